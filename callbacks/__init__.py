@@ -1,0 +1,1 @@
+"""Callbacks for pytorch_lightning's Trainer."""

@@ -1,0 +1,1 @@
+"""synque-select: rank candidate synthetic datasets against a small unannotated real sample."""

@@ -1,0 +1,1 @@
+"""The released SynQuE benchmark: reads it, scores it, prints its tables."""

@@ -1,0 +1,1 @@
+"""Proxies score candidates against the real sample."""

@@ -1,0 +1,119 @@
+"""What a proxy is: it scores candidates against the real sample, and says how sure it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from synque_select.views import Modality, View
+
+__all__ = ["BaseProxy", "Family", "ProxyInput", "ProxyScores"]
+
+Family = Literal[
+    "kernel", "coverage", "lexical", "domain", "diversity", "divergence", "lens", "baseline"
+]
+
+
+@dataclass(frozen=True, eq=False)
+class ProxyInput:
+    """The real sample or one candidate, as a proxy sees it.
+
+    Args:
+        name: For messages.
+        views: The texts or images, taken when asked for.
+        modality: "text" or "image".
+        digests: SHA-256 of each view, (n, 32) uint8: equal rows are exact duplicates.
+        embeddings: (n, d) float32 or bfloat16, on any device or memory-mapped; None where no
+            proxy of the suite asked for them.
+    """
+
+    name: str
+    views: Sequence[View]
+    modality: Modality
+    digests: NDArray[np.uint8]
+    embeddings: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+
+@dataclass(frozen=True, eq=False)
+class ProxyScores:
+    """One proxy's scores of K candidates.
+
+    Args:
+        values: (K,) float64, raw; NaN where undefined.
+        resample: Takes weights of the n real examples, (B, n) float64 with rows that sum to 1
+            (multinomial counts / n), and gives the scores under them, (B, K) float64. None where
+            the proxy's value is not a function of per-real-example contributions. The consensus
+            hands the same weights to every proxy.
+        spread: (K,) float64: standard deviation over the proxy's own seeds; not an interval.
+        example_scores: Takes a candidate's position and gives the realness of each of its
+            examples, (N,) float64, higher is more real. None where the proxy has none.
+        messages: What a reader of these scores must know (unreliable at this n, undefined for …).
+        reliable: False keeps the proxy out of a consensus (shown, with its message).
+    """
+
+    values: torch.Tensor
+    resample: Callable[[torch.Tensor], torch.Tensor] | None = None
+    spread: torch.Tensor | None = None
+    example_scores: Callable[[int], torch.Tensor] | None = None
+    messages: tuple[str, ...] = ()
+    reliable: bool = True
+
+
+class BaseProxy(ABC):
+    """Base of all proxies; a subclass sets the class attributes and writes `score`.
+
+    The options of a proxy are the keyword arguments of its constructor, kept as attributes of
+    the same names; `options` gives them back, so that a ranking file says what was computed.
+
+    Attributes:
+        key: The one name of the proxy: registry, configs, reports.
+        higher_is_better: Orientation of the raw value.
+        unit: What the value is measured in.
+        source: Where the formula stands.
+        family: A default consensus takes one proxy a family.
+        needs_embeddings: Whether `ProxyInput.embeddings` must be there.
+        modalities: What it can score.
+    """
+
+    key: ClassVar[str]
+    higher_is_better: ClassVar[bool]
+    unit: ClassVar[str]
+    source: ClassVar[str]
+    family: ClassVar[Family]
+    needs_embeddings: ClassVar[bool] = True
+    modalities: ClassVar[frozenset[Modality]] = frozenset(("text", "image"))
+
+    def options(self) -> Mapping[str, Any]:
+        """Return the constructor's arguments as plain values (str, number, bool, None, list)."""
+        return dict(vars(self))
+
+    @abstractmethod
+    def score(
+        self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
+    ) -> ProxyScores:
+        """Score all candidates of a ranking at once.
+
+        Called once a ranking, by `rank`, with input that `rank` has checked: at least 2 examples
+        a side, one modality that the proxy allows, finite embeddings of one dimension where
+        `needs_embeddings`. All candidates come together because bandwidths and the common sample
+        size belong to the ranking and not to a pair. The global random state must not be touched:
+        randomness comes from `seed`.
+
+        Args:
+            real: The real sample.
+            candidates: K candidates.
+            seed: Seed of everything random.
+            device: Where to compute.
+
+        Raises:
+            ProxyError: The proxy cannot score this input; the message says why.
+        """

@@ -1,0 +1,123 @@
+"""One registry of proxies: key to class, imported when asked for."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from synque_select.errors import ConfigError, ProxyError, did_you_mean
+from synque_select.proxies.base import BaseProxy
+from synque_select.views import Modality
+
+__all__ = [
+    "ProxySpec",
+    "default_suite",
+    "get_proxy",
+    "proxy_keys",
+    "register_proxy",
+    "resolve_suite",
+]
+
+ProxySpec = str | BaseProxy | Mapping[str, Any]
+
+_BUILT_IN = {
+    "pad": "synque_select.proxies.representation:PAD",
+    "mmd": "synque_select.proxies.representation:MMD",
+    "mdm": "synque_select.proxies.representation:MDM",
+    "coverage": "synque_select.proxies.representation:Coverage",
+}
+_registered: dict[str, type[BaseProxy]] = {}
+
+
+def proxy_keys() -> tuple[str, ...]:
+    """Return the keys of all proxies, built in and registered, sorted."""
+    return tuple(sorted({*_BUILT_IN, *_registered}))
+
+
+def register_proxy(cls: type[BaseProxy]) -> type[BaseProxy]:
+    """Make a user's proxy known by its key; usable as a class decorator.
+
+    Raises:
+        ConfigError: The key is taken by another class, or an attribute of the contract is missing.
+    """
+    for attribute in ("key", "higher_is_better", "unit", "source", "family"):
+        if not hasattr(cls, attribute):
+            raise ConfigError(f"proxy class {cls.__name__} does not set {attribute}")
+    known = _registered.get(cls.key)
+    if cls.key in _BUILT_IN or (known is not None and known is not cls):
+        raise ConfigError(f"the proxy key {cls.key!r} is taken")
+    _registered[cls.key] = cls
+    return cls
+
+
+def get_proxy(key: str, **options: Any) -> BaseProxy:
+    """Return the proxy of that key with these options.
+
+    Raises:
+        ConfigError: There is no such proxy, or it has no such option; the message lists what is.
+
+    Example:
+        >>> get_proxy("mmd").higher_is_better
+        False
+    """
+    if key not in proxy_keys():
+        raise ConfigError(f"unknown proxy {key!r}: {did_you_mean(key, proxy_keys())}")
+    cls = _registered.get(key) or _load(_BUILT_IN[key])
+    allowed = inspect.signature(cls).parameters
+    for option in options:
+        if option not in allowed:
+            raise ConfigError(
+                f"proxy {key!r} has no option {option!r}: {did_you_mean(option, allowed)}"
+            )
+    return cls(**options)
+
+
+def _load(path: str) -> type[BaseProxy]:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+
+
+def default_suite(modality: Modality) -> tuple[str, ...]:
+    """Return the keys of the default suite: one proxy a family, fixed before figures were seen."""
+    keys = ("pad", "mmd", "coverage")
+    return tuple(key for key in keys if modality in _load(_BUILT_IN[key]).modalities)
+
+
+def resolve_suite(proxies: Sequence[ProxySpec] | None, modality: Modality) -> tuple[BaseProxy, ...]:
+    """Turn what a user gave into proxies that can score the modality.
+
+    Args:
+        proxies: Keys, instances, or mappings {"key": …, option: value}; None for the default.
+        modality: What the views are.
+
+    Raises:
+        ConfigError: None is given, one is unknown, or two have the same key.
+        ProxyError: One cannot score the modality.
+    """
+    suite = tuple(
+        _resolve(spec) for spec in (default_suite(modality) if proxies is None else proxies)
+    )
+    if not suite:
+        raise ConfigError("no proxies given")
+    keys = [proxy.key for proxy in suite]
+    double = sorted({key for key in keys if keys.count(key) > 1})
+    if double:
+        raise ConfigError(f"given more than once: {', '.join(double)}")
+    for proxy in suite:
+        if modality not in proxy.modalities:
+            raise ProxyError(f"the proxy {proxy.key!r} cannot score views that are {modality}s")
+    return suite
+
+
+def _resolve(spec: ProxySpec) -> BaseProxy:
+    if isinstance(spec, BaseProxy):
+        return spec
+    if isinstance(spec, str):
+        return get_proxy(spec)
+    options = dict(spec)
+    key = options.pop("key", None)
+    if not isinstance(key, str):
+        raise ConfigError(f"a proxy given as a mapping needs a 'key', found {dict(spec)!r}")
+    return get_proxy(key, **options)

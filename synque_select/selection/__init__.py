@@ -1,0 +1,1 @@
+"""From proxies' scores to a ranking, and from a ranking to a mixture."""

@@ -1,0 +1,504 @@
+"""The plain values that travel between the stages, from candidates to run records."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synque_select.errors import ConfigError, DataError, did_you_mean
+from synque_select.views import (
+    Modality,
+    Selector,
+    View,
+    as_view,
+    digest,
+    infer_selector,
+    modality_of,
+    select,
+)
+
+__all__ = [
+    "Candidate",
+    "EncoderInfo",
+    "Examples",
+    "MapDataset",
+    "Mixture",
+    "ProxyInfo",
+    "ProxyScore",
+    "RankedCandidate",
+    "Ranking",
+    "RealSample",
+    "RunKind",
+    "RunRecord",
+    "Views",
+]
+
+RunKind = Literal["probe", "mixture", "trial"]
+
+
+@runtime_checkable
+class MapDataset(Protocol):
+    """A length and integer indexing: a torch Dataset, a `datasets.Dataset`, a list."""
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Any:
+        """Return one example."""
+        ...
+
+
+class Views(Sequence[View]):
+    """The views of examples, taken when they are asked for; an error names the example."""
+
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+        self.modality: Modality = examples.modality
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        examples = self._examples
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        try:
+            # a negative position is made positive: torch datasets need not know negative ones
+            example = examples.dataset[int(index) % len(self)]
+            return as_view(select(example, examples.selector), examples.modality)
+        except (DataError, OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"{examples.where}, example {index}: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """A named, map-style dataset and the view that is taken of its examples.
+
+    Args:
+        name: Unique among the candidates of a ranking.
+        dataset: Anything with a length and integer indexing.
+        view: A field name, a position in a tuple, or a function of the example; None where the
+            first example leaves no choice.
+        label: Where an example's label stands, if it has one; proxies never read it.
+        source: Where it came from (a file), for messages.
+
+    Raises:
+        DataError: Fewer than 2 examples, or the view does not exist in the first one.
+        ConfigError: No view is given and the first example does not settle it.
+
+    Example:
+        >>> a = Candidate("a", [{"text": "x", "label": 0}, {"text": "y", "label": 1}])
+        >>> len(a), a.views[1], a.modality
+        (2, 'y', 'text')
+    """
+
+    name: str
+    dataset: MapDataset
+    view: Selector | None = None
+    label: Selector | None = None
+    source: str = ""
+    selector: Selector = field(init=False, repr=False)
+    modality: Modality = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigError(f"a name must be a text that is not empty, found {self.name!r}")
+        if not isinstance(self.dataset, MapDataset):
+            raise DataError(
+                f"{self.where}: a {type(self.dataset).__name__} has no length or no indexing; "
+                "allowed is a map-style dataset"
+            )
+        if len(self.dataset) < 2:
+            raise DataError(f"{self.where}: {len(self.dataset)} examples; at least 2 are needed")
+        first = self.dataset[0]
+        try:
+            selector = infer_selector(first) if self.view is None else self.view
+            value = select(first, selector)
+        except (DataError, ConfigError) as error:
+            raise type(error)(f"{self.where}: {error}") from None
+        modality = modality_of(value)
+        if modality is None:
+            raise DataError(
+                f"{self.where}: the view must be a text or an image, "
+                f"found {type(value).__name__} in the first example"
+            )
+        object.__setattr__(self, "selector", selector)
+        object.__setattr__(self, "modality", modality)
+
+    @property
+    def where(self) -> str:
+        """The name, and the source where there is one, for messages."""
+        return f"{self.name} ({self.source})" if self.source else self.name
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[index]
+
+    @cached_property
+    def views(self) -> Views:
+        """The views of all examples, lazily."""
+        return Views(self)
+
+    @cached_property
+    def digests(self) -> NDArray[np.uint8]:
+        """SHA-256 of each view, (n, 32) uint8; reads every example once."""
+        joined = b"".join(digest(view) for view in self.views)
+        return np.frombuffer(joined, dtype=np.uint8).reshape(-1, 32)
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 over all views in their order, in hexadecimal."""
+        return hashlib.sha256(self.digests.tobytes()).hexdigest()
+
+
+class Candidate(Examples):
+    """One synthetic dataset that training may use."""
+
+
+class RealSample(Examples):
+    """The unannotated real examples; no label of theirs is ever read."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Chosen candidates with weights that sum to 1.
+
+    Args:
+        weights: Candidate name to weight, positive.
+        source: How it was chosen, for reports ("top 3 by consensus", "equal", …).
+
+    Raises:
+        ConfigError: No candidate, a weight that is not positive and finite, or a sum other than 1.
+
+    Example:
+        >>> Mixture.equal(["a", "b"]).weights
+        {'a': 0.5, 'b': 0.5}
+    """
+
+    weights: Mapping[str, float]
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        weights = {str(name): float(weight) for name, weight in self.weights.items()}
+        if not weights:
+            raise ConfigError("a mixture needs at least one candidate")
+        bad = {name: w for name, w in weights.items() if not (math.isfinite(w) and w > 0)}
+        if bad:
+            raise ConfigError(f"a mixture's weights must be positive and finite, found {bad}")
+        if abs(sum(weights.values()) - 1) > 1e-6:
+            raise ConfigError(
+                f"a mixture's weights must sum to 1, found {sum(weights.values()):.6g}"
+            )
+        object.__setattr__(self, "weights", weights)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The chosen candidates, in the order given."""
+        return tuple(self.weights)
+
+    @classmethod
+    def equal(cls, names: Sequence[str], source: str = "equal") -> Mixture:
+        """Give every name the same weight."""
+        if not names:
+            raise ConfigError("a mixture needs at least one candidate")
+        return cls(dict.fromkeys(names, 1 / len(names)), source)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values: {"weights": {name: weight}, "source": text}."""
+        return {"weights": dict(self.weights), "source": self.source}
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> Mixture:
+        """Read what `to_dict` wrote."""
+        return cls(state["weights"], state.get("source", ""))
+
+
+@dataclass(frozen=True)
+class ProxyScore:
+    """One proxy's score of one candidate: the raw value, its sign flipped nowhere.
+
+    Args:
+        value: NaN where undefined.
+        low: Lower end of the 95 % interval over new real samples; None where there is none.
+        high: Upper end.
+        spread: Standard deviation over the proxy's own seeds; not an interval.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    spread: float | None = None
+
+
+@dataclass(frozen=True)
+class ProxyInfo:
+    """What is needed to read a proxy's scores: orientation, options, unit, cost."""
+
+    key: str
+    higher_is_better: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
+    unit: str = ""
+    family: str = ""
+    in_consensus: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """Which encoder made the embeddings."""
+
+    id: str
+    revision: str
+    dim: int
+
+
+@dataclass(frozen=True)
+class RankedCandidate:
+    """One candidate's row of a ranking.
+
+    Args:
+        name: The candidate.
+        n: Its number of examples.
+        sha256: Its content hash.
+        scores: Proxy key to score.
+        ranks: Proxy key (and "consensus") to rank: 1 is best, ties averaged, NaN where undefined.
+        p_top_k_by_proxy: How often the candidate is among the top k when the real sample is
+            redrawn; a measure of stability, not the chance of being truly best. None if unknown.
+    """
+
+    name: str
+    n: int
+    sha256: str
+    scores: Mapping[str, ProxyScore]
+    ranks: Mapping[str, float]
+    p_top_k_by_proxy: float | None = None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Candidates ordered by a proxy or by the consensus of several.
+
+    Args:
+        candidates: One row a candidate, in the order in which they were given.
+        proxies: Proxy key to what is known of the proxy.
+        rank_by: The proxy key, or "consensus", that orders the candidates.
+        top_k: How many are selected.
+        n_real: Size of the real sample.
+        real_sha256: Its content hash.
+        modality: "text" or "image".
+        encoder: None where no proxy used embeddings.
+        seed: Seed of everything random in the scores.
+        packages: Package name to version.
+        messages: Plain sentences that a reader of the ranking must see.
+        wall_s: Stage ("encode", "score") to seconds.
+    """
+
+    candidates: tuple[RankedCandidate, ...]
+    proxies: Mapping[str, ProxyInfo]
+    rank_by: str
+    top_k: int
+    n_real: int
+    real_sha256: str
+    modality: Modality
+    encoder: EncoderInfo | None = None
+    seed: int = 0
+    packages: Mapping[str, str] = field(default_factory=dict)
+    messages: tuple[str, ...] = ()
+    wall_s: Mapping[str, float] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> RankedCandidate:
+        for row in self.candidates:
+            if row.name == name:
+                return row
+        names = [row.name for row in self.candidates]
+        raise ConfigError(f"no candidate {name!r} in the ranking; {did_you_mean(name, names)}")
+
+    def __iter__(self) -> Iterator[RankedCandidate]:
+        return iter(self.order())
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def order(self, by: str | None = None) -> tuple[RankedCandidate, ...]:
+        """Return the rows, best first; ties in the order given, undefined last.
+
+        Args:
+            by: A proxy key or "consensus"; None for the ranking's own `rank_by`.
+
+        Raises:
+            ConfigError: The ranking has no such column.
+        """
+        by = by or self.rank_by
+        known = self.candidates[0].ranks
+        if by not in known:
+            raise ConfigError(f"the ranking has no column {by!r}; {did_you_mean(by, known)}")
+
+        def place(row: RankedCandidate) -> float:
+            return math.inf if math.isnan(row.ranks[by]) else row.ranks[by]
+
+        return tuple(sorted(self.candidates, key=place))
+
+    def top(self, k: int | None = None, by: str | None = None) -> Mixture:
+        """Return the equal mixture of the best k candidates.
+
+        Args:
+            k: How many; None for the ranking's own `top_k`.
+            by: A proxy key or "consensus"; None for the ranking's own `rank_by`.
+
+        Raises:
+            ConfigError: k is not in 1..K, or fewer than k candidates have a defined rank.
+        """
+        k = self.top_k if k is None else k
+        by = by or self.rank_by
+        if not 1 <= k <= len(self):
+            raise ConfigError(f"top_k={k}: allowed is 1 to {len(self)}, the number of candidates")
+        best = self.order(by)[:k]
+        undefined = [row.name for row in best if math.isnan(row.ranks[by])]
+        if undefined:
+            raise ConfigError(f"top_k={k}: {by} is undefined for {', '.join(undefined)}")
+        return Mixture.equal([row.name for row in best], f"top {k} by {by}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ranking in the form of `ranking.json`: plain values, None for undefined."""
+        selected = self.top()
+        return {
+            "version": 1,
+            "packages": dict(self.packages),
+            "seed": self.seed,
+            "modality": self.modality,
+            "real": {"n": self.n_real, "sha256": self.real_sha256},
+            "encoder": None if self.encoder is None else vars(self.encoder).copy(),
+            "rank_by": self.rank_by,
+            "top_k": self.top_k,
+            "proxies": {
+                key: {
+                    "higher_is_better": info.higher_is_better,
+                    "options": dict(info.options),
+                    "unit": info.unit,
+                    "family": info.family,
+                    "in_consensus": info.in_consensus,
+                    "seconds": info.seconds,
+                }
+                for key, info in self.proxies.items()
+            },
+            "candidates": [
+                {
+                    "name": row.name,
+                    "n": row.n,
+                    "sha256": row.sha256,
+                    "scores": {
+                        key: {name: _null(value) for name, value in vars(score).items()}
+                        for key, score in row.scores.items()
+                    },
+                    "ranks": {key: _null(value) for key, value in row.ranks.items()},
+                    "p_top_k_by_proxy": _null(row.p_top_k_by_proxy),
+                }
+                for row in self.candidates
+            ],
+            "selected": [{"name": n, "weight": w} for n, w in selected.weights.items()],
+            "messages": list(self.messages),
+            "wall_s": dict(self.wall_s),
+        }
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> Ranking:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ConfigError: It is of another version, or a part is missing.
+        """
+        if state.get("version") != 1:
+            raise ConfigError(f"a ranking of version {state.get('version')!r}; allowed is 1")
+        try:
+            return cls(
+                candidates=tuple(_row_from_dict(row) for row in state["candidates"]),
+                proxies={key: ProxyInfo(key=key, **info) for key, info in state["proxies"].items()},
+                rank_by=state["rank_by"],
+                top_k=state["top_k"],
+                n_real=state["real"]["n"],
+                real_sha256=state["real"]["sha256"],
+                modality=state["modality"],
+                encoder=None if state["encoder"] is None else EncoderInfo(**state["encoder"]),
+                seed=state["seed"],
+                packages=state["packages"],
+                messages=tuple(state["messages"]),
+                wall_s=state["wall_s"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"not a ranking: {type(error).__name__}: {error}") from error
+
+
+def _null(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
+
+
+def _row_from_dict(row: Mapping[str, Any]) -> RankedCandidate:
+    scores = {
+        key: ProxyScore(**{**score, "value": _nan(score["value"])})
+        for key, score in row["scores"].items()
+    }
+    ranks = {key: _nan(rank) for key, rank in row["ranks"].items()}
+    return RankedCandidate(
+        row["name"], row["n"], row["sha256"], scores, ranks, row["p_top_k_by_proxy"]
+    )
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What was chosen, the proxies' scores and the validation figures of one training run.
+
+    Args:
+        run_id: Unique; writing a record twice replaces it.
+        kind: "probe" (one candidate), "mixture", or "trial" (adaptively sampled).
+        key: The comparability key: what must be equal for two records to be compared (task, hash
+            of the validation set, metric and mode, model and initial weights, examples drawn,
+            steps, hyper-parameters, hash of the real sample, proxies' parameters, encoder).
+        unit: The distinct candidate or mixture that was trained on; seeds share it.
+        mixture: What was trained on.
+        scores: Proxy key to the score of what was trained on, oriented as the proxy is.
+        orientation: Proxy key to higher_is_better.
+        metrics: Every validation metric at the fixed end of the budget.
+        primary: The one metric that correlations are about.
+        primary_mode: "max" or "min".
+        seed: Training seed.
+        created: ISO 8601, UTC.
+        details: Anything else worth keeping, plain values.
+    """
+
+    run_id: str
+    kind: RunKind
+    key: Mapping[str, Any]
+    unit: str
+    mixture: Mixture
+    scores: Mapping[str, float]
+    orientation: Mapping[str, bool]
+    metrics: Mapping[str, float]
+    primary: str
+    primary_mode: Literal["max", "min"]
+    seed: int
+    created: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key_hash(self) -> str:
+        """SHA-256 of the comparability key, 16 hexadecimal digits."""
+        import json
+
+        text = json.dumps(self.key, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,169 @@
+"""A view is what a proxy sees of an example: a text or an image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from synque_select.errors import ConfigError, DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Modality", "Selector", "View", "digest", "infer_selector", "modality_of", "select"]
+
+Modality: TypeAlias = Literal["text", "image"]
+View: TypeAlias = "str | Image"
+Selector: TypeAlias = str | int | Callable[[Any], Any]
+
+
+def select(example: Any, selector: Selector) -> Any:
+    """Take a field, a position or a function's value out of an example.
+
+    Args:
+        example: A mapping (record), a sequence (tuple of a torch Dataset), or anything a
+            function accepts.
+        selector: A field name, a position, or a function of the example.
+
+    Raises:
+        DataError: The field or position does not exist; the message lists what does.
+
+    Example:
+        >>> select({"question": "How many?", "SQL": "SELECT 1"}, "question")
+        'How many?'
+        >>> select(("text", 1), 0)
+        'text'
+    """
+    if callable(selector):
+        return selector(example)
+    if isinstance(selector, str):
+        if not isinstance(example, Mapping):
+            raise DataError(
+                f"field {selector!r} asked of a {type(example).__name__}; it has no fields: "
+                "give a position or a function as view"
+            )
+        if selector not in example:
+            raise DataError(f"no field {selector!r}; {did_you_mean(selector, map(str, example))}")
+        return example[selector]
+    if isinstance(example, str) or not isinstance(example, Sequence):
+        raise DataError(f"position {selector} asked of a {type(example).__name__}")
+    if not -len(example) <= selector < len(example):
+        raise DataError(f"no position {selector}: the example has {len(example)} parts")
+    return example[selector]
+
+
+def modality_of(value: Any) -> Modality | None:
+    """Return "text" for a str, "image" for a PIL image, an array or tensor of 2 or 3 dimensions.
+
+    Example:
+        >>> modality_of("a headline"), modality_of(3.5)
+        ('text', None)
+    """
+    if isinstance(value, str):
+        return "text"
+    if hasattr(value, "getpixel"):
+        return "image"
+    return "image" if getattr(value, "ndim", 0) in (2, 3) else None
+
+
+def infer_selector(example: Any) -> Selector:
+    """Return the only selector of an example that yields a text or an image.
+
+    Raises:
+        ConfigError: None or several do; the message names them.
+
+    Example:
+        >>> infer_selector({"headline": "Shares rise", "sentiment": 1})
+        'headline'
+    """
+    if modality_of(example) is not None:
+        return _identity
+    parts: dict[str | int, Any]
+    if isinstance(example, Mapping):
+        parts = {str(key): value for key, value in example.items()}
+    elif isinstance(example, Sequence):
+        parts = dict(enumerate(example))
+    else:
+        raise ConfigError(
+            f"no view given, and a {type(example).__name__} has no fields: give view="
+        )
+    usable = [key for key, value in parts.items() if modality_of(value) is not None]
+    images = [key for key in usable if modality_of(parts[key]) == "image"]
+    if len(images) == 1:
+        return images[0]
+    if len(usable) == 1:
+        return usable[0]
+    found = ", ".join(repr(key) for key in (usable or parts))
+    raise ConfigError(f"no view given, and the example does not settle it: choose one of {found}")
+
+
+def _identity(example: Any) -> Any:
+    return example
+
+
+def as_view(value: Any, modality: Modality) -> View:
+    """Return a value as a text or as a PIL image.
+
+    Args:
+        value: A str; or a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or
+            (C, H, W), uint8 in 0..255 or float in 0..1.
+        modality: Which of the two it must be.
+
+    Raises:
+        DataError: It is something else.
+
+    Example:
+        >>> as_view("Shares rise", "text")
+        'Shares rise'
+    """
+    if modality_of(value) != modality:
+        raise DataError(f"expected {_ARTICLE[modality]} {modality}, found {_describe(value)}")
+    if isinstance(value, str):
+        return value
+    return value if hasattr(value, "getpixel") else _image_from_array(value)
+
+
+_ARTICLE = {"text": "a", "image": "an"}
+
+
+def _describe(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ + (f" of shape {tuple(shape)}" if shape is not None else "")
+
+
+def _image_from_array(value: Any) -> Image:
+    import numpy as np
+    from PIL import Image
+
+    is_tensor = hasattr(value, "detach")
+    array = value.detach().cpu().numpy() if is_tensor else np.asarray(value)
+    if is_tensor and array.ndim == 3:
+        array = np.moveaxis(array, 0, -1)
+    if np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise DataError(
+                "an image of floats must lie in 0..1; "
+                f"found {np.nanmin(array):.3g} to {np.nanmax(array):.3g} (is it normalised?)"
+            )
+        array = np.rint(array * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise DataError(f"an image must be uint8 or float, found {array.dtype}")
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim == 3 and array.shape[-1] not in (3, 4):
+        raise DataError(f"an image must have 1, 3 or 4 channels, found {array.shape[-1]}")
+    return Image.fromarray(array)
+
+
+def digest(view: View) -> bytes:
+    """Return the SHA-256 of what a view contains: a text's UTF-8, an image's mode, size and pixels.
+
+    Example:
+        >>> digest("a") == digest("a"), len(digest("a"))
+        (True, 32)
+    """
+    if isinstance(view, str):
+        return hashlib.sha256(b"text\0" + view.encode("utf-8", "surrogatepass")).digest()
+    head = f"image\0{view.mode}\0{view.size[0]}x{view.size[1]}\0".encode()
+    return hashlib.sha256(head + view.tobytes()).digest()
