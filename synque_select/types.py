@@ -276,6 +276,7 @@ class RankedCandidate:
         ranks: Proxy key (and "consensus") to rank: 1 is best, ties averaged, NaN where undefined.
         p_top_k_by_proxy: How often the candidate is among the top k when the real sample is
             redrawn; a measure of stability, not the chance of being truly best. None if unknown.
+        mean_rank: Mean of its mid-ranks by the proxies of the consensus; None without one.
     """
 
     name: str
@@ -284,6 +285,7 @@ class RankedCandidate:
     scores: Mapping[str, ProxyScore]
     ranks: Mapping[str, float]
     p_top_k_by_proxy: float | None = None
+    mean_rank: float | None = None
 
 
 @dataclass(frozen=True)
@@ -404,6 +406,7 @@ class Ranking:
                     },
                     "ranks": {key: _null(value) for key, value in row.ranks.items()},
                     "p_top_k_by_proxy": _null(row.p_top_k_by_proxy),
+                    "mean_rank": _null(row.mean_rank),
                 }
                 for row in self.candidates
             ],
@@ -451,7 +454,13 @@ def _row_from_dict(row: Mapping[str, Any]) -> RankedCandidate:
     }
     ranks = {key: _nan(rank) for key, rank in row["ranks"].items()}
     return RankedCandidate(
-        row["name"], row["n"], row["sha256"], scores, ranks, row["p_top_k_by_proxy"]
+        row["name"],
+        row["n"],
+        row["sha256"],
+        scores,
+        ranks,
+        row["p_top_k_by_proxy"],
+        row["mean_rank"],
     )
 
 

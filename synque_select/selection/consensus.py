@@ -1,0 +1,91 @@
+"""The consensus: equal-weight Borda over one proxy a family, by mid-ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+
+from synque_select.proxies.base import BaseProxy, ProxyScores
+
+__all__ = ["borda", "consensus_members", "midranks"]
+
+# diversity alone is maximised by noise, a baseline never reads the real sample
+_LEFT_OUT = ("diversity", "baseline")
+
+
+def midranks(values: torch.Tensor, *, higher_is_better: bool) -> torch.Tensor:
+    """Rank along the last dimension: 1 is best, ties averaged, NaN stays NaN.
+
+    Args:
+        values: (..., K) scores.
+        higher_is_better: Orientation.
+
+    Returns:
+        (..., K) float64.
+
+    Example:
+        >>> midranks(torch.tensor([0.2, 0.1, 0.2]), higher_is_better=False).tolist()
+        [2.5, 1.0, 2.5]
+    """
+    array = values.detach().to("cpu", torch.float64).numpy()
+    ranks = rankdata(-array if higher_is_better else array, axis=-1, nan_policy="omit")
+    return torch.from_numpy(np.asarray(ranks, dtype=np.float64))
+
+
+def borda(scores: Mapping[str, torch.Tensor], higher_is_better: Mapping[str, bool]) -> torch.Tensor:
+    """Mean of the proxies' mid-ranks; lower is better.
+
+    Equal weights, nothing tuned. Borda depends on which other candidates are present, so a gap
+    between two candidates is to be read in the proxies' own scores.
+
+    Args:
+        scores: Proxy key to (..., K) scores; all of one shape.
+        higher_is_better: Proxy key to orientation.
+
+    Returns:
+        (..., K) float64 mean ranks; NaN where any proxy is undefined.
+
+    Example:
+        >>> scores = {"pad": torch.tensor([1.0, 1.5]), "mauve": torch.tensor([0.9, 0.2])}
+        >>> borda(scores, {"pad": False, "mauve": True}).tolist()
+        [1.0, 2.0]
+    """
+    ranks = [midranks(v, higher_is_better=higher_is_better[key]) for key, v in scores.items()]
+    return torch.stack(ranks).mean(dim=0)
+
+
+def consensus_members(
+    suite: Sequence[BaseProxy], scores: Mapping[str, ProxyScores]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Choose the proxies that enter the consensus: the first of each family that may.
+
+    Diversity and baselines never enter; nor does a proxy that calls itself unreliable on this
+    input, or that is undefined for a candidate.
+
+    Returns:
+        The keys, and plain sentences on those that were left out though their family may enter.
+    """
+    members: dict[str, str] = {}
+    messages = []
+    for proxy in suite:
+        if proxy.family in _LEFT_OUT:
+            continue
+        reason = _why_not(proxy, scores[proxy.key], members)
+        if reason:
+            messages.append(f"{proxy.key} is shown but not in the consensus: {reason}.")
+        else:
+            members[proxy.family] = proxy.key
+    return tuple(members.values()), tuple(messages)
+
+
+def _why_not(proxy: BaseProxy, scores: ProxyScores, members: Mapping[str, str]) -> str | None:
+    if not scores.reliable:
+        return "it is not reliable on this input"
+    if not bool(torch.isfinite(scores.values).all()):
+        return "it is undefined for a candidate"
+    if proxy.family in members:
+        return f"{members[proxy.family]} already stands for the family {proxy.family!r}"
+    return None

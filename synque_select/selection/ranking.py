@@ -1,0 +1,304 @@
+"""From candidates and a real sample to a ranking that says how sure it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from synque_select.data.sources import load_candidates
+from synque_select.encoders import BaseEncoder
+from synque_select.errors import ConfigError, did_you_mean
+from synque_select.proxies.base import BaseProxy, ProxyScores
+from synque_select.proxies.registry import ProxySpec
+from synque_select.selection.consensus import borda, consensus_members, midranks
+from synque_select.selection.scoring import Scoring, score
+from synque_select.selection.uncertainty import (
+    expected_regret,
+    multinomial_weights,
+    separation,
+    t_interval,
+    top_k_frequency,
+)
+from synque_select.types import ProxyInfo, ProxyScore, RankedCandidate, Ranking
+from synque_select.views import Selector
+
+__all__ = ["CONSENSUS", "rank", "ranking_from"]
+
+CONSENSUS = "consensus"
+_PACKAGES = (
+    "synque-select",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "pytorch-lightning",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+)
+
+
+def rank(
+    candidates: Any,
+    real: Any,
+    *,
+    view: Selector | None = None,
+    encoder: str | BaseEncoder | None = None,
+    proxies: Sequence[ProxySpec] | None = None,
+    rank_by: str | None = None,
+    top_k: int = 3,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    cache_dir: str | Path | None = None,
+    n_resamples: int = 2000,
+    progress: bool = True,
+) -> Ranking:
+    """Rank candidates against a small unannotated real sample.
+
+    Args:
+        candidates: Candidates, or anything that `load_candidates` takes (a glob, a folder, a
+            mapping of names to datasets).
+        real: The real sample, or anything that `load_real` takes; no label of it is read.
+        view: What the proxies see: a field name, a position, or a function of an example.
+        encoder: A model id or an encoder; None for the default of the modality.
+        proxies: Keys, instances, or mappings with "key" and options; None for the default suite.
+        rank_by: A proxy's key or "consensus"; None for the only proxy given, else the consensus.
+        top_k: How many candidates are to be selected.
+        seed: Seed of everything random.
+        device: Where to encode and score; None for a GPU if there is one.
+        cache_dir: Where embeddings are kept; None for the default cache.
+        n_resamples: Redrawn real samples for the intervals.
+        progress: Whether to show progress of anything over two seconds.
+
+    Raises:
+        ConfigError: An argument is not allowed; the message says what is.
+        DataError: Data cannot be used; the message names file, line or field.
+        EncoderError: The encoder cannot be loaded, or gave embeddings that are not finite.
+        ProxyError: A proxy cannot score this modality.
+
+    Source:
+        SynQuE, arXiv 2511.03928, for the task; the consensus and its uncertainty are ours.
+
+    Example:
+        >>> real = [{"text": t} for t in ("how many apps", "list all users", "which app is free")]
+        >>> far = [{"text": t} for t in ("qx zz", "vv kk", "zz vv")]
+        >>> ranking = rank(
+        ...     {"near": real, "far": far}, real, proxies=["ngram"], top_k=1, progress=False
+        ... )
+        >>> ranking.top().names
+        ('near',)
+    """
+    if not isinstance(top_k, int) or top_k < 1:
+        raise ConfigError(f"top_k={top_k!r}: allowed is a whole number from 1")
+    if n_resamples < 100:
+        raise ConfigError(f"n_resamples={n_resamples}: allowed is 100 or more")
+    pool = load_candidates(candidates, view=view)
+    if top_k > len(pool):
+        raise ConfigError(f"top_k={top_k}: allowed is 1 to {len(pool)}, the number of candidates")
+    scoring = score(
+        pool,
+        real,
+        view=view,
+        encoder=encoder,
+        proxies=proxies,
+        seed=seed,
+        device=device,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+    return ranking_from(scoring, rank_by=rank_by, top_k=top_k, n_resamples=n_resamples)
+
+
+def ranking_from(
+    scoring: Scoring, *, rank_by: str | None = None, top_k: int = 3, n_resamples: int = 2000
+) -> Ranking:
+    """Order scored candidates; the arguments are those of `rank`."""
+    members, left_out = consensus_members(scoring.suite, scoring.scores)
+    rank_by = _rank_by(rank_by, scoring.suite, members)
+    n_real = len(scoring.real)
+    weights = multinomial_weights(n_real, n_resamples, scoring.seed)
+    redrawn = {
+        key: scores.resample(weights)
+        for key, scores in scoring.scores.items()
+        if scores.resample is not None
+    }
+    ordering = _ordering(rank_by, scoring, members, redrawn)
+    rows = _rows(scoring, members, redrawn, n_real)
+    ranking = Ranking(
+        candidates=rows,
+        proxies=_infos(scoring, members),
+        rank_by=rank_by,
+        top_k=top_k,
+        n_real=n_real,
+        real_sha256=scoring.real_sha256,
+        modality=scoring.modality,
+        encoder=scoring.encoder,
+        seed=scoring.seed,
+        packages=_versions(),
+        messages=scoring.messages + left_out,
+        wall_s=scoring.wall_s,
+    )
+    return _with_certainty(ranking, ordering)
+
+
+@dataclass(frozen=True)
+class _Ordering:
+    """What orders the candidates, as found and under redrawn real samples."""
+
+    values: torch.Tensor
+    redrawn: _Redrawn | None
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Redrawn:
+    """(B, K) values and ranks under redrawn real samples."""
+
+    values: torch.Tensor
+    ranks: torch.Tensor
+
+
+def _rank_by(rank_by: str | None, suite: Sequence[BaseProxy], members: Sequence[str]) -> str:
+    keys = [proxy.key for proxy in suite]
+    if rank_by is None:
+        return keys[0] if len(keys) == 1 else CONSENSUS
+    if rank_by not in (*keys, CONSENSUS):
+        allowed = (*keys, CONSENSUS)
+        raise ConfigError(f"rank_by={rank_by!r} is no column: {did_you_mean(rank_by, allowed)}")
+    if rank_by == CONSENSUS and not members:
+        raise ConfigError(
+            f"rank_by='consensus', but none of {', '.join(keys)} may enter a consensus here: "
+            "name the proxy to rank by"
+        )
+    return rank_by
+
+
+def _ordering(
+    rank_by: str, scoring: Scoring, members: Sequence[str], redrawn: Mapping[str, torch.Tensor]
+) -> _Ordering:
+    orientation = {proxy.key: proxy.higher_is_better for proxy in scoring.suite}
+    used = members if rank_by == CONSENSUS else (rank_by,)
+    without = tuple(key for key in used if key not in redrawn)
+    values = {key: scoring.scores[key].values for key in used}
+    found = borda(values, orientation) if rank_by == CONSENSUS else values[rank_by]
+    if without or not bool(torch.isfinite(found).all()):
+        return _Ordering(found, None, without)
+    ranks = borda({key: redrawn[key] for key in used}, orientation)
+    values_redrawn = ranks if rank_by == CONSENSUS else redrawn[rank_by]
+    return _Ordering(found, _Redrawn(values_redrawn, ranks))
+
+
+def _rows(
+    scoring: Scoring, members: Sequence[str], redrawn: Mapping[str, torch.Tensor], n_real: int
+) -> tuple[RankedCandidate, ...]:
+    ranks = {
+        proxy.key: midranks(
+            scoring.scores[proxy.key].values, higher_is_better=proxy.higher_is_better
+        )
+        for proxy in scoring.suite
+    }
+    mean_rank = None
+    if members:
+        mean_rank = torch.stack([ranks[key] for key in members]).mean(dim=0)
+        ranks[CONSENSUS] = midranks(mean_rank, higher_is_better=False)
+    scores = {
+        key: _proxy_scores(found, redrawn.get(key), n_real) for key, found in scoring.scores.items()
+    }
+    return tuple(
+        RankedCandidate(
+            name=candidate.name,
+            n=len(candidate),
+            sha256=scoring.sha256[i],
+            scores={key: column[i] for key, column in scores.items()},
+            ranks={key: float(column[i]) for key, column in ranks.items()},
+            mean_rank=None if mean_rank is None else float(mean_rank[i]),
+        )
+        for i, candidate in enumerate(scoring.candidates)
+    )
+
+
+def _proxy_scores(
+    found: ProxyScores, redrawn: torch.Tensor | None, n_real: int
+) -> list[ProxyScore]:
+    values = found.values.tolist()
+    spread = [None] * len(values) if found.spread is None else found.spread.tolist()
+    if redrawn is None:
+        return [ProxyScore(v, spread=s) for v, s in zip(values, spread, strict=True)]
+    low, high = t_interval(found.values, redrawn, n_real)
+    ends = zip(values, low.tolist(), high.tolist(), spread, strict=True)
+    return [ProxyScore(v) if math.isnan(v) else ProxyScore(v, a, b, s) for v, a, b, s in ends]
+
+
+def _infos(scoring: Scoring, members: Sequence[str]) -> dict[str, ProxyInfo]:
+    return {
+        proxy.key: ProxyInfo(
+            key=proxy.key,
+            higher_is_better=proxy.higher_is_better,
+            options=proxy.options(),
+            unit=proxy.unit,
+            family=proxy.family,
+            in_consensus=proxy.key in members,
+            seconds=round(scoring.seconds[proxy.key], 4),
+        )
+        for proxy in scoring.suite
+    }
+
+
+def _with_certainty(ranking: Ranking, ordering: _Ordering) -> Ranking:
+    """Add `p_top_k_by_proxy`, and the sentence on what the real sample tells apart."""
+    redrawn = ordering.redrawn
+    if redrawn is None:
+        said = f"How stable this order is under a new real sample is unknown: {_why(ordering)}."
+        return dataclasses.replace(ranking, messages=(*ranking.messages, said))
+    shares = top_k_frequency(redrawn.ranks, ranking.top_k).tolist()
+    rows = tuple(
+        dataclasses.replace(row, p_top_k_by_proxy=share)
+        for row, share in zip(ranking.candidates, shares, strict=True)
+    )
+    messages = ranking.messages
+    if ranking.top_k < len(ranking):
+        messages = (*messages, _told_apart(ranking, ordering.values, redrawn))
+    return dataclasses.replace(ranking, candidates=rows, messages=messages)
+
+
+def _why(ordering: _Ordering) -> str:
+    if ordering.without:
+        return f"{', '.join(ordering.without)} gives no contribution of each real example"
+    return "a candidate's score is undefined"
+
+
+def _told_apart(ranking: Ranking, values: torch.Tensor, redrawn: _Redrawn) -> str:
+    selected = set(ranking.top().names)
+    chosen = [i for i, row in enumerate(ranking.candidates) if row.name in selected]
+    found = separation(values, redrawn.values, ranking.n_real)
+    apart, pairs = found.across(chosen)
+    scope = f"simultaneous {found.level:.0%} over all pairs, n = {ranking.n_real} real examples"
+    if apart:
+        return (
+            f"{apart} of {pairs} pairs of a selected and a left-out candidate are told apart by "
+            f"{ranking.rank_by} ({scope}). Reliability of {ranking.rank_by} on your task unknown."
+        )
+    regret = expected_regret(redrawn.ranks, chosen)
+    return (
+        f"The candidates cannot be told apart: none of {pairs} pairs of a selected and a left-out "
+        f"candidate is separated by {ranking.rank_by} ({scope}). Train on the mixture of all. "
+        f"Choosing the top {ranking.top_k} nevertheless is expected to miss the best "
+        f"{ranking.top_k} of a new real sample by {regret:.2f} ranks on average "
+        f"(K = {len(ranking)}); what that costs in validation is unknown."
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,193 @@
+"""Scoring: candidates and the real sample in, every proxy's scores out."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from synque_select.data.contamination import contamination_messages
+from synque_select.data.sources import load_candidates, load_real
+from synque_select.encoders import BaseEncoder, embed, get_encoder
+from synque_select.errors import ConfigError, DataError
+from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
+from synque_select.proxies.registry import ProxySpec, resolve_suite
+from synque_select.types import Candidate, EncoderInfo, Examples, RealSample
+from synque_select.views import Modality, Selector
+
+__all__ = ["Scoring", "score"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scoring:
+    """What all proxies of a suite found, before anything is ranked.
+
+    Args:
+        real: The real sample as the proxies saw it.
+        candidates: The candidates as the proxies saw them.
+        suite: The proxies, in the order given.
+        scores: Proxy key to scores, (K,) in the order of `candidates`.
+        seconds: Proxy key to wall time.
+        real_sha256: Content hash of the real sample.
+        sha256: Content hash of each candidate.
+        encoder: None where no proxy used embeddings.
+        n_encoded: How many views went through the encoder (the rest came from the cache).
+        seed: Seed of everything random.
+        messages: Plain sentences on the data (contamination) and from the proxies.
+        wall_s: Stage ("encode", "score") to seconds.
+    """
+
+    real: ProxyInput
+    candidates: tuple[ProxyInput, ...]
+    suite: tuple[BaseProxy, ...]
+    scores: Mapping[str, ProxyScores]
+    seconds: Mapping[str, float]
+    real_sha256: str
+    sha256: tuple[str, ...]
+    encoder: EncoderInfo | None
+    n_encoded: int
+    seed: int
+    messages: tuple[str, ...]
+    wall_s: Mapping[str, float]
+
+    @property
+    def modality(self) -> Modality:
+        """What the views are."""
+        return self.real.modality
+
+
+def score(
+    candidates: Any,
+    real: Any,
+    *,
+    view: Selector | None = None,
+    encoder: str | BaseEncoder | None = None,
+    proxies: Sequence[ProxySpec] | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    cache_dir: str | Path | None = None,
+    progress: bool = True,
+) -> Scoring:
+    """Score candidates against the real sample with every proxy of a suite.
+
+    Args and errors are those of `synque_select.selection.ranking.rank`.
+    """
+    pool = load_candidates(candidates, view=view)
+    sample = load_real(real, view=view)
+    _check_together(pool, sample)
+    suite = resolve_suite(proxies, sample.modality)
+    with untouched_state():
+        started = time.perf_counter()
+        inputs, info, n_encoded = _inputs(
+            [sample, *pool], suite, encoder, device, cache_dir, progress
+        )
+        encode_s = time.perf_counter() - started
+        messages = tuple(
+            m for c in pool for m in contamination_messages(c, {"real sample": sample})
+        )
+        scores, seconds = _scores(inputs, suite, seed, _device(device), progress)
+    said = tuple(m for s in scores.values() for m in s.messages)
+    return Scoring(
+        real=inputs[0],
+        candidates=tuple(inputs[1:]),
+        suite=suite,
+        scores=scores,
+        seconds=seconds,
+        real_sha256=sample.sha256,
+        sha256=tuple(c.sha256 for c in pool),
+        encoder=info,
+        n_encoded=n_encoded,
+        seed=seed,
+        messages=messages + said,
+        wall_s={"encode": encode_s, "score": sum(seconds.values())},
+    )
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device={device!r} is not a torch device: {error}") from error
+
+
+def _check_together(pool: Sequence[Candidate], real: RealSample) -> None:
+    if len(pool) < 2:
+        raise ConfigError(f"{len(pool)} candidate: ranking takes at least 2")
+    for candidate in pool:
+        if candidate.modality != real.modality:
+            raise DataError(
+                f"{candidate.where} shows {candidate.modality}s, but {real.where} shows "
+                f"{real.modality}s: all must be of one modality"
+            )
+
+
+def _inputs(
+    examples: Sequence[Examples],
+    suite: Sequence[BaseProxy],
+    encoder: str | BaseEncoder | None,
+    device: str | torch.device | None,
+    cache_dir: str | Path | None,
+    progress: bool,
+) -> tuple[list[ProxyInput], EncoderInfo | None, int]:
+    """Hash every view, and embed them if a proxy asks for it; the encoder is freed afterwards."""
+    if not any(proxy.needs_embeddings for proxy in suite):
+        return [_input(e, None) for e in examples], None, 0
+    model = get_encoder(encoder, examples[0].modality, device=device)
+    folder = None if cache_dir is None else Path(cache_dir)
+    try:
+        embedded = [embed(model, e, cache_dir=folder, progress=progress) for e in examples]
+        info = EncoderInfo(model.id, model.revision, int(embedded[0].embeddings.shape[1]))
+    finally:
+        if model is not encoder:  # the caller's own instance stays the caller's
+            model.close()
+    inputs = [_input(e, r.embeddings) for e, r in zip(examples, embedded, strict=True)]
+    return inputs, info, sum(r.n_encoded for r in embedded)
+
+
+def _input(examples: Examples, embeddings: torch.Tensor | None) -> ProxyInput:
+    return ProxyInput(
+        examples.name, examples.views, examples.modality, examples.digests, embeddings
+    )
+
+
+def _scores(
+    inputs: Sequence[ProxyInput],
+    suite: Sequence[BaseProxy],
+    seed: int,
+    device: torch.device,
+    progress: bool,
+) -> tuple[dict[str, ProxyScores], dict[str, float]]:
+    scores, seconds = {}, {}
+    bar = tqdm(suite, desc="scoring", unit="proxy", delay=2, leave=False, disable=not progress)
+    for proxy in bar:
+        bar.set_postfix_str(proxy.key)
+        started = time.perf_counter()
+        scores[proxy.key] = proxy.score(inputs[0], inputs[1:], seed=seed, device=device)
+        seconds[proxy.key] = time.perf_counter() - started
+    return scores, seconds
+
+
+@contextmanager
+def untouched_state() -> Iterator[None]:
+    """Leave random states, grad mode, default dtype and thread count as they were found."""
+    python, numpy_state = random.getstate(), np.random.get_state()
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    with torch.random.fork_rng(), torch.no_grad():
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_state)
+            torch.set_default_dtype(dtype)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
