@@ -1,1 +1,17 @@
-"""Encoders turn views into embeddings; what was encoded once is kept, by content."""
+"""Encoders turn views into embeddings, cached by content."""
+
+from synque_select.encoders.base import BaseEncoder
+from synque_select.encoders.cache import Embedded, default_cache_dir, embed
+from synque_select.encoders.image import EfficientNetLite0Encoder
+from synque_select.encoders.registry import get_encoder
+from synque_select.encoders.text import TextEncoder
+
+__all__ = [
+    "BaseEncoder",
+    "EfficientNetLite0Encoder",
+    "Embedded",
+    "TextEncoder",
+    "default_cache_dir",
+    "embed",
+    "get_encoder",
+]

