@@ -6,7 +6,6 @@ import dataclasses
 import importlib.metadata
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from synque_select.selection.uncertainty import (
 from synque_select.types import ProxyInfo, ProxyScore, RankedCandidate, Ranking
 from synque_select.views import Selector
 
-__all__ = ["CONSENSUS", "rank", "ranking_from"]
+__all__ = ["CONSENSUS", "rank", "ranking_from", "redrawn_order"]
 
 CONSENSUS = "consensus"
 _PACKAGES = (
@@ -128,10 +127,8 @@ def ranking_from(
         for key, scores in scoring.scores.items()
         if scores.resample is not None
     }
-    ordering = _ordering(rank_by, scoring, members, redrawn)
-    rows = _rows(scoring, members, redrawn, n_real)
     ranking = Ranking(
-        candidates=rows,
+        candidates=_rows(scoring, members, redrawn, n_real),
         proxies=_infos(scoring, members),
         rank_by=rank_by,
         top_k=top_k,
@@ -144,24 +141,54 @@ def ranking_from(
         messages=scoring.messages + left_out,
         wall_s=scoring.wall_s,
     )
-    return _with_certainty(ranking, ordering)
+    used = members if rank_by == CONSENSUS else (rank_by,)
+    silent = tuple(key for key in used if key not in redrawn)
+    if silent:
+        said = f"How stable this order is under a new real sample is unknown: {_why(silent)}."
+        return dataclasses.replace(ranking, messages=(*ranking.messages, said))
+    found = {key: scoring.scores[key].values for key in used}
+    return _with_certainty(
+        ranking,
+        _order(rank_by, found, scoring.suite),
+        _order(rank_by, {key: redrawn[key] for key in used}, scoring.suite),
+    )
 
 
-@dataclass(frozen=True)
-class _Ordering:
-    """What orders the candidates, as found and under redrawn real samples."""
+def redrawn_order(
+    scoring: Scoring, rank_by: str | None, weights: torch.Tensor
+) -> torch.Tensor | None:
+    """What orders the candidates, under weights of the real examples.
 
-    values: torch.Tensor
-    redrawn: _Redrawn | None
-    without: tuple[str, ...] = ()
+    Args:
+        scoring: What `score` gave.
+        rank_by: As in `rank`.
+        weights: (B, n) float64, rows sum to 1.
+
+    Returns:
+        (B, K) float64, lower is better (mean ranks for the consensus, else the proxy's score with
+        its sign turned where higher is better); None where a proxy that is needed gives no
+        contribution of each real example.
+    """
+    members, _ = consensus_members(scoring.suite, scoring.scores)
+    by = _rank_by(rank_by, scoring.suite, members)
+    used = members if by == CONSENSUS else (by,)
+    redrawn = {}
+    for key in used:
+        resample = scoring.scores[key].resample
+        if resample is None:
+            return None
+        redrawn[key] = resample(weights)
+    return _order(by, redrawn, scoring.suite)
 
 
-@dataclass(frozen=True)
-class _Redrawn:
-    """(B, K) values and ranks under redrawn real samples."""
-
-    values: torch.Tensor
-    ranks: torch.Tensor
+def _order(
+    rank_by: str, columns: Mapping[str, torch.Tensor], suite: Sequence[BaseProxy]
+) -> torch.Tensor:
+    """Turn (..., K) scores into what orders the candidates, lower is better."""
+    orientation = {proxy.key: proxy.higher_is_better for proxy in suite}
+    if rank_by == CONSENSUS:
+        return borda(columns, orientation)
+    return -columns[rank_by] if orientation[rank_by] else columns[rank_by]
 
 
 def _rank_by(rank_by: str | None, suite: Sequence[BaseProxy], members: Sequence[str]) -> str:
@@ -177,21 +204,6 @@ def _rank_by(rank_by: str | None, suite: Sequence[BaseProxy], members: Sequence[
             "name the proxy to rank by"
         )
     return rank_by
-
-
-def _ordering(
-    rank_by: str, scoring: Scoring, members: Sequence[str], redrawn: Mapping[str, torch.Tensor]
-) -> _Ordering:
-    orientation = {proxy.key: proxy.higher_is_better for proxy in scoring.suite}
-    used = members if rank_by == CONSENSUS else (rank_by,)
-    without = tuple(key for key in used if key not in redrawn)
-    values = {key: scoring.scores[key].values for key in used}
-    found = borda(values, orientation) if rank_by == CONSENSUS else values[rank_by]
-    if without or not bool(torch.isfinite(found).all()):
-        return _Ordering(found, None, without)
-    ranks = borda({key: redrawn[key] for key in used}, orientation)
-    values_redrawn = ranks if rank_by == CONSENSUS else redrawn[rank_by]
-    return _Ordering(found, _Redrawn(values_redrawn, ranks))
 
 
 def _rows(
@@ -250,33 +262,39 @@ def _infos(scoring: Scoring, members: Sequence[str]) -> dict[str, ProxyInfo]:
     }
 
 
-def _with_certainty(ranking: Ranking, ordering: _Ordering) -> Ranking:
-    """Add `p_top_k_by_proxy`, and the sentence on what the real sample tells apart."""
-    redrawn = ordering.redrawn
-    if redrawn is None:
-        said = f"How stable this order is under a new real sample is unknown: {_why(ordering)}."
+def _why(silent: Sequence[str]) -> str:
+    return f"{', '.join(silent)} gives no contribution of each real example"
+
+
+def _with_certainty(ranking: Ranking, order: torch.Tensor, redrawn: torch.Tensor) -> Ranking:
+    """Add `p_top_k_by_proxy`, and the sentence on what the real sample tells apart.
+
+    Args:
+        ranking: Without certainty.
+        order: (K,) what orders the candidates, lower is better.
+        redrawn: (B, K) the same under redrawn real samples.
+    """
+    if not bool(torch.isfinite(order).all()):
+        said = "How stable this order is is unknown: the score of a candidate is undefined."
         return dataclasses.replace(ranking, messages=(*ranking.messages, said))
-    shares = top_k_frequency(redrawn.ranks, ranking.top_k).tolist()
+    ranks = midranks(redrawn, higher_is_better=False)
+    shares = top_k_frequency(ranks, ranking.top_k).tolist()
     rows = tuple(
         dataclasses.replace(row, p_top_k_by_proxy=share)
         for row, share in zip(ranking.candidates, shares, strict=True)
     )
     messages = ranking.messages
     if ranking.top_k < len(ranking):
-        messages = (*messages, _told_apart(ranking, ordering.values, redrawn))
+        messages = (*messages, _told_apart(ranking, order, redrawn, ranks))
     return dataclasses.replace(ranking, candidates=rows, messages=messages)
 
 
-def _why(ordering: _Ordering) -> str:
-    if ordering.without:
-        return f"{', '.join(ordering.without)} gives no contribution of each real example"
-    return "a candidate's score is undefined"
-
-
-def _told_apart(ranking: Ranking, values: torch.Tensor, redrawn: _Redrawn) -> str:
+def _told_apart(
+    ranking: Ranking, order: torch.Tensor, redrawn: torch.Tensor, ranks: torch.Tensor
+) -> str:
     selected = set(ranking.top().names)
     chosen = [i for i, row in enumerate(ranking.candidates) if row.name in selected]
-    found = separation(values, redrawn.values, ranking.n_real)
+    found = separation(order, redrawn, ranking.n_real)
     apart, pairs = found.across(chosen)
     scope = f"simultaneous {found.level:.0%} over all pairs, n = {ranking.n_real} real examples"
     if apart:
@@ -284,7 +302,7 @@ def _told_apart(ranking: Ranking, values: torch.Tensor, redrawn: _Redrawn) -> st
             f"{apart} of {pairs} pairs of a selected and a left-out candidate are told apart by "
             f"{ranking.rank_by} ({scope}). Reliability of {ranking.rank_by} on your task unknown."
         )
-    regret = expected_regret(redrawn.ranks, chosen)
+    regret = expected_regret(ranks, chosen)
     return (
         f"The candidates cannot be told apart: none of {pairs} pairs of a selected and a left-out "
         f"candidate is separated by {ranking.rank_by} ({scope}). Train on the mixture of all. "

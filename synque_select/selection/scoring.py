@@ -86,14 +86,15 @@ def score(
     suite = resolve_suite(proxies, sample.modality)
     with untouched_state():
         started = time.perf_counter()
+        place = _device(device)
         inputs, info, n_encoded = _inputs(
-            [sample, *pool], suite, encoder, device, cache_dir, progress
+            [sample, *pool], suite, encoder, place, cache_dir, progress
         )
         encode_s = time.perf_counter() - started
         messages = tuple(
             m for c in pool for m in contamination_messages(c, {"real sample": sample})
         )
-        scores, seconds = _scores(inputs, suite, seed, _device(device), progress)
+        scores, seconds = _scores(inputs, suite, seed, place, progress)
     said = tuple(m for s in scores.values() for m in s.messages)
     return Scoring(
         real=inputs[0],
@@ -135,7 +136,7 @@ def _inputs(
     examples: Sequence[Examples],
     suite: Sequence[BaseProxy],
     encoder: str | BaseEncoder | None,
-    device: str | torch.device | None,
+    device: torch.device,
     cache_dir: str | Path | None,
     progress: bool,
 ) -> tuple[list[ProxyInput], EncoderInfo | None, int]:
