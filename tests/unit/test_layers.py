@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROWS: tuple[tuple[str, ...], ...] = (
     ("cli", "recipes"),
     ("experiment", "probes", "tuning"),
-    ("callbacks", "data.datamodule"),
+    ("callbacks", "data._wrapping", "data.datamodule"),
     ("benchmark", "records", "report"),
     ("proxies", "selection"),
     ("data", "encoders", "lens", "llm"),
