@@ -1,0 +1,205 @@
+"""`ranking.json` and `ranking.csv`: a ranking on disk, checked field by field when it is read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from synque_select.errors import ConfigError, RecordError
+from synque_select.records.run_folder import read_json, write_json, write_text
+from synque_select.types import Ranking
+
+__all__ = ["load_ranking", "save_ranking"]
+
+_PROXY_FIELDS = ("higher_is_better", "options", "unit", "family", "in_consensus", "seconds")
+_SCORE_FIELDS = ("value", "low", "high", "spread")
+
+
+def save_ranking(ranking: Ranking, path: str | Path) -> Path:
+    """Write a ranking and return the path of its JSON file.
+
+    Args:
+        ranking: What to write.
+        path: A folder, which gets `ranking.json` and `ranking.csv`; or a file that ends in
+            `.json`, which alone is written.
+
+    Raises:
+        RecordError: A file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".json":
+        return write_json(path, ranking.to_dict())
+    write_text(path / "ranking.csv", _csv(ranking))
+    return write_json(path / "ranking.json", ranking.to_dict())
+
+
+def _csv(ranking: Ranking) -> str:
+    weights = ranking.top().weights
+    extra = [key for key in ranking.candidates[0].ranks if key not in ranking.proxies]
+    head = ["name", "n", "sha256"]
+    for key in ranking.proxies:
+        head += [key, f"{key}_low", f"{key}_high", f"{key}_rank"]
+    head += [f"{key}_rank" for key in extra] + ["p_top_k_by_proxy", "selected_weight"]
+    rows: list[list[Any]] = [head]
+    for row in ranking:
+        line: list[Any] = [row.name, row.n, row.sha256]
+        for key in ranking.proxies:
+            score = row.scores[key]
+            line += [score.value, score.low, score.high, row.ranks[key]]
+        line += [row.ranks[key] for key in extra]
+        rows.append([*line, row.p_top_k_by_proxy, weights.get(row.name, 0.0)])
+    text = io.StringIO()
+    csv.writer(text).writerows([[_cell(value) for value in line] for line in rows])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return "" if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def load_ranking(path: str | Path) -> Ranking:
+    """Read `ranking.json`.
+
+    What the format leaves open may be absent: `modality` (then "text"), `messages`, `wall_s`,
+    `p_top_k_by_proxy`, and all of a proxy but its orientation. Fields that are not known are
+    left aside.
+
+    Args:
+        path: The file, or the folder that holds it.
+
+    Raises:
+        RecordError: The file is missing, broken or of another version, or one of its fields is
+            not what it must be; the message names the file and the field.
+    """
+    path = Path(path)
+    path = path / "ranking.json" if path.is_dir() else path
+    state = read_json(path)
+    try:
+        _expect(isinstance(state, dict), "the file", "an object")
+        _expect(state.get("version") == 1, "version", f"1, found {state.get('version')!r}")
+        ranking = Ranking.from_dict(_checked(state))
+        _check_selected(state.get("selected"), ranking)
+    except (_BrokenFieldError, ConfigError) as error:
+        raise RecordError(f"{path}: {error}") from error
+    return ranking
+
+
+class _BrokenFieldError(Exception):
+    pass
+
+
+def _expect(holds: bool, field: str, allowed: str) -> None:
+    if not holds:
+        raise _BrokenFieldError(f"{field} must be {allowed}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _checked(state: Mapping[str, Any]) -> dict[str, Any]:
+    for field, kind, words in (
+        ("packages", dict, "an object"),
+        ("real", dict, "an object"),
+        ("rank_by", str, "a text"),
+        ("proxies", dict, "an object"),
+        ("candidates", list, "a list"),
+    ):
+        _expect(isinstance(state.get(field), kind), field, words)
+    _expect(_is_number(state.get("seed")), "seed", "a number")
+    _expect(_is_count(state["real"].get("n")), "real.n", "a count")
+    _expect(isinstance(state["real"].get("sha256"), str), "real.sha256", "a text")
+    proxies = {key: _proxy(key, info) for key, info in state["proxies"].items()}
+    rows = [_row(i, row, proxies, state["rank_by"]) for i, row in enumerate(state["candidates"])]
+    _expect(len(rows) > 0, "candidates", "a list with at least one candidate")
+    names = [row["name"] for row in rows]
+    double = sorted({name for name in names if names.count(name) > 1})
+    _expect(not double, "candidates", f"without double names, found {double} more than once")
+    top_k = state.get("top_k")
+    _expect(_is_count(top_k) and top_k <= len(rows), "top_k", f"1 to {len(rows)}")  # type: ignore[operator]
+    modality = state.get("modality", "text")
+    _expect(modality in ("text", "image"), "modality", "'text' or 'image'")
+    messages = state.get("messages", [])
+    is_texts = isinstance(messages, list) and all(isinstance(text, str) for text in messages)
+    _expect(is_texts, "messages", "a list of texts")
+    wall_s = state.get("wall_s", {})
+    is_times = isinstance(wall_s, dict) and all(map(_is_number, wall_s.values()))
+    _expect(is_times, "wall_s", "an object of numbers")
+    return {
+        **state,
+        "proxies": proxies,
+        "candidates": rows,
+        "encoder": _encoder(state.get("encoder")),
+        "modality": modality,
+        "messages": messages,
+        "wall_s": wall_s,
+    }
+
+
+def _proxy(key: str, info: Any) -> dict[str, Any]:
+    _expect(isinstance(info, dict), f"proxies.{key}", "an object")
+    field = f"proxies.{key}.higher_is_better"
+    _expect(isinstance(info.get("higher_is_better"), bool), field, "true or false")
+    _expect(isinstance(info.get("options", {}), dict), f"proxies.{key}.options", "an object")
+    return {name: info[name] for name in _PROXY_FIELDS if name in info}
+
+
+def _encoder(encoder: Any) -> dict[str, Any] | None:
+    if encoder is None:
+        return None
+    _expect(isinstance(encoder, dict), "encoder", "an object or null")
+    for name in ("id", "revision"):
+        _expect(isinstance(encoder.get(name), str), f"encoder.{name}", "a text")
+    _expect(_is_count(encoder.get("dim")), "encoder.dim", "a count")
+    return {name: encoder[name] for name in ("id", "revision", "dim")}
+
+
+def _row(i: int, row: Any, proxies: Mapping[str, Any], rank_by: str) -> dict[str, Any]:
+    at = f"candidates[{i}]"
+    _expect(isinstance(row, dict), at, "an object")
+    for name in ("name", "sha256"):
+        _expect(isinstance(row.get(name), str), f"{at}.{name}", "a text")
+    _expect(_is_count(row.get("n")), f"{at}.n", "a count")
+    for name in ("scores", "ranks"):
+        _expect(isinstance(row.get(name), dict), f"{at}.{name}", "an object")
+    p_top_k = row.get("p_top_k_by_proxy")
+    _expect(p_top_k is None or _is_number(p_top_k), f"{at}.p_top_k_by_proxy", "a number or null")
+    missing = sorted({*proxies, rank_by} - set(row["ranks"]))
+    _expect(not missing, f"{at}.ranks", f"complete, missing are {missing}")
+    for key, rank in row["ranks"].items():
+        _expect(rank is None or _is_number(rank), f"{at}.ranks.{key}", "a number or null")
+    scores = {key: _score(f"{at}.scores.{key}", row["scores"].get(key)) for key in proxies}
+    return {**row, "scores": scores, "p_top_k_by_proxy": p_top_k}
+
+
+def _score(at: str, score: Any) -> dict[str, Any]:
+    _expect(isinstance(score, dict) and "value" in score, at, 'an object with a "value"')
+    for name in _SCORE_FIELDS:
+        value = score.get(name)
+        _expect(value is None or _is_number(value), f"{at}.{name}", "a number or null")
+    return {name: score.get(name) for name in _SCORE_FIELDS}
+
+
+def _check_selected(selected: Any, ranking: Ranking) -> None:
+    """Refuse a selection that its own ranks do not give: an edit there would change nothing."""
+    if selected is None:
+        return
+    is_rows = isinstance(selected, list) and all(
+        isinstance(row, dict) and isinstance(row.get("name"), str) and _is_number(row.get("weight"))
+        for row in selected
+    )
+    _expect(is_rows, "selected", 'a list of {"name", "weight"}')
+    found = {row["name"]: row["weight"] for row in selected}
+    wanted = ranking.top().weights
+    agree = found.keys() == wanted.keys() and all(
+        math.isclose(found[name], weight, abs_tol=1e-6) for name, weight in wanted.items()
+    )
+    _expect(agree, "selected", f"what the ranks give, {dict(wanted)}, found {found}")
