@@ -1,0 +1,339 @@
+"""Candidates and the real sample from files, folders, the Hub, datasets and lists of records."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
+
+from synque_select.data._images import IMAGE_SUFFIXES, ImageFolder, holds_images, subfolders
+from synque_select.data._tables import TABLE_SUFFIXES, open_saved, read_table
+from synque_select.errors import ConfigError, DataError
+from synque_select.types import Candidate, Examples, MapDataset, RealSample
+from synque_select.views import Selector
+
+__all__ = ["load_candidates", "load_dataset_file", "load_real"]
+
+_PathLike: TypeAlias = str | os.PathLike[str]
+_Kind = TypeVar("_Kind", bound=Examples)
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_PREFIX = "hub:"
+
+
+class _Source(NamedTuple):
+    """A dataset before it has become a candidate or a real sample."""
+
+    name: str
+    dataset: MapDataset
+    source: str = ""
+    view: Selector | None = None
+    label: Selector | None = None
+
+
+def load_candidates(
+    source: Any,
+    *,
+    view: Selector | None = None,
+    label: Selector | None = None,
+    names: Sequence[str] | None = None,
+) -> list[Candidate]:
+    """Load candidate synthetic datasets.
+
+    Args:
+        source: One of
+
+            - a file (JSON, JSONL, CSV, TSV, Parquet, Arrow): one candidate, named as the file;
+            - a glob: one candidate for each file or folder that it matches;
+            - a folder: one candidate for each data file or sub-folder in it; a folder that itself
+              holds images, or was written by `Dataset.save_to_disk`, is one candidate;
+            - a Hub dataset id ("owner/name" that is no path, or "hub:name");
+            - a dataset with a length and integer indexing (`datasets.Dataset`, a torch Dataset);
+            - a list of these, in which a folder with a sub-folder a class is one candidate;
+            - a mapping from name to a file, a folder, a dataset or a list of records.
+        view: A field name, a position in a tuple or a function of the example; None where the
+            first example leaves no choice.
+        label: Where an example's label stands; None for the class folder's name of images, else
+            for none.
+        names: Names instead of those derived from the source, one a candidate.
+
+    Returns:
+        The candidates, in the order given; those of a glob or a folder by name.
+
+    Raises:
+        DataError: A file, line, field or example is not usable; the message names it.
+        ConfigError: Names repeat or do not fit, or texts and images are mixed.
+
+    Example:
+        >>> a, b = load_candidates({"a": ["x", "y"], "b": [{"text": "z"}, {"text": "w"}]})
+        >>> a.views[1], b.views[0]
+        ('y', 'z')
+    """
+    as_text = frozenset([view] if isinstance(view, str) else [])
+    sources = list(_candidate_sources(source, as_text))
+    if names is not None:
+        sources = _renamed(sources, names)
+    _check_distinct(sources)
+    candidates = [_build(Candidate, found, view, label) for found in sources]
+    _check_one_modality(candidates)
+    return candidates
+
+
+def load_real(source: Any, *, view: Selector | None = None) -> RealSample:
+    """Load the real sample; no label of it is ever read.
+
+    Args:
+        source: A file, a folder of images, a saved dataset, a Hub dataset id, a glob that matches
+            one of these, a dataset, a list of records or of texts, or a `RealSample`.
+        view: As for `load_candidates`; None keeps the view of a `RealSample`.
+
+    Raises:
+        DataError: A file, line, field or example is not usable; the message names it.
+        ConfigError: The source is more than one.
+
+    Example:
+        >>> load_real(["Shares rise", "Shares fall"]).views[0]
+        'Shares rise'
+    """
+    if isinstance(source, RealSample) and view is None:
+        return source
+    if isinstance(source, Mapping):
+        raise ConfigError("real: found a mapping; allowed is one file, dataset or list of records")
+    if _is_list(source) and len(source) == 1 and isinstance(source[0], str | os.PathLike):
+        source = source[0]
+    as_text = frozenset([view] if isinstance(view, str) else [])
+    return _build(RealSample, _one_source(source, "real", as_text), view, None)
+
+
+def load_dataset_file(path: _PathLike) -> MapDataset:
+    """Read one file or folder as a map-style dataset.
+
+    A large table is converted once into the cache and memory-mapped from there. A list of texts
+    has the field "text", an object whose values are texts the fields "key" and "text"; a folder of
+    images has "image", and "label" (the sub-folder's name) where there is a sub-folder a class.
+    A field of which some values are of another type keeps each value as it stands in the file.
+
+    Args:
+        path: A JSON, JSONL, CSV, TSV, Parquet or Arrow file (IPC file or stream), a folder that
+            `Dataset.save_to_disk` wrote, or a folder of images.
+
+    Raises:
+        DataError: The file is missing, empty, broken or of an unknown kind; the message names the
+            file and, for JSON, JSONL and CSV, the line.
+
+    Example:
+        >>> import json, pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "tasks.json")
+        ...     _ = path.write_text(json.dumps({"7": "Find a recipe.", "9": "Find a song."}))
+        ...     load_dataset_file(path)[1]
+        {'key': '9', 'text': 'Find a song.'}
+    """
+    return _read(_existing(path), frozenset()).dataset
+
+
+def _candidate_sources(source: Any, as_text: frozenset[str]) -> Iterator[_Source]:
+    if _is_list(source) and len(source) == 1:
+        source = source[0]
+    if isinstance(source, Mapping):
+        for name, value in source.items():
+            yield _one_source(value, name, as_text)._replace(name=name)
+    elif isinstance(source, str | os.PathLike):
+        yield from _path_sources(source, as_text, alone=True)
+    elif _is_list(source):
+        if not source:
+            raise ConfigError("candidates: found an empty list; allowed is at least one candidate")
+        for number, item in enumerate(source, 1):
+            yield from _item_sources(item, f"candidate_{number}", as_text)
+    else:
+        yield _one_source(source, "candidate_1", as_text)
+
+
+def _item_sources(item: Any, name: str, as_text: frozenset[str]) -> Iterator[_Source]:
+    if isinstance(item, str | os.PathLike):
+        yield from _path_sources(item, as_text, alone=False)
+    elif isinstance(item, Mapping) or _is_list(item):
+        raise ConfigError(
+            f"candidates: found a {type(item).__name__} inside the list; a list of records is one "
+            "candidate: give it a name, as in {'a': [records of a], 'b': 'b.json'}"
+        )
+    else:
+        yield _one_source(item, name, as_text)
+
+
+def _path_sources(path: _PathLike, as_text: frozenset[str], *, alone: bool) -> Iterator[_Source]:
+    text = os.path.expanduser(os.fspath(path))
+    if _hub_id(text):
+        yield _from_hub(text)
+        return
+    matches = _matches(text)
+    for match in matches:
+        for part in _parts(match, alone=alone and len(matches) == 1):
+            yield _read(part, as_text)
+
+
+def _one_source(source: Any, name: str, as_text: frozenset[str]) -> _Source:
+    """Return a source that must be one dataset."""
+    if isinstance(source, Examples):
+        return _Source(source.name, source.dataset, source.source, source.view, source.label)
+    if not isinstance(source, str | os.PathLike):
+        return _Source(name, cast(MapDataset, source))
+    text = os.path.expanduser(os.fspath(source))
+    if _hub_id(text):
+        return _from_hub(text)
+    matches = _matches(text)
+    if len(matches) > 1:
+        raise ConfigError(
+            f"{name}: {source} matches {len(matches)} ({matches[0]}, {matches[1]}, …); "
+            "allowed is one"
+        )
+    return _read(matches[0], as_text)
+
+
+def _matches(text: str) -> list[Path]:
+    if os.path.lexists(text) or not glob.has_magic(text):
+        return [_existing(text)]
+    matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
+    if not matches:
+        fixed = Path(*[part for part in _until_magic(Path(text).parts)])
+        raise DataError(f"{text}: no file or folder matches; {_contents(fixed)}")
+    return matches
+
+
+def _until_magic(parts: tuple[str, ...]) -> Iterator[str]:
+    for part in parts:
+        if glob.has_magic(part):
+            return
+        yield part
+
+
+def _existing(path: _PathLike) -> Path:
+    found = Path(os.path.expanduser(os.fspath(path)))
+    if not found.exists():
+        raise DataError(f"{found}: no such file or folder; {_contents(found.parent)}")
+    return found
+
+
+def _contents(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"nor is there a folder {folder}"
+    names = sorted(os.listdir(folder))
+    shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+    return f"{folder} holds {shown or 'nothing'}"
+
+
+def _parts(path: Path, *, alone: bool) -> list[Path]:
+    """Return the files and folders that are one candidate each.
+
+    A folder with class sub-folders and a folder with one sub-folder a candidate look the same:
+    given alone it is the latter, among others the former.
+    """
+    if not path.is_dir() or _is_saved(path) or holds_images(path):
+        return [path]
+    files = [child for child in sorted(path.iterdir()) if child.suffix.lower() in TABLE_SUFFIXES]
+    folders = subfolders(path)
+    if not files and not alone and any(holds_images(folder) for folder in folders):
+        return [path]
+    parts = sorted(files + folders)
+    if not parts:
+        raise DataError(
+            f"{path}: no candidate in it; allowed are sub-folders, images and files of "
+            f"{', '.join(TABLE_SUFFIXES)}; {_contents(path)}"
+        )
+    return parts
+
+
+def _is_saved(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+
+
+def _read(path: Path, as_text: frozenset[str]) -> _Source:
+    if not path.is_dir():
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            raise DataError(f"{path}: one image; allowed is the folder of images, {path.parent}")
+        dataset = read_table(path, as_text)
+        # a list of texts has "text", an object of texts "key" and "text": one field is the view
+        view = "text" if dataset.column_names in (["text"], ["key", "text"]) else None
+        return _Source(path.stem, dataset, str(path), view)
+    name = path.resolve().name
+    if _is_saved(path):
+        return _Source(name, open_saved(path), str(path))
+    images = ImageFolder(path)
+    label = "label" if images.classes else None
+    return _Source(name, images, str(path), "image", label)
+
+
+def _hub_id(text: str) -> str | None:
+    if text.startswith(_HUB_PREFIX):
+        return text.removeprefix(_HUB_PREFIX)
+    known = text.lower().endswith(TABLE_SUFFIXES + IMAGE_SUFFIXES)
+    return text if _HUB_ID.fullmatch(text) and not known and not os.path.lexists(text) else None
+
+
+def _from_hub(text: str) -> _Source:
+    from datasets import Dataset, load_dataset
+
+    hub_id = text.removeprefix(_HUB_PREFIX)
+    try:
+        found = load_dataset(hub_id)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"{text}: no such file or folder, and the Hub dataset {hub_id!r} could not be loaded: "
+            f"{reason}"
+        ) from error
+    if not isinstance(found, Dataset):
+        if len(found) > 1 and "train" not in found:
+            raise DataError(
+                f"{text}: the Hub dataset has the splits {', '.join(found)}; load one with "
+                "datasets.load_dataset(…, split=…) and give that"
+            )
+        found = found["train"] if "train" in found else next(iter(found.values()))
+    return _Source(hub_id.rsplit("/", 1)[-1], found, f"{_HUB_PREFIX}{hub_id}")
+
+
+def _is_list(source: Any) -> bool:
+    return isinstance(source, list | tuple)
+
+
+def _renamed(sources: list[_Source], names: Sequence[str]) -> list[_Source]:
+    if isinstance(names, str) or len(names) != len(sources):
+        raise ConfigError(
+            f"names: found {names!r}; allowed is one name for each of the {len(sources)} candidates"
+        )
+    return [found._replace(name=name) for found, name in zip(sources, names, strict=True)]
+
+
+def _check_distinct(sources: list[_Source]) -> None:
+    counts = Counter(found.name for found in sources)
+    for name in (name for name, count in counts.items() if count > 1):
+        where = ", ".join(found.source or "a dataset" for found in sources if found.name == name)
+        raise ConfigError(
+            f"candidates: {counts[name]} are named {name!r} ({where}); names must differ: "
+            "give a mapping from name to file, or names="
+        )
+
+
+def _check_one_modality(candidates: list[Candidate]) -> None:
+    by_modality = {candidate.modality: candidate for candidate in candidates}
+    if len(by_modality) > 1:
+        raise ConfigError(
+            f"candidates: texts and images are mixed: the view of {by_modality['text'].where} is "
+            f"a text, that of {by_modality['image'].where} an image"
+        )
+
+
+def _build(
+    kind: type[_Kind], found: _Source, view: Selector | None, label: Selector | None
+) -> _Kind:
+    return kind(
+        name=found.name,
+        dataset=found.dataset,
+        view=found.view if view is None else view,
+        label=found.label if label is None else label,
+        source=found.source,
+    )
