@@ -1,0 +1,94 @@
+"""The gap map: real examples that no candidate covers, and what comes nearest to them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from synque_select.errors import ProxyError
+from synque_select.proxies.base import ProxyInput
+from synque_select.selection.scoring import Scoring
+
+__all__ = ["Gap", "gap_map"]
+
+_BLOCK = 8192
+
+
+@dataclass(frozen=True)
+class Gap:
+    """One real example and the synthetic example nearest to it, among all candidates.
+
+    Args:
+        real: Position in the real sample.
+        candidate: Name of the candidate that comes nearest.
+        synthetic: Position of the nearest example in that candidate.
+        distance: Euclidean distance of the two embeddings.
+        radius: Distance from the real example to its k-th nearest other real one.
+    """
+
+    real: int
+    candidate: str
+    synthetic: int
+    distance: float
+    radius: float
+
+    @property
+    def covered(self) -> bool:
+        """Whether a synthetic example lies within the real example's own neighbourhood."""
+        return self.distance <= self.radius
+
+
+def gap_map(scoring: Scoring) -> list[Gap]:
+    """Find for each real example its nearest synthetic one, the worst covered first.
+
+    A real example counts as covered where the nearest synthetic example is no further than its
+    k-th nearest real neighbour, k = min(5, ⌊√n⌋), as in the coverage of Naeem et al. (2020). The
+    ones that are not covered say what to generate next.
+
+    Args:
+        scoring: What `score` gave, with embeddings.
+
+    Returns:
+        One entry a real example, by how far the distance exceeds the radius, largest first.
+
+    Raises:
+        ProxyError: The scoring has no embeddings.
+    """
+    real = _embeddings(scoring.real)
+    k = min(5, math.isqrt(len(real)), len(real) - 1)
+    radius = torch.cdist(real, real).sort(dim=1).values[:, k]
+    nearest = torch.full((len(real),), math.inf, dtype=torch.float64)
+    owner = torch.zeros(len(real), dtype=torch.long)
+    position = torch.zeros(len(real), dtype=torch.long)
+    for number, candidate in enumerate(scoring.candidates):
+        distance, at = _nearest(real, _embeddings(candidate))
+        closer = distance < nearest
+        owner[closer], position[closer] = number, at[closer]
+        nearest = torch.minimum(nearest, distance)
+    gaps = [
+        Gap(
+            i, scoring.candidates[int(owner[i])].name, int(position[i]), float(nearest[i]), float(r)
+        )
+        for i, r in enumerate(radius)
+    ]
+    return sorted(gaps, key=lambda gap: gap.distance - gap.radius, reverse=True)
+
+
+def _embeddings(side: ProxyInput) -> torch.Tensor:
+    if side.embeddings is None:
+        raise ProxyError("a gap map needs embeddings: score with a proxy that uses them")
+    return side.embeddings
+
+
+def _nearest(real: torch.Tensor, synthetic: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    best = torch.full((len(real),), math.inf, dtype=torch.float64)
+    where = torch.zeros(len(real), dtype=torch.long)
+    for start in range(0, len(synthetic), _BLOCK):
+        block = synthetic[start : start + _BLOCK].double()
+        value, at = torch.cdist(real.double(), block).min(dim=1)
+        closer = value < best
+        best = torch.minimum(best, value)
+        where[closer] = at[closer] + start
+    return best, where

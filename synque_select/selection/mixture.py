@@ -1,0 +1,199 @@
+"""From scores to the weights of a mixture: proportional to scores, or optimal in MMD."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from synque_select.errors import ConfigError, ProxyError
+from synque_select.functional.mmd import BANK, Kernel, kernel_contributions, self_kernel_mean
+from synque_select.functional.pairwise import median_sq_distance
+from synque_select.functional.simplex import minimize_quadratic_on_simplex, nearest_psd
+from synque_select.proxies.base import ProxyInput
+from synque_select.selection.ranking import CONSENSUS
+from synque_select.selection.scoring import Scoring
+from synque_select.selection.uncertainty import multinomial_weights
+from synque_select.types import Mixture, Ranking
+
+__all__ = ["mmd_optimal_mixture", "score_proportional_mixture"]
+
+_MAX_SUBSETS = 100_000
+_SUBSETS_AT_ONCE = 4096
+_MAX_ROWS = 4096
+_NEGLIGIBLE = 1e-4
+
+
+def score_proportional_mixture(
+    ranking: Ranking, *, top_k: int | None = None, by: str | None = None, temperature: float = 1.0
+) -> Mixture:
+    """Weights proportional to exp(z / temperature) among the best k, z the standardised score.
+
+    z is (score − mean) / standard deviation over all candidates, turned so that higher is better;
+    for the consensus the score is the mean rank. A high temperature approaches equal weights.
+
+    Args:
+        ranking: What `rank` gave.
+        top_k: How many; None for the ranking's own.
+        by: A proxy's key or "consensus"; None for the ranking's own.
+        temperature: Positive, in standard deviations.
+
+    Raises:
+        ConfigError: The temperature is not positive, or a selected score is undefined.
+    """
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ConfigError(f"temperature={temperature}: allowed is a number above 0")
+    by = by or ranking.rank_by
+    chosen = ranking.top(top_k, by).names
+    values = {row.name: _oriented(ranking, row.name, by) for row in ranking.candidates}
+    defined = np.array([v for v in values.values() if not math.isnan(v)])
+    scale = float(defined.std()) or 1.0
+    best = max(values[name] for name in chosen)
+    raw = {name: math.exp((values[name] - best) / scale / temperature) for name in chosen}
+    total = sum(raw.values())
+    source = f"top {len(chosen)} by {by}, proportional at temperature {temperature:g}"
+    return Mixture({name: weight / total for name, weight in raw.items()}, source)
+
+
+def _oriented(ranking: Ranking, name: str, by: str) -> float:
+    row = ranking[name]
+    if by == CONSENSUS:
+        return math.nan if row.mean_rank is None else -row.mean_rank
+    value = row.scores[by].value
+    return value if ranking.proxies[by].higher_is_better else -value
+
+
+def mmd_optimal_mixture(
+    scoring: Scoring,
+    *,
+    top_k: int | None = None,
+    budget: int | None = None,
+    max_repeats: float = 4.0,
+    n_resamples: int = 200,
+) -> Mixture:
+    """The mixture whose kernel mean is nearest to the real sample's.
+
+    MMD²(w) = wᵀKw − 2wᵀc + const over the simplex, with K_ab the mean kernel between candidates a
+    and b (its diagonal unbiased, or size would decide; projected to be positive semi-definite) and
+    c_a that between candidate a and the real sample; the kernel is the default of the `mmd` proxy.
+    The weights are averaged over redrawn real samples, so that they do not chase its noise.
+    Candidates of more than 4,096 examples enter K by a seeded random subsample of that size.
+
+    Args:
+        scoring: What `score` gave, with embeddings.
+        top_k: At most so many candidates: the best subset by enumeration up to 10^5 subsets, else
+            chosen greedily, which the mixture's source then says. None for no limit.
+        budget: Draws of the training run; with it w_a ≤ max_repeats · N_a / budget.
+        max_repeats: How often an example may be repeated at most, where a budget is given.
+        n_resamples: Redrawn real samples.
+
+    Raises:
+        ProxyError: The scoring has no embeddings.
+        ConfigError: top_k is not in 1..K, or the repeat caps leave no mixture.
+
+    Source:
+        Huang et al. 2006 (kernel mean matching), at the level of datasets.
+    """
+    n_candidates = len(scoring.candidates)
+    top_k = n_candidates if top_k is None else top_k
+    if not 1 <= top_k <= n_candidates:
+        raise ConfigError(f"top_k={top_k}: allowed is 1 to {n_candidates}")
+    sides = [_embeddings(side) for side in (scoring.real, *scoring.candidates)]
+    quadratic, contributions = _kernel_means(sides[0], sides[1:], scoring.seed)
+    upper = _caps([len(c) for c in scoring.candidates], budget, max_repeats)
+    chosen, how = _best_subset(quadratic, contributions.mean(dim=0), upper, top_k)
+    linear = multinomial_weights(len(sides[0]), n_resamples, scoring.seed) @ contributions
+    weights = minimize_quadratic_on_simplex(
+        quadratic[chosen][:, chosen], linear[:, chosen], upper[chosen]
+    ).mean(dim=0)
+    weights = torch.where(weights > _NEGLIGIBLE, weights, 0.0)
+    weights = weights / weights.sum()
+    names = [scoring.candidates[i].name for i in chosen]
+    kept = {name: w for name, w in zip(names, weights.tolist(), strict=True) if w > 0}
+    return Mixture(kept, f"MMD-optimal, {how}, mean over {n_resamples} redrawn real samples")
+
+
+def _embeddings(side: ProxyInput) -> torch.Tensor:
+    if side.embeddings is None:
+        raise ProxyError(
+            "an MMD-optimal mixture needs embeddings: score with a proxy that uses them"
+        )
+    return side.embeddings.float()
+
+
+def _kernel_means(
+    real: torch.Tensor, candidates: Sequence[torch.Tensor], seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """K×K kernel means between candidates, and (n, K) means with each real example."""
+    median = median_sq_distance(real)
+    kernel = Kernel("rbf", tuple(gamma / median for gamma in BANK))
+    contributions = torch.stack([kernel_contributions(kernel, real, c) for c in candidates], dim=1)
+    parts = [_subsample(c, seed + i) for i, c in enumerate(candidates)]
+    means = torch.empty(len(parts), len(parts), dtype=torch.float64)
+    for a, left in enumerate(parts):
+        means[a, a] = self_kernel_mean(kernel, left).off_diagonal
+        for b in range(a):
+            means[a, b] = means[b, a] = kernel_contributions(kernel, left, parts[b]).mean()
+    return nearest_psd(means), contributions.cpu()
+
+
+def _subsample(points: torch.Tensor, seed: int) -> torch.Tensor:
+    if len(points) <= _MAX_ROWS:
+        return points
+    chosen = np.random.default_rng(seed).choice(len(points), _MAX_ROWS, replace=False)
+    return points[torch.from_numpy(np.sort(chosen))]
+
+
+def _caps(sizes: Sequence[int], budget: int | None, max_repeats: float) -> torch.Tensor:
+    if budget is None:
+        return torch.ones(len(sizes), dtype=torch.float64)
+    caps = torch.tensor([max_repeats * n / budget for n in sizes], dtype=torch.float64).clamp(max=1)
+    if caps.sum() < 1:
+        raise ConfigError(
+            f"budget={budget} draws: {sum(sizes)} examples, each at most {max_repeats:g} times, "
+            f"give {max_repeats * sum(sizes):.0f}"
+        )
+    return caps
+
+
+def _best_subset(
+    quadratic: torch.Tensor, linear: torch.Tensor, upper: torch.Tensor, k: int
+) -> tuple[list[int], str]:
+    n_candidates = len(linear)
+    if k == n_candidates:
+        return list(range(k)), "all candidates allowed"
+    if math.comb(n_candidates, k) <= _MAX_SUBSETS:
+        subsets = list(itertools.combinations(range(n_candidates), k))
+        return list(_best_of(subsets, quadratic, linear, upper)), f"best {k} by enumeration"
+    chosen: tuple[int, ...] = ()
+    for _ in range(k):
+        larger = [(*chosen, i) for i in range(n_candidates) if i not in chosen]
+        chosen = _best_of(larger, quadratic, linear, torch.ones_like(upper))
+    return list(chosen), f"{k} chosen greedily"
+
+
+def _best_of(
+    subsets: Sequence[tuple[int, ...]],
+    quadratic: torch.Tensor,
+    linear: torch.Tensor,
+    upper: torch.Tensor,
+) -> tuple[int, ...]:
+    """Return the subset with the least MMD² among those whose caps leave a mixture."""
+    best, least = None, math.inf
+    for start in range(0, len(subsets), _SUBSETS_AT_ONCE):
+        index = torch.tensor(subsets[start : start + _SUBSETS_AT_ONCE])
+        index = index[upper[index].sum(dim=1) >= 1]
+        if not len(index):
+            continue
+        block = quadratic[index.unsqueeze(2), index.unsqueeze(1)]
+        weights = minimize_quadratic_on_simplex(block, linear[index], upper[index])
+        values = torch.einsum("si,sij,sj->s", weights, block, weights)
+        values = values - 2 * (weights * linear[index]).sum(dim=1)
+        if float(values.min()) < least:
+            least, best = float(values.min()), tuple(index[int(values.argmin())].tolist())
+    if best is None:
+        raise ConfigError(f"no {len(subsets[0])} candidates are large enough for the budget")
+    return best

@@ -1,0 +1,94 @@
+"""Quadratic problems on the capped simplex against scipy, and their optimality conditions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+from synque_select.errors import ConfigError
+from synque_select.functional.simplex import (
+    minimize_quadratic_on_simplex,
+    nearest_psd,
+    project_to_capped_simplex,
+)
+
+
+def problem(seed: int, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    factor = torch.randn(k, k + 2, generator=generator, dtype=torch.float64)
+    upper = torch.rand(k, generator=generator, dtype=torch.float64) * 0.5 + 2 / k
+    return factor @ factor.T / k, torch.randn(k, generator=generator, dtype=torch.float64), upper
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), k=st.integers(2, 12))
+def test_solution_meets_the_optimality_conditions(seed: int, k: int):
+    quadratic, linear, upper = problem(seed, k)
+    weights = minimize_quadratic_on_simplex(quadratic, linear, upper)
+    assert weights.sum().item() == pytest.approx(1)
+    assert bool((weights >= 0).all())
+    assert bool((weights <= upper + 1e-12).all())
+    gradient = 2 * (quadratic @ weights - linear)
+    free = (weights > 1e-9) & (weights < upper - 1e-9)
+    multiplier = (
+        gradient[free].mean()
+        if free.any()
+        else ((gradient[weights <= 1e-9].min() + gradient[weights > 1e-9].max()) / 2)
+    )
+    assert torch.allclose(gradient[free], multiplier.expand(int(free.sum())), atol=1e-6)
+    assert bool((gradient[weights <= 1e-9] >= multiplier - 1e-6).all())
+    assert bool((gradient[weights >= upper - 1e-9] <= multiplier + 1e-6).all())
+
+
+def test_no_worse_than_scipy():
+    for seed in range(5):
+        quadratic, linear, upper = (t.numpy() for t in problem(seed, 8))
+
+        def value(w: np.ndarray, quadratic=quadratic, linear=linear) -> float:
+            return float(w @ quadratic @ w - 2 * w @ linear)
+
+        theirs = minimize(
+            value,
+            np.full(8, 1 / 8),
+            method="SLSQP",
+            bounds=[(0, u) for u in upper],
+            constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+            options={"ftol": 1e-14},
+        )
+        ours = minimize_quadratic_on_simplex(*map(torch.from_numpy, (quadratic, linear, upper)))
+        assert value(ours.numpy()) <= theirs.fun + 1e-9
+
+
+def test_a_batch_gives_what_each_problem_gives():
+    problems = [problem(seed, 5) for seed in range(7)]
+    together = minimize_quadratic_on_simplex(
+        *(torch.stack(parts) for parts in zip(*problems, strict=True))
+    )
+    for row, one in zip(together, problems, strict=True):
+        assert torch.allclose(row, minimize_quadratic_on_simplex(*one), atol=1e-8)
+
+
+def test_projection_is_idempotent_and_nearest():
+    generator = torch.Generator().manual_seed(0)
+    upper = torch.full((6,), 0.4)
+    for _ in range(20):
+        point = torch.randn(6, generator=generator)
+        onto = project_to_capped_simplex(point, upper)
+        assert torch.allclose(project_to_capped_simplex(onto, upper), onto, atol=1e-12)
+        other = project_to_capped_simplex(torch.randn(6, generator=generator), upper)
+        assert (point - onto).norm() <= (point - other).norm() + 1e-12
+
+
+def test_caps_below_one_are_refused():
+    with pytest.raises(ConfigError, match="less than 1"):
+        minimize_quadratic_on_simplex(torch.eye(3), torch.zeros(3), torch.full((3,), 0.2))
+
+
+def test_nearest_psd_leaves_a_psd_matrix_alone():
+    quadratic, _, _ = problem(0, 6)
+    assert torch.allclose(nearest_psd(quadratic), quadratic)
+    assert torch.linalg.eigvalsh(nearest_psd(quadratic - torch.eye(6))).min() > -1e-12
