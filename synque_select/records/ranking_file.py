@@ -25,16 +25,15 @@ def save_ranking(ranking: Ranking, path: str | Path) -> Path:
     Args:
         ranking: What to write.
         path: A folder, which gets `ranking.json` and `ranking.csv`; or a file that ends in
-            `.json`, which alone is written.
+            `.json`, which gets a `.csv` beside it.
 
     Raises:
         RecordError: A file cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() == ".json":
-        return write_json(path, ranking.to_dict())
-    write_text(path / "ranking.csv", _csv(ranking))
-    return write_json(path / "ranking.json", ranking.to_dict())
+    path = path if path.suffix.lower() == ".json" else path / "ranking.json"
+    write_text(path.with_suffix(".csv"), _csv(ranking))
+    return write_json(path, ranking.to_dict())
 
 
 def _csv(ranking: Ranking) -> str:

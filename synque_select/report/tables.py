@@ -1,0 +1,465 @@
+"""Tables as plain text for terminals and as Markdown for loggers, without any package."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import shutil
+import textwrap
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from synque_select.functional.correlation import Correlation
+from synque_select.records.correlation import KeyCorrelations, mean_correlations
+from synque_select.types import RankedCandidate, Ranking
+
+__all__ = [
+    "Column",
+    "Table",
+    "arms_table",
+    "comparison_table",
+    "correlation_table",
+    "correlation_tables",
+    "cost_table",
+    "decimals_of",
+    "format_interval",
+    "format_number",
+    "ranking_table",
+    "reliability_words",
+    "shorten",
+]
+
+_UNDEFINED = "-"
+_MIN_NAME = 10
+_MAX_NAME = 60
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's head and how it is set.
+
+    Args:
+        name: The head.
+        is_name: Set to the left, cut in the middle where the line is too long, and repeated where
+            the table is broken into several blocks. Other columns hold figures.
+    """
+
+    name: str
+    is_name: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, heads, cells that are formatted already, and the notes that must go with them.
+
+    `str(table)` is its plain text at the width of the terminal.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def text(self, width: int | None = None) -> str:
+        """Return plain text, no line longer than the width where its columns allow it.
+
+        Args:
+            width: In characters; None for the terminal's, 100 where there is none.
+        """
+        width = width or shutil.get_terminal_size((100, 24)).columns
+        lines = [_clean(self.title), ""] if self.title else []
+        if self.columns:
+            cells = [[_clean(column.name) for column in self.columns]]
+            cells += [[_clean(cell) for cell in row] for row in self.rows]
+            for block in self._blocks(cells, width):
+                lines += [*block, ""]
+        for note in self.notes:
+            lines += textwrap.wrap(
+                _clean(note), max(width, 20), initial_indent="* ", subsequent_indent="  "
+            )
+        return "\n".join(lines).rstrip("\n")
+
+    def _blocks(self, cells: list[list[str]], width: int) -> list[list[str]]:
+        """Break the columns into blocks that fit the width, each led by the names."""
+        widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+        names = [i for i, column in enumerate(self.columns) if column.is_name]
+        figures = [i for i in range(len(self.columns)) if i not in names]
+        widest = max((widths[i] for i in figures), default=0)
+        for i in names:
+            room = max(_MIN_NAME, (width - widest - 2 * len(names)) // max(1, len(names)))
+            widths[i] = min(widths[i], _MAX_NAME, room)
+        groups, used = [list(names)], sum(widths[i] + 2 for i in names)
+        start = used
+        for i in figures:
+            if used + widths[i] > width and len(groups[-1]) > len(names):
+                groups.append(list(names))
+                used = start
+            groups[-1].append(i)
+            used += widths[i] + 2
+        return [self._lines(cells, group, widths) for group in groups]
+
+    def _lines(self, cells: list[list[str]], group: list[int], widths: list[int]) -> list[str]:
+        def line(row: Sequence[str]) -> str:
+            parts = [
+                _pad(shorten(row[i], widths[i]), widths[i], left=self.columns[i].is_name)
+                for i in group
+            ]
+            return "  ".join(parts).rstrip()
+
+        rule = "  ".join("-" * widths[i] for i in group)
+        return [line(cells[0]), rule, *map(line, cells[1:])]
+
+    def markdown(self) -> str:
+        """Return the table as GitHub-flavoured Markdown; names cannot break out of their cell."""
+        heads = [_escape(column.name) for column in self.columns]
+        rules = [":--" if column.is_name else "--:" for column in self.columns]
+        rows = [heads, rules, *([_escape(cell) for cell in row] for row in self.rows)]
+        lines = [f"**{_escape(self.title)}**", ""] if self.title else []
+        lines += ["| " + " | ".join(row) + " |" for row in rows] if self.columns else []
+        if self.notes:
+            lines += ["", *(f"- {_escape(note)}" for note in self.notes)]
+        return "\n".join(lines)
+
+
+def _clean(text: str) -> str:
+    """Make a text harmless for a terminal: one line, no control or direction characters."""
+    text = re.sub(r"\s+", " ", text)
+    return "".join("?" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in text)
+
+
+def _escape(text: str) -> str:
+    text = re.sub(r"([\\`*|\[\]])", r"\\\1", _clean(text))
+    text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _width(text: str) -> int:
+    """Return the columns of a terminal that a text takes: wide characters take two."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+def _pad(text: str, width: int, *, left: bool) -> str:
+    space = " " * max(0, width - _width(text))
+    return text + space if left else space + text
+
+
+def shorten(text: str, width: int) -> str:
+    """Cut a text in its middle: the ends of names, such as a seed or a model, tell them apart.
+
+    Example:
+        >>> shorten("gpt-4o_temperature=1.0_seed=42", 19)
+        'gpt-4o_t..._seed=42'
+    """
+    if _width(text) <= width:
+        return text
+    if width < 5:
+        return text[:width]
+    head, tail = "", ""
+    room = width - 3
+    for i in range(len(text)):
+        taken = text[len(text) - 1 - i // 2] if i % 2 else text[i // 2]
+        if _width(head + tail + taken) > room:
+            break
+        head, tail = (head, taken + tail) if i % 2 else (head + taken, tail)
+    return f"{head}...{tail}"
+
+
+def decimals_of(values: Iterable[float | None]) -> int:
+    """Return how many decimals show three digits of the range of the values.
+
+    Example:
+        >>> decimals_of([0.1234, 0.1301]), decimals_of([812.0, 15.0])
+        (5, 0)
+    """
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    if not finite:
+        return 2
+    scale = max(finite) - min(finite) or max(map(abs, finite)) or 1.0
+    return min(6, max(0, 2 - math.floor(math.log10(scale))))
+
+
+def format_number(value: float | None, decimals: int = 2) -> str:
+    """Return a figure with these decimals, in scientific form where they cannot show it.
+
+    Example:
+        >>> format_number(0.5), format_number(2.5e-9, 6), format_number(float("nan"))
+        ('0.50', '2.5e-09', '-')
+    """
+    if value is None or not math.isfinite(value):
+        return _UNDEFINED
+    if value != 0 and not 0.5 * 10**-decimals <= abs(value) < 1e7:
+        return f"{value:.3g}" if decimals >= 6 or abs(value) >= 1e7 else f"{0:.{decimals}f}"
+    return f"{value:.{decimals}f}"
+
+
+def format_interval(low: float | None, high: float | None, decimals: int = 2) -> str:
+    """Return "[low, high]", or an empty text where an end is missing or undefined."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"[{format_number(low, decimals)}, {format_number(high, decimals)}]"
+
+
+def _signed(value: float | None, decimals: int = 2) -> str:
+    text = format_number(value, decimals)
+    return text if text == _UNDEFINED or text.startswith("-") else f"+{text}"
+
+
+def _p(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return _UNDEFINED
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _rank(rank: float) -> str:
+    return _UNDEFINED if math.isnan(rank) else f"{rank:g}"
+
+
+def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -> Table:
+    """Return a ranking as a table: best first, each proxy's value, interval, rank and gap.
+
+    Args:
+        ranking: What to show.
+        reliability: The measured correlation of the ranking's `rank_by` with validation on this
+            task; None where it was not measured, and then the table says so.
+    """
+    order = ranking.order()
+    deciding = _deciding(ranking)
+    columns = [Column("#", is_name=True), Column("candidate", is_name=True), Column("N")]
+    parts: list[list[str]] = [
+        [_rank(row.ranks[ranking.rank_by]) for row in order],
+        [_marked(row.name, ranking) for row in order],
+        [f"{row.n:,}" for row in order],
+    ]
+    for key in ranking.proxies:
+        columns += [Column(key), Column("rank")]
+        parts += _proxy_cells(order, key)
+        if key in deciding:
+            columns.append(Column("to next"))
+            parts.append(_gap_cells(order, key, ranking.proxies[key].higher_is_better))
+    if any(row.p_top_k_by_proxy is not None for row in order):
+        columns.append(Column("p_top_k_by_proxy"))
+        parts.append([format_number(row.p_top_k_by_proxy) for row in order])
+    return Table(
+        title=f"Ranking by {ranking.rank_by} against {ranking.n_real:,} real examples",
+        columns=tuple(columns),
+        rows=tuple(zip(*parts, strict=True)),
+        notes=_ranking_notes(ranking, deciding, reliability),
+    )
+
+
+def _deciding(ranking: Ranking) -> tuple[str, ...]:
+    """Return the proxies that the order is made of."""
+    if ranking.rank_by in ranking.proxies:
+        return (ranking.rank_by,)
+    return tuple(key for key, info in ranking.proxies.items() if info.in_consensus)
+
+
+def _marked(name: str, ranking: Ranking) -> str:
+    return f"{name} *" if name in ranking.top().weights else name
+
+
+def _proxy_cells(order: Sequence[RankedCandidate], key: str) -> list[list[str]]:
+    scores = [row.scores[key] for row in order]
+    decimals = decimals_of(score.value for score in scores)
+    values = [format_number(score.value, decimals) for score in scores]
+    intervals = [format_interval(score.low, score.high, decimals) for score in scores]
+    widest = max(map(len, intervals))
+    joined = [
+        f"{value} {interval:>{widest}}" if widest else value
+        for value, interval in zip(values, intervals, strict=True)
+    ]
+    return [joined, [_rank(row.ranks[key]) for row in order]]
+
+
+def _gap_cells(order: Sequence[RankedCandidate], key: str, higher: bool) -> list[str]:
+    values = [row.scores[key].value * (1 if higher else -1) for row in order]
+    gaps = [first - second for first, second in itertools.pairwise(values)]
+    decimals = decimals_of(values)
+    return [*(_signed(gap, decimals) for gap in gaps), ""]
+
+
+def _ranking_notes(
+    ranking: Ranking, deciding: Sequence[str], reliability: Correlation | None
+) -> tuple[str, ...]:
+    notes = [f"selected (marked *): {_mixture_words(ranking.top().weights)}"]
+    for higher, words in ((True, "higher"), (False, "lower")):
+        keys = [k for k, info in ranking.proxies.items() if info.higher_is_better == higher]
+        if keys:
+            notes.append(f"{words} is better: {', '.join(keys)}")
+    if deciding:
+        notes.append(
+            "to next: by how much the candidate is better than the next one of this order, in the "
+            "proxy's own unit; the consensus of several depends on who else is present"
+            if len(deciding) > 1
+            else "to next: by how much the candidate is better than the next one of this order"
+        )
+    if any(s.low is not None for row in ranking.candidates for s in row.scores.values()):
+        notes.append("[low, high]: 95 % interval over new real samples")
+    if any(row.p_top_k_by_proxy is not None for row in ranking.candidates):
+        notes.append(
+            f"p_top_k_by_proxy: how often the candidate is among the best {ranking.top_k} by "
+            f"{ranking.rank_by} when the real sample is redrawn, not the chance of being truly "
+            f"best; {reliability_words(ranking.rank_by, reliability)}"
+        )
+    return (*notes, *ranking.messages)
+
+
+def _mixture_words(weights: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
+
+
+def reliability_words(key: str, reliability: Correlation | None) -> str:
+    """Return what must stand beside every `p_top_k_by_proxy`.
+
+    Example:
+        >>> reliability_words("pad", None)
+        'reliability on your task unknown'
+    """
+    if reliability is None or math.isnan(reliability.spearman.value):
+        return "reliability on your task unknown"
+    found = reliability.spearman
+    interval = format_interval(found.low, found.high)
+    return (
+        f"measured reliability of {key} on this task: Spearman {_signed(found.value)} "
+        f"{interval + ' ' if interval else ''}over {reliability.n} units, {reliability.verdict}"
+    )
+
+
+def correlation_table(proxies: Mapping[str, Correlation], *, title: str = "") -> Table:
+    """Return the correlation of each proxy with validation over the same units.
+
+    Args:
+        proxies: Proxy key to its correlation.
+        title: Of the table: what the units are and which metric is meant.
+    """
+    heads = ("n", "Pearson", "p", "Spearman", "95 % interval", "p", "Kendall", "p")
+    columns = (Column("proxy", is_name=True), *map(Column, heads), Column("with validation"))
+    methods = dict.fromkeys(found.p_method for found in proxies.values() if found.p_method)
+    notes = ["+ means that the proxy was right: a better score went with a better figure"]
+    notes += [f"p: two-sided permutation test, {method}" for method in methods]
+    notes += [f"{key}: {found.message}" for key, found in proxies.items() if found.message]
+    rows = tuple(_correlation_row(key, found) for key, found in proxies.items())
+    return Table(title or "Correlation of proxies with validation", columns, rows, tuple(notes))
+
+
+def _correlation_row(key: str, found: Correlation) -> tuple[str, ...]:
+    spearman = found.spearman
+    return (
+        key,
+        str(found.n),
+        _signed(found.pearson.value),
+        _p(found.pearson.p),
+        _signed(spearman.value),
+        format_interval(spearman.low, spearman.high) or _UNDEFINED,
+        _p(spearman.p),
+        _signed(found.kendall.value),
+        _p(found.kendall.p),
+        found.verdict,
+    )
+
+
+def correlation_tables(correlations: Sequence[KeyCorrelations]) -> list[Table]:
+    """Return a table for each comparability key and kind, and the means of the within-key values.
+
+    A key under 5 distinct units has no figures, only the sentence that says what is missing.
+    """
+    tables = [_key_table(entry) for entry in correlations]
+    for kind, proxies in mean_correlations(correlations).items():
+        rows = tuple(
+            (key, str(m.n_keys), _signed(m.pearson), _signed(m.spearman), _signed(m.kendall))
+            for key, m in proxies.items()
+            if m.n_keys > 1
+        )
+        if rows:
+            heads = ("keys", "Pearson", "Spearman", "Kendall")
+            columns = (Column("proxy", is_name=True), *map(Column, heads))
+            note = "means of the values within each key; the points of several keys are not pooled"
+            tables.append(Table(f"Mean over keys, kind {kind}", columns, rows, (note,)))
+    return tables
+
+
+def _key_table(entry: KeyCorrelations) -> Table:
+    task = entry.key.get("task")
+    title = (
+        f"{f'{task}: ' if task else ''}{len(entry.points)} units of kind {entry.kind}, "
+        f"{entry.primary} ({entry.mode}), key {entry.key_hash[:8]}"
+    )
+    if not entry.proxies:
+        return Table(title, (), (), entry.messages)
+    table = correlation_table(entry.proxies, title=title)
+    return Table(title, table.columns, table.rows, (*table.notes, *entry.messages))
+
+
+_ARM_WORDS = {
+    "chosen": "chosen: top-k mixture",
+    "random_k": "random k, mixed",
+    "all": "mixture of all",
+    "mean_single": "mean single candidate",
+    "best_single": "best single by proxy",
+}
+
+
+def arms_table(result: Mapping[str, Any]) -> Table:
+    """Return the arms of an experiment, in the form that `result.json` has them."""
+    metric, arms = result["metric"], result["arms"]
+    columns = (
+        Column("arm", is_name=True),
+        *(Column(head) for head in (f"mean {metric['name']}", "std", "n")),
+    )
+    decimals = max(decimals_of(arm["mean"] for arm in arms.values()), 3)
+    rows = tuple(
+        (
+            _ARM_WORDS.get(name, name),
+            format_number(arm["mean"], decimals),
+            format_number(arm["std"], decimals),
+            str(arm["n"]),
+        )
+        for name, arm in arms.items()
+    )
+    better = "higher" if metric["mode"] == "max" else "lower"
+    note = f"{better} is better; std over replicates (a new real sample and training seed each)"
+    title = f"Arms, {result['replicates']} paired replicates"
+    return Table(title, columns, rows, (note,))
+
+
+def comparison_table(result: Mapping[str, Any]) -> Table:
+    """Return the paired comparisons of an experiment, in the form that `result.json` has them."""
+    columns = (
+        Column("comparison", is_name=True),
+        *map(Column, ("difference", "95 % interval", "verdict")),
+    )
+    comparisons = result["comparisons"]
+    rows = tuple(
+        (
+            name.replace("_vs_", " vs "),
+            _signed(found["difference"], 4),
+            format_interval(found["low"], found["high"], 4) or _UNDEFINED,
+            found["verdict"],
+        )
+        for name, found in comparisons.items()
+    )
+    note = (
+        f'difference of {result["metric"]["name"]}, paired over replicates; "beats" means that '
+        "the paired 95 % t-interval excludes 0"
+    )
+    return Table("Paired comparisons", columns, rows, (note,))
+
+
+def cost_table(wall_s: Mapping[str, float]) -> Table:
+    """Return the seconds of each stage and their share of the whole."""
+    total = sum(wall_s.values())
+    rows = tuple(
+        (stage, f"{seconds:.1f}", f"{100 * seconds / total:.0f} %" if total else _UNDEFINED)
+        for stage, seconds in wall_s.items()
+    )
+    columns = (Column("stage", is_name=True), Column("seconds"), Column("share"))
+    return Table("Wall-clock cost", columns, (*rows, ("all", f"{total:.1f}", "")), ())
