@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -163,8 +164,69 @@ class Examples:
         return hashlib.sha256(self.digests.tobytes()).hexdigest()
 
 
+@dataclass(frozen=True, eq=False)
 class Candidate(Examples):
-    """One synthetic dataset that training may use."""
+    """One synthetic dataset that training may use.
+
+    Args:
+        name: See `Examples`, as for the other arguments.
+        dataset: See `Examples`.
+        view: See `Examples`.
+        label: See `Examples`.
+        source: See `Examples`.
+        example_scores: Proxy key to the realness of each example, (N,), higher is more real; set
+            by `synque_select.selection.examples.with_example_scores`.
+    """
+
+    example_scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+
+    def filter(self, *, keep: float, by: str) -> Candidate:
+        """Return the candidate with only its most real examples, in their order.
+
+        Args:
+            keep: Share to keep, above 0 and up to 1, rounded up.
+            by: Key of the proxy whose realness decides; ties go to the earlier example.
+
+        Raises:
+            ConfigError: The share is not allowed, or there are no scores by that proxy.
+            DataError: Fewer than 2 examples would be left.
+
+        Example:
+            >>> scores = {"pad": np.array([0.1, 0.9, 0.5, 0.7])}
+            >>> a = Candidate("a", [{"text": t} for t in "wxyz"], example_scores=scores)
+            >>> list(a.filter(keep=0.5, by="pad").views)
+            ['x', 'z']
+        """
+        if not 0 < keep <= 1:
+            raise ConfigError(f"keep={keep}: allowed is a share above 0 and up to 1")
+        if by not in self.example_scores:
+            known = (
+                did_you_mean(by, self.example_scores) if self.example_scores else "there are none"
+            )
+            raise ConfigError(f"{self.where} has no example scores by {by!r}: {known}")
+        kept = np.sort(
+            np.argsort(-self.example_scores[by], kind="stable")[: math.ceil(keep * len(self))]
+        )
+        return dataclasses.replace(
+            self,
+            dataset=_Subset(self.dataset, kept),
+            view=self.selector,
+            example_scores={key: scores[kept] for key, scores in self.example_scores.items()},
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Subset:
+    """Some examples of a dataset."""
+
+    dataset: MapDataset
+    positions: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: int, /) -> Any:
+        return self.dataset[int(self.positions[index])]
 
 
 class RealSample(Examples):

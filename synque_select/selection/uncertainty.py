@@ -61,7 +61,8 @@ def t_interval(
 
 
 def _standard_error(resampled: torch.Tensor, n: int) -> torch.Tensor:
-    return resampled.std(dim=0, correction=1) * (n / (n - 1)) ** 0.5
+    error: torch.Tensor = resampled.std(dim=0, correction=1) * (n / (n - 1)) ** 0.5
+    return error
 
 
 @dataclass(frozen=True)

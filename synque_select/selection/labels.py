@@ -1,0 +1,193 @@
+"""Do the candidates' own labels look right? Inputs alone cannot show it, so labels are read here.
+
+Only the labels of candidates are read, never one of the real sample.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from synque_select.errors import ConfigError
+from synque_select.types import Candidate
+from synque_select.views import select
+
+__all__ = ["LabelCheck", "check_labels", "labels_of"]
+
+_FOLDS = 5
+_MAX_CLASSES = 100
+_MAX_ROWS = 4000
+
+
+@dataclass(frozen=True)
+class LabelCheck:
+    """What a classifier on embeddings finds in one candidate's labels.
+
+    Args:
+        name: The candidate.
+        n: Labelled examples used.
+        agreement: Share of held-out labels of the candidate that a classifier trained on its other
+            folds predicts (balanced over classes).
+        others_agreement: Mean balanced share of the candidate's labels that classifiers trained on
+            each of the other candidates predict; NaN with no other candidate of the same classes.
+        mix: Share of each class among the candidate's labels.
+        real_mix: Share of each class among what the candidate's classifier predicts on the real
+            sample.
+        warnings: Plain sentences.
+    """
+
+    name: str
+    n: int
+    agreement: float
+    others_agreement: float
+    mix: Mapping[str, float]
+    real_mix: Mapping[str, float]
+    warnings: tuple[str, ...] = field(default=())
+
+
+def labels_of(candidate: Candidate) -> list[str]:
+    """Return the labels of a candidate as texts.
+
+    Raises:
+        ConfigError: The candidate says nowhere where its labels stand.
+
+    Example:
+        >>> labels_of(Candidate("a", [("x", 0), ("y", 1)], view=0, label=1))
+        ['0', '1']
+    """
+    if candidate.label is None:
+        raise ConfigError(f"{candidate.where} has no label: give label= a field or position")
+    selector = candidate.label
+    return [str(select(candidate.dataset[i], selector)) for i in range(len(candidate))]
+
+
+def check_labels(
+    candidates: Sequence[Candidate],
+    embeddings: Mapping[str, torch.Tensor],
+    real: torch.Tensor,
+    *,
+    seed: int = 0,
+) -> list[LabelCheck]:
+    """Check the labels of every candidate against its own inputs and the other candidates.
+
+    A candidate is warned of where its labels are predicted from the other candidates far worse
+    than theirs are from each other (below the median by three robust standard deviations, and at
+    least 10 points), where its own folds agree hardly more than chance, and where the classes it
+    predicts on the real sample are far from its own class mix (total variation above 0.3).
+
+    Args:
+        candidates: With `label` set.
+        embeddings: Candidate name to (N, d).
+        real: (n, d); no label of it exists here.
+        seed: Of the folds and of subsamples above 4,000 examples.
+
+    Raises:
+        ConfigError: A candidate has no label, or labels of more than 100 classes (free text).
+    """
+    parts = {c.name: _part(c, embeddings[c.name], seed) for c in candidates}
+    fitted = {name: _fit(x, y) for name, (x, y) in parts.items()}
+    across = {name: _across(name, parts, fitted) for name in parts}
+    checks = []
+    for name, (x, y) in parts.items():
+        mix = _mix(y)
+        real_mix = _mix(fitted[name].predict(real.numpy())) if fitted[name] is not None else {}
+        agreement = _held_out(x, y, seed)
+        said = _warnings(name, agreement, across, mix, real_mix, len(set(y)))
+        checks.append(LabelCheck(name, len(y), agreement, across[name], mix, real_mix, said))
+    return checks
+
+
+def _part(
+    candidate: Candidate, embeddings: torch.Tensor, seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    labels = np.array(labels_of(candidate))
+    if len(set(labels)) > _MAX_CLASSES:
+        raise ConfigError(
+            f"{candidate.where}: {len(set(labels))} different labels; "
+            f"checking takes classes, at most {_MAX_CLASSES}"
+        )
+    chosen = np.arange(len(labels))
+    if len(labels) > _MAX_ROWS:
+        chosen = np.sort(np.random.default_rng(seed).choice(chosen, _MAX_ROWS, replace=False))
+    return embeddings[torch.from_numpy(chosen)].float().numpy(), labels[chosen]
+
+
+def _fit(x: NDArray[np.float32], y: NDArray[np.str_]) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    if len(set(y)) < 2:
+        return None
+    return LogisticRegression(max_iter=1000, class_weight="balanced").fit(x, y)
+
+
+def _across(
+    name: str,
+    parts: Mapping[str, tuple[NDArray[np.float32], NDArray[np.str_]]],
+    fitted: Mapping[str, Any],
+) -> float:
+    from sklearn.metrics import recall_score
+
+    x, y = parts[name]
+    shares = [
+        recall_score(y, model.predict(x), labels=np.unique(y), average="macro", zero_division=0)
+        for other, model in fitted.items()
+        if other != name and model is not None and set(model.classes_) == set(y)
+    ]
+    return float(np.mean(shares)) if shares else float("nan")
+
+
+def _held_out(x: NDArray[np.float32], y: NDArray[np.str_], seed: int) -> float:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import recall_score
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    smallest = min(Counter(y.tolist()).values())
+    if len(set(y)) < 2 or smallest < 2:
+        return float("nan")
+    folds = StratifiedKFold(min(_FOLDS, smallest), shuffle=True, random_state=seed)
+    model = LogisticRegression(max_iter=1000, class_weight="balanced")
+    return float(recall_score(y, cross_val_predict(model, x, y, cv=folds), average="macro"))
+
+
+def _mix(labels: NDArray[np.str_]) -> dict[str, float]:
+    counts = Counter(labels.tolist())
+    return {label: counts[label] / len(labels) for label in sorted(counts)}
+
+
+def _warnings(
+    name: str,
+    agreement: float,
+    across: Mapping[str, float],
+    mix: Mapping[str, float],
+    real_mix: Mapping[str, float],
+    n_classes: int,
+) -> tuple[str, ...]:
+    said = []
+    shares = np.array([v for v in across.values() if not np.isnan(v)])
+    if len(shares) >= 3 and not np.isnan(across[name]):
+        middle = float(np.median(shares))
+        spread = 1.4826 * float(np.median(np.abs(shares - middle)))
+        if across[name] < middle - max(3 * spread, 0.1):
+            said.append(
+                f"{name}: labels may be wrong: classifiers trained on the other candidates predict "
+                f"{across[name]:.0%} of them, the median candidate's {middle:.0%}."
+            )
+    chance = 1 / n_classes
+    if not np.isnan(agreement) and agreement < chance + 0.1 * (1 - chance):
+        said.append(
+            f"{name}: labels hardly follow from the inputs: held-out agreement {agreement:.0%}, "
+            f"chance {chance:.0%}."
+        )
+    distance = sum(abs(mix.get(k, 0) - real_mix.get(k, 0)) for k in {*mix, *real_mix}) / 2
+    if real_mix and distance > 0.3:
+        said.append(
+            f"{name}: its classifier sees another class mix in the real sample than the candidate "
+            f"has (total variation {distance:.2f})."
+        )
+    return tuple(said)
