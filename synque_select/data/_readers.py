@@ -1,4 +1,4 @@
-"""Records from text files: JSON, JSON lines and CSV, streamed, with a line number in every error."""
+"""Records from text files: JSON, JSON lines, CSV; streamed, every error with its line number."""
 
 from __future__ import annotations
 

@@ -33,6 +33,7 @@ class _Source(NamedTuple):
     source: str = ""
     view: Selector | None = None
     label: Selector | None = None
+    given: Examples | None = None
 
 
 def load_candidates(
@@ -179,7 +180,9 @@ def _path_sources(path: _PathLike, as_text: frozenset[str], *, alone: bool) -> I
 def _one_source(source: Any, name: str, as_text: frozenset[str]) -> _Source:
     """Return a source that must be one dataset."""
     if isinstance(source, Examples):
-        return _Source(source.name, source.dataset, source.source, source.view, source.label)
+        return _Source(
+            source.name, source.dataset, source.source, source.view, source.label, source
+        )
     if not isinstance(source, str | os.PathLike):
         return _Source(name, cast(MapDataset, source))
     text = os.path.expanduser(os.fspath(source))
@@ -330,10 +333,10 @@ def _check_one_modality(candidates: list[Candidate]) -> None:
 def _build(
     kind: type[_Kind], found: _Source, view: Selector | None, label: Selector | None
 ) -> _Kind:
-    return kind(
-        name=found.name,
-        dataset=found.dataset,
-        view=found.view if view is None else view,
-        label=found.label if label is None else label,
-        source=found.source,
-    )
+    view = found.view if view is None else view
+    label = found.label if label is None else label
+    given = found.given
+    settings = (found.name, view, label)
+    if isinstance(given, kind) and (given.name, given.view, given.label) == settings:
+        return given  # with the digests that it may have computed
+    return kind(name=found.name, dataset=found.dataset, view=view, label=label, source=found.source)

@@ -1,0 +1,256 @@
+"""Exact and near duplicates between candidates and data that they should know nothing of."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synque_select.errors import ConfigError
+from synque_select.types import Examples
+from synque_select.views import View
+
+__all__ = ["Overlap", "contamination_messages", "count_overlap"]
+
+_BLOCK = 1024
+_N_SHOWN = 3
+_SHOWN_CHARACTERS = 80
+# shares of common words of two texts, and correlation of two thumbnails, from which they are near
+_TEXT_THRESHOLD = 0.8
+_IMAGE_THRESHOLD = 0.99
+_THUMBNAIL = (8, 8)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How much of a candidate is also in other data.
+
+    Args:
+        n_exact: Examples of the candidate whose view is in the other data as it stands.
+        n_near: Further examples whose view is nearly there.
+        examples: Up to 3 pairs (position in the candidate, position in the other data), exact
+            ones first.
+    """
+
+    n_exact: int
+    n_near: int
+    examples: tuple[tuple[int, int], ...] = ()
+
+
+def count_overlap(candidate: Examples, other: Examples) -> Overlap:
+    """Count the examples of a candidate that are, or nearly are, in other data.
+
+    Exact: the views are equal. Near, for texts: the sets of words (case, punctuation and order
+    left out, Unicode in its compatibility form) have a Jaccard index |A ∩ B| / |A ∪ B| of 0.8 or
+    more. Near, for images: thumbnails of 8×8×3, centred, have a cosine of 0.99 or more, which
+    survives scaling, JPEG at quality 75 and a change of brightness or contrast; an image of one
+    colour is near none. Both are exact searches: nothing is missed by hashing.
+
+    Cost: one pass over the candidate; memory for the other data's words or thumbnails only.
+
+    Raises:
+        ConfigError: One holds texts, the other images.
+        DataError: A view cannot be taken.
+
+    Example:
+        >>> from synque_select.types import Candidate, RealSample
+        >>> real = RealSample("real", ["Which app has the most reviews?", "How many apps?"])
+        >>> made = Candidate("a", ["How many apps?", "which app has the most reviews", "No."])
+        >>> count_overlap(made, real)
+        Overlap(n_exact=1, n_near=1, examples=((0, 1), (1, 0)))
+    """
+    return _count(candidate, _Index(other))
+
+
+def contamination_messages(
+    candidates: Sequence[Examples], others: Mapping[str, Examples]
+) -> tuple[str, ...]:
+    """Say in plain sentences which candidates overlap with data that they should not know.
+
+    Args:
+        candidates: The candidates.
+        others: What the data is called in the sentence ("real sample", "validation data") to it.
+
+    Returns:
+        One sentence for each pair that overlaps; none where nothing does.
+
+    Raises:
+        ConfigError: Texts and images are mixed.
+
+    Example:
+        >>> from synque_select.types import Candidate, RealSample
+        >>> real = RealSample("real", ["How many apps?", "Which app?"])
+        >>> contamination_messages([Candidate("a", ["How many apps?", "No."])], {"test data": real})
+        ("a: 1 of 2 examples is also in the test data (1 exact, 0 near copies), such as
+        'How many apps?'.",)
+    """
+    messages = []
+    for name, other in others.items():
+        index = _Index(other)
+        for candidate in candidates:
+            overlap = _count(candidate, index)
+            if overlap.n_exact + overlap.n_near:
+                messages.append(_sentence(candidate, name, overlap))
+    return tuple(messages)
+
+
+def _sentence(candidate: Examples, name: str, overlap: Overlap) -> str:
+    n_both = overlap.n_exact + overlap.n_near
+    shown = ", ".join(_shown(candidate, position) for position, _ in overlap.examples)
+    return (
+        f"{candidate.name}: {n_both:,} of {len(candidate):,} examples "
+        f"{'is' if n_both == 1 else 'are'} also in the {name} "
+        f"({overlap.n_exact:,} exact, {overlap.n_near:,} near copies), such as {shown}."
+    )
+
+
+def _shown(candidate: Examples, position: int) -> str:
+    if candidate.modality == "image":
+        return f"example {position}"
+    text = " ".join(candidate.views[position].split())
+    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…")
+
+
+class _NearIndex(Protocol):
+    def find(self, views: Sequence[View]) -> list[int]:
+        """Return for each view the position of one that is near, -1 where there is none."""
+        ...
+
+
+class _Index:
+    """What is looked up of the data that candidates should not know."""
+
+    def __init__(self, other: Examples) -> None:
+        self.other = other
+        self.exact: dict[bytes, int] = {}
+        for position, row in enumerate(other.digests):
+            self.exact.setdefault(row.tobytes(), position)
+        self.near: _NearIndex = (
+            _TextIndex(other.views) if other.modality == "text" else _ImageIndex(other.views)
+        )
+
+
+def _count(candidate: Examples, index: _Index) -> Overlap:
+    if candidate.modality != index.other.modality:
+        raise ConfigError(
+            f"{candidate.where} holds {candidate.modality}s, "
+            f"{index.other.where} {index.other.modality}s; they must be of one kind"
+        )
+    exact = np.array([index.exact.get(row.tobytes(), -1) for row in candidate.digests])
+    near = _near_positions(candidate, index.near, exact < 0)
+    found = [*np.flatnonzero(exact >= 0)[:_N_SHOWN], *np.flatnonzero(near >= 0)[:_N_SHOWN]]
+    pairs = tuple((int(at), int(max(exact[at], near[at]))) for at in found[:_N_SHOWN])
+    return Overlap(int((exact >= 0).sum()), int((near >= 0).sum()), pairs)
+
+
+def _near_positions(
+    candidate: Examples, index: _NearIndex, wanted: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    positions = np.full(len(candidate), -1)
+    for start in range(0, len(candidate), _BLOCK):
+        at = start + np.flatnonzero(wanted[start : start + _BLOCK])
+        views = candidate.views[start : start + _BLOCK] if len(at) else []
+        positions[at] = index.find([views[position - start] for position in at])
+    return positions
+
+
+# a word, or one character of a script that is written without spaces
+_WORD = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]|[^\W_\u0e00-\u0eff\u3040-\u9fff]+")
+
+
+def _words(text: str) -> frozenset[str]:
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    # a text of signs alone is its own word
+    return frozenset(_WORD.findall(folded)) or frozenset([folded.strip()])
+
+
+class _TextIndex:
+    """Exact search for texts whose sets of words overlap by the threshold, by prefix filtering.
+
+    Two sets can reach a Jaccard index t only if one of the |A| - ceil(t |A|) + 1 rarest words of
+    each is common to both (Bayardo, Ma and Srikant 2007, "Scaling up all pairs similarity
+    search"), so only those words are indexed and looked up.
+    """
+
+    def __init__(self, texts: Sequence[View]) -> None:
+        self._sets = [_words(str(text)) for text in texts]
+        self._counts = Counter(word for words in self._sets for word in words)
+        self._by_word: defaultdict[str, list[int]] = defaultdict(list)
+        for position, words in enumerate(self._sets):
+            for word in self._rarest(words, len(words)):
+                self._by_word[word].append(position)
+
+    def find(self, views: Sequence[View]) -> list[int]:
+        """Return for each text the first position of one that is near, -1 where there is none."""
+        return [self._find(_words(str(view))) for view in views]
+
+    def _find(self, words: frozenset[str]) -> int:
+        known = [word for word in words if word in self._counts]
+        near = {at for word in self._rarest(known, len(words)) for at in self._by_word[word]}
+        return min(
+            (at for at in near if _jaccard(words, self._sets[at]) >= _TEXT_THRESHOLD), default=-1
+        )
+
+    def _rarest(self, known: Sequence[str] | frozenset[str], n_words: int) -> Iterator[str]:
+        # words that the index does not know are the rarest of all and cannot be common to both
+        n_prefix = len(known) - math.ceil(_TEXT_THRESHOLD * n_words - 1e-9) + 1
+        if n_prefix < 1:
+            return iter(())
+        ordered = sorted(known, key=lambda word: (self._counts[word], word))
+        return iter(ordered[:n_prefix])
+
+
+def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
+    n_common = len(a & b)
+    return n_common / (len(a) + len(b) - n_common)
+
+
+class _ImageIndex:
+    """Exact search for images whose thumbnails correlate by the threshold."""
+
+    def __init__(self, images: Sequence[View]) -> None:
+        blocks = range(0, len(images), _BLOCK)
+        self._thumbnails = np.concatenate(
+            [_thumbnails(images[start : start + _BLOCK]) for start in blocks]
+        )
+
+    def find(self, views: Sequence[View]) -> list[int]:
+        """Return for each image the position of the nearest one, -1 where none is near."""
+        if not views:
+            return []
+        best = np.full(len(views), _IMAGE_THRESHOLD, dtype=np.float32)
+        found = np.full(len(views), -1)
+        thumbnails = _thumbnails(views)
+        for start in range(0, len(self._thumbnails), _BLOCK):
+            cosines = thumbnails @ self._thumbnails[start : start + _BLOCK].T
+            at = cosines.argmax(axis=1)
+            value = cosines[np.arange(len(views)), at]
+            found = np.where(value >= best, start + at, found)
+            best = np.maximum(best, value)
+        return [int(position) for position in found]
+
+
+def _thumbnails(images: Sequence[View]) -> NDArray[np.float32]:
+    """Return centred thumbnails of unit length, (n, 192); zero for an image of one colour."""
+    from PIL import Image
+
+    pixels = np.stack(
+        [
+            np.asarray(image.convert("RGB").resize(_THUMBNAIL, Image.Resampling.BOX))
+            for image in images
+            if not isinstance(image, str)
+        ]
+    ).reshape(len(images), -1)
+    centred = pixels.astype(np.float32) - pixels.mean(axis=1, dtype=np.float32, keepdims=True)
+    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    # under one grey level of variation, what is left is rounding
+    flat = lengths < math.sqrt(centred.shape[1])
+    result: NDArray[np.float32] = np.where(flat, 0, centred / np.where(flat, 1, lengths))
+    return result
