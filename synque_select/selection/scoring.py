@@ -91,9 +91,7 @@ def score(
             [sample, *pool], suite, encoder, place, cache_dir, progress
         )
         encode_s = time.perf_counter() - started
-        messages = tuple(
-            m for c in pool for m in contamination_messages(c, {"real sample": sample})
-        )
+        messages = contamination_messages(pool, {"real sample": sample})
         scores, seconds = _scores(inputs, suite, seed, place, progress)
     said = tuple(m for s in scores.values() for m in s.messages)
     return Scoring(
