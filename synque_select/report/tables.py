@@ -45,10 +45,12 @@ class Column:
         name: The head.
         is_name: Set to the left, cut in the middle where the line is too long, and repeated where
             the table is broken into several blocks. Other columns hold figures.
+        stays: Whether the column is kept in one block with the one before it.
     """
 
     name: str
     is_name: bool = False
+    stays: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,20 +91,34 @@ class Table:
         """Break the columns into blocks that fit the width, each led by the names."""
         widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
         names = [i for i, column in enumerate(self.columns) if column.is_name]
-        figures = [i for i in range(len(self.columns)) if i not in names]
-        widest = max((widths[i] for i in figures), default=0)
-        for i in names:
-            room = max(_MIN_NAME, (width - widest - 2 * len(names)) // max(1, len(names)))
-            widths[i] = min(widths[i], _MAX_NAME, room)
-        groups, used = [list(names)], sum(widths[i] + 2 for i in names)
-        start = used
-        for i in figures:
-            if used + widths[i] > width and len(groups[-1]) > len(names):
+        units = self._units()
+        spans = [sum(widths[i] + 2 for i in unit) for unit in units]
+        if names:  # the longest name gives way, down to a least width
+            longest = max(names, key=lambda i: widths[i])
+            others = sum(widths[i] + 2 for i in names if i != longest)
+            room = max(_MIN_NAME, width - others - max(spans, default=0) - 2)
+            widths[longest] = min(widths[longest], _MAX_NAME, room)
+        lead = sum(widths[i] + 2 for i in names)
+        groups, used = [list(names)], lead
+        for unit, span in zip(units, spans, strict=True):
+            if used + span - 2 > width and len(groups[-1]) > len(names):
                 groups.append(list(names))
-                used = start
-            groups[-1].append(i)
-            used += widths[i] + 2
+                used = lead
+            groups[-1] += unit
+            used += span
         return [self._lines(cells, group, widths) for group in groups]
+
+    def _units(self) -> list[list[int]]:
+        """Return the columns of figures, those that stay together in one list."""
+        units: list[list[int]] = []
+        for i, column in enumerate(self.columns):
+            if column.is_name:
+                continue
+            if column.stays and units:
+                units[-1].append(i)
+            else:
+                units.append([i])
+        return units
 
     def _lines(self, cells: list[list[str]], group: list[int], widths: list[int]) -> list[str]:
         def line(row: Sequence[str]) -> str:
@@ -233,18 +249,19 @@ def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -
     """
     order = ranking.order()
     deciding = _deciding(ranking)
-    columns = [Column("#", is_name=True), Column("candidate", is_name=True), Column("N")]
+    columns = [Column("#", is_name=True), Column("candidate", is_name=True)]
     parts: list[list[str]] = [
         [_rank(row.ranks[ranking.rank_by]) for row in order],
         [_marked(row.name, ranking) for row in order],
-        [f"{row.n:,}" for row in order],
     ]
     for key in ranking.proxies:
-        columns += [Column(key), Column("rank")]
+        columns += [Column(key), Column("rank", stays=True)]
         parts += _proxy_cells(order, key)
         if key in deciding:
-            columns.append(Column("to next"))
+            columns.append(Column("to next", stays=True))
             parts.append(_gap_cells(order, key, ranking.proxies[key].higher_is_better))
+    columns.append(Column("N"))
+    parts.append([f"{row.n:,}" for row in order])
     if any(row.p_top_k_by_proxy is not None for row in order):
         columns.append(Column("p_top_k_by_proxy"))
         parts.append([format_number(row.p_top_k_by_proxy) for row in order])
@@ -342,7 +359,12 @@ def correlation_table(proxies: Mapping[str, Correlation], *, title: str = "") ->
         title: Of the table: what the units are and which metric is meant.
     """
     heads = ("n", "Pearson", "p", "Spearman", "95 % interval", "p", "Kendall", "p")
-    columns = (Column("proxy", is_name=True), *map(Column, heads), Column("with validation"))
+    kept = ("p", "95 % interval")
+    columns = (
+        Column("proxy", is_name=True),
+        *(Column(head, stays=head in kept) for head in heads),
+        Column("with validation"),
+    )
     methods = dict.fromkeys(found.p_method for found in proxies.values() if found.p_method)
     notes = ["+ means that the proxy was right: a better score went with a better figure"]
     notes += [f"p: two-sided permutation test, {method}" for method in methods]

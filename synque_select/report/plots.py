@@ -1,0 +1,326 @@
+"""Figures, drawn with matplotlib's objects alone: no global figure, no display, no user's style."""
+
+from __future__ import annotations
+
+import io
+import math
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from synque_select.errors import ConfigError, DependencyError
+from synque_select.report.tables import decimals_of, format_number, shorten
+from synque_select.types import Ranking
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from synque_select.records.correlation import KeyCorrelations
+
+__all__ = [
+    "arms_figure",
+    "correlation_figure",
+    "map_figure",
+    "ranking_figure",
+    "to_png",
+    "to_svg",
+]
+
+# Okabe and Ito's colours, which stay apart for all common kinds of colour blindness
+_BLUE, _ORANGE, _GREEN, _GREY, _INK = "#0072B2", "#D55E00", "#009E73", "#C9CED6", "#1B2430"
+_MUTED = "#5B6675"
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _in_own_style(draw: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Run with matplotlib's default style, so that a user's settings change no figure of ours."""
+
+    @wraps(draw)
+    def drawn(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            import matplotlib.style
+        except ImportError as error:
+            raise DependencyError(
+                "matplotlib", extra="report", purpose="a figure of the report"
+            ) from error
+        with matplotlib.style.context("default"):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+@_in_own_style
+def to_png(figure: Figure, *, dpi: int = 160) -> bytes:
+    """Return a figure as PNG."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
+    return stream.getvalue()
+
+
+@_in_own_style
+def to_svg(figure: Figure) -> bytes:
+    """Return a figure as SVG, its letters drawn as shapes: it needs no font."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="svg", dpi=200, metadata={"Date": None, "Creator": None})
+    return stream.getvalue()
+
+
+def _new(n_rows: int, n_columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    axes = figure.subplots(n_rows, n_columns, squeeze=False)
+    for ax in axes.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.spines[["left", "bottom"]].set_color(_MUTED)
+        ax.tick_params(colors=_MUTED, labelsize=8)
+    return figure, list(axes.flat)
+
+
+def _label(text: str, width: int = 26) -> str:
+    """Return a name as it can be drawn: short, without characters that the font does not have."""
+    from matplotlib import font_manager
+
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    known = "".join(
+        c if unicodedata.category(c)[0] != "C" and font.get_char_index(ord(c)) else "?"
+        for c in " ".join(text.split())
+    )
+    return shorten(known, width)
+
+
+def _text(ax: Axes, x: float, y: float, text: str, **options: Any) -> Any:
+    # names are no formulas: a dollar sign in one is a dollar sign
+    return ax.text(x, y, text, parse_math=False, **options)
+
+
+@_in_own_style
+def map_figure(
+    points: Mapping[str, ArrayLike],
+    *,
+    real: str,
+    selected: Sequence[str] = (),
+    method: str = "",
+) -> Figure:
+    """Draw the real sample and every candidate in two dimensions, one panel a candidate.
+
+    Args:
+        points: Set to coordinates, (n, 2); the panels come in this order.
+        real: Which of the sets is the real sample; it is drawn in every panel.
+        selected: Candidates to mark as selected.
+        method: How the coordinates were made, for the caption.
+
+    Raises:
+        ConfigError: The real sample is not among the sets, or there is no other.
+        DependencyError: matplotlib is missing.
+    """
+    names = [name for name in points if name != real]
+    if real not in points or not names:
+        raise ConfigError(f"a map needs the set {real!r} and another, found {list(points)}")
+    placed = {name: np.asarray(xy, dtype=np.float64).reshape(-1, 2) for name, xy in points.items()}
+    n_columns = min(len(names), 4)
+    n_rows = math.ceil(len(names) / n_columns)
+    figure, axes = _new(n_rows, n_columns, max(2.3 * n_columns, 5.5), 2.15 * n_rows + 0.9)
+    for ax in axes[len(names) :]:
+        ax.remove()
+    everything = np.concatenate([placed[name] for name in names])
+    for ax, name in zip(axes, names, strict=False):
+        _map_panel(ax, everything, placed[name], placed[real], chosen=name in selected)
+        weight = "bold" if name in selected else "normal"
+        title = ax.set_title(_label(name), fontsize=9, color=_INK, fontweight=weight)
+        title.set_parse_math(False)
+    _map_limits(axes[: len(names)], np.concatenate([everything, placed[real]]))
+    _map_legend(figure, real, any(name in selected for name in names))
+    if method:
+        figure.supxlabel(method, fontsize=8, color=_MUTED)
+    return figure
+
+
+def _map_panel(ax: Axes, everything: Any, own: Any, real: Any, *, chosen: bool) -> None:
+    ax.scatter(*everything.T, s=3, color=_GREY, linewidths=0, rasterized=True)
+    colour = _BLUE if chosen else _ORANGE
+    ax.scatter(*own.T, s=9, color=colour, alpha=0.65, linewidths=0, rasterized=True)
+    ax.scatter(*real.T, s=26, marker="D", color=_INK, edgecolors="white", linewidths=0.7)
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
+def _map_limits(axes: Sequence[Axes], everything: Any) -> None:
+    low, high = everything.min(axis=0), everything.max(axis=0)
+    margin = 0.05 * np.maximum(high - low, 1e-12)
+    for ax in axes:
+        ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
+        ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
+
+
+def _map_legend(figure: Figure, real: str, any_chosen: bool) -> None:
+    from matplotlib.lines import Line2D
+
+    def mark(marker: str, colour: str, size: float, words: str) -> Line2D:
+        return Line2D([], [], ls="", marker=marker, color=colour, ms=size, label=words, mec="white")
+
+    handles = [mark("D", _INK, 7, real)]
+    if any_chosen:
+        handles.append(mark("o", _BLUE, 6, "this candidate, selected"))
+    handles.append(mark("o", _ORANGE, 6, "this candidate" + ", not selected" * any_chosen))
+    handles.append(mark("o", _GREY, 5, "the other candidates"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+
+
+@_in_own_style
+def ranking_figure(ranking: Ranking) -> Figure:
+    """Draw each proxy's values with their intervals, one panel a proxy, best candidate on top.
+
+    Raises:
+        DependencyError: matplotlib is missing.
+    """
+    order = ranking.order()
+    keys = list(ranking.proxies)
+    figure, axes = _new(1, len(keys), 2.2 + 2.0 * len(keys), 1.1 + 0.27 * len(order))
+    heights = np.arange(len(order))[::-1]
+    selected = ranking.top().weights
+    for ax, key in zip(axes, keys, strict=True):
+        for height, row in zip(heights, order, strict=True):
+            score = row.scores[key]
+            colour = _BLUE if row.name in selected else _MUTED
+            if score.low is not None and score.high is not None:
+                ax.plot([score.low, score.high], [height] * 2, color=colour, lw=2, alpha=0.45)
+            ax.plot(score.value, height, "o", color=colour, ms=5.5)
+        better = "higher" if ranking.proxies[key].higher_is_better else "lower"
+        ax.set_title(_label(key, 18), fontsize=10, color=_INK).set_parse_math(False)
+        ax.set_xlabel(f"{better} is better", fontsize=8, color=_MUTED)
+        ax.set_yticks(heights, [""] * len(order))
+        ax.set_ylim(-0.7, len(order) - 0.3)
+        ax.grid(axis="y", color="#EDF0F3", lw=0.8)
+        ax.set_axisbelow(True)
+        ax.locator_params(axis="x", nbins=4)
+    axes[0].set_yticks(heights, [_label(row.name) for row in order], fontsize=8)
+    for tick, row in zip(axes[0].get_yticklabels(), order, strict=True):
+        tick.set_parse_math(False)
+        tick.set_color(_BLUE if row.name in selected else _INK)
+    return figure
+
+
+@_in_own_style
+def correlation_figure(entry: KeyCorrelations) -> Figure:
+    """Draw each proxy against validation, one panel a proxy, every unit labelled.
+
+    The axis of a proxy that is better when lower is turned round, as is that of a metric: up and
+    to the right is better in every panel.
+
+    Raises:
+        ConfigError: There are fewer than 2 units.
+        DependencyError: matplotlib is missing.
+    """
+    if len(entry.points) < 2:
+        raise ConfigError(f"a figure of {len(entry.points)} units shows nothing: 2 are needed")
+    keys = list(entry.orientation)
+    n_columns = min(3, len(keys))
+    n_rows = math.ceil(len(keys) / n_columns)
+    figure, axes = _new(n_rows, n_columns, 3.4 * n_columns + 0.4, 3.1 * n_rows + 0.3)
+    for ax in axes[len(keys) :]:
+        ax.remove()
+    for ax, key in zip(axes, keys, strict=False):
+        _correlation_panel(ax, entry, key)
+    for ax in axes[: len(keys) : n_columns]:
+        better = "" if entry.mode == "max" else " (lower is better)"
+        ax.set_ylabel(_label(entry.primary) + better, fontsize=9, color=_INK, parse_math=False)
+    return figure
+
+
+def _correlation_panel(ax: Axes, entry: KeyCorrelations, key: str) -> None:
+    known = [p for p in entry.points if math.isfinite(p.scores.get(key, math.nan))]
+    x, y = [p.scores[key] for p in known], [p.validation for p in known]
+    ax.scatter(x, y, s=30, color=_BLUE, edgecolors="white", linewidths=0.8, zorder=3)
+    _pad_limits(ax, x, y)
+    higher = entry.orientation[key]
+    if not higher:
+        ax.invert_xaxis()
+    if entry.mode == "min":
+        ax.invert_yaxis()
+    for point, px, py in zip(known, x, y, strict=True):
+        _point_label(ax, point.unit, px, py)
+    ax.set_title(_label(key, 20), fontsize=10, color=_INK, loc="left").set_parse_math(False)
+    ax.set_title(_coefficient_words(entry, key), fontsize=8, color=_MUTED, loc="right")
+    words = "higher is better" if higher else "lower is better, axis turned round"
+    ax.set_xlabel(f"score ({words})", fontsize=8, color=_MUTED)
+    ax.locator_params(axis="x", nbins=5)
+
+
+def _pad_limits(ax: Axes, x: Sequence[float], y: Sequence[float]) -> None:
+    """Leave room for the labels."""
+    for values, set_limits, share in ((x, ax.set_xlim, 0.16), (y, ax.set_ylim, 0.12)):
+        if values:
+            low, high = min(values), max(values)
+            margin = share * ((high - low) or abs(high) or 1.0)
+            set_limits(low - margin, high + margin)
+
+
+def _point_label(ax: Axes, name: str, x: float, y: float) -> None:
+    place = ax.transAxes.inverted().transform(ax.transData.transform((x, y)))
+    on_right = place[0] > 0.6
+    ax.annotate(
+        _label(name, 18),
+        (x, y),
+        xytext=(-6 if on_right else 6, 3),
+        textcoords="offset points",
+        ha="right" if on_right else "left",
+        fontsize=6.5,
+        color=_MUTED,
+        parse_math=False,
+    )
+
+
+def _coefficient_words(entry: KeyCorrelations, key: str) -> str:
+    found = entry.proxies.get(key)
+    if found is None or math.isnan(found.spearman.value):
+        return f"{len(entry.points)} units: no coefficient"
+    return f"Spearman {found.spearman.value:+.2f}, n = {found.n}: {found.verdict}"
+
+
+@_in_own_style
+def arms_figure(result: Mapping[str, Any]) -> Figure:
+    """Draw the mean of each arm with the t-interval of its mean, best on top.
+
+    Args:
+        result: In the form of `result.json`.
+
+    Raises:
+        DependencyError: matplotlib is missing.
+    """
+    from scipy import stats
+
+    metric = result["metric"]
+    sign = 1 if metric["mode"] == "max" else -1
+    arms = {name: arm for name, arm in result["arms"].items() if arm["mean"] is not None}
+    order = sorted(arms, key=lambda name: sign * arms[name]["mean"])
+    figure, (ax,) = _new(1, 1, 7.0, 0.9 + 0.36 * len(order))
+    decimals = max(3, decimals_of(arm["mean"] for arm in arms.values()))
+    for height, name in enumerate(order):
+        arm = arms[name]
+        colour = _BLUE if name == "chosen" else _MUTED
+        if arm["n"] >= 2 and arm["std"] is not None:
+            half = stats.t.ppf(0.975, arm["n"] - 1) * arm["std"] / math.sqrt(arm["n"])
+            span = [arm["mean"] - half, arm["mean"] + half]
+            ax.plot(span, [height] * 2, color=colour, lw=3, alpha=0.4, solid_capstyle="round")
+        ax.plot(arm["mean"], height, "o", color=colour, ms=7)
+        words = format_number(arm["mean"], decimals)
+        ax.annotate(
+            words, (1.01, height), xycoords=("axes fraction", "data"), va="center", fontsize=8
+        )
+    ax.set_yticks(range(len(order)), [_label(name, 30) for name in order], fontsize=9)
+    for tick in ax.get_yticklabels():
+        tick.set_parse_math(False)
+    ax.set_ylim(-0.6, len(order) - 0.4)
+    better = "higher" if metric["mode"] == "max" else "lower"
+    words = f"{_label(metric['name'])}, mean and its 95 % interval, not paired ({better} is better)"
+    ax.set_xlabel(words, fontsize=8, color=_MUTED, parse_math=False)
+    ax.grid(axis="y", color="#EDF0F3", lw=0.8)
+    ax.set_axisbelow(True)
+    return figure
