@@ -1,0 +1,335 @@
+"""Hashed n-gram models of texts: counts, log-probabilities, cross-entropy, entropy.
+
+An n-gram is hashed from the code points of its tokens, by arithmetic modulo 2^64 that is the same
+on every platform and in every process; whole chunks of texts are hashed at once with NumPy.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+__all__ = [
+    "N_BUCKETS",
+    "HashedNGrams",
+    "NGramLevel",
+    "expected_log_counts",
+    "hash_ngrams",
+    "hash_tokens",
+    "iter_chunks",
+    "ngram_counts",
+    "ngram_cross_entropy",
+    "ngram_entropy",
+    "ngram_log_probabilities",
+    "sum_by_text",
+]
+
+NGramLevel = Literal["word", "character"]
+N_BUCKETS = 2**14
+
+_CHUNK_TEXTS = 4096
+_CHUNK_CODES = 2**20
+_N_CODE_POINTS = 0x110000
+# odd 64-bit constants: the golden ratio's, and those of the finaliser of splitmix64
+_PRIME = np.uint64(0x9E3779B97F4A7C15)
+_PRIME_INVERSE = np.uint64(pow(int(_PRIME), -1, 2**64))
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_SPACE, _WORD, _OTHER = 0, 1, 2
+# above this expected count the second-order expansion agrees to 3 decimals
+_EXACT_UP_TO = 50.0
+
+
+class HashedNGrams(NamedTuple):
+    """The n-grams of some texts.
+
+    Args:
+        buckets: (g,) int64 in 0..n_buckets − 1.
+        texts: (g,) int64, the position of the text in which each n-gram stands.
+        n_texts: How many texts there were, with those that hold no n-gram.
+    """
+
+    buckets: torch.Tensor
+    texts: torch.Tensor
+    n_texts: int
+
+
+def hash_ngrams(
+    texts: Sequence[str],
+    *,
+    level: NGramLevel = "word",
+    max_order: int = 2,
+    n_buckets: int = N_BUCKETS,
+) -> HashedNGrams:
+    """Return the hashed n-grams of all orders up to `max_order`; none crosses two texts.
+
+    Args:
+        texts: n texts.
+        level: What an n-gram is made of, see `hash_tokens`.
+        max_order: Longest n-gram; 2 gives single tokens and pairs.
+        n_buckets: Number of buckets.
+
+    Source:
+        Xie et al. 2023 (DSIR, arXiv 2302.03169), section 4: hashed unigrams and bigrams.
+
+    Example:
+        >>> found = hash_ngrams(["How many?", "how many"])
+        >>> found.texts.tolist()
+        [0, 0, 0, 1, 1, 0, 0, 1]
+        >>> bool(found.buckets[0] == found.buckets[3])
+        True
+    """
+    tokens, owners = hash_tokens(texts, level=level)
+    grams, starts = [tokens], [owners]
+    longer = tokens
+    for order in range(2, max_order + 1):
+        inside = owners[order - 1 :] == owners[: len(owners) - order + 1]
+        # the n-gram that starts at each token, one order shorter, extended by one token
+        longer = _mix(longer[: len(inside)] * _PRIME + tokens[order - 1 :])
+        grams.append(longer[inside])
+        starts.append(owners[: len(inside)][inside])
+    buckets = (_mix(np.concatenate(grams)) % np.uint64(n_buckets)).astype(np.int64)
+    return HashedNGrams(
+        torch.from_numpy(buckets), torch.from_numpy(np.concatenate(starts)), len(texts)
+    )
+
+
+def hash_tokens(
+    texts: Sequence[str], *, level: NGramLevel = "word"
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Return a 64-bit hash of every token, and the position of the text that holds it.
+
+    Texts are lower-cased. A "word" is a run of letters, digits and underscores, or a run of other
+    signs that are no white space; a "character" is any code point.
+
+    Example:
+        >>> hashes, owners = hash_tokens(["To be, or not to be"])
+        >>> len(hashes), len(set(hashes.tolist())), owners.tolist()
+        (7, 5, [0, 0, 0, 0, 0, 0, 0])
+    """
+    lowered = [text.lower() for text in texts]
+    joined = "\n".join(lowered).encode("utf-32-le", "surrogatepass")
+    codes = np.frombuffer(joined, dtype="<u4").astype(np.int64)
+    lengths = np.fromiter(map(len, lowered), dtype=np.int64, count=len(lowered))
+    begins = np.concatenate([[0], np.cumsum(lengths + 1)[:-1]]) if lowered else lengths
+    if level == "character":
+        inside = np.ones(len(codes), dtype=bool)
+        inside[begins[1:] - 1] = False
+        return _mix(codes[inside].astype(np.uint64)), np.repeat(np.arange(len(lowered)), lengths)
+    kinds = _kinds()[codes]
+    changed = np.ones(len(codes), dtype=bool)
+    changed[1:] = kinds[1:] != kinds[:-1]
+    starts = np.flatnonzero(changed & (kinds != _SPACE))
+    owners = np.searchsorted(begins, starts, side="right") - 1
+    return _hash_runs(codes, kinds != _SPACE, starts), owners
+
+
+def _hash_runs(
+    codes: NDArray[np.int64], in_token: NDArray[np.bool_], starts: NDArray[np.int64]
+) -> NDArray[np.uint64]:
+    """Polynomial hash of the code points of each run; what is not in a token counts as 0."""
+    if len(starts) == 0:
+        return np.zeros(0, dtype=np.uint64)
+    powers, inverses = _powers(max(_CHUNK_CODES, 1 << (len(codes) - 1).bit_length()))
+    terms = (codes + 1).astype(np.uint64) * powers[: len(codes)]
+    terms[~in_token] = 0
+    # the powers run on over the whole chunk; the inverse brings each run back to start at 0
+    return _mix(np.add.reduceat(terms, starts) * inverses[starts])
+
+
+@functools.lru_cache(maxsize=2)
+def _powers(n: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    return tuple(  # type: ignore[return-value]
+        np.cumprod(np.concatenate([[np.uint64(1)], np.full(n - 1, base)]), dtype=np.uint64)
+        for base in (_PRIME, _PRIME_INVERSE)
+    )
+
+
+@functools.cache
+def _kinds() -> NDArray[np.uint8]:
+    """What each code point is: white space, part of a word, or another sign."""
+    kinds = np.full(_N_CODE_POINTS, _OTHER, dtype=np.uint8)
+    for code, sign in enumerate(map(chr, range(_N_CODE_POINTS))):
+        if sign.isalnum():
+            kinds[code] = _WORD
+        elif sign.isspace():
+            kinds[code] = _SPACE
+    kinds[ord("_")] = _WORD
+    return kinds
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Finaliser of splitmix64: a bijection that spreads every bit over all bits."""
+    values = (values ^ (values >> np.uint64(30))) * _MIX_1
+    values = (values ^ (values >> np.uint64(27))) * _MIX_2
+    return np.asarray(values ^ (values >> np.uint64(31)))
+
+
+def iter_chunks(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the texts in lists of bounded size (a million code points, if no text is longer).
+
+    Example:
+        >>> [len(chunk) for chunk in iter_chunks(["a" * 700_000, "b" * 700_000, "c"])]
+        [1, 2]
+    """
+    for begin in range(0, len(texts), _CHUNK_TEXTS):
+        chunk: list[str] = []
+        size = 0
+        for text in texts[begin : begin + _CHUNK_TEXTS]:
+            if chunk and size + len(text) > _CHUNK_CODES:
+                yield chunk
+                chunk, size = [], 0
+            chunk.append(text)
+            size += len(text) + 1
+        yield chunk
+
+
+def ngram_counts(
+    texts: Sequence[str],
+    *,
+    level: NGramLevel = "word",
+    max_order: int = 2,
+    n_buckets: int = N_BUCKETS,
+) -> torch.Tensor:
+    """Count the hashed n-grams of all texts, in chunks: memory does not grow with their number.
+
+    Returns:
+        (n_buckets,) float64 counts.
+
+    Example:
+        >>> ngram_counts(["how many", "how many apps"]).sum()
+        tensor(8., dtype=torch.float64)
+    """
+    counts = torch.zeros(n_buckets, dtype=torch.int64)
+    for chunk in iter_chunks(texts):
+        found = hash_ngrams(chunk, level=level, max_order=max_order, n_buckets=n_buckets)
+        counts += torch.bincount(found.buckets, minlength=n_buckets)
+    return counts.double()
+
+
+def ngram_log_probabilities(
+    counts: torch.Tensor, *, share: float = 1.0, alpha: float = 0.1
+) -> torch.Tensor:
+    """Return the smoothed log-probability of every bucket under a model of some n-grams.
+
+    log p_b = log(c_b + α) − log(Σ c + α V). With share = m/N < 1, the model is that of m of N
+    examples: log(c_b + α) is replaced by its expectation (`expected_log_counts`) and Σ c by
+    Σ c · m/N, so that candidates of unlike size are compared at a common one.
+
+    Args:
+        counts: (V,) counts.
+        share: m/N in (0, 1].
+        alpha: Added to every bucket.
+
+    Returns:
+        (V,) float64, nats.
+
+    Example:
+        >>> ngram_log_probabilities(torch.tensor([3.0, 1.0]), alpha=1.0).exp()
+        tensor([0.6667, 0.3333], dtype=torch.float64)
+    """
+    counts = counts.double()
+    total = counts.sum() * share + alpha * len(counts)
+    return expected_log_counts(counts, share=share, alpha=alpha) - total.log()
+
+
+def expected_log_counts(counts: torch.Tensor, *, share: float, alpha: float) -> torch.Tensor:
+    """Return E[log(C + α)], C binomial with the counts as trials and `share` as probability.
+
+    It is what a count becomes when a random share of the n-grams is kept. Exact where the
+    expected count is at most 50; above, the second-order expansion
+    log(μ + α) − σ² / (2 (μ + α)²), exact to 3 decimals there. That the n-grams of one example
+    are kept or dropped together is left out of account.
+
+    Args:
+        counts: (V,) whole numbers.
+        share: Probability in (0, 1] that one is kept.
+        alpha: Positive.
+
+    Example:
+        >>> expected_log_counts(torch.tensor([1.0]), share=0.5, alpha=1.0)  # (log 1 + log 2) / 2
+        tensor([0.3466], dtype=torch.float64)
+    """
+    counts = counts.double()
+    if share == 1:
+        return (counts + alpha).log()
+    values, place = torch.unique(counts, return_inverse=True)
+    mean = values * share
+    expected = (mean + alpha).log() - mean * (1 - share) / (2 * (mean + alpha).square())
+    small = mean <= _EXACT_UP_TO
+    expected[small] = _exact_log_counts(values[small], share, alpha)
+    return expected[place]
+
+
+def _exact_log_counts(trials: torch.Tensor, share: float, alpha: float) -> torch.Tensor:
+    # beyond 12 standard deviations of the largest mean the terms are below 1e-15
+    last = min(float(trials.max()), _EXACT_UP_TO + 12 * _EXACT_UP_TO**0.5)
+    kept = torch.arange(int(last) + 1, dtype=torch.float64, device=trials.device)
+    n = trials[:, None]
+    left = n - kept
+    possible = left >= 0
+    log_choose = torch.lgamma(n + 1) - torch.lgamma(kept + 1) - torch.lgamma(left.clamp(0) + 1)
+    log_share = torch.log(torch.tensor([share, 1 - share], dtype=torch.float64)).to(trials.device)
+    log_p = log_choose + kept * log_share[0] + left * log_share[1]
+    terms: torch.Tensor = log_p.exp() * possible * (kept + alpha).log()
+    return terms.sum(1)
+
+
+def sum_by_text(found: HashedNGrams, log_probabilities: torch.Tensor) -> torch.Tensor:
+    """Sum what every n-gram of a text is worth.
+
+    Args:
+        found: The n-grams of n texts.
+        log_probabilities: (V,) worth of each bucket.
+
+    Returns:
+        (n,) float64.
+
+    Example:
+        >>> sum_by_text(hash_ngrams(["a b", "a"]), torch.full((2**14,), -2.0))
+        tensor([-6., -2.], dtype=torch.float64)
+    """
+    device = log_probabilities.device
+    worth = log_probabilities.double()[found.buckets.to(device)]
+    sums = torch.zeros(found.n_texts, dtype=torch.float64, device=device)
+    return sums.index_add_(0, found.texts.to(device), worth)
+
+
+def ngram_cross_entropy(real: HashedNGrams, log_probabilities: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of the real texts under a candidate's model.
+
+    H = −Σ_g log p(g) / G over all G n-grams of the real texts, words and pairs alike. Lower is
+    better; NaN where the real texts hold no n-gram.
+
+    Args:
+        real: The real texts' n-grams.
+        log_probabilities: (V,) of `ngram_log_probabilities`.
+
+    Returns:
+        A float64 scalar in nats an n-gram.
+
+    Example:
+        >>> real = hash_ngrams(["how many apps"])
+        >>> near = ngram_log_probabilities(ngram_counts(["how many users"]))
+        >>> far = ngram_log_probabilities(ngram_counts(["list all names"]))
+        >>> bool(ngram_cross_entropy(real, near) < ngram_cross_entropy(real, far))
+        True
+    """
+    return -log_probabilities.double()[real.buckets.to(log_probabilities.device)].mean()
+
+
+def ngram_entropy(counts: torch.Tensor) -> torch.Tensor:
+    """Return the plug-in entropy of a histogram, −Σ (c_b/C) log(c_b/C), in nats.
+
+    Example:
+        >>> ngram_entropy(torch.tensor([2.0, 2.0, 0.0]))
+        tensor(0.6931, dtype=torch.float64)
+    """
+    p = counts.double() / counts.sum()
+    terms: torch.Tensor = torch.special.xlogy(p, p)
+    return -terms.sum()

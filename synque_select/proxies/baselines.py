@@ -1,0 +1,138 @@
+"""Baselines that never read the real sample: what a proxy has to beat.
+
+Each is a plain figure of the candidate alone, taken at the candidate's own size, with an
+orientation fixed beforehand: more examples, more distinct ones, more words, more entropy and
+longer texts count as better. A ranking that does not beat them has not used the real data. None
+is ever in a default suite or a consensus.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+
+from synque_select.functional.ngram import hash_tokens, iter_chunks, ngram_counts, ngram_entropy
+from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScores
+from synque_select.views import Modality
+
+__all__ = [
+    "BaselineDistinct",
+    "BaselineEntropy",
+    "BaselineLength",
+    "BaselineSize",
+    "BaselineVocabulary",
+]
+
+_SOURCE = "a baseline without the real sample"
+
+
+class _Baseline(BaseProxy):
+    """A figure of the candidate alone; a subclass says which."""
+
+    higher_is_better: ClassVar[bool] = True
+    source: ClassVar[str] = _SOURCE
+    family: ClassVar[Family] = "baseline"
+    needs_embeddings: ClassVar[bool] = False
+
+    def score(
+        self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
+    ) -> ProxyScores:
+        """Measure each candidate; the real sample, the seed and the device are not used."""
+        values = [self.measure(candidate) for candidate in candidates]
+        return ProxyScores(torch.tensor(values, dtype=torch.float64))
+
+    @abstractmethod
+    def measure(self, candidate: ProxyInput) -> float:
+        """Return the figure of one candidate."""
+
+
+class _TextBaseline(_Baseline):
+    modalities: ClassVar[frozenset[Modality]] = frozenset(("text",))
+
+
+class BaselineSize(_Baseline):
+    """Number of examples of the candidate; more counts as better.
+
+    Example:
+        >>> BaselineSize.key
+        'baseline_n'
+    """
+
+    key: ClassVar[str] = "baseline_n"
+    unit: ClassVar[str] = "examples"
+
+    def measure(self, candidate: ProxyInput) -> float:
+        """Return N."""
+        return float(len(candidate))
+
+
+class BaselineDistinct(_Baseline):
+    """Share of distinct views among a candidate's examples; more counts as better.
+
+    Example:
+        >>> BaselineDistinct.key
+        'baseline_distinct'
+    """
+
+    key: ClassVar[str] = "baseline_distinct"
+    unit: ClassVar[str] = "share in 0..1"
+
+    def measure(self, candidate: ProxyInput) -> float:
+        """Return the number of distinct digests over N."""
+        return len(np.unique(candidate.digests, axis=0)) / len(candidate)
+
+
+class BaselineVocabulary(_TextBaseline):
+    """Number of distinct lower-cased words of a candidate; more counts as better.
+
+    Example:
+        >>> BaselineVocabulary.key
+        'baseline_vocabulary'
+    """
+
+    key: ClassVar[str] = "baseline_vocabulary"
+    unit: ClassVar[str] = "words"
+
+    def measure(self, candidate: ProxyInput) -> float:
+        """Return the number of distinct word hashes."""
+        known = np.zeros(0, dtype=np.uint64)
+        for chunk in iter_chunks(cast("Sequence[str]", candidate.views)):
+            known = np.union1d(known, hash_tokens(chunk)[0])
+        return float(len(known))
+
+
+class BaselineEntropy(_TextBaseline):
+    """Entropy of a candidate's hashed single words and pairs of words; more counts as better.
+
+    Example:
+        >>> BaselineEntropy.key
+        'baseline_entropy'
+    """
+
+    key: ClassVar[str] = "baseline_entropy"
+    unit: ClassVar[str] = "nats an n-gram"
+
+    def measure(self, candidate: ProxyInput) -> float:
+        """Return the plug-in entropy over 2^14 buckets; NaN where there is no word."""
+        return float(ngram_entropy(ngram_counts(cast("Sequence[str]", candidate.views))))
+
+
+class BaselineLength(_TextBaseline):
+    """Mean number of words of a candidate's texts; longer counts as better.
+
+    Example:
+        >>> BaselineLength.key
+        'baseline_length'
+    """
+
+    key: ClassVar[str] = "baseline_length"
+    unit: ClassVar[str] = "words a text"
+
+    def measure(self, candidate: ProxyInput) -> float:
+        """Return the number of words over the number of texts."""
+        chunks = iter_chunks(cast("Sequence[str]", candidate.views))
+        return sum(len(hash_tokens(chunk)[0]) for chunk in chunks) / len(candidate)

@@ -1,0 +1,131 @@
+"""Proxies over the words themselves: no encoder, seconds for a million texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, cast, get_args
+
+import torch
+
+from synque_select.errors import ConfigError
+from synque_select.functional.ngram import (
+    N_BUCKETS,
+    HashedNGrams,
+    NGramLevel,
+    hash_ngrams,
+    iter_chunks,
+    ngram_counts,
+    ngram_log_probabilities,
+    sum_by_text,
+)
+from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScores
+from synque_select.views import Modality
+
+__all__ = ["NGram"]
+
+
+class NGram(BaseProxy):
+    """Cross-entropy of the real texts under a candidate's hashed n-gram model.
+
+    H = −Σ_g log p(g) / G over the G n-grams (single words and pairs) of the real sample, with
+    p(g) = (c_g + α) / (C + α V) from the counts c of the candidate alone. A model of more
+    examples knows more n-grams; so every candidate's model is that of m examples, m the size of
+    the smallest: the expectation over random subsamples, not a draw (`expected_log_counts`).
+
+    The realness of an example is the mean over its n-grams of log p_real − log p_candidate, both
+    smoothed and at full size: the log importance weight of DSIR, an n-gram.
+
+    Args:
+        level: "word" or "character".
+        max_order: Longest n-gram.
+        n_buckets: V, the number of hash buckets.
+        alpha: α, added to every bucket.
+
+    Raises:
+        ConfigError: An option is out of its range.
+
+    Source:
+        Xie et al. 2023 (DSIR, arXiv 2302.03169), equations 2 and 3, for the hashed model.
+
+    Example:
+        >>> NGram(level="character", max_order=4).options()
+        {'level': 'character', 'max_order': 4, 'n_buckets': 16384, 'alpha': 0.1}
+    """
+
+    key: ClassVar[str] = "ngram"
+    higher_is_better: ClassVar[bool] = False
+    unit: ClassVar[str] = "nats an n-gram"
+    source: ClassVar[str] = "Xie et al. 2023, arXiv 2302.03169"
+    family: ClassVar[Family] = "lexical"
+    needs_embeddings: ClassVar[bool] = False
+    modalities: ClassVar[frozenset[Modality]] = frozenset(("text",))
+
+    def __init__(
+        self,
+        level: NGramLevel = "word",
+        max_order: int = 2,
+        n_buckets: int = N_BUCKETS,
+        alpha: float = 0.1,
+    ) -> None:
+        if level not in get_args(NGramLevel):
+            raise ConfigError(f"level={level!r}: allowed is 'word' or 'character'")
+        if max_order < 1:
+            raise ConfigError(f"max_order={max_order}: allowed is 1 or more")
+        if n_buckets < 2:
+            raise ConfigError(f"n_buckets={n_buckets}: allowed is 2 or more")
+        if not alpha > 0:
+            raise ConfigError(f"alpha={alpha}: allowed is a number above 0")
+        self.level = level
+        self.max_order = max_order
+        self.n_buckets = n_buckets
+        self.alpha = alpha
+
+    def score(
+        self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
+    ) -> ProxyScores:
+        """Score by counts and logarithms; nothing is drawn, so `seed` is not used."""
+        grams = self._hash(cast("Sequence[str]", real.views))
+        if len(grams.buckets) == 0:
+            nothing = torch.full((len(candidates),), torch.nan, dtype=torch.float64)
+            message = "ngram is undefined: the real sample holds no words"
+            return ProxyScores(nothing, messages=(message,), reliable=False)
+        size = min(len(candidate) for candidate in candidates)
+        columns = [
+            sum_by_text(grams, self._model(c, size / len(c), device)).cpu() for c in candidates
+        ]
+        likelihood = torch.stack(columns, dim=1)
+        n_grams = torch.bincount(grams.texts, minlength=grams.n_texts).double()
+
+        def resample(weights: torch.Tensor) -> torch.Tensor:
+            return -(weights @ likelihood) / (weights @ n_grams)[:, None]
+
+        def example_scores(position: int) -> torch.Tensor:
+            return self._log_ratio(real, candidates[position], device)
+
+        values = -likelihood.sum(0) / n_grams.sum()
+        return ProxyScores(values, resample=resample, example_scores=example_scores)
+
+    def _hash(self, texts: Sequence[str]) -> HashedNGrams:
+        return hash_ngrams(
+            texts, level=self.level, max_order=self.max_order, n_buckets=self.n_buckets
+        )
+
+    def _model(self, part: ProxyInput, share: float, device: torch.device) -> torch.Tensor:
+        counts = ngram_counts(
+            cast("Sequence[str]", part.views),
+            level=self.level,
+            max_order=self.max_order,
+            n_buckets=self.n_buckets,
+        )
+        return ngram_log_probabilities(counts.to(device), share=share, alpha=self.alpha)
+
+    def _log_ratio(
+        self, real: ProxyInput, candidate: ProxyInput, device: torch.device
+    ) -> torch.Tensor:
+        ratio = self._model(real, 1.0, device) - self._model(candidate, 1.0, device)
+        found = []
+        for chunk in iter_chunks(cast("Sequence[str]", candidate.views)):
+            grams = self._hash(chunk)
+            lengths = torch.bincount(grams.texts, minlength=grams.n_texts).clamp_min(1)
+            found.append(sum_by_text(grams, ratio).cpu() / lengths)
+        return torch.cat(found)
