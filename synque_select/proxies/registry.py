@@ -23,10 +23,19 @@ __all__ = [
 ProxySpec = str | BaseProxy | Mapping[str, Any]
 
 _BUILT_IN = {
+    "baseline_distinct": "synque_select.proxies.baselines:BaselineDistinct",
+    "baseline_entropy": "synque_select.proxies.baselines:BaselineEntropy",
+    "baseline_length": "synque_select.proxies.baselines:BaselineLength",
+    "baseline_n": "synque_select.proxies.baselines:BaselineSize",
+    "baseline_vocabulary": "synque_select.proxies.baselines:BaselineVocabulary",
+    "mauve": "synque_select.proxies.divergence:MAUVE",
+    "mauve_star": "synque_select.proxies.divergence:MAUVEStar",
+    "ngram": "synque_select.proxies.lexical:NGram",
     "pad": "synque_select.proxies.representation:PAD",
     "mmd": "synque_select.proxies.representation:MMD",
     "mdm": "synque_select.proxies.representation:MDM",
     "coverage": "synque_select.proxies.representation:Coverage",
+    "energy": "synque_select.proxies.representation:Energy",
 }
 _registered: dict[str, type[BaseProxy]] = {}
 
@@ -81,7 +90,7 @@ def _load(path: str) -> type[BaseProxy]:
 
 def default_suite(modality: Modality) -> tuple[str, ...]:
     """Return the keys of the default suite: one proxy a family, fixed before figures were seen."""
-    keys = ("pad", "mmd", "coverage")
+    keys = ("pad", "mmd", "coverage", "ngram")
     return tuple(key for key in keys if modality in _load(_BUILT_IN[key]).modalities)
 
 
