@@ -1,23 +1,25 @@
-"""How a DataModule stands in for another one: descriptors that reach the inner one."""
+"""How one DataModule stands in for another: attributes that lead to the inner one's."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch.utils.data import DataLoader
 
 from synque_select.errors import LightningError
 
-__all__ = ["InnerAttribute", "InnerHook", "check_inner"]
+__all__ = ["InnerAttribute", "InnerHook", "check_inner", "inner_train_loader", "loader_options"]
 
 
 class InnerHook:
     """A hook that exists only where the wrapped DataModule has it.
 
     Lightning asks whether a DataModule overrides a hook by comparing the code that the attribute
-    leads to with LightningDataModule's. So the attribute leads to the inner one's own method, or to
-    LightningDataModule's where there is none.
+    leads to with that of LightningDataModule. So the attribute leads to the inner one's own method,
+    and to LightningDataModule's where there is none.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -34,25 +36,24 @@ class InnerHook:
 
 
 class InnerAttribute:
-    """An attribute that LightningDataModule defines: the wrapped DataModule's where there is one.
+    """An attribute of every LightningDataModule: the wrapped one's, where one is wrapped.
 
-    Args:
-        default: Its value before it is set and without a wrapped DataModule.
+    Without one it is what LightningDataModule makes of it.
     """
-
-    def __init__(self, default: Any) -> None:
-        self.default = default
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
-            return self.default
+            return getattr(LightningDataModule, self.name, None)
         inner = vars(instance).get("_inner")
         if inner is not None:
             return getattr(inner, self.name)
-        return vars(instance).get(self.name, self.default)
+        if self.name in vars(instance):
+            return vars(instance)[self.name]
+        base = getattr(LightningDataModule, self.name)  # AttributeError where it has none either
+        return base.__get__(instance) if hasattr(base, "__get__") else base
 
     def __set__(self, instance: Any, value: Any) -> None:
         inner = vars(instance).get("_inner")
@@ -70,13 +71,55 @@ def check_inner(wraps: Any) -> None:
     """
     if wraps is None or isinstance(wraps, LightningDataModule):
         return
-    kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(wraps).__mro__]
-    if any(kind.startswith("lightning.") for kind in kinds):
+    name = type(wraps).__name__
+    if any(kind.__module__.split(".")[0] == "lightning" for kind in type(wraps).__mro__):
         raise LightningError(
-            f"{type(wraps).__name__} is a DataModule of the package lightning; its objects are not "
+            f"{name} is a DataModule of the package lightning, whose objects are not "
             "interchangeable with those of pytorch_lightning: change `import lightning as L` to "
             "`import pytorch_lightning as L`"
         )
-    raise LightningError(
-        f"wraps must be a LightningDataModule of pytorch_lightning, found {type(wraps).__name__}"
-    )
+    raise LightningError(f"wraps must be a LightningDataModule of pytorch_lightning, found {name}")
+
+
+def inner_train_loader(inner: LightningDataModule | None) -> DataLoader[Any] | None:
+    """Return the DataLoader that the mixture replaces, if there is one.
+
+    Raises:
+        LightningError: There are several.
+    """
+    if inner is None or not is_overridden("train_dataloader", inner):
+        return None
+    loaders = inner.train_dataloader()
+    combined = loaders if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders)
+    found = [loader for loader in combined.flattened if isinstance(loader, DataLoader)]
+    if len(found) > 1:
+        raise LightningError(
+            f"train_dataloader of {type(inner).__name__} returns {len(found)} loaders; a mixture "
+            "stands in for one: wrap a DataModule whose train_dataloader returns one DataLoader"
+        )
+    return found[0] if found else None
+
+
+_KEPT = ("num_workers", "pin_memory", "worker_init_fn")
+_KEPT_WITH_WORKERS = ("timeout", "multiprocessing_context", "prefetch_factor", "persistent_workers")
+
+
+def loader_options(loader: DataLoader[Any] | None, given: dict[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments for a DataLoader: those given, else those of another loader.
+
+    Args:
+        loader: Whose options are the defaults.
+        given: Options that were given; None marks one that was not.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    if loader is None:
+        return given
+    has_workers = given.get("num_workers", loader.num_workers) and loader.num_workers
+    names = [*_KEPT, *(_KEPT_WITH_WORKERS if has_workers else ())]
+    options = {name: getattr(loader, name) for name in names}
+    batches = loader.batch_sampler  # None where the dataset yields whole batches
+    if batches is not None:
+        options["collate_fn"] = loader.collate_fn
+        options["batch_size"] = getattr(batches, "batch_size", None)
+        options["drop_last"] = getattr(batches, "drop_last", False)
+    return {**options, **given}

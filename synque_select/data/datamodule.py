@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
+import numpy as np
 from pytorch_lightning import LightningDataModule, Trainer
-from pytorch_lightning.utilities.model_helpers import is_overridden
-from torch.utils.data import DataLoader, default_collate
+from pytorch_lightning.trainer.states import TrainerFn, TrainerStatus
+from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities.combined_loader import CombinedLoader
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from synque_select.data._wrapping import InnerAttribute, InnerHook, check_inner
+from synque_select.data._collation import check_collatable, first_examples
+from synque_select.data._wrapping import (
+    InnerAttribute,
+    InnerHook,
+    check_inner,
+    inner_train_loader,
+    loader_options,
+)
 from synque_select.data.mixture import (
     MixtureDataset,
     MixtureLoader,
@@ -19,20 +32,92 @@ from synque_select.data.mixture import (
     chosen_candidates,
     longest_epoch,
 )
+from synque_select.data.sources import load_candidates, load_real
 from synque_select.errors import ConfigError, LightningError
-from synque_select.types import Candidate, Mixture, RealSample
-from synque_select.views import Selector
+from synque_select.types import Candidate, MapDataset, Mixture, RealSample
+from synque_select.views import Selector, digest
 
 __all__ = ["SynqueDataModule"]
 
+_DEFAULT_BATCH_SIZE = 32
+_HASHED = 64  # examples that stand for a candidate whose content hash nobody has computed
+
+
+class _LoaderHook(InnerHook):
+    """A hook that serves what was given for it, else the wrapped DataModule's."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        data = None if instance is None else vars(instance).get("_given", {}).get(self.name)
+        if data is None:
+            return super().__get__(instance, owner)
+        return functools.partial(_serve, instance, data)
+
 
 class SynqueDataModule(LightningDataModule):
-    """thin"""
+    """Serves a mixture of candidates for training; validation, test and prediction as given.
 
-    val_dataloader: Any = InnerHook()
-    test_dataloader: Any = InnerHook()
-    predict_dataloader: Any = InnerHook()
+    Give it to `Trainer.fit` alone (`val=`, `test=`, `predict=`), or around a DataModule that exists
+    (`wraps=`): then every loader but the training one, every hook and every public attribute are
+    the wrapped one's. Together with a `SelectionCallback` the mixture is chosen before training;
+    without one it is `mixture=`, else all candidates with equal weights.
+
+    Candidate a is drawn 1,000·w_a times (± 1) in each 1,000 draws, counted over all ranks. An epoch
+    goes on where the last one ended; no example comes again before all of its candidate were drawn.
+    A run that resumes from a checkpoint goes on with the mixture of the checkpoint, at the exact
+    position.
+
+    Args:
+        candidates: A list of `Candidate`, or anything that `load_candidates` takes.
+        real: A `RealSample`, or anything that `load_real` takes; None if nothing is to be ranked.
+        wraps: The DataModule to stand in for.
+        view: What a proxy sees of an example; see `Candidate`.
+        label: Where an example's label stands.
+        mixture: What to train on, as a `Mixture` or candidate name to weight.
+        train_transform: Makes a training example of a candidate's record.
+        epoch_length: Draws in an epoch, over all ranks; None for ⌊min_a N_a/w_a⌋, the longest that
+            repeats nothing. Floored to a multiple of the ranks (of a whole batch on all of them, if
+            the last incomplete batch is dropped).
+        seed: Of the order of examples; not negative.
+        batch_size: None for the wrapped DataModule's, or 32 without one. Lightning's
+            BatchSizeFinder sets it here and in the wrapped DataModule.
+        num_workers: None for the wrapped training loader's, or 0 without one.
+        pin_memory: None for the wrapped training loader's, or False without one.
+        collate_fn: None for the wrapped training loader's, or torch's default without one.
+        val: A dataset, a DataLoader, or a list of these; None for the wrapped DataModule's.
+        test: As `val`.
+        predict: As `val`.
+
+    Raises:
+        ConfigError: An argument is not allowed.
+        LightningError: `wraps` is no DataModule of the package pytorch_lightning.
+
+    Example:
+        >>> records = [{"text": f"headline {i}", "label": i % 2} for i in range(8)]
+        >>> dm = SynqueDataModule(
+        ...     [Candidate("a", records, view="text"), Candidate("b", records, view="text")],
+        ...     mixture={"a": 0.75, "b": 0.25},
+        ...     batch_size=4,
+        ... )
+        >>> batch = next(iter(dm.train_dataloader()))
+        >>> len(batch["text"]), batch["label"].shape
+        (4, torch.Size([4]))
+    """
+
+    val_dataloader: Any = _LoaderHook()
+    test_dataloader: Any = _LoaderHook()
+    predict_dataloader: Any = _LoaderHook()
     prepare_data: Any = InnerHook()
+    on_before_batch_transfer: Any = InnerHook()
+    transfer_batch_to_device: Any = InnerHook()
+    on_after_batch_transfer: Any = InnerHook()
+
+    name: Any = InnerAttribute()
+    prepare_data_per_node: Any = InnerAttribute()
+    allow_zero_length_dataloader_with_multiple_devices: Any = InnerAttribute()
+    hparams: Any = InnerAttribute()
+    hparams_initial: Any = InnerAttribute()
+    _log_hyperparams: Any = InnerAttribute()
+    _hparams_name: Any = InnerAttribute()
 
     def __init__(
         self,
@@ -56,90 +141,343 @@ class SynqueDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_inner(wraps)
-        self._inner = wraps
-        self._sources = (candidates, real, view, label)
+        _check_at_least("epoch_length", epoch_length, 1)
+        _check_at_least("seed", seed, 0)
+        _check_at_least("batch_size", batch_size, 1)
+        _check_at_least("num_workers", num_workers, 0)
+        self._sources = {"candidates": candidates, "real": real, "view": view, "label": label}
         self._candidates: list[Candidate] | None = None
         self._real: RealSample | None = None
-        self._mixture = None if mixture is None else _as_mixture(mixture)
-        self.batch_size = batch_size or 32
-        self._options = {"num_workers": num_workers or 0, "collate_fn": collate_fn}
+        self._mixture = _as_mixture(mixture)
         self._transform, self._epoch_length, self._seed = train_transform, epoch_length, seed
+        self._batch_size = batch_size
+        self._options = {
+            "num_workers": num_workers,
+            "pin_memory": pin_memory,
+            "collate_fn": collate_fn,
+        }
+        self._given = {
+            f"{name}_dataloader": _as_data(name, data)
+            for name, data in (("val", val), ("test", test), ("predict", predict))
+            if data is not None
+        }
         self._position = Position()
-        self._built: Mixture | None = None
-        self._given = {"val": val, "test": test, "predict": predict}
-        for stage, data in self._given.items():
-            if data is not None:
-                vars(self)[f"{stage}_dataloader"] = lambda data=data: self._eval(data)
+        self._built: Mixture | None = None  # what the train loader of the fit under way serves
+        self._served_batch_size: int | None = None
+        self._fingerprints: dict[str, dict[str, Any]] = {}
+        self._inner = wraps  # last: from here on attributes reach it
+
+    def __getattr__(self, name: str) -> Any:
+        inner = vars(self).get("_inner")
+        if inner is None or name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(inner, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        inner = vars(self).get("_inner")
+        own = name.startswith("_") or name in vars(self) or hasattr(type(self), name)
+        if inner is not None and not own and hasattr(inner, name):
+            setattr(inner, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def wraps(self) -> LightningDataModule | None:
+        """The DataModule that this one stands in for."""
+        return self._inner
 
     @property
     def candidates(self) -> list[Candidate]:
+        """All candidates, loaded when they are first asked for."""
         if self._candidates is None:
-            source, _, view, label = self._sources
-            if isinstance(source, list) and all(isinstance(c, Candidate) for c in source):
-                self._candidates = source
-            else:
-                from synque_select.data.sources import load_candidates
-
-                self._candidates = load_candidates(source, view=view, label=label)
+            sources = self._sources
+            self._candidates = load_candidates(
+                sources["candidates"], view=sources["view"], label=sources["label"]
+            )
         return self._candidates
 
     @property
     def real(self) -> RealSample | None:
-        _, source, view, _ = self._sources
-        if self._real is None and source is not None:
-            if isinstance(source, RealSample):
-                self._real = source
-            else:
-                from synque_select.data.sources import load_real
-
-                self._real = load_real(source, view=view)
+        """The unannotated real examples, loaded when they are first asked for."""
+        if self._real is None and self._sources["real"] is not None:
+            self._real = load_real(self._sources["real"], view=self._sources["view"])
         return self._real
 
     @property
     def mixture(self) -> Mixture | None:
+        """What is trained on; None as long as nobody has chosen it and no fit has begun."""
         return self._mixture
 
     def set_mixture(self, mixture: Mixture) -> None:
+        """Choose what the next train loader serves, by the end of `setup("fit")`.
+
+        Raises:
+            LightningError: The fit under way already has a train loader for another mixture.
+            ConfigError: The mixture names a candidate that is not there.
+        """
         chosen_candidates(self.candidates, mixture)
-        if self._built is not None:
-            raise LightningError("the train loader was already built for another mixture")
+        if self._built is not None and self._built.weights != mixture.weights:
+            raise LightningError(
+                f"the train loader of this fit was already built for {_show(self._built)}; "
+                f"it cannot change to {_show(mixture)}: set the mixture by the end of setup('fit') "
+                "(estimated_stepping_batches in configure_optimizers builds the loader too)"
+            )
+        if self._mixture is None or self._mixture.weights != mixture.weights:
+            self._position.restore(Position().state())
         self._mixture = mixture
-        self._position = Position()
+
+    @property
+    def batch_size(self) -> int:
+        """Examples in a batch on each rank."""
+        batch_size = self._known_batch_size or self._served_batch_size
+        if batch_size is None and self._inner is not None:  # as Lightning sees the wrapped one
+            raise AttributeError("batch_size")
+        return batch_size or _DEFAULT_BATCH_SIZE
+
+    @batch_size.setter
+    def batch_size(self, batch_size: int) -> None:
+        _check_at_least("batch_size", batch_size, 1)
+        self._batch_size = batch_size
+        if hasattr(self._inner, "batch_size"):
+            self._inner.batch_size = batch_size  # type: ignore[union-attr]
+        if self._inner is not None and "batch_size" in self._inner.hparams:
+            self._inner.hparams["batch_size"] = batch_size
+
+    @property
+    def trainer(self) -> Trainer | None:
+        """The trainer that this DataModule, and the one it wraps, is attached to."""
+        return vars(self).get("_trainer")
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer | None) -> None:
+        self._trainer = trainer
+        inner = vars(self).get("_inner")
+        if inner is not None:
+            inner.trainer = trainer
+
+    @property
+    def _known_batch_size(self) -> int | None:
+        """The batch size that was given or tuned, else the wrapped DataModule's."""
+        if self._batch_size is not None or self._inner is None:
+            return self._batch_size
+        found = getattr(self._inner, "batch_size", None) or self._inner.hparams.get("batch_size")
+        return None if found is None else int(found)
+
+    def setup(self, stage: str) -> None:
+        """Set up the wrapped DataModule; for fit, load the candidates and check the mixture."""
+        if self._inner is not None:
+            self._inner.setup(stage=stage)
+        if stage == TrainerFn.FITTING:
+            self._built = None
+            if self._mixture is not None:
+                chosen_candidates(self.candidates, self._mixture)
 
     def teardown(self, stage: str) -> None:
+        """Tear down the wrapped DataModule; after fit the mixture may change again."""
+        if stage == TrainerFn.FITTING:
+            self._built = None
+        if self._inner is not None:
+            self._inner.teardown(stage=stage)
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Tell the wrapped DataModule; the mixture may change again."""
         self._built = None
+        if self._inner is not None:
+            self._inner.on_exception(exception)
 
-    def _eval(self, data: Any) -> Any:
-        if isinstance(data, DataLoader):
-            return data
-        return DataLoader(data, batch_size=self.batch_size, collate_fn=self._options["collate_fn"])
+    def train_dataloader(self) -> MixtureLoader:
+        """Serve the mixture, sharded over the ranks, from where training stands.
 
-    def train_dataloader(self) -> Any:
-        mixture = self._mixture or Mixture.equal([c.name for c in self.candidates])
-        self._mixture = self._built = mixture
+        Raises:
+            ConfigError: No batch size is known, or an epoch has not one batch.
+            DataError: The examples cannot stand in one batch.
+        """
+        names = [candidate.name for candidate in self.candidates]
+        mixture = self._mixture or Mixture.equal(names, "all candidates, equal weights")
+        options = self._loader_options()
+        shares: dict[str, int] = getattr(self.trainer, "distributed_sampler_kwargs", None) or {}
         dataset = MixtureDataset(
             self.candidates,
             mixture,
             seed=self._seed,
-            epoch_length=self._epoch_length,
+            epoch_length=self._epoch_draws(mixture, options, shares.get("num_replicas", 1)),
             transform=self._transform,
         )
-        kwargs = (self.trainer and self.trainer.distributed_sampler_kwargs) or {}
-        sampler = MixtureSampler(dataset, **kwargs)
-        return MixtureLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            position=self._position,
-            resumes=self._resumes,
-            **self._options,
+        if options.get("collate_fn") in (None, default_collate):
+            with isolate_rng(include_cuda=False):  # a transform may be random
+                check_collatable(first_examples(dataset.candidates, self._transform))
+        self._served_batch_size = options["batch_size"]
+        if self._fitting:
+            self._mixture = self._built = mixture
+        sampler = MixtureSampler(dataset, **shares)
+        return MixtureLoader(dataset, sampler=sampler, begin=self._begin, **options)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain values: mixture, position, what was in the candidates, the inner state."""
+        epoch, batches = self._progress
+        chosen = [] if self._mixture is None else chosen_candidates(self.candidates, self._mixture)
+        return {
+            "version": 1,
+            "mixture": None if self._mixture is None else self._mixture.to_dict(),
+            "seed": self._seed,
+            "position": self._position.state(epoch, batches),
+            "candidates": {candidate.name: self._fingerprint(candidate) for candidate in chosen},
+            "inner": {} if self._inner is None else self._inner.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the mixture and at the position of a checkpoint, when it is for fit.
+
+        Raises:
+            LightningError: The fit under way already has a train loader for another mixture, or
+                the mixture names a candidate that is not there.
+        """
+        if self._inner is not None:
+            self._inner.load_state_dict(state_dict["inner"])
+        if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        if state_dict["mixture"] is not None:
+            self._restore_mixture(Mixture.from_dict(state_dict["mixture"]), state_dict)
+        self._position.restore(state_dict["position"])
+
+    def _restore_mixture(self, mixture: Mixture, state: Mapping[str, Any]) -> None:
+        try:
+            chosen = chosen_candidates(self.candidates, mixture)
+        except ConfigError as error:
+            raise LightningError(f"the checkpoint cannot be resumed: {error}") from error
+        if self._built is not None and self._built.weights != mixture.weights:
+            raise LightningError(
+                f"the checkpoint was trained on {_show(mixture)}, but this run's train loader was "
+                f"already built for {_show(self._built)}, as its strategy restores checkpoints "
+                f"late: give SynqueDataModule(mixture={dict(mixture.weights)}) and no "
+                "SelectionCallback to go on with it"
+            )
+        if self._mixture is not None and self._mixture.weights != mixture.weights:
+            rank_zero_warn(
+                f"training goes on with the checkpoint's mixture, {_show(mixture)}, "
+                f"not with {_show(self._mixture)}"
+            )
+        self._mixture = mixture
+        changed = [c.name for c in chosen if self._has_changed(c, state["candidates"][c.name])]
+        if changed:
+            rank_zero_warn(
+                f"the content of {', '.join(changed)} has changed since the checkpoint was written"
+            )
+        if state["seed"] != self._seed:
+            rank_zero_warn(
+                f"seed is {self._seed}, but was {state['seed']} when the checkpoint was written: "
+                "the order of examples is another one, and some may come again early"
+            )
+
+    @property
+    def _fitting(self) -> bool:
+        trainer = self.trainer
+        return (
+            trainer is not None
+            and trainer.state.fn == TrainerFn.FITTING
+            and trainer.state.status == TrainerStatus.RUNNING
         )
 
-    def _resumes(self) -> bool:
+    @property
+    def _progress(self) -> tuple[int | None, int]:
+        """The trainer's epoch, and how many batches of it were trained on."""
         if self.trainer is None:
-            return False
-        return self.trainer.fit_loop.epoch_loop.batch_progress.current.processed > 0
+            return None, 0
+        loop: Any = self.trainer.fit_loop
+        progress = loop.epoch_loop.batch_progress
+        return loop.epoch_progress.current.processed, progress.current.processed
+
+    def _begin(self, epoch: int) -> Position | None:
+        """Say where a train loader begins: training goes on, anybody else looks at an epoch."""
+        if not self._fitting:
+            return None
+        self._position.begin(epoch, self._progress[1])
+        return self._position
+
+    def _loader_options(self) -> dict[str, Any]:
+        given = {**self._options, "batch_size": self._known_batch_size}
+        options = loader_options(inner_train_loader(self._inner), given)
+        if options.get("batch_size") is None and self._inner is not None:
+            raise ConfigError(
+                f"the training loader of {type(self._inner).__name__} has no batch size: give "
+                "batch_size="
+            )
+        return {"batch_size": _DEFAULT_BATCH_SIZE, **options}
+
+    def _epoch_draws(self, mixture: Mixture, options: Mapping[str, Any], replicas: int) -> int:
+        """Return the draws that an epoch serves on all ranks together."""
+        chosen = chosen_candidates(self.candidates, mixture)
+        wanted = self._epoch_length or longest_epoch({c.name: len(c) for c in chosen}, mixture)
+        unit = replicas * (options["batch_size"] if options.get("drop_last") else 1)
+        if wanted < unit:
+            share = "one draw" if unit == replicas else f"one whole batch of {unit // replicas}"
+            raise ConfigError(
+                f"an epoch of {wanted} draws has less than {share} for each of {replicas} ranks: "
+                "raise epoch_length, or lower batch_size"
+            )
+        return wanted // unit * unit
+
+    def _fingerprint(self, candidate: Candidate) -> dict[str, Any]:
+        if candidate.name not in self._fingerprints:
+            self._fingerprints[candidate.name] = _sample_hash(candidate)
+        # the hash of the whole content is there once a ranking has computed it
+        return {**self._fingerprints[candidate.name], "sha256": vars(candidate).get("sha256")}
+
+    def _has_changed(self, candidate: Candidate, then: Mapping[str, Any]) -> bool:
+        now = self._fingerprint(candidate)
+        key = "sample" if None in (then["sha256"], now["sha256"]) else "sha256"
+        return bool(then["n"] != now["n"] or then[key] != now[key])
 
 
-def _as_mixture(mixture: Any) -> Mixture:
-    return mixture if isinstance(mixture, Mixture) else Mixture(mixture)
+def _as_data(name: str, data: Any) -> Any:
+    """Check what was given as val, test or predict.
+
+    A list is several datasets or loaders if all its parts are; else it is a dataset of records.
+    """
+    if isinstance(data, list | tuple) and data and all(map(_is_data, data)):
+        return list(data)
+    if _is_data(data) or isinstance(data, list | tuple):
+        return data
+    raise ConfigError(
+        f"{name} must be a dataset, a DataLoader, or a list of these, found {type(data).__name__}"
+    )
+
+
+def _is_data(value: Any) -> bool:
+    if isinstance(value, DataLoader | Dataset | CombinedLoader):
+        return True
+    is_record = isinstance(value, str | bytes | list | tuple | Mapping | Tensor | np.ndarray)
+    return isinstance(value, MapDataset) and not is_record
+
+
+def _serve(datamodule: SynqueDataModule, data: Any) -> Any:
+    """Return the loaders of what was given as val, test or predict."""
+    if isinstance(data, list) and _is_data(data[0]):
+        return [_serve(datamodule, part) for part in data]
+    if isinstance(data, DataLoader | CombinedLoader):
+        return data
+    batch_size = getattr(datamodule, "batch_size", _DEFAULT_BATCH_SIZE)
+    return DataLoader(data, batch_size=batch_size, **loader_options(None, datamodule._options))
+
+
+def _as_mixture(mixture: Mixture | Mapping[str, float] | None) -> Mixture | None:
+    if mixture is None or isinstance(mixture, Mixture):
+        return mixture
+    return Mixture(mixture, "given")
+
+
+def _check_at_least(name: str, value: int | None, least: int) -> None:
+    if value is not None and (isinstance(value, bool) or int(value) != value or value < least):
+        raise ConfigError(f"{name} must be a whole number of at least {least}, found {value!r}")
+
+
+def _show(mixture: Mixture) -> str:
+    return "{" + ", ".join(f"{name}: {w:.4g}" for name, w in mixture.weights.items()) + "}"
+
+
+def _sample_hash(candidate: Candidate) -> dict[str, Any]:
+    """Return the length of a candidate and a hash of examples spread over it."""
+    n = len(candidate)
+    places = np.unique(np.linspace(0, n - 1, min(n, _HASHED)).astype(int))
+    joined = b"".join(digest(candidate.views[int(place)]) for place in places)
+    return {"n": n, "sample": hashlib.sha256(joined).hexdigest()}

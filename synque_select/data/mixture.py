@@ -8,12 +8,13 @@ the ranks, and `MixtureLoader` keeps count of them in a `Position`.
 
 from __future__ import annotations
 
+import itertools
 import math
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,12 @@ __all__ = [
     "MixtureSampler",
     "MixtureSchedule",
     "Position",
+    "chosen_candidates",
     "longest_epoch",
 ]
 
 BLOCK = 1_000
-_KEPT_BLOCKS = 4
+_KEPT_BLOCKS = 8
 _FUZZ = 1e-9  # 3 · (1/3) counts as whole
 
 _Ints = NDArray[np.int64]
@@ -89,7 +91,8 @@ class MixtureSchedule:
         self._keys = [zlib.crc32(name.encode()) for name in mixture.names]
         self._totals: list[_Ints] = [np.zeros(len(self.sizes), dtype=np.int64)]
         self._blocks: OrderedDict[int, tuple[list[int], list[int]]] = OrderedDict()
-        self._orders: list[dict[int, _Ints]] = [{} for _ in self.sizes]
+        self._block_cuts: OrderedDict[int, dict[int, _Ints]] = OrderedDict()
+        self._orders: list[dict[int, NDArray[np.int32]]] = [{} for _ in self.sizes]
 
     def locate(self, draw: int) -> tuple[int, int]:
         """Return the candidate's position in the mixture and the example's in the candidate."""
@@ -100,23 +103,18 @@ class MixtureSchedule:
 
     def counts(self, draw: int) -> _Ints:
         """Return how often each candidate is drawn before `draw`, a block's or an epoch's end."""
-        cuts, counts = self._cuts(draw // BLOCK)
-        return counts[cuts.index(draw)]
+        return self._cuts(draw // BLOCK)[draw]
 
     def _block(self, block: int) -> tuple[list[int], list[int]]:
         """Return for each draw of a block its candidate and its number among that one's draws."""
-        if block not in self._blocks:
-            while len(self._blocks) >= _KEPT_BLOCKS:
-                self._blocks.popitem(last=False)
-            self._blocks[block] = self._make_block(block)
-        return self._blocks[block]
+        return _kept(self._blocks, block, self._make_block)
 
     def _make_block(self, block: int) -> tuple[list[int], list[int]]:
-        _, counts = self._cuts(block)
+        counts = list(self._cuts(block).values())
         rng = np.random.default_rng([self.seed, block])
         parts = [
             rng.permutation(np.repeat(np.arange(len(self.sizes)), after - before))
-            for before, after in zip(counts, counts[1:], strict=False)
+            for before, after in itertools.pairwise(counts)
         ]
         which = np.concatenate(parts)
         nth = np.empty_like(which)
@@ -125,19 +123,20 @@ class MixtureSchedule:
         )
         return which.tolist(), nth.tolist()
 
-    def _cuts(self, block: int) -> tuple[list[int], list[_Ints]]:
-        """Return a block's ends and the epochs' ends inside it, with the counts before each."""
+    def _cuts(self, block: int) -> dict[int, _Ints]:
+        """Return the counts before a block's begin, the epochs' ends inside it, and its end."""
+        return _kept(self._block_cuts, block, self._make_cuts)
+
+    def _make_cuts(self, block: int) -> dict[int, _Ints]:
         begin, end = block * BLOCK, (block + 1) * BLOCK
         first = (begin // self.epoch_length + 1) * self.epoch_length
-        inner = list(range(first, end, self.epoch_length))
-        before, after = self._total(block), self._total(block + 1)
-        counts = [before]
-        for cut in inner:
+        counts, after = self._total(block), self._total(block + 1)
+        cuts = {begin: counts}
+        for cut in range(first, end, self.epoch_length):
             ideal = cut * self.weights
-            counts.append(
-                _apportion(ideal, counts[-1], np.minimum(after, _ceil(ideal)), cut, after)
-            )
-        return [begin, *inner, end], [*counts, after]
+            counts = _apportion(ideal, counts, np.minimum(after, _ceil(ideal)), cut, after)
+            cuts[cut] = counts
+        return {**cuts, end: after}
 
     def _total(self, block: int) -> _Ints:
         """Return how often each candidate is drawn before a block."""
@@ -148,7 +147,7 @@ class MixtureSchedule:
             self._totals.append(_apportion(end * self.weights, low, high, end, high))
         return self._totals[block]
 
-    def _order(self, candidate: int, passed: int) -> _Ints:
+    def _order(self, candidate: int, passed: int) -> NDArray[np.int32]:
         """Return the order in which a pass over a candidate takes its examples."""
         known = self._orders[candidate]
         if passed not in known:
@@ -163,10 +162,10 @@ class MixtureSchedule:
                 del known[number]
         return known[passed]
 
-    def _make_order(self, candidate: int, passed: int) -> _Ints:
+    def _make_order(self, candidate: int, passed: int) -> NDArray[np.int32]:
         size = self.sizes[candidate]
         rng = np.random.default_rng([self.seed, self._keys[candidate], passed, 1])
-        order: _Ints = rng.permutation(size)
+        order = rng.permutation(size).astype(np.int32)
         tail, head = self._overlap(candidate, passed)
         if not tail:
             return order
@@ -198,6 +197,18 @@ class MixtureSchedule:
         return int(self.counts(epoch * self.epoch_length)[candidate])
 
 
+_Made = TypeVar("_Made")
+
+
+def _kept(cache: OrderedDict[int, _Made], key: int, make: Callable[[int], _Made]) -> _Made:
+    """Return what is in the cache, else make it and drop the oldest."""
+    if key not in cache:
+        cache[key] = make(key)
+        if len(cache) > _KEPT_BLOCKS:
+            cache.popitem(last=False)
+    return cache[key]
+
+
 def _floor(values: _Floats) -> _Ints:
     return np.floor(values + _FUZZ).astype(np.int64)
 
@@ -226,11 +237,11 @@ class MixtureDataset(Dataset[Any]):
 
     The dataset is the mixture, not all its candidates, so that it is still the mixture that is
     served when somebody replaces the sampler (`overfit_batches` does). Draw numbers go on beyond
-    the length: epoch e begins where epoch e − 1 ended.
+    the length: an epoch begins where the one before ended.
 
     Args:
         candidates: At least those that the mixture names.
-        mixture: Names and weights.
+        mixture: Names and weights; their order does not matter.
         seed: Of the order; not negative.
         epoch_length: Draws in an epoch, the length of the dataset; None for the longest that
             repeats nothing.
@@ -243,8 +254,8 @@ class MixtureDataset(Dataset[Any]):
     Example:
         >>> candidates = [Candidate("a", ["x", "y"]), Candidate("b", ["u", "v"])]
         >>> dataset = MixtureDataset(candidates, Mixture.equal(["a", "b"]))
-        >>> len(dataset), sorted(dataset[i] for i in range(4)), sorted(dataset[i] for i in (4, 5, 6, 7))
-        (4, ['u', 'v', 'x', 'y'], ['u', 'v', 'x', 'y'])
+        >>> [sorted(dataset[draw] for draw in range(4 * e, 4 * e + 4)) for e in range(2)]
+        [['u', 'v', 'x', 'y'], ['u', 'v', 'x', 'y']]
     """
 
     def __init__(
@@ -256,17 +267,17 @@ class MixtureDataset(Dataset[Any]):
         epoch_length: int | None = None,
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
-        self.candidates = chosen_candidates(candidates, mixture)
+        ordered = Mixture(dict(sorted(mixture.weights.items())), mixture.source)
+        self.candidates = chosen_candidates(candidates, ordered)
         sizes = {candidate.name: len(candidate) for candidate in self.candidates}
         if seed < 0:
             raise ConfigError(f"seed must not be negative, found {seed}")
         if epoch_length is None:
-            epoch_length = longest_epoch(sizes, mixture)
+            epoch_length = longest_epoch(sizes, ordered)
         if epoch_length < 1:
             raise ConfigError(f"epoch_length must be at least 1 draw, found {epoch_length}")
-        self.mixture = mixture
         self.transform = transform
-        self.schedule = MixtureSchedule(list(sizes.values()), mixture, seed, epoch_length)
+        self.schedule = MixtureSchedule(list(sizes.values()), ordered, seed, epoch_length)
 
     def __len__(self) -> int:
         return self.schedule.epoch_length
@@ -300,51 +311,83 @@ class Position:
         epoch: The trainer's number of the epoch under way; None before the first.
         start: The draw at which it began.
         drawn: Draws that it has served, over all ranks.
-        last: How many of these were in the latest batch.
+        batches: Batches that it has served on each rank.
+        last: Draws in the latest of them, over all ranks.
+
+    Example:
+        >>> position = Position()
+        >>> position.begin(0)
+        >>> position.advance(8)
+        >>> position.begin(1)
+        >>> position.start, position.drawn
+        (8, 0)
     """
 
     epoch: int | None = None
     start: int = 0
     drawn: int = 0
+    batches: int = 0
     last: int = 0
 
-    def begin(self, epoch: int, *, resumes: bool) -> None:
-        """Stand where an epoch begins, or goes on if it `resumes` in the middle."""
-        if self.epoch is None or epoch < self.epoch:
+    def begin(self, epoch: int, batches: int = 0) -> None:
+        """Stand where an epoch begins, or where it goes on after `batches` that were trained on."""
+        if self.epoch is None or epoch < self.epoch:  # a new run
             self.start = self.drawn = 0
         elif epoch > self.epoch:
             self.start, self.drawn = self.start + self.drawn, 0
-        elif not resumes:
+        elif not batches:
             self.drawn = 0
-        self.epoch, self.last = epoch, 0
+        self.epoch, self.batches, self.last = epoch, batches, 0
 
     def advance(self, draws: int) -> None:
         """Count a batch of draws, over all ranks."""
         self.drawn += draws
+        self.batches += 1
         self.last = draws
 
-    def state(self, *, in_flight: bool) -> dict[str, int | None]:
-        """Return plain values; a batch in flight is not counted, as it will be served again."""
-        unfinished = self.last if in_flight else 0
-        return {**asdict(self), "drawn": self.drawn - unfinished, "last": 0}
+    def state(self, epoch: int | None = None, batches: int = 0) -> dict[str, int | None]:
+        """Return plain values.
+
+        Args:
+            epoch: The epoch under way, if one is.
+            batches: Batches of it that were trained on; one that was served but not trained on will
+                be served again.
+        """
+        unfinished = self.last if epoch == self.epoch and self.batches > batches else 0
+        return {"epoch": self.epoch, "start": self.start, "drawn": self.drawn - unfinished}
+
+    def restore(self, state: Mapping[str, int | None]) -> None:
+        """Take over what `state` returned."""
+        self.epoch = state["epoch"]
+        self.start, self.drawn = state["start"] or 0, state["drawn"] or 0
+        self.batches = self.last = 0
 
 
 class MixtureSampler(DistributedSampler[Any]):
     """Deals the draws of an epoch to the ranks: of every `num_replicas` draws each gets one.
 
-    A DistributedSampler by name, because Lightning wraps and reshuffles any other. What has been
-    served after i batches is the first i·batch_size·num_replicas draws of the epoch whatever the
-    number of ranks is, and a block's order is random, so every rank gets its share of each
-    candidate.
+    A DistributedSampler by type, because Lightning wraps and reshuffles any other. What has been
+    served after i batches is the first i·batch_size·num_replicas draws of the epoch, whatever the
+    number of ranks, and a block's order is random, so every rank gets its share of each candidate.
 
     Args:
-        dataset: A `MixtureDataset`; its length is floored to a multiple of `num_replicas`.
+        dataset: Its length is floored to a multiple of `num_replicas`.
         num_replicas: Number of ranks.
         rank: This one.
 
     Attributes:
-        start: The draw at which the epoch begins; `set_epoch(e)` sets it to e epochs.
+        start: The draw at which the epoch begins.
         drawn: Draws of the epoch, over all ranks, that were served before.
+
+    Raises:
+        ConfigError: The epoch has fewer draws than there are ranks.
+
+    Example:
+        >>> candidates = [Candidate("a", ["x", "y"]), Candidate("b", ["u", "v"])]
+        >>> sampler = MixtureSampler(MixtureDataset(candidates, Mixture.equal(["a", "b"])), 2, 1)
+        >>> sampler.set_epoch(1)
+        >>> list(sampler)
+        [5, 7]
     """
 
     def __init__(self, dataset: MixtureDataset, num_replicas: int = 1, rank: int = 0) -> None:
@@ -360,13 +403,13 @@ class MixtureSampler(DistributedSampler[Any]):
         self.drawn = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch at `epoch` times the length of one."""
+        """Begin at `epoch` times the length of an epoch."""
         super().set_epoch(epoch)
         self.start, self.drawn = epoch * self.total_size, 0
 
     @property
     def remaining(self) -> int:
-        """Draws that this rank has still to serve in the epoch."""
+        """Draws that each rank has still to serve in the epoch."""
         return max(0, self.total_size - self.drawn) // self.num_replicas
 
     def __iter__(self) -> Iterator[int]:
@@ -375,38 +418,35 @@ class MixtureSampler(DistributedSampler[Any]):
 
 
 class MixtureLoader(DataLoader[Any]):
-    """A DataLoader that begins where a `Position` says, and counts what it serves.
+    """A DataLoader that begins where a `Position` says, and counts there what it serves.
 
     Nothing is fetched before the first batch is asked for: Lightning makes the iterator before it
     sets the epoch and, under some strategies, before it restores a checkpoint, and worker processes
-    would already run ahead from the wrong place.
+    would run ahead from the wrong place.
 
     Args:
         *args: As for DataLoader.
-        position: Shared with whoever saves and restores it.
-        resumes: Says whether the epoch about to begin goes on in its middle.
+        begin: Called with the sampler's epoch when its first batch is asked for; returns the
+            position to start from and to count in, or None to serve the epoch from its start.
         **kwargs: As for DataLoader; the sampler a `MixtureSampler`.
     """
 
-    def __init__(
-        self, *args: Any, position: Position, resumes: Callable[[], bool], **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, begin: Callable[[int], Position | None], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.position = position
-        self.resumes = resumes
+        self.begin = begin
 
     def __iter__(self) -> Any:
         sampler = self.sampler
         if not isinstance(sampler, MixtureSampler):  # replaced: overfit_batches
             yield from super().__iter__()
             return
-        self.position.begin(sampler.epoch, resumes=self.resumes())
-        sampler.start, sampler.drawn = self.position.start, self.position.drawn
+        position = self.begin(sampler.epoch) or Position(start=sampler.start)
+        sampler.start, sampler.drawn = position.start, position.drawn
         remaining = sampler.remaining
         for batch in super().__iter__():
             served = min(self.batch_size or 1, remaining)
             remaining -= served
-            self.position.advance(served * sampler.num_replicas)
+            position.advance(served * sampler.num_replicas)
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
