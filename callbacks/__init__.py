@@ -1,1 +1,6 @@
 """Callbacks for pytorch_lightning's Trainer."""
+
+from synque_select.callbacks.correlation import ProbeRunner, ProxyCorrelationCallback
+from synque_select.callbacks.selection import SelectionCallback
+
+__all__ = ["ProbeRunner", "ProxyCorrelationCallback", "SelectionCallback"]

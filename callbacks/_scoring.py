@@ -1,0 +1,185 @@
+"""Scoring for callbacks: a ranking is kept by the content of all that it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import synque_select
+from synque_select.encoders import BaseEncoder, default_cache_dir, get_encoder
+from synque_select.errors import RecordError
+from synque_select.proxies.base import BaseProxy
+from synque_select.proxies.registry import ProxySpec, resolve_suite
+from synque_select.records.ranking_file import load_ranking, save_ranking
+from synque_select.selection.ranking import rank
+from synque_select.types import Candidate, Ranking, RealSample
+
+__all__ = ["Scorer", "ranking_differences", "scorer_of"]
+
+_log = logging.getLogger(__name__)
+_OWN_CODE = ("functional", "proxies", "selection", "encoders")
+_PACKAGES = (
+    "synque-select",
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "transformers",
+    "sentence-transformers",
+)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """How candidates are scored; the arguments are those of `synque_select.selection.rank`."""
+
+    proxies: Sequence[ProxySpec] | None = None
+    rank_by: str | None = None
+    top_k: int = 3
+    encoder: str | BaseEncoder | None = None
+    seed: int = 0
+    device: str | torch.device | None = None
+    cache_dir: str | Path | None = None
+
+    def ranking(self, candidates: Sequence[Candidate], real: RealSample) -> Ranking:
+        """Return the ranking kept for exactly this content and these options, else make it.
+
+        A ranking that comes from the cache needs no model and no scoring; it is kept beside the
+        embeddings, as `rankings/<hash>.json`.
+        """
+        folder = default_cache_dir() if self.cache_dir is None else Path(self.cache_dir)
+        suite = resolve_suite(self.proxies, real.modality)
+        path = folder / "rankings" / f"{self._key(suite, candidates, real)}.json"
+        kept = _kept(path)
+        if kept is not None:
+            return kept
+        ranking = rank(
+            candidates,
+            real,
+            encoder=self.encoder,
+            proxies=suite,
+            rank_by=self.rank_by,
+            top_k=self.top_k,
+            seed=self.seed,
+            device=self.device,
+            cache_dir=self.cache_dir,
+        )
+        save_ranking(ranking, path)
+        return ranking
+
+    def _key(
+        self, suite: Sequence[BaseProxy], candidates: Sequence[Candidate], real: RealSample
+    ) -> str:
+        encoder = None
+        if any(proxy.needs_embeddings for proxy in suite):
+            device = None if self.device is None else torch.device(self.device)
+            encoder = get_encoder(self.encoder, real.modality, device=device).key
+        parts = {
+            "candidates": [(c.name, c.sha256) for c in candidates],
+            "real": real.sha256,
+            "proxies": [(p.key, dict(p.options()), _code_of(type(p))) for p in suite],
+            "rank_by": self.rank_by,
+            "top_k": self.top_k,
+            "encoder": encoder,
+            "seed": self.seed,
+            "code": _own_code(),
+            "packages": _versions(),
+        }
+        text = json.dumps(parts, sort_keys=True, default=repr)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _kept(path: Path) -> Ranking | None:
+    if not path.exists():
+        return None
+    try:
+        return load_ranking(path)
+    except RecordError as error:  # a broken file costs a scoring, not the training
+        _log.warning("scoring again: %s", error)
+        return None
+
+
+def _code_of(cls: type) -> str:
+    """A user's proxy has no version: its code stands in for one."""
+    if cls.__module__.startswith("synque_select."):
+        return cls.__qualname__
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):
+        return uuid.uuid4().hex  # code that cannot be read may have changed: score again
+
+
+@lru_cache(maxsize=1)
+def _own_code() -> str:
+    """Hash of the code that scores: a changed formula must not meet a kept ranking."""
+    root = Path(synque_select.__file__).parent
+    hashed = hashlib.sha256()
+    for part in _OWN_CODE:
+        for file in sorted((root / part).glob("*.py")):
+            hashed.update(file.read_bytes())
+    return hashed.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def ranking_differences(
+    ranking: Ranking, candidates: Sequence[Candidate], real: RealSample | None
+) -> list[str]:
+    """Say what keeps a ranking made elsewhere from being used on this data; empty if nothing does.
+
+    Args:
+        ranking: Made elsewhere.
+        candidates: The DataModule's.
+        real: The DataModule's real sample; None where it has none, which is no difference.
+    """
+    rows = {row.name: row for row in ranking.candidates}
+    here = {candidate.name: candidate for candidate in candidates}
+    return [
+        *_named("in the ranking, but no candidate here", rows.keys() - here.keys()),
+        *_named("candidate here, but not in the ranking", here.keys() - rows.keys()),
+        *[
+            f"{name}: {here[name].where} has {len(here[name])} examples with sha256 "
+            f"{here[name].sha256[:12]}…, the ranking saw {row.n} with {row.sha256[:12]}…"
+            for name, row in rows.items()
+            if name in here and here[name].sha256 != row.sha256
+        ],
+        *_real_difference(ranking, real),
+    ]
+
+
+def _named(what: str, names: Any) -> list[str]:
+    return [f"{what}: {', '.join(sorted(names))}"] if names else []
+
+
+def _real_difference(ranking: Ranking, real: RealSample | None) -> list[str]:
+    if real is None or real.sha256 == ranking.real_sha256:
+        return []
+    return [
+        f"real sample: {real.where} has {len(real)} examples with sha256 {real.sha256[:12]}…, "
+        f"the ranking saw {ranking.n_real} with {ranking.real_sha256[:12]}…"
+    ]
+
+
+def scorer_of(ranking: Ranking, **options: Any) -> Scorer:
+    """Return the scorer that a ranking made elsewhere describes."""
+    proxies: list[Mapping[str, Any]] = [
+        {"key": key, **info.options} for key, info in ranking.proxies.items()
+    ]
+    encoder = None if ranking.encoder is None else ranking.encoder.id
+    return Scorer(
+        proxies, ranking.rank_by, ranking.top_k, encoder=encoder, seed=ranking.seed, **options
+    )

@@ -1,0 +1,341 @@
+"""ProxyCorrelationCallback: how far the proxies agreed with validation, kept across runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+
+from synque_select.callbacks._checks import CheckedCallback, require_datamodule, require_single
+from synque_select.callbacks._logging import Table, log_table
+from synque_select.callbacks._mixture_sample import mixture_candidate
+from synque_select.callbacks._run_key import (
+    comparability_key,
+    hyper_parameters,
+    mixture_unit,
+    validation_sha256,
+    weights_sha256,
+)
+from synque_select.callbacks._scoring import Scorer
+from synque_select.callbacks.selection import SelectionCallback
+from synque_select.data.datamodule import SynqueDataModule
+from synque_select.errors import ConfigError, LightningError, SynqueError
+from synque_select.proxies.registry import ProxySpec
+from synque_select.records.correlation import KeyCorrelations, correlate
+from synque_select.records.store import RunStore
+from synque_select.report.tables import correlation_tables
+from synque_select.types import Mixture, Ranking, RunRecord
+
+__all__ = ["ProbeRunner", "ProxyCorrelationCallback"]
+
+_MIXTURE = "(mixture)"
+_STATE = "synque_correlation"
+_COLUMNS = (
+    "proxy",
+    "n",
+    "pearson",
+    "pearson_p",
+    "spearman",
+    "spearman_low",
+    "spearman_high",
+    "spearman_p",
+    "kendall",
+    "kendall_p",
+    "verdict",
+)
+
+
+class ProbeRunner(Protocol):
+    """Trains short fits on single candidates; `synque_select.probes.ProbeSweep` is one."""
+
+    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        """Called in `setup("fit")`, before anything is trained: take what probes start from."""
+
+    def run(
+        self,
+        trainer: Trainer,
+        datamodule: SynqueDataModule,
+        *,
+        ranking: Ranking,
+        primary: str,
+        mode: Literal["max", "min"],
+        task: str,
+        store: RunStore,
+    ) -> list[RunRecord]:
+        """Called on fit end: return one record a candidate, each in the store when finished."""
+        ...
+
+
+class ProxyCorrelationCallback(CheckedCallback):
+    """After training, keep what the proxies said and what validation said; log how they correlate.
+
+    On fit end one run record of kind "mixture" goes into a SQLite store that several runs and
+    processes share, and the correlations of every proxy with validation are logged: within the
+    comparability key of this run, within one kind, never pooled. Under 5 distinct units a
+    sentence says how many are missing. With `probes=` a fresh copy of the model is trained on
+    each candidate alone, so that one fit gives a correlation over all candidates.
+
+    The ranking is that of the trainer's `SelectionCallback`. The scores of the mixture are those
+    of a sample of it, seeded and as large as its weights allow without repeating an example,
+    scored beside the candidates. The metrics are those in `trainer.callback_metrics` after the
+    last validation; where training went on after that, the record's details say so.
+
+    Args:
+        primary: The metric that correlations are about, as the model logs it.
+        mode: "max" where a larger value is better, else "min".
+        proxies: Correlate these, scored after fit; None for those of the selection.
+        probes: Trains the probes; None for none.
+        store: A run store or its path; None for `$SYNQUE_STORE` or `runs/records.sqlite`.
+        task: Name of the task, part of the comparability key; None for the model's class.
+
+    Attributes:
+        record: The run record, after fit.
+        correlations: The correlations logged, after fit: of this run's kind, then of the probes.
+
+    Raises:
+        ConfigError: `mode` is not "max" or "min".
+
+    Example:
+        >>> callback = ProxyCorrelationCallback("val_loss", mode="min")
+        >>> callback.correlations
+        ()
+    """
+
+    def __init__(
+        self,
+        primary: str = "val_acc",
+        mode: Literal["max", "min"] = "max",
+        *,
+        proxies: Sequence[ProxySpec] | None = None,
+        probes: ProbeRunner | None = None,
+        store: RunStore | str | Path | None = None,
+        task: str | None = None,
+    ) -> None:
+        super().__init__()
+        if mode not in ("max", "min"):
+            raise ConfigError(f"mode={mode!r}: allowed are 'max' and 'min'")
+        self.record: RunRecord | None = None
+        self.correlations: tuple[KeyCorrelations, ...] = ()
+        self._primary, self._mode = primary, mode
+        self._proxies, self._probes, self._task = proxies, probes, task
+        self._store = store if isinstance(store, RunStore) else RunStore(store)
+        self._weights, self._n_batches, self._warned = "", 0, False
+        self._metrics: dict[str, float] = {}
+        self._validated_at = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Note what training starts from; only for fit."""
+        if stage != "fit" or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        require_single(self, trainer, ProxyCorrelationCallback)
+        require_datamodule(trainer)
+        _selection(trainer)
+        self._weights, self._n_batches, self._warned = weights_sha256(pl_module), 0, False
+        self._metrics, self._validated_at = {}, 0
+        if self._probes is not None:
+            self._probes.prepare(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Count batches: the examples drawn are part of the comparability key."""
+        self._n_batches += 1
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the figures of this validation; the last one counts."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        self._metrics = {name: float(v) for name, v in trainer.callback_metrics.items()}
+        self._validated_at = trainer.global_step
+        if self._primary not in self._metrics and not self._warned:
+            self._warned = True
+            rank_zero_warn(self._missing_primary())
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the run record, run the probes, and log the correlations; on rank 0."""
+        if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
+            return
+        selection, datamodule = _selection(trainer), require_datamodule(trainer)
+        ranking = self._ranking(trainer, selection, datamodule)
+        self.record = self._record_of(trainer, pl_module, ranking)
+        self._store.write(self.record)
+        keys = [self.record.key_hash]
+        if self._primary not in self._metrics:
+            rank_zero_warn(self._missing_primary())
+        elif self._probes is not None:
+            keys += self._probe(trainer, datamodule, ranking)
+        self._show(trainer, keys)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep what a resumed run cannot know: the first weights, and the batches drawn so far."""
+        checkpoint[_STATE] = {"weights": self._weights, "n_batches": self._n_batches}
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on counting from there."""
+        state = checkpoint.get(_STATE)
+        if state is not None:
+            self._weights, self._n_batches = state["weights"], state["n_batches"]
+
+    def _missing_primary(self) -> str:
+        found = ", ".join(sorted(self._metrics)) or "none"
+        return (
+            f"ProxyCorrelationCallback: no metric {self._primary!r} was logged in validation; "
+            f"logged are: {found}. Give primary= one of them, or log it with self.log in "
+            "validation_step: without it this run enters no correlation"
+        )
+
+    def _scorer(self, trainer: Trainer, selection: SelectionCallback) -> Scorer:
+        scorer = selection.scorer(trainer)
+        if self._proxies is None:
+            return scorer
+        return replace(scorer, proxies=self._proxies, rank_by=None)
+
+    def _ranking(
+        self, trainer: Trainer, selection: SelectionCallback, datamodule: SynqueDataModule
+    ) -> Ranking:
+        """Return the ranking of the proxies that are to be correlated."""
+        if selection.ranking is None:
+            raise LightningError("the SelectionCallback of this Trainer has made no ranking")
+        if self._proxies is None or datamodule.real is None:
+            return selection.ranking
+        scorer = self._scorer(trainer, selection)
+        return scorer.ranking(datamodule.candidates, datamodule.real)
+
+    def _mixture_scores(
+        self, scorer: Scorer, datamodule: SynqueDataModule, ranking: Ranking, mixture: Mixture
+    ) -> dict[str, float]:
+        """Score the mixture as one more candidate; a single candidate has its score already."""
+        if len(mixture.names) == 1:
+            return _values(ranking, mixture.names[0])
+        if datamodule.real is None:
+            return {}
+        candidates = datamodule.candidates
+        sample = mixture_candidate(_MIXTURE, candidates, mixture, scorer.seed)
+        try:
+            scored = scorer.ranking([*candidates, sample], datamodule.real)
+        except SynqueError as error:  # say, an encoder that only the ranking's maker had
+            rank_zero_warn(f"the mixture was not scored, the run record has no scores: {error}")
+            return {}
+        return _values(scored, _MIXTURE)
+
+    def _record_of(
+        self, trainer: Trainer, pl_module: LightningModule, ranking: Ranking
+    ) -> RunRecord:
+        selection, datamodule = _selection(trainer), require_datamodule(trainer)
+        mixture = datamodule.mixture
+        assert mixture is not None
+        key = comparability_key(
+            task=self._task_of(pl_module),
+            validation=validation_sha256(trainer.val_dataloaders),
+            primary=self._primary,
+            mode=self._mode,
+            model=type(pl_module),
+            weights=self._weights,
+            examples_drawn=self._n_batches * _batch_size(trainer) * trainer.world_size,
+            optimizer_steps=trainer.global_step,
+            hyper_parameters=hyper_parameters(trainer, pl_module),
+            ranking=ranking,
+        )
+        scorer = self._scorer(trainer, selection)
+        return RunRecord(
+            run_id=selection.run_id,
+            kind="mixture",
+            key=key,
+            unit=mixture_unit(mixture, {c.name: c.sha256 for c in datamodule.candidates}),
+            mixture=mixture,
+            scores=self._mixture_scores(scorer, datamodule, ranking, mixture),
+            orientation={k: info.higher_is_better for k, info in ranking.proxies.items()},
+            metrics=self._metrics,
+            primary=self._primary,
+            primary_mode=self._mode,
+            seed=int(os.environ.get("PL_GLOBAL_SEED", 0)),
+            created=datetime.now(UTC).isoformat(),
+            details=self._details(trainer, selection, ranking),
+        )
+
+    def _details(
+        self, trainer: Trainer, selection: SelectionCallback, ranking: Ranking
+    ) -> dict[str, Any]:
+        details: dict[str, Any] = {
+            "candidates": {row.name: _values(ranking, row.name) for row in ranking.candidates},
+            "run_dir": str(selection.run_dir or ""),
+            "validated_at_step": self._validated_at,
+            "final_step": trainer.global_step,
+        }
+        if self._metrics and self._validated_at != trainer.global_step:
+            details["note"] = (
+                f"the last validation was at step {self._validated_at} of {trainer.global_step}, "
+                "not at the end: set val_check_interval= so that one falls on the last step"
+            )
+            rank_zero_warn(f"ProxyCorrelationCallback: {details['note']}")
+        return details
+
+    def _probe(self, trainer: Trainer, datamodule: SynqueDataModule, ranking: Ranking) -> list[str]:
+        assert self._probes is not None
+        records = self._probes.run(
+            trainer,
+            datamodule,
+            ranking=ranking,
+            primary=self._primary,
+            mode=self._mode,
+            task=self._task_of(trainer.lightning_module),
+            store=self._store,
+        )
+        return list(dict.fromkeys(record.key_hash for record in records))
+
+    def _task_of(self, pl_module: LightningModule) -> str:
+        return type(pl_module).__name__ if self._task is None else self._task
+
+    def _show(self, trainer: Trainer, keys: Sequence[str]) -> None:
+        found = [entry for key in keys for entry in correlate(self._store.read(key_hash=key))]
+        self.correlations = tuple(found)
+        for entry in found:
+            (shown,) = correlation_tables([entry])
+            table = Table(_COLUMNS, _rows(entry), shown.markdown())
+            log_table(trainer, f"synque_correlation_{entry.kind}", table)
+            rank_zero_info(shown.text())
+
+
+def _rows(entry: KeyCorrelations) -> list[list[Any]]:
+    return [
+        [
+            key,
+            found.n,
+            found.pearson.value,
+            found.pearson.p,
+            found.spearman.value,
+            found.spearman.low,
+            found.spearman.high,
+            found.spearman.p,
+            found.kendall.value,
+            found.kendall.p,
+            found.verdict,
+        ]
+        for key, found in entry.proxies.items()
+    ]
+
+
+def _selection(trainer: Trainer) -> SelectionCallback:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, SelectionCallback):
+            return callback
+    raise LightningError(
+        "ProxyCorrelationCallback takes the ranking from a SelectionCallback of the same Trainer: "
+        "Trainer(callbacks=[SelectionCallback(…), ProxyCorrelationCallback(…)])"
+    )
+
+
+def _values(ranking: Ranking, name: str) -> dict[str, float]:
+    return {key: score.value for key, score in ranking[name].scores.items()}
+
+
+def _batch_size(trainer: Trainer) -> int:
+    return getattr(trainer.train_dataloader, "batch_size", None) or 1

@@ -1,0 +1,236 @@
+"""SelectionCallback: ranks the candidates before fit and serves the best mixture."""
+
+from __future__ import annotations
+
+import gc
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_info
+
+from synque_select.callbacks._checks import (
+    CheckedCallback,
+    require_datamodule,
+    require_single,
+)
+from synque_select.callbacks._logging import Table, log_table
+from synque_select.callbacks._ranks import on_rank_zero
+from synque_select.callbacks._scoring import Scorer, ranking_differences, scorer_of
+from synque_select.data.datamodule import SynqueDataModule
+from synque_select.encoders import BaseEncoder
+from synque_select.errors import ConfigError, DataError
+from synque_select.proxies.registry import ProxySpec
+from synque_select.records.ranking_file import load_ranking, save_ranking
+from synque_select.records.run_folder import new_run_folder
+from synque_select.report.tables import ranking_table
+from synque_select.types import Ranking
+
+__all__ = ["SelectionCallback"]
+
+_STATE = "synque_select"
+
+
+class SelectionCallback(CheckedCallback):
+    """Rank the candidates before fit, and train on the mixture of the best.
+
+    By the end of `setup("fit")` the candidates of the `SynqueDataModule` are scored against its
+    real sample, the top k are handed to it as its mixture, the models used for scoring are gone,
+    and the ranking is in every logger. A second fit with the same content and options takes the
+    ranking from the cache and scores nothing. `validate`, `test`, `predict` and `fast_dev_run`
+    never score. With several ranks, rank 0 scores and the others wait without a timeout.
+
+    Args:
+        proxies: Keys, instances, or mappings with "key" and options; None for the default suite.
+        rank_by: A proxy's key or "consensus"; None for the only proxy given, else the consensus.
+        top_k: How many candidates are trained on, with equal weights; None for 3, or for what the
+            given `ranking` says.
+        encoder: A model id or an encoder; None for the default of the modality.
+        ranking: A ranking made elsewhere, or the path of its `ranking.json`: nothing is scored,
+            only the content hashes of candidates and real sample are compared.
+        seed: Seed of everything random in the scores.
+        device: Where to encode and score; None for the device that the trainer trains on.
+        cache_dir: Where embeddings and rankings are kept; None for the default cache.
+        run_dir: The run's folder; None for `runs/<model>/<time>-<hash>` under the trainer's
+            `default_root_dir`. It gets `ranking.json`, `ranking.csv` and `report.html`.
+
+    Attributes:
+        ranking: The ranking, after `setup("fit")`.
+        run_dir: The run's folder, once training has started.
+        run_id: Names the run in the run store; a resumed run keeps it.
+
+    Raises:
+        ConfigError: `ranking` is given together with what it already settles.
+
+    Example:
+        >>> callback = SelectionCallback(proxies=["mmd"], top_k=2)
+        >>> callback.ranking is None
+        True
+    """
+
+    def __init__(
+        self,
+        proxies: Sequence[ProxySpec] | None = None,
+        rank_by: str | None = None,
+        top_k: int | None = None,
+        *,
+        encoder: str | BaseEncoder | None = None,
+        ranking: str | Path | Ranking | None = None,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+        cache_dir: str | Path | None = None,
+        run_dir: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        if ranking is not None and not (proxies is None and encoder is None):
+            raise ConfigError(
+                "ranking= is given together with proxies= or encoder=: a ranking made elsewhere "
+                "has them already; allowed beside it are rank_by= and top_k="
+            )
+        self.ranking: Ranking | None = None
+        self.run_dir: Path | None = None
+        self.run_id = ""
+        self._given = ranking
+        self._proxies, self._rank_by, self._top_k = proxies, rank_by, top_k
+        self._encoder, self._seed, self._device = encoder, seed, device
+        self._cache_dir = cache_dir
+        self._own_run_dir = None if run_dir is None else Path(run_dir)
+        self._finished = True
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Score, pick, and hand the mixture to the DataModule; only for fit."""
+        if stage != "fit":
+            return
+        require_single(self, trainer, SelectionCallback)
+        datamodule = require_datamodule(trainer)
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if self._finished:  # a tuner's fit never finishes: the run that follows is still this one
+            self.run_id, self.run_dir, self._finished = uuid4().hex, self._own_run_dir, False
+        state = on_rank_zero(trainer, lambda: self._choose(trainer, datamodule).to_dict())
+        self.ranking = Ranking.from_dict(state)
+        datamodule.set_mixture(self.ranking.top())
+        if trainer.is_global_zero:
+            _show(trainer, self.ranking)
+
+    def scorer(self, trainer: Trainer) -> Scorer:
+        """Return how this callback scores, so that others can score a mixture the same way."""
+        device = trainer.strategy.root_device if self._device is None else self._device
+        if self._given is not None and self.ranking is not None:
+            return scorer_of(self.ranking, device=device, cache_dir=self._cache_dir)
+        return Scorer(
+            self._proxies,
+            self._rank_by,
+            3 if self._top_k is None else self._top_k,
+            self._encoder,
+            self._seed,
+            device,
+            self._cache_dir,
+        )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Name and fill the run's folder; by now a checkpoint is restored on every strategy."""
+        if self.ranking is None:
+            return
+        state = on_rank_zero(trainer, lambda: {"folder": str(self._folder(trainer, pl_module))})
+        self.run_dir = Path(state["folder"])
+        if trainer.is_global_zero:
+            save_ranking(self.ranking, self.run_dir)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the run: the next fit is another one."""
+        self._finished = True
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep which run this is; the mixture is kept by the DataModule.
+
+        Not in `state_dict`: with one, Lightning refuses a second SelectionCallback before we can
+        say why.
+        """
+        checkpoint[_STATE] = {"run_id": self.run_id, "run_dir": str(self.run_dir or "")}
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on as the run that wrote the checkpoint."""
+        state = checkpoint.get(_STATE)
+        if state is None or not state["run_id"]:
+            return
+        self.run_id = state["run_id"]
+        if self._own_run_dir is None and state["run_dir"] and Path(state["run_dir"]).is_dir():
+            self.run_dir = Path(state["run_dir"])
+
+    def _choose(self, trainer: Trainer, datamodule: SynqueDataModule) -> Ranking:
+        if self._given is not None:
+            return self._checked(self._given, datamodule)
+        if datamodule.real is None:
+            raise DataError(
+                "SynqueDataModule has no real sample to rank against: give real=…, or give "
+                "SelectionCallback(ranking='ranking.json') a ranking made elsewhere"
+            )
+        scorer = self.scorer(trainer)
+        ranking = scorer.ranking(datamodule.candidates, datamodule.real)
+        if isinstance(self._encoder, BaseEncoder):
+            self._encoder.close()
+        gc.collect()
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.empty_cache()
+        return ranking
+
+    def _checked(self, given: str | Path | Ranking, datamodule: SynqueDataModule) -> Ranking:
+        ranking = given if isinstance(given, Ranking) else load_ranking(given)
+        differences = ranking_differences(ranking, datamodule.candidates, datamodule.real)
+        if differences:
+            raise DataError(
+                "the ranking was made on other data:\n- "
+                + "\n- ".join(differences)
+                + "\nRank again, or give the DataModule the data (and view=) that was ranked."
+            )
+        return replace(
+            ranking,
+            rank_by=self._rank_by or ranking.rank_by,
+            top_k=self._top_k or ranking.top_k,
+        )
+
+    def _folder(self, trainer: Trainer, pl_module: LightningModule) -> Path:
+        if self.run_dir is None:
+            name = re.sub(r"\W+", "_", type(pl_module).__name__)
+            return new_run_folder(Path(trainer.default_root_dir) / "runs", name)
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        return self.run_dir
+
+
+def _show(trainer: Trainer, ranking: Ranking) -> None:
+    shown = ranking_table(ranking)
+    log_table(trainer, "synque_ranking", Table(*_cells(ranking), shown.markdown()))
+    rank_zero_info(shown.text())
+
+
+def _cells(ranking: Ranking) -> tuple[list[str], list[list[Any]]]:
+    """Return columns and rows of plain values, best first."""
+    weights, keys = ranking.top().weights, list(ranking.proxies)
+    ranks = list(ranking.candidates[0].ranks)
+    columns = ["candidate", "n", "weight", *keys, *[f"rank by {key}" for key in ranks]]
+    rows = [
+        [
+            row.name,
+            row.n,
+            weights.get(row.name, 0.0),
+            *[_defined(row.scores[key].value) for key in keys],
+            *[_defined(row.ranks[key]) for key in ranks],
+        ]
+        for row in ranking
+    ]
+    return columns, rows
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
