@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from synque_select.records.correlation import KeyCorrelations
+    from synque_select.records.correlation import KeyCorrelations, UnitPoint
 
 __all__ = [
     "arms_figure",
@@ -95,11 +95,6 @@ def _label(text: str, width: int = 26) -> str:
     return shorten(known, width)
 
 
-def _text(ax: Axes, x: float, y: float, text: str, **options: Any) -> Any:
-    # names are no formulas: a dollar sign in one is a dollar sign
-    return ax.text(x, y, text, parse_math=False, **options)
-
-
 @_in_own_style
 def map_figure(
     points: Mapping[str, ArrayLike],
@@ -146,7 +141,8 @@ def _map_panel(ax: Axes, everything: Any, own: Any, real: Any, *, chosen: bool) 
     ax.scatter(*everything.T, s=3, color=_GREY, linewidths=0, rasterized=True)
     colour = _BLUE if chosen else _ORANGE
     ax.scatter(*own.T, s=9, color=colour, alpha=0.65, linewidths=0, rasterized=True)
-    ax.scatter(*real.T, s=26, marker="D", color=_INK, edgecolors="white", linewidths=0.7)
+    # hollow, so that what lies under the real sample stays visible
+    ax.scatter(*real.T, s=20, marker="D", facecolors="none", edgecolors=_INK, linewidths=1.0)
     ax.set_xticks([])
     ax.set_yticks([])
 
@@ -163,9 +159,10 @@ def _map_legend(figure: Figure, real: str, any_chosen: bool) -> None:
     from matplotlib.lines import Line2D
 
     def mark(marker: str, colour: str, size: float, words: str) -> Line2D:
-        return Line2D([], [], ls="", marker=marker, color=colour, ms=size, label=words, mec="white")
+        return Line2D([], [], ls="", marker=marker, color=colour, ms=size, label=words)
 
-    handles = [mark("D", _INK, 7, real)]
+    handles = [mark("D", _INK, 5, real)]
+    handles[0].set_markerfacecolor("none")
     if any_chosen:
         handles.append(mark("o", _BLUE, 6, "this candidate, selected"))
     handles.append(mark("o", _ORANGE, 6, "this candidate" + ", not selected" * any_chosen))
@@ -223,58 +220,62 @@ def correlation_figure(entry: KeyCorrelations) -> Figure:
     keys = list(entry.orientation)
     n_columns = min(3, len(keys))
     n_rows = math.ceil(len(keys) / n_columns)
-    figure, axes = _new(n_rows, n_columns, 3.4 * n_columns + 0.4, 3.1 * n_rows + 0.3)
+    sign = -1 if entry.mode == "max" else 1
+    points = sorted(entry.points, key=lambda point: sign * point.validation)
+    height = max(3.0 * n_rows + 0.3, 0.6 + 0.155 * len(points))
+    figure, axes = _new(n_rows, n_columns, 3.2 * n_columns + 2.6, height)
     for ax in axes[len(keys) :]:
         ax.remove()
     for ax, key in zip(axes, keys, strict=False):
-        _correlation_panel(ax, entry, key)
+        _correlation_panel(ax, entry, key, points)
     for ax in axes[: len(keys) : n_columns]:
         better = "" if entry.mode == "max" else " (lower is better)"
         ax.set_ylabel(_label(entry.primary) + better, fontsize=9, color=_INK, parse_math=False)
+    _number_legend(figure, [point.unit for point in points])
     return figure
 
 
-def _correlation_panel(ax: Axes, entry: KeyCorrelations, key: str) -> None:
-    known = [p for p in entry.points if math.isfinite(p.scores.get(key, math.nan))]
-    x, y = [p.scores[key] for p in known], [p.validation for p in known]
-    ax.scatter(x, y, s=30, color=_BLUE, edgecolors="white", linewidths=0.8, zorder=3)
-    _pad_limits(ax, x, y)
+def _correlation_panel(
+    ax: Axes, entry: KeyCorrelations, key: str, points: Sequence[UnitPoint]
+) -> None:
+    for number, point in enumerate(points, start=1):
+        x = point.scores.get(key, math.nan)
+        if math.isfinite(x):
+            place = (x, point.validation)
+            ax.plot(*place, "o", color=_BLUE, ms=11, mec="white", mew=0.8, zorder=2 - number / 1000)
+            ax.annotate(
+                f"{number}", place, color="white", fontsize=6.5, ha="center", va="center_baseline"
+            )
     higher = entry.orientation[key]
+    ax.margins(0.1)
     if not higher:
         ax.invert_xaxis()
     if entry.mode == "min":
         ax.invert_yaxis()
-    for point, px, py in zip(known, x, y, strict=True):
-        _point_label(ax, point.unit, px, py)
     ax.set_title(_label(key, 20), fontsize=10, color=_INK, loc="left").set_parse_math(False)
-    ax.set_title(_coefficient_words(entry, key), fontsize=8, color=_MUTED, loc="right")
     words = "higher is better" if higher else "lower is better, axis turned round"
-    ax.set_xlabel(f"score ({words})", fontsize=8, color=_MUTED)
+    ax.set_xlabel(f"score ({words})\n{_coefficient_words(entry, key)}", fontsize=8, color=_MUTED)
     ax.locator_params(axis="x", nbins=5)
 
 
-def _pad_limits(ax: Axes, x: Sequence[float], y: Sequence[float]) -> None:
-    """Leave room for the labels."""
-    for values, set_limits, share in ((x, ax.set_xlim, 0.16), (y, ax.set_ylim, 0.12)):
-        if values:
-            low, high = min(values), max(values)
-            margin = share * ((high - low) or abs(high) or 1.0)
-            set_limits(low - margin, high + margin)
+def _number_legend(figure: Figure, names: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D
 
-
-def _point_label(ax: Axes, name: str, x: float, y: float) -> None:
-    place = ax.transAxes.inverted().transform(ax.transData.transform((x, y)))
-    on_right = place[0] > 0.6
-    ax.annotate(
-        _label(name, 18),
-        (x, y),
-        xytext=(-6 if on_right else 6, 3),
-        textcoords="offset points",
-        ha="right" if on_right else "left",
-        fontsize=6.5,
-        color=_MUTED,
-        parse_math=False,
+    handles = [Line2D([], [], ls="", label=f"{i}  {_label(n)}") for i, n in enumerate(names, 1)]
+    legend = figure.legend(
+        handles=handles,
+        loc="outside right upper",
+        frameon=False,
+        fontsize=7.5,
+        handlelength=0,
+        handletextpad=0,
+        title="best first",
+        title_fontsize=8,
+        alignment="left",
+        labelspacing=0.35,
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _coefficient_words(entry: KeyCorrelations, key: str) -> str:

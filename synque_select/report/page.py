@@ -1,0 +1,326 @@
+"""`report.html`: one self-contained page of a run, rebuilt from what its folder holds."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from synque_select.errors import DependencyError, RecordError
+from synque_select.functional.correlation import Correlation
+from synque_select.records.correlation import KeyCorrelations
+from synque_select.records.correlation_file import load_correlations
+from synque_select.records.ranking_file import load_ranking
+from synque_select.records.run_folder import read_json, write_text
+from synque_select.report.tables import (
+    Table,
+    arms_table,
+    comparison_table,
+    correlation_table,
+    correlation_tables,
+    cost_table,
+    ranking_table,
+)
+from synque_select.types import Ranking
+
+__all__ = ["write_report"]
+
+_PARTS = ("ranking.json", "result.json", "correlations.json", "map.json", "examples.json")
+_INPUTS_ONLY = (
+    "Proxies read inputs only: they cannot see wrong labels. A candidate with good inputs and "
+    "false labels can rank high."
+)
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write `report.html` from the files of a run's folder and return its path.
+
+    Read are `ranking.json`, `result.json`, `correlations.json`, `map.json` and `examples.json`;
+    what is absent is left out of the page. The page loads nothing from anywhere, and every text
+    of the data is escaped. Without matplotlib it has its tables and says what its figures need.
+
+    Raises:
+        RecordError: The folder holds none of the files, or one of them is damaged; the message
+            names it.
+    """
+    folder = Path(folder)
+    present = [name for name in _PARTS if (folder / name).is_file()]
+    if not present:
+        raise RecordError(f"{folder}: none of {', '.join(_PARTS)}: nothing to report")
+    ranking = load_ranking(folder) if "ranking.json" in present else None
+    result = read_json(folder / "result.json") if "result.json" in present else None
+    entries = load_correlations(folder) if "correlations.json" in present else []
+    sections = []
+    if ranking is not None:
+        sections.append(_ranking_section(ranking, _reliability(ranking, result, entries)))
+    if result is not None:
+        sections += _guard(folder / "result.json", lambda: _result_sections(result))
+    if entries or (result is not None and result.get("correlations")):
+        sections.append(
+            _guard(folder / "result.json", lambda: _correlation_section(entries, result))
+        )
+    if "map.json" in present:
+        state = read_json(folder / "map.json")
+        sections.append(_guard(folder / "map.json", lambda: _map_section(state, ranking)))
+    if "examples.json" in present:
+        state_of_examples = read_json(folder / "examples.json")
+        sections.append(
+            _guard(folder / "examples.json", lambda: _examples_section(state_of_examples))
+        )
+    title = f"{folder.resolve().parent.name} / {folder.resolve().name}"
+    head = _header(title, ranking, result)
+    return write_text(folder / "report.html", _page(title, head, sections, present))
+
+
+def _guard(path: Path, build: Callable[[], Any]) -> Any:
+    try:
+        return build()
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise RecordError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _reliability(
+    ranking: Ranking, result: Mapping[str, Any] | None, entries: Sequence[KeyCorrelations]
+) -> Correlation | None:
+    """Return the measured correlation of what the ranking is ordered by, probes before mixtures."""
+    for kind in ("probe", "mixture"):
+        for entry in entries:
+            found = entry.proxies.get(ranking.rank_by)
+            if entry.kind == kind and found is not None and not math.isnan(found.spearman.value):
+                return found
+    stated = (result or {}).get("correlations", {}).get(ranking.rank_by)
+    return None if stated is None else Correlation.from_dict(stated)
+
+
+def _header(title: str, ranking: Ranking | None, result: Mapping[str, Any] | None) -> str:
+    facts: dict[str, str] = {}
+    if ranking is not None:
+        facts["Real sample"] = f"{ranking.n_real:,} examples, sha256 {ranking.real_sha256[:12]}"
+        n_synthetic = sum(row.n for row in ranking.candidates)
+        facts["Candidates"] = f"{len(ranking)} with {n_synthetic:,} examples, {ranking.modality}"
+        encoder = ranking.encoder
+        facts["Encoder"] = (
+            "none"
+            if encoder is None
+            else f"{encoder.id}, revision {encoder.revision}, {encoder.dim} dimensions"
+        )
+        facts["Proxies"] = "; ".join(
+            key + (f" {_options(info.options)}" if info.options else "")
+            for key, info in ranking.proxies.items()
+        )
+        facts["Seed"] = str(ranking.seed)
+        facts["Packages"] = ", ".join(f"{k} {v}" for k, v in ranking.packages.items())
+    if result is not None:
+        facts["Replicates"] = str(result.get("replicates", "-"))
+    rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
+    return f"<header><h1>{escape(title)}</h1><dl>{rows}</dl></header>"
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return "(" + ", ".join(f"{key}={value}" for key, value in options.items()) + ")"
+
+
+def _ranking_section(ranking: Ranking, reliability: Correlation | None) -> str:
+    def draw() -> Any:
+        from synque_select.report.plots import ranking_figure
+
+        return ranking_figure(ranking)
+
+    best = ranking.order()[0].name
+    alt = f"Scores of each proxy with intervals, {len(ranking)} candidates, {best} on top"
+    body = _table(ranking_table(ranking, reliability=reliability)) + _figure(draw, alt)
+    if ranking.wall_s:
+        body += _table(cost_table(ranking.wall_s))
+    return _section("Ranking", f"{body}<p>{escape(_INPUTS_ONLY)}</p>")
+
+
+def _result_sections(result: Mapping[str, Any]) -> list[str]:
+    sections = []
+    if result.get("arms"):
+
+        def draw() -> Any:
+            from synque_select.report.plots import arms_figure
+
+            return arms_figure(result)
+
+        body = _table(arms_table(result)) + _figure(draw, "Mean of each arm with its interval")
+        if result.get("comparisons"):
+            body += _table(comparison_table(result))
+        sections.append(_section("Arms of the experiment", body))
+    if result.get("wall_s"):
+        sections.append(_section("Cost of the experiment", _table(cost_table(result["wall_s"]))))
+    return sections
+
+
+def _correlation_section(
+    entries: Sequence[KeyCorrelations], result: Mapping[str, Any] | None
+) -> str:
+    body = ""
+    if not entries and result is not None:
+        stated = {k: Correlation.from_dict(v) for k, v in result["correlations"].items()}
+        body = _table(correlation_table(stated))
+    for entry in entries:
+        body += "".join(map(_table, correlation_tables([entry])))
+        if entry.n_missing == 0:
+            alt = f"Each proxy against {entry.primary} over {len(entry.points)} units"
+            body += _figure(_drawing(entry), alt)
+    means = correlation_tables(entries)[len(entries) :]
+    return _section("Proxies against validation", body + "".join(map(_table, means)))
+
+
+def _drawing(entry: KeyCorrelations) -> Callable[[], Any]:
+    def draw() -> Any:
+        from synque_select.report.plots import correlation_figure
+
+        return correlation_figure(entry)
+
+    return draw
+
+
+def _map_section(state: Mapping[str, Any], ranking: Ranking | None) -> str:
+    points: dict[str, list[tuple[float, float]]] = {}
+    for point in state["points"]:
+        points.setdefault(str(point["set"]), []).append((float(point["x"]), float(point["y"])))
+    real = str(state.get("real", "real"))
+    rows = () if ranking is None else ranking.order()
+    names = [row.name for row in rows if row.name in points]
+    names += [name for name in points if name not in names and name != real]
+    selected = [] if ranking is None else list(ranking.top().weights)
+
+    def draw() -> Any:
+        from synque_select.report.plots import map_figure
+
+        ordered = {real: points[real], **{name: points[name] for name in names}}
+        return map_figure(ordered, real=real, selected=selected)
+
+    alt = f"{len(names)} panels: the real sample and each candidate in two dimensions"
+    body = _figure(draw, alt) + f"<p>{escape(str(state.get('method', '')))}</p>"
+    return _section("Map of the real sample and the candidates", body)
+
+
+def _examples_section(state: Mapping[str, Any]) -> str:
+    body = ""
+    for name, shown in state.items():
+        items = "".join(f"<li>{_example(str(name), entry)}</li>" for entry in shown)
+        body += f"<h3>{escape(str(name))}</h3><ul class='examples'>{items}</ul>"
+    return _section("Examples", f"<p>Drawn at random.</p>{body}")
+
+
+def _example(name: str, entry: Mapping[str, Any]) -> str:
+    view, realness = entry["view"], entry.get("realness")
+    words = "" if realness is None else f"<small>realness {float(realness):.3g}</small>"
+    if isinstance(view, str):
+        return f"<p class='text'>{escape(view)}</p>{words}"
+    png = _png(view["png"])
+    return f'<img src="{png}" alt="an example of {escape(name)}">{words}'
+
+
+def _png(text: Any) -> str:
+    try:
+        content = base64.b64decode(text, validate=True)
+    except (binascii.Error, TypeError) as error:
+        raise ValueError(f"an image is no base64: {error}") from error
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError("an image is no PNG")
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def _figure(draw: Callable[[], Any], alt: str) -> str:
+    try:
+        from synque_select.report.plots import to_svg
+
+        svg = base64.b64encode(to_svg(draw())).decode("ascii")
+    except DependencyError as error:
+        return f"<p class='note'>No figure here: {escape(str(error))}</p>"
+    source = f"data:image/svg+xml;base64,{svg}"
+    return f'<figure><img src="{source}" alt="{escape(alt)}"></figure>'
+
+
+def _table(table: Table) -> str:
+    title = escape(table.title)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    notes = f"<ul class='note'>{notes}</ul>" if notes else ""
+    if not table.columns:
+        return f"<h3>{title}</h3>{notes}"
+    heads = "".join(
+        f"<th scope='col'{_align(column.is_name)}>{escape(column.name)}</th>"
+        for column in table.columns
+    )
+    rows = "".join(f"<tr>{_cells(table, row)}</tr>" for row in table.rows)
+    return (
+        f"<div class='wide' role='region' tabindex='0' aria-label='{title}'><table>"
+        f"<caption>{title}</caption><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody>"
+        f"</table></div>{notes}"
+    )
+
+
+def _cells(table: Table, row: Sequence[str]) -> str:
+    names = [i for i, column in enumerate(table.columns) if column.is_name]
+    cells = ""
+    for i, cell in enumerate(row):
+        is_head = bool(names) and i == names[-1]
+        tag, scope = ("th", " scope='row'") if is_head else ("td", "")
+        cells += f"<{tag}{scope}{_align(table.columns[i].is_name)}>{escape(cell)}</{tag}>"
+    return cells
+
+
+def _align(is_name: bool) -> str:
+    return " class='name'" if is_name else ""
+
+
+_CSS = """
+:root { color-scheme: light; --ink: #1b2430; --muted: #5b6675; --line: #dfe3e8; --soft: #f5f7f9; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.5rem clamp(1rem, 4vw, 3rem); max-width: 80rem; color: var(--ink);
+  background: #fff; font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .75rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.25rem; margin: 2.5rem 0 .75rem; padding-top: 1rem;
+  border-top: 2px solid var(--line); }
+h3 { font-size: 1rem; margin: 1.25rem 0 .5rem; overflow-wrap: anywhere; }
+dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .15rem 1rem; margin: 0;
+  font-size: .9rem; }
+dt { color: var(--muted); }
+dd { margin: 0; overflow-wrap: anywhere; }
+.wide { overflow-x: auto; margin: .75rem 0; }
+table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-weight: 600; padding: .25rem 0; }
+th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap;
+  border-bottom: 1px solid var(--line); }
+thead th { color: var(--muted); font-weight: 600; border-bottom-width: 2px; }
+tbody th { font-weight: 500; }
+.name { text-align: left; }
+tbody tr:hover { background: var(--soft); }
+.note { color: var(--muted); font-size: .85rem; max-width: 75ch; padding-left: 1.1rem; }
+figure { margin: 1rem 0; }
+figure img { max-width: 100%; height: auto; }
+.examples { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .75rem; }
+.examples li { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem .7rem;
+  max-width: 34rem; }
+.examples p { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .875rem; }
+.examples img { display: block; min-width: 48px; image-rendering: pixelated; }
+small { color: var(--muted); }
+footer { margin-top: 3rem; color: var(--muted); font-size: .85rem; }
+@media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dt { margin-top: .4rem; } }
+@media print { body { max-width: none; padding: 0; font-size: 11pt; }
+  section, figure, table { break-inside: avoid-page; } .wide { overflow: visible; } }
+"""
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def _page(title: str, head: str, sections: Sequence[str], files: Sequence[str]) -> str:
+    return (
+        "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>"
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>{escape(title)} - synque-select</title><style>{_CSS}</style></head>\n"
+        f"<body>{head}\n<main>{chr(10).join(sections)}</main>\n"
+        f"<footer>Made by synque-select from {escape(', '.join(files))}.</footer></body></html>\n"
+    )
