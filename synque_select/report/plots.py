@@ -67,7 +67,7 @@ def to_png(figure: Figure, *, dpi: int = 160) -> bytes:
 def to_svg(figure: Figure) -> bytes:
     """Return a figure as SVG, its letters drawn as shapes: it needs no font."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="svg", dpi=200, metadata={"Date": None, "Creator": None})
+    figure.savefig(stream, format="svg", dpi=144, metadata={"Date": None, "Creator": None})
     return stream.getvalue()
 
 
@@ -138,11 +138,12 @@ def map_figure(
 
 
 def _map_panel(ax: Axes, everything: Any, own: Any, real: Any, *, chosen: bool) -> None:
-    ax.scatter(*everything.T, s=3, color=_GREY, linewidths=0, rasterized=True)
+    ax.scatter(everything[:, 0], everything[:, 1], s=3, color=_GREY, linewidths=0, rasterized=True)
     colour = _BLUE if chosen else _ORANGE
-    ax.scatter(*own.T, s=9, color=colour, alpha=0.65, linewidths=0, rasterized=True)
+    ax.scatter(own[:, 0], own[:, 1], s=9, color=colour, alpha=0.65, linewidths=0, rasterized=True)
     # hollow, so that what lies under the real sample stays visible
-    ax.scatter(*real.T, s=20, marker="D", facecolors="none", edgecolors=_INK, linewidths=1.0)
+    x, y = real.T
+    ax.scatter(x, y, s=20, marker="D", facecolors="none", edgecolors=_INK, linewidths=1.0)
     ax.set_xticks([])
     ax.set_yticks([])
 
@@ -242,9 +243,9 @@ def _correlation_panel(
         x = point.scores.get(key, math.nan)
         if math.isfinite(x):
             place = (x, point.validation)
-            ax.plot(*place, "o", color=_BLUE, ms=11, mec="white", mew=0.8, zorder=2 - number / 1000)
+            ax.plot(*place, "o", color=_BLUE, ms=12, mec="white", mew=0.8, zorder=2 - number / 1000)
             ax.annotate(
-                f"{number}", place, color="white", fontsize=6.5, ha="center", va="center_baseline"
+                f"{number}", place, color="white", fontsize=6, ha="center", va="center_baseline"
             )
     higher = entry.orientation[key]
     ax.margins(0.1)
