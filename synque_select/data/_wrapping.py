@@ -90,6 +90,8 @@ def inner_train_loader(inner: LightningDataModule | None) -> DataLoader[Any] | N
     if inner is None or not is_overridden("train_dataloader", inner):
         return None
     loaders = inner.train_dataloader()
+    if isinstance(loaders, DataLoader):
+        return loaders
     combined = loaders if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders)
     found = [loader for loader in combined.flattened if isinstance(loader, DataLoader)]
     if len(found) > 1:
