@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 from collections.abc import Callable, Mapping
@@ -225,6 +226,16 @@ class SynqueDataModule(LightningDataModule):
         if self._mixture is None or self._mixture.weights != mixture.weights:
             self._position.restore(Position().state())
         self._mixture = mixture
+
+    def with_mixture(self, mixture: Mixture) -> SynqueDataModule:
+        """Return a DataModule that serves another mixture of the same data, from its beginning.
+
+        A wrapped DataModule is shared: it is set up as it is here.
+        """
+        other = copy.copy(self)
+        other._position, other._built = Position(), None
+        other.set_mixture(mixture)
+        return other
 
     @property
     def batch_size(self) -> int:
