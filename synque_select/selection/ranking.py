@@ -194,7 +194,7 @@ def _order(
 def _rank_by(rank_by: str | None, suite: Sequence[BaseProxy], members: Sequence[str]) -> str:
     keys = [proxy.key for proxy in suite]
     if rank_by is None:
-        return keys[0] if len(keys) == 1 else CONSENSUS
+        rank_by = keys[0] if len(keys) == 1 else CONSENSUS
     if rank_by not in (*keys, CONSENSUS):
         allowed = (*keys, CONSENSUS)
         raise ConfigError(f"rank_by={rank_by!r} is no column: {did_you_mean(rank_by, allowed)}")
