@@ -12,17 +12,19 @@ from typing import Any
 
 from synque_select.errors import DependencyError, RecordError
 from synque_select.functional.correlation import Correlation
-from synque_select.records.correlation import KeyCorrelations
+from synque_select.records.correlation import KeyCorrelations, MeanCorrelation, UnitPoint
 from synque_select.records.correlation_file import load_correlations
 from synque_select.records.ranking_file import load_ranking
 from synque_select.records.run_folder import read_json, write_text
 from synque_select.report.tables import (
     Table,
     arms_table,
+    candidates_table,
     comparison_table,
     correlation_table,
     correlation_tables,
     cost_table,
+    mean_table,
     ranking_table,
 )
 from synque_select.types import Ranking
@@ -59,10 +61,10 @@ def write_report(folder: str | Path) -> Path:
         sections.append(_ranking_section(ranking, _reliability(ranking, result, entries)))
     if result is not None:
         sections += _guard(folder / "result.json", lambda: _result_sections(result))
-    if entries or (result is not None and result.get("correlations")):
-        sections.append(
-            _guard(folder / "result.json", lambda: _correlation_section(entries, result))
-        )
+    if result is not None and result.get("correlations"):
+        sections.append(_guard(folder / "result.json", lambda: _probes_section(result, ranking)))
+    if entries:
+        sections.append(_store_section(entries))
     if "map.json" in present:
         state = read_json(folder / "map.json")
         sections.append(_guard(folder / "map.json", lambda: _map_section(state, ranking)))
@@ -116,6 +118,9 @@ def _header(title: str, ranking: Ranking | None, result: Mapping[str, Any] | Non
         facts["Packages"] = ", ".join(f"{k} {v}" for k, v in ranking.packages.items())
     if result is not None:
         facts["Replicates"] = str(result.get("replicates", "-"))
+        for part, title in (("budget", "Budget of a fit"), ("data", "Data")):
+            if result.get(part):
+                facts[title] = _options(result[part])[1:-1]
     rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
     return f"<header><h1>{escape(title)}</h1><dl>{rows}</dl></header>"
 
@@ -150,33 +155,88 @@ def _result_sections(result: Mapping[str, Any]) -> list[str]:
         body = _table(arms_table(result)) + _figure(draw, "Mean of each arm with its interval")
         if result.get("comparisons"):
             body += _table(comparison_table(result))
+        if result.get("candidates"):
+            body += _table(candidates_table(result))
         sections.append(_section("Arms of the experiment", body))
     if result.get("wall_s"):
         sections.append(_section("Cost of the experiment", _table(cost_table(result["wall_s"]))))
     return sections
 
 
-def _correlation_section(
-    entries: Sequence[KeyCorrelations], result: Mapping[str, Any] | None
-) -> str:
+_BLOCKS = {
+    "correlations": "Proxies against {metric} over the probes",
+    "correlations_without_false_labels": "Without the candidates that have false labels",
+}
+
+
+def _probes_section(result: Mapping[str, Any], ranking: Ranking | None) -> str:
     body = ""
-    if not entries and result is not None:
-        stated = {k: Correlation.from_dict(v) for k, v in result["correlations"].items()}
-        body = _table(correlation_table(stated))
-    for entry in entries:
-        body += "".join(map(_table, correlation_tables([entry])))
+    for name, title in _BLOCKS.items():
+        stated = {k: Correlation.from_dict(v) for k, v in result.get(name, {}).items()}
+        if stated:
+            title = title.format(metric=result["metric"]["name"])
+            body += _table(correlation_table(stated, title=title))
+        means = {
+            key: MeanCorrelation(**mean)
+            for key, mean in result.get(f"{name}_mean_over_real_samples", {}).items()
+        }
+        if any(mean.n_keys > 1 for mean in means.values()):
+            body += _table(mean_table(means, title="The same, mean over the real samples"))
+        body += "".join(f"<p>{escape(str(t))}</p>" for t in result.get(f"{name}_messages", ()))
+    entry = None if ranking is None else _entry_of(result, ranking)
+    if entry is not None:
+        false = [name for name, c in result["candidates"].items() if c.get("false_labels")]
+        alt = f"Each proxy against {entry.primary} over {len(entry.points)} candidates"
+        body += _figure(_drawing(entry, false), alt)
+    return _section("Proxies against validation", f"{body}<p>{escape(_INPUTS_ONLY)}</p>")
+
+
+def _entry_of(result: Mapping[str, Any], ranking: Ranking) -> KeyCorrelations | None:
+    """Join the scores of the ranking with the test figures of the candidates alone."""
+    singles = result.get("candidates", {})
+    rows = [row for row in ranking.candidates if row.name in singles]
+    if len(rows) < 2:
+        return None
+    points = tuple(
+        UnitPoint(
+            row.name,
+            {key: score.value for key, score in row.scores.items()}
+            | {key: rank for key, rank in row.ranks.items() if key not in row.scores},
+            float(singles[row.name]["test"]),
+            int(singles[row.name].get("n_seeds", 1)),
+        )
+        for row in rows
+    )
+    stated = {k: Correlation.from_dict(v) for k, v in result["correlations"].items()}
+    higher = {key: info.higher_is_better for key, info in ranking.proxies.items()}
+    return KeyCorrelations(
+        key_hash="",
+        kind="probe",
+        key={},
+        primary=str(result["metric"]["name"]),
+        mode=result["metric"]["mode"],
+        points=points,
+        orientation={key: higher.get(key, False) for key in points[0].scores},
+        proxies=stated,
+    )
+
+
+def _store_section(entries: Sequence[KeyCorrelations]) -> str:
+    body = ""
+    for entry, table in zip(entries, correlation_tables(entries), strict=False):
+        body += _table(table)
         if entry.n_missing == 0:
             alt = f"Each proxy against {entry.primary} over {len(entry.points)} units"
             body += _figure(_drawing(entry), alt)
     means = correlation_tables(entries)[len(entries) :]
-    return _section("Proxies against validation", body + "".join(map(_table, means)))
+    return _section("Run records of this and earlier runs", body + "".join(map(_table, means)))
 
 
-def _drawing(entry: KeyCorrelations) -> Callable[[], Any]:
+def _drawing(entry: KeyCorrelations, false: Sequence[str] = ()) -> Callable[[], Any]:
     def draw() -> Any:
         from synque_select.report.plots import correlation_figure
 
-        return correlation_figure(entry)
+        return correlation_figure(entry, marked=false, mark="false labels")
 
     return draw
 

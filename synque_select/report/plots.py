@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from synque_select.errors import ConfigError, DependencyError
-from synque_select.report.tables import decimals_of, format_number, shorten
+from synque_select.report.tables import arm_words, decimals_of, format_number, shorten
 from synque_select.types import Ranking
 
 if TYPE_CHECKING:
@@ -206,11 +207,18 @@ def ranking_figure(ranking: Ranking) -> Figure:
 
 
 @_in_own_style
-def correlation_figure(entry: KeyCorrelations) -> Figure:
-    """Draw each proxy against validation, one panel a proxy, every unit labelled.
+def correlation_figure(
+    entry: KeyCorrelations, *, marked: Collection[str] = (), mark: str = "marked"
+) -> Figure:
+    """Draw each proxy against validation, one panel a proxy, every unit numbered and named.
 
     The axis of a proxy that is better when lower is turned round, as is that of a metric: up and
     to the right is better in every panel.
+
+    Args:
+        entry: The units and what is known of them.
+        marked: Units to draw in another colour.
+        mark: What the colour means, as their names say.
 
     Raises:
         ConfigError: There are fewer than 2 units.
@@ -228,22 +236,35 @@ def correlation_figure(entry: KeyCorrelations) -> Figure:
     for ax in axes[len(keys) :]:
         ax.remove()
     for ax, key in zip(axes, keys, strict=False):
-        _correlation_panel(ax, entry, key, points)
+        _correlation_panel(ax, entry, key, points, marked)
     for ax in axes[: len(keys) : n_columns]:
         better = "" if entry.mode == "max" else " (lower is better)"
         ax.set_ylabel(_label(entry.primary) + better, fontsize=9, color=_INK, parse_math=False)
-    _number_legend(figure, [point.unit for point in points])
+    names = _short_units([point.unit for point in points])
+    said = [f" ({mark})" if point.unit in marked else "" for point in points]
+    _number_legend(figure, [_label(n) + s for n, s in zip(names, said, strict=True)])
     return figure
 
 
+def _short_units(units: Sequence[str]) -> list[str]:
+    """Leave out the content hashes of units where their names alone tell them apart."""
+    short = [re.sub(r" @[0-9a-f]{8}$", "", unit) for unit in units]
+    return short if len(set(short)) == len(short) else list(units)
+
+
 def _correlation_panel(
-    ax: Axes, entry: KeyCorrelations, key: str, points: Sequence[UnitPoint]
+    ax: Axes,
+    entry: KeyCorrelations,
+    key: str,
+    points: Sequence[UnitPoint],
+    marked: Collection[str],
 ) -> None:
     for number, point in enumerate(points, start=1):
         x = point.scores.get(key, math.nan)
         if math.isfinite(x):
             place = (x, point.validation)
-            ax.plot(*place, "o", color=_BLUE, ms=12, mec="white", mew=0.8, zorder=2 - number / 1000)
+            colour = _ORANGE if point.unit in marked else _BLUE
+            ax.plot(*place, "o", color=colour, ms=12, mec="white", mew=0.8)
             ax.annotate(
                 f"{number}", place, color="white", fontsize=6, ha="center", va="center_baseline"
             )
@@ -262,7 +283,7 @@ def _correlation_panel(
 def _number_legend(figure: Figure, names: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], ls="", label=f"{i}  {_label(n)}") for i, n in enumerate(names, 1)]
+    handles = [Line2D([], [], ls="", label=f"{i}  {n}") for i, n in enumerate(names, 1)]
     legend = figure.legend(
         handles=handles,
         loc="outside right upper",
@@ -311,17 +332,20 @@ def arms_figure(result: Mapping[str, Any]) -> Figure:
             half = stats.t.ppf(0.975, arm["n"] - 1) * arm["std"] / math.sqrt(arm["n"])
             span = [arm["mean"] - half, arm["mean"] + half]
             ax.plot(span, [height] * 2, color=colour, lw=3, alpha=0.4, solid_capstyle="round")
-        ax.plot(arm["mean"], height, "o", color=colour, ms=7)
+        inside = "white" if arm.get("uses_labels") else colour
+        ax.plot(arm["mean"], height, "o", color=colour, ms=7, mfc=inside, mew=1.6)
         words = format_number(arm["mean"], decimals)
         ax.annotate(
             words, (1.01, height), xycoords=("axes fraction", "data"), va="center", fontsize=8
         )
-    ax.set_yticks(range(len(order)), [_label(name, 30) for name in order], fontsize=9)
+    ax.set_yticks(range(len(order)), [_label(arm_words(name), 34) for name in order], fontsize=9)
     for tick in ax.get_yticklabels():
         tick.set_parse_math(False)
     ax.set_ylim(-0.6, len(order) - 0.4)
     better = "higher" if metric["mode"] == "max" else "lower"
     words = f"{_label(metric['name'])}, mean and its 95 % interval, not paired ({better} is better)"
+    if any(arm.get("uses_labels") for arm in arms.values()):
+        words += "\nhollow: uses labels of real data"
     ax.set_xlabel(words, fontsize=8, color=_MUTED, parse_math=False)
     ax.grid(axis="y", color="#EDF0F3", lw=0.8)
     ax.set_axisbelow(True)

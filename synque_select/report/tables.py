@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from synque_select.functional.correlation import Correlation
-from synque_select.records.correlation import KeyCorrelations, mean_correlations
+from synque_select.records.correlation import KeyCorrelations, MeanCorrelation, mean_correlations
 from synque_select.types import RankedCandidate, Ranking
 
 __all__ = [
     "Column",
     "Table",
+    "arm_words",
     "arms_table",
+    "candidates_table",
     "comparison_table",
     "correlation_table",
     "correlation_tables",
@@ -27,6 +29,7 @@ __all__ = [
     "decimals_of",
     "format_interval",
     "format_number",
+    "mean_table",
     "ranking_table",
     "reliability_words",
     "shorten",
@@ -396,17 +399,21 @@ def correlation_tables(correlations: Sequence[KeyCorrelations]) -> list[Table]:
     """
     tables = [_key_table(entry) for entry in correlations]
     for kind, proxies in mean_correlations(correlations).items():
-        rows = tuple(
-            (key, str(m.n_keys), _signed(m.pearson), _signed(m.spearman), _signed(m.kendall))
-            for key, m in proxies.items()
-            if m.n_keys > 1
-        )
-        if rows:
-            heads = ("keys", "Pearson", "Spearman", "Kendall")
-            columns = (Column("proxy", is_name=True), *map(Column, heads))
-            note = "means of the values within each key; the points of several keys are not pooled"
-            tables.append(Table(f"Mean over keys, kind {kind}", columns, rows, (note,)))
+        several = {key: mean for key, mean in proxies.items() if mean.n_keys > 1}
+        if several:
+            tables.append(mean_table(several, title=f"Mean over keys, kind {kind}"))
     return tables
+
+
+def mean_table(proxies: Mapping[str, MeanCorrelation], *, title: str) -> Table:
+    """Return the means of the values within each key."""
+    heads = ("keys", "Pearson", "Spearman", "Kendall")
+    rows = tuple(
+        (key, str(m.n_keys), _signed(m.pearson), _signed(m.spearman), _signed(m.kendall))
+        for key, m in proxies.items()
+    )
+    note = "means of the values within each key; the points of several keys are not pooled"
+    return Table(title, (Column("proxy", is_name=True), *map(Column, heads)), rows, (note,))
 
 
 def _key_table(entry: KeyCorrelations) -> Table:
@@ -422,49 +429,80 @@ def _key_table(entry: KeyCorrelations) -> Table:
 
 
 _ARM_WORDS = {
-    "chosen": "chosen: top-k mixture",
-    "random_k": "random k, mixed",
+    "chosen": "chosen: mixture of the top k",
+    "random_k": "mixture of k at random",
     "all": "mixture of all",
     "mean_single": "mean single candidate",
     "best_single": "best single by proxy",
+    "best_single_by_validation": "best single by validation",
+    "oracle_k": "best k by validation",
+    "probed_k": "best k by short probes",
+    "all_unequal": "all data, unequal sizes",
 }
 
 
+def arm_words(name: str) -> str:
+    """Return how an arm of `result.json` is called in tables and figures."""
+    return _ARM_WORDS.get(name, name)
+
+
 def arms_table(result: Mapping[str, Any]) -> Table:
-    """Return the arms of an experiment, in the form that `result.json` has them."""
+    """Return the arms of an experiment, in the form that `result.json` has them.
+
+    Arms that used labels of real data are marked: they are no rivals, but bounds.
+    """
     metric, arms = result["metric"], result["arms"]
-    columns = (
-        Column("arm", is_name=True),
-        *(Column(head) for head in (f"mean {metric['name']}", "std", "n")),
-    )
+    uses_labels = {name: bool(arm.get("uses_labels")) for name, arm in arms.items()}
+    heads = [f"mean {metric['name']}", "std", "n", *["labels"] * any(uses_labels.values())]
+    columns = (Column("arm", is_name=True), *map(Column, heads))
     decimals = max(decimals_of(arm["mean"] for arm in arms.values()), 3)
-    rows = tuple(
-        (
-            _ARM_WORDS.get(name, name),
-            format_number(arm["mean"], decimals),
-            format_number(arm["std"], decimals),
-            str(arm["n"]),
-        )
-        for name, arm in arms.items()
-    )
+    rows = []
+    for name, arm in arms.items():
+        row = [arm_words(name), format_number(arm["mean"], decimals)]
+        row += [format_number(arm["std"], decimals), str(arm["n"])]
+        row += ["uses labels" if uses_labels[name] else ""] * any(uses_labels.values())
+        rows.append(tuple(row))
     better = "higher" if metric["mode"] == "max" else "lower"
     note = f"{better} is better; std over replicates (a new real sample and training seed each)"
     title = f"Arms, {result['replicates']} paired replicates"
-    return Table(title, columns, rows, (note,))
+    return Table(title, columns, tuple(rows), (note, *result.get("messages", ())))
+
+
+def candidates_table(result: Mapping[str, Any]) -> Table:
+    """Return what training on each candidate alone came to, best first, from `result.json`."""
+    metric = result["metric"]
+    sign = -1 if metric["mode"] == "max" else 1
+    singles = sorted(result["candidates"].items(), key=lambda item: sign * item[1]["test"])
+    decimals = max(decimals_of(single["test"] for _, single in singles), 3)
+    heads = (metric["name"], "std over seeds", "seeds", "N", "")
+    columns = (Column("candidate", is_name=True), *map(Column, heads))
+    rows = tuple(
+        (
+            name,
+            format_number(single["test"], decimals),
+            format_number(single["std"], decimals),
+            str(single["n_seeds"]),
+            f"{single['n']:,}",
+            "false labels" if single.get("false_labels") else "",
+        )
+        for name, single in singles
+    )
+    return Table("Each candidate alone", columns, rows)
 
 
 def comparison_table(result: Mapping[str, Any]) -> Table:
     """Return the paired comparisons of an experiment, in the form that `result.json` has them."""
     columns = (
         Column("comparison", is_name=True),
-        *map(Column, ("difference", "95 % interval", "verdict")),
+        *map(Column, ("difference", "95 % interval", "pairs", "verdict")),
     )
     comparisons = result["comparisons"]
     rows = tuple(
         (
-            name.replace("_vs_", " vs "),
+            " vs ".join(map(arm_words, name.split("_vs_"))),
             _signed(found["difference"], 4),
             format_interval(found["low"], found["high"], 4) or _UNDEFINED,
+            str(found.get("n", result["replicates"])),
             found["verdict"],
         )
         for name, found in comparisons.items()
