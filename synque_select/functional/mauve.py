@@ -6,6 +6,7 @@ arXiv 2212.14578).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -22,7 +23,7 @@ __all__ = [
 ]
 
 _BLOCK_ELEMENTS = 2**24
-_START_POINTS = 10  # a cluster: how many points the starts of k-means are tried on
+_START_POINTS = 20  # a cluster: how many points the start of k-means is made on
 _TOLERANCE = 1e-4  # of the total square: how little k-means still gains it rests
 
 
@@ -34,7 +35,6 @@ def mauve(
     scale: float = 5.0,
     smoothing: float = 0.0,
     explained_variance: float = 0.9,
-    n_restarts: int = 5,
     seed: int = 0,
 ) -> torch.Tensor:
     """Return MAUVE of two sets of embeddings, from one quantisation.
@@ -52,8 +52,7 @@ def mauve(
         smoothing: Added to each bin's count on both sides; 0.5 (Krichevsky-Trofimov) is
             `mauve_star`.
         explained_variance: Share of the joint variance that the projection keeps.
-        n_restarts: k-means starts (k-means++); the one with the least inertia counts.
-        seed: Seed of the starts.
+        seed: Seed of the k-means start.
 
     Returns:
         A float64 scalar in (0, 1]; higher is better, 1 for equal histograms.
@@ -72,7 +71,7 @@ def mauve(
     points = project_to_variance(torch.cat([real, synthetic]), explained_variance)
     bins = n_bins or default_n_bins(len(real), len(synthetic))
     real_counts, synthetic_counts = quantise(
-        points[: len(real)], points[len(real) :], bins, n_restarts=n_restarts, seed=seed
+        points[: len(real)], points[len(real) :], bins, seed=seed
     )
     return mauve_from_counts(real_counts, synthetic_counts, scale=scale, smoothing=smoothing)
 
@@ -192,7 +191,8 @@ def project_to_variance(points: torch.Tensor, explained_variance: float = 0.9) -
     values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
     share = values.cumsum(0) / values.sum().clamp_min(torch.finfo(torch.float64).tiny)
     rank = min(int((share < explained_variance).sum()) + 1, len(values))
-    return unit @ vectors[:, :rank].float()
+    projected: torch.Tensor = unit @ vectors[:, :rank].float()
+    return projected
 
 
 def quantise(
@@ -200,7 +200,6 @@ def quantise(
     synthetic: torch.Tensor,
     n_bins: int,
     *,
-    n_restarts: int = 5,
     seed: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cluster two sets of points together and count each one's members of every cluster.
@@ -209,8 +208,7 @@ def quantise(
         real: (n, d) float32.
         synthetic: (m, d) float32.
         n_bins: Number of clusters.
-        n_restarts: k-means starts.
-        seed: Seed of the starts.
+        seed: Seed of the k-means start.
 
     Returns:
         Two vectors of counts, (n_bins,) int64, with sums n and m.
@@ -220,7 +218,7 @@ def quantise(
         >>> [sorted(counts.tolist()) for counts in quantise(points, points, 2)]
         [[1, 2], [1, 2]]
     """
-    labels = kmeans(torch.cat([real, synthetic]), n_bins, n_restarts=n_restarts, seed=seed)
+    labels = kmeans(torch.cat([real, synthetic]), n_bins, seed=seed)
     return (
         torch.bincount(labels[: len(real)], minlength=n_bins),
         torch.bincount(labels[len(real) :], minlength=n_bins),
@@ -228,33 +226,27 @@ def quantise(
 
 
 def kmeans(
-    points: torch.Tensor,
-    n_clusters: int,
-    *,
-    n_restarts: int = 5,
-    max_iterations: int = 300,
-    seed: int = 0,
+    points: torch.Tensor, n_clusters: int, *, max_iterations: int = 300, seed: int = 0
 ) -> torch.Tensor:
-    """Return the clusters of k-means that starts from the best of several smaller runs.
+    """Return the clusters of k-means from a greedy k-means++ start on 20 k random points.
 
-    The runs work as one batch on the same 10 k random points, from k-means++ until their inertia
-    stops falling; the centres of the run with the least inertia are then moved on all points. A
-    cluster that loses all its points keeps its centre. Memory is bounded: distances are taken in
-    blocks of rows.
+    The start adds one centre at a time: of 2 + ⌊ln k⌋ points drawn by their squared distance to
+    the nearest centre, the one that lowers the inertia most. On the released sentiment data this
+    ends at a lower inertia than the best of five runs from plain k-means++ starts, in less time.
+    A cluster that loses all its points keeps its centre. Memory is bounded: distances are taken
+    in blocks of rows.
 
     Args:
         points: (n, d) float32.
         n_clusters: k.
-        n_restarts: Number of smaller runs.
-        max_iterations: Of each run.
-        seed: Seed of the points and the starts; the same draws on every device.
+        max_iterations: Most moves of the centres.
+        seed: Seed of the start; the same draws on every device.
 
     Returns:
         (n,) int64 cluster of each point.
 
     Source:
-        Lloyd 1982; Arthur and Vassilvitskii 2007 (k-means++); Bradley and Fayyad 1998 (starts
-        refined on a subsample).
+        Lloyd 1982; Arthur and Vassilvitskii 2007 (k-means++, the greedy variant of its section 6).
 
     Example:
         >>> labels = kmeans(torch.tensor([[0.0], [0.1], [5.0], [5.1]]), 2)
@@ -266,60 +258,54 @@ def kmeans(
     if len(points) > _START_POINTS * n_clusters:
         chosen = torch.randperm(len(points), generator=generator)[: _START_POINTS * n_clusters]
         part = points[chosen.to(points.device)]
-    draws = torch.rand((n_clusters, n_restarts), generator=generator, dtype=torch.float64)
-    starts, inertia = _lloyd(part, _start(part, draws.to(points.device)), max_iterations)
-    best = starts[int(inertia.argmin())][None]
-    centres = _lloyd(points, best, max_iterations)[0][0]
-    blocks = _blocks(points, n_clusters)
-    return torch.cat([_half_distances(block, centres).argmin(1) for block in blocks])
-
-
-def _start(points: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """k-means++ for all runs at once, by uniform draws (k, n_runs): (n_runs, k, d)."""
-    norms = points.square().sum(1)
-    chosen = (draws[0] * len(points)).long()
-    nearest = norms.new_full((draws.shape[1], len(points)), torch.inf)
-    centres = [points[chosen]]
-    for draw in draws[1:]:
-        distances = torch.addmm(norms, centres[-1], points.T, alpha=-2) + norms[chosen][:, None]
-        nearest = torch.minimum(nearest, distances.clamp_min_(0))
-        total = nearest.cumsum(1)
-        target = draw[:, None].float() * total[:, -1:]
-        # where all points are centres already, the draw falls behind the last one
-        chosen = torch.searchsorted(total, target, right=True)[:, 0].clamp_max(len(points) - 1)
-        centres.append(points[chosen])
-    return torch.stack(centres, dim=1)
-
-
-def _lloyd(
-    points: torch.Tensor, centres: torch.Tensor, max_iterations: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Move the centres (n_runs, k, d) until no run's inertia (n_runs,) falls any more."""
-    square = points.square().sum(dtype=torch.float64)
-    last = square.new_full((len(centres),), torch.inf)
+    draws = torch.rand((n_clusters, 2 + int(math.log(n_clusters))), generator=generator)
+    centres = _greedy_start(part, draws.to(points.device))
+    square, last = points.square().sum(dtype=torch.float64), math.inf
     for _ in range(max_iterations):
-        moved, half = _lloyd_step(points, centres)
-        inertia = square + 2 * half
-        if bool((inertia >= last - _TOLERANCE * square).all()):
+        moved, half_inertia = _lloyd_step(points, centres)
+        inertia = float(square + 2 * half_inertia)
+        if inertia >= last - _TOLERANCE * float(square):
             break
         centres, last = moved, inertia
-    return centres, last
+    return torch.cat([_half_distances(b, centres).argmin(1) for b in _blocks(points, n_clusters)])
+
+
+def _greedy_start(points: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """Greedy k-means++ by uniform draws (k, trials): (k, d)."""
+    norms = points.square().sum(1)
+    chosen = (draws[0, :1] * len(points)).long()
+    centres = [points[chosen]]
+    nearest = _square_distances(centres[0], norms[chosen], points, norms)[0]
+    for draw in draws[1:]:
+        total = nearest.cumsum(0)
+        # where all points are centres already, the draw falls behind the last one
+        tried = torch.searchsorted(total, draw * total[-1], right=True).clamp_max(len(points) - 1)
+        distances = _square_distances(points[tried], norms[tried], points, norms)
+        left = torch.minimum(nearest, distances)
+        best = left.sum(1).argmin()
+        nearest = left[best]
+        centres.append(points[tried[best]][None])
+    return torch.cat(centres)
+
+
+def _square_distances(
+    few: torch.Tensor, few_norms: torch.Tensor, points: torch.Tensor, norms: torch.Tensor
+) -> torch.Tensor:
+    distances = torch.addmm(norms, few, points.T, alpha=-2) + few_norms[:, None]
+    return distances.clamp_min_(0)
 
 
 def _lloyd_step(points: torch.Tensor, centres: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Assign the points of every run and move its centres; the half inertia before the move."""
-    n_runs, k, d = centres.shape
-    flat = centres.reshape(n_runs * k, d)
-    sums, counts = torch.zeros_like(centres), centres.new_zeros((n_runs, k))
-    inertia = torch.zeros(n_runs, dtype=torch.float64, device=points.device)
-    for block in _blocks(points, n_runs * k):
-        half, labels = _half_distances(block, flat).view(len(block), n_runs, k).min(2)
-        for run, label in enumerate(labels.T):
-            sums[run].index_add_(0, label, block)
-            counts[run] += torch.bincount(label, minlength=k)
-        inertia += half.sum(0, dtype=torch.float64)
-    means = sums / counts.clamp_min(1)[..., None]
-    return torch.where(counts[..., None] > 0, means, centres), inertia
+    """Assign the points and move the centres; half the inertia before the move, less a constant."""
+    sums, counts = torch.zeros_like(centres), centres.new_zeros(len(centres))
+    half_inertia = torch.zeros((), dtype=torch.float64, device=points.device)
+    for block in _blocks(points, len(centres)):
+        half, labels = _half_distances(block, centres).min(1)
+        sums.index_add_(0, labels, block)
+        counts += torch.bincount(labels, minlength=len(centres))
+        half_inertia += half.sum(dtype=torch.float64)
+    means = sums / counts.clamp_min(1)[:, None]
+    return torch.where(counts[:, None] > 0, means, centres), half_inertia
 
 
 def _blocks(points: torch.Tensor, n_columns: int) -> Iterator[torch.Tensor]:

@@ -260,7 +260,9 @@ def expected_log_counts(counts: torch.Tensor, *, share: float, alpha: float) -> 
         return (counts + alpha).log()
     values, place = torch.unique(counts, return_inverse=True)
     mean = values * share
-    expected = (mean + alpha).log() - mean * (1 - share) / (2 * (mean + alpha).square())
+    expected: torch.Tensor = (mean + alpha).log() - mean * (1 - share) / (
+        2 * (mean + alpha).square()
+    )
     small = mean <= _EXACT_UP_TO
     expected[small] = _exact_log_counts(values[small], share, alpha)
     return expected[place]
