@@ -13,12 +13,13 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from synque_select.errors import ConfigError, DataError, did_you_mean
+from synque_select.errors import ConfigError, DataError, DependencyError, did_you_mean
 from synque_select.views import (
     Modality,
     Selector,
     View,
     as_view,
+    describe,
     digest,
     infer_selector,
     modality_of,
@@ -58,27 +59,68 @@ class MapDataset(Protocol):
 
 
 class Views(Sequence[View]):
-    """The views of examples, taken when they are asked for; an error names the example."""
+    """The views of examples, taken when they are asked for; an error names the example.
+
+    A slice is a list. A field of a `datasets.Dataset` is read alone and in blocks.
+    """
 
     def __init__(self, examples: Examples) -> None:
         self._examples = examples
         self.modality: Modality = examples.modality
+        self._column = _column(examples)
 
     def __len__(self) -> int:
         return len(self._examples)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        examples = self._examples
+            return self._block(range(*index.indices(len(self))))
         if not -len(self) <= index < len(self):
             raise IndexError(index)
+        # a negative position is made positive: torch datasets need not know negative ones
+        return self._view(int(index) % len(self))
+
+    def __iter__(self) -> Iterator[View]:
+        for start in range(0, len(self), _BLOCK):
+            yield from self[start : start + _BLOCK]
+
+    def _block(self, positions: range) -> list[View]:
+        if self._column is not None and positions.step == 1 and positions:
+            values = self._column[positions.start : positions.stop][self._examples.selector]
+            # what is no text is left to the slow way, which names the example
+            if all(isinstance(value, str) for value in values):
+                return [as_view(value, "text") for value in values]
+        return [self._view(position) for position in positions]
+
+    def _view(self, position: int) -> View:
+        examples = self._examples
         try:
-            # a negative position is made positive: torch datasets need not know negative ones
-            example = examples.dataset[int(index) % len(self)]
+            example = examples.dataset[position]
             return as_view(select(example, examples.selector), examples.modality)
-        except (DataError, OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"{examples.where}, example {index}: {error}") from error
+        except DependencyError:
+            raise
+        # a dataset or a view function of the user's may raise anything
+        except Exception as error:
+            raise DataError(
+                f"{examples.where}, example {position} (counted from 0): {_reason(error)}"
+            ) from error
+
+
+_BLOCK = 1024
+
+
+def _column(examples: Examples) -> Any:
+    """Return a `datasets.Dataset` with the field of a text view only, None for anything else."""
+    dataset: Any = examples.dataset
+    if examples.modality != "text" or examples.selector not in getattr(dataset, "column_names", ()):
+        return None
+    # a format can compute one field from others
+    plain = getattr(dataset, "format", {"type": ""})["type"] is None
+    return dataset.select_columns([examples.selector]) if plain else None
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,27 +156,42 @@ class Examples:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise ConfigError(f"a name must be a text that is not empty, found {self.name!r}")
-        if not isinstance(self.dataset, MapDataset):
-            raise DataError(
-                f"{self.where}: a {type(self.dataset).__name__} has no length or no indexing; "
-                "allowed is a map-style dataset"
-            )
-        if len(self.dataset) < 2:
-            raise DataError(f"{self.where}: {len(self.dataset)} examples; at least 2 are needed")
-        first = self.dataset[0]
+        self._check_dataset()
         try:
+            first = self.dataset[0]
             selector = infer_selector(first) if self.view is None else self.view
             value = select(first, selector)
-        except (DataError, ConfigError) as error:
-            raise type(error)(f"{self.where}: {error}") from None
+            if self.label is not None:
+                select(first, self.label)
+        except DependencyError:
+            raise
+        except ConfigError as error:
+            raise ConfigError(f"{self.where}: {error}") from None
+        except Exception as error:
+            raise DataError(f"{self.where}: the first example: {_reason(error)}") from error
         modality = modality_of(value)
         if modality is None:
             raise DataError(
                 f"{self.where}: the view must be a text or an image, "
-                f"found {type(value).__name__} in the first example"
+                f"found {describe(value)} in the first example"
             )
         object.__setattr__(self, "selector", selector)
         object.__setattr__(self, "modality", modality)
+
+    def _check_dataset(self) -> None:
+        kind = type(self.dataset).__name__
+        if isinstance(self.dataset, str | bytes | Mapping):
+            raise DataError(
+                f"{self.where}: a {kind} is no dataset; allowed is a list of records or another "
+                "map-style dataset (load_candidates reads files)"
+            )
+        if not isinstance(self.dataset, MapDataset):
+            raise DataError(
+                f"{self.where}: a {kind} has no length or no indexing; "
+                "allowed is a map-style dataset"
+            )
+        if len(self.dataset) < 2:
+            raise DataError(f"{self.where}: {len(self.dataset)} examples; at least 2 are needed")
 
     @property
     def where(self) -> str:
@@ -146,6 +203,10 @@ class Examples:
 
     def __getitem__(self, index: int) -> Any:
         return self.dataset[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        # by length: indexing past the end need not raise IndexError
+        return (self.dataset[position] for position in range(len(self)))
 
     @cached_property
     def views(self) -> Views:

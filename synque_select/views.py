@@ -6,12 +6,22 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from synque_select.errors import ConfigError, DataError, did_you_mean
+from synque_select.errors import ConfigError, DataError, DependencyError, did_you_mean
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Modality", "Selector", "View", "digest", "infer_selector", "modality_of", "select"]
+__all__ = [
+    "Modality",
+    "Selector",
+    "View",
+    "as_view",
+    "describe",
+    "digest",
+    "infer_selector",
+    "modality_of",
+    "select",
+]
 
 Modality: TypeAlias = Literal["text", "image"]
 View: TypeAlias = "str | Image"
@@ -105,6 +115,9 @@ def _identity(example: Any) -> Any:
 def as_view(value: Any, modality: Modality) -> View:
     """Return a value as a text or as a PIL image.
 
+    A text is always valid Unicode: halves of surrogate pairs are joined, and one without its other
+    half (which no tokeniser takes) becomes U+FFFD. An image is decoded, its mode kept.
+
     Args:
         value: A str; or a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or
             (C, H, W), uint8 in 0..255 or float in 0..1.
@@ -118,28 +131,50 @@ def as_view(value: Any, modality: Modality) -> View:
         'Shares rise'
     """
     if modality_of(value) != modality:
-        raise DataError(f"expected {_ARTICLE[modality]} {modality}, found {_describe(value)}")
+        raise DataError(f"expected {_ARTICLE[modality]} {modality}, found {describe(value)}")
     if isinstance(value, str):
-        return value
-    return value if hasattr(value, "getpixel") else _image_from_array(value)
+        return _valid_text(value)
+    if not hasattr(value, "getpixel"):
+        return _image_from_array(value)
+    image: Image = value
+    image.load()  # a file that was only opened may still turn out to be broken
+    return image
 
 
 _ARTICLE = {"text": "a", "image": "an"}
 
 
-def _describe(value: Any) -> str:
+def _valid_text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def describe(value: Any) -> str:
+    """Say in an error what a value is: its type, and its shape where it has one.
+
+    Example:
+        >>> describe(3.5)
+        'float'
+    """
+    if value is None:
+        return "nothing (None)"
     shape = getattr(value, "shape", None)
     return type(value).__name__ + (f" of shape {tuple(shape)}" if shape is not None else "")
 
 
 def _image_from_array(value: Any) -> Image:
     import numpy as np
-    from PIL import Image
 
-    is_tensor = hasattr(value, "detach")
-    array = value.detach().cpu().numpy() if is_tensor else np.asarray(value)
-    if is_tensor and array.ndim == 3:
-        array = np.moveaxis(array, 0, -1)
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise DependencyError("pillow", extra="image", purpose="a view of images") from error
+    array = _array_from_tensor(value) if hasattr(value, "detach") else np.asarray(value)
+    if array.size == 0:
+        raise DataError(f"an image must have pixels, found the shape {array.shape}")
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
             raise DataError(
@@ -152,12 +187,24 @@ def _image_from_array(value: Any) -> Image:
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim == 3 and array.shape[-1] not in (3, 4):
-        raise DataError(f"an image must have 1, 3 or 4 channels, found {array.shape[-1]}")
+        raise DataError(
+            f"an image must have 1, 3 or 4 channels, found {array.shape[-1]} "
+            "(an array is (H, W, C), a tensor (C, H, W))"
+        )
     return Image.fromarray(array)
 
 
+def _array_from_tensor(tensor: Any) -> Any:
+    import numpy as np
+
+    tensor = tensor.detach().cpu()
+    # NumPy has no bfloat16
+    array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return np.moveaxis(array, 0, -1) if array.ndim == 3 else array
+
+
 def digest(view: View) -> bytes:
-    """Return the SHA-256 of what a view contains: a text's UTF-8, an image's mode, size and pixels.
+    """Return the SHA-256 of what a view contains: a text's UTF-8, an image's mode, size, pixels.
 
     Example:
         >>> digest("a") == digest("a"), len(digest("a"))
@@ -166,4 +213,6 @@ def digest(view: View) -> bytes:
     if isinstance(view, str):
         return hashlib.sha256(b"text\0" + view.encode("utf-8", "surrogatepass")).digest()
     head = f"image\0{view.mode}\0{view.size[0]}x{view.size[1]}\0".encode()
-    return hashlib.sha256(head + view.tobytes()).digest()
+    # the pixels of a palette image are places in its palette
+    palette = bytes(view.getpalette() or ()) if view.mode in ("P", "PA") else b""
+    return hashlib.sha256(head + palette + view.tobytes()).digest()

@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
@@ -336,7 +337,7 @@ def _build(
     view = found.view if view is None else view
     label = found.label if label is None else label
     given = found.given
-    settings = (found.name, view, label)
-    if isinstance(given, kind) and (given.name, given.view, given.label) == settings:
-        return given  # with the digests that it may have computed
+    if isinstance(given, kind) and (given.view, given.label) == (view, label):
+        # as it is, with the digests that it may have computed
+        return given if given.name == found.name else replace(given, name=found.name)
     return kind(name=found.name, dataset=found.dataset, view=view, label=label, source=found.source)
