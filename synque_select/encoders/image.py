@@ -1,28 +1,182 @@
-"""Images to embeddings."""
+"""Images to embeddings: EfficientNet-Lite0, torchvision's models, sentence-transformers models."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import os
+import pickle
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from torch import nn
 
-from synque_select.encoders.base import BaseEncoder
+from synque_select.encoders.hub import content_revision
+from synque_select.encoders.model import ModelEncoder
 from synque_select.encoders.packaged import find_packaged
-from synque_select.errors import DependencyError
+from synque_select.encoders.sentence import SentenceEncoder
+from synque_select.errors import ConfigError, DataError, DependencyError, EncoderError, did_you_mean
 from synque_select.views import Modality, View
 
-__all__ = ["EfficientNetLite0Encoder"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = [
+    "EfficientNetLite0Encoder",
+    "ImageEncoder",
+    "SentenceImageEncoder",
+    "TorchvisionEncoder",
+    "as_rgb",
+]
+
+_MAX_WORKERS = 8
 
 
-class EfficientNetLite0Encoder(BaseEncoder):
-    """EfficientNet-Lite0, trained on ImageNet, from its package."""
+def as_rgb(image: View) -> Image:
+    """Return an image of any mode as RGB: transparency on white, 16 bits and floats scaled to 8.
 
-    id = "efficientnet-lite0"
+    Raises:
+        DataError: The mode has no conversion, or the file does not decode.
+
+    Example:
+        >>> from PIL import Image
+        >>> as_rgb(Image.new("RGBA", (1, 1), (255, 0, 0, 0))).getpixel((0, 0))
+        (255, 255, 255)
+    """
+    from PIL import Image as images
+
+    if isinstance(image, str):
+        raise DataError("expected an image, found a text")
+    try:
+        if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+            above = image.convert("RGBA")
+            white = images.new("RGBA", image.size, "white")
+            return images.alpha_composite(white, above).convert("RGB")
+        if image.mode.startswith("I") or image.mode == "F":
+            return images.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+        return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"an image of mode {image.mode} cannot be read as RGB: {error}") from error
+
+
+def _eight_bits(pixels: Any) -> Any:
+    """Scale 16-bit integers (0..65535) or floats (0..1) to 0..255; leave what fits already."""
+    highest = pixels.max(initial=0)
+    if np.issubdtype(pixels.dtype, np.floating):
+        scaled = pixels * 255 if highest <= 1 else pixels
+    else:
+        scaled = pixels / 257 if highest > 255 or pixels.dtype.itemsize == 2 else pixels
+    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+
+
+def _read_ahead(prepare: Callable[[View], Any], views: Sequence[View]) -> Iterator[Any]:
+    """Yield prepared views in order; a few threads work ahead, few images are in memory.
+
+    Examples are taken on the calling thread, because a user's dataset may not stand several.
+    """
+    n_workers = min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
+    with ThreadPoolExecutor(n_workers) as pool:
+        waiting: deque[Future[Any]] = deque()
+        for i in range(len(views)):
+            waiting.append(pool.submit(prepare, views[i]))
+            if len(waiting) > 2 * n_workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+class ImageEncoder(ModelEncoder):
+    """Base of the encoders that run a convolutional or transformer model over images."""
+
     modality: Modality = "image"
 
-    def __init__(self, *, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        device: torch.device | str | None = None,
+        precision: str = "auto",
+        normalize: bool = True,
+    ) -> None:
+        super().__init__(device, precision)
+        self.normalize = normalize
+        self.batch_size = 64 if self.device.type == "cpu" else 256
+
+    @abstractmethod
+    def _pixels(self, image: Image) -> torch.Tensor:
+        """Prepare one RGB image, (3, height, width) float32."""
+
+    def options(self) -> Mapping[str, Any]:
+        """Return what else changes an embedding."""
+        return {**super().options(), "normalize": self.normalize}
+
+    def _prepare_view(self, view: Any) -> torch.Tensor:
+        return self._pixels(as_rgb(view))
+
+    def _inputs(self, model: nn.Module, views: Sequence[View]) -> Any:
+        return torch.stack([self._prepare_view(view) for view in views])
+
+    def _forward(self, model: nn.Module, inputs: Any) -> torch.Tensor:
+        pixels = inputs.to(self.device, memory_format=torch.channels_last)
+        features = model(pixels).flatten(1).float()
+        return nn.functional.normalize(features) if self.normalize else features
+
+    def encode_many(self, views: Sequence[View]) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
+        """Encode any number of images and yield positions with their embeddings."""
+        model = self.model
+        ready = _read_ahead(self._prepare_view, views)
+        for start in range(0, len(views), self.batch_size):
+            positions = range(start, min(start + self.batch_size, len(views)))
+            pixels = torch.stack([next(ready) for _ in positions])
+            with torch.inference_mode():
+                embeddings = self._forward(model, pixels)
+            yield positions, embeddings
+
+    def _probes(self) -> Sequence[View]:
+        return _probe_images()
+
+
+def _probe_images() -> list[View]:
+    """Return noise, a gradient and shapes: fixed, made without the global random state."""
+    from PIL import Image, ImageDraw
+
+    noise = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    gradient = np.tile(np.arange(64, dtype=np.uint8)[:, None, None] * 4, (1, 64, 3))
+    drawn = Image.new("RGB", (64, 64), "white")
+    pen = ImageDraw.Draw(drawn)
+    pen.ellipse((8, 12, 40, 50), fill="red")
+    pen.line((0, 63, 63, 0), fill="black", width=5)
+    return [Image.fromarray(noise), Image.fromarray(gradient), drawn, Image.new("RGB", (64, 64))]
+
+
+class EfficientNetLite0Encoder(ImageEncoder):
+    """EfficientNet-Lite0, trained on ImageNet, from its package: 1,280 pooled features.
+
+    Args:
+        device: None for the GPU where there is one.
+        precision: "auto", "float32" or "bfloat16".
+        normalize: Whether embeddings are scaled to unit length.
+
+    Raises:
+        DependencyError: The package of the weights is not installed.
+
+    Source: Tan and Le 2019, EfficientNet, arXiv 1905.11946; the Lite variant of its authors.
+    """
+
+    id = "efficientnet-lite0"
+
+    def __init__(
+        self,
+        *,
+        device: torch.device | str | None = None,
+        precision: str = "auto",
+        normalize: bool = True,
+    ) -> None:
+        super().__init__(device=device, precision=precision, normalize=normalize)
         packaged = find_packaged(self.id)
         if packaged is None:
             raise DependencyError(
@@ -30,40 +184,199 @@ class EfficientNetLite0Encoder(BaseEncoder):
             )
         self._packaged = packaged
         self.revision = packaged.revision
-        self._device = device or torch.device("cpu")
-        self._model: Any = None
 
-    def prepare(self) -> None:
-        """Load the model."""
-        if self._model is not None:
-            return
-        from efficientnet_lite_pytorch import EfficientNet
-
+    def _load(self) -> nn.Module:
+        try:
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise DependencyError(
+                "efficientnet-lite-pytorch", extra="image", purpose=f"the encoder {self.id}"
+            ) from error
         self._packaged.check()
-        model = EfficientNet.from_name("efficientnet-lite0")
-        model.load_state_dict(
-            torch.load(self._packaged.weights, map_location="cpu", weights_only=True)
+        model: nn.Module = EfficientNet.from_name(self.id)
+        model.load_state_dict(_read_state(self._packaged.weights))
+        return _Pooled(model).to(self.device).to(memory_format=torch.channels_last)
+
+    def _pixels(self, image: Image) -> torch.Tensor:
+        # as the authors evaluate it: 224/256 of the shorter side, bicubic, (x - 127) / 128
+        width, height = image.size
+        side = min(width, height) * 224 / 256
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+        resized = image.resize((224, 224), resample=3, box=box)
+        pixels = (np.asarray(resized, dtype=np.float32) - 127) / 128
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+class _Pooled(nn.Module):
+    """The network without its classifier: the mean of its last feature maps over positions."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        maps: torch.Tensor = self.network.extract_features(pixels)
+        return maps.mean(dim=(2, 3))
+
+
+class TorchvisionEncoder(ImageEncoder):
+    """A classification model of torchvision, without its last linear layer.
+
+    Args:
+        name: Name of the model ("resnet18").
+        weights: Name of published weights ("IMAGENET1K_V1"), or a file of your own with a state
+            dict (.pth or .safetensors); None for torchvision's default weights.
+        device: None for the GPU where there is one.
+        precision: "auto", "float32" or "bfloat16".
+        normalize: Whether embeddings are scaled to unit length.
+
+    Raises:
+        DependencyError: torchvision is not installed.
+        ConfigError: There is no such model, or no such weights; the message lists what is.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        weights: str | Path | None = None,
+        device: torch.device | str | None = None,
+        precision: str = "auto",
+        normalize: bool = True,
+    ) -> None:
+        super().__init__(device=device, precision=precision, normalize=normalize)
+        self.id = f"torchvision/{name}"
+        self._name = name
+        self._file = Path(weights) if weights is not None and Path(weights).is_file() else None
+        self._weights = _torchvision_weights(name, None if self._file else weights)
+        self.revision = (
+            content_revision(self._file) if self._file else Path(str(self._weights.url)).stem
         )
-        self._model = model.eval().to(self._device)
+        self._transform: Any = self._weights.transforms()
 
-    def encode(self, views: Sequence[View]) -> torch.Tensor:
-        """Return (n, 1280) float32 of unit length."""
-        self.prepare()
-        pixels = torch.stack([_pixels(view) for view in views]).to(self._device)
-        with torch.inference_mode():
-            features = self._model.extract_features(pixels).mean(dim=(2, 3))
-        return torch.nn.functional.normalize(features.float())
+    def _load(self) -> nn.Module:
+        state = _read_state(self._file) if self._file else self._download()
+        model = _torchvision_model(self._name, self._weights, state)
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise EncoderError(
+                f"{self._file or self._weights} does not fit {self._name}: {error}"
+            ) from error
+        model.set_submodule(_head(model, self._name), nn.Identity())
+        return model.to(self.device).to(memory_format=torch.channels_last)
 
-    def close(self) -> None:
-        """Free the model."""
-        self._model = None
+    def _download(self) -> dict[str, Any]:
+        url = self._weights.url
+        try:
+            return torch.hub.load_state_dict_from_url(
+                url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+            )
+        except (OSError, RuntimeError) as error:
+            raise EncoderError(
+                f"the weights of {self.id} cannot be had from {url} ({error}): download them "
+                f"elsewhere and give 'torchvision/{self._name}@PATH', or use 'efficientnet-lite0', "
+                "which a package brings"
+            ) from error
+
+    def _pixels(self, image: Image) -> torch.Tensor:
+        pixels: torch.Tensor = self._transform(image)
+        return pixels
 
 
-def _pixels(view: Any) -> torch.Tensor:
-    image = view.convert("RGB")
-    width, height = image.size
-    side = min(width, height) * 224 / 256
-    left, top = (width - side) / 2, (height - side) / 2
-    image = image.resize((224, 224), resample=3, box=(left, top, left + side, top + side))
-    array = (np.asarray(image, dtype=np.float32) - 127.0) / 128.0
-    return torch.from_numpy(array).permute(2, 0, 1)
+def _torchvision_weights(name: str, weights: str | Path | None) -> Any:
+    try:
+        from torchvision import models
+    except ImportError as error:
+        raise DependencyError(
+            "torchvision", extra="image", purpose=f"the encoder torchvision/{name}"
+        ) from error
+    names = models.list_models(module=models)
+    if name not in names:
+        raise ConfigError(
+            f"torchvision has no classification model {name!r}; {did_you_mean(name, names)}"
+        )
+    members = models.get_model_weights(name)
+    if weights is None:
+        return members.DEFAULT
+    if str(weights) not in members.__members__:
+        raise ConfigError(
+            f"{weights} is neither a file nor weights of {name}; "
+            f"{did_you_mean(str(weights), members.__members__)}"
+        )
+    return members[str(weights)]
+
+
+def _torchvision_model(name: str, weights: Any, state: Mapping[str, torch.Tensor]) -> nn.Module:
+    """Build a model to which a state fits: its number of classes, and what its weights expect."""
+    from torchvision.models import get_model
+
+    options: dict[str, Any] = {}
+    if name.startswith("vit_"):
+        options["image_size"] = weights.meta["min_size"][0]
+    if name in ("googlenet", "inception_v3"):
+        options |= {"transform_input": True, "aux_logits": True, "init_weights": False}
+    with torch.device("meta"):
+        head = _head(get_model(name, weights=None, **options), name)
+    head_weight = state.get(f"{head}.weight")
+    if head_weight is not None:
+        options["num_classes"] = len(head_weight)
+    model: nn.Module = get_model(name, weights=None, **options)
+    return model
+
+
+def _head(model: nn.Module, name: str) -> str:
+    linear: list[str] = [
+        path for path, part in model.named_modules() if isinstance(part, nn.Linear)
+    ]
+    if not linear:
+        raise EncoderError(
+            f"torchvision's {name} has no linear last layer: its features are unknown"
+        )
+    return linear[-1]
+
+
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    """Read a state dict; nothing in the file can run code."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+        raise EncoderError(f"{path} is not a state dict: {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise EncoderError(f"{path} is not a state dict: give a mapping of names to tensors")
+    return state
+
+
+class SentenceImageEncoder(SentenceEncoder):
+    """A sentence-transformers model that encodes images (clip-ViT-B-32).
+
+    Args:
+        model_id: A folder, or an id of the model hub, "id@revision" for a revision.
+        revision: Branch, tag or commit on the hub.
+        device: None for the GPU where there is one.
+        precision: "auto", "float32" or "bfloat16".
+
+    Raises:
+        ConfigError: The precision is not one of the three.
+        EncoderError: The model is neither a folder nor on the hub, or does not encode images.
+    """
+
+    modality: Modality = "image"
+
+    def _inputs(self, model: nn.Module, views: Sequence[View]) -> Any:
+        return super()._inputs(model, [as_rgb(view) for view in views])
+
+    def encode_many(self, views: Sequence[View]) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
+        """Encode any number of images and yield positions with their embeddings."""
+        ready = _read_ahead(as_rgb, views)
+        for start in range(0, len(views), self.batch_size):
+            positions = range(start, min(start + self.batch_size, len(views)))
+            yield positions, self.encode([next(ready) for _ in positions])
+
+    def _probes(self) -> Sequence[View]:
+        return _probe_images()

@@ -2,56 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 
-from synque_select.encoders.base import BaseEncoder
-from synque_select.encoders.packaged import find_packaged
+from synque_select.encoders.sentence import SentenceEncoder
 from synque_select.views import Modality, View
 
 __all__ = ["TextEncoder"]
 
+_WINDOW = 2048  # texts that are sorted by length together
+_TOKENS_PER_THREAD = 1024  # what a core's cache holds of a layer's activations
+_TOKENS_ON_GPU = 32768
 
-class TextEncoder(BaseEncoder):
-    """A sentence-transformers model."""
+
+class TextEncoder(SentenceEncoder):
+    """A sentence-transformers model that encodes texts.
+
+    Texts are tokenised once, sorted by their number of tokens and batched to a budget of tokens,
+    so that little is padded; the next texts are tokenised while the model runs.
+
+    Args:
+        model_id: A folder, or an id of the model hub, "id@revision" for a revision.
+        revision: Branch, tag or commit on the hub.
+        device: None for the GPU where there is one.
+        precision: "auto", "float32" or "bfloat16".
+
+    Raises:
+        ConfigError: The precision is not one of the three.
+        EncoderError: The model is neither a folder, nor in a package, nor on the hub.
+
+    Source: Reimers and Gurevych 2019, Sentence-BERT, arXiv 1908.10084.
+    """
 
     modality: Modality = "text"
 
-    def __init__(
-        self, model_id: str, *, revision: str | None = None, device: torch.device | None = None
-    ) -> None:
-        self.id = model_id
-        self._packaged = find_packaged(model_id) if revision is None else None
-        self.revision = self._packaged.revision if self._packaged else (revision or "main")
-        self._asked_revision = revision
-        self._device = device
-        self._model: Any = None
+    def encode_many(self, views: Sequence[View]) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
+        """Encode any number of texts and yield positions with their embeddings."""
+        model = self.model
+        with ThreadPoolExecutor(1) as tokeniser:
+            waiting: Any = None
+            for start in range(0, len(views), _WINDOW):
+                texts = [views[i] for i in range(start, min(start + _WINDOW, len(views)))]
+                ahead = start, tokeniser.submit(self._inputs, model, texts)
+                if waiting is not None:
+                    yield from self._encode_window(waiting[0], waiting[1].result())
+                waiting = ahead
+            if waiting is not None:
+                yield from self._encode_window(waiting[0], waiting[1].result())
 
-    def prepare(self) -> None:
-        """Load the model."""
-        if self._model is not None:
-            return
-        from sentence_transformers import SentenceTransformer
+    def _encode_window(
+        self, start: int, features: dict[str, Any]
+    ) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
+        for rows, batch in _batches(features, self._budget()):
+            with torch.inference_mode():
+                embeddings = self._forward(self.model, batch)
+            yield [start + row for row in rows], embeddings
 
-        if self._packaged:
-            self._packaged.check()
-        self._model = SentenceTransformer(
-            str(self._packaged.folder) if self._packaged else self.id,
-            revision=self._asked_revision,
-            device=None if self._device is None else str(self._device),
-            trust_remote_code=False,
+    def _budget(self) -> int:
+        if self.device.type == "cpu":
+            return _TOKENS_PER_THREAD * torch.get_num_threads()
+        return _TOKENS_ON_GPU
+
+    def _probes(self) -> Sequence[View]:
+        return _PROBES
+
+
+def _batches(features: dict[str, Any], budget: int) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    """Cut tokenised texts into batches of similar length, padding removed where it can be."""
+    mask = features["attention_mask"]
+    n_tokens = mask.sum(dim=1)
+    order = torch.argsort(n_tokens, descending=True, stable=True)
+    done = 0
+    while done < len(order):
+        longest = max(1, int(n_tokens[order[done]]))
+        rows = order[done : done + max(1, budget // longest)]
+        done += len(rows)
+        used = mask[rows].any(dim=0).nonzero().flatten()
+        columns = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(None)
+        yield (
+            rows.tolist(),
+            {
+                name: value[rows][:, columns] if _is_tokens(value, mask) else value
+                for name, value in features.items()
+            },
         )
 
-    def encode(self, views: Sequence[View]) -> torch.Tensor:
-        """Return (n, d) float32."""
-        self.prepare()
-        out: torch.Tensor = self._model.encode(
-            list(views), convert_to_tensor=True, show_progress_bar=False
-        )
-        return out.float()
 
-    def close(self) -> None:
-        """Free the model."""
-        self._model = None
+def _is_tokens(value: Any, mask: torch.Tensor) -> bool:
+    return isinstance(value, torch.Tensor) and value.shape == mask.shape
+
+
+_PROBES = (
+    "a",
+    "How many singers do we have?",
+    "Shares of the company fell by 4 % after the report.",
+    "The quick brown fox jumps over the lazy dog, again and again.",
+    "def add(a, b): return a + b",
+    "Je voudrais réserver une table pour deux personnes ce soir.",
+    "SELECT name FROM stadium WHERE capacity > 5000 ORDER BY name",
+    "What a wonderful film! I laughed and cried, and I would see it again tomorrow, although the "
+    "ending was a little long and the music too loud for my taste.",
+    "!!! ??? ...",
+    "12 345.67",
+    "Find the cheapest direct flight from Vienna to Lisbon next Friday and book a window seat.",
+    "机器学习",
+)

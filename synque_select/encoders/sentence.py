@@ -1,0 +1,108 @@
+"""Loading and running models of sentence-transformers, for texts and for images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from synque_select.encoders.hub import resolve_model, split_revision
+from synque_select.encoders.model import ModelEncoder
+from synque_select.errors import EncoderError
+from synque_select.views import View
+
+__all__ = ["SentenceEncoder"]
+
+
+class SentenceEncoder(ModelEncoder):
+    """Base of encoders that are a sentence-transformers model.
+
+    The whole model runs as its authors configured it: prompt, pooling, dense layers and
+    normalisation. Code from the hub is never run.
+    """
+
+    def __init__(
+        self,
+        model_id: str,
+        *,
+        revision: str | None = None,
+        device: torch.device | str | None = None,
+        precision: str = "auto",
+    ) -> None:
+        super().__init__(device, precision)
+        name, in_name = (model_id, None) if revision else split_revision(model_id)
+        self._files = resolve_model(name, revision or in_name)
+        self.id = name
+        self.revision = self._files.revision
+
+    def _load(self) -> nn.Module:
+        if self._files.packaged is not None:
+            self._files.packaged.check()
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise EncoderError(
+                f"sentence-transformers cannot be imported ({error}): torch and torchvision must "
+                "come from one source; `synque-select doctor` checks it"
+            ) from error
+        try:
+            with _no_bars():
+                model: nn.Module = SentenceTransformer(
+                    self._files.location,
+                    revision=self._files.commit,
+                    device=str(self.device),
+                    trust_remote_code=False,
+                )
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise EncoderError(
+                f"the encoder {self.id} cannot be loaded from {self._files.location}: {error}"
+            ) from error
+        if not any(kind == self.modality for kind in _modalities(model)):
+            raise EncoderError(
+                f"the encoder {self.id} does not encode {self.modality}s, "
+                f"but: {', '.join(_modalities(model))}"
+            )
+        return model
+
+    def _heavy(self, model: nn.Module) -> nn.Module:
+        first: nn.Module = model[0]  # type: ignore[index]  # a sentence-transformers model is a sequence
+        return first
+
+    def _inputs(self, model: nn.Module, views: Sequence[View]) -> Any:
+        any_model: Any = model
+        prompt = any_model.prompts.get(any_model.default_prompt_name)
+        return any_model.preprocess(list(views), prompt=prompt or None)
+
+    def _forward(self, model: nn.Module, inputs: Any) -> torch.Tensor:
+        features = {
+            key: value.to(self.device) if isinstance(value, torch.Tensor) else value
+            for key, value in inputs.items()
+        }
+        output = model(features)
+        if "sentence_embedding" not in output:
+            raise EncoderError(
+                f"the encoder {self.id} gives no embedding of a whole {self.modality}"
+            )
+        embedding: torch.Tensor = output["sentence_embedding"]
+        return embedding.float()
+
+
+def _modalities(model: Any) -> list[str]:
+    return [str(kind) for kind in model.modalities]
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Silence the bars that transformers shows while it loads weights."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,323 @@
+"""The files of the embedding cache, and the index that finds a row in them.
+
+A shard is one safetensors file that never changes after it appeared: `embeddings` (n, d) float32
+and `digests` (n, 32) uint8, row by row, with a CRC-32 of each. It is written under a temporary
+name and renamed, so that a reader, another process or a `kill -9` never sees half of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import mmap
+import os
+import threading
+import uuid
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "SUFFIX",
+    "Shard",
+    "ShardError",
+    "ShardIndex",
+    "contains",
+    "open_shard",
+    "set_aside",
+    "write_shard",
+]
+
+SUFFIX = ".safetensors"
+_FORMAT = "synque-embeddings-1"
+_ALIGN = 64  # rows start at a multiple of it, so that a mapped row is aligned
+
+_log = logging.getLogger(__name__)
+
+
+class ShardError(ValueError):
+    """A cache file is truncated, damaged or not ours; whoever reads it does without it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """An opened shard.
+
+    Args:
+        path: The file.
+        rows: (n, d) float32, memory-mapped; writing to it changes no file.
+        digests: (n, 32) uint8, what each row is the embedding of.
+        memory: The mapping that `rows` looks into.
+    """
+
+    path: Path
+    rows: NDArray[np.float32]
+    digests: NDArray[np.uint8]
+    memory: mmap.mmap
+
+    def release(self) -> None:
+        """Give the pages that were read back to the system; they are read again when needed."""
+        self.memory.madvise(mmap.MADV_DONTNEED)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where things lie in a shard's file."""
+
+    start: int
+    n: int
+    dim: int
+    rows_crc: int
+    digests_crc: int
+
+    @property
+    def digests_start(self) -> int:
+        return self.start + 4 * self.n * self.dim
+
+    @property
+    def stop(self) -> int:
+        return self.digests_start + 32 * self.n
+
+
+def write_shard(
+    path: Path, digests: NDArray[np.uint8], blocks: Iterable[NDArray[np.float32]], dim: int
+) -> None:
+    """Write a shard, block by block, and let it appear whole or not at all.
+
+    Args:
+        path: Where it shall stand; a file that stands there is replaced.
+        digests: (n, 32) uint8.
+        blocks: Arrays (k, dim) float32 whose lengths add up to n.
+        dim: Length of a row.
+    """
+    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            n = len(digests)
+            file.write(_header(n, dim, 0, 0))
+            rows_crc = 0
+            for block in blocks:
+                data = np.ascontiguousarray(block, dtype="<f4").data
+                rows_crc = zlib.crc32(data, rows_crc)
+                file.write(data)
+            stored = np.ascontiguousarray(digests).data
+            file.write(stored)
+            file.seek(0)
+            file.write(_header(n, dim, rows_crc, zlib.crc32(stored)))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _header(n: int, dim: int, rows_crc: int, digests_crc: int) -> bytes:
+    stop = 4 * n * dim
+    meta = {
+        "format": _FORMAT,
+        "rows_crc32": f"{rows_crc:08x}",
+        "digests_crc32": f"{digests_crc:08x}",
+    }
+    fields = {
+        "__metadata__": meta,
+        "embeddings": {"dtype": "F32", "shape": [n, dim], "data_offsets": [0, stop]},
+        "digests": {"dtype": "U8", "shape": [n, 32], "data_offsets": [stop, stop + 32 * n]},
+    }
+    text = json.dumps(fields, separators=(",", ":")).encode()
+    text += b" " * (-(len(text) + 8) % _ALIGN)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _read_layout(file: IO[bytes]) -> _Layout:
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if not 0 < length < min(size, 1 << 16):
+        raise ShardError("no header")
+    try:
+        fields: dict[str, Any] = json.loads(file.read(length))
+        meta = fields["__metadata__"]
+        n, dim = fields["embeddings"]["shape"]
+        layout = _Layout(
+            start=8 + length,
+            n=n,
+            dim=dim,
+            rows_crc=int(meta["rows_crc32"], 16),
+            digests_crc=int(meta["digests_crc32"], 16),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ShardError(f"not a header of ours: {error}") from None
+    if meta.get("format") != _FORMAT or layout.stop != size:
+        raise ShardError(f"{size} bytes, expected {layout.stop}")
+    return layout
+
+
+def _read_digests(file: IO[bytes], layout: _Layout) -> NDArray[np.uint8]:
+    file.seek(layout.digests_start)
+    data = file.read(32 * layout.n)
+    if zlib.crc32(data) != layout.digests_crc:
+        raise ShardError("the digests are damaged")
+    return np.frombuffer(data, dtype=np.uint8).reshape(-1, 32)
+
+
+def open_shard(path: Path) -> Shard:
+    """Open a shard and compare all its bytes with their checksums.
+
+    Raises:
+        ShardError: It is truncated or damaged.
+        FileNotFoundError: It is gone.
+    """
+    with path.open("rb") as file:
+        layout = _read_layout(file)
+        digests = _read_digests(file, layout)
+        if _rows_crc(file, layout) != layout.rows_crc:
+            raise ShardError("the embeddings are damaged")
+        # copy on write: torch wants memory that it may write to, and the file must not change
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    count = layout.n * layout.dim
+    rows = np.frombuffer(memory, dtype="<f4", count=count, offset=layout.start)
+    return Shard(path, rows.reshape(layout.n, layout.dim), digests, memory)
+
+
+def _rows_crc(file: IO[bytes], layout: _Layout) -> int:
+    # read, not mapped: pages of a mapping would count as memory of this process
+    file.seek(layout.start)
+    crc, left = 0, layout.digests_start - layout.start
+    while left:
+        data = file.read(min(left, 1 << 22))
+        crc, left = zlib.crc32(data, crc), left - len(data)
+    return crc
+
+
+def set_aside(path: Path, error: ShardError) -> None:
+    """Warn of a damaged file and remove it: what it held is encoded again."""
+    _log.warning("embedding cache: %s is ignored and removed: %s", path, error)
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """Sorted keys (the first 8 bytes of a digest) and where each stands."""
+
+    keys: NDArray[np.uint64]
+    shard: NDArray[np.int32]
+    row: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, digests: NDArray[np.uint8], number: int) -> _Run:
+        keys = _keys(digests)
+        order = np.argsort(keys, kind="stable")
+        return cls(keys[order], np.full(len(keys), number, np.int32), order)
+
+    def merged(self, other: _Run, dead: NDArray[np.bool_]) -> _Run:
+        keys = np.concatenate([self.keys, other.keys])
+        shard = np.concatenate([self.shard, other.shard])
+        row = np.concatenate([self.row, other.row])
+        alive = ~dead[shard]
+        keys, shard, row = keys[alive], shard[alive], row[alive]
+        order = np.argsort(keys, kind="stable")
+        return _Run(keys[order], shard[order], row[order])
+
+
+def contains(digests: NDArray[np.uint8], part: NDArray[np.uint8]) -> bool:
+    """Whether every digest of a part is among the digests."""
+    return bool(np.isin(_keys(part), _keys(digests)).all())
+
+
+def _keys(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    first = np.ascontiguousarray(digests[:, :8])
+    return first.view(np.uint64).reshape(-1)
+
+
+class ShardIndex:
+    """Finds rows by digest in all shards of a folder; knows what other processes add or remove.
+
+    Runs of sorted keys are merged when they are of similar length, so that adding m shards of n
+    rows costs O(mn log(mn)) in all and a lookup searches O(log m) runs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._paths: list[Path] = []
+        self._numbers: dict[str, int] = {}  # names of the files that are in the index
+        self._dead = np.zeros(0, dtype=np.bool_)
+        self._runs: list[_Run] = []
+
+    def refresh(self) -> None:
+        """Take up the files that are new, drop those that are gone."""
+        with self._lock:
+            names = {path.name for path in self.folder.glob(f"*{SUFFIX}")}
+            for name in self._numbers.keys() - names:
+                self._drop(name)
+            for name in sorted(names - self._numbers.keys()):
+                self._add(self.folder / name)
+
+    def _add(self, path: Path) -> None:
+        try:
+            with path.open("rb") as file:
+                digests = _read_digests(file, _read_layout(file))
+        except FileNotFoundError:
+            return
+        except ShardError as error:
+            set_aside(path, error)
+            return
+        number = len(self._paths)
+        self._paths.append(path)
+        self._numbers[path.name] = number
+        self._dead = np.append(self._dead, False)
+        run = _Run.of(digests, number)
+        while self._runs and len(self._runs[-1].keys) <= 2 * len(run.keys):
+            run = self._runs.pop().merged(run, self._dead)
+        self._runs.append(run)
+
+    def _drop(self, name: str) -> None:
+        self._dead[self._numbers.pop(name)] = True
+
+    def drop(self, path: Path) -> None:
+        """Forget a file that turned out to be gone or damaged."""
+        with self._lock:
+            if path.name in self._numbers:
+                self._drop(path.name)
+
+    def find(
+        self, digests: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64], list[Path]]:
+        """Return for each digest the number of a shard (-1: none) and the row, and the shards."""
+        with self._lock:
+            shard = np.full(len(digests), -1, dtype=np.int32)
+            row = np.zeros(len(digests), dtype=np.int64)
+            keys = _keys(digests)
+            for run in self._runs:
+                self._find_in(run, keys, shard, row)
+            return shard, row, list(self._paths)
+
+    def _find_in(
+        self,
+        run: _Run,
+        keys: NDArray[np.uint64],
+        shard: NDArray[np.int32],
+        row: NDArray[np.int64],
+    ) -> None:
+        here = np.flatnonzero(shard < 0)
+        at = np.searchsorted(run.keys, keys[here])
+        while len(here):
+            here, at = _where(at < len(run.keys), here, at)
+            here, at = _where(run.keys[at] == keys[here], here, at)
+            dead = self._dead[run.shard[at]]
+            found, found_at = _where(~dead, here, at)
+            shard[found] = run.shard[found_at]
+            row[found] = run.row[found_at]
+            # equal keys stand side by side: behind a dead one there may be a living one
+            here, at = _where(dead, here, at)
+            at = at + 1
+
+
+def _where(
+    mask: NDArray[np.bool_], here: NDArray[np.int64], at: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return here[mask], at[mask]
