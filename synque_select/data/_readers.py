@@ -333,7 +333,7 @@ def _header(path: Path, names: list[str]) -> list[str]:
 
 
 _WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})", re.ASCII)
-_NUMBER = re.compile(r"-?(0|[1-9]\d*)?(\.\d+)?([eE][-+]?\d{1,3})?", re.ASCII)
+_NUMBER = re.compile(r"-?((0|[1-9]\d*)(\.\d+)?|\.\d+)([eE][-+]?\d{1,3})?", re.ASCII)
 
 
 def _converters(
@@ -347,7 +347,7 @@ def _converters(
             filled.add(column)
             if not _WHOLE.fullmatch(values[column]):
                 whole.discard(column)
-                if not _NUMBER.fullmatch(values[column]) or values[column] in "-":
+                if not _NUMBER.fullmatch(values[column]):
                     numbers.discard(column)
     kinds = {column: int if column in whole else float for column in numbers & filled}
     return [_or_none(kinds[column]) if column in kinds else str for column in range(len(header))]

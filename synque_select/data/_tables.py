@@ -248,7 +248,7 @@ class _Columns:
         import pyarrow as pa
 
         as_json = [name for name, type_ in self._types.items() if type_ is None]
-        fields = [(name, type_ or pa.string()) for name, type_ in self._types.items()]
+        fields = [(name, _stored_type(type_)) for name, type_ in self._types.items()]
         return pa.schema(fields, metadata={_JSON_FIELDS: json.dumps(as_json)})
 
     def batch(self, records: list[dict[str, Any]]) -> Any:
@@ -260,11 +260,18 @@ class _Columns:
             values = [record.get(name) for record in records]
             if type_ is None:
                 values = [json.dumps(value) for value in values]
-            arrays.append(pa.array(values, type_ or pa.string()))
+            arrays.append(pa.array(values, _stored_type(type_)))
         return pa.record_batch(arrays, schema=self.schema())
 
 
 _UNSEEN = object()
+
+
+def _stored_type(type_: Any) -> Any:
+    import pyarrow as pa
+
+    # not `type_ or`: the type of an object without fields counts as false
+    return pa.string() if type_ is None else type_
 
 
 def _type_of(values: list[Any]) -> Any:

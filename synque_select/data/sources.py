@@ -238,7 +238,8 @@ def _parts(path: Path, *, alone: bool) -> list[Path]:
     """
     if not path.is_dir() or _is_saved(path) or holds_images(path):
         return [path]
-    files = [child for child in sorted(path.iterdir()) if child.suffix.lower() in TABLE_SUFFIXES]
+    visible = (child for child in path.iterdir() if not child.name.startswith("."))
+    files = [child for child in visible if child.suffix.lower() in TABLE_SUFFIXES]
     folders = subfolders(path)
     if not files and not alone and any(holds_images(folder) for folder in folders):
         return [path]
