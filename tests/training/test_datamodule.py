@@ -270,10 +270,12 @@ class TestOwnLoaders:
 
     def test_what_was_not_given_is_not_there(self, tmp_path: Path):
         class Tested(Recorder):
-            def test_step(self, batch: Any, _: int) -> None: ...
+            def test_step(self, batch: Any, batch_idx: int) -> None: ...
 
-        with pytest.raises(MisconfigurationException, match="No `test_dataloader"):
-            trainer(tmp_path).test(Tested(), datamodule=data(val=records("v", 4)))
+        bare = type("Bare", (pl.LightningDataModule,), {})()
+        for dm in (bare, data(val=records("v", 4))):
+            with pytest.raises(MisconfigurationException, match="`test_dataloader` must be impl"):
+                trainer(tmp_path).test(Tested(), datamodule=dm)
 
     def test_something_else_is_refused(self):
         with pytest.raises(ConfigError, match="val must be a dataset, a DataLoader, or a list"):
