@@ -13,6 +13,8 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
 
+from synque_select.report.plots import to_png
+
 __all__ = ["Table", "log_figure", "log_table"]
 
 
@@ -72,9 +74,7 @@ def _log_table(logger: Logger, name: str, table: Table, trainer: Trainer) -> Non
 def _log_figure(logger: Logger, name: str, figure: Any, trainer: Trainer) -> None:
     experiment: Any = getattr(logger, "experiment", None)
     if isinstance(logger, CSVLogger):
-        image = io.BytesIO()
-        figure.savefig(image, format="png")
-        _write(logger.log_dir, f"{name}.png", image.getvalue())
+        _write(logger.log_dir, f"{name}.png", to_png(figure))
     elif isinstance(logger, MLFlowLogger):
         experiment.log_figure(logger.run_id, figure, f"{name}.png")
     elif isinstance(logger, WandbLogger):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib.metadata
 import inspect
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 
 import synque_select
-from synque_select.encoders import BaseEncoder, default_cache_dir, get_encoder
+from synque_select.encoders import BaseEncoder, default_cache_dir, embed, get_encoder
 from synque_select.errors import RecordError
 from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import ProxySpec, resolve_suite
@@ -25,7 +26,7 @@ from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.selection.ranking import rank
 from synque_select.types import Candidate, Ranking, RealSample
 
-__all__ = ["Scorer", "ranking_differences", "scorer_of"]
+__all__ = ["Scorer", "free_device_memory", "ranking_differences", "scorer_of"]
 
 _log = logging.getLogger(__name__)
 _OWN_CODE = ("functional", "proxies", "selection", "encoders")
@@ -75,16 +76,38 @@ class Scorer:
             device=self.device,
             cache_dir=self.cache_dir,
         )
+        if isinstance(self.encoder, BaseEncoder):  # `rank` closes only what it made itself
+            self.encoder.close()
+        free_device_memory()
         save_ranking(ranking, path)
         return ranking
+
+    def embeddings(
+        self, candidates: Sequence[Candidate], real: RealSample
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]] | None:
+        """Return the embeddings of the real sample and of each candidate, from the cache.
+
+        None where no proxy of the suite uses any.
+        """
+        suite = resolve_suite(self.proxies, real.modality)
+        if not any(proxy.needs_embeddings for proxy in suite):
+            return None
+        encoder = self._model(real)
+        folder = None if self.cache_dir is None else Path(self.cache_dir)
+        found = [embed(encoder, e, cache_dir=folder).embeddings for e in (real, *candidates)]
+        names = [candidate.name for candidate in candidates]
+        return found[0], dict(zip(names, found[1:], strict=True))
+
+    def _model(self, real: RealSample) -> BaseEncoder:
+        device = None if self.device is None else torch.device(self.device)
+        return get_encoder(self.encoder, real.modality, device=device)
 
     def _key(
         self, suite: Sequence[BaseProxy], candidates: Sequence[Candidate], real: RealSample
     ) -> str:
         encoder = None
         if any(proxy.needs_embeddings for proxy in suite):
-            device = None if self.device is None else torch.device(self.device)
-            encoder = get_encoder(self.encoder, real.modality, device=device).key
+            encoder = self._model(real).key
         parts = {
             "candidates": [(c.name, c.sha256) for c in candidates],
             "real": real.sha256,
@@ -98,6 +121,13 @@ class Scorer:
         }
         text = json.dumps(parts, sort_keys=True, default=repr)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def free_device_memory() -> None:
+    """Give back what closed models held on the GPU; on a CPU it is gone with the last reference."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _kept(path: Path) -> Ranking | None:

@@ -13,7 +13,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from synque_select.callbacks._checks import CheckedCallback, require_datamodule, require_single
-from synque_select.callbacks._logging import Table, log_table
+from synque_select.callbacks._logging import Table, log_figure, log_table
 from synque_select.callbacks._mixture_sample import mixture_candidate
 from synque_select.callbacks._run_key import (
     comparability_key,
@@ -25,10 +25,12 @@ from synque_select.callbacks._run_key import (
 from synque_select.callbacks._scoring import Scorer
 from synque_select.callbacks.selection import SelectionCallback
 from synque_select.data.datamodule import SynqueDataModule
-from synque_select.errors import ConfigError, LightningError, SynqueError
+from synque_select.errors import ConfigError, DependencyError, LightningError, SynqueError
 from synque_select.proxies.registry import ProxySpec
 from synque_select.records.correlation import KeyCorrelations, correlate
+from synque_select.records.correlation_file import save_correlations
 from synque_select.records.store import RunStore
+from synque_select.report.plots import correlation_figure
 from synque_select.report.tables import correlation_tables
 from synque_select.types import Mixture, Ranking, RunRecord
 
@@ -297,11 +299,25 @@ class ProxyCorrelationCallback(CheckedCallback):
     def _show(self, trainer: Trainer, keys: Sequence[str]) -> None:
         found = [entry for key in keys for entry in correlate(self._store.read(key_hash=key))]
         self.correlations = tuple(found)
+        folder = _selection(trainer).run_dir
+        if folder is not None:
+            save_correlations(found, folder)
         for entry in found:
             (shown,) = correlation_tables([entry])
             table = Table(_COLUMNS, _rows(entry), shown.markdown())
             log_table(trainer, f"synque_correlation_{entry.kind}", table)
             rank_zero_info(shown.text())
+            if entry.proxies and trainer.loggers:
+                _show_figure(trainer, entry)
+
+
+def _show_figure(trainer: Trainer, entry: KeyCorrelations) -> None:
+    try:
+        figure = correlation_figure(entry)
+    except DependencyError as error:  # the table says it all
+        rank_zero_info(str(error))
+        return
+    log_figure(trainer, f"synque_correlation_{entry.kind}", figure)
 
 
 def _rows(entry: KeyCorrelations) -> list[list[Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import re
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from synque_select.callbacks._checks import (
     require_single,
 )
 from synque_select.callbacks._logging import Table, log_table
+from synque_select.callbacks._page import write_page
 from synque_select.callbacks._ranks import on_rank_zero
 from synque_select.callbacks._scoring import Scorer, ranking_differences, scorer_of
 from synque_select.data.datamodule import SynqueDataModule
@@ -113,8 +113,14 @@ class SelectionCallback(CheckedCallback):
             return
         if self._finished:  # a tuner's fit never finishes: the run that follows is still this one
             self.run_id, self.run_dir, self._finished = uuid4().hex, self._own_run_dir, False
-        state = on_rank_zero(trainer, lambda: self._choose(trainer, datamodule).to_dict())
-        self.ranking = Ranking.from_dict(state)
+        chosen = on_rank_zero(
+            trainer,
+            lambda: {
+                "ranking": self._choose(trainer, datamodule).to_dict(),
+                "run_id": self.run_id,
+            },
+        )
+        self.ranking, self.run_id = Ranking.from_dict(chosen["ranking"]), chosen["run_id"]
         datamodule.set_mixture(self.ranking.top())
         if trainer.is_global_zero:
             _show(trainer, self.ranking)
@@ -147,6 +153,13 @@ class SelectionCallback(CheckedCallback):
         """Close the run: the next fit is another one."""
         self._finished = True
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the page, when all callbacks have put into the folder what they have."""
+        folder = self.run_dir
+        if stage == "fit" and self._finished and folder is not None and trainer.is_global_zero:
+            scorer = self.scorer(trainer) if self._given is None else None
+            write_page(folder, require_datamodule(trainer), scorer)
+
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
@@ -176,14 +189,7 @@ class SelectionCallback(CheckedCallback):
                 "SynqueDataModule has no real sample to rank against: give real=…, or give "
                 "SelectionCallback(ranking='ranking.json') a ranking made elsewhere"
             )
-        scorer = self.scorer(trainer)
-        ranking = scorer.ranking(datamodule.candidates, datamodule.real)
-        if isinstance(self._encoder, BaseEncoder):
-            self._encoder.close()
-        gc.collect()
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            torch.cuda.empty_cache()
-        return ranking
+        return self.scorer(trainer).ranking(datamodule.candidates, datamodule.real)
 
     def _checked(self, given: str | Path | Ranking, datamodule: SynqueDataModule) -> Ranking:
         ranking = given if isinstance(given, Ranking) else load_ranking(given)

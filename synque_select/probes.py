@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import importlib.metadata
 import inspect
 import logging
@@ -29,6 +28,7 @@ from synque_select.callbacks._run_key import (
     validation_sha256,
     weights_sha256,
 )
+from synque_select.callbacks._scoring import free_device_memory
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import ConfigError, LightningError
 from synque_select.records.store import RunStore
@@ -288,9 +288,7 @@ class _Sweep:
             found = trainer.validate(module, datamodule=data, verbose=False)
         metrics = {name: float(value) for part in found for name, value in part.items()}
         del trainer
-        gc.collect()
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            torch.cuda.empty_cache()
+        free_device_memory()
         return _Trained(metrics, parameters, time.perf_counter() - started)
 
     def _trainer_options(self) -> dict[str, Any]:
