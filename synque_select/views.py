@@ -213,6 +213,7 @@ def digest(view: View) -> bytes:
     if isinstance(view, str):
         return hashlib.sha256(b"text\0" + view.encode("utf-8", "surrogatepass")).digest()
     head = f"image\0{view.mode}\0{view.size[0]}x{view.size[1]}\0".encode()
-    # the pixels of a palette image are places in its palette
+    # the pixels of a palette image are places in its palette; a colour may stand for transparency
     palette = bytes(view.getpalette() or ()) if view.mode in ("P", "PA") else b""
-    return hashlib.sha256(head + palette + view.tobytes()).digest()
+    clear = repr(view.info["transparency"]).encode() if "transparency" in view.info else b""
+    return hashlib.sha256(head + palette + clear + view.tobytes()).digest()
