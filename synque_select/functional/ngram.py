@@ -264,7 +264,8 @@ def expected_log_counts(counts: torch.Tensor, *, share: float, alpha: float) -> 
         2 * (mean + alpha).square()
     )
     small = mean <= _EXACT_UP_TO
-    expected[small] = _exact_log_counts(values[small], share, alpha)
+    if bool(small.any()):
+        expected[small] = _exact_log_counts(values[small], share, alpha)
     return expected[place]
 
 
