@@ -283,10 +283,45 @@ def _experiment(options: Any) -> int:
     return 0
 
 
+def _sweep(arguments: Sequence[str]) -> int:
+    """Train on each candidate alone, and correlate proxies with validation. Takes a fit config.
+
+    The model, the data and the trainer's accelerator, precision and max_steps are those of the
+    config; finished probes are reused.
+    """
+    _jsonargparse()
+    from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+    from synque_select.sweep import run_sweep
+
+    taken = {"module", "datamodule", "max_steps", "trainer_options", "encoder"}
+
+    class SweepCLI(LightningCLI):
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            parser.add_function_arguments(run_sweep, "sweep", skip=taken)
+
+    cli = SweepCLI(
+        args=_with_config_paths(arguments),
+        run=False,
+        save_config_callback=None,
+        parser_kwargs={"prog": "synque-select sweep"},
+    )
+    given = cli.config.trainer
+    run_sweep(
+        cli.model,
+        cli.datamodule,
+        max_steps=given.max_steps,
+        trainer_options={"accelerator": given.accelerator, "precision": given.precision},
+        **vars(cli.config.sweep),
+    )
+    return 0
+
+
 _COMMANDS = {
     "rank": _Command(_rank, _rank_arguments),
     "fit": _Command(_fit, None),
     "experiment": _Command(_experiment, _experiment_arguments),
+    "sweep": _Command(_sweep, None),
     "report": _Command(_report, _report_arguments),
     "doctor": _Command(_doctor, _doctor_arguments),
 }

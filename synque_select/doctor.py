@@ -25,6 +25,8 @@ _EXTRAS = {
     "mauve": ("mauve", "backend='mauve-text' (GPLv3)"),
 }
 
+_MODELS = ("sentence-transformers/all-MiniLM-L6-v2", "efficientnet-lite0")
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -143,11 +145,17 @@ def _extras() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
-    from synque_select.encoders.packaged import packaged_models
+    from synque_select.encoders.packaged import find_packaged
+    from synque_select.errors import EncoderError
 
-    for model in packaged_models():
-        if model.is_installed():
-            yield Finding("ok", model.id, f"in the package {model.package}")
+    for model_id in _MODELS:
+        try:
+            model = find_packaged(model_id)
+        except EncoderError as error:
+            yield Finding("bad", model_id, str(error))
+            continue
+        if model is not None:
+            yield Finding("ok", model_id, f"in the package {model.package} {model.version}")
 
 
 def _cache(cache_dir: Path | None) -> Finding:

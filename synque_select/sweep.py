@@ -1,0 +1,109 @@
+"""A sweep: all candidates ranked, one probe each at equal budget, and how each proxy did."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pytorch_lightning import LightningModule
+
+from synque_select.data.datamodule import SynqueDataModule
+from synque_select.errors import ConfigError, LightningError
+from synque_select.probes import run_probes
+from synque_select.proxies.registry import ProxySpec
+from synque_select.records.correlation import correlate
+from synque_select.records.correlation_file import save_correlations
+from synque_select.records.ranking_file import save_ranking
+from synque_select.records.run_folder import new_run_folder
+from synque_select.records.store import RunStore
+from synque_select.report.page import write_report
+from synque_select.report.tables import correlation_tables, ranking_table
+from synque_select.selection.ranking import rank
+
+__all__ = ["run_sweep"]
+
+
+def run_sweep(
+    module: LightningModule,
+    datamodule: SynqueDataModule,
+    *,
+    max_steps: int,
+    primary: str = "val_acc",
+    mode: Literal["max", "min"] = "max",
+    proxies: Sequence[ProxySpec] | None = None,
+    encoder: str | None = None,
+    seed: int = 0,
+    task: str | None = None,
+    store: str | None = None,
+    folder: str | None = None,
+    trainer_options: Mapping[str, Any] | None = None,
+) -> Path:
+    """Rank all candidates, train a copy of the module on each alone, and correlate.
+
+    Prints the ranking and the correlations, and writes them with a page into a run's folder.
+    Probes that are finished are in the run store and are not trained again.
+
+    Args:
+        module: Untrained; each probe trains a copy of it, from the same weights.
+        datamodule: Its candidates are trained on, its validation loaders are validated on.
+        max_steps: Optimiser steps of each probe.
+        primary: The validation metric that correlations are about.
+        mode: "max" where a larger value is better, else "min".
+        proxies: As in `rank`; None for the default suite.
+        encoder: As in `rank`.
+        seed: Of the scores and of the probes.
+        task: Name of the task, part of the comparability key; None for the module's class.
+        store: Path of the run store; None for the default one.
+        folder: The run's folder; None for a new one under `runs/`.
+        trainer_options: Arguments of the probes' Trainer: accelerator, precision, ….
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        LightningError: The DataModule is another than SynqueDataModule, or has no real sample.
+        ConfigError: max_steps is not positive.
+    """
+    if not isinstance(datamodule, SynqueDataModule) or datamodule.real is None:
+        raise LightningError(
+            "a sweep needs candidates and a real sample: "
+            "data = SynqueDataModule(wraps=…, candidates=…, real=…)"
+        )
+    if max_steps < 1:
+        raise ConfigError(f"max_steps={max_steps}: a sweep needs a budget of optimiser steps")
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    ranking = rank(
+        datamodule.candidates,
+        datamodule.real,
+        encoder=encoder,
+        proxies=proxies,
+        top_k=min(3, len(datamodule.candidates)),
+        seed=seed,
+    )
+    print(ranking_table(ranking))
+    sys.stdout.flush()
+    records = run_probes(
+        lambda: copy.deepcopy(module),
+        datamodule,
+        ranking,
+        max_steps=max_steps,
+        primary=primary,
+        mode=mode,
+        task=task,
+        seed=seed,
+        store=RunStore(store),
+        trainer_options=trainer_options,
+    )
+    found = correlate(records, seed=seed)
+    for table in correlation_tables(found):
+        print(f"\n{table}")
+    name = type(module).__name__ if task is None else task
+    run = new_run_folder("runs", name) if folder is None else Path(folder)
+    save_ranking(ranking, run)
+    save_correlations(found, run)
+    print(f"\nreport: {write_report(run)}")
+    return run
