@@ -273,10 +273,14 @@ def _read(path: Path, as_text: frozenset[str]) -> _Source:
 
 
 def _hub_id(text: str) -> str | None:
+    """Return the Hub id that a text names, None where it can only be a path."""
     if text.startswith(_HUB_PREFIX):
         return text.removeprefix(_HUB_PREFIX)
-    known = text.lower().endswith(TABLE_SUFFIXES + IMAGE_SUFFIXES)
-    return text if _HUB_ID.fullmatch(text) and not known and not os.path.lexists(text) else None
+    path = Path(text)
+    # "data/missing" beside a folder "data" is a mistyped path: no reason to ask the Hub
+    is_path = os.path.lexists(text) or path.parent.exists()
+    known = path.suffix.lower() in TABLE_SUFFIXES + IMAGE_SUFFIXES
+    return text if _HUB_ID.fullmatch(text) and not is_path and not known else None
 
 
 def _from_hub(text: str) -> _Source:
@@ -287,9 +291,9 @@ def _from_hub(text: str) -> _Source:
         found = load_dataset(hub_id)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        no_file = "" if text.startswith(_HUB_PREFIX) else "no such file or folder, and "
         raise DataError(
-            f"{text}: no such file or folder, and the Hub dataset {hub_id!r} could not be loaded: "
-            f"{reason}"
+            f"{text}: {no_file}the Hub dataset {hub_id!r} could not be loaded: {reason}"
         ) from error
     if not isinstance(found, Dataset):
         if len(found) > 1 and "train" not in found:

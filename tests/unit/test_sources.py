@@ -709,8 +709,14 @@ def test_a_hub_id_that_cannot_be_reached_says_what_was_tried(monkeypatch: pytest
     )
     with pytest.raises(DataError, match=message):
         load_candidates("owner/name")
-    with pytest.raises(DataError, match="Hub dataset 'imdb' could not"):
+    with pytest.raises(DataError, match=r"^hub:imdb: the Hub dataset 'imdb' could not"):
         load_real("hub:imdb")
+
+
+def test_a_mistyped_path_is_not_asked_of_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(DataError, match="data/missing: no such file or folder; data holds"):
+        load_candidates("data/missing")
 
 
 def test_a_hub_dataset_gives_its_train_split(monkeypatch: pytest.MonkeyPatch):
