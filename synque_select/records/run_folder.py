@@ -112,15 +112,14 @@ def write_json(path: str | Path, value: Any) -> Path:
     """
     state = plain(value, where=Path(path).name)
     text = json.dumps(state, indent=2, ensure_ascii=False, allow_nan=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # names of files that are no UTF-8 carry lone surrogates
-        text = json.dumps(state, indent=2, allow_nan=False)
+    # names of files that are no UTF-8 carry lone surrogates: \udc80 is how JSON writes one, too
     return write_text(path, text + "\n")
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write a UTF-8 file so that a reader sees the old one or the new one, never a part.
+    r"""Write a UTF-8 file so that a reader sees the old one or the new one, never a part.
+
+    A lone surrogate, which UTF-8 does not have, is written as `\udc80`.
 
     Raises:
         RecordError: The file cannot be written.
@@ -130,7 +129,7 @@ def write_text(path: str | Path, text: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with part.open("x", encoding="utf-8", newline="") as file:
+            with part.open("x", encoding="utf-8", errors="backslashreplace", newline="") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

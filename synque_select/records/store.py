@@ -65,11 +65,13 @@ class RunStore:
         Raises:
             RecordError: The store cannot be written, or the record holds what JSON does not.
         """
-        body = plain(vars(record) | {"mixture": record.mixture.to_dict()}, undefined=math.nan)
+        where = f"run record {record.run_id!r}"
+        state = vars(record) | {"mixture": record.mixture.to_dict()}
+        body = plain(state, undefined=math.nan, where=where)
         try:
             key_hash = record.key_hash
         except TypeError as error:
-            raise RecordError(f"the key of run {record.run_id!r}: {error}") from error
+            raise RecordError(f"{where}.key: {error}") from error
         row = (record.run_id, record.kind, key_hash, record.created, json.dumps(body))
         with self._connected() as connection, connection:
             connection.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", row)
@@ -108,9 +110,7 @@ class RunStore:
             with closing(sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S)) as connection:
                 self._prepare(connection)
                 yield connection
-        except sqlite3.Error as error:
-            raise RecordError(f"the run store {self.path}: {error}") from error
-        except OSError as error:
+        except (sqlite3.Error, OSError) as error:
             raise RecordError(f"the run store {self.path}: {error}") from error
 
     def _prepare(self, connection: sqlite3.Connection) -> None:

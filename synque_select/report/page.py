@@ -118,9 +118,9 @@ def _header(title: str, ranking: Ranking | None, result: Mapping[str, Any] | Non
         facts["Packages"] = ", ".join(f"{k} {v}" for k, v in ranking.packages.items())
     if result is not None:
         facts["Replicates"] = str(result.get("replicates", "-"))
-        for part, title in (("budget", "Budget of a fit"), ("data", "Data")):
+        for part, words in (("budget", "Budget of a fit"), ("data", "Data")):
             if result.get(part):
-                facts[title] = _options(result[part])[1:-1]
+                facts[words] = ", ".join(f"{k}={v}" for k, v in result[part].items())
     rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
     return f"<header><h1>{escape(title)}</h1><dl>{rows}</dl></header>"
 
@@ -349,7 +349,11 @@ dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .15r
   font-size: .9rem; }
 dt { color: var(--muted); }
 dd { margin: 0; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; margin: .75rem 0; }
+.wide { overflow-x: auto; margin: .75rem 0; /* a shadow where there is more to the side */
+  background: linear-gradient(90deg, #fff 30%, #fff0) 0 0 / 3rem 100% no-repeat local,
+    linear-gradient(270deg, #fff 30%, #fff0) 100% 0 / 3rem 100% no-repeat local,
+    linear-gradient(90deg, #1b243026, #1b243000) 0 0 / .9rem 100% no-repeat scroll,
+    linear-gradient(270deg, #1b243026, #1b243000) 100% 0 / .9rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: .25rem 0; }
 th, td { padding: .3rem .5rem; text-align: right; white-space: nowrap;

@@ -1,0 +1,222 @@
+"""Coefficients and p against scipy, orientation, and what is undefined."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from synque_select.errors import ConfigError
+from synque_select.functional.correlation import (
+    Correlation,
+    bonett_wright_interval,
+    correlate_scores,
+)
+
+
+def correlate(x, y, higher_is_better=True, mode="max", **options) -> Correlation:
+    return correlate_scores(x, y, higher_is_better=higher_is_better, mode=mode, **options)
+
+
+def drawn(n: int, seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=n), rng.normal(size=n)
+    return (x, y) if not ties else (np.round(x), np.round(2 * y) / 2)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("n", [5, 6])
+@pytest.mark.parametrize("seed", range(3))
+def test_coefficients_and_exact_p_are_scipys(n: int, seed: int, ties: bool):
+    x, y = drawn(n, seed, ties)
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        pytest.skip("drawn constant")
+    found = correlate(x, y)
+    references = {
+        "pearson": lambda a, b: stats.pearsonr(a, b).statistic,
+        "spearman": lambda a, b: stats.spearmanr(a, b).statistic,
+        "kendall": lambda a, b: stats.kendalltau(a, b).statistic,
+    }
+    for name, statistic in references.items():
+        coefficient = getattr(found, name)
+        assert coefficient.value == pytest.approx(statistic(x, y), abs=1e-12)
+        test = stats.permutation_test(
+            (x,),
+            lambda a, y=y, statistic=statistic: statistic(a, y),
+            permutation_type="pairings",
+            n_resamples=np.inf,
+        )
+        assert coefficient.p == pytest.approx(test.pvalue, abs=1e-12), name
+
+
+def test_random_permutations_come_near_the_exact_p_and_are_named():
+    x, y = drawn(10, 1, ties=False)
+    found = correlate(x, y)
+    assert found.p_method == "over 99,999 random permutations, seed 0"
+    exact = stats.kendalltau(x, y, method="exact").pvalue
+    assert found.kendall.p == pytest.approx(exact, abs=0.01)
+    assert correlate(x, y) == found
+    assert correlate(x, y, seed=1).kendall.p != found.kendall.p
+
+
+@pytest.mark.parametrize("n", [5, 9, 12])
+def test_a_perfect_order_has_the_smallest_p_and_no_interval(n: int):
+    found = correlate(range(n), np.arange(n) ** 3)
+    assert found.spearman.value == pytest.approx(1)
+    # of random permutations the observed one counts too, so p is not 0
+    smallest = 2 / math.factorial(n) if n <= 9 else 2 / 100_000
+    assert found.kendall.p == pytest.approx(smallest)
+    assert math.isnan(found.spearman.low)
+    assert math.isnan(found.spearman.high)
+    assert "no interval" in found.message
+    assert found.verdict == "agrees"
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=5, max_size=7, unique=True
+    ),
+    st.booleans(),
+    st.sampled_from(["max", "min"]),
+)
+@settings(max_examples=40, deadline=None)
+def test_turning_an_orientation_turns_the_sign_and_keeps_p(pairs, higher, mode):
+    x, y = np.array(pairs, dtype=float).T
+    assume(np.ptp(x) > 0 and np.ptp(y) > 0)
+    found = correlate(x, y, higher, mode)
+    for turned in (
+        correlate(x, y, not higher, mode),
+        correlate(x, y, higher, "min" if mode == "max" else "max"),
+        correlate(-x, y, higher, mode),
+    ):
+        for name in ("pearson", "spearman", "kendall"):
+            ours, theirs = getattr(found, name), getattr(turned, name)
+            assert theirs.value == pytest.approx(-ours.value, abs=1e-12)
+            assert theirs.p == pytest.approx(ours.p, abs=1e-12)
+    both = correlate(x, y, not higher, "min" if mode == "max" else "max")
+    assert both.spearman.value == pytest.approx(found.spearman.value, abs=1e-12)
+
+
+@given(st.integers(0, 10_000), st.floats(0.001, 1000), st.floats(-1000, 1000))
+@settings(max_examples=25, deadline=None)
+def test_scaling_and_shifting_the_scores_changes_nothing(seed, scale, shift):
+    x, y = drawn(6, seed, ties=False)
+    found, scaled = correlate(x, y), correlate(x * scale + shift, y)
+    for name in ("pearson", "spearman", "kendall"):
+        assert getattr(scaled, name).value == pytest.approx(getattr(found, name).value, abs=1e-6)
+        assert getattr(scaled, name).p == pytest.approx(getattr(found, name).p, abs=1e-12)
+
+
+def test_the_order_of_the_units_changes_nothing():
+    x, y = drawn(8, 3, ties=True)
+    order = np.random.default_rng(0).permutation(8)
+    found, turned = correlate(x, y), correlate(x[order], y[order])
+    assert turned.spearman.value == pytest.approx(found.spearman.value, abs=1e-12)
+    assert turned.pearson.p == pytest.approx(found.pearson.p, abs=1e-12)
+
+
+def test_plus_means_the_proxy_was_right():
+    distance, accuracy, loss = [0.1, 0.2, 0.3, 0.4, 0.6], [9, 8, 6, 7, 5], [1, 2, 4, 3, 5]
+    assert correlate(distance, accuracy, higher_is_better=False).spearman.value > 0.8
+    assert correlate(distance, loss, higher_is_better=False, mode="min").spearman.value > 0.8
+    assert correlate(distance, accuracy, higher_is_better=True).spearman.value < -0.8
+
+
+@pytest.mark.parametrize("n", range(5))
+def test_under_five_units_there_is_no_coefficient(n: int):
+    found = correlate(range(n), range(n))
+    assert found.n == n
+    for coefficient in (found.pearson, found.spearman, found.kendall):
+        assert math.isnan(coefficient.value)
+        assert math.isnan(coefficient.p)
+    assert f"{5 - n} more" in found.message
+    assert found.verdict == "no coefficient"
+
+
+@pytest.mark.parametrize("constant", [0.0, 1e6, -3.0])
+def test_a_constant_side_is_undefined_and_says_why(constant: float):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = correlate([constant] * 6, range(6))
+        figures = correlate(range(6), [constant] * 6)
+    assert math.isnan(scores.pearson.value)
+    assert "all scores are equal" in scores.message
+    assert math.isnan(figures.kendall.p)
+    assert "all validation figures are equal" in figures.message
+
+
+def test_a_side_that_is_constant_up_to_rounding_is_constant():
+    x = 1e6 + np.array([0, 1, 2, 1, 0, 2]) * 1e-10
+    assert math.isnan(correlate(x, range(6)).spearman.value)
+
+
+def test_undefined_pairs_are_left_out_and_counted():
+    x = [1.0, math.nan, 2.0, 3.0, 5.0, 4.0, math.inf]
+    y = [1.0, 2.0, 2.5, 3.0, 4.0, 6.0, 7.0]
+    found = correlate(x, y)
+    assert found.n == 5
+    assert "2 left out" in found.message
+    assert found.spearman.value == pytest.approx(0.9)
+
+
+def test_the_interval_is_bonett_and_wrights():
+    r, n = 0.6, 15
+    half = stats.norm.ppf(0.975) * math.sqrt((1 + r**2 / 2) / (n - 3))
+    low, high = bonett_wright_interval(r, n)
+    assert low == pytest.approx(math.tanh(math.atanh(r) - half))
+    assert high == pytest.approx(math.tanh(math.atanh(r) + half))
+    assert bonett_wright_interval(-r, n) == pytest.approx((-high, -low))
+
+
+@pytest.mark.parametrize(("r", "n"), [(1.0, 10), (-1.0, 10), (math.nan, 10), (0.5, 3)])
+def test_an_interval_that_does_not_exist_is_nan(r: float, n: int):
+    assert all(map(math.isnan, bonett_wright_interval(r, n)))
+
+
+def test_too_few_to_tell_exactly_where_the_interval_contains_zero():
+    for seed in range(30):
+        x, y = drawn(6 + seed % 3, seed, ties=False)
+        found = correlate(x, y)
+        low, high = found.spearman.low, found.spearman.high
+        if math.isnan(low):
+            continue
+        assert (found.verdict == "too few to tell") == (low <= 0 <= high)
+        assert (found.verdict == "contradicts") == (high < 0)
+
+
+def test_the_interval_holds_what_it_promises():
+    rng, rho, hits = np.random.default_rng(0), 0.5, 0
+    # the rank correlation of normal pairs with correlation rho
+    true = 6 / math.pi * math.asin(rho / 2)
+    for _ in range(500):
+        x, e = rng.normal(size=(2, 20))
+        r = stats.spearmanr(x, rho * x + math.sqrt(1 - rho**2) * e).statistic
+        low, high = bonett_wright_interval(float(r), 20)
+        hits += low <= true <= high
+    assert 0.92 <= hits / 500 <= 0.98
+
+
+def test_dict_round_trip():
+    for found in (correlate(*drawn(7, 0, ties=False)), correlate([1] * 3, [1] * 3)):
+        again = Correlation.from_dict(found.to_dict())
+        assert again.to_dict().keys() == found.to_dict().keys()
+        assert repr(again) == repr(found)
+    assert set(found.to_dict()["pearson"]) == {"value", "p"}
+    assert set(found.to_dict()["spearman"]) == {"value", "p", "low", "high"}
+
+
+def test_arguments_are_checked():
+    with pytest.raises(ConfigError, match="one length"):
+        correlate([1, 2], [1, 2, 3])
+    with pytest.raises(ConfigError, match="mode='best'"):
+        correlate(range(5), range(5), mode="best")
+
+
+def test_many_units_take_a_bounded_time():
+    x, y = drawn(120, 0, ties=False)
+    assert correlate(x, y).p_method.startswith("over 999 random")

@@ -1,0 +1,89 @@
+"""Paired intervals against scipy, and what may be said."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from synque_select.errors import ConfigError
+from synque_select.functional.paired import compare_paired, wilson_interval
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_the_interval_is_scipys(seed: int, level: float):
+    a, b = np.random.default_rng(seed).normal(size=(2, 5))
+    found = compare_paired(a, b, mode="max", level=level)
+    reference = stats.ttest_rel(a, b).confidence_interval(level)
+    assert found.difference == pytest.approx(np.mean(a - b))
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high))
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_beats_only_where_the_interval_excludes_zero(pairs):
+    a, b = np.array(pairs).T
+    found = compare_paired(a, b, mode="max")
+    assert (found.verdict == "beats") == (found.low > 0)
+    assert (found.verdict == "is beaten by") == (found.high < 0)
+    turned = compare_paired(b, a, mode="max")
+    mirror = {"beats": "is beaten by", "is beaten by": "beats"}
+    assert turned.verdict == mirror.get(found.verdict, found.verdict)
+    assert turned.difference == pytest.approx(-found.difference)
+    assert compare_paired(b, a, mode="min").verdict == found.verdict
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_under_two_pairs_no_difference_is_shown(n: int):
+    found = compare_paired([0.9] * n, [0.1] * n, mode="max")
+    assert found.verdict == "no difference shown"
+    assert math.isnan(found.low)
+    assert found.n == n
+
+
+def test_a_replicate_that_was_not_run_is_left_out():
+    found = compare_paired([0.9, 0.8, math.nan, 0.85], [0.5, 0.4, 0.1, 0.46], mode="max")
+    assert found.n == 3
+    assert found.difference == pytest.approx(np.mean([0.4, 0.4, 0.39]))
+
+
+def test_no_difference_at_all_is_no_difference_shown():
+    assert compare_paired([0.5] * 5, [0.5] * 5, mode="max").verdict == "no difference shown"
+
+
+def test_the_paired_interval_holds_what_it_promises():
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(1000):
+        shared, noise = rng.normal(size=5), rng.normal(size=5)
+        found = compare_paired(shared + 0.3 + noise, shared, mode="max")
+        hits += found.low <= 0.3 <= found.high
+    assert 0.93 <= hits / 1000 <= 0.97
+
+
+def test_arguments_are_checked():
+    with pytest.raises(ConfigError, match="one length"):
+        compare_paired([1.0], [1.0, 2.0], mode="max")
+    with pytest.raises(ConfigError, match="mode='up'"):
+        compare_paired([1.0], [1.0], mode="up")
+    with pytest.raises(ConfigError, match="level=95"):
+        compare_paired([1.0], [1.0], mode="max", level=95)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 5), (5, 5), (3, 7), (80, 100)])
+def test_wilson_against_its_formula(k: int, n: int):
+    z, p = stats.norm.ppf(0.975), k / n
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    low, high = wilson_interval(k, n)
+    assert (low, high) == pytest.approx((max(0, centre - half), min(1, centre + half)), abs=1e-12)
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 0), (-1, 5), (6, 5)])
+def test_wilson_checks_its_counts(k: int, n: int):
+    with pytest.raises(ConfigError, match="successes"):
+        wilson_interval(k, n)
