@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tqdm import tqdm
 
-from synque_select.data._readers import Row, Rows, read_csv, read_json, read_jsonl
+from synque_select.data._columns import JSON_FIELDS, Columns
+from synque_select.data._csv_reader import read_csv
+from synque_select.data._readers import Row, Rows, read_json, read_jsonl
 from synque_select.encoders.cache import default_cache_dir
 from synque_select.errors import DataError
 
@@ -29,7 +31,6 @@ SMALL_BYTES = 8 << 20
 _BATCH_ROWS = 1000
 _BATCH_BYTES = 8 << 20
 _FORMAT_VERSION = 1
-_JSON_FIELDS = b"synque_select.json_fields"
 _ARROW_FILE_MAGIC = b"ARROW1"
 
 # writes a whole file as an Arrow stream; False: the types it needs were found too late, once more
@@ -111,7 +112,7 @@ def _writer(path: Path, suffix: str, as_text: frozenset[str]) -> _Write:
         ".csv": partial(read_csv, delimiter=",", as_text=as_text),
         ".tsv": partial(read_csv, delimiter="\t", as_text=as_text),
     }
-    return partial(_write_rows, path, readers.get(suffix, read_jsonl), _Columns())
+    return partial(_write_rows, path, readers.get(suffix, read_jsonl), Columns())
 
 
 def _converted(path: Path, write: _Write, as_text: frozenset[str]) -> Dataset:
@@ -174,7 +175,7 @@ def _open_stream(path: Path, origin: Path) -> Dataset:
 
 
 def _decoded(dataset: Dataset, schema: Any) -> Dataset:
-    names = json.loads((schema.metadata or {}).get(_JSON_FIELDS, b"[]"))
+    names = json.loads((schema.metadata or {}).get(JSON_FIELDS, b"[]"))
     return dataset.with_transform(_DecodeJson(frozenset(names))) if names else dataset
 
 
@@ -191,7 +192,7 @@ class _DecodeJson:
         }
 
 
-def _write_rows(path: Path, read: Callable[[Path], Rows], columns: _Columns, sink: Any) -> bool:
+def _write_rows(path: Path, read: Callable[[Path], Rows], columns: Columns, sink: Any) -> bool:
     import pyarrow as pa
 
     writer, complete = None, True
@@ -227,75 +228,6 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[dict[str, Any]]]:
             batch, n_bytes = [], 0
     if batch:
         yield batch
-
-
-class _Columns:
-    """The Arrow type of each field, as far as it is known; None where only JSON holds them all."""
-
-    def __init__(self) -> None:
-        self._types: dict[str, Any] = {}
-
-    def grow(self, records: list[dict[str, Any]]) -> bool:
-        """Widen the types to hold these records too; say whether that changed one."""
-        before = dict(self._types)
-        for name in dict.fromkeys(name for record in records for name in record):
-            values = [record.get(name) for record in records]
-            self._types[name] = _widened(before.get(name, _UNSEEN), _type_of(values))
-        return before != self._types
-
-    def schema(self) -> Any:
-        """Return the schema of the file to be written."""
-        import pyarrow as pa
-
-        as_json = [name for name, type_ in self._types.items() if type_ is None]
-        fields = [(name, _stored_type(type_)) for name, type_ in self._types.items()]
-        return pa.schema(fields, metadata={_JSON_FIELDS: json.dumps(as_json)})
-
-    def batch(self, records: list[dict[str, Any]]) -> Any:
-        """Return the records as one Arrow batch; what a record lacks is null."""
-        import pyarrow as pa
-
-        arrays = []
-        for name, type_ in self._types.items():
-            values = [record.get(name) for record in records]
-            if type_ is None:
-                values = [json.dumps(value) for value in values]
-            arrays.append(pa.array(values, _stored_type(type_)))
-        return pa.record_batch(arrays, schema=self.schema())
-
-
-_UNSEEN = object()
-
-
-def _stored_type(type_: Any) -> Any:
-    import pyarrow as pa
-
-    # not `type_ or`: the type of an object without fields counts as false
-    return pa.string() if type_ is None else type_
-
-
-def _type_of(values: list[Any]) -> Any:
-    import pyarrow as pa
-
-    try:
-        return pa.array(values).type
-    except (pa.ArrowException, OverflowError, UnicodeEncodeError):
-        return None
-
-
-def _widened(known: Any, found: Any) -> Any:
-    """Return the narrowest type for both, None where there is none but JSON."""
-    import pyarrow as pa
-
-    if known is _UNSEEN or known == found:
-        return found
-    if known is None or found is None:
-        return None
-    fields = [pa.schema([("field", type_)]) for type_ in (known, found)]
-    try:
-        return pa.unify_schemas(fields, promote_options="permissive").field("field").type
-    except pa.ArrowException:
-        return None
 
 
 def _write_batches(path: Path, batches: Callable[[Path], Iterator[Any]], sink: Any) -> bool:

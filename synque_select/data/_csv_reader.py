@@ -1,0 +1,102 @@
+"""Records from CSV and TSV files, streamed, every error with its line number."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from synque_select.data._readers import Row, Rows, numbered_lines
+from synque_select.errors import DataError
+
+__all__ = ["read_csv"]
+
+
+def read_csv(path: Path, *, delimiter: str = ",", as_text: Collection[str] = ()) -> Rows:
+    """Stream a table with a header line.
+
+    A column of which every value is a whole number, or a number, is one; an empty value of such a
+    column is None. Every other column is text, as it stands: "NA" and "null" are words.
+
+    Args:
+        path: The file.
+        delimiter: "," or a tab.
+        as_text: Columns that are text even if they look like numbers.
+    """
+    rows = _csv_rows(path, delimiter)
+    header = _header(path, next(rows, (1, []))[1])
+    converters = _converters(header, rows, as_text)
+    rows = _csv_rows(path, delimiter)
+    next(rows, None)
+    for line, values in rows:
+        converted = [convert(value) for convert, value in zip(converters, values, strict=True)]
+        n_bytes = sum(map(len, values)) + len(values)
+        yield Row(line, n_bytes, dict(zip(header, converted, strict=True)))
+
+
+def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line on which each row starts, and its values; every row as long as the first."""
+    n_fields = 0
+    reader = csv.reader(
+        (line for _, line in numbered_lines(path)), delimiter=delimiter, strict=True
+    )
+    while True:
+        line = reader.line_num + 1
+        try:
+            values = _next_row(reader)
+        except csv.Error as error:
+            raise DataError(f"{path}, the row that starts on line {line}: {error}") from error
+        if values is None:
+            return
+        n_fields = n_fields or len(values)
+        if values and len(values) != n_fields:
+            raise DataError(
+                f"{path}, line {line}: {len(values)} fields, but the header has {n_fields}"
+            )
+        if values:
+            yield line, values
+
+
+def _next_row(reader: Iterator[list[str]]) -> list[str] | None:
+    # the module's limit of 131,072 characters a field is global: lifted only while a row is read
+    before = csv.field_size_limit(1 << 30)
+    try:
+        return next(reader, None)
+    finally:
+        csv.field_size_limit(before)
+
+
+def _header(path: Path, names: list[str]) -> list[str]:
+    # a column without a name is what pandas writes for its index
+    header = [name.strip() or f"Unnamed: {number}" for number, name in enumerate(names)]
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise DataError(f"{path}, line 1: the header repeats {', '.join(map(repr, repeated))}")
+    return header
+
+
+_WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})", re.ASCII)
+_NUMBER = re.compile(r"-?((0|[1-9]\d*)(\.\d+)?|\.\d+)([eE][-+]?\d{1,3})?", re.ASCII)
+
+
+def _converters(
+    header: list[str], rows: Iterator[tuple[int, list[str]]], as_text: Collection[str]
+) -> list[Callable[[str], Any]]:
+    whole = {column for column, name in enumerate(header) if name not in as_text}
+    numbers, filled = set(whole), set()
+    for _, values in rows:
+        # a column leaves both sets at its first word, so a table of texts costs nothing here
+        for column in [column for column in numbers if values[column]]:
+            filled.add(column)
+            if not _WHOLE.fullmatch(values[column]):
+                whole.discard(column)
+                if not _NUMBER.fullmatch(values[column]):
+                    numbers.discard(column)
+    kinds = {column: int if column in whole else float for column in numbers & filled}
+    return [_or_none(kinds[column]) if column in kinds else str for column in range(len(header))]
+
+
+def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda value: convert(value) if value else None
