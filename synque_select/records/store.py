@@ -7,7 +7,7 @@ import math
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -73,7 +73,7 @@ class RunStore:
         except TypeError as error:
             raise RecordError(f"{where}.key: {error}") from error
         row = (record.run_id, record.kind, key_hash, record.created, json.dumps(body))
-        with self._connected() as connection, connection:
+        with self._connected() as connection, _transaction(connection, "IMMEDIATE"):
             connection.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", row)
 
     def read(self, kind: RunKind | None = None, key_hash: str | None = None) -> list[RunRecord]:
@@ -107,32 +107,35 @@ class RunStore:
     def _connected(self) -> Iterator[sqlite3.Connection]:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S)) as connection:
+            opened = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+            with closing(opened) as connection:
                 self._prepare(connection)
                 yield connection
         except (sqlite3.Error, OSError) as error:
             raise RecordError(f"the run store {self.path}: {error}") from error
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        if self._is_ready(connection):
-            return
-        # a write lock first: of several processes that find no schema, one makes it
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            if not self._is_ready(connection):
-                for statement in filter(str.strip, _SCHEMA.split(";")):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-            connection.commit()
-        except BaseException:
-            connection.rollback()
-            raise
-        connection.execute("PRAGMA journal_mode = WAL")
+        with _transaction(connection, "DEFERRED"):
+            if self._is_ready(connection):
+                return
+        # a write lock: of several processes that find no schema, one makes it
+        with _transaction(connection, "IMMEDIATE"):
+            if self._is_ready(connection):
+                return
+            for statement in filter(str.strip, _SCHEMA.split(";")):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        # readers need not wait for a writer then; SQLite refuses the change without waiting where
+        # another process has the file open, and without it all is as right, only slower
+        with suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA journal_mode = WAL")
 
     def _is_ready(self, connection: sqlite3.Connection) -> bool:
-        application = _pragma(connection, "application_id")
-        version = _pragma(connection, "user_version")
+        """Whether the schema stands; called in a transaction, so that it sees one state."""
+        n_tables = _value(connection, "SELECT count(*) FROM sqlite_master")
+        application = _value(connection, "PRAGMA application_id")
+        version = _value(connection, "PRAGMA user_version")
         if application == _APPLICATION_ID and version == _SCHEMA_VERSION:
             return True
         if application == _APPLICATION_ID and version > _SCHEMA_VERSION:
@@ -140,11 +143,23 @@ class RunStore:
                 f"the run store {self.path} has schema version {version}, made by a newer "
                 f"synque-select; this one reads up to {_SCHEMA_VERSION}"
             )
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if application or tables:
+        if application or n_tables:
             raise RecordError(f"{self.path} is a SQLite file, but no run store: give another path")
         return False
 
 
-def _pragma(connection: sqlite3.Connection, name: Literal["application_id", "user_version"]) -> int:
-    return cast(int, connection.execute(f"PRAGMA {name}").fetchone()[0])
+@contextmanager
+def _transaction(
+    connection: sqlite3.Connection, lock: Literal["DEFERRED", "IMMEDIATE"]
+) -> Iterator[None]:
+    connection.execute(f"BEGIN {lock}")
+    try:
+        yield
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.commit()
+
+
+def _value(connection: sqlite3.Connection, query: str) -> int:
+    return cast(int, connection.execute(query).fetchone()[0])

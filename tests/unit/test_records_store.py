@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import pickle
 import sqlite3
 import subprocess
@@ -84,16 +85,24 @@ def test_reading_makes_no_file(store: RunStore):
 
 
 def test_four_processes_write_at_once(store: RunStore):
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(store.path), str(i)], stderr=subprocess.PIPE
-        )
-        for i in range(4)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors.decode()
+    command = [sys.executable, "-c", WRITER, str(store.path)]
+    processes = [subprocess.Popen([*command, str(i)], stderr=subprocess.PIPE) for i in range(4)]
+    errors = [process.communicate(timeout=300)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, errors
     assert len({record.unit for record in store.read()}) == 100
+
+
+def _write_to_new_store(path: Path) -> None:
+    store = RunStore(path)
+    store.write(make_record())
+    store.read()
+
+
+def test_several_processes_make_the_store_at_once(tmp_path: Path):
+    """One makes the schema, and none takes the half-made file for somebody else's."""
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        for i in range(30):
+            pool.map(_write_to_new_store, [tmp_path / f"{i}.sqlite"] * 4, chunksize=1)
 
 
 def test_a_store_travels_to_other_processes(store: RunStore):
