@@ -81,8 +81,10 @@ class Views(Sequence[View]):
         return self._view(int(index) % len(self))
 
     def __iter__(self) -> Iterator[View]:
-        for start in range(0, len(self), _BLOCK):
-            yield from self[start : start + _BLOCK]
+        # one image at a time: a block of photographs would not fit into memory
+        step = _BLOCK if self.modality == "text" else 1
+        for start in range(0, len(self), step):
+            yield from self[start : start + step]
 
     def _block(self, positions: range) -> list[View]:
         if self._column is not None and positions.step == 1 and positions:

@@ -6,15 +6,15 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synque_select.errors import ConfigError
-from synque_select.types import Examples
+from synque_select.types import Examples, Views
 from synque_select.views import View
 
 __all__ = ["Overlap", "contamination_messages", "count_overlap"]
@@ -119,7 +119,7 @@ def _shown(candidate: Examples, position: int) -> str:
 
 
 class _NearIndex(Protocol):
-    def find(self, views: Sequence[View]) -> list[int]:
+    def find(self, views: Iterable[View]) -> list[int]:
         """Return for each view the position of one that is near, -1 where there is none."""
         ...
 
@@ -156,9 +156,17 @@ def _near_positions(
     positions = np.full(len(candidate), -1)
     for start in range(0, len(candidate), _BLOCK):
         at = start + np.flatnonzero(wanted[start : start + _BLOCK])
-        views = candidate.views[start : start + _BLOCK] if len(at) else []
-        positions[at] = index.find([views[position - start] for position in at])
+        if len(at):
+            positions[at] = index.find(_views_at(candidate.views, start, at))
     return positions
+
+
+def _views_at(views: Views, start: int, at: NDArray[np.int64]) -> Iterable[View]:
+    if views.modality == "image":
+        # one at a time: a block of photographs would not fit into memory
+        return (views[int(position)] for position in at)
+    block = views[start : start + _BLOCK]
+    return [block[position - start] for position in at]
 
 
 # a word, or one character of a script that is written without spaces
@@ -187,7 +195,7 @@ class _TextIndex:
             for word in self._rarest(words, len(words)):
                 self._by_word[word].append(position)
 
-    def find(self, views: Sequence[View]) -> list[int]:
+    def find(self, views: Iterable[View]) -> list[int]:
         """Return for each text the first position of one that is near, -1 where there is none."""
         return [self._find(_words(str(view))) for view in views]
 
@@ -215,42 +223,36 @@ def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
 class _ImageIndex:
     """Exact search for images whose thumbnails correlate by the threshold."""
 
-    def __init__(self, images: Sequence[View]) -> None:
-        blocks = range(0, len(images), _BLOCK)
-        self._thumbnails = np.concatenate(
-            [_thumbnails(images[start : start + _BLOCK]) for start in blocks]
-        )
+    def __init__(self, images: Iterable[View]) -> None:
+        self._thumbnails = _thumbnails(images)
 
-    def find(self, views: Sequence[View]) -> list[int]:
+    def find(self, views: Iterable[View]) -> list[int]:
         """Return for each image the position of the nearest one, -1 where none is near."""
-        if not views:
-            return []
-        best = np.full(len(views), _IMAGE_THRESHOLD, dtype=np.float32)
-        found = np.full(len(views), -1)
         thumbnails = _thumbnails(views)
+        best = np.full(len(thumbnails), _IMAGE_THRESHOLD, dtype=np.float32)
+        found = np.full(len(thumbnails), -1)
         for start in range(0, len(self._thumbnails), _BLOCK):
             cosines = thumbnails @ self._thumbnails[start : start + _BLOCK].T
             at = cosines.argmax(axis=1)
-            value = cosines[np.arange(len(views)), at]
+            value = cosines[np.arange(len(thumbnails)), at]
             found = np.where(value >= best, start + at, found)
             best = np.maximum(best, value)
         return [int(position) for position in found]
 
 
-def _thumbnails(images: Sequence[View]) -> NDArray[np.float32]:
+def _thumbnails(images: Iterable[View]) -> NDArray[np.float32]:
     """Return centred thumbnails of unit length, (n, 192); zero for an image of one colour."""
-    from PIL import Image
-
-    pixels = np.stack(
-        [
-            np.asarray(image.convert("RGB").resize(_THUMBNAIL, Image.Resampling.BOX))
-            for image in images
-            if not isinstance(image, str)
-        ]
-    ).reshape(len(images), -1)
-    centred = pixels.astype(np.float32) - pixels.mean(axis=1, dtype=np.float32, keepdims=True)
+    pixels = np.stack([_thumbnail(image) for image in images])
+    centred = pixels - pixels.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
     # under one grey level of variation, what is left is rounding
     flat = lengths < math.sqrt(centred.shape[1])
     result: NDArray[np.float32] = np.where(flat, 0, centred / np.where(flat, 1, lengths))
     return result
+
+
+def _thumbnail(image: Any) -> NDArray[np.float32]:
+    from PIL import Image
+
+    small = image.convert("RGB").resize(_THUMBNAIL, Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float32).ravel()

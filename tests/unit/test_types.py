@@ -7,6 +7,7 @@ import json
 import math
 import pickle
 import sys
+import weakref
 from typing import Any
 
 import datasets
@@ -193,6 +194,21 @@ def test_images_of_torch_datasets():
     sample = RealSample("real", dataset)
     assert (sample.modality, sample.selector) == ("image", 0)
     assert all(isinstance(view, Image.Image) and view.size == (6, 5) for view in sample.views)
+
+
+def test_only_one_image_is_in_memory_at_a_time():
+    made: list[weakref.ref[Image.Image]] = []
+    most = 0
+
+    def view(value: int) -> Image.Image:
+        nonlocal most
+        image = Image.new("L", (2, 2), value)
+        made.append(weakref.ref(image))
+        most = max(most, sum(reference() is not None for reference in made))
+        return image
+
+    assert len(Examples("a", list(range(50)), view).digests) == 50
+    assert most <= 3  # the last, the next, and the one that is being hashed
 
 
 # ---------------------------------------------------------------------------------------- mixture
