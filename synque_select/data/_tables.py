@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -143,10 +143,11 @@ def _cache_path(path: Path, as_text: frozenset[str]) -> Path:
 def _write_atomically(target: Path, write: _Write) -> None:
     import pyarrow as pa
 
+    # a name of its own, so that two processes that convert one file do not meet
+    part = target.with_name(f"{target.stem}.{uuid.uuid4().hex}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, suffix=".part")
-        os.close(handle)
+        part.touch()
     except OSError as error:
         raise DataError(
             f"the cache folder {target.parent} cannot be written ({error.strerror}); "
@@ -155,11 +156,11 @@ def _write_atomically(target: Path, write: _Write) -> None:
     try:
         complete = False
         while not complete:
-            with pa.OSFile(name, "wb") as sink:
+            with pa.OSFile(str(part), "wb") as sink:
                 complete = write(sink)
-        os.replace(name, target)
+        os.replace(part, target)
     finally:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
 def _open_stream(path: Path, origin: Path) -> Dataset:
