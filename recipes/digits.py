@@ -1,0 +1,265 @@
+"""The demo: which way of rendering digits is worth training on, to read handwritten ones?
+
+Real are scikit-learn's 1,797 handwritten digits; candidates are generators that render digits with
+matplotlib's fonts; the model is a small ResNet. `synque-select experiment --config digits` runs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningModule
+from torch.utils.data import Dataset
+
+from synque_select.data.datamodule import SynqueDataModule
+from synque_select.errors import ConfigError, DependencyError
+from synque_select.experiment import BaseTask, unseen
+from synque_select.proxies.registry import ProxySpec
+from synque_select.recipes._digit_generators import (
+    GENERATORS,
+    DigitGenerator,
+    to_scanner_resolution,
+)
+from synque_select.types import Candidate, Examples, RealSample
+
+__all__ = ["DigitClassifier", "DigitImages", "DigitsDataModule", "DigitsTask", "real_digits"]
+
+N_POOL, N_VALIDATION = 500, 400
+_N_REAL_SAMPLE = 100
+_SPLIT_SEED = 20_251_103
+
+
+class DigitImages(Dataset[dict[str, Any]]):
+    """Images and labels in memory, as records {"image": (32, 32) uint8, "label": int}.
+
+    Args:
+        images: (n, 32, 32) uint8.
+        labels: (n,) int64; None for images whose labels nobody may read.
+    """
+
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor | None) -> None:
+        self.images = images
+        self.labels = None if labels is None else labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = {"image": self.images[index]}
+        return record if self.labels is None else record | {"label": self.labels[index]}
+
+    def take(self, positions: Any) -> DigitImages:
+        """Return the examples at these positions."""
+        chosen = torch.as_tensor(positions)
+        labels = None if self.labels is None else torch.tensor(self.labels)[chosen]
+        return DigitImages(self.images[chosen], labels)
+
+    def without_labels(self) -> DigitImages:
+        """Return the images alone."""
+        return DigitImages(self.images, None)
+
+
+@lru_cache(maxsize=1)
+def real_digits() -> DigitImages:
+    """Return scikit-learn's 1,797 handwritten digits, enlarged from 8 by 8 to 32 by 32."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    grey = torch.from_numpy((bunch.images * (255 / 16)).round().astype(np.uint8))
+    return DigitImages(to_scanner_resolution(grey), torch.from_numpy(bunch.target).long())
+
+
+class DigitClassifier(LightningModule):
+    """torchvision's ResNet with one basic block a stage, trained from scratch.
+
+    Args:
+        learning_rate: Peak of a one-cycle schedule over the whole fit.
+        momentum: Of SGD.
+        weight_decay: Of SGD.
+    """
+
+    def __init__(
+        self, learning_rate: float = 0.1, momentum: float = 0.9, weight_decay: float = 5e-4
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        try:
+            from torchvision.models.resnet import BasicBlock, ResNet
+        except ImportError as error:
+            raise DependencyError("torchvision", extra="image", purpose="this model") from error
+        self.network = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Turn images (n, 32, 32) uint8 into logits (n, 10)."""
+        pixels = images.unsqueeze(1).float() / 255
+        logits: torch.Tensor = self.network(pixels.expand(-1, 3, -1, -1))
+        return logits
+
+    def training_step(self, batch: Mapping[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """Return the cross-entropy of a batch."""
+        loss = torch.nn.functional.cross_entropy(self(batch["image"]), batch["label"])
+        self.log("train_loss", loss)
+        return loss
+
+    def validation_step(self, batch: Mapping[str, torch.Tensor], batch_idx: int) -> None:
+        """Log `val_acc`."""
+        self._log_accuracy("val_acc", batch)
+
+    def test_step(self, batch: Mapping[str, torch.Tensor], batch_idx: int) -> None:
+        """Log `test_acc`."""
+        self._log_accuracy("test_acc", batch)
+
+    def _log_accuracy(self, name: str, batch: Mapping[str, torch.Tensor]) -> None:
+        right = (self(batch["image"]).argmax(1) == batch["label"]).float()
+        self.log(name, right.mean(), on_epoch=True, batch_size=len(right), prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        """SGD with momentum under a one-cycle schedule."""
+        options = self.hparams
+        optimizer = torch.optim.SGD(
+            self.parameters(),
+            lr=options["learning_rate"],
+            momentum=options["momentum"],
+            weight_decay=options["weight_decay"],
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=options["learning_rate"],
+            total_steps=int(self.trainer.estimated_stepping_batches),
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+class DigitsTask(BaseTask):
+    """Twelve generators of digits, 100 real digits without labels, a small ResNet.
+
+    The 1,797 real digits are split once: a pool of 500, whose labels are never read and from which
+    each replicate draws its 100, then 400 for validation and the rest for test. What of these is
+    also in the pool, by content, is taken out.
+
+    Args:
+        n_distinct: Examples a candidate, and distinct examples that every arm trains on.
+        max_steps: Optimiser steps of a fit.
+        batch_size: Images a step.
+        learning_rate: Peak of the one-cycle schedule.
+        encoder: An image encoder's id; None for the default.
+        proxies: What scores the candidates; None for the default suite.
+        seed: Of the generators and of the draws of real samples.
+
+    Raises:
+        ConfigError: A number is not allowed.
+    """
+
+    name = "digits"
+    metric = "acc"
+    false_labels = {"slanted_false_labels": "slanted"}  # noqa: RUF012 - never written to
+
+    def __init__(
+        self,
+        n_distinct: int = 1000,
+        max_steps: int = 80,
+        batch_size: int = 128,
+        learning_rate: float = 0.1,
+        encoder: str | None = None,
+        proxies: list[ProxySpec] | None = None,
+        seed: int = 0,
+    ) -> None:
+        counts = {"n_distinct": n_distinct, "max_steps": max_steps, "batch_size": batch_size}
+        for argument, value in counts.items():
+            if value < 2:
+                raise ConfigError(f"{argument}={value}: allowed is 2 or more")
+        self.n_distinct, self.max_steps, self.batch_size = n_distinct, max_steps, batch_size
+        self.learning_rate = learning_rate
+        self.encoder, self.proxies = encoder, proxies
+        self.seed = seed
+
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        """One candidate a generator."""
+        return [_candidate(generator, self.n_distinct, self.seed) for generator in GENERATORS]
+
+    @cached_property
+    def validation(self) -> Examples:
+        """400 labelled real digits, less what is also in the pool."""
+        return self._labelled("validation", slice(N_POOL, N_POOL + N_VALIDATION))
+
+    @cached_property
+    def test(self) -> Examples:
+        """The other labelled real digits, less what is also in the pool."""
+        return self._labelled("test", slice(N_POOL + N_VALIDATION, None))
+
+    def real_sample(self, replicate: int) -> RealSample:
+        """Draw 100 of the pool; five replicates in a row share none."""
+        turn, place = divmod(replicate, N_POOL // _N_REAL_SAMPLE)
+        order = np.random.default_rng([self.seed, turn]).permutation(N_POOL)
+        chosen = order[place * _N_REAL_SAMPLE :][:_N_REAL_SAMPLE]
+        return RealSample("handwritten", self._pool.take(chosen), view="image")
+
+    def model(self, seed: int) -> LightningModule:
+        """Make a fresh classifier."""
+        return DigitClassifier(self.learning_rate)
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Return hyper-parameters, and the labels, which are not in the views."""
+        return {
+            "model": dict(DigitClassifier(self.learning_rate).hparams),
+            "batch_size": self.batch_size,
+            "labels": [_labels_sha256(c) for c in (*self.candidates, self.validation, self.test)],
+        }
+
+    @cached_property
+    def _pool(self) -> DigitImages:
+        return real_digits().take(_split()[:N_POOL]).without_labels()
+
+    def _labelled(self, name: str, part: slice) -> Examples:
+        digits = real_digits().take(_split()[part])
+        pool = Examples("pool", self._pool, view="image")
+        kept = unseen(Examples(name, digits, view="image"), pool)
+        return Examples(name, digits.take(kept), view="image", label="label")
+
+
+def _candidate(generator: DigitGenerator, n: int, seed: int) -> Candidate:
+    images, labels = generator.render(n, seed=seed)
+    return Candidate(generator.name, DigitImages(images, labels), view="image", label="label")
+
+
+def _labels_sha256(examples: Examples) -> str:
+    labels = [record["label"] for record in examples.dataset]  # type: ignore[attr-defined]
+    return hashlib.sha256(bytes(labels)).hexdigest()[:16]
+
+
+def _split() -> np.ndarray[Any, Any]:
+    return np.random.default_rng(_SPLIT_SEED).permutation(len(real_digits()))
+
+
+class DigitsDataModule(SynqueDataModule):
+    """The digits as a DataModule, for one fit of a LightningCLI config.
+
+    Args:
+        n_per_candidate: Examples a candidate.
+        batch_size: Images a step.
+        replicate: Which draw of the real sample.
+        seed: Of the generators, the real sample and the order of the examples.
+    """
+
+    def __init__(
+        self, n_per_candidate: int = 1000, batch_size: int = 128, replicate: int = 0, seed: int = 0
+    ) -> None:
+        task = DigitsTask(n_distinct=n_per_candidate, batch_size=batch_size, seed=seed)
+        super().__init__(
+            task.candidates,
+            task.real_sample(replicate),
+            seed=seed,
+            batch_size=batch_size,
+            num_workers=0,
+            val=task.validation.dataset,
+            test=task.test.dataset,
+        )

@@ -1,0 +1,269 @@
+"""One fit of an experiment, and the book of finished ones: nothing that finished is run again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.seed import isolate_rng
+
+from synque_select.callbacks._run_key import (
+    comparability_key,
+    content_sha256,
+    mixture_unit,
+    weights_sha256,
+)
+from synque_select.errors import LightningError
+from synque_select.experiment.task import BaseTask, sized
+from synque_select.records.store import RunStore
+from synque_select.types import Candidate, Mixture, Ranking, RunKind, RunRecord
+
+__all__ = ["Fit", "FitBook", "Outcome", "shares"]
+
+_NEVER = 2**31
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is trained: all that tells one fit of a task from another.
+
+    Args:
+        mixture: What to train on.
+        seed: Of the initial weights and of the order of the examples.
+        max_steps: Optimiser steps.
+        n_distinct: Distinct examples; None for all that the mixture's candidates have.
+    """
+
+    mixture: Mixture
+    seed: int
+    max_steps: int
+    n_distinct: int | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a fit came to.
+
+    Args:
+        metrics: Every validation and test metric at the end of the budget.
+        seconds: Wall time when it was trained.
+        reused: Whether it had been finished before.
+    """
+
+    metrics: Mapping[str, float]
+    seconds: float
+    reused: bool
+
+
+def shares(mixture: Mixture, n: int) -> dict[str, int]:
+    """Split n examples by the weights, by largest remainder; at least one each.
+
+    Example:
+        >>> shares(Mixture.equal(["a", "b", "c"]), 100)
+        {'a': 34, 'b': 33, 'c': 33}
+    """
+    exact = {name: weight * n for name, weight in mixture.weights.items()}
+    counts = {name: int(value + 1e-9) for name, value in exact.items()}
+    # the sort is stable, so equal remainders are served in the mixture's order
+    by_remainder = sorted(exact, key=lambda name: counts[name] - round(exact[name], 6))
+    for name in by_remainder[: n - sum(counts.values())]:
+        counts[name] += 1
+    return {name: max(1, count) for name, count in counts.items()}
+
+
+class FitBook:
+    """Runs fits of one task, keeps each as run records, and knows those that are finished.
+
+    Args:
+        task: Whose fits.
+        store: Where finished fits are looked up and kept.
+    """
+
+    def __init__(self, task: BaseTask, store: RunStore) -> None:
+        self._task = task
+        self._store = store
+        self._candidates = {candidate.name: candidate for candidate in task.candidates}
+        self._sha256 = {name: c.sha256 for name, c in self._candidates.items()}
+        self._weights: dict[int, str] = {}
+        self._finished: dict[str, Outcome] = {}
+        self._written: set[str] = set()
+        for record in store.read():
+            if "fit" in record.details:
+                outcome = Outcome(record.metrics, record.details["seconds"], reused=True)
+                self._finished[record.details["fit"]] = outcome
+                self._written.add(record.run_id)
+
+    def is_finished(self, fit: Fit) -> bool:
+        """Whether `run` would train nothing."""
+        return self._fit_id(fit) in self._finished
+
+    def run(self, fit: Fit, kind: RunKind, rankings: Sequence[Ranking]) -> Outcome:
+        """Return what a fit comes to, training it unless it has finished before.
+
+        Args:
+            fit: What to train.
+            kind: Of the run records.
+            rankings: One record is kept for each: what its proxies had said of the mixture.
+
+        Raises:
+            LightningError: The module does not log the task's metric.
+        """
+        fit_id = self._fit_id(fit)
+        outcome = self._finished.get(fit_id)
+        if outcome is None:
+            outcome = self._train(fit)
+            self._finished[fit_id] = Outcome(outcome.metrics, outcome.seconds, reused=True)
+        for ranking in rankings:
+            record = self.record(fit, kind, ranking, outcome)
+            if record.run_id not in self._written:
+                self._store.write(record)
+                self._written.add(record.run_id)
+        return outcome
+
+    def record(self, fit: Fit, kind: RunKind, ranking: Ranking, outcome: Outcome) -> RunRecord:
+        """Return the run record of a fit under one real sample."""
+        task, fit_id = self._task, self._fit_id(fit)
+        key = comparability_key(
+            task=task.name,
+            validation=content_sha256([task.validation.sha256, task.test.sha256]),
+            primary=f"test_{task.metric}",
+            mode=task.mode,
+            model=type(self._model(0)),
+            # seeds are averaged within a key, so it holds the weights of one seed for all
+            weights=self._weights_of(0),
+            examples_drawn=fit.max_steps * task.batch_size,
+            optimizer_steps=fit.max_steps,
+            hyper_parameters={**task.fingerprint(), "n_distinct": fit.n_distinct},
+            ranking=ranking,
+        )
+        return RunRecord(
+            run_id=content_sha256([fit_id, key])[:32],
+            kind=kind,
+            key=key,
+            unit=mixture_unit(fit.mixture, self._sha256),
+            mixture=fit.mixture,
+            scores=_scores(ranking, fit.mixture),
+            orientation={key: info.higher_is_better for key, info in ranking.proxies.items()}
+            | {"consensus": False},
+            metrics=outcome.metrics,
+            primary=f"test_{task.metric}",
+            primary_mode=task.mode,
+            seed=fit.seed,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            details={"fit": fit_id, "seconds": outcome.seconds},
+        )
+
+    def _train(self, fit: Fit) -> Outcome:
+        task, started = self._task, time.perf_counter()
+        with _quiet(), isolate_rng():
+            pl.seed_everything(fit.seed, verbose=False)
+            module = task.model(fit.seed)
+            data = task.datamodule(self._parts(fit), _realised(fit), seed=fit.seed)
+            trainer = pl.Trainer(
+                max_steps=fit.max_steps,
+                max_epochs=-1,
+                # measured once, at the end: by the two calls below
+                check_val_every_n_epoch=_NEVER,
+                num_sanity_val_steps=0,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                **task.trainer_options(),
+            )
+            trainer.fit(module, datamodule=data)
+            metrics = {**_measured(trainer, "validate", module, data)}
+            metrics |= _measured(trainer, "test", module, data)
+        for name in (f"val_{task.metric}", f"test_{task.metric}"):
+            if name not in metrics:
+                raise LightningError(
+                    f"{type(module).__name__} does not log {name!r}; logged: {sorted(metrics)}"
+                )
+        return Outcome(metrics, time.perf_counter() - started, reused=False)
+
+    def _parts(self, fit: Fit) -> list[Candidate]:
+        chosen = [self._candidates[name] for name in fit.mixture.names]
+        if fit.n_distinct is None:
+            return chosen
+        counts = shares(fit.mixture, fit.n_distinct)
+        return [sized(c, counts[c.name], seed=fit.seed) for c in chosen]
+
+    def _model(self, seed: int) -> pl.LightningModule:
+        with isolate_rng():
+            pl.seed_everything(seed, verbose=False)
+            return self._task.model(seed)
+
+    def _weights_of(self, seed: int) -> str:
+        if seed not in self._weights:
+            self._weights[seed] = weights_sha256(self._model(seed))
+        return self._weights[seed]
+
+    def _fit_id(self, fit: Fit) -> str:
+        task = self._task
+        return content_sha256(
+            [
+                task.name,
+                task.fingerprint(),
+                task.validation.sha256,
+                task.test.sha256,
+                task.batch_size,
+                sorted((n, w, self._sha256[n]) for n, w in fit.mixture.weights.items()),
+                self._weights_of(fit.seed),
+                [fit.seed, fit.max_steps, fit.n_distinct],
+                [importlib.metadata.version(name) for name in ("torch", "pytorch-lightning")],
+            ]
+        )[:32]
+
+
+def _realised(fit: Fit) -> Mixture:
+    """Return the mixture whose weights are the counts that the parts have."""
+    if fit.n_distinct is None:
+        return fit.mixture
+    counts = shares(fit.mixture, fit.n_distinct)
+    total = sum(counts.values())
+    return Mixture({name: n / total for name, n in counts.items()}, fit.mixture.source)
+
+
+def _scores(ranking: Ranking, mixture: Mixture) -> dict[str, float]:
+    """Return each proxy's score of a mixture: the weighted mean of its candidates' scores."""
+    weights = mixture.weights
+    scores = {
+        key: sum(w * ranking[name].scores[key].value for name, w in weights.items())
+        for key in ranking.proxies
+    }
+    if all("consensus" in ranking[name].ranks for name in weights):
+        ranks = {name: ranking[name].ranks["consensus"] for name in weights}
+        scores["consensus"] = sum(w * ranks[name] for name, w in weights.items())
+    return scores
+
+
+def _measured(trainer: pl.Trainer, stage: str, module: Any, data: Any) -> dict[str, float]:
+    (metrics,) = getattr(trainer, stage)(module, datamodule=data, verbose=False)
+    return {name: float(value) for name, value in metrics.items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's notes on devices, tips and workers away: a fit here is one of many."""
+    loggers = [
+        logging.getLogger(name)
+        for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric", __name__)
+    ]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
