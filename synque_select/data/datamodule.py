@@ -84,7 +84,8 @@ class SynqueDataModule(LightningDataModule):
         num_workers: None for the wrapped training loader's, or 0 without one.
         pin_memory: None for the wrapped training loader's, or False without one.
         collate_fn: None for the wrapped training loader's, or torch's default without one.
-        val: A dataset, a DataLoader, or a list of these; None for the wrapped DataModule's.
+        val: A dataset (batched with the options given here), a DataLoader, or a list of these; None
+            for the wrapped DataModule's.
         test: As `val`.
         predict: As `val`.
 
@@ -340,9 +341,14 @@ class SynqueDataModule(LightningDataModule):
         """Go on with the mixture and at the position of a checkpoint, when it is for fit.
 
         Raises:
-            LightningError: The fit under way already has a train loader for another mixture, or
-                the mixture names a candidate that is not there.
+            LightningError: The fit under way already has a train loader for another mixture, the
+                mixture names a candidate that is not there, or the state is of another version.
         """
+        if state_dict.get("version") != 1:
+            raise LightningError(
+                f"the checkpoint holds a state of version {state_dict.get('version')!r} of "
+                "SynqueDataModule; allowed is 1"
+            )
         if self._inner is not None:
             self._inner.load_state_dict(state_dict["inner"])
         if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:

@@ -127,7 +127,7 @@ class UserData(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         self.calls.append("on_after_batch_transfer")
-        return {**batch, "seen": True}
+        return {**batch, "seen": True} if isinstance(batch, dict) else batch
 
     def state_dict(self) -> dict[str, Any]:
         self.calls.append("state_dict")

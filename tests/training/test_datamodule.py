@@ -112,6 +112,15 @@ class TestServing:
         run.fit(model, datamodule=dm)
         assert model.ids == stream(dm, 160)
 
+    def test_a_loop_without_a_trainer(self):
+        dm = data(mixture=AB)
+        loader = dm.train_dataloader()
+        dataset = loader.dataset
+        for epoch in range(2):
+            loader.sampler.set_epoch(epoch)
+            ids = [name for batch in loader for name in batch["id"]]
+            assert ids == [dataset[draw]["id"] for draw in range(80 * epoch, 80 * epoch + 80)]
+
 
 class TestTrainerOptions:
     def test_limit_train_batches_goes_on_where_it_stopped(self, tmp_path: Path):
@@ -139,6 +148,15 @@ class TestTrainerOptions:
             run.fit_loop.max_epochs = epochs
             run.fit(model, datamodule=dm)
         assert model.ids == stream(dm, 240)
+
+    def test_a_fit_that_stopped_in_an_epoch_goes_on_in_the_next(self, tmp_path: Path):
+        dm = data(mixture=AB)
+        model = Recorder()
+        run = trainer(tmp_path, max_epochs=-1, max_steps=5)
+        for steps in (5, 17):
+            run.fit_loop.epoch_loop.max_steps = steps
+            run.fit(model, datamodule=dm)
+        assert model.ids == stream(dm, 17 * 8)
 
     @pytest.mark.filterwarnings("ignore:You requested to overfit")
     def test_overfit_batches_serves_the_mixture(self, tmp_path: Path):

@@ -1,0 +1,57 @@
+"""Train on 2 processes and write what each rank saw; launched by test_datamodule_ddp.py.
+
+Usage: serve_ddp.py FOLDER STRATEGY [OPTION=VALUE …] with the options ckpt, max_epochs, workers,
+overfit and mixture.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from synque_select.data.datamodule import SynqueDataModule
+from tests.training.serving import Recorder, candidates, trainer
+
+
+class Write(pl.Callback):
+    """Writes the ids that this rank was trained on, a list for each batch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        seen = {
+            "epochs": pl_module.epochs,
+            "batches": pl_module.batches,
+            "mixture": dict(trainer.datamodule.mixture.weights),  # type: ignore[attr-defined]
+        }
+        (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(seen))
+
+
+def main(folder: Path, strategy: str, options: dict[str, str]) -> None:
+    dm = SynqueDataModule(
+        candidates(a=61, b=61, c=61),
+        mixture=json.loads(options.get("mixture", '{"a": 0.7, "b": 0.3}')),
+        batch_size=4,
+        num_workers=int(options.get("workers", 0)),
+    )
+    saver = ModelCheckpoint(folder, "{step}", every_n_train_steps=5, save_top_k=-1)
+    run = trainer(
+        folder,
+        saver,
+        Write(folder),
+        strategy=strategy,
+        devices=2,
+        max_epochs=int(options.get("max_epochs", 3)),
+        overfit_batches=int(options.get("overfit", 0)),
+    )
+    run.fit(Recorder(), datamodule=dm, ckpt_path=options.get("ckpt"))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], dict(arg.split("=", 1) for arg in sys.argv[3:]))
