@@ -7,9 +7,22 @@ import math
 import numpy as np
 import torch
 
-from synque_select.functional.pairwise import nearest_distances
+from synque_select.functional.pairwise import (
+    BLOCK_ROWS,
+    nearest_distances,
+    rows,
+    sq_distances,
+)
 
-__all__ = ["coverage_distances", "expected_minimum", "order_weights"]
+__all__ = [
+    "counts_within",
+    "coverage_distances",
+    "expected_minimum",
+    "knn_coverage",
+    "knn_density",
+    "order_weights",
+    "real_radii",
+]
 
 # weight of the order statistics that are not computed; their share of the result is reported below
 _TAIL = 1e-12
@@ -78,3 +91,99 @@ def coverage_distances(real: torch.Tensor, synthetic: torch.Tensor, m: int) -> t
     """
     weights = order_weights(len(synthetic), m)
     return expected_minimum(nearest_distances(real, synthetic, len(weights)), weights)
+
+
+def real_radii(real: torch.Tensor, k: int) -> torch.Tensor:
+    """Distance of each real example to its k-th nearest other real example.
+
+    Args:
+        real: (n, d) float32 or float64, n > k.
+        k: 1 ≤ k < n.
+
+    Returns:
+        (n,) float64.
+
+    Example:
+        >>> real_radii(torch.tensor([[0.0], [1.0], [3.0]]), 1)
+        tensor([1., 1., 2.], dtype=torch.float64)
+    """
+    # the nearest of all is the example itself, or a copy of it, at 0
+    return nearest_distances(real, real, k + 1)[:, k]
+
+
+def counts_within(real: torch.Tensor, synthetic: torch.Tensor, radii: torch.Tensor) -> torch.Tensor:
+    """How many synthetic examples lie within the radius of each real one.
+
+    Args:
+        real: (n, d) float32 or float64.
+        synthetic: (N, d), any device, read in blocks.
+        radii: (n,) float64.
+
+    Returns:
+        (n,) int64.
+
+    Example:
+        >>> counts_within(torch.zeros(1, 1), torch.tensor([[1.0], [3.0]]), torch.tensor([2.0]))
+        tensor([1])
+    """
+    shift = real.double().mean(0).to(real.dtype)
+    centred = real - shift
+    limits = radii.square().to(real).unsqueeze(1)
+    counts = torch.zeros(len(real), dtype=torch.int64, device=real.device)
+    for start in range(0, len(synthetic), BLOCK_ROWS):
+        block = rows(synthetic, start, start + BLOCK_ROWS, real, shift)
+        counts += (sq_distances(centred, block, refine=True) <= limits).sum(1)
+    return counts
+
+
+def knn_density(counts: torch.Tensor, k: int, n_synthetic: int) -> torch.Tensor:
+    """Each real example's part of the density: synthetic ones in its ball over those expected.
+
+    count / (k N / n) / n summed over the real ones is Naeem's density 1/(kN) Σ_j Σ_i 1[s_j in ball
+    i], whose expectation over subsamples does not depend on their size.
+
+    Args:
+        counts: (n,) of `counts_within`.
+        k: Of the radii.
+        n_synthetic: N.
+
+    Returns:
+        (n,) float64; the mean is the density, about 1 for equal distributions, 0 at worst.
+
+    Source: Naeem et al. 2020, equation 3.
+
+    Example:
+        >>> knn_density(torch.tensor([4, 0]), 2, 8)
+        tensor([0.5000, 0.0000], dtype=torch.float64)
+    """
+    return counts.double() * (len(counts) / (k * n_synthetic))
+
+
+def knn_coverage(counts: torch.Tensor, n_synthetic: int, m: int) -> torch.Tensor:
+    """Chance that the ball of each real example holds one of m synthetic ones.
+
+    1 − C(N − c, m) / C(N, m), exact over subsamples without replacement.
+
+    Args:
+        counts: (n,) of `counts_within`.
+        n_synthetic: N.
+        m: How many are drawn, 1 ≤ m ≤ N.
+
+    Returns:
+        (n,) float64; the mean is the coverage, 0 to 1.
+
+    Source: Naeem et al. 2020, equation 4.
+
+    Example:
+        >>> knn_coverage(torch.tensor([0, 1, 3]), 4, 2)
+        tensor([0.0000, 0.5000, 1.0000], dtype=torch.float64)
+    """
+    outside = n_synthetic - counts.double()
+
+    def log_choose(n: torch.Tensor) -> torch.Tensor:
+        return torch.lgamma(n + 1) - torch.lgamma(n - m + 1)
+
+    total = log_choose(outside.new_full((), float(n_synthetic)))
+    missed = torch.exp(log_choose(outside.clamp_min(m)) - total)
+    missed = torch.where(outside < m, 0.0, missed)
+    return torch.where(counts == 0, 0.0, 1 - missed)

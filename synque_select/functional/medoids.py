@@ -10,7 +10,7 @@ from synque_select.functional.pairwise import sq_distances
 
 __all__ = ["Medoids", "k_medoids", "mean_distance_to_medoids"]
 
-_BLOCK = 512
+_BLOCK = 256
 _STARTS = 16
 
 
@@ -34,18 +34,21 @@ class Medoids:
         return float(self.distances.sum())
 
 
-def k_medoids(points: torch.Tensor, k: int = 5, *, seed: int = 42) -> Medoids:
+def k_medoids(
+    points: torch.Tensor, k: int = 5, *, seed: int = 42, start: torch.Tensor | None = None
+) -> Medoids:
     """Cluster around k medoids by Euclidean distance until no swap improves the sum of distances.
 
-    FasterPAM: the change that a swap (medoid out, example in) makes is had for all k medoids
-    from one row of distances. Here a block of rows is evaluated at once by matrix products and
-    the block's best swap is made at once if it improves. Rows of distances are recomputed, never
-    kept: memory is one block, 512 × N.
+    FasterPAM: examples are gone through in their order, and the first that improves the sum as
+    one of the medoids replaces the best one to give up; the change is had for all k from one row
+    of distances. Rows are computed by matrix products, 256 at a time, and never kept: memory is
+    a few blocks of 256 × N.
 
     Args:
         points: (N, d) float32 or float64, on the device to compute on.
         k: Number of medoids, 1 ≤ k ≤ N.
         seed: Of the start: the best of 16 random choices.
+        start: (k,) positions to start from instead.
 
     Source: Schubert and Rousseeuw 2021, algorithm 3 (FasterPAM).
 
@@ -54,37 +57,45 @@ def k_medoids(points: torch.Tensor, k: int = 5, *, seed: int = 42) -> Medoids:
         [0, 0, 1, 1]
     """
     points = points - points.double().mean(0).to(points.dtype)
-    medoids = _start(points, k, seed)
+    state = _State(points, _best_start(points, k, seed) if start is None else start)
     if k < len(points):
-        medoids = _swap_until_stable(points, medoids)
-    nearest = _to_medoids(points, medoids).min(1)
-    exact = (points.double() - points[medoids[nearest.indices]].double()).square().sum(1).sqrt()
-    return Medoids(medoids, nearest.indices, exact)
+        _swap_until_stable(state)
+    nearest = _to_medoids(points, state.medoids).argmin(1)
+    centres = points[state.medoids[nearest]]
+    exact = (points.double() - centres.double()).square().sum(1).sqrt()
+    return Medoids(state.medoids, nearest, exact)
 
 
 def _to_medoids(points: torch.Tensor, medoids: torch.Tensor) -> torch.Tensor:
     return sq_distances(points, points[medoids], refine=True).sqrt_()
 
 
-def _start(points: torch.Tensor, k: int, seed: int) -> torch.Tensor:
+def _best_start(points: torch.Tensor, k: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     starts = torch.stack(
         [torch.randperm(len(points), generator=generator)[:k] for _ in range(_STARTS)]
     ).to(points.device)
-    costs = [_to_medoids(points, start).min(1).values.double().sum() for start in starts]
+    costs = [_to_medoids(points, start).amin(1).double().sum() for start in starts]
     return starts[int(torch.stack(costs).argmin())]
 
 
-def _swap_until_stable(points: torch.Tensor, medoids: torch.Tensor) -> torch.Tensor:
-    """Go round the blocks of examples until a whole round has brought no swap."""
-    starts = range(0, len(points), _BLOCK)
-    state = _State(points, medoids)
-    since_swap = 0
-    while True:
-        for start in starts:
-            since_swap = 0 if state.try_block(start) else since_swap + 1
-            if since_swap >= len(starts):
-                return state.medoids
+def _swap_until_stable(state: _State) -> None:
+    """Go round the examples until none of them has been swapped in for a whole round."""
+    n = len(state.points)
+    first, since_swap = 0, 0
+    while since_swap < n:
+        block = state.points[first : first + _BLOCK]
+        distances = sq_distances(block, state.points).sqrt_()
+        offset = 0
+        while offset < len(block):
+            found = state.first_swap(distances[offset:])
+            since_swap += len(block) - offset if found is None else found[0] + 1
+            if found is None:
+                break
+            offset += found[0] + 1
+            if state.swap(first + offset - 1, found[1]):
+                since_swap = 0
+        first = (first + len(block)) % n
 
 
 class _State:
@@ -105,32 +116,33 @@ class _State:
         labels = two.indices[:, 0]
         self.member = torch.nn.functional.one_hot(labels, len(medoids)).to(self.near.dtype)
 
-    def try_block(self, start: int) -> bool:
-        """Make the best swap that brings in an example of the block; False if none improves."""
-        block = self.points[start : start + _BLOCK]
-        change = self._change(sq_distances(block, self.points).sqrt_())
-        example, medoid = divmod(int(change.argmin()), len(self.medoids))
-        if not float(change[example, medoid]) < 0:
-            return False
+    def first_swap(self, distances: torch.Tensor) -> tuple[int, int] | None:
+        """Return the first row of distances whose example improves the sum, and for which medoid.
+
+        For an example x and a medoid i: Σ_o min(d_xo − near_o, 0) over all o, and over those of i
+        the rest of their way, from near_o to d_xo clamped between near_o and second_o.
+        """
+        gain = torch.minimum(distances, self.near).sum(1) - self.near.sum()
+        moved = torch.clamp(distances, self.near, self.second) @ self.member
+        change = gain.unsqueeze(1) + (moved - self.near @ self.member)
+        best = change.min(1)
+        improving = (best.values < 0).nonzero()
+        if not len(improving):
+            return None
+        row = int(improving[0])
+        return row, int(best.indices[row])
+
+    def swap(self, example: int, medoid: int) -> bool:
+        """Make the example the medoid; False, and nothing changed, if the sum did not fall."""
         before, objective = self.medoids, self.objective
         swapped = before.clone()
-        swapped[medoid] = start + example
+        swapped[medoid] = example
         self._set(swapped)
         if self.objective < objective:
             return True
         # the gain was rounding of float32 products: going on with it would never end
         self._set(before)
         return False
-
-    def _change(self, distances: torch.Tensor) -> torch.Tensor:
-        """Change of the objective, (block, k): in comes the row's example, out the medoid."""
-        gain = torch.minimum(distances, self.near).sub_(self.near).sum(1, dtype=torch.float64)
-        if len(self.medoids) == 1:
-            loss = (distances.maximum(self.near) - self.near).sum(1, dtype=torch.float64)
-            return (gain + loss).unsqueeze(1)
-        moved = torch.maximum(distances, self.near)
-        moved = torch.minimum(moved, self.second).sub_(self.near)
-        return gain.unsqueeze(1) + (moved @ self.member).double()
 
 
 def mean_distance_to_medoids(points: torch.Tensor, k: int = 5, *, seed: int = 42) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -83,7 +84,7 @@ def _power(base: torch.Tensor, degree: int) -> torch.Tensor:
 def _bank_mean(distances: torch.Tensor, gammas: tuple[float, ...]) -> torch.Tensor:
     """Mean of exp(−γ d); where each γ is twice the one before, by squaring (one exp for all)."""
     total = term = torch.exp(distances * -gammas[0])
-    for before, gamma in zip(gammas, gammas[1:], strict=False):
+    for before, gamma in pairwise(gammas):
         term = term.square() if gamma == 2 * before else torch.exp(distances * -gamma)
         total = total + term
     return total / len(gammas)
@@ -211,7 +212,7 @@ def _exact_self_mean(kernel: Kernel, points: torch.Tensor) -> SelfMean:
 
 
 def _half_blocks(kernel: Kernel, points: torch.Tensor) -> Iterator[tuple[int, int, torch.Tensor]]:
-    blocks = points.split(BLOCK_ROWS)
+    blocks = torch.split(points, BLOCK_ROWS)
     for i, left in enumerate(blocks):
         for j in range(i, len(blocks)):
             yield i, j, kernel_matrix(kernel, left, blocks[j])
@@ -241,7 +242,7 @@ def weighted_kernel_mean(
     """
     shift = _shift(kernel, points)
     points = points if shift is None else points - shift
-    parts = weights.to(points.device).split(BLOCK_ROWS, dim=1)
+    parts = torch.split(weights.to(points.device), BLOCK_ROWS, dim=1)
     total = torch.zeros(len(weights), dtype=torch.float64, device=points.device)
     for i, j, matrix in _half_blocks(kernel, points):
         if i == j:

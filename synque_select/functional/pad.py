@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +23,10 @@ __all__ = [
 
 _HISTORY = 8
 _MAX_ITERATIONS = 200
+_LINE_STEPS = 8
+_GROUPS_IN_FACTOR = 4
 # how far a logit may be from the optimum's: a gradient of this size times the penalty
-_TOLERANCE = 1e-4
+_TOLERANCE = 3e-4
 # float32 gradients stop falling at about this share of the first one
 _FLOAT32_NOISE = 3e-6
 
@@ -43,27 +47,43 @@ def pad_from_errors(real_error: float, synthetic_error: float) -> float:
 class _Problems:
     """G groups of rows, F weightings each: G × F regressions.
 
+    Coefficients are those of rows / scale, so that the penalty and the bound have one size
+    whatever the unit of the features is.
+
     Args:
-        rows: (G, N, D), scaled, the last column of ones.
+        rows: (G, N, d).
         targets: (N,) 0 or 1.
         weights: (G, F, N), 0 where a row is held out.
-        penalty: (D,) of the scaled coefficients, 0 for the intercept.
+        penalty: (d + 1,) of the scaled coefficients, 0 for the intercept, which is last.
+        scale: Root mean square norm of the rows.
     """
 
     rows: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
     penalty: torch.Tensor
-
-    def gradient(self, coefficients: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        residuals = self.weights * (torch.sigmoid(logits) - self.targets)
-        return residuals @ self.rows + self.penalty * coefficients
+    scale: float
 
     def logits(self, coefficients: torch.Tensor) -> torch.Tensor:
-        return coefficients @ self.rows.mT
+        scaled = coefficients[..., :-1] / self.scale
+        return (scaled @ self.rows.mT).add_(coefficients[..., -1:])
 
-    def to(self, dtype: torch.dtype) -> _Problems:
-        return _Problems(*(part.to(dtype) for part in vars(self).values()))
+    def residuals(self, logits: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(logits).sub_(self.targets).mul_(self.weights)
+
+    def gradient(self, coefficients: torch.Tensor, residuals: torch.Tensor) -> torch.Tensor:
+        slopes = (residuals @ self.rows).div_(self.scale)
+        return torch.cat((slopes, residuals.sum(2, keepdim=True)), 2) + self.penalty * coefficients
+
+    def part(self, groups: torch.Tensor, dtype: torch.dtype) -> _Problems:
+        """Some of the groups, in another dtype."""
+        return _Problems(
+            self.rows[groups].to(dtype),
+            self.targets.to(dtype),
+            self.weights[groups].to(dtype),
+            self.penalty.to(dtype),
+            self.scale,
+        )
 
 
 def fit_logistic_regressions(
@@ -73,8 +93,8 @@ def fit_logistic_regressions(
 
     Each minimises Σ_n w_n (log(1 + e^{z_n}) − y_n z_n) + l2/2 ‖β‖², z = Xβ + b, the intercept b
     not penalised. L-BFGS in float32, preconditioned by the Cholesky factor of Böhning's bound
-    ¼ XᵀWX + l2 I (one a group), with a Newton line search that needs no product with X; what has
-    not converged in float32 is finished in float64.
+    ¼ XᵀWX + l2 I (one a group), with a line search that needs no product with X; what has not
+    converged in float32 is finished in float64.
 
     Args:
         features: (G, N, d) float32 or float64.
@@ -93,20 +113,18 @@ def fit_logistic_regressions(
         >>> [round(float(b), 3) + 0.0 for b in beta[0, 0]]
         [0.675, 0.0]
     """
-    scale = features.double().square().sum(2).mean().sqrt().clamp_min(1e-30).to(features.dtype)
-    ones = features.new_ones(*features.shape[:2], 1)
-    rows = torch.cat((features / scale, ones), 2)
-    penalty = torch.full((rows.shape[2],), l2, dtype=torch.float64, device=rows.device)
-    penalty = penalty / scale.double() ** 2
+    norms = torch.linalg.vector_norm(features, dim=2).double()
+    scale = float(norms.square().mean().sqrt()) or 1.0
+    penalty = features.new_full((features.shape[2] + 1,), l2 / scale**2)
     penalty[-1] = 0
-    problems = _Problems(rows, targets.to(rows), weights.to(rows), penalty.to(rows))
-    start = rows.new_zeros(*weights.shape[:2], rows.shape[2])
+    problems = _Problems(features, targets.to(features), weights.to(features), penalty, scale)
+    start = features.new_zeros(*weights.shape[:2], len(penalty))
     coefficients, converged = _minimise(problems, start)
-    if not bool(converged.all()) and rows.dtype != torch.float64:
-        left = (~converged).any(1).nonzero().squeeze(1)
-        again = _Problems(rows[left], problems.targets, problems.weights[left], problems.penalty)
-        exact, ended = _minimise(again.to(torch.float64), coefficients[left].double())
-        coefficients[left], converged[left] = exact.to(rows.dtype), ended
+    if not bool(converged.all()) and features.dtype != torch.float64:
+        for group in (~converged).any(1).nonzero():
+            alone = problems.part(group, torch.float64)
+            exact, converged[group] = _minimise(alone, coefficients[group].double())
+            coefficients[group] = exact.to(features.dtype)
     coefficients[~converged] = torch.nan
     coefficients[..., :-1] /= scale
     return coefficients
@@ -116,84 +134,150 @@ def _minimise(problems: _Problems, start: torch.Tensor) -> tuple[torch.Tensor, t
     """Preconditioned L-BFGS on all problems at once: the coefficients, and which converged."""
     factor = _preconditioner(problems)
     coefficients, logits = start, problems.logits(start)
-    gradient = problems.gradient(coefficients, logits)
+    gradient = problems.gradient(coefficients, problems.residuals(logits))
     strict = _TOLERANCE * float(problems.penalty.max())
-    first = torch.linalg.vector_norm(gradient, dim=2)
+    # float32 stops where its gradient is rounding; float64 goes on from there
     noise = 0.0 if start.dtype == torch.float64 else _FLOAT32_NOISE
-    history: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    enough = (noise * torch.linalg.vector_norm(gradient, dim=2)).clamp_min(strict)
+    history: list[_Pair] = []
     for _ in range(_MAX_ITERATIONS):
-        size = torch.linalg.vector_norm(gradient, dim=2)
-        if bool((size <= (noise * first).clamp_min(strict)).all()):
+        done = torch.linalg.vector_norm(gradient, dim=2) <= enough
+        if bool(done.all()):
             break
         direction = -_apply_inverse(gradient, history, factor)
-        along = problems.logits(direction)
-        step = _line_search(problems, coefficients, direction, logits, along)
-        coefficients = coefficients + step * direction
-        logits = logits + step * along
-        before, gradient = gradient, problems.gradient(coefficients, logits)
-        change, turn = step * direction, gradient - before
-        curvature = (change * turn).sum(2, keepdim=True)
-        history = [*history[1 - _HISTORY :], (change, turn, curvature)]
+        line = _Line.make(problems, coefficients, logits, direction, gradient)
+        step, residuals = line.search(done.unsqueeze(2))
+        change = step * direction
+        coefficients, logits = coefficients + change, logits + step * line.along
+        before, gradient = gradient, problems.gradient(coefficients, residuals)
+        history = [*history[1 - _HISTORY :], _Pair.make(change, gradient - before)]
     return coefficients, torch.linalg.vector_norm(gradient, dim=2) <= 10 * strict
 
 
 def _preconditioner(problems: _Problems) -> torch.Tensor:
-    """Cholesky factor of ¼ XᵀWX + penalty, W the mean over the F weightings."""
-    rows, weights = problems.rows, problems.weights.mean(1).unsqueeze(2)
-    bound = (rows.mT @ (weights * rows)) / 4
-    diagonal = bound.diagonal(dim1=1, dim2=2)
-    # the ridge only keeps the factor defined where a set has fewer rows than columns; a
+    """Cholesky factor of ¼ XᵀWX + penalty, one for all groups, from every few rows.
+
+    A factor for each group would save a few iterations, and cost more than they do.
+
+    Returns:
+        (d + 1, d + 1).
+    """
+    n_groups, _, n_columns = problems.rows.shape
+    step = -(-n_groups // _GROUPS_IN_FACTOR)
+    rows = problems.rows.reshape(-1, n_columns)[::step] / problems.scale
+    weights = problems.weights.mean(1).reshape(-1)[::step] * (step / n_groups / 4)
+    weighted = weights.unsqueeze(1) * rows
+    bound = rows.new_empty(n_columns + 1, n_columns + 1)
+    torch.mm(weighted.T, rows, out=bound[:-1, :-1])
+    bound[-1, :-1] = bound[:-1, -1] = weighted.sum(0)
+    bound[-1, -1] = weights.sum()
+    diagonal = bound.diagonal()
+    # the ridge only keeps the factor defined where there are fewer rows than columns; a
     # preconditioner changes the way, not the answer
-    ridge = 1e-5 * diagonal.mean(1, keepdim=True)
-    diagonal += torch.maximum(problems.penalty.unsqueeze(0), ridge)
+    diagonal += problems.penalty.clamp_min(1e-5 * float(diagonal.mean()))
     return torch.linalg.cholesky(bound)
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """A step of L-BFGS, the change of the gradient along it, and 1 / their product.
+
+    The inverse is 0 where there was no curvature (a converged problem): the pair is left out.
+    """
+
+    change: torch.Tensor
+    turn: torch.Tensor
+    inverse: torch.Tensor
+
+    @classmethod
+    def make(cls, change: torch.Tensor, turn: torch.Tensor) -> _Pair:
+        curvature = (change * turn).sum(2, keepdim=True)
+        return cls(change, turn, torch.where(curvature > 0, 1 / curvature, 0.0))
+
+
 def _apply_inverse(
-    gradient: torch.Tensor,
-    history: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
-    factor: torch.Tensor,
+    gradient: torch.Tensor, history: list[_Pair], factor: torch.Tensor
 ) -> torch.Tensor:
-    """Two-loop recursion of L-BFGS; pairs without curvature (converged problems) are left out."""
+    """Two-loop recursion of L-BFGS."""
     direction, shares = gradient, []
-    for change, turn, curvature in reversed(history):
-        share = torch.where(
-            curvature > 0, (change * direction).sum(2, keepdim=True) / curvature, 0.0
-        )
-        direction = direction - share * turn
-        shares.append(share)
-    direction = torch.cholesky_solve(direction.mT, factor).mT
-    for (change, turn, curvature), share in zip(history, reversed(shares), strict=True):
-        back = torch.where(curvature > 0, (turn * direction).sum(2, keepdim=True) / curvature, 0.0)
-        direction = direction + (share - back) * change
+    for pair in reversed(history):
+        shares.append((pair.change * direction).sum(2, keepdim=True) * pair.inverse)
+        direction = direction - shares[-1] * pair.turn
+    flat = direction.reshape(-1, direction.shape[2])
+    direction = torch.cholesky_solve(flat.T, factor).T.reshape(direction.shape)
+    for pair, share in zip(history, reversed(shares), strict=True):
+        back = (pair.turn * direction).sum(2, keepdim=True) * pair.inverse
+        direction = direction + (share - back) * pair.change
     return direction
 
 
-def _line_search(
-    problems: _Problems,
-    coefficients: torch.Tensor,
-    direction: torch.Tensor,
-    logits: torch.Tensor,
-    along: torch.Tensor,
-) -> torch.Tensor:
-    """Minimise each convex problem along its direction: Newton steps kept inside a bracket."""
-    penalised = problems.penalty * direction
-    linear = (penalised * coefficients).sum(2, keepdim=True)
-    quadratic = (penalised * direction).sum(2, keepdim=True)
-    step = torch.ones_like(linear)
-    low, high = torch.zeros_like(step), torch.full_like(step, torch.inf)
-    weighted = problems.weights * along
-    for _ in range(4):
-        chance = torch.sigmoid(logits + step * along)
-        slope = (weighted * (chance - problems.targets)).sum(2, keepdim=True)
-        slope = slope + linear + step * quadratic
-        bend = (weighted * along * chance * (1 - chance)).sum(2, keepdim=True) + quadratic
-        low, high = torch.where(slope < 0, step, low), torch.where(slope > 0, step, high)
-        newton = step - slope / bend
-        middle = torch.where(high.isinf(), 2 * step, (low + high) / 2)
-        inside = (newton > low) & (newton < high)
-        step = torch.where(slope == 0, step, torch.where(inside, newton, middle))
-    return step
+@dataclass(frozen=True)
+class _Line:
+    """Each problem along its direction: convex in the step, and cheap, as logits are linear.
+
+    Args:
+        problems: The problems.
+        logits: (G, F, N) at step 0.
+        along: (G, F, N) change of the logits a unit of step.
+        first: (G, F, 1) slope at step 0.
+        linear: (G, F, 1) slope of the penalty at step 0.
+        quadratic: (G, F, 1) curvature of the penalty.
+    """
+
+    problems: _Problems
+    logits: torch.Tensor
+    along: torch.Tensor
+    first: torch.Tensor
+    linear: torch.Tensor
+    quadratic: torch.Tensor
+
+    @classmethod
+    def make(
+        cls,
+        problems: _Problems,
+        coefficients: torch.Tensor,
+        logits: torch.Tensor,
+        direction: torch.Tensor,
+        gradient: torch.Tensor,
+    ) -> _Line:
+        penalised = problems.penalty * direction
+        return cls(
+            problems,
+            logits,
+            problems.logits(direction),
+            (gradient * direction).sum(2, keepdim=True),
+            (penalised * coefficients).sum(2, keepdim=True),
+            (penalised * direction).sum(2, keepdim=True),
+        )
+
+    def search(self, done: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Newton steps inside a bracket until the slope is under 0.3 of the first.
+
+        Returns:
+            (G, F, 1) step and (G, F, N) residuals there; problems that are done take step 1.
+        """
+        step = torch.ones_like(self.first)
+        low, high = torch.zeros_like(step), torch.full_like(step, torch.inf)
+        for _ in range(_LINE_STEPS):
+            residuals = self.problems.residuals(self.logits + step * self.along)
+            slope = (residuals * self.along).sum(2, keepdim=True)
+            slope = slope + self.linear + step * self.quadratic
+            fine = done | (slope.abs() <= 0.3 * self.first.abs())
+            if bool(fine.all()):
+                break
+            low, high = torch.where(slope < 0, step, low), torch.where(slope > 0, step, high)
+            newton = step - slope / self._bend(step)
+            middle = torch.where(high.isinf(), 2 * step, (low + high) / 2)
+            moved = torch.where((newton > low) & (newton < high), newton, middle)
+            step = torch.where(fine, step, moved)
+        else:
+            residuals = self.problems.residuals(self.logits + step * self.along)
+        return step, residuals
+
+    def _bend(self, step: torch.Tensor) -> torch.Tensor:
+        chance = torch.sigmoid(self.logits + step * self.along)
+        bend = (chance * (1 - chance)).mul_(self.problems.weights).mul_(self.along.square())
+        return bend.sum(2, keepdim=True) + self.quadratic
 
 
 @dataclass(frozen=True)
@@ -207,6 +291,11 @@ class CrossFit:
 
     probabilities: torch.Tensor
     coefficients: torch.Tensor
+
+    def of_group(self, group: int) -> CrossFit:
+        """The same for one group, G = 1."""
+        chosen = slice(group, group + 1)
+        return CrossFit(self.probabilities[chosen], self.coefficients[chosen])
 
 
 def cross_fit(
@@ -322,7 +411,7 @@ def proxy_a_distance(
         True
     """
     features = torch.cat((real, synthetic.to(real)))
-    groups = features.unique(dim=0, return_inverse=True)[1].cpu().numpy()
+    groups = np.unique(features.cpu().numpy(), axis=0, return_inverse=True)[1].ravel()
     folds = stratified_folds(groups[: len(real)], groups[len(real) :], n_folds, seed=seed)
     if folds is None:
         return math.nan
@@ -335,7 +424,7 @@ def proxy_a_distance(
 
 
 def stratified_folds(
-    real_groups: NDArray[np.int64], synthetic_groups: NDArray[np.int64], n_folds: int, *, seed: int
+    real_groups: NDArray[Any], synthetic_groups: NDArray[Any], n_folds: int, *, seed: int
 ) -> NDArray[np.int64] | None:
     """Folds of the real rows, then of the synthetic ones; a group shared by both is in one fold.
 
@@ -344,23 +433,18 @@ def stratified_folds(
     Returns:
         (n + N,), or None where a class has fewer than 2 groups.
     """
-    kinds = [np.unique(groups) for groups in (real_groups, synthetic_groups)]
-    n_folds = min(n_folds, *(len(kind) for kind in kinds))
+    real_kinds, real_numbers = np.unique(real_groups, return_inverse=True)
+    kinds, numbers = np.unique(synthetic_groups, return_inverse=True)
+    n_folds = min(n_folds, len(real_kinds), len(kinds))
     if n_folds < 2:
         return None
-    real_numbers, synthetic_numbers = (
-        np.searchsorted(kind, groups)
-        for kind, groups in zip(kinds, (real_groups, synthetic_groups), strict=True)
-    )
     real_folds = assign_folds(real_numbers, n_folds, seed=seed)
-    fixed = np.full(len(kinds[1]), -1)
-    shared, at_real, at_synthetic = np.intersect1d(*kinds, return_indices=True)
-    fold_of = np.zeros(len(kinds[0]), dtype=np.int64)
+    fold_of = np.zeros(len(real_kinds), dtype=np.int64)
     fold_of[real_numbers] = real_folds
-    fixed[at_synthetic] = fold_of[at_real]
-    return np.concatenate(
-        (real_folds, assign_folds(synthetic_numbers, n_folds, seed=seed + 1, fixed=fixed))
-    )
+    places = np.searchsorted(real_kinds, kinds).clip(max=len(real_kinds) - 1)
+    fixed = np.where(real_kinds[places] == kinds, fold_of[places], -1)
+    synthetic_folds = assign_folds(numbers, n_folds, seed=seed + 1, fixed=fixed)
+    return np.concatenate((real_folds, synthetic_folds))
 
 
 def proxy_a_distance_released(real: torch.Tensor, synthetic: torch.Tensor) -> float:
@@ -378,6 +462,7 @@ def proxy_a_distance_released(real: torch.Tensor, synthetic: torch.Tensor) -> fl
 
     Source: the repository r2llab/SynQuE.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import train_test_split
 
@@ -387,5 +472,9 @@ def proxy_a_distance_released(real: torch.Tensor, synthetic: torch.Tensor) -> fl
     train, test, train_targets, test_targets = split
     if len(np.unique(train_targets)) < 2:
         return math.nan
-    chance = LogisticRegression().fit(train, train_targets).predict_proba(test)[:, 1]
+    with warnings.catch_warnings():
+        # the authors stop after 100 iterations too
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = LogisticRegression().fit(train, train_targets)
+    chance = model.predict_proba(test)[:, 1]
     return 2 * (1 - 2 * float(np.abs(chance - test_targets).mean()))

@@ -132,7 +132,7 @@ def _refine(
     right_norms: torch.Tensor,
 ) -> None:
     scale = left_norms.unsqueeze(1) + right_norms.unsqueeze(0)
-    for pairs in (squares < _CANCELLED * scale).nonzero().split(8 * BLOCK_ROWS):
+    for pairs in torch.split((squares < _CANCELLED * scale).nonzero(), 8 * BLOCK_ROWS):
         i, j = pairs.unbind(1)
         exact = (left[i].double() - right[j].double()).square().sum(1)
         squares[i, j] = exact.to(squares.dtype)
@@ -210,8 +210,8 @@ def median_l1_distance(points: torch.Tensor) -> float:
 
 
 def _median_of_pairs(matrix: torch.Tensor) -> float:
-    i, j = torch.triu_indices(*matrix.shape, offset=1, device=matrix.device)
-    pairs = matrix[i, j].double().sort().values
+    above = torch.ones_like(matrix, dtype=torch.bool).triu_(1)
+    pairs = matrix[above].double().sort().values
     middle = (len(pairs) - 1) / 2
     return float((pairs[math.floor(middle)] + pairs[math.ceil(middle)]) / 2)
 

@@ -23,6 +23,7 @@ __all__ = [
     "content_order",
     "example_groups",
     "score_defined",
+    "size_message",
     "undefined_scores",
 ]
 
@@ -77,6 +78,14 @@ class Prepared:
         return embeddings.to(self.real)
 
 
+def size_message(prepared: Prepared, m: int, how: str) -> tuple[str, ...]:
+    """Say at which common size the candidates were scored, where one of them is larger."""
+    larger = sum(len(part) > m for part in prepared.inputs)
+    if not larger:
+        return ()
+    return (f"scored at a common size of {m} examples {how} ({larger} candidates have more)",)
+
+
 def embeddings_of(part: ProxyInput) -> torch.Tensor:
     """Return the embeddings, or say that they are missing."""
     if part.embeddings is None:
@@ -107,7 +116,8 @@ def score_defined(
         return scores
     names = ", ".join(part.name for part, good in zip(candidates, finite, strict=True) if not good)
     message = f"undefined for {names}: embeddings that are not finite"
-    return _spread_out(scores, [i for i, good in enumerate(finite) if good], len(finite), message)
+    positions = [position for position, good in enumerate(finite) if good]
+    return _spread_out(scores, positions, [len(part) for part in candidates], message)
 
 
 def _is_finite(embeddings: torch.Tensor) -> bool:
@@ -121,22 +131,28 @@ def undefined_scores(n_candidates: int, message: str) -> ProxyScores:
 
 
 def _spread_out(
-    scores: ProxyScores, positions: list[int], n_candidates: int, message: str
+    scores: ProxyScores, positions: list[int], sizes: Sequence[int], message: str
 ) -> ProxyScores:
     """Put the scores of the usable candidates at their positions among all, NaN elsewhere."""
 
     def widen(values: torch.Tensor) -> torch.Tensor:
-        wide = values.new_full((*values.shape[:-1], n_candidates), torch.nan)
+        wide = values.new_full((*values.shape[:-1], len(sizes)), torch.nan)
         wide[..., positions] = values
         return wide
 
     resample, examples = scores.resample, scores.example_scores
+
+    def example_scores(position: int) -> torch.Tensor:
+        if examples is None or position not in positions:
+            return torch.full((sizes[position],), torch.nan, dtype=torch.float64)
+        return examples(positions.index(position))
+
     return replace(
         scores,
         values=widen(scores.values),
         spread=None if scores.spread is None else widen(scores.spread),
         resample=None if resample is None else lambda weights: widen(resample(weights)),
-        example_scores=None if examples is None else lambda k: examples(positions.index(k)),
+        example_scores=None if examples is None else example_scores,
         messages=(*scores.messages, message),
     )
 

@@ -149,7 +149,8 @@ def _kernel_of(choice: KernelChoice, prepared: Prepared) -> tuple[Kernel | None,
     if choice == "polynomial":
         return Kernel("polynomial", (1 / real.shape[1],)), ()
     median = median_sq_distance if choice == "rbf" else median_l1_distance
-    scale, messages = median(real), ()
+    scale = median(real)
+    messages: tuple[str, ...] = ()
     if scale == 0:
         # an equal-weight pool: as many rows of each candidate as the real sample has
         scale = median(_pool(prepared))

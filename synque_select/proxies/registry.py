@@ -31,11 +31,14 @@ _BUILT_IN = {
     "mauve": "synque_select.proxies.divergence:MAUVE",
     "mauve_star": "synque_select.proxies.divergence:MAUVEStar",
     "ngram": "synque_select.proxies.lexical:NGram",
-    "pad": "synque_select.proxies.representation:PAD",
-    "mmd": "synque_select.proxies.representation:MMD",
+    "coverage": "synque_select.proxies.neighbours:Coverage",
+    "density": "synque_select.proxies.neighbours:Density",
+    "energy": "synque_select.proxies.kernel:Energy",
+    "frechet": "synque_select.proxies.representation:Frechet",
+    "knn_coverage": "synque_select.proxies.neighbours:KNNCoverage",
     "mdm": "synque_select.proxies.representation:MDM",
-    "coverage": "synque_select.proxies.representation:Coverage",
-    "energy": "synque_select.proxies.representation:Energy",
+    "mmd": "synque_select.proxies.kernel:MMD",
+    "pad": "synque_select.proxies.representation:PAD",
 }
 _registered: dict[str, type[BaseProxy]] = {}
 

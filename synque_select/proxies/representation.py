@@ -1,4 +1,4 @@
-"""Proxies over embeddings: domain classifier, nearest neighbours, medoids."""
+"""Proxies over embeddings: domain classifier, medoids, Fréchet distance."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from synque_select.functional.coverage import coverage_distances
+from synque_select.errors import ProxyError
+from synque_select.functional.frechet import frechet_of_moments, moments
 from synque_select.functional.medoids import mean_distance_to_medoids
 from synque_select.functional.pad import (
     CrossFit,
@@ -15,7 +17,7 @@ from synque_select.functional.pad import (
     proxy_a_distance_released,
     stratified_folds,
 )
-from synque_select.functional.pairwise import nearest_distances, precise
+from synque_select.functional.pairwise import precise
 from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
 from synque_select.proxies.inputs import (
     Prepared,
@@ -25,67 +27,16 @@ from synque_select.proxies.inputs import (
     content_order,
     example_groups,
     score_defined,
+    size_message,
 )
 from synque_select.proxies.kernel import MMD, Energy
+from synque_select.proxies.neighbours import Coverage, Density, KNNCoverage
 
-__all__ = ["MDM", "MMD", "PAD", "Coverage", "Energy"]
+__all__ = ["MDM", "MMD", "PAD", "Coverage", "Density", "Energy", "Frechet", "KNNCoverage"]
 
-
-class Coverage(BaseProxy):
-    """Mean distance from each real example to its nearest synthetic one; lower is closer.
-
-    Nearest distances fall with the number of examples, so all candidates are scored at the size m
-    of the smallest, by the exact expectation over subsamples without replacement:
-    Σ_j d_(j) C(N−j, m−1) / C(N, m).
-
-    Source: directed Chamfer distance.
-
-    Example:
-        >>> Coverage().unit
-        'distance between embeddings'
-    """
-
-    key = "coverage"
-    higher_is_better = False
-    unit = "distance between embeddings"
-    source = "directed Chamfer distance"
-    family = "coverage"
-
-    def score(
-        self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
-    ) -> ProxyScores:
-        """Score the candidates; see `BaseProxy.score`."""
-        return score_defined(real, candidates, device, self._score)
-
-    def _score(self, prepared: Prepared) -> ProxyScores:
-        m = prepared.common_size()
-        distances = torch.stack(
-            [
-                coverage_distances(prepared.real, prepared.embeddings(position), m)
-                for position in range(len(prepared.inputs))
-            ],
-            1,
-        ).cpu()
-        return ProxyScores(
-            values=distances.mean(0),
-            resample=lambda weights: weights.cpu() @ distances,
-            example_scores=lambda k: _nearness(prepared, k),
-            messages=size_message(prepared, m, "by exact expectation"),
-        )
-
-
-def size_message(prepared: Prepared, m: int, how: str) -> tuple[str, ...]:
-    """Say at which common size the candidates were scored, where one of them is larger."""
-    larger = sum(len(part) > m for part in prepared.inputs)
-    if not larger:
-        return ()
-    return (f"scored at a common size of {m} examples {how} ({larger} candidates have more)",)
-
-
-def _nearness(prepared: Prepared, position: int) -> torch.Tensor:
-    """Distance of each synthetic example to its nearest real one, negated."""
-    with precise():
-        return -nearest_distances(prepared.rows(position), prepared.real).squeeze(1).cpu()
+# how much of the candidates' rows is fitted at once: what stays in a processor's caches
+_CPU_BYTES = 16 * 2**20
+_CUDA_BYTES = 2**30
 
 
 class MDM(BaseProxy):
@@ -185,37 +136,145 @@ class PAD(BaseProxy):
     def _score(self, prepared: Prepared, seed: int) -> ProxyScores:
         m = prepared.common_size(self.max_examples)
         chosen = [content_order(part, seed)[:m] for part in prepared.inputs]
-        fits = [self._fit(prepared, k, rows, seed) for k, rows in enumerate(chosen)]
+        fits = self._fit(prepared, chosen, seed)
         n = len(prepared.real)
         missing = torch.full((n + m,), torch.nan, dtype=torch.float64)
         chances = torch.stack(
-            [missing if fit is None else fit.probabilities[0].cpu() for fit in fits], 1
+            [fits[k].probabilities[0].cpu() if k in fits else missing for k in range(len(chosen))],
+            1,
         )
         real_errors, synthetic_errors = 1 - chances[:n], chances[n:].mean(0)
+        values = 2 * (1 - (real_errors.mean(0) + synthetic_errors))
         return ProxyScores(
-            values=2 * (1 - (real_errors.mean(0) + synthetic_errors)),
+            values=values,
             resample=lambda weights: 2 * (1 - (weights.cpu() @ real_errors + synthetic_errors)),
-            messages=size_message(prepared, m, "by a random subsample"),
+            example_scores=lambda k: _realness(prepared, k, chosen[k], fits.get(k)),
+            messages=(
+                *size_message(prepared, m, "by a random subsample"),
+                *_undefined_message(prepared, values),
+            ),
         )
 
     def _fit(
-        self, prepared: Prepared, position: int, chosen: np.ndarray, seed: int
-    ) -> CrossFit | None:
-        real_groups = example_groups(prepared.real_input).astype(np.int64)
-        groups = example_groups(prepared.inputs[position])[chosen].astype(np.int64)
-        folds = stratified_folds(real_groups, groups, self.n_folds, seed=seed)
-        if folds is None:
-            return None
-        features = torch.cat((prepared.real, prepared.rows(position, chosen)))
-        is_real = torch.arange(len(features), device=features.device) < len(prepared.real)
-        return cross_fit(
-            features.unsqueeze(0), is_real, torch.from_numpy(folds).to(features.device).unsqueeze(0)
-        )
+        self, prepared: Prepared, chosen: Sequence[NDArray[np.int64]], seed: int
+    ) -> dict[int, CrossFit]:
+        """Cross-fit every candidate that has folds, many at once: position to fit."""
+        real_groups = example_groups(prepared.real_input)
+        folds = {}
+        for k, rows in enumerate(chosen):
+            groups = example_groups(prepared.inputs[k])[rows]
+            assigned = stratified_folds(real_groups, groups, self.n_folds, seed=seed)
+            if assigned is not None:
+                folds[k] = torch.from_numpy(assigned)
+        real = prepared.real
+        n_rows = len(real) + len(chosen[0])
+        is_real = torch.arange(n_rows, device=real.device) < len(real)
+        budget = _CUDA_BYTES if real.is_cuda else _CPU_BYTES
+        at_once = max(1, budget // (n_rows * real.shape[1] * real.element_size()))
+        fits: dict[int, CrossFit] = {}
+        for first in range(0, len(folds), at_once):
+            part = list(folds)[first : first + at_once]
+            features = torch.stack([torch.cat((real, prepared.rows(k, chosen[k]))) for k in part])
+            fit = cross_fit(
+                features, is_real, torch.stack([folds[k] for k in part]).to(real.device)
+            )
+            fits |= {k: fit.of_group(i) for i, k in enumerate(part)}
+        return fits
+
+
+def _undefined_message(prepared: Prepared, values: torch.Tensor) -> tuple[str, ...]:
+    names = [
+        part.name for part, value in zip(prepared.inputs, values, strict=True) if value.isnan()
+    ]
+    if not names:
+        return ()
+    return (
+        "undefined, as a classifier needs two different examples of each side in different "
+        f"folds: {', '.join(names)}",
+    )
+
+
+def _realness(
+    prepared: Prepared, position: int, chosen: NDArray[np.int64], fit: CrossFit | None
+) -> torch.Tensor:
+    """Held-out probability of being real; for examples outside the subsample, the folds' mean."""
+    if fit is None:
+        return torch.full((len(prepared.inputs[position]),), torch.nan, dtype=torch.float64)
+    with precise():
+        logits = prepared.rows(position) @ fit.coefficients[0, :, :-1].T
+        chances = torch.sigmoid((logits + fit.coefficients[0, :, -1]).double()).mean(1).cpu()
+    chances[torch.from_numpy(chosen)] = fit.probabilities[0, len(prepared.real) :].cpu()
+    return chances
 
 
 def _released_pad(prepared: Prepared) -> ProxyScores:
-    values = [
-        proxy_a_distance_released(prepared.real, prepared.rows(position))
-        for position in range(len(prepared.inputs))
-    ]
-    return ProxyScores(values=torch.tensor(values, dtype=torch.float64))
+    positions = range(len(prepared.inputs))
+    values = [proxy_a_distance_released(prepared.real, prepared.rows(k)) for k in positions]
+    scores = torch.tensor(values, dtype=torch.float64)
+    names = [prepared.inputs[k].name for k in positions if scores[k].isnan()]
+    message = f"undefined, as the 80 % to train on hold one side only: {', '.join(names)}"
+    return ProxyScores(values=scores, messages=(message,) if names else ())
+
+
+class Frechet(BaseProxy):
+    """Squared Fréchet distance between Gaussians of the two sides (as in FID); lower is closer.
+
+    ‖μ_r − μ_s‖² + tr(Σ_r + Σ_s − 2 (Σ_r Σ_s)^½) with both covariances shrunk by Ledoit and Wolf.
+    Its bias depends on the size, so candidates are scored at a common one, by a random subsample.
+
+    Args:
+        shrink: Without shrinkage (the formula of FID), fewer examples than dimensions are refused.
+        max_examples: Largest common size.
+
+    Source: Dowson and Landau 1982; Heusel et al. 2017; Ledoit and Wolf 2004.
+
+    Example:
+        >>> Frechet().options()
+        {'shrink': True, 'max_examples': 20000}
+    """
+
+    key = "frechet"
+    higher_is_better = False
+    unit = "squared distance between embeddings"
+    source = "Heusel et al. 2017"
+    family = "divergence"
+
+    def __init__(self, *, shrink: bool = True, max_examples: int = 20_000) -> None:
+        self.shrink = shrink
+        self.max_examples = check_count("max_examples", max_examples, at_least=2)
+
+    def score(
+        self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
+    ) -> ProxyScores:
+        """Score the candidates; see `BaseProxy.score`.
+
+        Raises:
+            ProxyError: Fewer examples than dimensions, and no shrinkage.
+        """
+        return score_defined(real, candidates, device, lambda parts: self._score(parts, seed))
+
+    def _score(self, prepared: Prepared, seed: int) -> ProxyScores:
+        n, d = prepared.real.shape
+        m = prepared.common_size(self.max_examples)
+        few = min(n, m) < d
+        if few and not self.shrink:
+            raise ProxyError(
+                f"frechet: {n} real and {m} synthetic examples are fewer than the {d} dimensions, "
+                "so the covariances are singular: allowed with shrink=True"
+            )
+        real = moments(prepared.real, shrink=self.shrink)
+        values = []
+        for position, part in enumerate(prepared.inputs):
+            points = prepared.rows(position, content_order(part, seed)[:m])
+            values.append(frechet_of_moments(real, moments(points, shrink=self.shrink)))
+        warning = (
+            f"{n} real and {m} synthetic examples for {d} dimensions: the covariances are mostly "
+            f"shrinkage ({real.shrinkage:.0%} on the real side)",
+        )
+        return ProxyScores(
+            values=torch.tensor(values, dtype=torch.float64),
+            messages=(
+                *size_message(prepared, m, "by a random subsample"),
+                *(warning if few else ()),
+            ),
+        )

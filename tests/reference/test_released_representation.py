@@ -24,6 +24,7 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 
 from synque_select.encoders import BaseEncoder, embed
+from synque_select.functional.medoids import k_medoids
 from synque_select.proxies.base import ProxyInput
 from synque_select.proxies.registry import get_proxy
 from synque_select.types import Candidate, Examples, RealSample
@@ -43,8 +44,9 @@ RELEASED = {
     ("text2sql", "mdm"): (0.576, 0.585),
     ("web_agent", "pad"): (-0.019, 0.016),
     ("web_agent", "mmd"): (-0.341, -0.304),
-    ("web_agent", "mdm"): (-0.025, 0.018),
 }
+# of MDM on web: the figure of one local optimum, which the kmedoids package reaches from seed 42
+WEB_MDM = (-0.025, 0.018)
 
 
 class MiniLM(BaseEncoder):
@@ -178,3 +180,40 @@ def cases() -> list[Any]:
 @pytest.mark.parametrize(("task", "key"), cases())
 def test_released_figures(task: str, key: str):
     assert correlations(task, key) == pytest.approx(RELEASED[task, key], abs=0.01)
+
+
+@cache
+def web_medoids() -> tuple[tuple[float, float], float, float]:
+    """Correlations of the package's MDM, and the sums of distances: the package's, ours."""
+    kmedoids = pytest.importorskip("kmedoids")
+    by_group, theirs, ours = [], 0.0, 0.0
+    for part in groups("web_agent"):
+        values = []
+        for path in part.candidates:
+            points = scored_input(path, part.field, Candidate).embeddings
+            assert points is not None
+            distances = torch.cdist(points.double(), points.double()).numpy()
+            clustering = kmedoids.fasterpam(distances, 5, random_state=42)
+            nearest = distances[:, clustering.medoids.astype(int)]
+            labels, to_medoid = nearest.argmin(1), nearest.min(1)
+            values.append(np.mean([to_medoid[labels == c].mean() for c in np.unique(labels)]))
+            theirs += to_medoid.sum()
+            ours += k_medoids(points).objective
+        by_group.append(
+            (
+                pearsonr(values, part.performance).statistic,
+                spearmanr(values, part.performance).statistic,
+            )
+        )
+    pearson, spearman = np.mean(by_group, axis=0)
+    return (float(pearson), float(spearman)), theirs, ours
+
+
+def test_released_mdm_of_web_is_the_packages_local_optimum():
+    # other seeds of the package give Pearson -0.12 to -0.16, its best of 400 seeds -0.11
+    assert web_medoids()[0] == pytest.approx(WEB_MDM, abs=0.01)
+
+
+def test_our_medoids_of_web_are_no_worse():
+    _, theirs, ours = web_medoids()
+    assert ours <= theirs * (1 + 1e-3)
