@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from synque_select.errors import ConfigError, DependencyError
-from synque_select.report.tables import arm_words, decimals_of, format_number, shorten
+from synque_select.report.tables import arm_words, figure_decimals, format_number, shorten
 from synque_select.types import Ranking
 
 if TYPE_CHECKING:
@@ -324,7 +324,7 @@ def arms_figure(result: Mapping[str, Any]) -> Figure:
     arms = {name: arm for name, arm in result["arms"].items() if arm["mean"] is not None}
     order = sorted(arms, key=lambda name: sign * arms[name]["mean"])
     figure, (ax,) = _new(1, 1, 7.0, 0.9 + 0.36 * len(order))
-    decimals = max(3, decimals_of(arm["mean"] for arm in arms.values()))
+    decimals = figure_decimals(arm["mean"] for arm in arms.values())
     for height, name in enumerate(order):
         arm = arms[name]
         colour = _BLUE if name == "chosen" else _MUTED

@@ -27,6 +27,7 @@ __all__ = [
     "correlation_tables",
     "cost_table",
     "decimals_of",
+    "figure_decimals",
     "format_interval",
     "format_number",
     "mean_table",
@@ -204,6 +205,16 @@ def decimals_of(values: Iterable[float | None]) -> int:
         return 2
     scale = max(finite) - min(finite) or max(map(abs, finite)) or 1.0
     return min(6, max(0, 2 - math.floor(math.log10(scale))))
+
+
+def figure_decimals(values: Iterable[float | None]) -> int:
+    """Return how many decimals validation figures are given: two digits of their range, from 3.
+
+    Example:
+        >>> figure_decimals([0.83, 0.79])
+        3
+    """
+    return max(3, decimals_of(values) - 1)
 
 
 def format_number(value: float | None, decimals: int = 2) -> str:
@@ -455,7 +466,7 @@ def arms_table(result: Mapping[str, Any]) -> Table:
     uses_labels = {name: bool(arm.get("uses_labels")) for name, arm in arms.items()}
     heads = [f"mean {metric['name']}", "std", "n", *["labels"] * any(uses_labels.values())]
     columns = (Column("arm", is_name=True), *map(Column, heads))
-    decimals = max(decimals_of(arm["mean"] for arm in arms.values()), 3)
+    decimals = figure_decimals(arm["mean"] for arm in arms.values())
     rows = []
     for name, arm in arms.items():
         row = [arm_words(name), format_number(arm["mean"], decimals)]
@@ -473,7 +484,7 @@ def candidates_table(result: Mapping[str, Any]) -> Table:
     metric = result["metric"]
     sign = -1 if metric["mode"] == "max" else 1
     singles = sorted(result["candidates"].items(), key=lambda item: sign * item[1]["test"])
-    decimals = max(decimals_of(single["test"] for _, single in singles), 3)
+    decimals = figure_decimals(single["test"] for _, single in singles)
     heads = (metric["name"], "std over seeds", "seeds", "N", "")
     columns = (Column("candidate", is_name=True), *map(Column, heads))
     rows = tuple(

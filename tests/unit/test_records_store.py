@@ -151,7 +151,7 @@ def test_a_damaged_record_is_named(store: RunStore, text: str):
 
 
 def test_a_damaged_file_is_named(store: RunStore):
-    for i in range(200):
+    for i in range(40):
         store.write(make_record(f"u{i}"))
     with closing(sqlite3.connect(store.path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
