@@ -150,7 +150,7 @@ class DigitsTask(BaseTask):
         max_steps: Optimiser steps of a fit.
         batch_size: Images a step.
         learning_rate: Peak of the one-cycle schedule.
-        encoder: An image encoder's id; None for the default.
+        encoder: An image encoder's id; the default's network, at a size that suits 32 pixels.
         proxies: What scores the candidates; None for the default suite.
         seed: Of the generators and of the draws of real samples.
 
@@ -168,7 +168,7 @@ class DigitsTask(BaseTask):
         max_steps: int = 80,
         batch_size: int = 128,
         learning_rate: float = 0.1,
-        encoder: str | None = None,
+        encoder: str = "efficientnet-lite0/96px",
         proxies: list[ProxySpec] | None = None,
         seed: int = 0,
     ) -> None:

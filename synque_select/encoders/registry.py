@@ -34,9 +34,10 @@ def get_encoder(
 
     Args:
         spec: None for the default; an encoder, returned as it is; or a name. Texts: a folder or
-            hub id of a sentence-transformers model. Images: "efficientnet-lite0",
-            "torchvision/<model>", or a sentence-transformers model. "name@revision" chooses a
-            revision on the hub, weights of torchvision by name, or a file with a state dict.
+            hub id of a sentence-transformers model. Images: "efficientnet-lite0" (at another
+            size, "efficientnet-lite0/96px"), "torchvision/<model>", or a sentence-transformers
+            model. "name@revision" chooses a revision on the hub, weights of torchvision by name,
+            or a file with a state dict.
         modality: "text" or "image".
         device: Where to compute; None for the GPU where there is one.
 
@@ -60,10 +61,19 @@ def get_encoder(
         return _text_encoder(name, device)
     if name == EfficientNetLite0Encoder.id:
         return EfficientNetLite0Encoder(device=device)
+    if name.startswith(f"{EfficientNetLite0Encoder.id}/"):
+        return EfficientNetLite0Encoder(device=device, size=_pixels(name))
     if name.startswith(_TORCHVISION):
         model, _, weights = name.removeprefix(_TORCHVISION).partition("@")
         return TorchvisionEncoder(model, weights=weights or None, device=device)
     return SentenceImageEncoder(name, device=device)
+
+
+def _pixels(name: str) -> int:
+    size = name.partition("/")[2]
+    if not (size.endswith("px") and size[:-2].isdecimal()):
+        raise ConfigError(f"encoder {name!r}: expected a size in pixels after the slash: 96px")
+    return int(size[:-2])
 
 
 def _text_encoder(name: str, device: torch.device | str | None) -> TextEncoder:
