@@ -64,7 +64,8 @@ def write_report(folder: str | Path) -> Path:
     if result is not None and result.get("correlations"):
         sections.append(_guard(folder / "result.json", lambda: _probes_section(result, ranking)))
     if entries:
-        sections.append(_store_section(entries))
+        is_detail = bool(result and result.get("correlations"))
+        sections.append(_keys_section(entries, is_detail=is_detail))
     if "map.json" in present:
         state = read_json(folder / "map.json")
         sections.append(_guard(folder / "map.json", lambda: _map_section(state, ranking)))
@@ -221,15 +222,21 @@ def _entry_of(result: Mapping[str, Any], ranking: Ranking) -> KeyCorrelations | 
     )
 
 
-def _store_section(entries: Sequence[KeyCorrelations]) -> str:
+def _keys_section(entries: Sequence[KeyCorrelations], *, is_detail: bool) -> str:
+    """Show each comparability key; folded, without figures, where an experiment sums them up."""
+    tables = correlation_tables(entries)
+    means = "".join(map(_table, tables[len(entries) :]))
+    if is_detail:
+        body = "".join(map(_table, tables[: len(entries)]))
+        words = f"{len(entries)} tables, one a comparability key (each real sample is one)"
+        return f"<details><summary>{words}</summary>{body}{means}</details>"
     body = ""
-    for entry, table in zip(entries, correlation_tables(entries), strict=False):
+    for entry, table in zip(entries, tables, strict=False):
         body += _table(table)
         if entry.n_missing == 0:
             alt = f"Each proxy against {entry.primary} over {len(entry.points)} units"
             body += _figure(_drawing(entry), alt)
-    means = correlation_tables(entries)[len(entries) :]
-    return _section("Run records of this and earlier runs", body + "".join(map(_table, means)))
+    return _section("Proxies against validation, within each comparability key", body + means)
 
 
 def _drawing(entry: KeyCorrelations, false: Sequence[str] = ()) -> Callable[[], Any]:
@@ -370,6 +377,7 @@ figure img { max-width: 100%; height: auto; }
   max-width: 34rem; }
 .examples p { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .875rem; }
 .examples img { display: block; min-width: 48px; image-rendering: pixelated; }
+summary { cursor: pointer; color: var(--muted); margin: 1rem 0; }
 small { color: var(--muted); }
 footer { margin-top: 3rem; color: var(--muted); font-size: .85rem; }
 @media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dt { margin-top: .4rem; } }

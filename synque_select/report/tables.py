@@ -87,7 +87,11 @@ class Table:
                 lines += [*block, ""]
         for note in self.notes:
             lines += textwrap.wrap(
-                _clean(note), max(width, 20), initial_indent="* ", subsequent_indent="  "
+                _clean(note),
+                max(width, 20),
+                initial_indent="- ",
+                subsequent_indent="  ",
+                break_on_hyphens=False,
             )
         return "\n".join(lines).rstrip("\n")
 
@@ -321,7 +325,8 @@ def _gap_cells(order: Sequence[RankedCandidate], key: str, higher: bool) -> list
 def _ranking_notes(
     ranking: Ranking, deciding: Sequence[str], reliability: Correlation | None
 ) -> tuple[str, ...]:
-    notes = [f"selected (marked *): {_mixture_words(ranking.top().weights)}"]
+    weight = 1 / ranking.top_k
+    notes = [f"*: selected, the top {ranking.top_k} by {ranking.rank_by}, weight {weight:.3g} each"]
     for higher, words in ((True, "higher"), (False, "lower")):
         keys = [k for k, info in ranking.proxies.items() if info.higher_is_better == higher]
         if keys:
@@ -342,10 +347,6 @@ def _ranking_notes(
             f"best; {reliability_words(ranking.rank_by, reliability)}"
         )
     return (*notes, *ranking.messages)
-
-
-def _mixture_words(weights: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
 
 
 def reliability_words(key: str, reliability: Correlation | None) -> str:

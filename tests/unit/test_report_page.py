@@ -98,13 +98,13 @@ def test_the_page_shows_every_part(folder: Path):
     assert "chosen: mixture of the top k" in page.words
     assert "Each candidate alone" in page.words
     assert "Proxies against test_acc over the probes" in page.words
-    assert "Run records of this and earlier runs" in page.words
+    assert "1 tables, one a comparability key" in page.words
     assert "Map of the real sample" in page.words
     assert "realness 0.5" in page.words
     assert "cannot see wrong labels" in page.words
     assert "some/encoder" in page.words
     assert "torch 2.14.1" in page.words
-    assert len([t for t in page.all("img") if "svg" in (t["src"] or "")]) == 5
+    assert len([t for t in page.all("img") if "svg" in (t["src"] or "")]) == 4
 
 
 def test_hostile_texts_stay_texts(folder: Path):
@@ -158,6 +158,14 @@ def test_what_is_absent_is_left_out(folder: Path, kept: str):
     page = read(folder)
     assert len(page.all("h2")) == {"result.json": 3}.get(kept, 1)
     assert kept in page.words
+
+
+def test_run_records_alone_are_shown_with_their_figures(folder: Path):
+    (folder / "result.json").unlink()
+    page = read(folder)
+    assert "within each comparability key" in page.words
+    assert "digits: 6 units of kind probe" in page.words
+    assert any("over 6 units" in (image["alt"] or "") for image in page.all("img"))
 
 
 def test_an_empty_folder_is_an_error(tmp_path: Path):
