@@ -136,6 +136,7 @@ def trainer(folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Trainer
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
         "default_root_dir": str(folder),
     }
     return pl.Trainer(callbacks=list(callbacks), **(defaults | options))

@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 
 from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
+from synque_select.errors import DependencyError
 from tests.training.tiny import LetterEncoder, TinyModel, data_module, trainer
 
 
 class FailingEncoder(LetterEncoder):
     def encode(self, views):
-        raise RuntimeError("the encoder broke")
+        raise DependencyError("faces", extra="faces", purpose="faces")
 
 
 class DyingEncoder(LetterEncoder):
@@ -23,13 +24,13 @@ class DyingEncoder(LetterEncoder):
         os._exit(3)
 
 
-ENCODERS = {"ok": LetterEncoder, "fail": FailingEncoder, "die": DyingEncoder}
+ENCODERS = {"fail": FailingEncoder, "die": DyingEncoder}
 
 
 def main() -> None:
     folder, mode = Path(sys.argv[1]), sys.argv[2]
     torch.manual_seed(0)
-    encoder, model, data = ENCODERS[mode](), TinyModel(), data_module()
+    encoder, model, data = ENCODERS.get(mode, LetterEncoder)(), TinyModel(), data_module()
     selection = SelectionCallback(["mmd"], top_k=2, encoder=encoder, cache_dir=folder / "cache")
     correlation = ProxyCorrelationCallback(store=folder / "records.sqlite")
     runner = trainer(folder, selection, correlation, strategy="ddp", devices=2, max_steps=4)
