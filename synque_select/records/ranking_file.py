@@ -123,7 +123,19 @@ def _checked(state: Mapping[str, Any]) -> dict[str, Any]:
     double = sorted({name for name in names if names.count(name) > 1})
     _expect(not double, "candidates", f"without double names, found {double} more than once")
     top_k = state.get("top_k")
-    _expect(_is_count(top_k) and top_k <= len(rows), "top_k", f"1 to {len(rows)}")  # type: ignore[operator]
+    _expect(_is_count(top_k), "top_k", "a count")
+    _expect(state["top_k"] <= len(rows), "top_k", f"1 to {len(rows)}")
+    return {
+        **state,
+        **_optional(state),
+        "proxies": proxies,
+        "candidates": rows,
+        "encoder": _encoder(state.get("encoder")),
+    }
+
+
+def _optional(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the checked parts that a file need not have."""
     modality = state.get("modality", "text")
     _expect(modality in ("text", "image"), "modality", "'text' or 'image'")
     messages = state.get("messages", [])
@@ -132,15 +144,7 @@ def _checked(state: Mapping[str, Any]) -> dict[str, Any]:
     wall_s = state.get("wall_s", {})
     is_times = isinstance(wall_s, dict) and all(map(_is_number, wall_s.values()))
     _expect(is_times, "wall_s", "an object of numbers")
-    return {
-        **state,
-        "proxies": proxies,
-        "candidates": rows,
-        "encoder": _encoder(state.get("encoder")),
-        "modality": modality,
-        "messages": messages,
-        "wall_s": wall_s,
-    }
+    return {"modality": modality, "messages": messages, "wall_s": wall_s}
 
 
 def _proxy(key: str, info: Any) -> dict[str, Any]:

@@ -370,8 +370,8 @@ tbody th { font-weight: 500; }
 .name { text-align: left; }
 tbody tr:hover { background: var(--soft); }
 .note { color: var(--muted); font-size: .85rem; max-width: 75ch; padding-left: 1.1rem; }
-figure { margin: 1rem 0; }
-figure img { max-width: 100%; height: auto; }
+figure { margin: 1rem 0; overflow-x: auto; }
+figure img { max-width: 100%; min-width: 36rem; height: auto; }
 .examples { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .75rem; }
 .examples li { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem .7rem;
   max-width: 34rem; }
@@ -382,7 +382,8 @@ small { color: var(--muted); }
 footer { margin-top: 3rem; color: var(--muted); font-size: .85rem; }
 @media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dt { margin-top: .4rem; } }
 @media print { body { max-width: none; padding: 0; font-size: 11pt; }
-  section, figure, table { break-inside: avoid-page; } .wide { overflow: visible; } }
+  section, figure, table { break-inside: avoid-page; } .wide, figure { overflow: visible; }
+  figure img { min-width: 0; } .wide { background: none; } }
 """
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
