@@ -1,0 +1,71 @@
+"""LENS from the released judgements: the figures of the released data's README, to ±0.0002."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr, spearmanr
+
+from synque_select.benchmark._judgements import find_judgements, lens_scores
+
+DATA = os.environ.get("SYNQUE_BENCHMARK_DATA")
+pytestmark = pytest.mark.skipif(
+    DATA is None, reason="SYNQUE_BENCHMARK_DATA names no folder of the released data"
+)
+
+# pearson, spearman
+EXPECTED = {
+    "sentiment_analysis": {
+        "lens_raw": (0.2865, 0.2859),
+        "lens_balanced": (0.3178, 0.1113),
+        "lens": (0.4109, 0.2159),
+    },
+    "text2sql": {
+        "lens_raw": (0.3839, 0.2974),
+        "lens_balanced": (0.3149, 0.2734),
+        "lens": (0.3097, 0.2781),
+    },
+    "web_agent": {
+        "lens_raw": (0.2246, 0.1998),
+        "lens_balanced": (0.1603, 0.1013),
+        "lens": (0.1863, 0.1499),
+    },
+}
+# file and columns: group (None where the task has one), candidate, performance
+COLUMNS = {
+    "sentiment_analysis": ("sentiment_score.csv", None, "dataset_name", "test_f1_mean"),
+    "text2sql": ("text2sql_score.csv", "db_id", "dataset_name", "accuracy"),
+    "web_agent": ("webvoyager_scores.csv", "website", "partition", "success_rate"),
+}
+
+
+def performances(task: str) -> dict[str, dict[str, float]]:
+    name, group, candidate, figure = COLUMNS[task]
+    rows: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with (Path(str(DATA)) / task / "task_performance" / name).open() as file:
+        for row in csv.DictReader(file):
+            who = f"portion={row[candidate]}" if task == "web_agent" else row[candidate]
+            rows[row[group] if group else task][who].append(float(row[figure]))
+    return {g: {c: float(np.mean(v)) for c, v in part.items()} for g, part in rows.items()}
+
+
+@pytest.mark.parametrize("task", EXPECTED)
+def test_correlations_with_performance(task: str):
+    measured = performances(task)
+    by_group: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for judged in find_judgements(Path(str(DATA)) / task):
+        names = [name for name in judged.files if name in measured[judged.group]]
+        wanted = [measured[judged.group][name] for name in names]
+        for key, scores in lens_scores(judged, names).items():
+            pair = (pearsonr(scores, wanted).statistic, spearmanr(scores, wanted).statistic)
+            by_group[key][judged.group].append(pair)
+    for key, expected in EXPECTED[task].items():
+        of_groups = [np.mean(pairs, axis=0) for pairs in by_group[key].values()]
+        np.testing.assert_allclose(np.mean(of_groups, axis=0), expected, atol=2e-4)
