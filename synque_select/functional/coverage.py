@@ -24,7 +24,7 @@ __all__ = [
     "real_radii",
 ]
 
-# weight of the order statistics that are not computed; their share of the result is reported below
+# chance of the order statistics that are left out
 _TAIL = 1e-12
 
 
@@ -178,12 +178,10 @@ def knn_coverage(counts: torch.Tensor, n_synthetic: int, m: int) -> torch.Tensor
         >>> knn_coverage(torch.tensor([0, 1, 3]), 4, 2)
         tensor([0.0000, 0.5000, 1.0000], dtype=torch.float64)
     """
-    outside = n_synthetic - counts.double()
-
-    def log_choose(n: torch.Tensor) -> torch.Tensor:
-        return torch.lgamma(n + 1) - torch.lgamma(n - m + 1)
-
-    total = log_choose(outside.new_full((), float(n_synthetic)))
-    missed = torch.exp(log_choose(outside.clamp_min(m)) - total)
-    missed = torch.where(outside < m, 0.0, missed)
-    return torch.where(counts == 0, 0.0, 1 - missed)
+    most = n_synthetic - m
+    if most == 0:
+        return (counts > 0).double()
+    # C(N−c, m) / C(N, m) = Π_{i<c} (1 − m / (N − i)): the same product for every count
+    left = n_synthetic - torch.arange(most, dtype=torch.float64, device=counts.device)
+    logs = torch.cat((left.new_zeros(1), torch.log1p(-m / left).cumsum(0)))
+    return torch.where(counts > most, 1.0, 0.0 - torch.expm1(logs[counts.clamp_max(most)]))

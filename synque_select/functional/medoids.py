@@ -12,6 +12,9 @@ __all__ = ["Medoids", "k_medoids", "mean_distance_to_medoids"]
 
 _BLOCK = 256
 _STARTS = 16
+# small sets are clustered from several starts: what that costs there is little
+_ROWS_OF_ALL_RUNS = 4096
+_MOST_RUNS = 8
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ def k_medoids(
     Args:
         points: (N, d) float32 or float64, on the device to compute on.
         k: Number of medoids, 1 ≤ k ≤ N.
-        seed: Of the start: the best of 16 random choices.
+        seed: Of the starts: each is the best of 16 random choices, and sets of under 4,096 rows
+            are clustered from several (up to 8), of which the best result is kept.
         start: (k,) positions to start from instead.
 
     Source: Schubert and Rousseeuw 2021, algorithm 3 (FasterPAM).
@@ -57,26 +61,34 @@ def k_medoids(
         [0, 0, 1, 1]
     """
     points = points - points.double().mean(0).to(points.dtype)
-    state = _State(points, _best_start(points, k, seed) if start is None else start)
+    starts = _random_starts(points, k, seed) if start is None else [start]
+    runs = [_State(points, start) for start in starts]
     if k < len(points):
-        _swap_until_stable(state)
-    nearest = _to_medoids(points, state.medoids).argmin(1)
-    centres = points[state.medoids[nearest]]
+        for run in runs:
+            _swap_until_stable(run)
+    medoids = min(runs, key=lambda run: run.objective).medoids
+    nearest = _to_medoids(points, medoids).argmin(1)
+    centres = points[medoids[nearest]]
     exact = (points.double() - centres.double()).square().sum(1).sqrt()
-    return Medoids(state.medoids, nearest, exact)
+    return Medoids(medoids, nearest, exact)
 
 
 def _to_medoids(points: torch.Tensor, medoids: torch.Tensor) -> torch.Tensor:
     return sq_distances(points, points[medoids], refine=True).sqrt_()
 
 
-def _best_start(points: torch.Tensor, k: int, seed: int) -> torch.Tensor:
+def _random_starts(points: torch.Tensor, k: int, seed: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    starts = torch.stack(
-        [torch.randperm(len(points), generator=generator)[:k] for _ in range(_STARTS)]
-    ).to(points.device)
-    costs = [_to_medoids(points, start).amin(1).double().sum() for start in starts]
-    return starts[int(torch.stack(costs).argmin())]
+    n_runs = max(1, min(_MOST_RUNS, _ROWS_OF_ALL_RUNS // len(points)))
+    return [_best_start(points, k, generator) for _ in range(n_runs)]
+
+
+def _best_start(points: torch.Tensor, k: int, generator: torch.Generator) -> torch.Tensor:
+    starts = [torch.randperm(len(points), generator=generator)[:k] for _ in range(_STARTS)]
+    together = torch.cat(starts).to(points.device)
+    distances = _to_medoids(points, together).view(len(points), _STARTS, k)
+    best = int(distances.amin(2).sum(0, dtype=torch.float64).argmin())
+    return together[best * k : (best + 1) * k]
 
 
 def _swap_until_stable(state: _State) -> None:

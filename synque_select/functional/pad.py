@@ -75,6 +75,10 @@ class _Problems:
         slopes = (residuals @ self.rows).div_(self.scale)
         return torch.cat((slopes, residuals.sum(2, keepdim=True)), 2) + self.penalty * coefficients
 
+    def least_curvature(self) -> float:
+        """A lower bound of the Hessian, for rows of norm 1 and an intercept not too far out."""
+        return min(float(self.penalty.max()), float(self.weights.sum(2).mean()) / 16)
+
     def part(self, groups: torch.Tensor, dtype: torch.dtype) -> _Problems:
         """Some of the groups, in another dtype."""
         return _Problems(
@@ -92,9 +96,9 @@ def fit_logistic_regressions(
     """Solve many weighted logistic regressions with an L2 penalty as one batched problem.
 
     Each minimises Σ_n w_n (log(1 + e^{z_n}) − y_n z_n) + l2/2 ‖β‖², z = Xβ + b, the intercept b
-    not penalised. L-BFGS in float32, preconditioned by the Cholesky factor of Böhning's bound
-    ¼ XᵀWX + l2 I (one a group), with a line search that needs no product with X; what has not
-    converged in float32 is finished in float64.
+    not penalised. L-BFGS, preconditioned by the Cholesky factor of Böhning's bound ¼ XᵀWX + l2 I,
+    with a line search that needs no product with X; a group that does not converge that way (rows
+    so long that the penalty hardly counts) is finished by Newton's method in float64.
 
     Args:
         features: (G, N, d) float32 or float64.
@@ -120,11 +124,10 @@ def fit_logistic_regressions(
     problems = _Problems(features, targets.to(features), weights.to(features), penalty, scale)
     start = features.new_zeros(*weights.shape[:2], len(penalty))
     coefficients, converged = _minimise(problems, start)
-    if not bool(converged.all()) and features.dtype != torch.float64:
-        for group in (~converged).any(1).nonzero():
-            alone = problems.part(group, torch.float64)
-            exact, converged[group] = _minimise(alone, coefficients[group].double())
-            coefficients[group] = exact.to(features.dtype)
+    for group in (~converged).any(1).nonzero():
+        alone = problems.part(group, torch.float64)
+        exact, converged[group] = _newton(alone, coefficients[group].double())
+        coefficients[group] = exact.to(features.dtype)
     coefficients[~converged] = torch.nan
     coefficients[..., :-1] /= scale
     return coefficients
@@ -135,10 +138,9 @@ def _minimise(problems: _Problems, start: torch.Tensor) -> tuple[torch.Tensor, t
     factor = _preconditioner(problems)
     coefficients, logits = start, problems.logits(start)
     gradient = problems.gradient(coefficients, problems.residuals(logits))
-    strict = _TOLERANCE * float(problems.penalty.max())
-    # float32 stops where its gradient is rounding; float64 goes on from there
-    noise = 0.0 if start.dtype == torch.float64 else _FLOAT32_NOISE
-    enough = (noise * torch.linalg.vector_norm(gradient, dim=2)).clamp_min(strict)
+    strict = _TOLERANCE * problems.least_curvature()
+    # where the gradient is rounding there is nothing left to gain; float64 goes on from there
+    enough = (_FLOAT32_NOISE * torch.linalg.vector_norm(gradient, dim=2)).clamp_min(strict)
     history: list[_Pair] = []
     for _ in range(_MAX_ITERATIONS):
         done = torch.linalg.vector_norm(gradient, dim=2) <= enough
@@ -152,6 +154,32 @@ def _minimise(problems: _Problems, start: torch.Tensor) -> tuple[torch.Tensor, t
         before, gradient = gradient, problems.gradient(coefficients, residuals)
         history = [*history[1 - _HISTORY :], _Pair.make(change, gradient - before)]
     return coefficients, torch.linalg.vector_norm(gradient, dim=2) <= 10 * strict
+
+
+def _newton(problems: _Problems, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Newton's method with a line search, for one group: the coefficients, and which converged.
+
+    Converged means that a Newton step no longer changes a logit: that does not depend on units.
+    """
+    ones = problems.rows.new_ones(*problems.rows.shape[:2], 1)
+    rows = torch.cat((problems.rows / problems.scale, ones), 2)
+    coefficients, done = start, torch.zeros_like(start[..., :1], dtype=torch.bool)
+    for _ in range(_MAX_ITERATIONS):
+        logits = problems.logits(coefficients)
+        chance = torch.sigmoid(logits)
+        gradient = problems.gradient(coefficients, problems.residuals(logits))
+        curvatures = (problems.weights * chance * (1 - chance)).unsqueeze(3)
+        hessian = rows.mT.unsqueeze(1) @ (curvatures * rows.unsqueeze(1))
+        diagonal = hessian.diagonal(dim1=2, dim2=3)
+        # where every row is told apart for certain, the intercept has no curvature left
+        diagonal += problems.penalty + 1e-12 * diagonal.mean(2, keepdim=True) + 1e-300
+        direction = -torch.linalg.solve(hessian, gradient.unsqueeze(3)).squeeze(3)
+        line = _Line.make(problems, coefficients, logits, direction, gradient)
+        done = line.along.abs().amax(2, keepdim=True) <= _TOLERANCE
+        if bool(done.all()):
+            break
+        coefficients = coefficients + line.search(done)[0] * direction
+    return coefficients, done.squeeze(2)
 
 
 def _preconditioner(problems: _Problems) -> torch.Tensor:
@@ -175,7 +203,8 @@ def _preconditioner(problems: _Problems) -> torch.Tensor:
     # the ridge only keeps the factor defined where there are fewer rows than columns; a
     # preconditioner changes the way, not the answer
     diagonal += problems.penalty.clamp_min(1e-5 * float(diagonal.mean()))
-    return torch.linalg.cholesky(bound)
+    factor: torch.Tensor = torch.linalg.cholesky(bound)
+    return factor
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,42 @@
+"""Fréchet distance against scipy's matrix root and scikit-learn's shrinkage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from sklearn.covariance import ledoit_wolf
+
+from synque_select.functional.frechet import frechet_distance, moments
+
+
+def sample(n: int, d: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, d, generator=generator) @ torch.randn(d, d, generator=generator)
+
+
+@pytest.mark.parametrize(("n", "d"), [(10, 30), (100, 6), (500, 20)])
+def test_shrinkage_is_ledoit_wolf(n, d):
+    points = sample(n, d, 0)
+    expected, shrinkage = ledoit_wolf(points.double().numpy())
+    found = moments(points)
+    assert found.shrinkage == pytest.approx(shrinkage, rel=1e-9)
+    np.testing.assert_allclose(found.covariance.numpy(), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("shrink", [True, False])
+def test_equals_the_formula_with_a_matrix_root(shrink):
+    real, synthetic = sample(60, 8, 0), sample(200, 8, 1) + 0.5
+    a, b = moments(real, shrink=shrink), moments(synthetic, shrink=shrink)
+    cross = sqrtm(a.covariance.numpy() @ b.covariance.numpy()).real
+    expected = float((a.mean - b.mean).square().sum()) + np.trace(
+        a.covariance.numpy() + b.covariance.numpy() - 2 * cross
+    )
+    assert frechet_distance(real, synthetic, shrink=shrink) == pytest.approx(expected, rel=1e-9)
+
+
+def test_identical_and_repeated_points():
+    points = sample(40, 6, 0)
+    assert frechet_distance(points, points) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(torch.ones(5, 3), torch.zeros(5, 3)) == pytest.approx(3)

@@ -1,0 +1,129 @@
+"""MMD against scikit-learn's kernels, its resampling, its estimate at size, its p-value."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics.pairwise import (
+    euclidean_distances,
+    laplacian_kernel,
+    polynomial_kernel,
+    rbf_kernel,
+)
+
+from synque_select.functional.mmd import (
+    BANK,
+    Kernel,
+    kernel_contributions,
+    mmd2_biased,
+    mmd2_unbiased,
+    mmd_permutation_p,
+    self_kernel_mean,
+    weighted_kernel_mean,
+)
+
+D = 24
+KERNELS = {
+    "rbf": (Kernel("rbf", (0.05,)), lambda x, y: rbf_kernel(x, y, gamma=0.05)),
+    "bank": (
+        Kernel("rbf", tuple(g / 40 for g in BANK)),
+        lambda x, y: np.mean([rbf_kernel(x, y, gamma=g / 40) for g in BANK], axis=0),
+    ),
+    "uneven bank": (
+        Kernel("rbf", (0.01, 0.05, 0.07)),
+        lambda x, y: np.mean([rbf_kernel(x, y, gamma=g) for g in (0.01, 0.05, 0.07)], axis=0),
+    ),
+    "laplacian": (
+        Kernel("laplacian", (0.05,)),
+        lambda x, y: laplacian_kernel(x, y, gamma=0.05),
+    ),
+    "polynomial": (
+        Kernel("polynomial", (1 / D,)),
+        lambda x, y: polynomial_kernel(x, y, degree=3, gamma=1 / D, coef0=1),
+    ),
+    "energy": (Kernel("energy"), lambda x, y: -euclidean_distances(x, y)),
+}
+
+
+def sample(n: int, seed: int, shift: float = 0.0) -> torch.Tensor:
+    return torch.randn(n, D, generator=torch.Generator().manual_seed(seed)) + shift
+
+
+def reference(real, synthetic, function, *, unbiased: bool) -> float:
+    real, synthetic = real.double().numpy(), synthetic.double().numpy()
+    total = -2 * function(real, synthetic).mean()
+    for side in (real, synthetic):
+        matrix = function(side, side)
+        n = len(side)
+        total += (matrix.sum() - np.trace(matrix)) / (n * (n - 1)) if unbiased else matrix.mean()
+    return float(total)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("n", [7, 1500])
+def test_equals_scikit_learn(name, n):
+    kernel, function = KERNELS[name]
+    real, synthetic = sample(40, 0), sample(n, 1, 0.3)
+    assert mmd2_unbiased(real, synthetic, kernel) == pytest.approx(
+        reference(real, synthetic, function, unbiased=True), rel=1e-5, abs=1e-7
+    )
+    assert mmd2_biased(real, synthetic, kernel) == pytest.approx(
+        reference(real, synthetic, function, unbiased=False), rel=1e-5, abs=1e-7
+    )
+
+
+def test_far_from_the_origin_keeps_its_digits():
+    kernel = KERNELS["bank"][0]
+    # whole steps of 1/1024 at 2,000: float32 holds them exactly
+    real, synthetic = ((sample(n, n) * 1024).round() / 1024 for n in (30, 50))
+    moved = mmd2_unbiased(real + 2000, synthetic + 2000, kernel)
+    assert moved == pytest.approx(mmd2_unbiased(real, synthetic, kernel), rel=1e-4)
+
+
+def test_weights_of_the_sample_itself_give_the_value():
+    kernel, points = KERNELS["bank"][0], sample(1100, 0)
+    even = torch.full((1, 1100), 1 / 1100, dtype=torch.float64)
+    expected = self_kernel_mean(kernel, points).off_diagonal * 1100 / 1099
+    assert float(weighted_kernel_mean(kernel, points, even)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_resampled_kernel_mean_is_unbiased():
+    kernel, points = KERNELS["bank"][0], sample(12, 0)
+    generator = np.random.default_rng(0)
+    weights = torch.from_numpy(generator.multinomial(12, np.full(12, 1 / 12), 40_000) / 12)
+    resampled = weighted_kernel_mean(kernel, points, weights)
+    error = float(resampled.std()) / 200
+    expected = self_kernel_mean(kernel, points).off_diagonal
+    assert float(resampled.mean()) == pytest.approx(expected, abs=4 * error)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_estimate_of_a_large_set_is_within_its_stated_error(seed):
+    kernel, points = KERNELS["bank"][0], sample(5000, 3)
+    exact = self_kernel_mean(kernel, points)
+    order = torch.randperm(5000, generator=torch.Generator().manual_seed(seed))
+    estimate = self_kernel_mean(kernel, points, max_exact=1000, order=order)
+    assert exact.standard_error == 0
+    assert 0 < estimate.standard_error < 0.02 * exact.off_diagonal
+    assert abs(estimate.off_diagonal - exact.off_diagonal) < 2 * estimate.standard_error
+    assert estimate.diagonal == pytest.approx(exact.diagonal)
+
+
+def test_contributions_are_rows_of_the_kernel_matrix():
+    kernel, function = KERNELS["rbf"]
+    real, synthetic = sample(1100, 0), sample(2100, 1)
+    found = kernel_contributions(kernel, real, synthetic)
+    expected = function(real.double().numpy(), synthetic.double().numpy()).mean(1)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+
+
+def test_permutation_p_is_uniform_without_and_small_with_a_difference():
+    kernel = KERNELS["bank"][0]
+    null = [
+        mmd_permutation_p(sample(10, s), sample(15, 100 + s), kernel, n_permutations=49)
+        for s in range(60)
+    ]
+    assert 0.35 < np.mean(null) < 0.65
+    assert np.mean(np.array(null) <= 0.1) < 0.25
+    assert mmd_permutation_p(sample(10, 0), sample(15, 1, 2.0), kernel) == 0.001

@@ -1,0 +1,130 @@
+"""PAD's classifiers against scikit-learn, its folds, its released form."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+
+from synque_select.functional.pad import (
+    assign_folds,
+    cross_fit,
+    fit_logistic_regressions,
+    proxy_a_distance,
+    proxy_a_distance_released,
+    stratified_folds,
+)
+
+
+def sample(n: int, d: int, seed: int, shift: float = 0.0) -> torch.Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed)) + shift
+
+
+def unit(points: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(points, dim=1)
+
+
+def exact(features, targets, weights):
+    """The chances at scikit-learn's optimum, well conditioned."""
+    kept = weights > 0
+    # rotating the rows changes nothing, and leaves as many columns as there are rows at most;
+    # dividing them by s is the same as a penalty 1/s² of the size
+    size = np.abs(features).max()
+    _, _, axes = np.linalg.svd(features[kept], full_matrices=False)
+    rows = features @ axes.T / size
+    model = LogisticRegression(C=size**2, tol=1e-13, solver="newton-cholesky", max_iter=10_000)
+    model.fit(rows[kept], targets[kept], sample_weight=weights[kept])
+    return model.predict_proba(rows)[:, 1]
+
+
+@pytest.mark.parametrize(
+    ("scale", "d"), [(1e-3, 10), (1.0, 10), (1.0, 80), (30.0, 10), (1e4, 10), (1e4, 80)]
+)
+def test_equals_scikit_learn_at_any_scale(scale, d):
+    n_groups, n_folds, n = 3, 2, 60
+    features = torch.stack([sample(n, d, seed) for seed in range(n_groups)]) * scale
+    targets = torch.arange(n) % 3 == 0
+    features[:, targets] += 0.3 * scale
+    weights = torch.rand(n_groups, n_folds, n, generator=torch.Generator().manual_seed(9)) * (
+        torch.arange(n) % 2 == torch.arange(n_folds).unsqueeze(1)
+    )
+    found = fit_logistic_regressions(features, targets.float(), weights)
+    for group in range(n_groups):
+        for fold in range(n_folds):
+            rows = features[group].double().numpy()
+            expected = exact(rows, targets.numpy(), weights[group, fold].double().numpy())
+            logits = rows @ found[group, fold, :-1].double().numpy() + float(found[group, fold, -1])
+            np.testing.assert_allclose(1 / (1 + np.exp(-logits)), expected, atol=2e-4)
+
+
+def test_many_groups_together_equal_each_alone():
+    features = torch.stack([unit(sample(80, 30, s, 0.2 * s)) for s in range(9)])
+    targets = (torch.arange(80) < 30).float()
+    weights = torch.ones(9, 1, 80)
+    together = fit_logistic_regressions(features, targets, weights)
+    for group in range(9):
+        alone = fit_logistic_regressions(features[group : group + 1], targets, weights[:1])
+        torch.testing.assert_close(together[group], alone[0], atol=1e-3, rtol=0)
+
+
+def test_cross_fit_equals_a_loop_of_balanced_classifiers():
+    real, synthetic = unit(sample(40, 16, 0, 0.3)), unit(sample(90, 16, 1))
+    features = torch.cat((real, synthetic))
+    is_real = torch.arange(130) < 40
+    folds = torch.arange(130) % 5
+    found = cross_fit(features.unsqueeze(0), is_real, folds.unsqueeze(0)).probabilities[0]
+    for fold in range(5):
+        train, test = (folds != fold).numpy(), (folds == fold).numpy()
+        model = LogisticRegression(class_weight="balanced", tol=1e-10, max_iter=10_000)
+        model.fit(features.double().numpy()[train], is_real.numpy()[train])
+        expected = model.predict_proba(features.double().numpy()[test])[:, 1]
+        np.testing.assert_allclose(found.numpy()[test], expected, atol=1e-4)
+
+
+def test_released_is_the_authors_recipe():
+    real, synthetic = unit(sample(30, 16, 0, 0.3)), unit(sample(200, 16, 1))
+    features = torch.cat((synthetic, real)).numpy()
+    targets = np.r_[np.zeros(200), np.ones(30)]
+    train, test, train_targets, test_targets = train_test_split(
+        features, targets, test_size=0.2, random_state=42
+    )
+    chance = LogisticRegression().fit(train, train_targets).predict_proba(test)[:, 1]
+    expected = 2 * (1 - 2 * np.mean(np.abs(chance - test_targets)))
+    assert proxy_a_distance_released(real, synthetic) == pytest.approx(expected)
+
+
+def test_chance_is_zero_and_apart_is_two():
+    same = [
+        proxy_a_distance(unit(sample(50, 8, s)), unit(sample(100, 8, 50 + s))) for s in range(9)
+    ]
+    assert abs(np.mean(same)) < 0.1
+    assert proxy_a_distance(sample(50, 8, 0), sample(100, 8, 1, 50.0)) > 1.95
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_folds_are_stratified_and_keep_copies_together(seed):
+    generator = np.random.default_rng(seed)
+    real = generator.integers(0, 40, 50)
+    synthetic = generator.integers(20, 400, 300)
+    folds = stratified_folds(real, synthetic, 5, seed=seed)
+    assert folds is not None
+    for groups in (np.r_[real, synthetic],):
+        for group in np.unique(groups):
+            assert len(np.unique(folds[groups == group])) == 1
+    assert set(folds[:50]) == set(range(5))
+    sizes = np.bincount(folds[50:], minlength=5)
+    assert sizes.max() - sizes.min() <= 6
+
+
+def test_folds_without_copies_are_even():
+    sizes = np.bincount(assign_folds(np.arange(103), 5, seed=0))
+    assert sorted(sizes) == [20, 20, 21, 21, 21]
+
+
+def test_one_example_repeated_is_undefined():
+    assert math.isnan(proxy_a_distance(torch.ones(10, 3), sample(20, 3, 0)))
+    assert stratified_folds(np.zeros(5, int), np.arange(9), 5, seed=0) is None
