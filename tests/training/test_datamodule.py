@@ -242,6 +242,17 @@ class TestSetMixture:
         run.fit(model, datamodule=dm)
         assert model.ids == stream(dm, 160)
 
+    def test_a_probe_of_the_same_data_does_not_move_it(self, tmp_path: Path):
+        dm = data(mixture=AB, wraps=UserData())
+        model = Recorder()
+        run = trainer(tmp_path, max_epochs=1)
+        run.fit(model, datamodule=dm)
+        probe = dm.with_mixture(Mixture({"c": 1.0}))
+        assert {name[0] for name in fit(tmp_path, probe).ids} == {"c"}
+        run.fit_loop.max_epochs = 2
+        run.fit(model, datamodule=dm)
+        assert model.ids == stream(dm, 160)
+
     def test_in_setup_of_a_callback(self, tmp_path: Path):
         class Choose(pl.Callback):
             def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:

@@ -29,7 +29,7 @@ def launch(folder: Path, strategy: str, **options: Any) -> list[dict[str, Any]]:
         [sys.executable, str(SCRIPT), str(folder), strategy, *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         check=False,
     )
