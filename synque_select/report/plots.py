@@ -107,7 +107,7 @@ def map_figure(
     """Draw the real sample and every candidate in two dimensions, one panel a candidate.
 
     Args:
-        points: Set to coordinates, (n, 2); the panels come in this order.
+        points: Set to coordinates, (n, 2); the panels come, and are numbered, in this order.
         real: Which of the sets is the real sample; it is drawn in every panel.
         selected: Candidates to mark as selected.
         method: How the coordinates were made, for the caption.
@@ -126,10 +126,12 @@ def map_figure(
     for ax in axes[len(names) :]:
         ax.remove()
     everything = np.concatenate([placed[name] for name in names])
-    for ax, name in zip(axes, names, strict=False):
+    for number, (ax, name) in enumerate(zip(axes, names, strict=False), start=1):
         _map_panel(ax, everything, placed[name], placed[real], chosen=name in selected)
         weight = "bold" if name in selected else "normal"
-        title = ax.set_title(_label(name), fontsize=9, color=_INK, fontweight=weight)
+        # names that are cut can look alike: the number is the place in the order given
+        words = f"{number}  {_label(name)}"
+        title = ax.set_title(words, fontsize=8.5, color=_INK, fontweight=weight)
         title.set_parse_math(False)
     _map_limits(axes[: len(names)], np.concatenate([everything, placed[real]]))
     _map_legend(figure, real, any(name in selected for name in names))
@@ -181,7 +183,8 @@ def ranking_figure(ranking: Ranking) -> Figure:
     """
     order = ranking.order()
     keys = list(ranking.proxies)
-    figure, axes = _new(1, len(keys), 2.2 + 2.0 * len(keys), 1.1 + 0.27 * len(order))
+    width = 3.0 + 1.9 * len(keys)
+    figure, axes = _new(1, len(keys), width, 1.1 + 0.27 * len(order))
     heights = np.arange(len(order))[::-1]
     selected = ranking.top().weights
     for ax, key in zip(axes, keys, strict=True):
@@ -199,7 +202,8 @@ def ranking_figure(ranking: Ranking) -> Figure:
         ax.grid(axis="y", color="#EDF0F3", lw=0.8)
         ax.set_axisbelow(True)
         ax.locator_params(axis="x", nbins=4)
-    axes[0].set_yticks(heights, [_label(row.name) for row in order], fontsize=8)
+    names = [f"{number}  {_label(row.name, 44)}" for number, row in enumerate(order, start=1)]
+    axes[0].set_yticks(heights, names, fontsize=8)
     for tick, row in zip(axes[0].get_yticklabels(), order, strict=True):
         tick.set_parse_math(False)
         tick.set_color(_BLUE if row.name in selected else _INK)
@@ -232,7 +236,7 @@ def correlation_figure(
     sign = -1 if entry.mode == "max" else 1
     points = sorted(entry.points, key=lambda point: sign * point.validation)
     height = max(3.0 * n_rows + 0.3, 0.6 + 0.155 * len(points))
-    figure, axes = _new(n_rows, n_columns, 3.2 * n_columns + 2.6, height)
+    figure, axes = _new(n_rows, n_columns, 3.2 * n_columns + 3.2, height)
     for ax in axes[len(keys) :]:
         ax.remove()
     for ax, key in zip(axes, keys, strict=False):
@@ -242,7 +246,7 @@ def correlation_figure(
         ax.set_ylabel(_label(entry.primary) + better, fontsize=9, color=_INK, parse_math=False)
     names = _short_units([point.unit for point in points])
     said = [f" ({mark})" if point.unit in marked else "" for point in points]
-    _number_legend(figure, [_label(n) + s for n, s in zip(names, said, strict=True)])
+    _number_legend(figure, [_label(n, 40) + s for n, s in zip(names, said, strict=True)])
     return figure
 
 

@@ -86,7 +86,7 @@ def test_pyplot_is_never_imported():
 
 def test_a_map_has_a_panel_a_candidate_with_the_real_sample_in_each():
     figure = map_figure(points(["real", "a", "b", "c", "d", "e"]), real="real", selected=["b"])
-    assert [ax.get_title() for ax in figure.axes] == ["a", "b", "c", "d", "e"]
+    assert [ax.get_title() for ax in figure.axes] == ["1  a", "2  b", "3  c", "4  d", "5  e"]
     for ax in figure.axes:
         offsets = ax.collections[-1].get_offsets()
         assert np.allclose(offsets, points(["real"])["real"])
@@ -95,6 +95,13 @@ def test_a_map_has_a_panel_a_candidate_with_the_real_sample_in_each():
     assert "selected" not in " ".join(texts(map_figure(points(["r", "a"]), real="r"))).replace(
         "not selected", ""
     )
+
+
+@pytest.mark.parametrize("figure", ["map", "ranking", "correlation"])
+def test_names_that_agree_where_they_are_cut_stay_apart(figure: str):
+    names = [f"{'a' * 40}{i}{'b' * 40}" for i in range(6)]
+    shown = {text for text in texts(FIGURES[figure](names)) if "aaa" in text}
+    assert len(shown) == 6
 
 
 @pytest.mark.parametrize("sets", [["a"], ["real"], []])
