@@ -1,13 +1,15 @@
 """The demo: which way of rendering digits is worth training on, to read handwritten ones?
 
 Real are scikit-learn's 1,797 handwritten digits; candidates are generators that render digits with
-matplotlib's fonts; the model is a small ResNet. `synque-select experiment --config digits` runs it.
+matplotlib's fonts; the model is a small ResNet. To run it: `synque-select experiment --config
+digits`, or `python -m synque_select.recipes.digits`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -27,7 +29,14 @@ from synque_select.recipes._digit_generators import (
 )
 from synque_select.types import Candidate, Examples, RealSample
 
-__all__ = ["DigitClassifier", "DigitImages", "DigitsDataModule", "DigitsTask", "real_digits"]
+__all__ = [
+    "DigitClassifier",
+    "DigitImages",
+    "DigitsDataModule",
+    "DigitsTask",
+    "main",
+    "real_digits",
+]
 
 N_POOL, N_VALIDATION = 500, 400
 _N_REAL_SAMPLE = 100
@@ -263,3 +272,15 @@ class DigitsDataModule(SynqueDataModule):
             val=task.validation.dataset,
             test=task.test.dataset,
         )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the experiment, with the options of `synque-select experiment`."""
+    from synque_select.cli import main as run
+
+    given = sys.argv[1:] if arguments is None else arguments
+    return run(["experiment", "--config", "digits", *given])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -233,16 +233,12 @@ def _realised(fit: Fit) -> Mixture:
 
 
 def _scores(ranking: Ranking, mixture: Mixture) -> dict[str, float]:
-    """Return each proxy's score of a mixture: the weighted mean of its candidates' scores."""
-    weights = mixture.weights
-    scores = {
-        key: sum(w * ranking[name].scores[key].value for name, w in weights.items())
-        for key in ranking.proxies
-    }
-    if all("consensus" in ranking[name].ranks for name in weights):
-        ranks = {name: ranking[name].ranks["consensus"] for name in weights}
-        scores["consensus"] = sum(w * ranks[name] for name, w in weights.items())
-    return scores
+    """Return what the proxies had said of a single; of a mixture as a whole they said nothing."""
+    if len(mixture.weights) > 1:
+        return {}
+    row = ranking[mixture.names[0]]
+    scores = {key: score.value for key, score in row.scores.items()}
+    return scores | ({"consensus": row.ranks["consensus"]} if "consensus" in row.ranks else {})
 
 
 def _measured(trainer: pl.Trainer, stage: str, module: Any, data: Any) -> dict[str, float]:

@@ -241,7 +241,7 @@ class _Run:
                 yield _Step(f"singles of replicate {r + 1}", n * cost, partial(self._singles, r))
         for arm, run, price in (
             ("oracle_k", self._oracle, cost),
-            ("probed_k", self._probed, 2 * cost),
+            ("probed_k", self._probed, n * self._short_steps() + cost),
             ("all_unequal", self._unequal, cost),
         ):
             if arm in self.arms:
@@ -306,12 +306,15 @@ class _Run:
 
     def _probed(self, replicate: int) -> None:
         """Choose by K short probes that together cost one fit, then train on the choice."""
-        short = max(1, self.task.max_steps // len(self.task.candidates))
         for candidate in self.task.candidates:
             mixture = Mixture.equal([candidate.name], "short probe")
+            short = self._short_steps()
             self._fit("short", replicate, mixture, kind="probe", max_steps=short)
         best = self._best_by_validation(self.outcomes["short"][replicate], self.k)
         self._fit("probed_k", replicate, Mixture.equal(best, f"top {self.k} by short probes"))
+
+    def _short_steps(self) -> int:
+        return max(1, self.task.max_steps // len(self.task.candidates))
 
     def _unequal(self, replicate: int) -> None:
         sizes = {candidate.name: len(candidate) for candidate in self.task.candidates}

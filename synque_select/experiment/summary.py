@@ -84,8 +84,7 @@ def summary(result: Mapping[str, Any], ranking: Ranking) -> str:
         *_correlation_tables(result),
         cost_table(result["wall_s"]),
     ]
-    notes = [f"* {message}" for message in result["messages"]]
-    return "\n\n".join([*(table.text() for table in tables), *notes])
+    return "\n\n".join(table.text() for table in tables)
 
 
 def _singles_table(result: Mapping[str, Any]) -> Table:
