@@ -14,7 +14,7 @@ from synque_select.views import Modality, View
 __all__ = ["TextEncoder"]
 
 _WINDOW = 2048  # texts that are sorted by length together
-_TOKENS_PER_THREAD = 1024  # what a core's cache holds of a layer's activations
+_TOKENS_PER_THREAD = 2048  # more does not fit a core's cache, less pays Python per batch
 _TOKENS_ON_GPU = 32768
 
 
@@ -61,6 +61,11 @@ class TextEncoder(SentenceEncoder):
                 embeddings = self._forward(self.model, batch)
             yield [start + row for row in rows], embeddings
 
+    def _inputs(self, model: torch.nn.Module, views: Sequence[View]) -> Any:
+        # JSON may hold halves of surrogate pairs, which no tokeniser takes
+        texts = [str(view).encode("utf-8", "replace").decode() for view in views]
+        return super()._inputs(model, texts)
+
     def _budget(self) -> int:
         if self.device.type == "cpu":
             return _TOKENS_PER_THREAD * torch.get_num_threads()
@@ -72,7 +77,11 @@ class TextEncoder(SentenceEncoder):
 
 def _batches(features: dict[str, Any], budget: int) -> Iterator[tuple[list[int], dict[str, Any]]]:
     """Cut tokenised texts into batches of similar length, padding removed where it can be."""
-    mask = features["attention_mask"]
+    mask = features.get("attention_mask")
+    if not isinstance(mask, torch.Tensor) or mask.ndim != 2:
+        # bags of words and static embeddings: nothing is padded
+        yield list(range(_n_rows(features))), features
+        return
     n_tokens = mask.sum(dim=1)
     order = torch.argsort(n_tokens, descending=True, stable=True)
     done = 0
@@ -82,17 +91,18 @@ def _batches(features: dict[str, Any], budget: int) -> Iterator[tuple[list[int],
         done += len(rows)
         used = mask[rows].any(dim=0).nonzero().flatten()
         columns = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(None)
-        yield (
-            rows.tolist(),
-            {
-                name: value[rows][:, columns] if _is_tokens(value, mask) else value
-                for name, value in features.items()
-            },
-        )
+        yield rows.tolist(), {k: _cut(v, mask, rows, columns) for k, v in features.items()}
 
 
-def _is_tokens(value: Any, mask: torch.Tensor) -> bool:
-    return isinstance(value, torch.Tensor) and value.shape == mask.shape
+def _n_rows(features: dict[str, Any]) -> int:
+    offsets = features.get("offsets")
+    return len(next(iter(features.values())) if offsets is None else offsets)
+
+
+def _cut(value: Any, mask: torch.Tensor, rows: torch.Tensor, columns: slice) -> Any:
+    if not isinstance(value, torch.Tensor) or value.shape[:1] != mask.shape[:1]:
+        return value
+    return value[rows][:, columns] if value.shape == mask.shape else value[rows]
 
 
 _PROBES = (
