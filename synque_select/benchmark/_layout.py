@@ -1,0 +1,289 @@
+"""Where the released SynQuE data keeps what: groups, candidates, real samples, performances.
+
+Only the layout of the folders and the form of file names are known here; groups, seeds and
+datasets are whatever is found.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synque_select.data.sources import load_dataset_file
+from synque_select.errors import ConfigError, DataError, did_you_mean
+from synque_select.functional.benchmark_statistics import infer_test_size
+from synque_select.types import Candidate, RealSample
+
+__all__ = ["Group", "Task", "find_tasks", "task_names"]
+
+_SEED_FILE = re.compile(r"(?P<group>.+)_seed=(?P<seed>[^=]+)")
+_WEB_FILE = re.compile(r".*site=(?P<group>.+)_num_tasks=\d+_portion=(?P<portion>[^=]+)")
+_MIN_CANDIDATES = 3
+# a float printed in full has this many decimals that mean something
+_FULL_PRECISION = 14
+
+
+@dataclass(frozen=True)
+class Group:
+    """Candidates whose task performance was measured on one test set.
+
+    Args:
+        name: Of the database, of the site, or of the task where it has one group.
+        candidates: With a measured performance each.
+        performance: (K,) as a share in 0..1.
+        reals: Seed to real sample.
+        n_test: Size of the test set, None where it cannot be told.
+        n_test_source: How `n_test` was found.
+    """
+
+    name: str
+    candidates: tuple[Candidate, ...]
+    performance: NDArray[np.float64]
+    reals: Mapping[str, RealSample]
+    n_test: int | None
+    n_test_source: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of the benchmark, as far as it is there.
+
+    Args:
+        name: The folder's name.
+        groups: Those that can be scored.
+        absent: Plain sentences on what is missing.
+    """
+
+    name: str
+    groups: tuple[Group, ...]
+    absent: tuple[str, ...]
+
+    @property
+    def seeds(self) -> tuple[str, ...]:
+        """All seeds of all groups, numbers in their order."""
+        return _in_order(seed for group in self.groups for seed in group.reals)
+
+
+def _in_order(seeds: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({*seeds}, key=lambda seed: (not seed.isdigit(), len(seed), seed)))
+
+
+class _Figure(NamedTuple):
+    group: str
+    candidate: str
+    value: float
+    n_decimals: int
+
+
+@dataclass
+class _Files:
+    """What a folder holds, before anything is read.
+
+    Attributes:
+        view: Field that a proxy sees.
+        label: Field that holds an example's label, if one does.
+        candidates: Group to candidate to file.
+        reals: Group to seed to file.
+        figures: Measured performances.
+        annotated: Group to the file of its annotated real data.
+    """
+
+    view: str
+    label: str | None = None
+    candidates: dict[str, dict[str, Path]] = field(default_factory=lambda: defaultdict(dict))
+    reals: dict[str, dict[str, Path]] = field(default_factory=lambda: defaultdict(dict))
+    figures: list[_Figure] = field(default_factory=list)
+    annotated: dict[str, Path] = field(default_factory=dict)
+
+
+def task_names() -> tuple[str, ...]:
+    """Return the names of all tasks of the benchmark, which are those of their folders."""
+    return tuple(_READERS)
+
+
+def find_tasks(data: Path, tasks: Iterable[str] | None = None) -> list[Task]:
+    """Read the tasks in a folder that holds `sentiment_analysis/`, `text2sql/` or `web_agent/`.
+
+    Args:
+        data: The folder, or one that holds it as `data/`, as a clone of the repository does.
+        tasks: Names of those that are wanted; None for all that are there.
+
+    Raises:
+        DataError: None is there, one that was asked for is not, or a file cannot be used.
+        ConfigError: A task is not one of the benchmark.
+    """
+    wanted = list(_READERS) if tasks is None else list(dict.fromkeys(tasks))
+    for name in wanted:
+        if name not in _READERS:
+            raise ConfigError(f"unknown task {name!r}: {did_you_mean(name, _READERS)}")
+    roots = [root for root in (data, data / "data") if any((root / t).is_dir() for t in _READERS)]
+    if not roots:
+        raise DataError(f"{data}: none of {', '.join(_READERS)} is there")
+    missing = [name for name in wanted if not (roots[0] / name).is_dir()]
+    if tasks is not None and missing:
+        raise DataError(f"{roots[0]}: there is no folder {', '.join(missing)}")
+    return [_task(name, roots[0]) for name in wanted if name not in missing]
+
+
+def _task(name: str, root: Path) -> Task:
+    files = _READERS[name](root / name)
+    figures: dict[str, dict[str, list[_Figure]]] = defaultdict(lambda: defaultdict(list))
+    for figure in files.figures:
+        figures[figure.group][figure.candidate].append(figure)
+    groups, absent = [], []
+    seeds = _in_order(seed for reals in files.reals.values() for seed in reals)
+    for group in sorted({*files.candidates, *figures, *files.reals}):
+        known, there = figures[group], files.candidates[group]
+        usable = [candidate for candidate in sorted(there) if candidate in known]
+        absent += _absences(group, there, known, files.reals[group], seeds)
+        if len(usable) >= _MIN_CANDIDATES and files.reals[group]:
+            groups.append(_group(group, usable, known, files))
+    if not groups:
+        raise DataError(f"{root / name}: nothing can be scored. {' '.join(absent)}")
+    return Task(name, tuple(groups), tuple(absent))
+
+
+def _absences(
+    group: str,
+    there: Iterable[str],
+    known: Iterable[str],
+    reals: Mapping[str, Path],
+    seeds: Sequence[str],
+) -> list[str]:
+    unmeasured, unwritten = sorted({*there} - {*known}), sorted({*known} - {*there})
+    said = []
+    if not there:
+        said.append(f"{group}: no candidates.")
+    elif unwritten:
+        said.append(f"{group}: no data for {', '.join(unwritten)}.")
+    if not known:
+        said.append(f"{group}: no measured performance.")
+    elif unmeasured:
+        said.append(f"{group}: no measured performance of {', '.join(unmeasured)}.")
+    if not reals:
+        said.append(f"{group}: no real sample.")
+    elif len(reals) < len(seeds):
+        missing = ", ".join(seed for seed in seeds if seed not in reals)
+        said.append(f"{group}: no real sample of seed {missing}.")
+    return said
+
+
+def _group(
+    name: str, usable: list[str], known: Mapping[str, list[_Figure]], files: _Files
+) -> Group:
+    there = files.candidates[name]
+    candidates = tuple(
+        Candidate(c, load_dataset_file(there[c]), files.view, files.label, str(there[c]))
+        for c in usable
+    )
+    reals = {
+        seed: RealSample(f"real, seed {seed}", load_dataset_file(path), files.view, None, str(path))
+        for seed, path in files.reals[name].items()
+    }
+    # a performance can stand in several rows: their mean counts
+    performance = np.array([np.mean([figure.value for figure in known[c]]) for c in usable])
+    decimals = max(figure.n_decimals for c in usable for figure in known[c])
+    n_test, source = _test_size(performance, decimals, files.annotated.get(name), files, reals)
+    return Group(name, candidates, performance, reals, n_test, source)
+
+
+def _test_size(
+    performance: NDArray[np.float64],
+    n_decimals: int,
+    annotated: Path | None,
+    files: _Files,
+    reals: Mapping[str, RealSample],
+) -> tuple[int | None, str]:
+    """From the performances if they are whole numbers of n-ths, else from the annotated file."""
+    inferred = infer_test_size(performance, min(n_decimals, _FULL_PRECISION))
+    if inferred is not None:
+        return inferred, "the smallest n of which every performance is a whole number of n-ths"
+    if annotated is None or not annotated.is_file():
+        return None, "unknown"
+    rows = RealSample("annotated", load_dataset_file(annotated), files.view, None, str(annotated))
+    seen = {digest.tobytes() for real in reals.values() for digest in real.digests}
+    left = sum(digest.tobytes() not in seen for digest in rows.digests)
+    return left, f"{annotated.name} without the real samples of all seeds"
+
+
+def _sentiment(root: Path) -> _Files:
+    name = root.name
+    files = _Files("headline", "sentiment")
+    files.candidates[name] = {path.stem: path for path in root.glob("synthetic_data/*.json")}
+    files.reals[name] = {
+        match["seed"]: path for match, path in _seeded(root / "real_data", "balanced_real_seed=*")
+    }
+    files.annotated[name] = root / "real_data" / "cleaned_ds_validation.json"
+    rows = _rows(root / "task_performance", ("dataset_name", "test_f1_mean"))
+    files.figures += [_figure(name, row[0], row[1], 1.0) for row in rows]
+    return files
+
+
+def _text2sql(root: Path) -> _Files:
+    files = _Files("question", "SQL")
+    for path in sorted(root.glob("data/*/*.json")):
+        if path.parent.name != "real":
+            files.candidates[path.parent.name][path.stem] = path
+    for match, path in _seeded(root / "data" / "real", "dev_*_seed=*"):
+        group = match["group"].removeprefix("dev_")
+        files.reals[group][match["seed"]] = path
+        files.annotated[group] = path.with_name(f"dev_{group}.json")
+    rows = _rows(root / "task_performance", ("db_id", "dataset_name", "accuracy"))
+    files.figures += [_figure(row[0], row[1], row[2], 100.0) for row in rows]
+    return files
+
+
+def _web_agent(root: Path) -> _Files:
+    files = _Files("text")
+    for path in sorted(root.glob("original/synthetic/*.json")):
+        match = _WEB_FILE.fullmatch(path.stem)
+        if match:
+            files.candidates[match["group"]][f"portion={match['portion']}"] = path
+    for match, path in _seeded(root / "sampled" / "real", "*_seed=*"):
+        files.reals[match["group"]][match["seed"]] = path
+        files.annotated[match["group"]] = root / "original" / "real" / f"{match['group']}.json"
+    rows = _rows(root / "task_performance", ("website", "partition", "success_rate"))
+    files.figures += [_figure(row[0], f"portion={row[1]}", row[2], 1.0) for row in rows]
+    return files
+
+
+_READERS: dict[str, Callable[[Path], _Files]] = {
+    "sentiment_analysis": _sentiment,
+    "text2sql": _text2sql,
+    "web_agent": _web_agent,
+}
+
+
+def _seeded(folder: Path, pattern: str) -> Iterator[tuple[re.Match[str], Path]]:
+    for path in sorted(folder.glob(f"{pattern}.json")):
+        match = _SEED_FILE.fullmatch(path.stem)
+        if match:
+            yield match, path
+
+
+def _rows(folder: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Rows of every CSV file in the folder that has these columns."""
+    for path in sorted(folder.glob("*.csv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if set(columns) <= set(reader.fieldnames or ()):
+                yield from (tuple(row[column].strip() for column in columns) for row in reader)
+
+
+def _figure(group: str, candidate: str, text: str, whole: float) -> _Figure:
+    """Read a performance; `whole` is what stands for all correct (1, or 100 percent)."""
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise DataError(f"{group}, {candidate}: the performance {text!r} is no number") from error
+    n_decimals = len(text.partition(".")[2]) + round(math.log10(whole))
+    return _Figure(group, candidate, value / whole, n_decimals)

@@ -1,0 +1,190 @@
+"""The released SynQuE benchmark: any proxies on any part of it, with what the figures are worth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from synque_select.benchmark._ablations import against_decoys, at_sample_size, reactions
+from synque_select.benchmark._analysis import analyse, noise_ceilings
+from synque_select.benchmark._corruptions import Corruption, parse_corruption
+from synque_select.benchmark._layout import Task, find_tasks, task_names
+from synque_select.benchmark._scoring import Case, Scorer
+from synque_select.benchmark._tables import render
+from synque_select.encoders import BaseEncoder, get_encoder
+from synque_select.errors import ConfigError
+from synque_select.proxies.base import BaseProxy
+from synque_select.proxies.registry import ProxySpec, get_proxy, proxy_keys, resolve_suite
+from synque_select.records.run_folder import plain, write_json
+
+__all__ = ["render", "run_released"]
+
+_NEVER_READ_THE_REAL = ("baseline", "diversity")
+
+
+def run_released(
+    data: str | Path,
+    *,
+    tasks: Sequence[str] | None = None,
+    encoder: str | BaseEncoder | None = None,
+    proxies: Sequence[ProxySpec] | None = None,
+    out: str | Path | None = None,
+    cross_group: bool = False,
+    sample_sizes: Sequence[int] = (),
+    corrupt: Sequence[str] = (),
+    progress: bool = True,
+    cache_dir: str | Path | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score the released SynQuE data, or what there is of it, and correlate with performance.
+
+    Per group (database, website; sentiment is one group) and seed, a proxy's scores, turned so
+    that higher is better, are correlated with the candidates' measured task performance; means
+    are over seeds, then over groups. The interval is a jackknife over candidates, stratified by
+    group; `noise_ceiling` is what a perfect proxy would reach on test sets of that size. The
+    baselines that never read the real sample, MDM among them, are always added; the consensus is
+    there when the whole default suite is.
+
+    Args:
+        data: A clone of the released repository, or its folder `data`.
+        tasks: Folder names; None for all that are there.
+        encoder: Id of a text encoder, or one; None for all-MiniLM-L6-v2.
+        proxies: As for `rank`; None for the default suite.
+        out: JSON file to write. The scores of every case are kept as they arrive in the folder
+            beside it that ends in ".parts": a run that was broken off goes on from there.
+        cross_group: Whether to rank each group's candidates among those of the other groups too.
+        sample_sizes: Sizes of real samples to try, nested random parts of the whole.
+        corrupt: "kind" or "kind:share" (share 0.5 if left out) with kind false_facts,
+            near_duplicates, off_topic, shuffled_labels or truncated: every candidate is ranked
+            beside a spoilt twin.
+        progress: Whether to show progress.
+        cache_dir: Where embeddings are kept; None for the default cache.
+        seed: Seed of everything random.
+
+    Returns:
+        What is written to `out`, undefined as None: {"version": 1, "tasks": {task: {"groups",
+        "seeds", "noise_ceiling", "proxies": {key: {"pearson", "spearman", "low", "high",
+        "by_group", "top3": {"chosen", "blind", "oracle", "share", "p"}}}, …}}}. Performances are
+        shares in 0..1.
+
+    Raises:
+        DataError: Nothing of the benchmark is there, or a file cannot be used.
+        ConfigError: A task, proxy or corruption is unknown, or an argument is out of its range.
+
+    Source:
+        Chen and Zhong, arXiv 2511.03928, section 4; statistics are ours.
+    """
+    corruptions = [parse_corruption(text) for text in corrupt]
+    for size in sample_sizes:
+        if size < 2:
+            raise ConfigError(f"sample_sizes: found {size}; allowed is 2 or more")
+    found = find_tasks(Path(data), tasks)
+    suite = _suite(proxies)
+    model = get_encoder(encoder, "text")
+    path = None if out is None else Path(out)
+    scorer = Scorer(
+        suite=suite,
+        encoder=model,
+        folder=None if path is None else path.with_suffix(".parts"),
+        cache_dir=None if cache_dir is None else Path(cache_dir),
+        seed=seed,
+        progress=progress,
+    )
+    result: dict[str, Any] = {
+        "version": 1,
+        "seed": seed,
+        "encoder": {"id": model.id, "revision": model.revision},
+        "absent": [f"{name}: no such folder." for name in _left_out(found, tasks)],
+        "tasks": {},
+    }
+    others = find_tasks(Path(data)) if any(c.kind == "off_topic" for c in corruptions) else found
+    try:
+        for task in found:
+            result["tasks"][task.name] = _run_task(
+                task, others, scorer, cross_group, sample_sizes, corruptions
+            )
+            if path is not None:
+                write_json(path, result)
+    finally:
+        if model is not encoder:  # the caller's own instance stays the caller's
+            model.close()
+    return plain(result)  # type: ignore[no-any-return]
+
+
+def _suite(proxies: Sequence[ProxySpec] | None) -> tuple[BaseProxy, ...]:
+    """What was asked for, and the baselines that were not."""
+    suite = resolve_suite(proxies, "text")
+    known = {proxy.key for proxy in suite}
+    added = [get_proxy(key) for key in proxy_keys() if key not in known]
+    return (*suite, *(proxy for proxy in added if _never_reads(proxy)))
+
+
+def _never_reads(proxy: BaseProxy) -> bool:
+    return proxy.family in _NEVER_READ_THE_REAL and "text" in proxy.modalities
+
+
+def _left_out(found: Iterable[Task], tasks: Sequence[str] | None) -> list[str]:
+    there = {task.name for task in found}
+    return [] if tasks is not None else [name for name in task_names() if name not in there]
+
+
+def _run_task(
+    task: Task,
+    others: Sequence[Task],
+    scorer: Scorer,
+    cross_group: bool,
+    sample_sizes: Sequence[int],
+    corruptions: Sequence[Corruption],
+) -> dict[str, Any]:
+    def bar(cases: Iterable[Case], n: int, what: str = "") -> Iterable[Case]:
+        label = f"{task.name}{what}"
+        return tqdm(cases, desc=label, total=n, unit="ranking", disable=not scorer.progress)
+
+    started, encoded, resumed = time.perf_counter(), scorer.n_encoded, scorer.n_resumed
+    baselines = [proxy.key for proxy in scorer.suite if _never_reads(proxy)]
+    cases = [
+        Case(task.name, group.name, seed, "as released", group.candidates, real)
+        for group in task.groups
+        for seed, real in group.reals.items()
+    ]
+    scores = {(case.group, case.seed): scorer.scores(case) for case in bar(cases, len(cases))}
+    found: dict[str, Any] = {
+        "groups": [group.name for group in task.groups],
+        "seeds": list(task.seeds),
+        "absent": list(task.absent),
+        **noise_ceilings(task, scorer.seed),
+        **analyse(task.groups, scores, baselines),
+    }
+    found["cost"] = {
+        "seconds": time.perf_counter() - started,
+        "encoder_calls": scorer.n_encoded - encoded,
+        "views": _n_views(task),
+        "judge_calls": 0,
+        "scores_resumed": scorer.n_resumed - resumed,
+    }
+    if cross_group:
+        found["cross_group"] = against_decoys(task, scorer, bar)
+    if sample_sizes:
+        found["sample_sizes"] = {
+            str(size): at_sample_size(task, scorer, size, baselines, bar) for size in sample_sizes
+        }
+    if corruptions:
+        found["corruptions"] = {
+            str(c): reactions(task, scorer, c, others, bar) for c in corruptions
+        }
+    return found
+
+
+def _n_views(task: Task) -> int:
+    """Distinct texts that an encoder has to see for all rankings of a task."""
+    texts = {
+        digest.tobytes()
+        for group in task.groups
+        for examples in (*group.candidates, *group.reals.values())
+        for digest in examples.digests
+    }
+    return len(texts)
