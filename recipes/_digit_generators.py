@@ -373,7 +373,14 @@ def _generators() -> Sequence[DigitGenerator]:
             shift=0.12,
             scanner=True,
         ),
-        DigitGenerator("typeset", FONTS["serif"], framed=True, scanner=True),
+        DigitGenerator(
+            "typeset",
+            FONTS["serif"],
+            stroke=(0.0, 0.05),
+            tilt=(-3, 3),
+            framed=True,
+            scanner=True,
+        ),
         DigitGenerator(
             "printed", FONTS["sans"], scale=(0.55, 0.7), shift=0.05, contrast=(0.8, 1.0)
         ),

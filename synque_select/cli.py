@@ -279,7 +279,7 @@ def _experiment(options: Any) -> int:
 
     if options.version != 1:
         raise ConfigError(f"config of version {options.version}; allowed is 1")
-    run_experiment(options.task, **vars(options.experiment))
+    print(run_experiment(options.task, **vars(options.experiment)))
     return 0
 
 
