@@ -12,13 +12,14 @@ from uuid import uuid4
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from synque_select.callbacks._checks import (
     CheckedCallback,
     require_datamodule,
     require_single,
 )
+from synque_select.callbacks._leaks import leak_messages
 from synque_select.callbacks._logging import Table, log_table
 from synque_select.callbacks._page import write_page
 from synque_select.callbacks._ranks import on_rank_zero
@@ -148,6 +149,12 @@ class SelectionCallback(CheckedCallback):
         self.run_dir = Path(state["folder"])
         if trainer.is_global_zero:
             save_ranking(self.ranking, self.run_dir)
+            _warn_of_leaks(trainer, "validation data", trainer.val_dataloaders)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn where examples that were trained on are in the test data."""
+        if self.ranking is not None and trainer.is_global_zero:
+            _warn_of_leaks(trainer, "test data", trainer.test_dataloaders)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the run: the next fit is another one."""
@@ -212,6 +219,15 @@ class SelectionCallback(CheckedCallback):
             return new_run_folder(Path(trainer.default_root_dir) / "runs", name)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         return self.run_dir
+
+
+def _warn_of_leaks(trainer: Trainer, what: str, dataloaders: Any) -> None:
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(datamodule, SynqueDataModule) or datamodule.mixture is None:
+        return
+    served = [c for c in datamodule.candidates if c.name in datamodule.mixture.weights]
+    for message in leak_messages(what, dataloaders, served):
+        rank_zero_warn(message)
 
 
 def _show(trainer: Trainer, ranking: Ranking) -> None:

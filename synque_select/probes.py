@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -246,6 +246,8 @@ class _Sweep:
             )
         key = self._key(type(module), data, trained.parameters)
         record = self._record(name, key, trained, probe_id)
+        if known is not None:
+            record = replace(record, created=known.created)
         self.store.write(record)
         return record
 
@@ -342,7 +344,7 @@ class _Sweep:
             primary=self.primary,
             primary_mode=self.mode,
             seed=self.seed,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=datetime.now(UTC).isoformat(),
             details={"probe": probe_id, "seconds": trained.seconds},
         )
 

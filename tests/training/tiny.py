@@ -140,3 +140,27 @@ def trainer(folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Trainer
         "default_root_dir": str(folder),
     }
     return pl.Trainer(callbacks=list(callbacks), **(defaults | options))
+
+
+def texts_of(*names: str) -> set[str]:
+    """All texts of the candidates of these names."""
+    return {record["text"] for c in candidates() if c.name in names for record in c.dataset}
+
+
+def seen_by(model: TinyModel) -> list[str]:
+    """The texts that a model was trained on, in order."""
+    return [text for batch in model.seen for text in batch]
+
+
+def logged_texts(folder: str) -> dict[str, str]:
+    """The texts in a folder of TensorBoard events, by tag."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util import tensor_util
+
+    events = EventAccumulator(folder)
+    events.Reload()
+    found = {}
+    for tag in events.Tags()["tensors"]:
+        array = tensor_util.make_ndarray(events.Tensors(tag)[0].tensor_proto)
+        found[tag] = array.reshape(-1)[0].decode()
+    return found
