@@ -22,7 +22,7 @@ from synque_select.selection.consensus import borda
 from synque_select.selection.scoring import score
 from synque_select.types import Candidate, RealSample
 
-__all__ = ["CONSENSUS", "Case", "CaseScores", "Scorer"]
+__all__ = ["CONSENSUS", "Case", "CaseScores", "Scorer", "never_reads_real"]
 
 CONSENSUS = "consensus"
 
@@ -111,6 +111,7 @@ class Scorer:
     n_encoded: int = field(default=0, init=False)
     n_resumed: int = field(default=0, init=False)
     encoder_key: str = field(default="", init=False)
+    _computed: dict[Path, dict[str, Any]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         # taken once: loading the model may settle the precision, and the key with it
@@ -119,8 +120,7 @@ class Scorer:
     def scores(self, case: Case) -> CaseScores:
         """Score one case, or read what an earlier run left."""
         places = {proxy.key: self._place(case, proxy) for proxy in self.suite}
-        found = {key: _read(place) for key, place in places.items()}
-        self.n_resumed += sum(part is not None for part in found.values())
+        found = {key: self._known(place) for key, place in places.items()}
         left = [proxy for proxy in self.suite if found[proxy.key] is None]
         if left:
             found.update(self._compute(case, left, places))
@@ -133,7 +133,7 @@ class Scorer:
         )
 
     def _compute(
-        self, case: Case, proxies: Sequence[BaseProxy], places: Mapping[str, Path | None]
+        self, case: Case, proxies: Sequence[BaseProxy], places: Mapping[str, Path]
     ) -> dict[str, dict[str, Any]]:
         scoring = score(
             list(case.candidates),
@@ -157,27 +157,35 @@ class Scorer:
                 "reliable": scores.reliable,
                 "seconds": scoring.seconds[proxy.key],
             }
-            place = places[proxy.key]
-            if place is not None:
-                write_json(place, part)
-            parts[proxy.key] = part
+            parts[proxy.key] = self._computed[places[proxy.key]] = part
+            if self.folder is not None:
+                write_json(self.folder / places[proxy.key], part)
         return parts
 
-    def _place(self, case: Case, proxy: BaseProxy) -> Path | None:
+    def _known(self, place: Path) -> dict[str, Any] | None:
+        """What this run has computed, or an earlier one left on disk."""
+        if place not in self._computed and self.folder is not None:
+            file = self.folder / place
+            if file.is_file():
+                self._computed[place] = read_json(file)
+                self.n_resumed += 1
+        return self._computed.get(place)
+
+    def _place(self, case: Case, proxy: BaseProxy) -> Path:
         """Name a file after all that its scores depend on."""
-        if self.folder is None:
-            return None
+        reads_real = not never_reads_real(proxy)
         depends = [
             version("synque-select"),
             proxy.key,
             dict(proxy.options()),
             self.encoder_key if proxy.needs_embeddings else None,
             self.seed,
-            case.real.sha256,
+            case.real.sha256 if reads_real else None,
             [candidate.sha256 for candidate in case.candidates],
         ]
         name = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
-        return self.folder / case.task / case.group / f"{case.seed}-{proxy.key}-{name}.json"
+        seed = case.seed if reads_real else "any"
+        return Path(case.task, case.group, f"{seed}-{proxy.key}-{name}.json")
 
     def _members(self, columns: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
         """Keys of the default suite, where all of it was run with its default options."""
@@ -192,8 +200,9 @@ class Scorer:
         )
 
 
-def _read(place: Path | None) -> dict[str, Any] | None:
-    return read_json(place) if place is not None and place.is_file() else None
+def never_reads_real(proxy: BaseProxy) -> bool:
+    """Whether a proxy scores a candidate alone: a baseline, or diversity, which is one here."""
+    return proxy.family in ("baseline", "diversity")
 
 
 def _as_array(values: Sequence[float | None]) -> NDArray[np.float64]:

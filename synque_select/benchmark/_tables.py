@@ -113,13 +113,13 @@ def _consensus_lines(task: Mapping[str, Any]) -> list[str]:
 def _cost_line(task: Mapping[str, Any]) -> str:
     cost = task["cost"]
     seconds = ", ".join(
-        f"{key} {row['seconds']:.1f}" for key, row in task["proxies"].items() if "seconds" in row
+        f"{key} {row['seconds']:.2f}" for key, row in task["proxies"].items() if "seconds" in row
     )
     return (
         f"Cost: {cost['seconds']:.1f} s in all, {cost['encoder_calls']} texts encoded now of "
         f"{cost['views']} distinct ones, {cost['judge_calls']} judge calls, "
         f"{cost['scores_resumed']} columns read from an earlier run. "
-        f"Seconds of scoring: {seconds}."
+        f"Seconds of scoring a ranking: {seconds}."
     )
 
 
@@ -158,21 +158,16 @@ def _corruptions(task: Mapping[str, Any]) -> list[str]:
     if not tried:
         return said
     keys = next(iter(tried.values()))
-    rows = [
-        (
-            key,
-            *(
-                f"{_number(p[key]['noticed'])} ({_signed(p[key]['shift'])} sd)"
-                for p in tried.values()
-            ),
-        )
-        for key in keys
-    ]
+    rows = [(key, *(_reaction(part[key]) for part in tried.values())) for key in keys]
     return [*said, _table(("spoilt twin scores worse (shift)", *tried), rows)]
 
 
+def _reaction(row: Mapping[str, Any]) -> str:
+    return f"{_number(row['noticed'])} ({_signed(row['shift'])} sd)"
+
+
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns of equal width: the first and the last to the left, the others to the right."""
+    """Columns of equal width: the first to the left, the others to the right."""
     lines = [tuple(titles), *map(tuple, rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(titles))]
     return "\n".join(

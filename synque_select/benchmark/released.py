@@ -13,7 +13,7 @@ from synque_select.benchmark._ablations import against_decoys, at_sample_size, r
 from synque_select.benchmark._analysis import analyse, noise_ceilings
 from synque_select.benchmark._corruptions import Corruption, parse_corruption
 from synque_select.benchmark._layout import Task, find_tasks, task_names
-from synque_select.benchmark._scoring import Case, Scorer
+from synque_select.benchmark._scoring import Case, Scorer, never_reads_real
 from synque_select.benchmark._tables import render
 from synque_select.encoders import BaseEncoder, get_encoder
 from synque_select.errors import ConfigError
@@ -22,8 +22,6 @@ from synque_select.proxies.registry import ProxySpec, get_proxy, proxy_keys, res
 from synque_select.records.run_folder import plain, write_json
 
 __all__ = ["render", "run_released"]
-
-_NEVER_READ_THE_REAL = ("baseline", "diversity")
 
 
 def run_released(
@@ -120,11 +118,7 @@ def _suite(proxies: Sequence[ProxySpec] | None) -> tuple[BaseProxy, ...]:
     suite = resolve_suite(proxies, "text")
     known = {proxy.key for proxy in suite}
     added = [get_proxy(key) for key in proxy_keys() if key not in known]
-    return (*suite, *(proxy for proxy in added if _never_reads(proxy)))
-
-
-def _never_reads(proxy: BaseProxy) -> bool:
-    return proxy.family in _NEVER_READ_THE_REAL and "text" in proxy.modalities
+    return (*suite, *(p for p in added if never_reads_real(p) and "text" in p.modalities))
 
 
 def _left_out(found: Iterable[Task], tasks: Sequence[str] | None) -> list[str]:
@@ -145,7 +139,7 @@ def _run_task(
         return tqdm(cases, desc=label, total=n, unit="ranking", disable=not scorer.progress)
 
     started, encoded, resumed = time.perf_counter(), scorer.n_encoded, scorer.n_resumed
-    baselines = [proxy.key for proxy in scorer.suite if _never_reads(proxy)]
+    baselines = [proxy.key for proxy in scorer.suite if never_reads_real(proxy)]
     cases = [
         Case(task.name, group.name, seed, "as released", group.candidates, real)
         for group in task.groups
