@@ -162,7 +162,7 @@ def mixture_unit(mixture: Mixture, sha256: Mapping[str, str]) -> str:
 
     Example:
         >>> mixture_unit(Mixture.equal(["b", "a"]), {"a": "01", "b": "02"})
-        'a 0.5 + b 0.5 @5ea0c0f4'
+        'a 0.5 + b 0.5 @f19ccf1e'
         >>> mixture_unit(Mixture.equal(["a"]), {"a": "01"})
         'a @938db8c9'
     """

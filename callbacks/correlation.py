@@ -26,7 +26,7 @@ from synque_select.callbacks._scoring import Scorer
 from synque_select.callbacks.selection import SelectionCallback
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import ConfigError, DependencyError, LightningError, SynqueError
-from synque_select.proxies.registry import ProxySpec
+from synque_select.proxies.registry import ProxySpec, resolve_suite
 from synque_select.records.correlation import KeyCorrelations, correlate
 from synque_select.records.correlation_file import save_correlations
 from synque_select.records.store import RunStore
@@ -136,8 +136,10 @@ class ProxyCorrelationCallback(CheckedCallback):
         if stage != "fit" or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         require_single(self, trainer, ProxyCorrelationCallback)
-        require_datamodule(trainer)
+        datamodule = require_datamodule(trainer)
         _selection(trainer)
+        if self._proxies is not None:  # refused here and not after the training
+            resolve_suite(self._proxies, datamodule.candidates[0].modality)
         self._weights, self._n_batches, self._warned = weights_sha256(pl_module), 0, False
         self._metrics, self._validated_at = {}, 0
         if self._probes is not None:
@@ -153,9 +155,8 @@ class ProxyCorrelationCallback(CheckedCallback):
             return
         self._metrics = {name: float(v) for name, v in trainer.callback_metrics.items()}
         self._validated_at = trainer.global_step
-        if self._primary not in self._metrics and not self._warned:
-            self._warned = True
-            rank_zero_warn(self._missing_primary())
+        if self._primary not in self._metrics:
+            self._warn_of_primary()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the run record, run the probes, and log the correlations; on rank 0."""
@@ -167,7 +168,7 @@ class ProxyCorrelationCallback(CheckedCallback):
         self._store.write(self.record)
         keys = [self.record.key_hash]
         if self._primary not in self._metrics:
-            rank_zero_warn(self._missing_primary())
+            self._warn_of_primary()
         elif self._probes is not None:
             keys += self._probe(trainer, datamodule, ranking)
         self._show(trainer, keys)
@@ -186,9 +187,13 @@ class ProxyCorrelationCallback(CheckedCallback):
         if state is not None:
             self._weights, self._n_batches = state["weights"], state["n_batches"]
 
-    def _missing_primary(self) -> str:
+    def _warn_of_primary(self) -> None:
+        """Say once, early enough to stop the run, that it will enter no correlation."""
+        if self._warned:
+            return
+        self._warned = True
         found = ", ".join(sorted(self._metrics)) or "none"
-        return (
+        rank_zero_warn(
             f"ProxyCorrelationCallback: no metric {self._primary!r} was logged in validation; "
             f"logged are: {found}. Give primary= one of them, or log it with self.log in "
             "validation_step: without it this run enters no correlation"
@@ -234,23 +239,11 @@ class ProxyCorrelationCallback(CheckedCallback):
         selection, datamodule = _selection(trainer), require_datamodule(trainer)
         mixture = datamodule.mixture
         assert mixture is not None
-        key = comparability_key(
-            task=self._task_of(pl_module),
-            validation=validation_sha256(trainer.val_dataloaders),
-            primary=self._primary,
-            mode=self._mode,
-            model=type(pl_module),
-            weights=self._weights,
-            examples_drawn=self._n_batches * _batch_size(trainer) * trainer.world_size,
-            optimizer_steps=trainer.global_step,
-            hyper_parameters=hyper_parameters(trainer, pl_module),
-            ranking=ranking,
-        )
         scorer = self._scorer(trainer, selection)
         return RunRecord(
             run_id=selection.run_id,
             kind="mixture",
-            key=key,
+            key=self._key(trainer, pl_module, ranking),
             unit=mixture_unit(mixture, {c.name: c.sha256 for c in datamodule.candidates}),
             mixture=mixture,
             scores=self._mixture_scores(scorer, datamodule, ranking, mixture),
@@ -261,6 +254,22 @@ class ProxyCorrelationCallback(CheckedCallback):
             seed=int(os.environ.get("PL_GLOBAL_SEED", 0)),
             created=datetime.now(UTC).isoformat(),
             details=self._details(trainer, selection, ranking),
+        )
+
+    def _key(
+        self, trainer: Trainer, pl_module: LightningModule, ranking: Ranking
+    ) -> dict[str, Any]:
+        return comparability_key(
+            task=self._task_of(pl_module),
+            validation=validation_sha256(trainer.val_dataloaders),
+            primary=self._primary,
+            mode=self._mode,
+            model=type(pl_module),
+            weights=self._weights,
+            examples_drawn=self._n_batches * _batch_size(trainer) * trainer.world_size,
+            optimizer_steps=trainer.global_step,
+            hyper_parameters=hyper_parameters(trainer, pl_module),
+            ranking=ranking,
         )
 
     def _details(

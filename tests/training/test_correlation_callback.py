@@ -243,6 +243,12 @@ def test_it_needs_a_selection(tmp_path):
         trainer(tmp_path, callback).fit(TinyModel(), datamodule=data_module())
 
 
+def test_an_unknown_proxy_is_refused_before_training(fit, store):
+    with pytest.raises(ConfigError, match="did you mean 'mdm'"):
+        fit(proxies=["mdmm"])
+    assert store.read() == []
+
+
 def test_bad_mode():
     with pytest.raises(ConfigError, match="mode='maximum': allowed are 'max' and 'min'"):
         ProxyCorrelationCallback(mode="maximum")
