@@ -55,6 +55,12 @@ def _dispatch(given: Sequence[str]) -> int:
     return int(command.run(parser.instantiate_classes(options)))
 
 
+_PROXIES_HELP = (
+    "comma-separated keys, with options after a colon: pad,mmd:protocol=released "
+    "(default: the default suite of the modality)"
+)
+
+
 @dataclass(frozen=True)
 class _Command:
     """What a command does with parsed options; without `arguments` it parses them itself."""
@@ -120,8 +126,7 @@ def _rank_arguments(parser: Any) -> None:
     parser.add_argument(
         "--proxies",
         nargs="+",
-        help="comma-separated keys, with options after a colon: pad,mmd:protocol=released "
-        "(default: the default suite of the modality)",
+        help=_PROXIES_HELP,
     )
     parser.add_argument(
         "--rank-by", help="a proxy's key or consensus (default: consensus, or the only proxy given)"
@@ -317,11 +322,65 @@ def _sweep(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _benchmark_arguments(parser: Any) -> None:
+    parser.add_argument("name", choices=["released"], help="released: the data of the SynQuE paper")
+    parser.add_argument(
+        "--data", required=True, help="the data folder of a clone of the released benchmark"
+    )
+    parser.add_argument("--task", nargs="+", help="comma-separated folders (default: all found)")
+    parser.add_argument("--encoder", help="model id (default: all-MiniLM-L6-v2)")
+    parser.add_argument("--proxies", nargs="+", help=_PROXIES_HELP)
+    parser.add_argument("--json", help="write the figures here; a run that was cut off resumes")
+    parser.add_argument(
+        "--cross-group",
+        action="store_true",
+        help="add the other groups' candidates as decoys: AUC of each proxy against them",
+    )
+    parser.add_argument("--sample-size", nargs="+", help="sizes of the real sample, such as 5,10")
+    parser.add_argument(
+        "--corrupt",
+        nargs="+",
+        help="rank every candidate beside a spoilt twin: KIND or KIND:SHARE, with KIND one of "
+        "false_facts, near_duplicates, off_topic, shuffled_labels, truncated",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
+    parser.add_argument("--cache-dir", help="where embeddings are kept")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def _benchmark(options: Any) -> int:
+    """Measure proxies on the released SynQuE data. Correlations, intervals, baselines, cost."""
+    from synque_select.benchmark.released import render, run_released
+
+    result = run_released(
+        options.data,
+        tasks=None if options.task is None else _flat(options.task),
+        encoder=options.encoder,
+        proxies=_proxies(options.proxies),
+        out=options.json,
+        cross_group=options.cross_group,
+        sample_sizes=[_whole(text, "--sample-size") for text in _flat(options.sample_size or ())],
+        corrupt=_flat(options.corrupt or ()),
+        progress=not options.quiet,
+        cache_dir=options.cache_dir,
+        seed=options.seed,
+    )
+    print(render(result))
+    return 0
+
+
+def _whole(text: str, option: str) -> int:
+    if not text.isdecimal():
+        raise ConfigError(f"{option}: expected whole numbers, found {text!r}")
+    return int(text)
+
+
 _COMMANDS = {
     "rank": _Command(_rank, _rank_arguments),
     "fit": _Command(_fit, None),
     "experiment": _Command(_experiment, _experiment_arguments),
     "sweep": _Command(_sweep, None),
+    "benchmark": _Command(_benchmark, _benchmark_arguments),
     "report": _Command(_report, _report_arguments),
     "doctor": _Command(_doctor, _doctor_arguments),
 }
