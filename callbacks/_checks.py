@@ -6,10 +6,11 @@ from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 
+from synque_select.data._wrapping import refuse_other_lightning
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import LightningError
 
-__all__ = ["CheckedCallback", "refuse_other_lightning", "require_datamodule", "require_single"]
+__all__ = ["CheckedCallback", "require_datamodule", "require_single"]
 
 
 class CheckedCallback(Callback):
@@ -27,35 +28,17 @@ class CheckedCallback(Callback):
     @log.setter
     def log(self, log: Any) -> None:
         module = log.__self__
-        refuse_other_lightning(module.trainer, module)
+        _refuse_parts(module.trainer, module)
         self.__dict__["_module_log"] = log
 
 
-def refuse_other_lightning(trainer: Any, module: Any) -> None:
-    """Raise where a part of the run comes from the package `lightning`.
-
-    Raises:
-        LightningError: One does; the message names the import to change.
-    """
-    parts = [
-        ("the Trainer", trainer),
-        ("the model", module),
-        ("the DataModule", trainer.datamodule),
-    ]
+def _refuse_parts(trainer: Any, module: Any) -> None:
+    parts = [("the Trainer", trainer), ("the model", module)]
+    parts += [("the DataModule", trainer.datamodule)]
     parts += [("a logger", logger) for logger in trainer.loggers]
     parts += [("a callback", callback) for callback in trainer.callbacks]
     for what, part in parts:
-        if _is_of_other_lightning(type(part)):
-            raise LightningError(
-                f"{what} ({type(part).__name__}) comes from the package lightning, whose objects "
-                "are not interchangeable with those of pytorch_lightning, which synque-select "
-                "uses: change `import lightning as L` to `import pytorch_lightning as L` (and "
-                "`lightning.pytorch` to `pytorch_lightning`) everywhere in your script"
-            )
-
-
-def _is_of_other_lightning(cls: type) -> bool:
-    return any(base.__module__.split(".")[0] == "lightning" for base in cls.__mro__)
+        refuse_other_lightning(what, part)
 
 
 def require_datamodule(trainer: Trainer) -> SynqueDataModule:

@@ -11,7 +11,14 @@ from torch.utils.data import DataLoader
 
 from synque_select.errors import LightningError
 
-__all__ = ["InnerAttribute", "InnerHook", "check_inner", "inner_train_loader", "loader_options"]
+__all__ = [
+    "InnerAttribute",
+    "InnerHook",
+    "check_inner",
+    "inner_train_loader",
+    "loader_options",
+    "refuse_other_lightning",
+]
 
 
 class InnerHook:
@@ -71,14 +78,29 @@ def check_inner(wraps: Any) -> None:
     """
     if wraps is None or isinstance(wraps, LightningDataModule):
         return
-    name = type(wraps).__name__
-    if any(kind.__module__.split(".")[0] == "lightning" for kind in type(wraps).__mro__):
+    refuse_other_lightning("the DataModule in wraps=", wraps)
+    raise LightningError(
+        f"wraps must be a LightningDataModule of pytorch_lightning, found {type(wraps).__name__}"
+    )
+
+
+def refuse_other_lightning(what: str, part: Any) -> None:
+    """Refuse an object of the package `lightning`.
+
+    Args:
+        what: What it is, for the message.
+        part: A Trainer, model, DataModule, logger or callback.
+
+    Raises:
+        LightningError: It is one; the message names the import to change.
+    """
+    if any(kind.__module__.split(".")[0] == "lightning" for kind in type(part).__mro__):
         raise LightningError(
-            f"{name} is a DataModule of the package lightning, whose objects are not "
-            "interchangeable with those of pytorch_lightning: change `import lightning as L` to "
-            "`import pytorch_lightning as L`"
+            f"{what} ({type(part).__name__}) comes from the package lightning, whose objects are "
+            "not interchangeable with those of pytorch_lightning, which synque-select uses: change "
+            "`import lightning as L` to `import pytorch_lightning as L` (and `lightning.pytorch` "
+            "to `pytorch_lightning`) everywhere in your script"
         )
-    raise LightningError(f"wraps must be a LightningDataModule of pytorch_lightning, found {name}")
 
 
 def inner_train_loader(inner: LightningDataModule | None) -> DataLoader[Any] | None:

@@ -24,6 +24,7 @@ from synque_select.data._wrapping import (
     check_inner,
     inner_train_loader,
     loader_options,
+    refuse_other_lightning,
 )
 from synque_select.data.mixture import (
     MixtureDataset,
@@ -262,6 +263,7 @@ class SynqueDataModule(LightningDataModule):
 
     @trainer.setter
     def trainer(self, trainer: Trainer | None) -> None:
+        refuse_other_lightning("the Trainer", trainer)
         self._trainer = trainer
         inner = vars(self).get("_inner")
         if inner is not None:

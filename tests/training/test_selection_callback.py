@@ -310,28 +310,29 @@ def test_a_second_selection_is_refused(tmp_path, selection):
 @pytest.mark.skipif(
     importlib.util.find_spec("lightning") is None, reason="the package lightning is not installed"
 )
-@pytest.mark.parametrize("what", ["trainer", "datamodule", "logger", "callback"])
+@pytest.mark.parametrize(
+    "what", ["trainer", "trainer without callback", "datamodule", "wrapped", "logger", "callback"]
+)
 def test_objects_of_the_package_lightning_get_one_error(tmp_path, selection, what):
     other: Any = importlib.import_module("lightning.pytorch")
-    names_the_import = "change `import lightning as L` to `import pytorch_lightning as L`"
 
-    class Other(other.LightningModule if what == "trainer" else pl.LightningModule):
+    class Other(other.LightningModule if "trainer" in what else pl.LightningModule):
         training_step = TinyModel.training_step
         configure_optimizers = TinyModel.configure_optimizers
 
-    model = Other()
-    options: dict[str, Any] = {"logger": False, "accelerator": "cpu", "max_epochs": 1}
-    callbacks, data = [selection()], data_module()
-    if what == "logger":
-        options["logger"] = other.loggers.CSVLogger(tmp_path)
-    if what == "callback":
-        callbacks.append(other.callbacks.EarlyStopping("val_acc"))
-    if what == "datamodule":
-        data = other.LightningDataModule()
-    maker = other.Trainer if what == "trainer" else pl.Trainer
-    fit = maker(callbacks=callbacks, default_root_dir=tmp_path, **options)
-    with pytest.raises(LightningError, match=names_the_import):
-        fit.fit(model, datamodule=data)
+    def fit() -> None:
+        maker = other.Trainer if "trainer" in what else pl.Trainer
+        callbacks = [] if what == "trainer without callback" else [selection()]
+        callbacks += [other.callbacks.EarlyStopping("val_acc")] if what == "callback" else []
+        logger = other.loggers.CSVLogger(tmp_path) if what == "logger" else False
+        inner = other.LightningDataModule() if what in ("wrapped", "datamodule") else TinyData()
+        data = inner if what == "datamodule" else data_module(wraps=inner)
+        options = {"accelerator": "cpu", "max_epochs": 1, "default_root_dir": tmp_path}
+        maker(callbacks=callbacks, logger=logger, **options).fit(Other(), datamodule=data)
+
+    line = "change `import lightning as L` to `import pytorch_lightning as L`"
+    with pytest.raises(LightningError, match=line):
+        fit()
 
 
 class TableLogger(Logger):
