@@ -27,7 +27,7 @@ __all__ = [
 _Array = NDArray[np.float64]
 
 # sums of choices closer than this share of their range count as equal
-_GRID = 1e-6
+_GRID = 1e-5
 _MAX_TEST_SIZE = 5000
 _CHANCE = 1e-3
 
@@ -174,7 +174,7 @@ def exact_choice_p(performance: Sequence[ArrayLike], k: int, chosen: float) -> f
     """Return how often k candidates drawn at random in every group do as well as those chosen.
 
     The null distribution of Σ_g (mean of k random candidates of g) is exact, by convolution over
-    the groups; sums that differ by under a millionth of their range count as equal. Where
+    the groups; sums that differ by under 1e-5 of their range count as equal. Where
     `chosen` is a mean over seeds, p is conservative: the null has one draw a group.
 
     Args:
@@ -186,17 +186,24 @@ def exact_choice_p(performance: Sequence[ArrayLike], k: int, chosen: float) -> f
         >>> exact_choice_p([[1.0, 2.0, 3.0]], k=1, chosen=3.0) == 1 / 3
         True
     """
-    sums: _Array = np.zeros(1)
-    shares: _Array = np.ones(1)
-    grid = _GRID * sum(float(np.ptp(np.asarray(values))) for values in performance) or _GRID
-    for values in performance:
-        draws = [sum(draw) / k for draw in itertools.combinations(np.asarray(values).tolist(), k)]
-        added = (sums[:, None] + np.asarray(draws)).ravel()
-        weights = np.repeat(shares / len(draws), len(draws))
-        cells, place = np.unique(np.rint(added / grid), return_inverse=True)
-        sums = cells * grid
-        shares = np.bincount(place, weights).astype(np.float64)
-    return float(shares[sums >= chosen - grid * len(performance)].sum())
+    groups = [np.asarray(values, dtype=np.float64) for values in performance]
+    grid = _GRID * sum(float(np.ptp(values)) for values in groups) or _GRID
+    shares, lowest = np.ones(1), 0.0
+    for values in groups:
+        draws = np.array([sum(draw) / k for draw in itertools.combinations(values.tolist(), k)])
+        cells, counts = np.unique(np.rint((draws - draws.min()) / grid), return_counts=True)
+        shares = _convolved(shares, cells.astype(np.int64), counts / len(draws))
+        lowest += float(draws.min())
+    sums = lowest + grid * np.arange(len(shares))
+    return float(shares[sums >= chosen - grid * len(groups)].sum())
+
+
+def _convolved(shares: _Array, cells: NDArray[np.int64], weights: _Array) -> _Array:
+    # by shifts and not by Fourier transform, which would lose the smallest probabilities
+    found = np.zeros(len(shares) + int(cells[-1]))
+    for cell, weight in zip(cells.tolist(), weights.tolist(), strict=True):
+        found[cell : cell + len(shares)] += weight * shares
+    return found
 
 
 def noise_ceiling(performance: ArrayLike, n_test: int, *, n_draws: int = 2000, seed: int) -> float:
@@ -215,15 +222,21 @@ def noise_ceiling(performance: ArrayLike, n_test: int, *, n_draws: int = 2000, s
         seed: Seed of the simulation.
 
     Example:
-        >>> noise_ceiling([0.1, 0.5, 0.9], 10_000, seed=0)
+        >>> round(noise_ceiling([0.1, 0.5, 0.9], 10_000, seed=0), 6)
         1.0
     """
+    from scipy.spatial.distance import cdist
+    from scipy.stats import rankdata
+
     truth = np.asarray(performance, dtype=np.float64)
+    if np.ptp(truth) == 0:
+        return math.nan
     generator = np.random.default_rng(seed)
     draws = generator.binomial(n_test, np.clip(truth, 0, 1), size=(n_draws, len(truth)))
-    found = [agreement(truth, draw)[1] for draw in draws]
+    ranks = rankdata(draws, axis=1)
+    found = 1 - cdist(rankdata(truth)[None], ranks, "correlation")[0]
     # a draw in which all candidates come out equal says nothing of their order
-    return float(np.mean(np.nan_to_num(found))) if np.ptp(truth) > 0 else math.nan
+    return float(np.where(np.ptp(ranks, axis=1) > 0, found, 0).mean())
 
 
 def infer_test_size(shares: ArrayLike, n_decimals: int) -> int | None:
