@@ -267,20 +267,50 @@ class Candidate(Examples):
                 did_you_mean(by, self.example_scores) if self.example_scores else "there are none"
             )
             raise ConfigError(f"{self.where} has no example scores by {by!r}: {known}")
-        kept = np.sort(
-            np.argsort(-self.example_scores[by], kind="stable")[: math.ceil(keep * len(self))]
-        )
+        order = np.argsort(-self.example_scores[by], kind="stable")
+        return self._at(np.sort(order[: math.ceil(keep * len(self))]))
+
+    def weighted(self, weights: Sequence[float] | NDArray[Any], *, seed: int = 0) -> Candidate:
+        """Return the candidate with each example as often as its weight says, N in all.
+
+        Example i comes ⌊N·w_i/Σw⌋ or ⌈N·w_i/Σw⌉ times (systematic resampling), so that training
+        on it draws the examples by weight.
+
+        Args:
+            weights: (N,), not negative, such as `example_scores["pad"]`.
+            seed: Of the fractions.
+
+        Raises:
+            ConfigError: There is not one finite weight that is not negative for each example, or
+                all are 0.
+
+        Example:
+            >>> list(Candidate("a", ["x", "y", "z", "w"]).weighted([2, 0, 1, 1]).views)
+            ['x', 'x', 'z', 'w']
+        """
+        given = np.asarray(weights, dtype=np.float64)
+        if given.shape != (len(self),) or not np.isfinite(given).all() or (given < 0).any():
+            raise ConfigError(
+                f"{self.where}: weights must be {len(self)} finite numbers, none below 0"
+            )
+        if not given.any():
+            raise ConfigError(f"{self.where}: all weights are 0")
+        steps = np.arange(len(self)) + np.random.default_rng(seed).random()
+        ends = np.cumsum(given) / given.sum() * len(self)
+        return self._at(np.minimum(np.searchsorted(ends, steps, side="right"), len(self) - 1))
+
+    def _at(self, positions: NDArray[np.int64]) -> Candidate:
         return dataclasses.replace(
             self,
-            dataset=_Subset(self.dataset, kept),
+            dataset=_Subset(self.dataset, positions),
             view=self.selector,
-            example_scores={key: scores[kept] for key, scores in self.example_scores.items()},
+            example_scores={key: scores[positions] for key, scores in self.example_scores.items()},
         )
 
 
 @dataclass(frozen=True, eq=False)
 class _Subset:
-    """Some examples of a dataset."""
+    """Some examples of a dataset, or some of them several times."""
 
     dataset: MapDataset
     positions: NDArray[np.int64]

@@ -131,6 +131,26 @@ class TestFilter:
             candidate.filter(keep=0.5, by="pad")
 
 
+class TestWeighted:
+    @pytest.mark.parametrize("seed", range(20))
+    def test_every_example_comes_as_often_as_its_weight_says(self, seed: int):
+        weights = np.random.default_rng(seed).random(50)
+        served = Candidate("a", [str(i) for i in range(50)]).weighted(weights, seed=seed)
+        assert len(served) == 50
+        counts = np.bincount([int(v) for v in served.views], minlength=50)
+        ideal = 50 * weights / weights.sum()
+        assert ((counts >= np.floor(ideal)) & (counts <= np.ceil(ideal))).all()
+
+    def test_weight_zero_never_comes(self):
+        served = Candidate("a", ["x", "y", "z"]).weighted([0, 1, 0])
+        assert list(served.views) == ["y", "y", "y"]
+
+    @pytest.mark.parametrize("weights", [[1, 2], [1, 2, -1], [1, 2, np.nan], [0, 0, 0]])
+    def test_bad_weights(self, weights: list[float]):
+        with pytest.raises(ConfigError, match="weights"):
+            Candidate("a", ["x", "y", "z"]).weighted(weights)
+
+
 class TestLabels:
     def checks(self, flipped: float):
         generator = np.random.default_rng(0)
