@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 from abc import ABC, abstractmethod
@@ -21,7 +22,8 @@ class BaseEncoder(ABC):
     Attributes:
         id: The one name of the encoder, in caches, rankings and reports.
         modality: What it encodes, "text" or "image".
-        revision: Which weights. Part of the cache key, so change it when yours change.
+        revision: Which weights. Part of the cache key, so change it when yours change; while it
+            is "user", the source of the class's methods is part of the key too.
         batch_size: How many views `encode` gets at once, at most.
 
     Example:
@@ -65,12 +67,11 @@ class BaseEncoder(ABC):
         """
         for start in range(0, len(views), self.batch_size):
             positions = range(start, min(start + self.batch_size, len(views)))
-            yield positions, self.encode([views[i] for i in positions])
+            yield positions, self.encode(views[start : positions.stop])
 
     def options(self) -> Mapping[str, Any]:
         """Return what else changes an embedding (precision, normalisation), as plain values."""
-        source = _source(type(self)) if self.revision == "user" else ""
-        return {"code": source} if source else {}
+        return {"code": _code_hash(type(self))} if self.revision == "user" else {}
 
     @property
     def key(self) -> str:
@@ -88,9 +89,11 @@ class BaseEncoder(ABC):
         """Free the model and its device memory; the encoder can be used again."""
 
 
-def _source(cls: type) -> str:
-    # a user's class has no revision: its code stands in for one
+def _code_hash(cls: type) -> str:
+    # a user's class has no revision: the source of its methods stands in for one
+    methods = [part for part in vars(cls).values() if inspect.isfunction(part)]
     try:
-        return inspect.getsource(cls)
-    except (OSError, TypeError):
+        text = "".join(inspect.getsource(method) for method in methods)
+    except OSError:
         return ""
+    return hashlib.sha256(text.encode()).hexdigest()

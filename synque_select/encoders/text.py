@@ -45,7 +45,7 @@ class TextEncoder(SentenceEncoder):
         with ThreadPoolExecutor(1) as tokeniser:
             waiting: Any = None
             for start in range(0, len(views), _WINDOW):
-                texts = [views[i] for i in range(start, min(start + _WINDOW, len(views)))]
+                texts = views[start : start + _WINDOW]
                 ahead = start, tokeniser.submit(self._inputs, model, texts)
                 if waiting is not None:
                     yield from self._encode_window(waiting[0], waiting[1].result())
@@ -60,11 +60,6 @@ class TextEncoder(SentenceEncoder):
             with torch.inference_mode():
                 embeddings = self._forward(self.model, batch)
             yield [start + row for row in rows], embeddings
-
-    def _inputs(self, model: torch.nn.Module, views: Sequence[View]) -> Any:
-        # JSON may hold halves of surrogate pairs, which no tokeniser takes
-        texts = [str(view).encode("utf-8", "replace").decode() for view in views]
-        return super()._inputs(model, texts)
 
     def _budget(self) -> int:
         if self.device.type == "cpu":

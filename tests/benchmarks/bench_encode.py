@@ -1,0 +1,137 @@
+"""Encoding 8,000 short texts on the CPU, and reading them from the cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from synque_select.encoders import TextEncoder, embed
+from synque_select.encoders.packaged import find_packaged
+from synque_select.encoders.precision import cpu_has_bf16, least_cosine
+from synque_select.types import Candidate
+from tests.benchmarks.base import Result, compare, peak_bytes
+
+MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+N_TEXTS, N_CANDIDATES, N_REAL = 8000, 8, 200
+RIVAL = "SentenceTransformer.encode, float32, defaults"
+
+
+def texts() -> list[str]:
+    """8,000 distinct questions of the released data; without it, made-up ones of like length."""
+    folder = os.environ.get("SYNQUE_BENCHMARK_DATA")
+    if folder:
+        found = (
+            row["question"]
+            for path in sorted(Path(folder).glob("text2sql/data/*/*.json"))
+            for row in json.loads(path.read_text())
+        )
+        distinct = list(dict.fromkeys(found))
+        if len(distinct) >= N_TEXTS:
+            return distinct[:N_TEXTS]
+    words = ["show", "find", "the", "of", "list", "which", "number", "all", "with", "name", "by"]
+    generator = np.random.Generator(np.random.PCG64(0))
+    lengths = generator.integers(6, 26, N_TEXTS)
+    return [f"{i} " + " ".join(generator.choice(words, length)) for i, length in enumerate(lengths)]
+
+
+def _sentence_transformer() -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    packaged = find_packaged(MODEL)
+    return SentenceTransformer(str(packaged.folder) if packaged else MODEL, device="cpu")
+
+
+def prepare_ours() -> tuple[Any, ...]:
+    """Load the encoder, and encode a little, so that one-time costs are not counted."""
+    encoder = TextEncoder(MODEL, device="cpu")
+    encoder.encode(["one", "two"])
+    return encoder, Candidate("texts", texts())
+
+
+def work_ours(encoder: TextEncoder, candidate: Candidate) -> torch.Tensor:
+    """Encode with an empty cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        return embed(encoder, candidate, cache_dir=Path(folder), progress=False).embeddings
+
+
+def prepare_rival() -> tuple[Any, ...]:
+    """Load the rival's model."""
+    model = _sentence_transformer()
+    model.encode(["one", "two"])
+    return model, texts()
+
+
+def work_rival(model: Any, inputs: list[str]) -> torch.Tensor:
+    """Encode as sentence-transformers does by default."""
+    return torch.from_numpy(model.encode(inputs))
+
+
+def ranking(embeddings: torch.Tensor) -> torch.Tensor:
+    """MMD² (biased, cubic kernel) of slices that stand for candidates against the last rows."""
+    real = embeddings[-N_REAL:]
+    slices = embeddings[:-N_REAL].chunk(N_CANDIDATES)
+    return torch.stack([_mmd2(real, part) for part in slices])
+
+
+def _mmd2(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    def kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (x @ y.T / x.shape[1] + 1).pow(3).double().mean()
+
+    return kernel(a, a) + kernel(b, b) - 2 * kernel(a, b)
+
+
+def cached_seconds(encoder: TextEncoder, candidate: Candidate, folder: Path) -> float:
+    """Seconds of a run that finds everything; the digests of the texts are taken anew."""
+    start = time.perf_counter()
+    again = Candidate(candidate.name, candidate.dataset)
+    embed(encoder, again, cache_dir=folder, progress=False)
+    return time.perf_counter() - start
+
+
+def run() -> Iterator[Result]:
+    """Yield the cold and the cached run."""
+    encoder, candidate = prepare_ours()
+    model, inputs = prepare_rival()
+    made: dict[str, torch.Tensor] = {}
+    seconds, rival_seconds = compare(
+        lambda: made.update(ours=work_ours(encoder, candidate)),
+        lambda: made.update(rival=work_rival(model, inputs)),
+        3,
+        warm_up=False,  # the models have encoded a little already
+    )
+    agreement = spearmanr(ranking(made["ours"]), ranking(made["rival"])).statistic
+    cosine = least_cosine(made["ours"], made["rival"])
+    yield Result(
+        name=f"encode {N_TEXTS} short texts, CPU",
+        ratio=rival_seconds / seconds,
+        target=3.0 if cpu_has_bf16() else 1.0,
+        rival=RIVAL,
+        seconds=seconds,
+        rival_seconds=rival_seconds,
+        peak_bytes=peak_bytes(work_ours, prepare_ours),
+        rival_peak_bytes=peak_bytes(work_rival, prepare_rival),
+        note=f"{encoder.precision}, cosine >= {cosine:.5f}, "
+        f"Spearman of the MMD ranking {agreement:.3f}",
+    )
+    with tempfile.TemporaryDirectory() as name:
+        embed(encoder, candidate, cache_dir=Path(name), progress=False)
+        cached = statistics.median(cached_seconds(encoder, candidate, Path(name)) for _ in range(5))
+    yield Result(
+        name=f"encode {N_TEXTS} short texts again, from the cache",
+        ratio=rival_seconds / cached,
+        target=50.0,
+        rival=RIVAL,
+        seconds=cached,
+        rival_seconds=rival_seconds,
+        note=f"{seconds / cached:.0f}x against our own first run",
+    )
