@@ -74,8 +74,6 @@ def run_sweep(
         )
     if max_steps < 1:
         raise ConfigError(f"max_steps={max_steps}: a sweep needs a budget of optimiser steps")
-    datamodule.prepare_data()
-    datamodule.setup("fit")
     ranking = rank(
         datamodule.candidates,
         datamodule.real,

@@ -181,7 +181,8 @@ def untouched_state() -> Iterator[None]:
     """Leave random states, grad mode, default dtype and thread count as they were found."""
     python, numpy_state = random.getstate(), np.random.get_state()
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    with torch.random.fork_rng(), torch.no_grad():
+    devices = range(torch.cuda.device_count())  # named, or torch warns where there are many
+    with torch.random.fork_rng(devices), torch.no_grad():
         try:
             yield
         finally:
