@@ -34,6 +34,7 @@ from synque_select.encoders.shards import (
     contains,
     open_shard,
     set_aside,
+    sorted_keys,
     write_shard,
 )
 from synque_select.encoders.state import untouched
@@ -333,8 +334,10 @@ class _Store:
 
     def _remove_parts(self, shards: Iterable[Shard], digests: NDArray[np.uint8]) -> None:
         # parts that lie wholly in the candidate's own file are of no more use to anybody
-        for shard in shards:
-            if shard.path.name.startswith(_PART) and contains(digests, shard.digests):
+        parts = [shard for shard in shards if shard.path.name.startswith(_PART)]
+        keys = sorted_keys(digests)
+        for shard in parts:
+            if contains(keys, shard.digests):
                 shard.path.unlink(missing_ok=True)
                 self._index.drop(shard.path)
 
