@@ -18,6 +18,8 @@ from synque_select.types import Candidate, RealSample
 
 __all__ = ["against_decoys", "at_sample_size", "reactions"]
 
+# of a column's range: what float32 and a solver's tolerance make of equal content
+_ROUNDING = 1e-5
 Progress = Callable[[Iterable[Case], int], Iterable[Case]]
 
 
@@ -120,7 +122,7 @@ def _shift(case: Case, scores: CaseScores, key: str) -> float:
 
 
 def _halves(scores: CaseScores, key: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    clean, spoilt = np.split(scores.oriented(key), 2)
+    clean, spoilt = np.split(scores.with_ties(_ROUNDING).oriented(key), 2)
     return clean, spoilt
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,13 @@ class CaseScores:
             return -self._consensus(kept)
         values = self.values[key] if kept is None else self.values[key][kept]
         return values if self.higher_is_better[key] else -values
+
+    def with_ties(self, share: float) -> CaseScores:
+        """Return the same with values closer than that share of their column's range made equal.
+
+        Two candidates of equal content are told apart by nothing but rounding.
+        """
+        return replace(self, values={key: _tied(v, share) for key, v in self.values.items()})
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -203,6 +210,15 @@ class Scorer:
 def never_reads_real(proxy: BaseProxy) -> bool:
     """Whether a proxy scores a candidate alone: a baseline, or diversity, which is one here."""
     return proxy.family in ("baseline", "diversity")
+
+
+def _tied(values: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """Replace values by the mean of their run of near neighbours."""
+    order = np.argsort(values)
+    opens = np.diff(values[order]) > share * np.ptp(values)
+    runs = np.empty(len(values), dtype=np.int64)
+    runs[order] = np.concatenate([[0], np.cumsum(opens)])
+    return (np.bincount(runs, values) / np.bincount(runs))[runs]
 
 
 def _as_array(values: Sequence[float | None]) -> NDArray[np.float64]:
