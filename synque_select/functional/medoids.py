@@ -97,7 +97,7 @@ def _swap_until_stable(state: _State) -> None:
     first, since_swap = 0, 0
     while since_swap < n:
         block = state.points[first : first + _BLOCK]
-        distances = sq_distances(block, state.points).sqrt_()
+        distances = sq_distances(block, state.points, right_norms=state.norms).sqrt_()
         offset = 0
         while offset < len(block):
             found = state.first_swap(distances[offset:])
@@ -115,6 +115,7 @@ class _State:
 
     def __init__(self, points: torch.Tensor, medoids: torch.Tensor) -> None:
         self.points = points
+        self.norms = points.square().sum(1)
         self._set(medoids)
 
     def _set(self, medoids: torch.Tensor) -> None:

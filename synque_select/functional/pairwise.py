@@ -100,7 +100,13 @@ def rows(
     return block if shift is None else block - shift
 
 
-def sq_distances(left: torch.Tensor, right: torch.Tensor, *, refine: bool = False) -> torch.Tensor:
+def sq_distances(
+    left: torch.Tensor,
+    right: torch.Tensor,
+    *,
+    refine: bool = False,
+    right_norms: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Squared Euclidean distances of one block, ‖x − y‖² by a matrix product.
 
     Args:
@@ -108,6 +114,7 @@ def sq_distances(left: torch.Tensor, right: torch.Tensor, *, refine: bool = Fals
         right: (q, d), same dtype and device.
         refine: Recompute from differences those entries that lost digits to cancellation, so
             that equal rows are at exactly 0.
+        right_norms: (q,) ‖y‖², where they are at hand.
 
     Returns:
         (p, q), clamped at 0.
@@ -116,7 +123,9 @@ def sq_distances(left: torch.Tensor, right: torch.Tensor, *, refine: bool = Fals
         >>> sq_distances(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]))
         tensor([[25.]])
     """
-    left_norms, right_norms = left.square().sum(1), right.square().sum(1)
+    left_norms = left.square().sum(1)
+    if right_norms is None:
+        right_norms = right.square().sum(1)
     squares = torch.addmm(right_norms.unsqueeze(0), left, right.T, alpha=-2)
     squares = squares.add_(left_norms.unsqueeze(1)).clamp_min_(0)
     if refine:
