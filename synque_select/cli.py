@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,9 @@ def _dispatch(given: Sequence[str]) -> int:
     )
     command.arguments(parser)
     options = parser.parse_args(_with_config_paths(given[1:]))
-    return int(command.run(parser.instantiate_classes(options)))
+    # jsonargparse renamed the method in one of the versions that the package admits
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
+    return int(command.run(instantiate(options)))
 
 
 _PROXIES_HELP = (
@@ -228,12 +231,22 @@ def _fit(arguments: Sequence[str]) -> int:
     _jsonargparse()
     from pytorch_lightning.cli import LightningCLI
 
-    LightningCLI(
-        args=["fit", *_with_config_paths(arguments)],
-        parser_kwargs={"prog": "synque-select"},
-        save_config_kwargs={"overwrite": True},
-    )
+    with _command_line("fit", *_with_config_paths(arguments)):
+        LightningCLI(
+            parser_kwargs={"prog": "synque-select"}, save_config_kwargs={"overwrite": True}
+        )
     return 0
+
+
+@contextmanager
+def _command_line(*arguments: str) -> Iterator[None]:
+    """Set the process' arguments: LightningCLI reads them, and every rank of plain DDP does."""
+    given = sys.argv
+    sys.argv = [given[0], *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = given
 
 
 def _report_arguments(parser: Any) -> None:
@@ -292,30 +305,34 @@ def _sweep(arguments: Sequence[str]) -> int:
     """Train on each candidate alone, and correlate proxies with validation. Takes a fit config.
 
     The model, the data and the trainer's accelerator, precision and max_steps are those of the
-    config; finished probes are reused.
+    config, and candidates are scored as its SelectionCallback says, if it has one; finished probes
+    are reused.
     """
     _jsonargparse()
     from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
+    from synque_select.callbacks.selection import SelectionCallback
     from synque_select.sweep import run_sweep
 
-    taken = {"module", "datamodule", "max_steps", "trainer_options", "encoder"}
+    taken = {"module", "datamodule", "max_steps", "trainer_options", "scorer"}
 
     class SweepCLI(LightningCLI):
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
             parser.add_function_arguments(run_sweep, "sweep", skip=taken)
 
-    cli = SweepCLI(
-        args=_with_config_paths(arguments),
-        run=False,
-        save_config_callback=None,
-        parser_kwargs={"prog": "synque-select sweep"},
-    )
+    with _command_line(*_with_config_paths(arguments)):
+        cli = SweepCLI(
+            run=False,
+            save_config_callback=None,
+            parser_kwargs={"prog": "synque-select sweep"},
+        )
     given = cli.config.trainer
+    selection = [c for c in cli.trainer.callbacks if isinstance(c, SelectionCallback)]
     run_sweep(
         cli.model,
         cli.datamodule,
         max_steps=given.max_steps,
+        scorer=selection[0].scorer(cli.trainer) if selection else None,
         trainer_options={"accelerator": given.accelerator, "precision": given.precision},
         **vars(cli.config.sweep),
     )

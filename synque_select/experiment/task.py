@@ -151,7 +151,7 @@ def check_task(task: BaseTask, samples: Sequence[RealSample]) -> None:
 
     Raises:
         DataError: A real example is in validation or test, or a candidate is too small.
-        ConfigError: The task names a candidate that does not exist.
+        ConfigError: The task names a candidate that does not exist, or its budget is too small.
     """
     for name in ("validation", "test"):
         part: Examples = getattr(task, name)
@@ -161,6 +161,12 @@ def check_task(task: BaseTask, samples: Sequence[RealSample]) -> None:
                 f"task {task.name}: {leaked} of the {len(part)} {name} examples are in a real "
                 "sample; take them out with synque_select.experiment.unseen"
             )
+    least = 2 * len(task.candidates)
+    if task.n_distinct < least:
+        raise ConfigError(
+            f"task {task.name}: n_distinct={task.n_distinct}; allowed is {least} or more, two "
+            "examples of each candidate in the mixture of all"
+        )
     small = [f"{c.name} ({len(c)})" for c in task.candidates if len(c) < task.n_distinct]
     if small:
         raise DataError(

@@ -1,0 +1,264 @@
+"""Experiments on a small real task: equal budgets, pairs, resuming, what is written and refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from synque_select.errors import ConfigError, DataError, LightningError
+from synque_select.experiment import ARMS, BaseTask, Experiment, run_experiment
+from synque_select.records.ranking_file import load_ranking
+from synque_select.records.run_folder import read_json
+from synque_select.records.store import RunStore
+from synque_select.types import RealSample
+from tests.training.shades import N_DISTINCT, Shades, Unlabelled
+
+K = 6
+
+
+def run(task: BaseTask, where: Path, **options: Any) -> Experiment:
+    settings: dict[str, Any] = {"k": 2, "replicates": 2, "n_random": 2, "progress": False}
+    paths = {"root": where / "runs", "store": where / "store.sqlite", "cache_dir": where / "cache"}
+    return run_experiment(task, **{**settings, **paths, **options})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shades, Experiment, Path]:
+    where = tmp_path_factory.mktemp("experiment")
+    task = Shades()
+    return task, run(task, where), where
+
+
+def trained(task: Shades) -> list[dict[str, Any]]:
+    """Return the fits that took steps; other modules were only made to hash their weights."""
+    return [fit for fit in task.fits if fit["steps"]]
+
+
+def test_all_arms_have_as_many_steps_and_distinct_examples(finished):
+    task, _, _ = finished
+    full = [fit for fit in trained(task) if fit["steps"] > 1]
+    assert {fit["steps"] for fit in full} == {task.max_steps}
+    distinct = [len(set(fit["ids"])) for fit in full]
+    sizes = sum(len(candidate) for candidate in task.candidates)
+    # six steps of eight are two passes over 24; the two of "all data, unequal size" see more
+    assert sorted(set(distinct)) == [N_DISTINCT, min(sizes, task.max_steps * task.batch_size)]
+    assert distinct.count(N_DISTINCT) == len(full) - 2
+
+
+def test_a_replicate_shares_its_initial_weights_and_others_differ(finished):
+    task, _, _ = finished
+    starts = torch.stack([fit["start"] for fit in trained(task)]).flatten(1)
+    assert len(starts.unique(dim=0)) == 2
+
+
+def test_result_json_has_the_stated_form(finished):
+    _task, experiment, _ = finished
+    result = read_json(experiment.folder / "result.json")
+    assert result["version"] == 1
+    assert result["metric"] == {"name": "test_acc", "mode": "max"}
+    assert result["replicates"] == 2
+    assert set(result["arms"]) == set(ARMS)
+    for arm in result["arms"].values():
+        assert {"mean", "std", "n"} <= set(arm)
+        assert arm["n"] == 2
+    assert set(result["comparisons"]) == {f"chosen_vs_{arm}" for arm in ARMS if arm != "chosen"}
+    for found in result["comparisons"].values():
+        assert {"difference", "low", "high", "verdict"} <= set(found)
+    assert set(result["wall_s"]) == {"encode", "score", "fit", "probes"}
+    assert {"mmd", "coverage"} <= set(result["correlations"])
+    found = result["correlations"]["mmd"]
+    assert set(found["spearman"]) == {"value", "p", "low", "high"}
+    assert set(found["pearson"]) == set(found["kendall"]) == {"value", "p"}
+
+
+def test_arms_that_use_labels_are_marked(finished):
+    arms = finished[1].result["arms"]
+    marked = {name for name, arm in arms.items() if arm["uses_labels"]}
+    assert marked == {"best_single_by_validation", "oracle_k", "probed_k"}
+
+
+def test_single_arms_follow_from_the_singles(finished):
+    task, experiment, where = finished
+    arms = experiment.result["arms"]
+    probes = [
+        record
+        for record in RunStore(where / "store.sqlite").read(kind="probe")
+        if record.key["optimizer_steps"] == task.max_steps
+        and record.key["real_sha256"] == experiment.rankings[0].real_sha256
+    ]
+    for replicate in range(2):
+        test = {
+            record.mixture.names[0]: record.metrics["test_acc"]
+            for record in probes
+            if record.seed == replicate
+        }
+        assert len(test) == K
+        best = experiment.rankings[replicate].order()[0].name
+        mean = sum(test.values()) / K
+        assert arms["mean_single"]["values"][replicate] == pytest.approx(mean)
+        assert arms["best_single"]["values"][replicate] == test[best]
+        singles = experiment.result["candidates"]
+        assert all(min(test.values()) <= row["test"] <= 1 for row in singles.values())
+
+
+def test_correlations_with_and_without_the_candidate_with_false_labels(finished):
+    result = finished[1].result
+    assert result["correlations"]["mmd"]["n"] == K
+    assert result["correlations_without_false_labels"]["mmd"]["n"] == K - 1
+    assert any("cannot see labels" in message for message in result["messages"])
+
+
+def test_false_labels_train_a_worse_model_than_their_twin(finished):
+    singles = finished[1].result["candidates"]
+    assert singles["true"]["test"] > 0.8
+    assert singles["false"]["test"] < 0.2
+
+
+def test_a_single_counts_under_every_real_sample_and_kinds_stay_apart(finished):
+    task, _experiment, where = finished
+    records = RunStore(where / "store.sqlite").read()
+    full = [r for r in records if r.key["optimizer_steps"] == task.max_steps]
+    singles = [r for r in full if r.kind == "probe"]
+    assert len(singles) == K * 2 * 2  # candidates, seeds, real samples
+    assert len({r.key_hash for r in singles}) == 2
+    assert all(not r.scores for r in full if r.kind == "mixture")
+
+
+def test_the_folder_has_everything(finished):
+    folder = finished[1].folder
+    for name in ("ranking.json", "ranking.csv", "result.json", "report.html", "map.json"):
+        assert (folder / name).is_file(), name
+    assert load_ranking(folder) == load_ranking(folder / "rankings" / "replicate-1.json")
+    assert (
+        "no difference shown" in (folder / "report.html").read_text()
+        or "beats" in (folder / "report.html").read_text()
+    )
+
+
+def test_the_closing_text_names_the_page_and_both_correlations(finished):
+    text = str(finished[1])
+    assert str(finished[1].folder / "report.html") in text
+    assert "without false (false labels)" in " ".join(text.split())
+
+
+def test_a_second_run_trains_nothing_and_finds_the_same(finished):
+    _, experiment, where = finished
+    task = Shades()
+    again = run(task, where)
+    assert not trained(task)
+    assert again.result["arms"] == experiment.result["arms"]
+    assert again.result["correlations"] == experiment.result["correlations"]
+    assert again.folder != experiment.folder
+
+
+class Interrupted(Shades):
+    """Stops in the middle of its fifth fit."""
+
+    def model(self, seed: int) -> Any:
+        module = super().model(seed)
+        if sum(fit["steps"] > 0 for fit in self.fits) == 4:
+            module.on_train_batch_end = self._stop  # type: ignore[method-assign]
+        return module
+
+    @staticmethod
+    def _stop(*_: Any) -> None:
+        raise RuntimeError("the power failed")
+
+
+def test_a_run_that_broke_off_goes_on_where_it_was(finished, tmp_path: Path):
+    whole, experiment, _ = finished
+    with pytest.raises(RuntimeError, match="power failed"):
+        run(Interrupted(), tmp_path)
+    task = Shades()
+    resumed = run(task, tmp_path)
+    assert len(trained(task)) == len(trained(whole)) - 4
+    assert resumed.result["arms"] == experiment.result["arms"]
+
+
+def test_other_labels_are_another_fit(finished):
+    class Relabelled(Shades):
+        def fingerprint(self) -> Any:
+            return {**super().fingerprint(), "labels": "others"}
+
+    task = Relabelled()
+    run(task, finished[2], arms=["chosen"], single_replicates=1)
+    assert len(trained(task)) == 2 + K
+
+
+def test_arms_that_were_not_asked_for_are_absent(finished):
+    result = run(Shades(), finished[2], arms=["chosen", "all"]).result
+    assert list(result["arms"]) == ["chosen", "all"]
+    assert list(result["comparisons"]) == ["chosen_vs_all"]
+    assert result["correlations"]["mmd"]["n"] == K
+
+
+def test_without_time_two_replicates_remain_and_the_rest_is_named(tmp_path: Path):
+    task = Shades()
+    result = run(task, tmp_path, replicates=3, n_random=1, time_limit_s=0.0).result
+    assert result["replicates"] == 2
+    assert result["arms"]["chosen"]["n"] == 2
+    assert result["arms"]["mean_single"]["n"] == 1
+    assert math.isnan(result["arms"]["mean_single"]["std"])
+    (message,) = [m for m in result["messages"] if m.startswith("left out")]
+    assert "mixtures of replicate 3" in message
+    json.dumps(result["arms"])
+
+
+def test_random_state_is_as_found(finished):
+    before = torch.get_rng_state()
+    run(Shades(), finished[2], arms=["chosen"])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_leak_into_test_is_refused(tmp_path: Path):
+    class Leaky(Shades):
+        def real_sample(self, replicate: int) -> RealSample:
+            return RealSample("squares", Unlabelled(self.labelled[130:150]), view="image")
+
+    with pytest.raises(DataError, match="10 of the 40 validation examples are in a real sample"):
+        run(Leaky(), tmp_path)
+
+
+def test_a_candidate_that_is_too_small_is_refused(tmp_path: Path):
+    class Greedy(Shades):
+        n_distinct = 30
+
+    with pytest.raises(DataError, match=r"a \(24\), d \(24\)"):
+        run(Greedy(), tmp_path)
+
+
+def test_a_budget_that_cannot_be_mixed_is_refused(tmp_path: Path):
+    class Frugal(Shades):
+        n_distinct = 11
+
+    with pytest.raises(ConfigError, match="n_distinct=11; allowed is 12 or more"):
+        run(Frugal(), tmp_path)
+
+
+def test_a_model_that_logs_something_else_is_refused(tmp_path: Path):
+    class Other(Shades):
+        metric = "f1"
+
+    with pytest.raises(LightningError, match="does not log 'val_f1'; logged"):
+        run(Other(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": K}, "k=6: allowed is 1 to 5"),
+        ({"replicates": 1}, "replicates=1"),
+        ({"n_random": 0}, "n_random=0"),
+        ({"single_replicates": 3}, "allowed is 1 to 2"),
+        ({"arms": ["chosen", "best"]}, "unknown arm 'best'"),
+        ({"arms": ["all"]}, "'chosen' is needed"),
+    ],
+)
+def test_bad_arguments_are_named(options: dict[str, Any], message: str, tmp_path: Path):
+    with pytest.raises(ConfigError, match=message):
+        run(Shades(), tmp_path, **options)
