@@ -277,13 +277,11 @@ def _doctor(options: Any) -> int:
 
 
 def _experiment_arguments(parser: Any) -> None:
-    from jsonargparse import ActionConfigFile
-
     from synque_select.experiment import BaseTask, run_experiment
 
     parser.add_argument(
         "--config",
-        action=ActionConfigFile,
+        action=_jsonargparse().ActionConfigFile,
         help="a YAML file or a packaged name such as digits; options after it override it",
     )
     parser.add_argument("--version", type=int, default=1, help="version of the config's format")
@@ -314,7 +312,7 @@ def _sweep(arguments: Sequence[str]) -> int:
     from synque_select.callbacks.selection import SelectionCallback
     from synque_select.sweep import run_sweep
 
-    taken = {"module", "datamodule", "max_steps", "trainer_options", "scorer"}
+    taken: set[str | int] = {"module", "datamodule", "max_steps", "trainer_options", "scorer"}
 
     class SweepCLI(LightningCLI):
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -327,7 +325,8 @@ def _sweep(arguments: Sequence[str]) -> int:
             parser_kwargs={"prog": "synque-select sweep"},
         )
     given = cli.config.trainer
-    selection = [c for c in cli.trainer.callbacks if isinstance(c, SelectionCallback)]
+    callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
+    selection = [c for c in callbacks if isinstance(c, SelectionCallback)]
     run_sweep(
         cli.model,
         cli.datamodule,

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pytorch_lightning import LightningModule
 
+from synque_select.callbacks._page import write_page
+from synque_select.callbacks._scoring import Scorer
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import ConfigError, LightningError
 from synque_select.probes import run_probes
-from synque_select.proxies.registry import ProxySpec
 from synque_select.records.correlation import correlate
 from synque_select.records.correlation_file import save_correlations
 from synque_select.records.ranking_file import save_ranking
 from synque_select.records.run_folder import new_run_folder
 from synque_select.records.store import RunStore
-from synque_select.report.page import write_report
 from synque_select.report.tables import correlation_tables, ranking_table
-from synque_select.selection.ranking import rank
 
 __all__ = ["run_sweep"]
 
@@ -33,8 +32,7 @@ def run_sweep(
     max_steps: int,
     primary: str = "val_acc",
     mode: Literal["max", "min"] = "max",
-    proxies: Sequence[ProxySpec] | None = None,
-    encoder: str | None = None,
+    scorer: Scorer | None = None,
     seed: int = 0,
     task: str | None = None,
     store: str | None = None,
@@ -52,9 +50,9 @@ def run_sweep(
         max_steps: Optimiser steps of each probe.
         primary: The validation metric that correlations are about.
         mode: "max" where a larger value is better, else "min".
-        proxies: As in `rank`; None for the default suite.
-        encoder: As in `rank`.
-        seed: Of the scores and of the probes.
+        scorer: How candidates are scored, such as `SelectionCallback.scorer` gives; None for the
+            default suite and encoder.
+        seed: Of the probes.
         task: Name of the task, part of the comparability key; None for the module's class.
         store: Path of the run store; None for the default one.
         folder: The run's folder; None for a new one under `runs/`.
@@ -74,14 +72,9 @@ def run_sweep(
         )
     if max_steps < 1:
         raise ConfigError(f"max_steps={max_steps}: a sweep needs a budget of optimiser steps")
-    ranking = rank(
-        datamodule.candidates,
-        datamodule.real,
-        encoder=encoder,
-        proxies=proxies,
-        top_k=min(3, len(datamodule.candidates)),
-        seed=seed,
-    )
+    candidates = datamodule.candidates
+    scorer = scorer or Scorer(top_k=min(3, len(candidates)), seed=seed)
+    ranking = scorer.ranking(candidates, datamodule.real)
     print(ranking_table(ranking))
     sys.stdout.flush()
     records = run_probes(
@@ -103,5 +96,6 @@ def run_sweep(
     run = new_run_folder("runs", name) if folder is None else Path(folder)
     save_ranking(ranking, run)
     save_correlations(found, run)
-    print(f"\nreport: {write_report(run)}")
+    write_page(run, datamodule, scorer)
+    print(f"\nreport: {run / 'report.html'}")
     return run

@@ -65,7 +65,7 @@ def minimize_quadratic_on_simplex(
 
     Args:
         quadratic: (..., K, K) symmetric and positive semi-definite (`nearest_psd`).
-        linear: (..., K), the c above.
+        linear: (..., K), the c above; one quadratic part may serve many of them.
         upper: (..., K) caps; None for 1.
 
     Returns:
@@ -83,8 +83,7 @@ def minimize_quadratic_on_simplex(
         tensor([0.7500, 0.2500], dtype=torch.float64)
     """
     quadratic, linear = quadratic.double(), linear.double()
-    shape = torch.broadcast_shapes(quadratic.shape[:-1], linear.shape)
-    linear = linear.expand(shape)
+    shape = linear.shape
     upper = torch.ones(shape, dtype=torch.float64) if upper is None else upper.double()
     upper = upper.to(linear.device).expand(shape)
     if bool((upper.clamp(max=1).sum(dim=-1) < 1 - 1e-12).any()):
