@@ -23,7 +23,7 @@ from synque_select.errors import ConfigError, DataError, did_you_mean
 from synque_select.functional.benchmark_statistics import infer_test_size
 from synque_select.types import Candidate, RealSample
 
-__all__ = ["Group", "Task", "find_tasks", "task_names"]
+__all__ = ["Group", "Task", "find_tasks"]
 
 _SEED_FILE = re.compile(r"(?P<group>.+)_seed=(?P<seed>[^=]+)")
 _WEB_FILE = re.compile(r".*site=(?P<group>.+)_num_tasks=\d+_portion=(?P<portion>[^=]+)")
@@ -105,20 +105,20 @@ class _Files:
     annotated: dict[str, Path] = field(default_factory=dict)
 
 
-def task_names() -> tuple[str, ...]:
-    """Return the names of all tasks of the benchmark, which are those of their folders."""
-    return tuple(_READERS)
-
-
-def find_tasks(data: Path, tasks: Iterable[str] | None = None) -> list[Task]:
+def find_tasks(
+    data: Path, tasks: Iterable[str] | None = None
+) -> tuple[list[Task], tuple[str, ...]]:
     """Read the tasks in a folder that holds `sentiment_analysis/`, `text2sql/` or `web_agent/`.
 
     Args:
         data: The folder, or one that holds it as `data/`, as a clone of the repository does.
         tasks: Names of those that are wanted; None for all that are there.
 
+    Returns:
+        The tasks that can be scored, and plain sentences on those that cannot.
+
     Raises:
-        DataError: None is there, one that was asked for is not, or a file cannot be used.
+        DataError: None can be scored, one that was asked for cannot, or a file cannot be used.
         ConfigError: A task is not one of the benchmark.
     """
     wanted = list(_READERS) if tasks is None else list(dict.fromkeys(tasks))
@@ -128,10 +128,15 @@ def find_tasks(data: Path, tasks: Iterable[str] | None = None) -> list[Task]:
     roots = [root for root in (data, data / "data") if any((root / t).is_dir() for t in _READERS)]
     if not roots:
         raise DataError(f"{data}: none of {', '.join(_READERS)} is there")
-    missing = [name for name in wanted if not (roots[0] / name).is_dir()]
-    if tasks is not None and missing:
-        raise DataError(f"{roots[0]}: there is no folder {', '.join(missing)}")
-    return [_task(name, roots[0]) for name in wanted if name not in missing]
+    found = [_task(name, roots[0]) for name in wanted if (roots[0] / name).is_dir()]
+    usable = {task.name for task in found if task.groups}
+    absent = [f"{name}: no such folder." for name in wanted if not (roots[0] / name).is_dir()]
+    for task in found:
+        if not task.groups:
+            absent.append(f"{task.name}: nothing can be scored. {' '.join(task.absent)}")
+    if not usable or (tasks is not None and absent):
+        raise DataError(f"{roots[0]}: {' '.join(absent)}")
+    return [task for task in found if task.groups], tuple(absent)
 
 
 def _task(name: str, root: Path) -> Task:
@@ -147,8 +152,8 @@ def _task(name: str, root: Path) -> Task:
         absent += _absences(group, there, known, files.reals[group], seeds)
         if len(usable) >= _MIN_CANDIDATES and files.reals[group]:
             groups.append(_group(group, usable, known, files))
-    if not groups:
-        raise DataError(f"{root / name}: nothing can be scored. {' '.join(absent)}")
+        elif usable:
+            absent.append(f"{group}: left out, {len(usable)} measured candidates with data.")
     return Task(name, tuple(groups), tuple(absent))
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from synque_select.benchmark._ablations import against_decoys, at_sample_size, reactions
 from synque_select.benchmark._analysis import analyse, noise_ceilings
 from synque_select.benchmark._corruptions import Corruption, parse_corruption
-from synque_select.benchmark._layout import Task, find_tasks, task_names
+from synque_select.benchmark._layout import Task, find_tasks
 from synque_select.benchmark._scoring import Case, Scorer, never_reads_real
 from synque_select.benchmark._tables import render
 from synque_select.encoders import BaseEncoder, get_encoder
@@ -80,7 +80,7 @@ def run_released(
     for size in sample_sizes:
         if size < 2:
             raise ConfigError(f"sample_sizes: found {size}; allowed is 2 or more")
-    found = find_tasks(Path(data), tasks)
+    found, absent = find_tasks(Path(data), tasks)
     suite = _suite(proxies)
     model = get_encoder(encoder, "text")
     path = None if out is None else Path(out)
@@ -96,10 +96,11 @@ def run_released(
         "version": 1,
         "seed": seed,
         "encoder": {"id": model.id, "revision": model.revision},
-        "absent": [f"{name}: no such folder." for name in _left_out(found, tasks)],
+        "absent": list(absent),
         "tasks": {},
     }
-    others = find_tasks(Path(data)) if any(c.kind == "off_topic" for c in corruptions) else found
+    needs_others = any(corruption.kind == "off_topic" for corruption in corruptions)
+    others = find_tasks(Path(data))[0] if needs_others else found
     try:
         for task in found:
             result["tasks"][task.name] = _run_task(
@@ -119,11 +120,6 @@ def _suite(proxies: Sequence[ProxySpec] | None) -> tuple[BaseProxy, ...]:
     known = {proxy.key for proxy in suite}
     added = [get_proxy(key) for key in proxy_keys() if key not in known]
     return (*suite, *(p for p in added if never_reads_real(p) and "text" in p.modalities))
-
-
-def _left_out(found: Iterable[Task], tasks: Sequence[str] | None) -> list[str]:
-    there = {task.name for task in found}
-    return [] if tasks is not None else [name for name in task_names() if name not in there]
 
 
 def _run_task(

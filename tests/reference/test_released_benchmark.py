@@ -54,7 +54,7 @@ def test_test_sets_of_websites_are_the_annotated_files():
         pytest.skip("no folder web_agent in the data")
     import json
 
-    for group in find_tasks(root, ["web_agent"])[0].groups:
+    for group in find_tasks(root, ["web_agent"])[0][0].groups:
         path = root / "web_agent" / "original" / "real" / f"{group.name}.json"
         if path.is_file():
             # found from the success rates alone

@@ -124,7 +124,7 @@ def run(data: Path, **options):
 
 
 def test_layouts_of_all_three_tasks_are_found(all_tasks: Path):
-    found = {task.name: task for task in find_tasks(all_tasks)}
+    found = {task.name: task for task in find_tasks(all_tasks)[0]}
     assert list(found) == ["sentiment_analysis", "text2sql", "web_agent"]
     assert [group.name for group in found["text2sql"].groups] == ["port", "zoo"]
     assert found["text2sql"].seeds == ("7", "8")
@@ -135,10 +135,10 @@ def test_layouts_of_all_three_tasks_are_found(all_tasks: Path):
 
 
 def test_the_size_of_the_test_set_is_found_or_counted(all_tasks: Path):
-    sizes = {g.name: g.n_test for task in find_tasks(all_tasks) for g in task.groups}
+    sizes = {g.name: g.n_test for task in find_tasks(all_tasks)[0] for g in task.groups}
     assert sizes["zoo"] == 71
     assert sizes["sentiment_analysis"] == 90
-    web = find_tasks(all_tasks, ["web_agent"])[0].groups[0]
+    web = find_tasks(all_tasks, ["web_agent"])[0][0].groups[0]
     assert (web.n_test, web.n_test_source[:12]) == (43, "the smallest")
 
 
@@ -147,7 +147,7 @@ def test_what_is_absent_is_said(text2sql: Path):
     (root / "zoo" / "gamma.json").unlink()
     write(root / "zoo" / "extra.json", questions(texts(40, 0.0, 1)))
     (root / "real" / "dev_port_seed=8.json").unlink()
-    task = find_tasks(text2sql)[0]
+    task = find_tasks(text2sql)[0][0]
     assert task.absent == (
         "port: no real sample of seed 8.",
         "zoo: no data for gamma.",
@@ -157,6 +157,17 @@ def test_what_is_absent_is_said(text2sql: Path):
     result = run(text2sql, proxies=["ngram"])
     assert "zoo: no data for gamma." in render(result)
     assert "sentiment_analysis: no such folder." in render(result)
+
+
+def test_a_task_that_cannot_be_scored_does_not_stop_the_others(all_tasks: Path):
+    for path in (all_tasks / "web_agent" / "sampled" / "real").iterdir():
+        path.unlink()
+    for path in sorted((all_tasks / "sentiment_analysis" / "synthetic_data").iterdir())[2:]:
+        path.unlink()
+    found, absent = find_tasks(all_tasks)
+    assert [task.name for task in found] == ["text2sql"]
+    assert "left out, 2 measured candidates with data" in absent[0]
+    assert "some.site: no real sample." in absent[1]
 
 
 def test_the_format_of_the_result(text2sql: Path, tmp_path: Path):
@@ -341,7 +352,7 @@ def test_bad_arguments_are_named(text2sql: Path, options: dict, message: str):
 def test_folders_without_the_benchmark(tmp_path: Path, text2sql: Path):
     with pytest.raises(DataError, match="none of sentiment_analysis"):
         run(tmp_path / "cache")
-    with pytest.raises(DataError, match="no folder web_agent"):
+    with pytest.raises(DataError, match="web_agent: no such folder"):
         run(text2sql, tasks=["web_agent"])
     (text2sql / "text2sql" / "task_performance" / "any_name.csv").unlink()
     with pytest.raises(DataError, match="nothing can be scored"):
