@@ -175,7 +175,7 @@ def _encode(
     except torch.OutOfMemoryError as error:
         raise EncoderError(
             f"{encoder.id}: out of memory while encoding {examples.where}; "
-            "give a smaller batch_size, or device='cpu'"
+            "set a smaller encoder.batch_size, or use a smaller model or device='cpu'"
         ) from error
     finally:
         bar.close()

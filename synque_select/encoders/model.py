@@ -73,21 +73,23 @@ class ModelEncoder(BaseEncoder):
 
     @property
     def model(self) -> nn.Module:
-        """The loaded model."""
-        self.prepare()
+        """The model; loaded, and its precision settled, when it is asked for first."""
         if self._model is None:
-            raise RuntimeError("prepare() left no model")
+            self._model = self._settle()
         return self._model
 
     def prepare(self) -> None:
-        """Load the model, and check the precision."""
-        if self._model is not None:
-            return
+        """Load the model, and settle the precision."""
+        _ = self.model
+
+    def _settle(self) -> nn.Module:
         model = self._load().eval().requires_grad_(False)
-        if self.precision == "bfloat16" and not self._lowered(model):
+        if self.precision == "bfloat16":
+            if self._lowered(model):
+                return model
             self.precision = "float32"
             model = self._load().eval().requires_grad_(False)
-        self._model = model if self.precision == "bfloat16" else model.float()
+        return model.float()
 
     def _lowered(self, model: nn.Module) -> bool:
         """Make the model compute in bfloat16; False where that changes the embeddings."""

@@ -38,6 +38,7 @@ class TextEncoder(SentenceEncoder):
     """
 
     modality: Modality = "text"
+    batch_size: int = 1024
 
     def encode_many(self, views: Sequence[View]) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
         """Encode any number of texts and yield positions with their embeddings."""
@@ -56,7 +57,7 @@ class TextEncoder(SentenceEncoder):
     def _encode_window(
         self, start: int, features: dict[str, Any]
     ) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
-        for rows, batch in _batches(features, self._budget()):
+        for rows, batch in _batches(features, self._budget(), self.batch_size):
             with torch.inference_mode():
                 embeddings = self._forward(self.model, batch)
             yield [start + row for row in rows], embeddings
@@ -70,7 +71,9 @@ class TextEncoder(SentenceEncoder):
         return _PROBES
 
 
-def _batches(features: dict[str, Any], budget: int) -> Iterator[tuple[list[int], dict[str, Any]]]:
+def _batches(
+    features: dict[str, Any], budget: int, most: int
+) -> Iterator[tuple[list[int], dict[str, Any]]]:
     """Cut tokenised texts into batches of similar length, padding removed where it can be."""
     mask = features.get("attention_mask")
     if not isinstance(mask, torch.Tensor) or mask.ndim != 2:
@@ -82,7 +85,7 @@ def _batches(features: dict[str, Any], budget: int) -> Iterator[tuple[list[int],
     done = 0
     while done < len(order):
         longest = max(1, int(n_tokens[order[done]]))
-        rows = order[done : done + max(1, budget // longest)]
+        rows = order[done : done + min(most, max(1, budget // longest))]
         done += len(rows)
         used = mask[rows].any(dim=0).nonzero().flatten()
         columns = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(None)

@@ -29,6 +29,7 @@ from synque_select.encoders.hub import content_revision, resolve_model
 from synque_select.encoders.image import as_rgb
 from synque_select.encoders.packaged import PackagedModel, find_packaged
 from synque_select.encoders.precision import cpu_has_bf16, least_cosine, lower_precision
+from synque_select.encoders.text import _batches
 from synque_select.errors import ConfigError, DataError, DependencyError, EncoderError
 from synque_select.types import Candidate
 
@@ -184,6 +185,32 @@ def test_a_folder_without_a_model(tmp_path):
 def test_a_text_model_does_not_encode_images():
     with pytest.raises(EncoderError, match="does not encode images, but: text"):
         SentenceImageEncoder(MINILM, device="cpu").prepare()
+
+
+# batches of texts
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
+def test_batches_hold_each_text_once_within_the_budget_and_without_padding(left):
+    n_tokens = torch.tensor([3, 9, 1, 4, 4, 4, 0, 2, 9, 40])
+    mask = (torch.arange(40) < n_tokens[:, None]).long()
+    ids = torch.arange(10)[:, None] * mask
+    features = {"attention_mask": mask, "input_ids": ids, "length": n_tokens, "prompt_length": 2}
+    if left:
+        features |= {name: features[name].flip(1) for name in ("attention_mask", "input_ids")}
+    seen = []
+    for rows, batch in _batches(features, budget=20, most=3):
+        longest = int(n_tokens[rows].max())
+        assert batch["input_ids"].shape == batch["attention_mask"].shape
+        assert len(rows) == 1 or len(rows) * longest <= 20
+        assert len(rows) <= 3
+        assert batch["attention_mask"].shape[1] == longest or longest == 0
+        assert batch["attention_mask"].sum(dim=1).tolist() == n_tokens[rows].tolist()
+        assert set(batch["input_ids"].unique().tolist()) <= {0, *rows}
+        assert batch["length"].tolist() == n_tokens[rows].tolist()
+        assert batch["prompt_length"] == 2
+        seen += rows
+    assert sorted(seen) == list(range(10))
 
 
 # precision
