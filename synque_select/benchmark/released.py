@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +130,9 @@ def _run_task(
     sample_sizes: Sequence[int],
     corruptions: Sequence[Corruption],
 ) -> dict[str, Any]:
-    def bar(cases: Iterable[Case], n: int, what: str = "") -> Iterable[Case]:
-        label = f"{task.name}{what}"
-        return tqdm(cases, desc=label, total=n, unit="ranking", disable=not scorer.progress)
-
     started, encoded, resumed = time.perf_counter(), scorer.n_encoded, scorer.n_resumed
     baselines = [proxy.key for proxy in scorer.suite if never_reads_real(proxy)]
+    bar = _bar(task, scorer)
     cases = [
         Case(task.name, group.name, seed, "as released", group.candidates, real)
         for group in task.groups
@@ -148,25 +145,32 @@ def _run_task(
         "absent": list(task.absent),
         **noise_ceilings(task, scorer.seed),
         **analyse(task.groups, scores, baselines),
-    }
-    found["cost"] = {
-        "seconds": time.perf_counter() - started,
-        "encoder_calls": scorer.n_encoded - encoded,
-        "views": _n_views(task),
-        "judge_calls": 0,
-        "scores_resumed": scorer.n_resumed - resumed,
+        "cost": {
+            "seconds": time.perf_counter() - started,
+            "encoder_calls": scorer.n_encoded - encoded,
+            "views": _n_views(task),
+            "judge_calls": 0,
+            "scores_resumed": scorer.n_resumed - resumed,
+        },
     }
     if cross_group:
         found["cross_group"] = against_decoys(task, scorer, bar)
     if sample_sizes:
         found["sample_sizes"] = {
-            str(size): at_sample_size(task, scorer, size, baselines, bar) for size in sample_sizes
+            str(n): at_sample_size(task, scorer, n, baselines, bar) for n in sample_sizes
         }
     if corruptions:
         found["corruptions"] = {
             str(c): reactions(task, scorer, c, others, bar) for c in corruptions
         }
     return found
+
+
+def _bar(task: Task, scorer: Scorer) -> Callable[[Iterable[Case], int], Iterable[Case]]:
+    def bar(cases: Iterable[Case], n: int) -> Iterable[Case]:
+        return tqdm(cases, desc=task.name, total=n, unit="ranking", disable=not scorer.progress)
+
+    return bar
 
 
 def _n_views(task: Task) -> int:
