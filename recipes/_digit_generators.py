@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FONTS", "GENERATORS", "SIZE", "DigitGenerator", "to_scanner_resolution"]
 
-SIZE = 32
+SIZE = 24
 _SCANNER_SIZE = 8
 _GLYPH_SIZE = 96
 
@@ -62,7 +62,7 @@ class DigitGenerator:
         shift: Largest offset from the centre, as a share of the image; likewise.
         framed: Crop to the ink and stretch it to the full height, as the real digits are.
         scanner: Reduce to 8 by 8 pixels of 17 grey levels, as the real digits are.
-        blur: Standard deviation of a Gaussian blur, in pixels of 32.
+        blur: Standard deviation of a Gaussian blur, in pixels.
         contrast: Grey level of the ink, 0 to 1.
         clutter: Mean number of stray strokes an image.
         mirrored: Show the digit as a mirror does.
@@ -97,7 +97,7 @@ class DigitGenerator:
             seed: Equal seeds give equal images; other names give other images.
 
         Returns:
-            Images (n, 32, 32) uint8, bright ink on black, and labels (n,) int64.
+            Images (n, 24, 24) uint8, bright ink on black, and labels (n,) int64.
 
         Raises:
             DependencyError: matplotlib or Pillow is missing.
@@ -105,7 +105,7 @@ class DigitGenerator:
         Example:
             >>> images, labels = GENERATORS[0].render(20, seed=0)
             >>> images.shape, labels.bincount().tolist()
-            (torch.Size([20, 32, 32]), [2, 2, 2, 2, 2, 2, 2, 2, 2, 2])
+            (torch.Size([20, 24, 24]), [2, 2, 2, 2, 2, 2, 2, 2, 2, 2])
         """
         # crc of the name, because the built-in hash changes from process to process
         generator = torch.Generator().manual_seed(_seed_of(self.name, seed))
@@ -186,13 +186,13 @@ _GLYPH_SHARE = 2 / 3
 def to_scanner_resolution(images: torch.Tensor) -> torch.Tensor:
     """Reduce images to 8 by 8 pixels of 17 grey levels, and enlarge them again.
 
-    This is how the real digits were made: 32 by 32 bitmaps, ink counted in blocks of 4 by 4.
+    This is how the real digits were made: of bitmaps whose ink was counted in square blocks.
 
     Args:
-        images: (n, S, S) uint8, S = 8 or 32.
+        images: (n, S, S) uint8, S = 8 or 24.
 
     Returns:
-        (n, 32, 32) uint8, enlarged bilinearly.
+        (n, 24, 24) uint8, enlarged bilinearly.
 
     Example:
         >>> to_scanner_resolution(torch.full((1, 8, 8), 255, dtype=torch.uint8)).unique()
@@ -296,7 +296,7 @@ def _extent(profile: torch.Tensor) -> torch.Tensor:
 
 
 def _stray_strokes(mean: float, n: int, generator: torch.Generator) -> torch.Tensor:
-    """Straight strokes at random places, (n, 32, 32)."""
+    """Straight strokes at random places, (n, 24, 24)."""
     most = 2 * round(mean)
     ends = 2 * torch.rand(n, most, 2, 2, generator=generator) - 1
     shown = torch.rand(n, most, generator=generator) < mean / most
@@ -388,7 +388,7 @@ def _generators() -> Sequence[DigitGenerator]:
             "tiny", FONTS["mono"], scale=(0.25, 0.4), shift=0.3, tilt=(-5, 5), stroke=(0.0, 0.04)
         ),
         DigitGenerator(
-            "blurred", FONTS["bold"], scale=(0.7, 0.9), shift=0.05, blur=(2.5, 4.0), tilt=(-5, 5)
+            "blurred", FONTS["bold"], scale=(0.7, 0.9), shift=0.05, blur=(1.9, 3.0), tilt=(-5, 5)
         ),
         DigitGenerator(
             "faint",
@@ -396,7 +396,7 @@ def _generators() -> Sequence[DigitGenerator]:
             scale=(0.6, 0.9),
             shift=0.08,
             contrast=(0.1, 0.3),
-            blur=(0.5, 1.0),
+            blur=(0.4, 0.8),
         ),
         DigitGenerator(
             "cluttered",

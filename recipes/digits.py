@@ -44,10 +44,10 @@ _SPLIT_SEED = 20_251_103
 
 
 class DigitImages(Dataset[dict[str, Any]]):
-    """Images and labels in memory, as records {"image": (32, 32) uint8, "label": int}.
+    """Images and labels in memory, as records {"image": (24, 24) uint8, "label": int}.
 
     Args:
-        images: (n, 32, 32) uint8.
+        images: (n, 24, 24) uint8.
         labels: (n,) int64; None for images whose labels nobody may read.
     """
 
@@ -75,7 +75,7 @@ class DigitImages(Dataset[dict[str, Any]]):
 
 @lru_cache(maxsize=1)
 def real_digits() -> DigitImages:
-    """Return scikit-learn's 1,797 handwritten digits, enlarged from 8 by 8 to 32 by 32."""
+    """Return scikit-learn's 1,797 handwritten digits, enlarged from 8 by 8 to 24 by 24."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -101,12 +101,14 @@ class DigitClassifier(LightningModule):
             from torchvision.models.resnet import BasicBlock, ResNet
         except ImportError as error:
             raise DependencyError("torchvision", extra="image", purpose="this model") from error
-        self.network = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10)
+        network = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10)
+        # a tenth faster on a CPU
+        self.network = network.to(memory_format=torch.channels_last)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Turn images (n, 32, 32) uint8 into logits (n, 10)."""
-        pixels = images.unsqueeze(1).float() / 255
-        logits: torch.Tensor = self.network(pixels.expand(-1, 3, -1, -1))
+        """Turn images (n, 24, 24) uint8 into logits (n, 10)."""
+        pixels = (images.unsqueeze(1).float() / 255).expand(-1, 3, -1, -1)
+        logits: torch.Tensor = self.network(pixels.contiguous(memory_format=torch.channels_last))
         return logits
 
     def training_step(self, batch: Mapping[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
@@ -135,6 +137,7 @@ class DigitClassifier(LightningModule):
             lr=options["learning_rate"],
             momentum=options["momentum"],
             weight_decay=options["weight_decay"],
+            fused=True,
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
@@ -159,7 +162,7 @@ class DigitsTask(BaseTask):
         max_steps: Optimiser steps of a fit.
         batch_size: Images a step.
         learning_rate: Peak of the one-cycle schedule.
-        encoder: An image encoder's id; the default's network, at a size that suits 32 pixels.
+        encoder: An image encoder's id; the default's network, at a size that suits 24 pixels.
         proxies: What scores the candidates; None for the default suite.
         seed: Of the generators and of the draws of real samples.
 
