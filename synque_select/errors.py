@@ -4,6 +4,7 @@ SynqueError
 ├── ConfigError        an argument, option or config value is not allowed (also a ValueError)
 ├── DataError          a file, line, field or example is not usable (also a ValueError)
 ├── EncoderError       a model cannot be loaded, or its embeddings are not usable
+├── LLMError           a language model cannot be loaded, or its answers are not usable
 ├── ProxyError         a proxy cannot score what it was given
 ├── DependencyError    an optional package is missing (also an ImportError)
 ├── LightningError     a Trainer, DataModule or callback of the wrong kind, or at the wrong time
@@ -20,6 +21,7 @@ __all__ = [
     "DataError",
     "DependencyError",
     "EncoderError",
+    "LLMError",
     "LightningError",
     "ProxyError",
     "RecordError",
@@ -42,6 +44,10 @@ class DataError(SynqueError, ValueError):
 
 class EncoderError(SynqueError):
     """An encoder cannot be loaded, or what it returned is not usable."""
+
+
+class LLMError(SynqueError):
+    """A language model cannot be loaded, or its answers are not usable."""
 
 
 class ProxyError(SynqueError):

@@ -219,11 +219,9 @@ def lens_resampled(
     real, synthetic, weights = real.double(), synthetic.double(), weights.double()
     parts = subsample_weights(len(synthetic), n_candidate, len(weights), seed)
     step = max(1, _MAX_CELLS // (4 * len(synthetic)))
+    blocks = [slice(start, start + step) for start in range(0, len(weights), step)]
     return torch.cat(
-        [
-            _resampled(real, synthetic, w, v, kind, protocol)
-            for w, v in zip(weights.split(step), parts.split(step), strict=True)
-        ]
+        [_resampled(real, synthetic, weights[b], parts[b], kind, protocol) for b in blocks]
     )
 
 
@@ -281,7 +279,8 @@ def subsample_weights(
     drawn = torch.randint(n_judged, (n_resamples, n_judged), generator=generator)
     counts = torch.zeros_like(equal).scatter_add_(1, drawn, torch.ones_like(equal))
     scale = ((1 - n_judged / n_candidate) * n_judged / (n_judged - 1)) ** 0.5
-    return equal + scale * (counts / n_judged - equal)
+    weights: torch.Tensor = equal + scale * (counts / n_judged - equal)
+    return weights
 
 
 def _real_side(real: torch.Tensor, synthetic: torch.Tensor, protocol: LensProtocol) -> torch.Tensor:
@@ -311,7 +310,8 @@ def _released_shares(judgements: torch.Tensor, means: torch.Tensor | None) -> to
         total = judgements.sum(-1)
         return torch.where(total == 0, 0.0, judgements[..., 0] / total.clamp_min(1e-300))
     scaled = judgements / torch.where(means == 0, _RELEASED_EPS, means)
-    return scaled[..., 0] / (scaled.sum(-1) + _RELEASED_EPS)
+    shares: torch.Tensor = scaled[..., 0] / (scaled.sum(-1) + _RELEASED_EPS)
+    return shares
 
 
 def _check_both(real: torch.Tensor, synthetic: torch.Tensor, protocol: LensProtocol) -> None:

@@ -10,8 +10,10 @@ import dataclasses
 import hashlib
 import math
 import random
+import tempfile
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +21,10 @@ import torch
 from scipy.stats import rankdata
 
 from synque_select.errors import ProxyError
-from synque_select.proxies.base import ProxyInput, ProxyScores
+from synque_select.lens.config import LensConfig
+from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
 from synque_select.proxies.registry import default_suite, get_proxy, proxy_keys
+from tests.lens_scripts import telling_llm
 
 D = 12
 N_REAL, N_SYNTHETIC = 40, 150
@@ -45,6 +49,9 @@ PROPERTIES: dict[str, set[str]] = {
     "energy": {*_VECTOR, "translation", "scale_1", "contributions", "examples"},
     "frechet": {*_VECTOR, "translation", "scale_2"},
     "knn_coverage": {*_VECTOR, "translation", "scale_0", "contributions", "examples"},
+    "lens": {"compares_real", "contributions", "examples"},
+    "lens_balanced": {"compares_real", "contributions", "examples"},
+    "lens_raw": {"compares_real", "examples"},
     "mauve": {"compares_real"},
     "mauve_star": {"compares_real"},
     "mdm": {"ignores_real", "size_fair", "rotation", "translation", "scale_1"},
@@ -116,7 +123,15 @@ def shifted() -> list[ProxyInput]:
 
 
 def score(key: str, real: ProxyInput, candidates: list[ProxyInput], seed: int = 0) -> ProxyScores:
-    return get_proxy(key).score(real, candidates, seed=seed, device=CPU)
+    return ready(key).score(real, candidates, seed=seed, device=CPU)
+
+
+def ready(key: str) -> BaseProxy:
+    """The proxy with its default options, a language model apart: that one is scripted."""
+    if not key.startswith("lens"):
+        return get_proxy(key)
+    answers = Path(tempfile.mkdtemp()) / "answers.sqlite"
+    return get_proxy(key, config=LensConfig(scorer=telling_llm(), answers=str(answers)))
 
 
 @cache
@@ -422,5 +437,5 @@ def test_gpu_agrees_with_cpu(key, dtype):
     expected = score(key, parts[0], parts[1:]).values
     for device in ("cpu", "cuda"):
         moved = [changed(part, lambda x, device=device: x.to(device)) for part in parts]
-        found = get_proxy(key).score(moved[0], moved[1:], seed=0, device=torch.device("cuda"))
+        found = ready(key).score(moved[0], moved[1:], seed=0, device=torch.device("cuda"))
         torch.testing.assert_close(found.values, expected, rtol=1e-4, atol=1e-5)

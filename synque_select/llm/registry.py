@@ -1,0 +1,57 @@
+"""Engines by name, imported when asked for."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from synque_select.errors import ConfigError, did_you_mean
+from synque_select.llm.base import BaseLLM
+
+__all__ = ["LLMSpec", "describe_llm", "get_llm"]
+
+LLMSpec = BaseLLM | Mapping[str, Any]
+
+_ENGINES = {"transformers": "synque_select.llm.transformers:TransformersLLM"}
+
+
+def get_llm(spec: LLMSpec) -> BaseLLM:
+    """Return an engine; nothing is loaded before it is asked something.
+
+    Args:
+        spec: An engine, which is returned as it is, or a mapping with "engine" (a name) and that
+            engine's arguments.
+
+    Raises:
+        ConfigError: There is no such engine, or it has no such argument.
+        LLMError: The model is nowhere to be found.
+
+    Example:
+        >>> get_llm({"engine": "transformer"})
+        Traceback (most recent call last):
+        ...
+        synque_select.errors.ConfigError: unknown engine 'transformer': did you mean 'transformers'?
+        There are: transformers
+    """
+    if isinstance(spec, BaseLLM):
+        return spec
+    options = dict(spec)
+    name = options.pop("engine", None)
+    if name not in _ENGINES:
+        raise ConfigError(f"unknown engine {name!r}: {did_you_mean(str(name), _ENGINES)}")
+    module, _, attribute = _ENGINES[name].partition(":")
+    cls = getattr(importlib.import_module(module), attribute)
+    allowed = inspect.signature(cls).parameters
+    for option in options:
+        if option not in allowed:
+            hint = did_you_mean(option, allowed)
+            raise ConfigError(f"engine {name!r} has no argument {option!r}: {hint}")
+    engine: BaseLLM = cls(**options)
+    return engine
+
+
+def describe_llm(spec: LLMSpec) -> dict[str, Any]:
+    """Return a specification as plain values, for records."""
+    return {"engine": type(spec).__name__, "id": spec.id} if isinstance(spec, BaseLLM) else {**spec}

