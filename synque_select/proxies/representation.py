@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from synque_select.errors import ProxyError
+from synque_select.functional.folds import stratified_folds
 from synque_select.functional.frechet import frechet_of_moments, moments
 from synque_select.functional.medoids import mean_distance_to_medoids
 from synque_select.functional.pad import (
     CrossFit,
     cross_fit,
     proxy_a_distance_released,
-    stratified_folds,
+    real_contributions,
 )
 from synque_select.functional.pairwise import precise
 from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
@@ -135,51 +138,90 @@ class PAD(BaseProxy):
 
     def _score(self, prepared: Prepared, seed: int) -> ProxyScores:
         m = prepared.common_size(self.max_examples)
-        chosen = [content_order(part, seed)[:m] for part in prepared.inputs]
-        fits = self._fit(prepared, chosen, seed)
-        n = len(prepared.real)
-        missing = torch.full((n + m,), torch.nan, dtype=torch.float64)
-        chances = torch.stack(
-            [fits[k].probabilities[0].cpu() if k in fits else missing for k in range(len(chosen))],
-            1,
-        )
-        real_errors, synthetic_errors = 1 - chances[:n], chances[n:].mean(0)
-        values = 2 * (1 - (real_errors.mean(0) + synthetic_errors))
+        task = _Classification.make(prepared, m, self.n_folds, seed)
+        fits = task.fit()
+        n, n_candidates = len(prepared.real), len(prepared.inputs)
+        chances = torch.full((n_candidates, n + m), torch.nan, dtype=torch.float64)
+        for position, fit in fits.items():
+            chances[position] = fit.probabilities[0].cpu()
+        synthetic_errors = chances[:, n:].mean(1)
+        values = 2 * (1 - ((1 - chances[:, :n]).mean(1) + synthetic_errors))
+        contributions = cache(lambda: task.real_contributions(fits))
         return ProxyScores(
             values=values,
-            resample=lambda weights: 2 * (1 - (weights.cpu() @ real_errors + synthetic_errors)),
-            example_scores=lambda k: _realness(prepared, k, chosen[k], fits.get(k)),
+            resample=lambda weights: 2 * (1 - (weights.cpu() @ contributions() + synthetic_errors)),
+            example_scores=lambda k: _realness(prepared, k, task.chosen[k], fits.get(k)),
             messages=(
                 *size_message(prepared, m, "by a random subsample"),
                 *_undefined_message(prepared, values),
             ),
         )
 
-    def _fit(
-        self, prepared: Prepared, chosen: Sequence[NDArray[np.int64]], seed: int
-    ) -> dict[int, CrossFit]:
-        """Cross-fit every candidate that has folds, many at once: position to fit."""
+
+@dataclass(frozen=True)
+class _Classification:
+    """The subsample and the folds of every candidate that has any.
+
+    Args:
+        prepared: The sides.
+        chosen: A candidate's rows.
+        folds: Position of a candidate to the fold of each real and of each chosen row.
+    """
+
+    prepared: Prepared
+    chosen: tuple[NDArray[np.int64], ...]
+    folds: dict[int, torch.Tensor]
+
+    @classmethod
+    def make(cls, prepared: Prepared, m: int, n_folds: int, seed: int) -> _Classification:
+        chosen = tuple(content_order(part, seed)[:m] for part in prepared.inputs)
         real_groups = example_groups(prepared.real_input)
         folds = {}
-        for k, rows in enumerate(chosen):
-            groups = example_groups(prepared.inputs[k])[rows]
-            assigned = stratified_folds(real_groups, groups, self.n_folds, seed=seed)
+        for position, rows in enumerate(chosen):
+            groups = example_groups(prepared.inputs[position])[rows]
+            assigned = stratified_folds(real_groups, groups, n_folds, seed=seed)
             if assigned is not None:
-                folds[k] = torch.from_numpy(assigned)
-        real = prepared.real
-        n_rows = len(real) + len(chosen[0])
-        is_real = torch.arange(n_rows, device=real.device) < len(real)
+                folds[position] = torch.from_numpy(assigned)
+        return cls(prepared, chosen, folds)
+
+    @property
+    def is_real(self) -> torch.Tensor:
+        real = self.prepared.real
+        return torch.arange(len(real) + len(self.chosen[0]), device=real.device) < len(real)
+
+    def batches(self) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+        """Positions, rows (G, n + m, d) and folds (G, n + m) of candidates to solve at once."""
+        real = self.prepared.real
         budget = _CUDA_BYTES if real.is_cuda else _CPU_BYTES
-        at_once = max(1, budget // (n_rows * real.shape[1] * real.element_size()))
+        at_once = max(1, budget // (len(self.is_real) * real.shape[1] * real.element_size()))
+        positions = list(self.folds)
+        for first in range(0, len(positions), at_once):
+            part = positions[first : first + at_once]
+            rows = [torch.cat((real, self.prepared.rows(k, self.chosen[k]))) for k in part]
+            folds = torch.stack([self.folds[k] for k in part]).to(real.device)
+            yield part, torch.stack(rows), folds
+
+    def fit(self) -> dict[int, CrossFit]:
+        """Cross-fit every candidate: position to fit."""
         fits: dict[int, CrossFit] = {}
-        for first in range(0, len(folds), at_once):
-            part = list(folds)[first : first + at_once]
-            features = torch.stack([torch.cat((real, prepared.rows(k, chosen[k]))) for k in part])
-            fit = cross_fit(
-                features, is_real, torch.stack([folds[k] for k in part]).to(real.device)
-            )
+        for part, features, folds in self.batches():
+            fit = cross_fit(features, self.is_real, folds)
             fits |= {k: fit.of_group(i) for i, k in enumerate(part)}
         return fits
+
+    def real_contributions(self, fits: Mapping[int, CrossFit]) -> torch.Tensor:
+        """What each real example contributes to the sum of both errors, (n, K) float64."""
+        shape = (len(self.prepared.real), len(self.chosen))
+        found = torch.full(shape, torch.nan, dtype=torch.float64)
+        with precise():
+            for part, features, folds in self.batches():
+                fit = CrossFit(
+                    torch.cat([fits[k].probabilities for k in part]),
+                    torch.cat([fits[k].coefficients for k in part]),
+                )
+                parts = real_contributions(features, self.is_real, folds, fit)
+                found[:, part] = parts.T.cpu()
+        return found
 
 
 def _undefined_message(prepared: Prepared, values: torch.Tensor) -> tuple[str, ...]:

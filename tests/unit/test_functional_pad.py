@@ -10,13 +10,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
+from synque_select.functional.folds import assign_folds, stratified_folds
+from synque_select.functional.logistic import fit_logistic_regressions
 from synque_select.functional.pad import (
-    assign_folds,
     cross_fit,
-    fit_logistic_regressions,
     proxy_a_distance,
     proxy_a_distance_released,
-    stratified_folds,
 )
 
 
@@ -123,6 +122,17 @@ def test_folds_are_stratified_and_keep_copies_together(seed):
 def test_folds_without_copies_are_even():
     sizes = np.bincount(assign_folds(np.arange(103), 5, seed=0))
     assert sorted(sizes) == [20, 20, 21, 21, 21]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("copies", [[0, 1], [2, 5], [1, 3, 4]])
+def test_a_few_copies_of_real_examples_leave_both_classes_to_train_on(seed, copies):
+    folds = stratified_folds(np.arange(6), np.array(copies), 5, seed=seed)
+    assert folds is not None
+    assert min(len(set(folds[:6])), len(set(folds[6:]))) >= 2
+    np.testing.assert_array_equal(folds[6:], folds[copies])
+    real = unit(sample(6, 8, seed))
+    assert -2 <= proxy_a_distance(real, real[copies], seed=seed) <= 2
 
 
 def test_one_example_repeated_is_undefined():
