@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import json
 import sys
@@ -25,14 +26,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _dispatch(given)
-    except SynqueError as error:
-        print(f"synque-select: error: {error}", file=sys.stderr)
+    except Exception as error:
+        ours = _said(error)
+        if ours is None:
+            raise
+        # a name in the message may carry escapes that a terminal would obey
+        shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in ours)
+        print(f"synque-select: error: {shown}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("synque-select: interrupted; what was finished is kept", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0
+
+
+def _said(error: BaseException) -> str | None:
+    """Find what is for the user: an error of ours, also where jsonargparse has wrapped it."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, SynqueError):
+            return str(found)
+        found = found.__cause__ or found.__context__
+    if isinstance(error, argparse.ArgumentError):
+        return str(error)
+    return None
 
 
 def _dispatch(given: Sequence[str]) -> int:
@@ -49,7 +67,7 @@ def _dispatch(given: Sequence[str]) -> int:
     if command.arguments is None:
         return int(command.run(list(given[1:])))
     parser = _jsonargparse().ArgumentParser(
-        prog=f"synque-select {name}", description=command.run.__doc__
+        prog=f"synque-select {name}", description=command.run.__doc__, exit_on_error=False
     )
     command.arguments(parser)
     options = parser.parse_args(_with_config_paths(given[1:]))
@@ -147,10 +165,12 @@ def _rank_arguments(parser: Any) -> None:
 
 def _rank(options: Any) -> int:
     """Rank candidates against a real sample. Prints the table; --json keeps it."""
-    from synque_select.records.ranking_file import save_ranking
+    from synque_select.records.ranking_file import check_ranking_target, save_ranking
     from synque_select.report.tables import ranking_table
     from synque_select.selection.ranking import rank
 
+    if options.json is not None:
+        check_ranking_target(options.json)
     ranking = rank(
         _flat(options.candidates),
         options.real,
@@ -165,7 +185,7 @@ def _rank(options: Any) -> int:
         progress=not options.quiet,
     )
     print(ranking_table(ranking))
-    if options.json:
+    if options.json is not None:
         print(f"\nwrote {save_ranking(ranking, Path(options.json))}")
     return 0
 
@@ -186,7 +206,7 @@ def _proxy(text: str) -> dict[str, Any]:
     options: dict[str, Any] = {"key": key}
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if not (name and equals):
+        if not (name and equals) or name == "key":
             raise ConfigError(f"proxy {text!r}: expected key:option=value, found {pair!r}")
         try:
             options[name] = json.loads(value)
@@ -233,7 +253,8 @@ def _fit(arguments: Sequence[str]) -> int:
 
     with _command_line("fit", *_with_config_paths(arguments)):
         LightningCLI(
-            parser_kwargs={"prog": "synque-select"}, save_config_kwargs={"overwrite": True}
+            parser_kwargs={"prog": "synque-select", "exit_on_error": False},
+            save_config_kwargs={"overwrite": True},
         )
     return 0
 
@@ -322,7 +343,7 @@ def _sweep(arguments: Sequence[str]) -> int:
         cli = SweepCLI(
             run=False,
             save_config_callback=None,
-            parser_kwargs={"prog": "synque-select sweep"},
+            parser_kwargs={"prog": "synque-select sweep", "exit_on_error": False},
         )
     given = cli.config.trainer
     callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import shutil
 import sys
@@ -162,8 +163,14 @@ def _cache(cache_dir: Path | None) -> Finding:
     from synque_select.encoders import default_cache_dir
 
     folder = cache_dir or default_cache_dir()
+    if folder.exists() and not folder.is_dir():
+        return Finding("bad", "cache", f"{folder} is a file: set SYNQUE_CACHE to a folder")
+    near = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not os.access(near, os.W_OK) or not near.is_dir():
+        return Finding(
+            "bad", "cache", f"{folder} cannot be written: set SYNQUE_CACHE to another folder"
+        )
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else 0
-    near = next(p for p in (folder, *folder.parents) if p.exists())
     free = shutil.disk_usage(near).free
     return Finding(
         "ok", "cache", f"{folder}: {size / 2**20:.1f} MiB used, {free / 2**30:.0f} GiB free"

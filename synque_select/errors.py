@@ -86,4 +86,4 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     names = sorted(allowed)
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}There are: {', '.join(names)}"
+    return f"{hint}{'There' if hint else 'there'} are: {', '.join(names)}"

@@ -51,11 +51,17 @@ def get_encoder(
         'efficientnet-lite0'
     """
     if isinstance(spec, BaseEncoder):
+        if getattr(spec, "modality", None) not in ("text", "image"):
+            raise ConfigError(f"{type(spec).__name__} must set modality to 'text' or 'image'")
         if spec.modality != modality:
             raise ConfigError(
                 f"the encoder {spec.id!r} encodes {spec.modality}s, the views are {modality}s"
             )
         return spec
+    if spec is not None and not (isinstance(spec, str) and spec):
+        raise ConfigError(
+            f"encoder={spec!r}: allowed is a model's id or folder, or an instance of BaseEncoder"
+        )
     name = DEFAULT_ENCODERS[modality] if spec is None else spec
     if modality == "text":
         return _text_encoder(name, device)

@@ -36,9 +36,6 @@ _BUILT_IN = {
     "energy": "synque_select.proxies.kernel:Energy",
     "frechet": "synque_select.proxies.representation:Frechet",
     "knn_coverage": "synque_select.proxies.neighbours:KNNCoverage",
-    "lens": "synque_select.proxies.lens:Lens",
-    "lens_balanced": "synque_select.proxies.lens:LensBalanced",
-    "lens_raw": "synque_select.proxies.lens:LensRaw",
     "mdm": "synque_select.proxies.representation:MDM",
     "mmd": "synque_select.proxies.kernel:MMD",
     "pad": "synque_select.proxies.representation:PAD",
@@ -111,6 +108,8 @@ def resolve_suite(proxies: Sequence[ProxySpec] | None, modality: Modality) -> tu
         ConfigError: None is given, one is unknown, or two have the same key.
         ProxyError: One cannot score the modality.
     """
+    if isinstance(proxies, str | Mapping | BaseProxy):
+        raise ConfigError(f"proxies={proxies!r}: allowed is a list, such as ['pad', 'mmd']")
     suite = tuple(
         _resolve(spec) for spec in (default_suite(modality) if proxies is None else proxies)
     )
@@ -131,6 +130,10 @@ def _resolve(spec: ProxySpec) -> BaseProxy:
         return spec
     if isinstance(spec, str):
         return get_proxy(spec)
+    if not isinstance(spec, Mapping):
+        raise ConfigError(
+            f"a proxy is a key, an instance of BaseProxy or a mapping with 'key', found {spec!r}"
+        )
     options = dict(spec)
     key = options.pop("key", None)
     if not isinstance(key, str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,40 @@ from synque_select.errors import ConfigError, RecordError
 from synque_select.records.run_folder import read_json, write_json, write_text
 from synque_select.types import Ranking
 
-__all__ = ["load_ranking", "save_ranking"]
+__all__ = ["check_ranking_target", "load_ranking", "save_ranking"]
 
 _PROXY_FIELDS = ("higher_is_better", "options", "unit", "family", "in_consensus", "seconds")
 _SCORE_FIELDS = ("value", "low", "high", "spread")
+
+
+def check_ranking_target(path: str | Path) -> None:
+    """Refuse, before anything is computed, a path that `save_ranking` should not or cannot write.
+
+    Args:
+        path: As for `save_ranking`.
+
+    Raises:
+        ConfigError: The path ends in something other than `.json` and is no folder.
+        RecordError: A file is there that is no ranking, or the folder cannot be written.
+    """
+    if Path(path).suffix.lower() not in ("", ".json") and not Path(path).is_dir():
+        raise ConfigError(f"{path}: a ranking is written to a folder or to a file ending in .json")
+    target = _target(path)
+    if target.exists():
+        try:
+            load_ranking(target)
+        except RecordError as error:
+            raise RecordError(f"{error}: not replaced; give another path") from error
+    elif target.with_suffix(".csv").exists():
+        raise RecordError(f"{target.with_suffix('.csv')} is there already: give another path")
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise RecordError(f"{target} cannot be written: {folder} is no folder to write in")
+
+
+def _target(path: str | Path) -> Path:
+    path = Path(path)
+    return path if path.suffix.lower() == ".json" else path / "ranking.json"
 
 
 def save_ranking(ranking: Ranking, path: str | Path) -> Path:
@@ -30,8 +61,7 @@ def save_ranking(ranking: Ranking, path: str | Path) -> Path:
     Raises:
         RecordError: A file cannot be written.
     """
-    path = Path(path)
-    path = path if path.suffix.lower() == ".json" else path / "ranking.json"
+    path = _target(path)
     write_text(path.with_suffix(".csv"), _csv(ranking))
     return write_json(path, ranking.to_dict())
 
@@ -57,6 +87,8 @@ def _csv(ranking: Ranking) -> str:
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return f"'{value}"  # a spreadsheet would run a name as a formula
     return "" if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -10,9 +10,8 @@ from scipy.stats import rankdata
 
 from synque_select.proxies.base import BaseProxy, ProxyScores
 
-__all__ = ["borda", "consensus_members", "midranks"]
+__all__ = ["borda", "consensus_members", "may_enter", "midranks"]
 
-# diversity alone is maximised by noise, a baseline never reads the real sample
 _LEFT_OUT = ("diversity", "baseline")
 
 
@@ -57,6 +56,14 @@ def borda(scores: Mapping[str, torch.Tensor], higher_is_better: Mapping[str, boo
     return torch.stack(ranks).mean(dim=0)
 
 
+def may_enter(proxy: BaseProxy) -> bool:
+    """Whether the proxy's family may be in a consensus at all.
+
+    Diversity alone is maximised by noise, and a baseline never reads the real sample.
+    """
+    return proxy.family not in _LEFT_OUT
+
+
 def consensus_members(
     suite: Sequence[BaseProxy], scores: Mapping[str, ProxyScores]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -71,7 +78,7 @@ def consensus_members(
     members: dict[str, str] = {}
     messages = []
     for proxy in suite:
-        if proxy.family in _LEFT_OUT:
+        if not may_enter(proxy):
             continue
         reason = _why_not(proxy, scores[proxy.key], members)
         if reason:

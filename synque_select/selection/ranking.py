@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from synque_select.data.sources import load_candidates
+from synque_select.data.sources import load_candidates, load_real
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.proxies.base import BaseProxy, ProxyScores
-from synque_select.proxies.registry import ProxySpec
-from synque_select.selection.consensus import borda, consensus_members, midranks
+from synque_select.proxies.registry import ProxySpec, resolve_suite
+from synque_select.selection.consensus import borda, consensus_members, may_enter, midranks
 from synque_select.selection.scoring import Scoring, score
 from synque_select.selection.uncertainty import (
     expected_regret,
@@ -93,19 +93,21 @@ def rank(
         >>> ranking.top().names
         ('near',)
     """
-    if not isinstance(top_k, int) or top_k < 1:
-        raise ConfigError(f"top_k={top_k!r}: allowed is a whole number from 1")
-    if n_resamples < 100:
-        raise ConfigError(f"n_resamples={n_resamples}: allowed is 100 or more")
+    _check_whole("top_k", top_k, 1)
+    _check_whole("n_resamples", n_resamples, 100)
+    _check_whole("seed", seed, 0)
     pool = load_candidates(candidates, view=view)
+    sample = load_real(real, view=view)
+    suite = resolve_suite(proxies, sample.modality)
+    _check_rank_by(rank_by, suite)
     if top_k > len(pool):
         raise ConfigError(f"top_k={top_k}: allowed is 1 to {len(pool)}, the number of candidates")
     scoring = score(
         pool,
-        real,
+        sample,
         view=view,
         encoder=encoder,
-        proxies=proxies,
+        proxies=suite,
         seed=seed,
         device=device,
         cache_dir=cache_dir,
@@ -118,6 +120,7 @@ def ranking_from(
     scoring: Scoring, *, rank_by: str | None = None, top_k: int = 3, n_resamples: int = 2000
 ) -> Ranking:
     """Order scored candidates; the arguments are those of `rank`."""
+    _check_rank_by(rank_by, scoring.suite)
     members, left_out = consensus_members(scoring.suite, scoring.scores)
     rank_by = _rank_by(rank_by, scoring.suite, members)
     n_real = len(scoring.real)
@@ -191,13 +194,24 @@ def _order(
     return -columns[rank_by] if orientation[rank_by] else columns[rank_by]
 
 
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if type(value) is not int or not least <= value < 2**63:
+        raise ConfigError(f"{name}={value!r}: allowed is a whole number from {least}")
+
+
+def _check_rank_by(rank_by: str | None, suite: Sequence[BaseProxy]) -> None:
+    """Refuse before anything is scored what could not rank afterwards."""
+    allowed = (*(proxy.key for proxy in suite), CONSENSUS)
+    if rank_by is not None and rank_by not in allowed:
+        found = did_you_mean(str(rank_by), allowed)
+        raise ConfigError(f"rank_by={rank_by!r} is no column: {found}")
+    _rank_by(rank_by, suite, [proxy.key for proxy in suite if may_enter(proxy)])
+
+
 def _rank_by(rank_by: str | None, suite: Sequence[BaseProxy], members: Sequence[str]) -> str:
     keys = [proxy.key for proxy in suite]
     if rank_by is None:
         rank_by = keys[0] if len(keys) == 1 else CONSENSUS
-    if rank_by not in (*keys, CONSENSUS):
-        allowed = (*keys, CONSENSUS)
-        raise ConfigError(f"rank_by={rank_by!r} is no column: {did_you_mean(rank_by, allowed)}")
     if rank_by == CONSENSUS and not members:
         raise ConfigError(
             f"rank_by='consensus', but none of {', '.join(keys)} may enter a consensus here: "

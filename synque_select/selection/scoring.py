@@ -114,9 +114,11 @@ def _device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        torch.empty(1, device=device).cpu()  # a name alone does not tell whether it is there
         return torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"device={device!r} is not a torch device: {error}") from error
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"device={device!r} cannot be used here: {reason}") from error
 
 
 def _check_together(pool: Sequence[Candidate], real: RealSample) -> None:

@@ -17,7 +17,11 @@ from hypothesis import strategies as st
 from synque_select.errors import ConfigError, RecordError
 from synque_select.records.correlation import correlate
 from synque_select.records.correlation_file import load_correlations, save_correlations
-from synque_select.records.ranking_file import load_ranking, save_ranking
+from synque_select.records.ranking_file import (
+    check_ranking_target,
+    load_ranking,
+    save_ranking,
+)
 from synque_select.records.run_folder import (
     new_run_folder,
     plain,
@@ -317,3 +321,25 @@ def test_a_damaged_correlation_file_is_named(tmp_path: Path, state):
     write_json(tmp_path / "correlations.json", state)
     with pytest.raises(RecordError, match=r"correlations\.json"):
         load_correlations(tmp_path)
+
+
+class TestCheckRankingTarget:
+    def test_a_file_that_is_no_ranking_is_not_replaced(self, tmp_path: Path):
+        data = tmp_path / "data.json"
+        data.write_text('[{"text": "x"}]')
+        with pytest.raises(RecordError, match=r"data\.json.*not replaced"):
+            check_ranking_target(data)
+
+    def test_a_table_of_the_same_stem_is_not_replaced(self, tmp_path: Path):
+        (tmp_path / "out.csv").write_text("a,b\n")
+        with pytest.raises(RecordError, match=r"out\.csv is there already"):
+            check_ranking_target(tmp_path / "out.json")
+
+    def test_another_ending_is_refused(self, tmp_path: Path):
+        with pytest.raises(ConfigError, match=r"file ending in \.json"):
+            check_ranking_target(tmp_path / "out.txt")
+
+    def test_a_folder_that_cannot_be(self, tmp_path: Path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(RecordError, match="no folder to write in"):
+            check_ranking_target(tmp_path / "file" / "out.json")

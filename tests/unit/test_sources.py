@@ -643,7 +643,7 @@ def test_a_missing_file_says_what_there_is(folder: Path):
 def test_a_missing_field_says_which_exist(folder: Path):
     with pytest.raises(DataError, match=r"b\.json.*no field 'qestion'; did you mean 'question'"):
         load_candidates(folder / "b.json", view="qestion")
-    with pytest.raises(DataError, match=r"no field 'label'.*There are: n, question"):
+    with pytest.raises(DataError, match=r"no field 'label'.*there are: n, question"):
         load_candidates(folder / "b.json", view="question", label="label")
 
 
