@@ -177,7 +177,8 @@ class FitBook:
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
-                **task.trainer_options(),
+                # a fit of an experiment is small and alone: never a process group
+                **{"devices": 1, **task.trainer_options()},
             )
             trainer.fit(module, datamodule=data)
             metrics = {**_measured(trainer, "validate", module, data)}
