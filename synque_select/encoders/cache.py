@@ -158,7 +158,7 @@ def _encode(
     store: _Store,
     progress: bool,
 ) -> None:
-    sink = _Sink(store)
+    sink = _Sink(store, f"{encoder.id}: {examples.where}")
     bar = tqdm(
         total=len(missing),
         desc=f"encoding {examples.name}",
@@ -210,9 +210,11 @@ def _checked(
     batch: torch.Tensor, encoder: BaseEncoder, examples: Examples, indices: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     shape = tuple(batch.shape) if isinstance(batch, torch.Tensor) else type(batch).__name__
-    if not isinstance(shape, tuple) or len(shape) != 2 or not batch.is_floating_point():
+    usable = isinstance(shape, tuple) and len(shape) == 2 and shape[1] > 0
+    if not usable or not batch.is_floating_point():
         raise EncoderError(
-            f"{encoder.id}: encode must return a floating point tensor (n, d), found {shape}"
+            f"{encoder.id}: encode must return a floating point tensor (n, d) with d of 1 or more, "
+            f"found {shape}{f' of {batch.dtype}' if usable else ''}"
         )
     if shape[0] != len(indices):
         raise EncoderError(f"{encoder.id}: {shape[0]} embeddings of {len(indices)} views")
@@ -227,21 +229,23 @@ def _checked(
 
 
 class _Sink:
-    """Collects rows and hands them to the store every few seconds."""
+    """Collects rows of one length and hands them to the store every few seconds."""
 
-    def __init__(self, store: _Store) -> None:
+    def __init__(self, store: _Store, what: str) -> None:
         self.n_rows = 0
-        self._store = store
+        self._store, self._what, self._dim = store, what, store.dim
         self._rows: list[NDArray[np.float32]] = []
         self._digests: list[NDArray[np.uint8]] = []
         self._n_bytes = 0
         self._start = self._flushed = time.monotonic()
 
     def add(self, digests: NDArray[np.uint8], rows: NDArray[np.float32]) -> None:
-        if self._rows and rows.shape[1] != self._rows[0].shape[1]:
+        self._dim = self._dim or rows.shape[1]
+        if rows.shape[1] != self._dim:
             raise EncoderError(
-                f"embeddings of {self._rows[0].shape[1]} and of {rows.shape[1]} dimensions "
-                "from one encoder"
+                f"{self._what} has embeddings of {rows.shape[1]} dimensions; this encoder gave "
+                f"{self._dim} before ({self._store.folder}): change its revision when its output "
+                "changes"
             )
         self._rows.append(rows)
         self._digests.append(digests)
@@ -267,6 +271,11 @@ class _Store:
         self.folder = root / "embeddings" / hashlib.sha256(key.encode()).hexdigest()[:16]
         self._index = ShardIndex(self.folder)
         self._remove_stale()
+
+    @property
+    def dim(self) -> int | None:
+        """Dimension of what is kept; None while nothing is."""
+        return self._index.dim
 
     def whole(self, name: str) -> Shard | None:
         """Return the shard that holds all embeddings of a candidate in order, if there is one."""

