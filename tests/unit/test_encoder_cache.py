@@ -187,8 +187,9 @@ def test_an_example_that_cannot_be_read_keeps_the_ones_before(tmp_path):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda n: torch.ones(n), r"must return a floating point tensor \(n, d\), found \(8,\)"),
+        (lambda n: torch.ones(n), r"must return a floating point tensor \(n, d\) .*, found \(8,\)"),
         (lambda n: np.ones((n, 2)), "found ndarray"),
+        (lambda n: torch.ones(n, 0), r"d of 1 or more, found \(8, 0\)"),
         (lambda n: torch.ones(n, 2, dtype=torch.int64), "floating point"),
         (lambda n: torch.ones(n + 1, 2), "9 embeddings of 8 views"),
         (lambda n: torch.full((n, 2), float("nan")), "broken.json.*example 0 .*is not finite"),
@@ -220,16 +221,21 @@ def test_dimensions_that_change(tmp_path):
         def encode(self, views):
             return torch.ones(len(views), 2 + len(self.seen + super().encode(views).tolist()))
 
-    with pytest.raises(EncoderError, match="dimensions from one encoder"):
+    with pytest.raises(EncoderError, match=r"a has embeddings of 26 dimensions; .* gave 18 before"):
         embed(Grows(), Candidate("a", texts(0, 20)), cache_dir=tmp_path)
 
+
+@pytest.mark.parametrize("start", [2, 4])
+def test_dimensions_that_differ_from_those_of_another_candidate(tmp_path, start):
     class Other(Counting):
         def encode(self, views):
             return torch.ones(len(views), 3)
 
-    embed(Counting(), Candidate("b", texts(0, 4)), cache_dir=tmp_path / "b")
-    with pytest.raises(EncoderError, match=r"\[3, 6\] dimensions.*change the encoder's revision"):
-        embed(Other(), Candidate("c", texts(2, 8)), cache_dir=tmp_path / "b")
+    embed(Counting(), Candidate("b", texts(0, 4)), cache_dir=tmp_path)
+    message = "c has embeddings of 3 dimensions; .* gave 6 before.*change its revision"
+    with pytest.raises(EncoderError, match=message):
+        embed(Other(), Candidate("c", texts(start, 8)), cache_dir=tmp_path)
+    assert len(files(tmp_path)) == 1
 
 
 def test_views_that_encode_many_leaves_out(tmp_path):
