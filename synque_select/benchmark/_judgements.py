@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from synque_select.benchmark._scoring import Case, CaseScores
 from synque_select.errors import ConfigError, DataError
 from synque_select.functional.lens import label_value, lens_balanced, lens_debiased, lens_raw
 
-__all__ = ["JudgementFiles", "find_judgements", "lens_scores", "read_judgements"]
+__all__ = ["JudgementFiles", "find_judgements", "lens_scores", "read_judgements", "with_judgements"]
 
 _PORTION = re.compile(r".*_(portion=[^=]+)")
 _PLACES = ("A", "B")
@@ -122,6 +124,58 @@ def lens_scores(
     return {
         key: np.array(column) for key, column in zip(keys, zip(*rows, strict=True), strict=True)
     }
+
+
+def with_judgements(
+    task_folder: Path,
+    cases: Sequence[Case],
+    scores: Mapping[tuple[str, str], CaseScores],
+    keys: Sequence[str],
+) -> tuple[dict[tuple[str, str], CaseScores], tuple[str, ...]]:
+    """Add the columns of LENS from released judgements to the scores of a task.
+
+    Args:
+        task_folder: Where the task lies.
+        cases: Its rankings.
+        scores: (group, seed) to scores.
+        keys: Which of `lens`, `lens_raw`, `lens_balanced`.
+
+    Returns:
+        The scores with these columns, and plain sentences on what is missing. A ranking of which
+        not all candidates were judged gets none.
+
+    Raises:
+        DataError: A file cannot be used.
+    """
+    found = find_judgements(task_folder)
+    models = sorted({judgements.model for judgements in found})
+    said = [f"lens: judgements of {models[0]} used, not of {m}." for m in models[1:]]
+    known = {(j.group, j.seed): j for j in found if j.model == models[0]}
+    added = dict(scores)
+    for case in cases:
+        place = (case.group, case.seed)
+        started = time.perf_counter()
+        columns = _columns(known.get(place), [c.name for c in case.candidates], keys)
+        if columns is None:
+            said.append(f"{case.group}: no LENS judgements of all candidates for seed {case.seed}.")
+            continue
+        seconds = (time.perf_counter() - started) / len(keys)
+        added[place] = replace(
+            scores[place],
+            values={**scores[place].values, **columns},
+            higher_is_better={**scores[place].higher_is_better, **dict.fromkeys(keys, True)},
+            seconds={**scores[place].seconds, **dict.fromkeys(keys, seconds)},
+        )
+    return added, tuple(said)
+
+
+def _columns(
+    judgements: JudgementFiles | None, candidates: Sequence[str], keys: Sequence[str]
+) -> dict[str, NDArray[np.float64]] | None:
+    if judgements is None:
+        return None
+    table = lens_scores(judgements, candidates)
+    return None if np.isnan(table["lens"]).any() else {key: table[key] for key in keys}
 
 
 def _scores(files: tuple[Path, Path] | None) -> tuple[float, float, float]:

@@ -61,11 +61,13 @@ class Task:
         name: The folder's name.
         groups: Those that can be scored.
         absent: Plain sentences on what is missing.
+        folder: Where it lies.
     """
 
     name: str
     groups: tuple[Group, ...]
     absent: tuple[str, ...]
+    folder: Path
 
     @property
     def seeds(self) -> tuple[str, ...]:
@@ -154,7 +156,7 @@ def _task(name: str, root: Path) -> Task:
             groups.append(_group(group, usable, known, files))
         elif usable:
             absent.append(f"{group}: left out, {len(usable)} measured candidates with data.")
-    return Task(name, tuple(groups), tuple(absent))
+    return Task(name, tuple(groups), tuple(absent), root / name)
 
 
 def _absences(

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from synque_select.benchmark._ablations import against_decoys, at_sample_size, reactions
 from synque_select.benchmark._analysis import analyse, noise_ceilings
 from synque_select.benchmark._corruptions import Corruption, parse_corruption
+from synque_select.benchmark._judgements import with_judgements
 from synque_select.benchmark._layout import Task, find_tasks
 from synque_select.benchmark._scoring import Case, Scorer, never_reads_real
 from synque_select.benchmark._tables import render
@@ -51,7 +52,9 @@ def run_released(
         data: A clone of the released repository, or its folder `data`.
         tasks: Folder names; None for all that are there.
         encoder: Id of a text encoder, or one; None for all-MiniLM-L6-v2.
-        proxies: As for `rank`; None for the default suite.
+        proxies: As for `rank`; None for the default suite. `lens`, `lens_raw` and `lens_balanced`
+            without options are computed from the released judgements; with a `config`, its
+            models are asked.
         out: JSON file to write. The scores of every case are kept as they arrive in the folder
             beside it that ends in ".parts": a run that was broken off goes on from there.
         cross_group: Whether to rank each group's candidates among those of the other groups too.
@@ -82,10 +85,11 @@ def run_released(
             raise ConfigError(f"sample_sizes: found {size}; allowed is 2 or more")
     found, absent = find_tasks(Path(data), tasks)
     suite = _suite(proxies)
+    judged = tuple(proxy.key for proxy in suite if _was_judged(proxy))
     model = get_encoder(encoder, "text")
     path = None if out is None else Path(out)
     scorer = Scorer(
-        suite=suite,
+        suite=[proxy for proxy in suite if proxy.key not in judged],
         encoder=model,
         folder=None if path is None else path.with_suffix(".parts"),
         cache_dir=None if cache_dir is None else Path(cache_dir),
@@ -104,7 +108,7 @@ def run_released(
     try:
         for task in found:
             result["tasks"][task.name] = _run_task(
-                task, others, scorer, cross_group, sample_sizes, corruptions
+                task, others, scorer, cross_group, sample_sizes, corruptions, judged
             )
             if path is not None:
                 write_json(path, result)
@@ -122,6 +126,11 @@ def _suite(proxies: Sequence[ProxySpec] | None) -> tuple[BaseProxy, ...]:
     return (*suite, *(p for p in added if never_reads_real(p) and "text" in p.modalities))
 
 
+def _was_judged(proxy: BaseProxy) -> bool:
+    """Whether the released judgements stand for a proxy: LENS without a model of the user's."""
+    return proxy.family == "lens" and proxy.options() == get_proxy(proxy.key).options()
+
+
 def _run_task(
     task: Task,
     others: Sequence[Task],
@@ -129,6 +138,7 @@ def _run_task(
     cross_group: bool,
     sample_sizes: Sequence[int],
     corruptions: Sequence[Corruption],
+    judged: Sequence[str],
 ) -> dict[str, Any]:
     started, encoded, resumed = time.perf_counter(), scorer.n_encoded, scorer.n_resumed
     baselines = [proxy.key for proxy in scorer.suite if never_reads_real(proxy)]
@@ -139,10 +149,13 @@ def _run_task(
         for seed, real in group.reals.items()
     ]
     scores = {(case.group, case.seed): scorer.scores(case) for case in bar(cases, len(cases))}
+    unjudged: tuple[str, ...] = ()
+    if judged:
+        scores, unjudged = with_judgements(task.folder, cases, scores, judged)
     found: dict[str, Any] = {
         "groups": [group.name for group in task.groups],
         "seeds": list(task.seeds),
-        "absent": list(task.absent),
+        "absent": [*task.absent, *unjudged],
         **noise_ceilings(task, scorer.seed),
         **analyse(task.groups, scores, baselines),
         "cost": {

@@ -9,9 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import pearsonr, spearmanr
 
-from synque_select.benchmark._judgements import find_judgements, lens_scores
+from synque_select.benchmark._analysis import analyse
+from synque_select.benchmark._judgements import find_judgements, lens_scores, with_judgements
+from synque_select.benchmark._layout import find_tasks
+from synque_select.benchmark._scoring import Case, CaseScores
+from synque_select.benchmark.released import run_released
+from synque_select.encoders import BaseEncoder
 
 DATA = os.environ.get("SYNQUE_BENCHMARK_DATA")
 pytestmark = pytest.mark.skipif(
@@ -69,3 +75,46 @@ def test_correlations_with_performance(task: str):
     for key, expected in EXPECTED[task].items():
         of_groups = [np.mean(pairs, axis=0) for pairs in by_group[key].values()]
         np.testing.assert_allclose(np.mean(of_groups, axis=0), expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_benchmark_prints_these_figures(name: str):
+    ((task,), _) = find_tasks(Path(str(DATA)), [name])
+    cases = [
+        Case(task.name, group.name, seed, "as released", group.candidates, real)
+        for group in task.groups
+        for seed, real in group.reals.items()
+    ]
+    nothing = {(case.group, case.seed): CaseScores({}, {}, {}, ()) for case in cases}
+    scores, said = with_judgements(task.folder, cases, nothing, list(EXPECTED[name]))
+    assert said == ()
+    found = analyse(task.groups, scores, [])["proxies"]
+    for key, expected in EXPECTED[name].items():
+        figures = (found[key]["pearson"], found[key]["spearman"])
+        np.testing.assert_allclose(figures, expected, atol=2e-4)
+
+
+class Length(BaseEncoder):
+    """Costs nothing: the figures of LENS need no embeddings, only the baselines do."""
+
+    id, modality = "length", "text"
+
+    def encode(self, views):
+        return torch.tensor([[float(len(view)), 1.0] for view in views])
+
+
+def test_the_command_uses_released_judgements_unless_it_is_given_a_model(tmp_path):
+    found = run_released(
+        str(DATA),
+        tasks=["text2sql"],
+        encoder=Length(),
+        proxies=["lens", "lens_raw"],
+        cache_dir=tmp_path,
+        progress=False,
+    )
+    proxies = found["tasks"]["text2sql"]["proxies"]
+    assert "lens_balanced" not in proxies
+    for key in ("lens", "lens_raw"):
+        figures = (proxies[key]["pearson"], proxies[key]["spearman"])
+        np.testing.assert_allclose(figures, EXPECTED["text2sql"][key], atol=2e-4)
+        assert set(proxies[key]["by_group"]) == set(found["tasks"]["text2sql"]["groups"])
