@@ -128,6 +128,9 @@ def _flat(given: Sequence[str]) -> list[str]:
     return [part for text in given for part in _comma_list(text)]
 
 
+_LENS = ("lens", "lens_balanced", "lens_raw")
+
+
 def _rank_arguments(parser: Any) -> None:
     parser.add_argument(
         "--candidates",
@@ -148,6 +151,10 @@ def _rank_arguments(parser: Any) -> None:
         "--proxies",
         nargs="+",
         help=_PROXIES_HELP,
+    )
+    parser.add_argument(
+        "--lens",
+        help="config of the LENS proxies: a YAML file or a packaged name such as lens-small",
     )
     parser.add_argument(
         "--rank-by", help="a proxy's key or consensus (default: consensus, or the only proxy given)"
@@ -176,7 +183,7 @@ def _rank(options: Any) -> int:
         options.real,
         view=_position(options.view),
         encoder=options.encoder,
-        proxies=_proxies(options.proxies),
+        proxies=_with_lens(_proxies(options.proxies), options.lens),
         rank_by=options.rank_by,
         top_k=options.top_k,
         seed=options.seed,
@@ -199,6 +206,18 @@ def _proxies(given: Sequence[str] | None) -> list[dict[str, Any]] | None:
     if given is None:
         return None
     return [_proxy(text) for text in _flat(given)]
+
+
+def _with_lens(
+    proxies: list[dict[str, Any]] | None, config: str | None
+) -> list[dict[str, Any]] | None:
+    """Give the config to every LENS proxy that has none of its own."""
+    if config is None:
+        return proxies
+    given = [proxy for proxy in proxies or [] if proxy["key"] in _LENS]
+    if not given:
+        raise ConfigError(f"--lens is given, but --proxies has none of {', '.join(_LENS)}")
+    return [{"config": config, **proxy} if proxy in given else proxy for proxy in proxies or []]
 
 
 def _proxy(text: str) -> dict[str, Any]:

@@ -93,15 +93,16 @@ class LensConfig:
 
     @classmethod
     def from_file(cls, path: str | Path) -> LensConfig:
-        """Read a YAML config.
+        """Read a YAML config: a file, or a packaged name such as "lens-small".
 
         Raises:
-            ConfigError: There is no such file, it is no YAML, or a value is not allowed.
+            ConfigError: There is no such config, it is no YAML, or a value is not allowed.
         """
         import yaml
 
+        path = _packaged(path)
         try:
-            state = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            state = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
             raise ConfigError(f"the lens config {path} cannot be read: {error}") from error
         if not isinstance(state, dict):
@@ -122,6 +123,14 @@ class LensConfig:
             "max_sample_chars": self.max_sample_chars,
             "split_real": self.split_real,
         }
+
+
+def _packaged(path: str | Path) -> Path:
+    """Return a file as it is, and else the packaged config of that name if there is one."""
+    import synque_select.configs
+
+    named = Path(str(synque_select.configs.__file__)).parent / f"{path}.yaml"
+    return named if not Path(path).exists() and named.is_file() else Path(path)
 
 
 def _check_names(values: Any, cls: Any, where: str) -> None:

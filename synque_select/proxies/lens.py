@@ -53,8 +53,9 @@ class Lens(BaseProxy):
     more than one, and a second run asks nothing.
 
     Args:
-        config: A `LensConfig`, a mapping with its values (also as JSON, as `options` gives it), or
-            a YAML file; None for the default: a model of 135M parameters, to try it out.
+        config: A `LensConfig`, a mapping with its values (also as JSON, as `options` gives it), a
+            YAML file or the name of a packaged one ("lens-small"); None for the default: a model
+            of 135M parameters, to try it out.
 
     Raises:
         ConfigError: The config cannot be read, or a value is not allowed.

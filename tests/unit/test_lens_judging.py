@@ -388,8 +388,12 @@ def test_config_errors_name_the_value(options, message):
         Lens(options)
 
 
-def test_packaged_config_loads():
+def test_packaged_config_loads_by_name_and_as_a_file(monkeypatch, tmp_path):
     path = Path(__file__).resolve().parents[2] / "configs" / "lens-small.yaml"
+    monkeypatch.chdir(tmp_path)
     config = LensConfig.from_file(path)
+    assert config == LensConfig.from_file("lens-small")
     assert config.sampling.n_points == 10
     assert Lens(Lens(config).options()["config"]).config.plain() == config.plain()
+    with pytest.raises(ConfigError, match="lens-large cannot be read"):
+        LensConfig.from_file("lens-large")

@@ -36,7 +36,9 @@ TEMPLATE = (
 )
 
 
-def save_model(folder: Path, template: str | None = TEMPLATE, **options) -> TransformersLLM:
+def save_model(
+    folder: Path, template: str | None = TEMPLATE, n_positions: int = 1024, **options
+) -> TransformersLLM:
     """A Llama of random weights, with a tokenizer of a few hundred tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import (
@@ -66,7 +68,7 @@ def save_model(folder: Path, template: str | None = TEMPLATE, **options) -> Tran
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=1024,
+        max_position_embeddings=n_positions,
         eos_token_id=tokenizer.eos_token_id,
         initializer_range=0.5,
     )
