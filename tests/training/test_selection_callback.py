@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from synque_select.callbacks import SelectionCallback
 from synque_select.callbacks._scoring import Scorer
-from synque_select.errors import ConfigError, DataError, LightningError
+from synque_select.errors import ConfigError, DataError, LightningError, RecordError
 from synque_select.proxies.kernel import MMD
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.types import Candidate, RealSample
@@ -156,7 +156,7 @@ def test_a_second_fit_scores_nothing_and_draws_the_same_batches(tmp_path, select
         {"candidates_n": 59},
         {"encoder": OtherEncoder()},
     ],
-    ids=str,
+    ids=["top_k", "seed", "option of a proxy", "another proxy", "real", "candidates", "encoder"],
 )
 def test_what_changes_the_ranking_scores_again(tmp_path, change):
     def n_scored(real=30, candidates_n=60, **options) -> int:
@@ -291,6 +291,37 @@ def test_bad_arguments(tmp_path, selection, ranked):
         trainer(tmp_path, selection(proxies=["mmdd"])).fit(TinyModel(), datamodule=data_module())
     with pytest.raises(DataError, match="no real sample to rank against"):
         trainer(tmp_path, selection()).fit(TinyModel(), datamodule=data_module(real=None))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top_k": 0}, "top_k=0: allowed is a whole number from 1"),
+        ({"top_k": "2"}, "top_k='2': allowed"),
+        ({"seed": -1}, "seed=-1: allowed is a whole number from 0"),
+        ({"seed": 2**63}, "seed=9223372036854775808: allowed"),
+        ({"ranking": 3}, r"ranking=3: allowed is a Ranking or the path of a ranking\.json"),
+    ],
+)
+def test_arguments_are_checked_where_they_are_given(options, message):
+    with pytest.raises(ConfigError, match=message):
+        SelectionCallback(**options)
+
+
+def test_a_given_ranking_does_not_hide_what_it_cannot_give(tmp_path, ranked):
+    for options, message in (({"top_k": 6}, "top_k=6"), ({"rank_by": ""}, "no column ''")):
+        callback = SelectionCallback(ranking=ranked.ranking, **options)
+        with pytest.raises(ConfigError, match=message):
+            trainer(tmp_path, callback).fit(TinyModel(), datamodule=data_module())
+
+
+@pytest.mark.parametrize("folder", ["/proc/nothing/run", __file__])
+def test_a_folder_that_cannot_be_made_is_refused_before_scoring(tmp_path, selection, folder):
+    CountingMMD.n_scored = 0
+    callback = selection(proxies=[CountingMMD()], run_dir=folder)
+    with pytest.raises(RecordError, match="run"):
+        trainer(tmp_path, callback).fit(TinyModel(), datamodule=data_module())
+    assert CountingMMD.n_scored == 0
 
 
 def test_any_other_data_gets_an_error_that_shows_the_line(tmp_path, selection):
