@@ -101,7 +101,7 @@ class Writer:
                 break
             text += piece
             self._feed([token])
-        return " ".join(text[:max_length].split())
+        return " ".join(text[:max_length].split()).rstrip(" ,;")
 
     def _next(self, temperature: float, *, need_letter: bool = False) -> int:
         logits = self._logits
