@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,12 +25,13 @@ from synque_select.callbacks._logging import Table, log_table
 from synque_select.callbacks._page import write_page
 from synque_select.callbacks._ranks import on_rank_zero
 from synque_select.callbacks._scoring import Scorer, ranking_differences, scorer_of
+from synque_select.checks import check_whole
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, DataError
 from synque_select.proxies.registry import ProxySpec
 from synque_select.records.ranking_file import load_ranking, save_ranking
-from synque_select.records.run_folder import new_run_folder
+from synque_select.records.run_folder import make_folder, new_run_folder
 from synque_select.report.tables import ranking_table
 from synque_select.types import Ranking
 
@@ -67,7 +69,8 @@ class SelectionCallback(CheckedCallback):
         run_id: Names the run in the run store; a resumed run keeps it.
 
     Raises:
-        ConfigError: `ranking` is given together with what it already settles.
+        ConfigError: `ranking` is given together with what it already settles, or it, `top_k` or
+            `seed` is of another type or range.
 
     Example:
         >>> callback = SelectionCallback(proxies=["mmd"], top_k=2)
@@ -89,11 +92,10 @@ class SelectionCallback(CheckedCallback):
         run_dir: str | Path | None = None,
     ) -> None:
         super().__init__()
-        if ranking is not None and not (proxies is None and encoder is None):
-            raise ConfigError(
-                "ranking= is given together with proxies= or encoder=: a ranking made elsewhere "
-                "has them already; allowed beside it are rank_by= and top_k="
-            )
+        _check_ranking(ranking, alone=proxies is None and encoder is None)
+        check_whole("seed", seed, 0)
+        if top_k is not None:
+            check_whole("top_k", top_k, 1)
         self.ranking: Ranking | None = None
         self.run_dir: Path | None = None
         self.run_id = ""
@@ -114,13 +116,7 @@ class SelectionCallback(CheckedCallback):
             return
         if self._finished:  # a tuner's fit never finishes: the run that follows is still this one
             self.run_id, self.run_dir, self._finished = uuid4().hex, self._own_run_dir, False
-        chosen = on_rank_zero(
-            trainer,
-            lambda: {
-                "ranking": self._choose(trainer, datamodule).to_dict(),
-                "run_id": self.run_id,
-            },
-        )
+        chosen = on_rank_zero(trainer, lambda: self._prepare(trainer, datamodule))
         self.ranking, self.run_id = Ranking.from_dict(chosen["ranking"]), chosen["run_id"]
         datamodule.set_mixture(self.ranking.top())
         if trainer.is_global_zero:
@@ -188,6 +184,11 @@ class SelectionCallback(CheckedCallback):
         if self._own_run_dir is None and state["run_dir"] and Path(state["run_dir"]).is_dir():
             self.run_dir = Path(state["run_dir"])
 
+    def _prepare(self, trainer: Trainer, datamodule: SynqueDataModule) -> dict[str, Any]:
+        if self.run_dir is not None:
+            make_folder(self.run_dir)  # before hours of scoring, not after
+        return {"ranking": self._choose(trainer, datamodule).to_dict(), "run_id": self.run_id}
+
     def _choose(self, trainer: Trainer, datamodule: SynqueDataModule) -> Ranking:
         if self._given is not None:
             return self._checked(self._given, datamodule)
@@ -209,16 +210,29 @@ class SelectionCallback(CheckedCallback):
             )
         return replace(
             ranking,
-            rank_by=self._rank_by or ranking.rank_by,
-            top_k=self._top_k or ranking.top_k,
+            rank_by=ranking.rank_by if self._rank_by is None else self._rank_by,
+            top_k=ranking.top_k if self._top_k is None else self._top_k,
         )
 
     def _folder(self, trainer: Trainer, pl_module: LightningModule) -> Path:
         if self.run_dir is None:
             name = re.sub(r"\W+", "_", type(pl_module).__name__)
             return new_run_folder(Path(trainer.default_root_dir) / "runs", name)
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        return self.run_dir
+        return make_folder(self.run_dir)
+
+
+def _check_ranking(ranking: Any, *, alone: bool) -> None:
+    if ranking is None:
+        return
+    if not isinstance(ranking, str | os.PathLike | Ranking):
+        raise ConfigError(
+            f"ranking={ranking!r}: allowed is a Ranking or the path of a ranking.json"
+        )
+    if not alone:
+        raise ConfigError(
+            "ranking= is given together with proxies= or encoder=: a ranking made elsewhere "
+            "has them already; allowed beside it are rank_by= and top_k="
+        )
 
 
 def _warn_of_leaks(trainer: Trainer, what: str, dataloaders: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from synque_select.errors import ConfigError, RecordError
 
-__all__ = ["new_run_folder", "plain", "read_json", "write_json", "write_text"]
+__all__ = ["make_folder", "new_run_folder", "plain", "read_json", "write_json", "write_text"]
 
 
 def new_run_folder(root: str | Path, recipe: str) -> Path:
@@ -48,6 +48,22 @@ def new_run_folder(root: str | Path, recipe: str) -> Path:
         except OSError as error:
             raise RecordError(f"cannot make the run's folder {folder}: {error}") from error
         return folder
+
+
+def make_folder(folder: str | Path) -> Path:
+    """Make a folder that was named for a run, if it is not there.
+
+    Raises:
+        RecordError: It cannot be made, or it is a file.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise RecordError(f"{folder} is no folder: a run cannot be kept there") from error
+    except OSError as error:
+        raise RecordError(f"cannot make the run's folder {folder}: {error}") from error
+    return folder
 
 
 def plain(value: Any, *, undefined: float | None = None, where: str = "value") -> Any:

@@ -1,0 +1,30 @@
+"""Checks of arguments that several public edges share."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+from synque_select.errors import ConfigError
+
+__all__ = ["check_whole"]
+
+
+def check_whole(name: str, value: Any, least: int) -> int:
+    """Return an argument as an int if it is a whole number from `least` to 2⁶³ − 1.
+
+    Raises:
+        ConfigError: It is not, or of another type (a bool, a float, a text).
+
+    Example:
+        >>> check_whole("top_k", 3, 1)
+        3
+        >>> check_whole("top_k", "3", 1)
+        Traceback (most recent call last):
+        synque_select.errors.ConfigError: top_k='3': allowed is a whole number from 1
+    """
+    # 2⁶³ and above is more than torch takes as a seed, or anybody has examples
+    found = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+    if found is None or not least <= found < 2**63:
+        raise ConfigError(f"{name}={value!r}: allowed is a whole number from {least}")
+    return found
