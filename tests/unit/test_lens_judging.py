@@ -6,6 +6,8 @@ import json
 import os
 import re
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -300,6 +302,28 @@ def test_cache_keys_know_model_prompt_and_decoding_only():
     assert key == answer_key("m", "p", {"b": 2, "a": 1})
     others = [answer_key("n", "p", {}), answer_key("m", "q", {}), answer_key("m", "p", {"a": 1})]
     assert len({key, *others}) == 4
+
+
+WRITE = """
+import sys
+from synque_select.lens.cache import AnswerCache
+with AnswerCache(sys.argv[1]).session() as session:
+    for i in range(10**6):
+        session.put({str(i): [i]})
+        print(i, flush=True)
+"""
+
+
+def test_what_was_put_outlives_a_kill(cache):
+    command = [sys.executable, "-c", WRITE, str(cache.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) >= 50:
+                break
+        process.kill()
+        said = [*range(51), *map(int, process.stdout.read().splitlines())]
+    assert set(cache.get([str(i) for i in said])) == {str(i) for i in said}
 
 
 def test_a_file_that_holds_no_answers_is_left_alone(tmp_path):
