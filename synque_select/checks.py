@@ -24,7 +24,7 @@ def check_whole(name: str, value: Any, least: int) -> int:
         synque_select.errors.ConfigError: top_k='3': allowed is a whole number from 1
     """
     # 2⁶³ and above is more than torch takes as a seed, or anybody has examples
-    found = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+    found = int(value) if not isinstance(value, bool) and isinstance(value, Integral) else None
     if found is None or not least <= found < 2**63:
         raise ConfigError(f"{name}={value!r}: allowed is a whole number from {least}")
     return found

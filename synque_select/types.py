@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -335,7 +336,8 @@ class Mixture:
         source: How it was chosen, for reports ("top 3 by consensus", "equal", …).
 
     Raises:
-        ConfigError: No candidate, a weight that is not positive and finite, or a sum other than 1.
+        ConfigError: No mapping from names to numbers, no candidate, a weight that is not positive
+            and finite, or a sum other than 1.
 
     Example:
         >>> Mixture.equal(["a", "b"]).weights
@@ -346,7 +348,12 @@ class Mixture:
     source: str = ""
 
     def __post_init__(self) -> None:
-        weights = {str(name): float(weight) for name, weight in self.weights.items()}
+        given: Any = self.weights
+        if not (isinstance(given, Mapping) and all(map(_is_number, given.values()))):
+            raise ConfigError(
+                f"a mixture's weights: allowed is a mapping from name to number, found {given!r}"
+            )
+        weights = {str(name): float(weight) for name, weight in given.items()}
         if not weights:
             raise ConfigError("a mixture needs at least one candidate")
         bad = {name: w for name, w in weights.items() if not (math.isfinite(w) and w > 0)}
@@ -378,6 +385,10 @@ class Mixture:
     def from_dict(cls, state: Mapping[str, Any]) -> Mixture:
         """Read what `to_dict` wrote."""
         return cls(state["weights"], state.get("source", ""))
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.utils.data import default_collate
 
+from synque_select.data.mixture import training_example
 from synque_select.errors import DataError
 from synque_select.types import Candidate
 
@@ -24,19 +25,9 @@ def first_examples(
     """Return each candidate's name and its first training example.
 
     Raises:
-        DataError: The transform fails; the message names the candidate.
+        DataError: One cannot be read, or the transform fails; the message names it.
     """
-    examples = {}
-    for candidate in candidates:
-        record = candidate[0]
-        try:
-            examples[candidate.name] = record if transform is None else transform(record)
-        except Exception as error:
-            raise DataError(
-                f"{candidate.where}: train_transform fails on the first example: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-    return examples
+    return {candidate.name: training_example(candidate, 0, transform) for candidate in candidates}
 
 
 def check_collatable(examples: Mapping[str, Any]) -> None:

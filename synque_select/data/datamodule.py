@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from synque_select.checks import check_whole
 from synque_select.data._collation import check_collatable, first_examples
 from synque_select.data._wrapping import (
     InnerAttribute,
@@ -144,10 +145,9 @@ class SynqueDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_inner(wraps)
-        _check_at_least("epoch_length", epoch_length, 1)
-        _check_at_least("seed", seed, 0)
-        _check_at_least("batch_size", batch_size, 1)
-        _check_at_least("num_workers", num_workers, 0)
+        check_whole("seed", seed, 0)
+        _check_options(epoch_length=epoch_length, batch_size=batch_size, num_workers=num_workers)
+        _check_functions(train_transform=train_transform, collate_fn=collate_fn)
         self._sources = {"candidates": candidates, "real": real, "view": view, "label": label}
         self._candidates: list[Candidate] | None = None
         self._real: RealSample | None = None
@@ -249,7 +249,7 @@ class SynqueDataModule(LightningDataModule):
 
     @batch_size.setter
     def batch_size(self, batch_size: int) -> None:
-        _check_at_least("batch_size", batch_size, 1)
+        _check_options(batch_size=batch_size)
         self._batch_size = batch_size
         if hasattr(self._inner, "batch_size"):
             self._inner.batch_size = batch_size  # type: ignore[union-attr]
@@ -455,11 +455,10 @@ def _as_data(name: str, data: Any) -> Any:
     """
     if isinstance(data, list | tuple) and data and all(map(_is_data, data)):
         return list(data)
-    if _is_data(data) or isinstance(data, list | tuple):
+    if _is_data(data) or (isinstance(data, list | tuple) and data):
         return data
-    raise ConfigError(
-        f"{name} must be a dataset, a DataLoader, or a list of these, found {type(data).__name__}"
-    )
+    found = "an empty one" if isinstance(data, list | tuple) else type(data).__name__
+    raise ConfigError(f"{name} must be a dataset, a DataLoader, or a list of these, found {found}")
 
 
 def _is_data(value: Any) -> bool:
@@ -485,9 +484,19 @@ def _as_mixture(mixture: Mixture | Mapping[str, float] | None) -> Mixture | None
     return Mixture(mixture, "given")
 
 
-def _check_at_least(name: str, value: int | None, least: int) -> None:
-    if value is not None and (isinstance(value, bool) or int(value) != value or value < least):
-        raise ConfigError(f"{name} must be a whole number of at least {least}, found {value!r}")
+_LEAST = {"epoch_length": 1, "batch_size": 1, "num_workers": 0}
+
+
+def _check_options(**options: int | None) -> None:
+    for name, value in options.items():
+        if value is not None:
+            check_whole(name, value, _LEAST[name])
+
+
+def _check_functions(**functions: Any) -> None:
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise ConfigError(f"{name}={function!r}: allowed is a function")
 
 
 def _show(mixture: Mixture) -> str:

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from synque_select.errors import ConfigError, did_you_mean
+from synque_select.checks import check_whole
+from synque_select.errors import ConfigError, DataError, DependencyError, did_you_mean
 from synque_select.types import Candidate, Mixture
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Position",
     "chosen_candidates",
     "longest_epoch",
+    "training_example",
 ]
 
 BLOCK = 1_000
@@ -270,12 +272,10 @@ class MixtureDataset(Dataset[Any]):
         ordered = Mixture(dict(sorted(mixture.weights.items())), mixture.source)
         self.candidates = chosen_candidates(candidates, ordered)
         sizes = {candidate.name: len(candidate) for candidate in self.candidates}
-        if seed < 0:
-            raise ConfigError(f"seed must not be negative, found {seed}")
+        check_whole("seed", seed, 0)
         if epoch_length is None:
             epoch_length = longest_epoch(sizes, ordered)
-        if epoch_length < 1:
-            raise ConfigError(f"epoch_length must be at least 1 draw, found {epoch_length}")
+        check_whole("epoch_length", epoch_length, 1)
         self.transform = transform
         self.schedule = MixtureSchedule(list(sizes.values()), ordered, seed, epoch_length)
 
@@ -284,8 +284,31 @@ class MixtureDataset(Dataset[Any]):
 
     def __getitem__(self, draw: int) -> Any:
         candidate, example = self.schedule.locate(draw)
-        record = self.candidates[candidate][example]
-        return record if self.transform is None else self.transform(record)
+        return training_example(self.candidates[candidate], example, self.transform)
+
+
+def training_example(
+    candidate: Candidate, position: int, transform: Callable[[Any], Any] | None
+) -> Any:
+    """Return one example as training sees it.
+
+    Raises:
+        DataError: It cannot be read, or the transform fails; the message names the candidate and
+            the example, and the cause is kept.
+    """
+    step = "reading it"
+    try:
+        record = candidate[position]
+        step = "train_transform"
+        return record if transform is None else transform(record)
+    except DependencyError:
+        raise
+    # a dataset or a transform of the user's may raise anything
+    except Exception as error:
+        raise DataError(
+            f"{candidate.where}, example {position} (counted from 0): {step} fails: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def chosen_candidates(candidates: Sequence[Candidate], mixture: Mixture) -> list[Candidate]:

@@ -315,11 +315,18 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"batch_size": 0}, "batch_size must be a whole number of at least 1, found 0"),
-            ({"epoch_length": -5}, "epoch_length must be a whole number of at least 1"),
-            ({"seed": -1}, "seed must be a whole number of at least 0"),
-            ({"num_workers": 1.5}, "num_workers must be a whole number"),
+            ({"batch_size": 0}, "batch_size=0: allowed is a whole number from 1"),
+            ({"epoch_length": -5}, "epoch_length=-5: allowed is a whole number from 1"),
+            ({"seed": -1}, "seed=-1: allowed is a whole number from 0"),
+            ({"num_workers": 1.5}, "num_workers=1.5: allowed is a whole number from 0"),
+            ({"batch_size": "x"}, "batch_size='x': allowed is a whole number"),
+            ({"epoch_length": "x"}, "epoch_length='x': allowed is a whole number"),
             ({"mixture": {"a": 0.5}}, "weights must sum to 1"),
+            ({"mixture": [0.5, 0.5]}, "allowed is a mapping from name to number"),
+            ({"mixture": {"a": "x"}}, "allowed is a mapping from name to number"),
+            ({"val": []}, "val must be a dataset.*found an empty one"),
+            ({"collate_fn": 3}, "collate_fn=3: allowed is a function"),
+            ({"train_transform": "x"}, "train_transform='x': allowed is a function"),
         ],
     )
     def test_arguments(self, options, message):
@@ -352,7 +359,7 @@ class TestBadInput:
 
     def test_a_transform_that_fails_names_the_candidate(self):
         dm = data(train_transform=lambda record: record["no such field"])
-        with pytest.raises(DataError, match="a: train_transform fails on the first example: KeyEr"):
+        with pytest.raises(DataError, match=r"a, example 0 .*: train_transform fails: KeyEr"):
             dm.train_dataloader()
 
     def test_the_check_does_not_touch_random_state(self):

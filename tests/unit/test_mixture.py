@@ -14,7 +14,7 @@ from synque_select.data.mixture import (
     Position,
     longest_epoch,
 )
-from synque_select.errors import ConfigError
+from synque_select.errors import ConfigError, DataError
 from synque_select.types import Candidate, Mixture
 
 
@@ -135,8 +135,8 @@ def test_a_transform_makes_the_training_example():
     ("mixture", "options", "message"),
     [
         ({"aa": 1.0}, {}, "'aa', which is no candidate; did you mean 'a'"),
-        ({"a": 1.0}, {"seed": -1}, "seed must not be negative"),
-        ({"a": 1.0}, {"epoch_length": 0}, "epoch_length must be at least 1"),
+        ({"a": 1.0}, {"seed": -1}, "seed=-1: allowed is a whole number from 0"),
+        ({"a": 1.0}, {"epoch_length": 0}, "epoch_length=0: allowed is a whole number from 1"),
     ],
 )
 def test_what_a_dataset_refuses(mixture, options, message):
@@ -236,3 +236,16 @@ def test_a_loader_asks_where_to_begin_only_with_its_first_batch(n_workers: int):
     ids = [name for batch in batches for name in batch["id"]]
     assert ids == [dataset[draw]["id"] for draw in range(12, 20)]
     assert (position.drawn, position.last, len(loader)) == (20, 4, 5)
+
+
+def test_a_record_that_the_transform_does_not_take_is_named():
+    def transform(record: dict[str, str]) -> str:
+        if record["id"] == "a-3":
+            raise ValueError("gone")
+        return record["id"]
+
+    dataset = MixtureDataset([candidate("a", 5)], Mixture({"a": 1.0}), transform=transform)
+    message = r"^a, example 3 \(counted from 0\): train_transform fails: ValueError: gone"
+    with pytest.raises(DataError, match=message) as raised:
+        [dataset[draw] for draw in range(5)]
+    assert isinstance(raised.value.__cause__, ValueError)

@@ -135,7 +135,7 @@ def test_a_label_is_checked_but_never_viewed():
         ("a", {"t": TEXTS}, None, DataError, "a dict is no dataset; allowed is a list of records"),
         ("a", [], None, DataError, "a: 0 examples; at least 2 are needed"),
         ("a", TEXTS[:1], None, DataError, "a: 1 examples; at least 2 are needed"),
-        ("a", [{"t": "x"}] * 2, "u", DataError, "no field 'u'; There are: t"),
+        ("a", [{"t": "x"}] * 2, "u", DataError, "no field 'u'; there are: t"),
         ("a", [{"t": 1}] * 2, "t", DataError, "must be a text or an image, found int in the first"),
         ("a", [{"t": None}] * 2, "t", DataError, r"found nothing \(None\) in the first example"),
         ("a", TEXTS, len, DataError, "must be a text or an image, found int"),
@@ -155,7 +155,7 @@ def test_what_cannot_be_examples_is_refused(
     [
         ({"t": None}, "t", r"expected a text, found nothing \(None\)"),
         ({"t": 3}, "t", "expected a text, found int"),
-        ({"u": "x"}, "t", "no field 't'; There are: u"),
+        ({"u": "x"}, "t", "no field 't'; there are: u"),
         ({"u": "x"}, lambda row: row["t"], "KeyError: 't'"),
         ("x", lambda row: row["t"], "TypeError: string indices"),
         ({"t": np.zeros((2, 2))}, "t", "expected a text, found ndarray"),
@@ -231,9 +231,13 @@ def test_an_equal_mixture_sums_to_one(names: list[str]):
         ({"a": 1.0, "b": 0.0}, r"found \{'b': 0\.0\}"),
         ({"a": math.nan}, r"found \{'a': nan\}"),
         ({"a": math.inf}, r"found \{'a': inf\}"),
+        ([0.5, 0.5], r"a mapping from name to number, found \[0\.5, 0\.5\]"),
+        (3, "a mapping from name to number, found 3"),
+        ({"a": "x"}, r"a mapping from name to number, found \{'a': 'x'\}"),
+        ({"a": True}, "a mapping from name to number"),
     ],
 )
-def test_weights_that_are_none(weights: dict[str, float], message: str):
+def test_weights_that_are_none(weights: Any, message: str):
     with pytest.raises(ConfigError, match=message):
         Mixture(weights)
 
