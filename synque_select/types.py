@@ -535,7 +535,9 @@ class Ranking:
         best = self.order(by)[:k]
         undefined = [row.name for row in best if math.isnan(row.ranks[by])]
         if undefined:
-            raise ConfigError(f"top_k={k}: {by} is undefined for {', '.join(undefined)}")
+            reasons = [message for message in self.messages if "undefined" in message]
+            said = "; ".join([f"{by} is undefined for {', '.join(undefined)}", *reasons])
+            raise ConfigError(f"top_k={k}: {said}")
         return Mixture.equal([row.name for row in best], f"top {k} by {by}")
 
     def to_dict(self) -> dict[str, Any]:

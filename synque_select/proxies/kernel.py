@@ -95,7 +95,8 @@ class MMD(BaseProxy):
         kernel, messages = _kernel_of(self.kernel, prepared)
         if kernel is None:
             return undefined_scores(
-                len(prepared.inputs), "undefined: all examples are equal, so there is no bandwidth"
+                len(prepared.inputs),
+                "mmd is undefined: all embeddings are equal, so there is no bandwidth",
             )
         unbiased = self.protocol == "default"
         scores = score_kernel(

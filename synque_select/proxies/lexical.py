@@ -87,12 +87,15 @@ class NGram(BaseProxy):
         grams = self._hash(cast("Sequence[str]", real.views))
         if len(grams.buckets) == 0:
             nothing = torch.full((len(candidates),), torch.nan, dtype=torch.float64)
-            message = "ngram is undefined: the real sample holds no words"
+            message = f"ngram is undefined: no text of the real sample ({real.name}) holds words"
             return ProxyScores(nothing, messages=(message,), reliable=False)
         size = min(len(candidate) for candidate in candidates)
+        counts = [self._count(candidate) for candidate in candidates]
         columns = [
-            sum_by_text(grams, self._model(c, size / len(c), device)).cpu() for c in candidates
+            sum_by_text(grams, self._model(n, size / len(c), device)).cpu()
+            for c, n in zip(candidates, counts, strict=True)
         ]
+        empty = [c.name for c, n in zip(candidates, counts, strict=True) if not n.any()]
         likelihood = torch.stack(columns, dim=1)
         n_grams = torch.bincount(grams.texts, minlength=grams.n_texts).double()
 
@@ -103,29 +106,43 @@ class NGram(BaseProxy):
             return self._log_ratio(real, candidates[position], device)
 
         values = -likelihood.sum(0) / n_grams.sum()
-        return ProxyScores(values, resample=resample, example_scores=example_scores)
+        return ProxyScores(
+            values,
+            resample=resample,
+            example_scores=example_scores,
+            messages=_empty_message(empty),
+        )
 
     def _hash(self, texts: Sequence[str]) -> HashedNGrams:
         return hash_ngrams(
             texts, level=self.level, max_order=self.max_order, n_buckets=self.n_buckets
         )
 
-    def _model(self, part: ProxyInput, share: float, device: torch.device) -> torch.Tensor:
-        counts = ngram_counts(
+    def _count(self, part: ProxyInput) -> torch.Tensor:
+        return ngram_counts(
             cast("Sequence[str]", part.views),
             level=self.level,
             max_order=self.max_order,
             n_buckets=self.n_buckets,
         )
+
+    def _model(self, counts: torch.Tensor, share: float, device: torch.device) -> torch.Tensor:
         return ngram_log_probabilities(counts.to(device), share=share, alpha=self.alpha)
 
     def _log_ratio(
         self, real: ProxyInput, candidate: ProxyInput, device: torch.device
     ) -> torch.Tensor:
-        ratio = self._model(real, 1.0, device) - self._model(candidate, 1.0, device)
+        ratio = self._model(self._count(real), 1.0, device)
+        ratio = ratio - self._model(self._count(candidate), 1.0, device)
         found = []
         for chunk in iter_chunks(cast("Sequence[str]", candidate.views)):
             grams = self._hash(chunk)
             lengths = torch.bincount(grams.texts, minlength=grams.n_texts).clamp_min(1)
             found.append(sum_by_text(grams, ratio).cpu() / lengths)
         return torch.cat(found)
+
+
+def _empty_message(names: Sequence[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    return (f"ngram: no text holds words, so all n-grams are equally likely: {', '.join(names)}",)

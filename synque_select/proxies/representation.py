@@ -87,9 +87,19 @@ class MDM(BaseProxy):
         for position, part in enumerate(prepared.inputs):
             points = prepared.rows(position, None if released else content_order(part, seed)[:m])
             values.append(mean_distance_to_medoids(points, self.k))
+        sizes = [len(part) if released else m for part in prepared.inputs]
+        few = [p.name for p, n in zip(prepared.inputs, sizes, strict=True) if n <= self.k]
+        message = (
+            f"mdm is 0 where each of at most {self.k} examples is its own medoid (k={self.k}): "
+            f"{', '.join(few)}",
+        )
         return ProxyScores(
             values=torch.tensor(values, dtype=torch.float64),
-            messages=() if released else size_message(prepared, m, "by a random subsample"),
+            messages=(
+                *(() if released else size_message(prepared, m, "by a random subsample")),
+                *(message if few else ()),
+            ),
+            reliable=not few,
         )
 
 

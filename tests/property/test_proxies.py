@@ -394,6 +394,29 @@ def test_awkward_input_gives_a_number_or_says_why_not(key, name):
         assert not torch.isinf(scores.example_scores(1)).any()
 
 
+def test_mmd_without_a_bandwidth_says_so():
+    equal = [make(name, repeated(5)) for name in ("real", "c0", "c1")]
+    scores = score("mmd", equal[0], equal[1:])
+    assert scores.values.isnan().all()
+    assert scores.messages == (
+        "mmd is undefined: all embeddings are equal, so there is no bandwidth",
+    )
+    assert not scores.reliable
+
+
+@pytest.mark.parametrize(
+    ("protocol", "named"), [("default", "small, large"), ("released", "small")]
+)
+def test_mdm_of_fewer_examples_than_medoids_says_so(protocol, named):
+    parts = [make("small", draw(5, 1)), make("large", draw(50, 2))]
+    proxy = get_proxy("mdm", protocol=protocol)
+    scores = proxy.score(real_sample(), parts, seed=0, device=CPU)
+    assert scores.values[0] == 0
+    assert scores.messages[-1].endswith(f"(k=5): {named}")
+    assert not scores.reliable
+    assert proxy.score(real_sample(), parts[1:], seed=0, device=CPU).reliable
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("key", [key for key in proxy_keys() if get_proxy(key).needs_embeddings])
 class TestNotFinite:

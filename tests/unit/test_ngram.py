@@ -201,8 +201,17 @@ def test_examples_like_the_real_ones_are_more_real():
 def test_a_real_sample_without_words_is_undefined_and_says_so():
     found = NGram().score(part("real", ["", " "]), [part("a", ["x", "y"])], seed=0, device=CPU)
     assert found.values.isnan().all()
-    assert "no words" in found.messages[0]
+    assert found.messages == ("ngram is undefined: no text of the real sample (real) holds words",)
     assert not found.reliable
+
+
+def test_a_candidate_without_words_is_named():
+    candidates = [part("a", ["x", "y"]), part("b", ["", " "])]
+    found = NGram().score(part("real", REAL), candidates, seed=0, device=CPU)
+    assert found.values.isfinite().all()
+    (message,) = found.messages
+    assert "no text holds words" in message
+    assert message.endswith(": b")
 
 
 @pytest.mark.parametrize(

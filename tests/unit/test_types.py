@@ -307,6 +307,12 @@ def test_what_a_ranking_cannot_give(call: Any, message: str):
         call(ranking())
 
 
+def test_a_top_that_is_undefined_says_why():
+    messages = ("pad is undefined: no two examples of c differ", "Another sentence.")
+    with pytest.raises(ConfigError, match=r"undefined for c; pad is undefined: no two .* differ$"):
+        ranking(messages=messages).top(5)
+
+
 @pytest.mark.parametrize("encoder", [None, EncoderInfo("id", "revision", 384)])
 def test_a_ranking_survives_strict_json(encoder: EncoderInfo | None):
     before = ranking(encoder=encoder)

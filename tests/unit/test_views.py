@@ -41,7 +41,7 @@ def test_select(example: Any, selector: Any, expected: Any):
     ("example", "selector", "message"),
     [
         ({"question": "x"}, "qestion", r"no field 'qestion'; did you mean 'question'\? There are"),
-        ({1: "x"}, "a", "no field 'a'; There are: 1"),
+        ({1: "x"}, "a", "no field 'a'; there are: 1"),
         (("x", 1), "a", "field 'a' asked of a tuple; it has no fields: give a position or a fun"),
         ("text", "a", "field 'a' asked of a str"),
         ("text", 0, "position 0 asked of a str"),
