@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from synque_select.data._readers import kind_of
 from synque_select.errors import DependencyError, RecordError
 from synque_select.functional.correlation import Correlation
 from synque_select.records.correlation import KeyCorrelations, MeanCorrelation, UnitPoint
@@ -32,6 +33,24 @@ from synque_select.types import Ranking
 __all__ = ["write_report"]
 
 _PARTS = ("ranking.json", "result.json", "correlations.json", "map.json", "examples.json")
+_WORDS: dict[type, str] = {dict: "an object", list: "a list", int: "a whole number"}
+_FIELDS: dict[str, dict[str, type]] = {
+    "result.json": {
+        "metric": dict,
+        "replicates": int,
+        "budget": dict,
+        "data": dict,
+        "arms": dict,
+        "comparisons": dict,
+        "candidates": dict,
+        "correlations": dict,
+        "correlations_messages": list,
+        "messages": list,
+        "wall_s": dict,
+    },
+    "map.json": {"points": list},
+    "examples.json": {},
+}
 _INPUTS_ONLY = (
     "Proxies read inputs only: they cannot see wrong labels. A candidate with good inputs and "
     "false labels can rank high."
@@ -46,19 +65,23 @@ def write_report(folder: str | Path) -> Path:
     of the data is escaped. Without matplotlib it has its tables and says what its figures need.
 
     Raises:
-        RecordError: The folder holds none of the files, or one of them is damaged; the message
-            names it.
+        RecordError: There is no such folder, it holds none of the files, or one of them is damaged;
+            the message names it.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise RecordError(f"{folder} {what}: allowed is the folder of a run")
     present = [name for name in _PARTS if (folder / name).is_file()]
     if not present:
         raise RecordError(f"{folder}: none of {', '.join(_PARTS)}: nothing to report")
     ranking = load_ranking(folder) if "ranking.json" in present else None
-    result = read_json(folder / "result.json") if "result.json" in present else None
+    result = _read_object(folder / "result.json") if "result.json" in present else None
     entries = load_correlations(folder) if "correlations.json" in present else []
     sections = []
     if ranking is not None:
-        sections.append(_ranking_section(ranking, _reliability(ranking, result, entries)))
+        found = _guard(folder / "result.json", lambda: _reliability(ranking, result, entries))
+        sections.append(_ranking_section(ranking, found))
     if result is not None:
         sections += _guard(folder / "result.json", lambda: _result_sections(result))
     if result is not None and result.get("correlations"):
@@ -67,16 +90,30 @@ def write_report(folder: str | Path) -> Path:
         is_detail = bool(result and result.get("correlations"))
         sections.append(_keys_section(entries, is_detail=is_detail))
     if "map.json" in present:
-        state = read_json(folder / "map.json")
+        state = _read_object(folder / "map.json")
         sections.append(_guard(folder / "map.json", lambda: _map_section(state, ranking)))
     if "examples.json" in present:
-        state_of_examples = read_json(folder / "examples.json")
+        state_of_examples = _read_object(folder / "examples.json")
         sections.append(
             _guard(folder / "examples.json", lambda: _examples_section(state_of_examples))
         )
     title = f"{folder.resolve().parent.name} / {folder.resolve().name}"
     head = _header(title, ranking, result)
     return write_text(folder / "report.html", _page(title, head, sections, present))
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Read one of the parts, whose fields must be of the right types where they are there."""
+    state = read_json(path)
+    if not isinstance(state, dict):
+        raise RecordError(f"{path} is damaged: found {kind_of(state)}; allowed is an object")
+    for field, kind in _FIELDS[path.name].items():
+        if field in state and not isinstance(state[field], kind):
+            raise RecordError(
+                f"{path} is damaged: {field!r} is {kind_of(state[field])}; "
+                f"allowed is {_WORDS[kind]}"
+            )
+    return state
 
 
 def _guard(path: Path, build: Callable[[], Any]) -> Any:

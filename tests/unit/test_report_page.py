@@ -171,8 +171,30 @@ def test_run_records_alone_are_shown_with_their_figures(folder: Path):
 def test_an_empty_folder_is_an_error(tmp_path: Path):
     with pytest.raises(RecordError, match=r"none of ranking\.json"):
         write_report(tmp_path)
-    with pytest.raises(RecordError, match="nowhere"):
+    with pytest.raises(RecordError, match="nowhere does not exist: allowed is the folder of a run"):
         write_report(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(RecordError, match="file is a file"):
+        write_report(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ([], "found a list; allowed is an object"),
+        ([1], "found a list; allowed is an object"),
+        ({"metric": 3}, "'metric' is a number; allowed is an object"),
+        ({"budget": "x"}, "'budget' is a text; allowed is an object"),
+        ({"wall_s": None}, "'wall_s' is null; allowed is an object"),
+        ({"correlations": {"consensus": 3}}, "TypeError"),
+        ({"arms": {"chosen": {"mean": 1, "std": 1, "n": 1}}}, "KeyError: 'metric'"),
+    ],
+)
+def test_a_result_of_other_types_is_named_with_its_field(tmp_path: Path, state, message):
+    save_ranking(make_ranking(["a", "b", "c"]), tmp_path)
+    write_json(tmp_path / "result.json", state)
+    with pytest.raises(RecordError, match=rf"result\.json is damaged: .*{re.escape(message)}"):
+        write_report(tmp_path)
 
 
 @pytest.mark.parametrize(
