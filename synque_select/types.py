@@ -99,7 +99,8 @@ class Views(Sequence[View]):
         examples = self._examples
         try:
             example = examples.dataset[position]
-            return as_view(select(example, examples.selector), examples.modality)
+            value = select(example, examples.selector)
+            return as_view(value, examples.modality, example=example)
         except DependencyError:
             raise
         # a dataset or a view function of the user's may raise anything
@@ -175,8 +176,8 @@ class Examples:
         modality = modality_of(value)
         if modality is None:
             raise DataError(
-                f"{self.where}: the view must be a text or an image, "
-                f"found {describe(value)} in the first example"
+                f"{self.where}: the view of the first example must be a text or an image, "
+                f"found {describe(value, first)}"
             )
         object.__setattr__(self, "selector", selector)
         object.__setattr__(self, "modality", modality)

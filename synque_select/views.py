@@ -112,7 +112,7 @@ def _identity(example: Any) -> Any:
     return example
 
 
-def as_view(value: Any, modality: Modality) -> View:
+def as_view(value: Any, modality: Modality, *, example: Any = None) -> View:
     """Return a value as a text or as a PIL image.
 
     A text is always valid Unicode: halves of surrogate pairs are joined, and one without its other
@@ -122,6 +122,7 @@ def as_view(value: Any, modality: Modality) -> View:
         value: A str; or a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or
             (C, H, W), uint8 in 0..255 or float in 0..1.
         modality: Which of the two it must be.
+        example: What the value was taken from, for the message.
 
     Raises:
         DataError: It is something else.
@@ -131,7 +132,9 @@ def as_view(value: Any, modality: Modality) -> View:
         'Shares rise'
     """
     if modality_of(value) != modality:
-        raise DataError(f"expected {_ARTICLE[modality]} {modality}, found {describe(value)}")
+        raise DataError(
+            f"expected {_ARTICLE[modality]} {modality}, found {describe(value, example)}"
+        )
     if isinstance(value, str):
         return _valid_text(value)
     if not hasattr(value, "getpixel"):
@@ -152,15 +155,23 @@ def _valid_text(text: str) -> str:
     return text
 
 
-def describe(value: Any) -> str:
+def describe(value: Any, example: Any = None) -> str:
     """Say in an error what a value is: its type, and its shape where it has one.
+
+    Args:
+        value: Any value.
+        example: What it was taken from: where it is nothing, the fields that hold something.
 
     Example:
         >>> describe(3.5)
         'float'
+        >>> describe(None, {"text": None, "headline": "Shares rise"})
+        'nothing (None); fields with a value: headline'
     """
     if value is None:
-        return "nothing (None)"
+        fields = example.items() if isinstance(example, Mapping) else ()
+        held = ", ".join(str(field) for field, part in fields if part is not None)
+        return "nothing (None)" + (f"; fields with a value: {held}" if held else "")
     shape = getattr(value, "shape", None)
     return type(value).__name__ + (f" of shape {tuple(shape)}" if shape is not None else "")
 

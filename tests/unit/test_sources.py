@@ -647,6 +647,17 @@ def test_a_missing_field_says_which_exist(folder: Path):
         load_candidates(folder / "b.json", view="question", label="label")
 
 
+@pytest.mark.parametrize("write", [write_json, write_jsonl])
+@pytest.mark.parametrize("position", [0, 2])
+def test_a_field_that_a_record_lacks_says_which_it_has(tmp_path: Path, write: Any, position: int):
+    records: list[dict[str, Any]] = [{"text": "x", "n": i} for i in range(4)]
+    records[position] = {"headline": "y", "n": 3}
+    write(tmp_path / "a.json", records)
+    message = r"a\.json.*found nothing \(None\); fields with a value: (n, headline|headline, n)$"
+    with pytest.raises(DataError, match=message):
+        list(load_candidates(tmp_path / "a.json", view="text")[0].views)
+
+
 def test_no_view_and_a_choice_asks_for_one(tmp_path: Path):
     write_json(tmp_path / "a.json", [{"q": "x", "a": "y"}] * 2)
     with pytest.raises(ConfigError, match=r"a\.json.*choose one of 'q', 'a'"):
