@@ -114,7 +114,7 @@ class FitBook:
             rankings: One record is kept for each: what its proxies had said of the mixture.
 
         Raises:
-            LightningError: The module does not log the task's metric.
+            LightningError: The module does not log the task's metric, or training ended early.
         """
         fit_id = self._fit_id(fit)
         outcome = self._finished.get(fit_id)
@@ -181,6 +181,11 @@ class FitBook:
                 **{"devices": 1, **task.trainer_options()},
             )
             trainer.fit(module, datamodule=data)
+            if trainer.global_step != fit.max_steps:
+                raise LightningError(
+                    f"a fit stopped after {trainer.global_step} of {fit.max_steps} steps: the "
+                    "budget of an experiment is fixed, nothing may end training early"
+                )
             metrics = {**_measured(trainer, "validate", module, data)}
             metrics |= _measured(trainer, "test", module, data)
         for name in (f"val_{task.metric}", f"test_{task.metric}"):

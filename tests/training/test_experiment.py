@@ -248,6 +248,18 @@ def test_a_model_that_logs_something_else_is_refused(tmp_path: Path):
         run(Other(), tmp_path)
 
 
+def test_a_fit_that_ends_early_is_refused(tmp_path: Path):
+    class Hasty(Shades):
+        def model(self, seed: int) -> Any:
+            module = super().model(seed)
+            module.on_train_batch_end = lambda *_: setattr(module.trainer, "should_stop", True)
+            return module
+
+    with pytest.raises(LightningError, match="stopped after 1 of 6 steps"):
+        run(Hasty(), tmp_path)
+    assert not RunStore(tmp_path / "store.sqlite").read()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
