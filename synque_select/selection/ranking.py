@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from synque_select.checks import check_whole
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, did_you_mean
@@ -93,9 +94,9 @@ def rank(
         >>> ranking.top().names
         ('near',)
     """
-    _check_whole("top_k", top_k, 1)
-    _check_whole("n_resamples", n_resamples, 100)
-    _check_whole("seed", seed, 0)
+    check_whole("top_k", top_k, 1)
+    check_whole("n_resamples", n_resamples, 100)
+    check_whole("seed", seed, 0)
     pool = load_candidates(candidates, view=view)
     sample = load_real(real, view=view)
     suite = resolve_suite(proxies, sample.modality)
@@ -192,11 +193,6 @@ def _order(
     if rank_by == CONSENSUS:
         return borda(columns, orientation)
     return -columns[rank_by] if orientation[rank_by] else columns[rank_by]
-
-
-def _check_whole(name: str, value: Any, least: int) -> None:
-    if type(value) is not int or not least <= value < 2**63:
-        raise ConfigError(f"{name}={value!r}: allowed is a whole number from {least}")
 
 
 def _check_rank_by(rank_by: str | None, suite: Sequence[BaseProxy]) -> None:

@@ -93,7 +93,9 @@ def score(
         encode_s = time.perf_counter() - started
         messages = contamination_messages(pool, {"real sample": sample})
         scores, seconds = _scores(inputs, suite, seed, place, progress)
-    said = tuple(m for s in scores.values() for m in s.messages)
+    said = tuple(
+        m if m.startswith(key) else f"{key}: {m}" for key, s in scores.items() for m in s.messages
+    )
     return Scoring(
         real=inputs[0],
         candidates=tuple(inputs[1:]),
