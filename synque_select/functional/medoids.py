@@ -11,9 +11,12 @@ from synque_select.functional.pairwise import sq_distances
 __all__ = ["Medoids", "k_medoids", "mean_distance_to_medoids"]
 
 _BLOCK = 256
+_AHEAD = 16
 _STARTS = 16
+# a change of the sum by this share of it is rounding of float32
+_ROUNDING = 1e-7
 # small sets are clustered from several starts: what that costs there is little
-_ROWS_OF_ALL_RUNS = 4096
+_ROWS_OF_ALL_RUNS = 1024
 _MOST_RUNS = 8
 
 
@@ -50,8 +53,8 @@ def k_medoids(
     Args:
         points: (N, d) float32 or float64, on the device to compute on.
         k: Number of medoids, 1 ≤ k ≤ N.
-        seed: Of the starts: each is the best of 16 random choices, and sets of under 4,096 rows
-            are clustered from several (up to 8), of which the best result is kept.
+        seed: Of the starts: each is the best of 16 random choices, and sets of up to 512
+            rows are clustered from several (up to 8), of which the best result is kept.
         start: (k,) positions to start from instead.
 
     Source: Schubert and Rousseeuw 2021, algorithm 3 (FasterPAM).
@@ -67,14 +70,10 @@ def k_medoids(
         for run in runs:
             _swap_until_stable(run)
     medoids = min(runs, key=lambda run: run.objective).medoids
-    nearest = _to_medoids(points, medoids).argmin(1)
+    nearest = sq_distances(points, points[medoids], refine=True).argmin(1)
     centres = points[medoids[nearest]]
     exact = (points.double() - centres.double()).square().sum(1).sqrt()
     return Medoids(medoids, nearest, exact)
-
-
-def _to_medoids(points: torch.Tensor, medoids: torch.Tensor) -> torch.Tensor:
-    return sq_distances(points, points[medoids], refine=True).sqrt_()
 
 
 def _random_starts(points: torch.Tensor, k: int, seed: int) -> list[torch.Tensor]:
@@ -86,7 +85,7 @@ def _random_starts(points: torch.Tensor, k: int, seed: int) -> list[torch.Tensor
 def _best_start(points: torch.Tensor, k: int, generator: torch.Generator) -> torch.Tensor:
     starts = [torch.randperm(len(points), generator=generator)[:k] for _ in range(_STARTS)]
     together = torch.cat(starts).to(points.device)
-    distances = _to_medoids(points, together).view(len(points), _STARTS, k)
+    distances = sq_distances(points, points[together]).sqrt_().view(len(points), _STARTS, k)
     best = int(distances.amin(2).sum(0, dtype=torch.float64).argmin())
     return together[best * k : (best + 1) * k]
 
@@ -98,36 +97,42 @@ def _swap_until_stable(state: _State) -> None:
     while since_swap < n:
         block = state.points[first : first + _BLOCK]
         distances = sq_distances(block, state.points, right_norms=state.norms).sqrt_()
-        offset = 0
+        offset, n_ahead = 0, _AHEAD
         while offset < len(block):
-            found = state.first_swap(distances[offset:])
-            since_swap += len(block) - offset if found is None else found[0] + 1
+            found = state.first_swap(distances[offset : offset + n_ahead])
             if found is None:
-                break
-            offset += found[0] + 1
-            if state.swap(first + offset - 1, found[1]):
+                passed, n_ahead = min(n_ahead, len(block) - offset), 2 * n_ahead
+            else:
+                # what was looked at further ahead is void after a swap: look less far
+                passed, n_ahead = found[0] + 1, _AHEAD
+            offset, since_swap = offset + passed, since_swap + passed
+            if found is not None and state.swap(
+                first + offset - 1, found[1], distances[offset - 1]
+            ):
                 since_swap = 0
         first = (first + len(block)) % n
 
 
 class _State:
-    """Current medoids with each example's nearest and second nearest distance to them."""
+    """Current medoids with each example's distances to them, nearest and second nearest."""
 
     def __init__(self, points: torch.Tensor, medoids: torch.Tensor) -> None:
         self.points = points
         self.norms = points.square().sum(1)
-        self._set(medoids)
-
-    def _set(self, medoids: torch.Tensor) -> None:
-        distances = _to_medoids(self.points, medoids)
-        if len(medoids) == 1:
-            distances = torch.cat((distances, torch.full_like(distances, torch.inf)), 1)
-        two = distances.topk(2, dim=1, largest=False)
         self.medoids = medoids
+        self._set(sq_distances(points, points[medoids]).sqrt_())
+
+    def _set(self, columns: torch.Tensor) -> None:
+        """Take the distances (N, k) to the medoids."""
+        self.columns = columns
+        if columns.shape[1] == 1:
+            columns = torch.cat((columns, torch.full_like(columns, torch.inf)), 1)
+        two = columns.topk(2, dim=1, largest=False)
         self.near, self.second = two.values.T.contiguous()
         self.objective = float(self.near.double().sum())
         labels = two.indices[:, 0]
-        self.member = torch.nn.functional.one_hot(labels, len(medoids)).to(self.near.dtype)
+        self.member = torch.nn.functional.one_hot(labels, len(self.medoids)).to(self.near.dtype)
+        self.sums = self.near @ self.member
 
     def first_swap(self, distances: torch.Tensor) -> tuple[int, int] | None:
         """Return the first row of distances whose example improves the sum, and for which medoid.
@@ -137,24 +142,28 @@ class _State:
         """
         gain = torch.minimum(distances, self.near).sum(1) - self.near.sum()
         moved = torch.clamp(distances, self.near, self.second) @ self.member
-        change = gain.unsqueeze(1) + (moved - self.near @ self.member)
-        best = change.min(1)
-        improving = (best.values < 0).nonzero()
+        best = (gain.unsqueeze(1) + (moved - self.sums)).min(1)
+        improving = (best.values < -_ROUNDING * self.objective).nonzero()
         if not len(improving):
             return None
         row = int(improving[0])
         return row, int(best.indices[row])
 
-    def swap(self, example: int, medoid: int) -> bool:
-        """Make the example the medoid; False, and nothing changed, if the sum did not fall."""
-        before, objective = self.medoids, self.objective
-        swapped = before.clone()
-        swapped[medoid] = example
-        self._set(swapped)
+    def swap(self, example: int, medoid: int, distances: torch.Tensor) -> bool:
+        """Make the example the medoid; False, and nothing changed, if the sum did not fall.
+
+        A gain that is rounding of float32 sums must not count, or the search might never end.
+        """
+        before, objective = (self.medoids, self.columns), self.objective
+        self.medoids = self.medoids.clone()
+        self.medoids[medoid] = example
+        columns = self.columns.clone()
+        columns[:, medoid] = distances
+        self._set(columns)
         if self.objective < objective:
             return True
-        # the gain was rounding of float32 products: going on with it would never end
-        self._set(before)
+        self.medoids = before[0]
+        self._set(before[1])
         return False
 
 

@@ -84,11 +84,12 @@ def _power(base: torch.Tensor, degree: int) -> torch.Tensor:
 
 def _bank_mean(distances: torch.Tensor, gammas: tuple[float, ...]) -> torch.Tensor:
     """Mean of exp(−γ d); where each γ is twice the one before, by squaring (one exp for all)."""
-    total = term = torch.exp(distances * -gammas[0])
+    term = torch.exp(distances * -gammas[0])
+    total = term.clone()
     for before, gamma in pairwise(gammas):
-        term = term.square() if gamma == 2 * before else torch.exp(distances * -gamma)
-        total = total + term
-    return total / len(gammas)
+        term = term.square_() if gamma == 2 * before else torch.exp(distances * -gamma)
+        total += term
+    return total.div_(len(gammas))
 
 
 @dataclass(frozen=True)
@@ -212,8 +213,13 @@ def _exact_self_mean(kernel: Kernel, points: torch.Tensor) -> SelfMean:
     return SelfMean(float(off_diagonal) / (n * (n - 1)), float(diagonal) / n, n)
 
 
+def _half_rows(n: int) -> int:
+    return BLOCK_ROWS if n > 4 * BLOCK_ROWS else BLOCK_ROWS // 4
+
+
 def _half_blocks(kernel: Kernel, points: torch.Tensor) -> Iterator[tuple[int, int, torch.Tensor]]:
-    blocks = torch.split(points, BLOCK_ROWS)
+    # in a small set, small blocks leave more of the symmetric half out
+    blocks = torch.split(points, _half_rows(len(points)))
     for i, left in enumerate(blocks):
         for j in range(i, len(blocks)):
             yield i, j, kernel_matrix(kernel, left, blocks[j])
@@ -249,7 +255,7 @@ def _quadratic_forms(kernel: Kernel, points: torch.Tensor, weights: torch.Tensor
     """Σ_{i≠j} w_i w_j k_ij for each row of the weights (B, n), float64."""
     shift = _shift(kernel, points)
     points = points if shift is None else points - shift
-    parts = torch.split(weights.to(points.device), BLOCK_ROWS, dim=1)
+    parts = torch.split(weights.to(points.device), _half_rows(len(points)), dim=1)
     total = torch.zeros(len(weights), dtype=torch.float64, device=points.device)
     for i, j, matrix in _half_blocks(kernel, points):
         if i == j:

@@ -11,11 +11,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
 from synque_select.functional.folds import assign_folds, stratified_folds
-from synque_select.functional.logistic import fit_logistic_regressions
+from synque_select.functional.logistic import (
+    fit_logistic_regressions,
+    inverse_hessian_products,
+)
 from synque_select.functional.pad import (
     cross_fit,
     proxy_a_distance,
     proxy_a_distance_released,
+    real_contributions,
 )
 
 
@@ -138,3 +142,51 @@ def test_a_few_copies_of_real_examples_leave_both_classes_to_train_on(seed, copi
 def test_one_example_repeated_is_undefined():
     assert math.isnan(proxy_a_distance(torch.ones(10, 3), sample(20, 3, 0)))
     assert stratified_folds(np.zeros(5, int), np.arange(9), 5, seed=0) is None
+
+
+def test_inverse_hessian_products_solve_the_system():
+    features = sample(50, 12, 0).unsqueeze(0)
+    weights = torch.rand(1, 2, 50, generator=torch.Generator().manual_seed(4))
+    logits, vectors = sample(2, 50, 1).unsqueeze(0), sample(2, 13, 2).unsqueeze(0)
+    found = inverse_hessian_products(features, weights, logits, vectors, l2=0.7)
+    rows = torch.cat((features[0], torch.ones(50, 1)), 1).double()
+    chance = torch.sigmoid(logits.double())
+    for fold in range(2):
+        curvatures = weights[0, fold] * chance[0, fold] * (1 - chance[0, fold])
+        hessian = rows.T @ (curvatures.unsqueeze(1) * rows)
+        hessian += 0.7 * torch.diag(torch.cat((torch.ones(12), torch.zeros(1))).double())
+        expected = torch.linalg.solve(hessian, vectors[0, fold].double())
+        error = torch.linalg.vector_norm(found[0, fold].double() - expected)
+        assert error < 2e-3 * torch.linalg.vector_norm(expected)
+
+
+def test_contributions_are_the_slope_of_both_errors_in_the_weights():
+    n, m, d = 24, 60, 6
+    features = torch.cat((sample(n, d, 0, 0.5), sample(m, d, 1))).double()
+    is_real, folds = torch.arange(n + m) < n, torch.arange(n + m) % 4
+
+    def errors(weights: torch.Tensor) -> float:
+        """Sum of both held-out errors when the real examples weigh that much, mean 1."""
+        held_out = torch.empty(n + m, dtype=torch.float64)
+        for fold in range(4):
+            trained = (folds != fold).double()
+            real = trained * torch.cat((weights, torch.zeros(m).double()))
+            synthetic = trained * ~is_real
+            # each class weighs half of the number of rows
+            balanced = (real / real.sum() + synthetic / synthetic.sum()) * trained.sum() / 2
+            beta = fit_logistic_regressions(
+                features.unsqueeze(0), is_real.double(), balanced.view(1, 1, -1)
+            )[0, 0]
+            chance = torch.sigmoid(features @ beta[:-1] + beta[-1])
+            held_out[folds == fold] = chance[folds == fold]
+        return float((weights * (1 - held_out[:n])).mean() + held_out[n:].mean())
+
+    fit = cross_fit(features.unsqueeze(0), is_real, folds.unsqueeze(0))
+    found = real_contributions(features.unsqueeze(0), is_real, folds.unsqueeze(0), fit)[0]
+    assert float(found.mean()) == pytest.approx(float(1 - fit.probabilities[0, :n].mean()))
+    for example in range(0, n, 5):
+        up, down = torch.ones(n).double(), torch.ones(n).double()
+        up[example] += 0.1
+        down[example] -= 0.1
+        slope = (errors(up) - errors(down)) / 0.2
+        assert float(found[example]) / n == pytest.approx(slope, abs=2e-4)
