@@ -216,6 +216,13 @@ class _Run:
                 self.bar.set_description(f"training, {step.words}")
                 step.run()
                 n_run += 1
+        found = [o for by_replicate in self.outcomes.values() for o in by_replicate.values()]
+        n_reused = sum(outcome.reused for of_replicate in found for outcome in of_replicate)
+        if n_reused:
+            self.messages.append(
+                f"{n_reused} of {sum(map(len, found))} fits had finished before: they are taken "
+                "from the store, with the seconds that they took then"
+            )
         if n_run < len(steps):
             left_out = "; ".join(step.words for step in steps[n_run:])
             self.messages.append(f"left out, as the time did not allow it: {left_out}")

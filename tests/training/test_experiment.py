@@ -154,6 +154,7 @@ def test_a_second_run_trains_nothing_and_finds_the_same(finished):
     assert again.result["arms"] == experiment.result["arms"]
     assert again.result["correlations"] == experiment.result["correlations"]
     assert again.folder != experiment.folder
+    assert any("fits had finished before" in message for message in again.result["messages"])
 
 
 class Interrupted(Shades):
