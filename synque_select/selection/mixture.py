@@ -91,7 +91,7 @@ def mmd_optimal_mixture(
         n_resamples: Redrawn real samples.
 
     Raises:
-        ProxyError: The scoring has no embeddings.
+        ProxyError: The scoring has no embeddings, or over half of the real pairs are equal.
         ConfigError: top_k is not in 1..K, or the repeat caps leave no mixture.
 
     Source:
@@ -129,6 +129,11 @@ def _kernel_means(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """K×K kernel means between candidates, and (n, K) means with each real example."""
     median = median_sq_distance(real)
+    if not median > 0:
+        raise ProxyError(
+            "an MMD-optimal mixture has no kernel bandwidth here: over half of the pairs of real "
+            "examples have equal embeddings"
+        )
     kernel = Kernel("rbf", tuple(gamma / median for gamma in BANK))
     contributions = torch.stack([kernel_contributions(kernel, real, c) for c in candidates], dim=1)
     parts = [_subsample(c, seed + i) for i, c in enumerate(candidates)]

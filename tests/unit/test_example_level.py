@@ -76,6 +76,10 @@ class TestMixture:
         with pytest.raises(ConfigError, match="600 examples, each at most 4 times, give 2400"):
             mmd_optimal_mixture(scoring(TWO_MODES, self.candidates), budget=5000)
 
+    def test_equal_real_examples_leave_no_bandwidth(self):
+        with pytest.raises(ProxyError, match="no kernel bandwidth"):
+            mmd_optimal_mixture(scoring(torch.zeros(6, 3), self.candidates))
+
     def test_proportional_runs_from_the_best_to_equal(self):
         ranking = ranking_from(scoring(TWO_MODES, self.candidates), top_k=3)
         sharp = score_proportional_mixture(ranking, temperature=0.05).weights
