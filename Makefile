@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := .make
-# two processes of one thread each: the suite is made for two cores
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# two processes of one thread each, for two cores; the same examples on every run
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --hypothesis-profile=ci
 
 .PHONY: demo test test-all lint bench wheel-check clean
 
