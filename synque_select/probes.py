@@ -34,7 +34,7 @@ from synque_select.errors import ConfigError, LightningError
 from synque_select.records.store import RunStore
 from synque_select.types import Mixture, Ranking, RunRecord
 
-__all__ = ["ProbeSweep", "run_probes"]
+__all__ = ["ProbeSweep", "quiet_fits", "run_probes"]
 
 _NEVER = 2**31
 _N_HASHED = 8  # training examples, as they are served, that stand for transforms and collation
@@ -283,7 +283,7 @@ class _Sweep:
     def _train(self, data: SynqueDataModule, module: LightningModule) -> _Trained:
         started = time.perf_counter()
         module.configure_callbacks = list  # type: ignore[method-assign]
-        with _quiet():
+        with quiet_fits():
             trainer = pl.Trainer(**self._trainer_options())
             trainer.fit(module, datamodule=data)
             parameters = hyper_parameters(trainer, module)
@@ -396,8 +396,8 @@ def _code(cls: type) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's notes on devices, tips and workers away: a probe is one of many."""
+def quiet_fits() -> Iterator[None]:
+    """Keep Lightning's notes on devices, tips and workers away: a short fit is one of many."""
     loggers = [logging.getLogger(n) for n in ("pytorch_lightning", "lightning_fabric")]
     loggers.append(logging.getLogger("pytorch_lightning.utilities.rank_zero"))
     levels = [logger.level for logger in loggers]

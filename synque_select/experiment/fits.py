@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-import logging
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +20,7 @@ from synque_select.callbacks._run_key import (
 )
 from synque_select.errors import LightningError
 from synque_select.experiment.task import BaseTask, sized
+from synque_select.probes import quiet_fits
 from synque_select.records.store import RunStore
 from synque_select.types import Candidate, Mixture, Ranking, RunKind, RunRecord
 
@@ -163,7 +161,7 @@ class FitBook:
 
     def _train(self, fit: Fit) -> Outcome:
         task, started = self._task, time.perf_counter()
-        with _quiet(), isolate_rng():
+        with quiet_fits(), isolate_rng():
             pl.seed_everything(fit.seed, verbose=False)
             module = task.model(fit.seed)
             data = task.datamodule(self._parts(fit), _realised(fit), seed=fit.seed)
@@ -250,24 +248,3 @@ def _scores(ranking: Ranking, mixture: Mixture) -> dict[str, float]:
 def _measured(trainer: pl.Trainer, stage: str, module: Any, data: Any) -> dict[str, float]:
     (metrics,) = getattr(trainer, stage)(module, datamodule=data, verbose=False)
     return {name: float(value) for name, value in metrics.items()}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's notes on devices, tips and workers away: a fit here is one of many."""
-    loggers = [
-        logging.getLogger(name)
-        for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric", __name__)
-    ]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.WARNING)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have many workers")
-            # Lightning's own call of a function of torch that is to go
-            warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
