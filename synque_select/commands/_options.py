@@ -1,0 +1,120 @@
+"""What several commands read in the same way."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from synque_select.errors import ConfigError, DependencyError, did_you_mean
+
+__all__ = [
+    "PROXIES_HELP",
+    "comma_list",
+    "command_line",
+    "flat",
+    "jsonargparse_module",
+    "packaged_config",
+    "proxy_options",
+    "whole",
+    "with_config_paths",
+]
+
+PROXIES_HELP = (
+    "comma-separated keys, with options after a colon: pad,mmd:protocol=released "
+    "(default: the default suite of the modality)"
+)
+
+
+def jsonargparse_module() -> Any:
+    """Import jsonargparse, or name the extra that brings it."""
+    try:
+        import jsonargparse
+    except ImportError as error:
+        raise DependencyError("jsonargparse", extra="cli", purpose="the command line") from error
+    return jsonargparse
+
+
+def comma_list(text: str) -> list[str]:
+    """Split at commas; a text that names an existing file stays whole."""
+    if "," not in text or Path(text).exists():
+        return [text]
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def flat(given: Sequence[str]) -> list[str]:
+    """Split every text at its commas."""
+    return [part for text in given for part in comma_list(text)]
+
+
+def proxy_options(given: Sequence[str] | None) -> list[dict[str, Any]] | None:
+    """Read "pad,mmd:protocol=released:kernel=rbf" as proxies with options."""
+    if given is None:
+        return None
+    return [_proxy(text) for text in flat(given)]
+
+
+def _proxy(text: str) -> dict[str, Any]:
+    key, *pairs = text.split(":")
+    options: dict[str, Any] = {"key": key}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals) or name == "key":
+            raise ConfigError(f"proxy {text!r}: expected key:option=value, found {pair!r}")
+        try:
+            options[name] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name] = value
+    return options
+
+
+def packaged_config(name: str) -> Path:
+    """Return the path of a config: a file that exists, or a packaged name such as "digits".
+
+    Raises:
+        ConfigError: There is neither; the message lists the packaged names.
+    """
+    import synque_select.configs
+
+    path = Path(name)
+    if path.is_file():
+        return path
+    folder = Path(str(synque_select.configs.__file__)).parent
+    known = {p.stem: p for p in folder.glob("*.yaml")}
+    if name not in known:
+        raise ConfigError(f"no config {name!r}, as a file or packaged: {did_you_mean(name, known)}")
+    return known[name]
+
+
+def with_config_paths(arguments: Sequence[str]) -> list[str]:
+    """Replace what follows --config (or -c) by the path of the config."""
+    out: list[str] = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name == "--config" and equals:
+            argument = f"--config={packaged_config(value)}"
+        elif out and out[-1] in ("--config", "-c"):
+            argument = str(packaged_config(argument))
+        out.append(argument)
+    return out
+
+
+@contextmanager
+def command_line(*arguments: str) -> Iterator[None]:
+    """Set the process' arguments: LightningCLI reads them, and every rank of plain DDP does."""
+    given = sys.argv
+    sys.argv = [given[0], *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = given
+
+
+def whole(text: str, option: str) -> int:
+    """Read a whole number, or say which option has none."""
+    if not text.isdecimal():
+        raise ConfigError(f"{option}: expected whole numbers, found {text!r}")
+    return int(text)

@@ -1,0 +1,22 @@
+"""`synque-select fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from synque_select.commands._options import command_line, jsonargparse_module, with_config_paths
+
+__all__ = ["run"]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one trainer.fit of a LightningCLI config. `fit --help` lists its options."""
+    jsonargparse_module()
+    from pytorch_lightning.cli import LightningCLI
+
+    with command_line("fit", *with_config_paths(arguments)):
+        LightningCLI(
+            parser_kwargs={"prog": "synque-select", "exit_on_error": False},
+            save_config_kwargs={"overwrite": True},
+        )
+    return 0

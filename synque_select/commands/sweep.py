@@ -1,0 +1,48 @@
+"""`synque-select sweep`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from synque_select.commands._options import command_line, jsonargparse_module, with_config_paths
+
+__all__ = ["run"]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Train on each candidate alone, and correlate proxies with validation. Takes a fit config.
+
+    The model, the data and the trainer's accelerator, precision and max_steps are those of the
+    config, and candidates are scored as its SelectionCallback says, if it has one; finished probes
+    are reused.
+    """
+    jsonargparse_module()
+    from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+    from synque_select.callbacks.selection import SelectionCallback
+    from synque_select.sweep import run_sweep
+
+    taken: set[str | int] = {"module", "datamodule", "max_steps", "trainer_options", "scorer"}
+
+    class SweepCLI(LightningCLI):
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            parser.add_function_arguments(run_sweep, "sweep", skip=taken)
+
+    with command_line(*with_config_paths(arguments)):
+        cli = SweepCLI(
+            run=False,
+            save_config_callback=None,
+            parser_kwargs={"prog": "synque-select sweep", "exit_on_error": False},
+        )
+    given = cli.config.trainer
+    callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
+    selection = [c for c in callbacks if isinstance(c, SelectionCallback)]
+    run_sweep(
+        cli.model,
+        cli.datamodule,
+        max_steps=given.max_steps,
+        scorer=selection[0].scorer(cli.trainer) if selection else None,
+        trainer_options={"accelerator": given.accelerator, "precision": given.precision},
+        **vars(cli.config.sweep),
+    )
+    return 0
