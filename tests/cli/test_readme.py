@@ -1,4 +1,7 @@
-"""The README's code and commands run, on files like those that it speaks of."""
+"""Code and commands of the README and of docs/*.md run, on files like those that they speak of.
+
+Each page has a folder of its own with the same files, and its blocks run in their order.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"<!-- test: (.+?) -->\n```\w+\n(.*?)```", README, flags=re.DOTALL)
+README = ROOT / "README.md"
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+KINDS = ("commands", "python", "python script")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Kind and code of each marked block."""
+    found = re.findall(
+        r"<!-- test: (.+?) -->\n```\w+\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE
+    )
+    return [(str(kind), str(code)) for kind, code in found]
+
+
+def commands(code: str) -> list[str]:
+    """One command a line; a line that ends in a backslash goes on in the next."""
+    return [line for line in code.replace("\\\n", " ").splitlines() if line.strip()]
+
 
 GOOD, BAD = ("beats", "rises", "upgraded", "record"), ("misses", "falls", "cut", "weak")
 FIRMS = ("Acme", "Globex", "Initech", "Umbrella", "Hooli", "Stark", "Wayne", "Wonka")
@@ -31,9 +49,7 @@ def headlines(seed: int, n: int, template: str) -> list[dict[str, object]]:
     return records
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("readme")
+def fill(folder: Path) -> None:
     (folder / "candidates").mkdir()
     templates = {
         "close": "{firm} {word} estimates by {n}%",
@@ -47,7 +63,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, seed, n in (("real", 10, 40), ("val", 11, 60)):
         records = headlines(seed, n, "{firm} {word} quarterly estimates by ${n}m")
         (folder / f"{name}.json").write_text(json.dumps(records))
-    return folder
 
 
 def run(command: list[str] | str, folder: Path) -> str:
@@ -65,38 +80,46 @@ def run(command: list[str] | str, folder: Path) -> str:
     return done.stdout
 
 
-def test_readme_has_blocks_of_each_kind():
-    assert {kind for kind, _ in BLOCKS} == {"python", "python script", "commands"}
+def test_every_block_is_of_a_known_kind():
+    assert {kind for kind, _ in blocks(README)} == set(KINDS)
+    for page in (README, *DOCS):
+        marks = re.findall(r"<!-- test: (.*?) -->", page.read_text())
+        assert set(marks) <= set(KINDS), page
+        assert len(marks) == len(blocks(page)), f"{page}: a mark without a code block after it"
 
 
-@pytest.mark.parametrize("code", [code for kind, code in BLOCKS if kind == "python script"])
-def test_script(code: str, folder: Path):
-    (folder / "train.py").write_text(code)
-    out = run([sys.executable, "train.py"], folder)
+def run_all(page: Path, folder: Path) -> dict[str, list[str]]:
+    """Run all blocks of a page in one folder; return what they print, by kind."""
+    fill(folder)
+    printed: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for kind, code in blocks(page):
+        if kind == "commands":
+            printed[kind] += [run(line, folder) for line in commands(code)]
+        elif kind == "python":
+            printed[kind].append(run([sys.executable, "-c", code], folder))
+        else:
+            (folder / "train.py").write_text(code)
+            printed[kind].append(run([sys.executable, "train.py"], folder))
+    return printed
+
+
+def test_readme(tmp_path: Path):
+    printed = run_all(README, tmp_path)
+    (out,) = printed["python script"]
     assert re.search(r"\{'\w+': 0\.33\d*, '\w+': 0\.33\d*, '\w+': 0\.33\d*\}", out)
-
-
-@pytest.mark.parametrize("code", [code for kind, code in BLOCKS if kind == "python"])
-def test_snippet(code: str, folder: Path):
-    run([sys.executable, "-c", code], folder)
-
-
-@pytest.mark.parametrize(
-    "command",
-    [line for kind, code in BLOCKS if kind == "commands" for line in code.splitlines() if line],
-)
-def test_command(command: str, folder: Path):
-    assert run(command, folder)
-
-
-def test_ranking_file_of_the_first_command(folder: Path):
-    ranking = json.loads((folder / "ranking.json").read_text())
+    assert all(printed["commands"])
+    ranking = json.loads((tmp_path / "ranking.json").read_text())
     assert ranking["version"] == 1
     assert "far" not in [entry["name"] for entry in ranking["selected"]]
 
 
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)
+def test_page(page: Path, tmp_path: Path):
+    assert all(run_all(page, tmp_path)["commands"])
+
+
 def test_set_up_commands_exist():
     targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    named = set(re.findall(r"\bmake ([a-z-]+)", README))
+    named = set(re.findall(r"\bmake ([a-z-]+)", README.read_text()))
     assert {"demo", "test"} <= named <= set(targets)
     assert "make test" in (ROOT / ".ci" / "run").read_text()
