@@ -1,4 +1,4 @@
-"""Tables and figures for whatever loggers a Trainer has."""
+"""Tables, figures and texts for whatever loggers a Trainer has."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from synque_select.report.plots import to_png
 
-__all__ = ["Table", "log_figure", "log_table"]
+__all__ = ["Table", "log_figure", "log_table", "log_text"]
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Table:
 def log_table(trainer: Trainer, name: str, table: Table) -> None:
     """Give a table to every logger that can hold one; called on rank 0.
 
-    TensorBoard gets a text, CSVLogger the file `<name>.csv` in its `log_dir`, W&B a Table,
-    MLflow an artifact, any other logger what its `log_table` or its experiment's `add_text`
-    takes. A logger that fails is warned of, and training goes on.
+    TensorBoard gets a text, CSVLogger the file `<name>.csv` in its `log_dir`, W&B a Table, MLflow
+    the artifacts `<name>.md` and `<name>.csv`, any other logger what its `log_table` or its
+    experiment's `add_text` takes. A logger that fails is warned of, and training goes on.
     """
     _for_each_logger(trainer, name, lambda logger: _log_table(logger, name, table, trainer))
 
@@ -46,6 +46,15 @@ def log_table(trainer: Trainer, name: str, table: Table) -> None:
 def log_figure(trainer: Trainer, name: str, figure: Any) -> None:
     """Give a matplotlib figure to every logger that can hold one; called on rank 0."""
     _for_each_logger(trainer, name, lambda logger: _log_figure(logger, name, figure, trainer))
+
+
+def log_text(trainer: Trainer, name: str, text: str) -> None:
+    """Give a text, such as a rubric, to every logger that can hold one; called on rank 0.
+
+    TensorBoard gets a text, CSVLogger the file `<name>.md` in its `log_dir`, W&B a Table of one
+    cell, MLflow the artifact `<name>.md`.
+    """
+    _for_each_logger(trainer, name, lambda logger: _log_text(logger, name, text, trainer))
 
 
 def _for_each_logger(trainer: Trainer, name: str, give: Callable[[Logger], None]) -> None:
@@ -64,11 +73,24 @@ def _log_table(logger: Logger, name: str, table: Table, trainer: Trainer) -> Non
         _write(logger.log_dir, f"{name}.csv", _csv(table).encode())
     elif isinstance(logger, MLFlowLogger):
         experiment.log_text(logger.run_id, table.text, f"{name}.md")
+        experiment.log_text(logger.run_id, _csv(table), f"{name}.csv")
     elif hasattr(logger, "log_table"):
         rows = [list(row) for row in table.rows]
         logger.log_table(key=name, columns=list(table.columns), data=rows)
     elif hasattr(experiment, "add_text"):
         experiment.add_text(name, table.text, trainer.global_step)
+
+
+def _log_text(logger: Logger, name: str, text: str, trainer: Trainer) -> None:
+    experiment: Any = getattr(logger, "experiment", None)
+    if isinstance(logger, CSVLogger):
+        _write(logger.log_dir, f"{name}.md", text.encode())
+    elif isinstance(logger, MLFlowLogger):
+        experiment.log_text(logger.run_id, text, f"{name}.md")
+    elif isinstance(logger, WandbLogger):
+        logger.log_text(key=name, columns=["text"], data=[[text]])
+    elif hasattr(experiment, "add_text"):
+        experiment.add_text(name, text, trainer.global_step)
 
 
 def _log_figure(logger: Logger, name: str, figure: Any, trainer: Trainer) -> None:
