@@ -6,11 +6,13 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from synque_select.errors import ConfigError
+from synque_select.llm.prompt import PromptLike, estimated_tokens
 
-__all__ = ["BaseLLM", "Failure", "check_choices"]
+__all__ = ["BaseLLM", "Failure", "Usage", "check_choices", "check_form"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,36 @@ class Failure:
     reason: str
 
 
+@dataclass
+class Usage:
+    """What an engine has read and written since it was made; it only grows.
+
+    Two readings of it and the time between them are tokens a second; of a priced endpoint, they
+    are what it asks for.
+
+    Args:
+        n_requests: Answers that were asked for, failed ones too.
+        n_prompt_tokens: Tokens of their prompts, what they share counted in each.
+        n_cached_tokens: How many of these were not computed again.
+        n_answer_tokens: Tokens that the model wrote, its thinking among them.
+    """
+
+    n_requests: int = 0
+    n_prompt_tokens: int = 0
+    n_cached_tokens: int = 0
+    n_answer_tokens: int = 0
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens read and written."""
+        return self.n_prompt_tokens + self.n_answer_tokens
+
+
 class BaseLLM(ABC):
     """Base of all engines; a subclass sets `id` and writes the two methods.
 
-    A prompt is the text of one user turn; the engine puts the model's chat template around it.
+    A prompt is one user turn, a `str` or a `Prompt` with images; the engine puts the model's chat
+    template around it. A model that reads no images says so with a `ConfigError`.
     Answers are yielded as they arrive, in any order, with the prompt's position, so that a caller
     can keep each one at once. Nothing may be asked twice or left out.
 
@@ -40,6 +68,11 @@ class BaseLLM(ABC):
     id: str
     revision: str = "user"
     context_length: int | None = None
+
+    @cached_property
+    def usage(self) -> Usage:
+        """What was read and written so far; the subclass counts."""
+        return Usage()
 
     def options(self) -> Mapping[str, Any]:
         """Return what else changes an answer (precision, quantisation), as plain values."""
@@ -55,7 +88,7 @@ class BaseLLM(ABC):
     @abstractmethod
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[PromptLike],
         *,
         choices: Sequence[str] | None = None,
         schema: Mapping[str, Any] | None = None,
@@ -66,7 +99,7 @@ class BaseLLM(ABC):
         """Answer prompts.
 
         Args:
-            prompts: Texts of user turns.
+            prompts: User turns.
             choices: The answer is one of these texts, whatever the prompt says.
             schema: The answer is JSON that follows this JSON schema, as far as the engine can
                 force it: callers parse and check it.
@@ -78,15 +111,16 @@ class BaseLLM(ABC):
             The position of a prompt, and its answer or why there is none.
 
         Raises:
-            ConfigError: Both `choices` and `schema` are given, or the choices are not usable.
+            ConfigError: Both `choices` and `schema` are given, the choices are not usable, or
+                there are images and the model reads none.
             LLMError: The model cannot be loaded or reached.
         """
 
     @abstractmethod
     def choice_probabilities(
         self,
-        shared_prefix: str,
-        items: Sequence[str],
+        shared_prefix: PromptLike,
+        items: Sequence[PromptLike],
         suffixes: Sequence[str],
         choices: Sequence[str],
     ) -> Iterator[tuple[int, list[list[float]] | Failure]]:
@@ -106,13 +140,16 @@ class BaseLLM(ABC):
             The position of an item, and its probabilities: one row a suffix, one column a choice.
 
         Raises:
-            ConfigError: The choices are not usable.
+            ConfigError: The choices are not usable, or there are images and the model reads none.
             LLMError: The model cannot be loaded or reached.
         """
 
-    def count_tokens(self, text: str) -> int:
-        """Return how many tokens a text has; an estimate (4 bytes a token) unless overridden."""
-        return -(-len(text.encode("utf-8", "replace")) // 4)
+    def count_tokens(self, prompt: PromptLike) -> int:
+        """Return how many tokens a prompt has.
+
+        Unless overridden, an estimate: a token for 4 bytes of text and for 28 x 28 pixels.
+        """
+        return estimated_tokens(prompt)
 
     def close(self) -> None:  # noqa: B027 - a hook that need not be filled
         """Free the model and its device memory; the engine can be used again."""
@@ -138,3 +175,16 @@ def check_choices(choices: Iterable[str]) -> tuple[str, ...]:
                     f"choices: {text!r} begins {other!r}, so they cannot be told apart"
                 )
     return found
+
+
+def check_form(
+    choices: Iterable[str] | None, schema: Mapping[str, Any] | None
+) -> tuple[str, ...] | None:
+    """Return the choices that `generate` was given as a tuple, None where there are none.
+
+    Raises:
+        ConfigError: A schema is given too, or the choices are not usable.
+    """
+    if choices is not None and schema is not None:
+        raise ConfigError("choices and schema are both given: allowed is one of them")
+    return None if choices is None else check_choices(choices)

@@ -15,7 +15,8 @@ import torch
 from synque_select.encoders.hub import ModelFiles, content_revision, split_revision
 from synque_select.encoders.packaged import find_packaged
 from synque_select.errors import ConfigError, DependencyError, LLMError
-from synque_select.llm.base import BaseLLM, Failure, check_choices
+from synque_select.llm.base import BaseLLM, Failure, check_choices, check_form
+from synque_select.llm.prompt import PromptLike, has_images, join_prompts
 from synque_select.llm.structured import fill
 from synque_select.llm.tree import TokenTree, common_length, forget
 from synque_select.llm.writing import OutOfTokens, Writer
@@ -84,7 +85,7 @@ class TransformersLLM(BaseLLM):
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[PromptLike],
         *,
         choices: Sequence[str] | None = None,
         schema: Mapping[str, Any] | None = None,
@@ -93,16 +94,15 @@ class TransformersLLM(BaseLLM):
         seed: int = 0,
     ) -> Iterator[tuple[int, str | Failure]]:
         """Answer prompts one after the other; among choices, the most probable one is taken."""
-        if choices is not None and schema is not None:
-            raise ConfigError("choices and schema are both given: allowed is one of them")
-        if choices is not None:
-            for position, row in self._scores(prompts, check_choices(choices)):
-                best = row if isinstance(row, Failure) else choices[row.index(max(row))]
+        allowed = check_form(choices, schema)
+        if allowed is not None:
+            for position, row in self._scores(prompts, allowed):
+                best = row if isinstance(row, Failure) else allowed[row.index(max(row))]
                 yield position, best
             return
         self._load()
         for position, prompt in enumerate(prompts):
-            tokens = self._tokenize([prompt])[0]
+            tokens = self._tokenize([self._text(prompt)])[0]
             if self.context_length and len(tokens) + max_tokens > self.context_length:
                 yield position, self._too_long(len(tokens), max_tokens)
                 continue
@@ -127,8 +127,8 @@ class TransformersLLM(BaseLLM):
 
     def choice_probabilities(
         self,
-        shared_prefix: str,
-        items: Sequence[str],
+        shared_prefix: PromptLike,
+        items: Sequence[PromptLike],
         suffixes: Sequence[str],
         choices: Sequence[str],
     ) -> Iterator[tuple[int, list[list[float]] | Failure]]:
@@ -146,9 +146,10 @@ class TransformersLLM(BaseLLM):
                 yield position // len(suffixes), failure or rows
                 rows, failure = [], None
 
-    def count_tokens(self, text: str) -> int:
-        """Return how many tokens a text has."""
+    def count_tokens(self, prompt: PromptLike) -> int:
+        """Return how many tokens a prompt has."""
         self._load_tokenizer()
+        text = self._text(prompt)
         return len(self._tokenizer(text, add_special_tokens=False).input_ids)
 
     def close(self) -> None:
@@ -159,14 +160,16 @@ class TransformersLLM(BaseLLM):
             torch.cuda.empty_cache()
 
     def _scores(
-        self, prompts: Sequence[str], choices: Sequence[str]
+        self, prompts: Sequence[PromptLike], choices: Sequence[str]
     ) -> Iterator[tuple[int, list[float] | Failure]]:
         """Yield the probabilities of the choices, prompt by prompt in order."""
         self._load()
         score = self._score_trees if self._takes_trees() else self._score_rows
         prefix = _Prefix()
         for start in range(0, len(prompts), _WINDOW):
-            window = [prompts[i] for i in range(start, min(start + _WINDOW, len(prompts)))]
+            window = [
+                self._text(prompts[i]) for i in range(start, min(start + _WINDOW, len(prompts)))
+            ]
             tokens = self._tokenize(window)
             answers = self._continuations(window, tokens, choices)
             longest = max(len(answer) for row in answers for answer in row)
@@ -303,6 +306,11 @@ class TransformersLLM(BaseLLM):
         # the template writes the special tokens itself
         return list(self._tokenizer(turns, add_special_tokens=False).input_ids)
 
+    def _text(self, prompt: PromptLike) -> str:
+        if has_images(prompt):
+            raise ConfigError(f"{self.id} reads no images, and a prompt has one")
+        return str(join_prompts(prompt))
+
     def _in_template(self, prompt: str) -> str:
         return str(
             self._tokenizer.apply_chat_template(
@@ -396,10 +404,12 @@ class _Prefix:
         self.cache: Any = None
 
 
-class _Products(Sequence[str]):
+class _Products(Sequence[PromptLike]):
     """shared_prefix + item + suffix for every item and suffix, put together when asked for."""
 
-    def __init__(self, prefix: str, items: Sequence[str], suffixes: Sequence[str]) -> None:
+    def __init__(
+        self, prefix: PromptLike, items: Sequence[PromptLike], suffixes: Sequence[str]
+    ) -> None:
         self._prefix = prefix
         self._items = items
         self._suffixes = suffixes
@@ -409,7 +419,7 @@ class _Products(Sequence[str]):
 
     def __getitem__(self, index: Any) -> Any:
         item, suffix = divmod(index, len(self._suffixes))
-        return self._prefix + self._items[item] + self._suffixes[suffix]
+        return join_prompts(self._prefix, self._items[item], self._suffixes[suffix])
 
 
 def _add(tree: TokenTree, prompt: list[int], answers: list[list[int]]) -> list[_Step]:
