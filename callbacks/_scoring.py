@@ -29,7 +29,7 @@ from synque_select.types import Candidate, Ranking, RealSample
 __all__ = ["Scorer", "free_device_memory", "ranking_differences", "scorer_of"]
 
 _log = logging.getLogger(__name__)
-_OWN_CODE = ("functional", "proxies", "selection", "encoders")
+_OWN_CODE = ("functional", "lens", "proxies", "selection", "encoders")
 _PACKAGES = (
     "synque-select",
     "torch",
@@ -78,6 +78,8 @@ class Scorer:
         )
         if isinstance(self.encoder, BaseEncoder):  # `rank` closes only what it made itself
             self.encoder.close()
+        for proxy in suite:
+            proxy.close()
         free_device_memory()
         save_ranking(ranking, path)
         return ranking

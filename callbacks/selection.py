@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from synque_select.checks import check_whole
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, DataError
+from synque_select.lens.config import LensConfig
+from synque_select.proxies.lens import with_lens
 from synque_select.proxies.registry import ProxySpec
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.records.run_folder import make_folder, new_run_folder
@@ -55,6 +57,9 @@ class SelectionCallback(CheckedCallback):
         top_k: How many candidates are trained on, with equal weights; None for 3, or for what the
             given `ranking` says.
         encoder: A model id or an encoder; None for the default of the modality.
+        lens: How the LENS proxies among `proxies` are computed: a `LensConfig`, a mapping with
+            its values, a YAML file or a packaged name ("lens-small"). Its engines are closed
+            before training; None for what each proxy has by itself.
         ranking: A ranking made elsewhere, or the path of its `ranking.json`: nothing is scored,
             only the content hashes of candidates and real sample are compared.
         seed: Seed of everything random in the scores.
@@ -85,6 +90,7 @@ class SelectionCallback(CheckedCallback):
         top_k: int | None = None,
         *,
         encoder: str | BaseEncoder | None = None,
+        lens: LensConfig | Mapping[str, Any] | str | Path | None = None,
         ranking: str | Path | Ranking | None = None,
         seed: int = 0,
         device: str | torch.device | None = None,
@@ -92,7 +98,7 @@ class SelectionCallback(CheckedCallback):
         run_dir: str | Path | None = None,
     ) -> None:
         super().__init__()
-        _check_ranking(ranking, alone=proxies is None and encoder is None)
+        _check_ranking(ranking, alone=proxies is None and encoder is None and lens is None)
         check_whole("seed", seed, 0)
         if top_k is not None:
             check_whole("top_k", top_k, 1)
@@ -100,7 +106,7 @@ class SelectionCallback(CheckedCallback):
         self.run_dir: Path | None = None
         self.run_id = ""
         self._given = ranking
-        self._proxies, self._rank_by, self._top_k = proxies, rank_by, top_k
+        self._proxies, self._rank_by, self._top_k = with_lens(proxies, lens), rank_by, top_k
         self._encoder, self._seed, self._device = encoder, seed, device
         self._cache_dir = cache_dir
         self._own_run_dir = None if run_dir is None else Path(run_dir)
@@ -230,7 +236,7 @@ def _check_ranking(ranking: Any, *, alone: bool) -> None:
         )
     if not alone:
         raise ConfigError(
-            "ranking= is given together with proxies= or encoder=: a ranking made elsewhere "
+            "ranking= is given together with proxies=, encoder= or lens=: one made elsewhere "
             "has them already; allowed beside it are rank_by= and top_k="
         )
 

@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from synque_select.commands._options import PROXIES_HELP, flat, proxy_options
-from synque_select.errors import ConfigError
-
-_LENS = ("lens", "lens_balanced", "lens_raw")
 
 __all__ = ["arguments", "run"]
 
@@ -55,6 +52,7 @@ def arguments(parser: Any) -> None:
 
 def run(options: Any) -> int:
     """Rank candidates against a real sample. Prints the table; --json keeps it."""
+    from synque_select.proxies.lens import with_lens
     from synque_select.records.ranking_file import check_ranking_target, save_ranking
     from synque_select.report.tables import ranking_table
     from synque_select.selection.ranking import rank
@@ -66,7 +64,7 @@ def run(options: Any) -> int:
         options.real,
         view=_position(options.view),
         encoder=options.encoder,
-        proxies=_with_lens(proxy_options(options.proxies), options.lens),
+        proxies=with_lens(proxy_options(options.proxies), options.lens),
         rank_by=options.rank_by,
         top_k=options.top_k,
         seed=options.seed,
@@ -82,15 +80,3 @@ def run(options: Any) -> int:
 
 def _position(view: str | None) -> str | int | None:
     return int(view) if view is not None and view.isdecimal() else view
-
-
-def _with_lens(
-    proxies: list[dict[str, Any]] | None, config: str | None
-) -> list[dict[str, Any]] | None:
-    """Give the config to every LENS proxy that has none of its own."""
-    if config is None:
-        return proxies
-    given = [proxy for proxy in proxies or [] if proxy["key"] in _LENS]
-    if not given:
-        raise ConfigError(f"--lens is given, but --proxies has none of {', '.join(_LENS)}")
-    return [{"config": config, **proxy} if proxy in given else proxy for proxy in proxies or []]

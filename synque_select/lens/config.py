@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,26 @@ class LensConfig:
                 f"failure_threshold={self.failure_threshold}: allowed is 0 to below 1"
             )
         load_prompts(self.prompts)
+
+    @classmethod
+    def read(cls, given: LensConfig | Mapping[str, Any] | str | Path) -> LensConfig:
+        """Return a config given as one, as a mapping, as JSON, or as a file or its packaged name.
+
+        Raises:
+            ConfigError: It is something else, cannot be read, or a value is not allowed.
+        """
+        if isinstance(given, LensConfig):
+            return given
+        if isinstance(given, Mapping):
+            return cls.from_mapping(given)
+        if isinstance(given, str) and given.startswith("{"):
+            return cls.from_mapping(json.loads(given))
+        if isinstance(given, str | Path):
+            return cls.from_file(given)
+        raise ConfigError(
+            f"a config of LENS is a {type(given).__name__}: allowed is a LensConfig, a mapping or "
+            "a file"
+        )
 
     @classmethod
     def from_mapping(cls, state: Mapping[str, Any], where: str = "lens") -> LensConfig:

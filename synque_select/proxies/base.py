@@ -117,3 +117,9 @@ class BaseProxy(ABC):
         Raises:
             ProxyError: The proxy cannot score this input; the message says why.
         """
+
+    def close(self) -> None:  # noqa: B027 - a hook that need not be filled
+        """Free the models that the proxy's own arguments hold; called before a model trains.
+
+        The proxy can score again: a model that was freed is loaded when it is asked.
+        """

@@ -32,9 +32,10 @@ from synque_select.lens.samples import drawn
 from synque_select.llm.base import BaseLLM
 from synque_select.llm.registry import get_llm
 from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScores
+from synque_select.proxies.registry import ProxySpec
 from synque_select.views import Modality
 
-__all__ = ["Lens", "LensBalanced", "LensRaw"]
+__all__ = ["Lens", "LensBalanced", "LensRaw", "with_lens"]
 
 _log = logging.getLogger(__name__)
 _QUESTIONS = 4  # a sample: two places of the synthetic set, two sets asked for
@@ -78,19 +79,7 @@ class Lens(BaseProxy):
     kind: ClassVar[LensKind] = "debiased"
 
     def __init__(self, config: LensConfig | Mapping[str, Any] | str | Path | None = None) -> None:
-        if config is None:
-            config = LensConfig()
-        elif isinstance(config, str) and config.startswith("{"):
-            config = LensConfig.from_mapping(json.loads(config))
-        elif isinstance(config, str | Path):
-            config = LensConfig.from_file(config)
-        elif isinstance(config, Mapping):
-            config = LensConfig.from_mapping(config)
-        if not isinstance(config, LensConfig):
-            raise ConfigError(
-                f"config is a {type(config).__name__}: allowed is a LensConfig, a mapping or a file"
-            )
-        self.config = config
+        self.config = LensConfig() if config is None else LensConfig.read(config)
 
     def options(self) -> Mapping[str, Any]:
         """Return what changes a score, as JSON."""
@@ -130,6 +119,12 @@ class Lens(BaseProxy):
             example_scores=example_scores if whole else None,
             messages=run.messages(self.key, judged),
         )
+
+    def close(self) -> None:
+        """Free the engines that were given as engines; those made from a config are gone by now."""
+        for engine in (self.config.scorer, self.config.reasoner):
+            if isinstance(engine, BaseLLM):
+                engine.close()
 
     def _value(self, judged: Judged) -> float:
         real, synthetic = _answered(judged.real), _answered(judged.synthetic)
@@ -176,6 +171,39 @@ class LensBalanced(Lens):
 
     key: ClassVar[str] = "lens_balanced"
     kind: ClassVar[LensKind] = "balanced"
+
+
+def with_lens(
+    proxies: Sequence[ProxySpec] | None, lens: LensConfig | Mapping[str, Any] | str | Path | None
+) -> Sequence[ProxySpec] | None:
+    """Give a config to every LENS proxy of a suite that has none of its own.
+
+    Args:
+        proxies: As for `rank`.
+        lens: What `Lens` takes as its config; None leaves the suite as it is.
+
+    Raises:
+        ConfigError: The config cannot be read, or the suite has no LENS proxy.
+
+    Example:
+        >>> suite = with_lens(["ngram", "lens"], {"way": "label"})
+        >>> suite[0], suite[1]["config"].way
+        ('ngram', 'label')
+    """
+    if lens is None:
+        return proxies
+    config = LensConfig.read(lens)
+    keys = tuple(cls.key for cls in (Lens, LensRaw, LensBalanced))
+    suite: list[ProxySpec] = []
+    for proxy in proxies or ():
+        given = {"key": proxy} if isinstance(proxy, str) else proxy
+        is_open = isinstance(given, Mapping) and given.get("key") in keys
+        suite.append({"config": config, **given} if is_open else proxy)
+    if not any(isinstance(p, Lens) or (isinstance(p, Mapping) and "config" in p) for p in suite):
+        raise ConfigError(
+            f"a config of LENS is given, but the proxies have none of {', '.join(sorted(keys))}"
+        )
+    return suite
 
 
 def _answered(judgements: torch.Tensor) -> torch.Tensor:
