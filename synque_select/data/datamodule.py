@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from synque_select.checks import check_whole
 from synque_select.data._collation import check_collatable, first_examples
+from synque_select.data._note_home import NoteHome
 from synque_select.data._wrapping import (
     InnerAttribute,
     InnerHook,
@@ -168,6 +169,7 @@ class SynqueDataModule(LightningDataModule):
         self._built: Mixture | None = None  # what the train loader of the fit under way serves
         self._served_batch_size: int | None = None
         self._fingerprints: dict[str, dict[str, Any]] = {}
+        self._note = NoteHome()
         self._inner = wraps  # last: from here on attributes reach it
 
     def __getattr__(self, name: str) -> Any:
@@ -208,7 +210,13 @@ class SynqueDataModule(LightningDataModule):
 
     @property
     def mixture(self) -> Mixture | None:
-        """What is trained on; None as long as nobody has chosen it and no fit has begun."""
+        """What is trained on; None as long as nobody has chosen it and no fit has begun.
+
+        After a fit in launched processes (`ddp_spawn`, `ddp_notebook`) it is what they trained on.
+        """
+        left = self._note.take()
+        if left is not None:
+            self._mixture = Mixture.from_dict(left)
         return self._mixture
 
     def set_mixture(self, mixture: Mixture) -> None:
@@ -225,7 +233,8 @@ class SynqueDataModule(LightningDataModule):
                 f"it cannot change to {_show(mixture)}: set the mixture by the end of setup('fit') "
                 "(estimated_stepping_batches in configure_optimizers builds the loader too)"
             )
-        if self._mixture is None or self._mixture.weights != mixture.weights:
+        current = self.mixture
+        if current is None or current.weights != mixture.weights:
             self._position.restore(Position().state())
         self._mixture = mixture
 
@@ -235,7 +244,7 @@ class SynqueDataModule(LightningDataModule):
         A wrapped DataModule is shared: it is set up as it is here.
         """
         other = copy.copy(self)
-        other._position, other._built = Position(), None
+        other._position, other._built, other._note = Position(), None, NoteHome()
         other.set_mixture(mixture)
         return other
 
@@ -283,13 +292,15 @@ class SynqueDataModule(LightningDataModule):
             self._inner.setup(stage=stage)
         if stage == TrainerFn.FITTING:
             self._built = None
-            if self._mixture is not None:
-                chosen_candidates(self.candidates, self._mixture)
+            if self.mixture is not None:
+                chosen_candidates(self.candidates, self.mixture)
 
     def teardown(self, stage: str) -> None:
         """Tear down the wrapped DataModule; after fit the mixture may change again."""
         if stage == TrainerFn.FITTING:
             self._built = None
+            if self._mixture is not None and getattr(self.trainer, "local_rank", 0) == 0:
+                self._note.write(self._mixture.to_dict())
         if self._inner is not None:
             self._inner.teardown(stage=stage)
 
