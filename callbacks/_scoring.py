@@ -23,6 +23,7 @@ from synque_select.errors import RecordError
 from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import ProxySpec, resolve_suite
 from synque_select.records.ranking_file import load_ranking, save_ranking
+from synque_select.selection.mixture import MixtureChoice
 from synque_select.selection.ranking import rank
 from synque_select.types import Candidate, Ranking, RealSample
 
@@ -52,6 +53,8 @@ class Scorer:
     seed: int = 0
     device: str | torch.device | None = None
     cache_dir: str | Path | None = None
+    mixture: MixtureChoice = "equal"
+    temperature: float | None = None
 
     def ranking(self, candidates: Sequence[Candidate], real: RealSample) -> Ranking:
         """Return the ranking kept for exactly this content and these options, else make it.
@@ -75,6 +78,8 @@ class Scorer:
             seed=self.seed,
             device=self.device,
             cache_dir=self.cache_dir,
+            mixture=self.mixture,
+            temperature=self.temperature,
         )
         if isinstance(self.encoder, BaseEncoder):  # `rank` closes only what it made itself
             self.encoder.close()
@@ -116,6 +121,7 @@ class Scorer:
             "proxies": [(p.key, dict(p.options()), _code_of(type(p))) for p in suite],
             "rank_by": self.rank_by,
             "top_k": self.top_k,
+            "mixture": (self.mixture, self.temperature),
             "encoder": encoder,
             "seed": self.seed,
             "code": _own_code(),

@@ -23,9 +23,10 @@ from synque_select.callbacks._checks import (
 from synque_select.callbacks._leaks import leak_messages
 from synque_select.callbacks._logging import Table, log_table
 from synque_select.callbacks._page import write_page
-from synque_select.callbacks._ranks import on_rank_zero
+from synque_select.callbacks._ranks import on_rank_zero, report_failure
 from synque_select.callbacks._scoring import Scorer, ranking_differences, scorer_of
 from synque_select.checks import check_whole
+from synque_select.data._note_home import NoteHome
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, DataError
@@ -35,6 +36,11 @@ from synque_select.proxies.registry import ProxySpec
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.records.run_folder import make_folder, new_run_folder
 from synque_select.report.tables import ranking_table
+from synque_select.selection.mixture import (
+    MixtureChoice,
+    check_mixture_choice,
+    with_mixture,
+)
 from synque_select.types import Ranking
 
 __all__ = ["SelectionCallback"]
@@ -49,13 +55,18 @@ class SelectionCallback(CheckedCallback):
     real sample, the top k are handed to it as its mixture, the models used for scoring are gone,
     and the ranking is in every logger. A second fit with the same content and options takes the
     ranking from the cache and scores nothing. `validate`, `test`, `predict` and `fast_dev_run`
-    never score. With several ranks, rank 0 scores and the others wait without a timeout.
+    never score. With several ranks, rank 0 scores and the others wait without a timeout; a failure
+    of one is an error on all. After `ddp_spawn`, or in a notebook, the attributes are those of the
+    launched processes.
 
     Args:
         proxies: Keys, instances, or mappings with "key" and options; None for the default suite.
         rank_by: A proxy's key or "consensus"; None for the only proxy given, else the consensus.
-        top_k: How many candidates are trained on, with equal weights; None for 3, or for what the
-            given `ranking` says.
+        top_k: How many candidates are trained on; None for 3, or for what the given `ranking` says.
+        mixture: How they are weighted: "equal", "proportional" (to exp of the standardised score)
+            or "mmd_optimal" (at most `top_k`, whose kernel mean is nearest to the real sample's);
+            None for "equal", or for the given `ranking`'s own mixture.
+        temperature: Of mixture="proportional", in standard deviations; None for 1.
         encoder: A model id or an encoder; None for the default of the modality.
         lens: How the LENS proxies among `proxies` are computed: a `LensConfig`, a mapping with
             its values, a YAML file or a packaged name ("lens-small"). Its engines are closed
@@ -74,8 +85,8 @@ class SelectionCallback(CheckedCallback):
         run_id: Names the run in the run store; a resumed run keeps it.
 
     Raises:
-        ConfigError: `ranking` is given together with what it already settles, or it, `top_k` or
-            `seed` is of another type or range.
+        ConfigError: `ranking` is given together with what it already settles, or it, `top_k`,
+            `mixture`, `temperature` or `seed` is of another type or range.
 
     Example:
         >>> callback = SelectionCallback(proxies=["mmd"], top_k=2)
@@ -89,6 +100,8 @@ class SelectionCallback(CheckedCallback):
         rank_by: str | None = None,
         top_k: int | None = None,
         *,
+        mixture: MixtureChoice | None = None,
+        temperature: float | None = None,
         encoder: str | BaseEncoder | None = None,
         lens: LensConfig | Mapping[str, Any] | str | Path | None = None,
         ranking: str | Path | Ranking | None = None,
@@ -102,15 +115,45 @@ class SelectionCallback(CheckedCallback):
         check_whole("seed", seed, 0)
         if top_k is not None:
             check_whole("top_k", top_k, 1)
-        self.ranking: Ranking | None = None
-        self.run_dir: Path | None = None
-        self.run_id = ""
+        check_mixture_choice(mixture or "equal", temperature)
+        self._ranking: Ranking | None = None
+        self._run_dir: Path | None = None
+        self._run_id = ""
         self._given = ranking
         self._proxies, self._rank_by, self._top_k = with_lens(proxies, lens), rank_by, top_k
+        self._mixture, self._temperature = mixture, temperature
         self._encoder, self._seed, self._device = encoder, seed, device
         self._cache_dir = cache_dir
         self._own_run_dir = None if run_dir is None else Path(run_dir)
         self._finished = True
+        self._met = False  # whether the ranks of the fit under way have come together
+        self._note = NoteHome()
+
+    @property
+    def ranking(self) -> Ranking | None:
+        """The ranking, after `setup("fit")`."""
+        self._recall()
+        return self._ranking
+
+    @property
+    def run_dir(self) -> Path | None:
+        """The run's folder, once training has started."""
+        self._recall()
+        return self._run_dir
+
+    @property
+    def run_id(self) -> str:
+        """Names the run in the run store; a resumed run keeps it."""
+        self._recall()
+        return self._run_id
+
+    def _recall(self) -> None:
+        """Take over what a process that was launched for a fit has learnt."""
+        left = self._note.take()
+        if left is not None:
+            self._ranking, self._run_id = Ranking.from_dict(left["ranking"]), left["run_id"]
+            self._run_dir = Path(left["run_dir"]) if left["run_dir"] else None
+            self._finished = left["finished"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Score, pick, and hand the mixture to the DataModule; only for fit."""
@@ -121,12 +164,14 @@ class SelectionCallback(CheckedCallback):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if self._finished:  # a tuner's fit never finishes: the run that follows is still this one
-            self.run_id, self.run_dir, self._finished = uuid4().hex, self._own_run_dir, False
+            self._run_id, self._run_dir, self._finished = uuid4().hex, self._own_run_dir, False
+        self._met = True
         chosen = on_rank_zero(trainer, lambda: self._prepare(trainer, datamodule))
-        self.ranking, self.run_id = Ranking.from_dict(chosen["ranking"]), chosen["run_id"]
-        datamodule.set_mixture(self.ranking.top())
+        ranking = Ranking.from_dict(chosen["ranking"])
+        self._ranking, self._run_id = ranking, chosen["run_id"]
+        datamodule.set_mixture(ranking.top())
         if trainer.is_global_zero:
-            _show(trainer, self.ranking)
+            _show(trainer, ranking)
 
     def scorer(self, trainer: Trainer) -> Scorer:
         """Return how this callback scores, so that others can score a mixture the same way."""
@@ -148,9 +193,9 @@ class SelectionCallback(CheckedCallback):
         if self.ranking is None:
             return
         state = on_rank_zero(trainer, lambda: {"folder": str(self._folder(trainer, pl_module))})
-        self.run_dir = Path(state["folder"])
+        self._run_dir = Path(state["folder"])
         if trainer.is_global_zero:
-            save_ranking(self.ranking, self.run_dir)
+            save_ranking(self.ranking, self._run_dir)
             _warn_of_leaks(trainer, "validation data", trainer.val_dataloaders)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -164,10 +209,33 @@ class SelectionCallback(CheckedCallback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the page, when all callbacks have put into the folder what they have."""
+        if stage == "fit":
+            self._met = False
+            self._leave_note(trainer)
         folder = self.run_dir
         if stage == "fit" and self._finished and folder is not None and trainer.is_global_zero:
             scorer = self.scorer(trainer) if self._given is None else None
             write_page(folder, require_datamodule(trainer), scorer)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Where this rank fails before the ranks have met, the others must not wait for it."""
+        if trainer.state.fn == "fit" and not self._met and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            report_failure(trainer, exception)
+        self._met = False
+
+    def _leave_note(self, trainer: Trainer) -> None:
+        if self._ranking is None or trainer.local_rank != 0:
+            return
+        self._note.write(
+            {
+                "ranking": self._ranking.to_dict(),
+                "run_id": self._run_id,
+                "run_dir": str(self._run_dir or ""),
+                "finished": self._finished,
+            }
+        )
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -186,13 +254,13 @@ class SelectionCallback(CheckedCallback):
         state = checkpoint.get(_STATE)
         if state is None or not state["run_id"]:
             return
-        self.run_id = state["run_id"]
+        self._run_id = state["run_id"]
         if self._own_run_dir is None and state["run_dir"] and Path(state["run_dir"]).is_dir():
-            self.run_dir = Path(state["run_dir"])
+            self._run_dir = Path(state["run_dir"])
 
     def _prepare(self, trainer: Trainer, datamodule: SynqueDataModule) -> dict[str, Any]:
-        if self.run_dir is not None:
-            make_folder(self.run_dir)  # before hours of scoring, not after
+        if self._run_dir is not None:
+            make_folder(self._run_dir)  # before hours of scoring, not after
         return {"ranking": self._choose(trainer, datamodule).to_dict(), "run_id": self.run_id}
 
     def _choose(self, trainer: Trainer, datamodule: SynqueDataModule) -> Ranking:
@@ -203,7 +271,10 @@ class SelectionCallback(CheckedCallback):
                 "SynqueDataModule has no real sample to rank against: give real=…, or give "
                 "SelectionCallback(ranking='ranking.json') a ranking made elsewhere"
             )
-        return self.scorer(trainer).ranking(datamodule.candidates, datamodule.real)
+        scorer = replace(
+            self.scorer(trainer), mixture=self._mixture or "equal", temperature=self._temperature
+        )
+        return scorer.ranking(datamodule.candidates, datamodule.real)
 
     def _checked(self, given: str | Path | Ranking, datamodule: SynqueDataModule) -> Ranking:
         ranking = given if isinstance(given, Ranking) else load_ranking(given)
@@ -214,11 +285,23 @@ class SelectionCallback(CheckedCallback):
                 + "\n- ".join(differences)
                 + "\nRank again, or give the DataModule the data (and view=) that was ranked."
             )
-        return replace(
+        return self._chosen_from(ranking)
+
+    def _chosen_from(self, ranking: Ranking) -> Ranking:
+        """Apply what was given beside a ranking made elsewhere."""
+        chosen = replace(
             ranking,
             rank_by=ranking.rank_by if self._rank_by is None else self._rank_by,
             top_k=ranking.top_k if self._top_k is None else self._top_k,
         )
+        if self._mixture is not None:
+            return with_mixture(chosen, self._mixture, temperature=self._temperature)
+        if ranking.mixture is not None and chosen != ranking:
+            raise ConfigError(
+                f"the ranking has a mixture of its own ({ranking.mixture.source}), which other "
+                "top_k= or rank_by= would not change: give mixture='equal' or 'proportional' too"
+            )
+        return chosen
 
     def _folder(self, trainer: Trainer, pl_module: LightningModule) -> Path:
         if self.run_dir is None:
@@ -237,7 +320,7 @@ def _check_ranking(ranking: Any, *, alone: bool) -> None:
     if not alone:
         raise ConfigError(
             "ranking= is given together with proxies=, encoder= or lens=: one made elsewhere "
-            "has them already; allowed beside it are rank_by= and top_k="
+            "has them already; allowed beside it are rank_by=, top_k= and mixture="
         )
 
 

@@ -472,6 +472,10 @@ class Ranking:
         packages: Package name to version.
         messages: Plain sentences that a reader of the ranking must see.
         wall_s: Stage ("encode", "score") to seconds.
+        mixture: What was chosen to train on; None for the best `top_k` with equal weights.
+
+    Raises:
+        ConfigError: The mixture holds a name that is none of the candidates'.
     """
 
     candidates: tuple[RankedCandidate, ...]
@@ -486,6 +490,11 @@ class Ranking:
     packages: Mapping[str, str] = field(default_factory=dict)
     messages: tuple[str, ...] = ()
     wall_s: Mapping[str, float] = field(default_factory=dict)
+    mixture: Mixture | None = None
+
+    def __post_init__(self) -> None:
+        for name in () if self.mixture is None else self.mixture.names:
+            self[name]
 
     def __getitem__(self, name: str) -> RankedCandidate:
         for row in self.candidates:
@@ -520,15 +529,18 @@ class Ranking:
         return tuple(sorted(self.candidates, key=place))
 
     def top(self, k: int | None = None, by: str | None = None) -> Mixture:
-        """Return the equal mixture of the best k candidates.
+        """Return what to train on: the ranking's own mixture, or the best k with equal weights.
 
         Args:
             k: How many; None for the ranking's own `top_k`.
-            by: A proxy key or "consensus"; None for the ranking's own `rank_by`.
+            by: A proxy key or "consensus"; None for the ranking's own `rank_by`. Where either is
+                given, the weights are equal.
 
         Raises:
             ConfigError: k is not in 1..K, or fewer than k candidates have a defined rank.
         """
+        if self.mixture is not None and k is None and by is None:
+            return self.mixture
         k = self.top_k if k is None else k
         by = by or self.rank_by
         if not 1 <= k <= len(self):
@@ -542,10 +554,15 @@ class Ranking:
         return Mixture.equal([row.name for row in best], f"top {k} by {by}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the ranking in the form of `ranking.json`: plain values, None for undefined."""
+        """Return the ranking in the form of `ranking.json`: plain values, None for undefined.
+
+        Version 2 has a mixture of its own, which says in "selected_as" what it is: a reader of
+        version 1 would take its weights for a mistake. All else is version 1.
+        """
         selected = self.top()
+        own = {} if self.mixture is None else {"selected_as": self.mixture.source}
         return {
-            "version": 1,
+            "version": 1 if self.mixture is None else 2,
             "packages": dict(self.packages),
             "seed": self.seed,
             "modality": self.modality,
@@ -580,6 +597,7 @@ class Ranking:
                 for row in self.candidates
             ],
             "selected": [{"name": n, "weight": w} for n, w in selected.weights.items()],
+            **own,
             "messages": list(self.messages),
             "wall_s": dict(self.wall_s),
         }
@@ -591,8 +609,8 @@ class Ranking:
         Raises:
             ConfigError: It is of another version, or a part is missing.
         """
-        if state.get("version") != 1:
-            raise ConfigError(f"a ranking of version {state.get('version')!r}; allowed is 1")
+        if state.get("version") not in (1, 2):
+            raise ConfigError(f"a ranking of version {state.get('version')!r}; allowed are 1 and 2")
         try:
             return cls(
                 candidates=tuple(_row_from_dict(row) for row in state["candidates"]),
@@ -607,9 +625,17 @@ class Ranking:
                 packages=state["packages"],
                 messages=tuple(state["messages"]),
                 wall_s=state["wall_s"],
+                mixture=_own_mixture(state),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"not a ranking: {type(error).__name__}: {error}") from error
+
+
+def _own_mixture(state: Mapping[str, Any]) -> Mixture | None:
+    if state["version"] == 1:
+        return None
+    weights = {row["name"]: row["weight"] for row in state["selected"]}
+    return Mixture(weights, state["selected_as"])
 
 
 def _null(value: float | None) -> float | None:

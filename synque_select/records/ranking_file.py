@@ -97,7 +97,8 @@ def load_ranking(path: str | Path) -> Ranking:
 
     What the format leaves open may be absent: `modality` (then "text"), `messages`, `wall_s`,
     `p_top_k_by_proxy`, and all of a proxy but its orientation. Fields that are not known are
-    left aside.
+    left aside. In version 2 `selected` is a mixture of its own; in version 1 it follows from the
+    ranks.
 
     Args:
         path: The file, or the folder that holds it.
@@ -111,7 +112,9 @@ def load_ranking(path: str | Path) -> Ranking:
     state = read_json(path)
     try:
         _expect(isinstance(state, dict), "the file", "an object")
-        _expect(state.get("version") == 1, "version", f"1, found {state.get('version')!r}")
+        version = state.get("version")
+        _expect(version in (1, 2), "version", f"1 or 2, found {version!r}")
+        _check_selected_rows(state.get("selected"), is_needed=version == 2)
         ranking = Ranking.from_dict(_checked(state))
         _check_selected(state.get("selected"), ranking)
     except (_BrokenFieldError, ConfigError) as error:
@@ -176,7 +179,9 @@ def _optional(state: Mapping[str, Any]) -> dict[str, Any]:
     wall_s = state.get("wall_s", {})
     is_times = isinstance(wall_s, dict) and all(map(_is_number, wall_s.values()))
     _expect(is_times, "wall_s", "an object of numbers")
-    return {"modality": modality, "messages": messages, "wall_s": wall_s}
+    _expect(isinstance(state.get("selected_as", ""), str), "selected_as", "a text")
+    kept = {"selected_as": state.get("selected_as", "")}
+    return {"modality": modality, "messages": messages, "wall_s": wall_s, **kept}
 
 
 def _proxy(key: str, info: Any) -> dict[str, Any]:
@@ -223,15 +228,22 @@ def _score(at: str, score: Any) -> dict[str, Any]:
     return {name: score.get(name) for name in _SCORE_FIELDS}
 
 
-def _check_selected(selected: Any, ranking: Ranking) -> None:
-    """Refuse a selection that its own ranks do not give: an edit there would change nothing."""
-    if selected is None:
+def _check_selected_rows(selected: Any, *, is_needed: bool) -> None:
+    if selected is None and not is_needed:
         return
     is_rows = isinstance(selected, list) and all(
         isinstance(row, dict) and isinstance(row.get("name"), str) and _is_number(row.get("weight"))
         for row in selected
     )
     _expect(is_rows, "selected", 'a list of {"name", "weight"}')
+    names = [row["name"] for row in selected]
+    _expect(len(set(names)) == len(names), "selected", "without double names")
+
+
+def _check_selected(selected: Any, ranking: Ranking) -> None:
+    """Refuse a selection that its own ranks do not give: an edit there would change nothing."""
+    if selected is None or ranking.mixture is not None:
+        return
     found = {row["name"]: row["weight"] for row in selected}
     wanted = ranking.top().weights
     agree = found.keys() == wanted.keys() and all(

@@ -280,6 +280,9 @@ def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -
             parts.append(_gap_cells(order, key, ranking.proxies[key].higher_is_better))
     columns.append(Column("N"))
     parts.append([f"{row.n:,}" for row in order])
+    if ranking.mixture is not None:
+        columns.append(Column("weight"))
+        parts.append([_weight(ranking.mixture.weights.get(row.name)) for row in order])
     if any(row.p_top_k_by_proxy is not None for row in order):
         columns.append(Column("p_top_k_by_proxy"))
         parts.append([format_number(row.p_top_k_by_proxy) for row in order])
@@ -289,6 +292,10 @@ def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -
         rows=tuple(zip(*parts, strict=True)),
         notes=_ranking_notes(ranking, deciding, reliability),
     )
+
+
+def _weight(weight: float | None) -> str:
+    return "" if weight is None else format_number(weight, 3)
 
 
 def _deciding(ranking: Ranking) -> tuple[str, ...]:
@@ -325,8 +332,7 @@ def _gap_cells(order: Sequence[RankedCandidate], key: str, higher: bool) -> list
 def _ranking_notes(
     ranking: Ranking, deciding: Sequence[str], reliability: Correlation | None
 ) -> tuple[str, ...]:
-    weight = 1 / ranking.top_k
-    notes = [f"*: selected, the top {ranking.top_k} by {ranking.rank_by}, weight {weight:.3g} each"]
+    notes = [f"*: selected, {_selection_words(ranking)}"]
     for higher, words in ((True, "higher"), (False, "lower")):
         keys = [k for k, info in ranking.proxies.items() if info.higher_is_better == higher]
         if keys:
@@ -347,6 +353,12 @@ def _ranking_notes(
             f"best; {reliability_words(ranking.rank_by, reliability)}"
         )
     return (*notes, *ranking.messages)
+
+
+def _selection_words(ranking: Ranking) -> str:
+    if ranking.mixture is not None:
+        return f"{ranking.mixture.source}; weight: its share of the training draws"
+    return f"the top {ranking.top_k} by {ranking.rank_by}, weight {1 / ranking.top_k:.3g} each"
 
 
 def reliability_words(key: str, reliability: Correlation | None) -> str:

@@ -10,8 +10,9 @@ from scipy.stats import rankdata
 
 from synque_select.proxies.base import BaseProxy, ProxyScores
 
-__all__ = ["borda", "consensus_members", "may_enter", "midranks"]
+__all__ = ["CONSENSUS", "borda", "consensus_members", "may_enter", "midranks"]
 
+CONSENSUS = "consensus"
 _LEFT_OUT = ("diversity", "baseline")
 
 

@@ -2,29 +2,98 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
-from synque_select.errors import ConfigError, ProxyError
+from synque_select.errors import ConfigError, ProxyError, did_you_mean
 from synque_select.functional.mmd import BANK, Kernel, kernel_contributions, self_kernel_mean
 from synque_select.functional.pairwise import median_sq_distance
 from synque_select.functional.simplex import minimize_quadratic_on_simplex, nearest_psd
 from synque_select.proxies.base import ProxyInput
-from synque_select.selection.ranking import CONSENSUS
+from synque_select.selection.consensus import CONSENSUS
 from synque_select.selection.scoring import Scoring
 from synque_select.selection.uncertainty import multinomial_weights
 from synque_select.types import Mixture, Ranking
 
-__all__ = ["mmd_optimal_mixture", "score_proportional_mixture"]
+__all__ = [
+    "MixtureChoice",
+    "check_mixture_choice",
+    "mmd_optimal_mixture",
+    "score_proportional_mixture",
+    "with_mixture",
+]
+
+MixtureChoice = Literal["equal", "proportional", "mmd_optimal"]
 
 _MAX_SUBSETS = 100_000
 _SUBSETS_AT_ONCE = 4096
 _MAX_ROWS = 4096
 _NEGLIGIBLE = 1e-4
+
+
+def check_mixture_choice(choice: str, temperature: float | None) -> None:
+    """Refuse, before anything is scored, what `with_mixture` could not choose.
+
+    Raises:
+        ConfigError: The choice is unknown, or the temperature is given for another choice than
+            "proportional" or is not positive.
+    """
+    if choice not in get_args(MixtureChoice):
+        raise ConfigError(
+            f"mixture={choice!r}: {did_you_mean(str(choice), get_args(MixtureChoice))}"
+        )
+    if temperature is None:
+        return
+    if choice != "proportional":
+        raise ConfigError(
+            f"temperature={temperature} is given with mixture={choice!r}: it belongs to "
+            "mixture='proportional'"
+        )
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ConfigError(f"temperature={temperature}: allowed is a number above 0")
+
+
+def with_mixture(
+    ranking: Ranking,
+    choice: MixtureChoice,
+    *,
+    temperature: float | None = None,
+    scoring: Scoring | None = None,
+) -> Ranking:
+    """Return the ranking with the mixture to train on, which `ranking.top()` then gives.
+
+    Args:
+        ranking: What `rank` gave.
+        choice: "equal": the best `top_k` with equal weights; "proportional": the same with weights
+            by score (`score_proportional_mixture`); "mmd_optimal": at most `top_k` candidates whose
+            kernel mean is nearest to the real sample's (`mmd_optimal_mixture`).
+        temperature: Of "proportional"; None for 1.
+        scoring: What `score` gave; "mmd_optimal" needs it.
+
+    Raises:
+        ConfigError: The choice or the temperature is not allowed, or there is no scoring.
+        ProxyError: "mmd_optimal" without embeddings, or without a bandwidth.
+    """
+    check_mixture_choice(choice, temperature)
+    plain = dataclasses.replace(ranking, mixture=None)
+    if choice == "equal":
+        return plain
+    if choice == "proportional":
+        mixture = score_proportional_mixture(plain, temperature=temperature or 1.0)
+    elif scoring is None:
+        raise ConfigError(
+            "mixture='mmd_optimal' is chosen from the embeddings, which a ranking made elsewhere "
+            "does not have: choose it when ranking"
+        )
+    else:
+        mixture = mmd_optimal_mixture(scoring, top_k=ranking.top_k)
+    return dataclasses.replace(plain, mixture=mixture)
 
 
 def score_proportional_mixture(

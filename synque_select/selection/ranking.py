@@ -17,7 +17,14 @@ from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.proxies.base import BaseProxy, ProxyScores
 from synque_select.proxies.registry import ProxySpec, resolve_suite
-from synque_select.selection.consensus import borda, consensus_members, may_enter, midranks
+from synque_select.selection.consensus import (
+    CONSENSUS,
+    borda,
+    consensus_members,
+    may_enter,
+    midranks,
+)
+from synque_select.selection.mixture import MixtureChoice, check_mixture_choice, with_mixture
 from synque_select.selection.scoring import Scoring, score
 from synque_select.selection.uncertainty import (
     expected_regret,
@@ -31,7 +38,6 @@ from synque_select.views import Selector
 
 __all__ = ["CONSENSUS", "rank", "ranking_from", "redrawn_order"]
 
-CONSENSUS = "consensus"
 _PACKAGES = (
     "synque-select",
     "torch",
@@ -57,6 +63,8 @@ def rank(
     device: str | torch.device | None = None,
     cache_dir: str | Path | None = None,
     n_resamples: int = 2000,
+    mixture: MixtureChoice = "equal",
+    temperature: float | None = None,
     progress: bool = True,
 ) -> Ranking:
     """Rank candidates against a small unannotated real sample.
@@ -74,6 +82,9 @@ def rank(
         device: Where to encode and score; None for a GPU if there is one.
         cache_dir: Where embeddings are kept; None for the default cache.
         n_resamples: Redrawn real samples for the intervals.
+        mixture: How the candidates to train on are weighted; see
+            `synque_select.selection.mixture.with_mixture`.
+        temperature: Of mixture="proportional"; None for 1.
         progress: Whether to show progress of anything over two seconds.
 
     Raises:
@@ -97,6 +108,7 @@ def rank(
     check_whole("top_k", top_k, 1)
     check_whole("n_resamples", n_resamples, 100)
     check_whole("seed", seed, 0)
+    check_mixture_choice(mixture, temperature)
     pool = load_candidates(candidates, view=view)
     sample = load_real(real, view=view)
     suite = resolve_suite(proxies, sample.modality)
@@ -114,13 +126,31 @@ def rank(
         cache_dir=cache_dir,
         progress=progress,
     )
-    return ranking_from(scoring, rank_by=rank_by, top_k=top_k, n_resamples=n_resamples)
+    return ranking_from(
+        scoring,
+        rank_by=rank_by,
+        top_k=top_k,
+        n_resamples=n_resamples,
+        mixture=mixture,
+        temperature=temperature,
+    )
 
 
 def ranking_from(
-    scoring: Scoring, *, rank_by: str | None = None, top_k: int = 3, n_resamples: int = 2000
+    scoring: Scoring,
+    *,
+    rank_by: str | None = None,
+    top_k: int = 3,
+    n_resamples: int = 2000,
+    mixture: MixtureChoice = "equal",
+    temperature: float | None = None,
 ) -> Ranking:
     """Order scored candidates; the arguments are those of `rank`."""
+    ranking = _ordered(scoring, rank_by, top_k, n_resamples)
+    return with_mixture(ranking, mixture, temperature=temperature, scoring=scoring)
+
+
+def _ordered(scoring: Scoring, rank_by: str | None, top_k: int, n_resamples: int) -> Ranking:
     _check_rank_by(rank_by, scoring.suite)
     members, left_out = consensus_members(scoring.suite, scoring.scores)
     rank_by = _rank_by(rank_by, scoring.suite, members)

@@ -22,6 +22,7 @@ from synque_select.callbacks._scoring import Scorer
 from synque_select.errors import ConfigError, DataError, LightningError, RecordError
 from synque_select.proxies.kernel import MMD
 from synque_select.records.ranking_file import load_ranking, save_ranking
+from synque_select.selection.mixture import with_mixture
 from synque_select.types import Candidate, RealSample
 from tests.training.tiny import (
     OTHER_WORDS,
@@ -243,6 +244,57 @@ def test_a_ranking_made_elsewhere_with_another_top_k(tmp_path, ranked):
     assert set(data.mixture.names) == {"near", "mixed", "half"}
 
 
+@pytest.mark.parametrize("choice", ["proportional", "mmd_optimal"])
+def test_a_mixture_by_choice_is_what_is_served_and_kept(tmp_path, selection, choice):
+    callback, data = selection(mixture=choice, run_dir=tmp_path / "run"), data_module()
+    model = TinyModel()
+    trainer(tmp_path, callback, max_steps=40).fit(model, datamodule=data)
+    weights = data.mixture.weights
+    assert weights == callback.ranking.top().weights
+    assert weights["near"] > 0.55
+    seen = seen_by(model)
+    assert len(seen) == 320
+    shares = {name: sum(text in texts_of(name) for text in seen) / 320 for name in weights}
+    assert shares == pytest.approx(weights, abs=0.08)
+    kept = load_ranking(tmp_path / "run")
+    assert kept.top() == data.mixture
+    again = data_module()
+    trainer(tmp_path, SelectionCallback(ranking=kept), max_steps=1).fit(
+        TinyModel(), datamodule=again
+    )
+    assert again.mixture == data.mixture
+
+
+def test_a_temperature_sharpens_the_weights(tmp_path, selection):
+    found = []
+    for temperature in (0.1, 10.0):
+        data = data_module()
+        callback = selection(mixture="proportional", temperature=temperature)
+        trainer(tmp_path, callback, max_steps=1).fit(TinyModel(), datamodule=data)
+        found.append(data.mixture.weights["near"])
+    assert found[0] > 0.9 > 0.55 > found[1] > 0.5
+
+
+def test_a_mixture_beside_a_ranking_made_elsewhere(tmp_path, ranked):
+    own = with_mixture(ranked.ranking, "proportional")
+    data = data_module()
+    fit = trainer(tmp_path, SelectionCallback(ranking=own, mixture="equal"), max_steps=1)
+    fit.fit(TinyModel(), datamodule=data)
+    assert data.mixture.weights == {"near": 0.5, "mixed": 0.5}
+    data = data_module()
+    callback = SelectionCallback(ranking=own, mixture="proportional", top_k=3)
+    trainer(tmp_path, callback, max_steps=1).fit(TinyModel(), datamodule=data)
+    assert list(data.mixture.weights) == ["near", "mixed", "half"]
+    for options, message in (
+        ({"top_k": 3}, "a mixture of its own .*proportional.*give mixture='equal'"),
+        ({"mixture": "mmd_optimal"}, "choose it when ranking"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            trainer(tmp_path, SelectionCallback(ranking=own, **options)).fit(
+                TinyModel(), datamodule=data_module()
+            )
+
+
 def test_a_ranking_of_other_data_is_refused_and_says_what_differs(tmp_path, ranked):
     changed = [c for c in candidates() if c.name != "odd"]
     changed[0] = Candidate("near", texts(OTHER_WORDS, 60, 0), view="text")
@@ -298,6 +350,9 @@ def test_bad_arguments(tmp_path, selection, ranked):
     [
         ({"top_k": 0}, "top_k=0: allowed is a whole number from 1"),
         ({"top_k": "2"}, "top_k='2': allowed"),
+        ({"mixture": "mmd-optimal"}, "mixture='mmd-optimal': did you mean 'mmd_optimal'"),
+        ({"temperature": 2.0}, "temperature=2.0 is given with mixture='equal'"),
+        ({"mixture": "proportional", "temperature": 0}, "temperature=0: allowed is a number above"),
         ({"seed": -1}, "seed=-1: allowed is a whole number from 0"),
         ({"seed": 2**63}, "seed=9223372036854775808: allowed"),
         ({"ranking": 3}, r"ranking=3: allowed is a Ranking or the path of a ranking\.json"),

@@ -29,7 +29,7 @@ from synque_select.records.run_folder import (
     write_json,
     write_text,
 )
-from synque_select.types import ProxyInfo, ProxyScore, RankedCandidate, Ranking
+from synque_select.types import Mixture, ProxyInfo, ProxyScore, RankedCandidate, Ranking
 from tests.unit.records_data import make_ranking, make_record
 
 VALUES = st.recursive(
@@ -250,8 +250,8 @@ def change(path: str, value):
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("version", 2, "version must be 1, found 2"),
-        ("version", ..., "version must be 1, found None"),
+        ("version", 3, "version must be 1 or 2, found 3"),
+        ("version", ..., "version must be 1 or 2, found None"),
         ("packages", ..., "packages must be an object"),
         ("candidates", {}, "candidates must be a list"),
         ("candidates", [], "at least one"),
@@ -284,6 +284,35 @@ def test_a_broken_field_is_named(tmp_path: Path, path: str, value, words: str):
     file = write_json(tmp_path / "ranking.json", state)
     with pytest.raises(RecordError, match=rf"ranking\.json: .*{words}"):
         load_ranking(file)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("selected", ..., "selected must be a list of"),
+        ("selected", [], "at least one candidate"),
+        ("selected/0/name", "z", "no candidate 'z'"),
+        ("selected/0/name", "d", "selected must be without double names"),
+        ("selected/0/weight", 0.9, "must sum to 1"),
+        ("selected_as", 3, "selected_as must be a text"),
+    ],
+)
+def test_a_broken_mixture_of_its_own_is_named(tmp_path: Path, path: str, value, words: str):
+    state = make_ranking(mixture=Mixture({"c": 0.75, "d": 0.25}, "by hand")).to_dict()
+    change(path, value)(state)
+    file = write_json(tmp_path / "ranking.json", state)
+    with pytest.raises(RecordError, match=rf"ranking\.json: .*{words}"):
+        load_ranking(file)
+
+
+def test_a_mixture_of_its_own_comes_back_and_may_be_edited(tmp_path: Path):
+    ranking = make_ranking(mixture=Mixture({"c": 0.75, "d": 0.25}, "by hand"))
+    path = save_ranking(ranking, tmp_path)
+    assert same(load_ranking(path), ranking)
+    assert "c,1002" in path.with_suffix(".csv").read_text()
+    state = ranking.to_dict()
+    state["selected"][0]["weight"], state["selected"][1]["weight"] = 0.5, 0.5
+    assert load_ranking(write_json(path, state)).top().weights == {"c": 0.5, "d": 0.5}
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path):

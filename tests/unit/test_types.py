@@ -298,6 +298,28 @@ def test_the_top_is_an_equal_mixture():
     assert ranking().top(3, by="pad").names == ("b", "a", "d")
 
 
+def test_a_mixture_of_its_own_is_what_top_gives():
+    own = Mixture({"c": 0.75, "a": 0.25}, "by hand")
+    found = ranking(mixture=own)
+    assert found.top() == own
+    assert found.top(2).weights == {"b": 0.5, "a": 0.5}
+    assert set(found.top(by="pad").weights) == {"b", "a"}
+    with pytest.raises(ConfigError, match="no candidate 'z' in the ranking"):
+        ranking(mixture=Mixture({"z": 1.0}))
+
+
+def test_only_a_mixture_of_its_own_makes_a_ranking_version_2():
+    assert ranking().to_dict()["version"] == 1
+    assert "selected_as" not in ranking().to_dict()
+    own = ranking(mixture=Mixture({"c": 0.75, "a": 0.25}, "by hand"))
+    state = own.to_dict()
+    assert state["version"] == 2
+    assert state["selected"] == [{"name": "c", "weight": 0.75}, {"name": "a", "weight": 0.25}]
+    assert repr(Ranking.from_dict(state)) == repr(own)
+    with pytest.raises(ConfigError, match="version 3; allowed are 1 and 2"):
+        Ranking.from_dict({**state, "version": 3})
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -335,7 +357,7 @@ def test_a_ranking_survives_strict_json(encoder: EncoderInfo | None):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "a ranking of version 2; allowed is 1"),
+        ({"version": 3}, "a ranking of version 3; allowed are 1 and 2"),
         ({"candidates": None}, "not a ranking: TypeError"),
         ({"real": {}}, "not a ranking: KeyError: 'n'"),
         ({"encoder": {"name": "x"}}, "not a ranking: TypeError"),
