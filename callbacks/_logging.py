@@ -13,9 +13,11 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
 
+from synque_select.data.datamodule import SynqueDataModule
+from synque_select.report import tables
 from synque_select.report.plots import to_png
 
-__all__ = ["Table", "log_figure", "log_table", "log_text"]
+__all__ = ["Table", "log_figure", "log_mixture", "log_table", "log_text"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,25 @@ def log_table(trainer: Trainer, name: str, table: Table) -> None:
 def log_figure(trainer: Trainer, name: str, figure: Any) -> None:
     """Give a matplotlib figure to every logger that can hold one; called on rank 0."""
     _for_each_logger(trainer, name, lambda logger: _log_figure(logger, name, figure, trainer))
+
+
+def log_mixture(trainer: Trainer, datamodule: SynqueDataModule) -> None:
+    """Give what is trained on to every logger: each part, its examples, its share of the draws.
+
+    Called on rank 0, once a checkpoint is restored.
+    """
+    sizes = {candidate.name: len(candidate) for candidate in datamodule.candidates}
+    mixture = datamodule.mixture
+    if mixture is None:
+        return
+    rows = [[name, sizes[name], share] for name, share in mixture.weights.items()]
+    columns = ["trained on", "n", "share"]
+    shown = tables.Table(
+        f"Mixture: {mixture.source}",
+        tuple(tables.Column(column, is_name=column == "trained on") for column in columns),
+        tuple((name, str(n), f"{share:.4f}") for name, n, share in rows),
+    )
+    log_table(trainer, "synque_mixture", Table(columns, rows, shown.markdown()))
 
 
 def log_text(trainer: Trainer, name: str, text: str) -> None:

@@ -21,7 +21,7 @@ from synque_select.callbacks._checks import (
     require_single,
 )
 from synque_select.callbacks._leaks import leak_messages
-from synque_select.callbacks._logging import Table, log_table
+from synque_select.callbacks._logging import Table, log_mixture, log_table
 from synque_select.callbacks._page import write_page
 from synque_select.callbacks._ranks import on_rank_zero, report_failure
 from synque_select.callbacks._scoring import Scorer, ranking_differences, scorer_of
@@ -196,6 +196,7 @@ class SelectionCallback(CheckedCallback):
         self._run_dir = Path(state["folder"])
         if trainer.is_global_zero:
             save_ranking(self.ranking, self._run_dir)
+            log_mixture(trainer, require_datamodule(trainer))
             _warn_of_leaks(trainer, "validation data", trainer.val_dataloaders)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
