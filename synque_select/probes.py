@@ -8,9 +8,9 @@ import inspect
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ from synque_select.errors import ConfigError, LightningError
 from synque_select.records.store import RunStore
 from synque_select.types import Mixture, Ranking, RunRecord
 
-__all__ = ["ProbeSweep", "quiet_fits", "run_probes"]
+__all__ = ["ProbeSweep", "ShortFit", "ShortFits", "quiet_fits", "run_probes"]
 
 _NEVER = 2**31
 _N_HASHED = 8  # training examples, as they are served, that stand for transforms and collation
@@ -114,20 +114,19 @@ class ProbeSweep:
         store: RunStore,
     ) -> list[RunRecord]:
         """Train what is not in the store; called by the callback on fit end."""
-        sweep = _Sweep(
-            factory=self._factory or self._copy,
+        fits = ShortFits(
             datamodule=datamodule,
             ranking=ranking,
             primary=primary,
             mode=mode,
             task=task,
-            store=store,
             max_steps=self._max_steps,
             seed=self._seed,
             options={**_options_of(trainer), **self._options},
+            validation=validation_sha256(datamodule.val_dataloader()),
         )
         try:
-            return sweep.run(self._progress)
+            return _sweep(fits, self._factory or self._copy, store, progress=self._progress)
         finally:
             datamodule.trainer = trainer
 
@@ -174,104 +173,125 @@ def run_probes(
         LightningError: The module does not log the metric, or the factory makes other weights.
     """
     _check_steps(max_steps)
-    sweep = _Sweep(
-        factory=model_factory,
-        datamodule=datamodule,
-        ranking=ranking,
-        primary=primary,
-        mode=mode,
-        task=task,
-        store=RunStore() if store is None else store,
-        max_steps=max_steps,
-        seed=seed,
-        options={"devices": 1, **(trainer_options or {})},
-    )
     datamodule.prepare_data()
     datamodule.setup("fit")
     try:
-        return sweep.run(progress)
+        fits = ShortFits(
+            datamodule=datamodule,
+            ranking=ranking,
+            primary=primary,
+            mode=mode,
+            task=task,
+            max_steps=max_steps,
+            seed=seed,
+            options={"devices": 1, **(trainer_options or {})},
+            validation=validation_sha256(datamodule.val_dataloader()),
+        )
+        found = RunStore() if store is None else store
+        return _sweep(fits, model_factory, found, progress=progress)
     finally:
         datamodule.teardown("fit")
 
 
 @dataclass(frozen=True)
-class _Trained:
-    """What one probe came to."""
+class ShortFit:
+    """What one short fit came to.
 
+    Args:
+        fit_id: Hash of all that changes it.
+        metrics: Every validation metric at the end of the budget.
+        parameters: Hyper-parameters of module, optimisers and trainer.
+        seconds: Wall time when it was trained.
+        created: When an earlier run finished it; None where this one did.
+    """
+
+    fit_id: str
     metrics: Mapping[str, float]
     parameters: Mapping[str, Any]
     seconds: float
+    created: str | None = None
 
 
 @dataclass
-class _Sweep:
-    """Probes of one module, budget and ranking."""
+class ShortFits:
+    """Fits of one module and budget, measured once, at the fixed end of the budget.
 
-    factory: Callable[[], LightningModule]
+    Args:
+        datamodule: Set up for fit; its candidates are trained on.
+        ranking: What the proxies said of them.
+        primary: The metric that must be logged in validation.
+        mode: "max" where a larger value is better, else "min".
+        task: Name of the task; None for the module's class.
+        max_steps: Optimiser steps of each fit.
+        seed: Of whatever is random beside the order of examples.
+        options: Arguments of the Trainer beyond the budget.
+        validation: Hash of the validation data.
+    """
+
     datamodule: SynqueDataModule
     ranking: Ranking
     primary: str
     mode: Literal["max", "min"]
     task: str | None
-    store: RunStore
     max_steps: int
     seed: int
     options: Mapping[str, Any]
-    weights: str = field(default="", init=False)
-    validation: str = field(default="", init=False)
+    validation: str
 
-    def run(self, progress: bool) -> list[RunRecord]:
-        self.validation = validation_sha256(self.datamodule.val_dataloader())
-        finished = {r.details.get("probe"): r for r in self.store.read(kind="probe")}
-        names = [row.name for row in self.ranking.candidates]
-        bar = tqdm(names, desc="probes", unit="probe", disable=not progress)
-        return [self._probe(name, finished) for name in bar]
+    def run(
+        self,
+        factory: Callable[[], LightningModule],
+        mixture: Mixture,
+        *,
+        known: Callable[[str], RunRecord | None],
+        callbacks: Sequence[pl.Callback] = (),
+    ) -> tuple[ShortFit, dict[str, Any]]:
+        """Train a fresh module on a mixture, or take what the store has of exactly this fit.
 
-    def _probe(self, name: str, finished: Mapping[Any, RunRecord]) -> RunRecord:
-        data = _alone(self.datamodule, name)
+        Args:
+            factory: Makes the module, under the seed.
+            mixture: What to train on.
+            known: Takes a fit's id and gives the record of one that has finished, if any.
+            callbacks: Of the Trainer.
+
+        Returns:
+            The fit and its comparability key.
+
+        Raises:
+            LightningError: The module does not log the primary metric.
+        """
+        data = _serving(self.datamodule, mixture)
         with seeded(self.seed, _cuda_device(self.options)):
-            module = self.factory()
-            self._check_weights(module)
-            probe_id = self._probe_id(name, data, module)
-            known = finished.get(probe_id)
-            if known is None:
-                trained = self._train(data, module)
+            module = factory()
+            weights = weights_sha256(module)
+            fit_id = self._fit_id(mixture, data, module, weights)
+            record = known(fit_id)
+            if record is None:
+                fit = self._train(fit_id, data, module, callbacks)
             else:
-                parameters = known.key["hyper_parameters"]
-                trained = _Trained(known.metrics, parameters, known.details["seconds"])
-        if self.primary not in trained.metrics:
+                parameters, seconds = record.key["hyper_parameters"], record.details["seconds"]
+                fit = ShortFit(fit_id, record.metrics, parameters, seconds, record.created)
+        if self.primary not in fit.metrics:
             raise LightningError(
                 f"{type(module).__name__} does not log {self.primary!r} in validation; logged are: "
-                f"{', '.join(sorted(trained.metrics)) or 'none'}"
+                f"{', '.join(sorted(fit.metrics)) or 'none'}"
             )
-        key = self._key(type(module), data, trained.parameters)
-        record = self._record(name, key, trained, probe_id)
-        if known is not None:
-            record = replace(record, created=known.created)
-        self.store.write(record)
-        return record
+        return fit, self._key(type(module), data, fit.parameters, weights)
 
-    def _check_weights(self, module: LightningModule) -> None:
-        weights = weights_sha256(module)
-        if self.weights not in ("", weights):
-            raise LightningError(
-                "model_factory made a module with other initial weights than before: probes are "
-                "comparable only from the same ones; seed inside the factory, or load them"
-            )
-        self.weights = weights
-
-    def _probe_id(self, name: str, data: SynqueDataModule, module: LightningModule) -> str:
-        """Hash all that changes what a probe comes to."""
+    def _fit_id(
+        self, mixture: Mixture, data: SynqueDataModule, module: LightningModule, weights: str
+    ) -> str:
+        """Hash all that changes what a fit comes to."""
         loader = data.train_dataloader()
         served: Any = loader.dataset
         batch = loader.collate_fn([served[i] for i in range(min(_N_HASHED, len(served)))])
         return content_sha256(
             [
                 self.task,
-                self.ranking[name].sha256,
+                sorted((self.ranking[name].sha256, w) for name, w in mixture.weights.items()),
                 _code(type(module)),
                 dict(module.hparams),
-                self.weights,
+                weights,
                 self.validation,
                 [self.max_steps, self.seed, loader.batch_size],
                 {key: str(value) for key, value in self.options.items()},
@@ -280,20 +300,26 @@ class _Sweep:
             ]
         )
 
-    def _train(self, data: SynqueDataModule, module: LightningModule) -> _Trained:
+    def _train(
+        self,
+        fit_id: str,
+        data: SynqueDataModule,
+        module: LightningModule,
+        callbacks: Sequence[pl.Callback],
+    ) -> ShortFit:
         started = time.perf_counter()
         module.configure_callbacks = list  # type: ignore[method-assign]
         with quiet_fits():
-            trainer = pl.Trainer(**self._trainer_options())
+            trainer = pl.Trainer(**self._trainer_options(callbacks))
             trainer.fit(module, datamodule=data)
             parameters = hyper_parameters(trainer, module)
             found = trainer.validate(module, datamodule=data, verbose=False)
         metrics = {name: float(value) for part in found for name, value in part.items()}
         del trainer
         free_device_memory()
-        return _Trained(metrics, parameters, time.perf_counter() - started)
+        return ShortFit(fit_id, metrics, parameters, time.perf_counter() - started)
 
-    def _trainer_options(self) -> dict[str, Any]:
+    def _trainer_options(self, callbacks: Sequence[pl.Callback]) -> dict[str, Any]:
         return {
             "max_steps": self.max_steps,
             "max_epochs": -1,
@@ -305,10 +331,11 @@ class _Sweep:
             "enable_progress_bar": False,
             "enable_model_summary": False,
             **self.options,
+            "callbacks": [*(self.options.get("callbacks") or []), *callbacks],
         }
 
     def _key(
-        self, model: type, data: SynqueDataModule, parameters: Mapping[str, Any]
+        self, model: type, data: SynqueDataModule, parameters: Mapping[str, Any], weights: str
     ) -> dict[str, Any]:
         batches = self.max_steps * parameters["accumulate_grad_batches"]
         return comparability_key(
@@ -317,36 +344,57 @@ class _Sweep:
             primary=self.primary,
             mode=self.mode,
             model=model,
-            weights=self.weights,
+            weights=weights,
             examples_drawn=batches * data.batch_size,
             optimizer_steps=self.max_steps,
             hyper_parameters=parameters,
             ranking=self.ranking,
         )
 
-    def _record(
-        self,
-        name: str,
-        key: Mapping[str, Any],
-        trained: _Trained,
-        probe_id: str,
-    ) -> RunRecord:
-        row, mixture = self.ranking[name], Mixture.equal([name], "probe")
-        return RunRecord(
-            run_id=content_sha256([probe_id, key])[:32],
-            kind="probe",
-            key=key,
-            unit=mixture_unit(mixture, {name: row.sha256}),
-            mixture=mixture,
-            scores={proxy: score.value for proxy, score in row.scores.items()},
-            orientation={k: info.higher_is_better for k, info in self.ranking.proxies.items()},
-            metrics=trained.metrics,
-            primary=self.primary,
-            primary_mode=self.mode,
-            seed=self.seed,
-            created=datetime.now(UTC).isoformat(),
-            details={"probe": probe_id, "seconds": trained.seconds},
+
+def _sweep(
+    fits: ShortFits, factory: Callable[[], LightningModule], store: RunStore, *, progress: bool
+) -> list[RunRecord]:
+    """Fit on each candidate alone what is not in the store, and keep each as a record."""
+    finished = {r.details.get("probe"): r for r in store.read(kind="probe")}
+    names = [row.name for row in fits.ranking.candidates]
+    records: list[RunRecord] = []
+    for name in tqdm(names, desc="probes", unit="probe", disable=not progress):
+        mixture = Mixture.equal([name], "probe")
+        fit, key = fits.run(factory, mixture, known=finished.get)
+        _check_weights(key, records)
+        records.append(_record(fits, mixture, fit, key))
+        store.write(records[-1])
+    return records
+
+
+def _check_weights(key: Mapping[str, Any], records: Sequence[RunRecord]) -> None:
+    field = "initial_weights_sha256"
+    if records and key[field] != records[0].key[field]:
+        raise LightningError(
+            "model_factory made a module with other initial weights than before: probes are "
+            "comparable only from the same ones; seed inside the factory, or load them"
         )
+
+
+def _record(fits: ShortFits, mixture: Mixture, fit: ShortFit, key: Mapping[str, Any]) -> RunRecord:
+    ranking = fits.ranking
+    row = ranking[mixture.names[0]]
+    return RunRecord(
+        run_id=content_sha256([fit.fit_id, key])[:32],
+        kind="probe",
+        key=key,
+        unit=mixture_unit(mixture, {row.name: row.sha256}),
+        mixture=mixture,
+        scores={proxy: score.value for proxy, score in row.scores.items()},
+        orientation={k: info.higher_is_better for k, info in ranking.proxies.items()},
+        metrics=fit.metrics,
+        primary=fits.primary,
+        primary_mode=fits.mode,
+        seed=fits.seed,
+        created=fit.created or datetime.now(UTC).isoformat(),
+        details={"probe": fit.fit_id, "seconds": fit.seconds},
+    )
 
 
 def _check_steps(max_steps: int) -> None:
@@ -354,9 +402,9 @@ def _check_steps(max_steps: int) -> None:
         raise ConfigError(f"max_steps={max_steps!r}: allowed is a whole number from 1")
 
 
-def _alone(datamodule: SynqueDataModule, name: str) -> SynqueDataModule:
-    """Return a DataModule of one candidate whose data is set up already, and stays so."""
-    data = datamodule.with_mixture(Mixture.equal([name], "probe"))
+def _serving(datamodule: SynqueDataModule, mixture: Mixture) -> SynqueDataModule:
+    """Return a DataModule of another mixture whose data is set up already, and stays so."""
+    data = datamodule.with_mixture(mixture)
     for hook in ("prepare_data", "setup", "teardown", "on_exception"):
         setattr(data, hook, _nothing)
     return data
