@@ -43,6 +43,7 @@ class Group:
         reals: Seed to real sample.
         n_test: Size of the test set, None where it cannot be told.
         n_test_source: How `n_test` was found.
+        annotated: The file of its annotated real data, which may not be there.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Group:
     reals: Mapping[str, RealSample]
     n_test: int | None
     n_test_source: str
+    annotated: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -199,8 +201,9 @@ def _group(
     # a performance can stand in several rows: their mean counts
     performance = np.array([np.mean([figure.value for figure in known[c]]) for c in usable])
     decimals = max(figure.n_decimals for c in usable for figure in known[c])
-    n_test, source = _test_size(performance, decimals, files.annotated.get(name), files, reals)
-    return Group(name, candidates, performance, reals, n_test, source)
+    annotated = files.annotated.get(name)
+    n_test, source = _test_size(performance, decimals, annotated, files, reals)
+    return Group(name, candidates, performance, reals, n_test, source, annotated)
 
 
 def _test_size(

@@ -59,6 +59,8 @@ def experiment_result(
     figures = arm_figures(task, rankings, outcomes)
     figures = {arm: figures[arm] for arm in ARMS if arm in arms and arm in figures}
     n_replicates = len(outcomes["chosen"])
+    singles = _singles(task, outcomes["single"])
+    said = task.messages({name: row["test"] for name, row in singles.items()})
     return {
         "version": 1,
         "recipe": task.name,
@@ -79,10 +81,10 @@ def experiment_result(
         },
         "arms": {arm: _arm(arm, values, n_replicates) for arm, values in figures.items()},
         "comparisons": _comparisons(task, figures, n_replicates),
-        "candidates": _singles(task, outcomes["single"]),
+        "candidates": singles,
         **_correlations(task, rankings, records),
         "packages": dict(rankings[0].packages),
-        "messages": [*messages, *_label_messages(task)],
+        "messages": [*messages, *said, *_label_messages(task)],
         "wall_s": _wall_s(rankings, outcomes),
     }
 

@@ -89,6 +89,14 @@ class BaseTask(ABC):
         """Return arguments of the Trainer beside the budget: accelerator, precision, …."""
         return {}
 
+    def messages(self, test: Mapping[str, float]) -> Sequence[str]:
+        """Return what a reader of the closing tables must know of the task.
+
+        Args:
+            test: Candidate to the mean test figure of the fits on it alone.
+        """
+        return ()
+
     def datamodule(
         self, candidates: Sequence[Candidate], mixture: Mixture, *, seed: int
     ) -> SynqueDataModule:
