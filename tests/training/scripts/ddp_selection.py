@@ -1,4 +1,7 @@
-"""Two ranks on CPU: what each rank saw goes into a file; started by test_selection_ranks.py."""
+"""Two ranks on CPU: what each rank and the caller saw goes into files.
+
+Usage: ddp_selection.py FOLDER STRATEGY [MODE]; started by test_selection_ranks.py.
+"""
 
 from __future__ import annotations
 
@@ -6,50 +9,94 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytorch_lightning as pl
 import torch
 
 from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.errors import DependencyError
-from tests.training.tiny import LetterEncoder, TinyModel, data_module, trainer
+from tests.training.tiny import LetterEncoder, TinyData, TinyModel, data_module, trainer
 
 
 class FailingEncoder(LetterEncoder):
-    def encode(self, views):
+    def encode(self, views: Any) -> Any:
         raise DependencyError("faces", extra="faces", purpose="faces")
 
 
 class DyingEncoder(LetterEncoder):
-    def encode(self, views):
+    def encode(self, views: Any) -> Any:
         os._exit(3)
 
 
+class MissingOnRankOne(TinyData):
+    def setup(self, stage: str) -> None:
+        if self.trainer.global_rank == 1:
+            raise FileNotFoundError("val.json is not on this machine")
+
+
 ENCODERS = {"fail": FailingEncoder, "die": DyingEncoder}
+INNER = {"missing": MissingOnRankOne, "nodes-missing": MissingOnRankOne}
 
 
-def main() -> None:
-    folder, mode = Path(sys.argv[1]), sys.argv[2]
-    torch.manual_seed(0)
-    encoder, model, data = ENCODERS.get(mode, LetterEncoder)(), TinyModel(), data_module()
-    selection = SelectionCallback(["mmd"], top_k=2, encoder=encoder, cache_dir=folder / "cache")
-    correlation = ProxyCorrelationCallback(store=folder / "records.sqlite")
-    runner = trainer(folder, selection, correlation, strategy="ddp", devices=2, max_steps=4)
-    try:
-        runner.fit(model, datamodule=data)
-    except Exception as error:
-        found = {"error": f"{type(error).__name__}: {error}"}
-        (folder / f"rank{runner.global_rank}.json").write_text(json.dumps(found))
-        raise
-    found = {
-        "n_encoded": encoder.n_encoded,
+class Write(pl.Callback):
+    """Writes what this rank saw, or how it failed."""
+
+    def __init__(self, folder: Path, selection: SelectionCallback, encoder: LetterEncoder) -> None:
+        self.folder, self.selection, self.encoder = folder, selection, encoder
+        self.epochs: list[int] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.epochs.append(trainer.current_epoch)
+
+    def on_exception(self, trainer: pl.Trainer, _: Any, exception: BaseException) -> None:
+        self.write(trainer.global_rank, error=f"{type(exception).__name__}: {exception}")
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        found = known(self.selection, trainer.datamodule)  # type: ignore[attr-defined]
+        batches = list(zip(self.epochs, pl_module.seen, strict=True))
+        n_encoded = self.encoder.n_encoded
+        self.write(trainer.global_rank, batches=batches, n_encoded=n_encoded, **found)
+
+    def write(self, rank: int, **found: Any) -> None:
+        (self.folder / f"rank{rank}.json").write_text(json.dumps(found))
+
+
+def known(selection: SelectionCallback, data: Any) -> dict[str, Any]:
+    return {
         "mixture": dict(data.mixture.weights),
-        "ranking": selection.ranking.to_dict(),
+        "ranking": selection.ranking.to_dict(),  # type: ignore[union-attr]
         "run_dir": str(selection.run_dir),
         "run_id": selection.run_id,
-        "seen": [text for batch in model.seen for text in batch],
     }
-    (folder / f"rank{runner.global_rank}.json").write_text(json.dumps(found))
+
+
+def main(folder: Path, strategy: str, mode: str = "") -> None:
+    torch.manual_seed(0)
+    encoder = ENCODERS.get(mode, LetterEncoder)()
+    data = data_module(wraps=INNER.get(mode, TinyData)())
+    selection = SelectionCallback(["mmd"], top_k=2, encoder=encoder, cache_dir=folder / "cache")
+    correlation = ProxyCorrelationCallback(store=folder / "records.sqlite")
+    run = trainer(
+        folder,
+        # ours stands before Write, so that what it does with an error comes first
+        selection,
+        correlation,
+        Write(folder, selection, encoder),
+        strategy=strategy,
+        **({"num_nodes": 2, "devices": 1} if mode.startswith("nodes") else {"devices": 2}),
+        max_steps=-1,
+        max_epochs=2,
+        check_val_every_n_epoch=1,
+        val_check_interval=1.0,
+    )
+    model = TinyModel()
+    run.fit(model, datamodule=data)
+    found = {**known(selection, data), "weights": model.layer.weight.tolist()}
+    found["record"] = None if correlation.record is None else correlation.record.run_id
+    node = os.environ.get("NODE_RANK", "0")
+    (folder / f"caller{node}{os.environ.get('LOCAL_RANK', '')}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]), *sys.argv[2:])
