@@ -472,6 +472,7 @@ class Ranking:
         packages: Package name to version.
         messages: Plain sentences that a reader of the ranking must see.
         wall_s: Stage ("encode", "score") to seconds.
+        details: Proxy key to what else it has to show (rubrics and samples of LENS), plain values.
         mixture: What was chosen to train on; None for the best `top_k` with equal weights.
 
     Raises:
@@ -491,6 +492,7 @@ class Ranking:
     messages: tuple[str, ...] = ()
     wall_s: Mapping[str, float] = field(default_factory=dict)
     mixture: Mixture | None = None
+    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in () if self.mixture is None else self.mixture.names:
@@ -600,6 +602,7 @@ class Ranking:
             **own,
             "messages": list(self.messages),
             "wall_s": dict(self.wall_s),
+            **({"details": dict(self.details)} if self.details else {}),
         }
 
     @classmethod
@@ -626,6 +629,7 @@ class Ranking:
                 messages=tuple(state["messages"]),
                 wall_s=state["wall_s"],
                 mixture=_own_mixture(state),
+                details=state.get("details", {}),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"not a ranking: {type(error).__name__}: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -58,6 +58,7 @@ class ProxyScores:
             examples, (N,) float64, higher is more real. None where the proxy has none.
         messages: What a reader of these scores must know (unreliable at this n, undefined for …).
         reliable: False keeps the proxy out of a consensus (shown, with its message).
+        details: What else a report may show, as plain values; a ranking keeps it by proxy.
     """
 
     values: torch.Tensor
@@ -66,6 +67,7 @@ class ProxyScores:
     example_scores: Callable[[int], torch.Tensor] | None = None
     messages: tuple[str, ...] = ()
     reliable: bool = True
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 class BaseProxy(ABC):

@@ -180,7 +180,10 @@ def _optional(state: Mapping[str, Any]) -> dict[str, Any]:
     is_times = isinstance(wall_s, dict) and all(map(_is_number, wall_s.values()))
     _expect(is_times, "wall_s", "an object of numbers")
     _expect(isinstance(state.get("selected_as", ""), str), "selected_as", "a text")
-    kept = {"selected_as": state.get("selected_as", "")}
+    details = state.get("details", {})
+    is_objects = isinstance(details, dict) and all(isinstance(d, dict) for d in details.values())
+    _expect(is_objects, "details", "an object of objects")
+    kept = {"selected_as": state.get("selected_as", ""), "details": details}
     return {"modality": modality, "messages": messages, "wall_s": wall_s, **kept}
 
 

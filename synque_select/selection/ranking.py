@@ -174,6 +174,7 @@ def _ordered(scoring: Scoring, rank_by: str | None, top_k: int, n_resamples: int
         packages=_versions(),
         messages=scoring.messages + left_out,
         wall_s=scoring.wall_s,
+        details={key: found.details for key, found in scoring.scores.items() if found.details},
     )
     used = members if rank_by == CONSENSUS else (rank_by,)
     silent = tuple(key for key in used if key not in redrawn)
