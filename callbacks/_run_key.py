@@ -47,7 +47,8 @@ def comparability_key(
         "validation_sha256": validation,
         "metric": primary,
         "mode": mode,
-        "model": f"{model.__module__}.{model.__qualname__}",
+        # a script that a launched process imports has another name there
+        "model": f"{model.__module__.replace('__mp_main__', '__main__')}.{model.__qualname__}",
         "initial_weights_sha256": weights,
         "examples_drawn": examples_drawn,
         "optimizer_steps": optimizer_steps,

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from synque_select.callbacks._checks import CheckedCallback, require_datamodule, require_single
 from synque_select.callbacks._logging import Table, log_figure, log_table
 from synque_select.callbacks._mixture_sample import mixture_candidate
+from synque_select.callbacks._ranks import on_rank_zero
 from synque_select.callbacks._run_key import (
     comparability_key,
     hyper_parameters,
@@ -24,6 +25,7 @@ from synque_select.callbacks._run_key import (
 )
 from synque_select.callbacks._scoring import Scorer
 from synque_select.callbacks.selection import SelectionCallback
+from synque_select.data._note_home import NoteHome
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import ConfigError, DependencyError, LightningError, SynqueError
 from synque_select.proxies.registry import ProxySpec, resolve_suite
@@ -57,7 +59,7 @@ class ProbeRunner(Protocol):
     """Trains short fits on single candidates; `synque_select.probes.ProbeSweep` is one."""
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
-        """Called in `setup("fit")`, before anything is trained: take what probes start from."""
+        """Called in `setup("fit")` on rank 0, before anything is trained: take the start."""
 
     def run(
         self,
@@ -70,7 +72,10 @@ class ProbeRunner(Protocol):
         task: str,
         store: RunStore,
     ) -> list[RunRecord]:
-        """Called on fit end: return one record a candidate, each in the store when finished."""
+        """Called on fit end on rank 0: return one record a candidate, in the store when finished.
+
+        With more than one rank the process group is open: probes must run in another process.
+        """
         ...
 
 
@@ -86,7 +91,9 @@ class ProxyCorrelationCallback(CheckedCallback):
     The ranking is that of the trainer's `SelectionCallback`. The scores of the mixture are those
     of a sample of it, seeded and as large as its weights allow without repeating an example,
     scored beside the candidates. The metrics are those in `trainer.callback_metrics` after the
-    last validation; where training went on after that, the record's details say so.
+    last validation; where training went on after that, the record's details say so. A run that is
+    resumed, at whatever point it was killed, leaves one record. With several ranks all of them wait
+    for rank 0, without a collective's timeout.
 
     Args:
         primary: The metric that correlations are about, as the model logs it.
@@ -97,7 +104,7 @@ class ProxyCorrelationCallback(CheckedCallback):
         task: Name of the task, part of the comparability key; None for the model's class.
 
     Attributes:
-        record: The run record, after fit.
+        record: The run record, after fit, on every rank that sees the store.
         correlations: The correlations logged, after fit: of this run's kind, then of the probes.
 
     Raises:
@@ -122,14 +129,38 @@ class ProxyCorrelationCallback(CheckedCallback):
         super().__init__()
         if mode not in ("max", "min"):
             raise ConfigError(f"mode={mode!r}: allowed are 'max' and 'min'")
-        self.record: RunRecord | None = None
-        self.correlations: tuple[KeyCorrelations, ...] = ()
+        self._record: RunRecord | None = None
+        self._correlations: tuple[KeyCorrelations, ...] = ()
+        self._note = NoteHome()
         self._primary, self._mode = primary, mode
         self._proxies, self._probes, self._task = proxies, probes, task
         self._store = store if isinstance(store, RunStore) else RunStore(store)
         self._weights, self._n_batches, self._warned = "", 0, False
         self._metrics: dict[str, float] = {}
         self._validated_at = 0
+
+    @property
+    def record(self) -> RunRecord | None:
+        """The run record, after fit."""
+        self._recall()
+        return self._record
+
+    @property
+    def correlations(self) -> tuple[KeyCorrelations, ...]:
+        """The correlations logged, after fit: of this run's kind, then of the probes."""
+        self._recall()
+        return self._correlations
+
+    def _recall(self) -> None:
+        """Read what a process that was launched for a fit has put into the store."""
+        left = self._note.take()
+        if left is not None:
+            self._read_back(left)
+
+    def _read_back(self, left: dict[str, Any]) -> None:
+        records = self._store.read(kind="mixture")
+        self._record = next((r for r in records if r.run_id == left["run_id"]), None)
+        self._correlations = self._correlated(left["keys"])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Note what training starts from; only for fit."""
@@ -143,7 +174,7 @@ class ProxyCorrelationCallback(CheckedCallback):
         self._weights, self._n_batches, self._warned = weights_sha256(pl_module), 0, False
         self._metrics, self._validated_at = {}, 0
         if self._probes is not None:
-            self._probes.prepare(trainer, pl_module)
+            on_rank_zero(trainer, lambda: self._prepare_probes(trainer, pl_module))
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Count batches: the examples drawn are part of the comparability key."""
@@ -160,32 +191,65 @@ class ProxyCorrelationCallback(CheckedCallback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the run record, run the probes, and log the correlations; on rank 0."""
-        if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        concluded = on_rank_zero(trainer, lambda: self._conclude(trainer, pl_module))
+        if not trainer.is_global_zero:
+            self._read_back(concluded)
+        if trainer.local_rank == 0:
+            self._note.write(concluded)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep what a resumed run cannot know: first weights, batches so far, last figures."""
+        checkpoint[_STATE] = {
+            "weights": self._weights,
+            "n_batches": self._n_batches,
+            "metrics": dict(self._metrics),
+            "validated_at": self._validated_at,
+        }
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on from there."""
+        state = checkpoint.get(_STATE)
+        if state is not None:
+            self._weights, self._n_batches = state["weights"], state["n_batches"]
+            self._metrics = dict(state.get("metrics", {}))
+            self._validated_at = state.get("validated_at", 0)
+
+    def _prepare_probes(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        assert self._probes is not None
+        self._probes.prepare(trainer, pl_module)
+        return {}
+
+    def _conclude(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Return the run's id and the comparability keys that correlations are about."""
         selection, datamodule = _selection(trainer), require_datamodule(trainer)
         ranking = self._ranking(trainer, selection, datamodule)
-        self.record = self._record_of(trainer, pl_module, ranking)
-        self._store.write(self.record)
-        keys = [self.record.key_hash]
+        self._take_over_finished(trainer, selection.run_id)
+        self._record = self._record_of(trainer, pl_module, ranking)
+        self._store.write(self._record)
+        keys = [self._record.key_hash]
         if self._primary not in self._metrics:
             self._warn_of_primary()
         elif self._probes is not None:
             keys += self._probe(trainer, datamodule, ranking)
         self._show(trainer, keys)
+        return {"run_id": selection.run_id, "keys": keys}
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Keep what a resumed run cannot know: the first weights, and the batches drawn so far."""
-        checkpoint[_STATE] = {"weights": self._weights, "n_batches": self._n_batches}
+    def _take_over_finished(self, trainer: Trainer, run_id: str) -> None:
+        """Take the figures of the record where this run was killed after it had written one.
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Go on counting from there."""
-        state = checkpoint.get(_STATE)
-        if state is not None:
-            self._weights, self._n_batches = state["weights"], state["n_batches"]
+        Resumed from a checkpoint at the last step, it trains and validates no more.
+        """
+        for record in self._store.read(kind="mixture"):
+            if record.run_id == run_id and record.details["final_step"] == trainer.global_step:
+                validated_at = record.details["validated_at_step"]
+                if validated_at > self._validated_at:
+                    self._metrics, self._validated_at = dict(record.metrics), validated_at
 
     def _warn_of_primary(self) -> None:
         """Say once, early enough to stop the run, that it will enter no correlation."""
@@ -305,9 +369,11 @@ class ProxyCorrelationCallback(CheckedCallback):
     def _task_of(self, pl_module: LightningModule) -> str:
         return type(pl_module).__name__ if self._task is None else self._task
 
+    def _correlated(self, keys: Sequence[str]) -> tuple[KeyCorrelations, ...]:
+        return tuple(entry for key in keys for entry in correlate(self._store.read(key_hash=key)))
+
     def _show(self, trainer: Trainer, keys: Sequence[str]) -> None:
-        found = [entry for key in keys for entry in correlate(self._store.read(key_hash=key))]
-        self.correlations = tuple(found)
+        found = self._correlations = self._correlated(keys)
         folder = _selection(trainer).run_dir
         if folder is not None:
             save_correlations(found, folder)

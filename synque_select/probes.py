@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -31,10 +31,11 @@ from synque_select.callbacks._run_key import (
 from synque_select.callbacks._scoring import free_device_memory
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import ConfigError, LightningError
+from synque_select.probe_process import check_sendable, run_in_worker
 from synque_select.records.store import RunStore
 from synque_select.types import Mixture, Ranking, RunRecord
 
-__all__ = ["ProbeSweep", "ShortFit", "ShortFits", "quiet_fits", "run_probes"]
+__all__ = ["ProbeSweep", "ShortFit", "ShortFits", "quiet_fits", "run_probes", "train_probes"]
 
 _NEVER = 2**31
 _N_HASHED = 8  # training examples, as they are served, that stand for transforms and collation
@@ -46,7 +47,9 @@ class ProbeSweep:
     Every probe starts from the same weights and has the same budget: optimiser steps, batch
     size, seed. The copy is taken in `setup("fit")`, before anything is trained, or made by
     `model_factory`. Probes run after the fit, on its device, without loggers and checkpoints;
-    a finished one is in the run store and is not trained again.
+    a finished one is in the run store and is not trained again. With more than one rank they run on
+    rank 0's device, in a process of their own without the rank variables, while the others wait;
+    model and data must be such that `ddp_spawn` could send them.
 
     Args:
         max_steps: Optimiser steps of each probe.
@@ -84,23 +87,20 @@ class ProbeSweep:
         """Copy the module before it is trained; called by the callback in `setup("fit")`.
 
         Raises:
-            LightningError: The trainer has more than one rank, or the module cannot be copied.
+            LightningError: The module cannot be copied, or, with more than one rank, model and data
+                cannot be sent to another process.
         """
+        if self._factory is None:
+            try:
+                self._fresh = copy.deepcopy(module)
+            except (TypeError, RuntimeError, ValueError) as error:
+                raise LightningError(
+                    f"{type(module).__name__} cannot be copied for the probes ({error}): give "
+                    "ProbeSweep(model_factory=…), a function that makes a fresh one"
+                ) from error
         if trainer.world_size > 1:
-            raise LightningError(
-                f"probes= with {trainer.world_size} ranks: a probe is a fit on one device, which "
-                "cannot run inside a process group; leave probes= out and run the probes by "
-                "`synque-select sweep` in a process of their own"
-            )
-        if self._factory is not None:
-            return
-        try:
-            self._fresh = copy.deepcopy(module)
-        except (TypeError, RuntimeError, ValueError) as error:
-            raise LightningError(
-                f"{type(module).__name__} cannot be copied for the probes ({error}): give "
-                "ProbeSweep(model_factory=…), a function that makes a fresh one"
-            ) from error
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            check_sendable((self, data.detached()))
 
     def run(
         self,
@@ -125,8 +125,15 @@ class ProbeSweep:
             options={**_options_of(trainer), **self._options},
             validation=validation_sha256(datamodule.val_dataloader()),
         )
+        factory = self._factory or self._copy
+        if trainer.world_size > 1:
+            sent = replace(fits, datamodule=datamodule.detached())
+            work = {"fits": sent, "factory": factory, "store": store, "progress": self._progress}
+            run_ids = run_in_worker(work)
+            records = {record.run_id: record for record in store.read(kind="probe")}
+            return [records[run_id] for run_id in run_ids]
         try:
-            return _sweep(fits, self._factory or self._copy, store, progress=self._progress)
+            return train_probes(fits, factory, store, progress=self._progress)
         finally:
             datamodule.trainer = trainer
 
@@ -188,7 +195,7 @@ def run_probes(
             validation=validation_sha256(datamodule.val_dataloader()),
         )
         found = RunStore() if store is None else store
-        return _sweep(fits, model_factory, found, progress=progress)
+        return train_probes(fits, model_factory, found, progress=progress)
     finally:
         datamodule.teardown("fit")
 
@@ -276,7 +283,7 @@ class ShortFits:
                 f"{type(module).__name__} does not log {self.primary!r} in validation; logged are: "
                 f"{', '.join(sorted(fit.metrics)) or 'none'}"
             )
-        return fit, self._key(type(module), data, fit.parameters, weights)
+        return fit, self.key(type(module), data.batch_size, fit.parameters, weights)
 
     def _fit_id(
         self, mixture: Mixture, data: SynqueDataModule, module: LightningModule, weights: str
@@ -334,9 +341,10 @@ class ShortFits:
             "callbacks": [*(self.options.get("callbacks") or []), *callbacks],
         }
 
-    def _key(
-        self, model: type, data: SynqueDataModule, parameters: Mapping[str, Any], weights: str
+    def key(
+        self, model: type, batch_size: int, parameters: Mapping[str, Any], weights: str
     ) -> dict[str, Any]:
+        """Return the comparability key of a fit of such a module."""
         batches = self.max_steps * parameters["accumulate_grad_batches"]
         return comparability_key(
             task=model.__name__ if self.task is None else self.task,
@@ -345,14 +353,14 @@ class ShortFits:
             mode=self.mode,
             model=model,
             weights=weights,
-            examples_drawn=batches * data.batch_size,
+            examples_drawn=batches * batch_size,
             optimizer_steps=self.max_steps,
             hyper_parameters=parameters,
             ranking=self.ranking,
         )
 
 
-def _sweep(
+def train_probes(
     fits: ShortFits, factory: Callable[[], LightningModule], store: RunStore, *, progress: bool
 ) -> list[RunRecord]:
     """Fit on each candidate alone what is not in the store, and keep each as a record."""

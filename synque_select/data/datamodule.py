@@ -248,6 +248,13 @@ class SynqueDataModule(LightningDataModule):
         other.set_mixture(mixture)
         return other
 
+    def detached(self) -> SynqueDataModule:
+        """Return a copy, around a copy of what is wrapped, that no trainer is attached to."""
+        other = copy.copy(self)
+        other._inner, other._note = copy.copy(self._inner), NoteHome()
+        other.trainer = None
+        return other
+
     @property
     def batch_size(self) -> int:
         """Examples in a batch on each rank."""

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+import types
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,6 +12,7 @@ import torch
 
 from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.errors import ConfigError, LightningError
+from synque_select.probe_process import check_sendable
 from synque_select.probes import ProbeSweep, run_probes
 from synque_select.records.store import RunStore
 from synque_select.selection.ranking import rank
@@ -250,10 +254,30 @@ def test_a_sweep_outside_of_a_fit(tmp_path, store):
         )
 
 
-def test_probes_are_refused_inside_a_process_group(tmp_path):
-    two_ranks = trainer(tmp_path, strategy="ddp", devices=2)
-    with pytest.raises(LightningError, match=r"probes= with 2 ranks.*`synque-select sweep`"):
-        sweep().prepare(two_ranks, TinyModel())
+def test_what_cannot_be_sent_to_a_process_is_refused_before_training():
+    with pytest.raises(LightningError, match=r"cannot be sent: .*lambda.*`synque-select sweep`"):
+        check_sendable({"model_factory": lambda: TinyModel()})
+    check_sendable({"model_factory": TinyModel})
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("pass", "imports .*script.py.*if __name__ == '__main__'"),
+        ("if __name__ == '__main__':\n    pass", None),
+    ],
+)
+def test_a_script_that_would_run_when_it_is_imported_is_refused(
+    tmp_path, monkeypatch, source, error
+):
+    script = tmp_path / "script.py"
+    script.write_text(source)
+    main = types.ModuleType("__main__")
+    main.__file__ = str(script)
+    main.Model = type("Model", (), {"__module__": "__main__"})
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    with pytest.raises(LightningError, match=error) if error else nullcontext():
+        check_sendable(main.Model)
 
 
 @pytest.mark.parametrize("max_steps", [0, -1, 2.5, True])

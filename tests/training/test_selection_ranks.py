@@ -72,7 +72,7 @@ def check_served_and_scored(folder: Path, ranks: list[dict[str, Any]]) -> None:
         # every example of the mixture once: as its weight says, and none twice by accident
         assert Counter(shares[0] + shares[1]) == Counter(texts_of("near", "mixed"))
     assert (Path(first["run_dir"]) / "ranking.json").is_file()
-    assert len(list((folder / "runs" / "TinyModel").iterdir())) == 1
+    assert len(list((folder / "runs" / "OwnModel").iterdir())) == 1
     (record,) = RunStore(folder / "records.sqlite").read()
     assert record.run_id == first["run_id"]
     assert record.key["examples_drawn"] == N_EPOCHS * 8 * 8 * 2  # whole batches on both ranks
@@ -100,6 +100,21 @@ def test_two_nodes(tmp_path):
         status, output = end(node)
         assert status == 0, output[-3000:]
     check_served_and_scored(tmp_path, written(tmp_path))
+
+
+def test_probes_in_a_process_of_their_own_are_those_of_one_rank(tmp_path):
+    found = {}
+    for strategy in ("auto", "ddp", "ddp_spawn"):
+        folder = tmp_path / strategy
+        folder.mkdir()
+        status, output = end(start(folder, strategy, "probes"))
+        assert status == 0, output[-3000:]
+        records = RunStore(folder / "records.sqlite").read(kind="probe")
+        found[strategy] = {r.run_id: (r.mixture.names, r.metrics, r.key_hash) for r in records}
+        assert len(found[strategy]) == 5
+        file = next(folder.glob("caller0*.json"))
+        assert json.loads(file.read_text())["correlations"] == [["mixture", 1], ["probe", 5]]
+    assert found["auto"] == found["ddp"] == found["ddp_spawn"]
 
 
 @pytest.mark.parametrize(

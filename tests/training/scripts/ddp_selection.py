@@ -16,6 +16,7 @@ import torch
 
 from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.errors import DependencyError
+from synque_select.probes import ProbeSweep
 from tests.training.tiny import LetterEncoder, TinyData, TinyModel, data_module, trainer
 
 
@@ -37,6 +38,10 @@ class MissingOnRankOne(TinyData):
 
 ENCODERS = {"fail": FailingEncoder, "die": DyingEncoder}
 INNER = {"missing": MissingOnRankOne, "nodes-missing": MissingOnRankOne}
+
+
+class OwnModel(TinyModel):
+    """A model that stands in the script."""
 
 
 class Write(pl.Callback):
@@ -76,7 +81,8 @@ def main(folder: Path, strategy: str, mode: str = "") -> None:
     encoder = ENCODERS.get(mode, LetterEncoder)()
     data = data_module(wraps=INNER.get(mode, TinyData)())
     selection = SelectionCallback(["mmd"], top_k=2, encoder=encoder, cache_dir=folder / "cache")
-    correlation = ProxyCorrelationCallback(store=folder / "records.sqlite")
+    probes = ProbeSweep(4, progress=False) if mode.startswith("probes") else None
+    correlation = ProxyCorrelationCallback(store=folder / "records.sqlite", probes=probes)
     run = trainer(
         folder,
         # ours stands before Write, so that what it does with an error comes first
@@ -84,16 +90,18 @@ def main(folder: Path, strategy: str, mode: str = "") -> None:
         correlation,
         Write(folder, selection, encoder),
         strategy=strategy,
-        **({"num_nodes": 2, "devices": 1} if mode.startswith("nodes") else {"devices": 2}),
+        num_nodes=2 if mode.startswith("nodes") else 1,
+        devices=1 if mode.startswith("nodes") or strategy == "auto" else 2,
         max_steps=-1,
         max_epochs=2,
         check_val_every_n_epoch=1,
         val_check_interval=1.0,
     )
-    model = TinyModel()
+    model = OwnModel()
     run.fit(model, datamodule=data)
     found = {**known(selection, data), "weights": model.layer.weight.tolist()}
     found["record"] = None if correlation.record is None else correlation.record.run_id
+    found["correlations"] = [[entry.kind, len(entry.points)] for entry in correlation.correlations]
     node = os.environ.get("NODE_RANK", "0")
     (folder / f"caller{node}{os.environ.get('LOCAL_RANK', '')}.json").write_text(json.dumps(found))
 
