@@ -23,6 +23,7 @@ __all__ = [
     "RealDraws",
     "agreement_message",
     "distinct",
+    "in_memory",
     "picked",
     "released_task",
 ]
@@ -69,6 +70,12 @@ def distinct(examples: Examples) -> list[int]:
     return list(first.values())
 
 
+def in_memory(candidate: Candidate) -> Candidate:
+    """Return the candidate with its records in a list: a small one is read many times."""
+    records = list(candidate)
+    return Candidate(candidate.name, records, candidate.selector, candidate.label, candidate.source)
+
+
 @dataclass(frozen=True)
 class RealDraws:
     """The real samples of an experiment's replicates.
@@ -109,6 +116,8 @@ class RealDraws:
 class Classes:
     """The labels of the candidates as classes 0..C−1, in sorted order.
 
+    A number and its text are one class: released candidates mix 1 and "1", in one file.
+
     Args:
         candidates: Each with a `label`.
 
@@ -121,7 +130,7 @@ class Classes:
         found = {label for candidate in candidates for label in _labels(candidate)}
         if len(found) < 2:
             raise DataError(f"the candidates have {len(found)} class; 2 or more are needed")
-        self._position = {label: i for i, label in enumerate(sorted(found, key=_sort_key))}
+        self._position = {label: i for i, label in enumerate(sorted(found))}
 
     def __len__(self) -> int:
         return len(self._position)
@@ -132,7 +141,7 @@ class Classes:
         Raises:
             DataError: No candidate has that label.
         """
-        value = select(record, label)
+        value = str(select(record, label))
         if value not in self._position:
             known = ", ".join(map(repr, self._position))
             raise DataError(f"label {value!r}: the candidates have {known}")
@@ -144,14 +153,10 @@ class Classes:
         return hashlib.sha256(np.asarray(classes, dtype=np.int64).tobytes()).hexdigest()[:16]
 
 
-def _labels(examples: Examples) -> list[Any]:
+def _labels(examples: Examples) -> list[str]:
     if examples.label is None:
         raise ConfigError(f"{examples.where} has no label: give label=, the field that holds it")
-    return [select(record, examples.label) for record in examples]
-
-
-def _sort_key(label: Any) -> tuple[bool, Any]:
-    return isinstance(label, str), label
+    return [str(select(record, examples.label)) for record in examples]
 
 
 def agreement_message(

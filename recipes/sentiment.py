@@ -31,6 +31,7 @@ from synque_select.recipes._released import (
     RealDraws,
     agreement_message,
     distinct,
+    in_memory,
     picked,
     released_task,
 )
@@ -155,7 +156,9 @@ class EncoderClassifier(_Classifier):
             self.parameters(), lr=options["learning_rate"], weight_decay=options["weight_decay"]
         )
         n_warmup = round(options["warmup"] * n_steps)
-        schedule = get_linear_schedule_with_warmup(optimizer, n_warmup, n_steps)
+        schedule = get_linear_schedule_with_warmup(  # type: ignore[no-untyped-call]
+            optimizer, n_warmup, n_steps
+        )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -169,7 +172,7 @@ def _load_encoder(model_id: str, n_classes: int) -> tuple[Any, Any]:
     packaged = find_packaged(model_id)
     source = model_id if packaged is None else str(packaged.folder)
     level = logging.get_verbosity()
-    logging.set_verbosity_error()  # that the head is new is no news
+    logging.set_verbosity(logging.ERROR)  # that the head is new is no news
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         network = AutoModelForSequenceClassification.from_pretrained(source, num_labels=n_classes)
@@ -283,7 +286,8 @@ class SentimentTask(BaseTask):
             "natural": f"real samples: natural draws from {len(pool)} random annotated headlines, "
             "which are in neither validation nor test",
         }
-        return _Data(list(group.candidates), draws, annotated, released, (said[draw],))
+        candidates = [in_memory(candidate) for candidate in group.candidates]
+        return _Data(candidates, draws, annotated, released, (said[draw],))
 
     def _annotated(self, group: Group) -> Examples:
         path = group.annotated
@@ -323,20 +327,21 @@ class SentimentTask(BaseTask):
 
     def model(self, seed: int) -> LightningModule:
         """Make a fresh head, or a fresh copy of the encoder that is fine-tuned."""
-        rate = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
+        rate: dict[str, Any] = (
+            {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
+        )
         if self.fine_tune is not None:
             return EncoderClassifier(self.fine_tune, len(self.classes), **rate)
         return HeadClassifier(self._n_features, len(self.classes), **rate)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Return hyper-parameters, encoder and labels."""
-        parts = (*self.candidates, self.validation, self.test)
         return {
             "fine_tune": self.fine_tune,
             "learning_rate": self.learning_rate,
             "features": None if self.fine_tune else self._encoder.key,
             "precision": self.precision,
-            "labels": [self.classes.sha256(examples) for examples in parts],
+            "labels": self._labels_sha256,
         }
 
     def transform(self, record: Any) -> dict[str, Any]:
@@ -356,6 +361,11 @@ class SentimentTask(BaseTask):
         if not released:
             return ()
         return (*self._data.messages, agreement_message(test, released, "the released macro-F1"))
+
+    @cached_property
+    def _labels_sha256(self) -> list[str]:
+        parts = (*self.candidates, self.validation, self.test)
+        return [self.classes.sha256(examples) for examples in parts]
 
     def _part(self, name: str, which: int) -> Examples:
         records = picked(self._data.annotated, self._split[which])
