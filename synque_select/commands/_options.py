@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ __all__ = [
     "command_line",
     "flat",
     "jsonargparse_module",
+    "lightning_command_line",
     "packaged_config",
     "proxy_options",
     "whole",
@@ -111,6 +114,23 @@ def command_line(*arguments: str) -> Iterator[None]:
         yield
     finally:
         sys.argv = given
+
+
+@contextmanager
+def lightning_command_line(*arguments: str) -> Iterator[None]:
+    """Set the process' arguments for a LightningCLI; names in a config may be the user's modules.
+
+    They are found in the working folder, as `python script.py` finds those beside the script.
+    """
+    folder = os.getcwd()
+    with command_line(*arguments), warnings.catch_warnings():
+        # Lightning's own call of a function of torch that is to go
+        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+        sys.path.insert(0, folder)
+        try:
+            yield
+        finally:
+            sys.path.remove(folder)
 
 
 def whole(text: str, option: str) -> int:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from synque_select.commands._options import command_line, jsonargparse_module, with_config_paths
+from synque_select.commands._options import (
+    jsonargparse_module,
+    lightning_command_line,
+    with_config_paths,
+)
 
 __all__ = ["run"]
 
@@ -14,7 +18,7 @@ def run(arguments: Sequence[str]) -> int:
     jsonargparse_module()
     from pytorch_lightning.cli import LightningCLI
 
-    with command_line("fit", *with_config_paths(arguments)):
+    with lightning_command_line("fit", *with_config_paths(arguments)):
         LightningCLI(
             parser_kwargs={"prog": "synque-select", "exit_on_error": False},
             save_config_kwargs={"overwrite": True},

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from synque_select.commands._options import command_line, jsonargparse_module, with_config_paths
+from synque_select.commands._options import (
+    jsonargparse_module,
+    lightning_command_line,
+    with_config_paths,
+)
 
 __all__ = ["run"]
 
@@ -28,21 +32,21 @@ def run(arguments: Sequence[str]) -> int:
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
             parser.add_function_arguments(run_sweep, "sweep", skip=taken)
 
-    with command_line(*with_config_paths(arguments)):
+    with lightning_command_line(*with_config_paths(arguments)):
         cli = SweepCLI(
             run=False,
             save_config_callback=None,
             parser_kwargs={"prog": "synque-select sweep", "exit_on_error": False},
         )
-    given = cli.config.trainer
-    callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
-    selection = [c for c in callbacks if isinstance(c, SelectionCallback)]
-    run_sweep(
-        cli.model,
-        cli.datamodule,
-        max_steps=given.max_steps,
-        scorer=selection[0].scorer(cli.trainer) if selection else None,
-        trainer_options={"accelerator": given.accelerator, "precision": given.precision},
-        **vars(cli.config.sweep),
-    )
+        given = cli.config.trainer
+        callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
+        selection = [c for c in callbacks if isinstance(c, SelectionCallback)]
+        run_sweep(
+            cli.model,
+            cli.datamodule,
+            max_steps=given.max_steps,
+            scorer=selection[0].scorer(cli.trainer) if selection else None,
+            trainer_options={"accelerator": given.accelerator, "precision": given.precision},
+            **vars(cli.config.sweep),
+        )
     return 0
