@@ -3,23 +3,55 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+from synque_select.checks import check_whole
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.lens.judge import Way
 from synque_select.lens.prompt_sets import load_prompts
 from synque_select.lens.rubric import RubricSampling
 from synque_select.llm.registry import LLMSpec, describe_llm
 
-__all__ = ["LensConfig"]
+__all__ = ["AdaptiveJudging", "LensConfig"]
+
+_ROLES = ("reasoner", "scorer")
+_PRICED = ("input", "output")
 
 
 def _small() -> LLMSpec:
     return {"engine": "transformers"}
+
+
+@dataclass(frozen=True)
+class AdaptiveJudging:
+    """Judge a candidate only until it is decided whether it is among the best k.
+
+    Args:
+        delta: Error: with probability 1 − delta over which samples are drawn, all that is decided
+            is what judging every sample would have said. Rubrics and real sample are held fixed.
+        rounds: In how many rounds, at most; each doubles what is judged of a candidate.
+        top_k: How many are to be the best; None for the `top_k` of a callback or a command, and
+            3 elsewhere.
+
+    Raises:
+        ConfigError: A value is not allowed.
+    """
+
+    delta: float = 0.05
+    rounds: int = 6
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.delta < 1:
+            raise ConfigError(f"adaptive: delta={self.delta}: allowed is above 0 and below 1")
+        check_whole("adaptive: rounds", self.rounds, 1)
+        if self.top_k is not None:
+            check_whole("adaptive: top_k", self.top_k, 1)
 
 
 @dataclass(frozen=True)
@@ -30,17 +62,24 @@ class LensConfig:
         scorer: Judges samples: an engine, or a mapping with "engine" and its arguments. The
             default is a model of 135M parameters: enough to try it out, too weak to rely on.
         reasoner: Writes rubrics; None for the scorer.
-        prompts: A kind of task ("text", "text2sql", "web"), or a file of prompts.
+        prompts: A kind of task ("text", "text2sql", "web", "web_page", "image"), or a file of
+            prompts; None for "text" or "image", whatever the views are.
+        zero_shot: Whether to judge without rubrics.
         rubrics: A file of rubrics to use; candidates that it does not name get new ones.
         rubrics_group: Which group of that file, where it has several.
         save_rubrics: Where to write the rubrics that were used.
         sampling: How rubrics are written.
         way: "expectation" or "label" (`judge`).
         max_samples: How many samples of a candidate are judged, drawn at random; None for all.
+        adaptive: Stop judging a candidate when it is decided (`AdaptiveJudging`); None to judge
+            all in full.
         max_sample_chars: Longer samples are cut when judged, and counted.
+        image_side: Larger images are made smaller when judged: pixels of the longer side.
         split_real: Whether the rubric is written from one half of the real sample, and the other
             half is judged to debias.
         failure_threshold: Share of questions that may fail before the run ends.
+        prices: What a million tokens cost: {"scorer": {"input": …, "output": …}, "reasoner": …},
+            in any currency; the cost is then said before the first question.
         answers: The SQLite file that answers are kept in; None for the default cache.
         progress: Whether to show progress.
 
@@ -50,16 +89,20 @@ class LensConfig:
 
     scorer: LLMSpec = field(default_factory=_small)
     reasoner: LLMSpec | None = None
-    prompts: str = "text"
+    prompts: str | None = None
+    zero_shot: bool = False
     rubrics: str | None = None
     rubrics_group: str | None = None
     save_rubrics: str | None = None
     sampling: RubricSampling = field(default_factory=RubricSampling)
     way: Way = "expectation"
     max_samples: int | None = None
+    adaptive: AdaptiveJudging | None = None
     max_sample_chars: int = 2000
+    image_side: int = 448
     split_real: bool = False
     failure_threshold: float = 0.02
+    prices: Mapping[str, Mapping[str, float]] | None = None
     answers: str | None = None
     progress: bool = True
 
@@ -68,13 +111,18 @@ class LensConfig:
             raise ConfigError(f"way={self.way!r}: allowed is {', '.join(get_args(Way))}")
         if self.max_samples is not None and self.max_samples < 2:
             raise ConfigError(f"max_samples={self.max_samples}: allowed is 2 or more, or None")
-        if self.max_sample_chars < 1:
-            raise ConfigError(f"max_sample_chars={self.max_sample_chars}: allowed is 1 or more")
+        check_whole("max_sample_chars", self.max_sample_chars, 1)
+        check_whole("image_side", self.image_side, 1)
         if not 0 <= self.failure_threshold < 1:
             raise ConfigError(
                 f"failure_threshold={self.failure_threshold}: allowed is 0 to below 1"
             )
-        load_prompts(self.prompts)
+        _check_prices(self.prices)
+        prompts = load_prompts(self.prompts or "text")
+        if self.zero_shot and "zero_shot" not in prompts.sections:
+            raise ConfigError(f"zero_shot=True: the prompts {prompts.name} have no such section")
+        if self.zero_shot and self.rubrics is not None:
+            raise ConfigError("zero_shot=True uses no rubrics, and rubrics= is given")
 
     @classmethod
     def read(cls, given: LensConfig | Mapping[str, Any] | str | Path) -> LensConfig:
@@ -98,7 +146,7 @@ class LensConfig:
 
     @classmethod
     def from_mapping(cls, state: Mapping[str, Any], where: str = "lens") -> LensConfig:
-        """Make a config from plain values, `sampling` as a mapping.
+        """Make a config from plain values, `sampling` and `adaptive` as mappings.
 
         Raises:
             ConfigError: A name is unknown, or a value not allowed.
@@ -106,10 +154,12 @@ class LensConfig:
         values = {**state}
         if values.pop("version", 1) != 1:
             raise ConfigError(f"{where}: version {state['version']!r}; allowed is 1")
+        values.pop("content", None)  # of `plain`: it tells files apart, and is not read
         _check_names(values, cls, where)
-        if "sampling" in values:
-            _check_names(values["sampling"], RubricSampling, f"{where}, sampling")
-            values["sampling"] = RubricSampling(**values["sampling"])
+        for name, part in (("sampling", RubricSampling), ("adaptive", AdaptiveJudging)):
+            if values.get(name) is not None and not isinstance(values[name], part):
+                _check_names(values[name], part, f"{where}, {name}")
+                values[name] = part(**values[name])
         return cls(**values)
 
     @classmethod
@@ -137,13 +187,32 @@ class LensConfig:
             "scorer": describe_llm(self.scorer),
             "reasoner": reasoner,
             "prompts": self.prompts,
+            "zero_shot": self.zero_shot,
             "rubrics": self.rubrics,
+            "rubrics_group": self.rubrics_group,
             "sampling": dataclasses.asdict(self.sampling),
             "way": self.way,
             "max_samples": self.max_samples,
+            "adaptive": None if self.adaptive is None else dataclasses.asdict(self.adaptive),
             "max_sample_chars": self.max_sample_chars,
+            "image_side": self.image_side,
             "split_real": self.split_real,
+            "content": {name: _sha256(getattr(self, name)) for name in ("prompts", "rubrics")},
         }
+
+    def for_top_k(self, top_k: int) -> LensConfig:
+        """Return the config with that border to decide, where adaptive judging has none."""
+        if self.adaptive is None or self.adaptive.top_k is not None:
+            return self
+        adaptive = dataclasses.replace(self.adaptive, top_k=top_k)
+        return dataclasses.replace(self, adaptive=adaptive)
+
+
+def _sha256(path: str | None) -> str | None:
+    """Hash of a file, so that another content under the same name is another config."""
+    if path is None or not Path(path).is_file():
+        return None
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _packaged(path: str | Path) -> Path:
@@ -152,6 +221,20 @@ def _packaged(path: str | Path) -> Path:
 
     named = Path(str(synque_select.configs.__file__)).parent / f"{path}.yaml"
     return named if not Path(path).exists() and named.is_file() else Path(path)
+
+
+def _check_prices(prices: Any) -> None:
+    if prices is None:
+        return
+    form = 'allowed is {"scorer": {"input": 1.0, "output": 2.0}}, also for "reasoner"'
+    if not isinstance(prices, Mapping) or not set(prices) <= set(_ROLES):
+        raise ConfigError(f"prices={prices!r}: {form}")
+    for role, price in prices.items():
+        if not isinstance(price, Mapping) or set(price) != set(_PRICED):
+            raise ConfigError(f"prices, {role}: found {price!r}; {form}")
+        for name, value in price.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+                raise ConfigError(f"prices, {role}, {name}: found {value!r}; allowed is 0 or more")
 
 
 def _check_names(values: Any, cls: Any, where: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,15 +13,19 @@ from synque_select.functional.lens import LABELS, label_value
 from synque_select.lens.cache import AnswerCache, AnswerSession, answer_key
 from synque_select.lens.prompt_sets import PromptSet
 from synque_select.lens.rubric import Rubric
-from synque_select.lens.samples import quote_sample
+from synque_select.lens.samples import Limits, show_sample
 from synque_select.llm.base import BaseLLM, Failure
+from synque_select.llm.prompt import PromptLike, join_prompts, prompt_text
+from synque_select.views import View
 
-__all__ = ["Judged", "Tally", "Way", "judge"]
+__all__ = ["Judged", "Tally", "Way", "judge", "questions_of"]
 
 Way = Literal["label", "expectation"]
 
 _PLACES = ("A", "B")
 _SHOWN_FAILURES = 3
+_REAL = "Dataset {} is real."
+_SYNTHETIC = "Dataset {} is synthetic: a model generated it."
 
 
 @dataclass
@@ -79,15 +83,15 @@ class Judged:
 
 def judge(
     engine: BaseLLM,
-    rubric: Rubric,
-    real: Sequence[str],
-    synthetic: Sequence[str],
+    rubric: Rubric | None,
+    real: Sequence[View],
+    synthetic: Sequence[View],
     prompts: PromptSet,
     cache: AnswerCache,
     tally: Tally,
     *,
     way: Way = "expectation",
-    max_sample_chars: int = 2000,
+    limits: Limits = Limits(),  # noqa: B008 - it cannot be changed
 ) -> Iterator[int | Judged]:
     """Ask how likely each sample belongs to the real and to the synthetic set.
 
@@ -98,15 +102,15 @@ def judge(
 
     Args:
         engine: The scorer.
-        rubric: Of this candidate.
-        real: Texts of the real sample.
-        synthetic: Texts of the candidate.
+        rubric: Of this candidate; None to ask without one, by the prompts' `zero_shot`.
+        real: Texts or images of the real sample; none to judge only the candidate.
+        synthetic: Texts or images of the candidate.
         prompts: Of the kind of task.
         cache: Where answers are kept.
         tally: Counts of the run.
         way: "label": what the model writes, constrained to the five labels. "expectation": the
             mean of the labels' values under the model's probabilities.
-        max_sample_chars: Longer samples are cut, and counted.
+        limits: Longer samples are cut, larger images made smaller, and counted.
 
     Yields:
         How many questions were answered since the last time; at the end the judgements.
@@ -114,77 +118,102 @@ def judge(
     Raises:
         LLMError: More questions fail than the tally allows.
     """
-    quoted = [quote_sample(text, max_sample_chars) for text in (*real, *synthetic)]
-    distinct = list(dict.fromkeys(q.text for q in quoted))
-    values = {text: torch.full((2, 2), torch.nan, dtype=torch.float64) for text in distinct}
-    for place, synthetic_is in enumerate(_PLACES):
-        shared = prompts.fill("shared", **rubric.shown(synthetic_is))
-        # column 0 asks for the real set, column 1 for the synthetic one
-        asked = ("B", "A") if synthetic_is == "A" else ("A", "B")
-        questions = _Questions(engine, shared, asked, prompts, way)
+    shown = [show_sample(view, prompts, limits) for view in (*real, *synthetic)]
+    names = [prompt_text(sample.item) for sample in shown]
+    items = {name: sample.item for name, sample in zip(names, shown, strict=True)}
+    values = {name: torch.full((2, 2), torch.nan, dtype=torch.float64) for name in items}
+    for place, questions in enumerate(questions_of(engine, rubric, prompts, way)):
         with cache.session() as session:
-            for text, row in questions.answers(distinct, session, tally):
+            for name, row in questions.answers(items, session, tally):
                 if row is not None:
-                    values[text][place] = torch.tensor(row, dtype=torch.float64)
+                    values[name][place] = torch.tensor(row, dtype=torch.float64)
                 yield 2
-    rows = torch.stack([values[q.text] for q in quoted])
+    rows = torch.stack([values[name] for name in names])
     rows[rows.isnan().any(dim=-1).any(dim=-1)] = torch.nan
-    n_cut = sum(q.cut for q in quoted)
+    n_cut = sum(sample.cut for sample in shown)
     yield Judged(rows[: len(real)], rows[len(real) :], n_cut)
 
 
-class _Questions:
+def questions_of(
+    engine: BaseLLM, rubric: Rubric | None, prompts: PromptSet, way: Way
+) -> list[Questions]:
+    """Return the questions of both places of the synthetic set.
+
+    Raises:
+        ConfigError: There is no rubric, and the prompts have no section `zero_shot`.
+    """
+    found = []
+    for synthetic_is in _PLACES:
+        real_is = "B" if synthetic_is == "A" else "A"
+        if rubric is None:
+            kinds = {synthetic_is: _SYNTHETIC, real_is: _REAL}
+            named = {f"kind_{name.lower()}": text.format(name) for name, text in kinds.items()}
+            shared = prompts.fill("zero_shot", **named)
+        else:
+            shared = prompts.fill("shared", **rubric.shown(synthetic_is))
+        # column 0 asks for the real set, column 1 for the synthetic one
+        found.append(Questions(engine, shared, (real_is, synthetic_is), prompts, way))
+    return found
+
+
+class Questions:
     """The two questions about each sample, at one place of the synthetic set."""
 
     def __init__(
-        self, engine: BaseLLM, shared: str, asked: Sequence[str], prompts: PromptSet, way: Way
+        self,
+        engine: BaseLLM,
+        shared: PromptLike,
+        asked: Sequence[str],
+        prompts: PromptSet,
+        way: Way,
     ) -> None:
         self._engine = engine
-        self._shared = shared
-        self._suffixes = [prompts.fill("question", asked=name) for name in asked]
-        self._prompts = prompts
+        self.shared = shared
+        self.suffixes = [str(prompts.fill("question", asked=name)) for name in asked]
         self._way = way
         self._decoding = {"choices": LABELS, "way": way}
 
+    def keys(self, item: PromptLike) -> list[str]:
+        """Return what the answers about a sample are kept by."""
+        return [
+            answer_key(self._engine.key, prompt_text(self._prompt(item, suffix)), self._decoding)
+            for suffix in self.suffixes
+        ]
+
     def answers(
-        self, samples: Sequence[str], cache: AnswerSession, tally: Tally
+        self, items: Mapping[str, PromptLike], cache: AnswerSession, tally: Tally
     ) -> Iterator[tuple[str, list[float] | None]]:
-        """Yield a sample with the values of its answers, None where one failed."""
-        items = {s: self._prompts.fill("sample", sample=s) for s in samples}
-        keys = {
-            s: [self._key(item + suffix) for suffix in self._suffixes] for s, item in items.items()
-        }
+        """Yield a sample's name with the values of its answers, None where one failed."""
+        keys = {name: self.keys(item) for name, item in items.items()}
         kept = cache.get([key for pair in keys.values() for key in pair])
         missing = []
-        for sample in samples:
-            if all(key in kept for key in keys[sample]):
+        for name in items:
+            if all(key in kept for key in keys[name]):
                 tally.n_kept += 2
-                yield sample, [self._value(kept[key]) for key in keys[sample]]
+                yield name, [self._value(kept[key]) for key in keys[name]]
             else:
-                missing.append(sample)
-        for position, found in self._ask([items[s] for s in missing]):
-            sample = missing[position]
+                missing.append(name)
+        for position, found in self._ask([items[name] for name in missing]):
+            name = missing[position]
             if isinstance(found, Failure):
-                tally.fail(found.reason, sample, 2)
-                yield sample, None
+                tally.fail(found.reason, name, 2)
+                yield name, None
                 continue
-            cache.put(zip(keys[sample], found, strict=True))
+            cache.put(zip(keys[name], found, strict=True))
             tally.n_asked += 2
-            yield sample, [self._value(answer) for answer in found]
+            yield name, [self._value(answer) for answer in found]
 
-    def _key(self, rest: str) -> str:
-        return answer_key(self._engine.key, self._shared + rest, self._decoding)
+    def _prompt(self, item: PromptLike, suffix: str) -> PromptLike:
+        return join_prompts(self.shared, item, suffix)
 
-    def _ask(self, items: Sequence[str]) -> Iterator[tuple[int, list[Any] | Failure]]:
+    def _ask(self, items: Sequence[PromptLike]) -> Iterator[tuple[int, list[Any] | Failure]]:
         if not items:
             return
         if self._way == "expectation":
-            yield from self._engine.choice_probabilities(
-                self._shared, items, self._suffixes, LABELS
-            )
+            yield from self._engine.choice_probabilities(self.shared, items, self.suffixes, LABELS)
             return
-        n = len(self._suffixes)
-        prompts = [self._shared + item + suffix for item in items for suffix in self._suffixes]
+        n = len(self.suffixes)
+        prompts = [self._prompt(item, suffix) for item in items for suffix in self.suffixes]
         found: dict[int, dict[int, str | Failure]] = {}
         for position, answer in self._engine.generate(prompts, choices=LABELS):
             item = found.setdefault(position // n, {})

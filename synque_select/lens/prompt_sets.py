@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from synque_select.errors import ConfigError, did_you_mean
+from synque_select.llm.prompt import PromptLike, join_prompts
 
 __all__ = ["PromptSet", "load_prompts", "prompt_kinds"]
 
@@ -23,7 +24,9 @@ _PLACES: Mapping[str, frozenset[str]] = {
     "shared": frozenset(("similarities", "only_a", "only_b")),
     "sample": frozenset(("sample",)),
     "question": frozenset(("asked",)),
+    "zero_shot": frozenset(("kind_a", "kind_b")),
 }
+_OPTIONAL = frozenset(("zero_shot",))
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,10 @@ class PromptSet:
     `similarities` and `differences` (what of dataset B is not in dataset A) ask for a rubric and
     hold the places {{samples_a}}, {{samples_b}}, {{n_points}}; `shared` (with {{similarities}},
     {{only_a}}, {{only_b}}), `sample` (with {{sample}}) and `question` (with {{asked}}) make, one
-    behind the other, a question to the judge.
+    behind the other, a question to the judge. In place of {{sample}} may stand names of fields,
+    such as {{task}} and {{page}}: then a view is the text of a JSON object that has them. The
+    section `zero_shot` (with {{kind_a}} and {{kind_b}}) stands for `shared` where there is no
+    rubric; it may be left out.
 
     Args:
         name: A packaged kind, or the file.
@@ -44,9 +50,17 @@ class PromptSet:
     name: str
     sections: Mapping[str, str]
 
-    def fill(self, section: str, **values: str) -> str:
+    def fill(self, section: str, **values: PromptLike) -> PromptLike:
         """Put values into the places of a section; what stands in a value is left as it is."""
-        return _PLACE.sub(lambda match: values[match[1]], self.sections[section])
+        parts = _PLACE.split(self.sections[section])
+        # a split gives text and name of a place in turn
+        return join_prompts(*[values[part] if i % 2 else part for i, part in enumerate(parts)])
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of a view that make a sample; empty where the view is the sample."""
+        found = tuple(dict.fromkeys(_PLACE.findall(self.sections["sample"])))
+        return () if found == ("sample",) else found
 
 
 def prompt_kinds() -> tuple[str, ...]:
@@ -54,7 +68,7 @@ def prompt_kinds() -> tuple[str, ...]:
 
     Example:
         >>> prompt_kinds()
-        ('text', 'text2sql', 'web')
+        ('image', 'text', 'text2sql', 'web', 'web_page')
     """
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.txt")))
 
@@ -90,12 +104,13 @@ def _read(name: str, path: Path, changed: int) -> PromptSet:
         raise ConfigError(f"{path}: the first line must be 'version: {_VERSION}', found {first!r}")
     parts = _SECTION.split(rest)
     sections = dict(zip(parts[1::2], parts[2::2], strict=True))
-    if set(sections) != set(_PLACES):
+    if not set(_PLACES) - _OPTIONAL <= set(sections) <= set(_PLACES):
         found = ", ".join(sections) or "none"
         raise ConfigError(f"{path}: sections must be {', '.join(_PLACES)}; found {found}")
     for section, body in sections.items():
         places = set(_PLACE.findall(body))
-        if places != _PLACES[section]:
+        has_fields = section == "sample" and places and "sample" not in places
+        if places != _PLACES[section] and not has_fields:
             raise ConfigError(
                 f"{path}, section {section}: its places must be {sorted(_PLACES[section])}, "
                 f"found {sorted(places)}"

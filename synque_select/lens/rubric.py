@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,21 @@ from typing import Any
 from synque_select.errors import DataError, LLMError
 from synque_select.lens.cache import AnswerCache, answer_key
 from synque_select.lens.prompt_sets import PromptSet
-from synque_select.lens.samples import drawn, quote_sample
+from synque_select.lens.samples import Limits, drawn, quote_sample, rubric_line
 from synque_select.llm.base import BaseLLM, Failure
+from synque_select.llm.prompt import PromptLike, join_prompts, prompt_text
+from synque_select.views import View
 
-__all__ = ["Rubric", "RubricSampling", "load_rubrics", "save_rubrics", "write_rubric"]
+__all__ = [
+    "Rubric",
+    "RubricSampling",
+    "Side",
+    "kept_rubric",
+    "load_rubrics",
+    "rubric_prompts",
+    "save_rubrics",
+    "write_rubric",
+]
 
 _FIELDS = {
     "similarities": "sims",
@@ -64,6 +75,25 @@ class Rubric:
             f"only_{real_is.lower()}": _numbered(_named(self.only_real, real_is)),
         }
 
+    def told(self, real: str, synthetic: str) -> Rubric:
+        """Return the rubric with other names for the sets than "dataset A" and "dataset B".
+
+        Args:
+            real: What to call the real sample.
+            synthetic: What to call the candidate.
+
+        Example:
+            >>> rubric = Rubric(("x",), ("Dataset B is longer than dataset A.",), ("B is terse.",))
+            >>> told = rubric.told("the real data", "your data")
+            >>> told.only_synthetic, told.only_real
+            (('Your data is longer than the real data.',), ('The real data is terse.',))
+        """
+        return Rubric(
+            self.similarities,
+            tuple(_renamed(p, {"A": real, "B": synthetic}) for p in self.only_synthetic),
+            tuple(_renamed(p, {"A": synthetic, "B": real}) for p in self.only_real),
+        )
+
 
 def _numbered(points: Sequence[str]) -> str:
     return "\n".join(f"{i}. {' '.join(point.split())}" for i, point in enumerate(points, 1))
@@ -79,14 +109,23 @@ _VERB = re.compile(r"['’]s\b| (?:\w+s|tends|has|does|is|and B|or B)\b")
 
 
 def _turned(point: str) -> str:
-    def turn(match: re.Match[str]) -> str:
-        name = match["of"] or match["bare"]
-        begins = not point[: match.start()].rstrip() or point[: match.start()].rstrip()[-1] in ".!?"
+    return _with_names(point, lambda word, name: f"{word}{'B' if name == 'A' else 'A'}")
+
+
+def _renamed(point: str, names: Mapping[str, str]) -> str:
+    text = _with_names(point, lambda _, name: names[name])
+    return text[:1].upper() + text[1:]
+
+
+def _with_names(point: str, named: Callable[[str, str], str]) -> str:
+    def name_of(match: re.Match[str]) -> str:
+        before = point[: match.start()].rstrip()
+        begins = not before or before[-1] in ".!?"
         if match["bare"] == "A" and begins and not _VERB.match(point, match.end()):
             return match[0]
-        return f"{match['word'] or ''}{'B' if name == 'A' else 'A'}"
+        return named(match["word"] or "", match["of"] or match["bare"])
 
-    return _NAME.sub(turn, point)
+    return _NAME.sub(name_of, point)
 
 
 def load_rubrics(path: str | Path, group: str | None = None) -> dict[str, Rubric]:
@@ -157,6 +196,7 @@ class RubricSampling:
         n_samples: Of each side, at most.
         max_tokens: Tokens that the samples of one side may have together.
         max_sample_chars: Characters of one sample that are shown.
+        image_side: Pixels of the longer side of an image.
         n_points: Points of each of the three lists.
         max_answer_tokens: Length of an answer, thinking included.
         temperature: 0 for the most probable answer.
@@ -166,19 +206,38 @@ class RubricSampling:
     n_samples: int = 30
     max_tokens: int = 6000
     max_sample_chars: int = 2000
+    image_side: int = 448
     n_points: int = 10
     max_answer_tokens: int = 4096
     temperature: float = 0.0
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Side:
+    """The samples of one set, by which they are drawn and shown.
+
+    Args:
+        views: Texts or images, taken when asked for.
+        keys: A text for each that its content decides: the text itself, or a hash.
+    """
+
+    views: Sequence[View]
+    keys: Sequence[str]
+
+    @classmethod
+    def of_texts(cls, texts: Sequence[str]) -> Side:
+        """Return texts as a side: each is its own key."""
+        return cls(texts, texts)
+
+    def part(self, positions: Iterable[int]) -> Side:
+        """Return the samples at these positions."""
+        chosen = [int(i) for i in positions]
+        return Side([self.views[i] for i in chosen], [self.keys[i] for i in chosen])
+
+
 def write_rubric(
-    engine: BaseLLM,
-    real: Sequence[str],
-    synthetic: Sequence[str],
-    prompts: PromptSet,
-    sampling: RubricSampling,
-    cache: AnswerCache,
+    engine: BaseLLM, asked: Mapping[str, PromptLike], sampling: RubricSampling, cache: AnswerCache
 ) -> Rubric:
     """Have a model compare samples of both sets.
 
@@ -187,17 +246,54 @@ def write_rubric(
 
     Args:
         engine: The reasoner.
-        real: Texts of the real sample.
-        synthetic: Texts of the candidate.
-        prompts: Of the kind of task.
-        sampling: How much is shown, and how much is asked for.
+        asked: What `rubric_prompts` gave.
+        sampling: How much is asked for.
         cache: Where answers are kept.
 
     Raises:
         LLMError: The third answer is not usable either; the message shows it.
     """
-    r = _sample_lines(engine, real, sampling)
-    s = _sample_lines(engine, synthetic, sampling)
+    return _rubric(engine, asked, sampling, cache, ask=True)
+
+
+def kept_rubric(
+    engine: BaseLLM, asked: Mapping[str, PromptLike], sampling: RubricSampling, cache: AnswerCache
+) -> Rubric | None:
+    """Return the rubric that these prompts got before, None where an answer is missing.
+
+    Args:
+        engine: The reasoner.
+        asked: What `rubric_prompts` gave.
+        sampling: How much is asked for.
+        cache: Where answers are kept.
+
+    Raises:
+        LLMError: What is kept is not usable.
+    """
+    try:
+        return _rubric(engine, asked, sampling, cache, ask=False)
+    except _NotKeptError:
+        return None
+
+
+class _NotKeptError(Exception):
+    pass
+
+
+def rubric_prompts(
+    engine: BaseLLM, real: Side, synthetic: Side, prompts: PromptSet, sampling: RubricSampling
+) -> dict[str, PromptLike]:
+    """Return the prompt of each of a rubric's three lists.
+
+    Args:
+        engine: The reasoner, which counts the tokens.
+        real: The real sample.
+        synthetic: The candidate.
+        prompts: Of the kind of task.
+        sampling: How much is shown, and how much is asked for.
+    """
+    r = _sample_lines(engine, real, prompts, sampling)
+    s = _sample_lines(engine, synthetic, prompts, sampling)
     n = str(sampling.n_points)
     # in each list of differences, dataset B is the set that it is about
     asked = {
@@ -205,44 +301,63 @@ def write_rubric(
         "only_synthetic": ("differences", r, s),
         "only_real": ("differences", s, r),
     }
-    lists = {
-        field: _points(
-            engine,
-            prompts.fill(section, samples_a=a, samples_b=b, n_points=n),
-            sampling,
-            cache,
-        )
+    return {
+        field: prompts.fill(section, samples_a=a, samples_b=b, n_points=n)
         for field, (section, a, b) in asked.items()
     }
-    return Rubric(**lists)
 
 
-def _sample_lines(engine: BaseLLM, texts: Sequence[str], sampling: RubricSampling) -> str:
-    lines: list[str] = []
+def _rubric(
+    engine: BaseLLM,
+    asked: Mapping[str, PromptLike],
+    sampling: RubricSampling,
+    cache: AnswerCache,
+    *,
+    ask: bool,
+) -> Rubric:
+    return Rubric(
+        **{
+            field: _points(engine, prompt, sampling, cache, ask=ask)
+            for field, prompt in asked.items()
+        }
+    )
+
+
+def _sample_lines(
+    engine: BaseLLM, side: Side, prompts: PromptSet, sampling: RubricSampling
+) -> PromptLike:
+    lines: list[PromptLike] = []
     left = sampling.max_tokens
-    for position in drawn(texts, sampling.seed)[: sampling.n_samples]:
-        line = quote_sample(texts[position], sampling.max_sample_chars).text
+    limits = Limits(sampling.max_sample_chars, sampling.image_side)
+    for position in drawn(side.keys, sampling.seed)[: sampling.n_samples]:
+        line = rubric_line(side.views[position], prompts, limits)
         left -= engine.count_tokens(line)
         if lines and left < 0:
             break
-        lines.append(line)
-    return "\n".join(lines)
+        lines += ["\n", line]
+    return join_prompts(*lines[1:])
 
 
 def _points(
-    engine: BaseLLM, prompt: str, sampling: RubricSampling, cache: AnswerCache
+    engine: BaseLLM,
+    prompt: PromptLike,
+    sampling: RubricSampling,
+    cache: AnswerCache,
+    *,
+    ask: bool,
 ) -> tuple[str, ...]:
     schema = _schema(sampling.n_points)
     question, answer = prompt, ""
     for attempt in range(1 + _REPAIRS):
-        answer = _ask(engine, question, schema, sampling, cache)
+        answer = _answer(engine, question, schema, sampling, cache, ask=ask)
         found = _parsed(answer, sampling.n_points)
         if not isinstance(found, str):
             return found
         shown = quote_sample(answer, _SHOWN).text
-        question = (
-            f"{prompt}\n\nAnswer {attempt + 1} could not be used: {found}. It was: {shown}\n"
-            "Answer again, with JSON only."
+        question = join_prompts(
+            prompt,
+            f"\n\nAnswer {attempt + 1} could not be used: {found}. It was: {shown}\n"
+            "Answer again, with JSON only.",
         )
     raise LLMError(
         f"{engine.id} wrote no usable rubric in {1 + _REPAIRS} answers: {found}. The last answer: "
@@ -250,17 +365,20 @@ def _points(
     )
 
 
-def _ask(
+def _answer(
     engine: BaseLLM,
-    prompt: str,
+    prompt: PromptLike,
     schema: Mapping[str, Any],
     sampling: RubricSampling,
     cache: AnswerCache,
+    *,
+    ask: bool,
 ) -> str:
     """Return an answer, kept or new.
 
     Raises:
         LLMError: There is none.
+        _NotKeptError: It is not kept, and is not to be asked for.
     """
     decoding: dict[str, Any] = {
         "schema": schema,
@@ -268,10 +386,12 @@ def _ask(
         "temperature": sampling.temperature,
         "seed": sampling.seed,
     }
-    key = answer_key(engine.key, prompt, decoding)
+    key = answer_key(engine.key, prompt_text(prompt), decoding)
     kept = cache.get([key])
     if key in kept:
         return str(kept[key])
+    if not ask:
+        raise _NotKeptError
     ((_, answer),) = engine.generate([prompt], **decoding)
     if isinstance(answer, Failure):
         raise LLMError(f"{engine.id} wrote no rubric: {answer.reason}")

@@ -1,14 +1,20 @@
-"""Samples in prompts: data between quotation marks, which no sample can close."""
+"""Samples in prompts: data between quotation marks, which no sample can close, or images."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Quoted", "drawn", "quote_sample"]
+from synque_select.errors import DataError
+from synque_select.lens.prompt_sets import PromptSet
+from synque_select.llm.prompt import Prompt, PromptLike
+from synque_select.views import View
+
+__all__ = ["Limits", "Quoted", "Shown", "drawn", "quote_sample", "rubric_line", "show_sample"]
 
 # what chat templates are made of: <|im_end|>, <｜User｜>, <s>, <end_of_turn>, [INST]
 _MARKUP = re.compile(r"<(?=[|｜]|/?[\w▁]{1,40}>)|(?<=[|｜])>|\[(?=/?[A-Z_]{2,40}\])")
@@ -17,6 +23,19 @@ _INVISIBLE = re.compile(
     "[\\x7f-\\x9f\\u00ad\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff\\ufff9-\\ufffb"
     "\\U000e0000-\\U000e007f]"
 )
+_NOTHING = '""'
+
+
+class Limits(NamedTuple):
+    """How much of a sample is shown.
+
+    Args:
+        max_chars: Characters of a text, or of each field of one.
+        image_side: Pixels of the longer side of an image; larger ones are made smaller.
+    """
+
+    max_chars: int = 2000
+    image_side: int = 448
 
 
 class Quoted(NamedTuple):
@@ -28,6 +47,18 @@ class Quoted(NamedTuple):
     """
 
     text: str
+    cut: bool
+
+
+class Shown(NamedTuple):
+    """A sample as the judge sees it.
+
+    Args:
+        item: The section `sample` of the prompts with the sample in it.
+        cut: Whether it was cut or made smaller.
+    """
+
+    item: PromptLike
     cut: bool
 
 
@@ -61,18 +92,80 @@ def _escaped(match: re.Match[str]) -> str:
     return f"\\u{ord(char):04x}" if char < "\x80" else json.dumps(char)[1:-1]
 
 
+def show_sample(view: View, prompts: PromptSet, limits: Limits) -> Shown:
+    """Put a sample into the section `sample`: quoted texts, or an image made small enough.
+
+    Raises:
+        DataError: The prompts name fields, and the view is no JSON object with the first of them.
+    """
+    values, cut = _values(view, prompts.fields, limits)
+    return Shown(prompts.fill("sample", **values), cut)
+
+
+def rubric_line(view: View, prompts: PromptSet, limits: Limits) -> PromptLike:
+    """Return a sample as one line of those that a rubric is written from; errors as above."""
+    values, _ = _values(view, prompts.fields, limits)
+    if not prompts.fields:
+        return values["sample"]
+    return "{" + ", ".join(f'"{name}": {value}' for name, value in values.items()) + "}"
+
+
+def _values(
+    view: View, fields: Sequence[str], limits: Limits
+) -> tuple[dict[str, PromptLike], bool]:
+    if not isinstance(view, str):
+        if fields:
+            raise DataError(f"the prompts ask for the fields {', '.join(fields)}, found an image")
+        image = view.convert("RGB")
+        image.thumbnail((limits.image_side, limits.image_side))
+        return {"sample": Prompt((image,))}, image.size != view.size
+    if not fields:
+        quoted = quote_sample(view, limits.max_chars)
+        return {"sample": quoted.text}, quoted.cut
+    found = _object(view, fields)
+    parts = {name: quote_sample(found[name], limits.max_chars) for name in fields if name in found}
+    values: dict[str, PromptLike] = {
+        name: parts[name].text if name in parts else _NOTHING for name in fields
+    }
+    return values, any(part.cut for part in parts.values())
+
+
+def _object(view: str, fields: Sequence[str]) -> dict[str, str]:
+    try:
+        state = json.loads(view)
+    except ValueError:
+        state = None
+    if not isinstance(state, dict) or fields[0] not in state:
+        raise DataError(
+            f"the prompts ask for the fields {', '.join(fields)}: a view must be the text of a "
+            f"JSON object with {fields[0]!r}, found {view[:100]!r}"
+        )
+    return {
+        name: part if isinstance(part, str) else json.dumps(part, ensure_ascii=False)
+        for name, part in state.items()
+        if part is not None
+    }
+
+
 def drawn(texts: Sequence[str], seed: int) -> list[int]:
     """Return the positions of texts in a random order that their content and the seed decide.
 
-    So another order of the rows, or more rows, changes as little as it can.
+    So another order of the rows, or more rows, changes as little as it can. Equal texts have
+    places of their own: a part of the order is a draw without replacement of the rows.
 
     Example:
         >>> texts = ["a", "b", "c"]
         >>> [texts[i] for i in drawn(texts, 0)] == [texts[::-1][i] for i in drawn(texts[::-1], 0)]
         True
     """
-    return sorted(range(len(texts)), key=lambda i: _place(texts[i], seed))
+    seen: Counter[str] = Counter()
+    places = []
+    for text in texts:
+        places.append(_place(text, seen[text], seed))
+        seen[text] += 1
+    return sorted(range(len(texts)), key=places.__getitem__)
 
 
-def _place(text: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}\0{text}".encode("utf-8", "replace")).digest()
+def _place(text: str, n_before: int, seed: int) -> bytes:
+    again = f"\0{n_before}" if n_before else ""
+    return hashlib.sha256(f"{seed}\0{text}{again}".encode("utf-8", "replace")).digest()

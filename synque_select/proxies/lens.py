@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from tqdm import tqdm
 
-from synque_select.errors import ConfigError, ProxyError
+from synque_select.errors import ConfigError
 from synque_select.functional.lens import (
     LensKind,
     lens_balanced,
@@ -23,21 +18,18 @@ from synque_select.functional.lens import (
     lens_raw,
     lens_resampled,
 )
-from synque_select.lens.cache import AnswerCache
 from synque_select.lens.config import LensConfig
-from synque_select.lens.judge import Judged, Tally, judge
-from synque_select.lens.prompt_sets import load_prompts
-from synque_select.lens.rubric import Rubric, load_rubrics, save_rubrics, write_rubric
-from synque_select.lens.samples import drawn
+from synque_select.lens.details import adaptive_details, lens_details
+from synque_select.lens.judge import Judged
+from synque_select.lens.rubric import Side
+from synque_select.lens.run import LensRun, answered
 from synque_select.llm.base import BaseLLM
-from synque_select.llm.registry import get_llm
 from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScores
 from synque_select.proxies.registry import ProxySpec
 from synque_select.views import Modality
 
 __all__ = ["Lens", "LensBalanced", "LensRaw", "with_lens"]
 
-_log = logging.getLogger(__name__)
 _QUESTIONS = 4  # a sample: two places of the synthetic set, two sets asked for
 _TINY = "SmolLM2-135M"
 
@@ -62,7 +54,7 @@ class Lens(BaseProxy):
         ConfigError: The config cannot be read, or a value is not allowed.
 
     Source:
-        SynQuE, arXiv 2511.03928.
+        SynQuE, arXiv 2511.03928; adaptive judging is ours (`synque_select.functional.racing`).
 
     Example:
         >>> Lens({"way": "label"}).config.way
@@ -75,11 +67,16 @@ class Lens(BaseProxy):
     source: ClassVar[str] = "SynQuE, arXiv 2511.03928"
     family: ClassVar[Family] = "lens"
     needs_embeddings: ClassVar[bool] = False
-    modalities: ClassVar[frozenset[Modality]] = frozenset(("text",))
+    modalities: ClassVar[frozenset[Modality]] = frozenset(("text", "image"))
     kind: ClassVar[LensKind] = "debiased"
 
     def __init__(self, config: LensConfig | Mapping[str, Any] | str | Path | None = None) -> None:
         self.config = LensConfig() if config is None else LensConfig.read(config)
+        if self.config.adaptive is not None and self.kind == "balanced":
+            raise ConfigError(
+                f"the proxy {self.key!r} is no mean over a candidate's samples, so adaptive "
+                "judging has no bounds for it: allowed is adaptive=None, or lens or lens_raw"
+            )
 
     def options(self) -> Mapping[str, Any]:
         """Return what changes a score, as JSON."""
@@ -89,36 +86,42 @@ class Lens(BaseProxy):
         self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
     ) -> ProxyScores:
         """Have rubrics written and samples judged; engines choose their device themselves."""
-        run = _Run(self.config, real, candidates, seed)
+        sides = {candidate.name: _side(candidate) for candidate in candidates}
+        run = LensRun(self.config, _side(real), sides, real.modality, seed)
         try:
-            judged = run.judge()
+            judged = run.judge(self._realness)
         finally:
             run.close()
-        values = [self._value(part) for part in judged]
-        whole = all(len(p) == len(c) for p, c in zip(run.parts, candidates, strict=True))
+        realness = {name: self._of_all(part) for name, part in judged.items()}
+        whole = all(len(run.parts[c.name]) == len(c) for c in candidates)
+        order = [candidate.name for candidate in candidates]
 
         def resample(weights: torch.Tensor) -> torch.Tensor:
             columns = [
-                self._resample(part, weights[:, run.normalising], len(candidate), seed)
-                for part, candidate in zip(judged, candidates, strict=True)
+                self._resample(judged[c.name], weights[:, run.normalising], len(c), seed)
+                for c in candidates
             ]
             return torch.stack(columns, dim=1)
 
-        def example_scores(position: int) -> torch.Tensor:
-            part = judged[position]
-            means = None if self.kind == "raw" else _answered(part.real)
-            scores = torch.full((len(part.synthetic),), torch.nan, dtype=torch.float64)
-            answered = ~part.synthetic.isnan().any(dim=-1).any(dim=-1)
-            scores[answered] = lens_example_scores(means, part.synthetic[answered])
-            return scores
-
+        values = [self._value(judged[name]) for name in order]
         return ProxyScores(
             torch.tensor(values, dtype=torch.float64),
             # the real sample enters a raw score by the rubric alone, which is held fixed
             resample=None if self.kind == "raw" else resample,
-            example_scores=example_scores if whole else None,
-            messages=run.messages(self.key, judged),
+            example_scores=(lambda i: realness[order[i]]) if whole else None,
+            messages=_messages(self.key, run, judged),
+            details=lens_details(run, judged, realness),
         )
+
+    def _realness(self, real: torch.Tensor, synthetic: torch.Tensor) -> torch.Tensor:
+        return lens_example_scores(None if self.kind == "raw" else real, synthetic)
+
+    def _of_all(self, judged: Judged) -> torch.Tensor:
+        """Realness of every judged sample, NaN where a question about it failed."""
+        scores = torch.full((len(judged.synthetic),), torch.nan, dtype=torch.float64)
+        is_answered = ~judged.synthetic.isnan().any(dim=-1).any(dim=-1)
+        scores[is_answered] = self._realness(answered(judged.real), answered(judged.synthetic))
+        return scores
 
     def close(self) -> None:
         """Free the engines that were given as engines; those made from a config are gone by now."""
@@ -127,7 +130,7 @@ class Lens(BaseProxy):
                 engine.close()
 
     def _value(self, judged: Judged) -> float:
-        real, synthetic = _answered(judged.real), _answered(judged.synthetic)
+        real, synthetic = answered(judged.real), answered(judged.synthetic)
         if self.kind == "raw":
             return lens_raw(synthetic)
         return (lens_balanced if self.kind == "balanced" else lens_debiased)(real, synthetic)
@@ -135,15 +138,14 @@ class Lens(BaseProxy):
     def _resample(
         self, judged: Judged, weights: torch.Tensor, n_candidate: int, seed: int
     ) -> torch.Tensor:
-        answered = ~judged.real.isnan().any(dim=-1).any(dim=-1)
+        is_answered = ~judged.real.isnan().any(dim=-1).any(dim=-1)
         # a resample without any answered real example falls back to all of them
-        used = weights[:, answered]
+        used = weights[:, is_answered]
         total = used.sum(dim=1, keepdim=True)
         used = torch.where(total > 0, used / total, 1 / used.shape[1])
-        synthetic = _answered(judged.synthetic)
         return lens_resampled(
-            judged.real[answered],
-            synthetic,
+            answered(judged.real),
+            answered(judged.synthetic),
             used,
             kind=self.kind,
             n_candidate=n_candidate,
@@ -206,146 +208,52 @@ def with_lens(
     return suite
 
 
-def _answered(judgements: torch.Tensor) -> torch.Tensor:
-    return judgements[~judgements.isnan().any(dim=-1).any(dim=-1)]
+def _side(part: ProxyInput) -> Side:
+    """A text is its own key; an image is known by its hash, and loaded when it is shown."""
+    if part.modality == "text":
+        return Side.of_texts([cast("str", view) for view in part.views])
+    return Side(part.views, [digest.tobytes().hex() for digest in part.digests])
 
 
-@dataclass
-class _Run:
-    """One run of LENS over all candidates."""
-
-    config: LensConfig
-    real: ProxyInput
-    candidates: Sequence[ProxyInput]
-    seed: int
-
-    def __post_init__(self) -> None:
-        self.cache = AnswerCache(self.config.answers)
-        self.prompts = load_prompts(self.config.prompts)
-        self.scorer = get_llm(self.config.scorer)
-        reasoner = self.config.reasoner
-        self.reasoner = self.scorer if reasoner is None else get_llm(reasoner)
-        order = np.array(drawn(_texts(self.real, np.arange(len(self.real))), self.seed))
-        half = len(order) // 2 if self.config.split_real else len(order)
-        if self.config.split_real and half < 2:
-            raise ProxyError(f"split_real takes a real sample of 4 or more, found {len(self.real)}")
-        # what rubrics are written from, and what debiases
-        self.rubric_real = np.sort(order[:half])
-        self.normalising = np.sort(order[half:]) if self.config.split_real else np.sort(order)
-        self.parts = [self._part(candidate) for candidate in self.candidates]
-        n_judged = sum(len(self.normalising) + len(part) for part in self.parts)
-        self.tally = Tally(_QUESTIONS * n_judged, self.config.failure_threshold)
-
-    def _part(self, candidate: ProxyInput) -> NDArray[np.int64]:
-        """Positions of the samples that are judged."""
-        n, limit = len(candidate), self.config.max_samples
-        if limit is None or limit >= n:
-            return np.arange(n)
-        return np.sort(drawn(_texts(candidate, np.arange(n)), self.seed)[:limit])
-
-    def judge(self) -> list[Judged]:
-        """Write the rubrics that are missing, and judge all candidates."""
-        rubrics = self._rubrics()
-        if self.reasoner is not self.scorer:
-            self._close(self.reasoner, self.config.reasoner)
-        _log.info("lens: %d questions to %s", self.tally.n_planned, self.scorer.id)
-        bar = tqdm(
-            total=self.tally.n_planned,
-            desc="judging",
-            unit=" questions",
-            delay=2,
-            leave=False,
-            disable=not self.config.progress,
-        )
-        with bar:
-            return [
-                self._judged(rubric, candidate, part, bar)
-                for rubric, candidate, part in zip(
-                    rubrics, self.candidates, self.parts, strict=True
-                )
-            ]
-
-    def _rubrics(self) -> list[Rubric]:
-        config = self.config
-        known = load_rubrics(config.rubrics, config.rubrics_group) if config.rubrics else {}
-        real = _texts(self.real, self.rubric_real)
-        rubrics = {}
-        bar = tqdm(
-            self.candidates,
-            desc="writing rubrics",
-            unit=" rubrics",
-            delay=2,
-            leave=False,
-            disable=not config.progress,
-        )
-        for candidate in bar:
-            rubrics[candidate.name] = known.get(candidate.name) or write_rubric(
-                self.reasoner,
-                real,
-                _texts(candidate, np.arange(len(candidate))),
-                self.prompts,
-                config.sampling,
-                self.cache,
-            )
-        if config.save_rubrics:
-            about = {"model": self.reasoner.id, "prompts": self.prompts.name}
-            save_rubrics(config.save_rubrics, rubrics, about)
-        return [rubrics[candidate.name] for candidate in self.candidates]
-
-    def _judged(
-        self, rubric: Rubric, candidate: ProxyInput, part: NDArray[np.int64], bar: Any
-    ) -> Judged:
-        answers = judge(
-            self.scorer,
-            rubric,
-            _texts(self.real, self.normalising),
-            _texts(candidate, part),
-            self.prompts,
-            self.cache,
-            self.tally,
-            way=self.config.way,
-            max_sample_chars=self.config.max_sample_chars,
-        )
-        bar.set_postfix_str(candidate.name, refresh=False)
-        for found in answers:
-            if isinstance(found, Judged):
-                if not len(_answered(found.real)) or not len(_answered(found.synthetic)):
-                    raise ProxyError(f"lens: no question about {candidate.name} was answered")
-                return found
-            bar.update(found)
-        raise RuntimeError("judge ended without judgements")
-
-    def messages(self, key: str, judged: Sequence[Judged]) -> tuple[str, ...]:
-        """What a reader must know: cost, cuts, failures, and a model too small to rely on."""
-        tally, said = self.tally, []
+def _messages(key: str, run: LensRun, judged: Mapping[str, Judged]) -> tuple[str, ...]:
+    """What a reader must know: cost, cuts, failures, and a model too small to rely on."""
+    tally, config, said = run.tally, run.config, []
+    rubrics = "without rubrics" if config.zero_shot else f"rubrics by {_reasoner(run)}"
+    said.append(
+        f"{key}: judged by {run.scorer.id}, {rubrics}; {tally.n_asked} questions asked, "
+        f"{tally.n_kept} answers kept from earlier."
+    )
+    if tally.n_failed:
+        said.append(f"{key}: {tally.n_failed} questions failed: {'; '.join(tally.failures)}.")
+    n_cut = sum(part.n_cut for part in judged.values())
+    if n_cut:
+        limit = f"{config.max_sample_chars} characters or {config.image_side} pixels"
+        said.append(f"{key}: {n_cut} samples were cut or made smaller to {limit} to be judged.")
+    said += _adaptive_messages(key, run)
+    if any(_TINY in engine.id for engine in (run.scorer, run.reasoner)):
         said.append(
-            f"{key}: judged by {self.scorer.id}, rubrics by "
-            f"{self.config.rubrics or self.reasoner.id}; {tally.n_asked} questions asked, "
-            f"{tally.n_kept} answers kept from earlier."
+            f"{key}: a model of 135M parameters writes weak rubrics and judges hardly better "
+            "than chance: this shows that LENS runs, not how good the candidates are."
         )
-        if tally.n_failed:
-            said.append(f"{key}: {tally.n_failed} questions failed: {'; '.join(tally.failures)}.")
-        n_cut = sum(part.n_cut for part in judged)
-        if n_cut:
-            limit = self.config.max_sample_chars
-            said.append(f"{key}: {n_cut} samples were judged by their first {limit} characters.")
-        if _TINY in self.scorer.id or _TINY in self.reasoner.id:
-            said.append(
-                f"{key}: a model of 135M parameters writes weak rubrics and judges hardly better "
-                "than chance: this shows that LENS runs, not how good the candidates are."
-            )
-        return tuple(said)
-
-    def close(self) -> None:
-        """Free the models that were made here; a user's own engine stays the user's."""
-        self._close(self.scorer, self.config.scorer)
-        self._close(self.reasoner, self.config.reasoner or self.config.scorer)
-
-    @staticmethod
-    def _close(engine: BaseLLM, spec: Any) -> None:
-        if engine is not spec:
-            engine.close()
+    return tuple(said)
 
 
-def _texts(part: ProxyInput, positions: NDArray[np.int64]) -> list[str]:
-    return [cast("str", part.views[int(i)]) for i in positions]
+def _reasoner(run: LensRun) -> str:
+    return run.config.rubrics or run.reasoner.id
+
+
+def _adaptive_messages(key: str, run: LensRun) -> list[str]:
+    found = adaptive_details(run)
+    if found is None:
+        return []
+    total = found["n_judged"] + found["n_saved"]
+    said = (
+        f"{key}: adaptive judging stopped after {found['rounds']} rounds: {found['n_judged']:,} of "
+        f"{total:,} samples judged, {_QUESTIONS * found['n_saved']:,} questions saved. With "
+        f"probability {1 - found['delta']:.3g} over which samples were drawn, every candidate that "
+        f"is decided stands on the right side of the border of the top {found['top_k']}, for these "
+        "rubrics and this real sample."
+    )
+    if found["undecided"]:
+        said += f" Not decided: {', '.join(found['undecided'])}."
+    return [said]

@@ -46,4 +46,4 @@ def test_rank_by_lens(arguments, tmp_path, capsys):
 
 def test_a_config_without_a_proxy_that_reads_it(arguments, tmp_path, capsys):
     assert main([*arguments, "--proxies", "ngram", "--lens", str(tmp_path / "lens.yaml")]) == 1
-    assert "--proxies has none of lens, lens_balanced, lens_raw" in capsys.readouterr().err
+    assert "the proxies have none of lens, lens_balanced, lens_raw" in capsys.readouterr().err

@@ -22,7 +22,9 @@ from synque_select.lens.prompt_sets import load_prompts, prompt_kinds
 from synque_select.lens.rubric import (
     Rubric,
     RubricSampling,
+    Side,
     load_rubrics,
+    rubric_prompts,
     save_rubrics,
     write_rubric,
 )
@@ -64,6 +66,12 @@ def judged(engine, cache, real=REAL, synthetic=SYNTHETIC, threshold=0.02, **opti
     found = list(judge(engine, RUBRIC, real, synthetic, PROMPTS, cache, tally, **options))
     assert isinstance(found[-1], Judged)
     return found[-1]
+
+
+def write(engine, real, synthetic, sampling: RubricSampling, cache: AnswerCache) -> Rubric:
+    sides = (Side.of_texts(real), Side.of_texts(synthetic))
+    asked = rubric_prompts(engine, *sides, PROMPTS, sampling)
+    return write_rubric(engine, asked, sampling, cache)
 
 
 def test_four_questions_a_sample_and_what_each_asks(cache):
@@ -149,7 +157,7 @@ def test_failures_are_counted_left_out_and_end_the_run_above_the_threshold(cache
 def test_hostile_samples_leave_the_frame_as_it_is(name: str, cache):
     llm = ScriptedLLM()
     sample = HOSTILE[name]
-    found = judged(llm, cache, real=["plain"], synthetic=[sample], max_sample_chars=2000)
+    found = judged(llm, cache, real=["plain"], synthetic=[sample])
     plain = [prompt for prompt in llm.prompts if '"plain"' in prompt]
     hostile = [prompt for prompt in llm.prompts if '"plain"' not in prompt]
     for a, b in zip(plain, hostile, strict=True):
@@ -180,23 +188,23 @@ def test_plain_text_and_code_stay_readable():
 
 def test_rubric_of_ten_points_each_from_both_sides(cache):
     llm = ScriptedLLM(lambda prompt: GOOD)
-    rubric = write_rubric(llm, REAL, SYNTHETIC, PROMPTS, RubricSampling(), cache)
+    rubric = write(llm, REAL, SYNTHETIC, RubricSampling(), cache)
     assert len(rubric.similarities) == len(rubric.only_real) == len(rubric.only_synthetic) == 10
     same, only_synthetic, only_real = llm.prompts
     assert "in common" in same
     for prompt, of_b in ((only_synthetic, SYNTHETIC), (only_real, REAL)):
         part = prompt.split("Samples of dataset B:")[1]
         assert all(json.dumps(text) in part for text in of_b)
-    write_rubric(llm, REAL, SYNTHETIC, PROMPTS, RubricSampling(), cache)
+    write(llm, REAL, SYNTHETIC, RubricSampling(), cache)
     assert len(llm.prompts) == 3
 
 
 def test_samples_of_a_rubric_keep_to_number_and_tokens(cache):
     llm = ScriptedLLM(lambda prompt: GOOD)
     many = [f"sample number {i} " + "word " * 20 for i in range(200)]
-    write_rubric(llm, many, many, PROMPTS, RubricSampling(n_samples=7), cache)
+    write(llm, many, many, RubricSampling(n_samples=7), cache)
     assert llm.prompts[0].count("sample number") == 14
-    write_rubric(llm, many, many, PROMPTS, RubricSampling(max_tokens=100), cache)
+    write(llm, many, many, RubricSampling(max_tokens=100), cache)
     assert llm.prompts[3].count("sample number") == 6
 
 
@@ -210,20 +218,20 @@ def test_samples_of_a_rubric_keep_to_number_and_tokens(cache):
 )
 def test_answers_are_read_without_thinking_fences_and_numbers(answer: str, cache):
     llm = ScriptedLLM(lambda prompt: answer)
-    rubric = write_rubric(llm, REAL, SYNTHETIC, PROMPTS, RubricSampling(), cache)
+    rubric = write(llm, REAL, SYNTHETIC, RubricSampling(), cache)
     assert rubric.similarities[0] == "Point number a."
 
 
 def test_an_unusable_answer_is_sent_back_twice_and_then_shown(cache):
     answers = iter(["no JSON", '{"points": ["only one"]}', GOOD, GOOD, GOOD])
     llm = ScriptedLLM(lambda prompt: next(answers))
-    write_rubric(llm, REAL, SYNTHETIC, PROMPTS, RubricSampling(), cache)
+    write(llm, REAL, SYNTHETIC, RubricSampling(), cache)
     assert "Answer 1 could not be used: it is not JSON" in llm.prompts[1]
     assert '"no JSON"' in llm.prompts[1]
     assert "it has 1 points instead of 10" in llm.prompts[2]
     stubborn = ScriptedLLM(lambda prompt: "I would rather not.", id="stubborn")
     with pytest.raises(LLMError, match=r"no usable rubric in 3 answers.*I would rather not"):
-        write_rubric(stubborn, REAL, SYNTHETIC, PROMPTS, RubricSampling(), cache)
+        write(stubborn, REAL, SYNTHETIC, RubricSampling(), cache)
     assert len(stubborn.prompts) == 3
 
 
@@ -279,7 +287,7 @@ def test_names_are_turned_where_the_judge_sees_the_sets_the_other_way(point, tur
 
 
 def test_packaged_prompts_and_a_file_of_ones_own(tmp_path):
-    assert set(prompt_kinds()) == {"text", "text2sql", "web"}
+    assert set(prompt_kinds()) == {"image", "text", "text2sql", "web", "web_page"}
     for kind in prompt_kinds():
         sections = load_prompts(kind).sections
         assert all(label in sections["question"] for label in LABELS)
@@ -377,11 +385,10 @@ def test_a_judged_part_and_a_split_real_sample(tmp_path):
 
 def test_scores_are_those_of_the_judgements(tmp_path):
     ranking, config = ranked(tmp_path)
-    rubric = write_rubric(
+    rubric = write(
         telling_llm(),
         [f"w0x{i % 3} w1x{i % 2}" for i in range(12)],
         [f"w0x{5 + i % 3} w1x{4 + i % 2}" for i in range(24)],
-        PROMPTS,
         config.sampling,
         AnswerCache(tmp_path / "b.sqlite"),
     )
@@ -405,6 +412,11 @@ def test_scores_are_those_of_the_judgements(tmp_path):
         ({"sampling": {"n": 3}}, "lens, sampling: no value 'n'"),
         ({"version": 2}, "version 2; allowed is 1"),
         ({"prompts": "sql"}, "neither a file nor a kind"),
+        ({"adaptive": {"delta": 1}}, "delta=1: allowed is above 0"),
+        ({"adaptive": {"error": 1}}, "lens, adaptive: no value 'error'"),
+        ({"prices": {"judge": {}}}, "prices=.*allowed is"),
+        ({"prices": {"scorer": {"input": 1}}}, "prices, scorer: found"),
+        ({"zero_shot": True, "rubrics": "x"}, "uses no rubrics"),
     ],
 )
 def test_config_errors_name_the_value(options, message):

@@ -1,0 +1,331 @@
+"""One run of LENS: engines, what they will cost, rubrics, judgements of all candidates."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from synque_select.errors import ProxyError
+from synque_select.functional.racing import Race, race
+from synque_select.lens.cache import AnswerCache
+from synque_select.lens.config import AdaptiveJudging, LensConfig
+from synque_select.lens.cost import Cost, JudgingCost, judging_cost, rubric_cost
+from synque_select.lens.judge import Judged, Tally, judge, questions_of
+from synque_select.lens.prompt_sets import load_prompts
+from synque_select.lens.rubric import (
+    Rubric,
+    Side,
+    kept_rubric,
+    load_rubrics,
+    rubric_prompts,
+    save_rubrics,
+    write_rubric,
+)
+from synque_select.lens.samples import Limits, drawn, show_sample
+from synque_select.llm.prompt import PromptLike
+from synque_select.llm.registry import get_llm
+from synque_select.views import Modality, View
+
+__all__ = ["LensRun", "answered"]
+
+_log = logging.getLogger(__name__)
+_QUESTIONS = 4  # a sample: two places of the synthetic set, two sets asked for
+_IMAGES_AT_ONCE = 128
+_POINT = "x" * 160  # a point of a rubric that is not written yet
+_DEFAULT_TOP_K = 3
+
+Values = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def answered(judgements: torch.Tensor) -> torch.Tensor:
+    """Return the judgements without the samples of which a question failed."""
+    return judgements[~judgements.isnan().any(dim=-1).any(dim=-1)]
+
+
+@dataclass
+class LensRun:
+    """One run of LENS over all candidates.
+
+    Args:
+        config: How it is computed.
+        real: The real sample.
+        candidates: Name to samples.
+        modality: What the samples are.
+        seed: Of the choice of samples.
+
+    Attributes:
+        parts: Positions of the samples of each candidate that are judged, in rising order.
+        rubrics: Name of a candidate to its rubric; empty with `zero_shot`.
+        cost: What was said before the start.
+        race: What adaptive judging found; None without it.
+        tally: Counts of questions.
+
+    Raises:
+        ProxyError: The real sample is too small for `split_real`.
+        ConfigError: An engine is unknown, or an argument of its is.
+    """
+
+    config: LensConfig
+    real: Side
+    candidates: Mapping[str, Side]
+    modality: Modality
+    seed: int
+    rubrics: dict[str, Rubric] = field(default_factory=dict, init=False)
+    cost: Cost | None = field(default=None, init=False)
+    race: Race | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self.cache = AnswerCache(config.answers)
+        self.prompts = load_prompts(
+            config.prompts or ("image" if self.modality == "image" else "text")
+        )
+        self.limits = Limits(config.max_sample_chars, config.image_side)
+        self.scorer = get_llm(config.scorer)
+        self.reasoner = self.scorer if config.reasoner is None else get_llm(config.reasoner)
+        order = np.array(drawn(self.real.keys, self.seed))
+        half = len(order) // 2 if config.split_real else len(order)
+        if config.split_real and half < 2:
+            raise ProxyError(f"split_real takes a real sample of 4 or more, found {len(order)}")
+        # what rubrics are written from, and what debiases
+        self.rubric_real = np.sort(order[:half])
+        self.normalising = np.sort(order[half:]) if config.split_real else np.sort(order)
+        self._orders = {name: self._order(side) for name, side in self.candidates.items()}
+        self.parts = {name: np.sort(part) for name, part in self._orders.items()}
+        n_judged = sum(len(self.normalising) + len(part) for part in self.parts.values())
+        self.tally = Tally(_QUESTIONS * n_judged, config.failure_threshold)
+
+    def _order(self, side: Side) -> NDArray[np.int64]:
+        """Positions of the samples that may be judged, in the order in which they are drawn."""
+        return np.array(drawn(side.keys, self.seed)[: self.config.max_samples])
+
+    def judge(self, values: Values) -> dict[str, Judged]:
+        """Say what it will cost, write the rubrics that are missing, and judge all candidates.
+
+        Args:
+            values: Takes judgements of the real sample (n, 2, 2) and of samples (m, 2, 2), and
+                gives what the score is the mean of, (m,) in 0..1; adaptive judging bounds it.
+
+        Returns:
+            Name of a candidate to its judgements; the synthetic rows are those of `parts`.
+
+        Raises:
+            LLMError: A rubric could not be written, or too many questions failed.
+            ProxyError: All questions about a candidate failed.
+        """
+        self._say_cost()
+        if not self.config.zero_shot:
+            self._write_rubrics()
+        if self.reasoner is not self.scorer:
+            # two models would not fit on one device; a closed engine can be used again
+            self.reasoner.close()
+        with self._bar() as advance:
+            adaptive = self.config.adaptive
+            if adaptive is not None:
+                return self._in_rounds(values, adaptive, advance)
+            return {name: self._whole(name, advance) for name in self.candidates}
+
+    @property
+    def top_k(self) -> int:
+        """How many candidates are to be the best, for adaptive judging."""
+        adaptive = self.config.adaptive
+        return (adaptive.top_k if adaptive else None) or _DEFAULT_TOP_K
+
+    def close(self) -> None:
+        """Free the models that were made here; a user's own engine stays the user's."""
+        specs = (self.config.scorer, self.config.reasoner or self.config.scorer)
+        for engine, spec in zip((self.scorer, self.reasoner), specs, strict=True):
+            if engine is not spec:
+                engine.close()
+
+    def _say_cost(self) -> None:
+        known = self._known_rubrics()
+        missing = [asked for name, asked in self._asked.items() if name not in known]
+        judging = [self._judging_cost(name, known) for name in self.candidates]
+        self.cost = Cost(
+            rubric_cost(self.reasoner, missing, self.config.sampling.max_answer_tokens),
+            sum(judging, JudgingCost()),
+            self.reasoner.id,
+            self.scorer.id,
+            self.config.adaptive is not None,
+            self.config.prices,
+        )
+        _log.info("lens: %s", self.cost)
+        if self.config.progress:
+            tqdm.write(f"lens: {self.cost}", file=sys.stderr)
+
+    def _known_rubrics(self) -> dict[str, Rubric]:
+        """Rubrics of the file and of the cache; the prompts of all others are kept for later."""
+        config = self.config
+        self._asked: dict[str, dict[str, PromptLike]] = {}
+        if config.zero_shot:
+            return {}
+        known = load_rubrics(config.rubrics, config.rubrics_group) if config.rubrics else {}
+        real = self.real.part(self.rubric_real)
+        for name, side in self.candidates.items():
+            if name in known:
+                continue
+            self._asked[name] = rubric_prompts(
+                self.reasoner, real, side, self.prompts, config.sampling
+            )
+            kept = kept_rubric(self.reasoner, self._asked[name], config.sampling, self.cache)
+            if kept is not None:
+                known[name] = kept
+        self.rubrics = {name: known[name] for name in self.candidates if name in known}
+        return self.rubrics
+
+    def _judging_cost(self, name: str, known: Mapping[str, Rubric]) -> JudgingCost:
+        rubric = known.get(name)
+        is_known = self.config.zero_shot or rubric is not None
+        if not is_known:
+            rubric = Rubric(*[(_POINT,) * self.config.sampling.n_points] * 3)
+        views = (
+            side.views[int(i)]
+            for side, positions in (
+                (self.candidates[name], self._orders[name]),
+                (self.real, self.normalising),
+            )
+            for i in positions
+        )
+        return judging_cost(
+            self.scorer,
+            questions_of(self.scorer, rubric, self.prompts, self.config.way),
+            (show_sample(view, self.prompts, self.limits).item for view in views),
+            self.cache if is_known else None,
+            self.config.way,
+        )
+
+    def _write_rubrics(self) -> None:
+        config = self.config
+        left = [name for name in self.candidates if name not in self.rubrics]
+        bar = tqdm(
+            left,
+            desc="writing rubrics",
+            unit=" rubrics",
+            delay=2,
+            leave=False,
+            disable=not config.progress,
+        )
+        for name in bar:
+            self.rubrics[name] = write_rubric(
+                self.reasoner, self._asked[name], config.sampling, self.cache
+            )
+        if config.save_rubrics:
+            about = {"model": self.reasoner.id, "prompts": self.prompts.name}
+            ordered = {name: self.rubrics[name] for name in self.candidates}
+            save_rubrics(config.save_rubrics, ordered, about)
+
+    @contextmanager
+    def _bar(self) -> Iterator[Callable[[int], None]]:
+        """Show how many questions are answered, tokens a second, and the time left."""
+        _log.info("lens: %d questions to %s", self.tally.n_planned, self.scorer.id)
+        bar = tqdm(
+            total=self.tally.n_planned,
+            desc="judging",
+            unit=" questions",
+            delay=2,
+            leave=False,
+            disable=not self.config.progress,
+        )
+        started, before = time.perf_counter(), self.scorer.usage.n_tokens
+
+        def advance(n: int) -> None:
+            seconds = time.perf_counter() - started
+            rate = (self.scorer.usage.n_tokens - before) / max(seconds, 1e-9)
+            bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
+            bar.update(n)
+
+        with bar:
+            yield advance
+
+    def _whole(self, name: str, advance: Callable[[int], None]) -> Judged:
+        real = [self.real.views[int(i)] for i in self.normalising]
+        part = self.parts[name]
+        step = _IMAGES_AT_ONCE if self.modality == "image" else max(1, len(part))
+        first, *rest = [part[start : start + step] for start in range(0, len(part), step)]
+        chunks = [self._judged(name, real, first, advance)]
+        chunks += [self._judged(name, (), chunk, advance) for chunk in rest]
+        return self._checked(name, _joined(chunks))
+
+    def _judged(
+        self,
+        name: str,
+        real: Sequence[View],
+        positions: NDArray[np.int64],
+        advance: Callable[[int], None],
+    ) -> Judged:
+        side = self.candidates[name]
+        answers = judge(
+            self.scorer,
+            self.rubrics.get(name),
+            real,
+            [side.views[int(i)] for i in positions],
+            self.prompts,
+            self.cache,
+            self.tally,
+            way=self.config.way,
+            limits=self.limits,
+        )
+        for found in answers:
+            if isinstance(found, Judged):
+                return found
+            advance(found)
+        raise RuntimeError("judge ended without judgements")
+
+    def _checked(self, name: str, judged: Judged) -> Judged:
+        if not len(answered(judged.real)) or not len(answered(judged.synthetic)):
+            raise ProxyError(f"lens: no question about {name} was answered")
+        return judged
+
+    def _in_rounds(
+        self, values: Values, adaptive: AdaptiveJudging, advance: Callable[[int], None]
+    ) -> dict[str, Judged]:
+        """Judge the real side of all in full, for it normalises; then candidates in rounds."""
+        names = list(self.candidates)
+        real = [self.real.views[int(i)] for i in self.normalising]
+        nothing = np.empty(0, dtype=np.int64)
+        chunks = {name: [self._judged(name, real, nothing, advance)] for name in names}
+
+        def draw(i: int, start: int, stop: int) -> NDArray[np.float64]:
+            name = names[i]
+            if start == stop:  # few samples, many rounds
+                return np.empty(0)
+            chunk = self._judged(name, (), self._orders[name][start:stop], advance)
+            chunks[name].append(chunk)
+            found = values(answered(chunks[name][0].real), answered(chunk.synthetic))
+            return np.asarray(found.numpy(), dtype=np.float64)
+
+        self.race = race(
+            draw,
+            [len(self._orders[name]) for name in names],
+            [len(self.candidates[name].keys) for name in names],
+            self.top_k,
+            adaptive.delta,
+            adaptive.rounds,
+        )
+        return {name: self._sorted(name, _joined(chunks[name])) for name in names}
+
+    def _sorted(self, name: str, judged: Judged) -> Judged:
+        """Bring what was judged in the order of drawing into the order of rows."""
+        drawn_part = self._orders[name][: len(judged.synthetic)]
+        rows = np.argsort(drawn_part)
+        self.parts[name] = drawn_part[rows]
+        synthetic = judged.synthetic[torch.from_numpy(rows)]
+        return self._checked(name, Judged(judged.real, synthetic, judged.n_cut))
+
+
+def _joined(chunks: Sequence[Judged]) -> Judged:
+    return Judged(
+        chunks[0].real,
+        torch.cat([chunk.synthetic for chunk in chunks]),
+        sum(chunk.n_cut for chunk in chunks),
+    )
