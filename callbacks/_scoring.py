@@ -10,7 +10,7 @@ import json
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,15 @@ import torch
 
 import synque_select
 from synque_select.encoders import BaseEncoder, default_cache_dir, embed, get_encoder
-from synque_select.errors import RecordError
+from synque_select.errors import ConfigError, RecordError
 from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import ProxySpec, resolve_suite
 from synque_select.records.ranking_file import load_ranking, save_ranking
+from synque_select.report.findings import label_messages, save_findings, scoring_findings
+from synque_select.selection.labels import check_classes, check_scored_labels, labels_of
 from synque_select.selection.mixture import MixtureChoice
-from synque_select.selection.ranking import rank
+from synque_select.selection.ranking import checked_suite, ranking_from
+from synque_select.selection.scoring import Scoring, score
 from synque_select.types import Candidate, Ranking, RealSample
 
 __all__ = ["Scorer", "free_device_memory", "ranking_differences", "scorer_of"]
@@ -62,32 +65,72 @@ class Scorer:
         A ranking that comes from the cache needs no model and no scoring; it is kept beside the
         embeddings, as `rankings/<hash>.json`.
         """
-        folder = default_cache_dir() if self.cache_dir is None else Path(self.cache_dir)
         suite = resolve_suite(self.proxies, real.modality)
-        path = folder / "rankings" / f"{self._key(suite, candidates, real)}.json"
+        path = self._path(self._key(suite, candidates, real))
         kept = _kept(path)
         if kept is not None:
             return kept
-        ranking = rank(
+        scoring = self._scoring(suite, candidates, real)
+        return self._ranked(scoring, path)
+
+    def selection(self, candidates: Sequence[Candidate], real: RealSample) -> tuple[Ranking, Path]:
+        """Return the ranking, and the folder that holds what scoring found beside it.
+
+        Found are gaps, whether more real examples would pay, and, where all candidates carry
+        labels that are classes, the label checks, whose warnings are among the ranking's messages.
+        """
+        suite = resolve_suite(self.proxies, real.modality)
+        labels = _label_hashes(candidates) if _any_embeddings(suite) else None
+        path = self._path(self._key(suite, candidates, real, findings=labels or ""))
+        kept = _kept(path)
+        if kept is not None:
+            return kept, path.with_suffix("")
+        scoring = self._scoring(suite, candidates, real)
+        checks = None if labels is None else check_scored_labels(candidates, scoring)
+        found = scoring_findings(scoring, checks, top_k=self.top_k, rank_by=self.rank_by)
+        save_findings(path.with_suffix(""), found)
+        messages = () if checks is None else label_messages(checks)
+        return self._ranked(scoring, path, messages), path.with_suffix("")
+
+    def _path(self, key: str) -> Path:
+        folder = default_cache_dir() if self.cache_dir is None else Path(self.cache_dir)
+        return folder / "rankings" / f"{key}.json"
+
+    def _scoring(
+        self, suite: Sequence[BaseProxy], candidates: Sequence[Candidate], real: RealSample
+    ) -> Scoring:
+        suite = checked_suite(candidates, real, suite, rank_by=self.rank_by, top_k=self.top_k)
+        scoring = score(
             candidates,
             real,
             encoder=self.encoder,
             proxies=suite,
-            rank_by=self.rank_by,
-            top_k=self.top_k,
             seed=self.seed,
             device=self.device,
             cache_dir=self.cache_dir,
-            mixture=self.mixture,
-            temperature=self.temperature,
         )
         if isinstance(self.encoder, BaseEncoder):  # `rank` closes only what it made itself
             self.encoder.close()
         for proxy in suite:
             proxy.close()
         free_device_memory()
+        return scoring
+
+    def _ranked(self, scoring: Scoring, path: Path, messages: tuple[str, ...] = ()) -> Ranking:
+        ranking = ranking_from(
+            scoring,
+            rank_by=self.rank_by,
+            top_k=self.top_k,
+            mixture=self.mixture,
+            temperature=self.temperature,
+        )
+        ranking = replace(ranking, messages=(*messages, *ranking.messages))
         save_ranking(ranking, path)
         return ranking
+
+    def scoring(self, candidates: Sequence[Candidate], real: RealSample) -> Scoring:
+        """Score anew, with the embeddings from the cache: for what a ranking does not hold."""
+        return self._scoring(resolve_suite(self.proxies, real.modality), candidates, real)
 
     def embeddings(
         self, candidates: Sequence[Candidate], real: RealSample
@@ -96,8 +139,7 @@ class Scorer:
 
         None where no proxy of the suite uses any.
         """
-        suite = resolve_suite(self.proxies, real.modality)
-        if not any(proxy.needs_embeddings for proxy in suite):
+        if not _any_embeddings(resolve_suite(self.proxies, real.modality)):
             return None
         encoder = self._model(real)
         folder = None if self.cache_dir is None else Path(self.cache_dir)
@@ -110,10 +152,14 @@ class Scorer:
         return get_encoder(self.encoder, real.modality, device=device)
 
     def _key(
-        self, suite: Sequence[BaseProxy], candidates: Sequence[Candidate], real: RealSample
+        self,
+        suite: Sequence[BaseProxy],
+        candidates: Sequence[Candidate],
+        real: RealSample,
+        findings: Any = None,
     ) -> str:
         encoder = None
-        if any(proxy.needs_embeddings for proxy in suite):
+        if _any_embeddings(suite):
             encoder = self._model(real).key
         parts = {
             "candidates": [(c.name, c.sha256) for c in candidates],
@@ -122,6 +168,7 @@ class Scorer:
             "rank_by": self.rank_by,
             "top_k": self.top_k,
             "mixture": (self.mixture, self.temperature),
+            "findings": findings,
             "encoder": encoder,
             "seed": self.seed,
             "code": _own_code(),
@@ -129,6 +176,23 @@ class Scorer:
         }
         text = json.dumps(parts, sort_keys=True, default=repr)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _any_embeddings(suite: Sequence[BaseProxy]) -> bool:
+    return any(proxy.needs_embeddings for proxy in suite)
+
+
+def _label_hashes(candidates: Sequence[Candidate]) -> list[str] | None:
+    """Hash each candidate's labels; None where one has none, or they are no classes."""
+    if any(candidate.label is None for candidate in candidates):
+        return None
+    try:
+        check_classes(candidates)
+    except ConfigError as error:
+        _log.info("labels were not checked: %s", error)
+        return None
+    labels = [json.dumps(labels_of(candidate)) for candidate in candidates]
+    return [hashlib.sha256(text.encode()).hexdigest() for text in labels]
 
 
 def free_device_memory() -> None:

@@ -35,6 +35,7 @@ from synque_select.proxies.lens import with_lens
 from synque_select.proxies.registry import ProxySpec
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.records.run_folder import make_folder, new_run_folder
+from synque_select.report.findings import copy_findings
 from synque_select.report.tables import ranking_table
 from synque_select.selection.mixture import (
     MixtureChoice,
@@ -77,7 +78,9 @@ class SelectionCallback(CheckedCallback):
         device: Where to encode and score; None for the device that the trainer trains on.
         cache_dir: Where embeddings and rankings are kept; None for the default cache.
         run_dir: The run's folder; None for `runs/<model>/<time>-<hash>` under the trainer's
-            `default_root_dir`. It gets `ranking.json`, `ranking.csv` and `report.html`.
+            `default_root_dir`. It gets `ranking.json`, `ranking.csv`, `report.html`, and what
+            scoring found beside the order: `gaps.json`, `real_size.json`, and `labels.json` where
+            all candidates carry labels that are classes.
 
     Attributes:
         ranking: The ranking, after `setup("fit")`.
@@ -122,6 +125,7 @@ class SelectionCallback(CheckedCallback):
         self._given = ranking
         self._proxies, self._rank_by, self._top_k = with_lens(proxies, lens), rank_by, top_k
         self._mixture, self._temperature = mixture, temperature
+        self._findings: Path | None = None
         self._encoder, self._seed, self._device = encoder, seed, device
         self._cache_dir = cache_dir
         self._own_run_dir = None if run_dir is None else Path(run_dir)
@@ -196,6 +200,8 @@ class SelectionCallback(CheckedCallback):
         self._run_dir = Path(state["folder"])
         if trainer.is_global_zero:
             save_ranking(self.ranking, self._run_dir)
+            if self._findings is not None:
+                copy_findings(self._findings, self._run_dir)
             log_mixture(trainer, require_datamodule(trainer))
             _warn_of_leaks(trainer, "validation data", trainer.val_dataloaders)
 
@@ -275,7 +281,8 @@ class SelectionCallback(CheckedCallback):
         scorer = replace(
             self.scorer(trainer), mixture=self._mixture or "equal", temperature=self._temperature
         )
-        return scorer.ranking(datamodule.candidates, datamodule.real)
+        ranking, self._findings = scorer.selection(datamodule.candidates, datamodule.real)
+        return ranking
 
     def _checked(self, given: str | Path | Ranking, datamodule: SynqueDataModule) -> Ranking:
         ranking = given if isinstance(given, Ranking) else load_ranking(given)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from synque_select.commands._options import PROXIES_HELP, flat, proxy_options
+from synque_select.commands._options import PROXIES_HELP
 
 __all__ = ["arguments", "run"]
 
@@ -40,6 +39,26 @@ def arguments(parser: Any) -> None:
         "--rank-by", help="a proxy's key or consensus (default: consensus, or the only proxy given)"
     )
     parser.add_argument("--top-k", type=int, default=3, help="how many to select")
+    parser.add_argument(
+        "--mixture",
+        default="equal",
+        help="how the selected are weighted: equal, proportional (to exp of the standardised "
+        "score), or mmd_optimal (at most top-k, whose kernel mean is nearest to the real sample's)",
+    )
+    parser.add_argument("--temperature", type=float, help="of --mixture proportional (default: 1)")
+    parser.add_argument(
+        "--label", help="the field of the candidates' labels: warns where they look wrong"
+    )
+    parser.add_argument(
+        "--gaps",
+        action="store_true",
+        help="show the real examples that no candidate covers, with what comes nearest",
+    )
+    parser.add_argument(
+        "--how-many-real",
+        action="store_true",
+        help="compare the choices of disjoint halves of the real sample: would more of it pay?",
+    )
     parser.add_argument("--json", help="write ranking.json here (and ranking.csv beside it)")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
@@ -52,31 +71,6 @@ def arguments(parser: Any) -> None:
 
 def run(options: Any) -> int:
     """Rank candidates against a real sample. Prints the table; --json keeps it."""
-    from synque_select.proxies.lens import with_lens
-    from synque_select.records.ranking_file import check_ranking_target, save_ranking
-    from synque_select.report.tables import ranking_table
-    from synque_select.selection.ranking import rank
+    from synque_select.commands._rank import rank_and_print
 
-    if options.json is not None:
-        check_ranking_target(options.json)
-    ranking = rank(
-        flat(options.candidates),
-        options.real,
-        view=_position(options.view),
-        encoder=options.encoder,
-        proxies=with_lens(proxy_options(options.proxies), options.lens),
-        rank_by=options.rank_by,
-        top_k=options.top_k,
-        seed=options.seed,
-        device=options.device,
-        cache_dir=options.cache_dir,
-        progress=not options.quiet,
-    )
-    print(ranking_table(ranking))
-    if options.json is not None:
-        print(f"\nwrote {save_ranking(ranking, Path(options.json))}")
-    return 0
-
-
-def _position(view: str | None) -> str | int | None:
-    return int(view) if view is not None and view.isdecimal() else view
+    return rank_and_print(options)

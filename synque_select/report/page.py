@@ -6,6 +6,7 @@ import base64
 import binascii
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from synque_select.records.correlation import KeyCorrelations, MeanCorrelation, 
 from synque_select.records.correlation_file import load_correlations
 from synque_select.records.ranking_file import load_ranking
 from synque_select.records.run_folder import read_json, write_text
+from synque_select.report.findings import gaps_table, labels_table, real_size_table
 from synque_select.report.tables import (
     Table,
     arms_table,
@@ -32,7 +34,16 @@ from synque_select.types import Ranking
 
 __all__ = ["write_report"]
 
-_PARTS = ("ranking.json", "result.json", "correlations.json", "map.json", "examples.json")
+_PARTS = (
+    "ranking.json",
+    "labels.json",
+    "gaps.json",
+    "real_size.json",
+    "result.json",
+    "correlations.json",
+    "map.json",
+    "examples.json",
+)
 _WORDS: dict[type, str] = {dict: "an object", list: "a list", int: "a whole number"}
 _FIELDS: dict[str, dict[str, type]] = {
     "result.json": {
@@ -48,6 +59,9 @@ _FIELDS: dict[str, dict[str, type]] = {
         "messages": list,
         "wall_s": dict,
     },
+    "labels.json": {"checks": list},
+    "gaps.json": {"gaps": list, "n_real": int, "n_uncovered": int},
+    "real_size.json": {"measured": list, "extrapolated": list},
     "map.json": {"points": list},
     "examples.json": {},
 }
@@ -56,13 +70,19 @@ _INPUTS_ONLY = (
     "false labels can rank high."
 )
 
+_GAPS = (
+    "Real examples that no candidate covers, the worst first, each with the synthetic example that "
+    "comes nearest."
+)
+
 
 def write_report(folder: str | Path) -> Path:
     """Write `report.html` from the files of a run's folder and return its path.
 
-    Read are `ranking.json`, `result.json`, `correlations.json`, `map.json` and `examples.json`;
-    what is absent is left out of the page. The page loads nothing from anywhere, and every text
-    of the data is escaped. Without matplotlib it has its tables and says what its figures need.
+    Read are `ranking.json`, `labels.json`, `gaps.json`, `real_size.json`, `result.json`,
+    `correlations.json`, `map.json` and `examples.json`; what is absent is left out of the page. The
+    page loads nothing from anywhere, and every text of the data is escaped. Without matplotlib it
+    has its tables and says what its figures need.
 
     Raises:
         RecordError: There is no such folder, it holds none of the files, or one of them is damaged;
@@ -82,6 +102,7 @@ def write_report(folder: str | Path) -> Path:
     if ranking is not None:
         found = _guard(folder / "result.json", lambda: _reliability(ranking, result, entries))
         sections.append(_ranking_section(ranking, found))
+    sections += _finding_sections(folder, present)
     if result is not None:
         sections += _guard(folder / "result.json", lambda: _result_sections(result))
     if result is not None and result.get("correlations"):
@@ -179,6 +200,48 @@ def _ranking_section(ranking: Ranking, reliability: Correlation | None) -> str:
     if ranking.wall_s:
         body += _table(cost_table(ranking.wall_s))
     return _section("Ranking", f"{body}<p>{escape(_INPUTS_ONLY)}</p>")
+
+
+def _finding_sections(folder: Path, present: Sequence[str]) -> list[str]:
+    sections = []
+    for name, show in (
+        ("labels.json", _labels_section),
+        ("gaps.json", _gaps_section),
+        ("real_size.json", _real_size_section),
+    ):
+        if name in present:
+            path = folder / name
+            sections.append(_guard(path, partial(show, _read_object(path))))
+    return sections
+
+
+def _labels_section(state: Mapping[str, Any]) -> str:
+    return _section("Labels", _table(labels_table(state)))
+
+
+def _gaps_section(state: Mapping[str, Any]) -> str:
+    pairs = "".join(
+        f"<li><b>real example {int(gap['real'])}</b>"
+        + _example("the real sample", {"view": gap["real_view"]})
+        + f"<b>nearest: {escape(str(gap['candidate']))}, example {int(gap['synthetic'])}</b>"
+        + _example(str(gap["candidate"]), {"view": gap["synthetic_view"]})
+        + "</li>"
+        for gap in state["gaps"]
+    )
+    body = f"<p>{escape(_GAPS)}</p><ul class='examples'>{pairs}</ul>" if pairs else ""
+    return _section("Gaps: what to generate next", _table(gaps_table(state)) + body)
+
+
+def _real_size_section(state: Mapping[str, Any]) -> str:
+    def draw() -> Any:
+        from synque_select.report.plots import real_size_figure
+
+        return real_size_figure(state)
+
+    alt = f"Agreement of disjoint real samples of {len(state['measured'])} sizes"
+    return _section(
+        "Would more real examples pay?", _table(real_size_table(state)) + _figure(draw, alt)
+    )
 
 
 def _result_sections(result: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from synque_select.errors import ConfigError
 from synque_select.records.run_folder import write_json
 from synque_select.views import View
 
-__all__ = ["project", "write_examples", "write_map"]
+__all__ = ["project", "shown_view", "write_examples", "write_map"]
 
 _REAL = "real sample"
 
@@ -127,14 +127,20 @@ def write_examples(
         scores = (realness or {}).get(name)
         shown[name] = []
         for i in _choose(len(of_set), n_shown, seed).tolist():
-            entry: dict[str, Any] = {"view": _shown(of_set[i], max_chars, max_pixels)}
+            entry: dict[str, Any] = {"view": shown_view(of_set[i], max_chars, max_pixels)}
             if scores is not None:
                 entry["realness"] = float(scores[i])
             shown[name].append(entry)
     return write_json(Path(folder) / "examples.json", shown)
 
 
-def _shown(view: View, max_chars: int, max_pixels: int) -> str | dict[str, str]:
+def shown_view(view: View, max_chars: int = 400, max_pixels: int = 96) -> str | dict[str, str]:
+    """Return a view as the page shows it: a text that may be cut, or {"png": base64}.
+
+    Example:
+        >>> shown_view("a" * 5, max_chars=3)
+        'aaa … (5 characters)'
+    """
     if isinstance(view, str):
         cut = len(view) > max_chars
         return f"{view[:max_chars]} … ({len(view):,} characters)" if cut else view

@@ -28,6 +28,7 @@ __all__ = [
     "correlation_figure",
     "map_figure",
     "ranking_figure",
+    "real_size_figure",
     "to_png",
     "to_svg",
 ]
@@ -207,6 +208,38 @@ def ranking_figure(ranking: Ranking) -> Figure:
     for tick, row in zip(axes[0].get_yticklabels(), order, strict=True):
         tick.set_parse_math(False)
         tick.set_color(_BLUE if row.name in selected else _INK)
+    return figure
+
+
+@_in_own_style
+def real_size_figure(state: Mapping[str, Any]) -> Figure:
+    """Draw how far disjoint real samples agree, and the error of the gap at the border by size.
+
+    Args:
+        state: What `synque_select.report.findings.real_size_state` gave.
+
+    Raises:
+        DependencyError: matplotlib is missing.
+    """
+    figure, (left, right) = _new(1, 2, 9.0, 3.2)
+    sizes = [row["m"] for row in state["measured"]]
+    overlaps = [row["overlap"] for row in state["measured"]]
+    left.plot(sizes, overlaps, "o-", color=_BLUE, ms=5.5, label="measured")
+    left.axhline(state["chance"], color=_MUTED, ls=":", label="by chance")
+    left.set_ylim(0, 1.05)
+    left.set_title(f"Shared by the top {state['k']} of both", fontsize=10, color=_INK)
+    errors = [row["border_error"] for row in state["measured"]]
+    right.plot(sizes, errors, "o-", color=_BLUE, ms=5.5, label="measured")
+    ahead = [(sizes[-1], errors[-1])]
+    ahead += [(row["n"], row["border_error"]) for row in state["extrapolated"]]
+    right.plot(*zip(*ahead, strict=True), "--", color=_ORANGE, label="extrapolated as 1/√n")
+    right.axhline(state["gap"], color=_MUTED, ls=":", label="the gap")
+    right.set_xscale("log")
+    right.set_ylim(bottom=0)
+    right.set_title("Standard error of the gap at the border", fontsize=10, color=_INK)
+    for ax in (left, right):
+        ax.set_xlabel("real examples", fontsize=8, color=_MUTED)
+        ax.legend(fontsize=8, frameon=False)
     return figure
 
 

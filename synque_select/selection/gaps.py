@@ -56,7 +56,7 @@ def gap_map(scoring: Scoring) -> list[Gap]:
     Raises:
         ProxyError: The scoring has no embeddings.
     """
-    real = _embeddings(scoring.real)
+    real = _embeddings(scoring.real).cpu().double()
     k = min(5, math.isqrt(len(real)), len(real) - 1)
     radius = torch.cdist(real, real).sort(dim=1).values[:, k]
     nearest = torch.full((len(real),), math.inf, dtype=torch.float64)
@@ -86,8 +86,8 @@ def _nearest(real: torch.Tensor, synthetic: torch.Tensor) -> tuple[torch.Tensor,
     best = torch.full((len(real),), math.inf, dtype=torch.float64)
     where = torch.zeros(len(real), dtype=torch.long)
     for start in range(0, len(synthetic), _BLOCK):
-        block = synthetic[start : start + _BLOCK].double()
-        value, at = torch.cdist(real.double(), block).min(dim=1)
+        block = synthetic[start : start + _BLOCK].cpu().double()
+        value, at = torch.cdist(real, block).min(dim=1)
         closer = value < best
         best = torch.minimum(best, value)
         where[closer] = at[closer] + start

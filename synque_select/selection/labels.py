@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synque_select.errors import ConfigError
+from synque_select.errors import ConfigError, ProxyError
+from synque_select.selection.scoring import Scoring
 from synque_select.types import Candidate
 from synque_select.views import select
 
-__all__ = ["LabelCheck", "check_labels", "labels_of"]
+__all__ = ["LabelCheck", "check_classes", "check_labels", "check_scored_labels", "labels_of"]
 
 _FOLDS = 5
 _MAX_CLASSES = 100
@@ -67,6 +68,40 @@ def labels_of(candidate: Candidate) -> list[str]:
     return [str(select(candidate.dataset[i], selector)) for i in range(len(candidate))]
 
 
+def check_classes(candidates: Sequence[Candidate]) -> None:
+    """Refuse, before anything is scored, labels that are no classes.
+
+    Raises:
+        ConfigError: A candidate has no label, or labels of more than 100 classes (free text).
+    """
+    for candidate in candidates:
+        n_classes = len(set(labels_of(candidate)))
+        if n_classes > _MAX_CLASSES:
+            raise ConfigError(
+                f"{candidate.where}: {n_classes} different labels; "
+                f"checking takes classes, at most {_MAX_CLASSES}"
+            )
+
+
+def check_scored_labels(candidates: Sequence[Candidate], scoring: Scoring) -> list[LabelCheck]:
+    """Check the labels of candidates that were scored, on the embeddings of the scoring.
+
+    Args:
+        candidates: Those that were scored, with `label` set.
+        scoring: What `score` gave for them.
+
+    Raises:
+        ConfigError: As `check_labels`.
+        ProxyError: The scoring has no embeddings.
+    """
+    real = scoring.real.embeddings
+    found = {part.name: part.embeddings for part in scoring.candidates}
+    embeddings = {name: rows for name, rows in found.items() if rows is not None}
+    if real is None or len(embeddings) < len(found):
+        raise ProxyError("labels are checked on embeddings: score with a proxy that uses them")
+    return check_labels(candidates, embeddings, real, seed=scoring.seed)
+
+
 def check_labels(
     candidates: Sequence[Candidate],
     embeddings: Mapping[str, torch.Tensor],
@@ -90,13 +125,18 @@ def check_labels(
     Raises:
         ConfigError: A candidate has no label, or labels of more than 100 classes (free text).
     """
+    check_classes(candidates)
     parts = {c.name: _part(c, embeddings[c.name], seed) for c in candidates}
     fitted = {name: _fit(x, y) for name, (x, y) in parts.items()}
     across = {name: _across(name, parts, fitted) for name in parts}
     checks = []
     for name, (x, y) in parts.items():
         mix = _mix(y)
-        real_mix = _mix(fitted[name].predict(real.numpy())) if fitted[name] is not None else {}
+        real_mix = (
+            _mix(fitted[name].predict(real.double().cpu().numpy()))
+            if fitted[name] is not None
+            else {}
+        )
         agreement = _held_out(x, y, seed)
         said = _warnings(name, agreement, across, mix, real_mix, len(set(y)))
         checks.append(LabelCheck(name, len(y), agreement, across[name], mix, real_mix, said))
@@ -105,30 +145,28 @@ def check_labels(
 
 def _part(
     candidate: Candidate, embeddings: torch.Tensor, seed: int
-) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
     labels = np.array(labels_of(candidate))
-    if len(set(labels)) > _MAX_CLASSES:
-        raise ConfigError(
-            f"{candidate.where}: {len(set(labels))} different labels; "
-            f"checking takes classes, at most {_MAX_CLASSES}"
-        )
     chosen = np.arange(len(labels))
     if len(labels) > _MAX_ROWS:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, _MAX_ROWS, replace=False))
-    return embeddings[torch.from_numpy(chosen)].float().numpy(), labels[chosen]
+    return embeddings[torch.from_numpy(chosen)].double().cpu().numpy(), labels[chosen]
 
 
-def _fit(x: NDArray[np.float32], y: NDArray[np.str_]) -> Any:
-    from sklearn.linear_model import LogisticRegression
+def _classifier() -> Any:
+    from sklearn.linear_model import RidgeClassifier
 
-    if len(set(y)) < 2:
-        return None
-    return LogisticRegression(max_iter=1000, class_weight="balanced").fit(x, y)
+    # closed form: a logistic regression agrees to a few points and takes many times as long
+    return RidgeClassifier(alpha=1.0, class_weight="balanced")
+
+
+def _fit(x: NDArray[np.float64], y: NDArray[np.str_]) -> Any:
+    return _classifier().fit(x, y) if len(set(y)) > 1 else None
 
 
 def _across(
     name: str,
-    parts: Mapping[str, tuple[NDArray[np.float32], NDArray[np.str_]]],
+    parts: Mapping[str, tuple[NDArray[np.float64], NDArray[np.str_]]],
     fitted: Mapping[str, Any],
 ) -> float:
     from sklearn.metrics import recall_score
@@ -142,8 +180,7 @@ def _across(
     return float(np.mean(shares)) if shares else float("nan")
 
 
-def _held_out(x: NDArray[np.float32], y: NDArray[np.str_], seed: int) -> float:
-    from sklearn.linear_model import LogisticRegression
+def _held_out(x: NDArray[np.float64], y: NDArray[np.str_], seed: int) -> float:
     from sklearn.metrics import recall_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
@@ -151,8 +188,8 @@ def _held_out(x: NDArray[np.float32], y: NDArray[np.str_], seed: int) -> float:
     if len(set(y)) < 2 or smallest < 2:
         return float("nan")
     folds = StratifiedKFold(min(_FOLDS, smallest), shuffle=True, random_state=seed)
-    model = LogisticRegression(max_iter=1000, class_weight="balanced")
-    return float(recall_score(y, cross_val_predict(model, x, y, cv=folds), average="macro"))
+    predicted = cross_val_predict(_classifier(), x, y, cv=folds)
+    return float(recall_score(y, predicted, average="macro"))
 
 
 def _mix(labels: NDArray[np.str_]) -> dict[str, float]:

@@ -33,10 +33,17 @@ from synque_select.selection.uncertainty import (
     t_interval,
     top_k_frequency,
 )
-from synque_select.types import ProxyInfo, ProxyScore, RankedCandidate, Ranking
+from synque_select.types import (
+    Candidate,
+    ProxyInfo,
+    ProxyScore,
+    RankedCandidate,
+    Ranking,
+    RealSample,
+)
 from synque_select.views import Selector
 
-__all__ = ["CONSENSUS", "rank", "ranking_from", "redrawn_order"]
+__all__ = ["CONSENSUS", "checked_suite", "rank", "ranking_from", "redrawn_order"]
 
 _PACKAGES = (
     "synque-select",
@@ -111,10 +118,7 @@ def rank(
     check_mixture_choice(mixture, temperature)
     pool = load_candidates(candidates, view=view)
     sample = load_real(real, view=view)
-    suite = resolve_suite(proxies, sample.modality)
-    _check_rank_by(rank_by, suite)
-    if top_k > len(pool):
-        raise ConfigError(f"top_k={top_k}: allowed is 1 to {len(pool)}, the number of candidates")
+    suite = checked_suite(pool, sample, proxies, rank_by=rank_by, top_k=top_k)
     scoring = score(
         pool,
         sample,
@@ -134,6 +138,27 @@ def rank(
         mixture=mixture,
         temperature=temperature,
     )
+
+
+def checked_suite(
+    candidates: Sequence[Candidate],
+    real: RealSample,
+    proxies: Sequence[ProxySpec] | None,
+    *,
+    rank_by: str | None,
+    top_k: int,
+) -> tuple[BaseProxy, ...]:
+    """Resolve the suite, and refuse before anything is scored what could not rank afterwards.
+
+    The arguments and errors are those of `rank`.
+    """
+    suite = resolve_suite(proxies, real.modality)
+    _check_rank_by(rank_by, suite)
+    if top_k > len(candidates):
+        raise ConfigError(
+            f"top_k={top_k}: allowed is 1 to {len(candidates)}, the number of candidates"
+        )
+    return suite
 
 
 def ranking_from(
@@ -227,7 +252,6 @@ def _order(
 
 
 def _check_rank_by(rank_by: str | None, suite: Sequence[BaseProxy]) -> None:
-    """Refuse before anything is scored what could not rank afterwards."""
     allowed = (*(proxy.key for proxy in suite), CONSENSUS)
     if rank_by is not None and rank_by not in allowed:
         found = did_you_mean(str(rank_by), allowed)

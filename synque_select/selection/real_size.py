@@ -57,24 +57,6 @@ class RealSize:
     chance: float
     k: int
 
-    def table(self) -> str:
-        """Return the figures as lines of text, what is extrapolated marked as such."""
-        lines = [f"{'n':>6}  {'overlap':>7}  {'spearman':>8}  {'error of the gap':>16}"]
-        lines += [
-            f"{a.m:>6}  {a.overlap:>7.2f}  {a.spearman:>8.2f}  {a.border_error:>16.3g}"
-            for a in self.measured
-        ]
-        lines += [
-            f"{n:>6}  {'':>7}  {'':>8}  {error:>16.3g}  (extrapolated as 1/√n)"
-            for n, error in self.extrapolated.items()
-        ]
-        pairs = self.measured[0].n_pairs
-        lines.append(
-            f"gap at the border of the top {self.k}: {self.gap:.3g}; overlap by chance: "
-            f"{self.chance:.2f}; {pairs} pairs of disjoint halves a size"
-        )
-        return "\n".join(lines)
-
 
 def how_many_real(
     scoring: Scoring,

@@ -479,7 +479,35 @@ def test_the_run_folder(tmp_path, selection):
     assert [row["name"] for row in state["selected"]] == ["near", "mixed"]
     names = {path.name for path in folder.iterdir()}
     assert names >= {"ranking.csv", "map.json", "examples.json", "report.html"}
-    assert "Ranking by mmd" in (folder / "report.html").read_text()
+    assert names >= {"gaps.json", "labels.json", "real_size.json"}
+    page = (folder / "report.html").read_text()
+    assert "Ranking by mmd" in page
+    assert "Gaps: what to generate next" in page
+
+
+def test_labels_are_checked_again_where_they_changed(tmp_path, selection):
+    def messages(of_10: int) -> str:
+        given = candidates()
+        few = [
+            {**record, "label": int(i % 10 < of_10)} for i, record in enumerate(given[0].dataset)
+        ]
+        given[0] = Candidate("near", few, "text", "label")
+        callback = selection()
+        fit = trainer(tmp_path, callback, max_steps=1)
+        fit.fit(TinyModel(), datamodule=data_module(candidates=given))
+        return " ".join(callback.ranking.messages)
+
+    assert "near: its classifier sees another class mix" not in messages(5)
+    assert "near: its classifier sees another class mix" in messages(1)
+
+
+def test_texts_as_labels_are_no_classes_and_stop_nothing(tmp_path, selection):
+    given = [Candidate(c.name, c.dataset, "text", label="text") for c in candidates(110)]
+    callback = selection(run_dir=tmp_path / "run")
+    fit = trainer(tmp_path, callback, max_steps=1)
+    fit.fit(TinyModel(), datamodule=data_module(candidates=given))
+    assert not (tmp_path / "run" / "labels.json").exists()
+    assert (tmp_path / "run" / "gaps.json").exists()
 
 
 def test_every_fit_of_one_callback_is_a_run_of_its_own(tmp_path, selection):

@@ -13,6 +13,7 @@ from scipy import stats
 
 from synque_select.errors import ConfigError, ProxyError
 from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScores
+from synque_select.report.findings import real_size_state, real_size_table
 from synque_select.selection.consensus import borda, consensus_members, midranks
 from synque_select.selection.ranking import ranking_from
 from synque_select.selection.real_size import how_many_real
@@ -274,7 +275,9 @@ class TestHowManyReal:
         small, large = found.measured
         assert small.border_error / large.border_error == pytest.approx(2, rel=0.15)
         assert found.extrapolated[800] == pytest.approx(large.border_error / 2)
-        assert "extrapolated" in found.table()
+        table = str(real_size_table(real_size_state(found)))
+        assert table.count("extrapolated as 1/√n") == 4
+        assert "by chance 0.40" in table
 
     def test_sizes_over_half_are_refused(self):
         with pytest.raises(ConfigError, match="2 to 30, half the real sample"):

