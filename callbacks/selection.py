@@ -21,7 +21,7 @@ from synque_select.callbacks._checks import (
     require_single,
 )
 from synque_select.callbacks._leaks import leak_messages
-from synque_select.callbacks._logging import Table, log_mixture, log_table
+from synque_select.callbacks._logging import Table, log_mixture, log_table, log_text
 from synque_select.callbacks._page import write_page
 from synque_select.callbacks._ranks import on_rank_zero, report_failure
 from synque_select.callbacks._scoring import Scorer, ranking_differences, scorer_of
@@ -36,6 +36,7 @@ from synque_select.proxies.registry import ProxySpec
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.records.run_folder import make_folder, new_run_folder
 from synque_select.report.findings import copy_findings
+from synque_select.report.lens import lens_text, write_rubrics
 from synque_select.report.tables import ranking_table
 from synque_select.selection.mixture import (
     MixtureChoice,
@@ -47,6 +48,7 @@ from synque_select.types import Ranking
 __all__ = ["SelectionCallback"]
 
 _STATE = "synque_select"
+_DEFAULT_TOP_K = 3
 
 
 class SelectionCallback(CheckedCallback):
@@ -71,7 +73,8 @@ class SelectionCallback(CheckedCallback):
         encoder: A model id or an encoder; None for the default of the modality.
         lens: How the LENS proxies among `proxies` are computed: a `LensConfig`, a mapping with
             its values, a YAML file or a packaged name ("lens-small"). Its engines are closed
-            before training; None for what each proxy has by itself.
+            before training; None for what each proxy has by itself. Rubrics, and the most and
+            least real samples, are in the report and the loggers.
         ranking: A ranking made elsewhere, or the path of its `ranking.json`: nothing is scored,
             only the content hashes of candidates and real sample are compared.
         seed: Seed of everything random in the scores.
@@ -123,7 +126,7 @@ class SelectionCallback(CheckedCallback):
         self._run_dir: Path | None = None
         self._run_id = ""
         self._given = ranking
-        self._proxies, self._rank_by, self._top_k = with_lens(proxies, lens), rank_by, top_k
+        self._proxies, self._rank_by, self._top_k = _suite(proxies, lens, top_k), rank_by, top_k
         self._mixture, self._temperature = mixture, temperature
         self._findings: Path | None = None
         self._encoder, self._seed, self._device = encoder, seed, device
@@ -185,7 +188,7 @@ class SelectionCallback(CheckedCallback):
         return Scorer(
             self._proxies,
             self._rank_by,
-            3 if self._top_k is None else self._top_k,
+            _DEFAULT_TOP_K if self._top_k is None else self._top_k,
             self._encoder,
             self._seed,
             device,
@@ -200,6 +203,7 @@ class SelectionCallback(CheckedCallback):
         self._run_dir = Path(state["folder"])
         if trainer.is_global_zero:
             save_ranking(self.ranking, self._run_dir)
+            write_rubrics(self._run_dir, self.ranking)
             if self._findings is not None:
                 copy_findings(self._findings, self._run_dir)
             log_mixture(trainer, require_datamodule(trainer))
@@ -318,6 +322,12 @@ class SelectionCallback(CheckedCallback):
         return make_folder(self.run_dir)
 
 
+def _suite(
+    proxies: Sequence[ProxySpec] | None, lens: Any, top_k: int | None
+) -> Sequence[ProxySpec] | None:
+    return with_lens(proxies, lens, top_k=_DEFAULT_TOP_K if top_k is None else top_k)
+
+
 def _check_ranking(ranking: Any, *, alone: bool) -> None:
     if ranking is None:
         return
@@ -344,6 +354,8 @@ def _warn_of_leaks(trainer: Trainer, what: str, dataloaders: Any) -> None:
 def _show(trainer: Trainer, ranking: Ranking) -> None:
     shown = ranking_table(ranking)
     log_table(trainer, "synque_ranking", Table(*_cells(ranking), shown.markdown()))
+    if ranking.details:
+        log_text(trainer, "synque_lens", lens_text(ranking))
     rank_zero_info(shown.text())
 
 

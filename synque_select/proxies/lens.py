@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -176,13 +177,19 @@ class LensBalanced(Lens):
 
 
 def with_lens(
-    proxies: Sequence[ProxySpec] | None, lens: LensConfig | Mapping[str, Any] | str | Path | None
+    proxies: Sequence[ProxySpec] | None,
+    lens: LensConfig | Mapping[str, Any] | str | Path | None,
+    *,
+    top_k: int = 3,
+    progress: bool = True,
 ) -> Sequence[ProxySpec] | None:
     """Give a config to every LENS proxy of a suite that has none of its own.
 
     Args:
         proxies: As for `rank`.
         lens: What `Lens` takes as its config; None leaves the suite as it is.
+        top_k: The border to decide, where adaptive judging names none.
+        progress: False for no progress, whatever the config says.
 
     Raises:
         ConfigError: The config cannot be read, or the suite has no LENS proxy.
@@ -194,7 +201,9 @@ def with_lens(
     """
     if lens is None:
         return proxies
-    config = LensConfig.read(lens)
+    config = LensConfig.read(lens).for_top_k(top_k)
+    if not progress:
+        config = dataclasses.replace(config, progress=False)
     keys = tuple(cls.key for cls in (Lens, LensRaw, LensBalanced))
     suite: list[ProxySpec] = []
     for proxy in proxies or ():

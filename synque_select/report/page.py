@@ -19,6 +19,7 @@ from synque_select.records.correlation_file import load_correlations
 from synque_select.records.ranking_file import load_ranking
 from synque_select.records.run_folder import read_json, write_text
 from synque_select.report.findings import gaps_table, labels_table, real_size_table
+from synque_select.report.lens import lens_sections
 from synque_select.report.tables import (
     Table,
     arms_table,
@@ -110,6 +111,8 @@ def write_report(folder: str | Path) -> Path:
     if entries:
         is_detail = bool(result and result.get("correlations"))
         sections.append(_keys_section(entries, is_detail=is_detail))
+    for title, body in _guard(folder / "ranking.json", lambda: lens_sections(ranking, _example)):
+        sections.append(_section(title, body))
     if "map.json" in present:
         state = _read_object(folder / "map.json")
         sections.append(_guard(folder / "map.json", lambda: _map_section(state, ranking)))
