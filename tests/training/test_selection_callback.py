@@ -486,19 +486,18 @@ def test_the_run_folder(tmp_path, selection):
 
 
 def test_labels_are_checked_again_where_they_changed(tmp_path, selection):
-    def messages(of_10: int) -> str:
+    def share_of_ones(of_10: int) -> float:
         given = candidates()
-        few = [
-            {**record, "label": int(i % 10 < of_10)} for i, record in enumerate(given[0].dataset)
-        ]
-        given[0] = Candidate("near", few, "text", "label")
-        callback = selection()
+        records = [{**r, "label": int(i % 10 < of_10)} for i, r in enumerate(given[0].dataset)]
+        given[0] = Candidate("near", records, "text", "label")
+        callback = selection(run_dir=tmp_path / str(of_10))
         fit = trainer(tmp_path, callback, max_steps=1)
         fit.fit(TinyModel(), datamodule=data_module(candidates=given))
-        return " ".join(callback.ranking.messages)
+        checks = json.loads((callback.run_dir / "labels.json").read_text())["checks"]
+        assert [check["name"] for check in checks] == list(WORDS)
+        return checks[0]["mix"]["1"]
 
-    assert "near: its classifier sees another class mix" not in messages(5)
-    assert "near: its classifier sees another class mix" in messages(1)
+    assert (share_of_ones(5), share_of_ones(1)) == (0.5, 0.1)
 
 
 def test_texts_as_labels_are_no_classes_and_stop_nothing(tmp_path, selection):
