@@ -156,7 +156,7 @@ def _brick(rng: _Rng, scale: float) -> _Grey:
 
 
 def _gravel(rng: _Rng, scale: float) -> _Grey:
-    n = max(3, round(60 / scale**2))
+    n = max(3, round(26 / scale**2))
     points = rng.uniform(-12, SIDE + 12, (n, 2))
     y, x = np.mgrid[:SIDE, :SIDE]
     distance = np.hypot(y[..., None] - points[:, 0], x[..., None] - points[:, 1])
@@ -167,11 +167,11 @@ def _gravel(rng: _Rng, scale: float) -> _Grey:
 
 def _grass(rng: _Rng, scale: float) -> _Grey:
     image, draw = _canvas(rng.uniform(0.35, 0.45))
-    for _ in range(round(110 / scale)):
+    for _ in range(round(60 / scale)):
         y, x = rng.uniform(-4, SIDE + 4, 2)
         angle, length = rng.uniform(0, 2 * np.pi), scale * rng.uniform(5, 18)
         end = (x + length * np.cos(angle), y + length * np.sin(angle))
-        draw.line((x, y, *end), int(255 * rng.uniform(0.2, 0.85)), max(1, round(scale)))
+        draw.line((x, y, *end), int(255 * rng.uniform(0.2, 0.85)), max(1, round(1.6 * scale)))
     return _levels(image)
 
 

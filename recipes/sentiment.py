@@ -281,8 +281,8 @@ class SentimentTask(BaseTask):
         n_known = sum(row.tobytes() in known for row in pool.digests)
         said = {
             "released": f"real samples: {len(given)} as released, drawn balanced by class, then "
-            f"draws from all {len(pool)} headlines of theirs, of which {n_known} are among the "
-            f"{len(annotated)} distinct annotated ones and are in neither validation nor test",
+            f"draws from all {len(pool)} headlines of theirs; {n_known} of these are among the "
+            f"{len(annotated):,} annotated ones, and are in neither validation nor test",
             "natural": f"real samples: natural draws from {len(pool)} random annotated headlines, "
             "which are in neither validation nor test",
         }
