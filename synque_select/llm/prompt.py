@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Prompt",
     "PromptLike",
+    "data_url",
     "estimated_tokens",
     "has_images",
     "image_sha256",
@@ -142,6 +145,19 @@ def image_sha256(image: Image) -> str:
     found = hashlib.sha256(f"{image.width}x{image.height}\0".encode())
     found.update(image.convert("RGB").tobytes())
     return found.hexdigest()
+
+
+def data_url(image: Image) -> str:
+    """Return an image as a PNG in a data URL.
+
+    Example:
+        >>> from PIL import Image
+        >>> data_url(Image.new("RGB", (1, 1)))[:30]
+        'data:image/png;base64,iVBORw0K'
+    """
+    file = io.BytesIO()
+    image.convert("RGB").save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def estimated_tokens(prompt: PromptLike) -> int:

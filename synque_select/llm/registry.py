@@ -14,7 +14,11 @@ __all__ = ["LLMSpec", "describe_llm", "get_llm"]
 
 LLMSpec = BaseLLM | Mapping[str, Any]
 
-_ENGINES = {"transformers": "synque_select.llm.transformers:TransformersLLM"}
+_ENGINES = {
+    "openai": "synque_select.llm.openai:OpenAILLM",
+    "transformers": "synque_select.llm.transformers:TransformersLLM",
+    "vllm": "synque_select.llm.vllm:VllmLLM",
+}
 
 
 def get_llm(spec: LLMSpec) -> BaseLLM:
@@ -33,7 +37,7 @@ def get_llm(spec: LLMSpec) -> BaseLLM:
         Traceback (most recent call last):
         ...
         synque_select.errors.ConfigError: unknown engine 'transformer': did you mean 'transformers'?
-        There are: transformers
+        There are: openai, transformers, vllm
     """
     if isinstance(spec, BaseLLM):
         return spec

@@ -16,7 +16,8 @@ from synque_select.encoders.hub import ModelFiles, content_revision, split_revis
 from synque_select.encoders.packaged import find_packaged
 from synque_select.errors import ConfigError, DependencyError, LLMError
 from synque_select.llm.base import BaseLLM, Failure, check_choices, check_form
-from synque_select.llm.prompt import PromptLike, has_images, join_prompts
+from synque_select.llm.chat import ChatFormat
+from synque_select.llm.prompt import PromptLike, join_prompts
 from synque_select.llm.structured import fill
 from synque_select.llm.tree import TokenTree, common_length, forget
 from synque_select.llm.writing import OutOfTokens, Writer
@@ -27,7 +28,6 @@ DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 _WINDOW = 512  # prompts that are tokenised together
-_TAIL = 32  # characters at a prompt's end that decide how an answer joins it
 _NODES_ON_CPU = 512
 _NODES_ON_GPU = 8192
 _LEAST_NODES = 32
@@ -78,6 +78,7 @@ class TransformersLLM(BaseLLM):
         self._max_nodes = _NODES_ON_CPU if self.device.type == "cpu" else _NODES_ON_GPU
         self._model: Any = None
         self._tokenizer: Any = None
+        self._chat = ChatFormat(model_id, None)
 
     def options(self) -> Mapping[str, Any]:
         """Return what else changes an answer."""
@@ -102,7 +103,8 @@ class TransformersLLM(BaseLLM):
             return
         self._load()
         for position, prompt in enumerate(prompts):
-            tokens = self._tokenize([self._text(prompt)])[0]
+            (tokens,) = self._chat.tokens([self._chat.text(prompt)])
+            self._count(1, len(tokens))
             if self.context_length and len(tokens) + max_tokens > self.context_length:
                 yield position, self._too_long(len(tokens), max_tokens)
                 continue
@@ -118,12 +120,12 @@ class TransformersLLM(BaseLLM):
     ) -> str | Failure:
         with torch.inference_mode():
             writer = Writer(self._model, self._tokenizer, prompt, temperature, seed, max_tokens)
-            if schema is None:
-                return writer.write(self._ends())
             try:
-                return fill(schema, writer)
+                return writer.write(self._ends()) if schema is None else fill(schema, writer)
             except OutOfTokens:
                 return Failure(f"the JSON was not complete after {max_tokens} tokens")
+            finally:
+                self.usage.n_answer_tokens += writer.n_written
 
     def choice_probabilities(
         self,
@@ -149,8 +151,7 @@ class TransformersLLM(BaseLLM):
     def count_tokens(self, prompt: PromptLike) -> int:
         """Return how many tokens a prompt has."""
         self._load_tokenizer()
-        text = self._text(prompt)
-        return len(self._tokenizer(text, add_special_tokens=False).input_ids)
+        return len(self._tokenizer(str(join_prompts(prompt)), add_special_tokens=False).input_ids)
 
     def close(self) -> None:
         """Free the model and its device memory; the next question loads it again."""
@@ -167,11 +168,11 @@ class TransformersLLM(BaseLLM):
         score = self._score_trees if self._takes_trees() else self._score_rows
         prefix = _Prefix()
         for start in range(0, len(prompts), _WINDOW):
-            window = [
-                self._text(prompts[i]) for i in range(start, min(start + _WINDOW, len(prompts)))
-            ]
-            tokens = self._tokenize(window)
-            answers = self._continuations(window, tokens, choices)
+            end = min(start + _WINDOW, len(prompts))
+            window = [self._chat.text(prompts[i]) for i in range(start, end)]
+            tokens = self._chat.tokens(window)
+            self._count(len(tokens), sum(map(len, tokens)))
+            answers = self._chat.continuations(window, tokens, choices)
             longest = max(len(answer) for row in answers for answer in row)
             limit = self.context_length or max(map(len, tokens)) + longest
             fits = [i for i, row in enumerate(tokens) if len(row) + longest <= limit]
@@ -206,6 +207,9 @@ class TransformersLLM(BaseLLM):
             except torch.OutOfMemoryError as error:
                 self._halve(error)
                 continue
+            n_tokens = sum(map(len, prompts[done : done + len(paths)]))
+            self.usage.n_cached_tokens += max(0, n_tokens - len(tree) - prefix.n_new)
+            prefix.n_new = 0
             yield from found
             done += len(paths)
 
@@ -216,7 +220,7 @@ class TransformersLLM(BaseLLM):
             forget(prefix.cache, len(prefix.tokens) - n_kept)
             prefix.tokens = prefix.tokens[:n_kept]
             return
-        prefix.tokens, prefix.cache = list(tokens), None
+        prefix.tokens, prefix.cache, prefix.n_new = list(tokens), None, len(tokens)
         if tokens:
             ids = torch.tensor([tokens], device=self.device)
             with torch.inference_mode():
@@ -299,49 +303,9 @@ class TransformersLLM(BaseLLM):
         takes = "logits_to_keep" in inspect.signature(self._model.forward).parameters
         return {"logits_to_keep": nodes} if takes else {}
 
-    def _tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
-        if self._tokenizer.chat_template is None:
-            return list(self._tokenizer([prompt + "\n" for prompt in prompts]).input_ids)
-        turns = [self._in_template(prompt) for prompt in prompts]
-        # the template writes the special tokens itself
-        return list(self._tokenizer(turns, add_special_tokens=False).input_ids)
-
-    def _text(self, prompt: PromptLike) -> str:
-        if has_images(prompt):
-            raise ConfigError(f"{self.id} reads no images, and a prompt has one")
-        return str(join_prompts(prompt))
-
-    def _in_template(self, prompt: str) -> str:
-        return str(
-            self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-            )
-        )
-
-    def _continuations(
-        self, prompts: Sequence[str], tokens: list[list[int]], choices: Sequence[str]
-    ) -> list[list[list[int]]]:
-        """Tokens of every choice behind every prompt.
-
-        How text joins is decided by the characters before it, so prompts of one ending share it.
-        """
-        known: dict[str, list[list[int]]] = {}
-        found = []
-        for prompt, row in zip(prompts, tokens, strict=True):
-            tail = prompt[-_TAIL:]
-            if tail not in known:
-                known[tail] = [self._continuation(prompt, row, choice) for choice in choices]
-            found.append(known[tail])
-        return found
-
-    def _continuation(self, prompt: str, tokens: list[int], choice: str) -> list[int]:
-        templated = self._tokenizer.chat_template is not None
-        text = self._in_template(prompt) if templated else prompt + "\n"
-        whole = self._tokenizer(text + choice, add_special_tokens=not templated).input_ids
-        if whole[: len(tokens)] == tokens and len(whole) > len(tokens):
-            return list(whole[len(tokens) :])
-        # the tokenizer would melt the end of the prompt into the answer: keep them apart
-        return list(self._tokenizer(choice, add_special_tokens=False).input_ids)
+    def _count(self, n_requests: int, n_tokens: int) -> None:
+        self.usage.n_requests += n_requests
+        self.usage.n_prompt_tokens += n_tokens
 
     def _ends(self) -> set[int]:
         given = self._model.generation_config.eos_token_id
@@ -361,6 +325,7 @@ class TransformersLLM(BaseLLM):
 
         with _quiet(self._files.packaged is not None):
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(**self._source())
+        self._chat = ChatFormat(self.id, self._tokenizer)
 
     def _load(self) -> None:
         if self._model is not None:
@@ -402,6 +367,7 @@ class _Prefix:
     def __init__(self) -> None:
         self.tokens: list[int] = []
         self.cache: Any = None
+        self.n_new = 0  # read for this window
 
 
 class _Products(Sequence[PromptLike]):

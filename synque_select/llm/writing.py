@@ -48,8 +48,14 @@ class Writer:
         self._cache: Any = None
         self._n_read = 0
         self._logits = torch.empty(0)
+        self._n_prompt = len(prompt)
         self._limit = len(prompt) + max_tokens
         self._feed(prompt)
+
+    @property
+    def n_written(self) -> int:
+        """Tokens behind the prompt, the frame of JSON among them."""
+        return self._n_read - self._n_prompt
 
     def _feed(self, tokens: Sequence[int]) -> None:
         if not tokens:

@@ -1,0 +1,452 @@
+"""Language models behind any server that speaks OpenAI's protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from synque_select.errors import ConfigError, DependencyError, LLMError
+from synque_select.llm.background import answers_of
+from synque_select.llm.base import BaseLLM, Failure, check_choices, check_form
+from synque_select.llm.dialect import Dialect, Question
+from synque_select.llm.label_logprobs import Seen, read_path, shares
+from synque_select.llm.pacing import Pace, backoff_s, retry_after_s
+from synque_select.llm.prompt import PromptLike, join_prompts
+
+__all__ = ["OpenAILLM"]
+
+_THINKING = re.compile(r"\A.*</think>", re.DOTALL)
+_FRAME_TOKENS = 16
+_LONGEST_PAUSE_S = 600.0
+_SHOWN = 200
+
+
+class OpenAILLM(BaseLLM):
+    """A model behind an OpenAI-compatible server: `vllm serve`, llama.cpp, a hosted one.
+
+    Requests run side by side up to a bound. What fails for a time (429, 5xx, a cut connection,
+    an answer that is no JSON) is asked again after a pause, which the server may set by
+    Retry-After; what still fails then is a `Failure`. A server that cannot be reached, or does not
+    know the key or the model, ends the run at once.
+
+    Choices and schemas are forced by the server's structured outputs; where it has none, the
+    model is asked without, and an answer that is none of the choices is a `Failure`.
+
+    Probabilities of choices come from the 20 most probable tokens that a server shows at each
+    place of one answer, by the text that they write: a text that only one choice can begin with
+    counts for it in whole. Texts that several choices begin with are told apart by another
+    request for these choices only, and so is a choice that is not shown, where the server shows
+    the unconstrained model's tokens and the choice may have over 1 %; what is not shown beyond
+    that counts as 0, and the rest is scaled to sum to 1. A model that shows no tokens (most
+    hosted reasoning models) can only judge by `way="label"`.
+
+    The key is read from the environment when a request is made; it is kept nowhere. Answers are
+    kept by model id and revision, whatever server gave them: name a revision where it matters.
+
+    Args:
+        model_id: As the server names it.
+        base_url: Of the server, up to `/v1`; None for OPENAI_BASE_URL, else api.openai.com.
+        key_variable: The environment variable of the key. Servers on this machine need none.
+        revision: Which weights, where you know.
+        max_concurrency: Requests at the same time.
+        requests_per_minute: None for no limit but the server's.
+        tokens_per_minute: Of prompts and the longest answers; None for no limit but the server's.
+        timeout_s: How long an answer may take.
+        max_retries: How often a request is repeated.
+        context_length: Tokens of prompt and answer, where you know; vLLM tells.
+
+    Raises:
+        ConfigError: An argument is not allowed.
+        DependencyError: The package openai is missing.
+
+    Example:
+        >>> OpenAILLM("Qwen/Qwen2.5-32B-Instruct", base_url="http://localhost:8000/v1").key
+        '{"id": "Qwen/Qwen2.5-32B-Instruct", "revision": "user"}'
+    """
+
+    def __init__(
+        self,
+        model_id: str,
+        *,
+        base_url: str | None = None,
+        key_variable: str = "OPENAI_API_KEY",
+        revision: str = "user",
+        max_concurrency: int = 16,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        timeout_s: float = 600.0,
+        max_retries: int = 6,
+        context_length: int | None = None,
+    ) -> None:
+        _check_url(base_url)
+        for name, value, least in (
+            ("max_concurrency", max_concurrency, 1),
+            ("max_retries", max_retries, 0),
+        ):
+            if value < least:
+                raise ConfigError(f"{name}={value}: allowed is {least} or more")
+        _check_positive(
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            timeout_s=timeout_s,
+        )
+        _package()
+        self.id = model_id
+        self.revision = revision
+        self.context_length = context_length
+        self._base_url = base_url
+        self._key_variable = key_variable
+        self._max_concurrency = max_concurrency
+        self._pace = Pace(requests_per_minute, tokens_per_minute)
+        self._timeout_s = timeout_s
+        self._max_retries = max_retries
+        self._dialect = Dialect()
+        self._met = False
+        self._dice = random.Random()
+
+    def generate(
+        self,
+        prompts: Sequence[PromptLike],
+        *,
+        choices: Sequence[str] | None = None,
+        schema: Mapping[str, Any] | None = None,
+        max_tokens: int = 1024,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Iterator[tuple[int, str | Failure]]:
+        """Answer prompts side by side, in the order in which the answers arrive."""
+        allowed = check_form(choices, schema)
+
+        async def answer(client: Any, position: int) -> str | Failure:
+            found = await self._ask(
+                client,
+                Question(prompts[position], allowed, schema, max_tokens, temperature, seed),
+            )
+            if isinstance(found, Failure):
+                return found
+            return _text(found, allowed, schema, max_tokens)
+
+        yield from self._side_by_side(len(prompts), answer)
+
+    def choice_probabilities(
+        self,
+        shared_prefix: PromptLike,
+        items: Sequence[PromptLike],
+        suffixes: Sequence[str],
+        choices: Sequence[str],
+    ) -> Iterator[tuple[int, list[list[float]] | Failure]]:
+        """Return how probable each choice is, by the tokens that the server shows."""
+        allowed = check_choices(choices)
+
+        async def row(client: Any, position: int) -> list[list[float]] | Failure:
+            found = []
+            for suffix in suffixes:
+                prompt = join_prompts(shared_prefix, items[position], suffix)
+                seen = await self._seen(client, prompt, allowed, allowed)
+                if isinstance(seen, Failure):
+                    return seen
+                parts = shares(seen, allowed)
+                if parts is None:
+                    return Failure("no beginning of a choice is among the tokens that it shows")
+                found.append(parts)
+            return found
+
+        yield from self._side_by_side(len(items), row)
+
+    async def _seen(
+        self, client: Any, prompt: PromptLike, choices: tuple[str, ...], among: Sequence[str]
+    ) -> Seen | Failure:
+        """Return where the probability goes when the answer is one among some of the choices."""
+        longest = max(len(choice.encode()) for choice in choices)
+        question = Question(prompt, among, max_tokens=longest + _FRAME_TOKENS, logprobs=True)
+        found = await self._ask(client, question)
+        if isinstance(found, Failure):
+            return found
+        content = (found.get("logprobs") or {}).get("content")
+        if not content:
+            raise LLMError(
+                f"{self.id} shows no probabilities of tokens: judge with way='label' instead"
+            )
+        seen = read_path(content, choices, self._dialect.frame)
+        if self._dialect.choices[0] != "none":
+            await self._clear_up(client, prompt, choices, among, seen)
+        return seen
+
+    async def _clear_up(
+        self,
+        client: Any,
+        prompt: PromptLike,
+        choices: tuple[str, ...],
+        among: Sequence[str],
+        seen: Seen,
+    ) -> None:
+        """Ask again about the choices that one answer did not tell apart, or did not show."""
+        for group in seen.unclear():
+            if len(group) < len(among):
+                part = await self._seen(client, prompt, choices, group)
+                if isinstance(part, Seen):
+                    _divide(seen, group, part)
+        for choice in seen.hidden(among):
+            part = await self._seen(client, prompt, choices, (choice,))
+            if isinstance(part, Seen):
+                seen.add((choice,), part.of_choice.get(choice, 0.0))
+
+    def _side_by_side(
+        self, n: int, answer: Callable[[Any, int], Awaitable[Any]]
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield the answers to n questions as they arrive."""
+        if n == 0:
+            return
+
+        async def work(give: Callable[[tuple[int, Any]], None]) -> None:
+            positions = iter(range(n))
+
+            async def one_after_the_other() -> None:
+                for position in positions:
+                    give((position, await answer(client, position)))
+
+            async with self._client() as client:
+                if not self._met:
+                    await self._meet(client)
+                await _all_or_none(
+                    one_after_the_other() for _ in range(min(n, self._max_concurrency))
+                )
+
+        yield from answers_of(work)
+
+    def _client(self) -> Any:
+        openai = _package()
+        key = os.environ.get(self._key_variable)
+        url = self._base_url or os.environ.get("OPENAI_BASE_URL")
+        if not key and url is None:
+            raise LLMError(
+                f"the key of {self.id}: set the environment variable {self._key_variable}"
+            )
+        return openai.AsyncOpenAI(
+            # without a key, the package would look for one in other places
+            api_key=key or "none",
+            base_url=url,
+            timeout=self._timeout_s,
+            max_retries=0,
+        )
+
+    async def _meet(self, client: Any) -> None:
+        """Ask the server what it is, so that a wrong address or key shows at once."""
+        openai = _package()
+        try:
+            listed = await client.models.with_raw_response.list()
+            models = json.loads(listed.text)["data"]
+        except openai.APIConnectionError as error:
+            raise self._unreachable(error) from None
+        except openai.APIStatusError as error:
+            if error.status_code in (401, 403):
+                raise self._refused(error) from None
+            models = []
+        except (ValueError, KeyError, TypeError):
+            models = []  # not every server lists its models
+        for model in models:
+            if isinstance(model, dict) and model.get("id") == self.id:
+                self.context_length = self.context_length or model.get("max_model_len")
+                if model.get("owned_by") == "vllm":
+                    self._dialect = Dialect(choices=("vllm", "json_schema", "none"))
+        self._met = True
+
+    async def _ask(self, client: Any, question: Question) -> dict[str, Any] | Failure:
+        """Return the first choice of a chat completion."""
+        self.usage.n_requests += 1
+        n_tokens = self.count_tokens(question.prompt) + question.max_tokens
+        reason = ""
+        for n_failed in range(1, self._max_retries + 2):
+            await self._pace.turn(n_tokens)
+            found = await self._try(client, question)
+            if not isinstance(found, _Later):
+                return found
+            reason = found.reason
+            if found.wait_s is not None and found.wait_s > _LONGEST_PAUSE_S:
+                return Failure(f"{reason}; it asks to wait {found.wait_s:.0f} s")
+            wait_s = found.wait_s if found.wait_s is not None else backoff_s(n_failed, self._dice)
+            if n_failed <= self._max_retries:
+                await found.wait(self._pace, wait_s)
+        return Failure(f"{reason}; asked {self._max_retries + 1} times")
+
+    async def _try(self, client: Any, question: Question) -> dict[str, Any] | Failure | _Later:
+        openai = _package()
+        while True:
+            dialect = self._dialect
+            body = dialect.body(self.id, question)
+            try:
+                answer = await client.chat.completions.with_raw_response.create(
+                    model=body.pop("model"), messages=body.pop("messages"), extra_body=body
+                )
+            except openai.APITimeoutError:
+                return _Later(f"no answer in {self._timeout_s:g} s")
+            except openai.APIConnectionError as error:
+                if type(error.__cause__).__name__ == "ConnectError":
+                    raise self._unreachable(error) from None
+                return _Later("the connection was cut")
+            except openai.APIStatusError as error:
+                changed = self._changed(dialect, error, question)
+                if changed is None:
+                    return self._on_status(error)
+                # another request may have learnt something meanwhile: that comes first
+                if self._dialect is dialect:
+                    self._dialect = changed
+                continue
+            return self._read(answer.text)
+
+    def _changed(self, dialect: Dialect, error: Any, question: Question) -> Dialect | None:
+        if error.status_code not in (400, 422):
+            return None
+        return dialect.after(_said(error), question)
+
+    def _on_status(self, error: Any) -> Failure | _Later:
+        status = error.status_code
+        said = self._clean(f"{status}: {_said(error)}")
+        if status in (401, 403, 404) or "insufficient_quota" in said:
+            raise self._refused(error)
+        if status in (408, 409, 425, 429) or status >= 500:
+            return _Later(said, retry_after_s(error.response.headers), for_all=status == 429)
+        return Failure(f"the server answered {said}")
+
+    def _read(self, text: str) -> dict[str, Any] | _Later:
+        """Return the first choice of a completion, and count its tokens."""
+        try:
+            state = json.loads(text)
+            (choice, *_) = state["choices"]
+            content = choice["message"].get("content")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return _Later(f"an answer that is no chat completion: {text[:_SHOWN]!r}")
+        if content is not None and not isinstance(content, str):
+            return _Later(f"an answer without a text: {text[:_SHOWN]!r}")
+        used = state.get("usage") or {}
+        self.usage.n_prompt_tokens += used.get("prompt_tokens") or 0
+        self.usage.n_answer_tokens += used.get("completion_tokens") or 0
+        details = used.get("prompt_tokens_details") or {}
+        self.usage.n_cached_tokens += details.get("cached_tokens") or 0
+        return dict(choice)
+
+    def _unreachable(self, error: Exception) -> LLMError:
+        where = self._base_url or os.environ.get("OPENAI_BASE_URL") or "api.openai.com"
+        why = self._clean(str(error.__cause__ or error))
+        return LLMError(f"the server of {self.id}, {where}, cannot be reached: {why}")
+
+    def _refused(self, error: Any) -> LLMError:
+        help_ = {
+            401: f"; its key is read from the environment variable {self._key_variable}",
+            404: "; is that its name there, and does the address end with /v1?",
+        }.get(error.status_code, "")
+        said = self._clean(_said(error))
+        return LLMError(f"the server of {self.id} refuses: {error.status_code} {said}{help_}")
+
+    def _clean(self, text: str) -> str:
+        """A server's words without the key, should it repeat it."""
+        key = os.environ.get(self._key_variable)
+        return (text.replace(key, "…") if key else text)[: 2 * _SHOWN]
+
+
+class _Later:
+    """A request that failed for a time."""
+
+    def __init__(self, reason: str, wait_s: float | None = None, *, for_all: bool = False) -> None:
+        self.reason = reason
+        self.wait_s = wait_s
+        self._for_all = for_all
+
+    async def wait(self, pace: Pace, wait_s: float) -> None:
+        import asyncio
+
+        if self._for_all:
+            pace.pause(wait_s)
+        else:
+            await asyncio.sleep(wait_s)
+
+
+async def _all_or_none(coroutines: Iterator[Awaitable[None]]) -> None:
+    """Wait for all; when one raises, the others stop and its error is raised as it is."""
+    import asyncio
+
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _divide(seen: Seen, group: tuple[str, ...], part: Seen) -> None:
+    """Put in place of a group's probability what its choices have of it."""
+    weights = shares(part, group)
+    if weights is not None:
+        mass = seen.of_group.pop(group)
+        for choice, weight in zip(group, weights, strict=True):
+            seen.add((choice,), mass * weight)
+
+
+def _text(
+    found: Mapping[str, Any],
+    choices: Sequence[str] | None,
+    schema: Mapping[str, Any] | None,
+    max_tokens: int,
+) -> str | Failure:
+    content, ended = found["message"].get("content") or "", found.get("finish_reason")
+    if ended == "content_filter" or found["message"].get("refusal"):
+        refusal = found["message"].get("refusal") or "its filter"
+        return Failure(f"the model refuses: {str(refusal)[:_SHOWN]}")
+    if choices is not None:
+        choice = _chosen(content, choices)
+        return choice or Failure(f"answered {content[:_SHOWN]!r}, which is none of the choices")
+    if ended == "length" and (schema is not None or not content):
+        return Failure(f"the answer was not complete after {max_tokens} tokens")
+    return content
+
+
+def _chosen(content: str, choices: Sequence[str]) -> str | None:
+    """Return the choice that an answer is, whether it is in JSON, in quotes or plain."""
+    answer = _THINKING.sub("", content).strip()
+    try:
+        state = json.loads(answer)
+    except ValueError:
+        state = answer
+    answer = str(state.get("answer") if isinstance(state, dict) else state)
+    if answer in choices:
+        return answer
+    bare = answer.strip("\"'*`. \n").casefold()
+    return next((choice for choice in choices if choice.casefold() == bare), None)
+
+
+def _said(error: Any) -> str:
+    """What the server wrote, and the parameter that it names."""
+    body = error.body if isinstance(error.body, dict) else {}
+    return " ".join(str(body[name]) for name in ("message", "param") if body.get(name)) or str(
+        error.message
+    )
+
+
+def _check_url(url: str | None) -> None:
+    if url is None:
+        return
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"base_url={url!r}: allowed is http://… or https://…")
+    if parts.username or parts.password:
+        raise ConfigError("base_url has a password in it: give the key in the environment instead")
+
+
+def _check_positive(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise ConfigError(f"{name}={value}: allowed is a number above 0")
+
+
+def _package() -> Any:
+    try:
+        import openai
+    except ImportError as error:
+        raise DependencyError("openai", extra="openai", purpose="the engine 'openai'") from error
+    return openai
