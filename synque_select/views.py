@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from synque_select.errors import ConfigError, DataError, DependencyError, did_you_mean
@@ -18,6 +20,7 @@ __all__ = [
     "as_view",
     "describe",
     "digest",
+    "fields_view",
     "infer_selector",
     "modality_of",
     "select",
@@ -61,6 +64,37 @@ def select(example: Any, selector: Selector) -> Any:
     if not -len(example) <= selector < len(example):
         raise DataError(f"no position {selector}: the example has {len(example)} parts")
     return example[selector]
+
+
+@dataclass(frozen=True)
+class _FieldsView:
+    names: tuple[str, ...]
+
+    def __call__(self, example: Any) -> str:
+        first = self.names[0]
+        select(example, first)
+        kept = {name: example[name] for name in self.names if name in example}
+        return json.dumps(kept, ensure_ascii=False, default=str)
+
+
+def fields_view(*names: str) -> Callable[[Any], str]:
+    """Return a view of several fields of a record: a JSON object, as text.
+
+    Prompts of LENS that name fields, such as "web_page" with `task` and `page`, take it apart.
+
+    Args:
+        names: Fields in the order in which they are shown; the first must be there.
+
+    Raises:
+        ConfigError: No name is given, or an empty one.
+
+    Example:
+        >>> fields_view("task", "page")({"page": "Shop", "task": "Buy tea", "id": 7})
+        '{"task": "Buy tea", "page": "Shop"}'
+    """
+    if not names or not all(names):
+        raise ConfigError(f"fields {names!r}: allowed are one or more names, none empty")
+    return _FieldsView(names)
 
 
 def modality_of(value: Any) -> Modality | None:

@@ -29,6 +29,7 @@ from synque_select.selection.ranking import checked_suite, ranking_from
 from synque_select.selection.real_size import how_many_real
 from synque_select.selection.scoring import Scoring, score
 from synque_select.types import Candidate
+from synque_select.views import Selector, fields_view
 
 __all__ = ["rank_and_print"]
 
@@ -38,10 +39,15 @@ def rank_and_print(options: Any) -> int:
     if options.json is not None:
         check_ranking_target(options.json)
     check_mixture_choice(options.mixture, options.temperature)
-    view = _position(options.view)
+    view = _view(options.view)
     pool = load_candidates(flat(options.candidates), view=view, label=_position(options.label))
     sample = load_real(options.real, view=view)
-    proxies = with_lens(proxy_options(options.proxies), options.lens)
+    proxies = with_lens(
+        proxy_options(options.proxies),
+        options.lens,
+        top_k=options.top_k,
+        progress=not options.quiet,
+    )
     suite = checked_suite(pool, sample, proxies, rank_by=options.rank_by, top_k=options.top_k)
     _check_findings(options, suite, pool)
     scoring = score(
@@ -102,6 +108,12 @@ def _findings(
         found["real_size"] = real_size_state(size)
         print(f"\n{real_size_table(found['real_size'])}")
     return found
+
+
+def _view(fields: str | None) -> Selector | None:
+    if fields is not None and "," in fields:
+        return fields_view(*fields.split(","))
+    return _position(fields)
 
 
 def _position(field: str | None) -> str | int | None:

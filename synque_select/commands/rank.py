@@ -21,7 +21,10 @@ def arguments(parser: Any) -> None:
     parser.add_argument(
         "--real", required=True, help="the unannotated real sample: a file or folder"
     )
-    parser.add_argument("--view", help="the field that the proxies see; needed where several fit")
+    parser.add_argument(
+        "--view",
+        help="the field that the proxies see; needed where several fit; task,page: both, as JSON",
+    )
     parser.add_argument(
         "--encoder",
         help="model id; default: all-MiniLM-L6-v2 for text, efficientnet-lite0 for images",
