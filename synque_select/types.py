@@ -401,12 +401,15 @@ class ProxyScore:
         low: Lower end of the 95 % interval over new real samples; None where there is none.
         high: Upper end.
         spread: Standard deviation over the proxy's own seeds; not an interval.
+        p_value: Of a test that real sample and candidate come from one distribution, where the
+            proxy was asked for it; it grows small with size, and never ranks.
     """
 
     value: float
     low: float | None = None
     high: float | None = None
     spread: float | None = None
+    p_value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -589,7 +592,11 @@ class Ranking:
                     "n": row.n,
                     "sha256": row.sha256,
                     "scores": {
-                        key: {name: _null(value) for name, value in vars(score).items()}
+                        key: {
+                            name: _null(value)
+                            for name, value in vars(score).items()
+                            if name != "p_value" or value is not None
+                        }
                         for key, score in row.scores.items()
                     },
                     "ranks": {key: _null(value) for key, value in row.ranks.items()},

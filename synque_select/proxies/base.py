@@ -54,6 +54,7 @@ class ProxyScores:
             the proxy's value is not a function of per-real-example contributions. The consensus
             hands the same weights to every proxy.
         spread: (K,) float64: standard deviation over the proxy's own seeds; not an interval.
+        p_values: (K,) float64: permutation p-values, where they were asked for; they never rank.
         example_scores: Takes a candidate's position and gives the realness of each of its
             examples, (N,) float64, higher is more real. None where the proxy has none.
         messages: What a reader of these scores must know (unreliable at this n, undefined for …).
@@ -67,6 +68,7 @@ class ProxyScores:
     example_scores: Callable[[int], torch.Tensor] | None = None
     messages: tuple[str, ...] = ()
     reliable: bool = True
+    p_values: torch.Tensor | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -151,6 +151,7 @@ def _spread_out(
         scores,
         values=widen(scores.values),
         spread=None if scores.spread is None else widen(scores.spread),
+        p_values=None if scores.p_values is None else widen(scores.p_values),
         resample=None if resample is None else lambda weights: widen(resample(weights)),
         example_scores=None if examples is None else example_scores,
         messages=(*scores.messages, message),

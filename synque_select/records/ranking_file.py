@@ -17,7 +17,7 @@ from synque_select.types import Ranking
 __all__ = ["check_ranking_target", "load_ranking", "save_ranking"]
 
 _PROXY_FIELDS = ("higher_is_better", "options", "unit", "family", "in_consensus", "seconds")
-_SCORE_FIELDS = ("value", "low", "high", "spread")
+_SCORE_FIELDS = ("value", "low", "high", "spread", "p_value")
 
 
 def check_ranking_target(path: str | Path) -> None:

@@ -275,6 +275,9 @@ def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -
     for key in ranking.proxies:
         columns += [Column(key), Column("rank", stays=True)]
         parts += _proxy_cells(order, key)
+        if any(row.scores[key].p_value is not None for row in order):
+            columns.append(Column("p", stays=True))
+            parts.append([_p(row.scores[key].p_value) for row in order])
         if key in deciding:
             columns.append(Column("to next", stays=True))
             parts.append(_gap_cells(order, key, ranking.proxies[key].higher_is_better))
@@ -346,6 +349,11 @@ def _ranking_notes(
         )
     if any(s.low is not None for row in ranking.candidates for s in row.scores.values()):
         notes.append("[low, high]: 95 % interval over new real samples")
+    if any(s.p_value is not None for row in ranking.candidates for s in row.scores.values()):
+        notes.append(
+            "p: permutation test that real sample and candidate come from one distribution; it "
+            "grows small with size and never ranks"
+        )
     if any(row.p_top_k_by_proxy is not None for row in ranking.candidates):
         notes.append(
             f"p_top_k_by_proxy: how often the candidate is among the best {ranking.top_k} by "

@@ -304,12 +304,14 @@ def _proxy_scores(
     found: ProxyScores, redrawn: torch.Tensor | None, n_real: int
 ) -> list[ProxyScore]:
     values = found.values.tolist()
-    spread = [None] * len(values) if found.spread is None else found.spread.tolist()
-    if redrawn is None:
-        return [ProxyScore(v, spread=s) for v, s in zip(values, spread, strict=True)]
-    low, high = t_interval(found.values, redrawn, n_real)
-    ends = zip(values, low.tolist(), high.tolist(), spread, strict=True)
-    return [ProxyScore(v) if math.isnan(v) else ProxyScore(v, a, b, s) for v, a, b, s in ends]
+    nothing = [None] * len(values)
+    spread = nothing if found.spread is None else found.spread.tolist()
+    p_values = nothing if found.p_values is None else found.p_values.tolist()
+    low, high = nothing, nothing
+    if redrawn is not None:
+        low, high = (ends.tolist() for ends in t_interval(found.values, redrawn, n_real))
+    rows = zip(values, low, high, spread, p_values, strict=True)
+    return [ProxyScore(row[0]) if math.isnan(row[0]) else ProxyScore(*row) for row in rows]
 
 
 def _infos(scoring: Scoring, members: Sequence[str]) -> dict[str, ProxyInfo]:
