@@ -1,0 +1,237 @@
+"""`synque-select fit` and LightningCLI as a user has them: a folder with a package and a config."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PARTS = """
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from synque_select import BaseEncoder
+
+
+def features(text):
+    return torch.tensor([float(text.count(c)) for c in "abcdefghijklmnopqrstuvwxyz"])
+
+
+def collate(records):
+    inputs = torch.stack([features(r["text"]) for r in records])
+    return [r["id"] for r in records], inputs, torch.tensor([r["label"] for r in records])
+
+
+class Letters(BaseEncoder):
+    id, modality = "letters", "text"
+
+    def encode(self, views):
+        with open("encoded.txt", "a") as file:
+            print(len(views), file=file)
+        return torch.stack([features(view) for view in views])
+
+
+class Data(pl.LightningDataModule):
+    num_classes = 2
+
+    def __init__(self, batch_size: int = 8):
+        super().__init__()
+        self.batch_size = batch_size
+
+    def val_dataloader(self):
+        records = [{"id": f"v{i}", "text": "apple fig", "label": i % 2} for i in range(8)]
+        return DataLoader(records, batch_size=self.batch_size, collate_fn=collate)
+
+
+class Model(pl.LightningModule):
+    def __init__(self, lr: float = 0.1, num_classes: int = 3, batch_size: int = 1):
+        super().__init__()
+        self.save_hyperparameters()
+        self.layer = torch.nn.Linear(26, num_classes)
+        print("classes", num_classes, "batch size", batch_size)
+
+    def training_step(self, batch, _):
+        with open("seen.txt", "a") as file:
+            print(*batch[0], sep="\\n", file=file)
+        return torch.nn.functional.cross_entropy(self.layer(batch[1]), batch[2])
+
+    def validation_step(self, batch, _):
+        right = (self.layer(batch[1]).argmax(1) == batch[2]).float().mean()
+        self.log("val_acc", right, batch_size=len(batch[0]))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=self.hparams["lr"])
+"""
+
+LINKED = """
+from pytorch_lightning.cli import LightningCLI
+from synque_select import SynqueDataModule
+from their_package.parts import Model
+
+
+class CLI(LightningCLI):
+    def add_arguments_to_parser(self, parser):
+        parser.link_arguments("data.batch_size", "model.batch_size")
+        parser.link_arguments("data", "model.num_classes", lambda d: d.num_classes, "instantiate")
+
+
+CLI(Model, SynqueDataModule)
+"""
+
+WORDS = {"near": "apple fig cherry grape", "half": "apple fig night owl", "far": "moon owl sun sky"}
+
+
+def config(**selection: Any) -> dict[str, Any]:
+    return {
+        "seed_everything": 0,
+        "model": {"class_path": "their_package.parts.Model", "init_args": {"lr": 0.5}},
+        "data": {
+            "class_path": "synque_select.SynqueDataModule",
+            "init_args": {
+                "candidates": "candidates/*.json",
+                "real": "real.json",
+                "view": "text",
+                "batch_size": 5,
+                "collate_fn": "their_package.parts.collate",
+                "wraps": {"class_path": "their_package.parts.Data", "init_args": {}},
+            },
+        },
+        "trainer": {
+            "accelerator": "cpu",
+            "devices": 1,
+            "max_epochs": 1,
+            "logger": False,
+            "enable_progress_bar": False,
+            "enable_checkpointing": False,
+            "callbacks": [
+                {
+                    "class_path": "synque_select.SelectionCallback",
+                    "init_args": {
+                        "proxies": ["mmd"],
+                        "top_k": 1,
+                        "encoder": {"class_path": "their_package.parts.Letters"},
+                        **selection,
+                    },
+                },
+                {
+                    "class_path": "synque_select.ProxyCorrelationCallback",
+                    "init_args": {"primary": "val_acc", "store": "runs/records.sqlite"},
+                },
+            ],
+        },
+    }
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "their_package").mkdir()
+    (tmp_path / "their_package" / "parts.py").write_text(PARTS)
+    (tmp_path / "candidates").mkdir()
+    for name, words in WORDS.items():
+        (tmp_path / "candidates" / f"{name}.json").write_text(json.dumps(records(name, words)))
+    real = [record["text"] for record in records("real", WORDS["near"])]
+    (tmp_path / "real.json").write_text(json.dumps(real))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config()))
+    return tmp_path
+
+
+def records(name: str, words: str) -> list[dict[str, Any]]:
+    vocabulary = words.split()
+    texts = [f"{vocabulary[i % 4]} {vocabulary[i // 4 % 4]} {i}{name[0]}" for i in range(30)]
+    return [{"id": f"{name}-{i}", "text": t, "label": i % 2} for i, t in enumerate(texts)]
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "SYNQUE_CACHE": str(folder / "cache"),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
+        check=False,
+    )  # fmt: skip
+
+
+def synque_select(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(folder, str(Path(sys.executable).parent / "synque-select"), *arguments)
+
+
+def seen(folder: Path) -> list[str]:
+    return sorted((folder / "seen.txt").read_text().split())
+
+
+NEAR = sorted(f"near-{i}" for i in range(30))
+
+
+def test_a_users_own_package(project: Path):
+    done = synque_select(project, "fit", "--config", "mine.yaml")
+    assert done.returncode == 0, done.stderr
+    assert seen(project) == NEAR
+    assert "LeafSpec" not in done.stdout + done.stderr
+    assert "1 units of kind mixture, val_acc (max)" in done.stdout + done.stderr
+
+
+def test_print_config_is_a_config_and_a_second_run_encodes_nothing(project: Path):
+    done = synque_select(project, "fit", "--config", "mine.yaml", "--print_config")
+    assert done.returncode == 0, done.stderr
+    callback = yaml.safe_load(done.stdout)["trainer"]["callbacks"][0]
+    assert callback["class_path"] == "synque_select.SelectionCallback"
+    assert callback["init_args"]["top_k"] == 1
+    assert not (project / "encoded.txt").exists()
+    (project / "printed.yaml").write_text(done.stdout)
+    for n_runs in (1, 2):
+        done = synque_select(project, "fit", "-c", "printed.yaml")
+        assert done.returncode == 0, done.stderr
+        assert seen(project) == sorted(n_runs * NEAR)
+        assert sum(map(int, (project / "encoded.txt").read_text().split())) == 4 * 30
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        ({"topk": 1}, "Option 'topk' is not accepted"),
+        ({"proxies": ["mmdd"]}, "unknown proxy 'mmdd': did you mean 'mmd'?"),
+    ],
+)
+def test_an_error_in_the_config_comes_before_anything_runs(
+    project: Path, selection: dict[str, Any], message: str
+):
+    (project / "mine.yaml").write_text(yaml.safe_dump(config(**selection)))
+    done = synque_select(project, "fit", "--config", "mine.yaml")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (project / "encoded.txt").exists()
+    assert not (project / "seen.txt").exists()
+
+
+def test_linked_arguments_of_a_users_own_command_line(project: Path):
+    given = config()
+    for part in ("model", "data"):
+        given[part] = given[part]["init_args"]
+    (project / "linked.yaml").write_text(yaml.safe_dump(given))
+    (project / "train.py").write_text(LINKED)
+    done = run(project, sys.executable, "train.py", "fit", "--config", "linked.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "classes 2 batch size 5" in done.stdout
+    assert seen(project) == NEAR
+
+
+def test_the_packaged_digits(tmp_path: Path):
+    small = ["--data.n_per_candidate=40", "--trainer.max_epochs=1", "--data.batch_size=8"]
+    done = synque_select(
+        tmp_path, "fit", "--config", "digits-fit", *small, "--trainer.limit_val_batches=2"
+    )
+    assert done.returncode == 0, done.stderr
+    (metrics,) = tmp_path.glob("runs/digits-fit/version_0/metrics.csv")
+    assert "val_acc" in metrics.read_text()
+    (ranking,) = tmp_path.glob("runs/**/ranking.json")
+    assert len(json.loads(ranking.read_text())["selected"]) == 3
