@@ -186,9 +186,11 @@ def race(
     rounds = 0
     while rounds < n_rounds and not (inside | outside).all():
         for i in np.flatnonzero(~(inside | outside)):
-            start, stop = steps[i][rounds : rounds + 2]
+            start, stop = steps[int(i)][rounds : rounds + 2]
             values[i] = np.concatenate([values[i], draw(int(i), start, stop)])
-            low[i], high[i] = finite_mean_bounds(values[i], populations[i], delta / n_candidates)
+            low[i], high[i] = finite_mean_bounds(
+                values[i], populations[int(i)], delta / n_candidates
+            )
         rounds += 1
         inside, outside = decided_at_border(low, high, k)
     return Race(tuple(values), low, high, inside, outside, rounds)

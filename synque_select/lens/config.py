@@ -107,6 +107,10 @@ class LensConfig:
     progress: bool = True
 
     def __post_init__(self) -> None:
+        for name, part in (("sampling", RubricSampling), ("adaptive", AdaptiveJudging)):
+            found = getattr(self, name)
+            if not isinstance(found, part) and not (name == "adaptive" and found is None):
+                raise ConfigError(f"{name}={found!r}: allowed is a {part.__name__}")
         if self.way not in get_args(Way):
             raise ConfigError(f"way={self.way!r}: allowed is {', '.join(get_args(Way))}")
         if self.max_samples is not None and self.max_samples < 2:

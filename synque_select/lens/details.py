@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -83,7 +82,7 @@ def _candidate(run: LensRun, name: str, judged: Judged, realness: torch.Tensor) 
     return {
         "n": len(side.keys),
         "n_judged": len(judged.synthetic),
-        "rubric": None if rubric is None else dataclasses.asdict(rubric),
+        "rubric": None if rubric is None else {k: list(v) for k, v in vars(rubric).items()},
         "most_real": shown(order[::-1]),
         "least_real": shown(order),
     }
