@@ -36,8 +36,9 @@ def main(descriptor: int) -> None:
 def _received(source: BinaryIO) -> dict[str, Any]:
     head = json.loads(source.readline())
     sys.path[:] = head["sys_path"]
-    _Unpickler.script = head["script"]
-    work: dict[str, Any] = _Unpickler(source).load()
+    unpickler = _Unpickler(source)
+    unpickler.script = head["script"]
+    work: dict[str, Any] = unpickler.load()
     return work
 
 
@@ -47,8 +48,9 @@ class _Unpickler(pickle.Unpickler):
     script: str | None = None
 
     def find_class(self, module: str, name: str) -> Any:
-        if module in ("__main__", "__mp_main__") and "__mp_main__" not in sys.modules:
-            _import_script(str(self.script))
+        if module in ("__main__", "__mp_main__") and self.script is not None:
+            _import_script(self.script)
+            self.script = None
         return super().find_class(module, name)
 
 

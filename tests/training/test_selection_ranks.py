@@ -78,7 +78,9 @@ def check_served_and_scored(folder: Path, ranks: list[dict[str, Any]]) -> None:
     assert record.key["examples_drawn"] == N_EPOCHS * 8 * 8 * 2  # whole batches on both ranks
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn", "ddp_notebook"])
+@pytest.mark.parametrize(
+    "strategy", ["ddp", "ddp_spawn", pytest.param("ddp_notebook", marks=pytest.mark.slow)]
+)
 def test_rank_zero_scores_for_all_and_the_caller_knows(tmp_path, strategy):
     ranks = launch(tmp_path, strategy)
     check_served_and_scored(tmp_path, ranks)
@@ -102,6 +104,7 @@ def test_two_nodes(tmp_path):
     check_served_and_scored(tmp_path, written(tmp_path))
 
 
+@pytest.mark.slow
 def test_probes_in_a_process_of_their_own_are_those_of_one_rank(tmp_path):
     found = {}
     for strategy in ("auto", "ddp", "ddp_spawn"):
@@ -110,7 +113,7 @@ def test_probes_in_a_process_of_their_own_are_those_of_one_rank(tmp_path):
         status, output = end(start(folder, strategy, "probes"))
         assert status == 0, output[-3000:]
         records = RunStore(folder / "records.sqlite").read(kind="probe")
-        found[strategy] = {r.run_id: (r.mixture.names, r.metrics, r.key_hash) for r in records}
+        found[strategy] = {r.unit: (r.metrics, r.key_hash) for r in records}
         assert len(found[strategy]) == 5
         file = next(folder.glob("caller0*.json"))
         assert json.loads(file.read_text())["correlations"] == [["mixture", 1], ["probe", 5]]
@@ -133,6 +136,7 @@ def test_a_failure_reaches_every_rank(tmp_path, mode, first_error, second_error)
     assert second["error"].startswith(second_error)
 
 
+@pytest.mark.slow
 def test_a_failure_of_a_spawned_rank_is_the_callers_error(tmp_path):
     status, _ = end(start(tmp_path, "ddp_spawn", "missing"))
     assert status != 0
@@ -141,6 +145,7 @@ def test_a_failure_of_a_spawned_rank_is_the_callers_error(tmp_path):
     assert "FileNotFoundError: val.json is not on this machine" in error
 
 
+@pytest.mark.slow
 def test_a_failure_on_another_node_ends_both_with_its_error(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
