@@ -10,6 +10,7 @@ from synque_select.commands import (
     benchmark,
     doctor,
     experiment,
+    feedback,
     fit,
     rank,
     report,
@@ -34,6 +35,7 @@ COMMANDS = {
     "experiment": Command(experiment.run, experiment.arguments),
     "sweep": Command(sweep.run),
     "benchmark": Command(benchmark.run, benchmark.arguments),
+    "feedback": Command(feedback.run, feedback.arguments),
     "report": Command(report.run, report.arguments),
     "doctor": Command(doctor.run, doctor.arguments),
 }

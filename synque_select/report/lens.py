@@ -8,11 +8,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from synque_select.errors import ConfigError
+from synque_select.lens.feedback import Feedback, feedback_of
 from synque_select.lens.rubric import Rubric, save_rubrics
 from synque_select.records.run_folder import write_text
 from synque_select.types import Ranking
 
-__all__ = ["lens_sections", "lens_text", "rubric_of", "write_rubrics"]
+__all__ = ["feedback", "lens_sections", "lens_text", "rubric_of", "write_rubrics"]
 
 _LISTS = (
     ("similarities", "In common"),
@@ -117,6 +119,28 @@ def _sample_lines(entry: Mapping[str, Any]) -> Iterator[str]:
             view = sample["view"]
             shown = " ".join(view.split()) if isinstance(view, str) else "(image)"
             yield f"- {sample['realness']:.3g}, example {sample['position']}: {shown}"
+
+
+def feedback(ranking: Ranking, candidate: str | None = None) -> list[Feedback]:
+    """Return what the generators of the candidates should change, best candidate first.
+
+    Args:
+        ranking: With what LENS found.
+        candidate: Only this one; None for all.
+
+    Raises:
+        ConfigError: LENS was not computed, or without rubrics, or there is no such candidate.
+        RecordError: What was kept of LENS is damaged.
+    """
+    found = _details(ranking)
+    if found is None:
+        raise ConfigError(
+            f"the ranking was made by {', '.join(ranking.proxies)}: feedback needs a LENS proxy, "
+            "as in `rank --proxies lens --json …`"
+        )
+    rows = ranking.order() if candidate is None else (ranking[candidate],)
+    entries = found["candidates"]
+    return [feedback_of(row.name, entries.get(row.name, {})) for row in rows]
 
 
 def write_rubrics(folder: str | Path, ranking: Ranking) -> Path | None:
