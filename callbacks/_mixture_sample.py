@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from synque_select.types import Candidate, Mixture
 from synque_select.views import View
 
-__all__ = ["mixture_candidate"]
+__all__ = ["mixture_candidate", "mixture_positions"]
 
 
 def mixture_candidate(
@@ -26,16 +26,37 @@ def mixture_candidate(
         >>> len(sample), sum(view in "56" for view in sample.views)
         (4, 2)
     """
-    parts = [candidate for candidate in candidates if candidate.name in mixture.weights]
-    size = min(len(part) / mixture.weights[part.name] for part in parts)
-    generator = torch.Generator().manual_seed(seed)
-    places: list[tuple[Candidate, int]] = []
-    for part in parts:
-        # rounding up, by a hair or by a fraction, must not ask for more than there is
-        n = min(len(part), max(1, round(size * mixture.weights[part.name])))
-        drawn = torch.randperm(len(part), generator=generator)[:n].sort().values
-        places += [(part, int(i)) for i in drawn]
+    by_name = {candidate.name: candidate for candidate in candidates}
+    sizes = {candidate.name: len(candidate) for candidate in candidates}
+    positions = mixture_positions(sizes, mixture, seed)
+    places = [(by_name[part], i) for part, drawn in positions.items() for i in drawn.tolist()]
     return Candidate(name, _Places(places), view=_itself)
+
+
+def mixture_positions(
+    sizes: Mapping[str, int], mixture: Mixture, seed: int
+) -> dict[str, torch.Tensor]:
+    """Return which examples of each part make up a sample of the mixture, without repeating one.
+
+    Args:
+        sizes: Number of examples of each candidate, in the order in which they are drawn from.
+        mixture: Its parts are among them.
+        seed: Of the draws.
+
+    Example:
+        >>> drawn = mixture_positions({"a": 4, "b": 2}, Mixture({"a": 0.5, "b": 0.5}), seed=0)
+        >>> {name: len(positions) for name, positions in drawn.items()}
+        {'a': 2, 'b': 2}
+    """
+    parts = {name: n for name, n in sizes.items() if name in mixture.weights}
+    size = min(n / mixture.weights[name] for name, n in parts.items())
+    generator = torch.Generator().manual_seed(seed)
+    drawn = {}
+    for name, n in parts.items():
+        # rounding up, by a hair or by a fraction, must not ask for more than there is
+        n_drawn = min(n, max(1, round(size * mixture.weights[name])))
+        drawn[name] = torch.randperm(n, generator=generator)[:n_drawn].sort().values
+    return drawn
 
 
 class _Places:

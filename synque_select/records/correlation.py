@@ -77,7 +77,8 @@ def correlate(records: Iterable[RunRecord], *, seed: int = 0) -> list[KeyCorrela
     """Correlate every proxy with validation, within each comparability key and kind.
 
     Seeds are averaged first; the unit is the distinct candidate or mixture. Trials enter only
-    where `details["startup"]` is true, because an optimiser samples the others adaptively; runs
+    where `details["startup"]` is true, because the others are chosen by the proxies themselves (the
+    first ones of a study) or sampled adaptively by an optimiser; runs
     with `details["pruned"]`, and runs whose primary metric is not finite, never do.
 
     Args:
@@ -130,7 +131,7 @@ def _exclusion(record: RunRecord) -> str | None:
     if record.details.get("pruned"):
         return "pruned"
     if record.kind == "trial" and not record.details.get("startup"):
-        return "sampled adaptively by the optimiser"
+        return "no random start-up trials, but chosen by proxies or sampled adaptively"
     if not math.isfinite(record.metrics.get(record.primary, math.nan)):
         return f"without a finite {record.primary}"
     return None

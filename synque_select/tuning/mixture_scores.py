@@ -1,0 +1,88 @@
+"""Proxies' scores of a mixture, from the embeddings that its candidates have already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from synque_select.callbacks._mixture_sample import mixture_positions
+from synque_select.proxies.base import BaseProxy, ProxyInput
+from synque_select.selection.scoring import Scoring, untouched_state
+from synque_select.types import Mixture
+from synque_select.views import View
+
+__all__ = ["MixtureScores"]
+
+
+@dataclass(frozen=True)
+class MixtureScores:
+    """Scores mixtures beside the candidates that they are made of; encodes nothing.
+
+    A mixture is scored by a seeded sample of it that is as large as its weights allow without
+    repeating an example, as `ProxyCorrelationCallback` does.
+
+    Args:
+        scoring: Of the candidates.
+        device: Where to compute.
+    """
+
+    scoring: Scoring
+    device: torch.device
+
+    def of(self, mixture: Mixture, keys: Sequence[str] | None = None) -> dict[str, float]:
+        """Return proxy key to score, of the suite or of some of its keys."""
+        suite = [p for p in self.scoring.suite if keys is None or p.key in keys]
+        if len(mixture.weights) == 1:
+            names = [candidate.name for candidate in self.scoring.candidates]
+            place = names.index(mixture.names[0])
+            return {p.key: float(self.scoring.scores[p.key].values[place]) for p in suite}
+        sample = self._sample(mixture)
+        with untouched_state():
+            return {proxy.key: self._score(proxy, sample) for proxy in suite}
+
+    def _score(self, proxy: BaseProxy, sample: ProxyInput) -> float:
+        scoring = self.scoring
+        # beside the candidates: the common size and the bandwidth belong to the ranking
+        pool = [*scoring.candidates, sample]
+        found = proxy.score(scoring.real, pool, seed=scoring.seed, device=self.device)
+        return float(found.values[-1])
+
+    def _sample(self, mixture: Mixture) -> ProxyInput:
+        scoring = self.scoring
+        parts = {candidate.name: candidate for candidate in scoring.candidates}
+        sizes = {name: len(part) for name, part in parts.items()}
+        drawn = mixture_positions(sizes, mixture, scoring.seed)
+        views = [(parts[name], i) for name, positions in drawn.items() for i in positions.tolist()]
+        digests = [parts[name].digests[positions.numpy()] for name, positions in drawn.items()]
+        rows: list[Any] = [
+            embeddings[positions.to(embeddings.device)]
+            for name, positions in drawn.items()
+            if (embeddings := parts[name].embeddings) is not None
+        ]
+        return ProxyInput(
+            "(mixture)",
+            _Views(views),
+            scoring.modality,
+            np.concatenate(digests),
+            torch.cat(rows) if rows else None,
+        )
+
+
+class _Views(Sequence[View]):
+    """Views of several candidates, read when they are asked for."""
+
+    def __init__(self, places: Sequence[tuple[ProxyInput, int]]) -> None:
+        self._places = places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [part.views[i] for part, i in self._places[index]]
+        part, i = self._places[index]
+        return part.views[i]
