@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from synque_select.checks import check_whole
 from synque_select.data._collation import check_collatable, first_examples
+from synque_select.data._labelled import FixedPart, check_labelled, load_labelled, same_part
 from synque_select.data._note_home import NoteHome
 from synque_select.data._wrapping import (
     InnerAttribute,
@@ -77,6 +78,11 @@ class SynqueDataModule(LightningDataModule):
         view: What a proxy sees of an example; see `Candidate`.
         label: Where an example's label stands.
         mixture: What to train on, as a `Mixture` or candidate name to weight.
+        labelled_real: Labelled real data that is a fixed part of training, never ranked or chosen:
+            anything that is one candidate for `load_candidates`. Not the real sample, whose labels
+            are never read.
+        real_share: The share of all draws that it takes, in each 1,000 as any weight; its examples
+            come again within an epoch where the share asks for more than there are.
         train_transform: Makes a training example of a candidate's record.
         epoch_length: Draws in an epoch, over all ranks; None for ⌊min_a N_a/w_a⌋, the longest that
             repeats nothing. Floored to a multiple of the ranks (of a whole batch on all of them, if
@@ -133,6 +139,8 @@ class SynqueDataModule(LightningDataModule):
         view: Selector | None = None,
         label: Selector | None = None,
         mixture: Mixture | Mapping[str, float] | None = None,
+        labelled_real: Any = None,
+        real_share: float | None = None,
         train_transform: Callable[[Any], Any] | None = None,
         epoch_length: int | None = None,
         seed: int = 0,
@@ -149,9 +157,12 @@ class SynqueDataModule(LightningDataModule):
         check_whole("seed", seed, 0)
         _check_options(epoch_length=epoch_length, batch_size=batch_size, num_workers=num_workers)
         _check_functions(train_transform=train_transform, collate_fn=collate_fn)
+        check_labelled(labelled_real, real_share)
         self._sources = {"candidates": candidates, "real": real, "view": view, "label": label}
         self._candidates: list[Candidate] | None = None
         self._real: RealSample | None = None
+        self._labelled, self._real_share = labelled_real, real_share
+        self._fixed: FixedPart | None = None
         self._mixture = _as_mixture(mixture)
         self._transform, self._epoch_length, self._seed = train_transform, epoch_length, seed
         self._batch_size = batch_size
@@ -207,6 +218,15 @@ class SynqueDataModule(LightningDataModule):
         if self._real is None and self._sources["real"] is not None:
             self._real = load_real(self._sources["real"], view=self._sources["view"])
         return self._real
+
+    @property
+    def fixed_part(self) -> FixedPart | None:
+        """The labelled real data and its share of the draws; None without `labelled_real`."""
+        if self._fixed is None and self._real_share is not None:
+            view, label = self._sources["view"], self._sources["label"]
+            data = load_labelled(self._labelled, self.candidates, view, label)
+            self._fixed = FixedPart(data, self._real_share)
+        return self._fixed
 
     @property
     def mixture(self) -> Mixture | None:
@@ -301,6 +321,7 @@ class SynqueDataModule(LightningDataModule):
             self._built = None
             if self.mixture is not None:
                 chosen_candidates(self.candidates, self.mixture)
+            _ = self.fixed_part  # refused here and not when the train loader is built
 
     def teardown(self, stage: str) -> None:
         """Tear down the wrapped DataModule; after fit the mixture may change again."""
@@ -328,9 +349,10 @@ class SynqueDataModule(LightningDataModule):
         mixture = self._mixture or Mixture.equal(names, "all candidates, equal weights")
         options = self._loader_options()
         shares: dict[str, int] = getattr(self.trainer, "distributed_sampler_kwargs", None) or {}
+        parts, drawn = self.drawn(mixture)
         dataset = MixtureDataset(
-            self.candidates,
-            mixture,
+            parts,
+            drawn,
             seed=self._seed,
             epoch_length=self._epoch_draws(mixture, options, shares.get("num_replicas", 1)),
             transform=self._transform,
@@ -354,6 +376,7 @@ class SynqueDataModule(LightningDataModule):
             "seed": self._seed,
             "position": self._position.state(epoch, batches),
             "candidates": {candidate.name: self._fingerprint(candidate) for candidate in chosen},
+            "labelled_real": self._fixed_state(),
             "inner": {} if self._inner is None else self._inner.state_dict(),
         }
 
@@ -373,6 +396,7 @@ class SynqueDataModule(LightningDataModule):
             self._inner.load_state_dict(state_dict["inner"])
         if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
             return
+        same_part(state_dict.get("labelled_real"), self._fixed_state())
         if state_dict["mixture"] is not None:
             self._restore_mixture(Mixture.from_dict(state_dict["mixture"]), state_dict)
         self._position.restore(state_dict["position"])
@@ -396,6 +420,9 @@ class SynqueDataModule(LightningDataModule):
             )
         self._mixture = mixture
         changed = [c.name for c in chosen if self._has_changed(c, state["candidates"][c.name])]
+        fixed = self.fixed_part
+        if fixed is not None and self._has_changed(fixed.data, state["labelled_real"]):
+            changed.append(fixed.data.name)
         if changed:
             rank_zero_warn(
                 f"the content of {', '.join(changed)} has changed since the checkpoint was written"
@@ -405,6 +432,19 @@ class SynqueDataModule(LightningDataModule):
                 f"seed is {self._seed}, but was {state['seed']} when the checkpoint was written: "
                 "the order of examples is another one, and some may come again early"
             )
+
+    def drawn(self, mixture: Mixture) -> tuple[list[Candidate], Mixture]:
+        """Return the candidates and the labelled real data, and each one's share of the draws."""
+        fixed = self.fixed_part
+        if fixed is None:
+            return self.candidates, mixture
+        return [*self.candidates, fixed.data], fixed.beside(mixture)
+
+    def _fixed_state(self) -> dict[str, Any] | None:
+        fixed = self.fixed_part
+        if fixed is None:
+            return None
+        return {"name": fixed.data.name, "share": fixed.share, **self._fingerprint(fixed.data)}
 
     @property
     def _fitting(self) -> bool:
@@ -444,7 +484,11 @@ class SynqueDataModule(LightningDataModule):
     def _epoch_draws(self, mixture: Mixture, options: Mapping[str, Any], replicas: int) -> int:
         """Return the draws that an epoch serves on all ranks together."""
         chosen = chosen_candidates(self.candidates, mixture)
-        wanted = self._epoch_length or longest_epoch({c.name: len(c) for c in chosen}, mixture)
+        wanted = self._epoch_length
+        if wanted is None:  # labelled real data is as small as it is: it does not shorten an epoch
+            candidates_share = 1 - (self._real_share or 0.0)
+            longest = longest_epoch({c.name: len(c) for c in chosen}, mixture)
+            wanted = int(longest / candidates_share)
         unit = replicas * (options["batch_size"] if options.get("drop_last") else 1)
         if wanted < unit:
             share = "one draw" if unit == replicas else f"one whole batch of {unit // replicas}"
