@@ -55,10 +55,10 @@ def log_mixture(trainer: Trainer, datamodule: SynqueDataModule) -> None:
 
     Called on rank 0, once a checkpoint is restored.
     """
-    sizes = {candidate.name: len(candidate) for candidate in datamodule.candidates}
-    mixture = datamodule.mixture
-    if mixture is None:
+    if datamodule.mixture is None:
         return
+    parts, mixture = datamodule.drawn(datamodule.mixture)
+    sizes = {part.name: len(part) for part in parts}
     rows = [[name, sizes[name], share] for name, share in mixture.weights.items()]
     columns = ["trained on", "n", "share"]
     shown = tables.Table(

@@ -13,6 +13,7 @@ from pytorch_lightning.utilities import CombinedLoader
 from torch.nn.parameter import is_lazy
 
 from synque_select.callbacks._random import seeded
+from synque_select.data.datamodule import SynqueDataModule
 from synque_select.types import MapDataset, Mixture, Ranking
 
 __all__ = [
@@ -127,7 +128,10 @@ def _update(hashed: Any, value: Any) -> None:
 
 
 def hyper_parameters(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-    """Return what the module saved as hparams, its optimisers, and how the trainer steps."""
+    """Return what the module saved as hparams, its optimisers, how the trainer steps.
+
+    And labelled real data that is a fixed part of training, where there is some.
+    """
     return {
         "module": plain_parameter(dict(module.hparams)),
         "optimizers": [
@@ -137,7 +141,16 @@ def hyper_parameters(trainer: Trainer, module: LightningModule) -> dict[str, Any
         "accumulate_grad_batches": trainer.accumulate_grad_batches,
         "gradient_clip_val": plain_parameter(trainer.gradient_clip_val),
         "precision": str(trainer.precision),
+        **_labelled_real(trainer),
     }
+
+
+def _labelled_real(trainer: Trainer) -> dict[str, Any]:
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]
+    fixed = datamodule.fixed_part if isinstance(datamodule, SynqueDataModule) else None
+    if fixed is None:
+        return {}
+    return {"labelled_real": {"share": fixed.share, "sha256": fixed.data.sha256}}
 
 
 def plain_parameter(value: Any) -> Any:

@@ -346,7 +346,8 @@ def _warn_of_leaks(trainer: Trainer, what: str, dataloaders: Any) -> None:
     datamodule = trainer.datamodule  # type: ignore[attr-defined]
     if not isinstance(datamodule, SynqueDataModule) or datamodule.mixture is None:
         return
-    served = [c for c in datamodule.candidates if c.name in datamodule.mixture.weights]
+    parts, drawn = datamodule.drawn(datamodule.mixture)
+    served = [part for part in parts if part.name in drawn.weights]
     for message in leak_messages(what, dataloaders, served):
         rank_zero_warn(message)
 
