@@ -60,7 +60,14 @@ def experiment_result(
     figures = {arm: figures[arm] for arm in ARMS if arm in arms and arm in figures}
     n_replicates = len(outcomes["chosen"])
     singles = _singles(task, outcomes["single"])
-    said = task.messages({name: row["test"] for name, row in singles.items()})
+    metrics = {
+        arm: {r: [o.metrics for o in found] for r, found in of_arm.items()}
+        for arm, of_arm in outcomes.items()
+    }
+    said = [
+        *task.messages({name: row["test"] for name, row in singles.items()}),
+        *task.arm_messages(metrics),
+    ]
     return {
         "version": 1,
         "recipe": task.name,

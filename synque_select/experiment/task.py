@@ -97,6 +97,16 @@ class BaseTask(ABC):
         """
         return ()
 
+    def arm_messages(
+        self, metrics: Mapping[str, Mapping[int, Sequence[Mapping[str, float]]]]
+    ) -> Sequence[str]:
+        """Return what else was measured of the arms, in sentences.
+
+        Args:
+            metrics: Arm to replicate to the metrics of its fits; "single" has one a candidate.
+        """
+        return ()
+
     def datamodule(
         self, candidates: Sequence[Candidate], mixture: Mixture, *, seed: int
     ) -> SynqueDataModule:
