@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from synque_select.errors import ConfigError
+
 __all__ = ["FALSE_LABELS", "GENERATORS", "Slots", "generate", "read_slots"]
 
 Slots = Mapping[str, Sequence[str]]
@@ -374,7 +376,7 @@ def generate(name: str, slots: Slots, n: int, *, seed: int, avoid: frozenset[str
         Records {"question": …, "SQL": …}.
 
     Raises:
-        ValueError: The generator has fewer than n distinct questions.
+        ConfigError: The generator has fewer than n distinct questions.
     """
     rng = random.Random(f"{name} {seed}")
     made: dict[str, Record] = {}
@@ -384,7 +386,7 @@ def generate(name: str, slots: Slots, n: int, *, seed: int, avoid: frozenset[str
             made.setdefault(question, {"question": question, "SQL": query})
         if len(made) == n:
             return list(made.values())
-    raise ValueError(f"{name}: {len(made)} distinct questions came out, {n} were asked for")
+    raise ConfigError(f"{name}: {len(made)} distinct questions came out, {n} were asked for")
 
 
 Pair = tuple[str, str]
