@@ -32,8 +32,17 @@ def write_points(prompt: str) -> str:
 
 
 def weigh_labels(prompt: str, choices: Sequence[str]) -> list[float]:
-    """A binomial on the labels, higher the nearer the sample is to the set that is asked for."""
+    """A binomial on the labels, higher the nearer the sample is to the set that is asked for.
+
+    Without a rubric, values near 0 are taken for real.
+    """
     rubric, _, rest = prompt.partition("You are shown")
+    if "How dataset" not in rubric:
+        values = _means(rest).values()
+        p = math.exp(-sum(value**2 for value in values) / (8 * max(1, len(values))))
+        name = "A" if "from dataset A?" in rest else "B"
+        p = 0.05 + 0.9 * (p if f"Dataset {name} is real" in rubric else 1 - p)
+        return [math.comb(4, i) * p**i * (1 - p) ** (4 - i) for i in range(len(choices))]
     _, about_a, about_b = rubric.split("How dataset")
     asked = about_a if "from dataset A?" in rest else about_b
     means = {int(column): float(mean) for column, mean in _MEAN.findall(asked)}

@@ -10,6 +10,7 @@ import numpy as np
 
 from synque_select.benchmark._analysis import analyse
 from synque_select.benchmark._corruptions import Corruption, corrupted
+from synque_select.benchmark._judgements import with_judgements
 from synque_select.benchmark._layout import Group, Task
 from synque_select.benchmark._scoring import Case, CaseScores, Scorer
 from synque_select.errors import DataError
@@ -51,14 +52,27 @@ def against_decoys(task: Task, scorer: Scorer, bar: Progress) -> dict[str, Any]:
 
 
 def at_sample_size(
-    task: Task, scorer: Scorer, size: int, baselines: Sequence[str], bar: Progress
+    task: Task,
+    scorer: Scorer,
+    size: int,
+    baselines: Sequence[str],
+    bar: Progress,
+    judged: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Give every ranking only `size` random examples of its real sample; nested by size.
+
+    Args:
+        task: The task.
+        scorer: Scores the cases.
+        size: How many real examples.
+        baselines: Keys of proxies that never read them.
+        bar: Shows progress.
+        judged: Keys of LENS proxies that the released judgements stand for.
 
     Returns:
         The figures as for the whole sample, or a message where no sample is larger.
     """
-    cases, groups = [], []
+    cases, groups, rows = [], [], {}
     for group in task.groups:
         larger = {seed: real for seed, real in group.reals.items() if len(real) > size}
         if larger:
@@ -68,10 +82,13 @@ def at_sample_size(
             part = [real[int(i)] for i in order[:size]]
             small = RealSample(f"{real.name}, {size} examples", part, real.view)
             candidates = group.candidates
+            rows[group.name, seed] = order[:size]
             cases.append(Case(task.name, group.name, seed, f"size {size}", candidates, small))
     if not cases:
         return {"message": f"no real sample of {task.name} has more than {size} examples"}
     scores = {(case.group, case.seed): scorer.scores(case) for case in bar(cases, len(cases))}
+    if judged:
+        scores, _ = with_judgements(task.folder, cases, scores, judged, rows)
     return analyse(groups, scores, baselines)
 
 

@@ -23,8 +23,16 @@ from numpy.typing import NDArray
 from synque_select.benchmark._scoring import Case, CaseScores
 from synque_select.errors import ConfigError, DataError
 from synque_select.functional.lens import label_value, lens_balanced, lens_debiased, lens_raw
+from synque_select.lens.rubric import Rubric, load_rubrics
 
-__all__ = ["JudgementFiles", "find_judgements", "lens_scores", "read_judgements", "with_judgements"]
+__all__ = [
+    "JudgementFiles",
+    "find_judgements",
+    "lens_scores",
+    "read_judgements",
+    "released_rubrics",
+    "with_judgements",
+]
 
 _PORTION = re.compile(r".*_(portion=[^=]+)")
 _PLACES = ("A", "B")
@@ -104,13 +112,16 @@ def _row(path: Path, position: int, record: Any) -> list[list[int]]:
 
 
 def lens_scores(
-    judgements: JudgementFiles, candidates: Sequence[str]
+    judgements: JudgementFiles,
+    candidates: Sequence[str],
+    rows: NDArray[np.int64] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Score candidates by their released judgements, in the authors' protocol.
 
     Args:
         judgements: One of those found.
         candidates: Names, in the order of the ranking.
+        rows: Which real examples count; None for all.
 
     Returns:
         Proxy key (`lens_raw`, `lens_balanced`, `lens`) to (K,) scores, higher is better; NaN for
@@ -119,11 +130,33 @@ def lens_scores(
     Raises:
         DataError: A file cannot be used.
     """
-    rows = [_scores(judgements.files.get(name)) for name in candidates]
+    scores = [_scores(judgements.files.get(name), rows) for name in candidates]
     keys = ("lens_raw", "lens_balanced", "lens")
     return {
-        key: np.array(column) for key, column in zip(keys, zip(*rows, strict=True), strict=True)
+        key: np.array(column) for key, column in zip(keys, zip(*scores, strict=True), strict=True)
     }
+
+
+def released_rubrics(task_folder: Path, group: str, seed: str) -> dict[str, Rubric]:
+    """Read the released rubrics of one ranking of the benchmark.
+
+    Args:
+        task_folder: Where the task lies.
+        group: The group's name.
+        seed: Of the real sample.
+
+    Returns:
+        Name of a candidate to its rubric.
+
+    Raises:
+        DataError: There are none for this seed or group.
+    """
+    paths = sorted((task_folder / "LENS" / "rubrics").glob(f"*seed={seed}.json"))
+    if not paths:
+        raise DataError(f"{task_folder}: no released rubrics of seed {seed}")
+    found = load_rubrics(paths[0], group)
+    named = {name: _PORTION.fullmatch(name) for name in found}
+    return {m[1] if (m := named[name]) else name: rubric for name, rubric in found.items()}
 
 
 def with_judgements(
@@ -131,6 +164,7 @@ def with_judgements(
     cases: Sequence[Case],
     scores: Mapping[tuple[str, str], CaseScores],
     keys: Sequence[str],
+    rows: Mapping[tuple[str, str], NDArray[np.int64]] | None = None,
 ) -> tuple[dict[tuple[str, str], CaseScores], tuple[str, ...]]:
     """Add the columns of LENS from released judgements to the scores of a task.
 
@@ -139,6 +173,8 @@ def with_judgements(
         cases: Its rankings.
         scores: (group, seed) to scores.
         keys: Which of `lens`, `lens_raw`, `lens_balanced`.
+        rows: (group, seed) to the real examples that count; None for all. The released rubrics
+            were written from all of them, whatever counts here.
 
     Returns:
         The scores with these columns, and plain sentences on what is missing. A ranking of which
@@ -155,7 +191,8 @@ def with_judgements(
     for case in cases:
         place = (case.group, case.seed)
         started = time.perf_counter()
-        columns = _columns(known.get(place), [c.name for c in case.candidates], keys)
+        used = None if rows is None else rows[place]
+        columns = _columns(known.get(place), [c.name for c in case.candidates], keys, used)
         if columns is None:
             said.append(f"{case.group}: no LENS judgements of all candidates for seed {case.seed}.")
             continue
@@ -170,18 +207,24 @@ def with_judgements(
 
 
 def _columns(
-    judgements: JudgementFiles | None, candidates: Sequence[str], keys: Sequence[str]
+    judgements: JudgementFiles | None,
+    candidates: Sequence[str],
+    keys: Sequence[str],
+    rows: NDArray[np.int64] | None,
 ) -> dict[str, NDArray[np.float64]] | None:
     if judgements is None:
         return None
-    table = lens_scores(judgements, candidates)
+    table = lens_scores(judgements, candidates, rows)
     return None if np.isnan(table["lens"]).any() else {key: table[key] for key in keys}
 
 
-def _scores(files: tuple[Path, Path] | None) -> tuple[float, float, float]:
+def _scores(
+    files: tuple[Path, Path] | None, rows: NDArray[np.int64] | None
+) -> tuple[float, float, float]:
     if files is None:
         return math.nan, math.nan, math.nan
     real, synthetic = map(read_judgements, files)
+    real = real if rows is None else real[torch.from_numpy(rows)]
     return (
         lens_raw(synthetic, protocol="released"),
         lens_balanced(real, synthetic, protocol="released"),

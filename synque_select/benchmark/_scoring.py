@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -107,6 +107,7 @@ class Scorer:
         cache_dir: Where embeddings are kept.
         seed: Seed of everything random.
         progress: Whether encoding shows its progress.
+        for_case: Takes a case and a proxy of the suite, and gives the one to score it with.
     """
 
     suite: Sequence[BaseProxy]
@@ -115,6 +116,8 @@ class Scorer:
     cache_dir: Path | None
     seed: int
     progress: bool
+    for_case: Callable[[Case, BaseProxy], BaseProxy] = lambda _, proxy: proxy
+    n_judged: int = field(default=0, init=False)
     n_encoded: int = field(default=0, init=False)
     n_resumed: int = field(default=0, init=False)
     encoder_key: str = field(default="", init=False)
@@ -126,9 +129,10 @@ class Scorer:
 
     def scores(self, case: Case) -> CaseScores:
         """Score one case, or read what an earlier run left."""
-        places = {proxy.key: self._place(case, proxy) for proxy in self.suite}
+        suite = [self.for_case(case, proxy) for proxy in self.suite]
+        places = {proxy.key: self._place(case, proxy) for proxy in suite}
         found = {key: self._known(place) for key, place in places.items()}
-        left = [proxy for proxy in self.suite if found[proxy.key] is None]
+        left = [proxy for proxy in suite if found[proxy.key] is None]
         if left:
             found.update(self._compute(case, left, places))
         columns = {key: part for key, part in found.items() if part is not None}
@@ -155,6 +159,7 @@ class Scorer:
         parts = {}
         for proxy in proxies:
             scores = scoring.scores[proxy.key]
+            self.n_judged += scores.details.get("questions", {}).get("asked", 0)
             part = {
                 "case": [case.task, case.group, case.seed, case.what],
                 "proxy": proxy.key,

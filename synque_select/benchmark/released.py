@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
 
@@ -14,10 +15,12 @@ from synque_select.benchmark._analysis import analyse, noise_ceilings
 from synque_select.benchmark._corruptions import Corruption, parse_corruption
 from synque_select.benchmark._judgements import with_judgements
 from synque_select.benchmark._layout import Task, find_tasks
+from synque_select.benchmark._lens import fitted, with_models
 from synque_select.benchmark._scoring import Case, Scorer, never_reads_real
 from synque_select.benchmark._tables import render
 from synque_select.encoders import BaseEncoder, get_encoder
 from synque_select.errors import ConfigError
+from synque_select.lens.config import LensConfig
 from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import ProxySpec, get_proxy, proxy_keys, resolve_suite
 from synque_select.records.run_folder import plain, write_json
@@ -35,6 +38,9 @@ def run_released(
     cross_group: bool = False,
     sample_sizes: Sequence[int] = (),
     corrupt: Sequence[str] = (),
+    lens: LensConfig | Mapping[str, Any] | str | Path | None = None,
+    lens_rubrics: Literal["released", "new"] = "new",
+    max_samples: int | None = None,
     progress: bool = True,
     cache_dir: str | Path | None = None,
     seed: int = 0,
@@ -53,8 +59,8 @@ def run_released(
         tasks: Folder names; None for all that are there.
         encoder: Id of a text encoder, or one; None for all-MiniLM-L6-v2.
         proxies: As for `rank`; None for the default suite. `lens`, `lens_raw` and `lens_balanced`
-            without options are computed from the released judgements; with a `config`, its
-            models are asked.
+            without options are computed from the released judgements; with `lens`, or a config
+            of their own, models are asked.
         out: JSON file to write. The scores of every case are kept as they arrive in the folder
             beside it that ends in ".parts": a run that was broken off goes on from there.
         cross_group: Whether to rank each group's candidates among those of the other groups too.
@@ -62,6 +68,12 @@ def run_released(
         corrupt: "kind" or "kind:share" (share 0.5 if left out) with kind false_facts,
             near_duplicates, off_topic, shuffled_labels or truncated: every candidate is ranked
             beside a spoilt twin.
+        lens: How the LENS proxies are computed, with models of the user's; where `proxies` is
+            None, the ablations are run too: `lens`, `lens_raw` (not debiased), `lens_balanced` and
+            `lens_zero_shot` (no rubric). Prompts are those of the task, unless it names some.
+        lens_rubrics: Whether these models judge by the released rubrics, or by new ones.
+        max_samples: At most so many samples of a candidate are judged by them; None for what
+            `lens` says.
         progress: Whether to show progress.
         cache_dir: Where embeddings are kept; None for the default cache.
         seed: Seed of everything random.
@@ -84,8 +96,8 @@ def run_released(
         if size < 2:
             raise ConfigError(f"sample_sizes: found {size}; allowed is 2 or more")
     found, absent = find_tasks(Path(data), tasks)
-    suite = _suite(proxies)
-    judged = tuple(proxy.key for proxy in suite if _was_judged(proxy))
+    suite = _suite(with_models(proxies, lens, lens_rubrics, max_samples, progress=progress))
+    judged = tuple(proxy.key for proxy in suite if lens is None and _was_judged(proxy))
     model = get_encoder(encoder, "text")
     path = None if out is None else Path(out)
     scorer = Scorer(
@@ -95,6 +107,7 @@ def run_released(
         cache_dir=None if cache_dir is None else Path(cache_dir),
         seed=seed,
         progress=progress,
+        for_case=partial(fitted, {task.name: task.folder for task in found}, lens_rubrics),
     )
     result: dict[str, Any] = {
         "version": 1,
@@ -141,6 +154,7 @@ def _run_task(
     judged: Sequence[str],
 ) -> dict[str, Any]:
     started, encoded, resumed = time.perf_counter(), scorer.n_encoded, scorer.n_resumed
+    asked = scorer.n_judged
     baselines = [proxy.key for proxy in scorer.suite if never_reads_real(proxy)]
     bar = _bar(task, scorer)
     cases = [
@@ -162,7 +176,7 @@ def _run_task(
             "seconds": time.perf_counter() - started,
             "encoder_calls": scorer.n_encoded - encoded,
             "views": _n_views(task),
-            "judge_calls": 0,
+            "judge_calls": scorer.n_judged - asked,
             "scores_resumed": scorer.n_resumed - resumed,
         },
     }
@@ -170,7 +184,7 @@ def _run_task(
         found["cross_group"] = against_decoys(task, scorer, bar)
     if sample_sizes:
         found["sample_sizes"] = {
-            str(n): at_sample_size(task, scorer, n, baselines, bar) for n in sample_sizes
+            str(n): at_sample_size(task, scorer, n, baselines, bar, judged) for n in sample_sizes
         }
     if corruptions:
         found["corruptions"] = {

@@ -31,6 +31,21 @@ def arguments(parser: Any) -> None:
         help="rank every candidate beside a spoilt twin: KIND or KIND:SHARE, with KIND one of "
         "false_facts, near_duplicates, off_topic, shuffled_labels, truncated",
     )
+    parser.add_argument(
+        "--lens",
+        help="judge with models of your own (default: the released judgements): a config of LENS, "
+        "a YAML file or a packaged name; without --proxies, adds its ablations: not debiased, "
+        "balanced, without rubrics",
+    )
+    parser.add_argument(
+        "--lens-rubrics",
+        choices=["released", "new"],
+        default="new",
+        help="with --lens: judge by the released rubrics, or by new ones of its reasoner",
+    )
+    parser.add_argument(
+        "--max-samples", type=int, help="with --lens: samples of a candidate that are judged"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
     parser.add_argument("--cache-dir", help="where embeddings are kept")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -49,6 +64,9 @@ def run(options: Any) -> int:
         cross_group=options.cross_group,
         sample_sizes=[whole(text, "--sample-size") for text in flat(options.sample_size or ())],
         corrupt=flat(options.corrupt or ()),
+        lens=options.lens,
+        lens_rubrics=options.lens_rubrics,
+        max_samples=options.max_samples,
         progress=not options.quiet,
         cache_dir=options.cache_dir,
         seed=options.seed,

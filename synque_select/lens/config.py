@@ -14,7 +14,7 @@ from synque_select.checks import check_whole
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.lens.judge import Way
 from synque_select.lens.prompt_sets import load_prompts
-from synque_select.lens.rubric import RubricSampling
+from synque_select.lens.rubric import Rubric, RubricSampling
 from synque_select.llm.registry import LLMSpec, describe_llm
 
 __all__ = ["AdaptiveJudging", "LensConfig"]
@@ -65,7 +65,8 @@ class LensConfig:
         prompts: A kind of task ("text", "text2sql", "web", "web_page", "image"), or a file of
             prompts; None for "text" or "image", whatever the views are.
         zero_shot: Whether to judge without rubrics.
-        rubrics: A file of rubrics to use; candidates that it does not name get new ones.
+        rubrics: A file of rubrics to use, or name of a candidate to `Rubric`; candidates that it
+            does not name get new ones.
         rubrics_group: Which group of that file, where it has several.
         save_rubrics: Where to write the rubrics that were used.
         sampling: How rubrics are written.
@@ -91,7 +92,7 @@ class LensConfig:
     reasoner: LLMSpec | None = None
     prompts: str | None = None
     zero_shot: bool = False
-    rubrics: str | None = None
+    rubrics: str | Mapping[str, Rubric] | None = None
     rubrics_group: str | None = None
     save_rubrics: str | None = None
     sampling: RubricSampling = field(default_factory=RubricSampling)
@@ -164,6 +165,8 @@ class LensConfig:
             if values.get(name) is not None and not isinstance(values[name], part):
                 _check_names(values[name], part, f"{where}, {name}")
                 values[name] = part(**values[name])
+        if isinstance(values.get("rubrics"), Mapping):
+            values["rubrics"] = {n: _rubric(n, found) for n, found in values["rubrics"].items()}
         return cls(**values)
 
     @classmethod
@@ -192,7 +195,7 @@ class LensConfig:
             "reasoner": reasoner,
             "prompts": self.prompts,
             "zero_shot": self.zero_shot,
-            "rubrics": self.rubrics,
+            "rubrics": _plain_rubrics(self.rubrics),
             "rubrics_group": self.rubrics_group,
             "sampling": dataclasses.asdict(self.sampling),
             "way": self.way,
@@ -212,9 +215,22 @@ class LensConfig:
         return dataclasses.replace(self, adaptive=adaptive)
 
 
-def _sha256(path: str | None) -> str | None:
+def _rubric(name: str, found: Any) -> Rubric:
+    if isinstance(found, Rubric):
+        return found
+    _check_names(found, Rubric, f"lens, rubrics, {name}")
+    return Rubric(**{field: tuple(points) for field, points in found.items()})
+
+
+def _plain_rubrics(rubrics: str | Mapping[str, Rubric] | None) -> Any:
+    if rubrics is None or isinstance(rubrics, str):
+        return rubrics
+    return {name: {k: list(v) for k, v in vars(r).items()} for name, r in rubrics.items()}
+
+
+def _sha256(path: Any) -> str | None:
     """Hash of a file, so that another content under the same name is another config."""
-    if path is None or not Path(path).is_file():
+    if not isinstance(path, str) or not Path(path).is_file():
         return None
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 

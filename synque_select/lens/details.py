@@ -60,7 +60,7 @@ def lens_details(
 def _reasoner(run: LensRun) -> str | None:
     if run.config.zero_shot:
         return None
-    return run.config.rubrics or run.reasoner.id
+    return run.rubrics_by
 
 
 def _candidate(run: LensRun, name: str, judged: Judged, realness: torch.Tensor) -> dict[str, Any]:

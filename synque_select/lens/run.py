@@ -135,6 +135,14 @@ class LensRun:
             return {name: self._whole(name, advance) for name in self.candidates}
 
     @property
+    def rubrics_by(self) -> str:
+        """Where the rubrics come from: a file, the caller, or a model."""
+        given = self.config.rubrics
+        if given is None:
+            return self.reasoner.id
+        return given if isinstance(given, str) else "the caller"
+
+    @property
     def top_k(self) -> int:
         """How many candidates are to be the best, for adaptive judging."""
         adaptive = self.config.adaptive
@@ -169,7 +177,11 @@ class LensRun:
         self._asked: dict[str, dict[str, PromptLike]] = {}
         if config.zero_shot:
             return {}
-        known = load_rubrics(config.rubrics, config.rubrics_group) if config.rubrics else {}
+        known: dict[str, Rubric] = {}
+        if isinstance(config.rubrics, str):
+            known = load_rubrics(config.rubrics, config.rubrics_group)
+        elif config.rubrics is not None:
+            known = dict(config.rubrics)
         real = self.real.part(self.rubric_real)
         for name, side in self.candidates.items():
             if name in known:

@@ -29,7 +29,7 @@ from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScore
 from synque_select.proxies.registry import ProxySpec
 from synque_select.views import Modality
 
-__all__ = ["Lens", "LensBalanced", "LensRaw", "with_lens"]
+__all__ = ["Lens", "LensBalanced", "LensRaw", "LensZeroShot", "with_lens"]
 
 _QUESTIONS = 4  # a sample: two places of the synthetic set, two sets asked for
 _TINY = "SmolLM2-135M"
@@ -176,6 +176,20 @@ class LensBalanced(Lens):
     kind: ClassVar[LensKind] = "balanced"
 
 
+class LensZeroShot(Lens):
+    """LENS without rubrics: the model is told only that one set is real and one is synthetic.
+
+    Source:
+        SynQuE, arXiv 2511.03928, ablation.
+    """
+
+    key: ClassVar[str] = "lens_zero_shot"
+
+    def __init__(self, config: LensConfig | Mapping[str, Any] | str | Path | None = None) -> None:
+        super().__init__(config)
+        self.config = dataclasses.replace(self.config, zero_shot=True, rubrics=None)
+
+
 def with_lens(
     proxies: Sequence[ProxySpec] | None,
     lens: LensConfig | Mapping[str, Any] | str | Path | None,
@@ -204,7 +218,7 @@ def with_lens(
     config = LensConfig.read(lens).for_top_k(top_k)
     if not progress:
         config = dataclasses.replace(config, progress=False)
-    keys = tuple(cls.key for cls in (Lens, LensRaw, LensBalanced))
+    keys = tuple(cls.key for cls in (Lens, LensRaw, LensBalanced, LensZeroShot))
     suite: list[ProxySpec] = []
     for proxy in proxies or ():
         given = {"key": proxy} if isinstance(proxy, str) else proxy
@@ -248,7 +262,7 @@ def _messages(key: str, run: LensRun, judged: Mapping[str, Judged]) -> tuple[str
 
 
 def _reasoner(run: LensRun) -> str:
-    return run.config.rubrics or run.reasoner.id
+    return run.rubrics_by
 
 
 def _adaptive_messages(key: str, run: LensRun) -> list[str]:

@@ -39,6 +39,7 @@ _BUILT_IN = {
     "lens": "synque_select.proxies.lens:Lens",
     "lens_balanced": "synque_select.proxies.lens:LensBalanced",
     "lens_raw": "synque_select.proxies.lens:LensRaw",
+    "lens_zero_shot": "synque_select.proxies.lens:LensZeroShot",
     "mdm": "synque_select.proxies.representation:MDM",
     "mmd": "synque_select.proxies.kernel:MMD",
     "pad": "synque_select.proxies.representation:PAD",

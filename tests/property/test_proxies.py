@@ -52,6 +52,8 @@ PROPERTIES: dict[str, set[str]] = {
     "lens": {"compares_real", "contributions", "examples"},
     "lens_balanced": {"compares_real", "contributions", "examples"},
     "lens_raw": {"compares_real", "examples"},
+    # without a rubric, a candidate meets the real sample in the debiasing only
+    "lens_zero_shot": {"contributions", "examples"},
     "mauve": {"compares_real"},
     "mauve_star": {"compares_real"},
     "mdm": {"ignores_real", "size_fair", "rotation", "translation", "scale_1"},
