@@ -16,7 +16,8 @@ __all__ = ["PruningCallback"]
 class PruningCallback(CheckedCallback):
     """Report a metric after each validation, and end the fit where the study's pruner says so.
 
-    The step that is reported is the trainer's global step. With several ranks, rank 0 reports and
+    At the last step of `max_steps` the pruner is not asked: the fit is complete. The step that is
+    reported is the trainer's global step. With several ranks, rank 0 reports and
     asks the pruner, and all ranks end together. optuna-integration has a callback of this kind for
     the package `lightning`, whose objects pytorch_lightning does not take; it needs a call after
     the fit, this one does not.
@@ -65,9 +66,10 @@ class PruningCallback(CheckedCallback):
                 f"are: {', '.join(sorted(found)) or 'none'}"
             )
         value = float(found[self.monitor])
-        if on_rank_zero(trainer, lambda: {"prune": self._ask(value, step)})["prune"]:
+        is_last = step == trainer.max_steps
+        if on_rank_zero(trainer, lambda: {"prune": self._ask(value, step, is_last)})["prune"]:
             raise self._pruned(f"pruned at step {step}, {self.monitor} = {value:.4g}")
 
-    def _ask(self, value: float, step: int) -> bool:
+    def _ask(self, value: float, step: int, is_last: bool) -> bool:
         self._trial.report(value, step)
-        return bool(self._trial.should_prune())
+        return not is_last and bool(self._trial.should_prune())

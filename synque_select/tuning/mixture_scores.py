@@ -11,6 +11,7 @@ import torch
 
 from synque_select.callbacks._mixture_sample import mixture_positions
 from synque_select.proxies.base import BaseProxy, ProxyInput
+from synque_select.selection.mixture import mixture_scores
 from synque_select.selection.scoring import Scoring, untouched_state
 from synque_select.types import Mixture
 from synque_select.views import View
@@ -22,8 +23,9 @@ __all__ = ["MixtureScores"]
 class MixtureScores:
     """Scores mixtures beside the candidates that they are made of; encodes nothing.
 
-    A mixture is scored by a seeded sample of it that is as large as its weights allow without
-    repeating an example, as `ProxyCorrelationCallback` does.
+    The scores follow from the candidates where a proxy can (all of the default suite); the other
+    proxies score a seeded sample of the mixture that is as large as its weights allow without
+    repeating an example. `ProxyCorrelationCallback` does the same.
 
     Args:
         scoring: Of the candidates.
@@ -36,13 +38,13 @@ class MixtureScores:
     def of(self, mixture: Mixture, keys: Sequence[str] | None = None) -> dict[str, float]:
         """Return proxy key to score, of the suite or of some of its keys."""
         suite = [p for p in self.scoring.suite if keys is None or p.key in keys]
-        if len(mixture.weights) == 1:
-            names = [candidate.name for candidate in self.scoring.candidates]
-            place = names.index(mixture.names[0])
-            return {p.key: float(self.scoring.scores[p.key].values[place]) for p in suite}
-        sample = self._sample(mixture)
         with untouched_state():
-            return {proxy.key: self._score(proxy, sample) for proxy in suite}
+            found = mixture_scores(self.scoring, mixture, [proxy.key for proxy in suite])
+            rest = [proxy for proxy in suite if proxy.key not in found]
+            if rest:
+                sample = self._sample(mixture)
+                found |= {proxy.key: self._score(proxy, sample) for proxy in rest}
+        return found
 
     def _score(self, proxy: BaseProxy, sample: ProxyInput) -> float:
         scoring = self.scoring
