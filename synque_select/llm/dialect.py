@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from synque_select.llm.prompt import PromptLike, data_url, prompt_parts
+from synque_select.llm.structured import forcible
 
 __all__ = ["Dialect", "Question", "messages"]
 
@@ -85,7 +86,7 @@ class Dialect:
                 return _json_schema(_answer_schema(question.choices), strict=True)
         if question.schema is not None:
             if self.schema[0] in ("strict", "json_schema"):
-                return _json_schema(question.schema, strict=self.schema[0] == "strict")
+                return _json_schema(forcible(question.schema), strict=self.schema[0] == "strict")
             if self.schema[0] == "json_object":
                 return {"response_format": {"type": "json_object"}}
         return {}

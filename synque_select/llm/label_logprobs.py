@@ -140,6 +140,6 @@ def shares(seen: Seen, choices: Sequence[str]) -> list[float] | None:
         known = [seen.of_choice.get(choice, 0.0) for choice in group]
         parts = known if sum(known) > 0 else [1.0] * len(group)
         for choice, part in zip(group, parts, strict=True):
-            weights[choice] += mass * part / sum(parts)
-    total = sum(weights.values())
+            weights[choice] = weights.get(choice, 0.0) + mass * part / sum(parts)
+    total = sum(weights[choice] for choice in choices)
     return [weights[choice] / total for choice in choices] if total > 0 else None

@@ -23,6 +23,7 @@ __all__ = [
     "has_images",
     "image_sha256",
     "join_prompts",
+    "png_base64",
     "prompt_parts",
     "prompt_text",
 ]
@@ -155,9 +156,14 @@ def data_url(image: Image) -> str:
         >>> data_url(Image.new("RGB", (1, 1)))[:30]
         'data:image/png;base64,iVBORw0K'
     """
+    return f"data:image/png;base64,{png_base64(image)}"
+
+
+def png_base64(image: Image) -> str:
+    """Return an image as a PNG in base64."""
     file = io.BytesIO()
     image.convert("RGB").save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def estimated_tokens(prompt: PromptLike) -> int:

