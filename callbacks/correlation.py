@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,10 +12,10 @@ from typing import Any, Literal, Protocol
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from synque_select.callbacks._checks import CheckedCallback, require_datamodule, require_single
 from synque_select.callbacks._logging import Table, log_figure, log_table
-from synque_select.callbacks._mixture_sample import mixture_candidate
 from synque_select.callbacks._ranks import on_rank_zero
 from synque_select.callbacks._run_key import (
     comparability_key,
@@ -31,6 +32,7 @@ from synque_select.errors import ConfigError, DependencyError, LightningError, S
 from synque_select.proxies.registry import ProxySpec, resolve_suite
 from synque_select.records.correlation import KeyCorrelations, correlate
 from synque_select.records.correlation_file import save_correlations
+from synque_select.records.run_folder import read_json, write_json
 from synque_select.records.store import RunStore
 from synque_select.report.plots import correlation_figure
 from synque_select.report.tables import correlation_tables
@@ -40,6 +42,7 @@ __all__ = ["ProbeRunner", "ProxyCorrelationCallback"]
 
 _MIXTURE = "(mixture)"
 _STATE = "synque_correlation"
+_FIGURES = "validation.json"  # of the last validation, in the run's folder
 _COLUMNS = (
     "proxy",
     "n",
@@ -88,9 +91,10 @@ class ProxyCorrelationCallback(CheckedCallback):
     sentence says how many are missing. With `probes=` a fresh copy of the model is trained on
     each candidate alone, so that one fit gives a correlation over all candidates.
 
-    The ranking is that of the trainer's `SelectionCallback`. The scores of the mixture are those
-    of a sample of it, seeded and as large as its weights allow without repeating an example,
-    scored beside the candidates. The metrics are those in `trainer.callback_metrics` after the
+    The ranking is that of the trainer's `SelectionCallback`. The scores of the mixture follow from
+    the candidates where a proxy can (all of the default suite); the other proxies score a sample of
+    it, seeded and as large as its weights allow without repeating an example, beside the
+    candidates. The metrics are those in `trainer.callback_metrics` after the
     last validation; where training went on after that, the record's details say so. A run that is
     resumed, at whatever point it was killed, leaves one record. With several ranks all of them wait
     for rank 0, without a collective's timeout.
@@ -158,9 +162,12 @@ class ProxyCorrelationCallback(CheckedCallback):
             self._read_back(left)
 
     def _read_back(self, left: dict[str, Any]) -> None:
-        records = self._store.read(kind="mixture")
-        self._record = next((r for r in records if r.run_id == left["run_id"]), None)
+        self._record = self._stored(left["run_id"])
         self._correlations = self._correlated(left["keys"])
+
+    def _stored(self, run_id: str) -> RunRecord | None:
+        records = self._store.read(kind="mixture")
+        return next((record for record in records if record.run_id == run_id), None)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Note what training starts from; only for fit."""
@@ -188,6 +195,10 @@ class ProxyCorrelationCallback(CheckedCallback):
         self._validated_at = trainer.global_step
         if self._primary not in self._metrics:
             self._warn_of_primary()
+        folder = _selection(trainer).run_dir
+        if folder is not None and trainer.is_global_zero:
+            figures = {"step": self._validated_at, "metrics": self._metrics}
+            write_json(folder / _FIGURES, figures)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the run record, run the probes, and log the correlations; on rank 0."""
@@ -229,7 +240,7 @@ class ProxyCorrelationCallback(CheckedCallback):
         """Return the run's id and the comparability keys that correlations are about."""
         selection, datamodule = _selection(trainer), require_datamodule(trainer)
         ranking = self._ranking(trainer, selection, datamodule)
-        self._take_over_finished(trainer, selection.run_id)
+        self._take_over_figures(trainer, selection.run_dir)
         self._record = self._record_of(trainer, pl_module, ranking)
         self._store.write(self._record)
         keys = [self._record.key_hash]
@@ -240,16 +251,18 @@ class ProxyCorrelationCallback(CheckedCallback):
         self._show(trainer, keys)
         return {"run_id": selection.run_id, "keys": keys}
 
-    def _take_over_finished(self, trainer: Trainer, run_id: str) -> None:
-        """Take the figures of the record where this run was killed after it had written one.
+    def _take_over_figures(self, trainer: Trainer, folder: Path | None) -> None:
+        """Take the figures of this step that the run had before it was killed, if it had any.
 
-        Resumed from a checkpoint at the last step, it trains and validates no more.
+        Resumed from a checkpoint of its last step, a run trains and validates no more.
         """
-        for record in self._store.read(kind="mixture"):
-            if record.run_id == run_id and record.details["final_step"] == trainer.global_step:
-                validated_at = record.details["validated_at_step"]
-                if validated_at > self._validated_at:
-                    self._metrics, self._validated_at = dict(record.metrics), validated_at
+        if folder is None or self._validated_at == trainer.global_step:
+            return
+        if (folder / _FIGURES).is_file():
+            kept = read_json(folder / _FIGURES)
+            if kept["step"] == trainer.global_step:
+                metrics = {k: math.nan if v is None else v for k, v in kept["metrics"].items()}
+                self._metrics, self._validated_at = metrics, kept["step"]
 
     def _warn_of_primary(self) -> None:
         """Say once, early enough to stop the run, that it will enter no correlation."""
@@ -283,19 +296,16 @@ class ProxyCorrelationCallback(CheckedCallback):
     def _mixture_scores(
         self, scorer: Scorer, datamodule: SynqueDataModule, ranking: Ranking, mixture: Mixture
     ) -> dict[str, float]:
-        """Score the mixture as one more candidate; a single candidate has its score already."""
+        """Score the mixture; a single candidate has its score already."""
         if len(mixture.names) == 1:
             return _values(ranking, mixture.names[0])
         if datamodule.real is None:
             return {}
-        candidates = datamodule.candidates
-        sample = mixture_candidate(_MIXTURE, candidates, mixture, scorer.seed)
         try:
-            scored = scorer.ranking([*candidates, sample], datamodule.real)
+            return scorer.mixture_scores(_MIXTURE, datamodule.candidates, datamodule.real, mixture)
         except SynqueError as error:  # say, an encoder that only the ranking's maker had
             rank_zero_warn(f"the mixture was not scored, the run record has no scores: {error}")
             return {}
-        return _values(scored, _MIXTURE)
 
     def _record_of(
         self, trainer: Trainer, pl_module: LightningModule, ranking: Ranking
@@ -303,14 +313,20 @@ class ProxyCorrelationCallback(CheckedCallback):
         selection, datamodule = _selection(trainer), require_datamodule(trainer)
         mixture = datamodule.mixture
         assert mixture is not None
-        scorer = self._scorer(trainer, selection)
+        key = self._key(trainer, pl_module, ranking)
+        known = self._stored(selection.run_id)
+        if known is not None and (known.key, known.mixture) == (key, mixture):
+            scores = known.scores  # killed after that, the run does not score again
+        else:
+            scorer = self._scorer(trainer, selection)
+            scores = dict(self._mixture_scores(scorer, datamodule, ranking, mixture))
         return RunRecord(
             run_id=selection.run_id,
             kind="mixture",
-            key=self._key(trainer, pl_module, ranking),
+            key=key,
             unit=mixture_unit(mixture, {c.name: c.sha256 for c in datamodule.candidates}),
             mixture=mixture,
-            scores=self._mixture_scores(scorer, datamodule, ranking, mixture),
+            scores=scores,
             orientation={k: info.higher_is_better for k, info in ranking.proxies.items()},
             metrics=self._metrics,
             primary=self._primary,
@@ -325,7 +341,7 @@ class ProxyCorrelationCallback(CheckedCallback):
     ) -> dict[str, Any]:
         return comparability_key(
             task=self._task_of(pl_module),
-            validation=validation_sha256(trainer.val_dataloaders),
+            validation=validation_sha256(_validation_loaders(trainer)),
             primary=self._primary,
             mode=self._mode,
             model=type(pl_module),
@@ -430,3 +446,12 @@ def _values(ranking: Ranking, name: str) -> dict[str, float]:
 
 def _batch_size(trainer: Trainer) -> int:
     return getattr(trainer.train_dataloader, "batch_size", None) or 1
+
+
+def _validation_loaders(trainer: Trainer) -> Any:
+    """Return what validation is measured on, also where a resumed run had no step left to take."""
+    if trainer.val_dataloaders is None:
+        datamodule = require_datamodule(trainer)
+        if is_overridden("val_dataloader", datamodule):
+            return datamodule.val_dataloader()
+    return trainer.val_dataloaders

@@ -1,0 +1,107 @@
+"""A run that may be killed and started again: `resumable.py FOLDER [PHASE NTH DELAY_S SIGNAL]`.
+
+Every event goes into FOLDER/events.jsonl at once. With a phase, the process kills itself DELAY_S
+after the NTH event of that phase; started by test_killed_runs.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
+from synque_select.probes import ProbeSweep
+from synque_select.proxies.kernel import MMD
+from tests.training.tiny import LetterEncoder, TinyModel, data_module, trainer
+
+MAX_STEPS, PROBE_STEPS, SAVED_EVERY = 24, 4, 3
+
+
+class Events:
+    """Writes what happens, and ends the process when its moment has come."""
+
+    file: ClassVar[Any] = None
+    moment: ClassVar[tuple[str, int, float, int] | None] = None
+    seen: ClassVar[int] = 0
+
+    @classmethod
+    def log(cls, kind: str, **what: Any) -> None:
+        cls.file.write(json.dumps({"pid": os.getpid(), "kind": kind, **what}) + "\n")
+        cls.file.flush()
+        if cls.moment is not None and cls.moment[0] == kind:
+            cls.seen += 1
+            if cls.seen == cls.moment[1]:
+                threading.Timer(cls.moment[2], os.kill, (os.getpid(), cls.moment[3])).start()
+        time.sleep(0.01)
+
+
+class LoggedEncoder(LetterEncoder):
+    def encode(self, views: Any) -> torch.Tensor:
+        Events.log("encode", views=list(views))
+        return super().encode(views)
+
+
+class LoggedMMD(MMD):
+    def score(self, *args: Any, **kwargs: Any) -> Any:
+        Events.log("score")
+        found = super().score(*args, **kwargs)
+        Events.log("score")
+        return found
+
+
+class LoggedModel(TinyModel):
+    def on_fit_start(self) -> None:
+        if self.trainer.max_steps == PROBE_STEPS:
+            Events.log("probe", name=self.trainer.datamodule.mixture.names[0])  # type: ignore[attr-defined]
+
+    def training_step(self, batch: Any, i: int) -> torch.Tensor:
+        main = self.trainer.max_steps == MAX_STEPS
+        Events.log("fit" if main else "probe step", step=self.trainer.global_step, texts=batch[2])
+        return super().training_step(batch, i)
+
+
+def main(folder: Path) -> None:
+    torch.manual_seed(0)
+    selection = SelectionCallback(
+        [LoggedMMD()], top_k=2, encoder=LoggedEncoder(), cache_dir=folder / "cache"
+    )
+    correlation = ProxyCorrelationCallback(
+        store=folder / "records.sqlite", probes=ProbeSweep(PROBE_STEPS, progress=False)
+    )
+    saver = ModelCheckpoint(
+        folder / "checkpoints", every_n_train_steps=SAVED_EVERY, save_last=True, monitor=None
+    )
+    run = trainer(
+        folder,
+        selection,
+        correlation,
+        saver,
+        enable_checkpointing=True,
+        max_epochs=-1,
+        max_steps=MAX_STEPS,
+    )
+    model = LoggedModel()
+    run.fit(model, datamodule=data_module(), ckpt_path="last")
+    Events.log(
+        "done",
+        weights=model.layer.weight.tolist(),
+        run_id=selection.run_id,
+        run_dir=str(selection.run_dir),
+    )
+
+
+if __name__ == "__main__":
+    Events.file = (Path(sys.argv[1]) / "events.jsonl").open("a")
+    if len(sys.argv) > 2:
+        phase, nth, delay, number = sys.argv[2:]
+        Events.moment = (phase, int(nth), float(delay), signal.Signals[number])
+    main(Path(sys.argv[1]))
