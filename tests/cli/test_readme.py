@@ -1,6 +1,7 @@
 """Code and commands of the README and of docs/*.md run, on files like those that they speak of.
 
-Each page has a folder of its own with the same files, and its blocks run in their order.
+Each page has a folder of its own with the same files, and its blocks run in their order; one marked
+"file NAME" is written there for those that follow.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def test_every_block_is_of_a_known_kind():
     assert {kind for kind, _ in blocks(README)} == set(KINDS)
     for page in (README, *DOCS):
         marks = re.findall(r"<!-- test: (.*?) -->", page.read_text())
-        assert set(marks) <= set(KINDS), page
+        assert all(kind in KINDS or re.fullmatch(r"file [\w.]+", kind) for kind in marks), page
         assert len(marks) == len(blocks(page)), f"{page}: a mark without a code block after it"
 
 
@@ -95,6 +96,8 @@ def run_all(page: Path, folder: Path) -> dict[str, list[str]]:
     for kind, code in blocks(page):
         if kind == "commands":
             printed[kind] += [run(line, folder) for line in commands(code)]
+        elif kind.startswith("file "):
+            (folder / kind.removeprefix("file ")).write_text(code)
         elif kind == "python":
             printed[kind].append(run([sys.executable, "-c", code], folder))
         else:
