@@ -15,6 +15,7 @@ from synque_select.commands import (
     rank,
     report,
     sweep,
+    tune,
 )
 from synque_select.commands._options import packaged_config
 
@@ -34,6 +35,7 @@ COMMANDS = {
     "fit": Command(fit.run),
     "experiment": Command(experiment.run, experiment.arguments),
     "sweep": Command(sweep.run),
+    "tune": Command(tune.run),
     "benchmark": Command(benchmark.run, benchmark.arguments),
     "feedback": Command(feedback.run, feedback.arguments),
     "report": Command(report.run, report.arguments),

@@ -20,6 +20,7 @@ from synque_select.records.ranking_file import load_ranking
 from synque_select.records.run_folder import read_json, write_text
 from synque_select.report.findings import gaps_table, labels_table, real_size_table
 from synque_select.report.lens import lens_sections
+from synque_select.report.study import study_table
 from synque_select.report.tables import (
     Table,
     arms_table,
@@ -41,6 +42,7 @@ _PARTS = (
     "gaps.json",
     "real_size.json",
     "result.json",
+    "study.json",
     "correlations.json",
     "map.json",
     "examples.json",
@@ -63,6 +65,7 @@ _FIELDS: dict[str, dict[str, type]] = {
     "labels.json": {"checks": list},
     "gaps.json": {"gaps": list, "n_real": int, "n_uncovered": int},
     "real_size.json": {"measured": list, "extrapolated": list},
+    "study.json": {"trials": list, "budget": dict, "messages": list},
     "map.json": {"points": list},
     "examples.json": {},
 }
@@ -81,9 +84,9 @@ def write_report(folder: str | Path) -> Path:
     """Write `report.html` from the files of a run's folder and return its path.
 
     Read are `ranking.json`, `labels.json`, `gaps.json`, `real_size.json`, `result.json`,
-    `correlations.json`, `map.json` and `examples.json`; what is absent is left out of the page. The
-    page loads nothing from anywhere, and every text of the data is escaped. Without matplotlib it
-    has its tables and says what its figures need.
+    `study.json`, `correlations.json`, `map.json` and `examples.json`; what is absent is left out of
+    the page. The page loads nothing from anywhere, and every text of the data is escaped. Without
+    matplotlib it has its tables and says what its figures need.
 
     Raises:
         RecordError: There is no such folder, it holds none of the files, or one of them is damaged;
@@ -108,6 +111,9 @@ def write_report(folder: str | Path) -> Path:
         sections += _guard(folder / "result.json", lambda: _result_sections(result))
     if result is not None and result.get("correlations"):
         sections.append(_guard(folder / "result.json", lambda: _probes_section(result, ranking)))
+    if "study.json" in present:
+        study = _read_object(folder / "study.json")
+        sections.append(_guard(folder / "study.json", lambda: _study_section(study)))
     if entries:
         is_detail = bool(result and result.get("correlations"))
         sections.append(_keys_section(entries, is_detail=is_detail))
@@ -340,6 +346,17 @@ def _keys_section(entries: Sequence[KeyCorrelations], *, is_detail: bool) -> str
             alt = f"Each proxy against {entry.primary} over {len(entry.points)} units"
             body += _figure(_drawing(entry), alt)
     return _section("Proxies against validation, within each comparability key", body + means)
+
+
+def _study_section(state: Mapping[str, Any]) -> str:
+    def draw() -> Any:
+        from synque_select.report.plots import study_figure
+
+        return study_figure(state)
+
+    alt = f"Value of each of {len(state['trials'])} trials and the best so far"
+    body = _figure(draw, alt) + _table(study_table(state))
+    return _section("Tuning: trials sampled adaptively, no runs to be correlated", body)
 
 
 def _drawing(entry: KeyCorrelations, false: Sequence[str] = ()) -> Callable[[], Any]:

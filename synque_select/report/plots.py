@@ -387,3 +387,42 @@ def arms_figure(result: Mapping[str, Any]) -> Figure:
     ax.grid(axis="y", color="#EDF0F3", lw=0.8)
     ax.set_axisbelow(True)
     return figure
+
+
+@_in_own_style
+def study_figure(state: Mapping[str, Any]) -> Figure:
+    """Draw the value of each trial of a study and the best so far; pruned ones are crosses.
+
+    Args:
+        state: In the form of `study.json`.
+
+    Raises:
+        DependencyError: matplotlib is missing.
+    """
+    figure, (ax,) = _new(1, 1, 7.0, 3.2)
+    trials = state["trials"]
+    marks = (
+        ("start", "complete", "D", _GREEN, "from the proxies"),
+        ("random", "complete", "s", _MUTED, "random start-up"),
+        ("adaptive", "complete", "o", _BLUE, "by the sampler"),
+        (None, "pruned", "x", _ORANGE, "pruned, last value reported"),
+    )
+    for role, status, marker, colour, words in marks:
+        shown = [t for t in trials if t["state"] == status and role in (None, t["role"])]
+        points = [(t["number"], _finite(t["value"])) for t in shown]
+        if points:
+            ax.plot(*zip(*points, strict=True), marker, color=colour, ms=6, label=words)
+    best = [(t["number"], _finite(t["best_so_far"])) for t in trials]
+    if best:
+        x, y = zip(*best, strict=True)
+        ax.step(x, y, where="post", color=_INK, lw=1.2, label="best so far")
+    better = "higher" if state["mode"] == "max" else "lower"
+    ax.set_xlabel(f"trial ({better} is better)", fontsize=8, color=_MUTED)
+    ax.set_ylabel(_label(state["metric"]), fontsize=9, color=_INK, parse_math=False)
+    ax.locator_params(axis="x", integer=True)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    return figure
+
+
+def _finite(value: float | None) -> float:
+    return math.nan if value is None or not math.isfinite(value) else value

@@ -1,0 +1,82 @@
+"""`synque-select tune`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from synque_select.commands._options import (
+    jsonargparse_module,
+    lightning_command_line,
+    with_config_paths,
+)
+
+__all__ = ["run"]
+
+_OF_THE_TRAINER = ("accelerator", "precision", "accumulate_grad_batches", "gradient_clip_val")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Search candidates, their number and weights with Optuna, by short fits. Takes a fit config.
+
+    The model, the data and the trainer's accelerator, devices, strategy, precision, gradient
+    options and max_steps are those of the config, and candidates are scored as its
+    SelectionCallback says, if it has one. The same call goes on with a study, in any number of
+    processes at once.
+    """
+    jsonargparse_module()
+    from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+    from synque_select.callbacks.selection import SelectionCallback
+    from synque_select.tuning.folder import run_tuning
+
+    taken: set[str | int] = {
+        "module", "datamodule", "max_steps", "trainer_options", "scorer", "factory",
+    }  # fmt: skip
+
+    class TuneCLI(LightningCLI):
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            parser.add_function_arguments(run_tuning, "tune", skip=taken)
+
+    with lightning_command_line(*with_config_paths(arguments)):
+        cli = TuneCLI(
+            run=False,
+            save_config_callback=None,
+            parser_kwargs={"prog": "synque-select tune", "exit_on_error": False},
+        )
+        given, tune = cli.config.trainer, vars(cli.config.tune)
+        tune["hyper_parameters"] = getattr(cli.config_init.tune, "hyper_parameters", None)
+        callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
+        selection = [c for c in callbacks if isinstance(c, SelectionCallback)]
+        run_tuning(
+            cli.model,
+            cli.datamodule,
+            max_steps=given.max_steps,
+            factory=_factory(cli) if tune["hyper_parameters"] else None,
+            scorer=selection[0].scorer(cli.trainer) if selection else None,
+            trainer_options=_trainer_options(given),
+            **tune,
+        )
+    return 0
+
+
+def _trainer_options(given: Any) -> dict[str, Any]:
+    options = {name: getattr(given, name) for name in _OF_THE_TRAINER}
+    # "auto" would take all devices of the machine for fits of seconds
+    options |= {
+        n: getattr(given, n) for n in ("devices", "strategy") if getattr(given, n) != "auto"
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _factory(cli: Any) -> Callable[..., Any]:
+    """Make the config's model again, with some arguments changed."""
+    model = cli.config_init.model
+    config = cli.config.model
+    named = getattr(config, "init_args", config).as_dict()
+    kind = type(model)
+
+    def make(**changed: Any) -> Any:
+        return kind(**{**named, **changed})
+
+    return make

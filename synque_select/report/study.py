@@ -1,0 +1,75 @@
+"""A study of mixtures in a report: every trial, the best so far, and what may be said of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from synque_select.report.tables import Column, Table, figure_decimals, format_number
+
+__all__ = ["study_table"]
+
+
+def study_table(state: Mapping[str, Any]) -> Table:
+    """Return the trials of a study, in the form that `study.json` has them.
+
+    The value of a pruned trial is the last one that it reported; it is in brackets, as it is no
+    figure of the whole budget.
+    """
+    trials = state["trials"]
+    values = [t["value"] for t in trials if t["value"] is not None and math.isfinite(t["value"])]
+    decimals = figure_decimals(values) if values else 3
+    has_parameters = any(trial["hyper_parameters"] for trial in trials)
+    heads = ("from", state["metric"], "best so far", "seconds")
+    columns = (
+        Column("#", is_name=True),
+        Column("mixture", is_name=True),
+        *map(Column, heads),
+        *[Column("hyper-parameters")] * has_parameters,
+    )
+    rows = []
+    for trial in trials:
+        row = [str(trial["number"]), _mixture(trial["weights"]), _origin(trial)]
+        row += [_value(trial, decimals), format_number(trial["best_so_far"], decimals)]
+        row.append(format_number(trial["seconds"], 1))
+        if has_parameters:
+            row.append(_named(trial["hyper_parameters"]))
+        rows.append(tuple(row))
+    better = "higher" if state["mode"] == "max" else "lower"
+    title = f"Study {state['study_name']}: {state['metric']} ({better} is better) of each trial"
+    return Table(title, columns, tuple(rows), (_budget(state["budget"]), *state["messages"]))
+
+
+def _mixture(weights: Mapping[str, float]) -> str:
+    parts = sorted(weights.items(), key=lambda item: -item[1])
+    return " + ".join(f"{name} {weight:.2f}" for name, weight in parts) or "-"
+
+
+def _origin(trial: Mapping[str, Any]) -> str:
+    words = trial["start"] or trial["role"]
+    return words if trial["retry_of"] is None else f"{words}, again #{trial['retry_of']}"
+
+
+def _value(trial: Mapping[str, Any], decimals: int) -> str:
+    if trial["state"] == "complete":
+        return format_number(trial["value"], decimals)
+    if trial["state"] == "pruned" and trial["value"] is not None:
+        return f"({format_number(trial['value'], decimals)}) pruned"
+    return str(trial["state"])
+
+
+def _named(parameters: Mapping[str, Any]) -> str:
+    shown = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in parameters.items()}
+    return ", ".join(f"{name}={value}" for name, value in shown.items())
+
+
+def _budget(budget: Mapping[str, Any]) -> str:
+    steps = budget["max_steps"]
+    cost = "no fits" if steps is None else f"each a fit of {steps} steps from the same weights"
+    low, high = budget["k_range"]
+    return (
+        f"{cost}; {low} to {high} candidates, sampler {budget['sampler']}, pruner "
+        f"{budget['pruner']}, {budget['n_startup']} random trials after the starts, seed "
+        f"{budget['seed']}"
+    )
