@@ -221,7 +221,7 @@ def with_lens(
     keys = tuple(cls.key for cls in (Lens, LensRaw, LensBalanced, LensZeroShot))
     suite: list[ProxySpec] = []
     for proxy in proxies or ():
-        given = {"key": proxy} if isinstance(proxy, str) else proxy
+        given: Any = {"key": proxy} if isinstance(proxy, str) else proxy
         is_open = isinstance(given, Mapping) and given.get("key") in keys
         suite.append({"config": config, **given} if is_open else proxy)
     if not any(isinstance(p, Lens) or (isinstance(p, Mapping) and "config" in p) for p in suite):
