@@ -1,0 +1,158 @@
+"""What the callbacks add to a fit when everything is cached: before it, and to each step."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from synque_select import ProxyCorrelationCallback, SelectionCallback, SynqueDataModule
+from tests.benchmarks.base import Result
+
+N_CANDIDATES, N_TEXTS, N_REAL = 10, 1000, 100
+N_STEPS = 300
+REPEATS = 5
+BUDGET_S = 1.0
+BUDGET_SHARE = 0.01
+WIDTH, BATCH_SIZE = 1024, 64
+WORDS = ["show", "find", "the", "list", "which", "number", "all", "with", "name", "by", "how"]
+
+
+class _Model(pl.LightningModule):
+    """A step of some ten milliseconds; notes when each one begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [torch.nn.Linear(WIDTH, WIDTH) for _ in range(4)]
+        self.net = torch.nn.Sequential(*layers, torch.nn.Linear(WIDTH, 2))
+        self.started: list[float] = []
+        self.train_start = 0.0
+
+    def on_train_start(self) -> None:
+        self.train_start = time.perf_counter()
+
+    def training_step(self, batch: Any, _: int) -> torch.Tensor:
+        self.started.append(time.perf_counter())
+        return torch.nn.functional.cross_entropy(self.net(batch["x"]), batch["label"])
+
+    def validation_step(self, batch: Any, _: int) -> None:
+        self.log("val_acc", (self.net(batch["x"]).argmax(1) == batch["label"]).float().mean())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def _features(record: Any) -> dict[str, Any]:
+    n = len(record["text"])
+    return {"x": torch.full((WIDTH,), n / 100), "label": n % 2}
+
+
+def _write(folder: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    sizes = {f"c{i}": N_TEXTS for i in range(N_CANDIDATES)} | {"real": N_REAL}
+    for name, n in sizes.items():
+        drawn = torch.randint(len(WORDS), (n, 8), generator=generator).tolist()
+        texts = (f"{name} {i} " + " ".join(WORDS[j] for j in d) for i, d in enumerate(drawn))
+        file = folder / ("real.json" if name == "real" else f"candidates/{name}.json")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps([{"text": text} for text in texts]))
+
+
+def fit(folder: Path, *, with_callbacks: bool) -> dict[str, Any]:
+    """Train and return the seconds from `fit` to the first step, and those of each step."""
+    mixture = None if with_callbacks else {f"c{i}": 0.2 for i in range(5)}
+    data = SynqueDataModule(
+        str(folder / "candidates" / "*.json"),
+        str(folder / "real.json"),
+        mixture=mixture,
+        train_transform=_features,
+        batch_size=BATCH_SIZE,
+    )
+    callbacks: list[pl.Callback] = []
+    if with_callbacks:
+        selection = SelectionCallback(top_k=5, cache_dir=folder / "cache", device="cpu")
+        callbacks = [selection, ProxyCorrelationCallback(store=folder / "records.sqlite")]
+    trainer = pl.Trainer(
+        max_steps=N_STEPS,
+        max_epochs=-1,
+        accelerator="cpu",
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    model = _Model()
+    begun = time.perf_counter()
+    trainer.fit(model, datamodule=data)
+    steps = [b - a for a, b in zip(model.started, model.started[1:], strict=False)]
+    return {"before_s": model.train_start - begun, "steps_s": steps}
+
+
+def _in_new_process(folder: Path, with_callbacks: bool) -> dict[str, Any]:
+    """As a script that is started again: nothing is cached but what is on the disk."""
+    command = [sys.executable, "-m", __name__, str(folder), str(int(with_callbacks))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def run() -> Iterator[Result]:
+    """Fit with and without the callbacks in turn, each in a process of its own."""
+    found: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _write(folder)
+        _in_new_process(folder, True)  # encodes, scores, fills the cache
+        for _ in range(REPEATS):
+            for which, kept in found.items():
+                kept.append(_in_new_process(folder, which))
+    before = {which: [fit["before_s"] for fit in fits] for which, fits in found.items()}
+    added = [a - b for a, b in zip(before[True], before[False], strict=True)]
+    added_s = statistics.median(added)
+    yield Result(
+        name=f"before fit, all cached: {N_CANDIDATES} candidates x {N_TEXTS:,} texts",
+        ratio=BUDGET_S / added_s,
+        target=1.0,
+        rival=f"budget of {BUDGET_S:g} s",
+        seconds=added_s,
+        rival_seconds=BUDGET_S,
+        note=f"added to the same fit without callbacks, {REPEATS} pairs: "
+        f"{min(added):.2f} to {max(added):.2f} s",
+    )
+    yield _steps(found)
+
+
+def _steps(found: dict[bool, list[dict[str, Any]]]) -> Result:
+    medians = {
+        which: [statistics.median(fit["steps_s"]) for fit in fits] for which, fits in found.items()
+    }
+    pairs = zip(medians[True], medians[False], strict=True)
+    shares = [ours / theirs - 1 for ours, theirs in pairs]
+    share = statistics.median(shares)
+    step_s = statistics.median(medians[False])
+    return Result(
+        name="a training step with the callbacks",
+        # what is lost in the noise counts as a thousandth of the budget
+        ratio=BUDGET_SHARE / max(share, BUDGET_SHARE / 1000),
+        target=1.0,
+        rival=f"budget of {BUDGET_SHARE:.0%} of a step",
+        seconds=statistics.median(medians[True]),
+        rival_seconds=step_s * (1 + BUDGET_SHARE),
+        note=f"the step without them takes {1000 * step_s:.2f} ms; {REPEATS} pairs of {N_STEPS} "
+        f"steps: {min(shares):+.2%} to {max(shares):+.2%}",
+    )
+
+
+if __name__ == "__main__":
+    print(json.dumps(fit(Path(sys.argv[1]), with_callbacks=sys.argv[2] == "1")))
