@@ -25,9 +25,11 @@ ARMS = (
     "best_single_by_validation",
     "oracle_k",
     "probed_k",
+    "tuned",
     "all_unequal",
 )
-USES_LABELS = frozenset(("best_single_by_validation", "oracle_k", "probed_k"))
+USES_LABELS = frozenset(("best_single_by_validation", "oracle_k", "probed_k", "tuned"))
+_TO_CHOOSE = ("single", "short", "trial")  # fits that only choose
 _DERIVED = ("mean_single", "best_single", "best_single_by_validation")
 
 Outcomes = Mapping[str, Mapping[int, Sequence[Outcome]]]
@@ -104,7 +106,7 @@ def arm_figures(
     figures = {
         arm: {r: fmean(o.metrics[test] for o in found) for r, found in by_replicate.items()}
         for arm, by_replicate in outcomes.items()
-        if arm not in ("single", "short")
+        if arm not in _TO_CHOOSE
     }
     figures |= {arm: {} for arm in _DERIVED}
     names = [candidate.name for candidate in task.candidates]
@@ -214,10 +216,9 @@ def _wall_s(rankings: Sequence[Ranking], outcomes: Outcomes) -> dict[str, float]
             for outcome in found
         )
 
-    probes = ("single", "short")
     return {
         "encode": sum(ranking.wall_s.get("encode", 0.0) for ranking in rankings),
         "score": sum(ranking.wall_s.get("score", 0.0) for ranking in rankings),
-        "fit": trained([arm for arm in outcomes if arm not in probes]),
-        "probes": trained(probes),
+        "fit": trained([arm for arm in outcomes if arm not in _TO_CHOOSE]),
+        "probes": trained(_TO_CHOOSE),
     }

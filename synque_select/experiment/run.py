@@ -21,10 +21,14 @@ from synque_select.experiment.task import BaseTask, check_task
 from synque_select.records.run_folder import new_run_folder
 from synque_select.records.store import RunStore
 from synque_select.selection.ranking import rank
+from synque_select.tuning.search import search_mixtures
+from synque_select.tuning.space import MixtureSpace, starting_mixtures
+from synque_select.tuning.studies import optuna_module
 from synque_select.types import Mixture, Ranking, RealSample, RunKind, RunRecord
 
 __all__ = ["ARMS", "Experiment", "run_experiment"]
 
+_DEFAULT_ARMS = tuple(arm for arm in ARMS if arm != "tuned")  # which needs optuna
 _SINGLE_ARMS = ("mean_single", "best_single", "best_single_by_validation", "oracle_k")
 
 
@@ -52,10 +56,11 @@ def run_experiment(
     *,
     k: int = 3,
     rank_by: str | None = None,
-    arms: Sequence[str] = ARMS,
+    arms: Sequence[str] = _DEFAULT_ARMS,
     replicates: int = 5,
     single_replicates: int | None = None,
     n_random: int = 5,
+    n_tuned: int = 10,
     time_limit_s: float | None = None,
     folder: str | Path | None = None,
     root: str | Path = "runs",
@@ -77,9 +82,12 @@ def run_experiment(
         k: How many candidates are chosen.
         rank_by: A proxy's key or "consensus"; None for the ranking's default.
         arms: Which arms; the singles of the first replicate are always run, for the correlations.
+            "tuned" needs optuna and is run only where it is named.
         replicates: How many at most, from 2.
         single_replicates: In how many of them every candidate is trained on alone; None for all.
         n_random: Random mixtures a replicate; the arm's figure is their mean.
+        n_tuned: Trials of the arm "tuned": they take half of the steps of a fit, what they choose
+            is trained with the other half.
         time_limit_s: Begin nothing that would pass this; None for no limit. The first replicate
             with its singles, and the second, are run whatever it says.
         folder: The run's folder; None for a new one under `root`.
@@ -94,6 +102,7 @@ def run_experiment(
         DataError: Real examples are in validation or test, or a candidate is too small.
     """
     _check(task, k, arms, replicates, single_replicates, n_random)
+    _check_tuned(arms, n_tuned)
     started = time.monotonic()
     samples = [task.real_sample(replicate) for replicate in range(replicates)]
     check_task(task, samples)
@@ -102,6 +111,7 @@ def run_experiment(
         k=k,
         arms=arms,
         n_random=n_random,
+        n_tuned=n_tuned,
         book=FitBook(task, store if isinstance(store, RunStore) else RunStore(store)),
         rankings=_rankings(task, samples, k, rank_by, device, cache_dir, progress),
         deadline=math.inf if time_limit_s is None else started + time_limit_s,
@@ -149,6 +159,13 @@ def _check(
         raise ConfigError(f"n_random={n_random}: allowed is 1 or more")
 
 
+def _check_tuned(arms: Sequence[str], n_tuned: int) -> None:
+    if n_tuned < 1:
+        raise ConfigError(f"n_tuned={n_tuned}: allowed is 1 or more")
+    if "tuned" in arms:
+        optuna_module()  # missing now, and not after all other fits
+
+
 def _rankings(
     task: BaseTask,
     samples: Sequence[RealSample],
@@ -193,6 +210,7 @@ class _Run:
     k: int
     arms: Sequence[str]
     n_random: int
+    n_tuned: int
     book: FitBook
     rankings: Sequence[Ranking]
     deadline: float
@@ -249,6 +267,7 @@ class _Run:
         for arm, run, price in (
             ("oracle_k", self._oracle, cost),
             ("probed_k", self._probed, n * self._short_steps() + cost),
+            ("tuned", self._tuned, cost),
             ("all_unequal", self._unequal, cost),
         ):
             if arm in self.arms:
@@ -319,6 +338,31 @@ class _Run:
             self._fit("short", replicate, mixture, kind="probe", max_steps=short)
         best = self._best_by_validation(self.outcomes["short"][replicate], self.k)
         self._fit("probed_k", replicate, Mixture.equal(best, f"top {self.k} by short probes"))
+
+    def _tuned(self, replicate: int) -> None:
+        """Choose by trials in half of the steps of a fit, train with the other half."""
+        half = self.task.max_steps // 2
+        n_trials = max(1, min(self.n_tuned, half))
+        short, ranking = max(1, half // n_trials), self.rankings[replicate]
+        space = MixtureSpace(tuple(row.name for row in ranking.order()), (1, len(ranking)))
+
+        def value(mixture: Mixture) -> float:
+            self._fit("trial", replicate, mixture, kind="trial", max_steps=short)
+            outcome = self.outcomes["trial"][replicate][-1]
+            return outcome.metrics[f"val_{self.task.metric}"]
+
+        found = search_mixtures(
+            value,
+            space,
+            n_trials=n_trials,
+            mode=self.task.mode,
+            starts=starting_mixtures(ranking, space),
+            seed=replicate,
+        )
+        choose = max if self.task.mode == "max" else min
+        best, _ = choose(found, key=lambda one: one[1])
+        rest = max(1, self.task.max_steps - n_trials * short)
+        self._fit("tuned", replicate, best, max_steps=rest)
 
     def _short_steps(self) -> int:
         return max(1, self.task.max_steps // len(self.task.candidates))

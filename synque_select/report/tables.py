@@ -469,6 +469,7 @@ _ARM_WORDS = {
     "best_single_by_validation": "best single by validation",
     "oracle_k": "best k by validation",
     "probed_k": "best k by short probes",
+    "tuned": "tuned: half of the steps for trials",
     "all_unequal": "all data, unequal sizes",
 }
 

@@ -12,6 +12,7 @@ import torch
 
 from synque_select.errors import ConfigError, DataError, LightningError
 from synque_select.experiment import ARMS, BaseTask, Experiment, run_experiment
+from synque_select.records.correlation import correlate
 from synque_select.records.ranking_file import load_ranking
 from synque_select.records.run_folder import read_json
 from synque_select.records.store import RunStore
@@ -62,11 +63,13 @@ def test_result_json_has_the_stated_form(finished):
     assert result["version"] == 1
     assert result["metric"] == {"name": "test_acc", "mode": "max"}
     assert result["replicates"] == 2
-    assert set(result["arms"]) == set(ARMS)
+    assert set(result["arms"]) == set(ARMS) - {"tuned"}
     for arm in result["arms"].values():
         assert {"mean", "std", "n"} <= set(arm)
         assert arm["n"] == 2
-    assert set(result["comparisons"]) == {f"chosen_vs_{arm}" for arm in ARMS if arm != "chosen"}
+    assert set(result["comparisons"]) == {
+        f"chosen_vs_{arm}" for arm in ARMS if arm not in ("chosen", "tuned")
+    }
     for found in result["comparisons"].values():
         assert {"difference", "low", "high", "verdict"} <= set(found)
     assert set(result["wall_s"]) == {"encode", "score", "fit", "probes"}
@@ -275,3 +278,24 @@ def test_a_fit_that_ends_early_is_refused(tmp_path: Path):
 def test_bad_arguments_are_named(options: dict[str, Any], message: str, tmp_path: Path):
     with pytest.raises(ConfigError, match=message):
         run(Shades(), tmp_path, **options)
+
+
+def test_the_tuned_arm_takes_as_many_steps_in_all_as_the_others(tmp_path: Path):
+    task = Shades()
+    task.max_steps = 12
+    arms = ["chosen", "random_k", "all", "tuned"]
+    found = run(task, tmp_path, arms=arms, n_tuned=3, single_replicates=1).result["arms"]
+    assert found["tuned"]["uses_labels"]
+    assert found["tuned"]["n"] == 2
+    records = RunStore(tmp_path / "store.sqlite").read()
+    for seed in range(2):
+        own = [record for record in records if record.seed == seed]
+        trials = [r.key["optimizer_steps"] for r in own if r.kind == "trial"]
+        (last,) = [
+            r.key["optimizer_steps"]
+            for r in own
+            if r.kind == "mixture" and r.key["optimizer_steps"] != task.max_steps
+        ]
+        assert trials == [2, 2, 2]
+        assert sum(trials) + last == task.max_steps
+    assert not any(entry.points for entry in correlate(records) if entry.kind == "trial")
