@@ -19,7 +19,7 @@ from pytorch_lightning import LightningModule
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from synque_select.data.datamodule import SynqueDataModule
-from synque_select.data.sources import load_candidates, load_real
+from synque_select.data.sources import load_candidates, load_dataset_file, load_real
 from synque_select.errors import ConfigError, DataError, DependencyError
 from synque_select.experiment import BaseTask, unseen
 from synque_select.proxies.registry import ProxySpec
@@ -202,7 +202,7 @@ class ImageTask(BaseTask):
     Args:
         candidates: Folders of your own, or anything else that `load_candidates` takes.
         real: Your unannotated real images; a replicate draws `n_real` of them.
-        labelled: Your labelled real images.
+        labelled: Your labelled real images, a folder or a file.
         view: The field that holds the image.
         label: The field that holds the class.
         n_real: Images of a real sample; None for half of your own, or 100 tiles.
@@ -385,7 +385,7 @@ def _own(
 ) -> _Data:
     loaded = load_candidates(candidates, view=view, label=label)
     pool = load_real(real, view=view)
-    (known,) = load_candidates([labelled], view=view, label=label)
+    known = Examples("labelled", load_dataset_file(labelled), view, label, labelled)
     draws = RealDraws(pool, n_real or len(pool) // 2, seed=seed)
     n_validation = max(2, len(known) // 3)
     return _Data(loaded, draws, known, n_validation, f"real: {pool.where} and {known.where}")
