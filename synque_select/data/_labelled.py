@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,8 +67,8 @@ def load_labelled(
     if isinstance(source, Candidate):
         loaded = [source]
     else:
-        is_records = isinstance(source, list | tuple) and isinstance(source[0], Mapping)
-        given = {"labelled_real": source} if is_records else source
+        has_name = isinstance(source, str | os.PathLike | Mapping)
+        given = source if has_name else {"labelled_real": source}
         loaded = load_candidates(given, view=view, label=label)
     if len(loaded) != 1:
         raise ConfigError(f"labelled_real: found {len(loaded)} datasets; allowed is one")

@@ -22,7 +22,15 @@ from synque_select.errors import DataError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["TABLE_SUFFIXES", "open_saved", "quiet_datasets", "read_table"]
+__all__ = [
+    "TABLE_SUFFIXES",
+    "open_saved",
+    "open_table",
+    "quiet_datasets",
+    "read_table",
+    "write_atomically",
+    "write_rows",
+]
 
 TABLE_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
 
@@ -57,7 +65,7 @@ def read_table(path: Path, as_text: frozenset[str] = frozenset()) -> Dataset:
         if path.stat().st_size == 0:
             raise DataError(f"{path}: the file is empty")
         if suffix == ".arrow" and not _starts_with(path, _ARROW_FILE_MAGIC):
-            return _open_stream(path, path)
+            return open_table(path, path)
         if suffix not in (".csv", ".tsv"):
             as_text = frozenset()  # the other kinds say themselves what is a text
         return _converted(path, _writer(path, suffix, as_text), as_text)
@@ -112,15 +120,15 @@ def _writer(path: Path, suffix: str, as_text: frozenset[str]) -> _Write:
         ".csv": partial(read_csv, delimiter=",", as_text=as_text),
         ".tsv": partial(read_csv, delimiter="\t", as_text=as_text),
     }
-    return partial(_write_rows, path, readers.get(suffix, read_jsonl), Columns())
+    return partial(write_rows, path, readers.get(suffix, read_jsonl), Columns())
 
 
 def _converted(path: Path, write: _Write, as_text: frozenset[str]) -> Dataset:
     if path.stat().st_size > SMALL_BYTES:
         target = _cache_path(path, as_text)
         if not target.exists():
-            _write_atomically(target, write)
-        return _open_stream(target, path)
+            write_atomically(target, write)
+        return open_table(target, path)
     import pyarrow as pa
     from datasets import Dataset
 
@@ -140,7 +148,12 @@ def _cache_path(path: Path, as_text: frozenset[str]) -> Path:
     return default_cache_dir() / "tables" / f"{name}.arrow"
 
 
-def _write_atomically(target: Path, write: _Write) -> None:
+def write_atomically(target: Path, write: _Write) -> None:
+    """Write a file of the cache whole or not at all.
+
+    Raises:
+        DataError: The cache folder cannot be written.
+    """
     import pyarrow as pa
 
     # a name of its own, so that two processes that convert one file do not meet
@@ -163,7 +176,16 @@ def _write_atomically(target: Path, write: _Write) -> None:
         part.unlink(missing_ok=True)
 
 
-def _open_stream(path: Path, origin: Path) -> Dataset:
+def open_table(path: Path, origin: Path) -> Dataset:
+    """Open an Arrow stream, memory-mapped.
+
+    Args:
+        path: The Arrow file.
+        origin: What it was made of, for messages.
+
+    Raises:
+        DataError: It is broken.
+    """
     import pyarrow as pa
     from datasets import Dataset
 
@@ -193,7 +215,15 @@ class _DecodeJson:
         }
 
 
-def _write_rows(path: Path, read: Callable[[Path], Rows], columns: Columns, sink: Any) -> bool:
+def write_rows(path: Path, read: Callable[[Path], Rows], columns: Columns, sink: Any) -> bool:
+    """Write the rows of a file as an Arrow stream.
+
+    Returns:
+        Whether it is complete; if not, `columns` knows the types by now: once more.
+
+    Raises:
+        DataError: The file holds no rows.
+    """
     import pyarrow as pa
 
     writer, complete = None, True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
@@ -14,10 +15,12 @@ from synque_select.errors import LightningError
 __all__ = [
     "InnerAttribute",
     "InnerHook",
+    "candidate_modules",
     "check_inner",
     "inner_train_loader",
     "loader_options",
     "refuse_other_lightning",
+    "with_train_data",
 ]
 
 
@@ -122,6 +125,48 @@ def inner_train_loader(inner: LightningDataModule | None) -> DataLoader[Any] | N
             "stands in for one: wrap a DataModule whose train_dataloader returns one DataLoader"
         )
     return found[0] if found else None
+
+
+def candidate_modules(source: Any) -> dict[str, LightningDataModule]:
+    """Return the candidates that are given as a DataModule each, by name.
+
+    Raises:
+        LightningError: One comes from the package `lightning`.
+    """
+    if not isinstance(source, Mapping):
+        return {}
+    for name, value in source.items():
+        refuse_other_lightning(f"the candidate {name!r}", value)
+    return {name: v for name, v in source.items() if isinstance(v, LightningDataModule)}
+
+
+def with_train_data(source: Any, trainer: Trainer | None) -> Any:
+    """Return a source with each DataModule in it replaced by what it trains on.
+
+    Args:
+        source: As for `load_candidates`, or a mapping from name to DataModule.
+        trainer: The one that prepares the data; None where nobody has.
+
+    Raises:
+        LightningError: A DataModule has no training loader, or several.
+    """
+    modules = candidate_modules(source)
+    if not modules:
+        return source
+    return {**source, **{name: _train_dataset(m, trainer) for name, m in modules.items()}}
+
+
+def _train_dataset(module: LightningDataModule, trainer: Trainer | None) -> Any:
+    module.trainer = trainer
+    if trainer is None:
+        module.prepare_data()
+    module.setup(stage="fit")
+    loader = inner_train_loader(module)
+    if loader is None:
+        raise LightningError(
+            f"{type(module).__name__} has no train_dataloader: a candidate is what it trains on"
+        )
+    return loader.dataset
 
 
 _KEPT = ("num_workers", "pin_memory", "worker_init_fn")

@@ -6,6 +6,7 @@ import copy
 import functools
 import hashlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,18 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from synque_select.checks import check_whole
 from synque_select.data._collation import check_collatable, first_examples
+from synque_select.data._iterables import open_stored, store_iterable
 from synque_select.data._labelled import FixedPart, check_labelled, load_labelled, same_part
 from synque_select.data._note_home import NoteHome
 from synque_select.data._wrapping import (
     InnerAttribute,
     InnerHook,
+    candidate_modules,
     check_inner,
     inner_train_loader,
     loader_options,
     refuse_other_lightning,
+    with_train_data,
 )
 from synque_select.data.mixture import (
     MixtureDataset,
@@ -37,7 +41,7 @@ from synque_select.data.mixture import (
     chosen_candidates,
     longest_epoch,
 )
-from synque_select.data.sources import load_candidates, load_real
+from synque_select.data.sources import load_candidates, load_real, replace_iterables
 from synque_select.errors import ConfigError, LightningError
 from synque_select.types import Candidate, MapDataset, Mixture, RealSample
 from synque_select.views import Selector, digest
@@ -58,6 +62,15 @@ class _LoaderHook(InnerHook):
         return functools.partial(_serve, instance, data)
 
 
+class _PrepareHook(InnerHook):
+    """Prepares the candidates that are DataModules too, where there are some."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        modules = {} if instance is None else vars(instance).get("_modules")
+        prepare = super().__get__(instance, owner)
+        return functools.partial(_prepare, modules, prepare) if modules else prepare
+
+
 class SynqueDataModule(LightningDataModule):
     """Serves a mixture of candidates for training; validation, test and prediction as given.
 
@@ -72,7 +85,9 @@ class SynqueDataModule(LightningDataModule):
     position.
 
     Args:
-        candidates: A list of `Candidate`, or anything that `load_candidates` takes.
+        candidates: A list of `Candidate`, anything that `load_candidates` takes, or a mapping from
+            name to LightningDataModule, whose training data is the candidate (without `wraps`, the
+            options of the first one's training loader are those of ours).
         real: A `RealSample`, or anything that `load_real` takes; None if nothing is to be ranked.
         wraps: The DataModule to stand in for.
         view: What a proxy sees of an example; see `Candidate`.
@@ -117,7 +132,7 @@ class SynqueDataModule(LightningDataModule):
     val_dataloader: Any = _LoaderHook()
     test_dataloader: Any = _LoaderHook()
     predict_dataloader: Any = _LoaderHook()
-    prepare_data: Any = InnerHook()
+    prepare_data: Any = _PrepareHook()
     on_before_batch_transfer: Any = InnerHook()
     transfer_batch_to_device: Any = InnerHook()
     on_after_batch_transfer: Any = InnerHook()
@@ -158,10 +173,17 @@ class SynqueDataModule(LightningDataModule):
         _check_options(epoch_length=epoch_length, batch_size=batch_size, num_workers=num_workers)
         _check_functions(train_transform=train_transform, collate_fn=collate_fn)
         check_labelled(labelled_real, real_share)
-        self._sources = {"candidates": candidates, "real": real, "view": view, "label": label}
+        self._sources = {
+            "candidates": candidates,
+            "real": real,
+            "labelled_real": labelled_real,
+            "view": view,
+            "label": label,
+        }
+        self._modules = candidate_modules(candidates)
         self._candidates: list[Candidate] | None = None
         self._real: RealSample | None = None
-        self._labelled, self._real_share = labelled_real, real_share
+        self._real_share = real_share
         self._fixed: FixedPart | None = None
         self._mixture = _as_mixture(mixture)
         self._transform, self._epoch_length, self._seed = train_transform, epoch_length, seed
@@ -207,9 +229,8 @@ class SynqueDataModule(LightningDataModule):
         """All candidates, loaded when they are first asked for."""
         if self._candidates is None:
             sources = self._sources
-            self._candidates = load_candidates(
-                sources["candidates"], view=sources["view"], label=sources["label"]
-            )
+            given = with_train_data(sources["candidates"], self.trainer)
+            self._candidates = load_candidates(given, view=sources["view"], label=sources["label"])
         return self._candidates
 
     @property
@@ -223,8 +244,10 @@ class SynqueDataModule(LightningDataModule):
     def fixed_part(self) -> FixedPart | None:
         """The labelled real data and its share of the draws; None without `labelled_real`."""
         if self._fixed is None and self._real_share is not None:
-            view, label = self._sources["view"], self._sources["label"]
-            data = load_labelled(self._labelled, self.candidates, view, label)
+            sources = self._sources
+            data = load_labelled(
+                sources["labelled_real"], self.candidates, sources["view"], sources["label"]
+            )
             self._fixed = FixedPart(data, self._real_share)
         return self._fixed
 
@@ -319,6 +342,7 @@ class SynqueDataModule(LightningDataModule):
             self._inner.setup(stage=stage)
         if stage == TrainerFn.FITTING:
             self._built = None
+            self._share_iterables()
             if self.mixture is not None:
                 chosen_candidates(self.candidates, self.mixture)
             _ = self.fixed_part  # refused here and not when the train loader is built
@@ -471,9 +495,32 @@ class SynqueDataModule(LightningDataModule):
         self._position.begin(epoch, self._progress[1])
         return self._position
 
+    def _share_iterables(self) -> None:
+        """Let rank 0 read what can be read only once, or differently each time, for all ranks."""
+        trainer, sources = self.trainer, self._sources
+        if trainer is None or trainer.world_size == 1 or self._candidates is not None:
+            return
+        found: list[tuple[str, Any]] = []
+        parts = {name: sources[name] for name in ("candidates", "real", "labelled_real")}
+        parts["candidates"] = with_train_data(parts["candidates"], trainer)
+        for part in parts.values():
+            replace_iterables(part, lambda name, data: found.append((name, data)))
+        if not found:
+            return
+        # here, as the callbacks import this module
+        from synque_select.callbacks._ranks import on_rank_zero
+
+        stored = on_rank_zero(
+            trainer, lambda: {"paths": [str(store_iterable(*each)) for each in found]}
+        )
+        paths = iter(stored["paths"])
+        for name, part in parts.items():
+            sources[name] = replace_iterables(part, lambda *_: open_stored(Path(next(paths))))
+
     def _loader_options(self) -> dict[str, Any]:
         given = {**self._options, "batch_size": self._known_batch_size}
-        options = loader_options(inner_train_loader(self._inner), given)
+        template = self._inner or next(iter(self._modules.values()), None)
+        options = loader_options(inner_train_loader(template), given)
         if options.get("batch_size") is None and self._inner is not None:
             raise ConfigError(
                 f"the training loader of {type(self._inner).__name__} has no batch size: give "
@@ -508,6 +555,12 @@ class SynqueDataModule(LightningDataModule):
         now = self._fingerprint(candidate)
         key = "sample" if None in (then["sha256"], now["sha256"]) else "sha256"
         return bool(then["n"] != now["n"] or then[key] != now[key])
+
+
+def _prepare(modules: Mapping[str, LightningDataModule], prepare: Callable[[], None]) -> None:
+    for module in modules.values():
+        module.prepare_data()
+    prepare()
 
 
 def _as_data(name: str, data: Any) -> Any:

@@ -6,18 +6,19 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from synque_select.data._images import IMAGE_SUFFIXES, ImageFolder, holds_images, subfolders
+from synque_select.data._iterables import is_iterable, open_stored, store_iterable
 from synque_select.data._tables import TABLE_SUFFIXES, open_saved, read_table
 from synque_select.errors import ConfigError, DataError
 from synque_select.types import Candidate, Examples, MapDataset, RealSample
 from synque_select.views import Selector
 
-__all__ = ["load_candidates", "load_dataset_file", "load_real"]
+__all__ = ["load_candidates", "load_dataset_file", "load_real", "replace_iterables"]
 
 _PathLike: TypeAlias = str | os.PathLike[str]
 _Kind = TypeVar("_Kind", bound=Examples)
@@ -55,6 +56,8 @@ def load_candidates(
               holds images, or was written by `Dataset.save_to_disk`, is one candidate;
             - a Hub dataset id ("owner/name" that is no path, or "hub:name");
             - a dataset with a length and integer indexing (`datasets.Dataset`, a torch Dataset);
+            - a finite iterable dataset or generator: it is read to its end, kept in the cache by
+              what it yields, and is map-style from then on (lists inside come back as lists);
             - a list of these, in which a folder with a sub-folder a class is one candidate;
             - a mapping from name to a file, a folder, a dataset or a list of records.
         view: A field name, a position in a tuple or a function of the example; None where the
@@ -138,6 +141,24 @@ def load_dataset_file(path: _PathLike) -> MapDataset:
     return _read(_existing(path), frozenset()).dataset
 
 
+def replace_iterables(source: Any, replace: Callable[[str, Any], Any]) -> Any:
+    """Return a source, for candidates or one dataset, with each iterable in it replaced.
+
+    Args:
+        source: As for `load_candidates`.
+        replace: Called with a name, for messages, and the iterable.
+    """
+
+    def one(name: str, value: Any) -> Any:
+        return replace(name, value) if is_iterable(value) else value
+
+    if isinstance(source, Mapping):
+        return {name: one(name, value) for name, value in source.items()}
+    if _is_list(source):
+        return [one(f"candidate_{number}", item) for number, item in enumerate(source, 1)]
+    return one("candidate_1", source)
+
+
 def _candidate_sources(source: Any, as_text: frozenset[str]) -> Iterator[_Source]:
     if _is_list(source) and len(source) == 1:
         source = source[0]
@@ -185,6 +206,8 @@ def _one_source(source: Any, name: str, as_text: frozenset[str]) -> _Source:
             source.name, source.dataset, source.source, source.view, source.label, source
         )
     if not isinstance(source, str | os.PathLike):
+        if is_iterable(source):
+            source = open_stored(store_iterable(name, source))
         return _Source(name, cast(MapDataset, source))
     text = os.path.expanduser(os.fspath(source))
     if _hub_id(text):

@@ -1,0 +1,278 @@
+"""Iterable datasets, written once to the cache and map-style from then on."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset
+from tqdm import tqdm
+
+from synque_select.data._columns import Columns
+from synque_select.data._readers import read_jsonl
+from synque_select.data._tables import open_table, write_atomically, write_rows
+from synque_select.encoders.cache import default_cache_dir
+from synque_select.errors import DataError, DependencyError
+from synque_select.types import MapDataset
+
+__all__ = ["MAX_EXAMPLES", "is_iterable", "open_stored", "store_iterable"]
+
+MAX_EXAMPLES = 1_000_000
+_FORMAT_VERSION = 1
+
+
+def is_iterable(source: Any) -> bool:
+    """Whether a source can only be read from its beginning to its end."""
+    if isinstance(source, IterableDataset):  # by type: torch's Dataset has a __getitem__ that fails
+        return True
+    no_data = isinstance(source, str | bytes | os.PathLike | Mapping | MapDataset)
+    return isinstance(source, Iterable) and not no_data
+
+
+def store_iterable(name: str, examples: Iterable[Any]) -> Path:
+    """Read a finite iterable to its end, and write it to the cache unless it is there.
+
+    It is kept by what it yields, so an iterable that yields something else is another file.
+
+    Args:
+        name: For messages.
+        examples: Records, tuples, texts, images, arrays or tensors.
+
+    Returns:
+        The Arrow file; `open_stored` opens it.
+
+    Raises:
+        DataError: It yields nothing, more than `MAX_EXAMPLES`, what cannot be kept, or fails; the
+            message names the example.
+    """
+    folder = default_cache_dir() / "iterables"
+    spool = folder / f"{uuid.uuid4().hex}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        layout, sha256 = _spool(name, examples, spool)
+        target = folder / f"{sha256[:32]}.arrow"
+        if not target.exists():
+            _write_text(target.with_suffix(".json"), json.dumps(layout.state()))
+            write_atomically(target, partial(write_rows, spool, read_jsonl, Columns()))
+    except OSError as error:
+        raise DataError(
+            f"{name}: the cache folder {folder} cannot be written ({error.strerror}); "
+            "set SYNQUE_CACHE to one that can"
+        ) from error
+    finally:
+        with suppress(OSError):
+            spool.unlink()
+    return target
+
+
+def open_stored(path: Path) -> MapDataset:
+    """Open what `store_iterable` wrote; memory-mapped.
+
+    Raises:
+        DataError: It is not there: another machine wrote it into a cache of its own.
+    """
+    try:
+        layout = _Layout(**json.loads(path.with_suffix(".json").read_text()))
+    except OSError as error:
+        raise DataError(
+            f"{path}: not there; set SYNQUE_CACHE to a folder that all machines of the run see"
+        ) from error
+    table: MapDataset = open_table(path, path)
+    return table if layout.is_plain else _Stored(table, layout)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How examples were taken apart into fields.
+
+    Args:
+        shape: "record", "tuple", or "one" for an example that is no collection of fields.
+        kinds: Field to what it was, where JSON does not have it: "image", "array", "tensor", or
+            "tensor:<dtype>" for a dtype that NumPy does not have.
+    """
+
+    shape: str
+    kinds: dict[str, str]
+
+    @property
+    def is_plain(self) -> bool:
+        return self.shape == "record" and not self.kinds
+
+    def state(self) -> dict[str, Any]:
+        return {"shape": self.shape, "kinds": self.kinds}
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Examples as the iterable yielded them."""
+
+    table: MapDataset
+    layout: _Layout
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int, /) -> Any:
+        fields = {
+            name: _restored(value, self.layout.kinds.get(name))
+            for name, value in self.table[index].items()
+        }
+        if self.layout.shape == "record":
+            return fields
+        parts = tuple(fields[str(place)] for place in range(len(fields)))
+        return parts if self.layout.shape == "tuple" else parts[0]
+
+
+def _spool(name: str, examples: Iterable[Any], path: Path) -> tuple[_Layout, str]:
+    """Write one JSON line an example; return the layout and a hash of both."""
+    layout: _Layout | None = None
+    hashed = hashlib.sha256()
+    with path.open("wb") as file:
+        for number, example in enumerate(_read(name, examples)):
+            where = f"{name}, example {number} (counted from 0)"
+            if number == MAX_EXAMPLES:
+                raise DataError(
+                    f"{name}: more than {MAX_EXAMPLES:,} examples from an iterable, which must be "
+                    "finite: give a part of it (.take(n), itertools.islice), or a file"
+                )
+            shape, fields = _fields(example)
+            layout = layout or _Layout(shape, _kinds(fields))
+            if (shape, _kinds(fields)) != (layout.shape, layout.kinds):
+                raise DataError(
+                    f"{where}: found {_told(shape, _kinds(fields))}, the first example is "
+                    f"{_told(layout.shape, layout.kinds)}; allowed are examples of one kind"
+                )
+            line = _line(where, fields, layout)
+            hashed.update(line)
+            file.write(line)
+    if layout is None:
+        raise DataError(f"{name}: the iterable yields no examples")
+    hashed.update(json.dumps([_FORMAT_VERSION, layout.state()], sort_keys=True).encode())
+    return layout, hashed.hexdigest()
+
+
+def _read(name: str, examples: Iterable[Any]) -> Iterator[Any]:
+    number = 0
+    try:
+        for example in tqdm(examples, desc=f"reading {name}", unit="example", delay=2, leave=False):
+            yield example
+            number += 1
+    # an iterable of the user's may raise anything
+    except Exception as error:
+        raise DataError(
+            f"{name}, example {number} (counted from 0): reading it fails: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _fields(example: Any) -> tuple[str, dict[str, Any]]:
+    if isinstance(example, Mapping):
+        return "record", {str(key): value for key, value in example.items()}
+    if isinstance(example, list | tuple):
+        return "tuple", {str(place): value for place, value in enumerate(example)}
+    return "one", {"0": example}
+
+
+def _kinds(fields: Mapping[str, Any]) -> dict[str, str]:
+    kinds = {name: _kind(value) for name, value in fields.items()}
+    return {name: kind for name, kind in kinds.items() if kind}
+
+
+def _kind(value: Any) -> str:
+    if hasattr(value, "getpixel"):
+        return "image"
+    if isinstance(value, np.ndarray):
+        return "array"
+    if isinstance(value, torch.Tensor):
+        return f"tensor:{value.dtype}" if value.dtype == torch.bfloat16 else "tensor"
+    return ""
+
+
+def _told(shape: str, kinds: Mapping[str, str]) -> str:
+    parts = "".join(f", {name} {kind.partition(':')[0]}" for name, kind in kinds.items())
+    return {"record": "a record", "tuple": "a tuple", "one": "a single value"}[shape] + parts
+
+
+def _line(where: str, fields: Mapping[str, Any], layout: _Layout) -> bytes:
+    kept = {}
+    for name, value in fields.items():
+        try:
+            encode = _ENCODERS.get(layout.kinds.get(name, "").partition(":")[0], _plain)
+            kept[name] = encode(value)
+        except (TypeError, ValueError, OSError) as error:
+            raise DataError(
+                f"{where}: field {name!r} is a {type(value).__name__} that cannot be kept: {error}"
+            ) from error
+    return json.dumps(kept).encode() + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    json.dumps(value)
+    return value
+
+
+def _array_text(value: Any) -> str:
+    file = io.BytesIO()
+    np.save(file, np.asarray(value), allow_pickle=False)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _tensor_text(value: torch.Tensor) -> str:
+    value = value.detach().cpu()
+    return _array_text((value.float() if value.dtype == torch.bfloat16 else value).numpy())
+
+
+def _image_text(value: Any) -> str:
+    file = io.BytesIO()
+    value.save(file, format="PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+_ENCODERS: dict[str, Callable[[Any], str]] = {
+    "image": _image_text,
+    "array": _array_text,
+    "tensor": _tensor_text,
+}
+
+
+def _restored(value: Any, kind: str | None) -> Any:
+    if kind is None:
+        return value
+    file = io.BytesIO(base64.b64decode(value))
+    if kind == "image":
+        return _opened(file)
+    array = np.load(file, allow_pickle=False)
+    if kind == "array":
+        return array
+    tensor = torch.from_numpy(array)
+    return tensor.bfloat16() if kind != "tensor" else tensor
+
+
+def _opened(file: io.BytesIO) -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise DependencyError("pillow", extra="image", purpose="stored images") from error
+    with Image.open(file) as image:
+        image.load()
+        return image.copy()
+
+
+def _write_text(path: Path, text: str) -> None:
+    part = path.with_name(f"{uuid.uuid4().hex}.part")
+    part.write_text(text)
+    os.replace(part, path)

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import IterableDataset
+
+from synque_select.data import _iterables
+from synque_select.data._iterables import open_stored, store_iterable
+from synque_select.data.sources import load_candidates, load_real
+from synque_select.errors import DataError
+
+Image = pytest.importorskip("PIL.Image")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SYNQUE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "iterables"
+
+
+class Stream(IterableDataset[Any]):
+    """As torch users write one: with a length, and with torch's __getitem__ that fails."""
+
+    def __init__(self, examples: list[Any]) -> None:
+        self.examples = examples
+        self.n_read = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for example in self.examples:
+            self.n_read += 1
+            yield example
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+def image(value: int) -> Any:
+    return Image.fromarray(np.full((4, 5, 3), value, dtype=np.uint8))
+
+
+def same(left: Any, right: Any) -> bool:
+    if isinstance(left, torch.Tensor):
+        return left.dtype == right.dtype and torch.equal(left, right)
+    if isinstance(left, np.ndarray):
+        return left.dtype == right.dtype and np.array_equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
+    if isinstance(left, tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    return type(left) is type(right) and bool(left == right)
+
+
+@pytest.mark.parametrize(
+    "examples",
+    [
+        [{"text": f"t{i}", "label": i, "weights": [0.5, i]} for i in range(5)],
+        [{"text": f"t{i}", "tags": i if i % 2 else "odd"} for i in range(3000)],
+        [f"text {i} \ud83d" if i == 3 else f"text {i}" for i in range(5)],
+        [(f"t{i}", i) for i in range(5)],
+        [(torch.rand(2, 3), torch.tensor(i), f"t{i}") for i in range(5)],
+        [{"x": np.arange(i + 1, dtype=np.uint8), "y": np.float64(i)} for i in range(5)],
+        [{"x": torch.ones(2).bfloat16() * i} for i in range(5)],
+    ],
+)
+def test_examples_come_back_as_they_were(examples: list[Any]):
+    stored = open_stored(store_iterable("a", Stream(examples)))
+    assert len(stored) == len(examples)
+    plain = [{**e, "y": float(e["y"])} if "y" in e else e for e in examples]
+    assert all(same(stored[i], plain[i]) for i in range(len(examples)))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "1"])
+def test_images(mode: str):
+    images = [image(10 * i).convert(mode) for i in range(3)]
+    candidate = load_candidates({"a": iter(images)})[0]
+    assert candidate.modality == "image"
+    for found, given in zip(candidate.views, images, strict=True):
+        assert (found.mode, found.tobytes()) == (given.mode, given.tobytes())
+
+
+def test_written_once_and_kept_by_content(cache: Path):
+    first = store_iterable("a", Stream(["x", "y"]))
+    written = first.stat().st_mtime_ns
+    assert store_iterable("renamed", iter(["x", "y"])) == first
+    assert first.stat().st_mtime_ns == written
+    assert store_iterable("a", Stream(["x", "z"])) != first
+    assert sorted(p.suffix for p in cache.iterdir()) == [".arrow", ".arrow", ".json", ".json"]
+
+
+def test_all_kinds_of_iterables_are_candidates():
+    stream = Stream([{"text": f"s{i}", "label": i} for i in range(4)])
+    streamed = datasets.Dataset.from_list([{"text": f"h{i}"} for i in range(4)])
+    found = load_candidates(
+        {"torch": stream, "hf": streamed.to_iterable_dataset(), "generator": map(str, range(4))}
+    )
+    assert [list(candidate.views)[2] for candidate in found] == ["s2", "h2", "2"]
+    assert stream.n_read == 4
+    assert [c.views[3] for c in load_candidates([Stream(["a"] * 4), Stream(["b"] * 4)])] == [
+        "a",
+        "b",
+    ]
+    assert list(load_real(iter(["u", "v"])).views) == ["u", "v"]
+
+
+class TestRefused:
+    def test_an_endless_one(self, monkeypatch: pytest.MonkeyPatch, cache: Path):
+        monkeypatch.setattr(_iterables, "MAX_EXAMPLES", 100)
+        with pytest.raises(DataError, match=r"a: more than 100 examples.*must be finite"):
+            load_candidates({"a": map(str, itertools.count())})
+        assert list(cache.iterdir()) == [], "nothing of it is left"
+        assert len(load_candidates({"a": map(str, range(100))})[0]) == 100
+
+    def test_an_empty_one(self):
+        with pytest.raises(DataError, match="a: the iterable yields no examples"):
+            load_candidates({"a": iter([])})
+
+    def test_one_that_fails(self, cache: Path):
+        def broken() -> Iterator[str]:
+            yield "x"
+            raise OSError("connection lost")
+
+        with pytest.raises(DataError, match=r"a, example 1 .*: OSError: connection lost"):
+            load_candidates({"a": broken()})
+        assert list(cache.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("examples", "message"),
+        [
+            ([{"x": 1}, ("y", 1)], "example 1 .*: found a tuple, the first example is a record"),
+            ([{"x": image(1)}, {"x": None}], "found a record, the first .* a record, x image"),
+            ([{"x": object()}], "example 0 .*: field 'x' is a object that cannot be kept"),
+        ],
+    )
+    def test_examples_that_cannot_be_kept(self, examples: list[Any], message: str):
+        with pytest.raises(DataError, match=message):
+            load_candidates({"a": iter(examples)})
+
+    def test_a_cache_that_is_not_here(self, cache: Path):
+        with pytest.raises(DataError, match="a folder that all machines of the run see"):
+            open_stored(cache / "other.arrow")
+
+    def test_a_cache_that_cannot_be_written(self, cache: Path):
+        cache.parent.write_text("a file")
+        with pytest.raises(DataError, match="set SYNQUE_CACHE"):
+            load_candidates({"a": iter(["x", "y"])})
