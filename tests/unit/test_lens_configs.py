@@ -1,0 +1,58 @@
+"""The packaged configs of LENS load, and every name in them is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from synque_select.errors import ConfigError, LLMError
+from synque_select.lens.config import LensConfig
+from synque_select.llm.base import BaseLLM
+from synque_select.llm.registry import get_llm
+
+FOLDER = Path(__file__).resolve().parents[2] / "configs"
+NAMES = sorted(path.stem for path in FOLDER.glob("lens-*.yaml"))
+
+
+def test_there_are_the_papers_and_a_small_one():
+    assert {"lens-small", "lens-paper-text", "lens-paper-image"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_packaged_configs_load_and_their_engines_are_known(name: str, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    config = LensConfig.from_file(name)
+    assert config == LensConfig.from_file(FOLDER / f"{name}.yaml")
+    stated = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    for key, value in stated["sampling"].items():
+        assert getattr(config.sampling, key) == value
+    for spec in (config.scorer, config.reasoner):
+        if spec is None:
+            continue
+        assert isinstance(check(spec), BaseLLM | None)
+        with pytest.raises(ConfigError, match="has no argument 'model'"):
+            get_llm({**spec, "model": "x"})
+
+
+def check(spec) -> BaseLLM | None:
+    """An unknown argument is a ConfigError; that the model is not on this machine is none."""
+    try:
+        return get_llm(spec)
+    except LLMError:
+        return None
+
+
+def test_the_papers_models_stand_where_they_belong():
+    text = LensConfig.from_file("lens-paper-text")
+    assert text.reasoner["engine"] == "openai"
+    assert text.reasoner["model_id"] == "deepseek-reasoner"
+    assert text.scorer == {**text.scorer, "engine": "vllm", "model_id": "Qwen/Qwen2.5-32B-Instruct"}
+    image = LensConfig.from_file("lens-paper-image")
+    assert "Qwen2.5-VL" in image.scorer["model_id"]
+    assert image.prompts == "image"
+    # both sides of a rubric are in one prompt
+    assert 2 * image.sampling.n_samples <= image.scorer["max_images"]
+    assert LensConfig.from_mapping(text.plain()) == text
