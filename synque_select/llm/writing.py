@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ class Writer:
         temperature: 0 for the most probable token.
         seed: Of sampling.
         max_tokens: Length of the answer, at most.
+        inputs: What a model that reads images takes for the prompt.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Writer:
         temperature: float,
         seed: int,
         max_tokens: int,
+        inputs: Mapping[str, Any] | None = None,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
@@ -50,7 +52,7 @@ class Writer:
         self._logits = torch.empty(0)
         self._n_prompt = len(prompt)
         self._limit = len(prompt) + max_tokens
-        self._feed(prompt)
+        self._forward(len(prompt), inputs or {"input_ids": self._ids(prompt)})
 
     @property
     def n_written(self) -> int:
@@ -62,10 +64,15 @@ class Writer:
             return
         if self._n_read + len(tokens) > self._limit:
             raise OutOfTokens
-        ids = torch.tensor([list(tokens)], device=self._model.device)
-        out = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True)
+        self._forward(len(tokens), {"input_ids": self._ids(tokens)})
+
+    def _ids(self, tokens: Sequence[int]) -> torch.Tensor:
+        return torch.tensor([list(tokens)], device=self._model.device)
+
+    def _forward(self, n_tokens: int, inputs: Mapping[str, Any]) -> None:
+        out = self._model(**inputs, past_key_values=self._cache, use_cache=True)
         self._cache = out.past_key_values
-        self._n_read += len(tokens)
+        self._n_read += n_tokens
         self._logits = out.logits[0, -1].float().cpu()
 
     def read(self, text: str) -> None:

@@ -65,15 +65,16 @@ class TestOpenAIOfVLLM(LLMConformance):
 @needs_package
 def test_probabilities_are_near_those_of_the_model_in_process():
     model = TransformersLLM(device="cpu")
-    prompt = "The questions are about apps. How many apps are free?\nIs it real?"
-    # hosted servers take JSON only: the label is what follows its frame
-    for owner, written in (("vllm", ""), ("test", '{"answer": "')):
+    prompt = f"Choose one of: {', '.join(LABELS)}. Repeat only your choice, in lower case."
+    # By text instead of by the usual tokens, of one answer: this model, which would rather write
+    # something else, shows how far that can be off. Hosted servers take JSON only: there, the
+    # label is what follows its frame.
+    for owner, written, atol in (("vllm", "", 0.1), ("test", '{"answer": "', 0.25)):
         expected = one_by_one(model, prompt, written)
         for masked in (True, False):
             with ModelServer(model, owner=owner, masked=masked) as server:
                 found = choice_table(engine(server), "", [prompt], [""])[0, 0]
-            # by text instead of by the usual tokens, which differs in little
-            torch.testing.assert_close(found, expected, rtol=0, atol=0.02)
+            torch.testing.assert_close(found, expected, rtol=0, atol=atol)
             assert len(server.requests) <= 1 + len(LABELS)
     model.close()
 

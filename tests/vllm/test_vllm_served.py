@@ -1,0 +1,75 @@
+"""The engine "openai" against vLLM's own server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+
+import pytest
+
+from synque_select.llm.base import BaseLLM
+from synque_select.llm.openai import OpenAILLM
+from synque_select.testing import LLMConformance
+from tests.llm_models import SCHEMA
+
+START_S = 600
+
+
+@pytest.fixture(scope="module")
+def server(smollm2, python, tmp_path_factory):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("served") / "log"
+    command = [
+        python, "-m", "vllm.entrypoints.openai.api_server", "--model", smollm2,
+        "--served-model-name", "smollm2", "--host", "127.0.0.1", "--port", str(port),
+        "--dtype", "float32", "--max-model-len", "2048",
+    ]  # fmt: skip
+    with log.open("w") as out:
+        child = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+    url = f"http://127.0.0.1:{port}/v1"
+    try:
+        _wait(child, url, log)
+        yield url
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _wait(child, url, log) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and child.poll() is None:
+        try:
+            urllib.request.urlopen(f"{url}/models", timeout=5).close()
+        except OSError:
+            time.sleep(1)
+        else:
+            return
+    raise AssertionError(f"the server did not start: {log.read_text()[-3000:]}")
+
+
+class TestServed(LLMConformance):
+    # what else the server computes in the same step moves the last digits
+    atol = 0.01
+    reads_images = False
+
+    @pytest.fixture
+    def llm(self, server) -> BaseLLM:
+        return OpenAILLM("smollm2", base_url=server)
+
+    def test_an_image_is_read_or_refused(self, llm):
+        pytest.skip("the server refuses images of a model that reads none, prompt by prompt")
+
+
+def test_json_and_what_the_server_tells(server):
+    llm = OpenAILLM("smollm2", base_url=server)
+    ((_, answer),) = llm.generate(["List three cities."], schema=SCHEMA, max_tokens=400)
+    assert len(json.loads(answer)["points"]) >= 3
+    assert llm.context_length == 2048
+    assert llm.usage.n_prompt_tokens > 0
