@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 import synque_select
+from synque_select.callbacks._mixture_sample import mixture_candidate
 from synque_select.encoders import BaseEncoder, default_cache_dir, embed, get_encoder
 from synque_select.errors import ConfigError, RecordError
 from synque_select.proxies.base import BaseProxy
@@ -25,10 +26,10 @@ from synque_select.proxies.registry import ProxySpec, resolve_suite
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.report.findings import label_messages, save_findings, scoring_findings
 from synque_select.selection.labels import check_classes, check_scored_labels, labels_of
-from synque_select.selection.mixture import MixtureChoice
+from synque_select.selection.mixture import MixtureChoice, mixture_scores
 from synque_select.selection.ranking import checked_suite, ranking_from
 from synque_select.selection.scoring import Scoring, score
-from synque_select.types import Candidate, Ranking, RealSample
+from synque_select.types import Candidate, Mixture, Ranking, RealSample
 
 __all__ = ["Scorer", "free_device_memory", "ranking_differences", "scorer_of"]
 
@@ -91,6 +92,28 @@ class Scorer:
         save_findings(path.with_suffix(""), found)
         messages = () if checks is None else label_messages(checks)
         return self._ranked(scoring, path, messages), path.with_suffix("")
+
+    def mixture_scores(
+        self, name: str, candidates: Sequence[Candidate], real: RealSample, mixture: Mixture
+    ) -> dict[str, float]:
+        """Score a mixture by every proxy of the suite: from the candidates where a proxy can.
+
+        The others score a seeded sample of the mixture, as large as its weights allow without
+        repeating an example, beside the candidates.
+        """
+        suite = resolve_suite(self.proxies, real.modality)
+        found: dict[str, float] = {}
+        direct = [proxy for proxy in suite if proxy.family != "lens"]
+        if direct:
+            scoring = replace(self, rank_by=direct[0].key)._scoring(direct, candidates, real)
+            found = mixture_scores(scoring, mixture)
+        rest = [proxy for proxy in suite if proxy.key not in found]
+        if rest:
+            sample = mixture_candidate(name, candidates, mixture, self.seed)
+            by_sample = replace(self, proxies=rest, rank_by=rest[0].key)
+            row = by_sample.ranking([*candidates, sample], real)[name]
+            found |= {key: score.value for key, score in row.scores.items()}
+        return {proxy.key: found[proxy.key] for proxy in suite}
 
     def _path(self, key: str) -> Path:
         folder = default_cache_dir() if self.cache_dir is None else Path(self.cache_dir)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,12 +21,15 @@ __all__ = [
     "expected_minimum",
     "knn_coverage",
     "knn_density",
+    "mixture_coverage_distances",
     "order_weights",
     "real_radii",
 ]
 
 # chance of the order statistics that are left out
 _TAIL = 1e-12
+# real examples whose sorted distances are held at once
+_MIXTURE_ROWS = 32
 
 
 def order_weights(n: int, m: int) -> torch.Tensor:
@@ -91,6 +95,50 @@ def coverage_distances(real: torch.Tensor, synthetic: torch.Tensor, m: int) -> t
     """
     weights = order_weights(len(synthetic), m)
     return expected_minimum(nearest_distances(real, synthetic, len(weights)), weights)
+
+
+def mixture_coverage_distances(
+    real: torch.Tensor, parts: Sequence[torch.Tensor], draws: Sequence[float]
+) -> torch.Tensor:
+    """Expected distance from each real example to the nearest of a sample of a mixture.
+
+    Part a gives m_a examples, drawn without replacement and apart from the others'. A sample has
+    none of the j_a nearest examples of each part with chance Π_a Π_{i<j_a} (1 − m_a / (N_a − i)):
+    along the sorted distances of all parts that is one running product, and the expectation of the
+    smallest is exact. Nothing is concatenated but distances.
+
+    Args:
+        real: (n, d) float32 or float64.
+        parts: (N_a, d) each, any device.
+        draws: m_a of each part, above 0 and up to N_a; a fraction stands between its neighbours.
+
+    Returns:
+        (n,) float64, Euclidean.
+
+    Example:
+        >>> parts = [torch.tensor([[1.0], [3.0]]), torch.tensor([[2.0]])]
+        >>> mixture_coverage_distances(torch.zeros(1, 1), parts, [1, 1])  # 1 or 2, evenly
+        tensor([1.5000], dtype=torch.float64)
+    """
+    logs = [_log_misses(len(points), m) for points, m in zip(parts, draws, strict=True)]
+    steps = torch.cat(logs).to(real.device)
+    found = []
+    for block in torch.split(real, _MIXTURE_ROWS):
+        near = [nearest_distances(block, x, len(log)) for x, log in zip(parts, logs, strict=True)]
+        distances, order = torch.cat(near, 1).sort(1)
+        missed = steps[order].cumsum(1).exp()
+        chances = torch.cat((torch.ones_like(missed[:, :1]), missed[:, :-1]), 1) - missed
+        found.append((distances * chances).sum(1) / chances.sum(1))
+    return torch.cat(found)
+
+
+def _log_misses(n: int, m: float) -> torch.Tensor:
+    """Log-chance that the i-th nearest is not drawn either, given that no nearer one was."""
+    last = math.ceil(n - m) + 1
+    if m < n:
+        last = min(last, math.ceil(math.log(_TAIL) / math.log1p(-m / n)) + 1)
+    left = n - torch.arange(min(last, n), dtype=torch.float64)
+    return torch.log1p(-(m / left).clamp(max=1))
 
 
 def real_radii(real: torch.Tensor, k: int) -> torch.Tensor:

@@ -7,6 +7,7 @@ on every platform and in every process; whole chunks of texts are hashed at once
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -22,6 +23,7 @@ __all__ = [
     "hash_ngrams",
     "hash_tokens",
     "iter_chunks",
+    "mixture_log_probabilities",
     "ngram_counts",
     "ngram_cross_entropy",
     "ngram_entropy",
@@ -33,6 +35,9 @@ NGramLevel = Literal["word", "character"]
 N_BUCKETS = 2**14
 
 _CHUNK_TEXTS = 4096
+_CHUNK_BUCKETS = 4096
+# quadrature of the expected logarithm: step, and what counts as nothing
+_STEP, _VANISHED = 0.1, 1e-14
 _CHUNK_CODES = 2**20
 _N_CODE_POINTS = 0x110000
 # odd 64-bit constants: the golden ratio's, and those of the finaliser of splitmix64
@@ -236,6 +241,46 @@ def ngram_log_probabilities(
     counts = counts.double()
     total = counts.sum() * share + alpha * len(counts)
     return expected_log_counts(counts, share=share, alpha=alpha) - total.log()
+
+
+def mixture_log_probabilities(
+    counts: torch.Tensor, shares: torch.Tensor, *, alpha: float = 0.1
+) -> torch.Tensor:
+    """Return the smoothed log-probability of every bucket under a model of a mixture's n-grams.
+
+    Of part a, a random share s_a of the n-grams is kept: a bucket's count C is a sum of binomials
+    of unlike shares, and log(C + α) is replaced by its expectation, as in
+    `ngram_log_probabilities`; exact to 1e-9 by
+    E log(C + α) = ∫ (e^(−t) − e^(−αt) Π_a (1 − s_a + s_a e^(−t))^(c_a)) dt / t.
+
+    Args:
+        counts: (A, V) counts of each part.
+        shares: (A,) in (0, 1].
+        alpha: Added to every bucket.
+
+    Returns:
+        (V,) float64, nats.
+
+    Example:
+        >>> counts = torch.tensor([[3.0, 1.0], [0.0, 2.0]])
+        >>> mixture_log_probabilities(counts, torch.ones(2), alpha=1.0).exp()  # (3, 3) + 1 over 8
+        tensor([0.5000, 0.5000], dtype=torch.float64)
+    """
+    counts, shares = counts.double(), shares.to(counts.device).double()
+    total = float((shares @ counts).sum()) + alpha * counts.shape[1]
+    buckets, place = torch.unique(counts, dim=1, return_inverse=True)
+    # t = e^u: smooth and vanishing at both ends, so that the trapezoid rule converges fast
+    lowest = math.log(_VANISHED / (float((shares @ buckets).max()) + alpha + 1))
+    highest = math.log(-math.log(_VANISHED) / min(alpha, 1.0))
+    u = torch.arange(lowest, highest + _STEP, _STEP, dtype=torch.float64, device=counts.device)
+    t = u.exp()
+    kept = torch.logaddexp(torch.log1p(-shares)[:, None], shares.log()[:, None] - t)
+    expected = torch.empty(buckets.shape[1], dtype=torch.float64, device=counts.device)
+    for start in range(0, buckets.shape[1], _CHUNK_BUCKETS):
+        part = slice(start, start + _CHUNK_BUCKETS)
+        logs = buckets[:, part].T @ kept - alpha * t
+        expected[part] = (torch.expm1(-t) - torch.expm1(logs)).sum(1) * _STEP
+    return expected[place] - math.log(total)
 
 
 def expected_log_counts(counts: torch.Tensor, *, share: float, alpha: float) -> torch.Tensor:

@@ -57,6 +57,9 @@ class ProxyScores:
         p_values: (K,) float64: permutation p-values, where they were asked for; they never rank.
         example_scores: Takes a candidate's position and gives the realness of each of its
             examples, (N,) float64, higher is more real. None where the proxy has none.
+        mixture: Takes weights of the K candidates, (K,) float64 that sum to 1, and gives the score
+            of that mixture, at the ranking's common size where it has one, without concatenating
+            any data. None where that needs a sample of the mixture.
         messages: What a reader of these scores must know (unreliable at this n, undefined for …).
         reliable: False keeps the proxy out of a consensus (shown, with its message).
         details: What else a report may show, as plain values; a ranking keeps it by proxy.
@@ -69,6 +72,7 @@ class ProxyScores:
     messages: tuple[str, ...] = ()
     reliable: bool = True
     p_values: torch.Tensor | None = None
+    mixture: Callable[[torch.Tensor], float] | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "check_count",
     "content_order",
     "example_groups",
+    "parts_of",
     "score_defined",
     "size_message",
     "undefined_scores",
@@ -76,6 +77,20 @@ class Prepared:
         if chosen is not None:
             embeddings = embeddings[torch.from_numpy(chosen).to(embeddings.device)]
         return embeddings.to(self.real)
+
+
+def parts_of(total: int, weights: torch.Tensor) -> list[int]:
+    """Return how many of `total` draws fall to each weight: whole numbers by largest remainder.
+
+    Example:
+        >>> parts_of(10, torch.tensor([0.55, 0.45, 0.0]))
+        [6, 4, 0]
+    """
+    ideal = weights.double() * total
+    counts = ideal.floor()
+    order = (counts - ideal).argsort(stable=True)
+    counts[order[: total - int(counts.sum())]] += 1
+    return [int(count) for count in counts]
 
 
 def size_message(prepared: Prepared, m: int, how: str) -> tuple[str, ...]:
@@ -147,6 +162,12 @@ def _spread_out(
             return torch.full((sizes[position],), torch.nan, dtype=torch.float64)
         return examples(positions.index(position))
 
+    def mixture(weights: torch.Tensor) -> float:
+        usable = weights[positions]
+        if scores.mixture is None or not math.isclose(float(usable.sum()), 1):
+            return math.nan  # a part of it is undefined
+        return scores.mixture(usable)
+
     return replace(
         scores,
         values=widen(scores.values),
@@ -154,6 +175,7 @@ def _spread_out(
         p_values=None if scores.p_values is None else widen(scores.p_values),
         resample=None if resample is None else lambda weights: widen(resample(weights)),
         example_scores=None if examples is None else example_scores,
+        mixture=None if scores.mixture is None else mixture,
         messages=(*scores.messages, message),
     )
 

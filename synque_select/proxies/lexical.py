@@ -14,6 +14,7 @@ from synque_select.functional.ngram import (
     NGramLevel,
     hash_ngrams,
     iter_chunks,
+    mixture_log_probabilities,
     ngram_counts,
     ngram_log_probabilities,
     sum_by_text,
@@ -105,12 +106,23 @@ class NGram(BaseProxy):
         def example_scores(position: int) -> torch.Tensor:
             return self._log_ratio(real, candidates[position], device)
 
+        def mixture(weights: torch.Tensor) -> float:
+            used = weights.nonzero().flatten().tolist()
+            shares = [float(weights[k]) * size / len(candidates[k]) for k in used]
+            model = mixture_log_probabilities(
+                torch.stack([counts[k] for k in used]).to(device),
+                torch.tensor(shares, dtype=torch.float64),
+                alpha=self.alpha,
+            )
+            return -float(sum_by_text(grams, model).sum()) / float(n_grams.sum())
+
         values = -likelihood.sum(0) / n_grams.sum()
         return ProxyScores(
             values,
             resample=resample,
             example_scores=example_scores,
             messages=_empty_message(empty),
+            mixture=mixture,
         )
 
     def _hash(self, texts: Sequence[str]) -> HashedNGrams:

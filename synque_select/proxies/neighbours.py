@@ -12,6 +12,7 @@ from synque_select.functional.coverage import (
     coverage_distances,
     knn_coverage,
     knn_density,
+    mixture_coverage_distances,
     real_radii,
 )
 from synque_select.functional.pairwise import nearest_distances, precise
@@ -55,6 +56,7 @@ class Coverage(BaseProxy):
             resample=lambda weights: weights.cpu() @ distances,
             example_scores=lambda k: _nearness(prepared, k),
             messages=size_message(prepared, m, "by exact expectation"),
+            mixture=lambda weights: _mixture_coverage(prepared, m, weights),
         )
 
 
@@ -137,6 +139,14 @@ class KNNCoverage(BaseProxy):
             example_scores=lambda k: _nearness(prepared, k),
             messages=size_message(prepared, m, "by exact expectation"),
         )
+
+
+def _mixture_coverage(prepared: Prepared, m: int, weights: torch.Tensor) -> float:
+    used = weights.nonzero().flatten().tolist()
+    draws = [float(weights[k]) * m for k in used]
+    with precise():
+        parts = [prepared.embeddings(k) for k in used]
+        return float(mixture_coverage_distances(prepared.real, parts, draws).mean())
 
 
 def n_neighbours(n_real: int) -> int:

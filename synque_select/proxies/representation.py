@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,7 @@ from synque_select.functional.medoids import mean_distance_to_medoids
 from synque_select.functional.pad import (
     CrossFit,
     cross_fit,
+    pad_from_errors,
     proxy_a_distance_released,
     real_contributions,
 )
@@ -29,6 +31,7 @@ from synque_select.proxies.inputs import (
     check_count,
     content_order,
     example_groups,
+    parts_of,
     score_defined,
     size_message,
 )
@@ -161,6 +164,7 @@ class PAD(BaseProxy):
             values=values,
             resample=lambda weights: 2 * (1 - (weights.cpu() @ contributions() + synthetic_errors)),
             example_scores=lambda k: _realness(prepared, k, task.chosen[k], fits.get(k)),
+            mixture=lambda weights: task.mixture(weights, self.n_folds, seed),
             messages=(
                 *size_message(prepared, m, "by a random subsample"),
                 *_undefined_message(prepared, values),
@@ -218,6 +222,24 @@ class _Classification:
             fit = cross_fit(features, self.is_real, folds)
             fits |= {k: fit.of_group(i) for i, k in enumerate(part)}
         return fits
+
+    def mixture(self, weights: torch.Tensor, n_folds: int, seed: int) -> float:
+        """Score m examples of a mixture: of each part, the first of its random order."""
+        m, real = len(self.chosen[0]), self.prepared.real
+        counts = parts_of(m, weights)
+        drawn = {k: self.chosen[k][:n] for k, n in enumerate(counts) if n}
+        groups = [example_groups(self.prepared.inputs[k])[rows] for k, rows in drawn.items()]
+        folds = stratified_folds(
+            example_groups(self.prepared.real_input), np.concatenate(groups), n_folds, seed=seed
+        )
+        if folds is None:
+            return math.nan
+        rows = [real, *(self.prepared.rows(k, chosen) for k, chosen in drawn.items())]
+        with precise():
+            placed = torch.from_numpy(folds).to(real.device)[None]
+            chance = cross_fit(torch.cat(rows)[None], self.is_real, placed).probabilities[0]
+        real_error, synthetic_error = 1 - chance[: len(real)].mean(), chance[len(real) :].mean()
+        return pad_from_errors(float(real_error), float(synthetic_error))
 
     def real_contributions(self, fits: Mapping[int, CrossFit]) -> torch.Tensor:
         """What each real example contributes to the sum of both errors, (n, K) float64."""

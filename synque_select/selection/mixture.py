@@ -24,6 +24,7 @@ from synque_select.types import Mixture, Ranking
 __all__ = [
     "MixtureChoice",
     "check_mixture_choice",
+    "mixture_scores",
     "mmd_optimal_mixture",
     "score_proportional_mixture",
     "with_mixture",
@@ -94,6 +95,38 @@ def with_mixture(
     else:
         mixture = mmd_optimal_mixture(scoring, top_k=ranking.top_k)
     return dataclasses.replace(plain, mixture=mixture)
+
+
+def mixture_scores(
+    scoring: Scoring, mixture: Mixture, keys: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Score a mixture by every proxy that can without concatenating data (see `ProxyScores`).
+
+    A mixture of one candidate has that candidate's score by every proxy.
+
+    Args:
+        scoring: What `score` gave for the candidates.
+        mixture: Of some of them.
+        keys: Of the proxies that are wanted; None for all.
+
+    Returns:
+        Proxy key to score; a proxy that would need a sample of the mixture is left out.
+
+    Raises:
+        ConfigError: The mixture holds a name that was not scored.
+    """
+    wanted = {k: s for k, s in scoring.scores.items() if keys is None or k in keys}
+    names = [candidate.name for candidate in scoring.candidates]
+    unknown = [name for name in mixture.names if name not in names]
+    if unknown:
+        raise ConfigError(f"no candidate {unknown[0]!r}: {did_you_mean(unknown[0], names)}")
+    if len(mixture.names) == 1:
+        place = names.index(mixture.names[0])
+        return {key: float(found.values[place]) for key, found in wanted.items()}
+    weights = torch.tensor([mixture.weights.get(n, 0.0) for n in names], dtype=torch.float64)
+    return {
+        key: found.mixture(weights) for key, found in wanted.items() if found.mixture is not None
+    }
 
 
 def score_proportional_mixture(

@@ -106,8 +106,8 @@ def test_the_mixture_is_scored_as_it_was_served(fit, tmp_path):
         progress=False,
     )
     expected = ranking["served"].scores["mmd"].value
-    # the order of the examples differs, so float32 sums may too
-    assert callback.record.scores["mmd"] == pytest.approx(expected, abs=1e-6)
+    # a concatenation has fewer pairs within a part, by 1 in 120, than draws of the mixture have
+    assert callback.record.scores["mmd"] == pytest.approx(expected, abs=2e-3)
     single, _ = fit(selection={"top_k": 1})
     assert single.record.scores == single.record.details["candidates"]["near"]
     assert {text for batch in model.seen for text in batch} <= texts_of("near", "mixed")
