@@ -6,7 +6,7 @@ STAMPS := .make
 # two processes of one thread each, for two cores; the same examples on every run
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --hypothesis-profile=ci
 
-.PHONY: demo test test-all lint bench wheel-check clean
+.PHONY: demo test test-all lint bench recipes-small docs-tables wheel-check clean
 
 demo: $(STAMPS)/run
 	$(BIN)/synque-select experiment --config digits
@@ -26,6 +26,14 @@ lint: $(STAMPS)/dev
 
 bench: $(STAMPS)/dev
 	$(BIN)/python -m tests.benchmarks.run --json benchmarks.json
+
+# the four small recipes, into docs/results.md; two of them need SYNQUE_BENCHMARK_DATA
+recipes-small: $(STAMPS)/dev
+	$(BIN)/python -m tests.docs_tables results
+
+# the proxies on the released data (SYNQUE_BENCHMARK_DATA), into docs/choosing-a-proxy.md
+docs-tables: $(STAMPS)/dev
+	$(BIN)/python -m tests.docs_tables proxies
 
 wheel-check: $(STAMPS)/dev
 	bash tests/wheel_check.sh $(BIN)/python
