@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,8 @@ from synque_select.errors import LightningError
 from synque_select.types import RealSample
 from tests.training.serving import Recorder, fit, records, trainer
 from tests.training.tiny import LetterEncoder, letters
+
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -178,3 +184,19 @@ def test_resume_with_an_iterable(tmp_path: Path):
     run.save_checkpoint(tmp_path / "part.ckpt")
     after = fit(tmp_path, made(), max_epochs=-1, max_steps=20, ckpt_path=tmp_path / "part.ckpt")
     assert before.ids + after.ids == whole
+
+
+def test_two_ranks_read_an_iterable_once_and_train_on_the_same(tmp_path: Path):
+    script = ROOT / "tests" / "training" / "scripts" / "serve_iterables.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    assert [len(ids) for ids in ranks] == [50, 50]
+    assert sorted(ranks[0] + ranks[1]) == sorted([*ids_of("a", "b", n=40), *ids_of("r", n=20)])
