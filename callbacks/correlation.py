@@ -445,7 +445,7 @@ def _values(ranking: Ranking, name: str) -> dict[str, float]:
 
 
 def _batch_size(trainer: Trainer) -> int:
-    return getattr(trainer.train_dataloader, "batch_size", None) or 1
+    return require_datamodule(trainer).batch_size
 
 
 def _validation_loaders(trainer: Trainer) -> Any:

@@ -289,7 +289,7 @@ class ShortFits:
         self, mixture: Mixture, data: SynqueDataModule, module: LightningModule, weights: str
     ) -> str:
         """Hash all that changes what a fit comes to."""
-        loader = data.train_dataloader()
+        loader = data.mixture_loader()
         served: Any = loader.dataset
         batch = loader.collate_fn([served[i] for i in range(min(_N_HASHED, len(served)))])
         return content_sha256(
