@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pytorch_lightning import LightningDataModule, Trainer
@@ -15,9 +16,10 @@ from synque_select.errors import LightningError
 __all__ = [
     "InnerAttribute",
     "InnerHook",
+    "TrainLoaders",
     "candidate_modules",
     "check_inner",
-    "inner_train_loader",
+    "inner_train_loaders",
     "loader_options",
     "refuse_other_lightning",
     "with_train_data",
@@ -106,17 +108,39 @@ def refuse_other_lightning(what: str, part: Any) -> None:
         )
 
 
-def inner_train_loader(inner: LightningDataModule | None) -> DataLoader[Any] | None:
-    """Return the DataLoader that the mixture replaces, if there is one.
+@dataclass(frozen=True)
+class TrainLoaders:
+    """What a `train_dataloader` returned: one loader, alone or in a collection.
+
+    Args:
+        loader: The DataLoader that the mixture replaces; None where there is none.
+        around: What it stands in, a CombinedLoader; None where it stands alone.
+    """
+
+    loader: DataLoader[Any] | None = None
+    around: CombinedLoader | None = None
+
+    def replaced(self, loader: DataLoader[Any]) -> Any:
+        """Return another loader in the same place, so that batches keep their structure."""
+        if self.around is None:
+            return loader
+        self.around.flattened = [
+            loader if part is self.loader else part for part in self.around.flattened
+        ]
+        return self.around
+
+
+def inner_train_loaders(inner: LightningDataModule | None) -> TrainLoaders:
+    """Return the DataLoader that the mixture replaces, if there is one, and what it stands in.
 
     Raises:
         LightningError: There are several.
     """
     if inner is None or not is_overridden("train_dataloader", inner):
-        return None
+        return TrainLoaders()
     loaders = inner.train_dataloader()
     if isinstance(loaders, DataLoader):
-        return loaders
+        return TrainLoaders(loaders)
     combined = loaders if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders)
     found = [loader for loader in combined.flattened if isinstance(loader, DataLoader)]
     if len(found) > 1:
@@ -124,7 +148,7 @@ def inner_train_loader(inner: LightningDataModule | None) -> DataLoader[Any] | N
             f"train_dataloader of {type(inner).__name__} returns {len(found)} loaders; a mixture "
             "stands in for one: wrap a DataModule whose train_dataloader returns one DataLoader"
         )
-    return found[0] if found else None
+    return TrainLoaders(found[0], combined) if found else TrainLoaders()
 
 
 def candidate_modules(source: Any) -> dict[str, LightningDataModule]:
@@ -161,7 +185,7 @@ def _train_dataset(module: LightningDataModule, trainer: Trainer | None) -> Any:
     if trainer is None:
         module.prepare_data()
     module.setup(stage="fit")
-    loader = inner_train_loader(module)
+    loader = inner_train_loaders(module).loader
     if loader is None:
         raise LightningError(
             f"{type(module).__name__} has no train_dataloader: a candidate is what it trains on"

@@ -26,9 +26,10 @@ from synque_select.data._note_home import NoteHome
 from synque_select.data._wrapping import (
     InnerAttribute,
     InnerHook,
+    TrainLoaders,
     candidate_modules,
     check_inner,
-    inner_train_loader,
+    inner_train_loaders,
     loader_options,
     refuse_other_lightning,
     with_train_data,
@@ -362,16 +363,28 @@ class SynqueDataModule(LightningDataModule):
         if self._inner is not None:
             self._inner.on_exception(exception)
 
-    def train_dataloader(self) -> MixtureLoader:
+    def train_dataloader(self) -> Any:
         """Serve the mixture, sharded over the ranks, from where training stands.
+
+        Returns:
+            A DataLoader; inside a CombinedLoader where the wrapped DataModule has its own in a
+            collection, so that batches keep their structure.
 
         Raises:
             ConfigError: No batch size is known, or an epoch has not one batch.
             DataError: The examples cannot stand in one batch.
         """
+        loaders = self._template()
+        return loaders.replaced(self._mixture_loader(loaders.loader))
+
+    def mixture_loader(self) -> MixtureLoader:
+        """Return the DataLoader in what `train_dataloader` returns."""
+        return self._mixture_loader(self._template().loader)
+
+    def _mixture_loader(self, template: DataLoader[Any] | None) -> MixtureLoader:
         names = [candidate.name for candidate in self.candidates]
         mixture = self._mixture or Mixture.equal(names, "all candidates, equal weights")
-        options = self._loader_options()
+        options = self._loader_options(template)
         shares: dict[str, int] = getattr(self.trainer, "distributed_sampler_kwargs", None) or {}
         parts, drawn = self.drawn(mixture)
         dataset = MixtureDataset(
@@ -517,10 +530,15 @@ class SynqueDataModule(LightningDataModule):
         for name, part in parts.items():
             sources[name] = replace_iterables(part, lambda *_: open_stored(Path(next(paths))))
 
-    def _loader_options(self) -> dict[str, Any]:
+    def _template(self) -> TrainLoaders:
+        """Return the training loader that ours stands in for, or whose options it has."""
+        if self._inner is not None or not self._modules:
+            return inner_train_loaders(self._inner)
+        return TrainLoaders(inner_train_loaders(next(iter(self._modules.values()))).loader)
+
+    def _loader_options(self, template: DataLoader[Any] | None) -> dict[str, Any]:
         given = {**self._options, "batch_size": self._known_batch_size}
-        template = self._inner or next(iter(self._modules.values()), None)
-        options = loader_options(inner_train_loader(template), given)
+        options = loader_options(template, given)
         if options.get("batch_size") is None and self._inner is not None:
             raise ConfigError(
                 f"the training loader of {type(self._inner).__name__} has no batch size: give "
