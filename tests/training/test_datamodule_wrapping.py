@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import torch
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import CombinedLoader
 from pytorch_lightning.utilities.model_helpers import is_overridden
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -22,6 +26,7 @@ from torch.utils.data import (
     Subset,
     TensorDataset,
 )
+from transformers import DataCollatorWithPadding, PreTrainedTokenizerFast
 
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import ConfigError, LightningError
@@ -44,11 +49,17 @@ HOOKS = [
 
 
 class Stages(Recorder):
-    """Records the batches of every stage."""
+    """Records the ids and the structure of training batches, and the batches of every stage."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tested: list[Any] = []
+        self.structures: list[Any] = []
+
+    def training_step(self, batch: Any, _: int) -> torch.Tensor:
+        self.batches.append(ids_in(batch))
+        self.structures.append(structure(batch))
+        return self.layer(torch.ones(1, 1)).sum()
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.tested.append(batch)
@@ -57,9 +68,38 @@ class Stages(Recorder):
         return batch
 
 
+def ids_in(batch: Any) -> list[str]:
+    """The ids in a batch, wherever they stand; of token ids the text that they come from."""
+    if isinstance(batch, Mapping):
+        if "id" in batch:
+            return list(batch["id"])
+        if "input_ids" in batch:
+            texts = tokenizer().batch_decode(batch["input_ids"], skip_special_tokens=True)
+            return [text.replace(" ", "-") for text in texts]
+        return ids_in(next(iter(batch.values())))
+    return list(batch) if isinstance(batch[0], str) else ids_in(batch[0])
+
+
+def structure(batch: Any) -> Any:
+    """A batch with every value replaced by its type."""
+    if isinstance(batch, Mapping):
+        return type(batch).__name__, {key: structure(value) for key, value in batch.items()}
+    if isinstance(batch, list | tuple) and not isinstance(batch[0], str):
+        return type(batch).__name__, [structure(part) for part in batch]
+    return type(batch).__name__
+
+
 class Numbers(IterableDataset[int]):
     def __iter__(self) -> Iterator[int]:
         return iter(range(7))
+
+
+class Streamed(IterableDataset[Any]):
+    def __init__(self, name: str, n: int) -> None:
+        self.records = records(name, n)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.records)
 
 
 def tensors(n: int = 6) -> TensorDataset:
@@ -67,6 +107,11 @@ def tensors(n: int = 6) -> TensorDataset:
 
 
 class Dicts(UserData):
+    """Dicts everywhere, the training loader too in a dict."""
+
+    def train_dataloader(self) -> Any:
+        return {"only": self._loader("train", 16)}
+
     def val_dataloader(self) -> Any:
         return CombinedLoader(
             {"x": DataLoader(tensors(), batch_size=2), "y": DataLoader(tensors(3))}
@@ -81,7 +126,17 @@ class Dicts(UserData):
         return (DataLoader(tensors(), batch_size=4), DataLoader(records("p", 3), batch_size=2))
 
 
+class Combined(Dicts):
+    """A training loader in a CombinedLoader, as the only one of a list."""
+
+    def train_dataloader(self) -> Any:
+        return CombinedLoader([self._loader("train", 16)], "min_size")
+
+
 class Iterables(UserData):
+    def train_dataloader(self) -> Any:
+        return DataLoader(Streamed("train", 16), batch_size=4)
+
     def val_dataloader(self) -> Any:
         return DataLoader(Numbers(), batch_size=2)
 
@@ -96,12 +151,57 @@ class Iterables(UserData):
         return DataLoader(records("p", 9), batch_sampler=sampler, collate_fn=collate)
 
 
-class Bare(pl.LightningDataModule):
-    """Only what Lightning needs, no other hook."""
+def pairs(batch: list[dict[str, Any]]) -> tuple[list[str], torch.Tensor]:
+    return [record["id"] for record in batch], torch.tensor([record["x"] for record in batch])
+
+
+class Tuples(pl.LightningDataModule):
+    """Batches are tuples of ids and a tensor."""
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(records("t", 16), batch_size=4, collate_fn=pairs)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(records("v", 6), batch_size=4, collate_fn=pairs)
+
+    test_dataloader = predict_dataloader = val_dataloader
+
+
+class Tokens(pl.LightningDataModule):
+    """A Hugging Face collator that pads; text in, token ids out."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[str] = []
+        self.tokenizer = tokenizer()
+        self.collator = DataCollatorWithPadding(self.tokenizer)
+
+    def _loader(self, name: str, n: int) -> Any:
+        tokens = [self.tokens(record) for record in records(name, n)]
+        return DataLoader(tokens, batch_size=4, collate_fn=self.collator)  # type: ignore[arg-type]
+
+    def tokens(self, record: dict[str, Any]) -> dict[str, Any]:
+        return dict(self.tokenizer(record["text"]))
+
+    def train_dataloader(self) -> Any:
+        return self._loader("a", 16)
+
+    def val_dataloader(self) -> Any:
+        return self._loader("b", 6)
+
+    test_dataloader = predict_dataloader = val_dataloader
+
+
+@functools.cache
+def tokenizer() -> Any:
+    words = ["[PAD]", "[UNK]", "a", "b", "c", *map(str, range(60))]
+    model = WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]")
+    made = Tokenizer(model)
+    made.pre_tokenizer = Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]")
+
+
+class Bare(pl.LightningDataModule):
+    """Only what Lightning needs, no other hook."""
 
     def train_dataloader(self) -> Any:
         return DataLoader(records("t", 16), batch_size=4)
@@ -115,38 +215,69 @@ class Bare(pl.LightningDataModule):
 def from_datasets() -> pl.LightningDataModule:
     datasets = {f"{name}_dataset": tensors() for name in ("val", "test", "predict")}
     train = candidates(t=16, u=2)[0]  # any dataset
-    dm = pl.LightningDataModule.from_datasets(Subset(train, range(16)), **datasets, batch_size=4)
-    dm.calls = []
-    return dm
+    return pl.LightningDataModule.from_datasets(Subset(train, range(16)), **datasets, batch_size=4)
 
 
-def run_all(folder: Path, dm: Any, inner: Any) -> dict[str, Any]:
-    """Fit, validate, test and predict; return what was seen and called."""
+KINDS = [UserData, Dicts, Combined, Iterables, Tuples, Tokens, Bare, from_datasets]
+ALL_HOOKS = [*HOOKS, "train_dataloader", "setup", "teardown", "state_dict", "load_state_dict"]
+
+
+def logged(dm: Any) -> list[str]:
+    """Log every call of a hook that the DataModule has."""
+    calls: list[str] = []
+
+    def wrap(name: str, hook: Any) -> Any:
+        @functools.wraps(hook)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            given = [str(arg) for arg in (*args, *kwargs.values()) if isinstance(arg, str | int)]
+            calls.append(" ".join([name, *given]))
+            return hook(*args, **kwargs)
+
+        return call
+
+    for name in ALL_HOOKS:
+        if is_overridden(name, dm):
+            setattr(dm, name, wrap(name, getattr(dm, name)))
+    return calls
+
+
+def run_all(folder: Path, dm: Any) -> tuple[Stages, dict[str, Any]]:
+    """Fit, validate, test and predict; return the model, and what it saw after training."""
     pl.seed_everything(1, verbose=False)
     model, run = Stages(), trainer(folder)
     run.fit(model, datamodule=dm)
-    run.validate(model, datamodule=dm, verbose=False)
+    run.save_checkpoint(folder / "end.ckpt")
+    run.validate(model, datamodule=dm, ckpt_path=folder / "end.ckpt", verbose=False)
     run.test(model, datamodule=dm, verbose=False)
     predicted = run.predict(model, datamodule=dm)
-    return {
+    return model, {
         "validated": model.validated,
         "tested": model.tested,
         "predicted": predicted,
         "n_trained": len(model.batches),
-        "calls": inner.calls,
     }
 
 
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")
 @pytest.mark.filterwarnings("ignore:Your `predict_dataloader`'s sampler has shuffling")
-@pytest.mark.parametrize("kind", [UserData, Dicts, Iterables, Bare, from_datasets])
+@pytest.mark.parametrize("kind", KINDS)
 def test_bare_and_wrapped_see_and_call_the_same(tmp_path: Path, kind: Any):
     bare, inner = kind(), kind()
-    expected = run_all(tmp_path, bare, bare)
-    wrapped = SynqueDataModule(candidates(), wraps=inner, epoch_length=16)
-    found = run_all(tmp_path, wrapped, inner)
+    expected_calls, calls = logged(bare), logged(inner)
+    (tmp_path / "bare").mkdir()
+    bare_model, expected = run_all(tmp_path / "bare", bare)
+    transform = inner.tokens if kind is Tokens else None
+    wrapped = SynqueDataModule(
+        candidates(), wraps=inner, epoch_length=16, train_transform=transform
+    )
+    model, found = run_all(tmp_path, wrapped)
     assert str(found) == str(expected)
+    assert calls == expected_calls
     assert expected["n_trained"] == 4
+    assert model.structures == bare_model.structures
+    assert [len(ids) for ids in model.batches] == [len(ids) for ids in bare_model.batches]
+    dataset = SynqueDataModule(candidates(), epoch_length=16).mixture_loader().dataset
+    assert model.ids == [dataset[draw]["id"] for draw in range(16)]
 
 
 def test_a_hook_exists_only_where_the_inner_one_has_it():
@@ -267,12 +398,12 @@ class TestInherited:
                     )
                 }
 
-        loader = SynqueDataModule(candidates(), wraps=Detailed()).train_dataloader()
+        loader = SynqueDataModule(candidates(), wraps=Detailed()).mixture_loader()
         assert (loader.batch_size, loader.num_workers, loader.prefetch_factor) == (3, 2, 4)
         assert (loader.timeout, loader.drop_last, loader.persistent_workers) == (60, True, True)
         assert (loader.collate_fn, loader.worker_init_fn) == (collate, init)
         given = SynqueDataModule(candidates(), wraps=Detailed(), num_workers=0, batch_size=7)
-        loader = given.train_dataloader()
+        loader = given.mixture_loader()
         assert (loader.batch_size, loader.num_workers, loader.timeout) == (7, 0, 0)
         assert next(iter(loader)).keys() == {"id"}
 
