@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from synque_select.proxies.registry import register_proxy
     from synque_select.records.ranking_file import load_ranking, save_ranking
     from synque_select.selection.ranking import rank
+    from synque_select.tuning import tune_mixture
     from synque_select.types import Candidate, Mixture, Ranking, RealSample
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "rank",
     "register_proxy",
     "save_ranking",
+    "tune_mixture",
 ]
 
 _MODULES = {
@@ -61,6 +63,7 @@ _MODULES = {
     "rank": "selection.ranking",
     "register_proxy": "proxies.registry",
     "save_ranking": "records.ranking_file",
+    "tune_mixture": "tuning",
 }
 
 
