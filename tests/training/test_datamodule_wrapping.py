@@ -463,3 +463,19 @@ def test_the_inner_hyper_parameters_are_logged_and_saved_as_ever(tmp_path: Path)
             {"datamodule_hparams_name": "kwargs", "datamodule_hyper_parameters": {"batch_size": 4}},
         )
     )
+
+
+@pytest.mark.parametrize("kind", [Dicts, Combined])
+def test_a_loader_in_a_collection_resumes_at_the_exact_position(tmp_path: Path, kind: Any):
+    def made() -> SynqueDataModule:
+        return SynqueDataModule(candidates(), wraps=kind(), epoch_length=16)
+
+    def train(n_steps: int, ckpt_path: Path | None = None) -> list[str]:
+        model = Stages()
+        run = trainer(tmp_path, max_epochs=-1, max_steps=n_steps, limit_val_batches=0)
+        run.fit(model, datamodule=made(), ckpt_path=ckpt_path)
+        run.save_checkpoint(tmp_path / f"{n_steps}.ckpt")
+        return model.ids
+
+    whole, part = train(11), train(6)
+    assert part + train(11, tmp_path / "6.ckpt") == whole
