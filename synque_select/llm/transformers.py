@@ -371,7 +371,8 @@ class TransformersLLM(BaseLLM):
 
         with _quiet(self._files.packaged is not None):
             if self._reads_images():
-                self._processor = transformers.AutoProcessor.from_pretrained(**self._source())
+                processors: Any = transformers.AutoProcessor
+                self._processor = processors.from_pretrained(**self._source())
                 self._tokenizer = self._processor.tokenizer
             else:
                 self._tokenizer = transformers.AutoTokenizer.from_pretrained(**self._source())

@@ -140,8 +140,12 @@ class VllmLLM(BaseLLM):
         sampling = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         for start in range(0, len(prompts), _WINDOW):
             window = prompts[start : start + _WINDOW]
-            request = {"do": "write", "schema": schema, "sampling": sampling}
-            request["prompts"] = [_encoded(prompt) for prompt in window]
+            request = {
+                "do": "write",
+                "prompts": [_encoded(prompt) for prompt in window],
+                "schema": schema,
+                "sampling": sampling,
+            }
             for answer in self._answers(request):
                 yield start + answer["at"], _answer(answer, "text")
 
@@ -186,6 +190,8 @@ class VllmLLM(BaseLLM):
         done = False
         try:
             for answer in process.ask(request):
+                if "refused" in answer:
+                    raise ConfigError(answer["refused"])
                 n_prompt, n_cached, n_answer = answer.get("used", (0, 0, 0))
                 self.usage.n_requests += len(request.get("suffixes", ("",)))
                 self.usage.n_prompt_tokens += n_prompt
@@ -234,6 +240,7 @@ class _Process:
 
     def __init__(self, python: str, model_id: str) -> None:
         self._id = model_id
+        self._python = python
         self._errors: deque[str] = deque(maxlen=_TAIL_LINES)
         # the other environment gets this very library, and nothing else of this one
         self._path = tempfile.TemporaryDirectory(prefix="synque-select-vllm-")
@@ -298,7 +305,7 @@ class _Process:
         said = "\n".join(self._errors)
         if "No module named 'vllm'" in said:
             return LLMError(
-                f"vLLM is not installed for {self._child.args[0]}: "  # type: ignore[index]
+                f"vLLM is not installed for {self._python}: "
                 "pip install 'synque-select[vllm]', or name the interpreter of an environment "
                 "that has it by python="
             )

