@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from synque_select.data.sources import load_candidates, load_real
     from synque_select.encoders import BaseEncoder
     from synque_select.errors import SynqueError
+    from synque_select.lens.config import LensConfig
     from synque_select.probes import ProbeSweep
     from synque_select.proxies.base import BaseProxy
     from synque_select.proxies.registry import register_proxy
@@ -28,6 +29,7 @@ __all__ = [
     "BaseEncoder",
     "BaseProxy",
     "Candidate",
+    "LensConfig",
     "Mixture",
     "ProbeSweep",
     "ProxyCorrelationCallback",
@@ -49,6 +51,7 @@ _MODULES = {
     "BaseEncoder": "encoders",
     "BaseProxy": "proxies.base",
     "Candidate": "types",
+    "LensConfig": "lens.config",
     "Mixture": "types",
     "ProbeSweep": "probes",
     "ProxyCorrelationCallback": "callbacks.correlation",
