@@ -135,7 +135,8 @@ class SurfaceGenerator:
         grey = grey + slope[0] * across[:, None] + slope[1] * across
         grey = grey.mean() + self.contrast * (grey - grey.mean())
         grey = (1 - grey if self.inverted else grey) + rng.normal(0, self.noise, grey.shape)
-        return (grey.clip(0, 1) * 255).round().astype(np.uint8)
+        tile: NDArray[np.uint8] = (grey.clip(0, 1) * 255).round().astype(np.uint8)
+        return tile
 
 
 def _grid(rng: _Rng) -> tuple[_Grey, _Grey]:
@@ -152,7 +153,8 @@ def _brick(rng: _Rng, scale: float) -> _Grey:
     y = y + column * height / 2
     is_joint = (x % width < joint) | (y % height < joint)
     ground = rng.uniform(0.3, 0.45)
-    return np.where(is_joint, ground + rng.uniform(0.15, 0.3), ground)
+    tile: _Grey = np.where(is_joint, ground + rng.uniform(0.15, 0.3), ground)
+    return tile
 
 
 def _gravel(rng: _Rng, scale: float) -> _Grey:

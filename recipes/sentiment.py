@@ -172,7 +172,8 @@ def _load_encoder(model_id: str, n_classes: int) -> tuple[Any, Any]:
     packaged = find_packaged(model_id)
     source = model_id if packaged is None else str(packaged.folder)
     level = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # that the head is new is no news
+    # that the head is new is no news
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         network = AutoModelForSequenceClassification.from_pretrained(source, num_labels=n_classes)
