@@ -59,7 +59,7 @@ def log_mixture(trainer: Trainer, datamodule: SynqueDataModule) -> None:
         return
     parts, mixture = datamodule.drawn(datamodule.mixture)
     sizes = {part.name: len(part) for part in parts}
-    rows = [[name, sizes[name], share] for name, share in mixture.weights.items()]
+    rows: list[list[Any]] = [[n, sizes[n], share] for n, share in mixture.weights.items()]
     columns = ["trained on", "n", "share"]
     shown = tables.Table(
         f"Mixture: {mixture.source}",

@@ -192,7 +192,8 @@ class Examples:
         if not isinstance(self.dataset, MapDataset):
             raise DataError(
                 f"{self.where}: a {kind} has no length or no indexing; "
-                "allowed is a map-style dataset"
+                "allowed is a map-style dataset (load_candidates and SynqueDataModule take finite "
+                "iterables too)"
             )
         if len(self.dataset) < 2:
             raise DataError(f"{self.where}: {len(self.dataset)} examples; at least 2 are needed")

@@ -242,7 +242,7 @@ def _image_text(value: Any) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-_ENCODERS: dict[str, Callable[[Any], str]] = {
+_ENCODERS: dict[str, Callable[[Any], Any]] = {
     "image": _image_text,
     "array": _array_text,
     "tensor": _tensor_text,
