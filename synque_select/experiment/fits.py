@@ -62,7 +62,9 @@ class Outcome:
 
 
 def shares(mixture: Mixture, n: int) -> dict[str, int]:
-    """Split n examples by the weights, by largest remainder; at least one each.
+    """Split n examples by the weights, by largest remainder; at least two each.
+
+    What the smallest lack of two is taken from the largest.
 
     Example:
         >>> shares(Mixture.equal(["a", "b", "c"]), 100)
@@ -74,7 +76,12 @@ def shares(mixture: Mixture, n: int) -> dict[str, int]:
     by_remainder = sorted(exact, key=lambda name: counts[name] - round(exact[name], 6))
     for name in by_remainder[: n - sum(counts.values())]:
         counts[name] += 1
-    return {name: max(1, count) for name, count in counts.items()}
+    for name in counts:
+        lack = max(0, 2 - counts[name])
+        largest = max(counts, key=lambda other: counts[other])
+        counts[largest] -= lack
+        counts[name] += lack
+    return counts
 
 
 class FitBook:
