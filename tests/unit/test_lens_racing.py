@@ -76,6 +76,18 @@ def test_easy_cases_cost_less_and_hard_ones_are_judged_in_full():
     assert max(close[2:]) < 500
 
 
+@pytest.mark.parametrize(("gap", "share"), [(0.2, 0.14), (0.1, 0.47), (0.05, 0.97)])
+def test_shares_that_the_documentation_names(gap: float, share: float):
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(8):
+        means = 0.5 + gap * (np.arange(8) < 3)
+        pools = [population(rng, 1000, mean, 0.3) for mean in means]
+        done = race(lambda i, a, b, p=pools: p[i][a:b], [1000] * 8, [1000] * 8, 3, 0.05, 6)
+        found.append(sum(len(values) for values in done.values) / 8000)
+    assert np.mean(found) == pytest.approx(share, abs=0.08)
+
+
 def test_a_limit_leaves_it_open_and_missing_values_are_left_out():
     rng = np.random.default_rng(4)
     pools = [population(rng, 1000, 0.5, 0.3) for _ in range(2)]
