@@ -101,8 +101,8 @@ class SynqueDataModule(LightningDataModule):
             come again within an epoch where the share asks for more than there are.
         train_transform: Makes a training example of a candidate's record.
         epoch_length: Draws in an epoch, over all ranks; None for ⌊min_a N_a/w_a⌋, the longest that
-            repeats nothing. Floored to a multiple of the ranks (of a whole batch on all of them, if
-            the last incomplete batch is dropped).
+            repeats nothing of a candidate. Floored to a multiple of the ranks (of a whole batch on
+            all of them, if the last incomplete batch is dropped).
         seed: Of the order of examples; not negative.
         batch_size: None for the wrapped DataModule's, or 32 without one. Lightning's
             BatchSizeFinder sets it here and in the wrapped DataModule.
@@ -231,14 +231,18 @@ class SynqueDataModule(LightningDataModule):
         if self._candidates is None:
             sources = self._sources
             given = with_train_data(sources["candidates"], self.trainer)
-            self._candidates = load_candidates(given, view=sources["view"], label=sources["label"])
+            # in place of what may be a generator, which no copy and no other process can have
+            sources["candidates"] = self._candidates = load_candidates(
+                given, view=sources["view"], label=sources["label"]
+            )
         return self._candidates
 
     @property
     def real(self) -> RealSample | None:
         """The unannotated real examples, loaded when they are first asked for."""
         if self._real is None and self._sources["real"] is not None:
-            self._real = load_real(self._sources["real"], view=self._sources["view"])
+            sources = self._sources
+            sources["real"] = self._real = load_real(sources["real"], view=sources["view"])
         return self._real
 
     @property
@@ -249,6 +253,7 @@ class SynqueDataModule(LightningDataModule):
             data = load_labelled(
                 sources["labelled_real"], self.candidates, sources["view"], sources["label"]
             )
+            sources["labelled_real"] = data
             self._fixed = FixedPart(data, self._real_share)
         return self._fixed
 
@@ -516,6 +521,7 @@ class SynqueDataModule(LightningDataModule):
         found: list[tuple[str, Any]] = []
         parts = {name: sources[name] for name in ("candidates", "real", "labelled_real")}
         parts["candidates"] = with_train_data(parts["candidates"], trainer)
+        sources["candidates"] = parts["candidates"]
         for part in parts.values():
             replace_iterables(part, lambda name, data: found.append((name, data)))
         if not found:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,6 +71,8 @@ def test_iterables_are_ranked_and_trained_on(tmp_path: Path):
     assert encoder.n_encoded == 3 * 12 + 20
     for ids in model.by_epoch().values():
         assert sorted(ids) == ids_of(*dm.mixture.names)
+    for other in (copy.deepcopy(dm), pickle.loads(pickle.dumps(dm))):
+        assert [list(c.views) for c in other.candidates] == [list(c.views) for c in dm.candidates]
     again = SynqueDataModule({**given, "c": records("c", 12)}, REAL, view="text", batch_size=4)
     fit(tmp_path, again, selection(tmp_path, encoder, top_k=2))
     assert encoder.n_encoded == 3 * 12 + 20, "a second run encodes nothing"
