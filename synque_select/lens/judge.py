@@ -18,7 +18,7 @@ from synque_select.llm.base import BaseLLM, Failure
 from synque_select.llm.prompt import PromptLike, join_prompts, prompt_text
 from synque_select.views import View
 
-__all__ = ["Judged", "Tally", "Way", "judge", "questions_of"]
+__all__ = ["Judged", "Questions", "Tally", "Way", "judge", "questions_of"]
 
 Way = Literal["label", "expectation"]
 

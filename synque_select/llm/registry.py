@@ -58,4 +58,6 @@ def get_llm(spec: LLMSpec) -> BaseLLM:
 
 def describe_llm(spec: LLMSpec) -> dict[str, Any]:
     """Return a specification as plain values, for records."""
-    return {"engine": type(spec).__name__, "id": spec.id} if isinstance(spec, BaseLLM) else {**spec}
+    if isinstance(spec, BaseLLM):
+        return {"engine": type(spec).__name__, "id": spec.id, "revision": spec.revision}
+    return {**spec}
