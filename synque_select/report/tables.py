@@ -266,11 +266,12 @@ def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -
             task; None where it was not measured, and then the table says so.
     """
     order = ranking.order()
+    selected = ranking.top().weights
     deciding = _deciding(ranking)
     columns = [Column("#", is_name=True), Column("candidate", is_name=True)]
     parts: list[list[str]] = [
         [_rank(row.ranks[ranking.rank_by]) for row in order],
-        [_marked(row.name, ranking) for row in order],
+        [f"{row.name} *" if row.name in selected else row.name for row in order],
     ]
     for key in ranking.proxies:
         columns += [Column(key), Column("rank", stays=True)]
@@ -306,10 +307,6 @@ def _deciding(ranking: Ranking) -> tuple[str, ...]:
     if ranking.rank_by in ranking.proxies:
         return (ranking.rank_by,)
     return tuple(key for key, info in ranking.proxies.items() if info.in_consensus)
-
-
-def _marked(name: str, ranking: Ranking) -> str:
-    return f"{name} *" if name in ranking.top().weights else name
 
 
 def _proxy_cells(order: Sequence[RankedCandidate], key: str) -> list[list[str]]:

@@ -65,6 +65,9 @@ def _standard_error(resampled: torch.Tensor, n: int) -> torch.Tensor:
     return error
 
 
+_PAIRS = 1024
+
+
 @dataclass(frozen=True)
 class Separation:
     """Which pairs of candidates the real sample tells apart, all pairs at once.
@@ -109,12 +112,14 @@ def separation(
         raise ConfigError("telling candidates apart takes at least 2 of them")
     left, right = torch.triu_indices(n_candidates, n_candidates, offset=1)
     difference = values[left] - values[right]
-    error = _standard_error(resampled[:, left] - resampled[:, right], n)
+    error = torch.empty_like(difference)
     largest = torch.zeros(len(resampled), dtype=torch.float64)
-    for start in range(0, len(left), 4096):  # bounded memory for a thousand candidates
-        part = slice(start, start + 4096)
-        deviation = resampled[:, left[part]] - resampled[:, right[part]] - difference[part]
-        ratio = torch.nan_to_num(deviation.abs() / error[part], nan=0.0, posinf=0.0)
+    for start in range(0, len(left), _PAIRS):  # bounded memory for a thousand candidates
+        part = slice(start, start + _PAIRS)
+        deviation = resampled[:, left[part]] - resampled[:, right[part]]
+        error[part] = _standard_error(deviation, n)
+        ratio = deviation.sub_(difference[part]).abs_().div_(error[part])
+        ratio = ratio.nan_to_num_(nan=0.0, posinf=0.0)
         largest = torch.maximum(largest, ratio.amax(dim=1))
     critical = torch.quantile(largest, level)
     # the t quantile's excess over the normal one carries the small-n correction to the maximum
