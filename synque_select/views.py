@@ -28,7 +28,8 @@ __all__ = [
 
 Modality: TypeAlias = Literal["text", "image"]
 View: TypeAlias = "str | Image"
-Selector: TypeAlias = str | int | Callable[[Any], Any]
+# the function first: a config's parser takes the first that fits, and any name fits a text
+Selector: TypeAlias = Callable[[Any], Any] | str | int
 
 
 def select(example: Any, selector: Selector) -> Any:
