@@ -24,6 +24,10 @@ def features(text):
     return torch.tensor([float(text.count(c)) for c in "abcdefghijklmnopqrstuvwxyz"])
 
 
+def view(record):
+    return record["text"].split(":")[1]
+
+
 def collate(records):
     inputs = torch.stack([features(r["text"]) for r in records])
     return [r["id"] for r in records], inputs, torch.tensor([r["label"] for r in records])
@@ -97,7 +101,7 @@ def config(**selection: Any) -> dict[str, Any]:
             "init_args": {
                 "candidates": "candidates/*.json",
                 "real": "real.json",
-                "view": "text",
+                "view": "their_package.parts.view",
                 "batch_size": 5,
                 "collate_fn": "their_package.parts.collate",
                 "wraps": {"class_path": "their_package.parts.Data", "init_args": {}},
@@ -136,7 +140,7 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "candidates").mkdir()
     for name, words in WORDS.items():
         (tmp_path / "candidates" / f"{name}.json").write_text(json.dumps(records(name, words)))
-    real = [record["text"] for record in records("real", WORDS["near"])]
+    real = [{"text": record["text"]} for record in records("real", WORDS["near"])]
     (tmp_path / "real.json").write_text(json.dumps(real))
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config()))
     return tmp_path
@@ -145,7 +149,9 @@ def project(tmp_path: Path) -> Path:
 def records(name: str, words: str) -> list[dict[str, Any]]:
     vocabulary = words.split()
     texts = [f"{vocabulary[i % 4]} {vocabulary[i // 4 % 4]} {i}{name[0]}" for i in range(30)]
-    return [{"id": f"{name}-{i}", "text": t, "label": i % 2} for i, t in enumerate(texts)]
+    return [
+        {"id": f"{name}-{i}", "text": f"headline:{t}", "label": i % 2} for i, t in enumerate(texts)
+    ]
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
