@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
+from synque_select.data._digests import keep_digests
 from synque_select.data._images import IMAGE_SUFFIXES, ImageFolder, holds_images, subfolders
 from synque_select.data._iterables import is_iterable, open_stored, store_iterable
 from synque_select.data._tables import TABLE_SUFFIXES, open_saved, read_table
@@ -368,4 +369,6 @@ def _build(
     if isinstance(given, kind) and (given.view, given.label) == (view, label):
         # as it is, with the digests that it may have computed
         return given if given.name == found.name else replace(given, name=found.name)
-    return kind(name=found.name, dataset=found.dataset, view=view, label=label, source=found.source)
+    return keep_digests(
+        kind(name=found.name, dataset=found.dataset, view=view, label=label, source=found.source)
+    )
