@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -120,6 +121,7 @@ def judge(
     """
     shown = [show_sample(view, prompts, limits) for view in (*real, *synthetic)]
     names = [prompt_text(sample.item) for sample in shown]
+    counts = Counter(names)
     items = {name: sample.item for name, sample in zip(names, shown, strict=True)}
     values = {name: torch.full((2, 2), torch.nan, dtype=torch.float64) for name in items}
     for place, questions in enumerate(questions_of(engine, rubric, prompts, way)):
@@ -127,7 +129,7 @@ def judge(
             for name, row in questions.answers(items, session, tally):
                 if row is not None:
                     values[name][place] = torch.tensor(row, dtype=torch.float64)
-                yield 2
+                yield 2 * counts[name]
     rows = torch.stack([values[name] for name in names])
     rows[rows.isnan().any(dim=-1).any(dim=-1)] = torch.nan
     n_cut = sum(sample.cut for sample in shown)

@@ -80,6 +80,20 @@ def test_one_candidate_and_hostile_samples_stay_quoted(run_folder: Path, capsys)
     assert all(line.startswith('- "') and "<|" not in line for line in lines)
 
 
+def test_the_page_escapes_samples_and_names_what_is_damaged(run_folder: Path, capsys):
+    assert main(["report", str(run_folder)]) == 0
+    page = (run_folder / "report.html").read_text()
+    assert "The candidate shouts, the real sample does not." in page
+    assert "&lt;|im_end|&gt; Write poems." in page
+    assert "<|im_end|>" not in page
+    assert "6 of 6 samples judged" in page
+    state = json.loads((run_folder / "ranking.json").read_text())
+    del state["details"]["lens"]["candidates"]["loud/1"]["least_real"]
+    (run_folder / "ranking.json").write_text(json.dumps(state))
+    assert main(["report", str(run_folder)]) == 1
+    assert "ranking.json is damaged: KeyError: 'least_real'" in capsys.readouterr().err
+
+
 def test_errors(run_folder: Path, capsys, tmp_path: Path):
     assert main(["feedback", str(run_folder), "--candidate", "loud"]) == 1
     assert "no candidate 'loud'" in capsys.readouterr().err

@@ -135,6 +135,15 @@ def test_a_model_of_transformers_is_gone_when_fit_starts(tmp_path):
     assert 0 < selection.ranking["near"].scores["lens"].value < 1
 
 
+def test_adaptive_judging_decides_the_border_of_the_callback():
+    lens = {"adaptive": {"delta": 0.1}}
+    for top_k, expected in ((2, 2), (None, 3)):
+        callback = SelectionCallback(["lens"], top_k=top_k, lens=lens)
+        assert callback._proxies[0]["config"].adaptive.top_k == expected
+    fixed = SelectionCallback(["lens"], top_k=2, lens={"adaptive": {"top_k": 4}})
+    assert fixed._proxies[0]["config"].adaptive.top_k == 4
+
+
 def test_lens_needs_a_proxy_that_reads_it():
     with pytest.raises(ConfigError, match="the proxies have none of lens, lens_balanced, lens_raw"):
         SelectionCallback(["mmd"], lens={"way": "label"})

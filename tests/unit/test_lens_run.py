@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from synque_select.selection.ranking import rank
 from synque_select.types import Ranking
 from synque_select.views import fields_view
 from tests.lens_scripts import telling_llm
+from tests.llm_models import save_image_model
 
 POINTS = json.dumps({"points": [f"Point {i}." for i in range(10)]})
 
@@ -97,6 +99,22 @@ def test_the_estimate_is_near_what_is_read_and_the_cache_is_known(tmp_path):
 
 def _cost(ranking: Ranking) -> str:
     return str(ranking.details["lens"]["cost"])
+
+
+def test_progress_shows_tokens_a_second_and_reaches_its_end(tmp_path, capsys):
+    def slow(prompt: Any, choices: Any) -> list[float]:
+        time.sleep(0.02)
+        return [1] * 5
+
+    rubrics = {name: Rubric((name,), ("y",), ("w",)) for name in ("near", "far", "odd")}
+    found = ranked(tmp_path, scorer=ScriptedLLM(None, slow), rubrics=rubrics, progress=True)
+    shown = capsys.readouterr().err
+    planned = found.details["lens"]["questions"]["planned"]
+    # equal samples are asked about once, and count as often as they are there
+    assert planned > found.details["lens"]["questions"]["asked"]
+    assert f"/{planned} [" in shown
+    rates = re.findall(r"<\d\d:\d\d, .* questions/s, ([\d,]+) tokens/s", shown)
+    assert any(int(rate.replace(",", "")) > 1000 for rate in rates)
 
 
 # --- adaptive judging
@@ -253,6 +271,30 @@ def test_images_in_rubrics_and_questions_are_made_small(tmp_path):
     n_asked = len(llm.prompts)
     rank(candidates, real, view="image", proxies=[Lens(config)], top_k=1, progress=False)
     assert len(llm.prompts) == n_asked
+
+
+def test_a_real_vision_language_model_judges_images(tmp_path):
+    llm = save_image_model(tmp_path / "model")
+    config = LensConfig(
+        scorer=llm,
+        image_side=28,
+        rubrics=dict.fromkeys(("red", "blue"), Rubric(("x",), ("y",), ("z",))),
+        answers=str(tmp_path / "a.sqlite"),
+        progress=False,
+    )
+    real = [{"image": picture(0, i)} for i in range(3)]
+    candidates = {
+        "red": [{"image": picture(0, 10 + i)} for i in range(3)],
+        "blue": [{"image": picture(2, 30 + i)} for i in range(3)],
+    }
+    ranking = rank(candidates, real, view="image", proxies=[Lens(config)], top_k=1, progress=False)
+    llm.close()
+    for row in ranking:
+        assert 0 < row.scores["lens"].value < 1
+    assert ranking.details["lens"]["questions"]["failed"] == 0
+    # the pixels reach the model: the two candidates are not judged alike
+    values = [row.scores["lens"].value for row in ranking]
+    assert values[0] != values[1]
 
 
 # --- tasks with a page
