@@ -31,9 +31,9 @@ class FixedPart:
         """Return what is drawn: the mixture with its weights scaled down, and this part.
 
         Example:
-            >>> part = FixedPart(Candidate("real", ["x", "y"]), 0.2)
-            >>> dict(part.beside(Mixture({"a": 0.75, "b": 0.25})).weights)
-            {'a': 0.6, 'b': 0.2, 'real': 0.2}
+            >>> part = FixedPart(Candidate("real", ["x", "y"]), 0.25)
+            >>> dict(part.beside(Mixture({"a": 0.5, "b": 0.5})).weights)
+            {'a': 0.375, 'b': 0.375, 'real': 0.25}
         """
         weights = {name: weight * (1 - self.share) for name, weight in mixture.weights.items()}
         source = f"{mixture.source}, and labelled real data"
