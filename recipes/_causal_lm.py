@@ -181,12 +181,22 @@ def _loaded(auto: Any, model_id: str, options: dict[str, Any]) -> Any:
         for package in ("gguf", "accelerate"):
             _require(package, f"the packaged model {model_id}")
         options["gguf_file"] = files.packaged.weights.name
+        options |= _dense(auto)
     try:
         # bars of a second's unpacking
         with redirect_stderr(io.StringIO()):
             return auto.from_pretrained(files.location, **options)
     except (OSError, ValueError, RuntimeError) as error:
         raise LLMError(f"{model_id} cannot be loaded: {error}") from error
+
+
+def _dense(auto: Any) -> dict[str, Any]:
+    """Ask for plain weights, where transformers would keep a GGUF's packed: those do not train."""
+    import transformers
+
+    if auto is not transformers.AutoModelForCausalLM or not hasattr(transformers, "GgufConfig"):
+        return {}
+    return {"quantization_config": transformers.GgufConfig(dequantize=True)}
 
 
 def _require(package: str, purpose: str) -> None:
@@ -261,7 +271,8 @@ class CausalLMModule(LightningModule):
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         )
-        return peft.get_peft_model(base, adapters)
+        # transformers loads in eval mode, and Lightning trains in the mode that it finds
+        return peft.get_peft_model(base, adapters).train()
 
     def token_losses(self, row: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the loss of each target of a packed row, (n,) float32, in nats."""

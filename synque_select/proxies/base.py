@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from synque_select.types import MapDataset
 from synque_select.views import Modality, View
 
 __all__ = ["BaseProxy", "Family", "ProxyInput", "ProxyScores"]
@@ -31,6 +32,9 @@ class ProxyInput:
         digests: SHA-256 of each view, (n, 32) uint8: equal rows are exact duplicates.
         embeddings: (n, d) float32 or bfloat16, on any device or memory-mapped; None where no
             proxy of the suite asked for them.
+        records: A candidate's examples as they are, answers included, for a proxy that checks
+            these; None for the real sample, of which nothing but the views is ever read, and for a
+            mixture.
     """
 
     name: str
@@ -38,6 +42,7 @@ class ProxyInput:
     modality: Modality
     digests: NDArray[np.uint8]
     embeddings: torch.Tensor | None = None
+    records: MapDataset | None = None
 
     def __len__(self) -> int:
         return len(self.digests)

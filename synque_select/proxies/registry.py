@@ -43,6 +43,7 @@ _BUILT_IN = {
     "mdm": "synque_select.proxies.representation:MDM",
     "mmd": "synque_select.proxies.kernel:MMD",
     "pad": "synque_select.proxies.representation:PAD",
+    "sql_validity": "synque_select.proxies.sql_validity:SQLValidity",
 }
 _registered: dict[str, type[BaseProxy]] = {}
 

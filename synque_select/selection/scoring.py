@@ -158,8 +158,9 @@ def _inputs(
 
 
 def _input(examples: Examples, embeddings: torch.Tensor | None) -> ProxyInput:
+    records = examples.dataset if isinstance(examples, Candidate) else None
     return ProxyInput(
-        examples.name, examples.views, examples.modality, examples.digests, embeddings
+        examples.name, examples.views, examples.modality, examples.digests, embeddings, records
     )
 
 

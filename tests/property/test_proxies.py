@@ -20,6 +20,7 @@ import pytest
 import torch
 from scipy.stats import rankdata
 
+from synque_select.data.sql_text import write_empty_database
 from synque_select.errors import ProxyError
 from synque_select.lens.config import LensConfig
 from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
@@ -60,6 +61,7 @@ PROPERTIES: dict[str, set[str]] = {
     "mmd": {*_VECTOR, "translation", "scale_0", "contributions", "examples"},
     "ngram": {"compares_real", "contributions", "examples"},
     "pad": {*_VECTOR, "contributions", "examples"},
+    "sql_validity": {"ignores_real", "examples"},
 }
 
 
@@ -91,6 +93,7 @@ def make(name: str, points: np.ndarray, dtype: torch.dtype = torch.float32) -> P
         "text",
         np.frombuffer(digests, dtype=np.uint8).reshape(-1, 32),
         torch.from_numpy(points.astype(np.float32)).to(dtype),
+        [{"SQL": "SELECT 1" if row[0] > 0 else "SELECT nothing"} for row in points],
     )
 
 
@@ -111,6 +114,7 @@ def chosen_rows(part: ProxyInput, rows: np.ndarray) -> ProxyInput:
         part.modality,
         part.digests[rows],
         part.embeddings[torch.from_numpy(rows)],
+        None if part.records is None else [part.records[int(i)] for i in rows],
     )
 
 
@@ -130,10 +134,17 @@ def score(key: str, real: ProxyInput, candidates: list[ProxyInput], seed: int = 
 
 def ready(key: str) -> BaseProxy:
     """The proxy with its default options, a language model apart: that one is scripted."""
+    if key == "sql_validity":
+        return get_proxy(key, database=str(empty_database()))
     if not key.startswith("lens"):
         return get_proxy(key)
     answers = Path(tempfile.mkdtemp()) / "answers.sqlite"
     return get_proxy(key, config=LensConfig(scorer=telling_llm(), answers=str(answers)))
+
+
+@cache
+def empty_database() -> Path:
+    return write_empty_database(Path(tempfile.mkdtemp()) / "empty.sqlite", {"t": ["a"]})
 
 
 @cache

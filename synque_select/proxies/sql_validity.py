@@ -1,0 +1,118 @@
+"""Does a candidate's SQL run? A proxy for text-to-SQL data that looks at the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import torch
+
+from synque_select.data.sql import QueryRunner
+from synque_select.errors import DataError, ProxyError
+from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScores
+from synque_select.proxies.inputs import check_count, undefined_scores
+from synque_select.types import MapDataset
+from synque_select.views import Modality, select
+
+__all__ = ["SQLValidity"]
+
+
+class SQLValidity(BaseProxy):
+    """Share of a candidate's queries that run on the database, in 0..1; higher is better.
+
+    Each query runs read-only, in a process of its own, within limits (`QueryRunner`); one that
+    fails, or exceeds a limit, counts as not valid. On a database without rows it says whether a
+    query parses and names tables and columns that exist. The SQL of the candidates alone is read,
+    never anything of the real sample: like a baseline, it is in no consensus.
+
+    Args:
+        database: A SQLite file with the schema of the real task; it must be given.
+        field: The field of a record that holds the SQL.
+        time_limit_s: Of one query.
+        memory_limit_mb: Of one query.
+
+    Raises:
+        ConfigError: A limit is not allowed.
+
+    Source:
+        Own; executability as a check of generated SQL: Zhong et al. 2017 (Seq2SQL,
+        arXiv 1709.00103), section 2.
+    """
+
+    key: ClassVar[str] = "sql_validity"
+    higher_is_better: ClassVar[bool] = True
+    unit: ClassVar[str] = "share of queries in 0..1"
+    source: ClassVar[str] = "share of queries that run, after Zhong et al. 2017"
+    family: ClassVar[Family] = "baseline"
+    needs_embeddings: ClassVar[bool] = False
+    modalities: ClassVar[frozenset[Modality]] = frozenset(("text",))
+
+    def __init__(
+        self,
+        database: str | None = None,
+        field: str = "SQL",
+        time_limit_s: float = 5.0,
+        memory_limit_mb: int = 256,
+    ) -> None:
+        self.database, self.field = database, field
+        self.time_limit_s = time_limit_s
+        self.memory_limit_mb = check_count("memory_limit_mb", memory_limit_mb, at_least=1)
+
+    def options(self) -> Mapping[str, Any]:
+        """Return the constructor's arguments; of the file its name alone, not where it lies."""
+        name = None if self.database is None else Path(self.database).name
+        return {**vars(self), "database": name}
+
+    def score(
+        self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
+    ) -> ProxyScores:
+        """Run each candidate's queries; nothing is drawn.
+
+        Raises:
+            DataError: The database cannot be read.
+            ProxyError: No database was given, or a candidate's examples have no such field.
+        """
+        if self.database is None:
+            raise ProxyError("sql_validity needs database=…, a SQLite file with the schema")
+        without = [candidate.name for candidate in candidates if candidate.records is None]
+        if without:
+            message = f"sql_validity is undefined without records: {', '.join(without)}"
+            return undefined_scores(len(candidates), message)
+        with QueryRunner(
+            self.database, time_limit_s=self.time_limit_s, memory_limit_mb=self.memory_limit_mb
+        ) as runner:
+            found = [self._errors(candidate, runner) for candidate in candidates]
+        shares = [sum(error is None for error in errors) / len(errors) for errors in found]
+
+        def example_scores(position: int) -> torch.Tensor:
+            ran = [float(error is None) for error in found[position]]
+            return torch.tensor(ran, dtype=torch.float64)
+
+        return ProxyScores(
+            torch.tensor(shares, dtype=torch.float64),
+            example_scores=example_scores,
+            messages=_messages(candidates, found),
+        )
+
+    def _errors(self, candidate: ProxyInput, runner: QueryRunner) -> list[str | None]:
+        errors = []
+        records = cast("MapDataset", candidate.records)
+        for i in range(len(candidate)):
+            try:
+                query = str(select(records[i], self.field))
+            except DataError as error:
+                raise ProxyError(f"{candidate.name}, example {i}: {error}") from error
+            errors.append(runner.run(query).error)
+        return errors
+
+
+def _messages(
+    candidates: Sequence[ProxyInput], found: Sequence[Sequence[str | None]]
+) -> tuple[str, ...]:
+    """Name the candidates of which no query runs, with one reason each."""
+    return tuple(
+        f"sql_validity: no query of {candidate.name} runs; the first says {errors[0]!r}"
+        for candidate, errors in zip(candidates, found, strict=True)
+        if all(error is not None for error in errors)
+    )
