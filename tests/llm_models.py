@@ -22,6 +22,8 @@ SCHEMA = {
             "uniqueItems": True,
         }
     },
+    "required": ["points"],
+    "additionalProperties": False,
 }
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
