@@ -96,7 +96,8 @@ def _check_guarded(script: str | None) -> None:
             "with more than one rank the probes run in a process of their own, which cannot import "
             "what a notebook defines: put model and functions into a module, or leave probes= out"
         )
-    tests = [node.test for node in ast.parse(Path(script).read_bytes()).body if _is_if(node)]
+    body = ast.parse(Path(script).read_bytes()).body
+    tests = [node.test for node in body if isinstance(node, ast.If)]
     names = {part.id for test in tests for part in ast.walk(test) if isinstance(part, ast.Name)}
     if "__name__" not in names:
         raise LightningError(
@@ -104,10 +105,6 @@ def _check_guarded(script: str | None) -> None:
             f"{script}, where model or data stand: put what the script does under "
             "`if __name__ == '__main__':`, or leave probes= out"
         )
-
-
-def _is_if(node: ast.stmt) -> Any:
-    return isinstance(node, ast.If)
 
 
 def run_in_worker(work: Mapping[str, Any]) -> list[str]:
