@@ -19,6 +19,7 @@ SCHEMA = {
             "type": "array",
             "items": {"type": "string", "maxLength": 40},
             "minItems": 3,
+            "maxItems": 3,
             "uniqueItems": True,
         }
     },
