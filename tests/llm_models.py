@@ -89,7 +89,7 @@ IMAGE_TEMPLATE = (
 )
 
 
-def save_image_model(folder: Path) -> TransformersLLM:
+def save_image_model(folder: Path, hidden_size: int = 32) -> TransformersLLM:
     """A Qwen2-VL of random weights, with its processor."""
     from transformers import (
         PreTrainedTokenizerFast,
@@ -116,7 +116,7 @@ def save_image_model(folder: Path) -> TransformersLLM:
     config = Qwen2VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
-            "hidden_size": 32,
+            "hidden_size": hidden_size,
             "intermediate_size": 64,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
@@ -124,13 +124,14 @@ def save_image_model(folder: Path) -> TransformersLLM:
             "max_position_embeddings": 1024,
             "rope_parameters": {
                 "rope_type": "default",
-                "mrope_section": [1, 1, 2],
+                # of the halves of a head
+                "mrope_section": [hidden_size // 32, hidden_size // 32, hidden_size // 16],
                 "rope_theta": 1e4,
             },
             "eos_token_id": tokenizer.eos_token_id,
             "initializer_range": 0.3,
         },
-        vision_config={"depth": 1, "embed_dim": 32, "hidden_size": 32, "num_heads": 2},
+        vision_config={"depth": 1, "embed_dim": 64, "hidden_size": hidden_size, "num_heads": 2},
         vision_start_token_id=start,
         vision_end_token_id=end,
         **ids,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -270,8 +272,10 @@ class OpenAILLM(BaseLLM):
             if found.wait_s is not None and found.wait_s > _LONGEST_PAUSE_S:
                 return Failure(f"{reason}; it asks to wait {found.wait_s:.0f} s")
             wait_s = found.wait_s if found.wait_s is not None else backoff_s(n_failed, self._dice)
-            if n_failed <= self._max_retries:
-                await found.wait(self._pace, wait_s)
+            if found.for_all:
+                self._pace.pause(wait_s)
+            elif n_failed <= self._max_retries:
+                await asyncio.sleep(wait_s)
         return Failure(f"{reason}; asked {self._max_retries + 1} times")
 
     async def _try(self, client: Any, question: Question) -> dict[str, Any] | Failure | _Later:
@@ -349,27 +353,17 @@ class OpenAILLM(BaseLLM):
         return (text.replace(key, "…") if key else text)[: 2 * _SHOWN]
 
 
+@dataclass(frozen=True)
 class _Later:
-    """A request that failed for a time."""
+    """A request that failed for a time; `for_all`: the server means all requests."""
 
-    def __init__(self, reason: str, wait_s: float | None = None, *, for_all: bool = False) -> None:
-        self.reason = reason
-        self.wait_s = wait_s
-        self._for_all = for_all
-
-    async def wait(self, pace: Pace, wait_s: float) -> None:
-        import asyncio
-
-        if self._for_all:
-            pace.pause(wait_s)
-        else:
-            await asyncio.sleep(wait_s)
+    reason: str
+    wait_s: float | None = None
+    for_all: bool = False
 
 
 async def _all_or_none(coroutines: Iterator[Awaitable[None]]) -> None:
     """Wait for all; when one raises, the others stop and its error is raised as it is."""
-    import asyncio
-
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         await asyncio.gather(*tasks)

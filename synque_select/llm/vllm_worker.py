@@ -109,7 +109,7 @@ class Worker:
             import transformers
 
             processors: Any = transformers.AutoProcessor
-            processor = processors.from_pretrained(engine["model"])
+            processor = processors.from_pretrained(engine["model"], revision=engine.get("revision"))
         self._chat = ChatFormat(model_id, llm.get_tokenizer(), processor)
 
     def serve(self, request: Mapping[str, Any], stop: threading.Event) -> Iterator[dict[str, Any]]:
