@@ -81,16 +81,7 @@ class VllmLLM(BaseLLM):
         max_images: int = 32,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        for name, value in (
-            ("tensor_parallel_size", tensor_parallel_size),
-            ("max_images", max_images),
-        ):
-            if value < 1:
-                raise ConfigError(f"{name}={value}: allowed is 1 or more")
-        if not 0 < gpu_memory_utilization <= 1:
-            raise ConfigError(
-                f"gpu_memory_utilization={gpu_memory_utilization}: allowed is above 0, to 1"
-            )
+        _check_sizes(tensor_parallel_size, max_images, gpu_memory_utilization)
         self._rank = None if adapter is None else check_adapter(adapter)
         self.id = model_id
         self._files = locate_llm(model_id)
@@ -326,6 +317,17 @@ class _Process:
         while _alive(self._child.pid) and time.monotonic() < deadline:
             time.sleep(0.02)
         self._path.cleanup()
+
+
+def _check_sizes(tensor_parallel_size: int, max_images: int, gpu_memory_utilization: float) -> None:
+    sizes = {"tensor_parallel_size": tensor_parallel_size, "max_images": max_images}
+    for name, value in sizes.items():
+        if value < 1:
+            raise ConfigError(f"{name}={value}: allowed is 1 or more")
+    if not 0 < gpu_memory_utilization <= 1:
+        raise ConfigError(
+            f"gpu_memory_utilization={gpu_memory_utilization}: allowed is above 0, to 1"
+        )
 
 
 def _alive(group: int) -> bool:
