@@ -1,0 +1,91 @@
+"""`synque-select tune` on the config of a fit: what it prints, writes, goes on with and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from synque_select.cli import main
+from synque_select.records.ranking_file import load_ranking
+from synque_select.records.store import RunStore
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # a user's command line: warnings are shown
+
+CONFIG = {
+    "seed_everything": 0,
+    "model": {"class_path": "tests.training.tiny.TinyModel"},
+    "data": {
+        "class_path": "synque_select.SynqueDataModule",
+        "init_args": {
+            "wraps": {"class_path": "tests.training.tiny.TinyData"},
+            "candidates": "pool/*.json",
+            "real": "real.json",
+            "view": "text",
+            "collate_fn": "tests.training.tiny.collate",
+            "batch_size": 8,
+        },
+    },
+    "trainer": {
+        "accelerator": "cpu",
+        "max_steps": 4,
+        "callbacks": [
+            {
+                "class_path": "synque_select.SelectionCallback",
+                "init_args": {"proxies": ["ngram"], "top_k": 2},
+            }
+        ],
+    },
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    from tests.training.tiny import REAL_WORDS, WORDS, texts
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pool").mkdir()
+    for seed, (name, words) in enumerate(WORDS.items()):
+        (tmp_path / "pool" / f"{name}.json").write_text(json.dumps(texts(words, 40, seed)))
+    (tmp_path / "real.json").write_text(json.dumps(texts(REAL_WORDS, 20, 9)))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(CONFIG))
+    return tmp_path
+
+
+def test_a_study_from_a_config(folder: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["tune", "--config", "mine.yaml", "--tune.folder", "run", "--tune.pruner", "none"]
+    assert main([*command, "--tune.n_trials", "5", "--tune.task", "letters"]) == 0
+    out = capsys.readouterr().out
+    assert "Study letters-" in out
+    assert "best val_acc" in out
+    assert main([*command, "--tune.n_trials", "6", "--tune.task", "letters"]) == 0
+    study = json.loads((folder / "run" / "study.json").read_text())
+    assert [trial["start"] for trial in study["trials"]][:3] == ["top 2", "all", "top 1"]
+    assert len(study["trials"]) == 6
+    assert len(RunStore(folder / "runs" / "records.sqlite").read(kind="trial")) == 6
+    assert load_ranking(folder / "run").top().weights == study["mixture"]["weights"]
+    assert "Tuning: trials" in (folder / "run" / "report.html").read_text()
+    config = {**CONFIG, "trainer": {"accelerator": "cpu", "max_steps": 2, "logger": False}}
+    config["trainer"]["callbacks"] = [
+        {
+            "class_path": "synque_select.SelectionCallback",
+            "init_args": {"ranking": "run/ranking.json"},
+        }
+    ]
+    (folder / "tuned.yaml").write_text(yaml.safe_dump(config))
+    assert main(["fit", "--config", "tuned.yaml"]) == 0
+
+
+def test_bad_options_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str]):
+    for option, said in (
+        ("--tune.sampler=tpee", "sampler='tpee': did you mean 'tpe'?"),
+        ("--tune.pruner=medium", "pruner='medium': did you mean 'median'?"),
+        ("--tune.n_trials=0", "n_trials=0: allowed is a whole number from 1"),
+        ("--tune.k_range=[3,9]", "k_range=(3, 9)"),
+        ("--tune.proxy=mdd", "proxy='mdd'"),
+        ("--trainer.max_steps=-1", "max_steps=-1"),
+    ):
+        assert main(["tune", "--config", "mine.yaml", option]) == 1, option
+        assert said in capsys.readouterr().err
