@@ -64,7 +64,7 @@ __all__ = [
 Source = Literal["time_zones", "released", "files"]
 
 _SPLIT_SEED = 20_251_103
-_N_POOL, _N_VALIDATION = 90, 36
+_N_POOL, _N_VALIDATION = 120, 30
 _LEAST_EXAMPLES = 240
 _VALIDATION_SHARE = 1 / 3
 _INSTRUCTION = "Write one SQLite query that answers the question. Answer with the query alone."
