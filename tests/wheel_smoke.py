@@ -30,6 +30,8 @@ def main() -> None:
         __import__(f"synque_select.{module}")
     for config in ("digits", "digits-fit"):
         print("config", packaged_config(config).name)
+    if len(real_questions()) < 200:
+        sys.exit("the questions of the recipe text2sql are not in the wheel")
 
     near = [{"text": f"how many apps have rating {i}"} for i in range(20)]
     far = [{"text": f"zq vx {i} kk"} for i in range(20)]
