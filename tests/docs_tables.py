@@ -47,6 +47,7 @@ RECIPES = {
 TASKS = {"text2sql": "5,10,20", "sentiment_analysis": "5,10,20,50,100", "web_agent": "5,10"}
 PROXIES = "pad,mmd,coverage,ngram,energy,density,knn_coverage,mauve,lens,lens_raw,lens_balanced"
 CORRUPTIONS = "false_facts,truncated,off_topic"
+_MIN_PAIRS = 5
 _PACKAGES = ("synque-select", "torch", "pytorch-lightning", "transformers", "scikit-learn")
 
 
@@ -200,7 +201,7 @@ def _summary_rows(config: str, result: Mapping[str, Any]) -> Iterable[tuple[str,
     words = {"random_k": "k at random", "all": "all, as many examples", "mean_single": "one, mean"}
     for arm, word in words.items():
         found = result["comparisons"].get(f"chosen_vs_{arm}")
-        if found is not None:
+        if found is not None and found["n"] >= _MIN_PAIRS:
             interval = format_interval(found["low"], found["high"], 3)
             yield (
                 config,
