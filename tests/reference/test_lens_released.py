@@ -13,11 +13,18 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 
 from synque_select.benchmark._analysis import analyse
-from synque_select.benchmark._judgements import find_judgements, lens_scores, with_judgements
+from synque_select.benchmark._judgements import (
+    find_judgements,
+    lens_scores,
+    read_judgements,
+    with_judgements,
+)
 from synque_select.benchmark._layout import find_tasks
 from synque_select.benchmark._scoring import Case, CaseScores
 from synque_select.benchmark.released import run_released
 from synque_select.encoders import BaseEncoder
+from synque_select.functional.lens import lens_example_scores
+from synque_select.functional.racing import race
 
 DATA = os.environ.get("SYNQUE_BENCHMARK_DATA")
 pytestmark = pytest.mark.skipif(
@@ -92,6 +99,23 @@ def test_the_benchmark_prints_these_figures(name: str):
     for key, expected in EXPECTED[name].items():
         figures = (found[key]["pearson"], found[key]["spearman"])
         np.testing.assert_allclose(figures, expected, atol=2e-4)
+
+
+def test_adaptive_judging_decides_as_all_judgements_do_and_needs_fewer():
+    n_all, n_judged = 0, 0
+    for judged in find_judgements(Path(str(DATA)) / "text2sql")[:3]:
+        pools = []
+        for seed, (real, synthetic) in enumerate(judged.files.values()):
+            scores = lens_example_scores(read_judgements(real), read_judgements(synthetic))
+            pools.append(np.random.default_rng(seed).permutation(scores.numpy()))
+        sizes = [len(pool) for pool in pools]
+        found = race(lambda i, a, b, p=pools: p[i][a:b], sizes, sizes, 3, 0.05, 6)
+        best = np.argsort([-pool.mean() for pool in pools])[:3]
+        assert sorted(np.flatnonzero(found.inside)) == sorted(best)
+        assert (found.inside | found.outside).all()
+        n_all += sum(sizes)
+        n_judged += sum(len(values) for values in found.values)
+    assert n_judged < 0.8 * n_all
 
 
 class Length(BaseEncoder):
