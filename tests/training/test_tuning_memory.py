@@ -65,7 +65,9 @@ def test_memory_is_flat_over_thirty_trials(tmp_path):
     assert len(states) >= N_TRIALS
     tensors, modules, resident = zip(*states[SETTLED:], strict=True)
     assert max(modules) - min(modules) == 0
-    assert max(tensors) - min(tensors) == 0
+    # the last trial's trainer lives until the next one's, and a pruned one holds two tensors fewer;
+    # weights and bias of one module a trial would be 40
+    assert max(tensors) - min(tensors) <= 4
     weights = 4 * WIDTH * (len(LETTERS) + 1)
     # one module that each trial left would be 20 times this, and its momentum as much again
     assert resident[-1] - resident[0] < 5 * weights
