@@ -12,6 +12,7 @@ import json
 import threading
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -137,7 +138,7 @@ class ModelServer:
     def _steps(self, tokens: list[int], allowed: list[str] | None, limit: int, n_shown: int):
         """Write the most probable tokens, of those that lead to an allowed text."""
         llm, steps, text, cache = self.llm, [], "", None
-        pieces = [llm._tokenizer.decode([i]) for i in range(len(llm._tokenizer))]
+        pieces = _pieces(llm)
         ends, feed = llm._ends(), tokens
         while len(steps) < limit:
             out = llm._model(torch.tensor([feed]), past_key_values=cache, use_cache=True)
@@ -163,6 +164,12 @@ class ModelServer:
             text += pieces[token]
             feed = [token]
         return steps, allowed is not None and text in allowed
+
+
+@lru_cache(maxsize=4)
+def _pieces(llm: TransformersLLM) -> list[str]:
+    """What each token writes."""
+    return [llm._tokenizer.decode([i]) for i in range(len(llm._tokenizer))]
 
 
 class _Quiet(ThreadingHTTPServer):
