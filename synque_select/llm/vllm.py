@@ -32,7 +32,7 @@ from synque_select.llm.prompt import (
 __all__ = ["VllmLLM"]
 
 _WINDOW = 512  # prompts that the process is given together
-_TAIL_LINES = 25
+_TAIL_LINES = 60
 _PATIENCE_S = 10.0
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM makes room for
 # a process group of the trainer's is no business of the engine's
