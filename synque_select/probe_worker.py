@@ -17,6 +17,8 @@ import pytorch_lightning as pl
 from synque_select.errors import LightningError
 from synque_select.probes import train_probes
 
+__all__ = ["main"]
+
 
 def main(descriptor: int) -> None:
     """Read work from stdin, do it, and write to the descriptor what came of it."""
