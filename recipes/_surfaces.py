@@ -163,7 +163,7 @@ def _gravel(rng: _Rng, scale: float) -> _Grey:
     y, x = np.mgrid[:SIDE, :SIDE]
     distance = np.hypot(y[..., None] - points[:, 0], x[..., None] - points[:, 1])
     two = np.partition(distance, 1, axis=-1)[..., :2]
-    stone = rng.uniform(0.35, 0.8, n)[distance.argmin(-1)]
+    stone: _Grey = rng.uniform(0.35, 0.8, n)[distance.argmin(-1)]
     return np.where(two[..., 1] - two[..., 0] < 1.5 * scale, stone * 0.45, stone)
 
 
