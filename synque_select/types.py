@@ -603,25 +603,7 @@ class Ranking:
                 }
                 for key, info in self.proxies.items()
             },
-            "candidates": [
-                {
-                    "name": row.name,
-                    "n": row.n,
-                    "sha256": row.sha256,
-                    "scores": {
-                        key: {
-                            name: _null(value)
-                            for name, value in vars(score).items()
-                            if name != "p_value" or value is not None
-                        }
-                        for key, score in row.scores.items()
-                    },
-                    "ranks": {key: _null(value) for key, value in row.ranks.items()},
-                    "p_top_k_by_proxy": _null(row.p_top_k_by_proxy),
-                    "mean_rank": _null(row.mean_rank),
-                }
-                for row in self.candidates
-            ],
+            "candidates": [_row_to_dict(row) for row in self.candidates],
             "selected": [{"name": n, "weight": w} for n, w in selected.weights.items()],
             **own,
             "messages": list(self.messages),
@@ -668,6 +650,25 @@ def _own_mixture(state: Mapping[str, Any]) -> Mixture | None:
 
 def _null(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
+
+
+def _row_to_dict(row: RankedCandidate) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "n": row.n,
+        "sha256": row.sha256,
+        "scores": {
+            key: {
+                name: _null(value)
+                for name, value in vars(score).items()
+                if name != "p_value" or value is not None
+            }
+            for key, score in row.scores.items()
+        },
+        "ranks": {key: _null(value) for key, value in row.ranks.items()},
+        "p_top_k_by_proxy": _null(row.p_top_k_by_proxy),
+        "mean_rank": _null(row.mean_rank),
+    }
 
 
 def _row_from_dict(row: Mapping[str, Any]) -> RankedCandidate:

@@ -28,7 +28,7 @@ from synque_select.selection.mixture import check_mixture_choice
 from synque_select.selection.ranking import checked_suite, ranking_from
 from synque_select.selection.real_size import how_many_real
 from synque_select.selection.scoring import Scoring, score
-from synque_select.types import Candidate
+from synque_select.types import Candidate, RealSample
 from synque_select.views import Selector, fields_view
 
 __all__ = ["rank_and_print"]
@@ -50,16 +50,7 @@ def rank_and_print(options: Any) -> int:
     )
     suite = checked_suite(pool, sample, proxies, rank_by=options.rank_by, top_k=options.top_k)
     _check_findings(options, suite, pool)
-    scoring = score(
-        pool,
-        sample,
-        encoder=options.encoder,
-        proxies=suite,
-        seed=options.seed,
-        device=options.device,
-        cache_dir=options.cache_dir,
-        progress=not options.quiet,
-    )
+    scoring = _scoring(options, pool, sample, suite)
     ranking = ranking_from(
         scoring,
         rank_by=options.rank_by,
@@ -79,6 +70,21 @@ def rank_and_print(options: Any) -> int:
         written = [path, *save_findings(path.parent, findings, prefix=prefix)]
         print("\nwrote " + ", ".join(map(str, written)))
     return 0
+
+
+def _scoring(
+    options: Any, pool: Sequence[Candidate], sample: RealSample, suite: Sequence[BaseProxy]
+) -> Scoring:
+    return score(
+        pool,
+        sample,
+        encoder=options.encoder,
+        proxies=suite,
+        seed=options.seed,
+        device=options.device,
+        cache_dir=options.cache_dir,
+        progress=not options.quiet,
+    )
 
 
 def _check_findings(options: Any, suite: Sequence[BaseProxy], pool: Sequence[Candidate]) -> None:

@@ -11,6 +11,19 @@ __all__ = ["arguments", "run"]
 
 def arguments(parser: Any) -> None:
     """Declare the options."""
+    _add_inputs(parser)
+    _add_choices(parser)
+    parser.add_argument("--json", help="write ranking.json here (and ranking.csv beside it)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    parser.add_argument(
+        "--cache-dir",
+        help="where embeddings are kept (default: $SYNQUE_CACHE or ~/.cache/synque-select)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def _add_inputs(parser: Any) -> None:
     parser.add_argument(
         "--candidates",
         nargs="+",
@@ -38,6 +51,9 @@ def arguments(parser: Any) -> None:
         "--lens",
         help="config of the LENS proxies: a YAML file or a packaged name such as lens-small",
     )
+
+
+def _add_choices(parser: Any) -> None:
     parser.add_argument(
         "--rank-by", help="a proxy's key or consensus (default: consensus, or the only proxy given)"
     )
@@ -62,14 +78,6 @@ def arguments(parser: Any) -> None:
         action="store_true",
         help="compare the choices of disjoint halves of the real sample: would more of it pay?",
     )
-    parser.add_argument("--json", help="write ranking.json here (and ranking.csv beside it)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
-    parser.add_argument(
-        "--cache-dir",
-        help="where embeddings are kept (default: $SYNQUE_CACHE or ~/.cache/synque-select)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
 def run(options: Any) -> int:
