@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["fit_logistic_regressions", "inverse_hessian_products"]
+__all__ = ["curvature_factor", "fit_logistic_regressions", "inverse_hessian_products"]
 
 _HISTORY = 8
 _MAX_ITERATIONS = 200
@@ -65,6 +65,12 @@ class _Problems:
         """A lower bound of the Hessian, for rows of norm 1 and an intercept not too far out."""
         return min(float(self.penalty.max()), float(self.weights.sum(2).mean()) / 16)
 
+    def scaled(self, factor: torch.Tensor) -> torch.Tensor:
+        """The factor of `curvature_factor` in the units of the scaled coefficients."""
+        factor = factor.to(self.rows).clone()
+        factor[:-1] /= self.scale
+        return factor
+
     def part(self, groups: torch.Tensor, dtype: torch.dtype) -> _Problems:
         """Some of the groups, in another dtype."""
         return _Problems(
@@ -76,13 +82,60 @@ class _Problems:
         )
 
 
+def curvature_factor(
+    features: torch.Tensor,
+    weights: torch.Tensor,
+    *,
+    logits: torch.Tensor | None = None,
+    l2: float = 1.0,
+) -> torch.Tensor:
+    """Cholesky factor of Xᵀ diag(w p (1 − p)) X + l2 I, one for all groups, from every few rows.
+
+    A factor for each group would save a few iterations, and cost more than they do.
+
+    Args:
+        features: (G, N, d) float32 or float64.
+        weights: (G, F, N) of the fits.
+        logits: (G, F, N) where p stands; None for Böhning's bound, p (1 − p) ≤ ¼.
+        l2: Of the fits.
+
+    Returns:
+        (d + 1, d + 1), the intercept last, in the units of the features.
+    """
+    n_groups, _, n_columns = features.shape
+    step = -(-n_groups // _GROUPS_IN_FACTOR)
+    rows = features.reshape(-1, n_columns)[::step]
+    curvatures = weights.to(features) / 4
+    if logits is not None:
+        chance = torch.sigmoid(logits).nan_to_num_(0.5)  # what did not converge takes the bound
+        curvatures = 4 * curvatures * chance * (1 - chance)
+    shares = curvatures.mean(1).reshape(-1)[::step] * (step / n_groups)
+    weighted = shares.unsqueeze(1) * rows
+    bound = rows.new_empty(n_columns + 1, n_columns + 1)
+    torch.mm(weighted.T, rows, out=bound[:-1, :-1])
+    bound[-1, :-1] = bound[:-1, -1] = weighted.sum(0)
+    bound[-1, -1] = shares.sum()
+    diagonal = bound.diagonal()
+    # the ridge only keeps the factor defined where there are fewer rows than columns; a
+    # preconditioner changes the way, not the answer
+    diagonal[:-1] += max(l2, 1e-5 * float(diagonal[:-1].mean()))
+    diagonal[-1] += 1e-5 * float(diagonal[-1])
+    factor: torch.Tensor = torch.linalg.cholesky(bound)
+    return factor
+
+
 def fit_logistic_regressions(
-    features: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, *, l2: float = 1.0
+    features: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor,
+    *,
+    l2: float = 1.0,
+    factor: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Solve many weighted logistic regressions with an L2 penalty as one batched problem.
 
     Each minimises Σ_n w_n (log(1 + e^{z_n}) − y_n z_n) + l2/2 ‖β‖², z = Xβ + b, the intercept b
-    not penalised. L-BFGS, preconditioned by the Cholesky factor of Böhning's bound ¼ XᵀWX + l2 I,
+    not penalised. L-BFGS, preconditioned by `curvature_factor`,
     with a line search that needs no product with X; a group that does not converge that way (rows
     so long that the penalty hardly counts) is finished by Newton's method in float64.
 
@@ -91,6 +144,8 @@ def fit_logistic_regressions(
         targets: (N,) 0 or 1.
         weights: (G, F, N): F weightings of the rows of each group.
         l2: Strength of the penalty: 1 / C in scikit-learn's terms.
+        factor: Of `curvature_factor`, that of like features will do; None for these ones'. It
+            changes how long it takes, not what is found.
 
     Returns:
         (G, F, d + 1), the intercept last, dtype of the features; NaN where it did not converge.
@@ -104,8 +159,10 @@ def fit_logistic_regressions(
         [0.675, 0.0]
     """
     problems = _Problems.make(features, targets, weights, l2)
+    if factor is None:
+        factor = curvature_factor(features, weights, l2=l2)
     start = features.new_zeros(*weights.shape[:2], len(problems.penalty))
-    coefficients, converged = _minimise(problems, start)
+    coefficients, converged = _minimise(problems, start, problems.scaled(factor))
     for group in (~converged).any(1).nonzero():
         alone = problems.part(group, torch.float64)
         exact, converged[group] = _newton(alone, coefficients[group].double())
@@ -115,9 +172,10 @@ def fit_logistic_regressions(
     return coefficients
 
 
-def _minimise(problems: _Problems, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _minimise(
+    problems: _Problems, start: torch.Tensor, factor: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Preconditioned L-BFGS on all problems at once: the coefficients, and which converged."""
-    factor = _preconditioner(problems)
     coefficients, logits = start, problems.logits(start)
     gradient = problems.gradient(coefficients, problems.residuals(logits))
     strict = _TOLERANCE * problems.least_curvature()
@@ -162,31 +220,6 @@ def _newton(problems: _Problems, start: torch.Tensor) -> tuple[torch.Tensor, tor
             break
         coefficients = coefficients + line.search(done)[0] * direction
     return coefficients, done.squeeze(2)
-
-
-def _preconditioner(problems: _Problems) -> torch.Tensor:
-    """Cholesky factor of ¼ XᵀWX + penalty, one for all groups, from every few rows.
-
-    A factor for each group would save a few iterations, and cost more than they do.
-
-    Returns:
-        (d + 1, d + 1).
-    """
-    n_groups, _, n_columns = problems.rows.shape
-    step = -(-n_groups // _GROUPS_IN_FACTOR)
-    rows = problems.rows.reshape(-1, n_columns)[::step] / problems.scale
-    weights = problems.weights.mean(1).reshape(-1)[::step] * (step / n_groups / 4)
-    weighted = weights.unsqueeze(1) * rows
-    bound = rows.new_empty(n_columns + 1, n_columns + 1)
-    torch.mm(weighted.T, rows, out=bound[:-1, :-1])
-    bound[-1, :-1] = bound[:-1, -1] = weighted.sum(0)
-    bound[-1, -1] = weights.sum()
-    diagonal = bound.diagonal()
-    # the ridge only keeps the factor defined where there are fewer rows than columns; a
-    # preconditioner changes the way, not the answer
-    diagonal += problems.penalty.clamp_min(1e-5 * float(diagonal.mean()))
-    factor: torch.Tensor = torch.linalg.cholesky(bound)
-    return factor
 
 
 @dataclass(frozen=True)
@@ -298,6 +331,7 @@ def inverse_hessian_products(
     vectors: torch.Tensor,
     *,
     l2: float = 1.0,
+    factor: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """H⁻¹ u for the Hessian H = Xᵀ diag(w p (1 − p)) X + l2 I of each fitted regression.
 
@@ -310,6 +344,7 @@ def inverse_hessian_products(
         logits: (G, F, N) of the fit, for all rows.
         vectors: (G, F, d + 1), the intercept last.
         l2: Of the fit.
+        factor: As for the fit.
 
     Returns:
         (G, F, d + 1), in the units of the coefficients.
@@ -323,7 +358,9 @@ def inverse_hessian_products(
     problems = _Problems.make(features, features.new_zeros(features.shape[1]), weights, l2)
     chance = torch.sigmoid(logits)
     curvatures = problems.weights * chance * (1 - chance)
-    factor = _preconditioner(problems)
+    if factor is None:
+        factor = curvature_factor(features, weights, l2=l2)
+    factor = problems.scaled(factor)
     # scaled coefficients are those of rows / scale: u and the result change units on the way
     units = features.new_full((features.shape[2] + 1,), problems.scale)
     units[-1] = 1

@@ -218,8 +218,10 @@ class _Classification:
     def fit(self) -> dict[int, CrossFit]:
         """Cross-fit every candidate: position to fit."""
         fits: dict[int, CrossFit] = {}
+        factor = None
         for part, features, folds in self.batches():
-            fit = cross_fit(features, self.is_real, folds)
+            fit = cross_fit(features, self.is_real, folds, factor=factor)
+            factor = fit.factor
             fits |= {k: fit.of_group(i) for i, k in enumerate(part)}
         return fits
 
@@ -250,6 +252,7 @@ class _Classification:
                 fit = CrossFit(
                     torch.cat([fits[k].probabilities for k in part]),
                     torch.cat([fits[k].coefficients for k in part]),
+                    fits[part[0]].factor,
                 )
                 parts = real_contributions(features, self.is_real, folds, fit)
                 found[:, part] = parts.T.cpu()

@@ -134,10 +134,12 @@ def pad_inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def our_pad(features: torch.Tensor, is_real: torch.Tensor, folds: torch.Tensor) -> torch.Tensor:
     every = folds.expand(len(features), -1)
-    parts = [
-        cross_fit(features[first : first + 8], is_real, every[first : first + 8]).probabilities
-        for first in range(0, len(features), 8)
-    ]
+    parts, factor = [], None
+    for first in range(0, len(features), 8):
+        part = slice(first, first + 8)
+        fit = cross_fit(features[part], is_real, every[part], factor=factor)
+        factor = fit.factor
+        parts.append(fit.probabilities)
     return torch.cat(parts)
 
 
