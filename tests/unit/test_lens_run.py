@@ -103,7 +103,7 @@ def _cost(ranking: Ranking) -> str:
 
 def test_progress_shows_tokens_a_second_and_reaches_its_end(tmp_path, capsys):
     def slow(prompt: Any, choices: Any) -> list[float]:
-        time.sleep(0.02)
+        time.sleep(0.006)
         return [1] * 5
 
     rubrics = {name: Rubric((name,), ("y",), ("w",)) for name in ("near", "far", "odd")}
@@ -365,7 +365,7 @@ print(len(config.scorer.prompts), flush=True)
 """
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0])
 def test_a_killed_process_loses_what_was_in_flight_and_no_more(seed: int, tmp_path):
     command = [sys.executable, "-c", JUDGE, str(tmp_path / "answers.sqlite")]
     n_before = random.Random(seed).randrange(5, 60)
