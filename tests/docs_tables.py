@@ -169,7 +169,7 @@ def why_text(result: Mapping[str, Any]) -> str:
             continue
         arm = name.removeprefix("chosen_vs_")
         if found["low"] is None or found["high"] is None:
-            lines.append(f"{arm}: {found['n']} pairs give no interval.")
+            lines.append(f"{arm}: too few pairs ({found['n']}) for an interval.")
             continue
         half = (found["high"] - found["low"]) / 2
         lines.append(
