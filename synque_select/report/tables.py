@@ -39,6 +39,7 @@ __all__ = [
 _UNDEFINED = "-"
 _MIN_NAME = 10
 _MAX_NAME = 60
+_FEWEST_PAIRS = 5
 
 
 @dataclass(frozen=True)
@@ -527,21 +528,24 @@ def comparison_table(result: Mapping[str, Any]) -> Table:
         *map(Column, ("difference", "95 % interval", "pairs", "verdict")),
     )
     comparisons = result["comparisons"]
+    pairs = [found.get("n", result["replicates"]) for found in comparisons.values()]
     rows = tuple(
         (
             " vs ".join(map(arm_words, name.split("_vs_"))),
             _signed(found["difference"], 4),
             format_interval(found["low"], found["high"], 4) or _UNDEFINED,
-            str(found.get("n", result["replicates"])),
+            str(n),
             found["verdict"],
         )
-        for name, found in comparisons.items()
+        for (name, found), n in zip(comparisons.items(), pairs, strict=True)
     )
-    note = (
+    notes = [
         f'difference of {result["metric"]["name"]}, paired over replicates; "beats" means that '
         "the paired 95 % t-interval excludes 0"
-    )
-    return Table("Paired comparisons", columns, rows, (note,))
+    ]
+    if any(n < _FEWEST_PAIRS for n in pairs):
+        notes.append(f"a comparison over fewer than {_FEWEST_PAIRS} pairs is a hint, no finding")
+    return Table("Paired comparisons", columns, rows, tuple(notes))
 
 
 def cost_table(wall_s: Mapping[str, float]) -> Table:

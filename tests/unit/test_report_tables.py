@@ -287,6 +287,9 @@ def test_comparisons_carry_their_words_and_intervals():
     assert table.rows[0][1:] == ("+0.0400", "[0.0100, 0.0700]", "5", "beats")
     assert table.rows[1][1:] == ("-0.0200", "-", "1", "no difference shown")
     assert "excludes 0" in table.notes[0]
+    assert "fewer than 5 pairs is a hint" in table.notes[1]
+    enough = {"chosen_vs_random_k": RESULT["comparisons"]["chosen_vs_random_k"]}
+    assert len(comparison_table({**RESULT, "comparisons": enough}).notes) == 1
 
 
 def test_candidates_alone_are_shown_best_first_and_false_labels_are_marked():
