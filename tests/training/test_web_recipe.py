@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import os
 from pathlib import Path
 
 import pytest
+import yaml
+from pytorch_lightning import Trainer
 
+from synque_select.cli import main
+from synque_select.commands._options import packaged_config
 from synque_select.errors import ConfigError, DataError
+from synque_select.experiment import run_experiment
 from synque_select.recipes.web_navigation import WebTask, rank_partitions, steps_of
-from synque_select.types import Examples
+from synque_select.records.run_folder import read_json
+from synque_select.types import Examples, Mixture
+from tests.llm_models import save_model
 from tests.training.released_layout import write_web
 
 RELEASED = os.environ.get("SYNQUE_BENCHMARK_DATA")
@@ -155,3 +164,104 @@ def test_every_site_of_the_released_data():
         assert "RootWebArea" in str(task.candidates[0].views[0])
         known = contents(task.validation) | contents(task.test)
         assert not contents(task.real_sample(1)) & known
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    pytest.importorskip("peft")
+    folder = tmp_path_factory.mktemp("model")
+    save_model(folder)
+    return str(folder)
+
+
+def options_of(model: str) -> list[str]:
+    return [
+        f"--task.init_args.model_id={model}",
+        "--task.init_args.n_distinct=12",
+        "--task.init_args.max_steps=2",
+        "--task.init_args.proxies=[ngram,baseline_length]",
+        "--experiment.rank_by=ngram",
+        "--experiment.replicates=2",
+        "--experiment.arms=[chosen,all]",
+        "--experiment.progress=false",
+    ]
+
+
+def test_a_small_experiment_from_the_packaged_config(
+    data: str,
+    tiny_model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setenv("SYNQUE_CACHE", str(tmp_path / "cache"))
+    status = main(
+        [
+            "experiment",
+            "--config=web-small",
+            f"--task.init_args.data={data}",
+            *options_of(tiny_model),
+            f"--experiment.root={tmp_path}",
+            f"--experiment.store={tmp_path / 'store.sqlite'}",
+        ]
+    )
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    (folder,) = (tmp_path / "web_navigation").iterdir()
+    result = read_json(folder / "result.json")
+    assert result["metric"] == {"name": "test_loss", "mode": "min"}
+    assert any("holds no trajectories" in said for said in result["messages"])
+    # four candidates: one fewer than a correlation needs
+    assert any("4 distinct units" in said for said in result["messages"])
+
+
+def test_training_on_steps_lowers_their_loss(tmp_path: Path, tiny_model: str):
+    task = own(
+        tmp_path, batch_size=6, epochs=20, model_id=tiny_model, learning_rate=0.02, dtype="float32"
+    )
+    trainer = Trainer(
+        max_steps=task.max_steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        check_val_every_n_epoch=1000,
+    )
+    module = task.model(0)
+    data = task.datamodule(task.candidates, Mixture.equal(["0"]), seed=0)
+    (before,) = trainer.test(module, datamodule=data, verbose=False)
+    trainer.fit(module, datamodule=data)
+    (after,) = trainer.test(module, datamodule=data, verbose=False)
+    assert after["test_loss"] < 0.7 * before["test_loss"]
+
+
+def test_the_fit_config_runs(
+    data: str, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SYNQUE_CACHE", str(tmp_path / "cache"))
+    options = [
+        f"--data.data={data}",
+        f"--data.model_id={tiny_model}",
+        f"--model.model_id={tiny_model}",
+        "--trainer.fast_dev_run=1",
+        "--trainer.accelerator=cpu",
+    ]
+    assert main(["fit", "--config", "web-small-fit", *options]) == 0
+
+
+@pytest.mark.parametrize("name", ["web-small", "web-paper", "image-paper", "sentiment-paper"])
+def test_the_arguments_of_a_packaged_config_exist(name: str):
+    config = yaml.safe_load(packaged_config(name).read_text())
+    module, _, task = config["task"]["class_path"].rpartition(".")
+    known = inspect.signature(getattr(importlib.import_module(module), task)).parameters
+    assert set(config["task"]["init_args"]) <= set(known)
+    assert set(config["experiment"]) <= set(inspect.signature(run_experiment).parameters)
+
+
+def test_the_lens_config_reads_pages():
+    from synque_select.lens.config import LensConfig
+
+    assert LensConfig.from_file("web-lens").prompts == "web_page"
