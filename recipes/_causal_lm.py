@@ -263,7 +263,9 @@ class CausalLMModule(LightningModule):
         base = copy.deepcopy(_base_model(options["model_id"], getattr(torch, options["dtype"])))
         base.config.use_cache = False
         if options["gradient_checkpointing"]:
-            base.gradient_checkpointing_enable({"use_reentrant": False})
+            # transformers renames the method: the new name where there is one
+            enable = getattr(base, "activation_checkpointing_enable", None)
+            (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
         adapters = peft.LoraConfig(
             r=options["lora_rank"],
             lora_alpha=options["lora_alpha"],
@@ -299,7 +301,7 @@ class CausalLMModule(LightningModule):
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
         """Return the mean loss over the answers' tokens of a batch."""
         losses = [self.token_losses(row).sum() for row in batch["rows"]]
-        loss = torch.stack(losses).sum() / batch["n_targets"]
+        loss: torch.Tensor = torch.stack(losses).sum() / batch["n_targets"]
         self.log("train_loss", loss, batch_size=len(batch["examples"]))
         return loss
 
@@ -360,7 +362,7 @@ class CausalLMModule(LightningModule):
             weights, lr=options["learning_rate"], weight_decay=options["weight_decay"]
         )
         total = int(self.trainer.estimated_stepping_batches)
-        n_warmup = round(options["warmup_share"] * total)
+        n_warmup = round(float(options["warmup_share"]) * total)
 
         def factor(step: int) -> float:
             if step < n_warmup:

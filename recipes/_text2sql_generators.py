@@ -24,7 +24,7 @@ Record = dict[str, str]
 
 _COUNTRY_JOIN = "zones JOIN countries ON zones.country = countries.code"
 _OF_COUNTRIES = "countries JOIN zones ON zones.country = countries.code"
-_TRIES_PER_EXAMPLE = 200
+_MAX_IN_VAIN = 2000
 
 
 @dataclass(frozen=True)
@@ -380,12 +380,15 @@ def generate(name: str, slots: Slots, n: int, *, seed: int, avoid: frozenset[str
     """
     rng = random.Random(f"{name} {seed}")
     made: dict[str, Record] = {}
-    for _ in range(n * _TRIES_PER_EXAMPLE):
+    n_in_vain = 0
+    while len(made) < n and n_in_vain < _MAX_IN_VAIN:
         question, query = GENERATORS[name](rng, slots)
-        if question.lower() not in avoid:
-            made.setdefault(question, {"question": question, "SQL": query})
-        if len(made) == n:
-            return list(made.values())
+        is_new = question not in made and question.lower() not in avoid
+        n_in_vain = 0 if is_new else n_in_vain + 1
+        if is_new:
+            made[question] = {"question": question, "SQL": query}
+    if len(made) == n:
+        return list(made.values())
     raise ConfigError(f"{name}: {len(made)} distinct questions came out, {n} were asked for")
 
 

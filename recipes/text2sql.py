@@ -512,7 +512,7 @@ def _question_losses(fits: Replicates) -> np.ndarray[Any, Any]:
         for metrics in of_replicate:
             n = sum(name.startswith("test_loss_of_") for name in metrics)
             rows.append([metrics[f"test_loss_of_{i}"] for i in range(n)])
-    return np.mean(rows, axis=0)
+    return np.asarray(rows, dtype=np.float64).mean(axis=0)
 
 
 def _by_question(chosen: Replicates, other: Replicates, arm: str) -> str:

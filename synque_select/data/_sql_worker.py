@@ -61,7 +61,7 @@ def _in_child(query: str, options: dict[str, Any]) -> str:
 
 def _read_until(pipe: int, deadline: float) -> tuple[bytes, bool]:
     """Read to the end of the pipe; whether the end came before the deadline."""
-    chunks = []
+    chunks: list[bytes] = []
     while (left := deadline - time.monotonic()) > 0:
         if select.select([pipe], [], [], left)[0]:
             chunk = os.read(pipe, _MEBIBYTE)

@@ -146,12 +146,13 @@ class TestSplit:
             assert not real & {record["question"].lower() for record in candidate}
 
 
-class TestGenerators:
-    @pytest.fixture(scope="class")
-    def made(self, database: Path) -> dict[str, list[dict[str, str]]]:
-        slots = read_slots(database)
-        return {name: generate(name, slots, 60, seed=0, avoid=frozenset()) for name in GENERATORS}
+@pytest.fixture(scope="module")
+def made(database: Path) -> dict[str, list[dict[str, str]]]:
+    slots = read_slots(database)
+    return {name: generate(name, slots, 60, seed=0, avoid=frozenset()) for name in GENERATORS}
 
+
+class TestGenerators:
     def test_equal_seeds_give_equal_examples(self, database: Path, made: Any):
         slots = read_slots(database)
         assert generate("broad", slots, 60, seed=0, avoid=frozenset()) == made["broad"]
@@ -270,6 +271,7 @@ class TestFit:
         assert sum(losses) / len(losses) == pytest.approx(metrics["test_loss"], rel=1e-4)
         assert metrics["test_n_generated"] == 2
         assert 0 <= metrics["test_execution_accuracy"] <= 1
+        assert model.network.training
 
     def test_training_lowers_the_loss_on_what_it_trains_on(self, tiny: str, task: Text2SQLTask):
         batch = Packer(1024)([task.transform(task.test[i]) for i in range(4)])
@@ -280,7 +282,7 @@ class TestFit:
         loader = torch.utils.data.DataLoader(
             [task.transform(task.test[i]) for i in range(4)], batch_size=4, collate_fn=Packer(1024)
         )
-        trainer(max_steps=20).fit(model, loader)
+        trainer(max_steps=20, limit_val_batches=0).fit(model, loader)
         with torch.no_grad():
             assert float(model.example_losses(batch).mean()) < before - 0.2
 
@@ -289,6 +291,7 @@ class TestFit:
     ):
         model = with_adapters(task)
         fit = trainer(max_steps=1)
+        model.train()
         fit.fit(
             model, datamodule=task.datamodule(task.candidates, Mixture.equal(["broad"]), seed=0)
         )

@@ -89,6 +89,6 @@ def test_validity_says_what_is_missing(database: Path):
         if options:
             spec["database"] = str(database)
         with pytest.raises(ProxyError, match=message):
-            rank(candidates, real, view="question", proxies=[spec], rank_by="sql_validity")
+            rank(candidates, real, view="question", proxies=[spec], rank_by="sql_validity", top_k=1)
     with pytest.raises(ConfigError, match="memory_limit_mb=0"):
-        rank(candidates, real, proxies=[{"key": "sql_validity", "memory_limit_mb": 0}])
+        rank(candidates, real, proxies=[{"key": "sql_validity", "memory_limit_mb": 0}], top_k=1)
