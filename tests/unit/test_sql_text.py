@@ -91,4 +91,10 @@ def test_validity_says_what_is_missing(database: Path):
         with pytest.raises(ProxyError, match=message):
             rank(candidates, real, view="question", proxies=[spec], rank_by="sql_validity", top_k=1)
     with pytest.raises(ConfigError, match="memory_limit_mb=0"):
-        rank(candidates, real, proxies=[{"key": "sql_validity", "memory_limit_mb": 0}], top_k=1)
+        rank(
+            candidates,
+            real,
+            view="question",
+            proxies=[{"key": "sql_validity", "memory_limit_mb": 0}],
+            top_k=1,
+        )
