@@ -84,15 +84,8 @@ class SQLValidity(BaseProxy):
         ) as runner:
             found = [self._errors(candidate, runner) for candidate in candidates]
         shares = [sum(error is None for error in errors) / len(errors) for errors in found]
-
-        def example_scores(position: int) -> torch.Tensor:
-            ran = [float(error is None) for error in found[position]]
-            return torch.tensor(ran, dtype=torch.float64)
-
         return ProxyScores(
-            torch.tensor(shares, dtype=torch.float64),
-            example_scores=example_scores,
-            messages=_messages(candidates, found),
+            torch.tensor(shares, dtype=torch.float64), messages=_messages(candidates, found)
         )
 
     def _errors(self, candidate: ProxyInput, runner: QueryRunner) -> list[str | None]:

@@ -61,7 +61,7 @@ PROPERTIES: dict[str, set[str]] = {
     "mmd": {*_VECTOR, "translation", "scale_0", "contributions", "examples"},
     "ngram": {"compares_real", "contributions", "examples"},
     "pad": {*_VECTOR, "contributions", "examples"},
-    "sql_validity": {"ignores_real", "examples"},
+    "sql_validity": {"ignores_real"},
 }
 
 
