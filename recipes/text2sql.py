@@ -512,7 +512,8 @@ def _question_losses(fits: Replicates) -> np.ndarray[Any, Any]:
         for metrics in of_replicate:
             n = sum(name.startswith("test_loss_of_") for name in metrics)
             rows.append([metrics[f"test_loss_of_{i}"] for i in range(n)])
-    return np.asarray(rows, dtype=np.float64).mean(axis=0)
+    losses: np.ndarray[Any, Any] = np.asarray(rows, dtype=np.float64).mean(axis=0)
+    return losses
 
 
 def _by_question(chosen: Replicates, other: Replicates, arm: str) -> str:
