@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 from synque_select.errors import ConfigError
 
-__all__ = ["check_whole"]
+__all__ = ["check_whole", "is_number"]
 
 
 def check_whole(name: str, value: Any, least: int) -> int:
@@ -28,3 +28,13 @@ def check_whole(name: str, value: Any, least: int) -> int:
     if found is None or not least <= found < 2**63:
         raise ConfigError(f"{name}={value!r}: allowed is a whole number from {least}")
     return found
+
+
+def is_number(value: Any) -> bool:
+    """Return whether an argument is a number, which a bool is not; NaN and infinities are.
+
+    Example:
+        >>> is_number(0.5), is_number(True), is_number("0.5")
+        (True, False, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, bool)

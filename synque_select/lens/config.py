@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from synque_select.checks import check_whole
+from synque_select.checks import check_whole, is_number
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.lens.judge import Way
 from synque_select.lens.prompt_sets import load_prompts
 from synque_select.lens.rubric import Rubric, RubricSampling
-from synque_select.llm.registry import LLMSpec, describe_llm
+from synque_select.llm.registry import LLMSpec, check_llm, describe_llm
 
 __all__ = ["AdaptiveJudging", "LensConfig"]
 
@@ -47,8 +49,8 @@ class AdaptiveJudging:
     top_k: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.delta < 1:
-            raise ConfigError(f"adaptive: delta={self.delta}: allowed is above 0 and below 1")
+        if not is_number(self.delta) or not 0 < self.delta < 1:
+            raise ConfigError(f"adaptive: delta={self.delta!r}: allowed is above 0 and below 1")
         check_whole("adaptive: rounds", self.rounds, 1)
         if self.top_k is not None:
             check_whole("adaptive: top_k", self.top_k, 1)
@@ -114,13 +116,16 @@ class LensConfig:
                 raise ConfigError(f"{name}={found!r}: allowed is a {part.__name__}")
         if self.way not in get_args(Way):
             raise ConfigError(f"way={self.way!r}: allowed is {', '.join(get_args(Way))}")
-        if self.max_samples is not None and self.max_samples < 2:
-            raise ConfigError(f"max_samples={self.max_samples}: allowed is 2 or more, or None")
+        for role in _ROLES:
+            _check_role(role, getattr(self, role))
+        _check_kinds(self)
+        if self.max_samples is not None:
+            check_whole("max_samples", self.max_samples, 2)
         check_whole("max_sample_chars", self.max_sample_chars, 1)
         check_whole("image_side", self.image_side, 1)
-        if not 0 <= self.failure_threshold < 1:
+        if not is_number(self.failure_threshold) or not 0 <= self.failure_threshold < 1:
             raise ConfigError(
-                f"failure_threshold={self.failure_threshold}: allowed is 0 to below 1"
+                f"failure_threshold={self.failure_threshold!r}: allowed is 0 to below 1"
             )
         _check_prices(self.prices)
         prompts = load_prompts(self.prompts or "text")
@@ -141,7 +146,7 @@ class LensConfig:
         if isinstance(given, Mapping):
             return cls.from_mapping(given)
         if isinstance(given, str) and given.startswith("{"):
-            return cls.from_mapping(json.loads(given))
+            return cls.from_mapping(_json(given))
         if isinstance(given, str | Path):
             return cls.from_file(given)
         raise ConfigError(
@@ -181,7 +186,7 @@ class LensConfig:
         path = _packaged(path)
         try:
             state = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise ConfigError(f"the lens config {path} cannot be read: {error}") from error
         if not isinstance(state, dict):
             raise ConfigError(f"{path}: expected names with values, found {type(state).__name__}")
@@ -219,7 +224,49 @@ def _rubric(name: str, found: Any) -> Rubric:
     if isinstance(found, Rubric):
         return found
     _check_names(found, Rubric, f"lens, rubrics, {name}")
+    for part in dataclasses.fields(Rubric):
+        points = found.get(part.name)
+        if not isinstance(points, list | tuple) or not all(isinstance(p, str) for p in points):
+            raise ConfigError(
+                f"lens, rubrics, {name}, {part.name}: found {points!r}; allowed is a list of texts"
+            )
     return Rubric(**{field: tuple(points) for field, points in found.items()})
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"a config of LENS is no JSON: {error}") from error
+
+
+def _check_role(role: str, spec: Any) -> None:
+    if spec is None and role == "reasoner":
+        return
+    try:
+        check_llm(spec)
+    except ConfigError as error:
+        raise ConfigError(f"{role}: {error}") from error
+
+
+def _check_kinds(config: LensConfig) -> None:
+    """Refuse values of another type than is said of them; a bool in quotes would count as true."""
+    kinds: dict[str, tuple[Any, str]] = {
+        **dict.fromkeys(("zero_shot", "split_real", "progress"), (bool, "true or false")),
+        **dict.fromkeys(("prompts", "rubrics_group"), (str | None, "a text, or None")),
+        **dict.fromkeys(
+            ("save_rubrics", "answers"), (str | os.PathLike | None, "the path of a file, or None")
+        ),
+        "rubrics": (str | Mapping | None, "a file, or names of candidates with rubrics"),
+    }
+    for name, (kind, words) in kinds.items():
+        value = getattr(config, name)
+        if not isinstance(value, kind):
+            raise ConfigError(f"{name}={value!r}: allowed is {words}")
+    if isinstance(config.rubrics, Mapping):
+        for candidate, found in config.rubrics.items():
+            if not isinstance(found, Rubric):
+                raise ConfigError(f"rubrics, {candidate}: found {found!r}; allowed is a Rubric")
 
 
 def _plain_rubrics(rubrics: str | Mapping[str, Rubric] | None) -> Any:
@@ -253,7 +300,7 @@ def _check_prices(prices: Any) -> None:
         if not isinstance(price, Mapping) or set(price) != set(_PRICED):
             raise ConfigError(f"prices, {role}: found {price!r}; {form}")
         for name, value in price.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            if not is_number(value) or not 0 <= value < math.inf:
                 raise ConfigError(f"prices, {role}, {name}: found {value!r}; allowed is 0 or more")
 
 

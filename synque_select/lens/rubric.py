@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synque_select.errors import DataError, LLMError
+from synque_select.checks import check_whole, is_number
+from synque_select.errors import ConfigError, DataError, LLMError
 from synque_select.lens.cache import AnswerCache, answer_key
 from synque_select.lens.prompt_sets import PromptSet
 from synque_select.lens.samples import Limits, drawn, quote_sample, rubric_line
@@ -201,6 +203,9 @@ class RubricSampling:
         max_answer_tokens: Length of an answer, thinking included.
         temperature: 0 for the most probable answer.
         seed: Of the choice of samples, and of the answer where the temperature is not 0.
+
+    Raises:
+        ConfigError: A value is not allowed.
     """
 
     n_samples: int = 30
@@ -211,6 +216,18 @@ class RubricSampling:
     max_answer_tokens: int = 4096
     temperature: float = 0.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "n_samples", "max_tokens", "max_sample_chars", "image_side", "n_points",
+            "max_answer_tokens",
+        ):  # fmt: skip
+            check_whole(f"sampling: {name}", getattr(self, name), 1)
+        check_whole("sampling: seed", self.seed, 0)
+        if not is_number(self.temperature) or not 0 <= self.temperature < math.inf:
+            raise ConfigError(
+                f"sampling: temperature={self.temperature!r}: allowed is a number from 0"
+            )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.llm.base import BaseLLM
 
-__all__ = ["LLMSpec", "describe_llm", "get_llm"]
+__all__ = ["LLMSpec", "check_llm", "describe_llm", "get_llm"]
 
 LLMSpec = BaseLLM | Mapping[str, Any]
 
@@ -41,19 +41,39 @@ def get_llm(spec: LLMSpec) -> BaseLLM:
     """
     if isinstance(spec, BaseLLM):
         return spec
+    check_llm(spec)
     options = dict(spec)
-    name = options.pop("engine", None)
-    if name not in _ENGINES:
-        raise ConfigError(f"unknown engine {name!r}: {did_you_mean(str(name), _ENGINES)}")
-    module, _, attribute = _ENGINES[name].partition(":")
-    cls = getattr(importlib.import_module(module), attribute)
-    allowed = inspect.signature(cls).parameters
-    for option in options:
-        if option not in allowed:
-            hint = did_you_mean(option, allowed)
-            raise ConfigError(f"engine {name!r} has no argument {option!r}: {hint}")
-    engine: BaseLLM = cls(**options)
+    engine: BaseLLM = _engine(options.pop("engine"))(**options)
     return engine
+
+
+def check_llm(spec: Any) -> None:
+    """Refuse, before anything is made, what is no engine and no mapping that names one.
+
+    Raises:
+        ConfigError: It is something else, there is no such engine, or it has no such argument.
+    """
+    if isinstance(spec, BaseLLM):
+        return
+    if not isinstance(spec, Mapping):
+        raise ConfigError(
+            f"{spec!r} is no engine: allowed is an engine, or a mapping such as "
+            "{'engine': 'transformers'}"
+        )
+    name = spec.get("engine")
+    if not isinstance(name, str) or name not in _ENGINES:
+        raise ConfigError(f"unknown engine {name!r}: {did_you_mean(str(name), _ENGINES)}")
+    allowed = inspect.signature(_engine(name)).parameters
+    for option in spec:
+        if option != "engine" and option not in allowed:
+            hint = did_you_mean(str(option), allowed)
+            raise ConfigError(f"engine {name!r} has no argument {option!r}: {hint}")
+
+
+def _engine(name: str) -> type[BaseLLM]:
+    module, _, attribute = _ENGINES[name].partition(":")
+    cls: type[BaseLLM] = getattr(importlib.import_module(module), attribute)
+    return cls
 
 
 def describe_llm(spec: LLMSpec) -> dict[str, Any]:

@@ -56,3 +56,39 @@ def test_the_papers_models_stand_where_they_belong():
     # both sides of a rubric are in one prompt
     assert 2 * image.sampling.n_samples <= image.scorer["max_images"]
     assert LensConfig.from_mapping(text.plain()) == text
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("{", "a config of LENS is no JSON"),
+        ({"scorer": None}, "scorer: None is no engine"),
+        ({"scorer": {"engine": "opnai"}}, "scorer: unknown engine 'opnai': did you mean 'openai'"),
+        ({"scorer": {"engine": "openai", "api_key": "x"}}, "has no argument 'api_key'"),
+        ({"reasoner": "openai"}, "reasoner: 'openai' is no engine"),
+        ({"prompts": 5}, "prompts=5: allowed is a text, or None"),
+        ({"zero_shot": "no"}, "zero_shot='no': allowed is true or false"),
+        ({"answers": 5}, "answers=5: allowed is the path of a file"),
+        ({"rubrics": ["a"]}, r"rubrics=\['a'\]: allowed is a file"),
+        ({"rubrics": {"a": {"similarities": "x"}}}, "rubrics, a, similarities: found 'x'"),
+        ({"max_samples": "9"}, "max_samples='9': allowed is a whole number from 2"),
+        ({"failure_threshold": "0.1"}, "failure_threshold='0.1': allowed"),
+        ({"adaptive": {"delta": "0.1"}}, "delta='0.1': allowed is above 0"),
+        ({"sampling": {"n_points": 0}}, "sampling: n_points=0: allowed is a whole number from 1"),
+        ({"sampling": {"temperature": -1}}, "sampling: temperature=-1: allowed"),
+        (
+            {"prices": {"scorer": {"input": float("nan"), "output": 1}}},
+            "prices, scorer, input: found nan; allowed is 0 or more",
+        ),
+    ],
+    ids=str,
+)
+def test_a_value_of_another_kind_is_named(given, said: str):
+    with pytest.raises(ConfigError, match=said):
+        LensConfig.read(given)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path):
+    (tmp_path / "lens.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"lens\.yaml cannot be read"):
+        LensConfig.read(tmp_path / "lens.yaml")
