@@ -9,7 +9,7 @@ from typing import Any
 
 from synque_select.commands._options import flat, proxy_options
 from synque_select.data.sources import load_candidates, load_real
-from synque_select.errors import ConfigError
+from synque_select.errors import ConfigError, SynqueError
 from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.lens import with_lens
 from synque_select.records.ranking_file import check_ranking_target, save_ranking
@@ -28,10 +28,12 @@ from synque_select.selection.mixture import check_mixture_choice
 from synque_select.selection.ranking import checked_suite, ranking_from
 from synque_select.selection.real_size import how_many_real
 from synque_select.selection.scoring import Scoring, score
-from synque_select.types import Candidate, RealSample
+from synque_select.types import Candidate, Ranking, RealSample
 from synque_select.views import Selector, fields_view
 
 __all__ = ["rank_and_print"]
+
+_LEAST_HALVED = 4
 
 
 def rank_and_print(options: Any) -> int:
@@ -49,15 +51,9 @@ def rank_and_print(options: Any) -> int:
         progress=not options.quiet,
     )
     suite = checked_suite(pool, sample, proxies, rank_by=options.rank_by, top_k=options.top_k)
-    _check_findings(options, suite, pool)
+    _check_findings(options, suite, pool, sample)
     scoring = _scoring(options, pool, sample, suite)
-    ranking = ranking_from(
-        scoring,
-        rank_by=options.rank_by,
-        top_k=options.top_k,
-        mixture=options.mixture,
-        temperature=options.temperature,
-    )
+    ranking = _ranking(options, scoring)
     checks = check_scored_labels(pool, scoring) if options.label is not None else None
     if checks is not None:
         ranking = replace(ranking, messages=(*label_messages(checks), *ranking.messages))
@@ -87,7 +83,26 @@ def _scoring(
     )
 
 
-def _check_findings(options: Any, suite: Sequence[BaseProxy], pool: Sequence[Candidate]) -> None:
+def _ranking(options: Any, scoring: Scoring) -> Ranking:
+    """Order the candidates; what was scored is shown also where no mixture can be chosen."""
+    try:
+        return ranking_from(
+            scoring,
+            rank_by=options.rank_by,
+            top_k=options.top_k,
+            mixture=options.mixture,
+            temperature=options.temperature,
+        )
+    except SynqueError:
+        if options.mixture != "equal":
+            plain = ranking_from(scoring, rank_by=options.rank_by, top_k=options.top_k)
+            print(ranking_table(plain))
+        raise
+
+
+def _check_findings(
+    options: Any, suite: Sequence[BaseProxy], pool: Sequence[Candidate], sample: RealSample
+) -> None:
     """Refuse before anything is scored what could not be found afterwards."""
     embedded = any(proxy.needs_embeddings for proxy in suite)
     for name, given in (("--gaps", options.gaps), ("--label", options.label is not None)):
@@ -97,6 +112,11 @@ def _check_findings(options: Any, suite: Sequence[BaseProxy], pool: Sequence[Can
         raise ConfigError("--mixture mmd_optimal needs embeddings: add a proxy such as mmd")
     if options.label is not None:
         check_classes(pool)
+    if options.how_many_real and len(sample) < _LEAST_HALVED:
+        raise ConfigError(
+            f"--how-many-real compares halves of the real sample: it needs {_LEAST_HALVED} "
+            f"examples, found {len(sample)}"
+        )
     if options.how_many_real and options.top_k >= len(pool):
         raise ConfigError(f"--how-many-real needs --top-k below {len(pool)}, or all are selected")
 

@@ -154,9 +154,11 @@ def score_proportional_mixture(
     defined = np.array([v for v in values.values() if not math.isnan(v)])
     scale = float(defined.std()) or 1.0
     best = max(values[name] for name in chosen)
-    raw = {name: math.exp((values[name] - best) / scale / temperature) for name in chosen}
+    every = {name: math.exp((values[name] - best) / scale / temperature) for name in chosen}
+    # a low temperature leaves the worst a weight below the least float
+    raw = {name: weight for name, weight in every.items() if weight != 0}
     total = sum(raw.values())
-    source = f"top {len(chosen)} by {by}, proportional at temperature {temperature:g}"
+    source = f"top {len(raw)} by {by}, proportional at temperature {temperature:g}"
     return Mixture({name: weight / total for name, weight in raw.items()}, source)
 
 

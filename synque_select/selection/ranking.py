@@ -154,7 +154,7 @@ def checked_suite(
     """
     suite = resolve_suite(proxies, real.modality)
     _check_rank_by(rank_by, suite)
-    if top_k > len(candidates):
+    if check_whole("top_k", top_k, 1) > len(candidates):
         raise ConfigError(
             f"top_k={top_k}: allowed is 1 to {len(candidates)}, the number of candidates"
         )

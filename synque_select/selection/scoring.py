@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from synque_select.checks import check_whole
 from synque_select.data.contamination import contamination_messages
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.encoders import BaseEncoder, embed, get_encoder
@@ -80,6 +81,7 @@ def score(
 
     Args and errors are those of `synque_select.selection.ranking.rank`.
     """
+    check_whole("seed", seed, 0)
     pool = load_candidates(candidates, view=view)
     sample = load_real(real, view=view)
     _check_together(pool, sample)

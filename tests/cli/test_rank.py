@@ -83,6 +83,29 @@ def test_what_cannot_be_found_is_refused_before_scoring(data: Path, options, wor
     assert words in capsys.readouterr().err
 
 
+def test_halves_need_four_real_examples(data: Path, tmp_path: Path, capsys):
+    few = tmp_path / "few.json"
+    few.write_text(json.dumps(json.loads((data / "real.json").read_text())[:3]))
+    assert rank(data, "--how-many-real", "--real", str(few)) == 1
+    assert "it needs 4 examples, found 3" in capsys.readouterr().err
+
+
+def test_scores_are_shown_although_no_mixture_can_be_chosen(data: Path, tmp_path: Path, capsys):
+    same = tmp_path / "same.json"
+    same.write_text(json.dumps([{"headline": "the same"}] * 20))
+    assert rank(data, "--mixture", "mmd_optimal", "--real", str(same)) == 1
+    said = capsys.readouterr()
+    assert "over half of the pairs of real examples have equal embeddings" in said.err
+    assert "against 20 real examples" in said.out
+
+
+def test_a_temperature_near_zero_leaves_the_best_alone(data: Path, tmp_path: Path):
+    options = ["--mixture", "proportional", "--temperature", "1e-320", "--proxies", "ngram"]
+    assert rank(data, *options, "--json", str(tmp_path)) == 0
+    # of equal inputs, so of equal scores
+    assert load_ranking(tmp_path).top().weights == {"close": 0.5, "false": 0.5}
+
+
 def test_a_ranking_is_kept_although_its_stability_is_unknown(data: Path, tmp_path: Path, capsys):
     options = ["--proxies", "baseline_length", "--rank-by", "baseline_length", "--how-many-real"]
     assert rank(data, *options, "--json", str(tmp_path)) == 1
