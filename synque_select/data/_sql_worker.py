@@ -56,7 +56,13 @@ def _in_child(query: str, options: dict[str, Any]) -> str:
         return _error(f"time limit of {options['time_limit_s']:g} s")
     if answer.endswith(b"\n"):
         return answer.decode().rstrip("\n")
-    return _error(f"the process ended by signal {os.WTERMSIG(status)}")
+    return _error(_ended(status))
+
+
+def _ended(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return f"the process ended by signal {os.WTERMSIG(status)}"
+    return "the process ended without an answer"
 
 
 def _read_until(pipe: int, deadline: float) -> tuple[bytes, bool]:
@@ -76,6 +82,8 @@ def _answer(query: str, options: dict[str, Any], pipe: int) -> None:
     status = 1
     try:
         _limit(options)
+        if not isinstance(query, str):
+            raise ValueError(f"a query is a text; found {type(query).__name__}")
         answer = json.dumps({"rows": _rows(query, options)})
     except MemoryError:
         answer = _error(f"memory limit of {options['memory_limit_mb']} MB")

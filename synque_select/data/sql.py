@@ -169,7 +169,7 @@ def compact_schema(database: str | Path) -> str:
     """Return a database's tables and columns, one table a line, for a prompt.
 
     Raises:
-        DataError: The file is no SQLite database.
+        DataError: The file is no SQLite database, or damaged.
     """
     path = _checked(Path(database))
     connection = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
@@ -180,6 +180,8 @@ def compact_schema(database: str | Path) -> str:
             table: [row[1] for row in connection.execute(f"PRAGMA table_info({_quoted(table)})")]
             for table in tables
         }
+    except sqlite3.Error as error:
+        raise DataError(f"{path}: the database is damaged: {error}") from error
     finally:
         connection.close()
     return "\n".join(f"{table}({', '.join(found)})" for table, found in columns.items())
@@ -246,6 +248,8 @@ def _quoted(name: str) -> str:
 
 
 def _checked(path: Path) -> Path:
+    if path.exists() and not path.is_file():  # opening a pipe waits for who writes to it
+        raise DataError(f"{path}: this is no file; allowed is a SQLite database")
     try:
         with path.open("rb") as file:
             start = file.read(16)

@@ -160,6 +160,26 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path):
         compact_schema(tmp_path / "text.sqlite")
 
 
+def test_a_damaged_database_is_named(database: Path, tmp_path: Path):
+    start = database.read_bytes()[:100]
+    (tmp_path / "damaged.sqlite").write_bytes(start + b"\xff" * 4000)
+    with pytest.raises(DataError, match=r"damaged\.sqlite: the database is damaged"):
+        compact_schema(tmp_path / "damaged.sqlite")
+    with QueryRunner(tmp_path / "damaged.sqlite") as runner:
+        assert "malformed" in str(runner.run("SELECT 1 FROM numbers").error)
+
+
+def test_a_pipe_and_a_folder_are_no_database(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.sqlite")
+    for path in (tmp_path / "pipe.sqlite", tmp_path):
+        with pytest.raises(DataError, match="this is no file"):
+            QueryRunner(path)
+
+
+def test_a_query_that_is_no_text_is_said(runner: QueryRunner):
+    assert runner.run(None).error == "a query is a text; found NoneType"  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "limit", ["time_limit_s", "memory_limit_mb", "max_rows", "max_result_bytes"]
 )
