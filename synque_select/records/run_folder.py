@@ -15,6 +15,8 @@ from synque_select.errors import ConfigError, RecordError
 
 __all__ = ["make_folder", "new_run_folder", "plain", "read_json", "write_json", "write_text"]
 
+_MAX_DIGITS = 300
+
 
 def new_run_folder(root: str | Path, recipe: str) -> Path:
     """Make and return `root/recipe/<UTC time>-<short hash>`, a folder that nobody else has.
@@ -157,6 +159,13 @@ def write_text(path: str | Path, text: str) -> Path:
     return path
 
 
+def _whole(text: str) -> int:
+    """Read a whole number that a float can hold, too: what is shown is calculated with."""
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"a whole number of {len(text)} digits; allowed are {_MAX_DIGITS}")
+    return int(text)
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
@@ -165,12 +174,14 @@ def read_json(path: str | Path) -> Any:
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_text(encoding="utf-8-sig"), parse_int=_whole)
     except json.JSONDecodeError as error:
         raise RecordError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise RecordError(f"{path}: not UTF-8: {error}") from error
     except RecursionError as error:
         raise RecordError(f"{path}: not a file of ours: nested too deeply") from error
+    except ValueError as error:
+        raise RecordError(f"{path}: not a file of ours: {error}") from error
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror or error}") from error

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from synque_select.errors import ConfigError
+from synque_select.errors import ConfigError, RecordError
 from synque_select.lens.feedback import Feedback, feedback_of
 from synque_select.lens.rubric import Rubric, save_rubrics
 from synque_select.records.run_folder import write_text
@@ -140,6 +140,8 @@ def feedback(ranking: Ranking, candidate: str | None = None) -> list[Feedback]:
         )
     rows = ranking.order() if candidate is None else (ranking[candidate],)
     entries = found["candidates"]
+    if not isinstance(entries, Mapping):
+        raise RecordError(f"details: the candidates of LENS are a {type(entries).__name__}")
     return [feedback_of(row.name, entries.get(row.name, {})) for row in rows]
 
 

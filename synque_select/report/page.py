@@ -149,7 +149,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _guard(path: Path, build: Callable[[], Any]) -> Any:
     try:
         return build()
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise RecordError(f"{path} is damaged: {type(error).__name__}: {error}") from error
 
 

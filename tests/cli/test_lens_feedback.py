@@ -105,6 +105,10 @@ def test_errors(run_folder: Path, capsys, tmp_path: Path):
     (run_folder / "ranking.json").write_text(json.dumps(state))
     assert main(["feedback", str(run_folder)]) == 1
     assert "what LENS found about loud/1 is damaged" in capsys.readouterr().err
+    state["details"]["lens"]["candidates"] = ["loud/1"]
+    (run_folder / "ranking.json").write_text(json.dumps(state))
+    assert main(["feedback", str(run_folder)]) == 1
+    assert "the candidates of LENS are a list" in capsys.readouterr().err
 
 
 def test_rubrics_of_names_that_differ_in_signs_only(run_folder: Path):

@@ -123,6 +123,7 @@ def test_a_folder_in_the_way_is_named(tmp_path: Path):
         (b"\xff\xfe\x00", "not UTF-8"),
         (b"[" * 100_000, "nested too deeply|not JSON"),
         (b"", "line 1: not JSON"),
+        (b"1" * 5000, "a whole number of 5000 digits; allowed are 300"),
     ],
 )
 def test_a_broken_json_file_is_named(tmp_path: Path, content: bytes, words: str):

@@ -211,6 +211,10 @@ def test_a_result_of_other_types_is_named_with_its_field(tmp_path: Path, state, 
         ("examples.json", {"a": [{"view": {"png": base64.b64encode(b"<svg/>").decode()}}]}),
         ("examples.json", []),
         ("correlations.json", {}),
+        ("study.json", {"trials": [{"number": 0, "value": 10**400}]}),
+        ("labels.json", {"checks": [{"name": "a"}]}),
+        ("gaps.json", {"gaps": [], "n_real": 3}),
+        ("real_size.json", {"measured": [], "extrapolated": []}),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, file: str, state):
