@@ -32,6 +32,7 @@ N_REAL, N_SYNTHETIC = 40, 150
 CPU = torch.device("cpu")
 
 # compares_real: identical data is best, a growing shift is worse, other real data other scores
+# divides_by_real: other real data give other scores, and that is all
 # ignores_real: the real sample changes nothing
 # size_fair: a larger sample of the same distribution scores about the same
 # rotation, translation: of all embeddings together, changes nothing
@@ -54,7 +55,7 @@ PROPERTIES: dict[str, set[str]] = {
     "lens_balanced": {"compares_real", "contributions", "examples"},
     "lens_raw": {"compares_real", "examples"},
     # without a rubric, a candidate meets the real sample in the debiasing only
-    "lens_zero_shot": {"contributions", "examples"},
+    "lens_zero_shot": {"divides_by_real", "contributions", "examples"},
     "mauve": {"compares_real"},
     "mauve_star": {"compares_real"},
     "mdm": {"ignores_real", "size_fair", "rotation", "translation", "scale_1"},
@@ -164,7 +165,8 @@ def test_every_proxy_stands_in_the_list():
 
 def test_every_proxy_reads_the_real_sample_or_does_not():
     for key in proxy_keys():
-        assert len(PROPERTIES[key] & {"compares_real", "ignores_real"}) == 1, key
+        ways = {"compares_real", "divides_by_real", "ignores_real"}
+        assert len(PROPERTIES[key] & ways) == 1, key
 
 
 @pytest.mark.parametrize("modality", ["text", "image"])
@@ -267,9 +269,11 @@ class TestComparesReal:
         values = oriented(key, score(key, real_sample(), [*shifted()[1:], copy]).values)
         assert values[-1] == values.max()
 
-    def test_another_real_sample_other_scores(self, key):
-        found = score(key, make("real", draw(N_REAL, 99, 1.5)), shifted()).values
-        assert not torch.equal(found, scores_of(key).values)
+
+@pytest.mark.parametrize("key", having("compares_real") + having("divides_by_real"))
+def test_another_real_sample_other_scores(key):
+    found = score(key, make("real", draw(N_REAL, 99, 1.5)), shifted()).values
+    assert not torch.equal(found, scores_of(key).values)
 
 
 @pytest.mark.parametrize("key", having("ignores_real"))
