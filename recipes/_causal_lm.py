@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -273,8 +274,12 @@ class CausalLMModule(LightningModule):
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         )
+        with warnings.catch_warnings():
+            # peft 0.21 asks transformers 5.23 for an attribute by its old name
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
+            adapted = peft.get_peft_model(base, adapters)
         # transformers loads in eval mode, and Lightning trains in the mode that it finds
-        return peft.get_peft_model(base, adapters).train()
+        return adapted.train()
 
     def token_losses(self, row: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the loss of each target of a packed row, (n,) float32, in nats."""
