@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from synque_select.checks import check_whole, is_number
 from synque_select.errors import ConfigError, DependencyError, LLMError
 from synque_select.llm.background import answers_of
 from synque_select.llm.base import BaseLLM, Failure, check_choices, check_form
@@ -90,8 +91,7 @@ class OpenAILLM(BaseLLM):
             ("max_concurrency", max_concurrency, 1),
             ("max_retries", max_retries, 0),
         ):
-            if value < least:
-                raise ConfigError(f"{name}={value}: allowed is {least} or more")
+            check_whole(name, value, least)
         _check_positive(
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
@@ -169,12 +169,19 @@ class OpenAILLM(BaseLLM):
         found = await self._ask(client, question)
         if isinstance(found, Failure):
             return found
-        content = (found.get("logprobs") or {}).get("content")
+        logprobs = found.get("logprobs")
+        content = logprobs.get("content") if isinstance(logprobs, dict) else None
         if not content:
             raise LLMError(
                 f"{self.id} shows no probabilities of tokens: judge with way='label' instead"
             )
-        seen = read_path(content, choices, self._dialect.frame)
+        try:
+            seen = read_path(content, choices, self._dialect.frame)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            return Failure(
+                f"probabilities of tokens that cannot be read ({type(error).__name__}): "
+                f"{str(content)[:_SHOWN]}"
+            )
         if self._dialect.choices[0] != "none":
             await self._clear_up(client, prompt, choices, among, seen)
         return seen
@@ -229,6 +236,11 @@ class OpenAILLM(BaseLLM):
             raise LLMError(
                 f"the key of {self.id}: set the environment variable {self._key_variable}"
             )
+        if key and not (key.isascii() and key.isprintable()):
+            raise LLMError(
+                f"the key of {self.id}: the environment variable {self._key_variable} holds "
+                "characters that no key has"
+            )
         return openai.AsyncOpenAI(
             # without a key, the package would look for one in other places
             api_key=key or "none",
@@ -242,18 +254,21 @@ class OpenAILLM(BaseLLM):
         openai = _package()
         try:
             listed = await client.models.with_raw_response.list()
-            models = json.loads(listed.text)["data"]
+            found = json.loads(listed.text)["data"]
+            models = found if isinstance(found, list) else []
         except openai.APIConnectionError as error:
             raise self._unreachable(error) from None
         except openai.APIStatusError as error:
             if error.status_code in (401, 403):
                 raise self._refused(error) from None
             models = []
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             models = []  # not every server lists its models
         for model in models:
             if isinstance(model, dict) and model.get("id") == self.id:
-                self.context_length = self.context_length or model.get("max_model_len")
+                self.context_length = (
+                    self.context_length or _counted(model, "max_model_len") or None
+                )
                 if model.get("owned_by") == "vllm":
                     self._dialect = Dialect(choices=("vllm", "json_schema", "none"))
         self._met = True
@@ -323,15 +338,15 @@ class OpenAILLM(BaseLLM):
             state = json.loads(text)
             (choice, *_) = state["choices"]
             content = choice["message"].get("content")
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return _Later(f"an answer that is no chat completion: {text[:_SHOWN]!r}")
         if content is not None and not isinstance(content, str):
             return _Later(f"an answer without a text: {text[:_SHOWN]!r}")
-        used = state.get("usage") or {}
-        self.usage.n_prompt_tokens += used.get("prompt_tokens") or 0
-        self.usage.n_answer_tokens += used.get("completion_tokens") or 0
-        details = used.get("prompt_tokens_details") or {}
-        self.usage.n_cached_tokens += details.get("cached_tokens") or 0
+        used = state.get("usage")
+        self.usage.n_prompt_tokens += _counted(used, "prompt_tokens")
+        self.usage.n_answer_tokens += _counted(used, "completion_tokens")
+        details = used.get("prompt_tokens_details") if isinstance(used, dict) else None
+        self.usage.n_cached_tokens += _counted(details, "cached_tokens")
         return dict(choice)
 
     def _unreachable(self, error: Exception) -> LLMError:
@@ -351,6 +366,12 @@ class OpenAILLM(BaseLLM):
         """A server's words without the key, should it repeat it."""
         key = os.environ.get(self._key_variable)
         return (text.replace(key, "…") if key else text)[: 2 * _SHOWN]
+
+
+def _counted(state: Any, name: str) -> int:
+    """What a server says it counted; nothing where it says no number."""
+    value = state.get(name) if isinstance(state, dict) else None
+    return value if isinstance(value, int) else 0
 
 
 @dataclass(frozen=True)
@@ -425,7 +446,10 @@ def _said(error: Any) -> str:
 def _check_url(url: str | None) -> None:
     if url is None:
         return
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"base_url={url!r}: {error}; allowed is http://… or https://…") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"base_url={url!r}: allowed is http://… or https://…")
     if parts.username or parts.password:
@@ -434,8 +458,8 @@ def _check_url(url: str | None) -> None:
 
 def _check_positive(**values: float | None) -> None:
     for name, value in values.items():
-        if value is not None and not value > 0:
-            raise ConfigError(f"{name}={value}: allowed is a number above 0")
+        if value is not None and not (is_number(value) and value > 0):
+            raise ConfigError(f"{name}={value!r}: allowed is a number above 0")
 
 
 def _package() -> Any:

@@ -204,6 +204,37 @@ def test_a_wrong_key_ends_the_run_and_is_not_repeated(model, monkeypatch, caplog
     assert KEY not in said
 
 
+@pytest.mark.parametrize("text", ['{"choices": [{}]}', "[" * 50_000, "null"], ids=len)
+def test_garbage_is_a_failure_of_that_question(server, text: str):
+    server.faults = [("text", text)]
+    (found,) = answers(engine(server, max_retries=0), ["p"])
+    assert isinstance(found, Failure)
+    assert "no chat completion" in found.reason
+
+
+@pytest.mark.parametrize("usage", ["5", '{"prompt_tokens": "x"}'])
+def test_a_count_that_is_none_counts_nothing(server, usage: str):
+    message = json.dumps({"message": {"content": LABELS[0]}})
+    server.faults = [("text", f'{{"choices": [{message}], "usage": {usage}}}')]
+    assert answers(engine(server), ["p"]) == [LABELS[0]]
+
+
+@pytest.mark.parametrize("shown", ['{"content": 5}', '{"content": [{"token": 5}]}'])
+def test_probabilities_that_cannot_be_read(server, shown: str):
+    first = f'{{"message": {{"content": "x"}}, "logprobs": {shown}}}'
+    server.faults = [("text", f'{{"choices": [{first}]}}')]
+    llm = engine(server, max_retries=0)
+    ((_, found),) = llm.choice_probabilities("p", ["i"], ["s"], LABELS)
+    assert "cannot be read" in found.reason
+
+
+def test_a_key_with_a_line_end_is_refused_and_not_shown(server, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", "sk-secret\nof-mine")
+    with pytest.raises(LLMError, match="TEST_KEY holds characters that no key has") as caught:
+        answers(engine(server, key_variable="TEST_KEY"))
+    assert "secret" not in str(caught.value)
+
+
 def test_no_key_for_a_hosted_server(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
@@ -232,6 +263,9 @@ def test_a_server_that_is_not_there_ends_the_run():
         ({"base_url": "localhost:8000"}, "http://"),
         ({"base_url": "http://me:secret@localhost/v1"}, "password"),
         ({"max_concurrency": 0}, "max_concurrency=0"),
+        ({"max_concurrency": "4"}, "max_concurrency='4'"),
+        ({"timeout_s": "4"}, "timeout_s='4'"),
+        ({"base_url": "http://[::1"}, "base_url='http://"),
         ({"max_retries": -1}, "max_retries=-1"),
         ({"timeout_s": 0}, "timeout_s=0"),
         ({"requests_per_minute": -3}, "requests_per_minute=-3"),
