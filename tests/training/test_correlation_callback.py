@@ -190,7 +190,7 @@ def test_a_primary_metric_that_is_not_logged_costs_a_warning(fit, store):
     assert len(model.seen) == 8
     (record,) = store.read()
     assert set(record.metrics) == {"val_acc", "val_loss"}
-    assert "1 runs left out: without a finite accuracy" in callback.correlations[0].messages
+    assert "1 run left out: without a finite accuracy" in callback.correlations[0].messages
 
 
 def test_a_validation_before_the_end_is_said(fit, store):

@@ -127,14 +127,14 @@ def test_pruned_runs_never_enter():
     pruned = make_record("p", 0.1, kind="trial", details={"startup": True, "pruned": True})
     (found,) = correlate([*probes(kind="trial", details={"startup": True}), pruned])
     assert "p" not in {point.unit for point in found.points}
-    assert "1 runs left out: pruned" in found.messages
+    assert "1 run left out: pruned" in found.messages
 
 
 @pytest.mark.parametrize("metrics", [{}, {"val_acc": math.nan}, {"val_acc": math.inf}])
 def test_a_run_without_a_figure_is_left_out_and_counted(metrics):
     (found,) = correlate([*probes(), make_record("x", metrics=metrics)])
     assert len(found.points) == 6
-    assert "1 runs left out: without a finite val_acc" in found.messages
+    assert "1 run left out: without a finite val_acc" in found.messages
 
 
 def test_a_score_that_some_units_lack_is_correlated_over_the_others():
