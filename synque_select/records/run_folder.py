@@ -13,7 +13,15 @@ from typing import Any
 
 from synque_select.errors import ConfigError, RecordError
 
-__all__ = ["make_folder", "new_run_folder", "plain", "read_json", "write_json", "write_text"]
+__all__ = [
+    "check_plain_name",
+    "make_folder",
+    "new_run_folder",
+    "plain",
+    "read_json",
+    "write_json",
+    "write_text",
+]
 
 _MAX_DIGITS = 300
 
@@ -35,8 +43,7 @@ def new_run_folder(root: str | Path, recipe: str) -> Path:
         >>> folder.parent.name, len(folder.name)
         ('digits', 25)
     """
-    if recipe in ("", ".", "..") or "/" in recipe or "\\" in recipe or "\0" in recipe:
-        raise ConfigError(f"recipe={recipe!r}: allowed is a plain name, without slashes")
+    check_plain_name("recipe", recipe)
     parent = Path(root) / recipe
     while True:
         time = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -50,6 +57,16 @@ def new_run_folder(root: str | Path, recipe: str) -> Path:
         except OSError as error:
             raise RecordError(f"cannot make the run's folder {folder}: {error}") from error
         return folder
+
+
+def check_plain_name(argument: str, name: str) -> None:
+    """Refuse a name that is not one part of a path.
+
+    Raises:
+        ConfigError: It is empty, a dot or two, or has a slash in it.
+    """
+    if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
+        raise ConfigError(f"{argument}={name!r}: allowed is a plain name, without slashes")
 
 
 def make_folder(folder: str | Path) -> Path:

@@ -16,7 +16,12 @@ from synque_select.data.datamodule import SynqueDataModule
 from synque_select.records.correlation import correlate
 from synque_select.records.correlation_file import save_correlations
 from synque_select.records.ranking_file import save_ranking
-from synque_select.records.run_folder import make_folder, new_run_folder, write_json
+from synque_select.records.run_folder import (
+    check_plain_name,
+    make_folder,
+    new_run_folder,
+    write_json,
+)
 from synque_select.records.store import RunStore
 from synque_select.report.study import study_table
 from synque_select.tuning.result import TuningResult
@@ -91,6 +96,11 @@ def run_tuning(
         ConfigError: An argument is not allowed, or the study of this name is about other trials.
         LightningError: The DataModule is another than SynqueDataModule, or has no real sample.
     """
+    # before hours of trials, not behind them
+    name = type(module).__name__ if task is None else task
+    check_plain_name("task", name)
+    if folder is not None:
+        make_folder(folder)
     runs = RunStore(store)
     result = tune_mixture(
         None if proxy else (factory or (lambda: copy.deepcopy(module))),
@@ -115,7 +125,6 @@ def run_tuning(
         store=runs,
         trainer_options=trainer_options,
     )
-    name = type(module).__name__ if task is None else task
     run = new_run_folder("runs", name) if folder is None else make_folder(folder)
     _write(result, runs, run, datamodule)
     print(study_table(result.to_dict()))

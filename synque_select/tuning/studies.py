@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -69,15 +70,25 @@ def open_storage(storage: Any, heartbeat_s: int) -> Any:
         return storage
     is_url = "://" in str(storage)
     if not is_url:
-        Path(storage).parent.mkdir(parents=True, exist_ok=True)
-    if not is_url and Path(storage).suffix in _JOURNALS:
-        from optuna.storages.journal import JournalFileBackend
-
-        backend = JournalFileBackend(str(storage))
-        return optuna.storages.JournalStorage(backend)
+        try:
+            Path(storage).parent.mkdir(parents=True, exist_ok=True)
+            if Path(storage).suffix in _JOURNALS:
+                return _journal(optuna, str(storage))
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise RecordError(f"storage of studies {storage}: {error}") from error
     url = str(storage) if is_url else f"sqlite:///{Path(storage).resolve()}"
     # of several workers that make the tables at once, all but one fail once
-    return _patiently(lambda: _database(optuna, url, heartbeat_s), url)
+    return _patiently(lambda: _database(optuna, url, heartbeat_s), _without_password(url))
+
+
+def _journal(optuna: Any, path: str) -> Any:
+    from optuna.storages.journal import JournalFileBackend
+
+    return optuna.storages.JournalStorage(JournalFileBackend(path))
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:…@", url)
 
 
 def _database(optuna: Any, url: str, heartbeat_s: int) -> Any:
@@ -152,11 +163,14 @@ def open_study(
 
     Raises:
         ConfigError: The study was made with another stamp; the message says where they differ.
+        RecordError: The storage is damaged.
     """
     optuna = optuna_module()
     direction = "maximize" if mode == "max" else "minimize"
     try:
         study = optuna.create_study(storage=storage, study_name=name, direction=direction)
+    except ValueError as error:  # a journal shows that it is damaged when more is written to it
+        raise RecordError(f"the storage of studies is damaged: {error}") from error
     except optuna.exceptions.DuplicatedStudyError:
         study = optuna.load_study(storage=storage, study_name=name)
         _check_stamp(name, study.user_attrs.get(_STAMP), stamp)

@@ -79,6 +79,7 @@ def test_a_study_from_a_config(folder: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_bad_options_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str]):
+    (folder / "damaged.journal").write_text("{no journal\n")
     for option, said in (
         ("--tune.sampler=tpee", "sampler='tpee': did you mean 'tpe'?"),
         ("--tune.pruner=medium", "pruner='medium': did you mean 'median'?"),
@@ -86,6 +87,11 @@ def test_bad_options_are_one_line(folder: Path, capsys: pytest.CaptureFixture[st
         ("--tune.k_range=[3,9]", "k_range=(3, 9)"),
         ("--tune.proxy=mdd", "proxy='mdd'"),
         ("--trainer.max_steps=-1", "max_steps=-1"),
+        ("--tune.storage=real.json/x.sqlite", "storage of studies real.json/x.sqlite"),
+        ("--tune.storage=damaged.journal", "the storage of studies is damaged"),
+        ("--tune.storage=mysql://me:secret@host/x", "storage of studies mysql://me:…@host/x"),
+        ("--tune.folder=real.json", "real.json is no folder"),
+        ("--tune.task=../x", "task='../x': allowed is a plain name"),
     ):
         assert main(["tune", "--config", "mine.yaml", option]) == 1, option
         assert said in capsys.readouterr().err
