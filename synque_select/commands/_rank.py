@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 from synque_select.commands._options import flat, proxy_options
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.errors import ConfigError, SynqueError
+from synque_select.lens.config import packaged_lens_configs
 from synque_select.proxies.base import BaseProxy
-from synque_select.proxies.lens import with_lens
+from synque_select.proxies.lens import lens_keys, with_lens
 from synque_select.records.ranking_file import check_ranking_target, save_ranking
 from synque_select.report.findings import (
     gaps_state,
@@ -41,11 +42,13 @@ def rank_and_print(options: Any) -> int:
     if options.json is not None:
         check_ranking_target(options.json)
     check_mixture_choice(options.mixture, options.temperature)
+    specs = proxy_options(options.proxies)
+    _check_lens(specs, options.lens)
     view = _view(options.view)
     pool = load_candidates(flat(options.candidates), view=view, label=_position(options.label))
     sample = load_real(options.real, view=view)
     proxies = with_lens(
-        proxy_options(options.proxies),
+        specs,
         options.lens,
         top_k=options.top_k,
         progress=not options.quiet,
@@ -66,6 +69,17 @@ def rank_and_print(options: Any) -> int:
         written = [path, *save_findings(path.parent, findings, prefix=prefix)]
         print("\nwrote " + ", ".join(map(str, written)))
     return 0
+
+
+def _check_lens(specs: Sequence[Mapping[str, Any]] | None, lens: str | None) -> None:
+    """Refuse LENS without a word on which models judge: the default is one to try it out."""
+    keys = lens_keys()
+    bare = [s["key"] for s in specs or () if s["key"] in keys and "config" not in s]
+    if bare and lens is None:
+        raise ConfigError(
+            f"--proxies {','.join(bare)} needs --lens, which says what models judge: a YAML file "
+            f"or a packaged config ({', '.join(packaged_lens_configs())})"
+        )
 
 
 def _scoring(

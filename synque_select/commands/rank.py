@@ -49,7 +49,8 @@ def _add_inputs(parser: Any) -> None:
     )
     parser.add_argument(
         "--lens",
-        help="config of the LENS proxies: a YAML file or a packaged name such as lens-small",
+        help="config of the LENS proxies, which need it: a YAML file or a packaged name such as "
+        "lens-small",
     )
 
 

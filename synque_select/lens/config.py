@@ -19,7 +19,7 @@ from synque_select.lens.prompt_sets import load_prompts
 from synque_select.lens.rubric import Rubric, RubricSampling
 from synque_select.llm.registry import LLMSpec, check_llm, describe_llm
 
-__all__ = ["AdaptiveJudging", "LensConfig"]
+__all__ = ["AdaptiveJudging", "LensConfig", "packaged_lens_configs"]
 
 _ROLES = ("reasoner", "scorer")
 _PRICED = ("input", "output")
@@ -282,12 +282,28 @@ def _sha256(path: Any) -> str | None:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _packaged(path: str | Path) -> Path:
-    """Return a file as it is, and else the packaged config of that name if there is one."""
+def packaged_lens_configs() -> dict[str, Path]:
+    """Return the configs of LENS that the package brings, by name.
+
+    Example:
+        >>> "lens-small" in packaged_lens_configs()
+        True
+    """
     import synque_select.configs
 
-    named = Path(str(synque_select.configs.__file__)).parent / f"{path}.yaml"
-    return named if not Path(path).exists() and named.is_file() else Path(path)
+    folder = Path(str(synque_select.configs.__file__)).parent
+    return {path.stem: path for path in sorted(folder.glob("*lens*.yaml"))}
+
+
+def _packaged(path: str | Path) -> Path:
+    """Return a file as it is, and else the packaged config of that name."""
+    if Path(path).exists():
+        return Path(path)
+    known = packaged_lens_configs()
+    if str(path) not in known:
+        found = did_you_mean(str(path), known)
+        raise ConfigError(f"no LENS config {str(path)!r}, as a file or packaged: {found}")
+    return known[str(path)]
 
 
 def _check_prices(prices: Any) -> None:

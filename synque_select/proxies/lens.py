@@ -29,7 +29,7 @@ from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScore
 from synque_select.proxies.registry import ProxySpec
 from synque_select.views import Modality
 
-__all__ = ["Lens", "LensBalanced", "LensRaw", "LensZeroShot", "with_lens"]
+__all__ = ["Lens", "LensBalanced", "LensRaw", "LensZeroShot", "lens_keys", "with_lens"]
 
 _QUESTIONS = 4  # a sample: two places of the synthetic set, two sets asked for
 _TINY = "SmolLM2-135M"
@@ -190,6 +190,16 @@ class LensZeroShot(Lens):
         self.config = dataclasses.replace(self.config, zero_shot=True, rubrics=None)
 
 
+def lens_keys() -> tuple[str, ...]:
+    """Return the keys of the LENS proxies.
+
+    Example:
+        >>> lens_keys()
+        ('lens', 'lens_raw', 'lens_balanced', 'lens_zero_shot')
+    """
+    return tuple(cls.key for cls in (Lens, LensRaw, LensBalanced, LensZeroShot))
+
+
 def with_lens(
     proxies: Sequence[ProxySpec] | None,
     lens: LensConfig | Mapping[str, Any] | str | Path | None,
@@ -218,7 +228,7 @@ def with_lens(
     config = LensConfig.read(lens).for_top_k(top_k)
     if not progress:
         config = dataclasses.replace(config, progress=False)
-    keys = tuple(cls.key for cls in (Lens, LensRaw, LensBalanced, LensZeroShot))
+    keys = lens_keys()
     suite: list[ProxySpec] = []
     for proxy in proxies or ():
         given: Any = {"key": proxy} if isinstance(proxy, str) else proxy

@@ -47,3 +47,17 @@ def test_rank_by_lens(arguments, tmp_path, capsys):
 def test_a_config_without_a_proxy_that_reads_it(arguments, tmp_path, capsys):
     assert main([*arguments, "--proxies", "ngram", "--lens", str(tmp_path / "lens.yaml")]) == 1
     assert "the proxies have none of lens, lens_balanced, lens_raw" in capsys.readouterr().err
+
+
+def test_lens_without_a_config_names_the_packaged_ones(arguments, capsys):
+    assert main([*arguments, "--proxies", "ngram,lens,lens_raw"]) == 1
+    said = capsys.readouterr().err
+    assert "--proxies lens,lens_raw needs --lens" in said
+    assert "lens-paper-image, lens-paper-text, lens-small" in said
+
+
+def test_a_config_that_is_nowhere(arguments, capsys):
+    assert main([*arguments, "--proxies", "lens", "--lens", "lens-smal"]) == 1
+    said = capsys.readouterr().err
+    assert "no LENS config 'lens-smal'" in said
+    assert "did you mean 'lens-small'?" in said
