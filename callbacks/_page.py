@@ -15,13 +15,16 @@ from synque_select.report.parts import write_examples, write_map
 __all__ = ["write_page"]
 
 
-def write_page(folder: Path, datamodule: SynqueDataModule, scorer: Scorer | None) -> None:
+def write_page(folder: Path, datamodule: SynqueDataModule, scorer: Scorer | None) -> Path | None:
     """Write the page after training; what cannot be shown is warned of, and nothing is lost.
 
     Args:
         folder: The run's folder.
         datamodule: Its candidates and real sample are shown.
         scorer: Its cached embeddings make the map; None for no map.
+
+    Returns:
+        The page's path; None where there is none.
     """
     sets = [*datamodule.candidates, *([datamodule.real] if datamodule.real is not None else [])]
     try:
@@ -31,6 +34,7 @@ def write_page(folder: Path, datamodule: SynqueDataModule, scorer: Scorer | None
             embedded = scorer.embeddings(datamodule.candidates, datamodule.real)
         if embedded is not None:
             write_map(folder, *embedded)
-        write_report(folder)
+        return write_report(folder)
     except SynqueError as error:
         rank_zero_warn(f"the page of the run in {folder} is not complete: {error}")
+        return None

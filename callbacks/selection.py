@@ -226,7 +226,9 @@ class SelectionCallback(CheckedCallback):
         folder = self.run_dir
         if stage == "fit" and self._finished and folder is not None and trainer.is_global_zero:
             scorer = self.scorer(trainer) if self._given is None else None
-            write_page(folder, require_datamodule(trainer), scorer)
+            page = write_page(folder, require_datamodule(trainer), scorer)
+            if page is not None:
+                rank_zero_info(f"report: {page}")
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

@@ -172,6 +172,10 @@ def ranking_from(
 ) -> Ranking:
     """Order scored candidates; the arguments are those of `rank`."""
     ranking = _ordered(scoring, rank_by, top_k, n_resamples)
+    # the optimal mixture is chosen by weights, not cut off at a rank
+    tie = None if mixture == "mmd_optimal" else _tie_at_border(ranking)
+    if tie is not None:
+        ranking = dataclasses.replace(ranking, messages=(*ranking.messages, tie))
     return with_mixture(ranking, mixture, temperature=temperature, scoring=scoring)
 
 
@@ -327,6 +331,23 @@ def _infos(scoring: Scoring, members: Sequence[str]) -> dict[str, ProxyInfo]:
         )
         for proxy in scoring.suite
     }
+
+
+def _tie_at_border(ranking: Ranking) -> str | None:
+    """Say who was taken where candidates share the rank at the border of the top k."""
+    order = ranking.order()
+    if ranking.top_k >= len(order):
+        return None
+    rank = order[ranking.top_k - 1].ranks[ranking.rank_by]
+    tied = [row.name for row in order if row.ranks[ranking.rank_by] == rank]
+    inside = [row.name for row in order[: ranking.top_k] if row.name in tied]
+    if len(inside) == len(tied):
+        return None
+    return (
+        f"{', '.join(tied)} share rank {rank:g} by {ranking.rank_by} at the border of the top "
+        f"{ranking.top_k}: {', '.join(inside)} taken by the order of the candidates, not by a "
+        "score."
+    )
 
 
 def _why(silent: Sequence[str]) -> str:

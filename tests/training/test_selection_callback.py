@@ -464,16 +464,18 @@ def test_every_logger_gets_the_ranking(tmp_path, selection):
 def test_a_logger_that_fails_costs_a_warning_and_not_the_training(tmp_path, selection):
     model = TinyModel()
     fit = trainer(tmp_path, selection(), logger=BrokenLogger(), max_steps=2)
-    with pytest.warns(UserWarning, match="BrokenLogger could not take 'synque_ranking'.*full"):
+    with pytest.warns(UserWarning, match="BrokenLogger could not take 'synque_(ranking|mixture)'.*full"):
         fit.fit(model, datamodule=data_module())
     assert len(model.seen) == 2
 
 
-def test_the_run_folder(tmp_path, selection):
+def test_the_run_folder(tmp_path, selection, caplog):
     callback = selection()
-    trainer(tmp_path, callback, max_steps=1).fit(TinyModel(), datamodule=data_module())
+    with caplog.at_level("INFO"):
+        trainer(tmp_path, callback, max_steps=1).fit(TinyModel(), datamodule=data_module())
     (folder,) = (tmp_path / "runs" / "TinyModel").iterdir()
     assert callback.run_dir == folder
+    assert [m for m in caplog.messages if "report.html" in m] == [f"report: {folder}/report.html"]
     assert load_ranking(folder) == callback.ranking
     state = json.loads((folder / "ranking.json").read_text())
     assert [row["name"] for row in state["selected"]] == ["near", "mixed"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -226,6 +227,23 @@ class TestRanking:
             scoring, suite=scoring.suite[:1], scores={"a": scoring.scores["a"]}
         )
         assert ranking_from(single).rank_by == "a"
+
+    @pytest.mark.parametrize(("top_k", "said"), [(1, 0), (2, 1), (3, 1), (4, 0), (5, 0)])
+    def test_a_tie_at_the_border_is_said(self, top_k: int, said: int):
+        columns = {"m": ProxyScores(torch.tensor([0.1, 0.3, 0.3, 0.3, 0.9]))}
+        ranking = ranking_from(scoring_of(columns, {"m": "divergence"}, 10), top_k=top_k)
+        found = [message for message in ranking.messages if "share rank" in message]
+        assert len(found) == said
+        taken = {2: "c1", 3: "c1, c2"}
+        if found:
+            assert found[0].startswith("c1, c2, c3 share rank 3 by m at the border of the top")
+            assert f": {taken[top_k]} taken by the order of the candidates" in found[0]
+            assert set(taken[top_k].split(", ")) <= set(ranking.top().names)
+
+    def test_undefined_ranks_are_no_tie(self):
+        columns = {"m": ProxyScores(torch.tensor([0.1, math.nan, math.nan]))}
+        ranking = ranking_from(scoring_of(columns, {"m": "divergence"}, 10), top_k=1)
+        assert not any("share rank" in message for message in ranking.messages)
 
     def test_unknown_column(self):
         with pytest.raises(ConfigError, match="did you mean 'consensus'"):
