@@ -22,6 +22,7 @@ from synque_select.views import (
     as_view,
     describe,
     digest,
+    find_selector,
     infer_selector,
     modality_of,
     select,
@@ -134,8 +135,8 @@ class Examples:
     Args:
         name: Unique among the candidates of a ranking.
         dataset: Anything with a length and integer indexing.
-        view: A field name, a position in a tuple, or a function of the example; None where the
-            first example leaves no choice.
+        view: A field name, a position in a tuple, or a function of the example (in a config by
+            its dotted name); None where the first example leaves no choice.
         label: Where an example's label stands, if it has one; proxies never read it.
         source: Where it came from (a file), for messages.
 
@@ -163,6 +164,9 @@ class Examples:
         self._check_dataset()
         try:
             first = self.dataset[0]
+            for name, given in (("view", self.view), ("label", self.label)):
+                if given is not None:
+                    object.__setattr__(self, name, find_selector(first, given))
             selector = infer_selector(first) if self.view is None else self.view
             value = select(first, selector)
             if self.label is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -21,6 +23,7 @@ __all__ = [
     "describe",
     "digest",
     "fields_view",
+    "find_selector",
     "infer_selector",
     "modality_of",
     "select",
@@ -28,8 +31,9 @@ __all__ = [
 
 Modality: TypeAlias = Literal["text", "image"]
 View: TypeAlias = "str | Image"
-# the function first: a config's parser takes the first that fits, and any name fits a text
-Selector: TypeAlias = Callable[[Any], Any] | str | int
+# the position first: a config's parser takes the first that fits, and all that is written fits a
+# text; a function last: the parser cannot write a name as one (`find_selector` imports it instead)
+Selector: TypeAlias = int | str | Callable[[Any], Any]
 
 
 def select(example: Any, selector: Selector) -> Any:
@@ -65,6 +69,42 @@ def select(example: Any, selector: Selector) -> Any:
     if not -len(example) <= selector < len(example):
         raise DataError(f"no position {selector}: the example has {len(example)} parts")
     return example[selector]
+
+
+def find_selector(example: Any, selector: Selector) -> Selector:
+    """Return the function that a dotted name stands for, as in a config; any other as it is.
+
+    Args:
+        example: An example; a field of that name in it goes before the function.
+        selector: A field name, a position, a function, or "module.function".
+
+    Raises:
+        DataError: A dotted name is no field, and no function of that name can be imported.
+
+    Example:
+        >>> find_selector({"text": "x"}, "text")
+        'text'
+        >>> find_selector(["/data/a.txt"], "os.path.basename").__name__
+        'basename'
+    """
+    if not isinstance(selector, str) or not _DOTTED.fullmatch(selector):
+        return selector
+    fields = example if isinstance(example, Mapping) else {}
+    if selector in fields:
+        return selector
+    module, _, name = selector.rpartition(".")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        end = did_you_mean(selector, map(str, fields)) if fields else "the example has no fields"
+        raise DataError(f"no field {selector!r} and no such function ({error}); {end}") from error
+    if not callable(function):
+        raise DataError(f"{selector!r} is a {type(function).__name__}, not a function")
+    found: Callable[[Any], Any] = function
+    return found
+
+
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 @dataclass(frozen=True)

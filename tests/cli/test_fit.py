@@ -28,6 +28,14 @@ def view(record):
     return record["text"].split(":")[1]
 
 
+def label(record):
+    return record["label"]
+
+
+def transform(record):
+    return {**record, "text": record["text"].lower()}
+
+
 def collate(records):
     inputs = torch.stack([features(r["text"]) for r in records])
     return [r["id"] for r in records], inputs, torch.tensor([r["label"] for r in records])
@@ -133,6 +141,12 @@ def config(**selection: Any) -> dict[str, Any]:
     }
 
 
+def with_data(**arguments: Any) -> dict[str, Any]:
+    given = config()
+    given["data"]["init_args"].update(arguments)
+    return given
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "their_package").mkdir()
@@ -198,6 +212,42 @@ def test_print_config_is_a_config_and_a_second_run_encodes_nothing(project: Path
         assert done.returncode == 0, done.stderr
         assert seen(project) == sorted(n_runs * NEAR)
         assert sum(map(int, (project / "encoded.txt").read_text().split())) == 4 * 30
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"view": "text", "label": "label"},
+        {"view": "their_package.parts.view", "label": "their_package.parts.label"},
+    ],
+)
+def test_a_printed_and_a_saved_config_keep_the_view(project: Path, given: dict[str, str]):
+    first = with_data(**given, train_transform="their_package.parts.transform")
+    (project / "mine.yaml").write_text(yaml.safe_dump(first))
+    done = synque_select(project, "fit", "--config", "mine.yaml", "--print_config")
+    (project / "printed.yaml").write_text(done.stdout)
+    rankings = []
+    for path in ("printed.yaml", "config.yaml"):  # the second is what the first fit has saved
+        kept = yaml.safe_load((project / path).read_text())["data"]["init_args"]
+        for name in ("view", "label", "train_transform", "collate_fn"):
+            assert kept[name] == first["data"]["init_args"][name]
+        assert "JsonargparseWarning" not in done.stderr
+        done = synque_select(project, "fit", "--config", path)
+        assert done.returncode == 0, done.stderr
+        (ranking,) = project.glob("**/ranking.json")
+        rankings.append(json.loads(ranking.read_text())["candidates"])
+        ranking.unlink()
+    assert "JsonargparseWarning" not in done.stderr
+    assert rankings[0] == rankings[1]
+
+
+def test_a_position_in_a_config_or_an_option_stays_a_number(project: Path):
+    (project / "mine.yaml").write_text(yaml.safe_dump(with_data(label=1)))
+    done = synque_select(project, "fit", "--config", "mine.yaml", "--data.view=0", "--print_config")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    kept = yaml.safe_load(done.stdout)["data"]["init_args"]
+    assert repr((kept["view"], kept["label"])) == "(0, 1)"
 
 
 @pytest.mark.parametrize(

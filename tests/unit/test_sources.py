@@ -432,6 +432,14 @@ def test_a_view_may_be_a_function(folder: Path):
     assert list(candidate.views) == ["1!", "2!", "-3!"]
 
 
+def test_functions_by_their_dotted_names(folder: Path):
+    (candidate,) = load_candidates(folder / "b.json", view="json.dumps", label="builtins.len")
+    assert candidate.views[1] == json.dumps(candidate[1])
+    assert (candidate.view, candidate.selector, candidate.label) == (json.dumps, json.dumps, len)
+    with pytest.raises(DataError, match=r"b\.json.*no field 'json\.dump_s' and no such function"):
+        load_candidates(folder / "b.json", view="json.dump_s")
+
+
 def test_the_real_sample_from_each_kind_of_source(folder: Path):
     sample = load_real(folder / "b.json", view="question")
     assert isinstance(sample, RealSample)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,15 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from synque_select.errors import ConfigError, DataError, DependencyError
-from synque_select.views import as_view, describe, digest, infer_selector, modality_of, select
+from synque_select.views import (
+    as_view,
+    describe,
+    digest,
+    find_selector,
+    infer_selector,
+    modality_of,
+    select,
+)
 
 PIXELS = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
 
@@ -54,6 +63,38 @@ def test_select(example: Any, selector: Any, expected: Any):
 def test_what_is_not_there_is_named(example: Any, selector: Any, message: str):
     with pytest.raises(DataError, match=message):
         select(example, selector)
+
+
+@pytest.mark.parametrize(
+    ("example", "selector", "expected"),
+    [
+        ({"a": 1}, "a", "a"),
+        ({"a": 1}, "b", "b"),
+        (("x", 1), 0, 0),
+        ({"a": 1}, str.upper, str.upper),
+        ({"a": 1}, "posixpath.basename", posixpath.basename),
+        (["x"], "posixpath.basename", posixpath.basename),
+        ({"posixpath.basename": "x"}, "posixpath.basename", "posixpath.basename"),
+        ({"a": 1}, "a text. Not a name", "a text. Not a name"),
+        ({"a": 1}, ".a", ".a"),
+    ],
+)
+def test_a_dotted_name_is_a_field_or_else_a_function(example: Any, selector: Any, expected: Any):
+    assert find_selector(example, selector) == expected
+
+
+@pytest.mark.parametrize(
+    ("example", "selector", "message"),
+    [
+        ({"a.text": 1}, "a.txt", r"no field 'a.txt' and no such function .*mean 'a.text'"),
+        ({"a": 1}, "posixpath.basenam", r"no such function \(module 'posixpath' has no"),
+        (("x", 1), "absent.view", r"No module named 'absent'\); the example has no fields"),
+        ({"a": 1}, "posixpath.sep", "'posixpath.sep' is a str, not a function"),
+    ],
+)
+def test_a_dotted_name_of_nothing(example: Any, selector: str, message: str):
+    with pytest.raises(DataError, match=message):
+        find_selector(example, selector)
 
 
 # --------------------------------------------------------------------------------------- modality
