@@ -173,7 +173,7 @@ def _base_model(model_id: str, dtype: torch.dtype) -> Any:
 
 def _loaded(auto: Any, model_id: str, options: dict[str, Any]) -> Any:
     try:
-        files = resolve_model(*split_revision(model_id))
+        files = resolve_model(*split_revision(model_id), role="language model")
     except EncoderError as error:
         raise LLMError(str(error)) from error
     options = {**options, "revision": files.commit} if files.commit else dict(options)

