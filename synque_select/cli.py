@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from synque_select.commands import COMMANDS, Command
-from synque_select.commands._options import jsonargparse_module, with_config_paths
+from synque_select.commands._options import help_formatter, jsonargparse_module, with_config_paths
 from synque_select.errors import ConfigError, SynqueError, did_you_mean
 
 __all__ = ["main"]
@@ -64,7 +64,10 @@ def _dispatch(given: Sequence[str]) -> int:
     if command.arguments is None:
         return int(command.run(list(given[1:])))
     parser = jsonargparse_module().ArgumentParser(
-        prog=f"synque-select {name}", description=command.run.__doc__, exit_on_error=False
+        prog=f"synque-select {name}",
+        description=command.run.__doc__,
+        exit_on_error=False,
+        formatter_class=help_formatter(),
     )
     command.arguments(parser)
     options = parser.parse_args(with_config_paths(given[1:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ __all__ = [
     "comma_list",
     "command_line",
     "flat",
+    "help_formatter",
     "jsonargparse_module",
     "lightning_command_line",
     "packaged_config",
@@ -39,6 +41,18 @@ def jsonargparse_module() -> Any:
     except ImportError as error:
         raise DependencyError("jsonargparse", extra="cli", purpose="the command line") from error
     return jsonargparse
+
+
+def help_formatter() -> Any:
+    """Return jsonargparse's formatter without "(default: null)", which says nothing."""
+    from jsonargparse import DefaultHelpFormatter
+
+    class HelpFormatter(DefaultHelpFormatter):  # type: ignore[misc]
+        def _expand_help(self, action: Any) -> str:
+            text: str = super()._expand_help(action)
+            return re.sub(r" \(default: null\)|, default: null(?=[,)])", "", text)
+
+    return HelpFormatter
 
 
 def comma_list(text: str) -> list[str]:

@@ -12,6 +12,13 @@ from synque_select.commands._options import (
 
 __all__ = ["run"]
 
+_DESCRIPTION = (
+    "Train on each candidate alone, and correlate proxies with validation. Options of its own: "
+    "--sweep.primary METRIC, --sweep.mode {max,min}, --sweep.seed, --sweep.task, --sweep.store, "
+    "--sweep.folder; the budget of each fit is --trainer.max_steps. The rest is LightningCLI's, as "
+    "in a config of fit."
+)
+
 
 def run(arguments: Sequence[str]) -> int:
     """Train on each candidate alone, and correlate proxies with validation. Takes a fit config.
@@ -36,7 +43,11 @@ def run(arguments: Sequence[str]) -> int:
         cli = SweepCLI(
             run=False,
             save_config_callback=None,
-            parser_kwargs={"prog": "synque-select sweep", "exit_on_error": False},
+            parser_kwargs={
+                "prog": "synque-select sweep",
+                "description": _DESCRIPTION,
+                "exit_on_error": False,
+            },
         )
         given = cli.config.trainer
         callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]

@@ -13,6 +13,12 @@ from synque_select.commands._options import (
 
 __all__ = ["run"]
 
+_DESCRIPTION = (
+    "Search candidates, their number and weights with Optuna, by short fits. Options of its own: "
+    "--tune.n_trials, --tune.primary METRIC, --tune.mode {max,min}, --tune.proxy KEY (no fits), "
+    "--tune.k_range and the other --tune.… below; the budget of each fit is --trainer.max_steps. "
+    "The rest is LightningCLI's, as in a config of fit."
+)
 _OF_THE_TRAINER = ("accelerator", "precision", "accumulate_grad_batches", "gradient_clip_val")
 
 
@@ -42,7 +48,11 @@ def run(arguments: Sequence[str]) -> int:
         cli = TuneCLI(
             run=False,
             save_config_callback=None,
-            parser_kwargs={"prog": "synque-select tune", "exit_on_error": False},
+            parser_kwargs={
+                "prog": "synque-select tune",
+                "description": _DESCRIPTION,
+                "exit_on_error": False,
+            },
         )
         given, tune = cli.config.trainer, vars(cli.config.tune)
         tune["hyper_parameters"] = getattr(cli.config_init.tune, "hyper_parameters", None)

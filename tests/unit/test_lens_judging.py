@@ -431,5 +431,5 @@ def test_packaged_config_loads_by_name_and_as_a_file(monkeypatch, tmp_path):
     assert config == LensConfig.from_file("lens-small")
     assert config.sampling.n_points == 10
     assert Lens(Lens(config).options()["config"]).config.plain() == config.plain()
-    with pytest.raises(ConfigError, match="no LENS config .lens-large., as a file or packaged"):
+    with pytest.raises(ConfigError, match=r"no LENS config .lens-large., as a file or packaged"):
         LensConfig.from_file("lens-large")

@@ -1,0 +1,37 @@
+"""What `--help` says."""
+
+from __future__ import annotations
+
+import pytest
+
+from synque_select.cli import main
+from synque_select.commands import COMMANDS
+
+
+def shown(name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as done:
+        main([name, "--help"])
+    assert done.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", [n for n, c in COMMANDS.items() if c.arguments is not None])
+def test_a_default_is_said_once_and_in_words(name: str, capsys):
+    said = shown(name, capsys)
+    assert "default: null" not in said
+    assert "()" not in said
+    for option in said.partition("options:")[2].split(" --"):
+        assert option.count("default: ") <= 1
+
+
+def test_other_defaults_are_still_there(capsys):
+    said = shown("rank", capsys)
+    assert "(type: int, default: 3)" in said
+    assert "(default: a GPU if there is one)" in said
+
+
+@pytest.mark.parametrize("name", ["sweep", "tune"])
+def test_the_own_options_of_a_cli_come_first(name: str, capsys):
+    before_options = shown(name, capsys).partition(" options: ")[0]
+    assert f"Options of its own: --{name}." in before_options
+    assert f"--{name}.primary METRIC, --{name}.mode {{max,min}}" in before_options
