@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from synque_select.report.tables import Column, Table, figure_decimals, format_number
 
 __all__ = ["study_table"]
 
+_MAX_MIXTURE = 40  # characters: a longer one is cut, and names of a kind look the same
+
 
 def study_table(state: Mapping[str, Any]) -> Table:
     """Return the trials of a study, in the form that `study.json` has them.
 
     The value of a pruned trial is the last one that it reported; it is in brackets, as it is no
-    figure of the whole budget.
+    figure of the whole budget. Long names have short keys in the rows, and a note for each.
     """
     trials = state["trials"]
     values = [t["value"] for t in trials if t["value"] is not None and math.isfinite(t["value"])]
     decimals = figure_decimals(values) if values else 3
     has_parameters = any(trial["hyper_parameters"] for trial in trials)
-    heads = ("from", state["metric"], "best so far", "seconds")
+    keys = _keys(trials)
+    fits = state["budget"]["max_steps"] is not None
+    heads = ("from", state["metric"], "best so far", *["seconds"] * fits)
     columns = (
         Column("#", is_name=True),
         Column("mixture", is_name=True),
@@ -30,20 +34,31 @@ def study_table(state: Mapping[str, Any]) -> Table:
     )
     rows = []
     for trial in trials:
-        row = [str(trial["number"]), _mixture(trial["weights"]), _origin(trial)]
+        row = [str(trial["number"]), _mixture(trial["weights"], keys), _origin(trial)]
         row += [_value(trial, decimals), format_number(trial["best_so_far"], decimals)]
-        row.append(format_number(trial["seconds"], 1))
+        if fits:
+            row.append(format_number(trial["seconds"], 1))
         if has_parameters:
             row.append(_named(trial["hyper_parameters"]))
         rows.append(tuple(row))
     better = "higher" if state["mode"] == "max" else "lower"
+    legend = [f"{key}: {name}" for name, key in keys.items() if key != name]
+    notes = (*legend, _budget(state["budget"]), *state["messages"])
     title = f"Study {state['study_name']}: {state['metric']} ({better} is better) of each trial"
-    return Table(title, columns, tuple(rows), (_budget(state["budget"]), *state["messages"]))
+    return Table(title, columns, tuple(rows), notes)
 
 
-def _mixture(weights: Mapping[str, float]) -> str:
+def _keys(trials: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return what each candidate is called in a row: c1, c2, … where names are too long for it."""
+    names = sorted({name for trial in trials for name in trial["weights"]})
+    if len(_mixture(dict.fromkeys(names, 1.0), {name: name for name in names})) <= _MAX_MIXTURE:
+        return {name: name for name in names}
+    return {name: f"c{i}" for i, name in enumerate(names, 1)}
+
+
+def _mixture(weights: Mapping[str, float], keys: Mapping[str, str]) -> str:
     parts = sorted(weights.items(), key=lambda item: -item[1])
-    return " + ".join(f"{name} {weight:.2f}" for name, weight in parts) or "-"
+    return " + ".join(f"{keys[name]} {weight:.2f}" for name, weight in parts) or "-"
 
 
 def _origin(trial: Mapping[str, Any]) -> str:

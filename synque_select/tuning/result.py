@@ -138,7 +138,10 @@ def result_of(
         storage=storage,
         budget=budget,
         trials=tuple(rows),
-        messages=(*messages, *_messages(rows, metric, n_complete)),
+        messages=(
+            *messages,
+            *_messages(rows, metric, n_complete, fits=budget["max_steps"] is not None),
+        ),
         ranking=ranking,
     )
 
@@ -166,15 +169,18 @@ def _is_better(value: float | None, best: float | None, mode: str) -> bool:
     return value > best if mode == "max" else value < best
 
 
-def _messages(rows: list[TrialRow], metric: str, n_complete: int) -> list[str]:
-    said = [
-        f"the best {metric} is the best of {n_complete} trials and was chosen by that very figure: "
-        "it is optimistic; measure the mixture on a test split"
-    ]
-    said.append(
-        "trials are sampled adaptively: only random start-up trials may enter a correlation of "
-        "proxies with validation, pruned ones never"
+def _messages(rows: list[TrialRow], metric: str, n_complete: int, *, fits: bool) -> list[str]:
+    chosen = (
+        f"the best {metric} is the best of {n_complete} trials and was chosen by that very figure"
     )
+    if fits:
+        said = [
+            f"{chosen}: it is optimistic; measure the mixture on a test split",
+            "trials are sampled adaptively: only random start-up trials may enter a correlation of "
+            "proxies with validation, pruned ones never",
+        ]
+    else:
+        said = [f"{chosen}; nothing was trained, and what it is worth in validation is unknown"]
     retried = [row for row in rows if row.retry_of is not None]
     if retried:
         said.append(f"{len(retried)} trials repeat one whose worker was killed")

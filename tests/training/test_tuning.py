@@ -221,6 +221,8 @@ def test_a_proxy_of_the_mixture_without_any_fit(tune, tmp_path):
     ranking = result.ranking
     (name,) = single.weights
     assert single.value == pytest.approx(ranking[name].scores["mmd"].value)
+    assert any("nothing was trained" in message for message in result.messages)
+    assert not any("test split" in message for message in result.messages)
     with pytest.raises(ConfigError, match=r"proxy='mdd': did you mean 'mmd'"):
         tune(**{**options, "proxy": "mdd"})
     with pytest.raises(ConfigError, match="trains nothing"):

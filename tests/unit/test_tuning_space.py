@@ -149,6 +149,23 @@ def test_the_table_of_a_study_says_where_each_trial_comes_from():
     assert "the best is optimistic" in table.notes
 
 
+def test_long_names_have_keys_in_the_table_of_a_study():
+    names = {f"gpt-4o_temperature=1.0_prompt=plain_seed={i}": 0.25 for i in range(4)}
+    trials = [{**trial, "weights": names} for trial in STUDY["trials"]]
+    table = study_table({**STUDY, "trials": trials})
+    assert table.rows[0][1] == "c1 0.25 + c2 0.25 + c3 0.25 + c4 0.25"
+    assert table.rows[0][1] in table.text(100)
+    assert table.notes[:4] == tuple(f"c{i}: {name}" for i, name in enumerate(names, 1))
+
+
+def test_a_study_without_fits_has_no_seconds():
+    budget = {**STUDY["budget"], "max_steps": None}
+    assert "seconds" in [column.name for column in study_table(STUDY).columns]
+    table = study_table({**STUDY, "budget": budget})
+    assert "seconds" not in [column.name for column in table.columns]
+    assert {len(row) for row in table.rows} == {len(table.columns)}
+
+
 def test_the_page_shows_a_study_apart(tmp_path):
     import json
 
