@@ -47,7 +47,7 @@ def help_formatter() -> Any:
     """Return jsonargparse's formatter without "(default: null)", which says nothing."""
     from jsonargparse import DefaultHelpFormatter
 
-    class HelpFormatter(DefaultHelpFormatter):  # type: ignore[misc]
+    class HelpFormatter(DefaultHelpFormatter):
         def _expand_help(self, action: Any) -> str:
             text: str = super()._expand_help(action)
             return re.sub(r" \(default: null\)|, default: null(?=[,)])", "", text)
