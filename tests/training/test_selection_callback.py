@@ -464,7 +464,8 @@ def test_every_logger_gets_the_ranking(tmp_path, selection):
 def test_a_logger_that_fails_costs_a_warning_and_not_the_training(tmp_path, selection):
     model = TinyModel()
     fit = trainer(tmp_path, selection(), logger=BrokenLogger(), max_steps=2)
-    with pytest.warns(UserWarning, match="BrokenLogger could not take 'synque_(ranking|mixture)'.*full"):
+    said = r"BrokenLogger could not take 'synque_(ranking|mixture)'.*full"
+    with pytest.warns(UserWarning, match=said):
         fit.fit(model, datamodule=data_module())
     assert len(model.seen) == 2
 
