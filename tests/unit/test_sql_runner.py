@@ -62,7 +62,6 @@ HOSTILE = {
     "zeroblob": "SELECT zeroblob(1000000000)",
     "randomblob": "SELECT hex(randomblob(900000000))",
     "replace": "SELECT replace(hex(zeroblob(400000)), '0', hex(zeroblob(400000)))",
-    "printf": "SELECT printf('%.*c', 1000000000, 'x')",
     "group_concat": "SELECT group_concat(a.word || b.word) FROM numbers a, numbers b",
     "rows of a megabyte": "SELECT hex(zeroblob(400000)), a.n FROM numbers a, numbers b",
     "memory for sorting": ENDLESS + "SELECT hex(randomblob(5000)) AS r FROM c ORDER BY r",
@@ -87,6 +86,13 @@ def test_a_hostile_query_gets_an_error_and_the_next_one_an_answer(runner: QueryR
     assert "\n" not in result.error
     assert not result.rows
     assert time.monotonic() - started < 4
+    assert runner.run("SELECT COUNT(*), MIN(n) FROM numbers").rows == ((3000, 0),)
+
+
+def test_printf_makes_no_gigabyte(runner: QueryRunner):
+    result = runner.run("SELECT printf('%.*c', 1000000000, 'x')")
+    # versions of SQLite differ: an error, or NULL where the text would be too long
+    assert result.error or result.rows == ((None,),)
     assert runner.run("SELECT COUNT(*), MIN(n) FROM numbers").rows == ((3000, 0),)
 
 
