@@ -251,11 +251,14 @@ class ImageTask(BaseTask):
         for argument, value in counts.items():
             if value < 2:
                 raise ConfigError(f"{argument}={value}: allowed is 2 or more")
-        if candidates is None:
+        if candidates is None and real is None and labelled is None:
             self._data = _surfaces(n_distinct or 600, n_real or _N_REAL_SAMPLE, seed)
             self.false_labels = {"careful_false_labels": "careful"}
-        elif real is None or labelled is None:
-            raise ConfigError("candidates= needs real= and labelled= beside it")
+        elif candidates is None or real is None or labelled is None:
+            raise ConfigError(
+                "images of your own need all three of candidates=, real= and labelled=; found "
+                f"candidates={candidates!r}, real={real!r}, labelled={labelled!r}"
+            )
         else:
             self._data = _own(candidates, real, labelled, view, label, n_real, seed)
         self.classes = Classes(self.candidates)

@@ -163,8 +163,9 @@ def test_folders_of_your_own(tmp_path: Path):
 
 
 def test_what_is_wrong_is_named(tmp_path: Path):
-    with pytest.raises(ConfigError, match="needs real= and labelled="):
-        ImageTask(candidates="x/*")
+    for part in ({"candidates": "tiles"}, {"real": "tiles"}, {"labelled": "tiles"}):
+        with pytest.raises(ConfigError, match="need all three of candidates="):
+            ImageTask(**part)
     with pytest.raises(ConfigError, match="side=1"):
         ImageTask(side=1)
     with pytest.raises(DataError, match="images"):
