@@ -27,6 +27,7 @@ from synque_select.recipes._digit_generators import (
     DigitGenerator,
     to_scanner_resolution,
 )
+from synque_select.recipes._main import run_recipe
 from synque_select.types import Candidate, Examples, RealSample
 
 __all__ = [
@@ -279,10 +280,7 @@ class DigitsDataModule(SynqueDataModule):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the experiment, with the options of `synque-select experiment`."""
-    from synque_select.cli import main as run
-
-    given = sys.argv[1:] if arguments is None else arguments
-    return run(["experiment", "--config", "digits", *given])
+    return run_recipe("digits", arguments)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from synque_select.data.sources import load_candidates, load_dataset_file, load_
 from synque_select.errors import ConfigError, DataError, DependencyError
 from synque_select.experiment import BaseTask, unseen
 from synque_select.proxies.registry import ProxySpec
+from synque_select.recipes._main import run_recipe
 from synque_select.recipes._released import Classes, RealDraws, distinct
 from synque_select.recipes._surfaces import GENERATORS, SIDE, SURFACES, real_tiles
 from synque_select.types import Candidate, Examples, Mixture, RealSample
@@ -474,10 +475,7 @@ def _held_out(candidate: Candidate, seed: int) -> tuple[Candidate, Subset[Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the experiment, with the options of `synque-select experiment`."""
-    from synque_select.cli import main as run
-
-    given = sys.argv[1:] if arguments is None else arguments
-    return run(["experiment", "--config", "image-small", *given])
+    return run_recipe("image-small", arguments)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from synque_select.encoders.packaged import find_packaged
 from synque_select.errors import ConfigError, DataError, EncoderError
 from synque_select.experiment import BaseTask, unseen
 from synque_select.proxies.registry import ProxySpec
+from synque_select.recipes._main import run_recipe
 from synque_select.recipes._released import (
     Classes,
     RealDraws,
@@ -477,10 +478,7 @@ class SentimentDataModule(SynqueDataModule):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the experiment, with the options of `synque-select experiment`."""
-    from synque_select.cli import main as run
-
-    given = sys.argv[1:] if arguments is None else arguments
-    return run(["experiment", "--config", "sentiment-small", *given])
+    return run_recipe("sentiment-small", arguments)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ from synque_select.recipes._causal_lm import (
     encode_chat,
     load_tokenizer,
 )
+from synque_select.recipes._main import run_recipe
 from synque_select.recipes._released import RealDraws, distinct, picked, released_task
 from synque_select.recipes._text2sql_database import build_time_zones
 from synque_select.recipes._text2sql_generators import (
@@ -614,10 +615,7 @@ class Text2SQLDataModule(SynqueDataModule):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the small experiment, with the options of `synque-select experiment`."""
-    from synque_select.cli import main as run
-
-    given = sys.argv[1:] if arguments is None else arguments
-    return run(["experiment", "--config", "text2sql-small", *given])
+    return run_recipe("text2sql-small", arguments)
 
 
 if __name__ == "__main__":

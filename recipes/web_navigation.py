@@ -36,6 +36,7 @@ from synque_select.recipes._causal_lm import (
     encode_chat,
     load_tokenizer,
 )
+from synque_select.recipes._main import run_recipe
 from synque_select.recipes._released import RealDraws, agreement_message, picked, released_task
 from synque_select.selection.ranking import rank
 from synque_select.types import Candidate, Examples, Ranking, RealSample
@@ -475,14 +476,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     The options are those of `synque-select experiment`.
     """
-    from synque_select.cli import main as run
     from synque_select.report.tables import ranking_table
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given:
         for site, ranking in rank_partitions(progress=False).items():
             print(f"{site}\n\n{ranking_table(ranking)}\n")
-    return run(["experiment", "--config", "web-small", *given])
+    return run_recipe("web-small", given)
 
 
 if __name__ == "__main__":

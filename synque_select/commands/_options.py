@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ __all__ = [
     "flat",
     "help_formatter",
     "jsonargparse_module",
+    "lightning_cli",
     "lightning_command_line",
     "packaged_config",
     "proxy_options",
+    "scorer_of",
     "whole",
     "with_config_paths",
 ]
@@ -152,3 +154,42 @@ def whole(text: str, option: str) -> int:
     if not text.isdecimal():
         raise ConfigError(f"{option}: expected whole numbers, found {text!r}")
     return int(text)
+
+
+def lightning_cli(
+    name: str, description: str, function: Callable[..., Any], taken: set[str | int]
+) -> Any:
+    """Read a fit config and, under the command's name, the function's arguments.
+
+    Args:
+        name: Of the command, and of the group of its own options.
+        description: What its help begins with.
+        function: Whose arguments are the command's own options.
+        taken: Those that come from the config instead.
+
+    Returns:
+        The LightningCLI, with everything made and nothing run.
+    """
+    from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+    class CommandCLI(LightningCLI):
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            parser.add_function_arguments(function, name, skip=taken)
+
+    return CommandCLI(
+        run=False,
+        save_config_callback=None,
+        parser_kwargs={
+            "prog": f"synque-select {name}",
+            "description": description,
+            "exit_on_error": False,
+        },
+    )
+
+
+def scorer_of(cli: Any) -> Any:
+    """Return how the config's SelectionCallback scores; None where it has none."""
+    from synque_select.callbacks.selection import SelectionCallback
+
+    selection = [c for c in cli.trainer.callbacks if isinstance(c, SelectionCallback)]
+    return selection[0].scorer(cli.trainer) if selection else None

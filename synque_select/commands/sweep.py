@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from synque_select.commands._options import (
     jsonargparse_module,
+    lightning_cli,
     lightning_command_line,
+    scorer_of,
     with_config_paths,
 )
 
@@ -28,35 +30,18 @@ def run(arguments: Sequence[str]) -> int:
     are reused.
     """
     jsonargparse_module()
-    from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-
-    from synque_select.callbacks.selection import SelectionCallback
     from synque_select.sweep import run_sweep
 
     taken: set[str | int] = {"module", "datamodule", "max_steps", "trainer_options", "scorer"}
 
-    class SweepCLI(LightningCLI):
-        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            parser.add_function_arguments(run_sweep, "sweep", skip=taken)
-
     with lightning_command_line(*with_config_paths(arguments)):
-        cli = SweepCLI(
-            run=False,
-            save_config_callback=None,
-            parser_kwargs={
-                "prog": "synque-select sweep",
-                "description": _DESCRIPTION,
-                "exit_on_error": False,
-            },
-        )
+        cli = lightning_cli("sweep", _DESCRIPTION, run_sweep, taken)
         given = cli.config.trainer
-        callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
-        selection = [c for c in callbacks if isinstance(c, SelectionCallback)]
         run_sweep(
             cli.model,
             cli.datamodule,
             max_steps=given.max_steps,
-            scorer=selection[0].scorer(cli.trainer) if selection else None,
+            scorer=scorer_of(cli),
             trainer_options={"accelerator": given.accelerator, "precision": given.precision},
             **vars(cli.config.sweep),
         )

@@ -7,7 +7,9 @@ from typing import Any
 
 from synque_select.commands._options import (
     jsonargparse_module,
+    lightning_cli,
     lightning_command_line,
+    scorer_of,
     with_config_paths,
 )
 
@@ -31,39 +33,22 @@ def run(arguments: Sequence[str]) -> int:
     processes at once.
     """
     jsonargparse_module()
-    from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-
-    from synque_select.callbacks.selection import SelectionCallback
     from synque_select.tuning.folder import run_tuning
 
     taken: set[str | int] = {
         "module", "datamodule", "max_steps", "trainer_options", "scorer", "factory",
     }  # fmt: skip
 
-    class TuneCLI(LightningCLI):
-        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            parser.add_function_arguments(run_tuning, "tune", skip=taken)
-
     with lightning_command_line(*with_config_paths(arguments)):
-        cli = TuneCLI(
-            run=False,
-            save_config_callback=None,
-            parser_kwargs={
-                "prog": "synque-select tune",
-                "description": _DESCRIPTION,
-                "exit_on_error": False,
-            },
-        )
+        cli = lightning_cli("tune", _DESCRIPTION, run_tuning, taken)
         given, tune = cli.config.trainer, vars(cli.config.tune)
         tune["hyper_parameters"] = getattr(cli.config_init.tune, "hyper_parameters", None)
-        callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
-        selection = [c for c in callbacks if isinstance(c, SelectionCallback)]
         run_tuning(
             cli.model,
             cli.datamodule,
             max_steps=given.max_steps,
             factory=_factory(cli) if tune["hyper_parameters"] else None,
-            scorer=selection[0].scorer(cli.trainer) if selection else None,
+            scorer=scorer_of(cli),
             trainer_options=_trainer_options(given),
             **tune,
         )
