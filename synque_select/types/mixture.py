@@ -1,0 +1,77 @@
+"""What is trained on: chosen candidates with weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from synque_select.errors import ConfigError
+
+__all__ = ["Mixture"]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Chosen candidates with weights that sum to 1.
+
+    Args:
+        weights: Candidate name to weight, positive.
+        source: How it was chosen, for reports ("top 3 by consensus", "equal", …).
+
+    Raises:
+        ConfigError: No mapping from names to numbers, no candidate, a weight that is not positive
+            and finite, or a sum other than 1.
+
+    Example:
+        >>> Mixture.equal(["a", "b"]).weights
+        {'a': 0.5, 'b': 0.5}
+    """
+
+    weights: Mapping[str, float]
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        given: Any = self.weights
+        if not (isinstance(given, Mapping) and all(map(_is_number, given.values()))):
+            raise ConfigError(
+                f"a mixture's weights: allowed is a mapping from name to number, found {given!r}"
+            )
+        weights = {str(name): float(weight) for name, weight in given.items()}
+        if not weights:
+            raise ConfigError("a mixture needs at least one candidate")
+        bad = {name: w for name, w in weights.items() if not (math.isfinite(w) and w > 0)}
+        if bad:
+            raise ConfigError(f"a mixture's weights must be positive and finite, found {bad}")
+        if abs(sum(weights.values()) - 1) > 1e-6:
+            raise ConfigError(
+                f"a mixture's weights must sum to 1, found {sum(weights.values()):.6g}"
+            )
+        object.__setattr__(self, "weights", weights)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The chosen candidates, in the order given."""
+        return tuple(self.weights)
+
+    @classmethod
+    def equal(cls, names: Sequence[str], source: str = "equal") -> Mixture:
+        """Give every name the same weight."""
+        if not names:
+            raise ConfigError("a mixture needs at least one candidate")
+        return cls(dict.fromkeys(names, 1 / len(names)), source)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values: {"weights": {name: weight}, "source": text}."""
+        return {"weights": dict(self.weights), "source": self.source}
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> Mixture:
+        """Read what `to_dict` wrote."""
+        return cls(state["weights"], state.get("source", ""))
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real)

@@ -1,0 +1,297 @@
+"""Candidates ordered by their scores, and the form that a file keeps of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from synque_select.errors import ConfigError, did_you_mean
+from synque_select.types.mixture import Mixture
+from synque_select.views import Modality
+
+__all__ = ["EncoderInfo", "ProxyInfo", "ProxyScore", "RankedCandidate", "Ranking"]
+
+
+@dataclass(frozen=True)
+class ProxyScore:
+    """One proxy's score of one candidate: the raw value, its sign flipped nowhere.
+
+    Args:
+        value: NaN where undefined.
+        low: Lower end of the 95 % interval over new real samples; None where there is none.
+        high: Upper end.
+        spread: Standard deviation over the proxy's own seeds; not an interval.
+        p_value: Of a test that real sample and candidate come from one distribution, where the
+            proxy was asked for it; it grows small with size, and never ranks.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    spread: float | None = None
+    p_value: float | None = None
+
+
+@dataclass(frozen=True)
+class ProxyInfo:
+    """What is needed to read a proxy's scores: orientation, options, unit, cost."""
+
+    key: str
+    higher_is_better: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
+    unit: str = ""
+    family: str = ""
+    in_consensus: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """Which encoder made the embeddings."""
+
+    id: str
+    revision: str
+    dim: int
+
+
+@dataclass(frozen=True)
+class RankedCandidate:
+    """One candidate's row of a ranking.
+
+    Args:
+        name: The candidate.
+        n: Its number of examples.
+        sha256: Its content hash.
+        scores: Proxy key to score.
+        ranks: Proxy key (and "consensus") to rank: 1 is best, ties averaged, NaN where undefined.
+        p_top_k_by_proxy: How often the candidate is among the top k when the real sample is
+            redrawn; a measure of stability, not the chance of being truly best. None if unknown.
+        mean_rank: Mean of its mid-ranks by the proxies of the consensus; None without one.
+    """
+
+    name: str
+    n: int
+    sha256: str
+    scores: Mapping[str, ProxyScore]
+    ranks: Mapping[str, float]
+    p_top_k_by_proxy: float | None = None
+    mean_rank: float | None = None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Candidates ordered by a proxy or by the consensus of several.
+
+    Args:
+        candidates: One row a candidate, in the order in which they were given.
+        proxies: Proxy key to what is known of the proxy.
+        rank_by: The proxy key, or "consensus", that orders the candidates.
+        top_k: How many are selected.
+        n_real: Size of the real sample.
+        real_sha256: Its content hash.
+        modality: "text" or "image".
+        encoder: None where no proxy used embeddings.
+        seed: Seed of everything random in the scores.
+        packages: Package name to version.
+        messages: Plain sentences that a reader of the ranking must see.
+        wall_s: Stage ("encode", "score") to seconds.
+        details: Proxy key to what else it has to show (rubrics and samples of LENS), plain values.
+        mixture: What was chosen to train on; None for the best `top_k` with equal weights.
+
+    Raises:
+        ConfigError: The mixture holds a name that is none of the candidates'.
+    """
+
+    candidates: tuple[RankedCandidate, ...]
+    proxies: Mapping[str, ProxyInfo]
+    rank_by: str
+    top_k: int
+    n_real: int
+    real_sha256: str
+    modality: Modality
+    encoder: EncoderInfo | None = None
+    seed: int = 0
+    packages: Mapping[str, str] = field(default_factory=dict)
+    messages: tuple[str, ...] = ()
+    wall_s: Mapping[str, float] = field(default_factory=dict)
+    mixture: Mixture | None = None
+    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in () if self.mixture is None else self.mixture.names:
+            self[name]
+
+    def __getitem__(self, name: str) -> RankedCandidate:
+        for row in self.candidates:
+            if row.name == name:
+                return row
+        names = [row.name for row in self.candidates]
+        raise ConfigError(f"no candidate {name!r} in the ranking; {did_you_mean(name, names)}")
+
+    def __iter__(self) -> Iterator[RankedCandidate]:
+        return iter(self.order())
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def order(self, by: str | None = None) -> tuple[RankedCandidate, ...]:
+        """Return the rows, best first; ties in the order given, undefined last.
+
+        Args:
+            by: A proxy key or "consensus"; None for the ranking's own `rank_by`.
+
+        Raises:
+            ConfigError: The ranking has no such column.
+        """
+        by = by or self.rank_by
+        known = self.candidates[0].ranks
+        if by not in known:
+            raise ConfigError(f"the ranking has no column {by!r}; {did_you_mean(by, known)}")
+
+        def place(row: RankedCandidate) -> float:
+            return math.inf if math.isnan(row.ranks[by]) else row.ranks[by]
+
+        return tuple(sorted(self.candidates, key=place))
+
+    def top(self, k: int | None = None, by: str | None = None) -> Mixture:
+        """Return what to train on: the ranking's own mixture, or the best k with equal weights.
+
+        Args:
+            k: How many; None for the ranking's own `top_k`.
+            by: A proxy key or "consensus"; None for the ranking's own `rank_by`. Where either is
+                given, the weights are equal.
+
+        Raises:
+            ConfigError: k is not in 1..K, or fewer than k candidates have a defined rank.
+        """
+        if self.mixture is not None and k is None and by is None:
+            return self.mixture
+        k = self.top_k if k is None else k
+        by = by or self.rank_by
+        if not 1 <= k <= len(self):
+            raise ConfigError(f"top_k={k}: allowed is 1 to {len(self)}, the number of candidates")
+        best = self.order(by)[:k]
+        undefined = [row.name for row in best if math.isnan(row.ranks[by])]
+        if undefined:
+            reasons = [message for message in self.messages if "undefined" in message]
+            said = "; ".join([f"{by} is undefined for {', '.join(undefined)}", *reasons])
+            raise ConfigError(f"top_k={k}: {said}")
+        return Mixture.equal([row.name for row in best], f"top {k} by {by}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ranking in the form of `ranking.json`: plain values, None for undefined.
+
+        Version 2 has a mixture of its own, which says in "selected_as" what it is: a reader of
+        version 1 would take its weights for a mistake. All else is version 1.
+        """
+        selected = self.top()
+        own = {} if self.mixture is None else {"selected_as": self.mixture.source}
+        return {
+            "version": 1 if self.mixture is None else 2,
+            "packages": dict(self.packages),
+            "seed": self.seed,
+            "modality": self.modality,
+            "real": {"n": self.n_real, "sha256": self.real_sha256},
+            "encoder": None if self.encoder is None else vars(self.encoder).copy(),
+            "rank_by": self.rank_by,
+            "top_k": self.top_k,
+            "proxies": {
+                key: {
+                    "higher_is_better": info.higher_is_better,
+                    "options": dict(info.options),
+                    "unit": info.unit,
+                    "family": info.family,
+                    "in_consensus": info.in_consensus,
+                    "seconds": info.seconds,
+                }
+                for key, info in self.proxies.items()
+            },
+            "candidates": [_row_to_dict(row) for row in self.candidates],
+            "selected": [{"name": n, "weight": w} for n, w in selected.weights.items()],
+            **own,
+            "messages": list(self.messages),
+            "wall_s": dict(self.wall_s),
+            **({"details": dict(self.details)} if self.details else {}),
+        }
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> Ranking:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ConfigError: It is of another version, or a part is missing.
+        """
+        if state.get("version") not in (1, 2):
+            raise ConfigError(f"a ranking of version {state.get('version')!r}; allowed are 1 and 2")
+        try:
+            return cls(
+                candidates=tuple(_row_from_dict(row) for row in state["candidates"]),
+                proxies={key: ProxyInfo(key=key, **info) for key, info in state["proxies"].items()},
+                rank_by=state["rank_by"],
+                top_k=state["top_k"],
+                n_real=state["real"]["n"],
+                real_sha256=state["real"]["sha256"],
+                modality=state["modality"],
+                encoder=None if state["encoder"] is None else EncoderInfo(**state["encoder"]),
+                seed=state["seed"],
+                packages=state["packages"],
+                messages=tuple(state["messages"]),
+                wall_s=state["wall_s"],
+                mixture=_own_mixture(state),
+                details=state.get("details", {}),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"not a ranking: {type(error).__name__}: {error}") from error
+
+
+def _own_mixture(state: Mapping[str, Any]) -> Mixture | None:
+    if state["version"] == 1:
+        return None
+    weights = {row["name"]: row["weight"] for row in state["selected"]}
+    return Mixture(weights, state["selected_as"])
+
+
+def _null(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
+
+
+def _row_to_dict(row: RankedCandidate) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "n": row.n,
+        "sha256": row.sha256,
+        "scores": {
+            key: {
+                name: _null(value)
+                for name, value in vars(score).items()
+                if name != "p_value" or value is not None
+            }
+            for key, score in row.scores.items()
+        },
+        "ranks": {key: _null(value) for key, value in row.ranks.items()},
+        "p_top_k_by_proxy": _null(row.p_top_k_by_proxy),
+        "mean_rank": _null(row.mean_rank),
+    }
+
+
+def _row_from_dict(row: Mapping[str, Any]) -> RankedCandidate:
+    scores = {
+        key: ProxyScore(**{**score, "value": _nan(score["value"])})
+        for key, score in row["scores"].items()
+    }
+    ranks = {key: _nan(rank) for key, rank in row["ranks"].items()}
+    return RankedCandidate(
+        row["name"],
+        row["n"],
+        row["sha256"],
+        scores,
+        ranks,
+        row["p_top_k_by_proxy"],
+        row["mean_rank"],
+    )
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value
