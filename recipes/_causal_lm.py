@@ -38,8 +38,6 @@ __all__ = [
 Dtype = Literal["float32", "bfloat16"]
 Message = Mapping[str, str]
 
-_IGNORED = -100
-
 
 class Encoded(NamedTuple):
     """One example as tokens.
@@ -87,8 +85,10 @@ def _tokens(tokenizer: Any, text: str) -> tuple[int, ...]:
 class Packer:
     """Collates examples into rows of tokens without padding: packing.
 
-    Rows are filled by first fit, longest example first. Positions begin anew with each example, by
-    which transformers keeps the examples of a row from seeing each other.
+    The tokens that all prompts of a batch begin with (a schema, an instruction) stand once in a
+    row, and every example of the row continues them; of each other the examples see nothing. That
+    gives the losses and gradients that each example has alone. Rows are filled by first fit,
+    longest example first.
 
     Args:
         block_size: Tokens a row holds at most; of an example that is longer, the end is kept.
@@ -98,34 +98,71 @@ class Packer:
 
     def __call__(self, examples: Sequence[Encoded]) -> dict[str, Any]:
         """Return {"rows": …, "examples": …, "n_targets": …} of a batch."""
-        lengths = [min(len(e.prompt) + len(e.answer), self.block_size) for e in examples]
-        rows = _first_fit(lengths, self.block_size)
-        packed = [self._row([(i, examples[i]) for i in row]) for row in rows]
+        parts = [self._cut(example) for example in examples]
+        start = _common_start([prompt for prompt, _ in parts])
+        lengths = [len(prompt) + len(answer) - len(start) for prompt, answer in parts]
+        rows = _first_fit(lengths, self.block_size - len(start))
+        packed = [_row(start, [(i, *parts[i]) for i in row]) for row in rows]
         n_targets = sum(len(row["targets"]) for row in packed)
         return {"rows": packed, "examples": list(examples), "n_targets": n_targets}
 
-    def _row(self, examples: Sequence[tuple[int, Encoded]]) -> dict[str, torch.Tensor]:
-        ids: list[int] = []
-        positions: list[int] = []
-        labels: list[int] = []
-        owners: list[int] = []
-        for owner, example in examples:
-            tokens = [*example.prompt, *example.answer][-self.block_size :]
-            # the first token of an example is predicted by nothing
-            n_targets = min(len(example.answer), len(tokens) - 1)
-            ids += tokens
-            positions += range(len(tokens))
-            labels += [_IGNORED] * (len(tokens) - n_targets) + tokens[len(tokens) - n_targets :]
-            owners += [owner] * len(tokens)
-        at = [i for i, label in enumerate(labels) if label != _IGNORED]
-        return {
-            "input_ids": torch.tensor([ids]),
-            "position_ids": torch.tensor([positions]),
-            # the token before predicts a target
-            "predicted_at": torch.tensor(at) - 1,
-            "targets": torch.tensor([labels[i] for i in at]),
-            "owners": torch.tensor([owners[i] for i in at]),
-        }
+    def _cut(self, example: Encoded) -> tuple[list[int], list[int]]:
+        tokens = [*example.prompt, *example.answer][-self.block_size :]
+        # the first token of an example is predicted by nothing
+        n_targets = min(len(example.answer), len(tokens) - 1)
+        return tokens[:-n_targets], tokens[-n_targets:]
+
+
+def _common_start(prompts: Sequence[list[int]]) -> list[int]:
+    """Return the tokens that all begin with.
+
+    Example:
+        >>> _common_start([[1, 2, 3], [1, 2], [1, 2, 4]])
+        [1, 2]
+    """
+    # whatever the first and the last in order share, those between share too
+    first, last = min(prompts), max(prompts)
+    n = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return first[:n]
+
+
+def _row(
+    start: list[int], examples: Sequence[tuple[int, list[int], list[int]]]
+) -> dict[str, torch.Tensor]:
+    """Lay out the common start, then what each example (position, prompt, answer) adds to it."""
+    n_start = len(start)
+    ids, positions, segments = list(start), list(range(n_start)), [0] * n_start
+    predicted_at: list[int] = []
+    owners: list[int] = []
+    for segment, (owner, prompt, answer) in enumerate(examples, 1):
+        own = [*prompt[n_start:], *answer]
+        # the token before predicts a target: of the first one that may be the start's last
+        before = range(len(ids) - 1, len(ids) + len(own) - 1)[-len(answer) :]
+        is_first = len(own) == len(answer)
+        predicted_at += [n_start - 1, *before[1:]] if is_first else before
+        owners += [owner] * len(answer)
+        segments += [segment] * len(own)
+        positions += range(n_start, n_start + len(own))
+        ids += own
+    return {
+        "input_ids": torch.tensor([ids]),
+        "position_ids": torch.tensor([positions]),
+        "segments": torch.tensor(segments),
+        "predicted_at": torch.tensor(predicted_at),
+        "targets": torch.tensor([token for _, _, answer in examples for token in answer]),
+        "owners": torch.tensor(owners),
+    }
+
+
+def _visible(segments: torch.Tensor) -> torch.Tensor | None:
+    """Return which tokens (columns) each token (rows) sees, (1, 1, L, L) bool.
+
+    Those before it, of its own segment or of segment 0; None where that is all before it.
+    """
+    if int(segments[-1]) <= 1:
+        return None
+    shared = (segments == 0) | (segments == segments[:, None])
+    return shared.tril()[None, None]
 
 
 def _first_fit(lengths: Sequence[int], size: int) -> list[list[int]]:
@@ -167,7 +204,12 @@ def _base_model(model_id: str, dtype: torch.dtype) -> Any:
 
     # the argument's name before transformers 4.56 was another
     name = "dtype" if hasattr(transformers.PretrainedConfig(), "dtype") else "torch_dtype"
-    model = _loaded(transformers.AutoModelForCausalLM, model_id, {name: dtype})
+    # a mask of one's own means the same to every model under this attention alone
+    options = {name: dtype, "attn_implementation": "sdpa"}
+    model = _loaded(transformers.AutoModelForCausalLM, model_id, options)
+    other = sorted({*(getattr(model.config, "layer_types", None) or ())} - {"full_attention"})
+    if other:
+        raise LLMError(f"{model_id} has layers of {', '.join(other)}: these cannot be packed")
     return model.to(dtype)
 
 
@@ -286,6 +328,7 @@ class CausalLMModule(LightningModule):
         logits = self.network(
             input_ids=row["input_ids"],
             position_ids=row["position_ids"],
+            attention_mask=_visible(row["segments"]),
             # the vocabulary is wide: nothing is computed where nothing is to be predicted
             logits_to_keep=row["predicted_at"],
             use_cache=False,

@@ -187,15 +187,32 @@ class TestPacking:
         assert tokenizer.decode(example.prompt) == "<s>user\nhi</s>\n<s>assistant\n"
         assert tokenizer.decode(example.answer) == "SELECT 1</s>"
 
-    def test_packed_examples_have_the_loss_that_each_has_alone(self, task: Text2SQLTask):
+    @pytest.mark.parametrize("kind", ["one schema", "one prompt", "nothing in common"])
+    def test_packed_examples_have_the_loss_and_gradient_that_each_has_alone(
+        self, kind: str, task: Text2SQLTask
+    ):
         model = with_adapters(task)
         examples = [task.transform(task.test[i]) for i in range(5)]
-        packed = Packer(2048)(examples)
+        if kind == "one prompt":
+            examples = [example._replace(prompt=examples[0].prompt) for example in examples]
+        elif kind == "nothing in common":
+            examples = [e._replace(prompt=(i + 2, *e.prompt)) for i, e in enumerate(examples)]
+        packed, alone = Packer(2048)(examples), [Packer(2048)([e]) for e in examples]
         assert len(packed["rows"]) < len(examples)
-        with torch.no_grad():
-            together = model.example_losses(packed)
-            alone = torch.cat([model.example_losses(Packer(2048)([e])) for e in examples])
-        torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+        n_tokens = sum(row["input_ids"].numel() for row in packed["rows"])
+        n_alone = sum(len(e.prompt) + len(e.answer) for e in examples)
+        assert (n_tokens == n_alone) == (kind == "nothing in common")
+        found = []
+        for losses in (
+            model.example_losses(packed),
+            torch.cat([model.example_losses(batch) for batch in alone]),
+        ):
+            losses.sum().backward()
+            trained = [p for p in model.parameters() if p.requires_grad]
+            found.append((losses.detach(), *(p.grad for p in trained)))
+            model.zero_grad()
+        for together, expected in zip(*found, strict=True):
+            torch.testing.assert_close(together, expected, rtol=1e-4, atol=1e-5)
 
     def test_the_loss_is_that_of_the_answer_alone(self, task: Text2SQLTask):
         model = with_adapters(task)
