@@ -21,6 +21,7 @@ __all__ = [
     "mmd2_biased",
     "mmd2_unbiased",
     "mmd_permutation_p",
+    "off_diagonal_matrix",
     "self_kernel_mean",
     "weighted_kernel_mean",
 ]
@@ -223,6 +224,26 @@ def _half_blocks(kernel: Kernel, points: torch.Tensor) -> Iterator[tuple[int, in
     for i, left in enumerate(blocks):
         for j in range(i, len(blocks)):
             yield i, j, kernel_matrix(kernel, left, blocks[j])
+
+
+def off_diagonal_matrix(kernel: Kernel, points: torch.Tensor) -> torch.Tensor:
+    """Kernel of all pairs of a small set, with 0 on the diagonal.
+
+    Args:
+        kernel: Which one.
+        points: (n, d) float32 or float64.
+
+    Returns:
+        (n, n), in the dtype of the points.
+
+    Example:
+        >>> off_diagonal_matrix(Kernel("energy"), torch.tensor([[0.0], [2.0]]))
+        tensor([[ 0., -2.],
+                [-2.,  0.]])
+    """
+    shift = _shift(kernel, points)
+    points = points if shift is None else points - shift
+    return kernel_matrix(kernel, points, points).fill_diagonal_(0)
 
 
 def weighted_kernel_mean(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from synque_select.types import MapDataset
 from synque_select.views import Modality, View
 
-__all__ = ["BaseProxy", "Family", "ProxyInput", "ProxyScores"]
+__all__ = ["BaseProxy", "Contributions", "Family", "ProxyInput", "ProxyScores"]
 
 Family = Literal[
     "kernel", "coverage", "lexical", "domain", "diversity", "divergence", "lens", "baseline"
@@ -49,6 +49,41 @@ class ProxyInput:
 
 
 @dataclass(frozen=True, eq=False)
+class Contributions:
+    """What each real example contributes to the scores, as data: a `resample` that can be kept.
+
+    s_k(w) = (c_k + Σ_i w_i a_ik + Σ_ij w_i w_j q_ij) / Σ_i w_i b_i
+
+    Args:
+        each: a, (n, K) float64.
+        constant: c, (K,) float64; None for 0.
+        pairs: q, (n, n) floating point, the same for all candidates; None for 0.
+        counts: b, (n,) float64, what an example counts for; None for 1.
+
+    Example:
+        >>> mean = Contributions(torch.tensor([[1.0], [3.0]], dtype=torch.float64))
+        >>> mean(torch.tensor([[0.5, 0.5], [0.0, 1.0]], dtype=torch.float64))
+        tensor([[2.],
+                [3.]], dtype=torch.float64)
+    """
+
+    each: torch.Tensor
+    constant: torch.Tensor | None = None
+    pairs: torch.Tensor | None = None
+    counts: torch.Tensor | None = None
+
+    def __call__(self, weights: torch.Tensor) -> torch.Tensor:
+        """Return the scores under weights of the real examples, as `ProxyScores.resample`."""
+        weights = weights.cpu()
+        scores = weights @ self.each
+        if self.constant is not None:
+            scores = scores + self.constant
+        if self.pairs is not None:
+            scores = scores + ((weights @ self.pairs.double()) * weights).sum(1, keepdim=True)
+        return scores if self.counts is None else scores / (weights @ self.counts)[:, None]
+
+
+@dataclass(frozen=True, eq=False)
 class ProxyScores:
     """One proxy's scores of K candidates.
 
@@ -57,7 +92,7 @@ class ProxyScores:
         resample: Takes weights of the n real examples, (B, n) float64 with rows that sum to 1
             (multinomial counts / n), and gives the scores under them, (B, K) float64. None where
             the proxy's value is not a function of per-real-example contributions. The consensus
-            hands the same weights to every proxy.
+            hands the same weights to every proxy. `Contributions` is one that can be kept on disk.
         spread: (K,) float64: standard deviation over the proxy's own seeds; not an interval.
         p_values: (K,) float64: permutation p-values, where they were asked for; they never rank.
         example_scores: Takes a candidate's position and gives the realness of each of its

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Literal
@@ -18,6 +18,7 @@ from synque_select.functional.mmd import (
     SelfMean,
     kernel_contributions,
     mmd_permutation_p,
+    off_diagonal_matrix,
     self_kernel_mean,
     weighted_kernel_mean,
 )
@@ -26,7 +27,7 @@ from synque_select.functional.pairwise import (
     median_sq_distance,
     precise,
 )
-from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
+from synque_select.proxies.base import BaseProxy, Contributions, ProxyInput, ProxyScores
 from synque_select.proxies.inputs import (
     Prepared,
     Protocol,
@@ -43,6 +44,7 @@ KernelChoice = Literal["rbf", "laplacian", "polynomial"]
 _MEDIANS = {"rbf": median_sq_distance, "laplacian": median_l1_distance}
 _P_VALUE_ROWS = 2000
 _CROSS_ROWS = 4096
+_MAX_PAIRS = 2048  # real examples whose kernel matrix is held: 16 MiB
 
 
 class MMD(BaseProxy):
@@ -223,13 +225,6 @@ def score_kernel(
         [mean.off_diagonal if unbiased else mean.of_all_pairs for mean in own], dtype=torch.float64
     )
 
-    def resample(weights: torch.Tensor) -> torch.Tensor:
-        with precise():
-            pairs = weighted_kernel_mean(kernel, real, weights).cpu()
-        if not unbiased:
-            pairs = (pairs * (n - 1) + among_real.diagonal) / n
-        return pairs.unsqueeze(1) + own_means - 2 * weights.cpu() @ contributions
-
     cross_mean = cache(lambda i, j: _cross_mean(prepared, i, j, kernel, seed))
 
     def mixture(weights: torch.Tensor) -> float:
@@ -239,15 +234,39 @@ def score_kernel(
         return float(real_mean + among + sum(2 * w[i] * w[j] * cross_mean(i, j) for i, j in pairs))
 
     real_mean = among_real.off_diagonal if unbiased else among_real.of_all_pairs
+    diagonal = None if unbiased else among_real.diagonal
     errors = torch.tensor([mean.standard_error for mean in own], dtype=torch.float64)
     return ProxyScores(
         values=real_mean + own_means - 2 * contributions.mean(0),
-        resample=resample,
+        resample=_resampling(kernel, real, contributions, own_means, diagonal),
         spread=errors if bool(errors.any()) else None,
         example_scores=lambda k: _witness(prepared, k, kernel, max_exact, seed),
         messages=_estimate_message(prepared, errors),
         mixture=mixture,
     )
+
+
+def _resampling(
+    kernel: Kernel,
+    real: torch.Tensor,
+    contributions: torch.Tensor,
+    own_means: torch.Tensor,
+    diagonal: float | None,
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """MMD² under weights of the real examples; with a mean of the diagonal, the biased one."""
+    n = len(real)
+    factor = 1.0 if diagonal is None else (n - 1) / n
+    constant = own_means if diagonal is None else own_means + diagonal / n
+    if n <= _MAX_PAIRS:
+        pairs = off_diagonal_matrix(kernel, real).cpu() * (factor * (n / (n - 1)) ** 2)
+        return Contributions(-2 * contributions, constant, pairs)
+
+    def resample(weights: torch.Tensor) -> torch.Tensor:
+        with precise():
+            among = weighted_kernel_mean(kernel, real, weights).cpu() * factor
+        return among.unsqueeze(1) + constant - 2 * weights.cpu() @ contributions
+
+    return resample
 
 
 def _cross_mean(prepared: Prepared, i: int, j: int, kernel: Kernel, seed: int) -> float:

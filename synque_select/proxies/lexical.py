@@ -19,7 +19,7 @@ from synque_select.functional.ngram import (
     ngram_log_probabilities,
     sum_by_text,
 )
-from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScores
+from synque_select.proxies.base import BaseProxy, Contributions, Family, ProxyInput, ProxyScores
 from synque_select.views import Modality
 
 __all__ = ["NGram"]
@@ -100,9 +100,6 @@ class NGram(BaseProxy):
         likelihood = torch.stack(columns, dim=1)
         n_grams = torch.bincount(grams.texts, minlength=grams.n_texts).double()
 
-        def resample(weights: torch.Tensor) -> torch.Tensor:
-            return -(weights @ likelihood) / (weights @ n_grams)[:, None]
-
         def example_scores(position: int) -> torch.Tensor:
             return self._log_ratio(real, candidates[position], device)
 
@@ -119,7 +116,7 @@ class NGram(BaseProxy):
         values = -likelihood.sum(0) / n_grams.sum()
         return ProxyScores(
             values,
-            resample=resample,
+            resample=Contributions(-likelihood, counts=n_grams),
             example_scores=example_scores,
             messages=_empty_message(empty),
             mixture=mixture,

@@ -16,7 +16,7 @@ from synque_select.functional.coverage import (
     real_radii,
 )
 from synque_select.functional.pairwise import nearest_distances, precise
-from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
+from synque_select.proxies.base import BaseProxy, Contributions, ProxyInput, ProxyScores
 from synque_select.proxies.inputs import Prepared, score_defined, size_message
 
 __all__ = ["Coverage", "Density", "KNNCoverage"]
@@ -53,7 +53,7 @@ class Coverage(BaseProxy):
         distances = _of_each(prepared, lambda x: coverage_distances(prepared.real, x, m))
         return ProxyScores(
             values=distances.mean(0),
-            resample=lambda weights: weights.cpu() @ distances,
+            resample=Contributions(distances),
             example_scores=lambda k: _nearness(prepared, k),
             messages=size_message(prepared, m, "by exact expectation"),
             mixture=lambda weights: _mixture_coverage(prepared, m, weights),

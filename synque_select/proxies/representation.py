@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from synque_select.functional.pad import (
     real_contributions,
 )
 from synque_select.functional.pairwise import precise
-from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
+from synque_select.proxies.base import BaseProxy, Contributions, ProxyInput, ProxyScores
 from synque_select.proxies.inputs import (
     Prepared,
     Protocol,
@@ -159,10 +158,9 @@ class PAD(BaseProxy):
             chances[position] = fit.probabilities[0].cpu()
         synthetic_errors = chances[:, n:].mean(1)
         values = 2 * (1 - ((1 - chances[:, :n]).mean(1) + synthetic_errors))
-        contributions = cache(lambda: task.real_contributions(fits))
         return ProxyScores(
             values=values,
-            resample=lambda weights: 2 * (1 - (weights.cpu() @ contributions() + synthetic_errors)),
+            resample=Contributions(-2 * task.real_contributions(fits), 2 * (1 - synthetic_errors)),
             example_scores=lambda k: _realness(prepared, k, task.chosen[k], fits.get(k)),
             mixture=lambda weights: task.mixture(weights, self.n_folds, seed),
             messages=(
