@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import importlib.metadata
 import inspect
 import json
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.utilities import rank_zero_info
 
-import synque_select
 from synque_select.callbacks._mixture_sample import mixture_candidate
 from synque_select.encoders import BaseEncoder, default_cache_dir, embed, get_encoder
 from synque_select.errors import ConfigError, RecordError
@@ -25,6 +23,7 @@ from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import ProxySpec, resolve_suite
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.report.findings import label_messages, save_findings, scoring_findings
+from synque_select.selection.kept_scores import own_code, package_versions
 from synque_select.selection.labels import check_classes, check_scored_labels, labels_of
 from synque_select.selection.mixture import MixtureChoice, mixture_scores
 from synque_select.selection.ranking import checked_suite, ranking_from
@@ -34,16 +33,6 @@ from synque_select.types import Candidate, Mixture, Ranking, RealSample
 __all__ = ["Scorer", "free_device_memory", "ranking_differences", "scorer_of"]
 
 _log = logging.getLogger(__name__)
-_OWN_CODE = ("functional", "lens", "proxies", "selection", "encoders")
-_PACKAGES = (
-    "synque-select",
-    "torch",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "transformers",
-    "sentence-transformers",
-)
 
 
 @dataclass(frozen=True)
@@ -132,6 +121,11 @@ class Scorer:
             device=self.device,
             cache_dir=self.cache_dir,
         )
+        if scoring.reused:
+            rank_zero_info(
+                f"{len(scoring.reused)} of {len(suite)} proxies' scores are kept from an earlier "
+                f"run: {', '.join(scoring.reused)}"
+            )
         if isinstance(self.encoder, BaseEncoder):  # `rank` closes only what it made itself
             self.encoder.close()
         for proxy in suite:
@@ -194,8 +188,8 @@ class Scorer:
             "findings": findings,
             "encoder": encoder,
             "seed": self.seed,
-            "code": _own_code(),
-            "packages": _versions(),
+            "code": own_code(),
+            "packages": package_versions(),
         }
         text = json.dumps(parts, sort_keys=True, default=repr)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -243,22 +237,6 @@ def _code_of(cls: type) -> str:
         return inspect.getsource(cls)
     except (OSError, TypeError):
         return uuid.uuid4().hex  # code that cannot be read may have changed: score again
-
-
-@lru_cache(maxsize=1)
-def _own_code() -> str:
-    """Hash of the code that scores: a changed formula must not meet a kept ranking."""
-    root = Path(synque_select.__file__).parent
-    hashed = hashlib.sha256()
-    for part in _OWN_CODE:
-        for file in sorted((root / part).glob("*.py")):
-            hashed.update(file.read_bytes())
-    return hashed.hexdigest()
-
-
-@lru_cache(maxsize=1)
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def ranking_differences(

@@ -129,6 +129,7 @@ class BaseProxy(ABC):
         source: Where the formula stands.
         family: A default consensus takes one proxy a family.
         needs_embeddings: Whether `ProxyInput.embeddings` must be there.
+        needs_records: Whether it reads `ProxyInput.records`.
         modalities: What it can score.
     """
 
@@ -138,6 +139,7 @@ class BaseProxy(ABC):
     source: ClassVar[str]
     family: ClassVar[Family]
     needs_embeddings: ClassVar[bool] = True
+    needs_records: ClassVar[bool] = False
     modalities: ClassVar[frozenset[Modality]] = frozenset(("text", "image"))
 
     def options(self) -> Mapping[str, Any]:

@@ -46,6 +46,7 @@ class SQLValidity(BaseProxy):
     source: ClassVar[str] = "share of queries that run, after Zhong et al. 2017"
     family: ClassVar[Family] = "baseline"
     needs_embeddings: ClassVar[bool] = False
+    needs_records: ClassVar[bool] = True
     modalities: ClassVar[frozenset[Modality]] = frozenset(("text",))
 
     def __init__(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from synque_select.selection.consensus import (
     may_enter,
     midranks,
 )
+from synque_select.selection.kept_scores import package_versions
 from synque_select.selection.mixture import MixtureChoice, check_mixture_choice, with_mixture
 from synque_select.selection.scoring import Scoring, score
 from synque_select.selection.uncertainty import (
@@ -44,17 +44,6 @@ from synque_select.types import (
 from synque_select.views import Selector
 
 __all__ = ["CONSENSUS", "checked_suite", "rank", "ranking_from", "redrawn_order"]
-
-_PACKAGES = (
-    "synque-select",
-    "torch",
-    "transformers",
-    "sentence-transformers",
-    "pytorch-lightning",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-)
 
 
 def rank(
@@ -87,7 +76,7 @@ def rank(
         top_k: How many candidates are to be selected.
         seed: Seed of everything random.
         device: Where to encode and score; None for a GPU if there is one.
-        cache_dir: Where embeddings are kept; None for the default cache.
+        cache_dir: Where embeddings and scores are kept; None for the default cache.
         n_resamples: Redrawn real samples for the intervals.
         mixture: How the candidates to train on are weighted; see
             `synque_select.selection.mixture.with_mixture`.
@@ -200,7 +189,7 @@ def _ordered(scoring: Scoring, rank_by: str | None, top_k: int, n_resamples: int
         modality=scoring.modality,
         encoder=scoring.encoder,
         seed=scoring.seed,
-        packages=_versions(),
+        packages=package_versions(),
         messages=scoring.messages + left_out,
         wall_s=scoring.wall_s,
         details={key: found.details for key, found in scoring.scores.items() if found.details},
@@ -398,13 +387,3 @@ def _told_apart(
         f"{ranking.top_k} of a new real sample by {regret:.2f} ranks on average "
         f"(K = {len(ranking)}); what that costs in validation is unknown."
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,10 +18,11 @@ from tqdm import tqdm
 from synque_select.checks import check_whole
 from synque_select.data.contamination import contamination_messages
 from synque_select.data.sources import load_candidates, load_real
-from synque_select.encoders import BaseEncoder, embed, get_encoder
+from synque_select.encoders import BaseEncoder, default_cache_dir, embed, get_encoder
 from synque_select.errors import ConfigError, DataError
 from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
 from synque_select.proxies.registry import ProxySpec, resolve_suite
+from synque_select.selection.kept_scores import KeptScores
 from synque_select.types import Candidate, EncoderInfo, Examples, RealSample
 from synque_select.views import Modality, Selector
 
@@ -36,7 +38,7 @@ class Scoring:
         candidates: The candidates as the proxies saw them.
         suite: The proxies, in the order given.
         scores: Proxy key to scores, (K,) in the order of `candidates`.
-        seconds: Proxy key to wall time.
+        seconds: Proxy key to wall time of scoring, in whichever run that was.
         real_sha256: Content hash of the real sample.
         sha256: Content hash of each candidate.
         encoder: None where no proxy used embeddings.
@@ -44,6 +46,7 @@ class Scoring:
         seed: Seed of everything random.
         messages: Plain sentences on the data (contamination) and from the proxies.
         wall_s: Stage ("encode", "score") to seconds.
+        reused: Keys of the proxies whose scores were kept from an earlier run.
     """
 
     real: ProxyInput
@@ -58,6 +61,7 @@ class Scoring:
     seed: int
     messages: tuple[str, ...]
     wall_s: Mapping[str, float]
+    reused: tuple[str, ...] = ()
 
     @property
     def modality(self) -> Modality:
@@ -86,31 +90,35 @@ def score(
     sample = load_real(real, view=view)
     _check_together(pool, sample)
     suite = resolve_suite(proxies, sample.modality)
+    folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
     with untouched_state():
         started = time.perf_counter()
         place = _device(device)
-        inputs, info, n_encoded = _inputs(
-            [sample, *pool], suite, encoder, place, cache_dir, progress
-        )
+        encoded = _encoded([sample, *pool], suite, encoder, place, folder, progress)
         encode_s = time.perf_counter() - started
         messages = contamination_messages(pool, {"real sample": sample})
-        scores, seconds = _scores(inputs, suite, seed, place, progress)
+        data = {"sets": [(e.name, e.sha256) for e in (sample, *pool)], "seed": seed}
+        kept = KeptScores(folder / "scores", data, encoded.key)
+        started = time.perf_counter()
+        scores, seconds, reused = _scores(encoded.inputs, suite, seed, place, kept, progress)
+        score_s = time.perf_counter() - started
     said = tuple(
         m if m.startswith(key) else f"{key}: {m}" for key, s in scores.items() for m in s.messages
     )
     return Scoring(
-        real=inputs[0],
-        candidates=tuple(inputs[1:]),
+        real=encoded.inputs[0],
+        candidates=tuple(encoded.inputs[1:]),
         suite=suite,
         scores=scores,
         seconds=seconds,
         real_sha256=sample.sha256,
         sha256=tuple(c.sha256 for c in pool),
-        encoder=info,
-        n_encoded=n_encoded,
+        encoder=encoded.info,
+        n_encoded=encoded.n_encoded,
         seed=seed,
         messages=messages + said,
-        wall_s={"encode": encode_s, "score": sum(seconds.values())},
+        wall_s={"encode": encode_s, "score": score_s},
+        reused=reused,
     )
 
 
@@ -136,27 +144,36 @@ def _check_together(pool: Sequence[Candidate], real: RealSample) -> None:
             )
 
 
-def _inputs(
+class _Encoded(NamedTuple):
+    """The real sample and the candidates as proxies see them, and by which encoder."""
+
+    inputs: Sequence[ProxyInput]
+    info: EncoderInfo | None = None
+    key: str | None = None
+    n_encoded: int = 0
+
+
+def _encoded(
     examples: Sequence[Examples],
     suite: Sequence[BaseProxy],
     encoder: str | BaseEncoder | None,
     device: torch.device,
-    cache_dir: str | Path | None,
+    folder: Path,
     progress: bool,
-) -> tuple[list[ProxyInput], EncoderInfo | None, int]:
+) -> _Encoded:
     """Hash every view, and embed them if a proxy asks for it; the encoder is freed afterwards."""
     if not any(proxy.needs_embeddings for proxy in suite):
-        return [_input(e, None) for e in examples], None, 0
+        return _Encoded([_input(e, None) for e in examples])
     model = get_encoder(encoder, examples[0].modality, device=device)
-    folder = None if cache_dir is None else Path(cache_dir)
     try:
         embedded = [embed(model, e, cache_dir=folder, progress=progress) for e in examples]
         info = EncoderInfo(model.id, model.revision, int(embedded[0].embeddings.shape[1]))
+        key = model.key  # final by now: loading the model may have settled the precision
     finally:
         if model is not encoder:  # the caller's own instance stays the caller's
             model.close()
     inputs = [_input(e, r.embeddings) for e, r in zip(examples, embedded, strict=True)]
-    return inputs, info, sum(r.n_encoded for r in embedded)
+    return _Encoded(inputs, info, key, sum(r.n_encoded for r in embedded))
 
 
 def _input(examples: Examples, embeddings: torch.Tensor | None) -> ProxyInput:
@@ -171,16 +188,31 @@ def _scores(
     suite: Sequence[BaseProxy],
     seed: int,
     device: torch.device,
+    kept: KeptScores,
     progress: bool,
-) -> tuple[dict[str, ProxyScores], dict[str, float]]:
-    scores, seconds = {}, {}
+) -> tuple[dict[str, ProxyScores], dict[str, float], tuple[str, ...]]:
+    scores, seconds, reused = {}, {}, []
     bar = tqdm(suite, desc="scoring", unit="proxy", delay=2, leave=False, disable=not progress)
     for proxy in bar:
         bar.set_postfix_str(proxy.key)
+        score = partial(_score_by, proxy, inputs, seed, device)
+        found = kept.load(proxy, score)
+        if found is not None:
+            scores[proxy.key], seconds[proxy.key] = found
+            reused.append(proxy.key)
+            continue
         started = time.perf_counter()
-        scores[proxy.key] = proxy.score(inputs[0], inputs[1:], seed=seed, device=device)
+        scores[proxy.key] = score()
         seconds[proxy.key] = time.perf_counter() - started
-    return scores, seconds
+        kept.keep(proxy, scores[proxy.key], seconds[proxy.key])
+    return scores, seconds, tuple(reused)
+
+
+def _score_by(
+    proxy: BaseProxy, inputs: Sequence[ProxyInput], seed: int, device: torch.device
+) -> ProxyScores:
+    with untouched_state():  # also where it is called long after the others have scored
+        return proxy.score(inputs[0], inputs[1:], seed=seed, device=device)
 
 
 @contextmanager
