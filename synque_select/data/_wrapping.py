@@ -11,7 +11,7 @@ from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
 
-from synque_select.errors import LightningError
+from synque_select.errors import ConfigError, LightningError
 
 __all__ = [
     "InnerAttribute",
@@ -156,11 +156,19 @@ def candidate_modules(source: Any) -> dict[str, LightningDataModule]:
 
     Raises:
         LightningError: One comes from the package `lightning`.
+        ConfigError: One is left as a config has it, as no object could be made of it.
     """
     if not isinstance(source, Mapping):
         return {}
     for name, value in source.items():
         refuse_other_lightning(f"the candidate {name!r}", value)
+        # a config's parser passes on what it cannot make: any value is allowed here
+        if isinstance(value, Mapping) and "class_path" in value:
+            raise ConfigError(
+                f"the candidate {name!r}: no object could be made of {dict(value)}; allowed is the "
+                "class_path of a LightningDataModule that can be imported, with init_args that it "
+                "takes"
+            )
     return {name: v for name, v in source.items() if isinstance(v, LightningDataModule)}
 
 

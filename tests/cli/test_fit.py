@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 PARTS = """
+import json
+
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
@@ -60,6 +62,15 @@ class Data(pl.LightningDataModule):
     def val_dataloader(self):
         records = [{"id": f"v{i}", "text": "apple fig", "label": i % 2} for i in range(8)]
         return DataLoader(records, batch_size=self.batch_size, collate_fn=collate)
+
+
+class Generator(pl.LightningDataModule):
+    def __init__(self, name: str):
+        super().__init__()
+        self.path = f"candidates/{name}.json"
+
+    def train_dataloader(self):
+        return DataLoader(json.loads(open(self.path).read()), batch_size=5)
 
 
 class Model(pl.LightningModule):
@@ -248,6 +259,33 @@ def test_a_position_in_a_config_or_an_option_stays_a_number(project: Path):
     assert done.stderr == ""
     kept = yaml.safe_load(done.stdout)["data"]["init_args"]
     assert repr((kept["view"], kept["label"])) == "(0, 1)"
+
+
+def generators(**init_args: Any) -> dict[str, Any]:
+    modules = {
+        name: {"class_path": "their_package.parts.Generator", "init_args": {"name": name}}
+        for name in ("near", "half")
+    }
+    modules["near"]["init_args"].update(init_args)
+    return with_data(candidates={**modules, "far": "candidates/far.json"})
+
+
+def test_candidates_that_are_datamodules_in_a_config(project: Path):
+    (project / "mine.yaml").write_text(yaml.safe_dump(generators()))
+    for path in ("mine.yaml", "config.yaml"):  # the second is what the first fit has saved
+        done = synque_select(project, "fit", "--config", path)
+        assert done.returncode == 0, done.stderr
+        assert seen(project) == NEAR
+        (project / "seen.txt").unlink()
+
+
+def test_a_datamodule_in_a_config_that_cannot_be_made(project: Path):
+    (project / "mine.yaml").write_text(yaml.safe_dump(generators(size=3)))
+    done = synque_select(project, "fit", "--config", "mine.yaml")
+    assert done.returncode == 1
+    assert "the candidate 'near': no object could be made of" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (project / "encoded.txt").exists()
 
 
 @pytest.mark.parametrize(
