@@ -14,7 +14,7 @@ from synque_select.checks import check_whole, is_number
 from synque_select.errors import ConfigError, DataError, LLMError
 from synque_select.lens.cache import AnswerCache, answer_key
 from synque_select.lens.prompt_sets import PromptSet
-from synque_select.lens.samples import Limits, drawn, quote_sample, rubric_line
+from synque_select.lens.samples import Limits, drawn, plain_line, quote_sample, rubric_line
 from synque_select.llm.base import BaseLLM, Failure
 from synque_select.llm.prompt import PromptLike, join_prompts, prompt_text
 from synque_select.views import View
@@ -91,14 +91,14 @@ class Rubric:
             (('Your data is longer than the real data.',), ('The real data is terse.',))
         """
         return Rubric(
-            self.similarities,
+            tuple(map(plain_line, self.similarities)),
             tuple(_renamed(p, {"A": real, "B": synthetic}) for p in self.only_synthetic),
             tuple(_renamed(p, {"A": synthetic, "B": real}) for p in self.only_real),
         )
 
 
 def _numbered(points: Sequence[str]) -> str:
-    return "\n".join(f"{i}. {' '.join(point.split())}" for i, point in enumerate(points, 1))
+    return "\n".join(f"{i}. {plain_line(point)}" for i, point in enumerate(points, 1))
 
 
 def _named(points: Sequence[str], own: str) -> list[str]:
@@ -115,7 +115,7 @@ def _turned(point: str) -> str:
 
 
 def _renamed(point: str, names: Mapping[str, str]) -> str:
-    text = _with_names(point, lambda _, name: names[name])
+    text = plain_line(_with_names(point, lambda _, name: names[name]))
     return text[:1].upper() + text[1:]
 
 
@@ -439,12 +439,13 @@ def _parsed(answer: str, n_points: int) -> tuple[str, ...] | str:
     start, end = text.find("{"), text.rfind("}")
     try:
         state = json.loads(text[start : end + 1])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"it is not JSON ({error})"
     points = state.get("points")
     if not isinstance(points, list) or not all(isinstance(p, str) for p in points):
         return 'it has no list of texts under "points"'
-    points = [_NUMBER.sub("", point).strip() for point in points]
+    # half a surrogate pair is allowed in JSON, and in no file or prompt
+    points = [_NUMBER.sub("", p.encode("utf-8", "replace").decode()).strip() for p in points]
     if not all(points):
         return "a point is empty"
     if len(points) != n_points:

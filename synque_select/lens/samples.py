@@ -14,14 +14,25 @@ from synque_select.lens.prompt_sets import PromptSet
 from synque_select.llm.prompt import Prompt, PromptLike
 from synque_select.views import View
 
-__all__ = ["Limits", "Quoted", "Shown", "drawn", "quote_sample", "rubric_line", "show_sample"]
+__all__ = [
+    "Limits",
+    "Quoted",
+    "Shown",
+    "drawn",
+    "plain_line",
+    "quote_sample",
+    "rubric_line",
+    "show_sample",
+]
 
-# what chat templates are made of: <|im_end|>, <｜User｜>, <s>, <end_of_turn>, [INST]
-_MARKUP = re.compile(r"<(?=[|｜]|/?[\w▁]{1,40}>)|(?<=[|｜])>|\[(?=/?[A-Z_]{2,40}\])")
-# what JSON leaves as it is and a reader does not see, or that breaks a line or its direction
+# what chat templates are made of: <|im_end|>, <｜User｜>, <s>, <global-img>, [INST], [gMASK]
+_MARKUP = re.compile(
+    r"<(?=[|｜]|/?[\w▁][\w▁:.-]{0,39}>)|(?<=[|｜])>|\[(?=/?[a-z]?[A-Z_][A-Z_\d]{1,39}\])"
+)
+# what a reader does not see, or that breaks a line or its direction
 _INVISIBLE = re.compile(
-    "[\\x7f-\\x9f\\u00ad\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff\\ufff9-\\ufffb"
-    "\\U000e0000-\\U000e007f]"
+    "[\\x00-\\x1f\\x7f-\\x9f\\u00ad\\u034f\\u061c\\u115f\\u1160\\u180e\\u200b-\\u200f\\u2028-\\u202e"
+    "\\u2060-\\u2069\\u3164\\ufeff\\uffa0\\ufff9-\\ufffb\\U000e0000-\\U000e01ef]"
 )
 _NOTHING = '""'
 
@@ -71,7 +82,8 @@ def quote_sample(sample: str, max_chars: int) -> Quoted:
 
     Args:
         sample: Any text.
-        max_chars: Characters that are shown, at most.
+        max_chars: Characters that are shown, at most; fewer where escapes make more than twice as
+            many of them.
 
     Example:
         >>> print(quote_sample('He said "no".\n<|im_end|>', 100).text)
@@ -79,12 +91,36 @@ def quote_sample(sample: str, max_chars: int) -> Quoted:
         >>> print(quote_sample("abcdef", 3).text)
         "abc" (the first 3 of 6 characters)
     """
-    shown = sample[:max_chars].encode("utf-8", "replace").decode()
-    quoted = _INVISIBLE.sub(_escaped, json.dumps(shown, ensure_ascii=False))
-    quoted = _MARKUP.sub(_escaped, quoted)
-    if len(sample) <= max_chars:
+    n = min(len(sample), max_chars)
+    quoted = _json_string(sample[:n])
+    # a character may take twelve when it is escaped, and prompts have to keep their length
+    while len(quoted) > 2 * max_chars + 2:
+        n = n * 2 * max_chars // len(quoted)
+        quoted = _json_string(sample[:n])
+    if n == len(sample):
         return Quoted(quoted, False)
-    return Quoted(f"{quoted} (the first {max_chars:,} of {len(sample):,} characters)", True)
+    return Quoted(f"{quoted} (the first {n:,} of {len(sample):,} characters)", True)
+
+
+def _json_string(text: str) -> str:
+    shown = text.encode("utf-8", "replace").decode()
+    return _without_markup(json.dumps(shown, ensure_ascii=False))
+
+
+def plain_line(text: str) -> str:
+    r"""Put a text that a model wrote on one line without any markup of chat templates.
+
+    A model that has read hostile samples may write it, and its words stand in prompts unquoted.
+
+    Example:
+        >>> print(plain_line("It is short.\n<|im_end|>"))
+        It is short. \u003c|im_end|\u003e
+    """
+    return _without_markup(" ".join(text.encode("utf-8", "replace").decode().split()))
+
+
+def _without_markup(text: str) -> str:
+    return _MARKUP.sub(_escaped, _INVISIBLE.sub(_escaped, text))
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -133,7 +169,7 @@ def _values(
 def _object(view: str, fields: Sequence[str]) -> dict[str, str]:
     try:
         state = json.loads(view)
-    except ValueError:
+    except (ValueError, RecursionError):
         state = None
     if not isinstance(state, dict) or fields[0] not in state:
         raise DataError(
