@@ -22,7 +22,13 @@ from synque_select.encoders import BaseEncoder, get_encoder
 from synque_select.errors import ConfigError
 from synque_select.lens.config import LensConfig
 from synque_select.proxies.base import BaseProxy
-from synque_select.proxies.registry import ProxySpec, get_proxy, proxy_keys, resolve_suite
+from synque_select.proxies.registry import (
+    ProxySpec,
+    get_proxy,
+    proxy_keys,
+    required_options,
+    resolve_suite,
+)
 from synque_select.records.run_folder import plain, write_json
 
 __all__ = ["render", "run_released"]
@@ -132,12 +138,11 @@ def run_released(
 
 
 def _suite(proxies: Sequence[ProxySpec] | None) -> tuple[BaseProxy, ...]:
-    """What was asked for, and the baselines that were not."""
+    """What was asked for, and the baselines that were not, as far as they need no option."""
     suite = resolve_suite(proxies, "text")
     known = {proxy.key for proxy in suite}
-    # it scores nothing without a database, and the released data have none
-    known.add("sql_validity")
-    added = [get_proxy(key) for key in proxy_keys() if key not in known]
+    others = [key for key in proxy_keys() if key not in known and not required_options(key)]
+    added = [get_proxy(key) for key in others]
     return (*suite, *(p for p in added if never_reads_real(p) and "text" in p.modalities))
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "get_proxy",
     "proxy_keys",
     "register_proxy",
+    "required_options",
     "resolve_suite",
 ]
 
@@ -73,22 +74,45 @@ def get_proxy(key: str, **options: Any) -> BaseProxy:
     """Return the proxy of that key with these options.
 
     Raises:
-        ConfigError: There is no such proxy, or it has no such option; the message lists what is.
+        ConfigError: There is no such proxy, it has no such option (the message lists what is), or
+            one that it needs is not given.
 
     Example:
         >>> get_proxy("mmd").higher_is_better
         False
     """
-    if key not in proxy_keys():
-        raise ConfigError(f"unknown proxy {key!r}: {did_you_mean(key, proxy_keys())}")
-    cls = _registered.get(key) or _load(_BUILT_IN[key])
+    cls = _class_of(key)
     allowed = inspect.signature(cls).parameters
     for option in options:
         if option not in allowed:
             raise ConfigError(
                 f"proxy {key!r} has no option {option!r}: {did_you_mean(option, allowed)}"
             )
+    missing = [name for name in required_options(key) if name not in options]
+    if missing:
+        raise ConfigError(f"proxy {key!r} needs {', '.join(f'{name}=…' for name in missing)}")
     return cls(**options)
+
+
+def required_options(key: str) -> tuple[str, ...]:
+    """Return the options of a proxy that have no default.
+
+    Raises:
+        ConfigError: There is no such proxy.
+
+    Example:
+        >>> required_options("sql_validity")
+        ('database',)
+    """
+    parameters = inspect.signature(_class_of(key)).parameters.values()
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return tuple(p.name for p in named if p.default is p.empty)
+
+
+def _class_of(key: str) -> type[BaseProxy]:
+    if key not in proxy_keys():
+        raise ConfigError(f"unknown proxy {key!r}: {did_you_mean(key, proxy_keys())}")
+    return _registered.get(key) or _load(_BUILT_IN[key])
 
 
 def _load(path: str) -> type[BaseProxy]:

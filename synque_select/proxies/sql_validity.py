@@ -27,7 +27,7 @@ class SQLValidity(BaseProxy):
     never anything of the real sample: like a baseline, it is in no consensus.
 
     Args:
-        database: A SQLite file with the schema of the real task; it must be given.
+        database: A SQLite file with the schema of the real task.
         field: The field of a record that holds the SQL.
         time_limit_s: Of one query.
         memory_limit_mb: Of one query.
@@ -51,7 +51,7 @@ class SQLValidity(BaseProxy):
 
     def __init__(
         self,
-        database: str | None = None,
+        database: str,
         field: str = "SQL",
         time_limit_s: float = 5.0,
         memory_limit_mb: int = 256,
@@ -62,8 +62,7 @@ class SQLValidity(BaseProxy):
 
     def options(self) -> Mapping[str, Any]:
         """Return the constructor's arguments; of the file its name alone, not where it lies."""
-        name = None if self.database is None else Path(self.database).name
-        return {**vars(self), "database": name}
+        return {**vars(self), "database": Path(self.database).name}
 
     def score(
         self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
@@ -72,10 +71,8 @@ class SQLValidity(BaseProxy):
 
         Raises:
             DataError: The database cannot be read.
-            ProxyError: No database was given, or a candidate's examples have no such field.
+            ProxyError: A candidate's examples have no such field.
         """
-        if self.database is None:
-            raise ProxyError("sql_validity needs database=…, a SQLite file with the schema")
         without = [candidate.name for candidate in candidates if candidate.records is None]
         if without:
             message = f"sql_validity is undefined without records: {', '.join(without)}"

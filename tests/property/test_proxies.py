@@ -66,6 +66,9 @@ PROPERTIES: dict[str, set[str]] = {
 }
 
 
+REQUIRED = {"sql_validity": {"database": "schema.sqlite"}}
+
+
 def having(name: str) -> list[str]:
     return sorted(key for key in proxy_keys() if name in PROPERTIES.get(key, set()))
 
@@ -184,7 +187,7 @@ class TestEveryProxy:
 
     @pytest.mark.parametrize("key", proxy_keys())
     def test_says_what_it_is(self, key):
-        proxy = get_proxy(key)
+        proxy = get_proxy(key, **REQUIRED.get(key, {}))
         assert proxy.key == key
         assert isinstance(proxy.higher_is_better, bool)
         assert proxy.unit
@@ -194,7 +197,7 @@ class TestEveryProxy:
 
     @pytest.mark.parametrize("key", proxy_keys())
     def test_options_make_the_same_proxy_again(self, key):
-        options = get_proxy(key).options()
+        options = get_proxy(key, **REQUIRED.get(key, {})).options()
         assert get_proxy(key, **options).options() == options
         for value in options.values():
             assert value is None or isinstance(value, str | int | float | bool | list | dict)
@@ -435,7 +438,7 @@ def test_mdm_of_fewer_examples_than_medoids_says_so(protocol, named):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("key", [key for key in proxy_keys() if get_proxy(key).needs_embeddings])
+@pytest.mark.parametrize("key", [key for key in proxy_keys() if ready(key).needs_embeddings])
 class TestNotFinite:
     def test_a_candidate_is_undefined_and_named_and_the_others_are_not(self, key, bad):
         candidates = shifted()

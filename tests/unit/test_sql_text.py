@@ -84,17 +84,12 @@ def test_validity_is_the_share_of_queries_that_run(database: Path):
 def test_validity_says_what_is_missing(database: Path):
     candidates = {"a": records("SELECT 1", "SELECT 2"), "b": records("SELECT 1", "SELECT 3")}
     real = records("SELECT 1", "SELECT 2")
-    for options, message in (({}, "needs database="), ({"field": "query"}, "no field 'query'")):
+    given = {"database": str(database)}
+    for options, error, message in (
+        ({}, ConfigError, "needs database="),
+        ({**given, "memory_limit_mb": 0}, ConfigError, "memory_limit_mb=0"),
+        ({**given, "field": "query"}, ProxyError, "no field 'query'"),
+    ):
         spec = {"key": "sql_validity", **options}
-        if options:
-            spec["database"] = str(database)
-        with pytest.raises(ProxyError, match=message):
+        with pytest.raises(error, match=message):
             rank(candidates, real, view="question", proxies=[spec], rank_by="sql_validity", top_k=1)
-    with pytest.raises(ConfigError, match="memory_limit_mb=0"):
-        rank(
-            candidates,
-            real,
-            view="question",
-            proxies=[{"key": "sql_validity", "memory_limit_mb": 0}],
-            top_k=1,
-        )
