@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Scorer:
-    """How candidates are scored; the arguments are those of `synque_select.selection.rank`."""
+    """How candidates are scored and mixed; the arguments are those of `rank` and `with_mixture`."""
 
     proxies: Sequence[ProxySpec] | None = None
     rank_by: str | None = None
@@ -48,6 +48,7 @@ class Scorer:
     cache_dir: str | Path | None = None
     mixture: MixtureChoice = "equal"
     temperature: float | None = None
+    budget: int | None = None
 
     def ranking(self, candidates: Sequence[Candidate], real: RealSample) -> Ranking:
         """Return the ranking kept for exactly this content and these options, else make it.
@@ -140,6 +141,7 @@ class Scorer:
             top_k=self.top_k,
             mixture=self.mixture,
             temperature=self.temperature,
+            budget=self.budget,
         )
         ranking = replace(ranking, messages=(*messages, *ranking.messages))
         save_ranking(ranking, path)
@@ -184,7 +186,7 @@ class Scorer:
             "proxies": [(p.key, dict(p.options()), _code_of(type(p))) for p in suite],
             "rank_by": self.rank_by,
             "top_k": self.top_k,
-            "mixture": (self.mixture, self.temperature),
+            "mixture": (self.mixture, self.temperature, self.budget),
             "findings": findings,
             "encoder": encoder,
             "seed": self.seed,

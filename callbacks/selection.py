@@ -67,8 +67,9 @@ class SelectionCallback(CheckedCallback):
         rank_by: A proxy's key or "consensus"; None for the only proxy given, else the consensus.
         top_k: How many candidates are trained on; None for 3, or for what the given `ranking` says.
         mixture: How they are weighted: "equal", "proportional" (to exp of the standardised score)
-            or "mmd_optimal" (at most `top_k`, whose kernel mean is nearest to the real sample's);
-            None for "equal", or for the given `ranking`'s own mixture.
+            or "mmd_optimal" (at most `top_k`, whose kernel mean is nearest to the real sample's; no
+            example more than 4 times where the length of the training is set by `max_steps` or
+            `epoch_length`); None for "equal", or for the given `ranking`'s own mixture.
         temperature: Of mixture="proportional", in standard deviations; None for 1.
         encoder: A model id or an encoder; None for the default of the modality.
         lens: How the LENS proxies among `proxies` are computed: a `LensConfig`, a mapping with
@@ -285,7 +286,10 @@ class SelectionCallback(CheckedCallback):
                 "SelectionCallback(ranking='ranking.json') a ranking made elsewhere"
             )
         scorer = replace(
-            self.scorer(trainer), mixture=self._mixture or "equal", temperature=self._temperature
+            self.scorer(trainer),
+            mixture=self._mixture or "equal",
+            temperature=self._temperature,
+            budget=datamodule.planned_draws if self._mixture == "mmd_optimal" else None,
         )
         ranking, self._findings = scorer.selection(datamodule.candidates, datamodule.real)
         return ranking

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -474,6 +475,24 @@ class SynqueDataModule(LightningDataModule):
                 f"seed is {self._seed}, but was {state['seed']} when the checkpoint was written: "
                 "the order of examples is another one, and some may come again early"
             )
+
+    @property
+    def planned_draws(self) -> int | None:
+        """Draws from candidates, over all ranks, that the trainer's limits allow a fit at most.
+
+        None where only epochs are counted whose length follows from the mixture.
+        """
+        trainer = self.trainer
+        if trainer is None:
+            return None
+        bounds = []
+        if trainer.max_steps > 0:
+            batches = trainer.max_steps * trainer.accumulate_grad_batches * trainer.world_size
+            batch_size: int = self._loader_options(self._template().loader)["batch_size"]
+            bounds.append(batches * batch_size)
+        if trainer.max_epochs is not None and trainer.max_epochs > 0 and self._epoch_length:
+            bounds.append(trainer.max_epochs * self._epoch_length)
+        return math.floor(min(bounds) * (1 - (self._real_share or 0.0))) if bounds else None
 
     def drawn(self, mixture: Mixture) -> tuple[list[Candidate], Mixture]:
         """Return the candidates and the labelled real data, and each one's share of the draws."""

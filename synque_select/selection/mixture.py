@@ -66,6 +66,7 @@ def with_mixture(
     *,
     temperature: float | None = None,
     scoring: Scoring | None = None,
+    budget: int | None = None,
 ) -> Ranking:
     """Return the ranking with the mixture to train on, which `ranking.top()` then gives.
 
@@ -76,6 +77,8 @@ def with_mixture(
             kernel mean is nearest to the real sample's (`mmd_optimal_mixture`).
         temperature: Of "proportional"; None for 1.
         scoring: What `score` gave; "mmd_optimal" needs it.
+        budget: Draws of the training run, with which "mmd_optimal" caps how often an example is
+            repeated; where every mixture repeats more often, one of the ranking's messages says so.
 
     Raises:
         ConfigError: The choice or the temperature is not allowed, or there is no scoring.
@@ -93,8 +96,21 @@ def with_mixture(
             "does not have: choose it when ranking"
         )
     else:
-        mixture = mmd_optimal_mixture(scoring, top_k=ranking.top_k)
+        mixture, said = _capped_if_possible(scoring, ranking.top_k, budget)
+        plain = dataclasses.replace(plain, messages=(*plain.messages, *said))
     return dataclasses.replace(plain, mixture=mixture)
+
+
+def _capped_if_possible(
+    scoring: Scoring, top_k: int, budget: int | None
+) -> tuple[Mixture, tuple[str, ...]]:
+    try:
+        return mmd_optimal_mixture(scoring, top_k=top_k, budget=budget), ()
+    except ConfigError as error:
+        if budget is None:
+            raise
+        said = f"The MMD-optimal mixture has no cap on repeats, as none could be kept: {error}."
+        return mmd_optimal_mixture(scoring, top_k=top_k), (said,)
 
 
 def mixture_scores(
@@ -304,5 +320,5 @@ def _best_of(
         if float(values.min()) < least:
             least, best = float(values.min()), tuple(index[int(values.argmin())].tolist())
     if best is None:
-        raise ConfigError(f"no {len(subsets[0])} candidates are large enough for the budget")
+        raise ConfigError(f"no {len(subsets[0])} candidates have enough examples")
     return best

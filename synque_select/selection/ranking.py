@@ -158,14 +158,15 @@ def ranking_from(
     n_resamples: int = 2000,
     mixture: MixtureChoice = "equal",
     temperature: float | None = None,
+    budget: int | None = None,
 ) -> Ranking:
-    """Order scored candidates; the arguments are those of `rank`."""
+    """Order scored candidates; the arguments are those of `rank` and of `with_mixture`."""
     ranking = _ordered(scoring, rank_by, top_k, n_resamples)
     # the optimal mixture is chosen by weights, not cut off at a rank
     tie = None if mixture == "mmd_optimal" else _tie_at_border(ranking)
     if tie is not None:
         ranking = dataclasses.replace(ranking, messages=(*ranking.messages, tie))
-    return with_mixture(ranking, mixture, temperature=temperature, scoring=scoring)
+    return with_mixture(ranking, mixture, temperature=temperature, scoring=scoring, budget=budget)
 
 
 def _ordered(scoring: Scoring, rank_by: str | None, top_k: int, n_resamples: int) -> Ranking:

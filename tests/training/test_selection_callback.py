@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -262,6 +263,21 @@ def test_a_mixture_by_choice_is_what_is_served_and_kept(tmp_path, selection, cho
         TinyModel(), datamodule=again
     )
     assert again.mixture == data.mixture
+
+
+@pytest.mark.parametrize(
+    ("length", "limits"),
+    [({"max_steps": 80}, {}), ({"max_epochs": 8, "max_steps": -1}, {"epoch_length": 80})],
+)
+def test_an_optimal_mixture_repeats_no_example_more_than_four_times(
+    tmp_path, selection, length, limits
+):
+    data, model = data_module(**limits), TinyModel()
+    trainer(tmp_path, selection(mixture="mmd_optimal", top_k=5), **length).fit(
+        model, datamodule=data
+    )
+    assert data.mixture.weights["near"] == pytest.approx(4 * 60 / 640, abs=1e-3)
+    assert max(Counter(seen_by(model)).values()) <= 5  # a count within 2 of its weight's
 
 
 def test_a_temperature_sharpens_the_weights(tmp_path, selection):

@@ -76,6 +76,17 @@ class TestMixture:
         with pytest.raises(ConfigError, match="600 examples, each at most 4 times, give 2400"):
             mmd_optimal_mixture(scoring(TWO_MODES, self.candidates), budget=5000)
 
+    def test_a_ranking_says_where_every_mixture_repeats_more(self):
+        found = [
+            ranking_from(scoring(TWO_MODES, self.candidates), mixture="mmd_optimal", budget=budget)
+            for budget in (2000, 5000, None)
+        ]
+        assert max(found[0].top().weights.values()) <= 0.4 + 1e-9
+        assert found[1].top() == found[2].top()
+        said = [[m for m in ranking.messages if "no cap on repeats" in m] for ranking in found]
+        assert [len(messages) for messages in said] == [0, 1, 0]
+        assert "600 examples, each at most 4 times, give 2400" in said[1][0]
+
     def test_equal_real_examples_leave_no_bandwidth(self):
         with pytest.raises(ProxyError, match="no kernel bandwidth"):
             mmd_optimal_mixture(scoring(torch.zeros(6, 3), self.candidates))
