@@ -75,7 +75,7 @@ class KeptScores:
         if path is None or not path.is_file():
             return None
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: torch.from_numpy(file[name]) for name in file.files}
             about = json.loads(arrays.pop("about").numpy().tobytes())
             return _restored(arrays, about, cache(score)), float(about["seconds"])

@@ -8,12 +8,15 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from synque_select.records.ranking_file import load_ranking
 from synque_select.records.store import RunStore
+from synque_select.types import Ranking
 from tests.training.scripts.resumable import MAX_STEPS, SAVED_EVERY
 from tests.training.tiny import WORDS
 
@@ -93,6 +96,13 @@ def check_nothing_is_repeated(events: Events, whole: Events) -> None:
     assert sum(probes.values()) <= len(WORDS) + 1
 
 
+def check_finished_proxies_are_not_scored_again(events: Events) -> None:
+    """The one that was killed while the last proxy scored left the others to the next."""
+    said = next(e["text"] for e in events.of("said", events.pids[2]) if "kept" in e["text"])
+    assert said.startswith("3 of 4 proxies' scores")
+    assert said.endswith(": pad, coverage, ngram")
+
+
 def check_steps(events: Events, whole: Events) -> None:
     """Each process goes on from the last checkpoint, with what an undisturbed run draws there."""
     expected = {event["step"]: event["texts"] for event in whole.of("fit")}
@@ -110,6 +120,14 @@ def check_steps(events: Events, whole: Events) -> None:
         assert event["texts"] == expected[event["step"]]
 
 
+def ranking_of(folder: Path) -> Ranking:
+    """The ranking in the folder of the one run, without what a clock said."""
+    (run_folder,) = (folder / "runs" / "LoggedModel").iterdir()
+    found = load_ranking(run_folder)
+    proxies = {key: replace(info, seconds=0.0) for key, info in found.proxies.items()}
+    return replace(found, wall_s={}, proxies=proxies)
+
+
 def check_records(folder: Path, whole_folder: Path, end: dict[str, Any]) -> None:
     one, other = (RunStore(f / "records.sqlite") for f in (folder, whole_folder))
     (record,), (expected,) = one.read(kind="mixture"), other.read(kind="mixture")
@@ -117,7 +135,8 @@ def check_records(folder: Path, whole_folder: Path, end: dict[str, Any]) -> None
     assert record.metrics == expected.metrics
     assert record.key_hash == expected.key_hash
     assert record.scores == expected.scores
-    assert len(list((folder / "runs" / "LoggedModel").iterdir())) == 1
+    ranking, expected_ranking = (ranking_of(f) for f in (folder, whole_folder))
+    assert ranking == expected_ranking
     probes, others = one.read(kind="probe"), other.read(kind="probe")
     assert {r.unit: r.metrics for r in probes} == {r.unit: r.metrics for r in others}
     assert len(probes) == len(WORDS)
@@ -141,3 +160,5 @@ def test_killed_in_every_phase(
     check_nothing_is_repeated(events, whole)
     check_steps(events, whole)
     check_records(tmp_path, whole_folder, events.end)
+    if name == "SIGKILL":  # SIGTERM lets the scoring end
+        check_finished_proxies_are_not_scored_again(events)

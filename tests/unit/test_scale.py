@@ -49,7 +49,7 @@ def many(folder: Path) -> tuple[Any, ...]:
     given = [Candidate(f"c{k}", texts(k + 1, N_EXAMPLES, 2 + k % 60)) for k in range(N_CANDIDATES)]
     real = RealSample("real", texts(0, 100, 30))
     options = {"encoder": HashEncoder(), "cache_dir": folder, "progress": False}
-    rank(given, real, proxies=["coverage"], **options)  # fills the cache: encoding is not measured
+    rank(given, real, proxies=["density"], **options)  # fills the cache: encoding is not measured
     return given, real, options, folder / "seconds"
 
 

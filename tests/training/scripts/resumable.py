@@ -7,6 +7,7 @@ after the NTH event of that phase; started by test_killed_runs.py.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -44,6 +45,13 @@ class Events:
         time.sleep(0.01)
 
 
+class Said(logging.Handler):
+    """Notes what the run says in its log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        Events.log("said", text=record.getMessage())
+
+
 class LoggedEncoder(LetterEncoder):
     def encode(self, views: Any) -> torch.Tensor:
         Events.log("encode", views=list(views))
@@ -71,8 +79,12 @@ class LoggedModel(TinyModel):
 
 def main(folder: Path) -> None:
     torch.manual_seed(0)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addHandler(Said())
     selection = SelectionCallback(
-        [LoggedMMD()], top_k=2, encoder=LoggedEncoder(), cache_dir=folder / "cache"
+        ["pad", "coverage", "ngram", LoggedMMD()],
+        top_k=2,
+        encoder=LoggedEncoder(),
+        cache_dir=folder / "cache",
     )
     correlation = ProxyCorrelationCallback(
         store=folder / "records.sqlite", probes=ProbeSweep(PROBE_STEPS, progress=False)
