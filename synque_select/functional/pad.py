@@ -11,8 +11,8 @@ import torch
 
 from synque_select.functional.folds import stratified_folds
 from synque_select.functional.logistic import (
-    curvature_factor,
     fit_logistic_regressions,
+    inverse_curvature_root,
     inverse_hessian_products,
 )
 
@@ -45,18 +45,18 @@ class CrossFit:
     Args:
         probabilities: (G, N) float64, each by the classifier that did not see the row.
         coefficients: (G, F, d + 1), the intercept last.
-        factor: Of `curvature_factor`, at the curvature of the first groups that were fitted; it
-            serves further groups of like features.
+        root: Of `inverse_curvature_root`, at the curvature of the first groups that were fitted;
+            it serves further groups of like features.
     """
 
     probabilities: torch.Tensor
     coefficients: torch.Tensor
-    factor: torch.Tensor
+    root: torch.Tensor
 
     def of_group(self, group: int) -> CrossFit:
         """The same for one group, G = 1."""
         chosen = slice(group, group + 1)
-        return CrossFit(self.probabilities[chosen], self.coefficients[chosen], self.factor)
+        return CrossFit(self.probabilities[chosen], self.coefficients[chosen], self.root)
 
 
 def cross_fit(
@@ -65,7 +65,7 @@ def cross_fit(
     folds: torch.Tensor,
     *,
     l2: float = 1.0,
-    factor: torch.Tensor | None = None,
+    root: torch.Tensor | None = None,
 ) -> CrossFit:
     """Fit each group's classifier without each fold, and predict the fold.
 
@@ -77,16 +77,16 @@ def cross_fit(
         folds: (G, N) int64, the fold of each row, 0 to F − 1; each holds out rows of both classes
             and leaves rows of both.
         l2: Strength of the penalty.
-        factor: That of an earlier fit of like features, which saves making one; None for none.
+        root: That of an earlier fit of like features, which saves making one; None for none.
     """
     weights = _training_weights(is_real, folds).to(features)
     targets = is_real.to(features)
-    coefficients = fit_logistic_regressions(features, targets, weights, l2=l2, factor=factor)
+    coefficients = fit_logistic_regressions(features, targets, weights, l2=l2, root=root)
     logits = _logits(features, coefficients)
-    if factor is None:
-        factor = curvature_factor(features, weights, logits=logits, l2=l2)
+    if root is None:
+        root = inverse_curvature_root(features, weights, logits=logits, l2=l2)
     held_out = logits.gather(1, folds.unsqueeze(1)).squeeze(1)
-    return CrossFit(torch.sigmoid(held_out.double()), coefficients, factor)
+    return CrossFit(torch.sigmoid(held_out.double()), coefficients, root)
 
 
 def _logits(features: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
@@ -138,7 +138,7 @@ def real_contributions(
     signs = torch.where(is_real, -1 / n_real, 1 / (len(is_real) - n_real)).double()
     slopes = (held_out * signs * chance * (1 - chance)).to(features)
     vectors = torch.cat((slopes @ features, slopes.sum(2, keepdim=True)), 2)
-    solved = inverse_hessian_products(features, weights, logits, vectors, l2=l2, factor=fit.factor)
+    solved = inverse_hessian_products(features, weights, logits, vectors, l2=l2, root=fit.root)
     # of a real example's weight: how far it moves its classifiers, times that slope
     moved = (weights * (1 - chance) * _logits(features, solved).double())[..., is_real]
     trained = (~held_out[..., is_real]).double()

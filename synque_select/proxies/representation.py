@@ -216,10 +216,10 @@ class _Classification:
     def fit(self) -> dict[int, CrossFit]:
         """Cross-fit every candidate: position to fit."""
         fits: dict[int, CrossFit] = {}
-        factor = None
+        root = None
         for part, features, folds in self.batches():
-            fit = cross_fit(features, self.is_real, folds, factor=factor)
-            factor = fit.factor
+            fit = cross_fit(features, self.is_real, folds, root=root)
+            root = fit.root
             fits |= {k: fit.of_group(i) for i, k in enumerate(part)}
         return fits
 
@@ -250,7 +250,7 @@ class _Classification:
                 fit = CrossFit(
                     torch.cat([fits[k].probabilities for k in part]),
                     torch.cat([fits[k].coefficients for k in part]),
-                    fits[part[0]].factor,
+                    fits[part[0]].root,
                 )
                 parts = real_contributions(features, self.is_real, folds, fit)
                 found[:, part] = parts.T.cpu()

@@ -134,11 +134,11 @@ def pad_inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def our_pad(features: torch.Tensor, is_real: torch.Tensor, folds: torch.Tensor) -> torch.Tensor:
     every = folds.expand(len(features), -1)
-    parts, factor = [], None
+    parts, root = [], None
     for first in range(0, len(features), 8):
         part = slice(first, first + 8)
-        fit = cross_fit(features[part], is_real, every[part], factor=factor)
-        factor = fit.factor
+        fit = cross_fit(features[part], is_real, every[part], root=root)
+        root = fit.root
         parts.append(fit.probabilities)
     return torch.cat(parts)
 
