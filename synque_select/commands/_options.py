@@ -172,11 +172,15 @@ def lightning_cli(
     """
     from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
+    from synque_select.data.datamodule import SynqueDataModule
+
     class CommandCLI(LightningCLI):
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
             parser.add_function_arguments(function, name, skip=taken)
 
     return CommandCLI(
+        datamodule_class=SynqueDataModule,  # see check_inner
+        subclass_mode_data=True,
         run=False,
         save_config_callback=None,
         parser_kwargs={

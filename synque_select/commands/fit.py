@@ -18,8 +18,12 @@ def run(arguments: Sequence[str]) -> int:
     jsonargparse_module()
     from pytorch_lightning.cli import LightningCLI
 
+    from synque_select.data.datamodule import SynqueDataModule
+
     with lightning_command_line("fit", *with_config_paths(arguments)):
         LightningCLI(
+            datamodule_class=SynqueDataModule,  # see check_inner
+            subclass_mode_data=True,
             parser_kwargs={"prog": "synque-select", "exit_on_error": False},
             save_config_kwargs={"overwrite": True},
         )

@@ -76,12 +76,24 @@ class InnerAttribute:
 
 
 def check_inner(wraps: Any) -> None:
-    """Refuse what is no DataModule of the package `pytorch_lightning`.
+    """Refuse what is no DataModule of pytorch_lightning, or has another one's hyper-parameters.
+
+    A LightningCLI that was told of no DataModule class gives the hyper-parameters of the whole of
+    `data:` to each DataModule in it that calls `save_hyperparameters`.
 
     Raises:
-        LightningError: The message names the import to change, or what was found.
+        LightningError: The message names the import to change, what was found, or the class to
+            tell LightningCLI of.
     """
-    if wraps is None or isinstance(wraps, LightningDataModule):
+    if wraps is None:
+        return
+    if isinstance(wraps, LightningDataModule):
+        if {"_instantiator", "wraps"} <= set(wraps.hparams):
+            raise LightningError(
+                f"LightningCLI gave {type(wraps).__name__}, in wraps, the hyper-parameters of the "
+                "DataModule around it: LightningCLI(datamodule_class=SynqueDataModule, "
+                "subclass_mode_data=True) gives it its own"
+            )
         return
     refuse_other_lightning("the DataModule in wraps=", wraps)
     raise LightningError(

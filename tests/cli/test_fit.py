@@ -57,20 +57,23 @@ class Data(pl.LightningDataModule):
 
     def __init__(self, batch_size: int = 8):
         super().__init__()
-        self.batch_size = batch_size
+        self.save_hyperparameters()
+        self.batch_size = self.hparams.batch_size
 
     def val_dataloader(self):
         records = [{"id": f"v{i}", "text": "apple fig", "label": i % 2} for i in range(8)]
+        assert set(self.hparams) == {"batch_size"}  # and nothing of what stands around it
         return DataLoader(records, batch_size=self.batch_size, collate_fn=collate)
 
 
 class Generator(pl.LightningDataModule):
     def __init__(self, name: str):
         super().__init__()
-        self.path = f"candidates/{name}.json"
+        self.save_hyperparameters()
 
     def train_dataloader(self):
-        return DataLoader(json.loads(open(self.path).read()), batch_size=5)
+        path = f"candidates/{self.hparams.name}.json"
+        return DataLoader(json.loads(open(path).read()), batch_size=5)
 
 
 class Model(pl.LightningModule):
@@ -305,6 +308,21 @@ def test_an_error_in_the_config_comes_before_anything_runs(
     assert "Traceback" not in done.stderr
     assert not (project / "encoded.txt").exists()
     assert not (project / "seen.txt").exists()
+
+
+PLAIN = """
+from pytorch_lightning.cli import LightningCLI
+
+LightningCLI()
+"""
+
+
+def test_a_wrapped_datamodule_with_the_hyper_parameters_of_another_is_refused(project: Path):
+    (project / "train.py").write_text(PLAIN)
+    done = run(project, sys.executable, "train.py", "fit", "--config", "mine.yaml")
+    assert done.returncode != 0
+    assert "LightningCLI(datamodule_class=SynqueDataModule, subclass_mode_data=True)" in done.stderr
+    assert not (project / "encoded.txt").exists()
 
 
 def test_linked_arguments_of_a_users_own_command_line(project: Path):
