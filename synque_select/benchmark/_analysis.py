@@ -24,8 +24,9 @@ from synque_select.functional.benchmark_statistics import (
     stratified_jackknife,
     top_k_gain,
 )
+from synque_select.functional.correlation import MIN_UNITS
 
-__all__ = ["TOP_K", "TaskScores", "analyse", "noise_ceilings"]
+__all__ = ["TOP_K", "TaskScores", "analyse", "noise_ceilings", "too_few"]
 
 TOP_K = 3
 TaskScores = Mapping[tuple[str, str], CaseScores]
@@ -50,7 +51,12 @@ class _Column:
         return sum(defined) / len(defined) if defined else math.nan
 
     def coefficient(self, group: Group, which: int, kept: NDArray[np.int64] | None = None) -> float:
-        """Pearson (0) or Spearman (1) of a group, of all candidates or of those that are kept."""
+        """Pearson (0) or Spearman (1) of a group, of all candidates or of those that are kept.
+
+        NaN in a group of fewer than 5 candidates.
+        """
+        if len(group.candidates) < MIN_UNITS:
+            return math.nan
         performance = group.performance if kept is None else group.performance[kept]
         return self.over_seeds(
             group, lambda scores: agreement(scores.oriented(self.key, kept), performance)[which]
@@ -74,6 +80,8 @@ class _Column:
         """Mean Spearman over the groups, of each seed."""
         found: dict[str, list[float]] = {}
         for group in self.groups:
+            if len(group.candidates) < MIN_UNITS:
+                continue
             for seed in self.seeds(group):
                 scores = self.scores[group.name, seed].oriented(self.key)
                 found.setdefault(seed, []).append(agreement(scores, group.performance)[1])
@@ -107,6 +115,16 @@ def analyse(
     if CONSENSUS in columns:
         found.update(_comparisons(columns, found["proxies"], baselines))
     return found
+
+
+def too_few(groups: Sequence[Group]) -> tuple[str, ...]:
+    """Say which groups have too few candidates for a coefficient."""
+    return tuple(
+        f"{group.name}: {len(group.candidates)} candidates, too few for a coefficient (from "
+        f"{MIN_UNITS} on)."
+        for group in groups
+        if len(group.candidates) < MIN_UNITS
+    )
 
 
 def _common_keys(parts: Sequence[CaseScores]) -> list[str]:
@@ -170,7 +188,8 @@ def _comparisons(
         "groups_below_the_median_proxy": [
             group.name
             for group in consensus.groups
-            if consensus.spearman[group.name].value
+            if math.isfinite(consensus.spearman[group.name].value)
+            and consensus.spearman[group.name].value
             < np.nanmedian([single.spearman[group.name].value for single in singles])
         ],
     }

@@ -81,7 +81,8 @@ def _top_table(task: Mapping[str, Any]) -> str:
             rows.append(
                 (
                     key,
-                    *(_number(top[name]) for name in ("chosen", "blind", "oracle", "share", "p")),
+                    *(_number(top[name]) for name in ("chosen", "blind", "oracle", "share")),
+                    _p_value(top["p"]),
                     _ABSENT if ends is None else f"{_number(ends[0])} to {_number(ends[1])}",
                 )
             )
@@ -185,6 +186,10 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return _ABSENT if value is None else f"{value:.3f}"
+
+
+def _p_value(value: float | None) -> str:
+    return "<0.001" if value is not None and value < 0.001 else _number(value)
 
 
 def _signed(value: float | None) -> str:

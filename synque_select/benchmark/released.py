@@ -11,7 +11,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from synque_select.benchmark._ablations import against_decoys, at_sample_size, reactions
-from synque_select.benchmark._analysis import analyse, noise_ceilings
+from synque_select.benchmark._analysis import analyse, noise_ceilings, too_few
 from synque_select.benchmark._corruptions import Corruption, parse_corruption
 from synque_select.benchmark._judgements import with_judgements
 from synque_select.benchmark._layout import Task, find_tasks
@@ -176,7 +176,7 @@ def _run_task(
     found: dict[str, Any] = {
         "groups": [group.name for group in task.groups],
         "seeds": list(task.seeds),
-        "absent": [*task.absent, *unjudged],
+        "absent": [*task.absent, *too_few(task.groups), *unjudged],
         **noise_ceilings(task, scorer.seed),
         **analyse(task.groups, scores, baselines),
         "cost": {

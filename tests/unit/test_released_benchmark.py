@@ -159,6 +159,23 @@ def test_what_is_absent_is_said(text2sql: Path):
     assert "sentiment_analysis: no such folder." in render(result)
 
 
+def test_fewer_than_five_candidates_get_no_coefficient(text2sql: Path):
+    (text2sql / "text2sql" / "data" / "zoo" / "gamma.json").unlink()
+    result = run(text2sql)
+    task = result["tasks"]["text2sql"]
+    assert "zoo: 4 candidates, too few for a coefficient (from 5 on)." in render(result)
+    for row in task["proxies"].values():
+        assert row["by_group"]["zoo"] == {"pearson": None, "spearman": None}
+    alone = task["proxies"]["consensus"]
+    assert alone["n_groups"] == 1
+    assert alone["spearman"] == alone["by_group"]["port"]["spearman"]
+    assert alone["top3"]["p"] is not None
+    (text2sql / "text2sql" / "data" / "port" / "gamma.json").unlink()
+    found = run(text2sql)["tasks"]["text2sql"]
+    assert found["proxies"]["consensus"]["spearman"] is None
+    assert found["groups_below_the_median_proxy"] == []
+
+
 def test_a_task_that_cannot_be_scored_does_not_stop_the_others(all_tasks: Path):
     for path in (all_tasks / "web_agent" / "sampled" / "real").iterdir():
         path.unlink()
