@@ -37,7 +37,7 @@ from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.records.run_folder import make_folder, new_run_folder
 from synque_select.report.findings import copy_findings
 from synque_select.report.lens import lens_text, write_rubrics
-from synque_select.report.tables import ranking_table
+from synque_select.report.tables import ranking_tables
 from synque_select.selection.mixture import (
     MixtureChoice,
     check_mixture_choice,
@@ -359,11 +359,12 @@ def _warn_of_leaks(trainer: Trainer, what: str, dataloaders: Any) -> None:
 
 
 def _show(trainer: Trainer, ranking: Ranking) -> None:
-    shown = ranking_table(ranking)
-    log_table(trainer, "synque_ranking", Table(*_cells(ranking), shown.markdown()))
+    shown = ranking_tables(ranking)
+    text = "\n\n".join(table.markdown() for table in shown)
+    log_table(trainer, "synque_ranking", Table(*_cells(ranking), text))
     if ranking.details:
         log_text(trainer, "synque_lens", lens_text(ranking))
-    rank_zero_info(shown.text())
+    rank_zero_info("\n\n".join(map(str, shown)))
 
 
 def _cells(ranking: Ranking) -> tuple[list[str], list[list[Any]]]:

@@ -476,12 +476,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     The options are those of `synque-select experiment`.
     """
-    from synque_select.report.tables import ranking_table
+    from synque_select.report.tables import ranking_tables
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given:
         for site, ranking in rank_partitions(progress=False).items():
-            print(f"{site}\n\n{ranking_table(ranking)}\n")
+            print(site, *ranking_tables(ranking), "", sep="\n\n")
     return run_recipe("web-small", given)
 
 

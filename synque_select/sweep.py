@@ -20,7 +20,7 @@ from synque_select.records.correlation_file import save_correlations
 from synque_select.records.ranking_file import save_ranking
 from synque_select.records.run_folder import new_run_folder
 from synque_select.records.store import RunStore
-from synque_select.report.tables import correlation_tables, ranking_table
+from synque_select.report.tables import correlation_tables, ranking_tables
 
 __all__ = ["run_sweep"]
 
@@ -75,7 +75,7 @@ def run_sweep(
     candidates = datamodule.candidates
     scorer = scorer or Scorer(top_k=min(3, len(candidates)), seed=seed)
     ranking = scorer.ranking(candidates, datamodule.real)
-    print(ranking_table(ranking))
+    print(*ranking_tables(ranking), sep="\n\n")
     sys.stdout.flush()
     records = run_probes(
         lambda: copy.deepcopy(module),

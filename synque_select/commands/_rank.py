@@ -23,7 +23,7 @@ from synque_select.report.findings import (
     real_size_table,
     save_findings,
 )
-from synque_select.report.tables import ranking_table
+from synque_select.report.tables import ranking_tables
 from synque_select.selection.labels import LabelCheck, check_classes, check_scored_labels
 from synque_select.selection.mixture import check_mixture_choice
 from synque_select.selection.ranking import checked_suite, ranking_from
@@ -60,7 +60,7 @@ def rank_and_print(options: Any) -> int:
     checks = check_scored_labels(pool, scoring) if options.label is not None else None
     if checks is not None:
         ranking = replace(ranking, messages=(*label_messages(checks), *ranking.messages))
-    print(ranking_table(ranking))
+    print(*ranking_tables(ranking), sep="\n\n")
     # kept before anything that can still fail
     path = None if options.json is None else save_ranking(ranking, Path(options.json))
     findings = _findings(options, scoring, checks)
@@ -110,7 +110,7 @@ def _ranking(options: Any, scoring: Scoring) -> Ranking:
     except SynqueError:
         if options.mixture != "equal":
             plain = ranking_from(scoring, rank_by=options.rank_by, top_k=options.top_k)
-            print(ranking_table(plain))
+            print(*ranking_tables(plain), sep="\n\n")
         raise
 
 

@@ -23,7 +23,7 @@ from synque_select.report.tables import (
     correlation_table,
     cost_table,
     format_number,
-    ranking_table,
+    ranking_tables,
 )
 from synque_select.types import Ranking, RealSample
 
@@ -74,7 +74,7 @@ def summary(result: Mapping[str, Any], ranking: Ranking) -> str:
     """Return the closing tables of an experiment as text."""
     reliability = result["correlations"].get(ranking.rank_by)
     tables = [
-        ranking_table(
+        *ranking_tables(
             ranking,
             reliability=None if reliability is None else Correlation.from_dict(reliability),
         ),

@@ -30,7 +30,7 @@ from synque_select.report.tables import (
     correlation_tables,
     cost_table,
     mean_table,
-    ranking_table,
+    ranking_tables,
 )
 from synque_select.types import Ranking
 
@@ -205,7 +205,8 @@ def _ranking_section(ranking: Ranking, reliability: Correlation | None) -> str:
 
     best = ranking.order()[0].name
     alt = f"Scores of each proxy with intervals, {len(ranking)} candidates, {best} on top"
-    body = _table(ranking_table(ranking, reliability=reliability)) + _figure(draw, alt)
+    result, scores = map(_table, ranking_tables(ranking, reliability=reliability))
+    body = result + _figure(draw, alt) + scores
     if ranking.wall_s:
         body += _table(cost_table(ranking.wall_s))
     return _section("Ranking", f"{body}<p>{escape(_INPUTS_ONLY)}</p>")

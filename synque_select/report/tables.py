@@ -32,7 +32,9 @@ __all__ = [
     "format_number",
     "mean_table",
     "ranking_table",
+    "ranking_tables",
     "reliability_words",
+    "scores_table",
     "shorten",
 ]
 
@@ -51,11 +53,14 @@ class Column:
         is_name: Set to the left, cut in the middle where the line is too long, and repeated where
             the table is broken into several blocks. Other columns hold figures.
         stays: Whether the column is kept in one block with the one before it.
+        is_reminder: Whether names may be cut until they look alike, for fewer blocks: a table
+            above has them in the same order.
     """
 
     name: str
     is_name: bool = False
     stays: bool = False
+    is_reminder: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,24 +103,50 @@ class Table:
 
     def _blocks(self, cells: list[list[str]], width: int) -> list[list[str]]:
         """Break the columns into blocks that fit the width, each led by the names."""
-        widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
-        names = [i for i, column in enumerate(self.columns) if column.is_name]
-        units = self._units()
-        spans = [sum(widths[i] + 2 for i in unit) for unit in units]
-        if names:  # the longest name gives way, down to a least width
+        heads = [[head] for head in cells[0]]
+        widths = _widths(heads, cells[1:])
+        if sum(widths) + 2 * len(widths) - 2 > width:
+            heads = [_in_two(head[0]) for head in heads]
+            widths = _widths(heads, cells[1:])
+        names = self._names()
+        if names:  # the longest name gives way
             longest = max(names, key=lambda i: widths[i])
-            others = sum(widths[i] + 2 for i in names if i != longest)
-            room = max(_MIN_NAME, width - others - max(spans, default=0) - 2)
-            widths[longest] = min(widths[longest], _MAX_NAME, room)
+            widths[longest] = self._name_width(longest, cells, widths, width)
+        groups = self._groups(widths, width)
+        return [self._lines(heads, cells[1:], group, widths) for group in groups]
+
+    def _name_width(self, name: int, cells: list[list[str]], widths: list[int], width: int) -> int:
+        """Return the greatest width for names with which there are as few blocks as can be."""
+        spans = [sum(widths[i] + 2 for i in unit) for unit in self._units()]
+        others = sum(widths[i] + 2 for i in self._names() if i != name)
+        most = max(_MIN_NAME, width - others - max(spans, default=0) - 2)
+        natural = min(widths[name], _MAX_NAME, most)
+        apart = _apart([row[name] for row in cells])
+        is_cut = self.columns[name].is_reminder or apart > natural
+        least = min(natural, _MIN_NAME if is_cut else apart)
+
+        def n_blocks(tried: int) -> int:
+            return len(self._groups([*widths[:name], tried, *widths[name + 1 :]], width))
+
+        fewest = n_blocks(least)
+        return next(tried for tried in range(natural, -1, -1) if n_blocks(tried) == fewest)
+
+    def _groups(self, widths: list[int], width: int) -> list[list[int]]:
+        """Return the columns of each block."""
+        names = self._names()
         lead = sum(widths[i] + 2 for i in names)
         groups, used = [list(names)], lead
-        for unit, span in zip(units, spans, strict=True):
+        for unit in self._units():
+            span = sum(widths[i] + 2 for i in unit)
             if used + span - 2 > width and len(groups[-1]) > len(names):
                 groups.append(list(names))
                 used = lead
             groups[-1] += unit
             used += span
-        return [self._lines(cells, group, widths) for group in groups]
+        return groups
+
+    def _names(self) -> list[int]:
+        return [i for i, column in enumerate(self.columns) if column.is_name]
 
     def _units(self) -> list[list[int]]:
         """Return the columns of figures, those that stay together in one list."""
@@ -129,7 +160,9 @@ class Table:
                 units.append([i])
         return units
 
-    def _lines(self, cells: list[list[str]], group: list[int], widths: list[int]) -> list[str]:
+    def _lines(
+        self, heads: list[list[str]], rows: list[list[str]], group: list[int], widths: list[int]
+    ) -> list[str]:
         def line(row: Sequence[str]) -> str:
             parts = [
                 _pad(shorten(row[i], widths[i]), widths[i], left=self.columns[i].is_name)
@@ -137,8 +170,10 @@ class Table:
             ]
             return "  ".join(parts).rstrip()
 
+        depth = max(len(heads[i]) for i in group)
+        raised = [[""] * (depth - len(head)) + head for head in heads]
         rule = "  ".join("-" * widths[i] for i in group)
-        return [line(cells[0]), rule, *map(line, cells[1:])]
+        return [*(line(row) for row in zip(*raised, strict=False)), rule, *map(line, rows)]
 
     def markdown(self) -> str:
         """Return the table as GitHub-flavoured Markdown; names cannot break out of their cell."""
@@ -170,6 +205,33 @@ def _width(text: str) -> int:
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text
     )
+
+
+def _widths(heads: Sequence[Sequence[str]], rows: Sequence[Sequence[str]]) -> list[int]:
+    columns = zip(*rows, strict=True) if rows else ((),) * len(heads)
+    return [max(map(_width, (*head, *cells))) for head, cells in zip(heads, columns, strict=True)]
+
+
+def _in_two(head: str) -> list[str]:
+    """Break a head into two lines, as even as its spaces and underscores allow.
+
+    Example:
+        >>> _in_two("p_top_k_by_proxy"), _in_two("mean rank"), _in_two("pad")
+        (['p_top_k_', 'by_proxy'], ['mean', 'rank'], ['pad'])
+    """
+    places = [match.end() for match in re.finditer(r"[ _]", head[:-1])]
+    if not places:
+        return [head]
+    place = min(places, key=lambda at: max(at, len(head) - at))
+    return [head[:place].rstrip(), head[place:]]
+
+
+def _apart(names: Sequence[str]) -> int:
+    """Return the least width at which names that differ are not cut to the same text."""
+    longest = max(map(_width, names))
+    n_names = len(set(names))
+    widths = range(_MIN_NAME, longest)
+    return next((w for w in widths if len({shorten(n, w) for n in names}) == n_names), longest)
 
 
 def _pad(text: str, width: int, *, left: bool) -> str:
@@ -258,8 +320,13 @@ def _rank(rank: float) -> str:
     return _UNDEFINED if math.isnan(rank) else f"{rank:g}"
 
 
+def ranking_tables(ranking: Ranking, *, reliability: Correlation | None = None) -> list[Table]:
+    """Return what a ranking comes to, and the scores that it is made of; see `ranking_table`."""
+    return [ranking_table(ranking, reliability=reliability), scores_table(ranking)]
+
+
 def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -> Table:
-    """Return a ranking as a table: best first, each proxy's value, interval, rank and gap.
+    """Return a ranking as a table: best first, the rank by each proxy, and how stable it is.
 
     Args:
         ranking: What to show.
@@ -267,36 +334,61 @@ def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -
             task; None where it was not measured, and then the table says so.
     """
     order = ranking.order()
-    selected = ranking.top().weights
+    columns, parts = _order_columns(ranking)
+    if any(row.mean_rank is not None for row in order):
+        columns.append(Column("mean rank"))
+        parts.append([format_number(row.mean_rank) for row in order])
+    if any(row.p_top_k_by_proxy is not None for row in order):
+        columns.append(Column("p_top_k_by_proxy"))
+        parts.append([format_number(row.p_top_k_by_proxy) for row in order])
+    if ranking.mixture is not None:
+        columns.append(Column("weight"))
+        parts.append([_weight(ranking.mixture.weights.get(row.name)) for row in order])
+    for key in ranking.proxies if tuple(ranking.proxies) != (ranking.rank_by,) else ():
+        columns.append(Column(key))
+        parts.append([_rank(row.ranks[key]) for row in order])
+    return Table(
+        title=f"Ranking by {ranking.rank_by} against {ranking.n_real:,} real examples",
+        columns=tuple(columns),
+        rows=tuple(zip(*parts, strict=True)),
+        notes=_ranking_notes(ranking, reliability),
+    )
+
+
+def scores_table(ranking: Ranking) -> Table:
+    """Return each proxy's value, interval, test and gap to the next, in the ranking's order."""
+    order = ranking.order()
     deciding = _deciding(ranking)
-    columns = [Column("#", is_name=True), Column("candidate", is_name=True)]
-    parts: list[list[str]] = [
-        [_rank(row.ranks[ranking.rank_by]) for row in order],
-        [f"{row.name} *" if row.name in selected else row.name for row in order],
-    ]
-    for key in ranking.proxies:
-        columns += [Column(key), Column("rank", stays=True)]
-        parts += _proxy_cells(order, key)
+    columns, parts = _order_columns(ranking)
+    columns[-1] = Column("candidate", is_name=True, is_reminder=True)
+    for key, info in ranking.proxies.items():
+        columns.append(Column(key))
+        parts.append(_value_cells(order, key))
         if any(row.scores[key].p_value is not None for row in order):
             columns.append(Column("p", stays=True))
             parts.append([_p(row.scores[key].p_value) for row in order])
         if key in deciding:
             columns.append(Column("to next", stays=True))
-            parts.append(_gap_cells(order, key, ranking.proxies[key].higher_is_better))
+            parts.append(_gap_cells(order, key, info.higher_is_better))
     columns.append(Column("N"))
     parts.append([f"{row.n:,}" for row in order])
-    if ranking.mixture is not None:
-        columns.append(Column("weight"))
-        parts.append([_weight(ranking.mixture.weights.get(row.name)) for row in order])
-    if any(row.p_top_k_by_proxy is not None for row in order):
-        columns.append(Column("p_top_k_by_proxy"))
-        parts.append([format_number(row.p_top_k_by_proxy) for row in order])
     return Table(
-        title=f"Ranking by {ranking.rank_by} against {ranking.n_real:,} real examples",
+        title="Scores of the proxies",
         columns=tuple(columns),
         rows=tuple(zip(*parts, strict=True)),
-        notes=_ranking_notes(ranking, deciding, reliability),
+        notes=_score_notes(ranking, deciding),
     )
+
+
+def _order_columns(ranking: Ranking) -> tuple[list[Column], list[list[str]]]:
+    """Return the columns that both tables begin with, and their cells."""
+    order = ranking.order()
+    selected = ranking.top().weights
+    ranks = [
+        _rank(row.ranks[ranking.rank_by]) + (" *" if row.name in selected else "") for row in order
+    ]
+    columns = [Column("#", is_name=True), Column("candidate", is_name=True)]
+    return columns, [ranks, [row.name for row in order]]
 
 
 def _weight(weight: float | None) -> str:
@@ -310,17 +402,16 @@ def _deciding(ranking: Ranking) -> tuple[str, ...]:
     return tuple(key for key, info in ranking.proxies.items() if info.in_consensus)
 
 
-def _proxy_cells(order: Sequence[RankedCandidate], key: str) -> list[list[str]]:
+def _value_cells(order: Sequence[RankedCandidate], key: str) -> list[str]:
     scores = [row.scores[key] for row in order]
     decimals = decimals_of(score.value for score in scores)
     values = [format_number(score.value, decimals) for score in scores]
     intervals = [format_interval(score.low, score.high, decimals) for score in scores]
     widest = max(map(len, intervals))
-    joined = [
+    return [
         f"{value} {interval:>{widest}}" if widest else value
         for value, interval in zip(values, intervals, strict=True)
     ]
-    return [joined, [_rank(row.ranks[key]) for row in order]]
 
 
 def _gap_cells(order: Sequence[RankedCandidate], key: str, higher: bool) -> list[str]:
@@ -330,10 +421,25 @@ def _gap_cells(order: Sequence[RankedCandidate], key: str, higher: bool) -> list
     return [*(_signed(gap, decimals) for gap in gaps), ""]
 
 
-def _ranking_notes(
-    ranking: Ranking, deciding: Sequence[str], reliability: Correlation | None
-) -> tuple[str, ...]:
-    notes = [f"*: selected, {_selection_words(ranking)}"]
+def _ranking_notes(ranking: Ranking, reliability: Correlation | None) -> tuple[str, ...]:
+    notes = [f"*: selected, {_selection_words(ranking)}", *ranking.messages]
+    members = [key for key, info in ranking.proxies.items() if info.in_consensus]
+    if any(row.mean_rank is not None for row in ranking.candidates):
+        notes.append(
+            f"mean rank: of the ranks by {', '.join(members)}; it orders the consensus, and "
+            "depends on who else is present"
+        )
+    if any(row.p_top_k_by_proxy is not None for row in ranking.candidates):
+        notes.append(
+            f"p_top_k_by_proxy: how often the candidate is among the best {ranking.top_k} by "
+            f"{ranking.rank_by} when the real sample is redrawn, not the chance of being truly "
+            f"best; {reliability_words(ranking.rank_by, reliability)}"
+        )
+    return tuple(notes)
+
+
+def _score_notes(ranking: Ranking, deciding: Sequence[str]) -> tuple[str, ...]:
+    notes = []
     for higher, words in ((True, "higher"), (False, "lower")):
         keys = [k for k, info in ranking.proxies.items() if info.higher_is_better == higher]
         if keys:
@@ -341,9 +447,7 @@ def _ranking_notes(
     if deciding:
         notes.append(
             "to next: by how much the candidate is better than the next one of this order, in the "
-            "proxy's own unit; the consensus of several depends on who else is present"
-            if len(deciding) > 1
-            else "to next: by how much the candidate is better than the next one of this order"
+            "proxy's own unit"
         )
     if any(s.low is not None for row in ranking.candidates for s in row.scores.values()):
         notes.append("[low, high]: 95 % interval over new real samples")
@@ -352,13 +456,7 @@ def _ranking_notes(
             "p: permutation test that real sample and candidate come from one distribution; it "
             "grows small with size and never ranks"
         )
-    if any(row.p_top_k_by_proxy is not None for row in ranking.candidates):
-        notes.append(
-            f"p_top_k_by_proxy: how often the candidate is among the best {ranking.top_k} by "
-            f"{ranking.rank_by} when the real sample is redrawn, not the chance of being truly "
-            f"best; {reliability_words(ranking.rank_by, reliability)}"
-        )
-    return (*notes, *ranking.messages)
+    return tuple(notes)
 
 
 def _selection_words(ranking: Ranking) -> str:

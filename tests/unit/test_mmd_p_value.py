@@ -11,7 +11,7 @@ from synque_select.errors import ConfigError
 from synque_select.proxies.base import ProxyScores
 from synque_select.proxies.kernel import MMD
 from synque_select.proxies.registry import get_proxy
-from synque_select.report.tables import ranking_table
+from synque_select.report.tables import scores_table
 from synque_select.selection.ranking import rank
 from synque_select.types import Ranking
 from tests.training.tiny import LetterEncoder, candidates, real_sample
@@ -69,7 +69,7 @@ def test_in_the_table_and_in_the_file():
     assert rows["far"]["mmd"]["p_value"] == 0.001
     assert "p_value" not in rows["far"]["pad"]
     assert repr(Ranking.from_dict(state)) == repr(ranking)
-    text = ranking_table(ranking).text(200)
+    text = scores_table(ranking).text(200)
     assert "p: permutation test" in text
     assert f"{near['mmd'].p_value:.3f}" in text
 

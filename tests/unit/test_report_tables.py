@@ -26,7 +26,9 @@ from synque_select.report.tables import (
     format_interval,
     format_number,
     ranking_table,
+    ranking_tables,
     reliability_words,
+    scores_table,
     shorten,
 )
 from tests.unit.records_data import SCRIPT, make_ranking, make_record
@@ -68,17 +70,48 @@ def correlation(values=(1, 2, 4, 3, 5, 6, 7, 8), higher=True):
     return correlate_scores(range(8), values, higher_is_better=higher, mode="max")
 
 
-def test_a_ranking_is_shown_best_first_with_values_ranks_and_gaps():
-    table = ranking_table(make_ranking(["x", "y", "z"]))
+def with_mean_ranks(ranking):
+    rows = tuple(replace(row, mean_rank=1.25 + i) for i, row in enumerate(ranking.candidates))
+    return replace(ranking, candidates=rows)
+
+
+def test_a_ranking_is_shown_best_first_with_what_orders_it():
+    table = ranking_table(with_mean_ranks(make_ranking(["x", "y", "z"])))
     assert table.title == "Ranking by consensus against 50 real examples"
-    heads = [column.name for column in table.columns]
-    assert heads[:5] == ["#", "candidate", "pad", "rank", "to next"]
-    assert heads[5:] == ["mdm", "rank", "N", "p_top_k_by_proxy"]
+    heads = ["#", "candidate", "mean rank", "p_top_k_by_proxy", "pad", "mdm"]
+    assert [column.name for column in table.columns] == heads
     assert table.rows == (
-        ("1", "x *", "1.000 [0.900, 1.100]", "1", "+0.100", "0.500", "1", "1,000", "1.00"),
-        ("2", "y *", "1.100 [1.000, 1.200]", "2", "+0.100", "-", "-", "1,001", "0.80"),
-        ("3", "z", "1.200 [1.100, 1.300]", "3", "", "0.214", "3", "1,002", "0.60"),
+        ("1 *", "x", "1.25", "1.00", "1", "1"),
+        ("2 *", "y", "2.25", "0.80", "2", "-"),
+        ("3", "z", "3.25", "0.60", "3", "3"),
     )
+    assert "mean rank: of the ranks by pad; it orders the consensus" in " ".join(table.notes)
+
+
+def test_what_a_ranking_comes_to_is_said_right_under_it():
+    verdict = "The candidates cannot be told apart."
+    notes = ranking_table(make_ranking(messages=(verdict,))).notes
+    assert notes[0] == "*: selected, the top 2 by consensus, weight 0.5 each"
+    assert notes[1] == verdict
+
+
+def test_the_scores_follow_with_values_intervals_and_gaps():
+    ranking, scores = ranking_tables(make_ranking(["x", "y", "z"]))
+    assert ranking.rows[0][:2] == ("1 *", "x")
+    heads = ["#", "candidate", "pad", "to next", "mdm", "N"]
+    assert [column.name for column in scores.columns] == heads
+    assert scores.rows == (
+        ("1 *", "x", "1.000 [0.900, 1.100]", "+0.100", "0.500", "1,000"),
+        ("2 *", "y", "1.100 [1.000, 1.200]", "+0.100", "-", "1,001"),
+        ("3", "z", "1.200 [1.100, 1.300]", "", "0.214", "1,002"),
+    )
+
+
+def test_a_ranking_by_its_only_proxy_does_not_repeat_its_ranks():
+    ranking = make_ranking(rank_by="pad")
+    alone = replace(ranking, proxies={"pad": ranking.proxies["pad"]})
+    assert "pad" not in [column.name for column in ranking_table(alone).columns]
+    assert "pad" in [column.name for column in ranking_table(ranking).columns]
 
 
 def test_the_gap_is_positive_where_the_better_one_is_ahead():
@@ -92,10 +125,10 @@ def test_the_gap_is_positive_where_the_better_one_is_ahead():
         )
         for row, rank, value in zip(ranking.candidates, (3.0, 1.0, 2.0), (1, 9, 4), strict=True)
     )
-    table = ranking_table(replace(ranking, candidates=rows, rank_by="mdm", messages=()))
+    table = scores_table(replace(ranking, candidates=rows, rank_by="mdm", messages=()))
     gap = [column.name for column in table.columns].index("to next")
     assert [row[gap] for row in table.rows] == ["+5.00", "+3.00", ""]
-    assert [row[1] for row in table.rows] == ["y *", "z *", "x"]
+    assert [row[:2] for row in table.rows] == [("1 *", "y"), ("2 *", "z"), ("3", "x")]
 
 
 @pytest.mark.parametrize("form", [Table.text, Table.markdown])
@@ -135,12 +168,16 @@ def columns(line: str) -> int:
     )
 
 
+def whole_text(ranking, width):
+    return "\n\n".join(table.text(width) for table in ranking_tables(ranking))
+
+
 @given(st.lists(st.text(min_size=1), min_size=2, max_size=5, unique=True), st.integers(60, 200))
 @example(["0", "0000000000000000\u094d\u094d"], 60)
 @settings(max_examples=60, deadline=None)
 def test_no_line_is_wider_than_the_terminal(names, width):
     """Whatever the names are: wide characters, new lines, escapes of a terminal."""
-    text = ranking_table(make_ranking(names, messages=())).text(width)
+    text = whole_text(make_ranking(names, messages=()), width)
     assert not any(ord(c) < 32 and c != "\n" for c in text)
     assert all(columns(line) <= width for line in text.splitlines())
     assert len(text.splitlines()) == text.count("\n") + 1
@@ -148,18 +185,69 @@ def test_no_line_is_wider_than_the_terminal(names, width):
 
 def test_long_names_keep_their_ends_apart():
     names = [f"gpt-4o-mini_{'x' * 60}_seed={i}" for i in range(4)]
-    text = ranking_table(make_ranking(names)).text(80)
+    text = whole_text(make_ranking(names), 80)
     assert all(f"...xxx_seed={i}" in text or f"seed={i}" in text for i in range(4))
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_a_block_repeats_the_names_and_never_leaves_a_proxy_behind():
-    heads = [
-        line for line in ranking_table(make_ranking()).text(60).splitlines() if line[:1] == "#"
-    ]
-    assert len(heads) > 1
+RELEASED = [
+    f"{model}_1000_{shots}-shot_bg_{time}v1"
+    for model in ("llama3.1-8b", "qwen2.5-coder-7b")
+    for shots in ("zero", "few")
+    for time in ("", "test-time-info_")
+]
+
+
+def blocks(text):
+    """The lines of each block of a table, from its rule on."""
+    found = []
+    for part in text.split("\n\n"):
+        lines = part.splitlines()
+        rules = [i for i, line in enumerate(lines) if line.startswith("---")]
+        found += [lines[i + 1 :] for i in rules]
+    return found
+
+
+@pytest.mark.parametrize(("width", "most"), [(80, 2), (100, 1), (120, 1)])
+def test_a_ranking_with_long_names_is_readable(width, most):
+    """Names that are told apart by their middle, four proxies: as the released data has them."""
+    ranking = with_mean_ranks(make_ranking(RELEASED, messages=()))
+    infos = {key: ranking.proxies["pad"] for key in ("pad", "mmd", "coverage", "ngram")}
+    rows = tuple(
+        replace(
+            row,
+            scores=dict.fromkeys(infos, row.scores["pad"]),
+            ranks={**dict.fromkeys(infos, row.ranks["pad"]), "consensus": row.ranks["consensus"]},
+        )
+        for row in ranking.candidates
+    )
+    order, scores = ranking_tables(replace(ranking, candidates=rows, proxies=infos))
+    found = blocks(order.text(width))
+    assert len(found) <= most
+    for block in found:
+        assert len({line[5:].split()[0] for line in block}) == len(RELEASED)
+    assert found[0][0].split()[3:5] == ["1.25", "1.00"]
+    assert len(blocks(scores.text(width))) <= 3
+
+
+def test_names_that_cannot_be_told_apart_do_not_cost_blocks():
+    """In a terminal too narrow for them, `#` and the order must do."""
+    names = [f"{'a' * 40}{c}{'b' * 40}" for c in "wxyz"]
+    assert len(blocks(ranking_table(with_mean_ranks(make_ranking(names))).text(60))) == 1
+
+
+def test_a_block_repeats_the_names_and_never_leaves_a_gap_behind():
+    table = scores_table(make_ranking([f"{'x' * 30}{i}" for i in range(4)]))
+    heads = [line for line in table.text(46).splitlines() if line[:1] == "#"]
+    assert len(heads) == 2
     assert all("candidate" in head for head in heads)
-    assert all(head.split()[2] in ("pad", "mdm", "N", "p_top_k_by_proxy") for head in heads)
+    assert heads[0].split()[2:] == ["pad", "next"]  # "to" stands above
+
+
+def test_a_head_is_broken_in_two_before_a_name_is_cut():
+    table = Table("", (Column("n", is_name=True), Column("mean rank")), (("abcdefghij", "1.25"),))
+    assert table.text(21).splitlines()[0] == "n           mean rank"
+    assert table.text(20).splitlines()[:2] == ["            mean", "n           rank"]
 
 
 def test_wide_characters_are_counted_as_two_columns():
