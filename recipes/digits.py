@@ -18,7 +18,6 @@ import torch
 from pytorch_lightning import LightningModule
 from torch.utils.data import Dataset
 
-from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import ConfigError, DependencyError
 from synque_select.experiment import BaseTask, unseen
 from synque_select.proxies.registry import ProxySpec
@@ -27,6 +26,7 @@ from synque_select.recipes._digit_generators import (
     DigitGenerator,
     to_scanner_resolution,
 )
+from synque_select.recipes._lightning import TaskDataModule, sgd_one_cycle
 from synque_select.recipes._main import run_recipe
 from synque_select.types import Candidate, Examples, RealSample
 
@@ -132,23 +132,7 @@ class DigitClassifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """SGD with momentum under a one-cycle schedule."""
-        options = self.hparams
-        optimizer = torch.optim.SGD(
-            self.parameters(),
-            lr=options["learning_rate"],
-            momentum=options["momentum"],
-            weight_decay=options["weight_decay"],
-            fused=True,
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=options["learning_rate"],
-            total_steps=int(self.trainer.estimated_stepping_batches),
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return sgd_one_cycle(self)
 
 
 class DigitsTask(BaseTask):
@@ -253,7 +237,7 @@ def _split() -> np.ndarray[Any, Any]:
     return np.random.default_rng(_SPLIT_SEED).permutation(len(real_digits()))
 
 
-class DigitsDataModule(SynqueDataModule):
+class DigitsDataModule(TaskDataModule):
     """The digits as a DataModule, for one fit of a LightningCLI config.
 
     Args:
@@ -267,15 +251,7 @@ class DigitsDataModule(SynqueDataModule):
         self, n_per_candidate: int = 1000, batch_size: int = 128, replicate: int = 0, seed: int = 0
     ) -> None:
         task = DigitsTask(n_distinct=n_per_candidate, batch_size=batch_size, seed=seed)
-        super().__init__(
-            task.candidates,
-            task.real_sample(replicate),
-            seed=seed,
-            batch_size=batch_size,
-            num_workers=0,
-            val=task.validation.dataset,
-            test=task.test.dataset,
-        )
+        super().__init__(task, replicate, seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,6 +23,7 @@ from synque_select.data.sources import load_candidates, load_dataset_file, load_
 from synque_select.errors import ConfigError, DataError, DependencyError
 from synque_select.experiment import BaseTask, unseen
 from synque_select.proxies.registry import ProxySpec
+from synque_select.recipes._lightning import sgd_one_cycle
 from synque_select.recipes._main import run_recipe
 from synque_select.recipes._released import Classes, RealDraws, distinct
 from synque_select.recipes._surfaces import GENERATORS, SIDE, SURFACES, real_tiles
@@ -97,22 +98,7 @@ class ImageClassifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """SGD with momentum under a one-cycle schedule."""
-        options = self.hparams
-        optimizer = torch.optim.SGD(
-            self.parameters(),
-            lr=options["learning_rate"],
-            momentum=options["momentum"],
-            weight_decay=options["weight_decay"],
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=options["learning_rate"],
-            total_steps=int(self.trainer.estimated_stepping_batches),
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return sgd_one_cycle(self)
 
 
 def _rank_of_label(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

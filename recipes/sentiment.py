@@ -19,13 +19,13 @@ from pytorch_lightning import LightningModule
 from torchmetrics.classification import MulticlassF1Score
 
 from synque_select.benchmark._layout import Group
-from synque_select.data.datamodule import SynqueDataModule
 from synque_select.data.sources import load_candidates, load_dataset_file, load_real
 from synque_select.encoders import BaseEncoder, embed, get_encoder
 from synque_select.encoders.packaged import find_packaged
 from synque_select.errors import ConfigError, DataError, EncoderError
 from synque_select.experiment import BaseTask, unseen
 from synque_select.proxies.registry import ProxySpec
+from synque_select.recipes._lightning import TaskDataModule
 from synque_select.recipes._main import run_recipe
 from synque_select.recipes._released import (
     Classes,
@@ -418,7 +418,7 @@ def _natural_pool(annotated: Examples) -> RealSample:
     return RealSample("pool", [{field: annotated.views[int(i)]} for i in sorted(order)], field)
 
 
-class SentimentDataModule(SynqueDataModule):
+class SentimentDataModule(TaskDataModule):
     """The headlines as a DataModule, for one fit of a LightningCLI config.
 
     Args:
@@ -464,16 +464,7 @@ class SentimentDataModule(SynqueDataModule):
             encoder=encoder,
             seed=seed,
         )
-        super().__init__(
-            task.candidates,
-            task.real_sample(replicate),
-            train_transform=task.transform,
-            seed=seed,
-            batch_size=batch_size,
-            num_workers=0,
-            val=[task.transform(record) for record in task.validation],
-            test=[task.transform(record) for record in task.test],
-        )
+        super().__init__(task, replicate, seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

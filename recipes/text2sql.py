@@ -24,7 +24,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 from pytorch_lightning import LightningModule
 
-from synque_select.data.datamodule import SynqueDataModule
 from synque_select.data.sources import load_candidates, load_dataset_file, load_real
 from synque_select.data.sql import QueryRunner, compact_schema, is_ordered, same_result
 from synque_select.data.sql_text import infer_schema, normalised, write_empty_database
@@ -42,6 +41,7 @@ from synque_select.recipes._causal_lm import (
     encode_chat,
     load_tokenizer,
 )
+from synque_select.recipes._lightning import TaskDataModule
 from synque_select.recipes._main import run_recipe
 from synque_select.recipes._released import RealDraws, distinct, picked, released_task
 from synque_select.recipes._text2sql_database import build_time_zones
@@ -545,7 +545,7 @@ def _accuracy(fits: Replicates, arm: str) -> str | None:
     )
 
 
-class Text2SQLDataModule(SynqueDataModule):
+class Text2SQLDataModule(TaskDataModule):
     """The questions as a DataModule, for one fit of a LightningCLI config.
 
     Args:
@@ -600,17 +600,7 @@ class Text2SQLDataModule(SynqueDataModule):
             block_size=block_size,
             seed=seed,
         )
-        super().__init__(
-            task.candidates,
-            task.real_sample(replicate),
-            train_transform=task.transform,
-            seed=seed,
-            batch_size=batch_size,
-            num_workers=0,
-            collate_fn=task.collate_fn,
-            val=[task.transform(record) for record in task.validation],
-            test=[task.transform(record) for record in task.test],
-        )
+        super().__init__(task, replicate, seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,7 +23,6 @@ from pytorch_lightning import LightningModule
 
 from synque_select.benchmark._layout import Group, Task
 from synque_select.checks import check_whole
-from synque_select.data.datamodule import SynqueDataModule
 from synque_select.data.sources import load_candidates, load_dataset_file
 from synque_select.errors import ConfigError, DataError, did_you_mean
 from synque_select.experiment import BaseTask, unseen
@@ -36,6 +35,7 @@ from synque_select.recipes._causal_lm import (
     encode_chat,
     load_tokenizer,
 )
+from synque_select.recipes._lightning import TaskDataModule
 from synque_select.recipes._main import run_recipe
 from synque_select.recipes._released import RealDraws, agreement_message, picked, released_task
 from synque_select.selection.ranking import rank
@@ -415,7 +415,7 @@ def rank_partitions(
     return rankings
 
 
-class WebDataModule(SynqueDataModule):
+class WebDataModule(TaskDataModule):
     """The steps as a DataModule, for one fit of a LightningCLI config.
 
     Args:
@@ -458,17 +458,7 @@ class WebDataModule(SynqueDataModule):
             block_size=block_size,
             seed=seed,
         )
-        super().__init__(
-            task.candidates,
-            task.real_sample(replicate),
-            train_transform=task.transform,
-            seed=seed,
-            batch_size=batch_size,
-            num_workers=0,
-            collate_fn=task.collate_fn,
-            val=[task.transform(step) for step in task.validation],
-            test=[task.transform(step) for step in task.test],
-        )
+        super().__init__(task, replicate, seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
