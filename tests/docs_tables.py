@@ -2,7 +2,8 @@
 
 `results` runs the four small recipes and writes docs/results.md; `proxies` measures the proxies on
 the released SynQuE data and writes docs/choosing-a-proxy.md. Only what stands between a page's
-markers is written; what could not be run keeps what it says. Both go on where they were broken off.
+markers is written; what could not be run keeps what it says. Both go on where they were broken off:
+finished fits are kept in `runs/recipes-small`, and removing that folder begins anew.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from synque_select.functional.correlation import Correlation
+from synque_select.records.ranking_file import load_ranking
 from synque_select.report.tables import (
     Column,
     Table,
@@ -64,19 +67,27 @@ def main() -> int:
 
 
 def _results(configs: Sequence[str], root: Path) -> int:
-    failed = []
-    for config in configs:
+    failed, began = [], time.monotonic()
+    home = root / "recipes-small"
+    for i, config in enumerate(configs, 1):
         if RECIPES[config] and not os.environ.get(DATA):
             print(f"{config}: skipped, {DATA} is not set", file=sys.stderr)
             continue
-        folder, started = root / "recipes-small" / config, time.monotonic()
-        status = _run("experiment", "--config", config, f"--experiment.folder={folder}")
-        if status:
+        print(f"recipe {i} of {len(configs)}", file=sys.stderr)
+        folder, started = home / config, time.monotonic()
+        kept = (f"--experiment.folder={folder}", f"--experiment.store={home / 'records.sqlite'}")
+        if _run("experiment", "--config", config, *kept):
             failed.append(config)
             continue
-        result = json.loads((folder / "result.json").read_text())
-        write_between(RESULTS, config, recipe_text(config, result, time.monotonic() - started))
-    write_between(RESULTS, "summary", summary_text(root))
+        write_between(RESULTS, config, recipe_text(config, folder, time.monotonic() - started))
+        print(f"{config}: {time.monotonic() - started:.0f} s, in {RESULTS}", file=sys.stderr)
+    print(f"{time.monotonic() - began:.0f} s in all", file=sys.stderr)
+    results = {config: home / config / "result.json" for config in RECIPES}
+    if all(path.is_file() for path in results.values()):
+        found = {config: json.loads(path.read_text()) for config, path in results.items()}
+        write_between(RESULTS, "summary", summary_text(found))
+    else:
+        print("not all recipes have been run: the summary is left as it is", file=sys.stderr)
     return _said(failed)
 
 
@@ -131,16 +142,17 @@ def _stamp() -> str:
     return f"{datetime.now(UTC):%Y-%m-%d}; {packages}"
 
 
-def recipe_text(config: str, result: Mapping[str, Any], seconds: float) -> str:
+def recipe_text(config: str, folder: Path, seconds: float) -> str:
     """Return the section of one recipe."""
+    result = json.loads((folder / "result.json").read_text())
     data, budget = result["data"], result["budget"]
     head = (
-        f"`synque-select experiment --config {config}`; {_stamp()}; {seconds:.0f} s in all, "
-        "finished fits of earlier runs not repeated.\n\n"
+        f"`synque-select experiment --config {config}`; {_stamp()}; {seconds:.0f} s in all.\n\n"
         f"{data['n_candidates']} candidates, real samples of {data['n_real']}, "
         f"{data['n_validation']} labelled real examples for validation and {data['n_test']} for "
         f"test, none of them in a real sample; every fit {budget['max_steps']} steps of "
         f"{budget['batch_size']} on {budget['n_distinct']} distinct examples; top {budget['k']}."
+        f"\n\n{chosen_text(folder, budget['k'])}"
     )
     names = ("correlations", "correlations_without_false_labels")
     titles = ("", " without the candidate with false labels")
@@ -181,20 +193,46 @@ def why_text(result: Mapping[str, Any]) -> str:
     return "Why no difference is shown:\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
-def summary_text(root: Path) -> str:
-    """Return one line a recipe: what was chosen against k at random."""
-    rows = []
-    for config in RECIPES:
-        path = root / "recipes-small" / config / "result.json"
-        if path.is_file():
-            rows += _summary_rows(config, json.loads(path.read_text()))
+def chosen_text(folder: Path, k: int) -> str:
+    """Say which candidates were chosen, and in how many of the replicates."""
+    files = sorted((folder / "rankings").glob("replicate-*.json"))
+    counts = Counter(name for file in files for name in load_ranking(file).top(k).names)
+    names = ", ".join(f"{name} {n}" for name, n in counts.most_common())
+    return f"Chosen, in how many of the {len(files)} replicates: {names}."
+
+
+def summary_text(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what the recipes came to: in a few sentences, and a line a comparison."""
+    rows = [row for config, result in results.items() for row in _summary_rows(config, result)]
     heads = ("metric", "chosen", "the other", "difference", "pairs", "verdict")
     columns = (
         Column("recipe", is_name=True),
         Column("chosen against", is_name=True),
         *map(Column, heads),
     )
-    return Table("", columns, tuple(rows)).markdown()
+    table = Table("", columns, tuple(rows)).markdown()
+    return f"{_summary_sentences(results, rows)}\n\n{table}"
+
+
+def _summary_sentences(
+    results: Mapping[str, Mapping[str, Any]], rows: Sequence[tuple[str, ...]]
+) -> str:
+    """Count the verdicts, and say what choosing took beside training on every candidate."""
+    said = [f"Of {len(rows)} comparisons of the chosen mixture"]
+    for verdict in ("beats", "is beaten by", "no difference shown"):
+        found = [f"{row[0]}, {row[1]}" for row in rows if row[-1] == verdict]
+        shown = f" ({'; '.join(found)})" if found and verdict != "no difference shown" else ""
+        said.append(f"{len(found)} say “{verdict}”{shown}")
+    stages = [result["wall_s"] for result in results.values()]
+    choosing = [stage["encode"] + stage["score"] for stage in stages]
+    probing = [stage["probes"] for stage in stages]
+    return (
+        f"{said[0]}, {', '.join(said[1:])}. Choosing by all real samples took "
+        f"{min(choosing):.0f} to {max(choosing):.0f} seconds a recipe, embeddings that were in the "
+        f"cache not counted; training on every candidate alone took {min(probing):.0f} to "
+        f"{max(probing):.0f}. The five experiments took "
+        f"{sum(result['seconds'] for result in results.values()) / 60:.0f} minutes together."
+    )
 
 
 def _summary_rows(config: str, result: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
