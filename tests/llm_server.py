@@ -32,6 +32,7 @@ class ModelServer:
         llm: The model.
         owner: What `/v1/models` says of who owns the model; "vllm" makes it take vLLM's own
             parameters.
+        tells: Whether it tells the probability of any token, as vLLM's server does.
         masked: Whether the tokens shown are those that the choices leave (else the free model's).
         refuses: Parameters that get status 400.
         key: What a request must bring.
@@ -48,6 +49,7 @@ class ModelServer:
         llm: TransformersLLM,
         *,
         owner: str = "test",
+        tells: bool = False,
         masked: bool = False,
         refuses: Sequence[str] = (),
         key: str | None = None,
@@ -55,6 +57,7 @@ class ModelServer:
     ) -> None:
         self.llm = llm
         self.owner = owner
+        self.tells = tells
         self.masked = masked
         self.refuses = set(refuses)
         self.key = key
@@ -100,6 +103,24 @@ class ModelServer:
         choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": logprobs}
         usage = {"prompt_tokens": n_prompt, "completion_tokens": n_answer}
         return {"object": "chat.completion", "model": MODEL, "choices": [choice], "usage": usage}
+
+    def tokenized(self, body: dict[str, Any]) -> dict[str, Any]:
+        self.llm._load()
+        if "prompt" in body:
+            text = body["prompt"]
+        else:
+            text = self.llm._chat.text(self._prompt(body["messages"]))
+            text += "".join(m["content"] for m in body["messages"][1:])
+        return {"tokens": self.llm._tokenizer(text, add_special_tokens=False).input_ids}
+
+    @torch.inference_mode()
+    def completion(self, body: dict[str, Any]) -> dict[str, Any]:
+        with self._model_lock:
+            logits = self.llm._model(torch.tensor([body["prompt"]])).logits[0, -1].float()
+        log_p = torch.log_softmax(logits, -1)
+        shown = {f"token_id:{t}": float(log_p[t]) for t in body["logprob_token_ids"]}
+        usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": 1}
+        return {"choices": [{"logprobs": {"top_logprobs": [shown]}}], "usage": usage}
 
     def _prompt(self, messages: Any) -> str:
         content = messages[0]["content"]
@@ -238,7 +259,13 @@ def _handler(server: ModelServer) -> type[BaseHTTPRequestHandler]:
                 message = f"Unsupported parameter: '{refused[0]}'"
                 self._send(400, {"error": {"message": message, "param": refused[0]}})
                 return
-            self._send(200, server.answer(body))
+            known = {"/v1/chat/completions": server.answer}
+            if server.tells:
+                known |= {"/tokenize": server.tokenized, "/v1/completions": server.completion}
+            if self.path in known:
+                self._send(200, known[self.path](body))
+            else:
+                self._send(404, {"detail": "Not Found"})
 
         def _fail(self, kind: Any, detail: Any = None) -> None:
             if kind == "text":

@@ -9,6 +9,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +20,8 @@ from synque_select.llm.base import BaseLLM, Failure, check_choices, check_form
 from synque_select.llm.dialect import Dialect, Question
 from synque_select.llm.label_logprobs import Seen, read_path, shares
 from synque_select.llm.pacing import Pace, backoff_s, retry_after_s
-from synque_select.llm.prompt import PromptLike, join_prompts
+from synque_select.llm.prompt import PromptLike, has_images, join_prompts
+from synque_select.llm.vllm_served import ServedChoices
 
 __all__ = ["OpenAILLM"]
 
@@ -40,9 +42,11 @@ class OpenAILLM(BaseLLM):
     Choices and schemas are forced by the server's structured outputs; where it has none, the
     model is asked without, and an answer that is none of the choices is a `Failure`.
 
-    Probabilities of choices come from the 20 most probable tokens that a server shows at each
-    place of one answer, by the text that they write: a text that only one choice can begin with
-    counts for it in whole. Texts that several choices begin with are told apart by another
+    Probabilities of choices are those of their usual tokens, all of them, where vLLM serves: it
+    tells them, from one generated token at each place where the choices part. Other servers do
+    not, nor does vLLM for images: there, they come from the 20 most probable tokens that are shown
+    at each place of one answer, by the text that they write: a text that only one choice can begin
+    with counts for it in whole. Texts that several choices begin with are told apart by another
     request for these choices only, and so is a choice that is not shown, where the server shows
     the unconstrained model's tokens and the choice may have over 1 %; what is not shown beyond
     that counts as 0, and the rest is scaled to sum to 1. A model that shows no tokens (most
@@ -108,6 +112,7 @@ class OpenAILLM(BaseLLM):
         self._timeout_s = timeout_s
         self._max_retries = max_retries
         self._dialect = Dialect()
+        self._tells = False  # whether the server tells the probability of any token
         self._met = False
         self._dice = random.Random()
 
@@ -142,23 +147,48 @@ class OpenAILLM(BaseLLM):
         suffixes: Sequence[str],
         choices: Sequence[str],
     ) -> Iterator[tuple[int, list[list[float]] | Failure]]:
-        """Return how probable each choice is, by the tokens that the server shows."""
+        """Return how probable each choice is, by the tokens that the server tells or shows."""
         allowed = check_choices(choices)
+        served = ServedChoices(allowed)
 
         async def row(client: Any, position: int) -> list[list[float]] | Failure:
             found = []
             for suffix in suffixes:
                 prompt = join_prompts(shared_prefix, items[position], suffix)
-                seen = await self._seen(client, prompt, allowed, allowed)
-                if isinstance(seen, Failure):
-                    return seen
-                parts = shares(seen, allowed)
+                parts = await self._told(client, prompt, served)
                 if parts is None:
-                    return Failure("no beginning of a choice is among the tokens that it shows")
+                    parts = await self._shown(client, prompt, allowed)
+                if isinstance(parts, Failure):
+                    return parts
                 found.append(parts)
             return found
 
         yield from self._side_by_side(len(items), row)
+
+    async def _told(
+        self, client: Any, prompt: PromptLike, served: ServedChoices
+    ) -> list[float] | Failure | None:
+        """Return the probabilities that the server tells, None where it tells none."""
+        if not self._tells or has_images(prompt):
+            return None
+        self.usage.n_requests += 1
+        try:
+            return await served.shares(partial(self._post, client), prompt)
+        except _Unanswered as unanswered:
+            return unanswered.failure
+        except (LookupError, TypeError, ValueError, AttributeError):
+            self._tells = False  # it is older than that, or something before it lets only chats in
+            return None
+
+    async def _shown(
+        self, client: Any, prompt: PromptLike, choices: tuple[str, ...]
+    ) -> list[float] | Failure:
+        """Return the probabilities by the tokens that the server shows."""
+        seen = await self._seen(client, prompt, choices, choices)
+        if isinstance(seen, Failure):
+            return seen
+        parts = shares(seen, choices)
+        return parts or Failure("no beginning of a choice is among the tokens that it shows")
 
     async def _seen(
         self, client: Any, prompt: PromptLike, choices: tuple[str, ...], among: Sequence[str]
@@ -271,16 +301,23 @@ class OpenAILLM(BaseLLM):
                 )
                 if model.get("owned_by") == "vllm":
                     self._dialect = Dialect(choices=("vllm", "json_schema", "none"))
+                    self._tells = True
         self._met = True
 
     async def _ask(self, client: Any, question: Question) -> dict[str, Any] | Failure:
         """Return the first choice of a chat completion."""
         self.usage.n_requests += 1
         n_tokens = self.count_tokens(question.prompt) + question.max_tokens
+        return await self._repeated(n_tokens, lambda: self._try(client, question))
+
+    async def _repeated(
+        self, n_tokens: int, attempt: Callable[[], Awaitable[dict[str, Any] | Failure | _Later]]
+    ) -> dict[str, Any] | Failure:
+        """Make an attempt until it no longer fails for a time, or too often."""
         reason = ""
         for n_failed in range(1, self._max_retries + 2):
             await self._pace.turn(n_tokens)
-            found = await self._try(client, question)
+            found = await attempt()
             if not isinstance(found, _Later):
                 return found
             reason = found.reason
@@ -298,16 +335,11 @@ class OpenAILLM(BaseLLM):
         while True:
             dialect = self._dialect
             body = dialect.body(self.id, question)
+            request = client.chat.completions.with_raw_response.create(
+                model=body.pop("model"), messages=body.pop("messages"), extra_body=body
+            )
             try:
-                answer = await client.chat.completions.with_raw_response.create(
-                    model=body.pop("model"), messages=body.pop("messages"), extra_body=body
-                )
-            except openai.APITimeoutError:
-                return _Later(f"no answer in {self._timeout_s:g} s")
-            except openai.APIConnectionError as error:
-                if type(error.__cause__).__name__ == "ConnectError":
-                    raise self._unreachable(error) from None
-                return _Later("the connection was cut")
+                text = await self._sent(request)
             except openai.APIStatusError as error:
                 changed = self._changed(dialect, error, question)
                 if changed is None:
@@ -316,7 +348,45 @@ class OpenAILLM(BaseLLM):
                 if self._dialect is dialect:
                     self._dialect = changed
                 continue
-            return self._read(answer.text)
+            return text if isinstance(text, _Later) else self._read(text)
+
+    async def _post(self, client: Any, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the JSON that a path beside /v1 answers.
+
+        Raises:
+            LookupError: The server has no such path.
+            _Unanswered: It was asked often enough.
+        """
+        openai = _package()
+        url = str(client.base_url).rstrip("/").removesuffix("/v1") + path
+
+        async def attempt() -> dict[str, Any] | Failure | _Later:
+            try:
+                text = await self._sent(
+                    client.post(url, cast_to=_raw_response(), body={"model": self.id, **body})
+                )
+            except openai.APIStatusError as error:
+                if error.status_code in (404, 405):
+                    raise LookupError(path) from None
+                return self._on_status(error)
+            return text if isinstance(text, _Later) else self._object(text)
+
+        found = await self._repeated(0, attempt)
+        if isinstance(found, Failure):
+            raise _Unanswered(found)
+        return found
+
+    async def _sent(self, request: Awaitable[Any]) -> str | _Later:
+        """Return what the server wrote; a status that is no success is an error of openai's."""
+        openai = _package()
+        try:
+            return str((await request).text)
+        except openai.APITimeoutError:
+            return _Later(f"no answer in {self._timeout_s:g} s")
+        except openai.APIConnectionError as error:
+            if type(error.__cause__).__name__ == "ConnectError":
+                raise self._unreachable(error) from None
+            return _Later("the connection was cut")
 
     def _changed(self, dialect: Dialect, error: Any, question: Question) -> Dialect | None:
         if error.status_code not in (400, 422):
@@ -334,20 +404,32 @@ class OpenAILLM(BaseLLM):
 
     def _read(self, text: str) -> dict[str, Any] | _Later:
         """Return the first choice of a completion, and count its tokens."""
+        state = self._object(text)
+        if isinstance(state, _Later):
+            return state
         try:
-            state = json.loads(text)
             (choice, *_) = state["choices"]
             content = choice["message"].get("content")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return _Later(f"an answer that is no chat completion: {text[:_SHOWN]!r}")
         if content is not None and not isinstance(content, str):
             return _Later(f"an answer without a text: {text[:_SHOWN]!r}")
+        return dict(choice)
+
+    def _object(self, text: str) -> dict[str, Any] | _Later:
+        """Return a JSON object, and count the tokens that it says were used."""
+        try:
+            state = json.loads(text)
+        except (ValueError, RecursionError):
+            state = None
+        if not isinstance(state, dict):
+            return _Later(f"an answer that is no JSON object: {text[:_SHOWN]!r}")
         used = state.get("usage")
         self.usage.n_prompt_tokens += _counted(used, "prompt_tokens")
         self.usage.n_answer_tokens += _counted(used, "completion_tokens")
         details = used.get("prompt_tokens_details") if isinstance(used, dict) else None
         self.usage.n_cached_tokens += _counted(details, "cached_tokens")
-        return dict(choice)
+        return state
 
     def _unreachable(self, error: Exception) -> LLMError:
         where = self._base_url or os.environ.get("OPENAI_BASE_URL") or "api.openai.com"
@@ -381,6 +463,14 @@ class _Later:
     reason: str
     wait_s: float | None = None
     for_all: bool = False
+
+
+class _Unanswered(Exception):
+    """A request that got no answer, on the way up to its prompt."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
 
 
 async def _all_or_none(coroutines: Iterator[Awaitable[None]]) -> None:
@@ -460,6 +550,12 @@ def _check_positive(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not (is_number(value) and value > 0):
             raise ConfigError(f"{name}={value!r}: allowed is a number above 0")
+
+
+def _raw_response() -> type[Any]:
+    import httpx  # comes with openai
+
+    return httpx.Response
 
 
 def _package() -> Any:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import math
 import os
 import queue
 import signal
@@ -24,10 +23,11 @@ from typing import Any, TextIO
 
 from synque_select.errors import ConfigError
 from synque_select.llm.chat import ChatFormat
+from synque_select.llm.choice_tokens import choice_shares, nodes_of
 from synque_select.llm.prompt import Prompt, PromptLike, join_prompts, prompt_parts
 from synque_select.llm.structured import forcible
 
-__all__ = ["Worker", "main", "nodes_of"]
+__all__ = ["Worker", "main"]
 
 _PARENT_EVERY_S = 1.0
 
@@ -199,7 +199,7 @@ class Worker:
                 answer = (
                     {"failure": failed[item]}
                     if item in failed
-                    else {"rows": [_probabilities(seen.pop(r), answers[r]) for r in rows]}
+                    else {"rows": [choice_shares(seen.pop(r), answers[r]) for r in rows]}
                 )
                 yield {"at": item, "used": used[item], **answer}
 
@@ -223,34 +223,6 @@ class Worker:
             for found in self._engine.step():
                 if found.finished:
                     yield waiting.pop(found.request_id), found
-
-
-def nodes_of(continuations: Sequence[Sequence[int]]) -> dict[tuple[int, ...], list[int]]:
-    """Return what is written so far, and the tokens that may follow, wherever there is one.
-
-    Example:
-        >>> nodes_of([[1, 2], [1, 3], [4]])
-        {(): [1, 4], (1,): [2, 3]}
-    """
-    nodes: dict[tuple[int, ...], list[int]] = {}
-    for continuation in continuations:
-        for i, token in enumerate(continuation):
-            children = nodes.setdefault(tuple(continuation[:i]), [])
-            if token not in children:
-                children.append(token)
-    return nodes
-
-
-def _probabilities(
-    log_p: Mapping[tuple[int, ...], Mapping[int, float]], continuations: Sequence[Sequence[int]]
-) -> list[float]:
-    """Return the probability of each choice by all of its tokens, scaled to sum to 1."""
-    scores = [
-        sum(log_p[tuple(choice[:i])][token] for i, token in enumerate(choice))
-        for choice in continuations
-    ]
-    weights = [math.exp(score - max(scores)) for score in scores]
-    return [weight / sum(weights) for weight in weights]
 
 
 def _used(found: Any) -> list[int]:

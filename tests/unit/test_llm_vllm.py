@@ -9,10 +9,10 @@ import sys
 import pytest
 
 from synque_select.errors import ConfigError, LLMError
+from synque_select.llm.choice_tokens import nodes_of
 from synque_select.llm.registry import get_llm
 from synque_select.llm.transformers import DEFAULT_MODEL
 from synque_select.llm.vllm import VllmLLM
-from synque_select.llm.vllm_worker import nodes_of
 from tests.llm_models import needs_package, save_model
 
 

@@ -11,10 +11,12 @@ import time
 import urllib.request
 
 import pytest
+import torch
 
 from synque_select.llm.base import BaseLLM
 from synque_select.llm.openai import OpenAILLM
-from synque_select.testing import LLMConformance
+from synque_select.llm.transformers import TransformersLLM
+from synque_select.testing import LLMConformance, choice_table
 from tests.llm_models import SCHEMA
 
 START_S = 600
@@ -55,8 +57,7 @@ def _wait(child, url, log) -> None:
 
 
 class TestServed(LLMConformance):
-    # what else the server computes in the same step moves the last digits
-    atol = 0.01
+    atol = 1e-3
     reads_images = False
 
     @pytest.fixture
@@ -65,6 +66,12 @@ class TestServed(LLMConformance):
 
     def test_an_image_is_read_or_refused(self, llm):
         pytest.skip("the server refuses images of a model that reads none, prompt by prompt")
+
+
+def test_probabilities_are_those_of_transformers(server, smollm2):
+    reference = TransformersLLM(smollm2, device="cpu", dtype="float32")
+    found = choice_table(OpenAILLM("smollm2", base_url=server))
+    torch.testing.assert_close(found, choice_table(reference), rtol=0, atol=2e-3)
 
 
 def test_json_and_what_the_server_tells(server):

@@ -1,0 +1,79 @@
+"""Probabilities of choices from vLLM's server, which tells those of the tokens it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from synque_select.llm.choice_tokens import choice_shares, nodes_of
+from synque_select.llm.dialect import messages
+from synque_select.llm.prompt import PromptLike
+
+__all__ = ["ServedChoices"]
+
+_TAIL = 8  # tokens at a prompt's end that decide how an answer joins it
+
+Post = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
+
+
+class ServedChoices:
+    """The choices as the server's tokens, and how probable they are behind a prompt.
+
+    One generated token is asked for at each place where the choices part, and only for their
+    tokens: nothing depends on what the model would rather write.
+
+    Args:
+        choices: Possible answers, none the beginning of another.
+    """
+
+    def __init__(self, choices: Sequence[str]) -> None:
+        self._choices = choices
+        self._known: dict[tuple[int, ...], list[list[int]]] = {}
+
+    async def shares(self, post: Post, prompt: PromptLike) -> list[float]:
+        """Return the probability of each choice.
+
+        Args:
+            post: Sends a JSON body to a path of the server and returns its JSON answer.
+            prompt: The user turn.
+
+        Raises:
+            LookupError: The server does not tell: it is older than these parameters.
+        """
+        turn = messages(prompt)
+        tokens = await _tokens(post, {"messages": turn})
+        tail = tuple(tokens[-_TAIL:])
+        if tail not in self._known:
+            self._known[tail] = [
+                await _continuation(post, turn, tokens, choice) for choice in self._choices
+            ]
+        continuations = self._known[tail]
+        log_p = {
+            node: await _log_p(post, [*tokens, *node], children)
+            for node, children in nodes_of(continuations).items()
+        }
+        return choice_shares(log_p, continuations)
+
+
+async def _continuation(
+    post: Post, turn: list[dict[str, Any]], tokens: list[int], choice: str
+) -> list[int]:
+    answered = [*turn, {"role": "assistant", "content": choice}]
+    form = {"add_generation_prompt": False, "continue_final_message": True}
+    whole = await _tokens(post, {"messages": answered, **form})
+    if whole[: len(tokens)] == tokens and len(whole) > len(tokens):
+        return whole[len(tokens) :]
+    # the template or the tokenizer would change the end of the prompt: keep them apart
+    return await _tokens(post, {"prompt": choice, "add_special_tokens": False})
+
+
+async def _tokens(post: Post, body: Mapping[str, Any]) -> list[int]:
+    return list((await post("/tokenize", body))["tokens"])
+
+
+async def _log_p(post: Post, tokens: list[int], children: list[int]) -> dict[int, float]:
+    asked = {"prompt": tokens, "max_tokens": 1, "temperature": 0.0, "logprobs": 1}
+    form = {"logprob_token_ids": children, "return_tokens_as_token_ids": True}
+    answer = await post("/v1/completions", {**asked, **form})
+    (shown,) = answer["choices"][0]["logprobs"]["top_logprobs"]
+    return {token: float(shown[f"token_id:{token}"]) for token in children}
