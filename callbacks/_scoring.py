@@ -24,7 +24,7 @@ from synque_select.proxies.registry import ProxySpec, resolve_suite
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.report.findings import label_messages, save_findings, scoring_findings
 from synque_select.selection.kept_scores import own_code, package_versions
-from synque_select.selection.labels import check_classes, check_scored_labels, labels_of
+from synque_select.selection.labels import check_classes, check_scored_labels
 from synque_select.selection.mixture import MixtureChoice, mixture_scores
 from synque_select.selection.ranking import checked_suite, ranking_from
 from synque_select.selection.scoring import Scoring, score
@@ -210,7 +210,7 @@ def _label_hashes(candidates: Sequence[Candidate]) -> list[str] | None:
     except ConfigError as error:
         _log.info("labels were not checked: %s", error)
         return None
-    labels = [json.dumps(labels_of(candidate)) for candidate in candidates]
+    labels = [json.dumps(candidate.labels) for candidate in candidates]
     return [hashlib.sha256(text.encode()).hexdigest() for text in labels]
 
 

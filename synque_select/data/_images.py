@@ -47,6 +47,19 @@ class ImageFolder:
                 f"{self.path}: no image in it; suffixes known are {', '.join(IMAGE_SUFFIXES)}"
             )
 
+    @property
+    def column_names(self) -> list[str]:
+        """The fields of an example."""
+        return ["image", "label"] if self.classes else ["image"]
+
+    def select_columns(self, names: list[str]) -> Any:
+        """Return the labels alone, for which no image is opened, or all, as `datasets` does."""
+        if "image" in names:
+            return self
+        from datasets import Dataset
+
+        return Dataset.from_dict({"label": [self._label(file) for file in self._files]})
+
     def __len__(self) -> int:
         return len(self._files)
 
@@ -54,8 +67,11 @@ class ImageFolder:
         file = self._files[index]
         example = {"image": _open(self.path / file)}
         if self.classes:
-            example["label"] = file.split(os.sep, 1)[0]
+            example["label"] = self._label(file)
         return example
+
+    def _label(self, file: str) -> str:
+        return file.split(os.sep, 1)[0]
 
 
 def holds_images(path: Path) -> bool:

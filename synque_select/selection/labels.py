@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from synque_select.errors import ConfigError, ProxyError
 from synque_select.selection.scoring import Scoring
 from synque_select.types import Candidate
-from synque_select.views import select
 
-__all__ = ["LabelCheck", "check_classes", "check_labels", "check_scored_labels", "labels_of"]
+__all__ = ["LabelCheck", "check_classes", "check_labels", "check_scored_labels"]
 
 _FOLDS = 5
 _MAX_CLASSES = 100
@@ -52,22 +52,6 @@ class LabelCheck:
     warnings: tuple[str, ...] = field(default=())
 
 
-def labels_of(candidate: Candidate) -> list[str]:
-    """Return the labels of a candidate as texts.
-
-    Raises:
-        ConfigError: The candidate says nowhere where its labels stand.
-
-    Example:
-        >>> labels_of(Candidate("a", [("x", 0), ("y", 1)], view=0, label=1))
-        ['0', '1']
-    """
-    if candidate.label is None:
-        raise ConfigError(f"{candidate.where} has no label: give label= a field or position")
-    selector = candidate.label
-    return [str(select(candidate.dataset[i], selector)) for i in range(len(candidate))]
-
-
 def check_classes(candidates: Sequence[Candidate]) -> None:
     """Refuse, before anything is scored, labels that are no classes.
 
@@ -75,7 +59,7 @@ def check_classes(candidates: Sequence[Candidate]) -> None:
         ConfigError: A candidate has no label, or labels of more than 100 classes (free text).
     """
     for candidate in candidates:
-        n_classes = len(set(labels_of(candidate)))
+        n_classes = len(set(candidate.labels))
         if n_classes > _MAX_CLASSES:
             raise ConfigError(
                 f"{candidate.where}: {n_classes} different labels; "
@@ -130,13 +114,11 @@ def check_labels(
     fitted = {name: _fit(x, y) for name, (x, y) in parts.items()}
     across = {name: _across(name, parts, fitted) for name in parts}
     checks = []
-    for name, (x, y) in parts.items():
+    bar = tqdm(parts.items(), "checking labels", delay=2, leave=False, unit="candidate")
+    for name, (x, y) in bar:
+        model = fitted[name]
         mix = _mix(y)
-        real_mix = (
-            _mix(fitted[name].predict(real.double().cpu().numpy()))
-            if fitted[name] is not None
-            else {}
-        )
+        real_mix = {} if model is None else _mix(model.predict(real.float().cpu().numpy()))
         agreement = _held_out(x, y, seed)
         said = _warnings(name, agreement, across, mix, real_mix, len(set(y)))
         checks.append(LabelCheck(name, len(y), agreement, across[name], mix, real_mix, said))
@@ -145,12 +127,12 @@ def check_labels(
 
 def _part(
     candidate: Candidate, embeddings: torch.Tensor, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
-    labels = np.array(labels_of(candidate))
+) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    labels = np.array(candidate.labels)
     chosen = np.arange(len(labels))
     if len(labels) > _MAX_ROWS:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, _MAX_ROWS, replace=False))
-    return embeddings[torch.from_numpy(chosen)].double().cpu().numpy(), labels[chosen]
+    return embeddings[torch.from_numpy(chosen)].float().cpu().numpy(), labels[chosen]
 
 
 def _classifier() -> Any:
@@ -160,28 +142,25 @@ def _classifier() -> Any:
     return RidgeClassifier(alpha=1.0, class_weight="balanced")
 
 
-def _fit(x: NDArray[np.float64], y: NDArray[np.str_]) -> Any:
+def _fit(x: NDArray[np.float32], y: NDArray[np.str_]) -> Any:
     return _classifier().fit(x, y) if len(set(y)) > 1 else None
 
 
 def _across(
     name: str,
-    parts: Mapping[str, tuple[NDArray[np.float64], NDArray[np.str_]]],
+    parts: Mapping[str, tuple[NDArray[np.float32], NDArray[np.str_]]],
     fitted: Mapping[str, Any],
 ) -> float:
-    from sklearn.metrics import recall_score
-
     x, y = parts[name]
     shares = [
-        recall_score(y, model.predict(x), labels=np.unique(y), average="macro", zero_division=0)
+        _agreement(y, model.predict(x))
         for other, model in fitted.items()
         if other != name and model is not None and set(model.classes_) == set(y)
     ]
     return float(np.mean(shares)) if shares else float("nan")
 
 
-def _held_out(x: NDArray[np.float64], y: NDArray[np.str_], seed: int) -> float:
-    from sklearn.metrics import recall_score
+def _held_out(x: NDArray[np.float32], y: NDArray[np.str_], seed: int) -> float:
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     smallest = min(Counter(y.tolist()).values())
@@ -189,7 +168,13 @@ def _held_out(x: NDArray[np.float64], y: NDArray[np.str_], seed: int) -> float:
         return float("nan")
     folds = StratifiedKFold(min(_FOLDS, smallest), shuffle=True, random_state=seed)
     predicted = cross_val_predict(_classifier(), x, y, cv=folds)
-    return float(recall_score(y, predicted, average="macro"))
+    return _agreement(y, predicted)
+
+
+def _agreement(labels: NDArray[np.str_], predicted: NDArray[np.str_]) -> float:
+    """Return the share of labels that are predicted, the mean over classes."""
+    _, place = np.unique(labels, return_inverse=True)
+    return float(np.mean(np.bincount(place, weights=predicted == labels) / np.bincount(place)))
 
 
 def _mix(labels: NDArray[np.str_]) -> dict[str, float]:

@@ -6,13 +6,16 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from synque_select.errors import ConfigError, did_you_mean
-from synque_select.types.examples import Examples, MapDataset
+from synque_select.types.examples import Examples, MapDataset, field_alone
+from synque_select.views import select
 
 __all__ = ["Candidate", "RealSample"]
 
@@ -32,6 +35,25 @@ class Candidate(Examples):
     """
 
     example_scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of all examples as texts, read once.
+
+        Raises:
+            ConfigError: `label` was not given.
+
+        Example:
+            >>> Candidate("a", [("x", 0), ("y", 1)], view=0, label=1).labels
+            ('0', '1')
+        """
+        label = self.label
+        if label is None:
+            raise ConfigError(f"{self.where} has no label: give label= a field or position")
+        alone = field_alone(self.dataset, label)  # images need not be decoded for their labels
+        source = self.dataset if alone is None else alone
+        bar = tqdm(range(len(self)), f"labels of {self.name}", delay=2, leave=False, unit="example")
+        return tuple(str(select(source[i], label)) for i in bar)
 
     def filter(self, *, keep: float, by: str) -> Candidate:
         """Return the candidate with only its most real examples, in their order.

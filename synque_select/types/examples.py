@@ -25,7 +25,7 @@ from synque_select.views import (
     select,
 )
 
-__all__ = ["Examples", "MapDataset", "Views"]
+__all__ = ["Examples", "MapDataset", "Views", "field_alone"]
 
 
 @runtime_checkable
@@ -50,7 +50,8 @@ class Views(Sequence[View]):
     def __init__(self, examples: Examples) -> None:
         self._examples = examples
         self.modality: Modality = examples.modality
-        self._column = _column(examples)
+        is_text = examples.modality == "text"
+        self._column = field_alone(examples.dataset, examples.selector) if is_text else None
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -95,14 +96,13 @@ class Views(Sequence[View]):
 _BLOCK = 1024
 
 
-def _column(examples: Examples) -> Any:
-    """Return a `datasets.Dataset` with the field of a text view only, None for anything else."""
-    dataset: Any = examples.dataset
-    if examples.modality != "text" or examples.selector not in getattr(dataset, "column_names", ()):
+def field_alone(dataset: Any, field: Selector) -> Any:
+    """Return a `datasets.Dataset` with one field of another only; None for other datasets."""
+    if field not in getattr(dataset, "column_names", ()):
         return None
     # a format can compute one field from others
-    plain = getattr(dataset, "format", {"type": ""})["type"] is None
-    return dataset.select_columns([examples.selector]) if plain else None
+    plain = getattr(dataset, "format", {"type": None})["type"] is None
+    return dataset.select_columns([field]) if plain else None
 
 
 def _reason(error: Exception) -> str:

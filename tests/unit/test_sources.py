@@ -538,6 +538,14 @@ def test_images_are_decoded_when_they_are_asked_for_and_a_broken_one_is_named(cl
             candidate.views[position]
 
 
+def test_labels_of_class_folders_are_read_without_the_images(classes: Path):
+    (classes / "dog" / "deep" / "1.png").write_bytes(b"no image")
+    (candidate,) = load_candidates({"a": classes})
+    assert candidate.labels == ("cat", "cat", "dog")
+    with pytest.raises(DataError, match="does not decode"):
+        _ = candidate[2]
+
+
 def test_a_broken_first_image_is_named_when_it_is_loaded(tmp_path: Path):
     (tmp_path / "1.png").write_bytes(b"no image")
     image_file(tmp_path / "2.png")
