@@ -129,7 +129,7 @@ class BaseProxy(ABC):
         source: Where the formula stands.
         family: A default consensus takes one proxy a family.
         needs_embeddings: Whether `ProxyInput.embeddings` must be there.
-        needs_records: Whether it reads `ProxyInput.records`.
+        needs_records: Whether it reads `ProxyInput.records`; its scores are never kept.
         modalities: What it can score.
     """
 

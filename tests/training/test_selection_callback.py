@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib
 import importlib.util
 import json
 import random
+import sqlite3
 from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
@@ -169,6 +171,23 @@ def test_what_changes_the_ranking_scores_again(tmp_path, change):
         return CountingMMD.n_scored
 
     assert [n_scored(), n_scored(**change), n_scored(**change), n_scored()] == [1, 1, 0, 0]
+
+
+def test_records_that_change_beside_their_views_are_scored_again(tmp_path):
+    database = tmp_path / "schema.sqlite"
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE apps (name TEXT)")
+    found = []
+    for query in ("SELECT name FROM apps", "SELECT nothing FROM apps"):
+        pool = [
+            Candidate(name, [{"text": f"{name} {i}", "SQL": sql} for i in range(4)], view="text")
+            for name, sql in (("a", "SELECT name FROM apps"), ("b", query))
+        ]
+        proxy = {"key": "sql_validity", "database": str(database)}
+        scorer = Scorer(["ngram", proxy], "ngram", 1, cache_dir=tmp_path)
+        ranking = scorer.ranking(pool, RealSample("real", [{"text": "a"}] * 3, view="text"))
+        found.append([row.scores["sql_validity"].value for row in ranking.candidates])
+    assert found == [[1.0, 1.0], [1.0, 0.0]]
 
 
 class Probed(TinyModel):
