@@ -33,6 +33,7 @@ from synque_select.types import Candidate, Mixture, Ranking, RealSample
 __all__ = ["Scorer", "free_device_memory", "ranking_differences", "scorer_of"]
 
 _log = logging.getLogger(__name__)
+_VERSIONED = ("abc", "builtins", "synque_select")
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ class Scorer:
         )
         if scoring.reused:
             rank_zero_info(
-                f"{len(scoring.reused)} of {len(suite)} proxies' scores are kept from an earlier "
-                f"run: {', '.join(scoring.reused)}"
+                f"scores of {len(scoring.reused)} of {len(suite)} proxies are taken from the "
+                f"cache: {', '.join(scoring.reused)}"
             )
         if isinstance(self.encoder, BaseEncoder):  # `rank` closes only what it made itself
             self.encoder.close()
@@ -231,14 +232,16 @@ def _kept(path: Path) -> Ranking | None:
         return None
 
 
-def _code_of(cls: type) -> str:
-    """A user's proxy has no version: its code stands in for one."""
-    if cls.__module__.startswith("synque_select."):
-        return cls.__qualname__
+def _code_of(cls: type[BaseProxy]) -> str:
+    """A user's proxy has no version: its code, that of its bases too, stands in for one."""
+    own = [part for part in cls.__mro__ if part.__module__.split(".")[0] not in _VERSIONED]
     try:
-        return inspect.getsource(cls)
+        code = [inspect.getsource(part) for part in own]
     except (OSError, TypeError):
         return uuid.uuid4().hex  # code that cannot be read may have changed: score again
+    if cls.needs_records:
+        return uuid.uuid4().hex  # records may have changed where their views have not
+    return "".join([cls.__qualname__, *code])
 
 
 def ranking_differences(
