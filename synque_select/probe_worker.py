@@ -76,7 +76,9 @@ def _refuse(*_: Any, **__: Any) -> None:
 
 
 def _end_with(source: BinaryIO) -> None:
-    source.read()
+    # not source.read(): it would hold the lock that the interpreter needs to close stdin at its end
+    while os.read(source.fileno(), 4096):
+        pass
     os._exit(1)
 
 

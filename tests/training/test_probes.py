@@ -12,7 +12,7 @@ import torch
 
 from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.errors import ConfigError, LightningError
-from synque_select.probe_process import check_sendable
+from synque_select.probe_process import check_sendable, run_in_worker
 from synque_select.probes import ProbeSweep, run_probes
 from synque_select.records.store import RunStore
 from synque_select.selection.ranking import rank
@@ -258,6 +258,12 @@ def test_what_cannot_be_sent_to_a_process_is_refused_before_training():
     with pytest.raises(LightningError, match=r"cannot be sent: .*lambda.*`synque-select sweep`"):
         check_sendable({"model_factory": lambda: TinyModel()})
     check_sendable({"model_factory": TinyModel})
+
+
+def test_the_process_of_the_probes_ends_without_a_crash(capfd):
+    with pytest.raises(LightningError, match="the process of the probes: TypeError"):
+        run_in_worker({"unknown": 1})
+    assert "Fatal Python error" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
