@@ -41,8 +41,8 @@ from synque_select.data.mixture import (
     MixtureSampler,
     Position,
     chosen_candidates,
-    longest_epoch,
 )
+from synque_select.data.schedule import longest_epoch
 from synque_select.data.sources import load_candidates, load_real, replace_iterables
 from synque_select.errors import ConfigError, LightningError
 from synque_select.types import Candidate, MapDataset, Mixture, RealSample

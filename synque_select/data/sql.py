@@ -15,7 +15,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -124,10 +124,6 @@ class QueryRunner:
         if "error" in answer:
             return QueryResult(error=" ".join(str(answer["error"]).split()))
         return QueryResult(rows=tuple(tuple(row) for row in answer["rows"]))
-
-    def run_all(self, queries: Iterable[str]) -> list[QueryResult]:
-        """Run queries one after the other."""
-        return [self.run(query) for query in queries]
 
     def close(self) -> None:
         """End the process; the next query starts another one."""

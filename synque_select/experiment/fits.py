@@ -20,8 +20,8 @@ from synque_select.callbacks._run_key import (
 )
 from synque_select.errors import LightningError
 from synque_select.experiment.task import BaseTask, sized
-from synque_select.probes import quiet_fits
 from synque_select.records.store import RunStore
+from synque_select.short_fits import quiet_fits
 from synque_select.types import Candidate, Mixture, Ranking, RunKind, RunRecord
 
 __all__ = ["Fit", "FitBook", "Outcome", "shares"]
@@ -105,10 +105,6 @@ class FitBook:
                 outcome = Outcome(record.metrics, record.details["seconds"], reused=True)
                 self._finished[record.details["fit"]] = outcome
                 self._written.add(record.run_id)
-
-    def is_finished(self, fit: Fit) -> bool:
-        """Whether `run` would train nothing."""
-        return self._fit_id(fit) in self._finished
 
     def run(self, fit: Fit, kind: RunKind, rankings: Sequence[Ranking]) -> Outcome:
         """Return what a fit comes to, training it unless it has finished before.

@@ -20,9 +20,9 @@ from synque_select.callbacks._run_key import (
 )
 from synque_select.callbacks.pruning import PruningCallback
 from synque_select.errors import ConfigError, RecordError
-from synque_select.probes import ShortFits
 from synque_select.records.run_folder import plain
 from synque_select.records.store import RunStore
+from synque_select.short_fits import ShortFits
 from synque_select.tuning.mixture_scores import MixtureScores
 from synque_select.tuning.ranks import Ranks
 from synque_select.tuning.result import MIXTURE, PARAMETERS, SECONDS

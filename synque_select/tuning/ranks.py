@@ -10,7 +10,7 @@ from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 from synque_select.callbacks._ranks import on_rank_zero, report_failure
 from synque_select.errors import LightningError
-from synque_select.probes import quiet_fits
+from synque_select.short_fits import quiet_fits
 
 __all__ = ["Ranks"]
 

@@ -17,11 +17,11 @@ from synque_select.callbacks._scoring import Scorer
 from synque_select.checks import check_whole
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import ConfigError, LightningError, ProxyError, did_you_mean
-from synque_select.probes import ShortFits
 from synque_select.records.store import RunStore
 from synque_select.selection.mixture import mmd_optimal_mixture
 from synque_select.selection.ranking import ranking_from
 from synque_select.selection.scoring import Scoring
+from synque_select.short_fits import ShortFits
 from synque_select.tuning.mixture_scores import MixtureScores
 from synque_select.tuning.objectives import FitObjective, ProxyObjective, Sampling
 from synque_select.tuning.ranks import Ranks

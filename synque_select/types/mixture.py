@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
+from synque_select.checks import is_number
 from synque_select.errors import ConfigError
 
 __all__ = ["Mixture"]
@@ -35,7 +35,7 @@ class Mixture:
 
     def __post_init__(self) -> None:
         given: Any = self.weights
-        if not (isinstance(given, Mapping) and all(map(_is_number, given.values()))):
+        if not (isinstance(given, Mapping) and all(map(is_number, given.values()))):
             raise ConfigError(
                 f"a mixture's weights: allowed is a mapping from name to number, found {given!r}"
             )
@@ -71,7 +71,3 @@ class Mixture:
     def from_dict(cls, state: Mapping[str, Any]) -> Mixture:
         """Read what `to_dict` wrote."""
         return cls(state["weights"], state.get("source", ""))
-
-
-def _is_number(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Real)

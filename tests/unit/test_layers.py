@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # top row first; a module may import from its own row and from the rows below
 ROWS: tuple[tuple[str, ...], ...] = (
     ("cli", "commands", "doctor", "recipes"),
-    ("experiment", "probe_process", "probe_worker", "probes", "sweep", "tuning"),
+    ("experiment", "probe_process", "probe_worker", "probes", "short_fits", "sweep", "tuning"),
     ("callbacks", "data._wrapping", "data.datamodule"),
     ("benchmark", "records", "report"),
     ("proxies", "selection"),

@@ -10,10 +10,9 @@ from synque_select.data.mixture import (
     MixtureDataset,
     MixtureLoader,
     MixtureSampler,
-    MixtureSchedule,
     Position,
-    longest_epoch,
 )
+from synque_select.data.schedule import MixtureSchedule, longest_epoch
 from synque_select.errors import ConfigError, DataError
 from synque_select.types import Candidate, Mixture
 

@@ -98,7 +98,8 @@ def test_printf_makes_no_gigabyte(runner: QueryRunner):
 
 def test_nothing_was_written(runner: QueryRunner, database: Path):
     before = database.read_bytes()
-    runner.run_all(HOSTILE[name] for name in ("delete", "drop", "create", "attach", "vacuum into"))
+    for name in ("delete", "drop", "create", "attach", "vacuum into"):
+        runner.run(HOSTILE[name])
     assert database.read_bytes() == before
     assert [path.name for path in database.parent.iterdir()] == [database.name]
     assert not Path("/tmp/synque_attached.sqlite").exists()
@@ -153,7 +154,7 @@ def test_joins_subqueries_and_finite_recursion_are_allowed(runner: QueryRunner):
 
 def test_many_queries_take_milliseconds_each(runner: QueryRunner):
     started = time.monotonic()
-    results = runner.run_all(["SELECT COUNT(*) FROM numbers"] * 50)
+    results = [runner.run("SELECT COUNT(*) FROM numbers") for _ in range(50)]
     assert all(result.rows == ((3000,),) for result in results)
     assert time.monotonic() - started < 5
 
