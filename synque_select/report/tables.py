@@ -14,7 +14,7 @@ from typing import Any
 
 from synque_select.functional.correlation import Correlation
 from synque_select.records.correlation import KeyCorrelations, MeanCorrelation, mean_correlations
-from synque_select.types import RankedCandidate, Ranking
+from synque_select.types import ProxyScore, RankedCandidate, Ranking
 
 __all__ = [
     "Column",
@@ -405,13 +405,21 @@ def _deciding(ranking: Ranking) -> tuple[str, ...]:
 def _value_cells(order: Sequence[RankedCandidate], key: str) -> list[str]:
     scores = [row.scores[key] for row in order]
     decimals = decimals_of(score.value for score in scores)
-    values = [format_number(score.value, decimals) for score in scores]
+    values = [format_number(score.value, decimals) + _spread(score, decimals) for score in scores]
     intervals = [format_interval(score.low, score.high, decimals) for score in scores]
     widest = max(map(len, intervals))
     return [
         f"{value} {interval:>{widest}}" if widest else value
         for value, interval in zip(values, intervals, strict=True)
     ]
+
+
+def _has_spread(score: ProxyScore) -> bool:
+    return score.spread is not None and score.low is None and math.isfinite(score.value)
+
+
+def _spread(score: ProxyScore, decimals: int) -> str:
+    return f" ± {format_number(score.spread, decimals)}" if _has_spread(score) else ""
 
 
 def _gap_cells(order: Sequence[RankedCandidate], key: str, higher: bool) -> list[str]:
@@ -451,6 +459,8 @@ def _score_notes(ranking: Ranking, deciding: Sequence[str]) -> tuple[str, ...]:
         )
     if any(s.low is not None for row in ranking.candidates for s in row.scores.values()):
         notes.append("[low, high]: 95 % interval over new real samples")
+    if any(_has_spread(s) for row in ranking.candidates for s in row.scores.values()):
+        notes.append("±: standard deviation over seeds, which is no interval")
     if any(s.p_value is not None for row in ranking.candidates for s in row.scores.values()):
         notes.append(
             "p: permutation test that real sample and candidate come from one distribution; it "

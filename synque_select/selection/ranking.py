@@ -370,21 +370,22 @@ def _with_certainty(ranking: Ranking, order: torch.Tensor, redrawn: torch.Tensor
 def _told_apart(
     ranking: Ranking, order: torch.Tensor, redrawn: torch.Tensor, ranks: torch.Tensor
 ) -> str:
-    selected = set(ranking.top().names)
-    chosen = [i for i, row in enumerate(ranking.candidates) if row.name in selected]
+    k, by = ranking.top_k, ranking.rank_by
+    best = set(ranking.top().names)
+    chosen = [i for i, row in enumerate(ranking.candidates) if row.name in best]
     found = separation(order, redrawn, ranking.n_real)
-    apart, pairs = found.across(chosen)
+    apart, n_pairs = found.across(chosen)
+    pairs = f"{n_pairs} pairs of a candidate in the top {k} and one below it"
     scope = f"simultaneous {found.level:.0%} over all pairs, n = {ranking.n_real} real examples"
     if apart:
         return (
-            f"{apart} of {pairs} pairs of a selected and a left-out candidate are told apart by "
-            f"{ranking.rank_by} ({scope}). Reliability of {ranking.rank_by} on your task unknown."
+            f"{apart} of {pairs} are told apart by {by} ({scope}). "
+            f"Reliability of {by} on your task unknown."
         )
     regret = expected_regret(ranks, chosen)
     return (
-        f"The candidates cannot be told apart: none of {pairs} pairs of a selected and a left-out "
-        f"candidate is separated by {ranking.rank_by} ({scope}). Train on the mixture of all. "
-        f"Choosing the top {ranking.top_k} nevertheless is expected to miss the best "
-        f"{ranking.top_k} of a new real sample by {regret:.2f} ranks on average "
-        f"(K = {len(ranking)}); what that costs in validation is unknown."
+        f"The candidates cannot be told apart: none of {pairs} is separated by {by} ({scope}). "
+        f"Train on the mixture of all. Choosing the top {k} nevertheless is expected to miss the "
+        f"best {k} of a new real sample by {regret:.2f} ranks on average (K = {len(ranking)}); "
+        "what that costs in validation is unknown."
     )

@@ -101,9 +101,9 @@ def test_the_scores_follow_with_values_intervals_and_gaps():
     heads = ["#", "candidate", "pad", "to next", "mdm", "N"]
     assert [column.name for column in scores.columns] == heads
     assert scores.rows == (
-        ("1 *", "x", "1.000 [0.900, 1.100]", "+0.100", "0.500", "1,000"),
+        ("1 *", "x", "1.000 [0.900, 1.100]", "+0.100", "0.500 ± 0.020", "1,000"),
         ("2 *", "y", "1.100 [1.000, 1.200]", "+0.100", "-", "1,001"),
-        ("3", "z", "1.200 [1.100, 1.300]", "", "0.214", "1,002"),
+        ("3", "z", "1.200 [1.100, 1.300]", "", "0.214 ± 0.020", "1,002"),
     )
 
 
@@ -152,6 +152,19 @@ def test_p_top_k_is_not_mentioned_where_it_is_unknown():
 def test_a_reliability_that_is_undefined_is_unknown():
     undefined = correlate_scores([1] * 8, range(8), higher_is_better=True, mode="max")
     assert reliability_words("pad", undefined) == "reliability on your task unknown"
+
+
+def test_a_spread_over_seeds_is_shown_where_there_is_no_interval():
+    ranking = make_ranking()
+    table = scores_table(ranking).text()
+    assert table.count("0.500 ± 0.020") == 1
+    assert table.count("±") == 4  # of b, nothing is defined; the fourth is the note
+    assert "±: standard deviation over seeds, which is no interval" in table
+    rows = [replace(row, scores={"pad": row.scores["pad"]}) for row in ranking.candidates]
+    pad = replace(
+        ranking, candidates=tuple(rows), proxies={"pad": ranking.proxies["pad"]}, rank_by="pad"
+    )
+    assert "±" not in scores_table(pad).text()
 
 
 def test_messages_of_a_ranking_are_shown():
@@ -276,9 +289,10 @@ def test_a_name_of_usual_characters_is_left_as_it_is_in_markdown():
 
 
 @given(st.text(max_size=80), st.integers(5, 60))
+@example("00000\u0941", 5)
 @settings(deadline=None)
 def test_shorten_fits(text: str, width: int):
-    assert len(shorten(text, width)) <= max(width, 0)
+    assert columns(shorten(text, width)) <= width
 
 
 def test_shorten_keeps_both_ends():
