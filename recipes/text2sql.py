@@ -52,6 +52,7 @@ from synque_select.recipes._text2sql_generators import (
     read_slots,
 )
 from synque_select.types import Candidate, Examples, RealSample
+from synque_select.views import select
 
 __all__ = [
     "SQLModel",
@@ -217,9 +218,11 @@ class Text2SQLTask(BaseTask):
         database_id: "released": which database; None where there is one only.
         database: The SQLite file of "released" or "files". Where it is None, an empty one is built
             from the schema that the candidates' SQL uses, and execution accuracy is not measured.
-        candidates: "files": what `load_candidates` takes, records {"question": …, "SQL": …}.
+        candidates: "files": what `load_candidates` takes, records with a question and its SQL.
         real: "files": the unannotated real sample; every replicate draws from it.
         annotated: "files": real records with SQL, for validation and test.
+        question_field: "files": the field that holds the question.
+        sql_field: "files": the field that holds the query.
         n_real: Real questions a replicate draws.
         n_samples: "released": how many of the released samples to use; nothing of these is in
             validation or test. None for all; later replicates draw from those that are used.
@@ -259,6 +262,8 @@ class Text2SQLTask(BaseTask):
         candidates: Any = None,
         real: str | None = None,
         annotated: str | None = None,
+        question_field: str = _QUESTION,
+        sql_field: str = _SQL,
         n_real: int = 30,
         n_samples: int | None = None,
         model_id: str = DEFAULT_MODEL,
@@ -286,15 +291,19 @@ class Text2SQLTask(BaseTask):
         for argument, low in least.items():
             if given[argument] < low:
                 raise ConfigError(f"{argument}={given[argument]}: allowed is {low} or more")
+        own = {"candidates": candidates, "real": real, "annotated": annotated}
+        unread = [name for name, value in own.items() if value and source != "files"]
+        if unread:
+            raise ConfigError(
+                f'{", ".join(unread)}: read only with source="files"; it is {source!r}'
+            )
         self.source, self.n_real, self.seed = source, n_real, seed
-        self._n_samples = n_samples
+        self._n_samples, self._fields = n_samples, (question_field, sql_field)
         self._paths = {
             "data": data,
             "database_id": database_id,
             "database": database,
-            "candidates": candidates,
-            "real": real,
-            "annotated": annotated,
+            **own,
         }
         self.n_distinct, self.max_steps, self.batch_size = n_distinct, max_steps, batch_size
         self.encoder, self.precision = encoder, precision
@@ -439,11 +448,13 @@ class Text2SQLTask(BaseTask):
         missing = [n for n in ("candidates", "real", "annotated") if not self._paths[n]]
         if missing:
             raise ConfigError(f'source="files" needs {", ".join(missing)}')
-        found = load_candidates(self._paths["candidates"], view=_QUESTION, label=_SQL)
-        real = load_real(self._paths["real"], view=_QUESTION)
-        file = load_dataset_file(self._paths["annotated"])
-        annotated = Examples("annotated", file, _QUESTION, _SQL)
-        return self._measured(found, annotated, [_unlabelled("real", list(real))], given=())
+        question, query = self._fields
+        found = load_candidates(self._paths["candidates"], view=question, label=query)
+        real = load_real(self._paths["real"], view=question)
+        path = self._paths["annotated"]
+        annotated = Examples("annotated", load_dataset_file(path), question, query, str(path))
+        pool = RealSample("real", [{_QUESTION: str(view)} for view in real.views], _QUESTION)
+        return self._measured(found, annotated, [pool], given=())
 
     def _measured(
         self,
@@ -454,6 +465,8 @@ class Text2SQLTask(BaseTask):
         given: Sequence[RealSample],
     ) -> _Data:
         """Split what is annotated and in no real sample; without a database, build an empty one."""
+        candidates = [_examples(Candidate, c.name, _pairs(c)) for c in candidates]
+        annotated = _examples(Examples, annotated.name, _pairs(annotated))
         together = Examples("pool", [r for sample in samples for r in sample], _QUESTION)
         pool = RealSample("pool", picked(together, distinct(together)), _QUESTION)
         free = {*unseen(annotated, pool)}
@@ -463,7 +476,7 @@ class Text2SQLTask(BaseTask):
         if n_validation < 2:
             raise DataError(
                 f"{len(order)} of {len(annotated)} annotated questions are in no real sample; 6 "
-                "are needed: use fewer samples (n_samples)"
+                "are needed" + (": use fewer samples (n_samples)" if given else "")
             )
         database, messages = self._database(candidates)
         return _Data(
@@ -477,7 +490,10 @@ class Text2SQLTask(BaseTask):
 
     def _database(self, candidates: Sequence[Candidate]) -> tuple[Path, tuple[str, ...]]:
         if self._paths["database"]:
-            return Path(self._paths["database"]), ()
+            path = Path(self._paths["database"])
+            if not compact_schema(path):
+                raise DataError(f"{path}: this database has no table")
+            return path, ()
         schema = infer_schema([[str(record[_SQL]) for record in c] for c in candidates])
         name = hashlib.sha256(json.dumps(schema).encode()).hexdigest()[:16]
         path = default_cache_dir() / "text2sql" / f"empty-{name}.sqlite"
@@ -491,6 +507,24 @@ class Text2SQLTask(BaseTask):
 
 def _examples(kind: Any, name: str, records: Sequence[Any]) -> Any:
     return kind(name, list(records), view=_QUESTION, label=_SQL)
+
+
+def _pairs(examples: Examples) -> list[dict[str, str]]:
+    """Return questions and SQL under the names that the recipe uses.
+
+    Raises:
+        DataError: A record has no query.
+    """
+    pairs = []
+    for i, question in enumerate(examples.views):
+        query = select(examples[i], examples.label)  # type: ignore[arg-type]
+        if not isinstance(query, str) or not query.strip():
+            raise DataError(
+                f"{examples.where}, example {i} (counted from 0): {examples.label}={query!r}; "
+                "expected a query"
+            )
+        pairs.append({_QUESTION: str(question), _SQL: query})
+    return pairs
 
 
 def _unlabelled(name: str, records: Sequence[Any]) -> RealSample:
@@ -556,6 +590,8 @@ class Text2SQLDataModule(TaskDataModule):
         candidates: See there.
         real: See there.
         annotated: See there.
+        question_field: See there.
+        sql_field: See there.
         n_real: See there.
         n_samples: See there.
         model_id: Whose tokenizer and chat template.
@@ -575,6 +611,8 @@ class Text2SQLDataModule(TaskDataModule):
         candidates: Any = None,
         real: str | None = None,
         annotated: str | None = None,
+        question_field: str = _QUESTION,
+        sql_field: str = _SQL,
         n_real: int = 30,
         n_samples: int | None = None,
         model_id: str = DEFAULT_MODEL,
@@ -592,6 +630,8 @@ class Text2SQLDataModule(TaskDataModule):
             candidates,
             real,
             annotated,
+            question_field,
+            sql_field,
             n_real,
             n_samples,
             model_id,

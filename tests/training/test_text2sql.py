@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -435,7 +436,43 @@ class TestOtherSources:
         with pytest.raises(ConfigError, match=message):
             Text2SQLTask(**options)
 
+    def test_fields_of_other_names(self, tiny: str, tmp_path: Path):
+        def write(name: str, n: int) -> str:
+            rows = [{"text": f"{name} {i}?", "query": "SELECT a FROM t"} for i in range(n)]
+            (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+            return str(tmp_path / f"{name}.jsonl")
+
+        paths = {"candidates": [write("a", 6), write("b", 6)], "annotated": write("real", 12)}
+        (tmp_path / "sample.csv").write_text("text\none?\ntwo?\nthree?\n")
+        given = {"question_field": "text", "sql_field": "query", "model_id": tiny, "n_real": 2}
+        task = Text2SQLTask("files", real=str(tmp_path / "sample.csv"), **paths, **given)
+        assert task.candidates[0][0] == {"question": "a 0?", "SQL": "SELECT a FROM t"}
+        assert set(task.real_sample(0).views) <= {"one?", "two?", "three?"}
+        options = {**given, "sql_field": "SQL"}
+        with pytest.raises(DataError, match="no field 'SQL'; there are: query, text"):
+            _ = Text2SQLTask("files", real=str(tmp_path / "sample.csv"), **paths, **options).test
+
+    def test_a_record_without_a_query_and_a_database_without_tables(
+        self, tiny: str, tmp_path: Path
+    ):
+        rows = [{"question": f"{i}?", "SQL": "SELECT a FROM t"} for i in range(8)]
+        (tmp_path / "a.json").write_text(json.dumps(rows))
+        (tmp_path / "b.json").write_text(json.dumps([*rows[:3], {"question": "?", "SQL": None}]))
+        path = tmp_path / "empty.sqlite"
+        sqlite3.connect(path).execute("CREATE VIEW v AS SELECT 1").connection.close()
+        files = {"candidates": [str(tmp_path / f"{c}.json") for c in "ab"], "model_id": tiny}
+        files |= {"real": str(tmp_path / "a.json"), "annotated": str(tmp_path / "a.json")}
+        with pytest.raises(DataError, match=r"b\.json\), example 3 .* SQL=None; expected a query"):
+            _ = Text2SQLTask("files", n_real=2, **files).candidates
+        real = tmp_path / "r.json"
+        real.write_text(json.dumps([{"question": "other"}, {"question": "another"}]))
+        files |= {"candidates": [str(tmp_path / "a.json")], "real": str(real)}
+        with pytest.raises(DataError, match=r"empty\.sqlite: this database has no table"):
+            _ = Text2SQLTask("files", n_real=2, database=str(path), **files).candidates
+
     def test_files_that_are_missing_are_named(self):
+        with pytest.raises(ConfigError, match=r'real: read only with source="files"'):
+            Text2SQLTask(real="r.json")
         with pytest.raises(ConfigError, match="needs real, annotated"):
             _ = Text2SQLTask("files", candidates="x.json").candidates
         with pytest.raises((ConfigError, DataError), match=r"x\.json"):
