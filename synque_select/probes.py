@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pytorch_lightning import LightningModule, Trainer
-from tqdm import tqdm
 
 from synque_select.callbacks._run_key import content_sha256, mixture_unit, validation_sha256
 from synque_select.checks import check_whole
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import LightningError
 from synque_select.probe_process import check_sendable, run_in_worker
+from synque_select.progress import ProgressBar
 from synque_select.records.store import RunStore
 from synque_select.short_fits import ShortFit, ShortFits
 from synque_select.types import Mixture, Ranking, RunRecord
@@ -189,7 +189,7 @@ def train_probes(
     finished = {r.details.get("probe"): r for r in store.read(kind="probe")}
     names = [row.name for row in fits.ranking.candidates]
     records: list[RunRecord] = []
-    for name in tqdm(names, desc="probes", unit="probe", disable=not progress):
+    for name in ProgressBar(names, desc="probes", unit="probe", disable=not progress):
         mixture = Mixture.equal([name], "probe")
         fit, key = fits.run(factory, mixture, known=finished.get)
         _check_weights(key, records)

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm import tqdm
-
 from synque_select.benchmark._ablations import against_decoys, at_sample_size, reactions
 from synque_select.benchmark._analysis import analyse, noise_ceilings, too_few
 from synque_select.benchmark._corruptions import Corruption, parse_corruption
@@ -21,6 +19,7 @@ from synque_select.benchmark._tables import render
 from synque_select.encoders import BaseEncoder, get_encoder
 from synque_select.errors import ConfigError
 from synque_select.lens.config import LensConfig
+from synque_select.progress import ProgressBar
 from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import (
     ProxySpec,
@@ -202,7 +201,9 @@ def _run_task(
 
 def _bar(task: Task, scorer: Scorer) -> Callable[[Iterable[Case], int], Iterable[Case]]:
     def bar(cases: Iterable[Case], n: int) -> Iterable[Case]:
-        return tqdm(cases, desc=task.name, total=n, unit="ranking", disable=not scorer.progress)
+        return ProgressBar(
+            cases, desc=task.name, total=n, unit="ranking", disable=not scorer.progress
+        )
 
     return bar
 

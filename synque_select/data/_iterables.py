@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import IterableDataset
-from tqdm import tqdm
 
 from synque_select.data._columns import Columns
 from synque_select.data._readers import read_jsonl
 from synque_select.data._tables import open_table, write_atomically, write_rows
 from synque_select.encoders.cache import default_cache_dir
 from synque_select.errors import DataError, DependencyError
+from synque_select.progress import ProgressBar
 from synque_select.types import MapDataset
 
 __all__ = ["MAX_EXAMPLES", "is_iterable", "open_stored", "store_iterable"]
@@ -166,7 +166,9 @@ def _spool(name: str, examples: Iterable[Any], path: Path) -> tuple[_Layout, str
 def _read(name: str, examples: Iterable[Any]) -> Iterator[Any]:
     number = 0
     try:
-        for example in tqdm(examples, desc=f"reading {name}", unit="example", delay=2, leave=False):
+        for example in ProgressBar(
+            examples, desc=f"reading {name}", unit="example", delay=2, leave=False
+        ):
             yield example
             number += 1
     # an iterable of the user's may raise anything

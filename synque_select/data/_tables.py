@@ -11,13 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tqdm import tqdm
-
 from synque_select.data._columns import JSON_FIELDS, Columns
 from synque_select.data._csv_reader import read_csv
 from synque_select.data._readers import Row, Rows, read_json, read_jsonl
 from synque_select.encoders.cache import default_cache_dir
 from synque_select.errors import DataError
+from synque_select.progress import ProgressBar
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -242,7 +241,9 @@ def write_rows(path: Path, read: Callable[[Path], Rows], columns: Columns, sink:
 
 def _with_progress(rows: Rows, path: Path) -> Rows:
     size = path.stat().st_size
-    with tqdm(total=size, unit="B", unit_scale=True, delay=2, desc=path.name, leave=False) as bar:
+    with ProgressBar(
+        total=size, unit="B", unit_scale=True, delay=2, desc=path.name, leave=False
+    ) as bar:
         for row in rows:
             bar.update(row.n_bytes)
             yield row

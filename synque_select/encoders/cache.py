@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from synque_select.encoders.base import BaseEncoder
 from synque_select.encoders.shards import (
@@ -39,6 +38,7 @@ from synque_select.encoders.shards import (
 )
 from synque_select.encoders.state import untouched
 from synque_select.errors import ConfigError, EncoderError
+from synque_select.progress import ProgressBar
 from synque_select.types import Examples
 from synque_select.views import View
 
@@ -159,7 +159,7 @@ def _encode(
     progress: bool,
 ) -> None:
     sink = _Sink(store, f"{encoder.id}: {examples.where}")
-    bar = tqdm(
+    bar = ProgressBar(
         total=len(missing),
         desc=f"encoding {examples.name}",
         unit=f" {examples.modality}s",

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.experiment.fits import Fit, FitBook, Outcome
 from synque_select.experiment.result import ARMS, experiment_result, probe_correlations
 from synque_select.experiment.summary import summary, write_run
 from synque_select.experiment.task import BaseTask, check_task
+from synque_select.progress import ProgressBar
 from synque_select.records.run_folder import new_run_folder
 from synque_select.records.store import RunStore
 from synque_select.selection.ranking import rank
@@ -227,7 +227,9 @@ class _Run:
         steps = list(self._steps(single_replicates))
         n_run = 0
         total = sum(step.n_optimizer_steps for step in steps)
-        with tqdm(total=total, unit=" steps", disable=not self.progress, delay=2) as self.bar:
+        with ProgressBar(
+            total=total, unit=" steps", disable=not self.progress, delay=2
+        ) as self.bar:
             for step in steps:
                 if not (step.is_needed or self._has_time(step)):
                     break

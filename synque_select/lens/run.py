@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from synque_select.errors import ProxyError
 from synque_select.functional.racing import Race, race
@@ -33,6 +32,7 @@ from synque_select.lens.rubric import (
 from synque_select.lens.samples import Limits, drawn, show_sample
 from synque_select.llm.prompt import PromptLike
 from synque_select.llm.registry import get_llm
+from synque_select.progress import ProgressBar
 from synque_select.views import Modality, View
 
 __all__ = ["LensRun", "answered"]
@@ -169,7 +169,7 @@ class LensRun:
         )
         _log.info("lens: %s", self.cost)
         if self.config.progress:
-            tqdm.write(f"lens: {self.cost}", file=sys.stderr)
+            ProgressBar.write(f"lens: {self.cost}", file=sys.stderr)
 
     def _known_rubrics(self) -> dict[str, Rubric]:
         """Rubrics of the file and of the cache; the prompts of all others are kept for later."""
@@ -219,7 +219,7 @@ class LensRun:
     def _write_rubrics(self) -> None:
         config = self.config
         left = [name for name in self.candidates if name not in self.rubrics]
-        bar = tqdm(
+        bar = ProgressBar(
             left,
             desc="writing rubrics",
             unit=" rubrics",
@@ -240,7 +240,7 @@ class LensRun:
     def _bar(self) -> Iterator[Callable[[int], None]]:
         """Show how many questions are answered, tokens a second, and the time left."""
         _log.info("lens: %d questions to %s", self.tally.n_planned, self.scorer.id)
-        bar = tqdm(
+        bar = ProgressBar(
             total=self.tally.n_planned,
             desc="judging",
             unit=" questions",

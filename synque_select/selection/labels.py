@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from synque_select.errors import ConfigError, ProxyError
+from synque_select.progress import ProgressBar
 from synque_select.selection.scoring import Scoring
 from synque_select.types import Candidate
 
@@ -114,7 +114,7 @@ def check_labels(
     fitted = {name: _fit(x, y) for name, (x, y) in parts.items()}
     across = {name: _across(name, parts, fitted) for name in parts}
     checks = []
-    bar = tqdm(parts.items(), "checking labels", delay=2, leave=False, unit="candidate")
+    bar = ProgressBar(parts.items(), "checking labels", delay=2, leave=False, unit="candidate")
     for name, (x, y) in bar:
         model = fitted[name]
         mix = _mix(y)

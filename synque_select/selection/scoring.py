@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from synque_select.checks import check_whole
 from synque_select.data.contamination import contamination_messages
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.encoders import BaseEncoder, default_cache_dir, embed, get_encoder
 from synque_select.errors import ConfigError, DataError
+from synque_select.progress import ProgressBar
 from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
 from synque_select.proxies.registry import ProxySpec, resolve_suite
 from synque_select.selection.kept_scores import KeptScores
@@ -192,7 +192,9 @@ def _scores(
     progress: bool,
 ) -> tuple[dict[str, ProxyScores], dict[str, float], tuple[str, ...]]:
     scores, seconds, reused = {}, {}, []
-    bar = tqdm(suite, desc="scoring", unit="proxy", delay=2, leave=False, disable=not progress)
+    bar = ProgressBar(
+        suite, desc="scoring", unit="proxy", delay=2, leave=False, disable=not progress
+    )
     for proxy in bar:
         bar.set_postfix_str(proxy.key)
         score = partial(_score_by, proxy, inputs, seed, device)

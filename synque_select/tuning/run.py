@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule
-from tqdm import tqdm
 
 from synque_select.callbacks._random import seeded
 from synque_select.callbacks._run_key import content_sha256, validation_sha256, weights_sha256
@@ -17,6 +16,7 @@ from synque_select.callbacks._scoring import Scorer
 from synque_select.checks import check_whole
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import ConfigError, LightningError, ProxyError, did_you_mean
+from synque_select.progress import ProgressBar
 from synque_select.records.store import RunStore
 from synque_select.selection.mixture import mmd_optimal_mixture
 from synque_select.selection.ranking import ranking_from
@@ -340,7 +340,7 @@ class _Tuning:
         study = open_study(storage, name, self.mode, stamp, points)
         study.sampler = study_sampler(self.sampler, self.n_startup, self.seed)
         study.pruner = study_pruner(self.pruner, self.max_steps or 1, self.n_reports)
-        with tqdm(desc="trials", unit="trial", disable=not self.progress) as bar:
+        with ProgressBar(desc="trials", unit="trial", disable=not self.progress) as bar:
             while wait_for_work(study, self.n_trials, heartbeat_of(storage)):
                 study.optimize(search.objective, n_trials=1)
                 bar.update()

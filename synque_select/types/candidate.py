@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from synque_select.errors import ConfigError, did_you_mean
+from synque_select.progress import ProgressBar
 from synque_select.types.examples import Examples, MapDataset, field_alone
 from synque_select.views import select
 
@@ -52,7 +52,9 @@ class Candidate(Examples):
             raise ConfigError(f"{self.where} has no label: give label= a field or position")
         alone = field_alone(self.dataset, label)  # images need not be decoded for their labels
         source = self.dataset if alone is None else alone
-        bar = tqdm(range(len(self)), f"labels of {self.name}", delay=2, leave=False, unit="example")
+        bar = ProgressBar(
+            range(len(self)), f"labels of {self.name}", delay=2, leave=False, unit="example"
+        )
         return tuple(str(select(source[i], label)) for i in bar)
 
     def filter(self, *, keep: float, by: str) -> Candidate:
