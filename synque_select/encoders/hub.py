@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,9 +18,11 @@ from synque_select.encoders.packaged import (
 )
 from synque_select.errors import ConfigError, EncoderError
 
-__all__ = ["ModelFiles", "content_revision", "resolve_model", "split_revision"]
+__all__ = ["ModelFiles", "content_revision", "find_on_hub", "resolve_model", "split_revision"]
 
 _MARKERS = ("modules.json", "config.json")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,10 @@ def resolve_model(
     if packaged is not None:
         return ModelFiles(str(packaged.folder), None, packaged.revision, packaged)
     hub_id = model_id if "/" in model_id else f"sentence-transformers/{model_id}"
-    commit = _hub_commit(hub_id, model_id, revision, role)
-    return ModelFiles(hub_id, commit, commit)
+    try:
+        return find_on_hub(hub_id, _MARKERS, revision)
+    except Exception as error:  # what the client raises differs between its versions
+        raise EncoderError(_unreachable(model_id, revision, error, role)) from error
 
 
 def content_revision(path: Path) -> str:
@@ -99,28 +106,59 @@ def _hash_once(path: Path, size: int, mtime_ns: int) -> str:
     return file_sha256(path)
 
 
-def _hub_commit(hub_id: str, asked: str, revision: str | None, role: str) -> str:
-    """Return the commit of a model on the hub, or of its copy in the hub's cache when offline."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+def find_on_hub(hub_id: str, markers: Sequence[str], revision: str | None = None) -> ModelFiles:
+    """Ask the model hub, once, for a model's commit; without an answer take the hub's cache.
 
-    cause: Exception | None = None
-    for marker in _MARKERS:
+    The client's own retries take most of a minute where there is no network. $HF_HUB_ETAG_TIMEOUT
+    is how many seconds it has to answer, 5 by default.
+
+    Args:
+        hub_id: "owner/name".
+        markers: Files of which a model has at least one.
+        revision: Branch, tag or commit.
+
+    Raises:
+        Exception: Whatever the hub's client raises, or the network below it.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+
+    if revision is not None and _COMMIT.fullmatch(revision):
+        copy = _cached_copy(hub_id, markers, revision)
+        if copy is not None:
+            return copy
+    timeout = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or _TIMEOUT_S)
+    cause: Exception = EntryNotFoundError(f"it has none of {', '.join(markers)}")
+    for marker in markers:
         try:
-            path = Path(hf_hub_download(hub_id, marker, revision=revision))
-        except LocalEntryNotFoundError as error:
-            cause = error
-        except EntryNotFoundError as error:
-            cause = cause or error
+            url = hf_hub_url(hub_id, marker, revision=revision)
+            commit = get_hf_file_metadata(url, timeout=timeout).commit_hash
+        except EntryNotFoundError:
+            continue
         except Exception as error:  # what else the client raises differs between its versions
             cause = error
             break
-        else:
-            return path.parent.name
-    raise EncoderError(_unreachable(asked, revision, cause, role)) from cause
+        return ModelFiles(hub_id, commit, str(commit))
+    known = not isinstance(cause, EntryNotFoundError | RepositoryNotFoundError)
+    copy = _cached_copy(hub_id, markers, revision) if known else None
+    if copy is None:
+        raise cause
+    return copy
 
 
-def _unreachable(asked: str, revision: str | None, cause: Exception | None, role: str) -> str:
+def _cached_copy(hub_id: str, markers: Sequence[str], revision: str | None) -> ModelFiles | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    for marker in markers:
+        path = try_to_load_from_cache(hub_id, marker, revision=revision)
+        if isinstance(path, str):
+            # loaded as a folder, or the client would ask the hub for what the model does not have
+            snapshot = Path(path).parent
+            return ModelFiles(str(snapshot), None, snapshot.name)
+    return None
+
+
+def _unreachable(asked: str, revision: str | None, cause: Exception, role: str) -> str:
     what = asked if revision is None else f"{asked} at revision {revision}"
     reason = f"{type(cause).__name__}: {cause}".splitlines()[0]
     help_ = packaged_help(asked) if revision is None else None

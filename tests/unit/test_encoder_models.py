@@ -7,7 +7,10 @@ import json
 import logging
 import pickle
 import shutil
+import threading
+import time
 import weakref
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +119,59 @@ def test_a_language_model_that_is_missing_is_called_one(offline):
 def test_an_unknown_model_without_a_network_names_the_way_out(offline):
     with pytest.raises(EncoderError, match=r"neither a folder.*path of a local copy.*\[offline\]"):
         get_encoder("someone/encoder", "text")
+
+
+def test_without_a_network_the_hub_is_asked_once(monkeypatch, tmp_path, caplog):
+    """The client's own retries took 46 s, and a warning each."""
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    # nothing listens at port 9, and no answer comes from further away
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", _NOWHERE)
+    start = time.monotonic()
+    with pytest.raises(EncoderError, match="the encoder someone/encoder is neither"):
+        get_encoder("someone/encoder", "text")
+    assert time.monotonic() - start < 8
+    assert not caplog.records
+
+
+_NOWHERE = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+
+
+def test_the_hub_gives_the_commit(monkeypatch, tmp_path):
+    """A server that answers as the hub does, without the file that is asked for first."""
+    import huggingface_hub.constants as constants
+
+    asked = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            asked.append(self.path)
+            found = self.path.endswith("config.json")
+            self.send_response(200 if found else 404)
+            self.send_header("X-Repo-Commit" if found else "X-Error-Code",
+                             "c" * 40 if found else "EntryNotFound")  # fmt: skip
+            self.send_header("ETag", '"1"')
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    template = (
+        f"http://127.0.0.1:{server.server_port}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    try:
+        found = resolve_model("someone/encoder", "v2")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert (found.location, found.commit, found.revision) == ("someone/encoder", "c" * 40, "c" * 40)
+    assert asked == [f"/someone/encoder/resolve/v2/{name}.json" for name in ("modules", "config")]
 
 
 def test_a_missing_package_is_named(offline, monkeypatch):
