@@ -8,7 +8,10 @@ import torch
 from scipy.linalg import sqrtm
 from sklearn.covariance import ledoit_wolf
 
+from synque_select.errors import ProxyError
 from synque_select.functional.frechet import frechet_distance, moments
+from synque_select.proxies.representation import Frechet
+from tests.unit.test_mauve import part
 
 
 def sample(n: int, d: int, seed: int) -> torch.Tensor:
@@ -40,3 +43,14 @@ def test_identical_and_repeated_points():
     points = sample(40, 6, 0)
     assert frechet_distance(points, points) == pytest.approx(0, abs=1e-9)
     assert frechet_distance(torch.ones(5, 3), torch.zeros(5, 3)) == pytest.approx(3)
+
+
+def test_fewer_examples_than_dimensions_are_warned_of_or_refused():
+    few, many = part("real", sample(20, 30, 0)), part("real", sample(40, 30, 0))
+    candidates = [part("a", sample(50, 30, 1)), part("b", sample(60, 30, 2))]
+    cpu = torch.device("cpu")
+    said = " ".join(Frechet().score(few, candidates, seed=0, device=cpu).messages)
+    assert "20 real and 50 synthetic examples for 30 dimensions: the covariances are mostly" in said
+    assert "mostly" not in " ".join(Frechet().score(many, candidates, seed=0, device=cpu).messages)
+    with pytest.raises(ProxyError, match="20 real and 50 synthetic examples are fewer than the 30"):
+        Frechet(shrink=False).score(few, candidates, seed=0, device=cpu)

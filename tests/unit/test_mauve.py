@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 
-from synque_select.errors import ConfigError
+from synque_select.errors import ConfigError, DependencyError
 from synque_select.functional.mauve import (
     default_n_bins,
     divergence_frontier,
@@ -194,3 +196,10 @@ def test_nan_embeddings_make_one_candidate_undefined():
 def test_options_out_of_range_are_refused_by_name(options: dict):
     with pytest.raises(ConfigError, match=next(iter(options))):
         MAUVE(**options)
+
+
+def test_the_backend_that_is_not_installed_names_its_extra(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "mauve", None)
+    side = part("a", torch.randn(20, 4, generator=torch.Generator().manual_seed(0)))
+    with pytest.raises(DependencyError, match=r"mauve-text.*synque-select\[mauve\]"):
+        MAUVE(backend="mauve-text").score(side, [side], seed=0, device=torch.device("cpu"))
