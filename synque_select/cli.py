@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib.metadata
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +14,8 @@ from synque_select.commands._options import help_formatter, jsonargparse_module,
 from synque_select.errors import ConfigError, SynqueError, did_you_mean
 
 __all__ = ["main"]
+
+_MAX_PARSER_ERROR = 2000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(given)
+        status = _dispatch(given)
+        sys.stdout.flush()  # a closed pipe is met here, not when the interpreter ends
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest goes nowhere
+        return 0
     except Exception as error:
         ours = _said(error)
         if ours is None:
@@ -34,8 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("synque-select: interrupted; what was finished is kept", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return 0
 
 
 def _said(error: BaseException) -> str | None:
@@ -46,8 +53,16 @@ def _said(error: BaseException) -> str | None:
             return str(found)
         found = found.__cause__ or found.__context__
     if isinstance(error, argparse.ArgumentError):
+        return _cut(str(error))
+    if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.ENOSPC:
         return str(error)
     return None
+
+
+def _cut(message: str) -> str:
+    """Keep both ends of a message that quotes a whole file."""
+    half = _MAX_PARSER_ERROR // 2
+    return message if len(message) <= 2 * half else f"{message[:half]} [...] {message[-half:]}"
 
 
 def _dispatch(given: Sequence[str]) -> int:

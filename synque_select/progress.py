@@ -49,7 +49,7 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]  # not generic when it runs
             super().close()
         elif not self.disable:
             self.disable = True
-            self._decr_instances(self)
+            self._decr_instances(self)  # type: ignore[attr-defined]  # the stubs lack it
             if self._said:
                 self._say()
 

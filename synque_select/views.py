@@ -112,9 +112,7 @@ class _FieldsView:
     names: tuple[str, ...]
 
     def __call__(self, example: Any) -> str:
-        first = self.names[0]
-        select(example, first)
-        kept = {name: example[name] for name in self.names if name in example}
+        kept = {name: select(example, name) for name in self.names}
         return json.dumps(kept, ensure_ascii=False, default=str)
 
 
@@ -124,7 +122,7 @@ def fields_view(*names: str) -> Callable[[Any], str]:
     Prompts of LENS that name fields, such as "web_page" with `task` and `page`, take it apart.
 
     Args:
-        names: Fields in the order in which they are shown; the first must be there.
+        names: Fields in the order in which they are shown; each must be there, if only as None.
 
     Raises:
         ConfigError: No name is given, or an empty one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
@@ -139,7 +140,7 @@ def lightning_command_line(*arguments: str) -> Iterator[None]:
     They are found in the working folder, as `python script.py` finds those beside the script.
     """
     folder = os.getcwd()
-    with command_line(*arguments), warnings.catch_warnings():
+    with command_line(*arguments), warnings.catch_warnings(), _no_tips():
         # Lightning's own call of a function of torch that is to go
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
         sys.path.insert(0, folder)
@@ -147,6 +148,21 @@ def lightning_command_line(*arguments: str) -> Iterator[None]:
             yield
         finally:
             sys.path.remove(folder)
+
+
+@contextmanager
+def _no_tips() -> Iterator[None]:
+    """Leave out Lightning's advertisements, and nothing else of its log."""
+
+    def is_no_tip(record: logging.LogRecord) -> bool:
+        return "Tip: " not in str(record.msg)
+
+    log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    log.addFilter(is_no_tip)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_no_tip)
 
 
 def whole(text: str, option: str) -> int:

@@ -47,6 +47,7 @@ class Columns:
 
 
 _UNSEEN = object()
+_MAX_DEPTH = 32  # Arrow refuses 64
 
 
 def _stored_type(type_: Any) -> Any:
@@ -60,9 +61,22 @@ def _type_of(values: list[Any]) -> Any:
     import pyarrow as pa
 
     try:
-        return pa.array(values).type
+        type_ = pa.array(values).type
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
         return None
+    return None if _is_deep(type_) else type_
+
+
+def _is_deep(type_: Any) -> bool:
+    """Whether values are nested deeper than Arrow writes them to a file."""
+    import pyarrow as pa
+
+    level = [type_]
+    for _ in range(_MAX_DEPTH):
+        items = [outer.value_type for outer in level if pa.types.is_list(outer)]
+        structs = [outer for outer in level if pa.types.is_struct(outer)]
+        level = items + [outer.field(i).type for outer in structs for i in range(len(outer))]
+    return bool(level)
 
 
 def _widened(known: Any, found: Any) -> Any:

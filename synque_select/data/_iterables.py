@@ -213,7 +213,7 @@ def _line(where: str, fields: Mapping[str, Any], layout: _Layout) -> bytes:
         try:
             encode = _ENCODERS.get(layout.kinds.get(name, "").partition(":")[0], _plain)
             kept[name] = encode(value)
-        except (TypeError, ValueError, OSError) as error:
+        except (TypeError, ValueError, OSError, RecursionError) as error:
             raise DataError(
                 f"{where}: field {name!r} is a {type(value).__name__} that cannot be kept: {error}"
             ) from error

@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
@@ -80,7 +81,8 @@ def load_candidates(
         ('y', 'z')
     """
     as_text = frozenset([view] if isinstance(view, str) else [])
-    sources = list(_candidate_sources(source, as_text))
+    with _permission_said():
+        sources = list(_candidate_sources(source, as_text))
     if names is not None:
         sources = _renamed(sources, names)
     _check_distinct(sources)
@@ -112,7 +114,9 @@ def load_real(source: Any, *, view: Selector | None = None) -> RealSample:
     if _is_list(source) and len(source) == 1 and isinstance(source[0], str | os.PathLike):
         source = source[0]
     as_text = frozenset([view] if isinstance(view, str) else [])
-    return _build(RealSample, _one_source(source, "real", as_text), view, None)
+    with _permission_said():
+        found = _one_source(source, "real", as_text)
+    return _build(RealSample, found, view, None)
 
 
 def load_dataset_file(path: _PathLike) -> MapDataset:
@@ -139,7 +143,8 @@ def load_dataset_file(path: _PathLike) -> MapDataset:
         ...     load_dataset_file(path)[1]
         {'key': '9', 'text': 'Find a song.'}
     """
-    return _read(_existing(path), frozenset()).dataset
+    with _permission_said():
+        return _read(_existing(path), frozenset()).dataset
 
 
 def replace_iterables(source: Any, replace: Callable[[str, Any], Any]) -> Any:
@@ -158,6 +163,15 @@ def replace_iterables(source: Any, replace: Callable[[str, Any], Any]) -> Any:
     if _is_list(source):
         return [one(f"candidate_{number}", item) for number, item in enumerate(source, 1)]
     return one("candidate_1", source)
+
+
+@contextmanager
+def _permission_said() -> Iterator[None]:
+    """Say which file or folder may not be read."""
+    try:
+        yield
+    except PermissionError as error:
+        raise DataError(f"{error.filename}: no permission to read it") from error
 
 
 def _candidate_sources(source: Any, as_text: frozenset[str]) -> Iterator[_Source]:

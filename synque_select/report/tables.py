@@ -335,7 +335,7 @@ def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -
     """
     order = ranking.order()
     columns, parts = _order_columns(ranking)
-    if any(row.mean_rank is not None for row in order):
+    if _has_mean_rank(ranking):
         columns.append(Column("mean rank"))
         parts.append([format_number(row.mean_rank) for row in order])
     if any(row.p_top_k_by_proxy is not None for row in order):
@@ -391,6 +391,11 @@ def _order_columns(ranking: Ranking) -> tuple[list[Column], list[list[str]]]:
     return columns, [ranks, [row.name for row in order]]
 
 
+def _has_mean_rank(ranking: Ranking) -> bool:
+    is_consensus = ranking.rank_by not in ranking.proxies
+    return is_consensus and any(row.mean_rank is not None for row in ranking.candidates)
+
+
 def _weight(weight: float | None) -> str:
     return "" if weight is None else format_number(weight, 3)
 
@@ -432,7 +437,7 @@ def _gap_cells(order: Sequence[RankedCandidate], key: str, higher: bool) -> list
 def _ranking_notes(ranking: Ranking, reliability: Correlation | None) -> tuple[str, ...]:
     notes = [f"*: selected, {_selection_words(ranking)}", *ranking.messages]
     members = [key for key, info in ranking.proxies.items() if info.in_consensus]
-    if any(row.mean_rank is not None for row in ranking.candidates):
+    if _has_mean_rank(ranking):
         notes.append(
             f"mean rank: of the ranks by {', '.join(members)}; it orders the consensus, and "
             "depends on who else is present"

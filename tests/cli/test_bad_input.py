@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from synque_select.cli import main
+from synque_select.commands._options import lightning_command_line
+from synque_select.data.sources import load_candidates
+from synque_select.errors import DataError
 
 
 @pytest.fixture
@@ -45,6 +54,7 @@ def test_the_command_that_the_others_break_works(folder: Path, capsys: pytest.Ca
         ([*RANK, "--seed", "9" * 20], "allowed is a whole number from 0"),
         ([*RANK, "--device", "cuda:99"], "device='cuda:99' cannot be used here"),
         ([*RANK, "--view", "txt"], "no field 'txt'; did you mean 'text'?"),
+        ([*RANK, "--view", "text,typo"], "no field 'typo'; there are: n, text"),
         ([*RANK, "--real", "none.json"], "none.json"),
         ([*RANK, "--json", "a.json"], "a.json: the file must be an object: not replaced"),
         (["rank", "--candidates", "a.json"], "required"),
@@ -72,3 +82,75 @@ def test_escapes_in_a_message_do_not_reach_the_terminal(
     (folder / "a.json").write_text(json.dumps(records))
     assert main(RANK) == 1
     assert "\x1b" not in capsys.readouterr().err
+
+
+def test_deeply_nested_values_beside_the_view_are_no_trouble(folder: Path):
+    """Deeper than Arrow writes; the field is kept as JSON, as those of several types are."""
+    nested: list = []
+    for _ in range(200):
+        nested = [nested]
+    records = [{"text": f"a {i} apps", "tree": nested} for i in range(8)]
+    (folder / "a.json").write_text(json.dumps(records))
+    assert load_candidates("a.json", view="text")[0][3] == records[3]
+    assert main(RANK) == 0
+
+
+def test_an_iterable_that_nests_without_end_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SYNQUE_CACHE", str(tmp_path))
+    endless: list = []
+    for _ in range(100_000):
+        endless = [endless]
+    with pytest.raises(DataError, match=r"example 0 \(counted from 0\): field 'tree' is a list"):
+        load_candidates(({"text": "x", "tree": endless} for _ in range(3)), view="text")
+
+
+def test_a_folder_that_may_not_be_read(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(path: object) -> list[str]:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    (folder / "closed").mkdir()
+    monkeypatch.setattr(os, "listdir", refuse)  # to root, everything is open
+    assert main(["rank", "--candidates", "closed", "--real", "real.json"]) == 1
+    assert capsys.readouterr().err == (
+        "synque-select: error: closed: no permission to read it\n"
+    )  # fmt: skip
+
+
+def test_a_parser_does_not_quote_a_whole_file(folder: Path, capsys: pytest.CaptureFixture[str]):
+    (folder / "list.yaml").write_text(json.dumps(["x" * 100] * 1000))
+    assert main(["fit", "--config", "list.yaml"]) == 1
+    said = capsys.readouterr().err
+    assert "Unexpected config" in said
+    assert len(said) < 2100
+
+
+def test_a_closed_pipe_ends_the_command_without_a_word():
+    code = "import sys; from synque_select.cli import main; sys.exit(main(['--help']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        run.stdout.close()  # as `| head` does
+        assert run.stderr.read() == b""
+    assert run.returncode == 0
+
+
+def test_lightnings_advertisements_are_left_out_of_a_command_and_nothing_else():
+    from pytorch_lightning.utilities import rank_zero_info
+
+    log, said = logging.getLogger("pytorch_lightning.utilities.rank_zero"), io.StringIO()
+    handler = logging.StreamHandler(said)
+    log.addHandler(handler)
+    try:
+        with lightning_command_line("fit"):
+            rank_zero_info("💡 Tip: install something")
+            rank_zero_info("GPU available: False")
+        rank_zero_info("💡 Tip: in a script of the user's")
+    finally:
+        log.removeHandler(handler)
+    assert said.getvalue() == "GPU available: False\n💡 Tip: in a script of the user's\n"

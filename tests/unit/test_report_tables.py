@@ -109,7 +109,8 @@ def test_the_scores_follow_with_values_intervals_and_gaps():
 
 def test_a_ranking_by_its_only_proxy_does_not_repeat_its_ranks():
     ranking = make_ranking(rank_by="pad")
-    alone = replace(ranking, proxies={"pad": ranking.proxies["pad"]})
+    alone = with_mean_ranks(replace(ranking, proxies={"pad": ranking.proxies["pad"]}))
+    assert [c.name for c in ranking_table(alone).columns] == ["#", "candidate", "p_top_k_by_proxy"]
     assert "pad" not in [column.name for column in ranking_table(alone).columns]
     assert "pad" in [column.name for column in ranking_table(ranking).columns]
 
