@@ -27,6 +27,7 @@ _Kind = TypeVar("_Kind", bound=Examples)
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_PREFIX = "hub:"
+_HUB_TIMEOUT_S = 5.0
 
 
 class _Source(NamedTuple):
@@ -326,7 +327,8 @@ def _from_hub(text: str) -> _Source:
 
     hub_id = text.removeprefix(_HUB_PREFIX)
     try:
-        found = load_dataset(hub_id)
+        with _asked_once(hub_id):
+            found = load_dataset(hub_id)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         no_file = "" if text.startswith(_HUB_PREFIX) else "no such file or folder, and "
@@ -341,6 +343,35 @@ def _from_hub(text: str) -> _Source:
             )
         found = found["train"] if "train" in found else next(iter(found.values()))
     return _Source(hub_id.rsplit("/", 1)[-1], found, f"{_HUB_PREFIX}{hub_id}")
+
+
+@contextmanager
+def _asked_once(hub_id: str) -> Iterator[None]:
+    """Ask the hub once; without an answer only its cache is read.
+
+    The client's own retries take half a minute where there is no network.
+    """
+    import datasets.config
+    import huggingface_hub.constants
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().dataset_info(hub_id, timeout=_HUB_TIMEOUT_S)
+    except HfHubHTTPError:
+        raise
+    except Exception:  # what the client raises without a network differs between its versions
+        switches = (huggingface_hub.constants, datasets.config)
+        known = [switch.HF_HUB_OFFLINE for switch in switches]
+        try:
+            for switch in switches:
+                switch.HF_HUB_OFFLINE = True
+            yield
+        finally:
+            for switch, was in zip(switches, known, strict=True):
+                switch.HF_HUB_OFFLINE = was
+    else:
+        yield
 
 
 def _is_list(source: Any) -> bool:

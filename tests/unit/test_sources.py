@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -725,7 +726,17 @@ def test_something_that_is_no_dataset():
         load_candidates({"a": 3})  # type: ignore[dict-item]
 
 
-def test_a_hub_id_that_cannot_be_reached_says_what_was_tried(monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+def test_a_hub_id_that_cannot_be_reached_says_what_was_tried(
+    no_hub: None, monkeypatch: pytest.MonkeyPatch
+):
     def refuse(name: str) -> None:
         raise ConnectionError(f"Couldn't reach '{name}' on the Hub\nmore")
 
@@ -740,13 +751,25 @@ def test_a_hub_id_that_cannot_be_reached_says_what_was_tried(monkeypatch: pytest
         load_real("hub:imdb")
 
 
+def test_without_a_network_the_hub_is_asked_once(no_hub: None, caplog: pytest.LogCaptureFixture):
+    """The client's own retries took 23 s, and a warning each."""
+    import huggingface_hub.constants as constants
+
+    start = time.monotonic()
+    with pytest.raises(DataError, match=r"hub:some/one: the Hub dataset 'some/one' could not"):
+        load_real("hub:some/one")
+    assert time.monotonic() - start < 8
+    assert not caplog.records
+    assert constants.HF_HUB_OFFLINE is False
+
+
 def test_a_mistyped_path_is_not_asked_of_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(folder.parent)
     with pytest.raises(DataError, match="data/missing: no such file or folder; data holds"):
         load_candidates("data/missing")
 
 
-def test_a_hub_dataset_gives_its_train_split(monkeypatch: pytest.MonkeyPatch):
+def test_a_hub_dataset_gives_its_train_split(no_hub: None, monkeypatch: pytest.MonkeyPatch):
     data = datasets.Dataset.from_list(RECORDS)
     found = {"owner/a": {"test": data, "train": data}, "owner/b": {"x": data, "y": data}}
     monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(found[name]))
