@@ -18,7 +18,7 @@ from synque_select.probes import run_probes
 from synque_select.records.correlation import correlate
 from synque_select.records.correlation_file import save_correlations
 from synque_select.records.ranking_file import save_ranking
-from synque_select.records.run_folder import new_run_folder
+from synque_select.records.run_folder import check_plain_name, make_folder, new_run_folder
 from synque_select.records.store import RunStore
 from synque_select.report.tables import correlation_tables, ranking_tables
 
@@ -63,7 +63,8 @@ def run_sweep(
 
     Raises:
         LightningError: The DataModule is another than SynqueDataModule, or has no real sample.
-        ConfigError: max_steps is not positive.
+        ConfigError: max_steps is not positive, or the task is no plain name.
+        RecordError: The folder cannot be made.
     """
     if not isinstance(datamodule, SynqueDataModule) or datamodule.real is None:
         raise LightningError(
@@ -72,6 +73,11 @@ def run_sweep(
         )
     if max_steps < 1:
         raise ConfigError(f"max_steps={max_steps}: a sweep needs a budget of optimiser steps")
+    # before an hour of probes, not behind them
+    name = type(module).__name__ if task is None else task
+    check_plain_name("task", name)
+    if folder is not None:
+        make_folder(folder)
     candidates = datamodule.candidates
     scorer = scorer or Scorer(top_k=min(3, len(candidates)), seed=seed)
     ranking = scorer.ranking(candidates, datamodule.real)
@@ -92,7 +98,6 @@ def run_sweep(
     found = correlate(records, seed=seed)
     for table in correlation_tables(found):
         print(f"\n{table}")
-    name = type(module).__name__ if task is None else task
     run = new_run_folder("runs", name) if folder is None else Path(folder)
     save_ranking(ranking, run)
     save_correlations(found, run)

@@ -273,7 +273,8 @@ class _Tuning:
     def _optimal(self, scoring: Scoring) -> tuple[Mixture | None, list[str]]:
         """Return the MMD-optimal mixture, or why there is none."""
         batch_size = getattr(self.datamodule, "batch_size", None)
-        budget = self.max_steps * batch_size if self.max_steps and batch_size else None
+        batches = (self.max_steps or 0) * self.options.get("accumulate_grad_batches", 1)
+        budget = batches * batch_size if batches and batch_size else None
         most = self.k_range[1] if self.k_range else len(scoring.candidates)
         try:
             return mmd_optimal_mixture(scoring, top_k=most, budget=budget), []

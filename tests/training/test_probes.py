@@ -11,11 +11,13 @@ import pytorch_lightning as pl
 import torch
 
 from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
-from synque_select.errors import ConfigError, LightningError
+from synque_select.callbacks._scoring import Scorer
+from synque_select.errors import ConfigError, LightningError, RecordError
 from synque_select.probe_process import check_sendable, run_in_worker
 from synque_select.probes import ProbeSweep, run_probes
 from synque_select.records.store import RunStore
 from synque_select.selection.ranking import rank
+from synque_select.sweep import run_sweep
 from tests.training.tiny import (
     WORDS,
     LetterEncoder,
@@ -252,6 +254,17 @@ def test_a_sweep_outside_of_a_fit(tmp_path, store):
             trainer_options=options,
             progress=False,
         )
+
+
+def test_a_sweep_checks_where_it_writes_before_it_scores(tmp_path):
+    (tmp_path / "file").touch()
+    encoder = LetterEncoder()
+    scorer = Scorer(["mmd"], encoder=encoder, cache_dir=tmp_path / "cache")
+    given = [({"task": "a/b"}, ConfigError), ({"folder": tmp_path / "file"}, RecordError)]
+    for options, error in given:
+        with pytest.raises(error):
+            run_sweep(TinyModel(), data_module(), max_steps=1, scorer=scorer, **options)
+    assert encoder.n_encoded == 0
 
 
 def test_what_cannot_be_sent_to_a_process_is_refused_before_training():
