@@ -18,7 +18,7 @@ from synque_select.experiment.result import ARMS, experiment_result, probe_corre
 from synque_select.experiment.summary import summary, write_run
 from synque_select.experiment.task import BaseTask, check_task
 from synque_select.progress import ProgressBar
-from synque_select.records.run_folder import new_run_folder
+from synque_select.records.run_folder import make_folder, new_run_folder
 from synque_select.records.store import RunStore
 from synque_select.selection.ranking import rank
 from synque_select.tuning.search import search_mixtures
@@ -103,9 +103,13 @@ def run_experiment(
     """
     _check(task, k, arms, replicates, single_replicates, n_random)
     _check_tuned(arms, n_tuned)
+    if time_limit_s is not None and not time_limit_s >= 0:
+        raise ConfigError(f"time_limit_s={time_limit_s}: allowed is 0 or more, or null for none")
     started = time.monotonic()
     samples = [task.real_sample(replicate) for replicate in range(replicates)]
     check_task(task, samples)
+    # made before hours of training, whose results must have a place
+    where = new_run_folder(root, task.name) if folder is None else make_folder(folder)
     run = _Run(
         task,
         k=k,
@@ -118,7 +122,6 @@ def run_experiment(
         progress=progress,
     )
     run.all(replicates if single_replicates is None else single_replicates)
-    where = new_run_folder(root, task.name) if folder is None else Path(folder)
     result = experiment_result(
         task,
         run.rankings,

@@ -60,6 +60,11 @@ def test_the_command_that_the_others_break_works(folder: Path, capsys: pytest.Ca
         (["rank", "--candidates", "a.json"], "required"),
         (["fit", "--config", "nope"], "no config 'nope', as a file or packaged"),
         (["experiment", "--config", "digits", "--task.n_distinct=-5"], "n_distinct=-5: allowed"),
+        (
+            ["experiment", "--config", "digits", "--experiment.time_limit_s=-5"],
+            "time_limit_s=-5.0:",
+        ),
+        (["experiment", "--config", "digits", "--experiment.folder=a.json"], "a.json is no folder"),
         (["report", "a.json"], "a.json"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else None,
