@@ -92,6 +92,10 @@ def test_rank_zero_scores_for_all_and_the_caller_knows(tmp_path, strategy):
         assert caller["record"] == caller["run_id"]
 
 
+def test_scoring_may_take_longer_than_a_collective_of_training(tmp_path):
+    check_served_and_scored(tmp_path, launch(tmp_path, "ddp", "slow"))
+
+
 def test_two_nodes(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

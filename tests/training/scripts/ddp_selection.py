@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import DDPStrategy
 
 from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.errors import DependencyError
@@ -30,13 +33,19 @@ class DyingEncoder(LetterEncoder):
         os._exit(3)
 
 
+class SlowEncoder(LetterEncoder):
+    def encode(self, views: Any) -> Any:
+        time.sleep(2)  # for each of five candidates and the real sample
+        return super().encode(views)
+
+
 class MissingOnRankOne(TinyData):
     def setup(self, stage: str) -> None:
         if self.trainer.global_rank == 1:
             raise FileNotFoundError("val.json is not on this machine")
 
 
-ENCODERS = {"fail": FailingEncoder, "die": DyingEncoder}
+ENCODERS = {"fail": FailingEncoder, "die": DyingEncoder, "slow": SlowEncoder}
 INNER = {"missing": MissingOnRankOne, "nodes-missing": MissingOnRankOne}
 
 
@@ -89,7 +98,8 @@ def main(folder: Path, strategy: str, mode: str = "") -> None:
         selection,
         correlation,
         Write(folder, selection, encoder),
-        strategy=strategy,
+        # under "slow" no collective of training may take as long as the scores do
+        strategy=DDPStrategy(timeout=timedelta(seconds=6)) if mode == "slow" else strategy,
         num_nodes=2 if mode.startswith("nodes") else 1,
         devices=1 if mode.startswith("nodes") or strategy == "auto" else 2,
         max_steps=-1,
