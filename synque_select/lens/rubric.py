@@ -17,6 +17,7 @@ from synque_select.lens.prompt_sets import PromptSet
 from synque_select.lens.samples import Limits, drawn, plain_line, quote_sample, rubric_line
 from synque_select.llm.base import BaseLLM, Failure
 from synque_select.llm.prompt import PromptLike, join_prompts, prompt_text
+from synque_select.llm.structured import without_thinking
 from synque_select.views import View
 
 __all__ = [
@@ -37,7 +38,6 @@ _FIELDS = {
 }
 _REPAIRS = 2
 _SHOWN = 2000
-_THINKING = re.compile(r"\A.*</think>", re.DOTALL)
 _NUMBER = re.compile(r"\A\s*\d{1,2}[.)]\s+")
 _MAX_POINT = 300
 
@@ -435,7 +435,7 @@ def _schema(n_points: int) -> dict[str, Any]:
 
 def _parsed(answer: str, n_points: int) -> tuple[str, ...] | str:
     """Return the points, or why there are none."""
-    text = _THINKING.sub("", answer)
+    text = without_thinking(answer)
     start, end = text.find("{"), text.rfind("}")
     try:
         state = json.loads(text[start : end + 1])

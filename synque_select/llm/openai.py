@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import random
-import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
-from synque_select.checks import check_whole, is_number
-from synque_select.errors import ConfigError, DependencyError, LLMError
+from synque_select.checks import check_whole
+from synque_select.errors import LLMError
 from synque_select.llm.background import answers_of
 from synque_select.llm.base import BaseLLM, Failure, check_choices, check_form
 from synque_select.llm.dialect import Dialect, Question
+from synque_select.llm.endpoint import (
+    Endpoint,
+    Later,
+    Unanswered,
+    counted,
+    openai_package,
+    said,
+)
 from synque_select.llm.label_logprobs import Seen, read_path, shares
-from synque_select.llm.pacing import Pace, backoff_s, retry_after_s
 from synque_select.llm.prompt import PromptLike, has_images, join_prompts
+from synque_select.llm.structured import without_thinking
 from synque_select.llm.vllm_served import ServedChoices
 
 __all__ = ["OpenAILLM"]
 
-_THINKING = re.compile(r"\A.*</think>", re.DOTALL)
 _FRAME_TOKENS = 16
-_LONGEST_PAUSE_S = 600.0
 _SHOWN = 200
 
 
@@ -90,31 +91,24 @@ class OpenAILLM(BaseLLM):
         max_retries: int = 6,
         context_length: int | None = None,
     ) -> None:
-        _check_url(base_url)
-        for name, value, least in (
-            ("max_concurrency", max_concurrency, 1),
-            ("max_retries", max_retries, 0),
-        ):
-            check_whole(name, value, least)
-        _check_positive(
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
-            timeout_s=timeout_s,
-        )
-        _package()
+        check_whole("max_concurrency", max_concurrency, 1)
         self.id = model_id
         self.revision = revision
         self.context_length = context_length
-        self._base_url = base_url
-        self._key_variable = key_variable
         self._max_concurrency = max_concurrency
-        self._pace = Pace(requests_per_minute, tokens_per_minute)
-        self._timeout_s = timeout_s
-        self._max_retries = max_retries
+        self._endpoint = Endpoint(
+            model_id,
+            base_url=base_url,
+            key_variable=key_variable,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            timeout_s=timeout_s,
+            max_retries=max_retries,
+            usage=self.usage,
+        )
         self._dialect = Dialect()
         self._tells = False  # whether the server tells the probability of any token
         self._met = False
-        self._dice = random.Random()
 
     def generate(
         self,
@@ -173,8 +167,8 @@ class OpenAILLM(BaseLLM):
             return None
         self.usage.n_requests += 1
         try:
-            return await served.shares(partial(self._post, client), prompt)
-        except _Unanswered as unanswered:
+            return await served.shares(partial(self._endpoint.post, client), prompt)
+        except Unanswered as unanswered:
             return unanswered.failure
         except (LookupError, TypeError, ValueError, AttributeError):
             self._tells = False  # it is older than that, or something before it lets only chats in
@@ -249,7 +243,7 @@ class OpenAILLM(BaseLLM):
                 for position in positions:
                     give((position, await answer(client, position)))
 
-            async with self._client() as client:
+            async with self._endpoint.client() as client:
                 if not self._met:
                     await self._meet(client)
                 await _all_or_none(
@@ -258,47 +252,11 @@ class OpenAILLM(BaseLLM):
 
         yield from answers_of(work)
 
-    def _client(self) -> Any:
-        openai = _package()
-        key = os.environ.get(self._key_variable)
-        url = self._base_url or os.environ.get("OPENAI_BASE_URL")
-        if not key and url is None:
-            raise LLMError(
-                f"the key of {self.id}: set the environment variable {self._key_variable}"
-            )
-        if key and not (key.isascii() and key.isprintable()):
-            raise LLMError(
-                f"the key of {self.id}: the environment variable {self._key_variable} holds "
-                "characters that no key has"
-            )
-        return openai.AsyncOpenAI(
-            # without a key, the package would look for one in other places
-            api_key=key or "none",
-            base_url=url,
-            timeout=self._timeout_s,
-            max_retries=0,
-        )
-
     async def _meet(self, client: Any) -> None:
-        """Ask the server what it is, so that a wrong address or key shows at once."""
-        openai = _package()
-        try:
-            listed = await client.models.with_raw_response.list()
-            found = json.loads(listed.text)["data"]
-            models = found if isinstance(found, list) else []
-        except openai.APIConnectionError as error:
-            raise self._unreachable(error) from None
-        except openai.APIStatusError as error:
-            if error.status_code in (401, 403):
-                raise self._refused(error) from None
-            models = []
-        except (ValueError, KeyError, TypeError, RecursionError):
-            models = []  # not every server lists its models
-        for model in models:
+        """Ask the server what it is."""
+        for model in await self._endpoint.models(client):
             if isinstance(model, dict) and model.get("id") == self.id:
-                self.context_length = (
-                    self.context_length or _counted(model, "max_model_len") or None
-                )
+                self.context_length = self.context_length or counted(model, "max_model_len") or None
                 if model.get("owned_by") == "vllm":
                     self._dialect = Dialect(choices=("vllm", "json_schema", "none"))
                     self._tells = True
@@ -308,30 +266,10 @@ class OpenAILLM(BaseLLM):
         """Return the first choice of a chat completion."""
         self.usage.n_requests += 1
         n_tokens = self.count_tokens(question.prompt) + question.max_tokens
-        return await self._repeated(n_tokens, lambda: self._try(client, question))
+        return await self._endpoint.repeated(n_tokens, lambda: self._try(client, question))
 
-    async def _repeated(
-        self, n_tokens: int, attempt: Callable[[], Awaitable[dict[str, Any] | Failure | _Later]]
-    ) -> dict[str, Any] | Failure:
-        """Make an attempt until it no longer fails for a time, or too often."""
-        reason = ""
-        for n_failed in range(1, self._max_retries + 2):
-            await self._pace.turn(n_tokens)
-            found = await attempt()
-            if not isinstance(found, _Later):
-                return found
-            reason = found.reason
-            if found.wait_s is not None and found.wait_s > _LONGEST_PAUSE_S:
-                return Failure(f"{reason}; it asks to wait {found.wait_s:.0f} s")
-            wait_s = found.wait_s if found.wait_s is not None else backoff_s(n_failed, self._dice)
-            if found.for_all:
-                self._pace.pause(wait_s)
-            elif n_failed <= self._max_retries:
-                await asyncio.sleep(wait_s)
-        return Failure(f"{reason}; asked {self._max_retries + 1} times")
-
-    async def _try(self, client: Any, question: Question) -> dict[str, Any] | Failure | _Later:
-        openai = _package()
+    async def _try(self, client: Any, question: Question) -> dict[str, Any] | Failure | Later:
+        openai = openai_package()
         while True:
             dialect = self._dialect
             body = dialect.body(self.id, question)
@@ -339,138 +277,35 @@ class OpenAILLM(BaseLLM):
                 model=body.pop("model"), messages=body.pop("messages"), extra_body=body
             )
             try:
-                text = await self._sent(request)
+                text = await self._endpoint.sent(request)
             except openai.APIStatusError as error:
                 changed = self._changed(dialect, error, question)
                 if changed is None:
-                    return self._on_status(error)
+                    return self._endpoint.on_status(error)
                 # another request may have learnt something meanwhile: that comes first
                 if self._dialect is dialect:
                     self._dialect = changed
                 continue
-            return text if isinstance(text, _Later) else self._read(text)
-
-    async def _post(self, client: Any, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the JSON that a path beside /v1 answers.
-
-        Raises:
-            LookupError: The server has no such path.
-            _Unanswered: It was asked often enough.
-        """
-        openai = _package()
-        url = str(client.base_url).rstrip("/").removesuffix("/v1") + path
-
-        async def attempt() -> dict[str, Any] | Failure | _Later:
-            try:
-                text = await self._sent(
-                    client.post(url, cast_to=_raw_response(), body={"model": self.id, **body})
-                )
-            except openai.APIStatusError as error:
-                if error.status_code in (404, 405):
-                    raise LookupError(path) from None
-                return self._on_status(error)
-            return text if isinstance(text, _Later) else self._object(text)
-
-        found = await self._repeated(0, attempt)
-        if isinstance(found, Failure):
-            raise _Unanswered(found)
-        return found
-
-    async def _sent(self, request: Awaitable[Any]) -> str | _Later:
-        """Return what the server wrote; a status that is no success is an error of openai's."""
-        openai = _package()
-        try:
-            return str((await request).text)
-        except openai.APITimeoutError:
-            return _Later(f"no answer in {self._timeout_s:g} s")
-        except openai.APIConnectionError as error:
-            if type(error.__cause__).__name__ == "ConnectError":
-                raise self._unreachable(error) from None
-            return _Later("the connection was cut")
+            return text if isinstance(text, Later) else self._read(text)
 
     def _changed(self, dialect: Dialect, error: Any, question: Question) -> Dialect | None:
         if error.status_code not in (400, 422):
             return None
-        return dialect.after(_said(error), question)
+        return dialect.after(said(error), question)
 
-    def _on_status(self, error: Any) -> Failure | _Later:
-        status = error.status_code
-        said = self._clean(f"{status}: {_said(error)}")
-        if status in (401, 403, 404) or "insufficient_quota" in said:
-            raise self._refused(error)
-        if status in (408, 409, 425, 429) or status >= 500:
-            return _Later(said, retry_after_s(error.response.headers), for_all=status == 429)
-        return Failure(f"the server answered {said}")
-
-    def _read(self, text: str) -> dict[str, Any] | _Later:
+    def _read(self, text: str) -> dict[str, Any] | Later:
         """Return the first choice of a completion, and count its tokens."""
-        state = self._object(text)
-        if isinstance(state, _Later):
+        state = self._endpoint.read_object(text)
+        if isinstance(state, Later):
             return state
         try:
             (choice, *_) = state["choices"]
             content = choice["message"].get("content")
         except (ValueError, KeyError, TypeError, AttributeError):
-            return _Later(f"an answer that is no chat completion: {text[:_SHOWN]!r}")
+            return Later(f"an answer that is no chat completion: {text[:_SHOWN]!r}")
         if content is not None and not isinstance(content, str):
-            return _Later(f"an answer without a text: {text[:_SHOWN]!r}")
+            return Later(f"an answer without a text: {text[:_SHOWN]!r}")
         return dict(choice)
-
-    def _object(self, text: str) -> dict[str, Any] | _Later:
-        """Return a JSON object, and count the tokens that it says were used."""
-        try:
-            state = json.loads(text)
-        except (ValueError, RecursionError):
-            state = None
-        if not isinstance(state, dict):
-            return _Later(f"an answer that is no JSON object: {text[:_SHOWN]!r}")
-        used = state.get("usage")
-        self.usage.n_prompt_tokens += _counted(used, "prompt_tokens")
-        self.usage.n_answer_tokens += _counted(used, "completion_tokens")
-        details = used.get("prompt_tokens_details") if isinstance(used, dict) else None
-        self.usage.n_cached_tokens += _counted(details, "cached_tokens")
-        return state
-
-    def _unreachable(self, error: Exception) -> LLMError:
-        where = self._base_url or os.environ.get("OPENAI_BASE_URL") or "api.openai.com"
-        why = self._clean(str(error.__cause__ or error))
-        return LLMError(f"the server of {self.id}, {where}, cannot be reached: {why}")
-
-    def _refused(self, error: Any) -> LLMError:
-        help_ = {
-            401: f"; its key is read from the environment variable {self._key_variable}",
-            404: "; is that its name there, and does the address end with /v1?",
-        }.get(error.status_code, "")
-        said = self._clean(_said(error))
-        return LLMError(f"the server of {self.id} refuses: {error.status_code} {said}{help_}")
-
-    def _clean(self, text: str) -> str:
-        """A server's words without the key, should it repeat it."""
-        key = os.environ.get(self._key_variable)
-        return (text.replace(key, "…") if key else text)[: 2 * _SHOWN]
-
-
-def _counted(state: Any, name: str) -> int:
-    """What a server says it counted; nothing where it says no number."""
-    value = state.get(name) if isinstance(state, dict) else None
-    return value if isinstance(value, int) else 0
-
-
-@dataclass(frozen=True)
-class _Later:
-    """A request that failed for a time; `for_all`: the server means all requests."""
-
-    reason: str
-    wait_s: float | None = None
-    for_all: bool = False
-
-
-class _Unanswered(Exception):
-    """A request that got no answer, on the way up to its prompt."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.reason)
-        self.failure = failure
 
 
 async def _all_or_none(coroutines: Iterator[Awaitable[None]]) -> None:
@@ -513,7 +348,7 @@ def _text(
 
 def _chosen(content: str, choices: Sequence[str]) -> str | None:
     """Return the choice that an answer is, whether it is in JSON, in quotes or plain."""
-    answer = _THINKING.sub("", content).strip()
+    answer = without_thinking(content).strip()
     try:
         state = json.loads(answer)
     except ValueError:
@@ -523,44 +358,3 @@ def _chosen(content: str, choices: Sequence[str]) -> str | None:
         return answer
     bare = answer.strip("\"'*`. \n").casefold()
     return next((choice for choice in choices if choice.casefold() == bare), None)
-
-
-def _said(error: Any) -> str:
-    """What the server wrote, and the parameter that it names."""
-    body = error.body if isinstance(error.body, dict) else {}
-    return " ".join(str(body[name]) for name in ("message", "param") if body.get(name)) or str(
-        error.message
-    )
-
-
-def _check_url(url: str | None) -> None:
-    if url is None:
-        return
-    try:
-        parts = urlsplit(url)
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ConfigError(f"base_url={url!r}: {error}; allowed is http://… or https://…") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"base_url={url!r}: allowed is http://… or https://…")
-    if parts.username or parts.password:
-        raise ConfigError("base_url has a password in it: give the key in the environment instead")
-
-
-def _check_positive(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not (is_number(value) and value > 0):
-            raise ConfigError(f"{name}={value!r}: allowed is a number above 0")
-
-
-def _raw_response() -> type[Any]:
-    import httpx  # comes with openai
-
-    return httpx.Response
-
-
-def _package() -> Any:
-    try:
-        import openai
-    except ImportError as error:
-        raise DependencyError("openai", extra="openai", purpose="the engine 'openai'") from error
-    return openai

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from synque_select.errors import ConfigError
 
-__all__ = ["StringWriter", "fill", "forcible"]
+__all__ = ["StringWriter", "fill", "forcible", "without_thinking"]
 
+_THINKING = re.compile(r"\A.*</think>", re.DOTALL)
 _TRIES = 5
 _HOT = 1.0
 
@@ -64,6 +66,16 @@ def forcible(schema: Any) -> Any:
     if isinstance(schema, Mapping):
         return {name: forcible(part) for name, part in schema.items() if name != "uniqueItems"}
     return [forcible(part) for part in schema] if isinstance(schema, list) else schema
+
+
+def without_thinking(answer: str) -> str:
+    """Return what a reasoning model wrote after its thinking.
+
+    Example:
+        >>> without_thinking('<think>Is it {}?</think>{"points": []}')
+        '{"points": []}'
+    """
+    return _THINKING.sub("", answer)
 
 
 def _value(schema: Mapping[str, Any], writer: StringWriter) -> Any:

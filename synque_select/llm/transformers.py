@@ -202,14 +202,11 @@ class TransformersLLM(BaseLLM):
             longest = max(len(answer) for row in answers for answer in row)
             limit = self.context_length or max(map(len, tokens)) + longest
             fits = [i for i, row in enumerate(tokens) if len(row) + longest <= limit]
-            # a prompt that does not fit is a failure; the others go on
             found = score([tokens[i] for i in fits], [answers[i] for i in fits], prefix)
-            waiting = iter(found)
-            for i in range(len(window)):
-                if i in set(fits):
-                    yield start + i, next(waiting)
-                else:
-                    yield start + i, self._too_long(len(tokens[i]), longest)
+            # a prompt that does not fit is a failure; the others go on
+            for i, row in enumerate(tokens):
+                fit = len(row) + longest <= limit
+                yield start + i, next(found) if fit else self._too_long(len(row), longest)
 
     def _score_pictures(
         self, prompts: Sequence[PromptLike], choices: Sequence[str]
@@ -278,8 +275,9 @@ class TransformersLLM(BaseLLM):
     ) -> list[list[float]]:
         needed = sorted({node for path in paths for step in path for node, _ in step})
         place = {node: i for i, node in enumerate(needed)}
-        hidden = torch.zeros(tree.mask().shape, dtype=self.dtype, device=self.device)
-        hidden.masked_fill_(~tree.mask().to(self.device), torch.finfo(self.dtype).min)
+        seen = tree.mask().to(self.device)
+        hidden = torch.zeros(seen.shape, dtype=self.dtype, device=self.device)
+        hidden.masked_fill_(~seen, torch.finfo(self.dtype).min)
         with torch.inference_mode():
             try:
                 logits = self._model(

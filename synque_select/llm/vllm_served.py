@@ -7,6 +7,7 @@ from typing import Any
 
 from synque_select.llm.choice_tokens import choice_shares, nodes_of
 from synque_select.llm.dialect import messages
+from synque_select.llm.endpoint import Unanswered
 from synque_select.llm.prompt import PromptLike
 
 __all__ = ["ServedChoices"]
@@ -60,7 +61,10 @@ async def _continuation(
 ) -> list[int]:
     answered = [*turn, {"role": "assistant", "content": choice}]
     form = {"add_generation_prompt": False, "continue_final_message": True}
-    whole = await _tokens(post, {"messages": answered, **form})
+    try:
+        whole = await _tokens(post, {"messages": answered, **form})
+    except Unanswered:  # the template lets no answer be begun
+        whole = []
     if whole[: len(tokens)] == tokens and len(whole) > len(tokens):
         return whole[len(tokens) :]
     # the template or the tokenizer would change the end of the prompt: keep them apart

@@ -100,6 +100,10 @@ def test_what_fails_for_a_time_is_asked_again_for_tokens_too(model, fault):
         expected = choice_table(engine(server))
         server.faults = [None, fault, None, fault]
         torch.testing.assert_close(choice_table(engine(server)), expected)
+        # a template that lets no answer be begun: the labels' tokens by themselves
+        server.faults = [None, *[(400, None), None] * len(LABELS)]
+        found = choice_table(engine(server, max_concurrency=1))
+        torch.testing.assert_close(found, expected, rtol=0, atol=0.1)
         server.faults = [(400, None)]
         ((_, found),) = engine(server).choice_probabilities("p", ["i"], ["s"], LABELS)
     assert found == Failure("the server answered 400: status 400")
