@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from synque_select.errors import ProxyError
-from synque_select.proxies.base import ProxyInput
 from synque_select.selection.scoring import Scoring
 
 __all__ = ["Gap", "gap_map"]
@@ -56,14 +54,15 @@ def gap_map(scoring: Scoring) -> list[Gap]:
     Raises:
         ProxyError: The scoring has no embeddings.
     """
-    real = _embeddings(scoring.real).cpu().double()
+    given, *candidates = scoring.embeddings("a gap map")
+    real = given.cpu().double()
     k = min(5, math.isqrt(len(real)), len(real) - 1)
     radius = torch.cdist(real, real).sort(dim=1).values[:, k]
     nearest = torch.full((len(real),), math.inf, dtype=torch.float64)
     owner = torch.zeros(len(real), dtype=torch.long)
     position = torch.zeros(len(real), dtype=torch.long)
-    for number, candidate in enumerate(scoring.candidates):
-        distance, at = _nearest(real, _embeddings(candidate))
+    for number, candidate in enumerate(candidates):
+        distance, at = _nearest(real, candidate)
         closer = distance < nearest
         owner[closer], position[closer] = number, at[closer]
         nearest = torch.minimum(nearest, distance)
@@ -74,12 +73,6 @@ def gap_map(scoring: Scoring) -> list[Gap]:
         for i, r in enumerate(radius)
     ]
     return sorted(gaps, key=lambda gap: gap.distance - gap.radius, reverse=True)
-
-
-def _embeddings(side: ProxyInput) -> torch.Tensor:
-    if side.embeddings is None:
-        raise ProxyError("a gap map needs embeddings: score with a proxy that uses them")
-    return side.embeddings
 
 
 def _nearest(real: torch.Tensor, synthetic: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

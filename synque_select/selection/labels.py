@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synque_select.errors import ConfigError, ProxyError
+from synque_select.errors import ConfigError
 from synque_select.progress import ProgressBar
 from synque_select.selection.scoring import Scoring
 from synque_select.types import Candidate
@@ -78,11 +78,9 @@ def check_scored_labels(candidates: Sequence[Candidate], scoring: Scoring) -> li
         ConfigError: As `check_labels`.
         ProxyError: The scoring has no embeddings.
     """
-    real = scoring.real.embeddings
-    found = {part.name: part.embeddings for part in scoring.candidates}
-    embeddings = {name: rows for name, rows in found.items() if rows is not None}
-    if real is None or len(embeddings) < len(found):
-        raise ProxyError("labels are checked on embeddings: score with a proxy that uses them")
+    real, *found = scoring.embeddings("a check of labels")
+    names = [part.name for part in scoring.candidates]
+    embeddings = dict(zip(names, found, strict=True))
     return check_labels(candidates, embeddings, real, seed=scoring.seed)
 
 

@@ -15,7 +15,6 @@ from synque_select.errors import ConfigError, ProxyError, did_you_mean
 from synque_select.functional.mmd import BANK, Kernel, kernel_contributions, self_kernel_mean
 from synque_select.functional.pairwise import median_sq_distance
 from synque_select.functional.simplex import minimize_quadratic_on_simplex, nearest_psd
-from synque_select.proxies.base import ProxyInput
 from synque_select.selection.consensus import CONSENSUS
 from synque_select.selection.scoring import Scoring
 from synque_select.selection.uncertainty import multinomial_weights
@@ -221,7 +220,7 @@ def mmd_optimal_mixture(
     top_k = n_candidates if top_k is None else top_k
     if not 1 <= top_k <= n_candidates:
         raise ConfigError(f"top_k={top_k}: allowed is 1 to {n_candidates}")
-    sides = [_embeddings(side) for side in (scoring.real, *scoring.candidates)]
+    sides = [side.float() for side in scoring.embeddings("an MMD-optimal mixture")]
     quadratic, contributions = _kernel_means(sides[0], sides[1:], scoring.seed)
     upper = _caps([len(c) for c in scoring.candidates], budget, max_repeats)
     chosen, how = _best_subset(quadratic, contributions.mean(dim=0), upper, top_k)
@@ -234,14 +233,6 @@ def mmd_optimal_mixture(
     names = [scoring.candidates[i].name for i in chosen]
     kept = {name: w for name, w in zip(names, weights.tolist(), strict=True) if w > 0}
     return Mixture(kept, f"MMD-optimal, {how}, mean over {n_resamples} redrawn real samples")
-
-
-def _embeddings(side: ProxyInput) -> torch.Tensor:
-    if side.embeddings is None:
-        raise ProxyError(
-            "an MMD-optimal mixture needs embeddings: score with a proxy that uses them"
-        )
-    return side.embeddings.float()
 
 
 def _kernel_means(

@@ -18,7 +18,7 @@ from synque_select.checks import check_whole
 from synque_select.data.contamination import contamination_messages
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.encoders import BaseEncoder, default_cache_dir, embed, get_encoder
-from synque_select.errors import ConfigError, DataError
+from synque_select.errors import ConfigError, DataError, ProxyError
 from synque_select.progress import ProgressBar
 from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
 from synque_select.proxies.registry import ProxySpec, resolve_suite
@@ -68,6 +68,21 @@ class Scoring:
         """What the views are."""
         return self.real.modality
 
+    def embeddings(self, what: str) -> list[torch.Tensor]:
+        """Return the embeddings of the real sample and of each candidate.
+
+        Args:
+            what: That needs them, for the message.
+
+        Raises:
+            ProxyError: There are none, as no proxy of the suite uses any.
+        """
+        sides = (self.real, *self.candidates)
+        found = [side.embeddings for side in sides if side.embeddings is not None]
+        if len(found) < len(sides):
+            raise ProxyError(f"{what} needs embeddings: score with a proxy that uses them")
+        return found
+
 
 def score(
     candidates: Any,
@@ -99,12 +114,7 @@ def score(
         messages = contamination_messages(pool, {"real sample": sample})
         data = {"sets": [(e.name, e.sha256) for e in (sample, *pool)], "seed": seed}
         kept = KeptScores(folder / "scores", data, encoded.key)
-        started = time.perf_counter()
         scores, seconds, reused = _scores(encoded.inputs, suite, seed, place, kept, progress)
-        score_s = time.perf_counter() - started
-    said = tuple(
-        m if m.startswith(key) else f"{key}: {m}" for key, s in scores.items() for m in s.messages
-    )
     return Scoring(
         real=encoded.inputs[0],
         candidates=tuple(encoded.inputs[1:]),
@@ -116,9 +126,15 @@ def score(
         encoder=encoded.info,
         n_encoded=encoded.n_encoded,
         seed=seed,
-        messages=messages + said,
-        wall_s={"encode": encode_s, "score": score_s},
+        messages=messages + _said(scores),
+        wall_s={"encode": encode_s, "score": sum(s for k, s in seconds.items() if k not in reused)},
         reused=reused,
+    )
+
+
+def _said(scores: Mapping[str, ProxyScores]) -> tuple[str, ...]:
+    return tuple(
+        m if m.startswith(key) else f"{key}: {m}" for key, s in scores.items() for m in s.messages
     )
 
 
