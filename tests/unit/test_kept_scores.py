@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from synque_select.proxies import kernel
 from synque_select.proxies.base import ProxyScores
 from synque_select.proxies.kernel import MMD
 from synque_select.proxies.registry import get_proxy, proxy_keys
@@ -20,6 +21,7 @@ from synque_select.selection.examples import with_example_scores
 from synque_select.selection.mixture import mixture_scores
 from synque_select.selection.ranking import ranking_from
 from synque_select.selection.scoring import Scoring, score
+from synque_select.selection.uncertainty import multinomial_weights
 from synque_select.types import Candidate, Mixture, Ranking, RealSample
 from tests.training.tiny import LetterEncoder, candidates, real_sample, texts
 
@@ -75,6 +77,23 @@ def test_what_depends_on_more_than_views_is_not_kept(tmp_path: Path, key: str):
     options = {"database": "some.sqlite"} if key == "sql_validity" else {}
     kept.keep(get_proxy(key, **options), ProxyScores(torch.zeros(2, dtype=torch.float64)), 0.0)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("spec", ["mmd", "energy", {"key": "mmd", "protocol": "released"}])
+def test_a_large_real_sample_is_redrawn_in_blocks_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: Any
+):
+    weights = multinomial_weights(30, 50, seed=0)
+    (small,) = scored(tmp_path / "small", [spec]).scores.values()
+    monkeypatch.setattr(kernel, "_MAX_PAIRS", 29)
+    (large,) = scored(tmp_path / "large", [spec]).scores.values()
+    assert small.resample is not None
+    assert large.resample is not None
+    torch.testing.assert_close(
+        small.resample(weights), large.resample(weights), rtol=1e-6, atol=1e-7
+    )
+    assert files(tmp_path / "small")
+    assert not files(tmp_path / "large")
 
 
 def test_realness_and_mixtures_are_scored_when_they_are_asked_for(tmp_path: Path):
