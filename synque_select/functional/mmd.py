@@ -180,7 +180,7 @@ def self_kernel_mean(
         SelfMean(off_diagonal=3.0, diagonal=5.0, n=2, standard_error=0.0)
     """
     like = points if like is None else like
-    if len(points) <= max_exact:
+    if len(points) <= max(max_exact, BLOCK_ROWS):
         return _exact_self_mean(kernel, points.to(like))
     if order is None:
         order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))

@@ -26,6 +26,7 @@ from synque_select.lens.config import LensConfig
 from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
 from synque_select.proxies.registry import default_suite, get_proxy, proxy_keys
 from tests.lens_scripts import telling_llm
+from tests.pretend_cuda import DEVICE, PretendCuda
 
 D = 12
 N_REAL, N_SYNTHETIC = 40, 150
@@ -469,6 +470,60 @@ def test_float16_overflow_is_undefined_not_a_crash():
     scores = score("mmd", real_sample(), [big, shifted()[1]])
     assert scores.values[0].isnan()
     assert torch.isfinite(scores.values[1])
+
+
+WAYS: list[tuple[str, dict[str, object]]] = [
+    *((key, {}) for key in proxy_keys() if ready(key).needs_embeddings or key == "ngram"),
+    ("mauve", {"backend": "mauve-text"}),
+    ("mdm", {"protocol": "released"}),
+    ("mmd", {"kernel": "laplacian"}),
+    ("mmd", {"kernel": "polynomial", "p_value": True}),
+    ("mmd", {"protocol": "released"}),
+    ("mmd", {"max_exact": 100}),
+    ("pad", {"protocol": "released"}),
+]
+
+
+@pytest.mark.parametrize("given", [CPU, DEVICE], ids=["given_on_cpu", "given_on_device"])
+@pytest.mark.parametrize(("key", "options"), WAYS, ids=lambda value: str(value))
+def test_no_proxy_mixes_devices(key, options, given, monkeypatch):
+    """Run on a pretended device, which refuses what CUDA refuses and computes as the CPU does."""
+    # several blocks of the candidates' rows
+    monkeypatch.setattr("synque_select.functional.mmd.BLOCK_ROWS", 64)
+    proxy, parts = get_proxy(key, **options), [real_sample(), *shifted()]
+    expected = proxy.score(parts[0], parts[1:], seed=0, device=CPU)
+    even = torch.full((2, N_REAL), 1 / N_REAL, dtype=torch.float64)
+    half = torch.tensor([0.5, 0.5, 0.0, 0.0], dtype=torch.float64)
+    with PretendCuda():
+        moved = [changed(part, lambda x: x.to(given)) for part in parts]
+        scores = proxy.score(moved[0], moved[1:], seed=0, device=DEVICE)
+        found = [scores.values, scores.spread, scores.p_values]
+        if scores.resample is not None:
+            found.append(scores.resample(even))
+        if scores.example_scores is not None:
+            found.append(scores.example_scores(1))
+        if scores.mixture is not None:
+            assert scores.mixture(half) == pytest.approx(expected.mixture(half), rel=1e-4)
+    assert {type(values) for values in found if values is not None} == {torch.Tensor}
+    torch.testing.assert_close(scores.values, expected.values, rtol=1e-4, atol=1e-5)
+
+
+def test_the_pretended_device_refuses_what_cuda_refuses():
+    with PretendCuda():
+        there, here = torch.ones(3).to(DEVICE), torch.ones(3)
+        for mix in (
+            lambda: there + here,
+            lambda: torch.cat((there, here)),
+            lambda: here[there.long()],
+            lambda: there.numpy(),
+            lambda: torch.rand(3, generator=torch.Generator(), device=DEVICE),
+        ):
+            with pytest.raises((RuntimeError, TypeError)):
+                mix()
+        allowed = there[here.long()] * torch.tensor(2.0) + torch.zeros(3, device=DEVICE)
+        assert there.is_cuda
+        assert float(allowed.sum()) == 6.0
+        assert type(allowed.cpu()) is torch.Tensor
 
 
 @pytest.mark.gpu

@@ -127,3 +127,9 @@ def test_permutation_p_is_uniform_without_and_small_with_a_difference():
     assert 0.35 < np.mean(null) < 0.65
     assert np.mean(np.array(null) <= 0.1) < 0.25
     assert mmd_permutation_p(sample(10, 0), sample(15, 1, 2.0), kernel) == 0.001
+
+
+def test_a_set_of_one_block_is_exact_whatever_the_bound():
+    points = sample(150, 4)
+    kernel = Kernel("rbf", (0.5,))
+    assert self_kernel_mean(kernel, points, max_exact=100) == self_kernel_mean(kernel, points)
