@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import copy
 import functools
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn, TrainerStatus
 from pytorch_lightning.utilities import rank_zero_warn
-from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, default_collate
 
 from synque_select.checks import check_whole
 from synque_select.data._collation import check_collatable, first_examples
+from synque_select.data._fingerprints import Fingerprints
+from synque_select.data._given import LoaderHook, as_given_data, given_loaders
 from synque_select.data._iterables import open_stored, store_iterable
 from synque_select.data._labelled import FixedPart, check_labelled, load_labelled, same_part
 from synque_select.data._note_home import NoteHome
@@ -45,23 +43,12 @@ from synque_select.data.mixture import (
 from synque_select.data.schedule import longest_epoch
 from synque_select.data.sources import load_candidates, load_real, replace_iterables
 from synque_select.errors import ConfigError, LightningError
-from synque_select.types import Candidate, MapDataset, Mixture, RealSample
-from synque_select.views import Selector, digest
+from synque_select.types import Candidate, Mixture, RealSample
+from synque_select.views import Selector
 
 __all__ = ["SynqueDataModule"]
 
 _DEFAULT_BATCH_SIZE = 32
-_HASHED = 64  # examples that stand for a candidate whose content hash nobody has computed
-
-
-class _LoaderHook(InnerHook):
-    """A hook that serves what was given for it, else the wrapped DataModule's."""
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        data = None if instance is None else vars(instance).get("_given", {}).get(self.name)
-        if data is None:
-            return super().__get__(instance, owner)
-        return functools.partial(_serve, instance, data)
 
 
 class _PrepareHook(InnerHook):
@@ -105,7 +92,7 @@ class SynqueDataModule(LightningDataModule):
             repeats nothing of a candidate. Floored to a multiple of the ranks (of a whole batch on
             all of them, if the last incomplete batch is dropped).
         seed: Of the order of examples; not negative.
-        batch_size: None for the wrapped DataModule's, or 32 without one. Lightning's
+        batch_size: None for the wrapped training loader's, or 32 without one. Lightning's
             BatchSizeFinder sets it here and in the wrapped DataModule.
         num_workers: None for the wrapped training loader's, or 0 without one.
         pin_memory: None for the wrapped training loader's, or False without one.
@@ -131,9 +118,9 @@ class SynqueDataModule(LightningDataModule):
         (4, torch.Size([4]))
     """
 
-    val_dataloader: Any = _LoaderHook()
-    test_dataloader: Any = _LoaderHook()
-    predict_dataloader: Any = _LoaderHook()
+    val_dataloader: Any = LoaderHook()
+    test_dataloader: Any = LoaderHook()
+    predict_dataloader: Any = LoaderHook()
     prepare_data: Any = _PrepareHook()
     on_before_batch_transfer: Any = InnerHook()
     transfer_batch_to_device: Any = InnerHook()
@@ -196,14 +183,14 @@ class SynqueDataModule(LightningDataModule):
             "collate_fn": collate_fn,
         }
         self._given = {
-            f"{name}_dataloader": _as_data(name, data)
+            f"{name}_dataloader": as_given_data(name, data)
             for name, data in (("val", val), ("test", test), ("predict", predict))
             if data is not None
         }
         self._position = Position()
         self._built: Mixture | None = None  # what the train loader of the fit under way serves
         self._served_batch_size: int | None = None
-        self._fingerprints: dict[str, dict[str, Any]] = {}
+        self._fingerprints = Fingerprints()
         self._note = NoteHome()
         self._inner = wraps  # last: from here on attributes reach it
 
@@ -308,7 +295,7 @@ class SynqueDataModule(LightningDataModule):
     @property
     def batch_size(self) -> int:
         """Examples in a batch on each rank."""
-        batch_size = self._known_batch_size or self._served_batch_size
+        batch_size = self._batch_size or self._served_batch_size or self._known_batch_size
         if batch_size is None and self._inner is not None:  # as Lightning sees the wrapped one
             raise AttributeError("batch_size")
         return batch_size or _DEFAULT_BATCH_SIZE
@@ -369,6 +356,11 @@ class SynqueDataModule(LightningDataModule):
         if self._inner is not None:
             self._inner.on_exception(exception)
 
+    def _serve_given(self, data: Any) -> Any:
+        """Return the loaders of what was given as val, test or predict."""
+        batch_size = getattr(self, "batch_size", _DEFAULT_BATCH_SIZE)
+        return given_loaders(data, batch_size, self._options)
+
     def train_dataloader(self) -> Any:
         """Serve the mixture, sharded over the ranks, from where training stands.
 
@@ -418,7 +410,9 @@ class SynqueDataModule(LightningDataModule):
             "mixture": None if self._mixture is None else self._mixture.to_dict(),
             "seed": self._seed,
             "position": self._position.state(epoch, batches),
-            "candidates": {candidate.name: self._fingerprint(candidate) for candidate in chosen},
+            "candidates": {
+                candidate.name: self._fingerprints.of(candidate) for candidate in chosen
+            },
             "labelled_real": self._fixed_state(),
             "inner": {} if self._inner is None else self._inner.state_dict(),
         }
@@ -462,10 +456,13 @@ class SynqueDataModule(LightningDataModule):
                 f"not with {_show(self._mixture)}"
             )
         self._mixture = mixture
-        changed = [c.name for c in chosen if self._has_changed(c, state["candidates"][c.name])]
-        fixed = self.fixed_part
-        if fixed is not None and self._has_changed(fixed.data, state["labelled_real"]):
-            changed.append(fixed.data.name)
+        self._warn_of_changes(chosen, state)
+
+    def _warn_of_changes(self, chosen: list[Candidate], state: Mapping[str, Any]) -> None:
+        parts = [(candidate, state["candidates"][candidate.name]) for candidate in chosen]
+        if self.fixed_part is not None:
+            parts.append((self.fixed_part.data, state["labelled_real"]))
+        changed = [part.name for part, was in parts if self._fingerprints.has_changed(part, was)]
         if changed:
             rank_zero_warn(
                 f"the content of {', '.join(changed)} has changed since the checkpoint was written"
@@ -505,7 +502,7 @@ class SynqueDataModule(LightningDataModule):
         fixed = self.fixed_part
         if fixed is None:
             return None
-        return {"name": fixed.data.name, "share": fixed.share, **self._fingerprint(fixed.data)}
+        return {"name": fixed.data.name, "share": fixed.share, **self._fingerprints.of(fixed.data)}
 
     @property
     def _fitting(self) -> bool:
@@ -562,14 +559,15 @@ class SynqueDataModule(LightningDataModule):
         return TrainLoaders(inner_train_loaders(next(iter(self._modules.values()))).loader)
 
     def _loader_options(self, template: DataLoader[Any] | None) -> dict[str, Any]:
-        given = {**self._options, "batch_size": self._known_batch_size}
-        options = loader_options(template, given)
-        if options.get("batch_size") is None and self._inner is not None:
+        options = loader_options(template, {**self._options, "batch_size": self._batch_size})
+        # what its loader says comes before the attribute, which may be a size for all ranks
+        options["batch_size"] = options.get("batch_size") or self._known_batch_size
+        if options["batch_size"] is None and self._inner is not None:
             raise ConfigError(
                 f"the training loader of {type(self._inner).__name__} has no batch size: give "
                 "batch_size="
             )
-        return {"batch_size": _DEFAULT_BATCH_SIZE, **options}
+        return {**options, "batch_size": options["batch_size"] or _DEFAULT_BATCH_SIZE}
 
     def _epoch_draws(self, mixture: Mixture, options: Mapping[str, Any], replicas: int) -> int:
         """Return the draws that an epoch serves on all ranks together."""
@@ -588,52 +586,11 @@ class SynqueDataModule(LightningDataModule):
             )
         return wanted // unit * unit
 
-    def _fingerprint(self, candidate: Candidate) -> dict[str, Any]:
-        if candidate.name not in self._fingerprints:
-            self._fingerprints[candidate.name] = _sample_hash(candidate)
-        # the hash of the whole content is there once a ranking has computed it
-        return {**self._fingerprints[candidate.name], "sha256": vars(candidate).get("sha256")}
-
-    def _has_changed(self, candidate: Candidate, then: Mapping[str, Any]) -> bool:
-        now = self._fingerprint(candidate)
-        key = "sample" if None in (then["sha256"], now["sha256"]) else "sha256"
-        return bool(then["n"] != now["n"] or then[key] != now[key])
-
 
 def _prepare(modules: Mapping[str, LightningDataModule], prepare: Callable[[], None]) -> None:
     for module in modules.values():
         module.prepare_data()
     prepare()
-
-
-def _as_data(name: str, data: Any) -> Any:
-    """Check what was given as val, test or predict.
-
-    A list is several datasets or loaders if all its parts are; else it is a dataset of records.
-    """
-    if isinstance(data, list | tuple) and data and all(map(_is_data, data)):
-        return list(data)
-    if _is_data(data) or (isinstance(data, list | tuple) and data):
-        return data
-    found = "an empty one" if isinstance(data, list | tuple) else type(data).__name__
-    raise ConfigError(f"{name} must be a dataset, a DataLoader, or a list of these, found {found}")
-
-
-def _is_data(value: Any) -> bool:
-    if isinstance(value, DataLoader | Dataset | CombinedLoader):
-        return True
-    is_record = isinstance(value, str | bytes | list | tuple | Mapping | Tensor | np.ndarray)
-    return isinstance(value, MapDataset) and not is_record
-
-
-def _serve(datamodule: SynqueDataModule, data: Any) -> Any:
-    """Return the loaders of what was given as val, test or predict."""
-    if isinstance(data, list) and _is_data(data[0]):
-        return [_serve(datamodule, part) for part in data]
-    if isinstance(data, DataLoader | CombinedLoader):
-        return data
-    batch_size = getattr(datamodule, "batch_size", _DEFAULT_BATCH_SIZE)
-    return DataLoader(data, batch_size=batch_size, **loader_options(None, datamodule._options))
 
 
 def _as_mixture(mixture: Mixture | Mapping[str, float] | None) -> Mixture | None:
@@ -659,11 +616,3 @@ def _check_functions(**functions: Any) -> None:
 
 def _show(mixture: Mixture) -> str:
     return "{" + ", ".join(f"{name}: {w:.4g}" for name, w in mixture.weights.items()) + "}"
-
-
-def _sample_hash(candidate: Candidate) -> dict[str, Any]:
-    """Return the length of a candidate and a hash of examples spread over it."""
-    n = len(candidate)
-    places = np.unique(np.linspace(0, n - 1, min(n, _HASHED)).astype(int))
-    joined = b"".join(digest(candidate.views[int(place)]) for place in places)
-    return {"n": n, "sample": hashlib.sha256(joined).hexdigest()}

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROWS: tuple[tuple[str, ...], ...] = (
     ("cli", "commands", "doctor", "recipes"),
     ("experiment", "probe_process", "probe_worker", "probes", "short_fits", "sweep", "tuning"),
-    ("callbacks", "data._wrapping", "data.datamodule"),
+    ("callbacks", "data._given", "data._wrapping", "data.datamodule"),
     ("benchmark", "records", "report"),
     ("proxies", "selection"),
     ("data", "encoders", "lens", "llm"),
