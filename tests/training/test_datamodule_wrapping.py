@@ -366,6 +366,18 @@ class TestAttributes:
         assert not hasattr(dm, "batch_size"), "as Lightning sees the bare one"
         assert dm.train_dataloader().batch_size == dm.batch_size == 4
 
+    def test_a_loader_that_says_something_else_than_the_attribute(self, tmp_path: Path):
+        class Shared(UserData):
+            """Its batch size is that of all ranks together."""
+
+            def train_dataloader(self) -> Any:
+                return DataLoader(records("train", 16), batch_size=self.batch_size // 2)
+
+        dm = SynqueDataModule(candidates(), wraps=Shared(batch_size=4))
+        model = fit(tmp_path, dm)
+        assert {len(batch) for batch in model.batches} == {2}
+        assert dm.batch_size == 2
+
     def test_a_copy_and_a_pickle_are_wrappers_too(self):
         dm = SynqueDataModule(candidates(), wraps=UserData(), mixture={"a": 1.0})
         for other in (copy.deepcopy(dm), pickle.loads(pickle.dumps(dm))):
