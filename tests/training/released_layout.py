@@ -73,3 +73,25 @@ def write_web(root: Path, sites: tuple[str, ...] = ("shop", "maps")) -> Path:
     path = folder / "task_performance" / "w.csv"
     write_rows(path, ["website", "partition", "success_rate"], rows)
     return root
+
+
+def write_text2sql(root: Path, database: str = "movie_platform") -> Path:
+    """Four candidates for one database, one released sample, 24 annotated questions."""
+    folder = root / "text2sql"
+    rows: list[list[object]] = []
+    for i in range(4):
+        made = [
+            {"question": f"How many films of {i} since {j}?", "SQL": f"SELECT a, {j} FROM films"}
+            for j in range(12)
+        ]
+        write(folder / "data" / database / f"c{i}.json", made)
+        rows.append([f"c{i}", database, 40 + i])
+    real = [
+        {"question": f"Which film is {i}?", "SQL": f"SELECT a FROM films WHERE b = {i}"}
+        for i in range(24)
+    ]
+    write(folder / "data" / "real" / f"dev_{database}.json", real)
+    write(folder / "data" / "real" / f"dev_{database}_seed=42.json", real[:8])
+    columns = ["dataset_name", "db_id", "accuracy"]
+    write_rows(folder / "task_performance" / "t.csv", columns, rows)
+    return root
