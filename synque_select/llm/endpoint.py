@@ -152,8 +152,10 @@ class Endpoint:
                 await asyncio.sleep(wait_s)
         return Failure(f"{reason}; asked {self._max_retries + 1} times")
 
-    async def post(self, client: Any, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the JSON that a path beside /v1 answers.
+    async def post(
+        self, client: Any, path: str, body: Mapping[str, Any], n_tokens: int
+    ) -> dict[str, Any]:
+        """Return the JSON that a path beside /v1 answers to a body of so many tokens.
 
         Raises:
             LookupError: The server has no such path, or keeps it closed.
@@ -173,7 +175,7 @@ class Endpoint:
                 return self.on_status(error)
             return text if isinstance(text, Later) else self.read_object(text)
 
-        found = await self.repeated(0, attempt)
+        found = await self.repeated(n_tokens, attempt)
         if isinstance(found, Failure):
             raise Unanswered(found)
         return found

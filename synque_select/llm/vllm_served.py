@@ -14,7 +14,7 @@ __all__ = ["ServedChoices"]
 
 _TAIL = 8  # tokens at a prompt's end that decide how an answer joins it
 
-Post = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
+Post = Callable[[str, Mapping[str, Any], int], Awaitable[Any]]
 
 
 class ServedChoices:
@@ -35,7 +35,8 @@ class ServedChoices:
         """Return the probability of each choice.
 
         Args:
-            post: Sends a JSON body to a path of the server and returns its JSON answer.
+            post: Sends a JSON body to a path of the server and returns its JSON answer; takes how
+                many tokens the model reads and writes for it.
             prompt: The user turn.
 
         Raises:
@@ -72,12 +73,12 @@ async def _continuation(
 
 
 async def _tokens(post: Post, body: Mapping[str, Any]) -> list[int]:
-    return list((await post("/tokenize", body))["tokens"])
+    return list((await post("/tokenize", body, 0))["tokens"])
 
 
 async def _log_p(post: Post, tokens: list[int], children: list[int]) -> dict[int, float]:
     asked = {"prompt": tokens, "max_tokens": 1, "temperature": 0.0, "logprobs": 1}
     form = {"logprob_token_ids": children, "return_tokens_as_token_ids": True}
-    answer = await post("/v1/completions", {**asked, **form})
+    answer = await post("/v1/completions", {**asked, **form}, len(tokens) + 1)
     (shown,) = answer["choices"][0]["logprobs"]["top_logprobs"]
     return {token: float(shown[f"token_id:{token}"]) for token in children}
