@@ -361,7 +361,7 @@ def _asked_once(hub_id: str) -> Iterator[None]:
     except HfHubHTTPError:
         raise
     except Exception:  # what the client raises without a network differs between its versions
-        switches = (huggingface_hub.constants, datasets.config)
+        switches: tuple[Any, ...] = (huggingface_hub.constants, datasets.config)
         known = [switch.HF_HUB_OFFLINE for switch in switches]
         try:
             for switch in switches:
