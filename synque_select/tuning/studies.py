@@ -42,6 +42,7 @@ _GRACE = 3  # heartbeats that a worker may miss
 _MAX_RETRIES = 3  # of one trial: what kills each worker that tries it must end
 _JOURNALS = (".journal", ".log", ".jsonl")
 _PATIENCE_S = 30.0
+_STAMP_S = 5.0
 _T = TypeVar("_T")
 
 
@@ -173,11 +174,11 @@ def open_study(
         raise RecordError(f"the storage of studies is damaged: {error}") from error
     except optuna.exceptions.DuplicatedStudyError:
         study = optuna.load_study(storage=storage, study_name=name)
+        # who made it is still at the next line, unless it is somebody else's
+        _wait_for(study, _STAMP, _STAMP_S)
         _check_stamp(name, study.user_attrs.get(_STAMP), stamp)
-        deadline = time.monotonic() + _PATIENCE_S
         # who made it is still filling it, or was killed before it had
-        while not study.user_attrs.get(_READY) and time.monotonic() < deadline:
-            time.sleep(0.2)
+        _wait_for(study, _READY, _PATIENCE_S)
     else:
         study.set_user_attr(_STAMP, dict(stamp))
         study.set_user_attr(STUDY_ID, uuid4().hex)
@@ -186,6 +187,12 @@ def open_study(
             study.enqueue_trial(dict(params), user_attrs={START: start}, skip_if_exists=True)
         study.set_user_attr(_READY, True)
     return study
+
+
+def _wait_for(study: Any, attribute: str, patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    while not study.user_attrs.get(attribute) and time.monotonic() < deadline:
+        time.sleep(0.2)
 
 
 def _check_stamp(name: str, known: Mapping[str, Any] | None, stamp: Mapping[str, Any]) -> None:

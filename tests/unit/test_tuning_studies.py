@@ -1,0 +1,72 @@
+"""Workers that begin one study at once: one makes it, all go on with it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+optuna = pytest.importorskip("optuna")
+
+from synque_select.errors import ConfigError  # noqa: E402 - needs the module above
+from synque_select.tuning.studies import open_storage, open_study  # noqa: E402
+
+STARTS = {"equal": {"a": 0.5}, "best": {"a": 1.0}}
+WORKER = """
+import json, sys
+from synque_select.tuning.studies import open_storage, open_study
+print("ready", flush=True)
+sys.stdin.readline()
+study = open_study(open_storage(sys.argv[1], 60), "s", "max", {"k": 3}, json.loads(sys.argv[2]))
+for _ in range(3):
+    trial = study.ask()
+    study.tell(trial, trial.suggest_float("a", 0, 1))
+"""
+
+
+@pytest.mark.parametrize("name", ["studies.db", "studies.journal"])
+def test_two_processes_begin_one_study_at_once(tmp_path: Path, name: str):
+    command = [sys.executable, "-c", WORKER, str(tmp_path / name), json.dumps(STARTS)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    workers = [subprocess.Popen(command, text=True, **pipes) for _ in range(2)]
+    for worker in workers:
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    errors = [worker.communicate(timeout=60)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], errors
+    study = open_study(open_storage(tmp_path / name, 60), "s", "max", {"k": 3}, STARTS)
+    done = study.get_trials(deepcopy=False)
+    assert len(done) == 6
+    assert all(trial.state.is_finished() for trial in done)
+    assert sorted(t.user_attrs["start"] for t in done if t.user_attrs) == ["best", "equal"]
+
+
+def test_a_worker_that_comes_before_the_study_is_marked_waits(tmp_path: Path):
+    """The other has made it, and is about to say whose it is."""
+    storage = open_storage(tmp_path / "studies.db", 60)
+    made = optuna.create_study(storage=storage, study_name="s", direction="maximize")
+
+    def mark() -> None:
+        time.sleep(0.5)
+        made.set_user_attr("synque_select", {"k": 3})
+        made.set_user_attr("synque_select_ready", True)
+
+    marking = threading.Thread(target=mark)
+    marking.start()
+    study = open_study(storage, "s", "max", {"k": 3}, STARTS)
+    marking.join()
+    assert study.get_trials() == []
+
+
+def test_a_study_of_somebody_else_is_refused(tmp_path: Path):
+    storage = open_storage(tmp_path / "studies.db", 60)
+    optuna.create_study(storage=storage, study_name="s", direction="maximize")
+    with pytest.raises(ConfigError, match="not of synque-select; give another name"):
+        open_study(storage, "s", "max", {"k": 3}, STARTS)
