@@ -28,6 +28,7 @@ __all__ = [
 
 KernelName = Literal["rbf", "laplacian", "polynomial", "energy"]
 BANK = (0.5, 1.0, 2.0, 4.0, 8.0)
+_SUM_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,9 @@ def kernel_matrix(kernel: Kernel, left: torch.Tensor, right: torch.Tensor) -> to
 
 def _power(base: torch.Tensor, degree: int) -> torch.Tensor:
     # torch.pow is several times slower than products
-    result = base
-    for _ in range(degree - 1):
-        result = result * base
+    result = base if degree == 1 else base * base
+    for _ in range(degree - 2):
+        result.mul_(base)
     return result
 
 
@@ -203,7 +204,7 @@ def _exact_self_mean(kernel: Kernel, points: torch.Tensor) -> SelfMean:
     off_diagonal = torch.zeros((), dtype=torch.float64, device=points.device)
     diagonal = torch.zeros((), dtype=torch.float64, device=points.device)
     for i, j, matrix in _half_blocks(kernel, points):
-        total = matrix.double().sum()
+        total = _sum(matrix)
         if i == j:
             trace = matrix.diagonal().double().sum()
             diagonal += trace
@@ -212,6 +213,11 @@ def _exact_self_mean(kernel: Kernel, points: torch.Tensor) -> SelfMean:
             off_diagonal += 2 * total
     n = len(points)
     return SelfMean(float(off_diagonal) / (n * (n - 1)), float(diagonal) / n, n)
+
+
+def _sum(matrix: torch.Tensor) -> torch.Tensor:
+    """In float64, of parts so small that their copy stays in a processor's cache."""
+    return torch.stack([part.double().sum() for part in matrix.split(_SUM_ROWS)]).sum()
 
 
 def _half_rows(n: int) -> int:
