@@ -11,7 +11,7 @@ from tqdm import tqdm
 __all__ = ["ProgressBar"]
 
 _LINE_S = 30.0
-_LINE = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+_LINE = "{desc}{n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 
 class ProgressBar(tqdm):  # type: ignore[type-arg]  # not generic when it runs
@@ -30,6 +30,8 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]  # not generic when it runs
         if self._as_lines:
             options = {**options, "bar_format": _LINE}
         super().__init__(*args, **options)
+        if self._as_lines and not self.disable and self.desc:
+            self.set_description(self.desc, refresh=False)  # which ends it with a colon
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Draw the bar, or write a line if the last one is old."""

@@ -74,6 +74,7 @@ _INPUTS_ONLY = (
     "false labels can rank high."
 )
 
+_MOST_NAMED = 10
 _GAPS = (
     "Real examples that no candidate covers, the worst first, each with the synthetic example that "
     "comes nearest."
@@ -128,7 +129,7 @@ def write_report(folder: str | Path) -> Path:
             _guard(folder / "examples.json", lambda: _examples_section(state_of_examples))
         )
     title = f"{folder.resolve().parent.name} / {folder.resolve().name}"
-    head = _header(title, ranking, result)
+    head = _guard(folder / "result.json", lambda: _header(title, ranking, result))
     return write_text(folder / "report.html", _page(title, head, sections, present))
 
 
@@ -190,7 +191,31 @@ def _header(title: str, ranking: Ranking | None, result: Mapping[str, Any] | Non
             if result.get(part):
                 facts[words] = ", ".join(f"{k}={v}" for k, v in result[part].items())
     rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
-    return f"<header><h1>{escape(title)}</h1><dl>{rows}</dl></header>"
+    made = f"<details><summary>How it was made</summary><dl>{rows}</dl></details>"
+    return f"<header><h1>{escape(title)}</h1>{_answer(ranking, result)}{made}</header>"
+
+
+def _answer(ranking: Ranking | None, result: Mapping[str, Any] | None) -> str:
+    """Say first what was chosen, how sure that is, and whether it paid."""
+    said = []
+    if ranking is not None:
+        chosen = ranking.top()
+        names = ", ".join(list(chosen.weights)[:_MOST_NAMED])
+        more = len(chosen.weights) - _MOST_NAMED
+        said.append(f"Train on {names}{f' and {more} more' if more > 0 else ''}: {chosen.source}.")
+        said += ranking.messages
+    if result is not None and result.get("comparisons"):
+        said += _paid(result)
+    return f"<ul class='answer'>{''.join(f'<li>{escape(line)}</li>' for line in said)}</ul>"
+
+
+def _paid(result: Mapping[str, Any]) -> list[str]:
+    table = comparison_table(result)
+    lines = [
+        f"{name}: {gap} {interval}, {verdict} ({pairs} pairs)."
+        for name, gap, interval, pairs, verdict in table.rows
+    ]
+    return [*lines, f"{table.notes[0]}."]
 
 
 def _options(options: Mapping[str, Any]) -> str:
@@ -498,6 +523,7 @@ figure img { max-width: 100%; min-width: 36rem; height: auto; }
   max-width: 34rem; }
 .examples p { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .875rem; }
 .examples img { display: block; min-width: 48px; image-rendering: pixelated; }
+.answer { padding-left: 1.1rem; margin: .5rem 0; max-width: 90ch; overflow-wrap: anywhere; }
 summary { cursor: pointer; color: var(--muted); margin: 1rem 0; }
 small { color: var(--muted); }
 footer { margin-top: 3rem; color: var(--muted); font-size: .85rem; }

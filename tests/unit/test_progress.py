@@ -28,11 +28,13 @@ def test_a_log_file_gets_a_line_every_half_minute_and_a_last_one(clock: list[flo
     with ProgressBar(range(10), desc="scoring", mininterval=0, leave=False, file=log) as bar:
         for n in bar:
             bar.set_postfix_str(f"proxy {n}")
+            bar.set_description("scoring")
             clock[0] += 10
     lines = log.getvalue().splitlines()
     assert 3 <= len(lines) <= 4
     assert all(line.startswith("scoring: ") for line in lines)
     assert "10/10" in lines[-1]
+    assert ": :" not in log.getvalue()
     assert "\r" not in log.getvalue()
     assert "█" not in log.getvalue()
 

@@ -107,6 +107,22 @@ def test_the_page_shows_every_part(folder: Path):
     assert len([t for t in page.all("img") if "svg" in (t["src"] or "")]) == 4
 
 
+def test_the_page_begins_with_what_was_chosen_how_sure_that_is_and_whether_it_paid(folder: Path):
+    words = read(folder).words
+    first = words[: words.index("Ranking by consensus")]
+    assert f"Train on {NAMES[0]}, {NAMES[1]}: top 2 by consensus." in first
+    assert f"message {SCRIPT}" in first
+    assert "mixture of k at random: +0.0400 [0.0100, 0.0700], beats (5 pairs)." in first
+    assert "the paired 95 % t-interval excludes 0." in first
+    assert first.index("beats (5 pairs)") < first.index("some/encoder")
+
+
+def test_of_many_chosen_ten_are_named(tmp_path: Path):
+    names = [f"{'n' * 80}{i}" for i in range(100)]
+    save_ranking(make_ranking(names, top_k=40), tmp_path / "run")
+    assert f"{names[9]} and 30 more: top 40 by consensus." in read(tmp_path / "run").words
+
+
 def test_hostile_texts_stay_texts(folder: Path):
     page = read(folder)
     assert page.all("script") == []
