@@ -217,7 +217,7 @@ def _exact_self_mean(kernel: Kernel, points: torch.Tensor) -> SelfMean:
 
 def _sum(matrix: torch.Tensor) -> torch.Tensor:
     """In float64, of parts so small that their copy stays in a processor's cache."""
-    return torch.stack([part.double().sum() for part in matrix.split(_SUM_ROWS)]).sum()
+    return torch.stack([part.double().sum() for part in torch.split(matrix, _SUM_ROWS)]).sum()
 
 
 def _half_rows(n: int) -> int:
