@@ -70,6 +70,10 @@ class Endpoint:
         usage: Usage,
     ) -> None:
         _check_url(base_url)
+        if not (isinstance(key_variable, str) and key_variable):
+            raise ConfigError(
+                f"key_variable={key_variable!r}: allowed is an environment variable's name"
+            )
         check_whole("max_retries", max_retries, 0)
         _check_positive(
             requests_per_minute=requests_per_minute,

@@ -277,6 +277,12 @@ def test_a_key_with_a_line_end_is_refused_and_not_shown(server, monkeypatch):
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("given", [5, None, ""])
+def test_a_key_variable_that_is_no_name(given):
+    with pytest.raises(ConfigError, match=f"key_variable={given!r}: allowed is an environment"):
+        OpenAILLM("some-model", key_variable=given)
+
+
 def test_no_key_for_a_hosted_server(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
