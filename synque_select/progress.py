@@ -11,7 +11,7 @@ from tqdm import tqdm
 __all__ = ["ProgressBar"]
 
 _LINE_S = 30.0
-_LINE = "{desc}{n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+_LINE = "{desc}{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 class ProgressBar(tqdm):  # type: ignore[type-arg]  # not generic when it runs

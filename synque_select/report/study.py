@@ -28,7 +28,7 @@ def study_table(state: Mapping[str, Any]) -> Table:
     heads = ("from", state["metric"], "best so far", *["seconds"] * fits)
     columns = (
         Column("#", is_name=True),
-        Column("mixture", is_name=True),
+        Column("mixture", is_name=True, is_whole=True),
         *map(Column, heads),
         *[Column("hyper-parameters")] * has_parameters,
     )

@@ -55,12 +55,15 @@ class Column:
         stays: Whether the column is kept in one block with the one before it.
         is_reminder: Whether names may be cut until they look alike, for fewer blocks: a table
             above has them in the same order.
+        is_whole: Whether names are cut only where a line cannot hold them: what they say
+            matters, not only which they are.
     """
 
     name: str
     is_name: bool = False
     stays: bool = False
     is_reminder: bool = False
+    is_whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,8 @@ class Table:
         apart = _apart([row[name] for row in cells])
         is_cut = self.columns[name].is_reminder or apart > natural
         least = min(natural, _MIN_NAME if is_cut else apart)
+        if self.columns[name].is_whole:
+            least = natural
 
         def n_blocks(tried: int) -> int:
             return len(self._groups([*widths[:name], tried, *widths[name + 1 :]], width))

@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from synque_select import progress
 from synque_select.encoders import BaseEncoder, cache, default_cache_dir, embed
 from synque_select.encoders.shards import ShardError, ShardIndex, open_shard, write_shard
 from synque_select.errors import ConfigError, DataError, EncoderError
@@ -365,6 +366,7 @@ def test_the_bar_appears_only_when_it_takes_long(tmp_path, capsys, monkeypatch):
     embed(Counting(), Candidate("quick", texts(0, 40)), cache_dir=tmp_path)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(cache, "_BAR_DELAY_S", 0.0)
+    monkeypatch.setattr(progress, "_LINE_S", 0.0)
     embed(Counting(), Candidate("slow", texts(40, 80)), cache_dir=tmp_path)
     shown = capsys.readouterr()
     assert "encoding slow" in shown.err

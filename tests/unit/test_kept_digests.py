@@ -10,23 +10,22 @@ from typing import Any
 
 import pytest
 
-from synque_select import types
 from synque_select.data import _tables
 from synque_select.data.sources import load_candidates
-from synque_select.types import Candidate
+from synque_select.types import Candidate, examples
 
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     """The views that were hashed, of files that all count as large."""
     seen: list[Any] = []
-    digest = types.digest
+    digest = examples.digest
 
     def counted(view: Any) -> bytes:
         seen.append(view)
         return digest(view)
 
-    monkeypatch.setattr(types, "digest", counted)
+    monkeypatch.setattr(examples, "digest", counted)
     monkeypatch.setattr(_tables, "SMALL_BYTES", 0)
     monkeypatch.setenv("SYNQUE_CACHE", str(tmp_path / "cache"))
     return seen

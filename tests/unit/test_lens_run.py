@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from synque_select import progress
 from synque_select.errors import ConfigError, DataError
 from synque_select.lens.config import AdaptiveJudging, LensConfig
 from synque_select.lens.rubric import Rubric, RubricSampling
@@ -101,7 +102,9 @@ def _cost(ranking: Ranking) -> str:
     return str(ranking.details["lens"]["cost"])
 
 
-def test_progress_shows_tokens_a_second_and_reaches_its_end(tmp_path, capsys):
+def test_progress_shows_tokens_a_second_and_reaches_its_end(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_LINE_S", 0.0)
+
     def slow(prompt: Any, choices: Any) -> list[float]:
         time.sleep(0.006)
         return [1] * 5
