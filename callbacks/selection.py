@@ -174,7 +174,9 @@ class SelectionCallback(CheckedCallback):
         if self._finished:  # a tuner's fit never finishes: the run that follows is still this one
             self._run_id, self._run_dir, self._finished = uuid4().hex, self._own_run_dir, False
         self._met = True
-        chosen = on_rank_zero(trainer, lambda: self._prepare(trainer, datamodule))
+        # asks a wrapped DataModule for its loader, which may take every rank
+        budget = datamodule.planned_draws if self._mixture == "mmd_optimal" else None
+        chosen = on_rank_zero(trainer, lambda: self._prepare(trainer, datamodule, budget))
         ranking = Ranking.from_dict(chosen["ranking"])
         self._ranking, self._run_id = ranking, chosen["run_id"]
         datamodule.set_mixture(ranking.top())
@@ -272,12 +274,17 @@ class SelectionCallback(CheckedCallback):
         if self._own_run_dir is None and state["run_dir"] and Path(state["run_dir"]).is_dir():
             self._run_dir = Path(state["run_dir"])
 
-    def _prepare(self, trainer: Trainer, datamodule: SynqueDataModule) -> dict[str, Any]:
+    def _prepare(
+        self, trainer: Trainer, datamodule: SynqueDataModule, budget: int | None
+    ) -> dict[str, Any]:
         if self._run_dir is not None:
             make_folder(self._run_dir)  # before hours of scoring, not after
-        return {"ranking": self._choose(trainer, datamodule).to_dict(), "run_id": self.run_id}
+        ranking = self._choose(trainer, datamodule, budget)
+        return {"ranking": ranking.to_dict(), "run_id": self.run_id}
 
-    def _choose(self, trainer: Trainer, datamodule: SynqueDataModule) -> Ranking:
+    def _choose(
+        self, trainer: Trainer, datamodule: SynqueDataModule, budget: int | None
+    ) -> Ranking:
         if self._given is not None:
             return self._checked(self._given, datamodule)
         if datamodule.real is None:
@@ -289,7 +296,7 @@ class SelectionCallback(CheckedCallback):
             self.scorer(trainer),
             mixture=self._mixture or "equal",
             temperature=self._temperature,
-            budget=datamodule.planned_draws if self._mixture == "mmd_optimal" else None,
+            budget=budget,
         )
         ranking, self._findings = scorer.selection(datamodule.candidates, datamodule.real)
         return ranking
