@@ -222,12 +222,12 @@ def _summary_sentences(
     for verdict in ("beats", "is beaten by", "no difference shown"):
         found = [f"{row[0]}, {row[1]}" for row in rows if row[-1] == verdict]
         shown = f" ({'; '.join(found)})" if found and verdict != "no difference shown" else ""
-        said.append(f"{len(found)} say “{verdict}”{shown}")
+        said.append(f"“{verdict}” {len(found)}{shown}")
     stages = [result["wall_s"] for result in results.values()]
     choosing = [stage["encode"] + stage["score"] for stage in stages]
     probing = [stage["probes"] for stage in stages]
     return (
-        f"{said[0]}, {', '.join(said[1:])}. Choosing by all real samples took "
+        f"{said[0]}: {', '.join(said[1:])}. Choosing by all real samples took "
         f"{min(choosing):.0f} to {max(choosing):.0f} seconds a recipe, embeddings that were in the "
         f"cache not counted; training on every candidate alone took {min(probing):.0f} to "
         f"{max(probing):.0f}. The five experiments took "

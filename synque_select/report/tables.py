@@ -650,7 +650,7 @@ def comparison_table(result: Mapping[str, Any]) -> Table:
     pairs = [found.get("n", result["replicates"]) for found in comparisons.values()]
     rows = tuple(
         (
-            " vs ".join(map(arm_words, name.split("_vs_"))),
+            " vs ".join(arm_words(arm).partition(":")[0] for arm in name.split("_vs_")),
             _signed(found["difference"], 4),
             format_interval(found["low"], found["high"], 4) or _UNDEFINED,
             str(n),

@@ -64,7 +64,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Events]
 
 
 # scored are first the candidates, then, after training, the mixture
-PHASES = ["encode", "score", "fit", "fit", "score", "probe step"]
+PHASES = ["encode", "score", "judge", "fit", "fit", "score", "probe step"]
 
 
 def kill_in_every_phase(folder: Path, whole: Events, seed: int, name: str) -> Events:
@@ -96,10 +96,16 @@ def check_nothing_is_repeated(events: Events, whole: Events) -> None:
     assert sum(probes.values()) <= len(WORDS) + 1
 
 
+def check_answers_are_kept(events: Events, whole: Events) -> None:
+    asked = Counter(event["question"] for event in events.of("judge"))
+    assert set(asked) == {event["question"] for event in whole.of("judge")}
+    assert sum(asked.values()) <= len(asked) + 2  # what was in flight
+
+
 def check_finished_proxies_are_not_scored_again(events: Events) -> None:
     """The one that was killed while the last proxy scored left the others to the next."""
     said = [event["text"] for event in events.of("said", events.pids[2])]
-    taken = "scores of 3 of 4 proxies are taken from the cache: pad, coverage, ngram"
+    taken = "scores of 3 of 5 proxies are taken from the cache: pad, coverage, ngram"
     assert next(text for text in said if text.startswith("scores of")) == taken
 
 
@@ -158,6 +164,7 @@ def test_killed_in_every_phase(
     events = kill_in_every_phase(tmp_path, whole, seed, name)
     assert events.end["weights"] == whole.end["weights"]
     check_nothing_is_repeated(events, whole)
+    check_answers_are_kept(events, whole)
     check_steps(events, whole)
     check_records(tmp_path, whole_folder, events.end)
     if name == "SIGKILL":  # SIGTERM lets the scoring end

@@ -6,6 +6,7 @@ after the NTH event of that phase; started by test_killed_runs.py.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -20,9 +21,12 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
+from synque_select.lens.config import LensConfig
+from synque_select.lens.rubric import Rubric
+from synque_select.llm.scripted import ScriptedLLM
 from synque_select.probes import ProbeSweep
 from synque_select.proxies.kernel import MMD
-from tests.training.tiny import LetterEncoder, TinyModel, data_module, trainer
+from tests.training.tiny import WORDS, LetterEncoder, TinyModel, data_module, trainer
 
 MAX_STEPS, PROBE_STEPS, SAVED_EVERY = 24, 4, 3
 
@@ -66,6 +70,18 @@ class LoggedMMD(MMD):
         return found
 
 
+class LoggedJudge(ScriptedLLM):
+    def choice_probabilities(self, prefix: Any, items: Any, *rest: Any) -> Any:
+        for position, answer in super().choice_probabilities(prefix, items, *rest):
+            question = f"{prefix}{items[position]}"
+            Events.log("judge", question=hashlib.sha256(question.encode()).hexdigest())
+            yield position, answer
+
+
+def weigh(prompt: Any, choices: Any) -> list[float]:
+    return [1.0 + (len(str(prompt)) + i) % 7 for i in range(len(choices))]
+
+
 class LoggedModel(TinyModel):
     def on_fit_start(self) -> None:
         if self.trainer.max_steps == PROBE_STEPS:
@@ -80,9 +96,17 @@ class LoggedModel(TinyModel):
 def main(folder: Path) -> None:
     torch.manual_seed(0)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addHandler(Said())
+    lens = LensConfig(
+        scorer=LoggedJudge(None, weigh),
+        rubrics=dict.fromkeys(WORDS, Rubric(("words",), ("fruits",), ("birds",))),
+        max_samples=8,
+        answers=str(folder / "answers.sqlite"),
+        progress=False,
+    )
     selection = SelectionCallback(
-        ["pad", "coverage", "ngram", LoggedMMD()],
+        ["pad", "coverage", "ngram", LoggedMMD(), "lens"],
         top_k=2,
+        lens=lens,
         encoder=LoggedEncoder(),
         cache_dir=folder / "cache",
     )
