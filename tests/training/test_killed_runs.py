@@ -103,8 +103,11 @@ def check_answers_are_kept(events: Events, whole: Events) -> None:
 
 
 def check_finished_proxies_are_not_scored_again(events: Events) -> None:
-    """The one that was killed while the last proxy scored left the others to the next."""
-    said = [event["text"] for event in events.of("said", events.pids[2])]
+    """Those that were killed while a proxy scored left what had finished to the next.
+
+    A proxy of the user's is scored again; LENS finds its answers.
+    """
+    said = [event["text"] for event in events.of("said", events.pids[3])]
     taken = "scores of 3 of 5 proxies are taken from the cache: pad, coverage, ngram"
     assert next(text for text in said if text.startswith("scores of")) == taken
 
@@ -127,11 +130,19 @@ def check_steps(events: Events, whole: Events) -> None:
 
 
 def ranking_of(folder: Path) -> Ranking:
-    """The ranking in the folder of the one run, without what a clock said."""
+    """The ranking in the folder of the one run, without what a clock and a counter said."""
     (run_folder,) = (folder / "runs" / "LoggedModel").iterdir()
     found = load_ranking(run_folder)
     proxies = {key: replace(info, seconds=0.0) for key, info in found.proxies.items()}
-    return replace(found, wall_s={}, proxies=proxies)
+    messages = tuple(said for said in found.messages if "answers kept from earlier" not in said)
+    lens = {**found.details["lens"], "questions": None, "cost": None}
+    return replace(
+        found,
+        wall_s={},
+        proxies=proxies,
+        messages=messages,
+        details={**found.details, "lens": lens},
+    )
 
 
 def check_records(folder: Path, whole_folder: Path, end: dict[str, Any]) -> None:
