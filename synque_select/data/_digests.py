@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from synque_select.atomic import atomic_file
 from synque_select.data import _tables
 from synque_select.encoders.cache import default_cache_dir
 from synque_select.types import Examples
@@ -49,17 +48,7 @@ def _digests(file: Path, n: int, compute: Callable[[], NDArray[np.uint8]]) -> ND
         if kept.shape == (n, 32) and kept.dtype == np.uint8:
             return kept
     digests = compute()
-    with suppress(OSError):  # a cache that cannot be written costs time, not the run
-        _write(file, digests)
+    # a cache that cannot be written costs time, not the run
+    with suppress(OSError), atomic_file(file) as stream:
+        np.save(stream, digests, allow_pickle=False)
     return digests
-
-
-def _write(file: Path, digests: NDArray[Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.stem}.{uuid.uuid4().hex}.part")
-    try:
-        with part.open("wb") as stream:
-            np.save(stream, digests, allow_pickle=False)
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)

@@ -6,8 +6,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import os
-import uuid
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,6 +18,7 @@ import numpy as np
 import torch
 
 import synque_select
+from synque_select.atomic import atomic_file
 from synque_select.proxies.base import BaseProxy, Contributions, ProxyScores
 
 __all__ = ["KeptScores", "own_code", "package_versions"]
@@ -99,8 +98,9 @@ class KeptScores:
             "example_scores": scores.example_scores is not None,
             "mixture": scores.mixture is not None,
         }
-        with suppress(OSError):
-            _write(path, {**arrays, "about": np.frombuffer(json.dumps(about).encode(), np.uint8)})
+        arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+        with suppress(OSError), atomic_file(path) as stream:
+            np.savez(stream, **arrays)
 
     def _path(self, proxy: BaseProxy) -> Path | None:
         is_packaged = type(proxy).__module__.startswith("synque_select.proxies.")
@@ -142,17 +142,6 @@ def _restored(
         reliable=about["reliable"],
         details=about["details"],
     )
-
-
-def _write(path: Path, arrays: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part")
-    try:
-        with part.open("wb") as stream:
-            np.savez(stream, **arrays)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @cache

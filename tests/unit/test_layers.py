@@ -18,7 +18,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("proxies", "selection"),
     ("data", "encoders", "lens", "llm"),
     ("functional",),
-    ("checks", "configs", "errors", "progress", "types", "views"),
+    ("atomic", "checks", "configs", "errors", "progress", "types", "views"),
 )
 LIGHTNING_ROWS = 3
 # the package's front door re-exports from all rows; testing and configs are for users and data
