@@ -234,13 +234,13 @@ def _kept(path: Path) -> Ranking | None:
 
 def _code_of(cls: type[BaseProxy]) -> str:
     """A user's proxy has no version: its code, that of its bases too, stands in for one."""
+    if cls.needs_records:
+        return uuid.uuid4().hex  # records may have changed where their views have not
     own = [part for part in cls.__mro__ if part.__module__.split(".")[0] not in _VERSIONED]
     try:
         code = [inspect.getsource(part) for part in own]
     except (OSError, TypeError):
         return uuid.uuid4().hex  # code that cannot be read may have changed: score again
-    if cls.needs_records:
-        return uuid.uuid4().hex  # records may have changed where their views have not
     return "".join([cls.__qualname__, *code])
 
 

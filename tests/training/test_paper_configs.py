@@ -39,25 +39,36 @@ FEW = (
 )
 
 
-@pytest.fixture(scope="module")
-def qwen(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with a Qwen2 of two layers and random weights."""
-    folder = tmp_path_factory.mktemp("qwen")
-    save_model(folder)
+def save_tiny(folder: Path, model: Any, config: Any, **options: Any) -> None:
+    """Write a model of two layers with random weights beside the tokenizer of a folder."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    config = transformers.Qwen2Config(
+    sizes = config(
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=16384,
         eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **options,
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        transformers.Qwen2ForCausalLM(config).save_pretrained(folder)
+        model(sizes).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a small Qwen2."""
+    folder = tmp_path_factory.mktemp("qwen")
+    save_model(folder)
+    save_tiny(
+        folder,
+        transformers.Qwen2ForCausalLM,
+        transformers.Qwen2Config,
+        num_key_value_heads=2,
+        max_position_embeddings=16384,
+    )
     return str(folder)
 
 
@@ -214,21 +225,13 @@ def test_images_experiment(images: Path):
 
 @pytest.fixture(scope="module")
 def roberta(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with a RoBERTa of two layers and random weights."""
+    """A folder with a small RoBERTa."""
     folder = tmp_path_factory.mktemp("roberta")
     save_model(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     tokenizer.pad_token = tokenizer.eos_token
     tokenizer.save_pretrained(folder)
-    config = transformers.RobertaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    transformers.RobertaModel(config).save_pretrained(folder)
+    save_tiny(folder, transformers.RobertaModel, transformers.RobertaConfig)
     return str(folder)
 
 
