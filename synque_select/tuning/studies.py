@@ -93,17 +93,40 @@ def _without_password(url: str) -> str:
 
 
 def _database(optuna: Any, url: str, heartbeat_s: int) -> Any:
-    connect = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    is_sqlite = url.startswith("sqlite")
     with _without_experimental():
-        return optuna.storages.RDBStorage(
+        storage = optuna.storages.RDBStorage(
             url,
-            engine_kwargs=connect,
+            engine_kwargs={"connect_args": {"timeout": 60}} if is_sqlite else {},
             heartbeat_interval=heartbeat_s,
             grace_period=_GRACE * heartbeat_s,
             heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(
                 max_retry=_MAX_RETRIES
             ),
         )
+    if is_sqlite:
+        _lock_from_the_first_read(storage.engine)
+    return storage
+
+
+def _lock_from_the_first_read(engine: Any) -> None:
+    """Make each transaction of a SQLite engine hold the write lock from its beginning.
+
+    Optuna takes a waiting trial by reading its state and then setting it. SQLite knows no "SELECT
+    … FOR UPDATE", and by itself locks only with the first write: two workers would take the same
+    trial.
+    """
+    from sqlalchemy import event
+
+    @event.listens_for(engine, "connect")
+    def _(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # sqlite3 itself begins no transaction any more
+
+    @event.listens_for(engine, "begin")
+    def _(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # connections that were opened without this
 
 
 def _patiently(work: Callable[[], _T], where: str) -> _T:

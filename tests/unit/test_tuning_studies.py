@@ -17,21 +17,21 @@ from synque_select.errors import ConfigError  # noqa: E402 - needs the module ab
 from synque_select.tuning.studies import open_storage, open_study  # noqa: E402
 
 STARTS = {"equal": {"a": 0.5}, "best": {"a": 1.0}}
-WORKER = """
+N_EACH = 10
+WORKER = f"""
 import json, sys
 from synque_select.tuning.studies import open_storage, open_study
 print("ready", flush=True)
 sys.stdin.readline()
-study = open_study(open_storage(sys.argv[1], 60), "s", "max", {"k": 3}, json.loads(sys.argv[2]))
-for _ in range(3):
+study = open_study(open_storage(sys.argv[1], 60), "s", "max", {{"k": 3}}, json.loads(sys.argv[2]))
+for _ in range({N_EACH}):
     trial = study.ask()
     study.tell(trial, trial.suggest_float("a", 0, 1))
 """
 
 
-@pytest.mark.parametrize("name", ["studies.db", "studies.journal"])
-def test_two_processes_begin_one_study_at_once(tmp_path: Path, name: str):
-    command = [sys.executable, "-c", WORKER, str(tmp_path / name), json.dumps(STARTS)]
+def run_two_workers(storage: Path, starts: dict[str, dict[str, float]]) -> None:
+    command = [sys.executable, "-c", WORKER, str(storage), json.dumps(starts)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     workers = [subprocess.Popen(command, text=True, **pipes) for _ in range(2)]
     for worker in workers:
@@ -39,13 +39,21 @@ def test_two_processes_begin_one_study_at_once(tmp_path: Path, name: str):
     for worker in workers:
         worker.stdin.write("go\n")
         worker.stdin.flush()
-    errors = [worker.communicate(timeout=60)[1] for worker in workers]
+    errors = [worker.communicate(timeout=240)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], errors
-    study = open_study(open_storage(tmp_path / name, 60), "s", "max", {"k": 3}, STARTS)
+
+
+@pytest.mark.parametrize("n_starts", [2, 2 * N_EACH])
+@pytest.mark.parametrize("name", ["studies.db", "studies.journal"])
+def test_two_processes_begin_one_study_at_once(tmp_path: Path, name: str, n_starts: int):
+    """No trial is run by both, neither a new one nor one that was enqueued."""
+    starts = {f"start {i}": {"a": i / n_starts} for i in range(n_starts)}
+    run_two_workers(tmp_path / name, starts)
+    study = open_study(open_storage(tmp_path / name, 60), "s", "max", {"k": 3}, starts)
     done = study.get_trials(deepcopy=False)
-    assert len(done) == 6
+    assert [trial.number for trial in done] == list(range(2 * N_EACH))
     assert all(trial.state.is_finished() for trial in done)
-    assert sorted(t.user_attrs["start"] for t in done if t.user_attrs) == ["best", "equal"]
+    assert {t.user_attrs["start"] for t in done if t.user_attrs} == set(starts)
 
 
 def test_a_worker_that_comes_before_the_study_is_marked_waits(tmp_path: Path):
