@@ -14,14 +14,14 @@ from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogg
 from pytorch_lightning.utilities import rank_zero_warn
 
 from synque_select.data.datamodule import SynqueDataModule
-from synque_select.report import tables
 from synque_select.report.plots import to_png
+from synque_select.report.table import Column, Table
 
-__all__ = ["Table", "log_figure", "log_mixture", "log_table", "log_text"]
+__all__ = ["LoggedTable", "log_figure", "log_mixture", "log_table", "log_text"]
 
 
 @dataclass(frozen=True)
-class Table:
+class LoggedTable:
     """A table of plain values, and the Markdown text that says the same and more.
 
     Args:
@@ -35,7 +35,7 @@ class Table:
     text: str
 
 
-def log_table(trainer: Trainer, name: str, table: Table) -> None:
+def log_table(trainer: Trainer, name: str, table: LoggedTable) -> None:
     """Give a table to every logger that can hold one; called on rank 0.
 
     TensorBoard gets a text, CSVLogger the file `<name>.csv` in its `log_dir`, W&B a Table, MLflow
@@ -61,12 +61,12 @@ def log_mixture(trainer: Trainer, datamodule: SynqueDataModule) -> None:
     sizes = {part.name: len(part) for part in parts}
     rows: list[list[Any]] = [[n, sizes[n], share] for n, share in mixture.weights.items()]
     columns = ["trained on", "n", "share"]
-    shown = tables.Table(
+    shown = Table(
         f"Mixture: {mixture.source}",
-        tuple(tables.Column(column, is_name=column == "trained on") for column in columns),
+        tuple(Column(column, is_name=column == "trained on") for column in columns),
         tuple((name, str(n), f"{share:.4f}") for name, n, share in rows),
     )
-    log_table(trainer, "synque_mixture", Table(columns, rows, shown.markdown()))
+    log_table(trainer, "synque_mixture", LoggedTable(columns, rows, shown.markdown()))
 
 
 def log_text(trainer: Trainer, name: str, text: str) -> None:
@@ -88,7 +88,7 @@ def _for_each_logger(trainer: Trainer, name: str, give: Callable[[Logger], None]
             )
 
 
-def _log_table(logger: Logger, name: str, table: Table, trainer: Trainer) -> None:
+def _log_table(logger: Logger, name: str, table: LoggedTable, trainer: Trainer) -> None:
     experiment: Any = getattr(logger, "experiment", None)
     if isinstance(logger, CSVLogger):
         _write(logger.log_dir, f"{name}.csv", _csv(table).encode())
@@ -134,7 +134,7 @@ def _write(folder: str, file: str, content: bytes) -> None:
         stream.write(content)
 
 
-def _csv(table: Table) -> str:
+def _csv(table: LoggedTable) -> str:
     text = io.StringIO()
     csv.writer(text).writerows([table.columns, *table.rows])
     return text.getvalue()

@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from synque_select.callbacks._checks import CheckedCallback, require_datamodule, require_single
-from synque_select.callbacks._logging import Table, log_figure, log_table
+from synque_select.callbacks._logging import LoggedTable, log_figure, log_table
 from synque_select.callbacks._ranks import on_rank_zero
 from synque_select.callbacks._run_key import (
     comparability_key,
@@ -34,8 +34,8 @@ from synque_select.records.correlation import KeyCorrelations, correlate
 from synque_select.records.correlation_file import save_correlations
 from synque_select.records.run_folder import read_json, write_json
 from synque_select.records.store import RunStore
+from synque_select.report.correlation_tables import correlation_tables
 from synque_select.report.plots import correlation_figure
-from synque_select.report.tables import correlation_tables
 from synque_select.types import Mixture, Ranking, RunRecord
 
 __all__ = ["ProbeRunner", "ProxyCorrelationCallback"]
@@ -401,7 +401,7 @@ class ProxyCorrelationCallback(CheckedCallback):
             save_correlations(found, folder)
         for entry in found:
             (shown,) = correlation_tables([entry])
-            table = Table(_COLUMNS, _rows(entry), shown.markdown())
+            table = LoggedTable(_COLUMNS, _rows(entry), shown.markdown())
             log_table(trainer, f"synque_correlation_{entry.kind}", table)
             rank_zero_info(shown.text())
             if entry.proxies and trainer.loggers:

@@ -21,7 +21,7 @@ from synque_select.callbacks._checks import (
     require_single,
 )
 from synque_select.callbacks._leaks import leak_messages
-from synque_select.callbacks._logging import Table, log_mixture, log_table, log_text
+from synque_select.callbacks._logging import LoggedTable, log_mixture, log_table, log_text
 from synque_select.callbacks._page import write_page
 from synque_select.callbacks._ranks import on_rank_zero, report_failure
 from synque_select.callbacks._scoring import Scorer, ranking_differences, scorer_of
@@ -37,7 +37,7 @@ from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.records.run_folder import make_folder, new_run_folder
 from synque_select.report.findings import copy_findings
 from synque_select.report.lens import lens_text, write_rubrics
-from synque_select.report.tables import ranking_tables
+from synque_select.report.ranking_tables import ranking_tables
 from synque_select.selection.mixture import (
     MixtureChoice,
     check_mixture_choice,
@@ -368,7 +368,7 @@ def _warn_of_leaks(trainer: Trainer, what: str, dataloaders: Any) -> None:
 def _show(trainer: Trainer, ranking: Ranking) -> None:
     shown = ranking_tables(ranking)
     text = "\n\n".join(table.markdown() for table in shown)
-    log_table(trainer, "synque_ranking", Table(*_cells(ranking), text))
+    log_table(trainer, "synque_ranking", LoggedTable(*_cells(ranking), text))
     if ranking.details:
         log_text(trainer, "synque_lens", lens_text(ranking))
     rank_zero_info("\n\n".join(map(str, shown)))

@@ -466,7 +466,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     The options are those of `synque-select experiment`.
     """
-    from synque_select.report.tables import ranking_tables
+    from synque_select.report.ranking_tables import ranking_tables
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given:

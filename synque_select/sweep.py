@@ -20,7 +20,8 @@ from synque_select.records.correlation_file import save_correlations
 from synque_select.records.ranking_file import save_ranking
 from synque_select.records.run_folder import check_plain_name, make_folder, new_run_folder
 from synque_select.records.store import RunStore
-from synque_select.report.tables import correlation_tables, ranking_tables
+from synque_select.report.correlation_tables import correlation_tables
+from synque_select.report.ranking_tables import ranking_tables
 
 __all__ = ["run_sweep"]
 

@@ -24,16 +24,10 @@ from typing import Any
 
 from synque_select.functional.correlation import Correlation
 from synque_select.records.ranking_file import load_ranking
-from synque_select.report.tables import (
-    Column,
-    Table,
-    arms_table,
-    comparison_table,
-    correlation_table,
-    cost_table,
-    format_interval,
-    format_number,
-)
+from synque_select.report.correlation_tables import correlation_table
+from synque_select.report.experiment_tables import arms_table, comparison_table, cost_table
+from synque_select.report.formats import format_interval, format_number
+from synque_select.report.table import Column, Table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, CHOOSING = ROOT / "docs" / "results.md", ROOT / "docs" / "choosing-a-proxy.md"

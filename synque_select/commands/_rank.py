@@ -23,7 +23,7 @@ from synque_select.report.findings import (
     real_size_table,
     save_findings,
 )
-from synque_select.report.tables import ranking_tables
+from synque_select.report.ranking_tables import ranking_tables
 from synque_select.selection.labels import LabelCheck, check_classes, check_scored_labels
 from synque_select.selection.mixture import check_mixture_choice
 from synque_select.selection.ranking import checked_suite, ranking_from

@@ -13,18 +13,13 @@ from synque_select.records.correlation import KeyCorrelations
 from synque_select.records.correlation_file import save_correlations
 from synque_select.records.ranking_file import save_ranking
 from synque_select.records.run_folder import write_json
+from synque_select.report.correlation_tables import correlation_table
+from synque_select.report.experiment_tables import arms_table, comparison_table, cost_table
+from synque_select.report.formats import format_number
 from synque_select.report.page import write_report
 from synque_select.report.parts import write_examples, write_map
-from synque_select.report.tables import (
-    Column,
-    Table,
-    arms_table,
-    comparison_table,
-    correlation_table,
-    cost_table,
-    format_number,
-    ranking_tables,
-)
+from synque_select.report.ranking_tables import ranking_tables
+from synque_select.report.table import Column, Table
 from synque_select.types import Ranking, RealSample
 
 __all__ = ["summary", "write_run"]

@@ -13,8 +13,9 @@ from typing import Any
 
 from synque_select.errors import ConfigError, ProxyError
 from synque_select.records.run_folder import plain, read_json, write_json
+from synque_select.report.formats import format_number
 from synque_select.report.parts import shown_view
-from synque_select.report.tables import Column, Table, format_number, shorten
+from synque_select.report.table import Column, Table, shorten
 from synque_select.selection.gaps import gap_map
 from synque_select.selection.labels import LabelCheck
 from synque_select.selection.real_size import RealSize, how_many_real

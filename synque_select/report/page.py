@@ -18,20 +18,22 @@ from synque_select.records.correlation import KeyCorrelations, MeanCorrelation, 
 from synque_select.records.correlation_file import load_correlations
 from synque_select.records.ranking_file import load_ranking
 from synque_select.records.run_folder import read_json, write_text
-from synque_select.report.findings import gaps_table, labels_table, real_size_table
-from synque_select.report.lens import lens_sections
-from synque_select.report.study import study_table
-from synque_select.report.tables import (
-    Table,
+from synque_select.report.correlation_tables import (
+    correlation_table,
+    correlation_tables,
+    mean_table,
+)
+from synque_select.report.experiment_tables import (
     arms_table,
     candidates_table,
     comparison_table,
-    correlation_table,
-    correlation_tables,
     cost_table,
-    mean_table,
-    ranking_tables,
 )
+from synque_select.report.findings import gaps_table, labels_table, real_size_table
+from synque_select.report.lens import lens_sections
+from synque_select.report.ranking_tables import ranking_tables
+from synque_select.report.study import study_table
+from synque_select.report.table import Table
 from synque_select.types import Ranking
 
 __all__ = ["write_report"]

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from synque_select.errors import ConfigError, DependencyError
-from synque_select.report.tables import arm_words, figure_decimals, format_number, shorten
+from synque_select.report.experiment_tables import arm_words
+from synque_select.report.formats import figure_decimals, format_number
+from synque_select.report.table import shorten
 from synque_select.types import Ranking
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from synque_select.report.tables import Column, Table, figure_decimals, format_number
+from synque_select.report.formats import figure_decimals, format_number
+from synque_select.report.table import Column, Table
 
 __all__ = ["study_table"]
 

@@ -11,7 +11,7 @@ from synque_select.errors import ConfigError
 from synque_select.proxies.base import ProxyScores
 from synque_select.proxies.kernel import MMD
 from synque_select.proxies.registry import get_proxy
-from synque_select.report.tables import scores_table
+from synque_select.report.ranking_tables import scores_table
 from synque_select.selection.ranking import rank
 from synque_select.types import Ranking
 from tests.training.tiny import LetterEncoder, candidates, real_sample

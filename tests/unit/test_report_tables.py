@@ -13,24 +13,21 @@ from hypothesis import strategies as st
 
 from synque_select.functional.correlation import correlate_scores
 from synque_select.records.correlation import correlate
-from synque_select.report.tables import (
-    Column,
-    Table,
+from synque_select.report.correlation_tables import correlation_table, correlation_tables
+from synque_select.report.experiment_tables import (
     arms_table,
     candidates_table,
     comparison_table,
-    correlation_table,
-    correlation_tables,
     cost_table,
-    decimals_of,
-    format_interval,
-    format_number,
+)
+from synque_select.report.formats import decimals_of, format_interval, format_number
+from synque_select.report.ranking_tables import (
     ranking_table,
     ranking_tables,
     reliability_words,
     scores_table,
-    shorten,
 )
+from synque_select.report.table import Column, Table, shorten
 from tests.unit.records_data import SCRIPT, make_ranking, make_record
 
 RESULT = {

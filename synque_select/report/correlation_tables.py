@@ -1,0 +1,93 @@
+"""How well proxies foretold validation, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from synque_select.functional.correlation import Correlation
+from synque_select.records.correlation import KeyCorrelations, MeanCorrelation, mean_correlations
+from synque_select.report.formats import UNDEFINED, format_interval, format_p, format_signed
+from synque_select.report.table import Column, Table
+
+__all__ = ["correlation_table", "correlation_tables", "mean_table"]
+
+
+def correlation_table(proxies: Mapping[str, Correlation], *, title: str = "") -> Table:
+    """Return the correlation of each proxy with validation over the same units.
+
+    Args:
+        proxies: Proxy key to its correlation.
+        title: Of the table: what the units are and which metric is meant.
+    """
+    heads = ("n", "Pearson", "p", "Spearman", "95 % interval", "p", "Kendall", "p")
+    kept = ("p", "95 % interval")
+    columns = (
+        Column("proxy", is_name=True),
+        *(Column(head, stays=head in kept) for head in heads),
+        Column("with validation"),
+    )
+    methods = dict.fromkeys(found.p_method for found in proxies.values() if found.p_method)
+    notes = ["+ means that the proxy was right: a better score went with a better figure"]
+    notes += [f"p: two-sided permutation test, {method}" for method in methods]
+    notes += [f"{key}: {found.message}" for key, found in proxies.items() if found.message]
+    rows = tuple(_correlation_row(key, found) for key, found in proxies.items())
+    return Table(title or "Correlation of proxies with validation", columns, rows, tuple(notes))
+
+
+def _correlation_row(key: str, found: Correlation) -> tuple[str, ...]:
+    spearman = found.spearman
+    return (
+        key,
+        str(found.n),
+        format_signed(found.pearson.value),
+        format_p(found.pearson.p),
+        format_signed(spearman.value),
+        format_interval(spearman.low, spearman.high) or UNDEFINED,
+        format_p(spearman.p),
+        format_signed(found.kendall.value),
+        format_p(found.kendall.p),
+        found.verdict,
+    )
+
+
+def correlation_tables(correlations: Sequence[KeyCorrelations]) -> list[Table]:
+    """Return a table for each comparability key and kind, and the means of the within-key values.
+
+    A key under 5 distinct units has no figures, only the sentence that says what is missing.
+    """
+    tables = [_key_table(entry) for entry in correlations]
+    for kind, proxies in mean_correlations(correlations).items():
+        several = {key: mean for key, mean in proxies.items() if mean.n_keys > 1}
+        if several:
+            tables.append(mean_table(several, title=f"Mean over keys, kind {kind}"))
+    return tables
+
+
+def mean_table(proxies: Mapping[str, MeanCorrelation], *, title: str) -> Table:
+    """Return the means of the values within each key."""
+    heads = ("keys", "Pearson", "Spearman", "Kendall")
+    rows = tuple(
+        (
+            key,
+            str(m.n_keys),
+            format_signed(m.pearson),
+            format_signed(m.spearman),
+            format_signed(m.kendall),
+        )
+        for key, m in proxies.items()
+    )
+    note = "means of the values within each key; the points of several keys are not pooled"
+    return Table(title, (Column("proxy", is_name=True), *map(Column, heads)), rows, (note,))
+
+
+def _key_table(entry: KeyCorrelations) -> Table:
+    task = entry.key.get("task")
+    units = f"{len(entry.points)} {'unit' if len(entry.points) == 1 else 'units'}"
+    title = (
+        f"{f'{task}: ' if task else ''}{units} of kind {entry.kind}, "
+        f"{entry.primary} ({entry.mode}), key {entry.key_hash[:8]}"
+    )
+    if not entry.proxies:
+        return Table(title, (), (), entry.messages)
+    table = correlation_table(entry.proxies, title=title)
+    return Table(title, table.columns, table.rows, (*table.notes, *entry.messages))

@@ -1,0 +1,87 @@
+"""How figures are written in tables, pages and plots."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+__all__ = [
+    "UNDEFINED",
+    "decimals_of",
+    "figure_decimals",
+    "format_interval",
+    "format_number",
+    "format_p",
+    "format_rank",
+    "format_signed",
+]
+
+UNDEFINED = "-"
+
+
+def decimals_of(values: Iterable[float | None]) -> int:
+    """Return how many decimals show three digits of the range of the values.
+
+    Example:
+        >>> decimals_of([0.1234, 0.1301]), decimals_of([812.0, 15.0])
+        (5, 0)
+    """
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    if not finite:
+        return 2
+    scale = max(finite) - min(finite) or max(map(abs, finite)) or 1.0
+    return min(6, max(0, 2 - math.floor(math.log10(scale))))
+
+
+def figure_decimals(values: Iterable[float | None]) -> int:
+    """Return how many decimals validation figures are given: two digits of their range, from 3.
+
+    Example:
+        >>> figure_decimals([0.83, 0.79])
+        3
+    """
+    return max(3, decimals_of(values) - 1)
+
+
+def format_number(value: float | None, decimals: int = 2) -> str:
+    """Return a figure with these decimals, in scientific form where they cannot show it.
+
+    Example:
+        >>> format_number(0.5), format_number(2.5e-9, 6), format_number(float("nan"))
+        ('0.50', '2.5e-09', '-')
+    """
+    if value is None or not math.isfinite(value):
+        return UNDEFINED
+    if value != 0 and not 0.5 * 10**-decimals <= abs(value) < 1e7:
+        return f"{value:.3g}" if decimals >= 6 or abs(value) >= 1e7 else f"{0:.{decimals}f}"
+    return f"{value:.{decimals}f}"
+
+
+def format_interval(low: float | None, high: float | None, decimals: int = 2) -> str:
+    """Return "[low, high]", or an empty text where an end is missing or undefined."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"[{format_number(low, decimals)}, {format_number(high, decimals)}]"
+
+
+def format_signed(value: float | None, decimals: int = 2) -> str:
+    """Return a figure with its sign.
+
+    Example:
+        >>> format_signed(0.5), format_signed(-0.5), format_signed(None)
+        ('+0.50', '-0.50', '-')
+    """
+    text = format_number(value, decimals)
+    return text if text == UNDEFINED or text.startswith("-") else f"+{text}"
+
+
+def format_p(value: float | None) -> str:
+    """Return a p-value with three decimals."""
+    if value is None or not math.isfinite(value):
+        return UNDEFINED
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def format_rank(rank: float) -> str:
+    """Return a rank, with decimals only where it is a mid-rank."""
+    return UNDEFINED if math.isnan(rank) else f"{rank:g}"
