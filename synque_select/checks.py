@@ -1,4 +1,4 @@
-"""Checks of arguments that several public edges share."""
+"""Checks of arguments and files that several public edges share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from synque_select.errors import ConfigError
 
-__all__ = ["check_whole", "is_number"]
+__all__ = ["check_whole", "is_number", "kind_of"]
 
 
 def check_whole(name: str, value: Any, least: int) -> int:
@@ -38,3 +38,16 @@ def is_number(value: Any) -> bool:
         (True, False, False)
     """
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def kind_of(value: Any) -> str:
+    """Say in words what a JSON value is.
+
+    Example:
+        >>> kind_of([1]), kind_of(None)
+        ('a list', 'null')
+    """
+    if value is None:
+        return "null"
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean"}
+    return names.get(type(value), "a number")

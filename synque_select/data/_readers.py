@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+from synque_select.checks import kind_of
 from synque_select.errors import DataError
 
-__all__ = ["Row", "Rows", "kind_of", "numbered_lines", "read_json", "read_jsonl"]
+__all__ = ["Row", "Rows", "numbered_lines", "read_json", "read_jsonl"]
 
 _CHUNK_BYTES = 1 << 20
 _Member = TypeVar("_Member")
@@ -53,19 +54,6 @@ def read_json(path: Path) -> Rows:
 def read_jsonl(path: Path) -> Rows:
     """Stream a file of one JSON record (or one text) a line; blank lines are skipped."""
     yield from _records(_jsonl_values(path), path)
-
-
-def kind_of(value: Any) -> str:
-    """Say in words what a JSON value is.
-
-    Example:
-        >>> kind_of([1]), kind_of(None)
-        ('a list', 'null')
-    """
-    if value is None:
-        return "null"
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean"}
-    return names.get(type(value), "a number")
 
 
 class _Value(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from synque_select.errors import ConfigError, RecordError
 from synque_select.lens.feedback import Feedback, feedback_of
 from synque_select.lens.rubric import Rubric, save_rubrics
 from synque_select.records.run_folder import write_text
+from synque_select.report.html import example_html, section_html
 from synque_select.types import Ranking
 
 __all__ = ["feedback", "lens_sections", "lens_text", "rubric_of", "write_rubrics"]
@@ -28,25 +29,18 @@ _INTRO = (
     "that model saw in a few samples of each side: read them as hints, not as findings."
 )
 
-ShowExample = Callable[[str, Mapping[str, Any]], str]
 
-
-def lens_sections(ranking: Ranking | None, example: ShowExample) -> list[tuple[str, str]]:
-    """Return title and HTML of a page's section on LENS; nothing where it was not computed.
-
-    Args:
-        ranking: Whose details are shown, candidates in its order; None where there is none.
-        example: Takes a set's name and {"view", "realness"}, and gives HTML.
-    """
-    found = None if ranking is None else _details(ranking)
-    if ranking is None or found is None:
+def lens_sections(ranking: Ranking) -> list[str]:
+    """Return a page's section on LENS, candidates in the ranking's order; none without LENS."""
+    found = _details(ranking)
+    if found is None:
         return []
     body = f"<p>{escape(_INTRO)}</p><p>{escape(_about(found))}</p>"
     for row in ranking.order():
         entry = found["candidates"].get(row.name)
         if entry is not None:
-            body += _candidate(row.name, entry, example)
-    return [("LENS: what told the candidates from the real sample", body)]
+            body += _candidate(row.name, entry)
+    return [section_html("LENS: what told the candidates from the real sample", body)]
 
 
 def _details(ranking: Ranking) -> Mapping[str, Any] | None:
@@ -68,14 +62,14 @@ def _about(found: Mapping[str, Any]) -> str:
     )
 
 
-def _candidate(name: str, entry: Mapping[str, Any], example: ShowExample) -> str:
+def _candidate(name: str, entry: Mapping[str, Any]) -> str:
     judged = f"{int(entry['n_judged']):,} of {int(entry['n']):,} samples judged"
     body = "".join(
         f"<h4>{escape(title)}</h4><ol>{''.join(f'<li>{escape(p)}</li>' for p in points)}</ol>"
         for title, points in _points(entry)
     )
     for field, title in _SAMPLES:
-        items = "".join(f"<li>{example(name, sample)}</li>" for sample in entry[field])
+        items = "".join(f"<li>{example_html(name, sample)}</li>" for sample in entry[field])
         body += f"<h4>{escape(title)}</h4><ul class='examples'>{items}</ul>"
     return f"<details><summary>{escape(name)}: {judged}</summary>{body}</details>"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -11,8 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from synque_select.data._readers import kind_of
-from synque_select.errors import DependencyError, RecordError
+from synque_select.checks import kind_of
+from synque_select.errors import RecordError
 from synque_select.functional.correlation import Correlation
 from synque_select.records.correlation import KeyCorrelations, MeanCorrelation, UnitPoint
 from synque_select.records.correlation_file import load_correlations
@@ -30,10 +28,10 @@ from synque_select.report.experiment_tables import (
     cost_table,
 )
 from synque_select.report.findings import gaps_table, labels_table, real_size_table
+from synque_select.report.html import example_html, figure_html, page_html, section_html, table_html
 from synque_select.report.lens import lens_sections
 from synque_select.report.ranking_tables import ranking_tables
 from synque_select.report.study import study_table
-from synque_select.report.table import Table
 from synque_select.types import Ranking
 
 __all__ = ["write_report"]
@@ -120,8 +118,8 @@ def write_report(folder: str | Path) -> Path:
     if entries:
         is_detail = bool(result and result.get("correlations"))
         sections.append(_keys_section(entries, is_detail=is_detail))
-    for title, body in _guard(folder / "ranking.json", lambda: lens_sections(ranking, _example)):
-        sections.append(_section(title, body))
+    if ranking is not None:
+        sections += _guard(folder / "ranking.json", lambda: lens_sections(ranking))
     if "map.json" in present:
         state = _read_object(folder / "map.json")
         sections.append(_guard(folder / "map.json", lambda: _map_section(state, ranking)))
@@ -132,7 +130,7 @@ def write_report(folder: str | Path) -> Path:
         )
     title = f"{folder.resolve().parent.name} / {folder.resolve().name}"
     head = _guard(folder / "result.json", lambda: _header(title, ranking, result))
-    return write_text(folder / "report.html", _page(title, head, sections, present))
+    return write_text(folder / "report.html", page_html(title, head, sections, present))
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -232,11 +230,11 @@ def _ranking_section(ranking: Ranking, reliability: Correlation | None) -> str:
 
     best = ranking.order()[0].name
     alt = f"Scores of each proxy with intervals, {len(ranking)} candidates, {best} on top"
-    result, scores = map(_table, ranking_tables(ranking, reliability=reliability))
-    body = result + _figure(draw, alt) + scores
+    result, scores = map(table_html, ranking_tables(ranking, reliability=reliability))
+    body = result + figure_html(draw, alt) + scores
     if ranking.wall_s:
-        body += _table(cost_table(ranking.wall_s))
-    return _section("Ranking", f"{body}<p>{escape(_INPUTS_ONLY)}</p>")
+        body += table_html(cost_table(ranking.wall_s))
+    return section_html("Ranking", f"{body}<p>{escape(_INPUTS_ONLY)}</p>")
 
 
 def _finding_sections(folder: Path, present: Sequence[str]) -> list[str]:
@@ -253,20 +251,20 @@ def _finding_sections(folder: Path, present: Sequence[str]) -> list[str]:
 
 
 def _labels_section(state: Mapping[str, Any]) -> str:
-    return _section("Labels", _table(labels_table(state)))
+    return section_html("Labels", table_html(labels_table(state)))
 
 
 def _gaps_section(state: Mapping[str, Any]) -> str:
     pairs = "".join(
         f"<li><b>real example {int(gap['real'])}</b>"
-        + _example("the real sample", {"view": gap["real_view"]})
+        + example_html("the real sample", {"view": gap["real_view"]})
         + f"<b>nearest: {escape(str(gap['candidate']))}, example {int(gap['synthetic'])}</b>"
-        + _example(str(gap["candidate"]), {"view": gap["synthetic_view"]})
+        + example_html(str(gap["candidate"]), {"view": gap["synthetic_view"]})
         + "</li>"
         for gap in state["gaps"]
     )
     body = f"<p>{escape(_GAPS)}</p><ul class='examples'>{pairs}</ul>" if pairs else ""
-    return _section("Gaps: what to generate next", _table(gaps_table(state)) + body)
+    return section_html("Gaps: what to generate next", table_html(gaps_table(state)) + body)
 
 
 def _real_size_section(state: Mapping[str, Any]) -> str:
@@ -276,8 +274,8 @@ def _real_size_section(state: Mapping[str, Any]) -> str:
         return real_size_figure(state)
 
     alt = f"Agreement of disjoint real samples of {len(state['measured'])} sizes"
-    return _section(
-        "Would more real examples pay?", _table(real_size_table(state)) + _figure(draw, alt)
+    return section_html(
+        "Would more real examples pay?", table_html(real_size_table(state)) + figure_html(draw, alt)
     )
 
 
@@ -290,14 +288,18 @@ def _result_sections(result: Mapping[str, Any]) -> list[str]:
 
             return arms_figure(result)
 
-        body = _table(arms_table(result)) + _figure(draw, "Mean of each arm with its interval")
+        body = table_html(arms_table(result)) + figure_html(
+            draw, "Mean of each arm with its interval"
+        )
         if result.get("comparisons"):
-            body += _table(comparison_table(result))
+            body += table_html(comparison_table(result))
         if result.get("candidates"):
-            body += _table(candidates_table(result))
-        sections.append(_section("Arms of the experiment", body))
+            body += table_html(candidates_table(result))
+        sections.append(section_html("Arms of the experiment", body))
     if result.get("wall_s"):
-        sections.append(_section("Cost of the experiment", _table(cost_table(result["wall_s"]))))
+        sections.append(
+            section_html("Cost of the experiment", table_html(cost_table(result["wall_s"])))
+        )
     return sections
 
 
@@ -313,20 +315,20 @@ def _probes_section(result: Mapping[str, Any], ranking: Ranking | None) -> str:
         stated = {k: Correlation.from_dict(v) for k, v in result.get(name, {}).items()}
         if stated:
             title = title.format(metric=result["metric"]["name"])
-            body += _table(correlation_table(stated, title=title))
+            body += table_html(correlation_table(stated, title=title))
         means = {
             key: MeanCorrelation(**mean)
             for key, mean in result.get(f"{name}_mean_over_real_samples", {}).items()
         }
         if any(mean.n_keys > 1 for mean in means.values()):
-            body += _table(mean_table(means, title="The same, mean over the real samples"))
+            body += table_html(mean_table(means, title="The same, mean over the real samples"))
         body += "".join(f"<p>{escape(str(t))}</p>" for t in result.get(f"{name}_messages", ()))
     entry = None if ranking is None else _entry_of(result, ranking)
     if entry is not None:
         false = [name for name, c in result["candidates"].items() if c.get("false_labels")]
         alt = f"Each proxy against {entry.primary} over {len(entry.points)} candidates"
-        body += _figure(_drawing(entry, false), alt)
-    return _section("Proxies against validation", f"{body}<p>{escape(_INPUTS_ONLY)}</p>")
+        body += figure_html(_drawing(entry, false), alt)
+    return section_html("Proxies against validation", f"{body}<p>{escape(_INPUTS_ONLY)}</p>")
 
 
 def _entry_of(result: Mapping[str, Any], ranking: Ranking) -> KeyCorrelations | None:
@@ -362,18 +364,18 @@ def _entry_of(result: Mapping[str, Any], ranking: Ranking) -> KeyCorrelations | 
 def _keys_section(entries: Sequence[KeyCorrelations], *, is_detail: bool) -> str:
     """Show each comparability key; folded, without figures, where an experiment sums them up."""
     tables = correlation_tables(entries)
-    means = "".join(map(_table, tables[len(entries) :]))
+    means = "".join(map(table_html, tables[len(entries) :]))
     if is_detail:
-        body = "".join(map(_table, tables[: len(entries)]))
+        body = "".join(map(table_html, tables[: len(entries)]))
         words = f"{len(entries)} tables, one a comparability key (each real sample is one)"
         return f"<details><summary>{words}</summary>{body}{means}</details>"
     body = ""
     for entry, table in zip(entries, tables, strict=False):
-        body += _table(table)
+        body += table_html(table)
         if entry.n_missing == 0:
             alt = f"Each proxy against {entry.primary} over {len(entry.points)} units"
-            body += _figure(_drawing(entry), alt)
-    return _section("Proxies against validation, within each comparability key", body + means)
+            body += figure_html(_drawing(entry), alt)
+    return section_html("Proxies against validation, within each comparability key", body + means)
 
 
 def _study_section(state: Mapping[str, Any]) -> str:
@@ -383,8 +385,8 @@ def _study_section(state: Mapping[str, Any]) -> str:
         return study_figure(state)
 
     alt = f"Value of each of {len(state['trials'])} trials and the best so far"
-    body = _figure(draw, alt) + _table(study_table(state))
-    return _section("Tuning: trials sampled adaptively, no runs to be correlated", body)
+    body = figure_html(draw, alt) + table_html(study_table(state))
+    return section_html("Tuning: trials sampled adaptively, no runs to be correlated", body)
 
 
 def _drawing(entry: KeyCorrelations, false: Sequence[str] = ()) -> Callable[[], Any]:
@@ -413,136 +415,13 @@ def _map_section(state: Mapping[str, Any], ranking: Ranking | None) -> str:
         return map_figure(ordered, real=real, selected=selected)
 
     alt = f"{len(names)} panels: the real sample and each candidate in two dimensions"
-    body = _figure(draw, alt) + f"<p>{escape(str(state.get('method', '')))}</p>"
-    return _section("Map of the real sample and the candidates", body)
+    body = figure_html(draw, alt) + f"<p>{escape(str(state.get('method', '')))}</p>"
+    return section_html("Map of the real sample and the candidates", body)
 
 
 def _examples_section(state: Mapping[str, Any]) -> str:
     body = ""
     for name, shown in state.items():
-        items = "".join(f"<li>{_example(str(name), entry)}</li>" for entry in shown)
+        items = "".join(f"<li>{example_html(str(name), entry)}</li>" for entry in shown)
         body += f"<h3>{escape(str(name))}</h3><ul class='examples'>{items}</ul>"
-    return _section("Examples", f"<p>Drawn at random.</p>{body}")
-
-
-def _example(name: str, entry: Mapping[str, Any]) -> str:
-    view, realness = entry["view"], entry.get("realness")
-    words = "" if realness is None else f"<small>realness {float(realness):.3g}</small>"
-    if isinstance(view, str):
-        return f"<p class='text'>{escape(view)}</p>{words}"
-    png = _png(view["png"])
-    return f'<img src="{png}" alt="an example of {escape(name)}">{words}'
-
-
-def _png(text: Any) -> str:
-    try:
-        content = base64.b64decode(text, validate=True)
-    except (binascii.Error, TypeError) as error:
-        raise ValueError(f"an image is no base64: {error}") from error
-    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise ValueError("an image is no PNG")
-    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
-
-
-def _figure(draw: Callable[[], Any], alt: str) -> str:
-    try:
-        from synque_select.report.plots import to_svg
-
-        svg = base64.b64encode(to_svg(draw())).decode("ascii")
-    except DependencyError as error:
-        return f"<p class='note'>No figure here: {escape(str(error))}</p>"
-    source = f"data:image/svg+xml;base64,{svg}"
-    return f'<figure><img src="{source}" alt="{escape(alt)}"></figure>'
-
-
-def _table(table: Table) -> str:
-    title = escape(table.title)
-    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
-    notes = f"<ul class='note'>{notes}</ul>" if notes else ""
-    if not table.columns:
-        return f"<h3>{title}</h3>{notes}"
-    heads = "".join(
-        f"<th scope='col'{_align(column.is_name)}>{escape(column.name)}</th>"
-        for column in table.columns
-    )
-    rows = "".join(f"<tr>{_cells(table, row)}</tr>" for row in table.rows)
-    return (
-        f"<div class='wide' role='region' tabindex='0' aria-label='{title}'><table>"
-        f"<caption>{title}</caption><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody>"
-        f"</table></div>{notes}"
-    )
-
-
-def _cells(table: Table, row: Sequence[str]) -> str:
-    names = [i for i, column in enumerate(table.columns) if column.is_name]
-    cells = ""
-    for i, cell in enumerate(row):
-        is_head = bool(names) and i == names[-1]
-        tag, scope = ("th", " scope='row'") if is_head else ("td", "")
-        cells += f"<{tag}{scope}{_align(table.columns[i].is_name)}>{escape(cell)}</{tag}>"
-    return cells
-
-
-def _align(is_name: bool) -> str:
-    return " class='name'" if is_name else ""
-
-
-_CSS = """
-:root { color-scheme: light; --ink: #1b2430; --muted: #5b6675; --line: #dfe3e8; --soft: #f5f7f9; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem clamp(1rem, 4vw, 3rem); max-width: 88rem; color: var(--ink);
-  background: #fff; font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .75rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .75rem; padding-top: 1rem;
-  border-top: 2px solid var(--line); }
-h3 { font-size: 1rem; margin: 1.25rem 0 .5rem; overflow-wrap: anywhere; }
-dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .15rem 1rem; margin: 0;
-  font-size: .9rem; }
-dt { color: var(--muted); }
-dd { margin: 0; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; margin: .75rem 0; /* a shadow where there is more to the side */
-  background: linear-gradient(90deg, #fff 30%, #fff0) 0 0 / 3rem 100% no-repeat local,
-    linear-gradient(270deg, #fff 30%, #fff0) 100% 0 / 3rem 100% no-repeat local,
-    linear-gradient(90deg, #1b243026, #1b243000) 0 0 / .9rem 100% no-repeat scroll,
-    linear-gradient(270deg, #1b243026, #1b243000) 100% 0 / .9rem 100% no-repeat scroll; }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding: .25rem 0; }
-th, td { padding: .3rem .5rem; text-align: right; white-space: nowrap;
-  border-bottom: 1px solid var(--line); }
-thead th { color: var(--muted); font-weight: 600; border-bottom-width: 2px; }
-tbody th { font-weight: 500; }
-.name { text-align: left; }
-tbody tr:hover { background: var(--soft); }
-.note { color: var(--muted); font-size: .85rem; max-width: 75ch; padding-left: 1.1rem; }
-figure { margin: 1rem 0; overflow-x: auto; }
-figure img { max-width: 100%; min-width: 36rem; height: auto; }
-.examples { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .75rem; }
-.examples li { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem .7rem;
-  max-width: 34rem; }
-.examples p { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .875rem; }
-.examples img { display: block; min-width: 48px; image-rendering: pixelated; }
-.answer { padding-left: 1.1rem; margin: .5rem 0; max-width: 90ch; overflow-wrap: anywhere; }
-summary { cursor: pointer; color: var(--muted); margin: 1rem 0; }
-small { color: var(--muted); }
-footer { margin-top: 3rem; color: var(--muted); font-size: .85rem; }
-@media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dt { margin-top: .4rem; } }
-@media print { body { max-width: none; padding: 0; font-size: 11pt; }
-  section, figure, table { break-inside: avoid-page; } .wide, figure { overflow: visible; }
-  figure img { min-width: 0; } .wide { background: none; } }
-"""
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-
-
-def _page(title: str, head: str, sections: Sequence[str], files: Sequence[str]) -> str:
-    return (
-        "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>"
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{escape(title)} - synque-select</title><style>{_CSS}</style></head>\n"
-        f"<body>{head}\n<main>{chr(10).join(sections)}</main>\n"
-        f"<footer>Made by synque-select from {escape(', '.join(files))}.</footer></body></html>\n"
-    )
+    return section_html("Examples", f"<p>Drawn at random.</p>{body}")
