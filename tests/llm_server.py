@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from synque_select.llm.base import Failure
+from synque_select.llm.kv_cache import cache_of, going_on
 from synque_select.llm.transformers import TransformersLLM
 
 MODEL = "served"
@@ -162,8 +163,8 @@ class ModelServer:
         pieces = _pieces(llm)
         ends, feed = llm._ends(), tokens
         while len(steps) < limit:
-            out = llm._model(torch.tensor([feed]), past_key_values=cache, use_cache=True)
-            cache, logits = out.past_key_values, out.logits[0, -1].float()
+            out = llm._model(torch.tensor([feed]), **going_on(llm._model, cache))
+            cache, logits = cache_of(out), out.logits[0, -1].float()
             free = logits
             if allowed is not None:
                 if text in allowed:

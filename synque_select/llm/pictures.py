@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from synque_select.llm.kv_cache import cache_of, forget, going_on
 from synque_select.llm.prompt import PromptLike, prompt_parts
-from synque_select.llm.tree import common_length, forget
+from synque_select.llm.tree import common_length
 
 __all__ = ["PictureReader", "fresh_positions", "images_of"]
 
@@ -98,14 +99,14 @@ class PictureReader:
     def _fresh(self, inputs: Mapping[str, Any], images: Sequence[Any]) -> torch.Tensor:
         fresh_positions(self._model)
         out = self._model(**inputs, use_cache=True)
-        self._cache = out.past_key_values
+        self._cache = cache_of(out)
         self._tokens, self._images = inputs["input_ids"][0].tolist(), list(images)
         return torch.log_softmax(out.logits[0, -1:].float(), dim=-1).cpu()
 
     def _feed(self, tokens: Sequence[int]) -> torch.Tensor:
         ids = torch.tensor([list(tokens)], device=self._model.device)
-        out = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True)
-        self._cache = out.past_key_values
+        out = self._model(input_ids=ids, **going_on(self._model, self._cache))
+        self._cache = cache_of(out)
         return torch.log_softmax(out.logits[0].float(), dim=-1).cpu()
 
 

@@ -17,11 +17,12 @@ from synque_select.errors import ConfigError, DependencyError, LLMError
 from synque_select.llm.adapter import check_adapter, merged
 from synque_select.llm.base import BaseLLM, Failure, check_choices, check_form
 from synque_select.llm.chat import ChatFormat
+from synque_select.llm.kv_cache import cache_of, forget, going_on
 from synque_select.llm.location import DEFAULT_MODEL, locate_llm
 from synque_select.llm.pictures import PictureReader, fresh_positions, images_of
 from synque_select.llm.prompt import PromptLike, join_prompts
 from synque_select.llm.structured import fill
-from synque_select.llm.tree import TokenTree, common_length, forget
+from synque_select.llm.tree import TokenTree, common_length
 from synque_select.llm.writing import OutOfTokens, Writer
 
 __all__ = ["DEFAULT_MODEL", "Dtype", "TransformersLLM"]
@@ -268,7 +269,7 @@ class TransformersLLM(BaseLLM):
             ids = torch.tensor([tokens], device=self.device)
             with torch.inference_mode():
                 out = self._model(input_ids=ids, use_cache=True, **self._keep(torch.tensor([0])))
-            prefix.cache = out.past_key_values
+            prefix.cache = cache_of(out)
 
     def _forward_tree(
         self, tree: TokenTree, paths: list[list[_Step]], prefix: _Prefix
@@ -278,14 +279,16 @@ class TransformersLLM(BaseLLM):
         seen = tree.mask().to(self.device)
         hidden = torch.zeros(seen.shape, dtype=self.dtype, device=self.device)
         hidden.masked_fill_(~seen, torch.finfo(self.dtype).min)
+        reading = {"use_cache": False}
+        if prefix.cache is not None:
+            reading = going_on(self._model, prefix.cache)
         with torch.inference_mode():
             try:
                 logits = self._model(
                     input_ids=torch.tensor([tree.tokens], device=self.device),
                     position_ids=torch.tensor([tree.depths], device=self.device),
                     attention_mask=hidden[None, None],
-                    past_key_values=prefix.cache,
-                    use_cache=prefix.cache is not None,
+                    **reading,
                     **self._keep(torch.tensor(needed, device=self.device)),
                 ).logits[0]
             finally:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
-__all__ = ["TokenTree", "common_length", "forget"]
+__all__ = ["TokenTree", "common_length"]
 
 
 def common_length(sequences: Iterable[Sequence[int]]) -> int:
@@ -81,10 +80,3 @@ class TokenTree:
             if parent >= 0:
                 seen[node] |= seen[parent]
         return torch.cat([torch.ones(len(self), self.n_prefix, dtype=torch.bool), seen], dim=1)
-
-
-def forget(cache: Any, n_tokens: int) -> None:
-    """Drop the last tokens of a model's cache of keys and values."""
-    if n_tokens > 0:
-        # a positive length means different things in different versions of transformers
-        cache.crop(-n_tokens)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from synque_select.llm.tree import forget
+from synque_select.llm.kv_cache import cache_of, forget, going_on
 
 __all__ = ["OutOfTokens", "Writer"]
 
@@ -70,8 +70,8 @@ class Writer:
         return torch.tensor([list(tokens)], device=self._model.device)
 
     def _forward(self, n_tokens: int, inputs: Mapping[str, Any]) -> None:
-        out = self._model(**inputs, past_key_values=self._cache, use_cache=True)
-        self._cache = out.past_key_values
+        out = self._model(**inputs, **going_on(self._model, self._cache))
+        self._cache = cache_of(out)
         self._n_read += n_tokens
         self._logits = out.logits[0, -1].float().cpu()
 
