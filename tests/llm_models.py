@@ -142,6 +142,66 @@ def save_image_model(folder: Path, hidden_size: int = 32) -> TransformersLLM:
     return TransformersLLM(str(folder), device="cpu")
 
 
+TILE_TOKENS = (
+    "<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>",
+    *(f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)),
+)  # fmt: skip
+TILE_TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{% if m['content'] is string %}"
+    "{{ m['content'] }}{% else %}{% for part in m['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def save_tiled_image_model(folder: Path, hidden_size: int = 128) -> None:
+    """An Idefics3 of random weights; vLLM loads it without torchvision.
+
+    It reads an image of 56 x 56 as 2 x 2 tiles and the whole, 4 tokens each.
+    """
+    from transformers import (
+        Idefics3Config,
+        Idefics3ForConditionalGeneration,
+        Idefics3ImageProcessor,
+        Idefics3Processor,
+        LlamaConfig,
+        PreTrainedTokenizerFast,
+    )
+
+    save_model(folder, hidden_size=hidden_size)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(TILE_TOKENS)})
+    tokenizer.chat_template = None
+    Idefics3Processor(
+        image_processor=Idefics3ImageProcessor(
+            size={"longest_edge": 112}, max_image_size={"longest_edge": 56}
+        ),
+        tokenizer=tokenizer,
+        image_seq_len=4,
+        chat_template=TILE_TEMPLATE,
+    ).save_pretrained(folder)
+    sizes = {"vocab_size": len(tokenizer), "initializer_range": 0.3}
+    config = Idefics3Config(
+        text_config=LlamaConfig.from_pretrained(folder).to_dict() | sizes,
+        vision_config={
+            "hidden_size": 64,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 56,
+            "patch_size": 14,
+            "initializer_range": 0.3,
+        },
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        pad_token_id=tokenizer.eos_token_id,
+        initializer_range=0.3,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        Idefics3ForConditionalGeneration(config).save_pretrained(folder)
+
+
 def save_adapter(model_folder: Path | str, folder: Path, scale: float = 1.0) -> None:
     """A LoRA adapter of random weights, both of its matrices."""
     from peft import LoraConfig, get_peft_model

@@ -97,6 +97,8 @@ class ModelServer:
             self.most_at_once = max(self.most_at_once, self._at_once)
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        if self.tells and "logprob_token_ids" in body:
+            return self._told(body)
         prompt = self._prompt(body["messages"])
         with self._model_lock:
             content, finish, logprobs, n_prompt, n_answer = self._written(prompt, body)
@@ -104,6 +106,16 @@ class ModelServer:
         choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": logprobs}
         usage = {"prompt_tokens": n_prompt, "completion_tokens": n_answer}
         return {"object": "chat.completion", "model": MODEL, "choices": [choice], "usage": usage}
+
+    def _told(self, body: dict[str, Any]) -> dict[str, Any]:
+        found = self.completion(body | {"prompt": self.tokenized(body)["tokens"]})
+        (shown,) = found["choices"][0]["logprobs"]["top_logprobs"]
+        top = [{"token": token, "logprob": log_p} for token, log_p in shown.items()]
+        choice = {"logprobs": {"content": [{"top_logprobs": top}]}}
+        return {"choices": [choice], "usage": found["usage"]}
+
+    def detokenized(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {"prompt": self.llm._tokenizer.decode(body["tokens"])}
 
     def tokenized(self, body: dict[str, Any]) -> dict[str, Any]:
         self.llm._load()
@@ -262,7 +274,8 @@ def _handler(server: ModelServer) -> type[BaseHTTPRequestHandler]:
                 return
             known = {"/v1/chat/completions": server.answer}
             if server.tells:
-                known |= {"/tokenize": server.tokenized, "/v1/completions": server.completion}
+                known |= {"/tokenize": server.tokenized, "/detokenize": server.detokenized}
+                known |= {"/v1/completions": server.completion}
             if self.path in known:
                 self._send(200, known[self.path](body))
             else:

@@ -107,7 +107,8 @@ class OpenAILLM(BaseLLM):
             usage=self.usage,
         )
         self._dialect = Dialect()
-        self._tells = False  # whether the server tells the probability of any token
+        # where the server tells the probability of any token: without images, with images
+        self._tells = {False: False, True: False}
         self._met = False
 
     def generate(
@@ -163,7 +164,8 @@ class OpenAILLM(BaseLLM):
         self, client: Any, prompt: PromptLike, served: ServedChoices
     ) -> list[float] | Failure | None:
         """Return the probabilities that the server tells, None where it tells none."""
-        if not self._tells or has_images(prompt):
+        images = has_images(prompt)
+        if not self._tells[images]:
             return None
         self.usage.n_requests += 1
         try:
@@ -171,7 +173,8 @@ class OpenAILLM(BaseLLM):
         except Unanswered as unanswered:
             return unanswered.failure
         except (LookupError, TypeError, ValueError, AttributeError):
-            self._tells = False  # it is older than that, or something before it lets only chats in
+            # it is older than that, or something before it lets only chats in
+            self._tells[images] = False
             return None
 
     async def _shown(
@@ -259,7 +262,7 @@ class OpenAILLM(BaseLLM):
                 self.context_length = self.context_length or counted(model, "max_model_len") or None
                 if model.get("owned_by") == "vllm":
                     self._dialect = Dialect(choices=("vllm", "json_schema", "none"))
-                    self._tells = True
+                    self._tells = {False: True, True: True}
         self._met = True
 
     async def _ask(self, client: Any, question: Question) -> dict[str, Any] | Failure:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from synque_select.errors import ConfigError, LLMError
 from synque_select.llm.adapter import check_adapter
 from synque_select.llm.base import BaseLLM, Failure, check_choices, check_form
 from synque_select.llm.location import locate_llm
+from synque_select.llm.process_group import causes_of, end_group
 from synque_select.llm.prompt import (
     Prompt,
     PromptLike,
@@ -32,8 +32,9 @@ from synque_select.llm.prompt import (
 __all__ = ["VllmLLM"]
 
 _WINDOW = 512  # prompts that the process is given together
-_TAIL_LINES = 60
+_TAIL_LINES = 200
 _PATIENCE_S = 10.0
+_SOCKET_FOLDER = 70  # characters that leave room for a socket's name
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM makes room for
 # a process group of the trainer's is no business of the engine's
 _OF_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK")
@@ -234,12 +235,14 @@ class _Process:
         self._python = python
         self._errors: deque[str] = deque(maxlen=_TAIL_LINES)
         # the other environment gets this very library, and nothing else of this one
-        self._path = tempfile.TemporaryDirectory(prefix="synque-select-vllm-")
+        self._path = tempfile.TemporaryDirectory(
+            prefix="synque-select-vllm-", ignore_cleanup_errors=True
+        )
         package = Path(__file__).resolve().parents[1]
         (Path(self._path.name) / package.name).symlink_to(package, target_is_directory=True)
         try:
             self._child = subprocess.Popen(
-                [python, "-P", "-m", "synque_select.llm.vllm_worker"],
+                [python, "-P", "-m", "synque_select.llm.vllm_worker", self._path.name],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -300,15 +303,20 @@ class _Process:
                 "pip install 'synque-select[vllm]', or name the interpreter of an environment "
                 "that has it by python="
             )
-        return LLMError(f"vLLM's process for {self._id} died; its last words:\n{said}")
+        words = f"its last words:\n{said}"
+        causes = causes_of(list(self._errors))
+        died = f"vLLM's process for {self._id} died (exit status {self._child.returncode})"
+        error = LLMError(f"{died}: {'; '.join(causes) or words}")
+        if causes:
+            error.add_note(words)
+        return error
 
     def end(self) -> None:
         """End the child and all that it started, and wait until they are gone."""
         with suppress(OSError):
             self._child.stdin.close()  # type: ignore[union-attr]
         # it is the leader of a session of its own, so its number is that of the group
-        with suppress(ProcessLookupError):
-            os.killpg(self._child.pid, signal.SIGKILL)
+        end_group(self._child.pid)
         self._child.wait()
         self._reader.join(_PATIENCE_S)
         self._child.stdout.close()  # type: ignore[union-attr]
@@ -350,6 +358,8 @@ def _environment(path: str) -> dict[str, str]:
         if name not in _OF_RANKS and not name.startswith(_OF_RANKS_PREFIXES)
     }
     found["PYTHONPATH"] = os.pathsep.join(filter(None, (path, found.get("PYTHONPATH"))))
+    if len(path) <= _SOCKET_FOLDER:
+        found.setdefault("VLLM_RPC_BASE_PATH", path)  # its sockets go with the folder
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from synque_select.llm.choice_tokens import choice_shares, nodes_of
 from synque_select.llm.dialect import messages
 from synque_select.llm.endpoint import Unanswered
-from synque_select.llm.prompt import PromptLike
+from synque_select.llm.prompt import PromptLike, has_images
 
 __all__ = ["ServedChoices"]
 
@@ -40,7 +40,8 @@ class ServedChoices:
             prompt: The user turn.
 
         Raises:
-            LookupError: The server does not tell: it is older than these parameters.
+            LookupError: The server does not tell: it is older than these parameters, or the model's
+                template does not let an answer about an image be begun.
         """
         turn = messages(prompt)
         tokens = await _tokens(post, {"messages": turn})
@@ -51,7 +52,7 @@ class ServedChoices:
             ]
         continuations = self._known[tail]
         log_p = {
-            node: await _log_p(post, [*tokens, *node], children)
+            node: await _log_p(post, turn, tokens, node, children, has_images(prompt))
             for node, children in nodes_of(continuations).items()
         }
         return choice_shares(log_p, continuations)
@@ -60,12 +61,7 @@ class ServedChoices:
 async def _continuation(
     post: Post, turn: list[dict[str, Any]], tokens: list[int], choice: str
 ) -> list[int]:
-    answered = [*turn, {"role": "assistant", "content": choice}]
-    form = {"add_generation_prompt": False, "continue_final_message": True}
-    try:
-        whole = await _tokens(post, {"messages": answered, **form})
-    except Unanswered:  # the template lets no answer be begun
-        whole = []
+    whole = await _begun(post, _answered(turn, choice))
     if whole[: len(tokens)] == tokens and len(whole) > len(tokens):
         return whole[len(tokens) :]
     # the template or the tokenizer would change the end of the prompt: keep them apart
@@ -76,9 +72,49 @@ async def _tokens(post: Post, body: Mapping[str, Any]) -> list[int]:
     return list((await post("/tokenize", body, 0))["tokens"])
 
 
-async def _log_p(post: Post, tokens: list[int], children: list[int]) -> dict[int, float]:
-    asked = {"prompt": tokens, "max_tokens": 1, "temperature": 0.0, "logprobs": 1}
-    form = {"logprob_token_ids": children, "return_tokens_as_token_ids": True}
-    answer = await post("/v1/completions", {**asked, **form}, len(tokens) + 1)
-    (shown,) = answer["choices"][0]["logprobs"]["top_logprobs"]
+def _answered(turn: list[dict[str, Any]], answer: str) -> dict[str, Any]:
+    """Return a chat in which the answer has been begun."""
+    messages = [*turn, {"role": "assistant", "content": answer}]
+    return {"messages": messages, "add_generation_prompt": False, "continue_final_message": True}
+
+
+async def _begun(post: Post, chat: Mapping[str, Any]) -> list[int]:
+    try:
+        return await _tokens(post, chat)
+    except Unanswered:  # the template lets no answer be begun
+        return []
+
+
+async def _log_p(
+    post: Post,
+    turn: list[dict[str, Any]],
+    tokens: list[int],
+    node: tuple[int, ...],
+    children: list[int],
+    images: bool,
+) -> dict[int, float]:
+    begun = [*tokens, *node]
+    asked = {"max_tokens": 1, "temperature": 0.0, "logprob_token_ids": children}
+    asked |= {"return_tokens_as_token_ids": True}
+    if not images:
+        body = {"prompt": begun, "logprobs": 1, **asked}
+        answer = await post("/v1/completions", body, len(begun) + 1)
+        (shown,) = answer["choices"][0]["logprobs"]["top_logprobs"]
+    else:
+        body = {"logprobs": True, **asked, **await _chat(post, turn, begun, node)}
+        answer = await post("/v1/chat/completions", body, len(begun) + 1)
+        (place,) = answer["choices"][0]["logprobs"]["content"]
+        shown = {top["token"]: top["logprob"] for top in place["top_logprobs"]}
     return {token: float(shown[f"token_id:{token}"]) for token in children}
+
+
+async def _chat(
+    post: Post, turn: list[dict[str, Any]], begun: list[int], node: tuple[int, ...]
+) -> dict[str, Any]:
+    """Return the chat of some tokens: only a chat holds images, and only by its text."""
+    if not node:
+        return {"messages": turn}
+    chat = _answered(turn, (await post("/detokenize", {"tokens": list(node)}, 0))["prompt"])
+    if await _begun(post, chat) != begun:
+        raise LookupError(f"no text for tokens {node} at an answer's beginning")
+    return chat

@@ -1,10 +1,10 @@
-"""The process that vLLM's engine lives in: `python -m synque_select.llm.vllm_worker`.
+"""The process that vLLM's engine lives in: `python -m synque_select.llm.vllm_worker FOLDER`.
 
 It reads one JSON object a line from its standard input, the first with vLLM's arguments, and
 writes one a line to its standard output; whatever else is printed goes to standard error. It ends,
-with all processes that vLLM started, when its input ends or its parent is gone. It imports
-nothing of this library that needs more than transformers, so it can run in an environment of
-vLLM's own.
+with all processes that vLLM started and the temporary folder that its parent made for it, when its
+input ends or its parent is gone. It imports nothing of this library that needs more than
+transformers, so it can run in an environment of vLLM's own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import io
 import json
 import os
 import queue
-import signal
+import shutil
 import sys
 import threading
 import time
@@ -24,6 +24,7 @@ from typing import Any, TextIO
 from synque_select.errors import ConfigError
 from synque_select.llm.chat import ChatFormat
 from synque_select.llm.choice_tokens import choice_shares, nodes_of
+from synque_select.llm.process_group import end_group
 from synque_select.llm.prompt import Prompt, PromptLike, join_prompts, prompt_parts
 from synque_select.llm.structured import forcible
 
@@ -72,7 +73,8 @@ def _watch(parent: int) -> None:
 
 def _end() -> None:
     """End this process and all that vLLM started: they are one process group."""
-    os.killpg(os.getpgid(0), signal.SIGKILL)
+    shutil.rmtree(sys.argv[1], ignore_errors=True)  # a dead parent cannot
+    end_group(os.getpgid(0))
 
 
 def _say(answers: TextIO, answer: Mapping[str, Any]) -> None:

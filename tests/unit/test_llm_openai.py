@@ -333,6 +333,29 @@ def test_images_arrive_as_they_are(server):
     assert server.images == [(30, 20), (8, 9)]
 
 
+def test_vllm_tells_of_images_too(model):
+    from PIL import Image
+
+    shown, text = Prompt((Image.new("RGB", (30, 20)), " or?")), "[image (30, 20) (0, 0, 0)] or?"
+    expected = choice_table(model, "", [text], [""])
+    with ModelServer(model, owner="vllm", tells=True) as server:
+        llm = engine(server, max_concurrency=1)
+        torch.testing.assert_close(
+            choice_table(llm, "", [shown], [""]), expected, rtol=0, atol=1e-4
+        )
+        asked = [body for body in server.requests if "logprob_token_ids" in body]
+        assert asked
+        assert all("messages" in body for body in asked)
+        # a template that lets no answer be begun: shown tokens, and for images only
+        llm = engine(server, max_concurrency=1)
+        server.faults = [None, *[(400, None), None] * len(LABELS), None, None, (400, None)]
+        choice_table(llm, "", [shown], [""])
+        assert "top_logprobs" in server.requests[-1]
+        assert not server.faults
+        choice_table(llm, "", [text], [""])
+        assert "top_logprobs" not in server.requests[-1]
+
+
 def test_json_of_a_schema(server):
     llm = engine(server)
     ((_, answer),) = llm.generate(["List."], schema=SCHEMA, max_tokens=500)

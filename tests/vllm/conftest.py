@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.llm_models import HAS_PACKAGE, save_model, save_packaged
+from tests.llm_models import HAS_PACKAGE, save_model, save_packaged, save_tiled_image_model
 
 PYTHON = os.environ.get("SYNQUE_VLLM_PYTHON")
 
@@ -49,3 +49,18 @@ def tiny(tmp_path_factory) -> str:
     # vLLM's kernels for CPUs want heads of 32 or more
     save_model(folder, hidden_size=128)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("pictures")
+    save_tiled_image_model(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def unbound():
+    """By itself the CPU build wants a NUMA node for each of its processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        yield

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,10 +13,12 @@ import torch
 from synque_select.errors import LLMError
 from synque_select.functional.lens import LABELS
 from synque_select.llm.base import BaseLLM, Failure
+from synque_select.llm.process_group import shared_memory_of
 from synque_select.llm.transformers import TransformersLLM
 from synque_select.llm.vllm import VllmLLM
 from synque_select.testing import LLMConformance, choice_table
 from tests.llm_models import SCHEMA, save_adapter
+from tests.vllm.processes import group_of
 
 RANKS = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"}
 
@@ -81,26 +80,16 @@ def test_the_child_knows_nothing_of_ranks_and_is_gone_when_closed(running):
     group = running._process._child.pid
     names = {pair.split("=")[0] for pair in _environment(group)}
     assert not names & set(RANKS)
-    assert len(_group(group)) >= 2  # the worker, and what vLLM started
+    shared = shared_memory_of(group)
+    assert len(group_of(group)) >= 2  # the worker, and what vLLM started
+    assert shared
     running.close()
-    assert _group(group) == []
+    assert group_of(group) == []
+    assert not shared & set(os.listdir("/dev/shm"))
 
 
 def _environment(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
-
-
-def _group(group: int) -> list[int]:
-    """Processes of a group that are more than a number."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[2]) == group and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return found
 
 
 def test_a_lora_adapter_is_that_of_transformers(tiny, python, tmp_path):
@@ -114,36 +103,10 @@ def test_a_lora_adapter_is_that_of_transformers(tiny, python, tmp_path):
     torch.testing.assert_close(found, reference, rtol=0, atol=0.01)
 
 
-SCRIPT = """
-import time
-from synque_select.llm.vllm import VllmLLM
-
-llm = VllmLLM({model!r}, python={python!r}, max_model_len=512)
-print(len(list(llm.generate(["a", "b"], choices=["yes", "no"]))), flush=True)
-print(llm._process._child.pid, flush=True)
-time.sleep(600)
-"""
-
-
-def test_a_script_without_a_main_guard_and_its_death(tiny, python, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(model=tiny, python=python))
-    with subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, cwd=Path.cwd(),
-        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
-    ) as parent:  # fmt: skip
-        assert parent.stdout.readline() == "2\n"
-        group = int(parent.stdout.readline())
-        assert len(_group(group)) >= 2
-        parent.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 15
-    while _group(group) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert _group(group) == []
-
-
-def test_a_crash_says_vllms_last_words(tiny, python):
+def test_a_crash_says_why_and_the_rest_is_a_note(tiny, python):
     llm = VllmLLM(tiny, python=python, max_model_len=10**6)
-    with pytest.raises(LLMError, match=r"(?s)last words:.*max_model_len"):
+    with pytest.raises(LLMError, match=r"exit status 1\).*max_model_len \(1000000\)") as caught:
         list(llm.generate(["a"], choices=LABELS))
+    assert "\n" not in str(caught.value)
+    assert "Traceback" in caught.value.__notes__[0]
     llm.close()

@@ -3,35 +3,52 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
 import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
 
 from synque_select.llm.base import BaseLLM
 from synque_select.llm.openai import OpenAILLM
+from synque_select.llm.process_group import end_group
 from synque_select.llm.transformers import TransformersLLM
 from synque_select.testing import LLMConformance, choice_table
 from tests.llm_models import SCHEMA
+from tests.vllm.pictures import ITEMS, PREFIX
 
 START_S = 600
+LENGTH = 2048
 
 
 @pytest.fixture(scope="module")
 def server(smollm2, python, tmp_path_factory):
+    with _serving(python, smollm2, "smollm2", tmp_path_factory.mktemp("served")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def picture_server(pictures, python, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    with _serving(python, pictures, "pictures", folder, "--enforce-eager") as url:
+        yield url
+
+
+@contextmanager
+def _serving(python: str, model: str, name: str, folder: Path, *options: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("served") / "log"
+    log = folder / "log"
     command = [
-        python, "-m", "vllm.entrypoints.openai.api_server", "--model", smollm2,
-        "--served-model-name", "smollm2", "--host", "127.0.0.1", "--port", str(port),
-        "--dtype", "float32", "--max-model-len", "2048",
+        python, "-m", "vllm.entrypoints.openai.api_server", "--model", model,
+        "--served-model-name", name, "--host", "127.0.0.1", "--port", str(port),
+        "--dtype", "float32", "--max-model-len", str(LENGTH), *options,
     ]  # fmt: skip
     with log.open("w") as out:
         child = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
@@ -40,7 +57,7 @@ def server(smollm2, python, tmp_path_factory):
         _wait(child, url, log)
         yield url
     finally:
-        os.killpg(child.pid, signal.SIGKILL)
+        end_group(child.pid)
         child.wait()
 
 
@@ -78,5 +95,21 @@ def test_json_and_what_the_server_tells(server):
     llm = OpenAILLM("smollm2", base_url=server)
     ((_, answer),) = llm.generate(["List three cities."], schema=SCHEMA, max_tokens=400)
     assert len(json.loads(answer)["points"]) >= 3
-    assert llm.context_length == 2048
+    assert llm.context_length == LENGTH
     assert llm.usage.n_prompt_tokens > 0
+
+
+class TestServedImages(LLMConformance):
+    atol = 1e-4
+    reads_images = True
+
+    @pytest.fixture
+    def llm(self, picture_server) -> BaseLLM:
+        return OpenAILLM("pictures", base_url=picture_server)
+
+
+def test_probabilities_about_images_are_those_of_transformers(picture_server, pictures):
+    reference = TransformersLLM(pictures, device="cpu", dtype="float32")
+    found = choice_table(OpenAILLM("pictures", base_url=picture_server), PREFIX, ITEMS)
+    expected = choice_table(reference, PREFIX, ITEMS)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
