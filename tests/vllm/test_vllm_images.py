@@ -55,7 +55,8 @@ def test_an_answer_is_the_most_probable_choice(running):
 
 def test_json_about_an_image(running):
     ((_, answer),) = running.generate([ITEMS[0]], schema=SCHEMA, max_tokens=400)
-    assert len(json.loads(answer)["points"]) == 3
+    # random weights write control characters in a text, which vLLM's grammar lets pass
+    assert len(json.loads(answer, strict=False)["points"]) == 3
 
 
 def test_images_that_are_too_many_fail_alone(running):

@@ -23,7 +23,7 @@ from tests.llm_models import SCHEMA
 from tests.vllm.pictures import ITEMS, PREFIX
 
 START_S = 600
-LENGTH = 2048
+LENGTH = 1024
 
 
 @pytest.fixture(scope="module")
