@@ -10,7 +10,7 @@ import numpy as np
 
 from synque_select.benchmark._analysis import analyse
 from synque_select.benchmark._corruptions import Corruption, corrupted
-from synque_select.benchmark._judgements import with_judgements
+from synque_select.benchmark._judgements import judged_columns
 from synque_select.benchmark._layout import Group, Task
 from synque_select.benchmark._scoring import Case, CaseScores, Scorer
 from synque_select.errors import DataError
@@ -70,14 +70,14 @@ def at_sample_size(
         judged: Keys of LENS proxies that the released judgements stand for.
 
     Returns:
-        The figures as for the whole sample, or a message where no sample is larger.
+        The figures as for the whole sample, or a message where every sample is smaller.
     """
     cases, groups, rows = [], [], {}
     for group in task.groups:
-        larger = {seed: real for seed, real in group.reals.items() if len(real) > size}
-        if larger:
+        enough = {seed: real for seed, real in group.reals.items() if len(real) >= size}
+        if enough:
             groups.append(group)
-        for seed, real in larger.items():
+        for seed, real in enough.items():
             order = np.random.default_rng([scorer.seed, len(real)]).permutation(len(real))
             part = [real[int(i)] for i in order[:size]]
             small = RealSample(f"{real.name}, {size} examples", part, real.view)
@@ -85,10 +85,12 @@ def at_sample_size(
             rows[group.name, seed] = order[:size]
             cases.append(Case(task.name, group.name, seed, f"size {size}", candidates, small))
     if not cases:
-        return {"message": f"no real sample of {task.name} has more than {size} examples"}
-    scores = {(case.group, case.seed): scorer.scores(case) for case in bar(cases, len(cases))}
-    if judged:
-        scores, _ = with_judgements(task.folder, cases, scores, judged, rows)
+        return {"message": f"no real sample of {task.name} has {size} examples"}
+    columns, _ = judged_columns(task.folder, cases, judged, rows)
+    scores = {
+        (case.group, case.seed): scorer.scores(case).joined(columns.get((case.group, case.seed)))
+        for case in bar(cases, len(cases))
+    }
     return analyse(groups, scores, baselines)
 
 

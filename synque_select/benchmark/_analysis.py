@@ -26,7 +26,7 @@ from synque_select.functional.benchmark_statistics import (
 )
 from synque_select.functional.correlation import MIN_UNITS
 
-__all__ = ["TOP_K", "TaskScores", "analyse", "noise_ceilings", "too_few"]
+__all__ = ["TOP_K", "TaskScores", "analyse", "noise_ceilings", "undefined"]
 
 TOP_K = 3
 TaskScores = Mapping[tuple[str, str], CaseScores]
@@ -42,7 +42,12 @@ class _Column:
     scores: TaskScores
 
     def seeds(self, group: Group) -> list[str]:
-        return [seed for seed in group.reals if (group.name, seed) in self.scores]
+        """Seeds of the real samples against which the proxy was computed."""
+        return [
+            seed
+            for seed in group.reals
+            if (group.name, seed) in self.scores and self.key in self.scores[group.name, seed].keys
+        ]
 
     def over_seeds(self, group: Group, statistic: Callable[[CaseScores], float]) -> float:
         """Mean over the seeds for which it is defined."""
@@ -77,23 +82,28 @@ class _Column:
 
     @cached_property
     def by_seed(self) -> dict[str, float]:
-        """Mean Spearman over the groups, of each seed."""
-        found: dict[str, list[float]] = {}
-        for group in self.groups:
-            if len(group.candidates) < MIN_UNITS:
-                continue
-            for seed in self.seeds(group):
-                scores = self.scores[group.name, seed].oriented(self.key)
-                found.setdefault(seed, []).append(agreement(scores, group.performance)[1])
-        return {seed: _mean(values) for seed, values in found.items()}
+        """Mean Spearman over the groups, of each seed that all groups have.
+
+        With a seed that only some have, the groups' differences would pass for those of seeds.
+        """
+        groups = [g for g in self.groups if math.isfinite(self.spearman[g.name].value)]
+        shared = set.intersection(*[{*self.seeds(group)} for group in groups]) if groups else set()
+        return {
+            seed: _mean(self._of_seed(group, seed) for group in groups) for seed in sorted(shared)
+        }
+
+    def _of_seed(self, group: Group, seed: str) -> float:
+        scores = self.scores[group.name, seed].oriented(self.key)
+        return agreement(scores, group.performance)[1]
 
     def top(self, group: Group, k: int) -> TopK:
+        """Mean over the seeds; chosen is NaN where no seed has a defined choice."""
         parts = [
             top_k_gain(self.scores[group.name, seed].oriented(self.key), group.performance, k)
             for seed in self.seeds(group)
         ]
-        chosen = float(np.mean([part.chosen for part in parts]))
-        return TopK(chosen, parts[0].blind, parts[0].oracle)
+        without = top_k_gain(group.performance, group.performance, k)
+        return TopK(_mean(part.chosen for part in parts), without.blind, without.oracle)
 
 
 def analyse(
@@ -106,29 +116,57 @@ def analyse(
         scores: (group, seed) to scores.
         baselines: Keys of proxies that never read the real sample.
     """
-    keys = _common_keys(list(scores.values()))
+    keys = list(dict.fromkeys(key for part in scores.values() for key in part.keys))
     columns = {key: _Column(key, groups, scores) for key in keys}
     found: dict[str, Any] = {"proxies": {key: _figures(c) for key, c in columns.items()}}
     for key in keys:
         if key != CONSENSUS:
-            found["proxies"][key]["seconds"] = _mean(p.seconds[key] for p in scores.values())
+            seconds = [part.seconds[key] for part in scores.values() if key in part.seconds]
+            found["proxies"][key]["seconds"] = _mean(seconds)
     if CONSENSUS in columns:
         found.update(_comparisons(columns, found["proxies"], baselines))
     return found
 
 
-def too_few(groups: Sequence[Group]) -> tuple[str, ...]:
-    """Say which groups have too few candidates for a coefficient."""
-    return tuple(
-        f"{group.name}: {len(group.candidates)} candidates, too few for a coefficient (from "
-        f"{MIN_UNITS} on)."
-        for group in groups
-        if len(group.candidates) < MIN_UNITS
-    )
+def undefined(groups: Sequence[Group], scores: TaskScores, figures: Mapping[str, Any]) -> list[str]:
+    """Say where there is no coefficient, and where the consensus lacks a proxy.
+
+    Args:
+        groups: Of one task.
+        scores: (group, seed) to scores.
+        figures: Proxy key to its figures.
+    """
+    said, usual = [], []
+    for group in groups:
+        if len(group.candidates) < MIN_UNITS:
+            said.append(
+                f"{group.name}: {len(group.candidates)} candidates, too few for a coefficient "
+                f"(from {MIN_UNITS} on)."
+            )
+        elif np.ptp(group.performance) == 0:
+            said.append(f"{group.name}: all performances are equal, so there is no coefficient.")
+        else:
+            usual.append(group.name)
+    for key, row in figures.items():
+        without = [name for name in usual if math.isnan(row["by_group"][name]["spearman"])]
+        if without:
+            where = ", ".join(without)
+            said.append(f"{key}: no coefficient in {where}; its scores are equal or undefined.")
+    return said + _thinner(scores)
 
 
-def _common_keys(parts: Sequence[CaseScores]) -> list[str]:
-    return [key for key in parts[0].keys if all(key in part.keys for part in parts)]
+def _thinner(scores: TaskScores) -> list[str]:
+    """Say which rankings have a consensus of fewer proxies than others, or none."""
+    everyone = dict.fromkeys(key for part in scores.values() for key in part.members)
+    found: dict[str, list[str]] = {}
+    for (group, seed), part in scores.items():
+        for key in everyone:
+            if key not in part.members:
+                found.setdefault(key, []).append(f"{group} (seed {seed})")
+    return [
+        f"{key}: undefined for a candidate, so not in the consensus of {', '.join(where)}."
+        for key, where in found.items()
+    ]
 
 
 def _figures(column: _Column) -> dict[str, Any]:
@@ -152,24 +190,24 @@ def _figures(column: _Column) -> dict[str, Any]:
     }
 
 
-def _top(column: _Column, k: int) -> dict[str, Any] | None:
-    """Gain of choosing the best k; None where no group has more than k candidates."""
+def _top(column: _Column, k: int) -> dict[str, Any]:
+    """Gain of choosing the best k, over the groups of more than k candidates that are scored."""
     groups = [group for group in column.groups if len(group.candidates) > k]
-    if not groups:
-        return None
-    parts = [column.top(group, k) for group in groups]
-    others = [gain_share(parts[:i] + parts[i + 1 :]) for i in range(len(parts))]
+    tops = [(group, column.top(group, k)) for group in groups]
+    tops = [(group, top) for group, top in tops if math.isfinite(top.chosen)]
+    if not tops:
+        return dict.fromkeys(("chosen", "blind", "oracle", "share", "p"), math.nan)
+    parts = [top for _, top in tops]
     chosen = sum(part.chosen for part in parts)
     found: dict[str, Any] = {
         "chosen": chosen / len(parts),
         "blind": _mean(part.blind for part in parts),
         "oracle": _mean(part.oracle for part in parts),
         "share": gain_share(parts),
-        "p": exact_choice_p([group.performance for group in groups], k, chosen),
+        "p": exact_choice_p([group.performance for group, _ in tops], k, chosen),
     }
-    if math.isnan(chosen):
-        found["p"] = math.nan
     if len(parts) > 1:
+        others = [gain_share(parts[:i] + parts[i + 1 :]) for i in range(len(parts))]
         found["share_without_a_group"] = [min(others), max(others)]
     return found
 
@@ -181,7 +219,8 @@ def _comparisons(
     others = [key for key in columns if key != CONSENSUS]
     known = [k for k in baselines if k in others and math.isfinite(figures[k]["spearman"])]
     singles = [columns[key] for key in others if key not in baselines]
-    best = max(known, key=lambda key: float(figures[key]["spearman"]), default=None)
+    # one that is defined in few groups only is no match for one of all
+    best = max(known, key=lambda k: (figures[k]["n_groups"], figures[k]["spearman"]), default=None)
     return {
         "best_baseline": best,
         "consensus_minus": {key: _difference(consensus, columns[key]) for key in others},
@@ -196,7 +235,10 @@ def _comparisons(
 
 
 def _difference(first: _Column, second: _Column) -> dict[str, Any]:
-    """Paired jackknife of the difference in Spearman, over groups in which both are defined."""
+    """Paired jackknife of the difference in Spearman, over groups and seeds that both have."""
+    both = {p: s for p, s in first.scores.items() if {first.key, second.key} <= {*s.keys}}
+    if len(both) < len(first.scores):
+        first, second = (_Column(column.key, column.groups, both) for column in (first, second))
     paired = [
         GroupJackknife(a.value - b.value, a.deleted - b.deleted)
         for a, b in zip(first.spearman.values(), second.spearman.values(), strict=True)

@@ -11,8 +11,9 @@ import json
 import math
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ from synque_select.lens.rubric import Rubric, load_rubrics
 __all__ = [
     "JudgementFiles",
     "find_judgements",
+    "judged_columns",
     "lens_scores",
     "read_judgements",
     "released_rubrics",
-    "with_judgements",
 ]
 
 _PORTION = re.compile(r".*_(portion=[^=]+)")
@@ -159,51 +160,48 @@ def released_rubrics(task_folder: Path, group: str, seed: str) -> dict[str, Rubr
     return {m[1] if (m := named[name]) else name: rubric for name, rubric in found.items()}
 
 
-def with_judgements(
+def judged_columns(
     task_folder: Path,
     cases: Sequence[Case],
-    scores: Mapping[tuple[str, str], CaseScores],
     keys: Sequence[str],
     rows: Mapping[tuple[str, str], NDArray[np.int64]] | None = None,
 ) -> tuple[dict[tuple[str, str], CaseScores], tuple[str, ...]]:
-    """Add the columns of LENS from released judgements to the scores of a task.
+    """Score the rankings of a task by LENS from released judgements.
 
     Args:
         task_folder: Where the task lies.
         cases: Its rankings.
-        scores: (group, seed) to scores.
         keys: Which of `lens`, `lens_raw`, `lens_balanced`.
         rows: (group, seed) to the real examples that count; None for all. The released rubrics
             were written from all of them, whatever counts here.
 
     Returns:
-        The scores with these columns, and plain sentences on what is missing. A ranking of which
-        not all candidates were judged gets none.
+        (group, seed) to these columns, and plain sentences on what is missing. A ranking of which
+        not all candidates were judged has none. Of several models that judged, the one with the
+        most rankings is taken.
 
     Raises:
         DataError: A file cannot be used.
     """
+    if not keys:
+        return {}, ()
     found = find_judgements(task_folder)
-    models = sorted({judgements.model for judgements in found})
-    said = [f"lens: judgements of {models[0]} used, not of {m}." for m in models[1:]]
-    known = {(j.group, j.seed): j for j in found if j.model == models[0]}
-    added = dict(scores)
+    models = Counter(judgements.model for judgements in found).most_common()
+    said = [f"lens: judgements of {models[0][0]} used, not of {m}." for m, _ in models[1:]]
+    known = {(j.group, j.seed): j for j in found if j.model == models[0][0]}
+    columns = {}
     for case in cases:
         place = (case.group, case.seed)
         started = time.perf_counter()
         used = None if rows is None else rows[place]
-        columns = _columns(known.get(place), [c.name for c in case.candidates], keys, used)
-        if columns is None:
+        values = _columns(known.get(place), [c.name for c in case.candidates], keys, used)
+        if values is None:
             said.append(f"{case.group}: no LENS judgements of all candidates for seed {case.seed}.")
             continue
         seconds = (time.perf_counter() - started) / len(keys)
-        added[place] = replace(
-            scores[place],
-            values={**scores[place].values, **columns},
-            higher_is_better={**scores[place].higher_is_better, **dict.fromkeys(keys, True)},
-            seconds={**scores[place].seconds, **dict.fromkeys(keys, seconds)},
-        )
-    return added, tuple(said)
+        better = dict.fromkeys(keys, True)
+        columns[place] = CaseScores(values, better, dict.fromkeys(keys, seconds), ())
+    return columns, tuple(said)
 
 
 def _columns(
@@ -224,7 +222,10 @@ def _scores(
     if files is None:
         return math.nan, math.nan, math.nan
     real, synthetic = map(read_judgements, files)
-    real = real if rows is None else real[torch.from_numpy(rows)]
+    if rows is not None:
+        if len(real) <= rows.max():
+            raise DataError(f"{files[0]}: {len(real)} judgements, fewer than real examples")
+        real = real[torch.from_numpy(rows)]
     return (
         lens_raw(synthetic, protocol="released"),
         lens_balanced(real, synthetic, protocol="released"),

@@ -6,18 +6,16 @@ datasets are whatever is found.
 
 from __future__ import annotations
 
-import csv
-import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from synque_select.benchmark._performance import Figure, files_in, read_figures
 from synque_select.data.sources import load_dataset_file
 from synque_select.errors import ConfigError, DataError, did_you_mean
 from synque_select.functional.benchmark_statistics import infer_test_size
@@ -81,13 +79,6 @@ def _in_order(seeds: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({*seeds}, key=lambda seed: (not seed.isdigit(), len(seed), seed)))
 
 
-class _Figure(NamedTuple):
-    group: str
-    candidate: str
-    value: float
-    n_decimals: int
-
-
 @dataclass
 class _Files:
     """What a folder holds, before anything is read.
@@ -97,16 +88,39 @@ class _Files:
         label: Field that holds an example's label, if one does.
         candidates: Group to candidate to file.
         reals: Group to seed to file.
-        figures: Measured performances.
+        figures: Group to candidate to its measured performances.
         annotated: Group to the file of its annotated real data.
+        absent: Plain sentences on what is missing or left out.
     """
 
     view: str
     label: str | None = None
     candidates: dict[str, dict[str, Path]] = field(default_factory=lambda: defaultdict(dict))
     reals: dict[str, dict[str, Path]] = field(default_factory=lambda: defaultdict(dict))
-    figures: list[_Figure] = field(default_factory=list)
+    figures: dict[str, dict[str, list[Figure]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
     annotated: dict[str, Path] = field(default_factory=dict)
+    absent: list[str] = field(default_factory=list)
+
+    def add_candidate(self, group: str, name: str, path: Path) -> None:
+        """Note a candidate's file; of two for one candidate the later counts."""
+        known = self.candidates[group].get(name)
+        if known is not None:
+            self.absent.append(f"{group}: {known.name} left out, {path.name} is {name} too.")
+        self.candidates[group][name] = path
+
+    def add_figures(
+        self, folder: Path, names: Sequence[str], measured: str, whole: float = 1.0
+    ) -> None:
+        """Note measured performances; with one name a row, that of the candidate."""
+        found = read_figures(folder, names, measured, whole=whole)
+        for figure in found:
+            group = figure.names[0] if len(names) > 1 else folder.parent.name
+            self.figures[group][figure.names[-1]].append(figure)
+        if not found:
+            columns = ", ".join((*names, measured))
+            self.absent.append(f"{folder.name}: no CSV file with figures in columns {columns}.")
 
 
 def find_tasks(
@@ -115,7 +129,8 @@ def find_tasks(
     """Read the tasks in a folder that holds `sentiment_analysis/`, `text2sql/` or `web_agent/`.
 
     Args:
-        data: The folder, or one that holds it as `data/`, as a clone of the repository does.
+        data: The folder, one that holds it as `data/`, as a clone of the repository does, or that
+            of one task.
         tasks: Names of those that are wanted; None for all that are there.
 
     Returns:
@@ -125,40 +140,61 @@ def find_tasks(
         DataError: None can be scored, one that was asked for cannot, or a file cannot be used.
         ConfigError: A task is not one of the benchmark.
     """
-    wanted = list(_READERS) if tasks is None else list(dict.fromkeys(tasks))
-    for name in wanted:
+    for name in tasks or ():
         if name not in _READERS:
             raise ConfigError(f"unknown task {name!r}: {did_you_mean(name, _READERS)}")
-    roots = [root for root in (data, data / "data") if any((root / t).is_dir() for t in _READERS)]
-    if not roots:
-        raise DataError(f"{data}: none of {', '.join(_READERS)} is there")
-    found = [_task(name, roots[0]) for name in wanted if (roots[0] / name).is_dir()]
-    usable = {task.name for task in found if task.groups}
-    absent = [f"{name}: no such folder." for name in wanted if not (roots[0] / name).is_dir()]
-    for task in found:
-        if not task.groups:
-            absent.append(f"{task.name}: nothing can be scored. {' '.join(task.absent)}")
+    folders = _task_folders(data)
+    wanted = list(_READERS) if tasks is None else list(dict.fromkeys(tasks))
+    found = [_task(name, folders[name]) for name in wanted if name in folders]
+    absent = [f"{name}: no such folder." for name in wanted if name not in folders]
+    absent += [
+        f"{task.name}: nothing can be scored. {' '.join(task.absent)}"
+        for task in found
+        if not task.groups
+    ]
+    usable = [task for task in found if task.groups]
     if not usable or (tasks is not None and absent):
-        raise DataError(f"{roots[0]}: {' '.join(absent)}")
-    return [task for task in found if task.groups], tuple(absent)
+        raise DataError(f"{data}: {' '.join(absent)}")
+    if tasks is None:
+        absent += [f"{name}: left out, its layout is not known." for name in _unknown(folders)]
+    return usable, tuple(absent)
+
+
+def _task_folders(data: Path) -> dict[str, Path]:
+    """Find the folder of each task that is there."""
+    if data.resolve().name in _READERS:
+        return {data.resolve().name: data.resolve()}
+    for root in (data, data / "data"):
+        found = {name: root / name for name in _READERS if (root / name).is_dir()}
+        if found:
+            return found
+    raise DataError(f"{data}: none of {', '.join(_READERS)} is there")
+
+
+def _unknown(folders: Mapping[str, Path]) -> list[str]:
+    """Name the folders beside the tasks that look like one."""
+    root = next(iter(folders.values())).parent
+    looks = [path.parent.name for path in root.glob("*/task_performance") if path.is_dir()]
+    return sorted({*looks} - {*_READERS})
 
 
 def _task(name: str, root: Path) -> Task:
-    files = _READERS[name](root / name)
-    figures: dict[str, dict[str, list[_Figure]]] = defaultdict(lambda: defaultdict(list))
-    for figure in files.figures:
-        figures[figure.group][figure.candidate].append(figure)
-    groups, absent = [], []
+    files = _READERS[name](root)
+    figures = files.figures
+    groups, absent = [], files.absent
     seeds = _in_order(seed for reals in files.reals.values() for seed in reals)
     for group in sorted({*files.candidates, *figures, *files.reals}):
-        known, there = figures[group], files.candidates[group]
+        known, there = figures.get(group, {}), files.candidates[group]
         usable = [candidate for candidate in sorted(there) if candidate in known]
         absent += _absences(group, there, known, files.reals[group], seeds)
         if len(usable) >= _MIN_CANDIDATES and files.reals[group]:
             groups.append(_group(group, usable, known, files))
         elif usable:
-            absent.append(f"{group}: left out, {len(usable)} measured candidates with data.")
-    return Task(name, tuple(groups), tuple(absent), root / name)
+            absent.append(
+                f"{group}: left out, measured candidates with data: {len(usable)}; it takes "
+                f"{_MIN_CANDIDATES} or more, and a real sample."
+            )
+    return Task(name, tuple(groups), tuple(absent), root)
 
 
 def _absences(
@@ -186,24 +222,28 @@ def _absences(
     return said
 
 
-def _group(
-    name: str, usable: list[str], known: Mapping[str, list[_Figure]], files: _Files
-) -> Group:
+def _group(name: str, usable: list[str], known: Mapping[str, list[Figure]], files: _Files) -> Group:
     there = files.candidates[name]
-    candidates = tuple(
-        Candidate(c, load_dataset_file(there[c]), files.view, files.label, str(there[c]))
-        for c in usable
-    )
+    candidates = tuple(_candidate(c, there[c], files) for c in usable)
     reals = {
         seed: RealSample(f"real, seed {seed}", load_dataset_file(path), files.view, None, str(path))
         for seed, path in files.reals[name].items()
     }
+    for examples in (*candidates, *reals.values()):
+        _ = examples.digests  # reads every view: what has none is named before hours of scoring
     # a performance can stand in several rows: their mean counts
     performance = np.array([np.mean([figure.value for figure in known[c]]) for c in usable])
     decimals = max(figure.n_decimals for c in usable for figure in known[c])
     annotated = files.annotated.get(name)
     n_test, source = _test_size(performance, decimals, annotated, files, reals)
     return Group(name, candidates, performance, reals, n_test, source, annotated)
+
+
+def _candidate(name: str, path: Path, files: _Files) -> Candidate:
+    dataset = load_dataset_file(path)
+    first = dataset[0] if len(dataset) else {}
+    label = files.label if files.label in first else None  # only spoiling labels takes one
+    return Candidate(name, dataset, files.view, label, str(path))
 
 
 def _test_size(
@@ -228,42 +268,48 @@ def _test_size(
 def _sentiment(root: Path) -> _Files:
     name = root.name
     files = _Files("headline", "sentiment")
-    files.candidates[name] = {path.stem: path for path in root.glob("synthetic_data/*.json")}
+    for path in files_in(root / "synthetic_data", "*.json"):
+        files.add_candidate(name, path.stem, path)
     files.reals[name] = {
         match["seed"]: path for match, path in _seeded(root / "real_data", "balanced_real_seed=*")
     }
     files.annotated[name] = root / "real_data" / "cleaned_ds_validation.json"
-    rows = _rows(root / "task_performance", ("dataset_name", "test_f1_mean"))
-    files.figures += [_figure(name, row[0], row[1], 1.0) for row in rows]
+    files.add_figures(root / "task_performance", ["dataset_name"], "test_f1_mean")
     return files
 
 
 def _text2sql(root: Path) -> _Files:
     files = _Files("question", "SQL")
-    for path in sorted(root.glob("data/*/*.json")):
+    for path in files_in(root / "data", "*/*.json"):
         if path.parent.name != "real":
-            files.candidates[path.parent.name][path.stem] = path
+            files.add_candidate(path.parent.name, path.stem, path)
     for match, path in _seeded(root / "data" / "real", "dev_*_seed=*"):
         group = match["group"].removeprefix("dev_")
         files.reals[group][match["seed"]] = path
         files.annotated[group] = path.with_name(f"dev_{group}.json")
-    rows = _rows(root / "task_performance", ("db_id", "dataset_name", "accuracy"))
-    files.figures += [_figure(row[0], row[1], row[2], 100.0) for row in rows]
+    files.add_figures(root / "task_performance", ["db_id", "dataset_name"], "accuracy", 100.0)
     return files
 
 
 def _web_agent(root: Path) -> _Files:
     files = _Files("text")
-    for path in sorted(root.glob("original/synthetic/*.json")):
+    for path in files_in(root / "original" / "synthetic", "*.json"):
         match = _WEB_FILE.fullmatch(path.stem)
         if match:
-            files.candidates[match["group"]][f"portion={match['portion']}"] = path
+            files.add_candidate(match["group"], _portion(match["portion"]), path)
     for match, path in _seeded(root / "sampled" / "real", "*_seed=*"):
         files.reals[match["group"]][match["seed"]] = path
         files.annotated[match["group"]] = root / "original" / "real" / f"{match['group']}.json"
-    rows = _rows(root / "task_performance", ("website", "partition", "success_rate"))
-    files.figures += [_figure(row[0], f"portion={row[1]}", row[2], 1.0) for row in rows]
+    files.add_figures(root / "task_performance", ["website", "partition"], "success_rate")
+    files.figures = {
+        site: {_portion(partition): rows for partition, rows in found.items()}
+        for site, found in files.figures.items()
+    }
     return files
+
+
+def _portion(number: str) -> str:
+    return f"portion={number}"
 
 
 _READERS: dict[str, Callable[[Path], _Files]] = {
@@ -274,26 +320,7 @@ _READERS: dict[str, Callable[[Path], _Files]] = {
 
 
 def _seeded(folder: Path, pattern: str) -> Iterator[tuple[re.Match[str], Path]]:
-    for path in sorted(folder.glob(f"{pattern}.json")):
+    for path in files_in(folder, f"{pattern}.json"):
         match = _SEED_FILE.fullmatch(path.stem)
         if match:
             yield match, path
-
-
-def _rows(folder: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Rows of every CSV file in the folder that has these columns."""
-    for path in sorted(folder.glob("*.csv")):
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if set(columns) <= set(reader.fieldnames or ()):
-                yield from (tuple(row[column].strip() for column in columns) for row in reader)
-
-
-def _figure(group: str, candidate: str, text: str, whole: float) -> _Figure:
-    """Read a performance; `whole` is what stands for all correct (1, or 100 percent)."""
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise DataError(f"{group}, {candidate}: the performance {text!r} is no number") from error
-    n_decimals = len(text.partition(".")[2]) + round(math.log10(whole))
-    return _Figure(group, candidate, value / whole, n_decimals)

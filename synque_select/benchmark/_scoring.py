@@ -81,6 +81,17 @@ class CaseScores:
         """
         return replace(self, values={key: _tied(v, share) for key, v in self.values.items()})
 
+    def joined(self, more: CaseScores | None) -> CaseScores:
+        """Return the same with the columns of another, if there is one."""
+        if more is None:
+            return self
+        return CaseScores(
+            {**self.values, **more.values},
+            {**self.higher_is_better, **more.higher_is_better},
+            {**self.seconds, **more.seconds},
+            self.members,
+        )
+
     @property
     def keys(self) -> tuple[str, ...]:
         """Keys of all columns, the consensus first where there is one."""

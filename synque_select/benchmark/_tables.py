@@ -47,7 +47,8 @@ def _main_table(task: Mapping[str, Any]) -> str:
         minus = task.get("consensus_minus", {}).get(key)
         rows.append(
             (
-                key + ("" if row["n_groups"] == n_groups else f" ({row['n_groups']} groups)"),
+                key
+                + ("" if row["n_groups"] == n_groups else f" (in {row['n_groups']} of {n_groups})"),
                 _number(row["pearson"]),
                 _number(row["spearman"]),
                 _interval(row),
@@ -76,7 +77,7 @@ def _top_table(task: Mapping[str, Any]) -> str:
     rows = []
     for key, row in task["proxies"].items():
         top = row["top3"]
-        if top is not None:
+        if top["chosen"] is not None:
             ends = top.get("share_without_a_group")
             rows.append(
                 (
@@ -129,10 +130,15 @@ def _cross_group(task: Mapping[str, Any]) -> list[str]:
     if found is None or "message" in found:
         return [] if found is None else [found["message"]]
     rows = [
-        (key, _number(row["auc"]), *(_number(row["by_group"][g]["auc"]) for g in task["groups"]))
+        (key, _number(row["auc"]), *(_number(_auc(row, group)) for group in task["groups"]))
         for key, row in found.items()
     ]
     return [_table(("own before decoys (AUC)", "mean", *task["groups"]), rows)]
+
+
+def _auc(row: Mapping[str, Any], group: str) -> float | None:
+    found: float | None = row["by_group"].get(group, {}).get("auc")
+    return found
 
 
 def _sizes(task: Mapping[str, Any]) -> list[str]:
@@ -158,12 +164,14 @@ def _corruptions(task: Mapping[str, Any]) -> list[str]:
     tried = {name: part for name, part in found.items() if "message" not in part}
     if not tried:
         return said
-    keys = next(iter(tried.values()))
-    rows = [(key, *(_reaction(part[key]) for part in tried.values())) for key in keys]
+    keys = dict.fromkeys(key for part in tried.values() for key in part)
+    rows = [(key, *(_reaction(part.get(key)) for part in tried.values())) for key in keys]
     return [*said, _table(("spoilt twin scores worse (shift)", *tried), rows)]
 
 
-def _reaction(row: Mapping[str, Any]) -> str:
+def _reaction(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return _ABSENT
     return f"{_number(row['noticed'])} ({_signed(row['shift'])} sd)"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -9,15 +10,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from synque_select.benchmark._ablations import against_decoys, at_sample_size, reactions
-from synque_select.benchmark._analysis import analyse, noise_ceilings, too_few
+from synque_select.benchmark._analysis import analyse, noise_ceilings, undefined
 from synque_select.benchmark._corruptions import Corruption, parse_corruption
-from synque_select.benchmark._judgements import with_judgements
+from synque_select.benchmark._judgements import judged_columns
 from synque_select.benchmark._layout import Task, find_tasks
 from synque_select.benchmark._lens import fitted, with_models
 from synque_select.benchmark._scoring import Case, Scorer, never_reads_real
 from synque_select.benchmark._tables import render
 from synque_select.encoders import BaseEncoder, get_encoder
-from synque_select.errors import ConfigError
+from synque_select.errors import ConfigError, RecordError
 from synque_select.lens.config import LensConfig
 from synque_select.progress import ProgressBar
 from synque_select.proxies.base import BaseProxy
@@ -60,7 +61,7 @@ def run_released(
     there when the whole default suite is.
 
     Args:
-        data: A clone of the released repository, or its folder `data`.
+        data: A clone of the released repository, its folder `data`, or the folder of one task.
         tasks: Folder names; None for all that are there.
         encoder: Id of a text encoder, or one; None for all-MiniLM-L6-v2.
         proxies: As for `rank`; None for the default suite. `lens`, `lens_raw` and `lens_balanced`
@@ -92,6 +93,7 @@ def run_released(
     Raises:
         DataError: Nothing of the benchmark is there, or a file cannot be used.
         ConfigError: A task, proxy or corruption is unknown, or an argument is out of its range.
+        RecordError: `out` cannot be written; said before anything is scored.
 
     Source:
         Chen and Zhong, arXiv 2511.03928, section 4; statistics are ours.
@@ -108,12 +110,15 @@ def run_released(
     scorer = Scorer(
         suite=[proxy for proxy in suite if proxy.key not in judged],
         encoder=model,
-        folder=None if path is None else path.with_suffix(".parts"),
+        folder=None if path is None else _parts_folder(path),
         cache_dir=None if cache_dir is None else Path(cache_dir),
         seed=seed,
         progress=progress,
         for_case=partial(fitted, {task.name: task.folder for task in found}, lens_rubrics),
     )
+    if lens_rubrics == "released":
+        for case in (case for task in found for case in _cases(task)):
+            _ = [scorer.for_case(case, proxy) for proxy in suite]  # one that is absent is said now
     result: dict[str, Any] = {
         "version": 1,
         "seed": seed,
@@ -134,6 +139,21 @@ def run_released(
         if model is not encoder:  # the caller's own instance stays the caller's
             model.close()
     return plain(result)  # type: ignore[no-any-return]
+
+
+def _parts_folder(path: Path) -> Path:
+    """Make the folder of scores that belongs to a result, where both can be written."""
+    if path.is_dir() or path.suffix == ".parts":
+        raise ConfigError(f"{path}: the figures are written to a file, such as released.json")
+    parts = path.with_suffix(".parts")
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+        for folder in (path.parent, parts):
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+    except OSError as error:
+        raise RecordError(f"{path} cannot be written: {error}") from error
+    return parts
 
 
 def _suite(proxies: Sequence[ProxySpec] | None) -> tuple[BaseProxy, ...]:
@@ -163,29 +183,20 @@ def _run_task(
     asked = scorer.n_judged
     baselines = [proxy.key for proxy in scorer.suite if never_reads_real(proxy)]
     bar = _bar(task, scorer)
-    cases = [
-        Case(task.name, group.name, seed, "as released", group.candidates, real)
-        for group in task.groups
-        for seed, real in group.reals.items()
-    ]
-    scores = {(case.group, case.seed): scorer.scores(case) for case in bar(cases, len(cases))}
-    unjudged: tuple[str, ...] = ()
-    if judged:
-        scores, unjudged = with_judgements(task.folder, cases, scores, judged)
+    cases = _cases(task)
+    columns, unjudged = judged_columns(task.folder, cases, judged)
+    scores = {
+        (case.group, case.seed): scorer.scores(case).joined(columns.get((case.group, case.seed)))
+        for case in bar(cases, len(cases))
+    }
     found: dict[str, Any] = {
         "groups": [group.name for group in task.groups],
         "seeds": list(task.seeds),
-        "absent": [*task.absent, *too_few(task.groups), *unjudged],
         **noise_ceilings(task, scorer.seed),
         **analyse(task.groups, scores, baselines),
-        "cost": {
-            "seconds": time.perf_counter() - started,
-            "encoder_calls": scorer.n_encoded - encoded,
-            "views": _n_views(task),
-            "judge_calls": scorer.n_judged - asked,
-            "scores_resumed": scorer.n_resumed - resumed,
-        },
     }
+    said = undefined(task.groups, scores, found["proxies"])
+    found["absent"] = [*task.absent, *said, *unjudged]
     if cross_group:
         found["cross_group"] = against_decoys(task, scorer, bar)
     if sample_sizes:
@@ -196,7 +207,22 @@ def _run_task(
         found["corruptions"] = {
             str(c): reactions(task, scorer, c, others, bar) for c in corruptions
         }
+    found["cost"] = {
+        "seconds": time.perf_counter() - started,
+        "encoder_calls": scorer.n_encoded - encoded,
+        "views": _n_views(task),
+        "judge_calls": scorer.n_judged - asked,
+        "scores_resumed": scorer.n_resumed - resumed,
+    }
     return found
+
+
+def _cases(task: Task) -> list[Case]:
+    return [
+        Case(task.name, group.name, seed, "as released", group.candidates, real)
+        for group in task.groups
+        for seed, real in group.reals.items()
+    ]
 
 
 def _bar(task: Task, scorer: Scorer) -> Callable[[Iterable[Case], int], Iterable[Case]]:

@@ -159,7 +159,7 @@ def top_k_gain(scores: ArrayLike, performance: ArrayLike, k: int) -> TopK:
 def gain_share(groups: Sequence[TopK]) -> float:
     """Return Σ_g (chosen − blind) / Σ_g (oracle − blind): 1 is the oracle's gain, not clipped.
 
-    NaN where the oracle gains nothing.
+    NaN where the oracle gains nothing: all performances are equal, up to rounding.
 
     Example:
         >>> gain_share([TopK(chosen=0.75, blind=0.5, oracle=1.0)])
@@ -167,7 +167,8 @@ def gain_share(groups: Sequence[TopK]) -> float:
     """
     gain = sum(group.chosen - group.blind for group in groups)
     possible = sum(group.oracle - group.blind for group in groups)
-    return gain / possible if possible > 0 else math.nan
+    rounding = 1e-12 * sum(abs(group.oracle) for group in groups)
+    return gain / possible if possible > rounding else math.nan
 
 
 def exact_choice_p(performance: Sequence[ArrayLike], k: int, chosen: float) -> float:

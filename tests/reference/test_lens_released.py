@@ -15,12 +15,12 @@ from scipy.stats import pearsonr, spearmanr
 from synque_select.benchmark._analysis import analyse
 from synque_select.benchmark._judgements import (
     find_judgements,
+    judged_columns,
     lens_scores,
     read_judgements,
-    with_judgements,
 )
 from synque_select.benchmark._layout import find_tasks
-from synque_select.benchmark._scoring import Case, CaseScores
+from synque_select.benchmark._scoring import Case
 from synque_select.benchmark.released import run_released
 from synque_select.encoders import BaseEncoder
 from synque_select.functional.lens import lens_example_scores
@@ -92,8 +92,7 @@ def test_the_benchmark_prints_these_figures(name: str):
         for group in task.groups
         for seed, real in group.reals.items()
     ]
-    nothing = {(case.group, case.seed): CaseScores({}, {}, {}, ()) for case in cases}
-    scores, said = with_judgements(task.folder, cases, nothing, list(EXPECTED[name]))
+    scores, said = judged_columns(task.folder, cases, list(EXPECTED[name]))
     assert said == ()
     found = analyse(task.groups, scores, [])["proxies"]
     for key, expected in EXPECTED[name].items():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import random
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ from synque_select.benchmark._corruptions import KINDS, Corruption, corrupted
 from synque_select.benchmark._layout import find_tasks
 from synque_select.benchmark.released import render, run_released
 from synque_select.encoders import BaseEncoder
-from synque_select.errors import ConfigError, DataError
+from synque_select.errors import ConfigError, DataError, RecordError
 from synque_select.types import Candidate
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -29,6 +31,11 @@ class Letters(BaseEncoder):
     def encode(self, views):
         rows = [[view.lower().count(chr(97 + i)) + 0.1 for i in range(26)] for view in views]
         return torch.nn.functional.normalize(torch.tensor(rows), dim=1)
+
+
+class NeverAsked(Letters):
+    def encode(self, views):
+        raise AssertionError("scoring began")
 
 
 @pytest.fixture
@@ -183,7 +190,7 @@ def test_a_task_that_cannot_be_scored_does_not_stop_the_others(all_tasks: Path):
         path.unlink()
     found, absent = find_tasks(all_tasks)
     assert [task.name for task in found] == ["text2sql"]
-    assert "left out, 2 measured candidates with data" in absent[0]
+    assert "left out, measured candidates with data: 2; it takes 3 or more" in absent[0]
     assert "some.site: no real sample." in absent[1]
 
 
@@ -280,9 +287,10 @@ def test_decoys_of_other_groups(text2sql: Path):
 
 
 def test_smaller_real_samples(text2sql: Path):
-    found = run(text2sql, sample_sizes=[4, 8, 200], proxies=["ngram"])["tasks"]["text2sql"]
+    found = run(text2sql, sample_sizes=[4, 8, 24, 200], proxies=["ngram"])["tasks"]["text2sql"]
+    assert found["sample_sizes"]["24"]["proxies"].keys() == found["proxies"].keys()
     assert found["sample_sizes"]["8"]["proxies"]["ngram"]["spearman"] > 0.5
-    assert "more than 200" in found["sample_sizes"]["200"]["message"]
+    assert "has 200 examples" in found["sample_sizes"]["200"]["message"]
     whole = found["proxies"]["baseline_entropy"]["spearman"]
     assert found["sample_sizes"]["4"]["proxies"]["baseline_entropy"]["spearman"] == whole
 
@@ -376,8 +384,148 @@ def test_folders_without_the_benchmark(tmp_path: Path, text2sql: Path):
         run(text2sql)
 
 
-def test_a_performance_that_is_no_number(text2sql: Path):
+@pytest.mark.parametrize("figure", ["n/a", "inf", "101", "-1", "40%"])
+def test_a_performance_that_is_no_share_is_named(text2sql: Path, figure: str):
     path = text2sql / "text2sql" / "task_performance" / "any_name.csv"
-    path.write_text(path.read_text() + "alpha,zoo,n/a\n")
-    with pytest.raises(DataError, match="'n/a' is no number"):
+    path.write_text(path.read_text() + f"alpha,zoo,{figure}\n")
+    said = f"any_name.csv, line 12, column accuracy: found '{figure}'; allowed is a number from 0"
+    with pytest.raises(DataError, match=re.escape(said)):
         run(text2sql)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"alpha,zoo\n", "line 12: 2 fields"), (b"caf\xe9,zoo,3\n", "line 12: not UTF-8")],
+)
+def test_a_table_of_performances_that_cannot_be_read(text2sql: Path, content: bytes, message: str):
+    path = text2sql / "text2sql" / "task_performance" / "any_name.csv"
+    path.write_bytes(path.read_bytes() + content)
+    with pytest.raises(DataError, match=message):
+        find_tasks(text2sql)
+
+
+@pytest.mark.parametrize("figure", ["", "NaN"])
+def test_an_empty_performance_was_not_measured(text2sql: Path, figure: str):
+    path = text2sql / "text2sql" / "task_performance" / "any_name.csv"
+    path.write_text("\ufeff" + path.read_text() + f"extra,zoo,{figure}\n")
+    write(text2sql / "text2sql" / "data" / "zoo" / "extra.json", questions(texts(20, 0.0, 1)))
+    task = find_tasks(text2sql)[0][0]
+    assert task.absent == ("zoo: no measured performance of extra.",)
+    assert all(np.isfinite(group.performance).all() for group in task.groups)
+
+
+def test_one_task_a_link_and_what_systems_leave_behind(text2sql: Path, tmp_path: Path):
+    expected = find_tasks(text2sql)[0][0]
+    root = text2sql / "text2sql"
+    for folder in (text2sql, root / "task_performance", root / "data" / "zoo", root / "data/real"):
+        for name in (".DS_Store", "._any.csv", "._alpha.json", "._dev_zoo_seed=7.json"):
+            (folder / name).write_bytes(b"\x00\xff")
+        (folder / "folder.json").mkdir()
+    (text2sql / "image_classification" / "task_performance").mkdir(parents=True)
+    link = tmp_path / "link"
+    link.symlink_to(root)
+    for data in (text2sql, text2sql.parent / "released", root, link):
+        tasks, absent = find_tasks(data)
+        assert [task.name for task in tasks] == ["text2sql"]
+        assert tasks[0].absent == expected.absent
+        assert [g.name for g in tasks[0].groups] == [g.name for g in expected.groups]
+        assert list(absent) == [
+            "sentiment_analysis: no such folder.",
+            "web_agent: no such folder.",
+            "image_classification: left out, its layout is not known.",
+        ]
+
+
+def test_a_record_without_its_view_is_named_before_anything_is_scored(text2sql: Path):
+    path = text2sql / "text2sql" / "data" / "zoo" / "omega.json"
+    records = json.loads(path.read_text())
+    del records[17]["question"]
+    write(path, records)
+    with pytest.raises(DataError, match=r"omega\.json\), example 17"):
+        find_tasks(text2sql)
+
+
+def test_labels_are_needed_by_no_ranking(text2sql: Path):
+    path = text2sql / "text2sql" / "data" / "zoo" / "omega.json"
+    write(path, [{"question": text} for text in texts(80, 1.0, 4, "animal")])
+    found = run(text2sql, proxies=["ngram"], corrupt=["shuffled_labels"])["tasks"]["text2sql"]
+    assert found["proxies"]["ngram"]["by_group"]["zoo"]["spearman"] > 0.5
+    said = found["corruptions"]["shuffled_labels:0.5"]["message"]
+    assert "there are no labels to shuffle" in said
+
+
+def test_two_files_for_one_candidate(all_tasks: Path):
+    folder = all_tasks / "web_agent" / "original" / "synthetic"
+    first = "nnetnav_live_site=other_num_tasks=30_portion=2.json"
+    second = first.replace("=30", "=31")
+    write(folder / second, json.loads((folder / first).read_text()))
+    absent = find_tasks(all_tasks, ["web_agent"])[0][0].absent
+    assert absent == (f"other: {first} left out, {second} is portion=2 too.",)
+
+
+def test_equal_performances_gain_nothing(text2sql: Path):
+    path = text2sql / "text2sql" / "task_performance" / "any_name.csv"
+    rows = [[name, group, "40.0"] for group in GROUPS for name in FARNESS]
+    write_rows(path, ["dataset_name", "db_id", "accuracy"], rows)
+    found = run(text2sql, proxies=["ngram"])["tasks"]["text2sql"]
+    row = found["proxies"]["ngram"]
+    assert (row["pearson"], row["spearman"], row["top3"]["share"]) == (None, None, None)
+    assert "zoo: all performances are equal, so there is no coefficient." in found["absent"]
+
+
+def test_no_more_than_three_candidates_leave_no_choice(text2sql: Path):
+    for group in GROUPS:
+        for name in ("gamma", "omega"):
+            (text2sql / "text2sql" / "data" / group / f"{name}.json").unlink()
+    result = run(text2sql, proxies=["ngram"])
+    top = result["tasks"]["text2sql"]["proxies"]["ngram"]["top3"]
+    assert top == dict.fromkeys(("chosen", "blind", "oracle", "share", "p"))
+    assert "3 candidates, too few for a coefficient" in render(result)
+
+
+def test_seeds_of_some_groups_only_are_no_spread_of_seeds(text2sql: Path):
+    real = text2sql / "text2sql" / "data" / "real"
+    (real / "dev_zoo_seed=8.json").rename(real / "dev_zoo_seed=100.json")
+    found = run(text2sql, proxies=["ngram"])["tasks"]["text2sql"]
+    assert found["seeds"] == ["7", "8", "100"]
+    # one seed alone is in both groups
+    assert found["proxies"]["baseline_entropy"]["seed_spread"] is None
+    assert found["absent"][:2] == [
+        "port: no real sample of seed 100.",
+        "zoo: no real sample of seed 8.",
+    ]
+
+
+def test_a_proxy_undefined_for_a_candidate_is_named(text2sql: Path):
+    path = text2sql / "text2sql" / "data" / "zoo" / "omega.json"
+    write(path, questions(["How many boats?"] * 40))
+    found = run(text2sql)["tasks"]["text2sql"]
+    assert found["proxies"]["pad"]["by_group"]["zoo"] == {"pearson": None, "spearman": None}
+    assert found["proxies"]["consensus"]["by_group"]["zoo"]["spearman"] is not None
+    said = found["absent"]
+    assert "pad: no coefficient in zoo; its scores are equal or undefined." in said
+    thinner = (
+        "pad: undefined for a candidate, so not in the consensus of zoo (seed 7), zoo (seed 8)."
+    )
+    assert thinner in said
+
+
+def test_the_best_baseline_is_defined_in_most_groups(text2sql: Path):
+    for number, name in enumerate(FARNESS):
+        path = text2sql / "text2sql" / "data" / "zoo" / f"{name}.json"
+        write(path, json.loads(path.read_text())[: 60 - 5 * number])
+    found = run(text2sql)["tasks"]["text2sql"]
+    assert found["proxies"]["baseline_n"]["spearman"] == pytest.approx(1)
+    assert found["proxies"]["baseline_n"]["n_groups"] == 1
+    assert found["best_baseline"] != "baseline_n"
+
+
+def test_the_result_is_refused_a_place_before_anything_is_scored(text2sql: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    for out, error in (
+        (tmp_path, ConfigError),
+        (tmp_path / "a.parts", ConfigError),
+        (tmp_path / "file" / "a.json", RecordError),
+    ):
+        with pytest.raises(error, match=re.escape(str(out))):
+            run_released(text2sql, encoder=NeverAsked(), progress=False, out=out)

@@ -1,0 +1,76 @@
+"""Measured task performance, from the CSV files that were released."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import NamedTuple
+
+from synque_select.data._csv_reader import read_csv
+from synque_select.errors import DataError
+
+__all__ = ["Figure", "files_in", "read_figures"]
+
+
+class Figure(NamedTuple):
+    """One measured performance.
+
+    Args:
+        names: Group and candidate, or what the file has of them.
+        value: As a share in 0..1.
+        n_decimals: To which the share was printed.
+    """
+
+    names: tuple[str, ...]
+    value: float
+    n_decimals: int
+
+
+def files_in(folder: Path, pattern: str) -> Iterator[Path]:
+    """Return the files that match, by name, without hidden ones, which systems leave behind."""
+    found = (path for path in folder.glob(pattern) if not path.name.startswith("."))
+    return (path for path in sorted(found) if path.is_file())
+
+
+def read_figures(
+    folder: Path, names: Sequence[str], measured: str, *, whole: float
+) -> list[Figure]:
+    """Read the rows of every CSV file in a folder that has these columns.
+
+    Args:
+        folder: Where the files are.
+        names: Columns that name group and candidate.
+        measured: Column of the performance; a row in which it is empty or NaN measured nothing.
+        whole: What stands for all correct: 1, or 100 percent.
+
+    Raises:
+        DataError: A file cannot be read, or a performance is no number from 0 to `whole`; the
+            message names the line.
+    """
+    found = []
+    for path in files_in(folder, "*.csv"):
+        for row in read_csv(path, as_text=frozenset((*names, measured))):
+            if not {*names, measured} <= row.fields.keys():
+                break
+            text = row.fields[measured].strip()
+            if text and text.lower() != "nan":
+                value = _number(text, whole, f"{path}, line {row.line}, column {measured}")
+                decimals = max(0, -int(value.as_tuple().exponent) + round(math.log10(whole)))
+                named = tuple(row.fields[name].strip() for name in names)
+                found.append(Figure(named, float(value) / whole, decimals))
+    return found
+
+
+def _number(text: str, whole: float, where: str) -> Decimal:
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        value = Decimal("nan")
+    if not (value.is_finite() and 0 <= value <= whole):
+        raise DataError(
+            f"{where}: found {text!r}; allowed is a number from 0 to {whole:g}, or nothing where "
+            "nothing was measured"
+        )
+    return value
