@@ -146,6 +146,17 @@ def test_released_judgements_at_smaller_real_samples(with_rubrics: Path):
     }  # fmt: skip
     assert small["lens"]["spearman"] > 0.9
 
+    # one ranking is not judged, and another model judged only one
+    group, *_ = GROUPS
+    place = ("synthetic_data", group, "alpha.json")
+    root.joinpath("seed=8", *place).unlink()
+    write(root.with_name("another") / "seed=7" / Path(*place), [record])
+    write(root.with_name("another") / "seed=7" / "real_data" / group / "alpha.json", [record])
+    task = run(with_rubrics, proxies=["lens_raw"])["tasks"]["text2sql"]
+    assert task["proxies"]["lens_raw"]["n_groups"] == len(GROUPS)
+    assert "lens: judgements of some-model used, not of another." in task["absent"]
+    assert f"{group}: no LENS judgements of all candidates for seed 8." in task["absent"]
+
 
 def test_released_rubrics_are_found_by_seed_group_and_name(with_rubrics: Path):
     found = released_rubrics(with_rubrics / "text2sql", "zoo", "8")
