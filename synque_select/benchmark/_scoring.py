@@ -142,7 +142,9 @@ class Scorer:
         """Score one case, or read what an earlier run left."""
         suite = [self.for_case(case, proxy) for proxy in self.suite]
         places = {proxy.key: self._place(case, proxy) for proxy in suite}
-        found = {key: self._known(place) for key, place in places.items()}
+        found = {
+            proxy.key: self._known(places[proxy.key], self._folder_of(proxy)) for proxy in suite
+        }
         left = [proxy for proxy in suite if found[proxy.key] is None]
         if left:
             found.update(self._compute(case, left, places))
@@ -181,14 +183,19 @@ class Scorer:
                 "seconds": scoring.seconds[proxy.key],
             }
             parts[proxy.key] = self._computed[places[proxy.key]] = part
-            if self.folder is not None:
-                write_json(self.folder / places[proxy.key], part)
+            folder = self._folder_of(proxy)
+            if folder is not None:
+                write_json(folder / places[proxy.key], part)
         return parts
 
-    def _known(self, place: Path) -> dict[str, Any] | None:
+    def _folder_of(self, proxy: BaseProxy) -> Path | None:
+        """Where a proxy's scores are kept; one that reads records may read other files too."""
+        return None if proxy.needs_records else self.folder
+
+    def _known(self, place: Path, folder: Path | None) -> dict[str, Any] | None:
         """What this run has computed, or an earlier one left on disk."""
-        if place not in self._computed and self.folder is not None:
-            file = self.folder / place
+        if place not in self._computed and folder is not None:
+            file = folder / place
             if file.is_file():
                 self._computed[place] = read_json(file)
                 self.n_resumed += 1
@@ -205,6 +212,7 @@ class Scorer:
             self.seed,
             case.real.sha256 if reads_real else None,
             [candidate.sha256 for candidate in case.candidates],
+            _records_sha256(case.candidates) if proxy.needs_records else None,
         ]
         name = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
         seed = case.seed if reads_real else "any"
@@ -221,6 +229,12 @@ class Scorer:
             for key in keys
             if columns[key]["reliable"] and np.isfinite(_as_array(columns[key]["values"])).all()
         )
+
+
+def _records_sha256(candidates: Sequence[Candidate]) -> str:
+    """Hash whole records, as the content hash of a candidate knows only its views."""
+    records = [list(candidate) for candidate in candidates]
+    return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
 
 
 def never_reads_real(proxy: BaseProxy) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from synque_select.cli import main
@@ -35,3 +38,9 @@ def test_the_own_options_of_a_cli_come_first(name: str, capsys):
     before_options = shown(name, capsys).partition(" options: ")[0]
     assert f"Options of its own: --{name}." in before_options
     assert f"--{name}.primary METRIC, --{name}.mode {{max,min}}" in before_options
+
+
+def test_the_command_is_a_module_too():
+    command = [sys.executable, "-m", "synque_select", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("synque-select ")

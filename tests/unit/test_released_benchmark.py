@@ -14,10 +14,13 @@ import torch
 
 from synque_select.benchmark._corruptions import KINDS, Corruption, corrupted
 from synque_select.benchmark._layout import find_tasks
+from synque_select.benchmark._scoring import Case, Scorer
 from synque_select.benchmark.released import render, run_released
+from synque_select.data.sql_text import write_empty_database
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, DataError, RecordError
-from synque_select.types import Candidate
+from synque_select.proxies.sql_validity import SQLValidity
+from synque_select.types import Candidate, RealSample
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -320,6 +323,30 @@ def test_the_tables_of_everything(all_tasks: Path):
     assert "sentiment_analysis has one group: there are no decoys" in text
     assert "web_agent, shuffled_labels:0.5: there are no labels to shuffle" in text
     assert render(json.loads(json.dumps(result))) == text
+
+
+def test_scores_of_records_are_those_of_these_records(tmp_path: Path):
+    """The same questions, so the same content hash, with other SQL."""
+    database = tmp_path / "apps.sqlite"
+    write_empty_database(database, {"apps": ["name"]})
+    real = RealSample("real", ["How many?", "Which one?"])
+
+    def score(query: str, scorer: Scorer) -> list[float]:
+        records = [{"q": question, "SQL": query} for question in ("How many?", "Who?")]
+        candidates = [Candidate(name, records, "q") for name in ("a", "b")]
+        case = Case("t", "g", "1", query, candidates, real)
+        return scorer.scores(case).values["sql_validity"].tolist()
+
+    def make() -> Scorer:
+        suite = [SQLValidity(str(database))]
+        return Scorer(suite, Letters(), tmp_path / "kept", None, seed=0, progress=False)
+
+    scorer = make()
+    assert score("SELECT name FROM apps", scorer) == [1.0, 1.0]
+    assert score("SELECT size FROM apps", scorer) == [0.0, 0.0]
+    assert score("SELECT name FROM apps", scorer) == [1.0, 1.0]
+    write_empty_database(database, {"apps": ["size"]})
+    assert score("SELECT size FROM apps", make()) == [1.0, 1.0]
 
 
 RECORDS = [

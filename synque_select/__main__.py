@@ -1,0 +1,7 @@
+"""`python -m synque_select` is the command `synque-select`."""
+
+import sys
+
+from synque_select.cli import main
+
+sys.exit(main())
