@@ -1,4 +1,4 @@
-"""What the recipes give to Lightning: a task's data for one fit, SGD under a one-cycle schedule."""
+"""What the recipes give to Lightning: a task's data for one fit, checks, an SGD schedule."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import torch
 from pytorch_lightning import LightningModule
 
 from synque_select.data.datamodule import SynqueDataModule
+from synque_select.errors import ConfigError
 from synque_select.experiment import BaseTask
 
-__all__ = ["TaskDataModule", "sgd_one_cycle"]
+__all__ = ["TaskDataModule", "check_sizes", "sgd_one_cycle"]
 
 
 class TaskDataModule(SynqueDataModule):
@@ -34,6 +35,21 @@ class TaskDataModule(SynqueDataModule):
             val=[task.transform(record) for record in task.validation],
             test=[task.transform(record) for record in task.test],
         )
+
+
+def check_sizes(module: LightningModule) -> None:
+    """Compare a module's hyper-parameters with the `model_sizes` of its DataModule, if it has any.
+
+    Raises:
+        ConfigError: One differs, such as the number of classes.
+    """
+    sizes = getattr(module.trainer.datamodule, "model_sizes", {})  # type: ignore[attr-defined]
+    for name, size in sizes.items():
+        if module.hparams[name] != size:
+            raise ConfigError(
+                f"{type(module).__name__}: {name}={module.hparams[name]}, but that of the data is "
+                f"{size}: give --model.{name} {size}"
+            )
 
 
 def sgd_one_cycle(module: LightningModule) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the recipes share: the released data's folder, draws of real samples, labels as classes."""
+"""What the recipes share: the released folder, draws of real samples, the split, classes."""
 
 from __future__ import annotations
 
@@ -7,28 +7,35 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from synque_select.benchmark._layout import Task, find_tasks
 from synque_select.errors import ConfigError, DataError
+from synque_select.experiment import unseen
 from synque_select.functional.correlation import Correlation, correlate_scores
 from synque_select.types import Candidate, Examples, RealSample
+from synque_select.types.examples import field_alone
 from synque_select.views import select
 
 __all__ = [
     "DATA_VARIABLE",
     "Classes",
     "RealDraws",
+    "Split",
     "agreement_message",
     "distinct",
     "in_memory",
     "picked",
     "released_task",
+    "split_labelled",
+    "taken_out_message",
 ]
 
 DATA_VARIABLE = "SYNQUE_BENCHMARK_DATA"
+_SPLIT_SEED = 20_251_103
+_VALIDATION_SHARE = 1 / 3
 
 
 def released_task(name: str, data: str | None) -> Task:
@@ -113,6 +120,68 @@ class RealDraws:
         return RealSample(f"real, draw {replicate + 1}", records, self.pool.selector)
 
 
+class Split(NamedTuple):
+    """Labelled real examples, once each, that no real sample can hold.
+
+    Args:
+        validation: Positions.
+        test: Positions of the others.
+        messages: What was taken out, if anything was.
+    """
+
+    validation: list[int]
+    test: list[int]
+    messages: tuple[str, ...]
+
+
+def split_labelled(
+    labelled: Examples, *samples: Examples, n_validation: int | None = None, hint: str = ""
+) -> Split:
+    """Split labelled real data, without what a real sample can hold, for validation and test.
+
+    Args:
+        labelled: All of it.
+        samples: Whatever real samples are drawn from.
+        n_validation: None for a third of what is left.
+        hint: Of the way out, for the message where too few are left.
+
+    Raises:
+        DataError: Fewer than two would be for validation or test.
+
+    Example:
+        >>> labelled = Examples("labelled", list("abcdefgh"))
+        >>> split = split_labelled(labelled, RealSample("real", ["a", "x"]))
+        >>> len(split.validation), len(split.test)
+        (2, 5)
+        >>> split.messages[0][:43]
+        '1 of the 8 labelled examples are also among'
+    """
+    free = {*unseen(labelled, *samples)}
+    kept = [i for i in distinct(labelled) if i in free]
+    order = np.random.default_rng(_SPLIT_SEED).permutation(kept).tolist()
+    n = round(len(order) * _VALIDATION_SHARE) if n_validation is None else n_validation
+    if min(n, len(order) - n) < 2:
+        raise DataError(
+            f"{labelled.where}: {len(order)} of its {len(labelled)} examples are distinct and in "
+            f"no real sample; 6 are needed, for validation and test{hint}"
+        )
+    said = taken_out_message(len(labelled), len(labelled) - len(free), len(free) - len(kept))
+    return Split(order[:n], order[n:], said)
+
+
+def taken_out_message(
+    n_labelled: int, n_seen: int, n_repeated: int, *, what: str = "examples"
+) -> tuple[str, ...]:
+    """Say how much of the labelled real data is in neither validation nor test."""
+    parts = [
+        f"{n_seen} of the {n_labelled:,} labelled {what} are also among those that real samples "
+        "are drawn from",
+        f"{n_repeated} of the {n_labelled:,} labelled {what} repeat another",
+    ]
+    given = [part for part, n in zip(parts, (n_seen, n_repeated), strict=True) if n]
+    return (f"{', and '.join(given)}: left out of validation and test",) if given else ()
+
+
 class Classes:
     """The labels of the candidates as classes 0..C−1, in sorted order.
 
@@ -123,7 +192,7 @@ class Classes:
 
     Raises:
         ConfigError: A candidate has no `label`.
-        DataError: There are fewer than two classes.
+        DataError: There are fewer than two classes, or an example has no label.
     """
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
@@ -147,16 +216,38 @@ class Classes:
             raise DataError(f"label {value!r}: the candidates have {known}")
         return self._position[value]
 
+    def check(self, examples: Examples) -> None:
+        """Refuse examples of which one has no label, or one that no candidate has.
+
+        Raises:
+            DataError: The message names the example.
+        """
+        for i, label in enumerate(_labels(examples)):
+            if label not in self._position:
+                known = ", ".join(map(repr, self._position))
+                raise DataError(f"{_place(examples, i)}={label!r}; the candidates have {known}")
+
     def sha256(self, examples: Examples) -> str:
         """Hash the labels in their order, for a task's fingerprint."""
-        classes = [self.of(record, examples.label) for record in examples]
+        classes = [self._position[label] for label in _labels(examples)]
         return hashlib.sha256(np.asarray(classes, dtype=np.int64).tobytes()).hexdigest()[:16]
 
 
 def _labels(examples: Examples) -> list[str]:
     if examples.label is None:
         raise ConfigError(f"{examples.where} has no label: give label=, the field that holds it")
-    return [str(select(record, examples.label)) for record in examples]
+    alone = field_alone(examples.dataset, examples.label)  # no image is opened for its label
+    labels = []
+    for i, record in enumerate(examples if alone is None else alone):
+        value = select(record, examples.label)
+        if value is None or value != value or not str(value).strip():
+            raise DataError(f"{_place(examples, i)}={value!r}; expected a class")
+        labels.append(str(value))
+    return labels
+
+
+def _place(examples: Examples, i: int) -> str:
+    return f"{examples.where}, example {i} (counted from 0): {examples.label}"
 
 
 def agreement_message(

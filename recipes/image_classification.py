@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -20,15 +20,19 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.data.sources import load_candidates, load_dataset_file, load_real
-from synque_select.errors import ConfigError, DataError, DependencyError
-from synque_select.experiment import BaseTask, unseen
+from synque_select.encoders.image import as_rgb
+from synque_select.errors import ConfigError, DependencyError
+from synque_select.experiment import BaseTask
 from synque_select.proxies.registry import ProxySpec
-from synque_select.recipes._lightning import sgd_one_cycle
+from synque_select.recipes._lightning import check_sizes, sgd_one_cycle
 from synque_select.recipes._main import run_recipe
-from synque_select.recipes._released import Classes, RealDraws, distinct
+from synque_select.recipes._released import Classes, RealDraws, Split, split_labelled
 from synque_select.recipes._surfaces import GENERATORS, SIDE, SURFACES, real_tiles
 from synque_select.types import Candidate, Examples, Mixture, RealSample
-from synque_select.views import select
+from synque_select.views import as_view, select
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["ImageClassifier", "ImageDataModule", "ImageTask", "main"]
 
@@ -66,6 +70,10 @@ class ImageClassifier(LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.network = _network(network, n_classes).to(memory_format=torch.channels_last)
+
+    def setup(self, stage: str) -> None:
+        """Refuse data of another number of classes."""
+        check_sizes(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Turn normalised images (n, 3, height, width) into logits (n, n_classes)."""
@@ -142,6 +150,11 @@ class _Mapped(Dataset[Any]):
         return self._function(self._dataset[index])
 
 
+def _as_rgb(value: Any) -> Image:
+    """Show the network what the encoders see: any mode as RGB, transparency on white."""
+    return as_rgb(cast("Image", as_view(value, "image")))
+
+
 class _Transforms:
     """What makes a training image, and a measured one, of a record's image.
 
@@ -155,7 +168,7 @@ class _Transforms:
         from torchvision.transforms import v2
 
         end = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(_MEAN, _STD)]
-        begin = [v2.ToImage(), v2.RGB()]
+        begin = [_as_rgb, v2.ToImage()]
         sampled = [v2.RandomResizedCrop(side, (crop, 1.0), antialias=True)]
         shown = [v2.Resize(side, antialias=True), v2.CenterCrop(side)]
         self.train = v2.Compose([*begin, *sampled, v2.RandomHorizontalFlip(), *end])
@@ -168,7 +181,7 @@ class _Data(NamedTuple):
     candidates: list[Candidate]
     draws: RealDraws
     labelled: Examples
-    n_validation: int
+    n_validation: int | None
     message: str
 
 
@@ -249,6 +262,7 @@ class ImageTask(BaseTask):
         else:
             self._data = _own(candidates, real, labelled, view, label, n_real, seed)
         self.classes = Classes(self.candidates)
+        self.classes.check(self._data.labelled)
         self.n_distinct = n_distinct or min(map(len, self.candidates))
         self.max_steps, self.batch_size = max_steps, batch_size
         self.encoder, self.proxies = encoder, proxies
@@ -264,12 +278,12 @@ class ImageTask(BaseTask):
     @cached_property
     def validation(self) -> Examples:
         """Labelled real images that no real sample holds."""
-        return self._part("validation", self._split[: self._data.n_validation])
+        return self._part("validation", self._split.validation)
 
     @cached_property
     def test(self) -> Examples:
         """The other labelled real images that no real sample holds."""
-        return self._part("test", self._split[self._data.n_validation :])
+        return self._part("test", self._split.test)
 
     def real_sample(self, replicate: int) -> RealSample:
         """Draw from the pool."""
@@ -315,8 +329,8 @@ class ImageTask(BaseTask):
         return {} if self._precision is None else {"precision": self._precision}
 
     def messages(self, test: Mapping[str, float]) -> Sequence[str]:
-        """Say what the real images are."""
-        return (self._data.message,)
+        """Say what the real images are, and which of the labelled ones were left out."""
+        return (self._data.message, *self._split.messages)
 
     def _example(self, record: Any, transform: Callable[[Any], Any]) -> dict[str, Any]:
         image = select(record, self.test.selector)
@@ -328,14 +342,9 @@ class ImageTask(BaseTask):
         return Examples(name, part, labelled.selector, labelled.label, labelled.source)
 
     @cached_property
-    def _split(self) -> list[int]:
-        labelled = self._data.labelled
-        free = {*unseen(labelled, self._data.draws.pool)}
-        kept = [i for i in distinct(labelled) if i in free]
-        if len(kept) - self._data.n_validation < 2:
-            raise DataError(f"{labelled.where}: {len(kept)} images are in no real sample")
-        order: list[int] = np.random.default_rng(_SPLIT_SEED).permutation(kept).tolist()
-        return order
+    def _split(self) -> Split:
+        data = self._data
+        return split_labelled(data.labelled, data.draws.pool, n_validation=data.n_validation)
 
     @cached_property
     def _labels_sha256(self) -> list[str]:
@@ -377,8 +386,7 @@ def _own(
     pool = load_real(real, view=view)
     known = Examples("labelled", load_dataset_file(labelled), view, label, labelled)
     draws = RealDraws(pool, n_real or len(pool) // 2, seed=seed)
-    n_validation = max(2, len(known) // 3)
-    return _Data(loaded, draws, known, n_validation, f"real: {pool.where} and {known.where}")
+    return _Data(loaded, draws, known, None, f"real: {pool.where} and {known.where}")
 
 
 class ImageDataModule(SynqueDataModule):
@@ -438,6 +446,7 @@ class ImageDataModule(SynqueDataModule):
             num_workers=num_workers,
             test=_Mapped(task.test, task.transform),
         )
+        self.model_sizes = {"n_classes": len(task.classes)}
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Serve what was held out of the candidates that are trained on."""

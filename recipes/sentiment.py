@@ -23,18 +23,20 @@ from synque_select.data.sources import load_candidates, load_dataset_file, load_
 from synque_select.encoders import BaseEncoder, embed, get_encoder
 from synque_select.encoders.packaged import find_packaged
 from synque_select.errors import ConfigError, DataError, EncoderError
-from synque_select.experiment import BaseTask, unseen
+from synque_select.experiment import BaseTask
 from synque_select.proxies.registry import ProxySpec
-from synque_select.recipes._lightning import TaskDataModule
+from synque_select.recipes._lightning import TaskDataModule, check_sizes
 from synque_select.recipes._main import run_recipe
 from synque_select.recipes._released import (
     Classes,
     RealDraws,
+    Split,
     agreement_message,
     distinct,
     in_memory,
     picked,
     released_task,
+    split_labelled,
 )
 from synque_select.types import Candidate, Examples, RealSample
 from synque_select.views import select
@@ -43,7 +45,6 @@ __all__ = ["EncoderClassifier", "HeadClassifier", "SentimentDataModule", "Sentim
 
 _SPLIT_SEED = 20_251_103
 _N_NATURAL_POOL = 500
-_VALIDATION_SHARE = 1 / 3
 
 
 class _Classifier(LightningModule):
@@ -53,6 +54,10 @@ class _Classifier(LightningModule):
         super().__init__()
         self.val_f1 = MulticlassF1Score(n_classes, average="macro")
         self.test_f1 = MulticlassF1Score(n_classes, average="macro")
+
+    def setup(self, stage: str) -> None:
+        """Refuse data of other classes or features than this model was made for."""
+        check_sizes(self)
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
         """Return the cross-entropy of a batch."""
@@ -266,6 +271,7 @@ class SentimentTask(BaseTask):
         else:
             self._data = self._own(candidates, real, labelled, n_real)
         self.classes = Classes(self.candidates)
+        self.classes.check(self._data.annotated)
         self.n_distinct = n_distinct or min(map(len, self.candidates))
         self.max_steps, self.batch_size = max_steps, batch_size
         self.fine_tune, self.learning_rate, self.precision = fine_tune, learning_rate, precision
@@ -316,12 +322,12 @@ class SentimentTask(BaseTask):
     @cached_property
     def validation(self) -> Examples:
         """A third of the annotated headlines that no real sample holds."""
-        return self._part("validation", 0)
+        return self._part("validation", self._split.validation)
 
     @cached_property
     def test(self) -> Examples:
         """The other two thirds."""
-        return self._part("test", 1)
+        return self._part("test", self._split.test)
 
     def real_sample(self, replicate: int) -> RealSample:
         """Return a released sample, or draw one."""
@@ -334,7 +340,7 @@ class SentimentTask(BaseTask):
         )
         if self.fine_tune is not None:
             return EncoderClassifier(self.fine_tune, len(self.classes), **rate)
-        return HeadClassifier(self._n_features, len(self.classes), **rate)
+        return HeadClassifier(**self.input_sizes, n_classes=len(self.classes), **rate)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Return hyper-parameters, encoder and labels."""
@@ -361,7 +367,7 @@ class SentimentTask(BaseTask):
         """How real samples were drawn, and how our macro-F1 agrees with the released one."""
         released = self._data.released
         if not released:
-            return ()
+            return self._split.messages
         return (*self._data.messages, agreement_message(test, released, "the released macro-F1"))
 
     @cached_property
@@ -369,20 +375,14 @@ class SentimentTask(BaseTask):
         parts = (*self.candidates, self.validation, self.test)
         return [self.classes.sha256(examples) for examples in parts]
 
-    def _part(self, name: str, which: int) -> Examples:
-        records = picked(self._data.annotated, self._split[which])
+    def _part(self, name: str, positions: Sequence[int]) -> Examples:
+        records = picked(self._data.annotated, positions)
         return Examples(name, records, self._view, self._label, self._data.annotated.source)
 
     @cached_property
-    def _split(self) -> tuple[list[int], list[int]]:
-        annotated = self._data.annotated
-        free = {*unseen(annotated, self._data.draws.pool, *self._data.draws.given)}
-        kept = [i for i in distinct(annotated) if i in free]
-        order = np.random.default_rng(_SPLIT_SEED).permutation(kept).tolist()
-        n_validation = round(len(order) * _VALIDATION_SHARE)
-        if n_validation < 2:
-            raise DataError(f"{len(order)} labelled examples are in no real sample; 6 are needed")
-        return order[:n_validation], order[n_validation:]
+    def _split(self) -> Split:
+        draws = self._data.draws
+        return split_labelled(self._data.annotated, draws.pool, *draws.given)
 
     @cached_property
     def _encoder(self) -> BaseEncoder:
@@ -399,8 +399,11 @@ class SentimentTask(BaseTask):
         return features
 
     @property
-    def _n_features(self) -> int:
-        return len(next(iter(self._features.values())))
+    def input_sizes(self) -> dict[str, int]:
+        """What a head on frozen embeddings must be given; an encoder reads texts of any length."""
+        if self.fine_tune is not None:
+            return {}
+        return {"n_features": len(next(iter(self._features.values())))}
 
 
 def _union(samples: Sequence[RealSample]) -> RealSample:
@@ -465,6 +468,7 @@ class SentimentDataModule(TaskDataModule):
             seed=seed,
         )
         super().__init__(task, replicate, seed)
+        self.model_sizes = {"n_classes": len(task.classes), **task.input_sizes}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

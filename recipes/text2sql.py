@@ -29,7 +29,7 @@ from synque_select.data.sql import QueryRunner, compact_schema, is_ordered, same
 from synque_select.data.sql_text import infer_schema, normalised, write_empty_database
 from synque_select.encoders import default_cache_dir
 from synque_select.errors import ConfigError, DataError
-from synque_select.experiment import BaseTask, unseen
+from synque_select.experiment import BaseTask
 from synque_select.functional.paired import compare_paired, wilson_interval
 from synque_select.llm.transformers import DEFAULT_MODEL
 from synque_select.proxies.registry import ProxySpec
@@ -43,7 +43,13 @@ from synque_select.recipes._causal_lm import (
 )
 from synque_select.recipes._lightning import TaskDataModule
 from synque_select.recipes._main import run_recipe
-from synque_select.recipes._released import RealDraws, distinct, picked, released_task
+from synque_select.recipes._released import (
+    RealDraws,
+    distinct,
+    picked,
+    released_task,
+    split_labelled,
+)
 from synque_select.recipes._text2sql_database import build_time_zones
 from synque_select.recipes._text2sql_generators import (
     FALSE_LABELS,
@@ -68,7 +74,6 @@ Source = Literal["time_zones", "released", "files"]
 _SPLIT_SEED = 20_251_103
 _N_POOL, _N_VALIDATION = 120, 30
 _LEAST_EXAMPLES = 240
-_VALIDATION_SHARE = 1 / 3
 _INSTRUCTION = "Write one SQLite query that answers the question. Answer with the query alone."
 _QUESTION, _SQL = "question", "SQL"
 
@@ -220,7 +225,8 @@ class Text2SQLTask(BaseTask):
             from the schema that the candidates' SQL uses, and execution accuracy is not measured.
         candidates: "files": what `load_candidates` takes, records with a question and its SQL.
         real: "files": the unannotated real sample; every replicate draws from it.
-        annotated: "files": real records with SQL, for validation and test.
+        annotated: "files": real records with SQL, for validation and test. Those whose SQL does not
+            run on `database` are left out.
         question_field: "files": the field that holds the question.
         sql_field: "files": the field that holds the query.
         n_real: Real questions a replicate draws.
@@ -466,26 +472,23 @@ class Text2SQLTask(BaseTask):
     ) -> _Data:
         """Split what is annotated and in no real sample; without a database, build an empty one."""
         candidates = [_examples(Candidate, c.name, _pairs(c)) for c in candidates]
-        annotated = _examples(Examples, annotated.name, _pairs(annotated))
+        pairs = _pairs(annotated)
+        database, messages = self._database(candidates)
+        if self._paths["database"]:
+            pairs, failed = _running(pairs, database, annotated.where)
+            messages += failed
+        annotated = Examples(annotated.name, pairs, _QUESTION, _SQL, annotated.source)
         together = Examples("pool", [r for sample in samples for r in sample], _QUESTION)
         pool = RealSample("pool", picked(together, distinct(together)), _QUESTION)
-        free = {*unseen(annotated, pool)}
-        kept = [i for i in distinct(annotated) if i in free]
-        order = np.random.default_rng(_SPLIT_SEED).permutation(kept).tolist()
-        n_validation = round(len(order) * _VALIDATION_SHARE)
-        if n_validation < 2:
-            raise DataError(
-                f"{len(order)} of {len(annotated)} annotated questions are in no real sample; 6 "
-                "are needed" + (": use fewer samples (n_samples)" if given else "")
-            )
-        database, messages = self._database(candidates)
+        hint = ": use fewer samples (n_samples)" if given else ""
+        split = split_labelled(annotated, pool, hint=hint)
         return _Data(
             candidates,
             RealDraws(pool, min(self.n_real, len(pool)), given, self.seed),
-            Examples("validation", picked(annotated, order[:n_validation]), _QUESTION, _SQL),
-            Examples("test", picked(annotated, order[n_validation:]), _QUESTION, _SQL),
+            Examples("validation", picked(annotated, split.validation), _QUESTION, _SQL),
+            Examples("test", picked(annotated, split.test), _QUESTION, _SQL),
             database,
-            messages=messages,
+            messages=(*messages, *split.messages),
         )
 
     def _database(self, candidates: Sequence[Candidate]) -> tuple[Path, tuple[str, ...]]:
@@ -525,6 +528,27 @@ def _pairs(examples: Examples) -> list[dict[str, str]]:
             )
         pairs.append({_QUESTION: str(question), _SQL: query})
     return pairs
+
+
+def _running(
+    pairs: Sequence[dict[str, str]], database: Path, where: str
+) -> tuple[list[dict[str, str]], tuple[str, ...]]:
+    """Return the pairs whose query runs, and say how many there were whose query does not.
+
+    Raises:
+        DataError: None runs.
+    """
+    with QueryRunner(database) as runner:
+        errors = [runner.run(pair[_SQL]).error for pair in pairs]
+    failed = [i for i, error in enumerate(errors) if error is not None]
+    if not failed:
+        return list(pairs), ()
+    first = f"the first is example {failed[0]} (counted from 0): {errors[failed[0]]}"
+    if len(failed) == len(pairs):
+        raise DataError(f"{where}: no query runs on {database}; {first}")
+    said = f"{len(failed)} of {len(pairs)} annotated queries do not run on {database}; {first}"
+    kept = [pair for pair, error in zip(pairs, errors, strict=True) if error is None]
+    return kept, (f"{said}. They are left out of validation and test",)
 
 
 def _unlabelled(name: str, records: Sequence[Any]) -> RealSample:
@@ -571,7 +595,7 @@ def _accuracy(fits: Replicates, arm: str) -> str | None:
     if any(map(math.isnan, rates)):
         return None
     n = int(found[0]["test_n_generated"])
-    low, high = wilson_interval(round(fmean(rates) * n), n)
+    low, high = wilson_interval(fmean(rates) * n, n)
     exact = fmean(metrics["test_exact_match"] for metrics in found)
     return (
         f"execution accuracy, {arm}: {fmean(rates):.3f}, mean of {len(found)} fits on the same {n} "

@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +37,13 @@ from synque_select.recipes._causal_lm import (
 )
 from synque_select.recipes._lightning import TaskDataModule
 from synque_select.recipes._main import run_recipe
-from synque_select.recipes._released import RealDraws, agreement_message, picked, released_task
+from synque_select.recipes._released import (
+    RealDraws,
+    agreement_message,
+    picked,
+    released_task,
+    taken_out_message,
+)
 from synque_select.selection.ranking import rank
 from synque_select.types import Candidate, Examples, Ranking, RealSample
 from synque_select.views import Selector, fields_view
@@ -79,7 +85,10 @@ def steps_of(conversation: Mapping[str, Any], where: str) -> list[dict[str, Any]
     at = [i for i, turn in enumerate(turns) if turn["role"] == "assistant" and i > 0]
     if not at or not said:
         raise DataError(f"{where}: expected a message of the user and one of the assistant")
-    task, page = conversation.get("task", said[0]), conversation.get("page", "")
+    # where other records have the field, a file's reader gives None to those without
+    task, page = conversation.get("task") or said[0], conversation.get("page") or ""
+    if not isinstance(task, str) or not isinstance(page, str):
+        raise DataError(f"{where}: expected texts as `task` and `page`")
     return [
         {"task": task, "page": page, "prompt": turns[:i], "answer": turns[i]["content"]} for i in at
     ]
@@ -246,16 +255,25 @@ class WebTask(BaseTask):
         self, candidates: str | list[str], real: str, labelled: str, n_real: int | None
     ) -> _Data:
         loaded = load_candidates(candidates, view=_conversation)
-        parts = [Candidate(c.name, _all_steps(c), self._view, "answer", c.source) for c in loaded]
+        parts = [
+            Candidate(c.name, self._all_steps(c), self._view, "answer", c.source) for c in loaded
+        ]
         tasks = Examples("real", load_dataset_file(real), "task", None, real)
         # only what a proxy may see: whatever else the file holds is not read
         records = [_shown(record, self._page_chars) for record in tasks]
         pool = RealSample("real", records, self._view, None, real)
         held = Examples("labelled", load_dataset_file(labelled), _conversation, None, labelled)
-        steps = Examples("labelled", _all_steps(held), self._view, "answer", labelled)
+        steps = Examples("labelled", self._all_steps(held), self._view, "answer", labelled)
         draws = RealDraws(pool, n_real or _two_thirds(pool), seed=self._seed)
         said = "the loss is that of held-out steps: no live environment, no success rate"
         return _Data(parts, draws, steps, {}, (said,))
+
+    def _all_steps(self, conversations: Examples) -> list[dict[str, Any]]:
+        """Return the steps of all trajectories; of a page, what proxies see."""
+        steps = []
+        for i, record in enumerate(conversations):
+            steps += steps_of(record, f"{conversations.where}, record {i} (counted from 0)")
+        return [{**step, "page": step["page"][: self._page_chars]} for step in steps]
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -294,22 +312,32 @@ class WebTask(BaseTask):
         """Say what the loss is of, and how it agrees with the released success rates."""
         released = self._data.released
         if not released:
-            return self._data.messages
+            n = len(self._data.labelled)
+            left_out = taken_out_message(n, n - len(self._free), 0, what="steps")
+            return (*self._data.messages, *left_out)
         agreement = agreement_message(test, released, "the released success rates", mode="min")
         return (*self._data.messages, agreement)
+
+    @cached_property
+    def _free(self) -> list[int]:
+        """Positions of the steps whose task, with whatever page, no real sample can hold."""
+        labelled, pool = self._data.labelled, self._data.draws.pool
+        known = [Examples(part.name, list(part), "task") for part in (labelled, pool)]
+        return unseen(*known)
 
     @cached_property
     def _split(self) -> tuple[list[int], list[int]]:
         """Positions of the steps for validation and for test; a task's are in one of the two."""
         labelled = self._data.labelled
         by_task: dict[str, list[int]] = {}
-        for i in unseen(labelled, self._data.draws.pool):
+        for i in self._free:
             by_task.setdefault(labelled[i]["task"], []).append(i)
         order = np.random.default_rng(_SPLIT_SEED).permutation(len(by_task)).tolist()
         n_validation = max(2, round(len(order) * _VALIDATION_SHARE))
         if len(order) - n_validation < 2:
             raise DataError(
-                f"{labelled.where}: {len(order)} tasks are in no real sample; 4 or more are needed"
+                f"{labelled.where}: {len(order)} tasks are in no real sample; 4 or more are "
+                "needed, for validation and test"
             )
         steps = list(by_task.values())
         parts = order[:n_validation], order[n_validation:]
@@ -363,16 +391,11 @@ def _unlabelled(step: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _shown(record: Mapping[str, Any], page_chars: int) -> dict[str, str]:
-    return {"task": str(record["task"]), "page": str(record.get("page", ""))[:page_chars]}
+    return {"task": str(record["task"]), "page": str(record.get("page") or "")[:page_chars]}
 
 
 def _conversation(record: Any) -> str:
     return json.dumps(record, default=str)
-
-
-def _all_steps(conversations: Examples) -> list[dict[str, Any]]:
-    numbered: Iterable[tuple[int, Any]] = enumerate(conversations)
-    return [step for i, c in numbered for step in steps_of(c, f"{conversations.where}, record {i}")]
 
 
 def rank_partitions(

@@ -10,6 +10,7 @@ from typing import Any
 
 from synque_select.experiment.fits import Outcome
 from synque_select.experiment.task import BaseTask
+from synque_select.functional.correlation import MIN_UNITS
 from synque_select.functional.paired import compare_paired
 from synque_select.records.correlation import KeyCorrelations, correlate, mean_correlations
 from synque_select.types import Ranking, RunRecord
@@ -93,7 +94,12 @@ def experiment_result(
         "candidates": singles,
         **_correlations(task, rankings, records),
         "packages": dict(rankings[0].packages),
-        "messages": [*messages, *said, *_label_messages(task)],
+        "messages": [
+            *_budget_messages(task, figures, n_random),
+            *messages,
+            *said,
+            *_label_messages(task),
+        ],
         "wall_s": _wall_s(rankings, outcomes),
     }
 
@@ -192,11 +198,29 @@ def _correlation_block(name: str, ranking: Ranking, records: Sequence[RunRecord]
     found = correlate(records)
     (first,) = [entry for entry in found if entry.key["real_sha256"] == ranking.real_sha256]
     means = mean_correlations(found).get("probe", {})
+    n = len({record.unit for record in records})
+    # every candidate there is has been trained on
+    too_few = f"no correlation: {n} candidates, and a coefficient needs {MIN_UNITS}"
     return {
         name: {key: value.to_dict() for key, value in first.proxies.items()},
         f"{name}_mean_over_real_samples": {key: asdict(mean) for key, mean in means.items()},
-        f"{name}_messages": list(first.messages),
+        f"{name}_messages": list(first.messages) if n >= MIN_UNITS else [too_few],
     }
+
+
+def _budget_messages(
+    task: BaseTask, figures: Mapping[str, Mapping[int, float]], n_random: int
+) -> list[str]:
+    """Say what the arms have alike, and of how many draws the random mixture is the mean."""
+    but = ", but for all data, which has more" if "all_unequal" in figures else ""
+    said = [
+        f"every arm trains on {task.n_distinct:,} distinct examples, {task.max_steps} steps of "
+        f"{task.batch_size}{but}"
+    ]
+    if "random_k" in figures:
+        n = n_random * len(figures["random_k"])
+        said.append(f"the mixture of k at random is the mean of {n} draws, {n_random} a replicate")
+    return said
 
 
 def _label_messages(task: BaseTask) -> list[str]:

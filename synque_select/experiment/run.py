@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -130,7 +132,7 @@ def run_experiment(
         arms=arms,
         k=k,
         n_random=n_random,
-        messages=run.messages,
+        messages=[*_overlap(samples[: len(run.outcomes["chosen"])]), *run.messages],
     )
     result["seconds"] = time.monotonic() - started
     probes = probe_correlations(task, run.records)
@@ -147,6 +149,9 @@ def _check(
     n_random: int,
 ) -> None:
     n_candidates = len(task.candidates)
+    if n_candidates < 2:
+        (only,) = task.candidates
+        raise ConfigError(f"one candidate ({only.where}): an experiment compares two or more")
     if not 1 <= k < n_candidates:
         raise ConfigError(f"k={k}: allowed is 1 to {n_candidates - 1}, fewer than all candidates")
     for arm in arms:
@@ -167,6 +172,24 @@ def _check_tuned(arms: Sequence[str], n_tuned: int) -> None:
         raise ConfigError(f"n_tuned={n_tuned}: allowed is 1 or more")
     if "tuned" in arms:
         optuna_module()  # missing now, and not after all other fits
+
+
+def _overlap(samples: Sequence[RealSample]) -> list[str]:
+    """Say how much of the real samples is the same: such replicates are no independent draws."""
+    contents = [{row.tobytes() for row in sample.digests} for sample in samples]
+    shares = [len(a & b) / min(len(a), len(b)) for a, b in combinations(contents, 2)]
+    mean, n = fmean(shares), len(samples)
+    if min(shares) == 1:
+        return [
+            f"all {n} replicates have the same real sample: they differ by the training seed "
+            "alone, and no interval over them covers another real sample"
+        ]
+    if mean == 0:
+        return []
+    return [
+        f"two real samples share {100 * mean:.0f} % of their examples on average: "
+        "intervals over replicates may be too narrow for wholly new samples"
+    ]
 
 
 def _rankings(

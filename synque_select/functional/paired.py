@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -92,11 +93,13 @@ def _verdict(low: float, high: float, mode: str) -> Verdict:
     return "beats" if (low > 0) == (mode == "max") else "is beaten by"
 
 
-def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's interval of a share, such as an accuracy on n test examples.
+def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    r"""Return Wilson's interval of a share, such as an accuracy on n test examples.
+
+    .. math:: \frac{p + z^2/2n \pm z \sqrt{p(1-p)/n + z^2/4n^2}}{1 + z^2/n}, \quad p = successes/n
 
     Args:
-        successes: How many of the n.
+        successes: How many of the n; no whole number where it is a mean over several fits.
         n: At least 1.
         level: Of the interval.
 
@@ -116,8 +119,11 @@ def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> tuple[flo
     if n < 1 or not 0 <= successes <= n:
         raise ConfigError(f"successes={successes} of n={n}: allowed is 0 <= successes <= n, n >= 1")
     _check_level(level)
-    interval = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
-    return float(interval.low), float(interval.high)
+    z, p = float(stats.norm.ppf((1 + level) / 2)), successes / n
+    centre = p + z**2 / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
+    low, high = ((centre + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
+    return max(0.0, low), min(1.0, high)
 
 
 def _check_mode(mode: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from synque_select.records.correlation import correlate
 from synque_select.records.ranking_file import load_ranking
 from synque_select.records.run_folder import read_json
 from synque_select.records.store import RunStore
-from synque_select.types import RealSample
+from synque_select.types import Candidate, RealSample
 from tests.training.shades import N_DISTINCT, Shades, Unlabelled
 
 K = 6
@@ -217,6 +218,55 @@ def test_random_state_is_as_found(finished):
     before = torch.get_rng_state()
     run(Shades(), finished[2], arms=["chosen"])
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_what_replicates_and_arms_have_alike_is_said(finished, tmp_path: Path):
+    class Overlapping(Shades):
+        step = 5
+
+        def real_sample(self, replicate: int) -> RealSample:
+            start = self.step * replicate
+            records = Unlabelled(self.labelled[start : start + 20])
+            return RealSample("squares", records, view="image")
+
+    class Same(Overlapping):
+        step = 0
+
+    _, experiment, where = finished
+    said = experiment.result["messages"]
+    assert "every arm trains on 24 distinct examples, 6 steps of 8, but for all data" in said[0]
+    assert said[1] == "the mixture of k at random is the mean of 4 draws, 2 a replicate"
+    assert not any("real sample" in message for message in said[:3])
+    options = {"arms": ["chosen"], "single_replicates": 1}
+    half = run(Overlapping(), where, **options).result["messages"]
+    assert half[0] == "every arm trains on 24 distinct examples, 6 steps of 8"
+    assert half[1].startswith("two real samples share 75 % of their examples on average")
+    same = run(Same(), where, **options).result["messages"]
+    assert same[1].startswith("all 2 replicates have the same real sample")
+
+
+def test_too_few_candidates_for_a_correlation_are_no_reason_to_train_more(finished):
+    class Four(Shades):
+        false_labels: ClassVar[dict[str, str]] = {}
+
+        @cached_property
+        def candidates(self) -> list[Candidate]:
+            return super().candidates[:4]
+
+    result = run(Four(), finished[2], arms=["chosen"], single_replicates=1).result
+    assert result["correlations_messages"] == [
+        "no correlation: 4 candidates, and a coefficient needs 5"
+    ]
+
+
+def test_one_candidate_is_no_experiment(tmp_path: Path):
+    class Single(Shades):
+        @cached_property
+        def candidates(self) -> list[Candidate]:
+            return super().candidates[:1]
+
+    with pytest.raises(ConfigError, match=r"one candidate \(a\): an experiment compares two or"):
+        run(Single(), tmp_path, k=1)
 
 
 def test_a_leak_into_test_is_refused(tmp_path: Path):

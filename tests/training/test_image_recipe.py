@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zlib
 from pathlib import Path
 
@@ -160,6 +161,47 @@ def test_folders_of_your_own(tmp_path: Path):
     batch = next(iter(data.train_dataloader()))
     assert batch["image"].shape == (4, 3, 16, 16)
     assert set(batch["label"].tolist()) <= {0, 1}
+
+
+def test_images_of_any_mode_become_what_the_encoders_see(task: ImageTask):
+    grey = Image.new("L", (40, 30), 100)
+    clear = Image.new("RGBA", (40, 30), (255, 0, 0, 0))
+    for image, pixel in ((grey, 100), (clear, 255), (grey.convert("P"), 100)):
+        shown = task.transform({"image": image, "label": SURFACES[0]})["image"]
+        expected = task.transform({"image": np.full((30, 40, 3), pixel, np.uint8), "label": "sky"})
+        assert torch.equal(shown, expected["image"])
+        assert task.augmented({"image": image, "label": SURFACES[0]})["image"].shape == shown.shape
+
+
+def test_a_third_of_what_no_real_sample_holds_is_for_validation(tmp_path: Path):
+    for i in range(2):
+        write_folder(tmp_path / "candidates" / f"c{i}", 6, i)
+    write_folder(tmp_path / "labelled", 12, 11)
+    shutil.copytree(tmp_path / "labelled" / "cat", tmp_path / "real")
+    paths = {name: str(tmp_path / name) for name in ("real", "labelled")}
+    task = ImageTask(candidates=str(tmp_path / "candidates" / "*"), side=16, **paths)
+    assert (len(task.validation), len(task.test)) == (4, 8)
+    assert {record["label"] for record in task.test} == {"dog"}
+    assert "12 of the 24 labelled examples are also among" in task.messages({})[-1]
+
+
+def test_a_class_that_no_candidate_has_is_named(tmp_path: Path):
+    write_folder(tmp_path / "candidates" / "a", 6, 0)
+    write_folder(tmp_path / "labelled", 6, 1)
+    (tmp_path / "labelled" / "dog").rename(tmp_path / "labelled" / "emu")
+    paths = {"real": str(tmp_path / "labelled" / "cat"), "labelled": str(tmp_path / "labelled")}
+    with pytest.raises(DataError, match=r"example 6 .*: label='emu'; the candidates have 'cat', "):
+        ImageTask(candidates=[str(tmp_path / "candidates" / "a")], side=16, **paths)
+
+
+def test_a_fit_of_a_network_with_other_classes_says_what_to_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SYNQUE_CACHE", str(tmp_path / "cache"))
+    options = ["--model.n_classes=4", "--trainer.fast_dev_run=1", "--trainer.accelerator=cpu"]
+    assert main(["fit", "--config", "image-small-fit", *options]) == 1
+    assert "give --model.n_classes 6" in capsys.readouterr().err
 
 
 def test_what_is_wrong_is_named(tmp_path: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -153,6 +154,65 @@ def test_files_of_your_own(tmp_path: Path):
     assert (len(task.candidates), len(task.real_sample(0))) == (3, 10)
     assert len(task.validation) + len(task.test) == 40
     assert task.messages({"0": 0.5}) == ()
+
+
+def own(folder: Path, candidate: list[dict[str, object]], labelled: list[dict[str, object]]) -> Any:
+    write(folder / "a.json", candidate)
+    write(folder / "b.json", headlines(24, 1))
+    write(folder / "real.json", headlines(20, 50))
+    write(folder / "labelled.json", labelled)
+    return {
+        "candidates": [str(folder / "a.json"), str(folder / "b.json")],
+        "real": str(folder / "real.json"),
+        "labelled": str(folder / "labelled.json"),
+    }
+
+
+def test_what_is_in_the_real_sample_or_twice_is_left_out_and_said(tmp_path: Path):
+    real, others = headlines(20, 50), headlines(30, 51)
+    files = own(tmp_path, headlines(24, 0), [*real[:7], *others, others[0]])
+    task = SentimentTask(**files)
+    left = contents(task.validation) | contents(task.test)
+    assert len(left) == len(task.validation) + len(task.test) == 30
+    assert task.messages({}) == (
+        "7 of the 38 labelled examples are also among those that real samples are drawn from, and "
+        "1 of the 38 labelled examples repeat another: left out of validation and test",
+    )
+    few = SentimentTask(**own(tmp_path / "few", headlines(24, 0), [*real, *others[:4]]))
+    with pytest.raises(DataError, match=r"labelled\.json\): 4 of its 24 examples .* 6 are needed"):
+        _ = few.test
+
+
+@pytest.mark.parametrize("nothing", [None, "", " ", float("nan")])
+def test_an_example_without_a_label_is_named(tmp_path: Path, nothing: object):
+    gap = [*headlines(24, 0), {"headline": "no label", "sentiment": nothing}]
+    place = r"json\), example 24 \(counted from 0\): sentiment=.*; expected a class"
+    with pytest.raises(DataError, match=r"a \(.*a\." + place):
+        SentimentTask(**own(tmp_path / "1", gap, headlines(30, 51)))
+    with pytest.raises(DataError, match=r"labelled \(.*labelled\." + place):
+        SentimentTask(**own(tmp_path / "2", headlines(24, 0), gap))
+
+
+def test_a_label_that_no_candidate_has_is_named_with_its_place(tmp_path: Path):
+    odd = [*headlines(24, 0), {"headline": "odd", "sentiment": 9}]
+    message = r"labelled\.json\), example 24 .*: sentiment='9'; the candidates have '0', '1', '2'"
+    with pytest.raises(DataError, match=message):
+        SentimentTask(**own(tmp_path, headlines(24, 0), odd))
+
+
+@pytest.mark.parametrize("option", ["n_classes", "n_features"])
+def test_a_fit_of_a_head_that_does_not_fit_the_data_says_what_to_give(
+    data: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+):
+    monkeypatch.chdir(tmp_path)
+    options = [f"--data.data={data}", f"--model.{option}=2", "--trainer.fast_dev_run=1"]
+    assert main(["fit", "--config", "sentiment-small-fit", *options]) == 1
+    size = {"n_classes": 3, "n_features": 384}[option]
+    assert f"give --model.{option} {size}" in capsys.readouterr().err
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, data: str, tmp_path: Path):

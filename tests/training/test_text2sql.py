@@ -401,8 +401,9 @@ class TestOtherSources:
         assert task.schema == "t(a)"
         assert len(task.validation) + len(task.test) == 8
         assert {key for record in task.real_sample(0) for key in record} == {"question"}
-        (message,) = task.messages({})
-        assert "execution accuracy needs the original" in message
+        empty, left_out = task.messages({})
+        assert "execution accuracy needs the original" in empty
+        assert left_out.startswith("4 of the 12 labelled examples are also among")
         model = task.model(0)
         assert isinstance(model, SQLModel)
         scores = model._scores(["SELECT COUNT(a) FROM t"], ["SELECT COUNT(a) FROM t"])
@@ -469,6 +470,38 @@ class TestOtherSources:
         files |= {"candidates": [str(tmp_path / "a.json")], "real": str(real)}
         with pytest.raises(DataError, match=r"empty\.sqlite: this database has no table"):
             _ = Text2SQLTask("files", n_real=2, database=str(path), **files).candidates
+
+    def test_annotated_queries_that_do_not_run_are_left_out_and_said(
+        self, tiny: str, tmp_path: Path
+    ):
+        def write(name: str, queries: list[str]) -> str:
+            rows = [{"question": f"{name} {i}?", "SQL": sql} for i, sql in enumerate(queries)]
+            (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+            return str(tmp_path / f"{name}.json")
+
+        path = tmp_path / "own.sqlite"
+        connection = sqlite3.connect(path)
+        connection.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (1)")
+        connection.close()
+        before = path.read_bytes()
+        endless = "WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x FROM r) SELECT * FROM r"
+        bad = ["DROP TABLE t", "SELECT b FROM t", "ATTACH ':memory:' AS m", endless]
+        files = {"candidates": [write(c, ["SELECT a FROM t"] * 4) for c in "xy"]}
+        files |= {"real": write("real", ["secret"] * 3), "model_id": tiny, "n_real": 2}
+        right = [f"SELECT a + {i} FROM t" for i in range(8)]
+        annotated = write("annotated", [right[0], *bad, *right[1:]])
+        task = Text2SQLTask("files", annotated=annotated, database=str(path), **files)
+        kept = [record["SQL"] for part in (task.validation, task.test) for record in part]
+        assert sorted(kept) == right
+        (said,) = task.messages({})
+        assert said.startswith(f"4 of 12 annotated queries do not run on {path}; the first is")
+        assert "example 1 (counted from 0): not authorized. They are left out" in said
+        assert path.read_bytes() == before
+        other = Text2SQLTask("files", annotated=write("bad", bad), database=str(path), **files)
+        with pytest.raises(
+            DataError, match=r"bad\.json\): no query runs on .*own\.sqlite; the first"
+        ):
+            _ = other.candidates
 
     def test_files_that_are_missing_are_named(self):
         with pytest.raises(ConfigError, match=r'real: read only with source="files"'):

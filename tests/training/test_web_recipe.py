@@ -125,7 +125,28 @@ def test_trajectories_of_your_own(tmp_path: Path):
     assert not any(name.startswith("Real") for part in asked for name in part)
     assert task.messages({}) == (
         "the loss is that of held-out steps: no live environment, no success rate",
+        "12 of the 30 labelled steps are also among those that real samples are drawn from: left "
+        "out of validation and test",
     )
+
+
+def test_a_task_of_the_real_sample_is_left_out_whatever_its_page(tmp_path: Path):
+    made = [conversation(f"Made {j}", page=f"shop {j}") for j in range(6)]
+    held = [conversation(f"Held {i}", page=f"a long page {i}") for i in range(8)]
+    held[3].pop("page")  # a reader of files gives None to those without
+    real = [{"task": "Held 0", "page": "a long page 0"}, {"task": "Held 1", "page": "another"}]
+    files = {
+        "candidates": [write_lines(tmp_path / f"{name}.jsonl", made) for name in "ab"],
+        "real": write_lines(tmp_path / "real.jsonl", [*real, {"task": "Held 2"}]),
+        "labelled": write_lines(tmp_path / "held.jsonl", held),
+    }
+    task = WebTask(**files, page_chars=6, n_real=2)  # type: ignore[arg-type]
+    asked = {step["task"] for part in (task.validation, task.test) for step in part}
+    assert asked == {f"Held {i}" for i in range(3, 8)}
+    assert task.messages({})[1].startswith("6 of the 16 labelled steps are also among")
+    # proxies see as much of a candidate's page as of a real one
+    assert {len(step["page"]) for step in task.candidates[0]} == {6}
+    assert {record["page"] for record in task._data.draws.pool} == {"a long", "anothe", ""}
 
 
 def test_an_answer_changes_the_fingerprint_though_no_view_shows_it(tmp_path: Path):

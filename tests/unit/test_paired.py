@@ -74,13 +74,19 @@ def test_arguments_are_checked():
         compare_paired([1.0], [1.0], mode="max", level=95)
 
 
-@pytest.mark.parametrize(("k", "n"), [(0, 5), (5, 5), (3, 7), (80, 100)])
-def test_wilson_against_its_formula(k: int, n: int):
+@pytest.mark.parametrize(("k", "n"), [(0, 5), (5, 5), (3, 7), (80, 100), (0.5, 6)])
+def test_wilson_against_its_formula(k: float, n: int):
     z, p = stats.norm.ppf(0.975), k / n
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     low, high = wilson_interval(k, n)
     assert (low, high) == pytest.approx((max(0, centre - half), min(1, centre + half)), abs=1e-12)
+
+
+@pytest.mark.parametrize("k", [0, 3, 24])
+def test_wilson_against_scipy(k: int):
+    reference = stats.binomtest(k, 24).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(k, 24) == pytest.approx((reference.low, reference.high), abs=1e-12)
 
 
 @pytest.mark.parametrize(("k", "n"), [(1, 0), (-1, 5), (6, 5)])
