@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib.metadata
+import inspect
 import os
+import re
 import sys
 from collections.abc import Sequence
+from pydoc import locate
 
 from synque_select.commands import COMMANDS, Command
 from synque_select.commands._options import help_formatter, jsonargparse_module, with_config_paths
@@ -53,10 +56,27 @@ def _said(error: BaseException) -> str | None:
             return str(found)
         found = found.__cause__ or found.__context__
     if isinstance(error, argparse.ArgumentError):
-        return _cut(str(error))
+        return _unknown_option(str(error)) or _cut(str(error))
     if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.ENOSPC:
         return str(error)
     return None
+
+
+def _unknown_option(message: str) -> str | None:
+    """Name the option that jsonargparse does not know, and those that there are."""
+    of_class = re.search(r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted", message)
+    of_group = re.search(r"Group 'experiment' does not accept option '([\w.]+)'", message)
+    if of_class is not None:
+        owner, name = of_class.groups()
+        allowed = list(inspect.signature(locate(owner)).parameters)  # type: ignore[arg-type]
+    elif of_group is not None:
+        from synque_select.experiment import run_experiment
+
+        owner, name = "experiment", of_group[1]
+        allowed = [p for p in inspect.signature(run_experiment).parameters if p != "task"]
+    else:
+        return None
+    return f"{owner} has no option {name!r}: {did_you_mean(name, allowed)}"
 
 
 def _cut(message: str) -> str:

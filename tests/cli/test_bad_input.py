@@ -25,6 +25,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("a", "b", "real"):
         records = [{"text": f"{name} {i} apps", "n": i} for i in range(8)]
         (tmp_path / f"{name}.json").write_text(json.dumps(records))
+    task = {"class_path": "synque_select.recipes.digits.DigitsTask"}
+    wrong = {"task": task, "experiment": {"replicats": 2}}
+    (tmp_path / "wrong.yaml").write_text(json.dumps(wrong))  # JSON is YAML
     return tmp_path
 
 
@@ -60,6 +63,14 @@ def test_the_command_that_the_others_break_works(folder: Path, capsys: pytest.Ca
         (["rank", "--candidates", "a.json"], "required"),
         (["fit", "--config", "nope"], "no config 'nope', as a file or packaged"),
         (["experiment", "--config", "digits", "--task.n_distinct=-5"], "n_distinct=-5: allowed"),
+        (
+            ["experiment", "--config", "digits", "--task.init_args.max_step=3"],
+            "DigitsTask has no option 'max_step': did you mean 'max_steps'? There are: batch_size",
+        ),
+        (
+            ["experiment", "--config", "wrong.yaml"],
+            "experiment has no option 'replicats': did you mean 'replicates'? There are: arms",
+        ),
         (
             ["experiment", "--config", "digits", "--experiment.time_limit_s=-5"],
             "time_limit_s=-5.0:",

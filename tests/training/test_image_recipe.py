@@ -168,7 +168,9 @@ def test_images_of_any_mode_become_what_the_encoders_see(task: ImageTask):
     clear = Image.new("RGBA", (40, 30), (255, 0, 0, 0))
     for image, pixel in ((grey, 100), (clear, 255), (grey.convert("P"), 100)):
         shown = task.transform({"image": image, "label": SURFACES[0]})["image"]
-        expected = task.transform({"image": np.full((30, 40, 3), pixel, np.uint8), "label": "sky"})
+        expected = task.transform(
+            {"image": np.full((30, 40, 3), pixel, np.uint8), "label": SURFACES[0]}
+        )
         assert torch.equal(shown, expected["image"])
         assert task.augmented({"image": image, "label": SURFACES[0]})["image"].shape == shown.shape
 
@@ -186,12 +188,13 @@ def test_a_third_of_what_no_real_sample_holds_is_for_validation(tmp_path: Path):
 
 
 def test_a_class_that_no_candidate_has_is_named(tmp_path: Path):
-    write_folder(tmp_path / "candidates" / "a", 6, 0)
-    write_folder(tmp_path / "labelled", 6, 1)
+    for i in range(2):
+        write_folder(tmp_path / "candidates" / f"c{i}", 6, i)
+    write_folder(tmp_path / "labelled", 6, 2)
     (tmp_path / "labelled" / "dog").rename(tmp_path / "labelled" / "emu")
     paths = {"real": str(tmp_path / "labelled" / "cat"), "labelled": str(tmp_path / "labelled")}
     with pytest.raises(DataError, match=r"example 6 .*: label='emu'; the candidates have 'cat', "):
-        ImageTask(candidates=[str(tmp_path / "candidates" / "a")], side=16, **paths)
+        ImageTask(candidates=str(tmp_path / "candidates" / "*"), side=16, **paths)
 
 
 def test_a_fit_of_a_network_with_other_classes_says_what_to_give(
