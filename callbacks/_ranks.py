@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from pytorch_lightning import Trainer
 
 from synque_select.errors import LightningError, SynqueError
 
-__all__ = ["on_rank_zero", "report_failure"]
+__all__ = ["connect", "on_rank_zero", "report_failure", "together"]
 
 _PATIENCE = timedelta(days=7)
 _PATIENCE_OF_A_FAILURE = timedelta(minutes=1)
+
+_groups: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # ours, by the strategy's
+
+
+def connect(trainer: Trainer) -> None:
+    """Connect the ranks, while all are here: they notice from now on when one of them is gone."""
+    if trainer.world_size > 1 and _is_open():
+        _own_group()
 
 
 def on_rank_zero(trainer: Trainer, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Do the work on rank 0 and return its result, a dict of plain values, on every rank.
 
     First all ranks meet; one that has failed by then says so through `report_failure`. Then the
-    others wait on a gloo group of our own: under NCCL, and under a timeout that the user set for
-    training, scoring may take longer than a collective is allowed to. Where rank 0 fails or dies,
-    all ranks raise within seconds.
+    others wait for rank 0. Both on a gloo group of our own: under NCCL, and under a timeout that
+    the user set for training, this may take longer than a collective is allowed to. A slow rank is
+    waited for; one whose process has ended closes its connections, and the others raise at once.
 
     Args:
         trainer: Its strategy's process group is open where it has more than one rank.
@@ -42,48 +51,93 @@ def on_rank_zero(trainer: Trainer, work: Callable[[], dict[str, Any]]) -> dict[s
             f"{type(trainer.strategy).__name__} runs {trainer.world_size} ranks without "
             "torch.distributed: allowed are strategies of one device, DDP and FSDP"
         )
-    for said in _meet(None, None):
-        if said is not None:
-            raise _rebuilt(said)
-    with _gloo_group(_PATIENCE) as group:
-        return _shared(trainer, work, group)
+    _raise_first(_meet(None, _PATIENCE))
+    return _shared(trainer, work)
+
+
+@contextmanager
+def together(trainer: Trainer) -> Iterator[None]:
+    """What fails in here on one rank fails on all of them, with its error.
+
+    Where processes were launched for the fit (`ddp_spawn`), Lightning calls no `on_exception` in
+    them.
+    """
+    if trainer.world_size == 1 or not _is_open():
+        yield
+        return
+    connect(trainer)
+    try:
+        yield
+    except BaseException as error:
+        report_failure(trainer, error)
+        raise
+    _raise_first(_meet(None, _PATIENCE))
 
 
 def report_failure(trainer: Trainer, error: BaseException) -> None:
-    """Tell the ranks that are in `on_rank_zero`, or come there, that this one never will.
+    """Tell the ranks that are in `on_rank_zero` or `together`, or come there, that this one fails.
 
-    Without effect on one rank, and where the others do not come within a minute.
+    Without effect where the ranks are not connected (they notice when this process ends), where
+    they know it, and where they do not come within a minute.
     """
-    if trainer.world_size > 1 and _is_open():
-        with suppress(LightningError):
-            _meet(_described(error, trainer.global_rank), _PATIENCE_OF_A_FAILURE)
+    if not _is_open() or torch.distributed.group.WORLD not in _groups or _is_told(error):
+        return
+    try:
+        _meet(_described(error, trainer.global_rank), _PATIENCE_OF_A_FAILURE)
+    except LightningError:
+        _leave()
+    _mark_told(error)
 
 
 def _is_open() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
-def _meet(failure: dict[str, Any] | None, patience: timedelta | None) -> list[Any]:
+def _own_group() -> Any:
+    strategys = torch.distributed.group.WORLD
+    if strategys not in _groups:
+        _groups[strategys] = torch.distributed.new_group(backend="gloo")
+    return _groups[strategys]
+
+
+def _leave() -> None:
+    """Close the connections, so that who comes later does not wait for this rank."""
+    torch.distributed.destroy_process_group(_groups.pop(torch.distributed.group.WORLD))
+
+
+def _meet(failure: dict[str, Any] | None, patience: timedelta) -> list[Any]:
     """Wait for all ranks and return what each has to say, in their order."""
     said: list[Any] = [None] * torch.distributed.get_world_size()
-    try:
-        with _gloo_group(patience) as group:
-            torch.distributed.all_gather_object(said, failure, group=group)
-    except RuntimeError as error:
-        raise LightningError(f"the ranks did not come together: {error}") from error
+    with _lost_connections():
+        group = _wait(patience)
+        torch.distributed.all_gather_object(said, failure, group=group)
     return said
 
 
+def _wait(patience: timedelta) -> Any:
+    """Wait for all ranks, longer than the group's own timeout, and return the group."""
+    group = _own_group()
+    torch.distributed.monitored_barrier(group, timeout=patience)
+    return group
+
+
 @contextmanager
-def _gloo_group(timeout: timedelta | None) -> Iterator[Any]:
-    group = torch.distributed.new_group(backend="gloo", timeout=timeout)
+def _lost_connections() -> Iterator[None]:
     try:
-        yield group
-    finally:
-        torch.distributed.destroy_process_group(group)
+        yield
+    except RuntimeError as error:
+        raise LightningError(
+            "the connection to another rank was lost: its own output says why"
+        ) from error
 
 
-def _shared(trainer: Trainer, work: Callable[[], dict[str, Any]], group: Any) -> dict[str, Any]:
+def _raise_first(said: list[Any]) -> None:
+    for failure in said:
+        if failure is not None:
+            raise _rebuilt(failure)
+
+
+def _shared(trainer: Trainer, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     failure: BaseException | None = None
     outcome: list[Any] = [None]
     if trainer.is_global_zero:
@@ -93,11 +147,13 @@ def _shared(trainer: Trainer, work: Callable[[], dict[str, Any]], group: Any) ->
             failure = error
             outcome = [_described(error, 0)]
     try:
-        torch.distributed.broadcast_object_list(outcome, src=0, group=group)
-    except RuntimeError as error:
+        with _lost_connections():
+            torch.distributed.broadcast_object_list(outcome, src=0, group=_wait(_PATIENCE))
+    except LightningError:
         if failure is None:
-            raise LightningError(f"the connection to another rank was lost: {error}") from error
+            raise
     if failure is not None:
+        _mark_told(failure)
         raise failure
     if "result" not in outcome[0]:
         raise _rebuilt(outcome[0])
@@ -114,4 +170,13 @@ def _rebuilt(described: dict[str, Any]) -> SynqueError:
     # past the constructor: that of DependencyError takes other arguments than a message
     error: SynqueError = described["kind"].__new__(described["kind"])
     error.args = (described["message"],)
+    _mark_told(error)
     return error
+
+
+def _is_told(error: BaseException) -> bool:
+    return hasattr(error, "_synque_told")
+
+
+def _mark_told(error: BaseException) -> None:
+    error._synque_told = True  # type: ignore[attr-defined]

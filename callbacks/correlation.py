@@ -27,6 +27,7 @@ from synque_select.callbacks._run_key import (
 from synque_select.callbacks._scoring import Scorer
 from synque_select.callbacks.selection import SelectionCallback
 from synque_select.data._note_home import NoteHome
+from synque_select.data._wrapping import n_shares
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import ConfigError, DependencyError, LightningError, SynqueError
 from synque_select.proxies.registry import ProxySpec, resolve_suite
@@ -352,7 +353,7 @@ class ProxyCorrelationCallback(CheckedCallback):
             mode=self._mode,
             model=type(pl_module),
             weights=self._weights,
-            examples_drawn=self._n_batches * _batch_size(trainer) * trainer.world_size,
+            examples_drawn=self._n_batches * _batch_size(trainer) * n_shares(trainer),
             optimizer_steps=trainer.global_step,
             hyper_parameters=hyper_parameters(trainer, pl_module),
             ranking=ranking,

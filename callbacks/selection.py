@@ -23,7 +23,7 @@ from synque_select.callbacks._checks import (
 from synque_select.callbacks._leaks import leak_messages
 from synque_select.callbacks._logging import LoggedTable, log_mixture, log_table, log_text
 from synque_select.callbacks._page import write_page
-from synque_select.callbacks._ranks import on_rank_zero, report_failure
+from synque_select.callbacks._ranks import on_rank_zero, report_failure, together
 from synque_select.callbacks._scoring import Scorer, ranking_differences, scorer_of
 from synque_select.checks import check_whole
 from synque_select.data._note_home import NoteHome
@@ -175,7 +175,8 @@ class SelectionCallback(CheckedCallback):
             self._run_id, self._run_dir, self._finished = uuid4().hex, self._own_run_dir, False
         self._met = True
         # asks a wrapped DataModule for its loader, which may take every rank
-        budget = datamodule.planned_draws if self._mixture == "mmd_optimal" else None
+        with together(trainer):
+            budget = datamodule.planned_draws if self._mixture == "mmd_optimal" else None
         chosen = on_rank_zero(trainer, lambda: self._prepare(trainer, datamodule, budget))
         ranking = Ranking.from_dict(chosen["ranking"])
         self._ranking, self._run_id = ranking, chosen["run_id"]

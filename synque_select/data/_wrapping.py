@@ -21,6 +21,7 @@ __all__ = [
     "check_inner",
     "inner_train_loaders",
     "loader_options",
+    "n_shares",
     "refuse_other_lightning",
     "with_train_data",
 ]
@@ -99,6 +100,11 @@ def check_inner(wraps: Any) -> None:
     raise LightningError(
         f"wraps must be a LightningDataModule of pytorch_lightning, found {type(wraps).__name__}"
     )
+
+
+def n_shares(trainer: Trainer) -> int:
+    """In how many shares the draws are dealt: one a rank, or a group of tensor-parallel ranks."""
+    return int((trainer.distributed_sampler_kwargs or {}).get("num_replicas", 1))
 
 
 def refuse_other_lightning(what: str, part: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn, TrainerStatus
 from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader, default_collate
 
@@ -30,6 +31,7 @@ from synque_select.data._wrapping import (
     check_inner,
     inner_train_loaders,
     loader_options,
+    n_shares,
     refuse_other_lightning,
     with_train_data,
 )
@@ -52,12 +54,16 @@ _DEFAULT_BATCH_SIZE = 32
 
 
 class _PrepareHook(InnerHook):
-    """Prepares the candidates that are DataModules too, where there are some."""
+    """Prepares the candidates that are DataModules too; a failure is one on all ranks."""
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        modules = {} if instance is None else vars(instance).get("_modules")
         prepare = super().__get__(instance, owner)
-        return functools.partial(_prepare, modules, prepare) if modules else prepare
+        if instance is None:
+            return prepare
+        parts = vars(instance)
+        if parts.get("_modules") or is_overridden(self.name, parts.get("_inner")):
+            return functools.partial(_prepare, instance, prepare)
+        return prepare
 
 
 class SynqueDataModule(LightningDataModule):
@@ -192,6 +198,7 @@ class SynqueDataModule(LightningDataModule):
         self._served_batch_size: int | None = None
         self._fingerprints = Fingerprints()
         self._note = NoteHome()
+        self._unprepared: Exception | None = None  # what failed before the ranks can tell
         self._inner = wraps  # last: from here on attributes reach it
 
     def __getattr__(self, name: str) -> Any:
@@ -332,6 +339,20 @@ class SynqueDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Set up the wrapped DataModule; for fit, load the candidates and check the mixture."""
+        trainer = self.trainer
+        if trainer is None or not self._has_ranks:
+            self._set_up(stage)
+            return
+        # here, as the callbacks import this module
+        from synque_select.callbacks._ranks import together
+
+        with together(trainer):
+            self._set_up(stage)
+
+    def _set_up(self, stage: str) -> None:
+        failure, self._unprepared = self._unprepared, None
+        if failure is not None:
+            raise failure
         if self._inner is not None:
             self._inner.setup(stage=stage)
         if stage == TrainerFn.FITTING:
@@ -340,6 +361,12 @@ class SynqueDataModule(LightningDataModule):
             if self.mixture is not None:
                 chosen_candidates(self.candidates, self.mixture)
             _ = self.fixed_part  # refused here and not when the train loader is built
+
+    @property
+    def _has_ranks(self) -> bool:
+        """Whether this is one of several processes that fit together."""
+        trainer = self.trainer
+        return self._fitting and trainer is not None and trainer.world_size > 1
 
     def teardown(self, stage: str) -> None:
         """Tear down the wrapped DataModule; after fit the mixture may change again."""
@@ -484,7 +511,7 @@ class SynqueDataModule(LightningDataModule):
             return None
         bounds = []
         if trainer.max_steps > 0:
-            batches = trainer.max_steps * trainer.accumulate_grad_batches * trainer.world_size
+            batches = trainer.max_steps * trainer.accumulate_grad_batches * n_shares(trainer)
             batch_size: int = self._loader_options(self._template().loader)["batch_size"]
             bounds.append(batches * batch_size)
         if trainer.max_epochs is not None and trainer.max_epochs > 0 and self._epoch_length:
@@ -587,10 +614,15 @@ class SynqueDataModule(LightningDataModule):
         return wanted // unit * unit
 
 
-def _prepare(modules: Mapping[str, LightningDataModule], prepare: Callable[[], None]) -> None:
-    for module in modules.values():
-        module.prepare_data()
-    prepare()
+def _prepare(data: SynqueDataModule, prepare: Callable[[], None]) -> None:
+    try:
+        for module in data._modules.values():
+            module.prepare_data()
+        prepare()
+    except Exception as error:
+        if not data._has_ranks:
+            raise
+        data._unprepared = error
 
 
 def _as_mixture(mixture: Mixture | Mapping[str, float] | None) -> Mixture | None:

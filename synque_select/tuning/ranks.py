@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
-from synque_select.callbacks._ranks import on_rank_zero, report_failure
+from synque_select.callbacks._ranks import connect, on_rank_zero, report_failure
 from synque_select.errors import LightningError
 from synque_select.short_fits import quiet_fits
 
@@ -49,6 +49,7 @@ class Ranks:
             strategy.setup_environment()
         else:
             launcher.launch(strategy.setup_environment, trainer=self._trainer)
+        connect(self._trainer)
 
     @property
     def is_zero(self) -> bool:
