@@ -8,9 +8,10 @@ from typing import Any
 
 from pytorch_lightning.utilities import CombinedLoader
 
+from synque_select.data._iterables import is_map_style
 from synque_select.data.contamination import contamination_messages
 from synque_select.errors import ConfigError, DataError
-from synque_select.types import Candidate, Examples, MapDataset
+from synque_select.types import Candidate, Examples
 
 __all__ = ["leak_messages"]
 
@@ -29,9 +30,9 @@ def leak_messages(what: str, dataloaders: Any, candidates: Sequence[Candidate]) 
         candidates: What is trained on.
     """
     messages: list[str] = []
-    for loader in CombinedLoader(dataloaders or []).flattened:
+    for loader in CombinedLoader([] if dataloaders is None else dataloaders).flattened:
         dataset = getattr(loader, "dataset", None)
-        if not isinstance(dataset, MapDataset):
+        if not is_map_style(dataset):
             continue
         try:
             other = Examples(what, dataset, view=candidates[0].selector)

@@ -13,8 +13,9 @@ from pytorch_lightning.utilities import CombinedLoader
 from torch.nn.parameter import is_lazy
 
 from synque_select.callbacks._random import seeded
+from synque_select.data._iterables import is_map_style
 from synque_select.data.datamodule import SynqueDataModule
-from synque_select.types import MapDataset, Mixture, Ranking
+from synque_select.types import Mixture, Ranking
 
 __all__ = [
     "comparability_key",
@@ -78,9 +79,9 @@ def validation_sha256(dataloaders: Any) -> str:
     that goes unnoticed. Of an iterable dataset only the class is known.
     """
     hashed = hashlib.sha256()
-    for loader in CombinedLoader(dataloaders or []).flattened:
+    for loader in CombinedLoader([] if dataloaders is None else dataloaders).flattened:
         dataset = getattr(loader, "dataset", loader)
-        if not isinstance(dataset, MapDataset):
+        if not is_map_style(dataset):
             hashed.update(f"iterable {type(dataset).__qualname__}".encode())
             continue
         n = len(dataset)

@@ -27,7 +27,7 @@ from synque_select.errors import DataError, DependencyError
 from synque_select.progress import ProgressBar
 from synque_select.types import MapDataset
 
-__all__ = ["MAX_EXAMPLES", "is_iterable", "open_stored", "store_iterable"]
+__all__ = ["MAX_EXAMPLES", "is_iterable", "is_map_style", "open_stored", "store_iterable"]
 
 MAX_EXAMPLES = 1_000_000
 _FORMAT_VERSION = 1
@@ -39,6 +39,11 @@ def is_iterable(source: Any) -> bool:
         return True
     no_data = isinstance(source, str | bytes | os.PathLike | Mapping | MapDataset)
     return isinstance(source, Iterable) and not no_data
+
+
+def is_map_style(dataset: Any) -> bool:
+    """Whether a dataset has a length and its examples can be asked for by their number."""
+    return isinstance(dataset, MapDataset) and not is_iterable(dataset)
 
 
 def store_iterable(name: str, examples: Iterable[Any]) -> Path:

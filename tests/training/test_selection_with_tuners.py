@@ -15,18 +15,23 @@ from pytorch_lightning.callbacks import (
     ModelCheckpoint,
 )
 from pytorch_lightning.tuner import Tuner
+from torch.utils.data import DataLoader, IterableDataset
 
-from synque_select.callbacks import SelectionCallback
+from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.data.mixture import MixtureDataset
 from synque_select.errors import LightningError
 from tests.training.tiny import (
+    N_VAL,
+    REAL_WORDS,
     LetterEncoder,
+    TinyData,
     TinyModel,
     collate,
     data_module,
     real_sample,
     seen_by,
+    texts,
     texts_of,
     trainer,
 )
@@ -175,3 +180,32 @@ def test_a_second_selection_is_refused_before_anything_is_encoded(tmp_path):
         fit.run()
     assert fit.encoder.n_encoded == 0
     assert fit.model.seen == []
+
+
+class Stream(IterableDataset[Any]):
+    """A user's validation data, read from its beginning to its end."""
+
+    def __iter__(self) -> Any:
+        yield from texts(REAL_WORDS, N_VAL, 7)
+
+
+class SizedStream(Stream):
+    def __len__(self) -> int:
+        return N_VAL
+
+
+@pytest.mark.parametrize("kind", [Stream, SizedStream])
+def test_iterable_datasets_of_the_user(tmp_path, kind):
+    class Streaming(TinyData):
+        def train_dataloader(self) -> Any:
+            return DataLoader(kind(), batch_size=8, collate_fn=collate)
+
+        def val_dataloader(self) -> Any:
+            return DataLoader(kind(), batch_size=20, collate_fn=collate)
+
+    correlation = ProxyCorrelationCallback(store=tmp_path / "records.sqlite")
+    fit = Fit(tmp_path, correlation, max_epochs=2)
+    fit.data = data_module(wraps=Streaming())
+    assert fit.run() == fit.expected(240)
+    assert correlation.record is not None
+    assert correlation.record.metrics["val_acc"] > 0.5
