@@ -615,6 +615,7 @@ class SynqueDataModule(LightningDataModule):
 
 
 def _prepare(data: SynqueDataModule, prepare: Callable[[], None]) -> None:
+    data._unprepared = None
     try:
         for module in data._modules.values():
             module.prepare_data()

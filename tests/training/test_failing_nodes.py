@@ -43,10 +43,11 @@ def both_nodes(folder: Path, strategy: str, *modes: str) -> dict[str, list[dict[
         for node in "01"
     ]
     try:
-        outputs = [node.communicate(timeout=240)[0] for node in nodes]
-    finally:
+        outputs = [node.communicate(timeout=400)[0] for node in nodes]
+    except subprocess.TimeoutExpired:
         for node in nodes:
             node.kill()
+        outputs = [node.communicate()[0] for node in nodes]
     return {
         mode: [_ending(folder / f"{mode}.node{i}.json", outputs[i]) for i in (0, 1)]
         for mode in modes

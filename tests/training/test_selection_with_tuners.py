@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:The number of training batches",
     "ignore:You requested to overfit",
     "ignore:Be aware that when using `ckpt_path`, callbacks",
+    "ignore:Checkpoint directory .* exists and is not empty",
+    "ignore:Your `IterableDataset` has `__len__` defined",
 )
 
 N_SCORED = 5 * 60 + 30
@@ -161,6 +164,76 @@ def test_early_stopping_and_checkpoints(tmp_path):
     n_done = 120 * torch.load(saver.best_model_path, weights_only=True)["epoch"] + 120
     assert seen_by(other.model) == fit.expected(360)[n_done:]
     assert other.encoder.n_encoded == 0
+
+
+class Persistent(TinyData):
+    def train_dataloader(self) -> Any:
+        return DataLoader(
+            texts(REAL_WORDS, 32, 5),
+            batch_size=8,
+            collate_fn=collate,
+            num_workers=2,
+            persistent_workers=True,
+        )
+
+
+@pytest.mark.parametrize(
+    ("wraps", "options"),
+    [
+        (Persistent, {}),
+        (TinyData, {"reload_dataloaders_every_n_epochs": 2}),
+        (TinyData, {"limit_train_batches": 0.4}),
+        (TinyData, {"max_steps": 40, "val_check_interval": 10, "check_val_every_n_epoch": None}),
+    ],
+    ids=["persistent workers", "reloading", "limited", "steps"],
+)
+def test_a_checkpoint_in_an_epoch_goes_on_at_that_batch(tmp_path, wraps, options):
+    options = {"max_epochs": 3, **options}
+    saver = ModelCheckpoint(tmp_path / "saved", "{step}", every_n_train_steps=1, save_top_k=-1)
+    whole = Fit(tmp_path, saver, enable_checkpointing=True, **options)
+    whole.data = data_module(wraps=wraps())
+    seen = whole.run()
+    assert seen == whole.expected(len(seen))
+    for step in (4, 10, 16):
+        other = Fit(tmp_path, **options)
+        other.data = data_module(wraps=wraps())
+        ckpt = tmp_path / "saved" / f"step={step}.ckpt"
+        other.trainer.fit(other.model, datamodule=other.data, ckpt_path=ckpt)
+        assert seen_by(other.model) == seen[step * 8 :]
+        assert torch.equal(other.model.layer.weight, whole.model.layer.weight)
+        assert other.encoder.n_encoded == 0
+
+
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_checkpoints_by_name(tmp_path, which):
+    saver = ModelCheckpoint(tmp_path / "saved", monitor="val_loss", save_last=True)
+    fit = Fit(tmp_path, saver, max_epochs=2, enable_checkpointing=True)
+    fit.run()
+    path = saver.best_model_path if which == "best" else saver.last_model_path
+    n_done = 8 * torch.load(path, weights_only=True)["global_step"]
+    fit.model.seen.clear()
+    fit.trainer.fit_loop.max_epochs = 3
+    fit.trainer.fit(fit.model, datamodule=fit.data, ckpt_path=which)
+    assert seen_by(fit.model) == fit.expected(360)[n_done:]
+
+
+def test_validation_before_the_fit(tmp_path):
+    fit = Fit(tmp_path)
+    fit.trainer.validate(fit.model, datamodule=fit.data, verbose=False)
+    assert fit.encoder.n_encoded == 0
+    assert fit.run() == fit.expected(120)
+
+
+def test_a_limit_of_time(tmp_path):
+    class Slow(Tunable):
+        def training_step(self, batch: Any, i: int) -> torch.Tensor:
+            time.sleep(0.05)
+            return super().training_step(batch, i)
+
+    fit = Fit(tmp_path, model=Slow(), max_epochs=-1, max_time={"seconds": 1})
+    seen = fit.run()
+    assert 0 < len(seen) <= 8 * 20
+    assert seen == fit.expected(len(seen))
 
 
 def test_estimated_steps_are_those_of_the_mixture(tmp_path):
