@@ -53,11 +53,13 @@ def fit(folder: Path, name: str, n_steps: int, **options: Any) -> dict[str, Any]
     )  # fmt: skip
     model, data = Sharded(), data_module()
     run.fit(model, datamodule=data, ckpt_path=options.get("ckpt_path"))
-    weight: Any = model.layer.weight
+    weight: Any = model.layer.weight  # a DTensor, but where FSDP2 has just validated
+    if isinstance(weight, DTensor):
+        weight = weight.full_tensor()
     return {
         "rank": run.global_rank,
         "seen": model.seen,
-        "weights": weight.full_tensor().tolist(),
+        "weights": weight.tolist(),
         "n_encoded": encoder.n_encoded,
         "mixture": dict(data.mixture.weights),  # type: ignore[union-attr]
         "run_id": selection.run_id,
