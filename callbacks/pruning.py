@@ -7,8 +7,8 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 
 from synque_select.callbacks._checks import CheckedCallback
-from synque_select.callbacks._ranks import on_rank_zero
 from synque_select.errors import DependencyError, LightningError
+from synque_select.fitting.ranks import on_rank_zero
 
 __all__ = ["PruningCallback"]
 

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from pytorch_lightning import LightningModule, Trainer
 
-from synque_select.callbacks._run_key import content_sha256, mixture_unit, validation_sha256
 from synque_select.checks import check_whole
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import LightningError
+from synque_select.fitting.comparability import content_sha256, mixture_unit, validation_sha256
 from synque_select.probe_process import check_sendable, run_in_worker
 from synque_select.progress import ProgressBar
 from synque_select.records.store import RunStore

@@ -16,16 +16,16 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning import LightningModule
 
-from synque_select.callbacks._random import seeded
-from synque_select.callbacks._run_key import (
+from synque_select.data.datamodule import SynqueDataModule
+from synque_select.errors import LightningError
+from synque_select.fitting.comparability import (
     comparability_key,
     content_sha256,
     hyper_parameters,
     weights_sha256,
 )
-from synque_select.callbacks._scoring import free_device_memory
-from synque_select.data.datamodule import SynqueDataModule
-from synque_select.errors import LightningError
+from synque_select.fitting.scoring import free_device_memory
+from synque_select.seeding import seeded
 from synque_select.types import Mixture, Ranking, RunRecord
 
 __all__ = ["ShortFit", "ShortFits", "quiet_fits"]

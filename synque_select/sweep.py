@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from pytorch_lightning import LightningModule
 
-from synque_select.callbacks._page import write_page
-from synque_select.callbacks._scoring import Scorer
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import ConfigError, LightningError
+from synque_select.fitting.page import write_page
+from synque_select.fitting.scoring import Scorer
 from synque_select.probes import run_probes
 from synque_select.records.correlation import correlate
 from synque_select.records.correlation_file import save_correlations

@@ -12,7 +12,7 @@ from synque_select.benchmark._analysis import analyse
 from synque_select.benchmark._corruptions import Corruption, corrupted
 from synque_select.benchmark._judgements import judged_columns
 from synque_select.benchmark._layout import Group, Task
-from synque_select.benchmark._scoring import Case, CaseScores, Scorer
+from synque_select.benchmark._scoring import Case, CaseScorer, CaseScores
 from synque_select.errors import DataError
 from synque_select.functional.benchmark_statistics import own_before_decoys
 from synque_select.types import Candidate, RealSample
@@ -24,7 +24,7 @@ _ROUNDING = 1e-5
 Progress = Callable[[Iterable[Case], int], Iterable[Case]]
 
 
-def against_decoys(task: Task, scorer: Scorer, bar: Progress) -> dict[str, Any]:
+def against_decoys(task: Task, scorer: CaseScorer, bar: Progress) -> dict[str, Any]:
     """Rank each group's candidates together with those of all other groups.
 
     Returns:
@@ -53,7 +53,7 @@ def against_decoys(task: Task, scorer: Scorer, bar: Progress) -> dict[str, Any]:
 
 def at_sample_size(
     task: Task,
-    scorer: Scorer,
+    scorer: CaseScorer,
     size: int,
     baselines: Sequence[str],
     bar: Progress,
@@ -95,7 +95,7 @@ def at_sample_size(
 
 
 def reactions(
-    task: Task, scorer: Scorer, corruption: Corruption, tasks: Sequence[Task], bar: Progress
+    task: Task, scorer: CaseScorer, corruption: Corruption, tasks: Sequence[Task], bar: Progress
 ) -> dict[str, Any]:
     """Rank every candidate beside its spoilt twin.
 
@@ -147,7 +147,7 @@ def _halves(scores: CaseScores, key: str) -> tuple[np.ndarray[Any, Any], np.ndar
 
 def _by_group(
     cases: Sequence[Case],
-    scorer: Scorer,
+    scorer: CaseScorer,
     bar: Progress,
     statistics: dict[str, Callable[[Case, CaseScores, str], float]],
 ) -> dict[str, Any]:

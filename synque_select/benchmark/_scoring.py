@@ -22,7 +22,7 @@ from synque_select.selection.consensus import borda
 from synque_select.selection.scoring import score
 from synque_select.types import Candidate, RealSample
 
-__all__ = ["CONSENSUS", "Case", "CaseScores", "Scorer", "never_reads_real"]
+__all__ = ["CONSENSUS", "Case", "CaseScorer", "CaseScores", "never_reads_real"]
 
 CONSENSUS = "consensus"
 
@@ -108,7 +108,7 @@ class CaseScores:
 
 
 @dataclass
-class Scorer:
+class CaseScorer:
     """Scores cases with a suite of proxies; what is on disk already is not computed again.
 
     Args:

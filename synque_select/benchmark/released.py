@@ -15,7 +15,7 @@ from synque_select.benchmark._corruptions import Corruption, parse_corruption
 from synque_select.benchmark._judgements import judged_columns
 from synque_select.benchmark._layout import Task, find_tasks
 from synque_select.benchmark._lens import fitted, with_models
-from synque_select.benchmark._scoring import Case, Scorer, never_reads_real
+from synque_select.benchmark._scoring import Case, CaseScorer, never_reads_real
 from synque_select.benchmark._tables import render
 from synque_select.encoders import BaseEncoder, get_encoder
 from synque_select.errors import ConfigError, RecordError
@@ -107,7 +107,7 @@ def run_released(
     judged = tuple(proxy.key for proxy in suite if lens is None and _was_judged(proxy))
     model = get_encoder(encoder, "text")
     path = None if out is None else Path(out)
-    scorer = Scorer(
+    scorer = CaseScorer(
         suite=[proxy for proxy in suite if proxy.key not in judged],
         encoder=model,
         folder=None if path is None else _parts_folder(path),
@@ -173,7 +173,7 @@ def _was_judged(proxy: BaseProxy) -> bool:
 def _run_task(
     task: Task,
     others: Sequence[Task],
-    scorer: Scorer,
+    scorer: CaseScorer,
     cross_group: bool,
     sample_sizes: Sequence[int],
     corruptions: Sequence[Corruption],
@@ -225,7 +225,7 @@ def _cases(task: Task) -> list[Case]:
     ]
 
 
-def _bar(task: Task, scorer: Scorer) -> Callable[[Iterable[Case], int], Iterable[Case]]:
+def _bar(task: Task, scorer: CaseScorer) -> Callable[[Iterable[Case], int], Iterable[Case]]:
     def bar(cases: Iterable[Case], n: int) -> Iterable[Case]:
         return ProgressBar(
             cases, desc=task.name, total=n, unit="ranking", disable=not scorer.progress

@@ -45,6 +45,7 @@ from synque_select.data.mixture import (
 from synque_select.data.schedule import longest_epoch
 from synque_select.data.sources import load_candidates, load_real, replace_iterables
 from synque_select.errors import ConfigError, LightningError
+from synque_select.fitting.ranks import on_rank_zero, together
 from synque_select.types import Candidate, Mixture, RealSample
 from synque_select.views import Selector
 
@@ -343,9 +344,6 @@ class SynqueDataModule(LightningDataModule):
         if trainer is None or not self._has_ranks:
             self._set_up(stage)
             return
-        # here, as the callbacks import this module
-        from synque_select.callbacks._ranks import together
-
         with together(trainer):
             self._set_up(stage)
 
@@ -569,9 +567,6 @@ class SynqueDataModule(LightningDataModule):
             replace_iterables(part, lambda name, data: found.append((name, data)))
         if not found:
             return
-        # here, as the callbacks import this module
-        from synque_select.callbacks._ranks import on_rank_zero
-
         stored = on_rank_zero(
             trainer, lambda: {"paths": [str(store_iterable(*each)) for each in found]}
         )

@@ -12,14 +12,14 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from synque_select.callbacks._run_key import (
+from synque_select.errors import LightningError
+from synque_select.experiment.task import BaseTask, sized
+from synque_select.fitting.comparability import (
     comparability_key,
     content_sha256,
     mixture_unit,
     weights_sha256,
 )
-from synque_select.errors import LightningError
-from synque_select.experiment.task import BaseTask, sized
 from synque_select.records.store import RunStore
 from synque_select.short_fits import quiet_fits
 from synque_select.types import Candidate, Mixture, Ranking, RunKind, RunRecord

@@ -12,14 +12,14 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from pytorch_lightning import LightningModule
 
-from synque_select.callbacks._run_key import (
+from synque_select.callbacks.pruning import PruningCallback
+from synque_select.errors import ConfigError, RecordError
+from synque_select.fitting.comparability import (
     content_sha256,
     hyper_parameters,
     mixture_unit,
     weights_sha256,
 )
-from synque_select.callbacks.pruning import PruningCallback
-from synque_select.errors import ConfigError, RecordError
 from synque_select.records.run_folder import plain
 from synque_select.records.store import RunStore
 from synque_select.short_fits import ShortFits

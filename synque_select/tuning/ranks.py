@@ -8,8 +8,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
-from synque_select.callbacks._ranks import connect, on_rank_zero, report_failure
 from synque_select.errors import LightningError
+from synque_select.fitting.ranks import connect, on_rank_zero, report_failure
 from synque_select.short_fits import quiet_fits
 
 __all__ = ["Ranks"]

@@ -10,14 +10,14 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning import LightningModule
 
-from synque_select.callbacks._random import seeded
-from synque_select.callbacks._run_key import content_sha256, validation_sha256, weights_sha256
-from synque_select.callbacks._scoring import Scorer
 from synque_select.checks import check_whole
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import ConfigError, LightningError, ProxyError, did_you_mean
+from synque_select.fitting.comparability import content_sha256, validation_sha256, weights_sha256
+from synque_select.fitting.scoring import Scorer
 from synque_select.progress import ProgressBar
 from synque_select.records.store import RunStore
+from synque_select.seeding import seeded
 from synque_select.selection.mixture import mmd_optimal_mixture
 from synque_select.selection.ranking import ranking_from
 from synque_select.selection.scoring import Scoring

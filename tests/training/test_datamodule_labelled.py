@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from synque_select.callbacks import SelectionCallback
-from synque_select.callbacks._run_key import hyper_parameters
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.data.mixture import MixtureDataset
 from synque_select.errors import ConfigError, LightningError
+from synque_select.fitting.comparability import hyper_parameters
 from synque_select.types import Candidate, Mixture, RealSample
 from tests.training.serving import Recorder, candidates, fit, records, trainer
 from tests.training.tiny import LetterEncoder

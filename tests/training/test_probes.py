@@ -11,8 +11,8 @@ import pytorch_lightning as pl
 import torch
 
 from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
-from synque_select.callbacks._scoring import Scorer
 from synque_select.errors import ConfigError, LightningError, RecordError
+from synque_select.fitting.scoring import Scorer
 from synque_select.probe_process import check_sendable, run_in_worker
 from synque_select.probes import ProbeSweep, run_probes
 from synque_select.records.store import RunStore

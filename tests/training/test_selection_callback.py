@@ -21,8 +21,8 @@ from pytorch_lightning.tuner import Tuner
 from torch.utils.data import DataLoader
 
 from synque_select.callbacks import SelectionCallback
-from synque_select.callbacks._scoring import Scorer
 from synque_select.errors import ConfigError, DataError, LightningError, RecordError
+from synque_select.fitting.scoring import Scorer
 from synque_select.proxies.kernel import MMD
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.selection.mixture import with_mixture

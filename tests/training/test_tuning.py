@@ -10,8 +10,8 @@ import optuna
 import pytest
 import torch
 
-from synque_select.callbacks._scoring import Scorer
 from synque_select.errors import ConfigError, DependencyError, LightningError, RecordError
+from synque_select.fitting.scoring import Scorer
 from synque_select.records.correlation import correlate
 from synque_select.records.store import RunStore
 from synque_select.tuning import TuningResult, tune_mixture

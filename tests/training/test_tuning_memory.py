@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from synque_select.callbacks._scoring import Scorer
+from synque_select.fitting.scoring import Scorer
 from synque_select.tuning import tune_mixture
 from tests.training.tiny import LETTERS, LetterEncoder, TinyModel, data_module
 

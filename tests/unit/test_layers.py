@@ -13,12 +13,12 @@ ROOT = Path(__file__).resolve().parents[2]
 ROWS: tuple[tuple[str, ...], ...] = (
     ("cli", "commands", "doctor", "recipes"),
     ("experiment", "probe_process", "probe_worker", "probes", "short_fits", "sweep", "tuning"),
-    ("callbacks", "data._given", "data._wrapping", "data.datamodule"),
+    ("callbacks", "data._given", "data._wrapping", "data.datamodule", "fitting"),
     ("benchmark", "records", "report"),
     ("proxies", "selection"),
     ("data", "encoders", "lens", "llm"),
     ("functional",),
-    ("atomic", "checks", "configs", "errors", "progress", "types", "views"),
+    ("atomic", "checks", "configs", "errors", "progress", "seeding", "types", "views"),
 )
 LIGHTNING_ROWS = 3
 # the package's front door re-exports from all rows; testing and configs are for users and data

@@ -14,7 +14,7 @@ import torch
 
 from synque_select.benchmark._corruptions import KINDS, Corruption, corrupted
 from synque_select.benchmark._layout import find_tasks
-from synque_select.benchmark._scoring import Case, Scorer
+from synque_select.benchmark._scoring import Case, CaseScorer
 from synque_select.benchmark.released import render, run_released
 from synque_select.data.sql_text import write_empty_database
 from synque_select.encoders import BaseEncoder
@@ -331,15 +331,15 @@ def test_scores_of_records_are_those_of_these_records(tmp_path: Path):
     write_empty_database(database, {"apps": ["name"]})
     real = RealSample("real", ["How many?", "Which one?"])
 
-    def score(query: str, scorer: Scorer) -> list[float]:
+    def score(query: str, scorer: CaseScorer) -> list[float]:
         records = [{"q": question, "SQL": query} for question in ("How many?", "Who?")]
         candidates = [Candidate(name, records, "q") for name in ("a", "b")]
         case = Case("t", "g", "1", query, candidates, real)
         return scorer.scores(case).values["sql_validity"].tolist()
 
-    def make() -> Scorer:
+    def make() -> CaseScorer:
         suite = [SQLValidity(str(database))]
-        return Scorer(suite, Letters(), tmp_path / "kept", None, seed=0, progress=False)
+        return CaseScorer(suite, Letters(), tmp_path / "kept", None, seed=0, progress=False)
 
     scorer = make()
     assert score("SELECT name FROM apps", scorer) == [1.0, 1.0]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pytorch_lightning.utilities import rank_zero_warn
 
-from synque_select.callbacks._scoring import Scorer
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import SynqueError
+from synque_select.fitting.scoring import Scorer
 from synque_select.report.page import write_report
 from synque_select.report.parts import write_examples, write_map
 

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from pytorch_lightning.utilities import rank_zero_info
 
-from synque_select.callbacks._mixture_sample import mixture_candidate
 from synque_select.encoders import BaseEncoder, default_cache_dir, embed, get_encoder
 from synque_select.errors import ConfigError, RecordError
 from synque_select.proxies.base import BaseProxy
@@ -26,6 +25,7 @@ from synque_select.report.findings import label_messages, save_findings, scoring
 from synque_select.selection.kept_scores import own_code, package_versions
 from synque_select.selection.labels import check_classes, check_scored_labels
 from synque_select.selection.mixture import MixtureChoice, mixture_scores
+from synque_select.selection.mixture_sample import mixture_candidate
 from synque_select.selection.ranking import checked_suite, ranking_from
 from synque_select.selection.scoring import Scoring, score
 from synque_select.types import Candidate, Mixture, Ranking, RealSample

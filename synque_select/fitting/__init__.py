@@ -1,0 +1,1 @@
+"""What every fit needs, whoever starts it: callbacks, probes, tuning, experiments."""
