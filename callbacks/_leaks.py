@@ -8,8 +8,8 @@ from typing import Any
 
 from pytorch_lightning.utilities import CombinedLoader
 
-from synque_select.data._iterables import is_map_style
 from synque_select.data.contamination import contamination_messages
+from synque_select.data.iterables import is_map_style
 from synque_select.errors import ConfigError, DataError
 from synque_select.types import Candidate, Examples
 

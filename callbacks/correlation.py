@@ -17,8 +17,6 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from synque_select.callbacks._checks import CheckedCallback, require_datamodule, require_single
 from synque_select.callbacks._logging import LoggedTable, log_figure, log_table
 from synque_select.callbacks.selection import SelectionCallback
-from synque_select.data._note_home import NoteHome
-from synque_select.data._wrapping import n_shares
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import ConfigError, DependencyError, LightningError, SynqueError
 from synque_select.fitting.comparability import (
@@ -28,7 +26,8 @@ from synque_select.fitting.comparability import (
     validation_sha256,
     weights_sha256,
 )
-from synque_select.fitting.ranks import on_rank_zero
+from synque_select.fitting.note_home import NoteHome
+from synque_select.fitting.ranks import n_shares, on_rank_zero
 from synque_select.fitting.scoring import Scorer
 from synque_select.proxies.registry import ProxySpec, resolve_suite
 from synque_select.records.correlation import KeyCorrelations, correlate

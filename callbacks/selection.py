@@ -23,10 +23,10 @@ from synque_select.callbacks._checks import (
 from synque_select.callbacks._leaks import leak_messages
 from synque_select.callbacks._logging import LoggedTable, log_mixture, log_table, log_text
 from synque_select.checks import check_whole
-from synque_select.data._note_home import NoteHome
 from synque_select.data.datamodule import SynqueDataModule
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, DataError
+from synque_select.fitting.note_home import NoteHome
 from synque_select.fitting.page import write_page
 from synque_select.fitting.ranks import on_rank_zero, report_failure, together
 from synque_select.fitting.scoring import Scorer, ranking_differences, scorer_of

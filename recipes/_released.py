@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from synque_select.benchmark._layout import Task, find_tasks
+from synque_select.benchmark.layout import Task, find_tasks
 from synque_select.errors import ConfigError, DataError
 from synque_select.experiment import unseen
 from synque_select.functional.correlation import Correlation, correlate_scores

@@ -18,7 +18,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torchmetrics.classification import MulticlassF1Score
 
-from synque_select.benchmark._layout import Group
+from synque_select.benchmark.layout import Group
 from synque_select.data.sources import load_candidates, load_dataset_file, load_real
 from synque_select.encoders import BaseEncoder, embed, get_encoder
 from synque_select.encoders.packaged import find_packaged

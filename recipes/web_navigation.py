@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pytorch_lightning import LightningModule
 
-from synque_select.benchmark._layout import Group, Task
+from synque_select.benchmark.layout import Group, Task
 from synque_select.checks import check_whole
 from synque_select.data.sources import load_candidates, load_dataset_file
 from synque_select.errors import ConfigError, DataError, did_you_mean

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pydoc import locate
 
 from synque_select.commands import COMMANDS, Command
-from synque_select.commands._options import help_formatter, jsonargparse_module, with_config_paths
+from synque_select.commands.options import help_formatter, jsonargparse_module, with_config_paths
 from synque_select.errors import ConfigError, SynqueError, did_you_mean
 
 __all__ = ["main"]

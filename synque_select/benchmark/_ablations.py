@@ -11,8 +11,8 @@ import numpy as np
 from synque_select.benchmark._analysis import analyse
 from synque_select.benchmark._corruptions import Corruption, corrupted
 from synque_select.benchmark._judgements import judged_columns
-from synque_select.benchmark._layout import Group, Task
 from synque_select.benchmark._scoring import Case, CaseScorer, CaseScores
+from synque_select.benchmark.layout import Group, Task
 from synque_select.errors import DataError
 from synque_select.functional.benchmark_statistics import own_before_decoys
 from synque_select.types import Candidate, RealSample

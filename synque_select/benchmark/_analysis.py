@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synque_select.benchmark._layout import Group, Task
 from synque_select.benchmark._scoring import CONSENSUS, CaseScores
+from synque_select.benchmark.layout import Group, Task
 from synque_select.functional.benchmark_statistics import (
     Estimate,
     GroupJackknife,

@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import NamedTuple
 
-from synque_select.data._csv_reader import read_csv
+from synque_select.data.csv_reader import read_csv
 from synque_select.errors import DataError
 
 __all__ = ["Figure", "files_in", "read_figures"]

@@ -13,10 +13,10 @@ from synque_select.benchmark._ablations import against_decoys, at_sample_size, r
 from synque_select.benchmark._analysis import analyse, noise_ceilings, undefined
 from synque_select.benchmark._corruptions import Corruption, parse_corruption
 from synque_select.benchmark._judgements import judged_columns
-from synque_select.benchmark._layout import Task, find_tasks
 from synque_select.benchmark._lens import fitted, with_models
 from synque_select.benchmark._scoring import Case, CaseScorer, never_reads_real
 from synque_select.benchmark._tables import render
+from synque_select.benchmark.layout import Task, find_tasks
 from synque_select.encoders import BaseEncoder, get_encoder
 from synque_select.errors import ConfigError, RecordError
 from synque_select.lens.config import LensConfig

@@ -17,7 +17,7 @@ from synque_select.commands import (
     sweep,
     tune,
 )
-from synque_select.commands._options import packaged_config
+from synque_select.commands.options import packaged_config
 
 __all__ = ["COMMANDS", "Command", "packaged_config"]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from synque_select.commands._options import flat, proxy_options
+from synque_select.commands.options import flat, proxy_options
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.errors import ConfigError, SynqueError
 from synque_select.lens.config import packaged_lens_configs

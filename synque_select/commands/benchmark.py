@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from synque_select.commands._options import PROXIES_HELP, flat, proxy_options, whole
+from synque_select.commands.options import PROXIES_HELP, flat, proxy_options, whole
 
 __all__ = ["arguments", "run"]
 

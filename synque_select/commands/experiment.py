@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from synque_select.commands._options import jsonargparse_module
+from synque_select.commands.options import jsonargparse_module
 from synque_select.errors import ConfigError
 
 __all__ = ["arguments", "run"]

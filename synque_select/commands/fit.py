@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from synque_select.commands._options import (
+from synque_select.commands.options import (
     jsonargparse_module,
     lightning_command_line,
     with_config_paths,

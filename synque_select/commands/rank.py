@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from synque_select.commands._options import PROXIES_HELP
+from synque_select.commands.options import PROXIES_HELP
 
 __all__ = ["arguments", "run"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from synque_select.commands._options import (
+from synque_select.commands.options import (
     jsonargparse_module,
     lightning_cli,
     lightning_command_line,

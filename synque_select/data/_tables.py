@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from synque_select.data._columns import JSON_FIELDS, Columns
-from synque_select.data._csv_reader import read_csv
 from synque_select.data._readers import Row, Rows, read_json, read_jsonl
+from synque_select.data.csv_reader import read_csv
 from synque_select.encoders.cache import default_cache_dir
 from synque_select.errors import DataError
 from synque_select.progress import ProgressBar

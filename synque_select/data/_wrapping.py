@@ -12,6 +12,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
 
 from synque_select.errors import ConfigError, LightningError
+from synque_select.fitting.other_lightning import refuse_other_lightning
 
 __all__ = [
     "InnerAttribute",
@@ -21,8 +22,6 @@ __all__ = [
     "check_inner",
     "inner_train_loaders",
     "loader_options",
-    "n_shares",
-    "refuse_other_lightning",
     "with_train_data",
 ]
 
@@ -100,30 +99,6 @@ def check_inner(wraps: Any) -> None:
     raise LightningError(
         f"wraps must be a LightningDataModule of pytorch_lightning, found {type(wraps).__name__}"
     )
-
-
-def n_shares(trainer: Trainer) -> int:
-    """In how many shares the draws are dealt: one a rank, or a group of tensor-parallel ranks."""
-    return int((trainer.distributed_sampler_kwargs or {}).get("num_replicas", 1))
-
-
-def refuse_other_lightning(what: str, part: Any) -> None:
-    """Refuse an object of the package `lightning`.
-
-    Args:
-        what: What it is, for the message.
-        part: A Trainer, model, DataModule, logger or callback.
-
-    Raises:
-        LightningError: It is one; the message names the import to change.
-    """
-    if any(kind.__module__.split(".")[0] == "lightning" for kind in type(part).__mro__):
-        raise LightningError(
-            f"{what} ({type(part).__name__}) comes from the package lightning, whose objects are "
-            "not interchangeable with those of pytorch_lightning, which synque-select uses: change "
-            "`import lightning as L` to `import pytorch_lightning as L` (and `lightning.pytorch` "
-            "to `pytorch_lightning`) everywhere in your script"
-        )
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,7 @@ from synque_select.checks import check_whole
 from synque_select.data._collation import check_collatable, first_examples
 from synque_select.data._fingerprints import Fingerprints
 from synque_select.data._given import LoaderHook, as_given_data, given_loaders
-from synque_select.data._iterables import open_stored, store_iterable
 from synque_select.data._labelled import FixedPart, check_labelled, load_labelled, same_part
-from synque_select.data._note_home import NoteHome
 from synque_select.data._wrapping import (
     InnerAttribute,
     InnerHook,
@@ -31,10 +29,9 @@ from synque_select.data._wrapping import (
     check_inner,
     inner_train_loaders,
     loader_options,
-    n_shares,
-    refuse_other_lightning,
     with_train_data,
 )
+from synque_select.data.iterables import open_stored, store_iterable
 from synque_select.data.mixture import (
     MixtureDataset,
     MixtureLoader,
@@ -45,7 +42,9 @@ from synque_select.data.mixture import (
 from synque_select.data.schedule import longest_epoch
 from synque_select.data.sources import load_candidates, load_real, replace_iterables
 from synque_select.errors import ConfigError, LightningError
-from synque_select.fitting.ranks import on_rank_zero, together
+from synque_select.fitting.note_home import NoteHome
+from synque_select.fitting.other_lightning import refuse_other_lightning
+from synque_select.fitting.ranks import n_shares, on_rank_zero, together
 from synque_select.types import Candidate, Mixture, RealSample
 from synque_select.views import Selector
 

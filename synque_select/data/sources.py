@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from synque_select.data._digests import keep_digests
 from synque_select.data._images import IMAGE_SUFFIXES, ImageFolder, holds_images, subfolders
-from synque_select.data._iterables import is_iterable, open_stored, store_iterable
 from synque_select.data._tables import TABLE_SUFFIXES, open_saved, read_table
+from synque_select.data.iterables import is_iterable, open_stored, store_iterable
 from synque_select.errors import ConfigError, DataError
 from synque_select.types import Candidate, Examples, MapDataset, RealSample
 from synque_select.views import Selector

@@ -12,8 +12,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import CombinedLoader
 from torch.nn.parameter import is_lazy
 
-from synque_select.data._iterables import is_map_style
 from synque_select.data.datamodule import SynqueDataModule
+from synque_select.data.iterables import is_map_style
 from synque_select.seeding import seeded
 from synque_select.types import Mixture, Ranking
 

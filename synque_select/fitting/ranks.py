@@ -1,4 +1,4 @@
-"""Work that rank 0 does for all ranks, without a collective's timeout."""
+"""Several ranks: work that rank 0 does for all, without a collective's timeout, and failures."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from pytorch_lightning import Trainer
 
 from synque_select.errors import LightningError, SynqueError
 
-__all__ = ["connect", "on_rank_zero", "report_failure", "together"]
+__all__ = ["connect", "n_shares", "on_rank_zero", "report_failure", "together"]
 
 _PATIENCE = timedelta(days=7)
 _PATIENCE_OF_A_FAILURE = timedelta(minutes=1)
 
 _groups: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # ours, by the strategy's
+
+
+def n_shares(trainer: Trainer) -> int:
+    """In how many shares the draws are dealt: one a rank, or a group of tensor-parallel ranks."""
+    return int((trainer.distributed_sampler_kwargs or {}).get("num_replicas", 1))
 
 
 def connect(trainer: Trainer) -> None:

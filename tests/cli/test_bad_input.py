@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from synque_select.cli import main
-from synque_select.commands._options import lightning_command_line
+from synque_select.commands.options import lightning_command_line
 from synque_select.data.sources import load_candidates
 from synque_select.errors import DataError
 

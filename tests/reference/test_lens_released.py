@@ -19,8 +19,8 @@ from synque_select.benchmark._judgements import (
     lens_scores,
     read_judgements,
 )
-from synque_select.benchmark._layout import find_tasks
 from synque_select.benchmark._scoring import Case
+from synque_select.benchmark.layout import find_tasks
 from synque_select.benchmark.released import run_released
 from synque_select.encoders import BaseEncoder
 from synque_select.functional.lens import lens_example_scores

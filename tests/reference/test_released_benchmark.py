@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from synque_select.benchmark._layout import find_tasks
+from synque_select.benchmark.layout import find_tasks
 from synque_select.benchmark.released import render, run_released
 
 DATA = os.environ.get("SYNQUE_BENCHMARK_DATA")

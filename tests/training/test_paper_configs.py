@@ -21,7 +21,7 @@ pytest.importorskip("sqlglot")
 pytest.importorskip("torchvision")
 
 from synque_select.cli import main
-from synque_select.commands._options import packaged_config
+from synque_select.commands.options import packaged_config
 from tests.llm_models import save_model
 from tests.training.released_layout import write_sentiment, write_text2sql
 

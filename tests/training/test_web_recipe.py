@@ -13,7 +13,7 @@ import yaml
 from pytorch_lightning import Trainer
 
 from synque_select.cli import main
-from synque_select.commands._options import packaged_config
+from synque_select.commands.options import packaged_config
 from synque_select.errors import ConfigError, DataError
 from synque_select.experiment import run_experiment
 from synque_select.recipes.web_navigation import WebTask, rank_partitions, steps_of

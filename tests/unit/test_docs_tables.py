@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from synque_select.commands._options import packaged_config
+from synque_select.commands.options import packaged_config
 from tests.docs_tables import CHOOSING, RECIPES, RESULTS, TASKS, why_text, write_between
 
 

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from synque_select.data import _iterables
-from synque_select.data._iterables import open_stored, store_iterable
+from synque_select.data.iterables import open_stored, store_iterable
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.errors import DataError
 

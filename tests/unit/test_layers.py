@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # top row first; a module may import from its own row and from the rows below
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("cli", "commands", "doctor", "recipes"),
+    ("__main__", "cli", "commands", "doctor", "recipes"),
     ("experiment", "probe_process", "probe_worker", "probes", "short_fits", "sweep", "tuning"),
     ("callbacks", "data._given", "data._wrapping", "data.datamodule", "fitting"),
     ("benchmark", "records", "report"),
@@ -87,6 +87,14 @@ def test_imports_point_down(module: str, path: Path):
 def test_lightning_only_in_the_top_rows(module: str, path: Path):
     uses = any(name.split(".")[0] in ("pytorch_lightning", "lightning") for name in imports(path))
     assert not uses or row_of(module) < LIGHTNING_ROWS, f"{module} imports Lightning"
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=lambda value: str(value))
+def test_a_private_module_is_imported_in_its_package_only(module: str, path: Path):
+    for name in imports(path):
+        owner, is_private, _ = name.partition("._")
+        private = is_private and name.startswith("synque_select.")
+        assert not private or f"{module}.".startswith(f"{owner}."), f"{module} imports {name}"
 
 
 def _is_module(name: str) -> bool:

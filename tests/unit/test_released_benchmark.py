@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from synque_select.benchmark._corruptions import KINDS, Corruption, corrupted
-from synque_select.benchmark._layout import find_tasks
 from synque_select.benchmark._scoring import Case, CaseScorer
+from synque_select.benchmark.layout import find_tasks
 from synque_select.benchmark.released import render, run_released
 from synque_select.data.sql_text import write_empty_database
 from synque_select.encoders import BaseEncoder
