@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from synque_select.report.formats import (
+    UNDEFINED,
+    format_interval,
+    format_number,
+    format_p,
+    format_signed,
+)
+from synque_select.report.table import Column, Table
+
 __all__ = ["render"]
 
-_ABSENT = "-"
+_DECIMALS = 3
 
 
 def render(result: Mapping[str, Any]) -> str:
@@ -32,7 +41,7 @@ def _task(name: str, task: Mapping[str, Any]) -> str:
         f"{_count(len(task['seeds']), 'seed')} ({', '.join(task['seeds'])}); "
         f"noise ceiling of Spearman {_number(ceiling)}"
     )
-    sections = [head, *task["absent"], _main_table(task)]
+    sections = [head, *task["absent"], _main_table(task), _difference_table(task)]
     if len(task["groups"]) > 1:
         sections.append(_group_table(task))
     sections += [_top_table(task), *_consensus_lines(task), _cost_line(task)]
@@ -42,23 +51,26 @@ def _task(name: str, task: Mapping[str, Any]) -> str:
 
 def _main_table(task: Mapping[str, Any]) -> str:
     n_groups = len(task["groups"])
-    rows = []
-    for key, row in task["proxies"].items():
-        minus = task.get("consensus_minus", {}).get(key)
-        rows.append(
-            (
-                key
-                + ("" if row["n_groups"] == n_groups else f" (in {row['n_groups']} of {n_groups})"),
-                _number(row["pearson"]),
-                _number(row["spearman"]),
-                _interval(row),
-                _number(row["seed_spread"]),
-                _ABSENT if minus is None else f"{_signed(minus['difference'])} {_interval(minus)}",
-                "" if minus is None else minus["verdict"],
-            )
+    rows = [
+        (
+            key if row["n_groups"] == n_groups else f"{key} (in {row['n_groups']} of {n_groups})",
+            _number(row["pearson"]),
+            _number(row["spearman"]),
+            _interval(row),
+            _number(row["seed_spread"]),
         )
-    titles = ("proxy", "pearson", "spearman", "95 %", "seed sd", "consensus minus it", "consensus")
-    return _table(titles, rows)
+        for key, row in task["proxies"].items()
+    ]
+    return _table(("proxy", "pearson", "spearman", "95 % interval", "seed sd"), rows)
+
+
+def _difference_table(task: Mapping[str, Any]) -> str:
+    rows = [
+        (key, _signed(minus["difference"]), _interval(minus), minus["verdict"])
+        for key, minus in task.get("consensus_minus", {}).items()
+    ]
+    titles = ("spearman of the consensus minus that of", "difference", "95 % interval", "consensus")
+    return _table(titles, rows) if rows else ""
 
 
 def _group_table(task: Mapping[str, Any]) -> str:
@@ -83,8 +95,8 @@ def _top_table(task: Mapping[str, Any]) -> str:
                 (
                     key,
                     *(_number(top[name]) for name in ("chosen", "blind", "oracle", "share")),
-                    _p_value(top["p"]),
-                    _ABSENT if ends is None else f"{_number(ends[0])} to {_number(ends[1])}",
+                    format_p(top["p"]),
+                    UNDEFINED if ends is None else f"{_number(ends[0])} to {_number(ends[1])}",
                 )
             )
     titles = ("top 3", "chosen", "blind", "oracle", "share", "p", "share without a group")
@@ -171,37 +183,26 @@ def _corruptions(task: Mapping[str, Any]) -> list[str]:
 
 def _reaction(row: Mapping[str, Any] | None) -> str:
     if row is None:
-        return _ABSENT
+        return UNDEFINED
     return f"{_number(row['noticed'])} ({_signed(row['shift'])} sd)"
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns of equal width: the first to the left, the others to the right."""
-    lines = [tuple(titles), *map(tuple, rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(titles))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    return f"[{_number(row['low'])}, {_number(row['high'])}]"
+    first, *others = titles
+    columns = (Column(first, is_name=True, is_whole=True), *(Column(title) for title in others))
+    return str(Table("", columns, tuple(map(tuple, rows))))
 
 
 def _number(value: float | None) -> str:
-    return _ABSENT if value is None else f"{value:.3f}"
-
-
-def _p_value(value: float | None) -> str:
-    return "<0.001" if value is not None and value < 0.001 else _number(value)
+    return format_number(value, _DECIMALS)
 
 
 def _signed(value: float | None) -> str:
-    return _ABSENT if value is None else f"{value:+.3f}"
+    return format_signed(value, _DECIMALS)
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return format_interval(row["low"], row["high"], _DECIMALS) or UNDEFINED
 
 
 def _count(n: int, noun: str) -> str:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ def is_iterable(source: Any) -> bool:
     return isinstance(source, Iterable) and not no_data
 
 
-def is_map_style(dataset: Any) -> bool:
+def is_map_style(dataset: Any) -> TypeGuard[MapDataset]:
     """Whether a dataset has a length and its examples can be asked for by their number."""
     return isinstance(dataset, MapDataset) and not is_iterable(dataset)
 
