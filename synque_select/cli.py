@@ -102,6 +102,7 @@ def _dispatch(given: Sequence[str]) -> int:
         prog=f"synque-select {name}",
         description=command.run.__doc__,
         exit_on_error=False,
+        allow_abbrev=False,
         formatter_class=help_formatter(),
     )
     command.arguments(parser)

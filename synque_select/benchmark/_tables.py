@@ -38,7 +38,7 @@ def _task(name: str, task: Mapping[str, Any]) -> str:
     ceiling = task["noise_ceiling"]
     head = (
         f"{name}: {_count(len(task['groups']), 'group')} ({', '.join(task['groups'])}), "
-        f"{_count(len(task['seeds']), 'seed')} ({', '.join(task['seeds'])}); "
+        f"{_count(len(task['seeds']), 'seed')} ({', '.join(map(str, task['seeds']))}); "
         f"noise ceiling of Spearman {_number(ceiling)}"
     )
     sections = [head, *task["absent"], _main_table(task), _difference_table(task)]

@@ -191,7 +191,7 @@ def _run_task(
     }
     found: dict[str, Any] = {
         "groups": [group.name for group in task.groups],
-        "seeds": list(task.seeds),
+        "seeds": [int(seed) if seed.isdigit() else seed for seed in task.seeds],
         **noise_ceilings(task, scorer.seed),
         **analyse(task.groups, scores, baselines),
     }

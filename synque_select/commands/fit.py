@@ -24,7 +24,7 @@ def run(arguments: Sequence[str]) -> int:
         LightningCLI(
             datamodule_class=SynqueDataModule,  # see check_inner
             subclass_mode_data=True,
-            parser_kwargs={"prog": "synque-select", "exit_on_error": False},
+            parser_kwargs={"prog": "synque-select", "exit_on_error": False, "allow_abbrev": False},
             save_config_kwargs={"overwrite": True},
         )
     return 0

@@ -203,6 +203,7 @@ def lightning_cli(
             "prog": f"synque-select {name}",
             "description": description,
             "exit_on_error": False,
+            "allow_abbrev": False,
         },
     )
 

@@ -204,7 +204,7 @@ def test_the_format_of_the_result(text2sql: Path, tmp_path: Path):
     assert result["version"] == 1
     task = result["tasks"]["text2sql"]
     assert task["groups"] == ["port", "zoo"]
-    assert task["seeds"] == ["7", "8"]
+    assert task["seeds"] == [7, 8]
     assert 0 < task["noise_ceiling"] <= 1
     baselines = {"distinct", "entropy", "length", "n", "vocabulary"}
     expected = {"consensus", "pad", "mmd", "coverage", "ngram", "mdm"}
@@ -514,7 +514,7 @@ def test_seeds_of_some_groups_only_are_no_spread_of_seeds(text2sql: Path):
     real = text2sql / "text2sql" / "data" / "real"
     (real / "dev_zoo_seed=8.json").rename(real / "dev_zoo_seed=100.json")
     found = run(text2sql, proxies=["ngram"])["tasks"]["text2sql"]
-    assert found["seeds"] == ["7", "8", "100"]
+    assert found["seeds"] == [7, 8, 100]
     # one seed alone is in both groups
     assert found["proxies"]["baseline_entropy"]["seed_spread"] is None
     assert found["absent"][:2] == [
