@@ -294,7 +294,7 @@ def test_a_datamodule_in_a_config_that_cannot_be_made(project: Path):
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
-        ({"topk": 1}, "Option 'topk' is not accepted"),
+        ({"topk": 1}, "has no option 'topk': did you mean 'top_k'?"),
         ({"proxies": ["mmdd"]}, "unknown proxy 'mmdd': did you mean 'mmd'?"),
     ],
 )

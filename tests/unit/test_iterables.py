@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import IterableDataset
 
-from synque_select.data import _iterables
+from synque_select.data import iterables
 from synque_select.data.iterables import open_stored, store_iterable
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.errors import DataError
@@ -111,7 +111,7 @@ def test_all_kinds_of_iterables_are_candidates():
 
 class TestRefused:
     def test_an_endless_one(self, monkeypatch: pytest.MonkeyPatch, cache: Path):
-        monkeypatch.setattr(_iterables, "MAX_EXAMPLES", 100)
+        monkeypatch.setattr(iterables, "MAX_EXAMPLES", 100)
         with pytest.raises(DataError, match=r"a: more than 100 examples.*must be finite"):
             load_candidates({"a": map(str, itertools.count())})
         assert list(cache.iterdir()) == [], "nothing of it is left"
