@@ -28,6 +28,7 @@ from synque_select.recipes._digit_generators import (
 )
 from synque_select.recipes._lightning import TaskDataModule, sgd_one_cycle
 from synque_select.recipes._main import run_recipe
+from synque_select.recipes._real_data import SPLIT_SEED
 from synque_select.types import Candidate, Examples, RealSample
 
 __all__ = [
@@ -41,7 +42,6 @@ __all__ = [
 
 N_POOL, N_VALIDATION = 500, 400
 _N_REAL_SAMPLE = 100
-_SPLIT_SEED = 20_251_103
 
 
 class DigitImages(Dataset[dict[str, Any]]):
@@ -234,7 +234,7 @@ def _labels_sha256(examples: Examples) -> str:
 
 
 def _split() -> np.ndarray[Any, Any]:
-    return np.random.default_rng(_SPLIT_SEED).permutation(len(real_digits()))
+    return np.random.default_rng(SPLIT_SEED).permutation(len(real_digits()))
 
 
 class DigitsDataModule(TaskDataModule):

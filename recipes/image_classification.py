@@ -26,7 +26,7 @@ from synque_select.experiment import BaseTask
 from synque_select.proxies.registry import ProxySpec
 from synque_select.recipes._lightning import check_sizes, sgd_one_cycle
 from synque_select.recipes._main import run_recipe
-from synque_select.recipes._released import Classes, RealDraws, Split, split_labelled
+from synque_select.recipes._real_data import SPLIT_SEED, Classes, RealDraws, Split, split_labelled
 from synque_select.recipes._surfaces import GENERATORS, SIDE, SURFACES, real_tiles
 from synque_select.types import Candidate, Examples, Mixture, RealSample
 from synque_select.views import as_view, select
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageClassifier", "ImageDataModule", "ImageTask", "main"]
 
-_SPLIT_SEED = 20_251_103
 _N_POOL, _N_VALIDATION = 240, 136
 _N_REAL_SAMPLE = 100
 _HELD_OUT = 0.1
@@ -356,7 +355,7 @@ def _surfaces(n: int, n_real: int, seed: int) -> _Data:
     drawn = [(generator.name, generator.render(n, seed=seed)) for generator in GENERATORS]
     candidates = [Candidate(name, _records(*made), "image", "label") for name, made in drawn]
     tiles, labels = real_tiles()
-    order = np.random.default_rng(_SPLIT_SEED).permutation(len(tiles))
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(tiles))
     pool = RealSample("tiles", [{"image": tiles[i]} for i in order[:_N_POOL]], "image")
     rest = order[_N_POOL:]
     labelled = Examples("tiles", _records(tiles[rest], labels[rest]), "image", "label")

@@ -27,7 +27,8 @@ from synque_select.experiment import BaseTask
 from synque_select.proxies.registry import ProxySpec
 from synque_select.recipes._lightning import TaskDataModule, check_sizes
 from synque_select.recipes._main import run_recipe
-from synque_select.recipes._released import (
+from synque_select.recipes._real_data import (
+    SPLIT_SEED,
     Classes,
     RealDraws,
     Split,
@@ -43,7 +44,6 @@ from synque_select.views import select
 
 __all__ = ["EncoderClassifier", "HeadClassifier", "SentimentDataModule", "SentimentTask", "main"]
 
-_SPLIT_SEED = 20_251_103
 _N_NATURAL_POOL = 500
 
 
@@ -415,7 +415,7 @@ def _union(samples: Sequence[RealSample]) -> RealSample:
 def _natural_pool(annotated: Examples) -> RealSample:
     kept = distinct(annotated)
     n = min(_N_NATURAL_POOL, len(kept) // 3)
-    order = np.random.default_rng([_SPLIT_SEED, 1]).permutation(kept)[:n]
+    order = np.random.default_rng([SPLIT_SEED, 1]).permutation(kept)[:n]
     field = annotated.selector
     # the texts alone: a real sample has no labels
     return RealSample("pool", [{field: annotated.views[int(i)]} for i in sorted(order)], field)

@@ -43,7 +43,8 @@ from synque_select.recipes._causal_lm import (
 )
 from synque_select.recipes._lightning import TaskDataModule
 from synque_select.recipes._main import run_recipe
-from synque_select.recipes._released import (
+from synque_select.recipes._real_data import (
+    SPLIT_SEED,
     RealDraws,
     distinct,
     picked,
@@ -71,7 +72,6 @@ __all__ = [
 
 Source = Literal["time_zones", "released", "files"]
 
-_SPLIT_SEED = 20_251_103
 _N_POOL, _N_VALIDATION = 120, 30
 _LEAST_EXAMPLES = 240
 _INSTRUCTION = "Write one SQLite query that answers the question. Answer with the query alone."
@@ -418,7 +418,7 @@ class Text2SQLTask(BaseTask):
             _examples(Candidate, name, generate(name, slots, n, seed=self.seed, avoid=avoid))
             for name in GENERATORS
         ]
-        order = np.random.default_rng(_SPLIT_SEED).permutation(len(real)).tolist()
+        order = np.random.default_rng(SPLIT_SEED).permutation(len(real)).tolist()
         pool, validation, test = (
             [real[i] for i in part]
             for part in np.split(np.array(order), [_N_POOL, _N_POOL + _N_VALIDATION])

@@ -37,7 +37,8 @@ from synque_select.recipes._causal_lm import (
 )
 from synque_select.recipes._lightning import TaskDataModule
 from synque_select.recipes._main import run_recipe
-from synque_select.recipes._released import (
+from synque_select.recipes._real_data import (
+    SPLIT_SEED,
     RealDraws,
     agreement_message,
     picked,
@@ -50,7 +51,6 @@ from synque_select.views import Selector, fields_view
 
 __all__ = ["WebDataModule", "WebTask", "main", "rank_partitions", "steps_of"]
 
-_SPLIT_SEED = 20_251_103
 _VALIDATION_SHARE = 1 / 3
 
 
@@ -226,7 +226,7 @@ class WebTask(BaseTask):
         pages = _Pages(task.folder, self._page_chars)
         candidates = [self._partition(group.name, c, pages) for c in group.candidates]
         real = self._real_steps(group, pages.of_site(group.name))
-        order = np.random.default_rng(_SPLIT_SEED).permutation(len(real)).tolist()
+        order = np.random.default_rng(SPLIT_SEED).permutation(len(real)).tolist()
         half = len(real) // 2
         records = [_unlabelled(real[i]) for i in order[:half]]
         pool = RealSample(f"{group.name}, pool", records, self._view)
@@ -332,7 +332,7 @@ class WebTask(BaseTask):
         by_task: dict[str, list[int]] = {}
         for i in self._free:
             by_task.setdefault(labelled[i]["task"], []).append(i)
-        order = np.random.default_rng(_SPLIT_SEED).permutation(len(by_task)).tolist()
+        order = np.random.default_rng(SPLIT_SEED).permutation(len(by_task)).tolist()
         n_validation = max(2, round(len(order) * _VALIDATION_SHARE))
         if len(order) - n_validation < 2:
             raise DataError(

@@ -21,6 +21,7 @@ from synque_select.views import select
 
 __all__ = [
     "DATA_VARIABLE",
+    "SPLIT_SEED",
     "Classes",
     "RealDraws",
     "Split",
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 DATA_VARIABLE = "SYNQUE_BENCHMARK_DATA"
-_SPLIT_SEED = 20_251_103
+SPLIT_SEED = 20_251_103  # validation and test are those of one split, whatever else is drawn
 _VALIDATION_SHARE = 1 / 3
 
 
@@ -158,7 +159,7 @@ def split_labelled(
     """
     free = {*unseen(labelled, *samples)}
     kept = [i for i in distinct(labelled) if i in free]
-    order = np.random.default_rng(_SPLIT_SEED).permutation(kept).tolist()
+    order = np.random.default_rng(SPLIT_SEED).permutation(kept).tolist()
     n = round(len(order) * _VALIDATION_SHARE) if n_validation is None else n_validation
     if min(n, len(order) - n) < 2:
         raise DataError(
