@@ -102,6 +102,11 @@ def contamination_messages(
 
 
 def _sentence(candidate: Examples, name: str, overlap: Overlap) -> str:
+    if overlap.n_exact == len(candidate):
+        return (
+            f"{candidate.name}: all of its {len(candidate):,} examples are in the {name}: leave it "
+            "out, unless you mean it as a bound."
+        )
     n_both = overlap.n_exact + overlap.n_near
     shown = ", ".join(_shown(candidate, position) for position, _ in overlap.examples)
     return (

@@ -583,7 +583,7 @@ class SynqueDataModule(LightningDataModule):
         options = loader_options(template, {**self._options, "batch_size": self._batch_size})
         # what its loader says comes before the attribute, which may be a size for all ranks
         options["batch_size"] = options.get("batch_size") or self._known_batch_size
-        if options["batch_size"] is None and self._inner is not None:
+        if options["batch_size"] is None and None not in (template, self._inner):
             raise ConfigError(
                 f"the training loader of {type(self._inner).__name__} has no batch size: give "
                 "batch_size="

@@ -198,6 +198,13 @@ def _warnings(
                 f"{name}: labels may be wrong: classifiers trained on the other candidates predict "
                 f"{across[name]:.0%} of them, the median candidate's {middle:.0%}."
             )
+    if n_classes < 2:
+        said.append(f"{name}: all its labels are {next(iter(mix))!r}: there is nothing to check.")
+    elif len(across) > 1 and np.isnan(across[name]):
+        said.append(
+            f"{name}: no other candidate has the same classes: its labels were not compared with "
+            "theirs."
+        )
     chance = 1 / n_classes
     if not np.isnan(agreement) and agreement < chance + 0.1 * (1 - chance):
         said.append(

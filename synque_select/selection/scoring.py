@@ -16,6 +16,7 @@ import torch
 
 from synque_select.checks import check_whole
 from synque_select.data.contamination import contamination_messages
+from synque_select.data.repeats import sample_messages
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.encoders import BaseEncoder, default_cache_dir, embed, get_encoder
 from synque_select.errors import ConfigError, DataError, ProxyError
@@ -111,7 +112,8 @@ def score(
         place = _device(device)
         encoded = _encoded([sample, *pool], suite, encoder, place, folder, progress)
         encode_s = time.perf_counter() - started
-        messages = contamination_messages(pool, {"real sample": sample})
+        messages = sample_messages(pool, sample)
+        messages += contamination_messages(pool, {"real sample": sample})
         data = {"sets": [(e.name, e.sha256) for e in (sample, *pool)], "seed": seed}
         kept = KeptScores(folder / "scores", data, encoded.key)
         scores, seconds, reused = _scores(encoded.inputs, suite, seed, place, kept, progress)

@@ -435,6 +435,14 @@ class TestInherited:
         with pytest.raises(ConfigError, match="of Whole has no batch size: give batch_size="):
             SynqueDataModule(candidates(), wraps=Whole()).train_dataloader()
 
+    def test_no_training_loader_at_all(self):
+        class Measures(pl.LightningDataModule):
+            def val_dataloader(self) -> Any:
+                return DataLoader(records("v", 4))
+
+        loader = SynqueDataModule(candidates(), wraps=Measures()).train_dataloader()
+        assert loader.batch_size == 32
+
     def test_several_training_loaders_cannot_be_stood_in_for(self):
         class Several(pl.LightningDataModule):
             def train_dataloader(self) -> Any:

@@ -199,8 +199,9 @@ def test_at_most_three_are_shown_exact_ones_first():
 
 
 def test_images_are_shown_by_position():
-    images = crops()[:2]
-    (message,) = contamination_messages([Candidate("a", images)], {"data": RealSample("r", images)})
+    images = crops()[:3]
+    data = {"data": RealSample("r", images[:2])}
+    (message,) = contamination_messages([Candidate("a", images)], data)
     assert message.endswith("(2 exact, 0 near copies), such as example 0, example 1.")
 
 
@@ -213,3 +214,11 @@ def test_an_example_that_is_no_view_is_named():
     candidate = Candidate("a", [{"t": "x"}, {"t": None}], "t")
     with pytest.raises(DataError, match="a, example 1 "):
         count_overlap(candidate, REAL)
+
+
+def test_a_candidate_that_is_the_real_sample_is_told_of():
+    texts = ["How many apps?", "Which app?"]
+    (message,) = contamination_messages(
+        [Candidate("a", texts[::-1])], {"real sample": RealSample("real", texts)}
+    )
+    assert message.startswith("a: all of its 2 examples are in the real sample: leave it out")

@@ -202,6 +202,22 @@ class TestLabels:
         assert check.real_mix["1"] == pytest.approx(0.5, abs=0.1)
         assert "another class mix in the real sample" in " ".join(check.warnings)
 
+    @pytest.mark.parametrize(
+        ("labels", "said"),
+        [
+            (["1"] * 300, "odd: all its labels are '1': there is nothing to check."),
+            (["yes", "no"] * 150, "odd: no other candidate has the same classes"),
+        ],
+    )
+    def test_what_cannot_be_checked_is_said(self, labels: list[str], said: str):
+        x = torch.cat([points(i, 150, [3.0 * i, 3.0 * i]) for i in (0, 1)])
+        candidates = [
+            Candidate(name, [("x", v) for v in values], view=0, label=1)
+            for name, values in (("a", [0, 1] * 150), ("b", [1, 0] * 150), ("odd", labels))
+        ]
+        checks = check_labels(candidates, dict.fromkeys(("a", "b", "odd"), x), x[:40])
+        assert checks[2].warnings[0].startswith(said)
+
     def test_a_candidate_without_labels(self):
         with pytest.raises(ConfigError, match="a has no label"):
             check_labels([Candidate("a", ["x", "y"])], {"a": torch.zeros(2, 2)}, torch.zeros(2, 2))
