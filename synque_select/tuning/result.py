@@ -182,8 +182,15 @@ def _messages(rows: list[TrialRow], metric: str, n_complete: int, *, fits: bool)
     else:
         said = [f"{chosen}; nothing was trained, and what it is worth in validation is unknown"]
     retried = [row for row in rows if row.retry_of is not None]
+    retried_numbers = {row.retry_of for row in retried}
     if retried:
         said.append(f"{len(retried)} trials repeat one whose worker was killed")
+    failed = sum(row.state == "failed" and row.number not in retried_numbers for row in rows)
+    if failed:
+        said.append(
+            f"{failed} trials ended with an error in an earlier call, or were interrupted; starts "
+            "were tried again"
+        )
     unfinished = sum(row.state == "running" for row in rows)
     if unfinished:
         said.append(f"{unfinished} trials were still running elsewhere, or their worker was killed")

@@ -33,6 +33,7 @@ from synque_select.tuning.studies import (
     open_study,
     optuna_module,
     quiet_optuna,
+    start_put_back,
     study_pruner,
     study_sampler,
     wait_for_work,
@@ -339,11 +340,16 @@ class _Tuning:
         starts = starting_mixtures(search.ranking, search.space, search.optimal)
         points = {start: search.space.params(mixture) for start, mixture in starts.items()}
         study = open_study(storage, name, self.mode, stamp, points)
+
+        def objective(trial: Any) -> float:
+            with start_put_back(study, trial, points):
+                return search.objective(trial)
+
         study.sampler = study_sampler(self.sampler, self.n_startup, self.seed)
         study.pruner = study_pruner(self.pruner, self.max_steps or 1, self.n_reports)
         with ProgressBar(desc="trials", unit="trial", disable=not self.progress) as bar:
             while wait_for_work(study, self.n_trials, heartbeat_of(storage)):
-                study.optimize(search.objective, n_trials=1)
+                study.optimize(objective, n_trials=1)
                 bar.update()
         result = result_of(
             study,

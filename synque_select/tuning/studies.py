@@ -29,6 +29,7 @@ __all__ = [
     "origin_of",
     "quiet_optuna",
     "role_of",
+    "start_put_back",
     "study_pruner",
     "study_sampler",
     "wait_for_work",
@@ -210,6 +211,30 @@ def open_study(
             study.enqueue_trial(dict(params), user_attrs={START: start}, skip_if_exists=True)
         study.set_user_attr(_READY, True)
     return study
+
+
+@contextmanager
+def start_put_back(
+    study: Any, trial: Any, starts: Mapping[str, Mapping[str, Any]]
+) -> Iterator[None]:
+    """Enqueue a start again that an error or Ctrl-C ends in here: the next call tries it anew.
+
+    Args:
+        study: Of the trial.
+        trial: Under way.
+        starts: Name to parameters, as `open_study` took them.
+    """
+    from optuna import TrialPruned
+
+    try:
+        yield
+    except TrialPruned:
+        raise
+    except BaseException:
+        start = trial.user_attrs.get(START)
+        if start in starts:
+            study.enqueue_trial(dict(starts[start]), user_attrs={START: start})
+        raise
 
 
 def _wait_for(study: Any, attribute: str, patience_s: float) -> None:

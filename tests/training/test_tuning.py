@@ -298,3 +298,24 @@ def test_a_failed_trial_leaves_the_study_usable(tune):
     assert [trial.state for trial in result.trials].count("complete") == 5
     assert [trial.state for trial in result.trials].count("failed") == 1
     assert set(WORDS) >= set(result.mixture.names)
+
+
+def test_a_start_that_failed_is_tried_again(tune):
+    class Fragile(Watched):
+        is_broken: ClassVar[bool] = True
+
+        def training_step(self, batch: Any, i: int) -> Any:
+            if Fragile.is_broken:
+                raise RuntimeError("a bug of the user's")
+            return super().training_step(batch, i)
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="a bug of the user's"):
+            tune(factory=Fragile, study_name="s", n_trials=5)
+    Fragile.is_broken = False
+    result = tune(factory=Fragile, study_name="s", n_trials=5)
+    states = [(trial.start, trial.state) for trial in result.trials]
+    assert states[0] == ("top 2", "failed")
+    assert states.count(("top 2", "complete")) == 1
+    assert [state for _, state in states].count("complete") == 5
+    assert any("ended with an error in an earlier call" in message for message in result.messages)

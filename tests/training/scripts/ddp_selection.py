@@ -35,7 +35,7 @@ class DyingEncoder(LetterEncoder):
 
 class SlowEncoder(LetterEncoder):
     def encode(self, views: Any) -> Any:
-        time.sleep(2)  # for each of five candidates and the real sample
+        time.sleep(5)  # for each of five candidates and the real sample: 30 s in all
         return super().encode(views)
 
 
@@ -98,8 +98,9 @@ def main(folder: Path, strategy: str, mode: str = "") -> None:
         selection,
         correlation,
         Write(folder, selection, encoder),
-        # under "slow" no collective of training may take as long as the scores do
-        strategy=DDPStrategy(timeout=timedelta(seconds=6)) if mode == "slow" else strategy,
+        # under "slow" no collective of training may take as long as the scores do; the ranks, which
+        # a busy machine starts at different times, must find each other within it too
+        strategy=DDPStrategy(timeout=timedelta(seconds=25)) if mode == "slow" else strategy,
         num_nodes=2 if mode.startswith("nodes") else 1,
         devices=1 if mode.startswith("nodes") or strategy == "auto" else 2,
         max_steps=-1,
