@@ -20,7 +20,7 @@ from synque_select.records.correlation_file import save_correlations
 from synque_select.records.ranking_file import save_ranking
 from synque_select.records.run_folder import check_plain_name, make_folder, new_run_folder
 from synque_select.records.store import RunStore
-from synque_select.report.correlation_tables import correlation_tables
+from synque_select.report.correlation_tables import correlation_tables, units_table
 from synque_select.report.ranking_tables import ranking_tables
 
 __all__ = ["run_sweep"]
@@ -42,8 +42,8 @@ def run_sweep(
 ) -> Path:
     """Rank all candidates, train a copy of the module on each alone, and correlate.
 
-    Prints the ranking and the correlations, and writes them with a page into a run's folder.
-    Probes that are finished are in the run store and are not trained again.
+    Prints the ranking, the figures and the correlations, and writes them with a page into a run's
+    folder. Probes that are finished are in the run store and are not trained again.
 
     Args:
         module: Untrained; each probe trains a copy of it, from the same weights.
@@ -97,7 +97,7 @@ def run_sweep(
         trainer_options=trainer_options,
     )
     found = correlate(records, seed=seed)
-    for table in correlation_tables(found):
+    for table in (*map(units_table, found), *correlation_tables(found)):
         print(f"\n{table}")
     run = new_run_folder("runs", name) if folder is None else Path(folder)
     save_ranking(ranking, run)

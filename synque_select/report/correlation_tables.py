@@ -6,10 +6,17 @@ from collections.abc import Mapping, Sequence
 
 from synque_select.functional.correlation import Correlation
 from synque_select.records.correlation import KeyCorrelations, MeanCorrelation, mean_correlations
-from synque_select.report.formats import UNDEFINED, format_interval, format_p, format_signed
+from synque_select.report.formats import (
+    UNDEFINED,
+    figure_decimals,
+    format_interval,
+    format_number,
+    format_p,
+    format_signed,
+)
 from synque_select.report.table import Column, Table
 
-__all__ = ["correlation_table", "correlation_tables", "mean_table"]
+__all__ = ["correlation_table", "correlation_tables", "mean_table", "units_table"]
 
 
 def correlation_table(proxies: Mapping[str, Correlation], *, title: str = "") -> Table:
@@ -61,6 +68,21 @@ def correlation_tables(correlations: Sequence[KeyCorrelations]) -> list[Table]:
         if several:
             tables.append(mean_table(several, title=f"Mean over keys, kind {kind}"))
     return tables
+
+
+def units_table(entry: KeyCorrelations) -> Table:
+    """Return the validation figure of each unit of a key, best first."""
+    sign = -1 if entry.mode == "max" else 1
+    points = sorted(entry.points, key=lambda point: sign * point.validation)
+    decimals = figure_decimals(point.validation for point in points)
+    rows = tuple(
+        (point.unit, format_number(point.validation, decimals), str(point.n_seeds))
+        for point in points
+    )
+    columns = (Column("trained on", is_name=True), Column(entry.primary), Column("runs"))
+    better = "higher" if entry.mode == "max" else "lower"
+    note = f"{better} is better; figures at the end of an equal budget, the mean over runs"
+    return Table(f"Validation of each {entry.kind}", columns, rows, (note,))
 
 
 def mean_table(proxies: Mapping[str, MeanCorrelation], *, title: str) -> Table:

@@ -20,6 +20,7 @@ from synque_select.report.correlation_tables import (
     correlation_table,
     correlation_tables,
     mean_table,
+    units_table,
 )
 from synque_select.report.experiment_tables import (
     arms_table,
@@ -371,7 +372,7 @@ def _keys_section(entries: Sequence[KeyCorrelations], *, is_detail: bool) -> str
         return f"<details><summary>{words}</summary>{body}{means}</details>"
     body = ""
     for entry, table in zip(entries, tables, strict=False):
-        body += table_html(table)
+        body += table_html(units_table(entry)) + table_html(table)
         if entry.n_missing == 0:
             alt = f"Each proxy against {entry.primary} over {len(entry.points)} units"
             body += figure_html(_drawing(entry), alt)

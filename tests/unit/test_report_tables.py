@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 
 from synque_select.functional.correlation import correlate_scores
 from synque_select.records.correlation import correlate
-from synque_select.report.correlation_tables import correlation_table, correlation_tables
+from synque_select.report.correlation_tables import (
+    correlation_table,
+    correlation_tables,
+    units_table,
+)
 from synque_select.report.experiment_tables import (
     arms_table,
     candidates_table,
@@ -358,6 +362,16 @@ def test_too_few_units_give_a_sentence_and_no_figure():
     assert "synque-select sweep" in text
     assert not re.search(r"[+-]0\.\d|\bp\b", text)
     assert "2 more are missing" in table.markdown()
+
+
+def test_the_figure_of_each_unit_stands_best_first_also_where_they_are_few():
+    records = [make_record(unit, i / 5) for i, unit in enumerate("abc")]
+    records.append(make_record("c", 0.42))
+    (entry,) = correlate(records)
+    table = units_table(entry)
+    assert [row[0] for row in table.rows] == ["c", "b", "a"]
+    assert [row[2] for row in table.rows] == ["2", "1", "1"]
+    assert "higher is better" in table.notes[0]
 
 
 def test_each_key_has_its_table_and_the_means_stand_apart():
