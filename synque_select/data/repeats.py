@@ -5,24 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from synque_select.types import Examples
 
-__all__ = ["n_distinct", "sample_messages"]
+__all__ = ["content_numbers", "n_distinct", "sample_messages"]
 
 _FEW_REAL = 20
 _MOSTLY_REPEATED = 0.5
 
 
-def n_distinct(examples: Examples) -> int:
-    """Return how many different views there are, by the first 8 bytes of their hashes.
+def content_numbers(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return a number for each example's content, (n,) uint64: equal where the views are equal.
+
+    Args:
+        digests: SHA-256 of each view, (n, 32); the first 8 bytes are taken, of which two of a
+            million different views share one with a probability of 3e-8.
+    """
+    return np.ascontiguousarray(digests[:, :8]).view("<u8").ravel()
+
+
+def n_distinct(digests: NDArray[np.uint8]) -> int:
+    """Return how many different views there are.
 
     Example:
-        >>> n_distinct(Examples("a", ["Yes.", "No.", "Yes."]))
+        >>> n_distinct(Examples("a", ["Yes.", "No.", "Yes."]).digests)
         2
     """
-    # 2⁶⁴ values: two of a million views share one with a probability of 3e-8
-    return len(np.unique(np.ascontiguousarray(examples.digests[:, :8]).view(np.uint64)))
+    return len(np.unique(content_numbers(digests)))
 
 
 def sample_messages(candidates: Sequence[Examples], real: Examples) -> tuple[str, ...]:
@@ -34,7 +44,7 @@ def sample_messages(candidates: Sequence[Examples], real: Examples) -> tuple[str
         ('a: only 2 of its 10 examples are distinct.',)
     """
     said = []
-    distinct = n_distinct(real)
+    distinct = n_distinct(real.digests)
     if distinct < len(real):
         said.append(
             f"Only {distinct:,} of the {len(real):,} real examples are distinct: a copy counts as "
@@ -47,7 +57,7 @@ def sample_messages(candidates: Sequence[Examples], real: Examples) -> tuple[str
             "choice may be another with the next ones. Give more if you can."
         )
     for candidate in candidates:
-        found = n_distinct(candidate)
+        found = n_distinct(candidate.digests)
         if found < _MOSTLY_REPEATED * len(candidate):
             said.append(
                 f"{candidate.name}: only {found:,} of its {len(candidate):,} examples are distinct."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["cache_of", "forget", "going_on"]
@@ -18,9 +20,13 @@ def going_on(model: Any, cache: Any) -> dict[str, Any]:
         model: Of transformers.
         cache: From `cache_of`; None to begin anew.
     """
-    parameters = inspect.signature(model.forward).parameters
-    name = "cache" if "cache" in parameters else "past_key_values"
-    return {name: cache, "use_cache": True}
+    return {_name(type(model).forward): cache, "use_cache": True}
+
+
+@functools.cache  # asked for with every token
+def _name(forward: Callable[..., Any]) -> str:
+    parameters = inspect.signature(forward).parameters
+    return "cache" if "cache" in parameters else "past_key_values"
 
 
 def cache_of(output: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import ClassVar, cast
 import numpy as np
 import torch
 
+from synque_select.data.repeats import n_distinct
 from synque_select.functional.ngram import hash_tokens, iter_chunks, ngram_counts, ngram_entropy
 from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScores
 from synque_select.views import Modality
@@ -83,7 +84,7 @@ class BaselineDistinct(_Baseline):
 
     def measure(self, candidate: ProxyInput) -> float:
         """Return the number of distinct digests over N."""
-        return len(np.unique(candidate.digests, axis=0)) / len(candidate)
+        return n_distinct(candidate.digests) / len(candidate)
 
 
 class BaselineVocabulary(_TextBaseline):

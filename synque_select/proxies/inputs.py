@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from synque_select.data.repeats import content_numbers
 from synque_select.errors import ConfigError, ProxyError, did_you_mean
 from synque_select.functional.pairwise import largest_entry, precise, working_dtype
 from synque_select.proxies.base import ProxyInput, ProxyScores
@@ -182,7 +183,7 @@ def _spread_out(
 
 def example_groups(part: ProxyInput) -> NDArray[np.uint64]:
     """Return a number for each example's content, (n,) uint64: equal where the views are equal."""
-    return np.ascontiguousarray(part.digests[:, :8]).view("<u8").ravel()
+    return content_numbers(part.digests)
 
 
 def content_order(part: ProxyInput, seed: int) -> NDArray[np.int64]:

@@ -28,4 +28,4 @@ def test_a_ranking_says_it():
 
 
 def test_digests_that_differ_are_told_apart():
-    assert n_distinct(RealSample("real", REAL)) == 24
+    assert n_distinct(RealSample("real", REAL).digests) == 24
