@@ -23,7 +23,7 @@ test-all: lint $(STAMPS)/dev
 
 # vLLM's build for CPUs in an environment of its own: the engine offline, and behind its server
 test-vllm: $(STAMPS)/dev $(STAMPS)/vllm
-	SYNQUE_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest tests/vllm
+	SYNQUE_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest tests/llm/vllm
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff format --check .
@@ -35,11 +35,11 @@ bench: $(STAMPS)/dev
 
 # the four small recipes, into docs/results.md; two of them need SYNQUE_BENCHMARK_DATA
 recipes-small: $(STAMPS)/dev
-	$(BIN)/python -m tests.docs_tables results
+	$(BIN)/python -m scripts.docs_tables results
 
 # the proxies on the released data (SYNQUE_BENCHMARK_DATA), into docs/choosing-a-proxy.md
 docs-tables: $(STAMPS)/dev
-	$(BIN)/python -m tests.docs_tables proxies
+	$(BIN)/python -m scripts.docs_tables proxies
 
 wheel-check: $(STAMPS)/dev
 	bash tests/wheel_check.sh $(BIN)/python

@@ -6,9 +6,9 @@ from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 
-from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import LightningError
-from synque_select.fitting.other_lightning import refuse_other_lightning
+from synque_select.training.datamodule import SynqueDataModule
+from synque_select.training.lightning_compat import refuse_other_lightning
 
 __all__ = ["CheckedCallback", "require_datamodule", "require_single"]
 

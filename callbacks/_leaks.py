@@ -8,10 +8,11 @@ from typing import Any
 
 from pytorch_lightning.utilities import CombinedLoader
 
+from synque_select.data.candidate import Candidate
 from synque_select.data.contamination import contamination_messages
+from synque_select.data.examples import Examples
 from synque_select.data.iterables import is_map_style
 from synque_select.errors import ConfigError, DataError
-from synque_select.types import Candidate, Examples
 
 __all__ = ["leak_messages"]
 

@@ -13,9 +13,9 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
 
-from synque_select.data.datamodule import SynqueDataModule
 from synque_select.report.plots import to_png
 from synque_select.report.table import Column, Table
+from synque_select.training.datamodule import SynqueDataModule
 
 __all__ = ["LoggedTable", "log_figure", "log_mixture", "log_table", "log_text"]
 

@@ -17,18 +17,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from synque_select.callbacks._checks import CheckedCallback, require_datamodule, require_single
 from synque_select.callbacks._logging import LoggedTable, log_figure, log_table
 from synque_select.callbacks.selection import SelectionCallback
-from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import ConfigError, DependencyError, LightningError, SynqueError
-from synque_select.fitting.comparability import (
-    comparability_key,
-    hyper_parameters,
-    mixture_unit,
-    validation_sha256,
-    weights_sha256,
-)
-from synque_select.fitting.note_home import NoteHome
-from synque_select.fitting.ranks import n_shares, on_rank_zero
-from synque_select.fitting.scoring import Scorer
 from synque_select.proxies.registry import ProxySpec, resolve_suite
 from synque_select.records.correlation import KeyCorrelations, correlate
 from synque_select.records.correlation_file import save_correlations
@@ -36,6 +25,17 @@ from synque_select.records.run_folder import read_json, write_json
 from synque_select.records.store import RunStore
 from synque_select.report.correlation_tables import correlation_tables
 from synque_select.report.plots import correlation_figure
+from synque_select.selection.scorer import Scorer
+from synque_select.training.comparability import (
+    comparability_key,
+    hyper_parameters,
+    mixture_unit,
+    validation_sha256,
+    weights_sha256,
+)
+from synque_select.training.datamodule import SynqueDataModule
+from synque_select.training.distributed import n_data_replicas, on_rank_zero
+from synque_select.training.spawn_result import SpawnResult
 from synque_select.types import Mixture, Ranking, RunRecord
 
 __all__ = ["ProbeRunner", "ProxyCorrelationCallback"]
@@ -59,7 +59,7 @@ _COLUMNS = (
 
 
 class ProbeRunner(Protocol):
-    """Trains short fits on single candidates; `synque_select.probes.ProbeSweep` is one."""
+    """Trains short fits on single candidates; `synque_select.probing.probes.ProbeSweep` is one."""
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Called in `setup("fit")` on rank 0, before anything is trained: take the start."""
@@ -135,7 +135,7 @@ class ProxyCorrelationCallback(CheckedCallback):
             raise ConfigError(f"mode={mode!r}: allowed are 'max' and 'min'")
         self._record: RunRecord | None = None
         self._correlations: tuple[KeyCorrelations, ...] = ()
-        self._note = NoteHome()
+        self._note = SpawnResult()
         self._primary, self._mode = primary, mode
         self._proxies, self._probes, self._task = proxies, probes, task
         self._store = store if isinstance(store, RunStore) else RunStore(store)
@@ -352,7 +352,7 @@ class ProxyCorrelationCallback(CheckedCallback):
             mode=self._mode,
             model=type(pl_module),
             weights=self._weights,
-            examples_drawn=self._n_batches * _batch_size(trainer) * n_shares(trainer),
+            examples_drawn=self._n_batches * _batch_size(trainer) * n_data_replicas(trainer),
             optimizer_steps=trainer.global_step,
             hyper_parameters=hyper_parameters(trainer, pl_module),
             ranking=ranking,

@@ -8,7 +8,7 @@ from pytorch_lightning import LightningModule, Trainer
 
 from synque_select.callbacks._checks import CheckedCallback
 from synque_select.errors import DependencyError, LightningError
-from synque_select.fitting.ranks import on_rank_zero
+from synque_select.training.distributed import on_rank_zero
 
 __all__ = ["PruningCallback"]
 

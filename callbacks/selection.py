@@ -22,28 +22,28 @@ from synque_select.callbacks._checks import (
 )
 from synque_select.callbacks._leaks import leak_messages
 from synque_select.callbacks._logging import LoggedTable, log_mixture, log_table, log_text
-from synque_select.checks import check_whole
-from synque_select.data.datamodule import SynqueDataModule
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, DataError
-from synque_select.fitting.note_home import NoteHome
-from synque_select.fitting.page import write_page
-from synque_select.fitting.ranks import on_rank_zero, report_failure, together
-from synque_select.fitting.scoring import Scorer, ranking_differences, scorer_of
 from synque_select.lens.config import LensConfig
 from synque_select.proxies.lens import with_lens
 from synque_select.proxies.registry import ProxySpec
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.records.run_folder import make_folder, new_run_folder
-from synque_select.report.findings import copy_findings
 from synque_select.report.lens import lens_text, write_rubrics
 from synque_select.report.ranking_tables import ranking_tables
+from synque_select.selection.findings import copy_findings
 from synque_select.selection.mixture import (
     MixtureChoice,
     check_mixture_choice,
     with_mixture,
 )
+from synque_select.selection.scorer import Scorer, ranking_differences, scorer_of
+from synque_select.training.datamodule import SynqueDataModule
+from synque_select.training.distributed import on_rank_zero, raise_on_all_ranks, report_failure
+from synque_select.training.run_page import write_page
+from synque_select.training.spawn_result import SpawnResult
 from synque_select.types import Ranking
+from synque_select.utils.validation import check_int
 
 __all__ = ["SelectionCallback"]
 
@@ -119,9 +119,9 @@ class SelectionCallback(CheckedCallback):
     ) -> None:
         super().__init__()
         _check_ranking(ranking, alone=proxies is None and encoder is None and lens is None)
-        check_whole("seed", seed, 0)
+        check_int("seed", seed, 0)
         if top_k is not None:
-            check_whole("top_k", top_k, 1)
+            check_int("top_k", top_k, 1)
         check_mixture_choice(mixture or "equal", temperature)
         self._ranking: Ranking | None = None
         self._run_dir: Path | None = None
@@ -135,7 +135,7 @@ class SelectionCallback(CheckedCallback):
         self._own_run_dir = None if run_dir is None else Path(run_dir)
         self._finished = True
         self._met = False  # whether the ranks of the fit under way have come together
-        self._note = NoteHome()
+        self._note = SpawnResult()
 
     @property
     def ranking(self) -> Ranking | None:
@@ -175,7 +175,7 @@ class SelectionCallback(CheckedCallback):
             self._run_id, self._run_dir, self._finished = uuid4().hex, self._own_run_dir, False
         self._met = True
         # asks a wrapped DataModule for its loader, which may take every rank
-        with together(trainer):
+        with raise_on_all_ranks(trainer):
             budget = datamodule.planned_draws if self._mixture == "mmd_optimal" else None
         chosen = on_rank_zero(trainer, lambda: self._prepare(trainer, datamodule, budget))
         ranking = Ranking.from_dict(chosen["ranking"])

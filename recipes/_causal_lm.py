@@ -15,7 +15,6 @@ from typing import Any, Literal, NamedTuple
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from synque_select.encoders.hub import resolve_model, split_revision
 from synque_select.errors import (
     ConfigError,
     DataError,
@@ -24,6 +23,7 @@ from synque_select.errors import (
     LightningError,
     LLMError,
 )
+from synque_select.hub.resolve import resolve_model, split_revision
 
 __all__ = [
     "AdapterSaver",

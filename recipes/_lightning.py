@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule
 
-from synque_select.data.datamodule import SynqueDataModule
 from synque_select.errors import ConfigError
 from synque_select.experiment import BaseTask
+from synque_select.training.datamodule import SynqueDataModule
 
 __all__ = ["TaskDataModule", "check_sizes", "sgd_one_cycle"]
 

@@ -18,7 +18,7 @@ def run_recipe(config: str, arguments: Sequence[str] | None = None) -> int:
     Returns:
         The command's exit status.
     """
-    from synque_select.cli import main
+    from synque_select.cli.main import main
 
     given = sys.argv[1:] if arguments is None else arguments
     return main(["experiment", "--config", config, *given])

@@ -12,12 +12,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from synque_select.benchmark.layout import Task, find_tasks
+from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.examples import Examples, field_alone
+from synque_select.data.views import select
 from synque_select.errors import ConfigError, DataError
 from synque_select.experiment import unseen
 from synque_select.functional.correlation import Correlation, correlate_scores
-from synque_select.types import Candidate, Examples, RealSample
-from synque_select.types.examples import field_alone
-from synque_select.views import select
 
 __all__ = [
     "DATA_VARIABLE",
@@ -30,7 +30,7 @@ __all__ = [
     "in_memory",
     "picked",
     "released_task",
-    "split_labelled",
+    "split_labeled",
     "taken_out_message",
 ]
 
@@ -122,7 +122,7 @@ class RealDraws:
 
 
 class Split(NamedTuple):
-    """Labelled real examples, once each, that no real sample can hold.
+    """Labeled real examples, once each, that no real sample can hold.
 
     Args:
         validation: Positions.
@@ -135,13 +135,13 @@ class Split(NamedTuple):
     messages: tuple[str, ...]
 
 
-def split_labelled(
-    labelled: Examples, *samples: Examples, n_validation: int | None = None, hint: str = ""
+def split_labeled(
+    labeled: Examples, *samples: Examples, n_validation: int | None = None, hint: str = ""
 ) -> Split:
-    """Split labelled real data, without what a real sample can hold, for validation and test.
+    """Split labeled real data, without what a real sample can hold, for validation and test.
 
     Args:
-        labelled: All of it.
+        labeled: All of it.
         samples: Whatever real samples are drawn from.
         n_validation: None for a third of what is left.
         hint: Of the way out, for the message where too few are left.
@@ -150,34 +150,34 @@ def split_labelled(
         DataError: Fewer than two would be for validation or test.
 
     Example:
-        >>> labelled = Examples("labelled", list("abcdefgh"))
-        >>> split = split_labelled(labelled, RealSample("real", ["a", "x"]))
+        >>> labeled = Examples("labeled", list("abcdefgh"))
+        >>> split = split_labeled(labeled, RealSample("real", ["a", "x"]))
         >>> len(split.validation), len(split.test)
         (2, 5)
         >>> split.messages[0][:43]
-        '1 of the 8 labelled examples are also among'
+        '1 of the 8 labeled examples are also among'
     """
-    free = {*unseen(labelled, *samples)}
-    kept = [i for i in distinct(labelled) if i in free]
+    free = {*unseen(labeled, *samples)}
+    kept = [i for i in distinct(labeled) if i in free]
     order = np.random.default_rng(SPLIT_SEED).permutation(kept).tolist()
     n = round(len(order) * _VALIDATION_SHARE) if n_validation is None else n_validation
     if min(n, len(order) - n) < 2:
         raise DataError(
-            f"{labelled.where}: {len(order)} of its {len(labelled)} examples are distinct and in "
+            f"{labeled.where}: {len(order)} of its {len(labeled)} examples are distinct and in "
             f"no real sample; 6 are needed, for validation and test{hint}"
         )
-    said = taken_out_message(len(labelled), len(labelled) - len(free), len(free) - len(kept))
+    said = taken_out_message(len(labeled), len(labeled) - len(free), len(free) - len(kept))
     return Split(order[:n], order[n:], said)
 
 
 def taken_out_message(
-    n_labelled: int, n_seen: int, n_repeated: int, *, what: str = "examples"
+    n_labeled: int, n_seen: int, n_repeated: int, *, what: str = "examples"
 ) -> tuple[str, ...]:
-    """Say how much of the labelled real data is in neither validation nor test."""
+    """Say how much of the labeled real data is in neither validation nor test."""
     parts = [
-        f"{n_seen} of the {n_labelled:,} labelled {what} are also among those that real samples "
+        f"{n_seen} of the {n_labeled:,} labeled {what} are also among those that real samples "
         "are drawn from",
-        f"{n_repeated} of the {n_labelled:,} labelled {what} repeat another",
+        f"{n_repeated} of the {n_labeled:,} labeled {what} repeat another",
     ]
     given = [part for part, n in zip(parts, (n_seen, n_repeated), strict=True) if n]
     return (f"{', and '.join(given)}: left out of validation and test",) if given else ()

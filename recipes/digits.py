@@ -18,6 +18,8 @@ import torch
 from pytorch_lightning import LightningModule
 from torch.utils.data import Dataset
 
+from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.examples import Examples
 from synque_select.errors import ConfigError, DependencyError
 from synque_select.experiment import BaseTask, unseen
 from synque_select.proxies.registry import ProxySpec
@@ -29,7 +31,6 @@ from synque_select.recipes._digit_generators import (
 from synque_select.recipes._lightning import TaskDataModule, sgd_one_cycle
 from synque_select.recipes._main import run_recipe
 from synque_select.recipes._real_data import SPLIT_SEED
-from synque_select.types import Candidate, Examples, RealSample
 
 __all__ = [
     "DigitClassifier",
@@ -185,13 +186,13 @@ class DigitsTask(BaseTask):
 
     @cached_property
     def validation(self) -> Examples:
-        """400 labelled real digits, less what is also in the pool."""
-        return self._labelled("validation", slice(N_POOL, N_POOL + N_VALIDATION))
+        """400 labeled real digits, less what is also in the pool."""
+        return self._labeled("validation", slice(N_POOL, N_POOL + N_VALIDATION))
 
     @cached_property
     def test(self) -> Examples:
-        """The other labelled real digits, less what is also in the pool."""
-        return self._labelled("test", slice(N_POOL + N_VALIDATION, None))
+        """The other labeled real digits, less what is also in the pool."""
+        return self._labeled("test", slice(N_POOL + N_VALIDATION, None))
 
     def real_sample(self, replicate: int) -> RealSample:
         """Draw 100 of the pool; five replicates in a row share none."""
@@ -216,7 +217,7 @@ class DigitsTask(BaseTask):
     def _pool(self) -> DigitImages:
         return real_digits().take(_split()[:N_POOL]).without_labels()
 
-    def _labelled(self, name: str, part: slice) -> Examples:
+    def _labeled(self, name: str, part: slice) -> Examples:
         digits = real_digits().take(_split()[part])
         pool = Examples("pool", self._pool, view="image")
         kept = unseen(Examples(name, digits, view="image"), pool)

@@ -1,6 +1,6 @@
 """Which synthetic images are worth training on? A ResNet from scratch, measured on real images.
 
-With folders of your own: one sub-folder a class in each candidate and in the labelled real images
+With folders of your own: one sub-folder a class in each candidate and in the labeled real images
 (`image-paper`). Without: six surfaces in photographs that come with scikit-image, and generators
 that imitate them (`image-small`). To run it: `synque-select experiment --config image-small`, or
 `python -m synque_select.recipes.image_classification`.
@@ -18,18 +18,20 @@ import torch
 from pytorch_lightning import LightningModule
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
-from synque_select.data.datamodule import SynqueDataModule
+from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.examples import Examples
 from synque_select.data.sources import load_candidates, load_dataset_file, load_real
+from synque_select.data.views import as_view, select
 from synque_select.encoders.image import as_rgb
 from synque_select.errors import ConfigError, DependencyError
 from synque_select.experiment import BaseTask
 from synque_select.proxies.registry import ProxySpec
 from synque_select.recipes._lightning import check_sizes, sgd_one_cycle
 from synque_select.recipes._main import run_recipe
-from synque_select.recipes._real_data import SPLIT_SEED, Classes, RealDraws, Split, split_labelled
+from synque_select.recipes._real_data import SPLIT_SEED, Classes, RealDraws, Split, split_labeled
 from synque_select.recipes._surfaces import GENERATORS, SIDE, SURFACES, real_tiles
-from synque_select.types import Candidate, Examples, Mixture, RealSample
-from synque_select.views import as_view, select
+from synque_select.training.datamodule import SynqueDataModule
+from synque_select.types import Mixture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -175,11 +177,11 @@ class _Transforms:
 
 
 class _Data(NamedTuple):
-    """Everything before a fit: candidates, draws of real samples, labelled real images."""
+    """Everything before a fit: candidates, draws of real samples, labeled real images."""
 
     candidates: list[Candidate]
     draws: RealDraws
-    labelled: Examples
+    labeled: Examples
     n_validation: int | None
     message: str
 
@@ -187,8 +189,8 @@ class _Data(NamedTuple):
 class ImageTask(BaseTask):
     """Candidates with classes, unannotated real images, a ResNet from scratch; top-1 accuracy.
 
-    With `candidates`, `real` and `labelled` the images are yours: folders with one sub-folder a
-    class (the real sample needs none), files with an image column, or `hub:OWNER/NAME`. Labelled
+    With `candidates`, `real` and `labeled` the images are yours: folders with one sub-folder a
+    class (the real sample needs none), files with an image column, or `hub:OWNER/NAME`. Labeled
     images that are in a real sample are taken out; a third of the rest is for validation.
 
     Without them, real are 648 tiles of 32 by 32 pixels of six photographs that come with
@@ -201,7 +203,7 @@ class ImageTask(BaseTask):
     Args:
         candidates: Folders of your own, or anything else that `load_candidates` takes.
         real: Your unannotated real images; a replicate draws `n_real` of them.
-        labelled: Your labelled real images, a folder or a file.
+        labeled: Your labeled real images, a folder or a file.
         view: The field that holds the image.
         label: The field that holds the class.
         n_real: Images of a real sample; None for half of your own, or 100 tiles.
@@ -229,7 +231,7 @@ class ImageTask(BaseTask):
         self,
         candidates: str | list[str] | None = None,
         real: str | None = None,
-        labelled: str | None = None,
+        labeled: str | None = None,
         view: str = "image",
         label: str = "label",
         n_real: int | None = None,
@@ -250,18 +252,18 @@ class ImageTask(BaseTask):
         for argument, value in counts.items():
             if value < 2:
                 raise ConfigError(f"{argument}={value}: allowed is 2 or more")
-        if candidates is None and real is None and labelled is None:
+        if candidates is None and real is None and labeled is None:
             self._data = _surfaces(n_distinct or 600, n_real or _N_REAL_SAMPLE, seed)
             self.false_labels = {"careful_false_labels": "careful"}
-        elif candidates is None or real is None or labelled is None:
+        elif candidates is None or real is None or labeled is None:
             raise ConfigError(
-                "images of your own need all three of candidates=, real= and labelled=; found "
-                f"candidates={candidates!r}, real={real!r}, labelled={labelled!r}"
+                "images of your own need all three of candidates=, real= and labeled=; found "
+                f"candidates={candidates!r}, real={real!r}, labeled={labeled!r}"
             )
         else:
-            self._data = _own(candidates, real, labelled, view, label, n_real, seed)
+            self._data = _own(candidates, real, labeled, view, label, n_real, seed)
         self.classes = Classes(self.candidates)
-        self.classes.check(self._data.labelled)
+        self.classes.check(self._data.labeled)
         self.n_distinct = n_distinct or min(map(len, self.candidates))
         self.max_steps, self.batch_size = max_steps, batch_size
         self.encoder, self.proxies = encoder, proxies
@@ -276,12 +278,12 @@ class ImageTask(BaseTask):
 
     @cached_property
     def validation(self) -> Examples:
-        """Labelled real images that no real sample holds."""
+        """Labeled real images that no real sample holds."""
         return self._part("validation", self._split.validation)
 
     @cached_property
     def test(self) -> Examples:
-        """The other labelled real images that no real sample holds."""
+        """The other labeled real images that no real sample holds."""
         return self._part("test", self._split.test)
 
     def real_sample(self, replicate: int) -> RealSample:
@@ -328,7 +330,7 @@ class ImageTask(BaseTask):
         return {} if self._precision is None else {"precision": self._precision}
 
     def messages(self, test: Mapping[str, float]) -> Sequence[str]:
-        """Say what the real images are, and which of the labelled ones were left out."""
+        """Say what the real images are, and which of the labeled ones were left out."""
         return (self._data.message, *self._split.messages)
 
     def _example(self, record: Any, transform: Callable[[Any], Any]) -> dict[str, Any]:
@@ -336,14 +338,14 @@ class ImageTask(BaseTask):
         return {"image": transform(image), "label": self.classes.of(record, self.test.label)}
 
     def _part(self, name: str, positions: Sequence[int]) -> Examples:
-        labelled = self._data.labelled
-        part: Subset[Any] = Subset(labelled.dataset, positions)  # type: ignore[arg-type]
-        return Examples(name, part, labelled.selector, labelled.label, labelled.source)
+        labeled = self._data.labeled
+        part: Subset[Any] = Subset(labeled.dataset, positions)  # type: ignore[arg-type]
+        return Examples(name, part, labeled.selector, labeled.label, labeled.source)
 
     @cached_property
     def _split(self) -> Split:
         data = self._data
-        return split_labelled(data.labelled, data.draws.pool, n_validation=data.n_validation)
+        return split_labeled(data.labeled, data.draws.pool, n_validation=data.n_validation)
 
     @cached_property
     def _labels_sha256(self) -> list[str]:
@@ -358,13 +360,13 @@ def _surfaces(n: int, n_real: int, seed: int) -> _Data:
     order = np.random.default_rng(SPLIT_SEED).permutation(len(tiles))
     pool = RealSample("tiles", [{"image": tiles[i]} for i in order[:_N_POOL]], "image")
     rest = order[_N_POOL:]
-    labelled = Examples("tiles", _records(tiles[rest], labels[rest]), "image", "label")
+    labeled = Examples("tiles", _records(tiles[rest], labels[rest]), "image", "label")
     message = (
         f"real: tiles of {SIDE} by {SIDE} pixels, none of which share a pixel, of "
         f"{len(SURFACES)} photographs ({', '.join(SURFACES)}); validation and test are other tiles "
         "of the same photographs"
     )
-    return _Data(candidates, RealDraws(pool, n_real, seed=seed), labelled, _N_VALIDATION, message)
+    return _Data(candidates, RealDraws(pool, n_real, seed=seed), labeled, _N_VALIDATION, message)
 
 
 def _records(tiles: Any, labels: Any) -> list[dict[str, Any]]:
@@ -375,7 +377,7 @@ def _records(tiles: Any, labels: Any) -> list[dict[str, Any]]:
 def _own(
     candidates: str | list[str],
     real: str,
-    labelled: str,
+    labeled: str,
     view: str,
     label: str,
     n_real: int | None,
@@ -383,7 +385,7 @@ def _own(
 ) -> _Data:
     loaded = load_candidates(candidates, view=view, label=label)
     pool = load_real(real, view=view)
-    known = Examples("labelled", load_dataset_file(labelled), view, label, labelled)
+    known = Examples("labeled", load_dataset_file(labeled), view, label, labeled)
     draws = RealDraws(pool, n_real or len(pool) // 2, seed=seed)
     return _Data(loaded, draws, known, None, f"real: {pool.where} and {known.where}")
 
@@ -392,12 +394,12 @@ class ImageDataModule(SynqueDataModule):
     """The images as a DataModule, for one fit of a LightningCLI config.
 
     A tenth of each candidate is held out. What was held out of the candidates that are trained on
-    is for validation, so early stopping reads no real label; the labelled real images are for test.
+    is for validation, so early stopping reads no real label; the labeled real images are for test.
 
     Args:
         candidates: See `ImageTask`, as for the other arguments.
         real: See `ImageTask`.
-        labelled: See `ImageTask`.
+        labeled: See `ImageTask`.
         view: See `ImageTask`.
         label: See `ImageTask`.
         batch_size: Images a step.
@@ -412,7 +414,7 @@ class ImageDataModule(SynqueDataModule):
         self,
         candidates: str | list[str] | None = None,
         real: str | None = None,
-        labelled: str | None = None,
+        labeled: str | None = None,
         view: str = "image",
         label: str = "label",
         batch_size: int = 64,
@@ -425,7 +427,7 @@ class ImageDataModule(SynqueDataModule):
         task = ImageTask(
             candidates,
             real,
-            labelled,
+            labeled,
             view,
             label,
             batch_size=batch_size,

@@ -19,11 +19,14 @@ from pytorch_lightning import LightningModule
 from torchmetrics.classification import MulticlassF1Score
 
 from synque_select.benchmark.layout import Group
+from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.examples import Examples
 from synque_select.data.sources import load_candidates, load_dataset_file, load_real
+from synque_select.data.views import select
 from synque_select.encoders import BaseEncoder, embed, get_encoder
-from synque_select.encoders.packaged import find_packaged
 from synque_select.errors import ConfigError, DataError, EncoderError
 from synque_select.experiment import BaseTask
+from synque_select.hub.packaged import find_packaged
 from synque_select.proxies.registry import ProxySpec
 from synque_select.recipes._lightning import TaskDataModule, check_sizes
 from synque_select.recipes._main import run_recipe
@@ -37,10 +40,8 @@ from synque_select.recipes._real_data import (
     in_memory,
     picked,
     released_task,
-    split_labelled,
+    split_labeled,
 )
-from synque_select.types import Candidate, Examples, RealSample
-from synque_select.views import select
 
 __all__ = ["EncoderClassifier", "HeadClassifier", "SentimentDataModule", "SentimentTask", "main"]
 
@@ -215,7 +216,7 @@ class SentimentTask(BaseTask):
         draw: How the released real headlines are drawn.
         candidates: Files of your own, or anything else that `load_candidates` takes.
         real: Your unannotated real examples; a replicate draws `n_real` of them.
-        labelled: A file of your annotated real examples, for validation and test.
+        labeled: A file of your annotated real examples, for validation and test.
         view: The field that holds the text.
         label: The field that holds the class.
         n_real: Examples of a real sample that is drawn; None for the released size, or half of
@@ -244,7 +245,7 @@ class SentimentTask(BaseTask):
         draw: Literal["released", "natural"] = "released",
         candidates: str | list[str] | None = None,
         real: str | None = None,
-        labelled: str | None = None,
+        labeled: str | None = None,
         view: str = "headline",
         label: str = "sentiment",
         n_real: int | None = None,
@@ -266,10 +267,10 @@ class SentimentTask(BaseTask):
         self._view, self._label, self._seed = view, label, seed
         if candidates is None:
             self._data = self._released(data, draw, n_real)
-        elif real is None or labelled is None:
-            raise ConfigError("candidates= needs real= and labelled= beside it")
+        elif real is None or labeled is None:
+            raise ConfigError("candidates= needs real= and labeled= beside it")
         else:
-            self._data = self._own(candidates, real, labelled, n_real)
+            self._data = self._own(candidates, real, labeled, n_real)
         self.classes = Classes(self.candidates)
         self.classes.check(self._data.annotated)
         self.n_distinct = n_distinct or min(map(len, self.candidates))
@@ -304,12 +305,12 @@ class SentimentTask(BaseTask):
         return Examples("annotated", load_dataset_file(path), self._view, self._label, str(path))
 
     def _own(
-        self, candidates: str | list[str], real: str, labelled: str, n_real: int | None
+        self, candidates: str | list[str], real: str, labeled: str, n_real: int | None
     ) -> _Data:
         loaded = load_candidates(candidates, view=self._view, label=self._label)
         pool = load_real(real, view=self._view)
         annotated = Examples(
-            "labelled", load_dataset_file(labelled), self._view, self._label, labelled
+            "labeled", load_dataset_file(labeled), self._view, self._label, labeled
         )
         draws = RealDraws(pool, n_real or len(pool) // 2, seed=self._seed)
         return _Data(loaded, draws, annotated, {}, ())
@@ -382,7 +383,7 @@ class SentimentTask(BaseTask):
     @cached_property
     def _split(self) -> Split:
         draws = self._data.draws
-        return split_labelled(self._data.annotated, draws.pool, *draws.given)
+        return split_labeled(self._data.annotated, draws.pool, *draws.given)
 
     @cached_property
     def _encoder(self) -> BaseEncoder:
@@ -429,7 +430,7 @@ class SentimentDataModule(TaskDataModule):
         draw: See `SentimentTask`.
         candidates: See `SentimentTask`.
         real: See `SentimentTask`.
-        labelled: See `SentimentTask`.
+        labeled: See `SentimentTask`.
         view: See `SentimentTask`.
         label: See `SentimentTask`.
         batch_size: Texts a step.
@@ -445,7 +446,7 @@ class SentimentDataModule(TaskDataModule):
         draw: Literal["released", "natural"] = "released",
         candidates: str | list[str] | None = None,
         real: str | None = None,
-        labelled: str | None = None,
+        labeled: str | None = None,
         view: str = "headline",
         label: str = "sentiment",
         batch_size: int = 64,
@@ -459,7 +460,7 @@ class SentimentDataModule(TaskDataModule):
             draw,
             candidates,
             real,
-            labelled,
+            labeled,
             view,
             label,
             batch_size=batch_size,

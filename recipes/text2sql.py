@@ -24,14 +24,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 from pytorch_lightning import LightningModule
 
+from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.examples import Examples
 from synque_select.data.sources import load_candidates, load_dataset_file, load_real
-from synque_select.data.sql import QueryRunner, compact_schema, is_ordered, same_result
-from synque_select.data.sql_text import infer_schema, normalised, write_empty_database
-from synque_select.encoders import default_cache_dir
+from synque_select.data.views import select
 from synque_select.errors import ConfigError, DataError
 from synque_select.experiment import BaseTask
 from synque_select.functional.paired import compare_paired, wilson_interval
-from synque_select.llm.transformers import DEFAULT_MODEL
+from synque_select.llm.transformers.engine import DEFAULT_MODEL
 from synque_select.proxies.registry import ProxySpec
 from synque_select.recipes._causal_lm import (
     CausalLMModule,
@@ -49,7 +49,7 @@ from synque_select.recipes._real_data import (
     distinct,
     picked,
     released_task,
-    split_labelled,
+    split_labeled,
 )
 from synque_select.recipes._text2sql_database import build_time_zones
 from synque_select.recipes._text2sql_generators import (
@@ -58,8 +58,9 @@ from synque_select.recipes._text2sql_generators import (
     generate,
     read_slots,
 )
-from synque_select.types import Candidate, Examples, RealSample
-from synque_select.views import select
+from synque_select.sql.runner import QueryRunner, compact_schema, is_ordered, same_result
+from synque_select.sql.text import infer_schema, normalised, write_empty_database
+from synque_select.utils.cache_dir import default_cache_dir
 
 __all__ = [
     "SQLModel",
@@ -425,7 +426,7 @@ class Text2SQLTask(BaseTask):
         )
         return _Data(
             candidates,
-            RealDraws(_unlabelled("pool", pool), self.n_real, seed=self.seed),
+            RealDraws(_unlabeled("pool", pool), self.n_real, seed=self.seed),
             _examples(Examples, "validation", validation),
             _examples(Examples, "test", test),
             database,
@@ -447,7 +448,7 @@ class Text2SQLTask(BaseTask):
             raise DataError(f"{wanted}: its annotated questions are not there ({group.annotated})")
         annotated = Examples("annotated", load_dataset_file(group.annotated), _QUESTION, _SQL)
         reals = list(group.reals.items())[: self._n_samples]
-        samples = [_unlabelled(f"seed {seed}", list(real)) for seed, real in reals]
+        samples = [_unlabeled(f"seed {seed}", list(real)) for seed, real in reals]
         return self._measured(group.candidates, annotated, samples, given=samples)
 
     def _files(self) -> _Data:
@@ -481,7 +482,7 @@ class Text2SQLTask(BaseTask):
         together = Examples("pool", [r for sample in samples for r in sample], _QUESTION)
         pool = RealSample("pool", picked(together, distinct(together)), _QUESTION)
         hint = ": use fewer samples (n_samples)" if given else ""
-        split = split_labelled(annotated, pool, hint=hint)
+        split = split_labeled(annotated, pool, hint=hint)
         return _Data(
             candidates,
             RealDraws(pool, min(self.n_real, len(pool)), given, self.seed),
@@ -551,7 +552,7 @@ def _running(
     return kept, (f"{said}. They are left out of validation and test",)
 
 
-def _unlabelled(name: str, records: Sequence[Any]) -> RealSample:
+def _unlabeled(name: str, records: Sequence[Any]) -> RealSample:
     """Return the questions alone: a real sample has no SQL."""
     return RealSample(name, [{_QUESTION: record[_QUESTION]} for record in records], view=_QUESTION)
 

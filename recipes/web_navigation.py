@@ -22,8 +22,10 @@ import numpy as np
 from pytorch_lightning import LightningModule
 
 from synque_select.benchmark.layout import Group, Task
-from synque_select.checks import check_whole
+from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.examples import Examples
 from synque_select.data.sources import load_candidates, load_dataset_file
+from synque_select.data.views import Selector, fields_view
 from synque_select.errors import ConfigError, DataError, did_you_mean
 from synque_select.experiment import BaseTask, unseen
 from synque_select.proxies.registry import ProxySpec
@@ -46,8 +48,8 @@ from synque_select.recipes._real_data import (
     taken_out_message,
 )
 from synque_select.selection.ranking import rank
-from synque_select.types import Candidate, Examples, Ranking, RealSample
-from synque_select.views import Selector, fields_view
+from synque_select.types import Ranking
+from synque_select.utils.validation import check_int
 
 __all__ = ["WebDataModule", "WebTask", "main", "rank_partitions", "steps_of"]
 
@@ -112,11 +114,11 @@ def _named_task(site: str, task: str, page: str) -> dict[str, Any]:
 
 
 class _Data(NamedTuple):
-    """Candidates and labelled real examples, all of steps, and draws of real samples."""
+    """Candidates and labeled real examples, all of steps, and draws of real samples."""
 
     candidates: list[Candidate]
     draws: RealDraws
-    labelled: Examples
+    labeled: Examples
     released: Mapping[str, float]
     messages: tuple[str, ...]
 
@@ -124,7 +126,7 @@ class _Data(NamedTuple):
 class WebTask(BaseTask):
     """Partitions of web tasks, unannotated real tasks, a language model with LoRA; token loss.
 
-    With `candidates`, `real` and `labelled` the data is yours: candidates and labelled are
+    With `candidates`, `real` and `labeled` the data is yours: candidates and labeled are
     trajectories in conversation format (`steps_of`), the real sample is a file with a field `task`
     (and `page`). A trajectory's steps are examples; validation and test share no task with each
     other or with a real sample.
@@ -141,7 +143,7 @@ class WebTask(BaseTask):
         site: A website of the released data; None for the first by name.
         candidates: Files of your own, or anything else that `load_candidates` takes.
         real: Your unannotated real tasks; a replicate draws `n_real` of them.
-        labelled: Your held-out trajectories.
+        labeled: Your held-out trajectories.
         n_real: Tasks of a real sample; None for two thirds of the pool.
         page_chars: How much of the page a proxy sees beside the task, for LENS with the prompts
             "web_page"; 0 for the task alone.
@@ -176,7 +178,7 @@ class WebTask(BaseTask):
         site: str | None = None,
         candidates: str | list[str] | None = None,
         real: str | None = None,
-        labelled: str | None = None,
+        labeled: str | None = None,
         n_real: int | None = None,
         page_chars: int = 0,
         n_distinct: int | None = None,
@@ -195,17 +197,17 @@ class WebTask(BaseTask):
         proxies: list[ProxySpec] | None = None,
         seed: int = 0,
     ) -> None:
-        check_whole("batch_size", batch_size, 1)
-        check_whole("epochs", epochs, 1)
-        check_whole("page_chars", page_chars, 0)
+        check_int("batch_size", batch_size, 1)
+        check_int("epochs", epochs, 1)
+        check_int("page_chars", page_chars, 0)
         self._view: Selector = fields_view("task", "page") if page_chars else "task"
         self._page_chars, self._seed = page_chars, seed
         if candidates is None:
             self._data = self._released(data, site, n_real)
-        elif real is None or labelled is None:
-            raise ConfigError("candidates= needs real= and labelled= beside it")
+        elif real is None or labeled is None:
+            raise ConfigError("candidates= needs real= and labeled= beside it")
         else:
-            self._data = self._own(candidates, real, labelled, n_real)
+            self._data = self._own(candidates, real, labeled, n_real)
         self.n_distinct = n_distinct or min(map(len, self.candidates))
         self.max_steps = max_steps or math.ceil(epochs * self.n_distinct / batch_size)
         self.batch_size, self.encoder, self.proxies = batch_size, encoder, proxies
@@ -228,16 +230,16 @@ class WebTask(BaseTask):
         real = self._real_steps(group, pages.of_site(group.name))
         order = np.random.default_rng(SPLIT_SEED).permutation(len(real)).tolist()
         half = len(real) // 2
-        records = [_unlabelled(real[i]) for i in order[:half]]
+        records = [_unlabeled(real[i]) for i in order[:half]]
         pool = RealSample(f"{group.name}, pool", records, self._view)
-        labelled = Examples("real", [real[i] for i in order[half:]], self._view, "answer")
+        labeled = Examples("real", [real[i] for i in order[half:]], self._view, "answer")
         said = (
             f"{group.name}: the released data holds no trajectories; the loss is that of naming "
             "the held-out real tasks of the site, in nats a token, and says nothing of success"
         )
         performance = dict(zip([c.name for c in candidates], group.performance, strict=True))
         draws = RealDraws(pool, n_real or _two_thirds(pool), seed=self._seed)
-        return _Data(candidates, draws, labelled, performance, (said,))
+        return _Data(candidates, draws, labeled, performance, (said,))
 
     def _partition(self, site: str, candidate: Candidate, pages: _Pages) -> Candidate:
         page = pages.of_partition(Path(candidate.source).stem)
@@ -252,7 +254,7 @@ class WebTask(BaseTask):
         return [_named_task(group.name, str(task), page) for task in dict.fromkeys(tasks.views)]
 
     def _own(
-        self, candidates: str | list[str], real: str, labelled: str, n_real: int | None
+        self, candidates: str | list[str], real: str, labeled: str, n_real: int | None
     ) -> _Data:
         loaded = load_candidates(candidates, view=_conversation)
         parts = [
@@ -262,8 +264,8 @@ class WebTask(BaseTask):
         # only what a proxy may see: whatever else the file holds is not read
         records = [_shown(record, self._page_chars) for record in tasks]
         pool = RealSample("real", records, self._view, None, real)
-        held = Examples("labelled", load_dataset_file(labelled), _conversation, None, labelled)
-        steps = Examples("labelled", self._all_steps(held), self._view, "answer", labelled)
+        held = Examples("labeled", load_dataset_file(labeled), _conversation, None, labeled)
+        steps = Examples("labeled", self._all_steps(held), self._view, "answer", labeled)
         draws = RealDraws(pool, n_real or _two_thirds(pool), seed=self._seed)
         said = "the loss is that of held-out steps: no live environment, no success rate"
         return _Data(parts, draws, steps, {}, (said,))
@@ -282,7 +284,7 @@ class WebTask(BaseTask):
 
     @cached_property
     def validation(self) -> Examples:
-        """The steps of a third of the labelled tasks that no real sample holds."""
+        """The steps of a third of the labeled tasks that no real sample holds."""
         return self._part("validation", self._split[0])
 
     @cached_property
@@ -312,7 +314,7 @@ class WebTask(BaseTask):
         """Say what the loss is of, and how it agrees with the released success rates."""
         released = self._data.released
         if not released:
-            n = len(self._data.labelled)
+            n = len(self._data.labeled)
             left_out = taken_out_message(n, n - len(self._free), 0, what="steps")
             return (*self._data.messages, *left_out)
         agreement = agreement_message(test, released, "the released success rates", mode="min")
@@ -321,22 +323,22 @@ class WebTask(BaseTask):
     @cached_property
     def _free(self) -> list[int]:
         """Positions of the steps whose task, with whatever page, no real sample can hold."""
-        labelled, pool = self._data.labelled, self._data.draws.pool
-        known = [Examples(part.name, list(part), "task") for part in (labelled, pool)]
+        labeled, pool = self._data.labeled, self._data.draws.pool
+        known = [Examples(part.name, list(part), "task") for part in (labeled, pool)]
         return unseen(*known)
 
     @cached_property
     def _split(self) -> tuple[list[int], list[int]]:
         """Positions of the steps for validation and for test; a task's are in one of the two."""
-        labelled = self._data.labelled
+        labeled = self._data.labeled
         by_task: dict[str, list[int]] = {}
         for i in self._free:
-            by_task.setdefault(labelled[i]["task"], []).append(i)
+            by_task.setdefault(labeled[i]["task"], []).append(i)
         order = np.random.default_rng(SPLIT_SEED).permutation(len(by_task)).tolist()
         n_validation = max(2, round(len(order) * _VALIDATION_SHARE))
         if len(order) - n_validation < 2:
             raise DataError(
-                f"{labelled.where}: {len(order)} tasks are in no real sample; 4 or more are "
+                f"{labeled.where}: {len(order)} tasks are in no real sample; 4 or more are "
                 "needed, for validation and test"
             )
         steps = list(by_task.values())
@@ -344,7 +346,7 @@ class WebTask(BaseTask):
         return tuple([i for task in part for i in steps[task]] for part in parts)  # type: ignore[return-value]
 
     def _part(self, name: str, positions: Sequence[int]) -> Examples:
-        return Examples(name, picked(self._data.labelled, positions), self._view, "answer")
+        return Examples(name, picked(self._data.labeled, positions), self._view, "answer")
 
     @cached_property
     def _steps_sha256(self) -> str:
@@ -386,7 +388,7 @@ def _two_thirds(pool: RealSample) -> int:
     return round(len(pool) * 2 / 3)
 
 
-def _unlabelled(step: Mapping[str, Any]) -> dict[str, str]:
+def _unlabeled(step: Mapping[str, Any]) -> dict[str, str]:
     return {"task": step["task"], "page": step["page"]}
 
 
@@ -446,7 +448,7 @@ class WebDataModule(TaskDataModule):
         site: See `WebTask`.
         candidates: See `WebTask`.
         real: See `WebTask`.
-        labelled: See `WebTask`.
+        labeled: See `WebTask`.
         page_chars: See `WebTask`.
         batch_size: Examples a step.
         model_id: Whose tokenizer and chat template.
@@ -461,7 +463,7 @@ class WebDataModule(TaskDataModule):
         site: str | None = None,
         candidates: str | list[str] | None = None,
         real: str | None = None,
-        labelled: str | None = None,
+        labeled: str | None = None,
         page_chars: int = 0,
         batch_size: int = 32,
         model_id: str = "HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -474,7 +476,7 @@ class WebDataModule(TaskDataModule):
             site,
             candidates,
             real,
-            labelled,
+            labeled,
             page_chars=page_chars,
             batch_size=batch_size,
             model_id=model_id,

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from synque_select.callbacks.correlation import ProxyCorrelationCallback
     from synque_select.callbacks.selection import SelectionCallback
-    from synque_select.data.datamodule import SynqueDataModule
+    from synque_select.data.candidate import Candidate, RealSample
     from synque_select.data.sources import load_candidates, load_real
     from synque_select.encoders import BaseEncoder
     from synque_select.errors import SynqueError
     from synque_select.lens.config import LensConfig
-    from synque_select.probes import ProbeSweep
+    from synque_select.probing.probes import ProbeSweep
     from synque_select.proxies.base import BaseProxy
     from synque_select.proxies.registry import register_proxy
     from synque_select.records.ranking_file import load_ranking, save_ranking
     from synque_select.selection.ranking import rank
+    from synque_select.training.datamodule import SynqueDataModule
     from synque_select.tuning import tune_mixture
-    from synque_select.types import Candidate, Mixture, Ranking, RealSample
+    from synque_select.types import Mixture, Ranking
 
 __all__ = [
     "BaseEncoder",
@@ -50,15 +51,15 @@ __all__ = [
 _MODULES = {
     "BaseEncoder": "encoders",
     "BaseProxy": "proxies.base",
-    "Candidate": "types",
+    "Candidate": "data.candidate",
     "LensConfig": "lens.config",
     "Mixture": "types",
-    "ProbeSweep": "probes",
+    "ProbeSweep": "probing.probes",
     "ProxyCorrelationCallback": "callbacks.correlation",
     "Ranking": "types",
-    "RealSample": "types",
+    "RealSample": "data.candidate",
     "SelectionCallback": "callbacks.selection",
-    "SynqueDataModule": "data.datamodule",
+    "SynqueDataModule": "training.datamodule",
     "SynqueError": "errors",
     "load_candidates": "data.sources",
     "load_ranking": "records.ranking_file",

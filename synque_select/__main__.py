@@ -2,6 +2,6 @@
 
 import sys
 
-from synque_select.cli import main
+from synque_select.cli.main import main
 
 sys.exit(main())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import synque_select
 from synque_select import rank
-from synque_select.commands import packaged_config
+from synque_select.cli.commands import packaged_config
 from synque_select.recipes.text2sql import real_questions
 
 

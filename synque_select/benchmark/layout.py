@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from synque_select.benchmark._performance import Figure, files_in, read_figures
+from synque_select.benchmark.performance import Figure, files_in, read_figures
+from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.sources import load_dataset_file
 from synque_select.errors import ConfigError, DataError, did_you_mean
 from synque_select.functional.benchmark_statistics import infer_test_size
-from synque_select.types import Candidate, RealSample
 
 __all__ = ["Group", "Task", "find_tasks"]
 

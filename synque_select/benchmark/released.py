@@ -9,18 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from synque_select.benchmark._ablations import against_decoys, at_sample_size, reactions
-from synque_select.benchmark._analysis import analyse, noise_ceilings, undefined
-from synque_select.benchmark._corruptions import Corruption, parse_corruption
-from synque_select.benchmark._judgements import judged_columns
-from synque_select.benchmark._lens import fitted, with_models
-from synque_select.benchmark._scoring import Case, CaseScorer, never_reads_real
-from synque_select.benchmark._tables import render
+from synque_select.benchmark.ablations import against_decoys, at_sample_size, reactions
+from synque_select.benchmark.analysis import analyse, noise_ceilings, undefined
+from synque_select.benchmark.case_scores import Case, CaseScorer, never_reads_real
+from synque_select.benchmark.corruptions import Corruption, parse_corruption
+from synque_select.benchmark.judgements import judged_columns
 from synque_select.benchmark.layout import Task, find_tasks
+from synque_select.benchmark.lens import fitted, with_models
+from synque_select.benchmark.tables import render
 from synque_select.encoders import BaseEncoder, get_encoder
 from synque_select.errors import ConfigError, RecordError
 from synque_select.lens.config import LensConfig
-from synque_select.progress import ProgressBar
 from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import (
     ProxySpec,
@@ -29,7 +28,8 @@ from synque_select.proxies.registry import (
     required_options,
     resolve_suite,
 )
-from synque_select.records.run_folder import plain, write_json
+from synque_select.records.run_folder import to_jsonable, write_json
+from synque_select.utils.progress import ProgressBar
 
 __all__ = ["render", "run_released"]
 
@@ -138,7 +138,7 @@ def run_released(
     finally:
         if model is not encoder:  # the caller's own instance stays the caller's
             model.close()
-    return plain(result)  # type: ignore[no-any-return]
+    return to_jsonable(result)  # type: ignore[no-any-return]
 
 
 def _parts_folder(path: Path) -> Path:

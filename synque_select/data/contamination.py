@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from synque_select.data.examples import Examples, Views
+from synque_select.data.views import View
 from synque_select.errors import ConfigError
-from synque_select.types import Examples, Views
-from synque_select.views import View
 
 __all__ = ["Overlap", "contamination_messages", "count_overlap"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from synque_select.data._readers import Row, Rows, numbered_lines
+from synque_select.data.json_reader import Row, Rows, numbered_lines
 from synque_select.errors import DataError
 
 __all__ = ["read_csv"]

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from synque_select.data._columns import Columns
-from synque_select.data._readers import read_jsonl
-from synque_select.data._tables import open_table, write_atomically, write_rows
-from synque_select.encoders.cache import default_cache_dir
+from synque_select.data.columns import Columns
+from synque_select.data.examples import MapDataset
+from synque_select.data.json_reader import read_jsonl
+from synque_select.data.tables import open_table, write_atomically, write_rows
 from synque_select.errors import DataError, DependencyError
-from synque_select.progress import ProgressBar
-from synque_select.types import MapDataset
+from synque_select.utils.cache_dir import default_cache_dir
+from synque_select.utils.progress import ProgressBar
 
 __all__ = ["MAX_EXAMPLES", "is_iterable", "is_map_style", "open_stored", "store_iterable"]
 

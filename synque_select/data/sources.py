@@ -12,13 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
-from synque_select.data._digests import keep_digests
-from synque_select.data._images import IMAGE_SUFFIXES, ImageFolder, holds_images, subfolders
-from synque_select.data._tables import TABLE_SUFFIXES, open_saved, read_table
+from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.digest_cache import keep_digests
+from synque_select.data.examples import Examples, MapDataset
+from synque_select.data.images import IMAGE_SUFFIXES, ImageFolder, holds_images, subfolders
 from synque_select.data.iterables import is_iterable, open_stored, store_iterable
+from synque_select.data.tables import TABLE_SUFFIXES, open_saved, read_table
+from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, DataError
-from synque_select.types import Candidate, Examples, MapDataset, RealSample
-from synque_select.views import Selector
 
 __all__ = ["load_candidates", "load_dataset_file", "load_real", "replace_iterables"]
 

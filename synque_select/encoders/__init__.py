@@ -1,7 +1,7 @@
 """Encoders turn views into embeddings, cached by content."""
 
 from synque_select.encoders.base import BaseEncoder
-from synque_select.encoders.cache import Embedded, default_cache_dir, embed
+from synque_select.encoders.embedding_cache import Embedded, embed
 from synque_select.encoders.image import (
     EfficientNetLite0Encoder,
     SentenceImageEncoder,
@@ -9,6 +9,7 @@ from synque_select.encoders.image import (
 )
 from synque_select.encoders.registry import DEFAULT_ENCODERS, get_encoder
 from synque_select.encoders.text import TextEncoder
+from synque_select.utils.cache_dir import default_cache_dir
 
 __all__ = [
     "DEFAULT_ENCODERS",

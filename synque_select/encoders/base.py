@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from synque_select.views import Modality, View
+from synque_select.data.views import View
+from synque_select.types.modality import Modality
 
 __all__ = ["BaseEncoder"]
 

@@ -15,12 +15,13 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from synque_select.encoders.hub import content_revision
+from synque_select.data.views import View
 from synque_select.encoders.model import ModelEncoder
-from synque_select.encoders.packaged import find_packaged
 from synque_select.encoders.sentence import SentenceEncoder
 from synque_select.errors import ConfigError, DataError, DependencyError, EncoderError, did_you_mean
-from synque_select.views import Modality, View
+from synque_select.hub.packaged import find_packaged
+from synque_select.hub.resolve import content_revision
+from synque_select.types.modality import Modality
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from synque_select.data.views import View
 from synque_select.encoders.base import BaseEncoder
 from synque_select.encoders.precision import (
     MIN_COSINE,
@@ -19,8 +20,7 @@ from synque_select.encoders.precision import (
     lower_precision,
     resolve_precision,
 )
-from synque_select.encoders.state import cuda_started
-from synque_select.views import View
+from synque_select.utils.process_state import cuda_started
 
 __all__ = ["ModelEncoder", "pick_device"]
 

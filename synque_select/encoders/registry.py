@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from synque_select.encoders.base import BaseEncoder
-from synque_select.encoders.hub import split_revision
 from synque_select.encoders.image import (
     EfficientNetLite0Encoder,
     SentenceImageEncoder,
@@ -13,7 +12,8 @@ from synque_select.encoders.image import (
 )
 from synque_select.encoders.text import TextEncoder
 from synque_select.errors import ConfigError
-from synque_select.views import Modality
+from synque_select.hub.resolve import split_revision
+from synque_select.types.modality import Modality
 
 __all__ = ["DEFAULT_ENCODERS", "get_encoder"]
 

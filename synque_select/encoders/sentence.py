@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from synque_select.encoders.hub import resolve_model, split_revision
+from synque_select.data.views import View
 from synque_select.encoders.model import ModelEncoder
 from synque_select.errors import EncoderError
-from synque_select.views import View
+from synque_select.hub.resolve import resolve_model, split_revision
 
 __all__ = ["SentenceEncoder"]
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from synque_select.data.views import View
 from synque_select.encoders.sentence import SentenceEncoder
-from synque_select.views import Modality, View
+from synque_select.types.modality import Modality
 
 __all__ = ["TextEncoder"]
 

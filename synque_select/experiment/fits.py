@@ -12,19 +12,20 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.seed import isolate_rng
 
+from synque_select.data.candidate import Candidate
 from synque_select.errors import LightningError
 from synque_select.experiment.task import BaseTask, sized
-from synque_select.fitting.comparability import (
+from synque_select.records.store import RunStore
+from synque_select.training.comparability import (
     comparability_key,
     content_sha256,
     mixture_unit,
     weights_sha256,
 )
-from synque_select.records.store import RunStore
-from synque_select.short_fits import quiet_fits
-from synque_select.types import Candidate, Mixture, Ranking, RunKind, RunRecord
+from synque_select.training.short_fit import quiet_fits
+from synque_select.types import Mixture, Ranking, RunKind, RunRecord
 
-__all__ = ["Fit", "FitBook", "Outcome", "shares"]
+__all__ = ["Fit", "FitStore", "Outcome", "shares"]
 
 _NEVER = 2**31
 
@@ -84,7 +85,7 @@ def shares(mixture: Mixture, n: int) -> dict[str, int]:
     return counts
 
 
-class FitBook:
+class FitStore:
     """Runs fits of one task, keeps each as run records, and knows those that are finished.
 
     Args:

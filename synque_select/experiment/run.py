@@ -14,19 +14,20 @@ from typing import Any
 
 import numpy as np
 
+from synque_select.data.candidate import RealSample
 from synque_select.errors import ConfigError, did_you_mean
-from synque_select.experiment.fits import Fit, FitBook, Outcome
+from synque_select.experiment.fits import Fit, FitStore, Outcome
 from synque_select.experiment.result import ARMS, experiment_result, probe_correlations
 from synque_select.experiment.summary import summary, write_run
 from synque_select.experiment.task import BaseTask, check_task
-from synque_select.progress import ProgressBar
 from synque_select.records.run_folder import make_folder, new_run_folder
 from synque_select.records.store import RunStore
 from synque_select.selection.ranking import rank
 from synque_select.tuning.search import search_mixtures
 from synque_select.tuning.space import MixtureSpace, starting_mixtures
 from synque_select.tuning.studies import optuna_module
-from synque_select.types import Mixture, Ranking, RealSample, RunKind, RunRecord
+from synque_select.types import Mixture, Ranking, RunKind, RunRecord
+from synque_select.utils.progress import ProgressBar
 
 __all__ = ["ARMS", "Experiment", "run_experiment"]
 
@@ -118,7 +119,7 @@ def run_experiment(
         arms=arms,
         n_random=n_random,
         n_tuned=n_tuned,
-        book=FitBook(task, store if isinstance(store, RunStore) else RunStore(store)),
+        book=FitStore(task, store if isinstance(store, RunStore) else RunStore(store)),
         rankings=_rankings(task, samples, k, rank_by, device, cache_dir, progress),
         deadline=math.inf if time_limit_s is None else started + time_limit_s,
         progress=progress,
@@ -237,7 +238,7 @@ class _Run:
     arms: Sequence[str]
     n_random: int
     n_tuned: int
-    book: FitBook
+    book: FitStore
     rankings: Sequence[Ranking]
     deadline: float
     progress: bool

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from synque_select.data.candidate import RealSample
 from synque_select.encoders import embed, get_encoder
 from synque_select.experiment.task import BaseTask
 from synque_select.functional.correlation import Correlation
@@ -14,13 +15,13 @@ from synque_select.records.correlation_file import save_correlations
 from synque_select.records.ranking_file import save_ranking
 from synque_select.records.run_folder import write_json
 from synque_select.report.correlation_tables import correlation_table
+from synque_select.report.examples_and_map import write_examples, write_map
 from synque_select.report.experiment_tables import arms_table, comparison_table, cost_table
 from synque_select.report.formats import format_number
 from synque_select.report.page import write_report
-from synque_select.report.parts import write_examples, write_map
 from synque_select.report.ranking_tables import ranking_tables
 from synque_select.report.table import Column, Table
-from synque_select.types import Ranking, RealSample
+from synque_select.types import Ranking
 
 __all__ = ["summary", "write_run"]
 

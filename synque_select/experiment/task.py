@@ -10,11 +10,13 @@ import numpy as np
 from pytorch_lightning import LightningModule
 from torch.utils.data import Dataset, Subset
 
-from synque_select.data.datamodule import SynqueDataModule
+from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.examples import Examples
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, DataError
 from synque_select.proxies.registry import ProxySpec
-from synque_select.types import Candidate, Examples, Mixture, RealSample
+from synque_select.training.datamodule import SynqueDataModule
+from synque_select.types import Mixture
 
 __all__ = ["BaseTask", "check_task", "sized", "unseen"]
 
@@ -54,12 +56,12 @@ class BaseTask(ABC):
     @property
     @abstractmethod
     def validation(self) -> Examples:
-        """Labelled real examples for whatever is chosen by labels; in no real sample."""
+        """Labeled real examples for whatever is chosen by labels; in no real sample."""
 
     @property
     @abstractmethod
     def test(self) -> Examples:
-        """Labelled real examples for every figure that is reported; in no real sample."""
+        """Labeled real examples for every figure that is reported; in no real sample."""
 
     @abstractmethod
     def real_sample(self, replicate: int) -> RealSample:
@@ -142,8 +144,8 @@ def unseen(examples: Examples, *samples: Examples) -> list[int]:
     Use it on what is to become validation and test, with the real sample of every replicate.
 
     Example:
-        >>> seen, labelled = RealSample("real", ["a", "b"]), Examples("labelled", ["b", "c"])
-        >>> unseen(labelled, seen)
+        >>> seen, labeled = RealSample("real", ["a", "b"]), Examples("labeled", ["b", "c"])
+        >>> unseen(labeled, seen)
         [1]
     """
     known = {row.tobytes() for sample in samples for row in sample.digests}

@@ -10,8 +10,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from synque_select.encoders.cache import default_cache_dir
 from synque_select.errors import RecordError
+from synque_select.utils.cache_dir import default_cache_dir
 
 __all__ = ["AnswerCache", "AnswerSession", "answer_key", "default_answers_path"]
 

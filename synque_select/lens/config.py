@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from synque_select.checks import check_whole, is_number
 from synque_select.errors import ConfigError, did_you_mean
-from synque_select.lens.judge import Way
+from synque_select.lens.judge import Readout
 from synque_select.lens.prompt_sets import load_prompts
 from synque_select.lens.rubric import Rubric, RubricSampling
 from synque_select.llm.registry import LLMSpec, check_llm, describe_llm
+from synque_select.utils.validation import check_int, is_number
 
 __all__ = ["AdaptiveJudging", "LensConfig", "packaged_lens_configs"]
 
@@ -51,9 +51,9 @@ class AdaptiveJudging:
     def __post_init__(self) -> None:
         if not is_number(self.delta) or not 0 < self.delta < 1:
             raise ConfigError(f"adaptive: delta={self.delta!r}: allowed is above 0 and below 1")
-        check_whole("adaptive: rounds", self.rounds, 1)
+        check_int("adaptive: rounds", self.rounds, 1)
         if self.top_k is not None:
-            check_whole("adaptive: top_k", self.top_k, 1)
+            check_int("adaptive: top_k", self.top_k, 1)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class LensConfig:
         rubrics_group: Which group of that file, where it has several.
         save_rubrics: Where to write the rubrics that were used.
         sampling: How rubrics are written.
-        way: "expectation" or "label" (`judge`).
+        readout: "expectation" or "label" (`judge`).
         max_samples: How many samples of a candidate are judged, drawn at random; None for all.
         adaptive: Stop judging a candidate when it is decided (`AdaptiveJudging`); None to judge
             all in full.
@@ -98,7 +98,7 @@ class LensConfig:
     rubrics_group: str | None = None
     save_rubrics: str | None = None
     sampling: RubricSampling = field(default_factory=RubricSampling)
-    way: Way = "expectation"
+    readout: Readout = "expectation"
     max_samples: int | None = None
     adaptive: AdaptiveJudging | None = None
     max_sample_chars: int = 2000
@@ -114,15 +114,17 @@ class LensConfig:
             found = getattr(self, name)
             if not isinstance(found, part) and not (name == "adaptive" and found is None):
                 raise ConfigError(f"{name}={found!r}: allowed is a {part.__name__}")
-        if self.way not in get_args(Way):
-            raise ConfigError(f"way={self.way!r}: allowed is {', '.join(get_args(Way))}")
+        if self.readout not in get_args(Readout):
+            raise ConfigError(
+                f"readout={self.readout!r}: allowed is {', '.join(get_args(Readout))}"
+            )
         for role in _ROLES:
             _check_role(role, getattr(self, role))
         _check_kinds(self)
         if self.max_samples is not None:
-            check_whole("max_samples", self.max_samples, 2)
-        check_whole("max_sample_chars", self.max_sample_chars, 1)
-        check_whole("image_side", self.image_side, 1)
+            check_int("max_samples", self.max_samples, 2)
+        check_int("max_sample_chars", self.max_sample_chars, 1)
+        check_int("image_side", self.image_side, 1)
         if not is_number(self.failure_threshold) or not 0 <= self.failure_threshold < 1:
             raise ConfigError(
                 f"failure_threshold={self.failure_threshold!r}: allowed is 0 to below 1"
@@ -164,7 +166,7 @@ class LensConfig:
         values = {**state}
         if values.pop("version", 1) != 1:
             raise ConfigError(f"{where}: version {state['version']!r}; allowed is 1")
-        values.pop("content", None)  # of `plain`: it tells files apart, and is not read
+        values.pop("content", None)  # of `to_dict`: it tells files apart, and is not read
         _check_names(values, cls, where)
         for name, part in (("sampling", RubricSampling), ("adaptive", AdaptiveJudging)):
             if values.get(name) is not None and not isinstance(values[name], part):
@@ -192,7 +194,7 @@ class LensConfig:
             raise ConfigError(f"{path}: expected names with values, found {type(state).__name__}")
         return cls.from_mapping(state, str(path))
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return what changes a score as plain values, for records."""
         reasoner = None if self.reasoner is None else describe_llm(self.reasoner)
         return {
@@ -203,7 +205,7 @@ class LensConfig:
             "rubrics": _plain_rubrics(self.rubrics),
             "rubrics_group": self.rubrics_group,
             "sampling": dataclasses.asdict(self.sampling),
-            "way": self.way,
+            "readout": self.readout,
             "max_samples": self.max_samples,
             "adaptive": None if self.adaptive is None else dataclasses.asdict(self.adaptive),
             "max_sample_chars": self.max_sample_chars,

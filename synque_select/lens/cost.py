@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from synque_select.lens.cache import AnswerCache
-from synque_select.lens.judge import Questions, Way
+from synque_select.lens.judge import Questions, Readout
 from synque_select.llm.base import BaseLLM
 from synque_select.llm.prompt import PromptLike
 
@@ -17,7 +17,7 @@ __all__ = ["Cost", "JudgingCost", "RubricCost", "judging_cost", "rubric_cost"]
 _MEASURED = 64  # samples of a candidate whose tokens are counted
 _MILLION = 1_000_000
 # tokens of "very unlikely" and the end of the turn; by probabilities, one is read off
-_WRITTEN: Mapping[Way, int] = {"label": 4, "expectation": 1}
+_WRITTEN: Mapping[Readout, int] = {"label": 4, "expectation": 1}
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def judging_cost(
     questions: Sequence[Questions],
     items: Iterable[PromptLike],
     cache: AnswerCache | None,
-    way: Way,
+    readout: Readout,
 ) -> JudgingCost:
     """Count what judging a candidate and the real sample costs.
 
@@ -162,7 +162,7 @@ def judging_cost(
         items: The samples of both sides, as the judge sees them; one at a time is held.
         cache: Where answers may be kept; None where the rubric is still to be written, so that
             none can be.
-        way: As for `judge`.
+        readout: As for `judge`.
     """
     # a sample's two answers at a place are asked for together
     pairs: dict[tuple[str, ...], None] = {}
@@ -184,5 +184,5 @@ def judging_cost(
         n_kept,
         round(left * (mean + n_shared + n_suffix)),
         round(left * n_shared),
-        left * _WRITTEN[way],
+        left * _WRITTEN[readout],
     )

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from synque_select.data.views import View
 from synque_select.lens.judge import Judged
 from synque_select.lens.run import LensRun
-from synque_select.views import View
 
 __all__ = ["adaptive_details", "lens_details"]
 
@@ -32,7 +32,7 @@ def lens_details(
             question failed.
 
     Returns:
-        {"version": 1, "scorer", "reasoner", "prompts", "way", "questions", "cost", "adaptive",
+        {"version": 1, "scorer", "reasoner", "prompts", "readout", "questions", "cost", "adaptive",
         "candidates": {name: {"n", "n_judged", "rubric", "most_real", "least_real"}}}; a sample is
         {"position", "realness", "view"}, an image's view {"png": base64}.
     """
@@ -42,7 +42,7 @@ def lens_details(
         "scorer": run.scorer.id,
         "reasoner": _reasoner(run),
         "prompts": run.prompts.name,
-        "way": run.config.way,
+        "readout": run.config.readout,
         "questions": {
             "planned": tally.n_planned,
             "asked": tally.n_asked,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from synque_select.data.views import View
 from synque_select.errors import LLMError
 from synque_select.functional.lens import LABELS, label_value
 from synque_select.lens.cache import AnswerCache, AnswerSession, answer_key
@@ -17,11 +18,10 @@ from synque_select.lens.rubric import Rubric
 from synque_select.lens.samples import Limits, show_sample
 from synque_select.llm.base import BaseLLM, Failure
 from synque_select.llm.prompt import PromptLike, join_prompts, prompt_text
-from synque_select.views import View
 
-__all__ = ["Judged", "Questions", "Tally", "Way", "judge", "questions_of"]
+__all__ = ["Judged", "Questions", "Readout", "Tally", "judge", "questions_of"]
 
-Way = Literal["label", "expectation"]
+Readout = Literal["label", "expectation"]
 
 _PLACES = ("A", "B")
 _SHOWN_FAILURES = 3
@@ -91,7 +91,7 @@ def judge(
     cache: AnswerCache,
     tally: Tally,
     *,
-    way: Way = "expectation",
+    readout: Readout = "expectation",
     limits: Limits = Limits(),  # noqa: B008 - it cannot be changed
 ) -> Iterator[int | Judged]:
     """Ask how likely each sample belongs to the real and to the synthetic set.
@@ -109,7 +109,7 @@ def judge(
         prompts: Of the kind of task.
         cache: Where answers are kept.
         tally: Counts of the run.
-        way: "label": what the model writes, constrained to the five labels. "expectation": the
+        readout: "label": what the model writes, constrained to the five labels. "expectation": the
             mean of the labels' values under the model's probabilities.
         limits: Longer samples are cut, larger images made smaller, and counted.
 
@@ -124,7 +124,7 @@ def judge(
     counts = Counter(names)
     items = {name: sample.item for name, sample in zip(names, shown, strict=True)}
     values = {name: torch.full((2, 2), torch.nan, dtype=torch.float64) for name in items}
-    for place, questions in enumerate(questions_of(engine, rubric, prompts, way)):
+    for place, questions in enumerate(questions_of(engine, rubric, prompts, readout)):
         with cache.session() as session:
             for name, row in questions.answers(items, session, tally):
                 if row is not None:
@@ -137,7 +137,7 @@ def judge(
 
 
 def questions_of(
-    engine: BaseLLM, rubric: Rubric | None, prompts: PromptSet, way: Way
+    engine: BaseLLM, rubric: Rubric | None, prompts: PromptSet, readout: Readout
 ) -> list[Questions]:
     """Return the questions of both places of the synthetic set.
 
@@ -154,7 +154,7 @@ def questions_of(
         else:
             shared = prompts.fill("shared", **rubric.shown(synthetic_is))
         # column 0 asks for the real set, column 1 for the synthetic one
-        found.append(Questions(engine, shared, (real_is, synthetic_is), prompts, way))
+        found.append(Questions(engine, shared, (real_is, synthetic_is), prompts, readout))
     return found
 
 
@@ -167,13 +167,13 @@ class Questions:
         shared: PromptLike,
         asked: Sequence[str],
         prompts: PromptSet,
-        way: Way,
+        readout: Readout,
     ) -> None:
         self._engine = engine
         self.shared = shared
         self.suffixes = [str(prompts.fill("question", asked=name)) for name in asked]
-        self._way = way
-        self._decoding = {"choices": LABELS, "way": way}
+        self._readout = readout
+        self._decoding = {"choices": LABELS, "readout": readout}
 
     def keys(self, item: PromptLike) -> list[str]:
         """Return what the answers about a sample are kept by."""
@@ -211,7 +211,7 @@ class Questions:
     def _ask(self, items: Sequence[PromptLike]) -> Iterator[tuple[int, list[Any] | Failure]]:
         if not items:
             return
-        if self._way == "expectation":
+        if self._readout == "expectation":
             yield from self._engine.choice_probabilities(self.shared, items, self.suffixes, LABELS)
             return
         n = len(self.suffixes)
@@ -226,6 +226,6 @@ class Questions:
                 yield position // n, failed[0] if failed else row
 
     def _value(self, answer: Any) -> float:
-        if self._way == "label":
+        if self._readout == "label":
             return float(label_value(answer))
         return float(sum(p * i for i, p in enumerate(answer)))

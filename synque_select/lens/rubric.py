@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synque_select.checks import check_whole, is_number
+from synque_select.data.views import View
 from synque_select.errors import ConfigError, DataError, LLMError
 from synque_select.lens.cache import AnswerCache, answer_key
 from synque_select.lens.prompt_sets import PromptSet
-from synque_select.lens.samples import Limits, drawn, plain_line, quote_sample, rubric_line
+from synque_select.lens.samples import Limits, content_order, plain_line, quote_sample, rubric_line
 from synque_select.llm.base import BaseLLM, Failure
 from synque_select.llm.prompt import PromptLike, join_prompts, prompt_text
 from synque_select.llm.structured import without_thinking
-from synque_select.views import View
+from synque_select.utils.validation import check_int, is_number
 
 __all__ = [
     "Rubric",
     "RubricSampling",
-    "Side",
+    "SampleSet",
     "kept_rubric",
     "load_rubrics",
     "rubric_prompts",
@@ -222,8 +222,8 @@ class RubricSampling:
             "n_samples", "max_tokens", "max_sample_chars", "image_side", "n_points",
             "max_answer_tokens",
         ):  # fmt: skip
-            check_whole(f"sampling: {name}", getattr(self, name), 1)
-        check_whole("sampling: seed", self.seed, 0)
+            check_int(f"sampling: {name}", getattr(self, name), 1)
+        check_int("sampling: seed", self.seed, 0)
         if not is_number(self.temperature) or not 0 <= self.temperature < math.inf:
             raise ConfigError(
                 f"sampling: temperature={self.temperature!r}: allowed is a number from 0"
@@ -231,7 +231,7 @@ class RubricSampling:
 
 
 @dataclass(frozen=True)
-class Side:
+class SampleSet:
     """The samples of one set, by which they are drawn and shown.
 
     Args:
@@ -243,14 +243,14 @@ class Side:
     keys: Sequence[str]
 
     @classmethod
-    def of_texts(cls, texts: Sequence[str]) -> Side:
+    def of_texts(cls, texts: Sequence[str]) -> SampleSet:
         """Return texts as a side: each is its own key."""
         return cls(texts, texts)
 
-    def part(self, positions: Iterable[int]) -> Side:
+    def part(self, positions: Iterable[int]) -> SampleSet:
         """Return the samples at these positions."""
         chosen = [int(i) for i in positions]
-        return Side([self.views[i] for i in chosen], [self.keys[i] for i in chosen])
+        return SampleSet([self.views[i] for i in chosen], [self.keys[i] for i in chosen])
 
 
 def write_rubric(
@@ -298,7 +298,11 @@ class _NotKeptError(Exception):
 
 
 def rubric_prompts(
-    engine: BaseLLM, real: Side, synthetic: Side, prompts: PromptSet, sampling: RubricSampling
+    engine: BaseLLM,
+    real: SampleSet,
+    synthetic: SampleSet,
+    prompts: PromptSet,
+    sampling: RubricSampling,
 ) -> dict[str, PromptLike]:
     """Return the prompt of each of a rubric's three lists.
 
@@ -341,12 +345,12 @@ def _rubric(
 
 
 def _sample_lines(
-    engine: BaseLLM, side: Side, prompts: PromptSet, sampling: RubricSampling
+    engine: BaseLLM, side: SampleSet, prompts: PromptSet, sampling: RubricSampling
 ) -> PromptLike:
     lines: list[PromptLike] = []
     left = sampling.max_tokens
     limits = Limits(sampling.max_sample_chars, sampling.image_side)
-    for position in drawn(side.keys, sampling.seed)[: sampling.n_samples]:
+    for position in content_order(side.keys, sampling.seed)[: sampling.n_samples]:
         line = rubric_line(side.views[position], prompts, limits)
         left -= engine.count_tokens(line)
         if lines and left < 0:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from synque_select.data.views import View
 from synque_select.errors import ProxyError
 from synque_select.functional.racing import Race, race
 from synque_select.lens.cache import AnswerCache
@@ -22,18 +23,18 @@ from synque_select.lens.judge import Judged, Tally, judge, questions_of
 from synque_select.lens.prompt_sets import load_prompts
 from synque_select.lens.rubric import (
     Rubric,
-    Side,
+    SampleSet,
     kept_rubric,
     load_rubrics,
     rubric_prompts,
     save_rubrics,
     write_rubric,
 )
-from synque_select.lens.samples import Limits, drawn, show_sample
+from synque_select.lens.samples import Limits, content_order, show_sample
 from synque_select.llm.prompt import PromptLike
 from synque_select.llm.registry import get_llm
-from synque_select.progress import ProgressBar
-from synque_select.views import Modality, View
+from synque_select.types.modality import Modality
+from synque_select.utils.progress import ProgressBar
 
 __all__ = ["LensRun", "answered"]
 
@@ -75,8 +76,8 @@ class LensRun:
     """
 
     config: LensConfig
-    real: Side
-    candidates: Mapping[str, Side]
+    real: SampleSet
+    candidates: Mapping[str, SampleSet]
     modality: Modality
     seed: int
     rubrics: dict[str, Rubric] = field(default_factory=dict, init=False)
@@ -92,7 +93,7 @@ class LensRun:
         self.limits = Limits(config.max_sample_chars, config.image_side)
         self.scorer = get_llm(config.scorer)
         self.reasoner = self.scorer if config.reasoner is None else get_llm(config.reasoner)
-        order = np.array(drawn(self.real.keys, self.seed))
+        order = np.array(content_order(self.real.keys, self.seed))
         half = len(order) // 2 if config.split_real else len(order)
         if config.split_real and half < 2:
             raise ProxyError(f"split_real takes a real sample of 4 or more, found {len(order)}")
@@ -104,9 +105,9 @@ class LensRun:
         n_judged = sum(len(self.normalising) + len(part) for part in self.parts.values())
         self.tally = Tally(_QUESTIONS * n_judged, config.failure_threshold)
 
-    def _order(self, side: Side) -> NDArray[np.int64]:
+    def _order(self, side: SampleSet) -> NDArray[np.int64]:
         """Positions of the samples that may be judged, in the order in which they are drawn."""
-        return np.array(drawn(side.keys, self.seed)[: self.config.max_samples])
+        return np.array(content_order(side.keys, self.seed)[: self.config.max_samples])
 
     def judge(self, values: Values) -> dict[str, Judged]:
         """Say what it will cost, write the rubrics that are missing, and judge all candidates.
@@ -210,10 +211,10 @@ class LensRun:
         )
         return judging_cost(
             self.scorer,
-            questions_of(self.scorer, rubric, self.prompts, self.config.way),
+            questions_of(self.scorer, rubric, self.prompts, self.config.readout),
             (show_sample(view, self.prompts, self.limits).item for view in views),
             self.cache if is_known else None,
-            self.config.way,
+            self.config.readout,
         )
 
     def _write_rubrics(self) -> None:
@@ -284,7 +285,7 @@ class LensRun:
             self.prompts,
             self.cache,
             self.tally,
-            way=self.config.way,
+            readout=self.config.readout,
             limits=self.limits,
         )
         for found in answers:

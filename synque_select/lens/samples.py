@@ -9,16 +9,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from synque_select.data.views import View
 from synque_select.errors import DataError
 from synque_select.lens.prompt_sets import PromptSet
 from synque_select.llm.prompt import Prompt, PromptLike
-from synque_select.views import View
 
 __all__ = [
     "Limits",
     "Quoted",
     "Shown",
-    "drawn",
+    "content_order",
     "plain_line",
     "quote_sample",
     "rubric_line",
@@ -183,7 +183,7 @@ def _object(view: str, fields: Sequence[str]) -> dict[str, str]:
     }
 
 
-def drawn(texts: Sequence[str], seed: int) -> list[int]:
+def content_order(texts: Sequence[str], seed: int) -> list[int]:
     """Return the positions of texts in a random order that their content and the seed decide.
 
     So another order of the rows, or more rows, changes as little as it can. Equal texts have
@@ -191,7 +191,10 @@ def drawn(texts: Sequence[str], seed: int) -> list[int]:
 
     Example:
         >>> texts = ["a", "b", "c"]
-        >>> [texts[i] for i in drawn(texts, 0)] == [texts[::-1][i] for i in drawn(texts[::-1], 0)]
+        >>> turned = texts[::-1]
+        >>> [texts[i] for i in content_order(texts, 0)] == [
+        ...     turned[i] for i in content_order(turned, 0)
+        ... ]
         True
     """
     seen: Counter[str] = Counter()

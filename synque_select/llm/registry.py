@@ -15,9 +15,9 @@ __all__ = ["LLMSpec", "check_llm", "describe_llm", "get_llm"]
 LLMSpec = BaseLLM | Mapping[str, Any]
 
 _ENGINES = {
-    "openai": "synque_select.llm.openai:OpenAILLM",
-    "transformers": "synque_select.llm.transformers:TransformersLLM",
-    "vllm": "synque_select.llm.vllm:VllmLLM",
+    "openai": "synque_select.llm.openai.engine:OpenAILLM",
+    "transformers": "synque_select.llm.transformers.engine:TransformersLLM",
+    "vllm": "synque_select.llm.vllm.engine:VllmLLM",
 }
 
 

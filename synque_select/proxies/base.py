@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synque_select.types import MapDataset
-from synque_select.views import Modality, View
+from synque_select.data.examples import MapDataset
+from synque_select.data.views import View
+from synque_select.types.modality import Modality
 
 __all__ = ["BaseProxy", "Contributions", "Family", "ProxyInput", "ProxyScores"]
 

@@ -15,10 +15,10 @@ from typing import ClassVar, cast
 import numpy as np
 import torch
 
-from synque_select.data.repeats import n_distinct
+from synque_select.data.duplicates import n_distinct
 from synque_select.functional.ngram import hash_tokens, iter_chunks, ngram_counts, ngram_entropy
 from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScores
-from synque_select.views import Modality
+from synque_select.types.modality import Modality
 
 __all__ = [
     "BaselineDistinct",

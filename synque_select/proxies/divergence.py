@@ -1,4 +1,4 @@
-"""MAUVE and its smoothed variant: the overlap of two quantised distributions."""
+"""Divergences between distributions: MAUVE, its smoothed variant, and the Fréchet distance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 
-from synque_select.errors import ConfigError, DependencyError
+from synque_select.errors import ConfigError, DependencyError, ProxyError
+from synque_select.functional.frechet import frechet_of_moments, moments
 from synque_select.functional.mauve import (
     default_n_bins,
     mauve_from_counts,
@@ -15,9 +16,15 @@ from synque_select.functional.mauve import (
     quantise,
 )
 from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScores
-from synque_select.proxies.inputs import Prepared, content_order, score_defined
+from synque_select.proxies.inputs import (
+    Prepared,
+    check_count,
+    content_order,
+    score_defined,
+    size_message,
+)
 
-__all__ = ["MAUVE", "MAUVEStar"]
+__all__ = ["MAUVE", "Frechet", "MAUVEStar"]
 
 Backend = Literal["torch", "mauve-text"]
 _RELIABLE_FROM = 100
@@ -181,3 +188,67 @@ class MAUVEStar(MAUVE):
     source: ClassVar[str] = "Pillutla et al. 2023, arXiv 2212.14578"
     smoothing: ClassVar[float] = 0.5
     mauve_text_field: ClassVar[str] = "mauve_star"
+
+
+class Frechet(BaseProxy):
+    """Squared Fréchet distance between Gaussians of the two sides (as in FID); lower is closer.
+
+    ‖μ_r − μ_s‖² + tr(Σ_r + Σ_s − 2 (Σ_r Σ_s)^½) with both covariances shrunk by Ledoit and Wolf.
+    Its bias depends on the size, so candidates are scored at a common one, by a random subsample.
+
+    Args:
+        shrink: Without shrinkage (the formula of FID), fewer examples than dimensions are refused.
+        max_examples: Largest common size.
+
+    Source: Dowson and Landau 1982; Heusel et al. 2017; Ledoit and Wolf 2004.
+
+    Example:
+        >>> Frechet().options()
+        {'shrink': True, 'max_examples': 20000}
+    """
+
+    key = "frechet"
+    higher_is_better = False
+    unit = "squared distance between embeddings"
+    source = "Heusel et al. 2017"
+    family = "divergence"
+
+    def __init__(self, *, shrink: bool = True, max_examples: int = 20_000) -> None:
+        self.shrink = shrink
+        self.max_examples = check_count("max_examples", max_examples, at_least=2)
+
+    def score(
+        self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
+    ) -> ProxyScores:
+        """Score the candidates; see `BaseProxy.score`.
+
+        Raises:
+            ProxyError: Fewer examples than dimensions, and no shrinkage.
+        """
+        return score_defined(real, candidates, device, lambda parts: self._score(parts, seed))
+
+    def _score(self, prepared: Prepared, seed: int) -> ProxyScores:
+        n, d = prepared.real.shape
+        m = prepared.common_size(self.max_examples)
+        few = min(n, m) < d
+        if few and not self.shrink:
+            raise ProxyError(
+                f"frechet: {n} real and {m} synthetic examples are fewer than the {d} dimensions, "
+                "so the covariances are singular: allowed with shrink=True"
+            )
+        real = moments(prepared.real, shrink=self.shrink)
+        values = []
+        for position, part in enumerate(prepared.inputs):
+            points = prepared.rows(position, content_order(part, seed)[:m])
+            values.append(frechet_of_moments(real, moments(points, shrink=self.shrink)))
+        warning = (
+            f"{n} real and {m} synthetic examples for {d} dimensions: the covariances are mostly "
+            f"shrinkage ({real.shrinkage:.0%} on the real side)",
+        )
+        return ProxyScores(
+            values=torch.tensor(values, dtype=torch.float64),
+            messages=(
+                *size_message(prepared, m, "by a random subsample"),
+                *(warning if few else ()),
+            ),
+        )

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synque_select.data.repeats import content_numbers
+from synque_select.data.duplicates import content_numbers
 from synque_select.errors import ConfigError, ProxyError, did_you_mean
 from synque_select.functional.pairwise import largest_entry, precise, working_dtype
 from synque_select.proxies.base import ProxyInput, ProxyScores

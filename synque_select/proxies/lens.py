@@ -22,12 +22,12 @@ from synque_select.functional.lens import (
 from synque_select.lens.config import LensConfig
 from synque_select.lens.details import adaptive_details, lens_details
 from synque_select.lens.judge import Judged
-from synque_select.lens.rubric import Side
+from synque_select.lens.rubric import SampleSet
 from synque_select.lens.run import LensRun, answered
 from synque_select.llm.base import BaseLLM
 from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScores
 from synque_select.proxies.registry import ProxySpec
-from synque_select.views import Modality
+from synque_select.types.modality import Modality
 
 __all__ = ["Lens", "LensBalanced", "LensRaw", "LensZeroShot", "lens_keys", "with_lens"]
 
@@ -58,7 +58,7 @@ class Lens(BaseProxy):
         SynQuE, arXiv 2511.03928; adaptive judging is ours (`synque_select.functional.racing`).
 
     Example:
-        >>> Lens({"way": "label"}).config.way
+        >>> Lens({"readout": "label"}).config.way
         'label'
     """
 
@@ -81,7 +81,7 @@ class Lens(BaseProxy):
 
     def options(self) -> Mapping[str, Any]:
         """Return what changes a score, as JSON."""
-        return {"config": json.dumps(self.config.plain())}
+        return {"config": json.dumps(self.config.to_dict())}
 
     def score(
         self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
@@ -219,7 +219,7 @@ def with_lens(
         ConfigError: The config cannot be read, or the suite has no LENS proxy.
 
     Example:
-        >>> suite = with_lens(["ngram", "lens"], {"way": "label"})
+        >>> suite = with_lens(["ngram", "lens"], {"readout": "label"})
         >>> suite[0], suite[1]["config"].way
         ('ngram', 'label')
     """
@@ -241,11 +241,11 @@ def with_lens(
     return suite
 
 
-def _side(part: ProxyInput) -> Side:
+def _side(part: ProxyInput) -> SampleSet:
     """A text is its own key; an image is known by its hash, and loaded when it is shown."""
     if part.modality == "text":
-        return Side.of_texts([cast("str", view) for view in part.views])
-    return Side(part.views, [digest.tobytes().hex() for digest in part.digests])
+        return SampleSet.of_texts([cast("str", view) for view in part.views])
+    return SampleSet(part.views, [digest.tobytes().hex() for digest in part.digests])
 
 
 def _messages(key: str, run: LensRun, judged: Mapping[str, Judged]) -> tuple[str, ...]:

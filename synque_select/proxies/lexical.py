@@ -20,7 +20,7 @@ from synque_select.functional.ngram import (
     sum_by_text,
 )
 from synque_select.proxies.base import BaseProxy, Contributions, Family, ProxyInput, ProxyScores
-from synque_select.views import Modality
+from synque_select.types.modality import Modality
 
 __all__ = ["NGram"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from synque_select.errors import ConfigError, ProxyError, did_you_mean
 from synque_select.proxies.base import BaseProxy
-from synque_select.views import Modality
+from synque_select.types.modality import Modality
 
 __all__ = [
     "ProxySpec",
@@ -35,15 +35,15 @@ _BUILT_IN = {
     "coverage": "synque_select.proxies.neighbours:Coverage",
     "density": "synque_select.proxies.neighbours:Density",
     "energy": "synque_select.proxies.kernel:Energy",
-    "frechet": "synque_select.proxies.representation:Frechet",
+    "frechet": "synque_select.proxies.divergence:Frechet",
     "knn_coverage": "synque_select.proxies.neighbours:KNNCoverage",
     "lens": "synque_select.proxies.lens:Lens",
     "lens_balanced": "synque_select.proxies.lens:LensBalanced",
     "lens_raw": "synque_select.proxies.lens:LensRaw",
     "lens_zero_shot": "synque_select.proxies.lens:LensZeroShot",
-    "mdm": "synque_select.proxies.representation:MDM",
+    "mdm": "synque_select.proxies.diversity:MDM",
     "mmd": "synque_select.proxies.kernel:MMD",
-    "pad": "synque_select.proxies.representation:PAD",
+    "pad": "synque_select.proxies.domain:PAD",
     "sql_validity": "synque_select.proxies.sql_validity:SQLValidity",
 }
 _registered: dict[str, type[BaseProxy]] = {}

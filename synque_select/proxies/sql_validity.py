@@ -8,12 +8,13 @@ from typing import Any, ClassVar, cast
 
 import torch
 
-from synque_select.data.sql import QueryRunner
+from synque_select.data.examples import MapDataset
+from synque_select.data.views import select
 from synque_select.errors import DataError, ProxyError
 from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScores
 from synque_select.proxies.inputs import check_count, undefined_scores
-from synque_select.types import MapDataset
-from synque_select.views import Modality, select
+from synque_select.sql.runner import QueryRunner
+from synque_select.types.modality import Modality
 
 __all__ = ["SQLValidity"]
 

@@ -17,8 +17,8 @@ __all__ = [
     "check_plain_name",
     "make_folder",
     "new_run_folder",
-    "plain",
     "read_json",
+    "to_jsonable",
     "write_json",
     "write_text",
 ]
@@ -85,7 +85,7 @@ def make_folder(folder: str | Path) -> Path:
     return folder
 
 
-def plain(value: Any, *, undefined: float | None = None, where: str = "value") -> Any:
+def to_jsonable(value: Any, *, undefined: float | None = None, where: str = "value") -> Any:
     """Return a value as JSON has it: dict, list, str, int, float, bool, None.
 
     Args:
@@ -97,21 +97,22 @@ def plain(value: Any, *, undefined: float | None = None, where: str = "value") -
         RecordError: A part of it is something else; the message says which part.
 
     Example:
-        >>> plain({"pad": (1.5, float("nan"))})
+        >>> to_jsonable({"pad": (1.5, float("nan"))})
         {'pad': [1.5, None]}
     """
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, Mapping):
         return {
-            str(key): plain(part, undefined=undefined, where=f"{where}.{key}")
+            str(key): to_jsonable(part, undefined=undefined, where=f"{where}.{key}")
             for key, part in value.items()
         }
     if isinstance(value, (set, frozenset)):
         value = sorted(value, key=str)
     if isinstance(value, (list, tuple)):
         return [
-            plain(part, undefined=undefined, where=f"{where}[{i}]") for i, part in enumerate(value)
+            to_jsonable(part, undefined=undefined, where=f"{where}[{i}]")
+            for i, part in enumerate(value)
         ]
     if isinstance(value, Path):
         return str(value)
@@ -122,7 +123,7 @@ def _number(value: Any, undefined: float | None, where: str) -> Any:
     if hasattr(value, "tolist"):  # NumPy and torch, of any number of dimensions
         listed = value.tolist()
         if not isinstance(listed, (int, float, bool)):
-            return plain(listed, undefined=undefined, where=where)
+            return to_jsonable(listed, undefined=undefined, where=where)
         value = listed
     if isinstance(value, bool):
         return value
@@ -140,12 +141,12 @@ def write_json(path: str | Path, value: Any) -> Path:
 
     Args:
         path: The file; its folder is made if it is missing.
-        value: What `plain` accepts.
+        value: What `to_jsonable` accepts.
 
     Raises:
         RecordError: A part of the value has no form in JSON, or the file cannot be written.
     """
-    state = plain(value, where=Path(path).name)
+    state = to_jsonable(value, where=Path(path).name)
     text = json.dumps(state, indent=2, ensure_ascii=False, allow_nan=False)
     # names of files that are no UTF-8 carry lone surrogates: \udc80 is how JSON writes one, too
     return write_text(path, text + "\n")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from synque_select.errors import ConfigError, RecordError
-from synque_select.records.run_folder import plain
+from synque_select.records.run_folder import to_jsonable
 from synque_select.types import Mixture, RunKind, RunRecord
 
 __all__ = ["RunStore", "default_store_path"]
@@ -67,7 +67,7 @@ class RunStore:
         """
         where = f"run record {record.run_id!r}"
         state = vars(record) | {"mixture": record.mixture.to_dict()}
-        body = plain(state, undefined=math.nan, where=where)
+        body = to_jsonable(state, undefined=math.nan, where=where)
         try:
             key_hash = record.key_hash
         except TypeError as error:

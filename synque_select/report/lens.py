@@ -55,8 +55,9 @@ def _details(ranking: Ranking) -> Mapping[str, Any] | None:
 def _about(found: Mapping[str, Any]) -> str:
     rubrics = found["reasoner"] or "nobody: judged without rubrics"
     counts = found["questions"]
+    readout = found["readout"] if "readout" in found else found["way"]  # its name until 0.1
     return (
-        f"Judged by {found['scorer']} ({found['way']}), rubrics by {rubrics}; "
+        f"Judged by {found['scorer']} ({readout}), rubrics by {rubrics}; "
         f"{counts['asked']:,} questions asked, {counts['kept']:,} answers kept from earlier, "
         f"{counts['failed']:,} failed."
     )

@@ -9,7 +9,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from synque_select.checks import kind_of
 from synque_select.errors import RecordError
 from synque_select.functional.correlation import Correlation
 from synque_select.records.correlation import KeyCorrelations, MeanCorrelation, UnitPoint
@@ -28,12 +27,13 @@ from synque_select.report.experiment_tables import (
     comparison_table,
     cost_table,
 )
-from synque_select.report.findings import gaps_table, labels_table, real_size_table
+from synque_select.report.finding_tables import gaps_table, labels_table, real_size_table
 from synque_select.report.html import example_html, figure_html, page_html, section_html, table_html
 from synque_select.report.lens import lens_sections
 from synque_select.report.ranking_tables import ranking_tables
-from synque_select.report.study import study_table
+from synque_select.report.study_tables import study_table
 from synque_select.types import Ranking
+from synque_select.utils.validation import kind_of
 
 __all__ = ["write_report"]
 

@@ -218,7 +218,7 @@ def real_size_figure(state: Mapping[str, Any]) -> Figure:
     """Draw how far disjoint real samples agree, and the error of the gap at the border by size.
 
     Args:
-        state: What `synque_select.report.findings.real_size_state` gave.
+        state: What `synque_select.selection.findings.real_size_state` gave.
 
     Raises:
         DependencyError: matplotlib is missing.

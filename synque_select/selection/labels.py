@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from synque_select.data.candidate import Candidate
 from synque_select.errors import ConfigError
-from synque_select.progress import ProgressBar
 from synque_select.selection.scoring import Scoring
-from synque_select.types import Candidate
+from synque_select.utils.progress import ProgressBar
 
 __all__ = ["LabelCheck", "check_classes", "check_labels", "check_scored_labels"]
 
@@ -32,7 +32,7 @@ class LabelCheck:
 
     Args:
         name: The candidate.
-        n: Labelled examples used.
+        n: Labeled examples used.
         agreement: Share of held-out labels of the candidate that a classifier trained on its other
             folds predicts (balanced over classes).
         others_agreement: Mean balanced share of the candidate's labels that classifiers trained on

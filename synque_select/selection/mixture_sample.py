@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from synque_select.types import Candidate, Mixture
-from synque_select.views import View
+from synque_select.data.candidate import Candidate
+from synque_select.data.views import View
+from synque_select.types import Mixture
 
 __all__ = ["mixture_candidate", "mixture_positions"]
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from synque_select.checks import check_whole
+from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.sources import load_candidates, load_real
+from synque_select.data.views import Selector
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.proxies.base import BaseProxy, ProxyScores
@@ -23,8 +24,8 @@ from synque_select.selection.consensus import (
     may_enter,
     midranks,
 )
-from synque_select.selection.kept_scores import package_versions
 from synque_select.selection.mixture import MixtureChoice, check_mixture_choice, with_mixture
+from synque_select.selection.score_cache import package_versions
 from synque_select.selection.scoring import Scoring, score
 from synque_select.selection.uncertainty import (
     expected_regret,
@@ -33,15 +34,8 @@ from synque_select.selection.uncertainty import (
     t_interval,
     top_k_frequency,
 )
-from synque_select.types import (
-    Candidate,
-    ProxyInfo,
-    ProxyScore,
-    RankedCandidate,
-    Ranking,
-    RealSample,
-)
-from synque_select.views import Selector
+from synque_select.types import ProxyInfo, ProxyScore, RankedCandidate, Ranking
+from synque_select.utils.validation import check_int
 
 __all__ = ["CONSENSUS", "checked_suite", "rank", "ranking_from", "redrawn_order"]
 
@@ -101,9 +95,9 @@ def rank(
         >>> ranking.top().names
         ('near',)
     """
-    check_whole("top_k", top_k, 1)
-    check_whole("n_resamples", n_resamples, 100)
-    check_whole("seed", seed, 0)
+    check_int("top_k", top_k, 1)
+    check_int("n_resamples", n_resamples, 100)
+    check_int("seed", seed, 0)
     check_mixture_choice(mixture, temperature)
     pool = load_candidates(candidates, view=view)
     sample = load_real(real, view=view)
@@ -143,7 +137,7 @@ def checked_suite(
     """
     suite = resolve_suite(proxies, real.modality)
     _check_rank_by(rank_by, suite)
-    if check_whole("top_k", top_k, 1) > len(candidates):
+    if check_int("top_k", top_k, 1) > len(candidates):
         raise ConfigError(
             f"top_k={top_k}: allowed is 1 to {len(candidates)}, the number of candidates"
         )

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from synque_select.checks import check_whole
+from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.contamination import contamination_messages
-from synque_select.data.repeats import sample_messages
+from synque_select.data.duplicates import sample_messages
+from synque_select.data.examples import Examples
 from synque_select.data.sources import load_candidates, load_real
-from synque_select.encoders import BaseEncoder, default_cache_dir, embed, get_encoder
+from synque_select.data.views import Selector
+from synque_select.encoders import BaseEncoder, embed, get_encoder
 from synque_select.errors import ConfigError, DataError, ProxyError
-from synque_select.progress import ProgressBar
 from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
 from synque_select.proxies.registry import ProxySpec, resolve_suite
-from synque_select.selection.kept_scores import KeptScores
-from synque_select.types import Candidate, EncoderInfo, Examples, RealSample
-from synque_select.views import Modality, Selector
+from synque_select.selection.score_cache import ScoreCache
+from synque_select.types import EncoderInfo
+from synque_select.types.modality import Modality
+from synque_select.utils.cache_dir import default_cache_dir
+from synque_select.utils.process_state import untouched_state
+from synque_select.utils.progress import ProgressBar
+from synque_select.utils.validation import check_int
 
 __all__ = ["Scoring", "score"]
 
@@ -101,7 +103,7 @@ def score(
 
     Args and errors are those of `synque_select.selection.ranking.rank`.
     """
-    check_whole("seed", seed, 0)
+    check_int("seed", seed, 0)
     pool = load_candidates(candidates, view=view)
     sample = load_real(real, view=view)
     _check_together(pool, sample)
@@ -115,7 +117,7 @@ def score(
         messages = sample_messages(pool, sample)
         messages += contamination_messages(pool, {"real sample": sample})
         data = {"sets": [(e.name, e.sha256) for e in (sample, *pool)], "seed": seed}
-        kept = KeptScores(folder / "scores", data, encoded.key)
+        kept = ScoreCache(folder / "scores", data, encoded.key)
         scores, seconds, reused = _scores(encoded.inputs, suite, seed, place, kept, progress)
     return Scoring(
         real=encoded.inputs[0],
@@ -206,7 +208,7 @@ def _scores(
     suite: Sequence[BaseProxy],
     seed: int,
     device: torch.device,
-    kept: KeptScores,
+    kept: ScoreCache,
     progress: bool,
 ) -> tuple[dict[str, ProxyScores], dict[str, float], tuple[str, ...]]:
     scores, seconds, reused = {}, {}, []
@@ -233,20 +235,3 @@ def _score_by(
 ) -> ProxyScores:
     with untouched_state():  # also where it is called long after the others have scored
         return proxy.score(inputs[0], inputs[1:], seed=seed, device=device)
-
-
-@contextmanager
-def untouched_state() -> Iterator[None]:
-    """Leave random states, grad mode, default dtype and thread count as they were found."""
-    python, numpy_state = random.getstate(), np.random.get_state()
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    devices = range(torch.cuda.device_count())  # named, or torch warns where there are many
-    with torch.random.fork_rng(devices), torch.no_grad():
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy_state)
-            torch.set_default_dtype(dtype)
-            if torch.get_num_threads() != threads:
-                torch.set_num_threads(threads)

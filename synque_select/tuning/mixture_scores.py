@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from synque_select.data.views import View
 from synque_select.proxies.base import BaseProxy, ProxyInput
 from synque_select.selection.mixture import mixture_scores
 from synque_select.selection.mixture_sample import mixture_positions
-from synque_select.selection.scoring import Scoring, untouched_state
+from synque_select.selection.scoring import Scoring
 from synque_select.types import Mixture
-from synque_select.views import View
+from synque_select.utils.process_state import untouched_state
 
 __all__ = ["MixtureScores"]
 

@@ -14,17 +14,17 @@ from pytorch_lightning import LightningModule
 
 from synque_select.callbacks.pruning import PruningCallback
 from synque_select.errors import ConfigError, RecordError
-from synque_select.fitting.comparability import (
+from synque_select.records.run_folder import to_jsonable
+from synque_select.records.store import RunStore
+from synque_select.training.comparability import (
     content_sha256,
     hyper_parameters,
     mixture_unit,
     weights_sha256,
 )
-from synque_select.records.run_folder import plain
-from synque_select.records.store import RunStore
-from synque_select.short_fits import ShortFits
+from synque_select.training.short_fit import ShortFits
+from synque_select.tuning.distributed import Ranks
 from synque_select.tuning.mixture_scores import MixtureScores
-from synque_select.tuning.ranks import Ranks
 from synque_select.tuning.result import MIXTURE, PARAMETERS, SECONDS
 from synque_select.tuning.space import MixtureSpace
 from synque_select.tuning.studies import ROLE, STUDY_ID, optuna_module, origin_of, role_of
@@ -57,7 +57,7 @@ class Sampling:
         trial.set_user_attr(MIXTURE, dict(mixture.weights))
         parameters = {} if self.hyper_parameters is None else self.hyper_parameters(trial)
         try:
-            parameters = plain(dict(parameters), where="hyper_parameters")
+            parameters = to_jsonable(dict(parameters), where="hyper_parameters")
         except (RecordError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"hyper_parameters(trial) gave {parameters!r}: allowed is a mapping from argument "

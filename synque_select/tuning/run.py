@@ -10,21 +10,19 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning import LightningModule
 
-from synque_select.checks import check_whole
-from synque_select.data.datamodule import SynqueDataModule
+from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import ConfigError, LightningError, ProxyError, did_you_mean
-from synque_select.fitting.comparability import content_sha256, validation_sha256, weights_sha256
-from synque_select.fitting.scoring import Scorer
-from synque_select.progress import ProgressBar
 from synque_select.records.store import RunStore
-from synque_select.seeding import seeded
 from synque_select.selection.mixture import mmd_optimal_mixture
 from synque_select.selection.ranking import ranking_from
+from synque_select.selection.scorer import Scorer
 from synque_select.selection.scoring import Scoring
-from synque_select.short_fits import ShortFits
+from synque_select.training.comparability import content_sha256, validation_sha256, weights_sha256
+from synque_select.training.datamodule import SynqueDataModule
+from synque_select.training.short_fit import ShortFits
+from synque_select.tuning.distributed import Ranks
 from synque_select.tuning.mixture_scores import MixtureScores
 from synque_select.tuning.objectives import FitObjective, ProxyObjective, Sampling
-from synque_select.tuning.ranks import Ranks
 from synque_select.tuning.result import TuningResult, result_of
 from synque_select.tuning.space import MixtureSpace, starting_mixtures
 from synque_select.tuning.studies import (
@@ -33,12 +31,15 @@ from synque_select.tuning.studies import (
     open_study,
     optuna_module,
     quiet_optuna,
-    start_put_back,
+    requeue_on_failure,
     study_pruner,
     study_sampler,
     wait_for_work,
 )
-from synque_select.types import Candidate, Mixture, Ranking, RealSample
+from synque_select.types import Mixture, Ranking
+from synque_select.utils.process_state import seeded
+from synque_select.utils.progress import ProgressBar
+from synque_select.utils.validation import check_int
 
 __all__ = ["tune_mixture"]
 
@@ -122,7 +123,7 @@ def tune_mixture(
     for name, value, least in (("n_trials", n_trials, 1), ("n_reports", n_reports, 1),
                                ("n_startup", n_startup, 0), ("heartbeat_s", heartbeat_s, 1),
                                ("seed", seed, 0)):  # fmt: skip
-        check_whole(name, value, least)
+        check_int(name, value, least)
     study_sampler(sampler, 0, 0)
     study_pruner(pruner, max_steps or 1, n_reports)
     runs = store if isinstance(store, RunStore) else RunStore(store)
@@ -167,7 +168,7 @@ def _check(
     if proxy is None:
         if model_factory is None:
             raise ConfigError("model_factory=None: allowed only with proxy=, which trains nothing")
-        check_whole("max_steps", max_steps, 1)
+        check_int("max_steps", max_steps, 1)
     elif model_factory is not None or max_steps is not None:
         raise ConfigError(
             f"proxy={proxy!r} trains nothing: model_factory and max_steps must be None beside it"
@@ -342,7 +343,7 @@ class _Tuning:
         study = open_study(storage, name, self.mode, stamp, points)
 
         def objective(trial: Any) -> float:
-            with start_put_back(study, trial, points):
+            with requeue_on_failure(study, trial, points):
                 return search.objective(trial)
 
         study.sampler = study_sampler(self.sampler, self.n_startup, self.seed)

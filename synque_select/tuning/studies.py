@@ -28,8 +28,8 @@ __all__ = [
     "optuna_module",
     "origin_of",
     "quiet_optuna",
+    "requeue_on_failure",
     "role_of",
-    "start_put_back",
     "study_pruner",
     "study_sampler",
     "wait_for_work",
@@ -214,7 +214,7 @@ def open_study(
 
 
 @contextmanager
-def start_put_back(
+def requeue_on_failure(
     study: Any, trial: Any, starts: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[None]:
     """Enqueue a start again that an error or Ctrl-C ends in here: the next call tries it anew.

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from synque_select.checks import is_number
 from synque_select.errors import ConfigError
+from synque_select.utils.validation import is_number
 
 __all__ = ["Mixture"]
 

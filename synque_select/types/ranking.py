@@ -9,7 +9,7 @@ from typing import Any
 
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.types.mixture import Mixture
-from synque_select.views import Modality
+from synque_select.types.modality import Modality
 
 __all__ = ["EncoderInfo", "ProxyInfo", "ProxyScore", "RankedCandidate", "Ranking"]
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from synque_select.data.candidate import Candidate
 from synque_select.encoders import TextEncoder, embed
-from synque_select.encoders.packaged import find_packaged
 from synque_select.encoders.precision import cpu_has_bf16, least_cosine
-from synque_select.types import Candidate
+from synque_select.hub.packaged import find_packaged
 from tests.benchmarks.base import Result, compare, peak_bytes
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from synque_select.encoders.packaged import find_packaged
 from synque_select.functional.lens import LABELS
+from synque_select.hub.packaged import find_packaged
 from synque_select.lens.prompt_sets import load_prompts
 from synque_select.lens.rubric import Rubric
 from synque_select.lens.samples import quote_sample
-from synque_select.llm.transformers import DEFAULT_MODEL, TransformersLLM
+from synque_select.llm.transformers.engine import DEFAULT_MODEL, TransformersLLM
 from tests.benchmarks.base import Result
 
 N_SAMPLES = 64

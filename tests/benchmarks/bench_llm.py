@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from synque_select.encoders.packaged import find_packaged
 from synque_select.functional.lens import LABELS
+from synque_select.hub.packaged import find_packaged
 from synque_select.llm.base import BaseLLM, Failure
-from synque_select.llm.transformers import DEFAULT_MODEL, TransformersLLM
-from synque_select.llm.vllm import VllmLLM
+from synque_select.llm.transformers.engine import DEFAULT_MODEL, TransformersLLM
+from synque_select.llm.vllm.engine import VllmLLM
 from tests.benchmarks.base import Result
 from tests.benchmarks.bench_lens import N_SAMPLES, judging_prompts
-from tests.llm_models import save_packaged
+from tests.llm.models import save_packaged
 
 JSON_TARGET = 3.0
 VLLM_TARGET = 1.5

@@ -22,10 +22,10 @@ from sklearn.metrics.pairwise import euclidean_distances, polynomial_kernel
 from sklearn.model_selection import train_test_split
 
 from synque_select.benchmark.layout import find_tasks
+from synque_select.data.examples import Examples
 from synque_select.encoders import embed, get_encoder
 from synque_select.proxies.base import ProxyInput, ProxyScores
 from synque_select.proxies.registry import get_proxy
-from synque_select.types import Examples
 from tests.benchmarks.base import Result, compare
 
 TASK = "text2sql"

@@ -19,7 +19,7 @@ import torch
 from pytorch_lightning import LightningModule
 
 from synque_select.experiment import run_experiment
-from synque_select.experiment.fits import Fit, FitBook
+from synque_select.experiment.fits import Fit, FitStore
 from synque_select.functional.paired import compare_paired
 from synque_select.recipes.digits import DigitsTask
 from synque_select.records.store import RunStore
@@ -93,7 +93,7 @@ def run() -> Iterator[Result]:
 
 def _best_so_far(folder: Path) -> Iterator[Result]:
     task = SmallDigits(max_steps=100)
-    book = FitBook(task, RunStore(folder / "store.sqlite"))
+    book = FitStore(task, RunStore(folder / "store.sqlite"))
     found: dict[str, list[list[float]]] = {"starts": [], "random": []}
     seconds: dict[str, float] = dict.fromkeys(found, 0.0)
     for seed in range(N_SEEDS):

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from synque_select.cli import main
-from synque_select.commands.options import lightning_command_line
+from synque_select.cli.main import main
+from synque_select.cli.options import lightning_command_line
 from synque_select.data.sources import load_candidates
 from synque_select.errors import DataError
 
@@ -148,7 +148,7 @@ def test_a_parser_does_not_quote_a_whole_file(folder: Path, capsys: pytest.Captu
 
 
 def test_a_closed_pipe_ends_the_command_without_a_word():
-    code = "import sys; from synque_select.cli import main; sys.exit(main(['--help']))"
+    code = "import sys; from synque_select.cli.main import main; sys.exit(main(['--help']))"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as run:

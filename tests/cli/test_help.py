@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from synque_select.cli import main
-from synque_select.commands import COMMANDS
+from synque_select.cli.commands import COMMANDS
+from synque_select.cli.main import main
 
 
 def shown(name: str, capsys: pytest.CaptureFixture[str]) -> str:

@@ -7,9 +7,9 @@ import json
 import pytest
 import yaml
 
-from synque_select.cli import main
+from synque_select.cli.main import main
 from synque_select.lens.rubric import load_rubrics
-from tests.unit.test_llm_engines import save_model
+from tests.llm.test_engines import save_model
 
 
 @pytest.fixture

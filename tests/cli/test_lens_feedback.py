@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from synque_select.cli import main
+from synque_select.cli.main import main
 from synque_select.lens.config import LensConfig
 from synque_select.lens.rubric import Rubric, load_rubrics, save_rubrics
 from synque_select.llm.scripted import ScriptedLLM

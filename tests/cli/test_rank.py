@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from synque_select.cli import main
+from synque_select.cli.main import main
 from synque_select.records.ranking_file import load_ranking
 from synque_select.report.page import write_report
 from tests.cli.test_readme import fill
@@ -34,7 +34,7 @@ def rank(data: Path, *options: str) -> int:
 
 
 def test_all_that_a_ranking_can_find_is_printed_and_kept(data: Path, tmp_path: Path, capsys):
-    options = ["--label", "sentiment", "--gaps", "--how-many-real", "--top-k", "2"]
+    options = ["--label", "sentiment", "--gaps", "--sample-size-analysis", "--top-k", "2"]
     assert rank(data, *options, "--mixture", "mmd_optimal", "--json", str(tmp_path)) == 0
     out = capsys.readouterr().out
     ranking = load_ranking(tmp_path)
@@ -75,7 +75,10 @@ def test_weights_by_score_are_kept_beside_a_named_file(data: Path, tmp_path: Pat
         (["--mixture", "mmd_optimal", "--proxies", "ngram"], "mmd_optimal needs embeddings"),
         (["--label", "mood"], "mood"),
         (["--label", "headline"], "different labels; checking takes classes"),
-        (["--how-many-real", "--top-k", "5"], "--how-many-real needs --top-k below 5"),
+        (
+            ["--sample-size-analysis", "--top-k", "5"],
+            "--sample-size-analysis needs --top-k below 5",
+        ),
     ],
 )
 def test_what_cannot_be_found_is_refused_before_scoring(data: Path, options, words, capsys):
@@ -86,7 +89,7 @@ def test_what_cannot_be_found_is_refused_before_scoring(data: Path, options, wor
 def test_halves_need_four_real_examples(data: Path, tmp_path: Path, capsys):
     few = tmp_path / "few.json"
     few.write_text(json.dumps(json.loads((data / "real.json").read_text())[:3]))
-    assert rank(data, "--how-many-real", "--real", str(few)) == 1
+    assert rank(data, "--sample-size-analysis", "--real", str(few)) == 1
     assert "it needs 4 examples, found 3" in capsys.readouterr().err
 
 
@@ -107,7 +110,13 @@ def test_a_temperature_near_zero_leaves_the_best_alone(data: Path, tmp_path: Pat
 
 
 def test_a_ranking_is_kept_although_its_stability_is_unknown(data: Path, tmp_path: Path, capsys):
-    options = ["--proxies", "baseline_length", "--rank-by", "baseline_length", "--how-many-real"]
+    options = [
+        "--proxies",
+        "baseline_length",
+        "--rank-by",
+        "baseline_length",
+        "--sample-size-analysis",
+    ]
     assert rank(data, *options, "--json", str(tmp_path)) == 1
     assert "gives no contribution of each real example" in capsys.readouterr().err
     assert len(load_ranking(tmp_path)) == 5

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from synque_select.cli import main
+from synque_select.cli.main import main
 from synque_select.records.ranking_file import load_ranking
 from synque_select.records.store import RunStore
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.examples import Examples
 from synque_select.encoders import BaseEncoder
 from synque_select.experiment import BaseTask, unseen
-from synque_select.types import Candidate, Examples, RealSample
 
 SIDE = 4
 N_DISTINCT = 24
@@ -40,7 +41,7 @@ def squares(n: int, seed: int, *, shift: int = 0, flipped: bool = False) -> list
     return records
 
 
-class Unlabelled(list[Any]):
+class Unlabeled(list[Any]):
     """Records whose label nobody may read: there is none."""
 
     def __init__(self, records: list[dict[str, Any]]) -> None:
@@ -106,25 +107,25 @@ class Shades(BaseTask):
         return [Candidate(name, rows, view="image", label="label") for name, rows in made.items()]
 
     @cached_property
-    def labelled(self) -> list[dict[str, Any]]:
+    def labeled(self) -> list[dict[str, Any]]:
         return squares(200, 100)
 
     @cached_property
     def validation(self) -> Examples:
-        return self._without_pool("validation", self.labelled[100:140])
+        return self._without_pool("validation", self.labeled[100:140])
 
     @cached_property
     def test(self) -> Examples:
-        return self._without_pool("test", self.labelled[140:])
+        return self._without_pool("test", self.labeled[140:])
 
     def _without_pool(self, name: str, records: list[dict[str, Any]]) -> Examples:
-        pool = Examples("pool", Unlabelled(self.labelled[:100]), view="image")
+        pool = Examples("pool", Unlabeled(self.labeled[:100]), view="image")
         kept = unseen(Examples(name, records, view="image"), pool)
         return Examples(name, [records[i] for i in kept], view="image", label="label")
 
     def real_sample(self, replicate: int) -> RealSample:
-        records = self.labelled[replicate * 20 : replicate * 20 + 20]
-        return RealSample("squares", Unlabelled(records), view="image")
+        records = self.labeled[replicate * 20 : replicate * 20 + 20]
+        return RealSample("squares", Unlabeled(records), view="image")
 
     def model(self, seed: int) -> pl.LightningModule:
         return Linear(self.fits)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from synque_select.data.mixture import MixtureDataset
+from synque_select.training.mixture_loader import MixtureDataset
 from synque_select.types import Mixture
 from tests.training.serving import candidates
 

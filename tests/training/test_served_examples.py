@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from synque_select.data.candidate import Candidate
 from synque_select.proxies.registry import get_proxy
-from synque_select.selection.examples import with_example_scores
+from synque_select.selection.example_scores import with_example_scores
 from synque_select.selection.scoring import score
-from synque_select.types import Candidate
 from tests.training.tiny import (
     LetterEncoder,
     TinyModel,

@@ -19,7 +19,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.errors import DependencyError
-from synque_select.probes import ProbeSweep
+from synque_select.probing.probes import ProbeSweep
 from tests.training.tiny import LetterEncoder, TinyData, TinyModel, data_module, trainer
 
 

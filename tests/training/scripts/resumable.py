@@ -24,7 +24,7 @@ from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.lens.config import LensConfig
 from synque_select.lens.rubric import Rubric
 from synque_select.llm.scripted import ScriptedLLM
-from synque_select.probes import ProbeSweep
+from synque_select.probing.probes import ProbeSweep
 from synque_select.proxies.kernel import MMD
 from tests.training.tiny import WORDS, LetterEncoder, TinyModel, data_module, trainer
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from synque_select.data.datamodule import SynqueDataModule
+from synque_select.training.datamodule import SynqueDataModule
 from tests.training.serving import Recorder, records, trainer
 
 
@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
     dm = SynqueDataModule(
         {"a": Shuffled("a", 40), "b": records("b", 40)},
         view="text",
-        labelled_real=Shuffled("r", 20),
+        labeled_real=Shuffled("r", 20),
         real_share=0.2,
         batch_size=5,
     )

@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 import torch
 
-from synque_select.fitting.scoring import Scorer
+from synque_select.selection.scorer import Scorer
 from synque_select.tuning import tune_mixture
 from tests.training.tiny import LetterEncoder, TinyModel, data_module
 

@@ -1,0 +1,233 @@
+"""LENS judgements that were released with the benchmark: where they lie, and LENS from them.
+
+Scores of samples stand in `<task>/LENS/scores/<model>/seed=<s>/{synthetic_data,real_data}/`, one
+file a candidate, in a folder a group where the task has groups. Models, seeds, groups and
+candidates are whatever is found; a sub-folder `metadata` holds no judgements.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from synque_select.benchmark.case_scores import Case, CaseScores
+from synque_select.errors import ConfigError, DataError
+from synque_select.functional.lens import label_value, lens_balanced, lens_debiased, lens_raw
+from synque_select.lens.rubric import Rubric, load_rubrics
+
+__all__ = [
+    "JudgementFiles",
+    "find_judgements",
+    "judged_columns",
+    "lens_scores",
+    "read_judgements",
+    "released_rubrics",
+]
+
+_PORTION = re.compile(r".*_(portion=[^=]+)")
+_PLACES = ("A", "B")
+_ASKED = ("real", "synth")
+
+
+@dataclass(frozen=True)
+class JudgementFiles:
+    """The judgements of one ranking of the benchmark: one model, one group, one real sample.
+
+    Args:
+        model: The folder's name.
+        group: Of the database, of the site, or of the task where it has one group.
+        seed: Of the real sample.
+        files: Candidate to its two files, that of the real sample first.
+    """
+
+    model: str
+    group: str
+    seed: str
+    files: Mapping[str, tuple[Path, Path]]
+
+
+def find_judgements(task_folder: Path) -> list[JudgementFiles]:
+    """Find the judgements in a task's folder; an empty list where there are none.
+
+    A candidate of which only one side was judged is left out.
+    """
+    found: dict[tuple[str, str, str], dict[str, tuple[Path, Path]]] = {}
+    for folder in sorted(task_folder.glob("LENS/scores/*/seed=*")):
+        model, seed = folder.parent.name, folder.name.partition("=")[2]
+        for path, real in _pairs(folder):
+            group = task_folder.name if path.parent.name == "synthetic_data" else path.parent.name
+            match = _PORTION.fullmatch(path.stem)
+            name = match[1] if match else path.stem
+            found.setdefault((model, group, seed), {})[name] = (real, path)
+    return [JudgementFiles(*key, files) for key, files in found.items()]
+
+
+def _pairs(folder: Path) -> Iterator[tuple[Path, Path]]:
+    root = folder / "synthetic_data"
+    for path in sorted((*root.glob("*.json"), *root.glob("*/*.json"))):
+        real = folder / "real_data" / path.relative_to(root)
+        if path.parent.name != "metadata" and real.is_file():
+            yield path, real
+
+
+def read_judgements(path: Path) -> torch.Tensor:
+    """Read a file of judgements.
+
+    Returns:
+        (n, 2, 2) float64, values 0..4: sample, place of the synthetic set (A, B), what was asked
+        for (real, synthetic).
+
+    Raises:
+        DataError: It is no list of records with four judgements each; names the record.
+    """
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(records, list) or not records:
+        raise DataError(f"{path}: expected a list of records with judgements")
+    return torch.tensor([_row(path, i, record) for i, record in enumerate(records)]).double()
+
+
+def _row(path: Path, position: int, record: Any) -> list[list[int]]:
+    try:
+        return [
+            [label_value(record[f"score_{y}_given_synth_loc_{loc}_judgement"]) for y in _ASKED]
+            for loc in _PLACES
+        ]
+    except (KeyError, TypeError, ConfigError) as error:
+        raise DataError(
+            f"{path}, record {position} (counted from 0): {type(error).__name__}: {error}"
+        ) from error
+
+
+def lens_scores(
+    judgements: JudgementFiles,
+    candidates: Sequence[str],
+    rows: NDArray[np.int64] | None = None,
+) -> dict[str, NDArray[np.float64]]:
+    """Score candidates by their released judgements, in the authors' protocol.
+
+    Args:
+        judgements: One of those found.
+        candidates: Names, in the order of the ranking.
+        rows: Which real examples count; None for all.
+
+    Returns:
+        Proxy key (`lens_raw`, `lens_balanced`, `lens`) to (K,) scores, higher is better; NaN for
+        a candidate that was not judged.
+
+    Raises:
+        DataError: A file cannot be used.
+    """
+    scores = [_scores(judgements.files.get(name), rows) for name in candidates]
+    keys = ("lens_raw", "lens_balanced", "lens")
+    return {
+        key: np.array(column) for key, column in zip(keys, zip(*scores, strict=True), strict=True)
+    }
+
+
+def released_rubrics(task_folder: Path, group: str, seed: str) -> dict[str, Rubric]:
+    """Read the released rubrics of one ranking of the benchmark.
+
+    Args:
+        task_folder: Where the task lies.
+        group: The group's name.
+        seed: Of the real sample.
+
+    Returns:
+        Name of a candidate to its rubric.
+
+    Raises:
+        DataError: There are none for this seed or group.
+    """
+    paths = sorted((task_folder / "LENS" / "rubrics").glob(f"*seed={seed}.json"))
+    if not paths:
+        raise DataError(f"{task_folder}: no released rubrics of seed {seed}")
+    found = load_rubrics(paths[0], group)
+    named = {name: _PORTION.fullmatch(name) for name in found}
+    return {m[1] if (m := named[name]) else name: rubric for name, rubric in found.items()}
+
+
+def judged_columns(
+    task_folder: Path,
+    cases: Sequence[Case],
+    keys: Sequence[str],
+    rows: Mapping[tuple[str, str], NDArray[np.int64]] | None = None,
+) -> tuple[dict[tuple[str, str], CaseScores], tuple[str, ...]]:
+    """Score the rankings of a task by LENS from released judgements.
+
+    Args:
+        task_folder: Where the task lies.
+        cases: Its rankings.
+        keys: Which of `lens`, `lens_raw`, `lens_balanced`.
+        rows: (group, seed) to the real examples that count; None for all. The released rubrics
+            were written from all of them, whatever counts here.
+
+    Returns:
+        (group, seed) to these columns, and plain sentences on what is missing. A ranking of which
+        not all candidates were judged has none. Of several models that judged, the one with the
+        most rankings is taken.
+
+    Raises:
+        DataError: A file cannot be used.
+    """
+    if not keys:
+        return {}, ()
+    found = find_judgements(task_folder)
+    models = Counter(judgements.model for judgements in found).most_common()
+    said = [f"lens: judgements of {models[0][0]} used, not of {m}." for m, _ in models[1:]]
+    known = {(j.group, j.seed): j for j in found if j.model == models[0][0]}
+    columns = {}
+    for case in cases:
+        place = (case.group, case.seed)
+        started = time.perf_counter()
+        used = None if rows is None else rows[place]
+        values = _columns(known.get(place), [c.name for c in case.candidates], keys, used)
+        if values is None:
+            said.append(f"{case.group}: no LENS judgements of all candidates for seed {case.seed}.")
+            continue
+        seconds = (time.perf_counter() - started) / len(keys)
+        better = dict.fromkeys(keys, True)
+        columns[place] = CaseScores(values, better, dict.fromkeys(keys, seconds), ())
+    return columns, tuple(said)
+
+
+def _columns(
+    judgements: JudgementFiles | None,
+    candidates: Sequence[str],
+    keys: Sequence[str],
+    rows: NDArray[np.int64] | None,
+) -> dict[str, NDArray[np.float64]] | None:
+    if judgements is None:
+        return None
+    table = lens_scores(judgements, candidates, rows)
+    return None if np.isnan(table["lens"]).any() else {key: table[key] for key in keys}
+
+
+def _scores(
+    files: tuple[Path, Path] | None, rows: NDArray[np.int64] | None
+) -> tuple[float, float, float]:
+    if files is None:
+        return math.nan, math.nan, math.nan
+    real, synthetic = map(read_judgements, files)
+    if rows is not None:
+        if len(real) <= rows.max():
+            raise DataError(f"{files[0]}: {len(real)} judgements, fewer than real examples")
+        real = real[torch.from_numpy(rows)]
+    return (
+        lens_raw(synthetic, protocol="released"),
+        lens_balanced(real, synthetic, protocol="released"),
+        lens_debiased(real, synthetic, protocol="released"),
+    )

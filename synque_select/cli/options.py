@@ -1,0 +1,216 @@
+"""What several commands read in the same way."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from synque_select.errors import ConfigError, DependencyError, did_you_mean
+
+__all__ = [
+    "PROXIES_HELP",
+    "comma_list",
+    "command_line",
+    "flat",
+    "help_formatter",
+    "jsonargparse_module",
+    "lightning_cli",
+    "lightning_command_line",
+    "packaged_config",
+    "proxy_options",
+    "scorer_of",
+    "whole",
+    "with_config_paths",
+]
+
+PROXIES_HELP = (
+    "comma-separated keys, with options after a colon: pad,mmd:protocol=released "
+    "(default: the default suite of the modality)"
+)
+
+
+def jsonargparse_module() -> Any:
+    """Import jsonargparse, or name the extra that brings it."""
+    try:
+        import jsonargparse
+    except ImportError as error:
+        raise DependencyError("jsonargparse", extra="cli", purpose="the command line") from error
+    return jsonargparse
+
+
+def help_formatter() -> Any:
+    """Return jsonargparse's formatter without "(default: null)", which says nothing."""
+    from jsonargparse import DefaultHelpFormatter
+
+    class HelpFormatter(DefaultHelpFormatter):
+        def _expand_help(self, action: Any) -> str:
+            text: str = super()._expand_help(action)
+            return re.sub(r" \(default: null\)|, default: null(?=[,)])", "", text)
+
+    return HelpFormatter
+
+
+def comma_list(text: str) -> list[str]:
+    """Split at commas; a text that names an existing file stays whole."""
+    if "," not in text or Path(text).exists():
+        return [text]
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def flat(given: Sequence[str]) -> list[str]:
+    """Split every text at its commas."""
+    return [part for text in given for part in comma_list(text)]
+
+
+def proxy_options(given: Sequence[str] | None) -> list[dict[str, Any]] | None:
+    """Read "pad,mmd:protocol=released:kernel=rbf" as proxies with options."""
+    if given is None:
+        return None
+    return [_proxy(text) for text in flat(given)]
+
+
+def _proxy(text: str) -> dict[str, Any]:
+    key, *pairs = text.split(":")
+    options: dict[str, Any] = {"key": key}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals) or name == "key":
+            raise ConfigError(f"proxy {text!r}: expected key:option=value, found {pair!r}")
+        try:
+            options[name] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name] = value
+    return options
+
+
+def packaged_config(name: str) -> Path:
+    """Return the path of a config: a file that exists, or a packaged name such as "digits".
+
+    Raises:
+        ConfigError: There is neither; the message lists the packaged names.
+    """
+    import synque_select.configs
+
+    path = Path(name)
+    if path.is_file():
+        return path
+    folder = Path(str(synque_select.configs.__file__)).parent
+    known = {p.stem: p for p in folder.glob("*.yaml")}
+    if name not in known:
+        raise ConfigError(f"no config {name!r}, as a file or packaged: {did_you_mean(name, known)}")
+    return known[name]
+
+
+def with_config_paths(arguments: Sequence[str]) -> list[str]:
+    """Replace what follows --config (or -c) by the path of the config."""
+    out: list[str] = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name == "--config" and equals:
+            argument = f"--config={packaged_config(value)}"
+        elif out and out[-1] in ("--config", "-c"):
+            argument = str(packaged_config(argument))
+        out.append(argument)
+    return out
+
+
+@contextmanager
+def command_line(*arguments: str) -> Iterator[None]:
+    """Set the process' arguments: LightningCLI reads them, and every rank of plain DDP does."""
+    given = sys.argv
+    sys.argv = [given[0], *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = given
+
+
+@contextmanager
+def lightning_command_line(*arguments: str) -> Iterator[None]:
+    """Set the process' arguments for a LightningCLI; names in a config may be the user's modules.
+
+    They are found in the working folder, as `python script.py` finds those beside the script.
+    """
+    folder = os.getcwd()
+    with command_line(*arguments), warnings.catch_warnings(), _no_tips():
+        # Lightning's own call of a function of torch that is to go
+        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+        sys.path.insert(0, folder)
+        try:
+            yield
+        finally:
+            sys.path.remove(folder)
+
+
+@contextmanager
+def _no_tips() -> Iterator[None]:
+    """Leave out Lightning's advertisements, and nothing else of its log."""
+
+    def is_no_tip(record: logging.LogRecord) -> bool:
+        return "Tip: " not in str(record.msg)
+
+    log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    log.addFilter(is_no_tip)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_no_tip)
+
+
+def whole(text: str, option: str) -> int:
+    """Read a whole number, or say which option has none."""
+    if not text.isdecimal():
+        raise ConfigError(f"{option}: expected whole numbers, found {text!r}")
+    return int(text)
+
+
+def lightning_cli(
+    name: str, description: str, function: Callable[..., Any], taken: set[str | int]
+) -> Any:
+    """Read a fit config and, under the command's name, the function's arguments.
+
+    Args:
+        name: Of the command, and of the group of its own options.
+        description: What its help begins with.
+        function: Whose arguments are the command's own options.
+        taken: Those that come from the config instead.
+
+    Returns:
+        The LightningCLI, with everything made and nothing run.
+    """
+    from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+    from synque_select.training.datamodule import SynqueDataModule
+
+    class CommandCLI(LightningCLI):
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            parser.add_function_arguments(function, name, skip=taken)
+
+    return CommandCLI(
+        datamodule_class=SynqueDataModule,  # see check_inner
+        subclass_mode_data=True,
+        run=False,
+        save_config_callback=None,
+        parser_kwargs={
+            "prog": f"synque-select {name}",
+            "description": description,
+            "exit_on_error": False,
+            "allow_abbrev": False,
+        },
+    )
+
+
+def scorer_of(cli: Any) -> Any:
+    """Return how the config's SelectionCallback scores; None where it has none."""
+    from synque_select.callbacks.selection import SelectionCallback
+
+    selection = [c for c in cli.trainer.callbacks if isinstance(c, SelectionCallback)]
+    return selection[0].scorer(cli.trainer) if selection else None

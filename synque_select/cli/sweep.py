@@ -1,0 +1,48 @@
+"""`synque-select sweep`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from synque_select.cli.options import (
+    jsonargparse_module,
+    lightning_cli,
+    lightning_command_line,
+    scorer_of,
+    with_config_paths,
+)
+
+__all__ = ["run"]
+
+_DESCRIPTION = (
+    "Train on each candidate alone, and correlate proxies with validation. Options of its own: "
+    "--sweep.primary METRIC, --sweep.mode {max,min}, --sweep.seed, --sweep.task, --sweep.store, "
+    "--sweep.folder; the budget of each fit is --trainer.max_steps. The rest is LightningCLI's, as "
+    "in a config of fit."
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Train on each candidate alone, and correlate proxies with validation. Takes a fit config.
+
+    The model, the data and the trainer's accelerator, precision and max_steps are those of the
+    config, and candidates are scored as its SelectionCallback says, if it has one; finished probes
+    are reused.
+    """
+    jsonargparse_module()
+    from synque_select.probing.sweep import run_sweep
+
+    taken: set[str | int] = {"module", "datamodule", "max_steps", "trainer_options", "scorer"}
+
+    with lightning_command_line(*with_config_paths(arguments)):
+        cli = lightning_cli("sweep", _DESCRIPTION, run_sweep, taken)
+        given = cli.config.trainer
+        run_sweep(
+            cli.model,
+            cli.datamodule,
+            max_steps=given.max_steps,
+            scorer=scorer_of(cli),
+            trainer_options={"accelerator": given.accelerator, "precision": given.precision},
+            **vars(cli.config.sweep),
+        )
+    return 0

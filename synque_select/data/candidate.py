@@ -1,0 +1,140 @@
+"""What is compared: a synthetic dataset, and the real sample."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synque_select.data.examples import Examples, MapDataset, field_alone
+from synque_select.data.views import select
+from synque_select.errors import ConfigError, did_you_mean
+from synque_select.utils.progress import ProgressBar
+
+__all__ = ["Candidate", "RealSample"]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate(Examples):
+    """One synthetic dataset that training may use.
+
+    Args:
+        name: See `Examples`, as for the other arguments.
+        dataset: See `Examples`.
+        view: See `Examples`.
+        label: See `Examples`.
+        source: See `Examples`.
+        example_scores: Proxy key to the realness of each example, (N,), higher is more real; set
+            by `synque_select.selection.example_scores.with_example_scores`.
+    """
+
+    example_scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of all examples as texts, read once.
+
+        Raises:
+            ConfigError: `label` was not given.
+
+        Example:
+            >>> Candidate("a", [("x", 0), ("y", 1)], view=0, label=1).labels
+            ('0', '1')
+        """
+        label = self.label
+        if label is None:
+            raise ConfigError(f"{self.where} has no label: give label= a field or position")
+        alone = field_alone(self.dataset, label)  # images need not be decoded for their labels
+        source = self.dataset if alone is None else alone
+        bar = ProgressBar(
+            range(len(self)), f"labels of {self.name}", delay=2, leave=False, unit="example"
+        )
+        return tuple(str(select(source[i], label)) for i in bar)
+
+    def filter(self, *, keep: float, by: str) -> Candidate:
+        """Return the candidate with only its most real examples, in their order.
+
+        Args:
+            keep: Share to keep, above 0 and up to 1, rounded up.
+            by: Key of the proxy whose realness decides; ties go to the earlier example.
+
+        Raises:
+            ConfigError: The share is not allowed, or there are no scores by that proxy.
+            DataError: Fewer than 2 examples would be left.
+
+        Example:
+            >>> scores = {"pad": np.array([0.1, 0.9, 0.5, 0.7])}
+            >>> a = Candidate("a", [{"text": t} for t in "wxyz"], example_scores=scores)
+            >>> list(a.filter(keep=0.5, by="pad").views)
+            ['x', 'z']
+        """
+        if not 0 < keep <= 1:
+            raise ConfigError(f"keep={keep}: allowed is a share above 0 and up to 1")
+        if by not in self.example_scores:
+            known = (
+                did_you_mean(by, self.example_scores) if self.example_scores else "there are none"
+            )
+            raise ConfigError(f"{self.where} has no example scores by {by!r}: {known}")
+        order = np.argsort(-self.example_scores[by], kind="stable")
+        return self._at(np.sort(order[: math.ceil(keep * len(self))]))
+
+    def weighted(self, weights: Sequence[float] | NDArray[Any], *, seed: int = 0) -> Candidate:
+        """Return the candidate with each example as often as its weight says, N in all.
+
+        Example i comes ⌊N·w_i/Σw⌋ or ⌈N·w_i/Σw⌉ times (systematic resampling), so that training
+        on it draws the examples by weight.
+
+        Args:
+            weights: (N,), not negative, such as `example_scores["pad"]`.
+            seed: Of the fractions.
+
+        Raises:
+            ConfigError: There is not one finite weight that is not negative for each example, or
+                all are 0.
+
+        Example:
+            >>> list(Candidate("a", ["x", "y", "z", "w"]).weighted([2, 0, 1, 1]).views)
+            ['x', 'x', 'z', 'w']
+        """
+        given = np.asarray(weights, dtype=np.float64)
+        if given.shape != (len(self),) or not np.isfinite(given).all() or (given < 0).any():
+            raise ConfigError(
+                f"{self.where}: weights must be {len(self)} finite numbers, none below 0"
+            )
+        if not given.any():
+            raise ConfigError(f"{self.where}: all weights are 0")
+        steps = np.arange(len(self)) + np.random.default_rng(seed).random()
+        ends = np.cumsum(given) / given.sum() * len(self)
+        return self._at(np.minimum(np.searchsorted(ends, steps, side="right"), len(self) - 1))
+
+    def _at(self, positions: NDArray[np.int64]) -> Candidate:
+        return dataclasses.replace(
+            self,
+            dataset=_Subset(self.dataset, positions),
+            view=self.selector,
+            example_scores={key: scores[positions] for key, scores in self.example_scores.items()},
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Subset:
+    """Some examples of a dataset, or some of them several times."""
+
+    dataset: MapDataset
+    positions: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: int, /) -> Any:
+        return self.dataset[int(self.positions[index])]
+
+
+class RealSample(Examples):
+    """The unannotated real examples; no label of theirs is ever read."""

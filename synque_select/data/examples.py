@@ -1,0 +1,231 @@
+"""Named datasets and the views of their examples."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synque_select.data.views import (
+    Selector,
+    View,
+    as_view,
+    describe,
+    digest,
+    find_selector,
+    infer_selector,
+    modality_of,
+    select,
+)
+from synque_select.errors import ConfigError, DataError, DependencyError
+from synque_select.types.modality import Modality
+
+__all__ = ["Examples", "MapDataset", "Views", "field_alone"]
+
+
+@runtime_checkable
+class MapDataset(Protocol):
+    """A length and integer indexing: a torch Dataset, a `datasets.Dataset`, a list."""
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Any:
+        """Return one example."""
+        ...
+
+
+class Views(Sequence[View]):
+    """The views of examples, taken when they are asked for; an error names the example.
+
+    A slice is a list. A field of a `datasets.Dataset` is read alone and in blocks.
+    """
+
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+        self.modality: Modality = examples.modality
+        is_text = examples.modality == "text"
+        self._column = field_alone(examples.dataset, examples.selector) if is_text else None
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self._block(range(*index.indices(len(self))))
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        # a negative position is made positive: torch datasets need not know negative ones
+        return self._view(int(index) % len(self))
+
+    def __iter__(self) -> Iterator[View]:
+        # one image at a time: a block of photographs would not fit into memory
+        step = _BLOCK if self.modality == "text" else 1
+        for start in range(0, len(self), step):
+            yield from self[start : start + step]
+
+    def _block(self, positions: range) -> list[View]:
+        if self._column is not None and positions.step == 1 and positions:
+            values = self._column[positions.start : positions.stop][self._examples.selector]
+            # what is no text is left to the slow way, which names the example
+            if all(isinstance(value, str) for value in values):
+                return [as_view(value, "text") for value in values]
+        return [self._view(position) for position in positions]
+
+    def _view(self, position: int) -> View:
+        examples = self._examples
+        try:
+            example = examples.dataset[position]
+            value = select(example, examples.selector)
+            return as_view(value, examples.modality, example=example)
+        except DependencyError:
+            raise
+        # a dataset or a view function of the user's may raise anything
+        except Exception as error:
+            raise DataError(
+                f"{examples.where}, example {position} (counted from 0): {_reason(error)}"
+            ) from error
+
+
+_BLOCK = 1024
+
+
+def field_alone(dataset: Any, field: Selector) -> Any:
+    """Return a `datasets.Dataset` with one field of another only; None for other datasets."""
+    if field not in getattr(dataset, "column_names", ()):
+        return None
+    # a format can compute one field from others
+    plain = getattr(dataset, "format", {"type": None})["type"] is None
+    return dataset.select_columns([field]) if plain else None
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """A named, map-style dataset and the view that is taken of its examples.
+
+    Args:
+        name: Unique among the candidates of a ranking.
+        dataset: Anything with a length and integer indexing.
+        view: A field name, a position in a tuple, or a function of the example (in a config by
+            its dotted name); None where the first example leaves no choice.
+        label: Where an example's label stands, if it has one; proxies never read it.
+        source: Where it came from (a file), for messages.
+
+    Raises:
+        DataError: Fewer than 2 examples, or the view does not exist in the first one.
+        ConfigError: No view is given and the first example does not settle it.
+
+    Example:
+        >>> a = Examples("a", [{"text": "x", "label": 0}, {"text": "y", "label": 1}])
+        >>> len(a), a.views[1], a.modality
+        (2, 'y', 'text')
+    """
+
+    name: str
+    dataset: MapDataset
+    view: Selector | None = None
+    label: Selector | None = None
+    source: str = ""
+    selector: Selector = field(init=False, repr=False)
+    modality: Modality = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigError(f"a name must be a text that is not empty, found {self.name!r}")
+        self._check_dataset()
+        try:
+            first = self.dataset[0]
+            for name, given in (("view", self.view), ("label", self.label)):
+                if given is not None:
+                    object.__setattr__(self, name, find_selector(first, given))
+            selector = infer_selector(first) if self.view is None else self.view
+            value = select(first, selector)
+            if self.label is not None:
+                select(first, self.label)
+        except DependencyError:
+            raise
+        except ConfigError as error:
+            raise ConfigError(f"{self.where}: {error}") from None
+        except Exception as error:
+            raise DataError(f"{self.where}: the first example: {_reason(error)}") from error
+        modality = modality_of(value)
+        if modality is None:
+            raise DataError(
+                f"{self.where}: the view of the first example must be a text or an image, "
+                f"found {describe(value, first)}"
+            )
+        object.__setattr__(self, "selector", selector)
+        object.__setattr__(self, "modality", modality)
+
+    def _check_dataset(self) -> None:
+        kind = type(self.dataset).__name__
+        if isinstance(self.dataset, str | bytes | Mapping):
+            raise DataError(
+                f"{self.where}: a {kind} is no dataset; allowed is a list of records or another "
+                "map-style dataset (load_candidates reads files)"
+            )
+        if not isinstance(self.dataset, MapDataset):
+            raise DataError(
+                f"{self.where}: a {kind} has no length or no indexing; "
+                "allowed is a map-style dataset (load_candidates and SynqueDataModule take finite "
+                "iterables too)"
+            )
+        if len(self.dataset) < 2:
+            raise DataError(f"{self.where}: {len(self.dataset)} examples; at least 2 are needed")
+
+    @property
+    def where(self) -> str:
+        """The name, and the source where there is one, for messages."""
+        return f"{self.name} ({self.source})" if self.source else self.name
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        # by length: indexing past the end need not raise IndexError
+        return (self.dataset[position] for position in range(len(self)))
+
+    @cached_property
+    def views(self) -> Views:
+        """The views of all examples, lazily."""
+        return Views(self)
+
+    @cached_property
+    def digests(self) -> NDArray[np.uint8]:
+        """SHA-256 of each view, (n, 32) uint8; reads every example once."""
+        # beside the fields: what is made of these examples by `replace` has other digests
+        read = vars(self).get("_read_digests", _computed)
+        digests: NDArray[np.uint8] = read(self._hash_views)
+        return digests
+
+    def read_digests_with(
+        self, read: Callable[[Callable[[], NDArray[np.uint8]]], NDArray[np.uint8]]
+    ) -> None:
+        """Let a function give the digests: it is called with the one that computes them."""
+        vars(self)["_read_digests"] = read
+
+    def _hash_views(self) -> NDArray[np.uint8]:
+        joined = b"".join(digest(view) for view in self.views)
+        return np.frombuffer(joined, dtype=np.uint8).reshape(-1, 32)
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 over all views in their order, in hexadecimal."""
+        return hashlib.sha256(self.digests.tobytes()).hexdigest()
+
+
+def _computed(compute: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    return compute()

@@ -1,0 +1,259 @@
+"""Records from text files: JSON and JSON lines; streamed, every error with its line number."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from synque_select.errors import DataError
+from synque_select.utils.validation import kind_of
+
+__all__ = ["Row", "Rows", "numbered_lines", "read_json", "read_jsonl"]
+
+_CHUNK_BYTES = 1 << 20
+_Member = TypeVar("_Member")
+_ALLOWED = "allowed is a list of records, a list of texts, or an object whose values are texts"
+
+
+class Row(NamedTuple):
+    """One example of a file: the line on which it starts, its rough size in bytes, its fields."""
+
+    line: int
+    n_bytes: int
+    fields: dict[str, Any]
+
+
+Rows: TypeAlias = Iterator[Row]
+
+
+def read_json(path: Path) -> Rows:
+    """Stream a JSON list of records, a list of texts, or an object whose values are texts.
+
+    A text becomes the record {"text": …}, a text of an object {"key": …, "text": …}. A file that
+    holds one record a line is read as JSON lines, whatever its suffix.
+    """
+    if _is_json_lines(path):
+        yield from read_jsonl(path)
+        return
+    with _JsonStream(path) as stream:
+        opening = stream.peek()
+        if opening == "[":
+            yield from _records(stream.items(), path)
+        elif opening == "{":
+            yield from _pairs(stream, path)
+        else:
+            value = stream.value().value
+            raise DataError(f"{path}: found {kind_of(value)}; {_ALLOWED}")
+        stream.end()
+
+
+def read_jsonl(path: Path) -> Rows:
+    """Stream a file of one JSON record (or one text) a line; blank lines are skipped."""
+    yield from _records(_jsonl_values(path), path)
+
+
+class _Value(NamedTuple):
+    line: int
+    n_bytes: int
+    value: Any
+
+
+def _records(values: Iterator[_Value], path: Path) -> Rows:
+    first: type | None = None
+    for line, n_bytes, value in values:
+        if not isinstance(value, dict | str):
+            raise DataError(
+                f"{path}, line {line}: found {kind_of(value)}; allowed is a record or a text"
+            )
+        first = first or type(value)
+        if not isinstance(value, first):
+            raise DataError(
+                f"{path}, line {line}: found {kind_of(value)} after {kind_of(first())}; "
+                "allowed is records only or texts only"
+            )
+        yield Row(line, n_bytes, {"text": value} if isinstance(value, str) else value)
+
+
+def _pairs(stream: _JsonStream, path: Path) -> Rows:
+    for key, (line, n_bytes, value) in stream.pairs():
+        if not isinstance(value, str):
+            raise DataError(
+                f"{path}, line {line}: found {kind_of(value)} under the key {key!r}; {_ALLOWED}"
+            )
+        yield Row(line, n_bytes, {"key": key, "text": value})
+
+
+def _is_json_lines(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.readline(_CHUNK_BYTES).removeprefix(codecs.BOM_UTF8).strip()
+        rest = file.readline(_CHUNK_BYTES).strip()
+    if not (head.startswith(b"{") and rest.startswith(b"{")):
+        return False
+    try:
+        return isinstance(json.loads(head), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a UTF-8 file with their numbers from 1; line ends are kept."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+            if b"\0" in line:
+                raise DataError(f"{path}, line {number}: a NUL byte{_utf16_hint(line)}")
+            try:
+                yield number, line.decode()
+            except UnicodeDecodeError as error:
+                raise _encoding_error(path, number, error) from error
+
+
+def _encoding_error(path: Path, line: int, error: UnicodeDecodeError) -> DataError:
+    found = error.object[error.start : error.start + 1].hex()
+    return DataError(
+        f"{path}, line {line}: not UTF-8 (byte 0x{found}){_utf16_hint(error.object)}; "
+        "allowed is UTF-8, with or without a byte order mark"
+    )
+
+
+def _utf16_hint(head: bytes) -> str:
+    utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return " (is the file UTF-16?)" if utf16 or b"\0" in head[:64] else ""
+
+
+def _jsonl_values(path: Path) -> Iterator[_Value]:
+    for number, line in numbered_lines(path):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{path}, line {number}, column {error.pos + 1}: not JSON: {error.msg}"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {number}: not usable JSON: {error}") from error
+        yield _Value(number, len(line), value)
+
+
+class _JsonStream:
+    """Values of one large JSON file, one at a time; memory holds one value and one chunk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("rb")
+        self._decode = codecs.getincrementaldecoder("utf-8-sig")()
+        self._scan = json.JSONDecoder().raw_decode
+        self._text = ""
+        self._position = self._counted = 0
+        self._line = 1
+        self._ended = False
+
+    def __enter__(self) -> _JsonStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def items(self) -> Iterator[_Value]:
+        """Yield the values of a list."""
+        return self._members("[", "]", self.value)
+
+    def pairs(self) -> Iterator[tuple[str, _Value]]:
+        """Yield the keys and values of an object."""
+        return self._members("{", "}", self._pair)
+
+    def value(self) -> _Value:
+        """Read the value that starts here, however many chunks it spans."""
+        self.peek()
+        line = self._line
+        while True:
+            try:
+                value, end = self._scan(self._text, self._position)
+            except json.JSONDecodeError as error:
+                if self._ended or not self._may_be_cut(error):
+                    raise self._error(error.msg, error.pos) from error
+            except (ValueError, RecursionError) as error:
+                raise self._error(str(error), self._position) from error
+            else:
+                # a number at the end of a chunk may go on in the next one
+                if end < len(self._text) or self._ended:
+                    break
+            self._fill()
+        n_bytes, self._position = end - self._position, end
+        return _Value(line, n_bytes, value)
+
+    def peek(self) -> str:
+        """Return the next character that is no white space, without taking it; "" at the end."""
+        while True:
+            match = _SPACE.match(self._text, self._position)
+            self._position = match.end() if match else self._position
+            if self._position < len(self._text) or self._ended:
+                break
+            self._fill()
+        self._line += self._text.count("\n", self._counted, self._position)
+        self._counted = self._position
+        return self._text[self._position : self._position + 1]
+
+    def end(self) -> None:
+        """Check that nothing follows."""
+        if self.peek():
+            raise self._error("text after the end of the JSON value", self._position)
+
+    def _members(
+        self, opening: str, closing: str, read: Callable[[], _Member]
+    ) -> Iterator[_Member]:
+        self._take(opening)
+        if self.peek() == closing:
+            self._take(closing)
+            return
+        while True:
+            yield read()
+            if self._take("," + closing) == closing:
+                return
+
+    def _pair(self) -> tuple[str, _Value]:
+        if self.peek() != '"':
+            raise self._error("a key in double quotes was expected", self._position)
+        key = self.value().value
+        self._take(":")
+        return key, self.value()
+
+    def _take(self, allowed: str) -> str:
+        found = self.peek()
+        if not found or found not in allowed:
+            raise self._error(f"{' or '.join(map(repr, allowed))} was expected", self._position)
+        self._position += 1
+        return found
+
+    def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
+        # the longest literal that a chunk can cut, "-Infinity" or "\\ud83d", is shorter than 16
+        return error.msg.startswith("Unterminated string") or error.pos > len(self._text) - 16
+
+    def _fill(self) -> None:
+        self._line += self._text.count("\n", self._counted, self._position)
+        rest = self._text[self._position :]
+        # a chunk as long as what is kept: a value that spans many is scanned a few times only
+        chunk = self._file.read(max(_CHUNK_BYTES, len(rest)))
+        self._ended = not chunk
+        self._text, self._position, self._counted = rest, 0, 0
+        if b"\0" in chunk:
+            line = self._line + rest.count("\n") + chunk[: chunk.index(b"\0")].count(b"\n")
+            raise DataError(f"{self._path}, line {line}: a NUL byte{_utf16_hint(chunk)}")
+        try:
+            self._text += self._decode.decode(chunk, final=self._ended)
+        except UnicodeDecodeError as error:
+            before = rest.count("\n") + error.object[: error.start].count(b"\n")
+            raise _encoding_error(self._path, self._line + before, error) from error
+
+    def _error(self, message: str, position: int) -> DataError:
+        line = self._line + self._text.count("\n", self._counted, position)
+        ended = " (the file ends here)" if self._ended and position >= len(self._text) else ""
+        return DataError(f"{self._path}, line {line}: not JSON: {message}{ended}")
+
+
+_SPACE = re.compile(r"[ \t\n\r]*")

@@ -1,0 +1,29 @@
+"""A view as a reader is shown it: a text cut to a length, an image as a small data URI."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+from synque_select.data.views import View
+
+__all__ = ["shown_view"]
+
+
+def shown_view(view: View, max_chars: int = 400, max_pixels: int = 96) -> str | dict[str, str]:
+    """Return a view as the page shows it: a text that may be cut, or {"png": base64}.
+
+    Example:
+        >>> shown_view("a" * 5, max_chars=3)
+        'aaa … (5 characters)'
+    """
+    if isinstance(view, str):
+        cut = len(view) > max_chars
+        return f"{view[:max_chars]} … ({len(view):,} characters)" if cut else view
+    image = view.copy()
+    image.thumbnail((max_pixels, max_pixels))
+    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
+        image = image.convert("RGB")
+    stream = io.BytesIO()
+    image.save(stream, format="PNG")
+    return {"png": base64.b64encode(stream.getvalue()).decode("ascii")}

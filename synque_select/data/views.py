@@ -1,0 +1,302 @@
+"""A view is what a proxy sees of an example: a text or an image."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from synque_select.errors import ConfigError, DataError, DependencyError, did_you_mean
+from synque_select.types.modality import Modality
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = [
+    "Selector",
+    "View",
+    "as_view",
+    "describe",
+    "digest",
+    "fields_view",
+    "find_selector",
+    "infer_selector",
+    "modality_of",
+    "select",
+]
+
+View: TypeAlias = "str | Image"
+# the position first: a config's parser takes the first that fits, and all that is written fits a
+# text; a function last: the parser cannot write a name as one (`find_selector` imports it instead)
+Selector: TypeAlias = int | str | Callable[[Any], Any]
+
+
+def select(example: Any, selector: Selector) -> Any:
+    """Take a field, a position or a function's value out of an example.
+
+    Args:
+        example: A mapping (record), a sequence (tuple of a torch Dataset), or anything a
+            function accepts.
+        selector: A field name, a position, or a function of the example.
+
+    Raises:
+        DataError: The field or position does not exist; the message lists what does.
+
+    Example:
+        >>> select({"question": "How many?", "SQL": "SELECT 1"}, "question")
+        'How many?'
+        >>> select(("text", 1), 0)
+        'text'
+    """
+    if callable(selector):
+        return selector(example)
+    if isinstance(selector, str):
+        if not isinstance(example, Mapping):
+            raise DataError(
+                f"field {selector!r} asked of a {type(example).__name__}; it has no fields: "
+                "give a position or a function as view"
+            )
+        if selector not in example:
+            raise DataError(f"no field {selector!r}; {did_you_mean(selector, map(str, example))}")
+        return example[selector]
+    if isinstance(example, str) or not isinstance(example, Sequence):
+        raise DataError(f"position {selector} asked of a {type(example).__name__}")
+    if not -len(example) <= selector < len(example):
+        raise DataError(f"no position {selector}: the example has {len(example)} parts")
+    return example[selector]
+
+
+def find_selector(example: Any, selector: Selector) -> Selector:
+    """Return the function that a dotted name stands for, as in a config; any other as it is.
+
+    Args:
+        example: An example; a field of that name in it goes before the function.
+        selector: A field name, a position, a function, or "module.function".
+
+    Raises:
+        DataError: A dotted name is no field, and no function of that name can be imported.
+
+    Example:
+        >>> find_selector({"text": "x"}, "text")
+        'text'
+        >>> find_selector(["/data/a.txt"], "os.path.basename").__name__
+        'basename'
+    """
+    if not isinstance(selector, str) or not _DOTTED.fullmatch(selector):
+        return selector
+    fields = example if isinstance(example, Mapping) else {}
+    if selector in fields:
+        return selector
+    module, _, name = selector.rpartition(".")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        end = did_you_mean(selector, map(str, fields)) if fields else "the example has no fields"
+        raise DataError(f"no field {selector!r} and no such function ({error}); {end}") from error
+    if not callable(function):
+        raise DataError(f"{selector!r} is a {type(function).__name__}, not a function")
+    found: Callable[[Any], Any] = function
+    return found
+
+
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+
+
+@dataclass(frozen=True)
+class _FieldsView:
+    names: tuple[str, ...]
+
+    def __call__(self, example: Any) -> str:
+        kept = {name: select(example, name) for name in self.names}
+        return json.dumps(kept, ensure_ascii=False, default=str)
+
+
+def fields_view(*names: str) -> Callable[[Any], str]:
+    """Return a view of several fields of a record: a JSON object, as text.
+
+    Prompts of LENS that name fields, such as "web_page" with `task` and `page`, take it apart.
+
+    Args:
+        names: Fields in the order in which they are shown; each must be there, if only as None.
+
+    Raises:
+        ConfigError: No name is given, or an empty one.
+
+    Example:
+        >>> fields_view("task", "page")({"page": "Shop", "task": "Buy tea", "id": 7})
+        '{"task": "Buy tea", "page": "Shop"}'
+    """
+    if not names or not all(names):
+        raise ConfigError(f"fields {names!r}: allowed are one or more names, none empty")
+    return _FieldsView(names)
+
+
+def modality_of(value: Any) -> Modality | None:
+    """Return "text" for a str, "image" for a PIL image, an array or tensor of 2 or 3 dimensions.
+
+    Example:
+        >>> modality_of("a headline"), modality_of(3.5)
+        ('text', None)
+    """
+    if isinstance(value, str):
+        return "text"
+    if hasattr(value, "getpixel"):
+        return "image"
+    return "image" if getattr(value, "ndim", 0) in (2, 3) else None
+
+
+def infer_selector(example: Any) -> Selector:
+    """Return the only selector of an example that yields a text or an image.
+
+    Raises:
+        ConfigError: None or several do; the message names them.
+
+    Example:
+        >>> infer_selector({"headline": "Shares rise", "sentiment": 1})
+        'headline'
+    """
+    if modality_of(example) is not None:
+        return _identity
+    parts: dict[str | int, Any]
+    if isinstance(example, Mapping):
+        parts = {str(key): value for key, value in example.items()}
+    elif isinstance(example, Sequence):
+        parts = dict(enumerate(example))
+    else:
+        raise ConfigError(
+            f"no view given, and a {type(example).__name__} has no fields: give view="
+        )
+    usable = [key for key, value in parts.items() if modality_of(value) is not None]
+    images = [key for key in usable if modality_of(parts[key]) == "image"]
+    if len(images) == 1:
+        return images[0]
+    if len(usable) == 1:
+        return usable[0]
+    found = ", ".join(repr(key) for key in (usable or parts))
+    raise ConfigError(f"no view given, and the example does not settle it: choose one of {found}")
+
+
+def _identity(example: Any) -> Any:
+    return example
+
+
+def as_view(value: Any, modality: Modality, *, example: Any = None) -> View:
+    """Return a value as a text or as a PIL image.
+
+    A text is always valid Unicode: halves of surrogate pairs are joined, and one without its other
+    half (which no tokeniser takes) becomes U+FFFD. An image is decoded, its mode kept.
+
+    Args:
+        value: A str; or a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or
+            (C, H, W), uint8 in 0..255 or float in 0..1.
+        modality: Which of the two it must be.
+        example: What the value was taken from, for the message.
+
+    Raises:
+        DataError: It is something else.
+
+    Example:
+        >>> as_view("Shares rise", "text")
+        'Shares rise'
+    """
+    if modality_of(value) != modality:
+        raise DataError(
+            f"expected {_ARTICLE[modality]} {modality}, found {describe(value, example)}"
+        )
+    if isinstance(value, str):
+        return _valid_text(value)
+    if not hasattr(value, "getpixel"):
+        return _image_from_array(value)
+    image: Image = value
+    image.load()  # a file that was only opened may still turn out to be broken
+    return image
+
+
+_ARTICLE = {"text": "a", "image": "an"}
+
+
+def _valid_text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def describe(value: Any, example: Any = None) -> str:
+    """Say in an error what a value is: its type, and its shape where it has one.
+
+    Args:
+        value: Any value.
+        example: What it was taken from: where it is nothing, the fields that hold something.
+
+    Example:
+        >>> describe(3.5)
+        'float'
+        >>> describe(None, {"text": None, "headline": "Shares rise"})
+        'nothing (None); fields with a value: headline'
+    """
+    if value is None:
+        fields = example.items() if isinstance(example, Mapping) else ()
+        held = ", ".join(str(field) for field, part in fields if part is not None)
+        return "nothing (None)" + (f"; fields with a value: {held}" if held else "")
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ + (f" of shape {tuple(shape)}" if shape is not None else "")
+
+
+def _image_from_array(value: Any) -> Image:
+    import numpy as np
+
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise DependencyError("pillow", extra="image", purpose="a view of images") from error
+    array = _array_from_tensor(value) if hasattr(value, "detach") else np.asarray(value)
+    if array.size == 0:
+        raise DataError(f"an image must have pixels, found the shape {array.shape}")
+    if np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise DataError(
+                "an image of floats must lie in 0..1; "
+                f"found {np.nanmin(array):.3g} to {np.nanmax(array):.3g} (is it normalised?)"
+            )
+        array = np.rint(array * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise DataError(f"an image must be uint8 or float, found {array.dtype}")
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim == 3 and array.shape[-1] not in (3, 4):
+        raise DataError(
+            f"an image must have 1, 3 or 4 channels, found {array.shape[-1]} "
+            "(an array is (H, W, C), a tensor (C, H, W))"
+        )
+    return Image.fromarray(array)
+
+
+def _array_from_tensor(tensor: Any) -> Any:
+    import numpy as np
+
+    tensor = tensor.detach().cpu()
+    # NumPy has no bfloat16
+    array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return np.moveaxis(array, 0, -1) if array.ndim == 3 else array
+
+
+def digest(view: View) -> bytes:
+    """Return the SHA-256 of what a view contains: a text's UTF-8, an image's mode, size, pixels.
+
+    Example:
+        >>> digest("a") == digest("a"), len(digest("a"))
+        (True, 32)
+    """
+    if isinstance(view, str):
+        return hashlib.sha256(b"text\0" + view.encode("utf-8", "surrogatepass")).digest()
+    head = f"image\0{view.mode}\0{view.size[0]}x{view.size[1]}\0".encode()
+    # the pixels of a palette image are places in its palette; a colour may stand for transparency
+    palette = bytes(view.getpalette() or ()) if view.mode in ("P", "PA") else b""
+    clear = repr(view.info["transparency"]).encode() if "transparency" in view.info else b""
+    return hashlib.sha256(head + palette + clear + view.tobytes()).digest()

@@ -1,0 +1,395 @@
+"""Embeddings kept by content, in memory-mapped files.
+
+Where: `<cache>/embeddings/<hash of the encoder's key>/`. A candidate's embeddings are one file,
+named by the hash over its views. While a candidate is encoded, what is ready goes into `part-…`
+files every few seconds; they are put together at the end. After an error or a `kill -9` the parts
+are found by the digests of their rows, and only the rest is encoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from synque_select.data.examples import Examples
+from synque_select.data.views import View
+from synque_select.encoders.base import BaseEncoder
+from synque_select.encoders.shards import (
+    SUFFIX,
+    Shard,
+    ShardError,
+    ShardIndex,
+    contains,
+    open_shard,
+    set_aside,
+    sorted_keys,
+    write_shard,
+)
+from synque_select.errors import ConfigError, EncoderError
+from synque_select.utils.cache_dir import default_cache_dir
+from synque_select.utils.process_state import untouched_state
+from synque_select.utils.progress import ProgressBar
+
+__all__ = ["Embedded", "embed"]
+
+_PART = "part-"
+_FLUSH_S = 2.0
+_FLUSH_SHARE = 0.05  # of the time spent: long runs make few parts, and a kill loses 5 % at most
+_FLUSH_BYTES = 32 * 2**20
+_BLOCK = 8192  # rows that are put together at once
+_STALE_S = 24 * 3600
+_TRIES = 4
+_BAR_DELAY_S = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Embeddings of a candidate or of the real sample, and what they cost.
+
+    Args:
+        embeddings: (n, d) float32 on the CPU, rows in the order of the examples, backed by a
+            memory-mapped file; writing to it does not change the cache.
+        n_encoded: How many distinct views went through the encoder.
+        n_cached: The rest: examples found in the cache, and duplicates.
+        seconds: Wall time.
+    """
+
+    embeddings: torch.Tensor
+    n_encoded: int
+    n_cached: int
+    seconds: float
+
+
+def embed(
+    encoder: BaseEncoder,
+    examples: Examples,
+    *,
+    cache_dir: Path | None = None,
+    progress: bool = True,
+) -> Embedded:
+    r"""Return the embeddings of all examples, from the cache where they are there.
+
+    A view is encoded once, however often it occurs within or across candidates. Several
+    processes may use one cache at once. Random state, gradient mode, default dtype and thread
+    count are left as found.
+
+    Args:
+        encoder: Turns views into embeddings; its `key` decides which cached ones may be used.
+        examples: A candidate or the real sample.
+        cache_dir: Root of the cache; None for `default_cache_dir()`.
+        progress: A bar on stderr when it takes more than two seconds.
+
+    Raises:
+        ConfigError: The encoder is for another modality.
+        EncoderError: The model cannot be loaded, an embedding is not finite or has the wrong
+            shape, or the cache cannot be written. What was encoded before is kept.
+        DataError: An example cannot be read.
+
+    Example:
+        >>> from synque_select.types import Candidate
+        >>> class Length(BaseEncoder):
+        ...     id, modality = "length", "text"
+        ...
+        ...     def encode(self, views):
+        ...         return torch.tensor([[float(len(view)), 1.0] for view in views])
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     found = embed(Length(), Candidate("c", ["a", "bb", "a"]), cache_dir=Path(folder))
+        >>> found.embeddings.tolist(), found.n_encoded, found.n_cached
+        ([[1.0, 1.0], [2.0, 1.0], [1.0, 1.0]], 2, 1)
+    """
+    start = time.perf_counter()
+    if encoder.modality != examples.modality:
+        raise ConfigError(
+            f"the encoder {encoder.id!r} encodes {encoder.modality}s, "
+            f"the views of {examples.where} are {examples.modality}s"
+        )
+    root = default_cache_dir() if cache_dir is None else Path(cache_dir)
+    with untouched_state():
+        shard, n_encoded = _shard_of(encoder, examples, root, progress)
+    seconds = time.perf_counter() - start
+    return Embedded(torch.from_numpy(shard.rows), n_encoded, len(examples) - n_encoded, seconds)
+
+
+def _shard_of(
+    encoder: BaseEncoder, examples: Examples, root: Path, progress: bool
+) -> tuple[Shard, int]:
+    n_encoded = 0
+    for _ in range(_TRIES):
+        store = _open_store(root, encoder.key)
+        shard = store.whole(examples.sha256)
+        if shard is not None:
+            return shard, n_encoded
+        missing = store.missing(examples.digests)
+        if len(missing):
+            encoder.prepare()
+            if encoder.key != store.key:  # the loaded model settled on another precision
+                continue
+            _encode(encoder, examples, missing, store, progress)
+            n_encoded += len(missing)
+        store.put_together(examples.sha256, examples.digests)
+    raise EncoderError(
+        f"the embedding cache {store.folder} loses files while it is used: does something "
+        "empty it? Give another place as cache_dir or in $SYNQUE_CACHE"
+    )
+
+
+def _encode(
+    encoder: BaseEncoder,
+    examples: Examples,
+    missing: NDArray[np.int64],
+    store: _Store,
+    progress: bool,
+) -> None:
+    sink = _Sink(store, f"{encoder.id}: {examples.where}")
+    bar = ProgressBar(
+        total=len(missing),
+        desc=f"encoding {examples.name}",
+        unit=f" {examples.modality}s",
+        delay=_BAR_DELAY_S,
+        mininterval=0.5,
+        disable=not progress,
+    )
+    try:
+        for positions, batch in encoder.encode_many(_Chosen(examples.views, missing)):
+            indices = missing[np.asarray(positions)]
+            sink.add(examples.digests[indices], _checked(batch, encoder, examples, indices))
+            bar.update(len(indices))
+    except torch.OutOfMemoryError as error:
+        raise EncoderError(
+            f"{encoder.id}: out of memory while encoding {examples.where}; "
+            "set a smaller encoder.batch_size, or use a smaller model or device='cpu'"
+        ) from error
+    finally:
+        bar.close()
+        sink.flush()
+    if sink.n_rows != len(missing):
+        raise EncoderError(f"{encoder.id}: {sink.n_rows} embeddings of {len(missing)} views")
+
+
+class _Chosen(Sequence[View]):
+    """The views at some positions, taken when they are asked for."""
+
+    def __init__(self, views: Sequence[View], positions: NDArray[np.int64]) -> None:
+        self._views = views
+        self._positions = positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self._block(self._positions[index])
+        return self._views[int(self._positions[index])]
+
+    def _block(self, positions: NDArray[np.int64]) -> list[View]:
+        # neighbours are read together, which is much faster from a file
+        gaps = np.flatnonzero(np.diff(positions) != 1) + 1
+        runs = [run for run in np.split(positions, gaps) if len(run)]
+        return [view for run in runs for view in self._views[int(run[0]) : int(run[-1]) + 1]]
+
+
+def _checked(
+    batch: torch.Tensor, encoder: BaseEncoder, examples: Examples, indices: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    shape = tuple(batch.shape) if isinstance(batch, torch.Tensor) else type(batch).__name__
+    usable = isinstance(shape, tuple) and len(shape) == 2 and shape[1] > 0
+    if not usable or not batch.is_floating_point():
+        raise EncoderError(
+            f"{encoder.id}: encode must return a floating point tensor (n, d) with d of 1 or more, "
+            f"found {shape}{f' of {batch.dtype}' if usable else ''}"
+        )
+    if shape[0] != len(indices):
+        raise EncoderError(f"{encoder.id}: {shape[0]} embeddings of {len(indices)} views")
+    rows: NDArray[np.float32] = batch.detach().to("cpu", torch.float32).numpy()
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        raise EncoderError(
+            f"{encoder.id}: the embedding of {examples.where}, example {indices[bad[0]]} "
+            f"(counted from 0), is not finite ({len(bad)} of {len(rows)} in this batch)"
+        )
+    return rows
+
+
+class _Sink:
+    """Collects rows of one length and hands them to the store every few seconds."""
+
+    def __init__(self, store: _Store, what: str) -> None:
+        self.n_rows = 0
+        self._store, self._what, self._dim = store, what, store.dim
+        self._rows: list[NDArray[np.float32]] = []
+        self._digests: list[NDArray[np.uint8]] = []
+        self._n_bytes = 0
+        self._start = self._flushed = time.monotonic()
+
+    def add(self, digests: NDArray[np.uint8], rows: NDArray[np.float32]) -> None:
+        self._dim = self._dim or rows.shape[1]
+        if rows.shape[1] != self._dim:
+            raise EncoderError(
+                f"{self._what} has embeddings of {rows.shape[1]} dimensions; this encoder gave "
+                f"{self._dim} before ({self._store.folder}): change its revision when its output "
+                "changes"
+            )
+        self._rows.append(rows)
+        self._digests.append(digests)
+        self._n_bytes += rows.nbytes
+        self.n_rows += len(rows)
+        now = time.monotonic()
+        due = max(_FLUSH_S, _FLUSH_SHARE * (now - self._start))
+        if now - self._flushed >= due or self._n_bytes >= _FLUSH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._rows:
+            self._store.keep(np.concatenate(self._digests), np.concatenate(self._rows))
+        self._rows, self._digests, self._n_bytes = [], [], 0
+        self._flushed = time.monotonic()
+
+
+class _Store:
+    """The shards of one encoder."""
+
+    def __init__(self, root: Path, key: str) -> None:
+        self.key = key
+        self.folder = root / "embeddings" / hashlib.sha256(key.encode()).hexdigest()[:16]
+        self._index = ShardIndex(self.folder)
+        self._remove_stale()
+
+    @property
+    def dim(self) -> int | None:
+        """Dimension of what is kept; None while nothing is."""
+        return self._index.dim
+
+    def whole(self, name: str) -> Shard | None:
+        """Return the shard that holds all embeddings of a candidate in order, if there is one."""
+        with self._errors():
+            return self._open(self._path(name))
+
+    def missing(self, digests: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Return the positions whose embedding is in no shard, of equal ones the first."""
+        with self._errors():
+            self._index.refresh()
+        number, _, _ = self._index.find(digests)
+        absent = np.flatnonzero(number < 0)
+        whole = np.ascontiguousarray(digests[absent]).view("V32").reshape(-1)
+        _, first = np.unique(whole, return_index=True)
+        return absent[np.sort(first)]
+
+    def keep(self, digests: NDArray[np.uint8], rows: NDArray[np.float32]) -> None:
+        """Write a part."""
+        with self._errors():
+            self._make_folder()
+            write_shard(self._path(_PART + uuid.uuid4().hex), digests, [rows], rows.shape[1])
+
+    def put_together(self, name: str, digests: NDArray[np.uint8]) -> None:
+        """Write a candidate's rows as one shard; without effect where one of them is missing."""
+        with self._errors():
+            self._index.refresh()
+            number, row, paths = self._index.find(digests)
+            if (number < 0).any():
+                return
+            shards = {int(i): self._open(paths[i]) for i in np.unique(number)}
+            opened = {i: shard for i, shard in shards.items() if shard is not None}
+            if len(opened) < len(shards) or not _agree(opened, number, row, digests):
+                return
+            dims = sorted({shard.rows.shape[1] for shard in opened.values()})
+            if len(dims) > 1:
+                raise EncoderError(
+                    f"the cache {self.folder} holds embeddings of {dims} dimensions for one "
+                    "encoder: change the encoder's revision when its output changes"
+                )
+            self._make_folder()
+            write_shard(self._path(name), digests, _blocks(opened, number, row), dims[0])
+            self._remove_parts(opened.values(), digests)
+
+    def _open(self, path: Path) -> Shard | None:
+        try:
+            return open_shard(path)
+        except FileNotFoundError:
+            pass
+        except ShardError as error:
+            set_aside(path, error)
+        self._index.drop(path)
+        return None
+
+    def _path(self, name: str) -> Path:
+        return self.folder / (name + SUFFIX)
+
+    def _make_folder(self) -> None:
+        if self.folder.is_dir():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        about = self.folder / "encoder.json"
+        temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
+        temporary.write_text(json.dumps({"key": self.key}))
+        os.replace(temporary, about)
+
+    def _remove_parts(self, shards: Iterable[Shard], digests: NDArray[np.uint8]) -> None:
+        # parts that lie wholly in the candidate's own file are of no more use to anybody
+        parts = [shard for shard in shards if shard.path.name.startswith(_PART)]
+        keys = sorted_keys(digests)
+        for shard in parts:
+            if contains(keys, shard.digests):
+                shard.path.unlink(missing_ok=True)
+                self._index.drop(shard.path)
+
+    def _remove_stale(self) -> None:
+        for path in self.folder.glob(".*.tmp"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _STALE_S:
+                    path.unlink()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise EncoderError(
+                f"the embedding cache {self.folder} cannot be used: {error}; "
+                "give another place as cache_dir or in $SYNQUE_CACHE"
+            ) from error
+
+
+@lru_cache(maxsize=8)
+def _open_store(root: Path, key: str) -> _Store:
+    return _Store(root, key)
+
+
+def _agree(
+    shards: Mapping[int, Shard],
+    number: NDArray[np.int32],
+    row: NDArray[np.int64],
+    digests: NDArray[np.uint8],
+) -> bool:
+    """Whether the rows that the index found by 8 bytes have all 32 bytes in common."""
+    return all(
+        np.array_equal(shard.digests[row[number == i]], digests[number == i])
+        for i, shard in shards.items()
+    )
+
+
+def _blocks(
+    shards: Mapping[int, Shard], number: NDArray[np.int32], row: NDArray[np.int64]
+) -> Iterator[NDArray[np.float32]]:
+    dim = next(iter(shards.values())).rows.shape[1]
+    for start in range(0, len(number), _BLOCK):
+        here = number[start : start + _BLOCK]
+        rows = row[start : start + _BLOCK]
+        block = np.empty((len(here), dim), dtype=np.float32)
+        for i in np.unique(here):
+            block[here == i] = shards[int(i)].rows[rows[here == i]]
+            shards[int(i)].release()
+        yield block

@@ -1,0 +1,1 @@
+"""Short fits on each candidate alone."""

@@ -1,0 +1,167 @@
+"""Would more real examples pay? Disjoint halves of the real sample tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+
+from synque_select.errors import ConfigError, ProxyError
+from synque_select.selection.ranking import redrawn_order
+from synque_select.selection.scoring import Scoring
+
+__all__ = ["Agreement", "RealSize", "sample_size_analysis"]
+
+_LARGER = (2, 4, 8)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two disjoint real samples of size m agree.
+
+    Args:
+        m: Size of each half.
+        n_pairs: Pairs of halves drawn.
+        overlap: Mean share of the top k that both halves choose; chance is k / K.
+        spearman: Mean Spearman correlation of the two orders.
+        border_error: Standard error, at size m, of the gap between the candidates at places k and
+            k + 1 of the whole sample, in units of what ranks (mean ranks for the consensus).
+    """
+
+    m: int
+    n_pairs: int
+    overlap: float
+    spearman: float
+    border_error: float
+
+
+@dataclass(frozen=True)
+class RealSize:
+    """What `sample_size_analysis` found.
+
+    Args:
+        measured: One row a size, smallest first.
+        extrapolated: Size to standard error of the gap, as 1/√n from the largest size measured.
+            Not measured: true only if the examples to come are like those at hand.
+        gap: The gap at the border on the whole sample, the same unit.
+        chance: Expected overlap of two random choices, k / K.
+        k: How many are selected.
+    """
+
+    measured: tuple[Agreement, ...]
+    extrapolated: dict[int, float]
+    gap: float
+    chance: float
+    k: int
+
+
+def sample_size_analysis(
+    scoring: Scoring,
+    *,
+    top_k: int = 3,
+    rank_by: str | None = None,
+    sizes: Sequence[int] | None = None,
+    n_pairs: int = 200,
+) -> RealSize:
+    """Compare the choices of disjoint halves of the real sample, at sizes up to n/2.
+
+    Nested subsets agree with the whole by construction, so only disjoint ones are compared.
+
+    Args:
+        scoring: What `score` gave; nothing is encoded or fitted again.
+        top_k: How many are selected.
+        rank_by: As in `rank`.
+        sizes: Sizes of the halves; None for n/2, n/4, n/8 down to 5.
+        n_pairs: Random pairs a size.
+
+    Raises:
+        ConfigError: top_k is not in 1..K−1, or a size is not in 2..n/2.
+        ProxyError: What ranks gives no contribution of each real example.
+    """
+    n, n_candidates = len(scoring.real), len(scoring.candidates)
+    if not 1 <= top_k < n_candidates:
+        raise ConfigError(f"top_k={top_k}: allowed is 1 to {n_candidates - 1}")
+    sizes = _sizes(n) if sizes is None else sorted(set(sizes))
+    if not sizes or not all(2 <= m <= n // 2 for m in sizes):
+        raise ConfigError(f"sizes={list(sizes)}: allowed is 2 to {n // 2}, half the real sample")
+    whole = _values(scoring, rank_by, torch.full((1, n), 1 / n, dtype=torch.float64))[0]
+    order = whole.argsort(stable=True)
+    border = (int(order[top_k - 1]), int(order[top_k]))
+    generator = np.random.default_rng(scoring.seed)
+    measured = tuple(
+        _agreement(scoring, rank_by, m, n_pairs, top_k, border, generator) for m in sizes
+    )
+    last = measured[-1]
+    extrapolated = {
+        size: last.border_error * (last.m / size) ** 0.5 for size in (n, *(f * n for f in _LARGER))
+    }
+    gap = float(whole[border[1]] - whole[border[0]])
+    return RealSize(measured, extrapolated, gap, top_k / n_candidates, top_k)
+
+
+def _sizes(n: int) -> list[int]:
+    sizes = sorted({m for m in (n // 8, n // 4, n // 2) if m >= 5})
+    return sizes or [n // 2]
+
+
+def _values(scoring: Scoring, rank_by: str | None, weights: torch.Tensor) -> torch.Tensor:
+    """(B, K) under these weights, lower is better."""
+    values = redrawn_order(scoring, rank_by, weights)
+    if values is None:
+        raise ProxyError(
+            "how many real examples are needed cannot be told: what ranks gives no contribution "
+            "of each real example"
+        )
+    return values
+
+
+def _agreement(
+    scoring: Scoring,
+    rank_by: str | None,
+    m: int,
+    n_pairs: int,
+    top_k: int,
+    border: tuple[int, int],
+    generator: np.random.Generator,
+) -> Agreement:
+    n = len(scoring.real)
+    orders = generator.permuted(np.tile(np.arange(n), (n_pairs, 1)), axis=1)
+    first, second = (
+        _values(scoring, rank_by, _subset_weights(part, n))
+        for part in (orders[:, :m], orders[:, m : 2 * m])
+    )
+    gaps = [values[:, border[1]] - values[:, border[0]] for values in (first, second)]
+    return Agreement(
+        m=m,
+        n_pairs=n_pairs,
+        overlap=float(
+            (_top(first, top_k) & _top(second, top_k)).double().sum(dim=1).mean() / top_k
+        ),
+        spearman=_mean_spearman(first, second),
+        border_error=float(((gaps[0] - gaps[1]) ** 2).mean() / 2) ** 0.5,
+    )
+
+
+def _subset_weights(
+    chosen: np.ndarray[tuple[int, int], np.dtype[np.int64]], n: int
+) -> torch.Tensor:
+    weights = torch.zeros(len(chosen), n, dtype=torch.float64)
+    return weights.scatter_(1, torch.from_numpy(chosen), 1 / chosen.shape[1])
+
+
+def _top(values: torch.Tensor, k: int) -> torch.Tensor:
+    chosen = torch.zeros_like(values, dtype=torch.bool)
+    return chosen.scatter_(1, values.argsort(dim=1, stable=True)[:, :k], value=True)
+
+
+def _mean_spearman(first: torch.Tensor, second: torch.Tensor) -> float:
+    a, b = (rankdata(values.numpy(), axis=1) for values in (first, second))
+    a, b = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (a, b))
+    scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    defined = scale > 0
+    return (
+        float(((a * b).sum(axis=1)[defined] / scale[defined]).mean()) if defined.any() else np.nan
+    )

@@ -1,0 +1,165 @@
+"""Scores of finished proxies, kept beside the embeddings: a killed run scores only the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import zipfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import synque_select
+from synque_select.proxies.base import BaseProxy, Contributions, ProxyScores
+from synque_select.utils.atomic import atomic_file
+
+__all__ = ["ScoreCache", "package_versions", "source_hash"]
+
+_log = logging.getLogger(__name__)
+
+_FORMAT = 1
+_OWN_CODE = ("functional", "lens", "proxies", "selection", "encoders")
+_PACKAGES = (
+    "synque-select",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "pytorch-lightning",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "mauve-text",
+)
+_COLUMNS = ("values", "spread", "p_values")
+_PARTS = tuple(part.name for part in fields(Contributions))
+
+
+@dataclass(frozen=True)
+class ScoreCache:
+    """Scores of packaged proxies, one file a proxy, named after all that they depend on.
+
+    Not kept are LENS, whose answers are kept one by one, proxies that read records, and those of
+    a user, whose code may have changed in places that cannot be seen from here. A cache that
+    cannot be read or written costs time, not the run.
+
+    Args:
+        folder: Where the files are.
+        data: What is scored, as plain values: content, names, seed.
+        encoder: The key of the encoder; None where no proxy uses embeddings.
+    """
+
+    folder: Path
+    data: Mapping[str, Any]
+    encoder: str | None
+
+    def load(
+        self, proxy: BaseProxy, score: Callable[[], ProxyScores]
+    ) -> tuple[ProxyScores, float] | None:
+        """Return what is kept for a proxy and the seconds that it took; None where nothing is.
+
+        Args:
+            proxy: The proxy.
+            score: Scores again; called where the realness of examples or the score of a mixture is
+                asked for, which are not kept.
+        """
+        path = self._path(proxy)
+        if path is None or not path.is_file():
+            return None
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                arrays = {name: torch.from_numpy(file[name]) for name in file.files}
+            about = json.loads(arrays.pop("about").numpy().tobytes())
+            return _restored(arrays, about, cache(score)), float(about["seconds"])
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            _log.warning("%s is scored again: %s cannot be read: %s", proxy.key, path, error)
+            return None
+
+    def keep(self, proxy: BaseProxy, scores: ProxyScores, seconds: float) -> None:
+        """Write what a proxy found, where it can be kept."""
+        path = self._path(proxy)
+        if path is None or not isinstance(scores.resample, Contributions | None):
+            return
+        columns = {name: getattr(scores, name) for name in _COLUMNS}
+        parts = {name: getattr(scores.resample, name, None) for name in _PARTS}
+        arrays = {name: t.numpy() for name, t in (columns | parts).items() if t is not None}
+        about = {
+            "seconds": seconds,
+            "messages": scores.messages,
+            "reliable": scores.reliable,
+            "details": dict(scores.details),
+            "example_scores": scores.example_scores is not None,
+            "mixture": scores.mixture is not None,
+        }
+        arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+        with suppress(OSError), atomic_file(path) as stream:
+            np.savez(stream, **arrays)
+
+    def _path(self, proxy: BaseProxy) -> Path | None:
+        is_packaged = type(proxy).__module__.startswith("synque_select.proxies.")
+        if not is_packaged or proxy.family == "lens" or proxy.needs_records:
+            return None
+        parts = {
+            "format": _FORMAT,
+            "proxy": [type(proxy).__qualname__, dict(proxy.options())],
+            "data": self.data,
+            "encoder": self.encoder if proxy.needs_embeddings else None,
+            "code": source_hash(),
+            "packages": package_versions(),
+        }
+        try:
+            text = json.dumps(parts, sort_keys=True)
+        except TypeError:  # an option that is no plain value
+            return None
+        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
+
+
+def _restored(
+    arrays: Mapping[str, torch.Tensor], about: Mapping[str, Any], score: Callable[[], ProxyScores]
+) -> ProxyScores:
+    def example_scores(position: int) -> torch.Tensor:
+        return score().example_scores(position)  # type: ignore[misc]
+
+    def mixture(weights: torch.Tensor) -> float:
+        return score().mixture(weights)  # type: ignore[misc]
+
+    parts = {name: arrays[name] for name in _PARTS if name in arrays}
+    return ProxyScores(
+        values=arrays["values"],
+        resample=Contributions(**parts) if parts else None,
+        spread=arrays.get("spread"),
+        p_values=arrays.get("p_values"),
+        example_scores=example_scores if about["example_scores"] else None,
+        mixture=mixture if about["mixture"] else None,
+        messages=tuple(about["messages"]),
+        reliable=about["reliable"],
+        details=about["details"],
+    )
+
+
+@cache
+def source_hash() -> str:
+    """Return a hash of the code that scores: a changed formula must not meet kept results."""
+    root = Path(synque_select.__file__).parent
+    hashed = hashlib.sha256()
+    for part in _OWN_CODE:
+        for file in sorted((root / part).glob("*.py")):
+            hashed.update(file.read_bytes())
+    return hashed.hexdigest()
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that a score depends on, of those that are there."""
+    found = {}
+    for package in _PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

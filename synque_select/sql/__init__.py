@@ -1,0 +1,1 @@
+"""SQL from models and from files, run read-only with limits."""

@@ -1,0 +1,279 @@
+"""Weighted, seeded serving of a mixture, the same on one process and on many.
+
+Training sees one endless stream of draws. `MixtureSchedule` says which example of which candidate
+draw number g is: a pure function of g, the weights and the seed, so every rank and every worker
+finds the same answer without talking to the others. `MixtureSampler` deals the draws of an epoch to
+the ranks, and `MixtureLoader` keeps count of them in a `Position`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from synque_select.data.candidate import Candidate
+from synque_select.errors import ConfigError, DataError, DependencyError, did_you_mean
+from synque_select.training.mixture_schedule import MixtureSchedule, longest_epoch
+from synque_select.types import Mixture
+from synque_select.utils.validation import check_int
+
+__all__ = [
+    "MixtureDataset",
+    "MixtureLoader",
+    "MixtureSampler",
+    "Position",
+    "chosen_candidates",
+    "training_example",
+]
+
+
+class MixtureDataset(Dataset[Any]):
+    """A mixture as a map-style dataset: item g is what draw number g serves.
+
+    The dataset is the mixture, not all its candidates, so that it is still the mixture that is
+    served when somebody replaces the sampler (`overfit_batches` does). Draw numbers go on beyond
+    the length: an epoch begins where the one before ended.
+
+    Args:
+        candidates: At least those that the mixture names.
+        mixture: Names and weights; their order does not matter.
+        seed: Of the order; not negative.
+        epoch_length: Draws in an epoch, the length of the dataset; None for the longest that
+            repeats nothing.
+        transform: Applied to every example.
+
+    Raises:
+        ConfigError: The mixture names a candidate that is not there, the seed is negative, or the
+            epoch is shorter than 1.
+
+    Example:
+        >>> candidates = [Candidate("a", ["x", "y"]), Candidate("b", ["u", "v"])]
+        >>> dataset = MixtureDataset(candidates, Mixture.equal(["a", "b"]))
+        >>> [sorted(dataset[draw] for draw in range(4 * e, 4 * e + 4)) for e in range(2)]
+        [['u', 'v', 'x', 'y'], ['u', 'v', 'x', 'y']]
+    """
+
+    def __init__(
+        self,
+        candidates: Sequence[Candidate],
+        mixture: Mixture,
+        *,
+        seed: int = 0,
+        epoch_length: int | None = None,
+        transform: Callable[[Any], Any] | None = None,
+    ) -> None:
+        ordered = Mixture(dict(sorted(mixture.weights.items())), mixture.source)
+        self.candidates = chosen_candidates(candidates, ordered)
+        sizes = {candidate.name: len(candidate) for candidate in self.candidates}
+        check_int("seed", seed, 0)
+        if epoch_length is None:
+            epoch_length = longest_epoch(sizes, ordered)
+        check_int("epoch_length", epoch_length, 1)
+        self.transform = transform
+        self.schedule = MixtureSchedule(list(sizes.values()), ordered, seed, epoch_length)
+
+    def __len__(self) -> int:
+        return self.schedule.epoch_length
+
+    def __getitem__(self, draw: int) -> Any:
+        candidate, example = self.schedule.locate(draw)
+        return training_example(self.candidates[candidate], example, self.transform)
+
+
+def training_example(
+    candidate: Candidate, position: int, transform: Callable[[Any], Any] | None
+) -> Any:
+    """Return one example as training sees it.
+
+    Raises:
+        DataError: It cannot be read, or the transform fails; the message names the candidate and
+            the example, and the cause is kept.
+    """
+    step = "reading it"
+    try:
+        record = candidate[position]
+        step = "train_transform"
+        return record if transform is None else transform(record)
+    except DependencyError:
+        raise
+    # a dataset or a transform of the user's may raise anything
+    except Exception as error:
+        raise DataError(
+            f"{candidate.where}, example {position} (counted from 0): {step} fails: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def chosen_candidates(candidates: Sequence[Candidate], mixture: Mixture) -> list[Candidate]:
+    """Return the candidates that a mixture names, in its order.
+
+    Raises:
+        ConfigError: One of them is not there.
+    """
+    by_name = {candidate.name: candidate for candidate in candidates}
+    for name in mixture.names:
+        if name not in by_name:
+            raise ConfigError(
+                f"the mixture names {name!r}, which is no candidate; {did_you_mean(name, by_name)}"
+            )
+    return [by_name[name] for name in mixture.names]
+
+
+@dataclass
+class Position:
+    """Where training stands in the stream of draws.
+
+    Args:
+        epoch: The trainer's number of the epoch under way; None before the first.
+        start: The draw at which it began.
+        drawn: Draws that it has served, over all ranks.
+        batches: Batches that it has served on each rank.
+        last: Draws in the latest of them, over all ranks.
+
+    Example:
+        >>> position = Position()
+        >>> position.begin(0)
+        >>> position.advance(8)
+        >>> position.begin(1)
+        >>> position.start, position.drawn
+        (8, 0)
+    """
+
+    epoch: int | None = None
+    start: int = 0
+    drawn: int = 0
+    batches: int = 0
+    last: int = 0
+
+    def begin(self, epoch: int, batches: int = 0) -> None:
+        """Stand where an epoch begins, or where it goes on after `batches` that were trained on."""
+        if self.epoch is None or epoch < self.epoch:  # a new run
+            self.start = self.drawn = 0
+        elif epoch > self.epoch:
+            self.start, self.drawn = self.start + self.drawn, 0
+        elif not batches:
+            self.drawn = 0
+        self.epoch, self.batches, self.last = epoch, batches, 0
+
+    def advance(self, draws: int) -> None:
+        """Count a batch of draws, over all ranks."""
+        self.drawn += draws
+        self.batches += 1
+        self.last = draws
+
+    def state(self, epoch: int | None = None, batches: int = 0) -> dict[str, int | None]:
+        """Return plain values.
+
+        Args:
+            epoch: The epoch under way, if one is.
+            batches: Batches of it that were trained on; one that was served but not trained on will
+                be served again.
+        """
+        unfinished = self.last if epoch == self.epoch and self.batches > batches else 0
+        return {"epoch": self.epoch, "start": self.start, "drawn": self.drawn - unfinished}
+
+    def restore(self, state: Mapping[str, int | None]) -> None:
+        """Take over what `state` returned."""
+        self.epoch = state["epoch"]
+        self.start, self.drawn = state["start"] or 0, state["drawn"] or 0
+        self.batches = self.last = 0
+
+
+class MixtureSampler(DistributedSampler[Any]):
+    """Deals the draws of an epoch to the ranks: of every `num_replicas` draws each gets one.
+
+    A DistributedSampler by type, because Lightning wraps and reshuffles any other. What has been
+    served after i batches is the first i·batch_size·num_replicas draws of the epoch, whatever the
+    number of ranks, and a block's order is random, so every rank gets its share of each candidate.
+
+    Args:
+        dataset: Its length is floored to a multiple of `num_replicas`.
+        num_replicas: Number of ranks.
+        rank: This one.
+
+    Attributes:
+        start: The draw at which the epoch begins.
+        drawn: Draws of the epoch, over all ranks, that were served before.
+
+    Raises:
+        ConfigError: The epoch has fewer draws than there are ranks.
+
+    Example:
+        >>> candidates = [Candidate("a", ["x", "y"]), Candidate("b", ["u", "v"])]
+        >>> sampler = MixtureSampler(MixtureDataset(candidates, Mixture.equal(["a", "b"])), 2, 1)
+        >>> sampler.set_epoch(1)
+        >>> list(sampler)
+        [5, 7]
+    """
+
+    def __init__(self, dataset: MixtureDataset, num_replicas: int = 1, rank: int = 0) -> None:
+        super().__init__(dataset, num_replicas, rank, shuffle=False)
+        self.num_samples = len(dataset) // num_replicas
+        if not self.num_samples:
+            raise ConfigError(
+                f"an epoch of {len(dataset)} draws cannot be shared by {num_replicas} ranks: "
+                "raise epoch_length"
+            )
+        self.total_size = self.num_samples * num_replicas
+        self.start = 0
+        self.drawn = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin at `epoch` times the length of an epoch."""
+        super().set_epoch(epoch)
+        self.start, self.drawn = epoch * self.total_size, 0
+
+    @property
+    def remaining(self) -> int:
+        """Draws that each rank has still to serve in the epoch."""
+        return max(0, self.total_size - self.drawn) // self.num_replicas
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.start + self.drawn + self.rank
+        return iter(range(first, first + self.remaining * self.num_replicas, self.num_replicas))
+
+
+class MixtureLoader(DataLoader[Any]):
+    """A DataLoader that begins where a `Position` says, and counts there what it serves.
+
+    Nothing is fetched before the first batch is asked for: Lightning makes the iterator before it
+    sets the epoch and, under some strategies, before it restores a checkpoint, and worker processes
+    would run ahead from the wrong place.
+
+    Args:
+        *args: As for DataLoader.
+        begin: Called with the sampler's epoch when its first batch is asked for; returns the
+            position to start from and to count in, or None to serve the epoch from its start.
+        **kwargs: As for DataLoader; the sampler a `MixtureSampler`.
+    """
+
+    def __init__(self, *args: Any, begin: Callable[[int], Position | None], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.begin = begin
+
+    def __iter__(self) -> Any:
+        sampler = self.sampler
+        if not isinstance(sampler, MixtureSampler):  # replaced: overfit_batches
+            yield from super().__iter__()
+            return
+        position = self.begin(sampler.epoch) or Position(start=sampler.start)
+        sampler.start, sampler.drawn = position.start, position.drawn
+        remaining = sampler.remaining
+        for batch in super().__iter__():
+            served = min(self.batch_size or 1, remaining)
+            remaining -= served
+            position.advance(served * sampler.num_replicas)
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the position is in the DataModule's state.
+
+        Lightning takes a loader with these two methods as one that can resume in an epoch's middle.
+        """
+        return {}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Do nothing; see `state_dict`."""

@@ -1,0 +1,70 @@
+"""The ranks that fit together, opened before the first fit: they must know what to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
+
+from synque_select.errors import LightningError
+from synque_select.training.distributed import connect, on_rank_zero, report_failure
+from synque_select.training.short_fit import quiet_fits
+
+__all__ = ["Ranks"]
+
+
+class Ranks:
+    """One process, or those that the strategy of the fits starts; they stay for all fits.
+
+    Args:
+        options: Arguments of the fits' Trainer.
+
+    Raises:
+        LightningError: The strategy ends its processes with each fit.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        quiet: dict[str, Any] = {
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+        }
+        with quiet_fits():
+            self._trainer = pl.Trainer(**quiet, **options)
+        if self._trainer.world_size > 1:
+            self._open()
+
+    def _open(self) -> None:
+        strategy = self._trainer.strategy
+        launcher = strategy.launcher
+        if isinstance(launcher, _MultiProcessingLauncher):
+            raise LightningError(
+                f"{type(strategy).__name__} starts its processes for one fit and ends them, but "
+                "the ranks of a study must stay: allowed are strategy='ddp' in a script, torchrun, "
+                "and devices=1"
+            )
+        if launcher is None:
+            strategy.setup_environment()
+        else:
+            launcher.launch(strategy.setup_environment, trainer=self._trainer)
+        connect(self._trainer)
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether this process samples and keeps the records."""
+        return self._trainer.is_global_zero
+
+    @property
+    def n_ranks(self) -> int:
+        """How many processes fit together."""
+        return int(self._trainer.world_size)
+
+    def share(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return on all ranks what the work, done on rank 0, gives: plain values."""
+        return on_rank_zero(self._trainer, work)
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the others, who may be waiting in `share`."""
+        report_failure(self._trainer, error)

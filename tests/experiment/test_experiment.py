@@ -1,0 +1,351 @@
+"""Experiments on a small real task: equal budgets, pairs, resuming, what is written and refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from synque_select.data.candidate import Candidate, RealSample
+from synque_select.errors import ConfigError, DataError, LightningError
+from synque_select.experiment import ARMS, BaseTask, Experiment, run_experiment
+from synque_select.records.correlation import correlate
+from synque_select.records.ranking_file import load_ranking
+from synque_select.records.run_folder import read_json
+from synque_select.records.store import RunStore
+from tests.training.shades import N_DISTINCT, Shades, Unlabeled
+
+K = 6
+
+
+def run(task: BaseTask, where: Path, **options: Any) -> Experiment:
+    settings: dict[str, Any] = {"k": 2, "replicates": 2, "n_random": 2, "progress": False}
+    paths = {"root": where / "runs", "store": where / "store.sqlite", "cache_dir": where / "cache"}
+    return run_experiment(task, **{**settings, **paths, **options})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shades, Experiment, Path]:
+    where = tmp_path_factory.mktemp("experiment")
+    task = Shades()
+    return task, run(task, where), where
+
+
+def trained(task: Shades) -> list[dict[str, Any]]:
+    """Return the fits that took steps; other modules were only made to hash their weights."""
+    return [fit for fit in task.fits if fit["steps"]]
+
+
+def test_all_arms_have_as_many_steps_and_distinct_examples(finished):
+    task, _, _ = finished
+    full = [fit for fit in trained(task) if fit["steps"] > 1]
+    assert {fit["steps"] for fit in full} == {task.max_steps}
+    distinct = [len(set(fit["ids"])) for fit in full]
+    sizes = sum(len(candidate) for candidate in task.candidates)
+    # six steps of eight are two passes over 24; the two of "all data, unequal size" see more
+    assert sorted(set(distinct)) == [N_DISTINCT, min(sizes, task.max_steps * task.batch_size)]
+    assert distinct.count(N_DISTINCT) == len(full) - 2
+
+
+def test_a_replicate_shares_its_initial_weights_and_others_differ(finished):
+    task, _, _ = finished
+    starts = torch.stack([fit["start"] for fit in trained(task)]).flatten(1)
+    assert len(starts.unique(dim=0)) == 2
+
+
+def test_result_json_has_the_stated_form(finished):
+    _task, experiment, _ = finished
+    result = read_json(experiment.folder / "result.json")
+    assert result["version"] == 1
+    assert result["metric"] == {"name": "test_acc", "mode": "max"}
+    assert result["replicates"] == 2
+    assert set(result["arms"]) == set(ARMS) - {"tuned"}
+    for arm in result["arms"].values():
+        assert {"mean", "std", "n"} <= set(arm)
+        assert arm["n"] == 2
+    assert set(result["comparisons"]) == {
+        f"chosen_vs_{arm}" for arm in ARMS if arm not in ("chosen", "tuned")
+    }
+    for found in result["comparisons"].values():
+        assert {"difference", "low", "high", "verdict"} <= set(found)
+    assert set(result["wall_s"]) == {"encode", "score", "fit", "probes"}
+    assert {"mmd", "coverage"} <= set(result["correlations"])
+    found = result["correlations"]["mmd"]
+    assert set(found["spearman"]) == {"value", "p", "low", "high"}
+    assert set(found["pearson"]) == set(found["kendall"]) == {"value", "p"}
+
+
+def test_arms_that_use_labels_are_marked(finished):
+    arms = finished[1].result["arms"]
+    marked = {name for name, arm in arms.items() if arm["uses_labels"]}
+    assert marked == {"best_single_by_validation", "oracle_k", "probed_k"}
+
+
+def test_single_arms_follow_from_the_singles(finished):
+    task, experiment, where = finished
+    arms = experiment.result["arms"]
+    probes = [
+        record
+        for record in RunStore(where / "store.sqlite").read(kind="probe")
+        if record.key["optimizer_steps"] == task.max_steps
+        and record.key["real_sha256"] == experiment.rankings[0].real_sha256
+    ]
+    for replicate in range(2):
+        test = {
+            record.mixture.names[0]: record.metrics["test_acc"]
+            for record in probes
+            if record.seed == replicate
+        }
+        assert len(test) == K
+        best = experiment.rankings[replicate].order()[0].name
+        mean = sum(test.values()) / K
+        assert arms["mean_single"]["values"][replicate] == pytest.approx(mean)
+        assert arms["best_single"]["values"][replicate] == test[best]
+        singles = experiment.result["candidates"]
+        assert all(min(test.values()) <= row["test"] <= 1 for row in singles.values())
+
+
+def test_correlations_with_and_without_the_candidate_with_false_labels(finished):
+    result = finished[1].result
+    assert result["correlations"]["mmd"]["n"] == K
+    assert result["correlations_without_false_labels"]["mmd"]["n"] == K - 1
+    assert any("cannot see labels" in message for message in result["messages"])
+
+
+def test_false_labels_train_a_worse_model_than_their_twin(finished):
+    singles = finished[1].result["candidates"]
+    assert singles["true"]["test"] > 0.8
+    assert singles["false"]["test"] < 0.2
+
+
+def test_a_single_counts_under_every_real_sample_and_kinds_stay_apart(finished):
+    task, _experiment, where = finished
+    records = RunStore(where / "store.sqlite").read()
+    full = [r for r in records if r.key["optimizer_steps"] == task.max_steps]
+    singles = [r for r in full if r.kind == "probe"]
+    assert len(singles) == K * 2 * 2  # candidates, seeds, real samples
+    assert len({r.key_hash for r in singles}) == 2
+    assert all(not r.scores for r in full if r.kind == "mixture")
+
+
+def test_the_folder_has_everything(finished):
+    folder = finished[1].folder
+    for name in ("ranking.json", "ranking.csv", "result.json", "report.html", "map.json"):
+        assert (folder / name).is_file(), name
+    assert load_ranking(folder) == load_ranking(folder / "rankings" / "replicate-1.json")
+    assert (
+        "no difference shown" in (folder / "report.html").read_text()
+        or "beats" in (folder / "report.html").read_text()
+    )
+
+
+def test_the_closing_text_names_the_page_and_both_correlations(finished):
+    text = str(finished[1])
+    assert str(finished[1].folder / "report.html") in text
+    assert "without false (false labels)" in " ".join(text.split())
+
+
+def test_a_second_run_trains_nothing_and_finds_the_same(finished):
+    _, experiment, where = finished
+    task = Shades()
+    again = run(task, where)
+    assert not trained(task)
+    assert again.result["arms"] == experiment.result["arms"]
+    assert again.result["correlations"] == experiment.result["correlations"]
+    assert again.folder != experiment.folder
+    assert any("fits had finished before" in message for message in again.result["messages"])
+
+
+class Interrupted(Shades):
+    """Stops in the middle of its fifth fit."""
+
+    def model(self, seed: int) -> Any:
+        module = super().model(seed)
+        if sum(fit["steps"] > 0 for fit in self.fits) == 4:
+            module.on_train_batch_end = self._stop  # type: ignore[method-assign]
+        return module
+
+    @staticmethod
+    def _stop(*_: Any) -> None:
+        raise RuntimeError("the power failed")
+
+
+def test_a_run_that_broke_off_goes_on_where_it_was(finished, tmp_path: Path):
+    whole, experiment, _ = finished
+    with pytest.raises(RuntimeError, match="power failed"):
+        run(Interrupted(), tmp_path)
+    task = Shades()
+    resumed = run(task, tmp_path)
+    assert len(trained(task)) == len(trained(whole)) - 4
+    assert resumed.result["arms"] == experiment.result["arms"]
+
+
+def test_other_labels_are_another_fit(finished):
+    class Relabeled(Shades):
+        def fingerprint(self) -> Any:
+            return {**super().fingerprint(), "labels": "others"}
+
+    task = Relabeled()
+    run(task, finished[2], arms=["chosen"], single_replicates=1)
+    assert len(trained(task)) == 2 + K
+
+
+def test_arms_that_were_not_asked_for_are_absent(finished):
+    result = run(Shades(), finished[2], arms=["chosen", "all"]).result
+    assert list(result["arms"]) == ["chosen", "all"]
+    assert list(result["comparisons"]) == ["chosen_vs_all"]
+    assert result["correlations"]["mmd"]["n"] == K
+
+
+def test_without_time_two_replicates_remain_and_the_rest_is_named(tmp_path: Path):
+    task = Shades()
+    result = run(task, tmp_path, replicates=3, n_random=1, time_limit_s=0.0).result
+    assert result["replicates"] == 2
+    assert result["arms"]["chosen"]["n"] == 2
+    assert result["arms"]["mean_single"]["n"] == 1
+    assert math.isnan(result["arms"]["mean_single"]["std"])
+    (message,) = [m for m in result["messages"] if m.startswith("left out")]
+    assert "mixtures of replicate 3" in message
+    json.dumps(result["arms"])
+
+
+def test_random_state_is_as_found(finished):
+    before = torch.get_rng_state()
+    run(Shades(), finished[2], arms=["chosen"])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_what_replicates_and_arms_have_alike_is_said(finished, tmp_path: Path):
+    class Overlapping(Shades):
+        step = 5
+
+        def real_sample(self, replicate: int) -> RealSample:
+            start = self.step * replicate
+            records = Unlabeled(self.labeled[start : start + 20])
+            return RealSample("squares", records, view="image")
+
+    class Same(Overlapping):
+        step = 0
+
+    _, experiment, where = finished
+    said = experiment.result["messages"]
+    assert "every arm trains on 24 distinct examples, 6 steps of 8, but for all data" in said[0]
+    assert said[1] == "the mixture of k at random is the mean of 4 draws, 2 a replicate"
+    assert not any("real sample" in message for message in said[:3])
+    options = {"arms": ["chosen"], "single_replicates": 1}
+    half = run(Overlapping(), where, **options).result["messages"]
+    assert half[0] == "every arm trains on 24 distinct examples, 6 steps of 8"
+    assert half[1].startswith("two real samples share 75 % of their examples on average")
+    same = run(Same(), where, **options).result["messages"]
+    assert same[1].startswith("all 2 replicates have the same real sample")
+
+
+def test_too_few_candidates_for_a_correlation_are_no_reason_to_train_more(finished):
+    class Four(Shades):
+        false_labels: ClassVar[dict[str, str]] = {}
+
+        @cached_property
+        def candidates(self) -> list[Candidate]:
+            return super().candidates[:4]
+
+    result = run(Four(), finished[2], arms=["chosen"], single_replicates=1).result
+    assert result["correlations_messages"] == [
+        "no correlation: 4 candidates, and a coefficient needs 5"
+    ]
+
+
+def test_one_candidate_is_no_experiment(tmp_path: Path):
+    class Single(Shades):
+        @cached_property
+        def candidates(self) -> list[Candidate]:
+            return super().candidates[:1]
+
+    with pytest.raises(ConfigError, match=r"one candidate \(a\): an experiment compares two or"):
+        run(Single(), tmp_path, k=1)
+
+
+def test_a_leak_into_test_is_refused(tmp_path: Path):
+    class Leaky(Shades):
+        def real_sample(self, replicate: int) -> RealSample:
+            return RealSample("squares", Unlabeled(self.labeled[130:150]), view="image")
+
+    with pytest.raises(DataError, match="10 of the 40 validation examples are in a real sample"):
+        run(Leaky(), tmp_path)
+
+
+def test_a_candidate_that_is_too_small_is_refused(tmp_path: Path):
+    class Greedy(Shades):
+        n_distinct = 30
+
+    with pytest.raises(DataError, match=r"a \(24\), d \(24\)"):
+        run(Greedy(), tmp_path)
+
+
+def test_a_budget_that_cannot_be_mixed_is_refused(tmp_path: Path):
+    class Frugal(Shades):
+        n_distinct = 11
+
+    with pytest.raises(ConfigError, match="n_distinct=11; allowed is 12 or more"):
+        run(Frugal(), tmp_path)
+
+
+def test_a_model_that_logs_something_else_is_refused(tmp_path: Path):
+    class Other(Shades):
+        metric = "f1"
+
+    with pytest.raises(LightningError, match="does not log 'val_f1'; logged"):
+        run(Other(), tmp_path)
+
+
+def test_a_fit_that_ends_early_is_refused(tmp_path: Path):
+    class Hasty(Shades):
+        def model(self, seed: int) -> Any:
+            module = super().model(seed)
+            module.on_train_batch_end = lambda *_: setattr(module.trainer, "should_stop", True)
+            return module
+
+    with pytest.raises(LightningError, match="stopped after 1 of 6 steps"):
+        run(Hasty(), tmp_path)
+    assert not RunStore(tmp_path / "store.sqlite").read()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": K}, "k=6: allowed is 1 to 5"),
+        ({"replicates": 1}, "replicates=1"),
+        ({"n_random": 0}, "n_random=0"),
+        ({"single_replicates": 3}, "allowed is 1 to 2"),
+        ({"arms": ["chosen", "best"]}, "unknown arm 'best'"),
+        ({"arms": ["all"]}, "'chosen' is needed"),
+    ],
+)
+def test_bad_arguments_are_named(options: dict[str, Any], message: str, tmp_path: Path):
+    with pytest.raises(ConfigError, match=message):
+        run(Shades(), tmp_path, **options)
+
+
+def test_the_tuned_arm_takes_as_many_steps_in_all_as_the_others(tmp_path: Path):
+    task = Shades()
+    task.max_steps = 12
+    arms = ["chosen", "random_k", "all", "tuned"]
+    found = run(task, tmp_path, arms=arms, n_tuned=3, single_replicates=1).result["arms"]
+    assert found["tuned"]["uses_labels"]
+    assert found["tuned"]["n"] == 2
+    records = RunStore(tmp_path / "store.sqlite").read()
+    for seed in range(2):
+        own = [record for record in records if record.seed == seed]
+        trials = [r.key["optimizer_steps"] for r in own if r.kind == "trial"]
+        (last,) = [
+            r.key["optimizer_steps"]
+            for r in own
+            if r.kind == "mixture" and r.key["optimizer_steps"] != task.max_steps
+        ]
+        assert trials == [2, 2, 2]
+        assert sum(trials) + last == task.max_steps
+    assert not any(entry.points for entry in correlate(records) if entry.kind == "trial")

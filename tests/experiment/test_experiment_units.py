@@ -1,0 +1,52 @@
+"""The parts of an experiment that train nothing: shares, sizes, what may be validated on."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.examples import Examples
+from synque_select.experiment import unseen
+from synque_select.experiment.fits import shares
+from synque_select.experiment.task import sized
+from synque_select.types import Mixture
+
+WEIGHTS = st.lists(st.floats(0.05, 1.0), min_size=1, max_size=12)
+
+
+@given(weights=WEIGHTS, n=st.integers(100, 5000))
+def test_shares_sum_to_n_and_are_within_one_of_the_weights(weights: list[float], n: int):
+    total = sum(weights)
+    mixture = Mixture({f"c{i}": weight / total for i, weight in enumerate(weights)})
+    counts = shares(mixture, n)
+    assert sum(counts.values()) == n
+    for name, weight in mixture.weights.items():
+        assert abs(counts[name] - weight * n) < 1 + 1e-6
+
+
+def test_shares_of_equal_weights_differ_by_one_at_most():
+    counts = shares(Mixture.equal([f"c{i}" for i in range(12)]), 1000)
+    assert sorted(set(counts.values())) == [83, 84]
+    assert sum(counts.values()) == 1000
+
+
+def test_sized_takes_different_examples_under_different_seeds_and_keeps_the_view():
+    candidate = Candidate("a", [{"text": f"t{i}", "label": i} for i in range(50)], "text", "label")
+    first, again, other = (sized(candidate, 20, seed=seed) for seed in (0, 0, 1))
+    assert list(first.views) == list(again.views)
+    assert set(first.views) != set(other.views)
+    assert len(set(first.views)) == 20
+    assert (first.name, first.label) == ("a", "label")
+
+
+def test_a_candidate_that_has_no_more_is_served_whole():
+    candidate = Candidate("a", ["x", "y"])
+    assert sized(candidate, 2, seed=0) is candidate
+
+
+@pytest.mark.parametrize(("samples", "left"), [([], [0, 1, 2]), ([["b", "z"], ["c", "y"]], [0])])
+def test_unseen_takes_out_what_any_sample_holds(samples: list[list[str]], left: list[int]):
+    labeled = Examples("labeled", ["a", "b", "c"])
+    assert unseen(labeled, *(RealSample(f"r{i}", s) for i, s in enumerate(samples))) == left

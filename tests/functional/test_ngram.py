@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from synque_select.data.views import digest
+from synque_select.errors import ConfigError, ProxyError
+from synque_select.functional import ngram as module
+from synque_select.functional.ngram import (
+    expected_log_counts,
+    hash_ngrams,
+    hash_tokens,
+    iter_chunks,
+    ngram_counts,
+    ngram_cross_entropy,
+    ngram_entropy,
+    ngram_log_probabilities,
+    sum_by_text,
+)
+from synque_select.proxies.base import ProxyInput
+from synque_select.proxies.lexical import NGram
+from synque_select.proxies.registry import default_suite, resolve_suite
+
+CPU = torch.device("cpu")
+AWKWARD = [
+    "How many apps, in total?",
+    "",
+    "   ",
+    "don’t — “stop”!",
+    "Ünïcode ÄÖ ß İstanbul",
+    "a_b 12.5 x==y",
+    "数据 集",
+    "line\nbreak\tand\u00a0space",
+    "lone \ud800 surrogate",
+    "\x00",
+]
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+|[^\w\s]+", text.lower())
+
+
+def part(name: str, texts: list[str]) -> ProxyInput:
+    digests = np.frombuffer(b"".join(map(digest, texts)), dtype=np.uint8).reshape(-1, 32)
+    return ProxyInput(name, texts, "text", digests)
+
+
+def test_tokens_are_those_of_the_pattern():
+    hashes, owners = hash_tokens(AWKWARD)
+    expected = [(word, i) for i, text in enumerate(AWKWARD) for word in words(text)]
+    assert owners.tolist() == [i for _, i in expected]
+    names: dict[str, int] = {}
+    for (word, _), value in zip(expected, hashes.tolist(), strict=True):
+        assert names.setdefault(word, value) == value
+    assert len(set(names.values())) == len(names)
+
+
+def test_characters_are_code_points():
+    hashes, owners = hash_tokens(["aba", "", "b"], level="character")
+    assert owners.tolist() == [0, 0, 0, 2]
+    assert hashes[0] == hashes[2] != hashes[1] == hashes[3]
+
+
+@pytest.mark.parametrize("max_order", [1, 2, 3])
+def test_ngrams_are_counted_as_by_hand(max_order: int):
+    texts = ["a b a b", "b", "", "a b"]
+    by_hand: Counter[tuple[str, ...]] = Counter()
+    for text in texts:
+        tokens = words(text)
+        for order in range(1, max_order + 1):
+            by_hand.update(tuple(tokens[i : i + order]) for i in range(len(tokens) - order + 1))
+    counts = ngram_counts(texts, max_order=max_order)
+    assert sorted(counts[counts > 0].tolist()) == sorted(by_hand.values())
+
+
+def test_an_ngram_keeps_its_order_and_never_crosses_texts():
+    def pairs(texts: list[str]) -> set[int]:
+        return set(hash_ngrams(texts).buckets.tolist())
+
+    assert pairs(["a b"]) != pairs(["b a"])
+    assert len(pairs(["a", "b"])) == 2
+
+
+def test_hashes_are_the_same_in_another_process():
+    code = (
+        "from synque_select.functional.ngram import hash_ngrams;"
+        "print(hash_ngrams(['Stable, surely?']).buckets.tolist())"
+    )
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == str(hash_ngrams(["Stable, surely?"]).buckets.tolist())
+
+
+def test_buckets_are_filled_evenly():
+    counts = ngram_counts([f"word{i}" for i in range(100_000)], max_order=1, n_buckets=256)
+    mean = 100_000 / 256
+    # chi-square of 255 degrees of freedom: mean 255, standard deviation 22.6
+    assert abs(float(((counts - mean) ** 2 / mean).sum()) - 255) < 5 * 22.6
+
+
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch):
+    at_once = ngram_counts(AWKWARD * 3)
+    monkeypatch.setattr(module, "_CHUNK_TEXTS", 4)
+    monkeypatch.setattr(module, "_CHUNK_CODES", 30)
+    assert [t for chunk in iter_chunks(AWKWARD) for t in chunk] == AWKWARD
+    assert torch.equal(ngram_counts(AWKWARD * 3), at_once)
+
+
+def test_log_probabilities_sum_to_one_and_follow_the_formula():
+    counts = torch.tensor([3.0, 0.0, 1.0])
+    p = ngram_log_probabilities(counts, alpha=0.5).exp()
+    torch.testing.assert_close(p, torch.tensor([3.5, 0.5, 1.5], dtype=torch.float64) / 5.5)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 60, 600, 40_000])
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.99])
+def test_expected_log_count_is_that_of_random_thinning(count: int, share: float):
+    from scipy.stats import binom
+
+    kept = np.arange(count + 1)
+    exact = float((binom.pmf(kept, count, share) * np.log(kept + 0.1)).sum())
+    found = float(expected_log_counts(torch.tensor([float(count)]), share=share, alpha=0.1))
+    # lgamma loses digits at large counts; the ranking needs three decimals
+    assert found == pytest.approx(exact, abs=2e-4)
+
+
+def test_a_share_near_one_joins_the_whole():
+    counts = torch.tensor([0.0, 1.0, 5.0, 200.0])
+    near = expected_log_counts(counts, share=1 - 1e-9, alpha=0.1)
+    torch.testing.assert_close(near, expected_log_counts(counts, share=1.0, alpha=0.1))
+
+
+def test_sums_by_text_are_the_cross_entropy():
+    grams = hash_ngrams(AWKWARD)
+    log_p = ngram_log_probabilities(ngram_counts(["how many apps"]))
+    total = -sum_by_text(grams, log_p).sum() / len(grams.buckets)
+    torch.testing.assert_close(total, ngram_cross_entropy(grams, log_p))
+
+
+def test_entropy_of_even_buckets():
+    assert float(ngram_entropy(torch.tensor([5.0, 5.0, 5.0, 5.0]))) == pytest.approx(math.log(4))
+
+
+REAL = ["how many apps are free", "which app has the most reviews", "list all free apps"]
+
+
+def test_the_class_equals_the_function():
+    candidates = [part("a", ["how many apps", "which app"]), part("b", ["old men", "the sea"])]
+    found = NGram().score(part("real", REAL), candidates, seed=0, device=CPU)
+    grams = hash_ngrams(REAL)
+    for value, candidate in zip(found.values, candidates, strict=True):
+        log_p = ngram_log_probabilities(ngram_counts(candidate.views))
+        torch.testing.assert_close(value, ngram_cross_entropy(grams, log_p))
+    assert found.values[0] < found.values[1]
+
+
+def test_resampling_is_the_score_of_the_redrawn_sample():
+    candidates = [part("a", ["how many apps", "which app"]), part("b", ["old men", "the sea"])]
+    found = NGram().score(part("real", REAL), candidates, seed=0, device=CPU)
+    weights = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [2 / 3, 0.0, 1 / 3]], dtype=torch.float64)
+    redrawn = [REAL[0], REAL[0], REAL[2]]
+    again = NGram().score(part("real", redrawn), candidates, seed=0, device=CPU)
+    torch.testing.assert_close(
+        found.resample(weights), torch.stack([found.values, again.values])
+    )  # fmt: skip
+
+
+def test_size_does_not_decide():
+    generator = np.random.default_rng(0)
+    lexicon = np.array([f"w{i}" for i in range(3000)])
+    zipf = 1 / np.arange(1, 3001)
+
+    def draw(n: int) -> list[str]:
+        return [" ".join(generator.choice(lexicon, 8, p=zipf / zipf.sum())) for _ in range(n)]
+
+    real, large = part("real", draw(60)), draw(4000)
+    chunks = [part(f"chunk {i}", large[i::10]) for i in range(10)]
+    small = NGram().score(real, chunks, seed=0, device=CPU).values
+    whole = NGram().score(real, [part("large", large)], seed=0, device=CPU).values[0]
+    at_common = NGram().score(real, [chunks[0], part("large", large)], seed=0, device=CPU).values[1]
+    # the large one at m = 400 is the mean over its tenths, within their noise
+    assert abs(float(at_common - small.mean())) < 3 * float(small.std()) / 10**0.5
+    assert abs(float(whole - small.mean())) > 10 * abs(float(at_common - small.mean()))
+
+
+def test_examples_like_the_real_ones_are_more_real():
+    mixed = part("a", ["how many apps are free", "old men at sea", "", "which app"])
+    found = NGram().score(part("real", REAL), [mixed], seed=0, device=CPU)
+    scores = found.example_scores(0)
+    assert scores.shape == (4,)
+    assert scores[0] > 0 > scores[1]
+    assert scores[2] == 0
+
+
+def test_a_real_sample_without_words_is_undefined_and_says_so():
+    found = NGram().score(part("real", ["", " "]), [part("a", ["x", "y"])], seed=0, device=CPU)
+    assert found.values.isnan().all()
+    assert found.messages == ("ngram is undefined: no text of the real sample (real) holds words",)
+    assert not found.reliable
+
+
+def test_a_candidate_without_words_is_named():
+    candidates = [part("a", ["x", "y"]), part("b", ["", " "])]
+    found = NGram().score(part("real", REAL), candidates, seed=0, device=CPU)
+    assert found.values.isfinite().all()
+    (message,) = found.messages
+    assert "no text holds words" in message
+    assert message.endswith(": b")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"level": "byte"}, {"max_order": 0}, {"n_buckets": 1}, {"alpha": 0.0}],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_out_of_range_are_refused_by_name(options: dict):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        NGram(**options)
+
+
+def test_default_suites():
+    assert default_suite("text") == ("pad", "mmd", "coverage", "ngram")
+    assert default_suite("image") == ("pad", "mmd", "coverage")
+    with pytest.raises(ProxyError, match="ngram"):
+        resolve_suite(["ngram"], "image")

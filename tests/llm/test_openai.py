@@ -1,0 +1,397 @@
+"""The engine "openai", against a server on this machine with a real model behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import socket
+import threading
+import time
+
+import pytest
+import torch
+
+from synque_select.errors import ConfigError, LLMError
+from synque_select.functional.lens import LABELS
+from synque_select.llm.base import BaseLLM, Failure
+from synque_select.llm.openai.engine import OpenAILLM
+from synque_select.llm.prompt import Prompt
+from synque_select.llm.transformers.engine import TransformersLLM
+from synque_select.testing import LLMConformance, choice_table
+from tests.llm.models import SCHEMA, needs_package, one_by_one, save_model
+from tests.llm.server import KEY, MODEL, ModelServer
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> TransformersLLM:
+    return save_model(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture
+def server(model):
+    with ModelServer(model) as found:
+        yield found
+
+
+def engine(server: ModelServer, **options) -> OpenAILLM:
+    return OpenAILLM(MODEL, base_url=server.url, **options)
+
+
+def answers(llm: BaseLLM, prompts=("a", "b", "c"), **options):
+    found = dict(llm.generate(prompts, choices=LABELS, **options))
+    return [found[i] for i in range(len(prompts))]
+
+
+class TestOpenAI(LLMConformance):
+    reads_images = True
+    atol = 1e-4
+
+    @pytest.fixture
+    def llm(self, server) -> BaseLLM:
+        return engine(server)
+
+
+class TestOpenAIOfVLLM(LLMConformance):
+    reads_images = True
+    atol = 1e-4
+
+    @pytest.fixture
+    def llm(self, model):
+        with ModelServer(model, owner="vllm", tells=True) as server:
+            yield engine(server)
+
+
+class TestOpenAIOfOlderVLLM(LLMConformance):
+    reads_images = True
+    atol = 1e-4
+
+    @pytest.fixture
+    def llm(self, model):
+        with ModelServer(model, owner="vllm") as server:
+            yield engine(server)
+
+
+@needs_package
+def test_probabilities_are_near_those_of_the_model_in_process():
+    model = TransformersLLM(device="cpu")
+    prompt = f"Choose one of: {', '.join(LABELS)}. Repeat only your choice, in lower case."
+    # By text instead of by the usual tokens, of one answer: this model, which would rather write
+    # something else, shows how far that can be off. Hosted servers take JSON only: there, the
+    # label is what follows its frame.
+    cases = (("vllm", False, "", 0.1), ("test", True, '{"answer": "', 0.25))
+    for owner, masked, written, atol in cases:
+        expected = one_by_one(model, prompt, written)
+        with ModelServer(model, owner=owner, masked=masked) as server:
+            found = choice_table(engine(server), "", [prompt], [""])[0, 0]
+        torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+        assert len(server.requests) <= 2 + len(LABELS)
+    # vLLM tells the probability of any token: then nothing is off
+    with ModelServer(model, owner="vllm", tells=True) as server:
+        found = choice_table(engine(server), "", [prompt], [""])[0, 0]
+    torch.testing.assert_close(found, one_by_one(model, prompt), rtol=0, atol=1e-4)
+    model.close()
+
+
+@pytest.mark.parametrize("fault", [(500, None), ("text", "{not json"), ("cut", None)])
+def test_what_fails_for_a_time_is_asked_again_for_tokens_too(model, fault):
+    with ModelServer(model, owner="vllm", tells=True) as server:
+        expected = choice_table(engine(server))
+        server.faults = [None, fault, None, fault]
+        torch.testing.assert_close(choice_table(engine(server)), expected)
+        # a template that lets no answer be begun: the labels' tokens by themselves
+        server.faults = [None, *[(400, None), None] * len(LABELS)]
+        found = choice_table(engine(server, max_concurrency=1))
+        torch.testing.assert_close(found, expected, rtol=0, atol=0.1)
+        server.faults = [(400, None)]
+        ((_, found),) = engine(server).choice_probabilities("p", ["i"], ["s"], LABELS)
+    assert found == Failure("the server answered 400: status 400")
+    assert not any("messages" in body and "logprobs" in body for body in server.requests)
+
+
+def test_a_server_that_ignores_what_it_does_not_know_shows_its_tokens(model):
+    told = '{"tokens": [5]}'
+    with ModelServer(model, owner="vllm") as server:
+        # the prompt, five labels by two ways, and a completion without the tokens asked for
+        completion = '{"choices": [{"logprobs": {"top_logprobs": [{"token_id:1": -1.0}]}}]}'
+        server.faults = [*[("text", told)] * 11, ("text", completion)]
+        ((_, found),) = engine(server).choice_probabilities("p", ["i"], ["s"], LABELS)
+    assert sum(found[0]) == pytest.approx(1)
+    assert "top_logprobs" in server.requests[-1]
+
+
+def test_a_server_without_structured_outputs_is_asked_without(model):
+    refuses = ["response_format", "seed", "temperature", "max_tokens"]
+    with ModelServer(model, refuses=refuses) as server:
+        llm = engine(server, max_concurrency=1)
+        found = answers(llm)
+        # a model of random weights says none of the labels by itself
+        assert all(isinstance(a, Failure) and "none of the choices" in a.reason for a in found)
+        # what the server refuses is found out once: four refusals and three answers
+        assert len(server.requests) == 7
+        rows = dict(llm.choice_probabilities("", ["a", "b", "c"], ["?"], LABELS))
+    assert "max_completion_tokens" in server.requests[-1]
+    assert not set(refuses) & set(server.requests[-1])
+    # some of its 20 most probable tokens begin a label, or none does
+    assert sorted(rows) == [0, 1, 2]
+    for found in rows.values():
+        if isinstance(found, Failure):
+            assert "among the tokens that it shows" in found.reason
+        else:
+            assert sum(found[0]) == pytest.approx(1)
+
+
+def test_a_model_that_shows_no_tokens_says_what_to_do(model):
+    with (
+        ModelServer(model, refuses=["logprobs"]) as server,
+        pytest.raises(LLMError, match="judge with way='label'"),
+    ):
+        choice_table(engine(server))
+
+
+def test_thinking_before_a_choice_is_left_out(model):
+    with ModelServer(model, thinks="<think>unlikely? no:</think>\n") as server:
+        assert all(a in LABELS for a in answers(engine(server)))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        (429, {"Retry-After": "0.4"}),
+        (500, None),
+        (503, {"Retry-After": "0.4"}),
+        ("text", "{not json"),
+        ("text", '{"choices": []}'),
+        ("text", '{"choices": [{"message": {"content": 7}}]}'),
+        ("cut", None),
+    ],
+)
+def test_what_fails_for_a_time_is_asked_again(server, fault):
+    server.faults = [fault]
+    llm = engine(server, max_concurrency=1)
+    assert all(a in LABELS for a in answers(llm))
+    assert len(server.requests) == 4
+    if fault[1] and "Retry-After" in fault[1]:
+        assert server.times[1] - server.times[0] >= 0.4
+
+
+def test_what_keeps_failing_is_a_failure_of_that_prompt_alone(server):
+    server.faults = [(500, None)] * 2
+    first, *others = answers(engine(server, max_concurrency=1, max_retries=1))
+    assert isinstance(first, Failure)
+    assert "status 500; asked 2 times" in first.reason
+    assert all(a in LABELS for a in others)
+
+
+def test_a_pause_longer_than_ten_minutes_is_a_failure(server):
+    server.faults = [(429, {"Retry-After": "3600"})]
+    first, *_ = answers(engine(server, max_concurrency=1))
+    assert isinstance(first, Failure)
+    assert "3600 s" in first.reason
+
+
+def test_one_429_makes_all_wait(server):
+    server.faults = [(429, {"Retry-After": "0.6"})]
+    assert len(answers(engine(server, max_concurrency=2), ["p"] * 8)) == 8
+    # one other request may have been on its way
+    later = [t - server.times[0] for t in server.times[1:]]
+    assert sum(t < 0.6 for t in later) <= 2
+
+
+def test_a_slow_answer_is_given_up(server):
+    server.faults = [2.0]
+    llm = engine(server, max_concurrency=1, timeout_s=0.5, max_retries=1)
+    assert all(a in LABELS for a in answers(llm))
+    assert len(server.requests) == 4
+
+
+def test_other_refusals_are_failures(server):
+    server.faults = [(400, None)]
+    first, second, _ = answers(engine(server, max_concurrency=1))
+    assert first == Failure("the server answered 400: status 400")
+    assert second in LABELS
+
+
+def test_requests_run_side_by_side_up_to_the_bound(server):
+    server.faults = [0.2] * 12
+    started = time.monotonic()
+    assert len(answers(engine(server, max_concurrency=4), ["p"] * 12)) == 12
+    assert 2 <= server.most_at_once <= 4
+    assert time.monotonic() - started < 12 * 0.2 + 1
+
+
+def test_requests_are_spaced_out(server):
+    answers(engine(server, requests_per_minute=300))
+    gaps = [b - a for a, b in zip(server.times, server.times[1:], strict=False)]
+    assert min(gaps) > 0.15
+    server.times.clear()
+    answers(engine(server, tokens_per_minute=60_000), max_tokens=199)
+    gaps = [b - a for a, b in zip(server.times, server.times[1:], strict=False)]
+    assert min(gaps) > 0.15
+
+
+def test_a_wrong_key_ends_the_run_and_is_not_repeated(model, monkeypatch, caplog):
+    monkeypatch.setenv("TEST_KEY", "sk-wrong-and-secret")
+    caplog.set_level(logging.DEBUG)
+    with ModelServer(model, key=KEY) as server:
+        llm = engine(server, key_variable="TEST_KEY")
+        with pytest.raises(LLMError, match=r"401.*TEST_KEY") as caught:
+            answers(llm)
+        assert server.requests == []
+        monkeypatch.setenv("TEST_KEY", KEY)
+        assert all(a in LABELS for a in answers(llm))
+    said = f"{caught.value} {caplog.text} {llm!r} {llm.key} {vars(llm)}"
+    assert "sk-wrong-and-secret" not in said
+    assert KEY not in said
+
+
+@pytest.mark.parametrize("text", ['{"choices": [{}]}', "[" * 50_000, "null"], ids=len)
+def test_garbage_is_a_failure_of_that_question(server, text: str):
+    server.faults = [("text", text)]
+    (found,) = answers(engine(server, max_retries=0), ["p"])
+    assert isinstance(found, Failure)
+    assert re.search("no chat completion|no JSON object", found.reason)
+
+
+@pytest.mark.parametrize("usage", ["5", '{"prompt_tokens": "x"}'])
+def test_a_count_that_is_none_counts_nothing(server, usage: str):
+    message = json.dumps({"message": {"content": LABELS[0]}})
+    server.faults = [("text", f'{{"choices": [{message}], "usage": {usage}}}')]
+    assert answers(engine(server), ["p"]) == [LABELS[0]]
+
+
+@pytest.mark.parametrize("shown", ['{"content": 5}', '{"content": [{"token": 5}]}'])
+def test_probabilities_that_cannot_be_read(server, shown: str):
+    first = f'{{"message": {{"content": "x"}}, "logprobs": {shown}}}'
+    server.faults = [("text", f'{{"choices": [{first}]}}')]
+    llm = engine(server, max_retries=0)
+    ((_, found),) = llm.choice_probabilities("p", ["i"], ["s"], LABELS)
+    assert "cannot be read" in found.reason
+
+
+def test_a_key_with_a_line_end_is_refused_and_not_shown(server, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", "sk-secret\nof-mine")
+    with pytest.raises(LLMError, match="TEST_KEY holds characters that no key has") as caught:
+        answers(engine(server, key_variable="TEST_KEY"))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [5, None, ""])
+def test_a_key_variable_that_is_no_name(given):
+    with pytest.raises(ConfigError, match=f"key_variable={given!r}: allowed is an environment"):
+        OpenAILLM("some-model", key_variable=given)
+
+
+def test_no_key_for_a_hosted_server(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(LLMError, match="set the environment variable OPENAI_API_KEY"):
+        answers(OpenAILLM("any"))
+
+
+def test_a_model_that_is_not_there_ends_the_run(server):
+    with pytest.raises(LLMError, match="404 no model other"):
+        answers(OpenAILLM("other", base_url=server.url))
+
+
+def test_a_server_that_is_not_there_ends_the_run():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    started = time.monotonic()
+    with pytest.raises(LLMError, match="cannot be reached"):
+        answers(OpenAILLM("any", base_url=url))
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"base_url": "localhost:8000"}, "http://"),
+        ({"base_url": "http://me:secret@localhost/v1"}, "password"),
+        ({"max_concurrency": 0}, "max_concurrency=0"),
+        ({"max_concurrency": "4"}, "max_concurrency='4'"),
+        ({"timeout_s": "4"}, "timeout_s='4'"),
+        ({"base_url": "http://[::1"}, "base_url='http://"),
+        ({"max_retries": -1}, "max_retries=-1"),
+        ({"timeout_s": 0}, "timeout_s=0"),
+        ({"requests_per_minute": -3}, "requests_per_minute=-3"),
+    ],
+)
+def test_arguments_are_checked(options, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        OpenAILLM("any", **options)
+    assert "secret" not in str(caught.value)
+
+
+def test_images_arrive_as_they_are(server):
+    from PIL import Image
+
+    shown = Prompt(("Here: ", Image.new("L", (30, 20), 255), " or ", Image.new("RGB", (8, 9))))
+    assert answers(engine(server), [shown])[0] in LABELS
+    assert server.images == [(30, 20), (8, 9)]
+
+
+def test_vllm_tells_of_images_too(model):
+    from PIL import Image
+
+    shown, text = Prompt((Image.new("RGB", (30, 20)), " or?")), "[image (30, 20) (0, 0, 0)] or?"
+    expected = choice_table(model, "", [text], [""])
+    with ModelServer(model, owner="vllm", tells=True) as server:
+        llm = engine(server, max_concurrency=1)
+        torch.testing.assert_close(
+            choice_table(llm, "", [shown], [""]), expected, rtol=0, atol=1e-4
+        )
+        asked = [body for body in server.requests if "logprob_token_ids" in body]
+        assert asked
+        assert all("messages" in body for body in asked)
+        # a template that lets no answer be begun: shown tokens, and for images only
+        llm = engine(server, max_concurrency=1)
+        server.faults = [None, *[(400, None), None] * len(LABELS), None, None, (400, None)]
+        choice_table(llm, "", [shown], [""])
+        assert "top_logprobs" in server.requests[-1]
+        assert not server.faults
+        choice_table(llm, "", [text], [""])
+        assert "top_logprobs" not in server.requests[-1]
+
+
+def test_json_of_a_schema(server):
+    llm = engine(server)
+    ((_, answer),) = llm.generate(["List."], schema=SCHEMA, max_tokens=500)
+    assert len(json.loads(answer)["points"]) == 3
+    sent = server.requests[-1]["response_format"]["json_schema"]
+    assert sent["strict"]
+    assert sent["schema"]["properties"]["points"]["minItems"] == 3
+    ((_, cut),) = llm.generate(["List."], schema=SCHEMA, max_tokens=10)
+    assert cut == Failure("the answer was not complete after 10 tokens")
+
+
+def test_it_works_inside_a_running_loop(server):
+    async def notebook():
+        return answers(engine(server))
+
+    assert all(a in LABELS for a in asyncio.run(notebook()))
+
+
+def test_answers_arrive_one_by_one_and_stopping_stops_the_requests(server):
+    server.faults = [0.1] * 50
+    llm = engine(server, max_concurrency=2)
+    found = llm.generate(["p"] * 50, choices=LABELS)
+    assert next(found)[1] in LABELS
+    found.close()
+    n_asked = len(server.requests)
+    assert n_asked < 10
+    time.sleep(0.4)
+    assert len(server.requests) <= n_asked + 2
+    assert not any(t.name == "synque-select-llm" for t in threading.enumerate())
+
+
+def test_context_length_and_tokens_come_from_the_server(model):
+    with ModelServer(model, owner="vllm") as server:
+        llm = engine(server)
+        answers(llm)
+    assert llm.context_length == 1024
+    assert llm.usage.n_requests == 3
+    assert llm.usage.n_prompt_tokens > 3
+    assert llm.usage.n_answer_tokens >= 3

@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import sys
+import types
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
+from synque_select.errors import ConfigError, LightningError, RecordError
+from synque_select.probing.probes import ProbeSweep, run_probes
+from synque_select.probing.sweep import run_sweep
+from synque_select.probing.worker_process import check_sendable, run_in_worker
+from synque_select.records.store import RunStore
+from synque_select.selection.ranking import rank
+from synque_select.selection.scorer import Scorer
+from tests.training.tiny import (
+    WORDS,
+    LetterEncoder,
+    TinyData,
+    TinyModel,
+    candidates,
+    data_module,
+    real_sample,
+    seen_by,
+    texts_of,
+    trainer,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
+
+
+class Watched(TinyModel):
+    """Remembers every fit of any copy: its first weights and the texts it was trained on."""
+
+    fits: ClassVar[list[dict[str, Any]]] = []
+    fails_after: ClassVar[int | None] = None
+
+    def on_fit_start(self) -> None:
+        if len(Watched.fits) == Watched.fails_after:
+            raise RuntimeError("killed")
+        weights = self.layer.weight.detach().clone()
+        self.seen = []
+        Watched.fits.append({"weights": weights, "seen": self.seen})
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        return [Stopping()]
+
+
+class Stopping(pl.Callback):
+    """A callback that the module brings; in a probe it would break the budget."""
+
+    n_fits: ClassVar[int] = 0
+
+    def on_fit_start(self, *_: Any) -> None:
+        Stopping.n_fits += 1
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    Watched.fits.clear()
+    Watched.fails_after = None
+    Stopping.n_fits = 0
+
+
+@pytest.fixture
+def fit(tmp_path: Path) -> Any:
+    def run(
+        probes: ProbeSweep | None = None, proxies: Any = ("mmd",), **options: Any
+    ) -> tuple[ProxyCorrelationCallback, pl.Trainer, TinyModel]:
+        torch.manual_seed(0)
+        model = Watched()
+        selection = SelectionCallback(
+            list(proxies), top_k=2, encoder=LetterEncoder(), cache_dir=tmp_path / "cache"
+        )
+        callback = ProxyCorrelationCallback(store=tmp_path / "records.sqlite", probes=probes)
+        runner = trainer(tmp_path, selection, callback, **options)
+        runner.fit(model, datamodule=data_module())
+        return callback, runner, model
+
+    return run
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "records.sqlite")
+
+
+def sweep(max_steps: int = 6, **options: Any) -> ProbeSweep:
+    return ProbeSweep(max_steps, progress=False, **options)
+
+
+def test_one_fit_gives_a_correlation_over_all_candidates(fit, store):
+    callback, runner, model = fit(sweep())
+    main, *probes = Watched.fits
+    assert len(probes) == len(WORDS)
+    for name, probe in zip(WORDS, probes, strict=True):
+        texts = [text for batch in probe["seen"] for text in batch]
+        assert len(texts) == 6 * 8
+        assert set(texts) <= texts_of(name)
+        assert torch.equal(probe["weights"], main["weights"])
+    records = store.read(kind="probe")
+    assert {record.mixture.names for record in records} == {(name,) for name in WORDS}
+    assert len({record.key_hash for record in records}) == 1
+    assert all(record.key["optimizer_steps"] == 6 for record in records)
+    assert all(record.key["examples_drawn"] == 48 for record in records)
+    assert all(set(record.metrics) == {"val_acc", "val_loss"} for record in records)
+    assert callback.record.key["initial_weights_sha256"] in {
+        record.key["initial_weights_sha256"] for record in records
+    }
+    mixtures, over_probes = callback.correlations
+    assert (mixtures.kind, over_probes.kind) == ("mixture", "probe")
+    assert over_probes.proxies["mmd"].n == 5
+    assert runner.datamodule.trainer is runner
+    assert runner.datamodule.wraps.trainer is runner
+    assert model.trainer is runner
+    assert Stopping.n_fits == 1
+
+
+def test_probes_leave_the_fit_and_the_random_state_as_they_are(fit, tmp_path):
+    found = []
+    for probes in (None, sweep()):
+        _, runner, model = fit(probes)
+        found.append((model.layer.weight.tolist(), torch.rand(2).tolist(), seen_by(model)))
+        assert runner.global_step == 8
+    assert found[0] == found[1]
+
+
+def test_finished_probes_are_reused(fit, store):
+    fit(sweep())
+    first = store.read(kind="probe")
+    fit(sweep())
+    assert len(Watched.fits) == 1 + 5 + 1
+    assert store.read(kind="probe") == first
+    fit(sweep(), proxies=["mmd", "mdm"])
+    assert len(Watched.fits) == 1 + 5 + 1 + 1
+    keys = {record.key_hash for record in store.read(kind="probe")}
+    assert len(keys) == 2
+    fit(sweep(max_steps=7))
+    assert len(Watched.fits) == 1 + 5 + 1 + 1 + 1 + 5
+
+
+def test_a_killed_sweep_goes_on_where_it_was(fit, store):
+    Watched.fails_after = 3
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(sweep())
+    assert len(store.read(kind="probe")) == 2
+    Watched.fails_after = None
+    Watched.fits.clear()
+    fit(sweep())
+    assert len(Watched.fits) == 1 + 3
+    assert len(store.read(kind="probe")) == 5
+
+
+def test_probes_write_no_checkpoints_and_no_logs(fit, tmp_path):
+    fit(sweep(), enable_checkpointing=True)
+    assert len(list(tmp_path.rglob("*.ckpt"))) == 1
+    assert not (tmp_path / "lightning_logs").exists()
+
+
+def test_probes_of_a_primary_that_is_not_logged_are_not_run(tmp_path, store):
+    callback = ProxyCorrelationCallback("accuracy", store=store, probes=sweep())
+    selection = SelectionCallback(
+        ["mmd"], encoder=LetterEncoder(), cache_dir=tmp_path / "cache", top_k=2
+    )
+    with pytest.warns(UserWarning, match="no metric 'accuracy'"):
+        trainer(tmp_path, selection, callback).fit(Watched(), datamodule=data_module())
+    assert len(Watched.fits) == 1
+
+
+class Uncopyable(TinyModel):
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise TypeError("no copies")
+
+
+def test_a_module_that_cannot_be_copied_needs_a_factory(tmp_path, store):
+    def run(probes: ProbeSweep) -> list[Any]:
+        selection = SelectionCallback(
+            ["mmd"], encoder=LetterEncoder(), cache_dir=tmp_path / "cache", top_k=2
+        )
+        callback = ProxyCorrelationCallback(store=store, probes=probes)
+        trainer(tmp_path, selection, callback).fit(Uncopyable(), datamodule=data_module())
+        return store.read(kind="probe")
+
+    with pytest.raises(LightningError, match=r"cannot be copied.*ProbeSweep\(model_factory=…\)"):
+        run(sweep())
+    assert len(run(sweep(model_factory=TinyModel))) == 5
+
+
+def test_a_factory_must_make_the_same_weights(fit):
+    made: list[int] = []
+
+    def factory() -> TinyModel:
+        made.append(0)
+        torch.manual_seed(len(made))
+        return TinyModel()
+
+    with pytest.raises(LightningError, match="model_factory made a module with other initial"):
+        fit(sweep(model_factory=factory))
+
+
+class Counted(TinyData):
+    calls: ClassVar[list[str]] = []
+
+    def prepare_data(self) -> None:
+        self.calls.append("prepare")
+
+    def setup(self, stage: str) -> None:
+        self.calls.append(f"setup {stage}")
+
+    def teardown(self, stage: str) -> None:
+        self.calls.append(f"teardown {stage}")
+
+
+def test_a_sweep_outside_of_a_fit(tmp_path, store):
+    Counted.calls.clear()
+    cache = tmp_path / "cache"
+    ranking = rank(
+        candidates(),
+        real_sample(),
+        encoder=LetterEncoder(),
+        proxies=["mmd"],
+        cache_dir=cache,
+        progress=False,
+    )
+    options = {"accelerator": "cpu", "default_root_dir": tmp_path}
+    records = run_probes(
+        TinyModel,
+        data_module(wraps=Counted()),
+        ranking,
+        max_steps=4,
+        store=store,
+        task="letters",
+        trainer_options=options,
+        progress=False,
+    )
+    assert Counted.calls == ["prepare", "setup fit", "teardown fit"]
+    assert [record.mixture.names[0] for record in records] == list(WORDS)
+    assert store.read(kind="probe") == sorted(records, key=lambda r: (r.created, r.run_id))
+    assert records[0].key["task"] == "letters"
+    assert records[0].scores == {"mmd": ranking["near"].scores["mmd"].value}
+    with pytest.raises(LightningError, match=r"does not log 'accuracy'.*val_acc, val_loss"):
+        run_probes(
+            TinyModel,
+            data_module(),
+            ranking,
+            max_steps=4,
+            primary="accuracy",
+            store=store,
+            trainer_options=options,
+            progress=False,
+        )
+
+
+def test_a_sweep_checks_where_it_writes_before_it_scores(tmp_path):
+    (tmp_path / "file").touch()
+    encoder = LetterEncoder()
+    scorer = Scorer(["mmd"], encoder=encoder, cache_dir=tmp_path / "cache")
+    given = [({"task": "a/b"}, ConfigError), ({"folder": tmp_path / "file"}, RecordError)]
+    for options, error in given:
+        with pytest.raises(error):
+            run_sweep(TinyModel(), data_module(), max_steps=1, scorer=scorer, **options)
+    assert encoder.n_encoded == 0
+
+
+def test_what_cannot_be_sent_to_a_process_is_refused_before_training():
+    with pytest.raises(LightningError, match=r"cannot be sent: .*lambda.*`synque-select sweep`"):
+        check_sendable({"model_factory": lambda: TinyModel()})
+    check_sendable({"model_factory": TinyModel})
+
+
+def test_the_process_of_the_probes_ends_without_a_crash(capfd):
+    with pytest.raises(LightningError, match="the process of the probes: TypeError"):
+        run_in_worker({"unknown": 1})
+    assert "Fatal Python error" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("pass", "imports .*script.py.*if __name__ == '__main__'"),
+        ("if __name__ == '__main__':\n    pass", None),
+    ],
+)
+def test_a_script_that_would_run_when_it_is_imported_is_refused(
+    tmp_path, monkeypatch, source, error
+):
+    script = tmp_path / "script.py"
+    script.write_text(source)
+    main = types.ModuleType("__main__")
+    main.__file__ = str(script)
+    main.Model = type("Model", (), {"__module__": "__main__"})
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    with pytest.raises(LightningError, match=error) if error else nullcontext():
+        check_sendable(main.Model)
+
+
+@pytest.mark.parametrize("max_steps", [0, -1, 2.5, True])
+def test_bad_budget(max_steps):
+    with pytest.raises(ConfigError, match="allowed is a whole number from 1"):
+        ProbeSweep(max_steps)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from synque_select.proxies.base import ProxyInput
+from synque_select.proxies.registry import default_suite, get_proxy, proxy_keys
+from synque_select.selection.consensus import consensus_members
+from tests.functional.test_ngram import part
+
+CPU = torch.device("cpu")
+TEXTS = ["a b a", "a b a", "c", "d, e"]
+KEYS = [key for key in proxy_keys() if key.startswith("baseline_")]
+
+
+def value(key: str, texts: list[str]) -> float:
+    found = get_proxy(key).score(part("real", ["x", "y"]), [part("a", texts)], seed=0, device=CPU)
+    return float(found.values[0])
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("baseline_n", 4),
+        ("baseline_distinct", 3 / 4),
+        ("baseline_vocabulary", 6),  # a b c d e and the comma
+        ("baseline_length", (3 + 3 + 1 + 3) / 4),
+    ],
+)
+def test_values_by_hand(key: str, expected: float):
+    assert value(key, TEXTS) == pytest.approx(expected)
+
+
+def test_entropy_by_hand():
+    # a: 1, b: 1, "a b": 1
+    assert value("baseline_entropy", ["a b", ""]) == pytest.approx(math.log(3))
+
+
+def test_entropy_of_no_words_is_undefined():
+    assert math.isnan(value("baseline_entropy", ["", " "]))
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_real_sample_is_never_read(key: str):
+    class Unreadable(ProxyInput):
+        @property
+        def views(self) -> list[str]:  # type: ignore[override]
+            raise AssertionError("the real sample was read")
+
+        digests = property(views.fget)  # type: ignore[assignment]
+        embeddings = property(views.fget)  # type: ignore[assignment]
+
+    real = object.__new__(Unreadable)
+    found = get_proxy(key).score(real, [part("a", TEXTS), part("b", TEXTS[:3])], seed=0, device=CPU)
+    assert torch.isfinite(found.values).all()
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_never_in_a_suite_or_a_consensus(key: str):
+    proxy = get_proxy(key)
+    found = proxy.score(part("real", ["x", "y"]), [part("a", TEXTS)] * 2, seed=0, device=CPU)
+    assert consensus_members([proxy], {key: found})[0] == ()
+    assert key not in default_suite("text")
+    assert proxy.higher_is_better
+
+
+def test_there_are_five():
+    assert len(KEYS) == 5

@@ -1,0 +1,289 @@
+"""The recipe web_navigation: steps, no leak, pages for LENS, LoRA on a tiny model, its configs."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from pytorch_lightning import Trainer
+
+from synque_select.cli.main import main
+from synque_select.cli.options import packaged_config
+from synque_select.data.examples import Examples
+from synque_select.errors import ConfigError, DataError
+from synque_select.experiment import run_experiment
+from synque_select.recipes.web_navigation import WebTask, rank_partitions, steps_of
+from synque_select.records.run_folder import read_json
+from synque_select.types import Mixture
+from tests.benchmark.released_layout import write_web
+from tests.llm.models import save_model
+
+RELEASED = os.environ.get("SYNQUE_BENCHMARK_DATA")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_web(tmp_path_factory.mktemp("released")))
+
+
+def contents(examples: Examples) -> set[bytes]:
+    return {row.tobytes() for row in examples.digests}
+
+
+def conversation(task: str, n_steps: int = 2, **more: str) -> dict[str, object]:
+    turns = [{"role": "user", "content": task}]
+    for i in range(n_steps):
+        turns.append({"role": "assistant", "content": f"click [{i}] {task}"})
+        turns.append({"role": "user", "content": f"page {i}"})
+    return {"messages": turns, **more}
+
+
+def test_each_turn_of_the_agent_is_a_step():
+    steps = steps_of(conversation("Buy tea", 2, page="Shop"), "line 1")
+    assert [step["answer"] for step in steps] == ["click [0] Buy tea", "click [1] Buy tea"]
+    assert [len(step["prompt"]) for step in steps] == [1, 3]
+    assert {step["task"] for step in steps} == {"Buy tea"}
+    assert {step["page"] for step in steps} == {"Shop"}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"text": "no messages"},
+        {"messages": "Buy tea"},
+        {"messages": [{"role": "user"}]},
+        {"messages": [{"role": "user", "content": "Buy tea"}]},
+        {"messages": [{"role": "assistant", "content": "click"}]},
+    ],
+)
+def test_a_broken_trajectory_is_named(broken: dict[str, object]):
+    with pytest.raises(DataError, match="line 7: expected"):
+        steps_of(broken, "line 7")
+
+
+def test_the_released_layout_gives_partitions_of_one_site(data: str):
+    task = WebTask(data)
+    assert task.real_sample(0).name.startswith("real, draw")
+    assert [c.name for c in task.candidates] == [f"portion={i}" for i in range(4)]
+    assert "maps" in task.candidates[0][0]["task"]
+    assert "shop" in WebTask(data, site="shop").candidates[0][0]["task"]
+    with pytest.raises(ConfigError, match="site='shopp'"):
+        WebTask(data, site="shopp")
+
+
+def test_no_task_is_in_two_places(data: str):
+    task = WebTask(data)
+    validation, test = contents(task.validation), contents(task.test)
+    assert not validation & test
+    assert len(task.validation) + len(task.test) == 12
+    for replicate in range(6):
+        assert not contents(task.real_sample(replicate)) & (validation | test)
+        assert set(task.real_sample(replicate)[0]) == {"task", "page"}
+
+
+def test_a_page_is_seen_only_where_it_is_asked_for(data: str):
+    plain, paged = WebTask(data), WebTask(data, page_chars=20)
+    assert plain.candidates[0].views[0] == plain.candidates[0][0]["task"]
+    shown = json.loads(str(paged.candidates[0].views[0]))
+    assert shown["page"] == "RootWebArea 'maps', "
+    assert shown["task"] == plain.candidates[0].views[0]
+
+
+def write_lines(path: Path, records: list[dict[str, object]]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(json.dumps(record) for record in records))
+    return str(path)
+
+
+def own(folder: Path, **options: object) -> WebTask:
+    for i in range(3):
+        made = [conversation(f"Made {i} {j}") for j in range(6)]
+        write_lines(folder / "candidates" / f"{i}.jsonl", made)
+    real = [{"task": f"Real {i}"} for i in range(9)]
+    held = [conversation(f"Real {i}", 3) for i in range(4)]
+    held += [conversation(f"Held {i}", 3) for i in range(6)]
+    return WebTask(
+        candidates=str(folder / "candidates" / "*.jsonl"),
+        real=write_lines(folder / "real.jsonl", real),
+        labeled=write_lines(folder / "held.jsonl", held),
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def test_trajectories_of_your_own(tmp_path: Path):
+    task = own(tmp_path, batch_size=4, epochs=2)
+    assert task.n_distinct == 12
+    assert task.max_steps == 6
+    # what is in the real pool is measured by nothing, and a task's steps stay together
+    assert len(task.validation) + len(task.test) == 18
+    asked = [{step["task"] for step in part} for part in (task.validation, task.test)]
+    assert not asked[0] & asked[1]
+    assert not any(name.startswith("Real") for part in asked for name in part)
+    assert task.messages({}) == (
+        "the loss is that of held-out steps: no live environment, no success rate",
+        "12 of the 30 labeled steps are also among those that real samples are drawn from: left "
+        "out of validation and test",
+    )
+
+
+def test_a_task_of_the_real_sample_is_left_out_whatever_its_page(tmp_path: Path):
+    made = [conversation(f"Made {j}", page=f"shop {j}") for j in range(6)]
+    held = [conversation(f"Held {i}", page=f"a long page {i}") for i in range(8)]
+    held[3].pop("page")  # a reader of files gives None to those without
+    real = [{"task": "Held 0", "page": "a long page 0"}, {"task": "Held 1", "page": "another"}]
+    files = {
+        "candidates": [write_lines(tmp_path / f"{name}.jsonl", made) for name in "ab"],
+        "real": write_lines(tmp_path / "real.jsonl", [*real, {"task": "Held 2"}]),
+        "labeled": write_lines(tmp_path / "held.jsonl", held),
+    }
+    task = WebTask(**files, page_chars=6, n_real=2)  # type: ignore[arg-type]
+    asked = {step["task"] for part in (task.validation, task.test) for step in part}
+    assert asked == {f"Held {i}" for i in range(3, 8)}
+    assert task.messages({})[1].startswith("6 of the 16 labeled steps are also among")
+    # proxies see as much of a candidate's page as of a real one
+    assert {len(step["page"]) for step in task.candidates[0]} == {6}
+    assert {record["page"] for record in task._data.draws.pool} == {"a long", "anothe", ""}
+
+
+def test_an_answer_changes_the_fingerprint_though_no_view_shows_it(tmp_path: Path):
+    first = own(tmp_path / "a").fingerprint()
+    task = own(tmp_path / "b")
+    task.candidates[0].dataset[0]["answer"] = "click nothing"  # type: ignore[index]
+    assert task.fingerprint() != first
+
+
+def test_what_is_missing_is_named(tmp_path: Path, data: str):
+    with pytest.raises(ConfigError, match="needs real= and labeled="):
+        WebTask(candidates="x/*.jsonl")
+    with pytest.raises(ConfigError, match="page_chars"):
+        WebTask(data, page_chars=-1)
+    (Path(data) / "web_agent" / "original" / "real" / "maps.json").rename(tmp_path / "away")
+    try:
+        with pytest.raises(DataError, match=r"no real tasks; expected the file .*maps\.json"):
+            WebTask(data)
+    finally:
+        (tmp_path / "away").rename(Path(data) / "web_agent" / "original" / "real" / "maps.json")
+
+
+def test_partitions_are_ranked_by_site(data: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("SYNQUE_CACHE", str(tmp_path))
+    rankings = rank_partitions(data, proxies=["ngram", "baseline_length"], progress=False)
+    assert set(rankings) == {"maps", "shop"}
+    assert all(len(ranking.candidates) == 4 for ranking in rankings.values())
+
+
+@pytest.mark.skipif(RELEASED is None, reason="SYNQUE_BENCHMARK_DATA is not set")
+def test_every_site_of_the_released_data():
+    rankings = rank_partitions(RELEASED, proxies=["ngram"], progress=False)
+    for site in rankings:
+        task = WebTask(RELEASED, site=site, page_chars=300)
+        assert len(task.test) >= 10
+        assert "RootWebArea" in str(task.candidates[0].views[0])
+        known = contents(task.validation) | contents(task.test)
+        assert not contents(task.real_sample(1)) & known
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    pytest.importorskip("peft")
+    folder = tmp_path_factory.mktemp("model")
+    save_model(folder)
+    return str(folder)
+
+
+def options_of(model: str) -> list[str]:
+    return [
+        f"--task.init_args.model_id={model}",
+        "--task.init_args.n_distinct=12",
+        "--task.init_args.max_steps=2",
+        "--task.init_args.proxies=[ngram,baseline_length]",
+        "--experiment.rank_by=ngram",
+        "--experiment.replicates=2",
+        "--experiment.arms=[chosen,all]",
+        "--experiment.progress=false",
+    ]
+
+
+def test_a_small_experiment_from_the_packaged_config(
+    data: str,
+    tiny_model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setenv("SYNQUE_CACHE", str(tmp_path / "cache"))
+    status = main(
+        [
+            "experiment",
+            "--config=web-small",
+            f"--task.init_args.data={data}",
+            *options_of(tiny_model),
+            f"--experiment.root={tmp_path}",
+            f"--experiment.store={tmp_path / 'store.sqlite'}",
+        ]
+    )
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    (folder,) = (tmp_path / "web_navigation").iterdir()
+    result = read_json(folder / "result.json")
+    assert result["metric"] == {"name": "test_loss", "mode": "min"}
+    assert any("holds no trajectories" in said for said in result["messages"])
+    # four candidates: one fewer than a correlation needs
+    assert any("4 distinct units" in said for said in result["messages"])
+
+
+def test_training_on_steps_lowers_their_loss(tmp_path: Path, tiny_model: str):
+    task = own(
+        tmp_path, batch_size=6, epochs=20, model_id=tiny_model, learning_rate=0.02, dtype="float32"
+    )
+    trainer = Trainer(
+        max_steps=task.max_steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        check_val_every_n_epoch=1000,
+    )
+    module = task.model(0)
+    data = task.datamodule(task.candidates, Mixture.equal(["0"]), seed=0)
+    (before,) = trainer.test(module, datamodule=data, verbose=False)
+    trainer.fit(module, datamodule=data)
+    (after,) = trainer.test(module, datamodule=data, verbose=False)
+    assert after["test_loss"] < 0.7 * before["test_loss"]
+
+
+def test_the_fit_config_runs(
+    data: str, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SYNQUE_CACHE", str(tmp_path / "cache"))
+    options = [
+        f"--data.data={data}",
+        f"--data.model_id={tiny_model}",
+        f"--model.model_id={tiny_model}",
+        "--trainer.fast_dev_run=1",
+        "--trainer.accelerator=cpu",
+    ]
+    assert main(["fit", "--config", "web-small-fit", *options]) == 0
+
+
+@pytest.mark.parametrize("name", ["web-small", "web-paper", "image-paper", "sentiment-paper"])
+def test_the_arguments_of_a_packaged_config_exist(name: str):
+    config = yaml.safe_load(packaged_config(name).read_text())
+    module, _, task = config["task"]["class_path"].rpartition(".")
+    known = inspect.signature(getattr(importlib.import_module(module), task)).parameters
+    assert set(config["task"]["init_args"]) <= set(known)
+    assert set(config["experiment"]) <= set(inspect.signature(run_experiment).parameters)
+
+
+def test_the_lens_config_reads_pages():
+    from synque_select.lens.config import LensConfig
+
+    assert LensConfig.from_file("web-lens").prompts == "web_page"

@@ -1,0 +1,336 @@
+"""The page: self-contained, escaped, rebuilt from whatever the folder holds."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from synque_select.errors import ConfigError, RecordError
+from synque_select.functional.correlation import correlate_scores
+from synque_select.records.correlation import correlate
+from synque_select.records.correlation_file import save_correlations
+from synque_select.records.ranking_file import save_ranking
+from synque_select.records.run_folder import read_json, write_json
+from synque_select.report.examples_and_map import project, write_examples, write_map
+from synque_select.report.page import write_report
+from tests.records.records_data import SCRIPT, make_ranking, make_record
+from tests.report.test_tables import RESULT
+
+NAMES = [SCRIPT, "b", "c", "d", "e\" onload='alert(1)", "f"]
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Collects tags and attributes, and checks that tags close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def read(folder: Path) -> Page:
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with everything in it, and hostile names everywhere."""
+    folder = tmp_path / "digits" / f"run {SCRIPT.replace('/', '')}"
+    ranking = make_ranking(NAMES, messages=(f"message {SCRIPT}",))
+    save_ranking(ranking, folder)
+    save_correlations(correlate([make_record(n, i / 9) for i, n in enumerate(NAMES)]), folder)
+    found = correlate_scores(range(6), [2, 1, 3, 4, 6, 5], higher_is_better=True, mode="max")
+    singles = {
+        name: {"n": 10, "test": i / 10, "std": 0.1, "n_seeds": 2, "false_labels": i == 0}
+        for i, name in enumerate(NAMES)
+    }
+    result = {
+        **RESULT,
+        "candidates": singles,
+        "correlations": {"pad": found.to_dict()},
+        "correlations_messages": [f"note {SCRIPT}"],
+        "wall_s": {"fit": 2.0},
+    }
+    write_json(folder / "result.json", result)
+    generator = torch.Generator().manual_seed(0)
+    embeddings = {name: torch.randn(30, 8, generator=generator) for name in NAMES}
+    write_map(folder, torch.randn(20, 8, generator=generator), embeddings)
+    image = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    write_examples(
+        folder,
+        {SCRIPT: [SCRIPT, "text"], "images": [image, image]},
+        realness={SCRIPT: [0.5, 0.25]},
+    )
+    return folder
+
+
+def test_the_page_shows_every_part(folder: Path):
+    page = read(folder)
+    assert "Ranking by consensus" in page.words
+    assert "chosen: mixture of the top k" in page.words
+    assert "Each candidate alone" in page.words
+    assert "Proxies against test_acc over the probes" in page.words
+    assert "1 tables, one a comparability key" in page.words
+    assert "Map of the real sample" in page.words
+    assert "realness 0.5" in page.words
+    assert "cannot see wrong labels" in page.words
+    assert "some/encoder" in page.words
+    assert "torch 2.14.1" in page.words
+    assert len([t for t in page.all("img") if "svg" in (t["src"] or "")]) == 4
+
+
+def test_the_page_begins_with_what_was_chosen_how_sure_that_is_and_whether_it_paid(folder: Path):
+    words = read(folder).words
+    first = words[: words.index("Ranking by consensus")]
+    assert f"Train on {NAMES[0]}, {NAMES[1]}: top 2 by consensus." in first
+    assert f"message {SCRIPT}" in first
+    assert "mixture of k at random: +0.0400 [0.0100, 0.0700], beats (5 pairs)." in first
+    assert "the paired 95 % t-interval excludes 0." in first
+    assert first.index("beats (5 pairs)") < first.index("some/encoder")
+
+
+def test_of_many_chosen_ten_are_named(tmp_path: Path):
+    names = [f"{'n' * 80}{i}" for i in range(100)]
+    save_ranking(make_ranking(names, top_k=40), tmp_path / "run")
+    assert f"{names[9]} and 30 more: top 40 by consensus." in read(tmp_path / "run").words
+
+
+def test_hostile_texts_stay_texts(folder: Path):
+    page = read(folder)
+    assert page.all("script") == []
+    assert page.words.count(SCRIPT) >= 5
+    allowed = {"class", "scope", "role", "tabindex", "aria-label", "src", "alt", "lang", "name"}
+    allowed |= {"charset", "http-equiv", "content"}
+    assert {name for _, attributes in page.tags for name in attributes} <= allowed
+
+
+def test_the_page_asks_for_nothing_from_anywhere(folder: Path):
+    text = write_report(folder).read_text(encoding="utf-8")
+    page = Page(text)
+    assert all((image["src"] or "").startswith("data:image/") for image in page.all("img"))
+    assert page.all("link") == page.all("iframe") == page.all("a") == []
+    assert not re.search(r"url\(|@import|https?://", re.sub(r"base64,[\w+/=]+", "", text))
+    (policy,) = [m["content"] for m in page.all("meta") if "http-equiv" in m]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+
+
+def test_the_page_can_be_read_by_a_machine_that_reads_aloud(folder: Path):
+    page = read(folder)
+    assert page.all("html") == [{"lang": "en"}]
+    assert len(page.all("h1")) == 1
+    assert all(image.get("alt") for image in page.all("img"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(head.get("scope") in ("col", "row") for head in page.all("th"))
+
+
+def test_p_top_k_stands_with_the_measured_reliability(tmp_path: Path):
+    ranking = make_ranking(list("abcdef"))
+    save_ranking(ranking, tmp_path)
+    assert "reliability on your task unknown" in read(tmp_path).words
+    found = correlate_scores(range(6), [1, 0, 2, 3, 5, 4], higher_is_better=True, mode="max")
+    write_json(tmp_path / "result.json", {**RESULT, "correlations": {"pad": found.to_dict()}})
+    # what was measured is pad; the ranking is by the consensus
+    assert "reliability on your task unknown" in read(tmp_path).words
+    write_json(tmp_path / "result.json", {**RESULT, "correlations": {"consensus": found.to_dict()}})
+    assert "measured reliability of consensus on this task: Spearman +0.89" in read(tmp_path).words
+
+
+@pytest.mark.parametrize(
+    "kept", ["ranking.json", "result.json", "correlations.json", "map.json", "examples.json"]
+)
+def test_what_is_absent_is_left_out(folder: Path, kept: str):
+    for path in folder.glob("*.json"):
+        if path.name != kept:
+            path.unlink()
+    page = read(folder)
+    assert len(page.all("h2")) == {"result.json": 3}.get(kept, 1)
+    assert kept in page.words
+
+
+def test_run_records_alone_are_shown_with_their_figures(folder: Path):
+    (folder / "result.json").unlink()
+    page = read(folder)
+    assert "within each comparability key" in page.words
+    assert "digits: 6 units of kind probe" in page.words
+    assert any("over 6 units" in (image["alt"] or "") for image in page.all("img"))
+
+
+def test_an_empty_folder_is_an_error(tmp_path: Path):
+    with pytest.raises(RecordError, match=r"none of ranking\.json"):
+        write_report(tmp_path)
+    with pytest.raises(RecordError, match="nowhere does not exist: allowed is the folder of a run"):
+        write_report(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(RecordError, match="file is a file"):
+        write_report(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ([], "found a list; allowed is an object"),
+        ([1], "found a list; allowed is an object"),
+        ({"metric": 3}, "'metric' is a number; allowed is an object"),
+        ({"budget": "x"}, "'budget' is a text; allowed is an object"),
+        ({"wall_s": None}, "'wall_s' is null; allowed is an object"),
+        ({"correlations": {"consensus": 3}}, "TypeError"),
+        ({"arms": {"chosen": {"mean": 1, "std": 1, "n": 1}}}, "KeyError: 'metric'"),
+    ],
+)
+def test_a_result_of_other_types_is_named_with_its_field(tmp_path: Path, state, message):
+    save_ranking(make_ranking(["a", "b", "c"]), tmp_path)
+    write_json(tmp_path / "result.json", state)
+    with pytest.raises(RecordError, match=rf"result\.json is damaged: .*{re.escape(message)}"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "state"),
+    [
+        ("result.json", []),
+        ("result.json", {"arms": {"chosen": {}}}),
+        ("result.json", {"correlations": {"pad": {"n": 3}}, "metric": {"name": "a"}}),
+        ("map.json", {"points": [{"set": "a"}]}),
+        ("map.json", {"points": [{"set": "a", "x": "?", "y": 0}]}),
+        ("map.json", []),
+        ("examples.json", {"a": [{}]}),
+        ("examples.json", {"a": [{"view": {"png": "no base64!"}}]}),
+        ("examples.json", {"a": [{"view": {"png": base64.b64encode(b"<svg/>").decode()}}]}),
+        ("examples.json", []),
+        ("correlations.json", {}),
+        ("study.json", {"trials": [{"number": 0, "value": 10**400}]}),
+        ("labels.json", {"checks": [{"name": "a"}]}),
+        ("gaps.json", {"gaps": [], "n_real": 3}),
+        ("real_size.json", {"measured": [], "extrapolated": []}),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, file: str, state):
+    write_json(tmp_path / file, state)
+    with pytest.raises(RecordError, match=re.escape(file)):
+        write_report(tmp_path)
+
+
+def test_without_matplotlib_the_tables_stand_and_the_figures_say_what_they_need(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    page = read(folder)
+    assert "pip install 'synque-select[report]'" in page.words
+    assert "Ranking by consensus" in page.words
+    assert not [t for t in page.all("img") if "svg" in (t["src"] or "")]
+
+
+# map.json and examples.json
+
+
+def test_a_map_holds_the_real_sample_whole_and_a_part_of_each_candidate(tmp_path: Path):
+    big = torch.randn(500, 16, generator=torch.Generator().manual_seed(0))
+    state = read_json(write_map(tmp_path, big[:40], {"a": big, "b": big[:10]}, n_shown=100))
+    sets = [point["set"] for point in state["points"]]
+    assert {name: sets.count(name) for name in sets} == {"real sample": 40, "a": 100, "b": 10}
+    assert state["real"] == "real sample"
+    assert "up to 100 random examples" in state["method"]
+    again = read_json(write_map(tmp_path, big[:40], {"a": big, "b": big[:10]}, n_shown=100))
+    assert again == state
+
+
+def test_a_candidate_may_be_called_real_sample(tmp_path: Path):
+    rows = torch.eye(4)
+    state = read_json(write_map(tmp_path, rows, {"real sample": rows}))
+    assert len({point["set"] for point in state["points"]}) == 2
+    assert state["real"] != "real sample"
+
+
+def test_bfloat16_and_one_dimension_can_be_mapped(tmp_path: Path):
+    rows = torch.arange(6, dtype=torch.bfloat16)[:, None]
+    state = read_json(write_map(tmp_path, rows, {"a": rows}))
+    assert all(point["y"] == 0 for point in state["points"])
+
+
+@pytest.mark.parametrize(
+    "candidates", [{}, {"a": torch.zeros(3, 5)}, {"a": torch.zeros(3, 4), "b": torch.zeros(3, 5)}]
+)
+def test_a_map_needs_one_dimension(tmp_path: Path, candidates):
+    with pytest.raises(ConfigError, match="one dimension"):
+        write_map(tmp_path, torch.zeros(3, 4), candidates)
+
+
+def test_the_plane_is_that_of_sklearn():
+    from sklearn.decomposition import PCA
+
+    rows = torch.randn(60, 10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    rows[:, 0] *= 5
+    rows[:, 1] *= 3
+    (plane,), share = project([rows])
+    reference = PCA(2).fit(rows.numpy())
+    expected = torch.from_numpy(reference.transform(rows.numpy()))
+    assert torch.allclose(plane.abs(), expected.abs(), atol=1e-9)
+    assert share == pytest.approx(reference.explained_variance_ratio_.sum())
+
+
+def test_a_set_given_twice_as_often_weighs_no_more():
+    generator = torch.Generator().manual_seed(2)
+    a = torch.randn(20, 5, generator=generator, dtype=torch.float64)
+    b = torch.randn(30, 5, generator=generator, dtype=torch.float64) + 2
+    (once, _), share = project([a, b])
+    (twice, _), share_twice = project([a, torch.cat([b, b])])
+    assert torch.allclose(once, twice, atol=1e-9)
+    assert share_twice == pytest.approx(share)
+
+
+def test_examples_are_cut_and_shrunk_and_say_so(tmp_path: Path):
+    wide = Image.fromarray(np.zeros((50, 400), dtype=np.uint8))
+    views = {"texts": ["x" * 1000, "short"], "images": [wide, wide.convert("CMYK")]}
+    state = read_json(write_examples(tmp_path, views, max_chars=10, n_shown=2))
+    assert [e["view"] for e in state["texts"]] == ["xxxxxxxxxx … (1,000 characters)", "short"]
+    for entry in state["images"]:
+        image = Image.open(io.BytesIO(base64.b64decode(entry["view"]["png"])))
+        assert image.size == (96, 12)
+    assert wide.size == (400, 50)
+
+
+def test_examples_are_drawn_at_random_with_their_own_realness(tmp_path: Path):
+    texts = [str(i) for i in range(100)]
+    realness = {"a": torch.arange(100) / 100}
+    state = read_json(write_examples(tmp_path, {"a": texts}, realness=realness, seed=3))
+    assert len(state["a"]) == 6
+    assert all(e["realness"] == pytest.approx(int(e["view"]) / 100) for e in state["a"])
+    other = read_json(write_examples(tmp_path, {"a": texts}, realness=realness, seed=4))
+    assert state != other
+
+
+def test_undefined_realness_is_null(tmp_path: Path):
+    path = write_examples(tmp_path, {"a": ["x", "y"]}, realness={"a": [float("nan"), 0.5]})
+    assert [e["realness"] for e in json.loads(path.read_text())["a"]] == [None, 0.5]
+    assert "realness 0.5" in read(tmp_path).words

@@ -1,0 +1,422 @@
+"""Tables: every figure in its place, nothing wider than the terminal, nothing against the rules."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from dataclasses import replace
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from synque_select.functional.correlation import correlate_scores
+from synque_select.records.correlation import correlate
+from synque_select.report.correlation_tables import (
+    correlation_table,
+    correlation_tables,
+    units_table,
+)
+from synque_select.report.experiment_tables import (
+    arms_table,
+    candidates_table,
+    comparison_table,
+    cost_table,
+)
+from synque_select.report.formats import decimals_of, format_interval, format_number
+from synque_select.report.ranking_tables import (
+    ranking_table,
+    ranking_tables,
+    reliability_words,
+    scores_table,
+)
+from synque_select.report.table import Column, Table, shorten
+from tests.records.records_data import SCRIPT, make_ranking, make_record
+
+RESULT = {
+    "version": 1,
+    "metric": {"name": "test_acc", "mode": "max"},
+    "replicates": 5,
+    "arms": {
+        "chosen": {"mean": 0.83, "std": 0.012, "n": 5},
+        "random_k": {"mean": 0.79, "std": 0.03, "n": 5},
+        "oracle_k": {"mean": 0.85, "std": None, "n": 1, "uses_labels": True},
+    },
+    "comparisons": {
+        "chosen_vs_random_k": {
+            "difference": 0.04,
+            "low": 0.01,
+            "high": 0.07,
+            "n": 5,
+            "verdict": "beats",
+        },
+        "chosen_vs_oracle_k": {
+            "difference": -0.02,
+            "low": None,
+            "high": None,
+            "n": 1,
+            "verdict": "no difference shown",
+        },
+    },
+    "candidates": {
+        "a": {"n": 10, "test": 0.5, "std": 0.1, "n_seeds": 2, "false_labels": False},
+        "b": {"n": 10, "test": 0.7, "std": None, "n_seeds": 1, "false_labels": True},
+    },
+    "messages": ["left out, as the time did not allow it: all of it"],
+}
+
+
+def correlation(values=(1, 2, 4, 3, 5, 6, 7, 8), higher=True):
+    return correlate_scores(range(8), values, higher_is_better=higher, mode="max")
+
+
+def with_mean_ranks(ranking):
+    rows = tuple(replace(row, mean_rank=1.25 + i) for i, row in enumerate(ranking.candidates))
+    return replace(ranking, candidates=rows)
+
+
+def test_a_ranking_is_shown_best_first_with_what_orders_it():
+    table = ranking_table(with_mean_ranks(make_ranking(["x", "y", "z"])))
+    assert table.title == "Ranking by consensus against 50 real examples"
+    heads = ["#", "candidate", "mean rank", "p_top_k_by_proxy", "pad", "mdm"]
+    assert [column.name for column in table.columns] == heads
+    assert table.rows == (
+        ("1 *", "x", "1.25", "1.00", "1", "1"),
+        ("2 *", "y", "2.25", "0.80", "2", "-"),
+        ("3", "z", "3.25", "0.60", "3", "3"),
+    )
+    assert "mean rank: of the ranks by pad; it orders the consensus" in " ".join(table.notes)
+
+
+def test_what_a_ranking_comes_to_is_said_right_under_it():
+    verdict = "The candidates cannot be told apart."
+    notes = ranking_table(make_ranking(messages=(verdict,))).notes
+    assert notes[0] == "*: selected, the top 2 by consensus, weight 0.5 each"
+    assert notes[1] == verdict
+
+
+def test_the_scores_follow_with_values_intervals_and_gaps():
+    ranking, scores = ranking_tables(make_ranking(["x", "y", "z"]))
+    assert ranking.rows[0][:2] == ("1 *", "x")
+    heads = ["#", "candidate", "pad", "to next", "mdm", "N"]
+    assert [column.name for column in scores.columns] == heads
+    assert scores.rows == (
+        ("1 *", "x", "1.000 [0.900, 1.100]", "+0.100", "0.500 ± 0.020", "1,000"),
+        ("2 *", "y", "1.100 [1.000, 1.200]", "+0.100", "-", "1,001"),
+        ("3", "z", "1.200 [1.100, 1.300]", "", "0.214 ± 0.020", "1,002"),
+    )
+
+
+def test_a_ranking_by_its_only_proxy_does_not_repeat_its_ranks():
+    ranking = make_ranking(rank_by="pad")
+    alone = with_mean_ranks(replace(ranking, proxies={"pad": ranking.proxies["pad"]}))
+    assert [c.name for c in ranking_table(alone).columns] == ["#", "candidate", "p_top_k_by_proxy"]
+    assert "pad" not in [column.name for column in ranking_table(alone).columns]
+    assert "pad" in [column.name for column in ranking_table(ranking).columns]
+
+
+def test_the_gap_is_positive_where_the_better_one_is_ahead():
+    """MDM decides here, and it is better when higher."""
+    ranking = make_ranking(["x", "y", "z"])
+    rows = tuple(
+        replace(
+            row,
+            ranks={**row.ranks, "mdm": rank},
+            scores={**row.scores, "mdm": replace(row.scores["mdm"], value=value)},
+        )
+        for row, rank, value in zip(ranking.candidates, (3.0, 1.0, 2.0), (1, 9, 4), strict=True)
+    )
+    table = scores_table(replace(ranking, candidates=rows, rank_by="mdm", messages=()))
+    gap = [column.name for column in table.columns].index("to next")
+    assert [row[gap] for row in table.rows] == ["+5.00", "+3.00", ""]
+    assert [row[:2] for row in table.rows] == [("1 *", "y"), ("2 *", "z"), ("3", "x")]
+
+
+@pytest.mark.parametrize("form", [Table.text, Table.markdown])
+def test_p_top_k_never_stands_without_the_reliability(form):
+    ranking = make_ranking()
+    unknown = form(ranking_table(ranking))
+    assert "p_top_k_by_proxy" in unknown
+    assert "reliability on your task unknown" in re.sub(r"\s+", " ", unknown)
+    known = re.sub(r"\s+", " ", form(ranking_table(ranking, reliability=correlation())))
+    assert "measured reliability of consensus on this task: Spearman +0.98" in known
+    assert "reliability on your task unknown" not in known
+
+
+def test_p_top_k_is_not_mentioned_where_it_is_unknown():
+    ranking = make_ranking()
+    rows = tuple(replace(row, p_top_k_by_proxy=None) for row in ranking.candidates)
+    text = ranking_table(replace(ranking, candidates=rows)).text(200)
+    assert "p_top_k" not in text
+
+
+def test_a_reliability_that_is_undefined_is_unknown():
+    undefined = correlate_scores([1] * 8, range(8), higher_is_better=True, mode="max")
+    assert reliability_words("pad", undefined) == "reliability on your task unknown"
+
+
+def test_a_spread_over_seeds_is_shown_where_there_is_no_interval():
+    ranking = make_ranking()
+    table = scores_table(ranking).text()
+    assert table.count("0.500 ± 0.020") == 1
+    assert table.count("±") == 4  # of b, nothing is defined; the fourth is the note
+    assert "±: standard deviation over seeds, which is no interval" in table
+    rows = [replace(row, scores={"pad": row.scores["pad"]}) for row in ranking.candidates]
+    pad = replace(
+        ranking, candidates=tuple(rows), proxies={"pad": ranking.proxies["pad"]}, rank_by="pad"
+    )
+    assert "±" not in scores_table(pad).text()
+
+
+def test_messages_of_a_ranking_are_shown():
+    assert "mdm is undefined for b." in ranking_table(make_ranking()).text(100)
+    assert "mdm is undefined for b." in ranking_table(make_ranking()).markdown()
+
+
+def columns(line: str) -> int:
+    """Columns of a terminal: a mark that combines takes none, a wide character two."""
+    widths = {"W": 2, "F": 2}
+    return sum(
+        0 if unicodedata.combining(c) else widths.get(unicodedata.east_asian_width(c), 1)
+        for c in line
+    )
+
+
+def whole_text(ranking, width):
+    return "\n\n".join(table.text(width) for table in ranking_tables(ranking))
+
+
+@given(st.lists(st.text(min_size=1), min_size=2, max_size=5, unique=True), st.integers(60, 200))
+@example(["0", "0000000000000000\u094d\u094d"], 60)
+@settings(max_examples=60, deadline=None)
+def test_no_line_is_wider_than_the_terminal(names, width):
+    """Whatever the names are: wide characters, new lines, escapes of a terminal."""
+    text = whole_text(make_ranking(names, messages=()), width)
+    assert not any(ord(c) < 32 and c != "\n" for c in text)
+    assert all(columns(line) <= width for line in text.splitlines())
+    assert len(text.splitlines()) == text.count("\n") + 1
+
+
+def test_long_names_keep_their_ends_apart():
+    names = [f"gpt-4o-mini_{'x' * 60}_seed={i}" for i in range(4)]
+    text = whole_text(make_ranking(names), 80)
+    assert all(f"...xxx_seed={i}" in text or f"seed={i}" in text for i in range(4))
+    assert max(map(len, text.splitlines())) <= 80
+
+
+RELEASED = [
+    f"{model}_1000_{shots}-shot_bg_{time}v1"
+    for model in ("llama3.1-8b", "qwen2.5-coder-7b")
+    for shots in ("zero", "few")
+    for time in ("", "test-time-info_")
+]
+
+
+def blocks(text):
+    """The lines of each block of a table, from its rule on."""
+    found = []
+    for part in text.split("\n\n"):
+        lines = part.splitlines()
+        rules = [i for i, line in enumerate(lines) if line.startswith("---")]
+        found += [lines[i + 1 :] for i in rules]
+    return found
+
+
+@pytest.mark.parametrize(("width", "most"), [(80, 2), (100, 1), (120, 1)])
+def test_a_ranking_with_long_names_is_readable(width, most):
+    """Names that are told apart by their middle, four proxies: as the released data has them."""
+    ranking = with_mean_ranks(make_ranking(RELEASED, messages=()))
+    infos = {key: ranking.proxies["pad"] for key in ("pad", "mmd", "coverage", "ngram")}
+    rows = tuple(
+        replace(
+            row,
+            scores=dict.fromkeys(infos, row.scores["pad"]),
+            ranks={**dict.fromkeys(infos, row.ranks["pad"]), "consensus": row.ranks["consensus"]},
+        )
+        for row in ranking.candidates
+    )
+    order, scores = ranking_tables(replace(ranking, candidates=rows, proxies=infos))
+    found = blocks(order.text(width))
+    assert len(found) <= most
+    for block in found:
+        assert len({line[5:].split()[0] for line in block}) == len(RELEASED)
+    assert found[0][0].split()[3:5] == ["1.25", "1.00"]
+    assert len(blocks(scores.text(width))) <= 3
+
+
+def test_names_that_cannot_be_told_apart_do_not_cost_blocks():
+    """In a terminal too narrow for them, `#` and the order must do."""
+    names = [f"{'a' * 40}{c}{'b' * 40}" for c in "wxyz"]
+    assert len(blocks(ranking_table(with_mean_ranks(make_ranking(names))).text(60))) == 1
+
+
+def test_a_block_repeats_the_names_and_never_leaves_a_gap_behind():
+    table = scores_table(make_ranking([f"{'x' * 30}{i}" for i in range(4)]))
+    heads = [line for line in table.text(46).splitlines() if line[:1] == "#"]
+    assert len(heads) == 2
+    assert all("candidate" in head for head in heads)
+    assert heads[0].split()[2:] == ["pad", "next"]  # "to" stands above
+
+
+def test_a_head_is_broken_in_two_before_a_name_is_cut():
+    table = Table("", (Column("n", is_name=True), Column("mean rank")), (("abcdefghij", "1.25"),))
+    assert table.text(21).splitlines()[0] == "n           mean rank"
+    assert table.text(20).splitlines()[:2] == ["            mean", "n           rank"]
+
+
+def test_wide_characters_are_counted_as_two_columns():
+    table = Table("", (Column("n", is_name=True), Column("v")), (("日本", "1"), ("ab", "2")))
+    assert table.text(40).splitlines()[2:] == ["日本  1", "ab    2"]
+
+
+@pytest.mark.parametrize(
+    "name", [SCRIPT, "a|b", "*bold*", "[x](http://y)", "`code`", "a\nb", "\x1b[31m"]
+)
+def test_names_cannot_break_out_of_a_markdown_cell(name: str):
+    lines = ranking_table(make_ranking([name, "z"], messages=())).markdown().splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    assert len(rows) == 4
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+    assert "<" not in "".join(lines)
+    assert not re.search(r"(?<!\\)\]\(http", "".join(lines))
+    assert "\x1b" not in "".join(lines)
+
+
+def test_a_name_of_usual_characters_is_left_as_it_is_in_markdown():
+    assert (
+        "| app_store-v1.2 |"
+        in Table("", (Column("n", is_name=True),), (("app_store-v1.2",),)).markdown()
+    )
+
+
+@given(st.text(max_size=80), st.integers(5, 60))
+@example("00000\u0941", 5)
+@settings(deadline=None)
+def test_shorten_fits(text: str, width: int):
+    assert columns(shorten(text, width)) <= width
+
+
+def test_shorten_keeps_both_ends():
+    assert shorten("abcdefghijklmnop", 9) == "abc...nop"
+    assert shorten("short", 9) == "short"
+
+
+@pytest.mark.parametrize(
+    ("value", "decimals", "text"),
+    [
+        (0.0, 2, "0.00"),
+        (-0.126, 2, "-0.13"),
+        (math.nan, 2, "-"),
+        (None, 2, "-"),
+        (math.inf, 2, "-"),
+        (1e9, 2, "1e+09"),
+        (1e-9, 6, "1e-09"),
+        (0.001, 2, "0.00"),
+    ],
+)
+def test_numbers(value, decimals, text):
+    assert format_number(value, decimals) == text
+
+
+def test_intervals_that_do_not_exist_are_empty():
+    assert format_interval(None, 1.0) == format_interval(math.nan, 1.0) == ""
+    assert format_interval(0.1, 0.25) == "[0.10, 0.25]"
+
+
+@pytest.mark.parametrize("values", [[], [math.nan], [0.0, 0.0], [5.0], [1e-12, 2e-12], [1e12]])
+def test_decimals_are_defined_for_anything(values):
+    assert 0 <= decimals_of(values) <= 6
+
+
+def test_correlations_say_what_plus_means_and_how_p_was_made():
+    table = correlation_table(
+        {
+            "good": correlation(),
+            "turned": correlation(higher=False),
+            "unclear": correlation((3, 1, 4, 1.5, 5, 9, 2, 6)),
+            "constant": correlate_scores([1] * 8, range(8), higher_is_better=True, mode="max"),
+        }
+    )
+    assert [row[-1] for row in table.rows] == [
+        "agrees",
+        "contradicts",
+        "too few to tell",
+        "no coefficient",
+    ]
+    assert table.rows[0][2].startswith("+")
+    assert table.rows[1][4].startswith("-")
+    assert set(table.rows[3][2:9]) == {"-"}
+    notes = " ".join(table.notes)
+    assert "+ means that the proxy was right" in notes
+    assert "exact, over 40,320 permutations" in notes
+    assert "constant: all scores are equal" in notes
+
+
+def test_too_few_units_give_a_sentence_and_no_figure():
+    entries = correlate([make_record(unit, i / 5) for i, unit in enumerate("abc")])
+    (table,) = correlation_tables(entries)
+    assert table.columns == ()
+    text = table.text(300)
+    assert "2 more are missing" in text
+    assert "synque-select sweep" in text
+    assert not re.search(r"[+-]0\.\d|\bp\b", text)
+    assert "2 more are missing" in table.markdown()
+
+
+def test_the_figure_of_each_unit_stands_best_first_also_where_they_are_few():
+    records = [make_record(unit, i / 5) for i, unit in enumerate("abc")]
+    records.append(make_record("c", 0.42))
+    (entry,) = correlate(records)
+    table = units_table(entry)
+    assert [row[0] for row in table.rows] == ["c", "b", "a"]
+    assert [row[2] for row in table.rows] == ["2", "1", "1"]
+    assert "higher is better" in table.notes[0]
+
+
+def test_each_key_has_its_table_and_the_means_stand_apart():
+    records = [
+        make_record(unit, i / 5, key={"task": task})
+        for task in ("one", "two")
+        for i, unit in enumerate("abcdef")
+    ]
+    tables = correlation_tables(correlate(records))
+    assert len(tables) == 3
+    assert tables[0].title.startswith("one: 6 units of kind probe, val_acc (max)")
+    assert tables[2].rows == (("pad", "2", "+1.00", "+1.00", "+1.00"),)
+    assert "not pooled" in tables[2].notes[0]
+
+
+def test_arms_that_use_labels_are_marked():
+    table = arms_table(RESULT)
+    assert table.rows[0] == ("chosen: mixture of the top k", "0.830", "0.012", "5", "")
+    assert table.rows[2] == ("best k by validation", "0.850", "-", "1", "uses labels")
+    assert "left out" in table.text(100)
+    no_labels = {**RESULT, "arms": {"chosen": RESULT["arms"]["chosen"]}}
+    assert len(arms_table(no_labels).columns) == 4
+
+
+def test_comparisons_carry_their_words_and_intervals():
+    table = comparison_table(RESULT)
+    assert table.rows[0][1:] == ("+0.0400", "[0.0100, 0.0700]", "5", "beats")
+    assert table.rows[1][1:] == ("-0.0200", "-", "1", "no difference shown")
+    assert "excludes 0" in table.notes[0]
+    assert "fewer than 5 pairs is a hint" in table.notes[1]
+    enough = {"chosen_vs_random_k": RESULT["comparisons"]["chosen_vs_random_k"]}
+    assert len(comparison_table({**RESULT, "comparisons": enough}).notes) == 1
+
+
+def test_candidates_alone_are_shown_best_first_and_false_labels_are_marked():
+    assert [row[0] for row in candidates_table(RESULT).rows] == ["b", "a"]
+    assert candidates_table(RESULT).rows[0][-1] == "false labels"
+    turned = {**RESULT, "metric": {"name": "loss", "mode": "min"}}
+    assert [row[0] for row in candidates_table(turned).rows] == ["a", "b"]
+
+
+def test_cost_adds_up():
+    assert cost_table({"encode": 3.0, "fit": 1.0}).rows == (
+        ("encode", "3.0", "75 %"),
+        ("fit", "1.0", "25 %"),
+        ("all", "4.0", ""),
+    )
+    assert cost_table({"encode": 0.0}).rows[0] == ("encode", "0.0", "-")

@@ -1,0 +1,322 @@
+"""Consensus, uncertainty and ranking on scores whose truth is known."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from synque_select.errors import ConfigError, ProxyError
+from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScores
+from synque_select.report.finding_tables import real_size_table
+from synque_select.selection.consensus import borda, consensus_members, midranks
+from synque_select.selection.findings import real_size_state
+from synque_select.selection.ranking import ranking_from
+from synque_select.selection.sample_size import sample_size_analysis
+from synque_select.selection.scoring import Scoring, untouched_state
+from synque_select.selection.uncertainty import (
+    expected_regret,
+    multinomial_weights,
+    separation,
+    t_interval,
+    top_k_frequency,
+)
+from synque_select.types import Ranking
+
+
+class MeanProxy(BaseProxy):
+    """Scores a candidate by the mean of a column of contributions."""
+
+    higher_is_better: ClassVar[bool] = False
+    unit = "none"
+    source = "test"
+
+    def __init__(self, key: str, family: Family) -> None:
+        self.key = key  # type: ignore[misc]
+        self.family = family  # type: ignore[misc]
+
+    def score(
+        self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
+    ) -> ProxyScores:
+        raise NotImplementedError
+
+
+def scores_of(contributions: torch.Tensor) -> ProxyScores:
+    return ProxyScores(contributions.mean(dim=0), resample=lambda weights: weights @ contributions)
+
+
+def inputs(names: Sequence[str], n: int) -> tuple[ProxyInput, ...]:
+    return tuple(
+        ProxyInput(name, ["x"] * n, "text", np.zeros((n, 32), dtype=np.uint8)) for name in names
+    )
+
+
+def scoring_of(columns: dict[str, ProxyScores], families: dict[str, Family], n: int) -> Scoring:
+    k = next(iter(columns.values())).values.numel()
+    names = [f"c{i}" for i in range(k)]
+    return Scoring(
+        real=inputs(["real"], n)[0],
+        candidates=inputs(names, 50),
+        suite=tuple(MeanProxy(key, families[key]) for key in columns),
+        scores=columns,
+        seconds=dict.fromkeys(columns, 0.0),
+        real_sha256="r",
+        sha256=tuple(names),
+        encoder=None,
+        n_encoded=0,
+        seed=0,
+        messages=(),
+        wall_s={},
+    )
+
+
+def two_proxy_scoring(gap: float, n: int = 60, k: int = 5) -> Scoring:
+    """Candidate i's contributions have mean gap * i under both proxies."""
+    generator = torch.Generator().manual_seed(0)
+    columns = {
+        key: scores_of(
+            torch.randn(n, k, generator=generator, dtype=torch.float64) + gap * torch.arange(k)
+        )
+        for key in ("a", "b")
+    }
+    return scoring_of(columns, {"a": "kernel", "b": "coverage"}, n)
+
+
+class TestMidranks:
+    def test_agrees_with_scipy_on_ties(self):
+        values = torch.tensor([[3.0, 1.0, 3.0, 2.0], [0.0, 0.0, 0.0, 1.0]])
+        assert midranks(values, higher_is_better=False).tolist() == [
+            stats.rankdata(row).tolist() for row in values.tolist()
+        ]
+
+    def test_orientation_reverses(self):
+        values = torch.randn(7, generator=torch.Generator().manual_seed(1))
+        up, down = (midranks(values, higher_is_better=flag) for flag in (True, False))
+        assert torch.equal(up + down, torch.full((7,), 8.0, dtype=torch.float64))
+
+    def test_undefined_stays_undefined_and_takes_no_place(self):
+        ranks = midranks(torch.tensor([2.0, float("nan"), 1.0]), higher_is_better=False)
+        assert ranks[[0, 2]].tolist() == [2.0, 1.0]
+        assert ranks[1].isnan()
+
+
+class TestConsensus:
+    def test_scaling_a_proxy_changes_nothing(self):
+        scores = {
+            key: torch.randn(6, generator=torch.Generator().manual_seed(i))
+            for i, key in enumerate(("a", "b"))
+        }
+        scaled = {"a": scores["a"] * 1000 + 5, "b": scores["b"]}
+        up = {"a": True, "b": False}
+        assert torch.equal(borda(scores, up), borda(scaled, up))
+
+    def test_one_member_a_family_and_no_diversity(self):
+        values = ProxyScores(torch.tensor([1.0, 2.0]))
+        suite = [
+            MeanProxy("mmd", "kernel"),
+            MeanProxy("energy", "kernel"),
+            MeanProxy("mdm", "diversity"),
+            MeanProxy("n", "baseline"),
+        ]
+        members, said = consensus_members(suite, {p.key: values for p in suite})
+        assert members == ("mmd",)
+        assert said == (
+            "energy is shown but not in the consensus: mmd already stands for the family 'kernel'.",
+        )
+
+    @pytest.mark.parametrize(
+        ("scores", "why"),
+        [
+            (ProxyScores(torch.tensor([1.0, 2.0]), reliable=False), "not reliable"),
+            (ProxyScores(torch.tensor([1.0, float("nan")])), "undefined"),
+        ],
+    )
+    def test_what_cannot_be_trusted_stays_out(self, scores: ProxyScores, why: str):
+        members, said = consensus_members([MeanProxy("a", "kernel")], {"a": scores})
+        assert members == ()
+        assert why in said[0]
+
+
+class TestUncertainty:
+    def test_weights_are_counts_over_n_and_seeded(self):
+        weights = multinomial_weights(20, 50, seed=3)
+        assert torch.equal(weights, multinomial_weights(20, 50, seed=3))
+        assert not torch.equal(weights, multinomial_weights(20, 50, seed=4))
+        assert torch.allclose((weights * 20).round(), weights * 20)
+
+    def test_interval_of_a_mean_is_students(self):
+        column = torch.randn(25, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        weights = multinomial_weights(25, 40_000, seed=0)
+        low, high = t_interval(column.mean(dim=0), weights @ column, 25)
+        expected = stats.t.interval(0.95, 24, column.mean().item(), stats.sem(column[:, 0].numpy()))
+        assert low.item() == pytest.approx(expected[0], abs=0.01)
+        assert high.item() == pytest.approx(expected[1], abs=0.01)
+
+    def test_equal_candidates_are_seldom_called_apart(self):
+        generator = torch.Generator().manual_seed(0)
+        false_alarms = 0
+        for repeat in range(200):
+            data = torch.randn(40, 6, generator=generator, dtype=torch.float64)
+            weights = multinomial_weights(40, 400, seed=repeat)
+            found = separation(data.mean(dim=0), weights @ data, 40)
+            false_alarms += bool(found.apart.any())
+        # nominal 10 of 200; 20 is the 99.9 % point of Binomial(200, 0.05)
+        assert false_alarms <= 20
+
+    def test_different_candidates_are_told_apart(self):
+        data = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        data += torch.tensor([0.0, 0.0, 3.0])
+        found = separation(data.mean(dim=0), multinomial_weights(40, 500, 0) @ data, 40)
+        assert found.apart.tolist() == [
+            [False, False, True],
+            [False, False, True],
+            [True, True, False],
+        ]
+        assert found.across([2]) == (2, 2)
+
+    def test_one_candidate_cannot_be_told_apart(self):
+        with pytest.raises(ConfigError, match="at least 2"):
+            separation(torch.zeros(1), torch.zeros(5, 1), 10)
+
+    def test_top_k_frequency_shares_ties_and_sums_to_k(self):
+        ranks = midranks(
+            torch.randint(0, 4, (300, 6), generator=torch.Generator().manual_seed(0)).double(),
+            higher_is_better=False,
+        )
+        shares = top_k_frequency(ranks, 3)
+        assert shares.sum().item() == pytest.approx(3)
+        assert top_k_frequency(torch.full((2, 4), 2.5), 1).tolist() == [0.25] * 4
+
+    def test_regret_is_zero_for_a_choice_that_is_always_best(self):
+        ranks = torch.tensor([[1.0, 2.0, 3.0], [2.0, 1.0, 3.0]])
+        assert expected_regret(ranks, [0, 1]) == 0
+        assert expected_regret(ranks, [2]) == 2
+
+
+class TestRanking:
+    def test_separated_candidates(self):
+        ranking = ranking_from(two_proxy_scoring(gap=3.0), top_k=2)
+        assert ranking.rank_by == "consensus"
+        assert [row.name for row in ranking] == ["c0", "c1", "c2", "c3", "c4"]
+        assert ranking["c0"].p_top_k_by_proxy == 1
+        assert ranking["c0"].mean_rank == 1
+        assert any("6 of 6 pairs" in said for said in ranking.messages)
+        assert "Reliability of consensus on your task unknown" in " ".join(ranking.messages)
+
+    def test_equal_candidates_get_the_advice_to_train_on_all(self):
+        ranking = ranking_from(two_proxy_scoring(gap=0.0), top_k=2)
+        said = " ".join(ranking.messages)
+        assert "cannot be told apart" in said
+        assert "Train on the mixture of all" in said
+
+    def test_scores_are_raw_and_intervals_hold_them(self):
+        scoring = two_proxy_scoring(gap=1.0)
+        for i, row in enumerate(ranking_from(scoring).candidates):
+            score = row.scores["a"]
+            assert score.value == scoring.scores["a"].values[i].item()
+            assert score.low < score.value < score.high
+
+    def test_rank_by_defaults_to_the_only_proxy(self):
+        scoring = two_proxy_scoring(gap=1.0)
+        single = dataclasses.replace(
+            scoring, suite=scoring.suite[:1], scores={"a": scoring.scores["a"]}
+        )
+        assert ranking_from(single).rank_by == "a"
+
+    @pytest.mark.parametrize(("top_k", "said"), [(1, 0), (2, 1), (3, 1), (4, 0), (5, 0)])
+    def test_a_tie_at_the_border_is_said(self, top_k: int, said: int):
+        columns = {"m": ProxyScores(torch.tensor([0.1, 0.3, 0.3, 0.3, 0.9]))}
+        ranking = ranking_from(scoring_of(columns, {"m": "divergence"}, 10), top_k=top_k)
+        found = [message for message in ranking.messages if "share rank" in message]
+        assert len(found) == said
+        taken = {2: "c1", 3: "c1, c2"}
+        if found:
+            assert found[0].startswith("c1, c2, c3 share rank 3 by m at the border of the top")
+            assert f": {taken[top_k]} taken by the order of the candidates" in found[0]
+            assert set(taken[top_k].split(", ")) <= set(ranking.top().names)
+
+    def test_undefined_ranks_are_no_tie(self):
+        columns = {"m": ProxyScores(torch.tensor([0.1, math.nan, math.nan]))}
+        ranking = ranking_from(scoring_of(columns, {"m": "divergence"}, 10), top_k=1)
+        assert not any("share rank" in message for message in ranking.messages)
+
+    def test_unknown_column(self):
+        with pytest.raises(ConfigError, match="did you mean 'consensus'"):
+            ranking_from(two_proxy_scoring(gap=1.0), rank_by="consensis")
+
+    def test_consensus_of_nothing(self):
+        columns = {
+            "m": ProxyScores(torch.tensor([1.0, 2.0])),
+            "n": ProxyScores(torch.tensor([1.0, 2.0])),
+        }
+        scoring = scoring_of(columns, {"m": "diversity", "n": "baseline"}, 10)
+        with pytest.raises(ConfigError, match="none of m, n may enter a consensus"):
+            ranking_from(scoring)
+
+    def test_without_contributions_the_stability_is_unknown(self):
+        columns = {"m": ProxyScores(torch.tensor([1.0, 2.0]), spread=torch.tensor([0.1, 0.2]))}
+        ranking = ranking_from(scoring_of(columns, {"m": "divergence"}, 10), top_k=1)
+        assert "m gives no contribution of each real example" in ranking.messages[0]
+        assert ranking["c0"].p_top_k_by_proxy is None
+        assert ranking["c0"].scores["m"].spread == pytest.approx(0.1)
+        assert ranking["c0"].scores["m"].low is None
+
+    def test_undefined_is_null_in_the_file_form_and_comes_back(self):
+        columns = {"a": ProxyScores(torch.tensor([1.0, float("nan"), 0.5]))}
+        ranking = ranking_from(scoring_of(columns, {"a": "kernel"}, 10), top_k=2)
+        state = ranking.to_dict()
+        assert state["candidates"][1]["scores"]["a"]["value"] is None
+        assert state["candidates"][1]["ranks"]["a"] is None
+        assert Ranking.from_dict(state).to_dict() == state
+        with pytest.raises(ConfigError, match="a is undefined for c1"):
+            ranking.top(3)
+
+
+class TestHowManyReal:
+    def test_clear_differences_agree_and_equal_ones_by_chance(self):
+        clear = sample_size_analysis(two_proxy_scoring(gap=5.0), top_k=2)
+        assert clear.measured[-1].overlap == 1
+        assert clear.measured[-1].m == 30
+        equal = sample_size_analysis(two_proxy_scoring(gap=0.0, n=200, k=10), top_k=3, sizes=[100])
+        # disjoint halves of one finite sample are negatively correlated, so below chance
+        assert equal.measured[0].overlap < 0.45
+
+    def test_error_falls_as_the_root_of_n(self):
+        found = sample_size_analysis(
+            two_proxy_scoring(gap=0.3, n=400), top_k=2, rank_by="a", sizes=[50, 200], n_pairs=2000
+        )
+        small, large = found.measured
+        assert small.border_error / large.border_error == pytest.approx(2, rel=0.15)
+        assert found.extrapolated[800] == pytest.approx(large.border_error / 2)
+        table = str(real_size_table(real_size_state(found)))
+        assert table.count("extrapolated as 1/√n") == 4
+        assert "by chance 0.40" in table
+
+    def test_sizes_over_half_are_refused(self):
+        with pytest.raises(ConfigError, match="2 to 30, half the real sample"):
+            sample_size_analysis(two_proxy_scoring(gap=1.0), sizes=[31])
+
+    def test_a_proxy_without_contributions_is_refused(self):
+        columns = {"m": ProxyScores(torch.tensor([1.0, 2.0]))}
+        with pytest.raises(ProxyError, match="gives no contribution"):
+            sample_size_analysis(scoring_of(columns, {"m": "kernel"}, 10), top_k=1)
+
+
+def test_untouched_state_gives_everything_back():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    with untouched_state():
+        torch.manual_seed(99)
+        np.random.seed(1)
+        torch.set_default_dtype(torch.float64)
+        assert not torch.is_grad_enabled()
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.is_grad_enabled()
+    assert torch.equal(torch.rand(3), expected)

@@ -1,0 +1,241 @@
+"""Queries run read-only and within limits: hostile ones get an error, the next one an answer."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from synque_select.errors import ConfigError, DataError
+from synque_select.sql.runner import (
+    QueryResult,
+    QueryRunner,
+    compact_schema,
+    is_ordered,
+    same_result,
+)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sql") / "small database.sqlite"
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY, word TEXT)")
+        connection.executemany(
+            "INSERT INTO numbers VALUES (?, ?)", [(i, f"word {i}") for i in range(3000)]
+        )
+    connection.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def runner(database: Path):
+    with QueryRunner(database, time_limit_s=1.0, memory_limit_mb=64) as runner:
+        yield runner
+
+
+ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) "
+HOSTILE = {
+    "delete": "DELETE FROM numbers",
+    "insert": "INSERT INTO numbers VALUES (-1, 'x')",
+    "update": "UPDATE numbers SET word = ''",
+    "create": "CREATE TABLE other (x)",
+    "create a temporary table": "CREATE TEMP TABLE other (x)",
+    "drop": "DROP TABLE numbers",
+    "attach": "ATTACH DATABASE '/tmp/synque_attached.sqlite' AS other",
+    "attach in memory": "ATTACH ':memory:' AS other",
+    "vacuum into": "VACUUM INTO '/tmp/synque_vacuumed.sqlite'",
+    "pragma": "PRAGMA table_info(numbers)",
+    "pragma that writes": "PRAGMA writable_schema = 1",
+    "pragma as a function": "SELECT * FROM pragma_hard_heap_limit(0)",
+    "transaction": "BEGIN",
+    "savepoint": "SAVEPOINT s",
+    "load_extension": "SELECT load_extension('/tmp/evil.so')",
+    "two statements": "SELECT 1; DELETE FROM numbers",
+    "endless count": ENDLESS + "SELECT COUNT(*) FROM c",
+    "endless rows": ENDLESS + "SELECT x FROM c",
+    "endless sum in a subquery": "SELECT (" + ENDLESS + "SELECT SUM(x) FROM c)",
+    "zeroblob": "SELECT zeroblob(1000000000)",
+    "randomblob": "SELECT hex(randomblob(900000000))",
+    "replace": "SELECT replace(hex(zeroblob(400000)), '0', hex(zeroblob(400000)))",
+    "group_concat": "SELECT group_concat(a.word || b.word) FROM numbers a, numbers b",
+    "rows of a megabyte": "SELECT hex(zeroblob(400000)), a.n FROM numbers a, numbers b",
+    "memory for sorting": ENDLESS + "SELECT hex(randomblob(5000)) AS r FROM c ORDER BY r",
+    "cross join": "SELECT COUNT(*) FROM numbers a, numbers b, numbers c, numbers d",
+    "cross join of all rows": "SELECT * FROM numbers a, numbers b, numbers c",
+    "deep nesting": "SELECT " + "(" * 5000 + "1" + ")" * 5000,
+    "long": "SELECT '" + "x" * 200_000 + "'",
+    "nothing": "",
+    "a comment": "-- SELECT 1",
+    "no SQL": "How many numbers are there?",
+    "unknown column": "SELECT colour FROM numbers",
+    "unknown table": "SELECT * FROM colours",
+    "a zero byte": "SELECT 1 \0 FROM numbers",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_query_gets_an_error_and_the_next_one_an_answer(runner: QueryRunner, name: str):
+    started = time.monotonic()
+    result = runner.run(HOSTILE[name])
+    assert result.error, name
+    assert "\n" not in result.error
+    assert not result.rows
+    assert time.monotonic() - started < 4
+    assert runner.run("SELECT COUNT(*), MIN(n) FROM numbers").rows == ((3000, 0),)
+
+
+def test_printf_makes_no_gigabyte(runner: QueryRunner):
+    result = runner.run("SELECT printf('%.*c', 1000000000, 'x')")
+    # versions of SQLite differ: an error, or NULL where the text would be too long
+    assert result.error or result.rows == ((None,),)
+    assert runner.run("SELECT COUNT(*), MIN(n) FROM numbers").rows == ((3000, 0),)
+
+
+def test_nothing_was_written(runner: QueryRunner, database: Path):
+    before = database.read_bytes()
+    for name in ("delete", "drop", "create", "attach", "vacuum into"):
+        runner.run(HOSTILE[name])
+    assert database.read_bytes() == before
+    assert [path.name for path in database.parent.iterdir()] == [database.name]
+    assert not Path("/tmp/synque_attached.sqlite").exists()
+    assert not Path("/tmp/synque_vacuumed.sqlite").exists()
+
+
+def test_errors_say_which_limit(runner: QueryRunner):
+    assert "time limit of 1 s" in str(runner.run(HOSTILE["endless count"]).error)
+    assert "memory limit of 64 MB" in str(runner.run(HOSTILE["memory for sorting"]).error)
+    assert "result limit" in str(runner.run(HOSTILE["cross join of all rows"]).error)
+    assert "not authorized" in str(runner.run(HOSTILE["delete"]).error)
+    assert "no such column: colour" in str(runner.run(HOSTILE["unknown column"]).error)
+
+
+def test_no_process_is_left_behind(database: Path):
+    runner = QueryRunner(database, time_limit_s=0.5)
+    runner.run(HOSTILE["endless count"])
+    process = runner._started()
+    runner.close()
+    assert process.poll() is not None
+    with pytest.raises(ChildProcessError):
+        os.waitpid(process.pid, os.WNOHANG)
+
+
+def test_after_close_the_next_query_still_runs(database: Path):
+    with QueryRunner(database) as runner:
+        assert runner.run("SELECT 1").rows == ((1,),)
+        runner.close()
+        assert runner.run("SELECT 2").rows == ((2,),)
+
+
+def test_a_worker_that_was_killed_is_an_error_of_that_query_only(database: Path):
+    with QueryRunner(database) as runner:
+        process = runner._started()
+        process.kill()
+        process.wait()
+        assert "ended" in str(runner.run("SELECT 1").error)
+        assert runner.run("SELECT 1").ran
+
+
+def test_values_come_back_as_they_are(runner: QueryRunner):
+    query = "SELECT 1, 2.5, NULL, 'ä\"''', x'00ff', 9223372036854775807"
+    assert runner.run(query).rows == ((1, 2.5, None, "ä\"'", "x'00ff'", 2**63 - 1),)
+
+
+def test_joins_subqueries_and_finite_recursion_are_allowed(runner: QueryRunner):
+    finite = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 5) "
+    assert runner.run(finite + "SELECT SUM(x) FROM c").rows == ((15,),)
+    query = "SELECT b.word FROM numbers a JOIN numbers b ON a.n = b.n + 1 WHERE a.n = 3"
+    assert runner.run(query).rows == (("word 2",),)
+
+
+def test_many_queries_take_milliseconds_each(runner: QueryRunner):
+    started = time.monotonic()
+    results = [runner.run("SELECT COUNT(*) FROM numbers") for _ in range(50)]
+    assert all(result.rows == ((3000,),) for result in results)
+    assert time.monotonic() - started < 5
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path):
+    with pytest.raises(DataError, match=r"none\.sqlite: the database cannot be read"):
+        QueryRunner(tmp_path / "none.sqlite")
+    (tmp_path / "text.sqlite").write_text("SELECT 1")
+    with pytest.raises(DataError, match="this is no SQLite database"):
+        compact_schema(tmp_path / "text.sqlite")
+
+
+def test_a_damaged_database_is_named(database: Path, tmp_path: Path):
+    start = database.read_bytes()[:100]
+    (tmp_path / "damaged.sqlite").write_bytes(start + b"\xff" * 4000)
+    with pytest.raises(DataError, match=r"damaged\.sqlite: the database is damaged"):
+        compact_schema(tmp_path / "damaged.sqlite")
+    with QueryRunner(tmp_path / "damaged.sqlite") as runner:
+        assert "malformed" in str(runner.run("SELECT 1 FROM numbers").error)
+
+
+def test_a_pipe_and_a_folder_are_no_database(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.sqlite")
+    for path in (tmp_path / "pipe.sqlite", tmp_path):
+        with pytest.raises(DataError, match="this is no file"):
+            QueryRunner(path)
+
+
+def test_a_query_that_is_no_text_is_said(runner: QueryRunner):
+    assert runner.run(None).error == "a query is a text; found NoneType"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "limit", ["time_limit_s", "memory_limit_mb", "max_rows", "max_result_bytes"]
+)
+def test_bad_limits_are_named(database: Path, limit: str):
+    with pytest.raises(ConfigError, match=f"{limit}=0"):
+        QueryRunner(database, **{limit: 0})
+
+
+def test_a_schema_is_one_line_a_table(database: Path):
+    assert compact_schema(database) == "numbers(n, word)"
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "ordered", "same"),
+    [
+        (((1,), (2,)), ((2,), (1,)), False, True),
+        (((1,), (2,)), ((2,), (1,)), True, False),
+        (((1,), (1,), (2,)), ((1,), (2,), (2,)), False, False),
+        (((1,), (1,)), ((1,),), False, False),
+        (((1, "a"),), (("a", 1),), False, False),
+        (((0.1 + 0.2,),), ((0.3,),), True, True),
+        (((1,),), ((1.0,),), True, True),
+        ((("1",),), ((1,),), True, False),
+        (((None,),), ((0,),), True, False),
+        ((), (), True, True),
+        (((2**62,),), ((2**62 + 1,),), True, False),
+    ],
+)
+def test_results_are_compared_as_multisets(left, right, ordered: bool, same: bool):
+    assert same_result(QueryResult(left), QueryResult(right), ordered=ordered) is same
+
+
+def test_a_failed_query_equals_nothing_not_even_itself():
+    failed = QueryResult(error="no such table")
+    assert not same_result(failed, failed, ordered=False)
+    assert not same_result(QueryResult(), failed, ordered=False)
+
+
+@pytest.mark.parametrize(
+    ("query", "ordered"),
+    [
+        ("SELECT a FROM t ORDER BY a", True),
+        ("select a from t order\n by a limit 1", True),
+        ("SELECT a FROM (SELECT a FROM t ORDER BY a)", False),
+        ("SELECT ROW_NUMBER() OVER (ORDER BY a) FROM t", False),
+        ("SELECT 'order by' FROM t", False),
+        ("SELECT a FROM t WHERE b = 'it''s (' ORDER BY a", True),
+        ('SELECT "order by" FROM t -- ORDER BY a', False),
+    ],
+)
+def test_an_order_counts_only_where_the_query_itself_orders(query: str, ordered: bool):
+    assert is_ordered(query) is ordered

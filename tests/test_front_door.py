@@ -1,0 +1,69 @@
+"""The package's front door, and rules that only a person would remember otherwise."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+import synque_select
+from tests.test_layers import modules
+
+PROBE = """
+import sys, time
+import torch
+start = time.perf_counter()
+import synque_select
+print(time.perf_counter() - start)
+heavy = {"torchvision", "pytorch_lightning", "transformers", "datasets", "PIL"}
+print(sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_import_is_quick_and_pulls_nothing_heavy():
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE], capture_output=True, text=True, check=True, timeout=120
+    )
+    seconds, heavy = done.stdout.split("\n")[:2]
+    assert float(seconds) < 1
+    assert heavy == "[]"
+
+
+@pytest.mark.parametrize("name", synque_select.__all__)
+def test_every_name_is_there_and_documented(name: str):
+    assert getattr(synque_select, name).__doc__
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'ranks'"):
+        synque_select.ranks  # noqa: B018
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=lambda value: str(value))
+def test_exports_are_listed_and_exist(module: str, path):
+    tree = ast.parse(path.read_text())
+    listed = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets)
+    ]
+    if path.stem.startswith("_"):
+        return
+    assert listed, f"{module} has no __all__"
+    defined = {
+        name
+        for node in ast.walk(tree)
+        for name in (
+            [node.name]
+            if isinstance(node, ast.FunctionDef | ast.ClassDef)
+            else [node.id]
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            else [alias.asname or alias.name for alias in node.names]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert set(listed[0]) <= defined

@@ -1,0 +1,321 @@
+"""Studies of mixtures: where they start, what a trial trains on, what is kept and refused."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+import optuna
+import pytest
+import torch
+
+from synque_select.errors import ConfigError, DependencyError, LightningError, RecordError
+from synque_select.records.correlation import correlate
+from synque_select.records.store import RunStore
+from synque_select.selection.scorer import Scorer
+from synque_select.tuning import TuningResult, tune_mixture
+from tests.training.tiny import (
+    WORDS,
+    LetterEncoder,
+    TinyModel,
+    data_module,
+    seen_by,
+    texts_of,
+    trainer,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
+
+
+class Watched(TinyModel):
+    """Remembers every fit: its first weights, what it was trained on, its learning rate."""
+
+    fits: ClassVar[list[dict[str, Any]]] = []
+
+    def on_fit_start(self) -> None:
+        weights = self.layer.weight.detach().clone()
+        Watched.fits.append({"weights": weights, "seen": self.seen, "lr": self.hparams["lr"]})
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    Watched.fits.clear()
+
+
+@pytest.fixture
+def tune(tmp_path: Path) -> Any:
+    def run(**options: Any) -> TuningResult:
+        given = {
+            "max_steps": 4,
+            "n_trials": 8,
+            "n_startup": 2,
+            "pruner": "none",
+            "scorer": scorer(tmp_path),
+            "store": tmp_path / "records.sqlite",
+            "trainer_options": {"accelerator": "cpu"},
+            "progress": False,
+        } | options
+        datamodule = given.pop("datamodule", None) or data_module()
+        return tune_mixture(given.pop("factory", Watched), datamodule, **given)
+
+    return run
+
+
+def scorer(folder: Path, **options: Any) -> Scorer:
+    given: dict[str, Any] = {"proxies": ["mmd"], "top_k": 2} | options
+    return Scorer(encoder=LetterEncoder(), cache_dir=folder / "cache", **given)
+
+
+def texts_seen(fit: dict[str, Any]) -> set[str]:
+    return {text for batch in fit["seen"] for text in batch}
+
+
+def test_a_study_starts_where_the_proxies_point_and_each_trial_trains_on_its_mixture(tune):
+    result = tune()
+    roles = [(trial.role, trial.start) for trial in result.trials]
+    starts = ["top 2", "all", "MMD-optimal", "top 1", "top 3"]
+    assert roles == [*(("start", name) for name in starts), ("random", ""), ("random", ""),
+                     ("adaptive", "")]  # fmt: skip
+    assert result.trials[0].weights == {"near": 0.5, "mixed": 0.5}
+    assert result.trials[1].weights == dict.fromkeys(result.trials[1].weights, 0.2)
+    assert len(Watched.fits) == 8
+    for trial, fit in zip(result.trials, Watched.fits, strict=True):
+        assert texts_seen(fit) <= texts_of(*trial.weights)
+        assert sum(map(len, fit["seen"])) == 4 * 8
+        assert torch.equal(fit["weights"], Watched.fits[0]["weights"])
+    assert result.value == max(trial.value for trial in result.trials)
+    assert result.trials[-1].best_so_far == result.value
+    assert dict(result.mixture.weights) in [dict(trial.weights) for trial in result.trials]
+    assert any("optimistic" in message for message in result.messages)
+
+
+def test_the_result_can_be_trained_on(tune, tmp_path):
+    result = tune(n_trials=2)
+    data = data_module()
+    data.set_mixture(result.mixture)
+    model = TinyModel()
+    trainer(tmp_path).fit(model, datamodule=data)
+    assert set(seen_by(model)) <= texts_of(*result.mixture.names)
+
+
+def test_trials_are_runs_of_their_own_kind_and_only_random_ones_are_correlated(tune, tmp_path):
+    tune(n_trials=12, n_startup=5)
+    records = RunStore(tmp_path / "records.sqlite").read()
+    assert {record.kind for record in records} == {"trial"}
+    assert len({record.run_id for record in records}) == len(records) == 12
+    random = [record for record in records if record.details["startup"]]
+    assert [record.details["role"] for record in random] == ["random"] * 5
+    assert all(set(record.scores) == {"mmd"} for record in random)
+    assert not any(record.scores for record in records if not record.details["startup"])
+    assert len({record.key_hash for record in records}) == 1
+    (entry,) = correlate(records)
+    assert entry.kind == "trial"
+    assert {point.unit for point in entry.points} == {record.unit for record in random}
+    assert entry.proxies["mmd"].n == 5
+    assert "7 runs left out" in entry.messages[0]
+
+
+def test_a_random_trial_has_the_score_that_the_same_mixture_has_elsewhere(tune, tmp_path):
+    tune(n_trials=8, n_startup=3)
+    data, own = data_module(), scorer(tmp_path)
+    for record in RunStore(tmp_path / "records.sqlite").read():
+        if record.details["startup"] and len(record.mixture.names) > 1:
+            expected = own.mixture_scores("m", data.candidates, data.real, record.mixture)
+            assert record.scores == pytest.approx(expected)
+
+
+def test_a_study_goes_on_and_draws_as_if_it_had_not_stopped(tune, tmp_path):
+    whole = tune(n_trials=9, storage=tmp_path / "whole.sqlite")
+    n_whole = len(Watched.fits)
+    for n in (3, 7, 9, 9):
+        resumed = tune(n_trials=n, storage=tmp_path / "parts.sqlite")
+    plain = [(trial.weights, trial.value) for trial in whole.trials]
+    assert [(trial.weights, trial.value) for trial in resumed.trials] == plain
+    # the fits of the second study were finished already, by the first
+    assert len(Watched.fits) == n_whole == 9
+    assert len(RunStore(tmp_path / "records.sqlite").read()) == 18
+
+
+def test_another_seed_draws_other_mixtures(tune, tmp_path):
+    first, second = (tune(seed=seed) for seed in (0, 1))
+    assert first.study_name != second.study_name
+    assert [t.weights for t in first.trials[5:]] != [t.weights for t in second.trials[5:]]
+
+
+def test_a_study_about_other_trials_is_refused(tune):
+    tune(study_name="mine", n_trials=1)
+    with pytest.raises(ConfigError, match=r"'mine' was made with other settings.*max_steps 4, now"):
+        tune(study_name="mine", n_trials=1, max_steps=5)
+
+
+@pytest.mark.parametrize("name", ["study.sqlite", "study.journal"])
+def test_storages(tune, tmp_path, name):
+    first = tune(storage=tmp_path / name, n_trials=2)
+    second = tune(storage=tmp_path / name, n_trials=3)
+    assert [t.value for t in second.trials[:2]] == [t.value for t in first.trials]
+    assert len(Watched.fits) == 3
+    storage = optuna.storages.InMemoryStorage()
+    assert len(tune(storage=storage, n_trials=2).trials) == 2
+
+
+def test_a_password_is_not_shown(tune, tmp_path):
+    from synque_select.tuning.run import _shown
+
+    assert _shown("postgresql://me:secret@host/db") == "postgresql://host/db"
+    with pytest.raises(RecordError, match="storage of studies"):
+        tune(storage="nosuchdatabase://host/db")
+
+
+@pytest.mark.parametrize("sampler", ["random", "gp", "qmc"])
+def test_samplers_by_name(tune, sampler):
+    result = tune(sampler=sampler, n_trials=9)
+    assert [trial.role for trial in result.trials[-2:]] == ["adaptive"] * 2
+
+
+def test_a_sampler_of_optunas(tune):
+    drawn = []
+
+    class Noting(optuna.samplers.RandomSampler):
+        def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
+            drawn.append(trial.number)
+            return super().sample_independent(study, trial, name, distribution)
+
+    tune(sampler=Noting(seed=3), n_trials=9)
+    assert set(drawn) == {7, 8}
+
+
+def test_hyper_parameters_of_the_user(tune, tmp_path):
+    def choose(trial: optuna.Trial) -> dict[str, Any]:
+        return {"lr": trial.suggest_float("lr", 0.1, 1.0, log=True)}
+
+    result = tune(hyper_parameters=choose, n_trials=6)
+    rates = [trial.hyper_parameters["lr"] for trial in result.trials]
+    assert len(set(rates)) == 6
+    assert [fit["lr"] for fit in Watched.fits] == rates
+    best = next(trial for trial in result.trials if trial.value == result.value)
+    assert result.hyper_parameters == best.hyper_parameters
+    # other hyper-parameters, other keys: such trials are never correlated together
+    records = RunStore(tmp_path / "records.sqlite").read()
+    assert len({record.key_hash for record in records}) == 6
+    with pytest.raises(ConfigError, match="allowed is a mapping"):
+        tune(hyper_parameters=lambda trial: {"lr": trial}, n_trials=7)
+
+
+def test_the_number_of_candidates_is_kept(tune):
+    result = tune(k_range=(2, 3), n_trials=10)
+    assert {len(trial.weights) for trial in result.trials} <= {2, 3}
+    assert [trial.start for trial in result.trials[:3]] == ["top 2", "MMD-optimal", "top 3"]
+    with pytest.raises(ConfigError, match=r"k_range=\(2, 9\)"):
+        tune(k_range=(2, 9))
+
+
+def test_a_proxy_of_the_mixture_without_any_fit(tune, tmp_path):
+    options = {"factory": None, "max_steps": None, "proxy": "mmd", "n_trials": 12}
+    result = tune(**options)
+    assert result.mode == "min"
+    assert not Watched.fits
+    assert not (tmp_path / "records.sqlite").exists()
+    assert result.value == min(trial.value for trial in result.trials)
+    single = next(trial for trial in result.trials if trial.start == "top 1")
+    ranking = result.ranking
+    (name,) = single.weights
+    assert single.value == pytest.approx(ranking[name].scores["mmd"].value)
+    assert any("nothing was trained" in message for message in result.messages)
+    assert not any("test split" in message for message in result.messages)
+    with pytest.raises(ConfigError, match=r"proxy='mdd': did you mean 'mmd'"):
+        tune(**{**options, "proxy": "mdd"})
+    with pytest.raises(ConfigError, match="trains nothing"):
+        tune(proxy="mmd")
+
+
+def test_pruned_trials_are_kept_apart(tune, tmp_path):
+    pruner = optuna.pruners.ThresholdPruner(lower=2.0)  # prunes all that it may
+    result = tune(pruner=pruner, n_trials=9, n_reports=2, max_steps=4)
+    by_role: dict[str, set[str]] = {}
+    for trial in result.trials:
+        by_role.setdefault(trial.role, set()).add(trial.state)
+    # the random ones are spared: those that were left would be a selected sample
+    assert by_role == {"start": {"pruned"}, "random": {"complete"}, "adaptive": {"pruned"}}
+    assert [len(fit["seen"]) for fit in Watched.fits].count(2) == 7
+    records = RunStore(tmp_path / "records.sqlite").read()
+    pruned = [record for record in records if record.details.get("pruned")]
+    assert len(pruned) == 7
+    assert not any(record.metrics for record in pruned)
+    assert len({record.key_hash for record in records}) == 1
+    (entry,) = correlate(records)
+    assert "7 runs left out: pruned" in entry.messages
+    assert len(entry.points) == 2
+
+
+class Diverging(Watched):
+    def validation_step(self, batch: Any, _: int) -> None:
+        n = len(Watched.fits)
+        self.log("val_acc", 0.5 + 0.01 * n if n % 2 else float("nan"), batch_size=1)
+
+
+def test_a_trial_that_diverges_is_the_worst_and_ends_nothing(tune):
+    values = [trial.value for trial in tune(factory=Diverging, n_trials=4).trials]
+    assert values == pytest.approx([0.51, -float("inf"), 0.53, -float("inf")])
+
+
+def test_errors_name_what_is_wrong(tune):
+    with pytest.raises(LightningError, match=r"does not log 'accuracy'"):
+        tune(primary="accuracy", n_trials=1)
+    with pytest.raises(ConfigError, match=r"sampler='tpee': did you mean 'tpe'"):
+        tune(sampler="tpee")
+    with pytest.raises(ConfigError, match=r"pruner='medium': did you mean 'median'"):
+        tune(pruner="medium")
+    with pytest.raises(ConfigError, match=r"n_trials=0"):
+        tune(n_trials=0)
+    with pytest.raises(ConfigError, match=r"max_steps=None"):
+        tune(max_steps=None)
+    with pytest.raises(ConfigError, match=r"model_factory=None"):
+        tune(factory=None)
+    with pytest.raises(LightningError, match="needs candidates and a real sample"):
+        tune(datamodule=data_module(real=None))
+    with pytest.raises(LightningError, match="starts its processes for one fit"):
+        tune(trainer_options={"accelerator": "cpu", "devices": 2, "strategy": "ddp_spawn"})
+
+
+def test_without_optuna(tune, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(DependencyError, match=r"pip install 'synque-select\[tune\]'"):
+        tune()
+
+
+def test_a_failed_trial_leaves_the_study_usable(tune):
+    class Failing(Watched):
+        def training_step(self, batch: Any, i: int) -> Any:
+            if len(Watched.fits) == 3:
+                raise RuntimeError("out of memory")
+            return super().training_step(batch, i)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        tune(factory=Failing, study_name="s", n_trials=5)
+    Watched.fits.append({})
+    result = tune(factory=Failing, study_name="s", n_trials=5)
+    assert [trial.state for trial in result.trials].count("complete") == 5
+    assert [trial.state for trial in result.trials].count("failed") == 1
+    assert set(WORDS) >= set(result.mixture.names)
+
+
+def test_a_start_that_failed_is_tried_again(tune):
+    class Fragile(Watched):
+        is_broken: ClassVar[bool] = True
+
+        def training_step(self, batch: Any, i: int) -> Any:
+            if Fragile.is_broken:
+                raise RuntimeError("a bug of the user's")
+            return super().training_step(batch, i)
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="a bug of the user's"):
+            tune(factory=Fragile, study_name="s", n_trials=5)
+    Fragile.is_broken = False
+    result = tune(factory=Fragile, study_name="s", n_trials=5)
+    states = [(trial.start, trial.state) for trial in result.trials]
+    assert states[0] == ("top 2", "failed")
+    assert states.count(("top 2", "complete")) == 1
+    assert [state for _, state in states].count("complete") == 5
+    assert any("ended with an error in an earlier call" in message for message in result.messages)

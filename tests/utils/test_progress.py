@@ -1,0 +1,74 @@
+"""Progress: a bar in a terminal, sparse lines in a log file."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+
+from synque_select.utils import progress
+from synque_select.utils.progress import ProgressBar
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_log_file_gets_a_line_every_half_minute_and_a_last_one(clock: list[float]):
+    log = io.StringIO()
+    with ProgressBar(range(10), desc="scoring", mininterval=0, leave=False, file=log) as bar:
+        for n in bar:
+            bar.set_postfix_str(f"proxy {n}")
+            bar.set_description("scoring")
+            clock[0] += 10
+    lines = log.getvalue().splitlines()
+    assert 3 <= len(lines) <= 4
+    assert all(line.startswith("scoring: ") for line in lines)
+    assert "10/10" in lines[-1]
+    assert ": :" not in log.getvalue()
+    assert "\r" not in log.getvalue()
+    assert "█" not in log.getvalue()
+
+
+def test_what_is_done_soon_says_nothing(clock: list[float]):
+    log = io.StringIO()
+    bar = ProgressBar(total=3, desc="soon", file=log)
+    bar.update(2)
+    bar.set_description("sooner")
+    bar.clear()
+    bar.close()
+    bar.close()
+    assert log.getvalue() == ""
+
+
+def test_a_terminal_gets_a_bar():
+    terminal = Terminal()
+    for _ in ProgressBar(range(3), desc="scoring", mininterval=0, file=terminal):
+        pass
+    assert "\r" in terminal.getvalue()
+    assert "100%" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["file", "terminal"])
+def test_a_bar_that_is_switched_off_is_silent(stream: io.StringIO):
+    assert list(ProgressBar(range(3), disable=True, file=stream)) == [0, 1, 2]
+    assert stream.getvalue() == ""
+
+
+def test_every_bar_of_the_library_is_this_one():
+    from pathlib import Path
+
+    root = Path(progress.__file__).parent
+    folders = [root, *(root / name for name in ("callbacks", "recipes"))]
+    files = {path for folder in folders for path in folder.rglob("*.py")}
+    users = [path.name for path in files if "from tqdm" in path.read_text()]
+    assert users == ["progress.py"]
