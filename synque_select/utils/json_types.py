@@ -8,5 +8,5 @@ from typing import TypeAlias, Union
 __all__ = ["Json", "JsonObject"]
 
 # Sequence and Mapping, not list and dict: those are invariant, so a list[int] would not be Json
-Json: TypeAlias = Union[None, bool, int, float, str, "Sequence[Json]", "Mapping[str, Json]"]
+Json: TypeAlias = Union[bool, int, float, str, "Sequence[Json]", "Mapping[str, Json]", None]
 JsonObject: TypeAlias = Mapping[str, Json]
