@@ -8,7 +8,7 @@ PIP := PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip instal
 # two processes of one thread each, for two cores; the same examples on every run
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --hypothesis-profile=ci
 
-.PHONY: demo test test-all test-vllm lint bench recipes-small docs-tables wheel-check clean
+.PHONY: demo test test-all test-vllm lint docs bench recipes-small docs-tables wheel-check clean
 
 demo: $(STAMPS)/run
 	$(BIN)/synque-select experiment --config digits
@@ -29,6 +29,10 @@ lint: $(STAMPS)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# the documentation site, into site/; a warning is an error
+docs: $(STAMPS)/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(STAMPS)/dev
 	$(BIN)/python -m tests.benchmarks.run --json benchmarks.json
@@ -67,4 +71,4 @@ $(STAMPS)/vllm: $(STAMPS)/venv
 	touch $@
 
 clean:
-	rm -rf build dist *.egg-info $(STAMPS)
+	rm -rf build dist site *.egg-info $(STAMPS)

@@ -17,7 +17,7 @@ __all__ = ["Figure", "files_in", "read_figures"]
 class Figure(NamedTuple):
     """One measured performance.
 
-    Args:
+    Attributes:
         names: Group and candidate, or what the file has of them.
         value: As a share in 0..1.
         n_decimals: To which the share was printed.

@@ -53,7 +53,7 @@ _EXACT_UP_TO = 50.0
 class HashedNGrams(NamedTuple):
     """The n-grams of some texts.
 
-    Args:
+    Attributes:
         buckets: (g,) int64 in 0..n_buckets − 1.
         texts: (g,) int64, the position of the text in which each n-gram stands.
         n_texts: How many texts there were, with those that hold no n-gram.

@@ -40,7 +40,7 @@ _NOTHING = '""'
 class Limits(NamedTuple):
     """How much of a sample is shown.
 
-    Args:
+    Attributes:
         max_chars: Characters of a text, or of each field of one.
         image_side: Pixels of the longer side of an image; larger ones are made smaller.
     """
@@ -52,7 +52,7 @@ class Limits(NamedTuple):
 class Quoted(NamedTuple):
     """A sample as it stands in a prompt.
 
-    Args:
+    Attributes:
         text: One line: a JSON string, and a note behind it where the sample was cut.
         cut: Whether it was.
     """
@@ -64,7 +64,7 @@ class Quoted(NamedTuple):
 class Shown(NamedTuple):
     """A sample as the judge sees it.
 
-    Args:
+    Attributes:
         item: The section `sample` of the prompts with the sample in it.
         cut: Whether it was cut or made smaller.
     """
