@@ -27,11 +27,11 @@ from synque_select.errors import ConfigError, DataError
 from synque_select.lens.config import LensConfig
 from synque_select.proxies.lens import with_lens
 from synque_select.proxies.registry import ProxySpec
+from synque_select.records.findings_file import copy_findings
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.records.run_folder import make_folder, new_run_folder
 from synque_select.report.lens import lens_text, write_rubrics
 from synque_select.report.ranking_tables import ranking_tables
-from synque_select.selection.findings import copy_findings
 from synque_select.selection.mixture import (
     MixtureChoice,
     check_mixture_choice,

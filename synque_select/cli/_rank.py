@@ -15,22 +15,17 @@ from synque_select.errors import ConfigError, SynqueError
 from synque_select.lens.config import packaged_lens_configs
 from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.lens import lens_keys, with_lens
+from synque_select.records.findings_file import save_findings
 from synque_select.records.ranking_file import check_ranking_target, save_ranking
-from synque_select.report.finding_tables import gaps_table, real_size_table
+from synque_select.report.finding_tables import gaps_table, sample_size_table
 from synque_select.report.ranking_tables import ranking_tables
-from synque_select.selection.findings import (
-    gaps_state,
-    label_messages,
-    labels_state,
-    real_size_state,
-    save_findings,
-)
-from synque_select.selection.labels import LabelCheck, check_classes, check_scored_labels
+from synque_select.selection.findings import find_gaps, label_messages
+from synque_select.selection.labels import check_classes, check_scored_labels
 from synque_select.selection.mixture import check_mixture_choice
 from synque_select.selection.ranking import checked_suite, ranking_from
 from synque_select.selection.sample_size import sample_size_analysis
 from synque_select.selection.scoring import Scoring, score
-from synque_select.types import Ranking
+from synque_select.types import Findings, LabelCheck, LabelChecks, Ranking
 
 __all__ = ["rank_and_print"]
 
@@ -137,19 +132,17 @@ def _check_findings(
         )
 
 
-def _findings(
-    options: Any, scoring: Scoring, checks: Sequence[LabelCheck] | None
-) -> dict[str, dict[str, Any]]:
-    """Print what was asked for beside the ranking, and return it by name."""
-    found = {} if checks is None else {"labels": labels_state(checks)}
-    if options.gaps:
-        found["gaps"] = gaps_state(scoring)
-        print(f"\n{gaps_table(found['gaps'])}")
+def _findings(options: Any, scoring: Scoring, checks: Sequence[LabelCheck] | None) -> Findings:
+    """Print what was asked for beside the ranking, and return it."""
+    gaps = find_gaps(scoring) if options.gaps else None
+    if gaps is not None:
+        print(f"\n{gaps_table(gaps)}")
+    sizes = None
     if options.sample_size_analysis:
-        size = sample_size_analysis(scoring, top_k=options.top_k, rank_by=options.rank_by)
-        found["real_size"] = real_size_state(size)
-        print(f"\n{real_size_table(found['real_size'])}")
-    return found
+        sizes = sample_size_analysis(scoring, top_k=options.top_k, rank_by=options.rank_by)
+        print(f"\n{sample_size_table(sizes)}")
+    labels = None if checks is None else LabelChecks(tuple(checks))
+    return Findings(labels=labels, gaps=gaps, real_size=sizes)
 
 
 def _view(fields: str | None) -> Selector | None:

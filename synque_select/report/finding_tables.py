@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from synque_select.report.formats import format_number
 from synque_select.report.table import Column, Table, shorten
+from synque_select.types import Gaps, LabelChecks, SampleSizeAnalysis, ShownView
 
-__all__ = [
-    "gaps_table",
-    "labels_table",
-    "real_size_table",
-]
+__all__ = ["gaps_table", "labels_table", "sample_size_table"]
 
 
-def gaps_table(state: Mapping[str, Any]) -> Table:
+def gaps_table(gaps: Gaps) -> Table:
     """Return the worst gaps as a table."""
-    n, n_real, shown = state["n_uncovered"], state["n_real"], state["gaps"]
+    n, n_real, shown = gaps.n_uncovered, gaps.n_real, gaps.worst
     notes = [
-        "distance: to the nearest synthetic example of any candidate; allowed: to the k-th nearest "
-        "other real example, k = min(5, √n). One that is further away does not cover it"
+        "distance: to the nearest synthetic example of any candidate; allowed: distance to the "
+        "k-th nearest other real example, k = min(5, √n). A synthetic example farther away than "
+        "that does not cover the real one"
     ]
     if n > len(shown):
         notes.append(f"shown are the worst {len(shown)} of {n}")
@@ -29,7 +26,7 @@ def gaps_table(state: Mapping[str, Any]) -> Table:
         columns=(
             Column("real example", is_name=True),
             Column("nearest synthetic example", is_name=True),
-            Column("of"),
+            Column("candidate"),
             Column("distance", stays=True),
             Column("allowed", stays=True),
         )
@@ -37,11 +34,11 @@ def gaps_table(state: Mapping[str, Any]) -> Table:
         else (),
         rows=tuple(
             (
-                _words(gap["real"], gap["real_view"]),
-                _words(gap["synthetic"], gap["synthetic_view"]),
-                str(gap["candidate"]),
-                format_number(gap["distance"], 3),
-                format_number(gap["radius"], 3),
+                _words(gap.real, gap.real_view),
+                _words(gap.synthetic, gap.synthetic_view),
+                gap.candidate,
+                format_number(gap.distance, 3),
+                format_number(gap.radius, 3),
             )
             for gap in shown
         ),
@@ -49,13 +46,12 @@ def gaps_table(state: Mapping[str, Any]) -> Table:
     )
 
 
-def _words(position: int, view: Any) -> str:
+def _words(position: int, view: ShownView) -> str:
     return shorten(f"{position}: {view}", 36) if isinstance(view, str) else f"image {position}"
 
 
-def labels_table(state: Mapping[str, Any]) -> Table:
+def labels_table(labels: LabelChecks) -> Table:
     """Return the label checks as a table, with their warnings."""
-    checks = state["checks"]
     return Table(
         title="Labels of the candidates, predicted from their inputs",
         columns=(
@@ -68,45 +64,51 @@ def labels_table(state: Mapping[str, Any]) -> Table:
         ),
         rows=tuple(
             (
-                str(check["name"]),
-                f"{check['n']:,}",
-                str(len(check["mix"])),
-                format_number(check["agreement"]),
-                format_number(check["others_agreement"]),
-                format_number(_distance(check["mix"], check["real_mix"])),
+                check.name,
+                f"{check.n:,}",
+                str(len(check.mix)),
+                format_number(check.agreement),
+                format_number(check.others_agreement),
+                format_number(_total_variation(check.mix, check.real_mix)),
             )
-            for check in checks
+            for check in labels.checks
         ),
         notes=(
-            "own folds, other candidates: share of the labels that a classifier predicts which was "
-            "trained on the candidate's other folds, or on another candidate (balanced over "
+            "own folds, other candidates: share of the candidate's labels that a classifier "
+            "predicts which was trained on its other folds, or on another candidate (mean over "
             "classes)",
             "mix against real: total variation between the candidate's class mix and the one that "
             "its classifier predicts on the real sample",
-            *[warning for check in checks for warning in check["warnings"]],
+            *[warning for check in labels.checks for warning in check.warnings],
         ),
     )
 
 
-def _distance(mix: Mapping[str, float], other: Mapping[str, float]) -> float | None:
+def _total_variation(mix: Mapping[str, float], other: Mapping[str, float]) -> float | None:
     if not other:
         return None
     return sum(abs(mix.get(key, 0) - other.get(key, 0)) for key in {*mix, *other}) / 2
 
 
-def real_size_table(state: Mapping[str, Any]) -> Table:
-    """Return the agreement of disjoint halves as a table, what is extrapolated marked as such."""
-    measured = [
-        (f"{row['m']:,}", *(format_number(row[k]) for k in ("overlap", "spearman")), row)
-        for row in state["measured"]
+def sample_size_table(analysis: SampleSizeAnalysis) -> Table:
+    """Return the agreement of disjoint samples by size; extrapolated rows are marked."""
+    top_k = analysis.top_k
+    rows = [
+        (
+            f"{row.m:,}",
+            "measured",
+            format_number(row.overlap),
+            format_number(row.spearman),
+            f"{row.border_error:.3g}",
+        )
+        for row in analysis.measured
     ]
-    rows = [(n, "measured", a, b, f"{row['border_error']:.3g}") for n, a, b, row in measured]
     rows += [
-        (f"{row['n']:,}", "extrapolated as 1/√n", "", "", f"{row['border_error']:.3g}")
-        for row in state["extrapolated"]
+        (f"{n:,}", "extrapolated as 1/√n", "", "", f"{error:.3g}")
+        for n, error in analysis.extrapolated.items()
     ]
     return Table(
-        title=f"How many real examples: the top {state['k']} of two disjoint samples of n each",
+        title=f"How many real examples: the top {top_k} of two disjoint samples of n each",
         columns=(
             Column("n", is_name=True),
             Column("", is_name=True),
@@ -116,13 +118,13 @@ def real_size_table(state: Mapping[str, Any]) -> Table:
         ),
         rows=tuple(rows),
         notes=(
-            f"overlap: share of the top {state['k']} that both choose; by chance "
-            f"{format_number(state['chance'])}. Mean over {state['measured'][0]['n_pairs']} random "
-            "pairs a size",
-            f"error of the gap: standard error of the gap between places {state['k']} and "
-            f"{state['k'] + 1}, which is {state['gap']:.3g} on the whole real sample, in units of "
-            "what ranks. More real examples pay while the error is not small against the gap",
-            "what is extrapolated was not measured: it holds if further real examples are like "
-            "those at hand",
+            f"overlap: share of the top {top_k} that both samples select; by chance "
+            f"{format_number(analysis.chance)}. Mean over {analysis.measured[0].n_pairs} random "
+            "pairs per size",
+            f"error of the gap: standard error of the gap between places {top_k} and "
+            f"{top_k + 1}, which is {analysis.gap:.3g} on the whole real sample, in units of what "
+            "ranks. More real examples help as long as this error is not small against the gap",
+            "extrapolated rows were not measured: they hold if further real examples resemble the "
+            "present ones",
         ),
     )

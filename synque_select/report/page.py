@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from synque_select.errors import RecordError
 from synque_select.functional.correlation import Correlation
 from synque_select.records.correlation import KeyCorrelations, MeanCorrelation, UnitPoint
 from synque_select.records.correlation_file import load_correlations
+from synque_select.records.findings_file import load_findings
 from synque_select.records.ranking_file import load_ranking
 from synque_select.records.run_folder import read_json, write_text
 from synque_select.report.correlation_tables import (
@@ -27,12 +27,12 @@ from synque_select.report.experiment_tables import (
     comparison_table,
     cost_table,
 )
-from synque_select.report.finding_tables import gaps_table, labels_table, real_size_table
+from synque_select.report.finding_tables import gaps_table, labels_table, sample_size_table
 from synque_select.report.html import example_html, figure_html, page_html, section_html, table_html
 from synque_select.report.lens import lens_sections
 from synque_select.report.ranking_tables import ranking_tables
 from synque_select.report.study_tables import study_table
-from synque_select.types import Ranking
+from synque_select.types import Findings, Gaps, Ranking, SampleSizeAnalysis
 from synque_select.utils.validation import kind_of
 
 __all__ = ["write_report"]
@@ -63,9 +63,6 @@ _FIELDS: dict[str, dict[str, type]] = {
         "messages": list,
         "wall_s": dict,
     },
-    "labels.json": {"checks": list},
-    "gaps.json": {"gaps": list, "n_real": int, "n_uncovered": int},
-    "real_size.json": {"measured": list, "extrapolated": list},
     "study.json": {"trials": list, "budget": dict, "messages": list},
     "map.json": {"points": list},
     "examples.json": {},
@@ -108,7 +105,7 @@ def write_report(folder: str | Path) -> Path:
     if ranking is not None:
         found = _guard(folder / "result.json", lambda: _reliability(ranking, result, entries))
         sections.append(_ranking_section(ranking, found))
-    sections += _finding_sections(folder, present)
+    sections += _finding_sections(folder, load_findings(folder))
     if result is not None:
         sections += _guard(folder / "result.json", lambda: _result_sections(result))
     if result is not None and result.get("correlations"):
@@ -238,46 +235,40 @@ def _ranking_section(ranking: Ranking, reliability: Correlation | None) -> str:
     return section_html("Ranking", f"{body}<p>{escape(_INPUTS_ONLY)}</p>")
 
 
-def _finding_sections(folder: Path, present: Sequence[str]) -> list[str]:
+def _finding_sections(run_dir: Path, findings: Findings) -> list[str]:
     sections = []
-    for name, show in (
-        ("labels.json", _labels_section),
-        ("gaps.json", _gaps_section),
-        ("real_size.json", _real_size_section),
-    ):
-        if name in present:
-            path = folder / name
-            sections.append(_guard(path, partial(show, _read_object(path))))
+    if findings.labels is not None:
+        sections.append(section_html("Labels", table_html(labels_table(findings.labels))))
+    if findings.gaps is not None:
+        gaps = findings.gaps
+        sections.append(_guard(run_dir / "gaps.json", lambda: _gaps_section(gaps)))
+    if findings.real_size is not None:
+        sections.append(_sample_size_section(findings.real_size))
     return sections
 
 
-def _labels_section(state: Mapping[str, Any]) -> str:
-    return section_html("Labels", table_html(labels_table(state)))
-
-
-def _gaps_section(state: Mapping[str, Any]) -> str:
+def _gaps_section(gaps: Gaps) -> str:
     pairs = "".join(
-        f"<li><b>real example {int(gap['real'])}</b>"
-        + example_html("the real sample", {"view": gap["real_view"]})
-        + f"<b>nearest: {escape(str(gap['candidate']))}, example {int(gap['synthetic'])}</b>"
-        + example_html(str(gap["candidate"]), {"view": gap["synthetic_view"]})
+        f"<li><b>real example {gap.real}</b>"
+        + example_html("the real sample", {"view": gap.real_view})
+        + f"<b>nearest: {escape(gap.candidate)}, example {gap.synthetic}</b>"
+        + example_html(gap.candidate, {"view": gap.synthetic_view})
         + "</li>"
-        for gap in state["gaps"]
+        for gap in gaps.worst
     )
     body = f"<p>{escape(_GAPS)}</p><ul class='examples'>{pairs}</ul>" if pairs else ""
-    return section_html("Gaps: what to generate next", table_html(gaps_table(state)) + body)
+    return section_html("Gaps: what to generate next", table_html(gaps_table(gaps)) + body)
 
 
-def _real_size_section(state: Mapping[str, Any]) -> str:
+def _sample_size_section(analysis: SampleSizeAnalysis) -> str:
     def draw() -> Any:
-        from synque_select.report.plots import real_size_figure
+        from synque_select.report.plots import sample_size_figure
 
-        return real_size_figure(state)
+        return sample_size_figure(analysis)
 
-    alt = f"Agreement of disjoint real samples of {len(state['measured'])} sizes"
-    return section_html(
-        "Would more real examples pay?", table_html(real_size_table(state)) + figure_html(draw, alt)
-    )
+    alt = f"Agreement of disjoint real samples of {len(analysis.measured)} sizes"
+    body = table_html(sample_size_table(analysis)) + figure_html(draw, alt)
+    return section_html("Would more real examples help?", body)
 
 
 def _result_sections(result: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from synque_select.errors import ConfigError, DependencyError
 from synque_select.report.experiment_tables import arm_words
 from synque_select.report.formats import figure_decimals, format_number
 from synque_select.report.table import shorten
-from synque_select.types import Ranking
+from synque_select.types import Ranking, SampleSizeAnalysis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +30,7 @@ __all__ = [
     "correlation_figure",
     "map_figure",
     "ranking_figure",
-    "real_size_figure",
+    "sample_size_figure",
     "to_png",
     "to_svg",
 ]
@@ -214,28 +214,24 @@ def ranking_figure(ranking: Ranking) -> Figure:
 
 
 @_in_own_style
-def real_size_figure(state: Mapping[str, Any]) -> Figure:
+def sample_size_figure(analysis: SampleSizeAnalysis) -> Figure:
     """Draw how far disjoint real samples agree, and the error of the gap at the border by size.
-
-    Args:
-        state: What `synque_select.selection.findings.real_size_state` gave.
 
     Raises:
         DependencyError: matplotlib is missing.
     """
     figure, (left, right) = _new(1, 2, 9.0, 3.2)
-    sizes = [row["m"] for row in state["measured"]]
-    overlaps = [row["overlap"] for row in state["measured"]]
+    sizes = [row.m for row in analysis.measured]
+    overlaps = [row.overlap for row in analysis.measured]
     left.plot(sizes, overlaps, "o-", color=_BLUE, ms=5.5, label="measured")
-    left.axhline(state["chance"], color=_MUTED, ls=":", label="by chance")
+    left.axhline(analysis.chance, color=_MUTED, ls=":", label="by chance")
     left.set_ylim(0, 1.05)
-    left.set_title(f"Shared by the top {state['k']} of both", fontsize=10, color=_INK)
-    errors = [row["border_error"] for row in state["measured"]]
+    left.set_title(f"Shared by the top {analysis.top_k} of both", fontsize=10, color=_INK)
+    errors = [row.border_error for row in analysis.measured]
     right.plot(sizes, errors, "o-", color=_BLUE, ms=5.5, label="measured")
-    ahead = [(sizes[-1], errors[-1])]
-    ahead += [(row["n"], row["border_error"]) for row in state["extrapolated"]]
+    ahead = [(sizes[-1], errors[-1]), *analysis.extrapolated.items()]
     right.plot(*zip(*ahead, strict=True), "--", color=_ORANGE, label="extrapolated as 1/√n")
-    right.axhline(state["gap"], color=_MUTED, ls=":", label="the gap")
+    right.axhline(analysis.gap, color=_MUTED, ls=":", label="the gap")
     right.set_xscale("log")
     right.set_ylim(bottom=0)
     right.set_title("Standard error of the gap at the border", fontsize=10, color=_INK)

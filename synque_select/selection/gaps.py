@@ -3,39 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 
 from synque_select.selection.scoring import Scoring
+from synque_select.types import Gap
 
-__all__ = ["Gap", "gap_map"]
+__all__ = ["gap_map"]
 
 _BLOCK = 8192
-
-
-@dataclass(frozen=True)
-class Gap:
-    """One real example and the synthetic example nearest to it, among all candidates.
-
-    Args:
-        real: Position in the real sample.
-        candidate: Name of the candidate that comes nearest.
-        synthetic: Position of the nearest example in that candidate.
-        distance: Euclidean distance of the two embeddings.
-        radius: Distance from the real example to its k-th nearest other real one.
-    """
-
-    real: int
-    candidate: str
-    synthetic: int
-    distance: float
-    radius: float
-
-    @property
-    def covered(self) -> bool:
-        """Whether a synthetic example lies within the real example's own neighbourhood."""
-        return self.distance <= self.radius
 
 
 def gap_map(scoring: Scoring) -> list[Gap]:

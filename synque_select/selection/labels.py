@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,39 +16,14 @@ from numpy.typing import NDArray
 from synque_select.data.candidate import Candidate
 from synque_select.errors import ConfigError
 from synque_select.selection.scoring import Scoring
+from synque_select.types import LabelCheck
 from synque_select.utils.progress import ProgressBar
 
-__all__ = ["LabelCheck", "check_classes", "check_labels", "check_scored_labels"]
+__all__ = ["check_classes", "check_labels", "check_scored_labels"]
 
 _FOLDS = 5
 _MAX_CLASSES = 100
 _MAX_ROWS = 4000
-
-
-@dataclass(frozen=True)
-class LabelCheck:
-    """What a classifier on embeddings finds in one candidate's labels.
-
-    Args:
-        name: The candidate.
-        n: Labeled examples used.
-        agreement: Share of held-out labels of the candidate that a classifier trained on its other
-            folds predicts (balanced over classes).
-        others_agreement: Mean balanced share of the candidate's labels that classifiers trained on
-            each of the other candidates predict; NaN with no other candidate of the same classes.
-        mix: Share of each class among the candidate's labels.
-        real_mix: Share of each class among what the candidate's classifier predicts on the real
-            sample.
-        warnings: Plain sentences.
-    """
-
-    name: str
-    n: int
-    agreement: float
-    others_agreement: float
-    mix: Mapping[str, float]
-    real_mix: Mapping[str, float]
-    warnings: tuple[str, ...] = field(default=())
 
 
 def check_classes(candidates: Sequence[Candidate]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,50 +11,11 @@ from scipy.stats import rankdata
 from synque_select.errors import ConfigError, ProxyError
 from synque_select.selection.ranking import redrawn_order
 from synque_select.selection.scoring import Scoring
+from synque_select.types import SampleSizeAgreement, SampleSizeAnalysis
 
-__all__ = ["Agreement", "RealSize", "sample_size_analysis"]
+__all__ = ["sample_size_analysis"]
 
 _LARGER = (2, 4, 8)
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far two disjoint real samples of size m agree.
-
-    Args:
-        m: Size of each half.
-        n_pairs: Pairs of halves drawn.
-        overlap: Mean share of the top k that both halves choose; chance is k / K.
-        spearman: Mean Spearman correlation of the two orders.
-        border_error: Standard error, at size m, of the gap between the candidates at places k and
-            k + 1 of the whole sample, in units of what ranks (mean ranks for the consensus).
-    """
-
-    m: int
-    n_pairs: int
-    overlap: float
-    spearman: float
-    border_error: float
-
-
-@dataclass(frozen=True)
-class RealSize:
-    """What `sample_size_analysis` found.
-
-    Args:
-        measured: One row a size, smallest first.
-        extrapolated: Size to standard error of the gap, as 1/√n from the largest size measured.
-            Not measured: true only if the examples to come are like those at hand.
-        gap: The gap at the border on the whole sample, the same unit.
-        chance: Expected overlap of two random choices, k / K.
-        k: How many are selected.
-    """
-
-    measured: tuple[Agreement, ...]
-    extrapolated: dict[int, float]
-    gap: float
-    chance: float
-    k: int
 
 
 def sample_size_analysis(
@@ -65,7 +25,7 @@ def sample_size_analysis(
     rank_by: str | None = None,
     sizes: Sequence[int] | None = None,
     n_pairs: int = 200,
-) -> RealSize:
+) -> SampleSizeAnalysis:
     """Compare the choices of disjoint halves of the real sample, at sizes up to n/2.
 
     Nested subsets agree with the whole by construction, so only disjoint ones are compared.
@@ -99,7 +59,7 @@ def sample_size_analysis(
         size: last.border_error * (last.m / size) ** 0.5 for size in (n, *(f * n for f in _LARGER))
     }
     gap = float(whole[border[1]] - whole[border[0]])
-    return RealSize(measured, extrapolated, gap, top_k / n_candidates, top_k)
+    return SampleSizeAnalysis(measured, extrapolated, gap, top_k / n_candidates, top_k)
 
 
 def _sizes(n: int) -> list[int]:
@@ -126,7 +86,7 @@ def _agreement(
     top_k: int,
     border: tuple[int, int],
     generator: np.random.Generator,
-) -> Agreement:
+) -> SampleSizeAgreement:
     n = len(scoring.real)
     orders = generator.permuted(np.tile(np.arange(n), (n_pairs, 1)), axis=1)
     first, second = (
@@ -134,7 +94,7 @@ def _agreement(
         for part in (orders[:, :m], orders[:, m : 2 * m])
     )
     gaps = [values[:, border[1]] - values[:, border[0]] for values in (first, second)]
-    return Agreement(
+    return SampleSizeAgreement(
         m=m,
         n_pairs=n_pairs,
         overlap=float(

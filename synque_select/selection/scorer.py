@@ -19,8 +19,9 @@ from synque_select.encoders import BaseEncoder, embed, get_encoder
 from synque_select.errors import ConfigError, RecordError
 from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import ProxySpec, resolve_suite
+from synque_select.records.findings_file import save_findings
 from synque_select.records.ranking_file import load_ranking, save_ranking
-from synque_select.selection.findings import label_messages, save_findings, scoring_findings
+from synque_select.selection.findings import label_messages, scoring_findings
 from synque_select.selection.labels import check_classes, check_scored_labels
 from synque_select.selection.mixture import MixtureChoice, mixture_scores
 from synque_select.selection.mixture_sample import mixture_candidate

@@ -1,5 +1,16 @@
 """The plain values that travel between the stages, from candidates to run records."""
 
+from synque_select.types.findings import (
+    Findings,
+    Gap,
+    Gaps,
+    LabelCheck,
+    LabelChecks,
+    SampleSizeAgreement,
+    SampleSizeAnalysis,
+    ShownGap,
+    ShownView,
+)
 from synque_select.types.mixture import Mixture
 from synque_select.types.modality import Modality
 from synque_select.types.ranking import (
@@ -13,6 +24,11 @@ from synque_select.types.run_record import RunKind, RunRecord
 
 __all__ = [
     "EncoderInfo",
+    "Findings",
+    "Gap",
+    "Gaps",
+    "LabelCheck",
+    "LabelChecks",
     "Mixture",
     "Modality",
     "ProxyInfo",
@@ -21,4 +37,8 @@ __all__ = [
     "Ranking",
     "RunKind",
     "RunRecord",
+    "SampleSizeAgreement",
+    "SampleSizeAnalysis",
+    "ShownGap",
+    "ShownView",
 ]

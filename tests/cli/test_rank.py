@@ -50,7 +50,7 @@ def test_all_that_a_ranking_can_find_is_printed_and_kept(data: Path, tmp_path: P
     assert [row["m"] for row in sizes["measured"]] == [5, 10, 20]
     assert "extrapolated as 1/√n" in out
     page = write_report(tmp_path).read_text()
-    for title in ("Labels", "Gaps: what to generate next", "Would more real examples pay?"):
+    for title in ("Labels", "Gaps: what to generate next", "Would more real examples help?"):
         assert f"<h2>{title}</h2>" in page
 
 

@@ -14,9 +14,8 @@ from scipy import stats
 
 from synque_select.errors import ConfigError, ProxyError
 from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScores
-from synque_select.report.finding_tables import real_size_table
+from synque_select.report.finding_tables import sample_size_table
 from synque_select.selection.consensus import borda, consensus_members, midranks
-from synque_select.selection.findings import real_size_state
 from synque_select.selection.ranking import ranking_from
 from synque_select.selection.sample_size import sample_size_analysis
 from synque_select.selection.scoring import Scoring, untouched_state
@@ -294,7 +293,7 @@ class TestHowManyReal:
         small, large = found.measured
         assert small.border_error / large.border_error == pytest.approx(2, rel=0.15)
         assert found.extrapolated[800] == pytest.approx(large.border_error / 2)
-        table = str(real_size_table(real_size_state(found)))
+        table = str(sample_size_table(found))
         assert table.count("extrapolated as 1/√n") == 4
         assert "by chance 0.40" in table
 

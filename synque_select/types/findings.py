@@ -1,0 +1,324 @@
+"""What scoring finds beside the order of the candidates, and the form that files keep of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from synque_select.utils.json_fields import JsonFields
+from synque_select.utils.json_types import Json
+
+__all__ = [
+    "Findings",
+    "Gap",
+    "Gaps",
+    "LabelCheck",
+    "LabelChecks",
+    "SampleSizeAgreement",
+    "SampleSizeAnalysis",
+    "ShownGap",
+    "ShownView",
+]
+
+# as the page shows an example: a text, or {"png": an image in base64}
+ShownView: TypeAlias = str | Mapping[str, str]
+
+
+def _null(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+@dataclass(frozen=True)
+class Gap:
+    """One real example and the synthetic example nearest to it, among all candidates.
+
+    Args:
+        real: Position in the real sample.
+        candidate: Name of the candidate that holds the nearest example.
+        synthetic: Position of the nearest example in that candidate.
+        distance: Euclidean distance between the two embeddings.
+        radius: Distance from the real example to its k-th nearest other real example.
+    """
+
+    real: int
+    candidate: str
+    synthetic: int
+    distance: float
+    radius: float
+
+    @property
+    def covered(self) -> bool:
+        """Whether a synthetic example lies within the real example's own neighborhood."""
+        return self.distance <= self.radius
+
+
+@dataclass(frozen=True)
+class ShownGap(Gap):
+    """A gap with both examples, ready to be shown.
+
+    Args:
+        real_view: The real example.
+        synthetic_view: The nearest synthetic example.
+    """
+
+    real_view: ShownView = ""
+    synthetic_view: ShownView = ""
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the gap as JSON values."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_fields(cls, fields: JsonFields) -> ShownGap:
+        """Read one entry of `gaps.json`.
+
+        Raises:
+            RecordError: A field is missing or of the wrong type.
+        """
+        return cls(
+            real=fields.integer("real", least=0),
+            candidate=fields.text("candidate"),
+            synthetic=fields.integer("synthetic", least=0),
+            distance=fields.number("distance"),
+            radius=fields.number("radius"),
+            real_view=_shown_view(fields, "real_view"),
+            synthetic_view=_shown_view(fields, "synthetic_view"),
+        )
+
+
+def _shown_view(fields: JsonFields, name: str) -> ShownView:
+    if isinstance(fields.value(name), str):
+        return fields.text(name)
+    return {"png": fields.object(name).text("png")}
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """The real examples that no candidate covers.
+
+    Args:
+        n_real: Size of the real sample.
+        n_uncovered: How many real examples no candidate covers.
+        worst: The worst covered real examples, the worst first; at most `n_uncovered`.
+    """
+
+    n_real: int
+    n_uncovered: int
+    worst: tuple[ShownGap, ...]
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the content of `gaps.json`."""
+        return {
+            "version": 1,
+            "n_real": self.n_real,
+            "n_uncovered": self.n_uncovered,
+            "gaps": [gap.to_dict() for gap in self.worst],
+        }
+
+    @classmethod
+    def from_dict(cls, state: object) -> Gaps:
+        """Read the content of `gaps.json`.
+
+        Raises:
+            RecordError: The version is unknown, or a field is missing or of the wrong type.
+        """
+        fields = JsonFields(state)
+        fields.version(1)
+        return cls(
+            n_real=fields.count("n_real"),
+            n_uncovered=fields.integer("n_uncovered", least=0),
+            worst=tuple(map(ShownGap.from_fields, fields.objects("gaps"))),
+        )
+
+
+@dataclass(frozen=True)
+class LabelCheck:
+    """What a classifier on embeddings finds in the labels of one candidate.
+
+    Args:
+        name: Name of the candidate.
+        n: Number of labeled examples used.
+        agreement: Balanced accuracy on the candidate's labels of classifiers trained on its other
+            folds; NaN where it cannot be computed.
+        others_agreement: Mean balanced accuracy on the candidate's labels of classifiers trained
+            on each of the other candidates; NaN if no other candidate has the same classes.
+        mix: Class to its share of the candidate's labels.
+        real_mix: Class to its share of what the candidate's classifier predicts on the real
+            sample; empty without a classifier.
+        warnings: Plain sentences.
+    """
+
+    name: str
+    n: int
+    agreement: float
+    others_agreement: float
+    mix: Mapping[str, float]
+    real_mix: Mapping[str, float]
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the check as JSON values, None for NaN."""
+        return {
+            "name": self.name,
+            "n": self.n,
+            "agreement": _null(self.agreement),
+            "others_agreement": _null(self.others_agreement),
+            "mix": dict(self.mix),
+            "real_mix": dict(self.real_mix),
+            "warnings": list(self.warnings),
+        }
+
+    @classmethod
+    def from_fields(cls, fields: JsonFields) -> LabelCheck:
+        """Read one entry of `labels.json`.
+
+        Raises:
+            RecordError: A field is missing or of the wrong type.
+        """
+        return cls(
+            name=fields.text("name"),
+            n=fields.count("n"),
+            agreement=fields.number("agreement"),
+            others_agreement=fields.number("others_agreement"),
+            mix=fields.numbers("mix"),
+            real_mix=fields.numbers("real_mix"),
+            warnings=fields.texts("warnings"),
+        )
+
+
+@dataclass(frozen=True)
+class LabelChecks:
+    """The label checks of all candidates, in the order of the candidates."""
+
+    checks: tuple[LabelCheck, ...]
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the content of `labels.json`."""
+        return {"version": 1, "checks": [check.to_dict() for check in self.checks]}
+
+    @classmethod
+    def from_dict(cls, state: object) -> LabelChecks:
+        """Read the content of `labels.json`.
+
+        Raises:
+            RecordError: The version is unknown, or a field is missing or of the wrong type.
+        """
+        fields = JsonFields(state)
+        fields.version(1)
+        return cls(tuple(map(LabelCheck.from_fields, fields.objects("checks"))))
+
+
+@dataclass(frozen=True)
+class SampleSizeAgreement:
+    """How far two disjoint real samples of size m agree.
+
+    Args:
+        m: Size of each sample.
+        n_pairs: Number of random pairs of samples.
+        overlap: Mean share of the top k that both samples select; k / K by chance.
+        spearman: Mean Spearman correlation of the two orders.
+        border_error: Standard error, at size m, of the gap between the candidates at places k and
+            k + 1 of the whole sample, in units of what ranks (mean ranks for the consensus).
+    """
+
+    m: int
+    n_pairs: int
+    overlap: float
+    spearman: float
+    border_error: float
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the row as JSON values, None for NaN."""
+        return {
+            "m": self.m,
+            "n_pairs": self.n_pairs,
+            "overlap": _null(self.overlap),
+            "spearman": _null(self.spearman),
+            "border_error": _null(self.border_error),
+        }
+
+    @classmethod
+    def from_fields(cls, fields: JsonFields) -> SampleSizeAgreement:
+        """Read one measured size of `real_size.json`.
+
+        Raises:
+            RecordError: A field is missing or of the wrong type.
+        """
+        return cls(
+            m=fields.count("m"),
+            n_pairs=fields.count("n_pairs"),
+            overlap=fields.number("overlap"),
+            spearman=fields.number("spearman"),
+            border_error=fields.number("border_error"),
+        )
+
+
+@dataclass(frozen=True)
+class SampleSizeAnalysis:
+    """Whether more real examples would change the selection.
+
+    Args:
+        measured: One row per size, smallest first; at least one.
+        extrapolated: Size to standard error of the gap, extrapolated as 1/√n from the largest
+            measured size: valid only if further real examples resemble the present ones.
+        gap: The gap at the border of the top k on the whole real sample, in the same units.
+        chance: Expected overlap of two random selections, k / K.
+        top_k: How many candidates are selected.
+    """
+
+    measured: tuple[SampleSizeAgreement, ...]
+    extrapolated: Mapping[int, float]
+    gap: float
+    chance: float
+    top_k: int
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the content of `real_size.json`."""
+        return {
+            "version": 1,
+            "measured": [row.to_dict() for row in self.measured],
+            "extrapolated": [
+                {"n": n, "border_error": _null(error)} for n, error in self.extrapolated.items()
+            ],
+            "gap": _null(self.gap),
+            "chance": self.chance,
+            "k": self.top_k,
+        }
+
+    @classmethod
+    def from_dict(cls, state: object) -> SampleSizeAnalysis:
+        """Read the content of `real_size.json`.
+
+        Raises:
+            RecordError: The version is unknown, or a field is missing or of the wrong type.
+        """
+        fields = JsonFields(state)
+        fields.version(1)
+        measured = tuple(map(SampleSizeAgreement.from_fields, fields.objects("measured")))
+        fields.expect(len(measured) > 0, "measured", "a list with at least one size")
+        return cls(
+            measured=measured,
+            extrapolated={
+                row.count("n"): row.number("border_error") for row in fields.objects("extrapolated")
+            },
+            gap=fields.number("gap"),
+            chance=fields.number("chance"),
+            top_k=fields.count("k"),
+        )
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that scoring found beside the order; None for what was not computed.
+
+    Args:
+        labels: The label checks.
+        gaps: The real examples that no candidate covers.
+        real_size: Whether more real examples would change the selection.
+    """
+
+    labels: LabelChecks | None = None
+    gaps: Gaps | None = None
+    real_size: SampleSizeAnalysis | None = None
