@@ -40,7 +40,7 @@ from synque_select.encoders.shards import (
 )
 from synque_select.errors import ConfigError, EncoderError
 from synque_select.utils.cache_dir import default_cache_dir
-from synque_select.utils.process_state import untouched_state
+from synque_select.utils.process_state import preserved_state
 from synque_select.utils.progress import ProgressBar
 
 __all__ = ["Embedded", "embed"]
@@ -118,7 +118,7 @@ def embed(
             f"the views of {examples.where} are {examples.modality}s"
         )
     root = default_cache_dir() if cache_dir is None else Path(cache_dir)
-    with untouched_state():
+    with preserved_state():
         shard, n_encoded = _shard_of(encoder, examples, root, progress)
     seconds = time.perf_counter() - start
     return Embedded(torch.from_numpy(shard.rows), n_encoded, len(examples) - n_encoded, seconds)

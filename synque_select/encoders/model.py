@@ -20,7 +20,7 @@ from synque_select.encoders.precision import (
     lower_precision,
     resolve_precision,
 )
-from synque_select.utils.process_state import cuda_started
+from synque_select.utils.process_state import cuda_in_use
 
 __all__ = ["ModelEncoder", "pick_device"]
 
@@ -118,5 +118,5 @@ class ModelEncoder(BaseEncoder):
         """Free the model and its device memory; the next `encode` loads it again."""
         self._model = None
         gc.collect()  # models of transformers hold cycles
-        if self.device.type == "cuda" and cuda_started():
+        if self.device.type == "cuda" and cuda_in_use():
             torch.cuda.empty_cache()

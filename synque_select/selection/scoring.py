@@ -25,7 +25,7 @@ from synque_select.selection.score_cache import ScoreCache
 from synque_select.types import EncoderInfo
 from synque_select.types.modality import Modality
 from synque_select.utils.cache_dir import default_cache_dir
-from synque_select.utils.process_state import untouched_state
+from synque_select.utils.process_state import preserved_state
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.validation import check_int
 
@@ -109,7 +109,7 @@ def score(
     _check_together(pool, sample)
     suite = resolve_suite(proxies, sample.modality)
     folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
-    with untouched_state():
+    with preserved_state():
         started = time.perf_counter()
         place = _device(device)
         encoded = _encoded([sample, *pool], suite, encoder, place, folder, progress)
@@ -233,5 +233,5 @@ def _scores(
 def _score_by(
     proxy: BaseProxy, inputs: Sequence[ProxyInput], seed: int, device: torch.device
 ) -> ProxyScores:
-    with untouched_state():  # also where it is called long after the others have scored
+    with preserved_state():  # also where it is called long after the others have scored
         return proxy.score(inputs[0], inputs[1:], seed=seed, device=device)

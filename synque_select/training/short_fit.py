@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning import LightningModule
 
 from synque_select.errors import LightningError
@@ -101,7 +100,7 @@ class ShortFits:
             LightningError: The module does not log the primary metric.
         """
         data = _serving(self.datamodule, mixture)
-        with seeded(self.seed, _cuda_device(self.options)):
+        with seeded(self.seed):
             module = factory()
             weights = weights_sha256(module)
             fit_id = self._fit_id(mixture, data, module, weights)
@@ -203,13 +202,6 @@ def _serving(datamodule: SynqueDataModule, mixture: Mixture) -> SynqueDataModule
 
 def _nothing(*_: Any, **__: Any) -> None:
     pass
-
-
-def _cuda_device(options: Mapping[str, Any]) -> torch.device | None:
-    devices = options.get("devices")
-    if not torch.cuda.is_available() or options.get("accelerator") == "cpu":
-        return None
-    return torch.device("cuda", devices[0] if isinstance(devices, list) else 0)
 
 
 def _code(cls: type) -> str:

@@ -15,7 +15,7 @@ from synque_select.selection.mixture import mixture_scores
 from synque_select.selection.mixture_sample import mixture_positions
 from synque_select.selection.scoring import Scoring
 from synque_select.types import Mixture
-from synque_select.utils.process_state import untouched_state
+from synque_select.utils.process_state import preserved_state
 
 __all__ = ["MixtureScores"]
 
@@ -39,7 +39,7 @@ class MixtureScores:
     def of(self, mixture: Mixture, keys: Sequence[str] | None = None) -> dict[str, float]:
         """Return proxy key to score, of the suite or of some of its keys."""
         suite = [p for p in self.scoring.suite if keys is None or p.key in keys]
-        with untouched_state():
+        with preserved_state():
             found = mixture_scores(self.scoring, mixture, [proxy.key for proxy in suite])
             rest = [proxy for proxy in suite if proxy.key not in found]
             if rest:

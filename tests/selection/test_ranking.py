@@ -18,7 +18,7 @@ from synque_select.report.finding_tables import sample_size_table
 from synque_select.selection.consensus import borda, consensus_members, midranks
 from synque_select.selection.ranking import ranking_from
 from synque_select.selection.sample_size import sample_size_analysis
-from synque_select.selection.scoring import Scoring, untouched_state
+from synque_select.selection.scoring import Scoring
 from synque_select.selection.uncertainty import (
     expected_regret,
     multinomial_weights,
@@ -305,17 +305,3 @@ class TestHowManyReal:
         columns = {"m": ProxyScores(torch.tensor([1.0, 2.0]))}
         with pytest.raises(ProxyError, match="gives no contribution"):
             sample_size_analysis(scoring_of(columns, {"m": "kernel"}, 10), top_k=1)
-
-
-def test_untouched_state_gives_everything_back():
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    with untouched_state():
-        torch.manual_seed(99)
-        np.random.seed(1)
-        torch.set_default_dtype(torch.float64)
-        assert not torch.is_grad_enabled()
-    assert torch.get_default_dtype() == torch.float32
-    assert torch.is_grad_enabled()
-    assert torch.equal(torch.rand(3), expected)
