@@ -60,7 +60,7 @@ def count_overlap(candidate: Examples, other: Examples) -> Overlap:
         DataError: A view cannot be taken.
 
     Example:
-        >>> from synque_select.types import Candidate, RealSample
+        >>> from synque_select.data.candidate import Candidate, RealSample
         >>> real = RealSample("real", ["Which app has the most reviews?", "How many apps?"])
         >>> made = Candidate("a", ["How many apps?", "which app has the most reviews", "No."])
         >>> count_overlap(made, real)
@@ -85,7 +85,7 @@ def contamination_messages(
         ConfigError: Texts and images are mixed.
 
     Example:
-        >>> from synque_select.types import Candidate, RealSample
+        >>> from synque_select.data.candidate import Candidate, RealSample
         >>> real = RealSample("real", ["How many apps?", "Which app?"])
         >>> contamination_messages([Candidate("a", ["How many apps?", "No."])], {"test data": real})
         ("a: 1 of 2 examples is also in the test data (1 exact, 0 near copies), such as

@@ -99,7 +99,7 @@ def embed(
         DataError: An example cannot be read.
 
     Example:
-        >>> from synque_select.types import Candidate
+        >>> from synque_select.data.candidate import Candidate
         >>> class Length(BaseEncoder):
         ...     id, modality = "length", "text"
         ...

@@ -58,7 +58,7 @@ class Lens(BaseProxy):
         SynQuE, arXiv 2511.03928; adaptive judging is ours (`synque_select.functional.racing`).
 
     Example:
-        >>> Lens({"readout": "label"}).config.way
+        >>> Lens({"readout": "label"}).config.readout
         'label'
     """
 
@@ -220,7 +220,7 @@ def with_lens(
 
     Example:
         >>> suite = with_lens(["ngram", "lens"], {"readout": "label"})
-        >>> suite[0], suite[1]["config"].way
+        >>> suite[0], suite[1]["config"].readout
         ('ngram', 'label')
     """
     if lens is None:

@@ -26,7 +26,7 @@ __all__ = ["ScoreCache", "package_versions", "source_hash"]
 _log = logging.getLogger(__name__)
 
 _FORMAT = 1
-_OWN_CODE = ("functional", "lens", "proxies", "selection", "encoders")
+_OWN_CODE = ("encoders", "functional", "hub", "lens", "proxies", "selection")
 _PACKAGES = (
     "synque-select",
     "torch",

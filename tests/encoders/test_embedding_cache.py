@@ -384,8 +384,8 @@ import sys, time
 import torch
 from pathlib import Path
 from synque_select.encoders import BaseEncoder, embed, embedding_cache as cache
-from synque_select.types import Candidate
-from synque_select.views import digest
+from synque_select.data.candidate import Candidate
+from synque_select.data.views import digest
 
 cache._FLUSH_S, cache._FLUSH_SHARE = 0.05, 0.0
 
@@ -449,7 +449,7 @@ def test_memory_stays_bounded(tmp_path):
     import resource, sys, torch
     from pathlib import Path
     from synque_select.encoders import BaseEncoder, embed
-    from synque_select.types import Candidate
+    from synque_select.data.candidate import Candidate
 
     class Wide(BaseEncoder):
         id, modality, revision, batch_size = "wide", "text", "1", 1024

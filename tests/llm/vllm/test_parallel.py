@@ -45,7 +45,7 @@ def _there(names: set[str]) -> set[str]:
 
 SCRIPT = """
 import time
-from synque_select.llm.vllm import VllmLLM
+from synque_select.llm.vllm.engine import VllmLLM
 
 llm = VllmLLM({model!r}, python={python!r}, tensor_parallel_size=2, **{options!r})
 print(len(list(llm.generate(["a", "b"], choices=["yes", "no"]))), flush=True)
