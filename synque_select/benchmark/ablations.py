@@ -1,37 +1,52 @@
-"""Ablations of the benchmark: decoys of other groups, smaller real samples, spoilt candidates."""
+"""Ablations of the benchmark: decoys, smaller real samples, corrupted candidates."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from synque_select.benchmark.analysis import analyse
 from synque_select.benchmark.case_scores import Case, CaseScorer, CaseScores
 from synque_select.benchmark.corruptions import Corruption, corrupted
 from synque_select.benchmark.judgements import judged_columns
 from synque_select.benchmark.layout import Group, Task
+from synque_select.benchmark.result import (
+    Analysis,
+    DecoyFigures,
+    Decoys,
+    Reaction,
+    ReactionFigures,
+    Reactions,
+)
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import DataError
 from synque_select.functional.benchmark_statistics import own_before_decoys
 
 __all__ = ["against_decoys", "at_sample_size", "reactions"]
 
-# of a column's range: what float32 and a solver's tolerance make of equal content
+# share of a column's range within which float32 and a solver's tolerance place equal content
 _ROUNDING = 1e-5
 Progress = Callable[[Iterable[Case], int], Iterable[Case]]
+_Statistic = Callable[[Case, CaseScores, str], float]
 
 
-def against_decoys(task: Task, scorer: CaseScorer, bar: Progress) -> dict[str, Any]:
-    """Rank each group's candidates together with those of all other groups.
+def against_decoys(task: Task, scorer: CaseScorer, bar: Progress) -> Decoys:
+    """Rank the candidates of each group together with those of all other groups.
+
+    Args:
+        task: The task.
+        scorer: Scores the cases.
+        bar: Shows progress.
 
     Returns:
-        Proxy key to {"auc", "by_group"}: how often an own candidate stands before a decoy.
+        Proxy key to how often an own candidate is ranked above a decoy; a sentence if the task has
+        a single group.
     """
     if len(task.groups) < 2:
-        return {"message": f"{task.name} has one group: there are no decoys"}
+        return f"{task.name} has one group: no decoys"
     named = {
         group.name: [_renamed(c, f"{group.name}/{c.name}") for c in group.candidates]
         for group in task.groups
@@ -48,7 +63,11 @@ def against_decoys(task: Task, scorer: CaseScorer, bar: Progress) -> dict[str, A
         is_own = np.arange(len(case.candidates)) < own[case.group]
         return own_before_decoys(scores.oriented(key), is_own)
 
-    return _by_group(cases, scorer, bar, {"auc": auc})
+    by_key = _mean_over_seeds(cases, scorer, bar, {"auc": auc})
+    return {
+        key: DecoyFigures(_mean(parts["auc"].values()), parts["auc"])
+        for key, parts in by_key.items()
+    }
 
 
 def at_sample_size(
@@ -58,19 +77,21 @@ def at_sample_size(
     baselines: Sequence[str],
     bar: Progress,
     judged: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Give every ranking only `size` random examples of its real sample; nested by size.
+) -> Analysis | str:
+    """Score every ranking with only `size` random examples of its real sample.
+
+    Smaller samples are subsets of larger ones.
 
     Args:
         task: The task.
         scorer: Scores the cases.
-        size: How many real examples.
-        baselines: Keys of proxies that never read them.
+        size: Number of real examples.
+        baselines: Keys of the proxies that never read them.
         bar: Shows progress.
-        judged: Keys of LENS proxies that the released judgements stand for.
+        judged: Keys of the LENS proxies that are computed from the released judgements.
 
     Returns:
-        The figures as for the whole sample, or a message where every sample is smaller.
+        The figures as for the whole sample; a sentence if every real sample is smaller.
     """
     cases, groups, rows = [], [], {}
     for group in task.groups:
@@ -78,6 +99,7 @@ def at_sample_size(
         if enough:
             groups.append(group)
         for seed, real in enough.items():
+            # the same permutation for every size makes the samples nested
             order = np.random.default_rng([scorer.seed, len(real)]).permutation(len(real))
             part = [real[int(i)] for i in order[:size]]
             small = RealSample(f"{real.name}, {size} examples", part, real.view)
@@ -85,7 +107,7 @@ def at_sample_size(
             rows[group.name, seed] = order[:size]
             cases.append(Case(task.name, group.name, seed, f"size {size}", candidates, small))
     if not cases:
-        return {"message": f"no real sample of {task.name} has {size} examples"}
+        return f"no real sample of {task.name} has {size} examples"
     columns, _ = judged_columns(task.folder, cases, judged, rows)
     scores = {
         (case.group, case.seed): scorer.scores(case).joined(columns.get((case.group, case.seed)))
@@ -96,19 +118,18 @@ def at_sample_size(
 
 def reactions(
     task: Task, scorer: CaseScorer, corruption: Corruption, tasks: Sequence[Task], bar: Progress
-) -> dict[str, Any]:
-    """Rank every candidate beside its spoilt twin.
+) -> Reactions:
+    """Rank every candidate together with its corrupted twin.
 
     Args:
-        task: Whose candidates are spoilt.
+        task: The task whose candidates are corrupted.
         scorer: Scores the cases.
-        corruption: What is done to them.
-        tasks: All that may give texts of other groups.
+        corruption: The corruption.
+        tasks: All tasks whose texts may be used as those of other groups.
         bar: Shows progress.
 
     Returns:
-        Proxy key to {"noticed": how often the twin scores worse (ties half), "shift": by how many
-        standard deviations of the candidates' scores, "by_group"}.
+        Proxy key to its reaction; a sentence if the corruption cannot be applied.
     """
     cases = []
     try:
@@ -119,12 +140,21 @@ def reactions(
             for seed, real in group.reals.items():
                 cases.append(Case(task.name, group.name, seed, str(corruption), pool, real))
     except DataError as error:
-        return {"message": f"{task.name}, {corruption}: {error}"}
-    return _by_group(cases, scorer, bar, {"noticed": _noticed, "shift": _shift})
+        return f"{task.name}, {corruption}: {error}"
+    by_key = _mean_over_seeds(cases, scorer, bar, {"noticed": _noticed, "shift": _shift})
+    return {key: _reaction(parts) for key, parts in by_key.items()}
+
+
+def _reaction(parts: dict[str, dict[str, float]]) -> ReactionFigures:
+    noticed, shift = parts["noticed"], parts["shift"]
+    return ReactionFigures(
+        Reaction(_mean(noticed.values()), _mean(shift.values())),
+        {group: Reaction(noticed[group], shift[group]) for group in noticed},
+    )
 
 
 def _foreign_texts(tasks: Iterable[Task], group: Group) -> list[str]:
-    """All texts of the candidates of other groups, of every task."""
+    """Return all texts of the candidates of other groups, of every task."""
     others = (g for task in tasks for g in task.groups if g.name != group.name)
     return [str(text) for other in others for c in other.candidates for text in c.views]
 
@@ -140,38 +170,34 @@ def _shift(case: Case, scores: CaseScores, key: str) -> float:
     return float((spoilt - clean).mean() / spread) if spread > 0 else math.nan
 
 
-def _halves(scores: CaseScores, key: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _halves(scores: CaseScores, key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    # a twin with the same inputs must tie with its candidate, whatever the rounding
     clean, spoilt = np.split(scores.with_ties(_ROUNDING).oriented(key), 2)
     return clean, spoilt
 
 
-def _by_group(
-    cases: Sequence[Case],
-    scorer: CaseScorer,
-    bar: Progress,
-    statistics: dict[str, Callable[[Case, CaseScores, str], float]],
-) -> dict[str, Any]:
-    """Mean over seeds within a group, then over groups, of each proxy's statistics."""
-    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+def _mean_over_seeds(
+    cases: Sequence[Case], scorer: CaseScorer, bar: Progress, statistics: dict[str, _Statistic]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return proxy key to statistic to group to its mean over the seeds."""
+    values: dict[str, dict[str, dict[str, list[float]]]] = {}
     for case in bar(cases, len(cases)):
         scores = scorer.scores(case)
         for key in scores.keys:
             for name, statistic in statistics.items():
-                by_group = found.setdefault(key, {}).setdefault(name, {})
+                by_group = values.setdefault(key, {}).setdefault(name, {})
                 by_group.setdefault(case.group, []).append(statistic(case, scores, key))
-    return {key: _means(parts) for key, parts in found.items()}
-
-
-def _means(parts: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
-    by_name = {
-        name: {group: float(np.mean(values)) for group, values in groups.items()}
-        for name, groups in parts.items()
-    }
-    groups = next(iter(by_name.values()))
     return {
-        **{name: float(np.mean(list(values.values()))) for name, values in by_name.items()},
-        "by_group": {g: {name: values[g] for name, values in by_name.items()} for g in groups},
+        key: {
+            name: {group: _mean(of_group) for group, of_group in by_group.items()}
+            for name, by_group in parts.items()
+        }
+        for key, parts in values.items()
     }
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
 
 
 def _renamed(candidate: Candidate, name: str) -> Candidate:

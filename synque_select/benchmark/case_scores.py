@@ -1,26 +1,27 @@
-"""Scores of the benchmark's cases, each kept on disk as it arrives."""
+"""Scores of the benchmark's cases; each is written to disk as soon as it is computed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.encoders import BaseEncoder
+from synque_select.errors import RecordError
 from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import default_suite, get_proxy
 from synque_select.records.run_folder import read_json, write_json
 from synque_select.selection.consensus import borda
 from synque_select.selection.scoring import score
+from synque_select.utils.json_fields import JsonFields
+from synque_select.utils.json_types import Json
 
 __all__ = ["CONSENSUS", "Case", "CaseScorer", "CaseScores", "never_reads_real"]
 
@@ -29,14 +30,14 @@ CONSENSUS = "consensus"
 
 @dataclass(frozen=True)
 class Case:
-    """One ranking that the benchmark makes.
+    """One ranking of the benchmark.
 
     Args:
-        task: The task's name.
-        group: The group's name.
-        seed: Of the real sample.
-        what: "as released", or which ablation this is.
-        candidates: Those to be ranked.
+        task: Name of the task.
+        group: Name of the group.
+        seed: Seed of the real sample.
+        what: "as released", or the name of the ablation.
+        candidates: The candidates to rank.
         real: The real sample.
     """
 
@@ -55,8 +56,8 @@ class CaseScores:
     Args:
         values: Proxy key to (K,) raw scores, NaN where undefined.
         higher_is_better: Proxy key to orientation.
-        seconds: Proxy key to wall time of scoring, encoding left out.
-        members: Keys of the consensus; empty where the default suite was not run as a whole.
+        seconds: Proxy key to wall time of scoring, without encoding.
+        members: Proxy keys of the consensus; empty if the default suite was not run as a whole.
     """
 
     values: Mapping[str, NDArray[np.float64]]
@@ -65,9 +66,9 @@ class CaseScores:
     members: tuple[str, ...]
 
     def oriented(self, key: str, kept: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
-        """Return a column so that higher is better, of all candidates or of those that are kept.
+        """Return a column with higher values better, for all candidates or for those kept.
 
-        The consensus of some candidates is that of a ranking that holds only them.
+        The consensus over some of the candidates is that of a ranking of only these.
         """
         if key == CONSENSUS:
             return -self._consensus(kept)
@@ -75,14 +76,17 @@ class CaseScores:
         return values if self.higher_is_better[key] else -values
 
     def with_ties(self, share: float) -> CaseScores:
-        """Return the same with values closer than that share of their column's range made equal.
+        """Return the scores with near ties made exact.
 
-        Two candidates of equal content are told apart by nothing but rounding.
+        Candidates of equal content differ by rounding only, which must not decide their order.
+
+        Args:
+            share: Values closer than this share of their column's range are made equal.
         """
         return replace(self, values={key: _tied(v, share) for key, v in self.values.items()})
 
     def joined(self, more: CaseScores | None) -> CaseScores:
-        """Return the same with the columns of another, if there is one."""
+        """Return the scores with the columns of another case added, if one is given."""
         if more is None:
             return self
         return CaseScores(
@@ -94,7 +98,7 @@ class CaseScores:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Keys of all columns, the consensus first where there is one."""
+        """Keys of all columns, the consensus (if computed) first."""
         return (*([CONSENSUS] if self.members else []), *self.values)
 
     def _consensus(self, kept: NDArray[np.int64] | None) -> NDArray[np.float64]:
@@ -107,18 +111,33 @@ class CaseScores:
         return np.asarray(borda(columns, self.higher_is_better))
 
 
+@dataclass(frozen=True)
+class _KeptColumn:
+    """The scores of one case by one proxy, as far as they are read back from disk."""
+
+    values: NDArray[np.float64]
+    reliable: bool
+    seconds: float
+
+    @classmethod
+    def from_dict(cls, state: object) -> _KeptColumn:
+        fields = JsonFields(state)
+        values = np.array(fields.number_list("values"), dtype=np.float64)
+        return cls(values, fields.flag("reliable"), fields.number("seconds"))
+
+
 @dataclass
 class CaseScorer:
-    """Scores cases with a suite of proxies; what is on disk already is not computed again.
+    """Scores cases with a suite of proxies; scores found on disk are not computed again.
 
     Args:
         suite: The proxies.
-        encoder: Used by those that need embeddings.
-        folder: Where scores are kept; None keeps them nowhere.
-        cache_dir: Where embeddings are kept.
+        encoder: Encoder for the proxies that need embeddings.
+        folder: Directory in which scores are kept; None to keep none.
+        cache_dir: Directory of the embedding cache.
         seed: Seed of everything random.
-        progress: Whether encoding shows its progress.
-        for_case: Takes a case and a proxy of the suite, and gives the one to score it with.
+        progress: Whether to show the progress of encoding.
+        for_case: Takes a case and a proxy of the suite; returns the proxy that scores the case.
     """
 
     suite: Sequence[BaseProxy]
@@ -132,33 +151,33 @@ class CaseScorer:
     n_encoded: int = field(default=0, init=False)
     n_resumed: int = field(default=0, init=False)
     encoder_key: str = field(default="", init=False)
-    _computed: dict[Path, dict[str, Any]] = field(default_factory=dict, init=False)
+    _computed: dict[Path, _KeptColumn] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        # taken once: loading the model may settle the precision, and the key with it
+        # read once, as loading the model may fix the precision, which is part of the key
         self.encoder_key = self.encoder.key
 
     def scores(self, case: Case) -> CaseScores:
-        """Score one case, or read what an earlier run left."""
+        """Score one case, or read the scores of an earlier run."""
         suite = [self.for_case(case, proxy) for proxy in self.suite]
         places = {proxy.key: self._place(case, proxy) for proxy in suite}
-        found = {
+        known = {
             proxy.key: self._known(places[proxy.key], self._folder_of(proxy)) for proxy in suite
         }
-        left = [proxy for proxy in suite if found[proxy.key] is None]
-        if left:
-            found.update(self._compute(case, left, places))
-        columns = {key: part for key, part in found.items() if part is not None}
+        missing = [proxy for proxy in suite if known[proxy.key] is None]
+        if missing:
+            known.update(self._compute(case, missing, places))
+        columns = {key: column for key, column in known.items() if column is not None}
         return CaseScores(
-            {key: _as_array(part["values"]) for key, part in columns.items()},
+            {key: column.values for key, column in columns.items()},
             {proxy.key: proxy.higher_is_better for proxy in self.suite},
-            {key: float(part["seconds"]) for key, part in columns.items()},
+            {key: column.seconds for key, column in columns.items()},
             self._members(columns),
         )
 
     def _compute(
         self, case: Case, proxies: Sequence[BaseProxy], places: Mapping[str, Path]
-    ) -> dict[str, dict[str, Any]]:
+    ) -> dict[str, _KeptColumn]:
         scoring = score(
             list(case.candidates),
             case.real,
@@ -169,40 +188,47 @@ class CaseScorer:
             progress=self.progress,
         )
         self.n_encoded += scoring.n_encoded
-        parts = {}
+        columns = {}
         for proxy in proxies:
             scores = scoring.scores[proxy.key]
             self.n_judged += scores.details.get("questions", {}).get("asked", 0)
-            part = {
+            values = np.array(scores.values.tolist(), dtype=np.float64)
+            column = _KeptColumn(values, scores.reliable, scoring.seconds[proxy.key])
+            columns[proxy.key] = self._computed[places[proxy.key]] = column
+            folder = self._folder_of(proxy)
+            if folder is None:
+                continue
+            part: dict[str, Json] = {
                 "case": [case.task, case.group, case.seed, case.what],
                 "proxy": proxy.key,
                 "options": dict(proxy.options()),
                 "candidates": [candidate.name for candidate in case.candidates],
-                "values": scores.values.tolist(),
-                "reliable": scores.reliable,
-                "seconds": scoring.seconds[proxy.key],
+                "values": values.tolist(),
+                "reliable": column.reliable,
+                "seconds": column.seconds,
             }
-            parts[proxy.key] = self._computed[places[proxy.key]] = part
-            folder = self._folder_of(proxy)
-            if folder is not None:
-                write_json(folder / places[proxy.key], part)
-        return parts
+            write_json(folder / places[proxy.key], part)
+        return columns
 
     def _folder_of(self, proxy: BaseProxy) -> Path | None:
-        """Where a proxy's scores are kept; one that reads records may read other files too."""
+        """Return where a proxy's scores are kept.
+
+        Nowhere for a proxy that reads whole examples: it may read other files too, which are not
+        part of the name that scores are kept under.
+        """
         return None if proxy.needs_records else self.folder
 
-    def _known(self, place: Path, folder: Path | None) -> dict[str, Any] | None:
-        """What this run has computed, or an earlier one left on disk."""
+    def _known(self, place: Path, folder: Path | None) -> _KeptColumn | None:
+        """Return what this run has computed or an earlier one left on disk."""
         if place not in self._computed and folder is not None:
             file = folder / place
             if file.is_file():
-                self._computed[place] = read_json(file)
+                self._computed[place] = _read_column(file)
                 self.n_resumed += 1
         return self._computed.get(place)
 
     def _place(self, case: Case, proxy: BaseProxy) -> Path:
-        """Name a file after all that its scores depend on."""
+        """Return a file name that is a hash of everything that the scores depend on."""
         reads_real = not never_reads_real(proxy)
         depends = [
             version("synque-select"),
@@ -218,32 +244,30 @@ class CaseScorer:
         seed = case.seed if reads_real else "any"
         return Path(case.task, case.group, f"{seed}-{proxy.key}-{name}.json")
 
-    def _members(self, columns: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-        """Keys of the default suite, where all of it was run with its default options."""
+    def _members(self, columns: Mapping[str, _KeptColumn]) -> tuple[str, ...]:
+        """Return the keys of the consensus: none unless the default suite ran with its defaults."""
         options = {proxy.key: proxy.options() for proxy in self.suite}
         keys = default_suite("text")
         if any(options.get(key) != get_proxy(key).options() for key in keys):
             return ()
         return tuple(
-            key
-            for key in keys
-            if columns[key]["reliable"] and np.isfinite(_as_array(columns[key]["values"])).all()
+            key for key in keys if columns[key].reliable and np.isfinite(columns[key].values).all()
         )
 
 
 def _records_sha256(candidates: Sequence[Candidate]) -> str:
-    """Hash whole records, as the content hash of a candidate knows only its views."""
-    records = [list(candidate) for candidate in candidates]
-    return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
+    """Hash whole examples: the content hash of a candidate covers only its views."""
+    examples = [list(candidate) for candidate in candidates]
+    return hashlib.sha256(json.dumps(examples, sort_keys=True).encode()).hexdigest()
 
 
 def never_reads_real(proxy: BaseProxy) -> bool:
-    """Whether a proxy scores a candidate alone: a baseline, or diversity, which is one here."""
+    """Return whether a proxy scores candidates without the real sample, as a baseline does."""
     return proxy.family in ("baseline", "diversity")
 
 
 def _tied(values: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Replace values by the mean of their run of near neighbours."""
+    """Replace each value by the mean of its run of near neighbors."""
     order = np.argsort(values)
     opens = np.diff(values[order]) > share * np.ptp(values)
     runs = np.empty(len(values), dtype=np.int64)
@@ -251,5 +275,9 @@ def _tied(values: NDArray[np.float64], share: float) -> NDArray[np.float64]:
     return (np.bincount(runs, values) / np.bincount(runs))[runs]
 
 
-def _as_array(values: Sequence[float | None]) -> NDArray[np.float64]:
-    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
+def _read_column(path: Path) -> _KeptColumn:
+    state = read_json(path)
+    try:
+        return _KeptColumn.from_dict(state)
+    except RecordError as error:
+        raise RecordError(f"{path} is damaged: {error}") from error

@@ -1,4 +1,4 @@
-"""Candidates with a controlled share of spoilt examples."""
+"""Candidates with a controlled share of corrupted examples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,9 +18,9 @@ __all__ = ["KINDS", "Corruption", "corrupted", "parse_corruption"]
 DEFAULT_SHARE = 0.5
 
 _NUMBER = re.compile(r"\d+")
-# a capitalised word that does not open the text: a name, as far as one can see without a model
+# a capitalized word that does not begin the text: a name, as far as a pattern can tell
 _NAME = re.compile(r"(?<=\s)[A-Z][\w-]+")
-_Record = dict[str, Any]
+_Example: TypeAlias = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Corruption:
 
     Args:
         kind: A key of `KINDS`.
-        share: Share of the examples that are spoilt, in (0, 1].
+        share: Share of the examples that are corrupted, in (0, 1].
     """
 
     kind: str
@@ -41,28 +41,35 @@ class Corruption:
 
 @dataclass(frozen=True)
 class _Material:
-    """What a corruption may draw on.
+    """What a corruption may use.
 
     Args:
-        records: All examples of the candidate.
-        view: Field that a proxy sees.
-        label: Field that holds the label, None where there is none.
+        examples: All examples of the candidate.
+        view: Name of the field that proxies see.
+        label: Name of the field that holds the label, None if there are no labels.
         foreign: Texts of other groups.
-        generator: Source of all draws.
+        generator: Source of all random choices.
     """
 
-    records: Sequence[_Record]
+    examples: Sequence[_Example]
     view: str
     label: str | None
     foreign: Sequence[str]
     generator: np.random.Generator
+
+    def text(self, position: int) -> str:
+        """Return the text that proxies see."""
+        return str(self.examples[position][self.view])
+
+
+_Corrupt = Callable[[_Material, Sequence[int]], Mapping[int, _Example]]
 
 
 def parse_corruption(text: str) -> Corruption:
     """Read "kind" or "kind:share".
 
     Raises:
-        ConfigError: There is no such kind, or the share is not in (0, 1].
+        ConfigError: The kind is unknown, or the share is not in (0, 1].
 
     Example:
         >>> parse_corruption("truncated:0.25")
@@ -74,7 +81,7 @@ def parse_corruption(text: str) -> Corruption:
     try:
         share = float(given) if given else DEFAULT_SHARE
     except ValueError as error:
-        raise ConfigError(f"corruption {text!r}: the share {given!r} is no number") from error
+        raise ConfigError(f"corruption {text!r}: the share {given!r} is not a number") from error
     if not 0 < share <= 1:
         raise ConfigError(f"corruption {text!r}: allowed is a share above 0 and up to 1")
     return Corruption(kind, share)
@@ -83,81 +90,82 @@ def parse_corruption(text: str) -> Corruption:
 def corrupted(
     candidate: Candidate, corruption: Corruption, foreign: Sequence[str], seed: int
 ) -> Candidate:
-    """Return a twin of the candidate in which a random share of the examples is spoilt.
+    """Return a twin of the candidate in which a random share of the examples is corrupted.
 
     Args:
-        candidate: Its examples are records.
-        corruption: What is done, and to how many.
+        candidate: The candidate; its examples are mappings.
+        corruption: What is done, and to which share of the examples.
         foreign: Texts of other groups, for "off_topic".
-        seed: Seed of all draws, together with the candidate's name.
+        seed: Random seed; the candidate's name and the corruption are hashed into it.
 
     Raises:
-        DataError: The corruption needs labels or texts of other groups, and there are none.
+        DataError: The corruption needs labels or texts of other groups, and none exist.
     """
     view = str(candidate.selector)
     label = None if candidate.label is None else str(candidate.label)
-    records = [dict(candidate[i]) for i in range(len(candidate))]
+    examples = [dict(candidate[i]) for i in range(len(candidate))]
     generator = np.random.default_rng([seed, zlib.crc32(f"{candidate.name} {corruption}".encode())])
-    n_spoilt = max(1, round(corruption.share * len(records)))
-    chosen = generator.permutation(len(records))[:n_spoilt]
-    material = _Material(records, view, label, foreign, generator)
+    n_corrupted = max(1, round(corruption.share * len(examples)))
+    chosen = generator.permutation(len(examples))[:n_corrupted]
+    material = _Material(examples, view, label, foreign, generator)
     changed = KINDS[corruption.kind](material, chosen.tolist())
-    twin = [changed.get(i, record) for i, record in enumerate(records)]
+    twin = [changed.get(i, example) for i, example in enumerate(examples)]
     return Candidate(f"{candidate.name} [{corruption}]", twin, view, candidate.label)
 
 
-def _false_facts(material: _Material, chosen: Sequence[int]) -> Mapping[int, _Record]:
-    """Every number becomes another of as many digits, every name one of another example."""
-    names = [name for r in material.records for name in _NAME.findall(r[material.view])]
-    draw = material.generator
+def _false_facts(material: _Material, chosen: Sequence[int]) -> Mapping[int, _Example]:
+    """Replace every number by another of as many digits, every name by one of another example."""
+    texts = [material.text(i) for i in range(len(material.examples))]
+    names = [name for text in texts for name in _NAME.findall(text)]
+    random = material.generator
 
     def number(match: re.Match[str]) -> str:
-        digits = draw.integers(0, 10, size=len(match[0]))
+        digits = random.integers(0, 10, size=len(match[0]))
         return "".join(map(str, digits))
 
     def name(match: re.Match[str]) -> str:
-        return str(names[int(draw.integers(len(names)))])
+        return str(names[int(random.integers(len(names)))])
 
     return _rewritten(material, chosen, lambda t: _NAME.sub(name, _NUMBER.sub(number, t)))
 
 
-def _shuffled_labels(material: _Material, chosen: Sequence[int]) -> Mapping[int, _Record]:
-    """The labels of the chosen examples are dealt out among them anew."""
-    if material.label is None:
-        raise DataError("there are no labels to shuffle")
-    dealt = material.generator.permutation(chosen).tolist()
+def _shuffled_labels(material: _Material, chosen: Sequence[int]) -> Mapping[int, _Example]:
+    """Permute the labels of the chosen examples among them."""
     label = material.label
+    if label is None:
+        raise DataError("there are no labels to shuffle")
+    sources = material.generator.permutation(chosen).tolist()
     return {
-        i: {**material.records[i], label: material.records[j][label]}
-        for i, j in zip(chosen, dealt, strict=True)
+        i: {**material.examples[i], label: material.examples[j][label]}
+        for i, j in zip(chosen, sources, strict=True)
     }
 
 
-def _near_duplicates(material: _Material, chosen: Sequence[int]) -> Mapping[int, _Record]:
-    """The chosen examples become light edits of the others, or of one if all are chosen."""
-    kept = sorted({*range(len(material.records))} - {*chosen}) or [chosen[0]]
+def _near_duplicates(material: _Material, chosen: Sequence[int]) -> Mapping[int, _Example]:
+    """Replace the chosen examples by light edits of the others (of one, if all are chosen)."""
+    kept = sorted({*range(len(material.examples))} - {*chosen}) or [chosen[0]]
     sources = material.generator.choice(kept, size=len(chosen)).tolist()
-    found = {}
+    changed = {}
     for i, j in zip(chosen, sources, strict=True):
-        text = material.records[j][material.view]
+        text = material.text(j)
         edited = text[:1].swapcase() + text[1:].rstrip(".?! ") + " ."
-        found[i] = {**material.records[j], material.view: edited}
-    return found
+        changed[i] = {**material.examples[j], material.view: edited}
+    return changed
 
 
-def _off_topic(material: _Material, chosen: Sequence[int]) -> Mapping[int, _Record]:
-    """The chosen texts are replaced by texts of other groups."""
+def _off_topic(material: _Material, chosen: Sequence[int]) -> Mapping[int, _Example]:
+    """Replace the chosen texts by texts of other groups."""
     if not material.foreign:
-        raise DataError("there is no other group to take texts from")
-    drawn = material.generator.integers(len(material.foreign), size=len(chosen)).tolist()
+        raise DataError("there are no other groups to take texts from")
+    sources = material.generator.integers(len(material.foreign), size=len(chosen)).tolist()
     return {
-        i: {**material.records[i], material.view: material.foreign[j]}
-        for i, j in zip(chosen, drawn, strict=True)
+        i: {**material.examples[i], material.view: material.foreign[j]}
+        for i, j in zip(chosen, sources, strict=True)
     }
 
 
-def _truncated(material: _Material, chosen: Sequence[int]) -> Mapping[int, _Record]:
-    """The chosen texts lose the second half of their words."""
+def _truncated(material: _Material, chosen: Sequence[int]) -> Mapping[int, _Example]:
+    """Cut the second half of the words off the chosen texts."""
     return _rewritten(material, chosen, _first_half)
 
 
@@ -168,12 +176,11 @@ def _first_half(text: str) -> str:
 
 def _rewritten(
     material: _Material, chosen: Sequence[int], rewrite: Callable[[str], str]
-) -> Mapping[int, _Record]:
-    view = material.view
-    return {i: {**material.records[i], view: rewrite(material.records[i][view])} for i in chosen}
+) -> Mapping[int, _Example]:
+    return {i: {**material.examples[i], material.view: rewrite(material.text(i))} for i in chosen}
 
 
-KINDS: dict[str, Callable[[_Material, Sequence[int]], Mapping[int, _Record]]] = {
+KINDS: dict[str, _Corrupt] = {
     "false_facts": _false_facts,
     "near_duplicates": _near_duplicates,
     "off_topic": _off_topic,

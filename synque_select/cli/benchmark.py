@@ -53,23 +53,26 @@ def arguments(parser: Any) -> None:
 
 def run(options: Any) -> int:
     """Measure proxies on the released SynQuE data. Correlations, intervals, baselines, cost."""
-    from synque_select.benchmark.released import render, run_released
+    from synque_select.benchmark.released import BenchmarkOptions, render, run_released
 
-    result = run_released(
-        options.data,
+    settings = BenchmarkOptions(
         tasks=None if options.task is None else flat(options.task),
-        encoder=options.encoder,
         proxies=proxy_options(options.proxies),
-        out=options.json,
         cross_group=options.cross_group,
         sample_sizes=[whole(text, "--sample-size") for text in flat(options.sample_size or ())],
         corrupt=flat(options.corrupt or ()),
         lens=options.lens,
         lens_rubrics=options.lens_rubrics,
         max_samples=options.max_samples,
+        seed=options.seed,
+    )
+    result = run_released(
+        options.data,
+        settings,
+        encoder=options.encoder,
+        out=options.json,
         progress=not options.quiet,
         cache_dir=options.cache_dir,
-        seed=options.seed,
     )
     print(render(result))
     return 0

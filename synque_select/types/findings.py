@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from synque_select.utils.json_fields import JsonFields
+from synque_select.utils.json_fields import JsonFields, null_if_undefined
 from synque_select.utils.json_types import Json
 
 __all__ = [
@@ -22,12 +21,8 @@ __all__ = [
     "ShownView",
 ]
 
-# as the page shows an example: a text, or {"png": an image in base64}
+# how the page shows examples: a text as it is, an image as {"png": base64}
 ShownView: TypeAlias = str | Mapping[str, str]
-
-
-def _null(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 @dataclass(frozen=True)
@@ -163,8 +158,8 @@ class LabelCheck:
         return {
             "name": self.name,
             "n": self.n,
-            "agreement": _null(self.agreement),
-            "others_agreement": _null(self.others_agreement),
+            "agreement": null_if_undefined(self.agreement),
+            "others_agreement": null_if_undefined(self.others_agreement),
             "mix": dict(self.mix),
             "real_mix": dict(self.real_mix),
             "warnings": list(self.warnings),
@@ -234,9 +229,9 @@ class SampleSizeAgreement:
         return {
             "m": self.m,
             "n_pairs": self.n_pairs,
-            "overlap": _null(self.overlap),
-            "spearman": _null(self.spearman),
-            "border_error": _null(self.border_error),
+            "overlap": null_if_undefined(self.overlap),
+            "spearman": null_if_undefined(self.spearman),
+            "border_error": null_if_undefined(self.border_error),
         }
 
     @classmethod
@@ -280,9 +275,10 @@ class SampleSizeAnalysis:
             "version": 1,
             "measured": [row.to_dict() for row in self.measured],
             "extrapolated": [
-                {"n": n, "border_error": _null(error)} for n, error in self.extrapolated.items()
+                {"n": n, "border_error": null_if_undefined(error)}
+                for n, error in self.extrapolated.items()
             ],
-            "gap": _null(self.gap),
+            "gap": null_if_undefined(self.gap),
             "chance": self.chance,
             "k": self.top_k,
         }

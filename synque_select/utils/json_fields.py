@@ -9,7 +9,17 @@ from synque_select.errors import RecordError
 from synque_select.utils.json_types import Json
 from synque_select.utils.validation import kind_of
 
-__all__ = ["JsonFields"]
+__all__ = ["JsonFields", "null_if_undefined"]
+
+
+def null_if_undefined(value: float | None) -> float | None:
+    """Return None for NaN and infinities, which JSON does not have, and any other value as it is.
+
+    Example:
+        >>> null_if_undefined(float("nan")), null_if_undefined(0.5)
+        (None, 0.5)
+    """
+    return None if value is None or not math.isfinite(value) else value
 
 
 class JsonFields:
@@ -58,8 +68,7 @@ class JsonFields:
             RecordError: The condition does not hold.
         """
         if not holds:
-            found = kind_of(self._state[name]) if name in self._state else "nothing"
-            raise RecordError(f"{self.path(name)} must be {allowed}, found {found}")
+            raise self._error(name, allowed)
 
     def version(self, *known: int) -> int:
         """Return the file's version if this library reads it."""
@@ -154,6 +163,12 @@ class JsonFields:
                 return texts
         raise self._error(name, "a list of texts")
 
+    def number_list(self, name: str) -> tuple[float, ...]:
+        """Return a field that is a list of numbers, NaN for null."""
+        names = {f"{name}[{i}]": value for i, value in enumerate(self.list(name))}
+        fields = JsonFields(names, self._path)
+        return tuple(fields.number(place) for place in names)
+
     def numbers(self, name: str) -> dict[str, float]:
         """Return a field that is an object of numbers, NaN for null; none where it is missing."""
         if name not in self._state:
@@ -162,5 +177,5 @@ class JsonFields:
         return {key: fields.number(key) for key in fields}
 
     def _error(self, name: str, allowed: str) -> RecordError:
-        found = kind_of(self._state[name]) if name in self._state else "nothing"
-        return RecordError(f"{self.path(name)} must be {allowed}, found {found}")
+        kind = kind_of(self._state[name]) if name in self._state else "nothing"
+        return RecordError(f"{self.path(name)} must be {allowed}, found {kind}")

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from synque_select.benchmark.judgements import released_rubrics
-from synque_select.benchmark.released import render, run_released
 from synque_select.cli.main import main
 from synque_select.errors import ConfigError, DataError
 from synque_select.lens.config import LensConfig
@@ -18,8 +17,9 @@ from tests.benchmark.test_released import (  # noqa: F401 - fixtures
     FAR,
     FARNESS,
     GROUPS,
-    Letters,
     own_cache,
+    run,
+    tables,
     text2sql,
     write,
 )
@@ -68,10 +68,6 @@ def with_rubrics(text2sql: Path) -> Path:  # noqa: F811 - the fixture
     return text2sql
 
 
-def run(data: Path, **options: Any) -> dict[str, Any]:
-    return run_released(data, encoder=Letters(), progress=False, **options)
-
-
 def test_ablations_with_a_model_of_the_users(with_rubrics: Path, tmp_path: Path):
     config = scripted(tmp_path)
     found = run(with_rubrics, lens=config, lens_rubrics="released", max_samples=12)
@@ -83,7 +79,7 @@ def test_ablations_with_a_model_of_the_users(with_rubrics: Path, tmp_path: Path)
     # released rubrics and the prompts of the task; no rubric was written
     assert all("How likely is it that this question" in p for p in config.scorer.prompts)
     assert not any("Write exactly" in p for p in config.scorer.prompts)
-    assert "lens_zero_shot" in render(found)
+    assert "lens_zero_shot" in tables(found)
 
 
 def test_new_rubrics_are_written_and_nothing_is_asked_twice(with_rubrics: Path, tmp_path: Path):

@@ -21,7 +21,7 @@ from synque_select.benchmark.judgements import (
     read_judgements,
 )
 from synque_select.benchmark.layout import find_tasks
-from synque_select.benchmark.released import run_released
+from synque_select.benchmark.released import BenchmarkOptions, run_released
 from synque_select.encoders import BaseEncoder
 from synque_select.functional.lens import lens_example_scores
 from synque_select.functional.racing import race
@@ -127,17 +127,16 @@ class Length(BaseEncoder):
 
 
 def test_the_command_uses_released_judgements_unless_it_is_given_a_model(tmp_path):
-    found = run_released(
+    result = run_released(
         str(DATA),
-        tasks=["text2sql"],
+        BenchmarkOptions(tasks=["text2sql"], proxies=["lens", "lens_raw"]),
         encoder=Length(),
-        proxies=["lens", "lens_raw"],
         cache_dir=tmp_path,
         progress=False,
     )
-    proxies = found["tasks"]["text2sql"]["proxies"]
-    assert "lens_balanced" not in proxies
+    task = result.tasks["text2sql"]
+    assert "lens_balanced" not in task.proxies
     for key in ("lens", "lens_raw"):
-        figures = (proxies[key]["pearson"], proxies[key]["spearman"])
+        figures = (task.proxies[key].pearson, task.proxies[key].spearman)
         np.testing.assert_allclose(figures, EXPECTED["text2sql"][key], atol=2e-4)
-        assert set(proxies[key]["by_group"]) == set(found["tasks"]["text2sql"]["groups"])
+        assert set(task.proxies[key].by_group) == set(task.groups)

@@ -15,7 +15,8 @@ import torch
 from synque_select.benchmark.case_scores import Case, CaseScorer
 from synque_select.benchmark.corruptions import KINDS, Corruption, corrupted
 from synque_select.benchmark.layout import find_tasks
-from synque_select.benchmark.released import render, run_released
+from synque_select.benchmark.released import BenchmarkOptions, render, run_released
+from synque_select.benchmark.result import BenchmarkResult
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, DataError, RecordError
@@ -129,8 +130,17 @@ def all_tasks(text2sql: Path) -> Path:
     return text2sql
 
 
-def run(data: Path, **options):
-    return run_released(data, encoder=Letters(), progress=False, **options)
+def run(data: Path, out: Path | None = None, **options):
+    """Return the content of the result's file."""
+    result = run_released(
+        data, BenchmarkOptions(**options), encoder=Letters(), progress=False, out=out
+    )
+    return result.to_dict()
+
+
+def tables(state) -> str:
+    """Return the tables that are made from the content of a result's file."""
+    return render(BenchmarkResult.from_dict(json.loads(json.dumps(state))))
 
 
 def test_layouts_of_all_three_tasks_are_found(all_tasks: Path):
@@ -165,15 +175,15 @@ def test_what_is_absent_is_said(text2sql: Path):
     )
     assert len(task.groups[1].candidates) == 4
     result = run(text2sql, proxies=["ngram"])
-    assert "zoo: no data for gamma." in render(result)
-    assert "sentiment_analysis: no such folder." in render(result)
+    assert "zoo: no data for gamma." in tables(result)
+    assert "sentiment_analysis: no such folder." in tables(result)
 
 
 def test_fewer_than_five_candidates_get_no_coefficient(text2sql: Path):
     (text2sql / "text2sql" / "data" / "zoo" / "gamma.json").unlink()
     result = run(text2sql)
     task = result["tasks"]["text2sql"]
-    assert "zoo: 4 candidates, too few for a coefficient (from 5 on)." in render(result)
+    assert "zoo: 4 candidates, too few for a coefficient (at least 5)." in tables(result)
     for row in task["proxies"].values():
         assert row["by_group"]["zoo"] == {"pearson": None, "spearman": None}
     alone = task["proxies"]["consensus"]
@@ -195,6 +205,37 @@ def test_a_task_that_cannot_be_scored_does_not_stop_the_others(all_tasks: Path):
     assert [task.name for task in found] == ["text2sql"]
     assert "left out, measured candidates with data: 2; it takes 3 or more" in absent[0]
     assert "some.site: no real sample." in absent[1]
+
+
+def test_a_result_comes_back_from_its_file_as_it_was(text2sql: Path, tmp_path: Path):
+    out = tmp_path / "released.json"
+    options = BenchmarkOptions(
+        proxies=["ngram"], cross_group=True, sample_sizes=[8, 200], corrupt=["truncated"]
+    )
+    result = run_released(text2sql, options, encoder=Letters(), progress=False, out=out)
+    again = BenchmarkResult.from_dict(json.loads(out.read_text()))
+    assert again.to_dict() == result.to_dict()
+    assert render(again) == render(result)
+    task = again.tasks["text2sql"]
+    assert task.proxies["ngram"].spearman == result.tasks["text2sql"].proxies["ngram"].spearman
+    assert "has 200 examples" in task.sample_sizes["200"]
+    assert task.analysis.comparison is None
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ([], "the file must be an object, found a list"),
+        ({"version": 2}, "version must be 1, found 2"),
+        (
+            {"version": 1, "seed": 0, "encoder": {"id": "a", "revision": "1"}, "tasks": {"a": 3}},
+            "tasks.a must be an object, found a number",
+        ),
+    ],
+)
+def test_a_broken_result_is_named_by_its_field(state, words: str):
+    with pytest.raises(RecordError, match=words):
+        BenchmarkResult.from_dict(state)
 
 
 def test_the_format_of_the_result(text2sql: Path, tmp_path: Path):
@@ -275,7 +316,7 @@ def test_a_changed_candidate_is_scored_again(text2sql: Path, tmp_path: Path):
 def test_the_consensus_is_the_default_one_or_none(text2sql: Path):
     some = run(text2sql, proxies=["ngram", "coverage"])
     assert "consensus" not in some["tasks"]["text2sql"]["proxies"]
-    assert "No consensus" in render(some)
+    assert "No consensus" in tables(some)
     released = {"key": "mmd", "protocol": "released"}
     other = run(text2sql, proxies=["pad", released, "coverage", "ngram"])
     assert "consensus" not in other["tasks"]["text2sql"]["proxies"]
@@ -316,13 +357,12 @@ def test_the_tables_of_everything(all_tasks: Path):
     result = run(
         all_tasks, cross_group=True, sample_sizes=[5], corrupt=["truncated", "shuffled_labels"]
     )
-    text = render(result)
+    text = tables(result)
     for word in ("some.site", "noise ceiling", "own before decoys", "truncated:0.5", "top 3"):
         assert word in text
     assert "nan" not in text
-    assert "sentiment_analysis has one group: there are no decoys" in text
+    assert "sentiment_analysis has one group: no decoys" in text
     assert "web_agent, shuffled_labels:0.5: there are no labels to shuffle" in text
-    assert render(json.loads(json.dumps(result))) == text
 
 
 def test_scores_of_records_are_those_of_these_records(tmp_path: Path):
@@ -391,7 +431,7 @@ def test_shuffled_labels_are_the_same_labels():
         ({"proxies": ["padd"]}, "did you mean 'pad'"),
         ({"corrupt": ["truncate"]}, "did you mean 'truncated'"),
         ({"corrupt": ["truncated:2"]}, "above 0 and up to 1"),
-        ({"corrupt": ["truncated:half"]}, "'half' is no number"),
+        ({"corrupt": ["truncated:half"]}, "'half' is not a number"),
         ({"sample_sizes": [1]}, "2 or more"),
     ],
     ids=lambda value: str(value)[:30],
@@ -497,7 +537,7 @@ def test_equal_performances_gain_nothing(text2sql: Path):
     found = run(text2sql, proxies=["ngram"])["tasks"]["text2sql"]
     row = found["proxies"]["ngram"]
     assert (row["pearson"], row["spearman"], row["top3"]["share"]) == (None, None, None)
-    assert "zoo: all performances are equal, so there is no coefficient." in found["absent"]
+    assert "zoo: all performances are equal, so no coefficient is defined." in found["absent"]
 
 
 def test_no_more_than_three_candidates_leave_no_choice(text2sql: Path):
@@ -507,7 +547,7 @@ def test_no_more_than_three_candidates_leave_no_choice(text2sql: Path):
     result = run(text2sql, proxies=["ngram"])
     top = result["tasks"]["text2sql"]["proxies"]["ngram"]["top3"]
     assert top == dict.fromkeys(("chosen", "blind", "oracle", "share", "p"))
-    assert "3 candidates, too few for a coefficient" in render(result)
+    assert "3 candidates, too few for a coefficient" in tables(result)
 
 
 def test_seeds_of_some_groups_only_are_no_spread_of_seeds(text2sql: Path):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from synque_select.benchmark.layout import find_tasks
 from synque_select.benchmark.released import render, run_released
+from synque_select.benchmark.result import BenchmarkResult, TaskResult
 
 DATA = os.environ.get("SYNQUE_BENCHMARK_DATA")
 pytestmark = [
@@ -19,32 +19,34 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def result(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkResult:
     # the default suite, the default encoder, nothing chosen
     out = tmp_path_factory.mktemp("released") / "released.json"
     return run_released(str(DATA), out=out, progress=False)
 
 
-def task(result: dict[str, Any], name: str) -> dict[str, Any]:
-    if name not in result["tasks"]:
+def task(result: BenchmarkResult, name: str) -> TaskResult:
+    if name not in result.tasks:
         pytest.skip(f"no folder {name} in the data")
-    return dict(result["tasks"][name])
+    return result.tasks[name]
 
 
 @pytest.mark.parametrize(("name", "floor"), [("sentiment_analysis", 0.58), ("text2sql", 0.75)])
 def test_the_consensus_does_not_fall_below_its_floor(
-    result: dict[str, Any], name: str, floor: float
+    result: BenchmarkResult, name: str, floor: float
 ):
-    consensus = task(result, name)["proxies"]["consensus"]
-    assert consensus["spearman"] >= floor
-    assert consensus["top3"]["share"] >= 0.8
+    consensus = task(result, name).proxies["consensus"]
+    assert consensus.spearman >= floor
+    assert consensus.top3.share >= 0.8
 
 
-def test_every_task_shows_baselines_differences_and_a_ceiling(result: dict[str, Any]):
-    for found in result["tasks"].values():
-        assert found["best_baseline"] in found["proxies"]
-        assert set(found["consensus_minus"]) == set(found["proxies"]) - {"consensus"}
-        assert 0 < found["noise_ceiling"] <= 1
+def test_every_task_shows_baselines_differences_and_a_ceiling(result: BenchmarkResult):
+    for of_task in result.tasks.values():
+        comparison = of_task.analysis.comparison
+        assert comparison is not None
+        assert comparison.best_baseline in of_task.proxies
+        assert set(comparison.consensus_minus) == set(of_task.proxies) - {"consensus"}
+        assert 0 < of_task.noise_ceiling <= 1
     assert "Best baseline" in render(result)
 
 
