@@ -167,6 +167,8 @@ class LensConfig:
         if values.pop("version", 1) != 1:
             raise ConfigError(f"{where}: version {state['version']!r}; allowed is 1")
         values.pop("content", None)  # of `to_dict`: it tells files apart, and is not read
+        if "way" in values:  # what `to_dict` writes, and the name in configs of 0.1
+            values.setdefault("readout", values.pop("way"))
         _check_names(values, cls, where)
         for name, part in (("sampling", RubricSampling), ("adaptive", AdaptiveJudging)):
             if values.get(name) is not None and not isinstance(values[name], part):
@@ -205,7 +207,7 @@ class LensConfig:
             "rubrics": _plain_rubrics(self.rubrics),
             "rubrics_group": self.rubrics_group,
             "sampling": dataclasses.asdict(self.sampling),
-            "readout": self.readout,
+            "way": self.readout,  # its name in the records and kept scores of 0.1
             "max_samples": self.max_samples,
             "adaptive": None if self.adaptive is None else dataclasses.asdict(self.adaptive),
             "max_sample_chars": self.max_sample_chars,

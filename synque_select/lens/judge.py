@@ -173,7 +173,8 @@ class Questions:
         self.shared = shared
         self.suffixes = [str(prompts.fill("question", asked=name)) for name in asked]
         self._readout = readout
-        self._decoding = {"choices": LABELS, "readout": readout}
+        # part of the key of kept answers, so the name that it had in 0.1 stays
+        self._decoding = {"choices": LABELS, "way": readout}
 
     def keys(self, item: PromptLike) -> list[str]:
         """Return what the answers about a sample are kept by."""

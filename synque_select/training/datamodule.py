@@ -30,6 +30,7 @@ from synque_select.training.labeled_real import (
     check_labeled,
     load_labeled,
     same_part,
+    with_new_names,
 )
 from synque_select.training.lightning_compat import refuse_other_lightning
 from synque_select.training.mixture_loader import (
@@ -463,10 +464,11 @@ class SynqueDataModule(LightningDataModule):
             self._inner.load_state_dict(state_dict["inner"])
         if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
             return
-        same_part(state_dict.get("labeled_real"), self._fixed_state())
-        if state_dict["mixture"] is not None:
-            self._restore_mixture(Mixture.from_dict(state_dict["mixture"]), state_dict)
-        self._position.restore(state_dict["position"])
+        state = with_new_names(state_dict)
+        same_part(state.get("labeled_real"), self._fixed_state())
+        if state["mixture"] is not None:
+            self._restore_mixture(Mixture.from_dict(state["mixture"]), state)
+        self._position.restore(state["position"])
 
     def _restore_mixture(self, mixture: Mixture, state: Mapping[str, Any]) -> None:
         try:

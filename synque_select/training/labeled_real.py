@@ -13,7 +13,7 @@ from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, LightningError
 from synque_select.types import Mixture
 
-__all__ = ["LabeledRealData", "check_labeled", "load_labeled", "same_part"]
+__all__ = ["LabeledRealData", "check_labeled", "load_labeled", "same_part", "with_new_names"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,22 @@ def load_labeled(
             "in {'labeled': …}"
         )
     return loaded[0]
+
+
+def with_new_names(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a DataModule's state with the names that the labeled real data has since 0.2.
+
+    Example:
+        >>> with_new_names({"labelled_real": {"name": "labelled_real", "share": 0.25}})
+        {'labeled_real': {'name': 'labeled_real', 'share': 0.25}}
+    """
+    if "labelled_real" not in state:
+        return state
+    part = state["labelled_real"]
+    if part is not None and part["name"] == "labelled_real":  # the default name
+        part = {**part, "name": "labeled_real"}
+    rest = {key: value for key, value in state.items() if key != "labelled_real"}
+    return {**rest, "labeled_real": part}
 
 
 def same_part(then: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> None:
