@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +11,7 @@ import torch
 
 from synque_select.data.views import View
 from synque_select.types.modality import Modality
+from synque_select.utils.source_code import source_of
 
 __all__ = ["BaseEncoder"]
 
@@ -24,7 +23,7 @@ class BaseEncoder(ABC):
         id: The one name of the encoder, in caches, rankings and reports.
         modality: What it encodes, "text" or "image".
         revision: Which weights. Part of the cache key, so change it when yours change; while it
-            is "user", the source of the class's methods is part of the key too.
+            is "user", a hash of the class's source is part of the key too.
         batch_size: How many views `encode` gets at once, at most.
 
     Example:
@@ -72,7 +71,7 @@ class BaseEncoder(ABC):
 
     def options(self) -> Mapping[str, Any]:
         """Return what else changes an embedding (precision, normalisation), as plain values."""
-        return {"code": _code_hash(type(self))} if self.revision == "user" else {}
+        return {"code": source_of(type(self)) or ""} if self.revision == "user" else {}
 
     @property
     def key(self) -> str:
@@ -88,13 +87,3 @@ class BaseEncoder(ABC):
 
     def close(self) -> None:  # noqa: B027
         """Free the model and its device memory; the encoder can be used again."""
-
-
-def _code_hash(cls: type) -> str:
-    # a user's class has no revision: the source of its methods stands in for one
-    methods = [part for part in vars(cls).values() if inspect.isfunction(part)]
-    try:
-        text = "".join(inspect.getsource(method) for method in methods)
-    except OSError:
-        return ""
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,27 +1,77 @@
-"""From the name of an encoder to the encoder."""
+"""Encoders by name: built in, registered, or from an installed package."""
 
 from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from synque_select.encoders.base import BaseEncoder
-from synque_select.encoders.image import (
-    EfficientNetLite0Encoder,
-    SentenceImageEncoder,
-    TorchvisionEncoder,
-)
-from synque_select.encoders.text import TextEncoder
 from synque_select.errors import ConfigError
 from synque_select.hub.resolve import split_revision
 from synque_select.types.modality import Modality
+from synque_select.utils.registry import (
+    Registry,
+    check_options,
+    is_dotted,
+    named_parameters,
+    split_options,
+)
 
-__all__ = ["DEFAULT_ENCODERS", "get_encoder"]
+__all__ = ["DEFAULT_ENCODERS", "ENCODERS", "get_encoder", "register_encoder"]
 
+Encoder = TypeVar("Encoder", bound=BaseEncoder)
+
+_BUILT_IN = {
+    "efficientnet-lite0": "synque_select.encoders.image:EfficientNetLite0Encoder",
+    "sentence-transformers": "synque_select.encoders.text:TextEncoder",
+    "sentence-transformers-image": "synque_select.encoders.image:SentenceImageEncoder",
+    "torchvision": "synque_select.encoders.image:TorchvisionEncoder",
+}
 DEFAULT_ENCODERS: dict[Modality, str] = {
     "text": "sentence-transformers/all-MiniLM-L6-v2",
     "image": "efficientnet-lite0",
 }
+_LITE0 = "efficientnet-lite0"
 _TORCHVISION = "torchvision/"
+
+
+def _check_class(value: object) -> type[BaseEncoder]:
+    if not (inspect.isclass(value) and issubclass(value, BaseEncoder)):
+        raise ConfigError(f"expected a subclass of BaseEncoder, got {value!r}")
+    if inspect.isabstract(value):
+        missing = ", ".join(sorted(value.__abstractmethods__))
+        raise ConfigError(f"the encoder class {value.__name__} does not define {missing}")
+    return value
+
+
+ENCODERS: Registry[type[BaseEncoder]] = Registry(
+    "encoder", "synque_select.encoders", _BUILT_IN, check=_check_class
+)
+
+
+def register_encoder(
+    key: str, *, overwrite: bool = False
+) -> Callable[[type[Encoder]], type[Encoder]]:
+    """Make an encoder of your own known by a key, as a class decorator.
+
+    Args:
+        key: What `encoder=` takes. Let the encoder's `id` begin with it: a ranking file keeps the
+            id, and the encoder is made again from that.
+        overwrite: Whether the key may be taken from a built-in or another registered encoder.
+
+    Raises:
+        ConfigError: The key is taken, or the class is not a complete encoder.
+    """
+
+    def register(cls: type[Encoder]) -> type[Encoder]:
+        ENCODERS.register(key, cls, overwrite=overwrite)
+        return cls
+
+    return register
 
 
 def get_encoder(
@@ -33,17 +83,19 @@ def get_encoder(
     """Return the encoder of that name for a modality.
 
     Args:
-        spec: None for the default; an encoder, returned as it is; or a name. Texts: a folder or
+        spec: None for the default; an encoder, returned unchanged; or a name. Texts: a folder or
             hub id of a sentence-transformers model. Images: "efficientnet-lite0" (at another
             size, "efficientnet-lite0/96px"), "torchvision/<model>", or a sentence-transformers
             model. "name@revision" chooses a revision on the hub, weights of torchvision by name,
-            or a file with a state dict.
+            or a file with a state dict. An encoder of your own: its key or dotted name, with
+            options after colons: "my_package.MyEncoder:dim=64".
         modality: "text" or "image".
-        device: Where to compute; None for the GPU where there is one.
+        device: Where to compute; None for the GPU where there is one. An encoder of your own gets
+            it if its constructor has an argument of this name.
 
     Raises:
         ConfigError: The encoder is for the other modality, or the name is not allowed.
-        EncoderError: The model is not to be found.
+        EncoderError: The model cannot be found.
         DependencyError: A package is missing.
 
     Example:
@@ -51,28 +103,58 @@ def get_encoder(
         'efficientnet-lite0'
     """
     if isinstance(spec, BaseEncoder):
-        if getattr(spec, "modality", None) not in ("text", "image"):
-            raise ConfigError(f"{type(spec).__name__} must set modality to 'text' or 'image'")
-        if spec.modality != modality:
-            raise ConfigError(
-                f"the encoder {spec.id!r} encodes {spec.modality}s, the views are {modality}s"
-            )
-        return spec
+        return _checked(spec, modality)
     if spec is not None and not (isinstance(spec, str) and spec):
         raise ConfigError(
             f"encoder={spec!r}: allowed is a model's id or folder, or an instance of BaseEncoder"
         )
     name = DEFAULT_ENCODERS[modality] if spec is None else spec
-    if modality == "text":
-        return _text_encoder(name, device)
-    if name == EfficientNetLite0Encoder.id:
-        return EfficientNetLite0Encoder(device=device)
-    if name.startswith(f"{EfficientNetLite0Encoder.id}/"):
-        return EfficientNetLite0Encoder(device=device, size=_pixels(name))
+    # a folder may have any name, one with a dot or a colon too
+    key, options = (name, {}) if Path(name).exists() else split_options(name)
+    if key in ENCODERS or (is_dotted(key) and not Path(name).exists()):
+        return _from_registry(key, options, modality, device)
+    return _text_encoder(name, device) if modality == "text" else _image_encoder(name, device)
+
+
+def _from_registry(
+    key: str,
+    options: Mapping[str, object],
+    modality: Modality,
+    device: torch.device | str | None,
+) -> BaseEncoder:
+    # checked on the class where it says its modality: nothing is loaded for a wrong one
+    stated = getattr(ENCODERS.get(key), "modality", modality)
+    if stated in ("text", "image") and stated != modality:
+        raise ConfigError(f"the encoder {key!r} encodes {stated}s, the views are {modality}s")
+    return _checked(_make(key, options, device), modality)
+
+
+def _make(
+    key: str, options: Mapping[str, object], device: torch.device | str | None
+) -> BaseEncoder:
+    cls = ENCODERS.get(key)
+    check_options(f"encoder {key!r}", cls, options)
+    takes_device = any(parameter.name == "device" for parameter in named_parameters(cls))
+    return cls(**({"device": device} if takes_device else {}), **options)
+
+
+def _checked(encoder: BaseEncoder, modality: Modality) -> BaseEncoder:
+    if getattr(encoder, "modality", None) not in ("text", "image"):
+        raise ConfigError(f"{type(encoder).__name__} must set modality to 'text' or 'image'")
+    if encoder.modality != modality:
+        raise ConfigError(
+            f"the encoder {encoder.id!r} encodes {encoder.modality}s, the views are {modality}s"
+        )
+    return encoder
+
+
+def _image_encoder(name: str, device: torch.device | str | None) -> BaseEncoder:
+    if name.startswith(f"{_LITE0}/"):
+        return _make(_LITE0, {"size": _pixels(name)}, device)
     if name.startswith(_TORCHVISION):
         model, _, weights = name.removeprefix(_TORCHVISION).partition("@")
-        return TorchvisionEncoder(model, weights=weights or None, device=device)
-    return SentenceImageEncoder(name, device=device)
+        return _make("torchvision", {"name": model, "weights": weights or None}, device)
+    return _make("sentence-transformers-image", {"model_id": name}, device)
 
 
 def _pixels(name: str) -> int:
@@ -82,7 +164,7 @@ def _pixels(name: str) -> int:
     return int(size[:-2])
 
 
-def _text_encoder(name: str, device: torch.device | str | None) -> TextEncoder:
-    if name.startswith(_TORCHVISION) or split_revision(name)[0] == EfficientNetLite0Encoder.id:
+def _text_encoder(name: str, device: torch.device | str | None) -> BaseEncoder:
+    if name.startswith(_TORCHVISION) or split_revision(name)[0] == _LITE0:
         raise ConfigError(f"the encoder {name!r} encodes images, the views are texts")
-    return TextEncoder(name, device=device)
+    return _make("sentence-transformers", {"model_id": name}, device)

@@ -11,6 +11,7 @@ from typing import Any
 
 from synque_select.errors import ConfigError
 from synque_select.llm.prompt import PromptLike, estimated_tokens
+from synque_select.utils.source_code import source_of
 
 __all__ = ["BaseLLM", "Failure", "Usage", "check_choices", "check_form"]
 
@@ -61,7 +62,8 @@ class BaseLLM(ABC):
 
     Attributes:
         id: Which model.
-        revision: Which weights. Part of the key that answers are kept by.
+        revision: Which weights. Part of the key that answers are kept by, so change it when yours
+            change; while it is "user", a hash of the class's source is part of the key too.
         context_length: Tokens of prompt and answer together, at most; None where unknown.
     """
 
@@ -81,9 +83,9 @@ class BaseLLM(ABC):
     @property
     def key(self) -> str:
         """All of the model that changes an answer, as JSON: answers are kept by it."""
-        return json.dumps(
-            {"id": self.id, "revision": self.revision, **self.options()}, sort_keys=True
-        )
+        parts: dict[str, object] = {"id": self.id, "revision": self.revision, **self.options()}
+        code = source_of(type(self)) if self.revision == "user" else None
+        return json.dumps({**parts, "code": code} if code else parts, sort_keys=True)
 
     @abstractmethod
     def generate(

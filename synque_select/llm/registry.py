@@ -1,36 +1,79 @@
-"""Engines by name, imported when asked for."""
+"""Engines by key: built in, registered, or from an installed package."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
-from synque_select.errors import ConfigError, did_you_mean
+from synque_select.errors import ConfigError
 from synque_select.llm.base import BaseLLM
+from synque_select.utils.registry import Registry, check_options
 
-__all__ = ["LLMSpec", "check_llm", "describe_llm", "get_llm"]
+__all__ = ["ENGINES", "LLMSpec", "check_llm", "describe_llm", "get_llm", "register_engine"]
 
-LLMSpec = BaseLLM | Mapping[str, Any]
+Engine = TypeVar("Engine", bound=BaseLLM)
+LLMSpec = BaseLLM | Mapping[str, object]
 
-_ENGINES = {
+_BUILT_IN = {
     "openai": "synque_select.llm.openai.engine:OpenAILLM",
     "transformers": "synque_select.llm.transformers.engine:TransformersLLM",
     "vllm": "synque_select.llm.vllm.engine:VllmLLM",
 }
 
 
+def _check_class(value: object) -> type[BaseLLM]:
+    if not (inspect.isclass(value) and issubclass(value, BaseLLM)):
+        raise ConfigError(f"expected a subclass of BaseLLM, got {value!r}")
+    if inspect.isabstract(value):
+        missing = ", ".join(sorted(value.__abstractmethods__))
+        raise ConfigError(f"the engine class {value.__name__} does not define {missing}")
+    return value
+
+
+ENGINES: Registry[type[BaseLLM]] = Registry(
+    "engine", "synque_select.engines", _BUILT_IN, check=_check_class
+)
+
+
+def register_engine(key: str, *, overwrite: bool = False) -> Callable[[type[Engine]], type[Engine]]:
+    """Make an engine of your own known by a key, as a class decorator.
+
+    Args:
+        key: What "engine" says in a LENS config.
+        overwrite: Whether the key may be taken from a built-in or another registered engine.
+
+    Raises:
+        ConfigError: The key is taken, or the class is not a complete engine.
+
+    Example:
+        >>> @register_engine("openai")
+        ... class Mine(BaseLLM):
+        ...     def generate(self, prompts, **options): ...
+        ...     def choice_probabilities(self, shared_prefix, items, suffixes, choices): ...
+        Traceback (most recent call last):
+        ...
+        synque_select.errors.ConfigError: the engine key 'openai' is taken (built in): choose
+        another key, or register with overwrite=True to replace it
+    """
+
+    def register(cls: type[Engine]) -> type[Engine]:
+        ENGINES.register(key, cls, overwrite=overwrite)
+        return cls
+
+    return register
+
+
 def get_llm(spec: LLMSpec) -> BaseLLM:
     """Return an engine; nothing is loaded before it is asked something.
 
     Args:
-        spec: An engine, which is returned as it is, or a mapping with "engine" (a name) and that
-            engine's arguments.
+        spec: An engine, which is returned unchanged, or a mapping with "engine" (a key, or the
+            dotted name of a class) and that engine's options.
 
     Raises:
-        ConfigError: There is no such engine, or it has no such argument.
-        LLMError: The model is nowhere to be found.
+        ConfigError: The engine or an option is unknown, or an option without a default is missing.
+        LLMError: The model cannot be found.
 
     Example:
         >>> get_llm({"engine": "transformer"})
@@ -42,42 +85,32 @@ def get_llm(spec: LLMSpec) -> BaseLLM:
     if isinstance(spec, BaseLLM):
         return spec
     check_llm(spec)
-    options = dict(spec)
-    engine: BaseLLM = _engine(options.pop("engine"))(**options)
-    return engine
+    options = {name: value for name, value in spec.items() if name != "engine"}
+    return ENGINES.get(str(spec["engine"]))(**options)
 
 
-def check_llm(spec: Any) -> None:
-    """Refuse, before anything is made, what is no engine and no mapping that names one.
+def check_llm(spec: object) -> None:
+    """Check that a value names an engine and options that it has; nothing is made.
 
     Raises:
-        ConfigError: It is something else, there is no such engine, or it has no such argument.
+        ConfigError: It is neither an engine nor a mapping, the engine or an option is unknown, or
+            an option without a default is missing.
     """
     if isinstance(spec, BaseLLM):
         return
     if not isinstance(spec, Mapping):
         raise ConfigError(
-            f"{spec!r} is no engine: allowed is an engine, or a mapping such as "
+            f"{spec!r} is not an engine: allowed is an engine, or a mapping such as "
             "{'engine': 'transformers'}"
         )
     name = spec.get("engine")
-    if not isinstance(name, str) or name not in _ENGINES:
-        raise ConfigError(f"unknown engine {name!r}: {did_you_mean(str(name), _ENGINES)}")
-    allowed = inspect.signature(_engine(name)).parameters
-    for option in spec:
-        if option != "engine" and option not in allowed:
-            hint = did_you_mean(str(option), allowed)
-            raise ConfigError(f"engine {name!r} has no argument {option!r}: {hint}")
+    cls = ENGINES.get(name if isinstance(name, str) else repr(name))
+    options = [str(option) for option in spec if option != "engine"]
+    check_options(f"engine {name!r}", cls, options)
 
 
-def _engine(name: str) -> type[BaseLLM]:
-    module, _, attribute = _ENGINES[name].partition(":")
-    cls: type[BaseLLM] = getattr(importlib.import_module(module), attribute)
-    return cls
-
-
-def describe_llm(spec: LLMSpec) -> dict[str, Any]:
+def describe_llm(spec: LLMSpec) -> dict[str, object]:
     """Return a specification as plain values, for records."""
     if isinstance(spec, BaseLLM):
         return {"engine": type(spec).__name__, "id": spec.id, "revision": spec.revision}
-    return {**spec}
+    return dict(spec)

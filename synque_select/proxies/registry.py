@@ -1,17 +1,18 @@
-"""One registry of proxies: key to class, imported when asked for."""
+"""Proxies by key: built in, registered, or from an installed package."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
-from synque_select.errors import ConfigError, ProxyError, did_you_mean
+from synque_select.errors import ConfigError, ProxyError
 from synque_select.proxies.base import BaseProxy
 from synque_select.types.modality import Modality
+from synque_select.utils.registry import Registry, check_options, named_parameters
 
 __all__ = [
+    "PROXIES",
     "ProxySpec",
     "default_suite",
     "get_proxy",
@@ -21,8 +22,10 @@ __all__ = [
     "resolve_suite",
 ]
 
-ProxySpec = str | BaseProxy | Mapping[str, Any]
+Proxy = TypeVar("Proxy", bound=BaseProxy)
+ProxySpec = str | BaseProxy | Mapping[str, object]
 
+_CONTRACT = ("key", "higher_is_better", "unit", "source", "family")
 _BUILT_IN = {
     "baseline_distinct": "synque_select.proxies.baselines:BaselineDistinct",
     "baseline_entropy": "synque_select.proxies.baselines:BaselineEntropy",
@@ -46,51 +49,62 @@ _BUILT_IN = {
     "pad": "synque_select.proxies.domain:PAD",
     "sql_validity": "synque_select.proxies.sql_validity:SQLValidity",
 }
-_registered: dict[str, type[BaseProxy]] = {}
+
+
+def _check_class(value: object) -> type[BaseProxy]:
+    if not (inspect.isclass(value) and issubclass(value, BaseProxy)):
+        raise ConfigError(f"expected a subclass of BaseProxy, got {value!r}")
+    missing = [name for name in _CONTRACT if not hasattr(value, name)]
+    missing += sorted(value.__abstractmethods__)
+    if missing:
+        raise ConfigError(f"the proxy class {value.__name__} does not define {', '.join(missing)}")
+    return value
+
+
+PROXIES: Registry[type[BaseProxy]] = Registry(
+    "proxy",
+    "synque_select.proxies",
+    _BUILT_IN,
+    check=_check_class,
+    keys_of=lambda cls: (cls.key,),
+)
 
 
 def proxy_keys() -> tuple[str, ...]:
-    """Return the keys of all proxies, built in and registered, sorted."""
-    return tuple(sorted({*_BUILT_IN, *_registered}))
+    """Return the keys of all proxies, sorted: built in, registered, or of an installed package."""
+    return PROXIES.keys()
 
 
-def register_proxy(cls: type[BaseProxy]) -> type[BaseProxy]:
-    """Make a user's proxy known by its key; usable as a class decorator.
+def register_proxy(cls: type[Proxy], *, overwrite: bool = False) -> type[Proxy]:
+    """Make a proxy of your own known by its key; usable as a class decorator.
+
+    Args:
+        cls: A subclass of `BaseProxy` that sets the attributes of the contract.
+        overwrite: Whether its key may be taken from a built-in or another registered proxy.
 
     Raises:
         ConfigError: The key is taken by another class, or an attribute of the contract is missing.
     """
-    for attribute in ("key", "higher_is_better", "unit", "source", "family"):
-        if not hasattr(cls, attribute):
-            raise ConfigError(f"proxy class {cls.__name__} does not set {attribute}")
-    known = _registered.get(cls.key)
-    if cls.key in _BUILT_IN or (known is not None and known is not cls):
-        raise ConfigError(f"the proxy key {cls.key!r} is taken")
-    _registered[cls.key] = cls
+    PROXIES.register(PROXIES.check(cls).key, cls, overwrite=overwrite)
     return cls
 
 
-def get_proxy(key: str, **options: Any) -> BaseProxy:
-    """Return the proxy of that key with these options.
+def get_proxy(key: str, **options: object) -> BaseProxy:
+    """Return a proxy with these options.
+
+    Args:
+        key: A key, or the dotted name of a class: "my_package.MyProxy".
+        options: Keyword arguments of its constructor.
 
     Raises:
-        ConfigError: There is no such proxy, it has no such option (the message lists what is), or
-            one that it needs is not given.
+        ConfigError: The proxy or an option is unknown, or an option without a default is missing.
 
     Example:
         >>> get_proxy("mmd").higher_is_better
         False
     """
-    cls = _class_of(key)
-    allowed = inspect.signature(cls).parameters
-    for option in options:
-        if option not in allowed:
-            raise ConfigError(
-                f"proxy {key!r} has no option {option!r}: {did_you_mean(option, allowed)}"
-            )
-    missing = [name for name in required_options(key) if name not in options]
-    if missing:
-        raise ConfigError(f"proxy {key!r} needs {', '.join(f'{name}=…' for name in missing)}")
+    cls = PROXIES.get(key)
+    check_options(f"proxy {key!r}", cls, options)
     return cls(**options)
 
 
@@ -98,32 +112,20 @@ def required_options(key: str) -> tuple[str, ...]:
     """Return the options of a proxy that have no default.
 
     Raises:
-        ConfigError: There is no such proxy.
+        ConfigError: The proxy is unknown.
 
     Example:
         >>> required_options("sql_validity")
         ('database',)
     """
-    parameters = inspect.signature(_class_of(key)).parameters.values()
-    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return tuple(p.name for p in named if p.default is p.empty)
-
-
-def _class_of(key: str) -> type[BaseProxy]:
-    if key not in proxy_keys():
-        raise ConfigError(f"unknown proxy {key!r}: {did_you_mean(key, proxy_keys())}")
-    return _registered.get(key) or _load(_BUILT_IN[key])
-
-
-def _load(path: str) -> type[BaseProxy]:
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+    options = named_parameters(PROXIES.get(key))
+    return tuple(option.name for option in options if option.default is option.empty)
 
 
 def default_suite(modality: Modality) -> tuple[str, ...]:
     """Return the keys of the default suite: one proxy a family, fixed before figures were seen."""
     keys = ("pad", "mmd", "coverage", "ngram")
-    return tuple(key for key in keys if modality in _load(_BUILT_IN[key]).modalities)
+    return tuple(key for key in keys if modality in PROXIES.get(key).modalities)
 
 
 def resolve_suite(proxies: Sequence[ProxySpec] | None, modality: Modality) -> tuple[BaseProxy, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import logging
 import uuid
@@ -31,11 +30,11 @@ from synque_select.selection.scoring import Scoring, score
 from synque_select.types import Mixture, Ranking
 from synque_select.utils.cache_dir import default_cache_dir
 from synque_select.utils.process_state import free_device_memory
+from synque_select.utils.source_code import source_of
 
 __all__ = ["Scorer", "ranking_differences", "scorer_of"]
 
 _log = logging.getLogger(__name__)
-_VERSIONED = ("abc", "builtins", "synque_select")
 
 
 @dataclass(frozen=True)
@@ -228,15 +227,12 @@ def _kept(path: Path) -> Ranking | None:
 
 
 def _code_of(cls: type[BaseProxy]) -> str:
-    """A user's proxy has no version: its code, that of its bases too, stands in for one."""
+    """A user's proxy has no version: a hash of its source replaces it."""
     if cls.needs_records:
         return uuid.uuid4().hex  # records may have changed where their views have not
-    own = [part for part in cls.__mro__ if part.__module__.split(".")[0] not in _VERSIONED]
-    try:
-        code = [inspect.getsource(part) for part in own]
-    except (OSError, TypeError):
-        return uuid.uuid4().hex  # code that cannot be read may have changed: score again
-    return "".join([cls.__qualname__, *code])
+    source = source_of(cls)
+    # code that cannot be read may have changed: score again
+    return uuid.uuid4().hex if source is None else f"{cls.__qualname__}{source}"
 
 
 def ranking_differences(

@@ -33,7 +33,7 @@ def test_packaged_configs_load_and_their_engines_are_known(name: str, monkeypatc
         if spec is None:
             continue
         assert isinstance(check(spec), BaseLLM | None)
-        with pytest.raises(ConfigError, match="has no argument 'model'"):
+        with pytest.raises(ConfigError, match="has no option 'model'"):
             get_llm({**spec, "model": "x"})
 
 
@@ -62,10 +62,10 @@ def test_the_papers_models_stand_where_they_belong():
     ("given", "said"),
     [
         ("{", "a config of LENS is no JSON"),
-        ({"scorer": None}, "scorer: None is no engine"),
+        ({"scorer": None}, "scorer: None is not an engine"),
         ({"scorer": {"engine": "opnai"}}, "scorer: unknown engine 'opnai': did you mean 'openai'"),
-        ({"scorer": {"engine": "openai", "api_key": "x"}}, "has no argument 'api_key'"),
-        ({"reasoner": "openai"}, "reasoner: 'openai' is no engine"),
+        ({"scorer": {"engine": "openai", "api_key": "x"}}, "has no option 'api_key'"),
+        ({"reasoner": "openai"}, "reasoner: 'openai' is not an engine"),
         ({"prompts": 5}, "prompts=5: allowed is a text, or None"),
         ({"zero_shot": "no"}, "zero_shot='no': allowed is true or false"),
         ({"answers": 5}, "answers=5: allowed is the path of a file"),

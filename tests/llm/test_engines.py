@@ -142,7 +142,7 @@ def test_revision_of_a_folder_changes_with_its_weights(tmp_path, random_llm):
 def test_registry_names_what_is_wrong():
     with pytest.raises(ConfigError, match="did you mean 'transformers'"):
         get_llm({"engine": "transformer"})
-    with pytest.raises(ConfigError, match="no argument 'model'"):
+    with pytest.raises(ConfigError, match="no option 'model'"):
         get_llm({"engine": "transformers", "model": "x"})
     with pytest.raises(ConfigError, match="dtype='int8'"):
         get_llm({"engine": "transformers", "dtype": "int8"})
