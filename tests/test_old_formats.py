@@ -21,7 +21,8 @@ import torch
 from torch.utils.data import DataLoader
 
 # --- what may move with a refactoring -----------------------------------------------------------
-from synque_select.benchmark.released import render, run_released
+from synque_select.benchmark.released import BenchmarkOptions, render, run_released
+from synque_select.benchmark.result import BenchmarkResult
 from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.cli.main import main
 from synque_select.data.candidate import Candidate, RealSample
@@ -283,7 +284,6 @@ EXPERIMENT: dict[str, Any] = {
 BENCHMARK: dict[str, Any] = {
     "proxies": ["mmd", "mdm", "energy"],
     "corrupt": ["truncated"],
-    "progress": False,
 }
 
 
@@ -610,7 +610,7 @@ def test_the_figures_of_the_benchmark(here: Path):
     assert task["proxies"]["mdm"]["pearson"] == 0.8751791639074675
     assert task["proxies"]["mdm"]["top3"]["p"] == 0.1
     assert task["corruptions"]["truncated:0.5"]["mmd"]["noticed"] == 0.8
-    text = render(result)
+    text = render(BenchmarkResult.from_dict(result))
     for shown in ("sentiment_analysis", "0.875", "[0.356, 1.000]", "truncated"):
         assert shown in text, shown
 
@@ -620,9 +620,14 @@ def test_the_benchmark_goes_on_from_its_parts(here: Path):
     layout.write_sentiment(Path("released"))
     encoder = LetterEncoder()
     result = run_released(
-        "released", encoder=encoder, out="benchmark.json", cache_dir="b-cache", **BENCHMARK
+        "released",
+        BenchmarkOptions(**BENCHMARK),
+        encoder=encoder,
+        out="benchmark.json",
+        cache_dir="b-cache",
+        progress=False,
     )
-    (task,) = result["tasks"].values()
+    (task,) = result.to_dict()["tasks"].values()
     (old,) = read_json(OLD / "benchmark.json")["tasks"].values()
     for key in ("mmd", "mdm", "energy"):
         for figure in ("pearson", "spearman", "top3"):
