@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import subprocess
@@ -22,7 +23,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from synque_select.functional.correlation import Correlation
+from synque_select.functional.paired import PairedComparison
+from synque_select.records.experiment_result import ExperimentResult, load_result
 from synque_select.records.ranking_file import load_ranking
 from synque_select.report.correlation_tables import correlation_table
 from synque_select.report.experiment_tables import arms_table, comparison_table, cost_table
@@ -69,7 +71,7 @@ def _results(configs: Sequence[str], root: Path) -> int:
             continue
         print(f"recipe {i} of {len(configs)}", file=sys.stderr)
         folder, started = home / config, time.monotonic()
-        kept = (f"--experiment.folder={folder}", f"--experiment.store={home / 'records.sqlite'}")
+        kept = (f"--experiment.run_dir={folder}", f"--experiment.store={home / 'records.sqlite'}")
         if _run("experiment", "--config", config, *kept):
             failed.append(config)
             continue
@@ -78,7 +80,7 @@ def _results(configs: Sequence[str], root: Path) -> int:
     print(f"{time.monotonic() - began:.0f} s in all", file=sys.stderr)
     results = {config: home / config / "result.json" for config in RECIPES}
     if all(path.is_file() for path in results.values()):
-        found = {config: json.loads(path.read_text()) for config, path in results.items()}
+        found = {config: load_result(path.parent) for config, path in results.items()}
         write_between(RESULTS, "summary", summary_text(found))
     else:
         print("not all recipes have been run: the summary is left as it is", file=sys.stderr)
@@ -138,49 +140,45 @@ def _stamp() -> str:
 
 def recipe_text(config: str, folder: Path, seconds: float) -> str:
     """Return the section of one recipe."""
-    result = json.loads((folder / "result.json").read_text())
-    data, budget = result["data"], result["budget"]
+    result = load_result(folder)
+    data, budget = result.data, result.budget
+    if data is None or budget is None:
+        raise ValueError(f"{folder}: result.json has no sizes")
     head = (
         f"`synque-select experiment --config {config}`; {_stamp()}; {seconds:.0f} s in all.\n\n"
-        f"{data['n_candidates']} candidates, real samples of {data['n_real']}, "
-        f"{data['n_validation']} labeled real examples for validation and {data['n_test']} for "
-        f"test, none of them in a real sample; every fit {budget['max_steps']} steps of "
-        f"{budget['batch_size']} on {budget['n_distinct']} distinct examples; top {budget['k']}."
-        f"\n\n{chosen_text(folder, budget['k'])}"
+        f"{data.n_candidates} candidates, real samples of {data.n_real}, "
+        f"{data.n_validation} labeled real examples for validation and {data.n_test} for "
+        f"test, none of them in a real sample; every fit {budget.max_steps} steps of "
+        f"{budget.batch_size} on {budget.n_distinct} distinct examples; top {budget.top_k}."
+        f"\n\n{chosen_text(folder, budget.top_k)}"
     )
-    names = ("correlations", "correlations_without_false_labels")
-    titles = ("", " without the candidate with false labels")
     tables = [arms_table(result), comparison_table(result)]
-    for name, title in zip(names, titles, strict=True):
-        if name in result:
-            tables.append(_correlations(result, name, title))
-    tables.append(cost_table(result["wall_s"]))
+    blocks = {"": result.correlations}
+    if result.without_false_labels is not None:
+        blocks[" without the candidate with false labels"] = result.without_false_labels
+    for title, block in blocks.items():
+        title = f"Proxies against {result.metric.name} of the single candidates{title}"
+        tables.append(correlation_table(block.proxies, title=title))
+    tables.append(cost_table(result.wall_s))
     parts = [head, *(table.markdown() for table in tables)]
-    parts.insert(3, why_text(result))
+    parts.insert(3, why_text(result.comparisons))
     return "\n\n".join(parts)
 
 
-def _correlations(result: Mapping[str, Any], name: str, title: str) -> Table:
-    found = {key: Correlation.from_dict(state) for key, state in result[name].items()}
-    return correlation_table(
-        found, title=f"Proxies against {result['metric']['name']} of the single candidates{title}"
-    )
-
-
-def why_text(result: Mapping[str, Any]) -> str:
+def why_text(comparisons: Mapping[str, PairedComparison]) -> str:
     """Say for each comparison without a difference what could have been shown."""
     lines = []
-    for name, found in result["comparisons"].items():
-        if found["verdict"] != "no difference shown":
+    for name, found in comparisons.items():
+        if found.verdict != "no difference shown":
             continue
         arm = name.removeprefix("chosen_vs_")
-        if found["low"] is None or found["high"] is None:
-            lines.append(f"{arm}: too few pairs ({found['n']}) for an interval.")
+        if math.isnan(found.low) or math.isnan(found.high):
+            lines.append(f"{arm}: too few pairs ({found.n}) for an interval.")
             continue
-        half = (found["high"] - found["low"]) / 2
+        half = (found.high - found.low) / 2
         lines.append(
-            f"{arm}: with {found['n']} pairs that vary as these do, a difference under {half:.3f} "
-            f"cannot be shown; the one found is {abs(found['difference']):.3f}."
+            f"{arm}: with {found.n} pairs that vary as these do, a difference under {half:.3f} "
+            f"cannot be shown; the one found is {abs(found.difference):.3f}."
         )
     if not lines:
         return "Every comparison shows a difference."
@@ -195,7 +193,7 @@ def chosen_text(folder: Path, k: int) -> str:
     return f"Chosen, in how many of the {len(files)} replicates: {names}."
 
 
-def summary_text(results: Mapping[str, Mapping[str, Any]]) -> str:
+def summary_text(results: Mapping[str, ExperimentResult]) -> str:
     """Return what the recipes came to: in a few sentences, and a line a comparison."""
     rows = [row for config, result in results.items() for row in _summary_rows(config, result)]
     heads = ("metric", "chosen", "the other", "difference", "pairs", "verdict")
@@ -209,7 +207,7 @@ def summary_text(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _summary_sentences(
-    results: Mapping[str, Mapping[str, Any]], rows: Sequence[tuple[str, ...]]
+    results: Mapping[str, ExperimentResult], rows: Sequence[tuple[str, ...]]
 ) -> str:
     """Count the verdicts, and say what choosing took beside training on every candidate."""
     said = [f"Of {len(rows)} comparisons of the chosen mixture"]
@@ -217,7 +215,7 @@ def _summary_sentences(
         found = [f"{row[0]}, {row[1]}" for row in rows if row[-1] == verdict]
         shown = f" ({'; '.join(found)})" if found and verdict != "no difference shown" else ""
         said.append(f"“{verdict}” {len(found)}{shown}")
-    stages = [result["wall_s"] for result in results.values()]
+    stages = [result.wall_s for result in results.values()]
     choosing = [stage["encode"] + stage["score"] for stage in stages]
     probing = [stage["probes"] for stage in stages]
     return (
@@ -225,25 +223,25 @@ def _summary_sentences(
         f"{min(choosing):.0f} to {max(choosing):.0f} seconds a recipe, embeddings that were in the "
         f"cache not counted; training on every candidate alone took {min(probing):.0f} to "
         f"{max(probing):.0f}. The five experiments took "
-        f"{sum(result['seconds'] for result in results.values()) / 60:.0f} minutes together."
+        f"{sum(result.seconds for result in results.values()) / 60:.0f} minutes together."
     )
 
 
-def _summary_rows(config: str, result: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
+def _summary_rows(config: str, result: ExperimentResult) -> Iterable[tuple[str, ...]]:
     words = {"random_k": "k at random", "all": "all, as many examples", "mean_single": "one, mean"}
     for arm, word in words.items():
-        found = result["comparisons"].get(f"chosen_vs_{arm}")
-        if found is not None and found["n"] >= _MIN_PAIRS:
-            interval = format_interval(found["low"], found["high"], 3)
+        found = result.comparisons.get(f"chosen_vs_{arm}")
+        if found is not None and found.n >= _MIN_PAIRS:
+            interval = format_interval(found.low, found.high, 3)
             yield (
                 config,
                 word,
-                result["metric"]["name"],
-                format_number(result["arms"]["chosen"]["mean"], 3),
-                format_number(result["arms"][arm]["mean"], 3),
-                f"{found['difference']:+.3f} {interval}",
-                str(found["n"]),
-                found["verdict"],
+                result.metric.name,
+                format_number(result.arms["chosen"].mean, 3),
+                format_number(result.arms[arm].mean, 3),
+                f"{found.difference:+.3f} {interval}",
+                str(found.n),
+                found.verdict,
             )
 
 

@@ -28,7 +28,7 @@ from synque_select.cli.main import main
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.encoders import BaseEncoder
 from synque_select.encoders.shards import open_shard
-from synque_select.experiment import run_experiment
+from synque_select.experiment import ExperimentOptions, run_experiment
 from synque_select.lens.cache import AnswerCache
 from synque_select.lens.config import LensConfig
 from synque_select.lens.prompt_sets import load_prompts
@@ -37,6 +37,7 @@ from synque_select.llm.scripted import ScriptedLLM
 from synque_select.probing.probes import ProbeSweep, run_probes
 from synque_select.records.correlation import correlate
 from synque_select.records.correlation_file import load_correlations
+from synque_select.records.experiment_result import load_result, save_result
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.records.run_folder import read_json
 from synque_select.records.store import RunStore
@@ -274,7 +275,7 @@ TUNE: dict[str, Any] = {
 }
 N_TRIALS = 7
 EXPERIMENT: dict[str, Any] = {
-    "k": 2,
+    "top_k": 2,
     "replicates": 2,
     "n_random": 1,
     "single_replicates": 1,
@@ -577,6 +578,14 @@ def test_the_result_of_an_experiment():
     assert records.path.is_file()
 
 
+def test_the_result_of_an_experiment_is_read_and_written_without_a_change(tmp_path: Path):
+    state = load_result(OLD / "experiment_run")
+    assert state.arms["all"].values == (1.0, 0.5)
+    save_result(tmp_path, state)
+    old = (OLD / "experiment_run" / "result.json").read_text()
+    assert (tmp_path / "result.json").read_text() == old
+
+
 def test_the_store_of_an_experiment(here: Path):
     records = RunStore("experiment.sqlite").read()
     assert len(records) == 19
@@ -590,15 +599,16 @@ def test_the_store_of_an_experiment(here: Path):
 def test_an_experiment_trains_nothing_again(here: Path):
     shades = pytest.importorskip("tests.training.shades")
     task = shades.Shades()
-    again = run_experiment(
-        task, folder="again", store="experiment.sqlite", cache_dir="cache", **EXPERIMENT
+    options = ExperimentOptions(
+        run_dir="again", store="experiment.sqlite", cache_dir="cache", **EXPERIMENT
     )
+    again = run_experiment(task, options)
     assert not any(fit["steps"] for fit in task.fits)
     old = read_json("experiment_run/result.json")
     new = read_json("again/result.json")
     for part in ("arms", "comparisons", "candidates", "correlations", "budget", "data"):
         assert new[part] == old[part], part
-    said = again.result["messages"]
+    said = again.result.messages
     assert any("13 of 13 fits had finished before" in message for message in said)
 
 

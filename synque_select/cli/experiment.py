@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from synque_select.cli.options import jsonargparse_module
 from synque_select.errors import ConfigError
 
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
 __all__ = ["arguments", "run"]
 
 
-def arguments(parser: Any) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    from synque_select.experiment import BaseTask, run_experiment
+    from synque_select.experiment import BaseTask, ExperimentOptions
 
     parser.add_argument(
         "--config",
@@ -21,14 +24,14 @@ def arguments(parser: Any) -> None:
     )
     parser.add_argument("--version", type=int, default=1, help="version of the config's format")
     parser.add_subclass_arguments(BaseTask, "task", required=True)
-    parser.add_function_arguments(run_experiment, "experiment", skip={"task"})
+    parser.add_class_arguments(ExperimentOptions, "experiment")
 
 
-def run(options: Any) -> int:
-    """Run a recipe's experiment. Every arm at the same budget, paired over replicates; resumes."""
+def run(options: Namespace) -> int:
+    """Run a recipe's experiment. All arms have the same budget and are paired; a rerun resumes."""
     from synque_select.experiment import run_experiment
 
     if options.version != 1:
         raise ConfigError(f"config of version {options.version}; allowed is 1")
-    print(run_experiment(options.task, **vars(options.experiment)))
+    print(run_experiment(options.task, options.experiment))
     return 0

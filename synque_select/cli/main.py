@@ -70,10 +70,10 @@ def _unknown_option(message: str) -> str | None:
         owner, name = of_class.groups()
         allowed = list(inspect.signature(locate(owner)).parameters)  # type: ignore[arg-type]
     elif of_group is not None:
-        from synque_select.experiment import run_experiment
+        from synque_select.experiment import ExperimentOptions
 
         owner, name = "experiment", of_group[1]
-        allowed = [p for p in inspect.signature(run_experiment).parameters if p != "task"]
+        allowed = list(inspect.signature(ExperimentOptions).parameters)
     else:
         return None
     return f"{owner} has no option {name!r}: {did_you_mean(name, allowed)}"

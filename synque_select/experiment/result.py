@@ -1,18 +1,25 @@
-"""From outcomes to `result.json`: arms, paired comparisons, correlations."""
+"""The result of an experiment from the outcomes of its fits."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from statistics import fmean, stdev
-from typing import Any
 
 from synque_select.experiment.fits import Outcome
 from synque_select.experiment.task import BaseTask
 from synque_select.functional.correlation import MIN_UNITS
-from synque_select.functional.paired import compare_paired
+from synque_select.functional.paired import PairedComparison, compare_paired
 from synque_select.records.correlation import KeyCorrelations, correlate, mean_correlations
+from synque_select.records.experiment_result import (
+    ArmResult,
+    CandidateResult,
+    ExperimentBudget,
+    ExperimentData,
+    ExperimentResult,
+    Metric,
+    ProxyCorrelations,
+)
 from synque_select.types import Ranking, RunRecord
 
 __all__ = ["ARMS", "USES_LABELS", "experiment_result", "probe_correlations"]
@@ -30,10 +37,11 @@ ARMS = (
     "all_unequal",
 )
 USES_LABELS = frozenset(("best_single_by_validation", "oracle_k", "probed_k", "tuned"))
-_TO_CHOOSE = ("single", "short", "trial")  # fits that only choose
+_SEARCHES = ("single", "short", "trial")  # fits that only serve to select candidates
 _DERIVED = ("mean_single", "best_single", "best_single_by_validation")
 
 Outcomes = Mapping[str, Mapping[int, Sequence[Outcome]]]
+_Figures = Mapping[str, Mapping[int, float]]
 
 
 def experiment_result(
@@ -43,76 +51,71 @@ def experiment_result(
     records: Sequence[RunRecord],
     *,
     arms: Sequence[str],
-    k: int,
+    top_k: int,
     n_random: int,
     messages: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Return the content of `result.json`.
+    seconds: float = math.nan,
+) -> ExperimentResult:
+    """Summarize the outcomes of all fits.
 
     Args:
-        task: What was run.
-        rankings: One a replicate.
-        outcomes: Arm to replicate to outcomes; the singles in the order of the candidates.
-        records: One a fit and real sample.
-        arms: Which arms were asked for.
-        k: How many were chosen.
-        n_random: Random mixtures a replicate.
-        messages: What a reader must know of the run.
+        task: The task.
+        rankings: One ranking per replicate.
+        outcomes: Arm to replicate to outcomes; the outcomes of "single" are in the order of the
+            candidates.
+        records: One run record per fit and real sample.
+        arms: The arms that were asked for.
+        top_k: Number of selected candidates.
+        n_random: Number of random mixtures per replicate.
+        messages: What else a reader of the figures must know.
+        seconds: Wall time of the run.
     """
-    figures = arm_figures(task, rankings, outcomes)
+    figures = _arm_figures(task, rankings, outcomes)
     figures = {arm: figures[arm] for arm in ARMS if arm in arms and arm in figures}
     n_replicates = len(outcomes["chosen"])
     singles = _singles(task, outcomes["single"])
     metrics = {
-        arm: {r: [o.metrics for o in found] for r, found in of_arm.items()}
-        for arm, of_arm in outcomes.items()
+        arm: {r: [outcome.metrics for outcome in fits] for r, fits in by_replicate.items()}
+        for arm, by_replicate in outcomes.items()
     }
-    said = [
-        *task.messages({name: row["test"] for name, row in singles.items()}),
-        *task.arm_messages(metrics),
-    ]
-    return {
-        "version": 1,
-        "recipe": task.name,
-        "metric": {"name": f"test_{task.metric}", "mode": task.mode},
-        "replicates": n_replicates,
-        "budget": {
-            "n_distinct": task.n_distinct,
-            "max_steps": task.max_steps,
-            "batch_size": task.batch_size,
-            "k": k,
-            "n_random": n_random,
-        },
-        "data": {
-            "n_candidates": len(task.candidates),
-            "n_real": rankings[0].n_real,
-            "n_validation": len(task.validation),
-            "n_test": len(task.test),
-        },
-        "arms": {arm: _arm(arm, values, n_replicates) for arm, values in figures.items()},
-        "comparisons": _comparisons(task, figures, n_replicates),
-        "candidates": singles,
-        **_correlations(task, rankings, records),
-        "packages": dict(rankings[0].packages),
-        "messages": [
+    probes = _probes(task, records)
+    honest = [r for r in probes if not set(r.mixture.names) & set(task.false_labels)]
+    return ExperimentResult(
+        metric=Metric(f"test_{task.metric}", task.mode),
+        replicates=n_replicates,
+        recipe=task.name,
+        budget=ExperimentBudget(task.n_distinct, task.max_steps, task.batch_size, top_k, n_random),
+        data=ExperimentData(
+            len(task.candidates), rankings[0].n_real, len(task.validation), len(task.test)
+        ),
+        arms={arm: _arm(arm, values, n_replicates) for arm, values in figures.items()},
+        comparisons=_comparisons(task, figures, n_replicates),
+        candidates=singles,
+        correlations=_correlations(rankings[0], probes),
+        without_false_labels=_correlations(rankings[0], honest) if task.false_labels else None,
+        false_labels=dict(task.false_labels),
+        packages=dict(rankings[0].packages),
+        messages=(
             *_budget_messages(task, figures, n_random),
             *messages,
-            *said,
+            *task.messages({name: single.test for name, single in singles.items()}),
+            *task.arm_messages(metrics),
             *_label_messages(task),
-        ],
-        "wall_s": _wall_s(rankings, outcomes),
-    }
+        ),
+        wall_s=_wall_s(rankings, outcomes),
+        seconds=seconds,
+    )
 
 
-def arm_figures(
+def _arm_figures(
     task: BaseTask, rankings: Sequence[Ranking], outcomes: Outcomes
 ) -> dict[str, dict[int, float]]:
-    """Return arm to replicate to test figure; those of single candidates are derived."""
+    """Return arm to replicate to test figure; the arms of single candidates are derived."""
     test, val = f"test_{task.metric}", f"val_{task.metric}"
     figures = {
-        arm: {r: fmean(o.metrics[test] for o in found) for r, found in by_replicate.items()}
-        for arm, by_replicate in outcomes.items()
-        if arm not in _TO_CHOOSE
+        arm: {r: fmean(outcome.metrics[test] for outcome in fits) for r, fits in runs.items()}
+        for arm, runs in outcomes.items()
+        if arm not in _SEARCHES
     }
     figures |= {arm: {} for arm in _DERIVED}
     names = [candidate.name for candidate in task.candidates]
@@ -127,61 +130,51 @@ def arm_figures(
     return figures
 
 
-def _arm(arm: str, values: Mapping[int, float], n_replicates: int) -> dict[str, Any]:
-    found = list(values.values())
-    return {
-        "mean": fmean(found) if found else math.nan,
-        "std": stdev(found) if len(found) > 1 else math.nan,
-        "n": len(found),
-        "uses_labels": arm in USES_LABELS,
-        "values": [values.get(r, math.nan) for r in range(n_replicates)],
-    }
+def _arm(arm: str, values: Mapping[int, float], n_replicates: int) -> ArmResult:
+    figures = list(values.values())
+    return ArmResult(
+        mean=fmean(figures) if figures else math.nan,
+        std=stdev(figures) if len(figures) > 1 else math.nan,
+        n=len(figures),
+        uses_labels=arm in USES_LABELS,
+        values=tuple(values.get(r, math.nan) for r in range(n_replicates)),
+    )
 
 
 def _comparisons(
-    task: BaseTask, figures: Mapping[str, Mapping[int, float]], n_replicates: int
-) -> dict[str, Any]:
-    def paired(arm: str) -> list[float]:
+    task: BaseTask, figures: _Figures, n_replicates: int
+) -> dict[str, PairedComparison]:
+    def by_replicate(arm: str) -> list[float]:
         return [figures[arm].get(r, math.nan) for r in range(n_replicates)]
 
+    chosen = by_replicate("chosen")
     return {
-        f"chosen_vs_{arm}": compare_paired(paired("chosen"), paired(arm), mode=task.mode).to_dict()
+        f"chosen_vs_{arm}": compare_paired(chosen, by_replicate(arm), mode=task.mode)
         for arm in figures
         if arm != "chosen"
     }
 
 
-def _singles(task: BaseTask, singles: Mapping[int, Sequence[Outcome]]) -> dict[str, Any]:
-    rows = {}
+def _singles(
+    task: BaseTask, singles: Mapping[int, Sequence[Outcome]]
+) -> dict[str, CandidateResult]:
+    results = {}
     for i, candidate in enumerate(task.candidates):
-        found = [by_candidate[i].metrics for by_candidate in singles.values()]
-        test = [metrics[f"test_{task.metric}"] for metrics in found]
-        rows[candidate.name] = {
-            "n": len(candidate),
-            "test": fmean(test),
-            "std": stdev(test) if len(test) > 1 else math.nan,
-            "validation": fmean(metrics[f"val_{task.metric}"] for metrics in found),
-            "n_seeds": len(test),
-            "false_labels": candidate.name in task.false_labels,
-        }
-    return rows
-
-
-def _correlations(
-    task: BaseTask, rankings: Sequence[Ranking], records: Sequence[RunRecord]
-) -> dict[str, Any]:
-    """Correlate over the K probes of the full budget, with and without false labels."""
-    probes = _probes(task, records)
-    result = _correlation_block("correlations", rankings[0], probes)
-    if task.false_labels:
-        true = [r for r in probes if not set(r.mixture.names) & set(task.false_labels)]
-        result |= _correlation_block("correlations_without_false_labels", rankings[0], true)
-        result["false_labels"] = dict(task.false_labels)
-    return result
+        metrics = [by_candidate[i].metrics for by_candidate in singles.values()]
+        test = [of_seed[f"test_{task.metric}"] for of_seed in metrics]
+        results[candidate.name] = CandidateResult(
+            n=len(candidate),
+            test=fmean(test),
+            std=stdev(test) if len(test) > 1 else math.nan,
+            validation=fmean(of_seed[f"val_{task.metric}"] for of_seed in metrics),
+            n_seeds=len(test),
+            false_labels=candidate.name in task.false_labels,
+        )
+    return results
 
 
 def probe_correlations(task: BaseTask, records: Sequence[RunRecord]) -> list[KeyCorrelations]:
-    """Return the correlations over the probes of the full budget, one entry a real sample."""
+    """Return the correlations over the probes of the full budget, one entry per real sample."""
     return correlate(_probes(task, records))
 
 
@@ -193,40 +186,37 @@ def _probes(task: BaseTask, records: Sequence[RunRecord]) -> list[RunRecord]:
     ]
 
 
-def _correlation_block(name: str, ranking: Ranking, records: Sequence[RunRecord]) -> dict[str, Any]:
-    """Return the correlations under the first real sample, and the means over all of them."""
-    found = correlate(records)
-    (first,) = [entry for entry in found if entry.key["real_sha256"] == ranking.real_sha256]
-    means = mean_correlations(found).get("probe", {})
+def _correlations(ranking: Ranking, records: Sequence[RunRecord]) -> ProxyCorrelations:
+    """Correlate under the first real sample, and average over all real samples."""
+    by_sample = correlate(records)
+    (first,) = [entry for entry in by_sample if entry.key["real_sha256"] == ranking.real_sha256]
     n = len({record.unit for record in records})
-    # every candidate there is has been trained on
+    # not the usual advice to train on more units: these are all the candidates there are
     too_few = f"no correlation: {n} candidates, and a coefficient needs {MIN_UNITS}"
-    return {
-        name: {key: value.to_dict() for key, value in first.proxies.items()},
-        f"{name}_mean_over_real_samples": {key: asdict(mean) for key, mean in means.items()},
-        f"{name}_messages": list(first.messages) if n >= MIN_UNITS else [too_few],
-    }
+    return ProxyCorrelations(
+        dict(first.proxies),
+        mean_correlations(by_sample).get("probe", {}),
+        first.messages if n >= MIN_UNITS else (too_few,),
+    )
 
 
-def _budget_messages(
-    task: BaseTask, figures: Mapping[str, Mapping[int, float]], n_random: int
-) -> list[str]:
-    """Say what the arms have alike, and of how many draws the random mixture is the mean."""
-    but = ", but for all data, which has more" if "all_unequal" in figures else ""
-    said = [
-        f"every arm trains on {task.n_distinct:,} distinct examples, {task.max_steps} steps of "
-        f"{task.batch_size}{but}"
+def _budget_messages(task: BaseTask, figures: _Figures, n_random: int) -> list[str]:
+    """State the common budget of the arms, and how many draws the random mixture averages."""
+    exception = ", except all data, which has more" if "all_unequal" in figures else ""
+    messages = [
+        f"every arm trains on {task.n_distinct:,} distinct examples for {task.max_steps} steps of "
+        f"{task.batch_size}{exception}"
     ]
     if "random_k" in figures:
         n = n_random * len(figures["random_k"])
-        said.append(f"the mixture of k at random is the mean of {n} draws, {n_random} a replicate")
-    return said
+        messages.append(f"the random mixture is the mean of {n} draws, {n_random} per replicate")
+    return messages
 
 
 def _label_messages(task: BaseTask) -> list[str]:
     return [
-        f"{false} has false labels; its clean twin is {clean}. Proxies that read inputs only "
-        "cannot see labels, so they cannot tell the two apart"
+        f"{false} has false labels; its clean twin is {clean}. Proxies read inputs only, so they "
+        "cannot distinguish the two"
         for false, clean in task.false_labels.items()
     ]
 
@@ -236,13 +226,13 @@ def _wall_s(rankings: Sequence[Ranking], outcomes: Outcomes) -> dict[str, float]
         return sum(
             outcome.seconds
             for arm in arms
-            for found in outcomes.get(arm, {}).values()
-            for outcome in found
+            for fits in outcomes.get(arm, {}).values()
+            for outcome in fits
         )
 
     return {
         "encode": sum(ranking.wall_s.get("encode", 0.0) for ranking in rankings),
         "score": sum(ranking.wall_s.get("score", 0.0) for ranking in rankings),
-        "fit": trained([arm for arm in outcomes if arm not in _TO_CHOOSE]),
-        "probes": trained(_TO_CHOOSE),
+        "fit": trained([arm for arm in outcomes if arm not in _SEARCHES]),
+        "probes": trained(_SEARCHES),
     }

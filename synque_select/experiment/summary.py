@@ -1,19 +1,21 @@
-"""What a run prints at its end, and the files of its folder."""
+"""What an experiment prints at its end, and the files of its run directory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from synque_select.data.candidate import RealSample
 from synque_select.encoders import embed, get_encoder
 from synque_select.experiment.task import BaseTask
-from synque_select.functional.correlation import Correlation
 from synque_select.records.correlation import KeyCorrelations
 from synque_select.records.correlation_file import save_correlations
+from synque_select.records.experiment_result import (
+    ExperimentResult,
+    ProxyCorrelations,
+    save_result,
+)
 from synque_select.records.ranking_file import save_ranking
-from synque_select.records.run_folder import write_json
 from synque_select.report.correlation_tables import correlation_table
 from synque_select.report.examples_and_map import write_examples, write_map
 from synque_select.report.experiment_tables import arms_table, comparison_table, cost_table
@@ -27,32 +29,32 @@ __all__ = ["summary", "write_run"]
 
 
 def write_run(
-    folder: Path,
+    run_dir: Path,
     task: BaseTask,
     sample: RealSample,
     rankings: Sequence[Ranking],
-    result: Mapping[str, Any],
+    result: ExperimentResult,
     correlations: Sequence[KeyCorrelations],
     cache_dir: str | Path | None,
 ) -> Path:
-    """Write all files of a run's folder and return the path of its page.
+    """Write all files of a run and return the path of its page.
 
     Args:
-        folder: Where to.
-        task: What was run.
+        run_dir: The run's directory.
+        task: The task.
         sample: The real sample of the first replicate.
-        rankings: One a replicate; the first is the folder's `ranking.json`.
-        result: The content of `result.json`.
-        correlations: Of the probes, one a real sample.
-        cache_dir: Where embeddings are kept.
+        rankings: One ranking per replicate; the first is written as `ranking.json`.
+        result: The result of the experiment.
+        correlations: Correlations over the probes, one entry per real sample.
+        cache_dir: Directory of cached embeddings; None for the default.
     """
-    save_ranking(rankings[0], folder)
+    save_ranking(rankings[0], run_dir)
     for replicate, ranking in enumerate(rankings):
-        save_ranking(ranking, folder / "rankings" / f"replicate-{replicate + 1}.json")
-    write_json(folder / "result.json", result)
-    save_correlations(correlations, folder)
+        save_ranking(ranking, run_dir / "rankings" / f"replicate-{replicate + 1}.json")
+    save_result(run_dir, result)
+    save_correlations(correlations, run_dir)
     write_examples(
-        folder, {"real sample": sample.views, **{c.name: c.views for c in task.candidates}}
+        run_dir, {"real sample": sample.views, **{c.name: c.views for c in task.candidates}}
     )
     if rankings[0].encoder is not None:
         encoder = get_encoder(task.encoder, sample.modality)
@@ -62,67 +64,68 @@ def write_run(
             for examples in (sample, *task.candidates)
         )
         names = [candidate.name for candidate in task.candidates]
-        write_map(folder, real, dict(zip(names, others, strict=True)))
-    return write_report(folder)
+        write_map(run_dir, real, dict(zip(names, others, strict=True)))
+    return write_report(run_dir)
 
 
-def summary(result: Mapping[str, Any], ranking: Ranking) -> str:
+def summary(result: ExperimentResult, ranking: Ranking) -> str:
     """Return the closing tables of an experiment as text."""
-    reliability = result["correlations"].get(ranking.rank_by)
+    reliability = result.correlations.proxies.get(ranking.rank_by)
     tables = [
-        *ranking_tables(
-            ranking,
-            reliability=None if reliability is None else Correlation.from_dict(reliability),
-        ),
+        *ranking_tables(ranking, reliability=reliability),
         _singles_table(result),
         arms_table(result),
         comparison_table(result),
         *_correlation_tables(result),
-        cost_table(result["wall_s"]),
+        cost_table(result.wall_s),
     ]
     return "\n\n".join(table.text() for table in tables)
 
 
-def _singles_table(result: Mapping[str, Any]) -> Table:
-    better = result["metric"]["mode"] == "max"
-    rows = sorted(result["candidates"].items(), key=lambda item: item[1]["test"], reverse=better)
-    data, budget = result["data"], result["budget"]
+def _singles_table(result: ExperimentResult) -> Table:
+    better = result.metric.mode == "max"
+    rows = sorted(result.candidates.items(), key=lambda item: item[1].test, reverse=better)
+    notes = []
+    if result.budget is not None and result.data is not None:
+        budget, data = result.budget, result.data
+        notes.append(
+            f"{budget.n_distinct:,} distinct examples, {budget.max_steps} steps of "
+            f"{budget.batch_size}; {data.n_test} real examples for test, {data.n_validation} for "
+            "validation, none of them in a real sample"
+        )
     return Table(
-        f"Each candidate alone, {result['metric']['name']}",
+        f"Each candidate alone, {result.metric.name}",
         (Column("candidate", is_name=True), *map(Column, ("test", "std", "validation", "seeds"))),
         tuple(
             (
                 name,
-                *(format_number(row[column], 3) for column in ("test", "std", "validation")),
-                str(row["n_seeds"]),
+                *(format_number(value, 3) for value in (row.test, row.std, row.validation)),
+                str(row.n_seeds),
             )
             for name, row in rows
         ),
-        (
-            f"{budget['n_distinct']:,} distinct examples, {budget['max_steps']} steps of "
-            f"{budget['batch_size']}; {data['n_test']} real examples for test, "
-            f"{data['n_validation']} for validation, none of them in a real sample",
-        ),
+        tuple(notes),
     )
 
 
-def _correlation_tables(result: Mapping[str, Any]) -> list[Table]:
-    metric, n = result["metric"]["name"], result["data"]["n_candidates"]
-    tables = [_correlation(result, "correlations", f"{metric} over {n} probes")]
-    if "false_labels" in result:
-        left_out = ", ".join(result["false_labels"])
+def _correlation_tables(result: ExperimentResult) -> list[Table]:
+    metric, n = result.metric.name, len(result.candidates)
+    tables = [_correlation_table(result.correlations, f"{metric} over {n} probes")]
+    if result.without_false_labels is not None:
+        left_out = ", ".join(result.false_labels)
         title = f"{metric} over the probes without {left_out} (false labels)"
-        tables.append(_correlation(result, "correlations_without_false_labels", title))
+        tables.append(_correlation_table(result.without_false_labels, title))
     return tables
 
 
-def _correlation(result: Mapping[str, Any], name: str, title: str) -> Table:
-    found = {key: Correlation.from_dict(state) for key, state in result[name].items()}
-    table = correlation_table(found, title=f"Proxies against {title}, first real sample")
-    means = result[f"{name}_mean_over_real_samples"]
-    words = ", ".join(f"{key} {mean['spearman']:+.2f}" for key, mean in means.items())
-    n_keys = max((mean["n_keys"] for mean in means.values()), default=0)
+def _correlation_table(correlations: ProxyCorrelations, title: str) -> Table:
+    table = correlation_table(
+        correlations.proxies, title=f"Proxies against {title}, first real sample"
+    )
+    means = correlations.mean_over_real_samples
+    words = ", ".join(f"{key} {mean.spearman:+.2f}" for key, mean in means.items())
+    n_keys = max((mean.n_keys for mean in means.values()), default=0)
     notes = [f"mean Spearman over {n_keys} real samples: {words}"] if n_keys > 1 else []
     return Table(
-        table.title, table.columns, table.rows, (*table.notes, *notes, *result[f"{name}_messages"])
+        table.title, table.columns, table.rows, (*table.notes, *notes, *correlations.messages)
     )

@@ -1,10 +1,10 @@
-"""What an experiment came to, as tables, from the content of its `result.json`."""
+"""The result of an experiment as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from synque_select.records.experiment_result import ExperimentResult
 from synque_select.report.formats import (
     UNDEFINED,
     figure_decimals,
@@ -37,73 +37,70 @@ def arm_words(name: str) -> str:
     return _ARM_WORDS.get(name, name)
 
 
-def arms_table(result: Mapping[str, Any]) -> Table:
-    """Return the arms of an experiment, in the form that `result.json` has them.
+def arms_table(result: ExperimentResult) -> Table:
+    """Return the arms of an experiment.
 
-    Arms that used labels of real data are marked: they are no rivals, but bounds.
+    Arms that use labels of real data are marked: they are bounds and not competitors.
     """
-    metric, arms = result["metric"], result["arms"]
-    uses_labels = {name: bool(arm.get("uses_labels")) for name, arm in arms.items()}
-    heads = [f"mean {metric['name']}", "std", "n", *["labels"] * any(uses_labels.values())]
+    metric, arms = result.metric, result.arms
+    has_labels = any(arm.uses_labels for arm in arms.values())
+    heads = [f"mean {metric.name}", "std", "n", *["labels"] * has_labels]
     columns = (Column("arm", is_name=True), *map(Column, heads))
-    decimals = figure_decimals(arm["mean"] for arm in arms.values())
+    decimals = figure_decimals(arm.mean for arm in arms.values())
     rows = []
     for name, arm in arms.items():
-        row = [arm_words(name), format_number(arm["mean"], decimals)]
-        row += [format_number(arm["std"], decimals), str(arm["n"])]
-        row += ["uses labels" if uses_labels[name] else ""] * any(uses_labels.values())
+        row = [arm_words(name), format_number(arm.mean, decimals)]
+        row += [format_number(arm.std, decimals), str(arm.n)]
+        row += ["uses labels" if arm.uses_labels else ""] * has_labels
         rows.append(tuple(row))
-    better = "higher" if metric["mode"] == "max" else "lower"
+    better = "higher" if metric.mode == "max" else "lower"
     note = f"{better} is better; std over replicates (a new real sample and training seed each)"
-    title = f"Arms, {result['replicates']} paired replicates"
-    return Table(title, columns, tuple(rows), (note, *result.get("messages", ())))
+    title = f"Arms, {result.replicates} paired replicates"
+    return Table(title, columns, tuple(rows), (note, *result.messages))
 
 
-def candidates_table(result: Mapping[str, Any]) -> Table:
-    """Return what training on each candidate alone came to, best first, from `result.json`."""
-    metric = result["metric"]
-    sign = -1 if metric["mode"] == "max" else 1
-    singles = sorted(result["candidates"].items(), key=lambda item: sign * item[1]["test"])
-    decimals = figure_decimals(single["test"] for _, single in singles)
-    heads = (metric["name"], "std over seeds", "seeds", "N", "")
+def candidates_table(result: ExperimentResult) -> Table:
+    """Return the figures of training on each candidate alone, best first."""
+    sign = -1 if result.metric.mode == "max" else 1
+    singles = sorted(result.candidates.items(), key=lambda item: sign * item[1].test)
+    decimals = figure_decimals(single.test for _, single in singles)
+    heads = (result.metric.name, "std over seeds", "seeds", "N", "")
     columns = (Column("candidate", is_name=True), *map(Column, heads))
     rows = tuple(
         (
             name,
-            format_number(single["test"], decimals),
-            format_number(single["std"], decimals),
-            str(single["n_seeds"]),
-            f"{single['n']:,}",
-            "false labels" if single.get("false_labels") else "",
+            format_number(single.test, decimals),
+            format_number(single.std, decimals),
+            str(single.n_seeds),
+            f"{single.n:,}",
+            "false labels" if single.false_labels else "",
         )
         for name, single in singles
     )
     return Table("Each candidate alone", columns, rows)
 
 
-def comparison_table(result: Mapping[str, Any]) -> Table:
-    """Return the paired comparisons of an experiment, in the form that `result.json` has them."""
+def comparison_table(result: ExperimentResult) -> Table:
+    """Return the paired comparisons of an experiment."""
     columns = (
         Column("comparison", is_name=True),
         *map(Column, ("difference", "95 % interval", "pairs", "verdict")),
     )
-    comparisons = result["comparisons"]
-    pairs = [found.get("n", result["replicates"]) for found in comparisons.values()]
     rows = tuple(
         (
             " vs ".join(arm_words(arm).partition(":")[0] for arm in name.split("_vs_")),
-            format_signed(found["difference"], 4),
-            format_interval(found["low"], found["high"], 4) or UNDEFINED,
-            str(n),
-            found["verdict"],
+            format_signed(pair.difference, 4),
+            format_interval(pair.low, pair.high, 4) or UNDEFINED,
+            str(pair.n),
+            pair.verdict,
         )
-        for (name, found), n in zip(comparisons.items(), pairs, strict=True)
+        for name, pair in result.comparisons.items()
     )
     notes = [
-        f'difference of {result["metric"]["name"]}, paired over replicates; "beats" means that '
-        "the paired 95 % t-interval excludes 0"
+        f'difference of {result.metric.name}, paired over replicates; "beats" means that the '
+        "paired 95 % t-interval excludes 0"
     ]
-    if any(n < _FEWEST_PAIRS for n in pairs):
+    if any(pair.n < _FEWEST_PAIRS for pair in result.comparisons.values()):
         notes.append(f"a comparison over fewer than {_FEWEST_PAIRS} pairs is a hint, no finding")
     return Table("Paired comparisons", columns, rows, tuple(notes))
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from synque_select.errors import RecordError
 from synque_select.functional.correlation import Correlation
-from synque_select.records.correlation import KeyCorrelations, MeanCorrelation, UnitPoint
+from synque_select.records.correlation import KeyCorrelations, UnitPoint
 from synque_select.records.correlation_file import load_correlations
+from synque_select.records.experiment_result import ExperimentResult, load_result
 from synque_select.records.findings_file import load_findings
 from synque_select.records.ranking_file import load_ranking
 from synque_select.records.run_folder import read_json, write_text
@@ -50,19 +51,6 @@ _PARTS = (
 )
 _WORDS: dict[type, str] = {dict: "an object", list: "a list", int: "a whole number"}
 _FIELDS: dict[str, dict[str, type]] = {
-    "result.json": {
-        "metric": dict,
-        "replicates": int,
-        "budget": dict,
-        "data": dict,
-        "arms": dict,
-        "comparisons": dict,
-        "candidates": dict,
-        "correlations": dict,
-        "correlations_messages": list,
-        "messages": list,
-        "wall_s": dict,
-    },
     "study.json": {"trials": list, "budget": dict, "messages": list},
     "map.json": {"points": list},
     "examples.json": {},
@@ -99,22 +87,21 @@ def write_report(folder: str | Path) -> Path:
     if not present:
         raise RecordError(f"{folder}: none of {', '.join(_PARTS)}: nothing to report")
     ranking = load_ranking(folder) if "ranking.json" in present else None
-    result = _read_object(folder / "result.json") if "result.json" in present else None
+    result = load_result(folder) if "result.json" in present else None
     entries = load_correlations(folder) if "correlations.json" in present else []
     sections = []
     if ranking is not None:
-        found = _guard(folder / "result.json", lambda: _reliability(ranking, result, entries))
-        sections.append(_ranking_section(ranking, found))
+        sections.append(_ranking_section(ranking, _reliability(ranking, result, entries)))
     sections += _finding_sections(folder, load_findings(folder))
     if result is not None:
-        sections += _guard(folder / "result.json", lambda: _result_sections(result))
-    if result is not None and result.get("correlations"):
-        sections.append(_guard(folder / "result.json", lambda: _probes_section(result, ranking)))
+        sections += _result_sections(result)
+    if result is not None and result.correlations.proxies:
+        sections.append(_probes_section(result, ranking))
     if "study.json" in present:
         study = _read_object(folder / "study.json")
         sections.append(_guard(folder / "study.json", lambda: _study_section(study)))
     if entries:
-        is_detail = bool(result and result.get("correlations"))
+        is_detail = result is not None and bool(result.correlations.proxies)
         sections.append(_keys_section(entries, is_detail=is_detail))
     if ranking is not None:
         sections += _guard(folder / "ranking.json", lambda: lens_sections(ranking))
@@ -127,7 +114,7 @@ def write_report(folder: str | Path) -> Path:
             _guard(folder / "examples.json", lambda: _examples_section(state_of_examples))
         )
     title = f"{folder.resolve().parent.name} / {folder.resolve().name}"
-    head = _guard(folder / "result.json", lambda: _header(title, ranking, result))
+    head = _header(title, ranking, result)
     return write_text(folder / "report.html", page_html(title, head, sections, present))
 
 
@@ -153,7 +140,7 @@ def _guard(path: Path, build: Callable[[], Any]) -> Any:
 
 
 def _reliability(
-    ranking: Ranking, result: Mapping[str, Any] | None, entries: Sequence[KeyCorrelations]
+    ranking: Ranking, result: ExperimentResult | None, entries: Sequence[KeyCorrelations]
 ) -> Correlation | None:
     """Return the measured correlation of what the ranking is ordered by, probes before mixtures."""
     for kind in ("probe", "mixture"):
@@ -161,11 +148,10 @@ def _reliability(
             found = entry.proxies.get(ranking.rank_by)
             if entry.kind == kind and found is not None and not math.isnan(found.spearman.value):
                 return found
-    stated = (result or {}).get("correlations", {}).get(ranking.rank_by)
-    return None if stated is None else Correlation.from_dict(stated)
+    return None if result is None else result.correlations.proxies.get(ranking.rank_by)
 
 
-def _header(title: str, ranking: Ranking | None, result: Mapping[str, Any] | None) -> str:
+def _header(title: str, ranking: Ranking | None, result: ExperimentResult | None) -> str:
     facts: dict[str, str] = {}
     if ranking is not None:
         facts["Real sample"] = f"{ranking.n_real:,} examples, sha256 {ranking.real_sha256[:12]}"
@@ -184,16 +170,16 @@ def _header(title: str, ranking: Ranking | None, result: Mapping[str, Any] | Non
         facts["Seed"] = str(ranking.seed)
         facts["Packages"] = ", ".join(f"{k} {v}" for k, v in ranking.packages.items())
     if result is not None:
-        facts["Replicates"] = str(result.get("replicates", "-"))
-        for part, words in (("budget", "Budget of a fit"), ("data", "Data")):
-            if result.get(part):
-                facts[words] = ", ".join(f"{k}={v}" for k, v in result[part].items())
+        facts["Replicates"] = str(result.replicates)
+        for part, words in ((result.budget, "Budget of a fit"), (result.data, "Data")):
+            if part is not None:
+                facts[words] = ", ".join(f"{k}={v}" for k, v in vars(part).items())
     rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
     made = f"<details><summary>How it was made</summary><dl>{rows}</dl></details>"
     return f"<header><h1>{escape(title)}</h1>{_answer(ranking, result)}{made}</header>"
 
 
-def _answer(ranking: Ranking | None, result: Mapping[str, Any] | None) -> str:
+def _answer(ranking: Ranking | None, result: ExperimentResult | None) -> str:
     """Say first what was chosen, how sure that is, and whether it paid."""
     said = []
     if ranking is not None:
@@ -202,12 +188,12 @@ def _answer(ranking: Ranking | None, result: Mapping[str, Any] | None) -> str:
         more = len(chosen.weights) - _MOST_NAMED
         said.append(f"Train on {names}{f' and {more} more' if more > 0 else ''}: {chosen.source}.")
         said += ranking.messages
-    if result is not None and result.get("comparisons"):
+    if result is not None and result.comparisons:
         said += _paid(result)
     return f"<ul class='answer'>{''.join(f'<li>{escape(line)}</li>' for line in said)}</ul>"
 
 
-def _paid(result: Mapping[str, Any]) -> list[str]:
+def _paid(result: ExperimentResult) -> list[str]:
     table = comparison_table(result)
     lines = [
         f"{name}: {gap} {interval}, {verdict} ({pairs} pairs)."
@@ -271,9 +257,9 @@ def _sample_size_section(analysis: SampleSizeAnalysis) -> str:
     return section_html("Would more real examples help?", body)
 
 
-def _result_sections(result: Mapping[str, Any]) -> list[str]:
+def _result_sections(result: ExperimentResult) -> list[str]:
     sections = []
-    if result.get("arms"):
+    if result.arms:
 
         def draw() -> Any:
             from synque_select.report.plots import arms_figure
@@ -283,49 +269,46 @@ def _result_sections(result: Mapping[str, Any]) -> list[str]:
         body = table_html(arms_table(result)) + figure_html(
             draw, "Mean of each arm with its interval"
         )
-        if result.get("comparisons"):
+        if result.comparisons:
             body += table_html(comparison_table(result))
-        if result.get("candidates"):
+        if result.candidates:
             body += table_html(candidates_table(result))
         sections.append(section_html("Arms of the experiment", body))
-    if result.get("wall_s"):
+    if result.wall_s:
         sections.append(
-            section_html("Cost of the experiment", table_html(cost_table(result["wall_s"])))
+            section_html("Cost of the experiment", table_html(cost_table(result.wall_s)))
         )
     return sections
 
 
-_BLOCKS = {
-    "correlations": "Proxies against {metric} over the probes",
-    "correlations_without_false_labels": "Without the candidates that have false labels",
-}
-
-
-def _probes_section(result: Mapping[str, Any], ranking: Ranking | None) -> str:
+def _probes_section(result: ExperimentResult, ranking: Ranking | None) -> str:
+    titles = (
+        f"Proxies against {result.metric.name} over the probes",
+        "Without the candidates that have false labels",
+    )
     body = ""
-    for name, title in _BLOCKS.items():
-        stated = {k: Correlation.from_dict(v) for k, v in result.get(name, {}).items()}
-        if stated:
-            title = title.format(metric=result["metric"]["name"])
-            body += table_html(correlation_table(stated, title=title))
-        means = {
-            key: MeanCorrelation(**mean)
-            for key, mean in result.get(f"{name}_mean_over_real_samples", {}).items()
-        }
+    for title, found in zip(
+        titles, (result.correlations, result.without_false_labels), strict=True
+    ):
+        if found is None:
+            continue
+        if found.proxies:
+            body += table_html(correlation_table(found.proxies, title=title))
+        means = found.mean_over_real_samples
         if any(mean.n_keys > 1 for mean in means.values()):
             body += table_html(mean_table(means, title="The same, mean over the real samples"))
-        body += "".join(f"<p>{escape(str(t))}</p>" for t in result.get(f"{name}_messages", ()))
+        body += "".join(f"<p>{escape(message)}</p>" for message in found.messages)
     entry = None if ranking is None else _entry_of(result, ranking)
     if entry is not None:
-        false = [name for name, c in result["candidates"].items() if c.get("false_labels")]
+        false = [name for name, single in result.candidates.items() if single.false_labels]
         alt = f"Each proxy against {entry.primary} over {len(entry.points)} candidates"
         body += figure_html(_drawing(entry, false), alt)
     return section_html("Proxies against validation", f"{body}<p>{escape(_INPUTS_ONLY)}</p>")
 
 
-def _entry_of(result: Mapping[str, Any], ranking: Ranking) -> KeyCorrelations | None:
+def _entry_of(result: ExperimentResult, ranking: Ranking) -> KeyCorrelations | None:
     """Join the scores of the ranking with the test figures of the candidates alone."""
-    singles = result.get("candidates", {})
+    singles = result.candidates
     rows = [row for row in ranking.candidates if row.name in singles]
     if len(rows) < 2:
         return None
@@ -334,22 +317,21 @@ def _entry_of(result: Mapping[str, Any], ranking: Ranking) -> KeyCorrelations | 
             row.name,
             {key: score.value for key, score in row.scores.items()}
             | {key: rank for key, rank in row.ranks.items() if key not in row.scores},
-            float(singles[row.name]["test"]),
-            int(singles[row.name].get("n_seeds", 1)),
+            singles[row.name].test,
+            singles[row.name].n_seeds,
         )
         for row in rows
     )
-    stated = {k: Correlation.from_dict(v) for k, v in result["correlations"].items()}
     higher = {key: info.higher_is_better for key, info in ranking.proxies.items()}
     return KeyCorrelations(
         key_hash="",
         kind="probe",
         key={},
-        primary=str(result["metric"]["name"]),
-        mode=result["metric"]["mode"],
+        primary=result.metric.name,
+        mode=result.metric.mode,
         points=points,
         orientation={key: higher.get(key, False) for key in points[0].scores},
-        proxies=stated,
+        proxies=result.correlations.proxies,
     )
 
 

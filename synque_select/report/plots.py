@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from synque_select.records.correlation import KeyCorrelations, UnitPoint
+    from synque_select.records.experiment_result import ExperimentResult
 
 __all__ = [
     "arms_figure",
@@ -343,33 +344,33 @@ def _coefficient_words(entry: KeyCorrelations, key: str) -> str:
 
 
 @_in_own_style
-def arms_figure(result: Mapping[str, Any]) -> Figure:
+def arms_figure(result: ExperimentResult) -> Figure:
     """Draw the mean of each arm with the t-interval of its mean, best on top.
 
     Args:
-        result: In the form of `result.json`.
+        result: The result of the experiment.
 
     Raises:
         DependencyError: matplotlib is missing.
     """
     from scipy import stats
 
-    metric = result["metric"]
-    sign = 1 if metric["mode"] == "max" else -1
-    arms = {name: arm for name, arm in result["arms"].items() if arm["mean"] is not None}
-    order = sorted(arms, key=lambda name: sign * arms[name]["mean"])
+    metric = result.metric
+    sign = 1 if metric.mode == "max" else -1
+    arms = {name: arm for name, arm in result.arms.items() if not math.isnan(arm.mean)}
+    order = sorted(arms, key=lambda name: sign * arms[name].mean)
     figure, (ax,) = _new(1, 1, 7.0, 0.9 + 0.36 * len(order))
-    decimals = figure_decimals(arm["mean"] for arm in arms.values())
+    decimals = figure_decimals(arm.mean for arm in arms.values())
     for height, name in enumerate(order):
         arm = arms[name]
         colour = _BLUE if name == "chosen" else _MUTED
-        if arm["n"] >= 2 and arm["std"] is not None:
-            half = stats.t.ppf(0.975, arm["n"] - 1) * arm["std"] / math.sqrt(arm["n"])
-            span = [arm["mean"] - half, arm["mean"] + half]
+        if arm.n >= 2 and not math.isnan(arm.std):
+            half = stats.t.ppf(0.975, arm.n - 1) * arm.std / math.sqrt(arm.n)
+            span = [arm.mean - half, arm.mean + half]
             ax.plot(span, [height] * 2, color=colour, lw=3, alpha=0.4, solid_capstyle="round")
-        inside = "white" if arm.get("uses_labels") else colour
-        ax.plot(arm["mean"], height, "o", color=colour, ms=7, mfc=inside, mew=1.6)
-        words = format_number(arm["mean"], decimals)
+        inside = "white" if arm.uses_labels else colour
+        ax.plot(arm.mean, height, "o", color=colour, ms=7, mfc=inside, mew=1.6)
+        words = format_number(arm.mean, decimals)
         ax.annotate(
             words, (1.01, height), xycoords=("axes fraction", "data"), va="center", fontsize=8
         )
@@ -377,9 +378,9 @@ def arms_figure(result: Mapping[str, Any]) -> Figure:
     for tick in ax.get_yticklabels():
         tick.set_parse_math(False)
     ax.set_ylim(-0.6, len(order) - 0.4)
-    better = "higher" if metric["mode"] == "max" else "lower"
-    words = f"{_label(metric['name'])}, mean and its 95 % interval, not paired ({better} is better)"
-    if any(arm.get("uses_labels") for arm in arms.values()):
+    better = "higher" if metric.mode == "max" else "lower"
+    words = f"{_label(metric.name)}, mean and its 95 % interval, not paired ({better} is better)"
+    if any(arm.uses_labels for arm in arms.values()):
         words += "\nhollow: uses labels of real data"
     ax.set_xlabel(words, fontsize=8, color=_MUTED, parse_math=False)
     ax.grid(axis="y", color="#EDF0F3", lw=0.8)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule
 
-from synque_select.experiment import run_experiment
+from synque_select.experiment import ExperimentOptions, run_experiment
 from synque_select.experiment.fits import Fit, FitStore
 from synque_select.functional.paired import compare_paired
 from synque_select.recipes.digits import DigitsTask
@@ -134,32 +134,32 @@ def _best_so_far(folder: Path) -> Iterator[Result]:
 
 def _on_the_test_split(folder: Path) -> Iterator[Result]:
     begun = time.perf_counter()
-    result = run_experiment(
-        SmallDigits(max_steps=400),
+    options = ExperimentOptions(
         arms=["chosen", "random_k", "all", "tuned"],
         replicates=N_SEEDS,
         single_replicates=1,
         n_random=5,
         n_tuned=10,
-        folder=folder / "run",
+        run_dir=folder / "run",
         store=folder / "experiment.sqlite",
         progress=False,
-    ).result
-    tuned, seconds = result["arms"]["tuned"], time.perf_counter() - begun
+    )
+    arms = run_experiment(SmallDigits(max_steps=400), options).result.arms
+    tuned, seconds = arms["tuned"], time.perf_counter() - begun
     for arm in ("chosen", "random_k", "all"):
-        other = result["arms"][arm]
-        paired = compare_paired(tuned["values"], other["values"], mode="max")
+        other = arms[arm]
+        paired = compare_paired(tuned.values, other.values, mode="max")
         yield Result(
             name=f"test_acc of tuned at the same steps in all, digits, {N_SEEDS} paired replicates",
-            ratio=tuned["mean"] / other["mean"],
+            ratio=tuned.mean / other.mean,
             target=1.0,
             rival=arm,
             seconds=seconds,
             rival_seconds=seconds,
-            note=f"{tuned['mean']:.3f} (std {tuned['std']:.3f}) against {other['mean']:.3f} "
-            f"(std {other['std']:.3f}), {_words(vars(paired))}",
+            note=f"{tuned.mean:.3f} (std {tuned.std:.3f}) against {other.mean:.3f} "
+            f"(std {other.std:.3f}), {_words(vars(paired))}",
         )
-    print(json.dumps({name: arm["values"] for name, arm in result["arms"].items()}))
+    print(json.dumps({name: arm.values for name, arm in arms.items()}))
 
 
 def _words(paired: Any) -> str:

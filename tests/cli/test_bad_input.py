@@ -78,7 +78,10 @@ def test_the_command_that_the_others_break_works(folder: Path, capsys: pytest.Ca
             ["experiment", "--config", "digits", "--experiment.time_limit_s=-5"],
             "time_limit_s=-5.0:",
         ),
-        (["experiment", "--config", "digits", "--experiment.folder=a.json"], "a.json is no folder"),
+        (
+            ["experiment", "--config", "digits", "--experiment.run_dir=a.json"],
+            "a.json is no folder",
+        ),
         (["report", "a.json"], "a.json"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else None,

@@ -13,7 +13,13 @@ import torch
 
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import ConfigError, DataError, LightningError
-from synque_select.experiment import ARMS, BaseTask, Experiment, run_experiment
+from synque_select.experiment import (
+    ARMS,
+    BaseTask,
+    Experiment,
+    ExperimentOptions,
+    run_experiment,
+)
 from synque_select.records.correlation import correlate
 from synque_select.records.ranking_file import load_ranking
 from synque_select.records.run_folder import read_json
@@ -24,9 +30,9 @@ K = 6
 
 
 def run(task: BaseTask, where: Path, **options: Any) -> Experiment:
-    settings: dict[str, Any] = {"k": 2, "replicates": 2, "n_random": 2, "progress": False}
+    settings: dict[str, Any] = {"top_k": 2, "replicates": 2, "n_random": 2, "progress": False}
     paths = {"root": where / "runs", "store": where / "store.sqlite", "cache_dir": where / "cache"}
-    return run_experiment(task, **{**settings, **paths, **options})
+    return run_experiment(task, ExperimentOptions(**{**settings, **paths, **options}))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +66,7 @@ def test_a_replicate_shares_its_initial_weights_and_others_differ(finished):
 
 def test_result_json_has_the_stated_form(finished):
     _task, experiment, _ = finished
-    result = read_json(experiment.folder / "result.json")
+    result = read_json(experiment.run_dir / "result.json")
     assert result["version"] == 1
     assert result["metric"] == {"name": "test_acc", "mode": "max"}
     assert result["replicates"] == 2
@@ -81,14 +87,14 @@ def test_result_json_has_the_stated_form(finished):
 
 
 def test_arms_that_use_labels_are_marked(finished):
-    arms = finished[1].result["arms"]
-    marked = {name for name, arm in arms.items() if arm["uses_labels"]}
+    arms = finished[1].result.arms
+    marked = {name for name, arm in arms.items() if arm.uses_labels}
     assert marked == {"best_single_by_validation", "oracle_k", "probed_k"}
 
 
 def test_single_arms_follow_from_the_singles(finished):
     task, experiment, where = finished
-    arms = experiment.result["arms"]
+    arms = experiment.result.arms
     probes = [
         record
         for record in RunStore(where / "store.sqlite").read(kind="probe")
@@ -104,23 +110,23 @@ def test_single_arms_follow_from_the_singles(finished):
         assert len(test) == K
         best = experiment.rankings[replicate].order()[0].name
         mean = sum(test.values()) / K
-        assert arms["mean_single"]["values"][replicate] == pytest.approx(mean)
-        assert arms["best_single"]["values"][replicate] == test[best]
-        singles = experiment.result["candidates"]
-        assert all(min(test.values()) <= row["test"] <= 1 for row in singles.values())
+        assert arms["mean_single"].values[replicate] == pytest.approx(mean)
+        assert arms["best_single"].values[replicate] == test[best]
+        singles = experiment.result.candidates
+        assert all(min(test.values()) <= row.test <= 1 for row in singles.values())
 
 
 def test_correlations_with_and_without_the_candidate_with_false_labels(finished):
     result = finished[1].result
-    assert result["correlations"]["mmd"]["n"] == K
-    assert result["correlations_without_false_labels"]["mmd"]["n"] == K - 1
-    assert any("cannot see labels" in message for message in result["messages"])
+    assert result.correlations.proxies["mmd"].n == K
+    assert result.without_false_labels.proxies["mmd"].n == K - 1
+    assert any("cannot distinguish the two" in message for message in result.messages)
 
 
 def test_false_labels_train_a_worse_model_than_their_twin(finished):
-    singles = finished[1].result["candidates"]
-    assert singles["true"]["test"] > 0.8
-    assert singles["false"]["test"] < 0.2
+    singles = finished[1].result.candidates
+    assert singles["true"].test > 0.8
+    assert singles["false"].test < 0.2
 
 
 def test_a_single_counts_under_every_real_sample_and_kinds_stay_apart(finished):
@@ -134,7 +140,7 @@ def test_a_single_counts_under_every_real_sample_and_kinds_stay_apart(finished):
 
 
 def test_the_folder_has_everything(finished):
-    folder = finished[1].folder
+    folder = finished[1].run_dir
     for name in ("ranking.json", "ranking.csv", "result.json", "report.html", "map.json"):
         assert (folder / name).is_file(), name
     assert load_ranking(folder) == load_ranking(folder / "rankings" / "replicate-1.json")
@@ -146,7 +152,7 @@ def test_the_folder_has_everything(finished):
 
 def test_the_closing_text_names_the_page_and_both_correlations(finished):
     text = str(finished[1])
-    assert str(finished[1].folder / "report.html") in text
+    assert str(finished[1].run_dir / "report.html") in text
     assert "without false (false labels)" in " ".join(text.split())
 
 
@@ -155,10 +161,10 @@ def test_a_second_run_trains_nothing_and_finds_the_same(finished):
     task = Shades()
     again = run(task, where)
     assert not trained(task)
-    assert again.result["arms"] == experiment.result["arms"]
-    assert again.result["correlations"] == experiment.result["correlations"]
-    assert again.folder != experiment.folder
-    assert any("fits had finished before" in message for message in again.result["messages"])
+    assert again.result.arms == experiment.result.arms
+    assert again.result.correlations == experiment.result.correlations
+    assert again.run_dir != experiment.run_dir
+    assert any("fits had finished before" in message for message in again.result.messages)
 
 
 class Interrupted(Shades):
@@ -182,7 +188,7 @@ def test_a_run_that_broke_off_goes_on_where_it_was(finished, tmp_path: Path):
     task = Shades()
     resumed = run(task, tmp_path)
     assert len(trained(task)) == len(trained(whole)) - 4
-    assert resumed.result["arms"] == experiment.result["arms"]
+    assert resumed.result.arms == experiment.result.arms
 
 
 def test_other_labels_are_another_fit(finished):
@@ -197,21 +203,21 @@ def test_other_labels_are_another_fit(finished):
 
 def test_arms_that_were_not_asked_for_are_absent(finished):
     result = run(Shades(), finished[2], arms=["chosen", "all"]).result
-    assert list(result["arms"]) == ["chosen", "all"]
-    assert list(result["comparisons"]) == ["chosen_vs_all"]
-    assert result["correlations"]["mmd"]["n"] == K
+    assert list(result.arms) == ["chosen", "all"]
+    assert list(result.comparisons) == ["chosen_vs_all"]
+    assert result.correlations.proxies["mmd"].n == K
 
 
 def test_without_time_two_replicates_remain_and_the_rest_is_named(tmp_path: Path):
     task = Shades()
     result = run(task, tmp_path, replicates=3, n_random=1, time_limit_s=0.0).result
-    assert result["replicates"] == 2
-    assert result["arms"]["chosen"]["n"] == 2
-    assert result["arms"]["mean_single"]["n"] == 1
-    assert math.isnan(result["arms"]["mean_single"]["std"])
-    (message,) = [m for m in result["messages"] if m.startswith("left out")]
+    assert result.replicates == 2
+    assert result.arms["chosen"].n == 2
+    assert result.arms["mean_single"].n == 1
+    assert math.isnan(result.arms["mean_single"].std)
+    (message,) = [m for m in result.messages if m.startswith("left out")]
     assert "mixtures of replicate 3" in message
-    json.dumps(result["arms"])
+    json.dumps(result.to_dict(), allow_nan=False)
 
 
 def test_random_state_is_as_found(finished):
@@ -233,15 +239,15 @@ def test_what_replicates_and_arms_have_alike_is_said(finished, tmp_path: Path):
         step = 0
 
     _, experiment, where = finished
-    said = experiment.result["messages"]
-    assert "every arm trains on 24 distinct examples, 6 steps of 8, but for all data" in said[0]
-    assert said[1] == "the mixture of k at random is the mean of 4 draws, 2 a replicate"
+    said = experiment.result.messages
+    assert "every arm trains on 24 distinct examples for 6 steps of 8, except all data" in said[0]
+    assert said[1] == "the random mixture is the mean of 4 draws, 2 per replicate"
     assert not any("real sample" in message for message in said[:3])
     options = {"arms": ["chosen"], "single_replicates": 1}
-    half = run(Overlapping(), where, **options).result["messages"]
-    assert half[0] == "every arm trains on 24 distinct examples, 6 steps of 8"
+    half = run(Overlapping(), where, **options).result.messages
+    assert half[0] == "every arm trains on 24 distinct examples for 6 steps of 8"
     assert half[1].startswith("two real samples share 75 % of their examples on average")
-    same = run(Same(), where, **options).result["messages"]
+    same = run(Same(), where, **options).result.messages
     assert same[1].startswith("all 2 replicates have the same real sample")
 
 
@@ -254,9 +260,9 @@ def test_too_few_candidates_for_a_correlation_are_no_reason_to_train_more(finish
             return super().candidates[:4]
 
     result = run(Four(), finished[2], arms=["chosen"], single_replicates=1).result
-    assert result["correlations_messages"] == [
-        "no correlation: 4 candidates, and a coefficient needs 5"
-    ]
+    assert result.correlations.messages == (
+        "no correlation: 4 candidates, and a coefficient needs 5",
+    )
 
 
 def test_one_candidate_is_no_experiment(tmp_path: Path):
@@ -266,7 +272,7 @@ def test_one_candidate_is_no_experiment(tmp_path: Path):
             return super().candidates[:1]
 
     with pytest.raises(ConfigError, match=r"one candidate \(a\): an experiment compares two or"):
-        run(Single(), tmp_path, k=1)
+        run(Single(), tmp_path, top_k=1)
 
 
 def test_a_leak_into_test_is_refused(tmp_path: Path):
@@ -317,12 +323,12 @@ def test_a_fit_that_ends_early_is_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": K}, "k=6: allowed is 1 to 5"),
+        ({"top_k": K}, "top_k=6: allowed is 1 to 5"),
         ({"replicates": 1}, "replicates=1"),
         ({"n_random": 0}, "n_random=0"),
         ({"single_replicates": 3}, "allowed is 1 to 2"),
         ({"arms": ["chosen", "best"]}, "unknown arm 'best'"),
-        ({"arms": ["all"]}, "'chosen' is needed"),
+        ({"arms": ["all"]}, "'chosen' is missing"),
     ],
 )
 def test_bad_arguments_are_named(options: dict[str, Any], message: str, tmp_path: Path):
@@ -334,9 +340,9 @@ def test_the_tuned_arm_takes_as_many_steps_in_all_as_the_others(tmp_path: Path):
     task = Shades()
     task.max_steps = 12
     arms = ["chosen", "random_k", "all", "tuned"]
-    found = run(task, tmp_path, arms=arms, n_tuned=3, single_replicates=1).result["arms"]
-    assert found["tuned"]["uses_labels"]
-    assert found["tuned"]["n"] == 2
+    result = run(task, tmp_path, arms=arms, n_tuned=3, single_replicates=1).result
+    assert result.arms["tuned"].uses_labels
+    assert result.arms["tuned"].n == 2
     records = RunStore(tmp_path / "store.sqlite").read()
     for seed in range(2):
         own = [record for record in records if record.seed == seed]

@@ -218,7 +218,7 @@ def test_images_experiment(images: Path):
             *(f"encoder={IMAGES}", "side=32", "batch_size=4", "max_steps=2", "num_workers=0"),
             "precision=32-true",
         ),
-        "--experiment.k=2",
+        "--experiment.top_k=2",
     )
     assert result["metric"]["name"] == "test_acc"
 

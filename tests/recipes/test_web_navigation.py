@@ -16,7 +16,7 @@ from synque_select.cli.main import main
 from synque_select.cli.options import packaged_config
 from synque_select.data.examples import Examples
 from synque_select.errors import ConfigError, DataError
-from synque_select.experiment import run_experiment
+from synque_select.experiment import ExperimentOptions
 from synque_select.recipes.web_navigation import WebTask, rank_partitions, steps_of
 from synque_select.records.run_folder import read_json
 from synque_select.types import Mixture
@@ -280,7 +280,7 @@ def test_the_arguments_of_a_packaged_config_exist(name: str):
     module, _, task = config["task"]["class_path"].rpartition(".")
     known = inspect.signature(getattr(importlib.import_module(module), task)).parameters
     assert set(config["task"]["init_args"]) <= set(known)
-    assert set(config["experiment"]) <= set(inspect.signature(run_experiment).parameters)
+    assert set(config["experiment"]) <= set(inspect.signature(ExperimentOptions).parameters)
 
 
 def test_the_lens_config_reads_pages():

@@ -24,7 +24,7 @@ from synque_select.records.run_folder import read_json, write_json
 from synque_select.report.examples_and_map import project, write_examples, write_map
 from synque_select.report.page import write_report
 from tests.records.records_data import SCRIPT, make_ranking, make_record
-from tests.report.test_tables import RESULT
+from tests.report.test_tables import RESULT_STATE
 
 NAMES = [SCRIPT, "b", "c", "d", "e\" onload='alert(1)", "f"]
 VOID = {"meta", "img", "br"}
@@ -73,7 +73,7 @@ def folder(tmp_path: Path) -> Path:
         for i, name in enumerate(NAMES)
     }
     result = {
-        **RESULT,
+        **RESULT_STATE,
         "candidates": singles,
         "correlations": {"pad": found.to_dict()},
         "correlations_messages": [f"note {SCRIPT}"],
@@ -157,10 +157,12 @@ def test_p_top_k_stands_with_the_measured_reliability(tmp_path: Path):
     save_ranking(ranking, tmp_path)
     assert "reliability on your task unknown" in read(tmp_path).words
     found = correlate_scores(range(6), [1, 0, 2, 3, 5, 4], higher_is_better=True, mode="max")
-    write_json(tmp_path / "result.json", {**RESULT, "correlations": {"pad": found.to_dict()}})
+    write_json(tmp_path / "result.json", {**RESULT_STATE, "correlations": {"pad": found.to_dict()}})
     # what was measured is pad; the ranking is by the consensus
     assert "reliability on your task unknown" in read(tmp_path).words
-    write_json(tmp_path / "result.json", {**RESULT, "correlations": {"consensus": found.to_dict()}})
+    write_json(
+        tmp_path / "result.json", {**RESULT_STATE, "correlations": {"consensus": found.to_dict()}}
+    )
     assert "measured reliability of consensus on this task: Spearman +0.89" in read(tmp_path).words
 
 
@@ -197,13 +199,16 @@ def test_an_empty_folder_is_an_error(tmp_path: Path):
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ([], "found a list; allowed is an object"),
-        ([1], "found a list; allowed is an object"),
-        ({"metric": 3}, "'metric' is a number; allowed is an object"),
-        ({"budget": "x"}, "'budget' is a text; allowed is an object"),
-        ({"wall_s": None}, "'wall_s' is null; allowed is an object"),
-        ({"correlations": {"consensus": 3}}, "TypeError"),
-        ({"arms": {"chosen": {"mean": 1, "std": 1, "n": 1}}}, "KeyError: 'metric'"),
+        ([], "the file must be an object, found a list"),
+        ({"version": 3}, "version must be 1, found 3"),
+        ({**RESULT_STATE, "metric": 3}, "metric must be an object, found a number"),
+        ({**RESULT_STATE, "budget": "x"}, "budget must be an object, found a text"),
+        ({**RESULT_STATE, "wall_s": None}, "wall_s must be an object, found null"),
+        (
+            {**RESULT_STATE, "correlations": {"consensus": 3}},
+            "correlations.consensus must be an object, found a number",
+        ),
+        ({"version": 1, "arms": {}}, "metric must be an object"),
     ],
 )
 def test_a_result_of_other_types_is_named_with_its_field(tmp_path: Path, state, message):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from synque_select.errors import ConfigError
 from synque_select.records.correlation import correlate
+from synque_select.records.experiment_result import ArmResult
 from synque_select.report.plots import (
     arms_figure,
     correlation_figure,
@@ -44,7 +46,7 @@ FIGURES = {
     "ranking": lambda names: ranking_figure(make_ranking(names)),
     "correlation": lambda names: correlation_figure(entry_of(names), marked=names[:1]),
     "arms": lambda names: arms_figure(
-        {**RESULT, "arms": {name: {"mean": 0.5, "std": 0.1, "n": 3} for name in names}}
+        replace(RESULT, arms={name: ArmResult(0.5, 0.1, 3) for name in names})
     ),
 }
 

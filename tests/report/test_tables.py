@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from synque_select.functional.correlation import correlate_scores
 from synque_select.records.correlation import correlate
+from synque_select.records.experiment_result import ExperimentResult, Metric
 from synque_select.report.correlation_tables import (
     correlation_table,
     correlation_tables,
@@ -34,7 +35,7 @@ from synque_select.report.ranking_tables import (
 from synque_select.report.table import Column, Table, shorten
 from tests.records.records_data import SCRIPT, make_ranking, make_record
 
-RESULT = {
+RESULT_STATE = {
     "version": 1,
     "metric": {"name": "test_acc", "mode": "max"},
     "replicates": 5,
@@ -65,6 +66,9 @@ RESULT = {
     },
     "messages": ["left out, as the time did not allow it: all of it"],
 }
+
+
+RESULT = ExperimentResult.from_dict(RESULT_STATE)
 
 
 def correlation(values=(1, 2, 4, 3, 5, 6, 7, 8), higher=True):
@@ -392,7 +396,7 @@ def test_arms_that_use_labels_are_marked():
     assert table.rows[0] == ("chosen: mixture of the top k", "0.830", "0.012", "5", "")
     assert table.rows[2] == ("best k by validation", "0.850", "-", "1", "uses labels")
     assert "left out" in table.text(100)
-    no_labels = {**RESULT, "arms": {"chosen": RESULT["arms"]["chosen"]}}
+    no_labels = replace(RESULT, arms={"chosen": RESULT.arms["chosen"]})
     assert len(arms_table(no_labels).columns) == 4
 
 
@@ -402,14 +406,14 @@ def test_comparisons_carry_their_words_and_intervals():
     assert table.rows[1][1:] == ("-0.0200", "-", "1", "no difference shown")
     assert "excludes 0" in table.notes[0]
     assert "fewer than 5 pairs is a hint" in table.notes[1]
-    enough = {"chosen_vs_random_k": RESULT["comparisons"]["chosen_vs_random_k"]}
-    assert len(comparison_table({**RESULT, "comparisons": enough}).notes) == 1
+    enough = {"chosen_vs_random_k": RESULT.comparisons["chosen_vs_random_k"]}
+    assert len(comparison_table(replace(RESULT, comparisons=enough)).notes) == 1
 
 
 def test_candidates_alone_are_shown_best_first_and_false_labels_are_marked():
     assert [row[0] for row in candidates_table(RESULT).rows] == ["b", "a"]
     assert candidates_table(RESULT).rows[0][-1] == "false labels"
-    turned = {**RESULT, "metric": {"name": "loss", "mode": "min"}}
+    turned = replace(RESULT, metric=Metric("loss", "min"))
     assert [row[0] for row in candidates_table(turned).rows] == ["a", "b"]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
 from scripts.docs_tables import CHOOSING, RECIPES, RESULTS, TASKS, why_text, write_between
 from synque_select.cli.options import packaged_config
+from synque_select.functional.paired import PairedComparison
 
 
 def test_the_pages_have_a_place_for_every_table():
@@ -31,12 +33,11 @@ def test_only_what_stands_between_the_markers_is_written(tmp_path: Path):
 
 
 def test_a_missing_verdict_says_what_could_have_been_shown():
-    shown = {"verdict": "beats", "n": 5, "low": 0.1, "high": 0.2, "difference": 0.15}
-    wide = {"verdict": "no difference shown", "n": 5, "low": -0.1, "high": 0.3, "difference": 0.1}
-    alone = {"verdict": "no difference shown", "n": 1, "low": None, "high": None, "difference": 0.1}
-    comparisons = {"chosen_vs_all": shown, "chosen_vs_random_k": wide, "chosen_vs_best": alone}
-    said = why_text({"comparisons": comparisons})
+    shown = PairedComparison(0.15, 0.1, 0.2, 5, "beats")
+    wide = PairedComparison(0.1, -0.1, 0.3, 5, "no difference shown")
+    alone = PairedComparison(0.1, math.nan, math.nan, 1, "no difference shown")
+    said = why_text({"chosen_vs_all": shown, "chosen_vs_random_k": wide, "chosen_vs_best": alone})
     assert "random_k: with 5 pairs that vary as these do, a difference under 0.200" in said
     assert "best: too few pairs (1) for an interval" in said
     assert "- all:" not in said
-    assert why_text({"comparisons": {"chosen_vs_all": shown}}).startswith("Every comparison")
+    assert why_text({"chosen_vs_all": shown}).startswith("Every comparison")
