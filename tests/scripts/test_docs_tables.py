@@ -1,15 +1,34 @@
-"""The measured tables of the docs: markers, what is written between them, why no verdict."""
+"""The measured tables of the docs: markers, the text between them, missing verdicts."""
 
 from __future__ import annotations
 
 import math
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from scripts.docs_tables import CHOOSING, RECIPES, RESULTS, TASKS, why_text, write_between
+from scripts.docs_tables import (
+    CHOOSING,
+    RECIPES,
+    RESULTS,
+    ROOT,
+    TASKS,
+    proxy_texts,
+    recipe_text,
+    summary_text,
+    why_text,
+    write_between,
+)
+from synque_select.benchmark.result import BenchmarkResult
 from synque_select.cli.options import packaged_config
 from synque_select.functional.paired import PairedComparison
+from synque_select.records.experiment_result import load_result
+from synque_select.records.run_folder import read_json
+
+FIXTURES = ROOT / "tests" / "fixtures" / "v0_1"
 
 
 def test_the_pages_have_a_place_for_every_table():
@@ -22,7 +41,7 @@ def test_the_pages_have_a_place_for_every_table():
         assert f"<!-- measured: proxies {task} -->" in choosing
 
 
-def test_only_what_stands_between_the_markers_is_written(tmp_path: Path):
+def test_only_the_text_between_the_markers_is_written(tmp_path: Path):
     page = tmp_path / "page.md"
     page.write_text("a\n<!-- measured: x -->\nold\n<!-- end of x -->\nb\n")
     write_between(page, "x", r"new \1")
@@ -36,8 +55,37 @@ def test_a_missing_verdict_says_what_could_have_been_shown():
     shown = PairedComparison(0.15, 0.1, 0.2, 5, "beats")
     wide = PairedComparison(0.1, -0.1, 0.3, 5, "no difference shown")
     alone = PairedComparison(0.1, math.nan, math.nan, 1, "no difference shown")
-    said = why_text({"chosen_vs_all": shown, "chosen_vs_random_k": wide, "chosen_vs_best": alone})
-    assert "random_k: with 5 pairs that vary as these do, a difference under 0.200" in said
-    assert "best: too few pairs (1) for an interval" in said
-    assert "- all:" not in said
+    text = why_text({"chosen_vs_all": shown, "chosen_vs_random_k": wide, "chosen_vs_best": alone})
+    assert "random_k: with 5 pairs that vary as these do, a difference below 0.200" in text
+    assert "best: too few pairs (1) for an interval" in text
+    assert "- all:" not in text
     assert why_text({"chosen_vs_all": shown}).startswith("Every comparison")
+
+
+def test_a_recipe_and_the_summary_are_written_from_its_result():
+    result = load_result(FIXTURES / "experiment_run")
+    text = recipe_text("digits", FIXTURES / "experiment_run", 12.4)
+    assert text.startswith("`synque-select experiment --config digits`; ")
+    assert "; 12 s in total." in text
+    for name in result.arms:
+        assert f"{result.arms[name].mean:.3f}" in text
+    assert text.index("**Arms") < text.index("**Paired comparisons") < text.index("Why no diff")
+    summary = summary_text({"digits": result})
+    assert re.search(r"The 1 experiments? took \d+ minutes in total", summary)
+
+
+def test_tables_over_all_tasks_wait_until_every_task_was_run():
+    result = BenchmarkResult.from_dict(read_json(FIXTURES / "benchmark.json"))
+    (name,) = result.tasks
+    texts = proxy_texts(result.tasks)
+    assert set(texts) == {f"proxies {name}"}
+    every = proxy_texts(dict.fromkeys(TASKS, result.tasks[name]))
+    assert {"measured", "false facts", "sample size", "simple and complex"} < set(every)
+    assert all(f"<!-- measured: {marker} -->" in CHOOSING.read_text() for marker in every)
+
+
+def test_an_unknown_recipe_is_an_error():
+    command = [sys.executable, "-m", "scripts.docs_tables", "results", "--only", "nothing"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--only nothing: allowed are sentiment-small" in done.stderr
