@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -29,7 +28,6 @@ from synque_select.selection.scorer import Scorer
 from synque_select.training.comparability import (
     comparability_key,
     hyper_parameters,
-    mixture_unit,
     validation_sha256,
     weights_sha256,
 )
@@ -70,7 +68,7 @@ class ProbeRunner(Protocol):
         datamodule: SynqueDataModule,
         *,
         ranking: Ranking,
-        primary: str,
+        monitor: str,
         mode: Literal["max", "min"],
         task: str,
         store: RunStore,
@@ -100,7 +98,7 @@ class ProxyCorrelationCallback(CheckedCallback):
     for rank 0, without a collective's timeout.
 
     Args:
-        primary: The metric that correlations are about, as the model logs it.
+        monitor: The metric that correlations are about, as the model logs it.
         mode: "max" where a larger value is better, else "min".
         proxies: Correlate these, scored after fit; None for those of the selection.
         probes: Trains the probes; None for none.
@@ -122,7 +120,7 @@ class ProxyCorrelationCallback(CheckedCallback):
 
     def __init__(
         self,
-        primary: str = "val_acc",
+        monitor: str = "val_acc",
         mode: Literal["max", "min"] = "max",
         *,
         proxies: Sequence[ProxySpec] | None = None,
@@ -136,7 +134,7 @@ class ProxyCorrelationCallback(CheckedCallback):
         self._record: RunRecord | None = None
         self._correlations: tuple[KeyCorrelations, ...] = ()
         self._note = SpawnResult()
-        self._primary, self._mode = primary, mode
+        self._monitor, self._mode = monitor, mode
         self._proxies, self._probes, self._task = proxies, probes, task
         self._store = store if isinstance(store, RunStore) else RunStore(store)
         self._weights, self._n_batches, self._warned = "", 0, False
@@ -193,8 +191,8 @@ class ProxyCorrelationCallback(CheckedCallback):
             return
         self._metrics = {name: float(v) for name, v in trainer.callback_metrics.items()}
         self._validated_at = trainer.global_step
-        if self._primary not in self._metrics:
-            self._warn_of_primary()
+        if self._monitor not in self._metrics:
+            self._warn_of_missing_metric()
         folder = _selection(trainer).run_dir
         if folder is not None and trainer.is_global_zero:
             figures = {"step": self._validated_at, "metrics": self._metrics}
@@ -244,8 +242,8 @@ class ProxyCorrelationCallback(CheckedCallback):
         self._record = self._record_of(trainer, pl_module, ranking)
         self._store.write(self._record)
         keys = [self._record.key_hash]
-        if self._primary not in self._metrics:
-            self._warn_of_primary()
+        if self._monitor not in self._metrics:
+            self._warn_of_missing_metric()
         elif self._probes is not None:
             keys += self._probe(trainer, datamodule, ranking)
         self._show(trainer, keys)
@@ -264,20 +262,20 @@ class ProxyCorrelationCallback(CheckedCallback):
                 metrics = {k: math.nan if v is None else v for k, v in kept["metrics"].items()}
                 self._metrics, self._validated_at = metrics, kept["step"]
 
-    def _warn_of_primary(self) -> None:
+    def _warn_of_missing_metric(self) -> None:
         """Say once, early enough to stop the run, that it will enter no correlation."""
         if self._warned:
             return
         self._warned = True
         if self._metrics:
-            found = f"logged are: {', '.join(sorted(self._metrics))}. Give primary= one of them, or"
+            found = f"logged are: {', '.join(sorted(self._metrics))}. Give monitor= one of them, or"
         else:
             found = (
                 "nothing was, or training ended before the first validation. Train longer, "
                 "validate earlier (val_check_interval of the Trainer), or"
             )
         rank_zero_warn(
-            f"ProxyCorrelationCallback: no metric {self._primary!r} was logged in validation; "
+            f"ProxyCorrelationCallback: no metric {self._monitor!r} was logged in validation; "
             f"{found} log it with self.log in validation_step: without it this run enters no "
             "correlation"
         )
@@ -326,19 +324,17 @@ class ProxyCorrelationCallback(CheckedCallback):
         else:
             scorer = self._scorer(trainer, selection)
             scores = dict(self._mixture_scores(scorer, datamodule, ranking, mixture))
-        return RunRecord(
+        return RunRecord.of(
+            ranking,
+            mixture,
             run_id=selection.run_id,
             kind="mixture",
             key=key,
-            unit=mixture_unit(mixture, {c.name: c.sha256 for c in datamodule.candidates}),
-            mixture=mixture,
             scores=scores,
-            orientation={k: info.higher_is_better for k, info in ranking.proxies.items()},
             metrics=self._metrics,
-            primary=self._primary,
-            primary_mode=self._mode,
+            monitor=self._monitor,
+            mode=self._mode,
             seed=int(os.environ.get("PL_GLOBAL_SEED", 0)),
-            created=datetime.now(UTC).isoformat(),
             details=self._details(trainer, selection, ranking),
         )
 
@@ -348,7 +344,7 @@ class ProxyCorrelationCallback(CheckedCallback):
         return comparability_key(
             task=self._task_of(pl_module),
             validation=validation_sha256(_validation_loaders(trainer)),
-            primary=self._primary,
+            monitor=self._monitor,
             mode=self._mode,
             model=type(pl_module),
             weights=self._weights,
@@ -381,7 +377,7 @@ class ProxyCorrelationCallback(CheckedCallback):
             trainer,
             datamodule,
             ranking=ranking,
-            primary=self._primary,
+            monitor=self._monitor,
             mode=self._mode,
             task=self._task_of(trainer.lightning_module),
             store=self._store,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from synque_select.records.ranking_file import load_ranking, save_ranking
     from synque_select.selection.ranking import rank
     from synque_select.training.datamodule import SynqueDataModule
-    from synque_select.tuning import tune_mixture
+    from synque_select.tuning import TuneOptions, tune_mixture
     from synque_select.types import Mixture, Ranking
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "SelectionCallback",
     "SynqueDataModule",
     "SynqueError",
+    "TuneOptions",
     "load_candidates",
     "load_ranking",
     "load_real",
@@ -61,6 +62,7 @@ _MODULES = {
     "SelectionCallback": "callbacks.selection",
     "SynqueDataModule": "training.datamodule",
     "SynqueError": "errors",
+    "TuneOptions": "tuning",
     "load_candidates": "data.sources",
     "load_ranking": "records.ranking_file",
     "load_real": "data.sources",

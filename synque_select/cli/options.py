@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
@@ -11,9 +12,14 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from synque_select.errors import ConfigError, DependencyError, did_you_mean
+
+if TYPE_CHECKING:
+    from pytorch_lightning.cli import LightningCLI
+
+    from synque_select.selection.scorer import Scorer
 
 __all__ = [
     "PROXIES_HELP",
@@ -27,9 +33,14 @@ __all__ = [
     "packaged_config",
     "proxy_options",
     "scorer_of",
+    "split_options",
     "whole",
     "with_config_paths",
 ]
+
+_Options = TypeVar("_Options")
+
+_RUN_FILES = {"store", "run_dir"}  # options of a command that its function takes by themselves
 
 PROXIES_HELP = (
     "comma-separated keys, with options after a colon: pad,mmd:protocol=released "
@@ -173,15 +184,15 @@ def whole(text: str, option: str) -> int:
 
 
 def lightning_cli(
-    name: str, description: str, function: Callable[..., Any], taken: set[str | int]
-) -> Any:
-    """Read a fit config and, under the command's name, the function's arguments.
+    name: str, description: str, options: type, function: Callable[..., Any]
+) -> LightningCLI:
+    """Read a fit config and, under the command's name, its own options.
 
     Args:
-        name: Of the command, and of the group of its own options.
+        name: Name of the command, and of the group of its own options.
         description: What its help begins with.
-        function: Whose arguments are the command's own options.
-        taken: Those that come from the config instead.
+        options: A dataclass; its fields are options of the command.
+        function: Its arguments `store` and `run_dir` are options of the command, too.
 
     Returns:
         The LightningCLI, with everything made and nothing run.
@@ -192,7 +203,11 @@ def lightning_cli(
 
     class CommandCLI(LightningCLI):
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            parser.add_function_arguments(function, name, skip=taken)
+            # not instantiated here: `split_options` does it, once all options are known
+            parser.add_class_arguments(options, name, instantiate=False)
+            rest: set[str | int] = {*inspect.signature(function).parameters}
+            rest -= _RUN_FILES
+            parser.add_function_arguments(function, name, skip=rest, as_group=False)
 
     return CommandCLI(
         datamodule_class=SynqueDataModule,  # see check_inner
@@ -208,9 +223,17 @@ def lightning_cli(
     )
 
 
-def scorer_of(cli: Any) -> Any:
+def split_options(given: Any, options: type[_Options]) -> tuple[_Options, dict[str, Any]]:
+    """Return a command's options as an object, and those of where it writes as arguments."""
+    values = vars(given)
+    files = {name: value for name, value in values.items() if name in _RUN_FILES}
+    return options(**{n: v for n, v in values.items() if n not in _RUN_FILES}), files
+
+
+def scorer_of(cli: LightningCLI) -> Scorer | None:
     """Return how the config's SelectionCallback scores; None where it has none."""
     from synque_select.callbacks.selection import SelectionCallback
+    from synque_select.training.lightning_compat import callbacks_of
 
-    selection = [c for c in cli.trainer.callbacks if isinstance(c, SelectionCallback)]
+    selection = [c for c in callbacks_of(cli.trainer) if isinstance(c, SelectionCallback)]
     return selection[0].scorer(cli.trainer) if selection else None

@@ -9,6 +9,7 @@ from synque_select.cli.options import (
     lightning_cli,
     lightning_command_line,
     scorer_of,
+    split_options,
     with_config_paths,
 )
 
@@ -16,9 +17,9 @@ __all__ = ["run"]
 
 _DESCRIPTION = (
     "Train on each candidate alone, and correlate proxies with validation. Options of its own: "
-    "--sweep.primary METRIC, --sweep.mode {max,min}, --sweep.seed, --sweep.task, --sweep.store, "
-    "--sweep.folder; the budget of each fit is --trainer.max_steps. The rest is LightningCLI's, as "
-    "in a config of fit."
+    "--sweep.monitor METRIC, --sweep.mode {max,min}, --sweep.seed, --sweep.task, --sweep.store, "
+    "--sweep.run_dir; the budget of each fit is --trainer.max_steps. The rest is LightningCLI's, "
+    "as in a config of fit."
 )
 
 
@@ -31,18 +32,19 @@ def run(arguments: Sequence[str]) -> int:
     """
     jsonargparse_module()
     from synque_select.probing.sweep import run_sweep
-
-    taken: set[str | int] = {"module", "datamodule", "max_steps", "trainer_options", "scorer"}
+    from synque_select.training.short_fit import ShortFitOptions
 
     with lightning_command_line(*with_config_paths(arguments)):
-        cli = lightning_cli("sweep", _DESCRIPTION, run_sweep, taken)
-        given = cli.config.trainer
+        cli = lightning_cli("sweep", _DESCRIPTION, ShortFitOptions, run_sweep)
+        options, files = split_options(cli.config_init.sweep, ShortFitOptions)
+        trainer = cli.config.trainer
         run_sweep(
             cli.model,
             cli.datamodule,
-            max_steps=given.max_steps,
+            max_steps=trainer.max_steps,
+            options=options,
             scorer=scorer_of(cli),
-            trainer_options={"accelerator": given.accelerator, "precision": given.precision},
-            **vars(cli.config.sweep),
+            trainer_options={"accelerator": trainer.accelerator, "precision": trainer.precision},
+            **files,
         )
     return 0

@@ -5,12 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from dataclasses import dataclass, replace
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities.seed import isolate_rng
 
 from synque_select.data.candidate import Candidate
 from synque_select.errors import LightningError
@@ -19,15 +16,13 @@ from synque_select.records.store import RunStore
 from synque_select.training.comparability import (
     comparability_key,
     content_sha256,
-    mixture_unit,
     weights_sha256,
 )
-from synque_select.training.short_fit import quiet_fits
+from synque_select.training.short_fit import train_and_measure
 from synque_select.types import Mixture, Ranking, RunKind, RunRecord
+from synque_select.utils.process_state import seeded
 
 __all__ = ["Fit", "FitStore", "Outcome", "shares"]
-
-_NEVER = 2**31
 
 
 @dataclass(frozen=True)
@@ -136,7 +131,7 @@ class FitStore:
         key = comparability_key(
             task=task.name,
             validation=content_sha256([task.validation.sha256, task.test.sha256]),
-            primary=f"test_{task.metric}",
+            monitor=f"test_{task.metric}",
             mode=task.mode,
             model=type(self._model(0)),
             # seeds are averaged within a key, so it holds the weights of one seed for all
@@ -146,56 +141,38 @@ class FitStore:
             hyper_parameters={**task.fingerprint(), "n_distinct": fit.n_distinct},
             ranking=ranking,
         )
-        return RunRecord(
+        record = RunRecord.of(
+            ranking,
+            fit.mixture,
             run_id=content_sha256([fit_id, key])[:32],
             kind=kind,
             key=key,
-            unit=mixture_unit(fit.mixture, self._sha256),
-            mixture=fit.mixture,
             scores=_scores(ranking, fit.mixture),
-            orientation={key: info.higher_is_better for key, info in ranking.proxies.items()}
-            | {"consensus": False},
             metrics=outcome.metrics,
-            primary=f"test_{task.metric}",
-            primary_mode=task.mode,
+            monitor=f"test_{task.metric}",
+            mode=task.mode,
             seed=fit.seed,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
             details={"fit": fit_id, "seconds": outcome.seconds},
         )
+        return replace(record, orientation={**record.orientation, "consensus": False})
 
     def _train(self, fit: Fit) -> Outcome:
         task, started = self._task, time.perf_counter()
-        with quiet_fits(), isolate_rng():
-            pl.seed_everything(fit.seed, verbose=False)
+        # a fit of an experiment is small and alone: never a process group
+        options = {"devices": 1, **task.trainer_options()}
+        with seeded(fit.seed):
             module = task.model(fit.seed)
             data = task.datamodule(self._parts(fit), _realised(fit), seed=fit.seed)
-            trainer = pl.Trainer(
-                max_steps=fit.max_steps,
-                max_epochs=-1,
-                # measured once, at the end: by the two calls below
-                check_val_every_n_epoch=_NEVER,
-                num_sanity_val_steps=0,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                # a fit of an experiment is small and alone: never a process group
-                **{"devices": 1, **task.trainer_options()},
+            measured = train_and_measure(
+                module, data, fit.max_steps, options, stages=("validate", "test")
             )
-            trainer.fit(module, datamodule=data)
-            if trainer.global_step != fit.max_steps:
-                raise LightningError(
-                    f"a fit stopped after {trainer.global_step} of {fit.max_steps} steps: the "
-                    "budget of an experiment is fixed, nothing may end training early"
-                )
-            metrics = {**_measured(trainer, "validate", module, data)}
-            metrics |= _measured(trainer, "test", module, data)
         for name in (f"val_{task.metric}", f"test_{task.metric}"):
-            if name not in metrics:
+            if name not in measured.metrics:
                 raise LightningError(
-                    f"{type(module).__name__} does not log {name!r}; logged: {sorted(metrics)}"
+                    f"{type(module).__name__} does not log {name!r}; logged: "
+                    f"{sorted(measured.metrics)}"
                 )
-        return Outcome(metrics, time.perf_counter() - started, reused=False)
+        return Outcome(measured.metrics, time.perf_counter() - started, reused=False)
 
     def _parts(self, fit: Fit) -> list[Candidate]:
         chosen = [self._candidates[name] for name in fit.mixture.names]
@@ -205,8 +182,7 @@ class FitStore:
         return [sized(c, counts[c.name], seed=fit.seed) for c in chosen]
 
     def _model(self, seed: int) -> pl.LightningModule:
-        with isolate_rng():
-            pl.seed_everything(seed, verbose=False)
+        with seeded(seed):
             return self._task.model(seed)
 
     def _weights_of(self, seed: int) -> str:
@@ -247,8 +223,3 @@ def _scores(ranking: Ranking, mixture: Mixture) -> dict[str, float]:
     row = ranking[mixture.names[0]]
     scores = {key: score.value for key, score in row.scores.items()}
     return scores | ({"consensus": row.ranks["consensus"]} if "consensus" in row.ranks else {})
-
-
-def _measured(trainer: pl.Trainer, stage: str, module: Any, data: Any) -> dict[str, float]:
-    (metrics,) = getattr(trainer, stage)(module, datamodule=data, verbose=False)
-    return {name: float(value) for name, value in metrics.items()}

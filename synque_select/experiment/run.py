@@ -27,7 +27,7 @@ from synque_select.records.store import RunStore
 from synque_select.selection.ranking import rank
 from synque_select.tuning.search import search_mixtures
 from synque_select.tuning.space import MixtureSpace, starting_mixtures
-from synque_select.tuning.studies import optuna_module
+from synque_select.tuning.studies import require_optuna
 from synque_select.types import Mixture, Ranking, RunKind, RunRecord
 from synque_select.utils.progress import ProgressBar
 
@@ -120,7 +120,7 @@ def _check(task: BaseTask, options: ExperimentOptions) -> None:
             f"top_k={options.top_k}: allowed is 1 to {n_candidates - 1}, fewer than all candidates"
         )
     if "tuned" in options.arms:
-        optuna_module()  # fails now if it is missing, and not after all other fits
+        require_optuna()  # fails now if it is missing, and not after all other fits
 
 
 def _overlap(samples: Sequence[RealSample]) -> list[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 from pytorch_lightning import LightningModule, Trainer
@@ -13,10 +13,17 @@ from pytorch_lightning import LightningModule, Trainer
 from synque_select.errors import LightningError
 from synque_select.probing.worker_process import check_sendable, run_in_worker
 from synque_select.records.store import RunStore
-from synque_select.training.comparability import content_sha256, mixture_unit, validation_sha256
-from synque_select.training.datamodule import SynqueDataModule
-from synque_select.training.short_fit import ShortFit, ShortFits
+from synque_select.training.comparability import content_sha256, validation_sha256
+from synque_select.training.datamodule import SynqueDataModule, attached_datamodule
+from synque_select.training.short_fit import (
+    ModelFactory,
+    ShortFit,
+    ShortFitOptions,
+    ShortFits,
+    model_factory_of,
+)
 from synque_select.types import Mixture, Ranking, RunRecord
+from synque_select.utils.json_types import JsonObject
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.validation import check_int
 
@@ -26,19 +33,19 @@ __all__ = ["ProbeSweep", "run_probes", "train_probes"]
 class ProbeSweep:
     """Trains a fresh copy of the module on each candidate alone; for `ProxyCorrelationCallback`.
 
-    Every probe starts from the same weights and has the same budget: optimiser steps, batch
-    size, seed. The copy is taken in `setup("fit")`, before anything is trained, or made by
-    `model_factory`. Probes run after the fit, on its device, without loggers and checkpoints;
-    a finished one is in the run store and is not trained again. With more than one rank they run on
-    rank 0's device, in a process of their own without the rank variables, while the others wait;
-    model and data must be such that `ddp_spawn` could send them.
+    Every probe starts from the same weights and has the same budget: optimizer steps, batch size,
+    seed. The copy is taken in `setup("fit")`, before anything is trained, or made by
+    `model_factory`. Probes run after the fit, on its device, without loggers and checkpoints. A
+    finished probe is in the run store and is not trained again. With more than one rank, probes run
+    on the device of rank 0, in a separate process without the rank variables, while the other ranks
+    wait; it must be possible to send model and data to another process, as for `ddp_spawn`.
 
     Args:
-        max_steps: Optimiser steps of each probe.
+        max_steps: Optimizer steps of each probe.
         model_factory: Makes a fresh module, with the same weights each time under one seed; None
             for a copy of the module that is fitted.
-        seed: Of whatever is random in a probe beside the order of examples, which the
-            DataModule's own seed settles.
+        seed: Random seed of a probe, except for the order of examples, which follows the
+            DataModule's own seed.
         trainer_options: Arguments of the probes' Trainer, beyond those of the fit.
         progress: Whether to show a progress bar over the probes.
 
@@ -54,16 +61,16 @@ class ProbeSweep:
         self,
         max_steps: int,
         *,
-        model_factory: Callable[[], LightningModule] | None = None,
+        model_factory: ModelFactory | None = None,
         seed: int = 0,
         trainer_options: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> None:
         check_int("max_steps", max_steps, 1)
         self._max_steps, self._seed, self._progress = max_steps, seed, progress
-        self._factory = model_factory
-        self._options = dict(trainer_options or {})
-        self._fresh: LightningModule | None = None
+        self._model_factory = model_factory
+        self._trainer_options = dict(trainer_options or {})
+        self._untrained: LightningModule | None = None
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Copy the module before it is trained; called by the callback in `setup("fit")`.
@@ -72,17 +79,17 @@ class ProbeSweep:
             LightningError: The module cannot be copied, or, with more than one rank, model and data
                 cannot be sent to another process.
         """
-        if self._factory is None:
+        if self._model_factory is None:
             try:
-                self._fresh = copy.deepcopy(module)
+                self._untrained = copy.deepcopy(module)
             except (TypeError, RuntimeError, ValueError) as error:
                 raise LightningError(
                     f"{type(module).__name__} cannot be copied for the probes ({error}): give "
                     "ProbeSweep(model_factory=…), a function that makes a fresh one"
                 ) from error
         if trainer.world_size > 1:
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            check_sendable((self, data.detached()))
+            datamodule = attached_datamodule(trainer)
+            check_sendable((self, None if datamodule is None else datamodule.detached()))
 
     def run(
         self,
@@ -90,49 +97,45 @@ class ProbeSweep:
         datamodule: SynqueDataModule,
         *,
         ranking: Ranking,
-        primary: str,
+        monitor: str,
         mode: Literal["max", "min"],
         task: str,
         store: RunStore,
     ) -> list[RunRecord]:
-        """Train what is not in the store; called by the callback on fit end."""
+        """Train the probes that are not in the store; called by the callback on fit end."""
         fits = ShortFits(
             datamodule=datamodule,
             ranking=ranking,
-            primary=primary,
-            mode=mode,
-            task=task,
+            options=ShortFitOptions(monitor=monitor, mode=mode, seed=self._seed, task=task),
             max_steps=self._max_steps,
-            seed=self._seed,
-            options={**_options_of(trainer), **self._options},
+            trainer_options={**_options_of(trainer), **self._trainer_options},
             validation=validation_sha256(datamodule.val_dataloader()),
         )
-        factory = self._factory or self._copy
+        model_factory = self._model_factory or partial(copy.deepcopy, self._require_untrained())
         if trainer.world_size > 1:
             sent = replace(fits, datamodule=datamodule.detached())
-            work = {"fits": sent, "factory": factory, "store": store, "progress": self._progress}
-            run_ids = run_in_worker(work)
+            work = {"fits": sent, "model_factory": model_factory, "store": store}
+            run_ids = run_in_worker({**work, "progress": self._progress})
             records = {record.run_id: record for record in store.read(kind="probe")}
             return [records[run_id] for run_id in run_ids]
         try:
-            return train_probes(fits, factory, store, progress=self._progress)
+            return train_probes(fits, model_factory, store, progress=self._progress)
         finally:
             datamodule.trainer = trainer
 
-    def _copy(self) -> LightningModule:
-        return copy.deepcopy(self._fresh)  # type: ignore[return-value]
+    def _require_untrained(self) -> LightningModule:
+        if self._untrained is None:
+            raise LightningError("ProbeSweep.run before ProbeSweep.prepare: no module to copy")
+        return self._untrained
 
 
 def run_probes(
-    model_factory: Callable[[], LightningModule],
+    model: LightningModule | ModelFactory,
     datamodule: SynqueDataModule,
     ranking: Ranking,
     *,
     max_steps: int,
-    primary: str = "val_acc",
-    mode: Literal["max", "min"] = "max",
-    task: str | None = None,
-    seed: int = 0,
+    options: ShortFitOptions | None = None,
     store: RunStore | None = None,
     trainer_options: Mapping[str, Any] | None = None,
     progress: bool = True,
@@ -140,21 +143,18 @@ def run_probes(
     """Train a fresh module on each candidate alone, outside of any fit.
 
     Args:
-        model_factory: Makes a fresh module, with the same weights each time under one seed.
-        datamodule: Its candidates are trained on; its validation loaders are validated on.
-        ranking: What the proxies said of the candidates.
-        max_steps: Optimiser steps of each probe.
-        primary: The metric that correlations are about.
-        mode: "max" where a larger value is better, else "min".
-        task: Name of the task, part of the comparability key; None for the module's class.
-        seed: Of the weights and of whatever else is random beside the order of examples, which
-            the DataModule's own seed settles.
-        store: Where finished probes are looked up and kept; None for the default store.
+        model: An untrained module, of which each probe trains a copy; or a function that makes a
+            fresh module, with the same weights each time under one seed.
+        datamodule: Probes train on its candidates and are validated on its validation loaders.
+        ranking: The ranking of the candidates.
+        max_steps: Optimizer steps of each probe.
+        options: Metric, its direction, seed and task; None for the defaults.
+        store: Where finished probes are looked up and stored; None for the default store.
         trainer_options: Arguments of the probes' Trainer: accelerator, precision, ….
         progress: Whether to show a progress bar.
 
     Returns:
-        One record a candidate, of kind "probe", in the order of the ranking's rows; all are in
+        One record per candidate, of kind "probe", in the order of the ranking's rows; all are in
         the store.
 
     Raises:
@@ -168,67 +168,63 @@ def run_probes(
         fits = ShortFits(
             datamodule=datamodule,
             ranking=ranking,
-            primary=primary,
-            mode=mode,
-            task=task,
+            options=ShortFitOptions() if options is None else options,
             max_steps=max_steps,
-            seed=seed,
-            options={"devices": 1, **(trainer_options or {})},
+            trainer_options={"devices": 1, **(trainer_options or {})},
             validation=validation_sha256(datamodule.val_dataloader()),
         )
-        found = RunStore() if store is None else store
-        return train_probes(fits, model_factory, found, progress=progress)
+        runs = RunStore() if store is None else store
+        return train_probes(fits, model_factory_of(model), runs, progress=progress)
     finally:
         datamodule.teardown("fit")
 
 
 def train_probes(
-    fits: ShortFits, factory: Callable[[], LightningModule], store: RunStore, *, progress: bool
+    fits: ShortFits, model_factory: ModelFactory, store: RunStore, *, progress: bool
 ) -> list[RunRecord]:
-    """Fit on each candidate alone what is not in the store, and keep each as a record."""
+    """Train on each candidate alone, except for probes in the store, and store each as a record."""
     finished = {r.details.get("probe"): r for r in store.read(kind="probe")}
     names = [row.name for row in fits.ranking.candidates]
     records: list[RunRecord] = []
     for name in ProgressBar(names, desc="probes", unit="probe", disable=not progress):
         mixture = Mixture.equal([name], "probe")
-        fit, key = fits.run(factory, mixture, known=finished.get)
+        fit, key = fits.run(model_factory, mixture, finished=finished.get)
         _check_weights(key, records)
         records.append(_record(fits, mixture, fit, key))
         store.write(records[-1])
     return records
 
 
-def _check_weights(key: Mapping[str, Any], records: Sequence[RunRecord]) -> None:
+def _check_weights(key: JsonObject, records: Sequence[RunRecord]) -> None:
     field = "initial_weights_sha256"
     if records and key[field] != records[0].key[field]:
         raise LightningError(
             "model_factory made a module with other initial weights than before: probes are "
-            "comparable only from the same ones; seed inside the factory, or load them"
+            "comparable only if all start from the same weights; seed inside the factory, or load "
+            "the weights there"
         )
 
 
-def _record(fits: ShortFits, mixture: Mixture, fit: ShortFit, key: Mapping[str, Any]) -> RunRecord:
-    ranking = fits.ranking
-    row = ranking[mixture.names[0]]
-    return RunRecord(
+def _record(fits: ShortFits, mixture: Mixture, fit: ShortFit, key: JsonObject) -> RunRecord:
+    row, options = fits.ranking[mixture.names[0]], fits.options
+    return RunRecord.of(
+        fits.ranking,
+        mixture,
         run_id=content_sha256([fit.fit_id, key])[:32],
         kind="probe",
         key=key,
-        unit=mixture_unit(mixture, {row.name: row.sha256}),
-        mixture=mixture,
         scores={proxy: score.value for proxy, score in row.scores.items()},
-        orientation={k: info.higher_is_better for k, info in ranking.proxies.items()},
         metrics=fit.metrics,
-        primary=fits.primary,
-        primary_mode=fits.mode,
-        seed=fits.seed,
-        created=fit.created or datetime.now(UTC).isoformat(),
+        monitor=options.monitor,
+        mode=options.mode,
+        seed=options.seed,
+        created=fit.created,
         details={"probe": fit.fit_id, "seconds": fit.seconds},
     )
 
 
 def _options_of(trainer: Trainer) -> dict[str, Any]:
-    """Return what a probe's Trainer must share with the fit that it stands for."""
+    """Return what a probe's Trainer must share with the fit that it belongs to."""
     device = trainer.strategy.root_device
     return {
         "accelerator": device.type,

@@ -21,7 +21,7 @@ class UnitPoint:
     Args:
         unit: Its name.
         scores: Proxy key to mean raw score; NaN where undefined.
-        validation: Mean primary metric at the fixed end of the budget.
+        validation: Mean of the monitored metric at the fixed end of the budget.
         n_seeds: How many runs were averaged.
     """
 
@@ -39,7 +39,7 @@ class KeyCorrelations:
         key_hash: Hash of the key.
         kind: "probe", "mixture" or "trial".
         key: The key itself.
-        primary: The metric.
+        monitor: The validation metric.
         mode: "max" or "min".
         points: What was correlated.
         orientation: Proxy key to higher_is_better.
@@ -50,7 +50,7 @@ class KeyCorrelations:
     key_hash: str
     kind: RunKind
     key: Mapping[str, Any]
-    primary: str
+    monitor: str
     mode: Literal["max", "min"]
     points: tuple[UnitPoint, ...]
     orientation: Mapping[str, bool]
@@ -79,7 +79,7 @@ def correlate(records: Iterable[RunRecord], *, seed: int = 0) -> list[KeyCorrela
     Seeds are averaged first; the unit is the distinct candidate or mixture. Trials enter only
     where `details["startup"]` is true, because the others are chosen by the proxies themselves (the
     first ones of a study) or sampled adaptively by an optimiser; runs
-    with `details["pruned"]`, and runs whose primary metric is not finite, never do.
+    with `details["pruned"]`, and runs whose monitored metric is not finite, never do.
 
     Args:
         records: Of any keys and kinds, as `RunStore.read` gives them.
@@ -90,7 +90,7 @@ def correlate(records: Iterable[RunRecord], *, seed: int = 0) -> list[KeyCorrela
     """
     groups: dict[tuple[str, ...], list[RunRecord]] = {}
     for record in records:
-        group = (record.key_hash, record.kind, record.primary, record.primary_mode)
+        group = (record.key_hash, record.kind, record.monitor, record.mode)
         groups.setdefault(group, []).append(record)
     return [_correlate_group(group, seed) for group in groups.values()]
 
@@ -108,7 +108,7 @@ def _correlate_group(records: Sequence[RunRecord], seed: int) -> KeyCorrelations
                 [point.scores.get(key, math.nan) for point in points],
                 validation,
                 higher_is_better=higher,
-                mode=first.primary_mode,
+                mode=first.mode,
                 seed=seed,
             )
             for key, higher in orientation.items()
@@ -117,8 +117,8 @@ def _correlate_group(records: Sequence[RunRecord], seed: int) -> KeyCorrelations
         key_hash=first.key_hash,
         kind=first.kind,
         key=first.key,
-        primary=first.primary,
-        mode=first.primary_mode,
+        monitor=first.monitor,
+        mode=first.mode,
         points=points,
         orientation=orientation,
         proxies=proxies,
@@ -132,8 +132,8 @@ def _exclusion(record: RunRecord) -> str | None:
         return "pruned"
     if record.kind == "trial" and not record.details.get("startup"):
         return "no random start-up trials, but chosen by proxies or sampled adaptively"
-    if not math.isfinite(record.metrics.get(record.primary, math.nan)):
-        return f"without a finite {record.primary}"
+    if not math.isfinite(record.metrics.get(record.monitor, math.nan)):
+        return f"without a finite {record.monitor}"
     return None
 
 
@@ -153,7 +153,7 @@ def _points(records: Sequence[RunRecord]) -> tuple[UnitPoint, ...]:
 def _point(unit: str, runs: Sequence[RunRecord]) -> UnitPoint:
     keys = dict.fromkeys(key for run in runs for key in run.scores)
     scores = {key: fmean(run.scores.get(key, math.nan) for run in runs) for key in keys}
-    return UnitPoint(unit, scores, fmean(run.metrics[run.primary] for run in runs), len(runs))
+    return UnitPoint(unit, scores, fmean(run.metrics[run.monitor] for run in runs), len(runs))
 
 
 def _orientation(records: Sequence[RunRecord]) -> tuple[dict[str, bool], list[str]]:

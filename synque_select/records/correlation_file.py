@@ -55,6 +55,9 @@ def _entry(state: Mapping[str, Any]) -> KeyCorrelations:
         for point in state["points"]
     )
     proxies = {key: Correlation.from_dict(found) for key, found in state["proxies"].items()}
+    state = {**state, "monitor": state.get("monitor", state.get("primary"))}  # version 0.1
+    if not isinstance(state["monitor"], str):
+        raise TypeError("no name of a metric under 'monitor'")
     fields = {field.name: state[field.name] for field in dataclasses.fields(KeyCorrelations)}
     messages = tuple(state["messages"])
     return KeyCorrelations(**{**fields, "points": points, "proxies": proxies, "messages": messages})

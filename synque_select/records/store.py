@@ -19,6 +19,8 @@ __all__ = ["RunStore", "default_store_path"]
 
 _APPLICATION_ID = 0x53514553  # "SQES", so that no other SQLite file is taken for a run store
 _SCHEMA_VERSION = 1
+# names of a record's fields in stores that version 0.1 wrote
+_NAMES_OF_0_1 = {"primary": "monitor", "primary_mode": "mode"}
 _BUSY_TIMEOUT_S = 60.0
 _SCHEMA = """
 CREATE TABLE runs (
@@ -99,7 +101,8 @@ class RunStore:
     def _record(self, run_id: str, text: str) -> RunRecord:
         try:
             state: dict[str, Any] = json.loads(text)
-            return RunRecord(**{**state, "mixture": Mixture.from_dict(state["mixture"])})
+            fields = {_NAMES_OF_0_1.get(name, name): value for name, value in state.items()}
+            return RunRecord(**{**fields, "mixture": Mixture.from_dict(state["mixture"])})
         except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
             raise RecordError(f"{self.path}: the record {run_id!r} is damaged: {error}") from error
 

@@ -79,7 +79,7 @@ def units_table(entry: KeyCorrelations) -> Table:
         (point.unit, format_number(point.validation, decimals), str(point.n_seeds))
         for point in points
     )
-    columns = (Column("trained on", is_name=True), Column(entry.primary), Column("runs"))
+    columns = (Column("trained on", is_name=True), Column(entry.monitor), Column("runs"))
     better = "higher" if entry.mode == "max" else "lower"
     note = f"{better} is better; figures at the end of an equal budget, the mean over runs"
     return Table(f"Validation of each {entry.kind}", columns, rows, (note,))
@@ -107,7 +107,7 @@ def _key_table(entry: KeyCorrelations) -> Table:
     units = f"{len(entry.points)} {'unit' if len(entry.points) == 1 else 'units'}"
     title = (
         f"{f'{task}: ' if task else ''}{units} of kind {entry.kind}, "
-        f"{entry.primary} ({entry.mode}), key {entry.key_hash[:8]}"
+        f"{entry.monitor} ({entry.mode}), key {entry.key_hash[:8]}"
     )
     if not entry.proxies:
         return Table(title, (), (), entry.messages)

@@ -301,7 +301,7 @@ def _probes_section(result: ExperimentResult, ranking: Ranking | None) -> str:
     entry = None if ranking is None else _entry_of(result, ranking)
     if entry is not None:
         false = [name for name, single in result.candidates.items() if single.false_labels]
-        alt = f"Each proxy against {entry.primary} over {len(entry.points)} candidates"
+        alt = f"Each proxy against {entry.monitor} over {len(entry.points)} candidates"
         body += figure_html(_drawing(entry, false), alt)
     return section_html("Proxies against validation", f"{body}<p>{escape(_INPUTS_ONLY)}</p>")
 
@@ -327,7 +327,7 @@ def _entry_of(result: ExperimentResult, ranking: Ranking) -> KeyCorrelations | N
         key_hash="",
         kind="probe",
         key={},
-        primary=result.metric.name,
+        monitor=result.metric.name,
         mode=result.metric.mode,
         points=points,
         orientation={key: higher.get(key, False) for key in points[0].scores},
@@ -347,7 +347,7 @@ def _keys_section(entries: Sequence[KeyCorrelations], *, is_detail: bool) -> str
     for entry, table in zip(entries, tables, strict=False):
         body += table_html(units_table(entry)) + table_html(table)
         if entry.n_missing == 0:
-            alt = f"Each proxy against {entry.primary} over {len(entry.points)} units"
+            alt = f"Each proxy against {entry.monitor} over {len(entry.points)} units"
             body += figure_html(_drawing(entry), alt)
     return section_html("Proxies against validation, within each comparability key", body + means)
 

@@ -275,7 +275,7 @@ def correlation_figure(
         _correlation_panel(ax, entry, key, points, marked)
     for ax in axes[: len(keys) : n_columns]:
         better = "" if entry.mode == "max" else " (lower is better)"
-        ax.set_ylabel(_label(entry.primary) + better, fontsize=9, color=_INK, parse_math=False)
+        ax.set_ylabel(_label(entry.monitor) + better, fontsize=9, color=_INK, parse_math=False)
     names = _short_units([point.unit for point in points])
     said = [f" ({mark})" if point.unit in marked else "" for point in points]
     _number_legend(figure, [_label(n, 40) + s for n, s in zip(names, said, strict=True)])

@@ -13,15 +13,14 @@ from pytorch_lightning.utilities import CombinedLoader
 from torch.nn.parameter import is_lazy
 
 from synque_select.data.iterables import is_map_style
-from synque_select.training.datamodule import SynqueDataModule
-from synque_select.types import Mixture, Ranking
+from synque_select.training.datamodule import attached_datamodule
+from synque_select.types import Ranking
 from synque_select.utils.process_state import seeded
 
 __all__ = [
     "comparability_key",
     "content_sha256",
     "hyper_parameters",
-    "mixture_unit",
     "validation_sha256",
     "weights_sha256",
 ]
@@ -33,7 +32,7 @@ def comparability_key(
     *,
     task: str,
     validation: str,
-    primary: str,
+    monitor: str,
     mode: str,
     model: type,
     weights: str,
@@ -47,7 +46,7 @@ def comparability_key(
     return {
         "task": task,
         "validation_sha256": validation,
-        "metric": primary,
+        "metric": monitor,
         "mode": mode,
         # a script that a launched process imports has another name there
         "model": f"{model.__module__.replace('__mp_main__', '__main__')}.{model.__qualname__}",
@@ -147,8 +146,8 @@ def hyper_parameters(trainer: Trainer, module: LightningModule) -> dict[str, Any
 
 
 def _labeled_real(trainer: Trainer) -> dict[str, Any]:
-    datamodule = trainer.datamodule  # type: ignore[attr-defined]
-    fixed = datamodule.fixed_part if isinstance(datamodule, SynqueDataModule) else None
+    datamodule = attached_datamodule(trainer)
+    fixed = None if datamodule is None else datamodule.fixed_part
     if fixed is None:
         return {}
     return {"labeled_real": {"share": fixed.share, "sha256": fixed.data.sha256}}
@@ -170,20 +169,3 @@ def plain_parameter(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return plain_parameter(value.tolist())
     return getattr(value, "__qualname__", type(value).__qualname__)
-
-
-def mixture_unit(mixture: Mixture, sha256: Mapping[str, str]) -> str:
-    """Name what was trained on: candidates, weights, and a hash of their contents.
-
-    Example:
-        >>> mixture_unit(Mixture.equal(["b", "a"]), {"a": "01", "b": "02"})
-        'a 0.5 + b 0.5 @f19ccf1e'
-        >>> mixture_unit(Mixture.equal(["a"]), {"a": "01"})
-        'a @938db8c9'
-    """
-    names = sorted(mixture.names)
-    content = hashlib.sha256("".join(sha256[name] for name in names).encode()).hexdigest()[:8]
-    if len(names) == 1:
-        return f"{names[0]} @{content}"
-    parts = [f"{name} {mixture.weights[name]:.4g}" for name in names]
-    return f"{' + '.join(parts)} @{content}"

@@ -55,7 +55,7 @@ from synque_select.training.wrapping import (
 from synque_select.types import Mixture
 from synque_select.utils.validation import check_int
 
-__all__ = ["SynqueDataModule"]
+__all__ = ["SynqueDataModule", "attached_datamodule"]
 
 _DEFAULT_BATCH_SIZE = 32
 
@@ -614,6 +614,12 @@ class SynqueDataModule(LightningDataModule):
                 "raise epoch_length, or lower batch_size"
             )
         return wanted // unit * unit
+
+
+def attached_datamodule(trainer: Trainer) -> SynqueDataModule | None:
+    """Return the trainer's DataModule; None if it has none or one of another class."""
+    datamodule = getattr(trainer, "datamodule", None)
+    return datamodule if isinstance(datamodule, SynqueDataModule) else None
 
 
 def _prepare(data: SynqueDataModule, prepare: Callable[[], None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,6 +18,7 @@ __all__ = ["connect", "n_data_replicas", "on_rank_zero", "raise_on_all_ranks", "
 _PATIENCE = timedelta(days=7)
 _PATIENCE_OF_A_FAILURE = timedelta(minutes=1)
 
+_T = TypeVar("_T")
 _groups: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # ours, by the strategy's
 
 
@@ -32,8 +33,8 @@ def connect(trainer: Trainer) -> None:
         _own_group()
 
 
-def on_rank_zero(trainer: Trainer, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Do the work on rank 0 and return its result, a dict of plain values, on every rank.
+def on_rank_zero(trainer: Trainer, work: Callable[[], _T]) -> _T:
+    """Do the work on rank 0 and return its result, which can be pickled, on every rank.
 
     First all ranks meet; one that has failed by then says so through `report_failure`. Then the
     others wait for rank 0. Both on a gloo group of our own: under NCCL, and under a timeout that
@@ -142,7 +143,7 @@ def _raise_first(said: list[Any]) -> None:
             raise _rebuilt(failure)
 
 
-def _shared(trainer: Trainer, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _shared(trainer: Trainer, work: Callable[[], _T]) -> _T:
     failure: BaseException | None = None
     outcome: list[Any] = [None]
     if trainer.is_global_zero:
@@ -162,7 +163,8 @@ def _shared(trainer: Trainer, work: Callable[[], dict[str, Any]]) -> dict[str, A
         raise failure
     if "result" not in outcome[0]:
         raise _rebuilt(outcome[0])
-    return dict(outcome[0]["result"])
+    result: _T = outcome[0]["result"]
+    return result
 
 
 def _described(error: BaseException, rank: int) -> dict[str, Any]:

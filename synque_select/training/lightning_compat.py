@@ -1,23 +1,37 @@
-"""Objects of the package `lightning`, which are not interchangeable with pytorch_lightning's."""
+"""What Lightning leaves undeclared on a Trainer, and objects of the package `lightning`.
+
+The objects of `lightning` are not interchangeable with those of `pytorch_lightning`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from pytorch_lightning import Callback, Trainer
 
 from synque_select.errors import LightningError
 
-__all__ = ["refuse_other_lightning"]
+__all__ = ["callbacks_of", "is_dev_run", "refuse_other_lightning"]
 
 
-def refuse_other_lightning(what: str, part: Any) -> None:
-    """Refuse an object of the package `lightning`.
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """Return the trainer's callbacks; Lightning sets the attribute without declaring it."""
+    callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+    return callbacks
+
+
+def is_dev_run(trainer: Trainer) -> bool:
+    """Return whether `fast_dev_run` is on; Lightning sets the attribute without declaring it."""
+    return bool(getattr(trainer, "fast_dev_run", False))
+
+
+def refuse_other_lightning(what: str, part: object) -> None:
+    """Check that an object does not come from the package `lightning`.
 
     Args:
-        what: What it is, for the message.
+        what: The role of the object, for the message.
         part: A Trainer, model, DataModule, logger or callback.
 
     Raises:
-        LightningError: It is one; the message names the import to change.
+        LightningError: It does; the message names the import to change.
     """
     if any(kind.__module__.split(".")[0] == "lightning" for kind in type(part).__mro__):
         raise LightningError(

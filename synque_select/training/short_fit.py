@@ -1,7 +1,12 @@
-"""Short fits of one module and budget on one mixture after another, each measured at its end."""
+"""Short fits: one module, one budget, one mixture after another, each measured at its end.
+
+Probes, tuning and experiments train here and nowhere else.
+"""
 
 from __future__ import annotations
 
+import copy
+import functools
 import importlib.metadata
 import inspect
 import logging
@@ -15,7 +20,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from pytorch_lightning import LightningModule
 
-from synque_select.errors import LightningError
+from synque_select.errors import ConfigError, LightningError
 from synque_select.training.comparability import (
     comparability_key,
     content_sha256,
@@ -25,23 +30,154 @@ from synque_select.training.comparability import (
 from synque_select.training.datamodule import SynqueDataModule
 from synque_select.types import Mixture, Ranking, RunRecord
 from synque_select.utils.process_state import free_device_memory, seeded
+from synque_select.utils.validation import check_int
 
-__all__ = ["ShortFit", "ShortFits", "quiet_fits"]
+__all__ = [
+    "Measured",
+    "ModelFactory",
+    "ShortFit",
+    "ShortFitOptions",
+    "ShortFits",
+    "check_mode",
+    "model_factory_of",
+    "quiet_fits",
+    "train_and_measure",
+]
+
+ModelFactory = Callable[..., LightningModule]
 
 _NEVER = 2**31
-_N_HASHED = 8  # training examples, as they are served, that stand for transforms and collation
+_N_HASHED = 8  # training examples, as they are served, that represent transforms and collation
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortFitOptions:
+    """What short fits measure, and from which start.
+
+    Args:
+        monitor: The validation metric, as the module logs it.
+        mode: "max" if a larger value of the metric is better, else "min".
+        seed: Random seed of the initial weights and of everything else in a fit, except for the
+            order of examples, which follows the DataModule's own seed.
+        task: Name of the task, part of the comparability key; None for the module's class.
+
+    Raises:
+        ConfigError: `mode` or `seed` is not allowed.
+
+    Example:
+        >>> ShortFitOptions(monitor="val_loss", mode="min").seed
+        0
+    """
+
+    monitor: str = "val_acc"
+    mode: Literal["max", "min"] = "max"
+    seed: int = 0
+    task: str | None = None
+
+    def __post_init__(self) -> None:
+        check_mode(self.mode)
+        check_int("seed", self.seed, 0)
+
+
+def check_mode(mode: str) -> None:
+    """Check whether a metric's direction is "max" or "min".
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if mode not in ("max", "min"):
+        raise ConfigError(f"mode={mode!r}: allowed are 'max' and 'min'")
+
+
+def model_factory_of(model: LightningModule | ModelFactory) -> ModelFactory:
+    """Return a function that makes the module of each fit: a copy of a module, or a given function.
+
+    A copy is taken of the module as it is when the fit begins: it must stay untrained.
+    """
+    return functools.partial(copy.deepcopy, model) if isinstance(model, LightningModule) else model
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a training of fixed length gave.
+
+    Args:
+        metrics: Every metric at the end of the budget.
+        parameters: Hyper-parameters of module, optimizers and trainer.
+        seconds: Wall time.
+    """
+
+    metrics: Mapping[str, float]
+    parameters: Mapping[str, Any]
+    seconds: float
+
+
+def train_and_measure(
+    module: LightningModule,
+    data: SynqueDataModule,
+    max_steps: int,
+    trainer_options: Mapping[str, Any],
+    stages: Sequence[Literal["validate", "test"]] = ("validate",),
+) -> Measured:
+    """Train a module for a fixed number of optimizer steps, then measure it.
+
+    The caller seeds the random generators. No logger, checkpoint, progress bar or summary.
+
+    Args:
+        module: Freshly made.
+        data: What to train and measure on.
+        max_steps: Optimizer steps.
+        trainer_options: Arguments of the Trainer beyond the budget.
+        stages: What to measure on, in this order: "validate", "test".
+
+    Raises:
+        LightningError: Training ended before its last step.
+    """
+    started = time.perf_counter()
+    with quiet_fits():
+        trainer = pl.Trainer(
+            **{
+                "max_steps": max_steps,
+                "max_epochs": -1,
+                # measured once, at the fixed end of the budget: by the calls below
+                "check_val_every_n_epoch": _NEVER,
+                "num_sanity_val_steps": 0,
+                "logger": False,
+                "enable_checkpointing": False,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                **trainer_options,
+            }
+        )
+        trainer.fit(module, datamodule=data)
+        if trainer.global_step < max_steps:
+            raise LightningError(
+                f"a fit stopped after {trainer.global_step} of {max_steps} steps: fits are "
+                "compared at a fixed budget, so nothing may end training early (a callback, "
+                "max_time)"
+            )
+        parameters = hyper_parameters(trainer, module)
+        measured = [
+            part
+            for stage in stages
+            for part in getattr(trainer, stage)(module, datamodule=data, verbose=False)
+        ]
+    metrics = {name: float(value) for part in measured for name, value in part.items()}
+    del trainer
+    free_device_memory()
+    return Measured(metrics, parameters, time.perf_counter() - started)
 
 
 @dataclass(frozen=True)
 class ShortFit:
-    """What one short fit came to.
+    """The outcome of one short fit.
 
     Args:
-        fit_id: Hash of all that changes it.
+        fit_id: Hash of everything that affects the outcome.
         metrics: Every validation metric at the end of the budget.
-        parameters: Hyper-parameters of module, optimisers and trainer.
-        seconds: Wall time when it was trained.
-        created: When an earlier run finished it; None where this one did.
+        parameters: Hyper-parameters of module, optimizers and trainer.
+        seconds: Wall time of the training.
+        created: When an earlier run finished the fit; None if this run trained it.
     """
 
     fit_id: str
@@ -53,87 +189,82 @@ class ShortFit:
 
 @dataclass
 class ShortFits:
-    """Fits of one module and budget, measured once, at the fixed end of the budget.
+    """Fits of one module at one budget, each measured once, at the fixed end of the budget.
 
     Args:
-        datamodule: Set up for fit; its candidates are trained on.
-        ranking: What the proxies said of them.
-        primary: The metric that must be logged in validation.
-        mode: "max" where a larger value is better, else "min".
-        task: Name of the task; None for the module's class.
-        max_steps: Optimiser steps of each fit.
-        seed: Of whatever is random beside the order of examples.
-        options: Arguments of the Trainer beyond the budget.
+        datamodule: Set up for fit; fits train on its candidates.
+        ranking: The ranking of these candidates.
+        options: What is measured, and the seed.
+        max_steps: Optimizer steps of each fit.
+        trainer_options: Arguments of the Trainer beyond the budget.
         validation: Hash of the validation data.
     """
 
     datamodule: SynqueDataModule
     ranking: Ranking
-    primary: str
-    mode: Literal["max", "min"]
-    task: str | None
+    options: ShortFitOptions
     max_steps: int
-    seed: int
-    options: Mapping[str, Any]
+    trainer_options: Mapping[str, Any]
     validation: str
 
     def run(
         self,
-        factory: Callable[[], LightningModule],
+        model_factory: ModelFactory,
         mixture: Mixture,
         *,
-        known: Callable[[str], RunRecord | None],
+        finished: Callable[[str], RunRecord | None],
         callbacks: Sequence[pl.Callback] = (),
     ) -> tuple[ShortFit, dict[str, Any]]:
-        """Train a fresh module on a mixture, or take what the store has of exactly this fit.
+        """Train a fresh module on a mixture, unless exactly this fit has finished before.
 
         Args:
-            factory: Makes the module, under the seed.
+            model_factory: Makes the module; called with the random generators seeded.
             mixture: What to train on.
-            known: Takes a fit's id and gives the record of one that has finished, if any.
-            callbacks: Of the Trainer.
+            finished: Takes the id of a fit and returns the record of a finished fit with this id,
+                or None.
+            callbacks: Callbacks of the Trainer.
 
         Returns:
             The fit and its comparability key.
 
         Raises:
-            LightningError: The module does not log the primary metric.
+            LightningError: The module does not log the monitored metric.
         """
         data = _serving(self.datamodule, mixture)
-        with seeded(self.seed):
-            module = factory()
+        with seeded(self.options.seed):
+            module = model_factory()
             weights = weights_sha256(module)
             fit_id = self._fit_id(mixture, data, module, weights)
-            record = known(fit_id)
+            record = finished(fit_id)
             if record is None:
                 fit = self._train(fit_id, data, module, callbacks)
             else:
                 parameters, seconds = record.key["hyper_parameters"], record.details["seconds"]
                 fit = ShortFit(fit_id, record.metrics, parameters, seconds, record.created)
-        if self.primary not in fit.metrics:
+        if self.options.monitor not in fit.metrics:
             raise LightningError(
-                f"{type(module).__name__} does not log {self.primary!r} in validation; logged are: "
-                f"{', '.join(sorted(fit.metrics)) or 'none'}"
+                f"{type(module).__name__} does not log {self.options.monitor!r} in validation; "
+                f"logged are: {', '.join(sorted(fit.metrics)) or 'none'}"
             )
         return fit, self.key(type(module), data.batch_size, fit.parameters, weights)
 
     def _fit_id(
         self, mixture: Mixture, data: SynqueDataModule, module: LightningModule, weights: str
     ) -> str:
-        """Hash all that changes what a fit comes to."""
+        """Hash everything that affects the outcome of a fit."""
         loader = data.mixture_loader()
         served: Any = loader.dataset
         batch = loader.collate_fn([served[i] for i in range(min(_N_HASHED, len(served)))])
         return content_sha256(
             [
-                self.task,
+                self.options.task,
                 sorted((self.ranking[name].sha256, w) for name, w in mixture.weights.items()),
                 _code(type(module)),
                 dict(module.hparams),
                 weights,
                 self.validation,
-                [self.max_steps, self.seed, loader.batch_size],
-                {key: str(value) for key, value in self.options.items()},
+                [self.max_steps, self.options.seed, loader.batch_size],
+                {key: str(value) for key, value in self.trainer_options.items()},
                 batch,
                 [importlib.metadata.version(p) for p in ("torch", "pytorch-lightning")],
             ]
@@ -146,43 +277,23 @@ class ShortFits:
         module: LightningModule,
         callbacks: Sequence[pl.Callback],
     ) -> ShortFit:
-        started = time.perf_counter()
+        # callbacks that the module brings, such as early stopping, would change the budget
         module.configure_callbacks = list  # type: ignore[method-assign]
-        with quiet_fits():
-            trainer = pl.Trainer(**self._trainer_options(callbacks))
-            trainer.fit(module, datamodule=data)
-            parameters = hyper_parameters(trainer, module)
-            found = trainer.validate(module, datamodule=data, verbose=False)
-        metrics = {name: float(value) for part in found for name, value in part.items()}
-        del trainer
-        free_device_memory()
-        return ShortFit(fit_id, metrics, parameters, time.perf_counter() - started)
-
-    def _trainer_options(self, callbacks: Sequence[pl.Callback]) -> dict[str, Any]:
-        return {
-            "max_steps": self.max_steps,
-            "max_epochs": -1,
-            # measured once, at the fixed end of the budget: by Trainer.validate
-            "check_val_every_n_epoch": _NEVER,
-            "num_sanity_val_steps": 0,
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            **self.options,
-            "callbacks": [*(self.options.get("callbacks") or []), *callbacks],
-        }
+        own = self.trainer_options.get("callbacks") or []
+        options = {**self.trainer_options, "callbacks": [*own, *callbacks]}
+        measured = train_and_measure(module, data, self.max_steps, options)
+        return ShortFit(fit_id, measured.metrics, measured.parameters, measured.seconds)
 
     def key(
         self, model: type, batch_size: int, parameters: Mapping[str, Any], weights: str
     ) -> dict[str, Any]:
-        """Return the comparability key of a fit of such a module."""
+        """Return the comparability key of a fit of a module of this class."""
         batches = self.max_steps * parameters["accumulate_grad_batches"]
         return comparability_key(
-            task=model.__name__ if self.task is None else self.task,
+            task=model.__name__ if self.options.task is None else self.options.task,
             validation=self.validation,
-            primary=self.primary,
-            mode=self.mode,
+            monitor=self.options.monitor,
+            mode=self.options.mode,
             model=model,
             weights=weights,
             examples_drawn=batches * batch_size,
@@ -200,12 +311,12 @@ def _serving(datamodule: SynqueDataModule, mixture: Mixture) -> SynqueDataModule
     return data
 
 
-def _nothing(*_: Any, **__: Any) -> None:
+def _nothing(*_: object, **__: object) -> None:
     pass
 
 
 def _code(cls: type) -> str:
-    """Return the source of a module's class: a changed training step is another probe."""
+    """Return the source of a module's class: a changed training step makes another fit."""
     try:
         return inspect.getsource(cls)
     except (OSError, TypeError):
@@ -214,7 +325,7 @@ def _code(cls: type) -> str:
 
 @contextmanager
 def quiet_fits() -> Iterator[None]:
-    """Keep Lightning's notes on devices, tips and workers away: a short fit is one of many."""
+    """Hide Lightning's notes on devices, tips and workers: a short fit is one of many."""
     loggers = [logging.getLogger(n) for n in ("pytorch_lightning", "lightning_fabric")]
     loggers.append(logging.getLogger("pytorch_lightning.utilities.rank_zero"))
     levels = [logger.level for logger in loggers]
@@ -223,7 +334,7 @@ def quiet_fits() -> Iterator[None]:
             logger.setLevel(logging.WARNING)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers")
-            # Lightning's own call of a function of torch that is to go
+            # Lightning itself calls a function that torch has deprecated
             warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
             yield
     finally:

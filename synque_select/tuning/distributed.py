@@ -1,9 +1,9 @@
-"""The ranks that fit together, opened before the first fit: they must know what to fit."""
+"""The ranks of a study, connected before the first fit: they must know what to fit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
@@ -14,25 +14,27 @@ from synque_select.training.short_fit import quiet_fits
 
 __all__ = ["Ranks"]
 
+_T = TypeVar("_T")
+
 
 class Ranks:
     """One process, or those that the strategy of the fits starts; they stay for all fits.
 
     Args:
-        options: Arguments of the fits' Trainer.
+        trainer_options: Arguments of the fits' Trainer.
 
     Raises:
         LightningError: The strategy ends its processes with each fit.
     """
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        quiet: dict[str, Any] = {
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-        }
+    def __init__(self, trainer_options: Mapping[str, Any]) -> None:
         with quiet_fits():
-            self._trainer = pl.Trainer(**quiet, **options)
+            self._trainer = pl.Trainer(
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                **trainer_options,
+            )
         if self._trainer.world_size > 1:
             self._open()
 
@@ -53,18 +55,18 @@ class Ranks:
 
     @property
     def is_zero(self) -> bool:
-        """Whether this process samples and keeps the records."""
+        """Whether this process samples and stores the records."""
         return self._trainer.is_global_zero
 
     @property
     def n_ranks(self) -> int:
-        """How many processes fit together."""
-        return int(self._trainer.world_size)
+        """Number of processes that fit together."""
+        return self._trainer.world_size
 
-    def share(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return on all ranks what the work, done on rank 0, gives: plain values."""
+    def share(self, work: Callable[[], _T]) -> _T:
+        """Do the work on rank 0, and return its result, plain values, on all ranks."""
         return on_rank_zero(self._trainer, work)
 
     def fail(self, error: BaseException) -> None:
-        """Tell the others, who may be waiting in `share`."""
+        """Tell the other ranks, which may be waiting in `share`."""
         report_failure(self._trainer, error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import overload
 
 import numpy as np
 import torch
@@ -22,14 +22,14 @@ __all__ = ["MixtureScores"]
 
 @dataclass(frozen=True)
 class MixtureScores:
-    """Scores mixtures beside the candidates that they are made of; encodes nothing.
+    """Scores mixtures beside the candidates that they consist of; encodes nothing.
 
-    The scores follow from the candidates where a proxy can (all of the default suite); the other
-    proxies score a seeded sample of the mixture that is as large as its weights allow without
-    repeating an example. `ProxyCorrelationCallback` does the same.
+    The scores follow from those of the candidates if a proxy supports it (all of the default suite
+    do); the other proxies score a seeded sample of the mixture that is as large as its weights
+    allow without repeating an example. `ProxyCorrelationCallback` does the same.
 
     Args:
-        scoring: Of the candidates.
+        scoring: The scored candidates.
         device: Where to compute.
     """
 
@@ -37,33 +37,35 @@ class MixtureScores:
     device: torch.device
 
     def of(self, mixture: Mixture, keys: Sequence[str] | None = None) -> dict[str, float]:
-        """Return proxy key to score, of the suite or of some of its keys."""
+        """Return the score of each proxy by key; None for all proxies of the suite."""
         suite = [p for p in self.scoring.suite if keys is None or p.key in keys]
         with preserved_state():
-            found = mixture_scores(self.scoring, mixture, [proxy.key for proxy in suite])
-            rest = [proxy for proxy in suite if proxy.key not in found]
+            scores = mixture_scores(self.scoring, mixture, [proxy.key for proxy in suite])
+            rest = [proxy for proxy in suite if proxy.key not in scores]
             if rest:
                 sample = self._sample(mixture)
-                found |= {proxy.key: self._score(proxy, sample) for proxy in rest}
-        return found
+                scores |= {proxy.key: self._score(proxy, sample) for proxy in rest}
+        return scores
 
     def _score(self, proxy: BaseProxy, sample: ProxyInput) -> float:
         scoring = self.scoring
-        # beside the candidates: the common size and the bandwidth belong to the ranking
+        # beside the candidates, because the common size and the bandwidth depend on all of them
         pool = [*scoring.candidates, sample]
-        found = proxy.score(scoring.real, pool, seed=scoring.seed, device=self.device)
-        return float(found.values[-1])
+        scores = proxy.score(scoring.real, pool, seed=scoring.seed, device=self.device)
+        return float(scores.values[-1])
 
     def _sample(self, mixture: Mixture) -> ProxyInput:
         scoring = self.scoring
         parts = {candidate.name: candidate for candidate in scoring.candidates}
         sizes = {name: len(part) for name, part in parts.items()}
-        drawn = mixture_positions(sizes, mixture, scoring.seed)
-        views = [(parts[name], i) for name, positions in drawn.items() for i in positions.tolist()]
-        digests = [parts[name].digests[positions.numpy()] for name, positions in drawn.items()]
-        rows: list[Any] = [
+        sampled = mixture_positions(sizes, mixture, scoring.seed)
+        views = [
+            (parts[name], i) for name, positions in sampled.items() for i in positions.tolist()
+        ]
+        digests = [parts[name].digests[positions.numpy()] for name, positions in sampled.items()]
+        rows = [
             embeddings[positions.to(embeddings.device)]
-            for name, positions in drawn.items()
+            for name, positions in sampled.items()
             if (embeddings := parts[name].embeddings) is not None
         ]
         return ProxyInput(
@@ -84,7 +86,13 @@ class _Views(Sequence[View]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> View: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[View]: ...
+
+    def __getitem__(self, index: int | slice) -> View | list[View]:
         if isinstance(index, slice):
             return [part.views[i] for part, i in self._places[index]]
         part, i = self._places[index]

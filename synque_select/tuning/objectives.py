@@ -1,13 +1,12 @@
-"""What a trial is worth: a validation metric of a short fit, or a proxy of the mixture."""
+"""The value of a trial: a validation metric of a short fit, or a proxy's score of the mixture."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict, cast, final
 
 import pytorch_lightning as pl
 from pytorch_lightning import LightningModule
@@ -16,62 +15,77 @@ from synque_select.callbacks.pruning import PruningCallback
 from synque_select.errors import ConfigError, RecordError
 from synque_select.records.run_folder import to_jsonable
 from synque_select.records.store import RunStore
-from synque_select.training.comparability import (
-    content_sha256,
-    hyper_parameters,
-    mixture_unit,
-    weights_sha256,
-)
-from synque_select.training.short_fit import ShortFits
+from synque_select.training.comparability import content_sha256, hyper_parameters, weights_sha256
+from synque_select.training.short_fit import ModelFactory, ShortFits
 from synque_select.tuning.distributed import Ranks
 from synque_select.tuning.mixture_scores import MixtureScores
 from synque_select.tuning.result import MIXTURE, PARAMETERS, SECONDS
 from synque_select.tuning.space import MixtureSpace
-from synque_select.tuning.studies import ROLE, STUDY_ID, optuna_module, origin_of, role_of
-from synque_select.types import Mixture, RunRecord
+from synque_select.tuning.studies import ROLE, STUDY_ID, Role, origin_of, role_of
+from synque_select.types import Mixture, RunKind, RunRecord
+from synque_select.utils.json_types import JsonObject
 
-__all__ = ["FitObjective", "ProxyObjective", "Sampling"]
+if TYPE_CHECKING:
+    from optuna import Trial
+
+__all__ = ["FitObjective", "ProxyObjective", "Sampling", "TrialPlan"]
+
+
+@final
+class TrialPlan(TypedDict):
+    """What a trial chose, as plain values that every rank can follow."""
+
+    study: str
+    run_id: str
+    number: int
+    role: Role
+    mixture: JsonObject
+    hyper_parameters: JsonObject
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a trial becomes a plan, plain values that every rank can follow.
+    """How a trial becomes a plan.
 
     Args:
-        space: Of the mixtures.
-        hyper_parameters: Takes a trial and gives the user's; None for none.
+        space: The space of mixtures.
+        hyper_parameters: Takes a trial and returns the user's hyper-parameters; None for none.
         n_startup: Number of random trials.
     """
 
     space: MixtureSpace
-    hyper_parameters: Callable[[Any], Mapping[str, Any]] | None
+    hyper_parameters: Callable[[Trial], Mapping[str, object]] | None
     n_startup: int
 
-    def plan(self, trial: Any) -> dict[str, Any]:
-        """Let a trial choose, and keep with it what it chose."""
+    def plan(self, trial: Trial) -> TrialPlan:
+        """Let a trial choose, and store its choice in the study."""
         study = trial.study
         frozen = study.get_trials(deepcopy=False)[trial.number]
         role = role_of(study, frozen, self.n_startup)
         trial.set_user_attr(ROLE, role)
         mixture = self.space.suggest(trial)
         trial.set_user_attr(MIXTURE, dict(mixture.weights))
-        parameters = {} if self.hyper_parameters is None else self.hyper_parameters(trial)
-        try:
-            parameters = to_jsonable(dict(parameters), where="hyper_parameters")
-        except (RecordError, TypeError, ValueError) as error:
-            raise ConfigError(
-                f"hyper_parameters(trial) gave {parameters!r}: allowed is a mapping from argument "
-                "of model_factory to number or text"
-            ) from error
+        parameters = self._hyper_parameters(trial)
         trial.set_user_attr(PARAMETERS, parameters)
         return {
             "study": study.study_name,
+            # a trial and its repetition share one record
             "run_id": content_sha256([study.user_attrs[STUDY_ID], origin_of(frozen)])[:32],
             "number": trial.number,
             "role": role,
             "mixture": mixture.to_dict(),
             "hyper_parameters": parameters,
         }
+
+    def _hyper_parameters(self, trial: Trial) -> JsonObject:
+        given = {} if self.hyper_parameters is None else self.hyper_parameters(trial)
+        try:
+            return cast(JsonObject, to_jsonable(dict(given), where="hyper_parameters"))
+        except (RecordError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"hyper_parameters(trial) gave {given!r}: allowed is a mapping from argument of "
+                "the model factory to number or text"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -80,9 +94,9 @@ class ProxyObjective:
 
     Args:
         sampling: How trials choose.
-        scores: Of mixtures.
-        key: The proxy's.
-        mode: "max" where higher is better, else "min".
+        scores: Scores mixtures.
+        key: The proxy's key.
+        mode: "max" if a higher score is better, else "min".
     """
 
     sampling: Sampling
@@ -90,15 +104,15 @@ class ProxyObjective:
     key: str
     mode: Literal["max", "min"]
 
-    def __call__(self, trial: Any) -> float:
-        """Return the score of what the trial chooses."""
+    def __call__(self, trial: Trial) -> float:
+        """Return the score of the mixture that the trial chooses."""
         plan = self.sampling.plan(trial)
-        found = self.scores.of(Mixture.from_dict(plan["mixture"]), [self.key])
-        return worst_if_undefined(found[self.key], self.mode)
+        scores = self.scores.of(Mixture.from_dict(plan["mixture"]), [self.key])
+        return worst_if_undefined(scores[self.key], self.mode)
 
 
 def worst_if_undefined(value: float, mode: str) -> float:
-    """Return the worst value there is for one that is undefined: Optuna takes no NaN."""
+    """Return the value, or the worst possible one for NaN, which Optuna does not accept."""
     if not math.isnan(value):
         return value
     return -math.inf if mode == "max" else math.inf
@@ -106,109 +120,117 @@ def worst_if_undefined(value: float, mode: str) -> float:
 
 @dataclass
 class FitObjective:
-    """The primary metric at the end of a short fit; each fit is a run record of kind "trial".
+    """The monitored metric at the end of a short fit; each fit is a run record of kind "trial".
 
     Args:
         sampling: How trials choose.
         fits: Budget, data and metric.
-        factory: Takes the user's hyper-parameters and makes a fresh module.
-        ranks: That fit together.
-        store: Of the run records.
-        sha256: Content hash of each candidate.
-        scores: Of mixtures, for the random trials; on rank 0.
+        model_factory: Takes the user's hyper-parameters and makes a fresh module.
+        ranks: The processes that fit together.
+        store: The run store.
+        scores: Scores the mixtures of random trials; None on ranks other than 0.
         is_reported: Whether the pruner is asked during the fit.
     """
 
     sampling: Sampling
     fits: ShortFits
-    factory: Callable[..., LightningModule]
+    model_factory: ModelFactory
     ranks: Ranks
     store: RunStore
-    sha256: Mapping[str, str]
     scores: MixtureScores | None
     is_reported: bool
 
-    def __call__(self, trial: Any) -> float:
-        """Sample on rank 0, fit on all; called on rank 0."""
-        plan = self.ranks.share(lambda: self.sampling.plan(trial))
-        return self.follow(plan, trial)
+    def __call__(self, trial: Trial) -> float:
+        """Sample on rank 0, fit on all ranks; called on rank 0."""
+        return self.follow(self.ranks.share(lambda: self.sampling.plan(trial)), trial)
 
-    def follow(self, plan: Mapping[str, Any], trial: Any = None) -> float:
-        """Fit what was planned, on every rank, and keep the record on rank 0."""
-        mixture, noted = Mixture.from_dict(plan["mixture"]), _Noted()
-        callbacks: list[pl.Callback] = [noted]
+    def follow(self, plan: TrialPlan, trial: Trial | None = None) -> float:
+        """Fit the planned mixture on every rank, and store the record on rank 0.
+
+        Args:
+            plan: What to fit.
+            trial: The trial; None on ranks other than 0.
+        """
+        from optuna import TrialPruned
+
+        mixture, start = Mixture.from_dict(plan["mixture"]), _FitStart()
+        callbacks: list[pl.Callback] = [start]
+        options = self.fits.options
         if self.is_reported:
-            callbacks.append(PruningCallback(trial, self.fits.primary))
+            callbacks.append(PruningCallback(trial, options.monitor))
         try:
             fit, key = self.fits.run(
-                partial(self.factory, **plan["hyper_parameters"]),
+                partial(self.model_factory, **plan["hyper_parameters"]),
                 mixture,
-                known=self._known,
+                finished=self._finished,
                 callbacks=callbacks,
             )
-        except optuna_module().TrialPruned as pruned:
+        except TrialPruned as pruned:
             if self.ranks.is_zero:
-                self._write(plan, mixture, noted.key(self.fits), {}, {"pruned": str(pruned)})
+                details: JsonObject = {"pruned": str(pruned)}
+                self.store.write(self._record(plan, mixture, start.key(self.fits), {}, details))
             raise
         if self.ranks.is_zero:
-            trial.set_user_attr(SECONDS, fit.seconds)
+            if trial is not None:
+                trial.set_user_attr(SECONDS, fit.seconds)
             details = {"probe": fit.fit_id, "seconds": fit.seconds}
-            self._write(plan, mixture, key, fit.metrics, details, fit.created)
-        return worst_if_undefined(fit.metrics[self.fits.primary], self.fits.mode)
+            record = self._record(plan, mixture, key, fit.metrics, details, fit.created)
+            self.store.write(record)
+        return worst_if_undefined(fit.metrics[options.monitor], options.mode)
 
-    def _known(self, fit_id: str) -> RunRecord | None:
-        """Find a fit that finished before, of any worker; ranks that fit together fit again."""
+    def _finished(self, fit_id: str) -> RunRecord | None:
+        """Look up a fit that any worker has finished; several ranks always fit again together."""
         if self.ranks.n_ranks > 1:
             return None
-        for kind in ("trial", "probe"):
+        kinds: tuple[RunKind, ...] = ("trial", "probe")
+        for kind in kinds:
             for record in self.store.read(kind=kind):
                 if record.details.get("probe") == fit_id:
                     return record
         return None
 
-    def _write(
+    def _record(
         self,
-        plan: Mapping[str, Any],
+        plan: TrialPlan,
         mixture: Mixture,
-        key: Mapping[str, Any],
+        key: JsonObject,
         metrics: Mapping[str, float],
-        details: Mapping[str, Any],
+        details: JsonObject,
         created: str | None = None,
-    ) -> None:
-        fits, is_random = self.fits, plan["role"] == "random"
-        scored = is_random and bool(metrics) and self.scores is not None
-        proxies = fits.ranking.proxies
-        self.store.write(
-            RunRecord(
-                # of a trial and of its repetition there is one record
-                run_id=plan["run_id"],
-                kind="trial",
-                key=key,
-                unit=mixture_unit(mixture, self.sha256),
-                mixture=mixture,
-                scores=self.scores.of(mixture) if scored and self.scores else {},
-                orientation={name: info.higher_is_better for name, info in proxies.items()},
-                metrics=metrics,
-                primary=fits.primary,
-                primary_mode=fits.mode,
-                seed=fits.seed,
-                created=created or datetime.now(UTC).isoformat(),
-                details={
-                    **details,
-                    "startup": is_random,
-                    **{k: plan[k] for k in ("study", "number", "role", "hyper_parameters")},
-                },
-            )
+    ) -> RunRecord:
+        options, is_random = self.fits.options, plan["role"] == "random"
+        # of the trials only random ones may enter a correlation, so only they are scored
+        is_scored = is_random and bool(metrics) and self.scores is not None
+        return RunRecord.of(
+            self.fits.ranking,
+            mixture,
+            run_id=plan["run_id"],
+            kind="trial",
+            key=key,
+            scores=self.scores.of(mixture) if is_scored and self.scores else {},
+            metrics=metrics,
+            monitor=options.monitor,
+            mode=options.mode,
+            seed=options.seed,
+            created=created,
+            details={
+                **details,
+                "startup": is_random,
+                "study": plan["study"],
+                "number": plan["number"],
+                "role": plan["role"],
+                "hyper_parameters": plan["hyper_parameters"],
+            },
         )
 
 
-class _Noted(pl.Callback):
-    """Notes at the start of a fit what the key of a fit that is ended early must hold."""
+class _FitStart(pl.Callback):
+    """Keeps from the start of a fit what its key needs, should the fit be pruned."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: LightningModule) -> None:
         self._model, self._weights = type(pl_module), weights_sha256(pl_module)
         self._parameters = hyper_parameters(trainer, pl_module)
         self._batch_size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
 
-    def key(self, fits: ShortFits) -> dict[str, Any]:
+    def key(self, fits: ShortFits) -> JsonObject:
         return fits.key(self._model, self._batch_size, self._parameters, self._weights)

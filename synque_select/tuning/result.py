@@ -1,14 +1,20 @@
-"""What a study came to: plain values that can be kept, shown, and handed to a DataModule."""
+"""The result of a study, as values that can be stored, shown, and passed to a DataModule."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from synque_select.tuning.studies import START, origin_of, role_of
+from synque_select.tuning.options import TuneOptions
+from synque_select.tuning.studies import START, Role, origin_of, role_of
 from synque_select.types import Mixture, Ranking
+from synque_select.utils.json_types import Json, JsonObject
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
 
 __all__ = ["MIXTURE", "PARAMETERS", "SECONDS", "TrialRow", "TuningResult", "result_of"]
 
@@ -22,25 +28,25 @@ class TrialRow:
     Args:
         number: Its number in the study.
         state: "complete", "pruned", "failed" or "running".
-        role: "start" (from the proxies), "random" (start-up) or "adaptive" (by the sampler).
-        start: Name of the start, such as "top 3"; empty for the others.
-        value: The metric at the end of the budget; of a pruned trial the last one reported; None
-            where there is none.
+        role: "start" (from the proxies), "random" or "adaptive" (by the sampler).
+        start: Name of the start, such as "top 3"; empty for other trials.
+        value: The metric at the end of the budget; the last reported one for a pruned trial; None
+            if it is undefined.
         best_so_far: Best value of the complete trials up to this one; None before the first.
-        weights: The mixture; empty as long as it is not sampled.
-        hyper_parameters: The user's.
-        seconds: Wall time of its fit.
-        retry_of: Number of the trial that it repeats because its worker was killed; else None.
+        weights: The weights of the mixture; empty until it is sampled.
+        hyper_parameters: The user's hyper-parameters.
+        seconds: Wall time of the fit; None if nothing was trained.
+        retry_of: Number of the trial that this one repeats because its worker was killed, or None.
     """
 
     number: int
     state: str
-    role: str
+    role: Role
     start: str
     value: float | None
     best_so_far: float | None
     weights: Mapping[str, float]
-    hyper_parameters: Mapping[str, Any]
+    hyper_parameters: JsonObject
     seconds: float | None
     retry_of: int | None
 
@@ -50,34 +56,34 @@ class TuningResult:
     """A tuned mixture and the study that it comes from.
 
     Args:
-        mixture: Of the best complete trial; `datamodule.set_mixture(result.mixture)`.
-        value: Its metric. It is the best of several, chosen by this very figure: optimistic.
-        hyper_parameters: The user's, of the best trial.
-        metric: What was tuned for.
+        mixture: The mixture of the best complete trial, for `datamodule.set_mixture`.
+        value: Its metric, which is optimistic: the mixture was chosen because of it.
+        hyper_parameters: The user's hyper-parameters in the best trial.
+        metric: The metric, or key of a proxy, that was optimized.
         mode: "max" or "min".
-        study_name: To go on with, together with the storage.
-        storage: Path or URL of the storage; its class where it has neither.
-        budget: What one trial costs, and the settings of the search.
-        trials: All that were begun, in the order of their numbers.
+        study_name: Name of the study; the same name and storage continue it.
+        storage: Path or URL of the storage, or its class if it has neither.
+        budget: Budget of a trial, and the settings of the search.
+        trials: All trials that were begun, in the order of their numbers.
         messages: What a reader must know.
-        ranking: What the proxies said of the candidates.
+        ranking: The ranking of the candidates.
     """
 
     mixture: Mixture
     value: float
-    hyper_parameters: Mapping[str, Any]
+    hyper_parameters: JsonObject
     metric: str
     mode: Literal["max", "min"]
     study_name: str
     storage: str
-    budget: Mapping[str, Any]
+    budget: JsonObject
     trials: tuple[TrialRow, ...]
     messages: tuple[str, ...]
     ranking: Ranking
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """Return the content of `study.json`: plain values, without the ranking."""
-        state = {name: value for name, value in vars(self).items() if name != "ranking"}
+        state: dict[str, Json] = {n: value for n, value in vars(self).items() if n != "ranking"}
         return state | {
             "version": 1,
             "mixture": self.mixture.to_dict(),
@@ -87,7 +93,7 @@ class TuningResult:
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any], ranking: Ranking) -> TuningResult:
-        """Read what `to_dict` wrote."""
+        """Return the result that `to_dict` wrote."""
         given = {name: value for name, value in state.items() if name != "version"}
         given["mixture"] = Mixture.from_dict(state["mixture"])
         given["trials"] = tuple(TrialRow(**trial) for trial in state["trials"])
@@ -104,49 +110,57 @@ _STATES = {
 
 
 def result_of(
-    study: Any,
+    study: Study,
+    options: TuneOptions,
     *,
-    metric: str,
-    mode: Literal["max", "min"],
     storage: str,
-    budget: Mapping[str, Any],
-    n_startup: int,
+    budget: JsonObject,
     messages: Sequence[str],
     ranking: Ranking,
 ) -> TuningResult:
-    """Read a study that has at least one complete trial."""
+    """Return the result of a study that has at least one complete trial.
+
+    Args:
+        study: The study.
+        options: Its options.
+        storage: Path, URL or class of its storage.
+        budget: Budget of a trial, and the settings of the search.
+        messages: What a reader must know beside what the trials tell.
+        ranking: The ranking of the candidates.
+    """
     rows: list[TrialRow] = []
     best: TrialRow | None = None
     for trial in study.get_trials(deepcopy=False):
         if trial.state.name == "WAITING":
             continue
-        row = _row(study, trial, n_startup, None if best is None else best.value)
-        if row.state == "complete" and (best is None or _is_better(row.value, best.value, mode)):
+        row = _row(study, trial, options.n_startup, None if best is None else best.value)
+        is_complete = row.state == "complete"
+        if is_complete and (best is None or _is_better(row.value, best.value, options.mode)):
             best = row = replace(row, best_so_far=row.value)
         rows.append(row)
     assert best is not None
     assert best.value is not None
     n_complete = sum(row.state == "complete" for row in rows)
-    words = f"tuned: best of {n_complete} complete trials of the study {study.study_name}"
+    source = f"tuned: best of {n_complete} complete trials of the study {study.study_name}"
     return TuningResult(
-        mixture=Mixture(dict(best.weights), words),
+        mixture=Mixture(dict(best.weights), source),
         value=best.value,
         hyper_parameters=best.hyper_parameters,
-        metric=metric,
-        mode=mode,
+        metric=options.monitor,
+        mode=options.mode,
         study_name=study.study_name,
         storage=storage,
         budget=budget,
         trials=tuple(rows),
         messages=(
             *messages,
-            *_messages(rows, metric, n_complete, fits=budget["max_steps"] is not None),
+            *_messages(rows, options.monitor, n_complete, is_trained=options.proxy is None),
         ),
         ranking=ranking,
     )
 
 
-def _row(study: Any, trial: Any, n_startup: int, best: float | None) -> TrialRow:
+def _row(study: Study, trial: FrozenTrial, n_startup: int, best: float | None) -> TrialRow:
     attributes, origin = trial.user_attrs, origin_of(trial)
     value = trial.value if trial.values else None
     return TrialRow(
@@ -169,29 +183,33 @@ def _is_better(value: float | None, best: float | None, mode: str) -> bool:
     return value > best if mode == "max" else value < best
 
 
-def _messages(rows: list[TrialRow], metric: str, n_complete: int, *, fits: bool) -> list[str]:
+def _messages(
+    rows: Sequence[TrialRow], metric: str, n_complete: int, *, is_trained: bool
+) -> list[str]:
     chosen = (
-        f"the best {metric} is the best of {n_complete} trials and was chosen by that very figure"
+        f"the best {metric} is the best of {n_complete} trials, and the mixture was chosen by it"
     )
-    if fits:
-        said = [
-            f"{chosen}: it is optimistic; measure the mixture on a test split",
+    if is_trained:
+        messages = [
+            f"{chosen}: the value is optimistic; measure the mixture on a test split",
             "trials are sampled adaptively: only random start-up trials may enter a correlation of "
             "proxies with validation, pruned ones never",
         ]
     else:
-        said = [f"{chosen}; nothing was trained, and what it is worth in validation is unknown"]
+        messages = [f"{chosen}; nothing was trained, so its validation metric is unknown"]
     retried = [row for row in rows if row.retry_of is not None]
     retried_numbers = {row.retry_of for row in retried}
     if retried:
-        said.append(f"{len(retried)} trials repeat one whose worker was killed")
+        messages.append(f"{len(retried)} trials repeat one whose worker was killed")
     failed = sum(row.state == "failed" and row.number not in retried_numbers for row in rows)
     if failed:
-        said.append(
+        messages.append(
             f"{failed} trials ended with an error in an earlier call, or were interrupted; starts "
             "were tried again"
         )
     unfinished = sum(row.state == "running" for row in rows)
     if unfinished:
-        said.append(f"{unfinished} trials were still running elsewhere, or their worker was killed")
-    return said
+        messages.append(
+            f"{unfinished} trials were still running elsewhere, or their worker was killed"
+        )
+    return messages

@@ -1,19 +1,19 @@
-"""A search in memory for a caller that fits by itself: experiments and benchmarks."""
+"""A search in memory for callers that train by themselves: experiments and benchmarks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from synque_select.tuning.result import MIXTURE
+from synque_select.tuning.samplers import check_sampler, study_sampler
 from synque_select.tuning.space import MixtureSpace
-from synque_select.tuning.studies import (
-    START,
-    optuna_module,
-    quiet_optuna,
-    study_sampler,
-)
+from synque_select.tuning.studies import START, direction_of, quiet_optuna, require_optuna
 from synque_select.types import Mixture
+
+if TYPE_CHECKING:
+    from optuna import Trial
+    from optuna.samplers import BaseSampler
 
 __all__ = ["search_mixtures"]
 
@@ -25,41 +25,43 @@ def search_mixtures(
     n_trials: int,
     mode: Literal["max", "min"],
     starts: Mapping[str, Mixture],
-    sampler: Any = "tpe",
+    sampler: str | BaseSampler = "tpe",
     n_startup: int = 2,
     seed: int = 0,
 ) -> list[tuple[Mixture, float]]:
     """Try mixtures one after another and return each with its value, in their order.
 
     Args:
-        value: Takes a mixture and gives what is to be maximised or minimised.
+        value: Takes a mixture and returns the value to optimize.
         space: Which mixtures are allowed.
-        n_trials: How many.
-        mode: "max" where a larger value is better, else "min".
-        starts: Name to mixture: tried first.
-        sampler: As in `tune_mixture`.
+        n_trials: Number of mixtures to try.
+        mode: "max" if a larger value is better, else "min".
+        starts: Name to mixture, tried first.
+        sampler: As in `TuneOptions`.
         n_startup: Number of random trials after the starts.
-        seed: Of the sampler.
+        seed: Random seed of the sampler.
 
     Raises:
         DependencyError: optuna is missing.
-        ConfigError: There is no such sampler.
+        ConfigError: No sampler of this name exists.
     """
-    optuna = optuna_module()
+    require_optuna()
+    check_sampler(sampler)
+    import optuna
 
-    def objective(trial: Any) -> float:
+    def objective(trial: Trial) -> float:
         mixture = space.suggest(trial)
         trial.set_user_attr(MIXTURE, dict(mixture.weights))
         return value(mixture)
 
     with quiet_optuna():
-        study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")
+        study = optuna.create_study(direction=direction_of(mode))
         study.sampler = study_sampler(sampler, n_startup, seed)
         for name, mixture in starts.items():
             study.enqueue_trial(space.params(mixture), user_attrs={START: name})
         study.optimize(objective, n_trials=n_trials)
     return [
-        (Mixture(trial.user_attrs[MIXTURE], "tuned"), float(trial.value))
+        (Mixture(trial.user_attrs[MIXTURE], "tuned"), trial.value)
         for trial in study.get_trials(deepcopy=False)
-        if trial.state.name == "COMPLETE"
+        if trial.state.name == "COMPLETE" and trial.value is not None
     ]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from synque_select.errors import ConfigError
 from synque_select.types import Mixture, Ranking
+
+if TYPE_CHECKING:
+    from optuna import Trial
 
 __all__ = ["MixtureSpace", "starting_mixtures"]
 
@@ -58,7 +61,7 @@ class MixtureSpace:
                 f"{len(self.names)}, the number of candidates"
             )
 
-    def suggest(self, trial: Any) -> Mixture:
+    def suggest(self, trial: Trial) -> Mixture:
         """Let an Optuna trial choose a mixture."""
         point: dict[str, float] = {"k": trial.suggest_int("k", *self.k_range)}
         for name in self.names:
@@ -78,7 +81,7 @@ class MixtureSpace:
         total = sum(kept.values())
         return Mixture({name: g / total for name, g in kept.items()}, "tuned")
 
-    def params(self, mixture: Mixture) -> dict[str, Any]:
+    def params(self, mixture: Mixture) -> dict[str, float]:
         """Return the point of a mixture; candidates that are not in it wait in their order.
 
         Raises:
@@ -92,7 +95,7 @@ class MixtureSpace:
         least, n = min(shares.values()), len(self.names)
         for place, name in enumerate(self.names):
             shares.setdefault(name, least / 2 * (1 - place / n))
-        point: dict[str, Any] = {"k": len(mixture.weights)}
+        point: dict[str, float] = {"k": len(mixture.weights)}
         return point | {_share(name): shares[name] for name in self.names}
 
 

@@ -171,7 +171,7 @@ def test_runs_that_differ_in_more_than_the_mixture_are_not_compared(fit):
         fit(lr=0.1),
         fit(seed=1),
         fit(task="another"),
-        fit(primary="val_loss", mode="min"),
+        fit(monitor="val_loss", mode="min"),
         fit(trainer_options={"max_steps": 4, "val_check_interval": 4}),
         fit(selection={"proxies": ["mmd", "mdm"]}),
     ]
@@ -187,7 +187,7 @@ def test_other_proxies_than_those_of_the_selection(fit):
 
 def test_a_primary_metric_that_is_not_logged_costs_a_warning(fit, store):
     with pytest.warns(UserWarning, match="'accuracy' was logged.*logged are: val_acc, val_loss"):
-        callback, model = fit(primary="accuracy")
+        callback, model = fit(monitor="accuracy")
     assert len(model.seen) == 8
     (record,) = store.read()
     assert set(record.metrics) == {"val_acc", "val_loss"}

@@ -148,7 +148,7 @@ def config(**selection: Any) -> dict[str, Any]:
                 },
                 {
                     "class_path": "synque_select.ProxyCorrelationCallback",
-                    "init_args": {"primary": "val_acc", "store": "runs/records.sqlite"},
+                    "init_args": {"monitor": "val_acc", "store": "runs/records.sqlite"},
                 },
             ],
         },

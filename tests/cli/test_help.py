@@ -37,7 +37,7 @@ def test_other_defaults_are_still_there(capsys):
 def test_the_own_options_of_a_cli_come_first(name: str, capsys):
     before_options = shown(name, capsys).partition(" options: ")[0]
     assert f"Options of its own: --{name}." in before_options
-    assert f"--{name}.primary METRIC, --{name}.mode {{max,min}}" in before_options
+    assert f"--{name}.monitor METRIC, --{name}.mode {{max,min}}" in before_options
 
 
 def test_the_command_is_a_module_too():

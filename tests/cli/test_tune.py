@@ -55,7 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_study_from_a_config(folder: Path, capsys: pytest.CaptureFixture[str]):
-    command = ["tune", "--config", "mine.yaml", "--tune.folder", "run", "--tune.pruner", "none"]
+    command = ["tune", "--config", "mine.yaml", "--tune.run_dir", "run", "--tune.pruner", "none"]
     assert main([*command, "--tune.n_trials", "5", "--tune.task", "letters"]) == 0
     out = capsys.readouterr().out
     assert "Study letters-" in out
@@ -90,7 +90,7 @@ def test_bad_options_are_one_line(folder: Path, capsys: pytest.CaptureFixture[st
         ("--tune.storage=real.json/x.sqlite", "storage of studies real.json/x.sqlite"),
         ("--tune.storage=damaged.journal", "the storage of studies is damaged"),
         ("--tune.storage=mysql://me:secret@host/x", "storage of studies mysql://me:…@host/x"),
-        ("--tune.folder=real.json", "real.json is no folder"),
+        ("--tune.run_dir=real.json", "real.json is no folder"),
         ("--tune.task=../x", "task='../x': allowed is a plain name"),
     ):
         assert main(["tune", "--config", "mine.yaml", option]) == 1, option

@@ -18,6 +18,7 @@ from synque_select.probing.worker_process import check_sendable, run_in_worker
 from synque_select.records.store import RunStore
 from synque_select.selection.ranking import rank
 from synque_select.selection.scorer import Scorer
+from synque_select.training.short_fit import ShortFitOptions
 from tests.training.tiny import (
     WORDS,
     LetterEncoder,
@@ -234,7 +235,7 @@ def test_a_sweep_outside_of_a_fit(tmp_path, store):
         ranking,
         max_steps=4,
         store=store,
-        task="letters",
+        options=ShortFitOptions(task="letters"),
         trainer_options=options,
         progress=False,
     )
@@ -249,7 +250,7 @@ def test_a_sweep_outside_of_a_fit(tmp_path, store):
             data_module(),
             ranking,
             max_steps=4,
-            primary="accuracy",
+            options=ShortFitOptions(monitor="accuracy"),
             store=store,
             trainer_options=options,
             progress=False,
@@ -260,7 +261,10 @@ def test_a_sweep_checks_where_it_writes_before_it_scores(tmp_path):
     (tmp_path / "file").touch()
     encoder = LetterEncoder()
     scorer = Scorer(["mmd"], encoder=encoder, cache_dir=tmp_path / "cache")
-    given = [({"task": "a/b"}, ConfigError), ({"folder": tmp_path / "file"}, RecordError)]
+    given = [
+        ({"options": ShortFitOptions(task="a/b")}, ConfigError),
+        ({"run_dir": str(tmp_path / "file")}, RecordError),
+    ]
     for options, error in given:
         with pytest.raises(error):
             run_sweep(TinyModel(), data_module(), max_steps=1, scorer=scorer, **options)

@@ -65,8 +65,8 @@ def make_record(unit: str = "a", value: float = 0.5, **changes) -> RunRecord:
         "scores": {"pad": 1 - value, "mdm": 1.0},
         "orientation": {"pad": False, "mdm": True},
         "metrics": {"val_acc": value},
-        "primary": "val_acc",
-        "primary_mode": "max",
+        "monitor": "val_acc",
+        "mode": "max",
         "seed": seed,
         "created": "2026-01-01T00:00:00+00:00",
     }

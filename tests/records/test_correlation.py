@@ -68,11 +68,11 @@ def test_kinds_and_keys_are_kept_apart():
         *probes(),
         *probes(kind="mixture"),
         *probes(key={"task": "other"}),
-        *probes(primary="val_f1", metrics={"val_f1": 1.0}),
+        *probes(monitor="val_f1", metrics={"val_f1": 1.0}),
     ]
     found = correlate(records)
     assert len(found) == 4
-    assert len({(entry.key_hash, entry.kind, entry.primary) for entry in found}) == 4
+    assert len({(entry.key_hash, entry.kind, entry.monitor) for entry in found}) == 4
     assert all(len(entry.points) == 6 for entry in found)
 
 
@@ -153,7 +153,7 @@ def test_a_proxy_whose_orientation_is_disputed_is_left_out():
 
 def test_a_loss_is_turned_round():
     records = [
-        make_record(u, v, primary="loss", primary_mode="min", metrics={"loss": 1 - v})
+        make_record(u, v, monitor="loss", mode="min", metrics={"loss": 1 - v})
         for u, v in VALUES.items()
     ]
     (found,) = correlate(records)

@@ -122,9 +122,7 @@ def test_up_and_to_the_right_is_better_in_every_panel():
     assert pad.get_title(loc="left") == "pad"
     assert pad.xaxis_inverted()
     assert not mdm.xaxis_inverted()
-    loss = correlation_figure(
-        entry_of("abcdef", primary="loss", primary_mode="min", metrics={"loss": 1.0})
-    )
+    loss = correlation_figure(entry_of("abcdef", monitor="loss", mode="min", metrics={"loss": 1.0}))
     assert all(ax.yaxis_inverted() for ax in loss.axes)
 
 

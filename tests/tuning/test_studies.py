@@ -14,13 +14,15 @@ import pytest
 optuna = pytest.importorskip("optuna")
 
 from synque_select.errors import ConfigError  # noqa: E402 - needs the module above
-from synque_select.tuning.studies import open_storage, open_study  # noqa: E402
+from synque_select.tuning.storages import open_storage  # noqa: E402
+from synque_select.tuning.studies import open_study  # noqa: E402
 
 STARTS = {"equal": {"a": 0.5}, "best": {"a": 1.0}}
 N_EACH = 10
 WORKER = f"""
 import json, sys
-from synque_select.tuning.studies import open_storage, open_study
+from synque_select.tuning.storages import open_storage
+from synque_select.tuning.studies import open_study
 print("ready", flush=True)
 sys.stdin.readline()
 study = open_study(open_storage(sys.argv[1], 60), "s", "max", {{"k": 3}}, json.loads(sys.argv[2]))
@@ -76,5 +78,5 @@ def test_a_worker_that_comes_before_the_study_is_marked_waits(tmp_path: Path):
 def test_a_study_of_somebody_else_is_refused(tmp_path: Path):
     storage = open_storage(tmp_path / "studies.db", 60)
     optuna.create_study(storage=storage, study_name="s", direction="maximize")
-    with pytest.raises(ConfigError, match="not of synque-select; give another name"):
+    with pytest.raises(ConfigError, match="synque-select did not create; give another name"):
         open_study(storage, "s", "max", {"k": 3}, STARTS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import optuna
@@ -14,7 +16,9 @@ from synque_select.errors import ConfigError, DependencyError, LightningError, R
 from synque_select.records.correlation import correlate
 from synque_select.records.store import RunStore
 from synque_select.selection.scorer import Scorer
-from synque_select.tuning import TuningResult, tune_mixture
+from synque_select.training.datamodule import SynqueDataModule
+from synque_select.tuning import TuneOptions, TuningResult, tune_mixture
+from synque_select.tuning.storages import shown_storage
 from tests.training.tiny import (
     WORDS,
     LetterEncoder,
@@ -45,19 +49,24 @@ def _forget() -> None:
 
 @pytest.fixture
 def tune(tmp_path: Path) -> Any:
-    def run(**options: Any) -> TuningResult:
-        given = {
-            "max_steps": 4,
-            "n_trials": 8,
-            "n_startup": 2,
-            "pruner": "none",
-            "scorer": scorer(tmp_path),
-            "store": tmp_path / "records.sqlite",
-            "trainer_options": {"accelerator": "cpu"},
-            "progress": False,
-        } | options
-        datamodule = given.pop("datamodule", None) or data_module()
-        return tune_mixture(given.pop("factory", Watched), datamodule, **given)
+    def run(
+        model: Any = Watched,
+        datamodule: SynqueDataModule | None = None,
+        max_steps: int | None = 4,
+        trainer_options: Mapping[str, Any] = MappingProxyType({"accelerator": "cpu"}),
+        **options: Any,
+    ) -> TuningResult:
+        given = {"n_trials": 8, "n_startup": 2, "pruner": "none"} | options
+        return tune_mixture(
+            model,
+            data_module() if datamodule is None else datamodule,
+            max_steps=max_steps,
+            options=TuneOptions(**given),
+            scorer=scorer(tmp_path),
+            store=tmp_path / "records.sqlite",
+            trainer_options=trainer_options,
+            progress=False,
+        )
 
     return run
 
@@ -159,10 +168,8 @@ def test_storages(tune, tmp_path, name):
     assert len(tune(storage=storage, n_trials=2).trials) == 2
 
 
-def test_a_password_is_not_shown(tune, tmp_path):
-    from synque_select.tuning.run import _shown
-
-    assert _shown("postgresql://me:secret@host/db") == "postgresql://host/db"
+def test_a_password_is_not_shown(tune):
+    assert shown_storage("postgresql://me:secret@host/db") == "postgresql://host/db"
     with pytest.raises(RecordError, match="storage of studies"):
         tune(storage="nosuchdatabase://host/db")
 
@@ -211,7 +218,7 @@ def test_the_number_of_candidates_is_kept(tune):
 
 
 def test_a_proxy_of_the_mixture_without_any_fit(tune, tmp_path):
-    options = {"factory": None, "max_steps": None, "proxy": "mmd", "n_trials": 12}
+    options = {"model": None, "max_steps": None, "proxy": "mmd", "n_trials": 12}
     result = tune(**options)
     assert result.mode == "min"
     assert not Watched.fits
@@ -255,13 +262,13 @@ class Diverging(Watched):
 
 
 def test_a_trial_that_diverges_is_the_worst_and_ends_nothing(tune):
-    values = [trial.value for trial in tune(factory=Diverging, n_trials=4).trials]
+    values = [trial.value for trial in tune(model=Diverging, n_trials=4).trials]
     assert values == pytest.approx([0.51, -float("inf"), 0.53, -float("inf")])
 
 
 def test_errors_name_what_is_wrong(tune):
     with pytest.raises(LightningError, match=r"does not log 'accuracy'"):
-        tune(primary="accuracy", n_trials=1)
+        tune(monitor="accuracy", n_trials=1)
     with pytest.raises(ConfigError, match=r"sampler='tpee': did you mean 'tpe'"):
         tune(sampler="tpee")
     with pytest.raises(ConfigError, match=r"pruner='medium': did you mean 'median'"):
@@ -270,8 +277,8 @@ def test_errors_name_what_is_wrong(tune):
         tune(n_trials=0)
     with pytest.raises(ConfigError, match=r"max_steps=None"):
         tune(max_steps=None)
-    with pytest.raises(ConfigError, match=r"model_factory=None"):
-        tune(factory=None)
+    with pytest.raises(ConfigError, match=r"model=None"):
+        tune(model=None)
     with pytest.raises(LightningError, match="needs candidates and a real sample"):
         tune(datamodule=data_module(real=None))
     with pytest.raises(LightningError, match="starts its processes for one fit"):
@@ -292,9 +299,9 @@ def test_a_failed_trial_leaves_the_study_usable(tune):
             return super().training_step(batch, i)
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        tune(factory=Failing, study_name="s", n_trials=5)
+        tune(model=Failing, study_name="s", n_trials=5)
     Watched.fits.append({})
-    result = tune(factory=Failing, study_name="s", n_trials=5)
+    result = tune(model=Failing, study_name="s", n_trials=5)
     assert [trial.state for trial in result.trials].count("complete") == 5
     assert [trial.state for trial in result.trials].count("failed") == 1
     assert set(WORDS) >= set(result.mixture.names)
@@ -311,9 +318,9 @@ def test_a_start_that_failed_is_tried_again(tune):
 
     for _ in range(2):
         with pytest.raises(RuntimeError, match="a bug of the user's"):
-            tune(factory=Fragile, study_name="s", n_trials=5)
+            tune(model=Fragile, study_name="s", n_trials=5)
     Fragile.is_broken = False
-    result = tune(factory=Fragile, study_name="s", n_trials=5)
+    result = tune(model=Fragile, study_name="s", n_trials=5)
     states = [(trial.start, trial.state) for trial in result.trials]
     assert states[0] == ("top 2", "failed")
     assert states.count(("top 2", "complete")) == 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from synque_select.selection.scorer import Scorer
-from synque_select.tuning import tune_mixture
+from synque_select.tuning import TuneOptions, tune_mixture
 from tests.training.tiny import LETTERS, LetterEncoder, TinyModel, data_module
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
@@ -55,8 +55,7 @@ def test_memory_is_flat_over_thirty_trials(tmp_path):
         factory,
         data_module(),
         max_steps=4,
-        n_trials=N_TRIALS,
-        n_reports=2,
+        options=TuneOptions(n_trials=N_TRIALS, n_reports=2),
         scorer=Scorer(["mmd"], top_k=2, encoder=LetterEncoder(), cache_dir=tmp_path / "cache"),
         store=tmp_path / "records.sqlite",
         trainer_options={"accelerator": "cpu"},

@@ -380,8 +380,8 @@ def record(**changes: Any) -> RunRecord:
         "scores": {"pad": 0.5},
         "orientation": {"pad": False},
         "metrics": {"val_acc": 0.8},
-        "primary": "val_acc",
-        "primary_mode": "max",
+        "monitor": "val_acc",
+        "mode": "max",
         "seed": 0,
         "created": "2026-01-01T00:00:00Z",
     }

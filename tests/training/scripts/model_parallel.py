@@ -40,7 +40,7 @@ def fit(folder: Path, name: str, n_steps: int, **options: Any) -> dict[str, Any]
     selection = SelectionCallback(
         ["mmd"], top_k=options.get("top_k", 2), encoder=encoder, cache_dir=folder / "cache"
     )
-    correlation = ProxyCorrelationCallback(store=folder / "records.sqlite", primary="val_acc")
+    correlation = ProxyCorrelationCallback(store=folder / "records.sqlite", monitor="val_acc")
     n_shards = options.get("n_shards", 2)
     strategy = ModelParallelStrategy(
         data_parallel_size=n_shards, tensor_parallel_size=2 // n_shards

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import optuna
 import torch
 
 from synque_select.selection.scorer import Scorer
-from synque_select.tuning import tune_mixture
+from synque_select.tuning import TuneOptions, TuningResult, tune_mixture
 from tests.training.tiny import LetterEncoder, TinyModel, data_module
 
 
@@ -27,6 +28,7 @@ class Dying(TinyModel):
 
     def training_step(self, batch: Any, i: int) -> Any:
         if Dying.n_fits == Dying.dies_in and len(self.seen) == 2:
+            time.sleep(1)  # Optuna writes the first heartbeat of a trial in another thread
             os.kill(os.getpid(), signal.SIGKILL)
         return super().training_step(batch, i)
 
@@ -40,23 +42,23 @@ class NotingRank(TinyModel):
         NotingRank.fits.append({"seen": self.seen, "lr": self.hparams["lr"]})
 
 
-def options(folder: Path) -> dict[str, Any]:
+def tune(model: Any, folder: Path, trainer_options: dict[str, Any], **options: Any) -> TuningResult:
     encoder = LetterEncoder()
-    return {
-        "max_steps": 4,
-        "n_startup": 2,
-        "scorer": Scorer(["mmd"], top_k=2, encoder=encoder, cache_dir=folder / "cache"),
-        "store": folder / "records.sqlite",
-        "study_name": "shared",
-        "heartbeat_s": 1,
-        "progress": False,
-    }
+    return tune_mixture(
+        model,
+        data_module(),
+        max_steps=4,
+        options=TuneOptions(n_trials=8, n_startup=2, study_name="shared", heartbeat_s=1, **options),
+        scorer=Scorer(["mmd"], top_k=2, encoder=encoder, cache_dir=folder / "cache"),
+        store=folder / "records.sqlite",
+        trainer_options=trainer_options,
+        progress=False,
+    )
 
 
 def worker(folder: Path, dies_in: int) -> None:
     Dying.dies_in = dies_in
-    alone = {"trainer_options": {"accelerator": "cpu"}, "n_trials": 8, "pruner": "none"}
-    result = tune_mixture(Dying, data_module(), **options(folder), **alone)
+    result = tune(Dying, folder, {"accelerator": "cpu"}, pruner="none")
     (folder / "result.json").write_text(json.dumps(result.to_dict()))
 
 
@@ -66,17 +68,14 @@ def choose(trial: optuna.Trial) -> dict[str, Any]:
 
 def ranks(folder: Path, mode: str) -> None:
     """Two ranks; rank 0 prunes what starts, or fails."""
-    monitor = {"primary": "nothing"} if mode == "fail" else {}
-    result = tune_mixture(
+    result = tune(
         NotingRank,
-        data_module(),
-        **options(folder),
-        **monitor,
-        n_trials=8,
+        folder,
+        {"accelerator": "cpu", "devices": 2, "strategy": "ddp"},
+        monitor="nothing" if mode == "fail" else "val_acc",
         hyper_parameters=choose,
         n_reports=2,
         pruner=optuna.pruners.ThresholdPruner(lower=2.0),
-        trainer_options={"accelerator": "cpu", "devices": 2, "strategy": "ddp"},
     )
     rank = torch.distributed.get_rank()
     found = {"result": result.to_dict(), "fits": NotingRank.fits}

@@ -1,0 +1,92 @@
+"""The options of a study, shared by `tune_mixture`, YAML and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from synque_select.errors import ConfigError
+from synque_select.training.short_fit import ShortFitOptions
+from synque_select.tuning.samplers import check_pruner, check_sampler
+from synque_select.utils.validation import check_int
+
+if TYPE_CHECKING:
+    from optuna import Trial
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+    from optuna.storages import BaseStorage
+
+__all__ = ["TuneOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions(ShortFitOptions):
+    """Options of a study: what it looks for, how it searches, and where it is kept.
+
+    Args:
+        monitor: The validation metric that trials are compared by, as the module logs it.
+        mode: "max" if a larger value of the metric is better, else "min".
+        seed: Random seed of the initial weights and of the sampler.
+        task: Name of the task, part of the comparability key; None for the module's class.
+        n_trials: Number of trials, complete or pruned, in the study when it ends; those of other
+            workers count.
+        proxy: Key of a proxy of the suite to optimize instead of a metric; nothing is trained.
+        hyper_parameters: A function that takes the `optuna.Trial` and returns keyword arguments for
+            the model factory.
+        k_range: Smallest and largest number of candidates in a mixture; None for 1 to all.
+        sampler: "tpe", "random", "gp", "cmaes", "qmc", or a sampler of Optuna.
+        n_startup: Number of random trials after those that the proxies suggest.
+        pruner: "median", "hyperband", "successive_halving", "none", or a pruner of Optuna.
+        n_reports: Number of validations in a trial, including the last; with 1 nothing is pruned.
+        study_name: Name of the study, also to continue it; None for the task and a hash of data
+            and budget.
+        storage: A path (SQLite, or a journal if it ends in .journal, .log or .jsonl), the URL of a
+            database, or a storage of Optuna; None for `studies.sqlite` beside the run store.
+        heartbeat_s: Seconds between two signs of life of a worker; after three missing ones the
+            worker counts as killed.
+
+    Raises:
+        ConfigError: A value is not allowed.
+
+    Example:
+        >>> TuneOptions(n_trials=20, monitor="val_loss", mode="min").sampler
+        'tpe'
+        >>> TuneOptions(sampler="tpee")
+        Traceback (most recent call last):
+        synque_select.errors.ConfigError: sampler='tpee': did you mean 'tpe'?; ...
+    """
+
+    n_trials: int = 30
+    proxy: str | None = None
+    hyper_parameters: Callable[[Trial], Mapping[str, object]] | None = None
+    k_range: tuple[int, int] | None = None
+    sampler: str | BaseSampler = "tpe"
+    n_startup: int = 5
+    pruner: str | BasePruner = "median"
+    n_reports: int = 4
+    study_name: str | None = None
+    storage: str | Path | BaseStorage | None = None
+    heartbeat_s: int = 30
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (
+            ("n_trials", 1),
+            ("n_reports", 1),
+            ("n_startup", 0),
+            ("heartbeat_s", 1),
+        ):
+            check_int(name, getattr(self, name), least)
+        if self.hyper_parameters is not None and not callable(self.hyper_parameters):
+            raise ConfigError(
+                f"hyper_parameters={self.hyper_parameters!r}: allowed is a function of a trial"
+            )
+        check_sampler(self.sampler)
+        check_pruner(self.pruner)
+
+    @property
+    def n_validations(self) -> int:
+        """Validations of a trial; one if nothing is pruned."""
+        return 1 if self.pruner == "none" else self.n_reports
