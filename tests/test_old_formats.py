@@ -46,7 +46,8 @@ from synque_select.report.page import write_report
 from synque_select.selection.ranking import rank
 from synque_select.selection.scorer import Scorer
 from synque_select.training.datamodule import SynqueDataModule
-from synque_select.tuning import TuningResult, tune_mixture
+from synque_select.training.short_fit import ShortFitOptions
+from synque_select.tuning import TuneOptions, TuningResult, tune_mixture
 from synque_select.types import Mixture, Ranking
 
 # ------------------------------------------------------------------------------------------------
@@ -256,7 +257,7 @@ def selection(**options: Any) -> SelectionCallback:
 
 
 def correlation(**options: Any) -> ProxyCorrelationCallback:
-    given = {"primary": "val_loss", "mode": "min", "store": "records.sqlite"} | options
+    given = {"monitor": "val_loss", "mode": "min", "store": "records.sqlite"} | options
     return ProxyCorrelationCallback(**given)
 
 
@@ -265,13 +266,11 @@ def scorer() -> Scorer:
 
 
 TUNE: dict[str, Any] = {
-    "max_steps": 4,
     "n_startup": 2,
-    "primary": "val_loss",
+    "monitor": "val_loss",
     "mode": "min",
     "pruner": "none",
     "study_name": "old",
-    "trainer_options": {"accelerator": "cpu"},
 }
 N_TRIALS = 7
 EXPERIMENT: dict[str, Any] = {
@@ -427,7 +426,7 @@ def test_the_findings_of_a_fit():
 def test_correlations_of_a_fit():
     mixture, probes = load_correlations(OLD / "fit_run")
     (point,) = mixture.points
-    assert (mixture.kind, mixture.primary, mixture.mode) == ("mixture", "val_loss", "min")
+    assert (mixture.kind, mixture.monitor, mixture.mode) == ("mixture", "val_loss", "min")
     assert (point.unit, point.validation) == ("mixed 0.5 + near 0.5 @5fc2a045", 0.726224422454834)
     assert point.scores["mdm"] == 0.10503456144870157
     assert (mixture.n_missing, mixture.proxies, len(mixture.messages)) == (4, {}, 1)
@@ -491,8 +490,8 @@ def test_finished_probes_are_not_trained_again(here: Path):
     store = RunStore("records.sqlite")
     before = store.read()
     records = run_probes(
-        model, data_module(), load_ranking("sweep_run"), max_steps=4, primary="val_loss",
-        mode="min", store=store, progress=False,
+        model, data_module(), load_ranking("sweep_run"), max_steps=4, store=store, progress=False,
+        options=ShortFitOptions(monitor="val_loss", mode="min"),
         trainer_options={"accelerator": "cpu", "default_root_dir": "."},
     )  # fmt: skip
     assert Linear.n_fits == 0
@@ -537,8 +536,9 @@ def test_a_study(here: Path):
 
 def tuned(n_trials: int, storage: str) -> TuningResult:
     return tune_mixture(
-        model, data_module(), n_trials=n_trials, storage=storage, scorer=scorer(),
-        store="records.sqlite", progress=False, **TUNE,
+        model, data_module(), max_steps=4, scorer=scorer(), store="records.sqlite", progress=False,
+        options=TuneOptions(n_trials=n_trials, storage=storage, **TUNE),
+        trainer_options={"accelerator": "cpu"},
     )  # fmt: skip
 
 
@@ -589,7 +589,7 @@ def test_the_result_of_an_experiment_is_read_and_written_without_a_change(tmp_pa
 def test_the_store_of_an_experiment(here: Path):
     records = RunStore("experiment.sqlite").read()
     assert len(records) == 19
-    assert {record.primary for record in records} == {"test_acc"}
+    assert {record.monitor for record in records} == {"test_acc"}
     entry = next(e for e in correlate(records) if e.kind == "probe" and
                  e.key_hash == "64ad539890891145")  # fmt: skip
     assert entry.proxies["mmd"].spearman.value == pytest.approx(-0.6546536707079772)
