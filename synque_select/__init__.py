@@ -1,24 +1,29 @@
-"""synque-select: rank candidate synthetic datasets against a small unannotated real sample.
+"""synque-select: rank candidate synthetic datasets against a small unlabeled real sample.
 
-Everything a training script needs is here by name; the module that a name stands in is imported
-when the name is first used, so that `import synque_select` stays quick.
+Everything that a training script or an extension needs can be imported from here. A module is
+imported when one of its names is first used, so that `import synque_select` stays quick.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from synque_select.utils.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from synque_select.callbacks.correlation import ProxyCorrelationCallback
     from synque_select.callbacks.selection import SelectionCallback
     from synque_select.data.candidate import Candidate, RealSample
+    from synque_select.data.readers import BaseReader, register_reader
     from synque_select.data.sources import load_candidates, load_real
-    from synque_select.encoders import BaseEncoder
+    from synque_select.encoders.base import BaseEncoder
+    from synque_select.encoders.registry import register_encoder
     from synque_select.errors import SynqueError
     from synque_select.lens.config import LensConfig
+    from synque_select.llm.base import BaseLLM
+    from synque_select.llm.registry import register_engine
     from synque_select.probing.probes import ProbeSweep
-    from synque_select.proxies.base import BaseProxy
+    from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
     from synque_select.proxies.registry import register_proxy
     from synque_select.records.ranking_file import load_ranking, save_ranking
     from synque_select.selection.ranking import rank
@@ -28,12 +33,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BaseEncoder",
+    "BaseLLM",
     "BaseProxy",
+    "BaseReader",
     "Candidate",
     "LensConfig",
     "Mixture",
     "ProbeSweep",
     "ProxyCorrelationCallback",
+    "ProxyInput",
+    "ProxyScores",
     "Ranking",
     "RealSample",
     "SelectionCallback",
@@ -44,19 +53,26 @@ __all__ = [
     "load_ranking",
     "load_real",
     "rank",
+    "register_encoder",
+    "register_engine",
     "register_proxy",
+    "register_reader",
     "save_ranking",
     "tune_mixture",
 ]
 
 _MODULES = {
-    "BaseEncoder": "encoders",
+    "BaseEncoder": "encoders.base",
+    "BaseLLM": "llm.base",
     "BaseProxy": "proxies.base",
+    "BaseReader": "data.readers",
     "Candidate": "data.candidate",
     "LensConfig": "lens.config",
     "Mixture": "types",
     "ProbeSweep": "probing.probes",
     "ProxyCorrelationCallback": "callbacks.correlation",
+    "ProxyInput": "proxies.base",
+    "ProxyScores": "proxies.base",
     "Ranking": "types",
     "RealSample": "data.candidate",
     "SelectionCallback": "callbacks.selection",
@@ -67,18 +83,16 @@ _MODULES = {
     "load_ranking": "records.ranking_file",
     "load_real": "data.sources",
     "rank": "selection.ranking",
+    "register_encoder": "encoders.registry",
+    "register_engine": "llm.registry",
     "register_proxy": "proxies.registry",
+    "register_reader": "data.readers",
     "save_ranking": "records.ranking_file",
     "tune_mixture": "tuning",
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'synque_select' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"synque_select.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

@@ -5,13 +5,45 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, ClassVar
 
-from synque_select.data.json_reader import Row, Rows, numbered_lines
+from synque_select.data.json_reader import numbered_lines
+from synque_select.data.readers import BaseReader
+from synque_select.data.tables import Row, Rows, table_of_rows
 from synque_select.errors import DataError
 
-__all__ = ["read_csv"]
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["CsvReader", "TsvReader", "read_csv"]
+
+
+class CsvReader(BaseReader):
+    """Comma-separated tables with a header line.
+
+    Args:
+        as_text: Columns that are text even if they look like numbers.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = (".csv",)
+    delimiter: ClassVar[str] = ","
+
+    def __init__(self, as_text: frozenset[str] = frozenset()) -> None:
+        self.as_text = as_text
+
+    def read(self, path: Path) -> Dataset:
+        """Read a file; a large one is converted once and memory-mapped from the cache."""
+        read = partial(read_csv, delimiter=self.delimiter, as_text=self.as_text)
+        return table_of_rows(path, read, about=[self.delimiter, *sorted(self.as_text)])
+
+
+class TsvReader(CsvReader):
+    """Tab-separated tables with a header line."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".tsv",)
+    delimiter: ClassVar[str] = "\t"
 
 
 def read_csv(path: Path, *, delimiter: str = ",", as_text: Collection[str] = ()) -> Rows:
@@ -83,7 +115,7 @@ _NUMBER = re.compile(r"-?((0|[1-9]\d*)(\.\d+)?|\.\d+)([eE][-+]?\d{1,3})?", re.AS
 
 def _converters(
     header: list[str], rows: Iterator[tuple[int, list[str]]], as_text: Collection[str]
-) -> list[Callable[[str], Any]]:
+) -> list[Callable[[str], object]]:
     whole = {column for column, name in enumerate(header) if name not in as_text}
     numbers, filled = set(whole), set()
     for _, values in rows:
@@ -98,5 +130,5 @@ def _converters(
     return [_or_none(kinds[column]) if column in kinds else str for column in range(len(header))]
 
 
-def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+def _or_none(convert: Callable[[str], object]) -> Callable[[str], object]:
     return lambda value: convert(value) if value else None

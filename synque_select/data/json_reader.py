@@ -7,27 +7,41 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
+from synque_select.data.readers import BaseReader
+from synque_select.data.tables import Row, Rows, table_of_rows
 from synque_select.errors import DataError
 from synque_select.utils.validation import kind_of
 
-__all__ = ["Row", "Rows", "numbered_lines", "read_json", "read_jsonl"]
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["JsonLinesReader", "JsonReader", "numbered_lines", "read_json", "read_jsonl"]
 
 _CHUNK_BYTES = 1 << 20
 _Member = TypeVar("_Member")
 _ALLOWED = "allowed is a list of records, a list of texts, or an object whose values are texts"
 
 
-class Row(NamedTuple):
-    """One example of a file: the line on which it starts, its rough size in bytes, its fields."""
+class JsonReader(BaseReader):
+    """JSON files: a list of records, a list of texts, or an object whose values are texts."""
 
-    line: int
-    n_bytes: int
-    fields: dict[str, Any]
+    suffixes: ClassVar[tuple[str, ...]] = (".json",)
+
+    def read(self, path: Path) -> Dataset:
+        """Read a file; a large one is converted once and memory-mapped from the cache."""
+        return table_of_rows(path, read_json)
 
 
-Rows: TypeAlias = Iterator[Row]
+class JsonLinesReader(BaseReader):
+    """Files of one JSON record, or one text, per line."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson")
+
+    def read(self, path: Path) -> Dataset:
+        """Read a file; a large one is converted once and memory-mapped from the cache."""
+        return table_of_rows(path, read_jsonl)
 
 
 def read_json(path: Path) -> Rows:

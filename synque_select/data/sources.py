@@ -17,7 +17,14 @@ from synque_select.data.digest_cache import keep_digests
 from synque_select.data.examples import Examples, MapDataset
 from synque_select.data.images import IMAGE_SUFFIXES, ImageFolder, holds_images, subfolders
 from synque_select.data.iterables import is_iterable, open_stored, store_iterable
-from synque_select.data.tables import TABLE_SUFFIXES, open_saved, read_table
+from synque_select.data.readers import (
+    READERS,
+    read_file,
+    reader_key,
+    reader_suffixes,
+    split_reader,
+)
+from synque_select.data.tables import open_saved
 from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, DataError
 
@@ -40,6 +47,7 @@ class _Source(NamedTuple):
     view: Selector | None = None
     label: Selector | None = None
     given: Examples | None = None
+    keeps_digests: bool = True
 
 
 def load_candidates(
@@ -146,7 +154,8 @@ def load_dataset_file(path: _PathLike) -> MapDataset:
         {'key': '9', 'text': 'Find a song.'}
     """
     with _permission_said():
-        return _read(_existing(path), frozenset()).dataset
+        reader, text = split_reader(os.path.expanduser(os.fspath(path)))
+        return _read(_existing(text), frozenset(), reader).dataset
 
 
 def replace_iterables(source: Any, replace: Callable[[str, Any], Any]) -> Any:
@@ -210,10 +219,12 @@ def _path_sources(path: _PathLike, as_text: frozenset[str], *, alone: bool) -> I
     if _hub_id(text):
         yield _from_hub(text)
         return
+    reader, text = split_reader(text)
     matches = _matches(text)
     for match in matches:
-        for part in _parts(match, alone=alone and len(matches) == 1):
-            yield _read(part, as_text)
+        parts = [match] if reader else _parts(match, alone=alone and len(matches) == 1)
+        for part in parts:
+            yield _read(part, as_text, reader)
 
 
 def _one_source(source: Any, name: str, as_text: frozenset[str]) -> _Source:
@@ -229,13 +240,14 @@ def _one_source(source: Any, name: str, as_text: frozenset[str]) -> _Source:
     text = os.path.expanduser(os.fspath(source))
     if _hub_id(text):
         return _from_hub(text)
+    reader, text = split_reader(text)
     matches = _matches(text)
     if len(matches) > 1:
         raise ConfigError(
             f"{name}: {source} matches {len(matches)} ({matches[0]}, {matches[1]}, …); "
             "allowed is one"
         )
-    return _read(matches[0], as_text)
+    return _read(matches[0], as_text, reader)
 
 
 def _matches(text: str) -> list[Path]:
@@ -279,7 +291,7 @@ def _parts(path: Path, *, alone: bool) -> list[Path]:
     if not path.is_dir() or _is_saved(path) or holds_images(path):
         return [path]
     visible = (child for child in path.iterdir() if not child.name.startswith("."))
-    files = [child for child in visible if child.suffix.lower() in TABLE_SUFFIXES]
+    files = [child for child in visible if reader_key(child) is not None]
     folders = subfolders(path)
     if not files and not alone and any(holds_images(folder) for folder in folders):
         return [path]
@@ -287,7 +299,7 @@ def _parts(path: Path, *, alone: bool) -> list[Path]:
     if not parts:
         raise DataError(
             f"{path}: no candidate in it; allowed are sub-folders, images and files of "
-            f"{', '.join(TABLE_SUFFIXES)}; {_contents(path)}"
+            f"{', '.join(reader_suffixes())}; {_contents(path)}"
         )
     return parts
 
@@ -296,20 +308,38 @@ def _is_saved(path: Path) -> bool:
     return any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 
-def _read(path: Path, as_text: frozenset[str]) -> _Source:
-    if not path.is_dir():
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            raise DataError(f"{path}: one image; allowed is the folder of images, {path.parent}")
-        dataset = read_table(path, as_text)
-        # a list of texts has "text", an object of texts "key" and "text": one field is the view
-        view = "text" if dataset.column_names in (["text"], ["key", "text"]) else None
-        return _Source(path.stem, dataset, str(path), view)
+def _read(path: Path, as_text: frozenset[str], reader: str | None = None) -> _Source:
+    if reader is not None or not path.is_dir():
+        return _from_file(path, as_text, reader)
     name = path.resolve().name
     if _is_saved(path):
         return _Source(name, open_saved(path), str(path))
     images = ImageFolder(path)
     label = "label" if images.classes else None
     return _Source(name, images, str(path), "image", label)
+
+
+def _from_file(path: Path, as_text: frozenset[str], reader: str | None) -> _Source:
+    of_suffix = reader_key(path)
+    key = reader or of_suffix
+    if key is None and path.suffix.lower() in IMAGE_SUFFIXES:
+        raise DataError(f"{path}: one image; allowed is the folder of images, {path.parent}")
+    if key is None:
+        raise DataError(
+            f"{path}: the suffix {path.suffix!r} is not known; allowed are "
+            f"{', '.join(reader_suffixes())} and folders"
+        )
+    dataset = read_file(path, key, as_text)
+    # a list of texts has "text", an object of texts "key" and "text": one field is the view
+    columns: object = getattr(dataset, "column_names", None)
+    return _Source(
+        name=path.name[: -len(of_suffix) - 1] if of_suffix else path.stem,
+        dataset=dataset,
+        source=str(path) if reader is None else f"{reader}:{path}",
+        view="text" if columns in (["text"], ["key", "text"]) else None,
+        # a reader of the user's own may have changed while the file has not
+        keeps_digests=READERS.is_built_in(key),
+    )
 
 
 def _hub_id(text: str) -> str | None:
@@ -319,7 +349,7 @@ def _hub_id(text: str) -> str | None:
     path = Path(text)
     # "data/missing" beside a folder "data" is a mistyped path: no reason to ask the Hub
     is_path = os.path.lexists(text) or path.parent.exists()
-    known = path.suffix.lower() in TABLE_SUFFIXES + IMAGE_SUFFIXES
+    known = path.suffix.lower() in IMAGE_SUFFIXES or reader_key(path) is not None
     return text if _HUB_ID.fullmatch(text) and not is_path and not known else None
 
 
@@ -415,6 +445,7 @@ def _build(
     if isinstance(given, kind) and (given.view, given.label) == (view, label):
         # as it is, with the digests that it may have computed
         return given if given.name == found.name else replace(given, name=found.name)
-    return keep_digests(
-        kind(name=found.name, dataset=found.dataset, view=view, label=label, source=found.source)
+    built = kind(
+        name=found.name, dataset=found.dataset, view=view, label=label, source=found.source
     )
+    return keep_digests(built) if found.keeps_digests else built

@@ -6,70 +6,79 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from synque_select.data.columns import JSON_FIELDS, Columns
-from synque_select.data.csv_reader import read_csv
-from synque_select.data.json_reader import Row, Rows, read_json, read_jsonl
 from synque_select.errors import DataError
 from synque_select.utils.cache_dir import default_cache_dir
 from synque_select.utils.progress import ProgressBar
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
 __all__ = [
-    "TABLE_SUFFIXES",
+    "BATCH_ROWS",
+    "SMALL_BYTES",
+    "Row",
+    "Rows",
     "open_saved",
     "open_table",
     "quiet_datasets",
-    "read_table",
+    "table_of_batches",
+    "table_of_rows",
     "write_atomically",
     "write_rows",
 ]
 
-TABLE_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
-
 # files up to this size are held in memory; larger ones are converted once and memory-mapped
 SMALL_BYTES = 8 << 20
-_BATCH_ROWS = 1000
+BATCH_ROWS = 1000
 _BATCH_BYTES = 8 << 20
 _FORMAT_VERSION = 1
-_ARROW_FILE_MAGIC = b"ARROW1"
 
 # writes a whole file as an Arrow stream; False: the types it needs were found too late, once more
 _Write: TypeAlias = Callable[[Any], bool]
 
 
-def read_table(path: Path, as_text: frozenset[str] = frozenset()) -> Dataset:
-    """Read a file of records; a large one is converted once and memory-mapped from the cache.
+class Row(NamedTuple):
+    """One example of a file: the line on which it starts, its rough size in bytes, its fields."""
+
+    line: int
+    n_bytes: int
+    fields: dict[str, Any]
+
+
+Rows: TypeAlias = Iterator[Row]
+
+
+def table_of_rows(
+    path: Path, read: Callable[[Path], Rows], *, about: Sequence[str] = ()
+) -> Dataset:
+    """Make a table of a file's rows; a large one is written once and memory-mapped from the cache.
 
     Args:
-        path: A JSON, JSONL, CSV, TSV, Parquet or Arrow file.
-        as_text: CSV columns that are text even if they look like numbers.
+        path: The file.
+        read: Streams its rows; may be called more than once.
+        about: What `read` depends on besides the file; the cached table is kept by it.
 
     Raises:
-        DataError: The file is empty, broken or of an unknown kind.
+        DataError: The file is broken, or holds no rows.
     """
-    suffix = path.suffix.lower()
-    if suffix not in TABLE_SUFFIXES:
-        raise DataError(
-            f"{path}: the suffix {path.suffix!r} is not known; "
-            f"allowed are {', '.join(TABLE_SUFFIXES)} and folders"
-        )
-    try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty")
-        if suffix == ".arrow" and not _starts_with(path, _ARROW_FILE_MAGIC):
-            return open_table(path, path)
-        if suffix not in (".csv", ".tsv"):
-            as_text = frozenset()  # the other kinds say themselves what is a text
-        return _converted(path, _writer(path, suffix, as_text), as_text)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {_first_line(error)}") from error
+    about = about or (getattr(read, "__name__", ""),)
+    return _converted(path, partial(write_rows, path, read, Columns()), about)
+
+
+def table_of_batches(path: Path, read: Callable[[Path], Iterator[pa.RecordBatch]]) -> Dataset:
+    """Make a table of a file's Arrow batches, as `table_of_rows` does of rows.
+
+    Raises:
+        DataError: The file is broken, or holds no rows.
+    """
+    return _converted(path, partial(_write_batches, path, read), (read.__name__,))
 
 
 def open_saved(path: Path) -> Dataset:
@@ -110,21 +119,9 @@ class quiet_datasets:
             datasets.enable_progress_bars()
 
 
-def _writer(path: Path, suffix: str, as_text: frozenset[str]) -> _Write:
-    if suffix in (".parquet", ".arrow"):
-        batches = _parquet_batches if suffix == ".parquet" else _arrow_file_batches
-        return partial(_write_batches, path, batches)
-    readers: dict[str, Callable[[Path], Rows]] = {
-        ".json": read_json,
-        ".csv": partial(read_csv, delimiter=",", as_text=as_text),
-        ".tsv": partial(read_csv, delimiter="\t", as_text=as_text),
-    }
-    return partial(write_rows, path, readers.get(suffix, read_jsonl), Columns())
-
-
-def _converted(path: Path, write: _Write, as_text: frozenset[str]) -> Dataset:
+def _converted(path: Path, write: _Write, about: Sequence[str]) -> Dataset:
     if path.stat().st_size > SMALL_BYTES:
-        target = _cache_path(path, as_text)
+        target = _cache_path(path, about)
         if not target.exists():
             write_atomically(target, write)
         return open_table(target, path)
@@ -140,9 +137,9 @@ def _converted(path: Path, write: _Write, as_text: frozenset[str]) -> Dataset:
         return _decoded(Dataset.from_buffer(buffer), stream.schema)
 
 
-def _cache_path(path: Path, as_text: frozenset[str]) -> Path:
+def _cache_path(path: Path, about: Sequence[str]) -> Path:
     stat = path.stat()
-    key = [_FORMAT_VERSION, str(path.resolve()), stat.st_size, stat.st_mtime_ns, sorted(as_text)]
+    key = [_FORMAT_VERSION, str(path.resolve()), stat.st_size, stat.st_mtime_ns, *about]
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
     return default_cache_dir() / "tables" / f"{name}.arrow"
 
@@ -255,7 +252,7 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[dict[str, Any]]]:
     for row in rows:
         batch.append(row.fields)
         n_bytes += row.n_bytes
-        if len(batch) == _BATCH_ROWS or n_bytes > _BATCH_BYTES:
+        if len(batch) == BATCH_ROWS or n_bytes > _BATCH_BYTES:
             yield batch
             batch, n_bytes = [], 0
     if batch:
@@ -276,26 +273,6 @@ def _write_batches(path: Path, batches: Callable[[Path], Iterator[Any]], sink: A
         raise DataError(f"{path}: the file holds no examples")
     writer.close()
     return True
-
-
-def _parquet_batches(path: Path) -> Iterator[Any]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path, memory_map=True) as file:
-        yield from file.iter_batches(batch_size=_BATCH_ROWS)
-
-
-def _arrow_file_batches(path: Path) -> Iterator[Any]:
-    import pyarrow as pa
-
-    with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
-        for number in range(reader.num_record_batches):
-            yield reader.get_batch(number)
-
-
-def _starts_with(path: Path, magic: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(magic)) == magic
 
 
 def _first_line(error: BaseException) -> str:

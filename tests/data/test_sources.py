@@ -621,7 +621,7 @@ BROKEN_FILES: dict[str, tuple[str, bytes, str]] = {
     "parquet": ("a.parquet", b"PAR1 no parquet", r"a\.parquet: broken: "),
     "arrow": ("a.arrow", b"no arrow at all", r"a\.arrow: not a usable Arrow file: "),
     "arrow file": ("a.arrow", b"ARROW1\0\0 cut", r"a\.arrow: broken: "),
-    "suffix": ("a.xlsx", b"PK", r"the suffix '\.xlsx' is not known; allowed are \.json, "),
+    "suffix": ("a.xlsx", b"PK", r"the suffix '\.xlsx' is not known; allowed are \.arrow, "),
     "pickle": ("a.pkl", b"\x80\x04", r"the suffix '\.pkl' is not known"),
 }
 

@@ -1,0 +1,55 @@
+"""Records from Parquet and Arrow files, in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from synque_select.data.readers import BaseReader
+from synque_select.data.tables import BATCH_ROWS, open_table, table_of_batches
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+__all__ = ["ArrowReader", "ParquetReader"]
+
+_ARROW_FILE_MAGIC = b"ARROW1"
+
+
+class ParquetReader(BaseReader):
+    """Parquet files."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
+
+    def read(self, path: Path) -> Dataset:
+        """Read a file; a large one is converted once and memory-mapped from the cache."""
+        return table_of_batches(path, _parquet_batches)
+
+
+class ArrowReader(BaseReader):
+    """Arrow files: the IPC file format and the IPC stream format."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".arrow",)
+
+    def read(self, path: Path) -> Dataset:
+        """Read a file; a stream is memory-mapped where it is."""
+        with path.open("rb") as file:
+            is_stream = file.read(len(_ARROW_FILE_MAGIC)) != _ARROW_FILE_MAGIC
+        return open_table(path, path) if is_stream else table_of_batches(path, _file_batches)
+
+
+def _parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, memory_map=True) as file:
+        yield from file.iter_batches(batch_size=BATCH_ROWS)
+
+
+def _file_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
+        for number in range(reader.num_record_batches):
+            yield reader.get_batch(number)

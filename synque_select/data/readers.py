@@ -1,0 +1,204 @@
+"""File formats: what a reader is, and the reader of each suffix."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from synque_select.data.examples import MapDataset
+from synque_select.errors import ConfigError, DataError, SynqueError
+from synque_select.utils.registry import Registry, is_dotted, named_parameters
+
+__all__ = [
+    "READERS",
+    "BaseReader",
+    "read_file",
+    "reader_key",
+    "reader_suffixes",
+    "register_reader",
+    "split_reader",
+]
+
+
+class BaseReader(ABC):
+    r"""Base of all readers of a file format; a subclass sets `suffixes` and writes `read`.
+
+    A reader is made without arguments. If its constructor has an argument `as_text`, it gets the
+    names of the fields that the user has named as view: a format without types, such as CSV,
+    keeps these as text even where they look like numbers.
+
+    Attributes:
+        suffixes: The suffixes of its files, lower case: (".xml",) or (".json.gz", ".json.bz2").
+            Without the first dot they are the reader's keys.
+
+    Example:
+        >>> class LineReader(BaseReader):
+        ...     suffixes = (".txt",)
+        ...
+        ...     def read(self, path):
+        ...         return [{"text": line} for line in path.read_text("utf-8").splitlines()]
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "a.txt")
+        ...     _ = path.write_text("Shares rise\nShares fall\n")
+        ...     LineReader().read(path)
+        [{'text': 'Shares rise'}, {'text': 'Shares fall'}]
+    """
+
+    suffixes: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def read(self, path: Path) -> MapDataset:
+        """Read a file as a dataset of records.
+
+        Called once per load, with a path that exists. An equal file must give equal records in the
+        same order, because results are cached by content.
+
+        Args:
+            path: The file; a folder only if the user named the reader ("xml:folder").
+
+        Returns:
+            A list, a `datasets.Dataset` or another object with a length and integer indexing. A
+            record is usually a mapping from field to value.
+
+        Raises:
+            DataError: The file cannot be used; the message names the file and, where there is one,
+                the line. Any other exception is reported as a DataError that names the file.
+        """
+
+
+Reader = TypeVar("Reader", bound=BaseReader)
+
+_BUILT_IN = {
+    "arrow": "synque_select.data.arrow_reader:ArrowReader",
+    "csv": "synque_select.data.csv_reader:CsvReader",
+    "json": "synque_select.data.json_reader:JsonReader",
+    "jsonl": "synque_select.data.json_reader:JsonLinesReader",
+    "ndjson": "synque_select.data.json_reader:JsonLinesReader",
+    "parquet": "synque_select.data.arrow_reader:ParquetReader",
+    "tsv": "synque_select.data.csv_reader:TsvReader",
+}
+
+
+def _check_class(value: object) -> type[BaseReader]:
+    if not (inspect.isclass(value) and issubclass(value, BaseReader)):
+        raise ConfigError(f"expected a subclass of BaseReader, got {value!r}")
+    if inspect.isabstract(value):
+        missing = ", ".join(sorted(value.__abstractmethods__))
+        raise ConfigError(f"the reader class {value.__name__} does not define {missing}")
+    suffixes: object = getattr(value, "suffixes", None)
+    good = isinstance(suffixes, tuple) and suffixes and all(map(_is_suffix, suffixes))
+    if not good:
+        raise ConfigError(
+            f"the reader class {value.__name__} has suffixes={suffixes!r}: allowed is a tuple of "
+            "lower-case suffixes such as ('.xml',)"
+        )
+    return value
+
+
+def _is_suffix(value: object) -> bool:
+    return isinstance(value, str) and value[:1] == "." and len(value) > 1 and value == value.lower()
+
+
+def _keys(cls: type[BaseReader]) -> tuple[str, ...]:
+    return tuple(suffix.removeprefix(".") for suffix in cls.suffixes)
+
+
+READERS: Registry[type[BaseReader]] = Registry(
+    "reader", "synque_select.readers", _BUILT_IN, check=_check_class, keys_of=_keys
+)
+
+
+def register_reader(cls: type[Reader], *, overwrite: bool = False) -> type[Reader]:
+    """Make a reader of your own known by its suffixes; usable as a class decorator.
+
+    Args:
+        cls: A subclass of `BaseReader`.
+        overwrite: Whether a suffix may be taken from a built-in or another registered reader.
+
+    Raises:
+        ConfigError: A suffix is taken, or the class is not a complete reader.
+    """
+    for key in _keys(READERS.check(cls)):
+        READERS.register(key, cls, overwrite=overwrite)
+    return cls
+
+
+def reader_suffixes() -> tuple[str, ...]:
+    """Return the suffixes of all formats that can be read, sorted."""
+    return tuple(f".{key}" for key in READERS.keys())  # noqa: SIM118 - not a mapping
+
+
+def reader_key(path: Path) -> str | None:
+    """Return the key of the reader of a file's suffix, the longest that is known; else None.
+
+    Example:
+        >>> reader_key(Path("a.v2.JSON")), reader_key(Path("a.txt"))
+        ('json', None)
+    """
+    parts = path.name.lower().split(".")[1:]
+    keys = (".".join(parts[start:]) for start in range(len(parts)))
+    return next((key for key in keys if key in READERS), None)
+
+
+def split_reader(text: str) -> tuple[str | None, str]:
+    """Split "reader:path"; the reader is None where the text names none.
+
+    Example:
+        >>> split_reader("jsonl:data/*.txt"), split_reader("my_package.XmlReader:a.xml")
+        (('jsonl', 'data/*.txt'), ('my_package.XmlReader', 'a.xml'))
+        >>> split_reader("data/a.json")
+        (None, 'data/a.json')
+    """
+    head, _, rest = text.partition(":")
+    name, _, after = rest.partition(":")
+    if not rest or os.path.lexists(text):
+        return None, text
+    if after and is_dotted(f"{head}:{name}"):
+        return f"{head}:{name}", after
+    return (head, rest) if head in READERS or is_dotted(head) else (None, text)
+
+
+def read_file(path: Path, key: str, as_text: Collection[str] = ()) -> MapDataset:
+    """Read a file by a reader and check what it returns.
+
+    Args:
+        path: An existing file or folder.
+        key: The reader: a key, or the dotted name of a class.
+        as_text: Fields that are text even if they look like numbers.
+
+    Raises:
+        ConfigError: The reader is unknown.
+        DataError: The file is empty, broken, or cannot be read; the message names it.
+    """
+    cls = READERS.get(key)
+    takes_as_text = any(parameter.name == "as_text" for parameter in named_parameters(cls))
+    reader = cls(**({"as_text": frozenset(as_text)} if takes_as_text else {}))
+    try:
+        if path.is_file() and path.stat().st_size == 0:
+            raise DataError(f"{path}: the file is empty")
+        dataset: object = reader.read(path)
+    except (SynqueError, PermissionError):
+        raise
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {_first_line(error)}") from error
+    except Exception as error:  # a user's reader may raise anything
+        raise DataError(
+            f"{path}: {cls.__name__} failed: {type(error).__name__}: {_first_line(error)}"
+        ) from error
+    if not isinstance(dataset, MapDataset) or isinstance(dataset, Mapping | str | bytes):
+        raise DataError(
+            f"{path}: {cls.__name__}.read returned {type(dataset).__name__}; expected a list of "
+            "records or another dataset with a length and integer indexing"
+        )
+    if not len(dataset):
+        raise DataError(f"{path}: the file holds no examples")
+    return dataset
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
