@@ -53,6 +53,9 @@ def main() -> None:
         )  # fmt: skip
         if json.loads(out.read_text())["selected"][0]["name"] != "near":
             sys.exit("the command ranked another candidate first")
+        subprocess.run([command, "report", folder], check=True, stdout=subprocess.DEVNULL)
+        if "near" not in (Path(folder) / "report.html").read_text():
+            sys.exit("the report was not made from its templates")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ __all__ = ["arm_words", "arms_table", "candidates_table", "comparison_table", "c
 _FEWEST_PAIRS = 5
 
 _ARM_WORDS = {
-    "chosen": "chosen: mixture of the top k",
+    "chosen": "selected: mixture of the top k",
     "random_k": "mixture of k at random",
     "all": "mixture of all",
     "mean_single": "mean single candidate",
@@ -33,7 +33,7 @@ _ARM_WORDS = {
 
 
 def arm_words(name: str) -> str:
-    """Return how an arm of `result.json` is called in tables and figures."""
+    """Return what an arm of `result.json` is called in tables and figures."""
     return _ARM_WORDS.get(name, name)
 
 
@@ -101,12 +101,12 @@ def comparison_table(result: ExperimentResult) -> Table:
         "paired 95 % t-interval excludes 0"
     ]
     if any(pair.n < _FEWEST_PAIRS for pair in result.comparisons.values()):
-        notes.append(f"a comparison over fewer than {_FEWEST_PAIRS} pairs is a hint, no finding")
+        notes.append(f"a comparison over fewer than {_FEWEST_PAIRS} pairs is a hint, not a finding")
     return Table("Paired comparisons", columns, rows, tuple(notes))
 
 
 def cost_table(wall_s: Mapping[str, float]) -> Table:
-    """Return the seconds of each stage and their share of the whole."""
+    """Return the seconds of each stage and their share of the total."""
     total = sum(wall_s.values())
     rows = tuple(
         (stage, f"{seconds:.1f}", f"{100 * seconds / total:.0f} %" if total else UNDEFINED)

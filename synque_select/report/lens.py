@@ -1,88 +1,104 @@
-"""LENS in a report: rubrics, and the most and least real samples of each candidate."""
+"""LENS in a report: rubrics, and the most and least real examples of each candidate."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from html import escape
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-from synque_select.errors import ConfigError, RecordError
+from synque_select.errors import ConfigError
 from synque_select.lens.feedback import Feedback, feedback_of
 from synque_select.lens.rubric import Rubric, save_rubrics
 from synque_select.records.run_folder import write_text
-from synque_select.report.html import example_html, section_html
+from synque_select.report.blocks import (
+    Block,
+    ExampleList,
+    Fold,
+    Paragraph,
+    PointList,
+    Section,
+    example_of,
+)
 from synque_select.types import Ranking
+from synque_select.utils.json_fields import JsonFields
+from synque_select.utils.json_types import JsonObject
 
-__all__ = ["feedback", "lens_sections", "lens_text", "rubric_of", "write_rubrics"]
+__all__ = ["feedback", "lens_sections", "lens_text", "write_rubrics"]
 
 _LISTS = (
     ("similarities", "In common"),
     ("only_real", "Typical of the real sample only"),
     ("only_synthetic", "Typical of the candidate only"),
 )
-_SAMPLES = (("most_real", "Most real samples"), ("least_real", "Least real samples"))
+_EXAMPLES = (("most_real", "Most real examples"), ("least_real", "Least real examples"))
 _REAL, _SYNTHETIC = "the real sample", "the candidate"
 _INTRO = (
-    "A language model judged how likely each sample is to be real, by these rubrics. They are what "
-    "that model saw in a few samples of each side: read them as hints, not as findings."
+    "A language model judged how likely each example is to be real, by these rubrics. They "
+    "describe what that model saw in a few examples of each set: read them as hints, not as "
+    "findings."
 )
 
 
-def lens_sections(ranking: Ranking) -> list[str]:
+def lens_sections(ranking: Ranking) -> list[Section]:
     """Return a page's section on LENS, candidates in the ranking's order; none without LENS."""
-    found = _details(ranking)
-    if found is None:
+    details = _details(ranking)
+    if details is None:
         return []
-    body = f"<p>{escape(_INTRO)}</p><p>{escape(_about(found))}</p>"
-    for row in ranking.order():
-        entry = found["candidates"].get(row.name)
-        if entry is not None:
-            body += _candidate(row.name, entry)
-    return [section_html("LENS: what told the candidates from the real sample", body)]
+    candidates = details.named_objects("candidates")
+    folds = [
+        _candidate(row.name, candidates[row.name])
+        for row in ranking.order()
+        if row.name in candidates
+    ]
+    intro = (Paragraph(_INTRO), Paragraph(_about(details)))
+    return [
+        Section("LENS: what distinguishes the candidates from the real sample", (*intro, *folds))
+    ]
 
 
-def _details(ranking: Ranking) -> Mapping[str, Any] | None:
-    """Details of the first LENS proxy; those of the others differ in their scores alone."""
-    for key, found in ranking.details.items():
+def _details(ranking: Ranking) -> JsonFields | None:
+    """Return the details of the first LENS proxy; those of others differ in their scores only."""
+    for key, state in ranking.details.items():
         info = ranking.proxies.get(key)
-        if info is not None and info.family == "lens" and "candidates" in found:
-            return found
+        if info is not None and info.family == "lens" and "candidates" in state:
+            return JsonFields(state, f"details.{key}")
     return None
 
 
-def _about(found: Mapping[str, Any]) -> str:
-    rubrics = found["reasoner"] or "nobody: judged without rubrics"
-    counts = found["questions"]
-    readout = found["readout"] if "readout" in found else found["way"]  # its name until 0.1
+def _about(details: JsonFields) -> str:
+    rubrics = details.optional_text("reasoner") or "nobody: judged without rubrics"
+    readout = details.text("readout" if "readout" in details else "way")  # its name in 0.1
+    counts = details.object("questions")
     return (
-        f"Judged by {found['scorer']} ({readout}), rubrics by {rubrics}; "
-        f"{counts['asked']:,} questions asked, {counts['kept']:,} answers kept from earlier, "
-        f"{counts['failed']:,} failed."
+        f"Judged by {details.text('scorer')} ({readout}), rubrics by {rubrics}; "
+        f"{counts.integer('asked'):,} questions asked, {counts.integer('kept'):,} answers reused "
+        f"from earlier runs, {counts.integer('failed'):,} failed."
     )
 
 
-def _candidate(name: str, entry: Mapping[str, Any]) -> str:
-    judged = f"{int(entry['n_judged']):,} of {int(entry['n']):,} samples judged"
-    body = "".join(
-        f"<h4>{escape(title)}</h4><ol>{''.join(f'<li>{escape(p)}</li>' for p in points)}</ol>"
-        for title, points in _points(entry)
+def _candidate(name: str, fields: JsonFields) -> Fold:
+    blocks: list[Block] = [PointList(title, points) for title, points in _points(fields)]
+    for field, title in _EXAMPLES:
+        items = tuple((example_of(name, entry),) for entry in fields.objects(field))
+        blocks.append(ExampleList(items, title=title, is_small=True))
+    judged = f"{fields.integer('n_judged'):,} of {fields.integer('n'):,} examples judged"
+    return Fold(f"{name}: {judged}", tuple(blocks))
+
+
+def _rubric_of(fields: JsonFields) -> Rubric | None:
+    """Return the rubric in a candidate's details, None if it was judged without one."""
+    state = fields.optional_object("rubric")
+    if state is None:
+        return None
+    return Rubric(
+        similarities=state.texts("similarities"),
+        only_synthetic=state.texts("only_synthetic"),
+        only_real=state.texts("only_real"),
     )
-    for field, title in _SAMPLES:
-        items = "".join(f"<li>{example_html(name, sample)}</li>" for sample in entry[field])
-        body += f"<h4>{escape(title)}</h4><ul class='examples'>{items}</ul>"
-    return f"<details><summary>{escape(name)}: {judged}</summary>{body}</details>"
 
 
-def rubric_of(entry: Mapping[str, Any]) -> Rubric | None:
-    """Return the rubric in a candidate's details, None where it was judged without one."""
-    state = entry["rubric"]
-    return None if state is None else Rubric(**{f: tuple(state[f]) for f, _ in _LISTS})
-
-
-def _points(entry: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
-    rubric = rubric_of(entry)
+def _points(fields: JsonFields) -> Iterator[tuple[str, tuple[str, ...]]]:
+    rubric = _rubric_of(fields)
     if rubric is not None:
         told = rubric.told(_REAL, _SYNTHETIC)
         for field, title in _LISTS:
@@ -90,89 +106,100 @@ def _points(entry: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
 
 
 def lens_text(ranking: Ranking) -> str:
-    """Return the same as Markdown, for loggers; empty where LENS was not computed."""
-    found = _details(ranking)
-    if found is None:
+    """Return the content of the section as Markdown, for loggers; empty without LENS."""
+    details = _details(ranking)
+    if details is None:
         return ""
-    lines = [_INTRO, "", _about(found)]
+    candidates = details.named_objects("candidates")
+    lines = [_INTRO, "", _about(details)]
     for row in ranking.order():
-        entry = found["candidates"].get(row.name)
-        if entry is not None:
-            lines += ["", f"## {row.name}", *_rubric_lines(entry), *_sample_lines(entry)]
+        if row.name in candidates:
+            fields = candidates[row.name]
+            lines += ["", f"## {row.name}", *_rubric_lines(fields), *_example_lines(fields)]
     return "\n".join(lines)
 
 
-def _rubric_lines(entry: Mapping[str, Any]) -> Iterator[str]:
-    for title, points in _points(entry):
+def _rubric_lines(fields: JsonFields) -> Iterator[str]:
+    for title, points in _points(fields):
         yield from ("", f"### {title}", *(f"{i}. {p}" for i, p in enumerate(points, 1)))
 
 
-def _sample_lines(entry: Mapping[str, Any]) -> Iterator[str]:
-    for field, title in _SAMPLES:
+def _example_lines(fields: JsonFields) -> Iterator[str]:
+    for field, title in _EXAMPLES:
         yield from ("", f"### {title}")
-        for sample in entry[field]:
-            view = sample["view"]
+        for entry in fields.objects(field):
+            view = entry.value("view")
             shown = " ".join(view.split()) if isinstance(view, str) else "(image)"
-            yield f"- {sample['realness']:.3g}, example {sample['position']}: {shown}"
+            realness, position = entry.number("realness"), entry.integer("position")
+            yield f"- {realness:.3g}, example {position}: {shown}"
 
 
 def feedback(ranking: Ranking, candidate: str | None = None) -> list[Feedback]:
     """Return what the generators of the candidates should change, best candidate first.
 
     Args:
-        ranking: With what LENS found.
-        candidate: Only this one; None for all.
+        ranking: A ranking with the details of LENS.
+        candidate: Name of the only candidate wanted; None for all.
 
     Raises:
-        ConfigError: LENS was not computed, or without rubrics, or there is no such candidate.
-        RecordError: What was kept of LENS is damaged.
+        ConfigError: The ranking has no LENS proxy, LENS judged without rubrics, or the candidate
+            is unknown.
+        RecordError: The details of LENS are damaged.
     """
-    found = _details(ranking)
-    if found is None:
+    details = _details(ranking)
+    if details is None:
         raise ConfigError(
             f"the ranking was made by {', '.join(ranking.proxies)}: feedback needs a LENS proxy, "
             "as in `rank --proxies lens --json …`"
         )
     rows = ranking.order() if candidate is None else (ranking[candidate],)
-    entries = found["candidates"]
-    if not isinstance(entries, Mapping):
-        raise RecordError(f"details: the candidates of LENS are a {type(entries).__name__}")
-    return [feedback_of(row.name, entries.get(row.name, {})) for row in rows]
+    candidates = details.object("candidates")
+    return [feedback_of(row.name, _entry(candidates, row.name)) for row in rows]
 
 
-def write_rubrics(folder: str | Path, ranking: Ranking) -> Path | None:
-    """Write a run's rubrics: `rubrics/rubrics.json` to edit and use again, and a text for each.
+def _entry(candidates: JsonFields, name: str) -> JsonObject:
+    fields = candidates.object(name) if name in candidates else JsonFields({})
+    return {field: fields.value(field) for field in fields}
+
+
+def write_rubrics(run_dir: str | Path, ranking: Ranking) -> Path | None:
+    """Write a run's rubrics: `rubrics/rubrics.json` to edit and reuse, and a text file for each.
 
     Args:
-        folder: The run's folder.
-        ranking: With what LENS found.
+        run_dir: The run's directory.
+        ranking: A ranking with the details of LENS.
 
     Returns:
-        The JSON file, which `LensConfig(rubrics=…)` takes; None where there are no rubrics.
+        The JSON file, which `LensConfig(rubrics=…)` accepts; None if there are no rubrics.
 
     Raises:
         RecordError: A file cannot be written.
     """
-    found = _details(ranking)
-    entries = {} if found is None else found["candidates"]
-    rubrics = {name: rubric_of(entry) for name, entry in entries.items()}
-    known = {name: rubric for name, rubric in rubrics.items() if rubric is not None}
-    if found is None or not known:
+    details = _details(ranking)
+    if details is None:
         return None
-    root = Path(folder) / "rubrics"
-    for name, stem in zip(known, _file_names(known), strict=True):
-        lines = [f"# {name}", *_rubric_lines(entries[name])]
+    candidates = details.named_objects("candidates")
+    every = {name: _rubric_of(fields) for name, fields in candidates.items()}
+    rubrics = {name: rubric for name, rubric in every.items() if rubric is not None}
+    if not rubrics:
+        return None
+    root = Path(run_dir) / "rubrics"
+    for name, stem in zip(rubrics, _file_names(rubrics), strict=True):
+        lines = [f"# {name}", *_rubric_lines(candidates[name])]
         write_text(root / f"{stem}.txt", "\n".join(lines) + "\n")
-    about = {"model": found["reasoner"], "prompts": found["prompts"]}
-    return save_rubrics(root / "rubrics.json", known, about)
+    about = {
+        "model": details.optional_text("reasoner"),
+        "prompts": details.optional_text("prompts"),
+    }
+    return save_rubrics(root / "rubrics.json", rubrics, about)
 
 
 def _file_names(names: Iterable[str]) -> list[str]:
-    """Plain names of files; what two names have in common after that gets a number."""
-    found: list[str] = []
+    """Return a plain file name for each name; underscores at the end keep them distinct."""
+    stems: list[str] = []
     for name in names:
         stem = re.sub(r"[^\w=.-]+", "_", name)[:100].lstrip(".") or "_"
-        while stem in found:
+        while stem in stems:
             stem += "_"
-        found.append(stem)
-    return found
+        stems.append(stem)
+    return stems

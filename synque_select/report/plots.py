@@ -8,16 +8,19 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from synque_select.errors import ConfigError, DependencyError
 from synque_select.report.experiment_tables import arm_words
 from synque_select.report.formats import figure_decimals, format_number
+from synque_select.report.study_tables import trials_of
 from synque_select.report.table import shorten
 from synque_select.types import Ranking, SampleSizeAnalysis
+from synque_select.utils.json_fields import JsonFields
+from synque_select.utils.json_types import JsonObject
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +42,7 @@ __all__ = [
 # Okabe and Ito's colours, which stay apart for all common kinds of colour blindness
 _BLUE, _ORANGE, _GREEN, _GREY, _INK = "#0072B2", "#D55E00", "#009E73", "#C9CED6", "#1B2430"
 _MUTED = "#5B6675"
+_Points = NDArray[np.float64]
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -144,7 +148,7 @@ def map_figure(
     return figure
 
 
-def _map_panel(ax: Axes, everything: Any, own: Any, real: Any, *, chosen: bool) -> None:
+def _map_panel(ax: Axes, everything: _Points, own: _Points, real: _Points, *, chosen: bool) -> None:
     ax.scatter(everything[:, 0], everything[:, 1], s=3, color=_GREY, linewidths=0, rasterized=True)
     colour = _BLUE if chosen else _ORANGE
     ax.scatter(own[:, 0], own[:, 1], s=9, color=colour, alpha=0.65, linewidths=0, rasterized=True)
@@ -155,7 +159,7 @@ def _map_panel(ax: Axes, everything: Any, own: Any, real: Any, *, chosen: bool) 
     ax.set_yticks([])
 
 
-def _map_limits(axes: Sequence[Axes], everything: Any) -> None:
+def _map_limits(axes: Sequence[Axes], everything: _Points) -> None:
     low, high = everything.min(axis=0), everything.max(axis=0)
     margin = 0.05 * np.maximum(high - low, 1e-12)
     for ax in axes:
@@ -351,7 +355,7 @@ def arms_figure(result: ExperimentResult) -> Figure:
         result: The result of the experiment.
 
     Raises:
-        DependencyError: matplotlib is missing.
+        DependencyError: matplotlib is not installed.
     """
     from scipy import stats
 
@@ -389,17 +393,19 @@ def arms_figure(result: ExperimentResult) -> Figure:
 
 
 @_in_own_style
-def study_figure(state: Mapping[str, Any]) -> Figure:
-    """Draw the value of each trial of a study and the best so far; pruned ones are crosses.
+def study_figure(state: JsonObject) -> Figure:
+    """Draw the value of each trial of a study and the best so far; pruned trials are crosses.
 
     Args:
-        state: In the form of `study.json`.
+        state: The content of `study.json`.
 
     Raises:
-        DependencyError: matplotlib is missing.
+        DependencyError: matplotlib is not installed.
+        RecordError: A field is missing or of the wrong type.
     """
+    fields = JsonFields(state)
     figure, (ax,) = _new(1, 1, 7.0, 3.2)
-    trials = state["trials"]
+    trials = trials_of(fields)
     marks = (
         ("start", "complete", "D", _GREEN, "from the proxies"),
         ("random", "complete", "s", _MUTED, "random start-up"),
@@ -407,21 +413,21 @@ def study_figure(state: Mapping[str, Any]) -> Figure:
         (None, "pruned", "x", _ORANGE, "pruned, last value reported"),
     )
     for role, status, marker, colour, words in marks:
-        shown = [t for t in trials if t["state"] == status and role in (None, t["role"])]
-        points = [(t["number"], _finite(t["value"])) for t in shown]
+        shown = [t for t in trials if t.state == status and role in (None, t.role)]
+        points = [(trial.number, _finite(trial.value)) for trial in shown]
         if points:
             ax.plot(*zip(*points, strict=True), marker, color=colour, ms=6, label=words)
-    best = [(t["number"], _finite(t["best_so_far"])) for t in trials]
+    best = [(trial.number, _finite(trial.best_so_far)) for trial in trials]
     if best:
         x, y = zip(*best, strict=True)
         ax.step(x, y, where="post", color=_INK, lw=1.2, label="best so far")
-    better = "higher" if state["mode"] == "max" else "lower"
+    better = "higher" if fields.text("mode") == "max" else "lower"
     ax.set_xlabel(f"trial ({better} is better)", fontsize=8, color=_MUTED)
-    ax.set_ylabel(_label(state["metric"]), fontsize=9, color=_INK, parse_math=False)
+    ax.set_ylabel(_label(fields.text("metric")), fontsize=9, color=_INK, parse_math=False)
     ax.locator_params(axis="x", integer=True)
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     return figure
 
 
-def _finite(value: float | None) -> float:
-    return math.nan if value is None or not math.isfinite(value) else value
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else math.nan

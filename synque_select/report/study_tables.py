@@ -1,32 +1,95 @@
-"""A study of mixtures in a report: every trial, the best so far, and what may be said of it."""
+"""A study of mixtures in a report: every trial, the best value so far, and the study's notes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from synque_select.report.formats import figure_decimals, format_number
 from synque_select.report.table import Column, Table
+from synque_select.utils.json_fields import JsonFields
+from synque_select.utils.json_types import JsonObject
 
-__all__ = ["study_table"]
+__all__ = ["Trial", "study_table", "trials_of"]
 
-_MAX_MIXTURE = 40  # characters: a longer one is cut, and names of a kind look the same
+_MAX_MIXTURE = 40  # characters: a longer mixture is cut, and names of a kind look the same
 
 
-def study_table(state: Mapping[str, Any]) -> Table:
-    """Return the trials of a study, in the form that `study.json` has them.
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a `study.json`; NaN where a value is undefined.
 
-    The value of a pruned trial is the last one that it reported; it is in brackets, as it is no
-    figure of the whole budget. Long names have short keys in the rows, and a note for each.
+    Args:
+        number: Number of the trial.
+        state: "complete", "pruned", "failed", …
+        role: "start", "random" or "adaptive".
+        value: Value of the objective; of a pruned trial, the last one reported.
+        best_so_far: Best value up to this trial.
+        weights: Candidate to its weight.
+        origin: Where the mixture comes from.
+        seconds: Wall time; NaN without fits.
+        hyper_parameters: Name to value.
     """
-    trials = state["trials"]
-    values = [t["value"] for t in trials if t["value"] is not None and math.isfinite(t["value"])]
+
+    number: int
+    state: str
+    role: str
+    value: float
+    best_so_far: float
+    weights: Mapping[str, float]
+    origin: str
+    seconds: float
+    hyper_parameters: Mapping[str, object]
+
+
+def trials_of(fields: JsonFields) -> tuple[Trial, ...]:
+    """Read the trials of a `study.json`.
+
+    Raises:
+        RecordError: A field is missing or of the wrong type.
+    """
+    return tuple(map(_trial, fields.objects("trials")))
+
+
+def _trial(fields: JsonFields) -> Trial:
+    parameters = fields.object("hyper_parameters")
+    origin = fields.optional_text("start") or fields.text("role")
+    if fields.value("retry_of") is not None:
+        origin = f"{origin}, again #{fields.integer('retry_of')}"
+    return Trial(
+        number=fields.integer("number"),
+        state=fields.text("state"),
+        role=fields.text("role"),
+        value=fields.number("value"),
+        best_so_far=fields.number("best_so_far"),
+        weights=fields.numbers("weights"),
+        origin=origin,
+        seconds=fields.number("seconds"),
+        hyper_parameters={name: parameters.value(name) for name in parameters},
+    )
+
+
+def study_table(state: JsonObject) -> Table:
+    """Return the trials of a study as a table.
+
+    The value of a pruned trial is the last one that it reported; it is in brackets, as the trial
+    did not use its whole budget. Long names have short keys in the rows, and a note for each.
+
+    Args:
+        state: The content of `study.json`.
+
+    Raises:
+        RecordError: A field is missing or of the wrong type.
+    """
+    fields = JsonFields(state)
+    trials, metric, budget = trials_of(fields), fields.text("metric"), fields.object("budget")
+    values = [trial.value for trial in trials if math.isfinite(trial.value)]
     decimals = figure_decimals(values) if values else 3
-    has_parameters = any(trial["hyper_parameters"] for trial in trials)
+    has_parameters = any(trial.hyper_parameters for trial in trials)
     keys = _keys(trials)
-    fits = state["budget"]["max_steps"] is not None
-    heads = ("from", state["metric"], "best so far", *["seconds"] * fits)
+    fits = budget.value("max_steps") is not None
+    heads = ("from", metric, "best so far", *["seconds"] * fits)
     columns = (
         Column("#", is_name=True),
         Column("mixture", is_name=True, is_whole=True),
@@ -35,23 +98,23 @@ def study_table(state: Mapping[str, Any]) -> Table:
     )
     rows = []
     for trial in trials:
-        row = [str(trial["number"]), _mixture(trial["weights"], keys), _origin(trial)]
-        row += [_value(trial, decimals), format_number(trial["best_so_far"], decimals)]
+        row = [str(trial.number), _mixture(trial.weights, keys), trial.origin]
+        row += [_value(trial, decimals), format_number(trial.best_so_far, decimals)]
         if fits:
-            row.append(format_number(trial["seconds"], 1))
+            row.append(format_number(trial.seconds, 1))
         if has_parameters:
-            row.append(_named(trial["hyper_parameters"]))
+            row.append(_named(trial.hyper_parameters))
         rows.append(tuple(row))
-    better = "higher" if state["mode"] == "max" else "lower"
+    better = "higher" if fields.text("mode") == "max" else "lower"
     legend = [f"{key}: {name}" for name, key in keys.items() if key != name]
-    notes = (*legend, _budget(state["budget"]), *state["messages"])
-    title = f"Study {state['study_name']}: {state['metric']} ({better} is better) of each trial"
+    notes = (*legend, _budget(budget), *fields.texts("messages"))
+    title = f"Study {fields.text('study_name')}: {metric} ({better} is better) of each trial"
     return Table(title, columns, tuple(rows), notes)
 
 
-def _keys(trials: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return what each candidate is called in a row: c1, c2, … where names are too long for it."""
-    names = sorted({name for trial in trials for name in trial["weights"]})
+def _keys(trials: Sequence[Trial]) -> dict[str, str]:
+    """Return what each candidate is called in a row: c1, c2, … if the names are too long for it."""
+    names = sorted({name for trial in trials for name in trial.weights})
     if len(_mixture(dict.fromkeys(names, 1.0), {name: name for name in names})) <= _MAX_MIXTURE:
         return {name: name for name in names}
     return {name: f"c{i}" for i, name in enumerate(names, 1)}
@@ -62,30 +125,25 @@ def _mixture(weights: Mapping[str, float], keys: Mapping[str, str]) -> str:
     return " + ".join(f"{keys[name]} {weight:.2f}" for name, weight in parts) or "-"
 
 
-def _origin(trial: Mapping[str, Any]) -> str:
-    words = trial["start"] or trial["role"]
-    return words if trial["retry_of"] is None else f"{words}, again #{trial['retry_of']}"
+def _value(trial: Trial, decimals: int) -> str:
+    if trial.state == "complete":
+        return format_number(trial.value, decimals)
+    if trial.state == "pruned" and not math.isnan(trial.value):
+        return f"({format_number(trial.value, decimals)}) pruned"
+    return trial.state
 
 
-def _value(trial: Mapping[str, Any], decimals: int) -> str:
-    if trial["state"] == "complete":
-        return format_number(trial["value"], decimals)
-    if trial["state"] == "pruned" and trial["value"] is not None:
-        return f"({format_number(trial['value'], decimals)}) pruned"
-    return str(trial["state"])
-
-
-def _named(parameters: Mapping[str, Any]) -> str:
+def _named(parameters: Mapping[str, object]) -> str:
     shown = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in parameters.items()}
     return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
-def _budget(budget: Mapping[str, Any]) -> str:
-    steps = budget["max_steps"]
+def _budget(budget: JsonFields) -> str:
+    steps = budget.value("max_steps")
     cost = "no fits" if steps is None else f"each a fit of {steps} steps from the same weights"
-    low, high = budget["k_range"]
+    low, high = budget.list("k_range")
     return (
-        f"{cost}; {low} to {high} candidates, sampler {budget['sampler']}, pruner "
-        f"{budget['pruner']}, {budget['n_startup']} random trials after the starts, seed "
-        f"{budget['seed']}"
+        f"{cost}; {low} to {high} candidates, sampler {budget.value('sampler')}, pruner "
+        f"{budget.value('pruner')}, {budget.value('n_startup')} random trials after the starts, "
+        f"seed {budget.value('seed')}"
     )

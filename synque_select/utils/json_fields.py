@@ -131,6 +131,8 @@ class JsonFields:
 
     def object(self, name: str) -> JsonFields:
         """Return a field that is an object."""
+        if name not in self._state:
+            raise self._error(name, "an object")
         return JsonFields(self.value(name), self.path(name))
 
     def optional_object(self, name: str) -> JsonFields | None:

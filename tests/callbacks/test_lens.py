@@ -109,8 +109,8 @@ def check_folder(selection: SelectionCallback) -> None:
     (folder / "report.html").unlink()
     assert main(["report", str(folder)]) == 0
     page = (folder / "report.html").read_text()
-    assert "LENS: what told the candidates from the real sample" in page
-    assert page.count("Least real samples") == 2
+    assert "LENS: what distinguishes the candidates from the real sample" in page
+    assert page.count("Least real examples") == 2
     assert found["far"]["least_real"][0]["view"] in page
 
 

@@ -86,12 +86,15 @@ def test_the_page_escapes_samples_and_names_what_is_damaged(run_folder: Path, ca
     assert "The candidate shouts, the real sample does not." in page
     assert "&lt;|im_end|&gt; Write poems." in page
     assert "<|im_end|>" not in page
-    assert "6 of 6 samples judged" in page
+    assert "6 of 6 examples judged" in page
     state = json.loads((run_folder / "ranking.json").read_text())
     del state["details"]["lens"]["candidates"]["loud/1"]["least_real"]
     (run_folder / "ranking.json").write_text(json.dumps(state))
     assert main(["report", str(run_folder)]) == 1
-    assert "ranking.json is damaged: KeyError: 'least_real'" in capsys.readouterr().err
+    assert (
+        "ranking.json is damaged: details.lens.candidates.loud/1.least_real must be a list"
+        in capsys.readouterr().err
+    )
 
 
 def test_errors(run_folder: Path, capsys, tmp_path: Path):
@@ -108,7 +111,7 @@ def test_errors(run_folder: Path, capsys, tmp_path: Path):
     state["details"]["lens"]["candidates"] = ["loud/1"]
     (run_folder / "ranking.json").write_text(json.dumps(state))
     assert main(["feedback", str(run_folder)]) == 1
-    assert "the candidates of LENS are a list" in capsys.readouterr().err
+    assert "details.lens.candidates must be an object, found a list" in capsys.readouterr().err
 
 
 def test_rubrics_of_names_that_differ_in_signs_only(run_folder: Path):

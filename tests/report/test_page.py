@@ -95,10 +95,10 @@ def folder(tmp_path: Path) -> Path:
 def test_the_page_shows_every_part(folder: Path):
     page = read(folder)
     assert "Ranking by consensus" in page.words
-    assert "chosen: mixture of the top k" in page.words
+    assert "selected: mixture of the top k" in page.words
     assert "Each candidate alone" in page.words
     assert "Proxies against test_acc over the probes" in page.words
-    assert "1 tables, one a comparability key" in page.words
+    assert "1 table, one per comparability key" in page.words
     assert "Map of the real sample" in page.words
     assert "realness 0.5" in page.words
     assert "cannot see wrong labels" in page.words
@@ -189,7 +189,9 @@ def test_run_records_alone_are_shown_with_their_figures(folder: Path):
 def test_an_empty_folder_is_an_error(tmp_path: Path):
     with pytest.raises(RecordError, match=r"none of ranking\.json"):
         write_report(tmp_path)
-    with pytest.raises(RecordError, match="nowhere does not exist: allowed is the folder of a run"):
+    with pytest.raises(
+        RecordError, match="nowhere does not exist: allowed is the directory of a run"
+    ):
         write_report(tmp_path / "nowhere")
     (tmp_path / "file").touch()
     with pytest.raises(RecordError, match="file is a file"):

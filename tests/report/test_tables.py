@@ -393,7 +393,7 @@ def test_each_key_has_its_table_and_the_means_stand_apart():
 
 def test_arms_that_use_labels_are_marked():
     table = arms_table(RESULT)
-    assert table.rows[0] == ("chosen: mixture of the top k", "0.830", "0.012", "5", "")
+    assert table.rows[0] == ("selected: mixture of the top k", "0.830", "0.012", "5", "")
     assert table.rows[2] == ("best k by validation", "0.850", "-", "1", "uses labels")
     assert "left out" in table.text(100)
     no_labels = replace(RESULT, arms={"chosen": RESULT.arms["chosen"]})
