@@ -48,6 +48,16 @@ def test_every_package_has_a_page_that_documents_something(site: Path):
     assert not empty, f"pages without a documented object: {empty}"
 
 
+def test_a_page_shows_what_a_package_exports_or_else_its_modules():
+    for page in sorted((ROOT / "docs" / "api").glob("*.md")):
+        face = ROOT / "synque_select" / page.stem / "__init__.py"
+        shows_modules = "show_submodules: true" in page.read_text()
+        has_exports = not face.is_file() or "__all__" in face.read_text()
+        assert shows_modules != has_exports, (
+            f"{page.name}: show_submodules is for packages without __all__"
+        )
+
+
 def test_the_front_door_is_documented_in_full(site: Path):
     import synque_select
 
