@@ -23,9 +23,9 @@ from synque_select.errors import ConfigError, RecordError
 from synque_select.lens.config import LensConfig
 from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import (
+    PROXIES,
     ProxySpec,
     get_proxy,
-    proxy_keys,
     required_options,
     resolve_suite,
 )
@@ -180,7 +180,7 @@ def _suite(proxies: Sequence[ProxySpec] | None) -> tuple[BaseProxy, ...]:
     """Return the requested proxies and all baselines that need no options."""
     suite = resolve_suite(proxies, "text")
     known = {proxy.key for proxy in suite}
-    others = [key for key in proxy_keys() if key not in known and not required_options(key)]
+    others = [key for key, _ in PROXIES.items() if key not in known and not required_options(key)]
     added = [get_proxy(key) for key in others]
     return (*suite, *(p for p in added if never_reads_real(p) and "text" in p.modalities))
 

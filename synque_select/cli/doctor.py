@@ -67,6 +67,7 @@ def examine(cache_dir: Path | None = None) -> Iterator[Finding]:
     yield from _lightning()
     yield from _extras()
     yield from _models()
+    yield from _plug_ins()
     yield _cache(cache_dir)
 
 
@@ -171,6 +172,25 @@ def _models() -> Iterator[Finding]:
             continue
         if model is not None:
             yield Finding("ok", model_id, f"in the package {model.package} {model.version}")
+
+
+def _plug_ins() -> Iterator[Finding]:
+    """Import what other packages add, so that a broken one is seen before it is used."""
+    from synque_select.data.readers import READERS
+    from synque_select.encoders.registry import ENCODERS
+    from synque_select.errors import ConfigError
+    from synque_select.llm.registry import ENGINES
+    from synque_select.proxies.registry import PROXIES
+
+    for registry in (PROXIES, ENCODERS, ENGINES, READERS):
+        for key in registry.installed_keys():
+            what = f"{registry.kind} {key}"
+            try:
+                registry.get(key)
+            except ConfigError as error:
+                yield Finding("bad", what, str(error))
+            else:
+                yield Finding("ok", what, f"of the package {registry.origin(key)}")
 
 
 def _cache(cache_dir: Path | None) -> Finding:

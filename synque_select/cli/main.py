@@ -13,7 +13,12 @@ from collections.abc import Sequence
 from pydoc import locate
 
 from synque_select.cli.commands import COMMANDS, Command
-from synque_select.cli.options import help_formatter, jsonargparse_module, with_config_paths
+from synque_select.cli.options import (
+    help_formatter,
+    jsonargparse_module,
+    modules_of_working_folder,
+    with_config_paths,
+)
 from synque_select.errors import ConfigError, SynqueError, did_you_mean
 
 __all__ = ["main"]
@@ -106,10 +111,11 @@ def _dispatch(given: Sequence[str]) -> int:
         formatter_class=help_formatter(),
     )
     command.arguments(parser)
-    options = parser.parse_args(with_config_paths(given[1:]))
-    # jsonargparse renamed the method in one of the versions that the package admits
-    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
-    return int(command.run(instantiate(options)))
+    with modules_of_working_folder():
+        options = parser.parse_args(with_config_paths(given[1:]))
+        # jsonargparse renamed the method in one of the versions that the package admits
+        instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
+        return int(command.run(instantiate(options)))
 
 
 def _help() -> str:

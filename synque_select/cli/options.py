@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 import os
 import re
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from synque_select.errors import ConfigError, DependencyError, did_you_mean
+from synque_select.utils import registry
+from synque_select.utils.json_types import Json
 
 if TYPE_CHECKING:
     from pytorch_lightning.cli import LightningCLI
@@ -30,6 +31,7 @@ __all__ = [
     "jsonargparse_module",
     "lightning_cli",
     "lightning_command_line",
+    "modules_of_working_folder",
     "packaged_config",
     "proxy_options",
     "scorer_of",
@@ -81,25 +83,18 @@ def flat(given: Sequence[str]) -> list[str]:
     return [part for text in given for part in comma_list(text)]
 
 
-def proxy_options(given: Sequence[str] | None) -> list[dict[str, Any]] | None:
+def proxy_options(given: Sequence[str] | None) -> list[dict[str, Json]] | None:
     """Read "pad,mmd:protocol=released:kernel=rbf" as proxies with options."""
     if given is None:
         return None
     return [_proxy(text) for text in flat(given)]
 
 
-def _proxy(text: str) -> dict[str, Any]:
-    key, *pairs = text.split(":")
-    options: dict[str, Any] = {"key": key}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not (name and equals) or name == "key":
-            raise ConfigError(f"proxy {text!r}: expected key:option=value, found {pair!r}")
-        try:
-            options[name] = json.loads(value)
-        except json.JSONDecodeError:
-            options[name] = value
-    return options
+def _proxy(text: str) -> dict[str, Json]:
+    key, options = registry.split_options(text)
+    if "key" in options:
+        raise ConfigError(f"proxy {text!r}: expected key:option=value, but 'key' is not an option")
+    return {"key": key, **options}
 
 
 def packaged_config(name: str) -> Path:
@@ -142,6 +137,20 @@ def command_line(*arguments: str) -> Iterator[None]:
         yield
     finally:
         sys.argv = given
+
+
+@contextmanager
+def modules_of_working_folder() -> Iterator[None]:
+    """Let dotted names be modules in the working folder; installed packages come first."""
+    folder = os.getcwd()
+    if folder in sys.path:
+        yield
+        return
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
 
 
 @contextmanager

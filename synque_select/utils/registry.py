@@ -110,11 +110,13 @@ class Registry(Generic[Entry]):
         """Return whether a name stands for an entry of this library."""
         return name in self._built_in and name not in self._registered
 
+    def installed_keys(self) -> tuple[str, ...]:
+        """Return the keys that installed packages list, sorted; nothing is imported."""
+        return tuple(sorted(self._installed()))
+
     def origin(self, key: str) -> str:
-        """Return where an entry comes from: "built in", "registered" or the package's name."""
-        if key in self._registered:
-            return "registered"
-        return "built in" if key in self._built_in else _packages(self._installed()[key])
+        """Return which package lists a key, with its version."""
+        return _packages(self._installed()[key])
 
     def register(self, key: str, entry: Entry, *, overwrite: bool = False) -> None:
         """Add an entry, for this process.
