@@ -23,7 +23,7 @@ from synque_select.benchmark.result import (
 )
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import DataError
-from synque_select.functional.benchmark_statistics import own_before_decoys
+from synque_select.functional.benchmark_statistics import own_vs_decoys_auc
 
 __all__ = ["against_decoys", "at_sample_size", "reactions"]
 
@@ -61,7 +61,7 @@ def against_decoys(task: Task, scorer: CaseScorer, bar: Progress) -> Decoys:
 
     def auc(case: Case, scores: CaseScores, key: str) -> float:
         is_own = np.arange(len(case.candidates)) < own[case.group]
-        return own_before_decoys(scores.oriented(key), is_own)
+        return own_vs_decoys_auc(scores.oriented(key), is_own)
 
     by_key = _mean_over_seeds(cases, scorer, bar, {"auc": auc})
     return {

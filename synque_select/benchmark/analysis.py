@@ -26,9 +26,9 @@ from synque_select.functional.benchmark_statistics import (
     GroupJackknife,
     TopK,
     agreement,
-    exact_choice_p,
     gain_share,
     noise_ceiling,
+    random_choice_p_value,
     stratified_jackknife,
     top_k_gain,
 )
@@ -216,7 +216,7 @@ def _top(column: _Column, k: int) -> TopFigures:
         blind=_mean(part.blind for part in parts),
         oracle=_mean(part.oracle for part in parts),
         share=gain_share(parts),
-        p=exact_choice_p([group.performance for group, _ in tops], k, chosen),
+        p=random_choice_p_value([group.performance for group, _ in tops], k, chosen),
         share_without_a_group=(min(others), max(others)) if len(parts) > 1 else None,
     )
 

@@ -1,4 +1,4 @@
-"""Is each real example near a synthetic one: nearest distances, k-NN density and coverage."""
+"""Whether synthetic examples lie near each real one: distances, k-NN density and coverage."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ __all__ = [
     "real_radii",
 ]
 
-# chance of the order statistics that are left out
+# total chance of the order statistics that are left out: far below float32's resolution of the
+# distances, and it cuts N weights to about N/m · 28
 _TAIL = 1e-12
-# real examples whose sorted distances are held at once
+# real examples whose sorted distances to all parts are in memory at once
 _MIXTURE_ROWS = 32
 
 
 def order_weights(n: int, m: int) -> torch.Tensor:
     """Chance that the j-th smallest of n values is the smallest of m drawn without replacement.
 
-    w_j = C(n − j, m − 1) / C(n, m) for j = 1 …, by the ratio w_{j+1} / w_j =
-    (n − j − m + 1) / (n − j), summed as logarithms: stable at n of 10⁶ and more. The tail whose
-    chance is under 10⁻¹² is cut.
+    w_j = C(n − j, m − 1) / C(n, m) for j = 1, 2, …. The tail with a chance below 10⁻¹² is cut and
+    the rest is normalized.
 
     Args:
-        n: How many values there are.
-        m: How many are drawn, 1 ≤ m ≤ n.
+        n: Number of values.
+        m: Number of values drawn, 1 ≤ m ≤ n.
 
     Returns:
         (J,) float64, J ≤ n − m + 1; sums to 1.
@@ -50,41 +50,50 @@ def order_weights(n: int, m: int) -> torch.Tensor:
         >>> order_weights(3, 2)
         tensor([0.6667, 0.3333], dtype=torch.float64)
     """
-    # after j values that were not drawn, the chance that none of them was: (1 − m/n)^j at most
+    # the chance that none of the j smallest values is drawn is at most (1 − m/n)^j: solved for j
+    # at which it falls below the tail
     length = n - m + 1
     if m < n:
         length = min(length, math.ceil(math.log(_TAIL) / math.log1p(-m / n)) + 1)
     j = np.arange(1, length, dtype=np.float64)
+    # from the ratio w_{j+1} / w_j = (n − j − m + 1) / (n − j), as a sum of logarithms: binomial
+    # coefficients of n = 10⁶ overflow float64
     logs = np.concatenate(([0.0], np.cumsum(np.log1p(-(m - 1) / (n - j)))))
     weights = np.exp(logs + math.log(m / n))
     return torch.from_numpy(weights / weights.sum())
 
 
 def expected_minimum(sorted_values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Expected smallest of m values drawn without replacement, from the sorted values.
+    """Expected smallest of m values drawn without replacement: Σ_j w_j v_(j).
 
     Args:
-        sorted_values: (…, J) float64, growing along the last dimension.
-        weights: (J,) of `order_weights`.
+        sorted_values: (…, J) float64, in ascending order along the last dimension.
+        weights: (J,) float64 from `order_weights`.
 
     Returns:
         (…,) float64.
+
+    Example:
+        >>> expected_minimum(torch.tensor([1.0, 2.0, 4.0]).double(), order_weights(3, 1))
+        tensor(2.3333, dtype=torch.float64)
     """
     return sorted_values @ weights.to(sorted_values.device)
 
 
 def coverage_distances(real: torch.Tensor, synthetic: torch.Tensor, m: int) -> torch.Tensor:
-    """Expected distance from each real example to the nearest of m synthetic ones.
+    """Expected distance from each real example to the nearest of m random synthetic ones.
 
-    The m are drawn without replacement; the expectation is exact: Σ_j d_(j) C(N−j, m−1)/C(N, m).
+    Σ_j d_(j) C(N − j, m − 1) / C(N, m), the exact expectation over draws without replacement. A
+    common m makes candidates of different size comparable: a larger set has nearer neighbors by
+    its size alone.
 
     Args:
         real: (n, d) float32 or float64.
-        synthetic: (N, d), any device.
-        m: Common size, 1 ≤ m ≤ N.
+        synthetic: (N, d) any float dtype, any device; read in blocks.
+        m: Common sample size, 1 ≤ m ≤ N.
 
     Returns:
-        (n,) float64, Euclidean; the mean is the coverage distance (directed Chamfer).
+        (n,) float64 Euclidean distances, lower is closer; their mean is the coverage distance.
 
     Source: directed Chamfer distance; expectation under subsampling as in rarefaction
         (Hurlbert 1971).
@@ -100,20 +109,22 @@ def coverage_distances(real: torch.Tensor, synthetic: torch.Tensor, m: int) -> t
 def mixture_coverage_distances(
     real: torch.Tensor, parts: Sequence[torch.Tensor], draws: Sequence[float]
 ) -> torch.Tensor:
-    """Expected distance from each real example to the nearest of a sample of a mixture.
+    """Expected distance from each real example to the nearest one in a random draw of a mixture.
 
-    Part a gives m_a examples, drawn without replacement and apart from the others'. A sample has
-    none of the j_a nearest examples of each part with chance Π_a Π_{i<j_a} (1 − m_a / (N_a − i)):
-    along the sorted distances of all parts that is one running product, and the expectation of the
-    smallest is exact. Nothing is concatenated but distances.
+    Part a contributes m_a examples, drawn without replacement and independently of the other
+    parts. The draw misses the j_a nearest examples of every part with chance
+    Π_a Π_{i<j_a} (1 − m_a / (N_a − i)); along the sorted distances of all parts this is one
+    running product, which gives the exact expectation of the smallest distance. Only distances
+    are concatenated, never embeddings.
 
     Args:
         real: (n, d) float32 or float64.
-        parts: (N_a, d) each, any device.
-        draws: m_a of each part, above 0 and up to N_a; a fraction stands between its neighbours.
+        parts: One (N_a, d) tensor per part, any float dtype, any device.
+        draws: m_a of each part, above 0 and up to N_a; a fraction interpolates between the two
+            whole numbers around it.
 
     Returns:
-        (n,) float64, Euclidean.
+        (n,) float64 Euclidean distances, lower is closer.
 
     Example:
         >>> parts = [torch.tensor([[1.0], [3.0]]), torch.tensor([[2.0]])]
@@ -122,22 +133,26 @@ def mixture_coverage_distances(
     """
     logs = [_log_misses(len(points), m) for points, m in zip(parts, draws, strict=True)]
     steps = torch.cat(logs).to(real.device)
-    found = []
+    expected = []
     for block in torch.split(real, _MIXTURE_ROWS):
         near = [nearest_distances(block, x, len(log)) for x, log in zip(parts, logs, strict=True)]
         distances, order = torch.cat(near, 1).sort(1)
+        # chance that everything up to here is missed; its decrease at an example is the chance
+        # that this example is the nearest of the draw
         missed = steps[order].cumsum(1).exp()
         chances = torch.cat((torch.ones_like(missed[:, :1]), missed[:, :-1]), 1) - missed
-        found.append((distances * chances).sum(1) / chances.sum(1))
-    return torch.cat(found)
+        # the tail that was cut is spread over the rest, so that the weights sum to 1
+        expected.append((distances * chances).sum(1) / chances.sum(1))
+    return torch.cat(expected)
 
 
 def _log_misses(n: int, m: float) -> torch.Tensor:
-    """Log-chance that the i-th nearest is not drawn either, given that no nearer one was."""
+    """Log-chance that the i-th nearest example is not drawn, given that no nearer one is."""
     last = math.ceil(n - m) + 1
     if m < n:
         last = min(last, math.ceil(math.log(_TAIL) / math.log1p(-m / n)) + 1)
     left = n - torch.arange(min(last, n), dtype=torch.float64)
+    # a fractional m may exceed the examples left; the draw then hits for certain: log 0 = −∞
     return torch.log1p(-(m / left).clamp(max=1))
 
 
@@ -146,59 +161,64 @@ def real_radii(real: torch.Tensor, k: int) -> torch.Tensor:
 
     Args:
         real: (n, d) float32 or float64, n > k.
-        k: 1 ≤ k < n.
+        k: Number of neighbors, 1 ≤ k < n.
 
     Returns:
-        (n,) float64.
+        (n,) float64 Euclidean distances.
 
     Example:
         >>> real_radii(torch.tensor([[0.0], [1.0], [3.0]]), 1)
         tensor([1., 1., 2.], dtype=torch.float64)
     """
-    # the nearest of all is the example itself, or a copy of it, at 0
+    # column 0 is the example itself, at distance 0 (or a copy of it, which makes no difference)
     return nearest_distances(real, real, k + 1)[:, k]
 
 
 def counts_within(real: torch.Tensor, synthetic: torch.Tensor, radii: torch.Tensor) -> torch.Tensor:
-    """How many synthetic examples lie within the radius of each real one.
+    """Number of synthetic examples within the radius of each real one.
 
     Args:
         real: (n, d) float32 or float64.
-        synthetic: (N, d), any device, read in blocks.
-        radii: (n,) float64.
+        synthetic: (N, d) any float dtype, any device; read in blocks.
+        radii: (n,) float64 Euclidean radii.
 
     Returns:
-        (n,) int64.
+        (n,) int64 counts; an example exactly on the radius counts.
 
     Example:
         >>> counts_within(torch.zeros(1, 1), torch.tensor([[1.0], [3.0]]), torch.tensor([2.0]))
         tensor([1])
     """
+    # distances do not change when both sides are shifted, but their float32 digits do: data far
+    # from the origin would lose them to cancellation in ‖x‖² + ‖y‖² − 2x·y
     shift = real.double().mean(0).to(real.dtype)
-    centred = real - shift
+    centered = real - shift
     limits = radii.square().to(real).unsqueeze(1)
     counts = torch.zeros(len(real), dtype=torch.int64, device=real.device)
     for start in range(0, len(synthetic), BLOCK_ROWS):
         block = rows(synthetic, start, start + BLOCK_ROWS, real, shift)
-        counts += (sq_distances(centred, block, refine=True) <= limits).sum(1)
+        # refined, so that a synthetic copy of a real example is at exactly 0, within any radius
+        counts += (sq_distances(centered, block, refine=True) <= limits).sum(1)
     return counts
 
 
 def knn_density(counts: torch.Tensor, k: int, n_synthetic: int) -> torch.Tensor:
-    """Each real example's part of the density: synthetic ones in its ball over those expected.
+    """Each real example's contribution to the density: synthetic examples in its ball, relative.
 
-    count / (k N / n) / n summed over the real ones is Naeem's density 1/(kN) Σ_j Σ_i 1[s_j in ball
-    i], whose expectation over subsamples does not depend on their size.
+    count_i · n / (k N). The mean over the real examples is Naeem's density
+    1/(kN) Σ_j Σ_i 1[s_j in ball i], whose expectation over subsamples of the synthetic set does
+    not depend on their size.
 
     Args:
-        counts: (n,) of `counts_within`.
-        k: Of the radii.
-        n_synthetic: N.
+        counts: (n,) int64 from `counts_within`.
+        k: Number of neighbors that define the radii (`real_radii`).
+        n_synthetic: N, the size of the synthetic set.
 
     Returns:
-        (n,) float64; the mean is the density, about 1 for equal distributions, 0 at worst.
+        (n,) float64; the mean is the density, about 1 for equal distributions, 0 at worst; higher
+        is closer.
 
-    Source: Naeem et al. 2020, equation 3.
+    Source: Naeem et al. 2020 (arXiv 2002.09797), equation 3.
 
     Example:
         >>> knn_density(torch.tensor([4, 0]), 2, 8)
@@ -208,19 +228,19 @@ def knn_density(counts: torch.Tensor, k: int, n_synthetic: int) -> torch.Tensor:
 
 
 def knn_coverage(counts: torch.Tensor, n_synthetic: int, m: int) -> torch.Tensor:
-    """Chance that the ball of each real example holds one of m synthetic ones.
+    """Chance that the ball of each real example contains at least one of m synthetic examples.
 
-    1 − C(N − c, m) / C(N, m), exact over subsamples without replacement.
+    1 − C(N − c, m) / C(N, m), the exact expectation over draws without replacement.
 
     Args:
-        counts: (n,) of `counts_within`.
-        n_synthetic: N.
-        m: How many are drawn, 1 ≤ m ≤ N.
+        counts: (n,) int64 from `counts_within`.
+        n_synthetic: N, the size of the synthetic set.
+        m: Number of synthetic examples drawn, 1 ≤ m ≤ N.
 
     Returns:
-        (n,) float64; the mean is the coverage, 0 to 1.
+        (n,) float64; the mean is the coverage, 0 to 1, higher is better.
 
-    Source: Naeem et al. 2020, equation 4.
+    Source: Naeem et al. 2020 (arXiv 2002.09797), equation 4.
 
     Example:
         >>> knn_coverage(torch.tensor([0, 1, 3]), 4, 2)
@@ -229,7 +249,9 @@ def knn_coverage(counts: torch.Tensor, n_synthetic: int, m: int) -> torch.Tensor
     most = n_synthetic - m
     if most == 0:
         return (counts > 0).double()
-    # C(N−c, m) / C(N, m) = Π_{i<c} (1 − m / (N − i)): the same product for every count
+    # C(N−c, m) / C(N, m) = Π_{i<c} (1 − m / (N − i)): one running product serves every count
     left = n_synthetic - torch.arange(most, dtype=torch.float64, device=counts.device)
     logs = torch.cat((left.new_zeros(1), torch.log1p(-m / left).cumsum(0)))
+    # 1 − e^x by expm1: for small chances the subtraction would leave no digits. With more than
+    # N − m examples in the ball, no draw of m can miss it
     return torch.where(counts > most, 1.0, 0.0 - torch.expm1(logs[counts.clamp_max(most)]))

@@ -1,13 +1,13 @@
-"""Folds for cross-fitting: stratified, and equal examples never apart."""
+"""Folds for cross-fitting: stratified by class, with equal examples in the same fold."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["assign_folds", "stratified_folds"]
+
+_Groups = NDArray[np.int64] | NDArray[np.uint64]
 
 
 def assign_folds(
@@ -17,16 +17,17 @@ def assign_folds(
     seed: int,
     fixed: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
-    """Deal groups of equal examples to folds of nearly equal size.
+    """Assign groups of equal examples to folds of nearly equal size.
 
     Args:
-        groups: (N,) number of the group of each row: rows of a group stay together.
-        n_folds: How many folds.
-        seed: Of the order in which groups of one size are dealt.
-        fixed: (number of groups,) fold of groups that have one already, −1 for the others.
+        groups: (N,) int64 group number of each row; the rows of a group share a fold.
+        n_folds: Number of folds.
+        seed: Random seed for the order in which groups of equal size are assigned.
+        fixed: (number of groups,) int64 fold of groups that are assigned already, −1 for the
+            others; None if no group is.
 
     Returns:
-        (N,) fold of each row.
+        (N,) int64 fold of each row, 0 to n_folds − 1.
 
     Example:
         >>> assign_folds(np.array([0, 1, 0, 2]), 2, seed=0).tolist()
@@ -37,22 +38,26 @@ def assign_folds(
     loads = np.bincount(fold_of[fold_of >= 0], sizes[fold_of >= 0], n_folds)
     order = np.random.default_rng(seed).permutation(len(sizes))
     order = order[(fold_of[order] < 0) & (sizes[order] > 0)]
+    # the largest groups first, each into the emptiest fold: assigned last, a large group could no
+    # longer be balanced (the greedy rule of Graham 1969 for multiprocessor scheduling)
     for group in order[sizes[order] > 1][
         np.argsort(-sizes[order][sizes[order] > 1], kind="stable")
     ]:
         fold_of[group] = int(loads.argmin())
         loads[fold_of[group]] += sizes[group]
+    # groups of one row, nearly all of them in embeddings, need no search: a loop over 10⁵ of them
+    # would take longer than the fit
     single = order[sizes[order] == 1]
     fold_of[single] = _fill_evenly(loads.astype(np.int64), len(single))
     return fold_of[groups]
 
 
 def _fill_evenly(loads: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Folds of n single rows such that the loads end as even as they can."""
+    """Folds of n single rows that leave the loads as even as possible."""
     target = np.sort(loads)
     wanted = np.zeros_like(loads)
     level = int(target[0])
-    # raise the water until n rows fit under it
+    # water-filling: find the lowest level at which n rows fit into the folds below it
     low, high = level, int(target[-1]) + n + 1
     while low < high:
         level = (low + high) // 2
@@ -61,6 +66,7 @@ def _fill_evenly(loads: NDArray[np.int64], n: int) -> NDArray[np.int64]:
         else:
             low = level + 1
     wanted = np.maximum(low - loads, 0)
+    # the level is a whole number, so up to n_folds − 1 places too many may be free at it
     surplus = int(wanted.sum()) - n
     for fold in np.flatnonzero(wanted)[::-1][:surplus]:
         wanted[fold] -= 1
@@ -68,16 +74,21 @@ def _fill_evenly(loads: NDArray[np.int64], n: int) -> NDArray[np.int64]:
 
 
 def stratified_folds(
-    real_groups: NDArray[Any], synthetic_groups: NDArray[Any], n_folds: int, *, seed: int
+    real_groups: _Groups, synthetic_groups: _Groups, n_folds: int, *, seed: int
 ) -> NDArray[np.int64] | None:
-    """Folds of the real rows, then of the synthetic ones; a group shared by both is in one fold.
+    """Return folds that are balanced within each class and keep equal rows together.
 
-    The real rows' folds do not depend on the synthetic ones, apart from their number: unless all
-    synthetic rows are copies of real rows of one fold, which would leave none to train on. Then
-    those are dealt first. So each class has rows in at least 2 folds.
+    Equal rows share a fold, also across the classes: a copy in the training part would reveal the
+    class of the row held out. Each class has rows in at least 2 folds.
+
+    Args:
+        real_groups: (n,) group of each real row; equal rows have equal groups.
+        synthetic_groups: (N,) group of each synthetic row, numbered together with the real ones.
+        n_folds: Number of folds, at most; never more than the groups of a class.
+        seed: Random seed for the assignment.
 
     Returns:
-        (n + N,), or None where a class has fewer than 2 groups.
+        (n + N,) int64 folds, the real rows first; None if a class has fewer than 2 groups.
 
     Example:
         >>> real, copies = np.arange(6), np.array([3, 5])
@@ -92,11 +103,15 @@ def stratified_folds(
     places = np.searchsorted(real_kinds, kinds).clip(max=len(real_kinds) - 1)
     shared = real_kinds[places] == kinds
     fold_of = np.zeros(len(real_kinds), dtype=np.int64)
+    # the real rows first, from the seed and the number of folds alone: their folds are then the
+    # same for every candidate, and candidates do not differ by the luck of a split
     fold_of[real_numbers] = real_folds = assign_folds(real_numbers, n_folds, seed=seed)
+    # the exception: if all synthetic rows copy real rows of a single fold, holding it out leaves
+    # none to train on, and these groups are spread over the folds first
     if shared.all() and len(np.unique(fold_of[places])) < 2:
-        dealt = np.full(len(real_kinds), -1)
-        dealt[places] = np.arange(len(places)) % n_folds
-        real_folds = assign_folds(real_numbers, n_folds, seed=seed, fixed=dealt)
+        spread = np.full(len(real_kinds), -1)
+        spread[places] = np.arange(len(places)) % n_folds
+        real_folds = assign_folds(real_numbers, n_folds, seed=seed, fixed=spread)
         fold_of[real_numbers] = real_folds
     fixed = np.where(shared, fold_of[places], -1)
     synthetic_folds = assign_folds(numbers, n_folds, seed=seed + 1, fixed=fixed)

@@ -1,8 +1,8 @@
-"""LENS from judgements: how real a candidate looks to a language model, freed of its bias.
+"""LENS: how real a candidate looks to a language model, corrected for the model's bias.
 
-Judgements are tensors (n, 2, 2) of values 0..4: one row a sample, then where the synthetic set
-was shown (dataset A, dataset B), then what was asked for (real, synthetic). They are labels or
-expectations of labels.
+Judgements are tensors (n, 2, 2) with values 0..4. The dimensions are: the example that was
+judged; the place of the synthetic set in the prompt (dataset A, dataset B); the question (is the
+example real, is it synthetic). Values are the five labels or expectations over them.
 """
 
 from __future__ import annotations
@@ -30,37 +30,43 @@ LABELS = ("very unlikely", "unlikely", "unsure", "likely", "very likely")
 LensKind = Literal["raw", "debiased", "balanced"]
 LensProtocol = Literal["default", "released"]
 
+# the constant in the denominators of the authors' code
 _RELEASED_EPS = 1e-6
+# float64 entries of a block of resamples: 64 MB
 _MAX_CELLS = 2**23
 
 
 def label_value(label: str) -> int:
-    """Return what a label is worth, 0 to 4.
+    """Return the numeric value of a label, 0 to 4.
+
+    Args:
+        label: One of `LABELS`.
 
     Raises:
-        ConfigError: It is none of the five.
+        ConfigError: `label` is not one of the five.
 
     Example:
         >>> label_value("very unlikely"), label_value("likely")
         (0, 3)
     """
     if label not in LABELS:
-        raise ConfigError(f"judgement {label!r}: allowed is one of {', '.join(LABELS)}")
+        raise ConfigError(f"judgement {label!r}: allowed are {', '.join(LABELS)}")
     return LABELS.index(label)
 
 
 def lens_raw(synthetic: torch.Tensor, *, protocol: LensProtocol = "default") -> float:
-    """Mean over samples and places of h_real / (h_real + h_synth), nothing debiased.
+    """LENS without debiasing: mean over examples and places of h_real / (h_real + h_synth).
 
     Args:
-        synthetic: (N, 2, 2) judgements of the candidate's samples, values 0..4.
-        protocol: "default": 0/0 counts 0.5. "released": it counts 0, as in the authors' code.
+        synthetic: (N, 2, 2) judgements of the candidate's examples, values 0..4.
+        protocol: How 0/0 counts: 0.5 with "default", 0 with "released", as in the authors' code.
 
     Returns:
-        In 0..1, higher is better. Not debiased, it also measures the model's own leaning.
+        Score in 0..1, higher is better. It also measures the model's own inclination to call
+        examples real.
 
     Raises:
-        ConfigError: The judgements are of another shape or range.
+        ConfigError: The judgements have another shape or range, or `protocol` is not allowed.
 
     Source:
         SynQuE, arXiv 2511.03928, the ablation without debiasing.
@@ -77,24 +83,24 @@ def lens_raw(synthetic: torch.Tensor, *, protocol: LensProtocol = "default") -> 
 def lens_debiased(
     real: torch.Tensor, synthetic: torch.Tensor, *, protocol: LensProtocol = "default"
 ) -> float:
-    """LENS: mean over the candidate's samples of the debiased probability to be real.
+    """LENS: mean debiased probability that the candidate's examples are real.
 
     h̃ = h / mean over the real sample of h (same question, same place);
-    p = h̃_real / (h̃_real + h̃_synth), averaged over both places and all samples.
+    p = h̃_real / (h̃_real + h̃_synth), averaged over both places and all examples.
 
     Args:
         real: (n, 2, 2) judgements of the real sample with this candidate's rubric, values 0..4.
-        synthetic: (N, 2, 2) judgements of the candidate's samples.
+        synthetic: (N, 2, 2) judgements of the candidate's examples, values 0..4.
         protocol: "default" computes p as h_real·m_synth / (h_real·m_synth + h_synth·m_real), m the
-            real sample's means, which is the same and needs no constants; 0/0 counts 0.5.
-            "released" is the authors' code: 0/0 counts 0, a mean of 0 becomes 1e-6, and 1e-6 is
-            added to denominators.
+            real sample's means: the same value without constants; 0/0 counts 0.5. "released" is
+            the authors' code: 0/0 counts 0, a mean of 0 becomes 1e-6, and 1e-6 is added to
+            denominators.
 
     Returns:
-        In 0..1, higher is better; samples judged as the real ones are give about 0.5.
+        Score in 0..1, higher is better; about 0.5 if the examples are judged like real ones.
 
     Raises:
-        ConfigError: The judgements are of another shape or range.
+        ConfigError: The judgements have another shape or range, or `protocol` is not allowed.
 
     Source:
         SynQuE, arXiv 2511.03928.
@@ -112,21 +118,21 @@ def lens_debiased(
 def lens_balanced(
     real: torch.Tensor, synthetic: torch.Tensor, *, protocol: LensProtocol = "default"
 ) -> float:
-    """LENS of both sides: the real sample's probability to be synthetic counts too.
+    """LENS that also counts how likely the real sample is judged synthetic.
 
-    The real side is normalised by the candidate's means, as the synthetic side is by the real
-    sample's; the two are averaged with the numbers of samples as weights.
+    The real sample's judgements are normalized by the candidate's means, as the candidate's are by
+    the real sample's; the two scores are averaged, weighted by their numbers of examples.
 
     Args:
         real: (n, 2, 2) judgements of the real sample with this candidate's rubric, values 0..4.
-        synthetic: (N, 2, 2) judgements of the candidate's samples.
-        protocol: As in `lens_debiased`; in "released", a mean of 0 on the synthetic side becomes 1.
+        synthetic: (N, 2, 2) judgements of the candidate's examples, values 0..4.
+        protocol: As for `lens_debiased`; with "released", a candidate's mean of 0 becomes 1.
 
     Returns:
-        In 0..1, higher is better.
+        Score in 0..1, higher is better.
 
     Raises:
-        ConfigError: The judgements are of another shape or range.
+        ConfigError: The judgements have another shape or range, or `protocol` is not allowed.
 
     Source:
         The code released with SynQuE, arXiv 2511.03928.
@@ -138,23 +144,27 @@ def lens_balanced(
     """
     _check_both(real, synthetic, protocol)
     real, synthetic = real.double(), synthetic.double()
-    ours = _shares(synthetic, real.mean(dim=0), protocol).sum()
-    theirs = _real_side(real, synthetic, protocol).sum()
-    return float((ours + theirs) / (2 * (len(real) + len(synthetic))))
+    synthetic_sum = _shares(synthetic, real.mean(dim=0), protocol).sum()
+    real_sum = _real_shares(real, synthetic, protocol).sum()
+    # each example has two shares, one per place
+    return float((synthetic_sum + real_sum) / (2 * (len(real) + len(synthetic))))
 
 
 def lens_example_scores(
     real: torch.Tensor | None, synthetic: torch.Tensor, *, protocol: LensProtocol = "default"
 ) -> torch.Tensor:
-    """Return the probability of each of a candidate's samples to be real, (N,) float64.
+    """Return the probability that each of a candidate's examples is real.
 
     Args:
-        real: (n, 2, 2) judgements of the real sample, which debias; None for the raw ones.
-        synthetic: (N, 2, 2) judgements of the candidate's samples.
-        protocol: As in `lens_debiased`.
+        real: (n, 2, 2) judgements of the real sample, used to debias; None for raw probabilities.
+        synthetic: (N, 2, 2) judgements of the candidate's examples, values 0..4.
+        protocol: As for `lens_debiased`.
+
+    Returns:
+        (N,) float64 in 0..1; their mean is `lens_debiased`, or `lens_raw` without `real`.
 
     Raises:
-        ConfigError: The judgements are of another shape or range.
+        ConfigError: The judgements have another shape or range, or `protocol` is not allowed.
 
     Example:
         >>> lens_example_scores(None, torch.tensor([[[3.0, 1.0], [4.0, 0.0]]])).tolist()
@@ -179,49 +189,55 @@ def lens_resampled(
     n_candidate: int | None = None,
     seed: int = 0,
 ) -> torch.Tensor:
-    """LENS under weights of the real examples, for intervals.
+    """LENS under bootstrap weights of the real examples, for intervals.
 
-    LENS depends on the real sample through its mean judgements (and, balanced, through a mean over
-    it), so weights of a bootstrap may be put into these means. Where only a part of the candidate
-    was judged, that part is redrawn as well, with the finite-population correction of
-    `subsample_weights`. The rubric is held fixed: that it would differ for another real sample is
-    not in the interval.
+    LENS depends on the real sample only through mean judgements, so a resample is a weighting of
+    these means and nothing is judged again. If only part of the candidate was judged, that part is
+    redrawn as well, with the finite-population correction of `subsample_weights`. The rubric is
+    held fixed: the interval does not contain that another real sample gives another rubric.
 
     Args:
-        real: (n, 2, 2) judgements of the real sample.
-        synthetic: (N, 2, 2) judgements of the judged samples of the candidate.
-        weights: (B, n) float64, rows sum to 1.
-        kind: Which of the three scores.
-        protocol: As in `lens_debiased`.
-        n_candidate: Size of the candidate; None where all of it was judged.
-        seed: Of the redrawn part.
+        real: (n, 2, 2) judgements of the real sample, values 0..4.
+        synthetic: (N, 2, 2) judgements of the candidate's examples that were judged.
+        weights: (B, n) float64; each row sums to 1.
+        kind: Which of the three scores to compute.
+        protocol: As for `lens_debiased`.
+        n_candidate: Size of the candidate; None if all of it was judged.
+        seed: Random seed for redrawing the judged part.
 
     Returns:
-        (B,) float64.
+        (B,) float64 scores in 0..1, higher is better.
 
     Raises:
-        ConfigError: The judgements or weights are of another shape or range.
+        ConfigError: The judgements or weights have another shape or range, or `kind` or
+            `protocol` is not allowed.
 
     Example:
         >>> real = torch.tensor([[[4.0, 1.0], [3.0, 2.0]], [[2.0, 1.0], [3.0, 4.0]]])
         >>> equal = torch.full((1, 2), 0.5, dtype=torch.float64)
-        >>> found = lens_resampled(real, real, equal, kind="balanced")
-        >>> abs(float(found) - lens_balanced(real, real)) < 1e-12
+        >>> resampled = lens_resampled(real, real, equal, kind="balanced")
+        >>> abs(float(resampled) - lens_balanced(real, real)) < 1e-12
         True
     """
     _check_both(real, synthetic, protocol)
     if kind not in get_args(LensKind):
-        raise ConfigError(f"kind={kind!r}: allowed is {', '.join(get_args(LensKind))}")
+        raise ConfigError(f"kind={kind!r}: allowed are {', '.join(get_args(LensKind))}")
     if weights.ndim != 2 or weights.shape[1] != len(real):
         raise ConfigError(
-            f"weights of shape {tuple(weights.shape)}: allowed is (B, {len(real)}), one a real row"
+            f"weights have shape {tuple(weights.shape)}: allowed is (B, {len(real)}), "
+            "one column per real example"
         )
     real, synthetic, weights = real.double(), synthetic.double(), weights.double()
-    parts = subsample_weights(len(synthetic), n_candidate, len(weights), seed)
+    candidate_weights = subsample_weights(len(synthetic), n_candidate, len(weights), seed)
+    # each resample normalizes all of the candidate's judgements anew, (B, N, 2, 2): in blocks, or
+    # a thousand resamples of a large candidate would fill the memory
     step = max(1, _MAX_CELLS // (4 * len(synthetic)))
     blocks = [slice(start, start + step) for start in range(0, len(weights), step)]
     return torch.cat(
-        [_resampled(real, synthetic, weights[b], parts[b], kind, protocol) for b in blocks]
+        [
+            _resampled(real, synthetic, weights[b], candidate_weights[b], kind, protocol)
+            for b in blocks
+        ]
     )
 
 
@@ -229,79 +245,94 @@ def _resampled(
     real: torch.Tensor,
     synthetic: torch.Tensor,
     weights: torch.Tensor,
-    parts: torch.Tensor,
+    candidate_weights: torch.Tensor,
     kind: LensKind,
     protocol: LensProtocol,
 ) -> torch.Tensor:
+    # the raw score does not depend on the real sample: its interval has the candidate's part only
     means = None
     if kind != "raw":
         means = torch.einsum("bn,nly->bly", weights, real)[:, None]
     shares = _shares(synthetic[None], means, protocol).mean(dim=-1)
-    score = (shares * parts).sum(dim=1)
+    score = (shares * candidate_weights).sum(dim=1)
     if kind != "balanced":
         return score
-    # the synthetic means move with the redrawn part: one normaliser a resample
-    theirs = torch.einsum("bn,nly->bly", parts, synthetic)[:, None]
-    flipped = _shares(real[None].flip(-1), _synthetic_means(theirs, protocol).flip(-1), protocol)
-    other = (flipped.mean(dim=-1) * weights).sum(dim=1)
+    # the candidate's means change with the redrawn part: one normalization per resample
+    candidate_means = torch.einsum("bn,nly->bly", candidate_weights, synthetic)[:, None]
+    candidate_means = _synthetic_means(candidate_means, protocol)
+    # flipped, because a real example is asked for its probability of being synthetic
+    real_shares = _shares(real[None].flip(-1), candidate_means.flip(-1), protocol)
+    real_score = (real_shares.mean(dim=-1) * weights).sum(dim=1)
     n, m = len(real), len(synthetic)
-    return (m * score + n * other) / (m + n)
+    return (m * score + n * real_score) / (m + n)
 
 
 def subsample_weights(
     n_judged: int, n_candidate: int | None, n_resamples: int, seed: int
 ) -> torch.Tensor:
-    """Weights that redraw the judged part of a finite candidate.
+    """Return bootstrap weights of the judged part of a finite candidate.
 
-    v = 1/m + √(1 − m/N) · (c/m − 1/m) · √(m/(m−1)) with c multinomial counts of m draws: the
+    v = 1/m + √(1 − m/N) · (c/m − 1/m) · √(m/(m−1)) with c multinomial counts of m draws. The
     variance of Σ v_j p_j is (1 − m/N) s²/m, that of a mean of m of N drawn without replacement.
 
     Args:
-        n_judged: m, how many were judged.
-        n_candidate: N, how many there are; None for m.
-        n_resamples: B.
-        seed: Of the draws.
+        n_judged: m, the number of examples judged.
+        n_candidate: N, the size of the candidate; None if it is m.
+        n_resamples: B, the number of weightings.
+        seed: Random seed for the draws.
 
     Returns:
-        (B, m) float64; rows sum to 1, all equal to 1/m where everything was judged.
+        (B, m) float64; each row sums to 1. All weights are 1/m if everything was judged.
 
     Source:
-        Rao and Wu 1988, the rescaling bootstrap.
+        Rao and Wu 1988, JASA 83, the rescaling bootstrap.
 
     Example:
         >>> subsample_weights(4, 4, 1, seed=0).tolist()
         [[0.25, 0.25, 0.25, 0.25]]
     """
     equal = torch.full((n_resamples, n_judged), 1 / n_judged, dtype=torch.float64)
+    # a candidate judged as a whole has no sampling error of its own, and the variance of a single
+    # judgement cannot be estimated
     if n_candidate is None or n_candidate <= n_judged or n_judged < 2:
         return equal
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(n_judged, (n_resamples, n_judged), generator=generator)
     counts = torch.zeros_like(equal).scatter_add_(1, drawn, torch.ones_like(equal))
+    # the plain bootstrap's variance is (m − 1)/m · s²/m and assumes an infinite population: one
+    # factor corrects for each
     scale = ((1 - n_judged / n_candidate) * n_judged / (n_judged - 1)) ** 0.5
     weights: torch.Tensor = equal + scale * (counts / n_judged - equal)
     return weights
 
 
-def _real_side(real: torch.Tensor, synthetic: torch.Tensor, protocol: LensProtocol) -> torch.Tensor:
+def _real_shares(
+    real: torch.Tensor, synthetic: torch.Tensor, protocol: LensProtocol
+) -> torch.Tensor:
+    """Probability that each real example is synthetic, at each place."""
     means = _synthetic_means(synthetic.mean(dim=0), protocol)
     return _shares(real.flip(-1), means.flip(-1), protocol)
 
 
 def _synthetic_means(means: torch.Tensor, protocol: LensProtocol) -> torch.Tensor:
+    # the authors' code divides by 1 here and by 1e-6 for the real sample's means
     return torch.where(means == 0, 1.0, means) if protocol == "released" else means
 
 
 def _shares(
     judgements: torch.Tensor, means: torch.Tensor | None, protocol: LensProtocol
 ) -> torch.Tensor:
-    """Probability of what stands first in the last dimension, at each place."""
+    """Probability of the first entry of the last dimension, at each place."""
     if protocol == "released":
         return _released_shares(judgements, means)
     first, second = judgements.unbind(-1)
     if means is not None:
+        # (a/m)/(a/m + b/k) = ak/(ak + bm): no division by a mean that may be 0, and no constant
+        # that would change the result
         first, second = first * means[..., 1], second * means[..., 0]
     total = first + second
+    # two judgements of 0 say nothing either way: 0.5. The inner `where` avoids 0/0 in the branch
+    # that is not taken
     return torch.where(total == 0, 0.5, first / torch.where(total == 0, 1.0, total))
 
 
@@ -322,14 +353,15 @@ def _check_both(real: torch.Tensor, synthetic: torch.Tensor, protocol: LensProto
 
 def _check_protocol(protocol: LensProtocol) -> None:
     if protocol not in get_args(LensProtocol):
-        raise ConfigError(f"protocol={protocol!r}: allowed is {', '.join(get_args(LensProtocol))}")
+        raise ConfigError(f"protocol={protocol!r}: allowed are {', '.join(get_args(LensProtocol))}")
 
 
 def _check(name: str, judgements: torch.Tensor) -> None:
     if judgements.ndim != 3 or judgements.shape[1:] != (2, 2) or len(judgements) == 0:
         raise ConfigError(
-            f"{name} of shape {tuple(judgements.shape)}: allowed is (n, 2, 2) with n from 1: "
-            "sample, place of the synthetic set, what was asked for"
+            f"{name} has shape {tuple(judgements.shape)}: allowed is (n, 2, 2) with n >= 1 "
+            "(example, place of the synthetic set, question)"
         )
+    # written so that NaN fails too
     if not bool(((judgements >= 0) & (judgements <= 4)).all()):
-        raise ConfigError(f"{name} holds a judgement outside 0..4")
+        raise ConfigError(f"{name} contains a judgement outside 0..4")

@@ -1,4 +1,8 @@
-"""Many penalised logistic regressions at once, and how they answer to a change of weights."""
+"""Batches of penalized logistic regressions, and how their solutions respond to weights.
+
+A ranking with intervals fits thousands of small regressions (candidates x folds x redraws). One
+batched solver replaces a loop over scikit-learn, whose cost is mostly overhead at this size.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +13,34 @@ import torch
 __all__ = ["fit_logistic_regressions", "inverse_curvature_root", "inverse_hessian_products"]
 
 _MAX_ITERATIONS = 200
+# step lengths tried per line search
 _LINE_STEPS = 8
 _MAX_PRODUCTS = 50
+# groups whose rows make up the preconditioner: more cost more than they save
 _GROUPS_IN_ROOT = 4
-# how far a logit may be from the optimum's: a gradient of this size times the penalty. A chance is
-# off by a quarter of that at most, and PAD, a mean of chances, has a standard error of about 0.01
+# how far a logit may be from the optimum: a gradient of this size times the penalty. A probability
+# is then off by a quarter of that at most (the slope of the sigmoid), while PAD, a mean of
+# probabilities, has a standard error of about 0.01
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
-# the last of Newton's steps may change a logit by this much: what is left is its square
+# the last Newton step may change a logit by this much; convergence is quadratic, so the error that
+# remains is of the order of its square
 _NEWTON_STEP = 1e-3
-# gradients stop falling at about this share of the first one, in units of rounding
+# gradients stop falling at about this multiple of the rounding error of the first one
 _NOISE = 30
 _TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
 class _Problems:
-    """G groups of rows, F weightings each: G × F regressions.
+    """G groups of rows with F weightings each: G × F regressions.
 
-    Coefficients are those of rows / scale, so that the penalty and the bound have one size
-    whatever the unit of the features is.
+    Coefficients are those of rows / scale: tolerances and the curvature bound then hold whatever
+    the unit of the features is.
 
     Args:
         rows: (G, N, d).
         targets: (N,) 0 or 1.
-        weights: (G, F, N), 0 where a row is held out.
+        weights: (G, F, N), 0 for a row that is held out.
         penalty: (d + 1,) of the scaled coefficients, 0 for the intercept, which is last.
         scale: Root mean square norm of the rows.
     """
@@ -49,6 +57,7 @@ class _Problems:
     ) -> _Problems:
         norms = torch.linalg.vector_norm(features, dim=2).double()
         scale = float(norms.square().mean().sqrt()) or 1.0
+        # dividing rows by s multiplies coefficients by s and so divides their penalty by s²
         penalty = features.new_full((features.shape[2] + 1,), l2 / scale**2)
         penalty[-1] = 0
         return cls(features, targets.to(features), weights.to(features), penalty, scale)
@@ -65,17 +74,19 @@ class _Problems:
         return torch.cat((slopes, residuals.sum(2, keepdim=True)), 2) + self.penalty * coefficients
 
     def least_curvature(self) -> float:
-        """A lower bound of the Hessian, for rows of norm 1 and an intercept not too far out."""
+        """A lower bound of the Hessian, for rows of norm 1 and a moderate intercept."""
+        # slopes have the penalty's curvature at least; the intercept has none, but its own
+        # curvature Σ w p(1 − p), with p(1 − p) ≥ 1/16 for p between 0.07 and 0.93
         return min(float(self.penalty.max()), float(self.weights.sum(2).mean()) / 16)
 
     def scaled(self, root: torch.Tensor) -> torch.Tensor:
-        """The root of `inverse_curvature_root` in the units of the scaled coefficients."""
+        """Convert the result of `inverse_curvature_root` to the scaled coefficients."""
         root = root.to(self.rows).clone()
         root[:, :-1] *= self.scale
         return root
 
     def part(self, groups: torch.Tensor, dtype: torch.dtype) -> _Problems:
-        """Some of the groups, in another dtype."""
+        """Return some of the groups, in another dtype."""
         return _Problems(
             self.rows[groups].to(dtype),
             self.targets.to(dtype),
@@ -92,34 +103,47 @@ def inverse_curvature_root(
     logits: torch.Tensor | None = None,
     l2: float = 1.0,
 ) -> torch.Tensor:
-    """R with RᵀR the inverse of Xᵀ diag(w p (1 − p)) X + l2 I, one for all, from a few groups.
+    """Return R with RᵀR ≈ (Xᵀ diag(w p (1 − p)) X + l2 I)⁻¹, a preconditioner for all groups.
 
-    One for each group would save a few iterations, and cost more than they do.
+    It is the mean of up to 4 groups. One per group would save a few iterations and cost more than
+    they do.
 
     Args:
         features: (G, N, d) float32 or float64.
-        weights: (G, F, N) of the fits.
-        logits: (G, F, N) where p stands; None for Böhning's bound, p (1 − p) ≤ ¼.
-        l2: Of the fits.
+        weights: (G, F, N) weights of the rows in the fits.
+        logits: (G, F, N) at which p is evaluated; None for Böhning's bound, p (1 − p) ≤ ¼.
+        l2: Strength of the penalty in the fits.
 
     Returns:
-        (d + 1, d + 1), lower triangular, the intercept last, in the units of the features.
+        (d + 1, d + 1), dtype of the features, lower triangular, the intercept last, in the units
+        of the features.
+
+    Source: Böhning 1992, Annals of the Institute of Statistical Mathematics 44 (the bound).
+
+    Example:
+        >>> x = torch.tensor([[[-1.0], [1.0]]])
+        >>> root = inverse_curvature_root(x, torch.ones(1, 1, 2))
+        >>> (root.T @ root).diagonal()  # 1 / (½ + 1) and 1 / ½
+        tensor([0.6667, 2.0000])
     """
-    # whole groups: what they share, as the real sample's rows, is then in it whole
+    # evenly spaced whole groups, not random rows: the rows that groups share, such as those of the
+    # real sample, are then all in the estimate
     chosen = slice(None, None, -(-len(features) // _GROUPS_IN_ROOT))
     rows, curvatures = features[chosen].flatten(0, 1), weights[chosen].to(features) / 4
     if logits is not None:
-        chance = torch.sigmoid(logits[chosen]).nan_to_num_(0.5)  # not converged: the bound
+        # a fit that did not converge has NaN logits: p = ½ gives the bound there
+        chance = torch.sigmoid(logits[chosen]).nan_to_num_(0.5)
         curvatures = 4 * curvatures * chance * (1 - chance)
     shares = curvatures.mean(1).flatten() / len(curvatures)
     weighted = shares.unsqueeze(1) * rows
+    # assembled in blocks: appending a column of ones to the rows would copy all of them
     bound = rows.new_empty(rows.shape[1] + 1, rows.shape[1] + 1)
     torch.mm(weighted.T, rows, out=bound[:-1, :-1])
     bound[-1, :-1] = bound[:-1, -1] = weighted.sum(0)
     bound[-1, -1] = shares.sum()
     diagonal = bound.diagonal()
-    # the ridge only keeps the root defined where there are fewer rows than columns; a
-    # preconditioner changes the way, not the answer
+    # with fewer rows than columns the matrix is singular up to the penalty, and a ridge keeps the
+    # Cholesky factor defined. A preconditioner changes the path, not the solution
     diagonal[:-1] += max(l2, 1e-5 * float(diagonal[:-1].mean()))
     diagonal[-1] += 1e-5 * float(diagonal[-1])
     one = torch.eye(len(bound), dtype=bound.dtype, device=bound.device)
@@ -139,22 +163,22 @@ def fit_logistic_regressions(
 ) -> torch.Tensor:
     """Solve many weighted logistic regressions with an L2 penalty as one batched problem.
 
-    Each minimises Σ_n w_n (log(1 + e^{z_n}) − y_n z_n) + l2/2 ‖β‖², z = Xβ + b, the intercept b
-    not penalised. Conjugate gradients, preconditioned by `inverse_curvature_root`, with a line
-    search that needs no product with X; a group that does not converge that way (rows so long that
-    the penalty hardly counts) is finished by Newton's method in float64.
+    Each minimizes Σ_n w_n (log(1 + e^{z_n}) − y_n z_n) + l2/2 ‖β‖², z = Xβ + b; the intercept b is
+    not penalized. The method is conjugate gradients, preconditioned by `inverse_curvature_root`,
+    with a line search that needs no product with X. Groups that do not converge that way (rows so
+    long that the penalty hardly matters) are finished by Newton's method in float64.
 
     Args:
         features: (G, N, d) float32 or float64.
         targets: (N,) 0 or 1.
-        weights: (G, F, N): F weightings of the rows of each group.
+        weights: (G, F, N) non-negative: F weightings of the rows of each group.
         l2: Strength of the penalty: 1 / C in scikit-learn's terms.
-        root: Of `inverse_curvature_root`, that of like features will do; None for these ones'. It
-            changes how long it takes, not what is found.
+        root: Result of `inverse_curvature_root` for these or similar features; None to compute it
+            here. It affects the running time, not the solution.
 
     Returns:
-        (G, F, d + 1), the intercept last, dtype of the features; NaN where it did not converge. No
-        logit is farther than about 10⁻³ from the optimum's in float32, 10⁻⁶ in float64.
+        (G, F, d + 1) in the dtype of the features, the intercept last; NaN for fits that did not
+        converge. Logits are within about 10⁻³ of the optimum in float32, 10⁻⁶ in float64.
 
     Source: Böhning 1992 (bound); Polak and Ribière 1969 (conjugate gradients).
 
@@ -168,23 +192,27 @@ def fit_logistic_regressions(
     if root is None:
         root = inverse_curvature_root(features, weights, l2=l2)
     coefficients, converged = _minimise(problems, problems.scaled(root))
+    # one group at a time: the Hessians of all of them, (G, F, d, d) in float64, would not fit
     for group in (~converged).any(1).nonzero():
         alone = problems.part(group, torch.float64)
         exact, converged[group] = _newton(alone, coefficients[group].double())
         coefficients[group] = exact.to(features.dtype)
+    # NaN and not the last iterate: a proxy must report "undefined", not a number that depends on
+    # where the solver stopped
     coefficients[~converged] = torch.nan
     coefficients[..., :-1] /= problems.scale
     return coefficients
 
 
 def _minimise(problems: _Problems, root: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Preconditioned conjugate gradients from 0: the coefficients, and which converged."""
+    """Preconditioned conjugate gradients from 0; return coefficients and which fits converged."""
     logits = torch.zeros_like(problems.weights)
     coefficients = logits.new_zeros(*logits.shape[:2], len(root))
     chance = torch.sigmoid(logits)
     gradient = problems.gradient(coefficients, problems.residuals(chance))
     strict = _TOLERANCE[logits.dtype] * problems.least_curvature()
-    # where the gradient is rounding there is nothing left to gain; float64 goes on from there
+    # below its rounding error the gradient has no direction left; what is not converged by then
+    # continues in float64
     noise = _NOISE * torch.finfo(logits.dtype).eps
     enough = (noise * _norms(gradient)).clamp_min(strict)
     direction = before = torch.zeros_like(gradient)
@@ -194,21 +222,28 @@ def _minimise(problems: _Problems, root: torch.Tensor) -> tuple[torch.Tensor, to
         if not bool(going.any()):
             break
         solved = _solve(root, gradient)
+        # Polak and Ribière's β, clamped at 0: a restart along the gradient whenever conjugacy is
+        # lost, which makes it globally convergent on a function that is not quadratic
         turned = _dots(gradient, solved - before).clamp_min_(0) / size
+        # problems that are done have a gradient of 0: the next division must not be 0/0
         before, size = solved, _dots(gradient, solved).clamp_min_(_TINY)
         direction = turned * direction - solved
         line = _Line.make(problems, coefficients, logits, direction)
         step, chance = line.search(chance, _dots(gradient, direction), going)
         coefficients = torch.addcmul(coefficients, step, direction)
+        # logits are linear in the step: updating them saves the second product with X
         logits = torch.addcmul(logits, step, line.along)
         gradient = problems.gradient(coefficients, problems.residuals(chance))
+    # a margin of 10: the bound on the curvature is pessimistic, and a restart in float64 costs
+    # more than the last digit is worth
     return coefficients, _norms(gradient).squeeze(2) <= 10 * strict
 
 
 def _newton(problems: _Problems, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Newton's method with a line search, for one group: the coefficients, and which converged.
+    """Newton's method with a line search for one group; return coefficients and convergence.
 
-    Converged means that a Newton step no longer changes a logit: that does not depend on units.
+    A fit has converged if a Newton step no longer changes a logit: unlike a bound on the gradient,
+    this does not depend on the units of the features.
     """
     ones = problems.rows.new_ones(*problems.rows.shape[:2], 1)
     rows = torch.cat((problems.rows / problems.scale, ones), 2)
@@ -220,7 +255,8 @@ def _newton(problems: _Problems, start: torch.Tensor) -> tuple[torch.Tensor, tor
         curvatures = (problems.weights * chance * (1 - chance)).unsqueeze(3)
         hessian = rows.mT.unsqueeze(1) @ (curvatures * rows.unsqueeze(1))
         diagonal = hessian.diagonal(dim1=2, dim2=3)
-        # where every row is told apart for certain, the intercept has no curvature left
+        # if every row is classified with certainty, p (1 − p) underflows and the intercept has no
+        # curvature left: a relative ridge of 1e-12 keeps the system solvable
         diagonal += problems.penalty + 1e-12 * diagonal.mean(2, keepdim=True) + 1e-300
         direction = -torch.linalg.solve(hessian, gradient.unsqueeze(3)).squeeze(3)
         line = _Line.make(problems, coefficients, logits, direction)
@@ -234,7 +270,7 @@ def _newton(problems: _Problems, start: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def _solve(root: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """The preconditioner: RᵀR u for each of the vectors (G, F, d + 1)."""
+    """Apply the preconditioner: RᵀR u for each of the vectors (G, F, d + 1)."""
     return (vectors.flatten(0, 1) @ root.T @ root).view_as(vectors)
 
 
@@ -249,13 +285,13 @@ def _norms(vectors: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class _Line:
-    """Each problem along its direction: convex in the step, and cheap, as logits are linear.
+    """Each problem along its direction: convex in the step, and cheap because logits are linear.
 
     Args:
         problems: The problems.
-        logits: (G, F, N) at step 0.
-        along: (G, F, N) change of the logits a unit of step.
-        weighted: The same times the weights.
+        logits: (G, F, N) logits at step 0.
+        along: (G, F, N) change of the logits per unit of step.
+        weighted: (G, F, N) `along` times the weights.
         linear: (G, F, 1) slope of the penalty at step 0.
         quadratic: (G, F, 1) curvature of the penalty.
     """
@@ -282,20 +318,24 @@ class _Line:
     def search(
         self, chance: torch.Tensor, first: torch.Tensor, going: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Newton steps inside a bracket until the slope is under 0.3 of the first.
+        """Take Newton steps inside a bracket until the slope is below 0.3 of the first one.
 
         Args:
-            chance: (G, F, N) at step 0.
-            first: (G, F, 1) slope there.
-            going: (G, F, 1) which problems are to move.
+            chance: (G, F, N) probabilities at step 0.
+            first: (G, F, 1) slope at step 0.
+            going: (G, F, 1) bool, which problems may move.
 
         Returns:
-            (G, F, 1) step, 0 for the other problems, and (G, F, N) chances there.
+            (G, F, 1) step, 0 for the other problems, and (G, F, N) probabilities after it.
         """
+        # a loose search (the strong Wolfe condition with 0.3): conjugate gradients need a descent
+        # direction next time, and an exact minimum along this one would not save an iteration
         step, slope, fine = torch.zeros_like(first), first, ~going
         low, high = step, torch.full_like(step, torch.inf)
         for _ in range(_LINE_STEPS):
-            newton = step - slope / self._bend(chance)
+            newton = step - slope / self._curvature(chance)
+            # a Newton step may overshoot where the sigmoid is flat; outside the bracket, bisect
+            # it, or double the step while the bracket has no upper end
             middle = torch.where(high.isinf(), (2 * step).clamp_min(1), (low + high) / 2)
             moved = torch.where((newton > low) & (newton < high), newton, middle)
             step = torch.where(fine, step, moved)
@@ -308,7 +348,7 @@ class _Line:
             low, high = torch.where(slope < 0, step, low), torch.where(slope > 0, step, high)
         return step, chance
 
-    def _bend(self, chance: torch.Tensor) -> torch.Tensor:
+    def _curvature(self, chance: torch.Tensor) -> torch.Tensor:
         return _dots((chance * (1 - chance)).mul_(self.along), self.weighted) + self.quadratic
 
 
@@ -321,18 +361,18 @@ def inverse_hessian_products(
     l2: float = 1.0,
     root: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """H⁻¹ u for the Hessian H = Xᵀ diag(w p (1 − p)) X + l2 I of each fitted regression.
+    """Return H⁻¹ u for the Hessian H = Xᵀ diag(w p (1 − p)) X + l2 I of each fitted regression.
 
-    Preconditioned conjugate gradients, to a relative residual of 10⁻³ or 50 steps: enough for a
+    By preconditioned conjugate gradients, to a relative residual of 10⁻³ or 50 steps: enough for a
     standard error.
 
     Args:
         features: (G, N, d) float32 or float64.
-        weights: (G, F, N) of the fit.
-        logits: (G, F, N) of the fit, for all rows.
-        vectors: (G, F, d + 1), the intercept last.
-        l2: Of the fit.
-        root: As for the fit.
+        weights: (G, F, N) weights of the fit.
+        logits: (G, F, N) logits of the fit, for all rows.
+        vectors: (G, F, d + 1) the vectors u, the intercept last.
+        l2: Strength of the penalty of the fit.
+        root: Result of `inverse_curvature_root`; None to compute it here.
 
     Returns:
         (G, F, d + 1), in the units of the coefficients.
@@ -343,13 +383,15 @@ def inverse_hessian_products(
         >>> inverse_hessian_products(x, ones, zeros, ones)
         tensor([[[0.6667, 2.0000]]])
     """
+    # the targets do not enter the Hessian
     problems = _Problems.make(features, features.new_zeros(features.shape[1]), weights, l2)
     chance = torch.sigmoid(logits)
     curvatures = problems.weights * chance * (1 - chance)
     if root is None:
         root = inverse_curvature_root(features, weights, l2=l2)
     root = problems.scaled(root)
-    # scaled coefficients are those of rows / scale: u and the result change units on the way
+    # the problem is solved for rows / scale: u is converted on the way in, the result on the way
+    # out. H itself is never formed: (G, F, d, d) would not fit into memory
     units = features.new_full((features.shape[2] + 1,), problems.scale)
     units[-1] = 1
     residual = vectors / units
@@ -362,6 +404,7 @@ def inverse_hessian_products(
         if not bool(going.any()):
             break
         image = problems.gradient(direction, curvatures * problems.logits(direction))
+        # problems that are done stand still; their quotient may be 0/0
         step = torch.where(going, size / _dots(direction, image), 0.0)
         solution, residual = solution + step * direction, residual - step * image
         solved = _solve(root, residual)

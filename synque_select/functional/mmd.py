@@ -1,4 +1,4 @@
-"""Maximum mean discrepancy in blocks: one kernel for all candidates of a ranking."""
+"""Maximum mean discrepancy (MMD) computed in blocks, with one kernel for a whole ranking."""
 
 from __future__ import annotations
 
@@ -27,20 +27,23 @@ __all__ = [
 ]
 
 KernelName = Literal["rbf", "laplacian", "polynomial", "energy"]
+# multiples of a median-based γ whose kernels are averaged: a single bandwidth sees differences at
+# one scale only (Gretton et al. 2012, "Optimal kernel choice for large-scale two-sample tests")
 BANK = (0.5, 1.0, 2.0, 4.0, 8.0)
+# rows of a kernel block that are converted to float64 at once
 _SUM_ROWS = 128
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel k(x, y); a bank is the mean over its gammas.
+    """A kernel k(x, y); with several gammas, the mean of the kernels (a bank).
 
     Args:
         name: "rbf" exp(−γ‖x−y‖²); "laplacian" exp(−γ‖x−y‖₁); "polynomial" (γ x·y + c)^degree;
             "energy" −‖x−y‖, with which MMD² is the energy distance.
-        gammas: One or several γ; none for "energy".
-        degree: Of the polynomial.
-        coef0: c of the polynomial.
+        gammas: One or several γ; empty for "energy".
+        degree: Degree of the polynomial, at least 1.
+        coef0: Constant c of the polynomial.
     """
 
     name: KernelName
@@ -50,15 +53,15 @@ class Kernel:
 
 
 def kernel_matrix(kernel: Kernel, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Kernel of one block, in the dtype of the rows.
+    """Return the kernel of all pairs of one block.
 
     Args:
-        kernel: Which one.
+        kernel: The kernel.
         left: (p, d) float32 or float64.
         right: (q, d), same dtype and device.
 
     Returns:
-        (p, q).
+        (p, q), in the dtype of the rows.
 
     Example:
         >>> kernel_matrix(Kernel("polynomial", (1.0,)), torch.ones(1, 1), torch.ones(1, 1))
@@ -70,6 +73,8 @@ def kernel_matrix(kernel: Kernel, left: torch.Tensor, right: torch.Tensor) -> to
         )
         return _power(base, kernel.degree)
     if kernel.name == "energy":
+        # a root has infinite slope at 0: equal rows that are at 1e-7 instead of 0 in float32
+        # would be at 3e-4 after it, so distances are refined here
         return -sq_distances(left, right, refine=True).sqrt_()
     if kernel.name == "laplacian":
         return _bank_mean(torch.cdist(left, right, p=1.0), kernel.gammas)
@@ -77,7 +82,7 @@ def kernel_matrix(kernel: Kernel, left: torch.Tensor, right: torch.Tensor) -> to
 
 
 def _power(base: torch.Tensor, degree: int) -> torch.Tensor:
-    # torch.pow is several times slower than products
+    # torch.pow is several times slower than repeated products
     result = base if degree == 1 else base * base
     for _ in range(degree - 2):
         result.mul_(base)
@@ -85,7 +90,9 @@ def _power(base: torch.Tensor, degree: int) -> torch.Tensor:
 
 
 def _bank_mean(distances: torch.Tensor, gammas: tuple[float, ...]) -> torch.Tensor:
-    """Mean of exp(−γ d); where each γ is twice the one before, by squaring (one exp for all)."""
+    """Mean over γ of exp(−γ d)."""
+    # if each γ is twice the one before, as in BANK, its term is the square of the last: one
+    # exponential per entry instead of five
     term = torch.exp(distances * -gammas[0])
     total = term.clone()
     for before, gamma in pairwise(gammas):
@@ -102,7 +109,7 @@ class SelfMean:
         off_diagonal: Mean over the pairs i ≠ j.
         diagonal: Mean of k(x_i, x_i).
         n: Number of examples.
-        standard_error: Of `off_diagonal` where it was estimated, at most; 0 where exact.
+        standard_error: Upper bound of the standard error of `off_diagonal`; 0 if it is exact.
     """
 
     off_diagonal: float
@@ -111,13 +118,15 @@ class SelfMean:
     standard_error: float = 0.0
 
     @property
-    def of_all_pairs(self) -> float:
-        """The biased mean, over all n² pairs."""
+    def all_pairs(self) -> float:
+        """Biased mean, over all n² pairs including the diagonal."""
         return (self.off_diagonal * (self.n - 1) + self.diagonal) / self.n
 
 
 def _shift(kernel: Kernel, points: torch.Tensor) -> torch.Tensor | None:
-    """Return what may be subtracted from all rows to keep digits: nothing for the polynomial."""
+    """Return a vector to subtract from all rows; None for the polynomial kernel."""
+    # kernels of x − y do not change under a shift, and rows near the origin keep their digits in
+    # float32 products; (γ x·y + c)^degree would change. The mean of one block is near enough
     if kernel.name == "polynomial":
         return None
     return points[:BLOCK_ROWS].double().mean(0).to(points.dtype)
@@ -126,15 +135,17 @@ def _shift(kernel: Kernel, points: torch.Tensor) -> torch.Tensor | None:
 def kernel_contributions(
     kernel: Kernel, real: torch.Tensor, synthetic: torch.Tensor
 ) -> torch.Tensor:
-    """Mean kernel of each real example with all synthetic ones, linear in N.
+    """Return the mean kernel of each real example with all synthetic ones, mean_s k(r_i, s).
+
+    Time is linear in N, and memory does not grow with it.
 
     Args:
-        kernel: Which one.
-        real: (n, d) float32 or float64; its device is where it is computed.
-        synthetic: (N, d), any device, read in blocks.
+        kernel: The kernel.
+        real: (n, d) float32 or float64; the computation runs on its device.
+        synthetic: (N, d), any float dtype, any device; read in blocks.
 
     Returns:
-        (n,) float64: mean_s k(r_i, s).
+        (n,) float64.
 
     Example:
         >>> kernel = Kernel("polynomial", (1.0,), degree=1, coef0=0.0)
@@ -149,6 +160,8 @@ def kernel_contributions(
             part = real[first : first + BLOCK_ROWS]
             part = part if shift is None else part - shift
             matrix = kernel_matrix(kernel, part, block)
+            # products in float32, sums in float64: MMD² subtracts means that agree in 3 digits or
+            # more, and a float32 running sum over 10⁶ rows loses those in which they differ
             total[first : first + BLOCK_ROWS] += matrix.double().sum(1)
     return total / len(synthetic)
 
@@ -161,19 +174,25 @@ def self_kernel_mean(
     order: torch.Tensor | None = None,
     like: torch.Tensor | None = None,
 ) -> SelfMean:
-    """Kernel means of a set with itself, from the symmetric half only.
+    """Return the kernel means of a set with itself.
 
-    Above `max_exact` rows, the rows in random order are cut into blocks of about 1,024; the mean
-    over the pairs within blocks is an unbiased estimate in linear time that uses every row, and
-    its error is below the standard deviation of the blocks' means over the root of their number.
+    Above `max_exact` rows, the rows are split in random order into blocks of about 1,024, and only
+    pairs within a block are evaluated: an unbiased estimate in linear time that uses every row.
+    Its standard error is at most the standard deviation of the blocks' means over the root of
+    their number.
 
     Args:
-        kernel: Which one.
-        points: (N, d), N ≥ 2; any device or a memory map.
-        max_exact: Largest N for which all pairs are taken.
-        order: (N,) a random order of the rows, for the blocks; None draws one with seed 0.
-        like: A tensor of the dtype (float32 or float64) and on the device to compute in; None
+        kernel: The kernel.
+        points: (N, d), any float dtype, N ≥ 2; on any device, or memory-mapped.
+        max_exact: Largest N for which all pairs are evaluated.
+        order: (N,) int64 random order of the rows, for the blocks; None draws one with seed 0.
+        like: Tensor that gives the dtype (float32 or float64) and device of the computation; None
             for those of the points.
+
+    Returns:
+        Means over the pairs and over the diagonal, float64.
+
+    Source: Zaremba, Gretton and Blaschko 2013 (B-tests: MMD from blocks).
 
     Example:
         >>> kernel = Kernel("polynomial", (1.0,), degree=1, coef0=0.0)
@@ -185,6 +204,8 @@ def self_kernel_mean(
         return _exact_self_mean(kernel, points.to(like))
     if order is None:
         order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))
+    # blocks whose sizes differ by one at most: a short last block would have a much larger
+    # variance than the others
     blocks = order.tensor_split(-(-len(points) // BLOCK_ROWS))
     means = [_exact_self_mean(kernel, points[block.to(points.device)].to(like)) for block in blocks]
     weights = torch.tensor([len(block) for block in blocks], dtype=torch.float64) / len(points)
@@ -201,6 +222,7 @@ def self_kernel_mean(
 def _exact_self_mean(kernel: Kernel, points: torch.Tensor) -> SelfMean:
     shift = _shift(kernel, points)
     points = points if shift is None else points - shift
+    # sums stay on the device: reading a number after each block would wait for a GPU every time
     off_diagonal = torch.zeros((), dtype=torch.float64, device=points.device)
     diagonal = torch.zeros((), dtype=torch.float64, device=points.device)
     for i, j, matrix in _half_blocks(kernel, points):
@@ -210,22 +232,25 @@ def _exact_self_mean(kernel: Kernel, points: torch.Tensor) -> SelfMean:
             diagonal += trace
             off_diagonal += total - trace
         else:
+            # the kernel is symmetric: the block (j, i) has the same sum
             off_diagonal += 2 * total
     n = len(points)
     return SelfMean(float(off_diagonal) / (n * (n - 1)), float(diagonal) / n, n)
 
 
 def _sum(matrix: torch.Tensor) -> torch.Tensor:
-    """In float64, of parts so small that their copy stays in a processor's cache."""
+    """Sum in float64, converting few rows at a time so that the copy stays in the CPU's cache."""
     return torch.stack([part.double().sum() for part in torch.split(matrix, _SUM_ROWS)]).sum()
 
 
 def _half_rows(n: int) -> int:
+    # blocks on the diagonal are computed whole, both halves: in a small set, smaller blocks waste
+    # less of that
     return BLOCK_ROWS if n > 4 * BLOCK_ROWS else BLOCK_ROWS // 4
 
 
 def _half_blocks(kernel: Kernel, points: torch.Tensor) -> Iterator[tuple[int, int, torch.Tensor]]:
-    # in a small set, small blocks leave more of the symmetric half out
+    """Yield the blocks (i, j), i ≤ j, of the symmetric kernel matrix."""
     blocks = torch.split(points, _half_rows(len(points)))
     for i, left in enumerate(blocks):
         for j in range(i, len(blocks)):
@@ -233,10 +258,10 @@ def _half_blocks(kernel: Kernel, points: torch.Tensor) -> Iterator[tuple[int, in
 
 
 def off_diagonal_matrix(kernel: Kernel, points: torch.Tensor) -> torch.Tensor:
-    """Kernel of all pairs of a small set, with 0 on the diagonal.
+    """Return the kernel of all pairs of a small set, with 0 on the diagonal.
 
     Args:
-        kernel: Which one.
+        kernel: The kernel.
         points: (n, d) float32 or float64.
 
     Returns:
@@ -255,15 +280,14 @@ def off_diagonal_matrix(kernel: Kernel, points: torch.Tensor) -> torch.Tensor:
 def weighted_kernel_mean(
     kernel: Kernel, points: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """Unbiased kernel mean of a resampled set, from its multinomial weights.
+    """Return the unbiased kernel mean of bootstrap resamples, from their multinomial weights.
 
-    Σ_{i≠j} w_i w_j k_ij / (n (n−1) (1 − 1/n)) with counts w, whose expectation over resamples is
-    the unbiased mean itself: copies of one example never meet on the diagonal.
+    Σ_{i≠j} c_i c_j k_ij / (n (n − 1) (1 − 1/n)) with counts c = n w.
 
     Args:
-        kernel: Which one.
-        points: (n, d) float32 or float64.
-        weights: (B, n) float64, counts / n.
+        kernel: The kernel.
+        points: (n, d) float32 or float64, n ≥ 2.
+        weights: (B, n) float64, counts of a resample divided by n.
 
     Returns:
         (B,) float64.
@@ -274,6 +298,9 @@ def weighted_kernel_mean(
         >>> weighted_kernel_mean(kernel, torch.tensor([[1.0], [3.0]]), even)
         tensor([6.], dtype=torch.float64)
     """
+    # the plain bootstrap of an unbiased MMD is biased upwards: copies of an example meet each
+    # other as pairs with the kernel's maximum. Pairs i ≠ j leave them out, and
+    # E[c_i c_j] = n (n − 1) / n² gives the factor whose expectation is the unbiased mean
     n = len(points)
     return _quadratic_forms(kernel, points, weights) * (n / (n - 1)) ** 2
 
@@ -298,15 +325,18 @@ def mmd2_unbiased(
     """Unbiased squared maximum mean discrepancy; lower is closer, may be below 0.
 
     MMD² = mean_{i≠j} k(r_i, r_j) + mean_{i≠j} k(s_i, s_j) − 2 mean k(r_i, s_j). Its expectation
-    does not depend on the two sizes, so candidates of unequal size compare as they are.
+    does not depend on the two sizes, so candidates of different size can be compared.
 
     Args:
         real: (n, d) float32 or float64, n ≥ 2.
-        synthetic: (N, d), N ≥ 2.
-        kernel: The same for all candidates of a ranking.
-        max_exact: See `self_kernel_mean`.
+        synthetic: (N, d), any float dtype, N ≥ 2.
+        kernel: The same kernel for all candidates of a ranking.
+        max_exact: Largest size for which all pairs within a set are evaluated.
 
-    Source: Gretton et al. 2012, equation 3.
+    Returns:
+        MMD², in units of the kernel.
+
+    Source: Gretton et al. 2012, JMLR 13, equation 3.
 
     Example:
         >>> kernel = Kernel("polynomial", (1.0,), degree=1, coef0=0.0)
@@ -319,15 +349,21 @@ def mmd2_unbiased(
 def mmd2_biased(
     real: torch.Tensor, synthetic: torch.Tensor, kernel: Kernel, *, max_exact: int = 20_000
 ) -> float:
-    """Biased squared maximum mean discrepancy (all pairs, the diagonal too); never below 0.
+    """Biased squared maximum mean discrepancy; lower is closer, never below 0.
+
+    MMD² = mean_{i,j} k(r_i, r_j) + mean_{i,j} k(s_i, s_j) − 2 mean k(r_i, s_j), the diagonal
+    included. Its expectation grows as sets become smaller: do not compare sets of different size.
 
     Args:
         real: (n, d) float32 or float64, n ≥ 2.
-        synthetic: (N, d), N ≥ 2.
-        kernel: The same for all candidates of a ranking.
-        max_exact: See `self_kernel_mean`.
+        synthetic: (N, d), any float dtype, N ≥ 2.
+        kernel: The same kernel for all candidates of a ranking.
+        max_exact: Largest size for which all pairs within a set are evaluated.
 
-    Source: Gretton et al. 2012, equation 5.
+    Returns:
+        MMD², in units of the kernel.
+
+    Source: Gretton et al. 2012, JMLR 13, equation 5.
 
     Example:
         >>> kernel = Kernel("polynomial", (1.0,), degree=1, coef0=0.0)
@@ -340,9 +376,9 @@ def mmd2_biased(
 def _mmd2(
     real: torch.Tensor, synthetic: torch.Tensor, kernel: Kernel, max_exact: int, *, unbiased: bool
 ) -> float:
-    sides = [self_kernel_mean(kernel, side, max_exact=max_exact) for side in (real, synthetic)]
-    own = sum(side.off_diagonal if unbiased else side.of_all_pairs for side in sides)
-    return own - 2 * float(kernel_contributions(kernel, real, synthetic).mean())
+    means = [self_kernel_mean(kernel, points, max_exact=max_exact) for points in (real, synthetic)]
+    within = sum(mean.off_diagonal if unbiased else mean.all_pairs for mean in means)
+    return within - 2 * float(kernel_contributions(kernel, real, synthetic).mean())
 
 
 def mmd_permutation_p(
@@ -353,19 +389,23 @@ def mmd_permutation_p(
     n_permutations: int = 999,
     seed: int = 0,
 ) -> float:
-    """P-value of the unbiased MMD² under exchange of real and synthetic examples.
+    """Return the permutation p-value of the unbiased MMD².
 
-    (1 + number of permutations with an MMD² at least as large) / (1 + n_permutations). It says
-    whether two sets differ at all, which grows with their size: it never ranks.
+    (1 + number of permutations with an MMD² at least as large) / (1 + n_permutations). It tests
+    whether the sets differ at all. Its power grows with their size, so it must not be used to
+    rank candidates.
 
     Args:
         real: (n, d) float32 or float64, n ≥ 2.
         synthetic: (N, d), same dtype and device, N ≥ 2; the cost grows with (n + N)².
-        kernel: With a bandwidth that does not depend on which examples are real.
-        n_permutations: How many.
-        seed: Of the permutations.
+        kernel: A kernel whose bandwidth does not depend on which examples are real.
+        n_permutations: Number of random permutations.
+        seed: Random seed for the permutations.
 
-    Source: Gretton et al. 2012, section 5; Phipson and Smyth 2010 (never 0).
+    Returns:
+        One-sided p-value in (0, 1].
+
+    Source: Gretton et al. 2012, section 5; Phipson and Smyth 2010 (why p is never 0).
 
     Example:
         >>> x = torch.linspace(0, 1, 20).unsqueeze(1)
@@ -378,6 +418,9 @@ def mmd_permutation_p(
     labels[0, :n] = 1
     for row in labels[1:]:
         row[torch.randperm(total, generator=generator)[:n]] = 1
+    # with 0/1 labels z, zᵀKz sums the kernel within the real part, (1−z)ᵀK(1−z) within the
+    # synthetic one, and what is left of 1ᵀK1 is between them: one pass over the kernel matrix
+    # serves all permutations
     every = torch.ones(1, total, dtype=torch.float64)
     forms = _quadratic_forms(
         kernel, torch.cat((real, synthetic)), torch.cat((labels, 1 - labels, every))
@@ -386,6 +429,6 @@ def mmd_permutation_p(
     between = (forms[-1] - among_real - among_synthetic) / 2
     m = total - n
     values = among_real / (n * (n - 1)) + among_synthetic / (m * (m - 1)) - 2 * between / (n * m)
-    # sums in another order differ in the last digits, and ties must count
+    # sums in another order differ in their last digits, and ties must count as at least as large
     at_least = values[1:] >= values[0] - 1e-12 * values.abs().max()
     return float(1 + at_least.sum()) / (1 + n_permutations)

@@ -1,7 +1,8 @@
 """Hashed n-gram models of texts: counts, log-probabilities, cross-entropy, entropy.
 
-An n-gram is hashed from the code points of its tokens, by arithmetic modulo 2^64 that is the same
-on every platform and in every process; whole chunks of texts are hashed at once with NumPy.
+An n-gram is hashed from the code points of its tokens by arithmetic modulo 2^64, which is the same
+on every platform and in every process (Python's `hash` of a string is not). NumPy hashes whole
+chunks of texts at once.
 """
 
 from __future__ import annotations
@@ -36,17 +37,20 @@ N_BUCKETS = 2**14
 
 _CHUNK_TEXTS = 4096
 _CHUNK_BUCKETS = 4096
-# quadrature of the expected logarithm: step, and what counts as nothing
+# trapezoid rule of the expected logarithm: its step, and the size of the integrand below which
+# the tails are cut; together exact to 1e-9
 _STEP, _VANISHED = 0.1, 1e-14
+# code points hashed at once: their hashes and powers take a few times 8 MB
 _CHUNK_CODES = 2**20
 _N_CODE_POINTS = 0x110000
-# odd 64-bit constants: the golden ratio's, and those of the finaliser of splitmix64
+# odd 64-bit constants: that of the golden ratio, and those of splitmix64's finalizer. An odd
+# number has an inverse modulo 2^64, which the hash of runs needs
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _PRIME_INVERSE = np.uint64(pow(int(_PRIME), -1, 2**64))
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _SPACE, _WORD, _OTHER = 0, 1, 2
-# above this expected count the second-order expansion agrees to 3 decimals
+# above this expected count the second-order expansion is correct to 3 decimals
 _EXACT_UP_TO = 50.0
 
 
@@ -54,9 +58,9 @@ class HashedNGrams(NamedTuple):
     """The n-grams of some texts.
 
     Attributes:
-        buckets: (g,) int64 in 0..n_buckets − 1.
-        texts: (g,) int64, the position of the text in which each n-gram stands.
-        n_texts: How many texts there were, with those that hold no n-gram.
+        buckets: (g,) int64 bucket of each n-gram, 0 to n_buckets − 1.
+        texts: (g,) int64 position of the text that contains it.
+        n_texts: Number of texts, including those without an n-gram.
     """
 
     buckets: torch.Tensor
@@ -71,30 +75,37 @@ def hash_ngrams(
     max_order: int = 2,
     n_buckets: int = N_BUCKETS,
 ) -> HashedNGrams:
-    """Return the hashed n-grams of all orders up to `max_order`; none crosses two texts.
+    """Return the hashed n-grams of all orders up to `max_order`.
+
+    No n-gram spans two texts.
 
     Args:
         texts: n texts.
-        level: What an n-gram is made of, see `hash_tokens`.
-        max_order: Longest n-gram; 2 gives single tokens and pairs.
-        n_buckets: Number of buckets.
+        level: Kind of token, "word" or "character"; see `hash_tokens`.
+        max_order: Length of the longest n-gram; 2 gives single tokens and pairs.
+        n_buckets: Number of hash buckets.
+
+    Returns:
+        The n-grams, all of order 1 first, then those of order 2, and so on.
 
     Source:
         Xie et al. 2023 (DSIR, arXiv 2302.03169), section 4: hashed unigrams and bigrams.
 
     Example:
-        >>> found = hash_ngrams(["How many?", "how many"])
-        >>> found.texts.tolist()
+        >>> ngrams = hash_ngrams(["How many?", "how many"])
+        >>> ngrams.texts.tolist()
         [0, 0, 0, 1, 1, 0, 0, 1]
-        >>> bool(found.buckets[0] == found.buckets[3])
+        >>> bool(ngrams.buckets[0] == ngrams.buckets[3])
         True
     """
     tokens, owners = hash_tokens(texts, level=level)
     grams, starts = [tokens], [owners]
     longer = tokens
     for order in range(2, max_order + 1):
+        # an n-gram lies in one text if its first and last token do
         inside = owners[order - 1 :] == owners[: len(owners) - order + 1]
-        # the n-gram that starts at each token, one order shorter, extended by one token
+        # the n-gram that starts at each token, one order shorter, is extended by one token. Mixed
+        # before it is extended again: a polynomial alone would give "a b" and "b a" related hashes
         longer = _mix(longer[: len(inside)] * _PRIME + tokens[order - 1 :])
         grams.append(longer[inside])
         starts.append(owners[: len(inside)][inside])
@@ -107,10 +118,17 @@ def hash_ngrams(
 def hash_tokens(
     texts: Sequence[str], *, level: NGramLevel = "word"
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Return a 64-bit hash of every token, and the position of the text that holds it.
+    """Return a 64-bit hash of every token, and the position of the text that contains it.
 
     Texts are lower-cased. A "word" is a run of letters, digits and underscores, or a run of other
-    signs that are no white space; a "character" is any code point.
+    characters that are not white space; a "character" is any code point.
+
+    Args:
+        texts: n texts.
+        level: Kind of token, "word" or "character".
+
+    Returns:
+        (g,) uint64 hashes and (g,) int64 positions, in the order of the texts.
 
     Example:
         >>> hashes, owners = hash_tokens(["To be, or not to be"])
@@ -118,15 +136,19 @@ def hash_tokens(
         (7, 5, [0, 0, 0, 0, 0, 0, 0])
     """
     lowered = [text.lower() for text in texts]
+    # one code point is one uint32 of UTF-32. Lone surrogates, as in broken JSON, are kept: a
+    # single bad text must not stop a ranking
     joined = "\n".join(lowered).encode("utf-32-le", "surrogatepass")
     codes = np.frombuffer(joined, dtype="<u4").astype(np.int64)
     lengths = np.fromiter(map(len, lowered), dtype=np.int64, count=len(lowered))
     begins = np.concatenate([[0], np.cumsum(lengths + 1)[:-1]]) if lowered else lengths
     if level == "character":
         inside = np.ones(len(codes), dtype=bool)
+        # the line breaks that join the texts are not part of any
         inside[begins[1:] - 1] = False
         return _mix(codes[inside].astype(np.uint64)), np.repeat(np.arange(len(lowered)), lengths)
     kinds = _kinds()[codes]
+    # a token starts where the kind of character changes; the joining line break separates texts
     changed = np.ones(len(codes), dtype=bool)
     changed[1:] = kinds[1:] != kinds[:-1]
     starts = np.flatnonzero(changed & (kinds != _SPACE))
@@ -137,13 +159,16 @@ def hash_tokens(
 def _hash_runs(
     codes: NDArray[np.int64], in_token: NDArray[np.bool_], starts: NDArray[np.int64]
 ) -> NDArray[np.uint64]:
-    """Polynomial hash of the code points of each run; what is not in a token counts as 0."""
+    """Polynomial hash of the code points of each run; white space counts as 0."""
     if len(starts) == 0:
         return np.zeros(0, dtype=np.uint64)
+    # lengths are rounded up to powers of 2, so that few tables are computed and cached
     powers, inverses = _powers(max(_CHUNK_CODES, 1 << (len(codes) - 1).bit_length()))
+    # + 1, so that a code point of 0 counts
     terms = (codes + 1).astype(np.uint64) * powers[: len(codes)]
     terms[~in_token] = 0
-    # the powers run on over the whole chunk; the inverse brings each run back to start at 0
+    # exponents run on over the whole chunk, and the inverse power moves each run back to exponent
+    # 0: equal tokens then have equal hashes wherever they are, without a loop over tokens
     return _mix(np.add.reduceat(terms, starts) * inverses[starts])
 
 
@@ -157,26 +182,34 @@ def _powers(n: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
 
 @functools.cache
 def _kinds() -> NDArray[np.uint8]:
-    """What each code point is: white space, part of a word, or another sign."""
+    """Kind of each code point: white space, part of a word, or other."""
+    # a table of all 1.1 million code points: built once, and then one look-up per character
     kinds = np.full(_N_CODE_POINTS, _OTHER, dtype=np.uint8)
-    for code, sign in enumerate(map(chr, range(_N_CODE_POINTS))):
-        if sign.isalnum():
+    for code, character in enumerate(map(chr, range(_N_CODE_POINTS))):
+        if character.isalnum():
             kinds[code] = _WORD
-        elif sign.isspace():
+        elif character.isspace():
             kinds[code] = _SPACE
     kinds[ord("_")] = _WORD
     return kinds
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Finaliser of splitmix64: a bijection that spreads every bit over all bits."""
+    """Finalizer of splitmix64: a bijection in which every input bit affects every output bit."""
+    # without it, buckets would be the low bits of a polynomial, which depend on the low bits of
+    # the code points alone (Steele, Lea and Flood 2014)
     values = (values ^ (values >> np.uint64(30))) * _MIX_1
     values = (values ^ (values >> np.uint64(27))) * _MIX_2
     return np.asarray(values ^ (values >> np.uint64(31)))
 
 
 def iter_chunks(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the texts in lists of bounded size (a million code points, if no text is longer).
+    """Yield the texts in lists of bounded size.
+
+    A list has at most 4,096 texts and about a million code points, unless a single text is longer.
+
+    Args:
+        texts: Texts to divide.
 
     Example:
         >>> [len(chunk) for chunk in iter_chunks(["a" * 700_000, "b" * 700_000, "c"])]
@@ -201,7 +234,15 @@ def ngram_counts(
     max_order: int = 2,
     n_buckets: int = N_BUCKETS,
 ) -> torch.Tensor:
-    """Count the hashed n-grams of all texts, in chunks: memory does not grow with their number.
+    """Count the hashed n-grams of all texts.
+
+    Texts are read in chunks, so memory does not grow with their number.
+
+    Args:
+        texts: Texts to count.
+        level: Kind of token, "word" or "character"; see `hash_tokens`.
+        max_order: Length of the longest n-gram.
+        n_buckets: Number of hash buckets.
 
     Returns:
         (n_buckets,) float64 counts.
@@ -212,8 +253,8 @@ def ngram_counts(
     """
     counts = torch.zeros(n_buckets, dtype=torch.int64)
     for chunk in iter_chunks(texts):
-        found = hash_ngrams(chunk, level=level, max_order=max_order, n_buckets=n_buckets)
-        counts += torch.bincount(found.buckets, minlength=n_buckets)
+        ngrams = hash_ngrams(chunk, level=level, max_order=max_order, n_buckets=n_buckets)
+        counts += torch.bincount(ngrams.buckets, minlength=n_buckets)
     return counts.double()
 
 
@@ -224,12 +265,12 @@ def ngram_log_probabilities(
 
     log p_b = log(c_b + α) − log(Σ c + α V). With share = m/N < 1, the model is that of m of N
     examples: log(c_b + α) is replaced by its expectation (`expected_log_counts`) and Σ c by
-    Σ c · m/N, so that candidates of unlike size are compared at a common one.
+    Σ c · m/N, so that candidates of different size are compared at a common one.
 
     Args:
-        counts: (V,) counts.
+        counts: (V,) counts of the buckets.
         share: m/N in (0, 1].
-        alpha: Added to every bucket.
+        alpha: Smoothing, added to every bucket; positive.
 
     Returns:
         (V,) float64, nats.
@@ -239,6 +280,8 @@ def ngram_log_probabilities(
         tensor([0.6667, 0.3333], dtype=torch.float64)
     """
     counts = counts.double()
+    # at the full size a larger candidate has more n-grams at all, and so a lower cross-entropy by
+    # its size alone
     total = counts.sum() * share + alpha * len(counts)
     return expected_log_counts(counts, share=share, alpha=alpha) - total.log()
 
@@ -248,15 +291,15 @@ def mixture_log_probabilities(
 ) -> torch.Tensor:
     """Return the smoothed log-probability of every bucket under a model of a mixture's n-grams.
 
-    Of part a, a random share s_a of the n-grams is kept: a bucket's count C is a sum of binomials
-    of unlike shares, and log(C + α) is replaced by its expectation, as in
-    `ngram_log_probabilities`; exact to 1e-9 by
+    Of part a, a random share s_a of the n-grams is kept. A bucket's count C is then a sum of
+    binomials with different probabilities, and log(C + α) is replaced by its expectation, as in
+    `ngram_log_probabilities`. It is exact to 1e-9:
     E log(C + α) = ∫ (e^(−t) − e^(−αt) Π_a (1 − s_a + s_a e^(−t))^(c_a)) dt / t.
 
     Args:
-        counts: (A, V) counts of each part.
-        shares: (A,) in (0, 1].
-        alpha: Added to every bucket.
+        counts: (A, V) counts of the buckets in each part.
+        shares: (A,) share of each part's n-grams that is kept, in (0, 1].
+        alpha: Smoothing, added to every bucket; positive.
 
     Returns:
         (V,) float64, nats.
@@ -268,33 +311,41 @@ def mixture_log_probabilities(
     """
     counts, shares = counts.double(), shares.to(counts.device).double()
     total = float((shares @ counts).sum()) + alpha * counts.shape[1]
+    # most buckets share their counts with others, in particular 0: each is integrated once
     buckets, place = torch.unique(counts, dim=1, return_inverse=True)
-    # t = e^u: smooth and vanishing at both ends, so that the trapezoid rule converges fast
+    # from Frullani's integral log x = ∫ (e^(−t) − e^(−xt)) dt / t and the binomials' generating
+    # function. With t = e^u the integrand is smooth and vanishes at both ends, where the
+    # trapezoid rule converges exponentially (Trefethen and Weideman 2014)
     lowest = math.log(_VANISHED / (float((shares @ buckets).max()) + alpha + 1))
     highest = math.log(-math.log(_VANISHED) / min(alpha, 1.0))
     u = torch.arange(lowest, highest + _STEP, _STEP, dtype=torch.float64, device=counts.device)
     t = u.exp()
+    # log(1 − s + s e^(−t)); with s = 1 the first term is −∞, which logaddexp handles
     kept = torch.logaddexp(torch.log1p(-shares)[:, None], shares.log()[:, None] - t)
     expected = torch.empty(buckets.shape[1], dtype=torch.float64, device=counts.device)
     for start in range(0, buckets.shape[1], _CHUNK_BUCKETS):
         part = slice(start, start + _CHUNK_BUCKETS)
         logs = buckets[:, part].T @ kept - alpha * t
+        # a difference of two numbers near 1 for small t: by expm1, or every digit cancels
         expected[part] = (torch.expm1(-t) - torch.expm1(logs)).sum(1) * _STEP
     return expected[place] - math.log(total)
 
 
 def expected_log_counts(counts: torch.Tensor, *, share: float, alpha: float) -> torch.Tensor:
-    """Return E[log(C + α)], C binomial with the counts as trials and `share` as probability.
+    """Return E[log(C + α)] with C binomial: the counts are the trials, `share` the probability.
 
-    It is what a count becomes when a random share of the n-grams is kept. Exact where the
-    expected count is at most 50; above, the second-order expansion
-    log(μ + α) − σ² / (2 (μ + α)²), exact to 3 decimals there. That the n-grams of one example
-    are kept or dropped together is left out of account.
+    This is the expected log of a smoothed count if a random share of the n-grams is kept. It is
+    exact for expected counts up to 50; above, it is the second-order expansion
+    log(μ + α) − σ² / (2 (μ + α)²), correct to 3 decimals. N-grams are treated as kept
+    independently, although those of one example are kept or dropped together.
 
     Args:
-        counts: (V,) whole numbers.
-        share: Probability in (0, 1] that one is kept.
-        alpha: Positive.
+        counts: (V,) whole numbers, any dtype.
+        share: Probability that an n-gram is kept, in (0, 1].
+        alpha: Smoothing, added to every count; positive.
+
+    Returns:
+        (V,) float64, nats.
 
     Example:
         >>> expected_log_counts(torch.tensor([1.0]), share=0.5, alpha=1.0)  # (log 1 + log 2) / 2
@@ -303,6 +354,7 @@ def expected_log_counts(counts: torch.Tensor, *, share: float, alpha: float) -> 
     counts = counts.double()
     if share == 1:
         return (counts + alpha).log()
+    # 16,384 buckets have a few hundred distinct counts
     values, place = torch.unique(counts, return_inverse=True)
     mean = values * share
     expected: torch.Tensor = (mean + alpha).log() - mean * (1 - share) / (
@@ -315,12 +367,14 @@ def expected_log_counts(counts: torch.Tensor, *, share: float, alpha: float) -> 
 
 
 def _exact_log_counts(trials: torch.Tensor, share: float, alpha: float) -> torch.Tensor:
-    # beyond 12 standard deviations of the largest mean the terms are below 1e-15
+    # 12 standard deviations above the largest mean, probabilities are below 1e-15
     last = min(float(trials.max()), _EXACT_UP_TO + 12 * _EXACT_UP_TO**0.5)
     kept = torch.arange(int(last) + 1, dtype=torch.float64, device=trials.device)
     n = trials[:, None]
     left = n - kept
     possible = left >= 0
+    # by logarithms of the gamma function: binomial coefficients overflow from about 1,000 trials;
+    # impossible terms (more kept than there are) are clamped here and zeroed below
     log_choose = torch.lgamma(n + 1) - torch.lgamma(kept + 1) - torch.lgamma(left.clamp(0) + 1)
     log_share = torch.log(torch.tensor([share, 1 - share], dtype=torch.float64)).to(trials.device)
     log_p = log_choose + kept * log_share[0] + left * log_share[1]
@@ -328,38 +382,37 @@ def _exact_log_counts(trials: torch.Tensor, share: float, alpha: float) -> torch
     return terms.sum(1)
 
 
-def sum_by_text(found: HashedNGrams, log_probabilities: torch.Tensor) -> torch.Tensor:
-    """Sum what every n-gram of a text is worth.
+def sum_by_text(ngrams: HashedNGrams, log_probabilities: torch.Tensor) -> torch.Tensor:
+    """Return the log-probability of each text: the sum over its n-grams.
 
     Args:
-        found: The n-grams of n texts.
-        log_probabilities: (V,) worth of each bucket.
+        ngrams: The n-grams of n texts.
+        log_probabilities: (V,) log-probability of each bucket, nats.
 
     Returns:
-        (n,) float64.
+        (n,) float64, nats; 0 for a text without an n-gram.
 
     Example:
         >>> sum_by_text(hash_ngrams(["a b", "a"]), torch.full((2**14,), -2.0))
         tensor([-6., -2.], dtype=torch.float64)
     """
     device = log_probabilities.device
-    worth = log_probabilities.double()[found.buckets.to(device)]
-    sums = torch.zeros(found.n_texts, dtype=torch.float64, device=device)
-    return sums.index_add_(0, found.texts.to(device), worth)
+    values = log_probabilities.double()[ngrams.buckets.to(device)]
+    sums = torch.zeros(ngrams.n_texts, dtype=torch.float64, device=device)
+    return sums.index_add_(0, ngrams.texts.to(device), values)
 
 
 def ngram_cross_entropy(real: HashedNGrams, log_probabilities: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy of the real texts under a candidate's model.
+    """Return the cross-entropy of the real texts under a candidate's model; lower is better.
 
-    H = −Σ_g log p(g) / G over all G n-grams of the real texts, words and pairs alike. Lower is
-    better; NaN where the real texts hold no n-gram.
+    H = −Σ_g log p(g) / G over all G n-grams of the real texts, of every order alike.
 
     Args:
         real: The real texts' n-grams.
-        log_probabilities: (V,) of `ngram_log_probabilities`.
+        log_probabilities: (V,) log-probabilities from `ngram_log_probabilities`.
 
     Returns:
-        A float64 scalar in nats an n-gram.
+        A float64 scalar in nats per n-gram; NaN if the real texts have no n-gram.
 
     Example:
         >>> real = hash_ngrams(["how many apps"])
@@ -372,7 +425,14 @@ def ngram_cross_entropy(real: HashedNGrams, log_probabilities: torch.Tensor) -> 
 
 
 def ngram_entropy(counts: torch.Tensor) -> torch.Tensor:
-    """Return the plug-in entropy of a histogram, −Σ (c_b/C) log(c_b/C), in nats.
+    """Return the plug-in entropy of a histogram, −Σ (c_b/C) log(c_b/C); higher is more diverse.
+
+    Args:
+        counts: (V,) counts, any dtype, not all 0.
+
+    Returns:
+        A float64 scalar in nats, at least 0. The plug-in estimate is too low for small samples:
+        compare sets of the same size.
 
     Example:
         >>> ngram_entropy(torch.tensor([2.0, 2.0, 0.0]))

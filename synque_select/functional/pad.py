@@ -1,4 +1,4 @@
-"""Proxy A-distance: how well a linear classifier tells real from synthetic examples."""
+"""Proxy A-distance (PAD): how well a linear classifier separates real from synthetic examples."""
 
 from __future__ import annotations
 
@@ -27,9 +27,16 @@ __all__ = [
 
 
 def pad_from_errors(real_error: float, synthetic_error: float) -> float:
-    """2 (1 − 2ε), ε the mean of the two classes' held-out errors; 0 is chance, 2 is told apart.
+    """Return 2 (1 − 2ε) with ε the mean of the two classes' held-out errors; lower is closer.
 
-    Source: Ben-David et al. 2007.
+    Args:
+        real_error: Mean held-out error on the real examples, 0 to 1.
+        synthetic_error: Mean held-out error on the synthetic examples, 0 to 1.
+
+    Returns:
+        −2 to 2; 0 is chance, 2 a perfect separation.
+
+    Source: Ben-David et al. 2007, "Analysis of representations for domain adaptation".
 
     Example:
         >>> pad_from_errors(0.5, 0.5), pad_from_errors(0.0, 0.0)
@@ -40,21 +47,25 @@ def pad_from_errors(real_error: float, synthetic_error: float) -> float:
 
 @dataclass(frozen=True)
 class CrossFit:
-    """Held-out probabilities of being real, and the classifiers they came from.
+    """Held-out probabilities of being real, and the classifiers that predicted them.
 
     Args:
-        probabilities: (G, N) float64, each by the classifier that did not see the row.
+        probabilities: (G, N) float64, each from the classifier that was not trained on the row.
         coefficients: (G, F, d + 1), the intercept last.
-        root: Of `inverse_curvature_root`, at the curvature of the first groups that were fitted;
-            it serves further groups of like features.
+        root: (d + 1, d + 1) result of `inverse_curvature_root` at the curvature of these fits;
+            also usable for further groups of similar features.
     """
 
     probabilities: torch.Tensor
     coefficients: torch.Tensor
     root: torch.Tensor
 
-    def of_group(self, group: int) -> CrossFit:
-        """The same for one group, G = 1."""
+    def for_group(self, group: int) -> CrossFit:
+        """Return the fit of one group, with G = 1.
+
+        Args:
+            group: Position of the group, 0 to G − 1.
+        """
         chosen = slice(group, group + 1)
         return CrossFit(self.probabilities[chosen], self.coefficients[chosen], self.root)
 
@@ -67,23 +78,37 @@ def cross_fit(
     l2: float = 1.0,
     root: torch.Tensor | None = None,
 ) -> CrossFit:
-    """Fit each group's classifier without each fold, and predict the fold.
+    """Fit each group's classifier once per fold, without that fold, and predict the fold.
 
-    Classes are weighted to balance within each training part.
+    Both classes have the same total weight within each training part.
 
     Args:
-        features: (G, N, d): each group's rows.
+        features: (G, N, d) float32 or float64 rows of each group.
         is_real: (N,) bool, the same in every group.
-        folds: (G, N) int64, the fold of each row, 0 to F − 1; each holds out rows of both classes
-            and leaves rows of both.
-        l2: Strength of the penalty.
-        root: That of an earlier fit of like features, which saves making one; None for none.
+        folds: (G, N) int64 fold of each row, 0 to F − 1. Every fold must contain rows of both
+            classes and leave rows of both outside.
+        l2: Strength of the penalty, 1 / C in scikit-learn's terms.
+        root: `CrossFit.root` of an earlier fit of similar features, to save computing it; None to
+            compute it.
+
+    Returns:
+        Probabilities and coefficients; NaN for fits that did not converge.
+
+    Example:
+        >>> x = torch.tensor([[[-2.0], [-1.0], [1.0], [2.0]]])
+        >>> is_real = torch.tensor([False, False, True, True])
+        >>> fit = cross_fit(x, is_real, torch.tensor([[0, 1, 0, 1]]))
+        >>> (fit.probabilities > 0.5).tolist()
+        [[False, False, True, True]]
     """
+    # balanced, because a candidate is usually much larger than the real sample: unweighted, the
+    # classifier would call everything synthetic, and the error would measure the ratio of sizes
     weights = _training_weights(is_real, folds).to(features)
     targets = is_real.to(features)
     coefficients = fit_logistic_regressions(features, targets, weights, l2=l2, root=root)
     logits = _logits(features, coefficients)
     if root is None:
+        # at the fitted curvature it preconditions better than the bound, for fits to come
         root = inverse_curvature_root(features, weights, logits=logits, l2=l2)
     held_out = logits.gather(1, folds.unsqueeze(1)).squeeze(1)
     return CrossFit(torch.sigmoid(held_out.double()), coefficients, root)
@@ -94,11 +119,12 @@ def _logits(features: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
 
 
 def _training_weights(is_real: torch.Tensor, folds: torch.Tensor) -> torch.Tensor:
-    """(G, F, N) float64: 0 for the fold that is held out, else such that classes balance."""
+    """(G, F, N) float64: 0 for the fold that is held out, otherwise balanced by class."""
     numbers = torch.arange(int(folds.max()) + 1, device=folds.device).view(1, -1, 1)
     trained = (folds.unsqueeze(1) != numbers).double()
     n_real = (trained * is_real).sum(2, keepdim=True)
     n_synthetic = (trained * ~is_real).sum(2, keepdim=True)
+    # scaled to a mean of 1, so that the penalty has the same strength for every size of class
     balanced = torch.where(is_real, 1 / n_real, 1 / n_synthetic) * (n_real + n_synthetic) / 2
     return trained * balanced
 
@@ -111,38 +137,50 @@ def real_contributions(
     *,
     l2: float = 1.0,
 ) -> torch.Tensor:
-    """What each real example contributes to the sum of the two classes' held-out errors.
+    """Return each real example's contribution to the sum of the two classes' held-out errors.
 
-    Its own held-out loss, and what it does to all other held-out losses through the classifiers
-    that were trained on it, to first order (the infinitesimal jackknife): nothing is refitted.
-    Their mean over the real examples is the real class's error; weighted by a resample's weights,
-    they are how the sum of both errors answers to it.
+    A contribution is the example's own held-out loss plus its effect on all other held-out losses
+    through the classifiers that were trained on it, to first order (infinitesimal jackknife):
+    nothing is fitted again. The mean over the real examples is the real class's error; the mean
+    under the weights of a resample gives the change of the sum of both errors.
 
     Args:
-        features: As given to `cross_fit`.
-        is_real: Likewise.
-        folds: Likewise.
-        fit: What it returned.
-        l2: As given to `cross_fit`.
+        features: (G, N, d) rows given to `cross_fit`.
+        is_real: (N,) bool given to `cross_fit`.
+        folds: (G, N) int64 folds given to `cross_fit`.
+        fit: Result of `cross_fit`.
+        l2: Strength of the penalty given to `cross_fit`.
 
     Returns:
         (G, n_real) float64.
 
-    Source: Giordano et al. 2019 (infinitesimal jackknife of cross-validation).
+    Source: Giordano et al. 2019 (arXiv 1806.00550), the infinitesimal jackknife.
+
+    Example:
+        >>> x = torch.tensor([[[-2.0], [-1.0], [1.0], [2.0]]])
+        >>> is_real, folds = torch.tensor([False, False, True, True]), torch.tensor([[0, 1, 0, 1]])
+        >>> fit = cross_fit(x, is_real, folds)
+        >>> contributions = real_contributions(x, is_real, folds, fit)
+        >>> error = 1 - fit.probabilities[:, is_real].mean()
+        >>> torch.allclose(contributions.mean(), error)
+        True
     """
     weights, logits = _training_weights(is_real, folds), _logits(features, fit.coefficients)
     chance = torch.sigmoid(logits.double())
     n_real, n_folds = int(is_real.sum()), logits.shape[1]
     held_out = folds.unsqueeze(1) == torch.arange(n_folds, device=folds.device).view(1, -1, 1)
-    # slope of the sum of both held-out errors in each classifier's logits, then coefficients
+    # the chain rule, from the outside in: the slope of the sum of both held-out errors in each
+    # classifier's logits, then in its coefficients
     signs = torch.where(is_real, -1 / n_real, 1 / (len(is_real) - n_real)).double()
     slopes = (held_out * signs * chance * (1 - chance)).to(features)
     vectors = torch.cat((slopes @ features, slopes.sum(2, keepdim=True)), 2)
+    # one solve per classifier, not one per example: H is symmetric, so uᵀH⁻¹g needs H⁻¹u only
     solved = inverse_hessian_products(features, weights, logits, vectors, l2=l2, root=fit.root)
-    # of a real example's weight: how far it moves its classifiers, times that slope
+    # how a real example's weight moves the coefficients of its classifiers, times that slope
     moved = (weights * (1 - chance) * _logits(features, solved).double())[..., is_real]
     trained = (~held_out[..., is_real]).double()
-    # weights of the training part are balanced again: only what is above its mean counts
+    # after a resample the training part is balanced again, so that only the deviation from its
+    # mean has an effect
     moved = moved - trained * moved.sum(2, keepdim=True) / trained.sum(2, keepdim=True)
     return 1 - fit.probabilities[:, is_real] + n_real * moved.sum(1)
 
@@ -152,17 +190,17 @@ def proxy_a_distance(
 ) -> float:
     """Proxy A-distance by a class-balanced, cross-fitted logistic regression; lower is closer.
 
-    2 (1 − 2ε) with ε the mean of the two classes' held-out soft errors |p − y|; L2 with C = 1,
-    no standardising, stratified folds. Rows that are equal stay in one fold.
+    2 (1 − 2ε) with ε the mean of the two classes' held-out soft errors |p − y|. The L2 penalty has
+    C = 1, features are not standardized, folds are stratified, and equal rows share a fold.
 
     Args:
         real: (n, d) float32 or float64, at least 2 distinct rows.
-        synthetic: (N, d), at least 2 distinct rows.
-        n_folds: At most; never more than the distinct rows of a class.
-        seed: Of the folds.
+        synthetic: (N, d), any float dtype, any device, at least 2 distinct rows.
+        n_folds: Number of folds, at most; never more than the distinct rows of a class.
+        seed: Random seed for the folds.
 
     Returns:
-        −2 to 2; 0 is chance. NaN where a class has fewer than 2 distinct rows.
+        −2 to 2; 0 is chance. NaN if a class has fewer than 2 distinct rows.
 
     Source: Ben-David et al. 2007; SynQuE (arXiv 2511.03928).
 
@@ -175,6 +213,7 @@ def proxy_a_distance(
         True
     """
     features = torch.cat((real, synthetic.to(real)))
+    # with a copy of a row in training, its held-out prediction is a memory, not a generalization
     groups = np.unique(features.cpu().numpy(), axis=0, return_inverse=True)[1].ravel()
     folds = stratified_folds(groups[: len(real)], groups[len(real) :], n_folds, seed=seed)
     if folds is None:
@@ -188,19 +227,24 @@ def proxy_a_distance(
 
 
 def proxy_a_distance_released(real: torch.Tensor, synthetic: torch.Tensor) -> float:
-    """Proxy A-distance as the authors of SynQuE computed it.
+    """Proxy A-distance as computed by the authors of SynQuE; lower is closer.
 
-    Rows stacked synthetic then real (real = 1), one 80/20 split with seed 42, not stratified, an
-    unweighted logistic regression with scikit-learn's defaults, ε the mean |p − y| held out.
+    Rows are stacked, synthetic first (real = 1); one 80/20 split with seed 42, not stratified; an
+    unweighted logistic regression with scikit-learn's defaults; ε is the mean |p − y| held out.
 
     Args:
-        real: (n, d).
-        synthetic: (N, d).
+        real: (n, d) float32 or float64.
+        synthetic: (N, d), any float dtype, any device.
 
     Returns:
-        NaN where the training part holds one class only.
+        −2 to 2; NaN if the training part contains only one class.
 
     Source: the repository r2llab/SynQuE.
+
+    Example:
+        >>> x = torch.arange(40.0).unsqueeze(1)
+        >>> proxy_a_distance_released(x[:20], x[20:]) > 1.5
+        True
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -213,7 +257,7 @@ def proxy_a_distance_released(real: torch.Tensor, synthetic: torch.Tensor) -> fl
     if len(np.unique(train_targets)) < 2:
         return math.nan
     with warnings.catch_warnings():
-        # the authors stop after 100 iterations too
+        # the authors' code also stops after 100 iterations, converged or not
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = LogisticRegression().fit(train, train_targets)
     chance = model.predict_proba(test)[:, 1]

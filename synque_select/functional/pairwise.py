@@ -1,4 +1,4 @@
-"""Distances between rows in blocks: float32 products, float64 sums, never a full N×N matrix."""
+"""Distances between rows, in blocks: float32 products, float64 sums, never a full N×N matrix."""
 
 from __future__ import annotations
 
@@ -21,28 +21,32 @@ __all__ = [
     "working_dtype",
 ]
 
-# 1,024 × 1,024 float32 is 4 MB: a block and its temporaries stay in a processor's cache
+# 1,024 × 1,024 float32 is 4 MB: a block and its temporaries stay in the CPU's cache
 BLOCK_ROWS = 1024
-# above this, squares and cubes of float32 sums may overflow or lose the row's own scale
+# above this, the cube of a float32 product (the polynomial kernel) may overflow
 SAFE_FLOAT32 = 1e5
-# squared distances below this share of the two squared norms have lost digits to cancellation
+# a squared distance below this share of the two squared norms has lost 3 of float32's 7 digits to
+# cancellation
 _CANCELLED = 1e-3
 
 
 @contextmanager
 def precise() -> Iterator[None]:
-    """Compute float32 products in float32, without gradients; leaves the settings as found.
+    """Compute float32 products in full float32 precision and without gradients.
 
-    A user may have allowed TF32 or bfloat16 products (Lightning advises it), or scoring may run
-    inside autocast: both cost a kernel mean its third digit.
+    The process's settings are restored at the end. A training script may have allowed TF32 or
+    bfloat16 products, as Lightning advises, or may score inside autocast: both change a kernel
+    mean in its third digit, and so the ranking.
 
     Example:
         >>> with precise():
         ...     product = torch.eye(2) @ torch.eye(2)
     """
+    # newer PyTorch has one setting per backend, which must not be mixed with the global one; older
+    # versions have the global one alone
     backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
     backends = [backend for backend in backends if hasattr(backend, "fp32_precision")]
-    found = [backend.fp32_precision for backend in backends]
+    previous = [backend.fp32_precision for backend in backends]
     legacy = None if backends else torch.get_float32_matmul_precision()
     try:
         for backend in backends:
@@ -56,17 +60,22 @@ def precise() -> Iterator[None]:
         ):
             yield
     finally:
-        for backend, value in zip(backends, found, strict=True):
+        for backend, value in zip(backends, previous, strict=True):
             backend.fp32_precision = value
         if legacy is not None:
             torch.set_float32_matmul_precision(legacy)
 
 
 def working_dtype(*matrices: torch.Tensor) -> torch.dtype:
-    """Return float32, or float64 where an entry is float64 or too large for float32 products.
+    """Return the dtype to compute in: float32 unless the data need float64.
+
+    float64 is returned if a matrix is float64 or has an entry too large for float32 products.
 
     Args:
-        matrices: (n, d) each, any float dtype; read in blocks.
+        *matrices: Matrices of shape (n, d), any float dtype; read in blocks.
+
+    Returns:
+        `torch.float32` or `torch.float64`.
 
     Example:
         >>> working_dtype(torch.ones(2, 3, dtype=torch.bfloat16))
@@ -81,11 +90,23 @@ def working_dtype(*matrices: torch.Tensor) -> torch.dtype:
 
 
 def largest_entry(matrix: torch.Tensor) -> float:
-    """Return max |x|, NaN where an entry is NaN; reads the rows in blocks."""
+    """Return max |x|; the rows are read in blocks.
+
+    Args:
+        matrix: (n, d), any float dtype, any device; may be memory-mapped.
+
+    Returns:
+        The largest absolute entry; NaN if any entry is NaN, 0.0 for an empty matrix.
+
+    Example:
+        >>> largest_entry(torch.tensor([[1.0, -3.0]]))
+        3.0
+    """
     largest = 0.0
     for start in range(0, len(matrix), 16 * BLOCK_ROWS):
         block = matrix[start : start + 16 * BLOCK_ROWS]
         low, high = (float(value) for value in torch.aminmax(block))
+        # Python's max() would drop a NaN or keep it, depending on the order of its arguments
         if math.isnan(low) or math.isnan(high):
             return math.nan
         largest = max(largest, -low, high)
@@ -95,7 +116,23 @@ def largest_entry(matrix: torch.Tensor) -> float:
 def rows(
     matrix: torch.Tensor, start: int, stop: int, like: torch.Tensor, shift: torch.Tensor | None
 ) -> torch.Tensor:
-    """Return rows start..stop on the device and in the dtype of `like`, less `shift` (d,)."""
+    """Return rows start..stop on the device and in the dtype of `like`, less `shift`.
+
+    Args:
+        matrix: (N, d), any float dtype, any device; may be memory-mapped.
+        start: First row.
+        stop: Row after the last one; more than N is cut.
+        like: Tensor that gives dtype and device.
+        shift: (d,) vector to subtract; None for none.
+
+    Returns:
+        (stop − start, d).
+
+    Example:
+        >>> rows(torch.tensor([[1.0], [3.0]]), 1, 2, torch.zeros(1), torch.tensor([1.0]))
+        tensor([[2.]])
+    """
+    # converted per block: a memory-mapped float16 matrix is never in memory as a whole
     block = matrix[start:stop].to(device=like.device, dtype=like.dtype)
     return block if shift is None else block - shift
 
@@ -107,17 +144,17 @@ def sq_distances(
     refine: bool = False,
     right_norms: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Squared Euclidean distances of one block, ‖x − y‖² by a matrix product.
+    """Return squared Euclidean distances of one block, ‖x‖² + ‖y‖² − 2 x·y.
 
     Args:
         left: (p, d) float32 or float64.
         right: (q, d), same dtype and device.
-        refine: Recompute from differences those entries that lost digits to cancellation, so
+        refine: Whether to recompute entries that lost digits to cancellation from differences, so
             that equal rows are at exactly 0.
-        right_norms: (q,) ‖y‖², where they are at hand.
+        right_norms: (q,) squared norms ‖y‖², if known; None to compute them.
 
     Returns:
-        (p, q), clamped at 0.
+        (p, q) in the dtype of the rows, at least 0.
 
     Example:
         >>> sq_distances(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]))
@@ -127,6 +164,7 @@ def sq_distances(
     if right_norms is None:
         right_norms = right.square().sum(1)
     squares = torch.addmm(right_norms.unsqueeze(0), left, right.T, alpha=-2)
+    # rounding may leave small distances below 0, and their root would be NaN
     squares = squares.add_(left_norms.unsqueeze(1)).clamp_min_(0)
     if refine:
         _refine(squares, left, right, left_norms, right_norms)
@@ -140,6 +178,9 @@ def _refine(
     left_norms: torch.Tensor,
     right_norms: torch.Tensor,
 ) -> None:
+    # the product's error is about 1e-7 of the norms, whatever the distance is: only pairs that are
+    # near in relation to their norms need to be recomputed, few of them in most data, so this
+    # costs little; differencing all pairs would take d times the memory
     scale = left_norms.unsqueeze(1) + right_norms.unsqueeze(0)
     for pairs in torch.split((squares < _CANCELLED * scale).nonzero(), 8 * BLOCK_ROWS):
         i, j = pairs.unbind(1)
@@ -150,15 +191,13 @@ def _refine(
 def nearest_distances(
     queries: torch.Tensor, points: torch.Tensor, n_nearest: int = 1
 ) -> torch.Tensor:
-    """Euclidean distances from each query to its nearest points, in growing order.
-
-    Both sides are shifted by the mean of the queries first, which costs nothing and keeps the
-    digits of data far from the origin.
+    """Return Euclidean distances from each query to its nearest points, in ascending order.
 
     Args:
-        queries: (n, d) float32 or float64; its device is where it is computed.
-        points: (N, d), any device, read in blocks (a memory map is never loaded whole).
-        n_nearest: How many, at most N.
+        queries: (n, d) float32 or float64; the computation runs on its device.
+        points: (N, d), any float dtype, any device; read in blocks, so a memory-mapped matrix is
+            never loaded as a whole.
+        n_nearest: Number of nearest points per query, at most N.
 
     Returns:
         (n, n_nearest) float64.
@@ -167,19 +206,21 @@ def nearest_distances(
         >>> nearest_distances(torch.zeros(1, 2), torch.tensor([[3.0, 4.0], [0.0, 1.0]]), 2)
         tensor([[1., 5.]], dtype=torch.float64)
     """
+    # distances do not change under a shift of both sides, but data far from the origin keep their
+    # float32 digits
     shift = queries.double().mean(0).to(queries.dtype)
-    found = []
+    nearest = []
     for start in range(0, len(queries), 256):
         block = queries[start : start + 256] - shift
-        found.append(_nearest_of_block(block, points, n_nearest, shift))
-    return torch.cat(found).double().sqrt()
+        nearest.append(_nearest_of_block(block, points, n_nearest, shift))
+    return torch.cat(nearest).double().sqrt()
 
 
 def _nearest_of_block(
     block: torch.Tensor, points: torch.Tensor, n_nearest: int, shift: torch.Tensor
 ) -> torch.Tensor:
     best = block.new_empty(len(block), 0)
-    # a merge costs n_nearest + step: a step of that size keeps the whole linear in N
+    # each merge costs n_nearest + step, so steps of at least n_nearest keep the total linear in N
     step = max(8 * BLOCK_ROWS, n_nearest)
     for start in range(0, len(points), step):
         chunk = rows(points, start, start + step, block, shift)
@@ -189,44 +230,56 @@ def _nearest_of_block(
 
 
 def median_sq_distance(points: torch.Tensor) -> float:
-    """Median of ‖x_i − x_j‖² over the pairs i < j.
+    """Return the median of ‖x_i − x_j‖² over the pairs i < j.
 
     Args:
-        points: (n, d), n ≥ 2; meant for the real sample, as all pairs are held at once: above
-            4,096 rows, evenly spaced ones are taken.
+        points: (n, d) float32 or float64, n ≥ 2. Above 4,096 rows, that many evenly spaced ones
+            are used, because all pairs are in memory at once.
 
     Returns:
-        NaN where an entry is; 0.0 where more than half of the pairs are equal.
+        The median; NaN if an entry is NaN, 0.0 if more than half of the pairs are equal.
+
+    Source: the median heuristic for kernel bandwidths, Gretton et al. 2012, JMLR 13.
 
     Example:
         >>> median_sq_distance(torch.tensor([[0.0], [1.0], [3.0]]))
         4.0
     """
-    points = _evenly(points, 4 * BLOCK_ROWS)
+    # evenly spaced and not random: the bandwidth, and with it every score, needs no seed
+    points = _evenly_spaced(points, 4 * BLOCK_ROWS)
     points = points - points.double().mean(0).to(points.dtype)
     return _median_of_pairs(sq_distances(points, points, refine=True))
 
 
 def median_l1_distance(points: torch.Tensor) -> float:
-    """Median of ‖x_i − x_j‖₁ over the pairs i < j; otherwise as `median_sq_distance`.
+    """Return the median of ‖x_i − x_j‖₁ over the pairs i < j.
+
+    Args:
+        points: (n, d) float32 or float64, n ≥ 2; above 4,096 rows, that many evenly spaced ones
+            are used.
+
+    Returns:
+        The median; 0.0 if more than half of the pairs are equal.
 
     Example:
         >>> median_l1_distance(torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 3.0]]))
         3.0
     """
-    points = _evenly(points, 4 * BLOCK_ROWS)
+    points = _evenly_spaced(points, 4 * BLOCK_ROWS)
     return _median_of_pairs(torch.cdist(points, points, p=1.0))
 
 
 def _median_of_pairs(matrix: torch.Tensor) -> float:
     above = torch.ones_like(matrix, dtype=torch.bool).triu_(1)
+    # torch.median returns the lower of two middle values, and torch.quantile refuses more than
+    # 2^24 entries
     pairs = matrix[above].double().sort().values
     middle = (len(pairs) - 1) / 2
     return float((pairs[math.floor(middle)] + pairs[math.ceil(middle)]) / 2)
 
 
-def _evenly(points: torch.Tensor, at_most: int) -> torch.Tensor:
-    if len(points) <= at_most:
+def _evenly_spaced(points: torch.Tensor, max_rows: int) -> torch.Tensor:
+    if len(points) <= max_rows:
         return points
-    positions = torch.linspace(0, len(points) - 1, at_most, dtype=torch.float64).round().long()
+    positions = torch.linspace(0, len(points) - 1, max_rows, dtype=torch.float64).round().long()
     return points[positions.to(points.device)]

@@ -1,4 +1,4 @@
-"""Convex quadratic problems on the capped simplex: the weights of a mixture."""
+"""Convex quadratic problems on the capped simplex, for the weights of a mixture."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ _TOLERANCE = 1e-12
 
 
 def nearest_psd(matrix: torch.Tensor) -> torch.Tensor:
-    """Project a symmetric matrix to the positive semi-definite ones, in Frobenius norm.
+    """Return the nearest positive semi-definite matrix in Frobenius norm.
 
     Args:
-        matrix: (K, K).
+        matrix: (..., K, K), any float dtype; its symmetric part is used.
 
     Returns:
-        (K, K) float64: the eigenvalues below 0 set to 0.
+        (..., K, K) float64, with eigenvalues below 0 replaced by 0.
+
+    Source: Higham 1988, "Computing a nearest symmetric positive semidefinite matrix".
 
     Example:
         >>> nearest_psd(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
         tensor([[0.5000, 0.5000],
                 [0.5000, 0.5000]], dtype=torch.float64)
     """
+    # eigh reads one triangle only: without averaging, entries that differ in their last digits
+    # across the diagonal would make the result depend on which
     symmetric = (matrix + matrix.mT).double() / 2
     values, vectors = torch.linalg.eigh(symmetric)
     projected: torch.Tensor = (vectors * values.clamp(min=0).unsqueeze(-2)) @ vectors.mT
@@ -33,23 +37,30 @@ def nearest_psd(matrix: torch.Tensor) -> torch.Tensor:
 
 
 def project_to_capped_simplex(point: torch.Tensor, upper: torch.Tensor) -> torch.Tensor:
-    """Nearest point w with 0 ≤ w ≤ upper and Σ w = 1: clip(point − τ), τ found by bisection.
+    """Return the nearest point w with 0 ≤ w ≤ upper and Σ w = 1.
+
+    w = clip(point − τ, 0, upper), with τ such that the weights sum to 1.
 
     Args:
-        point: (..., K).
-        upper: (..., K) caps whose sum is at least 1.
+        point: (..., K), any float dtype.
+        upper: (..., K) caps on the weights, with a sum of at least 1.
 
     Returns:
         (..., K) float64.
+
+    Source: Wang and Lu 2015 (arXiv 1503.01002), projection onto the capped simplex.
 
     Example:
         >>> project_to_capped_simplex(torch.tensor([2.0, 0.0, 0.0]), torch.tensor([0.6, 1.0, 1.0]))
         tensor([0.6000, 0.2000, 0.2000], dtype=torch.float64)
     """
     point, upper = point.double(), upper.double()
+    # Σ clip(point − τ) falls monotonically from Σ upper ≥ 1 at low to 0 at high. Bisection rather
+    # than sorting the break points: the same operations for a whole batch
     low = point.amin(dim=-1, keepdim=True) - 1 - upper.amax(dim=-1, keepdim=True)
     high = point.amax(dim=-1, keepdim=True)
-    for _ in range(70):  # halves the bracket to below float64's resolution
+    # 70 halvings shrink the bracket to below float64's resolution
+    for _ in range(70):
         middle = (low + high) / 2
         total = (point - middle).clamp(min=0).minimum(upper).sum(dim=-1, keepdim=True)
         low, high = torch.where(total > 1, middle, low), torch.where(total > 1, high, middle)
@@ -59,14 +70,15 @@ def project_to_capped_simplex(point: torch.Tensor, upper: torch.Tensor) -> torch
 def minimize_quadratic_on_simplex(
     quadratic: torch.Tensor, linear: torch.Tensor, upper: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Minimise wᵀKw − 2wᵀc over 0 ≤ w ≤ upper, Σ w = 1, for a batch of problems at once.
+    """Minimize wᵀKw − 2wᵀc over 0 ≤ w ≤ upper, Σ w = 1, for a batch of problems at once.
 
-    Accelerated projected gradient with restarts, until a step moves no weight by more than 1e-12.
+    By accelerated projected gradient with restarts, until a step changes no weight by more than
+    1e-12.
 
     Args:
-        quadratic: (..., K, K) symmetric and positive semi-definite (`nearest_psd`).
-        linear: (..., K), the c above; one quadratic part may serve many of them.
-        upper: (..., K) caps; None for 1.
+        quadratic: (..., K, K) symmetric and positive semi-definite (see `nearest_psd`).
+        linear: (..., K) the vectors c; one quadratic part may serve many of them.
+        upper: (..., K) caps on the weights; None for 1.
 
     Returns:
         (..., K) float64 weights.
@@ -75,7 +87,8 @@ def minimize_quadratic_on_simplex(
         ConfigError: The caps sum to less than 1.
 
     Source:
-        Huang et al. 2006, kernel mean matching, here over datasets instead of examples.
+        Huang et al. 2006, kernel mean matching, here over datasets instead of examples; Beck and
+        Teboulle 2009 (FISTA).
 
     Example:
         >>> identity = torch.eye(2)
@@ -87,7 +100,11 @@ def minimize_quadratic_on_simplex(
     upper = torch.ones(shape, dtype=torch.float64) if upper is None else upper.double()
     upper = upper.to(linear.device).expand(shape)
     if bool((upper.clamp(max=1).sum(dim=-1) < 1 - 1e-12).any()):
-        raise ConfigError("the caps on a mixture's weights sum to less than 1")
+        raise ConfigError(
+            "the caps on the weights of a mixture sum to less than 1: no weights can satisfy them; "
+            "raise the caps or add candidates"
+        )
+    # 1/L with L the largest eigenvalue of the Hessian 2K, the longest step that always descends
     step = 1 / (2 * torch.linalg.matrix_norm(quadratic, ord=2).clamp(min=1e-300))
     return _accelerated(quadratic, linear, upper, step[..., None])
 
@@ -101,7 +118,9 @@ def _accelerated(
         gradient = 2 * ((quadratic @ ahead.unsqueeze(-1)).squeeze(-1) - linear)
         new = project_to_capped_simplex(ahead - step * gradient, upper)
         moved = new - weights
-        # restart where the momentum points uphill (O'Donoghue and Candes 2015)
+        # K is often nearly singular (similar candidates), where plain gradient steps crawl and
+        # momentum alone oscillates: restart it wherever it points uphill (O'Donoghue and Candès
+        # 2015)
         uphill = ((ahead - new) * moved).sum(dim=-1, keepdim=True) > 0
         following = (1 + (1 + 4 * momentum**2).sqrt()) / 2
         factor = torch.where(uphill, 0.0, (momentum - 1) / following)

@@ -13,7 +13,7 @@ from synque_select.functional.mauve import (
     default_n_bins,
     mauve_from_counts,
     project_to_variance,
-    quantise,
+    quantize,
 )
 from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScores
 from synque_select.proxies.inputs import (
@@ -31,11 +31,11 @@ _RELIABLE_FROM = 100
 
 
 class MAUVE(BaseProxy):
-    """MAUVE: area under the divergence frontier of two jointly quantised samples.
+    """MAUVE: area under the divergence frontier of two jointly quantized samples.
 
     Embeddings are brought to unit length, projected on the principal components of 90 % of their
     joint variance, and clustered together into max(2, round(min(n, m) / 10)) bins; see
-    `synque_select.functional.mauve.mauve`. All candidates give m examples, m the size of the
+    `synque_select.functional.mauve_score`. All candidates give m examples, m the size of the
     smallest or `max_examples`: a random subsample by content, another one for every seed. The
     value is the mean over `n_seeds` quantisations and `spread` their standard deviation: it says
     how much the clustering decides, not what a new real sample would change.
@@ -146,7 +146,7 @@ class MAUVE(BaseProxy):
     def _by_torch(self, real: torch.Tensor, synthetic: torch.Tensor, seed: int) -> float:
         points = project_to_variance(torch.cat([real, synthetic]))
         bins = default_n_bins(len(real), len(synthetic))
-        counts = quantise(points[: len(real)], points[len(real) :], bins, seed=seed)
+        counts = quantize(points[: len(real)], points[len(real) :], bins, seed=seed)
         return float(mauve_from_counts(*counts, scale=self.scale, smoothing=self.smoothing))
 
     def _by_mauve_text(self) -> Callable[[torch.Tensor, torch.Tensor, int], float]:

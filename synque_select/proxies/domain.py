@@ -154,7 +154,7 @@ class _Classification:
         for part, features, folds in self.batches():
             fit = cross_fit(features, self.is_real, folds, root=root)
             root = fit.root
-            fits |= {k: fit.of_group(i) for i, k in enumerate(part)}
+            fits |= {k: fit.for_group(i) for i, k in enumerate(part)}
         return fits
 
     def mixture(self, weights: torch.Tensor, n_folds: int, seed: int) -> float:

@@ -222,7 +222,7 @@ def score_kernel(
     ).cpu()
     among_real = self_kernel_mean(kernel, real, max_exact=n)
     own_means = torch.tensor(
-        [mean.off_diagonal if unbiased else mean.of_all_pairs for mean in own], dtype=torch.float64
+        [mean.off_diagonal if unbiased else mean.all_pairs for mean in own], dtype=torch.float64
     )
 
     cross_mean = cache(lambda i, j: _cross_mean(prepared, i, j, kernel, seed))
@@ -233,7 +233,7 @@ def score_kernel(
         pairs = itertools.combinations(w.nonzero().flatten().tolist(), 2)
         return float(real_mean + among + sum(2 * w[i] * w[j] * cross_mean(i, j) for i, j in pairs))
 
-    real_mean = among_real.off_diagonal if unbiased else among_real.of_all_pairs
+    real_mean = among_real.off_diagonal if unbiased else among_real.all_pairs
     diagonal = None if unbiased else among_real.diagonal
     errors = torch.tensor([mean.standard_error for mean in own], dtype=torch.float64)
     return ProxyScores(

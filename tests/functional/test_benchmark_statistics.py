@@ -9,11 +9,11 @@ import pytest
 from synque_select.functional.benchmark_statistics import (
     GroupJackknife,
     agreement,
-    exact_choice_p,
     gain_share,
     infer_test_size,
     noise_ceiling,
-    own_before_decoys,
+    own_vs_decoys_auc,
+    random_choice_p_value,
     stratified_jackknife,
     top_k_gain,
 )
@@ -68,15 +68,15 @@ def test_exact_p_equals_enumeration():
     sums = np.array([sum(parts) for parts in itertools.product(*draws)])
     for chosen in (sums.min(), np.median(sums), sums.max()):
         expected = float((sums >= chosen - 1e-9).mean())
-        assert exact_choice_p(groups, 3, chosen) == pytest.approx(expected)
+        assert random_choice_p_value(groups, 3, chosen) == pytest.approx(expected)
 
 
 def test_exact_p_of_many_groups_stays_small_in_memory():
     groups = [np.random.default_rng(i).random(8) for i in range(11)]
     best = sum(np.sort(group)[-3:].mean() for group in groups)
-    assert exact_choice_p(groups, 3, best) == pytest.approx(56.0**-11, rel=1e-6)
+    assert random_choice_p_value(groups, 3, best) == pytest.approx(56.0**-11, rel=1e-6)
     blind = sum(group.mean() for group in groups)
-    assert exact_choice_p(groups, 3, blind) == pytest.approx(0.5, abs=0.05)
+    assert random_choice_p_value(groups, 3, blind) == pytest.approx(0.5, abs=0.05)
 
 
 def test_noise_ceiling_falls_with_the_test_set():
@@ -108,4 +108,4 @@ def test_auc_against_scikit_learn():
     generator = np.random.default_rng(0)
     scores = generator.integers(0, 5, size=40).astype(float)
     own = generator.random(40) < 0.3
-    assert own_before_decoys(scores, own) == pytest.approx(roc_auc_score(own, scores))
+    assert own_vs_decoys_auc(scores, own) == pytest.approx(roc_auc_score(own, scores))

@@ -211,7 +211,7 @@ def test_dict_round_trip():
 
 
 def test_arguments_are_checked():
-    with pytest.raises(ConfigError, match="one length"):
+    with pytest.raises(ConfigError, match="of the same length"):
         correlate([1, 2], [1, 2, 3])
     with pytest.raises(ConfigError, match="mode='best'"):
         correlate(range(5), range(5), mode="best")

@@ -173,10 +173,14 @@ def test_interval_holds_for_a_judged_part_of_a_candidate():
 @pytest.mark.parametrize(
     ("real", "synthetic", "message"),
     [
-        (torch.zeros(3, 4), torch.zeros(3, 2, 2), r"real of shape \(3, 4\)"),
-        (torch.zeros(3, 2, 2), torch.zeros(0, 2, 2), r"synthetic of shape \(0, 2, 2\)"),
-        (torch.full((3, 2, 2), 5.0), torch.zeros(3, 2, 2), "real holds a judgement outside"),
-        (torch.full((3, 2, 2), torch.nan), torch.zeros(3, 2, 2), "real holds a judgement outside"),
+        (torch.zeros(3, 4), torch.zeros(3, 2, 2), r"real has shape \(3, 4\)"),
+        (torch.zeros(3, 2, 2), torch.zeros(0, 2, 2), r"synthetic has shape \(0, 2, 2\)"),
+        (torch.full((3, 2, 2), 5.0), torch.zeros(3, 2, 2), "real contains a judgement outside"),
+        (
+            torch.full((3, 2, 2), torch.nan),
+            torch.zeros(3, 2, 2),
+            "real contains a judgement outside",
+        ),
     ],
 )
 def test_wrong_judgements_are_named(real: torch.Tensor, synthetic: torch.Tensor, message: str):
@@ -186,7 +190,7 @@ def test_wrong_judgements_are_named(real: torch.Tensor, synthetic: torch.Tensor,
 
 def test_labels_are_worth_their_place():
     assert [label_value(label) for label in LABELS] == [0, 1, 2, 3, 4]
-    with pytest.raises(ConfigError, match="allowed is one of very unlikely"):
+    with pytest.raises(ConfigError, match="allowed are very unlikely"):
         label_value("maybe")
 
 

@@ -13,10 +13,10 @@ from synque_select.functional.mauve import (
     divergence_frontier,
     frontier_area,
     kmeans,
-    mauve,
     mauve_from_counts,
+    mauve_score,
     project_to_variance,
-    quantise,
+    quantize,
 )
 from synque_select.proxies.base import ProxyInput
 from synque_select.proxies.divergence import MAUVE, MAUVEStar
@@ -107,15 +107,15 @@ def test_kmeans_of_one_point_repeated():
     assert kmeans(torch.ones(30, 4), 3).tolist() == [0] * 30
 
 
-def test_quantise_counts_everything():
-    real_counts, synthetic_counts = quantise(normal(30), normal(70, seed=1), 5)
+def test_quantize_counts_everything():
+    real_counts, synthetic_counts = quantize(normal(30), normal(70, seed=1), 5)
     assert int(real_counts.sum()) == 30
     assert int(synthetic_counts.sum()) == 70
 
 
 def test_a_growing_shift_makes_it_worse():
     real = normal(300)
-    scores = [float(mauve(real, normal(300, seed=1, shift=s))) for s in (0.0, 0.4, 1.0, 3.0)]
+    scores = [float(mauve_score(real, normal(300, seed=1, shift=s))) for s in (0.0, 0.4, 1.0, 3.0)]
     assert scores == sorted(scores, reverse=True)
     assert scores[0] > 0.9
     assert scores[-1] < 0.1
@@ -123,9 +123,9 @@ def test_a_growing_shift_makes_it_worse():
 
 def test_identical_sets_score_one_and_scaling_changes_nothing():
     real = normal(200)
-    assert float(mauve(real, real)) == 1.0
+    assert float(mauve_score(real, real)) == 1.0
     other = normal(200, seed=2, shift=0.3)
-    assert float(mauve(8 * real, 0.5 * other)) == float(mauve(real, other))
+    assert float(mauve_score(8 * real, 0.5 * other)) == float(mauve_score(real, other))
 
 
 @pytest.mark.parametrize(("n", "m", "bins"), [(2, 2, 2), (100, 1000, 10), (1000, 100, 10)])

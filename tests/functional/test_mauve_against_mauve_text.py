@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from synque_select.functional.mauve import mauve
+from synque_select.functional.mauve import mauve_score
 from synque_select.proxies.divergence import MAUVE, MAUVEStar
 from tests.functional.test_mauve import part
 
@@ -49,7 +49,9 @@ def test_within_the_spread_of_the_librarys_own_seeds(
     ]
     field = "mauve_star" if smoothing else "mauve"
     theirs = torch.tensor([float(getattr(result, field)) for result in found])
-    ours = torch.tensor([float(mauve(real, synthetic, smoothing=smoothing, seed=s)) for s in SEEDS])
+    ours = torch.tensor(
+        [float(mauve_score(real, synthetic, smoothing=smoothing, seed=s)) for s in SEEDS]
+    )
     spread = float(theirs.max() - theirs.min())
     assert abs(float(ours.mean() - theirs.mean())) <= spread
     assert found[0].num_buckets == max(2, round(min(n_real, n_synthetic) / 10))

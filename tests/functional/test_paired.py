@@ -66,7 +66,7 @@ def test_the_paired_interval_holds_what_it_promises():
 
 
 def test_arguments_are_checked():
-    with pytest.raises(ConfigError, match="one length"):
+    with pytest.raises(ConfigError, match="of the same length"):
         compare_paired([1.0], [1.0, 2.0], mode="max")
     with pytest.raises(ConfigError, match="mode='up'"):
         compare_paired([1.0], [1.0], mode="up")
