@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pytorch_lightning import LightningModule, Trainer
 
 from synque_select.errors import LightningError
-from synque_select.probing.worker_process import check_sendable, run_in_worker
+from synque_select.probing.worker_process import ProbeWork, check_sendable, run_in_worker
 from synque_select.records.store import RunStore
 from synque_select.training.comparability import content_sha256, validation_sha256
 from synque_select.training.datamodule import SynqueDataModule, attached_datamodule
@@ -114,8 +114,7 @@ class ProbeSweep:
         model_factory = self._model_factory or partial(copy.deepcopy, self._require_untrained())
         if trainer.world_size > 1:
             sent = replace(fits, datamodule=datamodule.detached())
-            work = {"fits": sent, "model_factory": model_factory, "store": store}
-            run_ids = run_in_worker({**work, "progress": self._progress})
+            run_ids = run_in_worker(ProbeWork(sent, model_factory, store, self._progress))
             records = {record.run_id: record for record in store.read(kind="probe")}
             return [records[run_id] for run_id in run_ids]
         try:

@@ -1,8 +1,17 @@
-"""Probes in a process of their own, because the one that trains has more than one rank.
+"""Probes in a separate process, because the one that trains has more than one rank.
 
-A one-device Trainer inside an open process group would sync its metrics over the group and hang.
-So rank 0 starts `python -m synque_select.probing.worker` without the rank variables and sends it
-the work through a pipe, as `ddp_spawn` sends its own: pickled, and read by nobody but this child.
+Inside an open process group, a Trainer of one device would sync its metrics over the group and
+hang. So rank 0 starts `python -m synque_select.probing.worker` without the rank variables and sends
+the work through a pipe, pickled as for `ddp_spawn`; only this child reads it.
+
+A `concurrent.futures.ProcessPoolExecutor` cannot replace this process:
+
+- With the spawn method it imports the user's script in the child, even if nothing of the work is
+  defined there; a script without an `if __name__ == "__main__":` guard would train a second time.
+- Its child outlives a killed parent and holds the GPU, because it holds both ends of its queue.
+- An error in the parent waits for the running task: before Python 3.14 a pool cannot end its child.
+- A child that the kernel has killed is reported without its exit status.
+- Model and data are held in memory once more as bytes before they are sent.
 """
 
 from __future__ import annotations
@@ -15,12 +24,15 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from synque_select.errors import LightningError
+from synque_select.records.store import RunStore
+from synque_select.training.short_fit import ModelFactory, ShortFits
 
-__all__ = ["check_sendable", "run_in_worker", "without_rank_variables"]
+__all__ = ["ProbeWork", "check_sendable", "run_in_worker", "without_rank_variables"]
 
 _RANK_VARIABLES = (
     "RANK",
@@ -40,6 +52,16 @@ _RANK_PREFIXES = ("TORCHELASTIC_", "SLURM_", "OMPI_COMM_", "PMI_", "LSB_")
 _SCRIPT_NAMES = (b"__main__", b"__mp_main__")
 
 
+@dataclass(frozen=True)
+class ProbeWork:
+    """The arguments of `train_probes`, as they are sent to the worker."""
+
+    fits: ShortFits
+    model_factory: ModelFactory
+    store: RunStore
+    progress: bool
+
+
 def without_rank_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment as it would be without a launcher.
 
@@ -54,33 +76,33 @@ def without_rank_variables(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def check_sendable(what: Any) -> None:
-    """Refuse, before anything is trained, what cannot be sent to the worker afterwards.
+def check_sendable(value: object) -> None:
+    """Check before training whether a value can be sent to the worker after it.
 
     Raises:
-        LightningError: A part of it cannot be pickled, or stands in a script that a worker cannot
-            import without running it.
+        LightningError: A part of the value cannot be pickled, or is defined in a script that the
+            worker cannot import without running it.
     """
-    sink = _Sink()
+    sink = _PickleSink()
     try:
-        pickle.dump(what, sink)
+        pickle.dump(value, sink)
     except (pickle.PicklingError, TypeError, AttributeError, RuntimeError, ValueError) as error:
         raise LightningError(
-            "with more than one rank the probes run in a process of their own, to which model and "
-            f"data cannot be sent: {error}. Use functions of a module in place of lambdas and "
-            "local ones, or leave probes= out and run `synque-select sweep`"
+            "with more than one rank the probes run in a separate process, to which model and data "
+            f"cannot be sent: {error}. Use functions of a module instead of lambdas and local "
+            "functions, or leave probes= out and run `synque-select sweep`"
         ) from error
     if sink.names_script:
         _check_guarded(_script())
 
 
-class _Sink:
-    """Forgets what is written, but for whether it names the script that runs."""
+class _PickleSink:
+    """A file for pickle that keeps nothing but whether the pickle names the running script."""
 
     def __init__(self) -> None:
         self.names_script = False
 
-    def write(self, data: Any) -> int:
+    def write(self, data: bytes | bytearray | memoryview) -> int:
         block = bytes(data)
         self.names_script |= any(name in block for name in _SCRIPT_NAMES)
         return len(block)
@@ -93,45 +115,46 @@ def _script() -> str | None:
 def _check_guarded(script: str | None) -> None:
     if script is None:
         raise LightningError(
-            "with more than one rank the probes run in a process of their own, which cannot import "
-            "what a notebook defines: put model and functions into a module, or leave probes= out"
+            "with more than one rank the probes run in a separate process, which cannot import "
+            "what a notebook defines: move model and functions into a module, or leave probes= out"
         )
     body = ast.parse(Path(script).read_bytes()).body
     tests = [node.test for node in body if isinstance(node, ast.If)]
     names = {part.id for test in tests for part in ast.walk(test) if isinstance(part, ast.Name)}
     if "__name__" not in names:
         raise LightningError(
-            f"with more than one rank the probes run in a process of their own, which imports "
-            f"{script}, where model or data stand: put what the script does under "
+            "with more than one rank the probes run in a separate process, which imports "
+            f"{script}, where model or data are defined: put what the script does under "
             "`if __name__ == '__main__':`, or leave probes= out"
         )
 
 
-def run_in_worker(work: Mapping[str, Any]) -> list[str]:
+def run_in_worker(work: ProbeWork) -> list[str]:
     """Run the probes in the worker and return the ids of their records, which are in the store.
 
     Raises:
-        LightningError: The worker failed, with what it said; probes that it finished are kept.
+        LightningError: The worker failed, with its error; finished probes stay in the store.
     """
     with _worker() as (process, answer):
         assert process.stdin is not None
         head = {"script": _script(), "sys_path": sys.path}
-        with suppress(BrokenPipeError):  # it has died, and its answer is empty
+        with suppress(BrokenPipeError):  # the worker has died, so its answer is empty
             process.stdin.write(json.dumps(head).encode() + b"\n")
-            pickle.dump(dict(work), process.stdin)
+            pickle.dump(work, process.stdin)
             process.stdin.flush()
-        said = answer.read()
+        text = answer.read()
         status = process.wait()
-    if not said:
+    if not text:
         raise LightningError(f"the process of the probes ended with status {status}")
-    found = json.loads(said)
-    if "error" in found:
-        raise LightningError(f"the process of the probes: {found['error']}")
-    return list(found["run_ids"])
+    result = json.loads(text)
+    if "error" in result:
+        raise LightningError(f"the process of the probes: {result['error']}")
+    return list(result["run_ids"])
 
 
 @contextmanager
-def _worker() -> Iterator[tuple[subprocess.Popen[bytes], Any]]:
+def _worker() -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    # the answer has a pipe of its own: libraries and the user's code may write to stdout
     reader, writer = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-m", "synque_select.probing.worker", str(writer)],

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import sys
-import types
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +11,6 @@ from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.errors import ConfigError, LightningError, RecordError
 from synque_select.probing.probes import ProbeSweep, run_probes
 from synque_select.probing.sweep import run_sweep
-from synque_select.probing.worker_process import check_sendable, run_in_worker
 from synque_select.records.store import RunStore
 from synque_select.selection.ranking import rank
 from synque_select.selection.scorer import Scorer
@@ -269,38 +265,6 @@ def test_a_sweep_checks_where_it_writes_before_it_scores(tmp_path):
         with pytest.raises(error):
             run_sweep(TinyModel(), data_module(), max_steps=1, scorer=scorer, **options)
     assert encoder.n_encoded == 0
-
-
-def test_what_cannot_be_sent_to_a_process_is_refused_before_training():
-    with pytest.raises(LightningError, match=r"cannot be sent: .*lambda.*`synque-select sweep`"):
-        check_sendable({"model_factory": lambda: TinyModel()})
-    check_sendable({"model_factory": TinyModel})
-
-
-def test_the_process_of_the_probes_ends_without_a_crash(capfd):
-    with pytest.raises(LightningError, match="the process of the probes: TypeError"):
-        run_in_worker({"unknown": 1})
-    assert "Fatal Python error" not in capfd.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("source", "error"),
-    [
-        ("pass", "imports .*script.py.*if __name__ == '__main__'"),
-        ("if __name__ == '__main__':\n    pass", None),
-    ],
-)
-def test_a_script_that_would_run_when_it_is_imported_is_refused(
-    tmp_path, monkeypatch, source, error
-):
-    script = tmp_path / "script.py"
-    script.write_text(source)
-    main = types.ModuleType("__main__")
-    main.__file__ = str(script)
-    main.Model = type("Model", (), {"__module__": "__main__"})
-    monkeypatch.setitem(sys.modules, "__main__", main)
-    with pytest.raises(LightningError, match=error) if error else nullcontext():
-        check_sendable(main.Model)
 
 
 @pytest.mark.parametrize("max_steps", [0, -1, 2.5, True])
