@@ -295,7 +295,7 @@ class ProxyCorrelationCallback(CheckedCallback):
         if self._proxies is None or datamodule.real is None:
             return selection.ranking
         scorer = self._scorer(trainer, selection)
-        return scorer.ranking(datamodule.candidates, datamodule.real)
+        return scorer.cached_ranking(datamodule.candidates, datamodule.real)
 
     def _mixture_scores(
         self, scorer: Scorer, datamodule: SynqueDataModule, ranking: Ranking, mixture: Mixture

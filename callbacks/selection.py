@@ -32,12 +32,9 @@ from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.records.run_folder import make_folder, new_run_folder
 from synque_select.report.lens import lens_text, write_rubrics
 from synque_select.report.ranking_tables import ranking_tables
-from synque_select.selection.mixture import (
-    MixtureChoice,
-    check_mixture_choice,
-    with_mixture,
-)
-from synque_select.selection.scorer import Scorer, ranking_differences, scorer_of
+from synque_select.selection.mixture import MixtureKind, MixtureOptions, with_mixture
+from synque_select.selection.ranking import ranking_differences
+from synque_select.selection.scorer import Scorer
 from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.distributed import on_rank_zero, raise_on_all_ranks, report_failure
 from synque_select.training.run_page import write_page
@@ -107,7 +104,7 @@ class SelectionCallback(CheckedCallback):
         rank_by: str | None = None,
         top_k: int | None = None,
         *,
-        mixture: MixtureChoice | None = None,
+        mixture: MixtureKind | None = None,
         temperature: float | None = None,
         encoder: str | BaseEncoder | None = None,
         lens: LensConfig | Mapping[str, Any] | str | Path | None = None,
@@ -122,7 +119,7 @@ class SelectionCallback(CheckedCallback):
         check_int("seed", seed, 0)
         if top_k is not None:
             check_int("top_k", top_k, 1)
-        check_mixture_choice(mixture or "equal", temperature)
+        MixtureOptions(mixture or "equal", temperature)  # refused here, not after the scoring
         self._ranking: Ranking | None = None
         self._run_dir: Path | None = None
         self._run_id = ""
@@ -188,15 +185,17 @@ class SelectionCallback(CheckedCallback):
         """Return how this callback scores, so that others can score a mixture the same way."""
         device = trainer.strategy.root_device if self._device is None else self._device
         if self._given is not None and self.ranking is not None:
-            return scorer_of(self.ranking, device=device, cache_dir=self._cache_dir)
+            scorer = Scorer.like(self.ranking, device=device, cache_dir=self._cache_dir)
+            return replace(scorer, notify=rank_zero_info)
         return Scorer(
-            self._proxies,
-            self._rank_by,
-            _DEFAULT_TOP_K if self._top_k is None else self._top_k,
-            self._encoder,
-            self._seed,
-            device,
-            self._cache_dir,
+            proxies=self._proxies,
+            rank_by=self._rank_by,
+            top_k=_DEFAULT_TOP_K if self._top_k is None else self._top_k,
+            encoder=self._encoder,
+            seed=self._seed,
+            device=device,
+            cache_dir=self._cache_dir,
+            notify=rank_zero_info,
         )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -293,13 +292,9 @@ class SelectionCallback(CheckedCallback):
                 "SynqueDataModule has no real sample to rank against: give real=…, or give "
                 "SelectionCallback(ranking='ranking.json') a ranking made elsewhere"
             )
-        scorer = replace(
-            self.scorer(trainer),
-            mixture=self._mixture or "equal",
-            temperature=self._temperature,
-            budget=budget,
-        )
-        ranking, self._findings = scorer.selection(datamodule.candidates, datamodule.real)
+        mixture = MixtureOptions(self._mixture or "equal", self._temperature, budget)
+        scorer = replace(self.scorer(trainer), mixture=mixture)
+        ranking, self._findings = scorer.cached_selection(datamodule.candidates, datamodule.real)
         return ranking
 
     def _checked(self, given: str | Path | Ranking, datamodule: SynqueDataModule) -> Ranking:
@@ -321,7 +316,7 @@ class SelectionCallback(CheckedCallback):
             top_k=ranking.top_k if self._top_k is None else self._top_k,
         )
         if self._mixture is not None:
-            return with_mixture(chosen, self._mixture, temperature=self._temperature)
+            return with_mixture(chosen, MixtureOptions(self._mixture, self._temperature))
         if ranking.mixture is not None and chosen != ranking:
             raise ConfigError(
                 f"the ranking has a mixture of its own ({ranking.mixture.source}), which other "

@@ -47,7 +47,7 @@ from synque_select.recipes._real_data import (
     released_task,
     taken_out_message,
 )
-from synque_select.selection.ranking import rank
+from synque_select.selection.scorer import rank
 from synque_select.types import Ranking
 from synque_select.utils.validation import check_int
 

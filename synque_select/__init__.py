@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
     from synque_select.proxies.registry import register_proxy
     from synque_select.records.ranking_file import load_ranking, save_ranking
-    from synque_select.selection.ranking import rank
+    from synque_select.selection.scorer import rank
     from synque_select.training.datamodule import SynqueDataModule
     from synque_select.tuning import TuneOptions, tune_mixture
     from synque_select.types import Mixture, Ranking
@@ -82,7 +82,7 @@ _MODULES = {
     "load_candidates": "data.sources",
     "load_ranking": "records.ranking_file",
     "load_real": "data.sources",
-    "rank": "selection.ranking",
+    "rank": "selection.scorer",
     "register_encoder": "encoders.registry",
     "register_engine": "llm.registry",
     "register_proxy": "proxies.registry",

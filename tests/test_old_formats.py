@@ -43,8 +43,7 @@ from synque_select.records.run_folder import read_json
 from synque_select.records.store import RunStore
 from synque_select.report.lens import feedback
 from synque_select.report.page import write_report
-from synque_select.selection.ranking import rank
-from synque_select.selection.scorer import Scorer
+from synque_select.selection.scorer import Scorer, rank
 from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.short_fit import ShortFitOptions
 from synque_select.tuning import TuneOptions, TuningResult, tune_mixture

@@ -234,7 +234,7 @@ from synque_select.selection.scorer import Scorer
 real = load_real("real.note", view="text")
 pool = load_candidates("candidates", view="text")
 scorer = Scorer(["word_overlap"], "word_overlap", 1, cache_dir="cache")
-print(scorer.ranking(pool, real)["far"].scores["word_overlap"].value)
+print(scorer.cached_ranking(pool, real)["far"].scores["word_overlap"].value)
 print(get_llm({"engine": "length"}).key)
 """
 

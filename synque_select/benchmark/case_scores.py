@@ -181,8 +181,8 @@ class CaseScorer:
         scoring = score(
             list(case.candidates),
             case.real,
+            proxies,
             encoder=self.encoder,
-            proxies=proxies,
             seed=self.seed,
             cache_dir=self.cache_dir,
             progress=self.progress,

@@ -1,15 +1,30 @@
-"""`synque-select rank`."""
+"""The command `synque-select rank`."""
 
 from __future__ import annotations
 
-from typing import Any
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from synque_select.cli.options import PROXIES_HELP
+from synque_select.cli.options import PROXIES_HELP, flat, proxy_options
+from synque_select.errors import ConfigError, SynqueError
+
+if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
+    from jsonargparse import ArgumentParser
+
+    from synque_select.data.views import Selector
+    from synque_select.selection.scorer import Scorer, ScoringJob
+    from synque_select.selection.scoring import Scoring
+    from synque_select.types import Findings, LabelCheck, Ranking
 
 __all__ = ["arguments", "run"]
 
+_LEAST_HALVED = 4  # examples of the real sample: two halves of two
 
-def arguments(parser: Any) -> None:
+
+def arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     _add_inputs(parser)
     _add_choices(parser)
@@ -23,7 +38,7 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
-def _add_inputs(parser: Any) -> None:
+def _add_inputs(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--candidates",
         nargs="+",
@@ -54,7 +69,7 @@ def _add_inputs(parser: Any) -> None:
     )
 
 
-def _add_choices(parser: Any) -> None:
+def _add_choices(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--rank-by", help="a proxy's key or consensus (default: consensus, or the only proxy given)"
     )
@@ -81,8 +96,139 @@ def _add_choices(parser: Any) -> None:
     )
 
 
-def run(options: Any) -> int:
+def run(options: Namespace) -> int:
     """Rank candidates against a real sample. Prints the table; --json keeps it."""
-    from synque_select.cli._rank import rank_and_print
+    from synque_select.data.sources import load_candidates, load_real
+    from synque_select.records.findings_file import save_findings
+    from synque_select.records.ranking_file import check_ranking_target, save_ranking
+    from synque_select.report.ranking_tables import ranking_tables
+    from synque_select.selection.findings import label_messages
+    from synque_select.selection.labels import check_scored_labels
 
-    return rank_and_print(options)
+    if options.json is not None:
+        check_ranking_target(options.json)
+    scorer = _scorer(options)
+    view = _view(options.view)
+    candidates = load_candidates(
+        flat(options.candidates), view=view, label=_position(options.label)
+    )
+    job = scorer.prepare(candidates, load_real(options.real, view=view))
+    _check_findings(options, job)
+    scoring = job.score()
+    ranking = _order(scorer, scoring)
+    checks = None if options.label is None else check_scored_labels(candidates, scoring)
+    if checks is not None:
+        ranking = replace(ranking, messages=(*label_messages(checks), *ranking.messages))
+    print(*ranking_tables(ranking), sep="\n\n")
+    # written before anything that can still fail
+    path = None if options.json is None else save_ranking(ranking, Path(options.json))
+    findings = _findings(options, scoring, checks)
+    if path is not None:
+        prefix = "" if path.name == "ranking.json" else f"{path.stem}."
+        written = [path, *save_findings(path.parent, findings, prefix=prefix)]
+        print("\nwrote " + ", ".join(map(str, written)))
+    return 0
+
+
+def _scorer(options: Namespace) -> Scorer:
+    from synque_select.proxies.lens import with_lens
+    from synque_select.selection.mixture import MixtureOptions
+    from synque_select.selection.scorer import Scorer
+
+    mixture = MixtureOptions(options.mixture, options.temperature)
+    proxies = proxy_options(options.proxies)
+    _check_lens(proxies, options.lens)
+    progress = not options.quiet
+    return Scorer(
+        proxies=with_lens(proxies, options.lens, top_k=options.top_k, progress=progress),
+        rank_by=options.rank_by,
+        top_k=options.top_k,
+        encoder=options.encoder,
+        seed=options.seed,
+        device=options.device,
+        cache_dir=options.cache_dir,
+        mixture=mixture,
+        progress=progress,
+    )
+
+
+def _check_lens(proxies: Sequence[Mapping[str, object]] | None, lens: str | None) -> None:
+    """Refuse a LENS proxy without a config: its default models are only for trying it out."""
+    from synque_select.lens.config import packaged_lens_configs
+    from synque_select.proxies.lens import lens_keys
+
+    keys = lens_keys()
+    bare = [str(p["key"]) for p in proxies or () if p["key"] in keys and "config" not in p]
+    if bare and lens is None:
+        raise ConfigError(
+            f"--proxies {','.join(bare)} needs --lens, which says what models judge: a YAML file "
+            f"or a packaged config ({', '.join(packaged_lens_configs())})"
+        )
+
+
+def _order(scorer: Scorer, scoring: Scoring) -> Ranking:
+    """Order the candidates; if no mixture can be chosen, print the scores before it fails."""
+    from synque_select.report.ranking_tables import ranking_tables
+    from synque_select.selection.mixture import MixtureOptions
+
+    try:
+        return scorer.order(scoring)
+    except SynqueError:
+        if MixtureOptions.of(scorer.mixture).kind != "equal":
+            plain = replace(scorer, mixture="equal").order(scoring)
+            print(*ranking_tables(plain), sep="\n\n")
+        raise
+
+
+def _check_findings(options: Namespace, job: ScoringJob) -> None:
+    """Refuse, before anything is scored, what could not be found afterwards."""
+    from synque_select.selection.labels import check_classes
+
+    for name, given in (("--gaps", options.gaps), ("--label", options.label is not None)):
+        if given and not job.needs_embeddings:
+            raise ConfigError(f"{name} needs embeddings: add a proxy that uses them, such as pad")
+    if options.mixture == "mmd_optimal" and not job.needs_embeddings:
+        raise ConfigError("--mixture mmd_optimal needs embeddings: add a proxy such as mmd")
+    if options.label is not None:
+        check_classes(job.candidates)
+    if options.sample_size_analysis and len(job.real) < _LEAST_HALVED:
+        raise ConfigError(
+            f"--sample-size-analysis compares halves of the real sample: it needs {_LEAST_HALVED} "
+            f"examples, found {len(job.real)}"
+        )
+    if options.sample_size_analysis and options.top_k >= len(job.candidates):
+        raise ConfigError(
+            f"--sample-size-analysis needs --top-k below {len(job.candidates)}, or all are selected"
+        )
+
+
+def _findings(
+    options: Namespace, scoring: Scoring, checks: Sequence[LabelCheck] | None
+) -> Findings:
+    """Print what was asked for beside the ranking, and return it."""
+    from synque_select.report.finding_tables import gaps_table, sample_size_table
+    from synque_select.selection.findings import find_gaps
+    from synque_select.selection.sample_size import sample_size_analysis
+    from synque_select.types import Findings, LabelChecks
+
+    gaps = find_gaps(scoring) if options.gaps else None
+    if gaps is not None:
+        print(f"\n{gaps_table(gaps)}")
+    sizes = None
+    if options.sample_size_analysis:
+        sizes = sample_size_analysis(scoring, top_k=options.top_k, rank_by=options.rank_by)
+        print(f"\n{sample_size_table(sizes)}")
+    labels = None if checks is None else LabelChecks(tuple(checks))
+    return Findings(labels=labels, gaps=gaps, real_size=sizes)
+
+
+def _view(fields: str | None) -> Selector | None:
+    from synque_select.data.views import fields_view
+
+    if fields is not None and "," in fields:
+        return fields_view(*fields.split(","))
+    return _position(fields)
+
+
+def _position(field: str | None) -> str | int | None:
+    return int(field) if field is not None and field.isdecimal() else field

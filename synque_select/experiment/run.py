@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -24,7 +24,7 @@ from synque_select.experiment.task import BaseTask, check_task
 from synque_select.records.experiment_result import ExperimentResult
 from synque_select.records.run_folder import make_folder, new_run_folder
 from synque_select.records.store import RunStore
-from synque_select.selection.ranking import rank
+from synque_select.selection.scorer import Scorer
 from synque_select.tuning.search import search_mixtures
 from synque_select.tuning.space import MixtureSpace, starting_mixtures
 from synque_select.tuning.studies import require_optuna
@@ -144,19 +144,18 @@ def _overlap(samples: Sequence[RealSample]) -> list[str]:
 def _rankings(
     task: BaseTask, samples: Sequence[RealSample], options: ExperimentOptions
 ) -> list[Ranking]:
+    scorer = Scorer(
+        task.proxies,
+        options.rank_by,
+        options.top_k,
+        encoder=task.encoder,
+        device=options.device,
+        cache_dir=options.cache_dir,
+        progress=options.progress,
+        keep_models=True,
+    )
     return [
-        rank(
-            task.candidates,
-            sample,
-            encoder=task.encoder,
-            proxies=task.proxies,
-            rank_by=options.rank_by,
-            top_k=options.top_k,
-            seed=replicate,
-            device=options.device,
-            cache_dir=options.cache_dir,
-            progress=options.progress,
-        )
+        replace(scorer, seed=replicate).rank(task.candidates, sample)
         for replicate, sample in enumerate(samples)
     ]
 

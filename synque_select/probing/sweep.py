@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities import rank_zero_info
 
 from synque_select.errors import LightningError
 from synque_select.probing.probes import run_probes
@@ -75,8 +76,10 @@ def run_sweep(
     if run_dir is not None:
         make_folder(run_dir)
     candidates = datamodule.candidates
-    scorer = scorer or Scorer(top_k=min(3, len(candidates)), seed=options.seed)
-    ranking = scorer.ranking(candidates, datamodule.real)
+    scorer = scorer or Scorer(
+        top_k=min(3, len(candidates)), seed=options.seed, notify=rank_zero_info
+    )
+    ranking = scorer.cached_ranking(candidates, datamodule.real)
     print(*ranking_tables(ranking), sep="\n\n")
     sys.stdout.flush()
     records = run_probes(

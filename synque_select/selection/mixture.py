@@ -6,7 +6,8 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -22,14 +23,15 @@ from synque_select.types import Mixture, Ranking
 
 __all__ = [
     "MixtureChoice",
-    "check_mixture_choice",
+    "MixtureKind",
+    "MixtureOptions",
     "mixture_scores",
     "mmd_optimal_mixture",
     "score_proportional_mixture",
     "with_mixture",
 ]
 
-MixtureChoice = Literal["equal", "proportional", "mmd_optimal"]
+MixtureKind: TypeAlias = Literal["equal", "proportional", "mmd_optimal"]
 
 _MAX_SUBSETS = 100_000
 _SUBSETS_AT_ONCE = 4096
@@ -37,67 +39,89 @@ _MAX_ROWS = 4096
 _NEGLIGIBLE = 1e-4
 
 
-def check_mixture_choice(choice: str, temperature: float | None) -> None:
-    """Refuse, before anything is scored, what `with_mixture` could not choose.
+@dataclass(frozen=True)
+class MixtureOptions:
+    """How the candidates to train on are chosen and weighted.
+
+    Args:
+        kind: "equal": the best `top_k` with equal weights; "proportional": the same candidates with
+            weights by score (`score_proportional_mixture`); "mmd_optimal": at most `top_k`
+            candidates whose kernel mean is nearest to the real sample's (`mmd_optimal_mixture`).
+        temperature: Temperature of "proportional", in standard deviations of the score; None for 1.
+        budget: Number of examples that the training run draws. "mmd_optimal" uses it to limit how
+            often an example is repeated; if no mixture can keep the limit, the limit is dropped
+            and one of the ranking's messages says so.
 
     Raises:
-        ConfigError: The choice is unknown, or the temperature is given for another choice than
-            "proportional" or is not positive.
+        ConfigError: The kind is unknown, or the temperature is not positive or is given for another
+            kind than "proportional".
+
+    Example:
+        >>> MixtureOptions("proportional", temperature=0.5).kind
+        'proportional'
     """
-    if choice not in get_args(MixtureChoice):
-        raise ConfigError(
-            f"mixture={choice!r}: {did_you_mean(str(choice), get_args(MixtureChoice))}"
-        )
-    if temperature is None:
-        return
-    if choice != "proportional":
-        raise ConfigError(
-            f"temperature={temperature} is given with mixture={choice!r}: it belongs to "
-            "mixture='proportional'"
-        )
+
+    kind: MixtureKind = "equal"
+    temperature: float | None = None
+    budget: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(MixtureKind):
+            raise ConfigError(
+                f"mixture={self.kind!r}: {did_you_mean(str(self.kind), get_args(MixtureKind))}"
+            )
+        if self.temperature is None:
+            return
+        if self.kind != "proportional":
+            raise ConfigError(
+                f"temperature={self.temperature} is given with mixture={self.kind!r}: it belongs "
+                "to mixture='proportional'"
+            )
+        _check_temperature(self.temperature)
+
+    @classmethod
+    def of(cls, mixture: MixtureChoice) -> MixtureOptions:
+        """Return the options that a kind alone stands for, or the given options."""
+        return mixture if isinstance(mixture, MixtureOptions) else cls(mixture)
+
+
+MixtureChoice: TypeAlias = MixtureKind | MixtureOptions
+
+
+def _check_temperature(temperature: float) -> None:
     if not (math.isfinite(temperature) and temperature > 0):
         raise ConfigError(f"temperature={temperature}: allowed is a number above 0")
 
 
 def with_mixture(
-    ranking: Ranking,
-    choice: MixtureChoice,
-    *,
-    temperature: float | None = None,
-    scoring: Scoring | None = None,
-    budget: int | None = None,
+    ranking: Ranking, mixture: MixtureChoice, scoring: Scoring | None = None
 ) -> Ranking:
     """Return the ranking with the mixture to train on, which `ranking.top()` then gives.
 
     Args:
-        ranking: What `rank` gave.
-        choice: "equal": the best `top_k` with equal weights; "proportional": the same with weights
-            by score (`score_proportional_mixture`); "mmd_optimal": at most `top_k` candidates whose
-            kernel mean is nearest to the real sample's (`mmd_optimal_mixture`).
-        temperature: Of "proportional"; None for 1.
-        scoring: What `score` gave; "mmd_optimal" needs it.
-        budget: Draws of the training run, with which "mmd_optimal" caps how often an example is
-            repeated; where every mixture repeats more often, one of the ranking's messages says so.
+        ranking: The ranking whose candidates are mixed.
+        mixture: A kind, or `MixtureOptions`.
+        scoring: The scoring that the ranking was made from; "mmd_optimal" needs it.
 
     Raises:
-        ConfigError: The choice or the temperature is not allowed, or there is no scoring.
-        ProxyError: "mmd_optimal" without embeddings, or without a bandwidth.
+        ConfigError: The options are not allowed, or "mmd_optimal" is asked for without a scoring.
+        ProxyError: "mmd_optimal" is asked for without embeddings, or has no kernel bandwidth.
     """
-    check_mixture_choice(choice, temperature)
+    options = MixtureOptions.of(mixture)
     plain = dataclasses.replace(ranking, mixture=None)
-    if choice == "equal":
+    if options.kind == "equal":
         return plain
-    if choice == "proportional":
-        mixture = score_proportional_mixture(plain, temperature=temperature or 1.0)
+    if options.kind == "proportional":
+        chosen = score_proportional_mixture(plain, temperature=options.temperature or 1.0)
     elif scoring is None:
         raise ConfigError(
             "mixture='mmd_optimal' is chosen from the embeddings, which a ranking made elsewhere "
             "does not have: choose it when ranking"
         )
     else:
-        mixture, said = _capped_if_possible(scoring, ranking.top_k, budget)
-        plain = dataclasses.replace(plain, messages=(*plain.messages, *said))
-    return dataclasses.replace(plain, mixture=mixture)
+        chosen, messages = _capped_if_possible(scoring, ranking.top_k, options.budget)
+        plain = dataclasses.replace(plain, messages=(*plain.messages, *messages))
+    return dataclasses.replace(plain, mixture=chosen)
 
 
 def _capped_if_possible(
@@ -161,8 +185,7 @@ def score_proportional_mixture(
     Raises:
         ConfigError: The temperature is not positive, or a selected score is undefined.
     """
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ConfigError(f"temperature={temperature}: allowed is a number above 0")
+    _check_temperature(temperature)
     by = by or ranking.rank_by
     chosen = ranking.top(top_k, by).names
     values = {row.name: _oriented(ranking, row.name, by) for row in ranking.candidates}

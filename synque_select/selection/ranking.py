@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
 from synque_select.data.candidate import Candidate, RealSample
-from synque_select.data.sources import load_candidates, load_real
-from synque_select.data.views import Selector
-from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.proxies.base import BaseProxy, ProxyScores
-from synque_select.proxies.registry import ProxySpec, resolve_suite
 from synque_select.selection.consensus import (
     CONSENSUS,
     borda,
@@ -24,9 +18,9 @@ from synque_select.selection.consensus import (
     may_enter,
     midranks,
 )
-from synque_select.selection.mixture import MixtureChoice, check_mixture_choice, with_mixture
+from synque_select.selection.mixture import MixtureChoice, MixtureOptions, with_mixture
 from synque_select.selection.score_cache import package_versions
-from synque_select.selection.scoring import Scoring, score
+from synque_select.selection.scoring import Scoring
 from synque_select.selection.uncertainty import (
     expected_regret,
     multinomial_weights,
@@ -35,113 +29,8 @@ from synque_select.selection.uncertainty import (
     top_k_frequency,
 )
 from synque_select.types import ProxyInfo, ProxyScore, RankedCandidate, Ranking
-from synque_select.utils.validation import check_int
 
-__all__ = ["CONSENSUS", "checked_suite", "rank", "ranking_from", "redrawn_order"]
-
-
-def rank(
-    candidates: Any,
-    real: Any,
-    *,
-    view: Selector | None = None,
-    encoder: str | BaseEncoder | None = None,
-    proxies: Sequence[ProxySpec] | None = None,
-    rank_by: str | None = None,
-    top_k: int = 3,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    cache_dir: str | Path | None = None,
-    n_resamples: int = 2000,
-    mixture: MixtureChoice = "equal",
-    temperature: float | None = None,
-    progress: bool = True,
-) -> Ranking:
-    """Rank candidates against a small unannotated real sample.
-
-    Args:
-        candidates: Candidates, or anything that `load_candidates` takes (a glob, a folder, a
-            mapping of names to datasets).
-        real: The real sample, or anything that `load_real` takes; no label of it is read.
-        view: What the proxies see: a field name, a position, or a function of an example.
-        encoder: A model id or an encoder; None for the default of the modality.
-        proxies: Keys, instances, or mappings with "key" and options; None for the default suite.
-        rank_by: A proxy's key or "consensus"; None for the only proxy given, else the consensus.
-        top_k: How many candidates are to be selected.
-        seed: Seed of everything random.
-        device: Where to encode and score; None for a GPU if there is one.
-        cache_dir: Where embeddings and scores are kept; None for the default cache.
-        n_resamples: Redrawn real samples for the intervals.
-        mixture: How the candidates to train on are weighted; see
-            `synque_select.selection.mixture.with_mixture`.
-        temperature: Of mixture="proportional"; None for 1.
-        progress: Whether to show progress of anything over two seconds.
-
-    Raises:
-        ConfigError: An argument is not allowed; the message says what is.
-        DataError: Data cannot be used; the message names file, line or field.
-        EncoderError: The encoder cannot be loaded, or gave embeddings that are not finite.
-        ProxyError: A proxy cannot score this modality.
-
-    Source:
-        SynQuE, arXiv 2511.03928, for the task; the consensus and its uncertainty are ours.
-
-    Example:
-        >>> real = [{"text": t} for t in ("how many apps", "list all users", "which app is free")]
-        >>> far = [{"text": t} for t in ("qx zz", "vv kk", "zz vv")]
-        >>> ranking = rank(
-        ...     {"near": real, "far": far}, real, proxies=["ngram"], top_k=1, progress=False
-        ... )
-        >>> ranking.top().names
-        ('near',)
-    """
-    check_int("top_k", top_k, 1)
-    check_int("n_resamples", n_resamples, 100)
-    check_int("seed", seed, 0)
-    check_mixture_choice(mixture, temperature)
-    pool = load_candidates(candidates, view=view)
-    sample = load_real(real, view=view)
-    suite = checked_suite(pool, sample, proxies, rank_by=rank_by, top_k=top_k)
-    scoring = score(
-        pool,
-        sample,
-        view=view,
-        encoder=encoder,
-        proxies=suite,
-        seed=seed,
-        device=device,
-        cache_dir=cache_dir,
-        progress=progress,
-    )
-    return ranking_from(
-        scoring,
-        rank_by=rank_by,
-        top_k=top_k,
-        n_resamples=n_resamples,
-        mixture=mixture,
-        temperature=temperature,
-    )
-
-
-def checked_suite(
-    candidates: Sequence[Candidate],
-    real: RealSample,
-    proxies: Sequence[ProxySpec] | None,
-    *,
-    rank_by: str | None,
-    top_k: int,
-) -> tuple[BaseProxy, ...]:
-    """Resolve the suite, and refuse before anything is scored what could not rank afterwards.
-
-    The arguments and errors are those of `rank`.
-    """
-    suite = resolve_suite(proxies, real.modality)
-    _check_rank_by(rank_by, suite)
-    if check_int("top_k", top_k, 1) > len(candidates):
-        raise ConfigError(
-            f"top_k={top_k}: allowed is 1 to {len(candidates)}, the number of candidates"
-        )
-    return suite
+__all__ = ["CONSENSUS", "check_rank_by", "ranking_differences", "ranking_from", "redrawn_order"]
 
 
 def ranking_from(
@@ -151,20 +40,19 @@ def ranking_from(
     top_k: int = 3,
     n_resamples: int = 2000,
     mixture: MixtureChoice = "equal",
-    temperature: float | None = None,
-    budget: int | None = None,
 ) -> Ranking:
-    """Order scored candidates; the arguments are those of `rank` and of `with_mixture`."""
+    """Order scored candidates; the arguments are those of `Scorer`, which checks them."""
+    options = MixtureOptions.of(mixture)
     ranking = _ordered(scoring, rank_by, top_k, n_resamples)
     # the optimal mixture is chosen by weights, not cut off at a rank
-    tie = None if mixture == "mmd_optimal" else _tie_at_border(ranking)
+    tie = None if options.kind == "mmd_optimal" else _tie_at_border(ranking)
     if tie is not None:
         ranking = dataclasses.replace(ranking, messages=(*ranking.messages, tie))
-    return with_mixture(ranking, mixture, temperature=temperature, scoring=scoring, budget=budget)
+    return with_mixture(ranking, options, scoring)
 
 
 def _ordered(scoring: Scoring, rank_by: str | None, top_k: int, n_resamples: int) -> Ranking:
-    _check_rank_by(rank_by, scoring.suite)
+    check_rank_by(rank_by, scoring.suite)
     members, left_out = consensus_members(scoring.suite, scoring.scores)
     rank_by = _rank_by(rank_by, scoring.suite, members)
     n_real = len(scoring.real)
@@ -239,7 +127,13 @@ def _order(
     return -columns[rank_by] if orientation[rank_by] else columns[rank_by]
 
 
-def _check_rank_by(rank_by: str | None, suite: Sequence[BaseProxy]) -> None:
+def check_rank_by(rank_by: str | None, suite: Sequence[BaseProxy]) -> None:
+    """Refuse, before anything is scored, a column that the scores could not be ordered by.
+
+    Raises:
+        ConfigError: It is neither a proxy of the suite nor "consensus", or no proxy of the suite
+            may enter a consensus.
+    """
     allowed = (*(proxy.key for proxy in suite), CONSENSUS)
     if rank_by is not None and rank_by not in allowed:
         found = did_you_mean(str(rank_by), allowed)
@@ -383,3 +277,42 @@ def _told_apart(
         f"best {k} of a new real sample by {regret:.2f} ranks on average (K = {len(ranking)}); "
         "what that costs in validation is unknown."
     )
+
+
+def ranking_differences(
+    ranking: Ranking, candidates: Sequence[Candidate], real: RealSample | None
+) -> list[str]:
+    """Say what keeps a ranking made elsewhere from being used on this data; empty if nothing does.
+
+    Args:
+        ranking: Made elsewhere.
+        candidates: The DataModule's.
+        real: The DataModule's real sample; None where it has none, which is no difference.
+    """
+    rows = {row.name: row for row in ranking.candidates}
+    here = {candidate.name: candidate for candidate in candidates}
+    return [
+        *_named("in the ranking, but no candidate here", rows.keys() - here.keys()),
+        *_named("candidate here, but not in the ranking", here.keys() - rows.keys()),
+        *[
+            f"{name}: {here[name].where} has {len(here[name])} examples with sha256 "
+            f"{here[name].sha256[:12]}…, the ranking saw {row.n} with {row.sha256[:12]}…"
+            for name, row in rows.items()
+            if name in here and here[name].sha256 != row.sha256
+        ],
+        *_real_difference(ranking, real),
+    ]
+
+
+def _named(what: str, names: Iterable[str]) -> list[str]:
+    listed = ", ".join(sorted(names))
+    return [f"{what}: {listed}"] if listed else []
+
+
+def _real_difference(ranking: Ranking, real: RealSample | None) -> list[str]:
+    if real is None or real.sha256 == ranking.real_sha256:
+        return []
+    return [
+        f"real sample: {real.where} has {len(real)} examples with sha256 {real.sha256[:12]}…, "
+        f"the ranking saw {ranking.n_real} with {ranking.real_sha256[:12]}…"
+    ]

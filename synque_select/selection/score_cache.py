@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import synque_select
 from synque_select.proxies.base import BaseProxy, Contributions, ProxyScores
 from synque_select.utils.atomic import atomic_file
 
@@ -147,7 +146,7 @@ def _restored(
 @cache
 def source_hash() -> str:
     """Return a hash of the code that scores: a changed formula must not meet kept results."""
-    root = Path(synque_select.__file__).parent
+    root = Path(__file__).resolve().parents[1]
     hashed = hashlib.sha256()
     for part in _OWN_CODE:
         for file in sorted((root / part).glob("*.py")):

@@ -1,45 +1,138 @@
-"""Scoring for callbacks: a ranking is kept by the content of all that it depends on."""
+"""The one way from candidates and a real sample to a ranking, with what scoring finds beside it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.sources import load_candidates, load_real
+from synque_select.data.views import Selector
 from synque_select.encoders import BaseEncoder, embed, get_encoder
-from synque_select.errors import ConfigError, RecordError
+from synque_select.errors import ConfigError, DataError
 from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import ProxySpec, resolve_suite
 from synque_select.records.findings_file import save_findings
-from synque_select.records.ranking_file import load_ranking, save_ranking
+from synque_select.records.ranking_file import save_ranking
 from synque_select.selection.findings import label_messages, scoring_findings
 from synque_select.selection.labels import check_classes, check_scored_labels
-from synque_select.selection.mixture import MixtureChoice, mixture_scores
+from synque_select.selection.mixture import MixtureChoice, MixtureOptions, mixture_scores
 from synque_select.selection.mixture_sample import mixture_candidate
-from synque_select.selection.ranking import checked_suite, ranking_from
-from synque_select.selection.score_cache import package_versions, source_hash
+from synque_select.selection.ranking import check_rank_by, ranking_from
+from synque_select.selection.ranking_cache import load_kept_ranking, ranking_path
 from synque_select.selection.scoring import Scoring, score
 from synque_select.types import Mixture, Ranking
-from synque_select.utils.cache_dir import default_cache_dir
 from synque_select.utils.process_state import free_device_memory
-from synque_select.utils.source_code import source_of
+from synque_select.utils.validation import check_int
 
-__all__ = ["Scorer", "ranking_differences", "scorer_of"]
+__all__ = ["Scorer", "ScoringJob", "rank"]
 
 _log = logging.getLogger(__name__)
 
 
+def rank(
+    candidates: object,
+    real: object,
+    *,
+    view: Selector | None = None,
+    encoder: str | BaseEncoder | None = None,
+    proxies: Sequence[ProxySpec] | None = None,
+    rank_by: str | None = None,
+    top_k: int = 3,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    cache_dir: str | Path | None = None,
+    mixture: MixtureChoice = "equal",
+    progress: bool = True,
+) -> Ranking:
+    """Rank candidates against a small unlabeled real sample.
+
+    Args:
+        candidates: Candidates, or anything that `load_candidates` takes (a glob, a folder, a
+            mapping from names to datasets).
+        real: The real sample, or anything that `load_real` takes; its labels are never read.
+        view: What the proxies see: a field name, a position, or a function of an example.
+        encoder: A model id or an encoder; None for the default of the modality.
+        proxies: Keys, instances, or mappings with "key" and options; None for the default suite.
+        rank_by: A proxy's key or "consensus"; None for the only proxy given, else the consensus.
+        top_k: Number of candidates to select.
+        seed: Random seed for everything that is drawn.
+        device: Where to encode and score; None for a GPU if there is one.
+        cache_dir: Where embeddings and scores are kept; None for the default cache.
+        mixture: How the selected candidates are weighted: "equal", "proportional", "mmd_optimal",
+            or `synque_select.selection.MixtureOptions`.
+        progress: Whether to show progress of anything that takes more than two seconds.
+
+    Raises:
+        ConfigError: An argument is not allowed; the message says what is.
+        DataError: Data cannot be used; the message names the file, line or field.
+        EncoderError: The encoder cannot be loaded, or returned embeddings that are not finite.
+        ProxyError: A proxy cannot score this modality.
+
+    Source:
+        SynQuE, arXiv 2511.03928, for the task. The consensus and its uncertainty are not in the
+        paper.
+
+    Example:
+        >>> real = [{"text": t} for t in ("how many apps", "list all users", "which app is free")]
+        >>> far = [{"text": t} for t in ("qx zz", "vv kk", "zz vv")]
+        >>> ranking = rank(
+        ...     {"near": real, "far": far}, real, proxies=["ngram"], top_k=1, progress=False
+        ... )
+        >>> ranking.top().names
+        ('near',)
+    """
+    scorer = Scorer(
+        proxies=proxies,
+        rank_by=rank_by,
+        top_k=top_k,
+        encoder=encoder,
+        seed=seed,
+        device=device,
+        cache_dir=cache_dir,
+        mixture=mixture,
+        progress=progress,
+        keep_models=True,
+    )
+    return scorer.rank(load_candidates(candidates, view=view), load_real(real, view=view))
+
+
 @dataclass(frozen=True)
 class Scorer:
-    """How candidates are scored and mixed; the arguments are those of `rank` and `with_mixture`."""
+    """How candidates are scored, ordered and mixed; every ranking of the library is made by one.
+
+    Args:
+        proxies: As for `rank`.
+        rank_by: As for `rank`.
+        top_k: Number of candidates to select.
+        encoder: A model id or an encoder; None for the default of the modality.
+        seed: Random seed for everything that is drawn.
+        device: Where to encode and score; None for a GPU if there is one.
+        cache_dir: Where embeddings, scores and rankings are kept; None for the default cache.
+        mixture: How the selected candidates are weighted.
+        n_resamples: Number of bootstrap resamples of the real sample behind the intervals.
+        progress: Whether to show progress of anything that takes more than two seconds.
+        keep_models: Whether encoders and proxies that were given as instances stay loaded after
+            scoring. By default they are closed, so that a training that follows has the memory.
+        notify: Takes a sentence for the user, such as which scores came from the cache.
+
+    Raises:
+        ConfigError: top_k, seed, n_resamples or mixture is not allowed.
+
+    Example:
+        >>> near = Candidate("near", ["how many apps", "list all users", "which app is free"])
+        >>> far = Candidate("far", ["qx zz", "vv kk", "zz vv"])
+        >>> scorer = Scorer(["ngram"], top_k=1, progress=False)
+        >>> scorer.rank([near, far], RealSample("real", near.dataset)).top().names
+        ('near',)
+    """
 
     proxies: Sequence[ProxySpec] | None = None
     rank_by: str | None = None
@@ -49,41 +142,90 @@ class Scorer:
     device: str | torch.device | None = None
     cache_dir: str | Path | None = None
     mixture: MixtureChoice = "equal"
-    temperature: float | None = None
-    budget: int | None = None
+    n_resamples: int = 2000
+    progress: bool = True
+    keep_models: bool = False
+    notify: Callable[[str], None] = field(default=_log.info, repr=False, compare=False)
 
-    def ranking(self, candidates: Sequence[Candidate], real: RealSample) -> Ranking:
+    def __post_init__(self) -> None:
+        check_int("top_k", self.top_k, 1)
+        check_int("n_resamples", self.n_resamples, 100)
+        check_int("seed", self.seed, 0)
+        MixtureOptions.of(self.mixture)
+
+    @classmethod
+    def like(
+        cls,
+        ranking: Ranking,
+        *,
+        device: str | torch.device | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> Scorer:
+        """Return the scorer that a ranking made elsewhere describes."""
+        return cls(
+            [{"key": key, **info.options} for key, info in ranking.proxies.items()],
+            ranking.rank_by,
+            ranking.top_k,
+            encoder=None if ranking.encoder is None else ranking.encoder.id,
+            seed=ranking.seed,
+            device=device,
+            cache_dir=cache_dir,
+        )
+
+    def prepare(self, candidates: Sequence[Candidate], real: RealSample) -> ScoringJob:
+        """Resolve the suite and check everything that can be checked before anything is scored.
+
+        Raises:
+            ConfigError: There are fewer than 2 candidates or fewer than `top_k`, a proxy is
+                unknown, or the candidates cannot be ordered by `rank_by`.
+            DataError: Candidates and real sample are of different modalities.
+            ProxyError: A proxy cannot score this modality.
+        """
+        _check_data(candidates, real)
+        if self.top_k > len(candidates):
+            raise ConfigError(
+                f"top_k={self.top_k}: allowed is 1 to {len(candidates)}, the number of candidates"
+            )
+        suite = resolve_suite(self.proxies, real.modality)
+        check_rank_by(self.rank_by, suite)
+        return ScoringJob(self, candidates, real, suite)
+
+    def score(self, candidates: Sequence[Candidate], real: RealSample) -> Scoring:
+        """Score with every proxy; embeddings and the scores of packaged proxies may be cached."""
+        return self.prepare(candidates, real).score()
+
+    def order(self, scoring: Scoring) -> Ranking:
+        """Order what was scored, and choose the mixture."""
+        return ranking_from(
+            scoring,
+            rank_by=self.rank_by,
+            top_k=self.top_k,
+            n_resamples=self.n_resamples,
+            mixture=self.mixture,
+        )
+
+    def rank(self, candidates: Sequence[Candidate], real: RealSample) -> Ranking:
+        """Score and order."""
+        return self.order(self.score(candidates, real))
+
+    def cached_ranking(self, candidates: Sequence[Candidate], real: RealSample) -> Ranking:
         """Return the ranking kept for exactly this content and these options, else make it.
 
         A ranking that comes from the cache needs no model and no scoring; it is kept beside the
         embeddings, as `rankings/<hash>.json`.
         """
-        suite = resolve_suite(self.proxies, real.modality)
-        path = self._path(self._key(suite, candidates, real))
-        kept = _kept(path)
-        if kept is not None:
-            return kept
-        scoring = self._scoring(suite, candidates, real)
-        return self._ranked(scoring, path)
+        return self.prepare(candidates, real).cached_ranking()
 
-    def selection(self, candidates: Sequence[Candidate], real: RealSample) -> tuple[Ranking, Path]:
+    def cached_selection(
+        self, candidates: Sequence[Candidate], real: RealSample
+    ) -> tuple[Ranking, Path]:
         """Return the ranking, and the folder that holds what scoring found beside it.
 
-        Found are gaps, whether more real examples would pay, and, where all candidates carry
-        labels that are classes, the label checks, whose warnings are among the ranking's messages.
+        These findings are the gaps, whether more real examples would pay, and, where all candidates
+        carry labels that are classes, the label checks, whose warnings are among the ranking's
+        messages.
         """
-        suite = resolve_suite(self.proxies, real.modality)
-        labels = _label_hashes(candidates) if _any_embeddings(suite) else None
-        path = self._path(self._key(suite, candidates, real, findings=labels or ""))
-        kept = _kept(path)
-        if kept is not None:
-            return kept, path.with_suffix("")
-        scoring = self._scoring(suite, candidates, real)
-        checks = None if labels is None else check_scored_labels(candidates, scoring)
-        found = scoring_findings(scoring, checks, top_k=self.top_k, rank_by=self.rank_by)
-        save_findings(path.with_suffix(""), found)
-        messages = () if checks is None else label_messages(checks)
-        return self._ranked(scoring, path, messages), path.with_suffix("")
+        return self.prepare(candidates, real).cached_selection()
 
     def mixture_scores(
         self, name: str, candidates: Sequence[Candidate], real: RealSample, mixture: Mixture
@@ -92,119 +234,172 @@ class Scorer:
 
         The others score a seeded sample of the mixture, as large as its weights allow without
         repeating an example, beside the candidates.
+
+        Args:
+            name: Name of that sample.
+            candidates: The candidates.
+            real: The real sample.
+            mixture: The mixture to score.
+
+        Returns:
+            Proxy key to score.
         """
-        suite = resolve_suite(self.proxies, real.modality)
-        found: dict[str, float] = {}
-        direct = [proxy for proxy in suite if proxy.family != "lens"]
-        if direct:
-            scoring = replace(self, rank_by=direct[0].key)._scoring(direct, candidates, real)
-            found = mixture_scores(scoring, mixture)
-        rest = [proxy for proxy in suite if proxy.key not in found]
-        if rest:
-            sample = mixture_candidate(name, candidates, mixture, self.seed)
-            by_sample = replace(self, proxies=rest, rank_by=rest[0].key)
-            row = by_sample.ranking([*candidates, sample], real)[name]
-            found |= {key: score.value for key, score in row.scores.items()}
-        return {proxy.key: found[proxy.key] for proxy in suite}
-
-    def _path(self, key: str) -> Path:
-        folder = default_cache_dir() if self.cache_dir is None else Path(self.cache_dir)
-        return folder / "rankings" / f"{key}.json"
-
-    def _scoring(
-        self, suite: Sequence[BaseProxy], candidates: Sequence[Candidate], real: RealSample
-    ) -> Scoring:
-        suite = checked_suite(candidates, real, suite, rank_by=self.rank_by, top_k=self.top_k)
-        scoring = score(
-            candidates,
-            real,
-            encoder=self.encoder,
-            proxies=suite,
-            seed=self.seed,
-            device=self.device,
-            cache_dir=self.cache_dir,
-        )
-        if scoring.reused:
-            _log.info(
-                f"scores of {len(scoring.reused)} of {len(suite)} proxies are taken from the "
-                f"cache: {', '.join(scoring.reused)}"
-            )
-        if isinstance(self.encoder, BaseEncoder):  # `rank` closes only what it made itself
-            self.encoder.close()
-        for proxy in suite:
-            proxy.close()
-        free_device_memory()
-        return scoring
-
-    def _ranked(self, scoring: Scoring, path: Path, messages: tuple[str, ...] = ()) -> Ranking:
-        ranking = ranking_from(
-            scoring,
-            rank_by=self.rank_by,
-            top_k=self.top_k,
-            mixture=self.mixture,
-            temperature=self.temperature,
-            budget=self.budget,
-        )
-        ranking = replace(ranking, messages=(*messages, *ranking.messages))
-        save_ranking(ranking, path)
-        return ranking
-
-    def scoring(self, candidates: Sequence[Candidate], real: RealSample) -> Scoring:
-        """Score anew, with the embeddings from the cache: for what a ranking does not hold."""
-        return self._scoring(resolve_suite(self.proxies, real.modality), candidates, real)
+        return self.prepare(candidates, real).mixture_scores(name, mixture)
 
     def embeddings(
         self, candidates: Sequence[Candidate], real: RealSample
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]] | None:
         """Return the embeddings of the real sample and of each candidate, from the cache.
 
-        None where no proxy of the suite uses any.
+        Returns:
+            (n, d) and name to (N, d); None where no proxy of the suite uses embeddings.
         """
-        if not _any_embeddings(resolve_suite(self.proxies, real.modality)):
+        return self.prepare(candidates, real).embeddings()
+
+
+@dataclass(frozen=True)
+class ScoringJob:
+    """What `Scorer.prepare` has checked: the methods assume it, and check nothing again.
+
+    Args:
+        scorer: How to score.
+        candidates: The candidates.
+        real: The real sample.
+        suite: The proxies.
+    """
+
+    scorer: Scorer
+    candidates: Sequence[Candidate]
+    real: RealSample
+    suite: tuple[BaseProxy, ...]
+
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether a proxy of the suite uses embeddings."""
+        return any(proxy.needs_embeddings for proxy in self.suite)
+
+    def score(self) -> Scoring:
+        """See `Scorer.score`."""
+        scorer = self.scorer
+        scoring = score(
+            self.candidates,
+            self.real,
+            self.suite,
+            encoder=scorer.encoder,
+            seed=scorer.seed,
+            device=scorer.device,
+            cache_dir=scorer.cache_dir,
+            progress=scorer.progress,
+        )
+        if scoring.reused:
+            scorer.notify(
+                f"scores of {len(scoring.reused)} of {len(self.suite)} proxies are taken from the "
+                f"cache: {', '.join(scoring.reused)}"
+            )
+        if not scorer.keep_models:
+            self._close_models()
+        return scoring
+
+    def _close_models(self) -> None:
+        if isinstance(self.scorer.encoder, BaseEncoder):  # `score` closes what it made itself
+            self.scorer.encoder.close()
+        for proxy in self.suite:
+            proxy.close()
+        free_device_memory()
+
+    def cached_ranking(self) -> Ranking:
+        """See `Scorer.cached_ranking`."""
+        path = self._path(None)
+        return load_kept_ranking(path) or self._save(self.scorer.order(self.score()), path)
+
+    def cached_selection(self) -> tuple[Ranking, Path]:
+        """See `Scorer.cached_selection`."""
+        labels = _label_hashes(self.candidates) if self.needs_embeddings else None
+        path = self._path(labels or "")
+        folder = path.with_suffix("")
+        kept = load_kept_ranking(path)
+        if kept is not None:
+            return kept, folder
+        scorer, scoring = self.scorer, self.score()
+        checks = None if labels is None else check_scored_labels(self.candidates, scoring)
+        findings = scoring_findings(scoring, checks, top_k=scorer.top_k, rank_by=scorer.rank_by)
+        # before the ranking, whose file says that all of it is there
+        save_findings(folder, findings)
+        ranking = scorer.order(scoring)
+        messages = () if checks is None else label_messages(checks)
+        ranking = replace(ranking, messages=(*messages, *ranking.messages))
+        return self._save(ranking, path), folder
+
+    def _save(self, ranking: Ranking, path: Path) -> Ranking:
+        save_ranking(ranking, path)
+        return ranking
+
+    def mixture_scores(self, name: str, mixture: Mixture) -> dict[str, float]:
+        """See `Scorer.mixture_scores`."""
+        scores: dict[str, float] = {}
+        direct = [proxy for proxy in self.suite if proxy.family != "lens"]
+        if direct:
+            scores = mixture_scores(self._with_suite(direct).score(), mixture)
+        rest = [proxy for proxy in self.suite if proxy.key not in scores]
+        if rest:
+            sample = mixture_candidate(name, self.candidates, mixture, self.scorer.seed)
+            job = replace(self._with_suite(rest), candidates=[*self.candidates, sample])
+            row = job.cached_ranking()[name]
+            scores |= {key: score.value for key, score in row.scores.items()}
+        return {proxy.key: scores[proxy.key] for proxy in self.suite}
+
+    def _with_suite(self, suite: Sequence[BaseProxy]) -> ScoringJob:
+        """Return the job for a part of the suite, whose order is of no interest."""
+        scorer = replace(self.scorer, rank_by=suite[0].key, mixture="equal")
+        return replace(self, scorer=scorer, suite=tuple(suite))
+
+    def embeddings(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]] | None:
+        """See `Scorer.embeddings`."""
+        if not self.needs_embeddings:
             return None
-        encoder = self._model(real)
-        folder = None if self.cache_dir is None else Path(self.cache_dir)
-        found = [embed(encoder, e, cache_dir=folder).embeddings for e in (real, *candidates)]
-        names = [candidate.name for candidate in candidates]
-        return found[0], dict(zip(names, found[1:], strict=True))
+        encoder, given = self._encoder(), self.scorer.cache_dir
+        folder = None if given is None else Path(given)
+        real, *parts = (
+            embed(encoder, examples, cache_dir=folder).embeddings
+            for examples in (self.real, *self.candidates)
+        )
+        names = [candidate.name for candidate in self.candidates]
+        return real, dict(zip(names, parts, strict=True))
 
-    def _model(self, real: RealSample) -> BaseEncoder:
-        device = None if self.device is None else torch.device(self.device)
-        return get_encoder(self.encoder, real.modality, device=device)
+    def _encoder(self) -> BaseEncoder:
+        device = None if self.scorer.device is None else torch.device(self.scorer.device)
+        return get_encoder(self.scorer.encoder, self.real.modality, device=device)
 
-    def _key(
-        self,
-        suite: Sequence[BaseProxy],
-        candidates: Sequence[Candidate],
-        real: RealSample,
-        findings: Any = None,
-    ) -> str:
-        encoder = None
-        if _any_embeddings(suite):
-            encoder = self._model(real).key
-        parts = {
-            "candidates": [(c.name, c.sha256) for c in candidates],
-            "real": real.sha256,
-            "proxies": [(p.key, dict(p.options()), _code_of(type(p))) for p in suite],
-            "rank_by": self.rank_by,
-            "top_k": self.top_k,
-            "mixture": (self.mixture, self.temperature, self.budget),
-            "findings": findings,
-            "encoder": encoder,
-            "seed": self.seed,
-            "code": source_hash(),
-            "packages": package_versions(),
+    def _path(self, labels: Sequence[str] | None) -> Path:
+        scorer = self.scorer
+        options: Mapping[str, object] = {
+            "rank_by": scorer.rank_by,
+            "top_k": scorer.top_k,
+            "mixture": vars(MixtureOptions.of(scorer.mixture)),
+            "n_resamples": scorer.n_resamples,
+            "labels": labels,
+            "encoder": self._encoder().key if self.needs_embeddings else None,
+            "seed": scorer.seed,
         }
-        text = json.dumps(parts, sort_keys=True, default=repr)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return ranking_path(scorer.cache_dir, self.candidates, self.real, self.suite, options)
 
 
-def _any_embeddings(suite: Sequence[BaseProxy]) -> bool:
-    return any(proxy.needs_embeddings for proxy in suite)
+def _check_data(candidates: Sequence[Candidate], real: RealSample) -> None:
+    if len(candidates) < 2:
+        raise ConfigError(f"{len(candidates)} candidate: ranking takes at least 2")
+    repeated = sorted(name for name, n in Counter(c.name for c in candidates).items() if n > 1)
+    if repeated:
+        raise ConfigError(f"candidates: names must differ, found more than once: {repeated}")
+    for candidate in candidates:
+        if candidate.modality != real.modality:
+            raise DataError(
+                f"{candidate.where} shows {candidate.modality}s, but {real.where} shows "
+                f"{real.modality}s: all must be of one modality"
+            )
 
 
 def _label_hashes(candidates: Sequence[Candidate]) -> list[str] | None:
-    """Hash each candidate's labels; None where one has none, or they are no classes."""
+    """Hash each candidate's labels; None where a candidate has none, or they are not classes."""
     if any(candidate.label is None for candidate in candidates):
         return None
     try:
@@ -214,71 +409,3 @@ def _label_hashes(candidates: Sequence[Candidate]) -> list[str] | None:
         return None
     labels = [json.dumps(candidate.labels) for candidate in candidates]
     return [hashlib.sha256(text.encode()).hexdigest() for text in labels]
-
-
-def _kept(path: Path) -> Ranking | None:
-    if not path.exists():
-        return None
-    try:
-        return load_ranking(path)
-    except RecordError as error:  # a broken file costs a scoring, not the training
-        _log.warning("scoring again: %s", error)
-        return None
-
-
-def _code_of(cls: type[BaseProxy]) -> str:
-    """A user's proxy has no version: a hash of its source replaces it."""
-    if cls.needs_records:
-        return uuid.uuid4().hex  # records may have changed where their views have not
-    source = source_of(cls)
-    # code that cannot be read may have changed: score again
-    return uuid.uuid4().hex if source is None else f"{cls.__qualname__}{source}"
-
-
-def ranking_differences(
-    ranking: Ranking, candidates: Sequence[Candidate], real: RealSample | None
-) -> list[str]:
-    """Say what keeps a ranking made elsewhere from being used on this data; empty if nothing does.
-
-    Args:
-        ranking: Made elsewhere.
-        candidates: The DataModule's.
-        real: The DataModule's real sample; None where it has none, which is no difference.
-    """
-    rows = {row.name: row for row in ranking.candidates}
-    here = {candidate.name: candidate for candidate in candidates}
-    return [
-        *_named("in the ranking, but no candidate here", rows.keys() - here.keys()),
-        *_named("candidate here, but not in the ranking", here.keys() - rows.keys()),
-        *[
-            f"{name}: {here[name].where} has {len(here[name])} examples with sha256 "
-            f"{here[name].sha256[:12]}…, the ranking saw {row.n} with {row.sha256[:12]}…"
-            for name, row in rows.items()
-            if name in here and here[name].sha256 != row.sha256
-        ],
-        *_real_difference(ranking, real),
-    ]
-
-
-def _named(what: str, names: Any) -> list[str]:
-    return [f"{what}: {', '.join(sorted(names))}"] if names else []
-
-
-def _real_difference(ranking: Ranking, real: RealSample | None) -> list[str]:
-    if real is None or real.sha256 == ranking.real_sha256:
-        return []
-    return [
-        f"real sample: {real.where} has {len(real)} examples with sha256 {real.sha256[:12]}…, "
-        f"the ranking saw {ranking.n_real} with {ranking.real_sha256[:12]}…"
-    ]
-
-
-def scorer_of(ranking: Ranking, **options: Any) -> Scorer:
-    """Return the scorer that a ranking made elsewhere describes."""
-    proxies: list[Mapping[str, Any]] = [
-        {"key": key, **info.options} for key, info in ranking.proxies.items()
-    ]
-    encoder = None if ranking.encoder is None else ranking.encoder.id
-    return Scorer(
-        proxies, ranking.rank_by, ranking.top_k, encoder=encoder, seed=ranking.seed, **options
-    )

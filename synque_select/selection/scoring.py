@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -15,19 +15,15 @@ from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.contamination import contamination_messages
 from synque_select.data.duplicates import sample_messages
 from synque_select.data.examples import Examples
-from synque_select.data.sources import load_candidates, load_real
-from synque_select.data.views import Selector
 from synque_select.encoders import BaseEncoder, embed, get_encoder
-from synque_select.errors import ConfigError, DataError, ProxyError
+from synque_select.errors import ConfigError, ProxyError
 from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
-from synque_select.proxies.registry import ProxySpec, resolve_suite
 from synque_select.selection.score_cache import ScoreCache
 from synque_select.types import EncoderInfo
 from synque_select.types.modality import Modality
 from synque_select.utils.cache_dir import default_cache_dir
 from synque_select.utils.process_state import preserved_state
 from synque_select.utils.progress import ProgressBar
-from synque_select.utils.validation import check_int
 
 __all__ = ["Scoring", "score"]
 
@@ -88,12 +84,11 @@ class Scoring:
 
 
 def score(
-    candidates: Any,
-    real: Any,
+    candidates: Sequence[Candidate],
+    real: RealSample,
+    suite: Sequence[BaseProxy],
     *,
-    view: Selector | None = None,
     encoder: str | BaseEncoder | None = None,
-    proxies: Sequence[ProxySpec] | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
     cache_dir: str | Path | None = None,
@@ -101,32 +96,42 @@ def score(
 ) -> Scoring:
     """Score candidates against the real sample with every proxy of a suite.
 
-    Args and errors are those of `synque_select.selection.ranking.rank`.
+    This is the private side of `synque_select.selection.scorer.Scorer`, which checks its arguments.
+
+    Args:
+        candidates: At least two candidates, of the modality of the real sample.
+        real: The real sample.
+        suite: The proxies, as `resolve_suite` returns them.
+        encoder: A model id or an encoder; None for the default of the modality.
+        seed: Random seed for the proxies.
+        device: Where to encode and score; None for a GPU if there is one.
+        cache_dir: Where embeddings and scores are kept; None for the default cache.
+        progress: Whether to show progress bars.
+
+    Raises:
+        ConfigError: The device or the encoder cannot be used.
+        EncoderError: The encoder cannot be loaded, or returned embeddings that are not finite.
+        ProxyError: A proxy cannot score this data.
     """
-    check_int("seed", seed, 0)
-    pool = load_candidates(candidates, view=view)
-    sample = load_real(real, view=view)
-    _check_together(pool, sample)
-    suite = resolve_suite(proxies, sample.modality)
     folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
     with preserved_state():
         started = time.perf_counter()
         place = _device(device)
-        encoded = _encoded([sample, *pool], suite, encoder, place, folder, progress)
+        encoded = _encoded([real, *candidates], suite, encoder, place, folder, progress)
         encode_s = time.perf_counter() - started
-        messages = sample_messages(pool, sample)
-        messages += contamination_messages(pool, {"real sample": sample})
-        data = {"sets": [(e.name, e.sha256) for e in (sample, *pool)], "seed": seed}
+        messages = sample_messages(candidates, real)
+        messages += contamination_messages(candidates, {"real sample": real})
+        data = {"sets": [(e.name, e.sha256) for e in (real, *candidates)], "seed": seed}
         kept = ScoreCache(folder / "scores", data, encoded.key)
         scores, seconds, reused = _scores(encoded.inputs, suite, seed, place, kept, progress)
     return Scoring(
         real=encoded.inputs[0],
         candidates=tuple(encoded.inputs[1:]),
-        suite=suite,
+        suite=tuple(suite),
         scores=scores,
         seconds=seconds,
-        real_sha256=sample.sha256,
-        sha256=tuple(c.sha256 for c in pool),
+        real_sha256=real.sha256,
+        sha256=tuple(c.sha256 for c in candidates),
         encoder=encoded.info,
         n_encoded=encoded.n_encoded,
         seed=seed,
@@ -151,17 +156,6 @@ def _device(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"device={device!r} cannot be used here: {reason}") from error
-
-
-def _check_together(pool: Sequence[Candidate], real: RealSample) -> None:
-    if len(pool) < 2:
-        raise ConfigError(f"{len(pool)} candidate: ranking takes at least 2")
-    for candidate in pool:
-        if candidate.modality != real.modality:
-            raise DataError(
-                f"{candidate.where} shows {candidate.modality}s, but {real.where} shows "
-                f"{real.modality}s: all must be of one modality"
-            )
 
 
 class _Encoded(NamedTuple):

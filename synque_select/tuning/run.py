@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, final
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities import rank_zero_info
 
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import ConfigError, LightningError, ProxyError, did_you_mean
 from synque_select.records.store import RunStore
 from synque_select.selection.mixture import mmd_optimal_mixture
-from synque_select.selection.ranking import ranking_from
 from synque_select.selection.scorer import Scorer
 from synque_select.selection.scoring import Scoring
 from synque_select.training.comparability import content_sha256, validation_sha256, weights_sha256
@@ -104,7 +104,7 @@ def tune_mixture(
         datamodule=datamodule,
         max_steps=max_steps,
         options=options,
-        scorer=scorer or Scorer(top_k=top_k, seed=options.seed),
+        scorer=scorer or Scorer(top_k=top_k, seed=options.seed, notify=rank_zero_info),
         store=runs,
         trainer_options={"devices": 1, **(trainer_options or {})},
         progress=progress,
@@ -188,7 +188,7 @@ class _Tuning:
 
     def _by_proxy(self, key: str) -> _Search:
         scoring = self._scoring()
-        ranking = self._ranking(scoring)
+        ranking = self.scorer.order(scoring)
         if key not in ranking.proxies:
             raise ConfigError(f"proxy={key!r}: {did_you_mean(key, ranking.proxies)}")
         mode: Literal["max", "min"] = "max" if ranking.proxies[key].higher_is_better else "min"
@@ -218,17 +218,14 @@ class _Tuning:
     def _prepare(self, prepared: list[_Prepared]) -> _Shared:
         """Score and download on rank 0; return what the others need, as plain values."""
         scoring = self._scoring()
-        ranking = self._ranking(scoring)
+        ranking = self.scorer.order(scoring)
         self._sampling(ranking)  # a wrong k_range is an error on every rank
         prepared.append(self._prepared(scoring))
         self.datamodule.prepare_data()
         return {"ranking": ranking.to_dict()}
 
-    def _ranking(self, scoring: Scoring) -> Ranking:
-        return ranking_from(scoring, rank_by=self.scorer.rank_by, top_k=self.scorer.top_k)
-
     def _scoring(self) -> Scoring:
-        return self.scorer.scoring(*self._pool())
+        return self.scorer.score(*self._pool())
 
     def _pool(self) -> tuple[list[Candidate], RealSample]:
         real = self.datamodule.real

@@ -24,8 +24,7 @@ from synque_select.functional.paired import compare_paired
 from synque_select.recipes.digits import DigitsTask
 from synque_select.records.store import RunStore
 from synque_select.selection.mixture import mmd_optimal_mixture
-from synque_select.selection.ranking import ranking_from
-from synque_select.selection.scoring import score
+from synque_select.selection.scorer import Scorer
 from synque_select.tuning import MixtureSpace, starting_mixtures
 from synque_select.tuning.search import search_mixtures
 from synque_select.types import Mixture
@@ -97,11 +96,11 @@ def _best_so_far(folder: Path) -> Iterator[Result]:
     found: dict[str, list[list[float]]] = {"starts": [], "random": []}
     seconds: dict[str, float] = dict.fromkeys(found, 0.0)
     for seed in range(N_SEEDS):
-        scoring = score(
-            task.candidates, task.real_sample(seed), encoder=task.encoder, proxies=task.proxies,
-            seed=seed, progress=False,
-        )  # fmt: skip
-        ranking = ranking_from(scoring)
+        scorer = Scorer(
+            task.proxies, encoder=task.encoder, seed=seed, progress=False, keep_models=True
+        )
+        scoring = scorer.score(task.candidates, task.real_sample(seed))
+        ranking = scorer.order(scoring)
         space = MixtureSpace(tuple(row.name for row in ranking.order()), (1, len(ranking)))
 
         def value(mixture: Mixture, seed: int = seed) -> float:

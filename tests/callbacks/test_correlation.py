@@ -18,7 +18,7 @@ from synque_select.errors import ConfigError, LightningError
 from synque_select.functional.correlation import correlate_scores
 from synque_select.records.correlation_file import load_correlations
 from synque_select.records.store import RunStore
-from synque_select.selection.ranking import rank
+from synque_select.selection.scorer import rank
 from synque_select.types import Mixture, Ranking
 from tests.training.tiny import (
     LetterEncoder,

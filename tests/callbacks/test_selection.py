@@ -167,7 +167,7 @@ def test_what_changes_the_ranking_scores_again(tmp_path, change):
         CountingMMD.n_scored = 0
         defaults = {"proxies": [CountingMMD()], "top_k": 2, "encoder": LetterEncoder()}
         scorer = Scorer(**{**defaults, **options}, cache_dir=tmp_path)
-        scorer.ranking(candidates(candidates_n), real_sample(real))
+        scorer.cached_ranking(candidates(candidates_n), real_sample(real))
         return CountingMMD.n_scored
 
     assert [n_scored(), n_scored(**change), n_scored(**change), n_scored()] == [1, 1, 0, 0]
@@ -185,7 +185,7 @@ def test_records_that_change_beside_their_views_are_scored_again(tmp_path):
         ]
         proxy = {"key": "sql_validity", "database": str(database)}
         scorer = Scorer(["ngram", proxy], "ngram", 1, cache_dir=tmp_path)
-        ranking = scorer.ranking(pool, RealSample("real", [{"text": "a"}] * 3, view="text"))
+        ranking = scorer.cached_ranking(pool, RealSample("real", [{"text": "a"}] * 3, view="text"))
         found.append([row.scores["sql_validity"].value for row in ranking.candidates])
     assert found == [[1.0, 1.0], [1.0, 0.0]]
 

@@ -44,3 +44,18 @@ def test_the_command_is_a_module_too():
     command = [sys.executable, "-m", "synque_select", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("synque-select ")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["rank", "--help"]], ids=" ".join)
+def test_help_does_not_wait_for_torch(arguments: list[str]):
+    code = (
+        "import contextlib, sys\n"
+        "from synque_select.cli.main import main\n"
+        "with contextlib.suppress(SystemExit):\n"
+        "    main(sys.argv[1:])\n"
+        "print('heavy:', *sorted({'torch', 'numpy', 'pytorch_lightning'} & sys.modules.keys()))\n"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert "usage: synque-select" in done.stdout
+    assert done.stdout.splitlines()[-1].strip() == "heavy:"

@@ -14,7 +14,7 @@ from synque_select.llm.scripted import ScriptedLLM
 from synque_select.proxies.lens import Lens
 from synque_select.records.ranking_file import save_ranking
 from synque_select.report.lens import write_rubrics
-from synque_select.selection.ranking import rank
+from synque_select.selection.scorer import rank
 
 RUBRIC = Rubric(
     ("Both name a shop.",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.duplicates import n_distinct, sample_messages
-from synque_select.selection.ranking import rank
+from synque_select.selection.scorer import rank
 
 REAL = [f"Which app is number {i}?" for i in range(24)]
 

@@ -12,7 +12,7 @@ from synque_select.proxies.base import ProxyScores
 from synque_select.proxies.kernel import MMD
 from synque_select.proxies.registry import get_proxy
 from synque_select.report.ranking_tables import scores_table
-from synque_select.selection.ranking import rank
+from synque_select.selection.scorer import rank
 from synque_select.types import Ranking
 from tests.selection.test_example_scores import points, side
 from tests.training.tiny import LetterEncoder, candidates, real_sample

@@ -32,7 +32,7 @@ from synque_select.lens.samples import quote_sample
 from synque_select.llm.base import Failure
 from synque_select.llm.scripted import ScriptedLLM
 from synque_select.proxies.lens import Lens
-from synque_select.selection.ranking import rank
+from synque_select.selection.scorer import rank
 from tests.lens.scripts import telling_llm
 
 RUBRIC = Rubric(("They are short.",), ("Dataset B shouts.",), ("Dataset B whispers.",))

@@ -23,7 +23,7 @@ from synque_select.lens.rubric import Rubric, RubricSampling
 from synque_select.llm.prompt import Prompt, has_images, prompt_parts
 from synque_select.llm.scripted import ScriptedLLM
 from synque_select.proxies.lens import Lens, LensBalanced, LensRaw, LensZeroShot
-from synque_select.selection.ranking import rank
+from synque_select.selection.scorer import rank
 from synque_select.types import Ranking
 from synque_select.utils import progress
 from tests.lens.scripts import telling_llm
@@ -348,7 +348,7 @@ from synque_select.lens.config import LensConfig
 from synque_select.lens.rubric import Rubric
 from synque_select.llm.scripted import ScriptedLLM
 from synque_select.proxies.lens import Lens
-from synque_select.selection.ranking import rank
+from synque_select.selection.scorer import rank
 
 class Slow(ScriptedLLM):
     def choice_probabilities(self, *arguments):

@@ -12,8 +12,7 @@ from synque_select.errors import ConfigError, LightningError, RecordError
 from synque_select.probing.probes import ProbeSweep, run_probes
 from synque_select.probing.sweep import run_sweep
 from synque_select.records.store import RunStore
-from synque_select.selection.ranking import rank
-from synque_select.selection.scorer import Scorer
+from synque_select.selection.scorer import Scorer, rank
 from synque_select.training.short_fit import ShortFitOptions
 from tests.training.tiny import (
     WORDS,

@@ -15,7 +15,11 @@ from synque_select.proxies.domain import PAD
 from synque_select.selection.example_scores import with_example_scores
 from synque_select.selection.gaps import gap_map
 from synque_select.selection.labels import check_labels
-from synque_select.selection.mixture import mmd_optimal_mixture, score_proportional_mixture
+from synque_select.selection.mixture import (
+    MixtureOptions,
+    mmd_optimal_mixture,
+    score_proportional_mixture,
+)
 from synque_select.selection.ranking import ranking_from
 from synque_select.selection.scoring import Scoring
 
@@ -78,7 +82,10 @@ class TestMixture:
 
     def test_a_ranking_says_where_every_mixture_repeats_more(self):
         found = [
-            ranking_from(scoring(TWO_MODES, self.candidates), mixture="mmd_optimal", budget=budget)
+            ranking_from(
+                scoring(TWO_MODES, self.candidates),
+                mixture=MixtureOptions("mmd_optimal", budget=budget),
+            )
             for budget in (2000, 5000, None)
         ]
         assert max(found[0].top().weights.values()) <= 0.4 + 1e-9

@@ -15,7 +15,7 @@ from synque_select.data.candidate import Candidate, RealSample
 from synque_select.encoders import BaseEncoder
 from synque_select.proxies.base import ProxyInput
 from synque_select.proxies.registry import get_proxy
-from synque_select.selection.ranking import rank
+from synque_select.selection.scorer import rank
 from tests.benchmarks.base import peak_bytes
 
 pytestmark = pytest.mark.slow

@@ -21,7 +21,8 @@ from synque_select.selection.example_scores import with_example_scores
 from synque_select.selection.findings import scoring_findings
 from synque_select.selection.mixture import mixture_scores
 from synque_select.selection.ranking import ranking_from
-from synque_select.selection.scoring import Scoring, score
+from synque_select.selection.scorer import Scorer
+from synque_select.selection.scoring import Scoring
 from synque_select.selection.uncertainty import multinomial_weights
 from synque_select.types import Mixture, Ranking
 from tests.training.tiny import LetterEncoder, candidates, real_sample, texts
@@ -33,7 +34,10 @@ NEVER_KEPT = {"lens", "lens_balanced", "lens_raw", "lens_zero_shot", "sql_validi
 
 def scored(folder: Path, suite: Any = SUITE, **options: Any) -> Scoring:
     given = {"candidates": candidates(), "real": real_sample(), "encoder": LetterEncoder()}
-    return score(**{**given, **options}, proxies=suite, cache_dir=folder, progress=False)
+    given |= options
+    scorer = Scorer(suite, top_k=1, cache_dir=folder, progress=False, keep_models=True)
+    data = (given.pop("candidates"), given.pop("real"))
+    return dataclasses.replace(scorer, **given).score(*data)
 
 
 def undated(ranking: Ranking) -> Ranking:

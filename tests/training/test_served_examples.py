@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings(
 def scored() -> list[Candidate]:
     proxies = [get_proxy(key) for key in ("pad", "mmd", "coverage", "ngram")]
     given = candidates()
-    scoring = score(given, real_sample(), encoder=LetterEncoder(), proxies=proxies, progress=False)
+    scoring = score(given, real_sample(), proxies, encoder=LetterEncoder(), progress=False)
     return with_example_scores(given, scoring)
 
 

@@ -12,7 +12,7 @@ import pytest
 from synque_select.errors import ConfigError
 from synque_select.report.page import write_report
 from synque_select.report.study_tables import study_table
-from synque_select.selection.ranking import rank
+from synque_select.selection.scorer import rank
 from synque_select.tuning import MixtureSpace, starting_mixtures
 from synque_select.tuning.search import search_mixtures
 from synque_select.types import Mixture
