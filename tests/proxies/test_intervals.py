@@ -52,7 +52,7 @@ def simulate(
 
 
 def held(values: torch.Tensor, resampled: torch.Tensor, n: int) -> torch.Tensor:
-    """Share of the draws whose interval holds the mean over the draws, one a column."""
+    """Share of the draws whose interval holds the mean over the draws, one value per column."""
     truth = values.mean(0)
     inside = []
     for value, resample in zip(values, resampled, strict=True):

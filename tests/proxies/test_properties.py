@@ -1,7 +1,7 @@
 """What every proxy must do, and what each kind of proxy must do.
 
-Every registered proxy stands in `PROPERTIES`, or a test fails: whoever adds one says there which
-properties it has.
+Every registered proxy is listed in `PROPERTIES`, or a test fails: an author who adds one states its
+properties there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import random
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -67,9 +66,6 @@ PROPERTIES: dict[str, set[str]] = {
 }
 
 
-REQUIRED = {"sql_validity": {"database": "schema.sqlite"}}
-
-
 def having(name: str) -> list[str]:
     return sorted(key for key in proxy_keys() if name in PROPERTIES.get(key, set()))
 
@@ -111,18 +107,6 @@ def changed(part: ProxyInput, change: Callable[[torch.Tensor], torch.Tensor]) ->
     return dataclasses.replace(part, embeddings=change(part.embeddings))
 
 
-def chosen_rows(part: ProxyInput, rows: np.ndarray) -> ProxyInput:
-    assert part.embeddings is not None
-    return ProxyInput(
-        part.name,
-        [part.views[int(i)] for i in rows],
-        part.modality,
-        part.digests[rows],
-        part.embeddings[torch.from_numpy(rows)],
-        None if part.records is None else [part.records[int(i)] for i in rows],
-    )
-
-
 def real_sample() -> ProxyInput:
     return make("real", draw(N_REAL, 0))
 
@@ -157,11 +141,7 @@ def scores_of(key: str) -> ProxyScores:
     return score(key, real_sample(), shifted())
 
 
-def oriented(key: str, values: torch.Tensor) -> np.ndarray:
-    return values.numpy() * (1 if get_proxy(key).higher_is_better else -1)
-
-
-def test_every_proxy_stands_in_the_list():
+def test_every_proxy_is_in_the_list():
     missing = sorted(set(proxy_keys()) - set(PROPERTIES))
     assert not missing, f"say in PROPERTIES what {', '.join(missing)} must satisfy"
     assert sorted(PROPERTIES) == sorted(set(PROPERTIES) & set(proxy_keys()))
@@ -184,67 +164,13 @@ def test_default_suite_has_one_proxy_a_family(modality):
 
 
 class TestEveryProxy:
-    """The contract of `BaseProxy`."""
+    """What `ProxyConformance` does not ask."""
 
     @pytest.mark.parametrize("key", proxy_keys())
-    def test_says_what_it_is(self, key):
-        proxy = get_proxy(key, **REQUIRED.get(key, {}))
-        assert proxy.key == key
-        assert isinstance(proxy.higher_is_better, bool)
-        assert proxy.unit
-        assert proxy.source
-        assert proxy.modalities
-        assert type(proxy).__doc__
-
-    @pytest.mark.parametrize("key", proxy_keys())
-    def test_options_make_the_same_proxy_again(self, key):
-        options = get_proxy(key, **REQUIRED.get(key, {})).options()
-        assert get_proxy(key, **options).options() == options
-        for value in options.values():
-            assert value is None or isinstance(value, str | int | float | bool | list | dict)
-
-    @pytest.mark.parametrize("key", proxy_keys())
-    def test_form_of_the_scores(self, key):
+    def test_gives_what_it_can_give(self, key):
         scores = scores_of(key)
-        assert scores.values.shape == (4,)
-        assert scores.values.dtype == torch.float64
-        assert scores.values.device == CPU
-        assert torch.isfinite(scores.values).all()
-        assert scores.spread is None or scores.spread.shape == (4,)
         assert (scores.resample is not None) == ("contributions" in PROPERTIES[key])
         assert (scores.example_scores is not None) == ("examples" in PROPERTIES[key])
-
-    @pytest.mark.parametrize("key", proxy_keys())
-    def test_same_seed_same_scores_and_the_callers_random_state_stays(self, key):
-        torch.manual_seed(5)
-        np.random.seed(5)
-        random.seed(5)
-        before = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())
-        again = score(key, real_sample(), shifted())
-        assert torch.equal(again.values, scores_of(key).values)
-        assert torch.equal(torch.get_rng_state(), before[0])
-        assert np.array_equal(np.random.get_state()[1], before[1])
-        assert random.getstate() == before[2]
-
-    @pytest.mark.parametrize("key", proxy_keys())
-    def test_order_of_rows_changes_nothing(self, key):
-        generator = np.random.default_rng(1)
-        real = chosen_rows(real_sample(), generator.permutation(N_REAL))
-        candidates = [chosen_rows(c, generator.permutation(N_SYNTHETIC)) for c in shifted()]
-        found = score(key, real, candidates).values
-        expected = scores_of(key)
-        if expected.spread is None:
-            torch.testing.assert_close(found, expected.values, rtol=1e-4, atol=1e-4)
-        else:  # clustered from seeded starts, which are rows
-            assert ((found - expected.values).abs() <= 4 * expected.spread + 1e-3).all()
-
-    @pytest.mark.parametrize("key", proxy_keys())
-    def test_order_of_candidates_changes_nothing(self, key):
-        order = [2, 0, 3, 1]
-        candidates = shifted()
-        found = score(key, real_sample(), [candidates[i] for i in order]).values
-        expected = scores_of(key).values[order]
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
     @pytest.mark.parametrize("key", proxy_keys())
     def test_bfloat16_embeddings_give_nearly_the_same(self, key):
@@ -259,19 +185,6 @@ class TestEveryProxy:
             [changed(c, torch.Tensor.float) for c in candidates],
         ).values
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize("key", having("compares_real"))
-class TestComparesReal:
-    def test_growing_shift_is_worse(self, key):
-        values = oriented(key, scores_of(key).values)
-        assert (np.diff(values) <= 0).all()
-        assert values[0] > values[2]
-
-    def test_identical_data_is_best(self, key):
-        copy = dataclasses.replace(real_sample(), name="copy")
-        values = oriented(key, score(key, real_sample(), [*shifted()[1:], copy]).values)
-        assert values[-1] == values.max()
 
 
 @pytest.mark.parametrize("key", having("compares_real") + having("divides_by_real"))

@@ -1,12 +1,4 @@
-"""For tests of your own code: a scripted language model, and what every engine must do.
-
-Needs pytest. Subclass a suite in your tests, and say in a fixture what is to be tested:
-
-    class TestMyEngine(LLMConformance):
-        @pytest.fixture
-        def llm(self):
-            return MyEngine()
-"""
+"""What every engine must do, as tests."""
 
 from __future__ import annotations
 
@@ -20,9 +12,8 @@ from synque_select.errors import ConfigError
 from synque_select.functional.lens import LABELS
 from synque_select.llm.base import BaseLLM, Failure
 from synque_select.llm.prompt import Prompt, PromptLike
-from synque_select.llm.scripted import ScriptedLLM
 
-__all__ = ["LLMConformance", "ScriptedLLM", "choice_table"]
+__all__ = ["ITEMS", "PREFIX", "SUFFIXES", "LLMConformance", "choice_table"]
 
 PREFIX = "Dataset A holds questions. Dataset B holds answers, and they are long. " * 6
 ITEMS = ("How many?", "How many are there in the year 2018?", "x", "", "It is, because 7 > 3.")
@@ -42,11 +33,11 @@ def choice_table(
     Raises:
         AssertionError: An item has no answer, or a failure.
     """
-    found = dict(llm.choice_probabilities(shared_prefix, items, suffixes, choices))
-    failed = [row for row in found.values() if isinstance(row, Failure)]
-    if failed or sorted(found) != list(range(len(items))):
-        raise AssertionError(f"answers to items {sorted(found)} of {len(items)}, failures {failed}")
-    return torch.tensor([found[i] for i in range(len(items))], dtype=torch.float64)
+    rows = dict(llm.choice_probabilities(shared_prefix, items, suffixes, choices))
+    failed = [row for row in rows.values() if isinstance(row, Failure)]
+    if failed or sorted(rows) != list(range(len(items))):
+        raise AssertionError(f"answers to items {sorted(rows)} of {len(items)}, failures {failed}")
+    return torch.tensor([rows[i] for i in range(len(items))], dtype=torch.float64)
 
 
 class LLMConformance:
@@ -54,7 +45,7 @@ class LLMConformance:
 
     Attributes:
         reads_images: Whether prompts may hold images.
-        atol: How much probabilities may differ between equal questions.
+        atol: How much the probabilities of equal questions may differ.
     """
 
     reads_images = False
@@ -62,16 +53,16 @@ class LLMConformance:
 
     @pytest.fixture
     def llm(self) -> BaseLLM:
-        """Return the engine; a subclass says which."""
+        """Return the engine; a subclass overrides it."""
         raise NotImplementedError
 
     def test_probabilities_of_each_item_and_suffix_sum_to_one(self, llm: BaseLLM) -> None:
-        found = choice_table(llm)
-        assert found.shape == (len(ITEMS), len(SUFFIXES), len(LABELS))
-        assert (found >= 0).all()
-        torch.testing.assert_close(found.sum(-1), torch.ones(len(ITEMS), 2).double())
+        table = choice_table(llm)
+        assert table.shape == (len(ITEMS), len(SUFFIXES), len(LABELS))
+        assert (table >= 0).all()
+        torch.testing.assert_close(table.sum(-1), torch.ones(len(ITEMS), 2).double())
 
-    def test_where_a_prompt_is_cut_into_parts_changes_nothing(self, llm: BaseLLM) -> None:
+    def test_it_does_not_matter_where_a_prompt_is_split(self, llm: BaseLLM) -> None:
         parts = choice_table(llm, PREFIX, ITEMS[:2], SUFFIXES)
         whole = choice_table(llm, "", [PREFIX + i + s for i in ITEMS[:2] for s in SUFFIXES], [""])
         torch.testing.assert_close(
@@ -95,7 +86,7 @@ class LLMConformance:
         first = dict(llm.generate(["Say something."], max_tokens=8, seed=1))
         assert dict(llm.generate(["Say something."], max_tokens=8, seed=1)) == first
 
-    def test_no_items_no_answers(self, llm: BaseLLM) -> None:
+    def test_no_items_give_no_answers(self, llm: BaseLLM) -> None:
         assert list(llm.choice_probabilities(PREFIX, [], SUFFIXES, LABELS)) == []
         assert list(llm.generate([], choices=LABELS)) == []
 
@@ -107,7 +98,7 @@ class LLMConformance:
         with pytest.raises(ConfigError, match="both given"):
             list(llm.generate(["a"], choices=LABELS, schema=_SCHEMA))
 
-    def test_key_says_the_model_and_its_revision(self, llm: BaseLLM) -> None:
+    def test_the_key_contains_model_and_revision(self, llm: BaseLLM) -> None:
         key = json.loads(llm.key)
         assert key["id"] == llm.id
         assert key["revision"] == llm.revision
@@ -116,7 +107,7 @@ class LLMConformance:
         before, n_requests = llm.usage.n_tokens, llm.usage.n_requests
         choice_table(llm)
         assert llm.usage.n_requests >= n_requests + len(ITEMS) * len(SUFFIXES)
-        # fewer than there are bytes, more than there are items
+        # at least one token per question, at most one per byte
         read = llm.usage.n_tokens - before
         assert len(ITEMS) * len(SUFFIXES) < read
         assert 0 < llm.count_tokens(PREFIX) <= len(PREFIX) + 8

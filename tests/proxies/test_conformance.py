@@ -1,0 +1,74 @@
+"""Every built-in proxy inherits the suite of proxies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from synque_select.lens.config import LensConfig
+from synque_select.proxies import BaseProxy, get_proxy, proxy_keys
+from synque_select.sql.text import write_empty_database
+from synque_select.testing import ProxyConformance
+from tests.lens.scripts import telling_llm
+
+COMPARE = (
+    "coverage",
+    "density",
+    "energy",
+    "frechet",
+    "knn_coverage",
+    "mauve",
+    "mauve_star",
+    "mmd",
+    "ngram",
+    "pad",
+)
+DESCRIBE = (
+    "baseline_distinct",
+    "baseline_entropy",
+    "baseline_length",
+    "baseline_n",
+    "baseline_vocabulary",
+    "mdm",
+)
+LENS = ("lens", "lens_balanced", "lens_raw", "lens_zero_shot")
+
+
+class TestThatCompare(ProxyConformance):
+    @pytest.fixture(params=COMPARE)
+    def proxy(self, request) -> BaseProxy:
+        return get_proxy(request.param)
+
+
+class TestThatDescribe(ProxyConformance):
+    compares_real = False
+
+    @pytest.fixture(params=DESCRIBE)
+    def proxy(self, request) -> BaseProxy:
+        return get_proxy(request.param)
+
+
+class TestLens(ProxyConformance):
+    @pytest.fixture(params=LENS)
+    def proxy(self, request, tmp_path: Path) -> BaseProxy:
+        self.compares_real = request.param != "lens_zero_shot"  # no rubric tells the script
+        answers = str(tmp_path / "answers.sqlite")
+        return get_proxy(request.param, config=LensConfig(telling_llm(), answers=answers))
+
+    def test_options_make_the_same_proxy_again(self, proxy: BaseProxy) -> None:
+        # an engine that was given as an object is not an option; one named in a config is
+        super().test_options_make_the_same_proxy_again(get_proxy(proxy.key))
+
+
+class TestSQLValidity(ProxyConformance):
+    compares_real = False
+
+    @pytest.fixture
+    def proxy(self, tmp_path: Path) -> BaseProxy:
+        database = write_empty_database(tmp_path / "empty.sqlite", {"t": ["a"]})
+        return get_proxy("sql_validity", database=str(database))
+
+
+def test_every_proxy_is_in_a_suite():
+    assert sorted({*COMPARE, *DESCRIBE, *LENS, "sql_validity"}) == list(proxy_keys())
