@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -35,6 +34,7 @@ from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.distributed import n_data_replicas, on_rank_zero
 from synque_select.training.spawn_result import SpawnResult
 from synque_select.types import Mixture, Ranking, RunRecord
+from synque_select.utils.json_fields import JsonFields
 
 __all__ = ["ProbeRunner", "ProxyCorrelationCallback"]
 
@@ -257,10 +257,10 @@ class ProxyCorrelationCallback(CheckedCallback):
         if folder is None or self._validated_at == trainer.global_step:
             return
         if (folder / _FIGURES).is_file():
-            kept = read_json(folder / _FIGURES)
-            if kept["step"] == trainer.global_step:
-                metrics = {k: math.nan if v is None else v for k, v in kept["metrics"].items()}
-                self._metrics, self._validated_at = metrics, kept["step"]
+            kept = JsonFields(read_json(folder / _FIGURES))
+            step = kept.integer("step")
+            if step == trainer.global_step:
+                self._metrics, self._validated_at = kept.numbers("metrics"), step
 
     def _warn_of_missing_metric(self) -> None:
         """Say once, early enough to stop the run, that it will enter no correlation."""

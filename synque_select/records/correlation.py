@@ -1,4 +1,4 @@
-"""Correlation of proxies with validation, within one key and kind, never pooled."""
+"""Correlation of proxies with validation: within one comparability key and kind, never pooled."""
 
 from __future__ import annotations
 
@@ -6,29 +6,56 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
+from synque_select.errors import RecordError
 from synque_select.functional.correlation import MIN_UNITS, Correlation, correlate_scores
 from synque_select.types import RunKind, RunRecord
+from synque_select.utils.json_fields import JsonFields
+from synque_select.utils.json_types import Json
 
-__all__ = ["KeyCorrelations", "MeanCorrelation", "UnitPoint", "correlate", "mean_correlations"]
+__all__ = [
+    "KeyCorrelations",
+    "MeanCorrelation",
+    "UnitPoint",
+    "correlate",
+    "mean_correlations",
+    "read_correlation",
+]
+
+_KINDS: tuple[RunKind, ...] = ("probe", "mixture", "trial")
+_MODES: tuple[Literal["max", "min"], ...] = ("max", "min")
 
 
 @dataclass(frozen=True)
 class UnitPoint:
-    """A distinct candidate or mixture, its seeds averaged.
+    """A distinct candidate or mixture, averaged over its seeds.
 
     Args:
         unit: Its name.
         scores: Proxy key to mean raw score; NaN where undefined.
         validation: Mean of the monitored metric at the fixed end of the budget.
-        n_seeds: How many runs were averaged.
+        n_seeds: Number of runs averaged.
     """
 
     unit: str
     scores: Mapping[str, float]
     validation: float
     n_seeds: int
+
+    @classmethod
+    def from_fields(cls, fields: JsonFields) -> UnitPoint:
+        """Read one point of `correlations.json`.
+
+        Raises:
+            RecordError: A field is missing or of the wrong type.
+        """
+        return cls(
+            unit=fields.text("unit"),
+            scores=fields.numbers("scores"),
+            validation=fields.number("validation"),
+            n_seeds=fields.count("n_seeds"),
+        )
 
 
 @dataclass(frozen=True)
@@ -38,18 +65,18 @@ class KeyCorrelations:
     Args:
         key_hash: Hash of the key.
         kind: "probe", "mixture" or "trial".
-        key: The key itself.
+        key: The comparability key.
         monitor: The validation metric.
         mode: "max" or "min".
-        points: What was correlated.
+        points: The units that were correlated.
         orientation: Proxy key to higher_is_better.
-        proxies: Proxy key to its correlation; empty under 5 distinct units.
-        messages: What is missing and how to get it, what was left out.
+        proxies: Proxy key to its correlation; empty for fewer than 5 distinct units.
+        messages: What is missing and how to get it, and what was left out.
     """
 
     key_hash: str
     kind: RunKind
-    key: Mapping[str, Any]
+    key: Mapping[str, Json]
     monitor: str
     mode: Literal["max", "min"]
     points: tuple[UnitPoint, ...]
@@ -62,10 +89,38 @@ class KeyCorrelations:
         """How many more distinct units a coefficient needs."""
         return max(0, MIN_UNITS - len(self.points))
 
+    def to_dict(self) -> dict[str, object]:
+        """Return the entry of `correlations.json`; NaN is left to the writer."""
+        return {
+            **vars(self),
+            "points": [vars(point) for point in self.points],
+            "proxies": {key: proxy.to_dict() for key, proxy in self.proxies.items()},
+        }
+
+    @classmethod
+    def from_fields(cls, fields: JsonFields) -> KeyCorrelations:
+        """Read one entry of `correlations.json`.
+
+        Raises:
+            RecordError: A field is missing or of the wrong type.
+        """
+        proxies = fields.named_objects("proxies")
+        return cls(
+            key_hash=fields.text("key_hash"),
+            kind=fields.choice("kind", _KINDS),
+            key=fields.object("key").content,
+            monitor=fields.text("monitor" if "monitor" in fields else "primary"),  # until 0.1
+            mode=fields.choice("mode", _MODES),
+            points=tuple(map(UnitPoint.from_fields, fields.objects("points"))),
+            orientation=fields.flags("orientation"),
+            proxies={key: read_correlation(proxy) for key, proxy in proxies.items()},
+            messages=fields.texts("messages"),
+        )
+
 
 @dataclass(frozen=True)
 class MeanCorrelation:
-    """The mean over keys of one proxy's within-key coefficients; the points are never pooled."""
+    """Mean over keys of one proxy's within-key coefficients; the points are never pooled."""
 
     n_keys: int
     pearson: float
@@ -73,20 +128,36 @@ class MeanCorrelation:
     kendall: float
 
 
+def read_correlation(fields: JsonFields) -> Correlation:
+    """Read what `Correlation.to_dict` wrote.
+
+    Raises:
+        RecordError: A field is missing or of the wrong type.
+    """
+    for name in ("pearson", "spearman", "kendall"):
+        fields.numbers(name)
+        fields.object(name).number("value")
+    fields.integer("n", least=0)
+    try:
+        return Correlation.from_dict(fields.content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RecordError(f"{fields.path('spearman')} must be a coefficient: {error}") from error
+
+
 def correlate(records: Iterable[RunRecord], *, seed: int = 0) -> list[KeyCorrelations]:
     """Correlate every proxy with validation, within each comparability key and kind.
 
-    Seeds are averaged first; the unit is the distinct candidate or mixture. Trials enter only
-    where `details["startup"]` is true, because the others are chosen by the proxies themselves (the
-    first ones of a study) or sampled adaptively by an optimiser; runs
-    with `details["pruned"]`, and runs whose monitored metric is not finite, never do.
+    Seeds are averaged first; the unit is the distinct candidate or mixture. Trials count only if
+    `details["startup"]` is true: the others were chosen by the proxies themselves (the first of a
+    study) or sampled adaptively by an optimizer, and both bias a correlation. Runs with
+    `details["pruned"]`, and runs whose monitored metric is not finite, never count.
 
     Args:
-        records: Of any keys and kinds, as `RunStore.read` gives them.
-        seed: Of random permutations.
+        records: Records of any keys and kinds, as `RunStore.read` returns them.
+        seed: Random seed for the permutations.
 
     Returns:
-        One entry a key and kind, in the order of their first records.
+        One entry per key and kind, in the order of their first records.
     """
     groups: dict[tuple[str, ...], list[RunRecord]] = {}
     for record in records:
@@ -127,11 +198,11 @@ def _correlate_group(records: Sequence[RunRecord], seed: int) -> KeyCorrelations
 
 
 def _exclusion(record: RunRecord) -> str | None:
-    """Return why a run may not enter a correlation; None where it may."""
+    """Return why a run does not enter a correlation; None if it does."""
     if record.details.get("pruned"):
         return "pruned"
     if record.kind == "trial" and not record.details.get("startup"):
-        return "no random start-up trials, but chosen by proxies or sampled adaptively"
+        return "trials chosen by proxies or sampled adaptively, not at random"
     if not math.isfinite(record.metrics.get(record.monitor, math.nan)):
         return f"without a finite {record.monitor}"
     return None
@@ -157,13 +228,14 @@ def _point(unit: str, runs: Sequence[RunRecord]) -> UnitPoint:
 
 
 def _orientation(records: Sequence[RunRecord]) -> tuple[dict[str, bool], list[str]]:
-    found: dict[str, set[bool]] = {}
+    """Return the orientation of each proxy, and sentences on those whose records disagree."""
+    by_key: dict[str, set[bool]] = {}
     for record in records:
         for key in record.scores:
             if key in record.orientation:
-                found.setdefault(key, set()).add(record.orientation[key])
-    clear = {key: next(iter(ways)) for key, ways in found.items() if len(ways) == 1}
-    conflicts = sorted(key for key, ways in found.items() if len(ways) > 1)
+                by_key.setdefault(key, set()).add(record.orientation[key])
+    clear = {key: next(iter(values)) for key, values in by_key.items() if len(values) == 1}
+    conflicts = sorted(key for key, values in by_key.items() if len(values) > 1)
     return clear, [f"{key} left out: its records disagree on what is better" for key in conflicts]
 
 
@@ -171,10 +243,10 @@ def _missing(kind: RunKind, n_units: int) -> list[str]:
     if n_units >= MIN_UNITS:
         return []
     unit, units = {"probe": ("candidate", "candidates")}.get(kind, ("mixture", "mixtures"))
-    found = f"{n_units} distinct {unit if n_units == 1 else units}"
+    present = f"{n_units} distinct {unit if n_units == 1 else units}"
     missing = MIN_UNITS - n_units
     return [
-        f"No correlation yet: {found} of this kind ({kind}) in this store, and a coefficient "
+        f"No correlation yet: the store holds {present} of this kind ({kind}), and a coefficient "
         f"needs {MIN_UNITS}, so {missing} more {'is' if missing == 1 else 'are'} missing. "
         "To get them, train a short probe on every candidate: `synque-select sweep`, or "
         "ProxyCorrelationCallback(probes=...)."
@@ -186,23 +258,23 @@ def mean_correlations(
 ) -> dict[RunKind, dict[str, MeanCorrelation]]:
     """Return the mean of the within-key coefficients, by kind and proxy.
 
-    Only keys where the coefficient is defined count; there is no entry for a proxy that has none.
+    Only keys with a defined coefficient count; a proxy without any has no entry.
     """
     groups: dict[RunKind, dict[str, list[Correlation]]] = {}
     for entry in correlations:
-        for key, found in entry.proxies.items():
-            if not math.isnan(found.spearman.value):
-                groups.setdefault(entry.kind, {}).setdefault(key, []).append(found)
+        for key, correlation in entry.proxies.items():
+            if not math.isnan(correlation.spearman.value):
+                groups.setdefault(entry.kind, {}).setdefault(key, []).append(correlation)
     return {
-        kind: {key: _mean(found) for key, found in proxies.items()}
+        kind: {key: _mean(of_proxy) for key, of_proxy in proxies.items()}
         for kind, proxies in groups.items()
     }
 
 
-def _mean(found: Sequence[Correlation]) -> MeanCorrelation:
+def _mean(correlations: Sequence[Correlation]) -> MeanCorrelation:
     return MeanCorrelation(
-        len(found),
-        fmean(one.pearson.value for one in found),
-        fmean(one.spearman.value for one in found),
-        fmean(one.kendall.value for one in found),
+        len(correlations),
+        fmean(one.pearson.value for one in correlations),
+        fmean(one.spearman.value for one in correlations),
+        fmean(one.kendall.value for one in correlations),
     )

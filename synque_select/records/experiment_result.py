@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 from synque_select.errors import RecordError
 from synque_select.functional.correlation import Correlation
 from synque_select.functional.paired import PairedComparison, Verdict
-from synque_select.records.correlation import MeanCorrelation
+from synque_select.records.correlation import MeanCorrelation, read_correlation
 from synque_select.records.run_folder import read_json, to_jsonable, write_json
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
@@ -230,7 +230,7 @@ class ProxyCorrelations:
             RecordError: A field is of the wrong type.
         """
         return cls(
-            _each(fields, name, _correlation),
+            _each(fields, name, read_correlation),
             _each(fields, f"{name}_mean_over_real_samples", _mean_correlation),
             fields.texts(f"{name}_messages"),
         )
@@ -298,8 +298,7 @@ class ExperimentResult:
             "wall_s": dict(self.wall_s),
             "seconds": self.seconds,
         }
-        plain: dict[str, Json] = to_jsonable(state, where=_FILE)
-        return plain
+        return {name: to_jsonable(part, where=f"{_FILE}.{name}") for name, part in state.items()}
 
     @classmethod
     def from_dict(cls, state: object) -> ExperimentResult:
@@ -395,13 +394,3 @@ def _comparison(fields: JsonFields) -> PairedComparison:
 def _mean_correlation(fields: JsonFields) -> MeanCorrelation:
     coefficients = (fields.number(name) for name in ("pearson", "spearman", "kendall"))
     return MeanCorrelation(fields.count("n_keys"), *coefficients)
-
-
-def _correlation(fields: JsonFields) -> Correlation:
-    for name in ("pearson", "spearman", "kendall"):
-        fields.object(name)
-    state = {name: fields.value(name) for name in fields}
-    try:
-        return Correlation.from_dict(state)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"{fields.path('spearman')} must be a coefficient: {error}") from error

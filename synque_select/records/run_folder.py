@@ -1,17 +1,17 @@
-"""A run's folder, and the JSON files in it: written whole or not at all, undefined is null."""
+"""A run's directory and the JSON files in it: written completely or not at all, NaN as null."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from synque_select.errors import ConfigError, RecordError
+from synque_select.utils.atomic import atomic_file
+from synque_select.utils.json_types import Json
 
 __all__ = [
     "check_plain_name",
@@ -27,15 +27,15 @@ _MAX_DIGITS = 300
 
 
 def new_run_folder(root: str | Path, recipe: str) -> Path:
-    """Make and return `root/recipe/<UTC time>-<short hash>`, a folder that nobody else has.
+    """Create a new directory `root/recipe/<UTC time>-<short hash>` and return its path.
 
     Args:
-        root: Where runs are kept, usually `runs`; made if it is missing.
-        recipe: The recipe's name: one part of a path.
+        root: Directory of all runs, usually `runs`; created if it is missing.
+        recipe: Name of the recipe: a single part of a path.
 
     Raises:
         ConfigError: `recipe` is not a plain name.
-        RecordError: The folder cannot be made.
+        RecordError: The directory cannot be created.
 
     Example:
         >>> import tempfile
@@ -47,54 +47,58 @@ def new_run_folder(root: str | Path, recipe: str) -> Path:
     parent = Path(root) / recipe
     while True:
         time = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        folder = parent / f"{time}-{uuid.uuid4().hex[:8]}"
+        run_dir = parent / f"{time}-{uuid.uuid4().hex[:8]}"
         try:
-            folder.mkdir(parents=True)
+            run_dir.mkdir(parents=True)
         except FileExistsError as error:
             if parent.is_dir():
-                continue
-            raise RecordError(f"{parent} is no folder: runs cannot be kept there") from error
+                continue  # another process took the name: try the next one
+            raise RecordError(f"{parent} is not a directory: runs cannot be kept there") from error
         except OSError as error:
-            raise RecordError(f"cannot make the run's folder {folder}: {error}") from error
-        return folder
+            raise RecordError(f"cannot create the run's directory {run_dir}: {error}") from error
+        return run_dir
 
 
 def check_plain_name(argument: str, name: str) -> None:
-    """Refuse a name that is not one part of a path.
+    """Refuse a name that is not a single part of a path.
+
+    Args:
+        argument: What the argument is called, for the message.
+        name: The name.
 
     Raises:
-        ConfigError: It is empty, a dot or two, or has a slash in it.
+        ConfigError: It is empty, one or two dots, or contains a slash.
     """
     if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
-        raise ConfigError(f"{argument}={name!r}: allowed is a plain name, without slashes")
+        raise ConfigError(f"{argument}={name!r}: allowed is a plain name without slashes")
 
 
-def make_folder(folder: str | Path) -> Path:
-    """Make a folder that was named for a run, if it is not there.
+def make_folder(run_dir: str | Path) -> Path:
+    """Create the directory of a run if it does not exist, and return its path.
 
     Raises:
-        RecordError: It cannot be made, or it is a file.
+        RecordError: It cannot be created, or it is a file.
     """
-    folder = Path(folder)
+    run_dir = Path(run_dir)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        run_dir.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise RecordError(f"{folder} is no folder: a run cannot be kept there") from error
+        raise RecordError(f"{run_dir} is not a directory: a run cannot be kept there") from error
     except OSError as error:
-        raise RecordError(f"cannot make the run's folder {folder}: {error}") from error
-    return folder
+        raise RecordError(f"cannot create the run's directory {run_dir}: {error}") from error
+    return run_dir
 
 
-def to_jsonable(value: Any, *, undefined: float | None = None, where: str = "value") -> Any:
+def to_jsonable(value: object, *, undefined: float | None = None, where: str = "value") -> Json:
     """Return a value as JSON has it: dict, list, str, int, float, bool, None.
 
     Args:
         value: Also accepts tuples, sets, paths, and numbers of NumPy and torch.
-        undefined: What stands for NaN and infinities; `math.nan` keeps them as they are.
+        undefined: Replaces NaN and infinities; `math.nan` keeps them as they are.
         where: Name of the value, for the message.
 
     Raises:
-        RecordError: A part of it is something else; the message says which part.
+        RecordError: A part of the value is of another type; the message says which part.
 
     Example:
         >>> to_jsonable({"pad": (1.5, float("nan"))})
@@ -119,9 +123,9 @@ def to_jsonable(value: Any, *, undefined: float | None = None, where: str = "val
     return _number(value, undefined, where)
 
 
-def _number(value: Any, undefined: float | None, where: str) -> Any:
+def _number(value: object, undefined: float | None, where: str) -> Json:
     if hasattr(value, "tolist"):  # NumPy and torch, of any number of dimensions
-        listed = value.tolist()
+        listed: object = value.tolist()
         if not isinstance(listed, (int, float, bool)):
             return to_jsonable(listed, undefined=undefined, where=where)
         value = listed
@@ -133,14 +137,14 @@ def _number(value: Any, undefined: float | None, where: str) -> Any:
         if math.isfinite(value) or undefined is not None:
             return float(value)
         return None
-    raise RecordError(f"{where}: a {type(value).__name__} has no form in JSON")
+    raise RecordError(f"{where}: a value of type {type(value).__name__} cannot be written as JSON")
 
 
-def write_json(path: str | Path, value: Any) -> Path:
-    """Write plain values as indented UTF-8 JSON, atomically; NaN and infinities become null.
+def write_json(path: str | Path, value: object) -> Path:
+    """Write a value as indented UTF-8 JSON, atomically; NaN and infinities become null.
 
     Args:
-        path: The file; its folder is made if it is missing.
+        path: The file; its directory is created if it is missing.
         value: What `to_jsonable` accepts.
 
     Raises:
@@ -148,58 +152,53 @@ def write_json(path: str | Path, value: Any) -> Path:
     """
     state = to_jsonable(value, where=Path(path).name)
     text = json.dumps(state, indent=2, ensure_ascii=False, allow_nan=False)
-    # names of files that are no UTF-8 carry lone surrogates: \udc80 is how JSON writes one, too
     return write_text(path, text + "\n")
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    r"""Write a UTF-8 file so that a reader sees the old one or the new one, never a part.
+    r"""Write a UTF-8 file, atomically.
 
-    A lone surrogate, which UTF-8 does not have, is written as `\udc80`.
+    A lone surrogate, as in a file name that is not UTF-8, is written as `\udc80`: UTF-8 cannot
+    represent it, and JSON writes it the same way.
 
     Raises:
         RecordError: The file cannot be written.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    content = text.encode("utf-8", "backslashreplace")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("x", encoding="utf-8", errors="backslashreplace", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with atomic_file(path) as stream:
+            stream.write(content)
     except OSError as error:
         raise RecordError(f"cannot write {path}: {error}") from error
     return path
 
 
-def _whole(text: str) -> int:
-    """Read a whole number that a float can hold, too: what is shown is calculated with."""
+def _integer(text: str) -> int:
+    """Read an integer that also fits a float: tables and figures calculate with it."""
     if len(text) > _MAX_DIGITS:
-        raise ValueError(f"a whole number of {len(text)} digits; allowed are {_MAX_DIGITS}")
+        raise ValueError(f"an integer of {len(text)} digits; allowed are {_MAX_DIGITS}")
     return int(text)
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path) -> Json:
     """Read a JSON file.
 
     Raises:
-        RecordError: It is missing, no UTF-8, or broken; the message names the file and the line.
+        RecordError: The file is missing, is not UTF-8, or is not JSON; the message names the file
+            and the line.
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), parse_int=_whole)
+        value: Json = json.loads(path.read_text(encoding="utf-8-sig"), parse_int=_integer)
     except json.JSONDecodeError as error:
         raise RecordError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise RecordError(f"{path}: not UTF-8: {error}") from error
     except RecursionError as error:
-        raise RecordError(f"{path}: not a file of ours: nested too deeply") from error
+        raise RecordError(f"{path}: not a file of this library: nested too deeply") from error
     except ValueError as error:
-        raise RecordError(f"{path}: not a file of ours: {error}") from error
+        raise RecordError(f"{path}: not a file of this library: {error}") from error
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror or error}") from error
+    return value

@@ -9,18 +9,19 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
-from synque_select.errors import ConfigError, RecordError
+from synque_select.errors import RecordError
 from synque_select.records.run_folder import to_jsonable
 from synque_select.types import Mixture, RunKind, RunRecord
+from synque_select.utils.json_fields import JsonFields
 
 __all__ = ["RunStore", "default_store_path"]
 
-_APPLICATION_ID = 0x53514553  # "SQES", so that no other SQLite file is taken for a run store
+_APPLICATION_ID = 0x53514553  # "SQES", so that another SQLite file is not taken for a run store
 _SCHEMA_VERSION = 1
-# names of a record's fields in stores that version 0.1 wrote
-_NAMES_OF_0_1 = {"primary": "monitor", "primary_mode": "mode"}
+_KINDS: tuple[RunKind, ...] = ("probe", "mixture", "trial")
+_MODES: tuple[Literal["max", "min"], ...] = ("max", "min")
 _BUSY_TIMEOUT_S = 60.0
 _SCHEMA = """
 CREATE TABLE runs (
@@ -43,10 +44,10 @@ class RunStore:
     """Run records that outlive a run.
 
     The object holds only a path: it can be copied to other processes, and every call opens and
-    closes its own connection. Writers wait for each other; a reader sees whole records.
+    closes its own connection. Writers wait for each other; readers see complete records.
 
     Args:
-        path: The SQLite file, made by the first `write`; None for `default_store_path()`.
+        path: The SQLite file, created by the first `write`; None for `default_store_path()`.
 
     Example:
         >>> import tempfile
@@ -62,10 +63,10 @@ class RunStore:
         return f"RunStore({str(self.path)!r})"
 
     def write(self, record: RunRecord) -> None:
-        """Keep a record; one with the same `run_id` is replaced.
+        """Write a record; one with the same `run_id` is replaced.
 
         Raises:
-            RecordError: The store cannot be written, or the record holds what JSON does not.
+            RecordError: The store cannot be written, or a value has no form in JSON.
         """
         where = f"run record {record.run_id!r}"
         state = vars(record) | {"mixture": record.mixture.to_dict()}
@@ -79,14 +80,14 @@ class RunStore:
             connection.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", row)
 
     def read(self, kind: RunKind | None = None, key_hash: str | None = None) -> list[RunRecord]:
-        """Return records, the oldest first; none where the file does not exist.
+        """Return the records, oldest first; none if the file does not exist.
 
         Args:
-            kind: Only this kind; None for all.
-            key_hash: Only this comparability key; None for all.
+            kind: Return only records of this kind; None for all.
+            key_hash: Return only records of this comparability key; None for all.
 
         Raises:
-            RecordError: The file is no run store, is newer than this library, or is damaged.
+            RecordError: The file is not a run store, is newer than this library, or is damaged.
         """
         if not self.path.exists():
             return []
@@ -100,10 +101,8 @@ class RunStore:
 
     def _record(self, run_id: str, text: str) -> RunRecord:
         try:
-            state: dict[str, Any] = json.loads(text)
-            fields = {_NAMES_OF_0_1.get(name, name): value for name, value in state.items()}
-            return RunRecord(**{**fields, "mixture": Mixture.from_dict(state["mixture"])})
-        except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+            return _record_of(JsonFields(json.loads(text)))
+        except (ValueError, KeyError, TypeError, RecordError) as error:
             raise RecordError(f"{self.path}: the record {run_id!r} is damaged: {error}") from error
 
     @contextmanager
@@ -121,7 +120,7 @@ class RunStore:
         with _transaction(connection, "DEFERRED"):
             if self._is_ready(connection):
                 return
-        # a write lock: of several processes that find no schema, one makes it
+        # the write lock decides which of several processes creates the schema
         with _transaction(connection, "IMMEDIATE"):
             if self._is_ready(connection):
                 return
@@ -129,13 +128,13 @@ class RunStore:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-        # readers need not wait for a writer then; SQLite refuses the change without waiting where
-        # another process has the file open, and without it all is as right, only slower
+        # with a write-ahead log, readers need not wait for writers. SQLite refuses the change at
+        # once if another process has the file open; without it everything works, only slower
         with suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA journal_mode = WAL")
 
     def _is_ready(self, connection: sqlite3.Connection) -> bool:
-        """Whether the schema stands; called in a transaction, so that it sees one state."""
+        """Return whether the schema exists; called in a transaction, so that it sees one state."""
         n_tables = _value(connection, "SELECT count(*) FROM sqlite_master")
         application = _value(connection, "PRAGMA application_id")
         version = _value(connection, "PRAGMA user_version")
@@ -147,8 +146,29 @@ class RunStore:
                 f"synque-select; this one reads up to {_SCHEMA_VERSION}"
             )
         if application or n_tables:
-            raise RecordError(f"{self.path} is a SQLite file, but no run store: give another path")
+            raise RecordError(
+                f"{self.path} is a SQLite file but not a run store: give another path"
+            )
         return False
+
+
+def _record_of(fields: JsonFields) -> RunRecord:
+    is_old = "monitor" not in fields  # version 0.1 had other names
+    return RunRecord(
+        run_id=fields.text("run_id"),
+        kind=fields.choice("kind", _KINDS),
+        key=fields.object("key").content,
+        unit=fields.text("unit"),
+        mixture=Mixture.from_dict(fields.object("mixture").content),
+        scores=fields.numbers("scores"),
+        orientation=fields.flags("orientation"),
+        metrics=fields.numbers("metrics"),
+        monitor=fields.text("primary" if is_old else "monitor"),
+        mode=fields.choice("primary_mode" if is_old else "mode", _MODES),
+        seed=fields.integer("seed"),
+        created=fields.text("created"),
+        details=fields.object("details").content if "details" in fields else {},
+    )
 
 
 @contextmanager
@@ -165,4 +185,4 @@ def _transaction(
 
 
 def _value(connection: sqlite3.Connection, query: str) -> int:
-    return cast(int, connection.execute(query).fetchone()[0])
+    return int(connection.execute(query).fetchone()[0])

@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ __all__ = ["atomic_file"]
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write: a reader sees the old one or the new one, never a part.
+    """Open a file for writing such that readers see the old content or the new, never a part.
 
-    Its folder is made if it is missing. What fails leaves nothing behind.
+    The parent directory is created if it is missing. A failed write leaves no file behind. The
+    content is on disk before the file takes its name, so that a crash cannot leave it empty.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part")
     try:
         with part.open("wb") as stream:
             yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

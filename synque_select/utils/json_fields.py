@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from synque_select.errors import RecordError
 from synque_select.utils.json_types import Json
 from synque_select.utils.validation import kind_of
 
 __all__ = ["JsonFields", "null_if_undefined"]
+
+
+_Text = TypeVar("_Text", bound=str)
 
 
 def null_if_undefined(value: float | None) -> float | None:
@@ -53,6 +57,11 @@ class JsonFields:
     def __iter__(self) -> Iterator[str]:
         return iter(self._state)
 
+    @property
+    def content(self) -> Mapping[str, Json]:
+        """The object itself, unchecked."""
+        return self._state
+
     def path(self, name: str) -> str:
         """Return the path of a field within the file."""
         return f"{self._path}.{name}" if self._path else name
@@ -89,6 +98,16 @@ class JsonFields:
     def optional_text(self, name: str) -> str | None:
         """Return a text; None where the field is missing or null."""
         return None if self.value(name) is None else self.text(name)
+
+    def choice(self, name: str, allowed: Sequence[_Text]) -> _Text:
+        """Return a text that is one of those allowed."""
+        value = self.value(name)
+        for one in allowed:
+            if value == one:
+                return one
+        raise RecordError(
+            f"{self.path(name)} must be one of {', '.join(map(repr, allowed))}, found {value!r}"
+        )
 
     def flag(self, name: str, default: bool | None = None) -> bool:
         """Return true or false; the default, if there is one, where the field is missing."""
@@ -137,7 +156,12 @@ class JsonFields:
 
     def optional_object(self, name: str) -> JsonFields | None:
         """Return a field that is an object; None where it is missing or null."""
-        return None if self.value(name) is None else self.object(name)
+        value = self.value(name)
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise self._error(name, "an object or null")
+        return JsonFields(value, self.path(name))
 
     def named_objects(self, name: str) -> dict[str, JsonFields]:
         """Return a field that is an object of objects."""
@@ -170,6 +194,11 @@ class JsonFields:
         names = {f"{name}[{i}]": value for i, value in enumerate(self.list(name))}
         fields = JsonFields(names, self._path)
         return tuple(fields.number(place) for place in names)
+
+    def flags(self, name: str) -> dict[str, bool]:
+        """Return a field that is an object of true and false."""
+        fields = self.object(name)
+        return {key: fields.flag(key) for key in fields}
 
     def numbers(self, name: str) -> dict[str, float]:
         """Return a field that is an object of numbers, NaN for null; none where it is missing."""

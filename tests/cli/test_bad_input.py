@@ -80,7 +80,7 @@ def test_the_command_that_the_others_break_works(folder: Path, capsys: pytest.Ca
         ),
         (
             ["experiment", "--config", "digits", "--experiment.run_dir=a.json"],
-            "a.json is no folder",
+            "a.json is not a directory",
         ),
         (["report", "a.json"], "a.json"),
     ],

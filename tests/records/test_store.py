@@ -126,7 +126,7 @@ def test_a_database_of_somebody_else_is_named_and_kept(tmp_path: Path):
         connection.execute("CREATE TABLE runs (a)")
         connection.commit()
     for use in (RunStore(path).read, lambda: RunStore(path).write(make_record())):
-        with pytest.raises(RecordError, match=r"other\.sqlite.*no run store"):
+        with pytest.raises(RecordError, match=r"other\.sqlite.*not a run store"):
             use()
 
 
