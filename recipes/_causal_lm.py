@@ -10,33 +10,56 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
 from synque_select.errors import (
     ConfigError,
-    DataError,
     DependencyError,
     EncoderError,
     LightningError,
     LLMError,
 )
 from synque_select.hub.resolve import resolve_model, split_revision
+from synque_select.recipes.options import Dtype
+
+if TYPE_CHECKING:
+    from peft import PeftMixedModel, PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
     "AdapterSaver",
+    "Batch",
     "CausalLMModule",
-    "Dtype",
     "Encoded",
     "Packer",
     "encode_chat",
     "load_tokenizer",
 ]
 
-Dtype = Literal["float32", "bfloat16"]
-Message = Mapping[str, str]
+_Message = Mapping[str, str]
+
+
+class _Row(TypedDict):
+    """A packed row: its tokens (1, L), and where its targets (n,) are predicted."""
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    segments: torch.Tensor
+    predicted_at: torch.Tensor
+    targets: torch.Tensor
+    owners: torch.Tensor
+
+
+class Batch(TypedDict):
+    """A batch: packed rows, its examples, and the number of tokens to predict."""
+
+    rows: list[_Row]
+    examples: list[Encoded]
+    n_targets: int
 
 
 class Encoded(NamedTuple):
@@ -44,8 +67,8 @@ class Encoded(NamedTuple):
 
     Args:
         prompt: Tokens of everything before the answer.
-        answer: Tokens of the answer, with the token that ends it.
-        record: The record that it was made of.
+        answer: Tokens of the answer, including the token that ends it.
+        record: The record of the example.
     """
 
     prompt: tuple[int, ...]
@@ -54,50 +77,68 @@ class Encoded(NamedTuple):
 
 
 def encode_chat(
-    tokenizer: Any, prompt: Sequence[Message], answer: str, record: Any = None
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[_Message],
+    answer: str,
+    record: object = None,
 ) -> Encoded:
-    """Turn a conversation and its answer into tokens, by the chat template of the model.
+    """Convert a conversation and its answer to tokens, with the chat template of the model.
 
     Raises:
-        ConfigError: The tokenizer has no chat template, or one that changes the prompt when an
-            answer follows.
+        ConfigError: The tokenizer has no chat template, or one that renders the prompt differently
+            when an answer follows.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ConfigError(f"{tokenizer.name_or_path}: this model has no chat template")
-    opened = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
-    turns = [*prompt, {"role": "assistant", "content": answer}]
-    whole = tokenizer.apply_chat_template(turns, tokenize=False)
-    if not whole.startswith(opened):
+    opened = _rendered(tokenizer, prompt, add_generation_prompt=True)
+    complete = _rendered(tokenizer, [*prompt, {"role": "assistant", "content": answer}])
+    if not complete.startswith(opened):
         raise ConfigError(
-            f"{tokenizer.name_or_path}: its chat template shows a prompt otherwise when an answer "
-            "follows, so the answer's tokens cannot be told from the prompt's"
+            f"{tokenizer.name_or_path}: its chat template renders the prompt differently when an "
+            "answer follows, so the tokens of the answer cannot be separated from the prompt"
         )
-    # what stands after the end of the answer (a line break, often) is never generated
-    said = whole[len(opened) :].partition(tokenizer.eos_token)[0] + tokenizer.eos_token
-    return Encoded(_tokens(tokenizer, opened), _tokens(tokenizer, said), record)
+    end = str(tokenizer.eos_token)
+    # what follows the end of the answer (a line break, often) is never generated
+    target = complete[len(opened) :].partition(end)[0] + end
+    return Encoded(_tokens(tokenizer, opened), _tokens(tokenizer, target), record)
 
 
-def _tokens(tokenizer: Any, text: str) -> tuple[int, ...]:
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[_Message],
+    *,
+    add_generation_prompt: bool = False,
+) -> str:
+    return str(
+        tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+        )
+    )
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     return tuple(tokenizer(text, add_special_tokens=False).input_ids)
 
 
 @dataclass(frozen=True)
 class Packer:
-    """Collates examples into rows of tokens without padding: packing.
+    """Packs examples into rows of tokens without padding.
 
-    The tokens that all prompts of a batch begin with (a schema, an instruction) stand once in a
-    row, and every example of the row continues them; of each other the examples see nothing. That
-    gives the losses and gradients that each example has alone. Rows are filled by first fit,
-    longest example first.
+    The tokens that all prompts of a batch begin with (a schema, an instruction) are stored once per
+    row, and every example of the row continues them. Attention does not cross examples, so losses
+    and gradients equal those of each example alone. Rows are filled by first fit, longest example
+    first.
 
     Args:
-        block_size: Tokens a row holds at most; of an example that is longer, the end is kept.
+        block_size: Largest number of tokens in a row; a longer example keeps its end.
     """
 
     block_size: int
 
-    def __call__(self, examples: Sequence[Encoded]) -> dict[str, Any]:
-        """Return {"rows": …, "examples": …, "n_targets": …} of a batch."""
+    def __call__(self, examples: Sequence[Encoded]) -> Batch:
+        """Return the batch of these examples."""
         parts = [self._cut(example) for example in examples]
         start = _common_start([prompt for prompt, _ in parts])
         lengths = [len(prompt) + len(answer) - len(start) for prompt, answer in parts]
@@ -108,27 +149,25 @@ class Packer:
 
     def _cut(self, example: Encoded) -> tuple[list[int], list[int]]:
         tokens = [*example.prompt, *example.answer][-self.block_size :]
-        # the first token of an example is predicted by nothing
+        # no token precedes the first one, so nothing predicts it
         n_targets = min(len(example.answer), len(tokens) - 1)
         return tokens[:-n_targets], tokens[-n_targets:]
 
 
 def _common_start(prompts: Sequence[list[int]]) -> list[int]:
-    """Return the tokens that all begin with.
+    """Return the longest common prefix.
 
     Example:
         >>> _common_start([[1, 2, 3], [1, 2], [1, 2, 4]])
         [1, 2]
     """
-    # whatever the first and the last in order share, those between share too
+    # in lexicographic order, the first and the last share no more than all others do
     first, last = min(prompts), max(prompts)
     n = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
     return first[:n]
 
 
-def _row(
-    start: list[int], examples: Sequence[tuple[int, list[int], list[int]]]
-) -> dict[str, torch.Tensor]:
+def _row(start: list[int], examples: Sequence[tuple[int, list[int], list[int]]]) -> _Row:
     """Lay out the common start, then what each example (position, prompt, answer) adds to it."""
     n_start = len(start)
     ids, positions, segments = list(start), list(range(n_start)), [0] * n_start
@@ -136,7 +175,7 @@ def _row(
     owners: list[int] = []
     for segment, (owner, prompt, answer) in enumerate(examples, 1):
         own = [*prompt[n_start:], *answer]
-        # the token before predicts a target: of the first one that may be the start's last
+        # the preceding token predicts a target; for the first one it may end the common start
         before = range(len(ids) - 1, len(ids) + len(own) - 1)[-len(answer) :]
         is_first = len(own) == len(answer)
         predicted_at += [n_start - 1, *before[1:]] if is_first else before
@@ -155,9 +194,9 @@ def _row(
 
 
 def _visible(segments: torch.Tensor) -> torch.Tensor | None:
-    """Return which tokens (columns) each token (rows) sees, (1, 1, L, L) bool.
+    """Return which tokens (columns) each token (rows) attends to, (1, 1, L, L) bool.
 
-    Those before it, of its own segment or of segment 0; None where that is all before it.
+    These are the preceding tokens of its own segment and of segment 0; None if these are all.
     """
     if int(segments[-1]) <= 1:
         return None
@@ -166,7 +205,7 @@ def _visible(segments: torch.Tensor) -> torch.Tensor | None:
 
 
 def _first_fit(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Put items into as few bins as first fit by falling length finds.
+    """Pack items into bins by first fit, in order of decreasing length.
 
     Example:
         >>> _first_fit([3, 5, 2, 4], 7)
@@ -186,55 +225,61 @@ def _first_fit(lengths: Sequence[int], size: int) -> list[list[int]]:
 
 
 @lru_cache(maxsize=2)
-def load_tokenizer(model_id: str) -> Any:
-    """Load a model's tokenizer from a folder, a package or the model hub.
+def load_tokenizer(model_id: str) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer from a directory, a package or the model hub.
 
     Raises:
-        LLMError: It is nowhere to be found, or cannot be read.
+        LLMError: It is not found, or cannot be read.
     """
     import transformers
 
-    return _loaded(transformers.AutoTokenizer, model_id, {})
+    tokenizer: PreTrainedTokenizerBase = _loaded(transformers.AutoTokenizer, model_id, {})
+    return tokenizer
 
 
 @lru_cache(maxsize=1)
-def _base_model(model_id: str, dtype: torch.dtype) -> Any:
-    """Load a model once a process; every fit trains a copy of it."""
+def _base_model(model_id: str, dtype: torch.dtype) -> PreTrainedModel:
+    """Load a model once per process; every fit trains a copy of it."""
     import transformers
 
-    # the argument's name before transformers 4.56 was another
+    # transformers before 4.56 names the argument torch_dtype
     name = "dtype" if hasattr(transformers.PretrainedConfig(), "dtype") else "torch_dtype"
-    # a mask of one's own means the same to every model under this attention alone
+    # under other implementations not every model respects a custom mask
     options = {name: dtype, "attn_implementation": "sdpa"}
-    model = _loaded(transformers.AutoModelForCausalLM, model_id, options)
+    model: PreTrainedModel = _loaded(transformers.AutoModelForCausalLM, model_id, options)
     other = sorted({*(getattr(model.config, "layer_types", None) or ())} - {"full_attention"})
     if other:
-        raise LLMError(f"{model_id} has layers of {', '.join(other)}: these cannot be packed")
-    return model.to(dtype)
+        raise LLMError(
+            f"{model_id} has layers of type {', '.join(other)}, whose examples cannot be packed: "
+            "choose a model with full attention in all layers"
+        )
+    torch.nn.Module.to(model, dtype)  # in place
+    return model
 
 
-def _loaded(auto: Any, model_id: str, options: dict[str, Any]) -> Any:
+# an Auto class of transformers and what it loads, whose types are only known to the callers
+def _loaded(auto: Any, model_id: str, options: Mapping[str, object]) -> Any:
     try:
         files = resolve_model(*split_revision(model_id), role="language model")
     except EncoderError as error:
         raise LLMError(str(error)) from error
-    options = {**options, "revision": files.commit} if files.commit else dict(options)
+    arguments = dict(options) | ({"revision": files.commit} if files.commit else {})
     if files.packaged is not None:
         files.packaged.check()
         for package in ("gguf", "accelerate"):
             _require(package, f"the packaged model {model_id}")
-        options["gguf_file"] = files.packaged.weights.name
-        options |= _dense(auto)
+        arguments["gguf_file"] = files.packaged.weights.name
+        arguments |= _dense(auto)
     try:
-        # bars of a second's unpacking
+        # hides the progress bars of unpacking, which takes a second
         with redirect_stderr(io.StringIO()):
-            return auto.from_pretrained(files.location, **options)
+            return auto.from_pretrained(files.location, **arguments)
     except (OSError, ValueError, RuntimeError) as error:
         raise LLMError(f"{model_id} cannot be loaded: {error}") from error
 
 
-def _dense(auto: Any) -> dict[str, Any]:
-    """Ask for plain weights, where transformers would keep a GGUF's packed: those do not train."""
+def _dense(auto: object) -> dict[str, object]:
+    """Ask for plain weights: transformers may keep those of a GGUF packed, which do not train."""
     import transformers
 
     if auto is not transformers.AutoModelForCausalLM or not hasattr(transformers, "GgufConfig"):
@@ -252,20 +297,22 @@ def _require(package: str, purpose: str) -> None:
 class CausalLMModule(LightningModule):
     """A causal language model with LoRA adapters; its batches come from a `Packer`.
 
-    The loss is the mean over the answers' tokens of a batch. `val_loss` and `test_loss` are means
-    over examples of an example's mean token loss, in nats; after a test, `test_loss_of_<i>` is that
-    of the example at position i. Checkpoints hold the adapters alone.
+    The training loss is the mean over the answer tokens of a batch. `val_loss` and `test_loss` are
+    means over examples of an example's mean token loss, in nats; after a test, `test_loss_of_<i>`
+    is the loss of the example at position i. Checkpoints contain only the adapters.
 
     Args:
-        model_id: A folder or a hub id, "id@revision" for a revision; some come from packages.
-        learning_rate: Peak of AdamW's, reached after the warm-up and then falling linearly to 0.
+        model_id: A directory or a hub id, "id@revision" for a revision; some models come from
+            packages.
+        learning_rate: Peak learning rate of AdamW; it rises in the warm-up and then falls linearly
+            to 0.
         warmup_share: Share of the steps in which the learning rate rises.
-        weight_decay: Of the adapters.
-        lora_rank: Rank of the adapters, on all linear layers but the last.
-        lora_alpha: Their scale, times rank.
-        lora_dropout: Before the adapters, in training.
+        weight_decay: Weight decay of the adapters.
+        lora_rank: Rank of the adapters, on all linear layers except the last.
+        lora_alpha: Scale of the adapters, times their rank.
+        lora_dropout: Dropout before the adapters, in training.
         gradient_checkpointing: Compute activations twice instead of keeping them.
-        dtype: Of the frozen weights; the adapters are float32.
+        dtype: Type of the frozen weights; the adapters are float32.
 
     Raises:
         ConfigError: A number is not allowed.
@@ -287,17 +334,17 @@ class CausalLMModule(LightningModule):
     ) -> None:
         super().__init__()
         if not 0 <= warmup_share < 1:
-            raise ConfigError(f"warmup_share={warmup_share}: allowed is 0 to under 1")
+            raise ConfigError(f"warmup_share={warmup_share}: allowed is 0 to below 1")
         for name, value in {"learning_rate": learning_rate, "lora_rank": lora_rank}.items():
             if not value > 0:
                 raise ConfigError(f"{name}={value}: allowed is a number above 0")
         self.save_hyperparameters()
-        # checkpoints lack the frozen weights
+        # checkpoints do not contain the frozen weights
         self.strict_loading = False
         self.network = self._adapted()
         self._test_losses: list[float] = []
 
-    def _adapted(self) -> Any:
+    def _adapted(self) -> PeftModel | PeftMixedModel:
         options = self.hparams
         try:
             import peft
@@ -306,7 +353,7 @@ class CausalLMModule(LightningModule):
         base = copy.deepcopy(_base_model(options["model_id"], getattr(torch, options["dtype"])))
         base.config.use_cache = False
         if options["gradient_checkpointing"]:
-            # transformers renames the method: the new name where there is one
+            # newer versions of transformers rename the method
             enable = getattr(base, "activation_checkpointing_enable", None)
             (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
         adapters = peft.LoraConfig(
@@ -317,26 +364,26 @@ class CausalLMModule(LightningModule):
             task_type="CAUSAL_LM",
         )
         with warnings.catch_warnings():
-            # peft 0.21 asks transformers 5.23 for an attribute by its old name
+            # peft 0.21 reads an attribute of transformers 5.23 under its old name
             warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
             adapted = peft.get_peft_model(base, adapters)
-        # transformers loads in eval mode, and Lightning trains in the mode that it finds
+        # transformers loads models in eval mode, and Lightning does not change the mode
         return adapted.train()
 
-    def token_losses(self, row: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def token_losses(self, row: _Row) -> torch.Tensor:
         """Return the loss of each target of a packed row, (n,) float32, in nats."""
         logits = self.network(
             input_ids=row["input_ids"],
             position_ids=row["position_ids"],
             attention_mask=_visible(row["segments"]),
-            # the vocabulary is wide: nothing is computed where nothing is to be predicted
+            # the vocabulary is large: logits are only computed where a target is predicted
             logits_to_keep=row["predicted_at"],
             use_cache=False,
         ).logits[0]
         return torch.nn.functional.cross_entropy(logits.float(), row["targets"], reduction="none")
 
-    def example_losses(self, batch: Mapping[str, Any]) -> torch.Tensor:
-        """Return each example's mean loss over its answer's tokens, (B,) float32."""
+    def example_losses(self, batch: Batch) -> torch.Tensor:
+        """Return each example's mean loss over its answer tokens, (B,) float32."""
         n = len(batch["examples"])
         total = torch.zeros(n, device=self.device)
         count = torch.zeros(n, device=self.device)
@@ -346,23 +393,23 @@ class CausalLMModule(LightningModule):
             count = count.index_add(0, row["owners"], torch.ones_like(losses))
         return total / count
 
-    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
-        """Return the mean loss over the answers' tokens of a batch."""
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """Return the mean loss over the answer tokens of a batch."""
         losses = [self.token_losses(row).sum() for row in batch["rows"]]
         loss: torch.Tensor = torch.stack(losses).sum() / batch["n_targets"]
         self.log("train_loss", loss, batch_size=len(batch["examples"]))
         return loss
 
-    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log `val_loss`."""
         losses = self.example_losses(batch)
         self.log("val_loss", losses.mean(), batch_size=len(losses), prog_bar=True)
 
     def on_test_epoch_start(self) -> None:
-        """Begin the list of the examples' losses."""
+        """Clear the list of the examples' losses."""
         self._test_losses = []
 
-    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Log `test_loss`."""
         losses = self.example_losses(batch)
         self._test_losses += losses.tolist()
@@ -375,12 +422,12 @@ class CausalLMModule(LightningModule):
     def answers(
         self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, batch_size: int = 32
     ) -> list[list[int]]:
-        """Return what the model writes after each prompt, greedily, as tokens."""
-        found: list[list[int]] = []
+        """Return the tokens that the model generates after each prompt, greedily."""
+        answers: list[list[int]] = []
         with torch.inference_mode(), self.trainer.precision_plugin.forward_context():
             for start in range(0, len(prompts), batch_size):
-                found += self._generate(prompts[start : start + batch_size], max_new_tokens)
-        return found
+                answers += self._generate(prompts[start : start + batch_size], max_new_tokens)
+        return answers
 
     def _generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
         tokenizer = load_tokenizer(self.hparams["model_id"])
@@ -391,7 +438,7 @@ class CausalLMModule(LightningModule):
         for i, prompt in enumerate(prompts):
             ids[i, width - len(prompt) :] = torch.tensor(prompt)
             mask[i, width - len(prompt) :] = 1
-        written = self.network.generate(
+        written = self.network.generate(  # type: ignore[no-untyped-call]  # peft
             input_ids=ids.to(self.device),
             attention_mask=mask.to(self.device),
             max_new_tokens=max_new_tokens,
@@ -402,8 +449,8 @@ class CausalLMModule(LightningModule):
         )[:, width:].tolist()
         return [row[: row.index(end)] if end in row else row for row in written]
 
-    def configure_optimizers(self) -> Any:
-        """AdamW on the adapters; the learning rate rises, then falls linearly to 0."""
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return AdamW on the adapters; the learning rate rises, then falls linearly to 0."""
         options = self.hparams
         weights = [p for p in self.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
@@ -424,13 +471,13 @@ class CausalLMModule(LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the adapters alone: the frozen weights are the model's own."""
+        """Keep only the adapters: the frozen weights come from the model itself."""
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
         weights = checkpoint["state_dict"]
         checkpoint["state_dict"] = {n: w for n, w in weights.items() if n in trained}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that lacks an adapter, as loading is not strict.
+        """Refuse a checkpoint without all adapters, because loading is not strict.
 
         Raises:
             LightningError: An adapter's weights are missing.
@@ -440,47 +487,55 @@ class CausalLMModule(LightningModule):
         if missing:
             raise LightningError(
                 f"the checkpoint lacks {len(missing)} adapter weights, the first is {missing[0]}: "
-                "it is of another model or of another lora_rank"
+                "it was made with another model or another lora_rank"
             )
 
     def save_adapters(self, folder: str | Path, *, merged: bool = False) -> None:
-        """Write the adapters as peft does, or the whole model with them merged into its weights.
+        """Write the adapters in the format of peft, or the whole model with the adapters merged.
 
         Args:
-            folder: Where to; the tokenizer is written too.
-            merged: A model that transformers loads without peft.
+            folder: Directory to write to; the tokenizer is written too.
+            merged: Write a model that transformers loads without peft.
         """
-        tokenizer = load_tokenizer(self.hparams["model_id"])
-        network = self.network
-        if merged:
-            network = copy.deepcopy(self.network).merge_and_unload()
-            # a packaged model says that it was read from another format
-            if hasattr(network.config, "quantization_config"):
-                del network.config.quantization_config
-            network.config.use_cache = True
+        network = self._merged() if merged else self.network
         network.save_pretrained(str(folder))
-        tokenizer.save_pretrained(str(folder))
+        load_tokenizer(self.hparams["model_id"]).save_pretrained(str(folder))
+
+    def _merged(self) -> PreTrainedModel:
+        network: PreTrainedModel = copy.deepcopy(self.network).merge_and_unload()
+        # a packaged model records the format that it was read from
+        if hasattr(network.config, "quantization_config"):
+            del network.config.quantization_config
+        network.config.use_cache = True
+        return network
 
 
 class AdapterSaver(Callback):
-    """Writes the adapters when a fit has ended, on one rank.
+    """Writes the adapters when a fit has ended, on rank 0.
 
     Args:
-        folder: Where to.
-        merged: The whole model instead, with the adapters merged into its weights.
+        folder: Directory to write to.
+        merged: Write the whole model, with the adapters merged into its weights.
+
+    Raises:
+        ConfigError: `folder` is a file.
     """
 
     def __init__(self, folder: str, merged: bool = False) -> None:
         if Path(folder).is_file():
-            raise ConfigError(f"folder={folder!r}: this is a file")
+            raise ConfigError(f"folder={folder!r}: this is a file; give a directory")
         self._folder = folder
         self._merged = merged
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write them."""
+        """Write them.
+
+        Raises:
+            ConfigError: The module has no adapters.
+        """
         if not isinstance(pl_module, CausalLMModule):
-            raise DataError(
-                f"AdapterSaver takes a CausalLMModule, found {type(pl_module).__name__}"
+            raise ConfigError(
+                f"AdapterSaver needs a CausalLMModule, found {type(pl_module).__name__}"
             )
         if trainer.is_global_zero:
             pl_module.save_adapters(self._folder, merged=self._merged)

@@ -1,70 +1,74 @@
-"""What the recipes give to Lightning: a task's data for one fit, checks, an SGD schedule."""
+"""What the recipes share of Lightning: classifiers trained with SGD, checks of model sizes."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
 from synque_select.errors import ConfigError
-from synque_select.experiment import BaseTask
-from synque_select.training.datamodule import SynqueDataModule
+from synque_select.experiment import TaskDataModule
+from synque_select.recipes.options import FitOptions
+from synque_select.utils.validation import check_int
 
-__all__ = ["TaskDataModule", "check_sizes", "sgd_one_cycle"]
-
-
-class TaskDataModule(SynqueDataModule):
-    """Serves what a task is made of; base of the DataModules that configs of one fit name.
-
-    Args:
-        task: Candidates, real samples, validation and test, and what becomes of a record.
-        replicate: Which real sample.
-        seed: Of the order of the examples.
-    """
-
-    def __init__(self, task: BaseTask, replicate: int, seed: int) -> None:
-        super().__init__(
-            task.candidates,
-            task.real_sample(replicate),
-            train_transform=task.transform,
-            seed=seed,
-            batch_size=task.batch_size,
-            num_workers=0,
-            collate_fn=task.collate_fn,
-            val=[task.transform(record) for record in task.validation],
-            test=[task.transform(record) for record in task.test],
-        )
+__all__ = ["SGDClassifier", "check_sgd_budget", "check_sizes"]
 
 
 def check_sizes(module: LightningModule) -> None:
-    """Compare a module's hyper-parameters with the `model_sizes` of its DataModule, if it has any.
+    """Compare the hyper-parameters of a module with the `model_sizes` of a config's task, if any.
 
     Raises:
         ConfigError: One differs, such as the number of classes.
     """
-    sizes = getattr(module.trainer.datamodule, "model_sizes", {})  # type: ignore[attr-defined]
+    datamodule = module.trainer.datamodule  # type: ignore[attr-defined]
+    task = datamodule.task if isinstance(datamodule, TaskDataModule) else None
+    sizes: Mapping[str, int] = getattr(task, "model_sizes", {})
     for name, size in sizes.items():
         if module.hparams[name] != size:
             raise ConfigError(
-                f"{type(module).__name__}: {name}={module.hparams[name]}, but that of the data is "
+                f"{type(module).__name__}: {name}={module.hparams[name]}, but the data has "
                 f"{size}: give --model.{name} {size}"
             )
 
 
-def sgd_one_cycle(module: LightningModule) -> dict[str, Any]:
-    """SGD with momentum, its rate rising to the module's and falling with a cosine."""
-    options = module.hparams
-    optimizer = torch.optim.SGD(
-        module.parameters(),
-        lr=options["learning_rate"],
-        momentum=options["momentum"],
-        weight_decay=options["weight_decay"],
-        fused=True,
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=options["learning_rate"],
-        total_steps=int(module.trainer.estimated_stepping_batches),
-    )
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+def check_sgd_budget(fit: FitOptions) -> None:
+    """Refuse a budget that a network with batch normalization cannot be trained with.
+
+    Raises:
+        ConfigError: `batch_size` or `max_steps` is 1.
+    """
+    check_int("batch_size", fit.batch_size, 2)  # one example has no variance to normalize by
+    if fit.max_steps is not None:
+        check_int("max_steps", fit.max_steps, 2)  # a cycle rises and falls
+
+
+class SGDClassifier(LightningModule):
+    """Cross-entropy of images and labels; SGD with momentum under a one-cycle schedule.
+
+    The hyper-parameters of a subclass have `learning_rate`, `momentum` and `weight_decay`.
+    """
+
+    def training_step(self, batch: Mapping[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """Return the cross-entropy of a batch."""
+        loss = torch.nn.functional.cross_entropy(self(batch["image"]), batch["label"])
+        self.log("train_loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return SGD, its rate rising to `learning_rate` and falling again with a cosine."""
+        options = self.hparams
+        optimizer = torch.optim.SGD(
+            self.parameters(),
+            lr=options["learning_rate"],
+            momentum=options["momentum"],
+            weight_decay=options["weight_decay"],
+            fused=True,
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=options["learning_rate"],
+            total_steps=int(self.trainer.estimated_stepping_batches),
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

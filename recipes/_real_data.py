@@ -1,4 +1,4 @@
-"""What the recipes share: the released folder, draws of real samples, the split, classes."""
+"""Real data of the recipes: the released data, draws of real samples, the split, classes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from synque_select.benchmark.layout import Task, find_tasks
+from synque_select.benchmark.layout import Group, Task, find_tasks
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.examples import Examples, field_alone
-from synque_select.data.views import select
+from synque_select.data.sources import load_dataset_file
+from synque_select.data.views import Selector, select
 from synque_select.errors import ConfigError, DataError
 from synque_select.experiment import unseen
 from synque_select.functional.correlation import Correlation, correlate_scores
@@ -23,44 +24,60 @@ __all__ = [
     "DATA_VARIABLE",
     "SPLIT_SEED",
     "Classes",
+    "Draws",
     "RealDraws",
     "Split",
     "agreement_message",
     "distinct",
     "in_memory",
-    "picked",
+    "labeled_file",
     "released_task",
+    "removed_message",
+    "selected",
     "split_labeled",
-    "taken_out_message",
+    "union",
 ]
 
 DATA_VARIABLE = "SYNQUE_BENCHMARK_DATA"
-SPLIT_SEED = 20_251_103  # validation and test are those of one split, whatever else is drawn
+# one split of validation and test, whatever the seed of a task is
+SPLIT_SEED = 20_251_103
 _VALIDATION_SHARE = 1 / 3
 
 
-def released_task(name: str, data: str | None) -> Task:
+def released_task(name: str, path: str | None) -> Task:
     """Read one task of the released SynQuE data.
 
     Args:
-        name: Its folder's name.
-        data: A clone of the released repository, or its folder `data`; None for what the
-            environment variable SYNQUE_BENCHMARK_DATA names.
+        name: Name of the task's directory.
+        path: A clone of the released repository, or its directory `data`; None for the value of
+            the environment variable SYNQUE_BENCHMARK_DATA.
 
     Raises:
-        ConfigError: Neither is given.
-        DataError: The task is not there, or a file cannot be used.
+        ConfigError: There is neither a path nor a value.
+        DataError: The task is missing, or a file cannot be used.
     """
-    folder = data or os.environ.get(DATA_VARIABLE)
-    if not folder:
+    where = path or os.environ.get(DATA_VARIABLE)
+    if not where:
         raise ConfigError(
-            f"data is not given and {DATA_VARIABLE} is not set: name the folder `data` of a clone "
-            "of the released SynQuE repository, or give files of your own"
+            f"no path of the released SynQuE data, and {DATA_VARIABLE} is not set: give the "
+            "directory `data` of a clone of the released repository, or data of your own"
         )
-    return find_tasks(Path(folder), [name])[0][0]
+    return find_tasks(Path(where), [name])[0][0]
 
 
-def picked(examples: Examples, positions: Iterable[int]) -> list[Any]:
+def labeled_file(group: Group, view: Selector, label: Selector | None) -> Examples:
+    """Return the labeled real data of one group of the released data.
+
+    Raises:
+        DataError: There is no such file.
+    """
+    path = group.annotated
+    if path is None or not path.is_file():
+        raise DataError(f"{group.name}: no labeled real data; expected the file {path}")
+    return Examples("annotated", load_dataset_file(path), view, label, str(path))
+
+
+def selected(examples: Examples, positions: Iterable[int]) -> list[Any]:
     """Return the records at these positions."""
     return [examples[int(i)] for i in positions]
 
@@ -78,21 +95,49 @@ def distinct(examples: Examples) -> list[int]:
     return list(first.values())
 
 
+def union(samples: Sequence[RealSample]) -> RealSample:
+    """Return the distinct examples of several real samples.
+
+    Example:
+        >>> list(union([RealSample("a", ["x", "y"]), RealSample("b", ["y", "z"])]))
+        ['x', 'y', 'z']
+    """
+    view = samples[0].selector
+    together = Examples("pool", [record for sample in samples for record in sample], view)
+    return RealSample("pool", selected(together, distinct(together)), view)
+
+
 def in_memory(candidate: Candidate) -> Candidate:
     """Return the candidate with its records in a list: a small one is read many times."""
     records = list(candidate)
     return Candidate(candidate.name, records, candidate.selector, candidate.label, candidate.source)
 
 
+class Draws(Protocol):
+    """The real samples of an experiment's replicates."""
+
+    @property
+    def pool(self) -> RealSample:
+        """Every example that a replicate may draw; none of it is in validation or test."""
+        ...
+
+    def draw(self, replicate: int) -> RealSample:
+        """Return the real sample of a replicate, the same one each time."""
+        ...
+
+
 @dataclass(frozen=True)
 class RealDraws:
-    """The real samples of an experiment's replicates.
+    """Random draws from a pool, after the samples that are given.
 
     Args:
-        pool: Everything that a replicate may draw; nothing of it is in validation or test.
-        n: Examples a draw.
-        given: Samples of the first replicates, as somebody drew them.
-        seed: Of the draws.
+        pool: Every example that a replicate may draw; none of it is in validation or test.
+        n: Number of examples in a draw.
+        given: Samples of the first replicates, as released.
+        seed: Random seed of the draws.
+
+    Raises:
+        ConfigError: `n` is not from 2 to the size of the pool.
     """
 
     pool: RealSample
@@ -107,7 +152,7 @@ class RealDraws:
             )
 
     def draw(self, replicate: int) -> RealSample:
-        """Return a given sample while there are any, then n of the pool at random.
+        """Return the given sample of that number if there is one, else n of the pool at random.
 
         Example:
             >>> draws = RealDraws(RealSample("pool", list("abcdef")), n=4)
@@ -117,17 +162,17 @@ class RealDraws:
         if replicate < len(self.given):
             return self.given[replicate]
         order = np.random.default_rng([self.seed, replicate]).permutation(len(self.pool))
-        records = picked(self.pool, sorted(order[: self.n]))
+        records = selected(self.pool, sorted(order[: self.n]))
         return RealSample(f"real, draw {replicate + 1}", records, self.pool.selector)
 
 
 class Split(NamedTuple):
-    """Labeled real examples, once each, that no real sample can hold.
+    """Distinct labeled real examples that no real sample can hold.
 
     Args:
-        validation: Positions.
-        test: Positions of the others.
-        messages: What was taken out, if anything was.
+        validation: Positions for validation.
+        test: Positions for test.
+        messages: What was removed, if anything was.
     """
 
     validation: list[int]
@@ -141,20 +186,20 @@ def split_labeled(
     """Split labeled real data, without what a real sample can hold, for validation and test.
 
     Args:
-        labeled: All of it.
-        samples: Whatever real samples are drawn from.
-        n_validation: None for a third of what is left.
-        hint: Of the way out, for the message where too few are left.
+        labeled: All labeled real examples.
+        samples: Everything that real samples are drawn from.
+        n_validation: Number of examples for validation; None for a third of those that remain.
+        hint: What else may help, for the message if too few remain.
 
     Raises:
-        DataError: Fewer than two would be for validation or test.
+        DataError: Fewer than two would remain for validation or test.
 
     Example:
         >>> labeled = Examples("labeled", list("abcdefgh"))
         >>> split = split_labeled(labeled, RealSample("real", ["a", "x"]))
         >>> len(split.validation), len(split.test)
         (2, 5)
-        >>> split.messages[0][:42]
+        >>> split.messages[0][:43]
         '1 of the 8 labeled examples are also among'
     """
     free = {*unseen(labeled, *samples)}
@@ -166,30 +211,30 @@ def split_labeled(
             f"{labeled.where}: {len(order)} of its {len(labeled)} examples are distinct and in "
             f"no real sample; 6 are needed, for validation and test{hint}"
         )
-    said = taken_out_message(len(labeled), len(labeled) - len(free), len(free) - len(kept))
-    return Split(order[:n], order[n:], said)
+    removed = removed_message(len(labeled), len(labeled) - len(free), len(free) - len(kept))
+    return Split(order[:n], order[n:], removed)
 
 
-def taken_out_message(
+def removed_message(
     n_labeled: int, n_seen: int, n_repeated: int, *, what: str = "examples"
 ) -> tuple[str, ...]:
     """Say how much of the labeled real data is in neither validation nor test."""
-    parts = [
+    parts = {
         f"{n_seen} of the {n_labeled:,} labeled {what} are also among those that real samples "
-        "are drawn from",
-        f"{n_repeated} of the {n_labeled:,} labeled {what} repeat another",
-    ]
-    given = [part for part, n in zip(parts, (n_seen, n_repeated), strict=True) if n]
-    return (f"{', and '.join(given)}: left out of validation and test",) if given else ()
+        "are drawn from": n_seen,
+        f"{n_repeated} of the {n_labeled:,} labeled {what} are duplicates": n_repeated,
+    }
+    reasons = [part for part, n in parts.items() if n]
+    return (f"{', and '.join(reasons)}: removed from validation and test",) if reasons else ()
 
 
 class Classes:
     """The labels of the candidates as classes 0..C−1, in sorted order.
 
-    A number and its text are one class: released candidates mix 1 and "1", in one file.
+    A number and its text are one class: some released candidates have both 1 and "1".
 
     Args:
-        candidates: Each with a `label`.
+        candidates: Candidates with a `label`.
 
     Raises:
         ConfigError: A candidate has no `label`.
@@ -197,15 +242,15 @@ class Classes:
     """
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
-        found = {label for candidate in candidates for label in _labels(candidate)}
-        if len(found) < 2:
-            raise DataError(f"the candidates have {len(found)} class; 2 or more are needed")
-        self._position = {label: i for i, label in enumerate(sorted(found))}
+        labels = {label for candidate in candidates for label in _labels(candidate)}
+        if len(labels) < 2:
+            raise DataError(f"number of classes in the candidates: {len(labels)}; 2 are needed")
+        self._position = {label: i for i, label in enumerate(sorted(labels))}
 
     def __len__(self) -> int:
         return len(self._position)
 
-    def of(self, record: Any, label: Any) -> int:
+    def of(self, record: object, label: Selector) -> int:
         """Return the class of a record.
 
         Raises:
@@ -218,7 +263,7 @@ class Classes:
         return self._position[value]
 
     def check(self, examples: Examples) -> None:
-        """Refuse examples of which one has no label, or one that no candidate has.
+        """Refuse examples without a label, or with a label that no candidate has.
 
         Raises:
             DataError: The message names the example.
@@ -236,8 +281,8 @@ class Classes:
 
 def _labels(examples: Examples) -> list[str]:
     if examples.label is None:
-        raise ConfigError(f"{examples.where} has no label: give label=, the field that holds it")
-    alone = field_alone(examples.dataset, examples.label)  # no image is opened for its label
+        raise ConfigError(f"{examples.where} has no label: give label=, the field with the label")
+    alone = field_alone(examples.dataset, examples.label)  # images need not be decoded for labels
     labels = []
     for i, record in enumerate(examples if alone is None else alone):
         value = select(record, examples.label)
@@ -258,32 +303,32 @@ def agreement_message(
     *,
     mode: Literal["max", "min"] = "max",
 ) -> str:
-    """Say how our figures of the single candidates agree with the released ones.
+    """Say how our figures of the candidates alone agree with the released ones.
 
     Args:
         test: Candidate to our mean test figure.
         released: Candidate to the released performance, higher is better.
         what: What the released figure is, in words.
-        mode: Whether a larger ("max") or a smaller ("min") figure of ours is better.
+        mode: "max" if a larger figure of ours is better, else "min".
     """
     names = [name for name in test if name in released]
-    found = correlate_scores(
+    correlation = correlate_scores(
         [test[name] for name in names],
         [released[name] for name in names],
         higher_is_better=mode == "max",
         mode="max",
     )
-    return f"our figures of the single candidates against {what}: {_spearman(found)}"
+    return f"our figures of the candidates alone against {what}: {_spearman(correlation)}"
 
 
-def _spearman(found: Correlation) -> str:
-    value = found.spearman
+def _spearman(correlation: Correlation) -> str:
+    value = correlation.spearman
     if np.isnan(value.value):
-        return found.message or f"no coefficient over {found.n} candidates"
+        return correlation.message or f"no coefficient over {correlation.n} candidates"
     interval = ""
     if value.low is not None and value.high is not None and not np.isnan(value.low):
         interval = f" [{value.low:+.2f}, {value.high:+.2f}]"
     return (
-        f"Spearman {value.value:+.2f}{interval}, p {value.p:.3g}, n {found.n} candidates: "
-        f"{found.verdict}"
+        f"Spearman {value.value:+.2f}{interval}, p {value.p:.3g}, n {correlation.n} candidates: "
+        f"{correlation.verdict}"
     )

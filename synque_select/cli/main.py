@@ -70,14 +70,19 @@ def _said(error: BaseException) -> str | None:
 def _unknown_option(message: str) -> str | None:
     """Name the option that jsonargparse does not know, and those that there are."""
     of_class = re.search(r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted", message)
-    of_group = re.search(r"Group 'experiment' does not accept option '([\w.]+)'", message)
+    of_group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
+    parent = re.search(r"class_path '([\w.]+)':\s+Group ", message)
     if of_class is not None:
         owner, name = of_class.groups()
         allowed = list(inspect.signature(locate(owner)).parameters)  # type: ignore[arg-type]
-    elif of_group is not None:
+    elif of_group is not None and parent is not None:
+        owner, name = of_group.groups()
+        parameters = inspect.signature(locate(parent[1]), eval_str=True).parameters  # type: ignore[arg-type]
+        allowed = list(inspect.signature(parameters[owner].annotation).parameters)
+    elif of_group is not None and of_group[1] == "experiment":
         from synque_select.experiment import ExperimentOptions
 
-        owner, name = "experiment", of_group[1]
+        owner, name = of_group.groups()
         allowed = list(inspect.signature(ExperimentOptions).parameters)
     else:
         return None

@@ -1,5 +1,6 @@
 """Experiments: does selecting the data pay? Arms, paired replicates, correlations of proxies."""
 
+from synque_select.experiment.datamodule import TaskDataModule
 from synque_select.experiment.options import ExperimentOptions
 from synque_select.experiment.result import ARMS
 from synque_select.experiment.run import Experiment, run_experiment
@@ -12,6 +13,7 @@ __all__ = [
     "Experiment",
     "ExperimentOptions",
     "ExperimentResult",
+    "TaskDataModule",
     "run_experiment",
     "unseen",
 ]

@@ -1,41 +1,45 @@
-"""What a recipe gives to an experiment: candidates, real samples, a model, a budget."""
+"""What a recipe gives to an experiment: candidates, real samples, a model and a budget."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from pytorch_lightning import LightningModule
 from torch.utils.data import Dataset, Subset
 
 from synque_select.data.candidate import Candidate, RealSample
-from synque_select.data.examples import Examples
+from synque_select.data.examples import Examples, MapDataset
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, DataError
 from synque_select.proxies.registry import ProxySpec
 from synque_select.training.datamodule import SynqueDataModule
 from synque_select.types import Mixture
 
-__all__ = ["BaseTask", "check_task", "sized", "unseen"]
+__all__ = ["BaseTask", "Transformed", "check_task", "part_of", "sized", "unseen"]
+
+_E = TypeVar("_E", bound=Examples)
 
 
 class BaseTask(ABC):
-    """Base of all recipes' tasks; a subclass sets the attributes and writes what is abstract.
+    """Base of all tasks; a subclass sets the attributes and implements the abstract methods.
 
     The module that `model` returns logs `val_<metric>` in validation and `test_<metric>` in test.
 
     Attributes:
-        name: The recipe's name; runs are kept under it.
-        metric: Of the two logged figures, without `val_` and `test_`.
-        mode: Whether a larger ("max") or a smaller ("min") figure is better.
-        n_distinct: Distinct examples that every arm trains on.
-        max_steps: Optimiser steps of a fit.
-        batch_size: Examples a step.
-        encoder: Of the views; None for the default of their modality.
-        proxies: What scores the candidates; None for the default suite.
-        false_labels: Names of candidates with false labels, to the names of their clean twins.
+        name: Name of the recipe; its runs are kept under it.
+        metric: Name of the two logged metrics, without `val_` and `test_`.
+        mode: "max" if a larger value of the metric is better, else "min".
+        n_distinct: Number of distinct examples that every arm trains on.
+        max_steps: Number of optimizer steps of a fit.
+        batch_size: Number of examples per step.
+        num_workers: Number of worker processes of each data loader.
+        encoder: Encoder of the views; None for the default of their modality.
+        proxies: The proxies that score the candidates; None for the default suite.
+        false_labels: Candidate with false labels to its clean twin.
+        collate_fn: Function that makes a batch of examples; None for torch's default.
     """
 
     name: ClassVar[str]
@@ -44,9 +48,11 @@ class BaseTask(ABC):
     n_distinct: int
     max_steps: int
     batch_size: int
+    num_workers: int = 0
     encoder: str | BaseEncoder | None = None
     proxies: Sequence[ProxySpec] | None = None
     false_labels: Mapping[str, str] = {}
+    collate_fn: Callable[[list[Any]], Any] | None = None
 
     @property
     @abstractmethod
@@ -56,7 +62,7 @@ class BaseTask(ABC):
     @property
     @abstractmethod
     def validation(self) -> Examples:
-        """Labeled real examples for whatever is chosen by labels; in no real sample."""
+        """Labeled real examples for everything that is selected by labels; in no real sample."""
 
     @property
     @abstractmethod
@@ -65,30 +71,32 @@ class BaseTask(ABC):
 
     @abstractmethod
     def real_sample(self, replicate: int) -> RealSample:
-        """Draw the unannotated real sample of a replicate; equal replicates, equal samples."""
+        """Draw the unlabeled real sample of a replicate; the same one each time."""
 
     @abstractmethod
     def model(self, seed: int) -> LightningModule:
-        """Make a fresh module; equal seeds give equal initial weights.
+        """Create a fresh module; equal seeds give equal initial weights.
 
-        Called once a fit, with the global random state seeded and restored afterwards.
+        Called once per fit, with the global random state seeded and restored afterwards.
         """
 
     @abstractmethod
     def fingerprint(self) -> Mapping[str, Any]:
-        """Return all that changes a fit and is not seen in the views: labels, hyper-parameters.
+        """Return everything that changes a fit and is not in the views: labels, hyper-parameters.
 
-        Plain values. A finished fit is taken from the store only where this is equal.
+        The values are plain. A finished fit is taken from the store only if they are equal.
         """
 
     def transform(self, record: Any) -> Any:
-        """Turn a record into a training example; the same for validation and test."""
+        """Convert a record to an example for validation and test."""
         return record
 
-    collate_fn: Callable[[list[Any]], Any] | None = None
+    def train_transform(self, record: Any) -> Any:
+        """Convert a record to a training example; by default as for validation and test."""
+        return self.transform(record)
 
     def trainer_options(self) -> Mapping[str, Any]:
-        """Return arguments of the Trainer beside the budget: accelerator, precision, …."""
+        """Return arguments of the Trainer other than the budget: accelerator, precision, …."""
         return {}
 
     def messages(self, test: Mapping[str, float]) -> Sequence[str]:
@@ -102,32 +110,40 @@ class BaseTask(ABC):
     def arm_messages(
         self, metrics: Mapping[str, Mapping[int, Sequence[Mapping[str, float]]]]
     ) -> Sequence[str]:
-        """Return what else was measured of the arms, in sentences.
+        """Return further measurements of the arms, as sentences.
 
         Args:
-            metrics: Arm to replicate to the metrics of its fits; "single" has one a candidate.
+            metrics: Arm to replicate to the metrics of its fits; "single" has one fit per
+                candidate.
         """
         return ()
 
     def datamodule(
         self, candidates: Sequence[Candidate], mixture: Mixture, *, seed: int
     ) -> SynqueDataModule:
-        """Make what a fit is trained and measured on."""
+        """Create the DataModule that a fit is trained and measured on."""
         return SynqueDataModule(
             list(candidates),
             mixture=mixture,
-            train_transform=self.transform,
+            train_transform=self.train_transform,
             seed=seed,
             batch_size=self.batch_size,
-            num_workers=0,
+            num_workers=self.num_workers,
             collate_fn=self.collate_fn,
-            val=_Transformed(self.validation, self.transform),
-            test=_Transformed(self.test, self.transform),
+            val=Transformed(self.validation, self.transform),
+            test=Transformed(self.test, self.transform),
         )
 
 
-class _Transformed(Dataset[Any]):
-    def __init__(self, examples: Examples, transform: Callable[[Any], Any]) -> None:
+class Transformed(Dataset[Any]):
+    """Examples whose records pass through a function.
+
+    Args:
+        examples: The examples.
+        transform: Function of one record.
+    """
+
+    def __init__(self, examples: MapDataset, transform: Callable[[Any], Any]) -> None:
         self._examples = examples
         self._transform = transform
 
@@ -141,7 +157,7 @@ class _Transformed(Dataset[Any]):
 def unseen(examples: Examples, *samples: Examples) -> list[int]:
     """Return the positions of the examples whose content is in none of the samples.
 
-    Use it on what is to become validation and test, with the real sample of every replicate.
+    Use it for the data of validation and test, with the real sample of every replicate.
 
     Example:
         >>> seen, labeled = RealSample("real", ["a", "b"]), Examples("labeled", ["b", "c"])
@@ -152,8 +168,19 @@ def unseen(examples: Examples, *samples: Examples) -> list[int]:
     return [i for i, row in enumerate(examples.digests) if row.tobytes() not in known]
 
 
+def part_of(examples: _E, positions: Sequence[int]) -> _E:
+    """Return the examples at these positions, under the same name.
+
+    Example:
+        >>> list(part_of(Candidate("a", ["x", "y", "z"]), [2, 0]))
+        ['z', 'x']
+    """
+    part: Subset[Any] = Subset(examples.dataset, positions)  # type: ignore[arg-type]
+    return type(examples)(examples.name, part, examples.selector, examples.label, examples.source)
+
+
 def sized(candidate: Candidate, n: int, *, seed: int) -> Candidate:
-    """Return the candidate cut to n random examples; itself where it has no more.
+    """Return n random examples of a candidate; the whole candidate if it has no more.
 
     Example:
         >>> len(sized(Candidate("a", ["x", "y", "z"]), 2, seed=0))
@@ -161,16 +188,16 @@ def sized(candidate: Candidate, n: int, *, seed: int) -> Candidate:
     """
     if n >= len(candidate):
         return candidate
-    chosen = np.random.default_rng([seed, len(candidate)]).permutation(len(candidate))[:n]
-    part: Subset[Any] = Subset(candidate.dataset, sorted(chosen.tolist()))  # type: ignore[arg-type]
-    return Candidate(candidate.name, part, candidate.view, candidate.label, candidate.source)
+    order = np.random.default_rng([seed, len(candidate)]).permutation(len(candidate))
+    return part_of(candidate, sorted(order[:n].tolist()))
 
 
 def check_task(task: BaseTask, samples: Sequence[RealSample]) -> None:
-    """Refuse a task that leaks, or whose candidates cannot give every arm the same budget.
+    """Check that real samples do not leak into the labeled data, and that all arms are possible.
 
     Raises:
-        DataError: A real example is in validation or test, or a candidate is too small.
+        DataError: An example of a real sample is in validation or test, or a candidate is too
+            small.
         ConfigError: The task names a candidate that does not exist, or its budget is too small.
     """
     for name in ("validation", "test"):
@@ -179,7 +206,7 @@ def check_task(task: BaseTask, samples: Sequence[RealSample]) -> None:
         if leaked:
             raise DataError(
                 f"task {task.name}: {leaked} of the {len(part)} {name} examples are in a real "
-                "sample; take them out with synque_select.experiment.unseen"
+                "sample; remove them with synque_select.experiment.unseen"
             )
     least = 2 * len(task.candidates)
     if task.n_distinct < least:
@@ -196,4 +223,6 @@ def check_task(task: BaseTask, samples: Sequence[RealSample]) -> None:
     names = {candidate.name for candidate in task.candidates}
     unknown = sorted({*task.false_labels, *task.false_labels.values()} - names)
     if unknown:
-        raise ConfigError(f"task {task.name}: false_labels names no candidate: {unknown}")
+        raise ConfigError(
+            f"task {task.name}: false_labels names candidates that do not exist: {unknown}"
+        )

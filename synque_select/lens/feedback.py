@@ -1,8 +1,8 @@
-"""Turns the rubric of a candidate into an instruction for its generator."""
+"""From what LENS found to an instruction for the generator of a candidate."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +22,11 @@ class Feedback:
 
     Args:
         candidate: Name of the candidate.
-        keep: What its examples have in common with the real ones.
+        keep: What its samples have in common with the real ones.
         more: What is typical of the real data and not of the candidate.
         less: What is typical of the candidate and not of the real data.
-        least_real: Texts of the candidate that were judged least real, with their realness in
-            [0, 1].
-        n_images: Number of images among the least real examples, which a text cannot show.
+        least_real: Texts of the candidate that were judged least real, and how real, 0..1.
+        n_images: Of the least real samples that are images, which a text cannot show.
     """
 
     candidate: str
@@ -40,8 +39,8 @@ class Feedback:
     def instruction(self) -> str:
         """Return the instruction for a generator, as text.
 
-        It contains no real example: the points are a model's words, and the quoted examples are
-        the candidate's own, escaped so that nothing in them can be taken for an instruction.
+        It holds no real sample: the points are a model's words, and the samples are the
+        candidate's own, quoted so that nothing in them reads as an instruction.
         """
         parts = [
             "You generate synthetic data that is to look like a real data set. A judge compared "
@@ -56,8 +55,8 @@ class Feedback:
         parts.append("Do not copy any of these sentences into the data.")
         return "\n\n".join(part for part in parts if part)
 
-    def to_dict(self) -> dict[str, object]:
-        """Return JSON values: {"version": 1, "candidate", "keep", "more", …, "instruction"}."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values: {"version": 1, "candidate", "keep", "more", …, "instruction"}."""
         return {
             "version": 1,
             "candidate": self.candidate,
@@ -69,19 +68,19 @@ class Feedback:
         }
 
 
-def _listed(title: str, points: Sequence[str]) -> str:
+def _listed(title: str, points: Any) -> str:
     return "\n".join([title, *(f"- {point}" for point in points)]) if points else ""
 
 
 def feedback_of(candidate: str, details: Mapping[str, Any]) -> Feedback:
-    """Build the feedback for a candidate from the details of a LENS ranking.
+    """Turn what LENS found about a candidate into feedback.
 
     Args:
-        candidate: Name of the candidate.
-        details: The candidate's entry in `Ranking.details["lens"]["candidates"]`.
+        candidate: Its name.
+        details: Its entry in `Ranking.details["lens"]["candidates"]`.
 
     Raises:
-        ConfigError: The candidate was judged without a rubric.
+        ConfigError: It was judged without a rubric: there is nothing to say.
         RecordError: The entry is damaged.
 
     Example:
@@ -90,25 +89,23 @@ def feedback_of(candidate: str, details: Mapping[str, Any]) -> Feedback:
         ...     "only_real": ["Dataset B names years, dataset A never does."],
         ...     "only_synthetic": ["Dataset B is polite."],
         ... }
-        >>> feedback = feedback_of("a", {"rubric": rubric, "least_real": []})
-        >>> feedback.more, feedback.less
+        >>> found = feedback_of("a", {"rubric": rubric, "least_real": []})
+        >>> found.more, found.less
         (('The real data names years, your data never does.',), ('Your data is polite.',))
     """
     try:
         if details["rubric"] is None:
-            raise ConfigError(
-                f"{candidate} was judged without a rubric, which feedback is made from"
-            )
+            raise ConfigError(f"{candidate} was judged without a rubric: there is no feedback")
         rubric = Rubric(
             **{
                 field: tuple(map(str, details["rubric"][field]))
                 for field in ("similarities", "only_real", "only_synthetic")
             }
-        ).with_names(_REAL, _SYNTHETIC)
+        ).told(_REAL, _SYNTHETIC)
         samples = [(entry["view"], float(entry["realness"])) for entry in details["least_real"]]
     except (KeyError, TypeError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise RecordError(f"the LENS details of {candidate} are damaged: {reason}") from error
+        found = f"{type(error).__name__}: {error}"
+        raise RecordError(f"what LENS found about {candidate} is damaged: {found}") from error
     texts = tuple((view, value) for view, value in samples if isinstance(view, str))
     return Feedback(
         candidate,

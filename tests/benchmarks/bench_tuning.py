@@ -22,6 +22,7 @@ from synque_select.experiment import ExperimentOptions, run_experiment
 from synque_select.experiment.fits import Fit, FitStore
 from synque_select.functional.paired import compare_paired
 from synque_select.recipes.digits import DigitsTask
+from synque_select.recipes.options import FitOptions
 from synque_select.records.store import RunStore
 from synque_select.selection.mixture import mmd_optimal_mixture
 from synque_select.selection.scorer import Scorer
@@ -75,8 +76,8 @@ class SmallDigits(DigitsTask):
     name = "digits-perceptron"
 
     def __init__(self, max_steps: int) -> None:
-        super().__init__(n_distinct=400, max_steps=max_steps, batch_size=32)
-        self.proxies = ["pad", "mmd", "coverage"]
+        fit = FitOptions(n_distinct=400, max_steps=max_steps, batch_size=32)
+        super().__init__(fit, proxies=["pad", "mmd", "coverage"])
 
     def model(self, seed: int) -> LightningModule:
         """Make a fresh perceptron."""

@@ -28,6 +28,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     task = {"class_path": "synque_select.recipes.digits.DigitsTask"}
     wrong = {"task": task, "experiment": {"replicats": 2}}
     (tmp_path / "wrong.yaml").write_text(json.dumps(wrong))  # JSON is YAML
+    wrong = {"task": {**task, "init_args": {"fit": {"max_step": 3}}}}
+    (tmp_path / "fit.yaml").write_text(json.dumps(wrong))
     return tmp_path
 
 
@@ -62,13 +64,23 @@ def test_the_command_that_the_others_break_works(folder: Path, capsys: pytest.Ca
         ([*RANK, "--view", "txt"], "no field 'txt'; did you mean 'text'?"),
         ([*RANK, "--view", "text,typo"], "no field 'typo'; there are: n, text"),
         ([*RANK, "--real", "none.json"], "none.json"),
-        ([*RANK, "--json", "a.json"], "a.json: the file must be an object: not replaced"),
+        (
+            [*RANK, "--json", "a.json"],
+            "a.json: the file must be an object, found a list: not replaced",
+        ),
         (["rank", "--candidates", "a.json"], "required"),
         (["fit", "--config", "nope"], "no config 'nope', as a file or packaged"),
-        (["experiment", "--config", "digits", "--task.n_distinct=-5"], "n_distinct=-5: allowed"),
         (
-            ["experiment", "--config", "digits", "--task.init_args.max_step=3"],
-            "DigitsTask has no option 'max_step': did you mean 'max_steps'? There are: batch_size",
+            ["experiment", "--config", "digits", "--task.fit.n_distinct=-5"],
+            "n_distinct=-5: allowed",
+        ),
+        (
+            ["experiment", "--config", "digits", "--task.init_args.encodr=3"],
+            "DigitsTask has no option 'encodr': did you mean 'encoder'? There are: encoder, fit",
+        ),
+        (
+            ["experiment", "--config", "fit.yaml"],
+            "fit has no option 'max_step': did you mean 'max_steps'? There are: batch_size, epochs",
         ),
         (
             ["experiment", "--config", "wrong.yaml"],

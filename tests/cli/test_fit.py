@@ -338,10 +338,9 @@ def test_linked_arguments_of_a_users_own_command_line(project: Path):
 
 
 def test_the_packaged_digits(tmp_path: Path):
-    small = ["--data.n_per_candidate=40", "--trainer.max_epochs=1", "--data.batch_size=8"]
-    done = synque_select(
-        tmp_path, "fit", "--config", "digits-fit", *small, "--trainer.limit_val_batches=2"
-    )
+    small = ["--data.task.fit.n_distinct=40", "--data.task.fit.batch_size=8"]
+    small += ["--trainer.max_epochs=1", "--trainer.limit_val_batches=2"]
+    done = synque_select(tmp_path, "fit", "--config", "digits-fit", *small)
     assert done.returncode == 0, done.stderr
     (metrics,) = tmp_path.glob("runs/digits-fit/version_0/metrics.csv")
     assert "val_acc" in metrics.read_text()

@@ -16,14 +16,16 @@ pytest.importorskip("matplotlib")
 from synque_select.cli.main import main
 from synque_select.data.examples import Examples
 from synque_select.errors import ConfigError
-from synque_select.recipes.digits import DigitClassifier, DigitsDataModule, DigitsTask, real_digits
+from synque_select.experiment import TaskDataModule
+from synque_select.recipes.digits import DigitClassifier, DigitsTask, real_digits
+from synque_select.recipes.options import FitOptions
 from synque_select.records.run_folder import read_json
 from synque_select.types import Mixture
 
 
 @pytest.fixture(scope="module")
 def task() -> DigitsTask:
-    return DigitsTask(n_distinct=40, max_steps=2, batch_size=8)
+    return DigitsTask(FitOptions(n_distinct=40, max_steps=2, batch_size=8))
 
 
 def contents(examples: Examples) -> set[bytes]:
@@ -72,15 +74,17 @@ def test_equal_seeds_give_equal_initial_weights(task: DigitsTask):
 
 
 def test_labels_are_in_the_fingerprint():
-    first, second = (DigitsTask(n_distinct=40, seed=seed).fingerprint() for seed in (0, 1))
+    first, second = (
+        DigitsTask(FitOptions(n_distinct=40), seed=seed).fingerprint() for seed in (0, 1)
+    )
     assert first != second
     assert first["model"] == second["model"]
 
 
-@pytest.mark.parametrize("argument", ["n_distinct", "max_steps", "batch_size"])
-def test_bad_numbers_are_named(argument: str):
-    with pytest.raises(ConfigError, match=f"{argument}=1"):
-        DigitsTask(**{argument: 1})
+@pytest.mark.parametrize("name", ["max_steps", "batch_size"])
+def test_a_budget_that_batch_normalization_cannot_train_with_is_refused(name: str):
+    with pytest.raises(ConfigError, match=f"{name}=1"):
+        DigitsTask(FitOptions(**{name: 1}))
 
 
 def fitted(data: Any, n_steps: int) -> dict[str, float]:
@@ -104,7 +108,7 @@ def fitted(data: Any, n_steps: int) -> dict[str, float]:
 
 
 def test_the_datamodule_fits_without_a_callback():
-    data = DigitsDataModule(n_per_candidate=40, batch_size=32)
+    data = TaskDataModule(DigitsTask(FitOptions(n_distinct=40, batch_size=32)))
     metrics = fitted(data, 3)
     assert 0 <= metrics["test_acc"] <= 1
     assert data.mixture is not None
@@ -112,7 +116,7 @@ def test_the_datamodule_fits_without_a_callback():
 
 
 @pytest.mark.slow
-def test_the_nearest_generator_trains_a_good_model_and_the_furthest_none(tmp_path: Path):
+def test_the_nearest_generator_trains_a_good_model_and_the_furthest_a_bad_one(tmp_path: Path):
     task = DigitsTask()
     accuracy = {}
     for name in ("pen", "tiny"):
@@ -124,7 +128,11 @@ def test_the_nearest_generator_trains_a_good_model_and_the_furthest_none(tmp_pat
 
 def test_the_fit_config_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    options = ["--data.n_per_candidate=20", "--trainer.fast_dev_run=1", "--trainer.accelerator=cpu"]
+    options = [
+        "--data.task.fit.n_distinct=20",
+        "--trainer.fast_dev_run=1",
+        "--trainer.accelerator=cpu",
+    ]
     assert main(["fit", "--config", "digits-fit", *options]) == 0
 
 
@@ -139,9 +147,9 @@ def test_a_small_experiment_from_the_packaged_config(
         [
             "experiment",
             "--config=digits",
-            "--task.init_args.n_distinct=24",
-            "--task.init_args.max_steps=2",
-            "--task.init_args.batch_size=8",
+            "--task.fit.n_distinct=24",
+            "--task.fit.max_steps=2",
+            "--task.fit.batch_size=8",
             "--task.init_args.proxies=[mmd]",
             "--experiment.rank_by=mmd",
             "--experiment.replicates=2",

@@ -18,20 +18,22 @@ pytest.importorskip("skimage")
 from synque_select.cli.main import main
 from synque_select.data.examples import Examples
 from synque_select.errors import ConfigError, DataError
+from synque_select.experiment import TaskDataModule
 from synque_select.recipes._surfaces import GENERATORS, SIDE, SURFACES, real_tiles
 from synque_select.recipes.image_classification import (
     ImageClassifier,
-    ImageDataModule,
+    ImageData,
     ImageTask,
     _rank_of_label,
 )
+from synque_select.recipes.options import FitOptions
 from synque_select.records.run_folder import read_json
 from synque_select.types import Mixture
 
 
 @pytest.fixture(scope="module")
 def task() -> ImageTask:
-    return ImageTask(n_distinct=24, max_steps=2, batch_size=8)
+    return ImageTask(fit=FitOptions(n_distinct=24, max_steps=2, batch_size=8))
 
 
 def contents(examples: Examples) -> set[bytes]:
@@ -86,7 +88,9 @@ def test_mean_reciprocal_rank_counts_ties_against_the_model():
 def test_training_images_vary_and_measured_ones_do_not(task: ImageTask):
     record = task.candidates[0][0]
     assert torch.equal(task.transform(record)["image"], task.transform(record)["image"])
-    assert not torch.equal(task.augmented(record)["image"], task.augmented(record)["image"])
+    assert not torch.equal(
+        task.train_transform(record)["image"], task.train_transform(record)["image"]
+    )
     assert task.transform(record)["image"].shape == (3, SIDE, SIDE)
 
 
@@ -117,7 +121,7 @@ def test_a_fit_logs_accuracy_and_reciprocal_rank(task: ImageTask):
 
 
 def test_a_tenth_of_each_candidate_is_held_out_of_training():
-    data = ImageDataModule(batch_size=16)
+    data = TaskDataModule(ImageTask(fit=FitOptions(batch_size=16)), held_out=0.1)
     kept = {c.name: contents(c) for c in data.candidates}
     for candidate in data.candidates:
         held = data._held_out[candidate.name]
@@ -128,7 +132,7 @@ def test_a_tenth_of_each_candidate_is_held_out_of_training():
     assert sum(len(batch["label"]) for batch in data.val_dataloader()) == 120
 
 
-def test_a_network_of_torchvision_and_one_that_is_none():
+def test_a_network_is_one_of_torchvision():
     network = ImageClassifier(3, "resnet18")
     assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
     with pytest.raises(ConfigError, match="network='resnet51'"):
@@ -149,17 +153,13 @@ def test_folders_of_your_own(tmp_path: Path):
         write_folder(tmp_path / "candidates" / f"c{i}", 6, i)
     write_folder(tmp_path / "real", 5, 10)
     write_folder(tmp_path / "labeled", 9, 11)
-    task = ImageTask(
-        candidates=str(tmp_path / "candidates" / "*"),
-        real=str(tmp_path / "real"),
-        labeled=str(tmp_path / "labeled"),
-        side=16,
-        batch_size=4,
-    )
+    paths = {name: str(tmp_path / name) for name in ("real", "labeled")}
+    data = ImageData(candidates=str(tmp_path / "candidates" / "*"), **paths)
+    task = ImageTask(data, FitOptions(batch_size=4), side=16)
     assert (len(task.candidates), len(task.classes), len(task.real_sample(0))) == (3, 2, 5)
     assert len(task.validation) + len(task.test) == 18
-    data = task.datamodule(task.candidates, Mixture.equal(["c0"]), seed=0)
-    batch = next(iter(data.train_dataloader()))
+    served = task.datamodule(task.candidates, Mixture.equal(["c0"]), seed=0)
+    batch = next(iter(served.train_dataloader()))
     assert batch["image"].shape == (4, 3, 16, 16)
     assert set(batch["label"].tolist()) <= {0, 1}
 
@@ -173,7 +173,10 @@ def test_images_of_any_mode_become_what_the_encoders_see(task: ImageTask):
             {"image": np.full((30, 40, 3), pixel, np.uint8), "label": SURFACES[0]}
         )
         assert torch.equal(shown, expected["image"])
-        assert task.augmented({"image": image, "label": SURFACES[0]})["image"].shape == shown.shape
+        assert (
+            task.train_transform({"image": image, "label": SURFACES[0]})["image"].shape
+            == shown.shape
+        )
 
 
 def test_a_third_of_what_no_real_sample_holds_is_for_validation(tmp_path: Path):
@@ -182,7 +185,8 @@ def test_a_third_of_what_no_real_sample_holds_is_for_validation(tmp_path: Path):
     write_folder(tmp_path / "labeled", 12, 11)
     shutil.copytree(tmp_path / "labeled" / "cat", tmp_path / "real")
     paths = {name: str(tmp_path / name) for name in ("real", "labeled")}
-    task = ImageTask(candidates=str(tmp_path / "candidates" / "*"), side=16, **paths)
+    data = ImageData(candidates=str(tmp_path / "candidates" / "*"), **paths)
+    task = ImageTask(data, side=16)
     assert (len(task.validation), len(task.test)) == (4, 8)
     assert {record["label"] for record in task.test} == {"dog"}
     assert "12 of the 24 labeled examples are also among" in task.messages({})[-1]
@@ -195,7 +199,7 @@ def test_a_class_that_no_candidate_has_is_named(tmp_path: Path):
     (tmp_path / "labeled" / "dog").rename(tmp_path / "labeled" / "emu")
     paths = {"real": str(tmp_path / "labeled" / "cat"), "labeled": str(tmp_path / "labeled")}
     with pytest.raises(DataError, match=r"example 6 .*: label='emu'; the candidates have 'cat', "):
-        ImageTask(candidates=str(tmp_path / "candidates" / "*"), side=16, **paths)
+        ImageTask(ImageData(candidates=str(tmp_path / "candidates" / "*"), **paths), side=16)
 
 
 def test_a_fit_of_a_network_with_other_classes_says_what_to_give(
@@ -209,19 +213,20 @@ def test_a_fit_of_a_network_with_other_classes_says_what_to_give(
 
 
 def test_what_is_wrong_is_named(tmp_path: Path):
-    for part in ({"candidates": "tiles"}, {"real": "tiles"}, {"labeled": "tiles"}):
-        with pytest.raises(ConfigError, match="need all three of candidates="):
-            ImageTask(**part)
     with pytest.raises(ConfigError, match="side=1"):
         ImageTask(side=1)
     with pytest.raises(DataError, match="images"):
-        ImageTask(candidates=str(tmp_path / "images"), real="x", labeled="y")
+        ImageTask(ImageData(candidates=str(tmp_path / "images"), real="x", labeled="y"))
 
 
 def test_the_fit_config_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SYNQUE_CACHE", str(tmp_path / "cache"))
-    options = ["--data.batch_size=8", "--trainer.fast_dev_run=1", "--trainer.accelerator=cpu"]
+    options = [
+        "--data.task.fit.batch_size=8",
+        "--trainer.fast_dev_run=1",
+        "--trainer.accelerator=cpu",
+    ]
     assert main(["fit", "--config", "image-small-fit", *options]) == 0
 
 
@@ -232,10 +237,10 @@ def test_a_small_experiment_from_the_packaged_config(
         [
             "experiment",
             "--config=image-small",
-            "--task.init_args.n_distinct=24",
-            "--task.init_args.n_real=20",
-            "--task.init_args.max_steps=2",
-            "--task.init_args.batch_size=8",
+            "--task.fit.n_distinct=24",
+            "--task.data.n_real=20",
+            "--task.fit.max_steps=2",
+            "--task.fit.batch_size=8",
             "--task.init_args.proxies=[mmd]",
             "--experiment.rank_by=mmd",
             "--experiment.replicates=2",

@@ -1,6 +1,6 @@
-"""Configs of the paper's size run: with a tiny model in the place of the named one, and cut sizes.
+"""Configs of the paper's size run, with a tiny model instead of the named one and reduced sizes.
 
-Everything else in them is as it is packaged: sources, proxies, callbacks, hyper-parameters.
+Everything else in them is as packaged: sources, proxies, callbacks, hyper-parameters.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def fit(config: str, *options: str) -> None:
 
 def experiment(config: str, task: Sequence[str], *options: str) -> dict[str, Any]:
     """Run one in two replicates and return its result."""
-    of_task = [f"--task.init_args.{option}" for option in task]
+    of_task = [f"--task.{option}" for option in task]
     assert main(["experiment", "--config", config, *FEW, *of_task, *options]) == 0
     (path,) = Path("runs").glob("*/*/result.json")
     result: dict[str, Any] = json.loads(path.read_text())
@@ -99,8 +99,8 @@ def test_text2sql_one_fit(qwen: str, here: Path):
     write_text2sql(here / "released")
     fit(
         "text2sql-paper-fit",
-        *(f"--model.model_id={qwen}", f"--data.model_id={qwen}", "--data.batch_size=4"),
-        *("--data.n_real=6", "--trainer.max_steps=2"),
+        *(f"--model.model_id={qwen}", f"--data.task.model.model_id={qwen}"),
+        *("--data.task.fit.batch_size=4", "--data.task.data.n_real=6", "--trainer.max_steps=2"),
     )
     assert (here / "runs" / "text2sql-paper-adapters" / "adapter_model.safetensors").is_file()
 
@@ -110,8 +110,9 @@ def test_text2sql_experiment(qwen: str, here: Path):
     result = experiment(
         "text2sql-paper",
         (
-            *(f"model_id={qwen}", "database_id=movie_platform", "n_real=6", "precision=32-true"),
-            *("n_distinct=8", "max_steps=2", "batch_size=4", "n_generated=2", "max_new_tokens=4"),
+            *(f"model.model_id={qwen}", "data.n_real=6", "fit.precision=32-true"),
+            *("fit.n_distinct=8", "fit.max_steps=2", "fit.batch_size=4"),
+            *("n_generated=2", "max_new_tokens=4"),
         ),
     )
     assert any("needs the original one" in said for said in result["messages"])
@@ -156,8 +157,8 @@ def test_web_one_fit(qwen: str, lens: str, here: Path):
     saver = "synque_select.recipes._causal_lm.AdapterSaver"
     fit(
         "web-paper-fit",
-        *(f"--model.model_id={qwen}", f"--data.model_id={qwen}", "--data.batch_size=4"),
-        "--trainer.max_steps=2",
+        *(f"--model.model_id={qwen}", f"--data.task.model.model_id={qwen}"),
+        *("--data.task.fit.batch_size=4", "--trainer.max_steps=2"),
         f"--trainer.callbacks={selection}",
         f"--trainer.callbacks.init_args.proxies={lens}",
         *("--trainer.callbacks.init_args.rank_by=lens", "--trainer.callbacks.init_args.top_k=2"),
@@ -171,7 +172,10 @@ def test_web_experiment(qwen: str, lens: str, here: Path):
     write_trajectories(here / "trajectories")
     result = experiment(
         "web-paper",
-        (f"model_id={qwen}", "batch_size=4", "n_distinct=8", "max_steps=2", f"proxies={lens}"),
+        (
+            *(f"model.model_id={qwen}", f"proxies={lens}"),
+            *("fit.batch_size=4", "fit.n_distinct=8", "fit.max_steps=2"),
+        ),
     )
     assert result["metric"]["name"] == "test_loss"
 
@@ -197,8 +201,8 @@ def test_images_one_fit(images: Path):
     stopping = "pytorch_lightning.callbacks.EarlyStopping"
     fit(
         "image-paper-fit",
-        *("--model.n_classes=2", "--data.batch_size=4", "--data.side=32", "--data.num_workers=0"),
-        "--trainer.max_epochs=1",
+        *("--model.n_classes=2", "--data.task.fit.batch_size=4", "--data.task.side=32"),
+        *("--data.task.num_workers=0", "--trainer.max_epochs=1"),
         f"--trainer.callbacks={selection}",
         f"--trainer.callbacks.init_args.encoder={IMAGES}",
         "--trainer.callbacks.init_args.proxies=[pad,mmd,coverage,mdm]",
@@ -215,8 +219,8 @@ def test_images_experiment(images: Path):
     result = experiment(
         "image-paper",
         (
-            *(f"encoder={IMAGES}", "side=32", "batch_size=4", "max_steps=2", "num_workers=0"),
-            "precision=32-true",
+            *(f"encoder={IMAGES}", "side=32", "num_workers=0"),
+            *("fit.batch_size=4", "fit.max_steps=2", "fit.precision=32-true"),
         ),
         "--experiment.top_k=2",
     )
@@ -239,7 +243,8 @@ def test_sentiment_one_fit(roberta: str, here: Path):
     write_sentiment(here / "released")
     fit(
         "sentiment-paper-fit",
-        *(f"--model.model_id={roberta}", "--data.batch_size=8", "--trainer.max_epochs=1"),
+        *(f"--model.model_id={roberta}", "--data.task.fit.batch_size=8"),
+        "--trainer.max_epochs=1",
     )
     (folder,) = (here / "runs" / "sentiment-paper-fit").iterdir()
     assert (folder / "metrics.csv").is_file()
@@ -249,6 +254,9 @@ def test_sentiment_experiment(roberta: str, here: Path):
     write_sentiment(here / "released")
     result = experiment(
         "sentiment-paper",
-        (f"fine_tune={roberta}", "max_steps=2", "batch_size=8", "precision=32-true"),
+        (
+            *(f"fine_tune={roberta}", "fit.max_steps=2"),
+            *("fit.batch_size=8", "fit.precision=32-true"),
+        ),
     )
     assert result["metric"]["name"] == "test_f1"

@@ -14,10 +14,12 @@ from pytorch_lightning import Trainer
 from synque_select.cli.main import main
 from synque_select.data.examples import Examples
 from synque_select.errors import ConfigError, DataError, EncoderError
+from synque_select.experiment import TaskDataModule
+from synque_select.recipes.options import FitOptions
 from synque_select.recipes.sentiment import (
     EncoderClassifier,
     HeadClassifier,
-    SentimentDataModule,
+    SentimentData,
     SentimentTask,
 )
 from synque_select.records.run_folder import read_json
@@ -41,9 +43,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("SYNQUE_CACHE", str(tmp_path_factory.getbasetemp() / "sentiment-cache"))
 
 
-def task_of(data: str, **options: object) -> SentimentTask:
-    settings: dict[str, object] = {"max_steps": 30, "batch_size": 8, **options}
-    return SentimentTask(data, **settings)  # type: ignore[arg-type]
+def task_of(path: str, fine_tune: str | None = None, max_steps: int = 30, **data: Any) -> Any:
+    fit = FitOptions(max_steps=max_steps, batch_size=8)
+    return SentimentTask(SentimentData(path=path, **data), fit, fine_tune)
 
 
 def contents(examples: Examples) -> set[bytes]:
@@ -147,39 +149,42 @@ def test_files_of_your_own(tmp_path: Path):
         write(tmp_path / "candidates" / f"{i}.json", headlines(24, i))
     write(tmp_path / "real.json", headlines(20, 50))
     write(tmp_path / "labeled.json", headlines(40, 51))
-    task = SentimentTask(
+    files = SentimentData(
         candidates=str(tmp_path / "candidates" / "*.json"),
         real=str(tmp_path / "real.json"),
         labeled=str(tmp_path / "labeled.json"),
     )
+    task = SentimentTask(files)
     assert (len(task.candidates), len(task.real_sample(0))) == (3, 10)
     assert len(task.validation) + len(task.test) == 40
     assert task.messages({"0": 0.5}) == ()
 
 
-def own(folder: Path, candidate: list[dict[str, object]], labeled: list[dict[str, object]]) -> Any:
+def own(
+    folder: Path, candidate: list[dict[str, object]], labeled: list[dict[str, object]]
+) -> SentimentData:
     write(folder / "a.json", candidate)
     write(folder / "b.json", headlines(24, 1))
     write(folder / "real.json", headlines(20, 50))
     write(folder / "labeled.json", labeled)
-    return {
-        "candidates": [str(folder / "a.json"), str(folder / "b.json")],
-        "real": str(folder / "real.json"),
-        "labeled": str(folder / "labeled.json"),
-    }
+    return SentimentData(
+        candidates=[str(folder / "a.json"), str(folder / "b.json")],
+        real=str(folder / "real.json"),
+        labeled=str(folder / "labeled.json"),
+    )
 
 
-def test_what_is_in_the_real_sample_or_twice_is_left_out_and_said(tmp_path: Path):
+def test_leaked_and_duplicate_examples_are_removed_and_reported(tmp_path: Path):
     real, others = headlines(20, 50), headlines(30, 51)
     files = own(tmp_path, headlines(24, 0), [*real[:7], *others, others[0]])
-    task = SentimentTask(**files)
+    task = SentimentTask(files)
     left = contents(task.validation) | contents(task.test)
     assert len(left) == len(task.validation) + len(task.test) == 30
     assert task.messages({}) == (
         "7 of the 38 labeled examples are also among those that real samples are drawn from, and "
-        "1 of the 38 labeled examples repeat another: left out of validation and test",
+        "1 of the 38 labeled examples are duplicates: removed from validation and test",
     )
-    few = SentimentTask(**own(tmp_path / "few", headlines(24, 0), [*real, *others[:4]]))
+    few = SentimentTask(own(tmp_path / "few", headlines(24, 0), [*real, *others[:4]]))
     with pytest.raises(DataError, match=r"labeled\.json\): 4 of its 24 examples .* 6 are needed"):
         _ = few.test
 
@@ -189,16 +194,16 @@ def test_an_example_without_a_label_is_named(tmp_path: Path, nothing: object):
     gap = [*headlines(24, 0), {"headline": "no label", "sentiment": nothing}]
     place = r"json\), example 24 \(counted from 0\): sentiment=.*; expected a class"
     with pytest.raises(DataError, match=r"a \(.*a\." + place):
-        SentimentTask(**own(tmp_path / "1", gap, headlines(30, 51)))
+        SentimentTask(own(tmp_path / "1", gap, headlines(30, 51)))
     with pytest.raises(DataError, match=r"labeled \(.*labeled\." + place):
-        SentimentTask(**own(tmp_path / "2", headlines(24, 0), gap))
+        SentimentTask(own(tmp_path / "2", headlines(24, 0), gap))
 
 
 def test_a_label_that_no_candidate_has_is_named_with_its_place(tmp_path: Path):
     odd = [*headlines(24, 0), {"headline": "odd", "sentiment": 9}]
     message = r"labeled\.json\), example 24 .*: sentiment='9'; the candidates have '0', '1', '2'"
     with pytest.raises(DataError, match=message):
-        SentimentTask(**own(tmp_path, headlines(24, 0), odd))
+        SentimentTask(own(tmp_path, headlines(24, 0), odd))
 
 
 @pytest.mark.parametrize("option", ["n_classes", "n_features"])
@@ -210,7 +215,7 @@ def test_a_fit_of_a_head_that_does_not_fit_the_data_says_what_to_give(
     option: str,
 ):
     monkeypatch.chdir(tmp_path)
-    options = [f"--data.data={data}", f"--model.{option}=2", "--trainer.fast_dev_run=1"]
+    options = [f"--data.task.data.path={data}", f"--model.{option}=2", "--trainer.fast_dev_run=1"]
     assert main(["fit", "--config", "sentiment-small-fit", *options]) == 1
     size = {"n_classes": 3, "n_features": 384}[option]
     assert f"give --model.{option} {size}" in capsys.readouterr().err
@@ -220,8 +225,6 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, data: str, tm
     monkeypatch.delenv("SYNQUE_BENCHMARK_DATA", raising=False)
     with pytest.raises(ConfigError, match="SYNQUE_BENCHMARK_DATA is not set"):
         SentimentTask()
-    with pytest.raises(ConfigError, match="needs real= and labeled="):
-        SentimentTask(candidates="x/*.json")
     with pytest.raises(ConfigError, match="draw='other'"):
         task_of(data, draw="other")
     with pytest.raises(ConfigError, match="n_real=1000: allowed is 2 to"):
@@ -237,9 +240,9 @@ def test_a_small_experiment_from_the_packaged_config(
         [
             "experiment",
             "--config=sentiment-small",
-            f"--task.init_args.data={data}",
-            "--task.init_args.max_steps=3",
-            "--task.init_args.batch_size=8",
+            f"--task.data.path={data}",
+            "--task.fit.max_steps=3",
+            "--task.fit.batch_size=8",
             "--task.init_args.proxies=[mmd,baseline_entropy]",
             "--experiment.rank_by=mmd",
             "--experiment.replicates=2",
@@ -262,19 +265,20 @@ def test_a_small_experiment_from_the_packaged_config(
 
 def test_the_fit_config_runs(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    options = [f"--data.data={data}", "--data.batch_size=8", "--trainer.fast_dev_run=1"]
+    options = [f"--data.task.data.path={data}", "--data.task.fit.batch_size=8"]
+    options += ["--trainer.fast_dev_run=1"]
     assert main(["fit", "--config", "sentiment-small-fit", *options]) == 0
 
 
 def test_the_datamodule_serves_texts_to_an_encoder(data: str):
-    batch = next(iter(SentimentDataModule(data, batch_size=4, fine_tune=True).train_dataloader()))
+    batch = next(iter(TaskDataModule(task_of(data, "any encoder")).train_dataloader()))
     assert isinstance(batch["input"][0], str)
-    assert batch["label"].shape == (4,)
+    assert batch["label"].shape == (8,)
 
 
 @pytest.mark.skipif(RELEASED is None, reason="SYNQUE_BENCHMARK_DATA is not set")
 def test_the_released_headlines():
-    task = SentimentTask(RELEASED, fine_tune="none")
+    task = SentimentTask(SentimentData(path=RELEASED), fine_tune="none")
     assert len(task.classes) == 3
     assert task.n_distinct == min(map(len, task.candidates))
     known = contents(task.validation) | contents(task.test)

