@@ -1,6 +1,6 @@
 """Generators that render the digits 0 to 9 with matplotlib's fonts, each in its own way.
 
-A generator stands for one way of making synthetic data: it has fonts, a pen, a deformation, a
+Each generator represents one way of making synthetic data: it has fonts, a pen, a deformation, a
 frame and a finish. Glyphs are kept as signed distances to their outline, so that a batch of digits
 with strokes of any width is one sampling of that table. Equal arguments give equal images.
 """
@@ -38,7 +38,7 @@ FONTS = {
 }
 _ALL_FONTS = tuple(name for names in FONTS.values() for name in names)
 
-# a form is ten characters; a hand writes 4 open at the top, and 1 often as a bare stroke
+# a form is ten characters; handwriting has a 4 that is open at the top and often a bare 1
 _PRINTED, _OPEN_FOUR, _BARE_ONE = "0123456789", "0123Ч56789", "0l23Ч56789"
 _WRITTEN_FONTS = ("DejaVuSans.ttf", "DejaVuSans-Oblique.ttf", "DejaVuSansMono.ttf")
 
@@ -50,23 +50,24 @@ class DigitGenerator:
     """One way of rendering digits.
 
     Args:
-        name: The candidate's name.
-        fonts: Font files in matplotlib's data path; each digit draws one.
-        written: Also draw the forms that a hand uses (an open 4, a 1 without a foot).
+        name: Name of the candidate.
+        fonts: Font files in matplotlib's data path; each digit uses a random one.
+        written: Also use the forms of handwriting (an open 4, a 1 without a foot).
         stroke: Width added to the font's own stroke, as a share of the glyph's height.
         tilt: Rotation in degrees.
         shear: Horizontal shear, 0.3 leans like an italic.
         wobble: Amplitude of a smooth random deformation, as a share of the height.
         aspect: Width over height, relative to the font's own.
-        scale: Height as a share of the image; read only where the digit is not framed.
-        shift: Largest offset from the centre, as a share of the image; likewise.
+        scale: Height as a share of the image; read only if the digit is not framed.
+        shift: Largest offset from the center, as a share of the image; read only if the digit is
+            not framed.
         framed: Crop to the ink and stretch it to the full height, as the real digits are.
         scanner: Reduce to 8 by 8 pixels of 17 grey levels, as the real digits are.
         blur: Standard deviation of a Gaussian blur, in pixels.
         contrast: Grey level of the ink, 0 to 1.
-        clutter: Mean number of stray strokes an image.
-        mirrored: Show the digit as a mirror does.
-        inverted: Dark ink on a light ground.
+        clutter: Mean number of stray strokes per image.
+        mirrored: Mirror the digit horizontally.
+        inverted: Draw dark ink on a light background.
         false_labels: Share of labels that are replaced by another digit.
     """
 
@@ -93,8 +94,8 @@ class DigitGenerator:
         """Render n digits, balanced over the ten classes.
 
         Args:
-            n: How many.
-            seed: Equal seeds give equal images; other names give other images.
+            n: Number of digits.
+            seed: Random seed, combined with the name of the generator.
 
         Returns:
             Images (n, 24, 24) uint8, bright ink on black, and labels (n,) int64.
@@ -107,7 +108,7 @@ class DigitGenerator:
             >>> images.shape, labels.bincount().tolist()
             (torch.Size([20, 24, 24]), [2, 2, 2, 2, 2, 2, 2, 2, 2, 2])
         """
-        # crc of the name, because the built-in hash changes from process to process
+        # a crc of the name, because the built-in hash differs between processes
         generator = torch.Generator().manual_seed(_seed_of(self.name, seed))
         digits = (torch.arange(n) % 10)[torch.randperm(n, generator=generator)]
         images = torch.cat([self._render(part, generator) for part in torch.split(digits, 256)])
@@ -184,7 +185,7 @@ _GLYPH_SHARE = 2 / 3
 
 
 def to_scanner_resolution(images: torch.Tensor) -> torch.Tensor:
-    """Reduce images to 8 by 8 pixels of 17 grey levels, and enlarge them again.
+    """Reduce images to 8 by 8 pixels of 17 grey levels, then enlarge them again.
 
     This is how the real digits were made: of bitmaps whose ink was counted in square blocks.
 
@@ -217,7 +218,7 @@ def _uniform(bounds: Range, n: int, generator: torch.Generator) -> torch.Tensor:
 
 @lru_cache(maxsize=64)
 def _glyphs(font_file: str, characters: str) -> torch.Tensor:
-    """Signed distances to the outlines of ten characters, (10, 96, 96); positive is ink.
+    """Return signed distances to the outlines of ten characters, (10, 96, 96); positive is ink.
 
     The unit is the height, which is the same for all ten.
     """
@@ -248,7 +249,7 @@ def _glyphs(font_file: str, characters: str) -> torch.Tensor:
 
 
 def _as_written(character: str, glyph: Image.Image) -> Image.Image:
-    """Take its foot from a 1, cross a 7, give a 9 a small loop and a long leg."""
+    """Remove the foot of a 1, cross a 7, give a 9 a small loop and a long leg."""
     from PIL import ImageDraw
 
     width, height = glyph.size
@@ -265,21 +266,21 @@ def _as_written(character: str, glyph: Image.Image) -> Image.Image:
 
 
 def _smooth_noise(n: int, generator: torch.Generator) -> torch.Tensor:
-    """Displacements (n, 64, 64, 2) of unit variance at four by four knots."""
+    """Return displacements (n, 64, 64, 2) of unit variance at four by four knots."""
     knots = torch.randn(n, 2, 4, 4, generator=generator)
     field = F.interpolate(knots, size=(2 * SIZE, 2 * SIZE), mode="bicubic", align_corners=True)
     return field.permute(0, 2, 3, 1)
 
 
 def _frame(ink: torch.Tensor) -> torch.Tensor:
-    """Stretch each image so that its ink has the full height and stands in the middle."""
+    """Stretch each image so that its ink has the full height and is centered."""
     boxes = torch.stack([_extent(ink.amax(1)), _extent(ink.amax(2))], dim=1)
     low, high = boxes[..., 0], boxes[..., 1]
     centre = (low + high) / 2
     half = ((high - low) / 2).clamp(min=0.05)
     theta = torch.zeros(len(ink), 2, 3)
     theta[:, 1, 1] = half[:, 1]
-    # one factor for both axes keeps the digit's shape; only one that is too wide is squeezed
+    # one factor for both axes keeps the shape; only digits that are too wide are squeezed
     theta[:, 0, 0] = half.amax(1)
     theta[:, :, 2] = centre
     grid = F.affine_grid(theta, [len(ink), 1, *ink.shape[1:]], align_corners=False)
@@ -287,7 +288,7 @@ def _frame(ink: torch.Tensor) -> torch.Tensor:
 
 
 def _extent(profile: torch.Tensor) -> torch.Tensor:
-    """First and last position with ink, (n, 2), in -1..1."""
+    """Return the first and the last position with ink, (n, 2), in -1..1."""
     inked = (profile > 0.5).float()
     size = profile.shape[1]
     first = inked.argmax(1)
@@ -296,7 +297,7 @@ def _extent(profile: torch.Tensor) -> torch.Tensor:
 
 
 def _stray_strokes(mean: float, n: int, generator: torch.Generator) -> torch.Tensor:
-    """Straight strokes at random places, (n, 24, 24)."""
+    """Draw straight strokes at random places, (n, 24, 24)."""
     most = 2 * round(mean)
     ends = 2 * torch.rand(n, most, 2, 2, generator=generator) - 1
     shown = torch.rand(n, most, generator=generator) < mean / most
@@ -311,7 +312,7 @@ def _stray_strokes(mean: float, n: int, generator: torch.Generator) -> torch.Ten
 
 
 def _blurred(ink: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """Gaussian blur with a width of its own for each image, edges repeated."""
+    """Apply a Gaussian blur whose width differs by image, with repeated edges."""
     if not sigma.any():
         return ink
     reach = 6

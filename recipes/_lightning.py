@@ -41,7 +41,7 @@ def check_sgd_budget(fit: FitOptions) -> None:
     """
     check_int("batch_size", fit.batch_size, 2)  # one example has no variance to normalize by
     if fit.max_steps is not None:
-        check_int("max_steps", fit.max_steps, 2)  # a cycle rises and falls
+        check_int("max_steps", fit.max_steps, 2)  # a one-cycle schedule rises and falls
 
 
 class SGDClassifier(LightningModule):

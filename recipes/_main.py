@@ -1,4 +1,4 @@
-"""What `python -m synque_select.recipes.NAME` does."""
+"""The command line of `python -m synque_select.recipes.NAME`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def run_recipe(config: str, arguments: Sequence[str] | None = None) -> int:
     """Run the experiment of a packaged config, with the options of `synque-select experiment`.
 
     Args:
-        config: Name of the config.
-        arguments: Options after it; None for the process' own.
+        config: Name of the packaged config.
+        arguments: Options after the config; None for those of the process.
 
     Returns:
         The command's exit status.

@@ -69,12 +69,12 @@ def labeled_file(group: Group, view: Selector, label: Selector | None) -> Exampl
     """Return the labeled real data of one group of the released data.
 
     Raises:
-        DataError: There is no such file.
+        DataError: The file is missing.
     """
     path = group.annotated
     if path is None or not path.is_file():
         raise DataError(f"{group.name}: no labeled real data; expected the file {path}")
-    return Examples("annotated", load_dataset_file(path), view, label, str(path))
+    return Examples("labeled", load_dataset_file(path), view, label, str(path))
 
 
 def selected(examples: Examples, positions: Iterable[int]) -> list[Any]:
@@ -103,8 +103,9 @@ def union(samples: Sequence[RealSample]) -> RealSample:
         ['x', 'y', 'z']
     """
     view = samples[0].selector
-    together = Examples("pool", [record for sample in samples for record in sample], view)
-    return RealSample("pool", selected(together, distinct(together)), view)
+    records = [record for sample in samples for record in sample]
+    positions = distinct(Examples("pool", records, view))
+    return RealSample("pool", [records[i] for i in positions], view)
 
 
 def in_memory(candidate: Candidate) -> Candidate:
@@ -303,13 +304,13 @@ def agreement_message(
     *,
     mode: Literal["max", "min"] = "max",
 ) -> str:
-    """Say how our figures of the candidates alone agree with the released ones.
+    """Say how the test figures of the candidates alone agree with the released ones.
 
     Args:
-        test: Candidate to our mean test figure.
+        test: Candidate to its mean test figure.
         released: Candidate to the released performance, higher is better.
-        what: What the released figure is, in words.
-        mode: "max" if a larger figure of ours is better, else "min".
+        what: Name of the released figure.
+        mode: "max" if a larger test figure is better, else "min".
     """
     names = [name for name in test if name in released]
     correlation = correlate_scores(

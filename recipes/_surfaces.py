@@ -1,8 +1,8 @@
 """Six real surfaces from scikit-image's photographs, and generators that imitate them.
 
 The real images are cut into tiles of 32 by 32 pixels that share no pixel. A generator draws each
-surface by a rule of its own, never from a photograph, and finishes it in its own way: scale,
-contrast, blur, noise. Equal arguments give equal images.
+surface by a rule, never from a photograph, and has its own scale, contrast, blur and noise. Equal
+arguments give equal images.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _Rng = np.random.Generator
 
 @lru_cache(maxsize=1)
 def real_tiles() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return at most 120 tiles of each photograph, drawn at random, and their surface.
+    """Return at most 120 random tiles of each photograph, and their surfaces.
 
     Returns:
         Tiles (n, 32, 32) uint8 and the position of their surface in `SURFACES`, (n,).
@@ -62,10 +62,10 @@ def _photograph(file: str) -> NDArray[np.uint8]:
     from PIL import Image
 
     # the package is located, not imported: only its data is read
-    found = importlib.util.find_spec("skimage")
-    if found is None or found.origin is None:
+    package = importlib.util.find_spec("skimage")
+    if package is None or package.origin is None:
         raise DependencyError("scikit-image", extra="image", purpose="its photographs")
-    with Image.open(Path(found.origin).parent / "data" / file) as image:
+    with Image.open(Path(package.origin).parent / "data" / file) as image:
         return np.asarray(image.convert("L"))
 
 
@@ -80,14 +80,14 @@ class SurfaceGenerator:
     """One way of drawing the surfaces.
 
     Args:
-        name: The candidate's name.
-        scale: Size of bricks, stones, letters, …; 1 is that of the photographs.
-        contrast: 1 leaves it, 0 makes all grey.
+        name: Name of the candidate.
+        scale: Size of bricks, stones, letters, …, relative to the photographs.
+        contrast: Factor of the contrast; 1 keeps it, 0 removes it.
         noise: Standard deviation of white noise, as a share of the grey scale.
         blur: Standard deviation of a Gaussian blur, in pixels.
         light: Largest slope of the light across a tile, as a share of the grey scale.
-        inverted: Dark for bright.
-        shuffled: Pixels in random order: the grey levels without the drawing.
+        inverted: Swap dark and bright.
+        shuffled: Put the pixels in random order, which keeps only the grey levels.
         false_labels: Share of labels that are replaced by another surface.
     """
 
@@ -105,8 +105,8 @@ class SurfaceGenerator:
         """Draw n tiles, balanced over the surfaces.
 
         Args:
-            n: How many.
-            seed: Equal seeds give equal tiles; other names give other tiles.
+            n: Number of tiles.
+            seed: Random seed, combined with the name of the generator.
 
         Returns:
             Tiles (n, 32, 32) uint8, and labels (n,).
@@ -140,7 +140,7 @@ class SurfaceGenerator:
 
 
 def _grid(rng: _Rng) -> tuple[_Grey, _Grey]:
-    """Coordinates of the pixels, seen from a random place."""
+    """Return the coordinates of the pixels, with a random origin."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float64)
     return y + rng.uniform(0, 1000), x + rng.uniform(0, 1000)
 
@@ -230,7 +230,7 @@ _DRAW: dict[str, Callable[[_Rng, float], _Grey]] = {
     "stars": _stars,
 }
 
-# fixed before any of them was trained on
+# chosen before any of them was trained on
 GENERATORS = (
     SurfaceGenerator("careful"),
     SurfaceGenerator("drawn", noise=0.0, blur=0.0, light=0.0),

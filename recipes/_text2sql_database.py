@@ -1,8 +1,8 @@
 """A small database of the world's time zones, built from the files of the package tzdata.
 
 All rows are real: countries (ISO 3166), the zones of zone.tab with their coordinates, every change
-of their clocks from 1970 to 2026, and other names for them. What the recipe derives is said in
-`SCHEMA`'s comments.
+of their clocks from 1970 to 2026, and other names for them. The comments in `SCHEMA` say which
+columns are derived.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Rows = dict[str, list[tuple[Any, ...]]]
 
 
 def build_time_zones(folder: Path) -> Path:
-    """Build the database in a folder, unless this version of it stands there, and return its path.
+    """Build the database in a folder, unless this version of it exists, and return its path.
 
     Raises:
         DependencyError: tzdata is missing.
@@ -75,17 +75,17 @@ def time_zone_version() -> str:
 
 
 def write_database(path: Path, schema: str, rows: Rows) -> None:
-    """Write a SQLite file in one go: a process that dies leaves no half of one behind."""
+    """Write a SQLite file atomically: a process that is killed leaves no partial file."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
     connection = sqlite3.connect(partial)
     try:
         with connection:
             connection.executescript(schema)
-            for table, found in rows.items():
-                if found:
-                    places = ", ".join("?" * len(found[0]))
-                    connection.executemany(f'INSERT INTO "{table}" VALUES ({places})', found)
+            for table, values in rows.items():
+                if values:
+                    places = ", ".join("?" * len(values[0]))
+                    connection.executemany(f'INSERT INTO "{table}" VALUES ({places})', values)
     finally:
         connection.close()
     partial.replace(path)
@@ -99,9 +99,9 @@ def _rows(files: Traversable) -> Rows:
     changes: list[tuple[Any, ...]] = []
     zones: list[tuple[Any, ...]] = []
     for country, position, name, *note in _fields(files / "zone.tab"):
-        found = list(_changes(files, name))
-        changes += [(name, *change) for change in found]
-        offsets = _offsets(found)
+        of_zone = list(_changes(files, name))
+        changes += [(name, *change) for change in of_zone]
+        offsets = _offsets(of_zone)
         place = (name.split("/")[0], name.split("/")[-1].replace("_", " "), *_degrees(position))
         clock = (min(offsets), int(len(offsets) > 1))
         zones.append((name, country, *place, *clock, note[0] if note else None))
@@ -128,7 +128,7 @@ def _links(files: Traversable) -> Iterator[tuple[str, str]]:
 
 
 def _changes(files: Traversable, name: str) -> Iterator[tuple[str, float, int, str]]:
-    """Yield (date, hours from UTC, dst, abbreviation): as of 1970, then each change."""
+    """Yield (date, hours from UTC, dst, abbreviation) at the start of 1970 and at each change."""
     with files.joinpath(*name.split("/")).open("rb") as file:
         zone = zoneinfo.ZoneInfo.from_file(file)
     last = _clock(zone, _FIRST)
@@ -136,7 +136,7 @@ def _changes(files: Traversable, name: str) -> Iterator[tuple[str, float, int, s
     moment = _FIRST
     while (after := moment + _STEP).year <= _LAST_YEAR:
         if _clock(zone, after) != last:
-            # changes that undo each other within a week are not in any real zone
+            # no real zone has two changes within a week that cancel out
             moment = _first_with_other_clock(zone, moment, after)
             last = _clock(zone, moment)
             yield (f"{moment:%Y-%m-%d}", *last)
@@ -145,7 +145,7 @@ def _changes(files: Traversable, name: str) -> Iterator[tuple[str, float, int, s
 
 
 def _first_with_other_clock(zone: zoneinfo.ZoneInfo, low: datetime, high: datetime) -> datetime:
-    """Halve down to the first minute whose clock differs from that at `low`."""
+    """Find by bisection the first minute whose clock differs from that at `low`."""
     before = _clock(zone, low)
     while high - low > timedelta(minutes=1):
         middle = low + (high - low) // 2
@@ -160,7 +160,7 @@ def _clock(zone: zoneinfo.ZoneInfo, moment: datetime) -> tuple[float, int, str]:
 
 
 def _offsets(changes: list[tuple[str, float, int, str]]) -> set[float]:
-    """Return the offsets that held at some time of the last year."""
+    """Return the offsets that were in use during the last year."""
     year = f"{_LAST_YEAR}-01-01"
     before = [offset for date, offset, _, _ in changes if date < year]
     return {before[-1], *(offset for date, offset, _, _ in changes if date >= year)}

@@ -1,9 +1,9 @@
 """Eight generators of questions and SQL on the database of time zones, good ones and bad ones.
 
-A generator stands for one way of making synthetic text-to-SQL data. All draw from intents: a
-query with slots, ways in which a person may ask for it, and one stiff way. The slots are filled
-from the database. Equal arguments give equal examples. The phrasings were written after the real
-questions of the recipe, and by the same hand.
+Each generator represents one way of making synthetic text-to-SQL data. All draw from intents: a
+query with slots, several casual ways to ask for it, and one stiff way. The slots are filled from
+the database. Equal arguments give equal examples. The phrasings were written after the real
+questions of the recipe, by the same author.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Slots = Mapping[str, Sequence[str]]
 
 _COUNTRY_JOIN = "zones JOIN countries ON zones.country = countries.code"
 _OF_COUNTRIES = "countries JOIN zones ON zones.country = countries.code"
-_MAX_IN_VAIN = 2000
+_MAX_FAILED = 2000
 
 
 class Record(TypedDict):
@@ -41,7 +41,7 @@ class Intent:
     Args:
         query: SQL with slots in braces.
         casual: Ways in which people ask.
-        stiff: How a machine that reads the schema aloud asks.
+        stiff: How a machine would ask that reads the schema aloud.
     """
 
     query: str
@@ -334,9 +334,9 @@ _CHATTER = ("hi, ", "pls ", "hello!! ", "um ", "quick one: ", "sorry but ", "")
 
 
 def read_slots(database: Path) -> dict[str, list[str]]:
-    """Return what slots may be filled with, from the rows of the database."""
+    """Return the values of each slot, from the rows of the database."""
     connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
-    # a quote in a slot would need escaping in SQL and none in the question
+    # a quote would have to be escaped in the SQL, but not in the question
     plain = "instr({0}, '''') = 0"
 
     def column(name: str, table: str) -> list[str]:
@@ -373,11 +373,11 @@ def generate(name: str, slots: Slots, n: int, *, seed: int, avoid: frozenset[str
     """Make n examples with distinct questions.
 
     Args:
-        name: Which generator.
-        slots: From `read_slots`.
-        n: How many.
-        seed: Equal seeds give equal examples; other names give other examples.
-        avoid: Questions in lower case that must not come out: the real ones.
+        name: Name of the generator.
+        slots: Values of the slots, as `read_slots` returns them.
+        n: Number of examples.
+        seed: Random seed, combined with the name of the generator.
+        avoid: Questions in lower case that must not be generated: the real ones.
 
     Returns:
         Records {"question": …, "SQL": …}.
@@ -387,16 +387,18 @@ def generate(name: str, slots: Slots, n: int, *, seed: int, avoid: frozenset[str
     """
     rng = random.Random(f"{name} {seed}")
     made: dict[str, Record] = {}
-    n_in_vain = 0
-    while len(made) < n and n_in_vain < _MAX_IN_VAIN:
+    n_failed = 0
+    while len(made) < n and n_failed < _MAX_FAILED:
         question, query = GENERATORS[name](rng, slots)
         is_new = question not in made and question.lower() not in avoid
-        n_in_vain = 0 if is_new else n_in_vain + 1
+        n_failed = 0 if is_new else n_failed + 1
         if is_new:
             made[question] = {"question": question, "SQL": query}
     if len(made) == n:
         return list(made.values())
-    raise ConfigError(f"{name}: {len(made)} distinct questions came out, {n} were asked for")
+    raise ConfigError(
+        f"{name}: can generate {len(made)} distinct questions, but {n} were asked for"
+    )
 
 
 Pair = tuple[str, str]
@@ -433,7 +435,7 @@ def _invented_columns(rng: random.Random, slots: Slots) -> Pair:
     if rng.random() > _INVENTING:
         return question, query
     words = r"\b(" + "|".join(_INVENTED_COLUMNS) + r")\b(?![^']*'(?:[^']*'[^']*')*[^']*$)"
-    return question, re.sub(words, lambda found: _INVENTED_COLUMNS[found[0]], query)
+    return question, re.sub(words, lambda match: _INVENTED_COLUMNS[match[0]], query)
 
 
 def _noisy(rng: random.Random, slots: Slots) -> Pair:

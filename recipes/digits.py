@@ -1,8 +1,8 @@
-"""The demo: which way of rendering digits is worth training on, to read handwritten ones?
+"""The demo: which way of rendering digits is worth training on, to read handwritten digits?
 
-Real are scikit-learn's 1,797 handwritten digits; candidates are generators that render digits with
-matplotlib's fonts; the model is a small ResNet. To run it: `synque-select experiment --config
-digits`, or `python -m synque_select.recipes.digits`.
+The real data are scikit-learn's 1,797 handwritten digits; candidates are generators that render
+digits with matplotlib's fonts; the model is a small ResNet. To run it: `synque-select experiment
+--config digits`, or `python -m synque_select.recipes.digits`.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class DigitImages(Dataset[dict[str, Any]]):
     """Images and labels in memory, as records {"image": (24, 24) uint8, "label": int}.
 
     Args:
-        images: (n, 24, 24) uint8.
-        labels: (n,) int64; None for images whose labels nobody may read.
+        images: Images (n, 24, 24) uint8.
+        labels: Labels (n,) int64; None for images without labels.
     """
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor | None) -> None:
@@ -69,14 +69,14 @@ class DigitImages(Dataset[dict[str, Any]]):
         record = {"image": self.images[index]}
         return record if self.labels is None else record | {"label": self.labels[index]}
 
-    def take(self, positions: Any) -> DigitImages:
+    def take(self, positions: Sequence[int] | NDArray[np.int64]) -> DigitImages:
         """Return the examples at these positions."""
         chosen = torch.as_tensor(positions)
         labels = None if self.labels is None else torch.tensor(self.labels)[chosen]
         return DigitImages(self.images[chosen], labels)
 
     def without_labels(self) -> DigitImages:
-        """Return the images alone."""
+        """Return the images without their labels."""
         return DigitImages(self.images, None)
 
 
@@ -112,7 +112,7 @@ class DigitClassifier(SGDClassifier):
         except ImportError as error:
             raise DependencyError("torchvision", extra="image", purpose="this model") from error
         network = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10)
-        # a tenth faster on a CPU
+        # 10 % faster on a CPU
         self.network = network.to(memory_format=torch.channels_last)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

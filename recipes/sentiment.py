@@ -253,7 +253,7 @@ class SentimentTask(ClassifiedTask):
         seed: Random seed of the draws of real samples.
 
     Raises:
-        ConfigError: A value is not allowed, or there is no data.
+        ConfigError: A value is not allowed, or the data is missing.
         DataError: A file cannot be used.
     """
 

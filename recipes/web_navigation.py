@@ -1,8 +1,8 @@
 """Which partition of synthetic web tasks is worth training an agent on?
 
 Candidates are partitions of tasks on one website, or trajectories of your own in conversation
-format; the model is a causal language model with LoRA adapters. There is no live environment: a fit
-is measured by its token loss on held-out steps, not by the tasks that it solves. To run it:
+format; the model is a causal language model with LoRA adapters. Nothing runs in a live environment:
+a fit is measured by its token loss on held-out steps, not by the tasks that it solves. To run it:
 `synque-select experiment --config web-small`, or `python -m
 synque_select.recipes.web_navigation`, which first ranks the released partitions of every site.
 """
@@ -78,7 +78,7 @@ def steps_of(conversation: Mapping[str, Any], where: str) -> list[_Step]:
         One step per turn of the agent: {"task", "page", "prompt", "answer"}.
 
     Raises:
-        DataError: There are no messages, a message lacks its role or content, or the agent says
+        DataError: Messages are missing, a message lacks its role or content, or the agent says
             nothing.
 
     Example:
@@ -185,7 +185,7 @@ class WebTask(RecipeTask):
         seed: Random seed of the draws of real samples.
 
     Raises:
-        ConfigError: A value is not allowed, or there is no data.
+        ConfigError: A value is not allowed, or the data is missing.
         DataError: A file cannot be used.
     """
 

@@ -1,4 +1,4 @@
-"""One fit of an experiment, and the book of finished ones: nothing that finished is run again."""
+"""The fits of an experiment; a fit that has finished is taken from the run store."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ __all__ = ["Fit", "FitStore", "Outcome", "shares"]
 
 @dataclass(frozen=True)
 class Fit:
-    """What is trained: all that tells one fit of a task from another.
+    """Everything that distinguishes one fit of a task from another.
 
     Args:
         mixture: What to train on.
-        seed: Of the initial weights and of the order of the examples.
-        max_steps: Optimiser steps.
-        n_distinct: Distinct examples; None for all that the mixture's candidates have.
+        seed: Random seed of the initial weights and of the order of the examples.
+        max_steps: Number of optimizer steps.
+        n_distinct: Number of distinct examples; None for all examples of the candidates.
     """
 
     mixture: Mixture
@@ -44,12 +44,12 @@ class Fit:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a fit came to.
+    """The outcome of a fit.
 
     Args:
         metrics: Every validation and test metric at the end of the budget.
-        seconds: Wall time when it was trained.
-        reused: Whether it had been finished before.
+        seconds: Wall time of training and measuring.
+        reused: Whether the fit had finished before.
     """
 
     metrics: Mapping[str, float]
@@ -58,9 +58,9 @@ class Outcome:
 
 
 def shares(mixture: Mixture, n: int) -> dict[str, int]:
-    """Split n examples by the weights, by largest remainder; at least two each.
+    """Split n examples by the weights, by largest remainder, with at least two each.
 
-    What the smallest lack of two is taken from the largest.
+    What a share lacks to two is taken from the largest one.
 
     Example:
         >>> shares(Mixture.equal(["a", "b", "c"]), 100)
@@ -68,7 +68,7 @@ def shares(mixture: Mixture, n: int) -> dict[str, int]:
     """
     exact = {name: weight * n for name, weight in mixture.weights.items()}
     counts = {name: int(value + 1e-9) for name, value in exact.items()}
-    # the sort is stable, so equal remainders are served in the mixture's order
+    # the sort is stable, so equal remainders are rounded up in the order of the mixture
     by_remainder = sorted(exact, key=lambda name: counts[name] - round(exact[name], 6))
     for name in by_remainder[: n - sum(counts.values())]:
         counts[name] += 1
@@ -81,10 +81,10 @@ def shares(mixture: Mixture, n: int) -> dict[str, int]:
 
 
 class FitStore:
-    """Runs fits of one task, keeps each as run records, and knows those that are finished.
+    """Runs the fits of one task, and keeps them as run records so that none runs twice.
 
     Args:
-        task: Whose fits.
+        task: The task.
         store: Where finished fits are looked up and kept.
     """
 
@@ -103,12 +103,12 @@ class FitStore:
                 self._written.add(record.run_id)
 
     def run(self, fit: Fit, kind: RunKind, rankings: Sequence[Ranking]) -> Outcome:
-        """Return what a fit comes to, training it unless it has finished before.
+        """Return the outcome of a fit, which is trained unless it has finished before.
 
         Args:
             fit: What to train.
-            kind: Of the run records.
-            rankings: One record is kept for each: what its proxies had said of the mixture.
+            kind: Kind of the run records.
+            rankings: One record is kept per ranking, with the scores of its proxies.
 
         Raises:
             LightningError: The module does not log the task's metric, or training ended early.
@@ -134,7 +134,7 @@ class FitStore:
             monitor=f"test_{task.metric}",
             mode=task.mode,
             model=type(self._model(0)),
-            # seeds are averaged within a key, so it holds the weights of one seed for all
+            # seeds are averaged within a key, so all of them share the weights of seed 0 in it
             weights=self._weights_of(0),
             examples_drawn=fit.max_steps * task.batch_size,
             optimizer_steps=fit.max_steps,
@@ -158,11 +158,11 @@ class FitStore:
 
     def _train(self, fit: Fit) -> Outcome:
         task, started = self._task, time.perf_counter()
-        # a fit of an experiment is small and alone: never a process group
+        # fits of an experiment are too small for several processes
         options = {"devices": 1, **task.trainer_options()}
         with seeded(fit.seed):
             module = task.model(fit.seed)
-            data = task.datamodule(self._parts(fit), _realised(fit), seed=fit.seed)
+            data = task.datamodule(self._parts(fit), _realized(fit), seed=fit.seed)
             measured = train_and_measure(
                 module, data, fit.max_steps, options, stages=("validate", "test")
             )
@@ -207,8 +207,8 @@ class FitStore:
         )[:32]
 
 
-def _realised(fit: Fit) -> Mixture:
-    """Return the mixture whose weights are the counts that the parts have."""
+def _realized(fit: Fit) -> Mixture:
+    """Return the mixture with the weights that the rounded counts of examples have."""
     if fit.n_distinct is None:
         return fit.mixture
     counts = shares(fit.mixture, fit.n_distinct)
@@ -217,7 +217,7 @@ def _realised(fit: Fit) -> Mixture:
 
 
 def _scores(ranking: Ranking, mixture: Mixture) -> dict[str, float]:
-    """Return what the proxies had said of a single; of a mixture as a whole they said nothing."""
+    """Return the scores of a candidate alone; a mixture as a whole has none."""
     if len(mixture.weights) > 1:
         return {}
     row = ranking[mixture.names[0]]

@@ -217,7 +217,7 @@ class ProxyCorrelations:
         """Return the three entries that `result.json` has of them, which begin with `name`."""
         means = self.mean_over_real_samples
         return {
-            name: {key: found.to_dict() for key, found in self.proxies.items()},
+            name: {key: correlation.to_dict() for key, correlation in self.proxies.items()},
             f"{name}_mean_over_real_samples": {key: asdict(mean) for key, mean in means.items()},
             f"{name}_messages": list(self.messages),
         }

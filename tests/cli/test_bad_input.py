@@ -41,7 +41,7 @@ def test_the_command_that_the_others_break_works(folder: Path, capsys: pytest.Ca
     assert main([*RANK, "--json", "out.json"]) == 0
     assert "Ranking by ngram against 8 real examples" in capsys.readouterr().out
     assert json.loads((folder / "out.json").read_text())["top_k"] == 1
-    assert main([*RANK, "--json", "out.json"]) == 0  # a ranking of ours may be written again
+    assert main([*RANK, "--json", "out.json"]) == 0  # a ranking of this library may be overwritten
 
 
 @pytest.mark.parametrize(
