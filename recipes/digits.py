@@ -187,7 +187,7 @@ class DigitsTask(RecipeTask):
         """Create a fresh classifier."""
         return DigitClassifier(**self.fit.rate)
 
-    def fingerprint(self) -> Mapping[str, Any]:
+    def fingerprint(self) -> Mapping[str, object]:
         """Return hyper-parameters, and the labels, which are not in the views."""
         return {
             "model": dict(DigitClassifier(**self.fit.rate).hparams),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import numpy as np
 import torch
@@ -241,7 +241,7 @@ class ImageTask(ClassifiedTask):
         """Create a fresh network."""
         return ImageClassifier(len(self.classes), self._network, **self.fit.rate)
 
-    def fingerprint(self) -> Mapping[str, Any]:
+    def fingerprint(self) -> Mapping[str, object]:
         """Return hyper-parameters, and the labels, which are not in the views."""
         return {
             "model": [self._network, self.fit.learning_rate, self.fit.precision],

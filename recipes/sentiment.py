@@ -285,7 +285,7 @@ class SentimentTask(ClassifiedTask):
         sizes = self.model_sizes
         return HeadClassifier(sizes["n_features"], sizes["n_classes"], **self.fit.rate)
 
-    def fingerprint(self) -> Mapping[str, Any]:
+    def fingerprint(self) -> Mapping[str, object]:
         """Return hyper-parameters, encoder and labels."""
         return {
             "fine_tune": self.fine_tune,

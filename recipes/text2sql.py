@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -326,7 +326,7 @@ class Text2SQLTask(RecipeTask):
             **self._model_arguments, **self._generation, database=str(self._data.database)
         )
 
-    def fingerprint(self) -> Mapping[str, Any]:
+    def fingerprint(self) -> Mapping[str, object]:
         """Return hyper-parameters, the schema and all SQL."""
         parts = (*self.candidates, self.validation, self.test)
         return {

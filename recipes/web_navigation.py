@@ -228,7 +228,7 @@ class WebTask(RecipeTask):
         tokenizer = load_tokenizer(self._model_id)
         return encode_chat(tokenizer, record["prompt"], record["answer"], record)
 
-    def fingerprint(self) -> Mapping[str, Any]:
+    def fingerprint(self) -> Mapping[str, object]:
         """Return hyper-parameters, and the steps, of which the views show only the task."""
         sizes = {"block_size": self.packer.block_size}
         return {**self._model_arguments, **sizes, "steps": self._steps_sha256}

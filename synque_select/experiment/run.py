@@ -10,7 +10,6 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
@@ -85,12 +84,16 @@ def run_experiment(task: BaseTask, options: ExperimentOptions | None = None) -> 
         if options.run_dir is None
         else make_folder(options.run_dir)
     )
+    scorer = _scorer(task, options)
     store = options.store if isinstance(options.store, RunStore) else RunStore(options.store)
     run = _Run(
         task,
         options,
         fits=FitStore(task, store),
-        rankings=_rankings(task, samples, options),
+        rankings=[
+            replace(scorer, seed=replicate).rank(task.candidates, sample)
+            for replicate, sample in enumerate(samples)
+        ],
         deadline=math.inf if options.time_limit_s is None else started + options.time_limit_s,
     )
     run.all()
@@ -106,7 +109,7 @@ def run_experiment(task: BaseTask, options: ExperimentOptions | None = None) -> 
         seconds=time.monotonic() - started,
     )
     probes = probe_correlations(task, run.records)
-    write_run(run_dir, task, samples[0], run.rankings, result, probes, options.cache_dir)
+    write_run(run_dir, task, samples[0], run.rankings, result, probes, scorer)
     return Experiment(run_dir, result, tuple(run.rankings))
 
 
@@ -141,10 +144,8 @@ def _overlap(samples: Sequence[RealSample]) -> list[str]:
     ]
 
 
-def _rankings(
-    task: BaseTask, samples: Sequence[RealSample], options: ExperimentOptions
-) -> list[Ranking]:
-    scorer = Scorer(
+def _scorer(task: BaseTask, options: ExperimentOptions) -> Scorer:
+    return Scorer(
         task.proxies,
         options.rank_by,
         options.top_k,
@@ -154,10 +155,6 @@ def _rankings(
         progress=options.progress,
         keep_models=True,
     )
-    return [
-        replace(scorer, seed=replicate).rank(task.candidates, sample)
-        for replicate, sample in enumerate(samples)
-    ]
 
 
 @dataclass
@@ -184,7 +181,7 @@ class _Run:
     messages: list[str] = field(default_factory=list)
     trained_s: float = 0.0
     trained_steps: int = 0
-    bar: Any = None
+    bar: ProgressBar = field(default_factory=lambda: ProgressBar(disable=True))
 
     def all(self) -> None:
         """Run every step that the time allows, the most important first."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from synque_select.data.candidate import RealSample
-from synque_select.encoders import embed, get_encoder
 from synque_select.experiment.task import BaseTask
 from synque_select.records.correlation import KeyCorrelations
 from synque_select.records.correlation_file import save_correlations
@@ -23,6 +22,7 @@ from synque_select.report.formats import format_number
 from synque_select.report.page import write_report
 from synque_select.report.ranking_tables import ranking_tables
 from synque_select.report.table import Column, Table
+from synque_select.selection.scorer import Scorer
 from synque_select.types import Ranking
 
 __all__ = ["summary", "write_run"]
@@ -35,7 +35,7 @@ def write_run(
     rankings: Sequence[Ranking],
     result: ExperimentResult,
     correlations: Sequence[KeyCorrelations],
-    cache_dir: str | Path | None,
+    scorer: Scorer,
 ) -> Path:
     """Write all files of a run and return the path of its page.
 
@@ -46,7 +46,7 @@ def write_run(
         rankings: One ranking per replicate; the first is written as `ranking.json`.
         result: The result of the experiment.
         correlations: Correlations over the probes, one entry per real sample.
-        cache_dir: Directory of cached embeddings; None for the default.
+        scorer: How the rankings were made.
     """
     save_ranking(rankings[0], run_dir)
     for replicate, ranking in enumerate(rankings):
@@ -56,15 +56,9 @@ def write_run(
     write_examples(
         run_dir, {"real sample": sample.views, **{c.name: c.views for c in task.candidates}}
     )
-    if rankings[0].encoder is not None:
-        encoder = get_encoder(task.encoder, sample.modality)
-        where = None if cache_dir is None else Path(cache_dir)
-        real, *others = (
-            embed(encoder, examples, cache_dir=where, progress=False).embeddings
-            for examples in (sample, *task.candidates)
-        )
-        names = [candidate.name for candidate in task.candidates]
-        write_map(run_dir, real, dict(zip(names, others, strict=True)))
+    embeddings = scorer.embeddings(task.candidates, sample)
+    if embeddings is not None:
+        write_map(run_dir, *embeddings)
     return write_report(run_dir)
 
 

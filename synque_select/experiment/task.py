@@ -81,17 +81,17 @@ class BaseTask(ABC):
         """
 
     @abstractmethod
-    def fingerprint(self) -> Mapping[str, Any]:
+    def fingerprint(self) -> Mapping[str, object]:
         """Return everything that changes a fit and is not in the views: labels, hyper-parameters.
 
         The values are plain. A finished fit is taken from the store only if they are equal.
         """
 
-    def transform(self, record: Any) -> Any:
+    def transform(self, record: Any) -> object:
         """Convert a record to an example for validation and test."""
         return record
 
-    def train_transform(self, record: Any) -> Any:
+    def train_transform(self, record: Any) -> object:
         """Convert a record to a training example; by default as for validation and test."""
         return self.transform(record)
 
@@ -135,7 +135,7 @@ class BaseTask(ABC):
         )
 
 
-class Transformed(Dataset[Any]):
+class Transformed(Dataset[object]):
     """Examples whose records pass through a function.
 
     Args:
@@ -143,14 +143,14 @@ class Transformed(Dataset[Any]):
         transform: Function of one record.
     """
 
-    def __init__(self, examples: MapDataset, transform: Callable[[Any], Any]) -> None:
+    def __init__(self, examples: MapDataset, transform: Callable[[Any], object]) -> None:
         self._examples = examples
         self._transform = transform
 
     def __len__(self) -> int:
         return len(self._examples)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> object:
         return self._transform(self._examples[index])
 
 

@@ -47,7 +47,7 @@ def trained(task: Shades) -> list[dict[str, Any]]:
     return [fit for fit in task.fits if fit["steps"]]
 
 
-def test_all_arms_have_as_many_steps_and_distinct_examples(finished):
+def test_all_arms_have_equal_steps_and_distinct_examples(finished):
     task, _, _ = finished
     full = [fit for fit in trained(task) if fit["steps"] > 1]
     assert {fit["steps"] for fit in full} == {task.max_steps}
@@ -58,13 +58,13 @@ def test_all_arms_have_as_many_steps_and_distinct_examples(finished):
     assert distinct.count(N_DISTINCT) == len(full) - 2
 
 
-def test_a_replicate_shares_its_initial_weights_and_others_differ(finished):
+def test_only_fits_of_one_replicate_share_initial_weights(finished):
     task, _, _ = finished
     starts = torch.stack([fit["start"] for fit in trained(task)]).flatten(1)
     assert len(starts.unique(dim=0)) == 2
 
 
-def test_result_json_has_the_stated_form(finished):
+def test_result_json_has_the_documented_fields(finished):
     _task, experiment, _ = finished
     result = read_json(experiment.run_dir / "result.json")
     assert result["version"] == 1
@@ -77,13 +77,13 @@ def test_result_json_has_the_stated_form(finished):
     assert set(result["comparisons"]) == {
         f"chosen_vs_{arm}" for arm in ARMS if arm not in ("chosen", "tuned")
     }
-    for found in result["comparisons"].values():
-        assert {"difference", "low", "high", "verdict"} <= set(found)
+    for part in result["comparisons"].values():
+        assert {"difference", "low", "high", "verdict"} <= set(part)
     assert set(result["wall_s"]) == {"encode", "score", "fit", "probes"}
     assert {"mmd", "coverage"} <= set(result["correlations"])
-    found = result["correlations"]["mmd"]
-    assert set(found["spearman"]) == {"value", "p", "low", "high"}
-    assert set(found["pearson"]) == set(found["kendall"]) == {"value", "p"}
+    part = result["correlations"]["mmd"]
+    assert set(part["spearman"]) == {"value", "p", "low", "high"}
+    assert set(part["pearson"]) == set(part["kendall"]) == {"value", "p"}
 
 
 def test_arms_that_use_labels_are_marked(finished):
@@ -92,7 +92,7 @@ def test_arms_that_use_labels_are_marked(finished):
     assert marked == {"best_single_by_validation", "oracle_k", "probed_k"}
 
 
-def test_single_arms_follow_from_the_singles(finished):
+def test_the_arms_of_single_candidates_follow_from_the_fits_on_each_alone(finished):
     task, experiment, where = finished
     arms = experiment.result.arms
     probes = [
@@ -129,7 +129,7 @@ def test_false_labels_train_a_worse_model_than_their_twin(finished):
     assert singles["false"].test < 0.2
 
 
-def test_a_single_counts_under_every_real_sample_and_kinds_stay_apart(finished):
+def test_a_probe_is_recorded_under_every_real_sample_and_apart_from_mixtures(finished):
     task, _experiment, where = finished
     records = RunStore(where / "store.sqlite").read()
     full = [r for r in records if r.key["optimizer_steps"] == task.max_steps]
@@ -139,7 +139,7 @@ def test_a_single_counts_under_every_real_sample_and_kinds_stay_apart(finished):
     assert all(not r.scores for r in full if r.kind == "mixture")
 
 
-def test_the_folder_has_everything(finished):
+def test_the_run_directory_is_complete(finished):
     folder = finished[1].run_dir
     for name in ("ranking.json", "ranking.csv", "result.json", "report.html", "map.json"):
         assert (folder / name).is_file(), name
@@ -156,7 +156,7 @@ def test_the_closing_text_names_the_page_and_both_correlations(finished):
     assert "without false (false labels)" in " ".join(text.split())
 
 
-def test_a_second_run_trains_nothing_and_finds_the_same(finished):
+def test_a_second_run_trains_nothing_and_gives_the_same_result(finished):
     _, experiment, where = finished
     task = Shades()
     again = run(task, where)
@@ -181,7 +181,7 @@ class Interrupted(Shades):
         raise RuntimeError("the power failed")
 
 
-def test_a_run_that_broke_off_goes_on_where_it_was(finished, tmp_path: Path):
+def test_an_interrupted_run_resumes(finished, tmp_path: Path):
     whole, experiment, _ = finished
     with pytest.raises(RuntimeError, match="power failed"):
         run(Interrupted(), tmp_path)
@@ -191,7 +191,7 @@ def test_a_run_that_broke_off_goes_on_where_it_was(finished, tmp_path: Path):
     assert resumed.result.arms == experiment.result.arms
 
 
-def test_other_labels_are_another_fit(finished):
+def test_changed_labels_are_trained_again(finished):
     class Relabeled(Shades):
         def fingerprint(self) -> Any:
             return {**super().fingerprint(), "labels": "others"}
@@ -201,14 +201,14 @@ def test_other_labels_are_another_fit(finished):
     assert len(trained(task)) == 2 + K
 
 
-def test_arms_that_were_not_asked_for_are_absent(finished):
+def test_only_the_requested_arms_are_in_the_result(finished):
     result = run(Shades(), finished[2], arms=["chosen", "all"]).result
     assert list(result.arms) == ["chosen", "all"]
     assert list(result.comparisons) == ["chosen_vs_all"]
     assert result.correlations.proxies["mmd"].n == K
 
 
-def test_without_time_two_replicates_remain_and_the_rest_is_named(tmp_path: Path):
+def test_without_time_two_replicates_run_and_the_rest_is_named(tmp_path: Path):
     task = Shades()
     result = run(task, tmp_path, replicates=3, n_random=1, time_limit_s=0.0).result
     assert result.replicates == 2
@@ -220,13 +220,13 @@ def test_without_time_two_replicates_remain_and_the_rest_is_named(tmp_path: Path
     json.dumps(result.to_dict(), allow_nan=False)
 
 
-def test_random_state_is_as_found(finished):
+def test_the_random_state_is_restored(finished):
     before = torch.get_rng_state()
     run(Shades(), finished[2], arms=["chosen"])
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_what_replicates_and_arms_have_alike_is_said(finished, tmp_path: Path):
+def test_messages_state_the_budget_and_the_overlap_of_real_samples(finished, tmp_path: Path):
     class Overlapping(Shades):
         step = 5
 
@@ -239,10 +239,12 @@ def test_what_replicates_and_arms_have_alike_is_said(finished, tmp_path: Path):
         step = 0
 
     _, experiment, where = finished
-    said = experiment.result.messages
-    assert "every arm trains on 24 distinct examples for 6 steps of 8, except all data" in said[0]
-    assert said[1] == "the random mixture is the mean of 4 draws, 2 per replicate"
-    assert not any("real sample" in message for message in said[:3])
+    messages = experiment.result.messages
+    assert (
+        "every arm trains on 24 distinct examples for 6 steps of 8, except all data" in messages[0]
+    )
+    assert messages[1] == "the random mixture is the mean of 4 draws, 2 per replicate"
+    assert not any("real sample" in message for message in messages[:3])
     options = {"arms": ["chosen"], "single_replicates": 1}
     half = run(Overlapping(), where, **options).result.messages
     assert half[0] == "every arm trains on 24 distinct examples for 6 steps of 8"
@@ -251,7 +253,7 @@ def test_what_replicates_and_arms_have_alike_is_said(finished, tmp_path: Path):
     assert same[1].startswith("all 2 replicates have the same real sample")
 
 
-def test_too_few_candidates_for_a_correlation_are_no_reason_to_train_more(finished):
+def test_too_few_candidates_for_a_correlation_are_reported_without_advice_to_train_more(finished):
     class Four(Shades):
         false_labels: ClassVar[dict[str, str]] = {}
 
@@ -265,7 +267,7 @@ def test_too_few_candidates_for_a_correlation_are_no_reason_to_train_more(finish
     )
 
 
-def test_one_candidate_is_no_experiment(tmp_path: Path):
+def test_one_candidate_is_refused(tmp_path: Path):
     class Single(Shades):
         @cached_property
         def candidates(self) -> list[Candidate]:
@@ -292,7 +294,7 @@ def test_a_candidate_that_is_too_small_is_refused(tmp_path: Path):
         run(Greedy(), tmp_path)
 
 
-def test_a_budget_that_cannot_be_mixed_is_refused(tmp_path: Path):
+def test_a_budget_that_is_too_small_for_the_mixture_of_all_is_refused(tmp_path: Path):
     class Frugal(Shades):
         n_distinct = 11
 
@@ -300,7 +302,7 @@ def test_a_budget_that_cannot_be_mixed_is_refused(tmp_path: Path):
         run(Frugal(), tmp_path)
 
 
-def test_a_model_that_logs_something_else_is_refused(tmp_path: Path):
+def test_a_model_without_the_metric_is_refused(tmp_path: Path):
     class Other(Shades):
         metric = "f1"
 
@@ -336,7 +338,7 @@ def test_bad_arguments_are_named(options: dict[str, Any], message: str, tmp_path
         run(Shades(), tmp_path, **options)
 
 
-def test_the_tuned_arm_takes_as_many_steps_in_all_as_the_others(tmp_path: Path):
+def test_the_trials_and_the_fit_of_the_tuned_arm_together_take_the_budget(tmp_path: Path):
     task = Shades()
     task.max_steps = 12
     arms = ["chosen", "random_k", "all", "tuned"]

@@ -18,7 +18,7 @@ WEIGHTS = st.lists(st.floats(0.3, 1.0), min_size=1, max_size=12)
 
 
 @given(weights=WEIGHTS, n=st.integers(100, 5000))
-def test_shares_sum_to_n_and_are_within_one_of_the_weights(weights: list[float], n: int):
+def test_shares_sum_to_n_and_differ_from_the_weights_by_less_than_one(weights: list[float], n: int):
     total = sum(weights)
     mixture = Mixture({f"c{i}": weight / total for i, weight in enumerate(weights)})
     counts = shares(mixture, n)
@@ -42,12 +42,12 @@ def test_sized_takes_different_examples_under_different_seeds_and_keeps_the_view
     assert (first.name, first.label) == ("a", "label")
 
 
-def test_a_candidate_that_has_no_more_is_served_whole():
+def test_a_candidate_that_is_small_enough_is_not_cut():
     candidate = Candidate("a", ["x", "y"])
     assert sized(candidate, 2, seed=0) is candidate
 
 
 @pytest.mark.parametrize(("samples", "left"), [([], [0, 1, 2]), ([["b", "z"], ["c", "y"]], [0])])
-def test_unseen_takes_out_what_any_sample_holds(samples: list[list[str]], left: list[int]):
+def test_unseen_excludes_the_examples_of_every_sample(samples: list[list[str]], left: list[int]):
     labeled = Examples("labeled", ["a", "b", "c"])
     assert unseen(labeled, *(RealSample(f"r{i}", s) for i, s in enumerate(samples))) == left

@@ -25,7 +25,7 @@ def ink_rows(images: torch.Tensor) -> torch.Tensor:
     return (images.amax(2) > 64).sum(1)
 
 
-def test_there_are_ten_or_more_under_different_names():
+def test_there_are_ten_or_more_generators_with_distinct_names():
     assert len(GENERATORS) >= 10
     assert len(BY_NAME) == len(GENERATORS)
 
@@ -41,7 +41,7 @@ def test_images_are_grey_bytes_of_ten_balanced_classes(generator: DigitGenerator
 
 
 @pytest.mark.parametrize("generator", GENERATORS, ids=lambda generator: generator.name)
-def test_equal_seeds_give_equal_images_and_others_do_not(generator: DigitGenerator):
+def test_only_equal_seeds_give_equal_images(generator: DigitGenerator):
     torch.rand(3)  # the global state plays no part
     first, second = generator.render(N, seed=3), generator.render(N, seed=3)
     assert torch.equal(first[0], second[0])
@@ -49,7 +49,7 @@ def test_equal_seeds_give_equal_images_and_others_do_not(generator: DigitGenerat
     assert not torch.equal(first[0], generator.render(N, seed=4)[0])
 
 
-def test_rendering_leaves_the_global_random_state():
+def test_rendering_does_not_change_the_global_random_state():
     before = torch.get_rng_state()
     BY_NAME["pen"].render(N, seed=0)
     assert torch.equal(before, torch.get_rng_state())
@@ -69,13 +69,13 @@ def test_framed_digits_fill_the_height_and_loose_ones_do_not():
     assert ink_rows(BY_NAME["tiny"].render(N, seed=0)[0]).float().mean() < SIZE / 2
 
 
-def test_the_wrong_one_is_dark_on_light_and_mirrored():
+def test_the_worst_generator_is_dark_on_light_and_mirrored():
     wrong = BY_NAME["mirror_negative"]
     assert wrong.mirrored
     assert wrong.render(N, seed=0)[0].float().mean() > 128
 
 
-def test_a_mirrored_digit_is_the_flip_of_the_plain_one():
+def test_a_mirrored_digit_is_a_flipped_digit():
     plain = DigitGenerator("x", ("DejaVuSans.ttf",))
     images, _ = plain.render(N, seed=0)
     mirrored, _ = replace(plain, mirrored=True).render(N, seed=0)

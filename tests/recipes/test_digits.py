@@ -40,7 +40,7 @@ def test_no_real_sample_shares_an_image_with_validation_or_test(task: DigitsTask
         assert not drawn & (validation | test)
 
 
-def test_five_real_samples_in_a_row_share_nothing_and_repeat_nothing(task: DigitsTask):
+def test_five_consecutive_real_samples_are_disjoint(task: DigitsTask):
     samples = [contents(task.real_sample(replicate)) for replicate in range(5)]
     assert all(len(sample) == 100 for sample in samples)
     assert len(set.union(*samples)) == 500

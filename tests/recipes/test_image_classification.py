@@ -40,7 +40,7 @@ def contents(examples: Examples) -> set[bytes]:
     return {row.tobytes() for row in examples.digests}
 
 
-def test_real_tiles_are_cut_once_and_are_of_every_surface():
+def test_real_tiles_do_not_repeat_and_cover_every_surface():
     tiles, labels = real_tiles()
     assert tiles.shape == (len(labels), SIDE, SIDE)
     assert np.bincount(labels).min() >= 60
@@ -59,7 +59,7 @@ def test_no_real_sample_shares_a_tile_with_validation_or_test(task: ImageTask):
 
 
 @pytest.mark.parametrize("generator", GENERATORS, ids=lambda generator: generator.name)
-def test_a_generator_repeats_itself_and_balances_surfaces(generator):
+def test_equal_seeds_give_equal_tiles_with_balanced_surfaces(generator):
     tiles, labels = generator.render(12, seed=3)
     again, _ = generator.render(12, seed=3)
     other, _ = generator.render(12, seed=4)
@@ -70,7 +70,7 @@ def test_a_generator_repeats_itself_and_balances_surfaces(generator):
         assert np.bincount(labels).tolist() == [2] * 6
 
 
-def test_false_labels_are_false_in_the_stated_share():
+def test_the_stated_share_of_labels_is_false():
     by_name = {generator.name: generator for generator in GENERATORS}
     careful = by_name["careful_false_labels"]
     rng = np.random.default_rng([0, zlib.crc32(careful.name.encode())])
@@ -85,7 +85,7 @@ def test_mean_reciprocal_rank_counts_ties_against_the_model():
     assert ranks.tolist() == [1, 3, 3]
 
 
-def test_training_images_vary_and_measured_ones_do_not(task: ImageTask):
+def test_training_images_are_random_and_measured_ones_are_not(task: ImageTask):
     record = task.candidates[0][0]
     assert torch.equal(task.transform(record)["image"], task.transform(record)["image"])
     assert not torch.equal(
@@ -164,7 +164,7 @@ def test_folders_of_your_own(tmp_path: Path):
     assert set(batch["label"].tolist()) <= {0, 1}
 
 
-def test_images_of_any_mode_become_what_the_encoders_see(task: ImageTask):
+def test_images_of_any_mode_look_to_the_network_as_to_the_encoders(task: ImageTask):
     grey = Image.new("L", (40, 30), 100)
     clear = Image.new("RGBA", (40, 30), (255, 0, 0, 0))
     for image, pixel in ((grey, 100), (clear, 255), (grey.convert("P"), 100)):
@@ -179,7 +179,7 @@ def test_images_of_any_mode_become_what_the_encoders_see(task: ImageTask):
         )
 
 
-def test_a_third_of_what_no_real_sample_holds_is_for_validation(tmp_path: Path):
+def test_a_third_of_the_examples_outside_the_real_data_is_for_validation(tmp_path: Path):
     for i in range(2):
         write_folder(tmp_path / "candidates" / f"c{i}", 6, i)
     write_folder(tmp_path / "labeled", 12, 11)
@@ -202,7 +202,7 @@ def test_a_class_that_no_candidate_has_is_named(tmp_path: Path):
         ImageTask(ImageData(candidates=str(tmp_path / "candidates" / "*"), **paths), side=16)
 
 
-def test_a_fit_of_a_network_with_other_classes_says_what_to_give(
+def test_a_network_of_the_wrong_size_is_refused_with_the_right_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(tmp_path)
@@ -212,7 +212,7 @@ def test_a_fit_of_a_network_with_other_classes_says_what_to_give(
     assert "give --model.n_classes 6" in capsys.readouterr().err
 
 
-def test_what_is_wrong_is_named(tmp_path: Path):
+def test_wrong_arguments_are_named(tmp_path: Path):
     with pytest.raises(ConfigError, match="side=1"):
         ImageTask(side=1)
     with pytest.raises(DataError, match="images"):
@@ -258,4 +258,4 @@ def test_a_small_experiment_from_the_packaged_config(
     result = read_json(folder / "result.json")
     assert result["correlations"]["mmd"]["n"] == 10
     assert result["correlations_without_false_labels"]["mmd"]["n"] == 9
-    assert any("none of which share a pixel" in said for said in result["messages"])
+    assert any("none of which share a pixel" in message for message in result["messages"])

@@ -104,7 +104,7 @@ def fitted(module: torch.nn.Module, task: SentimentTask, name: str) -> dict[str,
     return metrics
 
 
-def test_a_head_learns_from_labels_that_say_something_and_not_from_others(data: str):
+def test_a_head_learns_from_informative_labels_and_not_from_random_ones(data: str):
     task = task_of(data, max_steps=100)
     torch.manual_seed(0)
     good = fitted(task.model(0), task, "c0")["test_f1"]
@@ -113,7 +113,7 @@ def test_a_head_learns_from_labels_that_say_something_and_not_from_others(data: 
     assert good > 0.8 > bad + 0.2
 
 
-def test_an_encoder_is_trained_whole(data: str):
+def test_all_weights_of_an_encoder_are_trained(data: str):
     task = task_of(data, fine_tune=MINILM, max_steps=2)
     torch.manual_seed(0)
     module = task.model(0)
@@ -199,7 +199,7 @@ def test_an_example_without_a_label_is_named(tmp_path: Path, nothing: object):
         SentimentTask(own(tmp_path / "2", headlines(24, 0), gap))
 
 
-def test_a_label_that_no_candidate_has_is_named_with_its_place(tmp_path: Path):
+def test_a_label_that_no_candidate_has_is_named_with_its_position(tmp_path: Path):
     odd = [*headlines(24, 0), {"headline": "odd", "sentiment": 9}]
     message = r"labeled\.json\), example 24 .*: sentiment='9'; the candidates have '0', '1', '2'"
     with pytest.raises(DataError, match=message):
@@ -207,7 +207,7 @@ def test_a_label_that_no_candidate_has_is_named_with_its_place(tmp_path: Path):
 
 
 @pytest.mark.parametrize("option", ["n_classes", "n_features"])
-def test_a_fit_of_a_head_that_does_not_fit_the_data_says_what_to_give(
+def test_a_head_of_the_wrong_size_is_refused_with_the_right_one(
     data: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -221,7 +221,7 @@ def test_a_fit_of_a_head_that_does_not_fit_the_data_says_what_to_give(
     assert f"give --model.{option} {size}" in capsys.readouterr().err
 
 
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, data: str, tmp_path: Path):
+def test_missing_data_is_named(monkeypatch: pytest.MonkeyPatch, data: str, tmp_path: Path):
     monkeypatch.delenv("SYNQUE_BENCHMARK_DATA", raising=False)
     with pytest.raises(ConfigError, match="SYNQUE_BENCHMARK_DATA is not set"):
         SentimentTask()
@@ -258,9 +258,9 @@ def test_a_small_experiment_from_the_packaged_config(
     (folder,) = (tmp_path / "sentiment").iterdir()
     result = read_json(folder / "result.json")
     assert set(result["correlations"]) == {"mmd", "baseline_entropy", "consensus"}
-    said = " ".join(result["messages"])
-    assert "2 as released, drawn balanced by class" in said
-    assert "against the released macro-F1: Spearman" in said
+    messages = " ".join(result["messages"])
+    assert "2 as released, drawn balanced by class" in messages
+    assert "against the released macro-F1: Spearman" in messages
 
 
 def test_the_fit_config_runs(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

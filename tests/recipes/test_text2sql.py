@@ -102,12 +102,12 @@ def contents(examples: Examples) -> set[bytes]:
 
 
 class TestRealQuestions:
-    def test_there_are_at_least_200_different_ones(self):
+    def test_there_are_at_least_200_distinct_questions(self):
         questions = [record["question"].lower() for record in real_questions()]
         assert len(questions) >= 200
         assert len(set(questions)) == len(questions)
 
-    def test_every_query_runs_and_finds_something_unless_meant(self, database: Path):
+    def test_every_query_runs_and_returns_rows_unless_marked_as_empty(self, database: Path):
         with QueryRunner(database) as runner:
             for record in real_questions():
                 result = runner.run(record["SQL"])
@@ -164,7 +164,7 @@ class TestGenerators:
         assert generate("broad", slots, 60, seed=0, avoid=frozenset()) == made["broad"]
         assert generate("broad", slots, 60, seed=1, avoid=frozenset()) != made["broad"]
 
-    def test_good_ones_run_and_bad_ones_do_not(self, database: Path, made: Any):
+    def test_queries_of_good_generators_run_and_of_bad_ones_do_not(self, database: Path, made: Any):
         with QueryRunner(database) as runner:
             share = {
                 name: sum(runner.run(x["SQL"]).ran for x in rows) / len(rows)
@@ -181,7 +181,7 @@ class TestGenerators:
         assert any(right in record["SQL"] for record in made["broad"])
         assert not any(right in record["SQL"] for record in made["wrong_joins"])
 
-    def test_a_generator_that_runs_dry_says_so(self, database: Path):
+    def test_a_generator_with_too_few_questions_is_refused(self, database: Path):
         with pytest.raises(ConfigError, match=r"aliases_only: .* were asked for"):
             generate("aliases_only", read_slots(database), 5000, seed=0, avoid=frozenset())
 
@@ -208,16 +208,16 @@ class TestPacking:
         n_tokens = sum(row["input_ids"].numel() for row in packed["rows"])
         n_alone = sum(len(e.prompt) + len(e.answer) for e in examples)
         assert (n_tokens == n_alone) == (kind == "nothing in common")
-        found = []
+        results = []
         for losses in (
             model.example_losses(packed),
             torch.cat([model.example_losses(batch) for batch in alone]),
         ):
             losses.sum().backward()
             trained = [p for p in model.parameters() if p.requires_grad]
-            found.append((losses.detach(), *(p.grad for p in trained)))
+            results.append((losses.detach(), *(p.grad for p in trained)))
             model.zero_grad()
-        for together, expected in zip(*found, strict=True):
+        for together, expected in zip(*results, strict=True):
             torch.testing.assert_close(together, expected, rtol=1e-4, atol=1e-5)
 
     def test_the_loss_is_that_of_the_answer_alone(self, task: Text2SQLTask):
@@ -228,10 +228,10 @@ class TestPacking:
         labels[0, : len(example.prompt)] = -100
         with torch.no_grad():
             expected = model.network(input_ids=ids, labels=labels).loss
-            found = model.example_losses(Packer(2048)([example]))[0]
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+            results = model.example_losses(Packer(2048)([example]))[0]
+        torch.testing.assert_close(results, expected, rtol=1e-5, atol=1e-6)
 
-    def test_of_an_example_that_is_too_long_the_end_is_kept(self, task: Text2SQLTask):
+    def test_an_example_that_is_too_long_keeps_its_end(self, task: Text2SQLTask):
         example = task.transform(task.test[0])
         (row,) = Packer(16)([example])["rows"]
         assert row["input_ids"].shape == (1, 16)
@@ -239,16 +239,16 @@ class TestPacking:
 
     def test_gradient_checkpointing_changes_no_gradient(self, tiny: str, task: Text2SQLTask):
         batch = Packer(1024)([task.transform(task.test[i]) for i in range(3)])
-        found = []
+        gradients = []
         for checkpointing in (False, True):
             torch.manual_seed(3)
             model = CausalLMModule(tiny, gradient_checkpointing=checkpointing, dtype="float32")
             model.train()
             model.example_losses(batch).mean().backward()
-            found.append([p.grad for p in model.parameters() if p.requires_grad])
-        assert len(found[0]) == len(found[1]) > 0
-        assert any(gradient.abs().sum() > 0 for gradient in found[0])
-        for left, right in zip(*found, strict=True):
+            gradients.append([p.grad for p in model.parameters() if p.requires_grad])
+        assert len(gradients[0]) == len(gradients[1]) > 0
+        assert any(gradient.abs().sum() > 0 for gradient in gradients[0])
+        for left, right in zip(*gradients, strict=True):
             torch.testing.assert_close(left, right)
 
 
@@ -276,7 +276,7 @@ def trainer(**options: Any) -> Trainer:
 
 
 class TestFit:
-    def test_only_adapters_learn_and_a_test_counts_right_queries(
+    def test_only_adapters_learn_and_a_test_counts_correct_queries(
         self, task: Text2SQLTask, tmp_path: Path
     ):
         torch.manual_seed(0)
@@ -309,7 +309,7 @@ class TestFit:
         with torch.no_grad():
             assert float(model.example_losses(batch).mean()) < before - 0.2
 
-    def test_a_checkpoint_holds_the_adapters_and_comes_back(
+    def test_a_checkpoint_has_only_the_adapters_and_can_be_loaded(
         self, task: Text2SQLTask, tmp_path: Path
     ):
         model = with_adapters(task)
@@ -349,7 +349,7 @@ class TestFit:
 
 
 class TestScores:
-    def test_right_queries_are_counted_by_their_rows_and_by_their_text(self, task: Text2SQLTask):
+    def test_correct_queries_are_counted_by_their_rows_and_by_their_text(self, task: Text2SQLTask):
         model = task.model(0)
         right = ["SELECT COUNT(*) FROM countries", "SELECT name FROM zones ORDER BY name LIMIT 2"]
         same_rows = "SELECT name FROM zones ORDER BY name ASC LIMIT 2"
@@ -361,23 +361,23 @@ class TestScores:
         wrong = ["DROP TABLE countries", "SELECT name FROM zones ORDER BY name DESC LIMIT 2"]
         assert model._scores(right, wrong)["execution_accuracy"] == 0.0
 
-    def test_sentences_on_arms(self, task: Text2SQLTask):
+    def test_messages_about_arms(self, task: Text2SQLTask):
         def fit(losses: list[float], right: float) -> dict[str, float]:
             named = {f"test_loss_of_{i}": loss for i, loss in enumerate(losses)}
             shares = {"test_execution_accuracy": right, "test_exact_match": 0.0}
             return {**named, **shares, "test_n_generated": 10.0}
 
-        said = task.arm_messages(
+        messages = task.arm_messages(
             {
                 "chosen": {0: [fit([1.0, 2.0, 3.0], 0.2)], 1: [fit([1.0, 2.0, 3.0], 0.4)]},
                 "all": {0: [fit([1.5, 2.4, 3.6], math.nan)]},
                 "single": {0: [fit([9.0, 9.0, 9.0], 0.0)]},
             }
         )
-        assert said[0].startswith("by question, chosen minus all: -0.500 nats")
-        assert "n 3 questions" in said[0]
-        assert len(said) == 2
-        assert "chosen: 0.300, mean of 2 fits on the same 10 questions" in said[1]
+        assert messages[0].startswith("by question, chosen minus all: -0.500 nats")
+        assert "n 3 questions" in messages[0]
+        assert len(messages) == 2
+        assert "chosen: 0.300, mean of 2 fits on the same 10 questions" in messages[1]
 
 
 def model_keeps_asc() -> bool:
@@ -452,7 +452,7 @@ class TestOtherSources:
         with pytest.raises(DataError, match="no field 'SQL'; there are: query, text"):
             task_of(tiny, sql_field="SQL", **paths, **given)
 
-    def test_a_record_without_a_query_and_a_database_without_tables(
+    def test_a_missing_query_and_a_database_without_tables_are_named(
         self, tiny: str, tmp_path: Path
     ):
         rows = [{"question": f"{i}?", "SQL": "SELECT a FROM t"} for i in range(8)]
@@ -514,7 +514,7 @@ class TestConfigs:
         assert ended.value.code == 0
         assert "synque_select.recipes.text2sql.Text2SQLTask" in capsys.readouterr().out
 
-    def test_the_paper_s_hyper_parameters(self):
+    def test_the_hyper_parameters_of_the_paper(self):
         import yaml
 
         from synque_select.cli.commands import packaged_config
@@ -584,10 +584,10 @@ def test_a_small_experiment(
     assert result["metric"] == {"name": "test_loss", "mode": "min"}
     assert result["correlations"]["sql_validity"]["n"] == 8
     assert result["correlations_without_false_labels"]["sql_validity"]["n"] == 6
-    said = " ".join(result["messages"])
-    assert "by question, chosen minus all" in said
-    assert "execution accuracy, chosen: " in said
-    assert "written by hand" in said
+    messages = " ".join(result["messages"])
+    assert "by question, chosen minus all" in messages
+    assert "execution accuracy, chosen: " in messages
+    assert "written by hand" in messages
 
 
 def _sample(seen: Examples, replicate: int) -> Any:

@@ -78,7 +78,7 @@ def test_the_released_layout_gives_partitions_of_one_site(data: str):
         released(data, site="shopp")
 
 
-def test_no_task_is_in_two_places(data: str):
+def test_real_samples_validation_and_test_share_no_task(data: str):
     task = released(data)
     validation, test = contents(task.validation), contents(task.test)
     assert not validation & test
@@ -88,7 +88,7 @@ def test_no_task_is_in_two_places(data: str):
         assert set(task.real_sample(replicate)[0]) == {"task", "page"}
 
 
-def test_a_page_is_seen_only_where_it_is_asked_for(data: str):
+def test_a_proxy_sees_the_page_only_on_request(data: str):
     plain, paged = released(data), released(data, page_chars=20)
     assert plain.candidates[0].views[0] == plain.candidates[0][0]["task"]
     shown = json.loads(str(paged.candidates[0].views[0]))
@@ -133,7 +133,7 @@ def test_trajectories_of_your_own(tmp_path: Path):
     )
 
 
-def test_a_task_of_the_real_sample_is_left_out_whatever_its_page(tmp_path: Path):
+def test_a_task_of_the_real_sample_is_removed_whatever_its_page(tmp_path: Path):
     made = [conversation(f"Made {j}", page=f"shop {j}") for j in range(6)]
     held = [conversation(f"Held {i}", page=f"a long page {i}") for i in range(8)]
     held[3].pop("page")  # a reader of files gives None to those without
@@ -152,14 +152,14 @@ def test_a_task_of_the_real_sample_is_left_out_whatever_its_page(tmp_path: Path)
     assert {record["page"] for record in task._data.draws.pool} == {"a long", "anothe", ""}
 
 
-def test_an_answer_changes_the_fingerprint_though_no_view_shows_it(tmp_path: Path):
+def test_answers_change_the_fingerprint_although_no_view_has_them(tmp_path: Path):
     first = own(tmp_path / "a").fingerprint()
     task = own(tmp_path / "b")
     task.candidates[0].dataset[0]["answer"] = "click nothing"  # type: ignore[index]
     assert task.fingerprint() != first
 
 
-def test_what_is_missing_is_named(tmp_path: Path, data: str):
+def test_missing_data_is_named(tmp_path: Path, data: str):
     with pytest.raises(ConfigError, match="page_chars"):
         WebData(page_chars=-1)
     (Path(data) / "web_agent" / "original" / "real" / "maps.json").rename(tmp_path / "away")
@@ -232,9 +232,9 @@ def test_a_small_experiment_from_the_packaged_config(
     (folder,) = (tmp_path / "web_navigation").iterdir()
     result = read_json(folder / "result.json")
     assert result["metric"] == {"name": "test_loss", "mode": "min"}
-    assert any("has no trajectories" in said for said in result["messages"])
+    assert any("has no trajectories" in message for message in result["messages"])
     # four candidates: one fewer than a correlation needs
-    assert any("4 distinct units" in said for said in result["messages"])
+    assert any("4 distinct units" in message for message in result["messages"])
 
 
 def test_training_on_steps_lowers_their_loss(tmp_path: Path, tiny_model: str):

@@ -50,7 +50,7 @@ RESULT = ExperimentResult(
 )
 
 
-def test_a_file_gives_back_what_was_written(tmp_path: Path):
+def test_a_written_result_is_read_without_loss(tmp_path: Path):
     save_result(tmp_path, RESULT)
     assert load_result(tmp_path) == RESULT
 
@@ -65,7 +65,7 @@ def test_undefined_figures_are_null_in_the_file_and_nan_in_memory(tmp_path: Path
     assert all(map(math.isnan, (again.mean, again.std, *again.values)))
 
 
-def test_the_file_keeps_the_keys_of_version_1():
+def test_the_keys_are_those_of_version_1():
     state = RESULT.to_dict()
     assert state["version"] == 1
     assert state["budget"] == {
@@ -80,7 +80,7 @@ def test_the_file_keeps_the_keys_of_version_1():
     } <= set(state)
 
 
-def test_metric_and_replicates_are_enough():
+def test_only_metric_and_replicates_are_required():
     state = {"version": 1, "metric": {"name": "loss", "mode": "min"}, "replicates": 3}
     result = ExperimentResult.from_dict(state)
     assert (result.budget, result.data, result.without_false_labels) == (None, None, None)
