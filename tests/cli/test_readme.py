@@ -1,7 +1,8 @@
-"""Code and commands of the README and of docs/*.md run, on files like those that they speak of.
+"""The code and commands of the README and of docs/*.md run, on files like those that they describe.
 
-Each page has a folder of its own with the same files, and its blocks run in their order; one marked
-"file NAME" is written there for those that follow.
+Each page has a directory of its own with the same files, and its blocks run in order; a block
+marked "file NAME" is written there for those that follow. Commands in blocks without a mark need
+data or time that tests do not have: their options are parsed.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ import json
 import os
 import random
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from synque_select.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -23,16 +28,26 @@ KINDS = ("commands", "python", "python script")
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
-    """Kind and code of each marked block."""
-    found = re.findall(
+    """Return the kind and the code of each marked block."""
+    marked = re.findall(
         r"<!-- test: (.+?) -->\n```\w+\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE
     )
-    return [(str(kind), str(code)) for kind, code in found]
+    return [(str(kind), str(code)) for kind, code in marked]
 
 
 def commands(code: str) -> list[str]:
-    """One command a line; a line that ends in a backslash goes on in the next."""
+    """Return one command per line; a line that ends in a backslash continues in the next."""
     return [line for line in code.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def unmarked_commands(page: Path) -> Iterator[list[str]]:
+    """Yield the arguments of each `synque-select` command in a block without a mark."""
+    text = re.sub(r"<!-- test: .+? -->\n```.*?^```", "", page.read_text(), flags=re.DOTALL | re.M)
+    for code in re.findall(r"```bash\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
+        for line in commands(code):
+            words = shlex.split(line, comments=True)
+            if "synque-select" in words:
+                yield words[words.index("synque-select") + 1 :]
 
 
 GOOD, BAD = ("beats", "rises", "upgraded", "record"), ("misses", "falls", "cut", "weak")
@@ -119,6 +134,28 @@ def test_readme(tmp_path: Path):
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)
 def test_page(page: Path, tmp_path: Path):
     assert all(run_all(page, tmp_path)["commands"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [arguments for page in (README, *DOCS) for arguments in unmarked_commands(page)],
+    ids=lambda arguments: " ".join(arguments)[:60],
+)
+def test_the_options_of_other_commands_exist(
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] in ("experiment", "fit"):
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--print_config"])
+        assert ended.value.code == 0, capsys.readouterr().err
+    else:  # options are parsed before the data is looked for
+        assert main(arguments) == 1
+        error = capsys.readouterr().err
+        assert any(word in error for word in ("candidates/*.json", "PATH")), error
 
 
 def test_set_up_commands_exist():
