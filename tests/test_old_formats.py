@@ -339,7 +339,7 @@ def test_a_ranking_of_version_1():
     assert far.scores["ngram"].value == 9.622334182998191
     assert ranking["half"].scores["mdm"].low is None
     assert (far.ranks["ngram"], far.ranks["consensus"], far.mean_rank) == (4.5, 5.0, 29 / 6)
-    assert ranking["mixed"].p_top_k_by_proxy == 0.99425
+    assert ranking["mixed"].selection_stability == 0.99425
     assert ranking.proxies["mmd"].options["p_value"] is True
     assert [info.higher_is_better for info in ranking.proxies.values()] == [
         False, False, True, False,
@@ -357,7 +357,13 @@ def test_a_ranking_of_version_2_has_a_mixture_of_its_own():
     weights = {"near": 0.9513259836652763, "mixed": 0.0486740163347236}
     assert ranking.top() == Mixture(weights, "top 2 by mmd, proportional at temperature 0.5")
     assert ranking.top(3).weights == dict.fromkeys(("near", "mixed", "half"), 1 / 3)
-    assert [ranking[name].p_top_k_by_proxy for name in WORDS] == [1.0, 0.6435, 0.356, 0.0, 0.0005]
+    assert [ranking[name].selection_stability for name in WORDS] == [
+        1.0,
+        0.6435,
+        0.356,
+        0.0,
+        0.0005,
+    ]
 
 
 RANKINGS = ("ranking_v1", "ranking_v2", "ranking_lens", "fit_run", "sweep_run", "tune_run",
@@ -393,7 +399,7 @@ def test_the_same_data_get_the_same_scores(here: Path):
             assert (found.low is None) == (expected.low is None) == (key == "mdm")
             assert key == "mdm" or found.low == pytest.approx(expected.low, rel=1e-6)
             assert new[name].ranks[key] == old[name].ranks[key]
-        assert new[name].p_top_k_by_proxy == old[name].p_top_k_by_proxy
+        assert new[name].selection_stability == old[name].selection_stability
 
 
 def test_a_file_of_embeddings(here: Path):

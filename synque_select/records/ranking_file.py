@@ -12,6 +12,7 @@ from pathlib import Path
 from synque_select.errors import ConfigError, RecordError
 from synque_select.records.run_folder import read_json, write_json, write_text
 from synque_select.types import Ranking
+from synque_select.types.ranking import OLD_STABILITY
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
 
@@ -73,7 +74,7 @@ def _csv(ranking: Ranking) -> str:
     head = ["name", "n", "sha256"]
     for key in ranking.proxies:
         head += [key, f"{key}_low", f"{key}_high", f"{key}_rank"]
-    head += [f"{key}_rank" for key in extra] + ["p_top_k_by_proxy", "selected_weight"]
+    head += [f"{key}_rank" for key in extra] + ["selection_stability", "selected_weight"]
     rows: list[list[object]] = [[*head]]
     for row in ranking:
         line: list[object] = [row.name, row.n, row.sha256]
@@ -81,7 +82,7 @@ def _csv(ranking: Ranking) -> str:
             score = row.scores[key]
             line += [score.value, score.low, score.high, row.ranks[key]]
         line += [row.ranks[key] for key in extra]
-        rows.append([*line, row.p_top_k_by_proxy, weights.get(row.name, 0.0)])
+        rows.append([*line, row.selection_stability, weights.get(row.name, 0.0)])
     text = io.StringIO()
     csv.writer(text).writerows([[_cell(value) for value in line] for line in rows])
     return text.getvalue()
@@ -189,10 +190,11 @@ def _row(row: JsonFields, proxies: Collection[str], rank_by: str) -> dict[str, J
     missing = sorted({*proxies, rank_by} - set(ranks))
     if missing:
         raise RecordError(f"{row.path('ranks')} must be complete, missing are {missing}")
+    stability = "selection_stability" if "selection_stability" in row else OLD_STABILITY
     return {
         **row.content,
         "scores": {key: _score(scores.object(key)) for key in proxies},
-        "p_top_k_by_proxy": row.optional_number("p_top_k_by_proxy"),
+        "selection_stability": row.optional_number(stability),
         "mean_rank": row.optional_number("mean_rank"),
     }
 

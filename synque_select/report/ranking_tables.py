@@ -39,9 +39,9 @@ def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -
     if _has_mean_rank(ranking):
         columns.append(Column("mean rank"))
         parts.append([format_number(row.mean_rank) for row in order])
-    if any(row.p_top_k_by_proxy is not None for row in order):
-        columns.append(Column("p_top_k_by_proxy"))
-        parts.append([format_number(row.p_top_k_by_proxy) for row in order])
+    if any(row.selection_stability is not None for row in order):
+        columns.append(Column("selection_stability"))
+        parts.append([format_number(row.selection_stability) for row in order])
     if ranking.mixture is not None:
         columns.append(Column("weight"))
         parts.append([_weight(ranking.mixture.weights.get(row.name)) for row in order])
@@ -144,11 +144,11 @@ def _ranking_notes(ranking: Ranking, reliability: Correlation | None) -> tuple[s
             f"mean rank: of the ranks by {', '.join(members)}; it orders the consensus, and "
             "depends on who else is present"
         )
-    if any(row.p_top_k_by_proxy is not None for row in ranking.candidates):
+    if any(row.selection_stability is not None for row in ranking.candidates):
         notes.append(
-            f"p_top_k_by_proxy: how often the candidate is among the best {ranking.top_k} by "
-            f"{ranking.rank_by} when the real sample is redrawn, not the chance of being truly "
-            f"best; {reliability_words(ranking.rank_by, reliability)}"
+            "selection_stability: share of redrawn real samples in which the candidate stays in "
+            f"the top {ranking.top_k} by {ranking.rank_by}, not the chance of being truly best; "
+            f"{reliability_words(ranking.rank_by, reliability)}"
         )
     return tuple(notes)
 
@@ -183,7 +183,7 @@ def _selection_words(ranking: Ranking) -> str:
 
 
 def reliability_words(key: str, reliability: Correlation | None) -> str:
-    """Return what must stand beside every `p_top_k_by_proxy`.
+    """Return what must stand beside every `selection_stability`.
 
     Example:
         >>> reliability_words("pad", None)

@@ -192,8 +192,8 @@ def _in_two(head: str) -> list[str]:
     """Break a head into two lines, as even as its spaces and underscores allow.
 
     Example:
-        >>> _in_two("p_top_k_by_proxy"), _in_two("mean rank"), _in_two("pad")
-        (['p_top_k_', 'by_proxy'], ['mean', 'rank'], ['pad'])
+        >>> _in_two("selection_stability"), _in_two("mean rank"), _in_two("pad")
+        (['selection_', 'stability'], ['mean', 'rank'], ['pad'])
     """
     places = [match.end() for match in re.finditer(r"[ _]", head[:-1])]
     if not places:

@@ -233,7 +233,7 @@ def _why(silent: Sequence[str]) -> str:
 
 
 def _with_certainty(ranking: Ranking, order: torch.Tensor, redrawn: torch.Tensor) -> Ranking:
-    """Add `p_top_k_by_proxy`, and the sentence on what the real sample tells apart.
+    """Add `selection_stability`, and the sentence on what the real sample tells apart.
 
     Args:
         ranking: Without certainty.
@@ -246,7 +246,7 @@ def _with_certainty(ranking: Ranking, order: torch.Tensor, redrawn: torch.Tensor
     ranks = midranks(redrawn, higher_is_better=False)
     shares = top_k_frequency(ranks, ranking.top_k).tolist()
     rows = tuple(
-        dataclasses.replace(row, p_top_k_by_proxy=share)
+        dataclasses.replace(row, selection_stability=share)
         for row, share in zip(ranking.candidates, shares, strict=True)
     )
     messages = ranking.messages

@@ -11,7 +11,17 @@ from synque_select.errors import ConfigError, did_you_mean
 from synque_select.types.mixture import Mixture
 from synque_select.types.modality import Modality
 
-__all__ = ["EncoderInfo", "ProxyInfo", "ProxyScore", "RankedCandidate", "Ranking"]
+__all__ = [
+    "OLD_STABILITY",
+    "EncoderInfo",
+    "ProxyInfo",
+    "ProxyScore",
+    "RankedCandidate",
+    "Ranking",
+]
+
+# written beside the new key for one version, and read where the new one is missing
+OLD_STABILITY = "p_top_k_by_proxy"  # old name
 
 
 @dataclass(frozen=True)
@@ -66,8 +76,8 @@ class RankedCandidate:
         sha256: Its content hash.
         scores: Proxy key to score.
         ranks: Proxy key (and "consensus") to rank: 1 is best, ties averaged, NaN where undefined.
-        p_top_k_by_proxy: How often the candidate is among the top k when the real sample is
-            redrawn; a measure of stability, not the chance of being truly best. None if unknown.
+        selection_stability: Share of redrawn real samples in which the candidate stays in the top
+            k. It is not the chance of being truly best. None if unknown.
         mean_rank: Mean of its mid-ranks by the proxies of the consensus; None without one.
     """
 
@@ -76,7 +86,7 @@ class RankedCandidate:
     sha256: str
     scores: Mapping[str, ProxyScore]
     ranks: Mapping[str, float]
-    p_top_k_by_proxy: float | None = None
+    selection_stability: float | None = None
     mean_rank: float | None = None
 
 
@@ -271,7 +281,8 @@ def _row_to_dict(row: RankedCandidate) -> dict[str, Any]:
             for key, score in row.scores.items()
         },
         "ranks": {key: _null(value) for key, value in row.ranks.items()},
-        "p_top_k_by_proxy": _null(row.p_top_k_by_proxy),
+        "selection_stability": _null(row.selection_stability),
+        OLD_STABILITY: _null(row.selection_stability),
         "mean_rank": _null(row.mean_rank),
     }
 
@@ -288,7 +299,7 @@ def _row_from_dict(row: Mapping[str, Any]) -> RankedCandidate:
         row["sha256"],
         scores,
         ranks,
-        row["p_top_k_by_proxy"],
+        row.get("selection_stability", row.get(OLD_STABILITY)),
         row["mean_rank"],
     )
 

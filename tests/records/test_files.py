@@ -230,14 +230,27 @@ def test_the_minimal_form_of_the_format_is_read(tmp_path: Path):
     state["proxies"] = {"pad": {"higher_is_better": False, "options": {}}}
     state["something_new"] = 1
     for row in state["candidates"]:
-        del row["p_top_k_by_proxy"]
+        del row["selection_stability"], row["p_top_k_by_proxy"]  # old name
         del row["scores"]["mdm"]
         del row["scores"]["pad"]["spread"]
         row["ranks"] = {"pad": row["ranks"]["pad"], "consensus": 1.5}
     state["selected"] = [{"name": "a", "weight": 0.5}, {"name": "b", "weight": 0.5}]
     ranking = load_ranking(write_json(tmp_path / "ranking.json", state))
     assert ranking.top().names == ("a", "b")
-    assert ranking["a"].p_top_k_by_proxy is None
+    assert ranking["a"].selection_stability is None
+
+
+def test_the_old_key_of_the_stability_is_written_beside_the_new_one_and_read(tmp_path: Path):
+    ranking = make_ranking()
+    state = ranking.to_dict()
+    for row in state["candidates"]:
+        assert row["selection_stability"] == row["p_top_k_by_proxy"]  # old name
+        del row["selection_stability"]
+    assert load_ranking(write_json(tmp_path / "ranking.json", state)) == ranking
+    assert state["candidates"][0]["p_top_k_by_proxy"] is not None  # old name
+    state["candidates"][0]["p_top_k_by_proxy"] = "1"  # old name
+    with pytest.raises(RecordError, match="p_top_k_by_proxy must be a number"):  # old name
+        load_ranking(write_json(tmp_path / "ranking.json", state))
 
 
 def change(path: str, value):
@@ -270,7 +283,7 @@ def change(path: str, value):
         ("candidates/0/scores/pad", ..., r"candidates\[0\].scores.pad must be an object"),
         ("candidates/2/ranks/consensus", ..., r"candidates\[2\].ranks must be complete"),
         ("candidates/2/ranks/pad", True, r"candidates\[2\].ranks.pad must be a number"),
-        ("candidates/0/p_top_k_by_proxy", "1", r"p_top_k_by_proxy must be a number or null"),
+        ("candidates/0/selection_stability", "1", r"selection_stability must be a number or null"),
         ("proxies/pad/higher_is_better", 1, "proxies.pad.higher_is_better must be true or false"),
         ("proxies/pad/options", [], "proxies.pad.options must be an object"),
         ("rank_by", "padd", r"ranks must be complete, missing are \['padd'\]"),

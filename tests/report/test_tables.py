@@ -83,7 +83,7 @@ def with_mean_ranks(ranking):
 def test_a_ranking_is_shown_best_first_with_what_orders_it():
     table = ranking_table(with_mean_ranks(make_ranking(["x", "y", "z"])))
     assert table.title == "Ranking by consensus against 50 real examples"
-    heads = ["#", "candidate", "mean rank", "p_top_k_by_proxy", "pad", "mdm"]
+    heads = ["#", "candidate", "mean rank", "selection_stability", "pad", "mdm"]
     assert [column.name for column in table.columns] == heads
     assert table.rows == (
         ("1 *", "x", "1.25", "1.00", "1", "1"),
@@ -115,7 +115,11 @@ def test_the_scores_follow_with_values_intervals_and_gaps():
 def test_a_ranking_by_its_only_proxy_does_not_repeat_its_ranks():
     ranking = make_ranking(rank_by="pad")
     alone = with_mean_ranks(replace(ranking, proxies={"pad": ranking.proxies["pad"]}))
-    assert [c.name for c in ranking_table(alone).columns] == ["#", "candidate", "p_top_k_by_proxy"]
+    assert [c.name for c in ranking_table(alone).columns] == [
+        "#",
+        "candidate",
+        "selection_stability",
+    ]
     assert "pad" not in [column.name for column in ranking_table(alone).columns]
     assert "pad" in [column.name for column in ranking_table(ranking).columns]
 
@@ -141,7 +145,7 @@ def test_the_gap_is_positive_where_the_better_one_is_ahead():
 def test_p_top_k_never_stands_without_the_reliability(form):
     ranking = make_ranking()
     unknown = form(ranking_table(ranking))
-    assert "p_top_k_by_proxy" in unknown
+    assert "selection_stability" in unknown
     assert "reliability on your task unknown" in re.sub(r"\s+", " ", unknown)
     known = re.sub(r"\s+", " ", form(ranking_table(ranking, reliability=correlation())))
     assert "measured reliability of consensus on this task: Spearman +0.98" in known
@@ -150,7 +154,7 @@ def test_p_top_k_never_stands_without_the_reliability(form):
 
 def test_p_top_k_is_not_mentioned_where_it_is_unknown():
     ranking = make_ranking()
-    rows = tuple(replace(row, p_top_k_by_proxy=None) for row in ranking.candidates)
+    rows = tuple(replace(row, selection_stability=None) for row in ranking.candidates)
     text = ranking_table(replace(ranking, candidates=rows)).text(200)
     assert "p_top_k" not in text
 

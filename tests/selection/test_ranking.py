@@ -203,7 +203,7 @@ class TestRanking:
         ranking = ranking_from(two_proxy_scoring(gap=3.0), top_k=2)
         assert ranking.rank_by == "consensus"
         assert [row.name for row in ranking] == ["c0", "c1", "c2", "c3", "c4"]
-        assert ranking["c0"].p_top_k_by_proxy == 1
+        assert ranking["c0"].selection_stability == 1
         assert ranking["c0"].mean_rank == 1
         assert any("6 of 6 pairs" in said for said in ranking.messages)
         assert "Reliability of consensus on your task unknown" in " ".join(ranking.messages)
@@ -262,7 +262,7 @@ class TestRanking:
         columns = {"m": ProxyScores(torch.tensor([1.0, 2.0]), spread=torch.tensor([0.1, 0.2]))}
         ranking = ranking_from(scoring_of(columns, {"m": "divergence"}, 10), top_k=1)
         assert "m gives no contribution of each real example" in ranking.messages[0]
-        assert ranking["c0"].p_top_k_by_proxy is None
+        assert ranking["c0"].selection_stability is None
         assert ranking["c0"].scores["m"].spread == pytest.approx(0.1)
         assert ranking["c0"].scores["m"].low is None
 

@@ -58,7 +58,7 @@ def rank_many(given: Any, real: Any, options: Any, out: Path) -> None:
     ranking = rank(given, real, **options)
     out.write_text(f"{time.perf_counter() - started:.1f}")
     assert len(ranking) == N_CANDIDATES
-    assert all(row.p_top_k_by_proxy is not None for row in ranking)
+    assert all(row.selection_stability is not None for row in ranking)
 
 
 class _Many:

@@ -57,7 +57,7 @@ def test_a_ranking_of_kept_scores_is_that_of_fresh_ones(tmp_path: Path, seed: in
     for rank_by in ("consensus", *first.scores):
         one, other = (undated(ranking_from(s, rank_by=rank_by, top_k=2)) for s in (first, again))
         assert one == other
-        assert one.candidates[0].p_top_k_by_proxy is not None
+        assert one.candidates[0].selection_stability is not None
         findings = [scoring_findings(s, None, top_k=2, rank_by=rank_by) for s in (first, again)]
         assert findings[0] == findings[1]
         assert findings[0].real_size is not None

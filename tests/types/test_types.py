@@ -265,7 +265,7 @@ def ranking(**changes: Any) -> Ranking:
             sha256="0" * 64,
             scores={"pad": ProxyScore(0.5 if rank == rank else math.nan, 0.1, None, 0.2)},
             ranks={"pad": rank, "consensus": rank},
-            p_top_k_by_proxy=0.75,
+            selection_stability=0.75,
         )
         for name, rank in RANKS.items()
     }
