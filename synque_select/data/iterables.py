@@ -24,6 +24,7 @@ from synque_select.data.examples import MapDataset
 from synque_select.data.json_reader import read_jsonl
 from synque_select.data.tables import open_table, write_atomically, write_rows
 from synque_select.errors import DataError, DependencyError
+from synque_select.utils.atomic import write_text_atomic
 from synque_select.utils.cache_dir import default_cache_dir
 from synque_select.utils.progress import ProgressBar
 
@@ -69,7 +70,7 @@ def store_iterable(name: str, examples: Iterable[Any]) -> Path:
         layout, sha256 = _spool(name, examples, spool)
         target = folder / f"{sha256[:32]}.arrow"
         if not target.exists():
-            _write_text(target.with_suffix(".json"), json.dumps(layout.state()))
+            write_text_atomic(target.with_suffix(".json"), json.dumps(layout.state()))
             write_atomically(target, partial(write_rows, spool, read_jsonl, Columns()))
     except OSError as error:
         raise DataError(
@@ -277,9 +278,3 @@ def _opened(file: io.BytesIO) -> Any:
     with Image.open(file) as image:
         image.load()
         return image.copy()
-
-
-def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(f"{uuid.uuid4().hex}.part")
-    part.write_text(text)
-    os.replace(part, path)

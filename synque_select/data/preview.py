@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import io
-
 from synque_select.data.views import View
+from synque_select.utils.data_uri import png_base64
 
 __all__ = ["shown_view"]
 
@@ -24,6 +22,4 @@ def shown_view(view: View, max_chars: int = 400, max_pixels: int = 96) -> str | 
     image.thumbnail((max_pixels, max_pixels))
     if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
         image = image.convert("RGB")
-    stream = io.BytesIO()
-    image.save(stream, format="PNG")
-    return {"png": base64.b64encode(stream.getvalue()).decode("ascii")}
+    return {"png": png_base64(image)}

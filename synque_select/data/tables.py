@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -19,6 +18,7 @@ from synque_select.utils.progress import ProgressBar
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
+from synque_select.utils.atomic import atomic_path
 
 __all__ = [
     "BATCH_ROWS",
@@ -152,24 +152,19 @@ def write_atomically(target: Path, write: _Write) -> None:
     """
     import pyarrow as pa
 
-    # a name of its own, so that two processes that convert one file do not meet
-    part = target.with_name(f"{target.stem}.{uuid.uuid4().hex}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-    except OSError as error:
-        raise DataError(
-            f"the cache folder {target.parent} cannot be written ({error.strerror}); "
-            "set SYNQUE_CACHE to one that can"
-        ) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            part = stack.enter_context(atomic_path(target))
+            part.touch()
+        except OSError as error:
+            raise DataError(
+                f"the cache folder {target.parent} cannot be written ({error.strerror}); "
+                "set SYNQUE_CACHE to one that can"
+            ) from error
         complete = False
         while not complete:
             with pa.OSFile(str(part), "wb") as sink:
                 complete = write(sink)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def open_table(path: Path, origin: Path) -> Dataset:

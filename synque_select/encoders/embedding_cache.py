@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,6 +38,7 @@ from synque_select.encoders.shards import (
     write_shard,
 )
 from synque_select.errors import ConfigError, EncoderError
+from synque_select.utils.atomic import write_text_atomic
 from synque_select.utils.cache_dir import default_cache_dir
 from synque_select.utils.process_state import preserved_state
 from synque_select.utils.progress import ProgressBar
@@ -333,9 +333,7 @@ class _Store:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         about = self.folder / "encoder.json"
-        temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
-        temporary.write_text(json.dumps({"key": self.key}))
-        os.replace(temporary, about)
+        write_text_atomic(about, json.dumps({"key": self.key}))
 
     def _remove_parts(self, shards: Iterable[Shard], digests: NDArray[np.uint8]) -> None:
         # parts that lie wholly in the candidate's own file are of no more use to anybody

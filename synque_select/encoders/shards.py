@@ -13,7 +13,6 @@ import logging
 import mmap
 import os
 import threading
-import uuid
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from synque_select.utils.atomic import atomic_file
 
 __all__ = [
     "SUFFIX",
@@ -97,23 +98,18 @@ def write_shard(
         blocks: Arrays (k, dim) float32 whose lengths add up to n.
         dim: Length of a row.
     """
-    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
-    try:
-        with temporary.open("wb") as file:
-            n = len(digests)
-            file.write(_header(n, dim, 0, 0))
-            rows_crc = 0
-            for block in blocks:
-                data = np.ascontiguousarray(block, dtype="<f4").data
-                rows_crc = zlib.crc32(data, rows_crc)
-                file.write(data)
-            stored = np.ascontiguousarray(digests).data
-            file.write(stored)
-            file.seek(0)
-            file.write(_header(n, dim, rows_crc, zlib.crc32(stored)))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(path) as file:
+        n = len(digests)
+        file.write(_header(n, dim, 0, 0))
+        rows_crc = 0
+        for block in blocks:
+            data = np.ascontiguousarray(block, dtype="<f4").data
+            rows_crc = zlib.crc32(data, rows_crc)
+            file.write(data)
+        stored = np.ascontiguousarray(digests).data
+        file.write(stored)
+        file.seek(0)
+        file.write(_header(n, dim, rows_crc, zlib.crc32(stored)))
 
 
 def _header(n: int, dim: int, rows_crc: int, digests_crc: int) -> bytes:

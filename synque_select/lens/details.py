@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +10,7 @@ import torch
 from synque_select.data.views import View
 from synque_select.lens.judge import Judged
 from synque_select.lens.run import LensRun
+from synque_select.utils.data_uri import png_base64
 
 __all__ = ["adaptive_details", "lens_details"]
 
@@ -94,9 +93,7 @@ def _plain_view(view: View) -> str | dict[str, str]:
         return view[:_MAX_CHARS] + cut
     image = view.convert("RGB")
     image.thumbnail((_MAX_PIXELS, _MAX_PIXELS))
-    stream = io.BytesIO()
-    image.save(stream, format="PNG")
-    return {"png": base64.b64encode(stream.getvalue()).decode("ascii")}
+    return {"png": png_base64(image)}
 
 
 def adaptive_details(run: LensRun) -> dict[str, Any] | None:

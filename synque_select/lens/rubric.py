@@ -18,6 +18,7 @@ from synque_select.lens.samples import Limits, content_order, plain_line, quote_
 from synque_select.llm.base import BaseLLM, Failure
 from synque_select.llm.prompt import PromptLike, join_prompts, prompt_text
 from synque_select.llm.structured import without_thinking
+from synque_select.utils.atomic import write_text_atomic
 from synque_select.utils.validation import check_int, is_number
 
 __all__ = [
@@ -185,8 +186,7 @@ def save_rubrics(
     for field, key in _FIELDS.items():
         state[key] = {name: list(getattr(rubric, field)) for name, rubric in rubrics.items()}
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(state, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text_atomic(path, json.dumps(state, indent=2, ensure_ascii=False) + "\n")
     return path
 
 

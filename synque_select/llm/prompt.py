@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from synque_select.errors import ConfigError
+from synque_select.utils.data_uri import data_uri
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,7 +22,6 @@ __all__ = [
     "has_images",
     "image_sha256",
     "join_prompts",
-    "png_base64",
     "prompt_parts",
     "prompt_text",
 ]
@@ -156,14 +154,7 @@ def data_url(image: Image) -> str:
         >>> data_url(Image.new("RGB", (1, 1)))[:30]
         'data:image/png;base64,iVBORw0K'
     """
-    return f"data:image/png;base64,{png_base64(image)}"
-
-
-def png_base64(image: Image) -> str:
-    """Return an image as a PNG in base64."""
-    file = io.BytesIO()
-    image.convert("RGB").save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
+    return data_uri(image.convert("RGB"))
 
 
 def estimated_tokens(prompt: PromptLike) -> int:

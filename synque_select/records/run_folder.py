@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from synque_select.errors import ConfigError, RecordError
-from synque_select.utils.atomic import atomic_file
+from synque_select.utils.atomic import write_text_atomic
+from synque_select.utils.json_files import read_json_file
 from synque_select.utils.json_types import Json
 
 __all__ = [
@@ -22,8 +23,6 @@ __all__ = [
     "write_json",
     "write_text",
 ]
-
-_MAX_DIGITS = 300
 
 
 def new_run_folder(root: str | Path, recipe: str) -> Path:
@@ -165,20 +164,11 @@ def write_text(path: str | Path, text: str) -> Path:
         RecordError: The file cannot be written.
     """
     path = Path(path)
-    content = text.encode("utf-8", "backslashreplace")
     try:
-        with atomic_file(path) as stream:
-            stream.write(content)
+        write_text_atomic(path, text)
     except OSError as error:
         raise RecordError(f"cannot write {path}: {error}") from error
     return path
-
-
-def _integer(text: str) -> int:
-    """Read an integer that also fits a float: tables and figures calculate with it."""
-    if len(text) > _MAX_DIGITS:
-        raise ValueError(f"an integer of {len(text)} digits; allowed are {_MAX_DIGITS}")
-    return int(text)
 
 
 def read_json(path: str | Path) -> Json:
@@ -188,17 +178,4 @@ def read_json(path: str | Path) -> Json:
         RecordError: The file is missing, is not UTF-8, or is not JSON; the message names the file
             and the line.
     """
-    path = Path(path)
-    try:
-        value: Json = json.loads(path.read_text(encoding="utf-8-sig"), parse_int=_integer)
-    except json.JSONDecodeError as error:
-        raise RecordError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{path}: not UTF-8: {error}") from error
-    except RecursionError as error:
-        raise RecordError(f"{path}: not a file of this library: nested too deeply") from error
-    except ValueError as error:
-        raise RecordError(f"{path}: not a file of this library: {error}") from error
-    except OSError as error:
-        raise RecordError(f"cannot read {path}: {error.strerror or error}") from error
-    return value
+    return read_json_file(path, error=RecordError)

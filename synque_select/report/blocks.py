@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 from synque_select.errors import DependencyError, RecordError
 from synque_select.report.table import Table
 from synque_select.types import ShownView
+from synque_select.utils.data_uri import data_uri
 from synque_select.utils.json_fields import JsonFields
 
 if TYPE_CHECKING:
@@ -146,10 +147,10 @@ def draw_figure(draw: Callable[[], MatplotlibFigure], alt: str) -> Figure | Para
     try:
         from synque_select.report.plots import to_svg
 
-        svg = base64.b64encode(to_svg(draw())).decode("ascii")
+        svg = to_svg(draw())
     except DependencyError as error:
         return Paragraph(f"No figure here: {error}", is_note=True)
-    return Figure(f"data:image/svg+xml;base64,{svg}", alt)
+    return Figure(data_uri(svg, "image/svg+xml"), alt)
 
 
 def shown_example(
@@ -191,4 +192,4 @@ def _png(text: str) -> str:
         raise RecordError(f"an image is not base64: {error}") from error
     if not content.startswith(_PNG_BEGINS):
         raise RecordError("an image is not a PNG")
-    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+    return data_uri(content)

@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from synque_select.utils.atomic import write_text_atomic
+
 __all__ = ["SpawnResult"]
 
 
@@ -42,9 +44,7 @@ class SpawnResult:
     def write(self, state: Mapping[str, Any]) -> None:
         """Leave plain values for the process that made this; without effect in that process."""
         if os.getpid() != self._home:
-            part = self._path.with_suffix(f".{os.getpid()}.part")
-            part.write_text(json.dumps(state))
-            os.replace(part, self._path)
+            write_text_atomic(self._path, json.dumps(state))
 
     def take(self) -> dict[str, Any] | None:
         """Return what a launched process left since the last time; None where none did."""

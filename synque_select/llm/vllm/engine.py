@@ -24,10 +24,10 @@ from synque_select.llm.prompt import (
     Prompt,
     PromptLike,
     estimated_tokens,
-    png_base64,
     prompt_parts,
 )
 from synque_select.llm.vllm.process_group import causes_of, end_group
+from synque_select.utils.data_uri import png_base64
 
 __all__ = ["VllmLLM"]
 
@@ -365,7 +365,7 @@ def _environment(path: str) -> dict[str, str]:
 
 def _encoded(prompt: PromptLike) -> list[str | dict[str, str]]:
     return [
-        part if isinstance(part, str) else {"png": png_base64(part)}
+        part if isinstance(part, str) else {"png": png_base64(part.convert("RGB"))}
         for part in prompt_parts(prompt)
     ]
 

@@ -1,0 +1,59 @@
+"""UTF-8 text from files, with errors that name the file and the line."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+from synque_select.errors import DataError, SynqueError
+
+__all__ = ["decode_utf8", "read_text", "utf16_hint"]
+
+
+def read_text(path: str | Path, *, error: type[SynqueError] = DataError) -> str:
+    """Read a UTF-8 file, with or without a byte order mark.
+
+    Args:
+        path: The file.
+        error: What to raise.
+
+    Raises:
+        SynqueError: Of the given type: the file cannot be read, or is not UTF-8.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as problem:
+        raise error(f"cannot read {path}: {problem.strerror or problem}") from problem
+    return decode_utf8(content, str(path), error=error)
+
+
+def decode_utf8(content: bytes, where: str, *, error: type[SynqueError] = DataError) -> str:
+    r"""Decode UTF-8, with or without a byte order mark.
+
+    Args:
+        content: The bytes.
+        where: What they are, for the message: the path of a file.
+        error: What to raise.
+
+    Raises:
+        SynqueError: Of the given type: the content is not UTF-8.
+
+    Example:
+        >>> decode_utf8(b"\xef\xbb\xbfa", "names.txt")
+        'a'
+    """
+    try:
+        return content.removeprefix(codecs.BOM_UTF8).decode()
+    except UnicodeDecodeError as problem:
+        line = problem.object[: problem.start].count(b"\n") + 1
+        byte = problem.object[problem.start]
+        raise error(
+            f"{where}, line {line}: not UTF-8 (byte 0x{byte:02x}){utf16_hint(content)}: "
+            "save it as UTF-8"
+        ) from problem
+
+
+def utf16_hint(head: bytes) -> str:
+    """Return " (is the file UTF-16?)" if the first bytes of a file look like it, else ""."""
+    utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return " (is the file UTF-16?)" if utf16 or b"\0" in head[:64] else ""
