@@ -7,7 +7,6 @@ candidates are whatever is found; a sub-folder `metadata` holds no judgements.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import time
@@ -25,6 +24,7 @@ from synque_select.benchmark.case_scores import Case, CaseScores
 from synque_select.errors import ConfigError, DataError
 from synque_select.functional.lens import label_value, lens_balanced, lens_debiased, lens_raw
 from synque_select.lens.rubric import Rubric, load_rubrics
+from synque_select.utils.json_files import read_json_file
 
 __all__ = [
     "JudgementFiles",
@@ -91,10 +91,7 @@ def read_judgements(path: Path) -> torch.Tensor:
     Raises:
         DataError: It is no list of records with four judgements each; names the record.
     """
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON: {error}") from error
+    records = read_json_file(path)
     if not isinstance(records, list) or not records:
         raise DataError(f"{path}: expected a list of records with judgements")
     return torch.tensor([_row(path, i, record) for i, record in enumerate(records)]).double()

@@ -16,6 +16,8 @@ from synque_select.utils.validation import kind_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
+from synque_select.utils.json_files import check_depth
+from synque_select.utils.text_files import utf16_hint
 
 __all__ = ["JsonLinesReader", "JsonReader", "numbered_lines", "read_json", "read_jsonl"]
 
@@ -119,7 +121,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
         for number, raw in enumerate(file, 1):
             line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
             if b"\0" in line:
-                raise DataError(f"{path}, line {number}: a NUL byte{_utf16_hint(line)}")
+                raise DataError(f"{path}, line {number}: a NUL byte{utf16_hint(line)}")
             try:
                 yield number, line.decode()
             except UnicodeDecodeError as error:
@@ -129,14 +131,9 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 def _encoding_error(path: Path, line: int, error: UnicodeDecodeError) -> DataError:
     found = error.object[error.start : error.start + 1].hex()
     return DataError(
-        f"{path}, line {line}: not UTF-8 (byte 0x{found}){_utf16_hint(error.object)}; "
+        f"{path}, line {line}: not UTF-8 (byte 0x{found}){utf16_hint(error.object)}; "
         "allowed is UTF-8, with or without a byte order mark"
     )
-
-
-def _utf16_hint(head: bytes) -> str:
-    utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return " (is the file UTF-16?)" if utf16 or b"\0" in head[:64] else ""
 
 
 def _jsonl_values(path: Path) -> Iterator[_Value]:
@@ -151,6 +148,7 @@ def _jsonl_values(path: Path) -> Iterator[_Value]:
             ) from error
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: not usable JSON: {error}") from error
+        check_depth(line, value, f"{path}, line {number}")
         yield _Value(number, len(line), value)
 
 
@@ -198,6 +196,7 @@ class _JsonStream:
                 if end < len(self._text) or self._ended:
                     break
             self._fill()
+        check_depth(self._text[self._position : end], value, f"{self._path}, line {line}")
         n_bytes, self._position = end - self._position, end
         return _Value(line, n_bytes, value)
 
@@ -257,7 +256,7 @@ class _JsonStream:
         self._text, self._position, self._counted = rest, 0, 0
         if b"\0" in chunk:
             line = self._line + rest.count("\n") + chunk[: chunk.index(b"\0")].count(b"\n")
-            raise DataError(f"{self._path}, line {line}: a NUL byte{_utf16_hint(chunk)}")
+            raise DataError(f"{self._path}, line {line}: a NUL byte{utf16_hint(chunk)}")
         try:
             self._text += self._decode.decode(chunk, final=self._ended)
         except UnicodeDecodeError as error:

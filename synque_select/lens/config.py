@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -17,6 +16,8 @@ from synque_select.lens.judge import Readout
 from synque_select.lens.prompt_sets import load_prompts
 from synque_select.lens.rubric import Rubric, RubricSampling
 from synque_select.llm.registry import LLMSpec, check_llm, describe_llm
+from synque_select.utils.json_files import parse_json
+from synque_select.utils.text_files import read_text
 from synque_select.utils.validation import check_int, is_number
 
 __all__ = ["AdaptiveJudging", "LensConfig", "packaged_lens_configs"]
@@ -189,7 +190,7 @@ class LensConfig:
 
         path = _packaged(path)
         try:
-            state = yaml.safe_load(path.read_text(encoding="utf-8"))
+            state = yaml.safe_load(read_text(path))
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise ConfigError(f"the lens config {path} cannot be read: {error}") from error
         if not isinstance(state, dict):
@@ -238,10 +239,7 @@ def _rubric(name: str, found: Any) -> Rubric:
 
 
 def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"a config of LENS is no JSON: {error}") from error
+    return parse_json(text, "a config of LENS", error=ConfigError)
 
 
 def _check_role(role: str, spec: Any) -> None:

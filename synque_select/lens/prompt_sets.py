@@ -10,6 +10,7 @@ from pathlib import Path
 
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.llm.prompt import PromptLike, join_prompts
+from synque_select.utils.text_files import read_text
 
 __all__ = ["PromptSet", "load_prompts", "prompt_kinds"]
 
@@ -97,7 +98,7 @@ def load_prompts(kind: str | Path = "text") -> PromptSet:
 
 @lru_cache(maxsize=32)
 def _read(name: str, path: Path, changed: int) -> PromptSet:
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path, error=ConfigError)
     first, _, rest = text.partition("\n")
     match = _FIRST_LINE.fullmatch(first.strip())
     if match is None or int(match[1]) != _VERSION:

@@ -19,6 +19,7 @@ from synque_select.llm.base import BaseLLM, Failure
 from synque_select.llm.prompt import PromptLike, join_prompts, prompt_text
 from synque_select.llm.structured import without_thinking
 from synque_select.utils.atomic import write_text_atomic
+from synque_select.utils.json_files import parse_json, read_json_file
 from synque_select.utils.validation import check_int, is_number
 
 __all__ = [
@@ -146,9 +147,9 @@ def load_rubrics(path: str | Path, group: str | None = None) -> dict[str, Rubric
         DataError: The file cannot be used; says what is missing.
     """
     try:
-        state = json.loads(Path(path).read_text(encoding="utf-8"))
+        state: Any = read_json_file(path)
         lists = {field: state[key] for field, key in _FIELDS.items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (DataError, KeyError, TypeError) as error:
         raise DataError(f"{path} holds no rubrics: {type(error).__name__}: {error}") from error
     lists = {field: _of_group(found, group, path) for field, found in lists.items()}
     names = list(lists["similarities"])
@@ -442,8 +443,8 @@ def _parsed(answer: str, n_points: int) -> tuple[str, ...] | str:
     text = without_thinking(answer)
     start, end = text.find("{"), text.rfind("}")
     try:
-        state = json.loads(text[start : end + 1])
-    except (ValueError, RecursionError) as error:
+        state: Any = parse_json(text[start : end + 1], "the answer", error=LLMError)
+    except LLMError as error:
         return f"it is not JSON ({error})"
     points = state.get("points")
     if not isinstance(points, list) or not all(isinstance(p, str) for p in points):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from synque_select.errors import ConfigError, DependencyError, LLMError
+from synque_select.errors import ConfigError, DataError, DependencyError, LLMError
+from synque_select.utils.json_files import read_json_file
 
 __all__ = ["check_adapter", "merged"]
 
@@ -20,8 +20,9 @@ def check_adapter(folder: str) -> int:
         ConfigError: The folder holds no LoRA adapter of peft.
     """
     try:
-        return int(json.loads((Path(folder) / _CONFIG).read_text())["r"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        config: Any = read_json_file(Path(folder) / _CONFIG)
+        return int(config["r"])
+    except (DataError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"adapter={folder!r} is no folder of a LoRA adapter of peft: {_CONFIG}: {error}"
         ) from None

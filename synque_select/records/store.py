@@ -15,6 +15,7 @@ from synque_select.errors import RecordError
 from synque_select.records.run_folder import to_jsonable
 from synque_select.types import Mixture, RunKind, RunRecord
 from synque_select.utils.json_fields import JsonFields
+from synque_select.utils.json_files import parse_json
 
 __all__ = ["RunStore", "default_store_path"]
 
@@ -101,7 +102,9 @@ class RunStore:
 
     def _record(self, run_id: str, text: str) -> RunRecord:
         try:
-            return _record_of(JsonFields(json.loads(text)))
+            return _record_of(
+                JsonFields(parse_json(text, f"the record {run_id!r}", error=RecordError))
+            )
         except (ValueError, KeyError, TypeError, RecordError) as error:
             raise RecordError(f"{self.path}: the record {run_id!r} is damaged: {error}") from error
 

@@ -16,7 +16,7 @@ __all__ = ["MAX_BYTES", "MAX_DEPTH", "check_depth", "parse_json", "read_json_fil
 MAX_BYTES = 1 << 30
 # functions that walk a value call themselves at each level, and Python allows 1,000 calls
 MAX_DEPTH = 300
-_MAX_DIGITS = 300  # of a whole number: one of more digits has no place in a float
+_MAX_DIGITS = 300  # of an integer: one of more digits has no place in a float
 
 
 def read_json_file(
@@ -65,14 +65,14 @@ def parse_json(
 
     Raises:
         SynqueError: Of the given type: the text is not UTF-8 or not JSON, nests more than 300
-            levels deep, or has a whole number of more than 300 digits.
+            levels deep, or has an integer of more than 300 digits.
 
     Example:
         >>> parse_json('{"pad": [1, NaN]}', "scores.json")
         {'pad': [1, nan]}
         >>> parse_json('{"pad": 1,}', "scores.json")  # doctest: +IGNORE_EXCEPTION_DETAIL
         Traceback (most recent call last):
-        synque_select.errors.DataError: scores.json, line 1, column 11: not JSON: …
+        synque_select.errors.DataError: scores.json, line 1: not JSON: …
     """
     if isinstance(text, bytes):
         text = decode_utf8(text, where, error=error)
@@ -81,8 +81,8 @@ def parse_json(
             text, parse_int=_whole, object_pairs_hook=_unique if unique_keys else None
         )
     except json.JSONDecodeError as problem:
-        place = f"line {problem.lineno}, column {problem.colno}"
-        raise error(f"{where}, {place}: not JSON: {problem.msg}") from problem
+        reason = f"{problem.msg} (column {problem.colno})"
+        raise error(f"{where}, line {problem.lineno}: not JSON: {reason}") from problem
     except RecursionError as problem:
         raise error(f"{where}: {_too_deep()}") from problem
     except ValueError as problem:
@@ -127,7 +127,7 @@ def _too_deep() -> str:
 
 def _whole(text: str) -> int:
     if len(text) > _MAX_DIGITS:
-        raise ValueError(f"a whole number of {len(text)} digits; allowed are {_MAX_DIGITS}")
+        raise ValueError(f"an integer of {len(text)} digits; allowed are {_MAX_DIGITS}")
     return int(text)
 
 

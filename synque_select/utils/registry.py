@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -12,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
 from synque_select.errors import ConfigError, did_you_mean
+from synque_select.utils.json_files import parse_json
 from synque_select.utils.json_types import Json
 
 __all__ = ["Registry", "check_options", "is_dotted", "named_parameters", "split_options"]
@@ -241,7 +241,7 @@ def split_options(text: str) -> tuple[str, dict[str, Json]]:
         if not (option and equals):
             raise ConfigError(f"{text!r}: expected name:option=value, got {pair!r}")
         try:
-            options[option] = json.loads(value)
+            options[option] = parse_json(value, "the value", error=ConfigError)
         except ValueError:
             options[option] = value
     return name, options

@@ -61,7 +61,7 @@ def test_the_papers_models_stand_where_they_belong():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("{", "a config of LENS is no JSON"),
+        ("{", "a config of LENS, line 1: not JSON"),
         ({"scorer": None}, "scorer: None is not an engine"),
         ({"scorer": {"engine": "opnai"}}, "scorer: unknown engine 'opnai': did you mean 'openai'"),
         ({"scorer": {"engine": "openai", "api_key": "x"}}, "has no option 'api_key'"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -24,6 +23,7 @@ from synque_select.llm.openai.label_logprobs import Seen, read_path, shares
 from synque_select.llm.openai.served_choices import ServedChoices
 from synque_select.llm.prompt import PromptLike, has_images, join_prompts
 from synque_select.llm.structured import without_thinking
+from synque_select.utils.json_files import parse_json
 from synque_select.utils.validation import check_int
 
 __all__ = ["OpenAILLM"]
@@ -355,8 +355,8 @@ def _chosen(content: str, choices: Sequence[str]) -> str | None:
     """Return the choice that an answer is, whether it is in JSON, in quotes or plain."""
     answer = without_thinking(content).strip()
     try:
-        state = json.loads(answer)
-    except ValueError:
+        state = parse_json(answer, "the answer", error=LLMError)
+    except LLMError:
         state = answer
     answer = str(state.get("answer") if isinstance(state, dict) else state)
     if answer in choices:
