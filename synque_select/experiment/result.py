@@ -215,7 +215,7 @@ def _budget_messages(task: BaseTask, figures: _Figures, n_random: int) -> list[s
 
 def _label_messages(task: BaseTask) -> list[str]:
     return [
-        f"{false} has false labels; its clean twin is {clean}. Proxies read inputs only, so they "
+        f"{false} has false labels; its clean twin is {clean}. Proxies that read inputs only "
         "cannot distinguish the two"
         for false, clean in task.false_labels.items()
     ]
