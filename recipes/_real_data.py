@@ -71,7 +71,7 @@ def labeled_file(group: Group, view: Selector, label: Selector | None) -> Exampl
     Raises:
         DataError: The file is missing.
     """
-    path = group.annotated
+    path = group.labeled
     if path is None or not path.is_file():
         raise DataError(f"{group.name}: no labeled real data; expected the file {path}")
     return Examples("labeled", load_dataset_file(path), view, label, str(path))

@@ -138,7 +138,7 @@ def _seconds(key: str, scores: TaskScores) -> float | None:
 def undefined(
     groups: Sequence[Group], scores: TaskScores, figures: Mapping[str, ProxyFigures]
 ) -> list[str]:
-    """Return sentences on where a coefficient is undefined and where the consensus lacks a proxy.
+    """Return sentences on where a coefficient is undefined and which rankings lack a proxy.
 
     Args:
         groups: Groups of one task.

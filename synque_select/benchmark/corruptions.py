@@ -46,7 +46,7 @@ class _Material:
     Args:
         examples: All examples of the candidate.
         view: Name of the field that proxies see.
-        label: Name of the field that holds the label, None if there are no labels.
+        label: Name of the field that holds the label, None without labels.
         foreign: Texts of other groups.
         generator: Source of all random choices.
     """
@@ -133,7 +133,7 @@ def _shuffled_labels(material: _Material, chosen: Sequence[int]) -> Mapping[int,
     """Permute the labels of the chosen examples among them."""
     label = material.label
     if label is None:
-        raise DataError("there are no labels to shuffle")
+        raise DataError("shuffling needs labels, and the candidate has none")
     sources = material.generator.permutation(chosen).tolist()
     return {
         i: {**material.examples[i], label: material.examples[j][label]}
@@ -156,7 +156,7 @@ def _near_duplicates(material: _Material, chosen: Sequence[int]) -> Mapping[int,
 def _off_topic(material: _Material, chosen: Sequence[int]) -> Mapping[int, _Example]:
     """Replace the chosen texts by texts of other groups."""
     if not material.foreign:
-        raise DataError("there are no other groups to take texts from")
+        raise DataError("off-topic texts come from other groups, and none exist")
     sources = material.generator.integers(len(material.foreign), size=len(chosen)).tolist()
     return {
         i: {**material.examples[i], material.view: material.foreign[j]}

@@ -1,8 +1,8 @@
-"""LENS judgements that were released with the benchmark: where they lie, and LENS from them.
+"""LENS judgements that were released with the benchmark: how to find them, and LENS from them.
 
-Scores of samples stand in `<task>/LENS/scores/<model>/seed=<s>/{synthetic_data,real_data}/`, one
-file a candidate, in a folder a group where the task has groups. Models, seeds, groups and
-candidates are whatever is found; a sub-folder `metadata` holds no judgements.
+Judgements of examples are in `<task>/LENS/scores/<model>/seed=<s>/{synthetic_data,real_data}/`, one
+file per candidate, in one folder per group if the task has groups. Models, seeds, groups and
+candidates are read from the names; a folder `metadata` is skipped.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from synque_select.benchmark.case_scores import Case, CaseScores
-from synque_select.errors import ConfigError, DataError
+from synque_select.errors import ConfigError, DataError, RecordError
 from synque_select.functional.lens import label_value, lens_balanced, lens_debiased, lens_raw
 from synque_select.lens.rubric import Rubric, load_rubrics
+from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_files import read_json_file
 
 __all__ = [
@@ -45,10 +45,10 @@ class JudgementFiles:
     """The judgements of one ranking of the benchmark: one model, one group, one real sample.
 
     Args:
-        model: The folder's name.
-        group: Of the database, of the site, or of the task where it has one group.
-        seed: Of the real sample.
-        files: Candidate to its two files, that of the real sample first.
+        model: Name of the model that judged.
+        group: Name of the group: a database, a site, or the task if it has a single group.
+        seed: Seed of the real sample.
+        files: Candidate to its two files, the one on the real sample first.
     """
 
     model: str
@@ -58,19 +58,19 @@ class JudgementFiles:
 
 
 def find_judgements(task_folder: Path) -> list[JudgementFiles]:
-    """Find the judgements in a task's folder; an empty list where there are none.
+    """Find the judgements in a task's folder.
 
-    A candidate of which only one side was judged is left out.
+    A candidate is left out if only one of its two files exists.
     """
-    found: dict[tuple[str, str, str], dict[str, tuple[Path, Path]]] = {}
+    by_ranking: dict[tuple[str, str, str], dict[str, tuple[Path, Path]]] = {}
     for folder in sorted(task_folder.glob("LENS/scores/*/seed=*")):
         model, seed = folder.parent.name, folder.name.partition("=")[2]
         for path, real in _pairs(folder):
             group = task_folder.name if path.parent.name == "synthetic_data" else path.parent.name
             match = _PORTION.fullmatch(path.stem)
             name = match[1] if match else path.stem
-            found.setdefault((model, group, seed), {})[name] = (real, path)
-    return [JudgementFiles(*key, files) for key, files in found.items()]
+            by_ranking.setdefault((model, group, seed), {})[name] = (real, path)
+    return [JudgementFiles(*key, files) for key, files in by_ranking.items()]
 
 
 def _pairs(folder: Path) -> Iterator[tuple[Path, Path]]:
@@ -85,11 +85,12 @@ def read_judgements(path: Path) -> torch.Tensor:
     """Read a file of judgements.
 
     Returns:
-        (n, 2, 2) float64, values 0..4: sample, place of the synthetic set (A, B), what was asked
-        for (real, synthetic).
+        (n, 2, 2) float64, values 0..4: example, place of the synthetic set (A, B), set that was
+        asked about (real, synthetic).
 
     Raises:
-        DataError: It is no list of records with four judgements each; names the record.
+        DataError: The file is not a list of records with four judgements each; the message names
+            the record.
     """
     records = read_json_file(path)
     if not isinstance(records, list) or not records:
@@ -97,16 +98,15 @@ def read_judgements(path: Path) -> torch.Tensor:
     return torch.tensor([_row(path, i, record) for i, record in enumerate(records)]).double()
 
 
-def _row(path: Path, position: int, record: Any) -> list[list[int]]:
+def _row(path: Path, position: int, record: object) -> list[list[int]]:
     try:
+        fields = JsonFields(record, "judgement")
         return [
-            [label_value(record[f"score_{y}_given_synth_loc_{loc}_judgement"]) for y in _ASKED]
+            [label_value(fields.text(f"score_{y}_given_synth_loc_{loc}_judgement")) for y in _ASKED]
             for loc in _PLACES
         ]
-    except (KeyError, TypeError, ConfigError) as error:
-        raise DataError(
-            f"{path}, record {position} (counted from 0): {type(error).__name__}: {error}"
-        ) from error
+    except (RecordError, ConfigError) as error:
+        raise DataError(f"{path}, record {position} (counted from 0): {error}") from error
 
 
 def lens_scores(
@@ -117,13 +117,13 @@ def lens_scores(
     """Score candidates by their released judgements, in the authors' protocol.
 
     Args:
-        judgements: One of those found.
-        candidates: Names, in the order of the ranking.
-        rows: Which real examples count; None for all.
+        judgements: The judgements of one ranking.
+        candidates: Names of the candidates, in the order of the ranking.
+        rows: Positions of the real examples that count; None for all.
 
     Returns:
         Proxy key (`lens_raw`, `lens_balanced`, `lens`) to (K,) scores, higher is better; NaN for
-        a candidate that was not judged.
+        a candidate without judgements.
 
     Raises:
         DataError: A file cannot be used.
@@ -139,22 +139,22 @@ def released_rubrics(task_folder: Path, group: str, seed: str) -> dict[str, Rubr
     """Read the released rubrics of one ranking of the benchmark.
 
     Args:
-        task_folder: Where the task lies.
-        group: The group's name.
-        seed: Of the real sample.
+        task_folder: Folder of the task.
+        group: Name of the group.
+        seed: Seed of the real sample.
 
     Returns:
-        Name of a candidate to its rubric.
+        Candidate name to rubric.
 
     Raises:
-        DataError: There are none for this seed or group.
+        DataError: No rubrics exist for this seed or group.
     """
     paths = sorted((task_folder / "LENS" / "rubrics").glob(f"*seed={seed}.json"))
     if not paths:
         raise DataError(f"{task_folder}: no released rubrics of seed {seed}")
-    found = load_rubrics(paths[0], group)
-    named = {name: _PORTION.fullmatch(name) for name in found}
-    return {m[1] if (m := named[name]) else name: rubric for name, rubric in found.items()}
+    rubrics = load_rubrics(paths[0], group)
+    portions = {name: _PORTION.fullmatch(name) for name in rubrics}
+    return {m[1] if (m := portions[name]) else name: rubric for name, rubric in rubrics.items()}
 
 
 def judged_columns(
@@ -166,26 +166,26 @@ def judged_columns(
     """Score the rankings of a task by LENS from released judgements.
 
     Args:
-        task_folder: Where the task lies.
+        task_folder: Folder of the task.
         cases: Its rankings.
-        keys: Which of `lens`, `lens_raw`, `lens_balanced`.
-        rows: (group, seed) to the real examples that count; None for all. The released rubrics
-            were written from all of them, whatever counts here.
+        keys: Which of `lens`, `lens_raw`, `lens_balanced` to compute.
+        rows: (group, seed) to the positions of the real examples that count; None for all. The
+            released rubrics were written from all of them in either case.
 
     Returns:
-        (group, seed) to these columns, and plain sentences on what is missing. A ranking of which
-        not all candidates were judged has none. Of several models that judged, the one with the
-        most rankings is taken.
+        (group, seed) to these columns, and plain sentences on what is missing. A ranking has no
+        columns unless all of its candidates were judged. If several models judged, the one with
+        the most rankings is used.
 
     Raises:
         DataError: A file cannot be used.
     """
     if not keys:
         return {}, ()
-    found = find_judgements(task_folder)
-    models = Counter(judgements.model for judgements in found).most_common()
-    said = [f"lens: judgements of {models[0][0]} used, not of {m}." for m, _ in models[1:]]
-    known = {(j.group, j.seed): j for j in found if j.model == models[0][0]}
+    every = find_judgements(task_folder)
+    models = Counter(judgements.model for judgements in every).most_common()
+    messages = [f"lens: judgements of {models[0][0]} used, not of {m}." for m, _ in models[1:]]
+    known = {(j.group, j.seed): j for j in every if j.model == models[0][0]}
     columns = {}
     for case in cases:
         place = (case.group, case.seed)
@@ -193,12 +193,14 @@ def judged_columns(
         used = None if rows is None else rows[place]
         values = _columns(known.get(place), [c.name for c in case.candidates], keys, used)
         if values is None:
-            said.append(f"{case.group}: no LENS judgements of all candidates for seed {case.seed}.")
+            messages.append(
+                f"{case.group}: no LENS judgements of all candidates for seed {case.seed}."
+            )
             continue
         seconds = (time.perf_counter() - started) / len(keys)
         better = dict.fromkeys(keys, True)
         columns[place] = CaseScores(values, better, dict.fromkeys(keys, seconds), ())
-    return columns, tuple(said)
+    return columns, tuple(messages)
 
 
 def _columns(
@@ -221,7 +223,7 @@ def _scores(
     real, synthetic = map(read_judgements, files)
     if rows is not None:
         if len(real) <= rows.max():
-            raise DataError(f"{files[0]}: {len(real)} judgements, fewer than real examples")
+            raise DataError(f"{files[0]}: {len(real)} judgements for more real examples than that")
         real = real[torch.from_numpy(rows)]
     return (
         lens_raw(synthetic, protocol="released"),

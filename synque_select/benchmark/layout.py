@@ -1,7 +1,7 @@
-"""Where the released SynQuE data keeps what: groups, candidates, real samples, performances.
+"""The layout of the released SynQuE data: groups, candidates, real samples, performances.
 
-Only the layout of the folders and the form of file names are known here; groups, seeds and
-datasets are whatever is found.
+Only the folders and the form of file names are fixed here; groups, seeds and datasets are read from
+what exists.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Group", "Task", "find_tasks"]
 _SEED_FILE = re.compile(r"(?P<group>.+)_seed=(?P<seed>[^=]+)")
 _WEB_FILE = re.compile(r".*site=(?P<group>.+)_num_tasks=\d+_portion=(?P<portion>[^=]+)")
 _MIN_CANDIDATES = 3
-# a float printed in full has this many decimals that mean something
+# significant decimals of a float that was printed in full
 _FULL_PRECISION = 14
 
 
@@ -35,13 +35,13 @@ class Group:
     """Candidates whose task performance was measured on one test set.
 
     Args:
-        name: Of the database, of the site, or of the task where it has one group.
-        candidates: With a measured performance each.
-        performance: (K,) as a share in 0..1.
+        name: Name of the group: a database, a site, or the task if it has a single group.
+        candidates: The candidates with a measured performance.
+        performance: (K,) measured performances, shares in 0..1.
         reals: Seed to real sample.
-        n_test: Size of the test set, None where it cannot be told.
+        n_test: Size of the test set, None if unknown.
         n_test_source: How `n_test` was found.
-        annotated: The file of its annotated real data, which may not be there.
+        labeled: Path of the labeled real data; the file may be missing.
     """
 
     name: str
@@ -50,18 +50,18 @@ class Group:
     reals: Mapping[str, RealSample]
     n_test: int | None
     n_test_source: str
-    annotated: Path | None = None
+    labeled: Path | None = None
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task of the benchmark, as far as it is there.
+    """One task of the benchmark, as far as its files exist.
 
     Args:
-        name: The folder's name.
-        groups: Those that can be scored.
+        name: Name of the folder.
+        groups: The groups that can be scored.
         absent: Plain sentences on what is missing.
-        folder: Where it lies.
+        folder: The folder.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Task:
 
     @property
     def seeds(self) -> tuple[str, ...]:
-        """All seeds of all groups, numbers in their order."""
+        """All seeds of all groups, numbers in ascending order."""
         return _in_order(seed for group in self.groups for seed in group.reals)
 
 
@@ -81,15 +81,15 @@ def _in_order(seeds: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass
 class _Files:
-    """What a folder holds, before anything is read.
+    """The files of a folder, before any is read.
 
     Attributes:
-        view: Field that a proxy sees.
-        label: Field that holds an example's label, if one does.
+        view: Name of the field that proxies see.
+        label: Name of the field that holds an example's label, if any.
         candidates: Group to candidate to file.
         reals: Group to seed to file.
         figures: Group to candidate to its measured performances.
-        annotated: Group to the file of its annotated real data.
+        labeled: Group to the file of its labeled real data.
         absent: Plain sentences on what is missing or left out.
     """
 
@@ -100,11 +100,11 @@ class _Files:
     figures: dict[str, dict[str, list[Figure]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
-    annotated: dict[str, Path] = field(default_factory=dict)
+    labeled: dict[str, Path] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
 
     def add_candidate(self, group: str, name: str, path: Path) -> None:
-        """Note a candidate's file; of two for one candidate the later counts."""
+        """Add a candidate's file; of two files for one candidate, the later one counts."""
         known = self.candidates[group].get(name)
         if known is not None:
             self.absent.append(f"{group}: {known.name} left out, {path.name} is {name} too.")
@@ -113,12 +113,12 @@ class _Files:
     def add_figures(
         self, folder: Path, names: Sequence[str], measured: str, whole: float = 1.0
     ) -> None:
-        """Note measured performances; with one name a row, that of the candidate."""
-        found = read_figures(folder, names, measured, whole=whole)
-        for figure in found:
+        """Add measured performances; a row with a single name names the candidate."""
+        figures = read_figures(folder, names, measured, whole=whole)
+        for figure in figures:
             group = figure.names[0] if len(names) > 1 else folder.parent.name
             self.figures[group][figure.names[-1]].append(figure)
-        if not found:
+        if not figures:
             columns = ", ".join((*names, measured))
             self.absent.append(f"{folder.name}: no CSV file with figures in columns {columns}.")
 
@@ -129,30 +129,30 @@ def find_tasks(
     """Read the tasks in a folder that holds `sentiment_analysis/`, `text2sql/` or `web_agent/`.
 
     Args:
-        data: The folder, one that holds it as `data/`, as a clone of the repository does, or that
-            of one task.
-        tasks: Names of those that are wanted; None for all that are there.
+        data: That folder; a folder that contains it as `data/`, as a clone of the repository does;
+            or the folder of one task.
+        tasks: Names of the tasks wanted; None for all that exist.
 
     Returns:
         The tasks that can be scored, and plain sentences on those that cannot.
 
     Raises:
-        DataError: None can be scored, one that was asked for cannot, or a file cannot be used.
-        ConfigError: A task is not one of the benchmark.
+        DataError: No task can be scored, a requested task cannot, or a file cannot be used.
+        ConfigError: A task does not belong to the benchmark.
     """
     for name in tasks or ():
         if name not in _READERS:
             raise ConfigError(f"unknown task {name!r}: {did_you_mean(name, _READERS)}")
     folders = _task_folders(data)
     wanted = list(_READERS) if tasks is None else list(dict.fromkeys(tasks))
-    found = [_task(name, folders[name]) for name in wanted if name in folders]
+    existing = [_task(name, folders[name]) for name in wanted if name in folders]
     absent = [f"{name}: no such folder." for name in wanted if name not in folders]
     absent += [
         f"{task.name}: nothing can be scored. {' '.join(task.absent)}"
-        for task in found
+        for task in existing
         if not task.groups
     ]
-    usable = [task for task in found if task.groups]
+    usable = [task for task in existing if task.groups]
     if not usable or (tasks is not None and absent):
         raise DataError(f"{data}: {' '.join(absent)}")
     if tasks is None:
@@ -161,18 +161,18 @@ def find_tasks(
 
 
 def _task_folders(data: Path) -> dict[str, Path]:
-    """Find the folder of each task that is there."""
+    """Find the folder of each task that exists."""
     if data.resolve().name in _READERS:
         return {data.resolve().name: data.resolve()}
     for root in (data, data / "data"):
-        found = {name: root / name for name in _READERS if (root / name).is_dir()}
-        if found:
-            return found
-    raise DataError(f"{data}: none of {', '.join(_READERS)} is there")
+        folders = {name: root / name for name in _READERS if (root / name).is_dir()}
+        if folders:
+            return folders
+    raise DataError(f"{data}: none of {', '.join(_READERS)} exists in it")
 
 
 def _unknown(folders: Mapping[str, Path]) -> list[str]:
-    """Name the folders beside the tasks that look like one."""
+    """Return the names of other folders beside the tasks that look like a task."""
     root = next(iter(folders.values())).parent
     looks = [path.parent.name for path in root.glob("*/task_performance") if path.is_dir()]
     return sorted({*looks} - {*_READERS})
@@ -191,7 +191,7 @@ def _task(name: str, root: Path) -> Task:
             groups.append(_group(group, usable, known, files))
         elif usable:
             absent.append(
-                f"{group}: left out, measured candidates with data: {len(usable)}; it takes "
+                f"{group}: left out, measured candidates with data: {len(usable)}; a group needs "
                 f"{_MIN_CANDIDATES} or more, and a real sample."
             )
     return Task(name, tuple(groups), tuple(absent), root)
@@ -205,21 +205,21 @@ def _absences(
     seeds: Sequence[str],
 ) -> list[str]:
     unmeasured, unwritten = sorted({*there} - {*known}), sorted({*known} - {*there})
-    said = []
+    messages = []
     if not there:
-        said.append(f"{group}: no candidates.")
+        messages.append(f"{group}: no candidates.")
     elif unwritten:
-        said.append(f"{group}: no data for {', '.join(unwritten)}.")
+        messages.append(f"{group}: no data for {', '.join(unwritten)}.")
     if not known:
-        said.append(f"{group}: no measured performance.")
+        messages.append(f"{group}: no measured performance.")
     elif unmeasured:
-        said.append(f"{group}: no measured performance of {', '.join(unmeasured)}.")
+        messages.append(f"{group}: no measured performance of {', '.join(unmeasured)}.")
     if not reals:
-        said.append(f"{group}: no real sample.")
+        messages.append(f"{group}: no real sample.")
     elif len(reals) < len(seeds):
         missing = ", ".join(seed for seed in seeds if seed not in reals)
-        said.append(f"{group}: no real sample of seed {missing}.")
-    return said
+        messages.append(f"{group}: no real sample of seed {missing}.")
+    return messages
 
 
 def _group(name: str, usable: list[str], known: Mapping[str, list[Figure]], files: _Files) -> Group:
@@ -230,39 +230,39 @@ def _group(name: str, usable: list[str], known: Mapping[str, list[Figure]], file
         for seed, path in files.reals[name].items()
     }
     for examples in (*candidates, *reals.values()):
-        _ = examples.digests  # reads every view: what has none is named before hours of scoring
-    # a performance can stand in several rows: their mean counts
+        _ = examples.digests  # reads every view: a missing one fails now, not hours later
+    # a performance may have several rows (one per training seed): their mean counts
     performance = np.array([np.mean([figure.value for figure in known[c]]) for c in usable])
     decimals = max(figure.n_decimals for c in usable for figure in known[c])
-    annotated = files.annotated.get(name)
-    n_test, source = _test_size(performance, decimals, annotated, files, reals)
-    return Group(name, candidates, performance, reals, n_test, source, annotated)
+    labeled = files.labeled.get(name)
+    n_test, source = _test_size(performance, decimals, labeled, files, reals)
+    return Group(name, candidates, performance, reals, n_test, source, labeled)
 
 
 def _candidate(name: str, path: Path, files: _Files) -> Candidate:
     dataset = load_dataset_file(path)
     first = dataset[0] if len(dataset) else {}
-    label = files.label if files.label in first else None  # only spoiling labels takes one
+    label = files.label if files.label in first else None  # only the corruption of labels needs one
     return Candidate(name, dataset, files.view, label, str(path))
 
 
 def _test_size(
     performance: NDArray[np.float64],
     n_decimals: int,
-    annotated: Path | None,
+    labeled: Path | None,
     files: _Files,
     reals: Mapping[str, RealSample],
 ) -> tuple[int | None, str]:
-    """From the performances if they are whole numbers of n-ths, else from the annotated file."""
+    """Infer the size from the performances if all are multiples of 1/n, else from the labels."""
     inferred = infer_test_size(performance, min(n_decimals, _FULL_PRECISION))
     if inferred is not None:
         return inferred, "the smallest n of which every performance is a whole number of n-ths"
-    if annotated is None or not annotated.is_file():
+    if labeled is None or not labeled.is_file():
         return None, "unknown"
-    rows = RealSample("annotated", load_dataset_file(annotated), files.view, None, str(annotated))
+    rows = RealSample("labeled", load_dataset_file(labeled), files.view, None, str(labeled))
     seen = {digest.tobytes() for real in reals.values() for digest in real.digests}
     left = sum(digest.tobytes() not in seen for digest in rows.digests)
-    return left, f"{annotated.name} without the real samples of all seeds"
+    return left, f"{labeled.name} without the real samples of all seeds"
 
 
 def _sentiment(root: Path) -> _Files:
@@ -273,7 +273,7 @@ def _sentiment(root: Path) -> _Files:
     files.reals[name] = {
         match["seed"]: path for match, path in _seeded(root / "real_data", "balanced_real_seed=*")
     }
-    files.annotated[name] = root / "real_data" / "cleaned_ds_validation.json"
+    files.labeled[name] = root / "real_data" / "cleaned_ds_validation.json"
     files.add_figures(root / "task_performance", ["dataset_name"], "test_f1_mean")
     return files
 
@@ -286,7 +286,7 @@ def _text2sql(root: Path) -> _Files:
     for match, path in _seeded(root / "data" / "real", "dev_*_seed=*"):
         group = match["group"].removeprefix("dev_")
         files.reals[group][match["seed"]] = path
-        files.annotated[group] = path.with_name(f"dev_{group}.json")
+        files.labeled[group] = path.with_name(f"dev_{group}.json")
     files.add_figures(root / "task_performance", ["db_id", "dataset_name"], "accuracy", 100.0)
     return files
 
@@ -299,11 +299,11 @@ def _web_agent(root: Path) -> _Files:
             files.add_candidate(match["group"], _portion(match["portion"]), path)
     for match, path in _seeded(root / "sampled" / "real", "*_seed=*"):
         files.reals[match["group"]][match["seed"]] = path
-        files.annotated[match["group"]] = root / "original" / "real" / f"{match['group']}.json"
+        files.labeled[match["group"]] = root / "original" / "real" / f"{match['group']}.json"
     files.add_figures(root / "task_performance", ["website", "partition"], "success_rate")
     files.figures = {
-        site: {_portion(partition): rows for partition, rows in found.items()}
-        for site, found in files.figures.items()
+        site: {_portion(partition): rows for partition, rows in by_partition.items()}
+        for site, by_partition in files.figures.items()
     }
     return files
 

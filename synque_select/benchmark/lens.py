@@ -1,11 +1,11 @@
-"""LENS on the benchmark with models of the user's: prompts and rubrics that fit each ranking."""
+"""LENS on the benchmark with your own models: prompts and rubrics that fit each ranking."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from synque_select.benchmark.case_scores import Case
 from synque_select.benchmark.judgements import released_rubrics
@@ -24,7 +24,7 @@ _PROMPTS = {"sentiment_analysis": "text", "text2sql": "text2sql", "web_agent": "
 
 def with_models(
     proxies: Sequence[ProxySpec] | None,
-    lens: LensConfig | Mapping[str, Any] | str | Path | None,
+    lens: LensConfig | Mapping[str, object] | str | Path | None,
     rubrics: LensRubrics,
     max_samples: int | None,
     *,
@@ -35,12 +35,12 @@ def with_models(
     Args:
         proxies: As for `rank`; None for the default suite, LENS and its ablations.
         lens: How LENS is computed; None for the released judgements.
-        rubrics: Whose rubrics are judged by.
-        max_samples: Samples of a candidate that are judged; None for what `lens` says.
+        rubrics: Whether to judge by the released rubrics or by new ones.
+        max_samples: Number of examples judged per candidate; None for the value in `lens`.
         progress: Whether to show progress.
 
     Raises:
-        ConfigError: The rest is given without `lens`, or a value is not allowed.
+        ConfigError: `rubrics` or `max_samples` is given without `lens`, or a value is not allowed.
     """
     if rubrics not in get_args(LensRubrics):
         raise ConfigError(f"lens_rubrics={rubrics!r}: allowed is released or new")
@@ -55,7 +55,7 @@ def with_models(
     if max_samples is not None:
         config = dataclasses.replace(config, max_samples=max_samples)
     if proxies is None:
-        # the bounds of adaptive judging are for scores that are means
+        # the bounds of adaptive judging hold for means of judgements only
         ablations = [k for k in _ABLATIONS if config.adaptive is None or k != "lens_balanced"]
         proxies = [*default_suite("text"), *ablations]
     return with_lens(proxies, config, progress=progress)
@@ -64,16 +64,16 @@ def with_models(
 def fitted(
     folders: Mapping[str, Path], rubrics: LensRubrics, case: Case, proxy: BaseProxy
 ) -> BaseProxy:
-    """Return a LENS proxy with the prompts of the case's task, and its rubrics if asked for.
+    """Return a LENS proxy with the prompts of the case's task, and its rubrics if requested.
 
     Args:
-        folders: Name of a task to its folder.
-        rubrics: Whose rubrics are judged by.
-        case: The ranking to be made.
-        proxy: Any proxy; others than LENS are returned as they are.
+        folders: Task name to its folder.
+        rubrics: Whether to judge by the released rubrics or by new ones.
+        case: The ranking that is scored.
+        proxy: Any proxy; those other than LENS are returned unchanged.
 
     Raises:
-        DataError: The released rubrics are asked for, and there are none.
+        DataError: The released rubrics are requested and missing.
     """
     if not isinstance(proxy, Lens):
         return proxy
@@ -81,6 +81,6 @@ def fitted(
     if config.prompts is None:
         config = dataclasses.replace(config, prompts=_PROMPTS[case.task])
     if rubrics == "released" and not config.zero_shot:
-        found = released_rubrics(folders[case.task], case.group, case.seed)
-        config = dataclasses.replace(config, rubrics=found)
+        released = released_rubrics(folders[case.task], case.group, case.seed)
+        config = dataclasses.replace(config, rubrics=released)
     return get_proxy(proxy.key, config=config)

@@ -18,9 +18,9 @@ class Figure(NamedTuple):
     """One measured performance.
 
     Attributes:
-        names: Group and candidate, or what the file has of them.
-        value: As a share in 0..1.
-        n_decimals: To which the share was printed.
+        names: Group and candidate, or those of them that the file has.
+        value: The performance as a share in 0..1.
+        n_decimals: Number of decimals to which the share was printed.
     """
 
     names: tuple[str, ...]
@@ -29,9 +29,9 @@ class Figure(NamedTuple):
 
 
 def files_in(folder: Path, pattern: str) -> Iterator[Path]:
-    """Return the files that match, by name, without hidden ones, which systems leave behind."""
-    found = (path for path in folder.glob(pattern) if not path.name.startswith("."))
-    return (path for path in sorted(found) if path.is_file())
+    """Return the files that match, sorted by name, without the hidden files of file managers."""
+    visible = (path for path in folder.glob(pattern) if not path.name.startswith("."))
+    return (path for path in sorted(visible) if path.is_file())
 
 
 def read_figures(
@@ -40,16 +40,16 @@ def read_figures(
     """Read the rows of every CSV file in a folder that has these columns.
 
     Args:
-        folder: Where the files are.
+        folder: Folder of the files.
         names: Columns that name group and candidate.
-        measured: Column of the performance; a row in which it is empty or NaN measured nothing.
-        whole: What stands for all correct: 1, or 100 percent.
+        measured: Column of the performance; rows in which it is empty or NaN are skipped.
+        whole: The value that means "all correct": 1, or 100 for percentages.
 
     Raises:
-        DataError: A file cannot be read, or a performance is no number from 0 to `whole`; the
-            message names the line.
+        DataError: A file cannot be read, or a performance is not a number from 0 to `whole`;
+            the message names the line.
     """
-    found = []
+    figures = []
     for path in files_in(folder, "*.csv"):
         for row in read_csv(path, as_text=frozenset((*names, measured))):
             if not {*names, measured} <= row.fields.keys():
@@ -59,8 +59,8 @@ def read_figures(
                 value = _number(text, whole, f"{path}, line {row.line}, column {measured}")
                 decimals = max(0, -int(value.as_tuple().exponent) + round(math.log10(whole)))
                 named = tuple(row.fields[name].strip() for name in names)
-                found.append(Figure(named, float(value) / whole, decimals))
-    return found
+                figures.append(Figure(named, float(value) / whole, decimals))
+    return figures
 
 
 def _number(text: str, whole: float, where: str) -> Decimal:

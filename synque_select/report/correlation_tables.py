@@ -1,4 +1,4 @@
-"""How well proxies foretold validation, as tables."""
+"""Correlations of proxies with validation, as tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def correlation_table(proxies: Mapping[str, Correlation], *, title: str = "") ->
 
     Args:
         proxies: Proxy key to its correlation.
-        title: Of the table: what the units are and which metric is meant.
+        title: Title of the table, which says what the units are and which metric is meant.
     """
     heads = ("n", "Pearson", "p", "Spearman", "95 % interval", "p", "Kendall", "p")
     kept = ("p", "95 % interval")
@@ -33,34 +33,34 @@ def correlation_table(proxies: Mapping[str, Correlation], *, title: str = "") ->
         *(Column(head, stays=head in kept) for head in heads),
         Column("with validation"),
     )
-    methods = dict.fromkeys(found.p_method for found in proxies.values() if found.p_method)
-    notes = ["+ means that the proxy was right: a better score went with a better figure"]
+    methods = dict.fromkeys(one.p_method for one in proxies.values() if one.p_method)
+    notes = ["+ means that the proxy was right: better scores went with better figures"]
     notes += [f"p: two-sided permutation test, {method}" for method in methods]
-    notes += [f"{key}: {found.message}" for key, found in proxies.items() if found.message]
-    rows = tuple(_correlation_row(key, found) for key, found in proxies.items())
+    notes += [f"{key}: {one.message}" for key, one in proxies.items() if one.message]
+    rows = tuple(_correlation_row(key, one) for key, one in proxies.items())
     return Table(title or "Correlation of proxies with validation", columns, rows, tuple(notes))
 
 
-def _correlation_row(key: str, found: Correlation) -> tuple[str, ...]:
-    spearman = found.spearman
+def _correlation_row(key: str, one: Correlation) -> tuple[str, ...]:
+    spearman = one.spearman
     return (
         key,
-        str(found.n),
-        format_signed(found.pearson.value),
-        format_p(found.pearson.p),
+        str(one.n),
+        format_signed(one.pearson.value),
+        format_p(one.pearson.p),
         format_signed(spearman.value),
         format_interval(spearman.low, spearman.high) or UNDEFINED,
         format_p(spearman.p),
-        format_signed(found.kendall.value),
-        format_p(found.kendall.p),
-        found.verdict,
+        format_signed(one.kendall.value),
+        format_p(one.kendall.p),
+        one.verdict,
     )
 
 
 def correlation_tables(correlations: Sequence[KeyCorrelations]) -> list[Table]:
-    """Return a table for each comparability key and kind, and the means of the within-key values.
+    """Return a table for each comparability key and kind, then the means of the within-key values.
 
-    A key under 5 distinct units has no figures, only the sentence that says what is missing.
+    A key with fewer than 5 distinct units has no figures, only a sentence on what is missing.
     """
     tables = [_key_table(entry) for entry in correlations]
     for kind, proxies in mean_correlations(correlations).items():
@@ -71,7 +71,7 @@ def correlation_tables(correlations: Sequence[KeyCorrelations]) -> list[Table]:
 
 
 def units_table(entry: KeyCorrelations) -> Table:
-    """Return the validation figure of each unit of a key, best first."""
+    """Return the validation figure of each unit of a comparability key, best first."""
     sign = -1 if entry.mode == "max" else 1
     points = sorted(entry.points, key=lambda point: sign * point.validation)
     decimals = figure_decimals(point.validation for point in points)
@@ -86,7 +86,7 @@ def units_table(entry: KeyCorrelations) -> Table:
 
 
 def mean_table(proxies: Mapping[str, MeanCorrelation], *, title: str) -> Table:
-    """Return the means of the values within each key."""
+    """Return the means over keys of the values within each key."""
     heads = ("keys", "Pearson", "Spearman", "Kendall")
     rows = tuple(
         (

@@ -1,10 +1,9 @@
-"""What a run's page shows beside its tables: a map and examples, kept as JSON in its folder."""
+"""What a page shows beside its tables: a map and examples, kept as JSON in the run's directory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from synque_select.data.preview import shown_view
 from synque_select.data.views import View
 from synque_select.errors import ConfigError
 from synque_select.records.run_folder import write_json
+from synque_select.utils.json_types import Json
 
 __all__ = ["project", "write_examples", "write_map"]
 
@@ -20,58 +20,58 @@ _REAL = "real sample"
 
 
 def write_map(
-    folder: str | Path,
+    run_dir: str | Path,
     real: torch.Tensor,
     candidates: Mapping[str, torch.Tensor],
     *,
     n_shown: int = 150,
     seed: int = 0,
 ) -> Path:
-    """Write `map.json`: the real sample and the candidates in the plane of two components.
+    """Write `map.json`: the real sample and the candidates projected onto two components.
 
     Args:
-        folder: The run's folder.
+        run_dir: The run's directory.
         real: (n, d) embeddings of the real sample, all of which are shown.
-        candidates: Name to (N, d) embeddings, on any device or memory-mapped.
-        n_shown: At most so many random examples of a candidate are read and shown.
-        seed: Of that choice.
+        candidates: Candidate name to (N, d) embeddings, on any device or memory-mapped.
+        n_shown: Maximum number of random examples per candidate that are read and shown.
+        seed: Random seed for the choice of these examples.
 
     Raises:
-        ConfigError: There is no candidate, or the embeddings differ in dimension.
+        ConfigError: `candidates` is empty, or the embeddings differ in dimension.
         RecordError: The file cannot be written.
     """
     widths = {name: tuple(rows.shape)[1:] for name, rows in candidates.items()}
     if not widths or set(widths.values()) != {tuple(real.shape)[1:]}:
-        raise ConfigError(f"a map needs embeddings of one dimension, found {widths}")
+        raise ConfigError(f"a map needs candidates of one dimension, found {widths}")
     if n_shown < 1:
         raise ConfigError(f"n_shown={n_shown}: allowed is 1 or more")
     chosen = {name: rows[_choose(len(rows), n_shown, seed)] for name, rows in candidates.items()}
     sets = [real, *chosen.values()]
     planes, share = project([rows.to("cpu", torch.float64) for rows in sets])
-    label = _REAL if _REAL not in candidates else f"{_REAL} (unannotated)"
+    label = _REAL if _REAL not in candidates else f"{_REAL} (unlabeled)"
     points = [
         {"set": name, "x": x, "y": y}
         for name, plane in zip([label, *chosen], planes, strict=True)
         for x, y in plane.tolist()
     ]
     method = (
-        f"The first two principal components of the embeddings hold {100 * share:.0f} % of their "
-        f"variance; up to {n_shown} random examples a candidate are shown."
+        f"The first two principal components of the embeddings explain {100 * share:.0f} % of "
+        f"their variance; up to {n_shown} random examples per candidate are shown."
     )
     return write_json(
-        Path(folder) / "map.json", {"points": points, "method": method, "real": label}
+        Path(run_dir) / "map.json", {"points": points, "method": method, "real": label}
     )
 
 
 def project(sets: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], float]:
-    """Project sets of rows onto the two principal components of all, each set weighing the same.
+    """Project sets of rows onto the first two principal components of all, with equal set weights.
 
     Args:
-        sets: Tensors (n_s, d) of one float dtype.
+        sets: Tensors (n_s, d) of a single float dtype.
 
     Returns:
-        Tensors (n_s, 2) in the order given, and the share of the variance that the plane holds.
-        The sign of a component is set so that its largest loading is positive.
+        Tensors (n_s, 2) in the order given, and the share of the variance that the plane explains.
+        The sign of a component is chosen so that its largest loading is positive.
 
     Example:
         >>> line = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])
@@ -80,12 +80,13 @@ def project(sets: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], float]:
         (tensor(True), 1.0)
     """
     mean = torch.stack([rows.mean(dim=0) for rows in sets]).mean(dim=0)
+    # each row weighs 1 / size of its set: a large candidate must not decide the axes alone
     scaled = torch.cat([(rows - mean) / len(rows) ** 0.5 for rows in sets])
     _, sizes, axes = torch.linalg.svd(scaled, full_matrices=False)
     axes = axes[:2]
     largest = axes.abs().argmax(dim=1, keepdim=True)
     axes = axes * axes.gather(1, largest).sign()
-    if len(axes) < 2:  # one dimension, or one row in all: the second axis stays empty
+    if len(axes) < 2:  # one dimension or a single row: the second axis stays empty
         axes = torch.cat([axes, torch.zeros_like(axes)])
     total = float((sizes**2).sum())
     share = float((sizes[:2] ** 2).sum()) / total if total else 1.0
@@ -98,7 +99,7 @@ def _choose(n: int, n_wanted: int, seed: int) -> torch.Tensor:
 
 
 def write_examples(
-    folder: str | Path,
+    run_dir: str | Path,
     views: Mapping[str, Sequence[View]],
     *,
     realness: Mapping[str, Sequence[float] | torch.Tensor] | None = None,
@@ -110,24 +111,24 @@ def write_examples(
     """Write `examples.json`: a few random examples of each set.
 
     Args:
-        folder: The run's folder.
-        views: Set (a candidate, the real sample) to its texts or images.
-        realness: Set to a score of each of its examples, higher is more real; a set may lack it.
-        n_shown: At most so many of each set.
-        max_chars: A longer text is cut, and says how many characters it has.
-        max_pixels: An image is made to fit a square of this side, as PNG; never enlarged.
-        seed: Of the choice.
+        run_dir: The run's directory.
+        views: Name of a set (a candidate, the real sample) to its texts or images.
+        realness: Name of a set to the realness of its examples, higher is more real; optional.
+        n_shown: Maximum number of examples per set.
+        max_chars: Longer texts are cut, and say how many characters they have.
+        max_pixels: Images are shrunk to fit a square of this side and stored as PNG.
+        seed: Random seed for the choice of examples.
 
     Raises:
         RecordError: The file cannot be written.
     """
-    shown: dict[str, list[dict[str, Any]]] = {}
+    shown: dict[str, list[dict[str, Json]]] = {}
     for name, of_set in views.items():
         scores = (realness or {}).get(name)
         shown[name] = []
         for i in _choose(len(of_set), n_shown, seed).tolist():
-            entry: dict[str, Any] = {"view": shown_view(of_set[i], max_chars, max_pixels)}
+            entry: dict[str, Json] = {"view": shown_view(of_set[i], max_chars, max_pixels)}
             if scores is not None:
                 entry["realness"] = float(scores[i])
             shown[name].append(entry)
-    return write_json(Path(folder) / "examples.json", shown)
+    return write_json(Path(run_dir) / "examples.json", shown)

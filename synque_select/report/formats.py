@@ -20,7 +20,7 @@ UNDEFINED = "-"
 
 
 def decimals_of(values: Iterable[float | None]) -> int:
-    """Return how many decimals show three digits of the range of the values.
+    """Return the number of decimals that shows three digits of the range of the values.
 
     Example:
         >>> decimals_of([0.1234, 0.1301]), decimals_of([812.0, 15.0])
@@ -34,7 +34,7 @@ def decimals_of(values: Iterable[float | None]) -> int:
 
 
 def figure_decimals(values: Iterable[float | None]) -> int:
-    """Return how many decimals validation figures are given: two digits of their range, from 3.
+    """Return the number of decimals of validation figures: two digits of their range, at least 3.
 
     Example:
         >>> figure_decimals([0.83, 0.79])
@@ -44,7 +44,7 @@ def figure_decimals(values: Iterable[float | None]) -> int:
 
 
 def format_number(value: float | None, decimals: int = 2) -> str:
-    """Return a figure with these decimals, in scientific form where they cannot show it.
+    """Return a figure with these decimals, in scientific notation if they cannot show it.
 
     Example:
         >>> format_number(0.5), format_number(2.5e-9, 6), format_number(float("nan"))
@@ -58,7 +58,7 @@ def format_number(value: float | None, decimals: int = 2) -> str:
 
 
 def format_interval(low: float | None, high: float | None, decimals: int = 2) -> str:
-    """Return "[low, high]", or an empty text where an end is missing or undefined."""
+    """Return "[low, high]", or an empty text if an end is missing or undefined."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
     return f"[{format_number(low, decimals)}, {format_number(high, decimals)}]"
@@ -83,5 +83,5 @@ def format_p(value: float | None) -> str:
 
 
 def format_rank(rank: float) -> str:
-    """Return a rank, with decimals only where it is a mid-rank."""
+    """Return a rank, with decimals only if it is a mid-rank."""
     return UNDEFINED if math.isnan(rank) else f"{rank:g}"

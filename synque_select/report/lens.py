@@ -33,7 +33,7 @@ _LISTS = (
 _EXAMPLES = (("most_real", "Most real examples"), ("least_real", "Least real examples"))
 _REAL, _SYNTHETIC = "the real sample", "the candidate"
 _INTRO = (
-    "A language model judged how likely each example is to be real, by these rubrics. They "
+    "A language model judged by these rubrics how likely it is that each example is real. They "
     "describe what that model saw in a few examples of each set: read them as hints, not as "
     "findings."
 )
@@ -170,7 +170,7 @@ def write_rubrics(run_dir: str | Path, ranking: Ranking) -> Path | None:
         ranking: A ranking with the details of LENS.
 
     Returns:
-        The JSON file, which `LensConfig(rubrics=…)` accepts; None if there are no rubrics.
+        The JSON file, which `LensConfig(rubrics=…)` accepts; None without rubrics.
 
     Raises:
         RecordError: A file cannot be written.

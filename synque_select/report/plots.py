@@ -1,4 +1,4 @@
-"""Figures, drawn with matplotlib's objects alone: no global figure, no display, no user's style."""
+"""Figures, drawn with matplotlib's objects only: without pyplot, a display or the user's style."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = [
     "to_svg",
 ]
 
-# Okabe and Ito's colours, which stay apart for all common kinds of colour blindness
+# the palette of Okabe and Ito, which all common kinds of color blindness can distinguish
 _BLUE, _ORANGE, _GREEN, _GREY, _INK = "#0072B2", "#D55E00", "#009E73", "#C9CED6", "#1B2430"
 _MUTED = "#5B6675"
 _Points = NDArray[np.float64]
@@ -48,7 +48,7 @@ _R = TypeVar("_R")
 
 
 def _in_own_style(draw: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Run with matplotlib's default style, so that a user's settings change no figure of ours."""
+    """Draw in matplotlib's default style, so that the user's settings do not change the figure."""
 
     @wraps(draw)
     def drawn(*args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -74,7 +74,7 @@ def to_png(figure: Figure, *, dpi: int = 160) -> bytes:
 
 @_in_own_style
 def to_svg(figure: Figure) -> bytes:
-    """Return a figure as SVG, its letters drawn as shapes: it needs no font."""
+    """Return a figure as SVG with its letters as shapes, so that it needs no font."""
     stream = io.BytesIO()
     figure.savefig(stream, format="svg", dpi=144, metadata={"Date": None, "Creator": None})
     return stream.getvalue()
@@ -93,7 +93,7 @@ def _new(n_rows: int, n_columns: int, width: float, height: float) -> tuple[Figu
 
 
 def _label(text: str, width: int = 26) -> str:
-    """Return a name as it can be drawn: short, without characters that the font does not have."""
+    """Return a name that can be drawn: short, and without characters that the font lacks."""
     from matplotlib import font_manager
 
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
@@ -112,17 +112,17 @@ def map_figure(
     selected: Sequence[str] = (),
     method: str = "",
 ) -> Figure:
-    """Draw the real sample and every candidate in two dimensions, one panel a candidate.
+    """Draw the real sample and every candidate in two dimensions, one panel per candidate.
 
     Args:
-        points: Set to coordinates, (n, 2); the panels come, and are numbered, in this order.
-        real: Which of the sets is the real sample; it is drawn in every panel.
-        selected: Candidates to mark as selected.
-        method: How the coordinates were made, for the caption.
+        points: Name of a set to its coordinates, (n, 2); panels are numbered in this order.
+        real: Name of the real sample, which is drawn in every panel.
+        selected: Names of the selected candidates, which are marked.
+        method: How the coordinates were computed, for the caption.
 
     Raises:
-        ConfigError: The real sample is not among the sets, or there is no other.
-        DependencyError: matplotlib is missing.
+        ConfigError: The real sample is not among the sets, or is the only one.
+        DependencyError: matplotlib is not installed.
     """
     names = [name for name in points if name != real]
     if real not in points or not names:
@@ -137,7 +137,7 @@ def map_figure(
     for number, (ax, name) in enumerate(zip(axes, names, strict=False), start=1):
         _map_panel(ax, everything, placed[name], placed[real], chosen=name in selected)
         weight = "bold" if name in selected else "normal"
-        # names that are cut can look alike: the number is the place in the order given
+        # shortened names can look alike: the number tells which candidate it is
         words = f"{number}  {_label(name)}"
         title = ax.set_title(words, fontsize=8.5, color=_INK, fontweight=weight)
         title.set_parse_math(False)
@@ -150,9 +150,9 @@ def map_figure(
 
 def _map_panel(ax: Axes, everything: _Points, own: _Points, real: _Points, *, chosen: bool) -> None:
     ax.scatter(everything[:, 0], everything[:, 1], s=3, color=_GREY, linewidths=0, rasterized=True)
-    colour = _BLUE if chosen else _ORANGE
-    ax.scatter(own[:, 0], own[:, 1], s=9, color=colour, alpha=0.65, linewidths=0, rasterized=True)
-    # hollow, so that what lies under the real sample stays visible
+    color = _BLUE if chosen else _ORANGE
+    ax.scatter(own[:, 0], own[:, 1], s=9, color=color, alpha=0.65, linewidths=0, rasterized=True)
+    # hollow, so that points under the real sample stay visible
     x, y = real.T
     ax.scatter(x, y, s=20, marker="D", facecolors="none", edgecolors=_INK, linewidths=1.0)
     ax.set_xticks([])
@@ -170,8 +170,8 @@ def _map_limits(axes: Sequence[Axes], everything: _Points) -> None:
 def _map_legend(figure: Figure, real: str, any_chosen: bool) -> None:
     from matplotlib.lines import Line2D
 
-    def mark(marker: str, colour: str, size: float, words: str) -> Line2D:
-        return Line2D([], [], ls="", marker=marker, color=colour, ms=size, label=words)
+    def mark(marker: str, color: str, size: float, words: str) -> Line2D:
+        return Line2D([], [], ls="", marker=marker, color=color, ms=size, label=words)
 
     handles = [mark("D", _INK, 5, real)]
     handles[0].set_markerfacecolor("none")
@@ -184,10 +184,10 @@ def _map_legend(figure: Figure, real: str, any_chosen: bool) -> None:
 
 @_in_own_style
 def ranking_figure(ranking: Ranking) -> Figure:
-    """Draw each proxy's values with their intervals, one panel a proxy, best candidate on top.
+    """Draw each proxy's values with their intervals, one panel per proxy, best candidate on top.
 
     Raises:
-        DependencyError: matplotlib is missing.
+        DependencyError: matplotlib is not installed.
     """
     order = ranking.order()
     keys = list(ranking.proxies)
@@ -198,10 +198,10 @@ def ranking_figure(ranking: Ranking) -> Figure:
     for ax, key in zip(axes, keys, strict=True):
         for height, row in zip(heights, order, strict=True):
             score = row.scores[key]
-            colour = _BLUE if row.name in selected else _MUTED
+            color = _BLUE if row.name in selected else _MUTED
             if score.low is not None and score.high is not None:
-                ax.plot([score.low, score.high], [height] * 2, color=colour, lw=2, alpha=0.45)
-            ax.plot(score.value, height, "o", color=colour, ms=5.5)
+                ax.plot([score.low, score.high], [height] * 2, color=color, lw=2, alpha=0.45)
+            ax.plot(score.value, height, "o", color=color, ms=5.5)
         better = "higher" if ranking.proxies[key].higher_is_better else "lower"
         ax.set_title(_label(key, 18), fontsize=10, color=_INK).set_parse_math(False)
         ax.set_xlabel(f"{better} is better", fontsize=8, color=_MUTED)
@@ -220,10 +220,10 @@ def ranking_figure(ranking: Ranking) -> Figure:
 
 @_in_own_style
 def sample_size_figure(analysis: SampleSizeAnalysis) -> Figure:
-    """Draw how far disjoint real samples agree, and the error of the gap at the border by size.
+    """Draw the agreement of disjoint real samples and the error of the border gap, by size.
 
     Raises:
-        DependencyError: matplotlib is missing.
+        DependencyError: matplotlib is not installed.
     """
     figure, (left, right) = _new(1, 2, 9.0, 3.2)
     sizes = [row.m for row in analysis.measured]
@@ -250,22 +250,22 @@ def sample_size_figure(analysis: SampleSizeAnalysis) -> Figure:
 def correlation_figure(
     entry: KeyCorrelations, *, marked: Collection[str] = (), mark: str = "marked"
 ) -> Figure:
-    """Draw each proxy against validation, one panel a proxy, every unit numbered and named.
+    """Draw each proxy against validation, one panel per proxy, with every unit numbered and named.
 
-    The axis of a proxy that is better when lower is turned round, as is that of a metric: up and
-    to the right is better in every panel.
+    The axis of a proxy or metric is inverted if lower values are better, so that up and to the
+    right is better in every panel.
 
     Args:
-        entry: The units and what is known of them.
-        marked: Units to draw in another colour.
-        mark: What the colour means, as their names say.
+        entry: The units and their correlations.
+        marked: Names of units to draw in another color.
+        mark: What that color means, for the legend.
 
     Raises:
-        ConfigError: There are fewer than 2 units.
-        DependencyError: matplotlib is missing.
+        ConfigError: The entry has fewer than 2 units.
+        DependencyError: matplotlib is not installed.
     """
     if len(entry.points) < 2:
-        raise ConfigError(f"a figure of {len(entry.points)} units shows nothing: 2 are needed")
+        raise ConfigError(f"a figure needs at least 2 units, found {len(entry.points)} units")
     keys = list(entry.orientation)
     n_columns = min(3, len(keys))
     n_rows = math.ceil(len(keys) / n_columns)
@@ -281,13 +281,13 @@ def correlation_figure(
         better = "" if entry.mode == "max" else " (lower is better)"
         ax.set_ylabel(_label(entry.monitor) + better, fontsize=9, color=_INK, parse_math=False)
     names = _short_units([point.unit for point in points])
-    said = [f" ({mark})" if point.unit in marked else "" for point in points]
-    _number_legend(figure, [_label(n, 40) + s for n, s in zip(names, said, strict=True)])
+    marks = [f" ({mark})" if point.unit in marked else "" for point in points]
+    _number_legend(figure, [_label(n, 40) + s for n, s in zip(names, marks, strict=True)])
     return figure
 
 
 def _short_units(units: Sequence[str]) -> list[str]:
-    """Leave out the content hashes of units where their names alone tell them apart."""
+    """Leave out the content hashes of units if their names alone are distinct."""
     short = [re.sub(r" @[0-9a-f]{8}$", "", unit) for unit in units]
     return short if len(set(short)) == len(short) else list(units)
 
@@ -303,8 +303,8 @@ def _correlation_panel(
         x = point.scores.get(key, math.nan)
         if math.isfinite(x):
             place = (x, point.validation)
-            colour = _ORANGE if point.unit in marked else _BLUE
-            ax.plot(*place, "o", color=colour, ms=12, mec="white", mew=0.8)
+            color = _ORANGE if point.unit in marked else _BLUE
+            ax.plot(*place, "o", color=color, ms=12, mec="white", mew=0.8)
             ax.annotate(
                 f"{number}", place, color="white", fontsize=6, ha="center", va="center_baseline"
             )
@@ -315,7 +315,7 @@ def _correlation_panel(
     if entry.mode == "min":
         ax.invert_yaxis()
     ax.set_title(_label(key, 20), fontsize=10, color=_INK, loc="left").set_parse_math(False)
-    words = "higher is better" if higher else "lower is better, axis turned round"
+    words = "higher is better" if higher else "lower is better, axis inverted"
     ax.set_xlabel(f"score ({words})\n{_coefficient_words(entry, key)}", fontsize=8, color=_MUTED)
     ax.locator_params(axis="x", nbins=5)
 
@@ -341,10 +341,10 @@ def _number_legend(figure: Figure, names: Sequence[str]) -> None:
 
 
 def _coefficient_words(entry: KeyCorrelations, key: str) -> str:
-    found = entry.proxies.get(key)
-    if found is None or math.isnan(found.spearman.value):
+    measured = entry.proxies.get(key)
+    if measured is None or math.isnan(measured.spearman.value):
         return f"{len(entry.points)} units: no coefficient"
-    return f"Spearman {found.spearman.value:+.2f}, n = {found.n}: {found.verdict}"
+    return f"Spearman {measured.spearman.value:+.2f}, n = {measured.n}: {measured.verdict}"
 
 
 @_in_own_style
@@ -367,13 +367,13 @@ def arms_figure(result: ExperimentResult) -> Figure:
     decimals = figure_decimals(arm.mean for arm in arms.values())
     for height, name in enumerate(order):
         arm = arms[name]
-        colour = _BLUE if name == "chosen" else _MUTED
+        color = _BLUE if name == "chosen" else _MUTED
         if arm.n >= 2 and not math.isnan(arm.std):
             half = stats.t.ppf(0.975, arm.n - 1) * arm.std / math.sqrt(arm.n)
             span = [arm.mean - half, arm.mean + half]
-            ax.plot(span, [height] * 2, color=colour, lw=3, alpha=0.4, solid_capstyle="round")
-        inside = "white" if arm.uses_labels else colour
-        ax.plot(arm.mean, height, "o", color=colour, ms=7, mfc=inside, mew=1.6)
+            ax.plot(span, [height] * 2, color=color, lw=3, alpha=0.4, solid_capstyle="round")
+        inside = "white" if arm.uses_labels else color
+        ax.plot(arm.mean, height, "o", color=color, ms=7, mfc=inside, mew=1.6)
         words = format_number(arm.mean, decimals)
         ax.annotate(
             words, (1.01, height), xycoords=("axes fraction", "data"), va="center", fontsize=8
@@ -412,11 +412,11 @@ def study_figure(state: JsonObject) -> Figure:
         ("adaptive", "complete", "o", _BLUE, "by the sampler"),
         (None, "pruned", "x", _ORANGE, "pruned, last value reported"),
     )
-    for role, status, marker, colour, words in marks:
+    for role, status, marker, color, words in marks:
         shown = [t for t in trials if t.state == status and role in (None, t.role)]
         points = [(trial.number, _finite(trial.value)) for trial in shown]
         if points:
-            ax.plot(*zip(*points, strict=True), marker, color=colour, ms=6, label=words)
+            ax.plot(*zip(*points, strict=True), marker, color=color, ms=6, label=words)
     best = [(trial.number, _finite(trial.best_so_far)) for trial in trials]
     if best:
         x, y = zip(*best, strict=True)

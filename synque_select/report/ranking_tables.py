@@ -1,4 +1,4 @@
-"""A ranking and the scores that it is made of, as tables."""
+"""A ranking and the scores behind it, as tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["ranking_table", "ranking_tables", "reliability_words", "scores_table
 
 
 def ranking_tables(ranking: Ranking, *, reliability: Correlation | None = None) -> list[Table]:
-    """Return what a ranking comes to, and the scores that it is made of; see `ranking_table`."""
+    """Return the table of a ranking and that of its scores; see `ranking_table`."""
     return [ranking_table(ranking, reliability=reliability), scores_table(ranking)]
 
 
@@ -30,9 +30,9 @@ def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -
     """Return a ranking as a table: best first, the rank by each proxy, and how stable it is.
 
     Args:
-        ranking: What to show.
-        reliability: The measured correlation of the ranking's `rank_by` with validation on this
-            task; None where it was not measured, and then the table says so.
+        ranking: The ranking.
+        reliability: Measured correlation of the ranking's `rank_by` with validation on this task;
+            None if it was not measured, which the table then says.
     """
     order = ranking.order()
     columns, parts = _order_columns(ranking)
@@ -82,7 +82,7 @@ def scores_table(ranking: Ranking) -> Table:
 
 
 def _order_columns(ranking: Ranking) -> tuple[list[Column], list[list[str]]]:
-    """Return the columns that both tables begin with, and their cells."""
+    """Return the first columns of both tables, and their cells."""
     order = ranking.order()
     selected = ranking.top().weights
     ranks = [
@@ -103,7 +103,7 @@ def _weight(weight: float | None) -> str:
 
 
 def _deciding(ranking: Ranking) -> tuple[str, ...]:
-    """Return the proxies that the order is made of."""
+    """Return the proxies that decide the order."""
     if ranking.rank_by in ranking.proxies:
         return (ranking.rank_by,)
     return tuple(key for key, info in ranking.proxies.items() if info.in_consensus)
@@ -141,8 +141,8 @@ def _ranking_notes(ranking: Ranking, reliability: Correlation | None) -> tuple[s
     members = [key for key, info in ranking.proxies.items() if info.in_consensus]
     if _has_mean_rank(ranking):
         notes.append(
-            f"mean rank: of the ranks by {', '.join(members)}; it orders the consensus, and "
-            "depends on who else is present"
+            f"mean rank: mean of the ranks by {', '.join(members)}; it orders the consensus, and "
+            "depends on which other candidates are present"
         )
     if any(row.selection_stability is not None for row in ranking.candidates):
         notes.append(
@@ -161,17 +161,17 @@ def _score_notes(ranking: Ranking, deciding: Sequence[str]) -> tuple[str, ...]:
             notes.append(f"{words} is better: {', '.join(keys)}")
     if deciding:
         notes.append(
-            "to next: by how much the candidate is better than the next one of this order, in the "
+            "to next: by how much the candidate is better than the next one in this order, in the "
             "proxy's own unit"
         )
     if any(s.low is not None for row in ranking.candidates for s in row.scores.values()):
         notes.append("[low, high]: 95 % interval over new real samples")
     if any(_has_spread(s) for row in ranking.candidates for s in row.scores.values()):
-        notes.append("±: standard deviation over seeds, which is no interval")
+        notes.append("±: standard deviation over seeds, which is not an interval")
     if any(s.p_value is not None for row in ranking.candidates for s in row.scores.values()):
         notes.append(
             "p: permutation test that real sample and candidate come from one distribution; it "
-            "grows small with size and never ranks"
+            "shrinks with size and never ranks"
         )
     return tuple(notes)
 
@@ -191,9 +191,9 @@ def reliability_words(key: str, reliability: Correlation | None) -> str:
     """
     if reliability is None or math.isnan(reliability.spearman.value):
         return "reliability on your task unknown"
-    found = reliability.spearman
-    interval = format_interval(found.low, found.high)
+    spearman = reliability.spearman
+    interval = format_interval(spearman.low, spearman.high)
     return (
-        f"measured reliability of {key} on this task: Spearman {format_signed(found.value)} "
+        f"measured reliability of {key} on this task: Spearman {format_signed(spearman.value)} "
         f"{interval + ' ' if interval else ''}over {reliability.n} units, {reliability.verdict}"
     )

@@ -1,4 +1,8 @@
-"""A table as plain text for terminals and as Markdown for loggers, without any package."""
+"""A table as plain text for terminals and as Markdown for loggers.
+
+Why not rich: it shortens cells at their end, so that names which differ in a seed look the same,
+and in a narrow terminal it squeezes or drops columns instead of continuing the table below.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +21,18 @@ _MAX_NAME = 60
 
 @dataclass(frozen=True)
 class Column:
-    """A column's head and how it is set.
+    """A column's head and its layout.
 
     Args:
         name: The head.
-        is_name: Set to the left, cut in the middle where the line is too long, and repeated where
-            the table is broken into several blocks. Other columns hold figures.
-        stays: Whether the column is kept in one block with the one before it.
-        is_reminder: Whether names may be cut until they look alike, for fewer blocks: a table
-            above has them in the same order.
-        is_whole: Whether names are cut only where a line cannot hold them: what they say
-            matters, not only which they are.
+        is_name: Whether the column holds names: aligned to the left, shortened in the middle if
+            the line is too long, and repeated if the table is split into several blocks. Other
+            columns hold figures.
+        stays: Whether the column stays in the same block as the one before it.
+        is_reminder: Whether names may be shortened until they look alike, for fewer blocks: a
+            table above has them in the same order.
+        is_whole: Whether names are shortened only if a line cannot hold them, because their words
+            matter.
     """
 
     name: str
@@ -39,7 +44,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A title, heads, cells that are formatted already, and the notes that must go with them.
+    """A title, heads, formatted cells, and the notes that belong to them.
 
     `str(table)` is its plain text at the width of the terminal.
     """
@@ -53,10 +58,10 @@ class Table:
         return self.text()
 
     def text(self, width: int | None = None) -> str:
-        """Return plain text, no line longer than the width where its columns allow it.
+        """Return plain text, with no line longer than the width if the columns allow it.
 
         Args:
-            width: In characters; None for the terminal's, 100 where there is none.
+            width: Width in characters; None for that of the terminal, 100 without one.
         """
         width = width or shutil.get_terminal_size((100, 24)).columns
         lines = [_clean(self.title), ""] if self.title else []
@@ -76,28 +81,28 @@ class Table:
         return "\n".join(lines).rstrip("\n")
 
     def _blocks(self, cells: list[list[str]], width: int) -> list[list[str]]:
-        """Break the columns into blocks that fit the width, each led by the names."""
+        """Split the columns into blocks that fit the width, each beginning with the names."""
         heads = [[head] for head in cells[0]]
         widths = _widths(heads, cells[1:])
         if sum(widths) + 2 * len(widths) - 2 > width:
             heads = [_in_two(head[0]) for head in heads]
             widths = _widths(heads, cells[1:])
         names = self._names()
-        if names:  # the longest name gives way
+        if names:  # the longest name is shortened
             longest = max(names, key=lambda i: widths[i])
             widths[longest] = self._name_width(longest, cells, widths, width)
         groups = self._groups(widths, width)
         return [self._lines(heads, cells[1:], group, widths) for group in groups]
 
     def _name_width(self, name: int, cells: list[list[str]], widths: list[int], width: int) -> int:
-        """Return the greatest width for names with which there are as few blocks as can be."""
+        """Return the largest width for names that gives the fewest possible blocks."""
         spans = [sum(widths[i] + 2 for i in unit) for unit in self._units()]
         others = sum(widths[i] + 2 for i in self._names() if i != name)
         most = max(_MIN_NAME, width - others - max(spans, default=0) - 2)
         natural = min(widths[name], _MAX_NAME, most)
-        apart = _apart([row[name] for row in cells])
-        is_cut = self.columns[name].is_reminder or apart > natural
-        least = min(natural, _MIN_NAME if is_cut else apart)
+        distinct = _distinct_width([row[name] for row in cells])
+        is_cut = self.columns[name].is_reminder or distinct > natural
+        least = min(natural, _MIN_NAME if is_cut else distinct)
         if self.columns[name].is_whole:
             least = natural
 
@@ -125,7 +130,7 @@ class Table:
         return [i for i, column in enumerate(self.columns) if column.is_name]
 
     def _units(self) -> list[list[int]]:
-        """Return the columns of figures, those that stay together in one list."""
+        """Return the columns of figures; those that stay together share a list."""
         units: list[list[int]] = []
         for i, column in enumerate(self.columns):
             if column.is_name:
@@ -164,7 +169,7 @@ class Table:
 
 
 def _clean(text: str) -> str:
-    """Make a text harmless for a terminal: one line, no control or direction characters."""
+    """Make a text safe for a terminal: one line, no control or direction characters."""
     text = re.sub(r"\s+", " ", text)
     return "".join("?" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in text)
 
@@ -176,7 +181,7 @@ def _escape(text: str) -> str:
 
 
 def _width(text: str) -> int:
-    """Return the columns of a terminal that a text takes: wide characters take two."""
+    """Return how many columns of a terminal a text takes: wide characters take two."""
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text
@@ -189,7 +194,7 @@ def _widths(heads: Sequence[Sequence[str]], rows: Sequence[Sequence[str]]) -> li
 
 
 def _in_two(head: str) -> list[str]:
-    """Break a head into two lines, as even as its spaces and underscores allow.
+    """Split a head into two lines, as evenly as its spaces and underscores allow.
 
     Example:
         >>> _in_two("selection_stability"), _in_two("mean rank"), _in_two("pad")
@@ -202,8 +207,8 @@ def _in_two(head: str) -> list[str]:
     return [head[:place].rstrip(), head[place:]]
 
 
-def _apart(names: Sequence[str]) -> int:
-    """Return the least width at which names that differ are not cut to the same text."""
+def _distinct_width(names: Sequence[str]) -> int:
+    """Return the smallest width at which different names are not shortened to the same text."""
     longest = max(map(_width, names))
     n_names = len(set(names))
     widths = range(_MIN_NAME, longest)
@@ -216,7 +221,7 @@ def _pad(text: str, width: int, *, left: bool) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """Cut a text in its middle: the ends of names, such as a seed or a model, tell them apart.
+    """Shorten a text in its middle: names often differ at their ends, such as a seed or a model.
 
     Example:
         >>> shorten("gpt-4o_temperature=1.0_seed=42", 19)

@@ -1,4 +1,4 @@
-"""The gap map: real examples that no candidate covers, and what comes nearest to them."""
+"""The gap map: real examples that no candidate covers, and the nearest synthetic ones."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ _BLOCK = 8192
 def gap_map(scoring: Scoring) -> list[Gap]:
     """Find for each real example its nearest synthetic one, the worst covered first.
 
-    A real example counts as covered where the nearest synthetic example is no further than its
-    k-th nearest real neighbour, k = min(5, ⌊√n⌋), as in the coverage of Naeem et al. (2020). The
-    ones that are not covered say what to generate next.
+    A real example is covered if the distance to the nearest synthetic example is at most that to
+    its k-th nearest real neighbor, k = min(5, ⌊√n⌋), as in the coverage of Naeem et al. (2020).
+    Those that are not covered show what to generate next.
 
     Args:
-        scoring: What `score` gave, with embeddings.
+        scoring: The result of `score`, with embeddings.
 
     Returns:
-        One entry a real example, by how far the distance exceeds the radius, largest first.
+        One entry per real example, sorted by how far the distance exceeds the radius, largest
+        first.
 
     Raises:
         ProxyError: The scoring has no embeddings.
@@ -33,6 +34,7 @@ def gap_map(scoring: Scoring) -> list[Gap]:
     given, *candidates = scoring.embeddings("a gap map")
     real = given.cpu().double()
     k = min(5, math.isqrt(len(real)), len(real) - 1)
+    # column 0 is the distance of a real example to itself
     radius = torch.cdist(real, real).sort(dim=1).values[:, k]
     nearest = torch.full((len(real),), math.inf, dtype=torch.float64)
     owner = torch.zeros(len(real), dtype=torch.long)
@@ -55,6 +57,7 @@ def _nearest(real: torch.Tensor, synthetic: torch.Tensor) -> tuple[torch.Tensor,
     best = torch.full((len(real),), math.inf, dtype=torch.float64)
     where = torch.zeros(len(real), dtype=torch.long)
     for start in range(0, len(synthetic), _BLOCK):
+        # in blocks: the distances to a large candidate would not fit in memory at once
         block = synthetic[start : start + _BLOCK].cpu().double()
         value, at = torch.cdist(real, block).min(dim=1)
         closer = value < best

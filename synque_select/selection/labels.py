@@ -1,6 +1,6 @@
-"""Do the candidates' own labels look right? Inputs alone cannot show it, so labels are read here.
+"""Checks of the candidates' own labels, which proxies that read only inputs cannot see.
 
-Only the labels of candidates are read, never one of the real sample.
+Only the labels of candidates are read, never those of the real sample.
 """
 
 from __future__ import annotations
@@ -27,17 +27,20 @@ _MAX_ROWS = 4000
 
 
 def check_classes(candidates: Sequence[Candidate]) -> None:
-    """Refuse, before anything is scored, labels that are no classes.
+    """Refuse labels that are not classes, before anything is scored.
+
+    Args:
+        candidates: The candidates.
 
     Raises:
-        ConfigError: A candidate has no label, or labels of more than 100 classes (free text).
+        ConfigError: A candidate has no label, or more than 100 classes (such as free text).
     """
     for candidate in candidates:
         n_classes = len(set(candidate.labels))
         if n_classes > _MAX_CLASSES:
             raise ConfigError(
                 f"{candidate.where}: {n_classes} different labels; "
-                f"checking takes classes, at most {_MAX_CLASSES}"
+                f"label checks need classes, at most {_MAX_CLASSES}"
             )
 
 
@@ -45,16 +48,16 @@ def check_scored_labels(candidates: Sequence[Candidate], scoring: Scoring) -> li
     """Check the labels of candidates that were scored, on the embeddings of the scoring.
 
     Args:
-        candidates: Those that were scored, with `label` set.
-        scoring: What `score` gave for them.
+        candidates: The scored candidates, with `label` set.
+        scoring: The result of `score` for them.
 
     Raises:
-        ConfigError: As `check_labels`.
+        ConfigError: As in `check_labels`.
         ProxyError: The scoring has no embeddings.
     """
-    real, *found = scoring.embeddings("a check of labels")
+    real, *others = scoring.embeddings("a check of labels")
     names = [part.name for part in scoring.candidates]
-    embeddings = dict(zip(names, found, strict=True))
+    embeddings = dict(zip(names, others, strict=True))
     return check_labels(candidates, embeddings, real, seed=scoring.seed)
 
 
@@ -67,19 +70,19 @@ def check_labels(
 ) -> list[LabelCheck]:
     """Check the labels of every candidate against its own inputs and the other candidates.
 
-    A candidate is warned of where its labels are predicted from the other candidates far worse
-    than theirs are from each other (below the median by three robust standard deviations, and at
-    least 10 points), where its own folds agree hardly more than chance, and where the classes it
-    predicts on the real sample are far from its own class mix (total variation above 0.3).
+    A candidate gets a warning if classifiers trained on the other candidates predict its labels
+    far worse than those of the median candidate (by three robust standard deviations and at least
+    10 points), if classifiers trained on its own folds hardly beat chance, or if the classes that
+    it predicts on the real sample differ from its own class mix (total variation above 0.3).
 
     Args:
-        candidates: With `label` set.
-        embeddings: Candidate name to (N, d).
-        real: (n, d); no label of it exists here.
-        seed: Of the folds and of subsamples above 4,000 examples.
+        candidates: The candidates, with `label` set.
+        embeddings: Candidate name to its embeddings, (N, d).
+        real: (n, d) embeddings of the real sample; its labels are not used.
+        seed: Random seed for the folds, and for subsamples of candidates above 4,000 examples.
 
     Raises:
-        ConfigError: A candidate has no label, or labels of more than 100 classes (free text).
+        ConfigError: A candidate has no label, or more than 100 classes (such as free text).
     """
     check_classes(candidates)
     parts = {c.name: _part(c, embeddings[c.name], seed) for c in candidates}
@@ -92,8 +95,8 @@ def check_labels(
         mix = _mix(y)
         real_mix = {} if model is None else _mix(model.predict(real.float().cpu().numpy()))
         agreement = _held_out(x, y, seed)
-        said = _warnings(name, agreement, across, mix, real_mix, len(set(y)))
-        checks.append(LabelCheck(name, len(y), agreement, across[name], mix, real_mix, said))
+        warnings = _warnings(name, agreement, across, mix, real_mix, len(set(y)))
+        checks.append(LabelCheck(name, len(y), agreement, across[name], mix, real_mix, warnings))
     return checks
 
 
@@ -110,7 +113,7 @@ def _part(
 def _classifier() -> Any:
     from sklearn.linear_model import RidgeClassifier
 
-    # closed form: a logistic regression agrees to a few points and takes many times as long
+    # closed form: a logistic regression agrees within a few points and takes many times longer
     return RidgeClassifier(alpha=1.0, class_weight="balanced")
 
 
@@ -144,7 +147,7 @@ def _held_out(x: NDArray[np.float32], y: NDArray[np.str_], seed: int) -> float:
 
 
 def _agreement(labels: NDArray[np.str_], predicted: NDArray[np.str_]) -> float:
-    """Return the share of labels that are predicted, the mean over classes."""
+    """Return the balanced accuracy: the share of labels predicted, as the mean over classes."""
     _, place = np.unique(labels, return_inverse=True)
     return float(np.mean(np.bincount(place, weights=predicted == labels) / np.bincount(place)))
 
@@ -162,33 +165,35 @@ def _warnings(
     real_mix: Mapping[str, float],
     n_classes: int,
 ) -> tuple[str, ...]:
-    said = []
+    messages = []
     shares = np.array([v for v in across.values() if not np.isnan(v)])
     if len(shares) >= 3 and not np.isnan(across[name]):
         middle = float(np.median(shares))
+        # median absolute deviation, scaled to a standard deviation of normal data: a candidate with
+        # wrong labels must not inflate the spread that it is measured by
         spread = 1.4826 * float(np.median(np.abs(shares - middle)))
         if across[name] < middle - max(3 * spread, 0.1):
-            said.append(
+            messages.append(
                 f"{name}: labels may be wrong: classifiers trained on the other candidates predict "
                 f"{across[name]:.0%} of them, the median candidate's {middle:.0%}."
             )
     if n_classes < 2:
-        said.append(f"{name}: all its labels are {next(iter(mix))!r}: there is nothing to check.")
+        messages.append(f"{name}: all labels are {next(iter(mix))!r}: nothing to check.")
     elif len(across) > 1 and np.isnan(across[name]):
-        said.append(
-            f"{name}: no other candidate has the same classes: its labels were not compared with "
-            "theirs."
+        messages.append(
+            f"{name}: no other candidate has the same classes, so its labels were not compared "
+            "with others."
         )
     chance = 1 / n_classes
     if not np.isnan(agreement) and agreement < chance + 0.1 * (1 - chance):
-        said.append(
+        messages.append(
             f"{name}: labels hardly follow from the inputs: held-out agreement {agreement:.0%}, "
             f"chance {chance:.0%}."
         )
     distance = sum(abs(mix.get(k, 0) - real_mix.get(k, 0)) for k in {*mix, *real_mix}) / 2
     if real_mix and distance > 0.3:
-        said.append(
+        messages.append(
             f"{name}: its classifier sees another class mix in the real sample than the candidate "
             f"has (total variation {distance:.2f})."
         )
-    return tuple(said)
+    return tuple(messages)

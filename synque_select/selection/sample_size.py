@@ -1,4 +1,4 @@
-"""Would more real examples pay? Disjoint halves of the real sample tell."""
+"""Whether more real examples would change the selection, from disjoint halves of the sample."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def sample_size_analysis(
     sizes: Sequence[int] | None = None,
     n_pairs: int = 200,
 ) -> SampleSizeAnalysis:
-    """Compare the choices of disjoint halves of the real sample, at sizes up to n/2.
+    """Compare the selections by disjoint subsets of the real sample, at sizes up to n/2.
 
-    Nested subsets agree with the whole by construction, so only disjoint ones are compared.
+    Subsets that share examples agree by construction, so only disjoint ones are compared.
 
     Args:
-        scoring: What `score` gave; nothing is encoded or fitted again.
-        top_k: How many are selected.
+        scoring: The result of `score`; nothing is encoded or fitted again.
+        top_k: How many candidates are selected.
         rank_by: As in `rank`.
-        sizes: Sizes of the halves; None for n/2, n/4, n/8 down to 5.
-        n_pairs: Random pairs a size.
+        sizes: Sizes of the subsets; None for n/2, n/4 and n/8, as far as they are 5 or more.
+        n_pairs: Number of random pairs per size.
 
     Raises:
         ConfigError: top_k is not in 1..K−1, or a size is not in 2..n/2.
-        ProxyError: What ranks gives no contribution of each real example.
+        ProxyError: What ranks has no contribution of each real example.
     """
     n, n_candidates = len(scoring.real), len(scoring.candidates)
     if not 1 <= top_k < n_candidates:
@@ -56,7 +56,9 @@ def sample_size_analysis(
     )
     last = measured[-1]
     extrapolated = {
-        size: last.border_error * (last.m / size) ** 0.5 for size in (n, *(f * n for f in _LARGER))
+        # the error of a mean over independent examples falls as 1/√n
+        size: last.border_error * (last.m / size) ** 0.5
+        for size in (n, *(f * n for f in _LARGER))
     }
     gap = float(whole[border[1]] - whole[border[0]])
     return SampleSizeAnalysis(measured, extrapolated, gap, top_k / n_candidates, top_k)
@@ -68,12 +70,12 @@ def _sizes(n: int) -> list[int]:
 
 
 def _values(scoring: Scoring, rank_by: str | None, weights: torch.Tensor) -> torch.Tensor:
-    """(B, K) under these weights, lower is better."""
+    """Return (B, K) values under these weights, lower is better."""
     values = redrawn_order(scoring, rank_by, weights)
     if values is None:
         raise ProxyError(
-            "how many real examples are needed cannot be told: what ranks gives no contribution "
-            "of each real example"
+            "a sample-size analysis is not possible: what ranks gives no contribution of each "
+            "real example"
         )
     return values
 
@@ -101,6 +103,7 @@ def _agreement(
             (_top(first, top_k) & _top(second, top_k)).double().sum(dim=1).mean() / top_k
         ),
         spearman=_mean_spearman(first, second),
+        # two independent estimates of one gap: half the mean squared difference is its variance
         border_error=float(((gaps[0] - gaps[1]) ** 2).mean() / 2) ** 0.5,
     )
 

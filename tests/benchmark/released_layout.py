@@ -36,19 +36,19 @@ def write_rows(path: Path, columns: list[str], rows: list[list[object]]) -> None
 
 
 def write_sentiment(root: Path) -> Path:
-    """Five candidates (one writes its labels as text), two released samples, 150 annotated."""
+    """Five candidates (one writes its labels as text), two released samples, 150 labeled ones."""
     folder = root / "sentiment_analysis"
-    annotated = headlines(150, 100)
+    labeled = headlines(150, 100)
     rows: list[list[object]] = []
     for i, far in enumerate((0.0, 0.2, 0.5, 0.8, 1.0)):
         records = headlines(30, i, far=far, as_text=i == 1)
         write(folder / "synthetic_data" / f"c{i}.json", records)
         rows += [[f"c{i}", 0.9 - far / 2]] * 2
     for place, seed in enumerate((7, 8)):
-        sample = annotated[place * 9 : place * 9 + 18]
+        sample = labeled[place * 9 : place * 9 + 18]
         write(folder / "real_data" / f"balanced_real_seed={seed}.json", sample)
-    # the annotated file has doubles, as the released one does
-    write(folder / "real_data" / "cleaned_ds_validation.json", [*annotated, *annotated[:5]])
+    # the labeled file has duplicates, as the released one does
+    write(folder / "real_data" / "cleaned_ds_validation.json", [*labeled, *labeled[:5]])
     write_rows(folder / "task_performance" / "s.csv", ["dataset_name", "test_f1_mean"], rows)
     return root
 
@@ -76,7 +76,7 @@ def write_web(root: Path, sites: tuple[str, ...] = ("shop", "maps")) -> Path:
 
 
 def write_text2sql(root: Path, database: str = "movie_platform") -> Path:
-    """Four candidates for one database, one released sample, 24 annotated questions."""
+    """Four candidates for one database, one released sample, 24 labeled questions."""
     folder = root / "text2sql"
     rows: list[list[object]] = []
     for i in range(4):

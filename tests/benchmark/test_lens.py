@@ -1,4 +1,4 @@
-"""`benchmark released` with models of the user's: ablations, rubrics, prompts of the task."""
+"""`benchmark released` with your own models: ablations, rubrics, prompts of the task."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def judge_words(prompt: str, choices: Any) -> list[float]:
 
 
 def write_points(prompt: str) -> str:
-    """Odd nouns are in what is said of dataset B where dataset B has most of them."""
+    """Say that dataset B has odd nouns if it has most of them."""
     a, b = prompt.split("Samples of dataset B:")
     counts = [sum(part.lower().count(noun.lower()) for noun in FAR) for part in (a, b)]
     return POINTS if counts[1] > counts[0] else POINTS.replace("odd nouns", "plain nouns")

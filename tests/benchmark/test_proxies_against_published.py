@@ -1,8 +1,8 @@
 """The released figures of PAD, MMD and MDM, from the released data, to ±0.01.
 
 Needs SYNQUE_BENCHMARK_DATA (the folder that holds sentiment_analysis/, text2sql/, web_agent/ of
-the authors' repository) and the packaged text encoder. Nothing here names a seed, a database, a
-website or a dataset: what is in the folder is used.
+the authors' repository) and the packaged text encoder. Seeds, databases,
+websites and datasets are read from the folder; none is named here.
 """
 
 from __future__ import annotations

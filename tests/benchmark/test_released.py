@@ -89,10 +89,10 @@ def text2sql(tmp_path: Path) -> Path:
             path = root / "data" / group / f"{name}.json"
             write(path, questions(texts(80, far, number, topic)))
             rows.append([name, group, round(100 * (60 - 7 * number) / 71, 2)])
-        annotated = texts(60, 0.0, 50, topic)
-        write(root / "data" / "real" / f"dev_{group}.json", questions(annotated))
+        labeled = texts(60, 0.0, 50, topic)
+        write(root / "data" / "real" / f"dev_{group}.json", questions(labeled))
         for seed in (7, 8):
-            sample = random.Random(seed).sample(annotated, 24)
+            sample = random.Random(seed).sample(labeled, 24)
             path = root / "data" / "real" / f"dev_{group}_seed={seed}.json"
             write(path, questions(sample))
     path = root / "task_performance" / "any_name.csv"
@@ -203,7 +203,7 @@ def test_a_task_that_cannot_be_scored_does_not_stop_the_others(all_tasks: Path):
         path.unlink()
     found, absent = find_tasks(all_tasks)
     assert [task.name for task in found] == ["text2sql"]
-    assert "left out, measured candidates with data: 2; it takes 3 or more" in absent[0]
+    assert "left out, measured candidates with data: 2; a group needs 3 or more" in absent[0]
     assert "some.site: no real sample." in absent[1]
 
 
@@ -362,7 +362,7 @@ def test_the_tables_of_everything(all_tasks: Path):
         assert word in text
     assert "nan" not in text
     assert "sentiment_analysis has one group: no decoys" in text
-    assert "web_agent, shuffled_labels:0.5: there are no labels to shuffle" in text
+    assert "web_agent, shuffled_labels:0.5: shuffling needs labels" in text
 
 
 def test_scores_of_records_are_those_of_these_records(tmp_path: Path):
@@ -518,7 +518,7 @@ def test_labels_are_needed_by_no_ranking(text2sql: Path):
     found = run(text2sql, proxies=["ngram"], corrupt=["shuffled_labels"])["tasks"]["text2sql"]
     assert found["proxies"]["ngram"]["by_group"]["zoo"]["spearman"] > 0.5
     said = found["corruptions"]["shuffled_labels:0.5"]["message"]
-    assert "there are no labels to shuffle" in said
+    assert "shuffling needs labels" in said
 
 
 def test_two_files_for_one_candidate(all_tasks: Path):

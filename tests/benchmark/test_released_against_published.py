@@ -50,7 +50,7 @@ def test_every_task_shows_baselines_differences_and_a_ceiling(result: BenchmarkR
     assert "Best baseline" in render(result)
 
 
-def test_test_sets_of_websites_are_the_annotated_files():
+def test_test_sets_of_websites_are_the_labeled_files():
     root = Path(str(DATA))
     if not (root / "web_agent").is_dir():
         pytest.skip("no folder web_agent in the data")

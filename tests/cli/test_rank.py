@@ -74,7 +74,7 @@ def test_weights_by_score_are_kept_beside_a_named_file(data: Path, tmp_path: Pat
         (["--label", "sentiment", "--proxies", "ngram"], "--label needs embeddings"),
         (["--mixture", "mmd_optimal", "--proxies", "ngram"], "mmd_optimal needs embeddings"),
         (["--label", "mood"], "mood"),
-        (["--label", "headline"], "different labels; checking takes classes"),
+        (["--label", "headline"], "different labels; label checks need classes"),
         (
             ["--sample-size-analysis", "--top-k", "5"],
             "--sample-size-analysis needs --top-k below 5",

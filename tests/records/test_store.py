@@ -112,7 +112,7 @@ def test_a_store_travels_to_other_processes(store: RunStore):
 
 def test_a_file_that_is_no_database_is_named_and_kept(tmp_path: Path):
     path = tmp_path / "records.sqlite"
-    path.write_text("this is no database, however long it may be" * 30)
+    path.write_text("not a database, however long it may be" * 30)
     before = path.read_bytes()
     for use in (RunStore(path).read, lambda: RunStore(path).write(make_record())):
         with pytest.raises(RecordError, match=r"records\.sqlite.*not a database"):

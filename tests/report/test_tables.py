@@ -90,11 +90,11 @@ def test_a_ranking_is_shown_best_first_with_what_orders_it():
         ("2 *", "y", "2.25", "0.80", "2", "-"),
         ("3", "z", "3.25", "0.60", "3", "3"),
     )
-    assert "mean rank: of the ranks by pad; it orders the consensus" in " ".join(table.notes)
+    assert "mean rank: mean of the ranks by pad; it orders the consensus" in " ".join(table.notes)
 
 
-def test_what_a_ranking_comes_to_is_said_right_under_it():
-    verdict = "The candidates cannot be told apart."
+def test_the_verdict_on_a_ranking_is_right_under_it():
+    verdict = "No significant difference between the candidates."
     notes = ranking_table(make_ranking(messages=(verdict,))).notes
     assert notes[0] == "*: selected, the top 2 by consensus, weight 0.5 each"
     assert notes[1] == verdict
@@ -169,7 +169,7 @@ def test_a_spread_over_seeds_is_shown_where_there_is_no_interval():
     table = scores_table(ranking).text()
     assert table.count("0.500 ± 0.020") == 1
     assert table.count("±") == 4  # of b, nothing is defined; the fourth is the note
-    assert "±: standard deviation over seeds, which is no interval" in table
+    assert "±: standard deviation over seeds, which is not an interval" in table
     rows = [replace(row, scores={"pad": row.scores["pad"]}) for row in ranking.candidates]
     pad = replace(
         ranking, candidates=tuple(rows), proxies={"pad": ranking.proxies["pad"]}, rank_by="pad"
@@ -233,7 +233,7 @@ def blocks(text):
 
 @pytest.mark.parametrize(("width", "most"), [(80, 2), (100, 1), (120, 1)])
 def test_a_ranking_with_long_names_is_readable(width, most):
-    """Names that are told apart by their middle, four proxies: as the released data has them."""
+    """Names that differ in their middle and four proxies, as in the released data."""
     ranking = with_mean_ranks(make_ranking(RELEASED, messages=()))
     infos = {key: ranking.proxies["pad"] for key in ("pad", "mmd", "coverage", "ngram")}
     rows = tuple(
@@ -253,7 +253,7 @@ def test_a_ranking_with_long_names_is_readable(width, most):
     assert len(blocks(scores.text(width))) <= 3
 
 
-def test_names_that_cannot_be_told_apart_do_not_cost_blocks():
+def test_names_that_look_alike_do_not_cost_blocks():
     """In a terminal too narrow for them, `#` and the order must do."""
     names = [f"{'a' * 40}{c}{'b' * 40}" for c in "wxyz"]
     assert len(blocks(ranking_table(with_mean_ranks(make_ranking(names))).text(60))) == 1

@@ -212,7 +212,7 @@ class TestLabels:
     @pytest.mark.parametrize(
         ("labels", "said"),
         [
-            (["1"] * 300, "odd: all its labels are '1': there is nothing to check."),
+            (["1"] * 300, "odd: all labels are '1': nothing to check."),
             (["yes", "no"] * 150, "odd: no other candidate has the same classes"),
         ],
     )
