@@ -1,4 +1,4 @@
-"""A package that brings a proxy, an encoder, an engine and a reader: installed by pip, then used.
+"""A package with a proxy, an encoder, an engine and a reader: installed by pip, then used.
 
 Each use is a process of its own, as the package must be on its path from the start.
 """

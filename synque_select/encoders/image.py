@@ -265,7 +265,7 @@ class TorchvisionEncoder(ImageEncoder):
 
     Raises:
         DependencyError: torchvision is not installed.
-        ConfigError: There is no such model, or no such weights; the message lists what is.
+        ConfigError: The model or the weights are unknown; the message lists those that exist.
     """
 
     def __init__(
@@ -307,8 +307,8 @@ class TorchvisionEncoder(ImageEncoder):
             )
         except (OSError, RuntimeError) as error:
             raise EncoderError(
-                f"the weights of {self.id} cannot be had from {url} ({error}): download them "
-                f"elsewhere and give 'torchvision/{self._name}@PATH', or use 'efficientnet-lite0', "
+                f"the weights of {self.id} cannot be downloaded from {url} ({error}): download "
+                f"them elsewhere and give 'torchvision/{self._name}@PATH', or use 'efficientnet-lite0', "
                 "which a package brings"
             ) from error
 

@@ -95,7 +95,9 @@ class ModelEncoder(BaseEncoder):
         """Make the model compute in bfloat16; False where that changes the embeddings."""
         heavy = self._heavy(model)
         if all(part.dtype == torch.bfloat16 for part in heavy.parameters()):
-            lower_precision(heavy)  # stored so: there is no float32 model to compare with
+            lower_precision(
+                heavy
+            )  # stored in bfloat16: a float32 model to compare with does not exist
             return True
         inputs = self._inputs(model.float(), self._probes())
         with torch.inference_mode():

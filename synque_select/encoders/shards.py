@@ -146,7 +146,7 @@ def _read_layout(file: IO[bytes]) -> _Layout:
             digests_crc=int(meta["digests_crc32"], 16),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise ShardError(f"not a header of ours: {error}") from None
+        raise ShardError(f"not a header of an embedding shard: {error}") from None
     if meta.get("format") != _FORMAT or layout.stop != size:
         raise ShardError(f"{size} bytes, expected {layout.stop}")
     return layout
@@ -323,10 +323,10 @@ class ShardIndex:
             here, at = _where(at < len(run.keys), here, at)
             here, at = _where(run.keys[at] == keys[here], here, at)
             dead = self._dead[run.shard[at]]
-            found, found_at = _where(~dead, here, at)
-            shard[found] = run.shard[found_at]
-            row[found] = run.row[found_at]
-            # equal keys stand side by side: behind a dead one there may be a living one
+            alive, alive_at = _where(~dead, here, at)
+            shard[alive] = run.shard[alive_at]
+            row[alive] = run.row[alive_at]
+            # equal keys are neighbors: a live entry may follow a dead one
             here, at = _where(dead, here, at)
             at = at + 1
 

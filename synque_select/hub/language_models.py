@@ -20,7 +20,7 @@ def locate_llm(spec: str) -> ModelFiles:
         spec: A folder, or an id of the model hub, "id@revision" for a revision.
 
     Raises:
-        LLMError: It is nowhere to be found; the message says what would help.
+        LLMError: The model cannot be found; the message says what would help.
     """
     model_id, revision = split_revision(spec)
     folder = Path(model_id).expanduser()

@@ -1,4 +1,4 @@
-"""Models that a Python package ships: found without a model hub, their weights checked by hash."""
+"""Models in installed Python packages: no model hub is needed; weights are checked by hash."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ _ENTRIES = {
 
 @dataclass(frozen=True)
 class PackagedModel:
-    """A model that lies in an installed package.
+    """A model in an installed package.
 
     Args:
-        id: What was asked for.
+        id: The model id that was requested.
         package: Name of the package, as pip knows it.
         version: Version of the package.
-        folder: Where the model's files lie.
-        weights: The file of its weights.
-        sha256: What the weights must hash to.
+        folder: Folder with the model's files.
+        weights: File with its weights.
+        sha256: Expected SHA-256 of the weights.
     """
 
     id: str
@@ -94,10 +94,10 @@ class PackagedModel:
         Raises:
             EncoderError: The file differs from the one that was published.
         """
-        found = file_sha256(self.weights)
-        if found != self.sha256:
+        actual = file_sha256(self.weights)
+        if actual != self.sha256:
             raise EncoderError(
-                f"{self.weights} has sha256 {found}, expected {self.sha256}: the package "
+                f"{self.weights} has sha256 {actual}, expected {self.sha256}: the package "
                 f"{self.package} was changed; reinstall it, or give the path of a local copy"
             )
         _say_once(f"model {self.id}: weights of the package {self.package} {self.version}")

@@ -58,11 +58,11 @@ def resolve_model(
     Args:
         model_id: A folder or a hub id.
         revision: Branch, tag or commit on the hub; with one, no package is used.
-        role: What the model is to be, for messages.
+        role: What the model is used as, for messages.
 
     Raises:
         ConfigError: A revision is given for a folder.
-        EncoderError: It is nowhere to be found; the message says what would help.
+        EncoderError: The model cannot be found; the message says what would help.
     """
     folder = Path(model_id).expanduser()
     if folder.is_dir():
@@ -104,7 +104,7 @@ def _hash_once(path: Path, size: int, mtime_ns: int) -> str:
 def find_on_hub(hub_id: str, markers: Sequence[str], revision: str | None = None) -> ModelFiles:
     """Ask the model hub, once, for a model's commit; without an answer take the hub's cache.
 
-    The client's own retries take most of a minute where there is no network. $HF_HUB_ETAG_TIMEOUT
+    Without a network, the client's own retries would take most of a minute. $HF_HUB_ETAG_TIMEOUT
     is how many seconds it has to answer, 5 by default.
 
     Args:

@@ -118,7 +118,7 @@ class BaselineEntropy(_TextBaseline):
     unit: ClassVar[str] = "nats an n-gram"
 
     def measure(self, candidate: ProxyInput) -> float:
-        """Return the plug-in entropy over 2^14 buckets; NaN where there is no word."""
+        """Return the plug-in entropy over 2^14 buckets; NaN for texts without words."""
         return float(ngram_entropy(ngram_counts(cast("Sequence[str]", candidate.views))))
 
 

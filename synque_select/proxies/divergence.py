@@ -158,14 +158,14 @@ class MAUVE(BaseProxy):
             ) from error
 
         def measure(real: torch.Tensor, synthetic: torch.Tensor, seed: int) -> float:
-            found = compute_mauve(
+            result = compute_mauve(
                 p_features=real.float().cpu().numpy(),
                 q_features=synthetic.float().cpu().numpy(),
                 mauve_scaling_factor=self.scale,
                 seed=seed,
                 verbose=False,
             )
-            return float(getattr(found, self.mauve_text_field))
+            return float(getattr(result, self.mauve_text_field))
 
         return measure
 

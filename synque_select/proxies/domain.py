@@ -1,4 +1,4 @@
-"""The domain classifier as a proxy."""
+"""The proxy A-distance: how well a classifier tells real from synthetic."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class PAD(BaseProxy):
 
     2 (1 − 2ε), ε the mean of the two classes' held-out soft errors |p − y| of a logistic
     regression (L2, C = 1, no standardising, classes weighted to balance), cross-fitted over
-    stratified folds; equal examples stay in one fold. 0 is chance, 2 is perfectly told apart. All
+    stratified folds; equal examples stay in one fold. 0 is chance, 2 is perfect separation. All
     candidates are scored at a common size, by a random subsample, as a classifier that sees more
     examples finds more differences.
 
@@ -176,9 +176,9 @@ class _Classification:
         return pad_from_errors(float(real_error), float(synthetic_error))
 
     def real_contributions(self, fits: Mapping[int, CrossFit]) -> torch.Tensor:
-        """What each real example contributes to the sum of both errors, (n, K) float64."""
+        """Return what each real example contributes to the sum of both errors, (n, K) float64."""
         shape = (len(self.prepared.real), len(self.chosen))
-        found = torch.full(shape, torch.nan, dtype=torch.float64)
+        contributions = torch.full(shape, torch.nan, dtype=torch.float64)
         with precise():
             for part, features, folds in self.batches():
                 fit = CrossFit(
@@ -187,8 +187,8 @@ class _Classification:
                     fits[part[0]].root,
                 )
                 parts = real_contributions(features, self.is_real, folds, fit)
-                found[:, part] = parts.T.cpu()
-        return found
+                contributions[:, part] = parts.T.cpu()
+        return contributions
 
 
 def _undefined_message(prepared: Prepared, values: torch.Tensor) -> tuple[str, ...]:

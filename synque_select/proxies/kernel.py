@@ -113,7 +113,7 @@ class MMD(BaseProxy):
         if kernel is None:
             return undefined_scores(
                 len(prepared.inputs),
-                "mmd is undefined: all embeddings are equal, so there is no bandwidth",
+                "mmd is undefined: all embeddings are equal, so no bandwidth exists",
             )
         unbiased = self.protocol == "default"
         scores = score_kernel(
@@ -182,13 +182,13 @@ def _kernel_of(choice: KernelChoice, prepared: Prepared) -> tuple[Kernel | None,
 
 def _p_values(prepared: Prepared, choice: KernelChoice, seed: int) -> torch.Tensor:
     """Permutation p-value of each candidate; NaN where all examples are equal."""
-    real, found = prepared.real, []
+    real, p_values = prepared.real, []
     for position, part in enumerate(prepared.inputs):
         rows = prepared.rows(position, content_order(part, seed)[:_P_VALUE_ROWS])
         kernel = _pooled_kernel(choice, torch.cat((real, rows)))
         p = math.nan if kernel is None else mmd_permutation_p(real, rows, kernel, seed=seed)
-        found.append(p)
-    return torch.tensor(found, dtype=torch.float64)
+        p_values.append(p)
+    return torch.tensor(p_values, dtype=torch.float64)
 
 
 def _pooled_kernel(choice: KernelChoice, pool: torch.Tensor) -> Kernel | None:

@@ -75,7 +75,7 @@ class Lens(BaseProxy):
         self.config = LensConfig() if config is None else LensConfig.read(config)
         if self.config.adaptive is not None and self.kind == "balanced":
             raise ConfigError(
-                f"the proxy {self.key!r} is no mean over a candidate's samples, so adaptive "
+                f"the proxy {self.key!r} is not a mean over a candidate's samples, so adaptive "
                 "judging has no bounds for it: allowed is adaptive=None, or lens or lens_raw"
             )
 
@@ -250,25 +250,25 @@ def _side(part: ProxyInput) -> SampleSet:
 
 def _messages(key: str, run: LensRun, judged: Mapping[str, Judged]) -> tuple[str, ...]:
     """What a reader must know: cost, cuts, failures, and a model too small to rely on."""
-    tally, config, said = run.tally, run.config, []
+    tally, config, messages = run.tally, run.config, []
     rubrics = "without rubrics" if config.zero_shot else f"rubrics by {_reasoner(run)}"
-    said.append(
+    messages.append(
         f"{key}: judged by {run.scorer.id}, {rubrics}; {tally.n_asked} questions asked, "
         f"{tally.n_kept} answers kept from earlier."
     )
     if tally.n_failed:
-        said.append(f"{key}: {tally.n_failed} questions failed: {'; '.join(tally.failures)}.")
+        messages.append(f"{key}: {tally.n_failed} questions failed: {'; '.join(tally.failures)}.")
     n_cut = sum(part.n_cut for part in judged.values())
     if n_cut:
         limit = f"{config.max_sample_chars} characters or {config.image_side} pixels"
-        said.append(f"{key}: {n_cut} samples were cut or made smaller to {limit} to be judged.")
-    said += _adaptive_messages(key, run)
+        messages.append(f"{key}: {n_cut} samples were cut or made smaller to {limit} to be judged.")
+    messages += _adaptive_messages(key, run)
     if any(_TINY in engine.id for engine in (run.scorer, run.reasoner)):
-        said.append(
+        messages.append(
             f"{key}: a model of 135M parameters writes weak rubrics and judges hardly better "
             "than chance: this shows that LENS runs, not how good the candidates are."
         )
-    return tuple(said)
+    return tuple(messages)
 
 
 def _reasoner(run: LensRun) -> str:
@@ -276,17 +276,17 @@ def _reasoner(run: LensRun) -> str:
 
 
 def _adaptive_messages(key: str, run: LensRun) -> list[str]:
-    found = adaptive_details(run)
-    if found is None:
+    race = adaptive_details(run)
+    if race is None:
         return []
-    total = found["n_judged"] + found["n_saved"]
-    said = (
-        f"{key}: adaptive judging stopped after {found['rounds']} rounds: {found['n_judged']:,} of "
-        f"{total:,} samples judged, {_QUESTIONS * found['n_saved']:,} questions saved. With "
-        f"probability {1 - found['delta']:.3g} over which samples were drawn, every candidate that "
-        f"is decided stands on the right side of the border of the top {found['top_k']}, for these "
+    total = race["n_judged"] + race["n_saved"]
+    message = (
+        f"{key}: adaptive judging stopped after {race['rounds']} rounds: {race['n_judged']:,} of "
+        f"{total:,} samples judged, {_QUESTIONS * race['n_saved']:,} questions saved. With "
+        f"probability {1 - race['delta']:.3g} over which samples were drawn, every candidate that "
+        f"is decided is on the right side of the border of the top {race['top_k']}, for these "
         "rubrics and this real sample."
     )
-    if found["undecided"]:
-        said += f" Not decided: {', '.join(found['undecided'])}."
-    return [said]
+    if race["undecided"]:
+        message += f" Not decided: {', '.join(race['undecided'])}."
+    return [message]

@@ -143,12 +143,12 @@ class NGram(BaseProxy):
     ) -> torch.Tensor:
         ratio = self._model(self._count(real), 1.0, device)
         ratio = ratio - self._model(self._count(candidate), 1.0, device)
-        found = []
+        means = []
         for chunk in iter_chunks(cast("Sequence[str]", candidate.views)):
             grams = self._hash(chunk)
             lengths = torch.bincount(grams.texts, minlength=grams.n_texts).clamp_min(1)
-            found.append(sum_by_text(grams, ratio).cpu() / lengths)
-        return torch.cat(found)
+            means.append(sum_by_text(grams, ratio).cpu() / lengths)
+        return torch.cat(means)
 
 
 def _empty_message(names: Sequence[str]) -> tuple[str, ...]:

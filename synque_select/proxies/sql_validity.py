@@ -30,8 +30,8 @@ class SQLValidity(BaseProxy):
     Args:
         database: A SQLite file with the schema of the real task.
         field: The field of a record that holds the SQL.
-        time_limit_s: Of one query.
-        memory_limit_mb: Of one query.
+        time_limit_s: Longest time that a query may take.
+        memory_limit_mb: Most memory that a query may use.
 
     Raises:
         ConfigError: A limit is not allowed.
@@ -81,10 +81,10 @@ class SQLValidity(BaseProxy):
         with QueryRunner(
             self.database, time_limit_s=self.time_limit_s, memory_limit_mb=self.memory_limit_mb
         ) as runner:
-            found = [self._errors(candidate, runner) for candidate in candidates]
-        shares = [sum(error is None for error in errors) / len(errors) for errors in found]
+            errors_of = [self._errors(candidate, runner) for candidate in candidates]
+        shares = [sum(error is None for error in errors) / len(errors) for errors in errors_of]
         return ProxyScores(
-            torch.tensor(shares, dtype=torch.float64), messages=_messages(candidates, found)
+            torch.tensor(shares, dtype=torch.float64), messages=_messages(candidates, errors_of)
         )
 
     def _errors(self, candidate: ProxyInput, runner: QueryRunner) -> list[str | None]:
@@ -100,11 +100,11 @@ class SQLValidity(BaseProxy):
 
 
 def _messages(
-    candidates: Sequence[ProxyInput], found: Sequence[Sequence[str | None]]
+    candidates: Sequence[ProxyInput], errors_of: Sequence[Sequence[str | None]]
 ) -> tuple[str, ...]:
     """Name the candidates of which no query runs, with one reason each."""
     return tuple(
         f"sql_validity: no query of {candidate.name} runs; the first says {errors[0]!r}"
-        for candidate, errors in zip(candidates, found, strict=True)
+        for candidate, errors in zip(candidates, errors_of, strict=True)
         if all(error is not None for error in errors)
     )

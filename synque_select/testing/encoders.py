@@ -70,12 +70,12 @@ class EncoderConformance:
     def test_an_embedding_does_not_depend_on_its_batch(
         self, encoder: BaseEncoder, views: list[View]
     ) -> None:
-        together = _encoded(encoder, views)
+        in_one_batch = _encoded(encoder, views)
         backwards = _encoded(encoder, views[::-1]).flip(0)
         alone = torch.cat([_encoded(encoder, [view]) for view in views])
-        atol = self.atol * float(together.abs().max())
-        torch.testing.assert_close(backwards, together, rtol=0, atol=atol)
-        torch.testing.assert_close(alone, together, rtol=0, atol=atol)
+        atol = self.atol * float(in_one_batch.abs().max())
+        torch.testing.assert_close(backwards, in_one_batch, rtol=0, atol=atol)
+        torch.testing.assert_close(alone, in_one_batch, rtol=0, atol=atol)
 
     def test_every_position_is_encoded_once(self, encoder: BaseEncoder, views: list[View]) -> None:
         encoder.prepare()

@@ -34,7 +34,7 @@ def is_dotted(name: str) -> bool:
 
 
 class Registry(Generic[Entry]):
-    """Keys and what they stand for; nothing is imported before it is asked for by its key.
+    """Entries by key; nothing is imported before it is asked for by its key.
 
     A name is looked up among the registered entries, the built-in ones and the entry points of
     installed packages, in this order; a dotted name is imported from its module.
@@ -107,7 +107,7 @@ class Registry(Generic[Entry]):
                 _log.warning("left out: %s", error)
 
     def is_built_in(self, name: str) -> bool:
-        """Return whether a name stands for an entry of this library."""
+        """Return whether a name belongs to an entry of this library."""
         return name in self._built_in and name not in self._registered
 
     def installed_keys(self) -> tuple[str, ...]:
@@ -162,16 +162,16 @@ class Registry(Generic[Entry]):
 
         They are read anew each time, as a package may be installed while a notebook is open.
         """
-        found: dict[str, dict[str, EntryPoint]] = {}
+        by_key: dict[str, dict[str, EntryPoint]] = {}
         for point in entry_points(group=self.group):
             if point.name not in self._built_in:
-                found.setdefault(point.name, {})[point.value] = point
+                by_key.setdefault(point.name, {})[point.value] = point
             elif point.name not in self._registered:
                 _warn_once(
                     f"the package {_packages([point])} lists the {self.kind} {point.name!r}, "
                     "which is built in: the built-in one is used"
                 )
-        return {key: list(points.values()) for key, points in found.items()}
+        return {key: list(points.values()) for key, points in by_key.items()}
 
     def _from_package(self, key: str, points: list[EntryPoint]) -> Entry:
         if len(points) > 1:

@@ -1,4 +1,4 @@
-"""The source of a class outside of this library: what stands for its version in cache keys."""
+"""The source of a class outside of this library, as its version in cache keys."""
 
 from __future__ import annotations
 

@@ -333,7 +333,7 @@ def test_mmd_without_a_bandwidth_says_so():
     scores = score("mmd", equal[0], equal[1:])
     assert scores.values.isnan().all()
     assert scores.messages == (
-        "mmd is undefined: all embeddings are equal, so there is no bandwidth",
+        "mmd is undefined: all embeddings are equal, so no bandwidth exists",
     )
     assert not scores.reliable
 
