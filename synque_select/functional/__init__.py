@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from synque_select.utils.lazy import lazy_names
+from synque_select.utils.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from synque_select.functional.benchmark_statistics import (
@@ -348,4 +348,4 @@ _MODULES = {
     "working_dtype": "pairwise",
 }
 
-__getattr__, __dir__ = lazy_names(__name__, _MODULES)
+__getattr__ = lazy_names(__name__, _MODULES)

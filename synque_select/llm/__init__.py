@@ -1,4 +1,4 @@
-"""Language models behind one small contract.
+"""Language models behind one interface.
 
 A module is imported when one of its names is first used.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from synque_select.utils.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from synque_select.llm.base import BaseLLM, Failure, Usage, check_choices, check_form
+    from synque_select.llm.base import BaseLLM, Failure, Usage, check_choices, check_constraint
     from synque_select.llm.openai.engine import OpenAILLM
     from synque_select.llm.prompt import Prompt, PromptLike
     from synque_select.llm.registry import LLMSpec, get_llm, register_engine
@@ -30,7 +30,7 @@ __all__ = [
     "Usage",
     "VllmLLM",
     "check_choices",
-    "check_form",
+    "check_constraint",
     "get_llm",
     "register_engine",
 ]
@@ -49,7 +49,7 @@ __getattr__ = lazy_names(
         "Usage": "base",
         "VllmLLM": "vllm.engine",
         "check_choices": "base",
-        "check_form": "base",
+        "check_constraint": "base",
         "get_llm": "registry",
         "register_engine": "registry",
     },

@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from synque_select.errors import ConfigError, DataError, DependencyError, LLMError
 from synque_select.utils.json_files import read_json_file
 
-__all__ = ["check_adapter", "merged"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["check_adapter", "merge_adapter"]
 
 _CONFIG = "adapter_config.json"
 
 
 def check_adapter(folder: str) -> int:
-    """Return the rank of an adapter.
+    """Return the rank of a LoRA adapter.
+
+    Args:
+        folder: Directory that peft saved the adapter to.
 
     Raises:
-        ConfigError: The folder holds no LoRA adapter of peft.
+        ConfigError: The directory does not contain a LoRA adapter of peft.
     """
     try:
         config: Any = read_json_file(Path(folder) / _CONFIG)
         return int(config["r"])
     except (DataError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"adapter={folder!r} is no folder of a LoRA adapter of peft: {_CONFIG}: {error}"
+            f"adapter={folder!r} is not a directory with a LoRA adapter of peft: {_CONFIG}: {error}"
         ) from None
 
 
-def merged(model: Any, folder: str) -> Any:
+def merge_adapter(model: PreTrainedModel, folder: str) -> PreTrainedModel:
     """Return a model with an adapter merged into its weights.
+
+    Args:
+        model: The model that the adapter was trained on; its weights are changed.
+        folder: Directory that peft saved the adapter to.
 
     Raises:
         DependencyError: The package peft is missing.
@@ -40,6 +50,7 @@ def merged(model: Any, folder: str) -> Any:
     except ImportError as error:
         raise DependencyError("peft", extra="peft", purpose="a LoRA adapter") from error
     try:
-        return PeftModel.from_pretrained(model, folder).merge_and_unload()
+        merged: PreTrainedModel = PeftModel.from_pretrained(model, folder).merge_and_unload()
+        return merged
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         raise LLMError(f"the adapter {folder} does not fit the model: {error}") from error

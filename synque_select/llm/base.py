@@ -1,27 +1,27 @@
-"""What a language model is here: it answers prompts, and says how probable given answers are."""
+"""The interface of all language models: answers to prompts, and probabilities of given answers."""
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from synque_select.errors import ConfigError
 from synque_select.llm.prompt import PromptLike, estimated_tokens
+from synque_select.utils.json_types import JsonObject
 from synque_select.utils.source_code import source_of
 
-__all__ = ["BaseLLM", "Failure", "Usage", "check_choices", "check_form"]
+__all__ = ["BaseLLM", "Failure", "Usage", "check_choices", "check_constraint"]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A prompt that got no usable answer; it is counted, never turned into a value.
+    """The result for a prompt without a usable answer; counted, never replaced by a value.
 
     Args:
-        reason: What went wrong, for the user.
+        reason: What went wrong, in words for the user.
     """
 
     reason: str
@@ -29,16 +29,16 @@ class Failure:
 
 @dataclass
 class Usage:
-    """What an engine has read and written since it was made; it only grows.
+    """What an engine has read and written since it was created; the counts only grow.
 
-    Two readings of it and the time between them are tokens a second; of a priced endpoint, they
-    are what it asks for.
+    The difference of two readings, divided by the time between them, is the throughput; for a
+    hosted model it is what will be billed.
 
     Args:
-        n_requests: Answers that were asked for, failed ones too.
-        n_prompt_tokens: Tokens of their prompts, what they share counted in each.
-        n_cached_tokens: How many of these were not computed again.
-        n_answer_tokens: Tokens that the model wrote, its thinking among them.
+        n_requests: Number of answers requested, including failed ones.
+        n_prompt_tokens: Number of tokens in their prompts; a shared prefix counts in each.
+        n_cached_tokens: Number of these tokens that were not computed again.
+        n_answer_tokens: Number of tokens that the model wrote, including its reasoning.
     """
 
     n_requests: int = 0
@@ -48,23 +48,24 @@ class Usage:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens read and written."""
+        """Number of tokens read and written."""
         return self.n_prompt_tokens + self.n_answer_tokens
 
 
 class BaseLLM(ABC):
-    """Base of all engines; a subclass sets `id` and writes the two methods.
+    """Base class of all engines; a subclass sets `id` and implements the two abstract methods.
 
-    A prompt is one user turn, a `str` or a `Prompt` with images; the engine puts the model's chat
-    template around it. A model that reads no images says so with a `ConfigError`.
-    Answers are yielded as they arrive, in any order, with the prompt's position, so that a caller
-    can keep each one at once. Nothing may be asked twice or left out.
+    A prompt is one user turn: a `str`, or a `Prompt` with images. The engine applies the model's
+    chat template. An engine whose model cannot read images raises a `ConfigError` for them.
+    Results are yielded with the position of their prompt as soon as they arrive, in any order, so
+    that the caller can save each one at once. Every prompt gets exactly one result.
 
     Attributes:
-        id: Which model.
-        revision: Which weights. Part of the key that answers are kept by, so change it when yours
-            change; while it is "user", a hash of the class's source is part of the key too.
-        context_length: Tokens of prompt and answer together, at most; None where unknown.
+        id: Id of the model.
+        revision: Version of the weights. It is part of the key of cached answers, so change it
+            when the weights change; while it is "user", a hash of the class's source code is part
+            of the key as well.
+        context_length: Maximum number of tokens of prompt and answer; None if unknown.
     """
 
     id: str
@@ -73,16 +74,16 @@ class BaseLLM(ABC):
 
     @cached_property
     def usage(self) -> Usage:
-        """What was read and written so far; the subclass counts."""
+        """What was read and written so far; the subclass updates the counts."""
         return Usage()
 
-    def options(self) -> Mapping[str, Any]:
-        """Return what else changes an answer (precision, quantisation), as plain values."""
+    def options(self) -> JsonObject:
+        """Return further settings that change answers, such as precision or quantization."""
         return {}
 
     @property
     def key(self) -> str:
-        """All of the model that changes an answer, as JSON: answers are kept by it."""
+        """JSON of everything about the model that changes answers: the key of cached answers."""
         parts: dict[str, object] = {"id": self.id, "revision": self.revision, **self.options()}
         code = source_of(type(self)) if self.revision == "user" else None
         return json.dumps({**parts, "code": code} if code else parts, sort_keys=True)
@@ -93,7 +94,7 @@ class BaseLLM(ABC):
         prompts: Sequence[PromptLike],
         *,
         choices: Sequence[str] | None = None,
-        schema: Mapping[str, Any] | None = None,
+        schema: JsonObject | None = None,
         max_tokens: int = 1024,
         temperature: float = 0.0,
         seed: int = 0,
@@ -102,19 +103,21 @@ class BaseLLM(ABC):
 
         Args:
             prompts: User turns.
-            choices: The answer is one of these texts, whatever the prompt says.
-            schema: The answer is JSON that follows this JSON schema, as far as the engine can
-                force it: callers parse and check it.
-            max_tokens: Length of an answer, at most.
-            temperature: 0 for the most probable answer.
-            seed: Of sampling; equal calls give equal answers where the engine can promise it.
+            choices: Texts of which the answer must be one, whatever the prompt says; None for any
+                answer.
+            schema: JSON schema of the answer; None for any answer. Engines enforce it as far as
+                they can, so callers must parse and check the answer.
+            max_tokens: Maximum length of an answer.
+            temperature: Sampling temperature; 0 takes the most probable token.
+            seed: Random seed for sampling. Equal calls give equal answers if the engine can
+                guarantee it.
 
         Yields:
-            The position of a prompt, and its answer or why there is none.
+            The position of a prompt, and its answer or a `Failure`.
 
         Raises:
-            ConfigError: Both `choices` and `schema` are given, the choices are not usable, or
-                there are images and the model reads none.
+            ConfigError: Both `choices` and `schema` are given, the choices are not usable, or a
+                prompt has images and the model cannot read them.
             LLMError: The model cannot be loaded or reached.
         """
 
@@ -126,67 +129,76 @@ class BaseLLM(ABC):
         suffixes: Sequence[str],
         choices: Sequence[str],
     ) -> Iterator[tuple[int, list[list[float]] | Failure]]:
-        """Return how probable each choice is as the answer to shared_prefix + item + suffix.
+        """Return the probability of each choice as the answer to shared_prefix + item + suffix.
 
-        The three parts tell an engine what prompts have in common; the answer is that of the
-        prompt put together. The probability of a choice is that of its whole text, and those of
-        all choices sum to 1.
+        Prompts are passed in three parts so that an engine can compute what they share only once;
+        the probabilities are those of the joined prompt. The probability of a choice is that of
+        its whole text, and the probabilities of all choices sum to 1.
 
         Args:
-            shared_prefix: The beginning of all prompts.
-            items: What follows, one an item.
-            suffixes: The ends: every item is asked with each of them.
-            choices: Possible answers, none the beginning of another.
+            shared_prefix: Beginning of all prompts.
+            items: Middle parts.
+            suffixes: Endings; every item is combined with each of them.
+            choices: Possible answers, none of them a prefix of another.
 
         Yields:
-            The position of an item, and its probabilities: one row a suffix, one column a choice.
+            The position of an item, and its probabilities (one row per suffix, one column per
+            choice) or a `Failure`.
 
         Raises:
-            ConfigError: The choices are not usable, or there are images and the model reads none.
+            ConfigError: The choices are not usable, or a prompt has images and the model cannot
+                read them.
             LLMError: The model cannot be loaded or reached.
         """
 
     def count_tokens(self, prompt: PromptLike) -> int:
-        """Return how many tokens a prompt has.
+        """Return the number of tokens of a prompt.
 
-        Unless overridden, an estimate: a token for 4 bytes of text and for 28 x 28 pixels.
+        Unless overridden, this is an estimate: one token per 4 bytes of text and per 28 x 28
+        pixels.
         """
         return estimated_tokens(prompt)
 
-    def close(self) -> None:  # noqa: B027 - a hook that need not be filled
-        """Free the model and its device memory; the engine can be used again."""
+    def close(self) -> None:  # noqa: B027 - a hook that subclasses may leave empty
+        """Free the model and its device memory; the engine loads it again when it is next used."""
 
 
 def check_choices(choices: Iterable[str]) -> tuple[str, ...]:
-    """Return the choices as a tuple.
+    """Check the choices of an answer and return them as a tuple.
 
     Raises:
-        ConfigError: Fewer than two, an empty one, or one that begins another.
+        ConfigError: There are fewer than two choices, one is empty, or one is a prefix of another.
 
     Example:
         >>> check_choices(["likely", "unlikely"])
         ('likely', 'unlikely')
     """
-    found = tuple(choices)
-    if len(found) < 2 or not all(found):
-        raise ConfigError(f"choices={found!r}: allowed are two or more texts, none empty")
-    for i, text in enumerate(found):
-        for other in found[:i] + found[i + 1 :]:
+    texts = tuple(choices)
+    if len(texts) < 2 or not all(texts):
+        raise ConfigError(f"choices={texts!r}: allowed are two or more texts, none of them empty")
+    for i, text in enumerate(texts):
+        for other in texts[:i] + texts[i + 1 :]:
+            # a model that has written the shorter one may stop or go on: its probability would
+            # contain that of the longer one
             if other.startswith(text):
                 raise ConfigError(
-                    f"choices: {text!r} begins {other!r}, so they cannot be told apart"
+                    f"choices: {text!r} is a prefix of {other!r}; no choice may be a prefix of "
+                    "another"
                 )
-    return found
+    return texts
 
 
-def check_form(
-    choices: Iterable[str] | None, schema: Mapping[str, Any] | None
+def check_constraint(
+    choices: Iterable[str] | None, schema: JsonObject | None
 ) -> tuple[str, ...] | None:
-    """Return the choices that `generate` was given as a tuple, None where there are none.
+    """Check the arguments of `generate` that constrain an answer.
+
+    Returns:
+        The choices as a tuple; None if there are none.
 
     Raises:
-        ConfigError: A schema is given too, or the choices are not usable.
+        ConfigError: Both are given, or the choices are not usable.
     """
     if choices is not None and schema is not None:
-        raise ConfigError("choices and schema are both given: allowed is one of them")
+        raise ConfigError("choices and schema are both given: allowed is only one of them")
     return None if choices is None else check_choices(choices)

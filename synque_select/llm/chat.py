@@ -1,60 +1,74 @@
-"""Prompts as a model reads them: in its chat template, as tokens, with answers joined on."""
+"""Prompts as a model reads them: in its chat template, as tokens, with answers appended."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from synque_select.errors import ConfigError
 from synque_select.llm.prompt import PromptLike, has_images, join_prompts, prompt_parts
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
 __all__ = ["ChatFormat"]
 
-_TAIL = 32  # characters at a prompt's end that decide how an answer joins it
+# number of characters at the end of a prompt that decide how an answer is tokenized behind it
+_TAIL = 32
 
 
 class ChatFormat:
-    """How one model's prompts are written and split into tokens.
+    """How the prompts of one model are formatted and split into tokens.
 
-    A model without a chat template reads the prompt and a line break.
+    A model without a chat template reads the prompt followed by a line break.
 
     Args:
-        model_id: For errors.
-        tokenizer: Of transformers.
-        processor: Of transformers, for a model that reads images; it has the template then.
+        model_id: Id of the model, for error messages.
+        tokenizer: Tokenizer of the model.
+        processor: Processor of a model that reads images, which then has the chat template; None
+            for a model that reads text only.
     """
 
-    def __init__(self, model_id: str, tokenizer: Any, processor: Any = None) -> None:
+    def __init__(
+        self,
+        model_id: str,
+        tokenizer: PreTrainedTokenizerBase,
+        processor: ProcessorMixin | None = None,
+    ) -> None:
         self._id = model_id
         self._tokenizer = tokenizer
         self._processor = processor
         self._template = processor if processor is not None else tokenizer
-        self._templated = bool(getattr(self._template, "chat_template", None))
+        self._has_template = bool(getattr(self._template, "chat_template", None))
 
     def text(self, prompt: PromptLike) -> str:
-        """Return what the model reads, images as the template's placeholders.
+        """Return the text that the model reads, with the template's placeholders for images.
 
         Raises:
-            ConfigError: There are images, and the model reads none.
+            ConfigError: The prompt has images, and the model cannot read them.
         """
         if has_images(prompt) and self._processor is None:
-            raise ConfigError(f"{self._id} reads no images, and a prompt has one")
-        if not self._templated:
-            return f"{self._without_template(prompt)}\n"
-        return str(
-            self._template.apply_chat_template(
-                [{"role": "user", "content": self._content(prompt)}],
-                tokenize=False,
-                add_generation_prompt=True,
+            raise ConfigError(
+                f"{self._id} reads text only, but a prompt has an image: choose a model that reads "
+                "images"
             )
+        if not self._has_template:
+            return f"{self._without_template(prompt)}\n"
+        # transformers declares the content as a text only, but accepts a list of parts
+        turn = cast("dict[str, str]", {"role": "user", "content": self._content(prompt)})
+        return str(
+            self._template.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
         )
 
     def _without_template(self, prompt: PromptLike) -> str:
         if has_images(prompt):
-            raise ConfigError(f"{self._id} has no chat template, which says where images stand")
+            raise ConfigError(
+                f"{self._id} has no chat template, which would say where images go: prompts with "
+                "images need one"
+            )
         return str(join_prompts(prompt))
 
-    def _content(self, prompt: PromptLike) -> Any:
+    def _content(self, prompt: PromptLike) -> str | list[dict[str, str]]:
         if self._processor is None:
             return str(join_prompts(prompt))
         return [
@@ -63,29 +77,39 @@ class ChatFormat:
         ]
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the tokens of what the model reads."""
-        # the template writes the special tokens itself
-        return list(self._tokenizer(list(texts), add_special_tokens=not self._templated).input_ids)
+        """Return the tokens of texts from `text`."""
+        # a template contains the special tokens already
+        add_special_tokens = not self._has_template
+        return list(self._tokenizer(list(texts), add_special_tokens=add_special_tokens).input_ids)
 
     def continuations(
         self, texts: Sequence[str], tokens: Sequence[list[int]], choices: Sequence[str]
     ) -> list[list[list[int]]]:
-        """Return the tokens of every choice behind every text.
+        """Return the tokens of every choice as the continuation of every text.
 
-        How text joins is decided by the characters before it, so texts of one ending share it.
+        Args:
+            texts: Texts from `text`.
+            tokens: Their tokens from `tokens`.
+            choices: Possible answers.
+
+        Returns:
+            For each text, the tokens of each choice.
         """
-        known: dict[str, list[list[int]]] = {}
-        found = []
+        # only the characters before a choice affect how it is tokenized, and prompts of one
+        # ranking end alike: most are looked up here
+        by_tail: dict[str, list[list[int]]] = {}
+        continuations = []
         for text, row in zip(texts, tokens, strict=True):
             tail = text[-_TAIL:]
-            if tail not in known:
-                known[tail] = [self._continuation(text, row, choice) for choice in choices]
-            found.append(known[tail])
-        return found
+            if tail not in by_tail:
+                by_tail[tail] = [self._continuation(text, row, choice) for choice in choices]
+            continuations.append(by_tail[tail])
+        return continuations
 
     def _continuation(self, text: str, tokens: list[int], choice: str) -> list[int]:
         (whole,) = self.tokens([text + choice])
         if whole[: len(tokens)] == tokens and len(whole) > len(tokens):
             return list(whole[len(tokens) :])
-        # the tokenizer would melt the end of the prompt into the answer: keep them apart
+        # the tokenizer would merge the end of the prompt with the answer, but the model has read
+        # the prompt's own tokens: tokenize the answer by itself
         return list(self._tokenizer(choice, add_special_tokens=False).input_ids)

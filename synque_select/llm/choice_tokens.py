@@ -1,18 +1,24 @@
-"""Choices as the tokens that a model may write, and their probability from those of the tokens."""
+"""Choices as sequences of tokens, and their probabilities from those of the tokens."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-__all__ = ["choice_shares", "nodes_of"]
+__all__ = ["branch_points", "choice_shares"]
 
 
-def nodes_of(continuations: Sequence[Sequence[int]]) -> dict[tuple[int, ...], list[int]]:
-    """Return what is written so far, and the tokens that may follow, wherever there is one.
+def branch_points(continuations: Sequence[Sequence[int]]) -> dict[tuple[int, ...], list[int]]:
+    """Return every beginning of a choice with the tokens that may follow it.
+
+    Args:
+        continuations: Tokens of each choice.
+
+    Returns:
+        For each beginning, as a tuple of tokens, the tokens with which some choice continues.
 
     Example:
-        >>> nodes_of([[1, 2], [1, 3], [4]])
+        >>> branch_points([[1, 2], [1, 3], [4]])
         {(): [1, 4], (1,): [2, 3]}
     """
     nodes: dict[tuple[int, ...], list[int]] = {}
@@ -27,11 +33,16 @@ def nodes_of(continuations: Sequence[Sequence[int]]) -> dict[tuple[int, ...], li
 def choice_shares(
     log_p: Mapping[tuple[int, ...], Mapping[int, float]], continuations: Sequence[Sequence[int]]
 ) -> list[float]:
-    """Return the probability of each choice by all of its tokens, scaled to sum to 1.
+    """Return the probability of each choice, scaled to sum to 1.
+
+    p(choice) ∝ Π_i p(token_i | tokens before it).
 
     Args:
-        log_p: Logarithm of the probability of each token behind what is written so far.
+        log_p: Log-probabilities of the next token, for each beginning in `branch_points`.
         continuations: Tokens of each choice.
+
+    Returns:
+        One probability per choice.
 
     Example:
         >>> halves = {(): {1: -0.7, 4: -0.7}, (1,): {2: -0.7, 3: -0.7}}
@@ -42,5 +53,6 @@ def choice_shares(
         sum(log_p[tuple(choice[:i])][token] for i, token in enumerate(choice))
         for choice in continuations
     ]
+    # less the maximum, or long choices underflow to 0 / 0
     weights = [math.exp(score - max(scores)) for score in scores]
     return [weight / sum(weights) for weight in weights]

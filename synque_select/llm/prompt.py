@@ -1,4 +1,4 @@
-"""What a language model is asked: text, or text with images in it."""
+"""Prompts for language models: text, or text with images."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ __all__ = [
     "prompt_text",
 ]
 
-_PIXELS_A_TOKEN = 28 * 28
-_BYTES_A_TOKEN = 4
+_PIXELS_PER_TOKEN = 28 * 28
+_BYTES_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
 class Prompt:
     """One user turn of texts and images, in the order in which they are shown.
 
-    Wherever a prompt is taken, a plain `str` is a prompt without images. Images are shown as they
-    are: who makes the prompt resizes them.
+    Wherever a prompt is expected, a plain `str` is a prompt without images. Images are not
+    resized.
 
     Args:
         parts: Texts and PIL images.
 
     Raises:
-        ConfigError: A part is neither.
+        ConfigError: A part is neither a text nor an image.
 
     Example:
         >>> from PIL import Image
@@ -51,7 +51,7 @@ class Prompt:
         >>> Prompt(("a", 1))
         Traceback (most recent call last):
         ...
-        synque_select.errors.ConfigError: part 1 of a prompt is a int: allowed are texts and ...
+        synque_select.errors.ConfigError: part 1 of a prompt has type int: allowed are texts and ...
     """
 
     parts: tuple[str | Image, ...]
@@ -60,8 +60,8 @@ class Prompt:
         for i, part in enumerate(self.parts):
             if not isinstance(part, str) and not hasattr(part, "tobytes"):
                 raise ConfigError(
-                    f"part {i} of a prompt is a {type(part).__name__}: allowed are texts and PIL "
-                    "images"
+                    f"part {i} of a prompt has type {type(part).__name__}: allowed are texts and "
+                    "PIL images"
                 )
 
 
@@ -79,12 +79,23 @@ def prompt_parts(prompt: PromptLike) -> tuple[str | Image, ...]:
 
 
 def has_images(prompt: PromptLike) -> bool:
-    """Return whether an image is among the parts of a prompt."""
+    """Return whether a prompt contains an image.
+
+    Example:
+        >>> has_images("a")
+        False
+    """
     return any(not isinstance(part, str) for part in prompt_parts(prompt))
 
 
 def join_prompts(*prompts: PromptLike) -> PromptLike:
-    """Put prompts one behind the other; without images, the result is a `str`.
+    """Concatenate prompts.
+
+    Args:
+        *prompts: Prompts to join, in order; neighboring texts become one.
+
+    Returns:
+        A `str` for prompts without images, otherwise a `Prompt`.
 
     Example:
         >>> from PIL import Image
@@ -101,7 +112,7 @@ def join_prompts(*prompts: PromptLike) -> PromptLike:
 
 
 def _merged(parts: Iterable[str | Image]) -> Iterator[str | Image]:
-    """Yield the parts, neighbouring texts as one."""
+    """Yield the parts, with neighboring texts joined into one."""
     text = ""
     for part in parts:
         if isinstance(part, str):
@@ -116,9 +127,12 @@ def _merged(parts: Iterable[str | Image]) -> Iterator[str | Image]:
 
 
 def prompt_text(prompt: PromptLike) -> str:
-    """Return the text that stands for a prompt in keys: an image is there by its pixels' hash.
+    """Return the text that identifies a prompt in cache keys; images enter by a hash of pixels.
 
-    Prompts of equal text and equal pixels are equal here, however they were put together.
+    Prompts with equal texts and pixels have equal keys, however they were put together.
+
+    Args:
+        prompt: Any prompt.
 
     Example:
         >>> from PIL import Image
@@ -140,14 +154,20 @@ def prompt_text(prompt: PromptLike) -> str:
 
 
 def image_sha256(image: Image) -> str:
-    """Return the SHA-256 of an image's size and RGB pixels, in hexadecimal."""
-    found = hashlib.sha256(f"{image.width}x{image.height}\0".encode())
-    found.update(image.convert("RGB").tobytes())
-    return found.hexdigest()
+    """Return the SHA-256 of an image's size and RGB pixels, in hexadecimal.
+
+    Example:
+        >>> from PIL import Image
+        >>> image_sha256(Image.new("RGB", (1, 1)))[:8]
+        '0d5f1f43'
+    """
+    digest = hashlib.sha256(f"{image.width}x{image.height}\0".encode())
+    digest.update(image.convert("RGB").tobytes())
+    return digest.hexdigest()
 
 
 def data_url(image: Image) -> str:
-    """Return an image as a PNG in a data URL.
+    """Return a data URL that contains an image as a PNG.
 
     Example:
         >>> from PIL import Image
@@ -158,11 +178,16 @@ def data_url(image: Image) -> str:
 
 
 def estimated_tokens(prompt: PromptLike) -> int:
-    """Return about how many tokens a prompt has: 4 bytes of text, or 28 x 28 pixels, a token."""
+    """Estimate the number of tokens of a prompt: one per 4 bytes of text and per 28 x 28 pixels.
+
+    Example:
+        >>> estimated_tokens("Is it likely?")
+        4
+    """
     n_bytes, n_pixels = 0, 0
     for part in prompt_parts(prompt):
         if isinstance(part, str):
             n_bytes += len(part.encode("utf-8", "replace"))
         else:
             n_pixels += part.width * part.height
-    return -(-n_bytes // _BYTES_A_TOKEN) + -(-n_pixels // _PIXELS_A_TOKEN)
+    return -(-n_bytes // _BYTES_PER_TOKEN) + -(-n_pixels // _PIXELS_PER_TOKEN)

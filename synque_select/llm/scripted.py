@@ -1,30 +1,32 @@
-"""A language model that follows a script, for tests of code that uses one."""
+"""A language model that follows a script, for tests of code that uses language models."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from synque_select.errors import ConfigError
-from synque_select.llm.base import BaseLLM, Failure, check_choices, check_form
+from synque_select.llm.base import BaseLLM, Failure, check_choices, check_constraint
 from synque_select.llm.prompt import PromptLike, join_prompts
+from synque_select.utils.json_types import JsonObject
 
 __all__ = ["ScriptedLLM"]
 
 
 class ScriptedLLM(BaseLLM):
-    """An engine whose answers are functions of the prompt; it keeps every prompt it was asked.
+    """An engine whose answers are functions of the prompt; it records every prompt.
 
     Args:
-        answer: Takes a prompt (a `str`, or a `Prompt` where there are images) and gives the
-            answer, or a `Failure`; None where nothing is to be generated.
-        probabilities: Takes a prompt and the choices and gives a weight for each (they are
-            scaled to sum to 1), or a `Failure`; None for equal ones.
-        id: Name of the model.
-        revision: Change it where another script must not find this one's answers.
+        answer: Function of a prompt (a `str`, or a `Prompt` if it has images) that returns the
+            answer or a `Failure`; None if nothing will be generated.
+        probabilities: Function of a prompt and the choices that returns a weight per choice, which
+            are scaled to sum to 1, or a `Failure`; None for equal probabilities.
+        id: Id of the model.
+        revision: Version of the script. Change it if cached answers of an earlier script must not
+            be reused.
 
     Attributes:
-        prompts: What it was asked, in order.
+        prompts: All prompts received, in order.
 
     Example:
         >>> llm = ScriptedLLM(lambda prompt: prompt.upper())
@@ -38,6 +40,7 @@ class ScriptedLLM(BaseLLM):
 
     def __init__(
         self,
+        # Any, not PromptLike: a script for texts takes a str, one for images a Prompt
         answer: Callable[[Any], str | Failure] | None = None,
         probabilities: Callable[[Any, Sequence[str]], Sequence[float] | Failure] | None = None,
         *,
@@ -55,23 +58,25 @@ class ScriptedLLM(BaseLLM):
         prompts: Sequence[PromptLike],
         *,
         choices: Sequence[str] | None = None,
-        schema: Mapping[str, Any] | None = None,
+        schema: JsonObject | None = None,
         max_tokens: int = 1024,
         temperature: float = 0.0,
         seed: int = 0,
     ) -> Iterator[tuple[int, str | Failure]]:
-        """Answer by the script; an answer that is none of the choices is a failure."""
-        allowed = check_form(choices, schema)
+        """Answer by the script; an answer that is not one of the choices becomes a `Failure`."""
+        allowed = check_constraint(choices, schema)
         if self._answer is None:
-            raise ConfigError("ScriptedLLM was made without answer=, and is asked to generate")
+            raise ConfigError(
+                "this ScriptedLLM has no script for generating text: create it with answer="
+            )
         for position, prompt in enumerate(prompts):
-            self._keep(prompt)
-            found = self._answer(prompt)
-            if allowed is not None and isinstance(found, str) and found not in allowed:
-                found = Failure(f"answered {found!r}, which is none of the choices")
-            if isinstance(found, str):
-                self.usage.n_answer_tokens += self.count_tokens(found)
-            yield position, found
+            self._record(prompt)
+            answer = self._answer(prompt)
+            if allowed is not None and isinstance(answer, str) and answer not in allowed:
+                answer = Failure(f"answered {answer!r}, which is none of the choices")
+            if isinstance(answer, str):
+                self.usage.n_answer_tokens += self.count_tokens(answer)
+            yield position, answer
 
     def choice_probabilities(
         self,
@@ -80,7 +85,7 @@ class ScriptedLLM(BaseLLM):
         suffixes: Sequence[str],
         choices: Sequence[str],
     ) -> Iterator[tuple[int, list[list[float]] | Failure]]:
-        """Give the script's weights, scaled to sum to 1."""
+        """Return the script's weights, scaled to sum to 1."""
         allowed = check_choices(choices)
         for position, item in enumerate(items):
             rows = [
@@ -90,7 +95,7 @@ class ScriptedLLM(BaseLLM):
             yield position, failed[0] if failed else [r for r in rows if isinstance(r, list)]
 
     def _row(self, prompt: PromptLike, choices: Sequence[str]) -> list[float] | Failure:
-        self._keep(prompt)
+        self._record(prompt)
         if self._probabilities is None:
             return [1 / len(choices)] * len(choices)
         weights = self._probabilities(prompt, choices)
@@ -98,10 +103,13 @@ class ScriptedLLM(BaseLLM):
             return weights
         total = float(sum(weights))
         if len(weights) != len(choices) or not total > 0:
-            raise ConfigError(f"probabilities gave {list(weights)!r} for {len(choices)} choices")
+            raise ConfigError(
+                f"probabilities returned {list(weights)!r} for {len(choices)} choices: allowed is "
+                "one weight per choice, with a sum above 0"
+            )
         return [float(weight) / total for weight in weights]
 
-    def _keep(self, prompt: PromptLike) -> None:
+    def _record(self, prompt: PromptLike) -> None:
         self.prompts.append(prompt)
         self.usage.n_requests += 1
         self.usage.n_prompt_tokens += self.count_tokens(prompt)

@@ -1,47 +1,51 @@
-"""JSON by construction: the frame is written for the model, and it fills in the strings."""
+"""Structured answers: the JSON syntax is written for the model, which fills in the strings."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from synque_select.errors import ConfigError
+from synque_select.utils.json_types import Json, JsonObject
 
-__all__ = ["StringWriter", "fill", "forcible", "without_thinking"]
+__all__ = ["StringWriter", "enforceable_schema", "fill_schema", "without_thinking"]
+
+Mark = TypeVar("Mark")
 
 _THINKING = re.compile(r"\A.*</think>", re.DOTALL)
+# attempts to get an item that is not in the list already, and their temperature
 _TRIES = 5
-_HOT = 1.0
+_RETRY_TEMPERATURE = 1.0
 
 
-class StringWriter(Protocol):
-    """What writes the strings: a model with what it has read so far."""
+class StringWriter(Protocol[Mark]):
+    """A model that writes the strings, with what it has read so far."""
 
     def read(self, text: str) -> None:
-        """Append text that was not written by the model."""
+        """Append text that the model did not write."""
         ...
 
     def write_string(self, max_length: int, temperature: float | None) -> str:
         """Write up to a quotation mark or the end of the line, which is not appended."""
         ...
 
-    def mark(self) -> Any:
-        """Return the place that `rewind` goes back to."""
+    def mark(self) -> Mark:
+        """Return the current state, for `rewind`."""
         ...
 
-    def rewind(self, mark: Any) -> None:
-        """Forget what came after a mark."""
+    def rewind(self, mark: Mark) -> None:
+        """Return to the state of a mark."""
         ...
 
 
-def fill(schema: Mapping[str, Any], writer: StringWriter) -> str:
+def fill_schema(schema: JsonObject, writer: StringWriter[Mark]) -> str:
     """Have a model fill in a JSON schema of objects, arrays and strings.
 
-    An object gets all its properties; an array gets `minItems` items (1 without it), none twice
-    where `uniqueItems` is set and the model finds another in a few tries; a string has at most
-    `maxLength` characters (200 without it) and no line break.
+    An object gets all its properties. An array gets `minItems` items (1 if absent); with
+    `uniqueItems`, an item that repeats another is written again a few times. A string has at most
+    `maxLength` characters (200 if absent) and no line break.
 
     Args:
         schema: A JSON schema.
@@ -51,25 +55,33 @@ def fill(schema: Mapping[str, Any], writer: StringWriter) -> str:
         The JSON text.
 
     Raises:
-        ConfigError: The schema has a type other than these three.
+        ConfigError: The schema has a type other than these three, or lacks the properties of an
+            object or the items of an array.
     """
     return json.dumps(_value(schema, writer), ensure_ascii=False)
 
 
-def forcible(schema: Any) -> Any:
-    """Return a schema without what no grammar can force: that items differ.
+def enforceable_schema(schema: JsonObject) -> JsonObject:
+    """Return a schema without `uniqueItems`, which a grammar cannot enforce.
+
+    Args:
+        schema: A JSON schema.
 
     Example:
-        >>> forcible({"type": "array", "uniqueItems": True, "items": {"type": "string"}})
+        >>> enforceable_schema({"type": "array", "uniqueItems": True, "items": {"type": "string"}})
         {'type': 'array', 'items': {'type': 'string'}}
     """
-    if isinstance(schema, Mapping):
-        return {name: forcible(part) for name, part in schema.items() if name != "uniqueItems"}
-    return [forcible(part) for part in schema] if isinstance(schema, list) else schema
+    return {name: _enforceable(part) for name, part in schema.items() if name != "uniqueItems"}
+
+
+def _enforceable(part: Json) -> Json:
+    if isinstance(part, Mapping):
+        return enforceable_schema(part)
+    return [_enforceable(item) for item in part] if isinstance(part, list) else part
 
 
 def without_thinking(answer: str) -> str:
-    """Return what a reasoning model wrote after its thinking.
+    """Return the part of a reasoning model's answer that follows its reasoning.
 
     Example:
         >>> without_thinking('<think>Is it {}?</think>{"points": []}')
@@ -78,7 +90,7 @@ def without_thinking(answer: str) -> str:
     return _THINKING.sub("", answer)
 
 
-def _value(schema: Mapping[str, Any], writer: StringWriter) -> Any:
+def _value(schema: JsonObject, writer: StringWriter[Mark]) -> Json:
     kind = schema.get("type")
     if kind == "object":
         return _object(schema, writer)
@@ -86,49 +98,64 @@ def _value(schema: Mapping[str, Any], writer: StringWriter) -> Any:
         return _array(schema, writer)
     if kind == "string":
         return _string(schema, writer, None)
-    raise ConfigError(f"schema type {kind!r}: allowed here is object, array or string")
+    raise ConfigError(f"schema type {kind!r}: allowed here are object, array and string")
 
 
-def _object(schema: Mapping[str, Any], writer: StringWriter) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, part in schema["properties"].items():
-        writer.read(("{" if not found else ", ") + json.dumps(name) + ": ")
-        found[name] = _value(part, writer)
+def _object(schema: JsonObject, writer: StringWriter[Mark]) -> dict[str, Json]:
+    values: dict[str, Json] = {}
+    properties = _subschema(schema, "properties")
+    for name in properties:
+        writer.read(("{" if not values else ", ") + json.dumps(name) + ": ")
+        values[name] = _value(_subschema(properties, name), writer)
     writer.read("}")
-    return found
+    return values
 
 
-def _array(schema: Mapping[str, Any], writer: StringWriter) -> list[Any]:
-    found: list[Any] = []
-    # an item a line: long lists keep their form better than in one line
-    for i in range(schema.get("minItems", 1)):
+def _array(schema: JsonObject, writer: StringWriter[Mark]) -> list[Json]:
+    items = _subschema(schema, "items")
+    is_unique = schema.get("uniqueItems") and items.get("type") == "string"
+    values: list[Json] = []
+    # one item per line: small models lose the structure of a long list in a single line
+    for i in range(_size(schema, "minItems", 1)):
         writer.read("[\n" if i == 0 else ",\n")
-        if schema.get("uniqueItems") and schema["items"].get("type") == "string":
-            found.append(_unlike(found, schema["items"], writer))
-        else:
-            found.append(_value(schema["items"], writer))
+        values.append(_new_string(values, items, writer) if is_unique else _value(items, writer))
     writer.read("\n]")
-    return found
+    return values
 
 
-def _unlike(found: list[Any], schema: Mapping[str, Any], writer: StringWriter) -> str:
+def _new_string(values: Sequence[Json], schema: JsonObject, writer: StringWriter[Mark]) -> str:
+    """Write a string that is not among the values, if the model finds one in a few attempts."""
     start = writer.mark()
     text = _string(schema, writer, None)
     for _ in range(_TRIES):
-        if _bare(text) not in {_bare(other) for other in found}:
+        if _normalized(text) not in {_normalized(str(value)) for value in values}:
             break
         writer.rewind(start)
-        text = _string(schema, writer, _HOT)
+        text = _string(schema, writer, _RETRY_TEMPERATURE)
     return text
 
 
-def _bare(text: str) -> str:
-    """An item without the number that a model may put before it."""
+def _normalized(text: str) -> str:
+    """Return an item without case and without the number that a model may put before it."""
     return text.lstrip("0123456789.) ").casefold()
 
 
-def _string(schema: Mapping[str, Any], writer: StringWriter, temperature: float | None) -> str:
+def _string(schema: JsonObject, writer: StringWriter[Mark], temperature: float | None) -> str:
     writer.read('"')
-    text = writer.write_string(schema.get("maxLength", 200), temperature)
+    text = writer.write_string(_size(schema, "maxLength", 200), temperature)
     writer.read('"')
     return text
+
+
+def _subschema(schema: JsonObject, name: str) -> JsonObject:
+    part = schema.get(name)
+    if not isinstance(part, Mapping):
+        raise ConfigError(f"schema: {name!r} must be an object, found {part!r}")
+    return part
+
+
+def _size(schema: JsonObject, name: str, default: int) -> int:
+    size = schema.get(name, default)
+    if not isinstance(size, int):
+        raise ConfigError(f"schema: {name!r} must be an integer, found {size!r}")
+    return size

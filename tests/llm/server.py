@@ -20,7 +20,7 @@ import torch
 
 from synque_select.llm.base import Failure
 from synque_select.llm.transformers.engine import TransformersLLM
-from synque_select.llm.transformers.kv_cache import cache_of, going_on
+from synque_select.llm.transformers.kv_cache import cache_arguments, cache_of
 
 MODEL = "served"
 KEY = "sk-secret-of-the-test"
@@ -173,9 +173,9 @@ class ModelServer:
         """Write the most probable tokens, of those that lead to an allowed text."""
         llm, steps, text, cache = self.llm, [], "", None
         pieces = _pieces(llm)
-        ends, feed = llm._ends(), tokens
+        ends, feed = llm._end_tokens(), tokens
         while len(steps) < limit:
-            out = llm._model(torch.tensor([feed]), **going_on(llm._model, cache))
+            out = llm._model(torch.tensor([feed]), **cache_arguments(llm._model, cache))
             cache, logits = cache_of(out), out.logits[0, -1].float()
             free = logits
             if allowed is not None:

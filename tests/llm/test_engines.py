@@ -75,7 +75,7 @@ def test_a_pack_that_does_not_fit_into_memory_is_halved(random_llm, monkeypatch)
     assert max(sizes) > 90
     monkeypatch.setattr(random_llm, "_max_nodes", 32)
     monkeypatch.setattr(random_llm, "_forward_tree", _never)
-    with pytest.raises(LLMError, match="out of memory"):
+    with pytest.raises(LLMError, match="runs out of memory"):
         choice_table(random_llm)
 
 
@@ -99,7 +99,7 @@ def test_a_prompt_that_is_too_long_fails_alone(random_llm):
 def test_a_model_with_a_sliding_window_reads_prompts_in_full(tmp_path):
     llm = save_model(tmp_path, windowed=True)
     found = choice_table(llm)
-    assert not llm._takes_trees()
+    assert not llm._supports_trees()
     expected = one_by_one(llm, PREFIX + ITEMS[1] + SUFFIXES[0])
     torch.testing.assert_close(found[1, 0], expected, rtol=0, atol=1e-4)
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from synque_select.llm.vllm.process_group import causes_of, end_group, shared_memory_of
+from synque_select.llm.vllm.process_group import error_causes, kill_group, shared_memory_of
 
 HOLDER = """
 import os, time
@@ -26,11 +26,11 @@ def test_killed_processes_leave_no_shared_memory():
         name = child.stdout.readline().strip()
         assert shared_memory_of(child.pid) == {name}
         assert name in os.listdir("/dev/shm")
-        end_group(child.pid)
+        kill_group(child.pid)
         # the forked one has the pipe too: it ends with the last of them
         assert child.stdout.read() == ""
     assert name not in os.listdir("/dev/shm")
-    end_group(child.pid)
+    kill_group(child.pid)
 
 
 # what vLLM 0.32 wrote
@@ -57,16 +57,16 @@ pydantic_core._pydantic_core.ValidationError: 1 validation error for VllmConfig
 
 
 def test_causes_are_those_that_tell_something():
-    assert causes_of(NO_TORCHVISION.split("\n")) == [
+    assert error_causes(NO_TORCHVISION.split("\n")) == [
         "ModuleNotFoundError: No module named 'torchvision'"
     ]
-    assert causes_of(TOO_FEW_NODES.split("\n")) == [
+    assert error_causes(TOO_FEW_NODES.split("\n")) == [
         "AssertionError: Not enough allowed NUMA nodes to bind threads of 2 local CPUWorkers."
     ]
-    assert causes_of(HEADS.split("\n")) == [
+    assert error_causes(HEADS.split("\n")) == [
         "pydantic_core._pydantic_core.ValidationError: 1 validation error for VllmConfig "
         "Value error, Total number of attention heads (4) must be divisible."
     ]
     only = "RuntimeError: Engine core initialization failed."
-    assert causes_of([only, only]) == [only]
-    assert causes_of(["INFO: all is well", "Killed"]) == []
+    assert error_causes([only, only]) == [only]
+    assert error_causes(["INFO: all is well", "Killed"]) == []

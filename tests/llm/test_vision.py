@@ -42,9 +42,9 @@ def in_full(llm: TransformersLLM, prompt: Prompt) -> torch.Tensor:
     llm._load()
     images = [part for part in prompt.parts if not isinstance(part, str)]
     text, scores = llm._chat.text(prompt), []
-    n_prompt = llm._reader().inputs(text, images)["input_ids"].shape[1]
+    n_prompt = llm._image_scorer(llm._processor).inputs(text, images)["input_ids"].shape[1]
     for label in LABELS:
-        inputs = llm._reader().inputs(text + label, images)
+        inputs = llm._image_scorer(llm._processor).inputs(text + label, images)
         with torch.inference_mode():
             logits = llm._model(**inputs, use_cache=False).logits[0].double()
         log_p = torch.log_softmax(logits, -1)
@@ -125,7 +125,7 @@ def test_an_adapter_changes_what_its_weights_say(adapted):
 
 def test_an_adapter_that_is_none_or_does_not_fit(adapted, tmp_path):
     _, model, folder = adapted
-    with pytest.raises(ConfigError, match="no folder of a LoRA adapter"):
+    with pytest.raises(ConfigError, match="not a directory with a LoRA adapter"):
         TransformersLLM(str(model), adapter=str(model))
     save_model(tmp_path, hidden_size=64)
     with pytest.raises(LLMError, match="does not fit"):

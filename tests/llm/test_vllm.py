@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from synque_select.errors import ConfigError, LLMError
-from synque_select.llm.choice_tokens import nodes_of
+from synque_select.llm.choice_tokens import branch_points
 from synque_select.llm.registry import get_llm
 from synque_select.llm.transformers.engine import DEFAULT_MODEL
 from synque_select.llm.vllm.engine import VllmLLM
@@ -76,4 +76,4 @@ def test_key_tells_precision_and_length_apart(folder):
 
 
 def test_answers_part_where_their_tokens_do():
-    assert nodes_of([[1], [2, 3], [2, 4, 5]]) == {(): [1, 2], (2,): [3, 4], (2, 4): [5]}
+    assert branch_points([[1], [2, 3], [2, 4, 5]]) == {(): [1, 2], (2,): [3, 4], (2, 4): [5]}

@@ -1,1 +1,1 @@
-"""Servers that speak OpenAI's protocol."""
+"""Language models behind servers that speak OpenAI's protocol."""

@@ -1,4 +1,4 @@
-"""Coroutines for code that is not asynchronous, inside a running event loop too."""
+"""Asynchronous work for synchronous code, which may itself run inside an event loop."""
 
 from __future__ import annotations
 
@@ -15,30 +15,34 @@ T = TypeVar("T")
 
 
 class _End(Generic[T]):
-    """The last thing that arrives: all is done, or why it is not."""
+    """The last message of the thread: success, or the error that ended the work."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
 
 
 def iterate_in_thread(work: Callable[[Callable[[T], None]], Awaitable[None]]) -> Iterator[T]:
-    """Run a coroutine in a thread with a loop of its own, and yield what it hands over.
+    """Run a coroutine in a thread with its own event loop, and yield the values that it emits.
 
-    When the caller stops listening, or dies, the coroutine is cancelled.
+    A thread, because the caller may be inside a running loop, such as a notebook's. If the caller
+    stops iterating or fails, the coroutine is cancelled.
 
     Args:
-        work: Takes a function that hands a value over, and returns the coroutine.
+        work: Function that gets a callback for emitting values and returns the coroutine.
+
+    Raises:
+        Exception: Whatever the coroutine raises.
 
     Example:
-        >>> async def count(give):
+        >>> async def count(emit):
         ...     for i in range(3):
-        ...         give(i)
+        ...         emit(i)
         >>> list(iterate_in_thread(count))
         [0, 1, 2]
     """
-    found: queue.SimpleQueue[T | _End[T]] = queue.SimpleQueue()
+    values: queue.SimpleQueue[T | _End[T]] = queue.SimpleQueue()
     loop = asyncio.new_event_loop()
-    task = loop.create_task(_all(work, found))
+    task = loop.create_task(_run_to_end(work, values))
 
     def run() -> None:
         try:
@@ -52,22 +56,23 @@ def iterate_in_thread(work: Callable[[Callable[[T], None]], Awaitable[None]]) ->
     thread = threading.Thread(target=run, name="synque-select-llm", daemon=True)
     thread.start()
     try:
-        while not isinstance(value := found.get(), _End):
+        while not isinstance(value := values.get(), _End):
             yield value
         if value.error is not None:
             raise value.error
     finally:
-        with suppress(RuntimeError):  # it is over already
+        # the loop is closed if the work has ended already
+        with suppress(RuntimeError):
             loop.call_soon_threadsafe(task.cancel)
         thread.join()
 
 
-async def _all(
-    work: Callable[[Callable[[T], None]], Awaitable[None]], found: queue.SimpleQueue[T | _End[T]]
+async def _run_to_end(
+    work: Callable[[Callable[[T], None]], Awaitable[None]], values: queue.SimpleQueue[T | _End[T]]
 ) -> None:
     try:
-        await work(found.put)
+        await work(values.put)
     except Exception as error:
-        found.put(_End(error))
+        values.put(_End(error))
     else:
-        found.put(_End())
+        values.put(_End())

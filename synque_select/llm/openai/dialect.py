@@ -1,17 +1,23 @@
-"""What a server understands of the protocol: found out from what it refuses, and remembered."""
+"""The part of the protocol that a server supports, learned from the requests that it rejects."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from synque_select.llm.prompt import PromptLike, data_url, prompt_parts
-from synque_select.llm.structured import forcible
+from synque_select.llm.structured import enforceable_schema
+from synque_select.utils.json_types import Json, JsonObject
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletionContentPartParam, ChatCompletionMessageParam
 
 __all__ = ["Dialect", "Question", "messages"]
 
-_FORM_WORDS = ("response_format", "schema", "structured", "guided", "grammar", "json")
+# words in an error message that mean structured outputs
+_CONSTRAINT_WORDS = ("response_format", "schema", "structured", "guided", "grammar", "json")
+# OpenAI's protocol allows 20; some servers allow 5
 _TOP_LOGPROBS = (20, 5)
 
 
@@ -21,17 +27,17 @@ class Question:
 
     Args:
         prompt: The user turn.
-        choices: The answer is one of them.
-        schema: The answer is JSON of this schema.
-        max_tokens: Length of the answer.
-        temperature: Of sampling.
-        seed: Of sampling.
-        logprobs: Whether the probabilities of the answer's tokens are wanted.
+        choices: Texts of which the answer must be one; None for any answer.
+        schema: JSON schema of the answer; None for any answer.
+        max_tokens: Maximum length of the answer.
+        temperature: Sampling temperature.
+        seed: Random seed for sampling.
+        logprobs: Whether to request the probabilities of the answer's tokens.
     """
 
     prompt: PromptLike
     choices: Sequence[str] | None = None
-    schema: Mapping[str, Any] | None = None
+    schema: JsonObject | None = None
     max_tokens: int = 64
     temperature: float = 0.0
     seed: int = 0
@@ -40,17 +46,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How to put a question to one server.
+    """How to send a question to one server.
 
-    A server says "400" to what it does not know. `after` then gives up the part of the question
-    that it named: first for another way of saying it, then altogether.
+    A server answers 400 to a parameter that it does not support. `after` then replaces the
+    parameter that it named by the next best one, and finally drops it.
 
     Args:
-        choices: How an answer is held to the choices: by "vllm" (`structured_outputs`), by a
-            "json_schema", or not at all ("none"); the ways that are left, best first.
-        schema: The same for a schema: "strict", "json_schema", "json_object", "none".
-        top_logprobs: How many tokens may be shown beside the one that was written.
-        dropped: Parameters that the server refuses.
+        choices: Ways to constrain an answer to the choices that have not been rejected, best
+            first: "vllm" (`structured_outputs`), "json_schema", or "none".
+        schema: The same for a JSON schema: "strict", "json_schema", "json_object", "none".
+        top_logprobs: Numbers of alternative tokens to request that have not been rejected.
+        dropped: Parameters that the server rejects.
     """
 
     choices: tuple[str, ...] = ("json_schema", "none")
@@ -60,25 +66,23 @@ class Dialect:
 
     @property
     def frame(self) -> str:
-        """What stands before an answer that is one of the choices: a key of `FRAMES`."""
+        """What comes before an answer that is one of the choices: a key of `FRAMES`."""
         return "json" if self.choices[0] == "json_schema" else "text"
 
-    def body(self, model_id: str, question: Question) -> dict[str, Any]:
-        """Return the body of a request for a chat completion."""
+    def parameters(self, question: Question) -> dict[str, Json]:
+        """Return the parameters of a chat completion, apart from its model and messages."""
         limit = "max_completion_tokens" if "max_tokens" in self.dropped else "max_tokens"
-        body: dict[str, Any] = {
-            "model": model_id,
-            "messages": messages(question.prompt),
+        parameters: dict[str, Json] = {
             limit: question.max_tokens,
             "temperature": question.temperature,
             "seed": question.seed,
-            **self._form(question),
+            **self._constraint(question),
         }
         if question.logprobs and self.top_logprobs:
-            body |= {"logprobs": True, "top_logprobs": self.top_logprobs[0]}
-        return {name: value for name, value in body.items() if name not in self.dropped}
+            parameters |= {"logprobs": True, "top_logprobs": self.top_logprobs[0]}
+        return {name: value for name, value in parameters.items() if name not in self.dropped}
 
-    def _form(self, question: Question) -> dict[str, Any]:
+    def _constraint(self, question: Question) -> dict[str, Json]:
         if question.choices is not None:
             if self.choices[0] == "vllm":
                 return {"structured_outputs": {"choice": list(question.choices)}}
@@ -86,13 +90,22 @@ class Dialect:
                 return _json_schema(_answer_schema(question.choices), strict=True)
         if question.schema is not None:
             if self.schema[0] in ("strict", "json_schema"):
-                return _json_schema(forcible(question.schema), strict=self.schema[0] == "strict")
+                schema = enforceable_schema(question.schema)
+                return _json_schema(schema, strict=self.schema[0] == "strict")
             if self.schema[0] == "json_object":
                 return {"response_format": {"type": "json_object"}}
         return {}
 
-    def after(self, refusal: str, question: Question) -> Dialect | None:
-        """Return how to ask after a refusal; None where it is of another kind.
+    def after(self, error_message: str, question: Question) -> Dialect | None:
+        """Return the dialect to use after a rejection.
+
+        Args:
+            error_message: Message of the server.
+            question: Question that was rejected.
+
+        Returns:
+            A dialect without the parameter that the message names; None if it names none that can
+            be replaced.
 
         Example:
             >>> Dialect().after("unknown parameter: 'seed'", Question("Is it?")).dropped
@@ -100,15 +113,16 @@ class Dialect:
             >>> Dialect().after("the prompt is too long", Question("Is it?")) is None
             True
         """
-        said = refusal.lower()
-        if "context length" in said or "too long" in said:
+        message = error_message.lower()
+        # such a message often names max_tokens, which is not what is wrong
+        if "context length" in message or "too long" in message:
             return None
-        if question.logprobs and self.top_logprobs and "logprobs" in said:
+        if question.logprobs and self.top_logprobs and "logprobs" in message:
             return replace(self, top_logprobs=self.top_logprobs[1:])
         for name in {"temperature", "seed", "max_tokens"} - self.dropped:
-            if name in said:
+            if name in message:
                 return replace(self, dropped=self.dropped | {name})
-        if any(word in said for word in _FORM_WORDS):
+        if any(word in message for word in _CONSTRAINT_WORDS):
             if question.choices is not None and len(self.choices) > 1:
                 return replace(self, choices=self.choices[1:])
             if question.schema is not None and len(self.schema) > 1:
@@ -116,13 +130,13 @@ class Dialect:
         return None
 
 
-def _json_schema(schema: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
-    named = {"name": "answer", "schema": dict(schema), "strict": strict}
+def _json_schema(schema: JsonObject, *, strict: bool) -> dict[str, Json]:
+    named: JsonObject = {"name": "answer", "schema": dict(schema), "strict": strict}
     return {"response_format": {"type": "json_schema", "json_schema": named}}
 
 
-def _answer_schema(choices: Sequence[str]) -> dict[str, Any]:
-    # hosted servers take only objects
+def _answer_schema(choices: Sequence[str]) -> JsonObject:
+    # hosted servers accept only an object at the top
     return {
         "type": "object",
         "properties": {"answer": {"type": "string", "enum": list(choices)}},
@@ -131,8 +145,8 @@ def _answer_schema(choices: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def messages(prompt: PromptLike) -> list[dict[str, Any]]:
-    """Return a prompt as the messages of a chat, images as data URLs.
+def messages(prompt: PromptLike) -> list[ChatCompletionMessageParam]:
+    """Return a prompt as the messages of a chat, with images as data URLs.
 
     Example:
         >>> messages("Is it?")
@@ -140,7 +154,7 @@ def messages(prompt: PromptLike) -> list[dict[str, Any]]:
     """
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
-    content = [
+    content: list[ChatCompletionContentPartParam] = [
         {"type": "text", "text": part}
         if isinstance(part, str)
         else {"type": "image_url", "image_url": {"url": data_url(part)}}

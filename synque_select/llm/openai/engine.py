@@ -5,68 +5,83 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from synque_select.errors import LLMError
-from synque_select.llm.base import BaseLLM, Failure, check_choices, check_form
+from synque_select.llm.base import BaseLLM, Failure, check_choices, check_constraint
 from synque_select.llm.openai.async_bridge import iterate_in_thread
-from synque_select.llm.openai.dialect import Dialect, Question
+from synque_select.llm.openai.dialect import Dialect, Question, messages
 from synque_select.llm.openai.endpoint import (
     Endpoint,
     RequestFailed,
     RetryableFailure,
-    counted,
-    openai_package,
-    said,
+    error_text,
 )
-from synque_select.llm.openai.label_logprobs import Seen, read_path, shares
+from synque_select.llm.openai.json_access import count_at, text_or_none, value_at
+from synque_select.llm.openai.label_logprobs import (
+    ChoiceMass,
+    Step,
+    choice_probabilities,
+    read_choice_mass,
+)
 from synque_select.llm.openai.served_choices import ServedChoices
 from synque_select.llm.prompt import PromptLike, has_images, join_prompts
 from synque_select.llm.structured import without_thinking
 from synque_select.utils.json_files import parse_json
+from synque_select.utils.json_types import JsonObject
 from synque_select.utils.validation import check_int
+
+if TYPE_CHECKING:
+    from openai import APIStatusError, AsyncOpenAI
 
 __all__ = ["OpenAILLM"]
 
+Result = TypeVar("Result")
+
+# tokens of the JSON around an answer
 _FRAME_TOKENS = 16
-_SHOWN = 200
+_MAX_SHOWN = 200
 
 
 class OpenAILLM(BaseLLM):
-    """A model behind an OpenAI-compatible server: `vllm serve`, llama.cpp, a hosted one.
+    """A model behind an OpenAI-compatible server: `vllm serve`, llama.cpp, or a hosted model.
 
-    Requests run side by side up to a bound. What fails for a time (429, 5xx, a cut connection,
-    an answer that is no JSON) is asked again after a pause, which the server may set by
-    Retry-After; what still fails then is a `Failure`. A server that cannot be reached, or does not
-    know the key or the model, ends the run at once.
+    Requests run concurrently up to a limit. Requests that fail temporarily (429, 5xx, a closed
+    connection, an answer that is not JSON) are repeated after a pause, whose length the server may
+    set with Retry-After; if they still fail, the result is a `Failure`. A server that cannot be
+    reached, or rejects the key or the model, raises an error at once.
 
-    Choices and schemas are forced by the server's structured outputs; where it has none, the
-    model is asked without, and an answer that is none of the choices is a `Failure`.
+    Choices and schemas are enforced by the server's structured outputs. If the server has none,
+    the model answers freely, and an answer that is not one of the choices is a `Failure`.
 
-    Probabilities of choices are those of their usual tokens, all of them, where vLLM serves: it
-    tells them, from one generated token at each place where the choices part. Other servers do
-    not, nor does vLLM for images: there, they come from the 20 most probable tokens that are shown
-    at each place of one answer, by the text that they write: a text that only one choice can begin
-    with counts for it in whole. Texts that several choices begin with are told apart by another
-    request for these choices only, and so is a choice that is not shown, where the server shows
-    the unconstrained model's tokens and the choice may have over 1 %; what is not shown beyond
-    that counts as 0, and the rest is scaled to sum to 1. A model that shows no tokens (most
-    hosted reasoning models) can only judge by `way="label"`.
+    Probabilities of choices are exact with vLLM, which reports the probability of any token: one
+    token is generated at each place where the choices differ. With other servers, and with vLLM
+    for images, they are computed from the 20 most probable tokens shown at each place of one
+    answer. A text with which only one choice begins counts for that choice. If several choices
+    begin with it, they are distinguished by another request for these choices only. So is a choice
+    that is not shown but may have more than 1 %, if the server shows the tokens of the
+    unconstrained model. What is not shown otherwise counts as 0, and the probabilities are scaled
+    to sum to 1. A model that shows no tokens (most hosted reasoning models) can only judge with
+    `readout="label"`.
 
-    The key is read from the environment when a request is made; it is kept nowhere. Answers are
-    kept by model id and revision, whatever server gave them: name a revision where it matters.
+    The API key is read from the environment when a request is made and is never stored. Cached
+    answers are identified by model id and revision, whichever server gave them: set a revision if
+    servers may differ.
 
     Args:
-        model_id: As the server names it.
-        base_url: Of the server, up to `/v1`; None for OPENAI_BASE_URL, else api.openai.com.
-        key_variable: The environment variable of the key. Servers on this machine need none.
-        revision: Which weights, where you know.
-        max_concurrency: Requests at the same time.
-        requests_per_minute: None for no limit but the server's.
-        tokens_per_minute: Of prompts and the longest answers; None for no limit but the server's.
-        timeout_s: How long an answer may take.
-        max_retries: How often a request is repeated.
-        context_length: Tokens of prompt and answer, where you know; vLLM tells.
+        model_id: Name of the model on the server.
+        base_url: Address of the server, up to `/v1`; None for the environment variable
+            OPENAI_BASE_URL or, if it is not set, api.openai.com.
+        key_variable: Environment variable with the API key; local servers need none.
+        revision: Version of the weights, if known.
+        max_concurrency: Maximum number of concurrent requests.
+        requests_per_minute: Maximum number of requests per minute; None for no limit.
+        tokens_per_minute: Maximum number of tokens per minute, of prompts and the longest answers
+            that are allowed; None for no limit.
+        timeout_s: Maximum time for an answer, in seconds.
+        max_retries: Maximum number of times that a request is repeated.
+        context_length: Maximum number of tokens of prompt and answer; None if unknown (vLLM's
+            server reports it).
 
     Raises:
         ConfigError: An argument is not allowed.
@@ -107,33 +122,33 @@ class OpenAILLM(BaseLLM):
             usage=self.usage,
         )
         self._dialect = Dialect()
-        # where the server tells the probability of any token: without images, with images
-        self._tells = {False: False, True: False}
-        self._met = False
+        # whether the server reports the probability of any token: without images, with images
+        self._reports_any_token = {False: False, True: False}
+        self._server_identified = False
 
     def generate(
         self,
         prompts: Sequence[PromptLike],
         *,
         choices: Sequence[str] | None = None,
-        schema: Mapping[str, Any] | None = None,
+        schema: JsonObject | None = None,
         max_tokens: int = 1024,
         temperature: float = 0.0,
         seed: int = 0,
     ) -> Iterator[tuple[int, str | Failure]]:
-        """Answer prompts side by side, in the order in which the answers arrive."""
-        allowed = check_form(choices, schema)
+        """Answer prompts concurrently, in the order in which the answers arrive."""
+        allowed = check_constraint(choices, schema)
 
-        async def answer(client: Any, position: int) -> str | Failure:
-            found = await self._ask(
+        async def answer(client: AsyncOpenAI, position: int) -> str | Failure:
+            completion = await self._ask(
                 client,
                 Question(prompts[position], allowed, schema, max_tokens, temperature, seed),
             )
-            if isinstance(found, Failure):
-                return found
-            return _text(found, allowed, schema, max_tokens)
+            if isinstance(completion, Failure):
+                return completion
+            return _text(completion, allowed, schema, max_tokens)
 
-        yield from self._side_by_side(len(prompts), answer)
+        yield from self._concurrently(len(prompts), answer)
 
     def choice_probabilities(
         self,
@@ -142,179 +157,194 @@ class OpenAILLM(BaseLLM):
         suffixes: Sequence[str],
         choices: Sequence[str],
     ) -> Iterator[tuple[int, list[list[float]] | Failure]]:
-        """Return how probable each choice is, by the tokens that the server tells or shows."""
+        """Return the probability of each choice, from tokens that the server reports or shows."""
         allowed = check_choices(choices)
         served = ServedChoices(allowed)
 
-        async def row(client: Any, position: int) -> list[list[float]] | Failure:
-            found = []
+        async def rows_of_item(client: AsyncOpenAI, position: int) -> list[list[float]] | Failure:
+            rows = []
             for suffix in suffixes:
                 prompt = join_prompts(shared_prefix, items[position], suffix)
-                parts = await self._told(client, prompt, served)
-                if parts is None:
-                    parts = await self._shown(client, prompt, allowed)
-                if isinstance(parts, Failure):
-                    return parts
-                found.append(parts)
-            return found
+                row = await self._exact_probabilities(client, prompt, served)
+                if row is None:
+                    row = await self._shown_probabilities(client, prompt, allowed)
+                if isinstance(row, Failure):
+                    return row
+                rows.append(row)
+            return rows
 
-        yield from self._side_by_side(len(items), row)
+        yield from self._concurrently(len(items), rows_of_item)
 
-    async def _told(
-        self, client: Any, prompt: PromptLike, served: ServedChoices
+    async def _exact_probabilities(
+        self, client: AsyncOpenAI, prompt: PromptLike, served: ServedChoices
     ) -> list[float] | Failure | None:
-        """Return the probabilities that the server tells, None where it tells none."""
+        """Return the probabilities that the server reports; None if it does not report them."""
         images = has_images(prompt)
-        if not self._tells[images]:
+        if not self._reports_any_token[images]:
             return None
         self.usage.n_requests += 1
         try:
-            return await served.shares(partial(self._endpoint.post, client), prompt)
-        except RequestFailed as unanswered:
-            return unanswered.failure
+            return await served.probabilities(partial(self._endpoint.post, client), prompt)
+        except RequestFailed as error:
+            return error.failure
         except (LookupError, TypeError, ValueError, AttributeError):
-            # it is older than that, or something before it lets only chats in
-            self._tells[images] = False
+            # an older vLLM, or a proxy in front of it that passes chats only
+            self._reports_any_token[images] = False
             return None
 
-    async def _shown(
-        self, client: Any, prompt: PromptLike, choices: tuple[str, ...]
+    async def _shown_probabilities(
+        self, client: AsyncOpenAI, prompt: PromptLike, choices: tuple[str, ...]
     ) -> list[float] | Failure:
-        """Return the probabilities by the tokens that the server shows."""
-        seen = await self._seen(client, prompt, choices, choices)
-        if isinstance(seen, Failure):
-            return seen
-        parts = shares(seen, choices)
-        return parts or Failure("no beginning of a choice is among the tokens that it shows")
+        """Return the probabilities computed from the most probable tokens."""
+        mass = await self._choice_mass(client, prompt, choices, choices)
+        if isinstance(mass, Failure):
+            return mass
+        probabilities = choice_probabilities(mass, choices)
+        return probabilities or Failure(
+            "no choice begins with any of the tokens that the server shows"
+        )
 
-    async def _seen(
-        self, client: Any, prompt: PromptLike, choices: tuple[str, ...], among: Sequence[str]
-    ) -> Seen | Failure:
-        """Return where the probability goes when the answer is one among some of the choices."""
-        longest = max(len(choice.encode()) for choice in choices)
-        question = Question(prompt, among, max_tokens=longest + _FRAME_TOKENS, logprobs=True)
-        found = await self._ask(client, question)
-        if isinstance(found, Failure):
-            return found
-        logprobs = found.get("logprobs")
-        content = logprobs.get("content") if isinstance(logprobs, dict) else None
-        if not content:
-            raise LLMError(
-                f"{self.id} shows no probabilities of tokens: judge with way='label' instead"
-            )
-        try:
-            seen = read_path(content, choices, self._dialect.frame)
-        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            return Failure(
-                f"probabilities of tokens that cannot be read ({type(error).__name__}): "
-                f"{str(content)[:_SHOWN]}"
-            )
-        if self._dialect.choices[0] != "none":
-            await self._clear_up(client, prompt, choices, among, seen)
-        return seen
-
-    async def _clear_up(
+    async def _choice_mass(
         self,
-        client: Any,
+        client: AsyncOpenAI,
         prompt: PromptLike,
         choices: tuple[str, ...],
         among: Sequence[str],
-        seen: Seen,
-    ) -> None:
-        """Ask again about the choices that one answer did not tell apart, or did not show."""
-        for group in seen.unclear():
-            if len(group) < len(among):
-                part = await self._seen(client, prompt, choices, group)
-                if isinstance(part, Seen):
-                    _divide(seen, group, part)
-        for choice in seen.hidden(among):
-            part = await self._seen(client, prompt, choices, (choice,))
-            if isinstance(part, Seen):
-                seen.add((choice,), part.of_choice.get(choice, 0.0))
+    ) -> ChoiceMass | Failure:
+        """Return the probability of the choices if the answer is constrained to some of them."""
+        longest = max(len(choice.encode()) for choice in choices)
+        question = Question(prompt, among, max_tokens=longest + _FRAME_TOKENS, logprobs=True)
+        completion = await self._ask(client, question)
+        if isinstance(completion, Failure):
+            return completion
+        logprobs = completion.get("logprobs")
+        content = logprobs.get("content") if isinstance(logprobs, dict) else None
+        if not content:
+            raise LLMError(
+                f"{self.id} does not show the probabilities of tokens: judge with readout='label' "
+                "instead"
+            )
+        try:
+            # the shape is not checked beforehand: what is wrong with it raises one of these errors
+            steps = cast("Sequence[Step]", content)
+            mass = read_choice_mass(steps, choices, self._dialect.frame)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            return Failure(
+                f"the probabilities of tokens cannot be read ({type(error).__name__}): "
+                f"{str(content)[:_MAX_SHOWN]}"
+            )
+        if self._dialect.choices[0] != "none":
+            await self._resolve(client, prompt, choices, among, mass)
+        return mass
 
-    def _side_by_side(
-        self, n: int, answer: Callable[[Any, int], Awaitable[Any]]
-    ) -> Iterator[tuple[int, Any]]:
+    async def _resolve(
+        self,
+        client: AsyncOpenAI,
+        prompt: PromptLike,
+        choices: tuple[str, ...],
+        among: Sequence[str],
+        mass: ChoiceMass,
+    ) -> None:
+        """Ask again about choices that one answer did not distinguish, or did not show."""
+        for group in mass.undecided_groups():
+            if len(group) < len(among):
+                part = await self._choice_mass(client, prompt, choices, group)
+                if isinstance(part, ChoiceMass):
+                    _split_group(mass, group, part)
+        for choice in mass.missing_choices(among):
+            part = await self._choice_mass(client, prompt, choices, (choice,))
+            if isinstance(part, ChoiceMass):
+                mass.add((choice,), part.by_choice.get(choice, 0.0))
+
+    def _concurrently(
+        self, n: int, answer: Callable[[AsyncOpenAI, int], Awaitable[Result]]
+    ) -> Iterator[tuple[int, Result]]:
         """Yield the answers to n questions as they arrive."""
         if n == 0:
             return
 
-        async def work(give: Callable[[tuple[int, Any]], None]) -> None:
+        async def work(emit: Callable[[tuple[int, Result]], None]) -> None:
+            # all workers draw from one iterator, so each position is answered once
             positions = iter(range(n))
 
-            async def one_after_the_other() -> None:
+            async def worker() -> None:
                 for position in positions:
-                    give((position, await answer(client, position)))
+                    emit((position, await answer(client, position)))
 
             async with self._endpoint.client() as client:
-                if not self._met:
-                    await self._meet(client)
-                await _all_or_none(
-                    one_after_the_other() for _ in range(min(n, self._max_concurrency))
-                )
+                if not self._server_identified:
+                    await self._identify_server(client)
+                await _all_or_none(worker() for _ in range(min(n, self._max_concurrency)))
 
         yield from iterate_in_thread(work)
 
-    async def _meet(self, client: Any) -> None:
-        """Ask the server what it is."""
+    async def _identify_server(self, client: AsyncOpenAI) -> None:
+        """Find out whether the server is vLLM, and the model's context length."""
         for model in await self._endpoint.models(client):
-            if isinstance(model, dict) and model.get("id") == self.id:
-                self.context_length = self.context_length or counted(model, "max_model_len") or None
+            if isinstance(model, Mapping) and model.get("id") == self.id:
+                n_positions = count_at(model, "max_model_len")
+                self.context_length = self.context_length or n_positions or None
                 if model.get("owned_by") == "vllm":
                     self._dialect = Dialect(choices=("vllm", "json_schema", "none"))
-                    self._tells = {False: True, True: True}
-        self._met = True
+                    self._reports_any_token = {False: True, True: True}
+        self._server_identified = True
 
-    async def _ask(self, client: Any, question: Question) -> dict[str, Any] | Failure:
+    async def _ask(self, client: AsyncOpenAI, question: Question) -> JsonObject | Failure:
         """Return the first choice of a chat completion."""
         self.usage.n_requests += 1
         n_tokens = self.count_tokens(question.prompt) + question.max_tokens
-        return await self._endpoint.repeated(n_tokens, lambda: self._try(client, question))
+        return await self._endpoint.with_retries(n_tokens, lambda: self._try(client, question))
 
     async def _try(
-        self, client: Any, question: Question
-    ) -> dict[str, Any] | Failure | RetryableFailure:
-        openai = openai_package()
+        self, client: AsyncOpenAI, question: Question
+    ) -> JsonObject | Failure | RetryableFailure:
+        import openai
+
         while True:
             dialect = self._dialect
-            body = dialect.body(self.id, question)
             request = client.chat.completions.with_raw_response.create(
-                model=body.pop("model"), messages=body.pop("messages"), extra_body=body
+                model=self.id,
+                messages=messages(question.prompt),
+                extra_body=dialect.parameters(question),
             )
             try:
-                text = await self._endpoint.sent(request)
+                text = await self._endpoint.send(request)
             except openai.APIStatusError as error:
-                changed = self._changed(dialect, error, question)
-                if changed is None:
+                next_dialect = _next_dialect(dialect, error, question)
+                if next_dialect is None:
                     return self._endpoint.on_status(error)
-                # another request may have learnt something meanwhile: that comes first
+                # if another request has changed the dialect in the meantime, try that one first
                 if self._dialect is dialect:
-                    self._dialect = changed
+                    self._dialect = next_dialect
                 continue
             return text if isinstance(text, RetryableFailure) else self._read(text)
 
-    def _changed(self, dialect: Dialect, error: Any, question: Question) -> Dialect | None:
-        if error.status_code not in (400, 422):
-            return None
-        return dialect.after(said(error), question)
-
-    def _read(self, text: str) -> dict[str, Any] | RetryableFailure:
+    def _read(self, text: str) -> JsonObject | RetryableFailure:
         """Return the first choice of a completion, and count its tokens."""
         state = self._endpoint.read_object(text)
         if isinstance(state, RetryableFailure):
             return state
         try:
-            (choice, *_) = state["choices"]
-            content = choice["message"].get("content")
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return RetryableFailure(f"an answer that is no chat completion: {text[:_SHOWN]!r}")
+            choice = value_at(state, "choices", 0)
+            message = value_at(choice, "message")
+        except (LookupError, TypeError):
+            choice = message = None
+        if not isinstance(choice, Mapping) or not isinstance(message, Mapping):
+            return RetryableFailure(f"the answer is not a chat completion: {text[:_MAX_SHOWN]!r}")
+        content = message.get("content")
         if content is not None and not isinstance(content, str):
-            return RetryableFailure(f"an answer without a text: {text[:_SHOWN]!r}")
-        return dict(choice)
+            return RetryableFailure(f"the answer does not contain text: {text[:_MAX_SHOWN]!r}")
+        return choice
+
+
+def _next_dialect(dialect: Dialect, error: APIStatusError, question: Question) -> Dialect | None:
+    if error.status_code not in (400, 422):
+        return None
+    return dialect.after(error_text(error), question)
 
 
 async def _all_or_none(coroutines: Iterator[Awaitable[None]]) -> None:
-    """Wait for all; when one raises, the others stop and its error is raised as it is."""
+    """Wait for all coroutines; if one raises, cancel the others and raise its error."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         await asyncio.gather(*tasks)
@@ -324,35 +354,37 @@ async def _all_or_none(coroutines: Iterator[Awaitable[None]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _divide(seen: Seen, group: tuple[str, ...], part: Seen) -> None:
-    """Put in place of a group's probability what its choices have of it."""
-    weights = shares(part, group)
+def _split_group(mass: ChoiceMass, group: tuple[str, ...], part: ChoiceMass) -> None:
+    """Divide the probability of a group among its choices, in proportion to another answer."""
+    weights = choice_probabilities(part, group)
     if weights is not None:
-        mass = seen.of_group.pop(group)
+        group_mass = mass.by_group.pop(group)
         for choice, weight in zip(group, weights, strict=True):
-            seen.add((choice,), mass * weight)
+            mass.add((choice,), group_mass * weight)
 
 
 def _text(
-    found: Mapping[str, Any],
+    completion: JsonObject,
     choices: Sequence[str] | None,
-    schema: Mapping[str, Any] | None,
+    schema: JsonObject | None,
     max_tokens: int,
 ) -> str | Failure:
-    content, ended = found["message"].get("content") or "", found.get("finish_reason")
-    if ended == "content_filter" or found["message"].get("refusal"):
-        refusal = found["message"].get("refusal") or "its filter"
-        return Failure(f"the model refuses: {str(refusal)[:_SHOWN]}")
+    message = completion["message"]
+    assert isinstance(message, Mapping)  # checked when the completion was read
+    content = text_or_none(message.get("content")) or ""
+    finish_reason, refusal = completion.get("finish_reason"), message.get("refusal")
+    if finish_reason == "content_filter" or refusal:
+        return Failure(f"the model refused to answer: {str(refusal or 'its filter')[:_MAX_SHOWN]}")
     if choices is not None:
-        choice = _chosen(content, choices)
-        return choice or Failure(f"answered {content[:_SHOWN]!r}, which is none of the choices")
-    if ended == "length" and (schema is not None or not content):
+        choice = _matching_choice(content, choices)
+        return choice or Failure(f"answered {content[:_MAX_SHOWN]!r}, which is none of the choices")
+    if finish_reason == "length" and (schema is not None or not content):
         return Failure(f"the answer was not complete after {max_tokens} tokens")
     return content
 
 
-def _chosen(content: str, choices: Sequence[str]) -> str | None:
-    """Return the choice that an answer is, whether it is in JSON, in quotes or plain."""
+def _matching_choice(content: str, choices: Sequence[str]) -> str | None:
+    """Return the choice that an answer means, whether it is in JSON, in quotes or plain."""
     answer = without_thinking(content).strip()
     try:
         state = parse_json(answer, "the answer", error=LLMError)

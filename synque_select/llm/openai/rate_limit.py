@@ -1,4 +1,4 @@
-"""When the next request to a server may start: its limits, its pauses, and waiting longer."""
+"""When the next request to a server may start: rate limits, pauses and backoff."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from email.utils import parsedate_to_datetime
 __all__ = ["RateLimiter", "backoff_s", "retry_after_s"]
 
 _FIRST_WAIT_S = 0.5
-_LONGEST_WAIT_S = 60.0
+_MAX_WAIT_S = 60.0
 
 
 class RateLimiter:
-    """Spaces out the starts of requests, for all requests of one engine.
+    """Spaces out the starts of all requests of one engine.
 
     Args:
-        requests_per_minute: None for no limit.
-        tokens_per_minute: Of prompts and the longest answers asked for; None for no limit.
+        requests_per_minute: Maximum number of requests per minute; None for no limit.
+        tokens_per_minute: Maximum number of tokens per minute, of prompts and the longest
+            answers that are allowed; None for no limit.
     """
 
     def __init__(self, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
@@ -28,18 +29,26 @@ class RateLimiter:
         self._next = 0.0
 
     async def acquire(self, n_tokens: int) -> None:
-        """Wait until a request of so many tokens may start."""
+        """Wait until a request of `n_tokens` tokens may start."""
+        # the slot is taken before waiting, so that requests that wait together are spaced too
         start = max(time.monotonic(), self._next)
         self._next = start + max(self._request_s, n_tokens * self._token_s)
         await asyncio.sleep(max(0.0, start - time.monotonic()))
 
     def pause(self, seconds: float) -> None:
-        """Let nothing start for a while: the server said so to one request, and means all."""
+        """Let no request start for a time, as the server asked in its answer to one of them."""
         self._next = max(self._next, time.monotonic() + seconds)
 
 
-def backoff_s(n_failed: int, dice: random.Random) -> float:
-    """Return how long to wait after so many failures in a row: doubling, half of it by chance.
+def backoff_s(n_failed: int, generator: random.Random) -> float:
+    """Return the time to wait after failures in a row: exponential backoff with jitter.
+
+    Args:
+        n_failed: Number of failures in a row, at least 1.
+        generator: Source of the jitter.
+
+    Returns:
+        Seconds, between half of min(60, 0.5 · 2^(n_failed − 1)) and all of it.
 
     Example:
         >>> 2.0 <= backoff_s(4, random.Random(0)) <= 4.0
@@ -47,12 +56,19 @@ def backoff_s(n_failed: int, dice: random.Random) -> float:
         >>> backoff_s(99, random.Random(0)) <= 60
         True
     """
-    longest = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** (min(n_failed, 30) - 1))
-    return longest * dice.uniform(0.5, 1.0)
+    longest = min(_MAX_WAIT_S, _FIRST_WAIT_S * 2.0 ** (min(n_failed, 30) - 1))
+    # jitter, so that requests that failed together are not repeated together
+    return longest * generator.uniform(0.5, 1.0)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that a server's Retry-After asks for, None without a usable one.
+    """Return the time to wait according to a Retry-After header.
+
+    Args:
+        headers: Headers of an answer, a number of seconds or a date.
+
+    Returns:
+        Seconds, at least 0; None without a usable header.
 
     Example:
         >>> retry_after_s({"retry-after": "2.5"}), retry_after_s({"retry-after": "soon"})
@@ -60,14 +76,14 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         >>> retry_after_s({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"})
         0.0
     """
-    given = headers.get("retry-after")
-    if given is None:
+    header = headers.get("retry-after")
+    if header is None:
         return None
     try:
-        wait_s = float(given)
+        wait_s = float(header)
     except ValueError:
         try:
-            wait_s = parsedate_to_datetime(given).timestamp() - time.time()
+            wait_s = parsedate_to_datetime(header).timestamp() - time.time()
         except ValueError:
             return None
     return max(0.0, wait_s)

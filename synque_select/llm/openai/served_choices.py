@@ -1,120 +1,142 @@
-"""Probabilities of choices from vLLM's server, which tells those of the tokens it is asked for."""
+"""Exact probabilities of choices from vLLM's server, which reports any token it is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import TypeAlias, cast
 
-from synque_select.llm.choice_tokens import choice_shares, nodes_of
+from synque_select.llm.choice_tokens import branch_points, choice_shares
 from synque_select.llm.openai.dialect import messages
 from synque_select.llm.openai.endpoint import RequestFailed
+from synque_select.llm.openai.json_access import integers, value_at
 from synque_select.llm.prompt import PromptLike, has_images
+from synque_select.utils.json_types import Json, JsonObject
 
-__all__ = ["ServedChoices"]
+__all__ = ["Post", "ServedChoices"]
 
-_TAIL = 8  # tokens at a prompt's end that decide how an answer joins it
+# number of tokens at the end of a prompt that decide how an answer is tokenized behind it
+_TAIL = 8
 
-Post = Callable[[str, Mapping[str, Any], int], Awaitable[Any]]
+Post: TypeAlias = Callable[[str, JsonObject, int], Awaitable[JsonObject]]
 
 
 class ServedChoices:
-    """The choices as the server's tokens, and how probable they are behind a prompt.
+    """The choices as tokens of a server's model, and their probabilities after a prompt.
 
-    One generated token is asked for at each place where the choices part, and only for their
-    tokens: nothing depends on what the model would rather write.
+    One generated token is requested at each place where the choices differ, with the
+    probabilities of the choices' tokens only: what the model would rather write does not matter.
 
     Args:
-        choices: Possible answers, none the beginning of another.
+        choices: Possible answers, none of them a prefix of another.
     """
 
     def __init__(self, choices: Sequence[str]) -> None:
         self._choices = choices
-        self._known: dict[tuple[int, ...], list[list[int]]] = {}
+        self._continuations: dict[tuple[int, ...], list[list[int]]] = {}
 
-    async def shares(self, post: Post, prompt: PromptLike) -> list[float]:
+    async def probabilities(self, post: Post, prompt: PromptLike) -> list[float]:
         """Return the probability of each choice.
 
         Args:
-            post: Sends a JSON body to a path of the server and returns its JSON answer; takes how
-                many tokens the model reads and writes for it.
+            post: Function that sends a JSON body to a path of the server and returns its JSON
+                answer; its third argument is the number of tokens that the request reads and
+                writes.
             prompt: The user turn.
 
         Raises:
-            LookupError: The server does not tell: it is older than these parameters, or the model's
-                template does not let an answer about an image be begun.
+            LookupError: The server does not report the probabilities: it is older than these
+                parameters, or the model's template does not allow an answer about an image to be
+                continued.
+            TypeError: The server's answer has another shape.
         """
-        turn = messages(prompt)
+        # the messages are JSON objects, but mypy does not take a TypedDict for a mapping of Json
+        turn = cast("list[Json]", messages(prompt))
         tokens = await _tokens(post, {"messages": turn})
         tail = tuple(tokens[-_TAIL:])
-        if tail not in self._known:
-            self._known[tail] = [
+        if tail not in self._continuations:
+            self._continuations[tail] = [
                 await _continuation(post, turn, tokens, choice) for choice in self._choices
             ]
-        continuations = self._known[tail]
+        continuations = self._continuations[tail]
         log_p = {
-            node: await _log_p(post, turn, tokens, node, children, has_images(prompt))
-            for node, children in nodes_of(continuations).items()
+            beginning: await _log_p(post, turn, tokens, beginning, children, has_images(prompt))
+            for beginning, children in branch_points(continuations).items()
         }
         return choice_shares(log_p, continuations)
 
 
-async def _continuation(
-    post: Post, turn: list[dict[str, Any]], tokens: list[int], choice: str
-) -> list[int]:
-    whole = await _begun(post, _answered(turn, choice))
+async def _continuation(post: Post, turn: list[Json], tokens: list[int], choice: str) -> list[int]:
+    whole = await _tokens_of_begun_answer(post, _begun_answer(turn, choice))
     if whole[: len(tokens)] == tokens and len(whole) > len(tokens):
         return whole[len(tokens) :]
-    # the template or the tokenizer would change the end of the prompt: keep them apart
+    # the template or the tokenizer would change the end of the prompt: tokenize the choice alone
     return await _tokens(post, {"prompt": choice, "add_special_tokens": False})
 
 
-async def _tokens(post: Post, body: Mapping[str, Any]) -> list[int]:
-    return list((await post("/tokenize", body, 0))["tokens"])
+async def _tokens(post: Post, body: JsonObject) -> list[int]:
+    return integers(value_at(await post("/tokenize", body, 0), "tokens"))
 
 
-def _answered(turn: list[dict[str, Any]], answer: str) -> dict[str, Any]:
-    """Return a chat in which the answer has been begun."""
-    messages = [*turn, {"role": "assistant", "content": answer}]
-    return {"messages": messages, "add_generation_prompt": False, "continue_final_message": True}
+def _begun_answer(turn: list[Json], answer: str) -> JsonObject:
+    """Return a chat whose last message is the beginning of an answer."""
+    begun: list[Json] = [*turn, {"role": "assistant", "content": answer}]
+    return {"messages": begun, "add_generation_prompt": False, "continue_final_message": True}
 
 
-async def _begun(post: Post, chat: Mapping[str, Any]) -> list[int]:
+async def _tokens_of_begun_answer(post: Post, chat: JsonObject) -> list[int]:
     try:
         return await _tokens(post, chat)
-    except RequestFailed:  # the template lets no answer be begun
+    except RequestFailed:  # the model's template does not allow an answer to be continued
         return []
 
 
 async def _log_p(
     post: Post,
-    turn: list[dict[str, Any]],
+    turn: list[Json],
     tokens: list[int],
-    node: tuple[int, ...],
+    beginning: tuple[int, ...],
     children: list[int],
     images: bool,
 ) -> dict[int, float]:
-    begun = [*tokens, *node]
-    asked = {"max_tokens": 1, "temperature": 0.0, "logprob_token_ids": children}
-    asked |= {"return_tokens_as_token_ids": True}
+    """Return the log-probabilities of some tokens after the beginning of an answer."""
+    begun = [*tokens, *beginning]
+    options: JsonObject = {
+        "max_tokens": 1,
+        "temperature": 0.0,
+        "logprob_token_ids": children,
+        "return_tokens_as_token_ids": True,
+    }
     if not images:
-        body = {"prompt": begun, "logprobs": 1, **asked}
-        answer = await post("/v1/completions", body, len(begun) + 1)
-        (shown,) = answer["choices"][0]["logprobs"]["top_logprobs"]
+        answer = await post(
+            "/v1/completions", {"prompt": begun, "logprobs": 1, **options}, len(begun) + 1
+        )
+        shown = value_at(answer, "choices", 0, "logprobs", "top_logprobs", 0)
     else:
-        body = {"logprobs": True, **asked, **await _chat(post, turn, begun, node)}
-        answer = await post("/v1/chat/completions", body, len(begun) + 1)
-        (place,) = answer["choices"][0]["logprobs"]["content"]
-        shown = {top["token"]: top["logprob"] for top in place["top_logprobs"]}
-    return {token: float(shown[f"token_id:{token}"]) for token in children}
+        chat = await _chat(post, turn, begun, beginning)
+        answer = await post(
+            "/v1/chat/completions", {"logprobs": True, **options, **chat}, len(begun) + 1
+        )
+        tops = value_at(answer, "choices", 0, "logprobs", "content", 0, "top_logprobs")
+        if not isinstance(tops, list):
+            raise TypeError("top_logprobs is not a list")
+        shown = {str(value_at(top, "token")): value_at(top, "logprob") for top in tops}
+    return {token: _number(value_at(shown, f"token_id:{token}")) for token in children}
+
+
+def _number(value: Json) -> float:
+    if not isinstance(value, int | float):
+        raise TypeError(f"expected a number, found {value!r}")
+    return float(value)
 
 
 async def _chat(
-    post: Post, turn: list[dict[str, Any]], begun: list[int], node: tuple[int, ...]
-) -> dict[str, Any]:
-    """Return the chat of some tokens: only a chat holds images, and only by its text."""
-    if not node:
+    post: Post, turn: list[Json], begun: list[int], beginning: tuple[int, ...]
+) -> Mapping[str, Json]:
+    """Return the chat with these tokens: images can be sent only in a chat, which takes text."""
+    if not beginning:
         return {"messages": turn}
-    chat = _answered(turn, (await post("/detokenize", {"tokens": list(node)}, 0))["prompt"])
-    if await _begun(post, chat) != begun:
-        raise LookupError(f"no text for tokens {node} at an answer's beginning")
+    text = value_at(await post("/detokenize", {"tokens": list(beginning)}, 0), "prompt")
+    chat = _begun_answer(turn, str(text))
+    if await _tokens_of_begun_answer(post, chat) != begun:
+        raise LookupError(f"no text gives the tokens {beginning} at the beginning of an answer")
     return chat

@@ -1,1 +1,1 @@
-"""Language models in this process, by transformers."""
+"""Language models in this process, run by the transformers library."""

@@ -1,53 +1,59 @@
-"""Writing token by token with a causal language model, with a place to go back to."""
+"""Generating token by token with a causal language model that can be rewound."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from synque_select.llm.transformers.kv_cache import cache_of, forget, going_on
+from synque_select.llm.transformers.kv_cache import cache_arguments, cache_of, drop_last
+
+if TYPE_CHECKING:
+    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["IncrementalDecoder", "OutOfTokens"]
 
-_MAX_LOOKED_AT = 256
+# most probable tokens that are searched for one with a letter
+_MAX_CANDIDATES = 256
+# characters that end a JSON string, or would have to be escaped in it
 _ENDS = re.compile(r'["\\\n]')
 
 
 class OutOfTokens(Exception):
-    """The answer is longer than it may be."""
+    """Raised when the answer reaches its maximum length."""
 
 
 class IncrementalDecoder:
-    """A model that has read a prompt, and writes on.
+    """A model that has read a prompt and continues it.
 
     Args:
         model: A causal language model of transformers.
         tokenizer: Its tokenizer.
         prompt: Tokens of the prompt.
-        temperature: 0 for the most probable token.
-        seed: Of sampling.
-        max_tokens: Length of the answer, at most.
-        inputs: What a model that reads images takes for the prompt.
+        temperature: Sampling temperature; 0 takes the most probable token.
+        seed: Random seed for sampling.
+        max_tokens: Maximum length of the answer.
+        inputs: Inputs of the prompt for a model that reads images; None for text.
     """
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
         prompt: Sequence[int],
         temperature: float,
         seed: int,
         max_tokens: int,
-        inputs: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._temperature = temperature
+        # on the CPU, so that a seed gives the same draws on every device
         self._generator = torch.Generator(device="cpu").manual_seed(seed)
-        self._cache: Any = None
+        self._cache: Cache | None = None
         self._n_read = 0
         self._logits = torch.empty(0)
         self._n_prompt = len(prompt)
@@ -56,7 +62,7 @@ class IncrementalDecoder:
 
     @property
     def n_written(self) -> int:
-        """Tokens behind the prompt, the frame of JSON among them."""
+        """Number of tokens after the prompt, including the JSON syntax written for the model."""
         return self._n_read - self._n_prompt
 
     def _feed(self, tokens: Sequence[int]) -> None:
@@ -69,28 +75,33 @@ class IncrementalDecoder:
     def _ids(self, tokens: Sequence[int]) -> torch.Tensor:
         return torch.tensor([list(tokens)], device=self._model.device)
 
-    def _forward(self, n_tokens: int, inputs: Mapping[str, Any]) -> None:
-        out = self._model(**inputs, **going_on(self._model, self._cache))
+    def _forward(self, n_tokens: int, inputs: Mapping[str, torch.Tensor]) -> None:
+        out = self._model(**inputs, **cache_arguments(self._model, self._cache))
         self._cache = cache_of(out)
         self._n_read += n_tokens
         self._logits = out.logits[0, -1].float().cpu()
 
     def read(self, text: str) -> None:
-        """Append text that was not written by the model."""
+        """Append text that the model did not write."""
         self._feed(self._tokenizer(text, add_special_tokens=False).input_ids)
 
     def mark(self) -> tuple[int, torch.Tensor]:
-        """Return the place that `rewind` goes back to."""
+        """Return the current state, for `rewind`."""
         return self._n_read, self._logits
 
     def rewind(self, mark: tuple[int, torch.Tensor]) -> None:
-        """Forget what came after a mark."""
+        """Return to the state of a mark."""
         n_read, self._logits = mark
-        forget(self._cache, self._n_read - n_read)
+        if self._cache is not None:
+            drop_last(self._cache, self._n_read - n_read)
         self._n_read = n_read
 
     def write(self, ends: Collection[int]) -> str:
-        """Write until a token that ends the turn, or as long as the answer may be."""
+        """Write until a token that ends the turn, or until the maximum length.
+
+        Args:
+            ends: Tokens that end the turn.
+        """
         written: list[int] = []
         while self._n_read < self._limit:
             token = self._next(self._temperature)
@@ -101,7 +112,12 @@ class IncrementalDecoder:
         return str(self._tokenizer.decode(written, skip_special_tokens=True))
 
     def write_string(self, max_length: int, temperature: float | None) -> str:
-        """Write up to a quotation mark, backslash, line break or the end of the turn."""
+        """Write a JSON string, up to a quotation mark, backslash, line break or end of the turn.
+
+        Args:
+            max_length: Maximum number of characters.
+            temperature: Sampling temperature; None for that of the answer.
+        """
         temperature = self._temperature if temperature is None else temperature
         text = ""
         while len(text) < max_length:
@@ -126,14 +142,15 @@ class IncrementalDecoder:
         return int(torch.multinomial(probabilities, 1, generator=self._generator))
 
     def _with_letters(self, logits: torch.Tensor) -> torch.Tensor:
-        """Keep only likely tokens that put a letter inside the string."""
-        best = logits.topk(min(_MAX_LOOKED_AT, len(logits))).indices.tolist()
+        """Exclude all but likely tokens that contain a letter and do not end the string."""
+        # small models often write an empty string, or punctuation only, as the first item
+        best = logits.topk(min(_MAX_CANDIDATES, len(logits))).indices.tolist()
         pieces = [str(self._tokenizer.decode([t], skip_special_tokens=True)) for t in best]
-        good = [
+        allowed = [
             token
             for token, piece in zip(best, pieces, strict=True)
             if any(c.isalpha() for c in piece) and not _ENDS.search(piece)
         ]
-        kept = torch.full_like(logits, -torch.inf)
-        kept[good] = logits[good]
-        return kept if good else logits
+        masked = torch.full_like(logits, -torch.inf)
+        masked[allowed] = logits[allowed]
+        return masked if allowed else logits

@@ -1,4 +1,4 @@
-"""Token sequences with common beginnings, packed so that each beginning is computed once."""
+"""Token sequences with common prefixes, packed so that each prefix is computed once."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ __all__ = ["TokenTree", "common_length"]
 
 
 def common_length(sequences: Iterable[Sequence[int]]) -> int:
-    """Return how many leading tokens all sequences share.
+    """Return the number of leading tokens that all sequences share.
+
+    Args:
+        sequences: At least one sequence of tokens.
 
     Example:
         >>> common_length([[1, 2, 3], [1, 2, 4, 5]])
         2
     """
     rows = [list(sequence) for sequence in sequences]
-    # of sorted sequences, the first and the last differ first
+    # in sorted order, the first and the last sequence share least
     first, last = min(rows), max(rows)
     for i, token in enumerate(first):
         if last[i] != token:
@@ -28,18 +31,20 @@ def common_length(sequences: Iterable[Sequence[int]]) -> int:
 
 @dataclass
 class TokenTree:
-    """A prefix tree of token sequences behind a prefix that stands in a model's cache.
+    """A prefix tree of token sequences that follow a prefix in a model's cache.
 
-    Each node is a token that sees the cached prefix, its ancestors and itself: one row of a batch
-    holds many prompts, none of them padded, and what they share is there once.
+    Each node is a token that attends to the cached prefix, to its ancestors and to itself. One row
+    of a batch then contains many prompts without padding, and what they share only once.
 
     Args:
-        n_prefix: Tokens before the tree, which every node sees.
+        n_prefix: Number of tokens in the cached prefix, which every node attends to.
 
     Attributes:
         tokens: Token of each node, in the order of the row.
-        parents: Node before it, −1 for the prefix.
-        depths: Position in its own sequence.
+        parents: Node before each node; −1 for the prefix.
+        depths: Position of each node in its own sequence.
+
+    Source: Miao et al. 2024 (SpecInfer, arXiv 2305.09781), tree attention.
 
     Example:
         >>> tree = TokenTree(n_prefix=2)
@@ -59,7 +64,7 @@ class TokenTree:
         return len(self.tokens)
 
     def add(self, sequence: Sequence[int]) -> list[int]:
-        """Add the tokens behind the prefix, and return the node of each."""
+        """Add a sequence of tokens that follows the prefix, and return the node of each token."""
         node, path = -1, []
         for depth, token in enumerate(sequence, start=self.n_prefix):
             child = self._children.get((node, token))
@@ -74,9 +79,10 @@ class TokenTree:
         return path
 
     def mask(self) -> torch.Tensor:
-        """Return what each node sees, (nodes, n_prefix + nodes) bool."""
-        seen = torch.eye(len(self), dtype=torch.bool)
+        """Return the attention mask, (nodes, n_prefix + nodes) bool: True where a node attends."""
+        attends = torch.eye(len(self), dtype=torch.bool)
+        # a parent always comes before its children, so its row is complete already
         for node, parent in enumerate(self.parents):
             if parent >= 0:
-                seen[node] |= seen[parent]
-        return torch.cat([torch.ones(len(self), self.n_prefix, dtype=torch.bool), seen], dim=1)
+                attends[node] |= attends[parent]
+        return torch.cat([torch.ones(len(self), self.n_prefix, dtype=torch.bool), attends], dim=1)

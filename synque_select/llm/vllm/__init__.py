@@ -1,1 +1,1 @@
-"""vLLM, in a process of its own."""
+"""Language models run by vLLM, in a process of their own."""

@@ -1,10 +1,10 @@
-"""The process that vLLM's engine lives in: `python -m synque_select.llm.vllm.worker FOLDER`.
+"""The process in which vLLM's engine runs: `python -m synque_select.llm.vllm.worker FOLDER`.
 
-It reads one JSON object a line from its standard input, the first with vLLM's arguments, and
-writes one a line to its standard output; whatever else is printed goes to standard error. It ends,
-with all processes that vLLM started and the temporary folder that its parent made for it, when its
-input ends or its parent is gone. It imports nothing of this library that needs more than
-transformers, so it can run in an environment of vLLM's own.
+It reads JSON objects from its standard input, one per line, the first with vLLM's arguments, and
+writes JSON objects to its standard output; whatever else is printed goes to standard error. When
+its input ends or its parent is gone, it ends with all processes that vLLM started and deletes the
+temporary folder that its parent created. It imports only parts of this library that need no more
+than transformers, so it can run in a separate environment for vLLM.
 """
 
 from __future__ import annotations
@@ -19,42 +19,80 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, TypedDict
 
 from synque_select.errors import ConfigError
 from synque_select.llm.chat import ChatFormat
-from synque_select.llm.choice_tokens import choice_shares, nodes_of
+from synque_select.llm.choice_tokens import branch_points, choice_shares
 from synque_select.llm.prompt import Prompt, PromptLike, join_prompts, prompt_parts
-from synque_select.llm.structured import forcible
-from synque_select.llm.vllm.process_group import end_group
+from synque_select.llm.structured import enforceable_schema
+from synque_select.llm.vllm.process_group import kill_group
+from synque_select.utils.json_types import Json, JsonObject
 
-__all__ = ["Worker", "main"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-_PARENT_EVERY_S = 1.0
+__all__ = ["Request", "Worker", "main"]
+
+_CHECK_PARENT_EVERY_S = 1.0
+
+EncodedPrompt = Sequence[str | Mapping[str, str]]
+
+
+class Request(TypedDict, total=False):
+    """A request of the parent.
+
+    Args:
+        do: "write", "choose" or "stop".
+        prompts: Prompts to answer ("write").
+        schema: JSON schema of the answers, or None ("write").
+        sampling: Arguments of `vllm.SamplingParams` ("write").
+        prefix: Beginning of all prompts ("choose").
+        items: Middle parts ("choose").
+        suffixes: Endings ("choose").
+        choices: Possible answers ("choose").
+    """
+
+    do: str
+    prompts: Sequence[EncodedPrompt]
+    schema: JsonObject | None
+    sampling: JsonObject
+    prefix: EncodedPrompt
+    items: Sequence[EncodedPrompt]
+    suffixes: Sequence[str]
+    choices: Sequence[str]
+
+
+class _Job(NamedTuple):
+    """One prompt for vLLM; `params` is a `vllm.SamplingParams`, which has no types here."""
+
+    tokens: list[int]
+    images: list[Image]
+    params: Any
 
 
 def main() -> None:
     """Serve the parent until it ends."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what vLLM prints is no answer
-    inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    os.dup2(2, 1)  # whatever vLLM prints must not be read as an answer
+    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     stop = threading.Event()
     threading.Thread(target=_read, args=(sys.stdin, inbox, stop), daemon=True).start()
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     worker = Worker(**inbox.get())
-    _say(answers, {"context_length": worker.context_length})
+    _send(answers, {"context_length": worker.context_length})
     while True:
-        request = inbox.get()
+        request: Request = inbox.get()
         stop.clear()
         try:
             for answer in worker.serve(request, stop):
-                _say(answers, answer)
+                _send(answers, answer)
         except ConfigError as error:
-            _say(answers, {"refused": str(error)})
-        _say(answers, {"done": True})
+            _send(answers, {"refused": str(error)})
+        _send(answers, {"done": True})
 
 
-def _read(lines: TextIO, inbox: queue.SimpleQueue[dict[str, Any]], stop: threading.Event) -> None:
+def _read(lines: TextIO, inbox: queue.SimpleQueue[Any], stop: threading.Event) -> None:
     for line in lines:
         request = json.loads(line)
         if request.get("do") == "stop":
@@ -64,41 +102,42 @@ def _read(lines: TextIO, inbox: queue.SimpleQueue[dict[str, Any]], stop: threadi
     _end()
 
 
-def _watch(parent: int) -> None:
-    # a child that the parent forked may hold the pipe open when the parent is gone
+def _watch_parent(parent: int) -> None:
+    # the end of the input is not enough: a process that the parent forked may keep the pipe open
     while os.getppid() == parent:
-        time.sleep(_PARENT_EVERY_S)
+        time.sleep(_CHECK_PARENT_EVERY_S)
     _end()
 
 
 def _end() -> None:
-    """End this process and all that vLLM started: they are one process group."""
-    shutil.rmtree(sys.argv[1], ignore_errors=True)  # a dead parent cannot
-    end_group(os.getpgid(0))
+    """End this process and all that vLLM started, which are one process group."""
+    # a parent that was killed cannot delete it
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
+    kill_group(os.getpgid(0))
 
 
-def _say(answers: TextIO, answer: Mapping[str, Any]) -> None:
+def _send(answers: TextIO, answer: JsonObject) -> None:
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
 
 
 class Worker:
-    """vLLM's engine, and how prompts get into it.
+    """vLLM's engine, and the preparation of prompts for it.
 
     Args:
-        model_id: For errors.
+        model_id: Id of the model, for error messages.
         engine: Arguments of `vllm.LLM`.
-        adapter: Folder of a LoRA adapter.
+        adapter: Directory of a LoRA adapter; None for none.
     """
 
-    def __init__(self, model_id: str, engine: Mapping[str, Any], adapter: str | None) -> None:
+    def __init__(self, model_id: str, engine: JsonObject, adapter: str | None) -> None:
         import vllm
         from vllm.exceptions import VLLMClientError
 
         self._vllm = vllm
-        self._refusal = VLLMClientError
+        self._client_error = VLLMClientError
         llm = vllm.LLM(**engine)
-        self._engine: Any = llm.llm_engine
+        self._engine = llm.llm_engine
         self._adapter = None
         if adapter is not None:
             from vllm.lora.request import LoRARequest
@@ -110,46 +149,52 @@ class Worker:
         if config.is_multimodal_model:
             import transformers
 
+            # AutoProcessor has no type hints in some releases
             processors: Any = transformers.AutoProcessor
             processor = processors.from_pretrained(engine["model"], revision=engine.get("revision"))
         self._chat = ChatFormat(model_id, llm.get_tokenizer(), processor)
 
-    def serve(self, request: Mapping[str, Any], stop: threading.Event) -> Iterator[dict[str, Any]]:
-        """Yield the answers to a request, each with its position."""
+    def serve(self, request: Request, stop: threading.Event) -> Iterator[JsonObject]:
+        """Yield the answers to a request, each with its position.
+
+        Args:
+            request: A request to write or to choose.
+            stop: Event that abandons the rest of the request.
+        """
         if request["do"] == "write":
             yield from self._write(request, stop)
         else:
             yield from self._choose(request, stop)
 
-    def _write(self, request: Mapping[str, Any], stop: threading.Event) -> Iterator[dict[str, Any]]:
-        params = self._sampling(request["schema"], **request["sampling"])
-        wanted = []
+    def _write(self, request: Request, stop: threading.Event) -> Iterator[JsonObject]:
+        params = self._sampling(request["schema"], request["sampling"])
+        jobs = []
         for parts in request["prompts"]:
             prompt = _decoded(parts)
             (tokens,) = self._chat.tokens([self._chat.text(prompt)])
-            wanted.append((tokens, _images(prompt), params))
-        for position, found in self._run(wanted, stop):
-            if isinstance(found, str):
-                yield {"at": position, "failure": found}
+            jobs.append(_Job(tokens, _images(prompt), params))
+        for position, output in self._run(jobs, stop):
+            if isinstance(output, str):
+                yield {"at": position, "failure": output}
                 continue
-            written = found.outputs[0]
+            written = output.outputs[0]
             cut = written.finish_reason == "length" and request["schema"] is not None
             answer = {"failure": "the JSON was not complete"} if cut else {"text": written.text}
-            yield {"at": position, "used": _used(found), **answer}
+            yield {"at": position, "used": _used(output), **answer}
 
-    def _sampling(self, schema: Mapping[str, Any] | None, **values: Any) -> Any:
+    def _sampling(self, schema: JsonObject | None, options: JsonObject) -> Any:
         from vllm.sampling_params import StructuredOutputsParams
 
-        form = None if schema is None else StructuredOutputsParams(json=forcible(schema))
-        return self._vllm.SamplingParams(structured_outputs=form, **values)
+        constraint = None
+        if schema is not None:
+            constraint = StructuredOutputsParams(json=enforceable_schema(schema))
+        return self._vllm.SamplingParams(structured_outputs=constraint, **options)
 
-    def _choose(
-        self, request: Mapping[str, Any], stop: threading.Event
-    ) -> Iterator[dict[str, Any]]:
-        """Ask for one token at each place where the choices part, and only for theirs.
+    def _choose(self, request: Request, stop: threading.Event) -> Iterator[JsonObject]:
+        """Request one token at each place where the choices differ, and only theirs.
 
-        These requests share all but their last tokens, which vLLM keeps; the probabilities are
-        those of the tokens that it generates, never of the prompt's.
+        These requests share all but their last tokens, which vLLM caches. The probabilities are
+        those of generated tokens: those of prompt tokens would switch off prefix caching.
         """
         prefix, suffixes = _decoded(request["prefix"]), request["suffixes"]
         prompts = [
@@ -160,87 +205,87 @@ class Worker:
         texts = [self._chat.text(prompt) for prompt in prompts]
         tokens = self._chat.tokens(texts)
         answers = self._chat.continuations(texts, tokens, request["choices"])
-        wanted, places = [], []
+        jobs, places = [], []
         for i, (row, continuations) in enumerate(zip(tokens, answers, strict=True)):
             images = _images(prompts[i])
-            for node, children in nodes_of(continuations).items():
+            for beginning, children in branch_points(continuations).items():
                 params = self._vllm.SamplingParams(
                     max_tokens=1, temperature=0.0, logprob_token_ids=children, detokenize=False
                 )
-                wanted.append(([*row, *node], images, params))
-                places.append((i, node))
-        yield from self._rows(wanted, places, answers, len(suffixes), stop)
+                jobs.append(_Job([*row, *beginning], images, params))
+                places.append((i, beginning))
+        yield from self._rows(jobs, places, answers, len(suffixes), stop)
 
     def _rows(
         self,
-        wanted: Sequence[Any],
+        jobs: Sequence[_Job],
         places: Sequence[tuple[int, tuple[int, ...]]],
         answers: Sequence[list[list[int]]],
         n_suffixes: int,
         stop: threading.Event,
-    ) -> Iterator[dict[str, Any]]:
-        """Put the answers of all places of an item together, and yield it when it is complete."""
-        seen: dict[int, dict[tuple[int, ...], dict[int, float]]] = {}
-        left = [0] * (len(answers) // n_suffixes)
-        used = [[0, 0, 0] for _ in left]
+    ) -> Iterator[JsonObject]:
+        """Collect the outputs of all places of an item, and yield the item when it is complete."""
+        log_p: dict[int, dict[tuple[int, ...], dict[int, float]]] = {}
+        n_missing = [0] * (len(answers) // n_suffixes)
+        used = [[0, 0, 0] for _ in n_missing]
         failed: dict[int, str] = {}
         for i, _ in places:
-            left[i // n_suffixes] += 1
-        for at, found in self._run(wanted, stop):
-            i, node = places[at]
+            n_missing[i // n_suffixes] += 1
+        for position, output in self._run(jobs, stop):
+            i, beginning = places[position]
             item = i // n_suffixes
-            left[item] -= 1
-            if isinstance(found, str):
-                failed[item] = found
+            n_missing[item] -= 1
+            if isinstance(output, str):
+                failed[item] = output
             else:
-                given = found.outputs[0].logprobs[0]
-                seen.setdefault(i, {})[node] = {t: lp.logprob for t, lp in given.items()}
-                used[item] = [a + b for a, b in zip(used[item], _used(found), strict=True)]
-            if left[item] == 0:
+                logprobs = output.outputs[0].logprobs[0]
+                log_p.setdefault(i, {})[beginning] = {t: lp.logprob for t, lp in logprobs.items()}
+                used[item] = [a + b for a, b in zip(used[item], _used(output), strict=True)]
+            if n_missing[item] == 0:
                 rows = range(item * n_suffixes, (item + 1) * n_suffixes)
-                answer = (
+                answer: dict[str, Json] = (
                     {"failure": failed[item]}
                     if item in failed
-                    else {"rows": [choice_shares(seen.pop(r), answers[r]) for r in rows]}
+                    else {"rows": [choice_shares(log_p.pop(r), answers[r]) for r in rows]}
                 )
                 yield {"at": item, "used": used[item], **answer}
 
-    def _run(self, wanted: Sequence[Any], stop: threading.Event) -> Iterator[tuple[int, Any]]:
-        """Yield vLLM's outputs as they arrive, or why a prompt has none."""
+    def _run(self, jobs: Sequence[_Job], stop: threading.Event) -> Iterator[tuple[int, Any]]:
+        """Yield vLLM's outputs as they arrive, or the reason why a prompt has none."""
         waiting = {}
-        for at, (tokens, images, params) in enumerate(wanted):
-            prompt: dict[str, Any] = {"prompt_token_ids": tokens}
+        for position, (tokens, images, params) in enumerate(jobs):
+            prompt: dict[str, object] = {"prompt_token_ids": tokens}
             if images:
                 prompt["multi_modal_data"] = {"image": images}
             try:
-                self._engine.add_request(str(at), prompt, params, lora_request=self._adapter)
-            except (ValueError, self._refusal) as error:
-                yield at, str(error).splitlines()[0]
+                self._engine.add_request(str(position), prompt, params, lora_request=self._adapter)
+            except (ValueError, self._client_error) as error:
+                yield position, str(error).splitlines()[0]
             else:
-                waiting[str(at)] = at
+                waiting[str(position)] = position
         while waiting:
             if stop.is_set():
                 self._engine.abort_request(list(waiting))
                 return
-            for found in self._engine.step():
-                if found.finished:
-                    yield waiting.pop(found.request_id), found
+            for output in self._engine.step():
+                if output.finished:
+                    yield waiting.pop(output.request_id), output
 
 
-def _used(found: Any) -> list[int]:
-    n_answer = len(found.outputs[0].token_ids)
-    return [len(found.prompt_token_ids), found.num_cached_tokens or 0, n_answer]
+def _used(output: Any) -> list[int]:
+    n_answer = len(output.outputs[0].token_ids)
+    return [len(output.prompt_token_ids), output.num_cached_tokens or 0, n_answer]
 
 
-def _decoded(parts: Sequence[str | Mapping[str, str]]) -> PromptLike:
+def _decoded(parts: EncodedPrompt) -> PromptLike:
     return join_prompts(Prompt(tuple(p if isinstance(p, str) else _image(p["png"]) for p in parts)))
 
 
-def _images(prompt: PromptLike) -> list[Any]:
+def _images(prompt: PromptLike) -> list[Image]:
     return [part for part in prompt_parts(prompt) if not isinstance(part, str)]
 
 
-def _image(png: str) -> Any:
+def _image(png: str) -> Image:
     from PIL import Image
 
     return Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")

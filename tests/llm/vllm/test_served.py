@@ -17,7 +17,7 @@ import torch
 from synque_select.llm.base import BaseLLM
 from synque_select.llm.openai.engine import OpenAILLM
 from synque_select.llm.transformers.engine import TransformersLLM
-from synque_select.llm.vllm.process_group import end_group
+from synque_select.llm.vllm.process_group import kill_group
 from synque_select.testing import LLMConformance, choice_table
 from tests.llm.models import SCHEMA
 from tests.llm.vllm.pictures import ITEMS, PREFIX
@@ -57,7 +57,7 @@ def _serving(python: str, model: str, name: str, folder: Path, *options: str) ->
         _wait(child, url, log)
         yield url
     finally:
-        end_group(child.pid)
+        kill_group(child.pid)
         child.wait()
 
 
