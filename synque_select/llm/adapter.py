@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synque_select.errors import ConfigError, DataError, DependencyError, LLMError
+from synque_select.errors import ConfigError, DataError, DependencyError, LLMError, RecordError
+from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_files import read_json_file
 
 if TYPE_CHECKING:
@@ -26,9 +27,9 @@ def check_adapter(folder: str) -> int:
         ConfigError: The directory does not contain a LoRA adapter of peft.
     """
     try:
-        config: Any = read_json_file(Path(folder) / _CONFIG)
-        return int(config["r"])
-    except (DataError, ValueError, KeyError, TypeError) as error:
+        config = read_json_file(Path(folder) / _CONFIG)
+        return JsonFields(config).integer("r")
+    except (DataError, RecordError) as error:
         raise ConfigError(
             f"adapter={folder!r} is not a directory with a LoRA adapter of peft: {_CONFIG}: {error}"
         ) from None
