@@ -54,11 +54,11 @@ def read_figures(
         for row in read_csv(path, as_text=frozenset((*names, measured))):
             if not {*names, measured} <= row.fields.keys():
                 break
-            text = row.fields[measured].strip()
+            text = str(row.fields[measured]).strip()
             if text and text.lower() != "nan":
                 value = _number(text, whole, f"{path}, line {row.line}, column {measured}")
                 decimals = max(0, -int(value.as_tuple().exponent) + round(math.log10(whole)))
-                named = tuple(row.fields[name].strip() for name in names)
+                named = tuple(str(row.fields[name]).strip() for name in names)
                 figures.append(Figure(named, float(value) / whole, decimals))
     return figures
 

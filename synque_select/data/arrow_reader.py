@@ -1,4 +1,4 @@
-"""Records from Parquet and Arrow files, in blocks."""
+"""Readers of Parquet and Arrow files, which are read in blocks."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _ARROW_FILE_MAGIC = b"ARROW1"
 
 
 class ParquetReader(BaseReader):
-    """Parquet files."""
+    """Reads Parquet files."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
 
     def read(self, path: Path) -> Dataset:
-        """Read a file; a large one is converted once and memory-mapped from the cache."""
+        """Read a file; a large file is converted once and memory-mapped from the cache."""
         return table_of_batches(path, _parquet_batches)
 
 
 class ArrowReader(BaseReader):
-    """Arrow files: the IPC file format and the IPC stream format."""
+    """Reads Arrow files, in the IPC file format or the IPC stream format."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".arrow",)
 
     def read(self, path: Path) -> Dataset:
-        """Read a file; a stream is memory-mapped where it is."""
+        """Read a file; a stream is memory-mapped in place."""
         with path.open("rb") as file:
             is_stream = file.read(len(_ARROW_FILE_MAGIC)) != _ARROW_FILE_MAGIC
         return open_table(path, path) if is_stream else table_of_batches(path, _file_batches)

@@ -1,16 +1,15 @@
-"""What is compared: a synthetic dataset, and the real sample."""
+"""The datasets that are compared: synthetic candidates and the real sample."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from synque_select.data.examples import Examples, MapDataset, field_alone
 from synque_select.data.views import select
@@ -25,23 +24,23 @@ class Candidate(Examples):
     """One synthetic dataset that training may use.
 
     Args:
-        name: See `Examples`, as for the other arguments.
-        dataset: See `Examples`.
-        view: See `Examples`.
-        label: See `Examples`.
-        source: See `Examples`.
-        example_scores: Proxy key to the realness of each example, (N,), higher is more real; set
-            by `synque_select.selection.example_scores.with_example_scores`.
+        name: Name of the candidate; see `Examples`, as for the next four arguments.
+        dataset: The examples.
+        view: Selector of the text or image that proxies see.
+        label: Selector of the label.
+        source: Where the dataset comes from, for error messages.
+        example_scores: For each proxy key, the realness of every example, (N,) float64, higher is
+            more real; set by `synque_select.selection.example_scores.with_example_scores`.
     """
 
     example_scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The labels of all examples as texts, read once.
+        """The labels of all examples as texts; read only once.
 
         Raises:
-            ConfigError: `label` was not given.
+            ConfigError: The candidate was created without `label`.
 
         Example:
             >>> Candidate("a", [("x", 0), ("y", 1)], view=0, label=1).labels
@@ -50,7 +49,7 @@ class Candidate(Examples):
         label = self.label
         if label is None:
             raise ConfigError(f"{self.where} has no label: give label= a field or position")
-        alone = field_alone(self.dataset, label)  # images need not be decoded for their labels
+        alone = field_alone(self.dataset, label)  # avoids decoding images to read their labels
         source = self.dataset if alone is None else alone
         bar = ProgressBar(
             range(len(self)), f"labels of {self.name}", delay=2, leave=False, unit="example"
@@ -58,15 +57,16 @@ class Candidate(Examples):
         return tuple(str(select(source[i], label)) for i in bar)
 
     def filter(self, *, keep: float, by: str) -> Candidate:
-        """Return the candidate with only its most real examples, in their order.
+        """Return the candidate with only its most real examples, in their original order.
 
         Args:
-            keep: Share to keep, above 0 and up to 1, rounded up.
-            by: Key of the proxy whose realness decides; ties go to the earlier example.
+            keep: Share of the examples to keep, in (0, 1]; their number is rounded up.
+            by: Key of the proxy in `example_scores` that ranks the examples; of equal ones, the
+                earlier is kept.
 
         Raises:
-            ConfigError: The share is not allowed, or there are no scores by that proxy.
-            DataError: Fewer than 2 examples would be left.
+            ConfigError: `keep` is out of range, or the candidate has no scores by that proxy.
+            DataError: Fewer than 2 examples would remain.
 
         Example:
             >>> scores = {"pad": np.array([0.1, 0.9, 0.5, 0.7])}
@@ -84,19 +84,19 @@ class Candidate(Examples):
         order = np.argsort(-self.example_scores[by], kind="stable")
         return self._at(np.sort(order[: math.ceil(keep * len(self))]))
 
-    def weighted(self, weights: Sequence[float] | NDArray[Any], *, seed: int = 0) -> Candidate:
-        """Return the candidate with each example as often as its weight says, N in all.
+    def weighted(self, weights: ArrayLike, *, seed: int = 0) -> Candidate:
+        """Return a candidate of N examples in which examples are repeated by weight.
 
-        Example i comes ⌊N·w_i/Σw⌋ or ⌈N·w_i/Σw⌉ times (systematic resampling), so that training
-        on it draws the examples by weight.
+        Example i occurs ⌊N·w_i/Σw⌋ or ⌈N·w_i/Σw⌉ times (systematic resampling), so that training
+        on the result samples the examples in proportion to their weights.
 
         Args:
-            weights: (N,), not negative, such as `example_scores["pad"]`.
-            seed: Of the fractions.
+            weights: (N,) weights, finite and at least 0, such as `example_scores["pad"]`.
+            seed: Random seed for the offset of the systematic resampling.
 
         Raises:
-            ConfigError: There is not one finite weight that is not negative for each example, or
-                all are 0.
+            ConfigError: The number of weights is not N, a weight is negative or not finite, or all
+                weights are 0.
 
         Example:
             >>> list(Candidate("a", ["x", "y", "z", "w"]).weighted([2, 0, 1, 1]).views)
@@ -105,10 +105,11 @@ class Candidate(Examples):
         given = np.asarray(weights, dtype=np.float64)
         if given.shape != (len(self),) or not np.isfinite(given).all() or (given < 0).any():
             raise ConfigError(
-                f"{self.where}: weights must be {len(self)} finite numbers, none below 0"
+                f"{self.where}: weights must be {len(self)} finite numbers of at least 0, one per "
+                "example"
             )
         if not given.any():
-            raise ConfigError(f"{self.where}: all weights are 0")
+            raise ConfigError(f"{self.where}: all weights are 0; at least one must be positive")
         steps = np.arange(len(self)) + np.random.default_rng(seed).random()
         ends = np.cumsum(given) / given.sum() * len(self)
         return self._at(np.minimum(np.searchsorted(ends, steps, side="right"), len(self) - 1))
@@ -124,7 +125,7 @@ class Candidate(Examples):
 
 @dataclass(frozen=True, eq=False)
 class _Subset:
-    """Some examples of a dataset, or some of them several times."""
+    """Examples of a dataset by position; a position may occur several times."""
 
     dataset: MapDataset
     positions: NDArray[np.int64]
@@ -132,9 +133,9 @@ class _Subset:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, index: int, /) -> Any:
+    def __getitem__(self, index: int, /) -> object:
         return self.dataset[int(self.positions[index])]
 
 
 class RealSample(Examples):
-    """The unannotated real examples; no label of theirs is ever read."""
+    """The unlabeled real examples; their labels, if they have any, are never read."""

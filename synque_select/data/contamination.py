@@ -1,4 +1,4 @@
-"""Exact and near duplicates between candidates and data that they should know nothing of."""
+"""Exact and near duplicates between candidates and data they should not contain."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,16 @@ from synque_select.data.examples import Examples, Views
 from synque_select.data.views import View
 from synque_select.errors import ConfigError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
 __all__ = ["Overlap", "contamination_messages", "count_overlap"]
 
 _BLOCK = 1024
 _N_SHOWN = 3
 _SHOWN_CHARACTERS = 80
-# shares of common words of two texts, and correlation of two thumbnails, from which they are near
+# the Jaccard index of the words of two texts, and the correlation of two thumbnails, from which
+# the two count as near duplicates
 _TEXT_THRESHOLD = 0.8
 _IMAGE_THRESHOLD = 0.99
 _THUMBNAIL = (8, 8)
@@ -30,13 +34,13 @@ _THUMBNAIL = (8, 8)
 
 @dataclass(frozen=True)
 class Overlap:
-    """How much of a candidate is also in other data.
+    """How many examples of a candidate also occur in other data.
 
     Args:
-        n_exact: Examples of the candidate whose view is in the other data as it stands.
-        n_near: Further examples whose view is nearly there.
+        n_exact: Number of examples of the candidate whose view also occurs in the other data.
+        n_near: Number of further examples whose view has a near duplicate there.
         examples: Up to 3 pairs (position in the candidate, position in the other data), exact
-            ones first.
+            duplicates first.
     """
 
     n_exact: int
@@ -45,19 +49,25 @@ class Overlap:
 
 
 def count_overlap(candidate: Examples, other: Examples) -> Overlap:
-    """Count the examples of a candidate that are, or nearly are, in other data.
+    """Count the examples of a candidate that have an exact or near duplicate in other data.
 
-    Exact: the views are equal. Near, for texts: the sets of words (case, punctuation and order
-    left out, Unicode in its compatibility form) have a Jaccard index |A ∩ B| / |A ∪ B| of 0.8 or
-    more. Near, for images: thumbnails of 8×8×3, centred, have a cosine of 0.99 or more, which
-    survives scaling, JPEG at quality 75 and a change of brightness or contrast; an image of one
-    colour is near none. Both are exact searches: nothing is missed by hashing.
+    Views that are equal are exact duplicates. Two texts are near duplicates if their sets of words
+    (ignoring case, punctuation and order, with Unicode in compatibility form) have a Jaccard index
+    |A ∩ B| / |A ∪ B| of at least 0.8. Two images are near duplicates if their centered 8×8×3
+    thumbnails have a cosine of at least 0.99, which survives scaling, JPEG at quality 75 and a
+    change of brightness or contrast; an image of a single color has no near duplicates. Both
+    searches are exact: no duplicate is missed because of hashing.
 
-    Cost: one pass over the candidate; memory for the other data's words or thumbnails only.
+    The cost is one pass over the candidate, and memory for the words or thumbnails of the other
+    data only.
+
+    Args:
+        candidate: The dataset whose examples are counted.
+        other: The data in which duplicates are searched, such as the real sample.
 
     Raises:
-        ConfigError: One holds texts, the other images.
-        DataError: A view cannot be taken.
+        ConfigError: One dataset holds texts and the other images.
+        DataError: The view of an example is missing or invalid.
 
     Example:
         >>> from synque_select.data.candidate import Candidate, RealSample
@@ -72,17 +82,18 @@ def count_overlap(candidate: Examples, other: Examples) -> Overlap:
 def contamination_messages(
     candidates: Sequence[Examples], others: Mapping[str, Examples]
 ) -> tuple[str, ...]:
-    """Say in plain sentences which candidates overlap with data that they should not know.
+    """Report in plain sentences which candidates overlap with data they should not contain.
 
     Args:
         candidates: The candidates.
-        others: What the data is called in the sentence ("real sample", "validation data") to it.
+        others: The other datasets by the name used in the sentence, such as "real sample".
 
     Returns:
-        One sentence for each pair that overlaps; none where nothing does.
+        One sentence per pair of a candidate and a dataset that overlap.
 
     Raises:
         ConfigError: Texts and images are mixed.
+        DataError: The view of an example is missing or invalid.
 
     Example:
         >>> from synque_select.data.candidate import Candidate, RealSample
@@ -125,12 +136,12 @@ def _shown(candidate: Examples, position: int) -> str:
 
 class _NearIndex(Protocol):
     def find(self, views: Iterable[View]) -> list[int]:
-        """Return for each view the position of one that is near, -1 where there is none."""
+        """Return for each view the position of a near duplicate, or -1."""
         ...
 
 
 class _Index:
-    """What is looked up of the data that candidates should not know."""
+    """Exact and near lookup of views in the data that candidates should not contain."""
 
     def __init__(self, other: Examples) -> None:
         self.other = other
@@ -145,13 +156,13 @@ class _Index:
 def _count(candidate: Examples, index: _Index) -> Overlap:
     if candidate.modality != index.other.modality:
         raise ConfigError(
-            f"{candidate.where} holds {candidate.modality}s, "
-            f"{index.other.where} {index.other.modality}s; they must be of one kind"
+            f"{candidate.where} holds {candidate.modality}s, but {index.other.where} holds "
+            f"{index.other.modality}s; both must be of the same modality"
         )
     exact = np.array([index.exact.get(row.tobytes(), -1) for row in candidate.digests])
     near = _near_positions(candidate, index.near, exact < 0)
-    found = [*np.flatnonzero(exact >= 0)[:_N_SHOWN], *np.flatnonzero(near >= 0)[:_N_SHOWN]]
-    pairs = tuple((int(at), int(max(exact[at], near[at]))) for at in found[:_N_SHOWN])
+    shown = [*np.flatnonzero(exact >= 0)[:_N_SHOWN], *np.flatnonzero(near >= 0)[:_N_SHOWN]]
+    pairs = tuple((int(at), int(max(exact[at], near[at]))) for at in shown[:_N_SHOWN])
     return Overlap(int((exact >= 0).sum()), int((near >= 0).sum()), pairs)
 
 
@@ -174,21 +185,21 @@ def _views_at(views: Views, start: int, at: NDArray[np.int64]) -> Iterable[View]
     return [block[position - start] for position in at]
 
 
-# a word, or one character of a script that is written without spaces
+# a word, or a single character of a script that is written without spaces
 _WORD = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]|[^\W_\u0e00-\u0eff\u3040-\u9fff]+")
 
 
 def _words(text: str) -> frozenset[str]:
     folded = unicodedata.normalize("NFKC", text).casefold()
-    # a text of signs alone is its own word
+    # a text without words, such as an emoji, counts as one word
     return frozenset(_WORD.findall(folded)) or frozenset([folded.strip()])
 
 
 class _TextIndex:
-    """Exact search for texts whose sets of words overlap by the threshold, by prefix filtering.
+    """Exact search for texts with a Jaccard index above the threshold, by prefix filtering.
 
     Two sets can reach a Jaccard index t only if one of the |A| - ceil(t |A|) + 1 rarest words of
-    each is common to both (Bayardo, Ma and Srikant 2007, "Scaling up all pairs similarity
+    each is in both (Bayardo, Ma and Srikant 2007, "Scaling up all pairs similarity
     search"), so only those words are indexed and looked up.
     """
 
@@ -201,7 +212,7 @@ class _TextIndex:
                 self._by_word[word].append(position)
 
     def find(self, views: Iterable[View]) -> list[int]:
-        """Return for each text the first position of one that is near, -1 where there is none."""
+        """Return for each text the position of its first near duplicate, or -1."""
         return [self._find(_words(str(view))) for view in views]
 
     def _find(self, words: frozenset[str]) -> int:
@@ -212,7 +223,8 @@ class _TextIndex:
         )
 
     def _rarest(self, known: Sequence[str] | frozenset[str], n_words: int) -> Iterator[str]:
-        # words that the index does not know are the rarest of all and cannot be common to both
+        # the words that are missing here, unknown to the index, are the rarest of all and cannot
+        # be in both sets; 1e-9 protects the product from being rounded above an integer
         n_prefix = len(known) - math.ceil(_TEXT_THRESHOLD * n_words - 1e-9) + 1
         if n_prefix < 1:
             return iter(())
@@ -226,38 +238,39 @@ def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
 
 
 class _ImageIndex:
-    """Exact search for images whose thumbnails correlate by the threshold."""
+    """Exact search for images whose thumbnails correlate above the threshold."""
 
     def __init__(self, images: Iterable[View]) -> None:
         self._thumbnails = _thumbnails(images)
 
     def find(self, views: Iterable[View]) -> list[int]:
-        """Return for each image the position of the nearest one, -1 where none is near."""
+        """Return for each image the position of its nearest near duplicate, or -1."""
         thumbnails = _thumbnails(views)
         best = np.full(len(thumbnails), _IMAGE_THRESHOLD, dtype=np.float32)
-        found = np.full(len(thumbnails), -1)
+        nearest = np.full(len(thumbnails), -1)
         for start in range(0, len(self._thumbnails), _BLOCK):
             cosines = thumbnails @ self._thumbnails[start : start + _BLOCK].T
             at = cosines.argmax(axis=1)
             value = cosines[np.arange(len(thumbnails)), at]
-            found = np.where(value >= best, start + at, found)
+            nearest = np.where(value >= best, start + at, nearest)
             best = np.maximum(best, value)
-        return [int(position) for position in found]
+        return [int(position) for position in nearest]
 
 
 def _thumbnails(images: Iterable[View]) -> NDArray[np.float32]:
-    """Return centred thumbnails of unit length, (n, 192); zero for an image of one colour."""
+    """Return centered thumbnails of unit length, (n, 192); zeros for an image of one color."""
     pixels = np.stack([_thumbnail(image) for image in images])
     centred = pixels - pixels.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    # under one grey level of variation, what is left is rounding
+    # with a standard deviation of less than one gray level, only rounding is left
     flat = lengths < math.sqrt(centred.shape[1])
     result: NDArray[np.float32] = np.where(flat, 0, centred / np.where(flat, 1, lengths))
     return result
 
 
-def _thumbnail(image: Any) -> NDArray[np.float32]:
+def _thumbnail(view: View) -> NDArray[np.float32]:
     from PIL import Image
 
+    image = cast("PILImage", view)  # the modality of the dataset was checked
     small = image.convert("RGB").resize(_THUMBNAIL, Image.Resampling.BOX)
     return np.asarray(small, dtype=np.float32).ravel()

@@ -1,4 +1,4 @@
-"""Records from CSV and TSV files, streamed, every error with its line number."""
+"""Readers of CSV and TSV files, which are streamed; every error gives a line number."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["CsvReader", "TsvReader", "read_csv"]
 
 
 class CsvReader(BaseReader):
-    """Comma-separated tables with a header line.
+    """Reads comma-separated tables with a header line.
 
     Args:
-        as_text: Columns that are text even if they look like numbers.
+        as_text: Names of columns that are kept as text even if they look like numbers.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (".csv",)
@@ -34,28 +34,41 @@ class CsvReader(BaseReader):
         self.as_text = as_text
 
     def read(self, path: Path) -> Dataset:
-        """Read a file; a large one is converted once and memory-mapped from the cache."""
+        """Read a file; a large file is converted once and memory-mapped from the cache."""
         read = partial(read_csv, delimiter=self.delimiter, as_text=self.as_text)
         return table_of_rows(path, read, about=[self.delimiter, *sorted(self.as_text)])
 
 
 class TsvReader(CsvReader):
-    """Tab-separated tables with a header line."""
+    """Reads tab-separated tables with a header line."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".tsv",)
     delimiter: ClassVar[str] = "\t"
 
 
 def read_csv(path: Path, *, delimiter: str = ",", as_text: Collection[str] = ()) -> Rows:
-    """Stream a table with a header line.
+    r"""Stream a table with a header line.
 
-    A column of which every value is a whole number, or a number, is one; an empty value of such a
-    column is None. Every other column is text, as it stands: "NA" and "null" are words.
+    A column is read as integers, or else as floats, if all of its values look like that; an empty
+    value in such a column is None. Every other column is text and kept unchanged: "NA" and "null"
+    are ordinary words.
 
     Args:
-        path: The file.
+        path: The file, in UTF-8.
         delimiter: "," or a tab.
-        as_text: Columns that are text even if they look like numbers.
+        as_text: Names of columns that are kept as text even if they look like numbers.
+
+    Raises:
+        DataError: A row has too many or too few fields, a quote is not closed, the header repeats
+            a name, or the file is not UTF-8; the message names the file and the line.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "a.csv")
+        ...     _ = path.write_text("text,n\nShares rise,1\n")
+        ...     [row.fields for row in read_csv(path)]
+        [{'text': 'Shares rise', 'n': 1}]
     """
     rows = _csv_rows(path, delimiter)
     header = _header(path, next(rows, (1, []))[1])
@@ -69,7 +82,7 @@ def read_csv(path: Path, *, delimiter: str = ",", as_text: Collection[str] = ())
 
 
 def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line on which each row starts, and its values; every row as long as the first."""
+    """Yield the line on which each row starts, and its values; all rows have equal lengths."""
     n_fields = 0
     reader = csv.reader(
         (line for _, line in numbered_lines(path)), delimiter=delimiter, strict=True
@@ -92,7 +105,8 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _next_row(reader: Iterator[list[str]]) -> list[str] | None:
-    # the module's limit of 131,072 characters a field is global: lifted only while a row is read
+    # the csv module limits a field to 131,072 characters, and the limit is global: it is lifted
+    # only while a row is read
     before = csv.field_size_limit(1 << 30)
     try:
         return next(reader, None)
@@ -101,7 +115,7 @@ def _next_row(reader: Iterator[list[str]]) -> list[str] | None:
 
 
 def _header(path: Path, names: list[str]) -> list[str]:
-    # a column without a name is what pandas writes for its index
+    # pandas writes its index as a column without a name
     header = [name.strip() or f"Unnamed: {number}" for number, name in enumerate(names)]
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
@@ -119,7 +133,7 @@ def _converters(
     whole = {column for column, name in enumerate(header) if name not in as_text}
     numbers, filled = set(whole), set()
     for _, values in rows:
-        # a column leaves both sets at its first word, so a table of texts costs nothing here
+        # a column leaves both sets at its first word, so text columns are soon not checked at all
         for column in [column for column in numbers if values[column]]:
             filled.add(column)
             if not _WHOLE.fullmatch(values[column]):

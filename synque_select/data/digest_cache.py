@@ -1,4 +1,4 @@
-"""Hashes of the views of a large file, kept by its path, size and time of change."""
+"""Cache of the hashes of a large file's views, keyed by its path, size and modification time."""
 
 from __future__ import annotations
 
@@ -25,10 +25,16 @@ _Kind = TypeVar("_Kind", bound=Examples)
 
 
 def keep_digests(examples: _Kind) -> _Kind:
-    """Let the digests of a large file's views be read from the cache while the file is unchanged.
+    """Let examples read their digests from the cache as long as their file is unchanged.
 
-    Unchanged is what has the same path, size and time of change. A small file is hashed each time,
-    and so is one whose view is a function, which may have changed.
+    A file counts as unchanged if its path, size and modification time are the same. Small files
+    are not cached, nor are views that are functions, because their code may have changed.
+
+    Args:
+        examples: Examples whose `source` is a file; others are left as they are.
+
+    Returns:
+        The same examples.
     """
     path = Path(examples.source or ".")
     with suppress(OSError):
@@ -43,12 +49,12 @@ def keep_digests(examples: _Kind) -> _Kind:
 
 
 def _digests(file: Path, n: int, compute: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    with suppress(OSError, ValueError, EOFError):  # none is kept, or a broken one
+    with suppress(OSError, ValueError, EOFError):  # the cached file is missing or broken
         kept: NDArray[np.uint8] = np.load(file, allow_pickle=False)
         if kept.shape == (n, 32) and kept.dtype == np.uint8:
             return kept
     digests = compute()
-    # a cache that cannot be written costs time, not the run
+    # a cache that cannot be written only costs time
     with suppress(OSError), atomic_file(file) as stream:
         np.save(stream, digests, allow_pickle=False)
     return digests

@@ -1,4 +1,4 @@
-"""What is said of a real sample that is small or repeats itself, and of candidates that do."""
+"""Messages about a real sample that is small, and about datasets with duplicate examples."""
 
 from __future__ import annotations
 
@@ -16,17 +16,23 @@ _MOSTLY_REPEATED = 0.5
 
 
 def content_numbers(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Return a number for each example's content, (n,) uint64: equal where the views are equal.
+    """Return a number for the content of each example; equal views have equal numbers.
 
     Args:
-        digests: SHA-256 of each view, (n, 32); the first 8 bytes are taken, of which two of a
-            million different views share one with a probability of 3e-8.
+        digests: SHA-256 of each view, (n, 32) uint8. Only the first 8 bytes are used: among a
+            million different views, two share a number with a probability of 3e-8.
+
+    Returns:
+        (n,) uint64.
     """
     return np.ascontiguousarray(digests[:, :8]).view("<u8").ravel()
 
 
 def n_distinct(digests: NDArray[np.uint8]) -> int:
-    """Return how many different views there are.
+    """Return the number of distinct views.
+
+    Args:
+        digests: SHA-256 of each view, (n, 32) uint8.
 
     Example:
         >>> n_distinct(Examples("a", ["Yes.", "No.", "Yes."]).digests)
@@ -36,30 +42,35 @@ def n_distinct(digests: NDArray[np.uint8]) -> int:
 
 
 def sample_messages(candidates: Sequence[Examples], real: Examples) -> tuple[str, ...]:
-    """Say in plain sentences where there is too little, or too much of the same.
+    """Report in plain sentences a small real sample, and datasets with many duplicates.
+
+    Args:
+        candidates: The candidates; one is reported if fewer than half of its examples are distinct.
+        real: The real sample; reported if it has a duplicate or fewer than 20 distinct examples.
 
     Example:
         >>> real = Examples("real", [f"Which app is number {i}?" for i in range(20)])
         >>> sample_messages([Examples("a", ["Yes."] * 9 + ["No."])], real)
         ('a: only 2 of its 10 examples are distinct.',)
     """
-    said = []
+    messages = []
     distinct = n_distinct(real.digests)
     if distinct < len(real):
-        said.append(
+        messages.append(
             f"Only {distinct:,} of the {len(real):,} real examples are distinct: a copy counts as "
-            "an example of its own, so intervals are too narrow. Leave copies out, unless real "
-            "data repeats like that."
+            "a separate example, so intervals are too narrow. Remove the copies unless real data "
+            "repeats like that."
         )
     if distinct < _FEW_REAL:
-        said.append(
-            f"{distinct} distinct real examples are few: intervals were tested from 30 on, and the "
-            "choice may be another with the next ones. Give more if you can."
+        messages.append(
+            f"{distinct} distinct real examples are few: intervals were tested with 30 or more, "
+            "and another sample may lead to another choice. Give more if you can."
         )
     for candidate in candidates:
-        found = n_distinct(candidate.digests)
-        if found < _MOSTLY_REPEATED * len(candidate):
-            said.append(
-                f"{candidate.name}: only {found:,} of its {len(candidate):,} examples are distinct."
+        n_different = n_distinct(candidate.digests)
+        if n_different < _MOSTLY_REPEATED * len(candidate):
+            messages.append(
+                f"{candidate.name}: only {n_different:,} of its {len(candidate):,} examples "
+                "are distinct."
             )
-    return tuple(said)
+    return tuple(messages)

@@ -1,4 +1,4 @@
-"""Named datasets and the views of their examples."""
+"""Named datasets, and the views of their examples."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["Examples", "MapDataset", "Views", "field_alone"]
 
 @runtime_checkable
 class MapDataset(Protocol):
-    """A length and integer indexing: a torch Dataset, a `datasets.Dataset`, a list."""
+    """Any dataset with a length and integer indexing: a torch or Hugging Face Dataset, a list."""
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -42,9 +42,10 @@ class MapDataset(Protocol):
 
 
 class Views(Sequence[View]):
-    """The views of examples, taken when they are asked for; an error names the example.
+    """The views of examples as a lazy sequence; an error names the example.
 
-    A slice is a list. A field of a `datasets.Dataset` is read alone and in blocks.
+    A slice returns a list. From a `datasets.Dataset`, only the field of the view is read, in
+    blocks.
     """
 
     def __init__(self, examples: Examples) -> None:
@@ -56,12 +57,12 @@ class Views(Sequence[View]):
     def __len__(self) -> int:
         return len(self._examples)
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return self._block(range(*index.indices(len(self))))
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        # a negative position is made positive: torch datasets need not know negative ones
+        # torch datasets need not support negative positions
         return self._view(int(index) % len(self))
 
     def __iter__(self) -> Iterator[View]:
@@ -73,7 +74,7 @@ class Views(Sequence[View]):
     def _block(self, positions: range) -> list[View]:
         if self._column is not None and positions.step == 1 and positions:
             values = self._column[positions.start : positions.stop][self._examples.selector]
-            # what is no text is left to the slow way, which names the example
+            # a value of another type is left to the slow path, whose error names the example
             if all(isinstance(value, str) for value in values):
                 return [as_view(value, "text") for value in values]
         return [self._view(position) for position in positions]
@@ -86,7 +87,7 @@ class Views(Sequence[View]):
             return as_view(value, examples.modality, example=example)
         except DependencyError:
             raise
-        # a dataset or a view function of the user's may raise anything
+        # a user's dataset or view function may raise anything
         except Exception as error:
             raise DataError(
                 f"{examples.where}, example {position} (counted from 0): {_reason(error)}"
@@ -97,10 +98,16 @@ _BLOCK = 1024
 
 
 def field_alone(dataset: Any, field: Selector) -> Any:
-    """Return a `datasets.Dataset` with one field of another only; None for other datasets."""
+    """Return a dataset with only one field, or None if the dataset cannot read a field alone.
+
+    Args:
+        dataset: A dataset; one with `column_names` and `select_columns`, such as a
+            `datasets.Dataset`, can read a field alone.
+        field: Name of the field.
+    """
     if field not in getattr(dataset, "column_names", ()):
         return None
-    # a format can compute one field from others
+    # a format or transform may compute one field from others
     plain = getattr(dataset, "format", {"type": None})["type"] is None
     return dataset.select_columns([field]) if plain else None
 
@@ -111,19 +118,20 @@ def _reason(error: Exception) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """A named, map-style dataset and the view that is taken of its examples.
+    """A named map-style dataset, with the view that proxies see of its examples.
 
     Args:
-        name: Unique among the candidates of a ranking.
-        dataset: Anything with a length and integer indexing.
-        view: A field name, a position in a tuple, or a function of the example (in a config by
-            its dotted name); None where the first example leaves no choice.
-        label: Where an example's label stands, if it has one; proxies never read it.
-        source: Where it came from (a file), for messages.
+        name: Name of the dataset, unique among the candidates of a ranking.
+        dataset: Any dataset with a length and integer indexing.
+        view: A field name, a position in a tuple, or a function of the example (in a config, its
+            dotted name). None selects the only text or image of the first example.
+        label: Selector of an example's label, like `view`; None if examples have no labels.
+            Proxies never read labels.
+        source: Where the dataset comes from, such as a file, for error messages.
 
     Raises:
-        DataError: Fewer than 2 examples, or the view does not exist in the first one.
-        ConfigError: No view is given and the first example does not settle it.
+        DataError: There are fewer than 2 examples, or the first one does not have the view.
+        ConfigError: No view is given and the first example is ambiguous.
 
     Example:
         >>> a = Examples("a", [{"text": "x", "label": 0}, {"text": "y", "label": 1}])
@@ -141,7 +149,7 @@ class Examples:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise ConfigError(f"a name must be a text that is not empty, found {self.name!r}")
+            raise ConfigError(f"a name must be a non-empty text, found {self.name!r}")
         self._check_dataset()
         try:
             first = self.dataset[0]
@@ -171,21 +179,21 @@ class Examples:
         kind = type(self.dataset).__name__
         if isinstance(self.dataset, str | bytes | Mapping):
             raise DataError(
-                f"{self.where}: a {kind} is no dataset; allowed is a list of records or another "
+                f"{self.where}: a {kind} is not a dataset; allowed is a list of records or another "
                 "map-style dataset (load_candidates reads files)"
             )
         if not isinstance(self.dataset, MapDataset):
             raise DataError(
                 f"{self.where}: a {kind} has no length or no indexing; "
-                "allowed is a map-style dataset (load_candidates and SynqueDataModule take finite "
-                "iterables too)"
+                "allowed is a map-style dataset (load_candidates and SynqueDataModule also accept "
+                "finite iterables)"
             )
         if len(self.dataset) < 2:
-            raise DataError(f"{self.where}: {len(self.dataset)} examples; at least 2 are needed")
+            raise DataError(f"{self.where}: {len(self.dataset)} examples; at least 2 are required")
 
     @property
     def where(self) -> str:
-        """The name, and the source where there is one, for messages."""
+        """The name and, if there is one, the source, for error messages."""
         return f"{self.name} ({self.source})" if self.source else self.name
 
     def __len__(self) -> int:
@@ -195,18 +203,18 @@ class Examples:
         return self.dataset[index]
 
     def __iter__(self) -> Iterator[Any]:
-        # by length: indexing past the end need not raise IndexError
+        # not by Python's default for __getitem__: indexing past the end need not raise IndexError
         return (self.dataset[position] for position in range(len(self)))
 
     @cached_property
     def views(self) -> Views:
-        """The views of all examples, lazily."""
+        """The views of all examples, as a lazy sequence."""
         return Views(self)
 
     @cached_property
     def digests(self) -> NDArray[np.uint8]:
-        """SHA-256 of each view, (n, 32) uint8; reads every example once."""
-        # beside the fields: what is made of these examples by `replace` has other digests
+        """SHA-256 of each view, (n, 32) uint8; computed once, by reading every example."""
+        # not a dataclass field: `dataclasses.replace` must not copy it to other examples
         read = vars(self).get("_read_digests", _computed)
         digests: NDArray[np.uint8] = read(self._hash_views)
         return digests
@@ -214,7 +222,11 @@ class Examples:
     def read_digests_with(
         self, read: Callable[[Callable[[], NDArray[np.uint8]]], NDArray[np.uint8]]
     ) -> None:
-        """Let a function give the digests: it is called with the one that computes them."""
+        """Set the function that provides the digests, such as a cache.
+
+        Args:
+            read: Called with the function that computes the digests.
+        """
         vars(self)["_read_digests"] = read
 
     def _hash_views(self) -> NDArray[np.uint8]:
@@ -223,7 +235,7 @@ class Examples:
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 over all views in their order, in hexadecimal."""
+        """SHA-256 of all views in their order, in hexadecimal."""
         return hashlib.sha256(self.digests.tobytes()).hexdigest()
 
 

@@ -1,12 +1,16 @@
-"""A folder of images as a map-style dataset, decoded when an example is asked for."""
+"""A folder of images as a map-style dataset that decodes an image when it is accessed."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from synque_select.errors import DataError, DependencyError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from PIL.Image import Image
 
 __all__ = ["IMAGE_SUFFIXES", "ImageFolder", "holds_images", "subfolders"]
 
@@ -16,18 +20,30 @@ IMAGE_SUFFIXES = (
 
 
 class ImageFolder:
-    """The images of a folder; those of class sub-folders carry the sub-folder's name as label.
+    """The images of a folder, with the names of class sub-folders as labels.
 
     An example is {"image": PIL image} or {"image": PIL image, "label": "class"}. The label is the
-    name, not a number, so that it means the same in every candidate. Order: by class, then by
-    name. The mode is the file's; an orientation in the EXIF part is applied.
+    name of the sub-folder, not a number, so that it means the same in every candidate. Images are
+    sorted by class, then by name. They keep the mode of their file, and the EXIF orientation is
+    applied.
 
     Args:
-        path: A folder of images, or of one sub-folder a class (images may lie deeper in it).
+        path: A folder of images, or a folder with one sub-folder per class; the images of a class
+            may be in nested folders.
 
     Raises:
-        DataError: No image, images beside class sub-folders, or (when an example is asked for) a
-            file that does not decode.
+        DataError: The folder has no images, or has images as well as class sub-folders. Also
+            raised when an example is accessed whose file cannot be decoded.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (Path(folder) / "cat").mkdir()
+        ...     Image.new("L", (4, 3)).save(Path(folder) / "cat" / "1.png")
+        ...     example = ImageFolder(folder)[0]
+        >>> example["image"].size, example["label"]
+        ((4, 3), 'cat')
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -37,14 +53,15 @@ class ImageFolder:
         if flat and self.classes:
             raise DataError(
                 f"{self.path}: holds images ({flat[0]}, …) beside sub-folders with images "
-                f"({self.classes[0]}, …); allowed is one of the two"
+                f"({self.classes[0]}, …): allowed are either images or one sub-folder per class"
             )
         self._files = flat or [
             os.path.join(name, file) for name in self.classes for file in _tree(self.path / name)
         ]
         if not self._files:
             raise DataError(
-                f"{self.path}: no image in it; suffixes known are {', '.join(IMAGE_SUFFIXES)}"
+                f"{self.path}: contains no images; supported suffixes are "
+                f"{', '.join(IMAGE_SUFFIXES)}"
             )
 
     @property
@@ -52,8 +69,12 @@ class ImageFolder:
         """The fields of an example."""
         return ["image", "label"] if self.classes else ["image"]
 
-    def select_columns(self, names: list[str]) -> Any:
-        """Return the labels alone, for which no image is opened, or all, as `datasets` does."""
+    def select_columns(self, names: list[str]) -> ImageFolder | Dataset:
+        """Return a dataset with these fields, like `datasets.Dataset.select_columns`.
+
+        If only labels are selected, no image is opened; with "image", the whole dataset is
+        returned.
+        """
         if "image" in names:
             return self
         from datasets import Dataset
@@ -63,9 +84,9 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, object]:
         file = self._files[index]
-        example = {"image": _open(self.path / file)}
+        example: dict[str, object] = {"image": _open(self.path / file)}
         if self.classes:
             example["label"] = self._label(file)
         return example
@@ -75,12 +96,12 @@ class ImageFolder:
 
 
 def holds_images(path: Path) -> bool:
-    """Whether images lie in the folder itself."""
+    """Whether the folder itself, not only a sub-folder, contains images."""
     return any(_is_image(name) for name in _names(path))
 
 
 def subfolders(path: Path) -> list[Path]:
-    """Return the folders in a folder, by name; hidden ones left out."""
+    """Return the sub-folders of a folder, sorted by name, without hidden ones."""
     return [path / name for name in _names(path) if (path / name).is_dir()]
 
 
@@ -93,16 +114,16 @@ def _is_image(name: str) -> bool:
 
 
 def _tree(folder: Path) -> list[str]:
-    """Return the images at any depth, by path relative to the folder."""
-    found = []
+    """Return the images at any depth, as sorted paths relative to the folder."""
+    paths = []
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         images = sorted(name for name in files if _is_image(name) and not name.startswith("."))
-        found += [os.path.relpath(os.path.join(root, name), folder) for name in images]
-    return found
+        paths += [os.path.relpath(os.path.join(root, name), folder) for name in images]
+    return paths
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path) -> Image:
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
@@ -112,4 +133,4 @@ def _open(path: Path) -> Any:
             image.load()
             return ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: the image does not decode: {error}") from error
+        raise DataError(f"{path}: the image cannot be decoded: {error}") from error

@@ -1,4 +1,4 @@
-"""Iterable datasets, written once to the cache and map-style from then on."""
+"""Iterable datasets, which are written once to the cache and are map-style from then on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
@@ -26,7 +26,11 @@ from synque_select.data.tables import open_table, write_atomically, write_rows
 from synque_select.errors import DataError, DependencyError
 from synque_select.utils.atomic import write_text_atomic
 from synque_select.utils.cache_dir import default_cache_dir
+from synque_select.utils.json_types import JsonObject
 from synque_select.utils.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["MAX_EXAMPLES", "is_iterable", "is_map_style", "open_stored", "store_iterable"]
 
@@ -34,34 +38,56 @@ MAX_EXAMPLES = 1_000_000
 _FORMAT_VERSION = 1
 
 
-def is_iterable(source: Any) -> bool:
-    """Whether a source can only be read from its beginning to its end."""
-    if isinstance(source, IterableDataset):  # by type: torch's Dataset has a __getitem__ that fails
+def is_iterable(source: object) -> TypeGuard[Iterable[object]]:
+    """Whether a source can only be read from beginning to end, like a generator.
+
+    Example:
+        >>> is_iterable(iter(["x", "y"])), is_iterable(["x", "y"]), is_iterable("a.json")
+        (True, False, False)
+    """
+    # checked first and by type: torch's IterableDataset inherits a __getitem__ that only raises
+    if isinstance(source, IterableDataset):
         return True
-    no_data = isinstance(source, str | bytes | os.PathLike | Mapping | MapDataset)
-    return isinstance(source, Iterable) and not no_data
+    other_kind = isinstance(source, str | bytes | os.PathLike | Mapping | MapDataset)
+    return isinstance(source, Iterable) and not other_kind
 
 
-def is_map_style(dataset: Any) -> TypeGuard[MapDataset]:
-    """Whether a dataset has a length and its examples can be asked for by their number."""
+def is_map_style(dataset: object) -> TypeGuard[MapDataset]:
+    """Whether a dataset has a length and its examples can be accessed by position.
+
+    Example:
+        >>> is_map_style(["x", "y"]), is_map_style(iter(["x", "y"]))
+        (True, False)
+    """
     return isinstance(dataset, MapDataset) and not is_iterable(dataset)
 
 
-def store_iterable(name: str, examples: Iterable[Any]) -> Path:
-    """Read a finite iterable to its end, and write it to the cache unless it is there.
+def store_iterable(name: str, examples: Iterable[object]) -> Path:
+    """Read a finite iterable to its end and write its examples to the cache.
 
-    It is kept by what it yields, so an iterable that yields something else is another file.
+    The file is named by a hash of the examples, so that the same examples are stored only once and
+    an iterable that yields others gets a new file.
 
     Args:
-        name: For messages.
-        examples: Records, tuples, texts, images, arrays or tensors.
+        name: Name of the dataset, for error messages and the progress bar.
+        examples: Records, tuples, texts, images, arrays or tensors; all of the same kind.
 
     Returns:
-        The Arrow file; `open_stored` opens it.
+        Path of the Arrow file, which `open_stored` opens.
 
     Raises:
-        DataError: It yields nothing, more than `MAX_EXAMPLES`, what cannot be kept, or fails; the
-            message names the example.
+        DataError: The iterable is empty, yields more than `MAX_EXAMPLES` examples or one that
+            cannot be stored, or raises; or the cache cannot be written. The message names the
+            example.
+
+    Example:
+        >>> import tempfile, unittest.mock
+        >>> with (
+        ...     tempfile.TemporaryDirectory() as folder,
+        ...     unittest.mock.patch.dict(os.environ, {"SYNQUE_CACHE": folder}),
+        ... ):
+        ...     open_stored(store_iterable("a", ({"text": t} for t in "xy")))[1]
+        {'text': 'y'}
     """
     folder = default_cache_dir() / "iterables"
     spool = folder / f"{uuid.uuid4().hex}.part"
@@ -75,7 +101,7 @@ def store_iterable(name: str, examples: Iterable[Any]) -> Path:
     except OSError as error:
         raise DataError(
             f"{name}: the cache folder {folder} cannot be written ({error.strerror}); "
-            "set SYNQUE_CACHE to one that can"
+            "set SYNQUE_CACHE to a folder that can be written"
         ) from error
     finally:
         with suppress(OSError):
@@ -84,16 +110,23 @@ def store_iterable(name: str, examples: Iterable[Any]) -> Path:
 
 
 def open_stored(path: Path) -> MapDataset:
-    """Open what `store_iterable` wrote; memory-mapped.
+    """Open a file that `store_iterable` wrote, memory-mapped.
+
+    Args:
+        path: Path of the Arrow file.
+
+    Returns:
+        The examples as the iterable yielded them.
 
     Raises:
-        DataError: It is not there: another machine wrote it into a cache of its own.
+        DataError: The file is missing, usually because another machine wrote it to its own cache.
     """
     try:
         layout = _Layout(**json.loads(path.with_suffix(".json").read_text()))
     except OSError as error:
         raise DataError(
-            f"{path}: not there; set SYNQUE_CACHE to a folder that all machines of the run see"
+            f"{path}: the stored dataset is missing; set SYNQUE_CACHE to a folder that all "
+            "machines of the run share"
         ) from error
     table: MapDataset = open_table(path, path)
     return table if layout.is_plain else _Stored(table, layout)
@@ -101,12 +134,12 @@ def open_stored(path: Path) -> MapDataset:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How examples were taken apart into fields.
+    """How examples were split into fields.
 
     Args:
-        shape: "record", "tuple", or "one" for an example that is no collection of fields.
-        kinds: Field to what it was, where JSON does not have it: "image", "array", "tensor", or
-            "tensor:<dtype>" for a dtype that NumPy does not have.
+        shape: "record", "tuple", or "one" for an example that is a single value.
+        kinds: The kind of each field that JSON cannot hold: "image", "array", "tensor", or
+            "tensor:<dtype>" for a dtype that NumPy lacks.
     """
 
     shape: str
@@ -116,7 +149,7 @@ class _Layout:
     def is_plain(self) -> bool:
         return self.shape == "record" and not self.kinds
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JsonObject:
         return {"shape": self.shape, "kinds": self.kinds}
 
 
@@ -130,7 +163,7 @@ class _Stored:
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, index: int, /) -> Any:
+    def __getitem__(self, index: int, /) -> object:
         fields = {
             name: _restored(value, self.layout.kinds.get(name))
             for name, value in self.table[index].items()
@@ -141,8 +174,8 @@ class _Stored:
         return parts if self.layout.shape == "tuple" else parts[0]
 
 
-def _spool(name: str, examples: Iterable[Any], path: Path) -> tuple[_Layout, str]:
-    """Write one JSON line an example; return the layout and a hash of both."""
+def _spool(name: str, examples: Iterable[object], path: Path) -> tuple[_Layout, str]:
+    """Write one JSON line per example; return the layout and a hash of the lines and the layout."""
     layout: _Layout | None = None
     hashed = hashlib.sha256()
     with path.open("wb") as file:
@@ -150,15 +183,16 @@ def _spool(name: str, examples: Iterable[Any], path: Path) -> tuple[_Layout, str
             where = f"{name}, example {number} (counted from 0)"
             if number == MAX_EXAMPLES:
                 raise DataError(
-                    f"{name}: more than {MAX_EXAMPLES:,} examples from an iterable, which must be "
-                    "finite: give a part of it (.take(n), itertools.islice), or a file"
+                    f"{name}: the iterable yields more than {MAX_EXAMPLES:,} examples; it must be "
+                    "finite: give a part of it (.take(n), itertools.islice) or a file"
                 )
             shape, fields = _fields(example)
             layout = layout or _Layout(shape, _kinds(fields))
             if (shape, _kinds(fields)) != (layout.shape, layout.kinds):
                 raise DataError(
-                    f"{where}: found {_told(shape, _kinds(fields))}, the first example is "
-                    f"{_told(layout.shape, layout.kinds)}; allowed are examples of one kind"
+                    f"{where}: found {_described(shape, _kinds(fields))}, but the first example is "
+                    f"{_described(layout.shape, layout.kinds)}; all examples must be of the same "
+                    "kind"
                 )
             line = _line(where, fields, layout)
             hashed.update(line)
@@ -169,7 +203,7 @@ def _spool(name: str, examples: Iterable[Any], path: Path) -> tuple[_Layout, str
     return layout, hashed.hexdigest()
 
 
-def _read(name: str, examples: Iterable[Any]) -> Iterator[Any]:
+def _read(name: str, examples: Iterable[object]) -> Iterator[object]:
     number = 0
     try:
         for example in ProgressBar(
@@ -177,15 +211,15 @@ def _read(name: str, examples: Iterable[Any]) -> Iterator[Any]:
         ):
             yield example
             number += 1
-    # an iterable of the user's may raise anything
+    # a user's iterable may raise anything
     except Exception as error:
         raise DataError(
-            f"{name}, example {number} (counted from 0): reading it fails: "
+            f"{name}, example {number} (counted from 0): reading it failed: "
             f"{type(error).__name__}: {error}"
         ) from error
 
 
-def _fields(example: Any) -> tuple[str, dict[str, Any]]:
+def _fields(example: object) -> tuple[str, dict[str, object]]:
     if isinstance(example, Mapping):
         return "record", {str(key): value for key, value in example.items()}
     if isinstance(example, list | tuple):
@@ -193,12 +227,12 @@ def _fields(example: Any) -> tuple[str, dict[str, Any]]:
     return "one", {"0": example}
 
 
-def _kinds(fields: Mapping[str, Any]) -> dict[str, str]:
+def _kinds(fields: Mapping[str, object]) -> dict[str, str]:
     kinds = {name: _kind(value) for name, value in fields.items()}
     return {name: kind for name, kind in kinds.items() if kind}
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     if hasattr(value, "getpixel"):
         return "image"
     if isinstance(value, np.ndarray):
@@ -208,32 +242,33 @@ def _kind(value: Any) -> str:
     return ""
 
 
-def _told(shape: str, kinds: Mapping[str, str]) -> str:
+def _described(shape: str, kinds: Mapping[str, str]) -> str:
     parts = "".join(f", {name} {kind.partition(':')[0]}" for name, kind in kinds.items())
     return {"record": "a record", "tuple": "a tuple", "one": "a single value"}[shape] + parts
 
 
-def _line(where: str, fields: Mapping[str, Any], layout: _Layout) -> bytes:
-    kept = {}
+def _line(where: str, fields: Mapping[str, object], layout: _Layout) -> bytes:
+    encoded: dict[str, object] = {}
     for name, value in fields.items():
         try:
             encode = _ENCODERS.get(layout.kinds.get(name, "").partition(":")[0], _plain)
-            kept[name] = encode(value)
+            encoded[name] = encode(value)
         except (TypeError, ValueError, OSError, RecursionError) as error:
             raise DataError(
-                f"{where}: field {name!r} is a {type(value).__name__} that cannot be kept: {error}"
+                f"{where}: the value of field {name!r}, of type {type(value).__name__}, cannot be "
+                f"stored: {error}"
             ) from error
-    return json.dumps(kept).encode() + b"\n"
+    return json.dumps(encoded).encode() + b"\n"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, np.generic):
         value = value.item()
     json.dumps(value)
     return value
 
 
-def _array_text(value: Any) -> str:
+def _array_text(value: object) -> str:
     file = io.BytesIO()
     np.save(file, np.asarray(value), allow_pickle=False)
     return base64.b64encode(file.getvalue()).decode()
@@ -244,20 +279,20 @@ def _tensor_text(value: torch.Tensor) -> str:
     return _array_text((value.float() if value.dtype == torch.bfloat16 else value).numpy())
 
 
-def _image_text(value: Any) -> str:
+def _image_text(value: Image) -> str:
     file = io.BytesIO()
     value.save(file, format="PNG")
     return base64.b64encode(file.getvalue()).decode()
 
 
-_ENCODERS: dict[str, Callable[[Any], Any]] = {
+_ENCODERS: dict[str, Callable[[Any], object]] = {
     "image": _image_text,
     "array": _array_text,
     "tensor": _tensor_text,
 }
 
 
-def _restored(value: Any, kind: str | None) -> Any:
+def _restored(value: Any, kind: str | None) -> object:
     if kind is None:
         return value
     file = io.BytesIO(base64.b64decode(value))
@@ -270,7 +305,7 @@ def _restored(value: Any, kind: str | None) -> Any:
     return tensor.bfloat16() if kind != "tensor" else tensor
 
 
-def _opened(file: io.BytesIO) -> Any:
+def _opened(file: io.BytesIO) -> Image:
     try:
         from PIL import Image
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Records from text files: JSON and JSON lines; streamed, every error with its line number."""
+"""Readers of JSON and JSON Lines files, which are streamed; every error gives a line number."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
 
 from synque_select.data.readers import BaseReader
 from synque_select.data.tables import Row, Rows, table_of_rows
 from synque_select.errors import DataError
+from synque_select.utils.json_types import Json
 from synque_select.utils.validation import kind_of
 
 if TYPE_CHECKING:
@@ -27,30 +28,45 @@ _ALLOWED = "allowed is a list of records, a list of texts, or an object whose va
 
 
 class JsonReader(BaseReader):
-    """JSON files: a list of records, a list of texts, or an object whose values are texts."""
+    """Reads JSON files: a list of records, a list of texts, or an object whose values are texts."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
 
     def read(self, path: Path) -> Dataset:
-        """Read a file; a large one is converted once and memory-mapped from the cache."""
+        """Read a file; a large file is converted once and memory-mapped from the cache."""
         return table_of_rows(path, read_json)
 
 
 class JsonLinesReader(BaseReader):
-    """Files of one JSON record, or one text, per line."""
+    """Reads files of one JSON record, or one JSON string, per line."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson")
 
     def read(self, path: Path) -> Dataset:
-        """Read a file; a large one is converted once and memory-mapped from the cache."""
+        """Read a file; a large file is converted once and memory-mapped from the cache."""
         return table_of_rows(path, read_jsonl)
 
 
 def read_json(path: Path) -> Rows:
     """Stream a JSON list of records, a list of texts, or an object whose values are texts.
 
-    A text becomes the record {"text": …}, a text of an object {"key": …, "text": …}. A file that
-    holds one record a line is read as JSON lines, whatever its suffix.
+    A text in a list becomes the record {"text": …}; a text in an object becomes the record
+    {"key": …, "text": …}. A file with one record per line is read as JSON Lines.
+
+    Args:
+        path: The file, in UTF-8.
+
+    Raises:
+        DataError: The file is not JSON, not UTF-8, or holds something else than records or texts;
+            the message names the file and, except for the outermost value, the line.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "a.json")
+        ...     _ = path.write_text('["Shares rise", "Shares fall"]')
+        ...     [row.fields for row in read_json(path)]
+        [{'text': 'Shares rise'}, {'text': 'Shares fall'}]
     """
     if _is_json_lines(path):
         yield from read_jsonl(path)
@@ -68,14 +84,22 @@ def read_json(path: Path) -> Rows:
 
 
 def read_jsonl(path: Path) -> Rows:
-    """Stream a file of one JSON record (or one text) a line; blank lines are skipped."""
+    """Stream a file of one JSON record (or one JSON string) per line; blank lines are skipped.
+
+    Args:
+        path: The file, in UTF-8.
+
+    Raises:
+        DataError: A line is not JSON, not UTF-8, or neither a record nor a text; the message names
+            the file and the line.
+    """
     yield from _records(_jsonl_values(path), path)
 
 
 class _Value(NamedTuple):
     line: int
     n_bytes: int
-    value: Any
+    value: Json
 
 
 def _records(values: Iterator[_Value], path: Path) -> Rows:
@@ -116,7 +140,14 @@ def _is_json_lines(path: Path) -> bool:
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a UTF-8 file with their numbers from 1; line ends are kept."""
+    """Yield the lines of a UTF-8 file, with their line ends, and their numbers from 1.
+
+    Args:
+        path: The file; a byte order mark is dropped.
+
+    Raises:
+        DataError: A line is not UTF-8 or contains a NUL byte.
+    """
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
@@ -129,10 +160,10 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _encoding_error(path: Path, line: int, error: UnicodeDecodeError) -> DataError:
-    found = error.object[error.start : error.start + 1].hex()
+    byte = error.object[error.start : error.start + 1].hex()
     return DataError(
-        f"{path}, line {line}: not UTF-8 (byte 0x{found}){utf16_hint(error.object)}; "
-        "allowed is UTF-8, with or without a byte order mark"
+        f"{path}, line {line}: not UTF-8 (byte 0x{byte}){utf16_hint(error.object)}; "
+        "save the file as UTF-8, with or without a byte order mark"
     )
 
 
@@ -153,7 +184,7 @@ def _jsonl_values(path: Path) -> Iterator[_Value]:
 
 
 class _JsonStream:
-    """Values of one large JSON file, one at a time; memory holds one value and one chunk."""
+    """Reads the values of a large JSON file one at a time, holding one value and one chunk."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -180,7 +211,7 @@ class _JsonStream:
         return self._members("{", "}", self._pair)
 
     def value(self) -> _Value:
-        """Read the value that starts here, however many chunks it spans."""
+        """Read the value that starts at the current position, however many chunks it spans."""
         self.peek()
         line = self._line
         while True:
@@ -192,7 +223,7 @@ class _JsonStream:
             except (ValueError, RecursionError) as error:
                 raise self._error(str(error), self._position) from error
             else:
-                # a number at the end of a chunk may go on in the next one
+                # a number at the end of a chunk may continue in the next one
                 if end < len(self._text) or self._ended:
                     break
             self._fill()
@@ -201,7 +232,7 @@ class _JsonStream:
         return _Value(line, n_bytes, value)
 
     def peek(self) -> str:
-        """Return the next character that is no white space, without taking it; "" at the end."""
+        """Return the next character after white space without consuming it; "" at the end."""
         while True:
             match = _SPACE.match(self._text, self._position)
             self._position = match.end() if match else self._position
@@ -213,7 +244,7 @@ class _JsonStream:
         return self._text[self._position : self._position + 1]
 
     def end(self) -> None:
-        """Check that nothing follows."""
+        """Check that nothing but white space follows."""
         if self.peek():
             raise self._error("text after the end of the JSON value", self._position)
 
@@ -232,25 +263,27 @@ class _JsonStream:
     def _pair(self) -> tuple[str, _Value]:
         if self.peek() != '"':
             raise self._error("a key in double quotes was expected", self._position)
-        key = self.value().value
+        key = str(self.value().value)  # a text already: it starts with a quote
         self._take(":")
         return key, self.value()
 
     def _take(self, allowed: str) -> str:
-        found = self.peek()
-        if not found or found not in allowed:
+        character = self.peek()
+        if not character or character not in allowed:
             raise self._error(f"{' or '.join(map(repr, allowed))} was expected", self._position)
         self._position += 1
-        return found
+        return character
 
     def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
-        # the longest literal that a chunk can cut, "-Infinity" or "\\ud83d", is shorter than 16
+        # literals that can be cut at the end of a chunk, "-Infinity" and "\\ud83d", are shorter
+        # than 16 characters; an error further from the end is an error of the file
         return error.msg.startswith("Unterminated string") or error.pos > len(self._text) - 16
 
     def _fill(self) -> None:
         self._line += self._text.count("\n", self._counted, self._position)
         rest = self._text[self._position :]
-        # a chunk as long as what is kept: a value that spans many is scanned a few times only
+        # chunks grow with the text that is kept: a value that spans many is scanned only a few
+        # times, not once per chunk
         chunk = self._file.read(max(_CHUNK_BYTES, len(rest)))
         self._ended = not chunk
         self._text, self._position, self._counted = rest, 0, 0

@@ -1,4 +1,4 @@
-"""A view as a reader is shown it: a text cut to a length, an image as a small data URI."""
+"""Previews of views for reports: a shortened text or a small image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ __all__ = ["shown_view"]
 
 
 def shown_view(view: View, max_chars: int = 400, max_pixels: int = 96) -> str | dict[str, str]:
-    """Return a view as the page shows it: a text that may be cut, or {"png": base64}.
+    """Return a view as a report shows it: a text that may be shortened, or {"png": base64}.
+
+    Args:
+        view: A text or a PIL image.
+        max_chars: Maximum number of characters of a text that are shown.
+        max_pixels: Maximum width and height of the image that is shown, in pixels.
 
     Example:
         >>> shown_view("a" * 5, max_chars=3)

@@ -1,4 +1,4 @@
-"""File formats: what a reader is, and the reader of each suffix."""
+"""Readers of file formats: the base class, and the registry that maps suffixes to readers."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ __all__ = [
 
 
 class BaseReader(ABC):
-    r"""Base of all readers of a file format; a subclass sets `suffixes` and writes `read`.
+    r"""Base class of readers; a subclass defines `suffixes` and `read`.
 
-    A reader is made without arguments. If its constructor has an argument `as_text`, it gets the
-    names of the fields that the user has named as view: a format without types, such as CSV,
-    keeps these as text even where they look like numbers.
+    A reader is created without arguments. If its constructor has an argument `as_text`, it
+    receives the names of the fields that the user has chosen as view: a format without types, such
+    as CSV, must keep these as text even if they look like numbers.
 
     Attributes:
-        suffixes: The suffixes of its files, lower case: (".xml",) or (".json.gz", ".json.bz2").
-            Without the first dot they are the reader's keys.
+        suffixes: Suffixes of the files it reads, in lower case: (".xml",) or
+            (".json.gz", ".json.bz2"). Without the first dot they are the keys of the reader.
 
     Example:
         >>> class LineReader(BaseReader):
@@ -55,19 +55,19 @@ class BaseReader(ABC):
     def read(self, path: Path) -> MapDataset:
         """Read a file as a dataset of records.
 
-        Called once per load, with a path that exists. An equal file must give equal records in the
+        Called once per load, with a path that exists. Equal files must give equal records in the
         same order, because results are cached by content.
 
         Args:
-            path: The file; a folder only if the user named the reader ("xml:folder").
+            path: The file; a folder only if the user named the reader explicitly ("xml:folder").
 
         Returns:
             A list, a `datasets.Dataset` or another object with a length and integer indexing. A
-            record is usually a mapping from field to value.
+            record is usually a mapping from field names to values.
 
         Raises:
-            DataError: The file cannot be used; the message names the file and, where there is one,
-                the line. Any other exception is reported as a DataError that names the file.
+            DataError: The file is invalid; the message names the file and, if possible, the line.
+                Any other exception is reported as a DataError that names the file.
         """
 
 
@@ -114,14 +114,17 @@ READERS: Registry[type[BaseReader]] = Registry(
 
 
 def register_reader(cls: type[Reader], *, overwrite: bool = False) -> type[Reader]:
-    """Make a reader of your own known by its suffixes; usable as a class decorator.
+    """Register a custom reader for its suffixes; usable as a class decorator.
 
     Args:
         cls: A subclass of `BaseReader`.
-        overwrite: Whether a suffix may be taken from a built-in or another registered reader.
+        overwrite: Whether the reader may replace a built-in or registered reader of a suffix.
+
+    Returns:
+        The class.
 
     Raises:
-        ConfigError: A suffix is taken, or the class is not a complete reader.
+        ConfigError: A suffix already has a reader, or the class is not a complete reader.
     """
     for key in _keys(READERS.check(cls)):
         READERS.register(key, cls, overwrite=overwrite)
@@ -129,12 +132,15 @@ def register_reader(cls: type[Reader], *, overwrite: bool = False) -> type[Reade
 
 
 def reader_suffixes() -> tuple[str, ...]:
-    """Return the suffixes of all formats that can be read, sorted."""
+    """Return the suffixes of all supported file formats, sorted."""
     return tuple(f".{key}" for key in READERS.keys())  # noqa: SIM118 - not a mapping
 
 
 def reader_key(path: Path) -> str | None:
-    """Return the key of the reader of a file's suffix, the longest that is known; else None.
+    """Return the key of the reader for a file's longest known suffix, or None.
+
+    Args:
+        path: Path of the file, which need not exist.
 
     Example:
         >>> reader_key(Path("a.v2.JSON")), reader_key(Path("a.txt"))
@@ -146,7 +152,10 @@ def reader_key(path: Path) -> str | None:
 
 
 def split_reader(text: str) -> tuple[str | None, str]:
-    """Split "reader:path"; the reader is None where the text names none.
+    """Split "reader:path" into its two parts; the reader is None if the text names none.
+
+    Args:
+        text: A path, optionally preceded by the key or dotted name of a reader and a colon.
 
     Example:
         >>> split_reader("jsonl:data/*.txt"), split_reader("my_package.XmlReader:a.xml")
@@ -164,16 +173,16 @@ def split_reader(text: str) -> tuple[str | None, str]:
 
 
 def read_file(path: Path, key: str, as_text: Collection[str] = ()) -> MapDataset:
-    """Read a file by a reader and check what it returns.
+    """Read a file with a reader and check the dataset that it returns.
 
     Args:
         path: An existing file or folder.
-        key: The reader: a key, or the dotted name of a class.
-        as_text: Fields that are text even if they look like numbers.
+        key: Key of the reader, or the dotted name of its class.
+        as_text: Names of fields that are kept as text even if they look like numbers.
 
     Raises:
         ConfigError: The reader is unknown.
-        DataError: The file is empty, broken, or cannot be read; the message names it.
+        DataError: The file is empty, invalid or cannot be read; the message names it.
     """
     cls = READERS.get(key)
     takes_as_text = any(parameter.name == "as_text" for parameter in named_parameters(cls))

@@ -1,10 +1,10 @@
-"""Files of records as datasets of the `datasets` library, large ones memory-mapped."""
+"""Files of records as `datasets.Dataset` tables; large files are memory-mapped."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -40,16 +40,23 @@ BATCH_ROWS = 1000
 _BATCH_BYTES = 8 << 20
 _FORMAT_VERSION = 1
 
-# writes a whole file as an Arrow stream; False: the types it needs were found too late, once more
-_Write: TypeAlias = Callable[[Any], bool]
+# Writes a whole file as an Arrow stream. It returns False if a type turned out to be too narrow
+# after the first batch was written: then it must be called again with a new stream.
+_Write: TypeAlias = "Callable[[pa.NativeFile], bool]"
 
 
 class Row(NamedTuple):
-    """One example of a file: the line on which it starts, its rough size in bytes, its fields."""
+    """One example of a file.
+
+    Args:
+        line: Number of the line on which it starts, counted from 1.
+        n_bytes: Its approximate size in the file, for progress bars and batches.
+        fields: The values of its fields.
+    """
 
     line: int
     n_bytes: int
-    fields: dict[str, Any]
+    fields: Mapping[str, object]
 
 
 Rows: TypeAlias = Iterator[Row]
@@ -58,50 +65,60 @@ Rows: TypeAlias = Iterator[Row]
 def table_of_rows(
     path: Path, read: Callable[[Path], Rows], *, about: Sequence[str] = ()
 ) -> Dataset:
-    """Make a table of a file's rows; a large one is written once and memory-mapped from the cache.
+    """Return the rows of a file as a table.
+
+    A file of up to 8 MiB is held in memory. A larger one is converted once into the cache and
+    memory-mapped from there.
 
     Args:
         path: The file.
-        read: Streams its rows; may be called more than once.
-        about: What `read` depends on besides the file; the cached table is kept by it.
+        read: Function that streams the rows of a file; it may be called more than once.
+        about: Options on which `read` depends; they are part of the key of the cached table.
 
     Raises:
-        DataError: The file is broken, or holds no rows.
+        DataError: The file is invalid or has no rows, or the cache cannot be written.
     """
     about = about or (getattr(read, "__name__", ""),)
     return _converted(path, partial(write_rows, path, read, Columns()), about)
 
 
 def table_of_batches(path: Path, read: Callable[[Path], Iterator[pa.RecordBatch]]) -> Dataset:
-    """Make a table of a file's Arrow batches, as `table_of_rows` does of rows.
+    """Return the Arrow batches of a file as a table, in memory or memory-mapped.
+
+    Args:
+        path: The file.
+        read: Function that streams the record batches of a file.
 
     Raises:
-        DataError: The file is broken, or holds no rows.
+        DataError: The file is invalid or has no rows, or the cache cannot be written.
     """
     return _converted(path, partial(_write_batches, path, read), (read.__name__,))
 
 
 def open_saved(path: Path) -> Dataset:
-    """Open a folder that `Dataset.save_to_disk` wrote; it is memory-mapped where it lies.
+    """Open a folder that `Dataset.save_to_disk` wrote, memory-mapped in place.
+
+    Args:
+        path: The folder.
 
     Raises:
-        DataError: It holds several splits, or is broken.
+        DataError: The folder holds several splits, or cannot be loaded.
     """
     from datasets import Dataset, load_from_disk
 
     try:
         with quiet_datasets():
-            found = load_from_disk(str(path))
+            saved = load_from_disk(str(path))
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
         raise DataError(f"{path}: not a usable saved dataset: {_first_line(error)}") from error
-    if not isinstance(found, Dataset):
-        folders = ", ".join(str(path / split) for split in found)
+    if not isinstance(saved, Dataset):
+        folders = ", ".join(str(path / split) for split in saved)
         raise DataError(f"{path}: holds several splits; give one of {folders}")
-    return found
+    return saved
 
 
 class quiet_datasets:
-    """Switch the progress bars and the log of the `datasets` library off, and back as they were."""
+    """Context manager that silences the progress bars and the log of the `datasets` library."""
 
     def __enter__(self) -> None:
         import datasets
@@ -145,7 +162,11 @@ def _cache_path(path: Path, about: Sequence[str]) -> Path:
 
 
 def write_atomically(target: Path, write: _Write) -> None:
-    """Write a file of the cache whole or not at all.
+    """Write a file of the cache completely or not at all.
+
+    Args:
+        target: The file; missing folders are created.
+        write: Function that writes an Arrow stream, called until it returns True.
 
     Raises:
         DataError: The cache folder cannot be written.
@@ -168,14 +189,14 @@ def write_atomically(target: Path, write: _Write) -> None:
 
 
 def open_table(path: Path, origin: Path) -> Dataset:
-    """Open an Arrow stream, memory-mapped.
+    """Open a file in Arrow's stream format, memory-mapped.
 
     Args:
         path: The Arrow file.
-        origin: What it was made of, for messages.
+        origin: The file from which it was converted, named in error messages.
 
     Raises:
-        DataError: It is broken.
+        DataError: The file cannot be read as an Arrow stream.
     """
     import pyarrow as pa
     from datasets import Dataset
@@ -188,39 +209,49 @@ def open_table(path: Path, origin: Path) -> Dataset:
         raise DataError(f"{origin}: not a usable Arrow file: {_first_line(error)}") from error
 
 
-def _decoded(dataset: Dataset, schema: Any) -> Dataset:
+def _decoded(dataset: Dataset, schema: pa.Schema) -> Dataset:
     names = json.loads((schema.metadata or {}).get(JSON_FIELDS, b"[]"))
     return dataset.with_transform(_DecodeJson(frozenset(names))) if names else dataset
 
 
 class _DecodeJson:
-    """Give back, as they stood in the file, fields whose values are not all of one type."""
+    """Restore the original values of fields that are stored as JSON texts."""
 
     def __init__(self, names: frozenset[str]) -> None:
         self._names = names
 
-    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[object]]:
         return {
             name: [json.loads(value) for value in values] if name in self._names else values
             for name, values in batch.items()
         }
 
 
-def write_rows(path: Path, read: Callable[[Path], Rows], columns: Columns, sink: Any) -> bool:
+def write_rows(
+    path: Path, read: Callable[[Path], Rows], columns: Columns, sink: pa.NativeFile
+) -> bool:
     """Write the rows of a file as an Arrow stream.
 
+    Args:
+        path: The file.
+        read: Function that streams the rows of a file.
+        columns: The types known so far; they are widened in place.
+        sink: Where the stream is written.
+
     Returns:
-        Whether it is complete; if not, `columns` knows the types by now: once more.
+        Whether the stream is complete. If not, a type changed after the first batch was written;
+        `columns` now holds the final types, so the next call succeeds.
 
     Raises:
-        DataError: The file holds no rows.
+        DataError: The file has no rows.
     """
     import pyarrow as pa
 
     writer, complete = None, True
     for rows in _batches(_with_progress(read(path), path)):
         grown = columns.grow(rows)
-        # types that change after the first batch was written: look on, and write it all once more
+        # the schema of a stream is fixed by its first batch: after a change of types only the
+        # remaining types are collected, and everything is written again
         complete = complete and not (grown and writer)
         if complete:
             writer = writer or pa.ipc.new_stream(sink, columns.schema())
@@ -241,8 +272,8 @@ def _with_progress(rows: Rows, path: Path) -> Rows:
             yield row
 
 
-def _batches(rows: Iterable[Row]) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
+def _batches(rows: Iterable[Row]) -> Iterator[list[Mapping[str, object]]]:
+    batch: list[Mapping[str, object]] = []
     n_bytes = 0
     for row in rows:
         batch.append(row.fields)
@@ -254,7 +285,9 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[dict[str, Any]]]:
         yield batch
 
 
-def _write_batches(path: Path, batches: Callable[[Path], Iterator[Any]], sink: Any) -> bool:
+def _write_batches(
+    path: Path, batches: Callable[[Path], Iterator[pa.RecordBatch]], sink: pa.NativeFile
+) -> bool:
     import pyarrow as pa
 
     writer = None
@@ -263,7 +296,7 @@ def _write_batches(path: Path, batches: Callable[[Path], Iterator[Any]], sink: A
             writer = writer or pa.ipc.new_stream(sink, batch.schema)
             writer.write_batch(batch)
     except (pa.ArrowException, OSError, NotImplementedError) as error:
-        raise DataError(f"{path}: broken: {_first_line(error)}") from error
+        raise DataError(f"{path}: the file is broken: {_first_line(error)}") from error
     if writer is None:
         raise DataError(f"{path}: the file holds no examples")
     writer.close()

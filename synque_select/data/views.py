@@ -1,4 +1,4 @@
-"""A view is what a proxy sees of an example: a text or an image."""
+"""Views: the part of an example that a proxy sees, a text or an image."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from synque_select.errors import ConfigError, DataError, DependencyError, did_you_mean
 from synque_select.types.modality import Modality
 
 if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
 __all__ = [
@@ -30,21 +32,21 @@ __all__ = [
 ]
 
 View: TypeAlias = "str | Image"
-# the position first: a config's parser takes the first that fits, and all that is written fits a
-# text; a function last: the parser cannot write a name as one (`find_selector` imports it instead)
+# The order matters to the parser of configs, which takes the first type that fits: any value fits
+# str, so int comes first. Functions come last; `find_selector` imports them by their dotted names.
 Selector: TypeAlias = int | str | Callable[[Any], Any]
 
 
-def select(example: Any, selector: Selector) -> Any:
-    """Take a field, a position or a function's value out of an example.
+def select(example: object, selector: Selector) -> Any:
+    """Return the part of an example that a selector names.
 
     Args:
-        example: A mapping (record), a sequence (tuple of a torch Dataset), or anything a
-            function accepts.
+        example: A mapping (record), a sequence (such as the tuple of a torch Dataset), or
+            anything that the selector function accepts.
         selector: A field name, a position, or a function of the example.
 
     Raises:
-        DataError: The field or position does not exist; the message lists what does.
+        DataError: The field or position does not exist; the message lists those that do.
 
     Example:
         >>> select({"question": "How many?", "SQL": "SELECT 1"}, "question")
@@ -57,28 +59,31 @@ def select(example: Any, selector: Selector) -> Any:
     if isinstance(selector, str):
         if not isinstance(example, Mapping):
             raise DataError(
-                f"field {selector!r} asked of a {type(example).__name__}; it has no fields: "
-                "give a position or a function as view"
+                f"field {selector!r} requested from a {type(example).__name__}, which has no "
+                "fields: give a position or a function as view"
             )
         if selector not in example:
             raise DataError(f"no field {selector!r}; {did_you_mean(selector, map(str, example))}")
         return example[selector]
     if isinstance(example, str) or not isinstance(example, Sequence):
-        raise DataError(f"position {selector} asked of a {type(example).__name__}")
+        raise DataError(
+            f"position {selector} requested from a {type(example).__name__}, which has no "
+            "positions: give a field name or a function as view"
+        )
     if not -len(example) <= selector < len(example):
         raise DataError(f"no position {selector}: the example has {len(example)} parts")
     return example[selector]
 
 
-def find_selector(example: Any, selector: Selector) -> Selector:
-    """Return the function that a dotted name stands for, as in a config; any other as it is.
+def find_selector(example: object, selector: Selector) -> Selector:
+    """Return the function for a selector that is a dotted name, and other selectors unchanged.
 
     Args:
-        example: An example; a field of that name in it goes before the function.
+        example: An example; a field with the dotted name takes precedence over a function.
         selector: A field name, a position, a function, or "module.function".
 
     Raises:
-        DataError: A dotted name is no field, and no function of that name can be imported.
+        DataError: A dotted name is neither a field nor the name of a function that can be imported.
 
     Example:
         >>> find_selector({"text": "x"}, "text")
@@ -99,8 +104,8 @@ def find_selector(example: Any, selector: Selector) -> Selector:
         raise DataError(f"no field {selector!r} and no such function ({error}); {end}") from error
     if not callable(function):
         raise DataError(f"{selector!r} is a {type(function).__name__}, not a function")
-    found: Callable[[Any], Any] = function
-    return found
+    imported: Selector = function
+    return imported
 
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
@@ -110,33 +115,36 @@ _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 class _FieldsView:
     names: tuple[str, ...]
 
-    def __call__(self, example: Any) -> str:
+    def __call__(self, example: object) -> str:
         kept = {name: select(example, name) for name in self.names}
         return json.dumps(kept, ensure_ascii=False, default=str)
 
 
-def fields_view(*names: str) -> Callable[[Any], str]:
-    """Return a view of several fields of a record: a JSON object, as text.
+def fields_view(*names: str) -> Callable[[object], str]:
+    """Return a view that shows several fields of a record as the text of a JSON object.
 
-    Prompts of LENS that name fields, such as "web_page" with `task` and `page`, take it apart.
+    LENS prompts that name fields, such as "web_page" with `task` and `page`, parse that object.
 
     Args:
-        names: Fields in the order in which they are shown; each must be there, if only as None.
+        names: Names of the fields, in the order in which they are shown. Every record must have
+            all of them, but a value may be None.
 
     Raises:
-        ConfigError: No name is given, or an empty one.
+        ConfigError: No name is given, or a name is empty.
 
     Example:
         >>> fields_view("task", "page")({"page": "Shop", "task": "Buy tea", "id": 7})
         '{"task": "Buy tea", "page": "Shop"}'
     """
     if not names or not all(names):
-        raise ConfigError(f"fields {names!r}: allowed are one or more names, none empty")
+        raise ConfigError(f"fields {names!r}: allowed are one or more names that are not empty")
     return _FieldsView(names)
 
 
-def modality_of(value: Any) -> Modality | None:
-    """Return "text" for a str, "image" for a PIL image, an array or tensor of 2 or 3 dimensions.
+def modality_of(value: object) -> Modality | None:
+    """Return the modality of a value, or None if it is neither a text nor an image.
+
+    A str is a text; a PIL image and an array or tensor with 2 or 3 dimensions are images.
 
     Example:
         >>> modality_of("a headline"), modality_of(3.5)
@@ -149,11 +157,13 @@ def modality_of(value: Any) -> Modality | None:
     return "image" if getattr(value, "ndim", 0) in (2, 3) else None
 
 
-def infer_selector(example: Any) -> Selector:
+def infer_selector(example: object) -> Selector:
     """Return the only selector of an example that yields a text or an image.
 
+    An image takes precedence over texts if there is exactly one.
+
     Raises:
-        ConfigError: None or several do; the message names them.
+        ConfigError: No part or several parts of the example qualify; the message lists them.
 
     Example:
         >>> infer_selector({"headline": "Shares rise", "sentiment": 1})
@@ -161,14 +171,15 @@ def infer_selector(example: Any) -> Selector:
     """
     if modality_of(example) is not None:
         return _identity
-    parts: dict[str | int, Any]
+    parts: dict[str | int, object]
     if isinstance(example, Mapping):
         parts = {str(key): value for key, value in example.items()}
     elif isinstance(example, Sequence):
         parts = dict(enumerate(example))
     else:
         raise ConfigError(
-            f"no view given, and a {type(example).__name__} has no fields: give view="
+            f"no view was given, and a {type(example).__name__} has no fields: give a function "
+            "as view="
         )
     usable = [key for key, value in parts.items() if modality_of(value) is not None]
     images = [key for key in usable if modality_of(parts[key]) == "image"]
@@ -176,28 +187,29 @@ def infer_selector(example: Any) -> Selector:
         return images[0]
     if len(usable) == 1:
         return usable[0]
-    found = ", ".join(repr(key) for key in (usable or parts))
-    raise ConfigError(f"no view given, and the example does not settle it: choose one of {found}")
+    choices = ", ".join(repr(key) for key in (usable or parts))
+    raise ConfigError(f"no view was given, and the example is ambiguous: choose one of {choices}")
 
 
-def _identity(example: Any) -> Any:
+def _identity(example: object) -> object:
     return example
 
 
-def as_view(value: Any, modality: Modality, *, example: Any = None) -> View:
+def as_view(value: object, modality: Modality, *, example: object = None) -> View:
     """Return a value as a text or as a PIL image.
 
-    A text is always valid Unicode: halves of surrogate pairs are joined, and one without its other
-    half (which no tokeniser takes) becomes U+FFFD. An image is decoded, its mode kept.
+    The text that is returned is always valid Unicode: surrogate pairs are joined, and a lone
+    surrogate, which tokenizers reject, becomes U+FFFD. An image is decoded and keeps its mode.
 
     Args:
         value: A str; or a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or
             (C, H, W), uint8 in 0..255 or float in 0..1.
-        modality: Which of the two it must be.
-        example: What the value was taken from, for the message.
+        modality: The modality that the value must have.
+        example: The example from which the value was taken, for the error message.
 
     Raises:
-        DataError: It is something else.
+        DataError: The value has another modality, or is not a valid image.
+        DependencyError: An array or tensor is given and Pillow is not installed.
 
     Example:
         >>> as_view("Shares rise", "text")
@@ -211,8 +223,8 @@ def as_view(value: Any, modality: Modality, *, example: Any = None) -> View:
         return _valid_text(value)
     if not hasattr(value, "getpixel"):
         return _image_from_array(value)
-    image: Image = value
-    image.load()  # a file that was only opened may still turn out to be broken
+    image = cast("Image", value)  # by duck typing: Pillow need not be installed
+    image.load()  # Image.open reads only the header: the pixels may still turn out to be broken
     return image
 
 
@@ -227,12 +239,13 @@ def _valid_text(text: str) -> str:
     return text
 
 
-def describe(value: Any, example: Any = None) -> str:
-    """Say in an error what a value is: its type, and its shape where it has one.
+def describe(value: object, example: object = None) -> str:
+    """Describe a value in an error message by its type and, if it has one, its shape.
 
     Args:
         value: Any value.
-        example: What it was taken from: where it is nothing, the fields that hold something.
+        example: The example from which the value was taken; if the value is None, its fields that
+            have a value are listed.
 
     Example:
         >>> describe(3.5)
@@ -248,21 +261,22 @@ def describe(value: Any, example: Any = None) -> str:
     return type(value).__name__ + (f" of shape {tuple(shape)}" if shape is not None else "")
 
 
-def _image_from_array(value: Any) -> Image:
+def _image_from_array(value: object) -> Image:
     import numpy as np
 
     try:
         from PIL import Image
     except ImportError as error:
         raise DependencyError("pillow", extra="image", purpose="a view of images") from error
-    array = _array_from_tensor(value) if hasattr(value, "detach") else np.asarray(value)
+    is_tensor = hasattr(value, "detach")
+    array = _array_from_tensor(cast("torch.Tensor", value)) if is_tensor else np.asarray(value)
     if array.size == 0:
         raise DataError(f"an image must have pixels, found the shape {array.shape}")
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
             raise DataError(
                 "an image of floats must lie in 0..1; "
-                f"found {np.nanmin(array):.3g} to {np.nanmax(array):.3g} (is it normalised?)"
+                f"found {np.nanmin(array):.3g} to {np.nanmax(array):.3g} (is it normalized?)"
             )
         array = np.rint(array * 255).astype(np.uint8)
     if array.dtype != np.uint8:
@@ -277,7 +291,7 @@ def _image_from_array(value: Any) -> Image:
     return Image.fromarray(array)
 
 
-def _array_from_tensor(tensor: Any) -> Any:
+def _array_from_tensor(tensor: torch.Tensor) -> NDArray[Any]:
     import numpy as np
 
     tensor = tensor.detach().cpu()
@@ -287,7 +301,10 @@ def _array_from_tensor(tensor: Any) -> Any:
 
 
 def digest(view: View) -> bytes:
-    """Return the SHA-256 of what a view contains: a text's UTF-8, an image's mode, size, pixels.
+    """Return the SHA-256 of the content of a view, 32 bytes.
+
+    Hashed are the UTF-8 of a text, and the mode, size, palette, transparency and pixels of an
+    image, but not its file format or metadata.
 
     Example:
         >>> digest("a") == digest("a"), len(digest("a"))
@@ -296,7 +313,8 @@ def digest(view: View) -> bytes:
     if isinstance(view, str):
         return hashlib.sha256(b"text\0" + view.encode("utf-8", "surrogatepass")).digest()
     head = f"image\0{view.mode}\0{view.size[0]}x{view.size[1]}\0".encode()
-    # the pixels of a palette image are places in its palette; a colour may stand for transparency
+    # the pixels of a palette image are indices into its palette, and one color or index may be
+    # declared transparent
     palette = bytes(view.getpalette() or ()) if view.mode in ("P", "PA") else b""
     clear = repr(view.info["transparency"]).encode() if "transparency" in view.info else b""
     return hashlib.sha256(head + palette + clear + view.tobytes()).digest()

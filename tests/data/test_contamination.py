@@ -1,4 +1,4 @@
-"""Every copy is counted once, exact or near, and said in a sentence."""
+"""Every exact or near duplicate is counted once and reported in a sentence."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_order_of_either_side_does_not_matter(texts: list[str], random: Any)
     assert counts[0] == counts[1]
 
 
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch):
+def test_the_block_size_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch):
     texts = [f"question number {i} of {i % 7}" for i in range(100)]
     candidate, real = Candidate("a", texts), RealSample("r", [*texts[::5], "of 3 number 3"])
     whole = count_overlap(candidate, real)
@@ -120,7 +120,7 @@ def test_the_time_grows_with_the_candidate_not_with_its_square():
 
 
 def crops() -> list[Image.Image]:
-    """Parts of two photographs that do not overlap, and are not plain sky."""
+    """Disjoint parts of two photographs that are not plain sky."""
     found = []
     for photo in load_sample_images()["images"]:
         for top in range(0, photo.shape[0] - 96, 96):
@@ -169,7 +169,7 @@ def test_different_digits_are_not_near():
     assert (overlap.n_exact, overlap.n_near) == (0, 0)
 
 
-def test_images_of_one_colour_are_near_none():
+def test_images_of_one_color_have_no_near_duplicates():
     grey = [np.full((9, 9), value, dtype=np.uint8) for value in (0, 100, 101, 255)]
     assert count_overlap(Candidate("a", grey[:2]), RealSample("r", grey[2:])) == Overlap(0, 0)
     assert count_overlap(Candidate("a", grey[1:3]), RealSample("r", grey[1:])).n_exact == 2
@@ -206,17 +206,19 @@ def test_images_are_shown_by_position():
 
 
 def test_texts_and_images_are_not_compared():
-    with pytest.raises(ConfigError, match="a holds images, real texts; they must be of one kind"):
+    with pytest.raises(
+        ConfigError, match="a holds images, but real holds texts; both must be of the same modality"
+    ):
         count_overlap(Candidate("a", crops()[:2]), REAL)
 
 
-def test_an_example_that_is_no_view_is_named():
+def test_an_example_without_a_view_is_named():
     candidate = Candidate("a", [{"t": "x"}, {"t": None}], "t")
     with pytest.raises(DataError, match="a, example 1 "):
         count_overlap(candidate, REAL)
 
 
-def test_a_candidate_that_is_the_real_sample_is_told_of():
+def test_a_candidate_that_equals_the_real_sample_is_reported():
     texts = ["How many apps?", "Which app?"]
     (message,) = contamination_messages(
         [Candidate("a", texts[::-1])], {"real sample": RealSample("real", texts)}

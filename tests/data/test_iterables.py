@@ -112,7 +112,9 @@ def test_all_kinds_of_iterables_are_candidates():
 class TestRefused:
     def test_an_endless_one(self, monkeypatch: pytest.MonkeyPatch, cache: Path):
         monkeypatch.setattr(iterables, "MAX_EXAMPLES", 100)
-        with pytest.raises(DataError, match=r"a: more than 100 examples.*must be finite"):
+        with pytest.raises(
+            DataError, match=r"a: the iterable yields more than 100 examples.*must be finite"
+        ):
             load_candidates({"a": map(str, itertools.count())})
         assert list(cache.iterdir()) == [], "nothing of it is left"
         assert len(load_candidates({"a": map(str, range(100))})[0]) == 100
@@ -133,9 +135,12 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("examples", "message"),
         [
-            ([{"x": 1}, ("y", 1)], "example 1 .*: found a tuple, the first example is a record"),
-            ([{"x": image(1)}, {"x": None}], "found a record, the first .* a record, x image"),
-            ([{"x": object()}], "example 0 .*: field 'x' is a object that cannot be kept"),
+            (
+                [{"x": 1}, ("y", 1)],
+                "example 1 .*: found a tuple, but the first example is a record",
+            ),
+            ([{"x": image(1)}, {"x": None}], "found a record, but the first .* a record, x image"),
+            ([{"x": object()}], "example 0 .*field 'x', of type object, cannot be stored"),
         ],
     )
     def test_examples_that_cannot_be_kept(self, examples: list[Any], message: str):
@@ -143,7 +148,7 @@ class TestRefused:
             load_candidates({"a": iter(examples)})
 
     def test_a_cache_that_is_not_here(self, cache: Path):
-        with pytest.raises(DataError, match="a folder that all machines of the run see"):
+        with pytest.raises(DataError, match="a folder that all machines of the run share"):
             open_stored(cache / "other.arrow")
 
     def test_a_cache_that_cannot_be_written(self, cache: Path):

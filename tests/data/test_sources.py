@@ -535,7 +535,7 @@ def test_images_are_decoded_when_they_are_asked_for_and_a_broken_one_is_named(cl
     (candidate,) = load_candidates({"a": classes})
     assert candidate.views[0].mode == "RGB"
     for position, name in ((2, "1.png"), (3, "2.png")):
-        with pytest.raises(DataError, match=rf"example {position} .*{name}.*does not decode"):
+        with pytest.raises(DataError, match=rf"example {position} .*{name}.*cannot be decoded"):
             candidate.views[position]
 
 
@@ -543,14 +543,14 @@ def test_labels_of_class_folders_are_read_without_the_images(classes: Path):
     (classes / "dog" / "deep" / "1.png").write_bytes(b"no image")
     (candidate,) = load_candidates({"a": classes})
     assert candidate.labels == ("cat", "cat", "dog")
-    with pytest.raises(DataError, match="does not decode"):
+    with pytest.raises(DataError, match="cannot be decoded"):
         _ = candidate[2]
 
 
 def test_a_broken_first_image_is_named_when_it_is_loaded(tmp_path: Path):
     (tmp_path / "1.png").write_bytes(b"no image")
     image_file(tmp_path / "2.png")
-    with pytest.raises(DataError, match=r"1\.png: the image does not decode"):
+    with pytest.raises(DataError, match=r"1\.png: the image cannot be decoded"):
         load_real(tmp_path)
 
 
@@ -571,7 +571,7 @@ def test_images_beside_class_folders_are_refused(classes: Path):
 
 
 def test_a_folder_without_images_says_what_is_known(tmp_path: Path):
-    with pytest.raises(DataError, match=r"no image in it; suffixes known are \.bmp"):
+    with pytest.raises(DataError, match=r"contains no images; supported suffixes are \.bmp"):
         load_dataset_file(tmp_path)
     with pytest.raises(DataError, match="no candidate in it"):
         load_candidates(tmp_path)
@@ -618,9 +618,9 @@ BROKEN_FILES: dict[str, tuple[str, bytes, str]] = {
     "csv header only": ("a.csv", b"a,b\n", r"a\.csv: the file holds no examples"),
     "csv latin-1": ("a.csv", b"a\nx\n\xe9\n", r"a\.csv, line 3: not UTF-8"),
     "csv nul": ("a.csv", b"a\nx\n\0\n", r"a\.csv, line 3: a NUL byte"),
-    "parquet": ("a.parquet", b"PAR1 no parquet", r"a\.parquet: broken: "),
+    "parquet": ("a.parquet", b"PAR1 no parquet", r"a\.parquet: the file is broken: "),
     "arrow": ("a.arrow", b"no arrow at all", r"a\.arrow: not a usable Arrow file: "),
-    "arrow file": ("a.arrow", b"ARROW1\0\0 cut", r"a\.arrow: broken: "),
+    "arrow file": ("a.arrow", b"ARROW1\0\0 cut", r"a\.arrow: the file is broken: "),
     "suffix": ("a.xlsx", b"PK", r"the suffix '\.xlsx' is not known; allowed are \.arrow, "),
     "pickle": ("a.pkl", b"\x80\x04", r"the suffix '\.pkl' is not known"),
 }
@@ -683,7 +683,7 @@ def test_no_view_and_a_choice_asks_for_one(tmp_path: Path):
 
 def test_fewer_than_two_examples(tmp_path: Path):
     write_json(tmp_path / "a.json", RECORDS[:1])
-    with pytest.raises(DataError, match=r"a\.json\): 1 examples; at least 2 are needed"):
+    with pytest.raises(DataError, match=r"a\.json\): 1 examples; at least 2 are required"):
         load_candidates(tmp_path / "a.json")
 
 

@@ -1,4 +1,4 @@
-"""A view is a text or an image, whatever the example is made of."""
+"""Selecting, converting and hashing views of many kinds of examples."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ def test_select(example: Any, selector: Any, expected: Any):
     [
         ({"question": "x"}, "qestion", r"no field 'qestion'; did you mean 'question'\? There are"),
         ({1: "x"}, "a", "no field 'a'; there are: 1"),
-        (("x", 1), "a", "field 'a' asked of a tuple; it has no fields: give a position or a fun"),
-        ("text", "a", "field 'a' asked of a str"),
-        ("text", 0, "position 0 asked of a str"),
-        ({"a": 1}, 0, "position 0 asked of a dict"),
+        (("x", 1), "a", "field 'a' requested from a tuple, which has no fields: give a position"),
+        ("text", "a", "field 'a' requested from a str"),
+        ("text", 0, "position 0 requested from a str"),
+        ({"a": 1}, 0, "position 0 requested from a dict"),
         (("x", 1), 2, "no position 2: the example has 2 parts"),
         (("x", 1), -3, "no position -3"),
-        (None, 0, "position 0 asked of a NoneType"),
+        (None, 0, "position 0 requested from a NoneType"),
     ],
 )
-def test_what_is_not_there_is_named(example: Any, selector: Any, message: str):
+def test_a_missing_field_or_position_is_named(example: Any, selector: Any, message: str):
     with pytest.raises(DataError, match=message):
         select(example, selector)
 
@@ -92,7 +92,7 @@ def test_a_dotted_name_is_a_field_or_else_a_function(example: Any, selector: Any
         ({"a": 1}, "posixpath.sep", "'posixpath.sep' is a str, not a function"),
     ],
 )
-def test_a_dotted_name_of_nothing(example: Any, selector: str, message: str):
+def test_an_unknown_dotted_name_is_an_error(example: Any, selector: str, message: str):
     with pytest.raises(DataError, match=message):
         find_selector(example, selector)
 
@@ -133,7 +133,7 @@ def test_the_only_text_or_image_is_the_view(example: Any, expected: Any):
     assert infer_selector(example) == expected
 
 
-def test_an_example_that_is_a_view_is_its_own():
+def test_an_example_may_be_the_view_itself():
     assert select("x", infer_selector("x")) == "x"
     assert select(PIXELS, infer_selector(PIXELS)) is PIXELS
 
@@ -145,11 +145,11 @@ def test_an_example_that_is_a_view_is_its_own():
         ({"n": 1, "m": 2}, "choose one of 'n', 'm'$"),
         (("x", "y"), "choose one of 0, 1$"),
         ({"a": PIXELS, "b": PIXELS, "c": "x"}, "choose one of 'a', 'b', 'c'$"),
-        (3, "a int has no fields: give view="),
+        (3, "a int has no fields: give a function as view="),
         (None, "a NoneType has no fields"),
     ],
 )
-def test_an_example_that_leaves_a_choice_asks_for_the_view(example: Any, message: str):
+def test_an_ambiguous_example_requires_a_view(example: Any, message: str):
     with pytest.raises(ConfigError, match=message):
         infer_selector(example)
 
@@ -167,7 +167,7 @@ def test_every_text_can_be_encoded_and_keeps_its_letters(text: str):
     view = as_view(text, "text")
     assert isinstance(view, str)
     view.encode()
-    # two halves may have become one letter, beyond the 16 bits that each of them stands for
+    # two surrogates may have been joined to one letter beyond the 16 bits of each
     assert [c for c in view if c.isalpha() and ord(c) < 2**16] == [c for c in text if c.isalpha()]
 
 
@@ -192,7 +192,7 @@ def test_surrogates(text: str, expected: str):
         (PIXELS, "text", r"expected a text, found ndarray of shape \(2, 3, 3\)"),
         ("x", "image", "expected an image, found str"),
         (torch.zeros(5), "image", r"expected an image, found Tensor of shape \(5,\)"),
-        (np.full((2, 2), 2.0), "image", r"must lie in 0\.\.1; found 2 to 2 \(is it normalised"),
+        (np.full((2, 2), 2.0), "image", r"must lie in 0\.\.1; found 2 to 2 \(is it normalized"),
         (np.array([[np.nan, 0.5]]), "image", r"must lie in 0\.\.1; found 0\.5 to 0\.5"),
         (np.zeros((2, 2), dtype=np.int64), "image", "must be uint8 or float, found int64"),
         (np.zeros((2, 2), dtype=bool), "image", "must be uint8 or float, found bool"),
@@ -200,7 +200,7 @@ def test_surrogates(text: str, expected: str):
         (np.zeros((0, 4), dtype=np.uint8), "image", r"must have pixels, found the shape \(0, 4\)"),
     ],
 )
-def test_what_is_no_view_is_described(value: Any, modality: Any, message: str):
+def test_an_invalid_view_is_described(value: Any, modality: Any, message: str):
     with pytest.raises(DataError, match=message):
         as_view(value, modality)
 

@@ -126,14 +126,20 @@ def test_a_label_is_checked_but_never_viewed():
 @pytest.mark.parametrize(
     ("name", "dataset", "view", "error", "message"),
     [
-        ("", TEXTS, None, ConfigError, "a name must be a text that is not empty, found ''"),
-        (3, TEXTS, None, ConfigError, "a name must be a text that is not empty, found 3"),
+        ("", TEXTS, None, ConfigError, "a name must be a non-empty text, found ''"),
+        (3, TEXTS, None, ConfigError, "a name must be a non-empty text, found 3"),
         ("a", 3, None, DataError, "a int has no length or no indexing"),
         ("a", iter(TEXTS), None, DataError, "has no length or no indexing; allowed is a map-style"),
-        ("a", "a.json", None, DataError, r"a str is no dataset; .*load_candidates reads files"),
-        ("a", {"t": TEXTS}, None, DataError, "a dict is no dataset; allowed is a list of records"),
-        ("a", [], None, DataError, "a: 0 examples; at least 2 are needed"),
-        ("a", TEXTS[:1], None, DataError, "a: 1 examples; at least 2 are needed"),
+        ("a", "a.json", None, DataError, r"a str is not a dataset; .*load_candidates reads files"),
+        (
+            "a",
+            {"t": TEXTS},
+            None,
+            DataError,
+            "a dict is not a dataset; allowed is a list of",
+        ),
+        ("a", [], None, DataError, "a: 0 examples; at least 2 are required"),
+        ("a", TEXTS[:1], None, DataError, "a: 1 examples; at least 2 are required"),
         ("a", [{"t": "x"}] * 2, "u", DataError, "no field 'u'; there are: t"),
         ("a", [{"t": 1}] * 2, "t", DataError, "must be a text or an image, found int$"),
         (
@@ -144,7 +150,7 @@ def test_a_label_is_checked_but_never_viewed():
             r"of the first example .*nothing \(None\)$",
         ),
         ("a", TEXTS, len, DataError, "must be a text or an image, found int"),
-        ("a", [{"t": "x", "u": "y"}] * 2, None, ConfigError, "^a: no view given.* 't', 'u'"),
+        ("a", [{"t": "x", "u": "y"}] * 2, None, ConfigError, "^a: no view was given.* 't', 'u'"),
         ("a", [{}] * 2, lambda row: row["t"], DataError, "the first example: KeyError: 't'"),
     ],
 )
