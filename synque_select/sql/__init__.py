@@ -1,1 +1,1 @@
-"""SQL from models and from files, run read-only with limits."""
+"""Running untrusted SQL read-only and within limits, and comparing the text of queries."""

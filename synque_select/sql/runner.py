@@ -1,9 +1,9 @@
-"""SQL that nobody has read is run here: read-only, in a process of its own, within limits.
+"""Run untrusted SQL queries read-only, each in a separate process with limits.
 
-Queries of candidates and of models may be wrong or hostile. Each runs in a forked process of a
-small interpreter, on a database that is opened read-only and immutable, under an authorizer that
-allows nothing but reading, with limits on time, memory, files, values and results. What a query
-does wrong comes back as an error of that query.
+Queries from candidates and from models may be wrong or hostile. Each one runs in a process forked
+from a small interpreter, on a database that is opened read-only and immutable, under an authorizer
+that permits only reading, and with limits on time, memory, open files, and the size of values and
+results. Whatever a query does wrong is returned as the error of that query.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, cast
+from typing import IO, TYPE_CHECKING, Self, cast
 
 from synque_select.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from synque_select.sql.worker import SqlValue, WorkerOptions
 
 __all__ = [
     "QueryResult",
@@ -32,43 +35,49 @@ __all__ = [
 ]
 
 _WORKER = Path(__file__).with_name("worker.py")
+# the order of summation, which SQLite leaves open, changes the last digits of a float sum
 _SIGNIFICANT_DIGITS = 9
 
 
 @dataclass(frozen=True)
 class QueryResult:
-    """What a query gave.
+    """The rows that a query returned, or the error with which it failed.
 
     Args:
-        rows: Its rows; empty where it failed.
-        error: Why it failed, in one line; None where it ran.
+        rows: The rows of the result; empty if the query failed. A blob is returned as its SQL
+            literal, such as "x'00ff'".
+        error: Why the query failed, in one line; None if it succeeded.
+
+    Example:
+        >>> QueryResult(((1, "a"),)).ran, QueryResult(error="no such table: t").ran
+        (True, False)
     """
 
-    rows: tuple[tuple[Any, ...], ...] = ()
+    rows: tuple[tuple[SqlValue, ...], ...] = ()
     error: str | None = None
 
     @property
     def ran(self) -> bool:
-        """Whether the query ran to its end within the limits."""
+        """Whether the query finished within the limits."""
         return self.error is None
 
 
 class QueryRunner:
-    """Runs queries on one SQLite database, each in a process of its own; a context manager.
+    """Runs queries on one SQLite database, each in a separate process; a context manager.
 
-    The file is opened as immutable: nothing else may write to it meanwhile. Only reading is
-    allowed; writing, ATTACH, PRAGMA, transactions and loadable extensions are refused.
+    The file is opened as immutable, so nothing else may write to it in the meantime. Queries can
+    only read: writing, ATTACH, PRAGMA, transactions and loadable extensions are refused.
 
     Args:
-        database: A SQLite file.
-        time_limit_s: Of one query, in seconds of wall time.
-        memory_limit_mb: Of one query, in MiB.
-        max_rows: A result with more rows is an error.
-        max_result_bytes: So is a result whose values take more.
+        database: Path of the SQLite file.
+        time_limit_s: Wall-clock limit per query, in seconds.
+        memory_limit_mb: Memory limit per query, in MiB.
+        max_rows: Maximum number of rows of a result; a query that returns more fails.
+        max_result_bytes: Maximum size of all values of a result; a query that returns more fails.
 
     Raises:
-        ConfigError: A limit is not above zero.
-        DataError: The file is no SQLite database.
+        ConfigError: A limit is not a finite number above 0.
+        DataError: The file cannot be read or is not a SQLite database.
 
     Example:
         >>> import sqlite3, tempfile
@@ -102,14 +111,27 @@ class QueryRunner:
         }
         for name, value in limits.items():
             if not value > 0 or not math.isfinite(value):
-                raise ConfigError(f"{name}={value!r}: allowed is a number above 0")
-        self.database = _checked(Path(database))
-        self._options = {**limits, "uri": f"{self.database.as_uri()}?mode=ro&immutable=1"}
+                raise ConfigError(f"{name}={value!r}: allowed is a finite number above 0")
+        self.database = _checked_path(Path(database))
+        self._options: WorkerOptions = {
+            "time_limit_s": time_limit_s,
+            "memory_limit_mb": memory_limit_mb,
+            "max_rows": max_rows,
+            "max_result_bytes": max_result_bytes,
+            "uri": f"{self.database.as_uri()}?mode=ro&immutable=1",
+        }
 
     def run(self, query: str) -> QueryResult:
-        """Run one query and return its rows, or why it failed."""
-        process = self._started()
-        # both are pipes: _started asks for them
+        """Run one query and return its rows, or the reason why it failed.
+
+        Args:
+            query: One SQL statement.
+
+        Returns:
+            The result; a query that fails or exceeds a limit never raises.
+        """
+        process = self._running_process()
+        # Popen types its pipes as optional; _running_process always opens them
         stdin, stdout = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
         try:
             stdin.write(json.dumps(query) + "\n")
@@ -119,14 +141,14 @@ class QueryRunner:
             line = ""
         if not line:
             self.close()
-            return QueryResult(error="the process that runs queries ended")
+            return QueryResult(error="the process that runs the queries ended unexpectedly")
         answer = json.loads(line)
         if "error" in answer:
             return QueryResult(error=" ".join(str(answer["error"]).split()))
         return QueryResult(rows=tuple(tuple(row) for row in answer["rows"]))
 
     def close(self) -> None:
-        """End the process; the next query starts another one."""
+        """Stop the process; the next query starts a new one."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -146,8 +168,9 @@ class QueryRunner:
     def __del__(self) -> None:
         self.close()
 
-    def _started(self) -> subprocess.Popen[str]:
+    def _running_process(self) -> subprocess.Popen[str]:
         if self._process is None:
+            # a process that runs untrusted SQL gets neither environment variables nor site packages
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(_WORKER), json.dumps(self._options)],
                 stdin=subprocess.PIPE,
@@ -162,17 +185,31 @@ class QueryRunner:
 
 
 def compact_schema(database: str | Path) -> str:
-    """Return a database's tables and columns, one table a line, for a prompt.
+    """Return the tables and columns of a database for a prompt, one line per table.
+
+    Args:
+        database: Path of the SQLite file.
+
+    Returns:
+        Lines such as "apps(name, rating)", separated by newlines.
 
     Raises:
-        DataError: The file is no SQLite database, or damaged.
+        DataError: The file is not a SQLite database, or is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> from synque_select.sql.text import write_empty_database
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = write_empty_database(Path(folder, "a.sqlite"), {"apps": ["name", "rating"]})
+        ...     compact_schema(path)
+        'apps(name, rating)'
     """
-    path = _checked(Path(database))
+    path = _checked_path(Path(database))
     connection = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
     try:
         listing = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
         tables = [name for (name,) in connection.execute(listing)]
-        columns = {
+        schema = {
             table: [row[1] for row in connection.execute(f"PRAGMA table_info({_quoted(table)})")]
             for table in tables
         }
@@ -180,33 +217,37 @@ def compact_schema(database: str | Path) -> str:
         raise DataError(f"{path}: the database is damaged: {error}") from error
     finally:
         connection.close()
-    return "\n".join(f"{table}({', '.join(found)})" for table, found in columns.items())
+    return "\n".join(f"{table}({', '.join(columns)})" for table, columns in schema.items())
 
 
-def same_result(expected: QueryResult, found: QueryResult, *, ordered: bool) -> bool:
-    """Whether two results hold the same rows, as multisets or in the same order.
+def same_result(expected: QueryResult, actual: QueryResult, *, ordered: bool) -> bool:
+    """Whether two results have the same rows, in the same order or in any order.
 
-    Names of columns do not count, their order does. Numbers are compared to nine significant
-    digits, and 1 equals 1.0. A query that failed equals nothing.
+    The names of the columns are ignored, but their order matters. Rows are compared as multisets
+    unless `ordered` is True. Numbers are compared to nine significant digits, and 1 equals 1.0. A
+    failed query equals nothing, not even another failed query.
 
     Args:
-        expected: Of the right query.
-        found: Of the query that is judged.
-        ordered: Whether the order of the rows counts: where the right query orders.
+        expected: The result of the reference query.
+        actual: The result of the query under test.
+        ordered: Whether the order of the rows matters; usually `is_ordered(reference_query)`.
 
     Example:
         >>> a, b = QueryResult(((1,), (2,))), QueryResult(((2.0,), (1,)))
         >>> same_result(a, b, ordered=False), same_result(a, b, ordered=True)
         (True, False)
     """
-    if not (expected.ran and found.ran) or len(expected.rows) != len(found.rows):
+    if not (expected.ran and actual.ran) or len(expected.rows) != len(actual.rows):
         return False
-    left, right = ([_comparable(row) for row in part.rows] for part in (expected, found))
+    left, right = ([_comparable(row) for row in result.rows] for result in (expected, actual))
     return left == right if ordered else Counter(left) == Counter(right)
 
 
 def is_ordered(query: str) -> bool:
-    """Whether a query orders its result, that is, says ORDER BY outside of all parentheses.
+    """Whether a query sorts its result, that is, has ORDER BY outside all parentheses.
+
+    Args:
+        query: One SQL statement; it is scanned, not parsed, so that invalid SQL is accepted.
 
     Example:
         >>> is_ordered("SELECT a FROM (SELECT a FROM t ORDER BY a)")
@@ -215,7 +256,7 @@ def is_ordered(query: str) -> bool:
         True
     """
     outer, depth = [], 0
-    # a quote inside a literal is doubled, so it reads as two literals side by side
+    # a doubled quote inside a literal is scanned as two adjacent literals, which is harmless here
     for part in re.split(r"('[^']*'|\"[^\"]*\"|`[^`]*`|--[^\n]*|[()])", query):
         if part in ("(", ")"):
             depth += 1 if part == "(" else -1
@@ -225,15 +266,15 @@ def is_ordered(query: str) -> bool:
     return re.search(r"\border\s+by\b", "".join(outer), re.IGNORECASE) is not None
 
 
-def _comparable(row: Sequence[Any]) -> tuple[Hashable, ...]:
+def _comparable(row: Sequence[SqlValue]) -> tuple[SqlValue, ...]:
     return tuple(
         float(f"{value:.{_SIGNIFICANT_DIGITS - 1}e}") if isinstance(value, float) else value
         for value in (_as_float(value) for value in row)
     )
 
 
-def _as_float(value: Any) -> Any:
-    """Turn an integer that a float holds exactly into one; larger ones stay as they are."""
+def _as_float(value: SqlValue) -> SqlValue:
+    """Convert an integer that survives the rounding to a float; keep larger ones exact."""
     if isinstance(value, int) and abs(value) < 10**_SIGNIFICANT_DIGITS:
         return float(value)
     return value
@@ -243,14 +284,17 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _checked(path: Path) -> Path:
-    if path.exists() and not path.is_file():  # opening a pipe waits for who writes to it
-        raise DataError(f"{path}: this is no file; allowed is a SQLite database")
+def _checked_path(path: Path) -> Path:
+    # before opening it: opening a named pipe blocks until somebody writes to it
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is not a regular file: give the path of a SQLite database")
     try:
         with path.open("rb") as file:
             start = file.read(16)
     except OSError as error:
         raise DataError(f"{path}: the database cannot be read: {error.strerror}") from error
     if start != b"SQLite format 3\0":
-        raise DataError(f"{path}: this is no SQLite database")
+        raise DataError(
+            f"{path} is not a SQLite database: it does not begin with 'SQLite format 3'"
+        )
     return path.resolve()

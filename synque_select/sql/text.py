@@ -1,4 +1,4 @@
-"""What the text of SQL says without running it: a normal form, the schema that queries use."""
+"""Analysis of SQL text without running it: a normal form, and the schema that queries use."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from synque_select.errors import DataError, DependencyError
+
+if TYPE_CHECKING:
+    from sqlglot.expressions import Expr
 
 __all__ = ["infer_schema", "normalised", "write_empty_database"]
 
@@ -16,9 +19,16 @@ Schema = dict[str, list[str]]
 
 
 def normalised(query: str) -> str:
-    """Return a query with its layout, its keywords' case and its names' case made equal.
+    """Return a query with its layout and the case of its keywords and names normalized.
 
-    What cannot be parsed is compared by its words.
+    Two queries with the same normal form differ only in layout, comments, quotes around names and
+    case. A query that cannot be parsed is returned as its lower-case words.
+
+    Args:
+        query: One SQL statement in SQLite's dialect.
+
+    Raises:
+        DependencyError: The package sqlglot is not installed.
 
     Example:
         >>> normalised("select  A from t where b='X'")
@@ -36,36 +46,55 @@ def normalised(query: str) -> str:
 
 
 def infer_schema(parts: Iterable[Sequence[str]]) -> Schema:
-    """Return the tables and columns that several sets of queries agree on.
+    """Return the tables and columns on which several sets of queries agree.
 
-    A column is that of the table that the query gives it, by name or alias, or of the only table.
-    Kept is what occurs in at least half of the sets: a column that one generator made up is not.
+    A column belongs to the table that qualifies it, by name or alias, or to the only table of the
+    query. A column is kept if it occurs in at least half of the sets, which drops the columns that
+    a single generator made up.
 
     Args:
-        parts: Sets of queries, one a candidate.
+        parts: Sets of queries, one per candidate.
 
     Returns:
-        Table to columns, in lower case, sorted.
+        The columns of each table; all names in lower case and sorted.
 
     Raises:
-        DataError: No table is in half of the sets.
+        DataError: No column occurs in at least half of the sets.
+        DependencyError: The package sqlglot is not installed.
 
     Example:
         >>> infer_schema([["SELECT a FROM t"], ["SELECT T1.a FROM t AS T1"], ["SELECT x FROM t"]])
         {'t': ['a']}
     """
-    found = [_columns_of(queries) for queries in parts]
-    counts = Counter(column for columns in found for column in columns)
+    used = [_columns_of(queries) for queries in parts]
+    counts = Counter(column for columns in used for column in columns)
     schema: Schema = {}
-    for table, column in sorted(c for c, n in counts.items() if 2 * n >= len(found)):
+    for table, column in sorted(c for c, n in counts.items() if 2 * n >= len(used)):
         schema.setdefault(table, []).append(column)
     if not schema:
-        raise DataError("no table and column is in the SQL of half of the candidates")
+        raise DataError(
+            "no schema can be inferred: no column of a table occurs in the SQL of at least half of "
+            "the candidates"
+        )
     return schema
 
 
 def write_empty_database(path: Path, schema: Schema) -> Path:
-    """Write a SQLite file that has the tables, without a type or a row, and return its path."""
+    """Write a SQLite file with these tables, whose columns have no types, and without rows.
+
+    Args:
+        path: Path of the new file; an existing file is replaced and missing folders are created.
+        schema: The columns of each table.
+
+    Returns:
+        The path.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_empty_database(Path(folder, "a.sqlite"), {"t": ["x", "y"]}).name
+        'a.sqlite'
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     connection = sqlite3.connect(path)
@@ -79,8 +108,8 @@ def write_empty_database(path: Path, schema: Schema) -> Path:
     return path
 
 
-def _parsed(query: str) -> Any:
-    """Parse one query of SQLite; None where that fails."""
+def _parsed(query: str) -> Expr | None:
+    """Parse one query of SQLite; return None if that fails."""
     try:
         import sqlglot
     except ImportError as error:
@@ -95,7 +124,7 @@ def _parsed(query: str) -> Any:
 def _columns_of(queries: Sequence[str]) -> set[tuple[str, str]]:
     from sqlglot import exp
 
-    found: set[tuple[str, str]] = set()
+    used: set[tuple[str, str]] = set()
     for query in queries:
         parsed = _parsed(query)
         if parsed is None:
@@ -107,10 +136,10 @@ def _columns_of(queries: Sequence[str]) -> set[tuple[str, str]]:
             table = column.table.lower()
             name = column.name.lower()
             if table in tables:
-                found.add((tables[table], name))
+                used.add((tables[table], name))
             elif not table and len(known) == 1:
-                found.add((next(iter(known)), name))
-    return {(table, column) for table, column in found if table and column}
+                used.add((next(iter(known)), name))
+    return {(table, column) for table, column in used if table and column}
 
 
 def _quoted(name: str) -> str:

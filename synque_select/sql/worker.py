@@ -1,8 +1,8 @@
-"""Answers SQL queries on one database, each in a process of its own; run as a script.
+"""Script that answers SQL queries on one database, each in a separate process.
 
-Started by `synque_select.sql.runner` with `python -I -S`, so that it imports the standard library
-alone and a fork of it costs a millisecond. Reads one JSON line a query, writes one JSON line an
-answer: {"rows": …} or {"error": …}.
+`synque_select.sql.runner` starts it with `python -I -S`, so that it imports only the standard
+library and forking it takes about a millisecond. It reads one line of JSON per query from the
+standard input and writes one line of JSON per answer: {"rows": …} or {"error": …}.
 """
 
 from __future__ import annotations
@@ -15,9 +15,23 @@ import signal
 import sqlite3
 import sys
 import time
-from typing import Any
+from typing import TypeAlias, TypedDict
 
-__all__ = ["main"]
+__all__ = ["SqlValue", "WorkerOptions", "main"]
+
+# a value of a result after JSON; a blob is written as its SQL literal
+SqlValue: TypeAlias = str | int | float | None
+
+
+class WorkerOptions(TypedDict):
+    """The database and the limits of each query, passed as the script's JSON argument."""
+
+    uri: str
+    time_limit_s: float
+    memory_limit_mb: int
+    max_rows: int
+    max_result_bytes: int
+
 
 _READS = frozenset(
     (
@@ -31,44 +45,48 @@ _FORBIDDEN_FUNCTIONS = frozenset(("load_extension", "fts3_tokenizer", "readfile"
 _MEBIBYTE = 2**20
 _MAX_VALUE_BYTES = _MEBIBYTE
 _MAX_SQL_BYTES = 100_000
-_OPCODES_BETWEEN_LOOKS = 10_000
+_OPCODES_BETWEEN_CHECKS = 10_000
+# SQLite itself stops at the time limit; a process that does not is killed this much later
+_GRACE_S = 0.5
 
 
 def main() -> None:
-    """Serve until the input ends."""
-    options = json.loads(sys.argv[1])
+    """Answer queries until the input ends."""
+    options: WorkerOptions = json.loads(sys.argv[1])
+    # Ctrl+C goes to the whole process group; the runner decides when this process ends
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for line in sys.stdin:
         print(_in_child(json.loads(line), options), flush=True)
 
 
-def _in_child(query: str, options: dict[str, Any]) -> str:
-    """Fork, let the child answer, and end it when its time is over."""
+def _in_child(query: object, options: WorkerOptions) -> str:
+    """Fork, let the child answer, and kill it when its time is up."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
         _answer(query, options, writing)
     os.close(writing)
-    answer, in_time = _read_until(reading, time.monotonic() + options["time_limit_s"] + 0.5)
+    answer, in_time = _read_until(reading, time.monotonic() + options["time_limit_s"] + _GRACE_S)
     os.close(reading)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if not in_time:
-        return _error(f"time limit of {options['time_limit_s']:g} s")
+        return _error(_time_limit(options))
+    # without the line end, the child died while it was writing
     if answer.endswith(b"\n"):
         return answer.decode().rstrip("\n")
-    return _error(_ended(status))
+    return _error(_death(status))
 
 
-def _ended(status: int) -> str:
+def _death(status: int) -> str:
     if os.WIFSIGNALED(status):
-        return f"the process ended by signal {os.WTERMSIG(status)}"
-    return "the process ended without an answer"
+        return f"the query's process was killed by signal {os.WTERMSIG(status)}"
+    return "the query's process ended without an answer"
 
 
 def _read_until(pipe: int, deadline: float) -> tuple[bytes, bool]:
-    """Read to the end of the pipe; whether the end came before the deadline."""
+    """Read to the end of the pipe; return the bytes and whether it ended before the deadline."""
     chunks: list[bytes] = []
     while (left := deadline - time.monotonic()) > 0:
         if select.select([pipe], [], [], left)[0]:
@@ -79,16 +97,16 @@ def _read_until(pipe: int, deadline: float) -> tuple[bytes, bool]:
     return b"", False
 
 
-def _answer(query: str, options: dict[str, Any], pipe: int) -> None:
-    """Write the answer and leave the process at once; runs in the child."""
+def _answer(query: object, options: WorkerOptions, pipe: int) -> None:
+    """Write the answer and exit immediately; runs in the child."""
     status = 1
     try:
-        _limit(options)
+        _limit_resources(options)
         if not isinstance(query, str):
-            raise ValueError(f"a query is a text; found {type(query).__name__}")
+            raise ValueError(f"a query must be a string; found {type(query).__name__}")
         answer = json.dumps({"rows": _rows(query, options)})
     except MemoryError:
-        answer = _error(f"memory limit of {options['memory_limit_mb']} MB")
+        answer = _error(_memory_limit(options))
     except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
         answer = _error(_reason(error, options))
     try:
@@ -97,23 +115,32 @@ def _answer(query: str, options: dict[str, Any], pipe: int) -> None:
             data = data[os.write(pipe, data) :]
         status = 0
     finally:
+        # not sys.exit: the parent's buffers must not be flushed a second time
         os._exit(status)
 
 
-def _reason(error: Exception, options: dict[str, Any]) -> str:
+def _reason(error: Exception, options: WorkerOptions) -> str:
     text = str(error)
     if text == "interrupted":
-        return f"time limit of {options['time_limit_s']:g} s"
+        return _time_limit(options)
     if text == "out of memory":
-        return f"memory limit of {options['memory_limit_mb']} MB"
+        return _memory_limit(options)
     return text or type(error).__name__
 
 
-def _limit(options: dict[str, Any]) -> None:
+def _time_limit(options: WorkerOptions) -> str:
+    return f"stopped at the time limit of {options['time_limit_s']:g} s"
+
+
+def _memory_limit(options: WorkerOptions) -> str:
+    return f"stopped at the memory limit of {options['memory_limit_mb']} MiB"
+
+
+def _limit_resources(options: WorkerOptions) -> None:
     memory = options["memory_limit_mb"] * _MEBIBYTE
     seconds = int(options["time_limit_s"]) + 2
     limits = {
-        # the interpreter's own mappings come on top of what a query may take
+        # the interpreter's own mappings come on top of the memory that a query may use
         resource.RLIMIT_AS: memory + 128 * _MEBIBYTE,
         resource.RLIMIT_CPU: seconds,
         resource.RLIMIT_FSIZE: 0,
@@ -124,25 +151,26 @@ def _limit(options: dict[str, Any]) -> None:
         resource.setrlimit(kind, (value, value))
 
 
-def _rows(query: str, options: dict[str, Any]) -> list[list[Any]]:
+def _rows(query: str, options: WorkerOptions) -> list[list[SqlValue]]:
     connection = _open(options)
     cursor = connection.execute(query)
     if cursor.description is None:
-        raise ValueError("the query gives no result")
-    rows: list[list[Any]] = []
+        raise ValueError("the query returns no result: it is empty or not a SELECT")
+    rows: list[list[SqlValue]] = []
     n_bytes = 0
     for row in cursor:
         plain = [_plain(value) for value in row]
         n_bytes += sum(len(v) if isinstance(v, str) else 8 for v in plain)
         if len(rows) >= options["max_rows"] or n_bytes > options["max_result_bytes"]:
             raise ValueError(
-                f"result limit of {options['max_rows']} rows, {options['max_result_bytes']} bytes"
+                f"the result exceeds the result limit of {options['max_rows']} rows or "
+                f"{options['max_result_bytes']} bytes"
             )
         rows.append(plain)
     return rows
 
 
-def _open(options: dict[str, Any]) -> sqlite3.Connection:
+def _open(options: WorkerOptions) -> sqlite3.Connection:
     connection = sqlite3.connect(options["uri"], uri=True, isolation_level=None)
     connection.text_factory = lambda data: data.decode(errors="replace")
     connection.execute("PRAGMA temp_store=MEMORY")
@@ -153,7 +181,7 @@ def _open(options: dict[str, Any]) -> sqlite3.Connection:
     connection.set_authorizer(_authorize)
     deadline = time.monotonic() + options["time_limit_s"]
     connection.set_progress_handler(
-        lambda: int(time.monotonic() > deadline), _OPCODES_BETWEEN_LOOKS
+        lambda: int(time.monotonic() > deadline), _OPCODES_BETWEEN_CHECKS
     )
     return connection
 
@@ -166,7 +194,7 @@ def _authorize(action: int, first: str | None, second: str | None, *_: str | Non
     return sqlite3.SQLITE_OK
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: SqlValue | bytes) -> SqlValue:
     return f"x'{value.hex()}'" if isinstance(value, bytes) else value
 
 

@@ -1,4 +1,4 @@
-"""Queries run read-only and within limits: hostile ones get an error, the next one an answer."""
+"""Queries run read-only and within limits, and a hostile query does not affect the next one."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_query_gets_an_error_and_the_next_one_an_answer(runner: QueryRunner, name: str):
+def test_a_hostile_query_fails_and_the_next_one_succeeds(runner: QueryRunner, name: str):
     started = time.monotonic()
     result = runner.run(HOSTILE[name])
     assert result.error, name
@@ -89,14 +89,14 @@ def test_a_hostile_query_gets_an_error_and_the_next_one_an_answer(runner: QueryR
     assert runner.run("SELECT COUNT(*), MIN(n) FROM numbers").rows == ((3000, 0),)
 
 
-def test_printf_makes_no_gigabyte(runner: QueryRunner):
+def test_printf_cannot_build_a_gigabyte(runner: QueryRunner):
     result = runner.run("SELECT printf('%.*c', 1000000000, 'x')")
-    # versions of SQLite differ: an error, or NULL where the text would be too long
+    # versions of SQLite differ: some fail, others return NULL when the text would be too long
     assert result.error or result.rows == ((None,),)
     assert runner.run("SELECT COUNT(*), MIN(n) FROM numbers").rows == ((3000, 0),)
 
 
-def test_nothing_was_written(runner: QueryRunner, database: Path):
+def test_hostile_queries_write_nothing(runner: QueryRunner, database: Path):
     before = database.read_bytes()
     for name in ("delete", "drop", "create", "attach", "vacuum into"):
         runner.run(HOSTILE[name])
@@ -106,9 +106,9 @@ def test_nothing_was_written(runner: QueryRunner, database: Path):
     assert not Path("/tmp/synque_vacuumed.sqlite").exists()
 
 
-def test_errors_say_which_limit(runner: QueryRunner):
+def test_the_error_names_the_limit_that_was_exceeded(runner: QueryRunner):
     assert "time limit of 1 s" in str(runner.run(HOSTILE["endless count"]).error)
-    assert "memory limit of 64 MB" in str(runner.run(HOSTILE["memory for sorting"]).error)
+    assert "memory limit of 64 MiB" in str(runner.run(HOSTILE["memory for sorting"]).error)
     assert "result limit" in str(runner.run(HOSTILE["cross join of all rows"]).error)
     assert "not authorized" in str(runner.run(HOSTILE["delete"]).error)
     assert "no such column: colour" in str(runner.run(HOSTILE["unknown column"]).error)
@@ -117,30 +117,30 @@ def test_errors_say_which_limit(runner: QueryRunner):
 def test_no_process_is_left_behind(database: Path):
     runner = QueryRunner(database, time_limit_s=0.5)
     runner.run(HOSTILE["endless count"])
-    process = runner._started()
+    process = runner._running_process()
     runner.close()
     assert process.poll() is not None
     with pytest.raises(ChildProcessError):
         os.waitpid(process.pid, os.WNOHANG)
 
 
-def test_after_close_the_next_query_still_runs(database: Path):
+def test_a_query_after_close_still_runs(database: Path):
     with QueryRunner(database) as runner:
         assert runner.run("SELECT 1").rows == ((1,),)
         runner.close()
         assert runner.run("SELECT 2").rows == ((2,),)
 
 
-def test_a_worker_that_was_killed_is_an_error_of_that_query_only(database: Path):
+def test_a_killed_worker_fails_only_the_query_it_was_running(database: Path):
     with QueryRunner(database) as runner:
-        process = runner._started()
+        process = runner._running_process()
         process.kill()
         process.wait()
-        assert "ended" in str(runner.run("SELECT 1").error)
+        assert "ended unexpectedly" in str(runner.run("SELECT 1").error)
         assert runner.run("SELECT 1").ran
 
 
-def test_values_come_back_as_they_are(runner: QueryRunner):
+def test_values_are_returned_unchanged_and_blobs_as_literals(runner: QueryRunner):
     query = "SELECT 1, 2.5, NULL, 'ä\"''', x'00ff', 9223372036854775807"
     assert runner.run(query).rows == ((1, 2.5, None, "ä\"'", "x'00ff'", 2**63 - 1),)
 
@@ -152,22 +152,22 @@ def test_joins_subqueries_and_finite_recursion_are_allowed(runner: QueryRunner):
     assert runner.run(query).rows == (("word 2",),)
 
 
-def test_many_queries_take_milliseconds_each(runner: QueryRunner):
+def test_each_query_takes_milliseconds(runner: QueryRunner):
     started = time.monotonic()
     results = [runner.run("SELECT COUNT(*) FROM numbers") for _ in range(50)]
     assert all(result.rows == ((3000,),) for result in results)
     assert time.monotonic() - started < 5
 
 
-def test_a_file_that_is_no_database_is_named(tmp_path: Path):
+def test_a_missing_or_invalid_database_is_named_in_the_error(tmp_path: Path):
     with pytest.raises(DataError, match=r"none\.sqlite: the database cannot be read"):
         QueryRunner(tmp_path / "none.sqlite")
     (tmp_path / "text.sqlite").write_text("SELECT 1")
-    with pytest.raises(DataError, match="this is no SQLite database"):
+    with pytest.raises(DataError, match=r"text\.sqlite is not a SQLite database"):
         compact_schema(tmp_path / "text.sqlite")
 
 
-def test_a_damaged_database_is_named(database: Path, tmp_path: Path):
+def test_a_damaged_database_is_named_in_the_error(database: Path, tmp_path: Path):
     start = database.read_bytes()[:100]
     (tmp_path / "damaged.sqlite").write_bytes(start + b"\xff" * 4000)
     with pytest.raises(DataError, match=r"damaged\.sqlite: the database is damaged"):
@@ -176,26 +176,27 @@ def test_a_damaged_database_is_named(database: Path, tmp_path: Path):
         assert "malformed" in str(runner.run("SELECT 1 FROM numbers").error)
 
 
-def test_a_pipe_and_a_folder_are_no_database(tmp_path: Path):
+def test_a_pipe_and_a_folder_are_rejected(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe.sqlite")
     for path in (tmp_path / "pipe.sqlite", tmp_path):
-        with pytest.raises(DataError, match="this is no file"):
+        with pytest.raises(DataError, match="is not a regular file"):
             QueryRunner(path)
 
 
-def test_a_query_that_is_no_text_is_said(runner: QueryRunner):
-    assert runner.run(None).error == "a query is a text; found NoneType"  # type: ignore[arg-type]
+def test_a_query_must_be_a_string(runner: QueryRunner):
+    error = runner.run(None).error  # type: ignore[arg-type]
+    assert error == "a query must be a string; found NoneType"
 
 
 @pytest.mark.parametrize(
     "limit", ["time_limit_s", "memory_limit_mb", "max_rows", "max_result_bytes"]
 )
-def test_bad_limits_are_named(database: Path, limit: str):
+def test_an_invalid_limit_is_named_in_the_error(database: Path, limit: str):
     with pytest.raises(ConfigError, match=f"{limit}=0"):
         QueryRunner(database, **{limit: 0})
 
 
-def test_a_schema_is_one_line_a_table(database: Path):
+def test_a_compact_schema_has_one_line_per_table(database: Path):
     assert compact_schema(database) == "numbers(n, word)"
 
 
@@ -215,11 +216,11 @@ def test_a_schema_is_one_line_a_table(database: Path):
         (((2**62,),), ((2**62 + 1,),), True, False),
     ],
 )
-def test_results_are_compared_as_multisets(left, right, ordered: bool, same: bool):
+def test_results_are_compared_as_multisets_or_in_order(left, right, ordered: bool, same: bool):
     assert same_result(QueryResult(left), QueryResult(right), ordered=ordered) is same
 
 
-def test_a_failed_query_equals_nothing_not_even_itself():
+def test_a_failed_query_does_not_even_equal_itself():
     failed = QueryResult(error="no such table")
     assert not same_result(failed, failed, ordered=False)
     assert not same_result(QueryResult(), failed, ordered=False)
@@ -237,5 +238,5 @@ def test_a_failed_query_equals_nothing_not_even_itself():
         ('SELECT "order by" FROM t -- ORDER BY a', False),
     ],
 )
-def test_an_order_counts_only_where_the_query_itself_orders(query: str, ordered: bool):
+def test_only_the_outermost_order_by_makes_a_query_ordered(query: str, ordered: bool):
     assert is_ordered(query) is ordered

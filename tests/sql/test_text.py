@@ -1,4 +1,4 @@
-"""The text of SQL: normal form, inferred schema, empty databases, and the proxy that runs SQL."""
+"""Normal form of SQL, inferred schemas, empty databases, and the proxy that runs SQL."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_queries_are_compared_without_layout_and_case(left: str, right: str, sam
     assert (normalised(left) == normalised(right)) is same
 
 
-def test_the_schema_is_what_half_of_the_candidates_use():
+def test_the_schema_holds_the_columns_that_half_of_the_candidates_use():
     good = [
         "SELECT T1.App FROM playstore AS T1 JOIN user_reviews AS T2 ON T1.App = T2.App",
         "SELECT Rating FROM playstore WHERE Category = 'x'",
@@ -42,7 +42,7 @@ def test_the_schema_is_what_half_of_the_candidates_use():
     }
 
 
-def test_without_any_table_there_is_no_schema():
+def test_queries_without_a_table_have_no_schema():
     with pytest.raises(DataError, match="half of the candidates"):
         infer_schema([["no SQL"], ["SELECT 1"]])
 
@@ -75,13 +75,13 @@ def test_validity_is_the_share_of_queries_that_run(database: Path):
         rank_by="sql_validity",
         progress=False,
     )
-    found = {row.name: row.scores["sql_validity"].value for row in ranking.order()}
-    assert found == {"good": 1.0, "half": 0.5, "hostile": 0.0}
+    validity = {row.name: row.scores["sql_validity"].value for row in ranking.order()}
+    assert validity == {"good": 1.0, "half": 0.5, "hostile": 0.0}
     assert any("no query of hostile runs" in message for message in ranking.messages)
     assert str(database.parent) not in str(ranking.proxies["sql_validity"])
 
 
-def test_validity_says_what_is_missing(database: Path):
+def test_the_validity_proxy_names_the_missing_or_invalid_option(database: Path):
     candidates = {"a": records("SELECT 1", "SELECT 2"), "b": records("SELECT 1", "SELECT 3")}
     real = records("SELECT 1", "SELECT 2")
     given = {"database": str(database)}
