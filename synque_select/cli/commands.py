@@ -1,4 +1,4 @@
-"""The commands of `synque-select`, one a file: `run`, and `arguments` where we parse them."""
+"""The commands of `synque-select`, one per file: `run`, and `arguments` if it has a parser."""
 
 from __future__ import annotations
 

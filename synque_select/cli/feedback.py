@@ -24,8 +24,8 @@ def run(options: Any) -> int:
     from synque_select.report.lens import feedback
 
     ranking = load_ranking(Path(options.run))
-    found = feedback(ranking, options.candidate)
-    for entry in found:
+    entries = feedback(ranking, options.candidate)
+    for entry in entries:
         place = ranking.order().index(ranking[entry.candidate]) + 1
         print(f"# {entry.candidate} ({place} of {len(ranking)} by {ranking.rank_by})\n")
         print(entry.instruction())
@@ -34,7 +34,7 @@ def run(options: Any) -> int:
         print()
     if options.json is not None:
         path = write_json(
-            options.json, {"version": 1, "candidates": [entry.to_dict() for entry in found]}
+            options.json, {"version": 1, "candidates": [entry.to_dict() for entry in entries]}
         )
         print(f"wrote {path}")
     return 0

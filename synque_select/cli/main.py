@@ -54,12 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _said(error: BaseException) -> str | None:
-    """Find what is for the user: an error of ours, also where jsonargparse has wrapped it."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, SynqueError):
-            return str(found)
-        found = found.__cause__ or found.__context__
+    """Return the message for the user: an error of this library, also one that is wrapped."""
+    problem: BaseException | None = error
+    while problem is not None:
+        if isinstance(problem, SynqueError):
+            return str(problem)
+        problem = problem.__cause__ or problem.__context__
     if isinstance(error, argparse.ArgumentError):
         return _unknown_option(str(error)) or _cut(str(error))
     if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.ENOSPC:
@@ -127,7 +127,7 @@ def _help() -> str:
     lines = [
         "usage: synque-select COMMAND [OPTIONS]",
         "",
-        "Rank candidate synthetic datasets against a small unannotated real sample, train on the",
+        "Rank candidate synthetic datasets against a small unlabeled real sample, train on the",
         "best mixture, and see how far the proxies could be trusted.",
         "",
         "commands:",

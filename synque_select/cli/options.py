@@ -161,7 +161,7 @@ def lightning_command_line(*arguments: str) -> Iterator[None]:
     """
     folder = os.getcwd()
     with command_line(*arguments), warnings.catch_warnings(), _no_tips():
-        # Lightning's own call of a function of torch that is to go
+        # Lightning's own call of a function that torch will remove
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
         sys.path.insert(0, folder)
         try:

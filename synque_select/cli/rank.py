@@ -46,9 +46,7 @@ def _add_inputs(parser: ArgumentParser) -> None:
         help="files, folders or globs, one candidate a file or sub-folder: JSON, JSONL, CSV, "
         "Parquet, Arrow, image folders, or hub:OWNER/NAME",
     )
-    parser.add_argument(
-        "--real", required=True, help="the unannotated real sample: a file or folder"
-    )
+    parser.add_argument("--real", required=True, help="the unlabeled real sample: a file or folder")
     parser.add_argument(
         "--view",
         help="the field that the proxies see; needed where several fit; task,page: both, as JSON",

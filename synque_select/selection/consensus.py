@@ -38,8 +38,8 @@ def midranks(values: torch.Tensor, *, higher_is_better: bool) -> torch.Tensor:
 def borda(scores: Mapping[str, torch.Tensor], higher_is_better: Mapping[str, bool]) -> torch.Tensor:
     """Mean of the proxies' mid-ranks; lower is better.
 
-    Equal weights, nothing tuned. Borda depends on which other candidates are present, so a gap
-    between two candidates is to be read in the proxies' own scores.
+    Equal weights, nothing tuned. Borda depends on which other candidates are present, so read a gap
+    between two candidates in the proxies' own scores.
 
     Args:
         scores: Proxy key to (..., K) scores; all of one shape.
@@ -95,5 +95,5 @@ def _why_not(proxy: BaseProxy, scores: ProxyScores, members: Mapping[str, str]) 
     if not bool(torch.isfinite(scores.values).all()):
         return "it is undefined for a candidate"
     if proxy.family in members:
-        return f"{members[proxy.family]} already stands for the family {proxy.family!r}"
+        return f"{members[proxy.family]} already represents the family {proxy.family!r}"
     return None

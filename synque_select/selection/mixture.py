@@ -81,7 +81,7 @@ class MixtureOptions:
 
     @classmethod
     def of(cls, mixture: MixtureChoice) -> MixtureOptions:
-        """Return the options that a kind alone stands for, or the given options."""
+        """Return the given options, or those of a kind alone."""
         return mixture if isinstance(mixture, MixtureOptions) else cls(mixture)
 
 
@@ -132,8 +132,8 @@ def _capped_if_possible(
     except ConfigError as error:
         if budget is None:
             raise
-        said = f"The MMD-optimal mixture has no cap on repeats, as none could be kept: {error}."
-        return mmd_optimal_mixture(scoring, top_k=top_k), (said,)
+        message = f"The MMD-optimal mixture has no cap on repeats, as none could be kept: {error}."
+        return mmd_optimal_mixture(scoring, top_k=top_k), (message,)
 
 
 def mixture_scores(
@@ -145,8 +145,8 @@ def mixture_scores(
 
     Args:
         scoring: What `score` gave for the candidates.
-        mixture: Of some of them.
-        keys: Of the proxies that are wanted; None for all.
+        mixture: A mixture of some of these candidates.
+        keys: Keys of the proxies to score by; None for all.
 
     Returns:
         Proxy key to score; a proxy that would need a sample of the mixture is left out.
@@ -161,10 +161,10 @@ def mixture_scores(
         raise ConfigError(f"no candidate {unknown[0]!r}: {did_you_mean(unknown[0], names)}")
     if len(mixture.names) == 1:
         place = names.index(mixture.names[0])
-        return {key: float(found.values[place]) for key, found in wanted.items()}
+        return {key: float(scores.values[place]) for key, scores in wanted.items()}
     weights = torch.tensor([mixture.weights.get(n, 0.0) for n in names], dtype=torch.float64)
     return {
-        key: found.mixture(weights) for key, found in wanted.items() if found.mixture is not None
+        key: scores.mixture(weights) for key, scores in wanted.items() if scores.mixture is not None
     }
 
 

@@ -42,7 +42,7 @@ def mixture_positions(
     Args:
         sizes: Number of examples of each candidate, in the order in which they are drawn from.
         mixture: Its parts are among them.
-        seed: Of the draws.
+        seed: Random seed for the draws.
 
     Example:
         >>> drawn = mixture_positions({"a": 4, "b": 2}, Mixture({"a": 0.5, "b": 0.5}), seed=0)

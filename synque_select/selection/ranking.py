@@ -75,17 +75,17 @@ def _ordered(scoring: Scoring, rank_by: str | None, top_k: int, n_resamples: int
         packages=package_versions(),
         messages=scoring.messages + left_out,
         wall_s=scoring.wall_s,
-        details={key: found.details for key, found in scoring.scores.items() if found.details},
+        details={key: part.details for key, part in scoring.scores.items() if part.details},
     )
     used = members if rank_by == CONSENSUS else (rank_by,)
     silent = tuple(key for key in used if key not in redrawn)
     if silent:
-        said = f"How stable this order is under a new real sample is unknown: {_why(silent)}."
-        return dataclasses.replace(ranking, messages=(*ranking.messages, said))
-    found = {key: scoring.scores[key].values for key in used}
+        message = f"How stable this order is under a new real sample is unknown: {_why(silent)}."
+        return dataclasses.replace(ranking, messages=(*ranking.messages, message))
+    values = {key: scoring.scores[key].values for key in used}
     return _with_certainty(
         ranking,
-        _order(rank_by, found, scoring.suite),
+        _order(rank_by, values, scoring.suite),
         _order(rank_by, {key: redrawn[key] for key in used}, scoring.suite),
     )
 
@@ -136,8 +136,8 @@ def check_rank_by(rank_by: str | None, suite: Sequence[BaseProxy]) -> None:
     """
     allowed = (*(proxy.key for proxy in suite), CONSENSUS)
     if rank_by is not None and rank_by not in allowed:
-        found = did_you_mean(str(rank_by), allowed)
-        raise ConfigError(f"rank_by={rank_by!r} is no column: {found}")
+        hint = did_you_mean(str(rank_by), allowed)
+        raise ConfigError(f"rank_by={rank_by!r} is not a column: {hint}")
     _rank_by(rank_by, suite, [proxy.key for proxy in suite if may_enter(proxy)])
 
 
@@ -167,7 +167,7 @@ def _rows(
         mean_rank = torch.stack([ranks[key] for key in members]).mean(dim=0)
         ranks[CONSENSUS] = midranks(mean_rank, higher_is_better=False)
     scores = {
-        key: _proxy_scores(found, redrawn.get(key), n_real) for key, found in scoring.scores.items()
+        key: _proxy_scores(part, redrawn.get(key), n_real) for key, part in scoring.scores.items()
     }
     return tuple(
         RankedCandidate(
@@ -183,15 +183,15 @@ def _rows(
 
 
 def _proxy_scores(
-    found: ProxyScores, redrawn: torch.Tensor | None, n_real: int
+    given: ProxyScores, redrawn: torch.Tensor | None, n_real: int
 ) -> list[ProxyScore]:
-    values = found.values.tolist()
+    values = given.values.tolist()
     nothing = [None] * len(values)
-    spread = nothing if found.spread is None else found.spread.tolist()
-    p_values = nothing if found.p_values is None else found.p_values.tolist()
+    spread = nothing if given.spread is None else given.spread.tolist()
+    p_values = nothing if given.p_values is None else given.p_values.tolist()
     low, high = nothing, nothing
     if redrawn is not None:
-        low, high = (ends.tolist() for ends in t_interval(found.values, redrawn, n_real))
+        low, high = (ends.tolist() for ends in t_interval(given.values, redrawn, n_real))
     rows = zip(values, low, high, spread, p_values, strict=True)
     return [ProxyScore(row[0]) if math.isnan(row[0]) else ProxyScore(*row) for row in rows]
 
@@ -233,7 +233,7 @@ def _why(silent: Sequence[str]) -> str:
 
 
 def _with_certainty(ranking: Ranking, order: torch.Tensor, redrawn: torch.Tensor) -> Ranking:
-    """Add `selection_stability`, and the sentence on what the real sample tells apart.
+    """Add `selection_stability`, and a sentence on which candidates can be distinguished.
 
     Args:
         ranking: Without certainty.
@@ -241,8 +241,8 @@ def _with_certainty(ranking: Ranking, order: torch.Tensor, redrawn: torch.Tensor
         redrawn: (B, K) the same under redrawn real samples.
     """
     if not bool(torch.isfinite(order).all()):
-        said = "How stable this order is is unknown: the score of a candidate is undefined."
-        return dataclasses.replace(ranking, messages=(*ranking.messages, said))
+        message = "How stable this order is is unknown: the score of a candidate is undefined."
+        return dataclasses.replace(ranking, messages=(*ranking.messages, message))
     ranks = midranks(redrawn, higher_is_better=False)
     shares = top_k_frequency(ranks, ranking.top_k).tolist()
     rows = tuple(
@@ -251,28 +251,31 @@ def _with_certainty(ranking: Ranking, order: torch.Tensor, redrawn: torch.Tensor
     )
     messages = ranking.messages
     if ranking.top_k < len(ranking):
-        messages = (*messages, _told_apart(ranking, order, redrawn, ranks))
+        messages = (*messages, _distinguished(ranking, order, redrawn, ranks))
     return dataclasses.replace(ranking, candidates=rows, messages=messages)
 
 
-def _told_apart(
+def _distinguished(
     ranking: Ranking, order: torch.Tensor, redrawn: torch.Tensor, ranks: torch.Tensor
 ) -> str:
     k, by = ranking.top_k, ranking.rank_by
     best = set(ranking.top().names)
     chosen = [i for i, row in enumerate(ranking.candidates) if row.name in best]
-    found = separation(order, redrawn, ranking.n_real)
-    apart, n_pairs = found.across(chosen)
+    pairs_apart = separation(order, redrawn, ranking.n_real)
+    apart, n_pairs = pairs_apart.across(chosen)
     pairs = f"{n_pairs} pairs of a candidate in the top {k} and one below it"
-    scope = f"simultaneous {found.level:.0%} over all pairs, n = {ranking.n_real} real examples"
+    scope = (
+        f"simultaneous {pairs_apart.level:.0%} over all pairs, n = {ranking.n_real} real examples"
+    )
     if apart:
         return (
-            f"{apart} of {pairs} are told apart by {by} ({scope}). "
+            f"{apart} of {pairs} are distinguished by {by} ({scope}). "
             f"Reliability of {by} on your task unknown."
         )
     regret = expected_regret(ranks, chosen)
     return (
-        f"The candidates cannot be told apart: none of {pairs} is separated by {by} ({scope}). "
+        f"No significant difference between the candidates: none of {pairs} is distinguished "
+        f"by {by} ({scope}). "
         f"Train on the mixture of all. Choosing the top {k} nevertheless is expected to miss the "
         f"best {k} of a new real sample by {regret:.2f} ranks on average (K = {len(ranking)}); "
         "what that costs in validation is unknown."
@@ -287,7 +290,7 @@ def ranking_differences(
     Args:
         ranking: Made elsewhere.
         candidates: The DataModule's.
-        real: The DataModule's real sample; None where it has none, which is no difference.
+        real: The DataModule's real sample; None if it has none, which does not count as a difference.
     """
     rows = {row.name: row for row in ranking.candidates}
     here = {candidate.name: candidate for candidate in candidates}

@@ -82,7 +82,7 @@ class ScoreCache:
             return None
 
     def keep(self, proxy: BaseProxy, scores: ProxyScores, seconds: float) -> None:
-        """Write what a proxy found, where it can be kept."""
+        """Write what a proxy versions, where it can be kept."""
         path = self._path(proxy)
         if path is None or not isinstance(scores.resample, Contributions | None):
             return
@@ -115,7 +115,7 @@ class ScoreCache:
         }
         try:
             text = json.dumps(parts, sort_keys=True)
-        except TypeError:  # an option that is no plain value
+        except TypeError:  # an option that is not a plain value
             return None
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
 
@@ -157,8 +157,8 @@ def source_hash() -> str:
 @cache
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that a score depends on, of those that are there."""
-    found = {}
+    versions = {}
     for package in _PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+            versions[package] = importlib.metadata.version(package)
+    return versions

@@ -30,14 +30,14 @@ __all__ = ["Scoring", "score"]
 
 @dataclass(frozen=True, eq=False)
 class Scoring:
-    """What all proxies of a suite found, before anything is ranked.
+    """What all proxies of a suite kept_scores, before anything is ranked.
 
     Args:
         real: The real sample as the proxies saw it.
         candidates: The candidates as the proxies saw them.
         suite: The proxies, in the order given.
         scores: Proxy key to scores, (K,) in the order of `candidates`.
-        seconds: Proxy key to wall time of scoring, in whichever run that was.
+        seconds: Proxy key to wall time of scoring, also if the scores come from an earlier run.
         real_sha256: Content hash of the real sample.
         sha256: Content hash of each candidate.
         encoder: None where no proxy used embeddings.
@@ -77,10 +77,10 @@ class Scoring:
             ProxyError: There are none, as no proxy of the suite uses any.
         """
         sides = (self.real, *self.candidates)
-        found = [side.embeddings for side in sides if side.embeddings is not None]
-        if len(found) < len(sides):
+        kept_scores = [side.embeddings for side in sides if side.embeddings is not None]
+        if len(kept_scores) < len(sides):
             raise ProxyError(f"{what} needs embeddings: score with a proxy that uses them")
-        return found
+        return kept_scores
 
 
 def score(
@@ -212,9 +212,9 @@ def _scores(
     for proxy in bar:
         bar.set_postfix_str(proxy.key)
         score = partial(_score_by, proxy, inputs, seed, device)
-        found = kept.load(proxy, score)
-        if found is not None:
-            scores[proxy.key], seconds[proxy.key] = found
+        kept_scores = kept.load(proxy, score)
+        if kept_scores is not None:
+            scores[proxy.key], seconds[proxy.key] = kept_scores
             reused.append(proxy.key)
             continue
         started = time.perf_counter()

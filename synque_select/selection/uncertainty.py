@@ -70,7 +70,7 @@ _PAIRS = 1024
 
 @dataclass(frozen=True)
 class Separation:
-    """Which pairs of candidates the real sample tells apart, all pairs at once.
+    """Which pairs of candidates the real sample distinguishes, all pairs at once.
 
     Args:
         apart: (K, K) bool, symmetric: the simultaneous interval of the difference excludes 0.
@@ -83,7 +83,7 @@ class Separation:
     n_real: int
 
     def across(self, chosen: list[int]) -> tuple[int, int]:
-        """Count the pairs (chosen, not chosen) that are told apart, and all such pairs."""
+        """Count the pairs (chosen, not chosen) that are distinguished, and all such pairs."""
         others = [i for i in range(len(self.apart)) if i not in chosen]
         block = self.apart[chosen][:, others]
         return int(block.sum()), block.numel()

@@ -33,7 +33,7 @@ class ProxyScore:
         low: Lower end of the 95 % interval over new real samples; None where there is none.
         high: Upper end.
         spread: Standard deviation over the proxy's own seeds; not an interval.
-        p_value: Of a test that real sample and candidate come from one distribution, where the
+        p_value: p-value of a test that real sample and candidate come from one distribution, where the
             proxy was asked for it; it grows small with size, and never ranks.
     """
 
@@ -107,7 +107,7 @@ class Ranking:
         packages: Package name to version.
         messages: Plain sentences that a reader of the ranking must see.
         wall_s: Stage ("encode", "score") to seconds.
-        details: Proxy key to what else it has to show (rubrics and samples of LENS), plain values.
+        details: Proxy key to its details (rubrics and samples of LENS), plain values.
         mixture: What was chosen to train on; None for the best `top_k` with equal weights.
 
     Raises:
@@ -186,8 +186,8 @@ class Ranking:
         undefined = [row.name for row in best if math.isnan(row.ranks[by])]
         if undefined:
             reasons = [message for message in self.messages if "undefined" in message]
-            said = "; ".join([f"{by} is undefined for {', '.join(undefined)}", *reasons])
-            raise ConfigError(f"top_k={k}: {said}")
+            message = "; ".join([f"{by} is undefined for {', '.join(undefined)}", *reasons])
+            raise ConfigError(f"top_k={k}: {message}")
         return Mixture.equal([row.name for row in best], f"top {k} by {by}")
 
     def to_dict(self) -> dict[str, Any]:

@@ -23,11 +23,11 @@ def check_int(name: str, value: Any, least: int) -> int:
         Traceback (most recent call last):
         synque_select.errors.ConfigError: top_k='3': allowed is a whole number from 1
     """
-    # 2⁶³ and above is more than torch takes as a seed, or anybody has examples
-    found = int(value) if not isinstance(value, bool) and isinstance(value, Integral) else None
-    if found is None or not least <= found < 2**63:
+    # torch takes no seed of 2⁶³ or above, and no data set has that many examples
+    whole = int(value) if not isinstance(value, bool) and isinstance(value, Integral) else None
+    if whole is None or not least <= whole < 2**63:
         raise ConfigError(f"{name}={value!r}: allowed is a whole number from {least}")
-    return found
+    return whole
 
 
 def is_number(value: Any) -> bool:

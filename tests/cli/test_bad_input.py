@@ -53,7 +53,7 @@ def test_the_command_that_the_others_break_works(folder: Path, capsys: pytest.Ca
         (["experiment", "--config", "digits", "--experiment.replicate", "2"], "replicate"),
         (["fit", "--config", "digits-fit", "--trainer.max_step", "2"], "max_step"),
         ([*RANK, "--top-k", "3"], "top_k=3: allowed is 1 to 2, the number of candidates"),
-        ([*RANK, "--rank-by", "pad"], "rank_by='pad' is no column"),
+        ([*RANK, "--rank-by", "pad"], "rank_by='pad' is not a column"),
         ([*RANK, "--proxies", "ngrm"], "unknown proxy 'ngrm': did you mean 'ngram'?"),
         ([*RANK, "--proxies", "ngram:key=pad"], "expected key:option=value"),
         ([*RANK, "--proxies", "ngram:max=3"], "has no option 'max'"),
