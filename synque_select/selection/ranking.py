@@ -290,7 +290,7 @@ def ranking_differences(
     Args:
         ranking: Made elsewhere.
         candidates: The DataModule's.
-        real: The DataModule's real sample; None if it has none, which does not count as a difference.
+        real: The DataModule's real sample; None if it has none, which is not a difference.
     """
     rows = {row.name: row for row in ranking.candidates}
     here = {candidate.name: candidate for candidate in candidates}

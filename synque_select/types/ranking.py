@@ -33,8 +33,8 @@ class ProxyScore:
         low: Lower end of the 95 % interval over new real samples; None where there is none.
         high: Upper end.
         spread: Standard deviation over the proxy's own seeds; not an interval.
-        p_value: p-value of a test that real sample and candidate come from one distribution, where the
-            proxy was asked for it; it grows small with size, and never ranks.
+        p_value: p-value of a test that real sample and candidate come from one distribution, if
+            the proxy was asked for it; it grows small with size, and never ranks.
     """
 
     value: float

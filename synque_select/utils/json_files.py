@@ -35,7 +35,7 @@ def read_json_file(
         unique_keys: Whether an object that has a key twice is refused.
 
     Raises:
-        SynqueError: As an error of the given type: the file cannot be read, or is not such a JSON.
+        SynqueError: In the given type: the file cannot be read, or is not such a JSON.
     """
     try:
         with Path(path).open("rb") as stream:
@@ -64,7 +64,7 @@ def parse_json(
         unique_keys: Whether an object that has a key twice is refused.
 
     Raises:
-        SynqueError: As an error of the given type: the text is not UTF-8 or not JSON, nests more than 300
+        SynqueError: In the given type: the text is not UTF-8 or not JSON, nests more than 300
             levels deep, or has an integer of more than 300 digits.
 
     Example:

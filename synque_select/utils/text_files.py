@@ -18,7 +18,7 @@ def read_text(path: str | Path, *, error: type[SynqueError] = DataError) -> str:
         error: What to raise.
 
     Raises:
-        SynqueError: As an error of the given type: the file cannot be read, or is not UTF-8.
+        SynqueError: In the given type: the file cannot be read, or is not UTF-8.
     """
     try:
         content = Path(path).read_bytes()
@@ -36,7 +36,7 @@ def decode_utf8(content: bytes, where: str, *, error: type[SynqueError] = DataEr
         error: What to raise.
 
     Raises:
-        SynqueError: As an error of the given type: the content is not UTF-8.
+        SynqueError: In the given type: the content is not UTF-8.
 
     Example:
         >>> decode_utf8(b"\xef\xbb\xbfa", "names.txt")
