@@ -19,7 +19,7 @@ from synque_select.functional.benchmark_statistics import (
 )
 
 
-def test_agreement_is_undefined_where_something_is_constant():
+def test_agreement_with_constant_values_is_undefined():
     assert all(map(math.isnan, agreement([1, 1, 1], [1, 2, 3])))
     assert all(map(math.isnan, agreement([1, 2, 3], [5, 5, 5])))
     assert all(map(math.isnan, agreement([1, 2], [1, 2])))
@@ -55,7 +55,7 @@ def test_a_border_tie_is_the_mean_over_all_ways_to_break_it():
     assert top_k_gain(scores, performance, 3).chosen == pytest.approx(np.mean(ways))
 
 
-def test_share_of_the_oracle_is_one_and_of_the_worst_is_negative():
+def test_gain_share_of_the_oracle_is_one_and_of_the_worst_is_negative():
     performance = [0.1, 0.2, 0.6, 0.8]
     assert gain_share([top_k_gain(performance, performance, 2)]) == pytest.approx(1)
     assert gain_share([top_k_gain([4, 3, 2, 1], performance, 2)]) == pytest.approx(-1)
@@ -89,16 +89,16 @@ def test_noise_ceiling_falls_with_the_test_set():
 
 
 @pytest.mark.parametrize("n", [41, 63, 167, 500])
-def test_the_size_of_a_test_set_is_read_off_its_shares(n: int):
+def test_the_test_size_is_inferred_from_its_shares(n: int):
     generator = np.random.default_rng(n)
     shares = generator.choice(np.arange(1, n), size=8, replace=False) / n
     assert infer_test_size(np.round(shares, 4), 4) == n
 
 
-def test_shares_that_are_no_shares_have_no_size():
+def test_values_that_are_not_shares_have_no_test_size():
     shares = np.random.default_rng(0).random(8)
     assert infer_test_size(shares, 14) is None
-    # two figures of two decimals fit too many sizes to mean anything
+    # two values of two decimals fit too many sizes to be informative
     assert infer_test_size([0.25, 0.5], 2) is None
 
 

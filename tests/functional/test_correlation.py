@@ -1,4 +1,4 @@
-"""Coefficients and p against scipy, orientation, and what is undefined."""
+"""Coefficients and p-values against scipy, orientation, and undefined cases."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def drawn(n: int, seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("n", [5, 6])
 @pytest.mark.parametrize("seed", range(3))
-def test_coefficients_and_exact_p_are_scipys(n: int, seed: int, ties: bool):
+def test_coefficients_and_exact_p_match_scipy(n: int, seed: int, ties: bool):
     x, y = drawn(n, seed, ties)
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         pytest.skip("drawn constant")
@@ -54,7 +54,7 @@ def test_coefficients_and_exact_p_are_scipys(n: int, seed: int, ties: bool):
         assert coefficient.p == pytest.approx(test.pvalue, abs=1e-12), name
 
 
-def test_random_permutations_come_near_the_exact_p_and_are_named():
+def test_random_permutations_approximate_the_exact_p_and_are_reported():
     x, y = drawn(10, 1, ties=False)
     found = correlate(x, y)
     assert found.p_method == "over 99,999 random permutations, seed 0"
@@ -68,7 +68,7 @@ def test_random_permutations_come_near_the_exact_p_and_are_named():
 def test_a_perfect_order_has_the_smallest_p_and_no_interval(n: int):
     found = correlate(range(n), np.arange(n) ** 3)
     assert found.spearman.value == pytest.approx(1)
-    # of random permutations the observed one counts too, so p is not 0
+    # among random permutations the observed one is counted too, so p is not 0
     smallest = 2 / math.factorial(n) if n <= 9 else 2 / 100_000
     assert found.kendall.p == pytest.approx(smallest)
     assert math.isnan(found.spearman.low)
@@ -85,7 +85,7 @@ def test_a_perfect_order_has_the_smallest_p_and_no_interval(n: int):
     st.sampled_from(["max", "min"]),
 )
 @settings(max_examples=40, deadline=None)
-def test_turning_an_orientation_turns_the_sign_and_keeps_p(pairs, higher, mode):
+def test_reversing_an_orientation_reverses_the_sign_and_keeps_p(pairs, higher, mode):
     x, y = np.array(pairs, dtype=float).T
     assume(np.ptp(x) > 0 and np.ptp(y) > 0)
     found = correlate(x, y, higher, mode)
@@ -120,7 +120,7 @@ def test_the_order_of_the_units_changes_nothing():
     assert turned.pearson.p == pytest.approx(found.pearson.p, abs=1e-12)
 
 
-def test_plus_means_the_proxy_was_right():
+def test_positive_means_that_the_proxy_agrees():
     distance, accuracy, loss = [0.1, 0.2, 0.3, 0.4, 0.6], [9, 8, 6, 7, 5], [1, 2, 4, 3, 5]
     assert correlate(distance, accuracy, higher_is_better=False).spearman.value > 0.8
     assert correlate(distance, loss, higher_is_better=False, mode="min").spearman.value > 0.8
@@ -128,7 +128,7 @@ def test_plus_means_the_proxy_was_right():
 
 
 @pytest.mark.parametrize("n", range(5))
-def test_under_five_units_there_is_no_coefficient(n: int):
+def test_fewer_than_five_units_give_no_coefficient(n: int):
     found = correlate(range(n), range(n))
     assert found.n == n
     for coefficient in (found.pearson, found.spearman, found.kendall):
@@ -139,7 +139,7 @@ def test_under_five_units_there_is_no_coefficient(n: int):
 
 
 @pytest.mark.parametrize("constant", [0.0, 1e6, -3.0])
-def test_a_constant_side_is_undefined_and_says_why(constant: float):
+def test_constant_values_are_undefined_with_a_reason(constant: float):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         scores = correlate([constant] * 6, range(6))
@@ -150,7 +150,7 @@ def test_a_constant_side_is_undefined_and_says_why(constant: float):
     assert "all validation figures are equal" in figures.message
 
 
-def test_a_side_that_is_constant_up_to_rounding_is_constant():
+def test_values_that_differ_by_rounding_are_constant():
     x = 1e6 + np.array([0, 1, 2, 1, 0, 2]) * 1e-10
     assert math.isnan(correlate(x, range(6)).spearman.value)
 
@@ -164,7 +164,7 @@ def test_undefined_pairs_are_left_out_and_counted():
     assert found.spearman.value == pytest.approx(0.9)
 
 
-def test_the_interval_is_bonett_and_wrights():
+def test_the_interval_is_that_of_bonett_and_wright():
     r, n = 0.6, 15
     half = stats.norm.ppf(0.975) * math.sqrt((1 + r**2 / 2) / (n - 3))
     low, high = bonett_wright_interval(r, n)
@@ -189,7 +189,7 @@ def test_too_few_to_tell_exactly_where_the_interval_contains_zero():
         assert (found.verdict == "contradicts") == (high < 0)
 
 
-def test_the_interval_holds_what_it_promises():
+def test_the_interval_has_its_nominal_coverage():
     rng, rho, hits = np.random.default_rng(0), 0.5, 0
     # the rank correlation of normal pairs with correlation rho
     true = 6 / math.pi * math.asin(rho / 2)
@@ -217,6 +217,6 @@ def test_arguments_are_checked():
         correlate(range(5), range(5), mode="best")
 
 
-def test_many_units_take_a_bounded_time():
+def test_time_is_bounded_for_many_units():
     x, y = drawn(120, 0, ties=False)
     assert correlate(x, y).p_method.startswith("over 999 random")

@@ -45,7 +45,7 @@ def test_identical_and_repeated_points():
     assert frechet_distance(torch.ones(5, 3), torch.zeros(5, 3)) == pytest.approx(3)
 
 
-def test_fewer_examples_than_dimensions_are_warned_of_or_refused():
+def test_fewer_examples_than_dimensions_warn_or_raise():
     few, many = part("real", sample(20, 30, 0)), part("real", sample(40, 30, 0))
     candidates = [part("a", sample(50, 30, 1)), part("b", sample(60, 30, 2))]
     cpu = torch.device("cpu")

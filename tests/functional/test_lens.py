@@ -1,4 +1,4 @@
-"""LENS from judgements: by hand, in the undefined cases, as properties, and its intervals."""
+"""LENS from judgements: by hand, in undefined cases, by its properties, and its intervals."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_released_protocol_as_a_plain_loop():
     assert lens_balanced(real, synthetic, protocol="released") == pytest.approx(balanced)
 
 
-def test_nothing_said_of_either_side_counts_a_half_and_released_zero():
+def test_zero_judgements_count_a_half_and_in_the_released_protocol_zero():
     nothing = torch.zeros(3, 2, 2)
     some = judgements(10, 3)
     assert lens_raw(nothing) == 0.5
@@ -65,8 +65,8 @@ def test_nothing_said_of_either_side_counts_a_half_and_released_zero():
     assert lens_debiased(some, nothing, protocol="released") == 0.0
 
 
-def test_a_mean_of_zero_on_the_real_side_is_the_limit_not_a_constant():
-    # the real sample never looks synthetic: any judgement "synthetic" speaks against a sample
+def test_a_real_mean_of_zero_gives_the_limit_not_a_constant():
+    # the real sample never looks synthetic, so any judgement "synthetic" counts against an example
     real = torch.tensor([[[3.0, 0.0], [3.0, 0.0]]])
     synthetic = torch.tensor([[[3.0, 1.0], [3.0, 0.0]]])
     assert lens_debiased(real, synthetic) == pytest.approx((0.0 + 0.5) / 2)
@@ -74,21 +74,21 @@ def test_a_mean_of_zero_on_the_real_side_is_the_limit_not_a_constant():
     assert released == pytest.approx((1 / (1 + 1e6) + 1) / 2, abs=1e-5)
 
 
-def test_a_mean_of_zero_on_the_synthetic_side_is_one_in_the_released_protocol():
+def test_a_synthetic_mean_of_zero_is_one_in_the_released_protocol():
     real, synthetic = torch.full((2, 2, 2), 2.0), torch.zeros(2, 2, 2)
     synthetic[..., 0] = 2.0
-    # synthetic side: (1, 0) -> 1; real side: (2/2, 2/1) -> synthetic share 2/3
+    # synthetic: (1, 0) -> 1; real: (2/2, 2/1) -> synthetic share 2/3
     expected = (2 * (1 / (1 + 1e-6)) + 2 * (2 / (3 + 1e-6))) / 4
     assert lens_balanced(real, synthetic, protocol="released") == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_candidate_judged_as_the_real_sample_is_level(seed: int):
+def test_a_candidate_judged_like_the_real_sample_scores_a_half(seed: int):
     same = judgements(40, seed)
     assert lens_balanced(same, same) == pytest.approx(0.5, abs=1e-12)
 
 
-def test_a_leaning_of_the_model_cancels():
+def test_a_bias_of_the_model_cancels():
     real, synthetic = judgements(200, 0), judgements(200, 1)
     leaning = torch.tensor([[1.0, 0.5], [0.25, 1.0]])
     assert lens_debiased(real * leaning, synthetic * leaning) == pytest.approx(
@@ -97,14 +97,14 @@ def test_a_leaning_of_the_model_cancels():
     assert lens_raw(synthetic * leaning) != pytest.approx(lens_raw(synthetic), abs=0.01)
 
 
-def test_orders_of_samples_do_not_matter():
+def test_the_order_of_examples_does_not_matter():
     real, synthetic = judgements(30, 0), judgements(50, 1)
     shuffled = synthetic[torch.randperm(50)]
     for score in (lens_debiased, lens_balanced):
         assert score(real.flip(0), shuffled) == pytest.approx(score(real, synthetic), abs=1e-12)
 
 
-def test_samples_judged_more_real_raise_the_score():
+def test_examples_judged_more_real_raise_the_score():
     real = judgements(200, 0)
     scores = []
     for tilt in (-0.05, 0.0, 0.05):
@@ -136,7 +136,7 @@ def test_equal_weights_give_the_score(kind: str, protocol: str):
     assert found.tolist() == pytest.approx([expected] * 3, abs=1e-12)
 
 
-def test_integer_weights_are_copies_of_real_samples():
+def test_integer_weights_are_copies_of_real_examples():
     real, synthetic = judgements(4, 0), judgements(50, 1)
     counts = torch.tensor([[2.0, 0.0, 1.0, 1.0]]).double()
     copies = torch.repeat_interleave(real, counts[0].long(), dim=0)
@@ -188,7 +188,7 @@ def test_wrong_judgements_are_named(real: torch.Tensor, synthetic: torch.Tensor,
         lens_debiased(real, synthetic)
 
 
-def test_labels_are_worth_their_place():
+def test_the_value_of_a_label_is_its_position():
     assert [label_value(label) for label in LABELS] == [0, 1, 2, 3, 4]
     with pytest.raises(ConfigError, match="allowed are very unlikely"):
         label_value("maybe")

@@ -54,7 +54,7 @@ def test_disjoint_histograms_have_the_area_of_the_closed_form():
     assert float(frontier_area(x, y)) == pytest.approx(1 / 6, abs=1e-4)
 
 
-def test_area_is_the_same_seen_from_either_side():
+def test_the_area_is_symmetric():
     p = torch.tensor([0.5, 0.3, 0.2, 0.0], dtype=torch.float64)
     q = torch.tensor([0.1, 0.0, 0.2, 0.7], dtype=torch.float64)
     there = frontier_area(*divergence_frontier(p, q))
@@ -198,7 +198,7 @@ def test_options_out_of_range_are_refused_by_name(options: dict):
         MAUVE(**options)
 
 
-def test_the_backend_that_is_not_installed_names_its_extra(monkeypatch: pytest.MonkeyPatch):
+def test_a_backend_that_is_not_installed_names_its_extra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "mauve", None)
     side = part("a", torch.randn(20, 4, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(DependencyError, match=r"mauve-text.*synque-select\[mauve\]"):

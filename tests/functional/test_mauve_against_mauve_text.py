@@ -1,4 +1,4 @@
-"""Ours against the package of the paper's authors, on equal features."""
+"""MAUVE against the package of the paper's authors, on equal features."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 def clusters(n: int, shares: torch.Tensor, seed: int) -> torch.Tensor:
-    """Draw n points around centres that all sets share, each centre with its own share."""
+    """Draw n points around centers that all sets share, each with its own probability."""
     generator = torch.Generator().manual_seed(99)
     centres = 2 * torch.randn((len(shares), 32), generator=generator)
     generator.manual_seed(seed)
@@ -35,7 +35,7 @@ def even_and_skewed(n_real: int, n_synthetic: int, skew: float) -> tuple[torch.T
 @pytest.mark.parametrize("smoothing", [0.0, 0.5], ids=["mauve", "mauve_star"])
 @pytest.mark.parametrize("skew", [0.05, 0.2, 0.5])
 @pytest.mark.parametrize(("n_real", "n_synthetic"), [(200, 1000), (500, 500)])
-def test_within_the_spread_of_the_librarys_own_seeds(
+def test_within_the_spread_over_the_seeds_of_mauve_text(
     n_real: int, n_synthetic: int, skew: float, smoothing: float
 ):
     from mauve import compute_mauve
@@ -58,7 +58,7 @@ def test_within_the_spread_of_the_librarys_own_seeds(
 
 
 @pytest.mark.parametrize("cls", [MAUVE, MAUVEStar])
-def test_the_backend_gives_the_librarys_figures(cls: type[MAUVE]):
+def test_the_backend_gives_the_values_of_mauve_text(cls: type[MAUVE]):
     from mauve import compute_mauve
 
     real, synthetic = even_and_skewed(150, 150, 0.2)

@@ -28,7 +28,7 @@ def test_same_start_same_optimum(n, k, seed):
 
 
 @pytest.mark.parametrize("n", [200, 1000])
-def test_no_worse_on_average_from_our_own_start(n):
+def test_no_worse_on_average_from_its_own_start(n):
     ours, theirs = 0.0, 0.0
     for seed in range(5):
         points = sample(n, seed)

@@ -26,7 +26,7 @@ def scores(proxy: MMD, seed: int = 0, n: int = 25) -> ProxyScores:
 
 
 @pytest.mark.parametrize("kernel", ["rbf", "laplacian", "polynomial"])
-def test_a_shift_is_found_and_no_shift_is_not(kernel: str):
+def test_a_shift_is_detected_and_no_shift_is_not(kernel: str):
     proxy = MMD(kernel=kernel, p_value=True)
     p = torch.stack([scores(proxy, seed).p_values for seed in range(20)])
     assert (p[:, 1] == 0.001).all()
@@ -35,7 +35,7 @@ def test_a_shift_is_found_and_no_shift_is_not(kernel: str):
     assert 0.25 < p[:, 0].mean() < 0.75
 
 
-def test_it_changes_nothing_else_and_is_not_there_unasked():
+def test_it_changes_nothing_else_and_is_off_by_default():
     asked, plain = scores(MMD(p_value=True)), scores(MMD())
     assert torch.equal(asked.values, plain.values)
     assert plain.p_values is None

@@ -32,7 +32,7 @@ def unit(points: torch.Tensor) -> torch.Tensor:
 
 
 def exact(features, targets, weights):
-    """The chances at scikit-learn's optimum, well conditioned."""
+    """Return the probabilities at scikit-learn's optimum, computed in well-conditioned form."""
     kept = weights > 0
     # rotating the rows changes nothing, and leaves as many columns as there are rows at most;
     # dividing them by s is the same as a penalty 1/s² of the size
@@ -100,7 +100,7 @@ def test_released_is_the_authors_recipe():
     assert proxy_a_distance_released(real, synthetic) == pytest.approx(expected)
 
 
-def test_chance_is_zero_and_apart_is_two():
+def test_chance_is_zero_and_perfect_separation_is_two():
     same = [
         proxy_a_distance(unit(sample(50, 8, s)), unit(sample(100, 8, 50 + s))) for s in range(9)
     ]
@@ -166,7 +166,7 @@ def test_contributions_are_the_slope_of_both_errors_in_the_weights():
     is_real, folds = torch.arange(n + m) < n, torch.arange(n + m) % 4
 
     def errors(weights: torch.Tensor) -> float:
-        """Sum of both held-out errors when the real examples weigh that much, mean 1."""
+        """Sum of both held-out errors under weights of the real examples, of mean 1."""
         held_out = torch.empty(n + m, dtype=torch.float64)
         for fold in range(4):
             trained = (folds != fold).double()

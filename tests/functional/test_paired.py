@@ -1,4 +1,4 @@
-"""Paired intervals against scipy, and what may be said."""
+"""Paired intervals against scipy, and their verdicts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from synque_select.functional.paired import compare_paired, wilson_interval
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("level", [0.9, 0.95])
-def test_the_interval_is_scipys(seed: int, level: float):
+def test_the_interval_matches_scipy(seed: int, level: float):
     a, b = np.random.default_rng(seed).normal(size=(2, 5))
     found = compare_paired(a, b, mode="max", level=level)
     reference = stats.ttest_rel(a, b).confidence_interval(level)
@@ -56,7 +56,7 @@ def test_no_difference_at_all_is_no_difference_shown():
     assert compare_paired([0.5] * 5, [0.5] * 5, mode="max").verdict == "no difference shown"
 
 
-def test_the_paired_interval_holds_what_it_promises():
+def test_the_paired_interval_has_its_nominal_coverage():
     rng, hits = np.random.default_rng(0), 0
     for _ in range(1000):
         shared, noise = rng.normal(size=5), rng.normal(size=5)

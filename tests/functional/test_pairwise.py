@@ -25,7 +25,7 @@ def sample(n: int, d: int = 300, seed: int = 0) -> torch.Tensor:
 
 @pytest.fixture
 def medium_precision() -> Iterator[None]:
-    """What Lightning advises its users to set."""
+    """Set the precision that Lightning recommends."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     yield

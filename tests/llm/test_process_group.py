@@ -1,4 +1,4 @@
-"""How vLLM's processes end, and what is told of why, on processes without vLLM."""
+"""Ending groups of processes and reporting the causes, with processes that do not run vLLM."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def test_killed_processes_leave_no_shared_memory():
         assert shared_memory_of(child.pid) == {name}
         assert name in os.listdir("/dev/shm")
         kill_group(child.pid)
-        # the forked one has the pipe too: it ends with the last of them
+        # the forked process has the pipe too, so it ends with the last of them
         assert child.stdout.read() == ""
     assert name not in os.listdir("/dev/shm")
     kill_group(child.pid)
 
 
-# what vLLM 0.32 wrote
+# output of vLLM 0.32
 NO_TORCHVISION = """\
 (MainProcess pid=7385) ERROR 11-29 09:24:38 [registry.py:1120] RuntimeError: Error raised in subprocess:
 (MainProcess pid=7385) ERROR 11-29 09:24:38 [registry.py:1120] Traceback (most recent call last):
@@ -56,7 +56,7 @@ pydantic_core._pydantic_core.ValidationError: 1 validation error for VllmConfig
   Value error, Total number of attention heads (4) must be divisible. [type=value_error, input_value=1]"""  # noqa: E501
 
 
-def test_causes_are_those_that_tell_something():
+def test_errors_that_only_point_elsewhere_are_left_out():
     assert error_causes(NO_TORCHVISION.split("\n")) == [
         "ModuleNotFoundError: No module named 'torchvision'"
     ]

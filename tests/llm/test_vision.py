@@ -38,7 +38,7 @@ class TestImages(LLMConformance):
 
 
 def in_full(llm: TransformersLLM, prompt: Prompt) -> torch.Tensor:
-    """Probabilities of the labels by one forward step a label, nothing kept."""
+    """Return the probabilities of the labels, from one full forward pass per label."""
     llm._load()
     images = [part for part in prompt.parts if not isinstance(part, str)]
     text, scores = llm._chat.text(prompt), []
@@ -53,7 +53,7 @@ def in_full(llm: TransformersLLM, prompt: Prompt) -> torch.Tensor:
     return torch.softmax(torch.stack(scores), 0)
 
 
-def test_images_and_questions_give_what_full_prompts_give(image_llm):
+def test_images_and_questions_give_the_same_as_full_prompts(image_llm):
     items = [
         Prompt(("Sample: ", picture("red"), " and ", picture("green", 84, 28))),
         Prompt(("Sample: ", picture("blue"))),
@@ -64,12 +64,12 @@ def test_images_and_questions_give_what_full_prompts_give(image_llm):
         for j, question in enumerate(QUESTIONS):
             prompt = Prompt(("The rubric. ", *item.parts, question))
             torch.testing.assert_close(found[i, j], in_full(image_llm, prompt), rtol=0, atol=1e-5)
-    # the model sees what is on the images
+    # the contents of the images matter
     other = choice_table(image_llm, "The rubric. ", [Prompt(("Sample: ", picture("red")))])
     assert (found[1] - other[0]).abs().max() > 1e-3
 
 
-def test_another_image_is_read_again(image_llm):
+def test_a_different_image_is_read_again(image_llm):
     items = [Prompt((picture(colour),)) for colour in ("red", "blue", "red")]
     together = choice_table(image_llm, "", items, QUESTIONS)
     alone = torch.cat([choice_table(image_llm, "", [item], QUESTIONS) for item in items])
@@ -83,14 +83,14 @@ def test_json_about_an_image(image_llm):
     assert len(json.loads(answer)["points"]) == 3
 
 
-def test_images_that_are_too_many_for_the_model_fail_alone(image_llm):
+def test_a_prompt_with_too_many_images_fails_by_itself(image_llm):
     many = Prompt(tuple(picture("red", 112, 112) for _ in range(80)))
     found = dict(image_llm.choice_probabilities("", [many, "x"], ["?"], LABELS))
     assert isinstance(found[0], Failure)
     assert isinstance(found[1], list)
 
 
-def test_keys_of_prompts_tell_images_apart():
+def test_keys_of_prompts_distinguish_images():
     red, blue = Prompt(("a", picture("red"))), Prompt(("a", picture("blue")))
     assert prompt_text(red) != prompt_text(blue)
     assert prompt_text(Prompt(("a", "b"))) == "ab"
@@ -106,7 +106,7 @@ def adapted(tmp_path_factory):
     return plain, model, folder
 
 
-def test_an_adapter_changes_what_its_weights_say(adapted):
+def test_an_adapter_changes_the_probabilities(adapted):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -123,7 +123,7 @@ def test_an_adapter_changes_what_its_weights_say(adapted):
     torch.testing.assert_close(found, choice_table(reference), rtol=0, atol=1e-4)
 
 
-def test_an_adapter_that_is_none_or_does_not_fit(adapted, tmp_path):
+def test_an_adapter_that_is_missing_or_does_not_fit(adapted, tmp_path):
     _, model, folder = adapted
     with pytest.raises(ConfigError, match="not a directory with a LoRA adapter"):
         TransformersLLM(str(model), adapter=str(model))

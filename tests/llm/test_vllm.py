@@ -1,4 +1,4 @@
-"""The engine "vllm" where there is no vLLM; with it, it is tested in tests/llm/vllm."""
+"""The engine "vllm" without vLLM installed; tests/llm/vllm tests it with vLLM."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def folder(tmp_path_factory) -> str:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vllm is installed")
-def test_an_interpreter_without_vllm_says_what_to_install(folder):
+def test_an_interpreter_without_vllm_is_an_error_that_says_what_to_install(folder):
     llm = get_llm({"engine": "vllm", "model_id": folder})
     before = set(os.listdir("/proc"))
     with pytest.raises(LLMError, match=r"synque-select\[vllm\].*python=") as caught:
@@ -41,13 +41,13 @@ def _is_worker(pid: str) -> bool:
         return False
 
 
-def test_an_interpreter_that_is_none(folder):
+def test_a_missing_interpreter_is_an_error(folder):
     with pytest.raises(LLMError, match="cannot be started"):
         list(VllmLLM(folder, python="/nowhere/python").generate(["a"], choices=["yes", "no"]))
 
 
 @needs_package
-def test_a_packaged_gguf_is_refused():
+def test_a_packaged_gguf_model_is_rejected():
     with pytest.raises(LLMError, match="GGUF"):
         VllmLLM(DEFAULT_MODEL)
 
@@ -66,14 +66,14 @@ def test_arguments_are_checked(folder, options, message):
         VllmLLM(folder, **options)
 
 
-def test_key_tells_precision_and_length_apart(folder):
+def test_the_key_depends_on_precision_and_length(folder):
     plain = VllmLLM(folder)
     assert plain.key != VllmLLM(folder, dtype="float32").key
     assert plain.key != VllmLLM(folder, arguments={"quantization": "fp8"}).key
-    # how many GPUs, and how much of them, changes no answer
+    # the number of GPUs and their memory do not change answers
     assert plain.key == VllmLLM(folder, tensor_parallel_size=2).key
     assert plain.count_tokens("How many?") > 1
 
 
-def test_answers_part_where_their_tokens_do():
+def test_branch_points_are_where_the_tokens_differ():
     assert branch_points([[1], [2, 3], [2, 4, 5]]) == {(): [1, 2], (2,): [3, 4], (2, 4): [5]}

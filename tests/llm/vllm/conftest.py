@@ -1,4 +1,4 @@
-"""What the tests of vLLM need: the interpreter of an environment that has it, and models."""
+"""Fixtures for the tests of vLLM: the interpreter of an environment that has it, and models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def python() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def small_cache():
-    """What the CPU build takes for keys and values, in GiB, is a variable of the environment."""
+    """Limit the CPU build's memory for keys and values, in GiB, which is set by a variable."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_CPU_KVCACHE_SPACE", "2")
         yield
@@ -46,7 +46,7 @@ def smollm2(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("tiny")
-    # vLLM's kernels for CPUs want heads of 32 or more
+    # vLLM's kernels for CPUs need heads of size 32 or more
     save_model(folder, hidden_size=128)
     return str(folder)
 
@@ -60,7 +60,7 @@ def pictures(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def unbound():
-    """By itself the CPU build wants a NUMA node for each of its processes."""
+    """Without this setting, the CPU build needs one NUMA node per process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         yield

@@ -8,7 +8,7 @@ from synque_select.llm.prompt import Prompt
 
 
 def picture(colour: str, corner: str | None = None, width: int = 112):
-    """An image of the model's own size, which nothing has to resize but the view of the whole."""
+    """An image of the model's input size: only the view of the whole is resized."""
     shown = Image.new("RGB", (width, 112), colour)
     if corner is not None:
         shown.paste(corner, (0, 0, 56, 56))

@@ -1,4 +1,4 @@
-"""Which processes are there, for the tests of what is left of vLLM's."""
+"""Running processes, for tests that vLLM leaves none behind."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _PARENT, _GROUP = 1, 2
 
 
 def group_of(group: int) -> list[int]:
-    """Processes of a group that are more than a number."""
+    """Return the processes of a group that have not ended."""
     return [pid for pid, fields in _running() if int(fields[_GROUP]) == group]
 
 
 def family_of(parent: int) -> list[int]:
-    """A process and all that it started, and that those started."""
+    """Return a process and all of its descendants."""
     running, found = list(_running()), [parent]
     for process in found:
         found += [pid for pid, fields in running if int(fields[_PARENT]) == process]

@@ -38,11 +38,11 @@ class TestVllmImages(LLMConformance):
         return running
 
 
-def test_probabilities_about_images_are_those_of_transformers(running, pictures):
+def test_probabilities_about_images_match_transformers(running, pictures):
     reference = TransformersLLM(pictures, device="cpu", dtype="float32")
     expected = choice_table(reference, PREFIX, ITEMS)
     torch.testing.assert_close(choice_table(running, PREFIX, ITEMS), expected, rtol=0, atol=1e-4)
-    # what is on the images decides
+    # the contents of the images matter
     assert (expected[0] - expected[1]).abs().max() > 0.01
 
 
@@ -55,11 +55,11 @@ def test_an_answer_is_the_most_probable_choice(running):
 
 def test_json_about_an_image(running):
     ((_, answer),) = running.generate([ITEMS[0]], schema=SCHEMA, max_tokens=400)
-    # random weights write control characters in a text, which vLLM's grammar lets pass
+    # random weights write control characters in strings, which vLLM's grammar allows
     assert len(json.loads(answer, strict=False)["points"]) == 3
 
 
-def test_images_that_are_too_many_fail_alone(running):
+def test_a_prompt_with_too_many_images_fails_by_itself(running):
     many = Prompt((picture("red"),) * (MAX_IMAGES + 1))
     found = dict(running.choice_probabilities("", [many, ITEMS[0]], ["?"], LABELS))
     assert isinstance(found[0], Failure)

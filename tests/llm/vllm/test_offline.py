@@ -1,4 +1,4 @@
-"""The engine "vllm" for real, on vLLM's build for CPUs."""
+"""The engine "vllm" with vLLM's build for CPUs."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class TestVllm(LLMConformance):
         return running
 
 
-def test_probabilities_are_those_of_transformers(running, smollm2):
+def test_probabilities_match_transformers(running, smollm2):
     reference = TransformersLLM(smollm2, device="cpu", dtype="float32")
     torch.testing.assert_close(choice_table(running), choice_table(reference), rtol=0, atol=2e-3)
-    # the second time, all that prompts have in common is there
+    # the second time, the common prefix of the prompts is cached
     before = running.usage.n_cached_tokens
     choice_table(running)
     assert running.usage.n_cached_tokens > before
@@ -59,13 +59,13 @@ def test_json_follows_the_schema(running):
     assert cut == Failure("the JSON was not complete")
 
 
-def test_a_prompt_that_is_too_long_fails_alone(running):
+def test_a_prompt_that_is_too_long_fails_by_itself(running):
     found = dict(running.choice_probabilities("", ["short", "long " * 4000], ["?"], LABELS))
     assert isinstance(found[1], Failure)
     assert not isinstance(found[0], Failure)
 
 
-def test_what_is_not_wanted_any_more_is_left(running):
+def test_closing_the_iterator_abandons_the_rest(running):
     answers = running.generate(["Tell a long story."] * 30, max_tokens=200)
     next(answers)
     answers.close()
@@ -75,7 +75,7 @@ def test_what_is_not_wanted_any_more_is_left(running):
     assert time.monotonic() - started < 20
 
 
-def test_the_child_knows_nothing_of_ranks_and_is_gone_when_closed(running):
+def test_the_child_has_no_rank_variables_and_ends_with_close(running):
     choice_table(running)
     group = running._process._child.pid
     names = {pair.split("=")[0] for pair in _environment(group)}
@@ -92,7 +92,7 @@ def _environment(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
 
 
-def test_a_lora_adapter_is_that_of_transformers(tiny, python, tmp_path):
+def test_a_lora_adapter_matches_transformers(tiny, python, tmp_path):
     save_adapter(tiny, tmp_path)
     plain = choice_table(TransformersLLM(tiny, device="cpu"))
     reference = choice_table(TransformersLLM(tiny, adapter=str(tmp_path), device="cpu"))
@@ -103,7 +103,7 @@ def test_a_lora_adapter_is_that_of_transformers(tiny, python, tmp_path):
     torch.testing.assert_close(found, reference, rtol=0, atol=0.01)
 
 
-def test_a_crash_says_why_and_the_rest_is_a_note(tiny, python):
+def test_a_crash_is_an_error_with_its_cause_and_a_note(tiny, python):
     llm = VllmLLM(tiny, python=python, max_model_len=10**6)
     with pytest.raises(LLMError, match=r"exit status 1\).*max_model_len \(1000000\)") as caught:
         list(llm.generate(["a"], choices=LABELS))

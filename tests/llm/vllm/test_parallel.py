@@ -1,4 +1,4 @@
-"""The engine "vllm" with a model spread over two processes, and what is left of them."""
+"""The engine "vllm" with a model split over two processes, and their cleanup."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPTIONS = {"dtype": "float32", "max_model_len": 512, "arguments": {"enforce_eage
 WORKERS = {"VLLM::Worker_TP0", "VLLM::Worker_TP1"}
 
 
-def test_two_processes_answer_as_transformers_and_leave_nothing(tiny, python):
+def test_two_processes_match_transformers_and_leave_nothing_behind(tiny, python):
     llm = VllmLLM(tiny, python=python, tensor_parallel_size=2, **OPTIONS)
     reference = TransformersLLM(tiny, device="cpu", dtype="float32")
     torch.testing.assert_close(choice_table(llm), choice_table(reference), rtol=0, atol=1e-4)
@@ -54,7 +54,7 @@ time.sleep(600)
 """
 
 
-def test_a_killed_script_without_a_main_guard_leaves_nothing(tiny, python, tmp_path):
+def test_a_killed_script_without_a_main_guard_leaves_nothing_behind(tiny, python, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(model=tiny, python=python, options=OPTIONS))
     with subprocess.Popen(
@@ -71,7 +71,7 @@ def test_a_killed_script_without_a_main_guard_leaves_nothing(tiny, python, tmp_p
     assert not Path(folder).exists()
 
 
-def test_heads_that_cannot_be_shared_out_are_one_clear_error(tiny, python):
+def test_heads_that_cannot_be_split_are_one_clear_error(tiny, python):
     before = set(family_of(os.getpid()))
     llm = VllmLLM(tiny, python=python, tensor_parallel_size=3, **OPTIONS)
     with pytest.raises(LLMError, match=r"heads \(4\) must be divisible .* size \(3\)") as caught:

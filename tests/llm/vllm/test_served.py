@@ -85,13 +85,13 @@ class TestServed(LLMConformance):
         pytest.skip("the server refuses images of a model that reads none, prompt by prompt")
 
 
-def test_probabilities_are_those_of_transformers(server, smollm2):
+def test_probabilities_match_transformers(server, smollm2):
     reference = TransformersLLM(smollm2, device="cpu", dtype="float32")
     found = choice_table(OpenAILLM("smollm2", base_url=server))
     torch.testing.assert_close(found, choice_table(reference), rtol=0, atol=2e-3)
 
 
-def test_json_and_what_the_server_tells(server):
+def test_json_and_the_context_length_of_the_server(server):
     llm = OpenAILLM("smollm2", base_url=server)
     ((_, answer),) = llm.generate(["List three cities."], schema=SCHEMA, max_tokens=400)
     assert len(json.loads(answer)["points"]) >= 3
@@ -108,7 +108,7 @@ class TestServedImages(LLMConformance):
         return OpenAILLM("pictures", base_url=picture_server)
 
 
-def test_probabilities_about_images_are_those_of_transformers(picture_server, pictures):
+def test_probabilities_about_images_match_transformers(picture_server, pictures):
     reference = TransformersLLM(pictures, device="cpu", dtype="float32")
     found = choice_table(OpenAILLM("pictures", base_url=picture_server), PREFIX, ITEMS)
     expected = choice_table(reference, PREFIX, ITEMS)
