@@ -1,42 +1,43 @@
-"""What a Trainer must bring for our callbacks: objects of pytorch_lightning, and our DataModule."""
+"""What the callbacks need of a Trainer: objects of pytorch_lightning, and a SynqueDataModule."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 
 from synque_select.errors import LightningError
-from synque_select.training.datamodule import SynqueDataModule
-from synque_select.training.lightning_compat import refuse_other_lightning
+from synque_select.training.datamodule import SynqueDataModule, attached_datamodule
+from synque_select.training.lightning_compat import callbacks_of, refuse_other_lightning
 
 __all__ = ["CheckedCallback", "require_datamodule", "require_single"]
 
 
 class CheckedCallback(Callback):
-    """A callback that meets objects of the package `lightning` with one clear error.
+    """A callback that rejects objects of the package `lightning` with a clear error.
 
-    Lightning sets `log` on every callback before it prepares the data, and fails there on a
-    DataModule of the other package with "Expected a parent": so the check hangs on that moment.
+    Lightning sets `log` on every callback before it prepares the data, and then fails on a
+    DataModule of the other package with "Expected a parent". The check runs just before that.
     """
 
     @property
-    def log(self) -> Any:
-        """The module's `log`, as Lightning gives it to every callback."""
-        return self.__dict__["_module_log"]
+    def log(self) -> Callable[..., None]:
+        """The module's `log`, which Lightning sets on every callback."""
+        log: Callable[..., None] = self.__dict__["_module_log"]
+        return log
 
     @log.setter
-    def log(self, log: Any) -> None:
-        module = log.__self__
+    def log(self, log: Callable[..., None]) -> None:
+        module: LightningModule = getattr(log, "__self__")  # noqa: B009 - a bound method
         _refuse_parts(module.trainer, module)
         self.__dict__["_module_log"] = log
 
 
-def _refuse_parts(trainer: Any, module: Any) -> None:
-    parts = [("the Trainer", trainer), ("the model", module)]
-    parts += [("the DataModule", trainer.datamodule)]
+def _refuse_parts(trainer: Trainer, module: LightningModule) -> None:
+    parts: list[tuple[str, object]] = [("the Trainer", trainer), ("the model", module)]
+    parts += [("the DataModule", getattr(trainer, "datamodule", None))]
     parts += [("a logger", logger) for logger in trainer.loggers]
-    parts += [("a callback", callback) for callback in trainer.callbacks]
+    parts += [("a callback", callback) for callback in callbacks_of(trainer)]
     for what, part in parts:
         refuse_other_lightning(what, part)
 
@@ -45,29 +46,30 @@ def require_datamodule(trainer: Trainer) -> SynqueDataModule:
     """Return the trainer's DataModule, which must be a `SynqueDataModule`.
 
     Raises:
-        LightningError: It is another one, or there is none; the message shows the line to write.
+        LightningError: It is not, or there is none; the message shows the line to write.
     """
-    datamodule = trainer.datamodule  # type: ignore[attr-defined]
-    if isinstance(datamodule, SynqueDataModule):
+    datamodule = attached_datamodule(trainer)
+    if datamodule is not None:
         return datamodule
-    found = (
-        "trainer.fit was given dataloaders, or the model's own"
-        if datamodule is None
-        else f"trainer.fit was given a {type(datamodule).__name__}"
+    other = getattr(trainer, "datamodule", None)
+    given = (
+        "trainer.fit uses dataloaders that were passed to it, or those of the model"
+        if other is None
+        else f"trainer.fit got a {type(other).__name__}"
     )
     raise LightningError(
-        f"{found}; the candidates must come from a SynqueDataModule around your DataModule dm: "
+        f"{given}; the candidates must come from a SynqueDataModule around your DataModule dm: "
         "trainer.fit(model, datamodule=SynqueDataModule(wraps=dm, candidates=…, real=…))"
     )
 
 
 def require_single(callback: Callback, trainer: Trainer, kind: type[Callback]) -> None:
-    """Raise where the trainer has another callback of the same kind.
+    """Check that the trainer has one callback of a kind.
 
     Raises:
-        LightningError: It has.
+        LightningError: It has another one.
     """
-    others = [other for other in trainer.callbacks if isinstance(other, kind)]  # type: ignore[attr-defined]
+    others = [other for other in callbacks_of(trainer) if isinstance(other, kind)]
     if others != [callback]:
         raise LightningError(
             f"{len(others)} callbacks of the kind {kind.__name__} in one Trainer: allowed is one"

@@ -1,10 +1,9 @@
-"""Examples of the candidates that are also in what is measured on."""
+"""Examples of the candidates that are also in the validation or test data."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from pytorch_lightning.utilities import CombinedLoader
 
@@ -19,16 +18,18 @@ __all__ = ["leak_messages"]
 _log = logging.getLogger(__name__)
 
 
-def leak_messages(what: str, dataloaders: Any, candidates: Sequence[Candidate]) -> tuple[str, ...]:
-    """Say which candidates share examples with the datasets behind dataloaders.
+def leak_messages(
+    what: str, dataloaders: object, candidates: Sequence[Candidate]
+) -> tuple[str, ...]:
+    """Return a sentence about each candidate that shares examples with the data of dataloaders.
 
-    A dataset is looked at where the candidates' view can be taken of its examples. One that gives
-    tensors for the model, say, cannot be compared, which is noted in the log.
+    A dataset can be compared if the view of the candidates can be taken of its examples. If it
+    returns tensors for the model, for example, it cannot, and the log says so.
 
     Args:
-        what: What the data is called in the sentence: "validation data".
-        dataloaders: As the trainer has them.
-        candidates: What is trained on.
+        what: Name of the data in the sentence, such as "validation data".
+        dataloaders: The trainer's dataloaders.
+        candidates: The candidates that are trained on.
     """
     messages: list[str] = []
     for loader in CombinedLoader([] if dataloaders is None else dataloaders).flattened:

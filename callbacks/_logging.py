@@ -1,4 +1,4 @@
-"""Tables, figures and texts for whatever loggers a Trainer has."""
+"""Tables, figures and texts for the loggers of a Trainer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogger
@@ -17,49 +17,54 @@ from synque_select.report.plots import to_png
 from synque_select.report.table import Column, Table
 from synque_select.training.datamodule import SynqueDataModule
 
-__all__ = ["LoggedTable", "log_figure", "log_mixture", "log_table", "log_text"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Cell", "LoggedTable", "log_figure", "log_mixture", "log_table", "log_text"]
+
+Cell = str | float | None
 
 
 @dataclass(frozen=True)
 class LoggedTable:
-    """A table of plain values, and the Markdown text that says the same and more.
+    """A table of plain values, and a Markdown text with the same content and more.
 
     Args:
         columns: Names of the columns.
-        rows: Numbers, texts, and None for what is undefined.
+        rows: Numbers, texts, and None for undefined values.
         text: Markdown, for loggers that show texts.
     """
 
     columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
+    rows: Sequence[Sequence[Cell]]
     text: str
 
 
 def log_table(trainer: Trainer, name: str, table: LoggedTable) -> None:
-    """Give a table to every logger that can hold one; called on rank 0.
+    """Log a table to every logger that can hold one; called on rank 0.
 
     TensorBoard gets a text, CSVLogger the file `<name>.csv` in its `log_dir`, W&B a Table, MLflow
-    the artifacts `<name>.md` and `<name>.csv`, any other logger what its `log_table` or its
-    experiment's `add_text` takes. A logger that fails is warned of, and training goes on.
+    the artifacts `<name>.md` and `<name>.csv`, and any other logger what its `log_table` or its
+    experiment's `add_text` accepts. A logger that fails causes a warning, and training continues.
     """
     _for_each_logger(trainer, name, lambda logger: _log_table(logger, name, table, trainer))
 
 
-def log_figure(trainer: Trainer, name: str, figure: Any) -> None:
-    """Give a matplotlib figure to every logger that can hold one; called on rank 0."""
+def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:
+    """Log a matplotlib figure to every logger that can hold one; called on rank 0."""
     _for_each_logger(trainer, name, lambda logger: _log_figure(logger, name, figure, trainer))
 
 
 def log_mixture(trainer: Trainer, datamodule: SynqueDataModule) -> None:
-    """Give what is trained on to every logger: each part, its examples, its share of the draws.
+    """Log what is trained on: each dataset, its number of examples and its share of the draws.
 
-    Called on rank 0, once a checkpoint is restored.
+    Called on rank 0, after a checkpoint is restored.
     """
     if datamodule.mixture is None:
         return
-    parts, mixture = datamodule.drawn(datamodule.mixture)
+    parts, mixture = datamodule.with_labeled_real(datamodule.mixture)
     sizes = {part.name: len(part) for part in parts}
-    rows: list[list[Any]] = [[n, sizes[n], share] for n, share in mixture.weights.items()]
+    rows = [(name, sizes[name], share) for name, share in mixture.weights.items()]
     columns = ["trained on", "n", "share"]
     shown = Table(
         f"Mixture: {mixture.source}",
@@ -70,7 +75,7 @@ def log_mixture(trainer: Trainer, datamodule: SynqueDataModule) -> None:
 
 
 def log_text(trainer: Trainer, name: str, text: str) -> None:
-    """Give a text, such as a rubric, to every logger that can hold one; called on rank 0.
+    """Log a text, such as a rubric, to every logger that can hold one; called on rank 0.
 
     TensorBoard gets a text, CSVLogger the file `<name>.md` in its `log_dir`, W&B a Table of one
     cell, MLflow the artifact `<name>.md`.
@@ -78,18 +83,18 @@ def log_text(trainer: Trainer, name: str, text: str) -> None:
     _for_each_logger(trainer, name, lambda logger: _log_text(logger, name, text, trainer))
 
 
-def _for_each_logger(trainer: Trainer, name: str, give: Callable[[Logger], None]) -> None:
+def _for_each_logger(trainer: Trainer, name: str, log: Callable[[Logger], None]) -> None:
     for logger in trainer.loggers:
         try:
-            give(logger)
-        except Exception as error:  # a logger's trouble is no reason to lose a training
+            log(logger)
+        except Exception as error:  # a failing logger must not end the training
             rank_zero_warn(
                 f"{type(logger).__name__} could not take {name!r}: {type(error).__name__}: {error}"
             )
 
 
 def _log_table(logger: Logger, name: str, table: LoggedTable, trainer: Trainer) -> None:
-    experiment: Any = getattr(logger, "experiment", None)
+    experiment = _experiment(logger)
     if isinstance(logger, CSVLogger):
         _write(logger.log_dir, f"{name}.csv", _csv(table).encode())
     elif isinstance(logger, MLFlowLogger):
@@ -103,7 +108,7 @@ def _log_table(logger: Logger, name: str, table: LoggedTable, trainer: Trainer) 
 
 
 def _log_text(logger: Logger, name: str, text: str, trainer: Trainer) -> None:
-    experiment: Any = getattr(logger, "experiment", None)
+    experiment = _experiment(logger)
     if isinstance(logger, CSVLogger):
         _write(logger.log_dir, f"{name}.md", text.encode())
     elif isinstance(logger, MLFlowLogger):
@@ -114,8 +119,8 @@ def _log_text(logger: Logger, name: str, text: str, trainer: Trainer) -> None:
         experiment.add_text(name, text, trainer.global_step)
 
 
-def _log_figure(logger: Logger, name: str, figure: Any, trainer: Trainer) -> None:
-    experiment: Any = getattr(logger, "experiment", None)
+def _log_figure(logger: Logger, name: str, figure: Figure, trainer: Trainer) -> None:
+    experiment = _experiment(logger)
     if isinstance(logger, CSVLogger):
         _write(logger.log_dir, f"{name}.png", to_png(figure))
     elif isinstance(logger, MLFlowLogger):
@@ -126,11 +131,16 @@ def _log_figure(logger: Logger, name: str, figure: Any, trainer: Trainer) -> Non
         experiment.add_figure(name, figure, trainer.global_step, close=False)
 
 
-def _write(folder: str, file: str, content: bytes) -> None:
-    # Lightning's log_dir may be in an object store; it depends on fsspec itself
+def _experiment(logger: Logger) -> Any:
+    """Return the object of the logger's own library; None for a logger without one."""
+    return getattr(logger, "experiment", None)
+
+
+def _write(log_dir: str, file: str, content: bytes) -> None:
+    # log_dir may be in an object store; Lightning itself depends on fsspec
     import fsspec  # type: ignore[import-untyped]
 
-    with fsspec.open(posixpath.join(folder, file), "wb", auto_mkdir=True) as stream:
+    with fsspec.open(posixpath.join(log_dir, file), "wb", auto_mkdir=True) as stream:
         stream.write(content)
 
 

@@ -1,4 +1,4 @@
-"""ProxyCorrelationCallback: how far the proxies agreed with validation, kept across runs."""
+"""ProxyCorrelationCallback: how well the proxies agree with validation, over several runs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypedDict
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.model_helpers import is_overridden
+from pytorch_lightning.utilities.types import EVAL_DATALOADERS
 
 from synque_select.callbacks._checks import CheckedCallback, require_datamodule, require_single
-from synque_select.callbacks._logging import LoggedTable, log_figure, log_table
+from synque_select.callbacks._logging import Cell, LoggedTable, log_figure, log_table
 from synque_select.callbacks.selection import SelectionCallback
-from synque_select.errors import ConfigError, DependencyError, LightningError, SynqueError
+from synque_select.errors import DependencyError, LightningError, SynqueError
 from synque_select.proxies.registry import ProxySpec, resolve_suite
 from synque_select.records.correlation import KeyCorrelations, correlate
 from synque_select.records.correlation_file import save_correlations
@@ -32,15 +33,18 @@ from synque_select.training.comparability import (
 )
 from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.distributed import n_data_replicas, on_rank_zero
+from synque_select.training.lightning_compat import callbacks_of, is_dev_run
+from synque_select.training.short_fit import check_mode
 from synque_select.training.spawn_result import SpawnResult
 from synque_select.types import Mixture, Ranking, RunRecord
 from synque_select.utils.json_fields import JsonFields
+from synque_select.utils.json_types import Json, JsonObject
 
 __all__ = ["ProbeRunner", "ProxyCorrelationCallback"]
 
 _MIXTURE = "(mixture)"
 _STATE = "synque_correlation"
-_FIGURES = "validation.json"  # of the last validation, in the run's folder
+_METRICS = "validation.json"  # metrics of the last validation, in the directory of the run
 _COLUMNS = (
     "proxy",
     "n",
@@ -56,11 +60,18 @@ _COLUMNS = (
 )
 
 
+class _Concluded(TypedDict):
+    """What a launched process passes back: the run, and the keys that correlations are about."""
+
+    run_id: str
+    keys: list[str]
+
+
 class ProbeRunner(Protocol):
-    """Trains short fits on single candidates; `synque_select.probing.probes.ProbeSweep` is one."""
+    """Trains short fits on single candidates, as `synque_select.ProbeSweep` does."""
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
-        """Called in `setup("fit")` on rank 0, before anything is trained: take the start."""
+        """Copy what probes start from; called in `setup("fit")` on rank 0, before training."""
 
     def run(
         self,
@@ -73,41 +84,41 @@ class ProbeRunner(Protocol):
         task: str,
         store: RunStore,
     ) -> list[RunRecord]:
-        """Called on fit end on rank 0: return one record a candidate, in the store when finished.
+        """Store and return one record per candidate; called on fit end on rank 0.
 
-        With more than one rank the process group is open: probes must run in another process.
+        With more than one rank the process group is open, so probes must run in another process.
         """
         ...
 
 
 class ProxyCorrelationCallback(CheckedCallback):
-    """After training, keep what the proxies said and what validation said; log how they correlate.
+    """Stores proxy scores and validation metrics after training, and logs how they correlate.
 
-    On fit end one run record of kind "mixture" goes into a SQLite store that several runs and
+    On fit end one run record of kind "mixture" is written to a SQLite store that several runs and
     processes share, and the correlations of every proxy with validation are logged: within the
-    comparability key of this run, within one kind, never pooled. Under 5 distinct units a
-    sentence says how many are missing. With `probes=` a fresh copy of the model is trained on
-    each candidate alone, so that one fit gives a correlation over all candidates.
+    comparability key of this run and within one kind, never pooled. With fewer than 5 distinct
+    units, a message says how many are missing. With `probes=` a fresh copy of the model is trained
+    on each candidate alone, so that one fit gives a correlation over all candidates.
 
     The ranking is that of the trainer's `SelectionCallback`. The scores of the mixture follow from
-    the candidates where a proxy can (all of the default suite); the other proxies score a sample of
-    it, seeded and as large as its weights allow without repeating an example, beside the
-    candidates. The metrics are those in `trainer.callback_metrics` after the
-    last validation; where training went on after that, the record's details say so. A run that is
-    resumed, at whatever point it was killed, leaves one record. With several ranks all of them wait
-    for rank 0, without a collective's timeout.
+    those of the candidates if a proxy supports it (all of the default suite do); the other proxies
+    score a sample of the mixture beside the candidates, seeded and as large as its weights allow
+    without repeating an example. The metrics are those in `trainer.callback_metrics` after the last
+    validation; if training continued after it, the record's details say so. A resumed run leaves
+    one record, at whatever point it was killed. With several ranks all of them wait for rank 0,
+    without a collective's timeout.
 
     Args:
-        monitor: The metric that correlations are about, as the model logs it.
-        mode: "max" where a larger value is better, else "min".
-        proxies: Correlate these, scored after fit; None for those of the selection.
-        probes: Trains the probes; None for none.
+        monitor: The validation metric to correlate with, as the model logs it.
+        mode: "max" if a larger value of the metric is better, else "min".
+        proxies: Proxies to correlate, scored after fit; None for those of the selection.
+        probes: Trains the probes; None for no probes.
         store: A run store or its path; None for `$SYNQUE_STORE` or `runs/records.sqlite`.
         task: Name of the task, part of the comparability key; None for the model's class.
 
     Attributes:
-        record: The run record, after fit, on every rank that sees the store.
-        correlations: The correlations logged, after fit: of this run's kind, then of the probes.
+        record: The run record, after fit, on every rank that can read the store.
+        correlations: The logged correlations, after fit: of this run's kind, then of the probes.
 
     Raises:
         ConfigError: `mode` is not "max" or "min".
@@ -129,15 +140,14 @@ class ProxyCorrelationCallback(CheckedCallback):
         task: str | None = None,
     ) -> None:
         super().__init__()
-        if mode not in ("max", "min"):
-            raise ConfigError(f"mode={mode!r}: allowed are 'max' and 'min'")
+        check_mode(mode)
         self._record: RunRecord | None = None
         self._correlations: tuple[KeyCorrelations, ...] = ()
-        self._note = SpawnResult()
+        self._spawn_result = SpawnResult[_Concluded]()
         self._monitor, self._mode = monitor, mode
         self._proxies, self._probes, self._task = proxies, probes, task
         self._store = store if isinstance(store, RunStore) else RunStore(store)
-        self._weights, self._n_batches, self._warned = "", 0, False
+        self._weights, self._n_batches, self._has_warned = "", 0, False
         self._metrics: dict[str, float] = {}
         self._validated_at = 0
 
@@ -149,69 +159,70 @@ class ProxyCorrelationCallback(CheckedCallback):
 
     @property
     def correlations(self) -> tuple[KeyCorrelations, ...]:
-        """The correlations logged, after fit: of this run's kind, then of the probes."""
+        """The logged correlations, after fit: of this run's kind, then of the probes."""
         self._recall()
         return self._correlations
 
     def _recall(self) -> None:
-        """Read what a process that was launched for a fit has put into the store."""
-        left = self._note.take()
-        if left is not None:
-            self._read_back(left)
+        """Read what a process that was launched for a fit has written to the store."""
+        concluded = self._spawn_result.take()
+        if concluded is not None:
+            self._read_back(concluded)
 
-    def _read_back(self, left: dict[str, Any]) -> None:
-        self._record = self._stored(left["run_id"])
-        self._correlations = self._correlated(left["keys"])
+    def _read_back(self, concluded: _Concluded) -> None:
+        self._record = self._stored(concluded["run_id"])
+        self._correlations = self._correlated(concluded["keys"])
 
     def _stored(self, run_id: str) -> RunRecord | None:
         records = self._store.read(kind="mixture")
         return next((record for record in records if record.run_id == run_id), None)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Note what training starts from; only for fit."""
-        if stage != "fit" or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        """Hash the initial weights and prepare the probes; only for fit."""
+        if stage != "fit" or is_dev_run(trainer):
             return
         require_single(self, trainer, ProxyCorrelationCallback)
         datamodule = require_datamodule(trainer)
         _selection(trainer)
-        if self._proxies is not None:  # refused here and not after the training
+        if self._proxies is not None:  # checked here and not after the training
             resolve_suite(self._proxies, datamodule.candidates[0].modality)
-        self._weights, self._n_batches, self._warned = weights_sha256(pl_module), 0, False
+        self._weights, self._n_batches, self._has_warned = weights_sha256(pl_module), 0, False
         self._metrics, self._validated_at = {}, 0
-        if self._probes is not None:
-            on_rank_zero(trainer, lambda: self._prepare_probes(trainer, pl_module))
+        probes = self._probes
+        if probes is not None:
+            on_rank_zero(trainer, lambda: probes.prepare(trainer, pl_module))
 
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """Count batches: the examples drawn are part of the comparability key."""
+    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
+        """Count batches, because the examples drawn are part of the comparability key."""
         self._n_batches += 1
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the figures of this validation; the last one counts."""
+        """Keep the metrics of this validation; the last one counts."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self._metrics = {name: float(v) for name, v in trainer.callback_metrics.items()}
         self._validated_at = trainer.global_step
         if self._monitor not in self._metrics:
             self._warn_of_missing_metric()
-        folder = _selection(trainer).run_dir
-        if folder is not None and trainer.is_global_zero:
-            figures = {"step": self._validated_at, "metrics": self._metrics}
-            write_json(folder / _FIGURES, figures)
+        run_dir = _selection(trainer).run_dir
+        if run_dir is not None and trainer.is_global_zero:
+            state = {"step": self._validated_at, "metrics": self._metrics}
+            write_json(run_dir / _METRICS, state)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the run record, run the probes, and log the correlations; on rank 0."""
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if is_dev_run(trainer):
             return
         concluded = on_rank_zero(trainer, lambda: self._conclude(trainer, pl_module))
         if not trainer.is_global_zero:
             self._read_back(concluded)
         if trainer.local_rank == 0:
-            self._note.write(concluded)
+            self._spawn_result.write(concluded)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep what a resumed run cannot know: first weights, batches so far, last figures."""
+        """Store what a resumed run cannot know: initial weights, batches so far, last metrics."""
         checkpoint[_STATE] = {
             "weights": self._weights,
             "n_batches": self._n_batches,
@@ -222,23 +233,18 @@ class ProxyCorrelationCallback(CheckedCallback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on from there."""
+        """Restore what `on_save_checkpoint` stored."""
         state = checkpoint.get(_STATE)
         if state is not None:
             self._weights, self._n_batches = state["weights"], state["n_batches"]
             self._metrics = dict(state.get("metrics", {}))
             self._validated_at = state.get("validated_at", 0)
 
-    def _prepare_probes(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        assert self._probes is not None
-        self._probes.prepare(trainer, pl_module)
-        return {}
-
-    def _conclude(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return the run's id and the comparability keys that correlations are about."""
+    def _conclude(self, trainer: Trainer, pl_module: LightningModule) -> _Concluded:
+        """Write the record, run the probes, log the correlations."""
         selection, datamodule = _selection(trainer), require_datamodule(trainer)
         ranking = self._ranking(trainer, selection, datamodule)
-        self._take_over_figures(trainer, selection.run_dir)
+        self._restore_metrics(trainer, selection.run_dir)
         self._record = self._record_of(trainer, pl_module, ranking)
         self._store.write(self._record)
         keys = [self._record.key_hash]
@@ -249,35 +255,35 @@ class ProxyCorrelationCallback(CheckedCallback):
         self._show(trainer, keys)
         return {"run_id": selection.run_id, "keys": keys}
 
-    def _take_over_figures(self, trainer: Trainer, folder: Path | None) -> None:
-        """Take the figures of this step that the run had before it was killed, if it had any.
+    def _restore_metrics(self, trainer: Trainer, run_dir: Path | None) -> None:
+        """Read the metrics of this step that the run wrote before it was killed, if it did.
 
-        Resumed from a checkpoint of its last step, a run trains and validates no more.
+        A run that resumes from a checkpoint of its last step does not train or validate any more.
         """
-        if folder is None or self._validated_at == trainer.global_step:
+        if run_dir is None or self._validated_at == trainer.global_step:
             return
-        if (folder / _FIGURES).is_file():
-            kept = JsonFields(read_json(folder / _FIGURES))
-            step = kept.integer("step")
-            if step == trainer.global_step:
-                self._metrics, self._validated_at = kept.numbers("metrics"), step
+        if (run_dir / _METRICS).is_file():
+            state = JsonFields(read_json(run_dir / _METRICS))
+            if state.integer("step") == trainer.global_step:
+                self._metrics = state.numbers("metrics")
+                self._validated_at = trainer.global_step
 
     def _warn_of_missing_metric(self) -> None:
-        """Say once, early enough to stop the run, that it will enter no correlation."""
-        if self._warned:
+        """Warn once, early enough to stop the run, that it will not enter any correlation."""
+        if self._has_warned:
             return
-        self._warned = True
+        self._has_warned = True
         if self._metrics:
-            found = f"logged are: {', '.join(sorted(self._metrics))}. Give monitor= one of them, or"
+            remedy = f"logged are: {', '.join(sorted(self._metrics))}. Set monitor= to one of them,"
         else:
-            found = (
-                "nothing was, or training ended before the first validation. Train longer, "
-                "validate earlier (val_check_interval of the Trainer), or"
+            remedy = (
+                "there were no metrics, or training ended before the first validation. Train "
+                "longer, validate earlier (val_check_interval of the Trainer),"
             )
         rank_zero_warn(
             f"ProxyCorrelationCallback: no metric {self._monitor!r} was logged in validation; "
-            f"{found} log it with self.log in validation_step: without it this run enters no "
-            "correlation"
+            f"{remedy} or log it with self.log in validation_step: without it this run does not "
+            "enter any correlation"
         )
 
     def _scorer(self, trainer: Trainer, selection: SelectionCallback) -> Scorer:
@@ -289,7 +295,7 @@ class ProxyCorrelationCallback(CheckedCallback):
     def _ranking(
         self, trainer: Trainer, selection: SelectionCallback, datamodule: SynqueDataModule
     ) -> Ranking:
-        """Return the ranking of the proxies that are to be correlated."""
+        """Return the ranking by the proxies that will be correlated."""
         if selection.ranking is None:
             raise LightningError("the SelectionCallback of this Trainer has made no ranking")
         if self._proxies is None or datamodule.real is None:
@@ -300,15 +306,15 @@ class ProxyCorrelationCallback(CheckedCallback):
     def _mixture_scores(
         self, scorer: Scorer, datamodule: SynqueDataModule, ranking: Ranking, mixture: Mixture
     ) -> dict[str, float]:
-        """Score the mixture; a single candidate has its score already."""
+        """Score the mixture; a single candidate is scored already."""
         if len(mixture.names) == 1:
             return _values(ranking, mixture.names[0])
         if datamodule.real is None:
             return {}
         try:
             return scorer.mixture_scores(_MIXTURE, datamodule.candidates, datamodule.real, mixture)
-        except SynqueError as error:  # say, an encoder that only the ranking's maker had
-            rank_zero_warn(f"the mixture was not scored, the run record has no scores: {error}")
+        except SynqueError as error:  # for example, an encoder is not installed here
+            rank_zero_warn(f"the mixture was not scored, so the run record has no scores: {error}")
             return {}
 
     def _record_of(
@@ -320,7 +326,7 @@ class ProxyCorrelationCallback(CheckedCallback):
         key = self._key(trainer, pl_module, ranking)
         known = self._stored(selection.run_id)
         if known is not None and (known.key, known.mixture) == (key, mixture):
-            scores = known.scores  # killed after that, the run does not score again
+            scores = known.scores  # killed after scoring: not scored again
         else:
             scorer = self._scorer(trainer, selection)
             scores = dict(self._mixture_scores(scorer, datamodule, ranking, mixture))
@@ -338,9 +344,7 @@ class ProxyCorrelationCallback(CheckedCallback):
             details=self._details(trainer, selection, ranking),
         )
 
-    def _key(
-        self, trainer: Trainer, pl_module: LightningModule, ranking: Ranking
-    ) -> dict[str, Any]:
+    def _key(self, trainer: Trainer, pl_module: LightningModule, ranking: Ranking) -> JsonObject:
         return comparability_key(
             task=self._task_of(pl_module),
             validation=validation_sha256(_validation_loaders(trainer)),
@@ -356,8 +360,8 @@ class ProxyCorrelationCallback(CheckedCallback):
 
     def _details(
         self, trainer: Trainer, selection: SelectionCallback, ranking: Ranking
-    ) -> dict[str, Any]:
-        details: dict[str, Any] = {
+    ) -> JsonObject:
+        details: dict[str, Json] = {
             "candidates": {row.name: _values(ranking, row.name) for row in ranking.candidates},
             "run_dir": str(selection.run_dir or ""),
             "validated_at_step": self._validated_at,
@@ -366,7 +370,7 @@ class ProxyCorrelationCallback(CheckedCallback):
         if self._metrics and self._validated_at != trainer.global_step:
             details["note"] = (
                 f"the last validation was at step {self._validated_at} of {trainer.global_step}, "
-                "not at the end: set val_check_interval= so that one falls on the last step"
+                "not at the end: set val_check_interval= so that the last step is validated"
             )
             rank_zero_warn(f"ProxyCorrelationCallback: {details['note']}")
         return details
@@ -391,11 +395,11 @@ class ProxyCorrelationCallback(CheckedCallback):
         return tuple(entry for key in keys for entry in correlate(self._store.read(key_hash=key)))
 
     def _show(self, trainer: Trainer, keys: Sequence[str]) -> None:
-        found = self._correlations = self._correlated(keys)
-        folder = _selection(trainer).run_dir
-        if folder is not None:
-            save_correlations(found, folder)
-        for entry in found:
+        self._correlations = self._correlated(keys)
+        run_dir = _selection(trainer).run_dir
+        if run_dir is not None:
+            save_correlations(self._correlations, run_dir)
+        for entry in self._correlations:
             (shown,) = correlation_tables([entry])
             table = LoggedTable(_COLUMNS, _rows(entry), shown.markdown())
             log_table(trainer, f"synque_correlation_{entry.kind}", table)
@@ -407,37 +411,37 @@ class ProxyCorrelationCallback(CheckedCallback):
 def _show_figure(trainer: Trainer, entry: KeyCorrelations) -> None:
     try:
         figure = correlation_figure(entry)
-    except DependencyError as error:  # the table says it all
+    except DependencyError as error:  # the table has the same content
         rank_zero_info(str(error))
         return
     log_figure(trainer, f"synque_correlation_{entry.kind}", figure)
 
 
-def _rows(entry: KeyCorrelations) -> list[list[Any]]:
+def _rows(entry: KeyCorrelations) -> list[list[Cell]]:
     return [
         [
             key,
-            found.n,
-            found.pearson.value,
-            found.pearson.p,
-            found.spearman.value,
-            found.spearman.low,
-            found.spearman.high,
-            found.spearman.p,
-            found.kendall.value,
-            found.kendall.p,
-            found.verdict,
+            correlation.n,
+            correlation.pearson.value,
+            correlation.pearson.p,
+            correlation.spearman.value,
+            correlation.spearman.low,
+            correlation.spearman.high,
+            correlation.spearman.p,
+            correlation.kendall.value,
+            correlation.kendall.p,
+            correlation.verdict,
         ]
-        for key, found in entry.proxies.items()
+        for key, correlation in entry.proxies.items()
     ]
 
 
 def _selection(trainer: Trainer) -> SelectionCallback:
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in callbacks_of(trainer):
         if isinstance(callback, SelectionCallback):
             return callback
     raise LightningError(
-        "ProxyCorrelationCallback takes the ranking from a SelectionCallback of the same Trainer: "
+        "ProxyCorrelationCallback needs the ranking of a SelectionCallback in the same Trainer: "
         "Trainer(callbacks=[SelectionCallback(…), ProxyCorrelationCallback(…)])"
     )
 
@@ -450,8 +454,8 @@ def _batch_size(trainer: Trainer) -> int:
     return require_datamodule(trainer).batch_size
 
 
-def _validation_loaders(trainer: Trainer) -> Any:
-    """Return what validation is measured on, also where a resumed run had no step left to take."""
+def _validation_loaders(trainer: Trainer) -> EVAL_DATALOADERS:
+    """Return the validation loaders, also if a resumed run had no steps left."""
     if trainer.val_dataloaders is None:
         datamodule = require_datamodule(trainer)
         if is_overridden("val_dataloader", datamodule):

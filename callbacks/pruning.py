@@ -1,8 +1,8 @@
-"""PruningCallback: ends a fit that an Optuna pruner gives up, on every rank."""
+"""PruningCallback: ends a fit that an Optuna pruner stops, on every rank."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pytorch_lightning import LightningModule, Trainer
 
@@ -10,21 +10,24 @@ from synque_select.callbacks._checks import CheckedCallback
 from synque_select.errors import DependencyError, LightningError
 from synque_select.training.distributed import on_rank_zero
 
+if TYPE_CHECKING:
+    from optuna import Trial
+
 __all__ = ["PruningCallback"]
 
 
 class PruningCallback(CheckedCallback):
-    """Report a metric after each validation, and end the fit where the study's pruner says so.
+    """Report a metric after each validation, and end the fit if the study's pruner decides so.
 
-    At the last step of `max_steps` the pruner is not asked: the fit is complete. The step that is
-    reported is the trainer's global step. With several ranks, rank 0 reports and
-    asks the pruner, and all ranks end together. optuna-integration has a callback of this kind for
-    the package `lightning`, whose objects pytorch_lightning does not take; it needs a call after
-    the fit, this one does not.
+    The reported step is the trainer's global step. At the last step of `max_steps` the pruner is
+    not asked, because the fit is complete. With several ranks, rank 0 reports and asks the pruner,
+    and all ranks end together. The similar callback of optuna-integration is for the package
+    `lightning`, whose objects pytorch_lightning does not accept, and needs a call after the fit;
+    this one does not.
 
     Args:
-        trial: The `optuna.Trial`; on ranks other than 0 it may be None.
-        monitor: The metric, as the model logs it in validation.
+        trial: The `optuna.Trial`; may be None on ranks other than 0.
+        monitor: The validation metric, as the model logs it.
 
     Raises:
         DependencyError: optuna is missing.
@@ -37,7 +40,7 @@ class PruningCallback(CheckedCallback):
         'val_acc'
     """
 
-    def __init__(self, trial: Any, monitor: str) -> None:
+    def __init__(self, trial: Trial | None, monitor: str) -> None:
         super().__init__()
         try:
             import optuna
@@ -49,27 +52,28 @@ class PruningCallback(CheckedCallback):
         self._step = -1
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report and ask.
+        """Report the metric and ask the pruner.
 
         Raises:
-            TrialPruned: The pruner ends the trial; on every rank.
+            TrialPruned: The pruner ends the trial; raised on every rank.
             LightningError: The metric was not logged.
         """
         step = trainer.global_step
         if trainer.sanity_checking or trainer.state.fn != "fit" or step == self._step:
             return
         self._step = step
-        found = trainer.callback_metrics
-        if self.monitor not in found:
+        metrics = trainer.callback_metrics
+        if self.monitor not in metrics:
             raise LightningError(
                 f"PruningCallback: no metric {self.monitor!r} was logged in validation; logged "
-                f"are: {', '.join(sorted(found)) or 'none'}"
+                f"are: {', '.join(sorted(metrics)) or 'none'}"
             )
-        value = float(found[self.monitor])
+        value = float(metrics[self.monitor])
         is_last = step == trainer.max_steps
-        if on_rank_zero(trainer, lambda: {"prune": self._ask(value, step, is_last)})["prune"]:
+        if on_rank_zero(trainer, lambda: self._is_pruned(value, step, is_last)):
             raise self._pruned(f"pruned at step {step}, {self.monitor} = {value:.4g}")
 
-    def _ask(self, value: float, step: int, is_last: bool) -> bool:
+    def _is_pruned(self, value: float, step: int, is_last: bool) -> bool:
+        assert self._trial is not None
         self._trial.report(value, step)
-        return not is_last and bool(self._trial.should_prune())
+        return not is_last and self._trial.should_prune()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from synque_select.training.short_fit import (
     ShortFit,
     ShortFitOptions,
     ShortFits,
+    TrainerOptions,
     model_factory_of,
 )
 from synque_select.types import Mixture, Ranking, RunRecord
@@ -63,7 +64,7 @@ class ProbeSweep:
         *,
         model_factory: ModelFactory | None = None,
         seed: int = 0,
-        trainer_options: Mapping[str, Any] | None = None,
+        trainer_options: TrainerOptions | None = None,
         progress: bool = True,
     ) -> None:
         check_int("max_steps", max_steps, 1)
@@ -136,7 +137,7 @@ def run_probes(
     max_steps: int,
     options: ShortFitOptions | None = None,
     store: RunStore | None = None,
-    trainer_options: Mapping[str, Any] | None = None,
+    trainer_options: TrainerOptions | None = None,
     progress: bool = True,
 ) -> list[RunRecord]:
     """Train a fresh module on each candidate alone, outside of any fit.

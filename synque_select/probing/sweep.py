@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities import rank_zero_info
@@ -22,7 +20,7 @@ from synque_select.report.ranking_tables import ranking_tables
 from synque_select.selection.scorer import Scorer
 from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.run_page import write_page
-from synque_select.training.short_fit import ShortFitOptions
+from synque_select.training.short_fit import ShortFitOptions, TrainerOptions
 from synque_select.utils.validation import check_int
 
 __all__ = ["run_sweep"]
@@ -37,7 +35,7 @@ def run_sweep(
     scorer: Scorer | None = None,
     store: str | None = None,
     run_dir: str | None = None,
-    trainer_options: Mapping[str, Any] | None = None,
+    trainer_options: TrainerOptions | None = None,
 ) -> Path:
     """Rank all candidates, train a copy of the module on each alone, and correlate.
 

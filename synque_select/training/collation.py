@@ -1,49 +1,48 @@
-"""Whether examples of several candidates can stand in one batch, asked before training starts."""
+"""Checks before training whether examples of several candidates can be in one batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from torch.utils.data import default_collate
 
 from synque_select.data.candidate import Candidate
 from synque_select.errors import DataError
-from synque_select.training.mixture_loader import training_example
+from synque_select.training.mixture_loader import Transform, training_example
 
 __all__ = ["check_collatable", "first_examples"]
 
-_WAY_OUT = (
-    "give train_transform=, a function that makes a training example of a record, or collate_fn=, "
-    "one that makes a batch of a list of them"
+_REMEDY = (
+    "give train_transform=, a function that turns one example of a dataset into a training "
+    "example, or collate_fn=, one that turns a list of them into a batch"
 )
 
 
 def first_examples(
-    candidates: Sequence[Candidate], transform: Callable[[Any], Any] | None
-) -> dict[str, Any]:
-    """Return each candidate's name and its first training example.
+    candidates: Sequence[Candidate], transform: Transform | None
+) -> dict[str, object]:
+    """Return the first training example of each candidate by name.
 
     Raises:
-        DataError: One cannot be read, or the transform fails; the message names it.
+        DataError: An example cannot be read, or the transform fails; the message names it.
     """
     return {candidate.name: training_example(candidate, 0, transform) for candidate in candidates}
 
 
-def check_collatable(examples: Mapping[str, Any]) -> None:
-    """Refuse examples of which the default collate_fn cannot make a batch.
+def check_collatable(examples: Mapping[str, object]) -> None:
+    """Check whether the default collate_fn can make a batch of these examples.
 
     Args:
         examples: Candidate name to its first training example.
 
     Raises:
-        DataError: Fields differ between candidates, or a value is of a kind that cannot be batched
-            (a PIL image, None); the message names candidates and fields, and the way out.
+        DataError: Candidates differ in their fields, or a value has a type that cannot be batched
+            (a PIL image, None); the message names candidates, fields and the remedy.
 
     Example:
         >>> check_collatable({"a": {"x": 1}, "b": {"x": 2, "y": 3}})
         Traceback (most recent call last):
-        synque_select.errors.DataError: candidates differ in their fields: b has 'y', a has not; ...
+        synque_select.errors.DataError: candidates differ in their fields: 'y' is in b, ...
     """
     (first, example), *others = examples.items()
     _check_values(first, example)
@@ -54,12 +53,12 @@ def check_collatable(examples: Mapping[str, Any]) -> None:
             default_collate([example, other])
         except Exception as error:
             raise DataError(
-                f"the first examples of {first} and {name} cannot stand in one batch: "
-                f"{error}; {_WAY_OUT}"
+                f"the first examples of {first} and {name} cannot be in one batch: "
+                f"{error}; {_REMEDY}"
             ) from error
 
 
-def _check_fields(first: str, example: Any, name: str, other: Any) -> None:
+def _check_fields(first: str, example: object, name: str, other: object) -> None:
     fields = [set(x) if isinstance(x, Mapping) else set() for x in (example, other)]
     for (has, mine), (lacks, theirs) in (
         ((name, fields[1]), (first, fields[0])),
@@ -67,22 +66,24 @@ def _check_fields(first: str, example: Any, name: str, other: Any) -> None:
     ):
         if mine - theirs:
             extra = ", ".join(sorted(map(repr, mine - theirs)))
+            verb = "is" if len(mine - theirs) == 1 else "are"
             raise DataError(
-                f"candidates differ in their fields: {has} has {extra}, {lacks} has not; {_WAY_OUT}"
+                f"candidates differ in their fields: {extra} {verb} in {has}, not in {lacks}; "
+                f"{_REMEDY}"
             )
 
 
-def _check_values(name: str, example: Any) -> None:
+def _check_values(name: str, example: object) -> None:
     for field, value in _parts(example):
         try:
             default_collate([value, value])
         except Exception as error:
             kind = "a PIL image" if hasattr(value, "getpixel") else f"a {type(value).__name__}"
             where = f"{field} of {name}" if field else f"an example of {name}"
-            raise DataError(f"{where} is {kind}, which cannot be batched; {_WAY_OUT}") from error
+            raise DataError(f"{where} is {kind}, which cannot be batched; {_REMEDY}") from error
 
 
-def _parts(example: Any) -> list[tuple[str, Any]]:
+def _parts(example: object) -> list[tuple[str, object]]:
     if isinstance(example, Mapping):
         return [(f"field {key!r}", value) for key, value in example.items()]
     if isinstance(example, Sequence) and not isinstance(example, str):

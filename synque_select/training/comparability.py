@@ -1,10 +1,10 @@
-"""What two training runs must share before their validation figures may be compared."""
+"""What two training runs must share for their validation metrics to be comparable."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,7 +15,11 @@ from torch.nn.parameter import is_lazy
 from synque_select.data.iterables import is_map_style
 from synque_select.training.datamodule import attached_datamodule
 from synque_select.types import Ranking
+from synque_select.utils.json_types import Json, JsonObject
 from synque_select.utils.process_state import seeded
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 __all__ = [
     "comparability_key",
@@ -28,6 +32,18 @@ __all__ = [
 _MAX_HASHED = 1000
 
 
+@runtime_checkable
+class _Image(Protocol):
+    """What an image of PIL has, which need not be installed."""
+
+    mode: str
+    size: tuple[int, int]
+
+    def getpixel(self, xy: tuple[int, int]) -> object: ...
+
+    def tobytes(self) -> bytes: ...
+
+
 def comparability_key(
     *,
     task: str,
@@ -38,17 +54,30 @@ def comparability_key(
     weights: str,
     examples_drawn: int,
     optimizer_steps: int,
-    hyper_parameters: Mapping[str, Any],
+    hyper_parameters: JsonObject,
     ranking: Ranking,
-) -> dict[str, Any]:
-    """Return the key of a run record: what STATISTICS calls comparable, as plain values."""
+) -> dict[str, Json]:
+    """Return the key of a run record, as plain values: runs with equal keys are comparable.
+
+    Args:
+        task: Name of the task.
+        validation: Hash of the validation data.
+        monitor: The validation metric.
+        mode: "max" if a larger value of the metric is better, else "min".
+        model: Class of the module.
+        weights: Hash of the initial weights.
+        examples_drawn: Number of examples that training has drawn.
+        optimizer_steps: Number of optimizer steps.
+        hyper_parameters: Hyper-parameters of module, optimizers and trainer.
+        ranking: The ranking of the candidates: its real sample, proxies and encoder.
+    """
     encoder = ranking.encoder
     return {
         "task": task,
         "validation_sha256": validation,
         "metric": monitor,
         "mode": mode,
-        # a script that a launched process imports has another name there
+        # in a launched process the user's script has another module name
         "model": f"{model.__module__.replace('__mp_main__', '__main__')}.{model.__qualname__}",
         "initial_weights_sha256": weights,
         "examples_drawn": examples_drawn,
@@ -61,7 +90,7 @@ def comparability_key(
 
 
 def weights_sha256(module: torch.nn.Module) -> str:
-    """Hash the parameters and buffers that exist by now, names included; rank-local under FSDP."""
+    """Hash the names and values of all materialized parameters and buffers; local under FSDP."""
     hashed = hashlib.sha256()
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         hashed.update(name.encode())
@@ -70,12 +99,12 @@ def weights_sha256(module: torch.nn.Module) -> str:
     return hashed.hexdigest()
 
 
-def validation_sha256(dataloaders: Any) -> str:
-    """Hash what validation is measured on.
+def validation_sha256(dataloaders: object) -> str:
+    """Hash the validation data.
 
-    Of each map-style dataset the length and up to 1,000 evenly spaced examples are hashed, as the
-    loader's dataset gives them, with random transforms seeded; so a change of one example beyond
-    that goes unnoticed. Of an iterable dataset only the class is known.
+    For a map-style dataset, this hashes its length and up to 1,000 evenly spaced examples, with
+    random transforms seeded; a change of an example in between goes unnoticed. For an iterable
+    dataset it hashes only the class.
     """
     hashed = hashlib.sha256()
     for loader in CombinedLoader([] if dataloaders is None else dataloaders).flattened:
@@ -90,24 +119,24 @@ def validation_sha256(dataloaders: Any) -> str:
     return hashed.hexdigest()
 
 
-def content_sha256(values: Iterable[Any]) -> str:
-    """Hash values by what they contain; of unknown objects only the class."""
+def content_sha256(values: Iterable[object]) -> str:
+    """Hash values by their content; objects of unknown types by their class."""
     hashed = hashlib.sha256()
     _update_seeded(hashed, values)
     return hashed.hexdigest()
 
 
-def _update_seeded(hashed: Any, values: Iterable[Any]) -> None:
+def _update_seeded(hashed: _Hash, values: Iterable[object]) -> None:
     with seeded(0):
         for value in values:
             _update(hashed, value)
 
 
-def _update(hashed: Any, value: Any) -> None:
+def _update(hashed: _Hash, value: object) -> None:
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         hashed.update(f"{value.dtype}{tuple(value.shape)}".encode())
-        hashed.update(value.contiguous().flatten().view(torch.uint8).numpy())
+        hashed.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
     elif isinstance(value, np.ndarray) and value.dtype != object:
         hashed.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
     elif value is None or isinstance(value, (str, bytes, bool, int, float, np.generic)):
@@ -121,21 +150,21 @@ def _update(hashed: Any, value: Any) -> None:
         hashed.update(b"[")
         for part in value:
             _update(hashed, part)
-    elif hasattr(value, "getpixel"):
+    elif isinstance(value, _Image):
         hashed.update(f"{value.mode}{value.size}".encode() + value.tobytes())
     else:
         hashed.update(type(value).__qualname__.encode())
 
 
-def hyper_parameters(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-    """Return what the module saved as hparams, its optimisers, how the trainer steps.
+def hyper_parameters(trainer: Trainer, module: LightningModule) -> dict[str, Json]:
+    """Return the module's hparams, its optimizers, and how the trainer steps.
 
-    And labeled real data that is a fixed part of training, where there is some.
+    If labeled real data is a fixed part of training, its share and hash are added.
     """
     return {
         "module": plain_parameter(dict(module.hparams)),
         "optimizers": [
-            {"class": type(optimizer).__qualname__, **plain_parameter(optimizer.defaults)}
+            {"class": type(optimizer).__qualname__, **_plain_parameters(optimizer.defaults)}
             for optimizer in trainer.optimizers
         ],
         "accumulate_grad_batches": trainer.accumulate_grad_batches,
@@ -145,16 +174,16 @@ def hyper_parameters(trainer: Trainer, module: LightningModule) -> dict[str, Any
     }
 
 
-def _labeled_real(trainer: Trainer) -> dict[str, Any]:
+def _labeled_real(trainer: Trainer) -> dict[str, Json]:
     datamodule = attached_datamodule(trainer)
-    fixed = None if datamodule is None else datamodule.fixed_part
-    if fixed is None:
+    labeled = None if datamodule is None else datamodule.labeled_real
+    if labeled is None:
         return {}
-    return {"labeled_real": {"share": fixed.share, "sha256": fixed.data.sha256}}
+    return {"labeled_real": {"share": labeled.share, "sha256": labeled.data.sha256}}
 
 
-def plain_parameter(value: Any) -> Any:
-    """Return a value as JSON has it; of an object only its class, as its repr may hold an address.
+def plain_parameter(value: object) -> Json:
+    """Return a value as JSON has it; an object as its class, because its repr may hold an address.
 
     Example:
         >>> plain_parameter({"lr": 0.1, "betas": (0.9, 0.99), "act": len})
@@ -163,9 +192,13 @@ def plain_parameter(value: Any) -> Any:
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     if isinstance(value, Mapping):
-        return {str(key): plain_parameter(part) for key, part in value.items()}
+        return _plain_parameters(value)
     if isinstance(value, (list, tuple)):
         return [plain_parameter(part) for part in value]
     if hasattr(value, "tolist"):
         return plain_parameter(value.tolist())
-    return getattr(value, "__qualname__", type(value).__qualname__)
+    return str(getattr(value, "__qualname__", type(value).__qualname__))
+
+
+def _plain_parameters(values: Mapping[str, object]) -> dict[str, Json]:
+    return {str(key): plain_parameter(part) for key, part in values.items()}

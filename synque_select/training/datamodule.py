@@ -1,4 +1,4 @@
-"""A LightningDataModule that serves a mixture of candidates, alone or around a user's own."""
+"""A LightningDataModule that serves a mixture of candidates, alone or around another one."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn, TrainerStatus
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from pytorch_lightning.utilities.seed import isolate_rng
+from pytorch_lightning.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADERS
 from torch.utils.data import DataLoader, default_collate
 
 from synque_select.data.candidate import Candidate, RealSample
@@ -23,13 +24,14 @@ from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, LightningError
 from synque_select.training.collation import check_collatable, first_examples
 from synque_select.training.distributed import n_data_replicas, on_rank_zero, raise_on_all_ranks
-from synque_select.training.eval_loaders import LoaderHook, as_given_data, given_loaders
-from synque_select.training.fingerprints import Fingerprints
+from synque_select.training.eval_loaders import LoaderHook, check_eval_data, eval_loaders
+from synque_select.training.fingerprints import Fingerprint, Fingerprints
 from synque_select.training.labeled_real import (
     LabeledRealData,
+    LabeledRealState,
     check_labeled,
+    check_same_labeled,
     load_labeled,
-    same_part,
     with_new_names,
 )
 from synque_select.training.lightning_compat import refuse_other_lightning
@@ -38,21 +40,26 @@ from synque_select.training.mixture_loader import (
     MixtureLoader,
     MixtureSampler,
     Position,
+    Transform,
     chosen_candidates,
 )
 from synque_select.training.mixture_schedule import longest_epoch
 from synque_select.training.spawn_result import SpawnResult
 from synque_select.training.wrapping import (
+    Collate,
     InnerAttribute,
     InnerHook,
+    LoaderOptions,
     TrainLoaders,
     candidate_modules,
     check_inner,
     inner_train_loaders,
     loader_options,
+    with_descriptors,
     with_train_data,
 )
 from synque_select.types import Mixture
+from synque_select.utils.json_types import Json
 from synque_select.utils.validation import check_int
 
 __all__ = ["SynqueDataModule", "attached_datamodule"]
@@ -61,68 +68,97 @@ _DEFAULT_BATCH_SIZE = 32
 
 
 class _PrepareHook(InnerHook):
-    """Prepares the candidates that are DataModules too; a failure is one on all ranks."""
+    """Also prepares candidates that are DataModules; a failure on one rank is raised on all."""
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+    def __get__(self, instance: object, owner: type | None = None) -> object:
         prepare = super().__get__(instance, owner)
-        if instance is None:
+        if not isinstance(instance, SynqueDataModule) or not callable(prepare):
             return prepare
-        parts = vars(instance)
-        if parts.get("_modules") or is_overridden(self.name, parts.get("_inner")):
+        state = vars(instance)
+        if state.get("_modules") or is_overridden(self.name, state.get("_inner")):
             return functools.partial(_prepare, instance, prepare)
         return prepare
 
 
-class SynqueDataModule(LightningDataModule):
-    """Serves a mixture of candidates for training; validation, test and prediction as given.
+class _State(TypedDict):
+    """What a checkpoint stores of a `SynqueDataModule`."""
 
-    Give it to `Trainer.fit` alone (`val=`, `test=`, `predict=`), or around a DataModule that exists
-    (`wraps=`): then every loader but the training one, every hook and every public attribute are
-    the wrapped one's. Together with a `SelectionCallback` the mixture is chosen before training;
-    without one it is `mixture=`, else all candidates with equal weights.
+    version: int
+    mixture: dict[str, Json] | None
+    seed: int
+    position: dict[str, int | None]
+    candidates: dict[str, Fingerprint]
+    labeled_real: LabeledRealState | None
+    inner: dict[str, Any]
+
+
+@with_descriptors(
+    val_dataloader=LoaderHook(),
+    test_dataloader=LoaderHook(),
+    predict_dataloader=LoaderHook(),
+    prepare_data=_PrepareHook(),
+    on_before_batch_transfer=InnerHook(),
+    transfer_batch_to_device=InnerHook(),
+    on_after_batch_transfer=InnerHook(),
+    name=InnerAttribute(),
+    prepare_data_per_node=InnerAttribute(),
+    allow_zero_length_dataloader_with_multiple_devices=InnerAttribute(),
+    hparams=InnerAttribute(),
+    hparams_initial=InnerAttribute(),
+    _log_hyperparams=InnerAttribute(),
+    _hparams_name=InnerAttribute(),
+)
+class SynqueDataModule(LightningDataModule):
+    """Serves a mixture of candidates for training, and given data for validation, test, prediction.
+
+    Pass it to `Trainer.fit` alone (with `val=`, `test=`, `predict=`), or around an existing
+    DataModule (`wraps=`): then every loader except the training loader, every hook and every public
+    attribute are those of the wrapped DataModule. With a `SelectionCallback` the mixture is chosen
+    before training; without one it is `mixture=`, or all candidates with equal weights.
 
     Candidate a is drawn 1,000·w_a times (± 1) in each 1,000 draws, counted over all ranks. An epoch
-    goes on where the last one ended; no example comes again before all of its candidate were drawn.
-    A run that resumes from a checkpoint goes on with the mixture of the checkpoint, at the exact
-    position.
+    continues where the previous one ended; no example is repeated before all examples of its
+    candidate have been drawn. A run that resumes from a checkpoint continues with the mixture of
+    the checkpoint, at the exact position.
 
     Args:
         candidates: A list of `Candidate`, anything that `load_candidates` takes, or a mapping from
             name to LightningDataModule, whose training data is the candidate (without `wraps`, the
-            options of the first one's training loader are those of ours).
-        real: A `RealSample`, or anything that `load_real` takes; None if nothing is to be ranked.
-        wraps: The DataModule to stand in for.
+            training loader has the options of the first one's training loader).
+        real: A `RealSample`, or anything that `load_real` takes; None to train without a ranking.
+        wraps: The DataModule that this one wraps and replaces.
         view: What a proxy sees of an example; see `Candidate`.
-        label: Where an example's label stands.
-        mixture: What to train on, as a `Mixture` or candidate name to weight.
-        labeled_real: Labeled real data that is a fixed part of training, never ranked or chosen:
+        label: Field of an example that holds its label; see `Candidate`.
+        mixture: What to train on, as a `Mixture` or a mapping from candidate name to weight.
+        labeled_real: Labeled real data that is a fixed part of training, never ranked or selected:
             anything that is one candidate for `load_candidates`. Not the real sample, whose labels
             are never read.
-        real_share: The share of all draws that it takes, in each 1,000 as any weight; its examples
-            come again within an epoch where the share asks for more than there are.
-        train_transform: Makes a training example of a candidate's record.
-        epoch_length: Draws in an epoch, over all ranks; None for ⌊min_a N_a/w_a⌋, the longest that
-            repeats nothing of a candidate. Floored to a multiple of the ranks (of a whole batch on
-            all of them, if the last incomplete batch is dropped).
-        seed: Of the order of examples; not negative.
-        batch_size: None for the wrapped training loader's, or 32 without one. Lightning's
-            BatchSizeFinder sets it here and in the wrapped DataModule.
-        num_workers: None for the wrapped training loader's, or 0 without one.
-        pin_memory: None for the wrapped training loader's, or False without one.
-        collate_fn: None for the wrapped training loader's, or torch's default without one.
+        real_share: Share of `labeled_real` in all draws, exact in each 1,000 draws as every weight;
+            its examples are repeated within an epoch if the share asks for more than there are.
+        train_transform: Turns one example of a candidate into a training example.
+        epoch_length: Draws per epoch, over all ranks; None for ⌊min_a N_a/w_a⌋, the longest epoch
+            without repetitions in a candidate. Rounded down to a multiple of the number of ranks
+            (or of a whole batch on all ranks, if the last incomplete batch is dropped).
+        seed: Random seed for the order of examples, not negative.
+        batch_size: Batch size on each rank; None for that of the wrapped training loader, or 32
+            without one. Lightning's BatchSizeFinder sets it here and in the wrapped DataModule.
+        num_workers: Worker processes; None for those of the wrapped training loader, or 0.
+        pin_memory: Whether to pin memory; None for what the wrapped training loader does, or False.
+        collate_fn: Turns a list of examples into a batch; None for that of the wrapped training
+            loader, or torch's default.
         val: A dataset (batched with the options given here), a DataLoader, or a list of these; None
-            for the wrapped DataModule's.
+            for the data of the wrapped DataModule.
         test: As `val`.
         predict: As `val`.
 
     Raises:
         ConfigError: An argument is not allowed.
-        LightningError: `wraps` is no DataModule of the package pytorch_lightning.
+        LightningError: `wraps` is not a DataModule of the package pytorch_lightning.
 
     Example:
-        >>> records = [{"text": f"headline {i}", "label": i % 2} for i in range(8)]
+        >>> examples = [{"text": f"headline {i}", "label": i % 2} for i in range(8)]
         >>> dm = SynqueDataModule(
-        ...     [Candidate("a", records, view="text"), Candidate("b", records, view="text")],
+        ...     [Candidate("a", examples, view="text"), Candidate("b", examples, view="text")],
         ...     mixture={"a": 0.75, "b": 0.25},
         ...     batch_size=4,
         ... )
@@ -130,22 +166,6 @@ class SynqueDataModule(LightningDataModule):
         >>> len(batch["text"]), batch["label"].shape
         (4, torch.Size([4]))
     """
-
-    val_dataloader: Any = LoaderHook()
-    test_dataloader: Any = LoaderHook()
-    predict_dataloader: Any = LoaderHook()
-    prepare_data: Any = _PrepareHook()
-    on_before_batch_transfer: Any = InnerHook()
-    transfer_batch_to_device: Any = InnerHook()
-    on_after_batch_transfer: Any = InnerHook()
-
-    name: Any = InnerAttribute()
-    prepare_data_per_node: Any = InnerAttribute()
-    allow_zero_length_dataloader_with_multiple_devices: Any = InnerAttribute()
-    hparams: Any = InnerAttribute()
-    hparams_initial: Any = InnerAttribute()
-    _log_hyperparams: Any = InnerAttribute()
-    _hparams_name: Any = InnerAttribute()
 
     def __init__(
         self,
@@ -158,13 +178,13 @@ class SynqueDataModule(LightningDataModule):
         mixture: Mixture | Mapping[str, float] | None = None,
         labeled_real: Any = None,
         real_share: float | None = None,
-        train_transform: Callable[[Any], Any] | None = None,
+        train_transform: Transform | None = None,
         epoch_length: int | None = None,
         seed: int = 0,
         batch_size: int | None = None,
         num_workers: int | None = None,
         pin_memory: bool | None = None,
-        collate_fn: Callable[[list[Any]], Any] | None = None,
+        collate_fn: Collate | None = None,
         val: Any = None,
         test: Any = None,
         predict: Any = None,
@@ -175,38 +195,35 @@ class SynqueDataModule(LightningDataModule):
         _check_options(epoch_length=epoch_length, batch_size=batch_size, num_workers=num_workers)
         _check_functions(train_transform=train_transform, collate_fn=collate_fn)
         check_labeled(labeled_real, real_share)
-        self._sources = {
-            "candidates": candidates,
-            "real": real,
-            "labeled_real": labeled_real,
-            "view": view,
-            "label": label,
-        }
+        self._sources = {"candidates": candidates, "real": real, "labeled_real": labeled_real}
+        self._view, self._label = view, label
         self._modules = candidate_modules(candidates)
         self._candidates: list[Candidate] | None = None
         self._real: RealSample | None = None
         self._real_share = real_share
-        self._fixed: LabeledRealData | None = None
+        self._labeled_real: LabeledRealData | None = None
         self._mixture = _as_mixture(mixture)
         self._transform, self._epoch_length, self._seed = train_transform, epoch_length, seed
         self._batch_size = batch_size
-        self._options = {
-            "num_workers": num_workers,
-            "pin_memory": pin_memory,
-            "collate_fn": collate_fn,
-        }
-        self._given = {
-            f"{name}_dataloader": as_given_data(name, data)
+        self._options: LoaderOptions = {}
+        if num_workers is not None:
+            self._options["num_workers"] = num_workers
+        if pin_memory is not None:
+            self._options["pin_memory"] = pin_memory
+        if collate_fn is not None:
+            self._options["collate_fn"] = collate_fn
+        self._eval_data = {
+            f"{name}_dataloader": check_eval_data(name, data)
             for name, data in (("val", val), ("test", test), ("predict", predict))
             if data is not None
         }
         self._position = Position()
-        self._built: Mixture | None = None  # what the train loader of the fit under way serves
+        self._built: Mixture | None = None  # what the train loader of the current fit serves
         self._served_batch_size: int | None = None
         self._fingerprints = Fingerprints()
-        self._note = SpawnResult()
-        self._unprepared: Exception | None = None  # what failed before the ranks can tell
-        self._inner = wraps  # last: from here on attributes reach it
+        self._spawn_result = SpawnResult[dict[str, Json]]()
+        self._prepare_error: Exception | None = None  # raised once all ranks can be told
+        self._inner = wraps  # last: from here on attributes lead to it
 
     def __getattr__(self, name: str) -> Any:
         inner = vars(self).get("_inner")
@@ -214,7 +231,7 @@ class SynqueDataModule(LightningDataModule):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(inner, name)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         inner = vars(self).get("_inner")
         own = name.startswith("_") or name in vars(self) or hasattr(type(self), name)
         if inner is not None and not own and hasattr(inner, name):
@@ -224,58 +241,54 @@ class SynqueDataModule(LightningDataModule):
 
     @property
     def wraps(self) -> LightningDataModule | None:
-        """The DataModule that this one stands in for."""
+        """The DataModule that this one wraps."""
         return self._inner
 
     @property
     def candidates(self) -> list[Candidate]:
-        """All candidates, loaded when they are first asked for."""
+        """All candidates, loaded at the first access."""
         if self._candidates is None:
-            sources = self._sources
-            given = with_train_data(sources["candidates"], self.trainer)
-            # in place of what may be a generator, which no copy and no other process can have
-            sources["candidates"] = self._candidates = load_candidates(
-                given, view=sources["view"], label=sources["label"]
-            )
+            given = with_train_data(self._sources["candidates"], self.trainer)
+            self._candidates = load_candidates(given, view=self._view, label=self._label)
+            # the source may be a generator, which cannot be copied or sent to another process
+            self._sources["candidates"] = self._candidates
         return self._candidates
 
     @property
     def real(self) -> RealSample | None:
-        """The unannotated real examples, loaded when they are first asked for."""
+        """The real sample, loaded at the first access; None without one."""
         if self._real is None and self._sources["real"] is not None:
-            sources = self._sources
-            sources["real"] = self._real = load_real(sources["real"], view=sources["view"])
+            self._real = load_real(self._sources["real"], view=self._view)
+            self._sources["real"] = self._real
         return self._real
 
     @property
-    def fixed_part(self) -> LabeledRealData | None:
-        """The labeled real data and its share of the draws; None without `labeled_real`."""
-        if self._fixed is None and self._real_share is not None:
-            sources = self._sources
-            data = load_labeled(
-                sources["labeled_real"], self.candidates, sources["view"], sources["label"]
-            )
-            sources["labeled_real"] = data
-            self._fixed = LabeledRealData(data, self._real_share)
-        return self._fixed
+    def labeled_real(self) -> LabeledRealData | None:
+        """The labeled real data and its share of the draws, loaded at the first access; or None."""
+        if self._labeled_real is None and self._real_share is not None:
+            source = self._sources["labeled_real"]
+            data = load_labeled(source, self.candidates, self._view, self._label)
+            self._sources["labeled_real"] = data
+            self._labeled_real = LabeledRealData(data, self._real_share)
+        return self._labeled_real
 
     @property
     def mixture(self) -> Mixture | None:
-        """What is trained on; None as long as nobody has chosen it and no fit has begun.
+        """The mixture to train on; None until it is chosen or a fit has begun.
 
         After a fit in launched processes (`ddp_spawn`, `ddp_notebook`) it is what they trained on.
         """
-        left = self._note.take()
-        if left is not None:
-            self._mixture = Mixture.from_dict(left)
+        launched = self._spawn_result.take()
+        if launched is not None:
+            self._mixture = Mixture.from_dict(launched)
         return self._mixture
 
     def set_mixture(self, mixture: Mixture) -> None:
         """Choose what the next train loader serves, by the end of `setup("fit")`.
 
         Raises:
-            LightningError: The fit under way already has a train loader for another mixture.
-            ConfigError: The mixture names a candidate that is not there.
+            LightningError: The current fit already has a train loader for another mixture.
+            ConfigError: The mixture names an unknown candidate.
         """
         chosen_candidates(self.candidates, mixture)
         if self._built is not None and self._built.weights != mixture.weights:
@@ -290,27 +303,31 @@ class SynqueDataModule(LightningDataModule):
         self._mixture = mixture
 
     def with_mixture(self, mixture: Mixture) -> SynqueDataModule:
-        """Return a DataModule that serves another mixture of the same data, from its beginning.
+        """Return a DataModule that serves another mixture of the same data, from the beginning.
 
-        A wrapped DataModule is shared: it is set up as it is here.
+        The wrapped DataModule is shared, as it is set up here.
         """
         other = copy.copy(self)
-        other._position, other._built, other._note = Position(), None, SpawnResult()
+        other._position, other._built, other._spawn_result = (
+            Position(),
+            None,
+            SpawnResult[dict[str, Json]](),
+        )
         other.set_mixture(mixture)
         return other
 
     def detached(self) -> SynqueDataModule:
-        """Return a copy, around a copy of what is wrapped, that no trainer is attached to."""
+        """Return a copy without a trainer, around a copy of the wrapped DataModule."""
         other = copy.copy(self)
-        other._inner, other._note = copy.copy(self._inner), SpawnResult()
+        other._inner, other._spawn_result = copy.copy(self._inner), SpawnResult[dict[str, Json]]()
         other.trainer = None
         return other
 
     @property
     def batch_size(self) -> int:
-        """Examples in a batch on each rank."""
+        """Number of examples per batch on each rank."""
         batch_size = self._batch_size or self._served_batch_size or self._known_batch_size
-        if batch_size is None and self._inner is not None:  # as Lightning sees the wrapped one
+        if batch_size is None and self._inner is not None:  # as Lightning sees the wrapped module
             raise AttributeError("batch_size")
         return batch_size or _DEFAULT_BATCH_SIZE
 
@@ -325,7 +342,7 @@ class SynqueDataModule(LightningDataModule):
 
     @property
     def trainer(self) -> Trainer | None:
-        """The trainer that this DataModule, and the one it wraps, is attached to."""
+        """The trainer that this DataModule and the wrapped one are attached to."""
         return vars(self).get("_trainer")
 
     @trainer.setter
@@ -338,11 +355,12 @@ class SynqueDataModule(LightningDataModule):
 
     @property
     def _known_batch_size(self) -> int | None:
-        """The batch size that was given or tuned, else the wrapped DataModule's."""
+        """The batch size that was given or tuned, or that of the wrapped DataModule."""
         if self._batch_size is not None or self._inner is None:
             return self._batch_size
-        found = getattr(self._inner, "batch_size", None) or self._inner.hparams.get("batch_size")
-        return None if found is None else int(found)
+        inner_size = getattr(self._inner, "batch_size", None)
+        inner_size = inner_size or self._inner.hparams.get("batch_size")
+        return None if inner_size is None else int(inner_size)
 
     def setup(self, stage: str) -> None:
         """Set up the wrapped DataModule; for fit, load the candidates and check the mixture."""
@@ -354,9 +372,9 @@ class SynqueDataModule(LightningDataModule):
             self._set_up(stage)
 
     def _set_up(self, stage: str) -> None:
-        failure, self._unprepared = self._unprepared, None
-        if failure is not None:
-            raise failure
+        error, self._prepare_error = self._prepare_error, None
+        if error is not None:
+            raise error
         if self._inner is not None:
             self._inner.setup(stage=stage)
         if stage == TrainerFn.FITTING:
@@ -364,7 +382,7 @@ class SynqueDataModule(LightningDataModule):
             self._share_iterables()
             if self.mixture is not None:
                 chosen_candidates(self.candidates, self.mixture)
-            _ = self.fixed_part  # refused here and not when the train loader is built
+            _ = self.labeled_real  # loaded here, so that an error comes before the train loader
 
     @property
     def _has_ranks(self) -> bool:
@@ -377,7 +395,7 @@ class SynqueDataModule(LightningDataModule):
         if stage == TrainerFn.FITTING:
             self._built = None
             if self._mixture is not None and getattr(self.trainer, "local_rank", 0) == 0:
-                self._note.write(self._mixture.to_dict())
+                self._spawn_result.write(self._mixture.to_dict())
         if self._inner is not None:
             self._inner.teardown(stage=stage)
 
@@ -387,40 +405,40 @@ class SynqueDataModule(LightningDataModule):
         if self._inner is not None:
             self._inner.on_exception(exception)
 
-    def _serve_given(self, data: Any) -> Any:
-        """Return the loaders of what was given as val, test or predict."""
+    def _eval_loaders(self, data: object) -> EVAL_DATALOADERS:
+        """Return the loaders of the data given as val, test or predict."""
         batch_size = getattr(self, "batch_size", _DEFAULT_BATCH_SIZE)
-        return given_loaders(data, batch_size, self._options)
+        return eval_loaders(data, batch_size, self._options)
 
-    def train_dataloader(self) -> Any:
-        """Serve the mixture, sharded over the ranks, from where training stands.
+    def train_dataloader(self) -> TRAIN_DATALOADERS:
+        """Serve the mixture, split over the ranks, from the current position of training.
 
         Returns:
-            A DataLoader; inside a CombinedLoader where the wrapped DataModule has its own in a
+            A DataLoader; inside a CombinedLoader if that of the wrapped DataModule is in a
             collection, so that batches keep their structure.
 
         Raises:
-            ConfigError: No batch size is known, or an epoch has not one batch.
-            DataError: The examples cannot stand in one batch.
+            ConfigError: The batch size is unknown, or an epoch is shorter than a batch.
+            DataError: The examples cannot be in one batch.
         """
         loaders = self._template()
         return loaders.replaced(self._mixture_loader(loaders.loader))
 
     def mixture_loader(self) -> MixtureLoader:
-        """Return the DataLoader in what `train_dataloader` returns."""
+        """Return the DataLoader that `train_dataloader` returns, without a collection around it."""
         return self._mixture_loader(self._template().loader)
 
-    def _mixture_loader(self, template: DataLoader[Any] | None) -> MixtureLoader:
+    def _mixture_loader(self, template: DataLoader[object] | None) -> MixtureLoader:
         names = [candidate.name for candidate in self.candidates]
         mixture = self._mixture or Mixture.equal(names, "all candidates, equal weights")
         options = self._loader_options(template)
-        shares: dict[str, int] = getattr(self.trainer, "distributed_sampler_kwargs", None) or {}
-        parts, drawn = self.drawn(mixture)
+        replicas: dict[str, int] = getattr(self.trainer, "distributed_sampler_kwargs", None) or {}
+        parts, weighted = self.with_labeled_real(mixture)
         dataset = MixtureDataset(
             parts,
-            drawn,
+            weighted,
             seed=self._seed,
-            epoch_length=self._epoch_draws(mixture, options, shares.get("num_replicas", 1)),
+            epoch_length=self._epoch_draws(mixture, options, replicas.get("num_replicas", 1)),
             transform=self._transform,
         )
         if options.get("collate_fn") in (None, default_collate):
@@ -429,14 +447,14 @@ class SynqueDataModule(LightningDataModule):
         self._served_batch_size = options["batch_size"]
         if self._fitting:
             self._mixture = self._built = mixture
-        sampler = MixtureSampler(dataset, **shares)
+        sampler = MixtureSampler(dataset, **replicas)
         return MixtureLoader(dataset, sampler=sampler, begin=self._begin, **options)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain values: mixture, position, what was in the candidates, the inner state."""
+        """Return mixture, position, fingerprints of the candidates and the inner state."""
         epoch, batches = self._progress
         chosen = [] if self._mixture is None else chosen_candidates(self.candidates, self._mixture)
-        return {
+        state: _State = {
             "version": 1,
             "mixture": None if self._mixture is None else self._mixture.to_dict(),
             "seed": self._seed,
@@ -444,57 +462,59 @@ class SynqueDataModule(LightningDataModule):
             "candidates": {
                 candidate.name: self._fingerprints.of(candidate) for candidate in chosen
             },
-            "labeled_real": self._fixed_state(),
+            "labeled_real": self._labeled_real_state(),
             "inner": {} if self._inner is None else self._inner.state_dict(),
         }
+        return {**state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the mixture and at the position of a checkpoint, when it is for fit.
+        """Continue with the mixture and at the position of a checkpoint, if it is loaded for fit.
 
         Raises:
-            LightningError: The fit under way already has a train loader for another mixture, the
-                mixture names a candidate that is not there, or the state is of another version.
+            LightningError: The current fit already has a train loader for another mixture, the
+                mixture names an unknown candidate, or the state has another version.
         """
         if state_dict.get("version") != 1:
             raise LightningError(
-                f"the checkpoint holds a state of version {state_dict.get('version')!r} of "
-                "SynqueDataModule; allowed is 1"
+                "the checkpoint holds a state of SynqueDataModule of version "
+                f"{state_dict.get('version')!r}; allowed is 1"
             )
         if self._inner is not None:
             self._inner.load_state_dict(state_dict["inner"])
         if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
             return
-        state = with_new_names(state_dict)
-        same_part(state.get("labeled_real"), self._fixed_state())
+        # `state_dict` of this version or an earlier one has written it
+        state = cast("_State", with_new_names(state_dict))
+        check_same_labeled(state.get("labeled_real"), self._labeled_real_state())
         if state["mixture"] is not None:
             self._restore_mixture(Mixture.from_dict(state["mixture"]), state)
         self._position.restore(state["position"])
 
-    def _restore_mixture(self, mixture: Mixture, state: Mapping[str, Any]) -> None:
+    def _restore_mixture(self, mixture: Mixture, state: _State) -> None:
         try:
             chosen = chosen_candidates(self.candidates, mixture)
         except ConfigError as error:
             raise LightningError(f"the checkpoint cannot be resumed: {error}") from error
         if self._built is not None and self._built.weights != mixture.weights:
             raise LightningError(
-                f"the checkpoint was trained on {_show(mixture)}, but this run's train loader was "
-                f"already built for {_show(self._built)}, as its strategy restores checkpoints "
-                f"late: give SynqueDataModule(mixture={dict(mixture.weights)}) and no "
-                "SelectionCallback to go on with it"
+                f"the checkpoint was trained on {_show(mixture)}, but the train loader of this run "
+                f"was already built for {_show(self._built)}, because its strategy restores "
+                f"checkpoints late: to continue, give SynqueDataModule(mixture="
+                f"{dict(mixture.weights)}) and leave the SelectionCallback out"
             )
         if self._mixture is not None and self._mixture.weights != mixture.weights:
             rank_zero_warn(
-                f"training goes on with the checkpoint's mixture, {_show(mixture)}, "
+                f"training continues with the mixture of the checkpoint, {_show(mixture)}, "
                 f"not with {_show(self._mixture)}"
             )
         self._mixture = mixture
         self._warn_of_changes(chosen, state)
 
-    def _warn_of_changes(self, chosen: list[Candidate], state: Mapping[str, Any]) -> None:
+    def _warn_of_changes(self, chosen: list[Candidate], state: _State) -> None:
         parts = [(candidate, state["candidates"][candidate.name]) for candidate in chosen]
-        if self.fixed_part is not None:
-            parts.append((self.fixed_part.data, state["labeled_real"]))
-        changed = [part.name for part, was in parts if self._fingerprints.has_changed(part, was)]
+        if self.labeled_real is not None and state["labeled_real"] is not None:
+            parts.append((self.labeled_real.data, state["labeled_real"]))
+        changed = [part.name for part, then in parts if self._fingerprints.has_changed(part, then)]
         if changed:
             rank_zero_warn(
                 f"the content of {', '.join(changed)} has changed since the checkpoint was written"
@@ -502,14 +522,14 @@ class SynqueDataModule(LightningDataModule):
         if state["seed"] != self._seed:
             rank_zero_warn(
                 f"seed is {self._seed}, but was {state['seed']} when the checkpoint was written: "
-                "the order of examples is another one, and some may come again early"
+                "the order of examples differs, so some may be repeated early"
             )
 
     @property
     def planned_draws(self) -> int | None:
-        """Draws from candidates, over all ranks, that the trainer's limits allow a fit at most.
+        """Largest number of draws from candidates, over all ranks, within the trainer's limits.
 
-        None where only epochs are counted whose length follows from the mixture.
+        None if there is no limit but a number of epochs whose length follows from the mixture.
         """
         trainer = self.trainer
         if trainer is None:
@@ -517,24 +537,25 @@ class SynqueDataModule(LightningDataModule):
         bounds = []
         if trainer.max_steps > 0:
             batches = trainer.max_steps * trainer.accumulate_grad_batches * n_data_replicas(trainer)
-            batch_size: int = self._loader_options(self._template().loader)["batch_size"]
-            bounds.append(batches * batch_size)
+            batch_size = self._loader_options(self._template().loader)["batch_size"]
+            bounds.append(batches * (batch_size or _DEFAULT_BATCH_SIZE))
         if trainer.max_epochs is not None and trainer.max_epochs > 0 and self._epoch_length:
             bounds.append(trainer.max_epochs * self._epoch_length)
         return math.floor(min(bounds) * (1 - (self._real_share or 0.0))) if bounds else None
 
-    def drawn(self, mixture: Mixture) -> tuple[list[Candidate], Mixture]:
-        """Return the candidates and the labeled real data, and each one's share of the draws."""
-        fixed = self.fixed_part
-        if fixed is None:
+    def with_labeled_real(self, mixture: Mixture) -> tuple[list[Candidate], Mixture]:
+        """Return candidates and labeled real data, and the share of each in the draws."""
+        labeled = self.labeled_real
+        if labeled is None:
             return self.candidates, mixture
-        return [*self.candidates, fixed.data], fixed.beside(mixture)
+        return [*self.candidates, labeled.data], labeled.beside(mixture)
 
-    def _fixed_state(self) -> dict[str, Any] | None:
-        fixed = self.fixed_part
-        if fixed is None:
+    def _labeled_real_state(self) -> LabeledRealState | None:
+        labeled = self.labeled_real
+        if labeled is None:
             return None
-        return {"name": fixed.data.name, "share": fixed.share, **self._fingerprints.of(fixed.data)}
+        fingerprint = self._fingerprints.of(labeled.data)
+        return {"name": labeled.data.name, "share": labeled.share, **fingerprint}
 
     @property
     def _fitting(self) -> bool:
@@ -547,70 +568,68 @@ class SynqueDataModule(LightningDataModule):
 
     @property
     def _progress(self) -> tuple[int | None, int]:
-        """The trainer's epoch, and how many batches of it were trained on."""
+        """The trainer's epoch, and the number of its batches that were trained on."""
         if self.trainer is None:
             return None, 0
-        loop: Any = self.trainer.fit_loop
+        loop: Any = self.trainer.fit_loop  # its counters are declared as a base class
         progress = loop.epoch_loop.batch_progress
         return loop.epoch_progress.current.processed, progress.current.processed
 
     def _begin(self, epoch: int) -> Position | None:
-        """Say where a train loader begins: training goes on, anybody else looks at an epoch."""
+        """Return where a train loader begins in training; None for other uses: a whole epoch."""
         if not self._fitting:
             return None
         self._position.begin(epoch, self._progress[1])
         return self._position
 
     def _share_iterables(self) -> None:
-        """Let rank 0 read what can be read only once, or differently each time, for all ranks."""
+        """Let rank 0 store data that can be read only once, or differs each time, for all ranks."""
         trainer, sources = self.trainer, self._sources
         if trainer is None or trainer.world_size == 1 or self._candidates is not None:
             return
-        found: list[tuple[str, Any]] = []
-        parts = {name: sources[name] for name in ("candidates", "real", "labeled_real")}
-        parts["candidates"] = with_train_data(parts["candidates"], trainer)
-        sources["candidates"] = parts["candidates"]
-        for part in parts.values():
-            replace_iterables(part, lambda name, data: found.append((name, data)))
-        if not found:
+        sources["candidates"] = with_train_data(sources["candidates"], trainer)
+        iterables: list[tuple[str, Any]] = []
+        for source in sources.values():
+            replace_iterables(source, lambda name, data: iterables.append((name, data)))
+        if not iterables:
             return
-        stored = on_rank_zero(
-            trainer, lambda: {"paths": [str(store_iterable(*each)) for each in found]}
-        )
-        paths = iter(stored["paths"])
-        for name, part in parts.items():
-            sources[name] = replace_iterables(part, lambda *_: open_stored(Path(next(paths))))
+        stored = on_rank_zero(trainer, lambda: [str(store_iterable(*each)) for each in iterables])
+        paths = iter(stored)
+        for name, source in list(sources.items()):
+            sources[name] = replace_iterables(source, lambda *_: open_stored(Path(next(paths))))
 
     def _template(self) -> TrainLoaders:
-        """Return the training loader that ours stands in for, or whose options it has."""
+        """Return the training loader that the mixture replaces, or whose options it takes."""
         if self._inner is not None or not self._modules:
             return inner_train_loaders(self._inner)
         return TrainLoaders(inner_train_loaders(next(iter(self._modules.values()))).loader)
 
-    def _loader_options(self, template: DataLoader[Any] | None) -> dict[str, Any]:
-        options = loader_options(template, {**self._options, "batch_size": self._batch_size})
-        # what its loader says comes before the attribute, which may be a size for all ranks
-        options["batch_size"] = options.get("batch_size") or self._known_batch_size
-        if options["batch_size"] is None and None not in (template, self._inner):
+    def _loader_options(self, template: DataLoader[object] | None) -> LoaderOptions:
+        """Return the options of the train loader, with a batch size in any case."""
+        options = loader_options(template, self._options)
+        # that of the loader comes before the attribute, which may be a size for all ranks
+        batch_size = self._batch_size or options.get("batch_size") or self._known_batch_size
+        if batch_size is None and None not in (template, self._inner):
             raise ConfigError(
                 f"the training loader of {type(self._inner).__name__} has no batch size: give "
                 "batch_size="
             )
-        return {**options, "batch_size": options["batch_size"] or _DEFAULT_BATCH_SIZE}
+        return {**options, "batch_size": batch_size or _DEFAULT_BATCH_SIZE}
 
-    def _epoch_draws(self, mixture: Mixture, options: Mapping[str, Any], replicas: int) -> int:
-        """Return the draws that an epoch serves on all ranks together."""
+    def _epoch_draws(self, mixture: Mixture, options: LoaderOptions, replicas: int) -> int:
+        """Return the number of draws per epoch on all ranks together."""
         chosen = chosen_candidates(self.candidates, mixture)
         wanted = self._epoch_length
-        if wanted is None:  # labeled real data is as small as it is: it does not shorten an epoch
+        if wanted is None:  # labeled real data, which is usually small, does not shorten an epoch
             candidates_share = 1 - (self._real_share or 0.0)
             longest = longest_epoch({c.name: len(c) for c in chosen}, mixture)
             wanted = int(longest / candidates_share)
-        unit = replicas * (options["batch_size"] if options.get("drop_last") else 1)
+        batch_size = options["batch_size"] or _DEFAULT_BATCH_SIZE
+        unit = replicas * (batch_size if options.get("drop_last") else 1)
         if wanted < unit:
             share = "one draw" if unit == replicas else f"one whole batch of {unit // replicas}"
             raise ConfigError(
-                f"an epoch of {wanted} draws has less than {share} for each of {replicas} ranks: "
+                f"an epoch of {wanted} draws is shorter than {share} on each of {replicas} ranks: "
                 "raise epoch_length, or lower batch_size"
             )
         return wanted // unit * unit
@@ -623,7 +642,7 @@ def attached_datamodule(trainer: Trainer) -> SynqueDataModule | None:
 
 
 def _prepare(data: SynqueDataModule, prepare: Callable[[], None]) -> None:
-    data._unprepared = None
+    data._prepare_error = None
     try:
         for module in data._modules.values():
             module.prepare_data()
@@ -631,7 +650,7 @@ def _prepare(data: SynqueDataModule, prepare: Callable[[], None]) -> None:
     except Exception as error:
         if not data._has_ranks:
             raise
-        data._unprepared = error
+        data._prepare_error = error
 
 
 def _as_mixture(mixture: Mixture | Mapping[str, float] | None) -> Mixture | None:
@@ -649,7 +668,7 @@ def _check_options(**options: int | None) -> None:
             check_int(name, value, _LEAST[name])
 
 
-def _check_functions(**functions: Any) -> None:
+def _check_functions(**functions: object) -> None:
     for name, function in functions.items():
         if function is not None and not callable(function):
             raise ConfigError(f"{name}={function!r}: allowed is a function")

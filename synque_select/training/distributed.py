@@ -4,51 +4,74 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from pytorch_lightning import Trainer
+from torch.distributed import ProcessGroup
 
 from synque_select.errors import LightningError, SynqueError
 
 __all__ = ["connect", "n_data_replicas", "on_rank_zero", "raise_on_all_ranks", "report_failure"]
 
-_PATIENCE = timedelta(days=7)
-_PATIENCE_OF_A_FAILURE = timedelta(minutes=1)
-
 _T = TypeVar("_T")
-_groups: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # ours, by the strategy's
+
+_TIMEOUT = timedelta(days=7)
+_TIMEOUT_OF_A_FAILURE = timedelta(minutes=1)
+
+# the gloo group of this library, by the group of the trainer's strategy
+_groups: WeakKeyDictionary[ProcessGroup, ProcessGroup] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error in a form that can be sent to another rank."""
+
+    kind: type[SynqueError]
+    message: str
+
+
+@dataclass(frozen=True)
+class _Result:
+    """The result of the work on rank 0, to tell it from a failure."""
+
+    value: object
 
 
 def n_data_replicas(trainer: Trainer) -> int:
-    """In how many shares the draws are dealt: one a rank, or a group of tensor-parallel ranks."""
+    """Return among how many replicas the draws are split.
+
+    That is one per rank, or one per group of tensor-parallel ranks.
+    """
     return int((trainer.distributed_sampler_kwargs or {}).get("num_replicas", 1))
 
 
 def connect(trainer: Trainer) -> None:
-    """Connect the ranks, while all are here: they notice from now on when one of them is gone."""
+    """Connect the ranks while all are running: from now on they notice if one of them is gone."""
     if trainer.world_size > 1 and _is_open():
         _own_group()
 
 
 def on_rank_zero(trainer: Trainer, work: Callable[[], _T]) -> _T:
-    """Do the work on rank 0 and return its result, which can be pickled, on every rank.
+    """Do the work on rank 0 and return its result, which must be picklable, on every rank.
 
-    First all ranks meet; one that has failed by then says so through `report_failure`. Then the
-    others wait for rank 0. Both on a gloo group of our own: under NCCL, and under a timeout that
-    the user set for training, this may take longer than a collective is allowed to. A slow rank is
-    waited for; one whose process has ended closes its connections, and the others raise at once.
+    First all ranks meet; one that has failed by then reports it through `report_failure`. Then the
+    others wait for rank 0. Both happen on a separate gloo group: under NCCL, and under a timeout
+    that the user has set for training, this may take longer than a collective is allowed to. The
+    ranks wait for a slow one; one whose process has ended closes its connections, and the others
+    raise at once.
 
     Args:
-        trainer: Its strategy's process group is open where it has more than one rank.
+        trainer: The trainer; with more than one rank, the process group of its strategy is open.
         work: Called on rank 0 alone.
 
     Raises:
-        SynqueError: What `work` raised on rank 0, there and on every other rank.
-        LightningError: It raised something else, another rank has failed, or the connection to one
-            was lost.
+        SynqueError: `work` raised it on rank 0; raised there and on every other rank.
+        LightningError: `work` raised something else, another rank has failed, or the connection to
+            one was lost.
     """
     if trainer.world_size == 1:
         return work()
@@ -57,15 +80,15 @@ def on_rank_zero(trainer: Trainer, work: Callable[[], _T]) -> _T:
             f"{type(trainer.strategy).__name__} runs {trainer.world_size} ranks without "
             "torch.distributed: allowed are strategies of one device, DDP and FSDP"
         )
-    _raise_first(_meet(None, _PATIENCE))
+    _raise_first(_meet(None, _TIMEOUT))
     return _shared(trainer, work)
 
 
 @contextmanager
 def raise_on_all_ranks(trainer: Trainer) -> Iterator[None]:
-    """What fails in here on one rank fails on all of them, with its error.
+    """Raise an error of one rank in here on all of them.
 
-    Where processes were launched for the fit (`ddp_spawn`), Lightning calls no `on_exception` in
+    If processes were launched for the fit (`ddp_spawn`), Lightning does not call `on_exception` in
     them.
     """
     if trainer.world_size == 1 or not _is_open():
@@ -77,53 +100,61 @@ def raise_on_all_ranks(trainer: Trainer) -> Iterator[None]:
     except BaseException as error:
         report_failure(trainer, error)
         raise
-    _raise_first(_meet(None, _PATIENCE))
+    _raise_first(_meet(None, _TIMEOUT))
 
 
 def report_failure(trainer: Trainer, error: BaseException) -> None:
     """Tell the ranks in `on_rank_zero` or `raise_on_all_ranks`, now or later, that this one fails.
 
-    Without effect where the ranks are not connected (they notice when this process ends), where
-    they know it, and where they do not come within a minute.
+    Has no effect if the ranks are not connected (they notice when this process ends), if they know
+    the error already, or if they do not come within a minute.
     """
-    if not _is_open() or torch.distributed.group.WORLD not in _groups or _is_told(error):
+    if not _is_open() or _world() not in _groups or _is_reported(error):
         return
     try:
-        _meet(_described(error, trainer.global_rank), _PATIENCE_OF_A_FAILURE)
+        _meet(_as_failure(error, trainer.global_rank), _TIMEOUT_OF_A_FAILURE)
     except LightningError:
         _leave()
-    _mark_told(error)
+    _mark_reported(error)
 
 
 def _is_open() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
-def _own_group() -> Any:
-    strategys = torch.distributed.group.WORLD
-    if strategys not in _groups:
-        _groups[strategys] = torch.distributed.new_group(backend="gloo")
-    return _groups[strategys]
+def _world() -> ProcessGroup:
+    world = torch.distributed.group.WORLD
+    if world is None:
+        raise LightningError("the process group is closed")
+    return world
+
+
+def _own_group() -> ProcessGroup:
+    world = _world()
+    if world not in _groups:
+        group = torch.distributed.new_group(backend="gloo")
+        _groups[world] = cast("ProcessGroup", group)  # a number only on ranks outside of it
+    return _groups[world]
 
 
 def _leave() -> None:
-    """Close the connections, so that who comes later does not wait for this rank."""
-    torch.distributed.destroy_process_group(_groups.pop(torch.distributed.group.WORLD))
+    """Close the connections, so that a rank that comes later does not wait for this one."""
+    torch.distributed.destroy_process_group(_groups.pop(_world()))
 
 
-def _meet(failure: dict[str, Any] | None, patience: timedelta) -> list[Any]:
-    """Wait for all ranks and return what each has to say, in their order."""
-    said: list[Any] = [None] * torch.distributed.get_world_size()
+def _meet(failure: _Failure | None, timeout: timedelta) -> list[_Failure | None]:
+    """Wait for all ranks and return the failure of each, by rank."""
+    failures: list[_Failure | None] = [None] * torch.distributed.get_world_size()
     with _lost_connections():
-        group = _wait(patience)
-        torch.distributed.all_gather_object(said, failure, group=group)
-    return said
+        group = _wait(timeout)
+        torch.distributed.all_gather_object(failures, failure, group=group)
+    return failures
 
 
-def _wait(patience: timedelta) -> Any:
+def _wait(timeout: timedelta) -> ProcessGroup:
     """Wait for all ranks, longer than the group's own timeout, and return the group."""
     group = _own_group()
-    torch.distributed.monitored_barrier(group, timeout=patience)
+    torch.distributed.monitored_barrier(group, timeout=timeout)
     return group
 
 
@@ -133,57 +164,58 @@ def _lost_connections() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise LightningError(
-            "the connection to another rank was lost: its own output says why"
+            "the connection to another rank was lost: the reason is in the output of that rank"
         ) from error
 
 
-def _raise_first(said: list[Any]) -> None:
-    for failure in said:
+def _raise_first(failures: list[_Failure | None]) -> None:
+    for failure in failures:
         if failure is not None:
-            raise _rebuilt(failure)
+            raise _as_error(failure)
 
 
 def _shared(trainer: Trainer, work: Callable[[], _T]) -> _T:
-    failure: BaseException | None = None
-    outcome: list[Any] = [None]
+    error: BaseException | None = None
+    outcome: list[_Result | _Failure | None] = [None]
     if trainer.is_global_zero:
         try:
-            outcome = [{"result": work()}]
-        except BaseException as error:  # Ctrl-C too must not leave the others waiting
-            failure = error
-            outcome = [_described(error, 0)]
+            outcome = [_Result(work())]
+        except BaseException as raised:  # Ctrl-C, too, must not leave the others waiting
+            error = raised
+            outcome = [_as_failure(raised, 0)]
     try:
         with _lost_connections():
-            torch.distributed.broadcast_object_list(outcome, src=0, group=_wait(_PATIENCE))
+            torch.distributed.broadcast_object_list(outcome, src=0, group=_wait(_TIMEOUT))
     except LightningError:
-        if failure is None:
+        if error is None:
             raise
-    if failure is not None:
-        _mark_told(failure)
-        raise failure
-    if "result" not in outcome[0]:
-        raise _rebuilt(outcome[0])
-    result: _T = outcome[0]["result"]
-    return result
+    if error is not None:
+        _mark_reported(error)
+        raise error
+    (received,) = outcome
+    if isinstance(received, _Failure):
+        raise _as_error(received)
+    assert received is not None
+    return cast("_T", received.value)  # rank 0 has put the result of `work` there
 
 
-def _described(error: BaseException, rank: int) -> dict[str, Any]:
-    known = isinstance(error, SynqueError)
-    message = str(error) if known else f"{type(error).__name__}: {error}"
-    return {"kind": type(error) if known else LightningError, "message": f"rank {rank}: {message}"}
+def _as_failure(error: BaseException, rank: int) -> _Failure:
+    if isinstance(error, SynqueError):
+        return _Failure(type(error), f"rank {rank}: {error}")
+    return _Failure(LightningError, f"rank {rank}: {type(error).__name__}: {error}")
 
 
-def _rebuilt(described: dict[str, Any]) -> SynqueError:
-    # past the constructor: that of DependencyError takes other arguments than a message
-    error: SynqueError = described["kind"].__new__(described["kind"])
-    error.args = (described["message"],)
-    _mark_told(error)
+def _as_error(failure: _Failure) -> SynqueError:
+    # past the constructor, because that of DependencyError takes other arguments than a message
+    error = failure.kind.__new__(failure.kind)
+    error.args = (failure.message,)
+    _mark_reported(error)
     return error
 
 
-def _is_told(error: BaseException) -> bool:
-    return hasattr(error, "_synque_told")
+def _is_reported(error: BaseException) -> bool:
+    return hasattr(error, "_synque_reported")
 
 
-def _mark_told(error: BaseException) -> None:
-    error._synque_told = True  # type: ignore[attr-defined]
+def _mark_reported(error: BaseException) -> None:
+    error._synque_reported = True  # type: ignore[attr-defined] # a mark on an error of any class

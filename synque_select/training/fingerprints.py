@@ -1,44 +1,55 @@
-"""What a checkpoint keeps of the candidates' content, to say whether it has changed since."""
+"""What a checkpoint stores of the candidates' content, to notice later whether it has changed."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from synque_select.data.candidate import Candidate
 from synque_select.data.views import digest
 
-__all__ = ["Fingerprints"]
+__all__ = ["Fingerprint", "Fingerprints"]
 
-_HASHED = 64  # examples that stand for a candidate whose content hash nobody has computed
+_N_HASHED = 64  # examples that represent a candidate whose content hash is not computed yet
+
+
+class Fingerprint(TypedDict):
+    """A candidate's number of examples, and hashes of some or all of them."""
+
+    n: int
+    sample: str
+    sha256: str | None
 
 
 class Fingerprints:
-    """Length and hashes of candidates, by name; each is computed once."""
+    """Fingerprints of candidates by name; each is computed once."""
 
     def __init__(self) -> None:
-        self._known: dict[str, dict[str, Any]] = {}
+        self._known: dict[str, tuple[int, str]] = {}
 
-    def of(self, candidate: Candidate) -> dict[str, Any]:
-        """Return plain values: "n", "sample" and "sha256", which is None while nobody has it."""
+    def of(self, candidate: Candidate) -> Fingerprint:
+        """Return the fingerprint of a candidate; "sha256" is None until it has been computed."""
         if candidate.name not in self._known:
-            self._known[candidate.name] = _sample_hash(candidate)
-        # the hash of the whole content is there once a ranking has computed it
-        return {**self._known[candidate.name], "sha256": vars(candidate).get("sha256")}
+            self._known[candidate.name] = (len(candidate), _sample_sha256(candidate))
+        n, sample = self._known[candidate.name]
+        # a ranking computes the hash of the whole content
+        return {"n": n, "sample": sample, "sha256": vars(candidate).get("sha256")}
 
-    def has_changed(self, candidate: Candidate, then: Mapping[str, Any]) -> bool:
-        """Say whether a candidate differs from what `of` returned in another run."""
+    def has_changed(self, candidate: Candidate, then: Fingerprint) -> bool:
+        """Return whether a candidate differs from what `of` returned in another run."""
         now = self.of(candidate)
-        key = "sample" if None in (then["sha256"], now["sha256"]) else "sha256"
-        return bool(then["n"] != now["n"] or then[key] != now[key])
+        if then["n"] != now["n"]:
+            return True
+        if then["sha256"] is None or now["sha256"] is None:
+            return then["sample"] != now["sample"]
+        return then["sha256"] != now["sha256"]
 
 
-def _sample_hash(candidate: Candidate) -> dict[str, Any]:
-    """Return the length of a candidate and a hash of examples spread over it."""
+def _sample_sha256(candidate: Candidate) -> str:
+    """Return a hash of examples that are spread evenly over a candidate."""
     n = len(candidate)
-    places = np.unique(np.linspace(0, n - 1, min(n, _HASHED)).astype(int))
+    places = np.unique(np.linspace(0, n - 1, min(n, _N_HASHED)).astype(int))
     joined = b"".join(digest(candidate.views[int(place)]) for place in places)
-    return {"n": n, "sample": hashlib.sha256(joined).hexdigest()}
+    return hashlib.sha256(joined).hexdigest()

@@ -1,9 +1,9 @@
 """Weighted, seeded serving of a mixture, the same on one process and on many.
 
-Training sees one endless stream of draws. `MixtureSchedule` says which example of which candidate
-draw number g is: a pure function of g, the weights and the seed, so every rank and every worker
-finds the same answer without talking to the others. `MixtureSampler` deals the draws of an epoch to
-the ranks, and `MixtureLoader` keeps count of them in a `Position`.
+Training sees one endless stream of draws. `MixtureSchedule` maps draw number g to an example of a
+candidate: a pure function of g, the weights and the seed, so every rank and every worker finds the
+same answer without communication. `MixtureSampler` distributes the draws of an epoch over the
+ranks, and `MixtureLoader` counts them in a `Position`.
 """
 
 from __future__ import annotations
@@ -25,29 +25,32 @@ __all__ = [
     "MixtureLoader",
     "MixtureSampler",
     "Position",
+    "Transform",
     "chosen_candidates",
     "training_example",
 ]
 
+Transform = Callable[[Any], Any]  # one example of a user's dataset to a training example
 
-class MixtureDataset(Dataset[Any]):
-    """A mixture as a map-style dataset: item g is what draw number g serves.
 
-    The dataset is the mixture, not all its candidates, so that it is still the mixture that is
-    served when somebody replaces the sampler (`overfit_batches` does). Draw numbers go on beyond
-    the length: an epoch begins where the one before ended.
+class MixtureDataset(Dataset[object]):
+    """A mixture as a map-style dataset: item g is the example of draw number g.
+
+    The dataset is the mixture, not the union of its candidates, so that the mixture is served even
+    if the sampler is replaced (as `overfit_batches` does). Draw numbers continue beyond the length:
+    an epoch begins where the previous one ended.
 
     Args:
         candidates: At least those that the mixture names.
         mixture: Names and weights; their order does not matter.
-        seed: Of the order; not negative.
-        epoch_length: Draws in an epoch, the length of the dataset; None for the longest that
-            repeats nothing.
+        seed: Random seed for the order of examples, not negative.
+        epoch_length: Draws per epoch, which is the length of the dataset; None for the longest
+            epoch without repetitions.
         transform: Applied to every example.
 
     Raises:
-        ConfigError: The mixture names a candidate that is not there, the seed is negative, or the
-            epoch is shorter than 1.
+        ConfigError: The mixture names an unknown candidate, the seed is negative, or the epoch is
+            shorter than 1.
 
     Example:
         >>> candidates = [Candidate("a", ["x", "y"]), Candidate("b", ["u", "v"])]
@@ -63,7 +66,7 @@ class MixtureDataset(Dataset[Any]):
         *,
         seed: int = 0,
         epoch_length: int | None = None,
-        transform: Callable[[Any], Any] | None = None,
+        transform: Transform | None = None,
     ) -> None:
         ordered = Mixture(dict(sorted(mixture.weights.items())), mixture.source)
         self.candidates = chosen_candidates(candidates, ordered)
@@ -78,28 +81,26 @@ class MixtureDataset(Dataset[Any]):
     def __len__(self) -> int:
         return self.schedule.epoch_length
 
-    def __getitem__(self, draw: int) -> Any:
+    def __getitem__(self, draw: int) -> object:
         candidate, example = self.schedule.locate(draw)
         return training_example(self.candidates[candidate], example, self.transform)
 
 
-def training_example(
-    candidate: Candidate, position: int, transform: Callable[[Any], Any] | None
-) -> Any:
+def training_example(candidate: Candidate, position: int, transform: Transform | None) -> object:
     """Return one example as training sees it.
 
     Raises:
-        DataError: It cannot be read, or the transform fails; the message names the candidate and
-            the example, and the cause is kept.
+        DataError: The example cannot be read, or the transform fails; the message names candidate
+            and example, and the original error is the cause.
     """
     step = "reading it"
     try:
-        record = candidate[position]
+        example: object = candidate[position]
         step = "train_transform"
-        return record if transform is None else transform(record)
+        return example if transform is None else transform(example)
     except DependencyError:
         raise
-    # a dataset or a transform of the user's may raise anything
+    # a user's dataset or transform may raise anything
     except Exception as error:
         raise DataError(
             f"{candidate.where}, example {position} (counted from 0): {step} fails: "
@@ -111,27 +112,28 @@ def chosen_candidates(candidates: Sequence[Candidate], mixture: Mixture) -> list
     """Return the candidates that a mixture names, in its order.
 
     Raises:
-        ConfigError: One of them is not there.
+        ConfigError: The mixture names an unknown candidate.
     """
     by_name = {candidate.name: candidate for candidate in candidates}
     for name in mixture.names:
         if name not in by_name:
             raise ConfigError(
-                f"the mixture names {name!r}, which is no candidate; {did_you_mean(name, by_name)}"
+                f"the mixture names {name!r}, which is not a candidate: "
+                f"{did_you_mean(name, by_name)}"
             )
     return [by_name[name] for name in mixture.names]
 
 
 @dataclass
 class Position:
-    """Where training stands in the stream of draws.
+    """The position of training in the stream of draws.
 
     Args:
-        epoch: The trainer's number of the epoch under way; None before the first.
-        start: The draw at which it began.
-        drawn: Draws that it has served, over all ranks.
-        batches: Batches that it has served on each rank.
-        last: Draws in the latest of them, over all ranks.
+        epoch: The trainer's number of the current epoch; None before the first.
+        start: The draw at which the epoch began.
+        drawn: Draws served in the epoch, over all ranks.
+        batches: Batches served in the epoch on each rank.
+        last: Draws in the latest batch, over all ranks.
 
     Example:
         >>> position = Position()
@@ -149,7 +151,7 @@ class Position:
     last: int = 0
 
     def begin(self, epoch: int, batches: int = 0) -> None:
-        """Stand where an epoch begins, or where it goes on after `batches` that were trained on."""
+        """Move to the start of an epoch, or to where it continues after `batches` trained ones."""
         if self.epoch is None or epoch < self.epoch:  # a new run
             self.start = self.drawn = 0
         elif epoch > self.epoch:
@@ -159,7 +161,11 @@ class Position:
         self.epoch, self.batches, self.last = epoch, batches, 0
 
     def advance(self, draws: int) -> None:
-        """Count a batch of draws, over all ranks."""
+        """Count a batch.
+
+        Args:
+            draws: Draws in the batch, over all ranks.
+        """
         self.drawn += draws
         self.batches += 1
         self.last = draws
@@ -168,35 +174,35 @@ class Position:
         """Return plain values.
 
         Args:
-            epoch: The epoch under way, if one is.
-            batches: Batches of it that were trained on; one that was served but not trained on will
-                be served again.
+            epoch: The current epoch, if there is one.
+            batches: Batches of it that were trained on; a batch that was served but not trained on
+                will be served again.
         """
         unfinished = self.last if epoch == self.epoch and self.batches > batches else 0
         return {"epoch": self.epoch, "start": self.start, "drawn": self.drawn - unfinished}
 
     def restore(self, state: Mapping[str, int | None]) -> None:
-        """Take over what `state` returned."""
+        """Move to the position that `state` returned."""
         self.epoch = state["epoch"]
         self.start, self.drawn = state["start"] or 0, state["drawn"] or 0
         self.batches = self.last = 0
 
 
-class MixtureSampler(DistributedSampler[Any]):
-    """Deals the draws of an epoch to the ranks: of every `num_replicas` draws each gets one.
+class MixtureSampler(DistributedSampler[object]):
+    """Distributes the draws of an epoch: of every `num_replicas` draws each rank gets one.
 
-    A DistributedSampler by type, because Lightning wraps and reshuffles any other. What has been
-    served after i batches is the first i·batch_size·num_replicas draws of the epoch, whatever the
-    number of ranks, and a block's order is random, so every rank gets its share of each candidate.
+    It is a DistributedSampler because Lightning wraps and reshuffles any other sampler. After i
+    batches the first i·batch_size·num_replicas draws of the epoch have been served, for any number
+    of ranks; because the order in a block is random, every rank gets its share of each candidate.
 
     Args:
         dataset: Its length is floored to a multiple of `num_replicas`.
         num_replicas: Number of ranks.
-        rank: This one.
+        rank: Number of this rank.
 
     Attributes:
         start: The draw at which the epoch begins.
-        drawn: Draws of the epoch, over all ranks, that were served before.
+        drawn: Draws of the epoch that were served before, over all ranks.
 
     Raises:
         ConfigError: The epoch has fewer draws than there are ranks.
@@ -214,7 +220,7 @@ class MixtureSampler(DistributedSampler[Any]):
         self.num_samples = len(dataset) // num_replicas
         if not self.num_samples:
             raise ConfigError(
-                f"an epoch of {len(dataset)} draws cannot be shared by {num_replicas} ranks: "
+                f"an epoch of {len(dataset)} draws cannot be split over {num_replicas} ranks: "
                 "raise epoch_length"
             )
         self.total_size = self.num_samples * num_replicas
@@ -228,7 +234,7 @@ class MixtureSampler(DistributedSampler[Any]):
 
     @property
     def remaining(self) -> int:
-        """Draws that each rank has still to serve in the epoch."""
+        """Draws of the epoch that each rank has not served yet."""
         return max(0, self.total_size - self.drawn) // self.num_replicas
 
     def __iter__(self) -> Iterator[int]:
@@ -236,25 +242,26 @@ class MixtureSampler(DistributedSampler[Any]):
         return iter(range(first, first + self.remaining * self.num_replicas, self.num_replicas))
 
 
-class MixtureLoader(DataLoader[Any]):
-    """A DataLoader that begins where a `Position` says, and counts there what it serves.
+class MixtureLoader(DataLoader[object]):
+    """A DataLoader that begins at a `Position`, and counts there what it serves.
 
-    Nothing is fetched before the first batch is asked for: Lightning makes the iterator before it
-    sets the epoch and, under some strategies, before it restores a checkpoint, and worker processes
-    would run ahead from the wrong place.
+    Nothing is fetched before the first batch is requested: Lightning makes the iterator before it
+    sets the epoch and, under some strategies, before it restores a checkpoint, so worker processes
+    would prefetch from the wrong position.
 
     Args:
         *args: As for DataLoader.
-        begin: Called with the sampler's epoch when its first batch is asked for; returns the
+        begin: Called with the sampler's epoch when its first batch is requested; returns the
             position to start from and to count in, or None to serve the epoch from its start.
-        **kwargs: As for DataLoader; the sampler a `MixtureSampler`.
+        **kwargs: As for DataLoader; the sampler is a `MixtureSampler`.
     """
 
+    # Lightning makes the loader again with other arguments, which it finds by this signature
     def __init__(self, *args: Any, begin: Callable[[int], Position | None], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.begin = begin
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Any:  # DataLoader declares an iterator class, this is a generator
         sampler = self.sampler
         if not isinstance(sampler, MixtureSampler):  # replaced: overfit_batches
             yield from super().__iter__()
@@ -268,12 +275,12 @@ class MixtureLoader(DataLoader[Any]):
             position.advance(served * sampler.num_replicas)
             yield batch
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing: the position is in the DataModule's state.
+    def state_dict(self) -> dict[str, object]:
+        """Return nothing, because the position is in the DataModule's state.
 
-        Lightning takes a loader with these two methods as one that can resume in an epoch's middle.
+        Lightning concludes from these two methods that the loader can resume within an epoch.
         """
         return {}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
         """Do nothing; see `state_dict`."""

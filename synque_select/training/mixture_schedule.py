@@ -1,4 +1,4 @@
-"""Which example of which candidate each draw of a mixture is: arithmetic, without any data."""
+"""The map from draws of a mixture to examples of candidates: arithmetic, without any data."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ __all__ = ["MixtureSchedule", "longest_epoch"]
 
 BLOCK = 1_000
 _KEPT_BLOCKS = 8
-_FUZZ = 1e-9  # 3 · (1/3) counts as whole
+# 3 · (1/3) may come out just below 1, and floor would then lose a draw
+_ROUNDING = 1e-9
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
 
 
 def longest_epoch(sizes: Mapping[str, int], mixture: Mixture) -> int:
-    """Return the most draws that repeat no example: ⌊min_a N_a / w_a⌋.
+    """Return the largest number of draws without repeated examples: ⌊min_a N_a / w_a⌋.
 
     Args:
         sizes: Candidate name to its number of examples N_a.
@@ -36,24 +37,24 @@ def longest_epoch(sizes: Mapping[str, int], mixture: Mixture) -> int:
         200
     """
     ratio = min(sizes[name] / weight for name, weight in mixture.weights.items())
-    return math.floor(ratio * (1 + _FUZZ))
+    return math.floor(ratio * (1 + _ROUNDING))
 
 
 class MixtureSchedule:
-    """Which example of which candidate each draw is; pure and stateless, caches aside.
+    """Maps each draw to an example of a candidate; pure and stateless, apart from caches.
 
     - In every block of 1,000 draws (0 to 999, 1,000 to 1,999, …) candidate a is drawn ⌊1000·w_a⌋ or
-      ⌈1000·w_a⌉ times; the deficit is carried on, so totals stay within 2 of g·w_a for every g at
-      a block's end. The order inside a block is a permutation seeded by (seed, block).
-    - The c-th draw of candidate a takes its examples in a random order that is new for each pass
-      over them: none comes again before all have been drawn, and none twice in one epoch unless the
-      epoch draws more from a than it has.
+      ⌈1000·w_a⌉ times; the remainder is carried over, so totals stay within 2 of g·w_a for every g
+      at the end of a block. The order in a block is a permutation seeded by (seed, block).
+    - The draws of candidate a take its examples in a random order that is new for each pass over
+      them: no example is repeated before all have been drawn, and none twice in one epoch, unless
+      the epoch draws more from a than it has.
 
     Args:
         sizes: Number of examples of each candidate, (K,).
         mixture: Names and weights, in the order of `sizes`.
-        seed: Not negative.
-        epoch_length: Draws in an epoch; counts are also exact at its end.
+        seed: Random seed, not negative.
+        epoch_length: Draws per epoch; counts are exact at the end of each epoch, too.
 
     Example:
         >>> schedule = MixtureSchedule([3, 1], Mixture({"a": 0.75, "b": 0.25}), 0, 4)
@@ -69,7 +70,7 @@ class MixtureSchedule:
         self.sizes = [int(size) for size in sizes]
         self.seed = seed
         self.epoch_length = epoch_length
-        # an order depends on the candidate's name, not on which others stand beside it
+        # by name, so that a candidate's order does not depend on the others in the mixture
         self._keys = [zlib.crc32(name.encode()) for name in mixture.names]
         self._totals: list[_Ints] = [np.zeros(len(self.sizes), dtype=np.int64)]
         self._blocks: OrderedDict[int, tuple[list[int], list[int]]] = OrderedDict()
@@ -77,18 +78,18 @@ class MixtureSchedule:
         self._orders: list[dict[int, NDArray[np.int32]]] = [{} for _ in self.sizes]
 
     def locate(self, draw: int) -> tuple[int, int]:
-        """Return the candidate's position in the mixture and the example's in the candidate."""
+        """Return the index of the candidate in the mixture, and of the example in the candidate."""
         which, nth = self._block(draw // BLOCK)
         candidate = which[draw % BLOCK]
         passed, place = divmod(nth[draw % BLOCK], self.sizes[candidate])
         return candidate, int(self._order(candidate, passed)[place])
 
     def counts(self, draw: int) -> _Ints:
-        """Return how often each candidate is drawn before `draw`, a block's or an epoch's end."""
+        """Return how often each candidate is drawn before the end of a block or epoch at `draw`."""
         return self._cuts(draw // BLOCK)[draw]
 
     def _block(self, block: int) -> tuple[list[int], list[int]]:
-        """Return for each draw of a block its candidate and its number among that one's draws."""
+        """Return for each draw of a block its candidate, and its number among that one's draws."""
         return _kept(self._blocks, block, self._make_block)
 
     def _make_block(self, block: int) -> tuple[list[int], list[int]]:
@@ -106,7 +107,7 @@ class MixtureSchedule:
         return which.tolist(), nth.tolist()
 
     def _cuts(self, block: int) -> dict[int, _Ints]:
-        """Return the counts before a block's begin, the epochs' ends inside it, and its end."""
+        """Return the counts at the start of a block, at epoch ends inside it, and at its end."""
         return _kept(self._block_cuts, block, self._make_cuts)
 
     def _make_cuts(self, block: int) -> dict[int, _Ints]:
@@ -130,10 +131,10 @@ class MixtureSchedule:
         return self._totals[block]
 
     def _order(self, candidate: int, passed: int) -> NDArray[np.int32]:
-        """Return the order in which a pass over a candidate takes its examples."""
+        """Return the order of the examples in a pass over a candidate."""
         known = self._orders[candidate]
         if passed not in known:
-            # an order may depend on the one before; go back to one that does not
+            # an order may depend on the previous one: go back to one that does not
             first = passed
             while first not in known and any(self._overlap(candidate, first)):
                 first -= 1
@@ -148,6 +149,8 @@ class MixtureSchedule:
         size = self.sizes[candidate]
         rng = np.random.default_rng([self.seed, self._keys[candidate], passed, 1])
         order = rng.permutation(size).astype(np.int32)
+        # the examples that this epoch drew at the end of the previous pass must not come again in
+        # it: the first draws of this pass are taken from the others
         tail, head = self._overlap(candidate, passed)
         if not tail:
             return order
@@ -159,13 +162,14 @@ class MixtureSchedule:
         return np.concatenate([fresh, order[~first[order]]])
 
     def _overlap(self, candidate: int, passed: int) -> tuple[int, int]:
-        """Return the draws just before and after a pass begins that share an epoch, if they can.
+        """Return how many draws before and after the start of a pass are in the same epoch.
 
-        The examples of the one must not come again in the other. (0, 0) where the pass begins with
-        an epoch, or where the epoch draws more than the candidate has.
+        The examples of the former must not be repeated in the latter. (0, 0) if the pass begins
+        with an epoch, or if the epoch draws more than the candidate has.
         """
         size = self.sizes[candidate]
         begin = passed * size
+        # a first guess by the ideal counts, corrected by the real ones, which differ by rounding
         epoch = int(begin / (self.weights[candidate] * self.epoch_length))
         while epoch > 0 and self._drawn(candidate, epoch) > begin:
             epoch -= 1
@@ -183,7 +187,7 @@ _Made = TypeVar("_Made")
 
 
 def _kept(cache: OrderedDict[int, _Made], key: int, make: Callable[[int], _Made]) -> _Made:
-    """Return what is in the cache, else make it and drop the oldest."""
+    """Return the cached value of a key, or make it and drop the oldest one."""
     if key not in cache:
         cache[key] = make(key)
         if len(cache) > _KEPT_BLOCKS:
@@ -192,21 +196,22 @@ def _kept(cache: OrderedDict[int, _Made], key: int, make: Callable[[int], _Made]
 
 
 def _floor(values: _Floats) -> _Ints:
-    return np.floor(values + _FUZZ).astype(np.int64)
+    return np.floor(values + _ROUNDING).astype(np.int64)
 
 
 def _ceil(values: _Floats) -> _Ints:
-    return np.ceil(values - _FUZZ).astype(np.int64)
+    return np.ceil(values - _ROUNDING).astype(np.int64)
 
 
 def _apportion(ideal: _Floats, low: _Ints, high: _Ints, total: int, relaxed: _Ints) -> _Ints:
-    """Return whole numbers in low..high that sum to total, nearest to the ideal shares first.
+    """Return integers from low to high that sum to total and are nearest to the ideal shares.
 
-    Where `high` leaves too little room, `relaxed` takes its place.
+    If the sum of `high` is below the total, `relaxed` is the upper limit.
     """
     if high.sum() < total:
         high = relaxed
     counts = np.clip(_floor(ideal), low, high)
+    # largest remainder, one draw at a time: a count that has reached its limit passes on its turn
     while gap := total - int(counts.sum()):
         step = 1 if gap > 0 else -1
         room = counts < high if gap > 0 else counts > low

@@ -1,4 +1,4 @@
-"""The page of a fit: map, examples and `report.html` in the run's folder."""
+"""The page of a fit: map, examples and `report.html` in the directory of the run."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from synque_select.training.datamodule import SynqueDataModule
 __all__ = ["write_page"]
 
 
-def write_page(folder: Path, datamodule: SynqueDataModule, scorer: Scorer | None) -> Path | None:
-    """Write the page after training; what cannot be shown is warned of, and nothing is lost.
+def write_page(run_dir: Path, datamodule: SynqueDataModule, scorer: Scorer | None) -> Path | None:
+    """Write the page after training; an error becomes a warning, so that the run is not lost.
 
     Args:
-        folder: The run's folder.
-        datamodule: Its candidates and real sample are shown.
-        scorer: Its cached embeddings make the map; None for no map.
+        run_dir: Directory of the run.
+        datamodule: The page shows its candidates and its real sample.
+        scorer: The map shows its cached embeddings; None for no map.
 
     Returns:
-        The page's path; None where there is none.
+        Path of the page; None if it could not be written.
     """
     sets = [*datamodule.candidates, *([datamodule.real] if datamodule.real is not None else [])]
     try:
-        write_examples(folder, {examples.name: examples.views for examples in sets})
+        write_examples(run_dir, {examples.name: examples.views for examples in sets})
         embedded = None
         if scorer is not None and datamodule.real is not None:
             embedded = scorer.embeddings(datamodule.candidates, datamodule.real)
         if embedded is not None:
-            write_map(folder, *embedded)
-        return write_report(folder)
+            write_map(run_dir, *embedded)
+        return write_report(run_dir)
     except SynqueError as error:
-        rank_zero_warn(f"the page of the run in {folder} is not complete: {error}")
+        rank_zero_warn(f"the page of the run in {run_dir} is not complete: {error}")
         return None

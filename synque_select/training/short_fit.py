@@ -28,7 +28,9 @@ from synque_select.training.comparability import (
     weights_sha256,
 )
 from synque_select.training.datamodule import SynqueDataModule
+from synque_select.training.mixture_loader import MixtureDataset
 from synque_select.types import Mixture, Ranking, RunRecord
+from synque_select.utils.json_types import JsonObject
 from synque_select.utils.process_state import free_device_memory, seeded
 from synque_select.utils.validation import check_int
 
@@ -38,6 +40,7 @@ __all__ = [
     "ShortFit",
     "ShortFitOptions",
     "ShortFits",
+    "TrainerOptions",
     "check_mode",
     "model_factory_of",
     "quiet_fits",
@@ -45,6 +48,7 @@ __all__ = [
 ]
 
 ModelFactory = Callable[..., LightningModule]
+TrainerOptions = Mapping[str, Any]  # keyword arguments of pytorch_lightning.Trainer
 
 _NEVER = 2**31
 _N_HASHED = 8  # training examples, as they are served, that represent transforms and collation
@@ -108,7 +112,7 @@ class Measured:
     """
 
     metrics: Mapping[str, float]
-    parameters: Mapping[str, Any]
+    parameters: JsonObject
     seconds: float
 
 
@@ -116,7 +120,7 @@ def train_and_measure(
     module: LightningModule,
     data: SynqueDataModule,
     max_steps: int,
-    trainer_options: Mapping[str, Any],
+    trainer_options: TrainerOptions,
     stages: Sequence[Literal["validate", "test"]] = ("validate",),
 ) -> Measured:
     """Train a module for a fixed number of optimizer steps, then measure it.
@@ -182,7 +186,7 @@ class ShortFit:
 
     fit_id: str
     metrics: Mapping[str, float]
-    parameters: Mapping[str, Any]
+    parameters: JsonObject
     seconds: float
     created: str | None = None
 
@@ -204,7 +208,7 @@ class ShortFits:
     ranking: Ranking
     options: ShortFitOptions
     max_steps: int
-    trainer_options: Mapping[str, Any]
+    trainer_options: TrainerOptions
     validation: str
 
     def run(
@@ -214,7 +218,7 @@ class ShortFits:
         *,
         finished: Callable[[str], RunRecord | None],
         callbacks: Sequence[pl.Callback] = (),
-    ) -> tuple[ShortFit, dict[str, Any]]:
+    ) -> tuple[ShortFit, JsonObject]:
         """Train a fresh module on a mixture, unless exactly this fit has finished before.
 
         Args:
@@ -253,7 +257,8 @@ class ShortFits:
     ) -> str:
         """Hash everything that affects the outcome of a fit."""
         loader = data.mixture_loader()
-        served: Any = loader.dataset
+        served = loader.dataset
+        assert isinstance(served, MixtureDataset)
         batch = loader.collate_fn([served[i] for i in range(min(_N_HASHED, len(served)))])
         return content_sha256(
             [
@@ -284,11 +289,11 @@ class ShortFits:
         measured = train_and_measure(module, data, self.max_steps, options)
         return ShortFit(fit_id, measured.metrics, measured.parameters, measured.seconds)
 
-    def key(
-        self, model: type, batch_size: int, parameters: Mapping[str, Any], weights: str
-    ) -> dict[str, Any]:
+    def key(self, model: type, batch_size: int, parameters: JsonObject, weights: str) -> JsonObject:
         """Return the comparability key of a fit of a module of this class."""
-        batches = self.max_steps * parameters["accumulate_grad_batches"]
+        accumulated = parameters["accumulate_grad_batches"]
+        assert isinstance(accumulated, int)
+        batches = self.max_steps * accumulated
         return comparability_key(
             task=model.__name__ if self.options.task is None else self.options.task,
             validation=self.validation,

@@ -1,7 +1,7 @@
-"""What a process that was launched for a fit leaves for the one that launched it.
+"""What a process that was launched for a fit passes back to the process that launched it.
 
-After `ddp_spawn` or `ddp_notebook` the launching process has the objects as they were before the
-fit: all that was learnt was learnt by copies of them, in processes that are gone.
+After `ddp_spawn` or `ddp_notebook` the launching process has its objects as they were before the
+fit: copies of them have learned something, in processes that are gone.
 """
 
 from __future__ import annotations
@@ -14,48 +14,50 @@ import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 from synque_select.utils.atomic import write_text_atomic
 
 __all__ = ["SpawnResult"]
 
+_State = TypeVar("_State", bound=Mapping[str, object])  # plain values, as JSON has them
 
-class SpawnResult:
+
+class SpawnResult(Generic[_State]):
     """A file that a launched copy of an object writes, and the original reads once.
 
-    Its name is settled when the object is made, so that both know it. In the process that made
-    the object nothing is ever written, and elsewhere nothing is read.
+    Its name is chosen when the object is made, so that both know it. The process that made the
+    object never writes, and other processes never read.
 
     Example:
-        >>> note = SpawnResult()
-        >>> note.write({"top_k": 2}), note.take()
+        >>> result = SpawnResult[dict[str, int]]()
+        >>> result.write({"top_k": 2}), result.take()
         (None, None)
     """
 
     def __init__(self) -> None:
-        self._home = os.getpid()
+        self._owner_pid = os.getpid()
         self._path = Path(tempfile.gettempdir()) / f"synque-select-{uuid.uuid4().hex}.json"
-        weakref.finalize(self, _remove, self._path, self._home)
+        weakref.finalize(self, _remove, self._path, self._owner_pid)
 
-    def __deepcopy__(self, memo: Any) -> SpawnResult:
-        return type(self)()  # a copy is another object, to which other things happen
+    def __deepcopy__(self, memo: dict[int, object]) -> SpawnResult[_State]:
+        return type(self)()  # a copy is a different object with its own result
 
-    def write(self, state: Mapping[str, Any]) -> None:
-        """Leave plain values for the process that made this; without effect in that process."""
-        if os.getpid() != self._home:
+    def write(self, state: _State) -> None:
+        """Pass plain values to the process that made this object; no effect in that process."""
+        if os.getpid() != self._owner_pid:
             write_text_atomic(self._path, json.dumps(state))
 
-    def take(self) -> dict[str, Any] | None:
-        """Return what a launched process left since the last time; None where none did."""
-        if os.getpid() != self._home or not self._path.exists():
+    def take(self) -> _State | None:
+        """Return what a launched process has written since the last call, or None."""
+        if os.getpid() != self._owner_pid or not self._path.exists():
             return None
-        state: dict[str, Any] = json.loads(self._path.read_text())
-        _remove(self._path, self._home)
+        state: _State = json.loads(self._path.read_text())
+        _remove(self._path, self._owner_pid)
         return state
 
 
-def _remove(path: Path, home: int) -> None:
-    if os.getpid() == home:  # a forked copy that ends must not take the file along
+def _remove(path: Path, owner_pid: int) -> None:
+    if os.getpid() == owner_pid:  # a forked copy that ends must not delete the file
         with suppress(OSError):
             path.unlink(missing_ok=True)

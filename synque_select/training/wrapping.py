@@ -1,43 +1,65 @@
-"""How one DataModule stands in for another: attributes that lead to the inner one's."""
+"""How one DataModule takes the place of another: its attributes lead to those of the inner one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from multiprocessing.context import BaseContext
+from typing import Any, TypedDict, TypeVar, cast
 
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from pytorch_lightning.utilities.model_helpers import is_overridden
+from pytorch_lightning.utilities.types import TRAIN_DATALOADERS
 from torch.utils.data import DataLoader
 
 from synque_select.errors import ConfigError, LightningError
 from synque_select.training.lightning_compat import refuse_other_lightning
 
 __all__ = [
+    "Collate",
     "InnerAttribute",
     "InnerHook",
+    "LoaderOptions",
     "TrainLoaders",
     "candidate_modules",
     "check_inner",
     "inner_train_loaders",
     "loader_options",
+    "with_descriptors",
     "with_train_data",
 ]
 
+Collate = Callable[[list[Any]], Any]
+_Class = TypeVar("_Class", bound=type)
+
+
+class LoaderOptions(TypedDict, total=False):
+    """Keyword arguments of a DataLoader; one that is not given is missing."""
+
+    batch_size: int | None
+    num_workers: int
+    pin_memory: bool
+    collate_fn: Collate | None
+    drop_last: bool
+    worker_init_fn: Callable[[int], None] | None
+    timeout: float
+    multiprocessing_context: BaseContext | str | None
+    prefetch_factor: int | None
+    persistent_workers: bool
+
 
 class InnerHook:
-    """A hook that exists only where the wrapped DataModule has it.
+    """A hook that exists only if the wrapped DataModule has it.
 
     Lightning asks whether a DataModule overrides a hook by comparing the code that the attribute
-    leads to with that of LightningDataModule. So the attribute leads to the inner one's own method,
-    and to LightningDataModule's where there is none.
+    leads to with that of LightningDataModule. So the attribute leads to the inner DataModule's own
+    method, and otherwise to that of LightningDataModule.
     """
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
+    name: str
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+    def __get__(self, instance: object, owner: type | None = None) -> object:
         base = getattr(LightningDataModule, self.name)
         if instance is None:
             return base
@@ -48,15 +70,14 @@ class InnerHook:
 
 
 class InnerAttribute:
-    """An attribute of every LightningDataModule: the wrapped one's, where one is wrapped.
+    """An attribute of every LightningDataModule: that of the wrapped DataModule, if there is one.
 
-    Without one it is what LightningDataModule makes of it.
+    Otherwise it behaves as in LightningDataModule.
     """
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
+    name: str
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+    def __get__(self, instance: object, owner: type | None = None) -> object:
         if instance is None:
             return getattr(LightningDataModule, self.name, None)
         inner = vars(instance).get("_inner")
@@ -64,10 +85,10 @@ class InnerAttribute:
             return getattr(inner, self.name)
         if self.name in vars(instance):
             return vars(instance)[self.name]
-        base = getattr(LightningDataModule, self.name)  # AttributeError where it has none either
+        base = getattr(LightningDataModule, self.name)  # AttributeError if it has none either
         return base.__get__(instance) if hasattr(base, "__get__") else base
 
-    def __set__(self, instance: Any, value: Any) -> None:
+    def __set__(self, instance: object, value: object) -> None:
         inner = vars(instance).get("_inner")
         if inner is None:
             vars(instance)[self.name] = value
@@ -75,15 +96,33 @@ class InnerAttribute:
             setattr(inner, self.name, value)
 
 
-def check_inner(wraps: Any) -> None:
-    """Refuse what is no DataModule of pytorch_lightning, or has another one's hyper-parameters.
+def with_descriptors(
+    **descriptors: InnerHook | InnerAttribute,
+) -> Callable[[_Class], _Class]:
+    """Return a class decorator that sets descriptors.
 
-    A LightningCLI that was told of no DataModule class gives the hyper-parameters of the whole of
-    `data:` to each DataModule in it that calls `save_hyperparameters`.
+    Set in the class body they would hide the types that LightningDataModule declares for the same
+    names.
+    """
+
+    def decorate(cls: _Class) -> _Class:
+        for name, descriptor in descriptors.items():
+            descriptor.name = name
+            setattr(cls, name, descriptor)
+        return cls
+
+    return decorate
+
+
+def check_inner(wraps: object) -> None:
+    """Check that an object is a DataModule of pytorch_lightning with hyper-parameters of its own.
+
+    A LightningCLI without a DataModule class gives the hyper-parameters of the whole `data:`
+    section to each DataModule in it that calls `save_hyperparameters`.
 
     Raises:
-        LightningError: The message names the import to change, what was found, or the class to
-            tell LightningCLI of.
+        LightningError: It is not; the message names the import to change, the type found, or the
+            class to give to LightningCLI.
     """
     if wraps is None:
         return
@@ -103,17 +142,17 @@ def check_inner(wraps: Any) -> None:
 
 @dataclass(frozen=True)
 class TrainLoaders:
-    """What a `train_dataloader` returned: one loader, alone or in a collection.
+    """The result of a `train_dataloader`: one loader, alone or in a collection.
 
     Args:
-        loader: The DataLoader that the mixture replaces; None where there is none.
-        around: What it stands in, a CombinedLoader; None where it stands alone.
+        loader: The DataLoader that the mixture replaces; None if there is none.
+        around: The CombinedLoader that contains it; None if it is alone.
     """
 
-    loader: DataLoader[Any] | None = None
+    loader: DataLoader[object] | None = None
     around: CombinedLoader | None = None
 
-    def replaced(self, loader: DataLoader[Any]) -> Any:
+    def replaced(self, loader: DataLoader[object]) -> TRAIN_DATALOADERS:
         """Return another loader in the same place, so that batches keep their structure."""
         if self.around is None:
             return loader
@@ -124,7 +163,7 @@ class TrainLoaders:
 
 
 def inner_train_loaders(inner: LightningDataModule | None) -> TrainLoaders:
-    """Return the DataLoader that the mixture replaces, if there is one, and what it stands in.
+    """Return the DataLoader that the mixture replaces, if there is one, and its collection.
 
     Raises:
         LightningError: There are several.
@@ -135,27 +174,27 @@ def inner_train_loaders(inner: LightningDataModule | None) -> TrainLoaders:
     if isinstance(loaders, DataLoader):
         return TrainLoaders(loaders)
     combined = loaders if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders)
-    found = [loader for loader in combined.flattened if isinstance(loader, DataLoader)]
-    if len(found) > 1:
+    replaceable = [loader for loader in combined.flattened if isinstance(loader, DataLoader)]
+    if len(replaceable) > 1:
         raise LightningError(
-            f"train_dataloader of {type(inner).__name__} returns {len(found)} loaders; a mixture "
-            "stands in for one: wrap a DataModule whose train_dataloader returns one DataLoader"
+            f"train_dataloader of {type(inner).__name__} returns {len(replaceable)} loaders, but a "
+            "mixture replaces one: wrap a DataModule whose train_dataloader returns one DataLoader"
         )
-    return TrainLoaders(found[0], combined) if found else TrainLoaders()
+    return TrainLoaders(replaceable[0], combined) if replaceable else TrainLoaders()
 
 
-def candidate_modules(source: Any) -> dict[str, LightningDataModule]:
+def candidate_modules(source: object) -> dict[str, LightningDataModule]:
     """Return the candidates that are given as a DataModule each, by name.
 
     Raises:
         LightningError: One comes from the package `lightning`.
-        ConfigError: One is left as a config has it, as no object could be made of it.
+        ConfigError: One is left as a config has it, because no object could be made of it.
     """
     if not isinstance(source, Mapping):
         return {}
     for name, value in source.items():
         refuse_other_lightning(f"the candidate {name!r}", value)
-        # a config's parser passes on what it cannot make: any value is allowed here
+        # a config parser passes on what it cannot instantiate: any value is allowed here
         if isinstance(value, Mapping) and "class_path" in value:
             raise ConfigError(
                 f"the candidate {name!r}: no object could be made of {dict(value)}; allowed is the "
@@ -165,23 +204,23 @@ def candidate_modules(source: Any) -> dict[str, LightningDataModule]:
     return {name: v for name, v in source.items() if isinstance(v, LightningDataModule)}
 
 
-def with_train_data(source: Any, trainer: Trainer | None) -> Any:
-    """Return a source with each DataModule in it replaced by what it trains on.
+def with_train_data(source: object, trainer: Trainer | None) -> object:
+    """Return a source with each DataModule in it replaced by the dataset that it trains on.
 
     Args:
         source: As for `load_candidates`, or a mapping from name to DataModule.
-        trainer: The one that prepares the data; None where nobody has.
+        trainer: The trainer that has prepared the data; None if the data is not prepared yet.
 
     Raises:
         LightningError: A DataModule has no training loader, or several.
     """
     modules = candidate_modules(source)
-    if not modules:
+    if not modules or not isinstance(source, Mapping):
         return source
     return {**source, **{name: _train_dataset(m, trainer) for name, m in modules.items()}}
 
 
-def _train_dataset(module: LightningDataModule, trainer: Trainer | None) -> Any:
+def _train_dataset(module: LightningDataModule, trainer: Trainer | None) -> object:
     module.trainer = trainer
     if trainer is None:
         module.prepare_data()
@@ -198,22 +237,22 @@ _KEPT = ("num_workers", "pin_memory", "worker_init_fn")
 _KEPT_WITH_WORKERS = ("timeout", "multiprocessing_context", "prefetch_factor", "persistent_workers")
 
 
-def loader_options(loader: DataLoader[Any] | None, given: dict[str, Any]) -> dict[str, Any]:
-    """Return keyword arguments for a DataLoader: those given, else those of another loader.
+def loader_options(loader: DataLoader[object] | None, given: LoaderOptions) -> LoaderOptions:
+    """Return keyword arguments for a DataLoader: those given, and otherwise those of a loader.
 
     Args:
-        loader: Whose options are the defaults.
-        given: Options that were given; None marks one that was not.
+        loader: The loader whose options are the defaults; None for those of torch.
+        given: Options that take precedence.
     """
-    given = {name: value for name, value in given.items() if value is not None}
     if loader is None:
         return given
     has_workers = given.get("num_workers", loader.num_workers) and loader.num_workers
     names = [*_KEPT, *(_KEPT_WITH_WORKERS if has_workers else ())]
     options = {name: getattr(loader, name) for name in names}
-    batches = loader.batch_sampler  # None where the dataset yields whole batches
+    batches = loader.batch_sampler  # None if the dataset yields whole batches
     if batches is not None:
         options["collate_fn"] = loader.collate_fn
         options["batch_size"] = getattr(batches, "batch_size", None)
         options["drop_last"] = getattr(batches, "drop_last", False)
-    return {**options, **given}
+    # the names above are those of LoaderOptions
+    return cast("LoaderOptions", {**options, **given})

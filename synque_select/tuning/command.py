@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pytorch_lightning import LightningModule
 
@@ -23,7 +21,7 @@ from synque_select.report.study_tables import study_table
 from synque_select.selection.scorer import Scorer
 from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.run_page import write_page
-from synque_select.training.short_fit import ModelFactory
+from synque_select.training.short_fit import ModelFactory, TrainerOptions
 from synque_select.tuning.options import TuneOptions
 from synque_select.tuning.result import TuningResult
 from synque_select.tuning.run import tune_mixture
@@ -41,7 +39,7 @@ def run_tuning(
     scorer: Scorer | None = None,
     store: str | None = None,
     run_dir: str | None = None,
-    trainer_options: Mapping[str, Any] | None = None,
+    trainer_options: TrainerOptions | None = None,
 ) -> Path:
     """Tune a mixture, print its trials, and write them with a page into a run's directory.
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import pytorch_lightning as pl
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 from synque_select.errors import LightningError
 from synque_select.training.distributed import connect, on_rank_zero, report_failure
-from synque_select.training.short_fit import quiet_fits
+from synque_select.training.short_fit import TrainerOptions, quiet_fits
 
 __all__ = ["Ranks"]
 
@@ -27,7 +27,7 @@ class Ranks:
         LightningError: The strategy ends its processes with each fit.
     """
 
-    def __init__(self, trainer_options: Mapping[str, Any]) -> None:
+    def __init__(self, trainer_options: TrainerOptions) -> None:
         with quiet_fits():
             self._trainer = pl.Trainer(
                 logger=False,

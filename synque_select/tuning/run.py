@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, final
+from typing import TYPE_CHECKING, Literal, TypedDict, final
 
 import torch
 from pytorch_lightning import LightningModule
@@ -19,7 +19,12 @@ from synque_select.selection.scorer import Scorer
 from synque_select.selection.scoring import Scoring
 from synque_select.training.comparability import content_sha256, validation_sha256, weights_sha256
 from synque_select.training.datamodule import SynqueDataModule
-from synque_select.training.short_fit import ModelFactory, ShortFits, model_factory_of
+from synque_select.training.short_fit import (
+    ModelFactory,
+    ShortFits,
+    TrainerOptions,
+    model_factory_of,
+)
 from synque_select.tuning.distributed import Ranks
 from synque_select.tuning.mixture_scores import MixtureScores
 from synque_select.tuning.objectives import FitObjective, ProxyObjective, Sampling, TrialPlan
@@ -55,7 +60,7 @@ def tune_mixture(
     options: TuneOptions | None = None,
     scorer: Scorer | None = None,
     store: RunStore | str | Path | None = None,
-    trainer_options: Mapping[str, Any] | None = None,
+    trainer_options: TrainerOptions | None = None,
     progress: bool = True,
 ) -> TuningResult:
     """Choose candidates, their number and their weights by trials, with Optuna.
@@ -173,7 +178,7 @@ class _Tuning:
     options: TuneOptions
     scorer: Scorer
     store: RunStore
-    trainer_options: Mapping[str, Any]
+    trainer_options: TrainerOptions
     progress: bool
 
     def run(self) -> TuningResult:

@@ -21,7 +21,10 @@ SECONDS = 20  # a fifth of one where nothing else runs; torch alone waits for 30
 pytestmark = pytest.mark.xdist_group("ranks")
 
 ITS_ERROR = "LightningError: rank 1: FileNotFoundError: val.json is not on this machine"
-GONE = "LightningError: the connection to another rank was lost: its own output says why"
+GONE = (
+    "LightningError: the connection to another rank was lost: "
+    "the reason is in the output of that rank"
+)
 LIGHTNINGS = "RuntimeError"  # in a barrier of Lightning's, before or after we are asked
 
 

@@ -355,7 +355,7 @@ class TestBadInput:
             Candidate(name, [{"text": "t", "x": torch.zeros(n)} for _ in range(2)], view="text")
             for name, n in (("wide", 3), ("narrow", 2))
         )
-        with pytest.raises(DataError, match="examples of narrow and wide cannot stand in one"):
+        with pytest.raises(DataError, match="examples of narrow and wide cannot be in one batch"):
             SynqueDataModule([wide, narrow]).train_dataloader()
 
     def test_a_transform_that_fails_names_the_candidate(self):

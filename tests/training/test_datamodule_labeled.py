@@ -133,8 +133,8 @@ def test_from_a_file_and_from_records(tmp_path: Path):
     ("options", "message"),
     [
         ({"real_share": None}, "labeled_real and real_share belong together"),
-        ({"real_share": 1.0}, "real_share=1.0: allowed is a share above 0 and below 1"),
-        ({"real_share": 20}, "real_share=20: allowed is a share"),
+        ({"real_share": 1.0}, "real_share=1.0: allowed is a number above 0 and below 1"),
+        ({"real_share": 20}, "real_share=20: allowed is a number"),
     ],
 )
 def test_bad_arguments(options: dict[str, Any], message: str):
