@@ -143,7 +143,7 @@ class ProxyCorrelationCallback(CheckedCallback):
         check_mode(mode)
         self._record: RunRecord | None = None
         self._correlations: tuple[KeyCorrelations, ...] = ()
-        self._spawn_result = SpawnResult[_Concluded]()
+        self._spawn_result: SpawnResult[_Concluded] = SpawnResult()
         self._monitor, self._mode = monitor, mode
         self._proxies, self._probes, self._task = proxies, probes, task
         self._store = store if isinstance(store, RunStore) else RunStore(store)

@@ -149,7 +149,7 @@ class SelectionCallback(CheckedCallback):
         self._given_run_dir = None if run_dir is None else Path(run_dir)
         self._finished = True
         self._has_met = False  # whether the ranks of the current fit have met
-        self._spawn_result = SpawnResult[_Launched]()
+        self._spawn_result: SpawnResult[_Launched] = SpawnResult()
 
     @property
     def ranking(self) -> Ranking | None:

@@ -727,7 +727,7 @@ def test_a_fit_goes_on_from_a_checkpoint(here: Path):
 
 def test_a_checkpoint_overrules_another_choice(here: Path):
     data = data_module(mixture={"far": 1.0})
-    with pytest.warns(UserWarning, match="goes on with the checkpoint's mixture"):
+    with pytest.warns(UserWarning, match="continues with the mixture of the checkpoint"):
         trainer().fit(model(), datamodule=data, ckpt_path="half.ckpt")
     assert data.mixture.weights == {"near": 0.5, "mixed": 0.5}
 

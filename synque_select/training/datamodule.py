@@ -221,7 +221,7 @@ class SynqueDataModule(LightningDataModule):
         self._built: Mixture | None = None  # what the train loader of the current fit serves
         self._served_batch_size: int | None = None
         self._fingerprints = Fingerprints()
-        self._spawn_result = SpawnResult[dict[str, Json]]()
+        self._spawn_result: SpawnResult[dict[str, Json]] = SpawnResult()
         self._prepare_error: Exception | None = None  # raised once all ranks can be told
         self._inner = wraps  # last: from here on attributes lead to it
 
@@ -311,7 +311,7 @@ class SynqueDataModule(LightningDataModule):
         other._position, other._built, other._spawn_result = (
             Position(),
             None,
-            SpawnResult[dict[str, Json]](),
+            SpawnResult(),
         )
         other.set_mixture(mixture)
         return other
@@ -319,7 +319,7 @@ class SynqueDataModule(LightningDataModule):
     def detached(self) -> SynqueDataModule:
         """Return a copy without a trainer, around a copy of the wrapped DataModule."""
         other = copy.copy(self)
-        other._inner, other._spawn_result = copy.copy(self._inner), SpawnResult[dict[str, Json]]()
+        other._inner, other._spawn_result = copy.copy(self._inner), SpawnResult()
         other.trainer = None
         return other
 

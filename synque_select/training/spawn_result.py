@@ -30,7 +30,7 @@ class SpawnResult(Generic[_State]):
     object never writes, and other processes never read.
 
     Example:
-        >>> result = SpawnResult[dict[str, int]]()
+        >>> result: SpawnResult[dict[str, int]] = SpawnResult()
         >>> result.write({"top_k": 2}), result.take()
         (None, None)
     """

@@ -55,7 +55,7 @@ class TuneOptions(ShortFitOptions):
         'tpe'
         >>> TuneOptions(sampler="tpee")
         Traceback (most recent call last):
-        synque_select.errors.ConfigError: sampler='tpee': did you mean 'tpe'?; ...
+        synque_select.errors.ConfigError: sampler='tpee': did you mean 'tpe'? ...
     """
 
     n_trials: int = 30

@@ -134,7 +134,7 @@ def test_a_transform_makes_the_training_example():
 @pytest.mark.parametrize(
     ("mixture", "options", "message"),
     [
-        ({"aa": 1.0}, {}, "'aa', which is no candidate; did you mean 'a'"),
+        ({"aa": 1.0}, {}, "'aa', which is not a candidate: did you mean 'a'"),
         ({"a": 1.0}, {"seed": -1}, "seed=-1: allowed is a whole number from 0"),
         ({"a": 1.0}, {"epoch_length": 0}, "epoch_length=0: allowed is a whole number from 1"),
     ],

@@ -276,9 +276,9 @@ class TestSetMixture:
         assert {name[0] for name in fit(tmp_path, dm).ids} == {"b"}
 
     def test_an_unknown_candidate_is_refused(self, tmp_path: Path):
-        with pytest.raises(ConfigError, match="no candidate; did you mean 'a'"):
+        with pytest.raises(ConfigError, match="not a candidate: did you mean 'a'"):
             data().set_mixture(Mixture({"aa": 1.0}))
-        with pytest.raises(ConfigError, match="'z', which is no candidate"):
+        with pytest.raises(ConfigError, match="'z', which is not a candidate"):
             fit(tmp_path, data(mixture={"z": 1.0}))
 
 
@@ -343,7 +343,7 @@ class TestBadInput:
     def test_fields_that_differ_between_candidates(self, tmp_path: Path):
         other = Candidate("d", [{**r, "source": 1} for r in records("d", 9)], view="text")
         dm = SynqueDataModule([*candidates(a=9), other])
-        with pytest.raises(DataError, match=r"d has 'source', a has not; give train_transform="):
+        with pytest.raises(DataError, match=r"'source' is in d, not in a; give train_transform="):
             fit(tmp_path, dm)
         dm = SynqueDataModule(
             [*candidates(a=9), other], train_transform=lambda r: {"id": r["id"], "x": r["x"]}
@@ -376,7 +376,7 @@ class TestBadInput:
                 return DataLoader(records("t", 64), batch_size=64, drop_last=True)
 
         dm = SynqueDataModule(candidates(a=5, b=5), wraps=Dropping())
-        with pytest.raises(ConfigError, match="10 draws has less than one whole batch of 64"):
+        with pytest.raises(ConfigError, match="10 draws is shorter than one whole batch of 64"):
             dm.train_dataloader()
 
     def test_a_module_of_the_other_package(self):

@@ -264,7 +264,7 @@ class TestStrategiesThatRestoreLate:
         self, undisturbed: tuple[Path, Recorder], tmp_path: Path
     ):
         folder, whole = undisturbed
-        with pytest.warns(UserWarning, match="goes on with the checkpoint's mixture"):
+        with pytest.warns(UserWarning, match="continues with the mixture of the checkpoint"):
             model = resumed(
                 tmp_path,
                 checkpoint(folder, 14),
@@ -280,7 +280,7 @@ class TestWhatChanged:
     ):
         folder, whole = undisturbed
         dm = data(mixture={"c": 1.0})
-        with pytest.warns(UserWarning, match=r"mixture, \{a: 0.75, b: 0.25\}, not with \{c: 1\}"):
+        with pytest.warns(UserWarning, match=r"checkpoint, \{a: 0.75, b: 0.25\}, not with \{c: 1\}"):
             model = resumed(tmp_path, checkpoint(folder, 14), dm)
         assert model.batches == whole.batches[14:]
         assert dm.mixture is not None
@@ -319,7 +319,9 @@ class TestWhatChanged:
 
     def test_a_candidate_that_is_gone(self, undisturbed: tuple[Path, Recorder], tmp_path: Path):
         dm = data(candidates=candidates(a=60, c=60), mixture=None)
-        with pytest.raises(LightningError, match=r"cannot be resumed.*'b', which is no candidate"):
+        with pytest.raises(
+            LightningError, match=r"cannot be resumed.*'b', which is not a candidate"
+        ):
             resumed(tmp_path, checkpoint(undisturbed[0], 3), dm)
 
     def test_another_seed(self, undisturbed: tuple[Path, Recorder], tmp_path: Path):
