@@ -277,7 +277,7 @@ class ProxyCorrelationCallback(CheckedCallback):
             remedy = f"logged are: {', '.join(sorted(self._metrics))}. Set monitor= to one of them,"
         else:
             remedy = (
-                "there were no metrics, or training ended before the first validation. Train "
+                "nothing was logged, or training ended before the first validation. Train "
                 "longer, validate earlier (val_check_interval of the Trainer),"
             )
         rank_zero_warn(

@@ -529,7 +529,7 @@ class SynqueDataModule(LightningDataModule):
     def planned_draws(self) -> int | None:
         """Largest number of draws from candidates, over all ranks, within the trainer's limits.
 
-        None if there is no limit but a number of epochs whose length follows from the mixture.
+        None if only the number of epochs is limited, and their length follows from the mixture.
         """
         trainer = self.trainer
         if trainer is None:

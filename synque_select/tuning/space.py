@@ -1,4 +1,4 @@
-"""The space of mixtures that is searched, and where the search starts."""
+"""The space of mixtures to search, and the starting points."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
 __all__ = ["MixtureSpace", "starting_mixtures"]
 
 _LEAST = 1e-3  # a smaller share is less than one draw in 1,000
-_TOP = 0.8  # where the largest share of a start lies: with room on both sides
+_TOP = 0.8  # u of the largest share of a start: leaves the sampler room on both sides
 _STARTS = (1, 2, 3, 5, 8, 13, 21)
 
 
 @dataclass(frozen=True)
 class MixtureSpace:
-    r"""Mixtures of k of K candidates, as K + 1 parameters that are always there.
+    r"""Mixtures of k of K candidates, as K + 1 parameters that every point has.
 
-    One whole number, `k`, and for each candidate a number u in [0, 1], `share <name>`. Chosen are
-    the k candidates with the largest u; their weights are
+    The parameters are one integer, `k`, and for each candidate a number u in [0, 1],
+    `share <name>`. The k candidates with the largest u are selected; their weights are
 
-    .. math:: w_a = g_a / \sum_{b \text{ chosen}} g_b, \quad g_a = -\ln(1 - u_a)
+    .. math:: w_a = g_a / \sum_{b \text{ selected}} g_b, \quad g_a = -\ln(1 - u_a)
 
-    the quantiles of a Gamma(1) distribution: under uniform u every subset of k is as likely as any
-    other, and with k = K the weights are uniform on the simplex (a flat Dirichlet distribution).
-    No parameter depends on another's value, so that samplers that model parameters together
-    (multivariate TPE, GP, CMA-ES) see all of them in every trial; conditional parameters would
-    leave each with a part of the trials. Every mixture is a point of the space (`params`), so that
-    a search can start from any.
+    the quantiles of a Gamma(1) distribution: under uniform u every subset of k is equally likely,
+    and with k = K the weights are uniform on the simplex (a flat Dirichlet distribution). No
+    parameter depends on another's value, so samplers that model parameters jointly (multivariate
+    TPE, GP, CMA-ES) see all of them in every trial; with conditional parameters they would see each
+    in only some of the trials. Every mixture is a point of the space (`params`), so a search can
+    start from any mixture.
 
     Args:
-        names: The candidates, the best of the proxies' ranking first.
-        k_range: Least and largest number of candidates in a mixture.
+        names: Names of the candidates, best of the proxies' ranking first.
+        k_range: Smallest and largest number of candidates in a mixture.
 
     Raises:
         ConfigError: `k_range` is not within 1..K.
@@ -57,7 +57,7 @@ class MixtureSpace:
         low, high = self.k_range
         if not 1 <= low <= high <= len(self.names):
             raise ConfigError(
-                f"k_range={self.k_range}: allowed are two numbers, 1 <= least <= largest <= "
+                f"k_range={self.k_range}: allowed are two numbers, 1 <= smallest <= largest <= "
                 f"{len(self.names)}, the number of candidates"
             )
 
@@ -71,18 +71,19 @@ class MixtureSpace:
     def mixture(self, point: Mapping[str, float]) -> Mixture:
         """Return the mixture of a point; shares under one draw in 1,000 are left out."""
         shares = {name: point[_share(name)] for name in self.names}
-        # the sort is stable: of equal ones the better ranked come first
-        chosen = sorted(shares, key=lambda name: -shares[name])[: int(point["k"])]
-        gammas = {name: -math.log1p(-min(shares[name], 1 - 1e-9)) for name in chosen}
+        # the sort is stable: of equal shares the better ranked candidate comes first
+        selected = sorted(shares, key=lambda name: -shares[name])[: int(point["k"])]
+        # u = 1 would be an infinite weight
+        gammas = {name: -math.log1p(-min(shares[name], 1 - 1e-9)) for name in selected}
         total = sum(gammas.values())
         if not total > 0:
-            return Mixture.equal(chosen, "tuned")
+            return Mixture.equal(selected, "tuned")
         kept = {name: g for name, g in gammas.items() if g / total >= _LEAST}
         total = sum(kept.values())
         return Mixture({name: g / total for name, g in kept.items()}, "tuned")
 
     def params(self, mixture: Mixture) -> dict[str, float]:
-        """Return the point of a mixture; candidates that are not in it wait in their order.
+        """Return the point of a mixture; the other candidates get smaller shares in their order.
 
         Raises:
             ConfigError: The mixture has too few or too many candidates for the space.
@@ -106,25 +107,25 @@ def _share(name: str) -> str:
 def starting_mixtures(
     ranking: Ranking, space: MixtureSpace, optimal: Mixture | None = None
 ) -> dict[str, Mixture]:
-    """Return what a search tries first, by name: what the proxies advise, for several k.
+    """Return the mixtures that a search tries first, by name: what the proxies suggest.
 
     In this order: the ranking's top k, all candidates, the MMD-optimal mixture, then the top 1, 2,
-    3, 5, 8, …; what the space does not hold is left out, and so is what was there before.
+    3, 5, 8, …. Mixtures outside the space and repeated mixtures are left out.
 
     Args:
-        ranking: What the proxies said.
+        ranking: The ranking of the candidates.
         space: Which mixtures are allowed.
-        optimal: The MMD-optimal mixture, if there is one.
+        optimal: The MMD-optimal mixture, if it exists.
     """
     n_defined = sum(not math.isnan(row.ranks[ranking.rank_by]) for row in ranking)
-    found = {_top(k): ranking.top(k) for k in (ranking.top_k,) if k <= n_defined}
-    found["all"] = Mixture.equal(space.names, "all, equal weights")
+    starts = {_top(k): ranking.top(k) for k in (ranking.top_k,) if k <= n_defined}
+    starts["all"] = Mixture.equal(space.names, "all, equal weights")
     if optimal is not None:
-        found["MMD-optimal"] = optimal
-    found |= {_top(k): ranking.top(k) for k in _STARTS if k <= n_defined}
+        starts["MMD-optimal"] = optimal
+    starts |= {_top(k): ranking.top(k) for k in _STARTS if k <= n_defined}
     low, high = space.k_range
     kept: dict[str, Mixture] = {}
-    for name, mixture in found.items():
+    for name, mixture in starts.items():
         known = [other.weights for other in kept.values()]
         if low <= len(mixture.weights) <= high and dict(mixture.weights) not in known:
             kept[name] = mixture

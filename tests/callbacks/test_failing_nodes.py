@@ -1,4 +1,4 @@
-"""Two nodes that are two processes here, one rank on each: what rank 1 meets ends both, soon."""
+"""Two nodes, simulated by two processes of one rank each: a failure of rank 1 soon ends both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tests" / "training" / "scripts" / "failing_nodes.py"
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
-SECONDS = 20  # a fifth of one where nothing else runs; torch alone waits for 30 minutes
+SECONDS = 20  # a fifth of it on an idle machine; torch by itself waits for 30 minutes
 
 pytestmark = pytest.mark.xdist_group("ranks")
 
@@ -25,11 +25,11 @@ GONE = (
     "LightningError: the connection to another rank was lost: "
     "the reason is in the output of that rank"
 )
-LIGHTNINGS = "RuntimeError"  # in a barrier of Lightning's, before or after we are asked
+LIGHTNINGS = "RuntimeError"  # in a barrier of Lightning, before or after the callback is called
 
 
 def both_nodes(folder: Path, strategy: str, *modes: str) -> dict[str, list[dict[str, Any]]]:
-    """Run the script as each node and return, by mode, how the fit ended on each of them."""
+    """Run the script on each node and return, by mode, how the fit ended on each of them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -64,7 +64,7 @@ def _ending(file: Path, output: str) -> dict[str, Any]:
 
 
 def test_processes_that_were_launched_on_another_node(tmp_path):
-    """`on_exception` is called in none of them; forked here, as spawned ones import for long."""
+    """`on_exception` is not called in any of them; forked, because spawned ones start slowly."""
     expected = {
         "missing-prepare": ITS_ERROR,
         "missing-data": ITS_ERROR,
@@ -86,7 +86,7 @@ def test_processes_that_were_launched_on_another_node(tmp_path):
 
 
 def test_a_rank_that_is_merely_slow_is_waited_for(tmp_path):
-    """Twice as long as a collective of training may take."""
+    """The delay is twice the timeout of a collective of training."""
     (nodes,) = both_nodes(tmp_path, "ddp_fork", "late-data").values()
     assert [node["ended"] for node in nodes] == ["trained on ['mixed', 'near']"] * 2
     assert all(node["after_s"] > 8 for node in nodes)
@@ -107,6 +107,6 @@ def test_other_strategies(tmp_path, strategy, mode, error):
     ((first, second),) = both_nodes(tmp_path, strategy, mode).values()
     assert error in first["ended"]
     assert first["after_s"] < SECONDS
-    if mode != "killed-before":  # under ddp the node is the process that was killed
+    if mode != "killed-before":  # under ddp the killed process is the node
         assert "val.json is not on this machine" in second["ended"]
         assert second["after_s"] < SECONDS

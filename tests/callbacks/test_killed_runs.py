@@ -1,4 +1,4 @@
-"""A real process, killed at random moments of every phase: the next one goes on where it was."""
+"""A real process, killed at random moments of every phase: the next process continues it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(folder: Path, *moment: str) -> None:
 
 
 class Events:
-    """What all processes of a run wrote, in their order."""
+    """The events that all processes of a run wrote, in order."""
 
     def __init__(self, folder: Path) -> None:
         lines = (folder / "events.jsonl").read_text().splitlines()
@@ -63,7 +63,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Events]
     return folder, Events(folder)
 
 
-# scored are first the candidates, then, after training, the mixture
+# the candidates are scored first, and the mixture after training
 PHASES = ["encode", "score", "judge", "fit", "fit", "score", "probe step"]
 
 
@@ -72,7 +72,7 @@ def kill_in_every_phase(folder: Path, whole: Events, seed: int, name: str) -> Ev
     moments = random.Random(seed)
     for phase in PHASES:
         n_events = len(whole.of(phase)) // PHASES.count(phase)
-        # killed twice in fit, it has to find something to do each time
+        # killed twice in fit, so steps must be left each time
         nth = moments.randint(1, n_events - (SAVED_EVERY if phase == "fit" else 0))
         run(folder, phase, str(nth), f"{moments.uniform(0, 0.01):.4f}", name)
         assert not Events(folder).of("done"), phase
@@ -84,12 +84,12 @@ def check_nothing_is_repeated(events: Events, whole: Events) -> None:
     encoded = Counter(view for event in events.of("encode") for view in event["views"])
     distinct = {view for event in whole.of("encode") for view in event["views"]}
     assert set(encoded) == distinct
-    # what is under way when the process dies is encoded again, nothing else
+    # only what was being encoded when the process was killed is encoded again
     assert sum(encoded.values()) <= len(distinct) + 60
     assert max(encoded.values()) <= 2
     for pid in events.pids[2:]:
         assert not events.of("encode", pid)
-    # nobody scores in the process that only had probes left
+    # the process that only had probes left does not score
     assert not events.of("score", events.pids[-1])
     probes = Counter(event["name"] for event in events.of("probe"))
     assert set(probes) == set(WORDS)
@@ -99,13 +99,15 @@ def check_nothing_is_repeated(events: Events, whole: Events) -> None:
 def check_answers_are_kept(events: Events, whole: Events) -> None:
     asked = Counter(event["question"] for event in events.of("judge"))
     assert set(asked) == {event["question"] for event in whole.of("judge")}
-    assert sum(asked.values()) <= len(asked) + 2  # what was in flight
+    assert (
+        sum(asked.values()) <= len(asked) + 2
+    )  # questions without an answer when the process was killed
 
 
 def check_finished_proxies_are_not_scored_again(events: Events) -> None:
-    """Those that were killed while a proxy scored left what had finished to the next.
+    """A process that was killed while a proxy scored has stored the finished proxies.
 
-    A proxy of the user's is scored again; LENS finds its answers.
+    A user's proxy is scored again; LENS finds its answers.
     """
     said = [event["text"] for event in events.of("said", events.pids[3])]
     taken = "scores of 3 of 5 proxies are taken from the cache: pad, coverage, ngram"
@@ -113,7 +115,7 @@ def check_finished_proxies_are_not_scored_again(events: Events) -> None:
 
 
 def check_steps(events: Events, whole: Events) -> None:
-    """Each process goes on from the last checkpoint, with what an undisturbed run draws there."""
+    """Each process continues from the last checkpoint with the draws of an undisturbed run."""
     expected = {event["step"]: event["texts"] for event in whole.of("fit")}
     assert sorted(expected) == list(range(MAX_STEPS))
     reached = 0
@@ -130,7 +132,7 @@ def check_steps(events: Events, whole: Events) -> None:
 
 
 def ranking_of(folder: Path) -> Ranking:
-    """The ranking in the folder of the run that ended, without what a clock and a counter said."""
+    """The ranking in the directory of the finished run, without times and counters."""
     found = load_ranking(Path(Events(folder).end["run_dir"]))
     proxies = {key: replace(info, seconds=0.0) for key, info in found.proxies.items()}
     messages = tuple(said for said in found.messages if "answers kept from earlier" not in said)
@@ -177,6 +179,8 @@ def test_killed_in_every_phase(
     check_answers_are_kept(events, whole)
     check_steps(events, whole)
     check_records(tmp_path, whole_folder, events.end)
-    if name == "SIGKILL":  # SIGTERM lets the scoring end, and a fit of no step leave its folder
+    if (
+        name == "SIGKILL"
+    ):  # after SIGTERM the scoring ends, and a fit without a step leaves its directory
         assert len(list((tmp_path / "runs" / "LoggedModel").iterdir())) == 1
         check_finished_proxies_are_not_scored_again(events)

@@ -27,7 +27,7 @@ FAR = [{"text": f"w0x{5 + i % 3} w1x{4 + i % 2}", "label": i % 2} for i in range
 
 
 class Closing(ScriptedLLM):
-    """Says when it was closed, and refuses to be asked while another engine is open."""
+    """Records when it was closed, and raises if it is asked while another engine is open."""
 
     def __init__(self, *arguments: Any, events: list[str], **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -78,7 +78,7 @@ def test_rubric_by_one_engine_judging_by_another_and_both_closed_before_training
     assert selection.ranking.top().names == ("near",)
     at = events.index("fit starts")
     assert {"reasoner is closed", "scorer is closed"} <= set(events[:at])
-    # the reasoner's model is gone before the scorer's comes
+    # the reasoner's model is closed before the scorer's is opened
     assert events.index("reasoner is closed") < events.index("scorer judges")
     assert events.index("scorer judges") > len([e for e in events if e == "reasoner writes"]) - 1
     last = len(events) - 1 - events[::-1].index("scorer judges")

@@ -1,4 +1,4 @@
-"""What each logger holds after a fit, read back from where it keeps it."""
+"""The content of each logger after a fit, read back from its files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Rubric(pl.Callback):
 
 
 class Clashing(TinyModel):
-    """A user's model whose hyper-parameters have the names of ours."""
+    """A user's model whose hyper-parameters have the same names as those of SynqueDataModule."""
 
     def __init__(self, lr: float = 0.5, mixture: str = "mine", top_k: int = 9, seed: int = 7):
         super().__init__(lr)
@@ -97,7 +97,7 @@ def available(folder: Path) -> dict[str, Logger]:
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
-    """Five runs that differ in their mixture; the last one in all loggers at once."""
+    """Five runs with different mixtures; the last one logs to all loggers at once."""
     folder = tmp_path_factory.mktemp("loggers")
     for top_k in (1, 2, 3, 4):
         fit(folder, top_k)

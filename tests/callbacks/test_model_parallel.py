@@ -48,7 +48,7 @@ def test_the_ranks_share_an_epoch(ranks):
 
 @pytest.mark.parametrize("run", ["resumed", "another"])
 def test_a_late_restore_goes_on_at_the_exact_position(ranks, run):
-    """Under "another" the callback chose another mixture: the checkpoint's wins."""
+    """In the mode "another" the callback chose another mixture: that of the checkpoint is used."""
     for rank in ranks:
         assert len(rank["begun"]["seen"]) == 4
         assert rank["begun"]["seen"] + rank[run]["seen"] == rank["whole"]["seen"]

@@ -1,4 +1,4 @@
-"""PruningCallback in a plain Trainer, without anything else of ours."""
+"""PruningCallback in a plain Trainer, without other parts of this library."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_pruned_trial_ends_its_fit(tmp_path):
 
 
 def test_the_end_of_the_budget_is_not_pruned(tmp_path):
-    """What is trained to its end is complete: there is nothing left to save."""
+    """A fit at its last step is complete: pruning could not save anything."""
     pruner = optuna.pruners.ThresholdPruner(lower=2.0, n_warmup_steps=7)
     found = optuna.create_study(pruner=pruner)
     fit(found.ask(), tmp_path)

@@ -42,7 +42,7 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def written(folder: Path, first: int = 0) -> list[dict[str, Any]]:
-    """What each rank wrote; a rank that is left behind ends on its own."""
+    """What each rank wrote; a rank that lost the others ends by itself."""
     files = [folder / f"rank{rank}.json" for rank in (0, 1)]
     deadline = time.monotonic() + 30
     while not all(file.exists() for file in files[first:]) and time.monotonic() < deadline:
@@ -69,7 +69,7 @@ def check_served_and_scored(folder: Path, ranks: list[dict[str, Any]]) -> None:
             for rank in ranks
         ]
         assert [len(share) for share in shares] == [60, 60]
-        # every example of the mixture once: as its weight says, and none twice by accident
+        # every example of the mixture exactly once, as the weights say
         assert Counter(shares[0] + shares[1]) == Counter(texts_of("near", "mixed"))
     assert (Path(first["run_dir"]) / "ranking.json").is_file()
     assert len(list((folder / "runs" / "OwnModel").iterdir())) == 1

@@ -1,4 +1,4 @@
-"""A selection beside everything else that a Trainer does: scored once, and served as chosen."""
+"""A selection with other features of the Trainer: scored once, and trained on as chosen."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ EPOCH = 15  # batches of 8 in the 120 draws of "near" and "mixed"
 
 
 class Tunable(TinyModel):
-    """Has what the finders look for."""
+    """Has the attributes that Lightning's finders look for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Tunable(TinyModel):
 
 
 class Fit:
-    """A trainer with a selection, its parts, and what they came to."""
+    """A trainer with a selection, its parts, and their results."""
 
     def __init__(self, folder: Path, *callbacks: pl.Callback, **options: Any) -> None:
         self.encoder, self.data = LetterEncoder(), data_module()
@@ -79,7 +79,7 @@ class Fit:
         return seen_by(self.model)
 
     def expected(self, n: int) -> list[str]:
-        """The first draws of the chosen mixture; and whatever was drawn, was scored once."""
+        """Check that the first draws are those of the chosen mixture, scored once."""
         assert self.encoder.n_encoded == N_SCORED
         assert self.data.mixture is not None
         assert set(self.data.mixture.names) == {"near", "mixed"}

@@ -1,4 +1,4 @@
-"""FSDP and NCCL on one GPU: the mixture is served, and a late restore goes on with it."""
+"""FSDP and NCCL on one GPU: the mixture is served, and a late restore continues it."""
 
 from __future__ import annotations
 

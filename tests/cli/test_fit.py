@@ -1,4 +1,4 @@
-"""`synque-select fit` and LightningCLI as a user has them: a folder with a package and a config."""
+"""`synque-select fit` and LightningCLI in a user's directory with a package and a config."""
 
 from __future__ import annotations
 

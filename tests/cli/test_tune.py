@@ -1,4 +1,4 @@
-"""`synque-select tune` on the config of a fit: what it prints, writes, goes on with and refuses."""
+"""`synque-select tune` on the config of a fit: what it prints, writes, continues and rejects."""
 
 from __future__ import annotations
 

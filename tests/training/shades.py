@@ -1,4 +1,4 @@
-"""A small real task for tests of experiments: grey squares, a linear model, an own encoder."""
+"""A small real task for tests of experiments: grey squares, a linear model, an encoder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def squares(n: int, seed: int, *, shift: int = 0, flipped: bool = False) -> list
 
 
 class Unlabeled(list[Any]):
-    """Records whose label nobody may read: there is none."""
+    """Examples without labels: reading one raises."""
 
     def __init__(self, records: list[dict[str, Any]]) -> None:
         super().__init__({"image": record["image"]} for record in records)
@@ -82,7 +82,7 @@ class Linear(pl.LightningModule):
 
 
 class Shades(BaseTask):
-    """Six candidates of squares; "false" is the twin of "true" with labels turned."""
+    """Six candidates of squares; "false" is "true" with swapped labels."""
 
     name = "shades"
     metric = "acc"

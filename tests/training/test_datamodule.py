@@ -32,7 +32,7 @@ AB = {"a": 0.75, "b": 0.25}
 
 
 def stream(dm: SynqueDataModule, n: int, epoch_length: int | None = None) -> list[str]:
-    """The first n draws as the schedule has them."""
+    """The first n draws of the schedule."""
     assert dm.mixture is not None
     dataset = MixtureDataset(dm.candidates, dm.mixture, epoch_length=epoch_length)
     return [dataset[draw]["id"] for draw in range(n)]

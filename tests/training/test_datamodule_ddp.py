@@ -1,4 +1,4 @@
-"""Two real processes: each draw of an epoch goes to one rank, whatever launches them."""
+"""Two real processes: each draw of an epoch goes to one rank, with every launcher."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.training.serving import candidates
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tests" / "training" / "scripts" / "serve_ddp.py"
-LENGTH = 86  # ⌊61 / 0.7⌋ = 87 draws, floored to both ranks
+LENGTH = 86  # ⌊61 / 0.7⌋ = 87 draws, rounded down to a multiple of two ranks
 
 
 def launch(folder: Path, strategy: str, **options: Any) -> list[dict[str, Any]]:

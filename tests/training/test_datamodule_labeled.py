@@ -123,8 +123,8 @@ def test_a_probe_has_it_too():
 
 
 def test_from_a_file_and_from_records(tmp_path: Path):
-    (tmp_path / "annotated.json").write_text(json.dumps(records("r", 20)))
-    for source in (str(tmp_path / "annotated.json"), records("r", 20)):
+    (tmp_path / "labeled.json").write_text(json.dumps(records("r", 20)))
+    for source in (str(tmp_path / "labeled.json"), records("r", 20)):
         dm = data(labeled_real=source, view="text")
         assert first_letters(fit(tmp_path, dm).ids)["r"] == 45
 

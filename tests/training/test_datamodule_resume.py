@@ -1,4 +1,4 @@
-"""A resumed run sees the draws that it has not seen, of the mixture of its checkpoint."""
+"""A resumed run continues with the remaining draws of the mixture of its checkpoint."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class TestExactPosition:
         assert model.batches[0] == whole.batches[1]
 
     @pytest.mark.filterwarnings("ignore:`.fit.ckpt_path=None.` was called without a model")
-    @pytest.mark.filterwarnings("ignore:.fit.ckpt_path=.last.. is set, but there is no last")
+    @pytest.mark.filterwarnings("ignore:.fit.ckpt_path=.last.. is set")
     @pytest.mark.filterwarnings("ignore:You have overridden `on_after_batch_transfer` in")
     @pytest.mark.parametrize("hook", ["training_step", "on_train_batch_end", "transfer"])
     def test_a_batch_that_failed_is_trained_on_after_all(
@@ -184,7 +184,7 @@ class TestExactPosition:
     def test_a_tuner_on_the_way_leaves_it_alone(
         self, undisturbed: tuple[Path, Recorder], tmp_path: Path
     ):
-        """The finder trains at 2 and 4 a batch, and then the run goes on with what it found."""
+        """The finder trains with batches of 2 and 4, and the run continues with its result."""
         folder, whole = undisturbed
         dm = data(val=records("v", 8))
         finder = BatchSizeFinder(mode="power", steps_per_trial=1, init_val=4, max_trials=2)
@@ -280,7 +280,7 @@ class TestWhatChanged:
     ):
         folder, whole = undisturbed
         dm = data(mixture={"c": 1.0})
-        with pytest.warns(UserWarning, match=r"checkpoint, \{a: 0.75, b: 0.25\}, not with \{c: 1\}"):
+        with pytest.warns(UserWarning, match=r"\{a: 0.75, b: 0.25\}, not with \{c: 1\}"):
             model = resumed(tmp_path, checkpoint(folder, 14), dm)
         assert model.batches == whole.batches[14:]
         assert dm.mixture is not None
@@ -306,7 +306,7 @@ class TestWhatChanged:
 
     def test_the_whole_hash_counts_where_a_ranking_computed_it(self, tmp_path: Path):
         big, edited = records("a", 300), records("a", 300)
-        edited[1]["text"] = "not among the examples that stand for all"
+        edited[1]["text"] = "not among the hashed examples"
         dm = SynqueDataModule([Candidate("a", big, view="text")], batch_size=50)
         assert len(dm.candidates[0].sha256) == 64
         fit(tmp_path, dm, saving(tmp_path, 1))

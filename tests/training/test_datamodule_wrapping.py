@@ -69,7 +69,7 @@ class Stages(Recorder):
 
 
 def ids_in(batch: Any) -> list[str]:
-    """The ids in a batch, wherever they stand; of token ids the text that they come from."""
+    """The ids in a batch of any structure; for token ids the text that they come from."""
     if isinstance(batch, Mapping):
         if "id" in batch:
             return list(batch["id"])
@@ -107,7 +107,7 @@ def tensors(n: int = 6) -> TensorDataset:
 
 
 class Dicts(UserData):
-    """Dicts everywhere, the training loader too in a dict."""
+    """Dicts everywhere; the training loader is in a dict, too."""
 
     def train_dataloader(self) -> Any:
         return {"only": self._loader("train", 16)}
@@ -127,7 +127,7 @@ class Dicts(UserData):
 
 
 class Combined(Dicts):
-    """A training loader in a CombinedLoader, as the only one of a list."""
+    """A training loader in a CombinedLoader, in a list of one."""
 
     def train_dataloader(self) -> Any:
         return CombinedLoader([self._loader("train", 16)], "min_size")
@@ -368,7 +368,7 @@ class TestAttributes:
 
     def test_a_loader_that_says_something_else_than_the_attribute(self, tmp_path: Path):
         class Shared(UserData):
-            """Its batch size is that of all ranks together."""
+            """Its batch size is the sum over all ranks."""
 
             def train_dataloader(self) -> Any:
                 return DataLoader(records("train", 16), batch_size=self.batch_size // 2)

@@ -1,4 +1,4 @@
-"""What `Candidate.filter` and `.weighted` keep is what Trainer.fit serves."""
+"""Trainer.fit serves the examples that `Candidate.filter` and `.weighted` keep."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ N_VAL = 40
 
 
 class LetterEncoder(BaseEncoder):
-    """Shares of letters; counts the views that it was given."""
+    """Shares of letters; counts the encoded views."""
 
     id, modality, revision = "letters", "text", "1"
 
@@ -40,7 +40,7 @@ def letters(text: str) -> torch.Tensor:
 
 
 def texts(words: str, n: int, seed: int, noise: float = 0.0) -> list[dict[str, Any]]:
-    """Records of 5 words; the label is whether the first one is among the first half of `words`."""
+    """Examples of 5 words; the label is whether the first is in the first half of `words`."""
     generator = torch.Generator().manual_seed(seed)
     vocabulary = words.split()
     records = []

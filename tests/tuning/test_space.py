@@ -1,4 +1,4 @@
-"""The space of mixtures: every mixture is a point of it, and uniform points are fair."""
+"""The space of mixtures: every mixture is a point of it, and uniform points are unbiased."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers that begin one study at once: one makes it, all go on with it."""
+"""Workers that open one study at once: one creates it, all of them work on it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run_two_workers(storage: Path, starts: dict[str, dict[str, float]]) -> None:
 @pytest.mark.parametrize("n_starts", [2, 2 * N_EACH])
 @pytest.mark.parametrize("name", ["studies.db", "studies.journal"])
 def test_two_processes_begin_one_study_at_once(tmp_path: Path, name: str, n_starts: int):
-    """No trial is run by both, neither a new one nor one that was enqueued."""
+    """No trial is run by both workers, neither a new one nor an enqueued one."""
     starts = {f"start {i}": {"a": i / n_starts} for i in range(n_starts)}
     run_two_workers(tmp_path / name, starts)
     study = open_study(open_storage(tmp_path / name, 60), "s", "max", {"k": 3}, starts)
@@ -59,7 +59,7 @@ def test_two_processes_begin_one_study_at_once(tmp_path: Path, name: str, n_star
 
 
 def test_a_worker_that_comes_before_the_study_is_marked_waits(tmp_path: Path):
-    """The other has made it, and is about to say whose it is."""
+    """Another worker has created the study, and is about to mark it."""
     storage = open_storage(tmp_path / "studies.db", 60)
     made = optuna.create_study(storage=storage, study_name="s", direction="maximize")
 

@@ -1,4 +1,4 @@
-"""Studies of mixtures: where they start, what a trial trains on, what is kept and refused."""
+"""Studies of mixtures: their starts, what a trial trains on, what is stored and rejected."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_study_goes_on_and_draws_as_if_it_had_not_stopped(tune, tmp_path):
         resumed = tune(n_trials=n, storage=tmp_path / "parts.sqlite")
     plain = [(trial.weights, trial.value) for trial in whole.trials]
     assert [(trial.weights, trial.value) for trial in resumed.trials] == plain
-    # the fits of the second study were finished already, by the first
+    # the first study has finished the fits of the second one
     assert len(Watched.fits) == n_whole == 9
     assert len(RunStore(tmp_path / "records.sqlite").read()) == 18
 
@@ -202,7 +202,7 @@ def test_hyper_parameters_of_the_user(tune, tmp_path):
     assert [fit["lr"] for fit in Watched.fits] == rates
     best = next(trial for trial in result.trials if trial.value == result.value)
     assert result.hyper_parameters == best.hyper_parameters
-    # other hyper-parameters, other keys: such trials are never correlated together
+    # trials with different hyper-parameters have different keys and are never correlated together
     records = RunStore(tmp_path / "records.sqlite").read()
     assert len({record.key_hash for record in records}) == 6
     with pytest.raises(ConfigError, match="allowed is a mapping"):
@@ -237,12 +237,12 @@ def test_a_proxy_of_the_mixture_without_any_fit(tune, tmp_path):
 
 
 def test_pruned_trials_are_kept_apart(tune, tmp_path):
-    pruner = optuna.pruners.ThresholdPruner(lower=2.0)  # prunes all that it may
+    pruner = optuna.pruners.ThresholdPruner(lower=2.0)  # prunes every trial that it is asked about
     result = tune(pruner=pruner, n_trials=9, n_reports=2, max_steps=4)
     by_role: dict[str, set[str]] = {}
     for trial in result.trials:
         by_role.setdefault(trial.role, set()).add(trial.state)
-    # the random ones are spared: those that were left would be a selected sample
+    # random trials are spared, because the remaining ones would be a selected sample
     assert by_role == {"start": {"pruned"}, "random": {"complete"}, "adaptive": {"pruned"}}
     assert [len(fit["seen"]) for fit in Watched.fits].count(2) == 7
     records = RunStore(tmp_path / "records.sqlite").read()

@@ -15,11 +15,11 @@ from tests.training.tiny import LETTERS, LetterEncoder, TinyModel, data_module
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 N_TRIALS, SETTLED = 30, 10
-WIDTH = 40_000  # 4 MiB of weights, and as much of gradients and of momentum
+WIDTH = 40_000  # 4 MiB of weights, and the same for gradients and momentum
 
 
 class Wide(TinyModel):
-    """Large enough for a module that stays alive to be seen in the memory of the process."""
+    """Large enough that a leaked module shows in the memory of the process."""
 
     def __init__(self, lr: float = 0.5) -> None:
         super().__init__(lr)
@@ -44,7 +44,7 @@ def test_memory_is_flat_over_thirty_trials(tmp_path):
 
     def factory() -> Wide:
         gc.collect()
-        # of the type itself: isinstance asks lazy objects for their class, which may warn
+        # not isinstance, which asks lazy objects for their class and may cause warnings
         alive: list[Any] = [o for o in gc.get_objects() if issubclass(type(o), KINDS)]
         tensors = [o for o in alive if issubclass(type(o), torch.Tensor)]
         states.append((len(tensors), len(alive) - len(tensors), resident_bytes()))
@@ -64,10 +64,10 @@ def test_memory_is_flat_over_thirty_trials(tmp_path):
     assert len(states) >= N_TRIALS
     tensors, modules, resident = zip(*states[SETTLED:], strict=True)
     assert max(modules) - min(modules) == 0
-    # the last trial's trainer lives until the next one's, and a pruned one holds two tensors fewer;
-    # weights and bias of one module a trial would be 40
+    # a trainer lives until that of the next trial, and a pruned trial holds two tensors fewer;
+    # weights and bias of one leaked module per trial would be 40
     assert max(tensors) - min(tensors) <= 4
     weights = 4 * WIDTH * (len(LETTERS) + 1)
-    # one module that each trial left would be 20 times this, and its momentum as much again
+    # one leaked module per trial would be 20 times this, and its momentum the same again
     assert resident[-1] - resident[0] < 5 * weights
     print(f"resident {resident[0] / 2**20:.0f} to {resident[-1] / 2**20:.0f} MiB")

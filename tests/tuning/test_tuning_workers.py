@@ -43,7 +43,7 @@ def states(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("dies_in", [2, pytest.param(7, marks=pytest.mark.slow)])
 def test_the_trial_of_a_killed_worker_is_repeated_and_nothing_is_doubled(tmp_path, dies_in):
-    """One dies in an enqueued trial, one in a random one; a second worker finishes the study."""
+    """A worker is killed in an enqueued or a random trial; a second worker finishes the study."""
     status, _ = finish(start("worker", tmp_path, dies_in))
     assert status == -signal.SIGKILL
     assert states(tmp_path)[dies_in - 1] == "RUNNING"
@@ -75,7 +75,7 @@ def test_two_workers_share_a_study(tmp_path):
         assert status == 0, said
     found = states(tmp_path)
     assert set(found) == {"COMPLETE"}
-    assert 8 <= len(found) <= 9  # both may take the last one at the same moment
+    assert 8 <= len(found) <= 9  # both may take the last trial at the same moment
     records = RunStore(tmp_path / "records.sqlite").read()
     assert len({record.run_id for record in records}) == len(records) == len(found)
 

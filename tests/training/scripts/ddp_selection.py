@@ -50,7 +50,7 @@ INNER = {"missing": MissingOnRankOne, "nodes-missing": MissingOnRankOne}
 
 
 class OwnModel(TinyModel):
-    """A model that stands in the script."""
+    """A model that is defined in the script."""
 
 
 class Write(pl.Callback):
@@ -94,12 +94,12 @@ def main(folder: Path, strategy: str, mode: str = "") -> None:
     correlation = ProxyCorrelationCallback(store=folder / "records.sqlite", probes=probes)
     run = trainer(
         folder,
-        # ours stands before Write, so that what it does with an error comes first
+        # before Write, so that it handles an error first
         selection,
         correlation,
         Write(folder, selection, encoder),
-        # under "slow" no collective of training may take as long as the scores do; the ranks, which
-        # a busy machine starts at different times, must find each other within it too
+        # in the mode "slow" the timeout of a collective is shorter than the scoring, but still long
+        # enough for the ranks to connect, which a busy machine starts at different times
         strategy=DDPStrategy(timeout=timedelta(seconds=25)) if mode == "slow" else strategy,
         num_nodes=2 if mode.startswith("nodes") else 1,
         devices=1 if mode.startswith("nodes") or strategy == "auto" else 2,

@@ -1,7 +1,7 @@
 """One of two nodes with one rank each, on one machine: rank 1 fails, is killed or is late.
 
 Usage: failing_nodes.py FOLDER STRATEGY MODE …; started twice by test_failing_nodes.py, with
-NODE_RANK 0 and 1. Each mode is a fit; a file says how it ended on this node and how many seconds
+NODE_RANK 0 and 1. A mode runs a fit; a file says how it ended on this node and how many seconds
 after rank 1 had failed.
 """
 
@@ -29,7 +29,7 @@ STARTS = {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork"}
 
 
 class Fate:
-    """What rank 1 meets at a place, such as "missing-data": nothing elsewhere."""
+    """Makes rank 1 fail at a place, as in "missing-data"; nothing happens at other places."""
 
     def __init__(self, folder: Path, mode: str) -> None:
         self.folder, self.mode = folder, mode
@@ -88,7 +88,7 @@ def fit(folder: Path, strategy: str, mode: str) -> str:
     selection = SelectionCallback(
         ["mmd"], top_k=2, encoder=LetterEncoder(), cache_dir=folder / "cache"
     )
-    # where rank 1 is late, no collective of training may take as long
+    # if rank 1 is late, the timeout of a collective of training is shorter than its delay
     timeout = timedelta(seconds=COLLECTIVE_S) if mode.startswith("late") else timedelta(minutes=30)
     run = trainer(
         folder,

@@ -53,7 +53,7 @@ def fit(folder: Path, name: str, n_steps: int, **options: Any) -> dict[str, Any]
     )  # fmt: skip
     model, data = Sharded(), data_module()
     run.fit(model, datamodule=data, ckpt_path=options.get("ckpt_path"))
-    weight: Any = model.layer.weight  # a DTensor, but where FSDP2 has just validated
+    weight: Any = model.layer.weight  # a DTensor, unless FSDP2 has just validated
     if isinstance(weight, DTensor):
         weight = weight.full_tensor()
     return {

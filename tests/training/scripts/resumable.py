@@ -1,4 +1,4 @@
-"""A run that may be killed and started again: `resumable.py FOLDER [PHASE NTH DELAY_S SIGNAL]`.
+"""A run that can be killed and started again: `resumable.py FOLDER [PHASE NTH DELAY_S SIGNAL]`.
 
 Every event goes into FOLDER/events.jsonl at once. With a phase, the process kills itself DELAY_S
 after the NTH event of that phase; started by test_killed_runs.py.
@@ -32,7 +32,7 @@ MAX_STEPS, PROBE_STEPS, SAVED_EVERY = 24, 4, 3
 
 
 class Events:
-    """Writes what happens, and ends the process when its moment has come."""
+    """Writes events, and kills the process after the chosen one."""
 
     file: ClassVar[Any] = None
     moment: ClassVar[tuple[str, int, float, int] | None] = None
@@ -50,7 +50,7 @@ class Events:
 
 
 class Said(logging.Handler):
-    """Notes what the run says in its log."""
+    """Writes the run's log messages as events."""
 
     def emit(self, record: logging.LogRecord) -> None:
         Events.log("said", text=record.getMessage())

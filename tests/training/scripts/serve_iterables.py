@@ -20,7 +20,7 @@ from tests.training.serving import Recorder, records, trainer
 
 
 class Shuffled(IterableDataset[Any]):
-    """Records in an order that no seed settles."""
+    """Examples in an order that does not depend on a seed."""
 
     def __init__(self, name: str, n: int) -> None:
         self.name, self.n = name, n

@@ -1,4 +1,4 @@
-"""A worker of a study, in a process of its own; started by test_tuning_workers.py."""
+"""A worker of a study in a separate process; started by test_tuning_workers.py."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def choose(trial: optuna.Trial) -> dict[str, Any]:
 
 
 def ranks(folder: Path, mode: str) -> None:
-    """Two ranks; rank 0 prunes what starts, or fails."""
+    """Two ranks; rank 0 prunes all starts, or fails."""
     result = tune(
         NotingRank,
         folder,
