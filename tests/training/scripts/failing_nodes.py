@@ -1,7 +1,7 @@
 """One of two nodes with one rank each, on one machine: rank 1 fails, is killed or is late.
 
 Usage: failing_nodes.py FOLDER STRATEGY MODE …; started twice by test_failing_nodes.py, with
-NODE_RANK 0 and 1. A mode runs a fit; a file says how it ended on this node and how many seconds
+NODE_RANK 0 and 1. A mode runs one fit; a file says how it ended on this node and how many seconds
 after rank 1 had failed.
 """
 
