@@ -6,6 +6,7 @@ import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import pytorch_lightning as pl
 
@@ -20,6 +21,7 @@ from synque_select.training.comparability import (
 )
 from synque_select.training.short_fit import train_and_measure
 from synque_select.types import Mixture, Ranking, RunKind, RunRecord
+from synque_select.utils.json_types import JsonObject
 from synque_select.utils.process_state import seeded
 
 __all__ = ["Fit", "FitStore", "Outcome", "shares"]
@@ -138,7 +140,10 @@ class FitStore:
             weights=self._weights_of(0),
             examples_drawn=fit.max_steps * task.batch_size,
             optimizer_steps=fit.max_steps,
-            hyper_parameters={**task.fingerprint(), "n_distinct": fit.n_distinct},
+            # the values of a fingerprint are plain, as its contract says
+            hyper_parameters=cast(
+                "JsonObject", {**task.fingerprint(), "n_distinct": fit.n_distinct}
+            ),
             ranking=ranking,
         )
         record = RunRecord.of(
