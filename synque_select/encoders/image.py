@@ -308,8 +308,8 @@ class TorchvisionEncoder(ImageEncoder):
         except (OSError, RuntimeError) as error:
             raise EncoderError(
                 f"the weights of {self.id} cannot be downloaded from {url} ({error}): download "
-                f"them elsewhere and give 'torchvision/{self._name}@PATH', or use 'efficientnet-lite0', "
-                "which a package brings"
+                f"them elsewhere and give 'torchvision/{self._name}@PATH', or use "
+                "'efficientnet-lite0', which a package brings"
             ) from error
 
     def _pixels(self, image: Image) -> torch.Tensor:
