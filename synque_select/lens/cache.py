@@ -1,4 +1,4 @@
-"""Answers of language models, kept as they arrive: a killed run asks only for the rest."""
+"""Cache of the answers of language models, so that a killed run asks only for the rest."""
 
 from __future__ import annotations
 
@@ -26,10 +26,16 @@ def default_answers_path() -> Path:
     return default_cache_dir() / "answers.sqlite"
 
 
-def answer_key(model: str, prompt: str, decoding: Mapping[str, Any]) -> str:
-    """Return what an answer is kept by: model and revision, text of the prompt, decoding.
+def answer_key(model: str, prompt: str, decoding: Mapping[str, object]) -> str:
+    """Return the cache key of an answer: a hash of the model, the prompt and the decoding options.
 
-    Nothing else enters: no rank, no name of a candidate, no version of this library.
+    Nothing else is part of the key: no rank, no candidate name and no version of this library, so
+    answers are reused across runs, machines and releases.
+
+    Args:
+        model: Id and revision of the model (`BaseLLM.key`).
+        prompt: Text of the prompt.
+        decoding: Options that change the answer, such as the temperature.
 
     Example:
         >>> answer_key("m", "p", {"seed": 0}) == answer_key("m", "p", {"seed": 1})
@@ -42,11 +48,11 @@ def answer_key(model: str, prompt: str, decoding: Mapping[str, Any]) -> str:
 class AnswerCache:
     """Answers in one SQLite file that several processes may share.
 
-    Every `put` is with the operating system when it returns, so that a kill loses what is in
-    flight and no more. The object holds only a path and can be copied to other processes.
+    An answer is handed to the operating system before `put` returns, so a kill loses only the
+    answers in flight. The object holds nothing but a path and can be sent to other processes.
 
     Args:
-        path: The file, made by the first use; None for `default_answers_path()`.
+        path: The file, created on first use; None for `default_answers_path()`.
 
     Example:
         >>> import tempfile
@@ -61,24 +67,24 @@ class AnswerCache:
 
     @contextmanager
     def session(self) -> Iterator[AnswerSession]:
-        """Open the file for a number of `get` and `put`.
+        """Open the file for several calls of `get` and `put`.
 
         Raises:
-            RecordError: The file cannot be read or written, or is something else.
+            RecordError: The file cannot be read or written, or is not an answer cache.
         """
         try:
             with closing(self._connect()) as connection:
                 yield AnswerSession(connection)
         except (sqlite3.Error, OSError) as error:
-            raise RecordError(f"the kept answers {self.path}: {error}") from error
+            raise RecordError(f"the answer cache {self.path} cannot be used: {error}") from error
 
     def get(self, keys: Sequence[str]) -> dict[str, Any]:
-        """Return the answers that are there, by key; the errors are those of `session`."""
+        """Return the answers in the cache, by key; raises the errors of `session`."""
         with self.session() as session:
             return session.get(keys)
 
-    def put(self, answers: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
-        """Keep answers, plain values by key; the errors are those of `session`."""
+    def put(self, answers: Mapping[str, object] | Iterable[tuple[str, object]]) -> None:
+        """Store JSON values by key; raises the errors of `session`."""
         with self.session() as session:
             session.put(answers)
 
@@ -86,22 +92,25 @@ class AnswerCache:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S)
         try:
-            (found,) = connection.execute("PRAGMA application_id").fetchone()
-            if found != _APPLICATION_ID:
-                self._make(connection, found)
-            # a kill loses nothing in this mode, only a loss of power may
+            (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+            if application_id != _APPLICATION_ID:
+                self._create(connection, application_id)
+            # in this mode a killed process loses nothing; only a power failure may
             connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _make(self, connection: sqlite3.Connection, found: int) -> None:
+    def _create(self, connection: sqlite3.Connection, application_id: int) -> None:
         (n_tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        made_meanwhile = connection.execute("PRAGMA application_id").fetchone()[0]
-        if (found or n_tables) and made_meanwhile != _APPLICATION_ID:
-            raise RecordError(f"{self.path} is a SQLite file, but holds no answers: give another")
-        with suppress(sqlite3.OperationalError):  # another process has it open: only slower
+        # another process may have created it since the first look
+        id_now = connection.execute("PRAGMA application_id").fetchone()[0]
+        if (application_id or n_tables) and id_now != _APPLICATION_ID:
+            raise RecordError(
+                f"{self.path} is a SQLite file of another program: choose another path for answers"
+            )
+        with suppress(sqlite3.OperationalError):  # in use by another process: slower, still right
             connection.execute("PRAGMA journal_mode = WAL")
         with connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -110,24 +119,24 @@ class AnswerCache:
 
 
 class AnswerSession:
-    """The answers while their file is open."""
+    """The answer cache while its file is open."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
     def get(self, keys: Sequence[str]) -> dict[str, Any]:
-        """Return the answers that are there, by key."""
-        found: dict[str, Any] = {}
+        """Return the answers in the cache, by key."""
+        answers: dict[str, Any] = {}
         for start in range(0, len(keys), _MAX_VARIABLES):
             part = tuple(keys[start : start + _MAX_VARIABLES])
             places = ",".join("?" * len(part))
             query = f"SELECT key, answer FROM answers WHERE key IN ({places})"
             rows = self._connection.execute(query, part).fetchall()
-            found.update((key, json.loads(answer)) for key, answer in rows)
-        return found
+            answers.update((key, json.loads(answer)) for key, answer in rows)
+        return answers
 
-    def put(self, answers: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
-        """Keep answers, plain values by key."""
+    def put(self, answers: Mapping[str, object] | Iterable[tuple[str, object]]) -> None:
+        """Store JSON values by key."""
         rows = [(key, json.dumps(answer)) for key, answer in dict(answers).items()]
         with self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)

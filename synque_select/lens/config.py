@@ -1,4 +1,4 @@
-"""How LENS is computed: engines, rubrics, prompts, sizes, what is kept where."""
+"""Configuration of LENS: engines, rubrics, prompts, sizes, and where answers are stored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args
 
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.lens.judge import Readout
@@ -19,6 +20,9 @@ from synque_select.llm.registry import LLMSpec, check_llm, describe_llm
 from synque_select.utils.json_files import parse_json
 from synque_select.utils.text_files import read_text
 from synque_select.utils.validation import check_int, is_number
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = ["AdaptiveJudging", "LensConfig", "packaged_lens_configs"]
 
@@ -32,14 +36,15 @@ def _small() -> LLMSpec:
 
 @dataclass(frozen=True)
 class AdaptiveJudging:
-    """Judge a candidate only until it is decided whether it is among the best k.
+    """Stop judging a candidate once it is decided whether it is among the best `top_k`.
 
     Args:
-        delta: Error: with probability 1 − delta over which samples are drawn, all that is decided
-            is what judging every sample would have said. Rubrics and real sample are held fixed.
-        rounds: In how many rounds, at most; each doubles what is judged of a candidate.
-        top_k: How many are to be the best; None for the `top_k` of a callback or a command, and
-            3 elsewhere.
+        delta: Allowed error. With probability 1 − delta over the random choice of examples, every
+            decision is the one that judging all examples would have led to. Rubrics and the real
+            sample are held fixed.
+        rounds: Maximum number of rounds; each doubles the number of judged examples of a candidate.
+        top_k: Number of best candidates; None for the `top_k` of the callback or command, or 3
+            where neither sets it.
 
     Raises:
         ConfigError: A value is not allowed.
@@ -51,7 +56,7 @@ class AdaptiveJudging:
 
     def __post_init__(self) -> None:
         if not is_number(self.delta) or not 0 < self.delta < 1:
-            raise ConfigError(f"adaptive: delta={self.delta!r}: allowed is above 0 and below 1")
+            raise ConfigError(f"adaptive: delta={self.delta!r}: allowed are values in (0, 1)")
         check_int("adaptive: rounds", self.rounds, 1)
         if self.top_k is not None:
             check_int("adaptive: top_k", self.top_k, 1)
@@ -59,32 +64,35 @@ class AdaptiveJudging:
 
 @dataclass(frozen=True)
 class LensConfig:
-    """How LENS is computed.
+    """Configuration of LENS.
 
     Args:
-        scorer: Judges samples: an engine, or a mapping with "engine" and its arguments. The
-            default is a model of 135M parameters: enough to try it out, too weak to rely on.
-        reasoner: Writes rubrics; None for the scorer.
-        prompts: A kind of task ("text", "text2sql", "web", "web_page", "image"), or a file of
-            prompts; None for "text" or "image", whatever the views are.
+        scorer: The model that judges examples: an engine, or a mapping with "engine" and its
+            arguments. The default has 135M parameters: enough to try LENS, too weak to rely on.
+        reasoner: The model that writes rubrics; None for the scorer.
+        prompts: A kind of task ("text", "text2sql", "web", "web_page", "image") or a prompt file;
+            None for "text" or "image", depending on the views.
         zero_shot: Whether to judge without rubrics.
-        rubrics: A file of rubrics to use, or name of a candidate to `Rubric`; candidates that it
-            does not name get new ones.
-        rubrics_group: Which group of that file, where it has several.
-        save_rubrics: Where to write the rubrics that were used.
+        rubrics: A rubric file to use, or a mapping of candidate names to `Rubric`; new rubrics are
+            written for candidates without one.
+        rubrics_group: Group within the rubric file, if it has several.
+        save_rubrics: File to write the rubrics to.
         sampling: How rubrics are written.
-        readout: "expectation" or "label" (`judge`).
-        max_samples: How many samples of a candidate are judged, drawn at random; None for all.
-        adaptive: Stop judging a candidate when it is decided (`AdaptiveJudging`); None to judge
-            all in full.
-        max_sample_chars: Longer samples are cut when judged, and counted.
-        image_side: Larger images are made smaller when judged: pixels of the longer side.
-        split_real: Whether the rubric is written from one half of the real sample, and the other
-            half is judged to debias.
-        failure_threshold: Share of questions that may fail before the run ends.
-        prices: What a million tokens cost: {"scorer": {"input": …, "output": …}, "reasoner": …},
-            in any currency; the cost is then said before the first question.
-        answers: The SQLite file that answers are kept in; None for the default cache.
+        readout: How an answer becomes a number: "expectation" or "label"; see `judge`.
+        max_samples: Maximum number of examples per candidate that are judged, drawn at random;
+            None for all.
+        adaptive: Stop judging a candidate early (`AdaptiveJudging`); None to judge all of them in
+            full.
+        max_sample_chars: Maximum number of characters of an example that the judge sees. How many
+            examples were cut is counted.
+        image_side: Maximum length of the longer side of an image, in pixels; larger images are
+            scaled down.
+        split_real: Whether to write rubrics from one half of the real sample and to debias with
+            the other half.
+        failure_threshold: Share of questions that may fail before the run stops, in [0, 1).
+        prices: Price per million tokens, in any currency: {"scorer": {"input": …, "output": …},
+            "reasoner": …}. With prices, the estimated cost is shown before the first question.
+        answers: SQLite file of the answer cache; None for the default cache.
         progress: Whether to show progress.
 
     Raises:
@@ -112,9 +120,9 @@ class LensConfig:
 
     def __post_init__(self) -> None:
         for name, part in (("sampling", RubricSampling), ("adaptive", AdaptiveJudging)):
-            found = getattr(self, name)
-            if not isinstance(found, part) and not (name == "adaptive" and found is None):
-                raise ConfigError(f"{name}={found!r}: allowed is a {part.__name__}")
+            value = getattr(self, name)
+            if not isinstance(value, part) and not (name == "adaptive" and value is None):
+                raise ConfigError(f"{name}={value!r}: expected an instance of {part.__name__}")
         if self.readout not in get_args(Readout):
             raise ConfigError(
                 f"readout={self.readout!r}: allowed is {', '.join(get_args(Readout))}"
@@ -128,46 +136,51 @@ class LensConfig:
         check_int("image_side", self.image_side, 1)
         if not is_number(self.failure_threshold) or not 0 <= self.failure_threshold < 1:
             raise ConfigError(
-                f"failure_threshold={self.failure_threshold!r}: allowed is 0 to below 1"
+                f"failure_threshold={self.failure_threshold!r}: allowed are values in [0, 1)"
             )
         _check_prices(self.prices)
         prompts = load_prompts(self.prompts or "text")
         if self.zero_shot and "zero_shot" not in prompts.sections:
-            raise ConfigError(f"zero_shot=True: the prompts {prompts.name} have no such section")
+            raise ConfigError(
+                f"zero_shot=True: the prompts {prompts.name} have no section 'zero_shot'"
+            )
         if self.zero_shot and self.rubrics is not None:
-            raise ConfigError("zero_shot=True uses no rubrics, and rubrics= is given")
+            raise ConfigError("zero_shot=True judges without rubrics: remove rubrics= or zero_shot")
 
     @classmethod
-    def read(cls, given: LensConfig | Mapping[str, Any] | str | Path) -> LensConfig:
-        """Return a config given as one, as a mapping, as JSON, or as a file or its packaged name.
+    def read(cls, config: LensConfig | Mapping[str, object] | str | Path) -> LensConfig:
+        """Return the config that an instance, a mapping, JSON, a file or a packaged name describes.
 
         Raises:
-            ConfigError: It is something else, cannot be read, or a value is not allowed.
+            ConfigError: It is none of these, cannot be read, or a value is not allowed.
         """
-        if isinstance(given, LensConfig):
-            return given
-        if isinstance(given, Mapping):
-            return cls.from_mapping(given)
-        if isinstance(given, str) and given.startswith("{"):
-            return cls.from_mapping(_json(given))
-        if isinstance(given, str | Path):
-            return cls.from_file(given)
+        if isinstance(config, LensConfig):
+            return config
+        if isinstance(config, Mapping):
+            return cls.from_mapping(config)
+        if isinstance(config, str) and config.startswith("{"):
+            return cls.from_mapping(_json(config))
+        if isinstance(config, str | Path):
+            return cls.from_file(config)
         raise ConfigError(
-            f"a config of LENS is a {type(given).__name__}: allowed is a LensConfig, a mapping or "
-            "a file"
+            f"expected a LensConfig, a mapping or a file for LENS, got {type(config).__name__}"
         )
 
     @classmethod
-    def from_mapping(cls, state: Mapping[str, Any], where: str = "lens") -> LensConfig:
-        """Make a config from plain values, `sampling` and `adaptive` as mappings.
+    def from_mapping(cls, state: Mapping[str, object], where: str = "lens") -> LensConfig:
+        """Build a config from a mapping, with `sampling` and `adaptive` as mappings too.
+
+        Args:
+            state: Names of fields to values.
+            where: What error messages call the mapping, such as the path of its file.
 
         Raises:
-            ConfigError: A name is unknown, or a value not allowed.
+            ConfigError: A name is unknown, or a value is not allowed.
         """
-        values = {**state}
+        values: dict[str, Any] = {**state}
         if values.pop("version", 1) != 1:
-            raise ConfigError(f"{where}: version {state['version']!r}; allowed is 1")
-        values.pop("content", None)  # of `to_dict`: it tells files apart, and is not read
+            raise ConfigError(f"{where}: got version {state['version']!r}; allowed is 1")
+        values.pop("content", None)  # hashes that `to_dict` adds
         if "way" in values:  # what `to_dict` writes, and the name in configs of 0.1
             values.setdefault("readout", values.pop("way"))
         _check_names(values, cls, where)
@@ -176,7 +189,7 @@ class LensConfig:
                 _check_names(values[name], part, f"{where}, {name}")
                 values[name] = part(**values[name])
         if isinstance(values.get("rubrics"), Mapping):
-            values["rubrics"] = {n: _rubric(n, found) for n, found in values["rubrics"].items()}
+            values["rubrics"] = {n: _rubric(n, rubric) for n, rubric in values["rubrics"].items()}
         return cls(**values)
 
     @classmethod
@@ -184,7 +197,7 @@ class LensConfig:
         """Read a YAML config: a file, or a packaged name such as "lens-small".
 
         Raises:
-            ConfigError: There is no such config, it is no YAML, or a value is not allowed.
+            ConfigError: The config does not exist, is not valid YAML, or a value is not allowed.
         """
         import yaml
 
@@ -194,18 +207,18 @@ class LensConfig:
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise ConfigError(f"the lens config {path} cannot be read: {error}") from error
         if not isinstance(state, dict):
-            raise ConfigError(f"{path}: expected names with values, found {type(state).__name__}")
+            raise ConfigError(f"{path}: expected a mapping, found {type(state).__name__}")
         return cls.from_mapping(state, str(path))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what changes a score as plain values, for records."""
+    def to_dict(self) -> dict[str, object]:
+        """Return the settings that change a score as JSON values, for records and cache keys."""
         reasoner = None if self.reasoner is None else describe_llm(self.reasoner)
         return {
             "scorer": describe_llm(self.scorer),
             "reasoner": reasoner,
             "prompts": self.prompts,
             "zero_shot": self.zero_shot,
-            "rubrics": _plain_rubrics(self.rubrics),
+            "rubrics": _rubrics_state(self.rubrics),
             "rubrics_group": self.rubrics_group,
             "sampling": dataclasses.asdict(self.sampling),
             "way": self.readout,  # its name in the records and kept scores of 0.1
@@ -218,31 +231,36 @@ class LensConfig:
         }
 
     def for_top_k(self, top_k: int) -> LensConfig:
-        """Return the config with that border to decide, where adaptive judging has none."""
+        """Return the config with this `top_k` for adaptive judging, unless it sets its own."""
         if self.adaptive is None or self.adaptive.top_k is not None:
             return self
         adaptive = dataclasses.replace(self.adaptive, top_k=top_k)
         return dataclasses.replace(self, adaptive=adaptive)
 
 
-def _rubric(name: str, found: Any) -> Rubric:
-    if isinstance(found, Rubric):
-        return found
-    _check_names(found, Rubric, f"lens, rubrics, {name}")
+def _rubric(name: str, rubric: object) -> Rubric:
+    if isinstance(rubric, Rubric):
+        return rubric
+    lists = _check_names(rubric, Rubric, f"lens, rubrics, {name}")
+    points_of: dict[str, tuple[str, ...]] = {}
     for part in dataclasses.fields(Rubric):
-        points = found.get(part.name)
+        points = lists.get(part.name)
         if not isinstance(points, list | tuple) or not all(isinstance(p, str) for p in points):
             raise ConfigError(
-                f"lens, rubrics, {name}, {part.name}: found {points!r}; allowed is a list of texts"
+                f"lens, rubrics, {name}, {part.name}: expected a list of strings, found {points!r}"
             )
-    return Rubric(**{field: tuple(points) for field, points in found.items()})
+        points_of[part.name] = tuple(points)
+    return Rubric(**points_of)
 
 
-def _json(text: str) -> Any:
-    return parse_json(text, "a config of LENS", error=ConfigError)
+def _json(text: str) -> Mapping[str, object]:
+    state = parse_json(text, "the LENS config", error=ConfigError)
+    if not isinstance(state, Mapping):
+        raise ConfigError(f"the LENS config: expected a mapping, found {type(state).__name__}")
+    return state
 
 
-def _check_role(role: str, spec: Any) -> None:
+def _check_role(role: str, spec: LLMSpec | None) -> None:
     if spec is None and role == "reasoner":
         return
     try:
@@ -252,40 +270,42 @@ def _check_role(role: str, spec: Any) -> None:
 
 
 def _check_kinds(config: LensConfig) -> None:
-    """Refuse values of another type than is said of them; a bool in quotes would count as true."""
-    kinds: dict[str, tuple[Any, str]] = {
+    """Check the types that `check_int` does not: "false" in quotes would count as true."""
+    kinds: dict[str, tuple[type | UnionType, str]] = {
         **dict.fromkeys(("zero_shot", "split_real", "progress"), (bool, "true or false")),
-        **dict.fromkeys(("prompts", "rubrics_group"), (str | None, "a text, or None")),
+        **dict.fromkeys(("prompts", "rubrics_group"), (str | None, "a string, or None")),
         **dict.fromkeys(
             ("save_rubrics", "answers"), (str | os.PathLike | None, "the path of a file, or None")
         ),
-        "rubrics": (str | Mapping | None, "a file, or names of candidates with rubrics"),
+        "rubrics": (str | Mapping | None, "a file, or a mapping of candidate names to rubrics"),
     }
     for name, (kind, words) in kinds.items():
         value = getattr(config, name)
         if not isinstance(value, kind):
             raise ConfigError(f"{name}={value!r}: allowed is {words}")
     if isinstance(config.rubrics, Mapping):
-        for candidate, found in config.rubrics.items():
-            if not isinstance(found, Rubric):
-                raise ConfigError(f"rubrics, {candidate}: found {found!r}; allowed is a Rubric")
+        for candidate, rubric in config.rubrics.items():
+            if not isinstance(rubric, Rubric):
+                raise ConfigError(f"rubrics, {candidate}: expected a Rubric, found {rubric!r}")
 
 
-def _plain_rubrics(rubrics: str | Mapping[str, Rubric] | None) -> Any:
+def _rubrics_state(
+    rubrics: str | Mapping[str, Rubric] | None,
+) -> str | dict[str, dict[str, list[str]]] | None:
     if rubrics is None or isinstance(rubrics, str):
         return rubrics
     return {name: {k: list(v) for k, v in vars(r).items()} for name, r in rubrics.items()}
 
 
-def _sha256(path: Any) -> str | None:
-    """Hash of a file, so that another content under the same name is another config."""
+def _sha256(path: object) -> str | None:
+    """Hash the content of a file, so that an edited file makes another config."""
     if not isinstance(path, str) or not Path(path).is_file():
         return None
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def packaged_lens_configs() -> dict[str, Path]:
-    """Return the configs of LENS that the package brings, by name.
+    """Return the packaged LENS configs: name to path.
 
     Example:
         >>> "lens-small" in packaged_lens_configs()
@@ -298,20 +318,20 @@ def packaged_lens_configs() -> dict[str, Path]:
 
 
 def _packaged(path: str | Path) -> Path:
-    """Return a file as it is, and else the packaged config of that name."""
+    """Return the path of a file, or of the packaged config of that name."""
     if Path(path).exists():
         return Path(path)
     known = packaged_lens_configs()
     if str(path) not in known:
-        found = did_you_mean(str(path), known)
-        raise ConfigError(f"no LENS config {str(path)!r}, as a file or packaged: {found}")
+        hint = did_you_mean(str(path), known)
+        raise ConfigError(f"no LENS config {str(path)!r}, as a file or packaged: {hint}")
     return known[str(path)]
 
 
-def _check_prices(prices: Any) -> None:
+def _check_prices(prices: object) -> None:
     if prices is None:
         return
-    form = 'allowed is {"scorer": {"input": 1.0, "output": 2.0}}, also for "reasoner"'
+    form = 'expected {"scorer": {"input": 1.0, "output": 2.0}}, and the same for "reasoner"'
     if not isinstance(prices, Mapping) or not set(prices) <= set(_ROLES):
         raise ConfigError(f"prices={prices!r}: {form}")
     for role, price in prices.items():
@@ -319,13 +339,14 @@ def _check_prices(prices: Any) -> None:
             raise ConfigError(f"prices, {role}: found {price!r}; {form}")
         for name, value in price.items():
             if not is_number(value) or not 0 <= value < math.inf:
-                raise ConfigError(f"prices, {role}, {name}: found {value!r}; allowed is 0 or more")
+                raise ConfigError(f"prices, {role}, {name}: expected 0 or more, found {value!r}")
 
 
-def _check_names(values: Any, cls: Any, where: str) -> None:
+def _check_names(values: object, cls: type[DataclassInstance], where: str) -> Mapping[str, object]:
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where}: expected names with values, found {type(values).__name__}")
+        raise ConfigError(f"{where}: expected a mapping, found {type(values).__name__}")
     allowed = [f.name for f in dataclasses.fields(cls)]
     for name in values:
         if name not in allowed:
-            raise ConfigError(f"{where}: no value {name!r}; {did_you_mean(str(name), allowed)}")
+            raise ConfigError(f"{where}: unknown name {name!r}: {did_you_mean(str(name), allowed)}")
+    return values

@@ -1,4 +1,4 @@
-"""What a run of LENS will ask, said before it starts."""
+"""The estimated cost of a LENS run, shown before it starts."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from synque_select.llm.prompt import PromptLike
 
 __all__ = ["Cost", "JudgingCost", "RubricCost", "judging_cost", "rubric_cost"]
 
-_MEASURED = 64  # samples of a candidate whose tokens are counted
+_MEASURED = 64  # examples of a candidate whose tokens are counted
 _MILLION = 1_000_000
-# tokens of "very unlikely" and the end of the turn; by probabilities, one is read off
+# a label such as "very unlikely" and the end of the turn; an expectation needs one token
 _WRITTEN: Mapping[Readout, int] = {"label": 4, "expectation": 1}
 
 
 @dataclass(frozen=True)
 class RubricCost:
-    """What rubrics cost that are not there yet.
+    """The cost of the rubrics that still have to be written.
 
     Args:
-        n_rubrics: How many.
-        n_prompts: Three each; up to three times as many where answers have to be repaired.
-        n_input: Tokens of these prompts.
-        n_output: Tokens that the answers may have, at most.
+        n_rubrics: Number of rubrics.
+        n_prompts: Number of prompts: three per rubric, and up to three times as many if answers
+            have to be repaired.
+        n_input: Number of tokens in these prompts.
+        n_output: Maximum number of tokens in the answers.
     """
 
     n_rubrics: int = 0
@@ -39,15 +40,16 @@ class RubricCost:
 
 @dataclass(frozen=True)
 class JudgingCost:
-    """What judging costs; at most, where it is adaptive.
+    """The cost of judging; an upper bound if judging is adaptive.
 
     Args:
-        n_questions: Of all distinct samples of both sides, four each.
-        n_kept: How many are answered by the cache, as far as rubrics are there.
-        n_input: Tokens of the prompts that are to be asked.
-        n_shared: How many of these are beginnings that prompts of a candidate share, which an
-            engine may compute once.
-        n_output: Tokens of their answers.
+        n_questions: Number of questions: four per distinct example of the real sample and the
+            candidates.
+        n_kept: Number of questions that the cache answers.
+        n_input: Number of tokens in the prompts that have to be sent.
+        n_shared: Number of these tokens that are in prefixes shared by the prompts of a candidate,
+            which an engine may compute once.
+        n_output: Number of tokens in the answers.
     """
 
     n_questions: int = 0
@@ -66,15 +68,15 @@ def _all(cost: JudgingCost) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run will ask.
+    """The estimated cost of a run.
 
     Args:
-        rubrics: Of the reasoner.
-        judging: Of the scorer.
-        reasoner: Its id.
-        scorer: Its id.
-        is_adaptive: Whether candidates may stop early.
-        prices: As in `LensConfig`.
+        rubrics: Cost of writing rubrics.
+        judging: Cost of judging.
+        reasoner: Id of the model that writes rubrics.
+        scorer: Id of the model that judges.
+        is_adaptive: Whether judging may stop early.
+        prices: Price per million tokens, as in `LensConfig`.
     """
 
     rubrics: RubricCost
@@ -92,31 +94,31 @@ class Cost:
         if not rubrics.n_rubrics:
             return []
         return [
-            f"{rubrics.n_rubrics} rubrics to write by {self.reasoner}: {rubrics.n_prompts} prompts "
-            f"(more where an answer has to be repaired), {rubrics.n_input:,} tokens to read, at "
-            f"most {rubrics.n_output:,} to write."
+            f"{self.reasoner} writes {rubrics.n_rubrics} rubrics: {rubrics.n_prompts} prompts "
+            f"(more if an answer has to be repaired) with {rubrics.n_input:,} input tokens and at "
+            f"most {rubrics.n_output:,} output tokens."
         ]
 
     def _of_judging(self) -> str:
         judging = self.judging
         left = judging.n_questions - judging.n_kept
         most = "at most " if self.is_adaptive else ""
-        said = (
-            f"Judging by {self.scorer}: {most}{judging.n_questions:,} questions, of which "
-            f"{judging.n_kept:,} are answered by the cache"
+        total = (
+            f"{self.scorer} judges: {most}{judging.n_questions:,} questions, "
+            f"{judging.n_kept:,} of them answered by the cache"
         )
         if not left:
-            return f"{said}."
+            return f"{total}."
         return (
-            f"{said}; {left:,} to ask with about {judging.n_input:,} tokens to read, "
-            f"{judging.n_shared:,} of them in beginnings that prompts share (an estimate, from up "
-            f"to {_MEASURED} samples a candidate)."
+            f"{total}; {left:,} to ask with about {judging.n_input:,} input tokens, "
+            f"{judging.n_shared:,} of them in prefixes that prompts share (estimated from up to "
+            f"{_MEASURED} examples per candidate)."
         )
 
     def _of_prices(self) -> list[str]:
         if self.prices is None:
             return []
-        said = []
+        parts = []
         for role, n_input, n_output, words in (
             ("reasoner", self.rubrics.n_input, self.rubrics.n_output, "rubrics at most"),
             ("scorer", self.judging.n_input, self.judging.n_output, "judging about"),
@@ -124,19 +126,19 @@ class Cost:
             if role in self.prices and n_input:
                 price = self.prices[role]
                 paid = (n_input * price["input"] + n_output * price["output"]) / _MILLION
-                said.append(f"{words} {paid:,.2f}")
-        return [f"At the given prices: {', '.join(said)}."] if said else []
+                parts.append(f"{words} {paid:,.2f}")
+        return [f"At the given prices: {', '.join(parts)}."] if parts else []
 
 
 def rubric_cost(
     engine: BaseLLM, missing: Sequence[Mapping[str, PromptLike]], max_answer_tokens: int
 ) -> RubricCost:
-    """Count what the rubrics that are missing cost.
+    """Estimate the cost of the missing rubrics.
 
     Args:
-        engine: The reasoner.
-        missing: The prompts of each (`rubric_prompts`).
-        max_answer_tokens: Length of an answer.
+        engine: The model that writes them.
+        missing: Prompts of each missing rubric, from `rubric_prompts`.
+        max_answer_tokens: Maximum number of tokens in an answer.
     """
     prompts = [prompt for asked in missing for prompt in asked.values()]
     return RubricCost(
@@ -154,17 +156,18 @@ def judging_cost(
     cache: AnswerCache | None,
     readout: Readout,
 ) -> JudgingCost:
-    """Count what judging a candidate and the real sample costs.
+    """Estimate the cost of judging a candidate and the real sample.
 
     Args:
-        engine: The scorer.
-        questions: Of both places of the synthetic set.
-        items: The samples of both sides, as the judge sees them; one at a time is held.
-        cache: Where answers may be kept; None where the rubric is still to be written, so that
-            none can be.
-        readout: As for `judge`.
+        engine: The model that judges.
+        questions: Questions with the candidate as dataset A, and as dataset B.
+        items: Examples of the candidate and of the real sample as the judge sees them; only one
+            at a time is held in memory.
+        cache: Answer cache; None if the rubric still has to be written, as no answer can be
+            cached then.
+        readout: "label" or "expectation"; see `judge`.
     """
-    # a sample's two answers at a place are asked for together
+    # the two answers about an example are requested together, so they are cached together
     pairs: dict[tuple[str, ...], None] = {}
     lengths: list[int] = []
     for item in items:

@@ -1,8 +1,8 @@
-"""From what LENS found to an instruction for the generator of a candidate."""
+"""Turns the rubric of a candidate into an instruction for its generator."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,12 @@ class Feedback:
 
     Args:
         candidate: Name of the candidate.
-        keep: What its samples have in common with the real ones.
+        keep: What its examples have in common with the real ones.
         more: What is typical of the real data and not of the candidate.
         less: What is typical of the candidate and not of the real data.
-        least_real: Texts of the candidate that were judged least real, and how real, 0..1.
-        n_images: Of the least real samples that are images, which a text cannot show.
+        least_real: Texts of the candidate that were judged least real, with their realness in
+            [0, 1].
+        n_images: Number of images among the least real examples, which a text cannot show.
     """
 
     candidate: str
@@ -39,8 +40,8 @@ class Feedback:
     def instruction(self) -> str:
         """Return the instruction for a generator, as text.
 
-        It holds no real sample: the points are a model's words, and the samples are the
-        candidate's own, quoted so that nothing in them reads as an instruction.
+        It contains no real example: the points are a model's words, and the quoted examples are
+        the candidate's own, escaped so that nothing in them can be taken for an instruction.
         """
         parts = [
             "You generate synthetic data that is to look like a real data set. A judge compared "
@@ -55,8 +56,8 @@ class Feedback:
         parts.append("Do not copy any of these sentences into the data.")
         return "\n\n".join(part for part in parts if part)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values: {"version": 1, "candidate", "keep", "more", …, "instruction"}."""
+    def to_dict(self) -> dict[str, object]:
+        """Return JSON values: {"version": 1, "candidate", "keep", "more", …, "instruction"}."""
         return {
             "version": 1,
             "candidate": self.candidate,
@@ -68,19 +69,19 @@ class Feedback:
         }
 
 
-def _listed(title: str, points: Any) -> str:
+def _listed(title: str, points: Sequence[str]) -> str:
     return "\n".join([title, *(f"- {point}" for point in points)]) if points else ""
 
 
 def feedback_of(candidate: str, details: Mapping[str, Any]) -> Feedback:
-    """Turn what LENS found about a candidate into feedback.
+    """Build the feedback for a candidate from the details of a LENS ranking.
 
     Args:
-        candidate: Its name.
-        details: Its entry in `Ranking.details["lens"]["candidates"]`.
+        candidate: Name of the candidate.
+        details: The candidate's entry in `Ranking.details["lens"]["candidates"]`.
 
     Raises:
-        ConfigError: It was judged without a rubric: there is nothing to say.
+        ConfigError: The candidate was judged without a rubric.
         RecordError: The entry is damaged.
 
     Example:
@@ -89,23 +90,25 @@ def feedback_of(candidate: str, details: Mapping[str, Any]) -> Feedback:
         ...     "only_real": ["Dataset B names years, dataset A never does."],
         ...     "only_synthetic": ["Dataset B is polite."],
         ... }
-        >>> found = feedback_of("a", {"rubric": rubric, "least_real": []})
-        >>> found.more, found.less
+        >>> feedback = feedback_of("a", {"rubric": rubric, "least_real": []})
+        >>> feedback.more, feedback.less
         (('The real data names years, your data never does.',), ('Your data is polite.',))
     """
     try:
         if details["rubric"] is None:
-            raise ConfigError(f"{candidate} was judged without a rubric: there is no feedback")
+            raise ConfigError(
+                f"{candidate} was judged without a rubric, which feedback is made from"
+            )
         rubric = Rubric(
             **{
                 field: tuple(map(str, details["rubric"][field]))
                 for field in ("similarities", "only_real", "only_synthetic")
             }
-        ).told(_REAL, _SYNTHETIC)
+        ).with_names(_REAL, _SYNTHETIC)
         samples = [(entry["view"], float(entry["realness"])) for entry in details["least_real"]]
     except (KeyError, TypeError, ValueError) as error:
-        found = f"{type(error).__name__}: {error}"
-        raise RecordError(f"what LENS found about {candidate} is damaged: {found}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise RecordError(f"the LENS details of {candidate} are damaged: {reason}") from error
     texts = tuple((view, value) for view, value in samples if isinstance(view, str))
     return Feedback(
         candidate,

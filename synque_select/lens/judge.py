@@ -1,4 +1,4 @@
-"""Judging: four questions a sample, answered by labels or by their probabilities."""
+"""Judging: four questions per example, answered by labels or by their probabilities."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ _SYNTHETIC = "Dataset {} is synthetic: a model generated it."
 
 @dataclass
 class Tally:
-    """Counts over all judging of a run; ends it where too many questions fail.
+    """Counts the questions of a run, and stops it if too many fail.
 
     Args:
-        n_planned: Questions of the whole run.
-        threshold: Share of them that may fail.
+        n_planned: Number of questions in the whole run.
+        threshold: Share of questions that may fail.
 
     Attributes:
-        n_asked: Answered by the model.
-        n_kept: Answered by the cache.
-        failures: Reasons, with the sample.
+        n_asked: Number of questions answered by the model.
+        n_kept: Number of questions answered by the cache.
+        n_failed: Number of questions that failed.
+        failures: The first reasons, each with its example.
     """
 
     n_planned: int
@@ -51,30 +52,34 @@ class Tally:
     n_failed: int = 0
 
     def fail(self, reason: str, sample: str, n_questions: int) -> None:
-        """Count questions that failed.
+        """Count failed questions.
 
         Raises:
-            LLMError: More than the threshold have.
+            LLMError: More than the allowed share of questions have failed.
         """
         self.n_failed += n_questions
         if len(self.failures) < _SHOWN_FAILURES:
-            self.failures.append(f"{reason} (sample {sample[:200]})")
+            self.failures.append(f"{reason} (example: {sample[:200]})")
         if self.n_failed > self.threshold * self.n_planned:
             examples = "; ".join(self.failures)
             raise LLMError(
                 f"{self.n_failed} of {self.n_planned} questions failed, more than "
-                f"{self.threshold:.1%}: {examples}. Answers so far are kept."
+                f"the allowed {self.threshold:.1%}: {examples}. The answers so far are cached."
             )
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Judgements of the real sample and a candidate by one rubric.
+    """Judgements of the real sample and of a candidate under one rubric.
+
+    Axis 1 is where the candidate is shown (dataset A or B), axis 2 which set is asked about (real
+    or synthetic).
 
     Args:
-        real: (n, 2, 2) float64, values 0..4; NaN rows where a question failed.
-        synthetic: (N, 2, 2) of the candidate's samples.
-        n_cut: Samples that were longer than what is shown.
+        real: Judgements of the real sample, (n, 2, 2) float64 in [0, 4]; NaN where a question
+            about the example failed.
+        synthetic: Judgements of the candidate's examples, (N, 2, 2), in the same form.
+        n_cut: Number of examples that were too long or too large and were cut.
     """
 
     real: torch.Tensor
@@ -92,32 +97,33 @@ def judge(
     tally: Tally,
     *,
     readout: Readout = "expectation",
-    limits: Limits = Limits(),  # noqa: B008 - it cannot be changed
+    limits: Limits = Limits(),  # noqa: B008 - immutable
 ) -> Iterator[int | Judged]:
-    """Ask how likely each sample belongs to the real and to the synthetic set.
+    """Ask how likely it is that each example belongs to the real and to the synthetic set.
 
-    The candidate is shown as dataset A and as dataset B, and each sample is asked about both: four
-    questions. Rubric and instructions begin all prompts of a place, a sample stands before its two
-    questions. Every answer is kept as it arrives, so the next run asks only for the rest; equal
-    samples are asked about once.
+    The candidate is shown once as dataset A and once as dataset B, and both sets are asked about:
+    four questions per example. All prompts with the candidate in the same place share a prefix
+    (instructions and rubric), followed by the example and the question. Every answer is cached as
+    it arrives, so another run asks only for the rest. Equal examples are asked about once.
 
     Args:
-        engine: The scorer.
-        rubric: Of this candidate; None to ask without one, by the prompts' `zero_shot`.
-        real: Texts or images of the real sample; none to judge only the candidate.
+        engine: The model that judges.
+        rubric: Rubric of the candidate; None to ask without a rubric, with the section `zero_shot`
+            of the prompts.
+        real: Texts or images of the real sample; empty to judge only the candidate.
         synthetic: Texts or images of the candidate.
-        prompts: Of the kind of task.
-        cache: Where answers are kept.
+        prompts: Prompts for the kind of task.
+        cache: Answer cache.
         tally: Counts of the run.
-        readout: "label": what the model writes, constrained to the five labels. "expectation": the
-            mean of the labels' values under the model's probabilities.
-        limits: Longer samples are cut, larger images made smaller, and counted.
+        readout: "label" takes the label that the model writes, constrained to the five labels.
+            "expectation" takes the mean of the labels' values under the model's probabilities.
+        limits: Maximum size of an example; larger ones are cut or scaled down, and counted.
 
     Yields:
-        How many questions were answered since the last time; at the end the judgements.
+        The number of questions answered since the last yield; at the end, the judgements.
 
     Raises:
-        LLMError: More questions fail than the tally allows.
+        LLMError: More questions failed than the tally allows.
     """
     shown = [show_sample(view, prompts, limits) for view in (*real, *synthetic)]
     names = [prompt_text(sample.item) for sample in shown]
@@ -139,12 +145,12 @@ def judge(
 def questions_of(
     engine: BaseLLM, rubric: Rubric | None, prompts: PromptSet, readout: Readout
 ) -> list[Questions]:
-    """Return the questions of both places of the synthetic set.
+    """Return the questions with the candidate as dataset A, and as dataset B.
 
     Raises:
-        ConfigError: There is no rubric, and the prompts have no section `zero_shot`.
+        ConfigError: `rubric` is None, and the prompts have no section `zero_shot`.
     """
-    found = []
+    questions = []
     for synthetic_is in _PLACES:
         real_is = "B" if synthetic_is == "A" else "A"
         if rubric is None:
@@ -154,12 +160,12 @@ def questions_of(
         else:
             shared = prompts.fill("shared", **rubric.shown(synthetic_is))
         # column 0 asks for the real set, column 1 for the synthetic one
-        found.append(Questions(engine, shared, (real_is, synthetic_is), prompts, readout))
-    return found
+        questions.append(Questions(engine, shared, (real_is, synthetic_is), prompts, readout))
+    return questions
 
 
 class Questions:
-    """The two questions about each sample, at one place of the synthetic set."""
+    """The two questions about each example, with the candidate in one place (A or B)."""
 
     def __init__(
         self,
@@ -173,11 +179,11 @@ class Questions:
         self.shared = shared
         self.suffixes = [str(prompts.fill("question", asked=name)) for name in asked]
         self._readout = readout
-        # part of the key of kept answers, so the name that it had in 0.1 stays
+        # part of the cache key: keeps its name of version 0.1, or cached answers would be lost
         self._decoding = {"choices": LABELS, "way": readout}
 
     def keys(self, item: PromptLike) -> list[str]:
-        """Return what the answers about a sample are kept by."""
+        """Return the cache keys of the answers about an example."""
         return [
             answer_key(self._engine.key, prompt_text(self._prompt(item, suffix)), self._decoding)
             for suffix in self.suffixes
@@ -186,7 +192,7 @@ class Questions:
     def answers(
         self, items: Mapping[str, PromptLike], cache: AnswerSession, tally: Tally
     ) -> Iterator[tuple[str, list[float] | None]]:
-        """Yield a sample's name with the values of its answers, None where one failed."""
+        """Yield the name of each example with the values of its answers, or None if one failed."""
         keys = {name: self.keys(item) for name, item in items.items()}
         kept = cache.get([key for pair in keys.values() for key in pair])
         missing = []
@@ -196,15 +202,15 @@ class Questions:
                 yield name, [self._value(kept[key]) for key in keys[name]]
             else:
                 missing.append(name)
-        for position, found in self._ask([items[name] for name in missing]):
+        for position, result in self._ask([items[name] for name in missing]):
             name = missing[position]
-            if isinstance(found, Failure):
-                tally.fail(found.reason, name, 2)
+            if isinstance(result, Failure):
+                tally.fail(result.reason, name, 2)
                 yield name, None
                 continue
-            cache.put(zip(keys[name], found, strict=True))
+            cache.put(zip(keys[name], result, strict=True))
             tally.n_asked += 2
-            yield name, [self._value(answer) for answer in found]
+            yield name, [self._value(answer) for answer in result]
 
     def _prompt(self, item: PromptLike, suffix: str) -> PromptLike:
         return join_prompts(self.shared, item, suffix)
@@ -217,12 +223,12 @@ class Questions:
             return
         n = len(self.suffixes)
         prompts = [self._prompt(item, suffix) for item in items for suffix in self.suffixes]
-        found: dict[int, dict[int, str | Failure]] = {}
+        answers: dict[int, dict[int, str | Failure]] = {}
         for position, answer in self._engine.generate(prompts, choices=LABELS):
-            item = found.setdefault(position // n, {})
-            item[position % n] = answer
-            if len(item) == n:
-                row = [item[i] for i in range(n)]
+            answered = answers.setdefault(position // n, {})
+            answered[position % n] = answer
+            if len(answered) == n:
+                row = [answered[i] for i in range(n)]
                 failed = [a for a in row if isinstance(a, Failure)]
                 yield position // n, failed[0] if failed else row
 

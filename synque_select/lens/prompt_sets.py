@@ -1,4 +1,4 @@
-"""Prompts of a kind of task: files of sections, which a user can replace by one of their own."""
+"""Prompts for a kind of task, read from files that users can replace with their own."""
 
 from __future__ import annotations
 
@@ -34,38 +34,38 @@ _OPTIONAL = frozenset(("zero_shot",))
 class PromptSet:
     """The prompts for one kind of task.
 
-    A file begins with the line `version: 1`; sections follow, each behind a line `=== name ===`:
-    `similarities` and `differences` (what of dataset B is not in dataset A) ask for a rubric and
-    hold the places {{samples_a}}, {{samples_b}}, {{n_points}}; `shared` (with {{similarities}},
-    {{only_a}}, {{only_b}}), `sample` (with {{sample}}) and `question` (with {{asked}}) make, one
-    behind the other, a question to the judge. In place of {{sample}} may stand names of fields,
-    such as {{task}} and {{page}}: then a view is the text of a JSON object that has them. The
-    section `zero_shot` (with {{kind_a}} and {{kind_b}}) stands for `shared` where there is no
-    rubric; it may be left out.
+    A prompt file starts with the line `version: 1`. Sections follow, each after a line
+    `=== name ===`. The sections `similarities` and `differences` (what dataset B has and dataset A
+    lacks) ask for a rubric, and contain the placeholders {{samples_a}}, {{samples_b}} and
+    {{n_points}}. The sections `shared` (with {{similarities}}, {{only_a}}, {{only_b}}), `sample`
+    (with {{sample}}) and `question` (with {{asked}}) are joined into one question to the judge.
+    {{sample}} may be replaced by field names such as {{task}} and {{page}}; a view must then be the
+    text of a JSON object with these fields. The optional section `zero_shot` (with {{kind_a}} and
+    {{kind_b}}) replaces `shared` when judging without a rubric.
 
     Args:
-        name: A packaged kind, or the file.
-        sections: Name to text.
+        name: Name of a packaged kind, or path of the file.
+        sections: Section name to text.
     """
 
     name: str
     sections: Mapping[str, str]
 
     def fill(self, section: str, **values: PromptLike) -> PromptLike:
-        """Put values into the places of a section; what stands in a value is left as it is."""
+        """Fill the placeholders of a section; placeholders inside a value are not replaced."""
         parts = _PLACE.split(self.sections[section])
-        # a split gives text and name of a place in turn
+        # splitting by a pattern with a group alternates between text and placeholder name
         return join_prompts(*[values[part] if i % 2 else part for i, part in enumerate(parts)])
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The fields of a view that make a sample; empty where the view is the sample."""
-        found = tuple(dict.fromkeys(_PLACE.findall(self.sections["sample"])))
-        return () if found == ("sample",) else found
+        """The fields of a view that are shown; empty if the whole view is shown."""
+        names = tuple(dict.fromkeys(_PLACE.findall(self.sections["sample"])))
+        return () if names == ("sample",) else names
 
 
 def prompt_kinds() -> tuple[str, ...]:
-    """Return the packaged kinds of task.
+    """Return the kinds of task that have packaged prompts.
 
     Example:
         >>> prompt_kinds()
@@ -75,13 +75,13 @@ def prompt_kinds() -> tuple[str, ...]:
 
 
 def load_prompts(kind: str | Path = "text") -> PromptSet:
-    """Load the prompts of a packaged kind, or a file.
+    """Load packaged prompts, or those of a file.
 
     Args:
-        kind: One of `prompt_kinds()`, or the path of a file of the same form (`PromptSet`).
+        kind: One of `prompt_kinds()`, or the path of a prompt file (see `PromptSet`).
 
     Raises:
-        ConfigError: There is neither, or a section or place is missing or unknown.
+        ConfigError: `kind` is neither, or a section or placeholder is missing or unknown.
 
     Example:
         >>> load_prompts("text2sql").fill("question", asked="A").splitlines()[0]
@@ -102,18 +102,18 @@ def _read(name: str, path: Path, changed: int) -> PromptSet:
     first, _, rest = text.partition("\n")
     match = _FIRST_LINE.fullmatch(first.strip())
     if match is None or int(match[1]) != _VERSION:
-        raise ConfigError(f"{path}: the first line must be 'version: {_VERSION}', found {first!r}")
+        raise ConfigError(f"{path}, line 1: expected 'version: {_VERSION}', found {first!r}")
     parts = _SECTION.split(rest)
     sections = dict(zip(parts[1::2], parts[2::2], strict=True))
     if not set(_PLACES) - _OPTIONAL <= set(sections) <= set(_PLACES):
-        found = ", ".join(sections) or "none"
-        raise ConfigError(f"{path}: sections must be {', '.join(_PLACES)}; found {found}")
+        present = ", ".join(sections) or "none"
+        raise ConfigError(f"{path}: expected the sections {', '.join(_PLACES)}; found {present}")
     for section, body in sections.items():
         places = set(_PLACE.findall(body))
         has_fields = section == "sample" and places and "sample" not in places
         if places != _PLACES[section] and not has_fields:
             raise ConfigError(
-                f"{path}, section {section}: its places must be {sorted(_PLACES[section])}, "
+                f"{path}, section {section}: expected the placeholders {sorted(_PLACES[section])}, "
                 f"found {sorted(places)}"
             )
     return PromptSet(name, sections)

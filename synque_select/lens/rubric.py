@@ -1,4 +1,4 @@
-"""Rubrics: what two sets of samples have in common, and what sets each apart from the other."""
+"""Rubrics: what the real sample and a candidate have in common, and how they differ."""
 
 from __future__ import annotations
 
@@ -46,10 +46,11 @@ _MAX_POINT = 300
 
 @dataclass(frozen=True)
 class Rubric:
-    """What a judge is told of the real sample and a candidate.
+    """What a judge is told about the real sample and a candidate.
 
-    In the points, "dataset B" is the set that a list is about, "dataset A" the other one, as in
-    the released rubrics; `shown` turns the names where a judge sees the sets the other way round.
+    In the points of a list, "dataset B" is the set that the list is about and "dataset A" the
+    other one, as in the released rubrics; `shown` swaps the names if the judge sees the sets the
+    other way round.
 
     Args:
         similarities: C: what both have in common.
@@ -65,7 +66,7 @@ class Rubric:
         """Return the three lists as a judge sees them, with the candidate as dataset A or B.
 
         Args:
-            synthetic_is: "A" or "B".
+            synthetic_is: Which dataset the candidate is: "A" or "B".
 
         Example:
             >>> rubric = Rubric(("Short.",), ("Dataset B names tables, while A does not.",), ("x",))
@@ -79,8 +80,8 @@ class Rubric:
             f"only_{real_is.lower()}": _numbered(_named(self.only_real, real_is)),
         }
 
-    def told(self, real: str, synthetic: str) -> Rubric:
-        """Return the rubric with other names for the sets than "dataset A" and "dataset B".
+    def with_names(self, real: str, synthetic: str) -> Rubric:
+        """Return the rubric with other names than "dataset A" and "dataset B" for the sets.
 
         Args:
             real: What to call the real sample.
@@ -88,8 +89,8 @@ class Rubric:
 
         Example:
             >>> rubric = Rubric(("x",), ("Dataset B is longer than dataset A.",), ("B is terse.",))
-            >>> told = rubric.told("the real data", "your data")
-            >>> told.only_synthetic, told.only_real
+            >>> renamed = rubric.with_names("the real data", "your data")
+            >>> renamed.only_synthetic, renamed.only_real
             (('Your data is longer than the real data.',), ('The real data is terse.',))
         """
         return Rubric(
@@ -107,7 +108,7 @@ def _named(points: Sequence[str], own: str) -> list[str]:
     return list(points) if own == "B" else [_turned(point) for point in points]
 
 
-# "A" is a dataset's name, unless it begins a sentence and no verb or "'s" follows
+# "A" is the name of a dataset, unless it starts a sentence and neither a verb nor "'s" follows
 _NAME = re.compile(r"(?<![\w'’-])(?:(?P<word>[Dd]atasets? )(?P<of>[AB])|(?P<bare>[AB]))(?![\w-])")
 _VERB = re.compile(r"['’]s\b| (?:\w+s|tends|has|does|is|and B|or B)\b")
 
@@ -133,57 +134,60 @@ def _with_names(point: str, named: Callable[[str, str], str]) -> str:
 
 
 def load_rubrics(path: str | Path, group: str | None = None) -> dict[str, Rubric]:
-    """Read rubrics: files of this library, and the released ones as they are.
+    """Read a rubric file of this library or of the released SynQuE data.
 
     Args:
-        path: JSON with `sims`, `diffs_synth_from_real` and `diffs_real_from_synth`, each from a
-            candidate's name to its points, or from a group to candidates.
-        group: Which group, where the file has several.
+        path: JSON file with `sims`, `diffs_synth_from_real` and `diffs_real_from_synth`, each a
+            mapping of candidate names to points, or of groups to such mappings.
+        group: Group to read, if the file has several.
 
     Returns:
-        Name of a candidate to its rubric.
+        Candidate name to its rubric.
 
     Raises:
-        DataError: The file cannot be used; says what is missing.
+        DataError: The file cannot be used; the message says what is missing.
     """
     try:
         state: Any = read_json_file(path)
         lists = {field: state[key] for field, key in _FIELDS.items()}
     except (DataError, KeyError, TypeError) as error:
-        raise DataError(f"{path} holds no rubrics: {type(error).__name__}: {error}") from error
-    lists = {field: _of_group(found, group, path) for field, found in lists.items()}
+        raise DataError(f"{path} is not a rubric file: {type(error).__name__}: {error}") from error
+    lists = {field: _of_group(points, group, path) for field, points in lists.items()}
     names = list(lists["similarities"])
-    for field, found in lists.items():
+    for field, points_of in lists.items():
         for name in names:
-            points = found.get(name)
+            points = points_of.get(name)
             if not isinstance(points, list) or not all(isinstance(p, str) for p in points):
-                raise DataError(f"{path}: {_FIELDS[field]} of {name!r} is no list of texts")
-    return {name: Rubric(**{f: tuple(found[name]) for f, found in lists.items()}) for name in names}
+                raise DataError(
+                    f"{path}: expected a list of strings for {name!r} in {_FIELDS[field]}, "
+                    f"found {points!r:.100}"
+                )
+    return {name: Rubric(**{f: tuple(part[name]) for f, part in lists.items()}) for name in names}
 
 
-def _of_group(found: Any, group: str | None, path: str | Path) -> dict[str, Any]:
-    if not isinstance(found, dict) or not found:
-        raise DataError(f"{path} holds no rubrics: expected candidates with their points")
-    if not isinstance(next(iter(found.values())), dict):
-        return found
-    if group is None and len(found) == 1:
-        group = next(iter(found))
-    if group not in found:
-        raise DataError(f"{path} has the groups {', '.join(found)}: name one of them")
-    return dict(found[group])
+def _of_group(points: Any, group: str | None, path: str | Path) -> dict[str, Any]:
+    if not isinstance(points, dict) or not points:
+        raise DataError(f"{path} is not a rubric file: expected candidate names with their points")
+    if not isinstance(next(iter(points.values())), dict):
+        return points
+    if group is None and len(points) == 1:
+        group = next(iter(points))
+    if group not in points:
+        raise DataError(f"{path} has the groups {', '.join(points)}: choose one with rubrics_group")
+    return dict(points[group])
 
 
 def save_rubrics(
-    path: str | Path, rubrics: Mapping[str, Rubric], about: Mapping[str, Any] | None = None
+    path: str | Path, rubrics: Mapping[str, Rubric], about: Mapping[str, str | None] | None = None
 ) -> Path:
-    """Write rubrics as JSON that can be read, edited and loaded again.
+    """Write rubrics to a JSON file, which people can edit and `load_rubrics` can read.
 
     Args:
-        path: The file.
-        rubrics: Name of a candidate to its rubric.
-        about: What else to keep (model, prompts), plain values.
+        path: File to write.
+        rubrics: Candidate name to its rubric.
+        about: Further entries, such as the model and the prompts.
     """
-    state: dict[str, Any] = {"version": 1, **(about or {})}
+    state: dict[str, object] = {"version": 1, **(about or {})}
     for field, key in _FIELDS.items():
         state[key] = {name: list(getattr(rubric, field)) for name, rubric in rubrics.items()}
     path = Path(path)
@@ -193,17 +197,17 @@ def save_rubrics(
 
 @dataclass(frozen=True)
 class RubricSampling:
-    """How many samples of each side a rubric is written from, and how long it is.
+    """How many examples a rubric is written from, and how long it is.
 
     Args:
-        n_samples: Of each side, at most.
-        max_tokens: Tokens that the samples of one side may have together.
-        max_sample_chars: Characters of one sample that are shown.
-        image_side: Pixels of the longer side of an image.
-        n_points: Points of each of the three lists.
-        max_answer_tokens: Length of an answer, thinking included.
-        temperature: 0 for the most probable answer.
-        seed: Of the choice of samples, and of the answer where the temperature is not 0.
+        n_samples: Maximum number of examples of the real sample, and of the candidate.
+        max_tokens: Maximum number of tokens of these examples, for each of the two.
+        max_sample_chars: Maximum number of characters shown of an example.
+        image_side: Maximum length of the longer side of an image, in pixels.
+        n_points: Number of points in each of the three lists.
+        max_answer_tokens: Maximum number of tokens in an answer, reasoning included.
+        temperature: Sampling temperature; 0 for the most probable answer.
+        seed: Random seed of the choice of examples, and of the answer if the temperature is not 0.
 
     Raises:
         ConfigError: A value is not allowed.
@@ -227,17 +231,17 @@ class RubricSampling:
         check_int("sampling: seed", self.seed, 0)
         if not is_number(self.temperature) or not 0 <= self.temperature < math.inf:
             raise ConfigError(
-                f"sampling: temperature={self.temperature!r}: allowed is a number from 0"
+                f"sampling: temperature={self.temperature!r}: allowed are finite numbers from 0"
             )
 
 
 @dataclass(frozen=True)
 class SampleSet:
-    """The samples of one set, by which they are drawn and shown.
+    """The examples of the real sample or of a candidate, and keys that identify their content.
 
     Args:
-        views: Texts or images, taken when asked for.
-        keys: A text for each that its content decides: the text itself, or a hash.
+        views: Texts or images; an image may be loaded only when it is accessed.
+        keys: One key per view that depends only on its content: the text itself, or a hash.
     """
 
     views: Sequence[View]
@@ -245,11 +249,11 @@ class SampleSet:
 
     @classmethod
     def of_texts(cls, texts: Sequence[str]) -> SampleSet:
-        """Return texts as a side: each is its own key."""
+        """Build a set of texts, each its own key."""
         return cls(texts, texts)
 
     def part(self, positions: Iterable[int]) -> SampleSet:
-        """Return the samples at these positions."""
+        """Return the examples at these positions."""
         chosen = [int(i) for i in positions]
         return SampleSet([self.views[i] for i in chosen], [self.keys[i] for i in chosen])
 
@@ -257,16 +261,16 @@ class SampleSet:
 def write_rubric(
     engine: BaseLLM, asked: Mapping[str, PromptLike], sampling: RubricSampling, cache: AnswerCache
 ) -> Rubric:
-    """Have a model compare samples of both sets.
+    """Have a model compare examples of both sets.
 
-    The answer's thinking is taken off; what does not follow the schema is sent back with the
-    reason, at most twice.
+    The reasoning part of an answer is removed. An answer that does not follow the schema is sent
+    back with the reason, at most twice.
 
     Args:
-        engine: The reasoner.
-        asked: What `rubric_prompts` gave.
-        sampling: How much is asked for.
-        cache: Where answers are kept.
+        engine: The model that writes the rubric.
+        asked: Prompts from `rubric_prompts`.
+        sampling: Length of the rubric and decoding options.
+        cache: Answer cache.
 
     Raises:
         LLMError: The third answer is not usable either; the message shows it.
@@ -277,16 +281,16 @@ def write_rubric(
 def kept_rubric(
     engine: BaseLLM, asked: Mapping[str, PromptLike], sampling: RubricSampling, cache: AnswerCache
 ) -> Rubric | None:
-    """Return the rubric that these prompts got before, None where an answer is missing.
+    """Return the rubric in the cache, or None if one of its answers is missing.
 
     Args:
-        engine: The reasoner.
-        asked: What `rubric_prompts` gave.
-        sampling: How much is asked for.
-        cache: Where answers are kept.
+        engine: The model that writes the rubric.
+        asked: Prompts from `rubric_prompts`.
+        sampling: Length of the rubric and decoding options.
+        cache: Answer cache.
 
     Raises:
-        LLMError: What is kept is not usable.
+        LLMError: The cached answers are not usable.
     """
     try:
         return _rubric(engine, asked, sampling, cache, ask=False)
@@ -305,14 +309,14 @@ def rubric_prompts(
     prompts: PromptSet,
     sampling: RubricSampling,
 ) -> dict[str, PromptLike]:
-    """Return the prompt of each of a rubric's three lists.
+    """Return the prompts for the three lists of a rubric, by field of `Rubric`.
 
     Args:
-        engine: The reasoner, which counts the tokens.
+        engine: The model that writes the rubric; its tokenizer counts the tokens.
         real: The real sample.
         synthetic: The candidate.
-        prompts: Of the kind of task.
-        sampling: How much is shown, and how much is asked for.
+        prompts: Prompts for the kind of task.
+        sampling: How many examples are shown, and how many points are asked for.
     """
     r = _sample_lines(engine, real, prompts, sampling)
     s = _sample_lines(engine, synthetic, prompts, sampling)
@@ -346,13 +350,13 @@ def _rubric(
 
 
 def _sample_lines(
-    engine: BaseLLM, side: SampleSet, prompts: PromptSet, sampling: RubricSampling
+    engine: BaseLLM, samples: SampleSet, prompts: PromptSet, sampling: RubricSampling
 ) -> PromptLike:
     lines: list[PromptLike] = []
     left = sampling.max_tokens
     limits = Limits(sampling.max_sample_chars, sampling.image_side)
-    for position in content_order(side.keys, sampling.seed)[: sampling.n_samples]:
-        line = rubric_line(side.views[position], prompts, limits)
+    for position in content_order(samples.keys, sampling.seed)[: sampling.n_samples]:
+        line = rubric_line(samples.views[position], prompts, limits)
         left -= engine.count_tokens(line)
         if lines and left < 0:
             break
@@ -372,17 +376,17 @@ def _points(
     question, answer = prompt, ""
     for attempt in range(1 + _REPAIRS):
         answer = _answer(engine, question, schema, sampling, cache, ask=ask)
-        found = _parsed(answer, sampling.n_points)
-        if not isinstance(found, str):
-            return found
+        points = _parsed(answer, sampling.n_points)
+        if not isinstance(points, str):
+            return points
         shown = quote_sample(answer, _SHOWN).text
         question = join_prompts(
             prompt,
-            f"\n\nAnswer {attempt + 1} could not be used: {found}. It was: {shown}\n"
+            f"\n\nAnswer {attempt + 1} could not be used: {points}. It was: {shown}\n"
             "Answer again, with JSON only.",
         )
     raise LLMError(
-        f"{engine.id} wrote no usable rubric in {1 + _REPAIRS} answers: {found}. The last answer: "
+        f"{engine.id} wrote no usable rubric in {1 + _REPAIRS} answers: {points}. The last answer: "
         f"{answer[:_SHOWN]}"
     )
 
@@ -390,17 +394,17 @@ def _points(
 def _answer(
     engine: BaseLLM,
     prompt: PromptLike,
-    schema: Mapping[str, Any],
+    schema: Mapping[str, object],
     sampling: RubricSampling,
     cache: AnswerCache,
     *,
     ask: bool,
 ) -> str:
-    """Return an answer, kept or new.
+    """Return an answer from the cache, or ask for it.
 
     Raises:
-        LLMError: There is none.
-        _NotKeptError: It is not kept, and is not to be asked for.
+        LLMError: The model gave no answer.
+        _NotKeptError: The answer is not in the cache, and `ask` is False.
     """
     decoding: dict[str, Any] = {
         "schema": schema,
@@ -409,9 +413,9 @@ def _answer(
         "seed": sampling.seed,
     }
     key = answer_key(engine.key, prompt_text(prompt), decoding)
-    kept = cache.get([key])
-    if key in kept:
-        return str(kept[key])
+    cached = cache.get([key])
+    if key in cached:
+        return str(cached[key])
     if not ask:
         raise _NotKeptError
     ((_, answer),) = engine.generate([prompt], **decoding)
@@ -421,7 +425,7 @@ def _answer(
     return answer
 
 
-def _schema(n_points: int) -> dict[str, Any]:
+def _schema(n_points: int) -> dict[str, object]:
     point = {"type": "string", "minLength": 1, "maxLength": _MAX_POINT}
     points = {
         "type": "array",
@@ -439,7 +443,7 @@ def _schema(n_points: int) -> dict[str, Any]:
 
 
 def _parsed(answer: str, n_points: int) -> tuple[str, ...] | str:
-    """Return the points, or why there are none."""
+    """Return the points, or the reason why the answer is not usable."""
     text = without_thinking(answer)
     start, end = text.find("{"), text.rfind("}")
     try:
@@ -449,12 +453,12 @@ def _parsed(answer: str, n_points: int) -> tuple[str, ...] | str:
     points = state.get("points")
     if not isinstance(points, list) or not all(isinstance(p, str) for p in points):
         return 'it has no list of texts under "points"'
-    # half a surrogate pair is allowed in JSON, and in no file or prompt
+    # JSON allows half a surrogate pair; files and prompts do not
     points = [_NUMBER.sub("", p.encode("utf-8", "replace").decode()).strip() for p in points]
     if not all(points):
         return "a point is empty"
     if len(points) != n_points:
         return f"it has {len(points)} points instead of {n_points}"
     if len({point.casefold() for point in points}) < n_points:
-        return "a point stands in it twice"
+        return "it has the same point twice"
     return tuple(points)

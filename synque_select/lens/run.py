@@ -1,4 +1,4 @@
-"""One run of LENS: engines, what they will cost, rubrics, judgements of all candidates."""
+"""One run of LENS: engines, cost estimate, rubrics, judgements of all candidates."""
 
 from __future__ import annotations
 
@@ -39,16 +39,23 @@ from synque_select.utils.progress import ProgressBar
 __all__ = ["LensRun", "answered"]
 
 _log = logging.getLogger(__name__)
-_QUESTIONS = 4  # a sample: two places of the synthetic set, two sets asked for
+_QUESTIONS = 4  # per example: the candidate in two places, two sets asked about
 _IMAGES_AT_ONCE = 128
-_POINT = "x" * 160  # a point of a rubric that is not written yet
+_POINT = "x" * 160  # length of a typical point, to estimate rubrics that are not written yet
 _DEFAULT_TOP_K = 3
 
 Values = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def answered(judgements: torch.Tensor) -> torch.Tensor:
-    """Return the judgements without the samples of which a question failed."""
+    """Return the judgements of the examples without a failed question.
+
+    Args:
+        judgements: (n, 2, 2) float64, NaN where a question failed.
+
+    Returns:
+        (m, 2, 2) float64 with m <= n.
+    """
     return judgements[~judgements.isnan().any(dim=-1).any(dim=-1)]
 
 
@@ -57,22 +64,22 @@ class LensRun:
     """One run of LENS over all candidates.
 
     Args:
-        config: How it is computed.
+        config: Configuration of LENS.
         real: The real sample.
-        candidates: Name to samples.
-        modality: What the samples are.
-        seed: Of the choice of samples.
+        candidates: Candidate name to its examples.
+        modality: Whether the examples are texts or images.
+        seed: Random seed of the choice of examples.
 
     Attributes:
-        parts: Positions of the samples of each candidate that are judged, in rising order.
-        rubrics: Name of a candidate to its rubric; empty with `zero_shot`.
-        cost: What was said before the start.
-        race: What adaptive judging found; None without it.
+        parts: Candidate name to the positions of the examples that are judged, ascending.
+        rubrics: Candidate name to its rubric; empty with `zero_shot`.
+        cost: Estimated cost, set before judging starts.
+        race: State of adaptive judging at its end; None without it.
         tally: Counts of questions.
 
     Raises:
         ProxyError: The real sample is too small for `split_real`.
-        ConfigError: An engine is unknown, or an argument of its is.
+        ConfigError: An engine or one of its arguments is unknown.
     """
 
     config: LensConfig
@@ -96,38 +103,39 @@ class LensRun:
         order = np.array(content_order(self.real.keys, self.seed))
         half = len(order) // 2 if config.split_real else len(order)
         if config.split_real and half < 2:
-            raise ProxyError(f"split_real takes a real sample of 4 or more, found {len(order)}")
-        # what rubrics are written from, and what debiases
+            raise ProxyError(f"split_real needs at least 4 real examples, found {len(order)}")
+        # rubrics are written from the first part; the second part debiases
         self.rubric_real = np.sort(order[:half])
         self.normalising = np.sort(order[half:]) if config.split_real else np.sort(order)
-        self._orders = {name: self._order(side) for name, side in self.candidates.items()}
+        self._orders = {name: self._order(samples) for name, samples in self.candidates.items()}
         self.parts = {name: np.sort(part) for name, part in self._orders.items()}
         n_judged = sum(len(self.normalising) + len(part) for part in self.parts.values())
         self.tally = Tally(_QUESTIONS * n_judged, config.failure_threshold)
 
-    def _order(self, side: SampleSet) -> NDArray[np.int64]:
-        """Positions of the samples that may be judged, in the order in which they are drawn."""
-        return np.array(content_order(side.keys, self.seed)[: self.config.max_samples])
+    def _order(self, samples: SampleSet) -> NDArray[np.int64]:
+        """Return the positions of examples that may be judged, in the order they are drawn."""
+        return np.array(content_order(samples.keys, self.seed)[: self.config.max_samples])
 
     def judge(self, values: Values) -> dict[str, Judged]:
-        """Say what it will cost, write the rubrics that are missing, and judge all candidates.
+        """Show the estimated cost, write the missing rubrics, and judge all candidates.
 
         Args:
-            values: Takes judgements of the real sample (n, 2, 2) and of samples (m, 2, 2), and
-                gives what the score is the mean of, (m,) in 0..1; adaptive judging bounds it.
+            values: Function of the judgements of the real sample (n, 2, 2) and of examples
+                (m, 2, 2) that returns the values whose mean is the score, (m,) in [0, 1]. Adaptive
+                judging bounds this mean.
 
         Returns:
-            Name of a candidate to its judgements; the synthetic rows are those of `parts`.
+            Candidate name to its judgements; rows of `synthetic` are in the order of `parts`.
 
         Raises:
             LLMError: A rubric could not be written, or too many questions failed.
             ProxyError: All questions about a candidate failed.
         """
-        self._say_cost()
+        self._estimate_cost()
         if not self.config.zero_shot:
             self._write_rubrics()
         if self.reasoner is not self.scorer:
-            # two models would not fit on one device; a closed engine can be used again
+            # two models may not fit on one device; a closed engine can be used again
             self.reasoner.close()
         with self._bar() as advance:
             adaptive = self.config.adaptive
@@ -138,25 +146,25 @@ class LensRun:
     @property
     def rubrics_by(self) -> str:
         """Where the rubrics come from: a file, the caller, or a model."""
-        given = self.config.rubrics
-        if given is None:
+        rubrics = self.config.rubrics
+        if rubrics is None:
             return self.reasoner.id
-        return given if isinstance(given, str) else "the caller"
+        return rubrics if isinstance(rubrics, str) else "the caller"
 
     @property
     def top_k(self) -> int:
-        """How many candidates are to be the best, for adaptive judging."""
+        """Number of best candidates that adaptive judging decides on."""
         adaptive = self.config.adaptive
         return (adaptive.top_k if adaptive else None) or _DEFAULT_TOP_K
 
     def close(self) -> None:
-        """Free the models that were made here; a user's own engine stays the user's."""
+        """Free the models that this run created; engines passed in by the user stay open."""
         specs = (self.config.scorer, self.config.reasoner or self.config.scorer)
         for engine, spec in zip((self.scorer, self.reasoner), specs, strict=True):
             if engine is not spec:
                 engine.close()
 
-    def _say_cost(self) -> None:
+    def _estimate_cost(self) -> None:
         known = self._known_rubrics()
         missing = [asked for name, asked in self._asked.items() if name not in known]
         judging = [self._judging_cost(name, known) for name in self.candidates]
@@ -173,7 +181,7 @@ class LensRun:
             ProgressBar.write(f"lens: {self.cost}", file=sys.stderr)
 
     def _known_rubrics(self) -> dict[str, Rubric]:
-        """Rubrics of the file and of the cache; the prompts of all others are kept for later."""
+        """Return rubrics from the file and the cache; keep the prompts of all others for later."""
         config = self.config
         self._asked: dict[str, dict[str, PromptLike]] = {}
         if config.zero_shot:
@@ -184,15 +192,15 @@ class LensRun:
         elif config.rubrics is not None:
             known = dict(config.rubrics)
         real = self.real.part(self.rubric_real)
-        for name, side in self.candidates.items():
+        for name, samples in self.candidates.items():
             if name in known:
                 continue
             self._asked[name] = rubric_prompts(
-                self.reasoner, real, side, self.prompts, config.sampling
+                self.reasoner, real, samples, self.prompts, config.sampling
             )
-            kept = kept_rubric(self.reasoner, self._asked[name], config.sampling, self.cache)
-            if kept is not None:
-                known[name] = kept
+            cached = kept_rubric(self.reasoner, self._asked[name], config.sampling, self.cache)
+            if cached is not None:
+                known[name] = cached
         self.rubrics = {name: known[name] for name in self.candidates if name in known}
         return self.rubrics
 
@@ -202,8 +210,8 @@ class LensRun:
         if not is_known:
             rubric = Rubric(*[(_POINT,) * self.config.sampling.n_points] * 3)
         views = (
-            side.views[int(i)]
-            for side, positions in (
+            samples.views[int(i)]
+            for samples, positions in (
                 (self.candidates[name], self._orders[name]),
                 (self.real, self.normalising),
             )
@@ -239,7 +247,7 @@ class LensRun:
 
     @contextmanager
     def _bar(self) -> Iterator[Callable[[int], None]]:
-        """Show how many questions are answered, tokens a second, and the time left."""
+        """Show the number of answered questions, tokens per second, and the time left."""
         _log.info("lens: %d questions to %s", self.tally.n_planned, self.scorer.id)
         bar = ProgressBar(
             total=self.tally.n_planned,
@@ -276,33 +284,33 @@ class LensRun:
         positions: NDArray[np.int64],
         advance: Callable[[int], None],
     ) -> Judged:
-        side = self.candidates[name]
+        samples = self.candidates[name]
         answers = judge(
             self.scorer,
             self.rubrics.get(name),
             real,
-            [side.views[int(i)] for i in positions],
+            [samples.views[int(i)] for i in positions],
             self.prompts,
             self.cache,
             self.tally,
             readout=self.config.readout,
             limits=self.limits,
         )
-        for found in answers:
-            if isinstance(found, Judged):
-                return found
-            advance(found)
+        for progress in answers:
+            if isinstance(progress, Judged):
+                return progress
+            advance(progress)
         raise RuntimeError("judge ended without judgements")
 
     def _checked(self, name: str, judged: Judged) -> Judged:
         if not len(answered(judged.real)) or not len(answered(judged.synthetic)):
-            raise ProxyError(f"lens: no question about {name} was answered")
+            raise ProxyError(f"lens: all questions about {name} failed")
         return judged
 
     def _in_rounds(
         self, values: Values, adaptive: AdaptiveJudging, advance: Callable[[int], None]
     ) -> dict[str, Judged]:
-        """Judge the real side of all in full, for it normalises; then candidates in rounds."""
+        """Judge the real sample in full, as it normalizes the scores; then candidates in rounds."""
         names = list(self.candidates)
         real = [self.real.views[int(i)] for i in self.normalising]
         nothing = np.empty(0, dtype=np.int64)
@@ -310,12 +318,12 @@ class LensRun:
 
         def draw(i: int, start: int, stop: int) -> NDArray[np.float64]:
             name = names[i]
-            if start == stop:  # few samples, many rounds
+            if start == stop:  # more rounds than examples
                 return np.empty(0)
             chunk = self._judged(name, (), self._orders[name][start:stop], advance)
             chunks[name].append(chunk)
-            found = values(answered(chunks[name][0].real), answered(chunk.synthetic))
-            return np.asarray(found.numpy(), dtype=np.float64)
+            row_values = values(answered(chunks[name][0].real), answered(chunk.synthetic))
+            return np.asarray(row_values.numpy(), dtype=np.float64)
 
         self.race = race(
             draw,
@@ -328,7 +336,7 @@ class LensRun:
         return {name: self._sorted(name, _joined(chunks[name])) for name in names}
 
     def _sorted(self, name: str, judged: Judged) -> Judged:
-        """Bring what was judged in the order of drawing into the order of rows."""
+        """Bring judgements from the order of drawing into the order of rows."""
         drawn_part = self._orders[name][: len(judged.synthetic)]
         rows = np.argsort(drawn_part)
         self.parts[name] = drawn_part[rows]

@@ -1,4 +1,4 @@
-"""Samples in prompts: data between quotation marks, which no sample can close, or images."""
+"""Examples in prompts: images, or data in quotation marks that no example can close."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = [
     "show_sample",
 ]
 
-# what chat templates are made of: <|im_end|>, <｜User｜>, <s>, <global-img>, [INST], [gMASK]
+# markup of chat templates: <|im_end|>, <｜User｜>, <s>, <global-img>, [INST], [gMASK]
 _MARKUP = re.compile(
     r"<(?=[|｜]|/?[\w▁][\w▁:.-]{0,39}>)|(?<=[|｜])>|\[(?=/?[a-z]?[A-Z_][A-Z_\d]{1,39}\])"
 )
-# what a reader does not see, or that breaks a line or its direction
+# characters that are invisible, break a line or change its direction
 _INVISIBLE = re.compile(
     "[\\x00-\\x1f\\x7f-\\x9f\\u00ad\\u034f\\u061c\\u115f\\u1160\\u180e\\u200b-\\u200f\\u2028-\\u202e"
     "\\u2060-\\u2069\\u3164\\ufeff\\uffa0\\ufff9-\\ufffb\\U000e0000-\\U000e01ef]"
@@ -38,11 +38,12 @@ _NOTHING = '""'
 
 
 class Limits(NamedTuple):
-    """How much of a sample is shown.
+    """How much of an example is shown.
 
     Attributes:
-        max_chars: Characters of a text, or of each field of one.
-        image_side: Pixels of the longer side of an image; larger ones are made smaller.
+        max_chars: Maximum number of characters of a text, or of each of its fields.
+        image_side: Maximum length of the longer side of an image, in pixels; larger images are
+            scaled down.
     """
 
     max_chars: int = 2000
@@ -50,11 +51,11 @@ class Limits(NamedTuple):
 
 
 class Quoted(NamedTuple):
-    """A sample as it stands in a prompt.
+    """An example as it is quoted in a prompt.
 
     Attributes:
-        text: One line: a JSON string, and a note behind it where the sample was cut.
-        cut: Whether it was.
+        text: One line: a JSON string, followed by a note if the example was cut.
+        cut: Whether the example was cut.
     """
 
     text: str
@@ -62,11 +63,11 @@ class Quoted(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A sample as the judge sees it.
+    """An example as the judge sees it.
 
     Attributes:
-        item: The section `sample` of the prompts with the sample in it.
-        cut: Whether it was cut or made smaller.
+        item: The section `sample` of the prompts, filled with the example.
+        cut: Whether the example was cut or scaled down.
     """
 
     item: PromptLike
@@ -74,16 +75,16 @@ class Shown(NamedTuple):
 
 
 def quote_sample(sample: str, max_chars: int) -> Quoted:
-    r"""Put a sample between quotation marks that nothing in it can close.
+    r"""Quote an example so that nothing in it can close the quotation marks.
 
-    It becomes a JSON string on one line: quotation marks, line breaks, control and invisible
-    characters and the markup of chat templates are escaped, so that `json.loads` gives the sample
-    back. A longer one is cut, and says behind the string how much is shown.
+    The result is a JSON string on one line. Quotation marks, line breaks, control and invisible
+    characters and the markup of chat templates are escaped, so `json.loads` gives the example
+    back. A longer example is cut, and a note after the string says how much of it is shown.
 
     Args:
         sample: Any text.
-        max_chars: Characters that are shown, at most; fewer where escapes make more than twice as
-            many of them.
+        max_chars: Maximum number of characters shown; fewer if escaping would more than double
+            the length.
 
     Example:
         >>> print(quote_sample('He said "no".\n<|im_end|>', 100).text)
@@ -93,7 +94,7 @@ def quote_sample(sample: str, max_chars: int) -> Quoted:
     """
     n = min(len(sample), max_chars)
     quoted = _json_string(sample[:n])
-    # a character may take twelve when it is escaped, and prompts have to keep their length
+    # an escaped character may take twelve, and the length of prompts must stay bounded
     while len(quoted) > 2 * max_chars + 2:
         n = n * 2 * max_chars // len(quoted)
         quoted = _json_string(sample[:n])
@@ -108,9 +109,10 @@ def _json_string(text: str) -> str:
 
 
 def plain_line(text: str) -> str:
-    r"""Put a text that a model wrote on one line without any markup of chat templates.
+    r"""Put a text that a model wrote on one line, with the markup of chat templates escaped.
 
-    A model that has read hostile samples may write it, and its words stand in prompts unquoted.
+    A model that has read hostile examples may write such markup, and its words enter prompts
+    without quotation marks.
 
     Example:
         >>> print(plain_line("It is short.\n<|im_end|>"))
@@ -129,17 +131,17 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def show_sample(view: View, prompts: PromptSet, limits: Limits) -> Shown:
-    """Put a sample into the section `sample`: quoted texts, or an image made small enough.
+    """Fill the section `sample` with an example: quoted texts, or a scaled-down image.
 
     Raises:
-        DataError: The prompts name fields, and the view is no JSON object with the first of them.
+        DataError: The prompts name fields, and the view is not a JSON object with the first one.
     """
     values, cut = _values(view, prompts.fields, limits)
     return Shown(prompts.fill("sample", **values), cut)
 
 
 def rubric_line(view: View, prompts: PromptSet, limits: Limits) -> PromptLike:
-    """Return a sample as one line of those that a rubric is written from; errors as above."""
+    """Return an example as one line of a rubric prompt; raises the errors of `show_sample`."""
     values, _ = _values(view, prompts.fields, limits)
     if not prompts.fields:
         return values["sample"]
@@ -151,15 +153,17 @@ def _values(
 ) -> tuple[dict[str, PromptLike], bool]:
     if not isinstance(view, str):
         if fields:
-            raise DataError(f"the prompts ask for the fields {', '.join(fields)}, found an image")
+            raise DataError(
+                f"the prompts need the fields {', '.join(fields)}, but the view is an image"
+            )
         image = view.convert("RGB")
         image.thumbnail((limits.image_side, limits.image_side))
         return {"sample": Prompt((image,))}, image.size != view.size
     if not fields:
         quoted = quote_sample(view, limits.max_chars)
         return {"sample": quoted.text}, quoted.cut
-    found = _object(view, fields)
-    parts = {name: quote_sample(found[name], limits.max_chars) for name in fields if name in found}
+    record = _object(view, fields)
+    parts = {n: quote_sample(record[n], limits.max_chars) for n in fields if n in record}
     values: dict[str, PromptLike] = {
         name: parts[name].text if name in parts else _NOTHING for name in fields
     }
@@ -173,8 +177,8 @@ def _object(view: str, fields: Sequence[str]) -> dict[str, str]:
         state = None
     if not isinstance(state, dict) or fields[0] not in state:
         raise DataError(
-            f"the prompts ask for the fields {', '.join(fields)}: a view must be the text of a "
-            f"JSON object with {fields[0]!r}, found {view[:100]!r}"
+            f"the prompts need the fields {', '.join(fields)}: expected the text of a JSON object "
+            f"with {fields[0]!r} as view, found {view[:100]!r}"
         )
     return {
         name: part if isinstance(part, str) else json.dumps(part, ensure_ascii=False)
@@ -184,10 +188,14 @@ def _object(view: str, fields: Sequence[str]) -> dict[str, str]:
 
 
 def content_order(texts: Sequence[str], seed: int) -> list[int]:
-    """Return the positions of texts in a random order that their content and the seed decide.
+    """Return positions in a random order that depends only on the content and the seed.
 
-    So another order of the rows, or more rows, changes as little as it can. Equal texts have
-    places of their own: a part of the order is a draw without replacement of the rows.
+    Reordering the rows changes nothing, and adding rows changes as little as possible. Equal texts
+    get different places, so a prefix of the order is a draw of rows without replacement.
+
+    Args:
+        texts: The texts to order.
+        seed: Random seed of the order.
 
     Example:
         >>> texts = ["a", "b", "c"]

@@ -100,7 +100,7 @@ def _rubric_of(fields: JsonFields) -> Rubric | None:
 def _points(fields: JsonFields) -> Iterator[tuple[str, tuple[str, ...]]]:
     rubric = _rubric_of(fields)
     if rubric is not None:
-        told = rubric.told(_REAL, _SYNTHETIC)
+        told = rubric.with_names(_REAL, _SYNTHETIC)
         for field, title in _LISTS:
             yield title, getattr(told, field)
 

@@ -147,7 +147,7 @@ def test_adaptive_judging_decides_the_border_of_the_callback():
 def test_lens_needs_a_proxy_that_reads_it():
     with pytest.raises(ConfigError, match="the proxies have none of lens, lens_balanced, lens_raw"):
         SelectionCallback(["mmd"], lens={"readout": "label"})
-    with pytest.raises(ConfigError, match="no value 'scorers'"):
+    with pytest.raises(ConfigError, match="unknown name 'scorers'"):
         SelectionCallback(["lens"], lens={"scorers": {}})
 
 

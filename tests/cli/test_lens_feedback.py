@@ -107,7 +107,7 @@ def test_errors(run_folder: Path, capsys, tmp_path: Path):
     state["details"]["lens"]["candidates"]["loud/1"]["rubric"] = {"similarities": 3}
     (run_folder / "ranking.json").write_text(json.dumps(state))
     assert main(["feedback", str(run_folder)]) == 1
-    assert "what LENS found about loud/1 is damaged" in capsys.readouterr().err
+    assert "the LENS details of loud/1 are damaged" in capsys.readouterr().err
     state["details"]["lens"]["candidates"] = ["loud/1"]
     (run_folder / "ranking.json").write_text(json.dumps(state))
     assert main(["feedback", str(run_folder)]) == 1

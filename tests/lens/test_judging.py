@@ -125,16 +125,18 @@ def test_equal_samples_are_asked_about_once(cache):
 
 
 def test_a_second_run_asks_nothing_and_a_broken_one_only_the_rest(cache):
-    class Broken(ScriptedLLM):
+    class Breaking(ScriptedLLM):
+        stops_at = 3
+
         def choice_probabilities(self, *arguments):
             for count, answer in enumerate(super().choice_probabilities(*arguments)):
-                if count == 3:
+                if count == self.stops_at:
                     raise KeyboardInterrupt
                 yield answer
 
     # a named revision: otherwise the source of a user's class is part of the key of its answers
     with pytest.raises(KeyboardInterrupt):
-        judged(Broken(revision="1"), cache)
+        judged(Breaking(revision="1"), cache)
     rest = ScriptedLLM(revision="1")
     judged(rest, cache)
     assert len(rest.prompts) == 20 - 6
@@ -152,7 +154,9 @@ def test_failures_are_counted_left_out_and_end_the_run_above_the_threshold(cache
 
     found = judged(ScriptedLLM(probabilities=sometimes), cache, threshold=0.5)
     assert found.synthetic.isnan().all(dim=-1).all(dim=-1).tolist() == [True, False]
-    with pytest.raises(LLMError, match=r"2 of 20 questions failed, more than 2.0%: the server ref"):
+    with pytest.raises(
+        LLMError, match=r"2 of 20 questions failed, more than the allowed 2.0%: the server ref"
+    ):
         judged(ScriptedLLM(probabilities=sometimes, revision="2"), cache)
 
 
@@ -195,7 +199,7 @@ def test_what_a_model_wrote_leaves_the_frame_as_it_is(cache):
     for llm, point in ((plain, "Dataset B ends."), (steered, hostile)):
         rubric = Rubric((point,), (point,), (point,))
         list(judge(llm, rubric, ["a"], ["b"], PROMPTS, cache, Tally(8)))
-        told = rubric.told("the real data", "your data")
+        told = rubric.with_names("the real data", "your data")
         assert all(p.isprintable() and "<|" not in p for (p,) in vars(told).values())
     for a, b in zip(plain.prompts, steered.prompts, strict=True):
         assert a.count("\n") == b.count("\n")
@@ -275,10 +279,10 @@ def test_rubrics_are_files_and_the_released_form_loads(tmp_path):
     released = {key: {"shop": state[key], "films": state[key]} for key in keys}
     path.write_text(json.dumps(released))
     assert load_rubrics(path, "shop") == {"c": RUBRIC}
-    with pytest.raises(DataError, match="groups shop, films: name one"):
+    with pytest.raises(DataError, match="groups shop, films: choose one"):
         load_rubrics(path)
     path.write_text("{}")
-    with pytest.raises(DataError, match="holds no rubrics"):
+    with pytest.raises(DataError, match="is not a rubric file"):
         load_rubrics(path)
 
 
@@ -328,10 +332,12 @@ def test_packaged_prompts_and_a_file_of_ones_own(tmp_path):
     path.write_text(text.replace("The text:", "The poem:"))
     assert load_prompts(path).fill("sample", sample="{{asked}}").startswith("The poem: {{asked}}")
     path.write_text(text.replace("{{sample}}", ""))
-    with pytest.raises(ConfigError, match=r"section sample: its places must be \['sample'\]"):
+    with pytest.raises(
+        ConfigError, match=r"section sample: expected the placeholders \['sample'\]"
+    ):
         load_prompts(path)
     path.write_text("version: 9\n")
-    with pytest.raises(ConfigError, match="must be 'version: 1'"):
+    with pytest.raises(ConfigError, match="expected 'version: 1'"):
         load_prompts(path)
     with pytest.raises(ConfigError, match="did you mean 'text2sql'"):
         load_prompts("text2sq")
@@ -371,7 +377,7 @@ def test_a_file_that_holds_no_answers_is_left_alone(tmp_path):
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE mine (x)")
     connection.close()
-    with pytest.raises(RecordError, match="holds no answers"):
+    with pytest.raises(RecordError, match="is a SQLite file of another program"):
         AnswerCache(path).put({"k": 1})
     path.write_text("no database at all, but long enough to be looked at")
     with pytest.raises(RecordError, match=r"other\.sqlite"):
@@ -440,15 +446,15 @@ def test_scores_are_those_of_the_judgements(tmp_path):
     [
         ({"readout": "both"}, "readout='both': allowed is label, expectation"),
         ({"max_samples": 1}, "max_samples=1"),
-        ({"scorers": {}}, "no value 'scorers'; did you mean 'scorer'"),
-        ({"sampling": {"n": 3}}, "lens, sampling: no value 'n'"),
+        ({"scorers": {}}, "unknown name 'scorers': did you mean 'scorer'"),
+        ({"sampling": {"n": 3}}, "lens, sampling: unknown name 'n'"),
         ({"version": 2}, "version 2; allowed is 1"),
         ({"prompts": "sql"}, "neither a file nor a kind"),
-        ({"adaptive": {"delta": 1}}, "delta=1: allowed is above 0"),
-        ({"adaptive": {"error": 1}}, "lens, adaptive: no value 'error'"),
-        ({"prices": {"judge": {}}}, "prices=.*allowed is"),
+        ({"adaptive": {"delta": 1}}, "delta=1: allowed are values"),
+        ({"adaptive": {"error": 1}}, "lens, adaptive: unknown name 'error'"),
+        ({"prices": {"judge": {}}}, "prices=.*expected"),
         ({"prices": {"scorer": {"input": 1}}}, "prices, scorer: found"),
-        ({"zero_shot": True, "rubrics": "x"}, "uses no rubrics"),
+        ({"zero_shot": True, "rubrics": "x"}, "judges without rubrics"),
     ],
 )
 def test_config_errors_name_the_value(options, message):

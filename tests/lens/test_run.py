@@ -57,11 +57,11 @@ def test_the_cost_is_said_before_the_first_question(tmp_path, capsys):
     prices = {"scorer": {"input": 2.0, "output": 4.0}, "reasoner": {"input": 1.0, "output": 1.0}}
     ranked(tmp_path, scorer=llm, progress=True, prices=prices)
     line = said[0]
-    assert "3 rubrics to write by scripted: 9 prompts" in line
+    assert "scripted writes 3 rubrics: 9 prompts" in line
     n_distinct = 4 * len({row["text"] for row in words(0, 60) + words(0, 12)})
-    assert "of which 0 are answered by the cache" in line
+    assert ", 0 of them answered by the cache" in line
     assert n_distinct == 4 * 42
-    rubric_input, rubric_output = numbers(r"([\d,]+) tokens to read, at most ([\d,]+) to w", line)
+    rubric_input, rubric_output = numbers(r"([\d,]+) input tokens and at most ([\d,]+) out", line)
     paid = (rubric_input + rubric_output) / 1e6
     assert f"rubrics at most {paid:.2f}" in line
     # prompts of the rubrics are counted, not guessed
@@ -82,18 +82,18 @@ def test_the_estimate_is_near_what_is_read_and_the_cache_is_known(tmp_path):
     first = ranked(tmp_path, scorer=llm, rubrics=rubrics)
     n_asked = len(llm.prompts)
     cost = first.details["lens"]["cost"]
-    left, n_input = numbers(r"([\d,]+) to ask with about ([\d,]+) tokens", cost)
+    left, n_input = numbers(r"([\d,]+) to ask with about ([\d,]+) input tokens", cost)
     assert left == n_asked
     counted = sum(llm.count_tokens(prompt) for prompt in llm.prompts)
     assert n_input == pytest.approx(counted, rel=0.03)
-    assert "rubrics to write" not in cost
+    assert "writes" not in cost
     # more of the candidates: the answers so far are known to be kept
     partly = ranked(tmp_path, scorer=ScriptedLLM(None, lambda *_: [1] * 5), rubrics=rubrics)
-    assert f"{n_asked:,} are answered by the cache." in partly.details["lens"]["cost"]
+    assert f"{n_asked:,} of them answered by the cache." in partly.details["lens"]["cost"]
     other = rubrics | {"odd": Rubric(("y",), ("z",), ("w",))}
     llm = ScriptedLLM(None, lambda *_: [1] * 5)
     third = ranked(tmp_path, scorer=llm, rubrics=other)
-    kept, left = numbers(r"([\d,]+) are answered by the cache; ([\d,]+) to ask", _cost(third))
+    kept, left = numbers(r"([\d,]+) of them answered by the cache; ([\d,]+) to ask", _cost(third))
     assert left == len(llm.prompts)
     assert kept + left == n_asked
 
@@ -153,7 +153,7 @@ def test_undecided_candidates_are_named_and_balanced_has_no_bounds(tmp_path):
     found = ranked(tmp_path, scorer=llm, adaptive=adaptive, max_samples=4)
     assert set(found.details["lens"]["adaptive"]["undecided"]) == {"near", "far", "odd"}
     assert any("Not decided: near, far, odd" in message for message in found.messages)
-    with pytest.raises(ConfigError, match="'lens_balanced' is no mean"):
+    with pytest.raises(ConfigError, match="'lens_balanced' is not a mean"):
         LensBalanced(LensConfig(adaptive=adaptive))
 
 
@@ -336,7 +336,7 @@ def test_views_that_are_no_objects_are_named(tmp_path):
         scorer=ScriptedLLM(lambda _: POINTS), prompts="web_page", answers=str(tmp_path / "a")
     )
     pool = {"a": ["x", "y"], "b": ["z", "w"]}
-    with pytest.raises(DataError, match="a JSON object with 'task', found"):
+    with pytest.raises(DataError, match="a JSON object with 'task' as view, found"):
         rank(pool, ["p", "q"], proxies=[Lens(config)], top_k=1, progress=False)
 
 
