@@ -39,7 +39,7 @@ def run(options: Any) -> int:
     bad = 0
     for finding in examine(Path(options.cache_dir) if options.cache_dir else None):
         bad += finding.level == "bad"
-        print(f"{finding.level:>4}  {finding.what:<32} {finding.found}")
+        print(f"{finding.level:>4}  {finding.what:<32} {finding.detail}")
     return 1 if bad else 0
 
 
@@ -50,12 +50,12 @@ class Finding:
     Args:
         level: "ok", "note" (works without it) or "bad" (something will fail).
         what: The subject.
-        found: What was found, and what to do where it is bad.
+        detail: What is installed or configured, and what to do if that is a problem.
     """
 
     level: Literal["ok", "note", "bad"]
     what: str
-    found: str
+    detail: str
 
 
 def examine(cache_dir: Path | None = None) -> Iterator[Finding]:

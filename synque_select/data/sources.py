@@ -66,17 +66,17 @@ def load_candidates(
             - a glob: one candidate for each file or folder that it matches;
             - a folder: one candidate for each data file or sub-folder in it; a folder that itself
               holds images, or was written by `Dataset.save_to_disk`, is one candidate;
-            - a Hub dataset id ("owner/name" that is no path, or "hub:name");
+            - a Hub dataset id ("owner/name", unless a path of that name exists, or "hub:name");
             - a dataset with a length and integer indexing (`datasets.Dataset`, a torch Dataset);
             - a finite iterable dataset or generator: it is read to its end, kept in the cache by
               what it yields, and is map-style from then on (lists inside come back as lists);
-            - a list of these, in which a folder with a sub-folder a class is one candidate;
+            - a list of these, in which a folder with one sub-folder per class is one candidate;
             - a mapping from name to a file, a folder, a dataset or a list of records.
         view: A field name, a position in a tuple or a function of the example; None where the
             first example leaves no choice.
-        label: Where an example's label stands; None for the class folder's name of images, else
-            for none.
-        names: Names instead of those derived from the source, one a candidate.
+        label: Field, position or function of the label; None for the name of the class folder of an
+            image, and otherwise for no label.
+        names: One name per candidate, instead of those derived from the source.
 
     Returns:
         The candidates, in the order given; those of a glob or a folder by name.
@@ -96,7 +96,7 @@ def load_candidates(
     if names is not None:
         sources = _renamed(sources, names)
     _check_distinct(sources)
-    candidates = [_build(Candidate, found, view, label) for found in sources]
+    candidates = [_build(Candidate, part, view, label) for part in sources]
     _check_one_modality(candidates)
     return candidates
 
@@ -125,8 +125,8 @@ def load_real(source: Any, *, view: Selector | None = None) -> RealSample:
         source = source[0]
     as_text = frozenset([view] if isinstance(view, str) else [])
     with _permission_said():
-        found = _one_source(source, "real", as_text)
-    return _build(RealSample, found, view, None)
+        part = _one_source(source, "real", as_text)
+    return _build(RealSample, part, view, None)
 
 
 def load_dataset_file(path: _PathLike) -> MapDataset:
@@ -135,7 +135,7 @@ def load_dataset_file(path: _PathLike) -> MapDataset:
     A large table is converted once into the cache and memory-mapped from there. A list of texts
     has the field "text", an object whose values are texts the fields "key" and "text"; a folder of
     images has "image", and "label" (the sub-folder's name) where there is a sub-folder a class.
-    A field of which some values are of another type keeps each value as it stands in the file.
+    A field of which some values are of another type keeps each value as it is in the file.
 
     Args:
         path: A JSON, JSONL, CSV, TSV, Parquet or Arrow file (IPC file or stream), a folder that
@@ -268,10 +268,10 @@ def _until_magic(parts: tuple[str, ...]) -> Iterator[str]:
 
 
 def _existing(path: _PathLike) -> Path:
-    found = Path(os.path.expanduser(os.fspath(path)))
-    if not found.exists():
-        raise DataError(f"{found}: no such file or folder; {_contents(found.parent)}")
-    return found
+    expanded = Path(os.path.expanduser(os.fspath(path)))
+    if not expanded.exists():
+        raise DataError(f"{expanded}: no such file or folder; {_contents(expanded.parent)}")
+    return expanded
 
 
 def _contents(folder: Path) -> str:
@@ -359,28 +359,28 @@ def _from_hub(text: str) -> _Source:
     hub_id = text.removeprefix(_HUB_PREFIX)
     try:
         with _asked_once(hub_id):
-            found = load_dataset(hub_id)
+            loaded = load_dataset(hub_id)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         no_file = "" if text.startswith(_HUB_PREFIX) else "no such file or folder, and "
         raise DataError(
             f"{text}: {no_file}the Hub dataset {hub_id!r} could not be loaded: {reason}"
         ) from error
-    if not isinstance(found, Dataset):
-        if len(found) > 1 and "train" not in found:
+    if not isinstance(loaded, Dataset):
+        if len(loaded) > 1 and "train" not in loaded:
             raise DataError(
-                f"{text}: the Hub dataset has the splits {', '.join(found)}; load one with "
+                f"{text}: the Hub dataset has the splits {', '.join(loaded)}; load one with "
                 "datasets.load_dataset(…, split=…) and give that"
             )
-        found = found["train"] if "train" in found else next(iter(found.values()))
-    return _Source(hub_id.rsplit("/", 1)[-1], found, f"{_HUB_PREFIX}{hub_id}")
+        loaded = loaded["train"] if "train" in loaded else next(iter(loaded.values()))
+    return _Source(hub_id.rsplit("/", 1)[-1], loaded, f"{_HUB_PREFIX}{hub_id}")
 
 
 @contextmanager
 def _asked_once(hub_id: str) -> Iterator[None]:
     """Ask the hub once; without an answer only its cache is read.
 
-    The client's own retries take half a minute where there is no network.
+    Without a network, the client's own retries take half a minute.
     """
     import datasets.config
     import huggingface_hub.constants
@@ -414,13 +414,13 @@ def _renamed(sources: list[_Source], names: Sequence[str]) -> list[_Source]:
         raise ConfigError(
             f"names: found {names!r}; allowed is one name for each of the {len(sources)} candidates"
         )
-    return [found._replace(name=name) for found, name in zip(sources, names, strict=True)]
+    return [part._replace(name=name) for part, name in zip(sources, names, strict=True)]
 
 
 def _check_distinct(sources: list[_Source]) -> None:
-    counts = Counter(found.name for found in sources)
+    counts = Counter(part.name for part in sources)
     for name in (name for name, count in counts.items() if count > 1):
-        where = ", ".join(found.source or "a dataset" for found in sources if found.name == name)
+        where = ", ".join(part.source or "a dataset" for part in sources if part.name == name)
         raise ConfigError(
             f"candidates: {counts[name]} are named {name!r} ({where}); names must differ: "
             "give a mapping from name to file, or names="
@@ -437,15 +437,13 @@ def _check_one_modality(candidates: list[Candidate]) -> None:
 
 
 def _build(
-    kind: type[_Kind], found: _Source, view: Selector | None, label: Selector | None
+    kind: type[_Kind], part: _Source, view: Selector | None, label: Selector | None
 ) -> _Kind:
-    view = found.view if view is None else view
-    label = found.label if label is None else label
-    given = found.given
+    view = part.view if view is None else view
+    label = part.label if label is None else label
+    given = part.given
     if isinstance(given, kind) and (given.view, given.label) == (view, label):
         # as it is, with the digests that it may have computed
-        return given if given.name == found.name else replace(given, name=found.name)
-    built = kind(
-        name=found.name, dataset=found.dataset, view=view, label=label, source=found.source
-    )
-    return keep_digests(built) if found.keeps_digests else built
+        return given if given.name == part.name else replace(given, name=part.name)
+    built = kind(name=part.name, dataset=part.dataset, view=view, label=label, source=part.source)
+    return keep_digests(built) if part.keeps_digests else built

@@ -90,7 +90,7 @@ def work_rival(model: Any, inputs: list[str]) -> torch.Tensor:
 
 
 def ranking(embeddings: torch.Tensor) -> torch.Tensor:
-    """MMD² (biased, cubic kernel) of slices that stand for candidates against the last rows."""
+    """MMD² (biased, cubic kernel) of slices used as candidates against the last rows."""
     real = embeddings[-N_REAL:]
     slices = embeddings[:-N_REAL].chunk(N_CANDIDATES)
     return torch.stack([_mmd2(real, part) for part in slices])

@@ -27,7 +27,7 @@ def part(name: str, embeddings: torch.Tensor) -> ProxyInput:
 def run() -> Iterator[Result]:
     """Yield one result a proxy, or none without a device."""
     if not torch.cuda.is_available():
-        print("gpu: skipped, there is no CUDA device")
+        print("gpu: skipped: it needs a CUDA device")
         return
     real = part("real", sentence_like(N_REAL, DIM, 3))
     candidates = [

@@ -1,6 +1,6 @@
 """The text2sql part of the released data: our proxies against the authors' formulas in a loop.
 
-Needs SYNQUE_BENCHMARK_DATA, the folder that holds text2sql/; without it there is no result.
+Needs SYNQUE_BENCHMARK_DATA, the folder that holds text2sql/; without it nothing is measured.
 Embeddings are in the cache before either is timed.
 """
 
