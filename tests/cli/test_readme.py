@@ -155,7 +155,7 @@ def test_the_options_of_other_commands_exist(
     else:  # options are parsed before the data is looked for
         assert main(arguments) == 1
         error = capsys.readouterr().err
-        assert any(word in error for word in ("candidates/*.json", "PATH")), error
+        assert not re.search(r"unrecognized arguments|no option|unknown", error), error
 
 
 def test_set_up_commands_exist():
