@@ -136,7 +136,7 @@ def test_an_iterable_that_nests_without_end_is_one_error(
     endless: list = []
     for _ in range(100_000):
         endless = [endless]
-    with pytest.raises(DataError, match=r"example 0 \(counted from 0\): field 'tree' is a list"):
+    with pytest.raises(DataError, match=r"example 0 \(counted from 0\): the value of field 'tree'"):
         load_candidates(({"text": "x", "tree": endless} for _ in range(3)), view="text")
 
 

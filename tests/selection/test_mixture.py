@@ -181,7 +181,7 @@ def test_a_sampler_is_one_that_lightning_leaves_alone():
 
 def test_an_epoch_too_short_for_the_ranks_is_refused():
     dataset = MixtureDataset([candidate("a", 3)], Mixture({"a": 1.0}))
-    with pytest.raises(ConfigError, match="3 draws cannot be shared by 4 ranks"):
+    with pytest.raises(ConfigError, match="3 draws cannot be split over 4 ranks"):
         MixtureSampler(dataset, 4, 0)
 
 
