@@ -1,4 +1,4 @@
-"""The consensus: equal-weight Borda over one proxy a family, by mid-ranks."""
+"""The consensus: equal-weight Borda count over one proxy per family, by mid-ranks."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def midranks(values: torch.Tensor, *, higher_is_better: bool) -> torch.Tensor:
         [2.5, 1.0, 2.5]
     """
     array = values.detach().to("cpu", torch.float64).numpy()
+    # scipy leaves NaN out with "omit" and ranks the rest; torch.argsort would rank NaN last
     ranks = rankdata(-array if higher_is_better else array, axis=-1, nan_policy="omit")
     return torch.from_numpy(np.asarray(ranks, dtype=np.float64))
 
@@ -53,6 +54,7 @@ def borda(scores: Mapping[str, torch.Tensor], higher_is_better: Mapping[str, boo
         >>> borda(scores, {"pad": False, "mauve": True}).tolist()
         [1.0, 2.0]
     """
+    # ranks, as proxies have no common unit; unweighted, as there is nothing to tune weights on
     ranks = [midranks(v, higher_is_better=higher_is_better[key]) for key, v in scores.items()]
     return torch.stack(ranks).mean(dim=0)
 
@@ -74,8 +76,9 @@ def consensus_members(
     input, or that is undefined for a candidate.
 
     Returns:
-        The keys, and plain sentences on those that were left out though their family may enter.
+        The keys, and a sentence about each proxy that is left out although its family may enter.
     """
+    # one per family: proxies of a family are nearly copies, and would outvote the others
     members: dict[str, str] = {}
     messages = []
     for proxy in suite:

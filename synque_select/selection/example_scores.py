@@ -13,11 +13,11 @@ __all__ = ["with_example_scores"]
 
 
 def with_example_scores(candidates: Sequence[Candidate], scoring: Scoring) -> list[Candidate]:
-    """Return the candidates with the realness of each example by every proxy that can tell.
+    """Return the candidates with the realness of each example by every proxy that computes it.
 
     Args:
-        candidates: Those that were scored, in the same order.
-        scoring: What `score` gave for them.
+        candidates: The scored candidates, in the same order.
+        scoring: The result of `Scorer.score` for them.
 
     Returns:
         Copies with `example_scores` set, ready for `Candidate.filter`.
@@ -28,7 +28,7 @@ def with_example_scores(candidates: Sequence[Candidate], scoring: Scoring) -> li
     names = [candidate.name for candidate in candidates]
     scored = [candidate.name for candidate in scoring.candidates]
     if names != scored:
-        raise ConfigError(f"scored were {', '.join(scored)}; given are {', '.join(names)}")
+        raise ConfigError(f"the scored candidates are {', '.join(scored)}; got {', '.join(names)}")
     return [
         dataclasses.replace(
             candidate,

@@ -144,7 +144,7 @@ def mixture_scores(
     A mixture of one candidate has that candidate's score by every proxy.
 
     Args:
-        scoring: What `score` gave for the candidates.
+        scoring: The result of `Scorer.score` for the candidates.
         mixture: A mixture of some of these candidates.
         keys: Keys of the proxies to score by; None for all.
 
@@ -177,9 +177,9 @@ def score_proportional_mixture(
     for the consensus the score is the mean rank. A high temperature approaches equal weights.
 
     Args:
-        ranking: What `rank` gave.
-        top_k: How many; None for the ranking's own.
-        by: A proxy's key or "consensus"; None for the ranking's own.
+        ranking: The result of `rank`.
+        top_k: Number of candidates; None for that of the ranking.
+        by: A proxy's key or "consensus"; None for the ranking's `rank_by`.
         temperature: Positive, in standard deviations.
 
     Raises:
@@ -190,10 +190,10 @@ def score_proportional_mixture(
     chosen = ranking.top(top_k, by).names
     values = {row.name: _oriented(ranking, row.name, by) for row in ranking.candidates}
     defined = np.array([v for v in values.values() if not math.isnan(v)])
-    scale = float(defined.std()) or 1.0
-    best = max(values[name] for name in chosen)
+    scale = float(defined.std()) or 1.0  # all scores are equal: any scale gives equal weights
+    best = max(values[name] for name in chosen)  # subtracted so that exp cannot overflow
     every = {name: math.exp((values[name] - best) / scale / temperature) for name in chosen}
-    # a low temperature leaves the worst a weight below the least float
+    # at a low temperature, the weight of the worst is below the smallest float
     raw = {name: weight for name, weight in every.items() if weight != 0}
     total = sum(raw.values())
     source = f"top {len(raw)} by {by}, proportional at temperature {temperature:g}"
@@ -221,16 +221,16 @@ def mmd_optimal_mixture(
     MMD²(w) = wᵀKw − 2wᵀc + const over the simplex, with K_ab the mean kernel between candidates a
     and b (its diagonal unbiased, or size would decide; projected to be positive semi-definite) and
     c_a that between candidate a and the real sample; the kernel is the default of the `mmd` proxy.
-    The weights are averaged over redrawn real samples, so that they do not chase its noise.
+    The weights are averaged over redrawn real samples, so that they do not fit its noise.
     Candidates of more than 4,096 examples enter K by a seeded random subsample of that size.
 
     Args:
-        scoring: What `score` gave, with embeddings.
-        top_k: At most so many candidates: the best subset by enumeration up to 10^5 subsets, else
+        scoring: The result of `Scorer.score`, with embeddings.
+        top_k: Maximum number of candidates: the best subset by enumeration up to 10^5 subsets, else
             chosen greedily, which the mixture's source then says. None for no limit.
-        budget: Draws of the training run; with it w_a ≤ max_repeats · N_a / budget.
-        max_repeats: How often an example may be repeated at most, where a budget is given.
-        n_resamples: Redrawn real samples.
+        budget: Number of examples that training draws; with it, w_a ≤ max_repeats · N_a / budget.
+        max_repeats: Maximum number of times that an example is drawn, if a budget is given.
+        n_resamples: Number of redrawn real samples.
 
     Raises:
         ProxyError: The scoring has no embeddings, or over half of the real pairs are equal.
@@ -251,6 +251,7 @@ def mmd_optimal_mixture(
     weights = minimize_quadratic_on_simplex(
         quadratic[chosen][:, chosen], linear[:, chosen], upper[chosen]
     ).mean(dim=0)
+    # the solver stops near the boundary: what is left of an unused candidate is not a choice
     weights = torch.where(weights > _NEGLIGIBLE, weights, 0.0)
     weights = weights / weights.sum()
     names = [scoring.candidates[i].name for i in chosen]

@@ -1,4 +1,4 @@
-"""A mixture as one candidate, so that proxies can score what was actually trained on."""
+"""A mixture as a single candidate, so that proxies can score what was trained on."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["mixture_candidate", "mixture_positions"]
 def mixture_candidate(
     name: str, candidates: Sequence[Candidate], mixture: Mixture, seed: int
 ) -> Candidate:
-    """Return a sample of the mixture: from each part as many examples as its weight says.
+    """Return a sample of the mixture: from each part, examples in proportion to its weight.
 
-    It is as large as can be without repeating an example, ⌊min_a N_a / w_a⌋ in all; which ones
-    are taken from a larger part is drawn from the seed. Its examples are the candidates' views.
+    It is as large as possible without repeating an example, ⌊min_a N_a / w_a⌋ examples in all. The
+    examples of a larger part are drawn with the seed. Its examples are the candidates' views.
 
     Example:
         >>> a, b = Candidate("a", ["1", "2", "3", "4"]), Candidate("b", ["5", "6"])
@@ -41,7 +41,7 @@ def mixture_positions(
 
     Args:
         sizes: Number of examples of each candidate, in the order in which they are drawn from.
-        mixture: Its parts are among them.
+        mixture: A mixture of some of these candidates.
         seed: Random seed for the draws.
 
     Example:

@@ -1,4 +1,4 @@
-"""From candidates and a real sample to a ranking that says how sure it is."""
+"""Order scored candidates, with intervals, stability, and what can be distinguished."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _ordered(scoring: Scoring, rank_by: str | None, top_k: int, n_resamples: int
     used = members if rank_by == CONSENSUS else (rank_by,)
     silent = tuple(key for key in used if key not in redrawn)
     if silent:
-        message = f"How stable this order is under a new real sample is unknown: {_why(silent)}."
+        message = f"The stability of this order under a new real sample is unknown: {_why(silent)}."
         return dataclasses.replace(ranking, messages=(*ranking.messages, message))
     values = {key: scoring.scores[key].values for key in used}
     return _with_certainty(
@@ -93,17 +93,16 @@ def _ordered(scoring: Scoring, rank_by: str | None, top_k: int, n_resamples: int
 def redrawn_order(
     scoring: Scoring, rank_by: str | None, weights: torch.Tensor
 ) -> torch.Tensor | None:
-    """What orders the candidates, under weights of the real examples.
+    """Compute what orders the candidates under weights of the real examples.
 
     Args:
-        scoring: What `score` gave.
-        rank_by: As in `rank`.
+        scoring: The result of `Scorer.score`.
+        rank_by: A proxy's key or "consensus"; None as for `rank`.
         weights: (B, n) float64, rows sum to 1.
 
     Returns:
-        (B, K) float64, lower is better (mean ranks for the consensus, else the proxy's score with
-        its sign turned where higher is better); None where a proxy that is needed gives no
-        contribution of each real example.
+        (B, K) float64, lower is better: mean ranks for the consensus, else the proxy's score,
+        negated if higher is better. None if a needed proxy has no contribution per real example.
     """
     members, _ = consensus_members(scoring.suite, scoring.scores)
     by = _rank_by(rank_by, scoring.suite, members)
@@ -212,7 +211,7 @@ def _infos(scoring: Scoring, members: Sequence[str]) -> dict[str, ProxyInfo]:
 
 
 def _tie_at_border(ranking: Ranking) -> str | None:
-    """Say who was taken where candidates share the rank at the border of the top k."""
+    """Say which candidates were selected if several share the rank at the border of the top k."""
     order = ranking.order()
     if ranking.top_k >= len(order):
         return None
@@ -223,7 +222,7 @@ def _tie_at_border(ranking: Ranking) -> str | None:
         return None
     return (
         f"{', '.join(tied)} share rank {rank:g} by {ranking.rank_by} at the border of the top "
-        f"{ranking.top_k}: {', '.join(inside)} taken by the order of the candidates, not by a "
+        f"{ranking.top_k}: {', '.join(inside)} selected by the order of the candidates, not by a "
         "score."
     )
 
@@ -236,12 +235,12 @@ def _with_certainty(ranking: Ranking, order: torch.Tensor, redrawn: torch.Tensor
     """Add `selection_stability`, and a sentence on which candidates can be distinguished.
 
     Args:
-        ranking: Without certainty.
-        order: (K,) what orders the candidates, lower is better.
-        redrawn: (B, K) the same under redrawn real samples.
+        ranking: The ranking, still without stability.
+        order: (K,) values that order the candidates, lower is better.
+        redrawn: (B, K) the same values under redrawn real samples.
     """
     if not bool(torch.isfinite(order).all()):
-        message = "How stable this order is is unknown: the score of a candidate is undefined."
+        message = "The stability of this order is unknown: the score of a candidate is undefined."
         return dataclasses.replace(ranking, messages=(*ranking.messages, message))
     ranks = midranks(redrawn, higher_is_better=False)
     shares = top_k_frequency(ranks, ranking.top_k).tolist()
@@ -285,11 +284,11 @@ def _distinguished(
 def ranking_differences(
     ranking: Ranking, candidates: Sequence[Candidate], real: RealSample | None
 ) -> list[str]:
-    """Say what keeps a ranking made elsewhere from being used on this data; empty if nothing does.
+    """List the differences between the data that was ranked and this data; empty if there are none.
 
     Args:
-        ranking: Made elsewhere.
-        candidates: The DataModule's.
+        ranking: A ranking made elsewhere.
+        candidates: The DataModule's candidates.
         real: The DataModule's real sample; None if it has none, which is not a difference.
     """
     rows = {row.name: row for row in ranking.candidates}

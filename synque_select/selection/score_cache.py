@@ -1,4 +1,4 @@
-"""Scores of finished proxies, kept beside the embeddings: a killed run scores only the rest."""
+"""Scores of finished proxies, kept beside the embeddings: a killed run only computes the others."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ _PARTS = tuple(part.name for part in fields(Contributions))
 
 @dataclass(frozen=True)
 class ScoreCache:
-    """Scores of packaged proxies, one file a proxy, named after all that they depend on.
+    """Scores of packaged proxies, one file per proxy, named after everything that they depend on.
 
-    Not kept are LENS, whose answers are kept one by one, proxies that read records, and those of
-    a user, whose code may have changed in places that cannot be seen from here. A cache that
-    cannot be read or written costs time, not the run.
+    Not kept are the scores of LENS, whose answers are kept one by one, of proxies that read
+    records, and of the user's own proxies, whose code may have changed in places that a hash of
+    their class does not see. A cache that cannot be read or written costs time, not the run.
 
     Args:
-        folder: Where the files are.
-        data: What is scored, as plain values: content, names, seed.
+        folder: The directory of the files.
+        data: What is scored, as plain values: content hashes, names, seed.
         encoder: The key of the encoder; None where no proxy uses embeddings.
     """
 
@@ -82,7 +82,7 @@ class ScoreCache:
             return None
 
     def keep(self, proxy: BaseProxy, scores: ProxyScores, seconds: float) -> None:
-        """Write what a proxy versions, where it can be kept."""
+        """Write the scores of a proxy, if they can be kept."""
         path = self._path(proxy)
         if path is None or not isinstance(scores.resample, Contributions | None):
             return

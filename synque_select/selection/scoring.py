@@ -1,4 +1,4 @@
-"""Scoring: candidates and the real sample in, every proxy's scores out."""
+"""Score candidates against the real sample with every proxy of a suite."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["Scoring", "score"]
 
 @dataclass(frozen=True, eq=False)
 class Scoring:
-    """What all proxies of a suite kept_scores, before anything is ranked.
+    """The scores of all proxies of a suite, before anything is ranked.
 
     Args:
         real: The real sample as the proxies saw it.
@@ -40,12 +40,12 @@ class Scoring:
         seconds: Proxy key to wall time of scoring, also if the scores come from an earlier run.
         real_sha256: Content hash of the real sample.
         sha256: Content hash of each candidate.
-        encoder: None where no proxy used embeddings.
-        n_encoded: How many views went through the encoder (the rest came from the cache).
-        seed: Seed of everything random.
-        messages: Plain sentences on the data (contamination) and from the proxies.
+        encoder: The encoder of the embeddings; None if no proxy uses any.
+        n_encoded: Number of views that were encoded; the others came from the cache.
+        seed: Random seed.
+        messages: Sentences about the data, such as contamination, and from the proxies.
         wall_s: Stage ("encode", "score") to seconds.
-        reused: Keys of the proxies whose scores were kept from an earlier run.
+        reused: Keys of the proxies whose scores came from the cache.
     """
 
     real: ProxyInput
@@ -71,16 +71,16 @@ class Scoring:
         """Return the embeddings of the real sample and of each candidate.
 
         Args:
-            what: That needs them, for the message.
+            what: What needs them, for the message.
 
         Raises:
-            ProxyError: There are none, as no proxy of the suite uses any.
+            ProxyError: No proxy of the suite uses embeddings.
         """
         sides = (self.real, *self.candidates)
-        kept_scores = [side.embeddings for side in sides if side.embeddings is not None]
-        if len(kept_scores) < len(sides):
+        embeddings = [side.embeddings for side in sides if side.embeddings is not None]
+        if len(embeddings) < len(sides):
             raise ProxyError(f"{what} needs embeddings: score with a proxy that uses them")
-        return kept_scores
+        return embeddings
 
 
 def score(
@@ -151,7 +151,7 @@ def _device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(1, device=device).cpu()  # a name alone does not tell whether it is there
+        torch.empty(1, device=device).cpu()  # a valid name does not mean that the device exists
         return torch.device(device)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         reason = str(error).partition("\n")[0]
@@ -227,5 +227,5 @@ def _scores(
 def _score_by(
     proxy: BaseProxy, inputs: Sequence[ProxyInput], seed: int, device: torch.device
 ) -> ProxyScores:
-    with preserved_state():  # also where it is called long after the others have scored
+    with preserved_state():  # it may also be called later, when the example scores are asked for
         return proxy.score(inputs[0], inputs[1:], seed=seed, device=device)

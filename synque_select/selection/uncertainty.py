@@ -1,4 +1,4 @@
-"""How sure a ranking is: what would another real sample of the same size have said?
+"""Uncertainty of a ranking: how would it change under another real sample of the same size?
 
 The candidates are the finite sets that training will use and stay fixed; the real sample is
 random. One set of multinomial weights, shared by all candidates and proxies, gives scores, ranks,
@@ -28,6 +28,11 @@ __all__ = [
 def multinomial_weights(n: int, n_resamples: int, seed: int) -> torch.Tensor:
     """Draw bootstrap weights of n real examples: counts of n draws with replacement, over n.
 
+    Args:
+        n: Size of the real sample.
+        n_resamples: Number of redrawn real samples, B.
+        seed: Random seed for the draws.
+
     Returns:
         (n_resamples, n) float64; rows sum to 1.
 
@@ -35,6 +40,7 @@ def multinomial_weights(n: int, n_resamples: int, seed: int) -> torch.Tensor:
         >>> multinomial_weights(30, 5, seed=0).sum(dim=1).tolist()
         [1.0, 1.0, 1.0, 1.0, 1.0]
     """
+    # weights rather than drawn rows: a score that is a mean over real examples is then one product
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples)
     return torch.from_numpy(counts.astype(np.float64)) / n
 
@@ -56,11 +62,14 @@ def t_interval(
     Returns:
         Lower and upper ends, (K,) float64.
     """
+    # t rather than percentiles of the resamples: with 10 to 30 real examples the percentile
+    # interval is far too narrow
     half = student_t.ppf((1 + level) / 2, n - 1) * _standard_error(resampled, n)
     return values - half, values + half
 
 
 def _standard_error(resampled: torch.Tensor, n: int) -> torch.Tensor:
+    # a bootstrap variance is (n − 1)/n of the unbiased one, as it is taken around a sample mean
     error: torch.Tensor = resampled.std(dim=0, correction=1) * (n / (n - 1)) ** 0.5
     return error
 
@@ -74,7 +83,7 @@ class Separation:
 
     Args:
         apart: (K, K) bool, symmetric: the simultaneous interval of the difference excludes 0.
-        level: Probability that none of the pairs called apart is equal.
+        level: Probability that no pair of equal candidates is called apart.
         n_real: Size of the real sample.
     """
 
@@ -92,7 +101,7 @@ class Separation:
 def separation(
     values: torch.Tensor, resampled: torch.Tensor, n: int, level: float = 0.95
 ) -> Separation:
-    """Tell pairs of candidates apart by simultaneous max-|t| bounds over all pairs.
+    """Find the pairs that differ significantly, by simultaneous max-|t| bounds over all pairs.
 
     A pair is apart when |s_a − s_b| > c · SE_ab, with SE_ab the standard error of the difference
     under shared weights and c the `level` quantile over resamples of the largest
@@ -109,7 +118,9 @@ def separation(
     """
     n_candidates = values.numel()
     if n_candidates < 2:
-        raise ConfigError("telling candidates apart takes at least 2 of them")
+        raise ConfigError("comparing candidates takes at least 2 of them")
+    # The maximum over all pairs gives one bound for all of them: the top k is chosen after looking
+    # at the scores, so a bound for a single pair would hold for none of those that are looked at.
     left, right = torch.triu_indices(n_candidates, n_candidates, offset=1)
     difference = values[left] - values[right]
     error = torch.empty_like(difference)
@@ -119,12 +130,14 @@ def separation(
         deviation = resampled[:, left[part]] - resampled[:, right[part]]
         error[part] = _standard_error(deviation, n)
         ratio = deviation.sub_(difference[part]).abs_().div_(error[part])
+        # 0/0 and x/0: a pair whose difference never varies says nothing about the maximum
         ratio = ratio.nan_to_num_(nan=0.0, posinf=0.0)
         largest = torch.maximum(largest, ratio.amax(dim=1))
     critical = torch.quantile(largest, level)
     # the t quantile's excess over the normal one carries the small-n correction to the maximum
     small_n = student_t.ppf(0.975, n - 1) / student_t.ppf(0.975, 10**9)
     apart = torch.zeros(n_candidates, n_candidates, dtype=torch.bool)
+    # equal scores are never apart, also if their difference has no error at all
     apart[left, right] = (difference.abs() > critical * small_n * error) & (difference != 0)
     return Separation(apart | apart.T, level, n)
 
@@ -144,6 +157,7 @@ def top_k_frequency(resampled_ranks: torch.Tensor, k: int) -> torch.Tensor:
         >>> top_k_frequency(torch.tensor([[1.0, 2.0, 3.0], [2.0, 1.0, 3.0]]), 1).tolist()
         [0.5, 0.5, 0.0]
     """
+    # candidates tied at the border share the places that are left, so that the shares sum to k
     border = resampled_ranks.kthvalue(k, dim=1, keepdim=True).values
     inside = (resampled_ranks < border).double()
     tied = (resampled_ranks == border).double()

@@ -237,7 +237,7 @@ class TestRanking:
         taken = {2: "c1", 3: "c1, c2"}
         if found:
             assert found[0].startswith("c1, c2, c3 share rank 3 by m at the border of the top")
-            assert f": {taken[top_k]} taken by the order of the candidates" in found[0]
+            assert f": {taken[top_k]} selected by the order of the candidates" in found[0]
             assert set(taken[top_k].split(", ")) <= set(ranking.top().names)
 
     def test_undefined_ranks_are_no_tie(self):
