@@ -60,7 +60,7 @@ class TaskDataModule(SynqueDataModule):
         parts = (
             [self._held_out[name] for name in names] if self._held_out else [self.task.validation]
         )
-        loader: DataLoader[Any] = self._serve_given(
+        loader: DataLoader[Any] = self._eval_loaders(
             ConcatDataset([Transformed(part, self.task.transform) for part in parts])
         )
         return loader
