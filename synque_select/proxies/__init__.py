@@ -1,6 +1,6 @@
-"""Proxies score candidates against the real sample.
+"""Proxies, which score candidates against the real sample.
 
-A module is imported when one of its names is first used.
+Modules are imported when one of their names is first used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a proxy is: it scores candidates against the real sample, and says how sure it is."""
+"""Interface of a proxy: it scores candidates against the real sample."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class ProxyInput:
     """The real sample or one candidate, as a proxy sees it.
 
     Args:
-        name: For messages.
-        views: The texts or images, taken when asked for.
+        name: Name for messages.
+        views: The n texts or images; images are loaded on access.
         modality: "text" or "image".
-        digests: SHA-256 of each view, (n, 32) uint8: equal rows are exact duplicates.
-        embeddings: (n, d) float32 or bfloat16, on any device or memory-mapped; None where no
-            proxy of the suite asked for them.
-        records: A candidate's examples as they are, answers included, for a proxy that checks
-            these; None for the real sample, of which nothing but the views is ever read, and for a
+        digests: SHA-256 of each view, (n, 32) uint8; equal rows are exact duplicates.
+        embeddings: (n, d) float32 or bfloat16, on any device or memory-mapped; None if no proxy
+            of the suite needs them.
+        records: A candidate's complete examples, including their answers, for proxies that check
+            these. None for the real sample, of which only the views are ever read, and for a
             mixture.
     """
 
@@ -51,15 +51,18 @@ class ProxyInput:
 
 @dataclass(frozen=True, eq=False)
 class Contributions:
-    """What each real example contributes to the scores, as data: a `resample` that can be kept.
+    """Contributions of the real examples to the scores: a `resample` that can be saved to disk.
 
-    s_k(w) = (c_k + Σ_i w_i a_ik + Σ_ij w_i w_j q_ij) / Σ_i w_i b_i
+    s_k(w) = (c_k + Σ_i w_i a_ik + Σ_ij w_i w_j q_ij) / Σ_i w_i b_i, for weights w of the n real
+    examples.
 
     Args:
-        each: a, (n, K) float64.
-        constant: c, (K,) float64; None for 0.
-        pairs: q, (n, n) floating point, the same for all candidates; None for 0.
-        counts: b, (n,) float64, what an example counts for; None for 1.
+        each: a, (n, K) float64, the contribution of each real example to each score.
+        constant: c, (K,) float64, the part that does not depend on the weights; None for 0.
+        pairs: q, (n, n) float32 or float64, the contribution of each pair of real examples, the
+            same for all candidates; None for 0.
+        counts: b, (n,) float64, the size of each example, such as its number of n-grams, for
+            scores that are ratios; None if all count 1.
 
     Example:
         >>> mean = Contributions(torch.tensor([[1.0], [3.0]], dtype=torch.float64))
@@ -74,13 +77,16 @@ class Contributions:
     counts: torch.Tensor | None = None
 
     def __call__(self, weights: torch.Tensor) -> torch.Tensor:
-        """Return the scores under weights of the real examples, as `ProxyScores.resample`."""
+        """Return the scores under weights of the real examples; see `ProxyScores.resample`."""
         weights = weights.cpu()
         scores = weights @ self.each
         if self.constant is not None:
             scores = scores + self.constant
         if self.pairs is not None:
+            # a quadratic form per resample as one matrix product, without B matrices of n × n
             scores = scores + ((weights @ self.pairs.double()) * weights).sum(1, keepdim=True)
+        # the denominator is resampled as well: with long and short texts, holding it fixed would
+        # make the interval of a ratio too wide
         return scores if self.counts is None else scores / (weights @ self.counts)[:, None]
 
 
@@ -89,21 +95,26 @@ class ProxyScores:
     """One proxy's scores of K candidates.
 
     Args:
-        values: (K,) float64, raw; NaN where undefined.
-        resample: Takes weights of the n real examples, (B, n) float64 with rows that sum to 1
-            (multinomial counts / n), and gives the scores under them, (B, K) float64. None where
-            the proxy's value is not a function of per-real-example contributions. The consensus
-            hands the same weights to every proxy. `Contributions` is one that can be kept on disk.
-        spread: (K,) float64: standard deviation over the proxy's own seeds; not an interval.
-        p_values: (K,) float64: permutation p-values, where they were asked for; they never rank.
-        example_scores: Takes a candidate's position and gives the realness of each of its
-            examples, (N,) float64, higher is more real. None where the proxy has none.
-        mixture: Takes weights of the K candidates, (K,) float64 that sum to 1, and gives the score
-            of that mixture, at the ranking's common size where it has one, without concatenating
-            any data. None where that needs a sample of the mixture.
-        messages: What a reader of these scores must know (unreliable at this n, undefined for …).
-        reliable: False keeps the proxy out of a consensus (shown, with its message).
-        details: What else a report may show, as plain values; a ranking keeps it by proxy.
+        values: (K,) float64 raw scores; NaN if undefined.
+        resample: Function from weights of the n real examples, (B, n) float64 with rows that sum
+            to 1 (multinomial counts / n), to the scores under these weights, (B, K) float64. None
+            if the score cannot be computed from contributions of the real examples. The consensus
+            passes the same weights to every proxy. Use `Contributions` if possible: it can be
+            saved to disk.
+        spread: (K,) float64 standard deviation over the proxy's own seeds, or standard error of a
+            score that was estimated; not an interval for a new real sample.
+        p_values: (K,) float64 permutation p-values, if requested; never used to rank.
+        example_scores: Function from the position of a candidate to the realness of each of its
+            examples, (N,) float64, higher is more realistic. None if the proxy scores no examples.
+        mixture: Function from weights of the K candidates, (K,) float64 that sum to 1, to the
+            score of that mixture, at the common size of the ranking if there is one, without
+            concatenating data. None if the score can only be computed from a sample of the
+            mixture.
+        messages: Facts that a reader of the scores must know, such as that they are unreliable for
+            a sample of this size, or undefined for some candidates.
+        reliable: Whether a consensus may use the scores; if False they are only shown, with their
+            messages.
+        details: Further results for a report, as plain values; a ranking stores them per proxy.
     """
 
     values: torch.Tensor
@@ -118,20 +129,21 @@ class ProxyScores:
 
 
 class BaseProxy(ABC):
-    """Base of all proxies; a subclass sets the class attributes and writes `score`.
+    """Base class of all proxies; a subclass sets the class attributes and implements `score`.
 
-    The options of a proxy are the keyword arguments of its constructor, kept as attributes of
-    the same names; `options` gives them back, so that a ranking file says what was computed.
+    The options of a proxy are the keyword arguments of its constructor, stored as attributes of
+    the same names. `options` returns them, so that a ranking file records what was computed.
 
     Attributes:
-        key: The one name of the proxy: registry, configs, reports.
-        higher_is_better: Orientation of the raw value.
-        unit: What the value is measured in.
-        source: Where the formula stands.
-        family: A default consensus takes one proxy a family.
-        needs_embeddings: Whether `ProxyInput.embeddings` must be there.
-        needs_records: Whether it reads `ProxyInput.records`; its scores are never kept.
-        modalities: What it can score.
+        key: Unique name of the proxy in the registry, in configs and in reports.
+        higher_is_better: Orientation of the raw score.
+        unit: Unit of the score.
+        source: Reference for the formula.
+        family: Group of proxies that measure similar things; a default consensus uses one proxy
+            per family.
+        needs_embeddings: Whether the proxy needs `ProxyInput.embeddings`.
+        needs_records: Whether the proxy reads `ProxyInput.records`; its scores are not cached.
+        modalities: Modalities that the proxy can score.
     """
 
     key: ClassVar[str]
@@ -153,24 +165,28 @@ class BaseProxy(ABC):
     ) -> ProxyScores:
         """Score all candidates of a ranking at once.
 
-        Called once a ranking, by `rank`, with input that `rank` has checked: at least 2 examples
-        a side, one modality that the proxy allows, finite embeddings of one dimension where
-        `needs_embeddings`. All candidates come together because bandwidths and the common sample
-        size belong to the ranking and not to a pair. The global random state must not be touched:
-        randomness comes from `seed`.
+        `rank` calls this once per ranking. It has checked that the real sample and each candidate
+        have at least 2 examples, that all have the same modality, which the proxy supports, and,
+        if `needs_embeddings` is set, that their embeddings are finite and of the same dimension.
+        All candidates are scored in one call because a bandwidth or a common sample size belongs
+        to the ranking, not to a pair. The global random state must not be changed: derive
+        randomness from `seed`.
 
         Args:
             real: The real sample.
-            candidates: K candidates.
-            seed: Seed of everything random.
-            device: Where to compute.
+            candidates: The K candidates.
+            seed: Random seed.
+            device: Device to compute on.
+
+        Returns:
+            The scores, in the order of the candidates.
 
         Raises:
             ProxyError: The proxy cannot score this input; the message says why.
         """
 
     def close(self) -> None:  # noqa: B027 - a hook that need not be filled
-        """Free the models that the proxy's own arguments hold; called before a model trains.
+        """Free the models that were passed to the proxy; called before training starts.
 
-        The proxy can score again: a model that was freed is loaded when it is asked.
+        The proxy can still score: a freed model is loaded again when it is needed.
         """

@@ -1,4 +1,4 @@
-"""Divergences between distributions: MAUVE, its smoothed variant, and the Fréchet distance."""
+"""Divergences between distributions: MAUVE, smoothed MAUVE, and the Fréchet distance."""
 
 from __future__ import annotations
 
@@ -27,32 +27,33 @@ from synque_select.proxies.inputs import (
 __all__ = ["MAUVE", "Frechet", "MAUVEStar"]
 
 Backend = Literal["torch", "mauve-text"]
+# real examples that give 10 bins; a histogram of fewer bins hardly resolves two candidates
 _RELIABLE_FROM = 100
 
 
 class MAUVE(BaseProxy):
-    """MAUVE: area under the divergence frontier of two jointly quantized samples.
+    """Area under the divergence frontier of two jointly quantized samples; higher is closer.
 
-    Embeddings are brought to unit length, projected on the principal components of 90 % of their
-    joint variance, and clustered together into max(2, round(min(n, m) / 10)) bins; see
-    `synque_select.functional.mauve_score`. All candidates give m examples, m the size of the
-    smallest or `max_examples`: a random subsample by content, another one for every seed. The
-    value is the mean over `n_seeds` quantisations and `spread` their standard deviation: it says
-    how much the clustering decides, not what a new real sample would change.
+    Embeddings are scaled to unit length, projected onto the principal components that hold 90 % of
+    their joint variance, and clustered together into max(2, round(min(n, m) / 10)) bins; see
+    `synque_select.functional.mauve_score`. Each candidate contributes m examples, m the size of
+    the smallest candidate or `max_examples`, from a random subsample that differs between seeds.
+    The value is the mean over `n_seeds` quantizations and `spread` their standard deviation, which
+    shows the effect of clustering and subsampling, not that of a new real sample.
 
-    With under 100 real examples there are fewer than 10 bins: the scores are marked unreliable
-    and stay out of a consensus.
+    With fewer than 100 real examples there are fewer than 10 bins; the scores are then marked as
+    unreliable and left out of a consensus.
 
     Args:
-        n_seeds: Number of quantisations.
-        scale: c of the divergence frontier; 5 in the paper.
-        max_examples: Most examples of a candidate that are clustered.
-        backend: "torch" is ours; "mauve-text" the package of the paper's authors (GPLv3, the
-            extra "mauve").
+        n_seeds: Number of quantizations to average.
+        scale: c of the divergence frontier; the paper uses 5.
+        max_examples: Largest number of examples per candidate to cluster.
+        backend: "torch" for the implementation of this library, or "mauve-text" for the package of
+            the paper's authors (GPLv3, installed by the extra "mauve").
 
     Raises:
         ConfigError: An option is out of its range.
-        DependencyError: The backend "mauve-text" is asked for and not installed.
+        DependencyError: `backend="mauve-text"` was requested, but the package is not installed.
 
     Source:
         Pillutla et al. 2021, arXiv 2102.01454.
@@ -93,8 +94,10 @@ class MAUVE(BaseProxy):
     def score(
         self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
     ) -> ProxyScores:
-        """Score each candidate `n_seeds` times, by seeds that follow from `seed`."""
+        """Score each candidate `n_seeds` times, with seeds derived from `seed`."""
+        # first, so that a missing package is reported before anything is computed
         measure = self._measure()
+        # different values of `seed` have no seed in common, so their results are independent
         seeds = [seed * self.n_seeds + i for i in range(self.n_seeds)]
         return score_defined(
             real, candidates, device, lambda parts: self._score(parts, seeds, measure)
@@ -106,6 +109,8 @@ class MAUVE(BaseProxy):
         seeds: Sequence[int],
         measure: Callable[[torch.Tensor, torch.Tensor, int], float],
     ) -> ProxyScores:
+        # the number of bins and the share of empty ones follow from the size, and with them the
+        # value: only equal sizes can be compared
         size = parts.common_size(self.max_examples)
         columns = []
         for position, candidate in enumerate(parts.inputs):
@@ -116,13 +121,16 @@ class MAUVE(BaseProxy):
         values = torch.tensor(columns, dtype=torch.float64)
         spread = values.std(1) if len(seeds) > 1 else None
         n_real = len(parts.real)
+        # no `resample`: the bins come from both samples together, and in a bootstrap resample the
+        # copies would form clusters of their own
         messages = self._messages(n_real, size, max(map(len, parts.inputs)))
         return ProxyScores(
             values.mean(1), spread=spread, messages=messages, reliable=n_real >= _RELIABLE_FROM
         )
 
     def _real(self, parts: Prepared, seed: int) -> torch.Tensor:
-        # the starts of k-means fall on positions: an order by content makes them fall on content
+        # k-means draws its starting points by position: in an order that follows the content, the
+        # score does not change when the rows of a file are rearranged
         order = torch.from_numpy(content_order(parts.real_input, seed))
         return parts.real[order.to(parts.real.device)]
 
@@ -144,6 +152,8 @@ class MAUVE(BaseProxy):
         return self._by_torch if self.backend == "torch" else self._by_mauve_text()
 
     def _by_torch(self, real: torch.Tensor, synthetic: torch.Tensor, seed: int) -> float:
+        # both sides together: components and bins of one side alone may miss the directions in
+        # which the other differs from it
         points = project_to_variance(torch.cat([real, synthetic]))
         bins = default_n_bins(len(real), len(synthetic))
         counts = quantize(points[: len(real)], points[len(real) :], bins, seed=seed)
@@ -171,10 +181,11 @@ class MAUVE(BaseProxy):
 
 
 class MAUVEStar(MAUVE):
-    """MAUVE with half an example added to every bin on both sides (Krichevsky-Trofimov).
+    """MAUVE with half an example added to every bin on both sides; higher is closer.
 
-    Empty bins no longer make a divergence infinite, which is where MAUVE moves most with the
-    clustering. Options and limits are those of `MAUVE`.
+    With this Krichevsky-Trofimov smoothing, bins that are empty on one side no longer make a
+    divergence infinite; such bins are the main reason why MAUVE varies between clusterings. The
+    options and limits are those of `MAUVE`.
 
     Source:
         Pillutla et al. 2023, arXiv 2212.14578, add-b estimators with b = 1/2.
@@ -191,13 +202,15 @@ class MAUVEStar(MAUVE):
 
 
 class Frechet(BaseProxy):
-    """Squared Fréchet distance between Gaussians of the two sides (as in FID); lower is closer.
+    """Squared Fréchet distance between Gaussians fitted to both sets, as in FID; lower is closer.
 
-    ‖μ_r − μ_s‖² + tr(Σ_r + Σ_s − 2 (Σ_r Σ_s)^½) with both covariances shrunk by Ledoit and Wolf.
-    Its bias depends on the size, so candidates are scored at a common one, by a random subsample.
+    ‖μ_r − μ_s‖² + tr(Σ_r + Σ_s − 2 (Σ_r Σ_s)^½), both covariances with Ledoit-Wolf shrinkage. The
+    bias of this estimate depends on the size of the sets, so all candidates are scored at a common
+    size, on a random subsample.
 
     Args:
-        shrink: Without shrinkage (the formula of FID), fewer examples than dimensions are refused.
+        shrink: Whether to shrink the covariances. Without shrinkage (the formula of FID), sets
+            with fewer examples than dimensions are an error.
         max_examples: Largest common size.
 
     Source: Dowson and Landau 1982; Heusel et al. 2017; Ledoit and Wolf 2004.
@@ -223,24 +236,29 @@ class Frechet(BaseProxy):
         """Score the candidates; see `BaseProxy.score`.
 
         Raises:
-            ProxyError: Fewer examples than dimensions, and no shrinkage.
+            ProxyError: There are fewer examples than dimensions, and `shrink` is False.
         """
         return score_defined(real, candidates, device, lambda parts: self._score(parts, seed))
 
     def _score(self, prepared: Prepared, seed: int) -> ProxyScores:
         n, d = prepared.real.shape
         m = prepared.common_size(self.max_examples)
+        # a covariance of n centered rows has rank n − 1 at most: below d dimensions it is singular,
+        # and the trace term measures the missing directions instead of the data
         few = min(n, m) < d
         if few and not self.shrink:
             raise ProxyError(
                 f"frechet: {n} real and {m} synthetic examples are fewer than the {d} dimensions, "
                 "so the covariances are singular: allowed with shrink=True"
             )
+        # the real sample is the same in every comparison and is used in full; candidates need a
+        # common size, because the bias depends on it (Chong and Forsyth 2020, for FID)
         real = moments(prepared.real, shrink=self.shrink)
         values = []
         for position, part in enumerate(prepared.inputs):
             points = prepared.rows(position, content_order(part, seed)[:m])
             values.append(frechet_of_moments(real, moments(points, shrink=self.shrink)))
+        # a distance of two estimates that are both mostly shrinkage compares little but the means
         warning = (
             f"{n} real and {m} synthetic examples for {d} dimensions: the covariances are mostly "
             f"shrinkage ({real.shrinkage:.0%} on the real side)",

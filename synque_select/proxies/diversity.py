@@ -1,4 +1,4 @@
-"""How diverse a candidate is: distances to its own medoids."""
+"""Diversity of a candidate: distances of its examples to their medoids."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ __all__ = ["MDM"]
 
 
 class MDM(BaseProxy):
-    """Mean distance to the medoids of the candidate alone; higher is more diverse.
+    """Mean distance to the medoid (MDM) within a candidate; higher is more diverse.
 
-    k-medoids (FasterPAM, Euclidean), then the mean over the clusters of the mean distance to the
-    medoid. It never reads the real sample, and noise maximises it: never in a default consensus.
-    Candidates are clustered at a common size, by a random subsample.
+    A candidate is clustered by k-medoids (FasterPAM, Euclidean distance); the score is the mean
+    over the clusters of the mean distance to the medoid. The real sample is never read, and noise
+    maximizes the score, so MDM is never part of a default consensus. Candidates are clustered at a
+    common size, on a random subsample.
 
     Args:
         k: Number of medoids.
-        protocol: "default", or "released": all examples of each candidate in their order.
+        protocol: "default", or "released" to cluster all examples of each candidate in the order
+            of its file, as in the authors' code.
         max_examples: Largest common size; the cost grows with its square.
 
     Source: SynQuE (arXiv 2511.03928); Schubert and Rousseeuw 2021.
@@ -61,17 +63,23 @@ class MDM(BaseProxy):
 
     def _score(self, prepared: Prepared, seed: int) -> ProxyScores:
         released = self.protocol == "released"
+        # with k fixed, the distance depends on the size: each medoid is itself at distance 0, which
+        # counts for much in a small candidate
         m = prepared.common_size(self.max_examples)
         values = []
         for position, part in enumerate(prepared.inputs):
+            # the local optimum of k-medoids depends on the order of the rows: the authors' values
+            # need their order, all others the one that follows the content
             points = prepared.rows(position, None if released else content_order(part, seed)[:m])
             values.append(mean_distance_to_medoids(points, self.k))
         sizes = [len(part) if released else m for part in prepared.inputs]
+        # a 0 from too few examples says nothing about diversity: marked as unreliable
         few = [p.name for p, n in zip(prepared.inputs, sizes, strict=True) if n <= self.k]
         message = (
             f"mdm is 0 where each of at most {self.k} examples is its own medoid (k={self.k}): "
             f"{', '.join(few)}",
         )
+        # no `resample`: the score does not depend on the real sample
         return ProxyScores(
             values=torch.tensor(values, dtype=torch.float64),
             messages=(

@@ -1,4 +1,4 @@
-"""The proxy A-distance: how well a classifier tells real from synthetic."""
+"""Domain-classifier proxy: the proxy A-distance between real and synthetic examples."""
 
 from __future__ import annotations
 
@@ -34,24 +34,25 @@ from synque_select.proxies.inputs import (
 
 __all__ = ["PAD"]
 
-# how much of the candidates' rows is fitted at once: what stays in a processor's caches
+# bytes of features in a batch of fits: on a CPU what its caches hold, because each iteration reads
+# all rows again; on a GPU enough for products that are large enough to use it
 _CPU_BYTES = 16 * 2**20
 _CUDA_BYTES = 2**30
 
 
 class PAD(BaseProxy):
-    """Proxy A-distance: how well a linear classifier tells real from synthetic; lower is closer.
+    """Proxy A-distance (PAD) from a linear real-or-synthetic classifier; lower is closer.
 
-    2 (1 − 2ε), ε the mean of the two classes' held-out soft errors |p − y| of a logistic
-    regression (L2, C = 1, no standardising, classes weighted to balance), cross-fitted over
-    stratified folds; equal examples stay in one fold. 0 is chance, 2 is perfect separation. All
-    candidates are scored at a common size, by a random subsample, as a classifier that sees more
-    examples finds more differences.
+    2 (1 − 2ε), where ε is the mean of the two classes' held-out soft errors |p − y| of a logistic
+    regression (L2 penalty with C = 1, no standardization, balanced class weights). It is
+    cross-fitted over stratified folds, and equal examples share a fold. 0 is chance and 2 perfect
+    separation. All candidates are scored at a common size, on a random subsample, because a
+    classifier that is trained on more examples finds more differences.
 
     Args:
-        n_folds: At most; never more than a class has distinct examples.
-        protocol: "default", or "released": the authors' (one 80/20 split with seed 42 of the rows
-            stacked synthetic then real, unweighted, not stratified).
+        n_folds: Largest number of folds; never more than the distinct examples of a class.
+        protocol: "default", or "released" for the authors' procedure: a single 80/20 split of the
+            rows (synthetic first, then real) with seed 42, neither weighted nor stratified.
         max_examples: Largest common size.
 
     Source: Ben-David et al. 2007; SynQuE (arXiv 2511.03928).
@@ -87,11 +88,16 @@ class PAD(BaseProxy):
         task = _Classification.make(prepared, m, self.n_folds, seed)
         fits = task.fit()
         n, n_candidates = len(prepared.real), len(prepared.inputs)
+        # NaN for candidates without a fit, which cannot be divided into folds
         chances = torch.full((n_candidates, n + m), torch.nan, dtype=torch.float64)
         for position, fit in fits.items():
             chances[position] = fit.probabilities[0].cpu()
         synthetic_errors = chances[:, n:].mean(1)
         values = 2 * (1 - ((1 - chances[:, :n]).mean(1) + synthetic_errors))
+        # the classifiers are not fitted again on resamples: a copy of a training example among the
+        # held-out ones would be recognized, and the error would be too low. The contributions
+        # include the effect of a real example on the fits, to first order; the candidate is fixed,
+        # so the mean of its own errors is a constant
         return ProxyScores(
             values=values,
             resample=Contributions(-2 * task.real_contributions(fits), 2 * (1 - synthetic_errors)),
@@ -106,12 +112,13 @@ class PAD(BaseProxy):
 
 @dataclass(frozen=True)
 class _Classification:
-    """The subsample and the folds of every candidate that has any.
+    """The subsample of every candidate, and the folds of those that can be divided into folds.
 
     Args:
-        prepared: The sides.
-        chosen: A candidate's rows.
-        folds: Position of a candidate to the fold of each real and of each chosen row.
+        prepared: The real sample and the candidates.
+        chosen: Rows of each candidate's subsample, (m,) int64 each.
+        folds: Maps the position of a candidate to the fold of each real and each chosen row,
+            (n + m,) int64.
     """
 
     prepared: Prepared
@@ -121,6 +128,8 @@ class _Classification:
     @classmethod
     def make(cls, prepared: Prepared, m: int, n_folds: int, seed: int) -> _Classification:
         chosen = tuple(content_order(part, seed)[:m] for part in prepared.inputs)
+        # groups of equal examples share a fold: the held-out loss of an example whose copy was
+        # trained on shows memory, not the difference between the two distributions
         real_groups = example_groups(prepared.real_input)
         folds = {}
         for position, rows in enumerate(chosen):
@@ -132,11 +141,13 @@ class _Classification:
 
     @property
     def is_real(self) -> torch.Tensor:
+        # one mask for all candidates: each has the same number of chosen rows, the common size
         real = self.prepared.real
         return torch.arange(len(real) + len(self.chosen[0]), device=real.device) < len(real)
 
     def batches(self) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
-        """Positions, rows (G, n + m, d) and folds (G, n + m) of candidates to solve at once."""
+        """Yield positions, rows (G, n + m, d) and folds (G, n + m) of candidates to fit at once."""
+        # the rows are gathered for each pass and not kept: K copies of n + m rows may not fit
         real = self.prepared.real
         budget = _CUDA_BYTES if real.is_cuda else _CPU_BYTES
         at_once = max(1, budget // (len(self.is_real) * real.shape[1] * real.element_size()))
@@ -148,8 +159,10 @@ class _Classification:
             yield part, torch.stack(rows), folds
 
     def fit(self) -> dict[int, CrossFit]:
-        """Cross-fit every candidate: position to fit."""
+        """Return the cross-fit of every candidate that has folds, by position."""
         fits: dict[int, CrossFit] = {}
+        # the preconditioner of the first batch serves the others: the real rows, half of the
+        # weight, are the same, and it changes the number of iterations only
         root = None
         for part, features, folds in self.batches():
             fit = cross_fit(features, self.is_real, folds, root=root)
@@ -158,7 +171,9 @@ class _Classification:
         return fits
 
     def mixture(self, weights: torch.Tensor, n_folds: int, seed: int) -> float:
-        """Score m examples of a mixture: of each part, the first of its random order."""
+        """Return the PAD of m examples of a mixture."""
+        # the first examples of each candidate's random order are a random subsample of it, and a
+        # small change of the weights exchanges few of them: scores of similar mixtures share noise
         m, real = len(self.chosen[0]), self.prepared.real
         counts = parts_of(m, weights)
         drawn = {k: self.chosen[k][:n] for k, n in enumerate(counts) if n}
@@ -168,6 +183,7 @@ class _Classification:
         )
         if folds is None:
             return math.nan
+        # called after `score` has returned, and so outside the `precise` block around it
         rows = [real, *(self.prepared.rows(k, chosen) for k, chosen in drawn.items())]
         with precise():
             placed = torch.from_numpy(folds).to(real.device)[None]
@@ -176,7 +192,7 @@ class _Classification:
         return pad_from_errors(float(real_error), float(synthetic_error))
 
     def real_contributions(self, fits: Mapping[int, CrossFit]) -> torch.Tensor:
-        """Return what each real example contributes to the sum of both errors, (n, K) float64."""
+        """Return each real example's contribution to the sum of both errors, (n, K) float64."""
         shape = (len(self.prepared.real), len(self.chosen))
         contributions = torch.full(shape, torch.nan, dtype=torch.float64)
         with precise():
@@ -206,17 +222,25 @@ def _undefined_message(prepared: Prepared, values: torch.Tensor) -> tuple[str, .
 def _realness(
     prepared: Prepared, position: int, chosen: NDArray[np.int64], fit: CrossFit | None
 ) -> torch.Tensor:
-    """Held-out probability of being real; for examples outside the subsample, the folds' mean."""
+    """Return each example's probability of being real, predicted without training on it.
+
+    For examples outside the subsample, which no classifier was trained on, it is the mean over the
+    classifiers of all folds.
+    """
     if fit is None:
         return torch.full((len(prepared.inputs[position]),), torch.nan, dtype=torch.float64)
     with precise():
         logits = prepared.rows(position) @ fit.coefficients[0, :, :-1].T
         chances = torch.sigmoid((logits + fit.coefficients[0, :, -1]).double()).mean(1).cpu()
+    # a classifier has learned that its training examples are synthetic: for these, only the fold
+    # that was held out gives a probability that can be compared with the others
     chances[torch.from_numpy(chosen)] = fit.probabilities[0, len(prepared.real) :].cpu()
     return chances
 
 
 def _released_pad(prepared: Prepared) -> ProxyScores:
+    # all rows in the order of the file, at each candidate's own size: the split of seed 42 is a
+    # split of positions, and the published values depend on it
     positions = range(len(prepared.inputs))
     values = [proxy_a_distance_released(prepared.real, prepared.rows(k)) for k in positions]
     scores = torch.tensor(values, dtype=torch.float64)

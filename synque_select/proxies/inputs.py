@@ -1,4 +1,4 @@
-"""What proxies over embeddings share: usable candidates, the common size, draws by content."""
+"""Shared code of the embedding proxies: usable candidates, common size, random subsamples."""
 
 from __future__ import annotations
 
@@ -32,18 +32,38 @@ __all__ = [
 Protocol = Literal["default", "released"]
 Choice = TypeVar("Choice", bound=str)
 
+# increment of SplitMix64: 2^64 divided by the golden ratio, an odd number
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 def check_choice(name: str, value: Choice, allowed: Any) -> Choice:
-    """Return an option's value if it is one of a Literal's, else raise ConfigError."""
+    """Return the value of an option.
+
+    Args:
+        name: Name of the option, for the error message.
+        value: Value to check.
+        allowed: The `Literal` type that lists the allowed values.
+
+    Raises:
+        ConfigError: The value is not one of the allowed values.
+    """
     if value not in get_args(allowed):
         raise ConfigError(f"{name}={value!r}: {did_you_mean(str(value), get_args(allowed))}")
     return value
 
 
 def check_count(name: str, value: int, *, at_least: int) -> int:
-    """Return an option's value if it is a whole number large enough, else raise ConfigError."""
+    """Return the value of an option that is a whole number.
+
+    Args:
+        name: Name of the option, for the error message.
+        value: Value to check.
+        at_least: Smallest allowed value.
+
+    Raises:
+        ConfigError: The value is not a whole number, or it is too small.
+    """
+    # bool is a subclass of int: `k: true` in a YAML file would silently mean k = 1
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
         raise ConfigError(f"{name}={value!r}: allowed is a whole number from {at_least} on")
     return value
@@ -51,12 +71,13 @@ def check_count(name: str, value: int, *, at_least: int) -> int:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The real sample and the candidates that can be scored, on the device to compute on.
+    """The real sample and the candidates that can be scored.
 
     Args:
-        real: (n, d) float32, or float64 where values are too large for float32 products.
-        inputs: The candidates.
-        real_input: The real sample as given.
+        real: Embeddings of the real sample, (n, d) float32, or float64 if values are too large for
+            float32 products; on the device to compute on.
+        inputs: The candidates with finite embeddings, where they are stored.
+        real_input: The real sample as it was given to the proxy.
     """
 
     real: torch.Tensor
@@ -64,30 +85,40 @@ class Prepared:
     real_input: ProxyInput
 
     def common_size(self, at_most: int | None = None) -> int:
-        """Size of the smallest candidate, or the setting where that is smaller."""
+        """Return the size of the smallest candidate, but no more than `at_most`."""
         smallest = min(len(candidate) for candidate in self.inputs)
         return smallest if at_most is None else min(smallest, at_most)
 
     def embeddings(self, position: int) -> torch.Tensor:
-        """Return a candidate's embeddings as they are given (any device, a memory map)."""
+        """Return a candidate's embeddings as given: on any device, possibly memory-mapped."""
         return embeddings_of(self.inputs[position])
 
     def rows(self, position: int, chosen: NDArray[np.int64] | None = None) -> torch.Tensor:
-        """Return a candidate's embeddings (or chosen rows) on the device, in the dtype of real."""
+        """Return a candidate's embeddings, or chosen rows, with the device and dtype of `real`."""
         embeddings = self.embeddings(position)
+        # indexed before it is moved, so that only these rows of a memory map are read
         if chosen is not None:
             embeddings = embeddings[torch.from_numpy(chosen).to(embeddings.device)]
         return embeddings.to(self.real)
 
 
 def parts_of(total: int, weights: torch.Tensor) -> list[int]:
-    """Return how many of `total` draws fall to each weight: whole numbers by largest remainder.
+    """Divide a number of draws by weights, into whole numbers, by the largest-remainder method.
+
+    Args:
+        total: Number of draws.
+        weights: (K,) weights that sum to 1.
+
+    Returns:
+        Number of draws for each weight; they sum to `total`.
 
     Example:
         >>> parts_of(10, torch.tensor([0.55, 0.45, 0.0]))
         [6, 4, 0]
     """
     ideal = weights.double() * total
+    # rounding each share on its own would not give `total` draws; with a stable sort, equal
+    # remainders go to the candidates that come first, on every platform
     counts = ideal.floor()
     order = (counts - ideal).argsort(stable=True)
     counts[order[: total - int(counts.sum())]] += 1
@@ -95,7 +126,13 @@ def parts_of(total: int, weights: torch.Tensor) -> list[int]:
 
 
 def size_message(prepared: Prepared, m: int, how: str) -> tuple[str, ...]:
-    """Say at which common size the candidates were scored, where one of them is larger."""
+    """Return a message with the common size, or nothing if no candidate is larger.
+
+    Args:
+        prepared: The candidates that were scored.
+        m: The common size.
+        how: How larger candidates were reduced to it, such as "by a random subsample".
+    """
     larger = sum(len(part) > m for part in prepared.inputs)
     if not larger:
         return ()
@@ -103,7 +140,11 @@ def size_message(prepared: Prepared, m: int, how: str) -> tuple[str, ...]:
 
 
 def embeddings_of(part: ProxyInput) -> torch.Tensor:
-    """Return the embeddings, or say that they are missing."""
+    """Return the embeddings of the real sample or a candidate.
+
+    Raises:
+        ProxyError: It has no embeddings.
+    """
     if part.embeddings is None:
         raise ProxyError(f"{part.name}: this proxy needs embeddings, and there are none")
     return part.embeddings
@@ -115,16 +156,27 @@ def score_defined(
     device: torch.device,
     score: Callable[[Prepared], ProxyScores],
 ) -> ProxyScores:
-    """Score the candidates whose embeddings are finite; the others are undefined, with a message.
+    """Score the candidates with finite embeddings; the others get NaN, and a message says so.
 
-    Runs `score` without gradients and with full float32 products.
+    Args:
+        real: The real sample.
+        candidates: The K candidates.
+        device: Device to compute on.
+        score: Computes the scores of the usable candidates. It is called without gradients and
+            with full float32 precision of matrix products.
+
+    Returns:
+        Scores of all K candidates.
     """
+    # one NaN in one candidate would otherwise spread through the common bandwidth, pool or mixture
+    # to every candidate
     finite = [_is_finite(embeddings_of(candidate)) for candidate in candidates]
     sample = embeddings_of(real)
     if not _is_finite(sample) or not any(finite):
         reason = "the real sample's embeddings" if any(finite) else "all candidates' embeddings"
         return undefined_scores(len(candidates), f"undefined: {reason} are not finite")
     usable = tuple(part for part, good in zip(candidates, finite, strict=True) if good)
+    # one dtype for all: rounding errors that differ between candidates would enter their ranking
     dtype = working_dtype(sample, *(embeddings_of(part) for part in usable))
     with precise():
         scores = score(Prepared(sample.to(device=device, dtype=dtype), usable, real))
@@ -137,11 +189,18 @@ def score_defined(
 
 
 def _is_finite(embeddings: torch.Tensor) -> bool:
+    # NaN and infinity both show in the largest entry, which is found in blocks: `isfinite` would
+    # need a mask as large as the matrix
     return math.isfinite(largest_entry(embeddings))
 
 
 def undefined_scores(n_candidates: int, message: str) -> ProxyScores:
-    """Return scores that are all NaN."""
+    """Return NaN for every candidate, with a message that says why.
+
+    Args:
+        n_candidates: K, the number of candidates.
+        message: Why no candidate can be scored.
+    """
     values = torch.full((n_candidates,), torch.nan, dtype=torch.float64)
     return ProxyScores(values, messages=(message,), reliable=False)
 
@@ -149,7 +208,7 @@ def undefined_scores(n_candidates: int, message: str) -> ProxyScores:
 def _spread_out(
     scores: ProxyScores, positions: list[int], sizes: Sequence[int], message: str
 ) -> ProxyScores:
-    """Put the scores of the usable candidates at their positions among all, NaN elsewhere."""
+    """Return scores of all candidates: those of the usable ones, and NaN for the others."""
 
     def widen(values: torch.Tensor) -> torch.Tensor:
         wide = values.new_full((*values.shape[:-1], len(sizes)), torch.nan)
@@ -166,7 +225,9 @@ def _spread_out(
     def mixture(weights: torch.Tensor) -> float:
         usable = weights[positions]
         if scores.mixture is None or not math.isclose(float(usable.sum()), 1):
-            return math.nan  # a part of it is undefined
+            # an undefined candidate has a positive weight: the mixture of the rest, scored in its
+            # place, would be another mixture
+            return math.nan
         return scores.mixture(usable)
 
     return replace(
@@ -182,31 +243,48 @@ def _spread_out(
 
 
 def example_groups(part: ProxyInput) -> NDArray[np.uint64]:
-    """Return a number for each example's content, (n,) uint64: equal where the views are equal."""
+    """Return a number for each example's content, equal for equal views.
+
+    Args:
+        part: The real sample or a candidate.
+
+    Returns:
+        (n,) uint64.
+    """
     return content_numbers(part.digests)
 
 
 def content_order(part: ProxyInput, seed: int) -> NDArray[np.int64]:
-    """Return a random order of the examples that depends on content and seed only.
+    """Return a random order of the examples that depends only on their content and the seed.
 
-    The first m of it are a random subsample without replacement which does not change when the
-    rows are permuted. Copies of one example are ordered apart from each other.
+    The first m positions are a random subsample without replacement, which contains the same
+    examples when the rows of a file are rearranged. Copies of an example have independent places.
+
+    Args:
+        part: The real sample or a candidate.
+        seed: Random seed for the order.
 
     Returns:
         (n,) int64 positions.
     """
     groups = example_groups(part)
+    # copies are numbered 0, 1, 2, …: by content alone they would share one random key and be drawn
+    # together, and a subsample would have all copies of an example or none
     order = np.argsort(groups, kind="stable")
     ranked = groups[order]
     starts = np.r_[True, ranked[1:] != ranked[:-1]]
     first = np.maximum.accumulate(np.where(starts, np.arange(len(ranked)), 0))
     copies = np.empty(len(ranked), dtype=np.uint64)
     copies[order] = np.arange(len(ranked), dtype=np.uint64) - first.astype(np.uint64)
+    # the seed is hashed before it is added: otherwise copy 1 under seed 0 would have the key of
+    # copy 0 under seed 1. It is an array because NumPy warns when a sum of scalars overflows
     return np.argsort(_mix(groups + _mix(copies + _mix(np.full(1, seed, np.uint64)))))
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64: a fixed, well mixing map of 64 bits."""
+    """Return SplitMix64 of each value: a bijection that looks random in every bit."""
+    # overflow is intended: products are modulo 2^64, so the order is the same on every platform and
+    # with every version of NumPy, which does not promise that for its generators
     values = values + _MIX
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,4 +1,4 @@
-"""Proxies that compare kernel means: MMD and the energy distance."""
+"""Kernel proxies: maximum mean discrepancy (MMD) and energy distance."""
 
 from __future__ import annotations
 
@@ -42,33 +42,37 @@ __all__ = ["MMD", "Energy"]
 
 KernelChoice = Literal["rbf", "laplacian", "polynomial"]
 _MEDIANS = {"rbf": median_sq_distance, "laplacian": median_l1_distance}
+# the permutation test needs the kernel of all pairs, so its cost is quadratic in these rows
 _P_VALUE_ROWS = 2000
+# largest number of rows for the smaller of two candidates in their mean kernel: linear cost
 _CROSS_ROWS = 4096
-_MAX_PAIRS = 2048  # real examples whose kernel matrix is held: 16 MiB
+# largest real sample whose kernel matrix is kept in memory: 16 MiB in float32
+_MAX_PAIRS = 2048
 
 
 class MMD(BaseProxy):
-    """Squared maximum mean discrepancy to the real sample; lower is closer.
+    """Squared maximum mean discrepancy (MMD) to the real sample; lower is closer.
 
-    MMD² = mean_{i≠j} k(r_i, r_j) + mean_{i≠j} k(s_i, s_j) − 2 mean k(r_i, s_j), unbiased: its
-    expectation does not depend on the sizes, so candidates of unequal size compare as they are
-    (it is the exact expectation at any common size). May be below 0. The bandwidth comes from the
+    MMD² = mean_{i≠j} k(r_i, r_j) + mean_{i≠j} k(s_i, s_j) − 2 mean k(r_i, s_j). This estimate is
+    unbiased: its expectation does not depend on the sizes of the sets, so candidates of different
+    size can be compared without subsampling. It can be negative. The bandwidth comes from the
     real sample and is the same for all candidates of a ranking.
 
     Args:
-        kernel: "rbf": mean of exp(−γ‖x−y‖²) over γ ∈ {0.5, 1, 2, 4, 8} / median squared
-            distance; "laplacian": exp(−γ‖x−y‖₁), γ = {0.5, …, 8} / median L1 distance;
-            "polynomial": (x·y / d + 1)³ (KID). On unit vectors the polynomial kernel is nearly
-            the squared difference of the means: its γ = 1/d assumes features that are not
-            normalised.
-        protocol: "default", or "released": the authors' (polynomial, biased: all pairs).
-        max_exact: Candidates with more examples have their own kernel mean estimated from random
-            blocks of 1,024 that use every example once; the error is in the messages and in
-            `spread`.
-        p_value: Also give a permutation p-value (999 permutations) of each candidate, with the
-            bandwidth of the pooled examples, as a permutation test needs; at most 2,000 of a
-            candidate's examples, a random subsample. It says whether two sets differ at all, which
-            grows with their size, and never ranks.
+        kernel: "rbf" is the mean of exp(−γ‖x−y‖²) over γ ∈ {0.5, 1, 2, 4, 8} / median squared
+            distance. "laplacian" is the mean of exp(−γ‖x−y‖₁) over γ ∈ {0.5, 1, 2, 4, 8} / median
+            L1 distance. "polynomial" is (x·y / d + 1)³, the kernel of KID. On unit vectors, MMD²
+            with the polynomial kernel is nearly the squared difference of the means, because
+            γ = 1/d assumes features that are not normalized.
+        protocol: "default", or "released" to reproduce the authors' code: the polynomial kernel
+            and the biased estimate over all pairs.
+        max_exact: Largest candidate whose own kernel mean is computed from all pairs. For larger
+            ones it is estimated from random blocks of 1,024 examples, which use every example
+            once; the standard error is reported in the messages and in `spread`.
+        p_value: Whether to compute a permutation p-value per candidate as well (999 permutations,
+            on a random subsample of at most 2,000 of its examples, with the bandwidth of the
+            pooled examples). The test asks whether the two sets differ at all, and its power
+            grows with their size, so p-values are never used to rank.
 
     Source: Gretton et al. 2012, equations 3 and 5; Bińkowski et al. 2018 (KID).
 
@@ -98,6 +102,8 @@ class MMD(BaseProxy):
         self.max_exact = check_count("max_exact", max_exact, at_least=2)
         self.p_value = p_value
         if protocol == "released":
+            # "rbf" is the default, so it may not have been chosen and is replaced silently;
+            # "laplacian" must have been asked for, and replacing it would be wrong
             if kernel not in ("rbf", "polynomial"):
                 raise ConfigError(f"kernel={kernel!r}: protocol='released' has the polynomial one")
             self.kernel = "polynomial"
@@ -127,11 +133,12 @@ class MMD(BaseProxy):
 class Energy(BaseProxy):
     """Energy distance to the real sample; lower is closer.
 
-    2 mean ‖r_i − s_j‖ − mean_{i≠j} ‖r_i − r_j‖ − mean_{i≠j} ‖s_i − s_j‖, unbiased as `MMD` is, of
-    which it is the case k(x, y) = −‖x − y‖: no bandwidth. May be below 0.
+    2 mean ‖r_i − s_j‖ − mean_{i≠j} ‖r_i − r_j‖ − mean_{i≠j} ‖s_i − s_j‖. This is the unbiased
+    `MMD` with k(x, y) = −‖x − y‖, a kernel without a bandwidth. It can be negative.
 
     Args:
-        max_exact: As in `MMD`.
+        max_exact: Largest candidate whose own mean distance is computed from all pairs; larger
+            ones are estimated from random blocks, as in `MMD`.
 
     Source: Székely and Rizzo 2013; Sejdinovic et al. 2013.
 
@@ -164,7 +171,9 @@ class Energy(BaseProxy):
 
 
 def _kernel_of(choice: KernelChoice, prepared: Prepared) -> tuple[Kernel | None, tuple[str, ...]]:
-    """Return the ranking's one kernel; None where no bandwidth exists."""
+    """Return the kernel for the whole ranking; None if no bandwidth can be computed."""
+    # one kernel for all candidates: with a bandwidth per pair, a distant candidate would widen
+    # its own kernel and so appear closer than it is
     real = prepared.real
     if choice == "polynomial":
         return Kernel("polynomial", (1 / real.shape[1],)), ()
@@ -172,7 +181,9 @@ def _kernel_of(choice: KernelChoice, prepared: Prepared) -> tuple[Kernel | None,
     scale = median(real)
     messages: tuple[str, ...] = ()
     if scale == 0:
-        # an equal-weight pool: as many rows of each candidate as the real sample has
+        # more than half of the pairs are duplicates, and 1 / median would be infinite. Every set
+        # has the same number of rows in the pool: otherwise the largest candidate would determine
+        # the bandwidth
         scale = median(_pool(prepared))
         messages = ("bandwidth from a pool of all data: over half of the real pairs are equal",)
     if not scale > 0:
@@ -181,7 +192,7 @@ def _kernel_of(choice: KernelChoice, prepared: Prepared) -> tuple[Kernel | None,
 
 
 def _p_values(prepared: Prepared, choice: KernelChoice, seed: int) -> torch.Tensor:
-    """Permutation p-value of each candidate; NaN where all examples are equal."""
+    """Permutation p-value of each candidate; NaN if all examples are equal."""
     real, p_values = prepared.real, []
     for position, part in enumerate(prepared.inputs):
         rows = prepared.rows(position, content_order(part, seed)[:_P_VALUE_ROWS])
@@ -192,7 +203,9 @@ def _p_values(prepared: Prepared, choice: KernelChoice, seed: int) -> torch.Tens
 
 
 def _pooled_kernel(choice: KernelChoice, pool: torch.Tensor) -> Kernel | None:
-    """Return a kernel that does not know which examples are real."""
+    """Return a kernel whose bandwidth does not depend on which examples are real."""
+    # a permutation test is exact only if the statistic is the same function under all labelings: a
+    # bandwidth from the real sample would favor the true one
     if choice == "polynomial":
         return Kernel("polynomial", (1 / pool.shape[1],))
     scale = _MEDIANS[choice](pool)
@@ -201,6 +214,7 @@ def _pooled_kernel(choice: KernelChoice, pool: torch.Tensor) -> Kernel | None:
 
 def _pool(prepared: Prepared) -> torch.Tensor:
     share = min(len(prepared.real), prepared.common_size())
+    # seed 0 whatever the ranking's seed: the bandwidth defines the score, so it must not be random
     parts = [
         prepared.rows(position, content_order(part, 0)[:share])
         for position, part in enumerate(prepared.inputs)
@@ -211,7 +225,7 @@ def _pool(prepared: Prepared) -> torch.Tensor:
 def score_kernel(
     prepared: Prepared, kernel: Kernel, *, unbiased: bool, max_exact: int, seed: int
 ) -> ProxyScores:
-    """MMD² of every candidate under one kernel, with its resampling and its witness."""
+    """Return MMD² of every candidate under one kernel, with resampling and example scores."""
     real, n = prepared.real, len(prepared.real)
     own = [
         _self_mean(prepared, position, kernel, max_exact, seed)
@@ -220,16 +234,19 @@ def score_kernel(
     contributions = torch.stack(
         [kernel_contributions(kernel, real, prepared.embeddings(i)) for i in range(len(own))], 1
     ).cpu()
+    # always exact: the real sample is small, and its resampling uses all pairs as well
     among_real = self_kernel_mean(kernel, real, max_exact=n)
     own_means = torch.tensor(
         [mean.off_diagonal if unbiased else mean.all_pairs for mean in own], dtype=torch.float64
     )
 
+    # cached: MMD² of a mixture is quadratic in the weights, so the same means serve every mixture
     cross_mean = cache(lambda i, j: _cross_mean(prepared, i, j, kernel, seed))
 
     def mixture(weights: torch.Tensor) -> float:
         w = weights.double().cpu()
         among = w.square() @ own_means - 2 * (w @ contributions.mean(0))
+        # computed on demand: K candidates have K(K − 1)/2 pairs, but a top-k mixture uses few
         pairs = itertools.combinations(w.nonzero().flatten().tolist(), 2)
         return float(real_mean + among + sum(2 * w[i] * w[j] * cross_mean(i, j) for i, j in pairs))
 
@@ -253,15 +270,21 @@ def _resampling(
     own_means: torch.Tensor,
     diagonal: float | None,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """MMD² under weights of the real examples; with a mean of the diagonal, the biased one."""
+    """Return MMD² as a function of real-example weights; with `diagonal`, the biased estimate."""
     n = len(real)
+    # the candidate is the fixed set that training will use, so its own mean is a constant: only
+    # the real sample is random. The biased estimate has the diagonal with a share of 1/n, which is
+    # held fixed too: copies in a resample would increase it
     factor = 1.0 if diagonal is None else (n - 1) / n
     constant = own_means if diagonal is None else own_means + diagonal / n
     if n <= _MAX_PAIRS:
+        # (n / (n − 1))² corrects for the copies in a resample, see `weighted_kernel_mean`. Kept as
+        # a matrix, the resampling can be stored on disk and the embeddings are no longer needed
         pairs = off_diagonal_matrix(kernel, real).cpu() * (factor * (n / (n - 1)) ** 2)
         return Contributions(-2 * contributions, constant, pairs)
 
     def resample(weights: torch.Tensor) -> torch.Tensor:
+        # called after `score` has returned, and so outside the `precise` block around it
         with precise():
             among = weighted_kernel_mean(kernel, real, weights).cpu() * factor
         return among.unsqueeze(1) + constant - 2 * weights.cpu() @ contributions
@@ -270,10 +293,12 @@ def _resampling(
 
 
 def _cross_mean(prepared: Prepared, i: int, j: int, kernel: Kernel, seed: int) -> float:
-    """Mean kernel between two candidates.
+    """Return the mean kernel between two candidates.
 
-    The one with fewer examples enters by a random subsample if it has over 4,096: linear cost.
+    If the smaller candidate has more than 4,096 examples, a random subsample of it is used, which
+    leaves the mean unbiased and makes the cost linear in the larger candidate.
     """
+    # ties are broken by position, so that (i, j) and (j, i) give the same number
     few, many = sorted((i, j), key=lambda k: (len(prepared.inputs[k]), k))
     with precise():
         rows = prepared.rows(few, content_order(prepared.inputs[few], seed)[:_CROSS_ROWS])
@@ -286,6 +311,7 @@ def _self_mean(
     part = prepared.inputs[position]
     order = None
     if len(part) > max_exact:
+        # blocks follow the content: the estimate must not change when a file is sorted
         order = torch.from_numpy(content_order(part, seed))
     return self_kernel_mean(
         kernel,
@@ -309,11 +335,14 @@ def _estimate_message(prepared: Prepared, errors: torch.Tensor) -> tuple[str, ..
 def _witness(
     prepared: Prepared, position: int, kernel: Kernel, max_exact: int, seed: int
 ) -> torch.Tensor:
-    """Mean kernel of each example with the real sample less that with its own candidate."""
+    """Return each example's mean kernel with the real sample minus that with its own candidate."""
+    # the witness function of Gretton et al. 2012, section 2.3: it is large where the candidate has
+    # too few examples, compared to the real sample, and small where it has too many
     part = prepared.inputs[position]
     chosen = content_order(part, seed)[:max_exact]
     with precise():
         points = prepared.rows(position)
+        # a subsample, because all pairs of a large candidate would take quadratic time
         sample = points if len(part) <= max_exact else prepared.rows(position, chosen)
         to_real = kernel_contributions(kernel, points, prepared.real)
         to_own = kernel_contributions(kernel, points, sample)

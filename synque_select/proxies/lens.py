@@ -1,4 +1,4 @@
-"""LENS: a language model that reads both sets tells how real a candidate looks."""
+"""LENS: a language model reads both sets and judges how real a candidate looks."""
 
 from __future__ import annotations
 
@@ -31,31 +31,37 @@ from synque_select.types.modality import Modality
 
 __all__ = ["Lens", "LensBalanced", "LensRaw", "LensZeroShot", "lens_keys", "with_lens"]
 
-_QUESTIONS = 4  # a sample: two places of the synthetic set, two sets asked for
+# questions per example: is it real, is it synthetic, each with the synthetic set shown as dataset A
+# and as dataset B, because models prefer one of two places whatever it contains
+_QUESTIONS = 4
+# engines whose id contains this name are too small to judge: their scores come with a warning
 _TINY = "SmolLM2-135M"
 
 
 class Lens(BaseProxy):
-    """LENS: mean probability of a candidate's samples to be real, debiased by the real sample.
+    """Mean probability that a candidate's examples are real, debiased by the real sample.
 
-    A reasoner writes a rubric of the real sample and each candidate; a scorer then judges every
-    sample of both sides by it, with the candidate shown as dataset A and as dataset B
-    (`synque_select.functional.lens.lens_debiased` has the formula).
+    A reasoning model writes a rubric that compares the real sample with a candidate. A scoring
+    model then judges each example of both sets by the rubric, with the candidate shown once as
+    dataset A and once as dataset B. `synque_select.functional.lens.lens_debiased` has the formula.
+    Higher is more realistic.
 
-    Intervals redraw the real sample, and the judged part of a candidate where only a part was
-    judged; rubrics are held fixed. Answers are kept, so the three LENS proxies together ask no
-    more than one, and a second run asks nothing.
+    Intervals resample the real sample, and also the candidate if only a part of it was judged;
+    rubrics are held fixed. Answers are stored: the proxies "lens", "lens_raw" and "lens_balanced"
+    together ask no more questions than one of them, and a second run asks none.
 
     Args:
-        config: A `LensConfig`, a mapping with its values (also as JSON, as `options` gives it), a
-            YAML file or the name of a packaged one ("lens-small"); None for the default: a model
-            of 135M parameters, to try it out.
+        config: A `LensConfig`, a mapping with its values (or the same as JSON, the form that
+            `options` returns), the path of a YAML file, or the name of a packaged config such as
+            "lens-small". None for the default, a model of 135M parameters that is only suitable
+            for trying LENS out.
 
     Raises:
         ConfigError: The config cannot be read, or a value is not allowed.
 
     Source:
-        SynQuE, arXiv 2511.03928; adaptive judging is ours (`synque_select.functional.racing`).
+        SynQuE, arXiv 2511.03928. Adaptive judging is an addition of this library
+        (`synque_select.functional.racing`).
 
     Example:
         >>> Lens({"readout": "label"}).config.readout
@@ -73,6 +79,8 @@ class Lens(BaseProxy):
 
     def __init__(self, config: LensConfig | Mapping[str, Any] | str | Path | None = None) -> None:
         self.config = LensConfig() if config is None else LensConfig.read(config)
+        # the bounds of adaptive judging hold for a mean of terms between 0 and 1, one per example;
+        # the balanced score also depends on the mean judgements of the whole candidate
         if self.config.adaptive is not None and self.kind == "balanced":
             raise ConfigError(
                 f"the proxy {self.key!r} is not a mean over a candidate's samples, so adaptive "
@@ -80,23 +88,28 @@ class Lens(BaseProxy):
             )
 
     def options(self) -> Mapping[str, Any]:
-        """Return what changes a score, as JSON."""
+        """Return the config as JSON, so that a ranking file can keep it."""
         return {"config": json.dumps(self.config.to_dict())}
 
     def score(
         self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
     ) -> ProxyScores:
-        """Have rubrics written and samples judged; engines choose their device themselves."""
+        """Write rubrics and judge the examples; the engines choose their own device."""
         sides = {candidate.name: _side(candidate) for candidate in candidates}
         run = LensRun(self.config, _side(real), sides, real.modality, seed)
         try:
             judged = run.judge(self._realness)
         finally:
+            # also after an error: the model must leave the device before training starts there
             run.close()
         realness = {name: self._of_all(part) for name, part in judged.items()}
+        # scores of a part would have to be placed among all examples of the candidate, and the rest
+        # is unknown: then there are none
         whole = all(len(run.parts[c.name]) == len(c) for c in candidates)
         order = [candidate.name for candidate in candidates]
 
+        # scores depend on the real sample through the mean judgements that debias them, so new
+        # weights need no new answers. With `split_real`, only the half that debiases has weights
         def resample(weights: torch.Tensor) -> torch.Tensor:
             columns = [
                 self._resample(judged[c.name], weights[:, run.normalising], len(c), seed)
@@ -107,7 +120,7 @@ class Lens(BaseProxy):
         values = [self._value(judged[name]) for name in order]
         return ProxyScores(
             torch.tensor(values, dtype=torch.float64),
-            # the real sample enters a raw score by the rubric alone, which is held fixed
+            # a raw score depends on the real sample through the rubric alone, which is held fixed
             resample=None if self.kind == "raw" else resample,
             example_scores=(lambda i: realness[order[i]]) if whole else None,
             messages=_messages(self.key, run, judged),
@@ -118,14 +131,19 @@ class Lens(BaseProxy):
         return lens_example_scores(None if self.kind == "raw" else real, synthetic)
 
     def _of_all(self, judged: Judged) -> torch.Tensor:
-        """Realness of every judged sample, NaN where a question about it failed."""
+        """Return the realness of every judged example; NaN if a question about it failed."""
+        # all four answers or none: with one missing, the two places of the synthetic set would not
+        # be averaged, and the example would carry the model's preference for a place
         scores = torch.full((len(judged.synthetic),), torch.nan, dtype=torch.float64)
         is_answered = ~judged.synthetic.isnan().any(dim=-1).any(dim=-1)
         scores[is_answered] = self._realness(answered(judged.real), answered(judged.synthetic))
         return scores
 
     def close(self) -> None:
-        """Free the engines that were given as engines; those made from a config are gone by now."""
+        """Free the engines that were passed as objects.
+
+        Engines that were created from a config are freed at the end of `score`.
+        """
         for engine in (self.config.scorer, self.config.reasoner):
             if isinstance(engine, BaseLLM):
                 engine.close()
@@ -140,10 +158,13 @@ class Lens(BaseProxy):
         self, judged: Judged, weights: torch.Tensor, n_candidate: int, seed: int
     ) -> torch.Tensor:
         is_answered = ~judged.real.isnan().any(dim=-1).any(dim=-1)
-        # a resample without any answered real example falls back to all of them
+        # a resample may have no real example with answers: dividing by its total weight of 0 would
+        # give NaN, so it uses all of them equally
         used = weights[:, is_answered]
         total = used.sum(dim=1, keepdim=True)
         used = torch.where(total > 0, used / total, 1 / used.shape[1])
+        # the size of the whole candidate gives the finite-population correction: judged in full, a
+        # candidate is not random and only the real sample is resampled
         return lens_resampled(
             answered(judged.real),
             answered(judged.synthetic),
@@ -155,7 +176,10 @@ class Lens(BaseProxy):
 
 
 class LensRaw(Lens):
-    """LENS without debiasing: it also measures what the model leans to by itself.
+    """LENS without debiasing.
+
+    The score also contains the model's own tendency to call examples real. Higher is more
+    realistic.
 
     Source:
         SynQuE, arXiv 2511.03928, ablation.
@@ -166,7 +190,9 @@ class LensRaw(Lens):
 
 
 class LensBalanced(Lens):
-    """LENS of both sides: whether real samples look synthetic counts too, as in released code.
+    """LENS that also counts how likely real examples are judged synthetic, as in the released code.
+
+    Higher is more realistic.
 
     Source:
         The code released with SynQuE, arXiv 2511.03928.
@@ -177,7 +203,9 @@ class LensBalanced(Lens):
 
 
 class LensZeroShot(Lens):
-    """LENS without rubrics: the model is told only that one set is real and one is synthetic.
+    """LENS without rubrics: the model is only told that one set is real and the other synthetic.
+
+    Higher is more realistic.
 
     Source:
         SynQuE, arXiv 2511.03928, ablation.
@@ -207,13 +235,17 @@ def with_lens(
     top_k: int = 3,
     progress: bool = True,
 ) -> Sequence[ProxySpec] | None:
-    """Give a config to every LENS proxy of a suite that has none of its own.
+    """Set the config of every LENS proxy in a suite that has no config of its own.
 
     Args:
-        proxies: As for `rank`.
-        lens: What `Lens` takes as its config; None leaves the suite as it is.
-        top_k: The border to decide, where adaptive judging names none.
-        progress: False for no progress, whatever the config says.
+        proxies: Proxies in any form that `rank` accepts.
+        lens: Config in any form that `Lens` accepts; None to return the suite unchanged.
+        top_k: Number of candidates that adaptive judging separates from the rest, if the config
+            does not set it.
+        progress: Whether progress may be shown; False overrides the config.
+
+    Returns:
+        The suite, with the config in place.
 
     Raises:
         ConfigError: The config cannot be read, or the suite has no LENS proxy.
@@ -242,14 +274,16 @@ def with_lens(
 
 
 def _side(part: ProxyInput) -> SampleSet:
-    """A text is its own key; an image is known by its hash, and loaded when it is shown."""
+    """Return the real sample or a candidate in the form that LENS judges."""
+    # keys identify examples in the stored answers: a text is its own key, an image has the hash of
+    # its content, so that no image is loaded before it is shown to a model
     if part.modality == "text":
         return SampleSet.of_texts([cast("str", view) for view in part.views])
     return SampleSet(part.views, [digest.tobytes().hex() for digest in part.digests])
 
 
 def _messages(key: str, run: LensRun, judged: Mapping[str, Judged]) -> tuple[str, ...]:
-    """What a reader must know: cost, cuts, failures, and a model too small to rely on."""
+    """Return messages on cost, truncated examples, failures, and a model that is too small."""
     tally, config, messages = run.tally, run.config, []
     rubrics = "without rubrics" if config.zero_shot else f"rubrics by {_reasoner(run)}"
     messages.append(

@@ -1,4 +1,4 @@
-"""Proxies over the words themselves: no encoder, seconds for a million texts."""
+"""Lexical proxy on the words of the texts: no encoder, seconds for a million texts."""
 
 from __future__ import annotations
 
@@ -26,21 +26,23 @@ __all__ = ["NGram"]
 
 
 class NGram(BaseProxy):
-    """Cross-entropy of the real texts under a candidate's hashed n-gram model.
+    """Cross-entropy of the real texts under a candidate's hashed n-gram model; lower is closer.
 
     H = −Σ_g log p(g) / G over the G n-grams (single words and pairs) of the real sample, with
-    p(g) = (c_g + α) / (C + α V) from the counts c of the candidate alone. A model of more
-    examples knows more n-grams; so every candidate's model is that of m examples, m the size of
-    the smallest: the expectation over random subsamples, not a draw (`expected_log_counts`).
+    p(g) = (c_g + α) / (C + α V) from the counts c of the candidate alone. A model trained on more
+    examples knows more n-grams, so each candidate's model is that of m examples, m the size of the
+    smallest candidate: its expected log-probability over random subsamples, computed without
+    drawing any (`expected_log_counts`).
 
-    The realness of an example is the mean over its n-grams of log p_real − log p_candidate, both
-    smoothed and at full size: the log importance weight of DSIR, an n-gram.
+    The score of a single example is the mean over its n-grams of log p_real − log p_candidate,
+    from smoothed models of all examples: the log importance weight of DSIR per n-gram. Higher is
+    more realistic.
 
     Args:
-        level: "word" or "character".
-        max_order: Longest n-gram.
+        level: Kind of token, "word" or "character".
+        max_order: Length of the longest n-gram.
         n_buckets: V, the number of hash buckets.
-        alpha: α, added to every bucket.
+        alpha: α, the smoothing count added to every bucket; positive.
 
     Raises:
         ConfigError: An option is out of its range.
@@ -74,6 +76,7 @@ class NGram(BaseProxy):
             raise ConfigError(f"max_order={max_order}: allowed is 1 or more")
         if n_buckets < 2:
             raise ConfigError(f"n_buckets={n_buckets}: allowed is 2 or more")
+        # without smoothing, one real n-gram that a candidate lacks would make its score infinite
         if not alpha > 0:
             raise ConfigError(f"alpha={alpha}: allowed is a number above 0")
         self.level = level
@@ -84,18 +87,21 @@ class NGram(BaseProxy):
     def score(
         self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
     ) -> ProxyScores:
-        """Score by counts and logarithms; nothing is drawn, so `seed` is not used."""
+        """Score the candidates; nothing is random, so `seed` is not used."""
         grams = self._hash(cast("Sequence[str]", real.views))
         if len(grams.buckets) == 0:
             nothing = torch.full((len(candidates),), torch.nan, dtype=torch.float64)
             message = f"ngram is undefined: no text of the real sample ({real.name}) holds words"
             return ProxyScores(nothing, messages=(message,), reliable=False)
+        # the larger a candidate, the fewer real n-grams are unseen, whatever its quality: all
+        # candidates are compared at the size of the smallest
         size = min(len(candidate) for candidate in candidates)
         counts = [self._count(candidate) for candidate in candidates]
         columns = [
             sum_by_text(grams, self._model(n, size / len(c), device)).cpu()
             for c, n in zip(candidates, counts, strict=True)
         ]
+        # such a candidate has a valid score, log V, that of a model which knows nothing
         empty = [c.name for c, n in zip(candidates, counts, strict=True) if not n.any()]
         likelihood = torch.stack(columns, dim=1)
         n_grams = torch.bincount(grams.texts, minlength=grams.n_texts).double()
@@ -104,6 +110,7 @@ class NGram(BaseProxy):
             return self._log_ratio(real, candidates[position], device)
 
         def mixture(weights: torch.Tensor) -> float:
+            # n-gram counts of a mixture are the sum of its parts' counts, so no text is read again
             used = weights.nonzero().flatten().tolist()
             shares = [float(weights[k]) * size / len(candidates[k]) for k in used]
             model = mixture_log_probabilities(
@@ -114,6 +121,8 @@ class NGram(BaseProxy):
             return -float(sum_by_text(grams, model).sum()) / float(n_grams.sum())
 
         values = -likelihood.sum(0) / n_grams.sum()
+        # a ratio of two sums, both of which change in a resample: texts are drawn whole, with all
+        # their n-grams, because the n-grams of one text are not independent
         return ProxyScores(
             values,
             resample=Contributions(-likelihood, counts=n_grams),
@@ -141,11 +150,14 @@ class NGram(BaseProxy):
     def _log_ratio(
         self, real: ProxyInput, candidate: ProxyInput, device: torch.device
     ) -> torch.Tensor:
+        # share 1 on both sides: examples are compared within one candidate, so its size favors none
         ratio = self._model(self._count(real), 1.0, device)
         ratio = ratio - self._model(self._count(candidate), 1.0, device)
         means = []
         for chunk in iter_chunks(cast("Sequence[str]", candidate.views)):
             grams = self._hash(chunk)
+            # the mean and not the sum, which would rank texts by their length; a text without
+            # n-grams gets 0, no evidence either way
             lengths = torch.bincount(grams.texts, minlength=grams.n_texts).clamp_min(1)
             means.append(sum_by_text(grams, ratio).cpu() / lengths)
         return torch.cat(means)

@@ -1,4 +1,4 @@
-"""Proxies by key: built in, registered, or from an installed package."""
+"""Registry of the proxies: built-in ones, registered ones, and those of installed packages."""
 
 from __future__ import annotations
 
@@ -71,33 +71,36 @@ PROXIES: Registry[type[BaseProxy]] = Registry(
 
 
 def proxy_keys() -> tuple[str, ...]:
-    """Return the keys of all proxies, sorted: built in, registered, or of an installed package."""
+    """Return the sorted keys of all proxies, those of installed packages included."""
     return PROXIES.keys()
 
 
 def register_proxy(cls: type[Proxy], *, overwrite: bool = False) -> type[Proxy]:
-    """Make a proxy of your own known by its key; usable as a class decorator.
+    """Register a proxy class under its key; can be used as a class decorator.
 
     Args:
-        cls: A subclass of `BaseProxy` that sets the attributes of the contract.
-        overwrite: Whether its key may be taken from a built-in or another registered proxy.
+        cls: A subclass of `BaseProxy` that sets the required class attributes.
+        overwrite: Whether to replace a built-in or registered proxy that has the same key.
+
+    Returns:
+        The class.
 
     Raises:
-        ConfigError: The key is taken by another class, or an attribute of the contract is missing.
+        ConfigError: The key belongs to another class, or a required attribute is missing.
     """
     PROXIES.register(PROXIES.check(cls).key, cls, overwrite=overwrite)
     return cls
 
 
 def get_proxy(key: str, **options: object) -> BaseProxy:
-    """Return a proxy with these options.
+    """Create a proxy from its key and options.
 
     Args:
-        key: A key, or the dotted name of a class: "my_package.MyProxy".
-        options: Keyword arguments of its constructor.
+        key: Key of the proxy, or the dotted name of its class, such as "my_package.MyProxy".
+        options: Keyword arguments of the constructor.
 
     Raises:
-        ConfigError: The proxy or an option is unknown, or an option without a default is missing.
+        ConfigError: The proxy or an option is unknown, or a required option is missing.
 
     Example:
         >>> get_proxy("mmd").higher_is_better
@@ -111,6 +114,9 @@ def get_proxy(key: str, **options: object) -> BaseProxy:
 def required_options(key: str) -> tuple[str, ...]:
     """Return the options of a proxy that have no default.
 
+    Args:
+        key: Key of the proxy.
+
     Raises:
         ConfigError: The proxy is unknown.
 
@@ -123,21 +129,31 @@ def required_options(key: str) -> tuple[str, ...]:
 
 
 def default_suite(modality: Modality) -> tuple[str, ...]:
-    """Return the keys of the default suite: one proxy a family, fixed before figures were seen."""
+    """Return the keys of the default suite.
+
+    Args:
+        modality: Modality of the views; proxies that cannot score it are left out.
+
+    Example:
+        >>> default_suite("image")
+        ('pad', 'mmd', 'coverage')
+    """
+    # one proxy per family, so that no kind of evidence has two votes, and fixed before any result
+    # was seen: a suite that was chosen by its correlations would look better than it is
     keys = ("pad", "mmd", "coverage", "ngram")
     return tuple(key for key in keys if modality in PROXIES.get(key).modalities)
 
 
 def resolve_suite(proxies: Sequence[ProxySpec] | None, modality: Modality) -> tuple[BaseProxy, ...]:
-    """Turn what a user gave into proxies that can score the modality.
+    """Return the proxies of a suite, checked for a modality.
 
     Args:
-        proxies: Keys, instances, or mappings {"key": …, option: value}; None for the default.
-        modality: What the views are.
+        proxies: Keys, instances, or mappings {"key": …, option: value}; None for the default suite.
+        modality: Modality of the views.
 
     Raises:
-        ConfigError: None is given, one is unknown, or two have the same key.
-        ProxyError: One cannot score the modality.
+        ConfigError: The list is empty, a proxy is unknown, or two proxies have the same key.
+        ProxyError: A proxy cannot score the modality.
     """
     if isinstance(proxies, str | Mapping | BaseProxy):
         raise ConfigError(f"proxies={proxies!r}: allowed is a list, such as ['pad', 'mmd']")

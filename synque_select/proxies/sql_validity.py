@@ -1,4 +1,4 @@
-"""Does a candidate's SQL run? A proxy for text-to-SQL data that looks at the answers."""
+"""Share of a candidate's SQL queries that run: a proxy for text-to-SQL data."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ __all__ = ["SQLValidity"]
 class SQLValidity(BaseProxy):
     """Share of a candidate's queries that run on the database, in 0..1; higher is better.
 
-    Each query runs read-only, in a process of its own, within limits (`QueryRunner`); one that
-    fails, or exceeds a limit, counts as not valid. On a database without rows it says whether a
-    query parses and names tables and columns that exist. The SQL of the candidates alone is read,
-    never anything of the real sample: like a baseline, it is in no consensus.
+    Each query runs read-only, in a separate process, with limits on time and memory
+    (`QueryRunner`). A query that fails or exceeds a limit counts as invalid. On a database without
+    rows, the score says whether queries parse and refer to existing tables and columns. Only the
+    candidates' SQL is read, never the real sample, so like a baseline this proxy is not part of a
+    consensus.
 
     Args:
-        database: A SQLite file with the schema of the real task.
-        field: The field of a record that holds the SQL.
-        time_limit_s: Longest time that a query may take.
-        memory_limit_mb: Most memory that a query may use.
+        database: Path of a SQLite file with the schema of the real task.
+        field: Field of an example that contains the SQL.
+        time_limit_s: Time limit per query, in seconds.
+        memory_limit_mb: Memory limit per query, in MiB.
 
     Raises:
         ConfigError: A limit is not allowed.
 
     Source:
-        Own; executability as a check of generated SQL: Zhong et al. 2017 (Seq2SQL,
+        This library. Execution as a check of generated SQL: Zhong et al. 2017 (Seq2SQL,
         arXiv 1709.00103), section 2.
     """
 
@@ -62,17 +63,18 @@ class SQLValidity(BaseProxy):
         self.memory_limit_mb = check_count("memory_limit_mb", memory_limit_mb, at_least=1)
 
     def options(self) -> Mapping[str, Any]:
-        """Return the constructor's arguments; of the file its name alone, not where it lies."""
+        """Return the constructor's arguments, with the file name of the database only."""
+        # rankings are shared between machines, and a path of this one means nothing there
         return {**vars(self), "database": Path(self.database).name}
 
     def score(
         self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
     ) -> ProxyScores:
-        """Run each candidate's queries; nothing is drawn.
+        """Run all queries of each candidate; nothing is random, so `seed` is not used.
 
         Raises:
             DataError: The database cannot be read.
-            ProxyError: A candidate's examples have no such field.
+            ProxyError: An example of a candidate does not have the field.
         """
         without = [candidate.name for candidate in candidates if candidate.records is None]
         if without:
@@ -102,7 +104,8 @@ class SQLValidity(BaseProxy):
 def _messages(
     candidates: Sequence[ProxyInput], errors_of: Sequence[Sequence[str | None]]
 ) -> tuple[str, ...]:
-    """Name the candidates of which no query runs, with one reason each."""
+    """Return a message for each candidate of which no query runs, with its first error."""
+    # if every query fails, the likely cause is a wrong database or field, and its error says which
     return tuple(
         f"sql_validity: no query of {candidate.name} runs; the first says {errors[0]!r}"
         for candidate, errors in zip(candidates, errors_of, strict=True)
