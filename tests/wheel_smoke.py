@@ -24,7 +24,7 @@ def main() -> None:
         "callbacks",
         "recipes",
         "configs",
-        "data.datamodule",
+        "training.datamodule",
         "benchmark",
         "report.page",
     ):
