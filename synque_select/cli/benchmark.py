@@ -10,49 +10,55 @@ __all__ = ["arguments", "run"]
 
 
 def arguments(parser: Any) -> None:
-    """Declare the options."""
+    """Add the options to the parser."""
     parser.add_argument("name", choices=["released"], help="released: the data of the SynQuE paper")
     parser.add_argument(
-        "--data", required=True, help="the data folder of a clone of the released benchmark"
+        "--data", required=True, help="`data` folder of a clone of the released repository"
     )
-    parser.add_argument("--task", nargs="+", help="comma-separated folders (default: all found)")
+    parser.add_argument(
+        "--task", nargs="+", help="comma-separated task folders (default: all that are found)"
+    )
     parser.add_argument("--encoder", help="model id (default: all-MiniLM-L6-v2)")
     parser.add_argument("--proxies", nargs="+", help=PROXIES_HELP)
-    parser.add_argument("--json", help="write the figures here; a run that was cut off resumes")
+    parser.add_argument(
+        "--json", help="write the results here; an interrupted run resumes from this file"
+    )
     parser.add_argument(
         "--cross-group",
         action="store_true",
-        help="add the other groups' candidates as decoys: AUC of each proxy against them",
+        help="add the other groups' candidates as decoys; report each proxy's AUC against them",
     )
-    parser.add_argument("--sample-size", nargs="+", help="sizes of the real sample, such as 5,10")
+    parser.add_argument(
+        "--sample-size", nargs="+", help="sizes of the real sample to try, such as 5,10"
+    )
     parser.add_argument(
         "--corrupt",
         nargs="+",
-        help="rank every candidate beside a spoilt twin: KIND or KIND:SHARE, with KIND one of "
-        "false_facts, near_duplicates, off_topic, shuffled_labels, truncated",
+        help="rank every candidate together with a corrupted twin: KIND or KIND:SHARE; KIND is "
+        "false_facts, near_duplicates, off_topic, shuffled_labels or truncated",
     )
     parser.add_argument(
         "--lens",
-        help="judge with models of your own (default: the released judgements): a config of LENS, "
-        "a YAML file or a packaged name; without --proxies, adds its ablations: not debiased, "
-        "balanced, without rubrics",
+        help="LENS config for judging with your own models: a YAML file or a packaged name "
+        "(default: the released judgments); without --proxies, also adds the ablations: not "
+        "debiased, balanced, without rubrics",
     )
     parser.add_argument(
         "--lens-rubrics",
         choices=["released", "new"],
         default="new",
-        help="with --lens: judge by the released rubrics, or by new ones of its reasoner",
+        help="with --lens: use the released rubrics, or let its reasoner write new ones",
     )
     parser.add_argument(
-        "--max-samples", type=int, help="with --lens: samples of a candidate that are judged"
+        "--max-samples", type=int, help="with --lens: number of examples to judge per candidate"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
-    parser.add_argument("--cache-dir", help="where embeddings are kept")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--cache-dir", help="directory of cached embeddings")
+    parser.add_argument("--quiet", action="store_true", help="hide progress bars")
 
 
 def run(options: Any) -> int:
-    """Measure proxies on the released SynQuE data. Correlations, intervals, baselines, cost."""
+    """Evaluate proxies on the released SynQuE data. Correlations, intervals, baselines, cost."""
     from synque_select.benchmark.released import BenchmarkOptions, render, run_released
 
     settings = BenchmarkOptions(

@@ -1,4 +1,4 @@
-"""The commands of `synque-select`, one per file: `run`, and `arguments` if it has a parser."""
+"""The commands of `synque-select`: one file each, with `run` and, for most, `arguments`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["COMMANDS", "Command", "packaged_config"]
 
 @dataclass(frozen=True)
 class Command:
-    """What a command does with parsed options; without `arguments` it parses them itself."""
+    """A command; if `arguments` is None, `run` parses the command line itself."""
 
     run: Callable[[Any], int]
     arguments: Callable[[Any], None] | None = None

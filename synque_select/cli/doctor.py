@@ -1,4 +1,4 @@
-"""`synque-select doctor`: is this environment fit to work in, and what does it have?"""
+"""`synque-select doctor`: checks what is installed and whether it works."""
 
 from __future__ import annotations
 
@@ -30,12 +30,15 @@ _MODELS = ("sentence-transformers/all-MiniLM-L6-v2", "efficientnet-lite0")
 
 
 def arguments(parser: Any) -> None:
-    """Declare the options."""
-    parser.add_argument("--cache-dir", help="the cache to look at")
+    """Add the options to the parser."""
+    parser.add_argument(
+        "--cache-dir",
+        help="cache directory to check (default: $SYNQUE_CACHE or ~/.cache/synque-select)",
+    )
 
 
 def run(options: Any) -> int:
-    """Check the environment. Exit status 1 if something will fail."""
+    """Check the environment. The exit status is 1 if something will fail."""
     bad = 0
     for finding in examine(Path(options.cache_dir) if options.cache_dir else None):
         bad += finding.level == "bad"
@@ -175,7 +178,7 @@ def _models() -> Iterator[Finding]:
 
 
 def _plug_ins() -> Iterator[Finding]:
-    """Import what other packages add, so that a broken one is seen before it is used."""
+    """Import the plug-ins of installed packages, to find broken ones before they are used."""
     from synque_select.data.readers import READERS
     from synque_select.encoders.registry import ENCODERS
     from synque_select.errors import ConfigError

@@ -14,15 +14,15 @@ __all__ = ["arguments", "run"]
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """Declare the options."""
+    """Add the options to the parser."""
     from synque_select.experiment import BaseTask, ExperimentOptions
 
     parser.add_argument(
         "--config",
         action=jsonargparse_module().ActionConfigFile,
-        help="a YAML file or a packaged name such as digits; options after it override it",
+        help="a YAML file or a packaged name such as digits; later options override it",
     )
-    parser.add_argument("--version", type=int, default=1, help="version of the config's format")
+    parser.add_argument("--version", type=int, default=1, help="format version of the config")
     parser.add_subclass_arguments(BaseTask, "task", required=True)
     parser.add_class_arguments(ExperimentOptions, "experiment")
 

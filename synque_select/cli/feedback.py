@@ -9,16 +9,16 @@ __all__ = ["arguments", "run"]
 
 
 def arguments(parser: Any) -> None:
-    """Declare the options."""
+    """Add the options to the parser."""
     parser.add_argument(
-        "run", help="a run's folder or a ranking.json, of a ranking with a LENS proxy"
+        "run", help="a run directory or ranking.json whose ranking includes a LENS proxy"
     )
-    parser.add_argument("--candidate", help="only this one (default: all, best first)")
-    parser.add_argument("--json", help="write the same as JSON here")
+    parser.add_argument("--candidate", help="name of one candidate (default: all, best first)")
+    parser.add_argument("--json", help="also write the feedback as JSON here")
 
 
 def run(options: Any) -> int:
-    """Tell a candidate's generator what to change. From the rubrics and least real samples."""
+    """Tell a candidate's generator what to change. Uses its rubric and its least real examples."""
     from synque_select.records.ranking_file import load_ranking
     from synque_select.records.run_folder import write_json
     from synque_select.report.lens import feedback

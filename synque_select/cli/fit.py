@@ -10,7 +10,7 @@ __all__ = ["run"]
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one trainer.fit of a LightningCLI config. `fit --help` lists its options."""
+    """Run one trainer.fit from a LightningCLI config. `fit --help` lists its options."""
     jsonargparse_module()
     from pytorch_lightning.cli import LightningCLI
 

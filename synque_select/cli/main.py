@@ -27,24 +27,24 @@ _MAX_PARSER_ERROR = 2000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0, or 1 after one line on stderr.
+    """Run a command and return its exit status; an error is one line on stderr and status 1.
 
     Args:
-        arguments: What stands after `synque-select`; None for the process' own.
+        arguments: Arguments after `synque-select`; None for those of the process.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = _dispatch(given)
-        sys.stdout.flush()  # a closed pipe is met here, not when the interpreter ends
+        sys.stdout.flush()  # a closed pipe raises here, not when the interpreter exits
         return status
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discard the rest
         return 0
     except Exception as error:
         ours = _said(error)
         if ours is None:
             raise
-        # a name in the message may carry escapes that a terminal would obey
+        # a name in the message may contain escape sequences that a terminal would execute
         shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in ours)
         print(f"synque-select: error: {shown}", file=sys.stderr)
         return 1
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _said(error: BaseException) -> str | None:
-    """Return the message for the user: an error of this library, also one that is wrapped."""
+    """Return the message for the user if the error, or one that it wraps, is meant for them."""
     problem: BaseException | None = error
     while problem is not None:
         if isinstance(problem, SynqueError):
@@ -68,7 +68,7 @@ def _said(error: BaseException) -> str | None:
 
 
 def _unknown_option(message: str) -> str | None:
-    """Name the option that jsonargparse does not know, and those that there are."""
+    """Name the option that jsonargparse does not know, and list the ones it does."""
     of_class = re.search(r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted", message)
     of_group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
     parent = re.search(r"class_path '([\w.]+)':\s+Group ", message)
@@ -90,7 +90,7 @@ def _unknown_option(message: str) -> str | None:
 
 
 def _cut(message: str) -> str:
-    """Keep both ends of a message that quotes a whole file."""
+    """Shorten a message that quotes a whole file to its beginning and end."""
     half = _MAX_PARSER_ERROR // 2
     return message if len(message) <= 2 * half else f"{message[:half]} [...] {message[-half:]}"
 
@@ -118,7 +118,7 @@ def _dispatch(given: Sequence[str]) -> int:
     command.arguments(parser)
     with modules_of_working_folder():
         options = parser.parse_args(with_config_paths(given[1:]))
-        # jsonargparse renamed the method in one of the versions that the package admits
+        # jsonargparse renamed this method within the range of versions that we support
         instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
         return int(command.run(instantiate(options)))
 

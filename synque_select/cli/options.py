@@ -1,4 +1,4 @@
-"""What several commands read in the same way."""
+"""Options and parsing that several commands share."""
 
 from __future__ import annotations
 
@@ -42,16 +42,19 @@ __all__ = [
 
 _Options = TypeVar("_Options")
 
-_RUN_FILES = {"store", "run_dir"}  # options of a command that its function takes by themselves
+_RUN_FILES = {
+    "store",
+    "run_dir",
+}  # options that the function of a command takes as separate arguments
 
 PROXIES_HELP = (
-    "comma-separated keys, with options after a colon: pad,mmd:protocol=released "
-    "(default: the default suite of the modality)"
+    "comma-separated keys, each with its options after colons: pad,mmd:protocol=released "
+    "(default: the default suite for the modality)"
 )
 
 
 def jsonargparse_module() -> Any:
-    """Import jsonargparse, or name the extra that brings it."""
+    """Import jsonargparse, or raise an error that names the extra to install."""
     try:
         import jsonargparse
     except ImportError as error:
@@ -72,7 +75,7 @@ def help_formatter() -> Any:
 
 
 def comma_list(text: str) -> list[str]:
-    """Split at commas; a text that names an existing file stays whole."""
+    """Split at commas, unless the text is the name of an existing file."""
     if "," not in text or Path(text).exists():
         return [text]
     return [part.strip() for part in text.split(",") if part.strip()]
@@ -101,7 +104,7 @@ def packaged_config(name: str) -> Path:
     """Return the path of a config: a file that exists, or a packaged name such as "digits".
 
     Raises:
-        ConfigError: There is neither; the message lists the packaged names.
+        ConfigError: Neither exists; the message suggests packaged names.
     """
     import synque_select.configs
 
@@ -116,7 +119,7 @@ def packaged_config(name: str) -> Path:
 
 
 def with_config_paths(arguments: Sequence[str]) -> list[str]:
-    """Replace what follows --config (or -c) by the path of the config."""
+    """Replace the value of --config (or -c) by the path of the config."""
     out: list[str] = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -130,7 +133,7 @@ def with_config_paths(arguments: Sequence[str]) -> list[str]:
 
 @contextmanager
 def command_line(*arguments: str) -> Iterator[None]:
-    """Set the process' arguments: LightningCLI reads them, and every rank of plain DDP does."""
+    """Set `sys.argv`, which LightningCLI reads, as does every rank that DDP launches."""
     given = sys.argv
     sys.argv = [given[0], *arguments]
     try:
@@ -141,7 +144,7 @@ def command_line(*arguments: str) -> Iterator[None]:
 
 @contextmanager
 def modules_of_working_folder() -> Iterator[None]:
-    """Let dotted names be modules in the working folder; installed packages come first."""
+    """Let dotted names refer to modules in the working folder; installed packages come first."""
     folder = os.getcwd()
     if folder in sys.path:
         yield
@@ -155,13 +158,13 @@ def modules_of_working_folder() -> Iterator[None]:
 
 @contextmanager
 def lightning_command_line(*arguments: str) -> Iterator[None]:
-    """Set the process' arguments for a LightningCLI; names in a config may be the user's modules.
+    """Set `sys.argv` for a LightningCLI, whose config may name the user's modules.
 
-    They are found in the working folder, as `python script.py` finds those beside the script.
+    Modules are looked up in the working folder, as `python script.py` does in the script's folder.
     """
     folder = os.getcwd()
     with command_line(*arguments), warnings.catch_warnings(), _no_tips():
-        # Lightning's own call of a function that torch will remove
+        # Lightning itself calls a function that torch is going to remove
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
         sys.path.insert(0, folder)
         try:
@@ -172,7 +175,7 @@ def lightning_command_line(*arguments: str) -> Iterator[None]:
 
 @contextmanager
 def _no_tips() -> Iterator[None]:
-    """Leave out Lightning's advertisements, and nothing else of its log."""
+    """Hide Lightning's advertisements, but nothing else in its log."""
 
     def is_no_tip(record: logging.LogRecord) -> bool:
         return "Tip: " not in str(record.msg)
@@ -186,7 +189,7 @@ def _no_tips() -> Iterator[None]:
 
 
 def whole(text: str, option: str) -> int:
-    """Read a whole number, or say which option has none."""
+    """Parse a whole number; an error names the option."""
     if not text.isdecimal():
         raise ConfigError(f"{option}: expected whole numbers, found {text!r}")
     return int(text)
@@ -195,16 +198,16 @@ def whole(text: str, option: str) -> int:
 def lightning_cli(
     name: str, description: str, options: type, function: Callable[..., Any]
 ) -> LightningCLI:
-    """Read a fit config and, under the command's name, its own options.
+    """Read a fit config, and the options of a command in a group with the command's name.
 
     Args:
-        name: Name of the command, and of the group of its own options.
-        description: What its help begins with.
-        options: A dataclass; its fields are options of the command.
-        function: Its arguments `store` and `run_dir` are options of the command, too.
+        name: Name of the command and of the group with its options.
+        description: Text at the beginning of its help.
+        options: A dataclass whose fields become options of the command.
+        function: A function whose arguments `store` and `run_dir` become options as well.
 
     Returns:
-        The LightningCLI, with everything made and nothing run.
+        The LightningCLI, with all objects created and nothing run.
     """
     from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
@@ -233,14 +236,14 @@ def lightning_cli(
 
 
 def split_options(given: Any, options: type[_Options]) -> tuple[_Options, dict[str, Any]]:
-    """Return a command's options as an object, and those of where it writes as arguments."""
+    """Return the options of a command as an object, and `store` and `run_dir` as a mapping."""
     values = vars(given)
     files = {name: value for name, value in values.items() if name in _RUN_FILES}
     return options(**{n: v for n, v in values.items() if n not in _RUN_FILES}), files
 
 
 def scorer_of(cli: LightningCLI) -> Scorer | None:
-    """Return how the config's SelectionCallback scores; None where it has none."""
+    """Return the scorer of the config's SelectionCallback; None if the config has none."""
     from synque_select.callbacks.selection import SelectionCallback
     from synque_select.training.lightning_compat import callbacks_of
 

@@ -21,21 +21,21 @@ if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
 
 __all__ = ["arguments", "run"]
 
-_LEAST_HALVED = 4  # examples of the real sample: two halves of two
+_LEAST_HALVED = 4  # real examples: two halves of two each
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """Declare the options."""
+    """Add the options to the parser."""
     _add_inputs(parser)
     _add_choices(parser)
     parser.add_argument("--json", help="write ranking.json here (and ranking.csv beside it)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument(
         "--cache-dir",
-        help="where embeddings are kept (default: $SYNQUE_CACHE or ~/.cache/synque-select)",
+        help="directory of cached embeddings (default: $SYNQUE_CACHE or ~/.cache/synque-select)",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.add_argument("--quiet", action="store_true", help="hide progress bars")
 
 
 def _add_inputs(parser: ArgumentParser) -> None:
@@ -43,17 +43,18 @@ def _add_inputs(parser: ArgumentParser) -> None:
         "--candidates",
         nargs="+",
         required=True,
-        help="files, folders or globs, one candidate a file or sub-folder: JSON, JSONL, CSV, "
-        "Parquet, Arrow, image folders, or hub:OWNER/NAME",
+        help="files, folders or globs; each file or subfolder is one candidate. JSON, JSONL, CSV, "
+        "TSV, Parquet, Arrow, image folders, or hub:OWNER/NAME",
     )
     parser.add_argument("--real", required=True, help="the unlabeled real sample: a file or folder")
     parser.add_argument(
         "--view",
-        help="the field that the proxies see; needed where several fit; task,page: both, as JSON",
+        help="field that the proxies read; required if several fields qualify; two fields as "
+        "task,page are joined into one JSON object",
     )
     parser.add_argument(
         "--encoder",
-        help="model id; default: all-MiniLM-L6-v2 for text, efficientnet-lite0 for images",
+        help="model id (default: all-MiniLM-L6-v2 for text, efficientnet-lite0 for images)",
     )
     parser.add_argument(
         "--proxies",
@@ -62,8 +63,8 @@ def _add_inputs(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--lens",
-        help="config of the LENS proxies, which need it: a YAML file or a packaged name such as "
-        "lens-small",
+        help="config for the LENS proxies, required if there are any: a YAML file or a packaged "
+        "name such as lens-small",
     )
 
 
@@ -71,31 +72,35 @@ def _add_choices(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--rank-by", help="a proxy's key or consensus (default: consensus, or the only proxy given)"
     )
-    parser.add_argument("--top-k", type=int, default=3, help="how many to select")
+    parser.add_argument("--top-k", type=int, default=3, help="number of candidates to select")
     parser.add_argument(
         "--mixture",
         default="equal",
-        help="how the selected are weighted: equal, proportional (to exp of the standardised "
-        "score), or mmd_optimal (at most top-k, whose kernel mean is nearest to the real sample's)",
+        help="weights of the selected candidates: equal; proportional, to exp(standardized score / "
+        "temperature); or mmd_optimal, at most top-k candidates, weighted so that their kernel "
+        "mean is nearest to the real sample's",
     )
-    parser.add_argument("--temperature", type=float, help="of --mixture proportional (default: 1)")
     parser.add_argument(
-        "--label", help="the field of the candidates' labels: warns where they look wrong"
+        "--temperature", type=float, help="temperature of --mixture proportional (default: 1)"
+    )
+    parser.add_argument(
+        "--label", help="field that holds the candidates' labels; warns where they look wrong"
     )
     parser.add_argument(
         "--gaps",
         action="store_true",
-        help="show the real examples that no candidate covers, with what comes nearest",
+        help="list the real examples that no candidate covers, each with the nearest synthetic one",
     )
     parser.add_argument(
         "--sample-size-analysis",
         action="store_true",
-        help="compare the choices of disjoint halves of the real sample: would more of it pay?",
+        help="compare the selections made by disjoint halves of the real sample, to see whether "
+        "more real examples would help",
     )
 
 
 def run(options: Namespace) -> int:
-    """Rank candidates against a real sample. Prints the table; --json keeps it."""
+    """Rank candidates against a real sample. Prints the ranking; --json also saves it."""
     from synque_select.data.sources import load_candidates, load_real
     from synque_select.records.findings_file import save_findings
     from synque_select.records.ranking_file import check_ranking_target, save_ranking
@@ -151,7 +156,7 @@ def _scorer(options: Namespace) -> Scorer:
 
 
 def _check_lens(proxies: Sequence[Mapping[str, object]] | None, lens: str | None) -> None:
-    """Refuse a LENS proxy without a config: its default models are only for trying it out."""
+    """Reject a LENS proxy without a config: its default models are only for trying it out."""
     from synque_select.lens.config import packaged_lens_configs
     from synque_select.proxies.lens import lens_keys
 
@@ -179,7 +184,7 @@ def _order(scorer: Scorer, scoring: Scoring) -> Ranking:
 
 
 def _check_findings(options: Namespace, job: ScoringJob) -> None:
-    """Refuse, before anything is scored, what could not be found afterwards."""
+    """Before anything is scored, reject requests that could not be met afterwards."""
     from synque_select.selection.labels import check_classes
 
     for name, given in (("--gaps", options.gaps), ("--label", options.label is not None)):
@@ -203,7 +208,7 @@ def _check_findings(options: Namespace, job: ScoringJob) -> None:
 def _findings(
     options: Namespace, scoring: Scoring, checks: Sequence[LabelCheck] | None
 ) -> Findings:
-    """Print what was asked for beside the ranking, and return it."""
+    """Print and return the findings that were requested in addition to the ranking."""
     from synque_select.report.finding_tables import gaps_table, sample_size_table
     from synque_select.selection.findings import find_gaps
     from synque_select.selection.sample_size import sample_size_analysis

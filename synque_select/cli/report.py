@@ -9,12 +9,14 @@ __all__ = ["arguments", "run"]
 
 
 def arguments(parser: Any) -> None:
-    """Declare the options."""
-    parser.add_argument("run", help="a run's folder, such as runs/digits/20260101T120000Z-0123abcd")
+    """Add the options to the parser."""
+    parser.add_argument(
+        "run", help="a run directory, such as runs/digits/20260101T120000Z-0123abcd"
+    )
 
 
 def run(options: Any) -> int:
-    """Rebuild a run's page. Reads what is in the folder, writes report.html."""
+    """Rebuild the page of a run. Reads the files in the run directory and writes report.html."""
     from synque_select.report.page import write_report
 
     print(f"wrote {write_report(Path(options.run))}")

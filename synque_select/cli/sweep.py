@@ -18,17 +18,17 @@ __all__ = ["run"]
 _DESCRIPTION = (
     "Train on each candidate alone, and correlate proxies with validation. Options of its own: "
     "--sweep.monitor METRIC, --sweep.mode {max,min}, --sweep.seed, --sweep.task, --sweep.store, "
-    "--sweep.run_dir; the budget of each fit is --trainer.max_steps. The rest is LightningCLI's, "
-    "as in a config of fit."
+    "--sweep.run_dir. --trainer.max_steps sets the budget of each fit. All other options are "
+    "LightningCLI's, as for `synque-select fit`."
 )
 
 
 def run(arguments: Sequence[str]) -> int:
     """Train on each candidate alone, and correlate proxies with validation. Takes a fit config.
 
-    The model, the data and the trainer's accelerator, precision and max_steps are those of the
-    config, and candidates are scored as its SelectionCallback says, if it has one; finished probes
-    are reused.
+    The config provides the model, the data and the trainer's accelerator, precision and max_steps.
+    If it has a SelectionCallback, candidates are scored with the options of that callback. Finished
+    probes are reused.
     """
     jsonargparse_module()
     from synque_select.probing.sweep import run_sweep

@@ -21,21 +21,23 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _DESCRIPTION = (
-    "Search candidates, their number and weights with Optuna, by short fits. Options of its own: "
+    "Search for a mixture with Optuna: which candidates, how many and with which weights, by short "
+    "fits. Options of its own: "
     "--tune.n_trials, --tune.monitor METRIC, --tune.mode {max,min}, --tune.proxy KEY (no fits), "
-    "--tune.k_range and the other --tune.… below; the budget of each fit is --trainer.max_steps. "
-    "The rest is LightningCLI's, as in a config of fit."
+    "--tune.k_range and the other --tune.… options below. --trainer.max_steps sets the budget of "
+    "each fit. All other options are LightningCLI's, as for `synque-select fit`."
 )
 _TRAINER_OPTIONS = ("accelerator", "precision", "accumulate_grad_batches", "gradient_clip_val")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Search candidates, their number and weights with Optuna, by short fits. Takes a fit config.
+    """Search for a mixture with Optuna, by short fits. Takes a fit config.
 
-    The model, the data and the trainer's accelerator, devices, strategy, precision, gradient
-    options and max_steps are those of the config, and candidates are scored as its
-    SelectionCallback says, if it has one. The same call continues a study, also in several
-    processes at once.
+    The search covers which candidates to train on, how many and with which weights. The config
+    provides the model, the data and the trainer's accelerator, devices, strategy, precision,
+    gradient options and max_steps. If it has a SelectionCallback, candidates are scored with the
+    options of that callback. Running the same command again continues the study; several processes
+    may run it at once.
     """
     jsonargparse_module()
     from synque_select.tuning.command import run_tuning
@@ -61,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _trainer_options(given: Any) -> dict[str, Any]:
     options = {name: getattr(given, name) for name in _TRAINER_OPTIONS}
-    # "auto" would take all devices of the machine for fits of seconds
+    # "auto" would take every device of the machine for fits that last seconds
     options |= {
         n: getattr(given, n) for n in ("devices", "strategy") if getattr(given, n) != "auto"
     }
