@@ -24,7 +24,7 @@ class Candidate(Examples):
     """One synthetic dataset that training may use.
 
     Args:
-        name: Name of the candidate; see `Examples`, as for the next four arguments.
+        name: Name of the candidate. For this and the next four arguments, see `Examples`.
         dataset: The examples.
         view: Selector of the text or image that proxies see.
         label: Selector of the label.
@@ -138,4 +138,4 @@ class _Subset:
 
 
 class RealSample(Examples):
-    """The unlabeled real examples; their labels, if they have any, are never read."""
+    """The unlabeled real examples; if they have labels, these are never read."""

@@ -62,28 +62,29 @@ def load_candidates(
     Args:
         source: One of
 
-            - a file (JSON, JSONL, CSV, TSV, Parquet, Arrow): one candidate, named as the file;
+            - a file (JSON, JSONL, CSV, TSV, Parquet, Arrow): one candidate, named after the file;
             - a glob: one candidate for each file or folder that it matches;
             - a folder: one candidate for each data file or sub-folder in it; a folder that itself
               holds images, or was written by `Dataset.save_to_disk`, is one candidate;
             - a Hub dataset id ("owner/name", unless a path of that name exists, or "hub:name");
             - a dataset with a length and integer indexing (`datasets.Dataset`, a torch Dataset);
-            - a finite iterable dataset or generator: it is read to its end, kept in the cache by
-              what it yields, and is map-style from then on (lists inside come back as lists);
-            - a list of these, in which a folder with one sub-folder per class is one candidate;
+            - a finite iterable dataset or generator: it is read to its end and stored in the cache
+              under a hash of its content; from then on it is map-style (lists stay lists);
+            - a list of these; in a list, a folder with one sub-folder per class is one candidate;
             - a mapping from name to a file, a folder, a dataset or a list of records.
-        view: A field name, a position in a tuple or a function of the example; None where the
-            first example leaves no choice.
-        label: Field, position or function of the label; None for the name of the class folder of an
-            image, and otherwise for no label.
+        view: A field name, a position in a tuple or a function of the example; None if the
+            first example has only one text or image.
+        label: Field, position or function that gives the label; None for no label or, in image
+            folders with classes, for the name of the class folder.
         names: One name per candidate, instead of those derived from the source.
 
     Returns:
-        The candidates, in the order given; those of a glob or a folder by name.
+        The candidates, in the order given; those from a glob or a folder are sorted by name.
 
     Raises:
         DataError: A file, line, field or example is not usable; the message names it.
-        ConfigError: Names repeat or do not fit, or texts and images are mixed.
+        ConfigError: Two candidates have the same name, the number of names does not match, or
+            candidates are of different modalities.
 
     Example:
         >>> a, b = load_candidates({"a": ["x", "y"], "b": [{"text": "z"}, {"text": "w"}]})
@@ -102,7 +103,7 @@ def load_candidates(
 
 
 def load_real(source: Any, *, view: Selector | None = None) -> RealSample:
-    """Load the real sample; no label of it is ever read.
+    """Load the real sample; its labels are never read.
 
     Args:
         source: A file, a folder of images, a saved dataset, a Hub dataset id, a glob that matches
@@ -111,7 +112,7 @@ def load_real(source: Any, *, view: Selector | None = None) -> RealSample:
 
     Raises:
         DataError: A file, line, field or example is not usable; the message names it.
-        ConfigError: The source is more than one.
+        ConfigError: The source is a mapping, or matches more than one file or folder.
 
     Example:
         >>> load_real(["Shares rise", "Shares fall"]).views[0]
@@ -132,10 +133,10 @@ def load_real(source: Any, *, view: Selector | None = None) -> RealSample:
 def load_dataset_file(path: _PathLike) -> MapDataset:
     """Read one file or folder as a map-style dataset.
 
-    A large table is converted once into the cache and memory-mapped from there. A list of texts
-    has the field "text", an object whose values are texts the fields "key" and "text"; a folder of
-    images has "image", and "label" (the sub-folder's name) where there is a sub-folder a class.
-    A field of which some values are of another type keeps each value as it is in the file.
+    A large table is converted once into the cache and memory-mapped from there. The fields
+    are "text" for a list of texts, "key" and "text" for an object with texts as its values, and
+    "image" for a folder of images, with "label" (the sub-folder's name) if there is one sub-folder
+    per class. In a field with values of several types, every value stays as it is in the file.
 
     Args:
         path: A JSON, JSONL, CSV, TSV, Parquet or Arrow file (IPC file or stream), a folder that
@@ -159,11 +160,11 @@ def load_dataset_file(path: _PathLike) -> MapDataset:
 
 
 def replace_iterables(source: Any, replace: Callable[[str, Any], Any]) -> Any:
-    """Return a source, for candidates or one dataset, with each iterable in it replaced.
+    """Return a source of candidates or of one dataset with each iterable in it replaced.
 
     Args:
         source: As for `load_candidates`.
-        replace: Called with a name, for messages, and the iterable.
+        replace: Function of a name, for messages, and the iterable.
     """
 
     def one(name: str, value: Any) -> Any:
@@ -178,7 +179,7 @@ def replace_iterables(source: Any, replace: Callable[[str, Any], Any]) -> Any:
 
 @contextmanager
 def _permission_said() -> Iterator[None]:
-    """Say which file or folder may not be read."""
+    """Turn a PermissionError into a DataError that names the file or folder."""
     try:
         yield
     except PermissionError as error:
@@ -228,7 +229,7 @@ def _path_sources(path: _PathLike, as_text: frozenset[str], *, alone: bool) -> I
 
 
 def _one_source(source: Any, name: str, as_text: frozenset[str]) -> _Source:
-    """Return a source that must be one dataset."""
+    """Resolve a source that must be a single dataset."""
     if isinstance(source, Examples):
         return _Source(
             source.name, source.dataset, source.source, source.view, source.label, source
@@ -285,8 +286,8 @@ def _contents(folder: Path) -> str:
 def _parts(path: Path, *, alone: bool) -> list[Path]:
     """Return the files and folders that are one candidate each.
 
-    A folder with class sub-folders and a folder with one sub-folder a candidate look the same:
-    given alone it is the latter, among others the former.
+    A folder with one sub-folder per class looks like one with one sub-folder per candidate. Given
+    alone, it is read as the latter; in a list, as the former.
     """
     if not path.is_dir() or _is_saved(path) or holds_images(path):
         return [path]
@@ -343,7 +344,7 @@ def _from_file(path: Path, as_text: frozenset[str], reader: str | None) -> _Sour
 
 
 def _hub_id(text: str) -> str | None:
-    """Return the Hub id that a text names, None where it can only be a path."""
+    """Return the Hub id that a text names; None if it can only be a path."""
     if text.startswith(_HUB_PREFIX):
         return text.removeprefix(_HUB_PREFIX)
     path = Path(text)
@@ -378,7 +379,7 @@ def _from_hub(text: str) -> _Source:
 
 @contextmanager
 def _asked_once(hub_id: str) -> Iterator[None]:
-    """Ask the hub once; without an answer only its cache is read.
+    """Try to reach the hub once; if it does not answer, only read the local cache.
 
     Without a network, the client's own retries take half a minute.
     """

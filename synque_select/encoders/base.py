@@ -1,4 +1,4 @@
-"""What an encoder is: it turns views into embeddings, and has a key that says how."""
+"""The interface of all encoders, which turn views into embeddings."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ __all__ = ["BaseEncoder"]
 
 
 class BaseEncoder(ABC):
-    """Base of all encoders; a subclass sets `id` and `modality` and writes `encode`.
+    """Base class of all encoders; a subclass sets `id` and `modality` and implements `encode`.
 
     Attributes:
-        id: The one name of the encoder, in caches, rankings and reports.
-        modality: What it encodes, "text" or "image".
-        revision: Which weights. Part of the cache key, so change it when yours change; while it
-            is "user", a hash of the class's source is part of the key too.
-        batch_size: How many views `encode` gets at once, at most.
+        id: Name of the encoder in caches, rankings and reports.
+        modality: Modality of the views, "text" or "image".
+        revision: Version of the weights. It is part of the cache key, so change it when the
+            weights change; while it is "user", a hash of the class's source code is part of the
+            key as well.
+        batch_size: Maximum number of views per call of `encode`.
 
     Example:
         >>> class Length(BaseEncoder):
@@ -47,8 +48,8 @@ class BaseEncoder(ABC):
         """Return the embeddings of one batch.
 
         Called by `embed` with distinct views that are not in the cache, in inference mode. The
-        global random state is restored afterwards. Must give the same row for a view whatever
-        else is in the batch.
+        global random state is restored afterwards. The embedding of a view must not depend on
+        what else is in the batch.
 
         Args:
             views: At most `batch_size` texts or PIL images.
@@ -60,30 +61,30 @@ class BaseEncoder(ABC):
     def encode_many(self, views: Sequence[View]) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
         """Encode any number of views and yield positions with their embeddings, in any order.
 
-        Override it where batches should be chosen by length, or examples read ahead.
+        Override it to group views by length, or to read examples ahead.
 
         Args:
-            views: Read lazily: an image is decoded when its position is asked for.
+            views: Views, read lazily: an image is decoded when its position is accessed.
         """
         for start in range(0, len(views), self.batch_size):
             positions = range(start, min(start + self.batch_size, len(views)))
             yield positions, self.encode(views[start : positions.stop])
 
     def options(self) -> Mapping[str, Any]:
-        """Return what else changes an embedding (precision, normalisation), as plain values."""
+        """Return other settings that change embeddings, such as precision, as plain values."""
         return {"code": source_of(type(self)) or ""} if self.revision == "user" else {}
 
     @property
     def key(self) -> str:
-        """All that changes an embedding, as JSON: the cache is kept by it."""
+        """JSON of everything that changes an embedding; the cache is keyed by it."""
         parts = {"id": self.id, "modality": self.modality, "revision": self.revision}
         return json.dumps({**parts, **self.options()}, sort_keys=True)
 
     def prepare(self) -> None:  # noqa: B027 - a hook that need not be filled
-        """Load the model; `embed` calls it when an embedding is missing in the cache.
+        """Load the model; `embed` calls this if an embedding is missing in the cache.
 
-        After it `key` is final: a check of the loaded model may have changed the precision.
+        Afterwards `key` is final: checking the loaded model may have changed the precision.
         """
 
     def close(self) -> None:  # noqa: B027
-        """Free the model and its device memory; the encoder can be used again."""
+        """Free the model and its device memory; the encoder remains usable."""

@@ -56,12 +56,12 @@ ENCODERS: Registry[type[BaseEncoder]] = Registry(
 def register_encoder(
     key: str, *, overwrite: bool = False
 ) -> Callable[[type[Encoder]], type[Encoder]]:
-    """Make an encoder of your own known by a key, as a class decorator.
+    """Register a custom encoder under a key; used as a class decorator.
 
     Args:
-        key: What `encoder=` takes. Let the encoder's `id` begin with it: a ranking file keeps the
-            id, and the encoder is made again from that.
-        overwrite: Whether the key may be taken from a built-in or another registered encoder.
+        key: Key to select the encoder with `encoder=`. The encoder's `id` should begin with it,
+            because a ranking file stores the id, from which the encoder is created again.
+        overwrite: Whether the encoder may replace a built-in or registered encoder.
 
     Raises:
         ConfigError: The key is taken, or the class is not a complete encoder.
@@ -80,21 +80,21 @@ def get_encoder(
     *,
     device: torch.device | str | None = None,
 ) -> BaseEncoder:
-    """Return the encoder of that name for a modality.
+    """Return the encoder with the given name for a modality.
 
     Args:
         spec: None for the default; an encoder, returned unchanged; or a name. Texts: a folder or
-            hub id of a sentence-transformers model. Images: "efficientnet-lite0" (at another
+            hub id of a sentence-transformers model. Images: "efficientnet-lite0" (for another
             size, "efficientnet-lite0/96px"), "torchvision/<model>", or a sentence-transformers
-            model. "name@revision" chooses a revision on the hub, weights of torchvision by name,
-            or a file with a state dict. An encoder of your own: its key or dotted name, with
-            options after colons: "my_package.MyEncoder:dim=64".
+            model. "name@revision" selects a revision on the hub, torchvision weights by name,
+            or a file with a state dict. A custom encoder: its key or dotted name, with options
+            after colons: "my_package.MyEncoder:dim=64".
         modality: "text" or "image".
-        device: Where to compute; None for the GPU where there is one. An encoder of your own gets
-            it if its constructor has an argument of this name.
+        device: Device to compute on; None for a GPU if there is one. A custom encoder receives it
+            if its constructor has an argument `device`.
 
     Raises:
-        ConfigError: The encoder is for the other modality, or the name is not allowed.
+        ConfigError: The encoder is for another modality, or the name is invalid.
         EncoderError: The model cannot be found.
         DependencyError: A package is missing.
 

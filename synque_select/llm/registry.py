@@ -37,11 +37,11 @@ ENGINES: Registry[type[BaseLLM]] = Registry(
 
 
 def register_engine(key: str, *, overwrite: bool = False) -> Callable[[type[Engine]], type[Engine]]:
-    """Make an engine of your own known by a key, as a class decorator.
+    """Register a custom engine under a key; used as a class decorator.
 
     Args:
-        key: What "engine" says in a LENS config.
-        overwrite: Whether the key may be taken from a built-in or another registered engine.
+        key: Key to select the engine with "engine" in a LENS config.
+        overwrite: Whether the engine may replace a built-in or registered engine.
 
     Raises:
         ConfigError: The key is taken, or the class is not a complete engine.
@@ -65,7 +65,7 @@ def register_engine(key: str, *, overwrite: bool = False) -> Callable[[type[Engi
 
 
 def get_llm(spec: LLMSpec) -> BaseLLM:
-    """Return an engine; nothing is loaded before it is asked something.
+    """Return an engine; its model is loaded when it is first used.
 
     Args:
         spec: An engine, which is returned unchanged, or a mapping with "engine" (a key, or the
@@ -90,7 +90,7 @@ def get_llm(spec: LLMSpec) -> BaseLLM:
 
 
 def check_llm(spec: object) -> None:
-    """Check that a value names an engine and options that it has; nothing is made.
+    """Check that a value names an engine and valid options, without creating the engine.
 
     Raises:
         ConfigError: It is neither an engine nor a mapping, the engine or an option is unknown, or

@@ -36,18 +36,18 @@ class ProbeSweep:
 
     Every probe starts from the same weights and has the same budget: optimizer steps, batch size,
     seed. The copy is taken in `setup("fit")`, before anything is trained, or made by
-    `model_factory`. Probes run after the fit, on its device, without loggers and checkpoints. A
+    `model_factory`. Probes run after the fit, on its device, without loggers or checkpoints. A
     finished probe is in the run store and is not trained again. With more than one rank, probes run
     on the device of rank 0, in a separate process without the rank variables, while the other ranks
-    wait; it must be possible to send model and data to another process, as for `ddp_spawn`.
+    wait; model and data must be picklable, as for `ddp_spawn`.
 
     Args:
         max_steps: Optimizer steps of each probe.
-        model_factory: Makes a fresh module, with the same weights each time under one seed; None
-            for a copy of the module that is fitted.
+        model_factory: Makes a fresh module, with the same weights for the same seed; None
+            for a copy of the module passed to `fit`.
         seed: Random seed of a probe, except for the order of examples, which follows the
             DataModule's own seed.
-        trainer_options: Arguments of the probes' Trainer, beyond those of the fit.
+        trainer_options: Arguments of the probes' Trainer, in addition to those of the fit.
         progress: Whether to show a progress bar over the probes.
 
     Raises:
@@ -144,7 +144,7 @@ def run_probes(
 
     Args:
         model: An untrained module, of which each probe trains a copy; or a function that makes a
-            fresh module, with the same weights each time under one seed.
+            fresh module, with the same weights for the same seed.
         datamodule: Probes train on its candidates and are validated on its validation loaders.
         ranking: The ranking of the candidates.
         max_steps: Optimizer steps of each probe.
@@ -159,7 +159,8 @@ def run_probes(
 
     Raises:
         ConfigError: `max_steps` is not a positive whole number.
-        LightningError: The module does not log the metric, or the factory makes other weights.
+        LightningError: The module does not log the metric, or the factory does not reproduce its
+            weights.
     """
     check_int("max_steps", max_steps, 1)
     datamodule.prepare_data()

@@ -1,4 +1,4 @@
-"""A sweep: rank all candidates, train one probe per candidate, and correlate proxies with them."""
+"""A sweep: rank all candidates, train one probe on each, and correlate proxies with probes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run_sweep(
 ) -> Path:
     """Rank all candidates, train a copy of the module on each alone, and correlate.
 
-    Prints the ranking, the metrics and the correlations, and writes them with a page into a run's
+    Prints the ranking, the metrics and the correlations, and writes them and a report page to a run
     directory. Finished probes are in the run store and are not trained again.
 
     Args:
@@ -50,16 +50,16 @@ def run_sweep(
         scorer: How candidates are scored, for example `SelectionCallback.scorer`; None for the
             default suite and encoder.
         store: Path of the run store; None for the default one.
-        run_dir: Directory of the run; None for a new one under `runs/`.
+        run_dir: Run directory; None for a new one under `runs/`.
         trainer_options: Arguments of the probes' Trainer: accelerator, precision, ….
 
     Returns:
-        The directory of the run.
+        The run directory.
 
     Raises:
         LightningError: The DataModule is not a SynqueDataModule, or has no real sample.
         ConfigError: `max_steps` is not positive, or the task is not a plain name.
-        RecordError: The directory cannot be made.
+        RecordError: The directory cannot be created.
     """
     options = ShortFitOptions() if options is None else options
     if not isinstance(datamodule, SynqueDataModule) or datamodule.real is None:

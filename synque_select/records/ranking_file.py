@@ -23,7 +23,7 @@ _SCORE_FIELDS = ("value", "low", "high", "spread", "p_value")
 
 
 def check_ranking_target(path: str | Path) -> None:
-    """Refuse a path that `save_ranking` must not or cannot write, before anything is computed.
+    """Before anything is computed, reject a path that `save_ranking` would not write to.
 
     Args:
         path: As for `save_ranking`.
@@ -97,9 +97,9 @@ def _cell(value: object) -> object:
 def load_ranking(path: str | Path) -> Ranking:
     """Read `ranking.json`.
 
-    Optional are `modality` (then "text"), `messages`, `wall_s`, the selection stability, and
-    everything about a proxy but its orientation. Unknown fields are ignored. In version 2,
-    `selected` is the ranking's own mixture; in version 1 it follows from the ranks.
+    Optional fields are `modality` (by default "text"), `messages`, `wall_s`, the selection
+    stability, and all fields of a proxy except its orientation. Unknown fields are ignored. In
+    version 2, `selected` is the ranking's own mixture; in version 1 it follows from the ranks.
 
     Args:
         path: The file, or the directory that holds it.
@@ -220,7 +220,7 @@ def _selected(fields: JsonFields, *, is_required: bool) -> dict[str, float] | No
 
 
 def _check_selected(fields: JsonFields, selected: dict[str, float], ranking: Ranking) -> None:
-    """Refuse a selection other than that of the ranks: editing it would have no effect."""
+    """Reject a selection that differs from the one by ranks: editing it would have no effect."""
     wanted = ranking.top().weights
     agree = selected.keys() == wanted.keys() and all(
         math.isclose(selected[name], weight, abs_tol=1e-6) for name, weight in wanted.items()

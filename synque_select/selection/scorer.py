@@ -1,4 +1,4 @@
-"""The one way from candidates and a real sample to a ranking, with what scoring finds beside it."""
+"""Scoring and ranking: the only code path from candidates and a real sample to a ranking."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def rank(
         rank_by: A proxy's key or "consensus"; None for the only proxy given, else the consensus.
         top_k: Number of candidates to select.
         seed: Random seed for everything that is drawn.
-        device: Where to encode and score; None for a GPU if there is one.
-        cache_dir: Where embeddings and scores are kept; None for the default cache.
+        device: Device for encoding and scoring; None for a GPU if there is one.
+        cache_dir: Directory of cached embeddings and scores; None for the default cache.
         mixture: How the selected candidates are weighted: "equal", "proportional", "mmd_optimal",
             or `synque_select.selection.MixtureOptions`.
         progress: Whether to show progress of anything that takes more than two seconds.
@@ -106,7 +106,7 @@ def rank(
 
 @dataclass(frozen=True)
 class Scorer:
-    """How candidates are scored, ordered and mixed; every ranking of the library is made by one.
+    """Scores, orders and mixes candidates; the library creates every ranking with a `Scorer`.
 
     Args:
         proxies: As for `rank`.
@@ -114,14 +114,14 @@ class Scorer:
         top_k: Number of candidates to select.
         encoder: A model id or an encoder; None for the default of the modality.
         seed: Random seed for everything that is drawn.
-        device: Where to encode and score; None for a GPU if there is one.
-        cache_dir: Where embeddings, scores and rankings are kept; None for the default cache.
+        device: Device for encoding and scoring; None for a GPU if there is one.
+        cache_dir: Directory of cached embeddings, scores and rankings; None for the default cache.
         mixture: How the selected candidates are weighted.
-        n_resamples: Number of bootstrap resamples of the real sample behind the intervals.
+        n_resamples: Number of bootstrap resamples of the real sample for the intervals.
         progress: Whether to show progress of anything that takes more than two seconds.
         keep_models: Whether encoders and proxies that were given as instances stay loaded after
-            scoring. By default they are closed, so that a training that follows has the memory.
-        notify: Takes a sentence for the user, such as which scores came from the cache.
+            scoring. By default they are closed, to free memory for training.
+        notify: Called with sentences for the user, such as which scores came from the cache.
 
     Raises:
         ConfigError: top_k, seed, n_resamples or mixture is not allowed.
@@ -161,7 +161,7 @@ class Scorer:
         device: str | torch.device | None = None,
         cache_dir: str | Path | None = None,
     ) -> Scorer:
-        """Return the scorer that a ranking made elsewhere describes."""
+        """Return the scorer that a given ranking describes."""
         return cls(
             [{"key": key, **info.options} for key, info in ranking.proxies.items()],
             ranking.rank_by,
@@ -195,7 +195,7 @@ class Scorer:
         return self.prepare(candidates, real).score()
 
     def order(self, scoring: Scoring) -> Ranking:
-        """Order what was scored, and choose the mixture."""
+        """Order the scored candidates and select the mixture."""
         return ranking_from(
             scoring,
             rank_by=self.rank_by,
@@ -209,31 +209,31 @@ class Scorer:
         return self.order(self.score(candidates, real))
 
     def cached_ranking(self, candidates: Sequence[Candidate], real: RealSample) -> Ranking:
-        """Return the ranking kept for exactly this content and these options, else make it.
+        """Return the cached ranking of exactly this content and these options, or compute it.
 
-        A ranking that comes from the cache needs no model and no scoring; it is kept beside the
-        embeddings, as `rankings/<hash>.json`.
+        A cached ranking needs no model and no scoring. It is stored in the cache directory as
+        `rankings/<hash>.json`.
         """
         return self.prepare(candidates, real).cached_ranking()
 
     def cached_selection(
         self, candidates: Sequence[Candidate], real: RealSample
     ) -> tuple[Ranking, Path]:
-        """Return the ranking, and the folder that holds what scoring found beside it.
+        """Return the ranking, and the folder with the other findings of scoring.
 
-        These findings are the gaps, whether more real examples would pay, and, where all candidates
-        carry labels that are classes, the label checks, whose warnings are among the ranking's
-        messages.
+        The findings are the gaps, the sample-size analysis and, if all candidates have labels that
+        are classes, the label checks. The ranking's messages include the warnings of the label
+        checks.
         """
         return self.prepare(candidates, real).cached_selection()
 
     def mixture_scores(
         self, name: str, candidates: Sequence[Candidate], real: RealSample, mixture: Mixture
     ) -> dict[str, float]:
-        """Score a mixture by every proxy of the suite: from the candidates where a proxy can.
+        """Score a mixture by every proxy of the suite, from the candidates' scores if possible.
 
-        The others score a seeded sample of the mixture, as large as its weights allow without
-        repeating an example, beside the candidates.
+        Proxies that cannot do this score a seeded sample of the mixture together with the
+        candidates. The sample is as large as the weights allow without repeating an example.
 
         Args:
             name: Name of that sample.
@@ -252,17 +252,18 @@ class Scorer:
         """Return the embeddings of the real sample and of each candidate, from the cache.
 
         Returns:
-            (n, d) and name to (N, d); None where no proxy of the suite uses embeddings.
+            (n, d), and a mapping from name to (N, d); None if no proxy of the suite uses
+            embeddings.
         """
         return self.prepare(candidates, real).embeddings()
 
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """What `Scorer.prepare` has checked: the methods assume it, and check nothing again.
+    """Input that `Scorer.prepare` has checked; the methods do not check it again.
 
     Args:
-        scorer: How to score.
+        scorer: The scorer.
         candidates: The candidates.
         real: The real sample.
         suite: The proxies.
@@ -349,7 +350,7 @@ class ScoringJob:
         return {proxy.key: scores[proxy.key] for proxy in self.suite}
 
     def _with_suite(self, suite: Sequence[BaseProxy]) -> ScoringJob:
-        """Return the job for a part of the suite, whose order is of no interest."""
+        """Return the job for a part of the suite, without regard to `rank_by`."""
         scorer = replace(self.scorer, rank_by=suite[0].key, mixture="equal")
         return replace(self, scorer=scorer, suite=tuple(suite))
 
@@ -399,7 +400,7 @@ def _check_data(candidates: Sequence[Candidate], real: RealSample) -> None:
 
 
 def _label_hashes(candidates: Sequence[Candidate]) -> list[str] | None:
-    """Hash each candidate's labels; None where a candidate has none, or they are not classes."""
+    """Hash each candidate's labels; None if a candidate has none, or they are not classes."""
     if any(candidate.label is None for candidate in candidates):
         return None
     try:

@@ -1,4 +1,4 @@
-"""A LightningDataModule that serves a mixture of candidates, alone or around another one."""
+"""A LightningDataModule that serves a mixture of candidates and may wrap another DataModule."""
 
 from __future__ import annotations
 
@@ -109,11 +109,11 @@ class _State(TypedDict):
     _hparams_name=InnerAttribute(),
 )
 class SynqueDataModule(LightningDataModule):
-    """Serves a mixture of candidates for training, and given data for validation, test, prediction.
+    """Serves a mixture of candidates for training, and other data for validation and test.
 
-    Pass it to `Trainer.fit` alone (with `val=`, `test=`, `predict=`), or around an existing
+    Pass it to `Trainer.fit` alone (with `val=`, `test=`, `predict=`), or let it wrap an existing
     DataModule (`wraps=`): then every loader except the training loader, every hook and every public
-    attribute are those of the wrapped DataModule. With a `SelectionCallback` the mixture is chosen
+    attribute is that of the wrapped DataModule. With a `SelectionCallback` the mixture is chosen
     before training; without one it is `mixture=`, or all candidates with equal weights.
 
     Candidate a is drawn 1,000·w_a times (± 1) in each 1,000 draws, counted over all ranks. An epoch
@@ -128,13 +128,13 @@ class SynqueDataModule(LightningDataModule):
         real: A `RealSample`, or anything that `load_real` takes; None to train without a ranking.
         wraps: The DataModule that this one wraps and replaces.
         view: What a proxy sees of an example; see `Candidate`.
-        label: Field of an example that holds its label; see `Candidate`.
-        mixture: What to train on, as a `Mixture` or a mapping from candidate name to weight.
-        labeled_real: Labeled real data that is a fixed part of training, never ranked or selected:
-            anything that is one candidate for `load_candidates`. Not the real sample, whose labels
+        label: Field of an example with its label; see `Candidate`.
+        mixture: Mixture to train on, a `Mixture` or a mapping from candidate name to weight.
+        labeled_real: Labeled real data that is always part of training and never ranked: anything
+            that `load_candidates` reads as one candidate. This is not the real sample, whose labels
             are never read.
-        real_share: Share of `labeled_real` in all draws, exact in each 1,000 draws as every weight;
-            its examples are repeated within an epoch if the share asks for more than there are.
+        real_share: Share of `labeled_real` in all draws, exact in each 1,000 draws like any weight.
+            Its examples are repeated within an epoch if the share requires more than there are.
         train_transform: Turns one example of a candidate into a training example.
         epoch_length: Draws per epoch, over all ranks; None for ⌊min_a N_a/w_a⌋, the longest epoch
             without repetitions in a candidate. Rounded down to a multiple of the number of ranks
@@ -142,14 +142,14 @@ class SynqueDataModule(LightningDataModule):
         seed: Random seed for the order of examples, not negative.
         batch_size: Batch size on each rank; None for that of the wrapped training loader, or 32
             without one. Lightning's BatchSizeFinder sets it here and in the wrapped DataModule.
-        num_workers: Worker processes; None for those of the wrapped training loader, or 0.
-        pin_memory: Whether to pin memory; None for what the wrapped training loader does, or False.
+        num_workers: Number of worker processes; None for that of the wrapped training loader, or 0.
+        pin_memory: Whether to pin memory; None for that of the wrapped training loader, or False.
         collate_fn: Turns a list of examples into a batch; None for that of the wrapped training
             loader, or torch's default.
         val: A dataset (batched with the options given here), a DataLoader, or a list of these; None
             for the data of the wrapped DataModule.
-        test: As `val`.
-        predict: As `val`.
+        test: Like `val`.
+        predict: Like `val`.
 
     Raises:
         ConfigError: An argument is not allowed.
@@ -276,7 +276,8 @@ class SynqueDataModule(LightningDataModule):
     def mixture(self) -> Mixture | None:
         """The mixture to train on; None until it is chosen or a fit has begun.
 
-        After a fit in launched processes (`ddp_spawn`, `ddp_notebook`) it is what they trained on.
+        After a fit in launched processes (`ddp_spawn`, `ddp_notebook`), it is the mixture that they
+        trained on.
         """
         launched = self._spawn_result.take()
         if launched is not None:
@@ -284,7 +285,7 @@ class SynqueDataModule(LightningDataModule):
         return self._mixture
 
     def set_mixture(self, mixture: Mixture) -> None:
-        """Choose what the next train loader serves, by the end of `setup("fit")`.
+        """Set the mixture of the next train loader; allowed until `setup("fit")` ends.
 
         Raises:
             LightningError: The current fit already has a train loader for another mixture.
@@ -303,9 +304,9 @@ class SynqueDataModule(LightningDataModule):
         self._mixture = mixture
 
     def with_mixture(self, mixture: Mixture) -> SynqueDataModule:
-        """Return a DataModule that serves another mixture of the same data, from the beginning.
+        """Return a DataModule that serves another mixture of the same data from the beginning.
 
-        The wrapped DataModule is shared, as it is set up here.
+        The wrapped DataModule is shared, with the setup that it has here.
         """
         other = copy.copy(self)
         other._position, other._built, other._spawn_result = (
@@ -414,8 +415,8 @@ class SynqueDataModule(LightningDataModule):
         """Serve the mixture, split over the ranks, from the current position of training.
 
         Returns:
-            A DataLoader; inside a CombinedLoader if that of the wrapped DataModule is in a
-            collection, so that batches keep their structure.
+            A DataLoader; inside a CombinedLoader if the wrapped DataModule returns a collection of
+            loaders, so that batches keep their structure.
 
         Raises:
             ConfigError: The batch size is unknown, or an epoch is shorter than a batch.
@@ -451,7 +452,7 @@ class SynqueDataModule(LightningDataModule):
         return MixtureLoader(dataset, sampler=sampler, begin=self._begin, **options)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return mixture, position, fingerprints of the candidates and the inner state."""
+        """Return the mixture, position, fingerprints of the candidates, and wrapped state."""
         epoch, batches = self._progress
         chosen = [] if self._mixture is None else chosen_candidates(self.candidates, self._mixture)
         state: _State = {
@@ -468,7 +469,7 @@ class SynqueDataModule(LightningDataModule):
         return {**state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue with the mixture and at the position of a checkpoint, if it is loaded for fit.
+        """If loaded for fit, continue with the mixture and at the position of a checkpoint.
 
         Raises:
             LightningError: The current fit already has a train loader for another mixture, the
@@ -527,7 +528,7 @@ class SynqueDataModule(LightningDataModule):
 
     @property
     def planned_draws(self) -> int | None:
-        """Largest number of draws from candidates, over all ranks, within the trainer's limits.
+        """Largest number of draws from candidates, over all ranks, that the trainer's limits allow.
 
         None if only the number of epochs is limited, and their length follows from the mixture.
         """

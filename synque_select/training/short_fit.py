@@ -1,6 +1,6 @@
-"""Short fits: one module, one budget, one mixture after another, each measured at its end.
+"""Short fits: one module and budget, several mixtures, each measured at the end of its fit.
 
-Probes, tuning and experiments train here and nowhere else.
+Probes, tuning and experiments all train with this module.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _N_HASHED = 8  # training examples, as they are served, that represent transform
 
 @dataclass(frozen=True, kw_only=True)
 class ShortFitOptions:
-    """What short fits measure, and from which start.
+    """Options of short fits: the metric, the seed and the task.
 
     Args:
         monitor: The validation metric, as the module logs it.
@@ -84,10 +84,10 @@ class ShortFitOptions:
 
 
 def check_mode(mode: str) -> None:
-    """Check whether a metric's direction is "max" or "min".
+    """Check that the mode of a metric is "max" or "min".
 
     Raises:
-        ConfigError: It is neither.
+        ConfigError: The mode is neither.
     """
     if mode not in ("max", "min"):
         raise ConfigError(f"mode={mode!r}: allowed are 'max' and 'min'")
@@ -96,14 +96,14 @@ def check_mode(mode: str) -> None:
 def model_factory_of(model: LightningModule | ModelFactory) -> ModelFactory:
     """Return a function that makes the module of each fit: a copy of a module, or a given function.
 
-    A copy is taken of the module as it is when the fit begins: it must stay untrained.
+    The module is copied when the fit begins, so it must stay untrained.
     """
     return functools.partial(copy.deepcopy, model) if isinstance(model, LightningModule) else model
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a training of fixed length gave.
+    """The result of a training of fixed length.
 
     Args:
         metrics: Every metric at the end of the budget.
@@ -125,17 +125,18 @@ def train_and_measure(
 ) -> Measured:
     """Train a module for a fixed number of optimizer steps, then measure it.
 
-    The caller seeds the random generators. No logger, checkpoint, progress bar or summary.
+    The caller seeds the random generators. No logger, checkpoint, progress bar or summary is
+    used.
 
     Args:
-        module: Freshly made.
-        data: What to train and measure on.
+        module: A fresh module.
+        data: Data to train and measure on.
         max_steps: Optimizer steps.
         trainer_options: Arguments of the Trainer beyond the budget.
-        stages: What to measure on, in this order: "validate", "test".
+        stages: Stages to measure, in this order: "validate", "test".
 
     Raises:
-        LightningError: Training ended before its last step.
+        LightningError: Training ended before the last step.
     """
     started = time.perf_counter()
     with quiet_fits():
@@ -196,9 +197,9 @@ class ShortFits:
     """Fits of one module at one budget, each measured once, at the fixed end of the budget.
 
     Args:
-        datamodule: Set up for fit; fits train on its candidates.
+        datamodule: A DataModule that is set up for fit; fits train on its candidates.
         ranking: The ranking of these candidates.
-        options: What is measured, and the seed.
+        options: The metric, the seed and the task.
         max_steps: Optimizer steps of each fit.
         trainer_options: Arguments of the Trainer beyond the budget.
         validation: Hash of the validation data.
@@ -219,11 +220,11 @@ class ShortFits:
         finished: Callable[[str], RunRecord | None],
         callbacks: Sequence[pl.Callback] = (),
     ) -> tuple[ShortFit, JsonObject]:
-        """Train a fresh module on a mixture, unless exactly this fit has finished before.
+        """Train a fresh module on a mixture, unless the same fit has finished before.
 
         Args:
             model_factory: Makes the module; called with the random generators seeded.
-            mixture: What to train on.
+            mixture: The mixture to train on.
             finished: Takes the id of a fit and returns the record of a finished fit with this id,
                 or None.
             callbacks: Callbacks of the Trainer.
@@ -309,7 +310,7 @@ class ShortFits:
 
 
 def _serving(datamodule: SynqueDataModule, mixture: Mixture) -> SynqueDataModule:
-    """Return a DataModule of another mixture whose data is set up already, and stays so."""
+    """Return a DataModule of another mixture with data that is and stays set up."""
     data = datamodule.with_mixture(mixture)
     for hook in ("prepare_data", "setup", "teardown", "on_exception"):
         setattr(data, hook, _nothing)
@@ -321,7 +322,7 @@ def _nothing(*_: object, **__: object) -> None:
 
 
 def _code(cls: type) -> str:
-    """Return the source of a module's class: a changed training step makes another fit."""
+    """Return the source of a module's class: changing the training step changes the fit."""
     try:
         return inspect.getsource(cls)
     except (OSError, TypeError):

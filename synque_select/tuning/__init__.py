@@ -1,4 +1,4 @@
-"""Tuning: which candidates, how many and with which weights, searched by Optuna."""
+"""Tuning: a search with Optuna for the candidates, their number and their weights."""
 
 from synque_select.tuning.options import TuneOptions
 from synque_select.tuning.result import TrialRow, TuningResult

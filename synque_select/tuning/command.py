@@ -1,4 +1,4 @@
-"""A study that is written into a run's directory: what `synque-select tune` does."""
+"""The study of `synque-select tune`, written to a run directory."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def run_tuning(
     run_dir: str | None = None,
     trainer_options: TrainerOptions | None = None,
 ) -> Path:
-    """Tune a mixture, print its trials, and write them with a page into a run's directory.
+    """Tune a mixture, print its trials, and write them and a report page to a run directory.
 
-    The `ranking.json` there has the tuned mixture as the one to train on:
-    `SelectionCallback(ranking="…/ranking.json")` uses it.
+    Its `ranking.json` contains the tuned mixture, so that
+    `SelectionCallback(ranking="…/ranking.json")` trains on it.
 
     Args:
         module: An untrained module; each trial trains a copy of it, from the same weights.
@@ -55,11 +55,11 @@ def run_tuning(
         scorer: How candidates are scored, for example `SelectionCallback.scorer`; None for the
             default suite and encoder.
         store: Path of the run store; None for the default one.
-        run_dir: Directory of the run; None for a new one under `runs/`.
+        run_dir: Run directory; None for a new one under `runs/`.
         trainer_options: Arguments of the trials' Trainer: accelerator, precision, ….
 
     Returns:
-        The directory of the run.
+        The run directory.
 
     Raises:
         ConfigError: An argument is not allowed, or the study of this name has other settings.

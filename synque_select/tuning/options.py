@@ -23,15 +23,15 @@ __all__ = ["TuneOptions"]
 
 @dataclass(frozen=True, kw_only=True)
 class TuneOptions(ShortFitOptions):
-    """Options of a study: what it looks for, how it searches, and where it is kept.
+    """Options of a study: its objective, its search and its storage.
 
     Args:
         monitor: The validation metric that trials are compared by, as the module logs it.
         mode: "max" if a larger value of the metric is better, else "min".
         seed: Random seed of the initial weights and of the sampler.
         task: Name of the task, part of the comparability key; None for the module's class.
-        n_trials: Number of trials, complete or pruned, in the study when it ends; those of other
-            workers count.
+        n_trials: Number of complete or pruned trials in the study when it ends, including those of
+            other workers.
         proxy: Key of a proxy of the suite to optimize instead of a metric; nothing is trained.
         hyper_parameters: A function that takes the `optuna.Trial` and returns keyword arguments for
             the model factory.
@@ -39,13 +39,13 @@ class TuneOptions(ShortFitOptions):
         sampler: "tpe", "random", "gp", "cmaes", "qmc", or a sampler of Optuna.
         n_startup: Number of random trials after those that the proxies suggest.
         pruner: "median", "hyperband", "successive_halving", "none", or a pruner of Optuna.
-        n_reports: Number of validations in a trial, including the last; with 1 nothing is pruned.
-        study_name: Name of the study, also to continue it; None for the task and a hash of data
-            and budget.
+        n_reports: Number of validations in a trial, including the last; with 1, nothing is pruned.
+        study_name: Name of the study; the same name continues it. None for a name made from the
+            task and a hash of data and budget.
         storage: A path (SQLite, or a journal if it ends in .journal, .log or .jsonl), the URL of a
             database, or a storage of Optuna; None for `studies.sqlite` beside the run store.
-        heartbeat_s: Seconds between two signs of life of a worker; after three missing ones the
-            worker counts as killed.
+        heartbeat_s: Seconds between heartbeats of a worker; a worker that misses three of them is
+            considered dead.
 
     Raises:
         ConfigError: A value is not allowed.
@@ -88,5 +88,5 @@ class TuneOptions(ShortFitOptions):
 
     @property
     def n_validations(self) -> int:
-        """Validations of a trial; one if nothing is pruned."""
+        """Number of validations in a trial; 1 if nothing is pruned."""
         return 1 if self.pruner == "none" else self.n_reports

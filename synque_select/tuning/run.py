@@ -63,7 +63,7 @@ def tune_mixture(
     trainer_options: TrainerOptions | None = None,
     progress: bool = True,
 ) -> TuningResult:
-    """Choose candidates, their number and their weights by trials, with Optuna.
+    """Search for the best candidates, their number and their weights with Optuna.
 
     A trial is a short fit of a fresh module on a mixture, always from the same weights and at the
     same budget; its value is the validation metric at the end of the budget. With
@@ -71,12 +71,12 @@ def tune_mixture(
     The space of mixtures is `MixtureSpace`, which has no conditional parameters. The study starts
     with the mixtures that the proxies suggest (`starting_mixtures`), continues with `n_startup`
     random trials, which are never pruned, and then follows the sampler. A call with the same data,
-    budget and storage continues the study, also in several processes at once; a trial whose worker
-    was killed is repeated.
+    budget and storage continues the study, and several processes may do so at once. If a worker is
+    killed, its trial is repeated.
 
-    The best value is optimistic, because the mixture was chosen by it: report figures of a test
-    split. Trials are kept in the run store as runs of kind "trial"; only the random ones may enter
-    a correlation.
+    The best value is optimistic, because the mixture was selected by it: report the metric on a
+    test split. Trials are stored in the run store as runs of kind "trial"; only the random ones may
+    enter a correlation.
 
     Args:
         model: An untrained module, of which each trial trains a copy; or a function that makes a
@@ -287,7 +287,7 @@ class _Tuning:
         )
 
     def _model_stamp(self) -> str:
-        """Describe what every trial starts from; with hyper-parameters it differs by trial."""
+        """Describe the model that every trial starts from; hyper-parameters may change it."""
         if self.options.hyper_parameters is not None or self.model_factory is None:
             return "depends on hyper_parameters"
         with seeded(self.options.seed):
@@ -295,7 +295,7 @@ class _Tuning:
         return f"{type(module).__qualname__} {weights_sha256(module)[:16]}"
 
     def _follow(self, ranks: Ranks, objective: FitObjective, ranking: Ranking) -> TuningResult:
-        """Fit what rank 0 plans, until it sends the result."""
+        """Run the fits that rank 0 sends, until it sends the result."""
         from optuna import TrialPruned
 
         while True:
@@ -381,7 +381,7 @@ def _unreachable() -> TrialPlan | _Finished:
 
 @dataclass(frozen=True)
 class _Search:
-    """What is searched, for what, and from where."""
+    """The search space, the objective and the starting mixtures."""
 
     objective: Callable[[Trial], float]
     space: MixtureSpace

@@ -1,4 +1,4 @@
-"""What is trained on: chosen candidates with weights."""
+"""Mixtures: the selected candidates and their weights."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["Mixture"]
 
 @dataclass(frozen=True)
 class Mixture:
-    """Chosen candidates with weights that sum to 1.
+    """Selected candidates with weights that sum to 1.
 
     Args:
-        weights: Candidate name to weight, positive.
-        source: How it was chosen, for reports ("top 3 by consensus", "equal", …).
+        weights: Candidate name to its positive weight.
+        source: How the mixture was selected, for reports ("top 3 by consensus", "equal", …).
 
     Raises:
-        ConfigError: No mapping from names to numbers, no candidate, a weight that is not positive
-            and finite, or a sum other than 1.
+        ConfigError: `weights` is not a mapping from names to numbers, is empty, has a weight that
+            is not positive and finite, or does not sum to 1.
 
     Example:
         >>> Mixture.equal(["a", "b"]).weights
@@ -53,21 +53,21 @@ class Mixture:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The chosen candidates, in the order given."""
+        """Names of the selected candidates, in the order given."""
         return tuple(self.weights)
 
     @classmethod
     def equal(cls, names: Sequence[str], source: str = "equal") -> Mixture:
-        """Give every name the same weight."""
+        """Return a mixture in which all candidates have the same weight."""
         if not names:
             raise ConfigError("a mixture needs at least one candidate")
         return cls(dict.fromkeys(names, 1 / len(names)), source)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values: {"weights": {name: weight}, "source": text}."""
+        """Return the mixture as plain values: {"weights": {name: weight}, "source": text}."""
         return {"weights": dict(self.weights), "source": self.source}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Mixture:
-        """Read what `to_dict` wrote."""
+        """Return the mixture that `to_dict` wrote."""
         return cls(state["weights"], state.get("source", ""))

@@ -1,4 +1,4 @@
-"""Candidates ordered by their scores, and the form that a file keeps of it."""
+"""Rankings of candidates, and their JSON form."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ OLD_STABILITY = "p_top_k_by_proxy"  # old name
 
 @dataclass(frozen=True)
 class ProxyScore:
-    """One proxy's score of one candidate: the raw value, its sign flipped nowhere.
+    """One proxy's score of one candidate: the raw value, whose sign is never flipped.
 
     Args:
-        value: NaN where undefined.
-        low: Lower end of the 95 % interval over new real samples; None where there is none.
-        high: Upper end.
+        value: The score; NaN if undefined.
+        low: Lower end of the 95 % interval over new real samples; None without an interval.
+        high: Upper end of the interval; None without an interval.
         spread: Standard deviation over the proxy's own seeds; not an interval.
-        p_value: p-value of a test that real sample and candidate come from one distribution, if
-            the proxy was asked for it; it grows small with size, and never ranks.
+        p_value: p-value of a test that the real sample and the candidate come from one
+            distribution; None if not requested. It shrinks with the number of examples and is
+            never used to rank.
     """
 
     value: float
@@ -71,14 +72,14 @@ class RankedCandidate:
     """One candidate's row of a ranking.
 
     Args:
-        name: The candidate.
-        n: Its number of examples.
-        sha256: Its content hash.
+        name: Name of the candidate.
+        n: Number of examples.
+        sha256: Hash of the content.
         scores: Proxy key to score.
-        ranks: Proxy key (and "consensus") to rank: 1 is best, ties averaged, NaN where undefined.
+        ranks: Proxy key (and "consensus") to rank: 1 is best, ties are averaged, NaN if undefined.
         selection_stability: Share of redrawn real samples in which the candidate stays in the top
-            k. It is not the chance of being truly best. None if unknown.
-        mean_rank: Mean of its mid-ranks by the proxies of the consensus; None without one.
+            k. It is not the probability of being truly best. None if unknown.
+        mean_rank: Mean of the mid-ranks by the proxies of the consensus; None without a consensus.
     """
 
     name: str
@@ -95,23 +96,23 @@ class Ranking:
     """Candidates ordered by a proxy or by the consensus of several.
 
     Args:
-        candidates: One row a candidate, in the order in which they were given.
-        proxies: Proxy key to what is known of the proxy.
+        candidates: One row per candidate, in the order in which they were given.
+        proxies: Proxy key to the description of the proxy.
         rank_by: The proxy key, or "consensus", that orders the candidates.
-        top_k: How many are selected.
+        top_k: Number of candidates to select.
         n_real: Size of the real sample.
-        real_sha256: Its content hash.
+        real_sha256: Hash of the content of the real sample.
         modality: "text" or "image".
-        encoder: None where no proxy used embeddings.
-        seed: Seed of everything random in the scores.
+        encoder: The encoder; None if no proxy used embeddings.
+        seed: Random seed of the scores.
         packages: Package name to version.
-        messages: Plain sentences that a reader of the ranking must see.
-        wall_s: Stage ("encode", "score") to seconds.
-        details: Proxy key to its details (rubrics and samples of LENS), plain values.
-        mixture: What was chosen to train on; None for the best `top_k` with equal weights.
+        messages: Sentences that a reader of the ranking must see.
+        wall_s: Stage ("encode", "score") to its wall time in seconds.
+        details: Proxy key to its details as plain values (for LENS, rubrics and judged examples).
+        mixture: The mixture to train on; None for the best `top_k` with equal weights.
 
     Raises:
-        ConfigError: The mixture holds a name that is none of the candidates'.
+        ConfigError: The mixture names an unknown candidate.
     """
 
     candidates: tuple[RankedCandidate, ...]
@@ -147,7 +148,7 @@ class Ranking:
         return len(self.candidates)
 
     def order(self, by: str | None = None) -> tuple[RankedCandidate, ...]:
-        """Return the rows, best first; ties in the order given, undefined last.
+        """Return the rows, best first; ties keep their order, and undefined ranks come last.
 
         Args:
             by: A proxy key or "consensus"; None for the ranking's own `rank_by`.
@@ -166,12 +167,12 @@ class Ranking:
         return tuple(sorted(self.candidates, key=place))
 
     def top(self, k: int | None = None, by: str | None = None) -> Mixture:
-        """Return what to train on: the ranking's own mixture, or the best k with equal weights.
+        """Return the mixture to train on: the ranking's own, or the best k with equal weights.
 
         Args:
-            k: How many; None for the ranking's own `top_k`.
-            by: A proxy key or "consensus"; None for the ranking's own `rank_by`. Where either is
-                given, the weights are equal.
+            k: Number of candidates; None for the ranking's own `top_k`.
+            by: A proxy key or "consensus"; None for the ranking's own `rank_by`. If `k` or
+                `by` is given, the weights are equal.
 
         Raises:
             ConfigError: k is not in 1..K, or fewer than k candidates have a defined rank.
@@ -191,10 +192,10 @@ class Ranking:
         return Mixture.equal([row.name for row in best], f"top {k} by {by}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the ranking in the form of `ranking.json`: plain values, None for undefined.
+        """Return the content of `ranking.json`: plain values, None for undefined ones.
 
-        Version 2 has a mixture of its own, which says in "selected_as" what it is: a reader of
-        version 1 would take its weights for a mistake. All else is version 1.
+        Version 2 is written if the ranking has a mixture of its own, which "selected_as" describes:
+        a reader of version 1 would take its weights for an error. Otherwise it is version 1.
         """
         selected = self.top()
         own = {} if self.mixture is None else {"selected_as": self.mixture.source}
@@ -228,10 +229,10 @@ class Ranking:
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Ranking:
-        """Read what `to_dict` wrote.
+        """Return the ranking that `to_dict` wrote.
 
         Raises:
-            ConfigError: It is of another version, or a part is missing.
+            ConfigError: The version is unknown, or a field is missing.
         """
         if state.get("version") not in (1, 2):
             raise ConfigError(f"a ranking of version {state.get('version')!r}; allowed are 1 and 2")

@@ -1,4 +1,4 @@
-"""What a training run leaves behind."""
+"""Run records: the stored results of training runs."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ RunKind = Literal["probe", "mixture", "trial"]
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What was chosen, the proxies' scores and the validation figures of one training run.
+    """The mixture, the proxies' scores and the validation metrics of one training run.
 
     Args:
-        run_id: Unique; writing a record twice replaces it.
+        run_id: Unique id; writing another record with this id replaces the first.
         kind: "probe" (one candidate), "mixture", or "trial" (adaptively sampled).
         key: The comparability key: what must be equal for two records to be compared (task, hash
             of the validation set, metric and mode, model and initial weights, examples drawn,
             steps, hyper-parameters, hash of the real sample, proxies' parameters, encoder).
-        unit: The distinct candidate or mixture that was trained on; seeds share it.
-        mixture: What was trained on.
-        scores: Proxy key to the score of what was trained on, oriented as the proxy is.
-        orientation: Proxy key to higher_is_better.
+        unit: The distinct candidate or mixture that was trained on; the same for all seeds.
+        mixture: The mixture that was trained on.
+        scores: Proxy key to the score of the mixture, in the orientation of the proxy.
+        orientation: Proxy key to its `higher_is_better`.
         metrics: Every validation metric at the fixed end of the budget.
         monitor: The validation metric that correlations are about.
-        mode: "max" where a larger value of the metric is better, else "min".
+        mode: "max" if a larger value of the metric is better, else "min".
         seed: Training seed.
-        created: ISO 8601, UTC.
-        details: Anything else worth keeping, plain values.
+        created: Time of creation, ISO 8601, UTC.
+        details: Anything else to store, as plain values.
     """
 
     run_id: str
@@ -83,10 +83,10 @@ class RunRecord:
             scores: Proxy key to the score of the mixture; empty if it was not scored.
             metrics: Every validation metric at the fixed end of the budget.
             monitor: The one metric that correlations are about.
-            mode: "max" where a larger value of the metric is better, else "min".
+            mode: "max" if a larger value of the metric is better, else "min".
             seed: Training seed.
-            created: ISO 8601, UTC; None for now.
-            details: Anything else worth keeping, as plain values.
+            created: Time of creation, ISO 8601, UTC; None for now.
+            details: Anything else to store, as plain values.
         """
         return cls(
             run_id=run_id,
@@ -112,7 +112,7 @@ class RunRecord:
 
 
 def mixture_unit(mixture: Mixture, sha256: Mapping[str, str]) -> str:
-    """Name what was trained on: candidates, weights, and a hash of their contents.
+    """Return the name of a unit: candidates, weights, and a hash of their contents.
 
     Example:
         >>> mixture_unit(Mixture.equal(["b", "a"]), {"a": "01", "b": "02"})
