@@ -1,4 +1,4 @@
-"""What the callbacks need of a Trainer: objects of pytorch_lightning, and a SynqueDataModule."""
+"""Checks of the Trainer: objects of pytorch_lightning, and a SynqueDataModule."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def require_datamodule(trainer: Trainer) -> SynqueDataModule:
     """Return the trainer's DataModule, which must be a `SynqueDataModule`.
 
     Raises:
-        LightningError: It is not, or there is none; the message shows the line to write.
+        LightningError: It is of another class or missing; the message shows the line to write.
     """
     datamodule = attached_datamodule(trainer)
     if datamodule is not None:
@@ -64,10 +64,10 @@ def require_datamodule(trainer: Trainer) -> SynqueDataModule:
 
 
 def require_single(callback: Callback, trainer: Trainer, kind: type[Callback]) -> None:
-    """Check that the trainer has one callback of a kind.
+    """Check that the trainer has only one callback of this class.
 
     Raises:
-        LightningError: It has another one.
+        LightningError: There is more than one.
     """
     others = [other for other in callbacks_of(trainer) if isinstance(other, kind)]
     if others != [callback]:

@@ -1,4 +1,4 @@
-"""Examples of the candidates that are also in the validation or test data."""
+"""Detection of candidate examples that are also in the validation or test data."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _log = logging.getLogger(__name__)
 def leak_messages(
     what: str, dataloaders: object, candidates: Sequence[Candidate]
 ) -> tuple[str, ...]:
-    """Return a sentence about each candidate that shares examples with the data of dataloaders.
+    """Return a sentence about each candidate that shares examples with the dataloaders.
 
-    A dataset can be compared if the view of the candidates can be taken of its examples. If it
-    returns tensors for the model, for example, it cannot, and the log says so.
+    A dataset can be compared only if the candidates' view applies to its examples. If it does not,
+    for example because the dataset returns tensors for the model, the log says so.
 
     Args:
         what: Name of the data in the sentence, such as "validation data".

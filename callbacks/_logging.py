@@ -1,4 +1,4 @@
-"""Tables, figures and texts for the loggers of a Trainer."""
+"""Logging of tables, figures and texts to the loggers of a Trainer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Cell = str | float | None
 
 @dataclass(frozen=True)
 class LoggedTable:
-    """A table of plain values, and a Markdown text with the same content and more.
+    """A table of plain values, and a Markdown text with at least the same content.
 
     Args:
         columns: Names of the columns.
@@ -41,22 +41,23 @@ class LoggedTable:
 
 
 def log_table(trainer: Trainer, name: str, table: LoggedTable) -> None:
-    """Log a table to every logger that can hold one; called on rank 0.
+    """Log a table to every logger that supports tables; called on rank 0.
 
     TensorBoard gets a text, CSVLogger the file `<name>.csv` in its `log_dir`, W&B a Table, MLflow
-    the artifacts `<name>.md` and `<name>.csv`, and any other logger what its `log_table` or its
-    experiment's `add_text` accepts. A logger that fails causes a warning, and training continues.
+    the artifacts `<name>.md` and `<name>.csv`. Any other logger gets the table through its
+    `log_table`, or the text through its experiment's `add_text`, if it has one of them. A logger
+    that fails causes a warning, and training continues.
     """
     _for_each_logger(trainer, name, lambda logger: _log_table(logger, name, table, trainer))
 
 
 def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:
-    """Log a matplotlib figure to every logger that can hold one; called on rank 0."""
+    """Log a matplotlib figure to every logger that supports figures; called on rank 0."""
     _for_each_logger(trainer, name, lambda logger: _log_figure(logger, name, figure, trainer))
 
 
 def log_mixture(trainer: Trainer, datamodule: SynqueDataModule) -> None:
-    """Log what is trained on: each dataset, its number of examples and its share of the draws.
+    """Log the mixture: each dataset, its number of examples and its share of the draws.
 
     Called on rank 0, after a checkpoint is restored.
     """
@@ -75,7 +76,7 @@ def log_mixture(trainer: Trainer, datamodule: SynqueDataModule) -> None:
 
 
 def log_text(trainer: Trainer, name: str, text: str) -> None:
-    """Log a text, such as a rubric, to every logger that can hold one; called on rank 0.
+    """Log a text, such as a rubric, to every logger that supports texts; called on rank 0.
 
     TensorBoard gets a text, CSVLogger the file `<name>.md` in its `log_dir`, W&B a Table of one
     cell, MLflow the artifact `<name>.md`.
@@ -132,7 +133,7 @@ def _log_figure(logger: Logger, name: str, figure: Figure, trainer: Trainer) -> 
 
 
 def _experiment(logger: Logger) -> Any:
-    """Return the object of the logger's own library; None for a logger without one."""
+    """Return the object of the logging library that the logger wraps; None if it wraps none."""
     return getattr(logger, "experiment", None)
 
 

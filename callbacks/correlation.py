@@ -1,4 +1,4 @@
-"""ProxyCorrelationCallback: how well the proxies agree with validation, over several runs."""
+"""ProxyCorrelationCallback: correlates proxies with validation metrics over several runs."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ _COLUMNS = (
 
 
 class _Concluded(TypedDict):
-    """What a launched process passes back: the run, and the keys that correlations are about."""
+    """The values that a launched process passes back: the run, and keys of the correlations."""
 
     run_id: str
     keys: list[str]
 
 
 class ProbeRunner(Protocol):
-    """Trains short fits on single candidates, as `synque_select.ProbeSweep` does."""
+    """Interface of objects that train short fits on single candidates, such as `ProbeSweep`."""
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
-        """Copy what probes start from; called in `setup("fit")` on rank 0, before training."""
+        """Copy the model that probes start from; called in `setup("fit")` on rank 0."""
 
     def run(
         self,
@@ -94,31 +94,32 @@ class ProbeRunner(Protocol):
 class ProxyCorrelationCallback(CheckedCallback):
     """Stores proxy scores and validation metrics after training, and logs how they correlate.
 
-    On fit end one run record of kind "mixture" is written to a SQLite store that several runs and
-    processes share, and the correlations of every proxy with validation are logged: within the
-    comparability key of this run and within one kind, never pooled. With fewer than 5 distinct
-    units, a message says how many are missing. With `probes=` a fresh copy of the model is trained
-    on each candidate alone, so that one fit gives a correlation over all candidates.
+    When the fit ends, a run record of kind "mixture" is written to a SQLite store that several runs
+    and processes share, and the correlation of every proxy with the metric is logged. Correlations
+    only cover records of one kind that have the comparability key of this run. With fewer than 5
+    distinct units, a message says how many are missing. With `probes=`, a fresh copy of the model
+    is trained on each candidate alone, so that a single fit gives a correlation over all candidates.
 
-    The ranking is that of the trainer's `SelectionCallback`. The scores of the mixture follow from
-    those of the candidates if a proxy supports it (all of the default suite do); the other proxies
-    score a sample of the mixture beside the candidates, seeded and as large as its weights allow
-    without repeating an example. The metrics are those in `trainer.callback_metrics` after the last
-    validation; if training continued after it, the record's details say so. A resumed run leaves
-    one record, at whatever point it was killed. With several ranks all of them wait for rank 0,
-    without a collective's timeout.
+    The ranking is that of the trainer's `SelectionCallback`. A mixture is scored from the scores of
+    its candidates if the proxy supports it, as all proxies of the default suite do. The other
+    proxies score a seeded sample of the mixture together with the candidates; it is as large as the
+    weights allow without repeating an example. The metrics are those in `trainer.callback_metrics`
+    after the last validation; if training continued after it, the record's details say so. A
+    resumed run leaves one record, whenever it was killed. With several ranks, the others wait for
+    rank 0, without the timeout of a collective operation.
 
     Args:
         monitor: The validation metric to correlate with, as the model logs it.
         mode: "max" if a larger value of the metric is better, else "min".
-        proxies: Proxies to correlate, scored after fit; None for those of the selection.
+        proxies: Proxies to correlate, scored after the fit; None for those of the selection.
         probes: Trains the probes; None for no probes.
         store: A run store or its path; None for `$SYNQUE_STORE` or `runs/records.sqlite`.
         task: Name of the task, part of the comparability key; None for the model's class.
 
     Attributes:
-        record: The run record, after fit, on every rank that can read the store.
-        correlations: The logged correlations, after fit: of this run's kind, then of the probes.
+        record: The run record, after the fit, on every rank that can read the store.
+        correlations: The logged correlations, after the fit: first of this run's kind, then of the
+            probes.
 
     Raises:
         ConfigError: `mode` is not "max" or "min".
@@ -153,18 +154,18 @@ class ProxyCorrelationCallback(CheckedCallback):
 
     @property
     def record(self) -> RunRecord | None:
-        """The run record, after fit."""
+        """The run record, after the fit."""
         self._recall()
         return self._record
 
     @property
     def correlations(self) -> tuple[KeyCorrelations, ...]:
-        """The logged correlations, after fit: of this run's kind, then of the probes."""
+        """The logged correlations, after the fit: of this run's kind, then of the probes."""
         self._recall()
         return self._correlations
 
     def _recall(self) -> None:
-        """Read what a process that was launched for a fit has written to the store."""
+        """Read what a launched process has written to the store."""
         concluded = self._spawn_result.take()
         if concluded is not None:
             self._read_back(concluded)
@@ -184,7 +185,7 @@ class ProxyCorrelationCallback(CheckedCallback):
         require_single(self, trainer, ProxyCorrelationCallback)
         datamodule = require_datamodule(trainer)
         _selection(trainer)
-        if self._proxies is not None:  # checked here and not after the training
+        if self._proxies is not None:  # check here, not after training
             resolve_suite(self._proxies, datamodule.candidates[0].modality)
         self._weights, self._n_batches, self._has_warned = weights_sha256(pl_module), 0, False
         self._metrics, self._validated_at = {}, 0
@@ -197,7 +198,7 @@ class ProxyCorrelationCallback(CheckedCallback):
         self._n_batches += 1
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the metrics of this validation; the last one counts."""
+        """Store the metrics of this validation; those of the last one count."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self._metrics = {name: float(v) for name, v in trainer.callback_metrics.items()}
@@ -222,7 +223,7 @@ class ProxyCorrelationCallback(CheckedCallback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Store what a resumed run cannot know: initial weights, batches so far, last metrics."""
+        """Store the hash of the initial weights, the batches so far and the last metrics."""
         checkpoint[_STATE] = {
             "weights": self._weights,
             "n_batches": self._n_batches,
@@ -256,9 +257,9 @@ class ProxyCorrelationCallback(CheckedCallback):
         return {"run_id": selection.run_id, "keys": keys}
 
     def _restore_metrics(self, trainer: Trainer, run_dir: Path | None) -> None:
-        """Read the metrics of this step that the run wrote before it was killed, if it did.
+        """Read the metrics of this step, if the run wrote them before it was killed.
 
-        A run that resumes from a checkpoint of its last step does not train or validate any more.
+        A run that resumes from a checkpoint of its last step no longer trains or validates.
         """
         if run_dir is None or self._validated_at == trainer.global_step:
             return
@@ -269,7 +270,7 @@ class ProxyCorrelationCallback(CheckedCallback):
                 self._validated_at = trainer.global_step
 
     def _warn_of_missing_metric(self) -> None:
-        """Warn once, early enough to stop the run, that it will not enter any correlation."""
+        """Warn once, early enough to stop the run, that the metric is missing."""
         if self._has_warned:
             return
         self._has_warned = True
@@ -306,7 +307,7 @@ class ProxyCorrelationCallback(CheckedCallback):
     def _mixture_scores(
         self, scorer: Scorer, datamodule: SynqueDataModule, ranking: Ranking, mixture: Mixture
     ) -> dict[str, float]:
-        """Score the mixture; a single candidate is scored already."""
+        """Score the mixture; a single candidate already has its scores."""
         if len(mixture.names) == 1:
             return _values(ranking, mixture.names[0])
         if datamodule.real is None:
@@ -326,7 +327,7 @@ class ProxyCorrelationCallback(CheckedCallback):
         key = self._key(trainer, pl_module, ranking)
         known = self._stored(selection.run_id)
         if known is not None and (known.key, known.mixture) == (key, mixture):
-            scores = known.scores  # killed after scoring: not scored again
+            scores = known.scores  # the run was killed after scoring: reuse the scores
         else:
             scorer = self._scorer(trainer, selection)
             scores = dict(self._mixture_scores(scorer, datamodule, ranking, mixture))
@@ -411,7 +412,7 @@ class ProxyCorrelationCallback(CheckedCallback):
 def _show_figure(trainer: Trainer, entry: KeyCorrelations) -> None:
     try:
         figure = correlation_figure(entry)
-    except DependencyError as error:  # the table has the same content
+    except DependencyError as error:  # the table has the same content as the figure
         rank_zero_info(str(error))
         return
     log_figure(trainer, f"synque_correlation_{entry.kind}", figure)

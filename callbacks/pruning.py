@@ -1,4 +1,4 @@
-"""PruningCallback: ends a fit that an Optuna pruner stops, on every rank."""
+"""PruningCallback: ends a fit on every rank when an Optuna pruner stops the trial."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["PruningCallback"]
 
 
 class PruningCallback(CheckedCallback):
-    """Report a metric after each validation, and end the fit if the study's pruner decides so.
+    """Reports a metric after each validation, and ends the fit if the study's pruner says so.
 
     The reported step is the trainer's global step. At the last step of `max_steps` the pruner is
     not asked, because the fit is complete. With several ranks, rank 0 reports and asks the pruner,

@@ -1,4 +1,4 @@
-"""SelectionCallback: ranks the candidates before fit and trains on the best mixture."""
+"""SelectionCallback: ranks the candidates before the fit and selects the mixture."""
 
 from __future__ import annotations
 
@@ -51,62 +51,62 @@ _DEFAULT_TOP_K = 3
 
 
 class _Prepared(TypedDict):
-    """What rank 0 passes to the others."""
+    """The values that rank 0 passes to the other ranks."""
 
     ranking: dict[str, Json]
     run_id: str
 
 
 class _Launched(_Prepared):
-    """What a launched process passes back."""
+    """The values that a launched process passes back."""
 
     run_dir: str
     finished: bool
 
 
 class SelectionCallback(CheckedCallback):
-    """Ranks the candidates before fit, and trains on a mixture of the best.
+    """Ranks the candidates before the fit, and trains on a mixture of the best.
 
     In `setup("fit")` the candidates of the `SynqueDataModule` are scored against its real sample,
     the top k become its mixture, the models used for scoring are closed, and the ranking is logged
-    to every logger. A second fit with the same content and options takes the ranking from the cache
+    to every logger. A second fit with the same content and options reads the ranking from the cache
     and scores nothing. `validate`, `test`, `predict` and `fast_dev_run` never score. With several
-    ranks, rank 0 scores and the others wait without a timeout; a failure of one rank is raised on
-    all. After `ddp_spawn`, or in a notebook, the attributes are those of the launched processes.
+    ranks, rank 0 scores and the others wait without a timeout; a failure on one rank is raised on
+    all. After `ddp_spawn` or in a notebook, the attributes are those of the launched processes.
 
     Args:
         proxies: Keys, instances, or mappings with "key" and options; None for the default suite.
         rank_by: Key of a proxy, or "consensus"; None for the only proxy given, or the consensus of
             several.
-        top_k: Number of candidates to train on; None for 3, or for that of the given `ranking`.
+        top_k: Number of candidates to train on; None for 3, or for the value in the given `ranking`.
         mixture: Weights of the candidates: "equal", "proportional" (to exp of the standardized
             score) or "mmd_optimal" (at most `top_k` candidates, with the kernel mean nearest to
             that of the real sample; no example is repeated more than 4 times if `max_steps` or
-            `epoch_length` sets the length of the training); None for "equal", or for the mixture of
+            `epoch_length` sets the length of training); None for "equal", or for the mixture of
             the given `ranking`.
         temperature: Temperature of mixture="proportional", in standard deviations; None for 1.
         encoder: A model id or an encoder; None for the default of the modality.
         lens: How the LENS proxies among `proxies` are computed: a `LensConfig`, a mapping with
             its values, a YAML file or a packaged name ("lens-small"). Its engines are closed
-            before training. None for the configuration of each proxy. Rubrics, and the most and
-            least realistic examples, are in the report and the loggers.
-        ranking: A ranking made elsewhere, or the path of its `ranking.json`: nothing is scored,
-            only the content hashes of candidates and real sample are compared.
+            before training. None for the configuration of each proxy. The report and the loggers
+            get the rubrics and the most and least realistic examples.
+        ranking: An existing ranking, or the path of its `ranking.json`. Nothing is scored; only the
+            content hashes of the candidates and the real sample are compared.
         seed: Random seed of the scores.
-        device: Where to encode and score; None for the device of the trainer.
+        device: Device for encoding and scoring; None for the device of the trainer.
         cache_dir: Directory of cached embeddings and rankings; None for the default one.
-        run_dir: Directory of the run; None for `runs/<model>/<time>-<hash>` under the trainer's
-            `default_root_dir`. It gets `ranking.json`, `ranking.csv`, `report.html`, and the
+        run_dir: Run directory; None for `runs/<model>/<time>-<hash>` under the trainer's
+            `default_root_dir`. It receives `ranking.json`, `ranking.csv`, `report.html`, and the
             findings of scoring: `gaps.json`, `real_size.json`, and `labels.json` if all candidates
             have labels that are classes.
 
     Attributes:
         ranking: The ranking, after `setup("fit")`.
-        run_dir: Directory of the run, once training has started.
+        run_dir: Run directory, once training has started.
         run_id: Id of the run in the run store; a resumed run keeps it.
 
     Raises:
-        ConfigError: `ranking` is given together with an argument that it determines, or `ranking`,
+        ConfigError: `ranking` is combined with an argument that it determines, or `ranking`,
             `top_k`, `mixture`, `temperature` or `seed` has a wrong type or value.
 
     Example:
@@ -136,7 +136,7 @@ class SelectionCallback(CheckedCallback):
         check_int("seed", seed, 0)
         if top_k is not None:
             check_int("top_k", top_k, 1)
-        MixtureOptions(mixture or "equal", temperature)  # refused here, not after the scoring
+        MixtureOptions(mixture or "equal", temperature)  # checked before scoring
         self._ranking: Ranking | None = None
         self._run_dir: Path | None = None
         self._run_id = ""
@@ -159,7 +159,7 @@ class SelectionCallback(CheckedCallback):
 
     @property
     def run_dir(self) -> Path | None:
-        """Directory of the run, once training has started."""
+        """Run directory, once training has started."""
         self._recall()
         return self._run_dir
 
@@ -170,7 +170,7 @@ class SelectionCallback(CheckedCallback):
         return self._run_id
 
     def _recall(self) -> None:
-        """Take over the attributes of a process that was launched for a fit."""
+        """Copy the attributes of a launched process."""
         state = self._spawn_result.take()
         if state is not None:
             self._ranking, self._run_id = Ranking.from_dict(state["ranking"]), state["run_id"]
@@ -185,10 +185,10 @@ class SelectionCallback(CheckedCallback):
         datamodule = require_datamodule(trainer)
         if is_dev_run(trainer):
             return
-        if self._finished:  # a tuner's fit never finishes, so the fit after it is the same run
+        if self._finished:  # a Tuner's fit never finishes, so the fit after it is the same run
             self._run_id, self._run_dir, self._finished = uuid4().hex, self._given_run_dir, False
         self._has_met = True
-        # asks a wrapped DataModule for its loader, which may need every rank
+        # this asks a wrapped DataModule for its loader, which may need every rank
         with raise_on_all_ranks(trainer):
             budget = datamodule.planned_draws if self._mixture == "mmd_optimal" else None
         chosen = on_rank_zero(trainer, lambda: self._prepare(trainer, datamodule, budget))
@@ -199,7 +199,7 @@ class SelectionCallback(CheckedCallback):
             _show(trainer, ranking)
 
     def scorer(self, trainer: Trainer) -> Scorer:
-        """Return the scorer of this callback, to score a mixture in the same way elsewhere."""
+        """Return the scorer of this callback, for scoring elsewhere with the same options."""
         device = trainer.strategy.root_device if self._device is None else self._device
         if self._given_ranking is not None and self.ranking is not None:
             scorer = Scorer.like(self.ranking, device=device, cache_dir=self._cache_dir)
@@ -216,7 +216,7 @@ class SelectionCallback(CheckedCallback):
         )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the directory of the run; by now every strategy has restored the checkpoint."""
+        """Write the run directory; by now every strategy has restored the checkpoint."""
         if self.ranking is None:
             return
         self._run_dir = on_rank_zero(trainer, lambda: self._make_run_dir(trainer, pl_module))
@@ -238,7 +238,7 @@ class SelectionCallback(CheckedCallback):
         self._finished = True
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the page, after all callbacks have written their files."""
+        """Write the report page, after all callbacks have written their files."""
         if stage == "fit":
             self._has_met = False
             self._write_spawn_result(trainer)
@@ -252,7 +252,7 @@ class SelectionCallback(CheckedCallback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Tell the other ranks if this one fails before the ranks have met: they wait for it."""
+        """Report a failure of this rank to the others if they may still be waiting for it."""
         if trainer.state.fn == "fit" and not self._has_met and not is_dev_run(trainer):
             report_failure(trainer, exception)
         self._has_met = False
@@ -272,7 +272,7 @@ class SelectionCallback(CheckedCallback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Store the id and directory of the run; the DataModule stores the mixture.
+        """Store the run id and the run directory; the DataModule stores the mixture.
 
         Not in `state_dict`: with it, Lightning would reject a second SelectionCallback with an
         unclear error before this callback can.
@@ -294,7 +294,7 @@ class SelectionCallback(CheckedCallback):
         self, trainer: Trainer, datamodule: SynqueDataModule, budget: int | None
     ) -> _Prepared:
         if self._run_dir is not None:
-            make_folder(self._run_dir)  # before hours of scoring, not after them
+            make_folder(self._run_dir)  # fail before hours of scoring, not after
         ranking = self._choose(trainer, datamodule, budget)
         return {"ranking": ranking.to_dict(), "run_id": self.run_id}
 
@@ -325,7 +325,7 @@ class SelectionCallback(CheckedCallback):
         return self._chosen_from(ranking)
 
     def _chosen_from(self, ranking: Ranking) -> Ranking:
-        """Apply the arguments that are given beside a ranking made elsewhere."""
+        """Apply the arguments that are given together with `ranking`."""
         chosen = replace(
             ranking,
             rank_by=ranking.rank_by if self._rank_by is None else self._rank_by,
