@@ -98,7 +98,7 @@ class ProxyCorrelationCallback(CheckedCallback):
     and processes share, and the correlation of every proxy with the metric is logged. Correlations
     only cover records of one kind that have the comparability key of this run. With fewer than 5
     distinct units, a message says how many are missing. With `probes=`, a fresh copy of the model
-    is trained on each candidate alone, so that a single fit gives a correlation over all candidates.
+    is trained on each candidate alone, so that one fit gives a correlation over all candidates.
 
     The ranking is that of the trainer's `SelectionCallback`. A mixture is scored from the scores of
     its candidates if the proxy supports it, as all proxies of the default suite do. The other

@@ -78,7 +78,7 @@ class SelectionCallback(CheckedCallback):
         proxies: Keys, instances, or mappings with "key" and options; None for the default suite.
         rank_by: Key of a proxy, or "consensus"; None for the only proxy given, or the consensus of
             several.
-        top_k: Number of candidates to train on; None for 3, or for the value in the given `ranking`.
+        top_k: Number of candidates to train on; None for 3, or for that of the given `ranking`.
         mixture: Weights of the candidates: "equal", "proportional" (to exp of the standardized
             score) or "mmd_optimal" (at most `top_k` candidates, with the kernel mean nearest to
             that of the real sample; no example is repeated more than 4 times if `max_steps` or
