@@ -1,1 +1,1 @@
-"""Packaged configs, one YAML a recipe and size."""
+"""Packaged configs: one YAML file per recipe and size, and the LENS configs."""
