@@ -28,7 +28,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Run a recipe's experiment. All arms have the same budget and are paired; a rerun resumes."""
+    """Run a recipe's experiment. Arms have equal budgets and are paired; a rerun resumes it."""
     from synque_select.experiment import run_experiment
 
     if options.version != 1:

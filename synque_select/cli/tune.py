@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _DESCRIPTION = (
-    "Search for a mixture with Optuna: which candidates, how many and with which weights, by short "
-    "fits. Options of its own: "
+    "Search for a mixture with Optuna, by short fits: which candidates, how many, and with which "
+    "weights. Options of its own: "
     "--tune.n_trials, --tune.monitor METRIC, --tune.mode {max,min}, --tune.proxy KEY (no fits), "
     "--tune.k_range and the other --tune.… options below. --trainer.max_steps sets the budget of "
     "each fit. All other options are LightningCLI's, as for `synque-select fit`."

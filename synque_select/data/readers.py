@@ -53,17 +53,17 @@ class BaseReader(ABC):
 
     @abstractmethod
     def read(self, path: Path) -> MapDataset:
-        """Read a file as a dataset of records.
+        """Read a file as a dataset.
 
-        Called once per load, with a path that exists. Equal files must give equal records in the
+        Called once per load, with a path that exists. Equal files must give equal examples in the
         same order, because results are cached by content.
 
         Args:
             path: The file; a folder only if the user named the reader explicitly ("xml:folder").
 
         Returns:
-            A list, a `datasets.Dataset` or another object with a length and integer indexing. A
-            record is usually a mapping from field names to values.
+            A list, a `datasets.Dataset` or another object with a length and integer indexing. An
+            example is usually a mapping from field names to values.
 
         Raises:
             DataError: The file is invalid; the message names the file and, if possible, the line.

@@ -1,4 +1,4 @@
-"""The data of a task as a DataModule, for one fit of a LightningCLI config."""
+"""A DataModule with the data of a task, for fits from a LightningCLI config."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class TaskDataModule(SynqueDataModule):
     """Serves the candidates, a real sample, and the validation and test data of a task.
 
     With it, `synque-select fit`, `sweep` and `tune` take the same `task:` block as
-    `synque-select experiment`. Model and trainer come from the config: of the task, only what
-    concerns the data is read.
+    `synque-select experiment`. The model and the trainer come from the config; only the data of the
+    task is used.
 
     Args:
         task: The task.
-        replicate: Which of the task's real samples to rank by, from 0.
+        replicate: Index of the task's real sample to rank by, from 0.
         held_out: Share of each candidate that is held out of training and serves as validation
             data, so that early stopping reads no real label; 0 to validate on the labeled real
             examples of the task.
-        seed: Random seed of the order of the examples, and of what is held out.
+        seed: Random seed for the order of the examples and for the held-out split.
 
     Raises:
         ConfigError: An argument is not allowed.
@@ -55,7 +55,7 @@ class TaskDataModule(SynqueDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Serve what is held out of the candidates that are trained on, or the labeled data."""
+        """Serve the held-out examples of the selected candidates, or the labeled data."""
         names = self._held_out if self.mixture is None else self.mixture.names
         parts = (
             [self._held_out[name] for name in names] if self._held_out else [self.task.validation]

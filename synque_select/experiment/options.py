@@ -18,27 +18,28 @@ _DEFAULT_ARMS = tuple(arm for arm in ARMS if arm != "tuned")  # "tuned" needs op
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentOptions:
-    """Options of an experiment: its arms, its replicates, and where its files are written.
+    """Options of an experiment: its arms, its replicates and its files.
 
     Args:
-        top_k: Number of candidates to select; fewer than there are candidates.
+        top_k: Number of candidates to select; must be less than the number of candidates.
         rank_by: Key of the proxy that selects, or "consensus"; None for the default of the ranking.
-        arms: The arms to compare; "chosen" must be one of them. The candidates alone are always
-            trained on in the first replicate, for the correlations. "tuned" needs optuna and is
-            run only if it is named.
-        replicates: Largest number of replicates, from 2.
+        arms: The arms to compare, including "chosen". In the first replicate, the model is always
+            trained on every candidate alone, for the correlations. "tuned" needs optuna and only
+            runs if it is listed.
+        replicates: Maximum number of replicates, at least 2.
         single_replicates: Number of replicates in which every candidate is trained on alone; None
             for all.
-        n_random: Number of random mixtures per replicate; the arm's figure is their mean.
-        n_tuned: Number of trials of the arm "tuned". The trials together take half of the steps of
-            a fit, and the mixture that they find is trained for the other half.
-        time_limit_s: Start nothing that would run past this many seconds; None for no limit. The
-            first replicate with its candidates alone, and the second replicate, always run.
-        run_dir: Directory for the files of the run; None for a new one under `root`.
-        root: Directory of all runs.
+        n_random: Number of random mixtures per replicate, whose mean is the result of the arm.
+        n_tuned: Number of trials of the arm "tuned". All trials together take half of the steps of
+            a fit; the other half trains on the mixture that they find.
+        time_limit_s: Time limit in seconds; None for no limit. Work that would exceed it is not
+            started, except the first replicate with every candidate alone, and the second
+            replicate.
+        run_dir: Run directory; None for a new one under `root`.
+        root: Parent directory of all runs.
         store: The run store or its path; None for the default one.
-        device: Device for encoding and scoring; fits follow the trainer options of the task.
-        cache_dir: Directory of cached embeddings; None for the default.
+        device: Device for encoding and scoring; fits use the trainer options of the task.
+        cache_dir: Directory of cached embeddings; None for the default one.
         progress: Whether to show a progress bar.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Run the arms of an experiment in paired replicates, and say what was shown."""
+"""Runs the arms of an experiment in paired replicates, and reports what is shown."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Experiment:
 
     Args:
         run_dir: Directory of its files and of `report.html`.
-        result: What was measured; the content of `result.json`.
+        result: The results, which are the content of `result.json`.
         rankings: One ranking per replicate.
     """
 
@@ -58,11 +58,10 @@ def run_experiment(task: BaseTask, options: ExperimentOptions | None = None) -> 
     """Run the arms of a task and write the files of the run.
 
     A replicate is a new real sample and a new training seed; all arms of a replicate share the
-    initial weights and the budget. A fit that finished in this run or an earlier one is taken from
-    the store. The most important work is done first: the arms chosen, random and all of every
-    replicate, with the candidates alone in the first one; then the candidates alone in the other
-    replicates; then the other arms. What exceeds the time limit is left out, and a message names
-    it.
+    initial weights and the budget. Fits that finished in this run or an earlier one are reused. The
+    most important work comes first: the arms chosen, random and all of every replicate, with every
+    candidate alone in the first replicate; then every candidate alone in the other replicates; then
+    the other arms. Work that exceeds the time limit is skipped, and a message names it.
 
     Args:
         task: Candidates, real samples, model and budget.

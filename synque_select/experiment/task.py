@@ -1,4 +1,4 @@
-"""What a recipe gives to an experiment: candidates, real samples, a model and a budget."""
+"""The task of an experiment: candidates, real samples, a model and a budget."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ _E = TypeVar("_E", bound=Examples)
 
 
 class BaseTask(ABC):
-    """Base of all tasks; a subclass sets the attributes and implements the abstract methods.
+    """Base class of all tasks; a subclass sets the attributes and implements the abstract methods.
 
-    The module that `model` returns logs `val_<metric>` in validation and `test_<metric>` in test.
+    The module that `model` returns must log `val_<metric>` in validation and `test_<metric>` in
+    test.
 
     Attributes:
-        name: Name of the recipe; its runs are kept under it.
+        name: Name of the recipe, used for its run directories.
         metric: Name of the two logged metrics, without `val_` and `test_`.
         mode: "max" if a larger value of the metric is better, else "min".
         n_distinct: Number of distinct examples that every arm trains on.
@@ -38,7 +39,7 @@ class BaseTask(ABC):
         num_workers: Number of worker processes of each data loader.
         encoder: Encoder of the views; None for the default of their modality.
         proxies: The proxies that score the candidates; None for the default suite.
-        false_labels: Candidate with false labels to its clean twin.
+        false_labels: Name of each candidate with false labels to the name of its clean twin.
         collate_fn: Function that makes a batch of examples; None for torch's default.
     """
 
@@ -62,16 +63,16 @@ class BaseTask(ABC):
     @property
     @abstractmethod
     def validation(self) -> Examples:
-        """Labeled real examples for everything that is selected by labels; in no real sample."""
+        """Labeled real examples for selection by labels; none of them is in a real sample."""
 
     @property
     @abstractmethod
     def test(self) -> Examples:
-        """Labeled real examples for every figure that is reported; in no real sample."""
+        """Labeled real examples for all reported metrics; none of them is in a real sample."""
 
     @abstractmethod
     def real_sample(self, replicate: int) -> RealSample:
-        """Draw the unlabeled real sample of a replicate; the same one each time."""
+        """Return the unlabeled real sample of a replicate; each call returns the same one."""
 
     @abstractmethod
     def model(self, seed: int) -> LightningModule:
@@ -82,9 +83,9 @@ class BaseTask(ABC):
 
     @abstractmethod
     def fingerprint(self) -> Mapping[str, object]:
-        """Return everything that changes a fit and is not in the views: labels, hyper-parameters.
+        """Return everything besides the views that changes a fit: labels, hyper-parameters.
 
-        The values are plain. A finished fit is taken from the store only if they are equal.
+        The values are plain. A finished fit is reused only if they are equal.
         """
 
     def transform(self, record: Any) -> object:
@@ -100,10 +101,10 @@ class BaseTask(ABC):
         return {}
 
     def messages(self, test: Mapping[str, float]) -> Sequence[str]:
-        """Return what a reader of the closing tables must know of the task.
+        """Return sentences about the task that a reader of the final tables must see.
 
         Args:
-            test: Candidate to the mean test figure of the fits on it alone.
+            test: Candidate to the mean test metric of the fits on it alone.
         """
         return ()
 
@@ -157,7 +158,7 @@ class Transformed(Dataset[object]):
 def unseen(examples: Examples, *samples: Examples) -> list[int]:
     """Return the positions of the examples whose content is in none of the samples.
 
-    Use it for the data of validation and test, with the real sample of every replicate.
+    Use it for the validation and test data, with the real samples of all replicates.
 
     Example:
         >>> seen, labeled = RealSample("real", ["a", "b"]), Examples("labeled", ["b", "c"])

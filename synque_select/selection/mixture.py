@@ -96,7 +96,7 @@ def _check_temperature(temperature: float) -> None:
 def with_mixture(
     ranking: Ranking, mixture: MixtureChoice, scoring: Scoring | None = None
 ) -> Ranking:
-    """Return the ranking with the mixture to train on, which `ranking.top()` then gives.
+    """Return the ranking with the mixture to train on, which `ranking.top()` then returns.
 
     Args:
         ranking: The ranking whose candidates are mixed.
@@ -104,8 +104,8 @@ def with_mixture(
         scoring: The scoring that the ranking was made from; "mmd_optimal" needs it.
 
     Raises:
-        ConfigError: The options are not allowed, or "mmd_optimal" is asked for without a scoring.
-        ProxyError: "mmd_optimal" is asked for without embeddings, or has no kernel bandwidth.
+        ConfigError: The options are not allowed, or "mmd_optimal" is requested without a scoring.
+        ProxyError: "mmd_optimal" is requested without embeddings, or has no kernel bandwidth.
     """
     options = MixtureOptions.of(mixture)
     plain = dataclasses.replace(ranking, mixture=None)
@@ -152,7 +152,7 @@ def mixture_scores(
         Proxy key to score; a proxy that would need a sample of the mixture is left out.
 
     Raises:
-        ConfigError: The mixture holds a name that was not scored.
+        ConfigError: The mixture names a candidate that was not scored.
     """
     wanted = {k: s for k, s in scoring.scores.items() if keys is None or k in keys}
     names = [candidate.name for candidate in scoring.candidates]
@@ -171,7 +171,7 @@ def mixture_scores(
 def score_proportional_mixture(
     ranking: Ranking, *, top_k: int | None = None, by: str | None = None, temperature: float = 1.0
 ) -> Mixture:
-    """Weights proportional to exp(z / temperature) among the best k, z the standardised score.
+    """Weight the best k candidates in proportion to exp(z / temperature), z the standardized score.
 
     z is (score − mean) / standard deviation over all candidates, turned so that higher is better;
     for the consensus the score is the mean rank. A high temperature approaches equal weights.
@@ -216,7 +216,7 @@ def mmd_optimal_mixture(
     max_repeats: float = 4.0,
     n_resamples: int = 200,
 ) -> Mixture:
-    """The mixture whose kernel mean is nearest to the real sample's.
+    """Find the mixture with the kernel mean nearest to that of the real sample.
 
     MMD²(w) = wᵀKw − 2wᵀc + const over the simplex, with K_ab the mean kernel between candidates a
     and b (its diagonal unbiased, or size would decide; projected to be positive semi-definite) and
