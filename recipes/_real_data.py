@@ -200,7 +200,7 @@ def split_labeled(
         >>> split = split_labeled(labeled, RealSample("real", ["a", "x"]))
         >>> len(split.validation), len(split.test)
         (2, 5)
-        >>> split.messages[0][:43]
+        >>> split.messages[0][:42]
         '1 of the 8 labeled examples are also among'
     """
     free = {*unseen(labeled, *samples)}
