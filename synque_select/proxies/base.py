@@ -89,6 +89,18 @@ class Contributions:
         # make the interval of a ratio too wide
         return scores if self.counts is None else scores / (weights @ self.counts)[:, None]
 
+    def influences(self) -> torch.Tensor:
+        """Return (n, K) values whose means are the scores, without what all candidates share.
+
+        They serve to compare candidates: `pairs` is left out, as it cancels in every difference.
+        Of a ratio, each value is the linear approximation at equal weights.
+        """
+        each = self.each if self.constant is None else self.each + self.constant
+        if self.counts is None:
+            return each
+        score = each.mean(0) / self.counts.mean()
+        return score + (each - score * self.counts[:, None]) / self.counts.mean()
+
 
 @dataclass(frozen=True, eq=False)
 class ProxyScores:

@@ -22,7 +22,9 @@ from synque_select.selection.mixture import MixtureChoice, MixtureOptions, with_
 from synque_select.selection.score_cache import package_versions
 from synque_select.selection.scoring import Scoring
 from synque_select.selection.uncertainty import (
+    Separation,
     expected_regret,
+    influences,
     multinomial_weights,
     separation,
     t_interval,
@@ -83,11 +85,22 @@ def _ordered(scoring: Scoring, rank_by: str | None, top_k: int, n_resamples: int
         message = f"The stability of this order under a new real sample is unknown: {_why(silent)}."
         return dataclasses.replace(ranking, messages=(*ranking.messages, message))
     values = {key: scoring.scores[key].values for key in used}
+    order = _order(rank_by, values, scoring.suite)
+    if not bool(torch.isfinite(order).all()):
+        message = "The stability of this order is unknown: the score of a candidate is undefined."
+        return dataclasses.replace(ranking, messages=(*ranking.messages, message))
     return _with_certainty(
         ranking,
-        _order(rank_by, values, scoring.suite),
         _order(rank_by, {key: redrawn[key] for key in used}, scoring.suite),
+        separation(_oriented_influences(scoring, used), n_resamples=n_resamples, seed=scoring.seed),
     )
+
+
+def _oriented_influences(scoring: Scoring, keys: Sequence[str]) -> list[torch.Tensor]:
+    """Return what each real example adds to the scores of these proxies, lower is better."""
+    orientation = {proxy.key: proxy.higher_is_better for proxy in scoring.suite}
+    parts = {key: influences(scoring.scores[key], len(scoring.real)) for key in keys}
+    return [-part if orientation[key] else part for key, part in parts.items()]
 
 
 def redrawn_order(
@@ -231,17 +244,15 @@ def _why(silent: Sequence[str]) -> str:
     return f"{', '.join(silent)} gives no contribution of each real example"
 
 
-def _with_certainty(ranking: Ranking, order: torch.Tensor, redrawn: torch.Tensor) -> Ranking:
+def _with_certainty(ranking: Ranking, redrawn: torch.Tensor, separated: Separation) -> Ranking:
     """Add `selection_stability`, and a sentence on which candidates can be distinguished.
 
     Args:
         ranking: The ranking, still without stability.
-        order: (K,) values that order the candidates, lower is better.
-        redrawn: (B, K) the same values under redrawn real samples.
+        redrawn: (B, K) values that order the candidates under redrawn real samples, lower is
+            better.
+        separated: The pairs that are distinguished.
     """
-    if not bool(torch.isfinite(order).all()):
-        message = "The stability of this order is unknown: the score of a candidate is undefined."
-        return dataclasses.replace(ranking, messages=(*ranking.messages, message))
     ranks = midranks(redrawn, higher_is_better=False)
     shares = top_k_frequency(ranks, ranking.top_k).tolist()
     rows = tuple(
@@ -250,22 +261,17 @@ def _with_certainty(ranking: Ranking, order: torch.Tensor, redrawn: torch.Tensor
     )
     messages = ranking.messages
     if ranking.top_k < len(ranking):
-        messages = (*messages, _distinguished(ranking, order, redrawn, ranks))
+        messages = (*messages, _distinguished(ranking, separated, ranks))
     return dataclasses.replace(ranking, candidates=rows, messages=messages)
 
 
-def _distinguished(
-    ranking: Ranking, order: torch.Tensor, redrawn: torch.Tensor, ranks: torch.Tensor
-) -> str:
+def _distinguished(ranking: Ranking, separated: Separation, ranks: torch.Tensor) -> str:
     k, by = ranking.top_k, ranking.rank_by
     best = set(ranking.top().names)
     chosen = [i for i, row in enumerate(ranking.candidates) if row.name in best]
-    pairs_apart = separation(order, redrawn, ranking.n_real)
-    apart, n_pairs = pairs_apart.across(chosen)
+    apart, n_pairs = separated.across(chosen)
     pairs = f"{n_pairs} pairs of a candidate in the top {k} and one below it"
-    scope = (
-        f"simultaneous {pairs_apart.level:.0%} over all pairs, n = {ranking.n_real} real examples"
-    )
+    scope = f"simultaneous {separated.level:.0%} over all pairs, n = {ranking.n_real} real examples"
     if apart:
         return (
             f"{apart} of {pairs} are distinguished by {by} ({scope}). "

@@ -22,7 +22,6 @@ from synque_select.selection.scoring import Scoring
 from synque_select.selection.uncertainty import (
     expected_regret,
     multinomial_weights,
-    separation,
     t_interval,
     top_k_frequency,
 )
@@ -156,32 +155,6 @@ class TestUncertainty:
         expected = stats.t.interval(0.95, 24, column.mean().item(), stats.sem(column[:, 0].numpy()))
         assert low.item() == pytest.approx(expected[0], abs=0.01)
         assert high.item() == pytest.approx(expected[1], abs=0.01)
-
-    def test_equal_candidates_are_seldom_called_apart(self):
-        generator = torch.Generator().manual_seed(0)
-        false_alarms = 0
-        for repeat in range(200):
-            data = torch.randn(40, 6, generator=generator, dtype=torch.float64)
-            weights = multinomial_weights(40, 400, seed=repeat)
-            found = separation(data.mean(dim=0), weights @ data, 40)
-            false_alarms += bool(found.apart.any())
-        # nominal 10 of 200; 20 is the 99.9 % point of Binomial(200, 0.05)
-        assert false_alarms <= 20
-
-    def test_different_candidates_are_told_apart(self):
-        data = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        data += torch.tensor([0.0, 0.0, 3.0])
-        found = separation(data.mean(dim=0), multinomial_weights(40, 500, 0) @ data, 40)
-        assert found.apart.tolist() == [
-            [False, False, True],
-            [False, False, True],
-            [True, True, False],
-        ]
-        assert found.across([2]) == (2, 2)
-
-    def test_one_candidate_cannot_be_told_apart(self):
-        with pytest.raises(ConfigError, match="at least 2"):
-            separation(torch.zeros(1), torch.zeros(5, 1), 10)
 
     def test_top_k_frequency_shares_ties_and_sums_to_k(self):
         ranks = midranks(

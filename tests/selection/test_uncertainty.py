@@ -1,0 +1,124 @@
+"""Which candidates are distinguished, with and without clusters in the real sample."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from synque_select.errors import ConfigError
+from synque_select.proxies.base import Contributions, ProxyScores
+from synque_select.selection.uncertainty import (
+    effective_size,
+    influences,
+    multinomial_weights,
+    separation,
+    t_interval,
+)
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+class TestSeparation:
+    def test_equal_candidates_are_seldom_distinguished(self):
+        found = [separation([normal(40, 6, seed=i)], n_resamples=400, seed=i) for i in range(200)]
+        # nominal 10 of 200; 20 is the 99.9 % point of Binomial(200, 0.05)
+        assert sum(bool(part.apart.any()) for part in found) <= 20
+
+    def test_different_candidates_are_distinguished(self):
+        found = separation([normal(40, 3) + torch.tensor([0.0, 0.0, 3.0])], n_resamples=500)
+        assert found.better.tolist() == [
+            [False, False, True],
+            [False, False, True],
+            [False, False, False],
+        ]
+        assert torch.equal(found.apart, found.better | found.better.T)
+        assert found.across([0, 1]) == (2, 2)
+        # a chosen candidate that is shown to be worse is no support of the choice
+        assert found.across([2]) == (0, 2)
+
+    def test_two_candidates_are_compared_by_the_paired_t_test(self):
+        data = normal(30, 2)
+        data[:, 1] += 0.5
+        p = stats.ttest_rel(data[:, 0], data[:, 1]).pvalue
+        for level, better in ((1 - p * 0.8, False), (1 - p * 1.25, True)):
+            found = separation([data], n_resamples=20_000, level=level)
+            assert bool(found.better[0, 1]) == better
+
+    def test_one_candidate_cannot_be_compared(self):
+        with pytest.raises(ConfigError, match="at least 2"):
+            separation([normal(5, 1)])
+
+    def test_copies_are_never_distinguished_and_hide_nothing(self):
+        data = normal(40, 3) + torch.tensor([0.0, 3.0, 3.0])
+        data[:, 2] = data[:, 1]
+        found = separation([data, data])
+        assert not found.apart[1, 2]
+        assert found.better[0].tolist() == [False, True, True]
+
+    def test_the_scale_of_a_proxy_changes_nothing(self):
+        first, second = normal(40, 4), normal(40, 4, seed=1) + 0.4 * torch.arange(4)
+        found = separation([first, second])
+        assert torch.equal(found.better, separation([1000 * first + 7, second]).better)
+
+    def test_each_example_three_times_says_no_more_than_once(self):
+        data = normal(20, 6) + torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 1.2])
+        groups = np.repeat(np.arange(20), 3)
+        threefold = data.repeat_interleave(3, dim=0)
+        once = separation([data], n_resamples=500)
+        assert torch.equal(
+            separation([threefold], n_resamples=500, groups=groups).better, once.better
+        )
+        assert separation([threefold], n_resamples=500).better.sum() > once.better.sum()
+
+
+class TestInfluences:
+    def test_of_a_ratio_they_are_its_derivative(self):
+        each, counts = normal(30, 4), 1 + normal(30, seed=1).abs()
+        pairs = normal(30, 30, seed=2).square()
+        given = Contributions(each, constant=normal(4, seed=3), pairs=pairs, counts=counts)
+        values = given(torch.full((1, 30), 1 / 30, dtype=torch.float64))[0]
+        exact = influences(ProxyScores(values, resample=given), 30)
+        numeric = influences(ProxyScores(values, resample=lambda w: given(w)), 30)
+        exact, numeric = (part - part[:, :1] for part in (exact, numeric))
+        scale = (exact - exact.mean(0)).abs().max()
+        assert ((exact - numeric).abs() / scale).max() < 0.05
+
+    def test_scores_without_contributions_are_refused(self):
+        with pytest.raises(ConfigError, match="no contribution"):
+            influences(ProxyScores(torch.zeros(2)), 10)
+
+
+class TestClusters:
+    def test_weights_are_drawn_by_cluster(self):
+        groups = np.array([0, 0, 0, 1, 2, 2])
+        weights = multinomial_weights(6, 50, 0, groups)
+        assert torch.allclose(weights.sum(dim=1), torch.ones(50, dtype=torch.float64))
+        for first, last in ((0, 2), (4, 5)):
+            assert torch.equal(weights[:, first], weights[:, last])
+
+    def test_single_examples_as_clusters_change_nothing(self):
+        groups = np.arange(15)
+        weights = multinomial_weights(15, 20, 0)
+        torch.testing.assert_close(multinomial_weights(15, 20, 0, groups), weights)
+        data = normal(15, 3)
+        plain, grouped = (
+            t_interval(data.mean(0), weights @ data, 15, groups=part) for part in (None, groups)
+        )
+        torch.testing.assert_close(plain, grouped)
+
+    def test_the_interval_of_copies_is_that_of_one_each(self):
+        data, groups = normal(20, 3), np.repeat(np.arange(20), 3)
+        threefold = data.repeat_interleave(3, dim=0)
+        weights = multinomial_weights(60, 400, 0, groups)
+        found = t_interval(threefold.mean(0), weights @ threefold, 60, groups=groups)
+        expected = t_interval(data.mean(0), multinomial_weights(20, 400, 0) @ data, 20)
+        torch.testing.assert_close(found, expected)
+
+    def test_effective_size(self):
+        assert effective_size(np.repeat(np.arange(20), 3)) == pytest.approx(20)
+        assert effective_size(np.array([0, 0, 0, 1])) == pytest.approx(1.6)
