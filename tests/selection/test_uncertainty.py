@@ -38,7 +38,7 @@ class TestSeparation:
         ]
         assert torch.equal(found.apart, found.better | found.better.T)
         assert found.across([0, 1]) == (2, 2)
-        # a chosen candidate that is shown to be worse is no support of the choice
+        # a chosen candidate that is shown to be worse does not support the choice
         assert found.across([2]) == (0, 2)
 
     def test_two_candidates_are_compared_by_the_paired_t_test(self):
