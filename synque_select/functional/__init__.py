@@ -137,6 +137,7 @@ if TYPE_CHECKING:
         nearest_psd,
         project_to_capped_simplex,
     )
+    from synque_select.functional.transfer import Heads, fit_heads, stratified_rows
 
 __all__ = [
     "BANK",
@@ -149,6 +150,7 @@ __all__ = [
     "Estimate",
     "GroupJackknife",
     "HashedNGrams",
+    "Heads",
     "Kernel",
     "KernelName",
     "LensKind",
@@ -175,6 +177,7 @@ __all__ = [
     "expected_log_counts",
     "expected_minimum",
     "finite_mean_bounds",
+    "fit_heads",
     "fit_logistic_regressions",
     "frechet_distance",
     "frechet_of_moments",
@@ -235,6 +238,7 @@ __all__ = [
     "sq_distances",
     "stratified_folds",
     "stratified_jackknife",
+    "stratified_rows",
     "subsample_weights",
     "sum_by_text",
     "top_k_gain",
@@ -251,6 +255,7 @@ _MODULES = {
     "Estimate": "benchmark_statistics",
     "GroupJackknife": "benchmark_statistics",
     "HashedNGrams": "ngram",
+    "Heads": "transfer",
     "Kernel": "mmd",
     "KernelName": "mmd",
     "LABELS": "lens",
@@ -280,6 +285,7 @@ _MODULES = {
     "expected_log_counts": "ngram",
     "expected_minimum": "coverage",
     "finite_mean_bounds": "racing",
+    "fit_heads": "transfer",
     "fit_logistic_regressions": "logistic",
     "frechet_distance": "frechet",
     "frechet_of_moments": "frechet",
@@ -340,6 +346,7 @@ _MODULES = {
     "sq_distances": "pairwise",
     "stratified_folds": "folds",
     "stratified_jackknife": "benchmark_statistics",
+    "stratified_rows": "transfer",
     "subsample_weights": "lens",
     "sum_by_text": "ngram",
     "top_k_gain": "benchmark_statistics",

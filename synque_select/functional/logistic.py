@@ -39,7 +39,7 @@ class _Problems:
 
     Args:
         rows: (G, N, d).
-        targets: (N,) 0 or 1.
+        targets: (N,) or (G, F, N), 0 or 1.
         weights: (G, F, N), 0 for a row that is held out.
         penalty: (d + 1,) of the scaled coefficients, 0 for the intercept, which is last.
         scale: Root mean square norm of the rows.
@@ -89,7 +89,7 @@ class _Problems:
         """Return some of the groups, in another dtype."""
         return _Problems(
             self.rows[groups].to(dtype),
-            self.targets.to(dtype),
+            (self.targets[groups] if self.targets.dim() == 3 else self.targets).to(dtype),
             self.weights[groups].to(dtype),
             self.penalty.to(dtype),
             self.scale,
@@ -170,7 +170,7 @@ def fit_logistic_regressions(
 
     Args:
         features: (G, N, d) float32 or float64.
-        targets: (N,) 0 or 1.
+        targets: (N,) 0 or 1 for all regressions, or (G, F, N) for each its own.
         weights: (G, F, N) non-negative: F weightings of the rows of each group.
         l2: Strength of the penalty: 1 / C in scikit-learn's terms.
         root: Result of `inverse_curvature_root` for these or similar features; None to compute it

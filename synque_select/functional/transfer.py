@@ -1,0 +1,232 @@
+"""Heads: one linear classifier per candidate, trained on its own labels, all fitted at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from synque_select.functional.logistic import fit_logistic_regressions, inverse_curvature_root
+
+__all__ = ["Heads", "fit_heads", "stratified_rows"]
+
+# bytes of features in a batch of fits: on a CPU what its caches hold, because each iteration reads
+# all rows again; on a GPU enough for products that are large enough to use it
+_CPU_BYTES = 16 * 2**20
+_CUDA_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Linear heads of K candidates over C classes; a candidate has one head per draw.
+
+    Args:
+        coefficients: (H, C, d + 1), one-vs-rest logistic regressions, the intercept last.
+        known: (H, C) bool, whether the head's training rows contained the class.
+        owners: (H,) int64 position of the candidate that each head was trained on.
+        exclusive: Whether an example has exactly one class; False for several labels per example.
+    """
+
+    coefficients: torch.Tensor
+    known: torch.Tensor
+    owners: torch.Tensor
+    exclusive: bool = True
+
+    def __len__(self) -> int:
+        return len(self.owners)
+
+    def probabilities(self, features: torch.Tensor) -> torch.Tensor:
+        """Return each head's probability of each class.
+
+        Args:
+            features: (n, d) rows, on the device of the heads.
+
+        Returns:
+            (H, n, C) in the dtype of the features. If classes are exclusive, they sum to 1 over the
+            classes that the head knows. A class that a head does not know has probability 0.
+
+        Example:
+            >>> x, y = torch.tensor([[-1.0], [1.0]]), torch.tensor([[True, False], [False, True]])
+            >>> fit_heads([x], [y]).probabilities(x).argmax(2)
+            tensor([[0, 1]])
+        """
+        coefficients = self.coefficients.to(features)
+        # (H, C, n) first: one product with the rows for all heads and classes
+        logits = coefficients[..., :-1] @ features.mT + coefficients[..., -1:]
+        chances = (torch.sigmoid(logits) * self.known.unsqueeze(2)).mT
+        if not self.exclusive:
+            return chances
+        # a tiny denominator: all sigmoids may underflow far away from every class
+        return chances / chances.sum(2, keepdim=True).clamp_min(torch.finfo(chances.dtype).tiny)
+
+    def batches(self, n_rows: int) -> Iterator[Heads]:
+        """Yield the heads in groups whose probabilities of n rows fit into about 64 MiB.
+
+        Args:
+            n_rows: Number of rows to predict.
+        """
+        at_once = max(1, 2**24 // (n_rows * self.known.shape[1]))
+        for first in range(0, len(self), at_once):
+            part = slice(first, first + at_once)
+            yield Heads(
+                self.coefficients[part], self.known[part], self.owners[part], self.exclusive
+            )
+
+
+def stratified_rows(
+    targets: torch.Tensor, size: int, *, seed: int, order: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Draw rows without replacement, each with the same probability, stratified by class.
+
+    Systematic sampling from the rows sorted by class: the number of rows of each class is its
+    share of the total, rounded up or down.
+
+    Args:
+        targets: (N, C) bool classes of each row.
+        size: Number of rows to draw, at most N.
+        seed: Random seed for the draw.
+        order: (N,) int64 order of the rows that does not depend on their positions, such as by
+            content, so that rearranging a file does not change the draw; None for the given one.
+
+    Returns:
+        (size,) int64 positions.
+
+    Example:
+        >>> targets = torch.tensor([[True, False]] * 6 + [[False, True]] * 3)
+        >>> rows = stratified_rows(targets, 3, seed=0)
+        >>> sorted(int(row > 5) for row in rows)
+        [0, 0, 1]
+    """
+    generator = np.random.default_rng(seed)
+    order = np.arange(len(targets)) if order is None else order
+    shuffled = order[generator.permutation(len(order))]
+    kinds = np.unique(targets.cpu().numpy(), axis=0, return_inverse=True)[1].ravel()
+    by_class = shuffled[np.argsort(kinds[shuffled], kind="stable")]
+    places = (np.arange(size) + generator.random()) * (len(order) / size)
+    return by_class[np.minimum(places.astype(np.int64), len(order) - 1)]
+
+
+def fit_heads(
+    features: Sequence[torch.Tensor],
+    targets: Sequence[torch.Tensor],
+    *,
+    size: int | None = None,
+    n_draws: int = 3,
+    seed: int = 0,
+    orders: Sequence[NDArray[np.int64]] | None = None,
+    exclusive: bool = True,
+    l2: float = 1.0,
+) -> Heads:
+    """Fit a linear head for each candidate on its own labels, all of them at a common size.
+
+    One-vs-rest logistic regressions with an L2 penalty. Classes have equal total weight, so a head
+    does not learn its candidate's class mix. A candidate that is larger than the common size gets
+    one head per draw, each on another stratified subsample: average what is computed from the
+    heads, not their probabilities, which would let larger candidates use more data.
+
+    Args:
+        features: K tensors (N_k, d), float32 or float64, of one dtype and device.
+        targets: K tensors (N_k, C) bool, the classes of each row; at least one class per head.
+        size: Common number of training rows; None for the smallest candidate.
+        n_draws: Number of heads of a candidate that is larger than the common size.
+        seed: Random seed for the subsamples.
+        orders: K orders of the rows that do not depend on their positions; see `stratified_rows`.
+        exclusive: Whether each row has exactly one class; False for several labels per row, each
+            of which is then balanced against its absence.
+        l2: Strength of the penalty: 1 / C in scikit-learn's terms.
+
+    Returns:
+        The heads, those of a candidate next to each other.
+
+    Example:
+        >>> x = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]])
+        >>> right, swapped = torch.tensor([0, 0, 1, 1]), torch.tensor([1, 1, 0, 0])
+        >>> one_hot = torch.nn.functional.one_hot
+        >>> heads = fit_heads([x, x], [one_hot(right).bool(), one_hot(swapped).bool()])
+        >>> heads.probabilities(x).argmax(2).tolist()
+        [[0, 0, 1, 1], [1, 1, 0, 0]]
+    """
+    m = min(map(len, features)) if size is None else size
+    draws = []
+    for k, part in enumerate(targets):
+        order = None if orders is None else orders[k]
+        # all rows of a candidate of the common size or below are one draw: more would be copies
+        for i in range(n_draws if len(part) > m else 1):
+            rows = stratified_rows(part, min(m, len(part)), seed=seed + i, order=order)
+            draws.append((k, torch.from_numpy(rows)))
+    first, device = features[0], features[0].device
+    budget = _CUDA_BYTES if first.is_cuda else _CPU_BYTES
+    at_once = max(1, budget // (m * first.shape[1] * first.element_size()))
+    root, coefficients, known = None, [], []
+    for start in range(0, len(draws), at_once):
+        x, y, used = _padded(draws[start : start + at_once], features, targets, m)
+        weights = _balanced(y, used, exclusive=exclusive).to(x)
+        if root is None:
+            root = inverse_curvature_root(x, weights, l2=l2)
+        coefficients.append(_fit(x, y, weights, root, exclusive=exclusive, l2=l2))
+        known.append(y.any(1))
+    owners = torch.tensor([k for k, _ in draws], dtype=torch.int64, device=device)
+    return Heads(torch.cat(coefficients), torch.cat(known), owners, exclusive)
+
+
+def _padded(
+    draws: Sequence[tuple[int, torch.Tensor]],
+    features: Sequence[torch.Tensor],
+    targets: Sequence[torch.Tensor],
+    m: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows (G, m, d) and classes (G, m, C) of the draws, and which rows are not padding (G, m)."""
+    first, device = features[0], features[0].device
+    x = first.new_zeros(len(draws), m, first.shape[1])
+    y = torch.zeros(len(draws), m, targets[0].shape[1], dtype=torch.bool, device=device)
+    used = torch.zeros(len(draws), m, dtype=torch.bool, device=device)
+    for g, (k, rows) in enumerate(draws):
+        x[g, : len(rows)] = features[k][rows.to(device)]
+        y[g, : len(rows)] = targets[k][rows.to(targets[k].device)].to(device)
+        used[g, : len(rows)] = True
+    return x, y, used
+
+
+def _balanced(targets: torch.Tensor, used: torch.Tensor, *, exclusive: bool) -> torch.Tensor:
+    """(G, C, m) float64 weights with mean 1 over the rows used; 0 for a class without contrast."""
+    present = targets.double().mT * used.unsqueeze(1)
+    absent = (1 - targets.double().mT) * used.unsqueeze(1)
+    n_present, n_absent = present.sum(2, keepdim=True), absent.sum(2, keepdim=True)
+    n = used.double().sum(1).view(-1, 1, 1)
+    if exclusive:
+        n_classes = (n_present > 0).sum(1, keepdim=True)
+        per_row = (present / n_present.clamp_min(1)).sum(1, keepdim=True) * n / n_classes
+        weights = per_row.expand_as(present)
+    else:
+        weights = n / 2 * (present / n_present.clamp_min(1) + absent / n_absent.clamp_min(1))
+    # with rows of one side only there is nothing to fit, and the intercept would run away
+    return weights * ((n_present > 0) & (n_absent > 0))
+
+
+def _fit(
+    features: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor,
+    root: torch.Tensor,
+    *,
+    exclusive: bool,
+    l2: float,
+) -> torch.Tensor:
+    """(G, C, d + 1) coefficients of the one-vs-rest problems."""
+    wanted = targets.mT.to(features)
+    # the regression of the second of two exclusive classes is that of the first with its sign
+    # turned, and need not be computed
+    mirrored = exclusive and targets.shape[2] == 2
+    if mirrored:
+        wanted, weights = wanted[:, :1], weights[:, :1]
+    coefficients = fit_logistic_regressions(features, wanted, weights, l2=l2, root=root)
+    if mirrored:
+        coefficients = torch.cat((coefficients, -coefficients), 1)
+    if not exclusive:
+        # a label that every row has is predicted for every row; without it, 0 logits say one half
+        always = ~(targets.mT * (weights > 0)).any(2) & targets.any(1)
+        coefficients[..., -1] += 20.0 * always
+    return coefficients
