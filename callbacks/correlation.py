@@ -275,7 +275,7 @@ class ProxyCorrelationCallback(CheckedCallback):
             return
         self._has_warned = True
         if self._metrics:
-            remedy = f"logged are: {', '.join(sorted(self._metrics))}. Set monitor= to one of them,"
+            remedy = f"found: {', '.join(sorted(self._metrics))}. Set monitor= to one of them,"
         else:
             remedy = (
                 "nothing was logged, or training ended before the first validation. Train "
@@ -283,8 +283,8 @@ class ProxyCorrelationCallback(CheckedCallback):
             )
         rank_zero_warn(
             f"ProxyCorrelationCallback: no metric {self._monitor!r} was logged in validation; "
-            f"{remedy} or log it with self.log in validation_step: without it this run does not "
-            "enter any correlation"
+            f"{remedy} or log it with self.log in validation_step. Without it, this run is left "
+            "out of the correlations"
         )
 
     def _scorer(self, trainer: Trainer, selection: SelectionCallback) -> Scorer:

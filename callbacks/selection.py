@@ -305,8 +305,8 @@ class SelectionCallback(CheckedCallback):
             return self._checked(self._given_ranking, datamodule)
         if datamodule.real is None:
             raise DataError(
-                "SynqueDataModule has no real sample to rank against: give real=…, or give "
-                "SelectionCallback(ranking='ranking.json') a ranking made elsewhere"
+                "SynqueDataModule has no real sample to rank against: give it real=, or pass an "
+                "existing ranking, SelectionCallback(ranking='ranking.json')"
             )
         mixture = MixtureOptions(self._mixture or "equal", self._temperature, budget)
         scorer = replace(self.scorer(trainer), mixture=mixture)
@@ -364,8 +364,8 @@ def _check_ranking(ranking: object, *, alone: bool) -> None:
         )
     if not alone:
         raise ConfigError(
-            "ranking= is given together with proxies=, encoder= or lens=: a ranking made elsewhere "
-            "has them already; allowed beside it are rank_by=, top_k= and mixture="
+            "ranking= cannot be combined with proxies=, encoder= or lens=, which an existing "
+            "ranking already has; rank_by=, top_k= and mixture= are allowed"
         )
 
 

@@ -223,7 +223,11 @@ def _scores(
     real, synthetic = map(read_judgements, files)
     if rows is not None:
         if len(real) <= rows.max():
-            raise DataError(f"{files[0]}: {len(real)} judgements for more real examples than that")
+            raise DataError(
+                f"{files[0]}: found judgements of {len(real)} real examples, but example "
+                f"{int(rows.max())} (counted from 0) of the task is needed too: the file belongs "
+                "to another version of the data"
+            )
         real = real[torch.from_numpy(rows)]
     return (
         lens_raw(synthetic, protocol="released"),

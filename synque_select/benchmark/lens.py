@@ -47,8 +47,8 @@ def with_models(
     if lens is None:
         if max_samples is not None or rubrics == "released":
             raise ConfigError(
-                "lens_rubrics='released' and max_samples= are about judging with a model: give "
-                "lens= too (without it, the released judgements are used as they are)"
+                "lens_rubrics='released' and max_samples= need lens=, the models that judge; "
+                "without lens=, the released judgements are used unchanged"
             )
         return proxies
     config = LensConfig.read(lens)

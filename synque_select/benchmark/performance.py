@@ -70,7 +70,7 @@ def _number(text: str, whole: float, where: str) -> Decimal:
         value = Decimal("nan")
     if not (value.is_finite() and 0 <= value <= whole):
         raise DataError(
-            f"{where}: found {text!r}; allowed is a number from 0 to {whole:g}, or nothing where "
-            "nothing was measured"
+            f"{where}: found {text!r}; allowed is a number from 0 to {whole:g}, or an empty field "
+            "where nothing was measured"
         )
     return value

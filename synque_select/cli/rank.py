@@ -164,8 +164,8 @@ def _check_lens(proxies: Sequence[Mapping[str, object]] | None, lens: str | None
     bare = [str(p["key"]) for p in proxies or () if p["key"] in keys and "config" not in p]
     if bare and lens is None:
         raise ConfigError(
-            f"--proxies {','.join(bare)} needs --lens, which says what models judge: a YAML file "
-            f"or a packaged config ({', '.join(packaged_lens_configs())})"
+            f"--proxies {','.join(bare)} needs --lens, the config of the models that judge: a YAML "
+            f"file or the name of a packaged config ({', '.join(packaged_lens_configs())})"
         )
 
 

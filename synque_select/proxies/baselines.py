@@ -123,7 +123,7 @@ class BaselineEntropy(_TextBaseline):
     """
 
     key: ClassVar[str] = "baseline_entropy"
-    unit: ClassVar[str] = "nats an n-gram"
+    unit: ClassVar[str] = "nats per n-gram"
 
     def measure(self, candidate: ProxyInput) -> float:
         """Return the plug-in entropy over 2^14 buckets; NaN if no text contains a word."""
@@ -142,7 +142,7 @@ class BaselineLength(_TextBaseline):
     """
 
     key: ClassVar[str] = "baseline_length"
-    unit: ClassVar[str] = "words a text"
+    unit: ClassVar[str] = "words per text"
 
     def measure(self, candidate: ProxyInput) -> float:
         """Return the number of words divided by the number of texts."""

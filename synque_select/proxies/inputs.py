@@ -65,7 +65,7 @@ def check_count(name: str, value: int, *, at_least: int) -> int:
     """
     # bool is a subclass of int: `k: true` in a YAML file would silently mean k = 1
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise ConfigError(f"{name}={value!r}: allowed is a whole number from {at_least} on")
+        raise ConfigError(f"{name}={value!r}: allowed is a whole number from {at_least}")
     return value
 
 

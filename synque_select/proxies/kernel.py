@@ -105,7 +105,10 @@ class MMD(BaseProxy):
             # "rbf" is the default, so it may not have been chosen and is replaced silently;
             # "laplacian" must have been asked for, and replacing it would be wrong
             if kernel not in ("rbf", "polynomial"):
-                raise ConfigError(f"kernel={kernel!r}: protocol='released' has the polynomial one")
+                raise ConfigError(
+                    f"kernel={kernel!r}: protocol='released' uses the polynomial kernel; leave "
+                    "kernel out or set it to 'polynomial'"
+                )
             self.kernel = "polynomial"
 
     def score(

@@ -57,7 +57,7 @@ class NGram(BaseProxy):
 
     key: ClassVar[str] = "ngram"
     higher_is_better: ClassVar[bool] = False
-    unit: ClassVar[str] = "nats an n-gram"
+    unit: ClassVar[str] = "nats per n-gram"
     source: ClassVar[str] = "Xie et al. 2023, arXiv 2302.03169"
     family: ClassVar[Family] = "lexical"
     needs_embeddings: ClassVar[bool] = False

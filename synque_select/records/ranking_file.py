@@ -135,10 +135,7 @@ def _checked(fields: JsonFields) -> dict[str, Json]:
     proxies = {key: _proxy(info) for key, info in fields.named_objects("proxies").items()}
     rows = [_row(row, proxies.keys(), rank_by) for row in fields.objects("candidates")]
     fields.expect(len(rows) > 0, "candidates", "a list with at least one candidate")
-    names = [row.text("name") for row in fields.objects("candidates")]
-    double = sorted({name for name in names if names.count(name) > 1})
-    if double:
-        raise RecordError(f"candidates must be without double names, found {double} more than once")
+    _check_distinct("candidates", [row.text("name") for row in fields.objects("candidates")])
     if fields.count("top_k") > len(rows):
         raise RecordError(f"top_k must be 1 to {len(rows)}, found {fields.count('top_k')}")
     return {
@@ -213,10 +210,14 @@ def _selected(fields: JsonFields, *, is_required: bool) -> dict[str, float] | No
         rows = [(row.text("name"), row.number("weight")) for row in fields.objects("selected")]
     except RecordError as error:
         raise RecordError(f"{allowed}: {error}") from error
-    weights = dict(rows)
-    if len(weights) != len(rows):
-        raise RecordError("selected must be without double names")
-    return weights
+    _check_distinct("selected", [name for name, _ in rows])
+    return dict(rows)
+
+
+def _check_distinct(field: str, names: list[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise RecordError(f"{field} must have distinct names, found {repeated} more than once")
 
 
 def _check_selected(fields: JsonFields, selected: dict[str, float], ranking: Ranking) -> None:
@@ -227,6 +228,7 @@ def _check_selected(fields: JsonFields, selected: dict[str, float], ranking: Ran
     )
     if not agree:
         raise RecordError(
-            f"{fields.path('selected')} must be what the ranks give, {dict(wanted)}, "
-            f"found {selected}"
+            f"{fields.path('selected')} must follow from the ranks, which give {dict(wanted)}, "
+            f"found {selected}: remove the field, or train on your own weights with "
+            "SynqueDataModule(mixture=...)"
         )

@@ -52,7 +52,7 @@ def new_run_folder(root: str | Path, recipe: str) -> Path:
         except FileExistsError as error:
             if parent.is_dir():
                 continue  # another process took the name: try the next one
-            raise RecordError(f"{parent} is not a directory: runs cannot be kept there") from error
+            raise RecordError(f"{parent} is a file: give a directory for the runs") from error
         except OSError as error:
             raise RecordError(f"cannot create the run's directory {run_dir}: {error}") from error
         return run_dir
@@ -82,7 +82,7 @@ def make_folder(run_dir: str | Path) -> Path:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise RecordError(f"{run_dir} is not a directory: a run cannot be kept there") from error
+        raise RecordError(f"{run_dir} is a file: give a directory for the run") from error
     except OSError as error:
         raise RecordError(f"cannot create the run's directory {run_dir}: {error}") from error
     return run_dir

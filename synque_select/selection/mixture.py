@@ -115,8 +115,8 @@ def with_mixture(
         chosen = score_proportional_mixture(plain, temperature=options.temperature or 1.0)
     elif scoring is None:
         raise ConfigError(
-            "mixture='mmd_optimal' is chosen from the embeddings, which a ranking made elsewhere "
-            "does not have: choose it when ranking"
+            "mixture='mmd_optimal' needs the embeddings, which a saved ranking does not hold: "
+            "rank again with mixture='mmd_optimal', or choose 'equal' or 'proportional'"
         )
     else:
         chosen, messages = _capped_if_possible(scoring, ranking.top_k, options.budget)
@@ -293,8 +293,8 @@ def _caps(sizes: Sequence[int], budget: int | None, max_repeats: float) -> torch
     caps = torch.tensor([max_repeats * n / budget for n in sizes], dtype=torch.float64).clamp(max=1)
     if caps.sum() < 1:
         raise ConfigError(
-            f"budget={budget} draws: {sum(sizes)} examples, each at most {max_repeats:g} times, "
-            f"give {max_repeats * sum(sizes):.0f}"
+            f"budget={budget}: allowed is at most {max_repeats * sum(sizes):.0f} draws, because "
+            f"the {sum(sizes)} examples may be drawn {max_repeats:g} times each"
         )
     return caps
 

@@ -74,8 +74,9 @@ def _values(scoring: Scoring, rank_by: str | None, weights: torch.Tensor) -> tor
     values = redrawn_order(scoring, rank_by, weights)
     if values is None:
         raise ProxyError(
-            "a sample-size analysis is not possible: what ranks gives no contribution of each "
-            "real example"
+            "a sample-size analysis needs a proxy that can be scored on parts of the real sample: "
+            "the one that ranks gives no contribution of each real example; rank by another one, "
+            "such as mmd or pad"
         )
     return values
 

@@ -43,9 +43,8 @@ class Ranks:
         launcher = strategy.launcher
         if isinstance(launcher, _MultiProcessingLauncher):
             raise LightningError(
-                f"{type(strategy).__name__} starts its processes for one fit and ends them, but "
-                "the ranks of a study must stay: allowed are strategy='ddp' in a script, torchrun, "
-                "and devices=1"
+                f"{type(strategy).__name__} starts new processes for every fit, but the ranks of a "
+                "study run all of its fits: use strategy='ddp' in a script, torchrun, or devices=1"
             )
         if launcher is None:
             strategy.setup_environment()

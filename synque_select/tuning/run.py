@@ -139,9 +139,8 @@ def _check(
         raise ConfigError("model=None: allowed only with proxy=, which trains nothing")
     if isinstance(model, LightningModule) and options.hyper_parameters is not None:
         raise ConfigError(
-            f"hyper_parameters is given, but model is a {type(model).__name__} that is made "
-            "already: give a function that takes the hyper-parameters and makes it, such as its "
-            "class"
+            f"hyper_parameters is given, but model is an instance of {type(model).__name__}: give "
+            "a function that takes the hyper-parameters and returns a model, such as the class"
         )
     check_int("max_steps", max_steps, 1)
 

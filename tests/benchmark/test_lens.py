@@ -166,7 +166,7 @@ def test_released_rubrics_are_found_by_seed_group_and_name(with_rubrics: Path):
 
 
 def test_options_without_a_model(with_rubrics: Path, capsys, tmp_path: Path):
-    with pytest.raises(ConfigError, match="are about judging with a model"):
+    with pytest.raises(ConfigError, match="need lens=, the models that judge"):
         run(with_rubrics, max_samples=5)
     with pytest.raises(ConfigError, match="lens_rubrics='old'"):
         run(with_rubrics, lens=scripted(tmp_path), lens_rubrics="old")

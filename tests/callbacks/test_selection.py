@@ -372,7 +372,7 @@ def test_examples_that_are_measured_on_are_warned_of(tmp_path, selection):
 
 
 def test_bad_arguments(tmp_path, selection, ranked):
-    with pytest.raises(ConfigError, match="ranking= is given together with proxies="):
+    with pytest.raises(ConfigError, match="ranking= cannot be combined with proxies="):
         SelectionCallback(["mmd"], ranking=ranked.ranking)
     with pytest.raises(ConfigError, match="top_k=6: allowed is 1 to 5"):
         trainer(tmp_path, selection(top_k=6)).fit(TinyModel(), datamodule=data_module())

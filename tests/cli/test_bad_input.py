@@ -92,7 +92,7 @@ def test_the_command_that_the_others_break_works(folder: Path, capsys: pytest.Ca
         ),
         (
             ["experiment", "--config", "digits", "--experiment.run_dir=a.json"],
-            "a.json is not a directory",
+            "a.json is a file: give a directory",
         ),
         (["report", "a.json"], "a.json"),
     ],

@@ -90,7 +90,7 @@ def test_bad_options_are_one_line(folder: Path, capsys: pytest.CaptureFixture[st
         ("--tune.storage=real.json/x.sqlite", "storage of studies real.json/x.sqlite"),
         ("--tune.storage=damaged.journal", "the storage of studies is damaged"),
         ("--tune.storage=mysql://me:secret@host/x", "storage of studies mysql://me:…@host/x"),
-        ("--tune.run_dir=real.json", "real.json is not a directory"),
+        ("--tune.run_dir=real.json", "real.json is a file: give a directory"),
         ("--tune.task=../x", "task='../x': allowed is a plain name"),
     ):
         assert main(["tune", "--config", "mine.yaml", option]) == 1, option

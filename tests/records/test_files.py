@@ -295,7 +295,7 @@ def change(path: str, value):
         ("modality", "sound", "modality must be"),
         ("messages", "text", "messages must be a list of texts"),
         ("wall_s", {"encode": "1"}, "wall_s.encode must be a number or null"),
-        ("selected", [{"name": "d", "weight": 1.0}], "selected must be what the ranks give"),
+        ("selected", [{"name": "d", "weight": 1.0}], "selected must follow from the ranks"),
         ("selected", ["a"], "selected must be a list of"),
     ],
 )
@@ -313,7 +313,7 @@ def test_a_broken_field_is_named(tmp_path: Path, path: str, value, words: str):
         ("selected", ..., "selected must be a list of"),
         ("selected", [], "at least one candidate"),
         ("selected/0/name", "z", "no candidate 'z'"),
-        ("selected/0/name", "d", "selected must be without double names"),
+        ("selected/0/name", "d", "selected must have distinct names"),
         ("selected/0/weight", 0.9, "must sum to 1"),
         ("selected_as", 3, "selected_as must be a text"),
     ],

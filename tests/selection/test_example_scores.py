@@ -77,7 +77,7 @@ class TestMixture:
         assert max(mixture.weights.values()) <= 4 * 200 / 2000 + 1e-9
 
     def test_budget_too_large(self):
-        with pytest.raises(ConfigError, match="600 examples, each at most 4 times, give 2400"):
+        with pytest.raises(ConfigError, match="at most 2400 draws, because the 600 examples"):
             mmd_optimal_mixture(scoring(TWO_MODES, self.candidates), budget=5000)
 
     def test_a_ranking_says_where_every_mixture_repeats_more(self):
@@ -92,7 +92,7 @@ class TestMixture:
         assert found[1].top() == found[2].top()
         said = [[m for m in ranking.messages if "no cap on repeats" in m] for ranking in found]
         assert [len(messages) for messages in said] == [0, 1, 0]
-        assert "600 examples, each at most 4 times, give 2400" in said[1][0]
+        assert "at most 2400 draws, because the 600 examples" in said[1][0]
 
     def test_equal_real_examples_leave_no_bandwidth(self):
         with pytest.raises(ProxyError, match="no kernel bandwidth"):

@@ -281,7 +281,7 @@ def test_errors_name_what_is_wrong(tune):
         tune(model=None)
     with pytest.raises(LightningError, match="needs candidates and a real sample"):
         tune(datamodule=data_module(real=None))
-    with pytest.raises(LightningError, match="starts its processes for one fit"):
+    with pytest.raises(LightningError, match="starts new processes for every fit"):
         tune(trainer_options={"accelerator": "cpu", "devices": 2, "strategy": "ddp_spawn"})
 
 
