@@ -16,7 +16,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -28,13 +29,18 @@ from synque_select.benchmark.result import (
     ReactionFigures,
     TaskResult,
 )
-from synque_select.functional.paired import PairedComparison
+from synque_select.functional.paired import MIN_PAIRS, PairedComparison, holm_verdicts
 from synque_select.records.experiment_result import ExperimentResult, load_result
 from synque_select.records.ranking_file import load_ranking
 from synque_select.records.run_folder import read_json
 from synque_select.report.correlation_tables import correlation_table
-from synque_select.report.experiment_tables import arms_table, comparison_table, cost_table
-from synque_select.report.formats import format_interval, format_number
+from synque_select.report.experiment_tables import (
+    arm_words,
+    arms_table,
+    comparison_table,
+    cost_table,
+)
+from synque_select.report.formats import format_interval, format_number, format_p
 from synque_select.report.table import Column, Table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,8 +59,12 @@ TASKS = {"text2sql": "5,10,20", "sentiment_analysis": "5,10,20,50,100", "web_age
 PROXIES = "pad,mmd,coverage,ngram,energy,density,knn_coverage,mauve,lens,lens_raw,lens_balanced"
 CORRUPTIONS = "false_facts,truncated,off_topic"
 _NO_DIFFERENCE = "no difference shown"
-# below that many pairs a comparison is a hint, and is left out of the summary
-_MIN_PAIRS = 5
+_ALPHA = 0.05
+_SUMMARY_ARMS = {
+    "random_k": "k at random",
+    "all": "all, as many examples",
+    "mean_single": "one, mean",
+}
 _PACKAGES = ("synque-select", "torch", "pytorch-lightning", "transformers", "scikit-learn")
 
 
@@ -193,20 +203,27 @@ def recipe_text(config: str, run_dir: Path, seconds: float) -> str:
 
 
 def why_text(comparisons: Mapping[str, PairedComparison]) -> str:
-    """Say for each comparison without a difference how large one would have had to be."""
+    """Say for each comparison without a verdict how large a difference would have had to be."""
     lines = []
     for name, comparison in comparisons.items():
-        if comparison.verdict != _NO_DIFFERENCE:
+        if comparison.verdict in ("beats", "is beaten by"):
             continue
-        arm = name.removeprefix("chosen_vs_")
-        if math.isnan(comparison.low) or math.isnan(comparison.high):
-            lines.append(f"{arm}: too few pairs ({comparison.n}) for an interval.")
-            continue
+        arm = arm_words(name.removeprefix("chosen_vs_"))
         half = (comparison.high - comparison.low) / 2
-        lines.append(
-            f"{arm}: with {comparison.n} pairs that vary as these do, a difference below "
-            f"{half:.3f} cannot be shown; the observed one is {abs(comparison.difference):.3f}."
-        )
+        observed = abs(comparison.difference)
+        if comparison.n < MIN_PAIRS:
+            lines.append(f"{arm}: {comparison.n} of the {MIN_PAIRS} pairs that a verdict needs.")
+        elif observed > half:
+            lines.append(
+                f"{arm}: the interval of this comparison alone excludes 0 (p "
+                f"{comparison.p:.3f}), but that happens too easily in one of several comparisons "
+                f"(p {comparison.p_holm:.3f} after Holm)."
+            )
+        else:
+            lines.append(
+                f"{arm}: with {comparison.n} pairs that vary as these do, a difference below "
+                f"{half:.3f} cannot be shown; the observed one is {observed:.3f}."
+            )
     if not lines:
         return "Every comparison shows a difference."
     return "Why no difference is shown:\n\n" + "\n".join(f"- {line}" for line in lines)
@@ -222,54 +239,90 @@ def selected_text(run_dir: Path, top_k: int) -> str:
 
 def summary_text(results: Mapping[str, ExperimentResult]) -> str:
     """Return the summary of all recipes: a few sentences, and one row per comparison."""
-    rows = [row for config, result in results.items() for row in _summary_rows(config, result)]
-    heads = ("metric", "chosen", "the other", "difference", "pairs", "verdict")
+    shown = _summarized(results)
+    rows = []
+    for (config, arm), comparison in shown.items():
+        result = results[config]
+        interval = format_interval(comparison.low, comparison.high, 3)
+        rows.append(
+            (
+                config,
+                _SUMMARY_ARMS[arm],
+                result.metric.name,
+                format_number(result.arms["chosen"].mean, 3),
+                format_number(result.arms[arm].mean, 3),
+                f"{comparison.difference:+.3f} {interval}",
+                str(comparison.n),
+                format_p(comparison.p_holm),
+                comparison.verdict,
+            )
+        )
+    heads = ("metric", "chosen", "the other", "difference", "pairs", "p (Holm)", "verdict")
     columns = (
         Column("recipe", is_name=True),
         Column("chosen against", is_name=True),
         *map(Column, heads),
     )
     table = Table("", columns, tuple(rows)).markdown()
-    return f"{_summary_sentences(results, rows)}\n\n{table}"
+    return f"{_summary_sentences(results, shown)}\n\n{table}"
+
+
+def _summarized(
+    results: Mapping[str, ExperimentResult],
+) -> dict[tuple[str, str], PairedComparison]:
+    """Return the comparisons of the summary, with the verdicts of this table as a whole."""
+    shown = {
+        (config, arm): comparison
+        for config, result in results.items()
+        for arm in _SUMMARY_ARMS
+        if (comparison := result.comparisons.get(f"chosen_vs_{arm}")) is not None
+        and comparison.n >= MIN_PAIRS
+    }
+    # recipes differ in whether a higher metric is better: Holm needs one orientation
+    oriented = {
+        f"{config} {arm}": replace(
+            pair, difference=pair.difference * (1 if results[config].metric.mode == "max" else -1)
+        )
+        for (config, arm), pair in shown.items()
+    }
+    decided = holm_verdicts(oriented, mode="max").values()
+    return {
+        place: replace(pair, p_holm=verdict.p_holm, verdict=verdict.verdict)
+        for (place, pair), verdict in zip(shown.items(), decided, strict=True)
+    }
 
 
 def _summary_sentences(
-    results: Mapping[str, ExperimentResult], rows: Sequence[tuple[str, ...]]
+    results: Mapping[str, ExperimentResult], shown: Mapping[tuple[str, str], PairedComparison]
 ) -> str:
-    """Count the verdicts, and compare the cost of choosing with that of training on everything."""
+    """Count the verdicts, say how many are due to chance, and what choosing cost."""
     counts = []
     for verdict in ("beats", "is beaten by", _NO_DIFFERENCE):
-        names = [f"{row[0]}, {row[1]}" for row in rows if row[-1] == verdict]
-        shown = f" ({'; '.join(names)})" if names and verdict != _NO_DIFFERENCE else ""
-        counts.append(f"“{verdict}” {len(names)}{shown}")
+        names = [
+            f"{config}, {_SUMMARY_ARMS[arm]}"
+            for (config, arm), comparison in shown.items()
+            if comparison.verdict == verdict
+        ]
+        named = f" ({'; '.join(names)})" if names and verdict != _NO_DIFFERENCE else ""
+        counts.append(f"“{verdict}” {len(names)}{named}")
+    n = len(shown)
+    alone = sum(comparison.p < _ALPHA for comparison in shown.values())
     stages = [result.wall_s for result in results.values()]
     choosing = [stage["encode"] + stage["score"] for stage in stages]
     probing = [stage["probes"] for stage in stages]
     return (
-        f"Of {len(rows)} comparisons of the selected mixture: {', '.join(counts)}. Choosing with "
-        f"all real samples took {min(choosing):.0f} to {max(choosing):.0f} seconds per recipe, not "
-        "counting embeddings that were in the cache; training on every candidate alone took "
-        f"{min(probing):.0f} to {max(probing):.0f}. The {len(results)} experiments took "
+        f"Of {n} comparisons of the selected mixture: {', '.join(counts)}.\n\n"
+        f"What chance would give: if choosing never mattered, {_ALPHA * n:.2f} of {n} intervals "
+        f"would exclude 0 on average, and at least one in {1 - (1 - _ALPHA) ** n:.0%} of such "
+        f"tables (if the comparisons were independent). Here {alone} of {n} exclude 0. Verdicts "
+        f"are therefore Holm's over the {n} comparisons, which gives a table without any real "
+        f"difference one or more verdicts in at most {_ALPHA:.0%} of cases. A recipe's own section "
+        "counts only its own comparisons, so its verdicts can differ.\n\n"
+        f"Choosing with all real samples took {min(choosing):.0f} to {max(choosing):.0f} seconds "
+        "per recipe, not counting embeddings that were in the cache; training on every candidate "
+        f"alone took {min(probing):.0f} to {max(probing):.0f}. The {len(results)} experiments took "
         f"{sum(result.seconds for result in results.values()) / 60:.0f} minutes in total."
     )
-
-
-def _summary_rows(config: str, result: ExperimentResult) -> Iterable[tuple[str, ...]]:
-    words = {"random_k": "k at random", "all": "all, as many examples", "mean_single": "one, mean"}
-    for arm, word in words.items():
-        comparison = result.comparisons.get(f"chosen_vs_{arm}")
-        if comparison is not None and comparison.n >= _MIN_PAIRS:
-            interval = format_interval(comparison.low, comparison.high, 3)
-            yield (
-                config,
-                word,
-                result.metric.name,
-                format_number(result.arms["chosen"].mean, 3),
-                format_number(result.arms[arm].mean, 3),
-                f"{comparison.difference:+.3f} {interval}",
-                str(comparison.n),
-                comparison.verdict,
-            )
 
 
 def proxy_texts(tasks: Mapping[str, TaskResult]) -> dict[str, str]:
@@ -313,8 +366,11 @@ def _proxy_table(task: TaskResult) -> Table:
                 format_number(row.seconds, 2) if is_timed else "-",
             )
         )
-    note = f"ceiling, a perfect proxy on a test of that size: {task.noise_ceiling:.2f}"
-    return Table("", (Column("proxy", is_name=True), *map(Column, heads)), tuple(rows), (note,))
+    notes = [f"ceiling, a perfect proxy on a test of that size: {task.noise_ceiling:.2f}"]
+    if minus:
+        notes.append(f"verdicts on the consensus: Holm over the {len(minus)} differences")
+    columns = (Column("proxy", is_name=True), *map(Column, heads))
+    return Table("", columns, tuple(rows), tuple(notes))
 
 
 def _defined(task: TaskResult, *, by_value: bool = False) -> dict[str, ProxyFigures]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
@@ -165,7 +166,9 @@ class Difference:
         low: Lower end of its 95 % jackknife interval.
         high: Upper end.
         n_groups: Number of groups in which both are defined.
-        verdict: "beats", "is beaten by", "no difference shown" or "undefined".
+        verdict: "beats", "is beaten by", "no difference shown" or "undefined"; decided by `p_holm`.
+        p: Two-sided p-value of this difference alone; NaN if undefined or not in the file.
+        p_holm: The same, adjusted by Holm for all differences of the table.
     """
 
     difference: float
@@ -173,6 +176,8 @@ class Difference:
     high: float
     n_groups: int
     verdict: str
+    p: float = math.nan
+    p_holm: float = math.nan
 
     def to_dict(self) -> dict[str, Json]:
         """Return the difference as JSON values, None for undefined."""
@@ -182,6 +187,8 @@ class Difference:
             "high": null_if_undefined(self.high),
             "n_groups": self.n_groups,
             "verdict": self.verdict,
+            "p": null_if_undefined(self.p),
+            "p_holm": null_if_undefined(self.p_holm),
         }
 
     @classmethod
@@ -193,6 +200,8 @@ class Difference:
             high=fields.number("high"),
             n_groups=fields.integer("n_groups"),
             verdict=fields.text("verdict"),
+            p=fields.number("p") if "p" in fields else math.nan,
+            p_holm=fields.number("p_holm") if "p_holm" in fields else math.nan,
         )
 
 

@@ -73,11 +73,14 @@ def _main_table(task: TaskResult) -> str:
 
 def _difference_table(comparison: Comparison | None) -> str:
     rows = [
-        (key, _signed(minus.difference), _interval(minus), minus.verdict)
+        (key, _signed(minus.difference), _interval(minus), format_p(minus.p_holm), minus.verdict)
         for key, minus in (comparison.consensus_minus.items() if comparison else ())
     ]
-    titles = ("spearman of the consensus minus that of", "difference", "95 % interval", "consensus")
-    return _table(titles, rows) if rows else ""
+    if not rows:
+        return ""
+    titles = ("spearman of the consensus minus that of", "difference", "95 % interval")
+    note = f"interval: of this difference alone; verdict: Holm over these {len(rows)}"
+    return _table((*titles, "p (Holm)", "consensus"), rows, note)
 
 
 def _group_table(task: TaskResult) -> str:
@@ -194,10 +197,10 @@ def _reaction(figures: ReactionFigures | None) -> str:
     return f"{_number(figures.mean.noticed)} ({_signed(figures.mean.shift)} sd)"
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], *notes: str) -> str:
     first, *others = titles
     columns = (Column(first, is_name=True, is_whole=True), *(Column(title) for title in others))
-    return str(Table("", columns, tuple(map(tuple, rows))))
+    return str(Table("", columns, tuple(map(tuple, rows)), notes))
 
 
 def _number(value: float | None) -> str:

@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from synque_select.experiment.fits import Outcome
 from synque_select.experiment.task import BaseTask
 from synque_select.functional.correlation import MIN_UNITS
-from synque_select.functional.paired import PairedComparison, compare_paired
+from synque_select.functional.paired import PairedComparison, compare_paired, holm_verdicts
 from synque_select.records.correlation import KeyCorrelations, correlate, mean_correlations
 from synque_select.records.experiment_result import (
     ArmResult,
@@ -148,11 +148,12 @@ def _comparisons(
         return [figures[arm].get(r, math.nan) for r in range(n_replicates)]
 
     chosen = by_replicate("chosen")
-    return {
+    alone = {
         f"chosen_vs_{arm}": compare_paired(chosen, by_replicate(arm), mode=task.mode)
         for arm in figures
         if arm != "chosen"
     }
+    return holm_verdicts(alone, mode=task.mode)
 
 
 def _singles(

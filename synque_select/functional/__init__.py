@@ -112,9 +112,13 @@ if TYPE_CHECKING:
         real_contributions,
     )
     from synque_select.functional.paired import (
+        MIN_PAIRS,
         PairedComparison,
         Verdict,
         compare_paired,
+        holm,
+        holm_verdicts,
+        paired_p,
         wilson_interval,
     )
     from synque_select.functional.pairwise import (
@@ -142,6 +146,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BANK",
     "LABELS",
+    "MIN_PAIRS",
     "MIN_UNITS",
     "N_BUCKETS",
     "Coefficient",
@@ -185,6 +190,8 @@ __all__ = [
     "gain_share",
     "hash_ngrams",
     "hash_tokens",
+    "holm",
+    "holm_verdicts",
     "infer_test_size",
     "inverse_curvature_root",
     "inverse_hessian_products",
@@ -223,6 +230,7 @@ __all__ = [
     "order_weights",
     "own_vs_decoys_auc",
     "pad_from_errors",
+    "paired_p",
     "precise",
     "project_to_capped_simplex",
     "project_to_variance",
@@ -259,6 +267,7 @@ _MODULES = {
     "Kernel": "mmd",
     "KernelName": "mmd",
     "LABELS": "lens",
+    "MIN_PAIRS": "paired",
     "LensKind": "lens",
     "LensProtocol": "lens",
     "MIN_UNITS": "correlation",
@@ -293,6 +302,8 @@ _MODULES = {
     "gain_share": "benchmark_statistics",
     "hash_ngrams": "ngram",
     "hash_tokens": "ngram",
+    "holm": "paired",
+    "holm_verdicts": "paired",
     "infer_test_size": "benchmark_statistics",
     "inverse_curvature_root": "logistic",
     "inverse_hessian_products": "logistic",
@@ -331,6 +342,7 @@ _MODULES = {
     "order_weights": "coverage",
     "own_vs_decoys_auc": "benchmark_statistics",
     "pad_from_errors": "pad",
+    "paired_p": "paired",
     "precise": "pairwise",
     "project_to_capped_simplex": "simplex",
     "project_to_variance": "mauve",

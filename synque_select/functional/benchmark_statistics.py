@@ -45,6 +45,8 @@ class Estimate:
         high: Upper end of the 95 % interval; NaN if undefined.
         standard_error: Jackknife standard error of `value`.
         n_groups: Number of groups in which the statistic is defined.
+        p: Two-sided p-value of t = value / standard_error, below 0.05 exactly if the interval
+            excludes 0; NaN if undefined.
     """
 
     value: float
@@ -52,6 +54,7 @@ class Estimate:
     high: float
     standard_error: float
     n_groups: int
+    p: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,9 @@ def stratified_jackknife(groups: Sequence[GroupJackknife]) -> Estimate:
     error = math.sqrt(variance) / len(defined)
     # Student's t: with a dozen candidates per group the normal quantile is visibly too short
     margin = float(t.ppf(0.975, freedom)) * error
-    return Estimate(value, value - margin, value + margin, error, len(defined))
+    # an error of 0: without any one candidate, the value is the same
+    p = float(2 * t.sf(abs(value) / error, freedom)) if error > 0 else float(value == 0)
+    return Estimate(value, value - margin, value + margin, error, len(defined), p)
 
 
 def top_k_gain(scores: ArrayLike, performance: ArrayLike, top_k: int) -> TopK:

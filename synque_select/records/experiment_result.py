@@ -10,7 +10,12 @@ from typing import Literal, TypeVar
 
 from synque_select.errors import RecordError
 from synque_select.functional.correlation import Correlation
-from synque_select.functional.paired import PairedComparison, Verdict
+from synque_select.functional.paired import (
+    PairedComparison,
+    Verdict,
+    holm_verdicts,
+    paired_p,
+)
 from synque_select.records.correlation import MeanCorrelation, read_correlation
 from synque_select.records.run_folder import read_json, to_jsonable, write_json
 from synque_select.utils.json_fields import JsonFields
@@ -33,6 +38,8 @@ _VERDICTS: Mapping[str, Verdict] = {
     "beats": "beats",
     "is beaten by": "is beaten by",
     "no difference shown": "no difference shown",
+    "hint only": "hint only",
+    "not compared": "not compared",
 }
 _T = TypeVar("_T")
 
@@ -247,7 +254,8 @@ class ExperimentResult:
         budget: What every arm was given; None if the file does not say.
         data: Sizes of the data; None if the file does not say.
         arms: Arm to its figures.
-        comparisons: "chosen_vs_<arm>" to the paired comparison.
+        comparisons: "chosen_vs_<arm>" to the paired comparison; their verdicts are Holm's over all
+            of them. Those of a file without p-values, of version 0.1.0, are decided anew.
         candidates: Candidate to the figures of training on it alone.
         correlations: Correlations over all candidates.
         without_false_labels: Correlations over the candidates without known false labels; None if
@@ -312,16 +320,17 @@ class ExperimentResult:
         """
         fields = JsonFields(state)
         fields.version(1)
+        metric = Metric.from_fields(fields.object("metric"))
         budget, data = (_filled(fields, name) for name in ("budget", "data"))
         without = "correlations_without_false_labels"
         return cls(
-            metric=Metric.from_fields(fields.object("metric")),
+            metric=metric,
             replicates=fields.count("replicates"),
             recipe=fields.text("recipe", ""),
             budget=None if budget is None else ExperimentBudget.from_fields(budget),
             data=None if data is None else ExperimentData.from_fields(data),
             arms=_each(fields, "arms", ArmResult.from_fields),
-            comparisons=_each(fields, "comparisons", _comparison),
+            comparisons=_comparisons(fields, metric.mode),
             candidates=_each(fields, "candidates", CandidateResult.from_fields),
             correlations=ProxyCorrelations.from_fields(fields, "correlations"),
             without_false_labels=(
@@ -379,15 +388,27 @@ def _texts(fields: JsonFields, name: str) -> dict[str, str]:
     return {key: entry.text(key) for key in entry}
 
 
+def _comparisons(fields: JsonFields, mode: Literal["max", "min"]) -> dict[str, PairedComparison]:
+    comparisons = _each(fields, "comparisons", _comparison)
+    parts = fields.named_objects("comparisons").values() if comparisons else ()
+    if all("p" in part for part in parts):
+        return comparisons
+    return holm_verdicts(comparisons, mode=mode)
+
+
 def _comparison(fields: JsonFields) -> PairedComparison:
     verdict = fields.text("verdict")
     fields.expect(verdict in _VERDICTS, "verdict", f"one of {', '.join(_VERDICTS)}")
+    difference, low, high = (fields.number(name) for name in ("difference", "low", "high"))
+    n = fields.integer("n", least=0)
     return PairedComparison(
-        difference=fields.number("difference"),
-        low=fields.number("low"),
-        high=fields.number("high"),
-        n=fields.integer("n", least=0),
+        difference=difference,
+        low=low,
+        high=high,
+        n=n,
         verdict=_VERDICTS[verdict],
+        p=fields.number("p") if "p" in fields else paired_p(difference, low, high, n),
+        p_holm=fields.number("p_holm") if "p_holm" in fields else math.nan,
     )
 
 

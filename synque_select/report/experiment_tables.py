@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from synque_select.functional.paired import MIN_PAIRS, PairedComparison
 from synque_select.records.experiment_result import ExperimentResult
 from synque_select.report.formats import (
     UNDEFINED,
     figure_decimals,
     format_interval,
     format_number,
+    format_p,
     format_signed,
 )
 from synque_select.report.table import Column, Table
 
-__all__ = ["arm_words", "arms_table", "candidates_table", "comparison_table", "cost_table"]
-
-_FEWEST_PAIRS = 5
+__all__ = [
+    "arm_words",
+    "arms_table",
+    "candidates_table",
+    "comparison_sentences",
+    "comparison_table",
+    "cost_table",
+    "verdict_words",
+]
 
 _ARM_WORDS = {
     "chosen": "selected: mixture of the top k",
@@ -82,27 +90,77 @@ def candidates_table(result: ExperimentResult) -> Table:
 
 def comparison_table(result: ExperimentResult) -> Table:
     """Return the paired comparisons of an experiment."""
-    columns = (
-        Column("comparison", is_name=True),
-        *map(Column, ("difference", "95 % interval", "pairs", "verdict")),
-    )
+    heads = ("difference", "95 % interval", "pairs", "p (Holm)", "verdict")
+    columns = (Column("comparison", is_name=True), *map(Column, heads))
     rows = tuple(
         (
             " vs ".join(arm_words(arm).partition(":")[0] for arm in name.split("_vs_")),
             format_signed(pair.difference, 4),
             format_interval(pair.low, pair.high, 4) or UNDEFINED,
             str(pair.n),
-            pair.verdict,
+            format_p(pair.p_holm),
+            verdict_words(pair),
         )
         for name, pair in result.comparisons.items()
     )
-    notes = [
-        f'difference of {result.metric.name}, paired over replicates; "beats" means that the '
-        "paired 95 % t-interval excludes 0"
+    notes = (
+        f"difference of {result.metric.name}, paired over replicates; its interval is for this "
+        "comparison alone",
+        _rule(result),
+    )
+    return Table("Paired comparisons", columns, rows, notes)
+
+
+def _rule(result: ExperimentResult) -> str:
+    """Say when a comparison has a verdict."""
+    tested = sum(pair.n >= MIN_PAIRS for pair in result.comparisons.values())
+    rule = (
+        f'"beats", "is beaten by": p below 0.05 after Holm over the {tested} '
+        f"comparison{'s' * (tested != 1)} of at least {MIN_PAIRS} pairs"
+    )
+    if tested < len(result.comparisons):
+        few = f"fewer than {MIN_PAIRS} pairs are a hint, not a finding"
+        return f"{rule}; {few}" if tested else few
+    return rule
+
+
+def verdict_words(pair: PairedComparison) -> str:
+    """Return the verdict as tables show it.
+
+    Example:
+        >>> verdict_words(PairedComparison(0.1, 0.05, 0.15, 2, "hint only"))
+        'hint only (2 pairs)'
+    """
+    if pair.verdict != "hint only":
+        return pair.verdict
+    return f"hint only ({pair.n} pair{'s' * (pair.n != 1)})"
+
+
+def comparison_sentences(result: ExperimentResult) -> list[str]:
+    """Return the verdicts of an experiment, one sentence per verdict, and when there is one."""
+    by_verdict: dict[str, list[str]] = {}
+    for name, pair in result.comparisons.items():
+        other = arm_words(name.partition("_vs_")[2])
+        interval = format_interval(pair.low, pair.high, 3)
+        shown = " ".join(filter(None, (format_signed(pair.difference, 3), interval)))
+        by_verdict.setdefault(pair.verdict, []).append(
+            other if pair.verdict in ("no difference shown", "not compared") else f"{other} {shown}"
+        )
+    metric = result.metric.name
+    heads = {
+        "beats": f"By {metric}, the selected mixture beats",
+        "is beaten by": f"By {metric}, the selected mixture is beaten by",
+        "hint only": f"Fewer than {MIN_PAIRS} pairs, a hint only: {metric} minus that of",
+        "no difference shown": f"By {metric}, no difference is shown from",
+        "not compared": "Not compared with",
+    }
+    lines = [
+        f"{head}: {', '.join(by_verdict[verdict])}."
+        for verdict, head in heads.items()
+        if verdict in by_verdict
     ]
-    if any(pair.n < _FEWEST_PAIRS for pair in result.comparisons.values()):
-        notes.append(f"a comparison over fewer than {_FEWEST_PAIRS} pairs is a hint, not a finding")
-    return Table("Paired comparisons", columns, rows, tuple(notes))
+    has_verdicts = any(pair.n >= MIN_PAIRS for pair in result.comparisons.values())
+    return [*lines, f"{_rule(result)}."] if has_verdicts else lines
 
 
 def cost_table(wall_s: Mapping[str, float]) -> Table:

@@ -35,6 +35,7 @@ from synque_select.report.correlation_tables import (
 from synque_select.report.experiment_tables import (
     arms_table,
     candidates_table,
+    comparison_sentences,
     comparison_table,
     cost_table,
 )
@@ -205,17 +206,8 @@ def _answer(ranking: Ranking | None, result: ExperimentResult | None) -> list[st
         )
         lines += ranking.messages
     if result is not None and result.comparisons:
-        lines += _comparison_lines(result)
+        lines += comparison_sentences(result)
     return lines
-
-
-def _comparison_lines(result: ExperimentResult) -> list[str]:
-    table = comparison_table(result)
-    lines = [
-        f"{name}: {difference} {interval}, {verdict} ({pairs} pair{'s' * (pairs != '1')})."
-        for name, difference, interval, pairs, verdict in table.rows
-    ]
-    return [*lines, f"{table.notes[0]}."]
 
 
 def _ranking_section(ranking: Ranking, reliability: Correlation | None) -> Section:

@@ -6,12 +6,19 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from synque_select.errors import ConfigError
-from synque_select.functional.paired import compare_paired, wilson_interval
+from synque_select.functional.paired import (
+    MIN_PAIRS,
+    compare_paired,
+    holm,
+    holm_verdicts,
+    paired_p,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -24,11 +31,12 @@ def test_the_interval_matches_scipy(seed: int, level: float):
     assert (found.low, found.high) == pytest.approx((reference.low, reference.high))
 
 
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=8))
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=5, max_size=8))
 @settings(max_examples=100, deadline=None)
 def test_beats_only_where_the_interval_excludes_zero(pairs):
     a, b = np.array(pairs).T
     found = compare_paired(a, b, mode="max")
+    assume(abs(found.p - 0.05) > 1e-9)
     assert (found.verdict == "beats") == (found.low > 0)
     assert (found.verdict == "is beaten by") == (found.high < 0)
     turned = compare_paired(b, a, mode="max")
@@ -38,12 +46,75 @@ def test_beats_only_where_the_interval_excludes_zero(pairs):
     assert compare_paired(b, a, mode="min").verdict == found.verdict
 
 
-@pytest.mark.parametrize("n", [0, 1])
-def test_under_two_pairs_no_difference_is_shown(n: int):
-    found = compare_paired([0.9] * n, [0.1] * n, mode="max")
-    assert found.verdict == "no difference shown"
-    assert math.isnan(found.low)
+@pytest.mark.parametrize("n", range(1, MIN_PAIRS))
+def test_under_five_pairs_nothing_beats_however_clear_it_looks(n: int):
+    rng = np.random.default_rng(n)
+    found = compare_paired(0.9 + rng.normal(0, 1e-6, n), [0.1] * n, mode="max")
+    assert found.verdict == "hint only"
+    assert math.isnan(found.p_holm)
+    assert math.isnan(found.low) == (n == 1)
     assert found.n == n
+
+
+def test_without_a_pair_nothing_is_compared():
+    found = compare_paired([0.9, math.nan], [math.nan, 0.1], mode="max")
+    assert (found.verdict, found.n) == ("not compared", 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_p_value_matches_scipy_and_can_be_read_off_the_interval(seed: int):
+    a, b = np.random.default_rng(seed).normal(size=(2, 6))
+    found = compare_paired(a, b, mode="max")
+    assert found.p == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    assert found.p_holm == found.p
+    assert paired_p(found.difference, found.low, found.high, 6) == pytest.approx(found.p)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+@settings(deadline=None)
+def test_holm_follows_its_definition(p_values):
+    """Step down: the smallest is compared with α/m, the next with α/(m − 1), until one fails."""
+    adjusted = holm(p_values)
+    m = len(p_values)
+    for alpha in (0.01, 0.05, 0.2):
+        rejected = set()
+        for step, place in enumerate(sorted(range(m), key=lambda i: p_values[i])):
+            if p_values[place] * (m - step) > alpha:
+                break
+            rejected.add(place)
+        assert rejected == {i for i in range(m) if adjusted[i] <= alpha}
+    assert (adjusted >= np.asarray(p_values)).all()
+
+
+def test_holm_does_not_count_what_was_not_tested():
+    assert holm([0.04, math.nan])[0] == 0.04
+    assert math.isnan(holm([0.04, math.nan])[1])
+    assert len(holm([])) == 0
+    with pytest.raises(ConfigError, match="allowed are numbers"):
+        holm([1.2])
+
+
+def test_a_family_of_nulls_has_a_verdict_in_at_most_five_percent_of_pages():
+    """Eleven comparisons without a difference; each decided alone, it is 43 %."""
+    rng, alone, together, n_pages = np.random.default_rng(0), 0, 0, 400
+    for _ in range(n_pages):
+        pairs = {
+            str(i): compare_paired(rng.normal(size=5), rng.normal(size=5), mode="max")
+            for i in range(11)
+        }
+        alone += any(pair.verdict != "no difference shown" for pair in pairs.values())
+        family = holm_verdicts(pairs, mode="max")
+        together += any(pair.verdict != "no difference shown" for pair in family.values())
+    assert 0.36 <= alone / n_pages <= 0.5
+    assert together / n_pages <= 0.075  # 0.05 and two standard errors
+
+
+def test_few_pairs_do_not_cost_the_others_power():
+    clear = compare_paired([0.9, 0.91, 0.92, 0.9, 0.9], [0.7, 0.72, 0.71, 0.7, 0.73], mode="max")
+    few = compare_paired([0.9, 0.8], [0.1, 0.2], mode="max")
+    family = holm_verdicts({"clear": clear, **{str(i): few for i in range(20)}}, mode="max")
+    assert family["clear"].p_holm == clear.p
+    assert family["clear"].verdict == "beats"
 
 
 def test_a_replicate_that_was_not_run_is_left_out():

@@ -36,7 +36,11 @@ RESULT = ExperimentResult(
         "chosen": ArmResult(0.5, 0.1, 2, values=(0.4, 0.6)),
         "oracle_k": ArmResult(0.75, 0.0, 2, uses_labels=True, values=(0.75, 0.75)),
     },
-    comparisons={"chosen_vs_oracle_k": compare_paired([0.4, 0.6], [0.75, 0.75], mode="max")},
+    comparisons={
+        "chosen_vs_oracle_k": compare_paired(
+            [0.4, 0.6, 0.5, 0.6, 0.4], [0.75, 0.75, 0.7, 0.9, 0.8], mode="max"
+        )
+    },
     candidates={"a": CandidateResult(24, 0.5, 0.1, validation=0.4, n_seeds=2, false_labels=True)},
     correlations=ProxyCorrelations(
         {"pad": PAD}, {"pad": MeanCorrelation(2, 0.1, 0.2, 0.3)}, ("m",)
@@ -86,6 +90,22 @@ def test_only_metric_and_replicates_are_required():
     assert (result.budget, result.data, result.without_false_labels) == (None, None, None)
     assert not result.arms
     assert math.isnan(result.seconds)
+
+
+def test_verdicts_of_a_file_without_p_values_are_decided_anew():
+    """Version 0.1.0 said "beats" on two pairs, and on one of several comparisons."""
+    pair = {"difference": 0.231, "low": 0.038, "high": 0.424, "n": 5, "verdict": "beats"}
+    state = RESULT.to_dict() | {"comparisons": {"a": pair}}
+    (alone,) = ExperimentResult.from_dict(state).comparisons.values()
+    assert (alone.verdict, round(alone.p, 3)) == ("beats", 0.029)
+    state["comparisons"] = {"a": pair, "b": pair, "c": pair | {"n": 2}}
+    read = ExperimentResult.from_dict(state).comparisons
+    assert [part.verdict for part in read.values()] == [
+        "no difference shown",
+        "no difference shown",
+        "hint only",
+    ]
+    assert read["a"].p_holm == pytest.approx(2 * alone.p)
 
 
 @pytest.mark.parametrize(

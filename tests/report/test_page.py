@@ -112,9 +112,9 @@ def test_the_page_begins_with_what_was_chosen_how_sure_that_is_and_whether_it_pa
     first = words[: words.index("Ranking by consensus")]
     assert f"Train on {NAMES[0]}, {NAMES[1]}: top 2 by consensus." in first
     assert f"message {SCRIPT}" in first
-    assert "mixture of k at random: +0.0400 [0.0100, 0.0700], beats (5 pairs)." in first
-    assert "the paired 95 % t-interval excludes 0." in first
-    assert first.index("beats (5 pairs)") < first.index("some/encoder")
+    assert "the selected mixture beats: mixture of k at random +0.040 [0.010, 0.070]." in first
+    assert "p below 0.05 after Holm over the" in first
+    assert first.index("mixture beats") < first.index("some/encoder")
 
 
 def test_of_many_chosen_ten_are_named(tmp_path: Path):

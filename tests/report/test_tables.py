@@ -22,6 +22,7 @@ from synque_select.report.correlation_tables import (
 from synque_select.report.experiment_tables import (
     arms_table,
     candidates_table,
+    comparison_sentences,
     comparison_table,
     cost_table,
 )
@@ -406,12 +407,32 @@ def test_arms_that_use_labels_are_marked():
 
 def test_comparisons_carry_their_words_and_intervals():
     table = comparison_table(RESULT)
-    assert table.rows[0][1:] == ("+0.0400", "[0.0100, 0.0700]", "5", "beats")
-    assert table.rows[1][1:] == ("-0.0200", "-", "1", "no difference shown")
-    assert "excludes 0" in table.notes[0]
-    assert "fewer than 5 pairs is a hint" in table.notes[1]
+    assert table.rows[0][1:] == ("+0.0400", "[0.0100, 0.0700]", "5", "0.021", "beats")
+    assert table.rows[1][1:] == ("-0.0200", "-", "1", "-", "hint only (1 pair)")
+    assert table.notes[0].endswith("its interval is for this comparison alone")
+    rule = '"beats", "is beaten by": p below 0.05 after Holm over the 1 comparison of at least 5'
+    assert table.notes[1].startswith(rule)
+    assert table.notes[1].endswith("; fewer than 5 pairs are a hint, not a finding")
     enough = {"chosen_vs_random_k": RESULT.comparisons["chosen_vs_random_k"]}
-    assert len(comparison_table(replace(RESULT, comparisons=enough)).notes) == 1
+    assert "hint" not in " ".join(comparison_table(replace(RESULT, comparisons=enough)).notes)
+
+
+def test_two_pairs_never_beat_anything():
+    two = {name: pair | {"n": 2} for name, pair in RESULT_STATE["comparisons"].items()}
+    result = ExperimentResult.from_dict(RESULT_STATE | {"comparisons": two})
+    assert [row[-1] for row in comparison_table(result).rows] == ["hint only (2 pairs)"] * 2
+    said = " ".join(comparison_sentences(result))
+    assert "beats" not in said + comparison_table(result).rows[0][-1]
+    assert "Fewer than 5 pairs, a hint only: test_acc minus that of: mixture of k at random" in said
+
+
+def test_the_page_says_the_verdicts_in_one_sentence_each():
+    assert comparison_sentences(RESULT) == [
+        "By test_acc, the selected mixture beats: mixture of k at random +0.040 [0.010, 0.070].",
+        "Fewer than 5 pairs, a hint only: test_acc minus that of: best k by validation -0.020.",
+        '"beats", "is beaten by": p below 0.05 after Holm over the 1 comparison of at least 5 '
+        "pairs; fewer than 5 pairs are a hint, not a finding.",
+    ]
 
 
 def test_candidates_alone_are_shown_best_first_and_false_labels_are_marked():
