@@ -14,6 +14,7 @@ from synque_select.errors import ConfigError, SynqueError
 if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
     from jsonargparse import ArgumentParser
 
+    from synque_select.data.groups import GroupSelector
     from synque_select.data.views import Selector
     from synque_select.selection.scorer import Scorer, ScoringJob
     from synque_select.selection.scoring import Scoring
@@ -47,6 +48,13 @@ def _add_inputs(parser: ArgumentParser) -> None:
         "TSV, Parquet, Arrow, image folders, or hub:OWNER/NAME",
     )
     parser.add_argument("--real", required=True, help="the unlabeled real sample: a file or folder")
+    parser.add_argument(
+        "--real-groups",
+        metavar="FIELD",
+        help="field that real examples share if they do not vary independently: thread, author, "
+        "session or page; intervals then count groups, not examples. false if all are independent "
+        "(default: exact and near duplicates are groups)",
+    )
     parser.add_argument(
         "--view",
         help="field that the proxies read; required if several fields qualify; two fields as "
@@ -115,7 +123,8 @@ def run(options: Namespace) -> int:
     candidates = load_candidates(
         flat(options.candidates), view=view, label=_position(options.label)
     )
-    job = scorer.prepare(candidates, load_real(options.real, view=view))
+    real = load_real(options.real, view=view, real_groups=_groups(options.real_groups))
+    job = scorer.prepare(candidates, real)
     _check_findings(options, job)
     scoring = job.score()
     ranking = _order(scorer, scoring)
@@ -231,6 +240,10 @@ def _view(fields: str | None) -> Selector | None:
     if fields is not None and "," in fields:
         return fields_view(*fields.split(","))
     return _position(fields)
+
+
+def _groups(field: str | None) -> GroupSelector | None:
+    return False if field is not None and field.lower() == "false" else _position(field)
 
 
 def _position(field: str | None) -> str | int | None:

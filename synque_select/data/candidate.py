@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from synque_select.data.contamination import DuplicateGroups, duplicate_groups
 from synque_select.data.examples import Examples, MapDataset, field_alone
+from synque_select.data.groups import GroupSelector, check_group_selector, given_groups
 from synque_select.data.views import select
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.utils.progress import ProgressBar
@@ -137,5 +140,60 @@ class _Subset:
         return self.dataset[int(self.positions[index])]
 
 
+@dataclass(frozen=True, eq=False)
 class RealSample(Examples):
-    """The unlabeled real examples; if they have labels, these are never read."""
+    """The unlabeled real examples; if they have labels, these are never read.
+
+    Args:
+        name: Name for messages. For this and the next four arguments, see `Examples`.
+        dataset: The examples.
+        view: Selector of the text or image that proxies see.
+        label: Selector of a label; never read.
+        source: Where the dataset comes from, for error messages.
+        group_by: What examples of one group share, such as a thread, author, session or page: a
+            field name, a position, or a function of an example. None to group exact and near
+            duplicates; False if all examples are independent.
+
+    Raises:
+        ConfigError: `group_by` selects the view or the label, or has a wrong type.
+        DataError: The first example lacks what `group_by` selects.
+
+    Example:
+        >>> posts = [{"text": t, "thread": g} for t, g in (("x", 7), ("y", 8), ("z", 7))]
+        >>> RealSample("real", posts, view="text", group_by="thread").groups.tolist()
+        [0, 1, 0]
+    """
+
+    group_by: GroupSelector | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.group_by is not None:
+            object.__setattr__(self, "group_by", check_group_selector(self, self.group_by))
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64] | None:
+        """Group number of each example, (n,) int64 from 0 on; None if all are independent.
+
+        Raises:
+            DataError: An example lacks what `group_by` selects, or its value cannot name a group.
+            ConfigError: `group_by` puts all examples in one group.
+        """
+        if self.group_by is None:
+            numbers = self.duplicates.groups
+        elif self.group_by is False:
+            return None
+        else:
+            numbers = given_groups(self, self.group_by)
+        # groups of one change nothing, and are not passed on as groups
+        return numbers if len(np.unique(numbers)) < len(self) else None
+
+    @property
+    def groups_sha256(self) -> str | None:
+        """SHA-256 of the group numbers, in hexadecimal; None without groups."""
+        return None if self.groups is None else hashlib.sha256(self.groups.tobytes()).hexdigest()
+
+    @cached_property
+    def duplicates(self) -> DuplicateGroups:
+        """Exact and near duplicates among the examples."""
+        return duplicate_groups(self)

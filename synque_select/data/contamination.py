@@ -12,15 +12,24 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from synque_select.data.examples import Examples, Views
+from synque_select.data.groups import number_groups
 from synque_select.data.views import View
 from synque_select.errors import ConfigError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
-__all__ = ["Overlap", "contamination_messages", "count_overlap"]
+__all__ = [
+    "DuplicateGroups",
+    "Overlap",
+    "contamination_messages",
+    "count_overlap",
+    "duplicate_groups",
+]
 
 _BLOCK = 1024
 _N_SHOWN = 3
@@ -77,6 +86,71 @@ def count_overlap(candidate: Examples, other: Examples) -> Overlap:
         Overlap(n_exact=1, n_near=1, examples=((0, 1), (1, 0)))
     """
     return _count(candidate, _Index(other))
+
+
+@dataclass(frozen=True, eq=False)
+class DuplicateGroups:
+    """Groups of examples of one dataset that are duplicates of each other.
+
+    Args:
+        groups: (n,) int64 group number of each example, from 0 on in the order of first occurrence.
+        n_exact: Number of examples whose view also occurs earlier.
+        n_near: Number of distinct views that have a near duplicate.
+        pair: Positions of two duplicates, a near one if there is one; None without duplicates.
+    """
+
+    groups: NDArray[np.int64]
+    n_exact: int
+    n_near: int
+    pair: tuple[int, int] | None
+
+
+def duplicate_groups(examples: Examples) -> DuplicateGroups:
+    """Group the exact and near duplicates within one dataset; see `count_overlap` for what is near.
+
+    Two examples are in one group if a chain of duplicates leads from one to the other.
+
+    Args:
+        examples: A small dataset, such as the real sample.
+
+    Raises:
+        DataError: The view of an example is missing or invalid.
+
+    Example:
+        >>> found = duplicate_groups(Examples("real", ["How many apps?", "Why?", "how many apps"]))
+        >>> found.groups.tolist(), found.n_exact, found.n_near, found.pair
+        ([0, 1, 0], 0, 2, (0, 2))
+    """
+    _, first, contents = np.unique(
+        examples.digests.view("V32").ravel(), return_index=True, return_inverse=True
+    )
+    firsts = np.sort(first)  # positions of the distinct views, in the order of the dataset
+    # near duplicates are searched among distinct views only: a text that occurs a thousand times
+    # would be compared with itself a million times
+    views = (examples.views[int(position)] for position in firsts)
+    near = _TextIndex(list(views)) if examples.modality == "text" else _ImageIndex(views)
+    pairs = near.pairs()
+    left, right = (firsts[side] for side in pairs.T)
+    copies = np.flatnonzero(first[contents] != np.arange(len(examples)))
+    links = coo_array(
+        (
+            np.ones(len(left) + len(copies), dtype=np.int8),
+            (np.r_[left, copies], np.r_[right, first[contents][copies]]),
+        ),
+        shape=(len(examples), len(examples)),
+    )
+    component = connected_components(links, directed=False)[1]
+    pair = None
+    if len(left):
+        pair = (int(left[0]), int(right[0]))
+    elif len(copies):
+        pair = (int(first[contents[copies[0]]]), int(copies[0]))
+    return DuplicateGroups(
+        groups=number_groups(component.tolist()),
+        n_exact=len(copies),
+        n_near=len(np.unique(pairs)),
+        pair=pair,
+    )
 
 
 def contamination_messages(
@@ -137,6 +211,10 @@ def _shown(candidate: Examples, position: int) -> str:
 class _NearIndex(Protocol):
     def find(self, views: Iterable[View]) -> list[int]:
         """Return for each view the position of a near duplicate, or -1."""
+        ...
+
+    def pairs(self) -> NDArray[np.int64]:
+        """Return all pairs of near duplicates in the index, (p, 2) positions, the lower first."""
         ...
 
 
@@ -216,11 +294,22 @@ class _TextIndex:
         return [self._find(_words(str(view))) for view in views]
 
     def _find(self, words: frozenset[str]) -> int:
+        return min(self._all_near(words), default=-1)
+
+    def pairs(self) -> NDArray[np.int64]:
+        """Return all pairs of near duplicates, (p, 2) positions, the lower first."""
+        found = [
+            (at, position)
+            for position, words in enumerate(self._sets)
+            for at in sorted(self._all_near(words))
+            if at < position
+        ]
+        return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+    def _all_near(self, words: frozenset[str]) -> list[int]:
         known = [word for word in words if word in self._counts]
         near = {at for word in self._rarest(known, len(words)) for at in self._by_word[word]}
-        return min(
-            (at for at in near if _jaccard(words, self._sets[at]) >= _TEXT_THRESHOLD), default=-1
-        )
+        return [at for at in near if _jaccard(words, self._sets[at]) >= _TEXT_THRESHOLD]
 
     def _rarest(self, known: Sequence[str] | frozenset[str], n_words: int) -> Iterator[str]:
         # the words that are missing here, unknown to the index, are the rarest of all and cannot
@@ -255,6 +344,17 @@ class _ImageIndex:
             nearest = np.where(value >= best, start + at, nearest)
             best = np.maximum(best, value)
         return [int(position) for position in nearest]
+
+    def pairs(self) -> NDArray[np.int64]:
+        """Return all pairs of near duplicates, (p, 2) positions, the lower first."""
+        found = []
+        for start in range(0, len(self._thumbnails), _BLOCK):
+            cosines = (
+                self._thumbnails[: start + _BLOCK] @ self._thumbnails[start : start + _BLOCK].T
+            )
+            left, right = np.nonzero(cosines >= _IMAGE_THRESHOLD)
+            found.append(np.stack((left, right + start), axis=1)[left < right + start])
+        return np.concatenate(found)
 
 
 def _thumbnails(images: Iterable[View]) -> NDArray[np.float32]:

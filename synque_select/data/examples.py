@@ -25,7 +25,7 @@ from synque_select.data.views import (
 from synque_select.errors import ConfigError, DataError, DependencyError
 from synque_select.types.modality import Modality
 
-__all__ = ["Examples", "MapDataset", "Views", "field_alone"]
+__all__ = ["Examples", "MapDataset", "Views", "error_reason", "field_alone"]
 
 
 @runtime_checkable
@@ -90,7 +90,7 @@ class Views(Sequence[View]):
         # a user's dataset or view function may raise anything
         except Exception as error:
             raise DataError(
-                f"{examples.where}, example {position} (counted from 0): {_reason(error)}"
+                f"{examples.where}, example {position} (counted from 0): {error_reason(error)}"
             ) from error
 
 
@@ -112,7 +112,8 @@ def field_alone(dataset: Any, field: Selector) -> Any:
     return dataset.select_columns([field]) if plain else None
 
 
-def _reason(error: Exception) -> str:
+def error_reason(error: Exception) -> str:
+    """Return what a message says of an error: the type too, unless the error is ours."""
     return str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
 
 
@@ -165,7 +166,7 @@ class Examples:
         except ConfigError as error:
             raise ConfigError(f"{self.where}: {error}") from None
         except Exception as error:
-            raise DataError(f"{self.where}: the first example: {_reason(error)}") from error
+            raise DataError(f"{self.where}: the first example: {error_reason(error)}") from error
         modality = modality_of(value)
         if modality is None:
             raise DataError(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.digest_cache import keep_digests
 from synque_select.data.examples import Examples, MapDataset
+from synque_select.data.groups import GroupSelector
 from synque_select.data.images import IMAGE_SUFFIXES, ImageFolder, holds_images, subfolders
 from synque_select.data.iterables import is_iterable, open_stored, store_iterable
 from synque_select.data.readers import (
@@ -102,23 +103,30 @@ def load_candidates(
     return candidates
 
 
-def load_real(source: Any, *, view: Selector | None = None) -> RealSample:
+def load_real(
+    source: Any, *, view: Selector | None = None, real_groups: GroupSelector | None = None
+) -> RealSample:
     """Load the real sample; its labels are never read.
 
     Args:
         source: A file, a folder of images, a saved dataset, a Hub dataset id, a glob that matches
             one of these, a dataset, a list of records or of texts, or a `RealSample`.
         view: As for `load_candidates`; None keeps the view of a `RealSample`.
+        real_groups: What examples share that do not vary independently, such as a thread, author,
+            session or page: a field name, a position, or a function of an example. Intervals and
+            comparisons then count groups, not examples. None groups exact and near duplicates
+            (or keeps the groups of a `RealSample`); False if all examples are independent.
 
     Raises:
         DataError: A file, line, field or example is not usable; the message names it.
-        ConfigError: The source is a mapping, or matches more than one file or folder.
+        ConfigError: The source is a mapping, or matches more than one file or folder; or
+            `real_groups` selects the view or the label, or has a wrong type.
 
     Example:
         >>> load_real(["Shares rise", "Shares fall"]).views[0]
         'Shares rise'
     """
-    if isinstance(source, RealSample) and view is None:
+    if isinstance(source, RealSample) and view is None and real_groups is None:
         return source
     if isinstance(source, Mapping):
         raise ConfigError("real: found a mapping; allowed is one file, dataset or list of records")
@@ -127,7 +135,13 @@ def load_real(source: Any, *, view: Selector | None = None) -> RealSample:
     as_text = frozenset([view] if isinstance(view, str) else [])
     with _permission_said():
         part = _one_source(source, "real", as_text)
-    return _build(RealSample, part, view, None)
+    real = _build(RealSample, part, view, None)
+    if real_groups is None and isinstance(source, RealSample):
+        real_groups = source.group_by
+    if real_groups is None:
+        return real
+    grouped = replace(real, group_by=real_groups)
+    return keep_digests(grouped) if part.keeps_digests else grouped
 
 
 def load_dataset_file(path: _PathLike) -> MapDataset:

@@ -36,6 +36,8 @@ class ProxyInput:
         records: A candidate's complete examples, including their answers, for proxies that check
             these. None for the real sample, of which only the views are ever read, and for a
             mixture.
+        groups: Group number of each real example, (n,) int64 from 0 on; examples of one group do
+            not vary independently. None if all do, and for candidates.
     """
 
     name: str
@@ -44,6 +46,7 @@ class ProxyInput:
     digests: NDArray[np.uint8]
     embeddings: torch.Tensor | None = None
     records: MapDataset | None = None
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.digests)

@@ -98,8 +98,9 @@ def load_ranking(path: str | Path) -> Ranking:
     """Read `ranking.json`.
 
     Optional fields are `modality` (by default "text"), `messages`, `wall_s`, the selection
-    stability, and all fields of a proxy except its orientation. Unknown fields are ignored. In
-    version 2, `selected` is the ranking's own mixture; in version 1 it follows from the ranks.
+    stability, the groups of the real sample, and all fields of a proxy except its orientation.
+    Unknown fields are ignored. In version 2, `selected` is the ranking's own mixture; in version 1
+    it follows from the ranks.
 
     Args:
         path: The file, or the directory that holds it.
@@ -132,6 +133,9 @@ def _checked(fields: JsonFields) -> dict[str, Json]:
     real = fields.object("real")
     real.count("n")
     real.text("sha256")
+    if "n_groups" in real:
+        real.count("n_groups")
+        real.number("effective_n")
     proxies = {key: _proxy(info) for key, info in fields.named_objects("proxies").items()}
     rows = [_row(row, proxies.keys(), rank_by) for row in fields.objects("candidates")]
     fields.expect(len(rows) > 0, "candidates", "a list with at least one candidate")

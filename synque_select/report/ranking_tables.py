@@ -18,7 +18,13 @@ from synque_select.report.formats import (
 from synque_select.report.table import Column, Table
 from synque_select.types import ProxyScore, RankedCandidate, Ranking
 
-__all__ = ["ranking_table", "ranking_tables", "reliability_words", "scores_table"]
+__all__ = [
+    "ranking_table",
+    "ranking_tables",
+    "real_sample_words",
+    "reliability_words",
+    "scores_table",
+]
 
 
 def ranking_tables(ranking: Ranking, *, reliability: Correlation | None = None) -> list[Table]:
@@ -49,7 +55,7 @@ def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -
         columns.append(Column(key))
         parts.append([format_rank(row.ranks[key]) for row in order])
     return Table(
-        title=f"Ranking by {ranking.rank_by} against {ranking.n_real:,} real examples",
+        title=f"Ranking by {ranking.rank_by} against {real_sample_words(ranking)}",
         columns=tuple(columns),
         rows=tuple(zip(*parts, strict=True)),
         notes=_ranking_notes(ranking, reliability),
@@ -79,6 +85,21 @@ def scores_table(ranking: Ranking) -> Table:
         rows=tuple(zip(*parts, strict=True)),
         notes=_score_notes(ranking, deciding),
     )
+
+
+def real_sample_words(ranking: Ranking) -> str:
+    """Return the size of the real sample, with its groups if it has any.
+
+    Returns:
+        Such as "60 real examples in 20 groups (effective n 18.5)".
+    """
+    words = f"{ranking.n_real:,} real examples"
+    if ranking.n_groups is None or ranking.effective_n is None:
+        return words
+    if ranking.n_groups == ranking.n_real:
+        return words
+    groups = "1 group" if ranking.n_groups == 1 else f"{ranking.n_groups:,} groups"
+    return f"{words} in {groups} (effective n {ranking.effective_n:,.1f})"
 
 
 def _order_columns(ranking: Ranking) -> tuple[list[Column], list[list[str]]]:

@@ -41,7 +41,7 @@ def ranking_path(
     """
     parts = {
         "candidates": [(c.name, c.sha256) for c in candidates],
-        "real": real.sha256,
+        "real": [real.sha256, real.groups_sha256],
         "proxies": [(p.key, dict(p.options()), _code_of(type(p))) for p in suite],
         "options": options,
         "code": source_hash(),

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.groups import GroupSelector, label_error
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.data.views import Selector
 from synque_select.encoders import BaseEncoder, embed, get_encoder
@@ -50,6 +51,7 @@ def rank(
     device: str | torch.device | None = None,
     cache_dir: str | Path | None = None,
     mixture: MixtureChoice = "equal",
+    real_groups: GroupSelector | None = None,
     progress: bool = True,
 ) -> Ranking:
     """Rank candidates against a small unlabeled real sample.
@@ -68,6 +70,8 @@ def rank(
         cache_dir: Directory of cached embeddings and scores; None for the default cache.
         mixture: How the selected candidates are weighted: "equal", "proportional", "mmd_optimal",
             or `synque_select.selection.MixtureOptions`.
+        real_groups: What real examples share that do not vary independently, such as a thread,
+            author, session or page; see `load_real`. None groups exact and near duplicates.
         progress: Whether to show progress of anything that takes more than two seconds.
 
     Raises:
@@ -101,7 +105,8 @@ def rank(
         progress=progress,
         keep_models=True,
     )
-    return scorer.rank(load_candidates(candidates, view=view), load_real(real, view=view))
+    sample = load_real(real, view=view, real_groups=real_groups)
+    return scorer.rank(load_candidates(candidates, view=view), sample)
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,8 @@ class Scorer:
         Raises:
             ConfigError: There are fewer than 2 candidates or fewer than `top_k`, a proxy is
                 unknown, or the candidates cannot be ordered by `rank_by`.
-            DataError: Candidates and real sample are of different modalities.
+            DataError: Candidates and real sample are of different modalities, or an example of
+                the real sample has no group.
             ProxyError: A proxy cannot score this modality.
         """
         _check_data(candidates, real)
@@ -397,6 +403,15 @@ def _check_data(candidates: Sequence[Candidate], real: RealSample) -> None:
                 f"{candidate.where} shows {candidate.modality}s, but {real.where} shows "
                 f"{real.modality}s: all must be of one modality"
             )
+    _check_groups(candidates, real)
+
+
+def _check_groups(candidates: Sequence[Candidate], real: RealSample) -> None:
+    """Read the groups, so that their errors come before anything is scored."""
+    by = real.group_by
+    if isinstance(by, str | int) and any(by == candidate.label for candidate in candidates):
+        raise label_error(by)
+    _ = real.groups
 
 
 def _label_hashes(candidates: Sequence[Candidate]) -> list[str] | None:

@@ -9,7 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.contamination import contamination_messages
@@ -67,6 +69,11 @@ class Scoring:
         """What the views are."""
         return self.real.modality
 
+    @property
+    def groups(self) -> NDArray[np.int64] | None:
+        """Group number of each real example, (n,) int64 from 0 on; None if all are independent."""
+        return self.real.groups
+
     def embeddings(self, what: str) -> list[torch.Tensor]:
         """Return the embeddings of the real sample and of each candidate.
 
@@ -121,7 +128,11 @@ def score(
         encode_s = time.perf_counter() - started
         messages = sample_messages(candidates, real)
         messages += contamination_messages(candidates, {"real sample": real})
-        data = {"sets": [(e.name, e.sha256) for e in (real, *candidates)], "seed": seed}
+        data = {
+            "sets": [(e.name, e.sha256) for e in (real, *candidates)],
+            "groups": real.groups_sha256,
+            "seed": seed,
+        }
         kept = ScoreCache(folder / "scores", data, encoded.key)
         scores, seconds, reused = _scores(encoded.inputs, suite, seed, place, kept, progress)
     return Scoring(
@@ -193,7 +204,13 @@ def _encoded(
 def _input(examples: Examples, embeddings: torch.Tensor | None) -> ProxyInput:
     records = examples.dataset if isinstance(examples, Candidate) else None
     return ProxyInput(
-        examples.name, examples.views, examples.modality, examples.digests, embeddings, records
+        name=examples.name,
+        views=examples.views,
+        modality=examples.modality,
+        digests=examples.digests,
+        embeddings=embeddings,
+        records=records,
+        groups=examples.groups if isinstance(examples, RealSample) else None,
     )
 
 

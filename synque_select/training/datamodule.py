@@ -18,6 +18,7 @@ from pytorch_lightning.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADER
 from torch.utils.data import DataLoader, default_collate
 
 from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.groups import GroupSelector
 from synque_select.data.iterables import open_stored, store_iterable
 from synque_select.data.sources import load_candidates, load_real, replace_iterables
 from synque_select.data.views import Selector
@@ -126,6 +127,8 @@ class SynqueDataModule(LightningDataModule):
             name to LightningDataModule, whose training data is the candidate (without `wraps`, the
             training loader has the options of the first one's training loader).
         real: A `RealSample`, or anything that `load_real` takes; None to train without a ranking.
+        real_groups: What real examples share that do not vary independently, such as a thread,
+            author, session or page; see `load_real`. None groups exact and near duplicates.
         wraps: The DataModule that this one wraps and replaces.
         view: What a proxy sees of an example; see `Candidate`.
         label: Field of an example with its label; see `Candidate`.
@@ -172,6 +175,7 @@ class SynqueDataModule(LightningDataModule):
         candidates: Any,
         real: Any = None,
         *,
+        real_groups: GroupSelector | None = None,
         wraps: LightningDataModule | None = None,
         view: Selector | None = None,
         label: Selector | None = None,
@@ -196,7 +200,7 @@ class SynqueDataModule(LightningDataModule):
         _check_functions(train_transform=train_transform, collate_fn=collate_fn)
         check_labeled(labeled_real, real_share)
         self._sources = {"candidates": candidates, "real": real, "labeled_real": labeled_real}
-        self._view, self._label = view, label
+        self._view, self._label, self._real_groups = view, label, real_groups
         self._modules = candidate_modules(candidates)
         self._candidates: list[Candidate] | None = None
         self._real: RealSample | None = None
@@ -258,7 +262,9 @@ class SynqueDataModule(LightningDataModule):
     def real(self) -> RealSample | None:
         """The real sample, loaded at the first access; None without one."""
         if self._real is None and self._sources["real"] is not None:
-            self._real = load_real(self._sources["real"], view=self._view)
+            self._real = load_real(
+                self._sources["real"], view=self._view, real_groups=self._real_groups
+            )
             self._sources["real"] = self._real
         return self._real
 

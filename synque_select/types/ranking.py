@@ -110,6 +110,10 @@ class Ranking:
         wall_s: Stage ("encode", "score") to its wall time in seconds.
         details: Proxy key to its details as plain values (for LENS, rubrics and judged examples).
         mixture: The mixture to train on; None for the best `top_k` with equal weights.
+        n_groups: Number of groups of the real sample, n_real if its examples are independent; None
+            for a ranking of a version that knew no groups.
+        effective_n: n_real² / Σ n_g² over groups of n_g examples (Kish), at most `n_groups`; None
+            if `n_groups` is.
 
     Raises:
         ConfigError: The mixture names an unknown candidate.
@@ -129,6 +133,8 @@ class Ranking:
     wall_s: Mapping[str, float] = field(default_factory=dict)
     mixture: Mixture | None = None
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    n_groups: int | None = None
+    effective_n: float | None = None
 
     def __post_init__(self) -> None:
         for name in () if self.mixture is None else self.mixture.names:
@@ -204,7 +210,7 @@ class Ranking:
             "packages": dict(self.packages),
             "seed": self.seed,
             "modality": self.modality,
-            "real": {"n": self.n_real, "sha256": self.real_sha256},
+            "real": _real_to_dict(self),
             "encoder": None if self.encoder is None else vars(self.encoder).copy(),
             "rank_by": self.rank_by,
             "top_k": self.top_k,
@@ -252,9 +258,17 @@ class Ranking:
                 wall_s=state["wall_s"],
                 mixture=_own_mixture(state),
                 details=state.get("details", {}),
+                n_groups=state["real"].get("n_groups"),
+                effective_n=state["real"].get("effective_n"),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"not a ranking: {type(error).__name__}: {error}") from error
+
+
+def _real_to_dict(ranking: Ranking) -> dict[str, Any]:
+    groups = {"n_groups": ranking.n_groups, "effective_n": ranking.effective_n}
+    known = {name: value for name, value in groups.items() if value is not None}
+    return {"n": ranking.n_real, **known, "sha256": ranking.real_sha256}
 
 
 def _own_mixture(state: Mapping[str, Any]) -> Mixture | None:
