@@ -117,8 +117,8 @@ def duplicate_groups(examples: Examples) -> DuplicateGroups:
         DataError: The view of an example is missing or invalid.
 
     Example:
-        >>> found = duplicate_groups(Examples("real", ["How many apps?", "Why?", "how many apps"]))
-        >>> found.groups.tolist(), found.n_exact, found.n_near, found.pair
+        >>> copies = duplicate_groups(Examples("real", ["How many apps?", "Why?", "how many apps"]))
+        >>> copies.groups.tolist(), copies.n_exact, copies.n_near, copies.pair
         ([0, 1, 0], 0, 2, (0, 2))
     """
     _, first, contents = np.unique(
@@ -298,13 +298,13 @@ class _TextIndex:
 
     def pairs(self) -> NDArray[np.int64]:
         """Return all pairs of near duplicates, (p, 2) positions, the lower first."""
-        found = [
+        pairs = [
             (at, position)
             for position, words in enumerate(self._sets)
             for at in sorted(self._all_near(words))
             if at < position
         ]
-        return np.array(found, dtype=np.int64).reshape(-1, 2)
+        return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
     def _all_near(self, words: frozenset[str]) -> list[int]:
         known = [word for word in words if word in self._counts]
@@ -347,14 +347,14 @@ class _ImageIndex:
 
     def pairs(self) -> NDArray[np.int64]:
         """Return all pairs of near duplicates, (p, 2) positions, the lower first."""
-        found = []
+        blocks = []
         for start in range(0, len(self._thumbnails), _BLOCK):
             cosines = (
                 self._thumbnails[: start + _BLOCK] @ self._thumbnails[start : start + _BLOCK].T
             )
             left, right = np.nonzero(cosines >= _IMAGE_THRESHOLD)
-            found.append(np.stack((left, right + start), axis=1)[left < right + start])
-        return np.concatenate(found)
+            blocks.append(np.stack((left, right + start), axis=1)[left < right + start])
+        return np.concatenate(blocks)
 
 
 def _thumbnails(images: Iterable[View]) -> NDArray[np.float32]:

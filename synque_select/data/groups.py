@@ -51,15 +51,15 @@ def check_group_selector(examples: Examples, selector: GroupSelector) -> GroupSe
         raise label_error(selector)
     first = examples.dataset[0]
     try:
-        found = find_selector(first, selector)
-        select(first, found)
+        resolved = find_selector(first, selector)
+        select(first, resolved)
     except DependencyError:
         raise
     except Exception as error:
         raise DataError(
             f"{examples.where}: {where}: the first example: {error_reason(error)}"
         ) from error
-    return found
+    return resolved
 
 
 def label_error(selector: Selector) -> ConfigError:
