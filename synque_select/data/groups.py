@@ -64,7 +64,7 @@ def check_group_selector(examples: Examples, selector: GroupSelector) -> GroupSe
 
 def label_error(selector: Selector) -> ConfigError:
     """Return the error for groups that are the labels."""
-    # a class is no group of dependent examples, and reading it would break the promise on which
+    # a class is not a group of dependent examples, and reading it would break the promise on which
     # every figure rests: that no label of the real sample is read before the test
     return ConfigError(
         f"real_groups={selector!r} is the field of the labels: labels of the real sample are never "
