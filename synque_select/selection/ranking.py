@@ -22,6 +22,7 @@ from synque_select.selection.mixture import MixtureChoice, MixtureOptions, with_
 from synque_select.selection.score_cache import package_versions
 from synque_select.selection.scoring import Scoring
 from synque_select.selection.uncertainty import (
+    Influences,
     Separation,
     expected_regret,
     influences,
@@ -92,15 +93,15 @@ def _ordered(scoring: Scoring, rank_by: str | None, top_k: int, n_resamples: int
     return _with_certainty(
         ranking,
         _order(rank_by, {key: redrawn[key] for key in used}, scoring.suite),
-        separation(_oriented_influences(scoring, used), n_resamples=n_resamples, seed=scoring.seed),
+        separation(_influences(scoring, used), n_resamples=n_resamples, seed=scoring.seed),
     )
 
 
-def _oriented_influences(scoring: Scoring, keys: Sequence[str]) -> list[torch.Tensor]:
-    """Return what each real example adds to the scores of these proxies, lower is better."""
-    orientation = {proxy.key: proxy.higher_is_better for proxy in scoring.suite}
-    parts = {key: influences(scoring.scores[key], len(scoring.real)) for key in keys}
-    return [-part if orientation[key] else part for key, part in parts.items()]
+def _influences(scoring: Scoring, keys: Sequence[str]) -> list[Influences]:
+    """Return what each real example adds to the scores of these proxies."""
+    up = {proxy.key: proxy.higher_is_better for proxy in scoring.suite}
+    n = len(scoring.real)
+    return [influences(scoring.scores[key], n, higher_is_better=up[key]) for key in keys]
 
 
 def redrawn_order(

@@ -7,7 +7,7 @@ consensus ranks and top-k frequencies under redrawn real samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,9 @@ from synque_select.errors import ConfigError
 from synque_select.proxies.base import Contributions, ProxyScores
 
 __all__ = [
+    "Influences",
     "Separation",
+    "cluster_means",
     "effective_size",
     "expected_regret",
     "influences",
@@ -125,6 +127,10 @@ def t_interval(
 
 
 _PAIRS = 1024
+# share of a pair's variance that the variance in a resample is never below
+_LEAST_VARIANCE = 0.1
+# rows of weights given to a `resample` at once, and to find its own random part
+_EQUAL_ROWS = 100
 
 
 @dataclass(frozen=True)
@@ -153,42 +159,72 @@ class Separation:
         return int(block.sum()), block.numel()
 
 
-def influences(scores: ProxyScores, n: int) -> torch.Tensor:
-    """Return what each real example adds to each score, for comparing candidates.
+@dataclass(frozen=True, eq=False)
+class Influences:
+    """What each real example adds to the scores of the candidates by one proxy.
 
     The mean over the examples of a difference between two columns is the difference of the two
     scores. Terms that are the same for all candidates may be missing.
+
+    Args:
+        each: (n, K) float64, lower is better.
+        own_variance: (K,) float64, the variance of each score that does not come from the real
+            sample, such as that of a score estimated from a part of the candidate.
+    """
+
+    each: torch.Tensor
+    own_variance: torch.Tensor
+
+
+def influences(scores: ProxyScores, n: int, *, higher_is_better: bool) -> Influences:
+    """Compute what each real example adds to each score, to compare candidates.
 
     Args:
         scores: Scores with `resample`. For `Contributions` the result is exact, with a ratio
             replaced by its linear approximation. For another function it is the derivative in the
             weight of each example (infinitesimal jackknife).
         n: Size of the real sample.
+        higher_is_better: Orientation of the scores.
 
-    Returns:
-        (n, K) float64.
+    Raises:
+        ConfigError: The scores have no `resample`.
 
     Source: Efron 1982, "The jackknife, the bootstrap and other resampling plans", chapter 6.
     """
     resample = scores.resample
     if resample is None:
         raise ConfigError("these scores have no contribution of each real example")
+    own = torch.zeros_like(scores.values) if scores.spread is None else scores.spread.square()
     if isinstance(resample, Contributions):
-        return resample.influences()
-    equal = torch.full((1, n), 1 / n, dtype=torch.float64)
-    whole = resample(equal)
+        each = resample.influences()
+    else:
+        each, drawn = _numerical_influences(resample, n)
+        own = own + drawn
+    return Influences(-each if higher_is_better else each, own.double())
+
+
+def _numerical_influences(
+    resample: Callable[[torch.Tensor], torch.Tensor], n: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (n, K) derivatives, and the (K,) variance of the scores under equal weights."""
+    equal = torch.full((_EQUAL_ROWS, n), 1 / n, dtype=torch.float64)
+    whole = resample(equal[:1])
+    own = resample(equal).var(dim=0)
+    # a function that draws random numbers of its own draws the same ones in every call, but others
+    # for every row: then one row at a time, or their differences would be divided by the step
+    rows = 1 if bool((own > 0).any()) else _EQUAL_ROWS
     # large enough that float32 scores keep 3 digits of the change, small enough to be a derivative
     step = 0.5 / n
-    # one row at a time, so that random numbers that a function draws are the same in every call
-    moved = [
-        resample((1 - step) * equal + step * torch.nn.functional.one_hot(torch.tensor([i]), n))
-        for i in range(n)
-    ]
-    return whole + (torch.cat(moved) - whole) / step
+    moved = []
+    for start in range(0, n, rows):
+        positions = torch.arange(start, min(start + rows, n))
+        one = torch.nn.functional.one_hot(positions, n)
+        moved.append(resample((1 - step) / n + step * one.double()))
+    return whole + (torch.cat(moved) - whole) / step, own
 
 
 def separation(
-    each: Sequence[torch.Tensor],
+    parts: Sequence[Influences],
     *,
     n_resamples: int = 2000,
     seed: int = 0,
@@ -199,12 +235,12 @@ def separation(
 
     Of each proxy, d_i = (influence on a) − (influence on b) of real example i. With one proxy,
     t_ab = mean(d) / SE(d), the paired t statistic. With several, d is the sum over the proxies of
-    d / SE(d), so that each counts in units of its own error. A pair is distinguished when |t_ab|
-    is above the `level` quantile of the largest |t| of all pairs in resamples, in each of which
-    the sign of every example's d is random and the error is computed again.
+    d / SE(d), so that each counts in units of its own error. A pair is distinguished if |t_ab| is
+    above the `level` quantile, over bootstrap resamples, of the largest
+    |mean*(d) − mean(d)| / SE*(d) of all pairs, with SE* the error computed from the resample.
 
     Args:
-        each: For each proxy, (n, K) float64 `influences`, lower is better.
+        parts: The influences of each proxy, at least one.
         n_resamples: Number of resamples.
         seed: Random seed for the resamples.
         level: Simultaneous coverage.
@@ -212,14 +248,17 @@ def separation(
 
     Raises:
         ConfigError: Fewer than 2 candidates.
+
+    Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", section 12.5, for the
+        studentized bootstrap; Romano and Wolf 2005, Econometrica 73, for the maximum.
     """
-    n, n_candidates = each[0].shape
+    n, n_candidates = parts[0].each.shape
     if n_candidates < 2:
         raise ConfigError("comparing candidates takes at least 2 of them")
-    each = [_cluster_means(part, groups) for part in each]
-    n_units = len(each[0])
-    signs = 2 * np.random.default_rng(seed).integers(0, 2, (n_resamples, n_units)) - 1.0
-    flips = torch.from_numpy(signs) / n_units
+    means = [cluster_means(part.each, groups) for part in parts]
+    own = [part.own_variance for part in parts]
+    units = len(means[0])
+    weights = multinomial_weights(units, n_resamples, seed)
     # The maximum over all pairs gives one bound for all of them: the top k is chosen after looking
     # at the scores, so a bound for a single pair would hold for none of those that are looked at.
     left, right = torch.triu_indices(n_candidates, n_candidates, offset=1)
@@ -227,16 +266,25 @@ def separation(
     largest = torch.zeros(n_resamples, dtype=torch.float64)
     for start in range(0, len(left), _PAIRS):  # bounded memory for a thousand candidates
         a, b = left[start : start + _PAIRS], right[start : start + _PAIRS]
-        summed = torch.zeros(n_units, len(a), dtype=torch.float64)
-        for part in each:
-            difference = part[:, a] - part[:, b]
-            error = difference.std(dim=0) / n_units**0.5
+        summed = torch.zeros(units, len(a), dtype=torch.float64)
+        own_of_sum = torch.zeros(len(a), dtype=torch.float64)
+        for part, variance in zip(means, own, strict=True):
+            difference, from_own = part[:, a] - part[:, b], variance[a] + variance[b]
+            scale = 1 / (difference.var(dim=0) / units + from_own).sqrt()
             # a difference that is the same for every real example has no error to be divided by
-            summed += (difference / error).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-        square = summed.square().mean(dim=0)
-        statistic[start : start + _PAIRS] = _studentized(summed.mean(dim=0), square, n_units)
-        ratio = _studentized(flips @ summed, square, n_units).abs_()
-        largest = torch.maximum(largest, ratio.amax(dim=1))
+            scale.nan_to_num_(posinf=0.0)
+            summed += difference * scale
+            own_of_sum += from_own * scale**2
+        mean = summed.mean(dim=0)
+        variance = summed.var(dim=0, correction=0)
+        statistic[start : start + _PAIRS] = _ratio(mean, variance / (units - 1) + own_of_sum)
+        summed -= mean
+        shift = weights @ summed
+        redrawn = (weights @ summed.square()).sub_(shift**2)
+        # if only a few real examples distinguish a pair, many resamples have none of them and an
+        # error of 0: one such pair would raise the bound of all pairs to infinity
+        redrawn = torch.maximum(redrawn, _LEAST_VARIANCE * variance).div_(units - 1)
+        largest = torch.maximum(largest, _ratio(shift, redrawn).abs_().amax(dim=1))
     critical = torch.quantile(largest, level)
     better = torch.zeros(n_candidates, n_candidates, dtype=torch.bool)
     better[left, right] = statistic < -critical
@@ -244,14 +292,21 @@ def separation(
     return Separation(better, level, n)
 
 
-def _studentized(mean: torch.Tensor, square: torch.Tensor, n: int) -> torch.Tensor:
-    """Return mean / SE, from the mean and the mean square of n values; 0 for a mean of 0."""
-    error = ((square - mean**2).clamp_min_(0) / (n - 1)).sqrt_()
-    return (mean / error).nan_to_num_(nan=0.0)
+def _ratio(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+    """Return mean / √variance; 0 where both are 0, as for two copies."""
+    return (mean / variance.sqrt()).nan_to_num_(nan=0.0)
 
 
-def _cluster_means(each: torch.Tensor, groups: NDArray[np.int64] | None) -> torch.Tensor:
-    """Return (G, K) values of independent clusters that have the mean of the (n, K) values."""
+def cluster_means(each: torch.Tensor, groups: NDArray[np.int64] | None) -> torch.Tensor:
+    """Return values of independent clusters that have the mean of the values of the examples.
+
+    Args:
+        each: (n, K) values of the real examples.
+        groups: Cluster of each real example, (n,) from 0 to G − 1; None if they are independent.
+
+    Returns:
+        (G, K), or `each` without groups.
+    """
     if groups is None:
         return each
     mean = each.mean(dim=0)

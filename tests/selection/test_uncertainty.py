@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,8 @@ from scipy import stats
 from synque_select.errors import ConfigError
 from synque_select.proxies.base import Contributions, ProxyScores
 from synque_select.selection.uncertainty import (
+    Influences,
+    Separation,
     effective_size,
     influences,
     multinomial_weights,
@@ -23,14 +27,19 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
+def compare(*each: torch.Tensor, own: float = 0.0, **options: Any) -> Separation:
+    parts = [Influences(part, torch.full((part.shape[1],), own).double()) for part in each]
+    return separation(parts, **options)
+
+
 class TestSeparation:
     def test_equal_candidates_are_seldom_distinguished(self):
-        found = [separation([normal(40, 6, seed=i)], n_resamples=400, seed=i) for i in range(200)]
+        found = [compare(normal(40, 6, seed=i), n_resamples=400, seed=i) for i in range(200)]
         # nominal 10 of 200; 20 is the 99.9 % point of Binomial(200, 0.05)
         assert sum(bool(part.apart.any()) for part in found) <= 20
 
     def test_different_candidates_are_distinguished(self):
-        found = separation([normal(40, 3) + torch.tensor([0.0, 0.0, 3.0])], n_resamples=500)
+        found = compare(normal(40, 3) + torch.tensor([0.0, 0.0, 3.0]), n_resamples=500)
         assert found.better.tolist() == [
             [False, False, True],
             [False, False, True],
@@ -41,39 +50,62 @@ class TestSeparation:
         # a chosen candidate that is shown to be worse does not support the choice
         assert found.across([2]) == (0, 2)
 
-    def test_two_candidates_are_compared_by_the_paired_t_test(self):
-        data = normal(30, 2)
-        data[:, 1] += 0.5
-        p = stats.ttest_rel(data[:, 0], data[:, 1]).pvalue
-        for level, better in ((1 - p * 0.8, False), (1 - p * 1.25, True)):
-            found = separation([data], n_resamples=20_000, level=level)
+    def test_two_candidates_are_compared_nearly_as_by_the_paired_t_test(self):
+        difference = normal(60)
+        difference = (difference - difference.mean()) / difference.std()
+        quantile = stats.t.ppf(0.975, 59)
+        for factor, better in ((0.85, False), (1.15, True)):
+            shifted = difference + factor * quantile / 60**0.5
+            found = compare(torch.stack([torch.zeros(60).double(), shifted], dim=1))
             assert bool(found.better[0, 1]) == better
 
     def test_one_candidate_cannot_be_compared(self):
         with pytest.raises(ConfigError, match="at least 2"):
-            separation([normal(5, 1)])
+            compare(normal(5, 1))
 
     def test_copies_are_never_distinguished_and_hide_nothing(self):
         data = normal(40, 3) + torch.tensor([0.0, 3.0, 3.0])
         data[:, 2] = data[:, 1]
-        found = separation([data, data])
+        found = compare(data, data)
         assert not found.apart[1, 2]
         assert found.better[0].tolist() == [False, True, True]
 
+    def test_skewed_contributions_do_not_raise_the_error(self):
+        # the sign of the skewness alternates: with a t quantile 54 of 200 would be distinguished
+        sign = torch.tensor([1.0, -1.0]).repeat(5)
+        wrong = 0
+        for i in range(200):
+            values = np.random.default_rng(i).exponential(size=(20, 10)) - 1
+            found = compare(sign * torch.from_numpy(values), n_resamples=400, seed=i)
+            wrong += bool(found.apart.any())
+        assert wrong <= 24  # the 99.9 % point of Binomial(200, 0.06)
+
+    def test_a_pair_that_one_example_distinguishes_does_not_hide_the_others(self):
+        data = normal(40, 4) + torch.tensor([0.0, 0.0, 3.0, 3.0])
+        data[:, 1] = data[:, 0]
+        data[0, 1] += 2.0
+        found = compare(data)
+        assert not found.apart[0, 1]
+        assert found.better[0, 2]
+        assert found.better[1, 3]
+
+    def test_errors_of_the_scores_themselves_count(self):
+        data = normal(40, 2) + torch.tensor([0.0, 1.2])
+        assert compare(data).better[0, 1]
+        assert not compare(data, own=1.0).better[0, 1]
+
     def test_the_scale_of_a_proxy_changes_nothing(self):
         first, second = normal(40, 4), normal(40, 4, seed=1) + 0.4 * torch.arange(4)
-        found = separation([first, second])
-        assert torch.equal(found.better, separation([1000 * first + 7, second]).better)
+        found = compare(first, second)
+        assert torch.equal(found.better, compare(1000 * first + 7, second).better)
 
     def test_each_example_three_times_says_no_more_than_once(self):
         data = normal(20, 6) + torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 1.2])
         groups = np.repeat(np.arange(20), 3)
         threefold = data.repeat_interleave(3, dim=0)
-        once = separation([data], n_resamples=500)
-        assert torch.equal(
-            separation([threefold], n_resamples=500, groups=groups).better, once.better
-        )
-        assert separation([threefold], n_resamples=500).better.sum() > once.better.sum()
+        once = compare(data, n_resamples=500)
+        assert torch.equal(compare(threefold, n_resamples=500, groups=groups).better, once.better)
+        assert compare(threefold, n_resamples=500).better.sum() > once.better.sum()
 
 
 class TestInfluences:
@@ -82,15 +114,34 @@ class TestInfluences:
         pairs = normal(30, 30, seed=2).square()
         given = Contributions(each, constant=normal(4, seed=3), pairs=pairs, counts=counts)
         values = given(torch.full((1, 30), 1 / 30, dtype=torch.float64))[0]
-        exact = influences(ProxyScores(values, resample=given), 30)
-        numeric = influences(ProxyScores(values, resample=lambda w: given(w)), 30)
-        exact, numeric = (part - part[:, :1] for part in (exact, numeric))
+        columns = (
+            ProxyScores(values, resample=given),
+            ProxyScores(values, resample=lambda weights: given(weights)),
+        )
+        found = (influences(part, 30, higher_is_better=False).each for part in columns)
+        exact, numeric = (part - part[:, :1] for part in found)
         scale = (exact - exact.mean(0)).abs().max()
         assert ((exact - numeric).abs() / scale).max() < 0.05
 
     def test_scores_without_contributions_are_refused(self):
         with pytest.raises(ConfigError, match="no contribution"):
-            influences(ProxyScores(torch.zeros(2)), 10)
+            influences(ProxyScores(torch.zeros(2)), 10, higher_is_better=False)
+
+    def test_random_numbers_of_the_function_are_an_error_of_the_score(self):
+        data, noise = normal(30, 3), 0.2 * normal(100, 3, seed=1)
+        drawn = ProxyScores(
+            data.mean(0), resample=lambda weights: weights @ data + noise[: len(weights)]
+        )
+        found = influences(drawn, 30, higher_is_better=True)
+        torch.testing.assert_close(found.each + noise[0], -data, atol=1e-9, rtol=0)
+        torch.testing.assert_close(found.own_variance, noise.var(dim=0))
+
+    def test_an_error_of_estimation_counts(self):
+        data = normal(30, 3)
+        spread = torch.tensor([0.1, 0.2, 0.0], dtype=torch.float64)
+        scores = ProxyScores(data.mean(0), resample=Contributions(data), spread=spread)
+        found = influences(scores, 30, higher_is_better=False)
+        torch.testing.assert_close(found.own_variance, spread**2)
 
 
 class TestClusters:
