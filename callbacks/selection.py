@@ -30,8 +30,10 @@ from synque_select.proxies.registry import ProxySpec
 from synque_select.records.findings_file import copy_findings
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.records.run_folder import make_folder, new_run_folder
+from synque_select.report.decision import decision_lines
 from synque_select.report.lens import lens_text, write_rubrics
 from synque_select.report.ranking_tables import ranking_tables
+from synque_select.selection.decision import redecided
 from synque_select.selection.mixture import MixtureKind, MixtureOptions, with_mixture
 from synque_select.selection.ranking import ranking_differences
 from synque_select.selection.scorer import Scorer
@@ -47,7 +49,6 @@ from synque_select.utils.validation import check_int
 __all__ = ["SelectionCallback"]
 
 _STATE = "synque_select"
-_DEFAULT_TOP_K = 3
 
 
 class _Prepared(TypedDict):
@@ -78,7 +79,9 @@ class SelectionCallback(CheckedCallback):
         proxies: Keys, instances, or mappings with "key" and options; None for the default suite.
         rank_by: Key of a proxy, or "consensus"; None for the only proxy given, or the consensus of
             several.
-        top_k: Number of candidates to train on; None for 3, or for that of the given `ranking`.
+        top_k: Number of candidates to train on; None for that of the given `ranking`, or for what
+            is recommended: all candidates, minus each that is shown worse than at least half of
+            the others. Copies of the real sample are never selected.
         mixture: Weights of the candidates: "equal", "proportional" (to exp of the standardized
             score) or "mmd_optimal" (at most `top_k` candidates, with the kernel mean nearest to
             that of the real sample; no example is repeated more than 4 times if `max_steps` or
@@ -207,7 +210,7 @@ class SelectionCallback(CheckedCallback):
         return Scorer(
             proxies=self._proxies,
             rank_by=self._rank_by,
-            top_k=_DEFAULT_TOP_K if self._top_k is None else self._top_k,
+            top_k=self._top_k,
             encoder=self._encoder,
             seed=self._seed,
             device=device,
@@ -326,19 +329,19 @@ class SelectionCallback(CheckedCallback):
 
     def _chosen_from(self, ranking: Ranking) -> Ranking:
         """Apply the arguments that are given together with `ranking`."""
-        chosen = replace(
-            ranking,
-            rank_by=ranking.rank_by if self._rank_by is None else self._rank_by,
-            top_k=ranking.top_k if self._top_k is None else self._top_k,
-        )
-        if self._mixture is not None:
-            return with_mixture(chosen, MixtureOptions(self._mixture, self._temperature))
-        if ranking.mixture is not None and chosen != ranking:
+        by = ranking.rank_by if self._rank_by is None else self._rank_by
+        k = ranking.top_k if self._top_k is None else self._top_k
+        is_changed = (by, k) != (ranking.rank_by, ranking.top_k)
+        if is_changed and self._mixture is None and ranking.own_mixture is not None:
             raise ConfigError(
-                f"the ranking has a mixture of its own ({ranking.mixture.source}), which another "
-                "top_k= or rank_by= does not change: give mixture='equal' or 'proportional', too"
+                f"the ranking has a mixture of its own ({ranking.own_mixture.source}), which "
+                "another top_k= or rank_by= does not change: give mixture='equal' or "
+                "'proportional', too"
             )
-        return chosen
+        chosen = redecided(ranking, rank_by=by, top_k=k) if is_changed else ranking
+        if self._mixture is None:
+            return chosen
+        return with_mixture(chosen, MixtureOptions(self._mixture, self._temperature))
 
     def _make_run_dir(self, trainer: Trainer, pl_module: LightningModule) -> Path:
         if self.run_dir is None:
@@ -352,7 +355,7 @@ def _suite(
     lens: LensConfig | Mapping[str, Any] | str | Path | None,
     top_k: int | None,
 ) -> Sequence[ProxySpec] | None:
-    return with_lens(proxies, lens, top_k=_DEFAULT_TOP_K if top_k is None else top_k)
+    return with_lens(proxies, lens, top_k=top_k)
 
 
 def _check_ranking(ranking: object, *, alone: bool) -> None:
@@ -381,11 +384,15 @@ def _warn_of_leaks(trainer: Trainer, what: str, dataloaders: object) -> None:
 
 def _show(trainer: Trainer, ranking: Ranking) -> None:
     shown = ranking_tables(ranking)
-    text = "\n\n".join(table.markdown() for table in shown)
+    lines = decision_lines(ranking)
+    text = "\n\n".join([*lines, *(table.markdown() for table in shown)])
+    log_text(trainer, "synque_decision", "\n\n".join(lines))
     log_table(trainer, "synque_ranking", LoggedTable(*_cells(ranking), text))
     if ranking.details:
         log_text(trainer, "synque_lens", lens_text(ranking))
-    rank_zero_info("\n\n".join(map(str, shown)))
+    if ranking.decision is not None and ranking.decision.opening == "far":
+        rank_zero_warn(lines[0])
+    rank_zero_info("\n\n".join(["\n".join(lines), *map(str, shown)]))
 
 
 def _cells(ranking: Ranking) -> tuple[list[str], list[list[Cell]]]:

@@ -80,12 +80,17 @@ def _add_choices(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--rank-by", help="a proxy's key or consensus (default: consensus, or the only proxy given)"
     )
-    parser.add_argument("--top-k", type=int, default=3, help="number of candidates to select")
+    parser.add_argument(
+        "--top-k",
+        type=int,
+        help="number of candidates to select (default: all, minus each that is shown worse than at "
+        "least half of the others)",
+    )
     parser.add_argument(
         "--mixture",
         default="equal",
         help="weights of the selected candidates: equal; proportional, to exp(standardized score / "
-        "temperature); or mmd_optimal, at most top-k candidates, weighted so that their kernel "
+        "temperature); or mmd_optimal, at most --top-k of them, weighted so that their kernel "
         "mean is nearest to the real sample's",
     )
     parser.add_argument(
@@ -112,6 +117,7 @@ def run(options: Namespace) -> int:
     from synque_select.data.sources import load_candidates, load_real
     from synque_select.records.findings_file import save_findings
     from synque_select.records.ranking_file import check_ranking_target, save_ranking
+    from synque_select.report.decision import decision_lines
     from synque_select.report.ranking_tables import ranking_tables
     from synque_select.selection.findings import label_messages
     from synque_select.selection.labels import check_scored_labels
@@ -127,14 +133,15 @@ def run(options: Namespace) -> int:
     job = scorer.prepare(candidates, real)
     _check_findings(options, job)
     scoring = job.score()
-    ranking = _order(scorer, scoring)
     checks = None if options.label is None else check_scored_labels(candidates, scoring)
+    ranking = _order(scorer, scoring, checks or ())
     if checks is not None:
         ranking = replace(ranking, messages=(*label_messages(checks), *ranking.messages))
+    print(*decision_lines(ranking), sep="\n", end="\n\n")
     print(*ranking_tables(ranking), sep="\n\n")
     # written before anything that can still fail
     path = None if options.json is None else save_ranking(ranking, Path(options.json))
-    findings = _findings(options, scoring, checks)
+    findings = _findings(options, scoring, checks, ranking.stability_k)
     if path is not None:
         prefix = "" if path.name == "ranking.json" else f"{path.stem}."
         written = [path, *save_findings(path.parent, findings, prefix=prefix)]
@@ -178,16 +185,16 @@ def _check_lens(proxies: Sequence[Mapping[str, object]] | None, lens: str | None
         )
 
 
-def _order(scorer: Scorer, scoring: Scoring) -> Ranking:
+def _order(scorer: Scorer, scoring: Scoring, checks: Sequence[LabelCheck]) -> Ranking:
     """Order the candidates; if no mixture can be chosen, print the scores before it fails."""
     from synque_select.report.ranking_tables import ranking_tables
     from synque_select.selection.mixture import MixtureOptions
 
     try:
-        return scorer.order(scoring)
+        return scorer.order(scoring, checks)
     except SynqueError:
         if MixtureOptions.of(scorer.mixture).kind != "equal":
-            plain = replace(scorer, mixture="equal").order(scoring)
+            plain = replace(scorer, mixture="equal").order(scoring, checks)
             print(*ranking_tables(plain), sep="\n\n")
         raise
 
@@ -208,14 +215,15 @@ def _check_findings(options: Namespace, job: ScoringJob) -> None:
             f"--sample-size-analysis compares halves of the real sample: it needs {_LEAST_HALVED} "
             f"examples, found {len(job.real)}"
         )
-    if options.sample_size_analysis and options.top_k >= len(job.candidates):
+    top_k = options.top_k
+    if options.sample_size_analysis and top_k is not None and top_k >= len(job.candidates):
         raise ConfigError(
             f"--sample-size-analysis needs --top-k below {len(job.candidates)}, or all are selected"
         )
 
 
 def _findings(
-    options: Namespace, scoring: Scoring, checks: Sequence[LabelCheck] | None
+    options: Namespace, scoring: Scoring, checks: Sequence[LabelCheck] | None, top_k: int
 ) -> Findings:
     """Print and return the findings that were requested in addition to the ranking."""
     from synque_select.report.finding_tables import gaps_table, sample_size_table
@@ -228,7 +236,7 @@ def _findings(
         print(f"\n{gaps_table(gaps)}")
     sizes = None
     if options.sample_size_analysis:
-        sizes = sample_size_analysis(scoring, top_k=options.top_k, rank_by=options.rank_by)
+        sizes = sample_size_analysis(scoring, top_k=top_k, rank_by=options.rank_by)
         print(f"\n{sample_size_table(sizes)}")
     labels = None if checks is None else LabelChecks(tuple(checks))
     return Findings(labels=labels, gaps=gaps, real_size=sizes)

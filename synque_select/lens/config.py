@@ -44,7 +44,7 @@ class AdaptiveJudging:
             sample are held fixed.
         rounds: Maximum number of rounds; each doubles the number of judged examples of a candidate.
         top_k: Number of best candidates; None for the `top_k` of the callback or command, or 3
-            where neither sets it.
+            if that is not set either.
 
     Raises:
         ConfigError: A value is not allowed.
@@ -230,7 +230,7 @@ class LensConfig:
             "content": {name: _sha256(getattr(self, name)) for name in ("prompts", "rubrics")},
         }
 
-    def for_top_k(self, top_k: int) -> LensConfig:
+    def for_top_k(self, top_k: int | None) -> LensConfig:
         """Return the config with this `top_k` for adaptive judging, unless it sets its own."""
         if self.adaptive is None or self.adaptive.top_k is not None:
             return self

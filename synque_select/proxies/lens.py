@@ -232,7 +232,7 @@ def with_lens(
     proxies: Sequence[ProxySpec] | None,
     lens: LensConfig | Mapping[str, Any] | str | Path | None,
     *,
-    top_k: int = 3,
+    top_k: int | None = None,
     progress: bool = True,
 ) -> Sequence[ProxySpec] | None:
     """Set the config of every LENS proxy in a suite that has no config of its own.

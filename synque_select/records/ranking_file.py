@@ -99,8 +99,8 @@ def load_ranking(path: str | Path) -> Ranking:
 
     Optional fields are `modality` (by default "text"), `messages`, `wall_s`, the selection
     stability, the groups of the real sample, and all fields of a proxy except its orientation.
-    Unknown fields are ignored. In version 2, `selected` is the ranking's own mixture; in version 1
-    it follows from the ranks.
+    Unknown fields are ignored. `selected` is the decision's mixture in version 3, the ranking's own
+    mixture in version 2, and follows from the ranks in version 1.
 
     Args:
         path: The file, or the directory that holds it.
@@ -114,7 +114,7 @@ def load_ranking(path: str | Path) -> Ranking:
     state = read_json(path)
     try:
         fields = JsonFields(state)
-        version = fields.version(1, 2)
+        version = fields.version(1, 2, 3)
         selected = _selected(fields, is_required=version == 2)
         ranking = Ranking.from_dict(_checked(fields))
         if ranking.mixture is None and selected is not None:
@@ -140,7 +140,8 @@ def _checked(fields: JsonFields) -> dict[str, Json]:
     rows = [_row(row, proxies.keys(), rank_by) for row in fields.objects("candidates")]
     fields.expect(len(rows) > 0, "candidates", "a list with at least one candidate")
     _check_distinct("candidates", [row.text("name") for row in fields.objects("candidates")])
-    if fields.count("top_k") > len(rows):
+    is_given = fields.value("version") != 3 or fields.value("top_k") is not None
+    if is_given and fields.count("top_k") > len(rows):
         raise RecordError(f"top_k must be 1 to {len(rows)}, found {fields.count('top_k')}")
     return {
         **fields.content,
@@ -225,14 +226,15 @@ def _check_distinct(field: str, names: list[str]) -> None:
 
 
 def _check_selected(fields: JsonFields, selected: dict[str, float], ranking: Ranking) -> None:
-    """Reject a selection that differs from the one by ranks: editing it would have no effect."""
+    """Reject a selection that differs from the ranking's: editing it would have no effect."""
     wanted = ranking.top().weights
     agree = selected.keys() == wanted.keys() and all(
         math.isclose(selected[name], weight, abs_tol=1e-6) for name, weight in wanted.items()
     )
     if not agree:
+        source = "ranks" if ranking.decision is None else "decision's weights"
         raise RecordError(
-            f"{fields.path('selected')} must follow from the ranks, which give {dict(wanted)}, "
+            f"{fields.path('selected')} must follow from the {source}, which give {dict(wanted)}, "
             f"found {selected}: remove the field, or train on your own weights with "
             "SynqueDataModule(mixture=...)"
         )

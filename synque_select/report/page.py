@@ -32,6 +32,7 @@ from synque_select.report.correlation_tables import (
     mean_table,
     units_table,
 )
+from synque_select.report.decision import decision_lines
 from synque_select.report.experiment_tables import (
     arms_table,
     candidates_table,
@@ -69,7 +70,6 @@ _INPUTS_ONLY = (
     "Proxies read inputs only: they cannot see wrong labels. A candidate with good inputs and "
     "false labels can rank high."
 )
-_MOST_NAMED = 10
 _GAPS = (
     "Real examples that no candidate covers, the worst first, each with the nearest synthetic "
     "example."
@@ -198,13 +198,7 @@ def _answer(ranking: Ranking | None, result: ExperimentResult | None) -> list[st
     """Say first what was selected, how certain that is, and whether it paid off."""
     lines = []
     if ranking is not None:
-        selected = ranking.top()
-        names = ", ".join(list(selected.weights)[:_MOST_NAMED])
-        more = len(selected.weights) - _MOST_NAMED
-        lines.append(
-            f"Train on {names}{f' and {more} more' if more > 0 else ''}: {selected.source}."
-        )
-        lines += ranking.messages
+        lines += [*decision_lines(ranking), *ranking.messages]
     if result is not None and result.comparisons:
         lines += comparison_sentences(result)
     return lines

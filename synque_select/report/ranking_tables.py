@@ -48,9 +48,9 @@ def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -
     if any(row.selection_stability is not None for row in order):
         columns.append(Column("selection_stability"))
         parts.append([format_number(row.selection_stability) for row in order])
-    if ranking.mixture is not None:
+    if ranking.own_mixture is not None:
         columns.append(Column("weight"))
-        parts.append([_weight(ranking.mixture.weights.get(row.name)) for row in order])
+        parts.append([_weight(ranking.own_mixture.weights.get(row.name)) for row in order])
     for key in ranking.proxies if tuple(ranking.proxies) != (ranking.rank_by,) else ():
         columns.append(Column(key))
         parts.append([format_rank(row.ranks[key]) for row in order])
@@ -168,8 +168,8 @@ def _ranking_notes(ranking: Ranking, reliability: Correlation | None) -> tuple[s
     if any(row.selection_stability is not None for row in ranking.candidates):
         notes.append(
             "selection_stability: share of redrawn real samples in which the candidate stays in "
-            f"the top {ranking.top_k} by {ranking.rank_by}, not the chance of being truly best; "
-            f"{reliability_words(ranking.rank_by, reliability)}"
+            f"the top {ranking.stability_k} by {ranking.rank_by}, not the chance of being truly "
+            f"best; {reliability_words(ranking.rank_by, reliability)}"
         )
     return tuple(notes)
 
@@ -198,9 +198,10 @@ def _score_notes(ranking: Ranking, deciding: Sequence[str]) -> tuple[str, ...]:
 
 
 def _selection_words(ranking: Ranking) -> str:
-    if ranking.mixture is not None:
-        return f"{ranking.mixture.source}; weight: its share of the training draws"
-    return f"the top {ranking.top_k} by {ranking.rank_by}, weight {1 / ranking.top_k:.3g} each"
+    mixture = ranking.top()
+    if ranking.own_mixture is not None:
+        return f"{mixture.source}; weight: its share of the training draws"
+    return f"{mixture.source}, weight {1 / len(mixture.names):.3g} each"
 
 
 def reliability_words(key: str, reliability: Correlation | None) -> str:

@@ -17,6 +17,7 @@ from synque_select.functional.mmd import BANK, Kernel, kernel_contributions, sel
 from synque_select.functional.pairwise import median_sq_distance
 from synque_select.functional.simplex import minimize_quadratic_on_simplex, nearest_psd
 from synque_select.selection.consensus import CONSENSUS
+from synque_select.selection.decision import redecided, with_weights
 from synque_select.selection.scoring import Scoring
 from synque_select.selection.uncertainty import multinomial_weights
 from synque_select.types import Mixture, Ranking
@@ -44,9 +45,10 @@ class MixtureOptions:
     """How the candidates to train on are chosen and weighted.
 
     Args:
-        kind: "equal": the best `top_k` with equal weights; "proportional": the same candidates with
-            weights by score (`score_proportional_mixture`); "mmd_optimal": at most `top_k`
-            candidates whose kernel mean is nearest to the real sample's (`mmd_optimal_mixture`).
+        kind: "equal": the selected candidates with equal weights; "proportional": the same
+            candidates with weights by score (`score_proportional_mixture`); "mmd_optimal":
+            candidates, at most `top_k` if it is given, whose kernel mean is nearest to the real
+            sample's (`mmd_optimal_mixture`).
         temperature: Temperature of "proportional", in standard deviations of the score; None for 1.
         budget: Number of examples that the training run draws. "mmd_optimal" uses it to limit how
             often an example is repeated; if no mixture can keep the limit, the limit is dropped
@@ -108,7 +110,10 @@ def with_mixture(
         ProxyError: "mmd_optimal" is requested without embeddings, or has no kernel bandwidth.
     """
     options = MixtureOptions.of(mixture)
-    plain = dataclasses.replace(ranking, mixture=None)
+    # equal weights first: the weighted candidates are those that the decision selects
+    decision = ranking.decision
+    is_equal = decision is not None and decision.weighting == "equal"
+    plain = ranking if is_equal else redecided(ranking)
     if options.kind == "equal":
         return plain
     if options.kind == "proportional":
@@ -119,21 +124,35 @@ def with_mixture(
             "rank again with mixture='mmd_optimal', or choose 'equal' or 'proportional'"
         )
     else:
-        chosen, messages = _capped_if_possible(scoring, ranking.top_k, options.budget)
+        chosen, messages = _capped_if_possible(scoring, plain, options.budget)
         plain = dataclasses.replace(plain, messages=(*plain.messages, *messages))
-    return dataclasses.replace(plain, mixture=chosen)
+    return with_weights(plain, chosen, options.kind)
 
 
 def _capped_if_possible(
-    scoring: Scoring, top_k: int, budget: int | None
+    scoring: Scoring, ranking: Ranking, budget: int | None
 ) -> tuple[Mixture, tuple[str, ...]]:
+    names, top_k = _allowed(ranking)
     try:
-        return mmd_optimal_mixture(scoring, top_k=top_k, budget=budget), ()
+        return mmd_optimal_mixture(scoring, top_k=top_k, budget=budget, names=names), ()
     except ConfigError as error:
         if budget is None:
             raise
         message = f"The MMD-optimal mixture has no cap on repeats, as none could be kept: {error}."
-        return mmd_optimal_mixture(scoring, top_k=top_k), (message,)
+        return mmd_optimal_mixture(scoring, top_k=top_k, names=names), (message,)
+
+
+def _allowed(ranking: Ranking) -> tuple[list[str], int]:
+    """Return which candidates an optimal mixture may use, and how many of them.
+
+    The weights choose, not the ranks: two poor candidates that complete each other may be best.
+    """
+    evidence = None if ranking.decision is None else ranking.decision.evidence
+    left_out = set() if evidence is None else set(evidence.copies)
+    if evidence is not None and ranking.top_k is None:
+        left_out |= set(evidence.contradicted)
+    names = [row.name for row in ranking.candidates if row.name not in left_out]
+    return names, len(names) if ranking.top_k is None else min(ranking.top_k, len(names))
 
 
 def mixture_scores(
@@ -178,7 +197,7 @@ def score_proportional_mixture(
 
     Args:
         ranking: The result of `rank`.
-        top_k: Number of candidates; None for that of the ranking.
+        top_k: Number of candidates; None for as many as the ranking selects.
         by: A proxy's key or "consensus"; None for the ranking's `rank_by`.
         temperature: Positive, in standard deviations.
 
@@ -215,6 +234,7 @@ def mmd_optimal_mixture(
     budget: int | None = None,
     max_repeats: float = 4.0,
     n_resamples: int = 200,
+    names: Sequence[str] | None = None,
 ) -> Mixture:
     """Find the mixture with the kernel mean nearest to that of the real sample.
 
@@ -231,6 +251,7 @@ def mmd_optimal_mixture(
         budget: Number of examples that training draws; with it, w_a ≤ max_repeats · N_a / budget.
         max_repeats: Maximum number of times that an example is drawn, if a budget is given.
         n_resamples: Number of redrawn real samples.
+        names: The candidates that may be used; None for all.
 
     Raises:
         ProxyError: The scoring has no embeddings, or over half of the real pairs are equal.
@@ -239,23 +260,24 @@ def mmd_optimal_mixture(
     Source:
         Huang et al. 2006 (kernel mean matching), at the level of datasets.
     """
-    n_candidates = len(scoring.candidates)
-    top_k = n_candidates if top_k is None else top_k
-    if not 1 <= top_k <= n_candidates:
-        raise ConfigError(f"top_k={top_k}: allowed is 1 to {n_candidates}")
-    sides = [side.float() for side in scoring.embeddings("an MMD-optimal mixture")]
-    quadratic, contributions = _kernel_means(sides[0], sides[1:], scoring.seed)
-    upper = _caps([len(c) for c in scoring.candidates], budget, max_repeats)
+    pool = [c for c in scoring.candidates if names is None or c.name in names]
+    top_k = len(pool) if top_k is None else top_k
+    if not 1 <= top_k <= len(pool):
+        raise ConfigError(f"top_k={top_k}: allowed is 1 to {len(pool)}")
+    real, *sides = (side.float() for side in scoring.embeddings("an MMD-optimal mixture"))
+    used = [side for side, c in zip(sides, scoring.candidates, strict=True) if c in pool]
+    quadratic, contributions = _kernel_means(real, used, scoring.seed)
+    upper = _caps([len(c) for c in pool], budget, max_repeats)
     chosen, how = _best_subset(quadratic, contributions.mean(dim=0), upper, top_k)
-    linear = multinomial_weights(len(sides[0]), n_resamples, scoring.seed) @ contributions
+    linear = multinomial_weights(len(real), n_resamples, scoring.seed) @ contributions
     weights = minimize_quadratic_on_simplex(
         quadratic[chosen][:, chosen], linear[:, chosen], upper[chosen]
     ).mean(dim=0)
     # the solver stops near the boundary: what is left of an unused candidate is not a choice
     weights = torch.where(weights > _NEGLIGIBLE, weights, 0.0)
     weights = weights / weights.sum()
-    names = [scoring.candidates[i].name for i in chosen]
-    kept = {name: w for name, w in zip(names, weights.tolist(), strict=True) if w > 0}
+    chosen_names = [pool[i].name for i in chosen]
+    kept = {name: w for name, w in zip(chosen_names, weights.tolist(), strict=True) if w > 0}
     return Mixture(kept, f"MMD-optimal, {how}, mean over {n_resamples} redrawn real samples")
 
 

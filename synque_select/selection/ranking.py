@@ -18,20 +18,27 @@ from synque_select.selection.consensus import (
     may_enter,
     midranks,
 )
+from synque_select.selection.decision import decided
 from synque_select.selection.mixture import MixtureChoice, MixtureOptions, with_mixture
 from synque_select.selection.score_cache import package_versions
 from synque_select.selection.scoring import Scoring
 from synque_select.selection.uncertainty import (
     Influences,
     Separation,
-    expected_regret,
     influences,
     multinomial_weights,
     separation,
     t_interval,
     top_k_frequency,
 )
-from synque_select.types import ProxyInfo, ProxyScore, RankedCandidate, Ranking
+from synque_select.types import (
+    Evidence,
+    LabelCheck,
+    ProxyInfo,
+    ProxyScore,
+    RankedCandidate,
+    Ranking,
+)
 
 __all__ = ["CONSENSUS", "check_rank_by", "ranking_differences", "ranking_from", "redrawn_order"]
 
@@ -40,13 +47,23 @@ def ranking_from(
     scoring: Scoring,
     *,
     rank_by: str | None = None,
-    top_k: int = 3,
+    top_k: int | None = None,
     n_resamples: int = 2000,
     mixture: MixtureChoice = "equal",
+    labels: Sequence[LabelCheck] = (),
 ) -> Ranking:
-    """Order scored candidates; the arguments are those of `Scorer`, which checks them."""
+    """Order scored candidates and decide; the arguments are those of `Scorer`, which checks them.
+
+    Args:
+        scoring: The result of `Scorer.score`.
+        rank_by: As for `rank`.
+        top_k: As for `rank`.
+        n_resamples: Number of bootstrap resamples of the real sample.
+        mixture: As for `rank`.
+        labels: The label checks of the candidates, if they have labels.
+    """
     options = MixtureOptions.of(mixture)
-    ranking = _ordered(scoring, rank_by, top_k, n_resamples)
+    ranking = _ordered(scoring, rank_by, top_k, n_resamples, labels)
     # the optimal mixture is chosen by weights, not cut off at a rank
     tie = None if options.kind == "mmd_optimal" else _tie_at_border(ranking)
     if tie is not None:
@@ -54,7 +71,13 @@ def ranking_from(
     return with_mixture(ranking, options, scoring)
 
 
-def _ordered(scoring: Scoring, rank_by: str | None, top_k: int, n_resamples: int) -> Ranking:
+def _ordered(
+    scoring: Scoring,
+    rank_by: str | None,
+    top_k: int | None,
+    n_resamples: int,
+    labels: Sequence[LabelCheck],
+) -> Ranking:
     check_rank_by(rank_by, scoring.suite)
     members, left_out = consensus_members(scoring.suite, scoring.scores)
     rank_by = _rank_by(rank_by, scoring.suite, members)
@@ -81,20 +104,22 @@ def _ordered(scoring: Scoring, rank_by: str | None, top_k: int, n_resamples: int
         details={key: part.details for key, part in scoring.scores.items() if part.details},
     )
     used = members if rank_by == CONSENSUS else (rank_by,)
-    silent = tuple(key for key in used if key not in redrawn)
-    if silent:
-        message = f"The stability of this order under a new real sample is unknown: {_why(silent)}."
-        return dataclasses.replace(ranking, messages=(*ranking.messages, message))
-    values = {key: scoring.scores[key].values for key in used}
-    order = _order(rank_by, values, scoring.suite)
-    if not bool(torch.isfinite(order).all()):
-        message = "The stability of this order is unknown: the score of a candidate is undefined."
-        return dataclasses.replace(ranking, messages=(*ranking.messages, message))
-    return _with_certainty(
-        ranking,
-        _order(rank_by, {key: redrawn[key] for key in used}, scoring.suite),
-        separation(_influences(scoring, used), n_resamples=n_resamples, seed=scoring.seed),
+    evidence = Evidence(
+        rank_by,
+        n_real,
+        n_real if ranking.effective_n is None else ranking.effective_n,
+        undefined=tuple(r.name for r in ranking.candidates if math.isnan(r.ranks[rank_by])),
+        contradicted=_contradicted(labels),
     )
+    silent = tuple(key for key in used if key not in redrawn)
+    if silent or evidence.undefined:
+        why = _why(silent) if silent else "the score of a candidate is undefined"
+        message = f"The stability of this order under a new real sample is unknown: {why}."
+        ranking = dataclasses.replace(ranking, messages=(*ranking.messages, message))
+        return decided(ranking, evidence)
+    separated = separation(_influences(scoring, used), n_resamples=n_resamples, seed=scoring.seed)
+    drawn = _order(rank_by, {key: redrawn[key] for key in used}, scoring.suite)
+    return _with_stability(decided(ranking, _compared(ranking, evidence, separated)), drawn)
 
 
 def _influences(scoring: Scoring, keys: Sequence[str]) -> list[Influences]:
@@ -226,8 +251,9 @@ def _infos(scoring: Scoring, members: Sequence[str]) -> dict[str, ProxyInfo]:
 
 def _tie_at_border(ranking: Ranking) -> str | None:
     """Say which candidates were selected if several share the rank at the border of the top k."""
-    order = ranking.order()
-    if ranking.top_k >= len(order):
+    copies = () if ranking.decision is None else ranking.decision.evidence.copies
+    order = [row for row in ranking.order() if row.name not in copies]
+    if ranking.top_k is None or ranking.top_k >= len(order):
         return None
     rank = order[ranking.top_k - 1].ranks[ranking.rank_by]
     tied = [row.name for row in order if row.ranks[ranking.rank_by] == rank]
@@ -245,47 +271,61 @@ def _why(silent: Sequence[str]) -> str:
     return f"{', '.join(silent)} gives no contribution of each real example"
 
 
-def _with_certainty(ranking: Ranking, redrawn: torch.Tensor, separated: Separation) -> Ranking:
-    """Add `selection_stability`, and a sentence on which candidates can be distinguished.
+def _contradicted(labels: Sequence[LabelCheck]) -> dict[str, float]:
+    """Return the candidates whose labels stand out, and the share that the others contradict."""
+    return {
+        check.name: check.contradicted
+        for check in labels
+        if check.outlier and check.contradicted is not None
+    }
+
+
+def _compared(ranking: Ranking, evidence: Evidence, separated: Separation) -> Evidence:
+    """Add to the evidence which candidates are shown worse.
 
     Args:
-        ranking: The ranking, still without stability.
-        redrawn: (B, K) values that order the candidates under redrawn real samples, lower is
-            better.
+        ranking: The ranking.
+        evidence: The evidence without comparisons.
         separated: The pairs that are distinguished.
     """
+    names = [row.name for row in ranking.candidates]
+    # a copy of the real sample is better than any candidate: only the others are compared
+    places = {
+        row.name: names.index(row.name)
+        for row in ranking.order()
+        if row.name not in evidence.copies
+    }
+    left = list(places.values())
+    block = separated.better[left][:, left].double()  # best first
+    n_others = len(left) - 1
+    n_better = block.sum(dim=0)
+    return dataclasses.replace(
+        evidence,
+        n_apart=int(block.sum()),
+        n_pairs=len(left) * n_others // 2,
+        worse=tuple(
+            name
+            for name, count in zip(places, n_better.tolist(), strict=True)
+            if n_others and count >= n_others / 2
+        ),
+        clear_at=tuple(k for k in range(1, len(left)) if bool(block[:k, k:].all())),
+    )
+
+
+def _with_stability(ranking: Ranking, redrawn: torch.Tensor) -> Ranking:
+    """Add `selection_stability`.
+
+    Args:
+        ranking: The ranking with its decision, still without stability.
+        redrawn: (B, K) what orders the candidates under redrawn real samples, lower is better.
+    """
     ranks = midranks(redrawn, higher_is_better=False)
-    shares = top_k_frequency(ranks, ranking.top_k).tolist()
+    shares = top_k_frequency(ranks, ranking.stability_k).tolist()
     rows = tuple(
         dataclasses.replace(row, selection_stability=share)
         for row, share in zip(ranking.candidates, shares, strict=True)
     )
-    messages = ranking.messages
-    if ranking.top_k < len(ranking):
-        messages = (*messages, _distinguished(ranking, separated, ranks))
-    return dataclasses.replace(ranking, candidates=rows, messages=messages)
-
-
-def _distinguished(ranking: Ranking, separated: Separation, ranks: torch.Tensor) -> str:
-    k, by = ranking.top_k, ranking.rank_by
-    best = set(ranking.top().names)
-    chosen = [i for i, row in enumerate(ranking.candidates) if row.name in best]
-    apart, n_pairs = separated.across(chosen)
-    pairs = f"{n_pairs} pairs of a candidate in the top {k} and one below it"
-    scope = f"simultaneous {separated.level:.0%} over all pairs, n = {ranking.n_real} real examples"
-    if apart:
-        return (
-            f"{apart} of {pairs} are distinguished by {by} ({scope}). "
-            f"Reliability of {by} on your task unknown."
-        )
-    regret = expected_regret(ranks, chosen)
-    return (
-        f"No significant difference between the candidates: none of {pairs} is distinguished "
-        f"by {by} ({scope}). "
-        f"Train on the mixture of all. Choosing the top {k} nevertheless is expected to miss the "
-        f"best {k} of a new real sample by {regret:.2f} ranks on average (K = {len(ranking)}); "
-        "what that costs in validation is unknown."
-    )
+    return dataclasses.replace(ranking, candidates=rows)
 
 
 def ranking_differences(

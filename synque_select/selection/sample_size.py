@@ -21,7 +21,7 @@ _LARGER = (2, 4, 8)
 def sample_size_analysis(
     scoring: Scoring,
     *,
-    top_k: int = 3,
+    top_k: int | None = None,
     rank_by: str | None = None,
     sizes: Sequence[int] | None = None,
     n_pairs: int = 200,
@@ -32,7 +32,7 @@ def sample_size_analysis(
 
     Args:
         scoring: The result of `score`; nothing is encoded or fitted again.
-        top_k: How many candidates are selected.
+        top_k: How many candidates are selected; None for the better half, rounded up.
         rank_by: As in `rank`.
         sizes: Sizes of the subsets; None for n/2, n/4 and n/8, as far as they are 5 or more.
         n_pairs: Number of random pairs per size.
@@ -42,6 +42,7 @@ def sample_size_analysis(
         ProxyError: What ranks has no contribution of each real example.
     """
     n, n_candidates = len(scoring.real), len(scoring.candidates)
+    top_k = (n_candidates + 1) // 2 if top_k is None else top_k
     if not 1 <= top_k < n_candidates:
         raise ConfigError(f"top_k={top_k}: allowed is 1 to {n_candidates - 1}")
     sizes = _sizes(n) if sizes is None else sorted(set(sizes))

@@ -29,7 +29,7 @@ from synque_select.selection.mixture_sample import mixture_candidate
 from synque_select.selection.ranking import check_rank_by, ranking_from
 from synque_select.selection.ranking_cache import load_kept_ranking, ranking_path
 from synque_select.selection.scoring import Scoring, score
-from synque_select.types import Mixture, Ranking
+from synque_select.types import LabelCheck, Mixture, Ranking
 from synque_select.utils.process_state import free_device_memory
 from synque_select.utils.validation import check_int
 
@@ -46,7 +46,7 @@ def rank(
     encoder: str | BaseEncoder | None = None,
     proxies: Sequence[ProxySpec] | None = None,
     rank_by: str | None = None,
-    top_k: int = 3,
+    top_k: int | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
     cache_dir: str | Path | None = None,
@@ -64,7 +64,9 @@ def rank(
         encoder: A model id or an encoder; None for the default of the modality.
         proxies: Keys, instances, or mappings with "key" and options; None for the default suite.
         rank_by: A proxy's key or "consensus"; None for the only proxy given, else the consensus.
-        top_k: Number of candidates to select.
+        top_k: Number of candidates to select; None for what is recommended: all candidates, minus
+            each that is shown worse than at least half of the others. Copies of the real sample
+            are never selected.
         seed: Random seed for everything that is drawn.
         device: Device for encoding and scoring; None for a GPU if there is one.
         cache_dir: Directory of cached embeddings and scores; None for the default cache.
@@ -116,7 +118,7 @@ class Scorer:
     Args:
         proxies: As for `rank`.
         rank_by: As for `rank`.
-        top_k: Number of candidates to select.
+        top_k: Number of candidates to select; None for what is recommended, as for `rank`.
         encoder: A model id or an encoder; None for the default of the modality.
         seed: Random seed for everything that is drawn.
         device: Device for encoding and scoring; None for a GPU if there is one.
@@ -141,7 +143,7 @@ class Scorer:
 
     proxies: Sequence[ProxySpec] | None = None
     rank_by: str | None = None
-    top_k: int = 3
+    top_k: int | None = None
     encoder: str | BaseEncoder | None = None
     seed: int = 0
     device: str | torch.device | None = None
@@ -153,7 +155,8 @@ class Scorer:
     notify: Callable[[str], None] = field(default=_log.info, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_int("top_k", self.top_k, 1)
+        if self.top_k is not None:
+            check_int("top_k", self.top_k, 1)
         check_int("n_resamples", self.n_resamples, 100)
         check_int("seed", self.seed, 0)
         MixtureOptions.of(self.mixture)
@@ -188,7 +191,7 @@ class Scorer:
             ProxyError: A proxy cannot score this modality.
         """
         _check_data(candidates, real)
-        if self.top_k > len(candidates):
+        if self.top_k is not None and self.top_k > len(candidates):
             raise ConfigError(
                 f"top_k={self.top_k}: allowed is 1 to {len(candidates)}, the number of candidates"
             )
@@ -200,14 +203,21 @@ class Scorer:
         """Score with every proxy; embeddings and the scores of packaged proxies may be cached."""
         return self.prepare(candidates, real).score()
 
-    def order(self, scoring: Scoring) -> Ranking:
-        """Order the scored candidates and select the mixture."""
+    def order(self, scoring: Scoring, labels: Sequence[LabelCheck] = ()) -> Ranking:
+        """Order the scored candidates and decide on the mixture.
+
+        Args:
+            scoring: The result of `score`.
+            labels: The label checks of the candidates; a candidate whose labels stand out is named
+                first.
+        """
         return ranking_from(
             scoring,
             rank_by=self.rank_by,
             top_k=self.top_k,
             n_resamples=self.n_resamples,
             mixture=self.mixture,
+            labels=labels,
         )
 
     def rank(self, candidates: Sequence[Candidate], real: RealSample) -> Ranking:
@@ -329,10 +339,10 @@ class ScoringJob:
             return kept, folder
         scorer, scoring = self.scorer, self.score()
         checks = None if labels is None else check_scored_labels(self.candidates, scoring)
-        findings = scoring_findings(scoring, checks, top_k=scorer.top_k, rank_by=scorer.rank_by)
+        ranking = scorer.order(scoring, checks or ())
+        k, by = ranking.stability_k, scorer.rank_by
         # before the ranking, whose file says that all of it is there
-        save_findings(folder, findings)
-        ranking = scorer.order(scoring)
+        save_findings(folder, scoring_findings(scoring, checks, top_k=k, rank_by=by))
         messages = () if checks is None else label_messages(checks)
         ranking = replace(ranking, messages=(*messages, *ranking.messages))
         return self._save(ranking, path), folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from pytorch_lightning import LightningModule
@@ -18,6 +17,7 @@ from synque_select.records.run_folder import (
 )
 from synque_select.records.store import RunStore
 from synque_select.report.study_tables import study_table
+from synque_select.selection.decision import tuned
 from synque_select.selection.scorer import Scorer
 from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.run_page import write_page
@@ -91,7 +91,8 @@ def run_tuning(
 def _write(
     result: TuningResult, store: RunStore, run_dir: Path, datamodule: SynqueDataModule
 ) -> None:
-    save_ranking(replace(result.ranking, mixture=result.mixture), run_dir)
+    how = f"the best of {len(result.trials)} trials by {result.metric}"
+    save_ranking(tuned(result.ranking, result.mixture, how), run_dir)
     write_json(run_dir / "study.json", result.to_dict())
     trials = [r for r in store.read(kind="trial") if r.details.get("study") == result.study_name]
     if trials:

@@ -103,13 +103,12 @@ def tune_mixture(
     options = TuneOptions() if options is None else options
     _check(model, datamodule, max_steps, options)
     runs = store if isinstance(store, RunStore) else RunStore(store)
-    top_k = min(3, len(datamodule.candidates))
     tuning = _Tuning(
         model_factory=None if model is None else model_factory_of(model),
         datamodule=datamodule,
         max_steps=max_steps,
         options=options,
-        scorer=scorer or Scorer(top_k=top_k, seed=options.seed, notify=rank_zero_info),
+        scorer=scorer or Scorer(seed=options.seed, notify=rank_zero_info),
         store=runs,
         trainer_options={"devices": 1, **(trainer_options or {})},
         progress=progress,

@@ -109,8 +109,8 @@ def starting_mixtures(
 ) -> dict[str, Mixture]:
     """Return the mixtures that a search tries first, by name: what the proxies suggest.
 
-    In this order: the ranking's top k, all candidates, the MMD-optimal mixture, then the top 1, 2,
-    3, 5, 8, …. Mixtures outside the space and repeated mixtures are left out.
+    In this order: what the ranking selects, all candidates, the MMD-optimal mixture, then the top
+    1, 2, 3, 5, 8, …. Mixtures outside the space and repeated mixtures are left out.
 
     Args:
         ranking: The ranking of the candidates.
@@ -118,7 +118,8 @@ def starting_mixtures(
         optimal: The MMD-optimal mixture, if it exists.
     """
     n_defined = sum(not math.isnan(row.ranks[ranking.rank_by]) for row in ranking)
-    starts = {_top(k): ranking.top(k) for k in (ranking.top_k,) if k <= n_defined}
+    k = ranking.top_k
+    starts = {"recommended" if k is None else _top(k): ranking.top(k)}
     starts["all"] = Mixture.equal(space.names, "all, equal weights")
     if optimal is not None:
         starts["MMD-optimal"] = optimal

@@ -1,5 +1,6 @@
 """The plain values that travel between the stages, from candidates to run records."""
 
+from synque_select.types.decision import Decision, Evidence, Farness
 from synque_select.types.findings import (
     Findings,
     Gap,
@@ -23,7 +24,10 @@ from synque_select.types.ranking import (
 from synque_select.types.run_record import RunKind, RunRecord
 
 __all__ = [
+    "Decision",
     "EncoderInfo",
+    "Evidence",
+    "Farness",
     "Findings",
     "Gap",
     "Gaps",

@@ -143,6 +143,9 @@ class LabelCheck:
         real_mix: Class to its share of what the candidate's classifier predicts on the real
             sample; empty without a classifier.
         warnings: Plain sentences.
+        contradicted: Share of its labels that the classifiers of the other candidates contradict;
+            None if it was not measured.
+        outlier: Whether that share stands out among the candidates.
     """
 
     name: str
@@ -152,9 +155,14 @@ class LabelCheck:
     mix: Mapping[str, float]
     real_mix: Mapping[str, float]
     warnings: tuple[str, ...] = ()
+    contradicted: float | None = None
+    outlier: bool = False
 
     def to_dict(self) -> dict[str, Json]:
         """Return the check as JSON values, None for NaN."""
+        measured: dict[str, Json] = {}
+        if self.contradicted is not None:
+            measured = {"contradicted": self.contradicted, "outlier": self.outlier}
         return {
             "name": self.name,
             "n": self.n,
@@ -163,6 +171,7 @@ class LabelCheck:
             "mix": dict(self.mix),
             "real_mix": dict(self.real_mix),
             "warnings": list(self.warnings),
+            **measured,
         }
 
     @classmethod
@@ -180,6 +189,8 @@ class LabelCheck:
             mix=fields.numbers("mix"),
             real_mix=fields.numbers("real_mix"),
             warnings=fields.texts("warnings"),
+            contradicted=fields.optional_number("contradicted"),
+            outlier=fields.flag("outlier", False),
         )
 
 

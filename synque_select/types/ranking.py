@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from synque_select.errors import ConfigError, did_you_mean
+from synque_select.types.decision import Decision
 from synque_select.types.mixture import Mixture
 from synque_select.types.modality import Modality
+from synque_select.utils.json_fields import JsonFields
 
 __all__ = [
     "OLD_STABILITY",
@@ -99,7 +101,7 @@ class Ranking:
         candidates: One row per candidate, in the order in which they were given.
         proxies: Proxy key to the description of the proxy.
         rank_by: The proxy key, or "consensus", that orders the candidates.
-        top_k: Number of candidates to select.
+        top_k: Number of candidates to select, if it was given; None for what is recommended.
         n_real: Size of the real sample.
         real_sha256: Hash of the content of the real sample.
         modality: "text" or "image".
@@ -109,20 +111,23 @@ class Ranking:
         messages: Sentences that a reader of the ranking must see.
         wall_s: Stage ("encode", "score") to its wall time in seconds.
         details: Proxy key to its details as plain values (for LENS, rubrics and judged examples).
-        mixture: The mixture to train on; None for the best `top_k` with equal weights.
+        mixture: The mixture to train on, in rankings of old files; None for the best `top_k` with
+            equal weights, or if there is a decision.
         n_groups: Number of groups of the real sample, n_real if its examples are independent; None
             for a ranking of a version that knew no groups.
         effective_n: n_real² / Σ n_g² over groups of n_g examples (Kish), at most `n_groups`; None
             if `n_groups` is.
+        decision: The advice and the mixture that follows from it; None in rankings of old files.
 
     Raises:
-        ConfigError: The mixture names an unknown candidate.
+        ConfigError: The mixture names an unknown candidate, or there are both a mixture and a
+            decision.
     """
 
     candidates: tuple[RankedCandidate, ...]
     proxies: Mapping[str, ProxyInfo]
     rank_by: str
-    top_k: int
+    top_k: int | None
     n_real: int
     real_sha256: str
     modality: Modality
@@ -135,9 +140,13 @@ class Ranking:
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     n_groups: int | None = None
     effective_n: float | None = None
+    decision: Decision | None = None
 
     def __post_init__(self) -> None:
-        for name in () if self.mixture is None else self.mixture.names:
+        if self.mixture is not None and self.decision is not None:
+            raise ConfigError("a ranking's mixture is that of its decision: give one of them")
+        own = self.mixture if self.decision is None else self.decision.mixture
+        for name in () if own is None else own.names:
             self[name]
 
     def __getitem__(self, name: str) -> RankedCandidate:
@@ -162,7 +171,7 @@ class Ranking:
         Raises:
             ConfigError: The ranking has no such column.
         """
-        by = by or self.rank_by
+        by = self.rank_by if by is None else by
         known = self.candidates[0].ranks
         if by not in known:
             raise ConfigError(f"the ranking has no column {by!r}; {did_you_mean(by, known)}")
@@ -173,23 +182,26 @@ class Ranking:
         return tuple(sorted(self.candidates, key=place))
 
     def top(self, k: int | None = None, by: str | None = None) -> Mixture:
-        """Return the mixture to train on: the ranking's own, or the best k with equal weights.
+        """Return the mixture to train on: that of the decision, or the best k with equal weights.
 
         Args:
-            k: Number of candidates; None for the ranking's own `top_k`.
+            k: Number of candidates; None for as many as the ranking selects.
             by: A proxy key or "consensus"; None for the ranking's own `rank_by`. If `k` or
-                `by` is given, the weights are equal.
+                `by` is given, the weights are equal, and copies of the real sample are passed over.
 
         Raises:
             ConfigError: k is not in 1..K, or fewer than k candidates have a defined rank.
         """
-        if self.mixture is not None and k is None and by is None:
-            return self.mixture
-        k = self.top_k if k is None else k
+        own = self.mixture if self.decision is None else self.decision.mixture
+        if own is not None and k is None and by is None:
+            return own
+        if k is None:
+            k = self.top_k or (self.stability_k if own is None else len(own.names))
         by = by or self.rank_by
         if not 1 <= k <= len(self):
             raise ConfigError(f"top_k={k}: allowed is 1 to {len(self)}, the number of candidates")
-        best = self.order(by)[:k]
+        copies = () if self.decision is None else self.decision.evidence.copies
+        best = [row for row in self.order(by) if row.name not in copies][:k]
         undefined = [row.name for row in best if math.isnan(row.ranks[by])]
         if undefined:
             reasons = [message for message in self.messages if "undefined" in message]
@@ -197,16 +209,47 @@ class Ranking:
             raise ConfigError(f"top_k={k}: {message}")
         return Mixture.equal([row.name for row in best], f"top {k} by {by}")
 
+    @property
+    def own_mixture(self) -> Mixture | None:
+        """The mixture, if its weights were chosen; None if the selected candidates weigh equal."""
+        if self.decision is None:
+            return self.mixture
+        return None if self.decision.weighting == "equal" else self.decision.mixture
+
+    @property
+    def stability_k(self) -> int:
+        """The k of `selection_stability` and of the sample-size analysis.
+
+        It is `top_k` if that was given; else the number of selected candidates; and the better half
+        of the candidates, rounded up, if all are selected: a candidate is never in or out then, and
+        the middle is the border at which the order says most.
+        """
+        if self.top_k is not None:
+            return self.top_k
+        decision = self.decision
+        half = (len(self) + 1) // 2
+        if decision is None:
+            return half
+        evidence = decision.evidence
+        n_left = len(self) - len({*evidence.copies, *evidence.undefined})
+        n_selected = len(decision.mixture.names)
+        return n_selected if n_selected < n_left else half
+
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `ranking.json`: plain values, None for undefined ones.
 
-        Version 2 is written if the ranking has a mixture of its own, which "selected_as" describes:
-        a reader of version 1 would take its weights for an error. Otherwise it is version 1.
+        Version 3 has the decision. Without one, as in rankings of old files, it is version 2 if the
+        ranking has a mixture of its own, which "selected_as" describes: a reader of version 1 would
+        take its weights for an error. Otherwise it is version 1.
         """
         selected = self.top()
-        own = {} if self.mixture is None else {"selected_as": self.mixture.source}
+        own: dict[str, Any] = {}
+        if self.decision is not None:
+            own = {"decision": self.decision.to_dict()}
+        elif self.mixture is not None:
+            own = {"selected_as": self.mixture.source}
         return {
-            "version": 1 if self.mixture is None else 2,
+            "version": self._version(),
             "packages": dict(self.packages),
             "seed": self.seed,
             "modality": self.modality,
@@ -233,15 +276,22 @@ class Ranking:
             **({"details": dict(self.details)} if self.details else {}),
         }
 
+    def _version(self) -> int:
+        if self.decision is not None:
+            return 3
+        return 1 if self.mixture is None else 2
+
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Ranking:
         """Return the ranking that `to_dict` wrote.
 
         Raises:
             ConfigError: The version is unknown, or a field is missing.
+            RecordError: A field of the decision is missing or of the wrong type.
         """
-        if state.get("version") not in (1, 2):
-            raise ConfigError(f"a ranking of version {state.get('version')!r}; allowed are 1 and 2")
+        if state.get("version") not in (1, 2, 3):
+            version = state.get("version")
+            raise ConfigError(f"a ranking of version {version!r}; allowed are 1, 2 and 3")
         try:
             return cls(
                 candidates=tuple(_row_from_dict(row) for row in state["candidates"]),
@@ -260,6 +310,7 @@ class Ranking:
                 details=state.get("details", {}),
                 n_groups=state["real"].get("n_groups"),
                 effective_n=state["real"].get("effective_n"),
+                decision=_decision(state),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"not a ranking: {type(error).__name__}: {error}") from error
@@ -272,10 +323,16 @@ def _real_to_dict(ranking: Ranking) -> dict[str, Any]:
 
 
 def _own_mixture(state: Mapping[str, Any]) -> Mixture | None:
-    if state["version"] == 1:
+    if state["version"] != 2:
         return None
     weights = {row["name"]: row["weight"] for row in state["selected"]}
     return Mixture(weights, state["selected_as"])
+
+
+def _decision(state: Mapping[str, Any]) -> Decision | None:
+    if state["version"] < 3:
+        return None
+    return Decision.from_fields(JsonFields(state["decision"], "decision"))
 
 
 def _null(value: float | None) -> float | None:

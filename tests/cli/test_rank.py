@@ -38,8 +38,8 @@ def test_all_that_a_ranking_can_find_is_printed_and_kept(data: Path, tmp_path: P
     assert rank(data, *options, "--mixture", "mmd_optimal", "--json", str(tmp_path)) == 0
     out = capsys.readouterr().out
     ranking = load_ranking(tmp_path)
-    assert ranking.mixture is not None
-    assert "MMD-optimal" in ranking.mixture.source
+    assert ranking.own_mixture is not None
+    assert "MMD-optimal" in ranking.own_mixture.source
     assert "weight" in out
     gaps = json.loads((tmp_path / "gaps.json").read_text())
     assert f"{gaps['n_uncovered']} of 40 real examples are covered by no candidate" in out
@@ -59,7 +59,7 @@ def test_weights_by_score_are_kept_beside_a_named_file(data: Path, tmp_path: Pat
     options = ["--mixture", "proportional", "--temperature", "0.2", "--gaps", "--top-k", "3"]
     assert rank(data, *options, "--json", str(file)) == 0
     weights = load_ranking(file).top().weights
-    assert json.loads(file.read_text())["version"] == 2
+    assert json.loads(file.read_text())["version"] == 3
     assert max(weights.values()) > 0.45
     assert (tmp_path / "mine.gaps.json").is_file()
     assert "proportional at temperature 0.2" in capsys.readouterr().out

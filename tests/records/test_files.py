@@ -271,8 +271,8 @@ def change(path: str, value):
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("version", 3, "version must be 1 or 2, found 3"),
-        ("version", ..., "version must be 1 or 2, found None"),
+        ("version", 4, "version must be 1 or 2 or 3, found 4"),
+        ("version", ..., "version must be 1 or 2 or 3, found None"),
         ("packages", ..., "packages must be an object"),
         ("candidates", {}, "candidates must be a list"),
         ("candidates", [], "at least one"),

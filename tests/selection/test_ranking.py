@@ -178,14 +178,25 @@ class TestRanking:
         assert [row.name for row in ranking] == ["c0", "c1", "c2", "c3", "c4"]
         assert ranking["c0"].selection_stability == 1
         assert ranking["c0"].mean_rank == 1
-        assert any("6 of 6 pairs" in said for said in ranking.messages)
-        assert "Reliability of consensus on your task unknown" in " ".join(ranking.messages)
+        decision = ranking.decision
+        assert decision is not None
+        assert decision.opening == "clear"
+        assert any("10 of 10 pairs" in said for said in decision.reasons)
+        assert "Reliability of consensus on your task unknown" in " ".join(decision.reasons)
 
     def test_equal_candidates_get_the_advice_to_train_on_all(self):
         ranking = ranking_from(two_proxy_scoring(gap=0.0), top_k=2)
-        said = " ".join(ranking.messages)
-        assert "No significant difference between the candidates" in said
-        assert "Train on the mixture of all" in said
+        assert ranking.decision is not None
+        assert ranking.decision.sentence == (
+            "Your real sample does not separate the 5 candidates. The top 2 are selected because "
+            "top_k=2 was given."
+        )
+        free = ranking_from(two_proxy_scoring(gap=0.0))
+        assert free.decision is not None
+        assert free.decision.sentence == (
+            "Train on all 5: your real sample does not separate them."
+        )
+        assert len(free.top().names) == 5
 
     def test_scores_are_raw_and_intervals_hold_them(self):
         scoring = two_proxy_scoring(gap=1.0)

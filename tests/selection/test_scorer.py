@@ -71,7 +71,7 @@ def test_rank_loads_and_resolves_once(tmp_path: Path, calls: Counter[str]):
         sets, real_sample(10).dataset, view="text", encoder=LetterEncoder(), proxies=["mmd", "pad"],
         mixture="mmd_optimal", cache_dir=tmp_path, progress=False,
     )  # fmt: skip
-    assert ranking.mixture is not None
+    assert ranking.own_mixture is not None
     assert calls == ONCE
 
 

@@ -321,8 +321,8 @@ def test_only_a_mixture_of_its_own_makes_a_ranking_version_2():
     assert state["version"] == 2
     assert state["selected"] == [{"name": "c", "weight": 0.75}, {"name": "a", "weight": 0.25}]
     assert repr(Ranking.from_dict(state)) == repr(own)
-    with pytest.raises(ConfigError, match="version 3; allowed are 1 and 2"):
-        Ranking.from_dict({**state, "version": 3})
+    with pytest.raises(ConfigError, match="version 4; allowed are 1, 2 and 3"):
+        Ranking.from_dict({**state, "version": 4})
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ def test_a_ranking_survives_strict_json(encoder: EncoderInfo | None):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 3}, "a ranking of version 3; allowed are 1 and 2"),
+        ({"version": 4}, "a ranking of version 4; allowed are 1, 2 and 3"),
         ({"candidates": None}, "not a ranking: TypeError"),
         ({"real": {}}, "not a ranking: KeyError: 'n'"),
         ({"encoder": {"name": "x"}}, "not a ranking: TypeError"),

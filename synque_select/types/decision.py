@@ -1,0 +1,192 @@
+"""What a ranking advises: a sentence, the mixture that follows, and the numbers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, get_args
+
+from synque_select.types.mixture import Mixture
+from synque_select.utils.json_fields import JsonFields, null_if_undefined
+from synque_select.utils.json_types import Json
+
+__all__ = ["Decision", "Evidence", "Farness", "Opening", "Weighting"]
+
+Opening: TypeAlias = Literal["clear", "tie", "small", "labels", "far", "untested", "tuned"]
+Weighting: TypeAlias = Literal["equal", "proportional", "mmd_optimal", "tuned"]
+
+
+@dataclass(frozen=True)
+class Farness:
+    """How well a linear classifier separates the real sample from its nearest candidate.
+
+    Args:
+        candidate: The candidate that the classifier separates least well.
+        accuracy: Share of held-out examples that the classifier places correctly, mean of both
+            classes; 0.5 is chance.
+        low: Lower end of the 95 % interval of `accuracy` over new real samples.
+        halves: The same accuracy between two halves of the real sample; NaN if not measured.
+        is_far: Whether the rule calls every candidate far.
+    """
+
+    candidate: str
+    accuracy: float
+    low: float
+    halves: float
+    is_far: bool
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the values as JSON, None for NaN."""
+        return {
+            "candidate": self.candidate,
+            "accuracy": self.accuracy,
+            "low": null_if_undefined(self.low),
+            "halves": null_if_undefined(self.halves),
+            "is_far": self.is_far,
+        }
+
+    @classmethod
+    def from_fields(cls, fields: JsonFields) -> Farness:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            RecordError: A field is missing or of the wrong type.
+        """
+        return cls(
+            candidate=fields.text("candidate"),
+            accuracy=fields.number("accuracy"),
+            low=fields.number("low"),
+            halves=fields.number("halves"),
+            is_far=fields.flag("is_far"),
+        )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the data say about the choice, whatever `top_k` was given.
+
+    Args:
+        rank_by: The proxy's key, or "consensus", by which candidates are compared.
+        n_real: Size of the real sample.
+        n_effective: Its effective size: n, or less if the real examples come in clusters.
+        n_apart: Number of pairs of candidates that are distinguished (simultaneous 95 % over all
+            pairs); None if no pair could be compared.
+        n_pairs: Number of pairs.
+        worse: The candidates shown worse than at least half of the others.
+        clear_at: The numbers k for which each of the best k is shown better than every other.
+        copies: The candidates that are the real sample or a near copy of it.
+        undefined: The candidates without a score by `rank_by`.
+        contradicted: Candidate whose labels stand out to the share of them that the other
+            candidates contradict.
+        far: How far the nearest candidate is; None if not measured.
+    """
+
+    rank_by: str
+    n_real: int
+    n_effective: float
+    n_apart: int | None = None
+    n_pairs: int = 0
+    worse: tuple[str, ...] = ()
+    clear_at: tuple[int, ...] = ()
+    copies: tuple[str, ...] = ()
+    undefined: tuple[str, ...] = ()
+    contradicted: Mapping[str, float] = field(default_factory=dict)
+    far: Farness | None = None
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the values as JSON."""
+        return {
+            "rank_by": self.rank_by,
+            "n_real": self.n_real,
+            "n_effective": self.n_effective,
+            "n_apart": self.n_apart,
+            "n_pairs": self.n_pairs,
+            "worse": list(self.worse),
+            "clear_at": list(self.clear_at),
+            "copies": list(self.copies),
+            "undefined": list(self.undefined),
+            "contradicted": dict(self.contradicted),
+            "far": None if self.far is None else self.far.to_dict(),
+        }
+
+    @classmethod
+    def from_fields(cls, fields: JsonFields) -> Evidence:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            RecordError: A field is missing or of the wrong type.
+        """
+        far = fields.optional_object("far")
+        n_apart = fields.value("n_apart")
+        return cls(
+            rank_by=fields.text("rank_by"),
+            n_real=fields.count("n_real"),
+            n_effective=fields.number("n_effective"),
+            n_apart=None if n_apart is None else fields.integer("n_apart", least=0),
+            n_pairs=fields.integer("n_pairs", least=0),
+            worse=fields.texts("worse"),
+            clear_at=tuple(int(k) for k in fields.number_list("clear_at")),
+            copies=fields.texts("copies"),
+            undefined=fields.texts("undefined"),
+            contradicted=fields.numbers("contradicted"),
+            far=None if far is None else Farness.from_fields(far),
+        )
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The advice of a ranking and the mixture that follows from it; they always agree.
+
+    Args:
+        opening: Which of the rules decided. "clear": some candidates are shown worse and left out;
+            "tie": the real sample separates none; "small": it is too small to choose; "labels": the
+            labels of a candidate stand out; "far": no candidate resembles the real data;
+            "untested": the candidates could not be compared; "tuned": a search chose the mixture.
+        sentence: The advice, which is printed first everywhere.
+        mixture: The mixture to train on.
+        reasons: Further sentences that belong beside the advice.
+        evidence: The numbers behind it.
+        weighting: How the candidates of the mixture are weighted.
+
+    Example:
+        >>> evidence = Evidence("consensus", n_real=60, n_effective=60, n_apart=0, n_pairs=1)
+        >>> decision = Decision("tie", "Train on all 2.", Mixture.equal(["a", "b"]), (), evidence)
+        >>> Decision.from_fields(JsonFields(decision.to_dict())) == decision
+        True
+    """
+
+    opening: Opening
+    sentence: str
+    mixture: Mixture
+    reasons: tuple[str, ...]
+    evidence: Evidence
+    weighting: Weighting = "equal"
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the decision as JSON values."""
+        return {
+            "opening": self.opening,
+            "sentence": self.sentence,
+            "mixture": self.mixture.to_dict(),
+            "reasons": list(self.reasons),
+            "evidence": self.evidence.to_dict(),
+            "weighting": self.weighting,
+        }
+
+    @classmethod
+    def from_fields(cls, fields: JsonFields) -> Decision:
+        """Read the decision of a `ranking.json`.
+
+        Raises:
+            RecordError: A field is missing or of the wrong type.
+            ConfigError: The weights of the mixture are not allowed.
+        """
+        mixture = fields.object("mixture")
+        return cls(
+            opening=fields.choice("opening", get_args(Opening)),
+            sentence=fields.text("sentence"),
+            mixture=Mixture(mixture.numbers("weights"), mixture.text("source", "")),
+            reasons=fields.texts("reasons"),
+            evidence=Evidence.from_fields(fields.object("evidence")),
+            weighting=fields.choice("weighting", get_args(Weighting)),
+        )
