@@ -300,18 +300,20 @@ def _unknown(evidence: Evidence) -> str:
 
 def _left_out(evidence: Evidence) -> list[str]:
     """Say which candidates are never selected."""
-    said = []
+    sentences = []
     if evidence.copies:
         one = len(evidence.copies) == 1
         copies = "is a copy or near copy" if one else "are copies or near copies"
         not_selected = "is not selected" if one else "are not selected"
-        said.append(f"{listed(evidence.copies)} {copies} of your real sample and {not_selected}.")
+        sentences.append(
+            f"{listed(evidence.copies)} {copies} of your real sample and {not_selected}."
+        )
     if evidence.undefined:
         has = "has" if len(evidence.undefined) == 1 else "have"
-        said.append(
+        sentences.append(
             f"{listed(evidence.undefined)} {has} no score by {evidence.rank_by}: not selected."
         )
-    return said
+    return sentences
 
 
 def _reasons(opening: Opening, evidence: Evidence) -> tuple[str, ...]:
@@ -325,8 +327,8 @@ def _reasons(opening: Opening, evidence: Evidence) -> tuple[str, ...]:
     reasons.append(f"Reliability of {evidence.rank_by} on your task unknown.")
     if opening == "far":
         reasons.append(
-            "A mixture is selected nevertheless, so that a training run can start: it is no advice "
-            "to train on it."
+            "Candidates are selected all the same, so that a training run can start; training on "
+            "them is not advised."
         )
     return tuple(reasons)
 
