@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synque_select.types import Ranking
+from synque_select.utils.wording import listed
 
 __all__ = ["decision_lines"]
 
@@ -15,4 +16,4 @@ def decision_lines(ranking: Ranking) -> list[str]:
     if ranking.decision is not None:
         return [ranking.decision.sentence, *ranking.decision.reasons]
     mixture = ranking.top()
-    return [f"Train on {', '.join(mixture.names)}: {mixture.source}."]
+    return [f"Train on {listed(mixture.names, 12)}: {mixture.source}."]

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from synque_select.errors import ConfigError, DataError
 from synque_select.types import Mixture, Ranking
 from synque_select.types.decision import Decision, Evidence, Opening, Weighting
+from synque_select.utils.wording import listed
 
-__all__ = ["decided", "listed", "redecided", "tuned", "with_weights"]
+__all__ = ["decided", "redecided", "tuned", "with_weights"]
 
 # The simulations of the uncertainty (docs/calibration.md) start at 20 real examples: below that,
 # nothing is known about how often a difference is found where there is none.
 _LEAST_REAL = 20
-_MOST_NAMED = 4
 
 
 def decided(ranking: Ranking, evidence: Evidence) -> Ranking:
@@ -125,18 +125,6 @@ def tuned(ranking: Ranking, mixture: Mixture, how: str) -> Ranking:
         weighting="tuned",
     )
     return dataclasses.replace(ranking, decision=decision, mixture=None)
-
-
-def listed(names: Sequence[str], most: int = _MOST_NAMED) -> str:
-    """Join names for a sentence; of a long list, the first ones and how many more there are.
-
-    Example:
-        >>> listed(["a", "b", "c", "d", "e", "f"], most=4)
-        'a, b and 4 more'
-    """
-    if len(names) <= most:
-        return ", ".join(names)
-    return f"{', '.join(names[: most - 2])} and {len(names) - most + 2} more"
 
 
 def _decision_of(ranking: Ranking) -> Decision:

@@ -97,7 +97,7 @@ def test_a_ranking_is_shown_best_first_with_what_orders_it():
 def test_the_verdict_on_a_ranking_is_right_under_it():
     verdict = "No significant difference between the candidates."
     notes = ranking_table(make_ranking(messages=(verdict,))).notes
-    assert notes[0] == "*: selected, the top 2 by consensus, weight 0.5 each"
+    assert notes[0] == "*: selected, top 2 by consensus, weight 0.5 each"
     assert notes[1] == verdict
 
 
