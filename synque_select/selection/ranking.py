@@ -25,6 +25,7 @@ from synque_select.selection.scoring import Scoring
 from synque_select.selection.uncertainty import (
     Influences,
     Separation,
+    effective_size,
     influences,
     multinomial_weights,
     separation,
@@ -107,7 +108,7 @@ def _ordered(
     evidence = Evidence(
         rank_by,
         n_real,
-        n_real if ranking.effective_n is None else ranking.effective_n,
+        n_real if scoring.groups is None else effective_size(scoring.groups),
         undefined=tuple(r.name for r in ranking.candidates if math.isnan(r.ranks[rank_by])),
         contradicted=_contradicted(labels),
     )
