@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,6 +38,10 @@ __all__ = ["PAD"]
 # all rows again; on a GPU enough for products that are large enough to use it
 _CPU_BYTES = 16 * 2**20
 _CUDA_BYTES = 2**30
+# further fits, with other folds and subsamples, for the spread of the scores
+_REFITS = 8
+# far from the seeds of other rankings, whose folds would be the same
+_SEED_STEP = 1_000_003
 
 
 class PAD(BaseProxy):
@@ -47,7 +51,8 @@ class PAD(BaseProxy):
     regression (L2 penalty with C = 1, no standardization, balanced class weights). It is
     cross-fitted over stratified folds, and equal examples share a fold. 0 is chance and 2 perfect
     separation. All candidates are scored at a common size, on a random subsample, because a
-    classifier that is trained on more examples finds more differences.
+    classifier that is trained on more examples finds more differences. Up to 8 further fits, with
+    other folds and subsamples, give the spread of the scores, which is part of their intervals.
 
     Args:
         n_folds: Largest number of folds; never more than the distinct examples of a class.
@@ -87,20 +92,17 @@ class PAD(BaseProxy):
         m = prepared.common_size(self.max_examples)
         task = _Classification.make(prepared, m, self.n_folds, seed)
         fits = task.fit()
-        n, n_candidates = len(prepared.real), len(prepared.inputs)
-        # NaN for candidates without a fit, which cannot be divided into folds
-        chances = torch.full((n_candidates, n + m), torch.nan, dtype=torch.float64)
-        for position, fit in fits.items():
-            chances[position] = fit.probabilities[0].cpu()
-        synthetic_errors = chances[:, n:].mean(1)
-        values = 2 * (1 - ((1 - chances[:, :n]).mean(1) + synthetic_errors))
+        real_errors, synthetic_errors = task.errors(fits)
+        values = 2 * (1 - (real_errors + synthetic_errors))
+        contributions = -2 * task.real_contributions(fits)
         # the classifiers are not fitted again on resamples: a copy of a training example among the
         # held-out ones would be recognized, and the error would be too low. The contributions
         # include the effect of a real example on the fits, to first order; the candidate is fixed,
         # so the mean of its own errors is a constant
         return ProxyScores(
             values=values,
-            resample=Contributions(-2 * task.real_contributions(fits), 2 * (1 - synthetic_errors)),
+            resample=Contributions(contributions, 2 * (1 - synthetic_errors)),
+            spread=self._spread(prepared, m, seed, values, contributions),
             example_scores=lambda k: _realness(prepared, k, task.chosen[k], fits.get(k)),
             mixture=lambda weights: task.mixture(weights, self.n_folds, seed),
             messages=(
@@ -108,6 +110,29 @@ class PAD(BaseProxy):
                 *_undefined_message(prepared, values),
             ),
         )
+
+    def _spread(
+        self,
+        prepared: Prepared,
+        m: int,
+        seed: int,
+        values: torch.Tensor,
+        contributions: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the standard deviation of each score over folds and subsamples, (K,) float64."""
+        n, n_candidates = contributions.shape
+        variances = contributions.var(0) / n
+        # the folds add 10 to 20 % to the variance that comes from the real sample. That ratio is
+        # much the same for all candidates, so a few further fits are enough to estimate it
+        some = list(range(0, n_candidates, math.ceil(n_candidates / _REFITS)))
+        part = replace(prepared, inputs=tuple(prepared.inputs[k] for k in some))
+        seeds = [seed + _SEED_STEP * (i + 1) for i in range(math.ceil(_REFITS / len(some)))]
+        tasks = [_Classification.make(part, m, self.n_folds, other) for other in seeds]
+        errors = torch.stack([torch.stack(task.errors(task.fit())).sum(0) for task in tasks])
+        # two independent scores: half their squared difference is an estimate of the variance
+        variance = (2 * (1 - errors) - values[some]).square().div(2).nanmean(0)
+        ratio = variance.nansum() / variances[some].nansum().clamp_min(torch.finfo().tiny)
+        return (ratio * variances).sqrt()
 
 
 @dataclass(frozen=True)
@@ -157,6 +182,15 @@ class _Classification:
             rows = [torch.cat((real, self.prepared.rows(k, self.chosen[k]))) for k in part]
             folds = torch.stack([self.folds[k] for k in part]).to(real.device)
             yield part, torch.stack(rows), folds
+
+    def errors(self, fits: Mapping[int, CrossFit]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mean held-out error on the real and on the chosen rows, (K,) float64 each."""
+        n = len(self.prepared.real)
+        # NaN for candidates without a fit, which cannot be divided into folds
+        chances = torch.full((len(self.chosen), len(self.is_real)), torch.nan, dtype=torch.float64)
+        for position, fit in fits.items():
+            chances[position] = fit.probabilities[0].cpu()
+        return (1 - chances[:, :n]).mean(1), chances[:, n:].mean(1)
 
     def fit(self) -> dict[int, CrossFit]:
         """Return the cross-fit of every candidate that has folds, by position."""

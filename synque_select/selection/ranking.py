@@ -230,7 +230,9 @@ def _proxy_scores(
     p_values = nothing if given.p_values is None else given.p_values.tolist()
     low, high = nothing, nothing
     if redrawn is not None:
-        low, high = (ends.tolist() for ends in t_interval(given.values, redrawn, n_real))
+        low, high = (
+            ends.tolist() for ends in t_interval(given.values, redrawn, n_real, spread=given.spread)
+        )
     rows = zip(values, low, high, spread, p_values, strict=True)
     return [ProxyScore(row[0]) if math.isnan(row[0]) else ProxyScore(*row) for row in rows]
 

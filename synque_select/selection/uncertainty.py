@@ -101,8 +101,9 @@ def t_interval(
     n: int,
     level: float = 0.95,
     groups: NDArray[np.int64] | None = None,
+    spread: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Interval value ± t(n−1) · √(n/(n−1)) · SE, SE the standard deviation over resamples.
+    """Interval value ± t(n−1) · √(n/(n−1) · SE² + spread²), SE the deviation over resamples.
 
     For a mean over the real sample this is Student's interval exactly; the factor undoes the
     bootstrap's 1/n variance, and matters below n = 30.
@@ -113,6 +114,7 @@ def t_interval(
         n: Size of the real sample.
         level: Coverage of one interval.
         groups: Clusters that the weights were drawn by; their number then replaces n.
+        spread: (K,) standard deviations of the scores that do not come from the real sample.
 
     Returns:
         Lower and upper ends, (K,) float64.
@@ -121,8 +123,10 @@ def t_interval(
     # interval is far too narrow
     units = n_units(n, groups)
     # a bootstrap variance is (n − 1)/n of the unbiased one, as it is taken around a sample mean
-    error = resampled.std(dim=0, correction=1) * (units / (units - 1)) ** 0.5
-    half = student_t.ppf((1 + level) / 2, units - 1) * error
+    variance = resampled.var(dim=0, correction=1) * (units / (units - 1))
+    if spread is not None:
+        variance = variance + spread.square()
+    half = student_t.ppf((1 + level) / 2, units - 1) * variance.sqrt()
     return values - half, values + half
 
 
