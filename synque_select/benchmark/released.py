@@ -32,7 +32,7 @@ from synque_select.proxies.registry import (
 from synque_select.records.run_folder import write_json
 from synque_select.utils.progress import ProgressBar
 
-__all__ = ["BenchmarkOptions", "render", "run_released"]
+__all__ = ["BenchmarkOptions", "benchmark_suite", "parts_folder", "render", "run_released"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def run_released(
     """
     options = BenchmarkOptions() if options is None else options
     tasks, absent = find_tasks(Path(data), options.tasks)
-    suite = _suite(
+    suite = benchmark_suite(
         with_models(
             options.proxies,
             options.lens,
@@ -136,7 +136,7 @@ def run_released(
     scorer = CaseScorer(
         suite=[proxy for proxy in suite if proxy.key not in judged],
         encoder=model,
-        folder=None if path is None else _parts_folder(path),
+        folder=None if path is None else parts_folder(path),
         cache_dir=None if cache_dir is None else Path(cache_dir),
         seed=options.seed,
         progress=progress,
@@ -161,7 +161,7 @@ def run_released(
     return result
 
 
-def _parts_folder(path: Path) -> Path:
+def parts_folder(path: Path) -> Path:
     """Create the folder of scores beside a result, and check that both can be written."""
     if path.is_dir() or path.suffix == ".parts":
         raise ConfigError(f"{path}: the figures are written to a file, such as released.json")
@@ -176,7 +176,7 @@ def _parts_folder(path: Path) -> Path:
     return parts
 
 
-def _suite(proxies: Sequence[ProxySpec] | None) -> tuple[BaseProxy, ...]:
+def benchmark_suite(proxies: Sequence[ProxySpec] | None) -> tuple[BaseProxy, ...]:
     """Return the requested proxies and all baselines that need no options."""
     suite = resolve_suite(proxies, "text")
     known = {proxy.key for proxy in suite}

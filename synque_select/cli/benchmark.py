@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from typing import Any
 
 from synque_select.cli.options import PROXIES_HELP, flat, proxy_options, whole
+from synque_select.errors import ConfigError
 
 __all__ = ["arguments", "run"]
 
 
 def arguments(parser: Any) -> None:
     """Add the options to the parser."""
-    parser.add_argument("name", choices=["released"], help="released: the data of the SynQuE paper")
     parser.add_argument(
-        "--data", required=True, help="`data` folder of a clone of the released repository"
+        "name",
+        choices=["released", "tasks"],
+        help="released: the data of the SynQuE paper; tasks: tasks of your own",
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="released: `data` folder of a clone of the released repository; tasks: a folder with "
+        "one folder per task: candidates/*.jsonl with labels, real_sample*.jsonl (one per seed), "
+        "test.jsonl with labels or performance.csv (columns candidate, performance), and "
+        "optionally task.yaml (view, label, metric: macro_f1 or accuracy)",
     )
     parser.add_argument(
         "--task", nargs="+", help="comma-separated task folders (default: all that are found)"
@@ -58,7 +69,9 @@ def arguments(parser: Any) -> None:
 
 
 def run(options: Any) -> int:
-    """Evaluate proxies on the released SynQuE data. Correlations, intervals, baselines, cost."""
+    """Evaluate proxies on the released SynQuE data, or proxies and mixtures on your own tasks."""
+    if options.name == "tasks":
+        return _run_tasks(options)
     from synque_select.benchmark.released import BenchmarkOptions, render, run_released
 
     settings = BenchmarkOptions(
@@ -76,6 +89,36 @@ def run(options: Any) -> int:
         options.data,
         settings,
         encoder=options.encoder,
+        out=options.json,
+        progress=not options.quiet,
+        cache_dir=options.cache_dir,
+    )
+    print(render(result))
+    return 0
+
+
+# the options that are not read by `benchmark tasks`, and the value that means "not given"
+_RELEASED_ONLY = {
+    "cross_group": False,
+    "sample_size": None,
+    "corrupt": None,
+    "lens": None,
+    "max_samples": None,
+}
+
+
+def _run_tasks(options: Namespace) -> int:
+    from synque_select.benchmark.tasks import render, run_tasks
+
+    for name, default in _RELEASED_ONLY.items():
+        if getattr(options, name) != default:
+            raise ConfigError(f"--{name.replace('_', '-')} belongs to `benchmark released`")
+    result = run_tasks(
+        options.data,
+        None if options.task is None else flat(options.task),
+        proxies=proxy_options(options.proxies),
+        encoder=options.encoder,
+        seed=options.seed,
         out=options.json,
         progress=not options.quiet,
         cache_dir=options.cache_dir,

@@ -1,0 +1,241 @@
+"""The result of a benchmark of tasks of your own: figures by task, and over the tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from synque_select.benchmark.task_mixtures import Arm
+from synque_select.benchmark.task_quality import Learner
+from synque_select.functional.paired import PairedComparison, compare_paired
+from synque_select.types.label_filter import LabelFilterRecord
+from synque_select.utils.json_fields import null_if_undefined
+from synque_select.utils.json_types import Json
+
+__all__ = ["COMPARED", "ArmFigures", "Over", "TaskFigures", "TasksResult"]
+
+# what is compared with what, over the tasks: first minus second
+COMPARED: tuple[tuple[Arm, Arm], ...] = (
+    ("top3", "all"),
+    ("half", "all"),
+    ("all_filtered", "all"),
+    ("half_filtered", "all"),
+    ("half_filtered", "half"),
+    ("all_filtered_always", "all"),
+    ("top3", "random3"),
+    ("half", "random_half"),
+    ("oracle_half", "all"),
+)
+
+
+@dataclass(frozen=True)
+class ArmFigures:
+    """The metric of one arm on one task.
+
+    Args:
+        mean: Mean over the replicates: pairs of a real sample and a draw of training examples.
+        std: Standard deviation over the replicates.
+        n: Number of replicates.
+    """
+
+    mean: float
+    std: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> ArmFigures:
+        """Return the figures of some replicates; one that is undefined leaves the arm undefined."""
+        array = np.array(values)
+        std = float(array.std(ddof=1)) if len(array) > 1 else math.nan
+        return cls(float(array.mean()), std, len(array))
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the figures as JSON values, None for undefined."""
+        return {
+            "mean": null_if_undefined(self.mean),
+            "std": null_if_undefined(self.std),
+            "n": self.n,
+        }
+
+
+@dataclass(frozen=True)
+class Over:
+    """A mean over tasks with its t-interval: NaN ends for fewer than two tasks."""
+
+    mean: float
+    low: float
+    high: float
+    n_tasks: int
+
+    @classmethod
+    def of(cls, comparison: PairedComparison, bound: float = math.inf) -> Over:
+        """Return a mean that cannot exceed a bound."""
+        low, high = (float(np.clip(v, -bound, bound)) for v in (comparison.low, comparison.high))
+        return cls(comparison.difference, low, high, comparison.n)
+
+
+@dataclass(frozen=True)
+class TaskFigures:
+    """The figures of one task.
+
+    Args:
+        n_candidates: Number of candidates.
+        seeds: Seeds of the real samples.
+        metric: Metric of the test set.
+        n_test: Number of test examples; None without a test set.
+        proxies: Proxy key to truth ("embedding", "tfidf", or "performance" for `performance.csv`)
+            to Spearman's coefficient, the mean over the real samples; NaN where undefined.
+        seed_spread: Proxy key to the standard deviation of the first truth's coefficient over the
+            real samples.
+        noise_ceiling: Truth to the coefficient that a perfect proxy would reach on a test set of
+            this size.
+        mixtures: Learner to arm to figures; empty without a test set.
+        size: Number of training examples of each mixture.
+        label_filters: Seed to the decision of the label filter on all candidates.
+        ordered_by: The column that chose the best candidates.
+        messages: Plain sentences.
+        seconds: Wall time.
+    """
+
+    n_candidates: int
+    seeds: tuple[str, ...]
+    metric: str
+    n_test: int | None
+    proxies: Mapping[str, Mapping[str, float]]
+    seed_spread: Mapping[str, float]
+    noise_ceiling: Mapping[str, float]
+    mixtures: Mapping[Learner, Mapping[Arm, ArmFigures]]
+    size: int
+    label_filters: Mapping[str, LabelFilterRecord]
+    ordered_by: str
+    messages: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the figures as JSON values, None for undefined."""
+        embedding, tfidf = self.mixtures.get("embedding", {}), self.mixtures.get("tfidf", {})
+        return {
+            "n_candidates": self.n_candidates,
+            "seeds": list(self.seeds),
+            "metric": self.metric,
+            "n_test": self.n_test,
+            "proxies": {
+                key: {truth: {"spearman": null_if_undefined(value)} for truth, value in row.items()}
+                for key, row in self.proxies.items()
+            },
+            "noise_ceiling": {t: null_if_undefined(v) for t, v in self.noise_ceiling.items()},
+            "mixtures": {
+                arm: {**figures.to_dict(), "tfidf": tfidf[arm].to_dict()}
+                for arm, figures in embedding.items()
+            },
+            "mixture_size": self.size,
+            "ordered_by": self.ordered_by,
+            "label_filters": {seed: each.to_dict() for seed, each in self.label_filters.items()},
+            "messages": list(self.messages),
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True)
+class TasksResult:
+    """The figures of all tasks.
+
+    Args:
+        seed: Random seed.
+        encoder_id: Model id of the encoder.
+        encoder_revision: Its revision.
+        tasks: Task to its figures.
+        baselines: Keys of the proxies that never read the real sample.
+    """
+
+    seed: int
+    encoder_id: str
+    encoder_revision: str
+    tasks: Mapping[str, TaskFigures] = field(default_factory=dict)
+    baselines: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of all columns, in the order in which the tasks have them."""
+        return tuple(dict.fromkeys(key for task in self.tasks.values() for key in task.proxies))
+
+    @property
+    def truths(self) -> tuple[str, ...]:
+        """What the true quality was measured by, in any task."""
+        rows = [row for task in self.tasks.values() for row in task.proxies.values()]
+        return tuple(dict.fromkeys(truth for row in rows for truth in row))
+
+    def coefficients(self, key: str, truth: str) -> list[float]:
+        """Return Spearman's coefficient of a proxy on each task; NaN where it has none."""
+        return [t.proxies.get(key, {}).get(truth, math.nan) for t in self.tasks.values()]
+
+    def spearman(self, key: str, truth: str) -> Over:
+        """Return a proxy's mean coefficient over the tasks."""
+        values = self.coefficients(key, truth)
+        return Over.of(compare_paired(values, np.zeros(len(values)), mode="max"), 1.0)
+
+    def difference(self, first: str, second: str, truth: str) -> PairedComparison:
+        """Compare the coefficients of two proxies over the tasks that have both."""
+        return compare_paired(
+            self.coefficients(first, truth), self.coefficients(second, truth), mode="max"
+        )
+
+    def arm_means(self, arm: Arm, learner: Learner) -> list[float]:
+        """Return the mean of an arm on each task; NaN where it has none."""
+        figures = [task.mixtures.get(learner, {}).get(arm) for task in self.tasks.values()]
+        return [math.nan if each is None else each.mean for each in figures]
+
+    def comparison(self, first: Arm, second: Arm, learner: Learner) -> PairedComparison:
+        """Compare two arms over the tasks; within a task their replicates are paired."""
+        return compare_paired(
+            self.arm_means(first, learner), self.arm_means(second, learner), mode="max"
+        )
+
+    def best_baseline(self, truth: str) -> str | None:
+        """Return the baseline with the largest mean coefficient, chosen after the fact."""
+        means = {key: self.spearman(key, truth).mean for key in self.baselines if key in self.keys}
+        return max((k for k, v in means.items() if not math.isnan(v)), key=means.get, default=None)  # type: ignore[arg-type]
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the result as JSON values, None for undefined."""
+        truths = self.truths
+        return {
+            "version": 1,
+            "seed": self.seed,
+            "encoder": {"id": self.encoder_id, "revision": self.encoder_revision},
+            "tasks": {name: task.to_dict() for name, task in self.tasks.items()},
+            "summary": {
+                "proxies": {
+                    key: {truth: _over(self.spearman(key, truth)) for truth in truths}
+                    for key in self.keys
+                },
+                "comparisons": {
+                    f"{first}_vs_{second}": {
+                        **_compared(self.comparison(first, second, "embedding")),
+                        "tfidf": _compared(self.comparison(first, second, "tfidf")),
+                    }
+                    for first, second in COMPARED
+                },
+            },
+        }
+
+
+def _over(figures: Over) -> dict[str, Json]:
+    return {
+        "mean": null_if_undefined(figures.mean),
+        "low": null_if_undefined(figures.low),
+        "high": null_if_undefined(figures.high),
+        "n_tasks": figures.n_tasks,
+    }
+
+
+def _compared(comparison: PairedComparison) -> dict[str, Json]:
+    return {
+        "difference": null_if_undefined(comparison.difference),
+        "low": null_if_undefined(comparison.low),
+        "high": null_if_undefined(comparison.high),
+        "n_tasks": comparison.n,
+    }

@@ -1,0 +1,337 @@
+"""The label filter: drops examples whose label the classifiers of other candidates contradict.
+
+No label of the real sample is read. The other candidates are judges, not the truth: where they are
+wrong about a class, or where two groups of candidates contradict each other, the filter must stay
+closed. Its floors were fixed by reasoning before any figure was seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from synque_select.errors import ConfigError
+from synque_select.functional.label_consistency import (
+    LabelVotes,
+    Predictions,
+    judge_accuracy,
+    label_votes,
+    predict_labels,
+)
+from synque_select.functional.transfer import fit_heads
+from synque_select.types.label_filter import DroppedLabel, LabelFilterRecord
+from synque_select.utils.validation import is_number
+
+__all__ = [
+    "LabelFilter",
+    "LabelFilterChoice",
+    "LabelJudges",
+    "check_label_filter",
+    "filter_labels",
+]
+
+LabelFilterChoice: TypeAlias = float | Literal["off", "auto"]
+
+# a label is contradicted by the majority of the votes against it, in "auto"
+_MAJORITY = 0.5
+# the least number of judges for each candidate: one alone is an opinion, not a majority
+_MIN_JUDGES = 2
+# accuracy of the judges above chance, as a share of what is possible: below it agreement is
+# "slight" (Landis and Koch 1977)
+_MIN_SKILL = 0.2
+# share of labels, of all and of a class, that the majority must support: where it contradicts most
+# labels, either the judges or the labels are wrong, and nothing says which
+_MIN_SUPPORTED = 0.5
+# larger candidates add no accuracy to a linear head, only time
+_MAX_HEAD_ROWS = 1000
+
+
+def check_label_filter(choice: object) -> LabelFilterChoice:
+    """Return the choice of a label filter.
+
+    Raises:
+        ConfigError: It is neither "off", "auto", nor a share above 0 and below 1.
+    """
+    if choice == "off":
+        return "off"
+    if choice == "auto":
+        return "auto"
+    if is_number(choice) and isinstance(choice, int | float) and 0 < choice < 1:
+        return float(choice)
+    raise ConfigError(
+        f"label_filter={choice!r}: allowed is 'off', 'auto', or a share above 0 and below 1: the "
+        "share of the other candidates' classifiers that must contradict a label to drop its "
+        "example"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class LabelJudges:
+    """Classifiers of all candidates, and what each predicts for the examples of the others.
+
+    Args:
+        names: Names of the K candidates.
+        classes: The C classes.
+        labels: K arrays (N_k,) int64, positions in `classes`.
+        predictions: The predictions of all heads.
+        families: (K,) int64 family of each candidate.
+    """
+
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    labels: tuple[NDArray[np.int64], ...]
+    predictions: Predictions
+    families: NDArray[np.int64]
+
+    @classmethod
+    def fit(
+        cls,
+        labels: Mapping[str, Sequence[str]],
+        embeddings: Mapping[str, torch.Tensor],
+        *,
+        families: Mapping[str, str] | None = None,
+        seed: int = 0,
+    ) -> LabelJudges:
+        """Fit a head on each candidate, all at a common size, and let it predict all examples.
+
+        Args:
+            labels: Candidate name to the label of each example.
+            embeddings: Candidate name to embeddings, (N, d).
+            families: Candidate name to the name of its family; None if each is its own.
+            seed: Random seed of the examples that larger candidates are fitted on.
+        """
+        names = tuple(labels)
+        classes = tuple(sorted({label for values in labels.values() for label in values}))
+        number = {label: i for i, label in enumerate(classes)}
+        coded = tuple(np.array([number[y] for y in labels[name]]) for name in names)
+        features = [embeddings[name].float() for name in names]
+        targets = [
+            torch.nn.functional.one_hot(torch.from_numpy(y), len(classes)).bool() for y in coded
+        ]
+        size = min(_MAX_HEAD_ROWS, *(len(y) for y in coded))
+        heads = fit_heads(features, targets, size=size, seed=seed)
+        kinds = dict.fromkeys(names) if families is None else families
+        family = [name if families is None else str(kinds[name]) for name in names]
+        _, numbers = np.unique(family, return_inverse=True)
+        return cls(names, classes, coded, predict_labels(heads, features), numbers.astype(np.int64))
+
+    def accuracy(self, kept: Sequence[str]) -> dict[str, float]:
+        """Return how well each of these candidates' heads predict the labels of the others."""
+        at = [self.names.index(name) for name in kept]
+        values = judge_accuracy(
+            self._among(at), [self.labels[i] for i in at], families=self.families[at]
+        )
+        return dict(zip(kept, values.tolist(), strict=True))
+
+    def votes(
+        self, kept: Sequence[str], weights: Mapping[str, float] | None = None
+    ) -> dict[str, LabelVotes]:
+        """Return the votes of these candidates on each other's labels.
+
+        Args:
+            kept: Names of the candidates that judge and are judged.
+            weights: Candidate name to the weight of its vote; None for its accuracy above chance
+                on the labels of the others.
+        """
+        at = [self.names.index(name) for name in kept]
+        used = self.accuracy(kept) if weights is None else weights
+        # at or below chance a vote says nothing
+        above = np.array([max(0.0, used[name] - 1 / len(self.classes)) for name in kept])
+        votes = label_votes(
+            self._among(at),
+            [self.labels[i] for i in at],
+            families=self.families[at],
+            weights=np.nan_to_num(above),
+        )
+        return dict(zip(kept, votes, strict=True))
+
+    def n_judges(self, kept: Sequence[str]) -> int:
+        """Return the smallest number of judges that one of these candidates has."""
+        families = self.families[[self.names.index(name) for name in kept]]
+        return min(int((families != family).sum()) for family in families)
+
+    def _among(self, at: Sequence[int]) -> Predictions:
+        """Return the predictions of the heads of some candidates for their examples."""
+        place = np.full(len(self.names), -1)
+        place[list(at)] = np.arange(len(at))
+        heads = np.flatnonzero(place[self.predictions.owners] >= 0)
+        return Predictions(
+            tuple(self.predictions.classes[i][heads] for i in at),
+            place[self.predictions.owners[heads]],
+            self.predictions.known[heads],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class LabelFilter:
+    """What the filter decided, and what it drops.
+
+    Args:
+        record: The decision, for the ranking's file and for people.
+        dropped: Candidate name to the dropped examples; empty if the filter is closed.
+    """
+
+    record: LabelFilterRecord
+    dropped: Mapping[str, tuple[DroppedLabel, ...]]
+
+    def positions(self, name: str, n: int) -> NDArray[np.int64]:
+        """Return the positions of a candidate's examples that remain, of n."""
+        gone = [each.position for each in self.dropped.get(name, ())]
+        return np.setdiff1d(np.arange(n), np.array(gone, dtype=np.int64))
+
+
+def filter_labels(
+    judges: LabelJudges,
+    kept: Sequence[str],
+    choice: LabelFilterChoice,
+    *,
+    weights: Mapping[str, float] | None = None,
+    camps: str | None = None,
+) -> LabelFilter:
+    """Decide whether to filter the labels of the kept candidates, and which examples to drop.
+
+    "auto" drops an example if most votes contradict its label, provided that each candidate has at
+    least 2 judges, that the judges' mean accuracy is at least 0.2 of the way from chance to 1, and
+    that most votes support more than half of all labels. A class of which they support half or less
+    is left as it is: there, judges and labels contradict each other too often to say which is
+    wrong. A share drops every example whose label more than that share of the votes contradicts,
+    without these conditions.
+
+    Args:
+        judges: The fitted heads of all candidates.
+        kept: Names of the candidates to train on: they judge, and their examples are judged.
+        choice: "auto" or a share.
+        weights: Candidate name to how well its head does on the labels of others, such as by the
+            proxy `transfer`; None for its plain accuracy on them.
+        camps: A sentence about two groups of candidates that contradict each other; with it,
+            "auto" drops nothing, because the majority is not the truth.
+    """
+    accuracy = float(np.mean(list(judges.accuracy(kept).values()))) if len(kept) > 1 else math.nan
+    votes = judges.votes(kept, weights) if len(kept) > 1 else {}
+    limit = _MAJORITY if choice == "auto" else float(choice)
+    against = {name: vote.contradicted > limit for name, vote in votes.items()}
+    supported = _supported(judges, {n: v.contradicted > _MAJORITY for n, v in votes.items()})
+    reason = _closed(judges, kept, accuracy, supported, camps) if choice == "auto" else None
+    if choice != "auto" and not votes:
+        reason = "a single candidate has no other candidates to judge its labels"
+    spared = {c for c, share in supported.by_class.items() if share <= _MIN_SUPPORTED}
+    spared = spared if choice == "auto" else set()
+    dropped = {} if reason else _dropped(judges, votes, against, spared)
+    n, n_dropped = sum(map(len, against.values())), sum(map(len, dropped.values()))
+    sentence = (
+        f"The label filter drops nothing: {reason}."
+        if reason
+        else _sentence(n_dropped, n, limit, accuracy, supported, spared, len(judges.classes))
+    )
+    record = LabelFilterRecord(
+        choice=choice,
+        is_open=reason is None,
+        sentence=sentence,
+        accuracy=accuracy,
+        supported=supported.overall,
+        supported_by_class=supported.by_class,
+        dropped={name: len(each) for name, each in dropped.items()},
+    )
+    return LabelFilter(record, dropped)
+
+
+@dataclass(frozen=True)
+class _Supported:
+    """Share of labels that most votes support, of all and by class."""
+
+    overall: float
+    by_class: Mapping[str, float]
+
+
+def _supported(judges: LabelJudges, against: Mapping[str, NDArray[np.bool_]]) -> _Supported:
+    if not against:
+        return _Supported(math.nan, {})
+    labels = np.concatenate([judges.labels[judges.names.index(name)] for name in against])
+    fine = ~np.concatenate(list(against.values()))
+    by_class = {judges.classes[c]: float(fine[labels == c].mean()) for c in np.unique(labels)}
+    return _Supported(float(fine.mean()), by_class)
+
+
+def _closed(
+    judges: LabelJudges,
+    kept: Sequence[str],
+    accuracy: float,
+    supported: _Supported,
+    camps: str | None,
+) -> str | None:
+    """Return why "auto" does not filter; None if it does."""
+    if camps is not None:
+        return camps.rstrip(".")
+    n_judges = judges.n_judges(kept) if kept else 0
+    if n_judges < _MIN_JUDGES:
+        return (
+            f"a candidate's labels are judged by {n_judges} other candidates; a majority needs "
+            f"{_MIN_JUDGES} or more"
+        )
+    chance = 1 / len(judges.classes)
+    floor = chance + _MIN_SKILL * (1 - chance)
+    if not accuracy >= floor:
+        return (
+            f"the candidates' classifiers predict {accuracy:.0%} of each other's labels, and at "
+            f"least {floor:.0%} are needed to judge them (chance {chance:.0%})"
+        )
+    if not supported.overall > _MIN_SUPPORTED:
+        return (
+            f"the other candidates support {supported.overall:.0%} of all labels; with half or "
+            "less it is unknown whether the labels or the judges are wrong"
+        )
+    if all(share <= _MIN_SUPPORTED for share in supported.by_class.values()):
+        return "the other candidates support half or less of the labels of every class"
+    return None
+
+
+def _dropped(
+    judges: LabelJudges,
+    votes: Mapping[str, LabelVotes],
+    against: Mapping[str, NDArray[np.bool_]],
+    spared: set[str],
+) -> dict[str, tuple[DroppedLabel, ...]]:
+    numbers = [judges.classes.index(label) for label in spared]
+    dropped = {}
+    for name, vote in votes.items():
+        labels = judges.labels[judges.names.index(name)]
+        gone = against[name] & ~np.isin(labels, numbers)
+        if len(gone) - gone.sum() < 2:
+            # a dataset has at least two examples: keep the two that are contradicted least
+            gone[np.argsort(vote.contradicted, kind="stable")[:2]] = False
+        dropped[name] = tuple(
+            DroppedLabel(
+                int(i),
+                judges.classes[labels[i]],
+                judges.classes[vote.winner[i]],
+                float(vote.contradicted[i]),
+            )
+            for i in np.flatnonzero(gone)
+        )
+    return dropped
+
+
+def _sentence(
+    n_dropped: int,
+    n: int,
+    limit: float,
+    accuracy: float,
+    supported: _Supported,
+    spared: set[str],
+    n_classes: int,
+) -> str:
+    text = (
+        f"The label filter drops {n_dropped:,} of {n:,} examples: more than {limit:.0%} of the "
+        "other candidates' votes contradict their labels. The candidates' classifiers predict "
+        f"{accuracy:.0%} of each other's labels (chance {1 / n_classes:.0%})"
+    )
+    if not spared:
+        return f"{text}."
+    shown = ", ".join(f"{c!r} ({supported.by_class[c]:.0%})" for c in sorted(spared))
+    return f"{text}. It leaves classes of which they support half or less as they are: {shown}."

@@ -1,0 +1,190 @@
+"""The gate of the label filter: when it opens, when it stays closed, and what it drops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from synque_select.errors import ConfigError
+from synque_select.selection.label_filter import (
+    LabelFilter,
+    LabelJudges,
+    check_label_filter,
+    filter_labels,
+)
+from synque_select.types.label_filter import LabelFilterRecord
+from synque_select.utils.json_fields import JsonFields
+
+CLASSES = ("fall", "hold", "rise")
+N = 90
+
+
+class Data:
+    """Candidates of three classes, each a blob in six dimensions."""
+
+    def __init__(self, n_candidates: int = 5, *, spread: float = 0.45) -> None:
+        self.truth: dict[str, np.ndarray] = {}
+        self.labels: dict[str, np.ndarray] = {}
+        self.embeddings: dict[str, torch.Tensor] = {}
+        for k in range(n_candidates):
+            rng = np.random.default_rng(k)
+            y = np.arange(N) % 3
+            x = np.eye(6)[y] + rng.normal(size=(N, 6)) * spread
+            self.truth[f"c{k}"] = y
+            self.labels[f"c{k}"] = y.copy()
+            self.embeddings[f"c{k}"] = torch.from_numpy(x).float()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.labels)
+
+    def flip(self, name: str, share: float) -> None:
+        rng = np.random.default_rng(99)
+        chosen = rng.random(N) < share
+        self.labels[name] = np.where(chosen, rng.integers(0, 3, N), self.labels[name])
+
+    def swap(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            self.labels[name] = np.array([1, 0, 2])[self.truth[name]]
+
+    def judges(self, families: dict[str, str] | None = None) -> LabelJudges:
+        texts = {name: [CLASSES[i] for i in y] for name, y in self.labels.items()}
+        return LabelJudges.fit(texts, self.embeddings, families=families)
+
+
+def test_it_drops_wrong_labels_and_keeps_right_ones():
+    data = Data()
+    for name in data.names:
+        data.flip(name, 0.3)
+    result = filter_labels(data.judges(), data.names, "auto")
+    assert result.record.is_open
+    for name in data.names:
+        wrong = data.labels[name] != data.truth[name]
+        kept = result.positions(name, N)
+        assert wrong[kept].mean() < 0.05 < wrong.mean()
+        assert len(kept) > 0.7 * (~wrong).sum()
+    assert result.record.dropped == {n: len(each) for n, each in result.dropped.items()}
+
+
+def test_what_is_dropped_says_why():
+    data = Data(spread=0.2)
+    data.labels["c0"][0] = 1  # it is class 0
+    dropped = filter_labels(data.judges(), data.names, "auto").dropped["c0"]
+    assert dropped[0].position == 0
+    assert (dropped[0].label, dropped[0].voted) == ("hold", "fall")
+    assert dropped[0].contradicted == 1.0
+
+
+def closed(result: LabelFilter, reason: str) -> None:
+    assert not result.record.is_open
+    assert reason in result.record.sentence
+    assert result.dropped == {}
+    assert len(result.positions("c0", N)) == N
+
+
+def test_it_is_closed_where_the_judges_know_nothing():
+    data = Data()
+    for name in data.names:
+        data.labels[name] = np.random.default_rng(int(name[1])).integers(0, 3, N)
+    closed(filter_labels(data.judges(), data.names, "auto"), "of each other's labels, and at least")
+
+
+def test_it_is_closed_where_camps_are_given():
+    data = Data()
+    data.swap(("c0", "c1", "c2"))
+    camps = "candidates c0, c1, c2 and c3, c4 contradict each other"
+    closed(filter_labels(data.judges(), data.names, "auto", camps=camps), camps)
+
+
+def test_it_is_closed_with_fewer_than_two_judges_of_another_family():
+    data = Data(3)
+    closed(filter_labels(data.judges(), ["c0", "c1"], "auto"), "judged by 1 other")
+    families = {"c0": "a", "c1": "a", "c2": "b"}
+    closed(filter_labels(data.judges(families), data.names, "auto"), "judged by 1 other")
+    closed(filter_labels(data.judges(), ["c0"], "auto"), "judged by 0 other")
+
+
+def test_it_spares_a_class_that_the_judges_do_not_understand():
+    # in every candidate, class "hold" covers another region of its own, half of it in "fall"
+    data = Data(6, spread=0.2)
+    for k, name in enumerate(data.names):
+        rows = np.flatnonzero(data.truth[name] == 1)
+        shifted = torch.zeros(len(rows), 6)
+        shifted[:, 0] = 0.9
+        shifted[:, 3 + k % 3] = 0.8 * (1 if k < 3 else -1)
+        data.embeddings[name][rows] = shifted + 0.2 * torch.randn(
+            len(rows), 6, generator=torch.Generator().manual_seed(k)
+        )
+    record = filter_labels(data.judges(), data.names, "auto").record
+    assert record.supported_by_class["hold"] <= 0.5
+    assert record.is_open
+    assert (
+        "leaves classes of which they support half or less as they are: 'hold'" in record.sentence
+    )
+    dropped = filter_labels(data.judges(), data.names, "auto").dropped
+    assert all(each.label != "hold" for part in dropped.values() for each in part)
+    always = filter_labels(data.judges(), data.names, 0.5).dropped
+    assert any(each.label == "hold" for part in always.values() for each in part)
+
+
+def test_a_share_ignores_the_gate_and_a_larger_one_drops_less():
+    data = Data()
+    for name in data.names:
+        data.flip(name, 0.4)
+    judges = data.judges()
+    counts = [
+        sum(filter_labels(judges, data.names, share).record.dropped.values())
+        for share in (0.2, 0.5, 0.9)
+    ]
+    assert counts[0] > counts[1] > counts[2] > 0
+
+
+def test_votes_of_candidates_with_false_labels_have_little_weight():
+    data = Data(6)
+    data.swap(("c0", "c1", "c2"))
+    weights = {name: 0.35 if name in ("c0", "c1", "c2") else 0.9 for name in data.names}
+    result = filter_labels(data.judges(), data.names, 0.5, weights=weights)
+    wrong = data.labels["c0"] != data.truth["c0"]
+    gone = np.setdiff1d(np.arange(N), result.positions("c0", N))
+    assert wrong[gone].mean() > 0.85
+
+
+def test_only_the_kept_candidates_judge():
+    data = Data(8)
+    data.swap(("c3", "c4", "c5", "c6", "c7"))
+    judges = data.judges()
+    kept = ("c0", "c1", "c2")
+    few, many = filter_labels(judges, kept, 0.5), filter_labels(judges, data.names, 0.5)
+    assert set(few.dropped) == {*kept}
+    assert few.record.dropped["c0"] < 0.2 * N < many.record.dropped["c0"]
+
+
+def test_a_candidate_keeps_two_examples():
+    data = Data(spread=0.1)
+    data.labels["c0"] = (data.truth["c0"] + 1) % 3
+    assert len(filter_labels(data.judges(), data.names, 0.5).positions("c0", N)) == 2
+
+
+def test_the_same_seed_gives_the_same_filter():
+    data = Data()
+    first, again = (filter_labels(data.judges(), data.names, "auto") for _ in range(2))
+    assert first.dropped == again.dropped
+
+
+def test_the_record_is_read_back():
+    record = filter_labels(Data().judges(), Data().names, "auto").record
+    assert LabelFilterRecord.from_fields(JsonFields(record.to_dict())) == record
+    alone = filter_labels(Data().judges(), ["c0"], 0.5).record
+    assert alone.to_dict()["accuracy"] is None
+
+
+@pytest.mark.parametrize("choice", ["off", "auto", 0.5])
+def test_allowed_choices(choice: object):
+    assert check_label_filter(choice) == choice
+
+
+@pytest.mark.parametrize("choice", ["on", 0, 1, 1.5, True, None, float("nan")])
+def test_other_choices_are_refused(choice: object):
+    with pytest.raises(ConfigError, match="allowed is 'off', 'auto', or a share"):
+        check_label_filter(choice)
