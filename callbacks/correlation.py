@@ -28,6 +28,7 @@ from synque_select.selection.scorer import Scorer
 from synque_select.training.comparability import (
     comparability_key,
     hyper_parameters,
+    validation_of,
     validation_sha256,
     weights_sha256,
 )
@@ -36,7 +37,8 @@ from synque_select.training.distributed import n_data_replicas, on_rank_zero
 from synque_select.training.lightning_compat import callbacks_of, is_dev_run
 from synque_select.training.short_fit import check_mode
 from synque_select.training.spawn_result import SpawnResult
-from synque_select.types import Mixture, Ranking, RunRecord
+from synque_select.training.surrogate import marked_metrics
+from synque_select.types import Mixture, Ranking, RunRecord, surrogate_name
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json, JsonObject
 
@@ -201,9 +203,12 @@ class ProxyCorrelationCallback(CheckedCallback):
         """Store the metrics of this validation; those of the last one count."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        self._metrics = {name: float(v) for name, v in trainer.callback_metrics.items()}
+        if require_datamodule(trainer).uses_surrogate:
+            self._metrics = marked_metrics(trainer)
+        else:
+            self._metrics = {name: float(v) for name, v in trainer.callback_metrics.items()}
         self._validated_at = trainer.global_step
-        if self._monitor not in self._metrics:
+        if self._recorded_monitor(trainer) not in self._metrics:
             self._warn_of_missing_metric()
         run_dir = _selection(trainer).run_dir
         if run_dir is not None and trainer.is_global_zero:
@@ -249,7 +254,7 @@ class ProxyCorrelationCallback(CheckedCallback):
         self._record = self._record_of(trainer, pl_module, ranking)
         self._store.write(self._record)
         keys = [self._record.key_hash]
-        if self._monitor not in self._metrics:
+        if self._recorded_monitor(trainer) not in self._metrics:
             self._warn_of_missing_metric()
         elif self._probes is not None:
             keys += self._probe(trainer, datamodule, ranking)
@@ -268,6 +273,11 @@ class ProxyCorrelationCallback(CheckedCallback):
             if state.integer("step") == trainer.global_step:
                 self._metrics = state.numbers("metrics")
                 self._validated_at = trainer.global_step
+
+    def _recorded_monitor(self, trainer: Trainer) -> str:
+        """Return the name of the metric in records: marked if validation is a surrogate."""
+        uses_surrogate = require_datamodule(trainer).uses_surrogate
+        return surrogate_name(self._monitor) if uses_surrogate else self._monitor
 
     def _warn_of_missing_metric(self) -> None:
         """Warn once, early enough to stop the run, that the metric is missing."""
@@ -339,7 +349,7 @@ class ProxyCorrelationCallback(CheckedCallback):
             key=key,
             scores=scores,
             metrics=self._metrics,
-            monitor=self._monitor,
+            monitor=self._recorded_monitor(trainer),
             mode=self._mode,
             seed=int(os.environ.get("PL_GLOBAL_SEED", 0)),
             details=self._details(trainer, selection, ranking),
@@ -348,8 +358,8 @@ class ProxyCorrelationCallback(CheckedCallback):
     def _key(self, trainer: Trainer, pl_module: LightningModule, ranking: Ranking) -> JsonObject:
         return comparability_key(
             task=self._task_of(pl_module),
-            validation=validation_sha256(_validation_loaders(trainer)),
-            monitor=self._monitor,
+            validation=_validation_of(trainer),
+            monitor=self._recorded_monitor(trainer),
             mode=self._mode,
             model=type(pl_module),
             weights=self._weights,
@@ -453,6 +463,13 @@ def _values(ranking: Ranking, name: str) -> dict[str, float]:
 
 def _batch_size(trainer: Trainer) -> int:
     return require_datamodule(trainer).batch_size
+
+
+def _validation_of(trainer: Trainer) -> str:
+    datamodule = require_datamodule(trainer)
+    if datamodule.uses_surrogate:
+        return validation_of(datamodule)
+    return validation_sha256(_validation_loaders(trainer))
 
 
 def _validation_loaders(trainer: Trainer) -> EVAL_DATALOADERS:

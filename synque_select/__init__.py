@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from synque_select.records.ranking_file import load_ranking, save_ranking
     from synque_select.selection.scorer import rank
     from synque_select.training.datamodule import SynqueDataModule
+    from synque_select.training.surrogate import SurrogateOptions, surrogate_validation
     from synque_select.tuning import TuneOptions, tune_mixture
     from synque_select.types import Mixture, Ranking
 
@@ -46,6 +47,7 @@ __all__ = [
     "Ranking",
     "RealSample",
     "SelectionCallback",
+    "SurrogateOptions",
     "SynqueDataModule",
     "SynqueError",
     "TuneOptions",
@@ -58,6 +60,7 @@ __all__ = [
     "register_proxy",
     "register_reader",
     "save_ranking",
+    "surrogate_validation",
     "tune_mixture",
 ]
 
@@ -76,6 +79,7 @@ _MODULES = {
     "Ranking": "types",
     "RealSample": "data.candidate",
     "SelectionCallback": "callbacks.selection",
+    "SurrogateOptions": "training.surrogate",
     "SynqueDataModule": "training.datamodule",
     "SynqueError": "errors",
     "TuneOptions": "tuning",
@@ -88,6 +92,7 @@ _MODULES = {
     "register_proxy": "proxies.registry",
     "register_reader": "data.readers",
     "save_ranking": "records.ranking_file",
+    "surrogate_validation": "training.surrogate",
     "tune_mixture": "tuning",
 }
 

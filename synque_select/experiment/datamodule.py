@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
-from torch.utils.data import ConcatDataset, DataLoader, Subset
+from pytorch_lightning.utilities.types import EVAL_DATALOADERS
+from torch.utils.data import ConcatDataset, Subset
 
 from synque_select.data.candidate import Candidate
 from synque_select.data.examples import MapDataset
 from synque_select.errors import ConfigError
 from synque_select.experiment.task import BaseTask, Transformed, part_of
 from synque_select.training.datamodule import SynqueDataModule
+from synque_select.training.surrogate import SurrogateOptions, surrogate_options
 
 __all__ = ["TaskDataModule"]
 
@@ -29,6 +32,9 @@ class TaskDataModule(SynqueDataModule):
         held_out: Share of each candidate that is held out of training and serves as validation
             data, so that early stopping reads no real label; 0 to validate on the labeled real
             examples of the task.
+        val: "surrogate" or `SurrogateOptions` for examples of all candidates as validation data;
+            see `SurrogateValidation`. Sweeps and studies then measure on the labeled real examples
+            as well, to say how reliable the surrogate is. None for what `held_out` says.
         seed: Random seed for the order of the examples and for the held-out split.
 
     Raises:
@@ -36,10 +42,26 @@ class TaskDataModule(SynqueDataModule):
     """
 
     def __init__(
-        self, task: BaseTask, replicate: int = 0, held_out: float = 0.0, seed: int = 0
+        self,
+        task: BaseTask,
+        replicate: int = 0,
+        held_out: float = 0.0,
+        seed: int = 0,
+        val: Literal["surrogate"] | SurrogateOptions | None = None,
     ) -> None:
         if not 0 <= held_out < 1:
             raise ConfigError(f"held_out={held_out}: allowed is 0 to below 1")
+        surrogate = surrogate_options(val)
+        if surrogate is not None:
+            if held_out:
+                raise ConfigError(
+                    f"held_out={held_out} with val='surrogate': give SurrogateOptions(held_out=…)"
+                )
+            surrogate = replace(
+                surrogate,
+                transform=surrogate.transform or task.transform,
+                encoder=surrogate.encoder or task.encoder,
+            )
         parts = [_split(candidate, held_out, seed) for candidate in task.candidates]
         self.task = task
         self._held_out = {kept.name: held for kept, held in parts} if held_out else {}
@@ -51,19 +73,21 @@ class TaskDataModule(SynqueDataModule):
             batch_size=task.batch_size,
             num_workers=task.num_workers,
             collate_fn=task.collate_fn,
+            val=surrogate,
             test=Transformed(task.test, task.transform),
         )
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Serve the held-out examples of the selected candidates, or the labeled data."""
+    def val_dataloader(self) -> EVAL_DATALOADERS:
+        """Serve a surrogate, held-out examples of the selected candidates, or the labeled data."""
+        if self.uses_surrogate:
+            return super().val_dataloader()
         names = self._held_out if self.mixture is None else self.mixture.names
         parts = (
             [self._held_out[name] for name in names] if self._held_out else [self.task.validation]
         )
-        loader: DataLoader[Any] = self._eval_loaders(
+        return self._eval_loaders(
             ConcatDataset([Transformed(part, self.task.transform) for part in parts])
         )
-        return loader
 
 
 def _split(candidate: Candidate, share: float, seed: int) -> tuple[Candidate, MapDataset]:

@@ -13,7 +13,7 @@ from pytorch_lightning import LightningModule, Trainer
 from synque_select.errors import LightningError
 from synque_select.probing.worker_process import ProbeWork, check_sendable, run_in_worker
 from synque_select.records.store import RunStore
-from synque_select.training.comparability import content_sha256, validation_sha256
+from synque_select.training.comparability import content_sha256, validation_of
 from synque_select.training.datamodule import SynqueDataModule, attached_datamodule
 from synque_select.training.short_fit import (
     ModelFactory,
@@ -110,7 +110,7 @@ class ProbeSweep:
             options=ShortFitOptions(monitor=monitor, mode=mode, seed=self._seed, task=task),
             max_steps=self._max_steps,
             trainer_options={**_options_of(trainer), **self._trainer_options},
-            validation=validation_sha256(datamodule.val_dataloader()),
+            validation=validation_of(datamodule),
         )
         model_factory = self._model_factory or partial(copy.deepcopy, self._require_untrained())
         if trainer.world_size > 1:
@@ -172,7 +172,7 @@ def run_probes(
             options=ShortFitOptions() if options is None else options,
             max_steps=max_steps,
             trainer_options={"devices": 1, **(trainer_options or {})},
-            validation=validation_sha256(datamodule.val_dataloader()),
+            validation=validation_of(datamodule),
         )
         runs = RunStore() if store is None else store
         return train_probes(fits, model_factory_of(model), runs, progress=progress)
@@ -216,11 +216,11 @@ def _record(fits: ShortFits, mixture: Mixture, fit: ShortFit, key: JsonObject) -
         key=key,
         scores={proxy: score.value for proxy, score in row.scores.items()},
         metrics=fit.metrics,
-        monitor=options.monitor,
+        monitor=fits.monitor,
         mode=options.mode,
         seed=options.seed,
         created=fit.created,
-        details={"probe": fit.fit_id, "seconds": fit.seconds},
+        details={**fits.details, "probe": fit.fit_id, "seconds": fit.seconds},
     )
 
 

@@ -10,7 +10,7 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from synque_select.errors import LightningError
 from synque_select.probing.probes import run_probes
-from synque_select.records.correlation import correlate
+from synque_select.records.correlation import correlate, surrogate_reliability
 from synque_select.records.correlation_file import save_correlations
 from synque_select.records.ranking_file import save_ranking
 from synque_select.records.run_folder import check_plain_name, make_folder, new_run_folder
@@ -45,7 +45,9 @@ def run_sweep(
 
     Args:
         module: An untrained module; each probe trains a copy of it, from the same weights.
-        datamodule: Probes train on its candidates and are validated on its validation loaders.
+        datamodule: Probes train on its candidates and are validated on its validation loaders. If
+            these are a surrogate and there is labeled validation data beside it, probes are
+            measured on both, and the surrogate is correlated with the labels.
         max_steps: Optimizer steps of each probe.
         options: Metric, its direction, seed and task; None for the defaults.
         scorer: How candidates are scored, for example `SelectionCallback.scorer`; None for the
@@ -88,7 +90,10 @@ def run_sweep(
         store=RunStore(store),
         trainer_options=trainer_options,
     )
+    if datamodule.surrogate is not None:
+        print("", *datamodule.surrogate.messages, sep="\n")
     correlations = correlate(records, seed=options.seed)
+    correlations += surrogate_reliability(records, seed=options.seed)
     for table in (*map(units_table, correlations), *correlation_tables(correlations)):
         print(f"\n{table}")
     run = new_run_folder("runs", name) if run_dir is None else Path(run_dir)

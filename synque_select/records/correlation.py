@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
 from synque_select.errors import RecordError
 from synque_select.functional.correlation import MIN_UNITS, Correlation, correlate_scores
-from synque_select.types import RunKind, RunRecord
+from synque_select.types import RunKind, RunRecord, is_surrogate, labeled_name
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
 
 __all__ = [
+    "LABELED_VALIDATION",
     "KeyCorrelations",
     "MeanCorrelation",
     "UnitPoint",
     "correlate",
     "mean_correlations",
     "read_correlation",
+    "reliability_messages",
+    "surrogate_reliability",
 ]
 
+LABELED_VALIDATION = "labeled_validation"  # detail of a record: hash of that validation data
+
+_SURROGATE = "surrogate"  # the name of the score that is the metric on the surrogate
 _KINDS: tuple[RunKind, ...] = ("probe", "mixture", "trial")
 _MODES: tuple[Literal["max", "min"], ...] = ("max", "min")
 
@@ -193,8 +199,64 @@ def _correlate_group(records: Sequence[RunRecord], seed: int) -> KeyCorrelations
         points=points,
         orientation=orientation,
         proxies=proxies,
-        messages=(*_left_out(records), *conflicts, *_missing(first.kind, len(points))),
+        messages=(
+            *_left_out(records),
+            *conflicts,
+            *_missing(first.kind, len(points)),
+            *([_NO_LABELS] if is_surrogate(first.monitor) else []),
+        ),
     )
+
+
+_NO_LABELS = (
+    "measured on examples of the candidates, without any labeled real example: agreement with it "
+    "says nothing of errors that the candidates share"
+)
+
+
+def surrogate_reliability(records: Iterable[RunRecord], *, seed: int = 0) -> list[KeyCorrelations]:
+    """Correlate the surrogate with labeled validation, over runs that were measured on both.
+
+    The rules are those of `correlate`, with the metric on the surrogate validation set as the only
+    score, so that + means that the surrogate was right.
+
+    Args:
+        records: Records of any keys and kinds.
+        seed: Random seed for the permutations.
+
+    Returns:
+        One entry per key of the labeled validation and kind; empty if no run was measured on both.
+    """
+    labeled = [_against_labels(r) for r in records if LABELED_VALIDATION in r.details]
+    return correlate([record for record in labeled if record is not None], seed=seed)
+
+
+def _against_labels(record: RunRecord) -> RunRecord | None:
+    """Return the record with the labeled metric monitored, and the surrogate as its score."""
+    name = labeled_name(record.monitor)
+    if name not in record.metrics and not record.details.get("pruned"):
+        return None
+    key = {**record.key, "metric": name, "validation_sha256": record.details[LABELED_VALIDATION]}
+    scores = {_SURROGATE: record.metrics.get(record.monitor, math.nan)}
+    orientation = {_SURROGATE: record.mode == "max"}
+    return replace(record, monitor=name, key=key, scores=scores, orientation=orientation)
+
+
+def reliability_messages(reliability: Iterable[KeyCorrelations]) -> list[str]:
+    """Return a sentence on each result of `surrogate_reliability`."""
+    return [_reliability(entry) for entry in reliability]
+
+
+def _reliability(entry: KeyCorrelations) -> str:
+    what = f"the surrogate against labeled validation ({entry.monitor})"
+    units = f"{len(entry.points)} {_units(entry.kind)[1]}"
+    one = entry.proxies.get(_SURROGATE)
+    if one is None or math.isnan(one.spearman.value):
+        return f"{what}: {units}, too few for a coefficient, which needs {MIN_UNITS}"
+    spearman = one.spearman
+    low, high = (math.nan if end is None else end for end in (spearman.low, spearman.high))
+    interval = "" if math.isnan(low) else f" [{low:+.2f}, {high:+.2f}]"
+    return f"{what}: Spearman {spearman.value:+.2f}{interval} over {units}"
 
 
 def _exclusion(record: RunRecord) -> str | None:
@@ -242,7 +304,7 @@ def _orientation(records: Sequence[RunRecord]) -> tuple[dict[str, bool], list[st
 def _missing(kind: RunKind, n_units: int) -> list[str]:
     if n_units >= MIN_UNITS:
         return []
-    unit, units = {"probe": ("candidate", "candidates")}.get(kind, ("mixture", "mixtures"))
+    unit, units = _units(kind)
     present = f"{n_units} distinct {unit if n_units == 1 else units}"
     missing = MIN_UNITS - n_units
     return [
@@ -253,15 +315,22 @@ def _missing(kind: RunKind, n_units: int) -> list[str]:
     ]
 
 
+def _units(kind: RunKind) -> tuple[str, str]:
+    return {"probe": ("candidate", "candidates")}.get(kind, ("mixture", "mixtures"))
+
+
 def mean_correlations(
     correlations: Iterable[KeyCorrelations],
 ) -> dict[RunKind, dict[str, MeanCorrelation]]:
     """Return the mean of the within-key coefficients, by kind and proxy.
 
-    Only keys with a defined coefficient count; a proxy without any has no entry.
+    Only keys with a defined coefficient count; a proxy without any has no entry. What was measured
+    on a surrogate validation set is not averaged with what was measured on labels: it is left out.
     """
     groups: dict[RunKind, dict[str, list[Correlation]]] = {}
     for entry in correlations:
+        if is_surrogate(entry.monitor):
+            continue
         for key, correlation in entry.proxies.items():
             if not math.isnan(correlation.spearman.value):
                 groups.setdefault(entry.kind, {}).setdefault(key, []).append(correlation)

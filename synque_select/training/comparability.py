@@ -11,9 +11,10 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import CombinedLoader
 from torch.nn.parameter import is_lazy
+from torch.utils.data import DataLoader
 
 from synque_select.data.iterables import is_map_style
-from synque_select.training.datamodule import attached_datamodule
+from synque_select.training.datamodule import SynqueDataModule, attached_datamodule
 from synque_select.types import Ranking
 from synque_select.utils.json_types import Json, JsonObject
 from synque_select.utils.process_state import seeded
@@ -25,6 +26,7 @@ __all__ = [
     "comparability_key",
     "content_sha256",
     "hyper_parameters",
+    "validation_of",
     "validation_sha256",
     "weights_sha256",
 ]
@@ -117,6 +119,19 @@ def validation_sha256(dataloaders: object) -> str:
         positions = np.linspace(0, n - 1, min(n, _MAX_HASHED)).astype(int)
         _update_seeded(hashed, (dataset[int(i)] for i in positions))
     return hashed.hexdigest()
+
+
+def validation_of(datamodule: SynqueDataModule) -> str:
+    """Hash the validation data of a DataModule.
+
+    Mixtures are measured on different parts of a surrogate validation set, so that this hashes the
+    whole set: what is measured on it has a comparability key of its own.
+    """
+    surrogate = datamodule.surrogate
+    if surrogate is None:
+        return validation_sha256(datamodule.val_dataloader())
+    examples = validation_sha256(DataLoader(surrogate))
+    return content_sha256(["surrogate validation", surrogate.sha256, examples])
 
 
 def content_sha256(values: Iterable[object]) -> str:

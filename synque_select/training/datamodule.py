@@ -6,12 +6,13 @@ import copy
 import functools
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn, TrainerStatus
-from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from pytorch_lightning.utilities.seed import isolate_rng
 from pytorch_lightning.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADERS
@@ -23,6 +24,7 @@ from synque_select.data.iterables import open_stored, store_iterable
 from synque_select.data.sources import load_candidates, load_real, replace_iterables
 from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, LightningError
+from synque_select.selection.surrogate import SurrogateDraw
 from synque_select.training.collation import check_collatable, first_examples
 from synque_select.training.distributed import n_data_replicas, on_rank_zero, raise_on_all_ranks
 from synque_select.training.eval_loaders import LoaderHook, check_eval_data, eval_loaders
@@ -46,6 +48,14 @@ from synque_select.training.mixture_loader import (
 )
 from synque_select.training.mixture_schedule import longest_epoch
 from synque_select.training.spawn_result import SpawnResult
+from synque_select.training.surrogate import (
+    SurrogateOptions,
+    SurrogateValidation,
+    draw_for,
+    mark_loggers,
+    surrogate_options,
+    unmark_loggers,
+)
 from synque_select.training.wrapping import (
     Collate,
     InnerAttribute,
@@ -90,6 +100,7 @@ class _State(TypedDict):
     position: dict[str, int | None]
     candidates: dict[str, Fingerprint]
     labeled_real: LabeledRealState | None
+    surrogate: str | None  # missing in states of version 0.2 and before
     inner: dict[str, Any]
 
 
@@ -150,9 +161,11 @@ class SynqueDataModule(LightningDataModule):
         collate_fn: Turns a list of examples into a batch; None for that of the wrapped training
             loader, or torch's default.
         val: A dataset (batched with the options given here), a DataLoader, or a list of these; None
-            for the data of the wrapped DataModule.
-        test: Like `val`.
-        predict: Like `val`.
+            for the data of the wrapped DataModule. "surrogate" or `SurrogateOptions` for examples
+            of the candidates that are held out of training, where no labeled real example exists;
+            see `SurrogateValidation`. Loggers get what is measured on them as "surrogate/…".
+        test: A dataset, a DataLoader, or a list of these, like `val`.
+        predict: Like `test`.
 
     Raises:
         ConfigError: An argument is not allowed.
@@ -216,11 +229,17 @@ class SynqueDataModule(LightningDataModule):
             self._options["pin_memory"] = pin_memory
         if collate_fn is not None:
             self._options["collate_fn"] = collate_fn
+        self._surrogate_options = _with_transform(surrogate_options(val), train_transform)
+        if self._surrogate_options is not None and real is None:
+            raise ConfigError("val='surrogate' needs real=: examples are drawn towards real ones")
+        self._surrogate: SurrogateValidation | None = None
         self._eval_data = {
             f"{name}_dataloader": check_eval_data(name, data)
             for name, data in (("val", val), ("test", test), ("predict", predict))
-            if data is not None
+            if data is not None and not (name == "val" and self.uses_surrogate)
         }
+        if self._surrogate_options is not None:
+            self._eval_data["val_dataloader"] = self._surrogate_options
         self._position = Position()
         self._built: Mixture | None = None  # what the train loader of the current fit serves
         self._served_batch_size: int | None = None
@@ -277,6 +296,57 @@ class SynqueDataModule(LightningDataModule):
             self._sources["labeled_real"] = data
             self._labeled_real = LabeledRealData(data, self._real_share)
         return self._labeled_real
+
+    @property
+    def uses_surrogate(self) -> bool:
+        """Whether validation uses examples of the candidates instead of labeled real ones."""
+        return self._surrogate_options is not None
+
+    @property
+    def surrogate(self) -> SurrogateValidation | None:
+        """The surrogate validation set, drawn at the first access; None without one."""
+        if self._surrogate is None and self._surrogate_options is not None:
+            self.use_surrogate(self.draw_surrogate())
+        return self._surrogate
+
+    def draw_surrogate(self) -> SurrogateDraw | None:
+        """Return which examples are for surrogate validation, for `use_surrogate` on other ranks.
+
+        None without a surrogate validation set.
+        """
+        if self._surrogate is not None:
+            return self._surrogate.draw
+        options, real = self._surrogate_options, self.real
+        return None if options is None or real is None else draw_for(self.candidates, real, options)
+
+    def use_surrogate(self, draw: SurrogateDraw | None) -> None:
+        """Use what `draw_surrogate` returned on rank 0, so that every rank has the same set."""
+        options = self._surrogate_options
+        if draw is None or options is None or self._surrogate is not None:
+            return
+        self._surrogate = SurrogateValidation(self.candidates, draw, options)
+        for message in draw.messages:
+            rank_zero_info(message)
+
+    def on_labeled_validation(self) -> SynqueDataModule | None:
+        """Return a copy that validates on the labeled data beside a surrogate validation set.
+
+        This is how the reliability of the surrogate is measured, where labels exist.
+
+        Returns:
+            None if there is no surrogate validation set, or no labeled data beside it.
+        """
+        if not self.uses_surrogate:
+            return None
+        other = copy.copy(self)
+        other._surrogate_options = other._surrogate = None
+        other._eval_data = {k: v for k, v in self._eval_data.items() if k != "val_dataloader"}
+        return other if is_overridden("val_dataloader", other) else None
+
+    @property
+    def _training_candidates(self) -> list[Candidate]:
+        """The candidates without the examples that are held out for validation."""
+        return self.candidates if self.surrogate is None else self.surrogate.training
 
     @property
     def mixture(self) -> Mixture | None:
@@ -390,6 +460,15 @@ class SynqueDataModule(LightningDataModule):
             if self.mixture is not None:
                 chosen_candidates(self.candidates, self.mixture)
             _ = self.labeled_real  # loaded here, so that an error comes before the train loader
+        if self.uses_surrogate and stage in (TrainerFn.FITTING, TrainerFn.VALIDATING):
+            self._prepare_surrogate()
+
+    def _prepare_surrogate(self) -> None:
+        trainer = self.trainer
+        if trainer is not None:
+            self.use_surrogate(on_rank_zero(trainer, self.draw_surrogate))
+            mark_loggers(trainer)
+        _ = self.surrogate
 
     @property
     def _has_ranks(self) -> bool:
@@ -403,19 +482,37 @@ class SynqueDataModule(LightningDataModule):
             self._built = None
             if self._mixture is not None and getattr(self.trainer, "local_rank", 0) == 0:
                 self._spawn_result.write(self._mixture.to_dict())
+        self._unmark_loggers()
         if self._inner is not None:
             self._inner.teardown(stage=stage)
+
+    def _unmark_loggers(self) -> None:
+        if self.uses_surrogate and self.trainer is not None:
+            unmark_loggers(self.trainer)
 
     def on_exception(self, exception: BaseException) -> None:
         """Tell the wrapped DataModule; the mixture may change again."""
         self._built = None
+        self._unmark_loggers()
         if self._inner is not None:
             self._inner.on_exception(exception)
 
     def _eval_loaders(self, data: object) -> EVAL_DATALOADERS:
         """Return the loaders of the data given as val, test or predict."""
         batch_size = getattr(self, "batch_size", _DEFAULT_BATCH_SIZE)
+        if isinstance(data, SurrogateOptions):
+            return self._surrogate_loader()
         return eval_loaders(data, batch_size, self._options)
+
+    def _surrogate_loader(self) -> DataLoader[object]:
+        """Serve the part of the surrogate validation set that the mixture is measured on."""
+        assert self.surrogate is not None
+        names = [candidate.name for candidate in self.candidates]
+        mixture = self.mixture or Mixture.equal(names, "all candidates, equal weights")
+        # as in training, because the examples are those of candidates
+        options = self._loader_options(self._template().loader)
+        options.pop("drop_last", None)
+        return DataLoader(self.surrogate.for_mixture(mixture), **options)
 
     def train_dataloader(self) -> TRAIN_DATALOADERS:
         """Serve the mixture, split over the ranks, from the current position of training.
@@ -470,6 +567,7 @@ class SynqueDataModule(LightningDataModule):
                 candidate.name: self._fingerprints.of(candidate) for candidate in chosen
             },
             "labeled_real": self._labeled_real_state(),
+            "surrogate": None if self.surrogate is None else self.surrogate.sha256,
             "inner": {} if self._inner is None else self._inner.state_dict(),
         }
         return {**state}
@@ -493,9 +591,24 @@ class SynqueDataModule(LightningDataModule):
         # `state_dict` of this version or an earlier one has written it
         state = cast("_State", with_new_names(state_dict))
         check_same_labeled(state.get("labeled_real"), self._labeled_real_state())
+        self._check_same_surrogate(state.get("surrogate"))
         if state["mixture"] is not None:
             self._restore_mixture(Mixture.from_dict(state["mixture"]), state)
         self._position.restore(state["position"])
+
+    def _check_same_surrogate(self, then: str | None) -> None:
+        now = None if self.surrogate is None else self.surrogate.sha256
+        if (then is None) != (now is None):
+            before, after = ("without" if part is None else "with" for part in (then, now))
+            raise LightningError(
+                f"the checkpoint was trained {before} surrogate validation data, which is held out "
+                f"of training, and this run is {after} it: give val= as it was"
+            )
+        if then != now:
+            rank_zero_warn(
+                "the surrogate validation set has changed since the checkpoint was written: "
+                "metrics from before and after cannot be compared"
+            )
 
     def _restore_mixture(self, mixture: Mixture, state: _State) -> None:
         try:
@@ -551,11 +664,14 @@ class SynqueDataModule(LightningDataModule):
         return math.floor(min(bounds) * (1 - (self._real_share or 0.0))) if bounds else None
 
     def with_labeled_real(self, mixture: Mixture) -> tuple[list[Candidate], Mixture]:
-        """Return candidates and labeled real data, and the share of each in the draws."""
-        labeled = self.labeled_real
+        """Return candidates and labeled real data, and the share of each in the draws.
+
+        Without the examples that are held out for surrogate validation.
+        """
+        labeled, candidates = self.labeled_real, self._training_candidates
         if labeled is None:
-            return self.candidates, mixture
-        return [*self.candidates, labeled.data], labeled.beside(mixture)
+            return candidates, mixture
+        return [*candidates, labeled.data], labeled.beside(mixture)
 
     def _labeled_real_state(self) -> LabeledRealState | None:
         labeled = self.labeled_real
@@ -625,7 +741,7 @@ class SynqueDataModule(LightningDataModule):
 
     def _epoch_draws(self, mixture: Mixture, options: LoaderOptions, replicas: int) -> int:
         """Return the number of draws per epoch on all ranks together."""
-        chosen = chosen_candidates(self.candidates, mixture)
+        chosen = chosen_candidates(self._training_candidates, mixture)
         wanted = self._epoch_length
         if wanted is None:  # labeled real data, which is usually small, does not shorten an epoch
             candidates_share = 1 - (self._real_share or 0.0)
@@ -640,6 +756,15 @@ class SynqueDataModule(LightningDataModule):
                 "raise epoch_length, or lower batch_size"
             )
         return wanted // unit * unit
+
+
+def _with_transform(
+    options: SurrogateOptions | None, transform: Transform | None
+) -> SurrogateOptions | None:
+    """Let validation examples pass through the training transform if they have none."""
+    if options is None or options.transform is not None:
+        return options
+    return replace(options, transform=transform)
 
 
 def attached_datamodule(trainer: Trainer) -> SynqueDataModule | None:

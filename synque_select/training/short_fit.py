@@ -15,22 +15,25 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning import LightningModule
 
 from synque_select.errors import ConfigError, LightningError
+from synque_select.records.correlation import LABELED_VALIDATION
 from synque_select.training.comparability import (
     comparability_key,
     content_sha256,
     hyper_parameters,
+    validation_of,
     weights_sha256,
 )
 from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.mixture_loader import MixtureDataset
-from synque_select.types import Mixture, Ranking, RunRecord
-from synque_select.utils.json_types import JsonObject
+from synque_select.types import Mixture, Ranking, RunRecord, surrogate_name
+from synque_select.utils.json_types import Json, JsonObject
 from synque_select.utils.process_state import free_device_memory, seeded
 from synque_select.utils.validation import check_int
 
@@ -125,6 +128,9 @@ def train_and_measure(
 ) -> Measured:
     """Train a module for a fixed number of optimizer steps, then measure it.
 
+    Metrics on a surrogate validation set are named "surrogate/…". If the DataModule has labeled
+    validation data beside it, the module is measured on both.
+
     The caller seeds the random generators. No logger, checkpoint, progress bar or summary is
     used.
 
@@ -162,12 +168,16 @@ def train_and_measure(
                 "max_time)"
             )
         parameters = hyper_parameters(trainer, module)
-        measured = [
-            part
-            for stage in stages
-            for part in getattr(trainer, stage)(module, datamodule=data, verbose=False)
-        ]
-    metrics = {name: float(value) for part in measured for name, value in part.items()}
+        metrics: dict[str, float] = {}
+        for stage in stages:
+            is_marked = stage == "validate" and data.uses_surrogate
+            for part in getattr(trainer, stage)(module, datamodule=data, verbose=False):
+                metrics |= {
+                    surrogate_name(n) if is_marked else n: float(v) for n, v in part.items()
+                }
+        if "validate" in stages and (labeled := data.on_labeled_validation()) is not None:
+            for part in trainer.validate(module, datamodule=labeled, verbose=False):
+                metrics |= {name: float(value) for name, value in part.items()}
     del trainer
     free_device_memory()
     return Measured(metrics, parameters, time.perf_counter() - started)
@@ -212,6 +222,18 @@ class ShortFits:
     trainer_options: TrainerOptions
     validation: str
 
+    @property
+    def monitor(self) -> str:
+        """The monitored metric as it is recorded: marked if validation is a surrogate."""
+        name = self.options.monitor
+        return surrogate_name(name) if self.datamodule.uses_surrogate else name
+
+    @cached_property
+    def details(self) -> dict[str, Json]:
+        """Details of each record: the hash of labeled validation data beside a surrogate."""
+        labeled = self.datamodule.on_labeled_validation()
+        return {} if labeled is None else {LABELED_VALIDATION: validation_of(labeled)}
+
     def run(
         self,
         model_factory: ModelFactory,
@@ -246,7 +268,7 @@ class ShortFits:
             else:
                 parameters, seconds = record.key["hyper_parameters"], record.details["seconds"]
                 fit = ShortFit(fit_id, record.metrics, parameters, seconds, record.created)
-        if self.options.monitor not in fit.metrics:
+        if self.monitor not in fit.metrics:
             raise LightningError(
                 f"{type(module).__name__} does not log {self.options.monitor!r} in validation; "
                 f"logged are: {', '.join(sorted(fit.metrics)) or 'none'}"
@@ -272,6 +294,7 @@ class ShortFits:
                 [self.max_steps, self.options.seed, loader.batch_size],
                 {key: str(value) for key, value in self.trainer_options.items()},
                 batch,
+                *self.details.values(),
                 [importlib.metadata.version(p) for p in ("torch", "pytorch-lightning")],
             ]
         )
@@ -298,7 +321,7 @@ class ShortFits:
         return comparability_key(
             task=model.__name__ if self.options.task is None else self.options.task,
             validation=self.validation,
-            monitor=self.options.monitor,
+            monitor=self.monitor,
             mode=self.options.mode,
             model=model,
             weights=weights,

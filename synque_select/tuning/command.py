@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pytorch_lightning import LightningModule
 
-from synque_select.records.correlation import correlate
+from synque_select.records.correlation import correlate, surrogate_reliability
 from synque_select.records.correlation_file import save_correlations
 from synque_select.records.ranking_file import save_ranking
 from synque_select.records.run_folder import (
@@ -96,7 +96,7 @@ def _write(
     write_json(run_dir / "study.json", result.to_dict())
     trials = [r for r in store.read(kind="trial") if r.details.get("study") == result.study_name]
     if trials:
-        save_correlations(correlate(trials), run_dir)
+        save_correlations([*correlate(trials), *surrogate_reliability(trials)], run_dir)
     write_page(run_dir, datamodule, None)
 
 

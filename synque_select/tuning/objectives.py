@@ -176,7 +176,7 @@ class FitObjective:
             details = {"probe": fit.fit_id, "seconds": fit.seconds}
             record = self._record(plan, mixture, key, fit.metrics, details, fit.created)
             self.store.write(record)
-        return worst_if_undefined(fit.metrics[options.monitor], options.mode)
+        return worst_if_undefined(fit.metrics[self.fits.monitor], options.mode)
 
     def _finished(self, fit_id: str) -> RunRecord | None:
         """Look up a fit that any worker has finished; several ranks always fit again together."""
@@ -209,11 +209,12 @@ class FitObjective:
             key=key,
             scores=self.scores.of(mixture) if is_scored and self.scores else {},
             metrics=metrics,
-            monitor=options.monitor,
+            monitor=self.fits.monitor,
             mode=options.mode,
             seed=options.seed,
             created=created,
             details={
+                **self.fits.details,
                 **details,
                 "startup": is_random,
                 "study": plan["study"],

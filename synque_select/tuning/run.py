@@ -13,11 +13,13 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import ConfigError, LightningError, ProxyError, did_you_mean
+from synque_select.records.correlation import reliability_messages, surrogate_reliability
 from synque_select.records.store import RunStore
 from synque_select.selection.mixture import mmd_optimal_mixture
 from synque_select.selection.scorer import Scorer
 from synque_select.selection.scoring import Scoring
-from synque_select.training.comparability import content_sha256, validation_sha256, weights_sha256
+from synque_select.selection.surrogate import SurrogateDraw
+from synque_select.training.comparability import content_sha256, validation_of, weights_sha256
 from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.short_fit import (
     ModelFactory,
@@ -148,6 +150,7 @@ class _Shared(TypedDict):
     """What rank 0 tells the others before the first fit."""
 
     ranking: JsonObject
+    surrogate: SurrogateDraw | None
 
 
 @final
@@ -207,9 +210,12 @@ class _Tuning:
         shared = ranks.share(lambda: self._prepare(prepared))
         ranking = Ranking.from_dict(shared["ranking"])
         data = self.datamodule
+        data.use_surrogate(shared["surrogate"])  # without a trainer, `setup` would draw it again
         data.setup("fit")
         try:
             objective = self._by_fits(ranks, ranking, prepared[0].scores if prepared else None)
+            # from here on the name that the metric has in records and tables
+            self.options = replace(self.options, monitor=objective.fits.monitor)
             if not ranks.is_zero:
                 return self._follow(ranks, objective, ranking)
             stamp = {"validation": objective.fits.validation[:16], "model": self._model_stamp()}
@@ -225,7 +231,7 @@ class _Tuning:
         self._sampling(ranking)  # a wrong k_range is an error on every rank
         prepared.append(self._prepared(scoring))
         self.datamodule.prepare_data()
-        return {"ranking": ranking.to_dict()}
+        return {"ranking": ranking.to_dict(), "surrogate": self.datamodule.draw_surrogate()}
 
     def _scoring(self) -> Scoring:
         return self.scorer.score(*self._pool())
@@ -275,7 +281,7 @@ class _Tuning:
                 options=self.options,
                 max_steps=self.max_steps,
                 trainer_options=trainer_options,
-                validation=validation_sha256(self.datamodule.val_dataloader()),
+                validation=validation_of(self.datamodule),
             ),
             model_factory=self.model_factory,
             ranks=ranks,
@@ -333,13 +339,21 @@ class _Tuning:
             options,
             storage=shown_storage(location),
             budget=self._budget(search.space),
-            messages=search.prepared.messages,
+            messages=[*search.prepared.messages, *self._surrogate_messages(name)],
             ranking=search.ranking,
         )
         if ranks is not None:
             finished: _Finished = {"result": result.to_dict()}
             ranks.share(lambda: finished)
         return result
+
+    def _surrogate_messages(self, study: str) -> list[str]:
+        """Say what a surrogate validation set consists of, and how reliable it was here."""
+        surrogate = self.datamodule.surrogate if self.options.proxy is None else None
+        if surrogate is None:
+            return []
+        trials = [r for r in self.store.read(kind="trial") if r.details.get("study") == study]
+        return [*surrogate.messages, *reliability_messages(surrogate_reliability(trials))]
 
     def _stamp(self, search: _Search) -> JsonObject:
         """Return what must be equal for two trials to be compared, as plain values."""

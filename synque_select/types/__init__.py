@@ -21,7 +21,13 @@ from synque_select.types.ranking import (
     RankedCandidate,
     Ranking,
 )
-from synque_select.types.run_record import RunKind, RunRecord
+from synque_select.types.run_record import (
+    RunKind,
+    RunRecord,
+    is_surrogate,
+    labeled_name,
+    surrogate_name,
+)
 
 __all__ = [
     "Decision",
@@ -45,4 +51,7 @@ __all__ = [
     "SampleSizeAnalysis",
     "ShownGap",
     "ShownView",
+    "is_surrogate",
+    "labeled_name",
+    "surrogate_name",
 ]

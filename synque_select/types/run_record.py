@@ -12,9 +12,48 @@ from typing import Any, Literal
 from synque_select.types.mixture import Mixture
 from synque_select.types.ranking import Ranking
 
-__all__ = ["RunKind", "RunRecord", "mixture_unit"]
+__all__ = [
+    "RunKind",
+    "RunRecord",
+    "is_surrogate",
+    "labeled_name",
+    "mixture_unit",
+    "surrogate_name",
+]
 
 RunKind = Literal["probe", "mixture", "trial"]
+
+_SURROGATE = "surrogate/"
+
+
+def surrogate_name(metric: str) -> str:
+    """Return the name of a metric that was measured on a surrogate validation set.
+
+    Example:
+        >>> surrogate_name("val_acc")
+        'surrogate/val_acc'
+    """
+    return f"{_SURROGATE}{metric}"
+
+
+def is_surrogate(metric: str) -> bool:
+    """Return whether a metric was measured on a surrogate validation set.
+
+    Example:
+        >>> is_surrogate("surrogate/val_acc"), is_surrogate("val_acc")
+        (True, False)
+    """
+    return metric.startswith(_SURROGATE)
+
+
+def labeled_name(metric: str) -> str:
+    """Return the name that a metric has on labeled validation data.
+
+    Example:
+        >>> labeled_name("surrogate/val_acc")
+        'val_acc'
+    """
+    return metric.removeprefix(_SURROGATE)
 
 
 @dataclass(frozen=True)
