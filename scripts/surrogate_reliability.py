@@ -1,0 +1,192 @@
+"""How well surrogate validation agrees with labels, on a recipe; docs/tuning.md has the results.
+
+For each seed (a real sample, initial weights, a draw of the surrogate set) the model is trained on
+every candidate alone, and on the mixtures of two searches of equal size: one by the surrogate, one
+by labeled validation data. Every fit is measured on both, and on the test data, by which nothing is
+chosen. Options after the config, such as `--task.fit.max_steps 40`, override it.
+
+    python scripts/surrogate_reliability.py digits --seeds 3 --random 8 --trials 14
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import fmean, stdev
+
+from synque_select.cli import experiment
+from synque_select.cli.options import jsonargparse_module, packaged_config
+from synque_select.experiment import BaseTask, TaskDataModule
+from synque_select.functional.correlation import Correlation, correlate_scores
+from synque_select.selection.scorer import Scorer
+from synque_select.training.short_fit import train_and_measure
+from synque_select.training.surrogate import SurrogateOptions
+from synque_select.tuning import MixtureSpace, starting_mixtures
+from synque_select.tuning.search import search_mixtures
+from synque_select.types import Mixture, Ranking, surrogate_name
+from synque_select.utils.process_state import seeded
+
+Metrics = Mapping[str, float]
+
+
+@dataclass
+class Replicate:
+    """The fits of one seed; each mixture is trained once."""
+
+    task: BaseTask
+    seed: int
+    size: int
+    fits: dict[tuple[tuple[str, float], ...], Metrics] = field(default_factory=dict)
+
+    @cached_property
+    def data(self) -> TaskDataModule:
+        """The task's data, with the surrogate set drawn."""
+        options = SurrogateOptions(size=self.size, seed=self.seed)
+        data = TaskDataModule(self.task, replicate=self.seed, seed=self.seed, val=options)
+        data.setup("fit")
+        return data
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """The consensus ranking, for the mixtures that a search starts with."""
+        scorer = Scorer(encoder=self.task.encoder, top_k=3, seed=self.seed, progress=False)
+        return scorer.rank(self.task.candidates, self.task.real_sample(self.seed))
+
+    def metrics(self, mixture: Mixture) -> Metrics:
+        """Train on a mixture, and return its metrics on surrogate, validation and test data."""
+        key = tuple(sorted(mixture.weights.items()))
+        if key not in self.fits:
+            options = {"devices": 1, **self.task.trainer_options()}
+            with seeded(self.seed):
+                module, data = self.task.model(self.seed), self.data.with_mixture(mixture)
+                measured = train_and_measure(
+                    module, data, self.task.max_steps, options, ("validate", "test")
+                )
+            self.fits[key] = measured.metrics
+            shown = {n: round(v, 4) for n, v in measured.metrics.items() if "_of_" not in n}
+            print(f"  seed {self.seed}, {mixture.names}: {shown}", file=sys.stderr, flush=True)
+        return self.fits[key]
+
+    def search(self, metric: str, n_random: int, n_trials: int) -> list[Mixture]:
+        """Return the mixtures of a search by a metric: starts, random ones, then adaptive ones."""
+        names = tuple(row.name for row in self.ranking.order())
+        starts = starting_mixtures(self.ranking, MixtureSpace(names, (1, len(names))))
+        trials = search_mixtures(
+            lambda mixture: self.metrics(mixture)[metric],
+            MixtureSpace(names, (1, len(names))),
+            n_trials=n_trials,
+            mode=self.task.mode,
+            starts=dict(list(starts.items())[:2]),  # the ranking's top 3, and all candidates
+            n_startup=n_random,
+            seed=self.seed,
+        )
+        return [mixture for mixture, _ in trials]
+
+
+def main() -> None:
+    """Run the fits and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="name of a packaged config of `synque-select experiment`")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--size", type=int, default=1000, help="examples of the surrogate set")
+    parser.add_argument("--random", type=int, default=8, help="random mixtures per seed")
+    parser.add_argument("--trials", type=int, default=14, help="trials of each search; 0 for none")
+    given, overrides = parser.parse_known_args()
+    task = _task(given.config, overrides)
+    if hasattr(task, "_generation"):  # no queries are written: only the loss is compared
+        task._generation["n_generated"] = 0
+    replicates = [Replicate(task, seed, given.size) for seed in range(given.seeds)]
+    singles = [Mixture.equal([candidate.name]) for candidate in task.candidates]
+    rows = [[r.metrics(mixture) for mixture in singles] for r in replicates]
+    _report_candidates(task, rows)
+    if given.trials:
+        _report_trials(task, replicates, given.random, given.trials)
+
+
+def _task(config: str, overrides: Sequence[str]) -> BaseTask:
+    parser = jsonargparse_module().ArgumentParser(exit_on_error=False)
+    experiment.arguments(parser)
+    options = parser.parse_args(["--config", str(packaged_config(config)), *overrides])
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
+    task: BaseTask = instantiate(options).task
+    return task
+
+
+def _names(task: BaseTask) -> tuple[str, str, str]:
+    return surrogate_name(f"val_{task.metric}"), f"val_{task.metric}", f"test_{task.metric}"
+
+
+def _correlation(task: BaseTask, rows: Sequence[Metrics], to: str) -> Correlation:
+    surrogate = _names(task)[0]
+    scores, labels = ([row[name] for row in rows] for name in (surrogate, to))
+    return correlate_scores(scores, labels, higher_is_better=task.mode == "max", mode=task.mode)
+
+
+def _best(task: BaseTask, rows: Sequence[Metrics], name: str) -> Metrics:
+    return (max if task.mode == "max" else min)(rows, key=lambda row: row[name])
+
+
+def _spread(values: Sequence[float]) -> str:
+    std = stdev(values) if len(values) > 1 else math.nan
+    return f"{fmean(values):.3f} (std {std:.3f}, n = {len(values)})"
+
+
+def _report_candidates(task: BaseTask, rows: Sequence[Sequence[Metrics]]) -> None:
+    surrogate, validation, test = _names(task)
+    means = [
+        {name: fmean(row[k][name] for row in rows) for name in (surrogate, validation, test)}
+        for k in range(len(task.candidates))
+    ]
+    print(f"{len(means)} candidates alone, means over {len(rows)} seeds:")
+    for candidate, mean in zip(task.candidates, means, strict=True):
+        print("  ", candidate.name, json.dumps({n: round(v, 4) for n, v in mean.items()}))
+    for to in (validation, test):
+        one = _correlation(task, means, to).spearman
+        within = [_correlation(task, row, to).spearman.value for row in rows]
+        print(
+            f"Spearman of the surrogate with {to}: {one.value:+.2f} [{one.low}, {one.high}] "
+            f"over means; within seeds {_spread(within)}"
+        )
+    for candidate, twin in task.false_labels.items():
+        places = [[c.name for c in task.candidates].index(name) for name in (candidate, twin)]
+        behind = sum(
+            _best(task, [row[p] for p in places], surrogate) is row[places[1]] for row in rows
+        )
+        print(f"{candidate} is behind its clean twin {twin} in {behind} of {len(rows)} seeds")
+    for what, name in (("surrogate", surrogate), ("labeled validation", validation)):
+        chosen = [_best(task, row, name)[test] for row in rows]
+        print(f"{test} of the candidate chosen by {what}: {_spread(chosen)}")
+    print(f"{test} of a random candidate: {_spread([fmean(m[test] for m in row) for row in rows])}")
+
+
+def _report_trials(
+    task: BaseTask, replicates: Sequence[Replicate], n_random: int, n_trials: int
+) -> None:
+    surrogate, validation, test = _names(task)
+    within: dict[str, list[float]] = {validation: [], test: []}
+    chosen: dict[str, list[float]] = {}
+    for replicate in replicates:
+        found = {n: replicate.search(n, n_random, n_trials) for n in (surrogate, validation)}
+        sampled = [replicate.metrics(mixture) for mixture in found[surrogate][2 : 2 + n_random]]
+        for to, values in within.items():
+            values.append(_correlation(task, sampled, to).spearman.value)
+        for name, mixtures in found.items():
+            best = _best(task, [replicate.metrics(mixture) for mixture in mixtures], name)
+            chosen.setdefault(f"the mixture tuned by {name}", []).append(best[test])
+        starts = [replicate.metrics(mixture) for mixture in found[surrogate][:2]]
+        chosen.setdefault("the ranking's top 3", []).append(starts[0][test])
+        chosen.setdefault("all candidates", []).append(starts[1][test])
+        chosen.setdefault("a random mixture", []).append(fmean(m[test] for m in sampled))
+    for to, values in within.items():
+        print(f"Spearman with {to} over {n_random} random trials, within seeds: {_spread(values)}")
+    for what, figures in chosen.items():
+        print(f"{test} of {what}, {n_trials} trials: {_spread(figures)}")
+
+
+if __name__ == "__main__":
+    main()
