@@ -171,14 +171,14 @@ def _report_trials(
     within: dict[str, list[float]] = {validation: [], test: []}
     chosen: dict[str, list[float]] = {}
     for replicate in replicates:
-        found = {n: replicate.search(n, n_random, n_trials) for n in (surrogate, validation)}
-        sampled = [replicate.metrics(mixture) for mixture in found[surrogate][2 : 2 + n_random]]
+        searched = {n: replicate.search(n, n_random, n_trials) for n in (surrogate, validation)}
+        sampled = [replicate.metrics(mixture) for mixture in searched[surrogate][2 : 2 + n_random]]
         for to, values in within.items():
             values.append(_correlation(task, sampled, to).spearman.value)
-        for name, mixtures in found.items():
+        for name, mixtures in searched.items():
             best = _best(task, [replicate.metrics(mixture) for mixture in mixtures], name)
             chosen.setdefault(f"the mixture tuned by {name}", []).append(best[test])
-        starts = [replicate.metrics(mixture) for mixture in found[surrogate][:2]]
+        starts = [replicate.metrics(mixture) for mixture in searched[surrogate][:2]]
         chosen.setdefault("the ranking's top 3", []).append(starts[0][test])
         chosen.setdefault("all candidates", []).append(starts[1][test])
         chosen.setdefault("a random mixture", []).append(fmean(m[test] for m in sampled))

@@ -334,7 +334,7 @@ class SynqueDataModule(LightningDataModule):
         This is how the reliability of the surrogate is measured, where labels exist.
 
         Returns:
-            None if there is no surrogate validation set, or no labeled data beside it.
+            None without a surrogate validation set, or without labeled data beside it.
         """
         if not self.uses_surrogate:
             return None
