@@ -4,31 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from synque_select.report.formats import format_number
-from synque_select.report.table import Column, Table, shorten
+from synque_select.report.formats import UNDEFINED, format_number
+from synque_select.report.table import Column, Table, shorten, shorten_names
 from synque_select.types import Gaps, LabelChecks, SampleSizeAnalysis, ShownView
 
 __all__ = ["gaps_table", "labels_table", "sample_size_table"]
+
+_ENOUGH = 100  # real examples: below, three in a hundred uncovered ones can all be missed
+_TEXT, _NAME = 31, 24  # characters that fit a line of 100
 
 
 def gaps_table(gaps: Gaps) -> Table:
     """Return the worst gaps as a table."""
     n, n_real, shown = gaps.n_uncovered, gaps.n_real, gaps.worst
     notes = [
-        "distance: to the nearest synthetic example of any candidate; allowed: distance to the "
-        "k-th nearest other real example, k = min(5, √n). A synthetic example farther away than "
-        "that does not cover the real one"
+        "distance: to the nearest synthetic example of any candidate, as a multiple of that to the "
+        "k-th nearest other real example, k = min(5, √n); above 1, it does not cover the real one"
     ]
+    if n == 0:
+        # the rule of three: with no case among n, the one-sided 95 % bound is about 3 / n
+        bound = f"up to {min(1.0, 3 / n_real):.0%} of all such examples may be uncovered"
+        few = f"; {n_real} are too few to say that nothing is missing"
+        notes.insert(0, f"none among {n_real:,}: {bound}{few if n_real < _ENOUGH else ''}")
     if n > len(shown):
         notes.append(f"shown are the worst {len(shown)} of {n}")
+    candidates = shorten_names([gap.candidate for gap in shown], _NAME)
     return Table(
         title=f"{n} of {n_real:,} real examples are covered by no candidate",
         columns=(
             Column("real example", is_name=True),
             Column("nearest synthetic example", is_name=True),
-            Column("candidate"),
-            Column("distance", stays=True),
-            Column("allowed", stays=True),
+            Column("candidate", is_name=True),
+            Column("distance"),
         )
         if shown
         else (),
@@ -36,18 +43,17 @@ def gaps_table(gaps: Gaps) -> Table:
             (
                 _words(gap.real, gap.real_view),
                 _words(gap.synthetic, gap.synthetic_view),
-                gap.candidate,
-                format_number(gap.distance, 3),
-                format_number(gap.radius, 3),
+                candidate,
+                f"{format_number(gap.distance / gap.radius)}x" if gap.radius > 0 else UNDEFINED,
             )
-            for gap in shown
+            for gap, candidate in zip(shown, candidates, strict=True)
         ),
         notes=tuple(notes),
     )
 
 
 def _words(position: int, view: ShownView) -> str:
-    return shorten(f"{position}: {view}", 36) if isinstance(view, str) else f"image {position}"
+    return shorten(f"{position}: {view}", _TEXT) if isinstance(view, str) else f"image {position}"
 
 
 def labels_table(labels: LabelChecks) -> Table:
@@ -79,7 +85,7 @@ def labels_table(labels: LabelChecks) -> Table:
             "classes)",
             "mix against real: total variation between the candidate's class mix and the one that "
             "its classifier predicts on the real sample",
-            *[warning for check in labels.checks for warning in check.warnings],
+            *labels.messages,
         ),
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 __all__ = [
     "UNDEFINED",
@@ -12,7 +13,7 @@ __all__ = [
     "format_interval",
     "format_number",
     "format_p",
-    "format_rank",
+    "format_ranks",
     "format_signed",
 ]
 
@@ -82,6 +83,23 @@ def format_p(value: float | None) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def format_rank(rank: float) -> str:
-    """Return a rank, with decimals only if it is a mid-rank."""
-    return UNDEFINED if math.isnan(rank) else f"{rank:g}"
+def format_ranks(ranks: Sequence[float]) -> list[str]:
+    """Return ranks as places, with "=" where several share one.
+
+    Args:
+        ranks: Ranks of all candidates, 1 is best; ties are averaged, NaN is undefined.
+
+    Example:
+        >>> format_ranks([1.5, 3.0, 1.5, float("nan")])
+        ['1=', '3 ', '1=', '-']
+    """
+    shares = Counter(rank for rank in ranks if not math.isnan(rank))
+    # a blank, so that digits stay below digits where cells are aligned to the right
+    alone = " " if any(n > 1 for n in shares.values()) else ""
+
+    def place(rank: float) -> str:
+        if math.isnan(rank):
+            return UNDEFINED
+        return f"{1 + sum(other < rank for other in ranks)}{'=' if shares[rank] > 1 else alone}"
+
+    return [place(rank) for rank in ranks]

@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from synque_select.errors import ConfigError, DependencyError
 from synque_select.report.experiment_tables import arm_words
-from synque_select.report.formats import figure_decimals, format_number
+from synque_select.report.formats import figure_decimals, format_number, format_ranks
 from synque_select.report.study_tables import trials_of
-from synque_select.report.table import shorten
+from synque_select.report.table import shorten, shorten_names
 from synque_select.types import Ranking, SampleSizeAnalysis
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import JsonObject
@@ -42,6 +42,7 @@ __all__ = [
 # the palette of Okabe and Ito, which all common kinds of color blindness can distinguish
 _BLUE, _ORANGE, _GREEN, _GREY, _INK = "#0072B2", "#D55E00", "#009E73", "#C9CED6", "#1B2430"
 _MUTED = "#5B6675"
+_ALONE = "95 % intervals of each candidate alone: do not compare by overlap"
 _Points = NDArray[np.float64]
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -94,14 +95,22 @@ def _new(n_rows: int, n_columns: int, width: float, height: float) -> tuple[Figu
 
 def _label(text: str, width: int = 26) -> str:
     """Return a name that can be drawn: short, and without characters that the font lacks."""
+    return shorten(_drawable(text), width)
+
+
+def _labels(names: Sequence[str], width: int) -> list[str]:
+    """Return names that can be drawn: short where they agree, and still distinct."""
+    return shorten_names([_drawable(name) for name in names], width)
+
+
+def _drawable(text: str) -> str:
     from matplotlib import font_manager
 
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
-    known = "".join(
+    return "".join(
         c if unicodedata.category(c)[0] != "C" and font.get_char_index(ord(c)) else "?"
         for c in " ".join(text.split())
     )
-    return shorten(known, width)
 
 
 @_in_own_style
@@ -134,11 +143,11 @@ def map_figure(
     for ax in axes[len(names) :]:
         ax.remove()
     everything = np.concatenate([placed[name] for name in names])
+    labels = _labels(names, 26)
     for number, (ax, name) in enumerate(zip(axes, names, strict=False), start=1):
         _map_panel(ax, everything, placed[name], placed[real], chosen=name in selected)
         weight = "bold" if name in selected else "normal"
-        # shortened names can look alike: the number tells which candidate it is
-        words = f"{number}  {_label(name)}"
+        words = f"{number}  {labels[number - 1]}"
         title = ax.set_title(words, fontsize=8.5, color=_INK, fontweight=weight)
         title.set_parse_math(False)
     _map_limits(axes[: len(names)], np.concatenate([everything, placed[real]]))
@@ -210,7 +219,11 @@ def ranking_figure(ranking: Ranking) -> Figure:
         ax.grid(axis="y", color="#EDF0F3", lw=0.8)
         ax.set_axisbelow(True)
         ax.locator_params(axis="x", nbins=4)
-    names = [f"{number}  {_label(row.name, 44)}" for number, row in enumerate(order, start=1)]
+    labels = _labels([row.name for row in order], 44)
+    ranks = format_ranks([row.ranks[ranking.rank_by] for row in order])
+    names = [f"{rank.strip()}  {label}" for rank, label in zip(ranks, labels, strict=True)]
+    if any(score.low is not None for row in order for score in row.scores.values()):
+        figure.supxlabel(_ALONE, fontsize=8, color=_MUTED)
     axes[0].set_yticks(heights, names, fontsize=8)
     for tick, row in zip(axes[0].get_yticklabels(), order, strict=True):
         tick.set_parse_math(False)
@@ -282,7 +295,8 @@ def correlation_figure(
         ax.set_ylabel(_label(entry.monitor) + better, fontsize=9, color=_INK, parse_math=False)
     names = _short_units([point.unit for point in points])
     marks = [f" ({mark})" if point.unit in marked else "" for point in points]
-    _number_legend(figure, [_label(n, 40) + s for n, s in zip(names, marks, strict=True)])
+    labels = _labels(names, 40)
+    _number_legend(figure, [name + mark for name, mark in zip(labels, marks, strict=True)])
     return figure
 
 
@@ -383,7 +397,10 @@ def arms_figure(result: ExperimentResult) -> Figure:
         tick.set_parse_math(False)
     ax.set_ylim(-0.6, len(order) - 0.4)
     better = "higher" if metric.mode == "max" else "lower"
-    words = f"{_label(metric.name)}, mean and its 95 % interval, not paired ({better} is better)"
+    words = (
+        f"{_label(metric.name)}, mean and its 95 % interval ({better} is better)\n"
+        "do not compare by overlap: the arms are paired"
+    )
     if any(arm.uses_labels for arm in arms.values()):
         words += "\nhollow: uses labels of real data"
     ax.set_xlabel(words, fontsize=8, color=_MUTED, parse_math=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -12,7 +11,7 @@ from synque_select.report.formats import (
     format_interval,
     format_number,
     format_p,
-    format_rank,
+    format_ranks,
     format_signed,
 )
 from synque_select.report.table import Column, Table
@@ -25,6 +24,9 @@ __all__ = [
     "reliability_words",
     "scores_table",
 ]
+
+# families of proxies whose values shift with the number of examples that they are computed from
+_SIZED = frozenset(("coverage", "divergence", "diversity", "domain", "lexical"))
 
 
 def ranking_tables(ranking: Ranking, *, reliability: Correlation | None = None) -> list[Table]:
@@ -42,18 +44,18 @@ def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -
     """
     order = ranking.order()
     columns, parts = _order_columns(ranking)
-    if _has_mean_rank(ranking):
-        columns.append(Column("mean rank"))
-        parts.append([format_number(row.mean_rank) for row in order])
-    if any(row.selection_stability is not None for row in order):
-        columns.append(Column("selection_stability"))
-        parts.append([format_number(row.selection_stability) for row in order])
+    selected = ranking.top().weights
+    columns.append(Column("selected"))
+    parts.append(["yes" if row.name in selected else "" for row in order])
     if ranking.own_mixture is not None:
         columns.append(Column("weight"))
         parts.append([_weight(ranking.own_mixture.weights.get(row.name)) for row in order])
+    if any(row.selection_stability is not None for row in order):
+        columns.append(Column("selection_stability"))
+        parts.append([format_number(row.selection_stability) for row in order])
     for key in ranking.proxies if tuple(ranking.proxies) != (ranking.rank_by,) else ():
         columns.append(Column(key))
-        parts.append([format_rank(row.ranks[key]) for row in order])
+        parts.append(format_ranks([row.ranks[key] for row in order]))
     return Table(
         title=f"Ranking by {ranking.rank_by} against {real_sample_words(ranking)}",
         columns=tuple(columns),
@@ -63,27 +65,23 @@ def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -
 
 
 def scores_table(ranking: Ranking) -> Table:
-    """Return each proxy's value, interval, test and gap to the next, in the ranking's order."""
+    """Return each proxy's value, interval and test, in the ranking's order."""
     order = ranking.order()
-    deciding = _deciding(ranking)
     columns, parts = _order_columns(ranking)
     columns[-1] = Column("candidate", is_name=True, is_reminder=True)
-    for key, info in ranking.proxies.items():
+    for key in ranking.proxies:
         columns.append(Column(key))
         parts.append(_value_cells(order, key))
         if any(row.scores[key].p_value is not None for row in order):
             columns.append(Column("p", stays=True))
             parts.append([format_p(row.scores[key].p_value) for row in order])
-        if key in deciding:
-            columns.append(Column("to next", stays=True))
-            parts.append(_gap_cells(order, key, info.higher_is_better))
     columns.append(Column("N"))
     parts.append([f"{row.n:,}" for row in order])
     return Table(
         title="Scores of the proxies",
         columns=tuple(columns),
         rows=tuple(zip(*parts, strict=True)),
-        notes=_score_notes(ranking, deciding),
+        notes=_score_notes(ranking),
     )
 
 
@@ -105,29 +103,13 @@ def real_sample_words(ranking: Ranking) -> str:
 def _order_columns(ranking: Ranking) -> tuple[list[Column], list[list[str]]]:
     """Return the first columns of both tables, and their cells."""
     order = ranking.order()
-    selected = ranking.top().weights
-    ranks = [
-        format_rank(row.ranks[ranking.rank_by]) + (" *" if row.name in selected else "")
-        for row in order
-    ]
+    ranks = format_ranks([row.ranks[ranking.rank_by] for row in order])
     columns = [Column("#", is_name=True), Column("candidate", is_name=True)]
     return columns, [ranks, [row.name for row in order]]
 
 
-def _has_mean_rank(ranking: Ranking) -> bool:
-    is_consensus = ranking.rank_by not in ranking.proxies
-    return is_consensus and any(row.mean_rank is not None for row in ranking.candidates)
-
-
 def _weight(weight: float | None) -> str:
     return "" if weight is None else format_number(weight, 3)
-
-
-def _deciding(ranking: Ranking) -> tuple[str, ...]:
-    """Return the proxies that decide the order."""
-    if ranking.rank_by in ranking.proxies:
-        return (ranking.rank_by,)
-    return tuple(key for key, info in ranking.proxies.items() if info.in_consensus)
 
 
 def _value_cells(order: Sequence[RankedCandidate], key: str) -> list[str]:
@@ -150,43 +132,40 @@ def _spread(score: ProxyScore, decimals: int) -> str:
     return f" ± {format_number(score.spread, decimals)}" if _has_spread(score) else ""
 
 
-def _gap_cells(order: Sequence[RankedCandidate], key: str, higher: bool) -> list[str]:
-    values = [row.scores[key].value * (1 if higher else -1) for row in order]
-    gaps = [first - second for first, second in itertools.pairwise(values)]
-    decimals = decimals_of(values)
-    return [*(format_signed(gap, decimals) for gap in gaps), ""]
-
-
 def _ranking_notes(ranking: Ranking, reliability: Correlation | None) -> tuple[str, ...]:
-    notes = [f"*: selected, {_selection_words(ranking)}", *ranking.messages]
+    notes = [f"selected: {_selection_words(ranking)}", *ranking.messages]
     members = [key for key, info in ranking.proxies.items() if info.in_consensus]
-    if _has_mean_rank(ranking):
+    if ranking.rank_by not in ranking.proxies and members:
         notes.append(
-            f"mean rank: mean of the ranks by {', '.join(members)}; it orders the consensus, and "
-            "depends on which other candidates are present"
+            f"{ranking.rank_by}: mean of the ranks by {', '.join(members)}; it depends on which "
+            "other candidates are present"
         )
     if any(row.selection_stability is not None for row in ranking.candidates):
         notes.append(
-            "selection_stability: share of redrawn real samples in which the candidate stays in "
-            f"the top {ranking.stability_k} by {ranking.rank_by}, not the chance of being truly "
-            f"best; {reliability_words(ranking.rank_by, reliability)}"
+            f"selection_stability: how often the candidate stays in the top {ranking.stability_k} "
+            f"by {ranking.rank_by} when your {ranking.n_real:,} real examples are resampled; too "
+            "high near ties, and not the chance of being truly best; "
+            f"{reliability_words(ranking.rank_by, reliability)}"
         )
+    notes.append(
+        "these files are ranked, not their generators, and by proxies only: closeness to the real "
+        "inputs, not quality"
+    )
     return tuple(notes)
 
 
-def _score_notes(ranking: Ranking, deciding: Sequence[str]) -> tuple[str, ...]:
+def _score_notes(ranking: Ranking) -> tuple[str, ...]:
     notes = []
     for higher, words in ((True, "higher"), (False, "lower")):
         keys = [k for k, info in ranking.proxies.items() if info.higher_is_better == higher]
         if keys:
             notes.append(f"{words} is better: {', '.join(keys)}")
-    if deciding:
-        notes.append(
-            "to next: by how much the candidate is better than the next one in this order, in the "
-            "proxy's own unit"
-        )
+    notes += _size_notes(ranking)
     if any(s.low is not None for row in ranking.candidates for s in row.scores.values()):
-        notes.append("[low, high]: 95 % interval over new real samples")
+        notes.append(
+            "[low, high]: 95 % interval of one candidate over new real samples; do not compare by "
+            "overlap: the candidates share the real sample"
+        )
     if any(_has_spread(s) for row in ranking.candidates for s in row.scores.values()):
         notes.append("±: standard deviation over seeds, which is not an interval")
     if any(s.p_value is not None for row in ranking.candidates for s in row.scores.values()):
@@ -195,6 +174,22 @@ def _score_notes(ranking: Ranking, deciding: Sequence[str]) -> tuple[str, ...]:
             "shrinks with size and never ranks"
         )
     return tuple(notes)
+
+
+def _size_notes(ranking: Ranking) -> list[str]:
+    """Say at which size the proxies were scored whose values depend on it."""
+    smallest = min(row.n for row in ranking.candidates)
+    by_size: dict[int, list[str]] = {}
+    for key, info in ranking.proxies.items():
+        if info.family in _SIZED:
+            size = min(smallest, info.options.get("max_examples", smallest))
+            by_size.setdefault(size, []).append(key)
+    return [
+        f"{', '.join(keys)}: from at most {size:,} examples per candidate, against "
+        f"{ranking.n_real:,} real ones; the values depend on both sizes, so compare them only "
+        "within this table"
+        for size, keys in by_size.items()
+    ]
 
 
 def _selection_words(ranking: Ranking) -> str:

@@ -1,22 +1,25 @@
 """A table as plain text for terminals and as Markdown for loggers.
 
-Why not rich: it shortens cells at their end, so that names which differ in a seed look the same,
-and in a narrow terminal it squeezes or drops columns instead of continuing the table below.
+Why not rich: it shortens cells at their end, so that names which differ there look the same, and in
+a narrow terminal it squeezes or drops columns instead of continuing the table below.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-__all__ = ["Column", "Table", "shorten"]
+__all__ = ["Column", "Table", "shorten", "shorten_names"]
 
 _MIN_NAME = 10
 _MAX_NAME = 60
+_Parts = Literal["words and ends", "words", "letters"]
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,11 @@ class Column:
 
     Args:
         name: The head.
-        is_name: Whether the column holds names: aligned to the left, shortened in the middle if
-            the line is too long, and repeated if the table is split into several blocks. Other
-            columns hold figures.
+        is_name: Whether the column holds names: aligned to the left, cut where they agree if the
+            line is too long, and repeated if the table is split into several blocks. Other columns
+            hold figures.
         stays: Whether the column stays in the same block as the one before it.
-        is_reminder: Whether names may be shortened until they look alike, for fewer blocks: a
+        is_reminder: Whether names may be cut until they are hard to read, for fewer blocks: a
             table above has them in the same order.
         is_whole: Whether names are shortened only if a line cannot hold them, because their words
             matter.
@@ -100,9 +103,11 @@ class Table:
         others = sum(widths[i] + 2 for i in self._names() if i != name)
         most = max(_MIN_NAME, width - others - max(spans, default=0) - 2)
         natural = min(widths[name], _MAX_NAME, most)
-        distinct = _distinct_width([row[name] for row in cells])
-        is_cut = self.columns[name].is_reminder or distinct > natural
-        least = min(natural, _MIN_NAME if is_cut else distinct)
+        cells_of_name = [row[name] for row in cells[1:]]
+        words = _distinct_width(cells_of_name, "words and ends")
+        letters = _distinct_width(cells_of_name, "letters")
+        is_cut = self.columns[name].is_reminder or words > natural
+        least = min(natural, max(_MIN_NAME, letters if is_cut else words))
         if self.columns[name].is_whole:
             least = natural
 
@@ -144,17 +149,25 @@ class Table:
     def _lines(
         self, heads: list[list[str]], rows: list[list[str]], group: list[int], widths: list[int]
     ) -> list[str]:
-        def line(row: Sequence[str]) -> str:
-            parts = [
-                _pad(shorten(row[i], widths[i]), widths[i], left=self.columns[i].is_name)
-                for i in group
-            ]
+        cells = {i: self._cut([row[i] for row in rows], i, widths[i]) for i in group}
+
+        def line(row: Mapping[int, str]) -> str:
+            parts = [_pad(row[i], widths[i], left=self.columns[i].is_name) for i in group]
             return "  ".join(parts).rstrip()
 
         depth = max(len(heads[i]) for i in group)
-        raised = [[""] * (depth - len(head)) + head for head in heads]
+        raised = {i: [""] * (depth - len(heads[i])) + heads[i] for i in group}
         rule = "  ".join("-" * widths[i] for i in group)
-        return [*(line(row) for row in zip(*raised, strict=False)), rule, *map(line, rows)]
+        return [
+            *(line({i: shorten(raised[i][d], widths[i]) for i in group}) for d in range(depth)),
+            rule,
+            *(line({i: cells[i][r] for i in group}) for r in range(len(rows))),
+        ]
+
+    def _cut(self, cells: list[str], column: int, width: int) -> list[str]:
+        if self.columns[column].is_name:
+            return shorten_names(cells, width)
+        return [shorten(cell, width) for cell in cells]
 
     def markdown(self) -> str:
         """Return the table as GitHub-flavoured Markdown; names cannot break out of their cell."""
@@ -197,8 +210,8 @@ def _in_two(head: str) -> list[str]:
     """Split a head into two lines, as evenly as its spaces and underscores allow.
 
     Example:
-        >>> _in_two("selection_stability"), _in_two("mean rank"), _in_two("pad")
-        (['selection_', 'stability'], ['mean', 'rank'], ['pad'])
+        >>> _in_two("selection_stability"), _in_two("95 % interval"), _in_two("pad")
+        (['selection_', 'stability'], ['95 %', 'interval'], ['pad'])
     """
     places = [match.end() for match in re.finditer(r"[ _]", head[:-1])]
     if not places:
@@ -207,12 +220,9 @@ def _in_two(head: str) -> list[str]:
     return [head[:place].rstrip(), head[place:]]
 
 
-def _distinct_width(names: Sequence[str]) -> int:
-    """Return the smallest width at which different names are not shortened to the same text."""
-    longest = max(map(_width, names))
-    n_names = len(set(names))
-    widths = range(_MIN_NAME, longest)
-    return next((w for w in widths if len({shorten(n, w) for n in names}) == n_names), longest)
+def _distinct_width(names: Sequence[str], parts: _Parts) -> int:
+    """Return the smallest width at which names keep these parts."""
+    return max(map(_width, _forms(names, parts, room=0).values()), default=0)
 
 
 def _pad(text: str, width: int, *, left: bool) -> str:
@@ -239,3 +249,120 @@ def shorten(text: str, width: int) -> str:
             break
         head, tail = (head, taken + tail) if i % 2 else (head + taken, tail)
     return f"{head}...{tail}"
+
+
+def shorten_names(names: Sequence[str], width: int) -> list[str]:
+    """Shorten names where they agree, so that different names stay different.
+
+    Each name keeps the words at which it differs from another one, its first and its last word, and
+    as much around them as there is room for. If the width does not allow that, it keeps the letters
+    at which it differs; and if it does not even allow these, look-alikes are numbered.
+
+    Args:
+        names: The names; those that fit are not changed.
+        width: Largest width in columns of a terminal, at least 10.
+
+    Returns:
+        The names in the same order, equal where they were equal, and different where they were
+        different.
+
+    Example:
+        >>> names = [f"llama3.1-8b_few-shot_bg_{time}-time-info_v1" for time in ("test", "train")]
+        >>> shorten_names(names, 20)
+        ['llama3...test...v1', 'llama3...train...v1']
+        >>> shorten_names(["gpt-4o_temperature=1.0_seed=42", "gpt-4o_temperature=1.0_seed=7"], 17)
+        ['gpt-4o_...seed=42', 'gpt-4o_...seed=7']
+    """
+    if all(_width(name) <= width for name in names):
+        return list(names)
+    for parts in ("words and ends", "words", "letters"):
+        for room in range(width, -1, -1):
+            cut = _forms(names, parts, room)
+            shown = {name: name if _width(name) <= width else cut[name] for name in cut}
+            if max(map(_width, shown.values())) <= width and _all_differ(shown):
+                return [shown[name] for name in names]
+    shown = {}
+    taken = {name for name in names if _width(name) <= width}
+    for name in dict.fromkeys(names):
+        shown[name] = name if name in taken else _untaken(name, width, taken)
+        taken.add(shown[name])
+    return [shown[name] for name in names]
+
+
+def _all_differ(shown: Mapping[str, str]) -> bool:
+    return len(set(shown.values())) == len(shown)
+
+
+def _untaken(name: str, width: int, taken: Iterable[str]) -> str:
+    """Return a short form that is not taken, numbered if need be."""
+    if (short := shorten(name, width)) not in taken:
+        return short
+    tagged = (shorten(name, width - len(f"~{i}")) + f"~{i}" for i in itertools.count(2))
+    return next(form for form in tagged if form not in taken)
+
+
+def _forms(names: Sequence[str], parts: _Parts, room: int) -> dict[str, str]:
+    """Cut each name where it agrees with all that it is like so far.
+
+    Two names that first differ at a place are cut in the same way before it, because they differ
+    from every third name at the same places there; and both keep what is at that place. So their
+    forms differ, too.
+
+    Args:
+        names: The names.
+        parts: What is kept where names differ: whole words or single letters; and whether the
+            first and last word are kept, too.
+        room: How many characters to keep around that and at both ends.
+    """
+    places = _differing_places(names)
+    return {name: _form(name, at, parts, room) for name, at in places.items()}
+
+
+def _differing_places(names: Sequence[str]) -> dict[str, set[int]]:
+    """Return for each name the places at which it first differs from another name."""
+    order = sorted(set(names))
+    places: dict[str, set[int]] = {name: set() for name in order}
+    # sorted, names agree exactly as far as the least agreement of the neighbors between them
+    for direction in (order, order[::-1]):
+        agreement: list[int] = []  # with the names before, each value once
+        for last, name in itertools.pairwise(direction):
+            common = _common(last, name)
+            agreement = [*(length for length in agreement if length < common), common]
+            places[name].update(agreement)
+    return places
+
+
+def _common(a: str, b: str) -> int:
+    pairs = zip(a, b, strict=False)
+    return next((i for i, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
+
+
+def _form(name: str, places: set[int], parts: _Parts, room: int) -> str:
+    whole_words = parts != "letters"
+    windows = [(0, room), (len(name) - room, len(name))]
+    kept_places = {*places, 0, len(name) - 1} if parts == "words and ends" else places
+    for place in kept_places:
+        first, last = place, place + 1
+        while whole_words and _in_word(name, first):
+            first -= 1
+        while whole_words and _in_word(name, last):
+            last += 1
+        windows.append((first - room, last + room))
+    kept = [False] * len(name)
+    for first, last in windows:
+        while whole_words and _in_word(name, first):  # no half words at the edges
+            first += 1
+        while whole_words and _in_word(name, last):
+            last -= 1
+        for i in range(max(0, first), min(len(name), last)):
+            kept[i] = True
+    form = ""
+    for is_kept, run in itertools.groupby(range(len(name)), kept.__getitem__):
+        part = "".join(name[i] for i in run)
+        form += part if is_kept or len(part) <= 3 else "..."
+    return form
+
+
+def _in_word(name: str, at: int) -> bool:
+    """Return whether a cut before this place would divide a word."""
+    return 0 < at < len(name) and name[at - 1].isalnum() and name[at].isalnum()

@@ -42,9 +42,8 @@ def scoring_findings(
 
 
 def label_messages(checks: Sequence[LabelCheck]) -> tuple[str, ...]:
-    """Return the warnings of the label checks, or a sentence that says there are none."""
-    warnings = tuple(warning for check in checks for warning in check.warnings)
-    return warnings or (f"The labels of {len(checks)} candidates were checked: no warning.",)
+    """Return the warnings of the label checks, or a sentence on what it means without any."""
+    return LabelChecks(tuple(checks)).messages
 
 
 def find_gaps(scoring: Scoring, *, n_shown: int = 8) -> Gaps:

@@ -21,6 +21,8 @@ __all__ = [
     "ShownView",
 ]
 
+_LEAST_COMPARED = 3  # candidates: of two that disagree, neither stands out
+
 # how the page shows examples: a text as it is, an image as {"png": base64}
 ShownView: TypeAlias = str | Mapping[str, str]
 
@@ -199,6 +201,19 @@ class LabelChecks:
     """The label checks of all candidates, in the order of the candidates."""
 
     checks: tuple[LabelCheck, ...]
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """The warnings, or a sentence on what it means that there are none."""
+        warnings = tuple(warning for check in self.checks for warning in check.warnings)
+        n = len(self.checks)
+        if n < _LEAST_COMPARED:
+            words = "without a warning, but 3 candidates are needed to see labels that stand out."
+        else:
+            words = (
+                "no candidate's labels stand out. An error that most of them share cannot be seen."
+            )
+        return warnings or (f"The labels of {n} candidate{'s' * (n != 1)} were checked: {words}",)
 
     def to_dict(self) -> dict[str, Json]:
         """Return the content of `labels.json`."""

@@ -21,7 +21,7 @@ from synque_select.report.finding_tables import gaps_table, labels_table
 from synque_select.report.page import write_report
 from synque_select.report.plots import sample_size_figure, to_svg
 from synque_select.selection.findings import find_gaps, label_messages, scoring_findings
-from synque_select.types import Findings, LabelCheck, LabelChecks, SampleSizeAnalysis
+from synque_select.types import Findings, Gaps, LabelCheck, LabelChecks, SampleSizeAnalysis
 from tests.records.records_data import SCRIPT
 from tests.report.test_page import Page
 from tests.selection.test_example_scores import TWO_MODES, points, scoring
@@ -60,6 +60,16 @@ def test_where_all_is_covered_the_table_says_so():
     assert str(gaps_table(gaps)).startswith("0 of 60 real examples are covered by no candidate")
 
 
+@pytest.mark.parametrize(
+    ("n_real", "bound", "is_few"), [(30, "10%", True), (100, "3%", False), (2, "100%", True)]
+)
+def test_that_nothing_is_uncovered_is_no_proof(n_real: int, bound: str, is_few: bool):
+    """The rule of three: without a case among n, up to 3/n of all can still be cases."""
+    text = gaps_table(Gaps(n_real, 0, ())).text(200)
+    assert f"none among {n_real}: up to {bound} of all such examples may be uncovered" in text
+    assert ("are too few to say that nothing is missing" in text) == is_few
+
+
 def test_images_are_shown_on_the_page_and_named_in_the_table(tmp_path: Path):
     scored = scoring(TWO_MODES, {"a": points(2, 9, [0, 0, 0]), "b": points(3, 9, [0, 0, 0])})
     image = Image.new("L", (8, 8), 200)
@@ -90,7 +100,12 @@ def test_label_checks_as_a_table_and_as_messages():
     assert "0.10" in text  # total variation of 0.5/0.5 and 0.6/0.4
     assert "labels may be wrong" in text
     assert label_messages(CHECKS) == (f"{SCRIPT}: labels may be wrong",)
-    assert label_messages(CHECKS[:1]) == ("The labels of 1 candidates were checked: no warning.",)
+    assert label_messages(CHECKS[:1] * 4) == (
+        "The labels of 4 candidates were checked: no candidate's labels stand out. An error that "
+        "most of them share cannot be seen.",
+    )
+    (few,) = label_messages(CHECKS[:1])
+    assert few.startswith("The labels of 1 candidate were checked: without a warning, but 3")
 
 
 def test_the_page_shows_what_was_found_and_hostile_names_stay_texts(tmp_path: Path, findings):
