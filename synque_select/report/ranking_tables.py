@@ -142,10 +142,10 @@ def _ranking_notes(ranking: Ranking, reliability: Correlation | None) -> tuple[s
         )
     if any(row.selection_stability is not None for row in ranking.candidates):
         notes.append(
-            f"selection_stability: how often the candidate stays in the top {ranking.stability_k} "
-            f"by {ranking.rank_by} when your {ranking.n_real:,} real examples are resampled; too "
-            "high near ties, and not the chance of being truly best; "
-            f"{reliability_words(ranking.rank_by, reliability)}"
+            "selection_stability: estimated share of new real samples of "
+            f"{ranking.n_real:,} examples in which the candidate is in the top "
+            f"{ranking.stability_k} by {ranking.rank_by}; a little too high near ties, and not the "
+            f"chance of being truly best; {reliability_words(ranking.rank_by, reliability)}"
         )
     notes.append(
         "these files are ranked, not their generators, and by proxies only: closeness to the real "

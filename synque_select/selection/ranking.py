@@ -6,7 +6,9 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import ConfigError, did_you_mean
@@ -28,6 +30,8 @@ from synque_select.selection.uncertainty import (
     effective_size,
     influences,
     multinomial_weights,
+    n_units,
+    new_sample_scores,
     separation,
     t_interval,
     top_k_frequency,
@@ -83,11 +87,13 @@ def _ordered(
     members, left_out = consensus_members(scoring.suite, scoring.scores)
     rank_by = _rank_by(rank_by, scoring.suite, members)
     n_real = len(scoring.real)
-    weights = multinomial_weights(n_real, n_resamples, scoring.seed)
+    weights = multinomial_weights(n_real, n_resamples, scoring.seed, scoring.groups)
+    # from one group, nothing is known about the variation between groups
+    is_varied = n_units(n_real, scoring.groups) > 1
     redrawn = {
         key: scores.resample(weights)
         for key, scores in scoring.scores.items()
-        if scores.resample is not None
+        if scores.resample is not None and is_varied
     }
     ranking = Ranking(
         candidates=_rows(scoring, members, redrawn, n_real),
@@ -114,12 +120,23 @@ def _ordered(
     )
     silent = tuple(key for key in used if key not in redrawn)
     if silent or evidence.undefined:
-        why = _why(silent) if silent else "the score of a candidate is undefined"
+        why = "the score of a candidate is undefined"
+        if silent:
+            why = _why(silent) if is_varied else "all real examples are in one group"
         message = f"The stability of this order under a new real sample is unknown: {why}."
         ranking = dataclasses.replace(ranking, messages=(*ranking.messages, message))
         return decided(ranking, evidence)
-    separated = separation(_influences(scoring, used), n_resamples=n_resamples, seed=scoring.seed)
-    drawn = _order(rank_by, {key: redrawn[key] for key in used}, scoring.suite)
+    separated = separation(
+        _influences(scoring, used),
+        n_resamples=n_resamples,
+        seed=scoring.seed,
+        groups=scoring.groups,
+    )
+    new = {
+        key: new_sample_scores(scoring.scores[key].values, redrawn[key], n_real, scoring.groups)
+        for key in used
+    }
+    drawn = _order(rank_by, new, scoring.suite)
     return _with_stability(decided(ranking, _compared(ranking, evidence, separated)), drawn)
 
 
@@ -206,7 +223,8 @@ def _rows(
         mean_rank = torch.stack([ranks[key] for key in members]).mean(dim=0)
         ranks[CONSENSUS] = midranks(mean_rank, higher_is_better=False)
     scores = {
-        key: _proxy_scores(part, redrawn.get(key), n_real) for key, part in scoring.scores.items()
+        key: _proxy_scores(part, redrawn.get(key), n_real, scoring.groups)
+        for key, part in scoring.scores.items()
     }
     return tuple(
         RankedCandidate(
@@ -222,7 +240,10 @@ def _rows(
 
 
 def _proxy_scores(
-    given: ProxyScores, redrawn: torch.Tensor | None, n_real: int
+    given: ProxyScores,
+    redrawn: torch.Tensor | None,
+    n_real: int,
+    groups: NDArray[np.int64] | None,
 ) -> list[ProxyScore]:
     values = given.values.tolist()
     nothing = [None] * len(values)
@@ -230,9 +251,8 @@ def _proxy_scores(
     p_values = nothing if given.p_values is None else given.p_values.tolist()
     low, high = nothing, nothing
     if redrawn is not None:
-        low, high = (
-            ends.tolist() for ends in t_interval(given.values, redrawn, n_real, spread=given.spread)
-        )
+        ends = t_interval(given.values, redrawn, n_real, groups=groups, spread=given.spread)
+        low, high = (end.tolist() for end in ends)
     rows = zip(values, low, high, spread, p_values, strict=True)
     return [ProxyScore(row[0]) if math.isnan(row[0]) else ProxyScore(*row) for row in rows]
 
@@ -320,7 +340,7 @@ def _with_stability(ranking: Ranking, redrawn: torch.Tensor) -> Ranking:
 
     Args:
         ranking: The ranking with its decision, still without stability.
-        redrawn: (B, K) what orders the candidates under redrawn real samples, lower is better.
+        redrawn: (B, K) what orders the candidates in new real samples, lower is better.
     """
     ranks = midranks(redrawn, higher_is_better=False)
     shares = top_k_frequency(ranks, ranking.stability_k).tolist()

@@ -27,6 +27,7 @@ __all__ = [
     "influences",
     "multinomial_weights",
     "n_units",
+    "new_sample_scores",
     "separation",
     "t_interval",
     "top_k_frequency",
@@ -322,8 +323,50 @@ def cluster_means(each: torch.Tensor, groups: NDArray[np.int64] | None) -> torch
     return mean + sums * (n_groups / len(groups))
 
 
+def new_sample_scores(
+    values: torch.Tensor,
+    resampled: torch.Tensor,
+    n: int,
+    groups: NDArray[np.int64] | None = None,
+) -> torch.Tensor:
+    """Draw the scores that a new real sample of the same size would give.
+
+    Resamples alone overstate how well the next sample agrees with this one, because this one has
+    an error, too. With σ² the error variance of a score, s² the variance of the K scores, and
+    r = 1 − (K−3)/(K−1) · σ²/s², at least 0 (1 if K < 4), a draw is
+    mean + r (value − mean) + √(1 + r) · (resampled − its mean) · √(n/(n−1)).
+
+    These are draws from the predictive distribution if the true scores are normal around a common
+    mean: scores that differ by no more than chance are drawn together, scores that differ clearly
+    are not moved, and only the error counts twice.
+
+    Args:
+        values: (K,) scores of one proxy.
+        resampled: (B, K) its scores under multinomial weights.
+        n: Size of the real sample.
+        groups: Clusters that the weights were drawn by; their number then replaces n.
+
+    Returns:
+        (B, K) float64.
+
+    Source: Efron and Morris 1975, JASA 70, for r.
+    """
+    units, n_candidates = n_units(n, groups), values.numel()
+    deviation = (resampled - resampled.mean(dim=0)) * (units / (units - 1)) ** 0.5
+    keep = 1.0
+    if n_candidates > 3:
+        # what all candidates have in common, as the real-real term of MMD, changes no order
+        own = deviation - deviation.mean(dim=1, keepdim=True)
+        error = own.var(dim=0).sum() / (n_candidates - 1)
+        ratio = float(error / values.var()) if bool(values.var() > 0) else 1.0
+        keep = max(0.0, 1 - (n_candidates - 3) / (n_candidates - 1) * ratio)
+    center = values.mean()
+    draws: torch.Tensor = center + keep * (values - center) + (1 + keep) ** 0.5 * deviation
+    return draws
+
+
 def top_k_frequency(resampled_ranks: torch.Tensor, k: int) -> torch.Tensor:
-    """Share of resamples in which each candidate is among the best k; ties share the place.
+    """Share of draws in which each candidate is among the best k; ties share the place.
 
     Args:
         resampled_ranks: (B, K) mid-ranks or mean ranks, lower is better.

@@ -79,8 +79,9 @@ class RankedCandidate:
         sha256: Hash of the content.
         scores: Proxy key to score.
         ranks: Proxy key (and "consensus") to rank: 1 is best, ties are averaged, NaN if undefined.
-        selection_stability: Share of redrawn real samples in which the candidate stays in the top
-            k. It is not the probability of being truly best. None if unknown.
+        selection_stability: Estimated share of new real samples of the same size in which the
+            candidate is in the top k; see `synque_select.selection.uncertainty.new_sample_scores`.
+            It is not the probability of being truly best. None if unknown.
         mean_rank: Mean of the mid-ranks by the proxies of the consensus; None without a consensus.
     """
 

@@ -11,14 +11,17 @@ from scipy import stats
 
 from synque_select.errors import ConfigError
 from synque_select.proxies.base import Contributions, ProxyScores
+from synque_select.selection.consensus import midranks
 from synque_select.selection.uncertainty import (
     Influences,
     Separation,
     effective_size,
     influences,
     multinomial_weights,
+    new_sample_scores,
     separation,
     t_interval,
+    top_k_frequency,
 )
 
 
@@ -106,6 +109,43 @@ class TestSeparation:
         once = compare(data, n_resamples=500)
         assert torch.equal(compare(threefold, n_resamples=500, groups=groups).better, once.better)
         assert compare(threefold, n_resamples=500).better.sum() > once.better.sum()
+
+
+def printed(truth: torch.Tensor, seed: int, k: int = 3) -> torch.Tensor:
+    """Stability of candidates whose scores have errors of 1 around the truth."""
+    values = truth + normal(len(truth), seed=seed)
+    resampled = values + normal(200, len(truth), seed=seed + 10_000)
+    ranks = midranks(new_sample_scores(values, resampled, 10_000), higher_is_better=False)
+    return top_k_frequency(ranks, k)
+
+
+class TestStability:
+    def test_equal_candidates_are_never_almost_sure(self):
+        found = torch.stack([printed(torch.zeros(12), seed) for seed in range(100)])
+        # resamples alone print 0.9 or more for 1 % of the candidates, and the truth is 0.25
+        assert found.max() < 0.9
+        assert (found - 0.25).square().mean() < 0.02
+
+    def test_clear_candidates_are_almost_sure(self):
+        truth = torch.tensor([0.0, 0.0, 0.0, 9.0, 9.0, 9.0, 9.0, 9.0])
+        found = torch.stack([printed(truth, seed) for seed in range(20)])
+        assert found[:, :3].min() > 0.97
+
+    def test_it_agrees_with_new_samples(self):
+        truth = 0.6 * torch.arange(8, dtype=torch.float64)
+        ranks = midranks(truth + normal(20_000, 8, seed=7), higher_is_better=False)
+        actual = top_k_frequency(ranks, 3)
+        found = torch.stack([printed(truth, seed) for seed in range(400)])
+        for low in (0.0, 0.2, 0.4, 0.6, 0.8):
+            inside = (found >= low) & (found <= low + 0.2)
+            expected = actual.expand_as(found)[inside].mean()
+            assert float(found[inside].mean() - expected) == pytest.approx(0, abs=0.1)
+
+    def test_three_candidates_keep_their_scores(self):
+        values, resampled = normal(3), normal(50, 3, seed=1)
+        found = new_sample_scores(values, resampled, 20)
+        torch.testing.assert_close(found.mean(0), values)
+        torch.testing.assert_close(found.var(0), 2 * resampled.var(0) * 20 / 19)
 
 
 class TestInfluences:
