@@ -123,7 +123,10 @@ def test_places(ranks, places):
 def test_the_limits_of_a_ranking_are_said_under_it():
     ranking, scores = (" ".join(table.notes) for table in ranking_tables(make_ranking()))
     assert "these files are ranked, not their generators, and by proxies only" in ranking
-    assert "when your 50 real examples are resampled; too high near ties" in ranking
+    assert (
+        "estimated share of new real samples of 50 examples in which the candidate is in" in ranking
+    )
+    assert "a little too high near ties" in ranking
     assert "do not compare by overlap" in scores
     assert "pad, mdm: from at most 1,000 examples per candidate, against 50 real ones" in scores
 
