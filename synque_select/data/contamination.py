@@ -29,6 +29,7 @@ __all__ = [
     "contamination_messages",
     "count_overlap",
     "duplicate_groups",
+    "shown_example",
 ]
 
 _BLOCK = 1024
@@ -193,7 +194,7 @@ def _sentence(candidate: Examples, name: str, overlap: Overlap) -> str:
             "out, unless you mean it as a bound."
         )
     n_both = overlap.n_exact + overlap.n_near
-    shown = ", ".join(_shown(candidate, position) for position, _ in overlap.examples)
+    shown = ", ".join(shown_example(candidate, position) for position, _ in overlap.examples)
     return (
         f"{candidate.name}: {n_both:,} of {len(candidate):,} examples "
         f"{'is' if n_both == 1 else 'are'} also in the {name} "
@@ -201,7 +202,13 @@ def _sentence(candidate: Examples, name: str, overlap: Overlap) -> str:
     )
 
 
-def _shown(candidate: Examples, position: int) -> str:
+def shown_example(candidate: Examples, position: int) -> str:
+    """Return what a sentence shows of an example: its text, shortened, or its position.
+
+    Args:
+        candidate: The dataset.
+        position: Position of the example.
+    """
     if candidate.modality == "image":
         return f"example {position}"
     text = " ".join(candidate.views[position].split())

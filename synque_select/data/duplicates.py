@@ -1,4 +1,4 @@
-"""Messages about a real sample that is small, and about datasets with duplicate examples."""
+"""Exact duplicates within a dataset, and messages about them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from synque_select.data.examples import Examples
 
 __all__ = ["content_numbers", "n_distinct", "sample_messages"]
 
-_FEW_REAL = 20
 _MOSTLY_REPEATED = 0.5
 
 
@@ -41,31 +40,17 @@ def n_distinct(digests: NDArray[np.uint8]) -> int:
     return len(np.unique(content_numbers(digests)))
 
 
-def sample_messages(candidates: Sequence[Examples], real: Examples) -> tuple[str, ...]:
-    """Report in plain sentences a small real sample, and datasets with many duplicates.
+def sample_messages(candidates: Sequence[Examples]) -> tuple[str, ...]:
+    """Report in plain sentences the datasets with many duplicates.
 
     Args:
         candidates: The candidates; one is reported if fewer than half of its examples are distinct.
-        real: The real sample; reported if it has a duplicate or fewer than 20 distinct examples.
 
     Example:
-        >>> real = Examples("real", [f"Which app is number {i}?" for i in range(20)])
-        >>> sample_messages([Examples("a", ["Yes."] * 9 + ["No."])], real)
+        >>> sample_messages([Examples("a", ["Yes."] * 9 + ["No."])])
         ('a: only 2 of its 10 examples are distinct.',)
     """
     messages = []
-    distinct = n_distinct(real.digests)
-    if distinct < len(real):
-        messages.append(
-            f"Only {distinct:,} of the {len(real):,} real examples are distinct: a copy counts as "
-            "a separate example, so intervals are too narrow. Remove the copies unless real data "
-            "repeats like that."
-        )
-    if distinct < _FEW_REAL:
-        messages.append(
-            f"{distinct} distinct real examples are few: intervals were tested with 30 or more, "
-            "and another sample may lead to another choice. Give more if you can."
-        )
     for candidate in candidates:
         n_different = n_distinct(candidate.digests)
         if n_different < _MOSTLY_REPEATED * len(candidate):

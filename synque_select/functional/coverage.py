@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from synque_select.functional.pairwise import (
     BLOCK_ROWS,
@@ -156,12 +157,14 @@ def _log_misses(n: int, m: float) -> torch.Tensor:
     return torch.log1p(-(m / left).clamp(max=1))
 
 
-def real_radii(real: torch.Tensor, k: int) -> torch.Tensor:
+def real_radii(real: torch.Tensor, k: int, groups: NDArray[np.int64] | None = None) -> torch.Tensor:
     """Distance of each real example to its k-th nearest other real example.
 
     Args:
         real: (n, d) float32 or float64, n > k.
         k: Number of neighbors, 1 ≤ k < n.
+        groups: (n,) int64 group of each example; only those of other groups are then neighbors.
+            If a group leaves fewer than k, the farthest of them counts.
 
     Returns:
         (n,) float64 Euclidean distances.
@@ -171,7 +174,17 @@ def real_radii(real: torch.Tensor, k: int) -> torch.Tensor:
         tensor([1., 1., 2.], dtype=torch.float64)
     """
     # column 0 is the example itself, at distance 0 (or a copy of it, which makes no difference)
-    return nearest_distances(real, real, k + 1)[:, k]
+    if groups is None:
+        return nearest_distances(real, real, k + 1)[:, k]
+    # group by group: with copies of an example as its neighbors, its ball would have no radius
+    radii = real.new_empty(len(real), dtype=torch.float64)
+    numbers = torch.from_numpy(groups).to(real.device)
+    for number in range(int(groups.max()) + 1):
+        inside = numbers == number
+        others = real[~inside]
+        near = min(k, len(others))
+        radii[inside] = nearest_distances(real[inside], others, near)[:, near - 1]
+    return radii
 
 
 def counts_within(real: torch.Tensor, synthetic: torch.Tensor, radii: torch.Tensor) -> torch.Tensor:

@@ -4,10 +4,43 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-__all__ = ["assign_folds", "stratified_folds"]
+__all__ = ["assign_folds", "joined_contents", "stratified_folds"]
 
 _Groups = NDArray[np.int64] | NDArray[np.uint64]
+
+
+def joined_contents(
+    contents: NDArray[np.uint64], groups: NDArray[np.int64] | None
+) -> NDArray[np.uint64]:
+    """Return one content for all real rows that must share a fold: of a group, or equal.
+
+    Args:
+        contents: (n,) content number of each real row; equal rows have equal numbers.
+        groups: (n,) int64 group of each real row, from 0 on; None to return the contents.
+
+    Returns:
+        (n,) uint64, each the content of a row of the same component.
+
+    Example:
+        >>> contents = np.array([7, 8, 9, 9], dtype=np.uint64)
+        >>> joined_contents(contents, np.array([0, 0, 1, 2])).tolist()
+        [7, 7, 9, 9]
+    """
+    if groups is None:
+        return contents
+    kinds, numbers = np.unique(contents, return_inverse=True)
+    # rows are edges between their content and their group: a copy of a row in another group ties
+    # the two groups together
+    edges = (np.ones(len(contents), dtype=np.int8), (numbers, len(kinds) + groups))
+    size = len(kinds) + int(groups.max()) + 1
+    component = connected_components(coo_array(edges, shape=(size, size)), directed=False)[1]
+    _, first = np.unique(component[: len(kinds)], return_index=True)
+    place = np.searchsorted(component[: len(kinds)][first], component[numbers])
+    joined: NDArray[np.uint64] = kinds[first[place]]
+    return joined
 
 
 def assign_folds(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from synque_select.functional.pairwise import BLOCK_ROWS, rows, sq_distances
 
@@ -22,6 +24,7 @@ __all__ = [
     "mmd2_unbiased",
     "mmd_permutation_p",
     "off_diagonal_matrix",
+    "resampling_factor",
     "self_kernel_mean",
     "weighted_kernel_mean",
 ]
@@ -106,21 +109,39 @@ class SelfMean:
     """Kernel means of one set with itself.
 
     Args:
-        off_diagonal: Mean over the pairs i ≠ j.
-        diagonal: Mean of k(x_i, x_i).
+        off_diagonal: Mean over the pairs i ≠ j; with groups, over pairs of different groups.
+        diagonal: Mean of k(x_i, x_i); with groups, over all other pairs.
         n: Number of examples.
         standard_error: Upper bound of the standard error of `off_diagonal`; 0 if it is exact.
+        n_diagonal: Number of pairs (i, j) of `diagonal`; None for n.
     """
 
     off_diagonal: float
     diagonal: float
     n: int
     standard_error: float = 0.0
+    n_diagonal: int | None = field(default=None, repr=False)
+
+    @property
+    def off_diagonal_share(self) -> float:
+        """Share of the pairs of `off_diagonal` in all n² pairs."""
+        if self.n_diagonal is None:
+            return (self.n - 1) / self.n
+        return 1 - self.n_diagonal / self.n**2
+
+    @property
+    def diagonal_part(self) -> float:
+        """Mean of `diagonal`, times the share of its pairs in all n² pairs."""
+        if self.n_diagonal is None:
+            return self.diagonal / self.n
+        return self.diagonal * (self.n_diagonal / self.n**2)
 
     @property
     def all_pairs(self) -> float:
         """Biased mean, over all n² pairs including the diagonal."""
-        return (self.off_diagonal * (self.n - 1) + self.diagonal) / self.n
+        if self.n_diagonal is None:
+            return (self.off_diagonal * (self.n - 1) + self.diagonal) / self.n
+        return self.off_diagonal * self.off_diagonal_share + self.diagonal_part
 
 
 def _shift(kernel: Kernel, points: torch.Tensor) -> torch.Tensor | None:
@@ -173,6 +194,7 @@ def self_kernel_mean(
     max_exact: int = 20_000,
     order: torch.Tensor | None = None,
     like: torch.Tensor | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> SelfMean:
     """Return the kernel means of a set with itself.
 
@@ -188,6 +210,8 @@ def self_kernel_mean(
         order: (N,) int64 random order of the rows, for the blocks; None draws one with seed 0.
         like: Tensor that gives the dtype (float32 or float64) and device of the computation; None
             for those of the points.
+        groups: (N,) int64 group of each row, of at least 2 groups; the mean is then over pairs of
+            different groups, and always exact. None if all rows are independent.
 
     Returns:
         Means over the pairs and over the diagonal, float64.
@@ -200,8 +224,8 @@ def self_kernel_mean(
         SelfMean(off_diagonal=3.0, diagonal=5.0, n=2, standard_error=0.0)
     """
     like = points if like is None else like
-    if len(points) <= max(max_exact, BLOCK_ROWS):
-        return _exact_self_mean(kernel, points.to(like))
+    if groups is not None or len(points) <= max(max_exact, BLOCK_ROWS):
+        return _exact_self_mean(kernel, points.to(like), groups)
     if order is None:
         order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))
     # blocks whose sizes differ by one at most: a short last block would have a much larger
@@ -219,15 +243,23 @@ def self_kernel_mean(
     )
 
 
-def _exact_self_mean(kernel: Kernel, points: torch.Tensor) -> SelfMean:
+def _exact_self_mean(
+    kernel: Kernel, points: torch.Tensor, groups: NDArray[np.int64] | None = None
+) -> SelfMean:
     shift = _shift(kernel, points)
     points = points if shift is None else points - shift
     # sums stay on the device: reading a number after each block would wait for a GPU every time
     off_diagonal = torch.zeros((), dtype=torch.float64, device=points.device)
     diagonal = torch.zeros((), dtype=torch.float64, device=points.device)
+    same = _SameGroup(groups, points)
     for i, j, matrix in _half_blocks(kernel, points):
         total = _sum(matrix)
-        if i == j:
+        if groups is not None:
+            # a block off the diagonal of blocks counts for (i, j) and for (j, i)
+            within = matrix.double()[same.block(i, j)].sum() * (1 if i == j else 2)
+            diagonal += within
+            off_diagonal += total * (1 if i == j else 2) - within
+        elif i == j:
             trace = matrix.diagonal().double().sum()
             diagonal += trace
             off_diagonal += total - trace
@@ -235,7 +267,30 @@ def _exact_self_mean(kernel: Kernel, points: torch.Tensor) -> SelfMean:
             # the kernel is symmetric: the block (j, i) has the same sum
             off_diagonal += 2 * total
     n = len(points)
-    return SelfMean(float(off_diagonal) / (n * (n - 1)), float(diagonal) / n, n)
+    if groups is None:
+        return SelfMean(float(off_diagonal) / (n * (n - 1)), float(diagonal) / n, n)
+    n_within = same.n_pairs
+    return SelfMean(
+        off_diagonal=float(off_diagonal) / (n * n - n_within),
+        diagonal=float(diagonal) / n_within,
+        n=n,
+        n_diagonal=n_within,
+    )
+
+
+class _SameGroup:
+    """Which pairs of rows are of one group, in the blocks of `_half_blocks`."""
+
+    def __init__(self, groups: NDArray[np.int64] | None, points: torch.Tensor) -> None:
+        numbers = np.arange(len(points)) if groups is None else groups
+        self.n_pairs = int((np.bincount(numbers) ** 2).sum())
+        self._parts = torch.split(
+            torch.from_numpy(numbers).to(points.device), _half_rows(len(points))
+        )
+
+    def block(self, i: int, j: int) -> torch.Tensor:
+        same: torch.Tensor = self._parts[i].unsqueeze(1) == self._parts[j]
+        return same
 
 
 def _sum(matrix: torch.Tensor) -> torch.Tensor:
@@ -257,12 +312,15 @@ def _half_blocks(kernel: Kernel, points: torch.Tensor) -> Iterator[tuple[int, in
             yield i, j, kernel_matrix(kernel, left, blocks[j])
 
 
-def off_diagonal_matrix(kernel: Kernel, points: torch.Tensor) -> torch.Tensor:
+def off_diagonal_matrix(
+    kernel: Kernel, points: torch.Tensor, groups: NDArray[np.int64] | None = None
+) -> torch.Tensor:
     """Return the kernel of all pairs of a small set, with 0 on the diagonal.
 
     Args:
         kernel: The kernel.
         points: (n, d) float32 or float64.
+        groups: (n,) int64 group of each row; then all pairs of one group are 0.
 
     Returns:
         (n, n), in the dtype of the points.
@@ -274,20 +332,51 @@ def off_diagonal_matrix(kernel: Kernel, points: torch.Tensor) -> torch.Tensor:
     """
     shift = _shift(kernel, points)
     points = points if shift is None else points - shift
-    return kernel_matrix(kernel, points, points).fill_diagonal_(0)
+    matrix = kernel_matrix(kernel, points, points).fill_diagonal_(0)
+    if groups is not None:
+        numbers = torch.from_numpy(groups).to(points.device)
+        matrix[numbers.unsqueeze(1) == numbers] = 0
+    return matrix
+
+
+def resampling_factor(n: int, groups: NDArray[np.int64] | None = None) -> float:
+    """Return the factor that makes Σ_{i≠j} w_i w_j k_ij of a resample an unbiased kernel mean.
+
+    (n / (n − 1))² for n independent rows; n² / (n² − Σ n_g²) · G / (G − 1) for G groups of n_g
+    rows, over pairs of different groups, which is the same for groups of one.
+
+    Args:
+        n: Number of rows.
+        groups: (n,) int64 group of each row, of at least 2 groups; None if they are independent.
+
+    Example:
+        >>> resampling_factor(2), resampling_factor(4, np.array([0, 0, 1, 1]))
+        (4.0, 4.0)
+    """
+    # E[c_i c_j] = n (n − 1) / n² for the counts of two rows: copies of a row meet each other less
+    # often than two different rows do
+    if groups is None:
+        return (n / (n - 1)) ** 2
+    sizes = np.bincount(groups).astype(np.float64)
+    return float(n**2 / (n**2 - (sizes**2).sum()) * len(sizes) / (len(sizes) - 1))
 
 
 def weighted_kernel_mean(
-    kernel: Kernel, points: torch.Tensor, weights: torch.Tensor
+    kernel: Kernel,
+    points: torch.Tensor,
+    weights: torch.Tensor,
+    groups: NDArray[np.int64] | None = None,
 ) -> torch.Tensor:
     """Return the unbiased kernel mean of bootstrap resamples, from their multinomial weights.
 
-    Σ_{i≠j} c_i c_j k_ij / (n (n − 1) (1 − 1/n)) with counts c = n w.
+    Σ_{i≠j} c_i c_j k_ij / (n (n − 1) (1 − 1/n)) with counts c = n w; with groups, over pairs of
+    different groups and with the factor of `resampling_factor`.
 
     Args:
         kernel: The kernel.
         points: (n, d) float32 or float64, n ≥ 2.
         weights: (B, n) float64, counts of a resample divided by n.
+        groups: (n,) int64 group of each row; None if they are independent.
 
     Returns:
         (B,) float64.
@@ -299,20 +388,27 @@ def weighted_kernel_mean(
         tensor([6.], dtype=torch.float64)
     """
     # the plain bootstrap of an unbiased MMD is biased upwards: copies of an example meet each
-    # other as pairs with the kernel's maximum. Pairs i ≠ j leave them out, and
-    # E[c_i c_j] = n (n − 1) / n² gives the factor whose expectation is the unbiased mean
-    n = len(points)
-    return _quadratic_forms(kernel, points, weights) * (n / (n - 1)) ** 2
+    # other as pairs with the kernel's maximum. Pairs i ≠ j leave them out
+    factor = resampling_factor(len(points), groups)
+    return _quadratic_forms(kernel, points, weights, groups) * factor
 
 
-def _quadratic_forms(kernel: Kernel, points: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Σ_{i≠j} w_i w_j k_ij for each row of the weights (B, n), float64."""
+def _quadratic_forms(
+    kernel: Kernel,
+    points: torch.Tensor,
+    weights: torch.Tensor,
+    groups: NDArray[np.int64] | None = None,
+) -> torch.Tensor:
+    """Σ_{i≠j} w_i w_j k_ij for each row of the weights (B, n), float64; over different groups."""
     shift = _shift(kernel, points)
     points = points if shift is None else points - shift
     parts = torch.split(weights.to(points.device), _half_rows(len(points)), dim=1)
     total = torch.zeros(len(weights), dtype=torch.float64, device=points.device)
+    same = _SameGroup(groups, points)
     for i, j, matrix in _half_blocks(kernel, points):
-        if i == j:
+        if groups is not None:
+            matrix = matrix.masked_fill(same.block(i, j), 0)
+        elif i == j:
             matrix = matrix.clone().fill_diagonal_(0)
         products = ((parts[i] @ matrix.double()) * parts[j]).sum(1)
         total += products if i == j else 2 * products

@@ -30,7 +30,7 @@ from synque_select.lens.rubric import (
     save_rubrics,
     write_rubric,
 )
-from synque_select.lens.samples import Limits, content_order, show_sample
+from synque_select.lens.samples import Limits, content_order, halves, show_sample
 from synque_select.llm.prompt import PromptLike
 from synque_select.llm.registry import get_llm
 from synque_select.types.modality import Modality
@@ -69,6 +69,8 @@ class LensRun:
         candidates: Candidate name to its examples.
         modality: Whether the examples are texts or images.
         seed: Random seed of the choice of examples.
+        real_groups: Group of each real example, (n,) int64, of at least 2 groups, which
+            `split_real` does not divide; None if all are independent.
 
     Attributes:
         parts: Candidate name to the positions of the examples that are judged, ascending.
@@ -87,6 +89,7 @@ class LensRun:
     candidates: Mapping[str, SampleSet]
     modality: Modality
     seed: int
+    real_groups: NDArray[np.int64] | None = None
     rubrics: dict[str, Rubric] = field(default_factory=dict, init=False)
     cost: Cost | None = field(default=None, init=False)
     race: Race | None = field(default=None, init=False)
@@ -101,12 +104,14 @@ class LensRun:
         self.scorer = get_llm(config.scorer)
         self.reasoner = self.scorer if config.reasoner is None else get_llm(config.reasoner)
         order = np.array(content_order(self.real.keys, self.seed))
-        half = len(order) // 2 if config.split_real else len(order)
-        if config.split_real and half < 2:
-            raise ProxyError(f"split_real needs at least 4 real examples, found {len(order)}")
         # rubrics are written from the first part; the second part debiases
-        self.rubric_real = np.sort(order[:half])
-        self.normalising = np.sort(order[half:]) if config.split_real else np.sort(order)
+        first, second = halves(order, self.real_groups) if config.split_real else (order, order)
+        if min(len(first), len(second)) < 2:
+            sizes = f"found {len(order)}"
+            if self.real_groups is not None:
+                sizes = f"2 in each half; groups allow {len(first)} and {len(second)}"
+            raise ProxyError(f"split_real needs at least 4 real examples, {sizes}")
+        self.rubric_real, self.normalising = np.sort(first), np.sort(second)
         self._orders = {name: self._order(samples) for name, samples in self.candidates.items()}
         self.parts = {name: np.sort(part) for name, part in self._orders.items()}
         n_judged = sum(len(self.normalising) + len(part) for part in self.parts.values())

@@ -9,6 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from synque_select.data.views import View
 from synque_select.errors import DataError
 from synque_select.lens.prompt_sets import PromptSet
@@ -19,6 +22,7 @@ __all__ = [
     "Quoted",
     "Shown",
     "content_order",
+    "halves",
     "plain_line",
     "quote_sample",
     "rubric_line",
@@ -185,6 +189,30 @@ def _object(view: str, fields: Sequence[str]) -> dict[str, str]:
         for name, part in state.items()
         if part is not None
     }
+
+
+def halves(
+    order: NDArray[np.int64], groups: NDArray[np.int64] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Divide positions into two halves, as equal as undivided groups allow.
+
+    Args:
+        order: (n,) positions in random order.
+        groups: (n,) int64 group of each position, of at least 2 groups; None for no groups.
+
+    Example:
+        >>> first, second = halves(np.arange(5), np.array([0, 1, 0, 1, 1]))
+        >>> first.tolist(), second.tolist()
+        ([0, 2], [1, 3, 4])
+    """
+    if groups is None:
+        return order[: len(order) // 2], order[len(order) // 2 :]
+    # groups in the order of their first example
+    _, first, numbers = np.unique(groups[order], return_index=True, return_inverse=True)
+    places = np.argsort(first[numbers], kind="stable")
+    ends = np.flatnonzero(np.diff(first[numbers][places])) + 1
+    half = int(ends[np.abs(ends - len(order) / 2).argmin()])
+    return order[places[:half]], order[places[half:]]
 
 
 def content_order(texts: Sequence[str], seed: int) -> list[int]:

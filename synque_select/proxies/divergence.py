@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal, get_args
 
+import numpy as np
 import torch
 
 from synque_select.errors import ConfigError, DependencyError, ProxyError
@@ -20,6 +21,7 @@ from synque_select.proxies.inputs import (
     Prepared,
     check_count,
     content_order,
+    real_groups,
     score_defined,
     size_message,
 )
@@ -41,8 +43,8 @@ class MAUVE(BaseProxy):
     The value is the mean over `n_seeds` quantizations and `spread` their standard deviation, which
     shows the effect of clustering and subsampling, not that of a new real sample.
 
-    With fewer than 100 real examples there are fewer than 10 bins; the scores are then marked as
-    unreliable and left out of a consensus.
+    With fewer than 100 real examples (or groups of them) there are fewer than 10 bins; the scores
+    are then marked as unreliable and left out of a consensus.
 
     Args:
         n_seeds: Number of quantizations to average.
@@ -120,10 +122,13 @@ class MAUVE(BaseProxy):
             )
         values = torch.tensor(columns, dtype=torch.float64)
         spread = values.std(1) if len(seeds) > 1 else None
-        n_real = len(parts.real)
+        # examples of one group fall into the same bins and say little of the others
+        groups = real_groups(parts.real_input)
+        n_real = len(parts.real) if groups is None else len(np.unique(groups))
         # no `resample`: the bins come from both samples together, and in a bootstrap resample the
         # copies would form clusters of their own
-        messages = self._messages(n_real, size, max(map(len, parts.inputs)))
+        what = "real examples" if groups is None else "groups of real examples"
+        messages = self._messages(n_real, what, size, max(map(len, parts.inputs)))
         return ProxyScores(
             values.mean(1), spread=spread, messages=messages, reliable=n_real >= _RELIABLE_FROM
         )
@@ -134,11 +139,11 @@ class MAUVE(BaseProxy):
         order = torch.from_numpy(content_order(parts.real_input, seed))
         return parts.real[order.to(parts.real.device)]
 
-    def _messages(self, n_real: int, size: int, largest: int) -> tuple[str, ...]:
+    def _messages(self, n_real: int, what: str, size: int, largest: int) -> tuple[str, ...]:
         messages = []
         if n_real < _RELIABLE_FROM:
             messages.append(
-                f"{self.key} is not reliable here: {n_real} real examples make "
+                f"{self.key} is not reliable here: {n_real} {what} make "
                 f"{default_n_bins(n_real, size)} bins, and 10 want {_RELIABLE_FROM} examples"
             )
         if size < largest:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synque_select.functional.folds import stratified_folds
+from synque_select.functional.folds import joined_contents, stratified_folds
 from synque_select.functional.pad import (
     CrossFit,
     cross_fit,
@@ -28,6 +28,7 @@ from synque_select.proxies.inputs import (
     content_order,
     example_groups,
     parts_of,
+    real_groups,
     score_defined,
     size_message,
 )
@@ -49,7 +50,8 @@ class PAD(BaseProxy):
 
     2 (1 − 2ε), where ε is the mean of the two classes' held-out soft errors |p − y| of a logistic
     regression (L2 penalty with C = 1, no standardization, balanced class weights). It is
-    cross-fitted over stratified folds, and equal examples share a fold. 0 is chance and 2 perfect
+    cross-fitted over stratified folds, and equal examples share a fold, as do the real examples of
+    one group. 0 is chance and 2 perfect
     separation. All candidates are scored at a common size, on a random subsample, because a
     classifier that is trained on more examples finds more differences. Up to 8 further fits, with
     other folds and subsamples, give the spread of the scores, which is part of their intervals.
@@ -153,13 +155,10 @@ class _Classification:
     @classmethod
     def make(cls, prepared: Prepared, m: int, n_folds: int, seed: int) -> _Classification:
         chosen = tuple(content_order(part, seed)[:m] for part in prepared.inputs)
-        # groups of equal examples share a fold: the held-out loss of an example whose copy was
-        # trained on shows memory, not the difference between the two distributions
-        real_groups = example_groups(prepared.real_input)
         folds = {}
         for position, rows in enumerate(chosen):
-            groups = example_groups(prepared.inputs[position])[rows]
-            assigned = stratified_folds(real_groups, groups, n_folds, seed=seed)
+            contents = example_groups(prepared.inputs[position])[rows]
+            assigned = _folds(prepared.real_input, contents, n_folds, seed)
             if assigned is not None:
                 folds[position] = torch.from_numpy(assigned)
         return cls(prepared, chosen, folds)
@@ -211,10 +210,8 @@ class _Classification:
         m, real = len(self.chosen[0]), self.prepared.real
         counts = parts_of(m, weights)
         drawn = {k: self.chosen[k][:n] for k, n in enumerate(counts) if n}
-        groups = [example_groups(self.prepared.inputs[k])[rows] for k, rows in drawn.items()]
-        folds = stratified_folds(
-            example_groups(self.prepared.real_input), np.concatenate(groups), n_folds, seed=seed
-        )
+        contents = [example_groups(self.prepared.inputs[k])[rows] for k, rows in drawn.items()]
+        folds = _folds(self.prepared.real_input, np.concatenate(contents), n_folds, seed)
         if folds is None:
             return math.nan
         # called after `score` has returned, and so outside the `precise` block around it
@@ -239,6 +236,24 @@ class _Classification:
                 parts = real_contributions(features, self.is_real, folds, fit)
                 contributions[:, part] = parts.T.cpu()
         return contributions
+
+
+def _folds(
+    real: ProxyInput, synthetic: NDArray[np.uint64], n_folds: int, seed: int
+) -> NDArray[np.int64] | None:
+    """Return the folds of the real sample and of synthetic rows with these contents."""
+    # examples that are equal, or of one group of the real sample, share a fold: the held-out loss
+    # of an example whose copy or sibling was trained on shows memory, not the difference between
+    # the two distributions
+    contents = example_groups(real)
+    joined = joined_contents(contents, real_groups(real))
+    if joined is not contents:
+        # a synthetic copy of a real example belongs to the group of that example
+        kinds, first = np.unique(contents, return_index=True)
+        places = np.searchsorted(kinds, synthetic).clip(max=len(kinds) - 1)
+        is_copy = kinds[places] == synthetic
+        synthetic = np.where(is_copy, joined[first[places]], synthetic)
+    return stratified_folds(joined, synthetic, n_folds, seed=seed)
 
 
 def _undefined_message(prepared: Prepared, values: torch.Tensor) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ __all__ = [
     "content_order",
     "example_groups",
     "parts_of",
+    "real_groups",
     "score_defined",
     "size_message",
     "undefined_scores",
@@ -240,6 +241,20 @@ def _spread_out(
         mixture=None if scores.mixture is None else mixture,
         messages=(*scores.messages, message),
     )
+
+
+def real_groups(part: ProxyInput) -> NDArray[np.int64] | None:
+    """Return the groups of the real sample; None if its examples are independent.
+
+    Also None if all examples are in one group, which has no others to be compared with.
+
+    Args:
+        part: The real sample.
+
+    Returns:
+        (n,) int64 from 0 on, at least 2 groups.
+    """
+    return None if part.groups is None or not part.groups.any() else part.groups
 
 
 def example_groups(part: ProxyInput) -> NDArray[np.uint64]:

@@ -9,7 +9,9 @@ from dataclasses import replace
 from functools import cache
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from synque_select.errors import ConfigError
 from synque_select.functional.mmd import (
@@ -19,6 +21,7 @@ from synque_select.functional.mmd import (
     kernel_contributions,
     mmd_permutation_p,
     off_diagonal_matrix,
+    resampling_factor,
     self_kernel_mean,
     weighted_kernel_mean,
 )
@@ -34,6 +37,7 @@ from synque_select.proxies.inputs import (
     check_choice,
     check_count,
     content_order,
+    real_groups,
     score_defined,
     undefined_scores,
 )
@@ -56,7 +60,8 @@ class MMD(BaseProxy):
     MMD² = mean_{i≠j} k(r_i, r_j) + mean_{i≠j} k(s_i, s_j) − 2 mean k(r_i, s_j). This estimate is
     unbiased: its expectation does not depend on the sizes of the sets, so candidates of different
     size can be compared without subsampling. It can be negative. The bandwidth comes from the
-    real sample and is the same for all candidates of a ranking.
+    real sample and is the same for all candidates of a ranking. If the real sample has groups, the
+    first mean is over pairs of different groups.
 
     Args:
         kernel: "rbf" is the mean of exp(−γ‖x−y‖²) over γ ∈ {0.5, 1, 2, 4, 8} / median squared
@@ -71,8 +76,9 @@ class MMD(BaseProxy):
             once; the standard error is reported in the messages and in `spread`.
         p_value: Whether to compute a permutation p-value per candidate as well (999 permutations,
             on a random subsample of at most 2,000 of its examples, with the bandwidth of the
-            pooled examples). The test asks whether the two sets differ at all, and its power
-            grows with their size, so p-values are never used to rank.
+            pooled examples; of a real sample with groups, on one example per group). The test
+            asks whether the two sets differ at all, and its power grows with their size, so
+            p-values are never used to rank.
 
     Source: Gretton et al. 2012, equations 3 and 5; Bińkowski et al. 2018 (KID).
 
@@ -196,13 +202,24 @@ def _kernel_of(choice: KernelChoice, prepared: Prepared) -> tuple[Kernel | None,
 
 def _p_values(prepared: Prepared, choice: KernelChoice, seed: int) -> torch.Tensor:
     """Permutation p-value of each candidate; NaN if all examples are equal."""
-    real, p_values = prepared.real, []
+    real, p_values = prepared.real[_one_per_group(prepared.real_input, seed)], []
     for position, part in enumerate(prepared.inputs):
         rows = prepared.rows(position, content_order(part, seed)[:_P_VALUE_ROWS])
         kernel = _pooled_kernel(choice, torch.cat((real, rows)))
         p = math.nan if kernel is None else mmd_permutation_p(real, rows, kernel, seed=seed)
         p_values.append(p)
     return torch.tensor(p_values, dtype=torch.float64)
+
+
+def _one_per_group(real: ProxyInput, seed: int) -> torch.Tensor:
+    """Return positions of real examples that are independent of each other."""
+    # a permutation test is exact for exchangeable rows only: the examples of a group stay alike
+    # under every labeling
+    order, groups = content_order(real, seed), real_groups(real)
+    if groups is None:
+        return torch.arange(len(real))
+    first = np.unique(groups[order], return_index=True)[1]
+    return torch.from_numpy(np.sort(order[first]))
 
 
 def _pooled_kernel(choice: KernelChoice, pool: torch.Tensor) -> Kernel | None:
@@ -238,7 +255,8 @@ def score_kernel(
         [kernel_contributions(kernel, real, prepared.embeddings(i)) for i in range(len(own))], 1
     ).cpu()
     # always exact: the real sample is small, and its resampling uses all pairs as well
-    among_real = self_kernel_mean(kernel, real, max_exact=n)
+    groups = real_groups(prepared.real_input)
+    among_real = self_kernel_mean(kernel, real, max_exact=n, groups=groups)
     own_means = torch.tensor(
         [mean.off_diagonal if unbiased else mean.all_pairs for mean in own], dtype=torch.float64
     )
@@ -254,11 +272,12 @@ def score_kernel(
         return float(real_mean + among + sum(2 * w[i] * w[j] * cross_mean(i, j) for i, j in pairs))
 
     real_mean = among_real.off_diagonal if unbiased else among_real.all_pairs
-    diagonal = None if unbiased else among_real.diagonal
     errors = torch.tensor([mean.standard_error for mean in own], dtype=torch.float64)
     return ProxyScores(
         values=real_mean + own_means - 2 * contributions.mean(0),
-        resample=_resampling(kernel, real, contributions, own_means, diagonal),
+        resample=_resampling(
+            kernel, real, groups, contributions, own_means, None if unbiased else among_real
+        ),
         spread=errors if bool(errors.any()) else None,
         example_scores=lambda k: _witness(prepared, k, kernel, max_exact, seed),
         messages=_estimate_message(prepared, errors),
@@ -269,27 +288,32 @@ def score_kernel(
 def _resampling(
     kernel: Kernel,
     real: torch.Tensor,
+    groups: NDArray[np.int64] | None,
     contributions: torch.Tensor,
     own_means: torch.Tensor,
-    diagonal: float | None,
+    biased: SelfMean | None,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return MMD² as a function of real-example weights; with `diagonal`, the biased estimate."""
+    """Return MMD² as a function of real-example weights; with `biased`, the biased estimate."""
     n = len(real)
     # the candidate is the fixed set that training will use, so its own mean is a constant: only
-    # the real sample is random. The biased estimate has the diagonal with a share of 1/n, which is
-    # held fixed too: copies in a resample would increase it
-    factor = 1.0 if diagonal is None else (n - 1) / n
-    constant = own_means if diagonal is None else own_means + diagonal / n
+    # the real sample is random. The biased estimate has the diagonal with a share of 1/n, or the
+    # pairs within groups with theirs, which is held fixed too: copies in a resample would increase
+    # it
+    factor, constant = 1.0, own_means
+    if biased is not None:
+        factor = biased.off_diagonal_share
+        constant = own_means + biased.diagonal_part
     if n <= _MAX_PAIRS:
-        # (n / (n − 1))² corrects for the copies in a resample, see `weighted_kernel_mean`. Kept as
+        # the factor corrects for the copies in a resample, see `weighted_kernel_mean`. Kept as
         # a matrix, the resampling can be stored on disk and the embeddings are no longer needed
-        pairs = off_diagonal_matrix(kernel, real).cpu() * (factor * (n / (n - 1)) ** 2)
+        factor *= resampling_factor(n, groups)
+        pairs = off_diagonal_matrix(kernel, real, groups).cpu() * factor
         return Contributions(-2 * contributions, constant, pairs)
 
     def resample(weights: torch.Tensor) -> torch.Tensor:
         # called after `score` has returned, and so outside the `precise` block around it
         with precise():
-            among = weighted_kernel_mean(kernel, real, weights).cpu() * factor
+            among = weighted_kernel_mean(kernel, real, weights, groups).cpu() * factor
         return among.unsqueeze(1) + constant - 2 * weights.cpu() @ contributions
 
     return resample

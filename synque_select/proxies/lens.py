@@ -26,6 +26,7 @@ from synque_select.lens.rubric import SampleSet
 from synque_select.lens.run import LensRun, answered
 from synque_select.llm.base import BaseLLM
 from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScores
+from synque_select.proxies.inputs import real_groups
 from synque_select.proxies.registry import ProxySpec
 from synque_select.types.modality import Modality
 
@@ -96,7 +97,9 @@ class Lens(BaseProxy):
     ) -> ProxyScores:
         """Write rubrics and judge the examples; the engines choose their own device."""
         sides = {candidate.name: _side(candidate) for candidate in candidates}
-        run = LensRun(self.config, _side(real), sides, real.modality, seed)
+        run = LensRun(
+            self.config, _side(real), sides, real.modality, seed, real_groups=real_groups(real)
+        )
         try:
             judged = run.judge(self._realness)
         finally:

@@ -17,7 +17,7 @@ from synque_select.functional.coverage import (
 )
 from synque_select.functional.pairwise import nearest_distances, precise
 from synque_select.proxies.base import BaseProxy, Contributions, ProxyInput, ProxyScores
-from synque_select.proxies.inputs import Prepared, score_defined, size_message
+from synque_select.proxies.inputs import Prepared, real_groups, score_defined, size_message
 
 __all__ = ["Coverage", "Density", "KNNCoverage"]
 
@@ -69,10 +69,11 @@ class Density(BaseProxy):
     """Relative number of synthetic examples in the real examples' k-NN balls; higher is better.
 
     1/(kN) Σ_j Σ_i 1[‖s_j − r_i‖ ≤ distance of r_i to its k-th nearest real neighbor], with
-    k = min(5, ⌊√n⌋). It is about 1 for equal distributions and 0 if no synthetic example is close
-    to a real one. Its expectation over subsamples does not depend on their size. No interval is
-    given: the balls depend on the whole real sample, and intervals that hold the balls fixed
-    contain the true value in 60 to 90 % of cases at a nominal 95 %.
+    k = min(5, ⌊√n⌋), neighbors of other groups if the real sample has groups. It is about 1 for
+    equal distributions and 0 if no synthetic example is close to a real one. Its expectation over
+    subsamples does not depend on their size. No interval is given: the balls depend on the whole
+    real sample, and intervals that hold the balls fixed contain the true value in 60 to 90 % of
+    cases at a nominal 95 %.
 
     Source: Naeem et al. 2020, equation 3.
 
@@ -96,7 +97,7 @@ class Density(BaseProxy):
     def _score(self, prepared: Prepared) -> ProxyScores:
         # the balls come from the real sample alone, so all candidates are measured by the same ones
         k = n_neighbours(len(prepared.real))
-        radii = real_radii(prepared.real, k)
+        radii = real_radii(prepared.real, k, real_groups(prepared.real_input))
 
         # all N examples: a mean count per example has the same expectation at every size, and a
         # subsample would only add noise
@@ -115,7 +116,8 @@ class KNNCoverage(BaseProxy):
     Scored with m synthetic examples, m the size of the real sample or of the smallest candidate if
     that is less, by the exact expectation over random subsamples:
     mean_i (1 − C(N−c_i, m) / C(N, m)), with c_i synthetic examples in the ball of r_i and
-    k = min(5, ⌊√n⌋). No interval is given, for the same reason as for `Density`.
+    k = min(5, ⌊√n⌋), neighbors of other groups if there are any. No interval is given, for
+    the same reason as for `Density`.
 
     Source: Naeem et al. 2020, equation 4.
 
@@ -141,7 +143,7 @@ class KNNCoverage(BaseProxy):
         # no more synthetic than real examples: a large enough candidate has an example in every
         # ball, and all candidates would reach 1
         m = prepared.common_size(n)
-        radii = real_radii(prepared.real, n_neighbours(n))
+        radii = real_radii(prepared.real, n_neighbours(n), real_groups(prepared.real_input))
 
         def chances(points: torch.Tensor) -> torch.Tensor:
             return knn_coverage(counts_within(prepared.real, points, radii), len(points), m)

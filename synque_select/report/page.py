@@ -43,7 +43,7 @@ from synque_select.report.experiment_tables import (
 from synque_select.report.finding_tables import gaps_table, labels_table, sample_size_table
 from synque_select.report.html import page_html
 from synque_select.report.lens import lens_sections
-from synque_select.report.ranking_tables import ranking_tables, real_sample_words
+from synque_select.report.ranking_tables import ranking_tables
 from synque_select.report.study_tables import study_table
 from synque_select.types import Findings, Gaps, Ranking, SampleSizeAnalysis
 from synque_select.utils.json_fields import JsonFields
@@ -166,7 +166,7 @@ def _ranking_facts(ranking: Ranking | None) -> dict[str, str]:
     n_synthetic = sum(row.n for row in ranking.candidates)
     encoder = ranking.encoder
     return {
-        "Real sample": f"{real_sample_words(ranking)}, sha256 {ranking.real_sha256[:12]}",
+        "Real sample": f"{ranking.real_words}, sha256 {ranking.real_sha256[:12]}",
         "Candidates": f"{len(ranking)} with {n_synthetic:,} examples, {ranking.modality}",
         "Encoder": "none"
         if encoder is None

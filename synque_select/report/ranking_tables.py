@@ -20,7 +20,6 @@ from synque_select.types import ProxyScore, RankedCandidate, Ranking
 __all__ = [
     "ranking_table",
     "ranking_tables",
-    "real_sample_words",
     "reliability_words",
     "scores_table",
 ]
@@ -57,7 +56,7 @@ def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -
         columns.append(Column(key))
         parts.append(format_ranks([row.ranks[key] for row in order]))
     return Table(
-        title=f"Ranking by {ranking.rank_by} against {real_sample_words(ranking)}",
+        title=f"Ranking by {ranking.rank_by} against {ranking.real_words}",
         columns=tuple(columns),
         rows=tuple(zip(*parts, strict=True)),
         notes=_ranking_notes(ranking, reliability),
@@ -83,21 +82,6 @@ def scores_table(ranking: Ranking) -> Table:
         rows=tuple(zip(*parts, strict=True)),
         notes=_score_notes(ranking),
     )
-
-
-def real_sample_words(ranking: Ranking) -> str:
-    """Return the size of the real sample, with its groups if it has any.
-
-    Returns:
-        Such as "60 real examples in 20 groups (effective n 18.5)".
-    """
-    words = f"{ranking.n_real:,} real examples"
-    if ranking.n_groups is None or ranking.effective_n is None:
-        return words
-    if ranking.n_groups == ranking.n_real:
-        return words
-    groups = "1 group" if ranking.n_groups == 1 else f"{ranking.n_groups:,} groups"
-    return f"{words} in {groups} (effective n {ranking.effective_n:,.1f})"
 
 
 def _order_columns(ranking: Ranking) -> tuple[list[Column], list[list[str]]]:

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from synque_select.functional.coverage import real_radii
 from synque_select.selection.scoring import Scoring
 from synque_select.types import Gap
 
@@ -18,7 +19,8 @@ def gap_map(scoring: Scoring) -> list[Gap]:
     """Find for each real example its nearest synthetic one, the worst covered first.
 
     A real example is covered if the distance to the nearest synthetic example is at most that to
-    its k-th nearest real neighbor, k = min(5, ⌊√n⌋), as in the coverage of Naeem et al. (2020).
+    its k-th nearest real neighbor, k = min(5, ⌊√n⌋), as in the coverage of Naeem et al. (2020). If
+    the real sample has groups, only examples of other groups are neighbors.
     Those that are not covered show what to generate next.
 
     Args:
@@ -34,8 +36,11 @@ def gap_map(scoring: Scoring) -> list[Gap]:
     given, *candidates = scoring.embeddings("a gap map")
     real = given.cpu().double()
     k = min(5, math.isqrt(len(real)), len(real) - 1)
-    # column 0 is the distance of a real example to itself
-    radius = torch.cdist(real, real).sort(dim=1).values[:, k]
+    if scoring.groups is not None and scoring.groups.any():
+        radius = real_radii(real, k, scoring.groups)
+    else:
+        # column 0 is the distance of a real example to itself
+        radius = torch.cdist(real, real).sort(dim=1).values[:, k]
     nearest = torch.full((len(real),), math.inf, dtype=torch.float64)
     owner = torch.zeros(len(real), dtype=torch.long)
     position = torch.zeros(len(real), dtype=torch.long)

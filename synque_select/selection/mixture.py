@@ -269,7 +269,8 @@ def mmd_optimal_mixture(
     quadratic, contributions = _kernel_means(real, used, scoring.seed)
     upper = _caps([len(c) for c in pool], budget, max_repeats)
     chosen, how = _best_subset(quadratic, contributions.mean(dim=0), upper, top_k)
-    linear = multinomial_weights(len(real), n_resamples, scoring.seed) @ contributions
+    redrawn = multinomial_weights(len(real), n_resamples, scoring.seed, scoring.groups)
+    linear = redrawn @ contributions
     weights = minimize_quadratic_on_simplex(
         quadratic[chosen][:, chosen], linear[:, chosen], upper[chosen]
     ).mean(dim=0)

@@ -109,6 +109,8 @@ def _ordered(
         messages=scoring.messages + left_out,
         wall_s=scoring.wall_s,
         details={key: part.details for key, part in scoring.scores.items() if part.details},
+        n_groups=n_units(n_real, scoring.groups),
+        effective_n=float(n_real) if scoring.groups is None else effective_size(scoring.groups),
     )
     used = members if rank_by == CONSENSUS else (rank_by,)
     evidence = Evidence(

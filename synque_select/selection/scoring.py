@@ -20,6 +20,7 @@ from synque_select.data.examples import Examples
 from synque_select.encoders import BaseEncoder, embed, get_encoder
 from synque_select.errors import ConfigError, ProxyError
 from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
+from synque_select.selection.real_messages import real_messages
 from synque_select.selection.score_cache import ScoreCache
 from synque_select.types import EncoderInfo
 from synque_select.types.modality import Modality
@@ -126,7 +127,7 @@ def score(
         place = _device(device)
         encoded = _encoded([real, *candidates], suite, encoder, place, folder, progress)
         encode_s = time.perf_counter() - started
-        messages = sample_messages(candidates, real)
+        messages = real_messages(real) + sample_messages(candidates)
         messages += contamination_messages(candidates, {"real sample": real})
         data = {
             "sets": [(e.name, e.sha256) for e in (real, *candidates)],

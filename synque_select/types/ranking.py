@@ -163,6 +163,15 @@ class Ranking:
     def __len__(self) -> int:
         return len(self.candidates)
 
+    @property
+    def real_words(self) -> str:
+        """The size of the real sample: "60 real examples in 20 groups (effective n 18.5)"."""
+        words = f"{self.n_real:,} real examples"
+        if self.n_groups is None or self.effective_n is None or self.n_groups == self.n_real:
+            return words
+        groups = "1 group" if self.n_groups == 1 else f"{self.n_groups:,} groups"
+        return f"{words} in {groups} (effective n {self.effective_n:,.1f})"
+
     def order(self, by: str | None = None) -> tuple[RankedCandidate, ...]:
         """Return the rows, best first; ties keep their order, and undefined ranks come last.
 
