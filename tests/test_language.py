@@ -42,6 +42,7 @@ PATTERNS = {
     r"\bis to (go|be)\b": "say 'will be' or 'should be'",
     r"\bwhat (it|he|they) (dies?|is said) of\b": "say why",
     r"\blabell(ed|ing)\b": "say 'labeled'",
+    r"(?<!_)judgement": "spell it 'judgment'",
     r"\b(un)?annotated\b": "say 'labeled' or 'unlabeled'",
     r"\bp_top_k_by_proxy\b": "say 'selection_stability'",
 }

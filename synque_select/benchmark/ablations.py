@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from synque_select.benchmark.analysis import analyse
 from synque_select.benchmark.case_scores import Case, CaseScorer, CaseScores
 from synque_select.benchmark.corruptions import Corruption, corrupted
-from synque_select.benchmark.judgements import judged_columns
+from synque_select.benchmark.judgments import judged_columns
 from synque_select.benchmark.layout import Group, Task
 from synque_select.benchmark.result import (
     Analysis,
@@ -88,7 +88,7 @@ def at_sample_size(
         size: Number of real examples.
         baselines: Keys of the proxies that never read them.
         bar: Shows progress.
-        judged: Keys of the LENS proxies that are computed from the released judgements.
+        judged: Keys of the LENS proxies that are computed from the released judgments.
 
     Returns:
         The figures as for the whole sample; a sentence if every real sample is smaller.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from synque_select.benchmark.case_scores import Case
-from synque_select.benchmark.judgements import released_rubrics
+from synque_select.benchmark.judgments import released_rubrics
 from synque_select.errors import ConfigError
 from synque_select.lens.config import LensConfig
 from synque_select.proxies.base import BaseProxy
@@ -34,7 +34,7 @@ def with_models(
 
     Args:
         proxies: As for `rank`; None for the default suite, LENS and its ablations.
-        lens: How LENS is computed; None for the released judgements.
+        lens: How LENS is computed; None for the released judgments.
         rubrics: Whether to judge by the released rubrics or by new ones.
         max_samples: Number of examples judged per candidate; None for the value in `lens`.
         progress: Whether to show progress.
@@ -48,14 +48,14 @@ def with_models(
         if max_samples is not None or rubrics == "released":
             raise ConfigError(
                 "lens_rubrics='released' and max_samples= need lens=, the models that judge; "
-                "without lens=, the released judgements are used unchanged"
+                "without lens=, the released judgments are used unchanged"
             )
         return proxies
     config = LensConfig.read(lens)
     if max_samples is not None:
         config = dataclasses.replace(config, max_samples=max_samples)
     if proxies is None:
-        # the bounds of adaptive judging hold for means of judgements only
+        # the bounds of adaptive judging hold for means of judgments only
         ablations = [k for k in _ABLATIONS if config.adaptive is None or k != "lens_balanced"]
         proxies = [*default_suite("text"), *ablations]
     return with_lens(proxies, config, progress=progress)

@@ -13,7 +13,7 @@ from synque_select.benchmark.ablations import against_decoys, at_sample_size, re
 from synque_select.benchmark.analysis import analyse, noise_ceilings, undefined
 from synque_select.benchmark.case_scores import Case, CaseScorer, never_reads_real
 from synque_select.benchmark.corruptions import Corruption, parse_corruption
-from synque_select.benchmark.judgements import judged_columns
+from synque_select.benchmark.judgments import judged_columns
 from synque_select.benchmark.layout import Task, find_tasks
 from synque_select.benchmark.lens import LensRubrics, fitted, with_models
 from synque_select.benchmark.result import BenchmarkResult, Cost, TaskResult
@@ -42,7 +42,7 @@ class BenchmarkOptions:
     Args:
         tasks: Folder names of tasks; None for all that exist.
         proxies: As for `rank`; None for the default suite. `lens`, `lens_raw` and `lens_balanced`
-            without options are computed from the released judgements; with the option `lens`, or
+            without options are computed from the released judgments; with the option `lens`, or
             with a config of their own, a language model is asked.
         cross_group: Whether each group's candidates are also ranked among those of other groups.
         sample_sizes: Further sizes of the real sample to score with: nested random subsets.
@@ -186,7 +186,7 @@ def benchmark_suite(proxies: Sequence[ProxySpec] | None) -> tuple[BaseProxy, ...
 
 
 def _was_judged(proxy: BaseProxy) -> bool:
-    """Return whether a proxy is computed from the released judgements: LENS with its defaults."""
+    """Return whether a proxy is computed from the released judgments: LENS with its defaults."""
     return proxy.family == "lens" and proxy.options() == get_proxy(proxy.key).options()
 
 

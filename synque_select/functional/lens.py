@@ -1,6 +1,6 @@
 """LENS: how real a candidate looks to a language model, corrected for the model's bias.
 
-Judgements are tensors (n, 2, 2) with values 0..4. The dimensions are: the example that was
+Judgments are tensors (n, 2, 2) with values 0..4. The dimensions are: the example that was
 judged; the place of the synthetic set in the prompt (dataset A, dataset B); the question (is the
 example real, is it synthetic). Values are the five labels or expectations over them.
 """
@@ -50,7 +50,7 @@ def label_value(label: str) -> int:
         (0, 3)
     """
     if label not in LABELS:
-        raise ConfigError(f"judgement {label!r}: allowed are {', '.join(LABELS)}")
+        raise ConfigError(f"judgment {label!r}: allowed are {', '.join(LABELS)}")
     return LABELS.index(label)
 
 
@@ -58,7 +58,7 @@ def lens_raw(synthetic: torch.Tensor, *, protocol: LensProtocol = "default") -> 
     """LENS without debiasing: mean over examples and places of h_real / (h_real + h_synth).
 
     Args:
-        synthetic: (N, 2, 2) judgements of the candidate's examples, values 0..4.
+        synthetic: (N, 2, 2) judgments of the candidate's examples, values 0..4.
         protocol: How 0/0 counts: 0.5 with "default", 0 with "released", as in the authors' code.
 
     Returns:
@@ -66,7 +66,7 @@ def lens_raw(synthetic: torch.Tensor, *, protocol: LensProtocol = "default") -> 
         examples real.
 
     Raises:
-        ConfigError: The judgements have another shape or range, or `protocol` is not allowed.
+        ConfigError: The judgments have another shape or range, or `protocol` is not allowed.
 
     Source:
         SynQuE, arXiv 2511.03928, the ablation without debiasing.
@@ -89,8 +89,8 @@ def lens_debiased(
     p = h̃_real / (h̃_real + h̃_synth), averaged over both places and all examples.
 
     Args:
-        real: (n, 2, 2) judgements of the real sample with this candidate's rubric, values 0..4.
-        synthetic: (N, 2, 2) judgements of the candidate's examples, values 0..4.
+        real: (n, 2, 2) judgments of the real sample with this candidate's rubric, values 0..4.
+        synthetic: (N, 2, 2) judgments of the candidate's examples, values 0..4.
         protocol: "default" computes p as h_real·m_synth / (h_real·m_synth + h_synth·m_real), m the
             real sample's means: the same value without constants; 0/0 counts 0.5. "released" is
             the authors' code: 0/0 counts 0, a mean of 0 becomes 1e-6, and 1e-6 is added to
@@ -100,7 +100,7 @@ def lens_debiased(
         Score in 0..1, higher is better; about 0.5 if the examples are judged like real ones.
 
     Raises:
-        ConfigError: The judgements have another shape or range, or `protocol` is not allowed.
+        ConfigError: The judgments have another shape or range, or `protocol` is not allowed.
 
     Source:
         SynQuE, arXiv 2511.03928.
@@ -120,19 +120,19 @@ def lens_balanced(
 ) -> float:
     """LENS that also counts how likely the real sample is judged synthetic.
 
-    The real sample's judgements are normalized by the candidate's means, as the candidate's are by
+    The real sample's judgments are normalized by the candidate's means, as the candidate's are by
     the real sample's; the two scores are averaged, weighted by their numbers of examples.
 
     Args:
-        real: (n, 2, 2) judgements of the real sample with this candidate's rubric, values 0..4.
-        synthetic: (N, 2, 2) judgements of the candidate's examples, values 0..4.
+        real: (n, 2, 2) judgments of the real sample with this candidate's rubric, values 0..4.
+        synthetic: (N, 2, 2) judgments of the candidate's examples, values 0..4.
         protocol: As for `lens_debiased`; with "released", a candidate's mean of 0 becomes 1.
 
     Returns:
         Score in 0..1, higher is better.
 
     Raises:
-        ConfigError: The judgements have another shape or range, or `protocol` is not allowed.
+        ConfigError: The judgments have another shape or range, or `protocol` is not allowed.
 
     Source:
         The code released with SynQuE, arXiv 2511.03928.
@@ -156,15 +156,15 @@ def lens_example_scores(
     """Return the probability that each of a candidate's examples is real.
 
     Args:
-        real: (n, 2, 2) judgements of the real sample, used to debias; None for raw probabilities.
-        synthetic: (N, 2, 2) judgements of the candidate's examples, values 0..4.
+        real: (n, 2, 2) judgments of the real sample, used to debias; None for raw probabilities.
+        synthetic: (N, 2, 2) judgments of the candidate's examples, values 0..4.
         protocol: As for `lens_debiased`.
 
     Returns:
         (N,) float64 in 0..1; their mean is `lens_debiased`, or `lens_raw` without `real`.
 
     Raises:
-        ConfigError: The judgements have another shape or range, or `protocol` is not allowed.
+        ConfigError: The judgments have another shape or range, or `protocol` is not allowed.
 
     Example:
         >>> lens_example_scores(None, torch.tensor([[[3.0, 1.0], [4.0, 0.0]]])).tolist()
@@ -191,14 +191,14 @@ def lens_resampled(
 ) -> torch.Tensor:
     """LENS under bootstrap weights of the real examples, for intervals.
 
-    LENS depends on the real sample only through mean judgements, so a resample is a weighting of
+    LENS depends on the real sample only through mean judgments, so a resample is a weighting of
     these means and nothing is judged again. If only part of the candidate was judged, that part is
     redrawn as well, with the finite-population correction of `subsample_weights`. The rubric is
     held fixed: the interval does not contain that another real sample gives another rubric.
 
     Args:
-        real: (n, 2, 2) judgements of the real sample, values 0..4.
-        synthetic: (N, 2, 2) judgements of the candidate's examples that were judged.
+        real: (n, 2, 2) judgments of the real sample, values 0..4.
+        synthetic: (N, 2, 2) judgments of the candidate's examples that were judged.
         weights: (B, n) float64; each row sums to 1.
         kind: Which of the three scores to compute.
         protocol: As for `lens_debiased`.
@@ -209,7 +209,7 @@ def lens_resampled(
         (B,) float64 scores in 0..1, higher is better.
 
     Raises:
-        ConfigError: The judgements or weights have another shape or range, or `kind` or
+        ConfigError: The judgments or weights have another shape or range, or `kind` or
             `protocol` is not allowed.
 
     Example:
@@ -229,7 +229,7 @@ def lens_resampled(
         )
     real, synthetic, weights = real.double(), synthetic.double(), weights.double()
     candidate_weights = subsample_weights(len(synthetic), n_candidate, len(weights), seed)
-    # each resample normalizes all of the candidate's judgements anew, (B, N, 2, 2): in blocks, or
+    # each resample normalizes all of the candidate's judgments anew, (B, N, 2, 2): in blocks, or
     # a thousand resamples of a large candidate would fill the memory
     step = max(1, _MAX_CELLS // (4 * len(synthetic)))
     blocks = [slice(start, start + step) for start in range(0, len(weights), step)]
@@ -293,7 +293,7 @@ def subsample_weights(
     """
     equal = torch.full((n_resamples, n_judged), 1 / n_judged, dtype=torch.float64)
     # a candidate judged as a whole has no sampling error of its own, and the variance of a single
-    # judgement cannot be estimated
+    # judgment cannot be estimated
     if n_candidate is None or n_candidate <= n_judged or n_judged < 2:
         return equal
     generator = torch.Generator().manual_seed(seed)
@@ -320,27 +320,27 @@ def _synthetic_means(means: torch.Tensor, protocol: LensProtocol) -> torch.Tenso
 
 
 def _shares(
-    judgements: torch.Tensor, means: torch.Tensor | None, protocol: LensProtocol
+    judgments: torch.Tensor, means: torch.Tensor | None, protocol: LensProtocol
 ) -> torch.Tensor:
     """Probability of the first entry of the last dimension, at each place."""
     if protocol == "released":
-        return _released_shares(judgements, means)
-    first, second = judgements.unbind(-1)
+        return _released_shares(judgments, means)
+    first, second = judgments.unbind(-1)
     if means is not None:
         # (a/m)/(a/m + b/k) = ak/(ak + bm): no division by a mean that may be 0, and no constant
         # that would change the result
         first, second = first * means[..., 1], second * means[..., 0]
     total = first + second
-    # two judgements of 0 say nothing either way: 0.5. The inner `where` avoids 0/0 in the branch
+    # two judgments of 0 say nothing either way: 0.5. The inner `where` avoids 0/0 in the branch
     # that is not taken
     return torch.where(total == 0, 0.5, first / torch.where(total == 0, 1.0, total))
 
 
-def _released_shares(judgements: torch.Tensor, means: torch.Tensor | None) -> torch.Tensor:
+def _released_shares(judgments: torch.Tensor, means: torch.Tensor | None) -> torch.Tensor:
     if means is None:
-        total = judgements.sum(-1)
-        return torch.where(total == 0, 0.0, judgements[..., 0] / total.clamp_min(1e-300))
-    scaled = judgements / torch.where(means == 0, _RELEASED_EPS, means)
+        total = judgments.sum(-1)
+        return torch.where(total == 0, 0.0, judgments[..., 0] / total.clamp_min(1e-300))
+    scaled = judgments / torch.where(means == 0, _RELEASED_EPS, means)
     shares: torch.Tensor = scaled[..., 0] / (scaled.sum(-1) + _RELEASED_EPS)
     return shares
 
@@ -356,12 +356,12 @@ def _check_protocol(protocol: LensProtocol) -> None:
         raise ConfigError(f"protocol={protocol!r}: allowed are {', '.join(get_args(LensProtocol))}")
 
 
-def _check(name: str, judgements: torch.Tensor) -> None:
-    if judgements.ndim != 3 or judgements.shape[1:] != (2, 2) or len(judgements) == 0:
+def _check(name: str, judgments: torch.Tensor) -> None:
+    if judgments.ndim != 3 or judgments.shape[1:] != (2, 2) or len(judgments) == 0:
         raise ConfigError(
-            f"{name} has shape {tuple(judgements.shape)}: allowed is (n, 2, 2) with n >= 1 "
+            f"{name} has shape {tuple(judgments.shape)}: allowed is (n, 2, 2) with n >= 1 "
             "(example, place of the synthetic set, question)"
         )
     # written so that NaN fails too
-    if not bool(((judgements >= 0) & (judgements <= 4)).all()):
-        raise ConfigError(f"{name} contains a judgement outside 0..4")
+    if not bool(((judgments >= 0) & (judgments <= 4)).all()):
+        raise ConfigError(f"{name} contains a judgment outside 0..4")

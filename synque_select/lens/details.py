@@ -48,7 +48,7 @@ def lens_details(
 
     Args:
         run: A run that has judged its candidates.
-        judged: Candidate name to its judgements.
+        judged: Candidate name to its judgments.
         realness: Candidate name to the realness of each judged example, (m,) in [0, 1]; NaN where
             a question failed.
 

@@ -70,15 +70,15 @@ class Tally:
 
 @dataclass(frozen=True)
 class Judged:
-    """Judgements of the real sample and of a candidate under one rubric.
+    """Judgments of the real sample and of a candidate under one rubric.
 
     Axis 1 is where the candidate is shown (dataset A or B), axis 2 which set is asked about (real
     or synthetic).
 
     Args:
-        real: Judgements of the real sample, (n, 2, 2) float64 in [0, 4]; NaN where a question
+        real: Judgments of the real sample, (n, 2, 2) float64 in [0, 4]; NaN where a question
             about the example failed.
-        synthetic: Judgements of the candidate's examples, (N, 2, 2), in the same form.
+        synthetic: Judgments of the candidate's examples, (N, 2, 2), in the same form.
         n_cut: Number of examples that were too long or too large and were cut.
     """
 
@@ -120,7 +120,7 @@ def judge(
         limits: Maximum size of an example; larger ones are cut or scaled down, and counted.
 
     Yields:
-        The number of questions answered since the last yield; at the end, the judgements.
+        The number of questions answered since the last yield; at the end, the judgments.
 
     Raises:
         LLMError: More questions failed than the tally allows.

@@ -1,4 +1,4 @@
-"""One run of LENS: engines, cost estimate, rubrics, judgements of all candidates."""
+"""One run of LENS: engines, cost estimate, rubrics, judgments of all candidates."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ _DEFAULT_TOP_K = 3
 Values = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def answered(judgements: torch.Tensor) -> torch.Tensor:
-    """Return the judgements of the examples without a failed question.
+def answered(judgments: torch.Tensor) -> torch.Tensor:
+    """Return the judgments of the examples without a failed question.
 
     Args:
-        judgements: (n, 2, 2) float64, NaN where a question failed.
+        judgments: (n, 2, 2) float64, NaN where a question failed.
 
     Returns:
         (m, 2, 2) float64 with m <= n.
     """
-    return judgements[~judgements.isnan().any(dim=-1).any(dim=-1)]
+    return judgments[~judgments.isnan().any(dim=-1).any(dim=-1)]
 
 
 @dataclass
@@ -125,12 +125,12 @@ class LensRun:
         """Show the estimated cost, write the missing rubrics, and judge all candidates.
 
         Args:
-            values: Function of the judgements of the real sample (n, 2, 2) and of examples
+            values: Function of the judgments of the real sample (n, 2, 2) and of examples
                 (m, 2, 2) that returns the values whose mean is the score, (m,) in [0, 1]. Adaptive
                 judging bounds this mean.
 
         Returns:
-            Candidate name to its judgements; rows of `synthetic` are in the order of `parts`.
+            Candidate name to its judgments; rows of `synthetic` are in the order of `parts`.
 
         Raises:
             LLMError: A rubric could not be written, or too many questions failed.
@@ -305,7 +305,7 @@ class LensRun:
             if isinstance(progress, Judged):
                 return progress
             advance(progress)
-        raise RuntimeError("judge ended without judgements")
+        raise RuntimeError("judge ended without judgments")
 
     def _checked(self, name: str, judged: Judged) -> Judged:
         if not len(answered(judged.real)) or not len(answered(judged.synthetic)):
@@ -341,7 +341,7 @@ class LensRun:
         return {name: self._sorted(name, _joined(chunks[name])) for name in names}
 
     def _sorted(self, name: str, judged: Judged) -> Judged:
-        """Bring judgements from the order of drawing into the order of rows."""
+        """Bring judgments from the order of drawing into the order of rows."""
         drawn_part = self._orders[name][: len(judged.synthetic)]
         rows = np.argsort(drawn_part)
         self.parts[name] = drawn_part[rows]

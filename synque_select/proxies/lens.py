@@ -81,7 +81,7 @@ class Lens(BaseProxy):
     def __init__(self, config: LensConfig | Mapping[str, Any] | str | Path | None = None) -> None:
         self.config = LensConfig() if config is None else LensConfig.read(config)
         # the bounds of adaptive judging hold for a mean of terms between 0 and 1, one per example;
-        # the balanced score also depends on the mean judgements of the whole candidate
+        # the balanced score also depends on the mean judgments of the whole candidate
         if self.config.adaptive is not None and self.kind == "balanced":
             raise ConfigError(
                 f"the proxy {self.key!r} is not a mean over a candidate's samples, so adaptive "
@@ -111,7 +111,7 @@ class Lens(BaseProxy):
         whole = all(len(run.parts[c.name]) == len(c) for c in candidates)
         order = [candidate.name for candidate in candidates]
 
-        # scores depend on the real sample through the mean judgements that debias them, so new
+        # scores depend on the real sample through the mean judgments that debias them, so new
         # weights need no new answers. With `split_real`, only the half that debiases has weights
         def resample(weights: torch.Tensor) -> torch.Tensor:
             columns = [

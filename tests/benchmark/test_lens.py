@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from synque_select.benchmark.judgements import released_rubrics
+from synque_select.benchmark.judgments import released_rubrics
 from synque_select.cli.main import main
 from synque_select.errors import ConfigError, DataError
 from synque_select.lens.config import LensConfig
@@ -119,7 +119,7 @@ def test_labels_or_expectations_and_smaller_real_samples(with_rubrics: Path, tmp
     assert task["proxies"]["lens"]["spearman"] > 0.5
 
 
-def test_released_judgements_at_smaller_real_samples(with_rubrics: Path):
+def test_released_judgments_at_smaller_real_samples(with_rubrics: Path):
     labels = ("very unlikely", "unlikely", "unsure", "likely", "very likely")
     root = with_rubrics / "text2sql" / "LENS" / "scores" / "some-model"
     for seed in (7, 8):
@@ -153,8 +153,8 @@ def test_released_judgements_at_smaller_real_samples(with_rubrics: Path):
     write(root.with_name("another") / "seed=7" / "real_data" / group / "alpha.json", [record])
     task = run(with_rubrics, proxies=["lens_raw"])["tasks"]["text2sql"]
     assert task["proxies"]["lens_raw"]["n_groups"] == len(GROUPS)
-    assert "lens: judgements of some-model used, not of another." in task["absent"]
-    assert f"{group}: no LENS judgements of all candidates for seed 8." in task["absent"]
+    assert "lens: judgments of some-model used, not of another." in task["absent"]
+    assert f"{group}: no LENS judgments of all candidates for seed 8." in task["absent"]
 
 
 def test_released_rubrics_are_found_by_seed_group_and_name(with_rubrics: Path):

@@ -1,4 +1,4 @@
-"""LENS from the released judgements: the figures of the released data's README, to ±0.0002."""
+"""LENS from the released judgments: the figures of the released data's README, to ±0.0002."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from scipy.stats import pearsonr, spearmanr
 
 from synque_select.benchmark.analysis import analyse
 from synque_select.benchmark.case_scores import Case
-from synque_select.benchmark.judgements import (
-    find_judgements,
+from synque_select.benchmark.judgments import (
+    find_judgments,
     judged_columns,
     lens_scores,
-    read_judgements,
+    read_judgments,
 )
 from synque_select.benchmark.layout import find_tasks
 from synque_select.benchmark.released import BenchmarkOptions, run_released
@@ -73,7 +73,7 @@ def test_correlations_with_performance(task: str):
     by_group: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(
         lambda: defaultdict(list)
     )
-    for judged in find_judgements(Path(str(DATA)) / task):
+    for judged in find_judgments(Path(str(DATA)) / task):
         names = [name for name in judged.files if name in measured[judged.group]]
         wanted = [measured[judged.group][name] for name in names]
         for key, scores in lens_scores(judged, names).items():
@@ -100,12 +100,12 @@ def test_the_benchmark_prints_these_figures(name: str):
         np.testing.assert_allclose(figures, expected, atol=2e-4)
 
 
-def test_adaptive_judging_decides_as_all_judgements_do_and_needs_fewer():
+def test_adaptive_judging_decides_as_all_judgments_do_and_needs_fewer():
     n_all, n_judged = 0, 0
-    for judged in find_judgements(Path(str(DATA)) / "text2sql")[:3]:
+    for judged in find_judgments(Path(str(DATA)) / "text2sql")[:3]:
         pools = []
         for seed, (real, synthetic) in enumerate(judged.files.values()):
-            scores = lens_example_scores(read_judgements(real), read_judgements(synthetic))
+            scores = lens_example_scores(read_judgments(real), read_judgments(synthetic))
             pools.append(np.random.default_rng(seed).permutation(scores.numpy()))
         sizes = [len(pool) for pool in pools]
         found = race(lambda i, a, b, p=pools: p[i][a:b], sizes, sizes, 3, 0.05, 6)
@@ -126,7 +126,7 @@ class Length(BaseEncoder):
         return torch.tensor([[float(len(view)), 1.0] for view in views])
 
 
-def test_the_command_uses_released_judgements_unless_it_is_given_a_model(tmp_path):
+def test_the_command_uses_released_judgments_unless_it_is_given_a_model(tmp_path):
     result = run_released(
         str(DATA),
         BenchmarkOptions(tasks=["text2sql"], proxies=["lens", "lens_raw"]),

@@ -1,4 +1,4 @@
-"""LENS from judgements: by hand, in undefined cases, by its properties, and its intervals."""
+"""LENS from judgments: by hand, in undefined cases, by its properties, and its intervals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from synque_select.benchmark.judgements import find_judgements, lens_scores, read_judgements
+from synque_select.benchmark.judgments import find_judgments, lens_scores, read_judgments
 from synque_select.errors import ConfigError, DataError
 from synque_select.functional.lens import (
     LABELS,
@@ -22,7 +22,7 @@ from synque_select.functional.lens import (
 )
 
 
-def judgements(n: int, seed: int, tilt: float = 0.0) -> torch.Tensor:
+def judgments(n: int, seed: int, tilt: float = 0.0) -> torch.Tensor:
     rng = np.random.default_rng(seed)
     probabilities = np.array([0.1, 0.15, 0.2, 0.3, 0.25]) + tilt * np.array([-2, -1, 0, 1, 2])
     return torch.from_numpy(rng.choice(5, size=(n, 2, 2), p=probabilities).astype(float))
@@ -37,7 +37,7 @@ def test_debiased_by_hand():
 
 
 def test_released_protocol_as_a_plain_loop():
-    real, synthetic = judgements(30, 0), judgements(50, 1)
+    real, synthetic = judgments(30, 0), judgments(50, 1)
     ours, theirs = [], []
     for part, other, found, flip in (
         (synthetic, real, ours, False),
@@ -56,9 +56,9 @@ def test_released_protocol_as_a_plain_loop():
     assert lens_balanced(real, synthetic, protocol="released") == pytest.approx(balanced)
 
 
-def test_zero_judgements_count_a_half_and_in_the_released_protocol_zero():
+def test_zero_judgments_count_a_half_and_in_the_released_protocol_zero():
     nothing = torch.zeros(3, 2, 2)
-    some = judgements(10, 3)
+    some = judgments(10, 3)
     assert lens_raw(nothing) == 0.5
     assert lens_raw(nothing, protocol="released") == 0.0
     assert lens_debiased(some, nothing) == 0.5
@@ -66,7 +66,7 @@ def test_zero_judgements_count_a_half_and_in_the_released_protocol_zero():
 
 
 def test_a_real_mean_of_zero_gives_the_limit_not_a_constant():
-    # the real sample never looks synthetic, so any judgement "synthetic" counts against an example
+    # the real sample never looks synthetic, so any judgment "synthetic" counts against an example
     real = torch.tensor([[[3.0, 0.0], [3.0, 0.0]]])
     synthetic = torch.tensor([[[3.0, 1.0], [3.0, 0.0]]])
     assert lens_debiased(real, synthetic) == pytest.approx((0.0 + 0.5) / 2)
@@ -84,12 +84,12 @@ def test_a_synthetic_mean_of_zero_is_one_in_the_released_protocol():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_candidate_judged_like_the_real_sample_scores_a_half(seed: int):
-    same = judgements(40, seed)
+    same = judgments(40, seed)
     assert lens_balanced(same, same) == pytest.approx(0.5, abs=1e-12)
 
 
 def test_a_bias_of_the_model_cancels():
-    real, synthetic = judgements(200, 0), judgements(200, 1)
+    real, synthetic = judgments(200, 0), judgments(200, 1)
     leaning = torch.tensor([[1.0, 0.5], [0.25, 1.0]])
     assert lens_debiased(real * leaning, synthetic * leaning) == pytest.approx(
         lens_debiased(real, synthetic), abs=1e-12
@@ -98,24 +98,24 @@ def test_a_bias_of_the_model_cancels():
 
 
 def test_the_order_of_examples_does_not_matter():
-    real, synthetic = judgements(30, 0), judgements(50, 1)
+    real, synthetic = judgments(30, 0), judgments(50, 1)
     shuffled = synthetic[torch.randperm(50)]
     for score in (lens_debiased, lens_balanced):
         assert score(real.flip(0), shuffled) == pytest.approx(score(real, synthetic), abs=1e-12)
 
 
 def test_examples_judged_more_real_raise_the_score():
-    real = judgements(200, 0)
+    real = judgments(200, 0)
     scores = []
     for tilt in (-0.05, 0.0, 0.05):
-        synthetic = judgements(500, 1)
-        synthetic[..., 0] = judgements(500, 2, tilt)[..., 0]
+        synthetic = judgments(500, 1)
+        synthetic[..., 0] = judgments(500, 2, tilt)[..., 0]
         scores.append(lens_debiased(real, synthetic))
     assert scores == sorted(scores)
 
 
 def test_example_scores_average_to_lens():
-    real, synthetic = judgements(30, 0), judgements(50, 1)
+    real, synthetic = judgments(30, 0), judgments(50, 1)
     assert float(lens_example_scores(real, synthetic).mean()) == pytest.approx(
         lens_debiased(real, synthetic)
     )
@@ -125,7 +125,7 @@ def test_example_scores_average_to_lens():
 @pytest.mark.parametrize("protocol", ["default", "released"])
 @pytest.mark.parametrize("kind", ["raw", "debiased", "balanced"])
 def test_equal_weights_give_the_score(kind: str, protocol: str):
-    real, synthetic = judgements(30, 0), judgements(50, 1)
+    real, synthetic = judgments(30, 0), judgments(50, 1)
     expected = {
         "raw": lens_raw(synthetic, protocol=protocol),
         "debiased": lens_debiased(real, synthetic, protocol=protocol),
@@ -137,7 +137,7 @@ def test_equal_weights_give_the_score(kind: str, protocol: str):
 
 
 def test_integer_weights_are_copies_of_real_examples():
-    real, synthetic = judgements(4, 0), judgements(50, 1)
+    real, synthetic = judgments(4, 0), judgments(50, 1)
     counts = torch.tensor([[2.0, 0.0, 1.0, 1.0]]).double()
     copies = torch.repeat_interleave(real, counts[0].long(), dim=0)
     assert float(lens_resampled(real, synthetic, counts / 4)) == pytest.approx(
@@ -156,7 +156,7 @@ def test_redrawn_part_has_the_variance_of_sampling_without_replacement():
 
 def test_interval_holds_for_a_judged_part_of_a_candidate():
     # the whole candidate's score, from 60 judged of 150 and a real sample of 50
-    whole_real, candidate = judgements(20_000, 5), judgements(150, 6)
+    whole_real, candidate = judgments(20_000, 5), judgments(150, 6)
     truth = lens_debiased(whole_real, candidate)
     rng = np.random.default_rng(7)
     inside = 0
@@ -175,15 +175,15 @@ def test_interval_holds_for_a_judged_part_of_a_candidate():
     [
         (torch.zeros(3, 4), torch.zeros(3, 2, 2), r"real has shape \(3, 4\)"),
         (torch.zeros(3, 2, 2), torch.zeros(0, 2, 2), r"synthetic has shape \(0, 2, 2\)"),
-        (torch.full((3, 2, 2), 5.0), torch.zeros(3, 2, 2), "real contains a judgement outside"),
+        (torch.full((3, 2, 2), 5.0), torch.zeros(3, 2, 2), "real contains a judgment outside"),
         (
             torch.full((3, 2, 2), torch.nan),
             torch.zeros(3, 2, 2),
-            "real contains a judgement outside",
+            "real contains a judgment outside",
         ),
     ],
 )
-def test_wrong_judgements_are_named(real: torch.Tensor, synthetic: torch.Tensor, message: str):
+def test_wrong_judgments_are_named(real: torch.Tensor, synthetic: torch.Tensor, message: str):
     with pytest.raises(ConfigError, match=message):
         lens_debiased(real, synthetic)
 
@@ -210,10 +210,10 @@ def test_released_files_are_found_and_read(tmp_path):
         (scores / side / "shop" / "one.json").write_text(json.dumps([RECORD] * 2))
         (scores / side / "metadata" / "one.json").write_text("{}")
     (scores / "synthetic_data" / "shop" / "half.json").write_text(json.dumps([RECORD]))
-    (found,) = find_judgements(tmp_path / "text2sql")
+    (found,) = find_judgments(tmp_path / "text2sql")
     assert (found.model, found.group, found.seed) == ("a-model", "shop", "7")
     assert list(found.files) == ["one"]
-    assert read_judgements(found.files["one"][0]).tolist() == [[[4.0, 1.0], [2.0, 3.0]]] * 2
+    assert read_judgments(found.files["one"][0]).tolist() == [[[4.0, 1.0], [2.0, 3.0]]] * 2
     table = lens_scores(found, ["one", "half"])
     assert table["lens"][0] == pytest.approx(0.5, abs=1e-6)
     assert np.isnan(table["lens_raw"][1])
@@ -222,5 +222,5 @@ def test_released_files_are_found_and_read(tmp_path):
 def test_a_broken_record_is_named(tmp_path):
     path = tmp_path / "x.json"
     path.write_text(json.dumps([RECORD, {**RECORD, "score_real_given_synth_loc_A_judgement": "?"}]))
-    with pytest.raises(DataError, match=r"record 1 \(counted from 0\).*judgement '\?'"):
-        read_judgements(path)
+    with pytest.raises(DataError, match=r"record 1 \(counted from 0\).*judgment '\?'"):
+        read_judgments(path)

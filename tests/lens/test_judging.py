@@ -405,7 +405,7 @@ def test_rank_by_lens_with_intervals_and_messages(tmp_path):
     assert any("questions asked" in message for message in ranking.messages)
     assert set(load_rubrics(tmp_path / "rubrics.json")) == {"near", "far"}
     n_asked = len(config.scorer.prompts)
-    # rubrics from a file, judgements from the cache
+    # rubrics from a file, judgments from the cache
     again, config = ranked(tmp_path, rubrics=str(tmp_path / "rubrics.json"))
     assert config.scorer.prompts == []
     assert n_asked > 0
@@ -421,7 +421,7 @@ def test_a_judged_part_and_a_split_real_sample(tmp_path):
     assert widths[1] > widths[0]
 
 
-def test_scores_are_those_of_the_judgements(tmp_path):
+def test_scores_are_those_of_the_judgments(tmp_path):
     ranking, config = ranked(tmp_path)
     rubric = write(
         telling_llm(),

@@ -157,7 +157,7 @@ def test_undecided_candidates_are_named_and_balanced_has_no_bounds(tmp_path):
         LensBalanced(LensConfig(adaptive=adaptive))
 
 
-def test_adaptive_scores_of_raw_judgements(tmp_path):
+def test_adaptive_scores_of_raw_judgments(tmp_path):
     adaptive = AdaptiveJudging(rounds=4, top_k=2)
     found = ranked(tmp_path, LensRaw, top_k=2, scorer=telling_llm(), adaptive=adaptive)
     assert found.details["lens_raw"]["adaptive"]["top_k"] == 2

@@ -1,6 +1,6 @@
-"""LENS judgements that were released with the benchmark: how to find them, and LENS from them.
+"""LENS judgments that were released with the benchmark: how to find them, and LENS from them.
 
-Judgements of examples are in `<task>/LENS/scores/<model>/seed=<s>/{synthetic_data,real_data}/`, one
+Judgments of examples are in `<task>/LENS/scores/<model>/seed=<s>/{synthetic_data,real_data}/`, one
 file per candidate, in one folder per group if the task has groups. Models, seeds, groups and
 candidates are read from the names; a folder `metadata` is skipped.
 """
@@ -27,11 +27,11 @@ from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_files import read_json_file
 
 __all__ = [
-    "JudgementFiles",
-    "find_judgements",
+    "JudgmentFiles",
+    "find_judgments",
     "judged_columns",
     "lens_scores",
-    "read_judgements",
+    "read_judgments",
     "released_rubrics",
 ]
 
@@ -41,8 +41,8 @@ _ASKED = ("real", "synth")
 
 
 @dataclass(frozen=True)
-class JudgementFiles:
-    """The judgements of one ranking of the benchmark: one model, one group, one real sample.
+class JudgmentFiles:
+    """The judgments of one ranking of the benchmark: one model, one group, one real sample.
 
     Args:
         model: Name of the model that judged.
@@ -57,8 +57,8 @@ class JudgementFiles:
     files: Mapping[str, tuple[Path, Path]]
 
 
-def find_judgements(task_folder: Path) -> list[JudgementFiles]:
-    """Find the judgements in a task's folder.
+def find_judgments(task_folder: Path) -> list[JudgmentFiles]:
+    """Find the judgments in a task's folder.
 
     A candidate is left out if only one of its two files exists.
     """
@@ -70,7 +70,7 @@ def find_judgements(task_folder: Path) -> list[JudgementFiles]:
             match = _PORTION.fullmatch(path.stem)
             name = match[1] if match else path.stem
             by_ranking.setdefault((model, group, seed), {})[name] = (real, path)
-    return [JudgementFiles(*key, files) for key, files in by_ranking.items()]
+    return [JudgmentFiles(*key, files) for key, files in by_ranking.items()]
 
 
 def _pairs(folder: Path) -> Iterator[tuple[Path, Path]]:
@@ -81,26 +81,26 @@ def _pairs(folder: Path) -> Iterator[tuple[Path, Path]]:
             yield path, real
 
 
-def read_judgements(path: Path) -> torch.Tensor:
-    """Read a file of judgements.
+def read_judgments(path: Path) -> torch.Tensor:
+    """Read a file of judgments.
 
     Returns:
         (n, 2, 2) float64, values 0..4: example, place of the synthetic set (A, B), set that was
         asked about (real, synthetic).
 
     Raises:
-        DataError: The file is not a list of records with four judgements each; the message names
+        DataError: The file is not a list of records with four judgments each; the message names
             the record.
     """
     records = read_json_file(path)
     if not isinstance(records, list) or not records:
-        raise DataError(f"{path}: expected a list of records with judgements")
+        raise DataError(f"{path}: expected a list of records with judgments")
     return torch.tensor([_row(path, i, record) for i, record in enumerate(records)]).double()
 
 
 def _row(path: Path, position: int, record: object) -> list[list[int]]:
     try:
-        fields = JsonFields(record, "judgement")
+        fields = JsonFields(record, "judgment")
         return [
             [label_value(fields.text(f"score_{y}_given_synth_loc_{loc}_judgement")) for y in _ASKED]
             for loc in _PLACES
@@ -110,25 +110,25 @@ def _row(path: Path, position: int, record: object) -> list[list[int]]:
 
 
 def lens_scores(
-    judgements: JudgementFiles,
+    judgments: JudgmentFiles,
     candidates: Sequence[str],
     rows: NDArray[np.int64] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Score candidates by their released judgements, in the authors' protocol.
+    """Score candidates by their released judgments, in the authors' protocol.
 
     Args:
-        judgements: The judgements of one ranking.
+        judgments: The judgments of one ranking.
         candidates: Names of the candidates, in the order of the ranking.
         rows: Positions of the real examples that count; None for all.
 
     Returns:
         Proxy key (`lens_raw`, `lens_balanced`, `lens`) to (K,) scores, higher is better; NaN for
-        a candidate without judgements.
+        a candidate without judgments.
 
     Raises:
         DataError: A file cannot be used.
     """
-    scores = [_scores(judgements.files.get(name), rows) for name in candidates]
+    scores = [_scores(judgments.files.get(name), rows) for name in candidates]
     keys = ("lens_raw", "lens_balanced", "lens")
     return {
         key: np.array(column) for key, column in zip(keys, zip(*scores, strict=True), strict=True)
@@ -163,7 +163,7 @@ def judged_columns(
     keys: Sequence[str],
     rows: Mapping[tuple[str, str], NDArray[np.int64]] | None = None,
 ) -> tuple[dict[tuple[str, str], CaseScores], tuple[str, ...]]:
-    """Score the rankings of a task by LENS from released judgements.
+    """Score the rankings of a task by LENS from released judgments.
 
     Args:
         task_folder: Folder of the task.
@@ -182,9 +182,9 @@ def judged_columns(
     """
     if not keys:
         return {}, ()
-    every = find_judgements(task_folder)
-    models = Counter(judgements.model for judgements in every).most_common()
-    messages = [f"lens: judgements of {models[0][0]} used, not of {m}." for m, _ in models[1:]]
+    every = find_judgments(task_folder)
+    models = Counter(judgments.model for judgments in every).most_common()
+    messages = [f"lens: judgments of {models[0][0]} used, not of {m}." for m, _ in models[1:]]
     known = {(j.group, j.seed): j for j in every if j.model == models[0][0]}
     columns = {}
     for case in cases:
@@ -194,7 +194,7 @@ def judged_columns(
         values = _columns(known.get(place), [c.name for c in case.candidates], keys, used)
         if values is None:
             messages.append(
-                f"{case.group}: no LENS judgements of all candidates for seed {case.seed}."
+                f"{case.group}: no LENS judgments of all candidates for seed {case.seed}."
             )
             continue
         seconds = (time.perf_counter() - started) / len(keys)
@@ -204,14 +204,14 @@ def judged_columns(
 
 
 def _columns(
-    judgements: JudgementFiles | None,
+    judgments: JudgmentFiles | None,
     candidates: Sequence[str],
     keys: Sequence[str],
     rows: NDArray[np.int64] | None,
 ) -> dict[str, NDArray[np.float64]] | None:
-    if judgements is None:
+    if judgments is None:
         return None
-    table = lens_scores(judgements, candidates, rows)
+    table = lens_scores(judgments, candidates, rows)
     return None if np.isnan(table["lens"]).any() else {key: table[key] for key in keys}
 
 
@@ -220,11 +220,11 @@ def _scores(
 ) -> tuple[float, float, float]:
     if files is None:
         return math.nan, math.nan, math.nan
-    real, synthetic = map(read_judgements, files)
+    real, synthetic = map(read_judgments, files)
     if rows is not None:
         if len(real) <= rows.max():
             raise DataError(
-                f"{files[0]}: found judgements of {len(real)} real examples, but example "
+                f"{files[0]}: found judgments of {len(real)} real examples, but example "
                 f"{int(rows.max())} (counted from 0) of the task is needed too: the file belongs "
                 "to another version of the data"
             )
