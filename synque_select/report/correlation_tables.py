@@ -36,6 +36,11 @@ def correlation_table(proxies: Mapping[str, Correlation], *, title: str = "") ->
     methods = dict.fromkeys(one.p_method for one in proxies.values() if one.p_method)
     notes = ["+ means that the proxy was right: better scores went with better figures"]
     notes += [f"p: two-sided permutation test, {method}" for method in methods]
+    if len(proxies) > 1:
+        notes.append(
+            "agrees, contradicts: the interval excludes 0, for one proxy alone; by chance, about 1 "
+            "in 20 proxies does"
+        )
     notes += [f"{key}: {one.message}" for key, one in proxies.items() if one.message]
     rows = tuple(_correlation_row(key, one) for key, one in proxies.items())
     return Table(title or "Correlation of proxies with validation", columns, rows, tuple(notes))

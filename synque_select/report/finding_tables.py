@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from synque_select.report.formats import UNDEFINED, format_number
-from synque_select.report.table import Column, Table, shorten, shorten_names
+from synque_select.report.table import Column, Table
 from synque_select.types import Gaps, LabelChecks, SampleSizeAnalysis, ShownView
 
 __all__ = ["gaps_table", "labels_table", "sample_size_table"]
 
 _ENOUGH = 100  # real examples: below, three in a hundred uncovered ones can all be missed
-_TEXT, _NAME = 31, 24  # characters that fit a line of 100
+_TEXT = 30  # characters: two texts, a candidate's name and a figure fit a line of 100
 
 
 def gaps_table(gaps: Gaps) -> Table:
@@ -28,7 +28,6 @@ def gaps_table(gaps: Gaps) -> Table:
         notes.insert(0, f"none among {n_real:,}: {bound}{few if n_real < _ENOUGH else ''}")
     if n > len(shown):
         notes.append(f"shown are the worst {len(shown)} of {n}")
-    candidates = shorten_names([gap.candidate for gap in shown], _NAME)
     return Table(
         title=f"{n} of {n_real:,} real examples are covered by no candidate",
         columns=(
@@ -43,17 +42,21 @@ def gaps_table(gaps: Gaps) -> Table:
             (
                 _words(gap.real, gap.real_view),
                 _words(gap.synthetic, gap.synthetic_view),
-                candidate,
+                gap.candidate,
                 f"{format_number(gap.distance / gap.radius)}x" if gap.radius > 0 else UNDEFINED,
             )
-            for gap, candidate in zip(shown, candidates, strict=True)
+            for gap in shown
         ),
         notes=tuple(notes),
     )
 
 
 def _words(position: int, view: ShownView) -> str:
-    return shorten(f"{position}: {view}", _TEXT) if isinstance(view, str) else f"image {position}"
+    if not isinstance(view, str):
+        return f"image {position}"
+    # cut at its end: a text is read from its beginning, unlike a name
+    words = f"{position}: {' '.join(view.split())}"
+    return words if len(words) <= _TEXT else f"{words[: _TEXT - 3]}..."
 
 
 def labels_table(labels: LabelChecks) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -212,8 +213,10 @@ def _ranking_section(ranking: Ranking, reliability: Correlation | None) -> Secti
 
     best = ranking.order()[0].name
     alt = f"Scores of each proxy with intervals, {len(ranking)} candidates, {best} on top"
-    order, scores = map(TableBlock, ranking_tables(ranking, reliability=reliability))
-    blocks: list[Block] = [order, draw_figure(draw, alt), scores]
+    order, scores = ranking_tables(ranking, reliability=reliability)
+    # the messages are at the top of the page
+    order = replace(order, notes=tuple(n for n in order.notes if n not in ranking.messages))
+    blocks: list[Block] = [TableBlock(order), draw_figure(draw, alt), TableBlock(scores)]
     if ranking.wall_s:
         blocks.append(TableBlock(cost_table(ranking.wall_s)))
     return Section("Ranking", (*blocks, Paragraph(_INPUTS_ONLY)))

@@ -117,7 +117,7 @@ def _spread(score: ProxyScore, decimals: int) -> str:
 
 
 def _ranking_notes(ranking: Ranking, reliability: Correlation | None) -> tuple[str, ...]:
-    notes = [f"selected: {_selection_words(ranking)}", *ranking.messages]
+    notes = [f"selected, {_selection_words(ranking)}", *ranking.messages]
     members = [key for key, info in ranking.proxies.items() if info.in_consensus]
     if ranking.rank_by not in ranking.proxies and members:
         notes.append(
@@ -179,8 +179,8 @@ def _size_notes(ranking: Ranking) -> list[str]:
 def _selection_words(ranking: Ranking) -> str:
     mixture = ranking.top()
     if ranking.own_mixture is not None:
-        return f"{mixture.source}; weight: its share of the training draws"
-    return f"{mixture.source}, weight {1 / len(mixture.names):.3g} each"
+        return f"each weighted by its share of the training draws: {mixture.source}"
+    return f"weight {1 / len(mixture.names):.3g} each: {mixture.source}"
 
 
 def reliability_words(key: str, reliability: Correlation | None) -> str:

@@ -142,7 +142,7 @@ def test_the_size_of_proxies_with_a_limit_of_their_own_is_said():
 def test_the_verdict_on_a_ranking_is_right_under_it():
     verdict = "No significant difference between the candidates."
     notes = ranking_table(make_ranking(messages=(verdict,))).notes
-    assert notes[0] == "selected: top 2 by consensus, weight 0.5 each"
+    assert notes[0] == "selected, weight 0.5 each: top 2 by consensus"
     assert notes[1] == verdict
 
 
