@@ -117,7 +117,7 @@ def run(options: Namespace) -> int:
     from synque_select.data.sources import load_candidates, load_real
     from synque_select.records.findings_file import save_findings
     from synque_select.records.ranking_file import check_ranking_target, save_ranking
-    from synque_select.report.decision import decision_lines
+    from synque_select.report.decision import decision_text
     from synque_select.report.ranking_tables import ranking_tables
     from synque_select.selection.findings import label_messages
     from synque_select.selection.labels import check_scored_labels
@@ -137,7 +137,7 @@ def run(options: Namespace) -> int:
     ranking = _order(scorer, scoring, checks or ())
     if checks is not None:
         ranking = replace(ranking, messages=(*label_messages(checks), *ranking.messages))
-    print(*decision_lines(ranking), sep="\n", end="\n\n")
+    print(decision_text(ranking), end="\n\n")
     print(*ranking_tables(ranking), sep="\n\n")
     # written before anything that can still fail
     path = None if options.json is None else save_ranking(ranking, Path(options.json))

@@ -16,7 +16,7 @@ from synque_select.records.experiment_result import (
 )
 from synque_select.records.ranking_file import save_ranking
 from synque_select.report.correlation_tables import correlation_table
-from synque_select.report.decision import decision_lines
+from synque_select.report.decision import decision_text
 from synque_select.report.examples_and_map import write_examples, write_map
 from synque_select.report.experiment_tables import arms_table, comparison_table, cost_table
 from synque_select.report.formats import format_number
@@ -74,7 +74,7 @@ def summary(result: ExperimentResult, ranking: Ranking) -> str:
         *_correlation_tables(result),
         cost_table(result.wall_s),
     ]
-    first = "\n".join(decision_lines(ranking))
+    first = decision_text(ranking)
     return "\n\n".join([first, *(table.text() for table in tables)])
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from synque_select.report.table import terminal_width, wrap_text
 from synque_select.types import Ranking
 from synque_select.utils.wording import listed
 
-__all__ = ["decision_lines"]
+__all__ = ["decision_lines", "decision_text"]
 
 
 def decision_lines(ranking: Ranking) -> list[str]:
@@ -17,3 +18,14 @@ def decision_lines(ranking: Ranking) -> list[str]:
         return [ranking.decision.sentence, *ranking.decision.reasons]
     mixture = ranking.top()
     return [f"Train on {listed(mixture.names, 12)}: {mixture.source}."]
+
+
+def decision_text(ranking: Ranking, width: int | None = None) -> str:
+    """Return the same as plain text for a terminal.
+
+    Args:
+        ranking: The ranking.
+        width: Width in characters; None for that of the terminal, 100 without one.
+    """
+    width = width or terminal_width()
+    return "\n".join(line for text in decision_lines(ranking) for line in wrap_text(text, width))

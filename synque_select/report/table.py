@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Column", "Table", "shorten", "shorten_names"]
+__all__ = ["Column", "Table", "shorten", "shorten_names", "terminal_width", "wrap_text"]
 
 _MIN_NAME = 10
 _MAX_NAME = 60
@@ -66,7 +66,7 @@ class Table:
         Args:
             width: Width in characters; None for that of the terminal, 100 without one.
         """
-        width = width or shutil.get_terminal_size((100, 24)).columns
+        width = width or terminal_width()
         lines = [_clean(self.title), ""] if self.title else []
         if self.columns:
             cells = [[_clean(column.name) for column in self.columns]]
@@ -74,13 +74,7 @@ class Table:
             for block in self._blocks(cells, width):
                 lines += [*block, ""]
         for note in self.notes:
-            lines += textwrap.wrap(
-                _clean(note),
-                max(width, 20),
-                initial_indent="- ",
-                subsequent_indent="  ",
-                break_on_hyphens=False,
-            )
+            lines += wrap_text(note, width, bullet="- ")
         return "\n".join(lines).rstrip("\n")
 
     def _blocks(self, cells: list[list[str]], width: int) -> list[list[str]]:
@@ -179,6 +173,32 @@ class Table:
         if self.notes:
             lines += ["", *(f"- {_escape(note)}" for note in self.notes)]
         return "\n".join(lines)
+
+
+def terminal_width() -> int:
+    """Return the width of the terminal, 100 without one."""
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def wrap_text(text: str, width: int, *, bullet: str = "") -> list[str]:
+    """Break a sentence into lines that are safe for a terminal, whatever the names in it are.
+
+    Args:
+        text: The sentence.
+        width: Largest width of a line.
+        bullet: What the first line begins with; the others are indented by as much.
+
+    Example:
+        >>> wrap_text("Train on few-shot and zero-shot.", 24, bullet="- ")
+        ['- Train on few-shot and', '  zero-shot.']
+    """
+    return textwrap.wrap(
+        _clean(text),
+        max(width, 20),
+        initial_indent=bullet,
+        subsequent_indent=" " * len(bullet),
+        break_on_hyphens=False,
+    )
 
 
 def _clean(text: str) -> str:

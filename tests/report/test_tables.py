@@ -19,6 +19,7 @@ from synque_select.report.correlation_tables import (
     correlation_tables,
     units_table,
 )
+from synque_select.report.decision import decision_text
 from synque_select.report.experiment_tables import (
     arms_table,
     candidates_table,
@@ -204,6 +205,14 @@ def test_a_spread_over_seeds_is_shown_where_there_is_no_interval():
         ranking, candidates=tuple(rows), proxies={"pad": ranking.proxies["pad"]}, rank_by="pad"
     )
     assert "±" not in scores_table(pad).text()
+
+
+def test_the_decision_fits_the_terminal_and_is_safe_for_it():
+    names = [f"candidate_{'x' * 20}_{i}\x1b[31m" for i in range(4)]
+    text = decision_text(make_ranking(names), 60)
+    assert text.startswith("Train on candidate_")
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 60
 
 
 def test_messages_of_a_ranking_are_shown():
