@@ -131,9 +131,11 @@ def sample_size_table(analysis: SampleSizeAnalysis) -> Table:
             f"{format_number(analysis.chance)}. Mean over {analysis.measured[0].n_pairs} random "
             "pairs per size",
             f"error of the gap: standard error of the gap between places {top_k} and "
-            f"{top_k + 1}, which is {analysis.gap:.3g} on the whole real sample, in units of what "
-            "ranks. More real examples help as long as this error is not small against the gap",
-            "extrapolated rows were not measured: they hold if further real examples resemble the "
-            "present ones",
+            f"{top_k + 1}, which is {analysis.gap:.3g} on the whole real sample, in "
+            f"{analysis.unit or 'units of what ranks'}. More real examples help as long as this "
+            "error is not small against the gap",
+            analysis.no_extrapolation
+            or "extrapolated rows were not measured: they hold if further real examples resemble "
+            "the present ones",
         ),
     )

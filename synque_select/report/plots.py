@@ -247,8 +247,9 @@ def sample_size_figure(analysis: SampleSizeAnalysis) -> Figure:
     left.set_title(f"Shared by the top {analysis.top_k} of both", fontsize=10, color=_INK)
     errors = [row.border_error for row in analysis.measured]
     right.plot(sizes, errors, "o-", color=_BLUE, ms=5.5, label="measured")
-    ahead = [(sizes[-1], errors[-1]), *analysis.extrapolated.items()]
-    right.plot(*zip(*ahead, strict=True), "--", color=_ORANGE, label="extrapolated as 1/√n")
+    if analysis.extrapolated:
+        ahead = [(sizes[-1], errors[-1]), *analysis.extrapolated.items()]
+        right.plot(*zip(*ahead, strict=True), "--", color=_ORANGE, label="extrapolated as 1/√n")
     right.axhline(analysis.gap, color=_MUTED, ls=":", label="the gap")
     right.set_xscale("log")
     right.set_ylim(bottom=0)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from synque_select.data.candidate import Candidate, RealSample
-from synque_select.errors import ConfigError, did_you_mean
+from synque_select.errors import ConfigError, ProxyError, did_you_mean
 from synque_select.proxies.base import BaseProxy, ProxyScores
 from synque_select.selection.consensus import (
     CONSENSUS,
@@ -27,6 +27,7 @@ from synque_select.selection.scoring import Scoring
 from synque_select.selection.uncertainty import (
     Influences,
     Separation,
+    cluster_means,
     effective_size,
     influences,
     multinomial_weights,
@@ -45,7 +46,15 @@ from synque_select.types import (
     Ranking,
 )
 
-__all__ = ["CONSENSUS", "check_rank_by", "ranking_differences", "ranking_from", "redrawn_order"]
+__all__ = [
+    "CONSENSUS",
+    "BorderGap",
+    "border_gap",
+    "check_rank_by",
+    "ranking_differences",
+    "ranking_from",
+    "redrawn_order",
+]
 
 
 def ranking_from(
@@ -173,6 +182,69 @@ def redrawn_order(
             return None
         redrawn[key] = resample(weights)
     return _order(by, redrawn, scoring.suite)
+
+
+@dataclasses.dataclass(frozen=True)
+class BorderGap:
+    """How much better one candidate is than another, as a smooth function of the real sample.
+
+    Args:
+        columns: Proxy key to the function from weights to scores.
+        signs: Proxy key to the factor of its difference: −1 if higher is better, else 1, over the
+            standard error of the difference if there are several proxies.
+        better: Position of the first candidate.
+        worse: Position of the second candidate.
+        unit: Unit of the gap, for tables.
+    """
+
+    columns: Mapping[str, Callable[[torch.Tensor], torch.Tensor]]
+    signs: Mapping[str, float]
+    better: int
+    worse: int
+    unit: str
+
+    def __call__(self, weights: torch.Tensor) -> torch.Tensor:
+        """Return the gap under (B, n) weights of the real examples, (B,) float64."""
+        total = torch.zeros(len(weights), dtype=torch.float64)
+        for key, resample in self.columns.items():
+            scores = resample(weights)
+            total += self.signs[key] * (scores[:, self.worse] - scores[:, self.better])
+        return total
+
+
+def border_gap(scoring: Scoring, rank_by: str | None, better: int, worse: int) -> BorderGap:
+    """Return the function that measures the gap between two candidates in what ranks.
+
+    Of one proxy, it is the difference of the scores. Of the consensus, it is the sum over the
+    proxies of the difference over its standard error, as mean ranks are not smooth.
+
+    Args:
+        scoring: The result of `Scorer.score`; every proxy that ranks has `resample`.
+        rank_by: As in `rank`.
+        better: Position of the candidate that ranks higher.
+        worse: Position of the other.
+
+    Raises:
+        ProxyError: A needed proxy has no contribution per real example.
+    """
+    members, _ = consensus_members(scoring.suite, scoring.scores)
+    by = _rank_by(rank_by, scoring.suite, members)
+    used = members if by == CONSENSUS else (by,)
+    columns = {
+        key: resample for key in used if (resample := scoring.scores[key].resample) is not None
+    }
+    if len(columns) < len(used):
+        raise ProxyError(f"no gap can be measured: {_why([k for k in used if k not in columns])}")
+    up = {proxy.key: proxy.higher_is_better for proxy in scoring.suite}
+    signs = {key: -1.0 if up[key] else 1.0 for key in used}
+    unit = next((proxy.unit for proxy in scoring.suite if proxy.key == by), "")
+    if by == CONSENSUS:
+        for key, part in zip(used, _influences(scoring, used), strict=True):
+            means = cluster_means(part.each, scoring.groups)
+            error = float((means[:, worse] - means[:, better]).std()) / len(means) ** 0.5
+            signs[key] = signs[key] / error if error > 0 else 0.0
+        unit = f"standard errors at n = {len(scoring.real):,}, summed over {', '.join(used)}"
+    return BorderGap(columns, signs, better, worse, unit)
 
 
 def _order(

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from synque_select.errors import ConfigError, ProxyError
-from synque_select.selection.ranking import redrawn_order
+from synque_select.selection.ranking import border_gap, redrawn_order
 from synque_select.selection.scoring import Scoring
+from synque_select.selection.uncertainty import n_units
 from synque_select.types import SampleSizeAgreement, SampleSizeAnalysis
 
 __all__ = ["sample_size_analysis"]
 
 _LARGER = (2, 4, 8)
+# error times √m may differ by this factor between the measured sizes: with 200 pairs, that of a
+# mean differs by up to 1.2
+_STEADY = 1.3
 
 
 def sample_size_analysis(
@@ -28,7 +33,10 @@ def sample_size_analysis(
 ) -> SampleSizeAnalysis:
     """Compare the selections by disjoint subsets of the real sample, at sizes up to n/2.
 
-    Subsets that share examples agree by construction, so only disjoint ones are compared.
+    Subsets that share examples agree by construction, so only disjoint ones are compared. The error
+    of the gap at the border of the top k is that of a score, or of the sum over the proxies of the
+    consensus of differences in units of their errors. It is extrapolated as 1/√n only if the
+    measured errors fall that way.
 
     Args:
         scoring: The result of `score`; nothing is encoded or fitted again.
@@ -39,7 +47,8 @@ def sample_size_analysis(
 
     Raises:
         ConfigError: top_k is not in 1..K−1, or a size is not in 2..n/2.
-        ProxyError: What ranks has no contribution of each real example.
+        ProxyError: What ranks has no contribution of each real example, or all real examples are
+            in one group.
     """
     n, n_candidates = len(scoring.real), len(scoring.candidates)
     top_k = (n_candidates + 1) // 2 if top_k is None else top_k
@@ -48,21 +57,42 @@ def sample_size_analysis(
     sizes = _sizes(n) if sizes is None else sorted(set(sizes))
     if not sizes or not all(2 <= m <= n // 2 for m in sizes):
         raise ConfigError(f"sizes={list(sizes)}: allowed is 2 to {n // 2}, half the real sample")
+    if n_units(n, scoring.groups) < 2:
+        raise ProxyError("a sample-size analysis is not possible: all real examples are one group")
     whole = _values(scoring, rank_by, torch.full((1, n), 1 / n, dtype=torch.float64))[0]
-    order = whole.argsort(stable=True)
-    border = (int(order[top_k - 1]), int(order[top_k]))
+    order = whole.argsort(stable=True).tolist()
+    # a smooth function of the real sample: mean ranks are not, and their error does not fall as
+    # 1/√n
+    gap = border_gap(scoring, rank_by, order[top_k - 1], order[top_k])
     generator = np.random.default_rng(scoring.seed)
-    measured = tuple(
-        _agreement(scoring, rank_by, m, n_pairs, top_k, border, generator) for m in sizes
-    )
+    measured = tuple(_agreement(scoring, rank_by, m, n_pairs, top_k, gap, generator) for m in sizes)
+    reason = _not_falling(measured)
     last = measured[-1]
     extrapolated = {
-        # the error of a mean over independent examples falls as 1/√n
         size: last.border_error * (last.m / size) ** 0.5
         for size in (n, *(f * n for f in _LARGER))
+        if reason is None
     }
-    gap = float(whole[border[1]] - whole[border[0]])
-    return SampleSizeAnalysis(measured, extrapolated, gap, top_k / n_candidates, top_k)
+    return SampleSizeAnalysis(
+        measured,
+        extrapolated,
+        float(gap(torch.full((1, n), 1 / n, dtype=torch.float64))[0]),
+        top_k / n_candidates,
+        top_k,
+        unit=gap.unit,
+        no_extrapolation=reason,
+    )
+
+
+def _not_falling(measured: Sequence[SampleSizeAgreement]) -> str | None:
+    """Return why errors must not be extrapolated, or None."""
+    scaled = [row.border_error * row.m**0.5 for row in measured]
+    if not all(np.isfinite(scaled)) or min(scaled) <= 0:
+        return "not extrapolated: the error of the gap could not be measured"
+    if max(scaled) > _STEADY * min(scaled):
+        errors = ", ".join(f"{row.border_error:.2g} at {row.m}" for row in measured)
+        return f"not extrapolated: the measured errors do not fall as 1/√n ({errors})"
+    return None
 
 
 def _sizes(n: int) -> list[int]:
@@ -88,16 +118,20 @@ def _agreement(
     m: int,
     n_pairs: int,
     top_k: int,
-    border: tuple[int, int],
+    gap: Callable[[torch.Tensor], torch.Tensor],
     generator: np.random.Generator,
 ) -> SampleSizeAgreement:
     n = len(scoring.real)
-    orders = generator.permuted(np.tile(np.arange(n), (n_pairs, 1)), axis=1)
-    first, second = (
-        _values(scoring, rank_by, _subset_weights(part, n))
-        for part in (orders[:, :m], orders[:, m : 2 * m])
-    )
-    gaps = [values[:, border[1]] - values[:, border[0]] for values in (first, second)]
+    units = n_units(n, scoring.groups)
+    # with groups, as large a share of the groups as m is of the examples
+    size = max(1, m * units // n)
+    orders = generator.permuted(np.tile(np.arange(units), (n_pairs, 1)), axis=1)
+    weights = [
+        _subset_weights(part, units, scoring.groups)
+        for part in (orders[:, :size], orders[:, size : 2 * size])
+    ]
+    first, second = (_values(scoring, rank_by, part) for part in weights)
+    gaps = [gap(part) for part in weights]
     return SampleSizeAgreement(
         m=m,
         n_pairs=n_pairs,
@@ -111,10 +145,14 @@ def _agreement(
 
 
 def _subset_weights(
-    chosen: np.ndarray[tuple[int, int], np.dtype[np.int64]], n: int
+    chosen: NDArray[np.int64], units: int, groups: NDArray[np.int64] | None
 ) -> torch.Tensor:
-    weights = torch.zeros(len(chosen), n, dtype=torch.float64)
-    return weights.scatter_(1, torch.from_numpy(chosen), 1 / chosen.shape[1])
+    """Return (B, n) equal weights of the examples in the chosen units, (B, m)."""
+    inside = torch.zeros(len(chosen), units, dtype=torch.float64)
+    inside.scatter_(1, torch.from_numpy(chosen), 1.0)
+    if groups is not None:
+        inside = inside[:, torch.from_numpy(groups)]
+    return inside / inside.sum(dim=1, keepdim=True)
 
 
 def _top(values: torch.Tensor, k: int) -> torch.Tensor:

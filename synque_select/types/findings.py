@@ -241,7 +241,7 @@ class SampleSizeAgreement:
         overlap: Mean share of the top k that both samples select; k / K by chance.
         spearman: Mean Spearman correlation of the two orders.
         border_error: Standard error, at size m, of the gap between the candidates at places k and
-            k + 1 of the whole sample, in units of what ranks (mean ranks for the consensus).
+            k + 1 of the whole sample.
     """
 
     m: int
@@ -283,10 +283,14 @@ class SampleSizeAnalysis:
     Args:
         measured: One row per size, smallest first; at least one.
         extrapolated: Size to standard error of the gap, extrapolated as 1/√n from the largest
-            measured size: valid only if further real examples resemble the present ones.
-        gap: The gap at the border of the top k on the whole real sample, in the same units.
+            measured size: valid only if further real examples resemble the present ones. Empty if
+            the measured errors do not fall that way.
+        gap: The gap at the border of the top k on the whole real sample, in the same unit.
         chance: Expected overlap of two random selections, k / K.
         top_k: How many candidates are selected.
+        unit: Unit of the gap and its errors; None in files of 0.1.0, whose gaps of the consensus
+            are in mean ranks.
+        no_extrapolation: Why nothing is extrapolated; None if something is.
     """
 
     measured: tuple[SampleSizeAgreement, ...]
@@ -294,6 +298,8 @@ class SampleSizeAnalysis:
     gap: float
     chance: float
     top_k: int
+    unit: str | None = None
+    no_extrapolation: str | None = None
 
     def to_dict(self) -> dict[str, Json]:
         """Return the content of `real_size.json`."""
@@ -307,6 +313,8 @@ class SampleSizeAnalysis:
             "gap": null_if_undefined(self.gap),
             "chance": self.chance,
             "k": self.top_k,
+            "unit": self.unit,
+            "no_extrapolation": self.no_extrapolation,
         }
 
     @classmethod
@@ -328,6 +336,8 @@ class SampleSizeAnalysis:
             gap=fields.number("gap"),
             chance=fields.number("chance"),
             top_k=fields.count("k"),
+            unit=fields.optional_text("unit"),
+            no_extrapolation=fields.optional_text("no_extrapolation"),
         )
 
 

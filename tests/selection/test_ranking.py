@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 
 from synque_select.errors import ConfigError, ProxyError
-from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScores
+from synque_select.proxies.base import BaseProxy, Contributions, Family, ProxyInput, ProxyScores
 from synque_select.report.finding_tables import sample_size_table
 from synque_select.selection.consensus import borda, consensus_members, midranks
 from synque_select.selection.ranking import ranking_from
@@ -25,7 +25,7 @@ from synque_select.selection.uncertainty import (
     t_interval,
     top_k_frequency,
 )
-from synque_select.types import Ranking
+from synque_select.types import Ranking, SampleSizeAnalysis
 
 
 class MeanProxy(BaseProxy):
@@ -280,6 +280,47 @@ class TestHowManyReal:
         table = str(sample_size_table(found))
         assert table.count("extrapolated as 1/√n") == 4
         assert "by chance 0.40" in table
+
+    def test_the_gap_of_a_consensus_is_extrapolated_in_standard_errors(self):
+        found = sample_size_analysis(two_proxy_scoring(gap=0.3, n=400), top_k=2, n_pairs=2000)
+        errors = [row.border_error * row.m**0.5 for row in found.measured]
+        assert max(errors) / min(errors) == pytest.approx(1, abs=0.15)
+        # two independent proxies, each in units of its own error
+        assert found.extrapolated[400] == pytest.approx(2**0.5, rel=0.15)
+        assert found.no_extrapolation is None
+        assert "standard errors at n = 400, summed over a, b" in str(sample_size_table(found))
+
+    def test_errors_that_do_not_fall_are_not_extrapolated(self):
+        def rounded(weights: torch.Tensor) -> torch.Tensor:
+            scores = weights @ contributions
+            return scores + 2.0 * (scores.diff(dim=1, prepend=scores[:, :1]) > 0)
+
+        contributions = torch.randn(
+            80, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+        )
+        values = rounded(torch.full((1, 80), 1 / 80, dtype=torch.float64))[0]
+        scoring = scoring_of({"a": ProxyScores(values, resample=rounded)}, {"a": "kernel"}, 80)
+        found = sample_size_analysis(scoring, top_k=2)
+        assert found.extrapolated == {}
+        assert found.no_extrapolation is not None
+        assert "do not fall as 1/√n" in str(sample_size_table(found))
+        assert "extrapolated as" not in str(sample_size_table(found))
+        assert SampleSizeAnalysis.from_dict(found.to_dict()) == found
+
+    def test_groups_are_divided_as_a_whole(self):
+        once = two_proxy_scoring(gap=0.3, n=40)
+        part = once.scores["a"].resample(torch.eye(40, dtype=torch.float64))
+        groups = np.repeat(np.arange(40), 3)
+        threefold = scoring_of(
+            {"a": ProxyScores(part.mean(0), Contributions(part.repeat_interleave(3, dim=0)))},
+            {"a": "kernel"}, 120,
+        )  # fmt: skip
+        threefold = dataclasses.replace(
+            threefold, real=dataclasses.replace(threefold.real, groups=groups)
+        )
+        found = sample_size_analysis(threefold, top_k=2, sizes=[60]).measured[0]
+        expected = sample_size_analysis(once, top_k=2, rank_by="a", sizes=[20]).measured[0]
+        assert found.border_error == pytest.approx(expected.border_error)
 
     def test_sizes_over_half_are_refused(self):
         with pytest.raises(ConfigError, match="2 to 30, half the real sample"):
