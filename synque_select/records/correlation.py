@@ -251,9 +251,11 @@ def _reliability(entry: KeyCorrelations) -> str:
     what = f"the surrogate against labeled validation ({entry.monitor})"
     units = f"{len(entry.points)} {_units(entry.kind)[1]}"
     one = entry.proxies.get(_SURROGATE)
-    if one is None or math.isnan(one.spearman.value):
+    if one is None:
         return f"{what}: {units}, too few for a coefficient, which needs {MIN_UNITS}"
     spearman = one.spearman
+    if math.isnan(spearman.value):
+        return f"{what}: {units}, {one.message}"
     low, high = (math.nan if end is None else end for end in (spearman.low, spearman.high))
     interval = "" if math.isnan(low) else f" [{low:+.2f}, {high:+.2f}]"
     return f"{what}: Spearman {spearman.value:+.2f}{interval} over {units}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -76,6 +77,48 @@ def test_a_study_from_a_config(folder: Path, capsys: pytest.CaptureFixture[str])
     ]
     (folder / "tuned.yaml").write_text(yaml.safe_dump(config))
     assert main(["fit", "--config", "tuned.yaml"]) == 0
+
+
+@pytest.mark.parametrize("command", ["sweep", "tune", "fit"])
+def test_no_labeled_example_is_needed(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: str
+):
+    surrogate = {
+        "class_path": "synque_select.SurrogateOptions",
+        "init_args": {"size": 50, "held_out": 0.4, "encoder": "tests.training.tiny.LetterEncoder"},
+    }
+    config = copy.deepcopy(CONFIG)
+    arguments = config["data"]["init_args"]
+    del arguments["wraps"]
+    config["data"]["init_args"] = {**arguments, "label": "label", "val": surrogate}
+    config["trainer"]["val_check_interval"] = 2
+    config["trainer"]["logger"] = {
+        "class_path": "pytorch_lightning.loggers.CSVLogger",
+        "init_args": {"save_dir": "logs"},
+    }
+    (folder / "surrogate.yaml").write_text(yaml.safe_dump(config))
+    options = {"tune": ["--tune.n_trials", "4", "--tune.task", "x", "--tune.run_dir", "run"],
+               "sweep": ["--sweep.task", "x", "--sweep.run_dir", "run"]}  # fmt: skip
+    assert main([command, "--config", "surrogate.yaml", *options.get(command, [])]) == 0
+    out = capsys.readouterr().out
+    if command == "fit":
+        (metrics,) = folder.glob("logs/**/metrics.csv")
+        assert "surrogate/val_acc" in metrics.read_text()
+        return
+    assert "surrogate/val_acc" in out
+    assert "no labeled real example" in out
+    kind = "probe" if command == "sweep" else "trial"
+    records = RunStore(folder / "runs" / "records.sqlite").read(kind=kind)
+    assert {record.monitor for record in records} == {"surrogate/val_acc"}
+    assert "surrogate/val_acc" in (folder / "run" / "report.html").read_text()
+
+
+def test_a_typo_in_the_short_form_of_surrogate_validation(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = ["fit", "--config", "mine.yaml", "--data.init_args.val", "surrogat"]
+    assert main(arguments) == 1
+    assert "the only text allowed is 'surrogate'" in capsys.readouterr().err
 
 
 def test_bad_options_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str]):

@@ -9,6 +9,7 @@ import pytest
 from synque_select.data.examples import Examples
 from synque_select.errors import ConfigError
 from synque_select.experiment import TaskDataModule
+from synque_select.training.surrogate import SurrogateOptions
 from synque_select.types import Mixture
 from tests.training.shades import Shades
 
@@ -91,3 +92,19 @@ def test_collation_and_batch_size_are_those_of_the_task():
 def test_a_share_that_is_not_allowed_is_named(share: float):
     with pytest.raises(ConfigError, match=f"held_out={share}: allowed is 0 to below 1"):
         TaskDataModule(Shades(), held_out=share)
+
+
+def test_surrogate_validation_reads_no_label_of_the_task(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    monkeypatch.setenv("SYNQUE_CACHE", str(tmp_path))
+    task = Marked()
+    data = TaskDataModule(task, val=SurrogateOptions(size=30, held_out=0.5))
+    data.setup("fit")
+    measured = served(data.val_dataloader())
+    assert {by for _, by in measured} == {"transform"}
+    assert {i for i, _ in measured} <= {i for c in task.candidates for i in ids(c)}
+    assert not {i for i, _ in measured} & {i for i, _ in served(data.train_dataloader())}
+    labeled = data.on_labeled_validation()
+    assert labeled is not None
+    assert served(labeled.val_dataloader()) == [(i, "transform") for i in ids(task.validation)]
+    with pytest.raises(ConfigError, match=r"held_out=0\.25 with val='surrogate'"):
+        TaskDataModule(task, held_out=0.25, val="surrogate")

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +48,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:Be aware that when using `ckpt_path`, callbacks",
 )
 N = len(WORDS)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -340,3 +345,22 @@ def test_a_plain_dataset_as_validation_is_not_marked(tmp_path):
     data = module(val=torch.utils.data.DataLoader(rows, batch_size=8, collate_fn=collate))
     trainer(tmp_path, logger=logger).fit(TinyModel(), datamodule=data)
     assert "surrogate" not in (Path(logger.log_dir) / "metrics.csv").read_text()
+
+
+def test_every_rank_has_the_set_of_rank_zero(tmp_path):
+    script = Path(__file__).parent / "scripts" / "serve_surrogate.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    zero, one = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
+    assert zero["positions"] == one["positions"]
+    assert (zero["n_encoded"] > 0, one["n_encoded"]) == (True, 0)
+    assert len(zero["served"]) == len(one["served"]) == 40
+    data = module(candidates=candidates(100), mixture={"near": 0.5, "far": 0.5})
+    assert sorted(zero["served"] + one["served"]) == sorted(served(data))

@@ -13,17 +13,22 @@ import pytest
 import torch
 
 from synque_select.errors import ConfigError, DependencyError, LightningError, RecordError
-from synque_select.records.correlation import correlate
+from synque_select.records.correlation import correlate, surrogate_reliability
 from synque_select.records.store import RunStore
 from synque_select.selection.scorer import Scorer
 from synque_select.training.datamodule import SynqueDataModule
+from synque_select.training.surrogate import SurrogateOptions
 from synque_select.tuning import TuneOptions, TuningResult, tune_mixture
 from synque_select.tuning.storages import shown_storage
 from tests.training.tiny import (
     WORDS,
     LetterEncoder,
+    TinyData,
     TinyModel,
+    candidates,
+    collate,
     data_module,
+    real_sample,
     seen_by,
     texts_of,
     trainer,
@@ -326,3 +331,37 @@ def test_a_start_that_failed_is_tried_again(tune):
     assert states.count(("top 2", "complete")) == 1
     assert [state for _, state in states].count("complete") == 5
     assert any("ended with an error in an earlier call" in message for message in result.messages)
+
+
+def test_a_study_without_any_labeled_example(tune, tmp_path):
+    data = surrogate_module(wraps=None)
+    result = tune(datamodule=data, n_trials=12, n_startup=5, n_reports=2, pruner="median")
+    assert result.metric == "surrogate/val_acc"
+    assert any("no labeled real example" in message for message in result.messages)
+    assert not any("Spearman" in message for message in result.messages)
+    records = RunStore(tmp_path / "records.sqlite").read(kind="trial")
+    assert {record.monitor for record in records} == {"surrogate/val_acc"}
+    assert {record.key["metric"] for record in records} == {"surrogate/val_acc"}
+    assert not any("val_acc" in record.metrics for record in records)
+    held = {data.surrogate[i]["text"] for i in range(len(data.surrogate))}
+    assert not held & {text for fit in Watched.fits for text in texts_seen(fit)}
+    again = tune(datamodule=surrogate_module(wraps=None), n_trials=12, n_startup=5, n_reports=2,
+                 pruner="median")  # fmt: skip
+    assert (again.trials, again.messages) == (result.trials, result.messages)
+
+
+def test_the_reliability_of_a_surrogate_is_reported_where_labels_exist(tune, tmp_path):
+    result = tune(datamodule=surrogate_module(), n_trials=12, n_startup=6, max_steps=20)
+    (message,) = [m for m in result.messages if "against labeled validation" in m]
+    assert "the surrogate against labeled validation (val_acc): Spearman" in message
+    assert "over 6 mixtures" in message
+    records = RunStore(tmp_path / "records.sqlite").read(kind="trial")
+    (entry,) = surrogate_reliability(records)
+    assert (entry.monitor, list(entry.proxies), len(entry.points)) == ("val_acc", ["surrogate"], 6)
+    assert entry.key_hash not in {record.key_hash for record in records}
+
+
+def surrogate_module(**options: Any) -> SynqueDataModule:
+    options = {"candidates": candidates(100), "wraps": TinyData(), "collate_fn": collate} | options
+    val = SurrogateOptions(size=50, held_out=0.3, encoder=LetterEncoder())
+    return SynqueDataModule(real=real_sample(), val=val, batch_size=8, **options)
