@@ -136,6 +136,18 @@ def test_the_fit_config_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert main(["fit", "--config", "digits-fit", *options]) == 0
 
 
+def test_the_surrogate_config_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    options = [
+        "--data.task.fit.n_distinct=100",
+        "--data.val.init_args.size=24",
+        "--data.val.init_args.held_out=0.3",
+        "--trainer.fast_dev_run=1",
+        "--trainer.accelerator=cpu",
+    ]
+    assert main(["fit", "--config", "digits-surrogate", *options]) == 0
+
+
 def test_a_small_experiment_from_the_packaged_config(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
