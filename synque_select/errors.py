@@ -1,14 +1,14 @@
-"""The tree of errors: everything the library raises on purpose derives from `SynqueError`.
+"""The exceptions of the library, all derived from `SynqueError`.
 
 SynqueError
 ├── ConfigError        an argument, option or config value is not allowed (also a ValueError)
-├── DataError          a file, line, field or example is not usable (also a ValueError)
-├── EncoderError       a model cannot be loaded, or its embeddings are not usable
-├── LLMError           a language model cannot be loaded, or its answers are not usable
-├── ProxyError         a proxy cannot score what it was given
+├── DataError          a file, line, field or example is invalid (also a ValueError)
+├── EncoderError       a model cannot be loaded, or its embeddings are invalid
+├── LLMError           a language model cannot be loaded, or its answers are invalid
+├── ProxyError         a proxy cannot score the data that it was given
 ├── DependencyError    an optional package is missing (also an ImportError)
-├── LightningError     a Trainer, DataModule or callback of the wrong kind, or at the wrong time
-└── RecordError        a run folder, ranking file or run store cannot be read or written
+├── LightningError     a Trainer, DataModule or callback is of the wrong type or misused
+└── RecordError        a run directory, ranking file or run store cannot be read or written
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 
 
 class SynqueError(Exception):
-    """Root of all errors of this library."""
+    """Base class of all exceptions of this library."""
 
 
 class ConfigError(SynqueError, ValueError):
@@ -39,19 +39,19 @@ class ConfigError(SynqueError, ValueError):
 
 
 class DataError(SynqueError, ValueError):
-    """A file, line, field or example is not usable."""
+    """A file, line, field or example is invalid."""
 
 
 class EncoderError(SynqueError):
-    """An encoder cannot be loaded, or what it returned is not usable."""
+    """An encoder cannot be loaded, or its embeddings are invalid."""
 
 
 class LLMError(SynqueError):
-    """A language model cannot be loaded, or its answers are not usable."""
+    """A language model cannot be loaded, or its answers are invalid."""
 
 
 class ProxyError(SynqueError):
-    """A proxy cannot score what it was given."""
+    """A proxy cannot score the data that it was given."""
 
 
 class DependencyError(SynqueError, ImportError):
@@ -69,15 +69,15 @@ class DependencyError(SynqueError, ImportError):
 
 
 class LightningError(SynqueError):
-    """A trainer, DataModule or callback is of the wrong kind, or used at the wrong time."""
+    """A Trainer, DataModule or callback is of the wrong type or used at the wrong time."""
 
 
 class RecordError(SynqueError):
-    """A run folder, ranking file or run store cannot be read or written."""
+    """A run directory, ranking file or run store cannot be read or written."""
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """Return the end of an error sentence: the closest allowed name, and all of them.
+    """Return the end of an error message: the closest allowed name, and all allowed names.
 
     Example:
         >>> did_you_mean("padd", ["mmd", "pad"])

@@ -259,4 +259,4 @@ def test_doctor_lists_it(installed: Path, project: Path):
     out = cli(installed, project, "doctor")
     for what in ("proxy word_overlap", "encoder letters", "engine length", "reader note"):
         assert f"ok  {what}" in out
-    assert "of the package synque-demo-plugin 1.0" in out
+    assert "from the package synque-demo-plugin 1.0" in out

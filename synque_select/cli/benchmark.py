@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from synque_select.cli.options import PROXIES_HELP, flat, proxy_options, whole
 from synque_select.errors import ConfigError
 
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
 __all__ = ["arguments", "run"]
 
 
-def arguments(parser: Any) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add the options to the parser."""
     parser.add_argument(
         "name",
@@ -27,38 +29,38 @@ def arguments(parser: Any) -> None:
         "optionally task.yaml (view, label, metric: macro_f1 or accuracy)",
     )
     parser.add_argument(
-        "--task", nargs="+", help="comma-separated task folders (default: all that are found)"
+        "--task", nargs="+", help="comma-separated task folders (default: all tasks in --data)"
     )
     parser.add_argument("--encoder", help="model id (default: all-MiniLM-L6-v2)")
     parser.add_argument("--proxies", nargs="+", help=PROXIES_HELP)
     parser.add_argument(
-        "--json", help="write the results here; an interrupted run resumes from this file"
+        "--json", help="write the results to this file; an interrupted run resumes from it"
     )
     parser.add_argument(
         "--cross-group",
         action="store_true",
-        help="add the other groups' candidates as decoys; report each proxy's AUC against them",
+        help="add candidates of other groups as decoys; report each proxy's AUC against them",
     )
     parser.add_argument(
-        "--sample-size", nargs="+", help="sizes of the real sample to try, such as 5,10"
+        "--sample-size", nargs="+", help="also score with real samples of these sizes, such as 5,10"
     )
     parser.add_argument(
         "--corrupt",
         nargs="+",
-        help="rank every candidate together with a corrupted twin: KIND or KIND:SHARE; KIND is "
+        help="rank each candidate along with a corrupted copy: KIND or KIND:SHARE, where KIND is "
         "false_facts, near_duplicates, off_topic, shuffled_labels or truncated",
     )
     parser.add_argument(
         "--lens",
         help="LENS config for judging with your own models: a YAML file or a packaged name "
-        "(default: the released judgments); without --proxies, also adds the ablations: not "
-        "debiased, balanced, without rubrics",
+        "(default: the released judgments); without --proxies, this adds the ablations of LENS: "
+        "not debiased, balanced, without rubrics",
     )
     parser.add_argument(
         "--lens-rubrics",
         choices=["released", "new"],
         default="new",
-        help="with --lens: use the released rubrics, or let its reasoner write new ones",
+        help="with --lens: use the released rubrics, or have the config's reasoner write new ones",
     )
     parser.add_argument(
         "--max-samples", type=int, help="with --lens: number of examples to judge per candidate"
@@ -68,7 +70,7 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--quiet", action="store_true", help="hide progress bars")
 
 
-def run(options: Any) -> int:
+def run(options: Namespace) -> int:
     """Evaluate proxies on the released SynQuE data, or proxies and mixtures on your own tasks."""
     if options.name == "tasks":
         return _run_tasks(options)

@@ -1,10 +1,10 @@
-"""The commands of `synque-select`: one file each, with `run` and, for most, `arguments`."""
+"""The commands of `synque-select`, each in a module of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from synque_select.cli import (
     benchmark,
@@ -19,23 +19,33 @@ from synque_select.cli import (
 )
 from synque_select.cli.options import packaged_config
 
-__all__ = ["COMMANDS", "Command", "packaged_config"]
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+__all__ = ["COMMANDS", "Command", "ConfigCommand", "packaged_config"]
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command; if `arguments` is None, `run` parses the command line itself."""
+    """A command with options of its own; `arguments` adds them to the parser."""
 
-    run: Callable[[Any], int]
-    arguments: Callable[[Any], None] | None = None
+    run: Callable[[Namespace], int]
+    arguments: Callable[[ArgumentParser], None]
 
 
-COMMANDS = {
+@dataclass(frozen=True)
+class ConfigCommand:
+    """A command that takes a fit config; `run` parses the command line with LightningCLI."""
+
+    run: Callable[[Sequence[str]], int]
+
+
+COMMANDS: dict[str, Command | ConfigCommand] = {
     "rank": Command(rank.run, rank.arguments),
-    "fit": Command(fit.run),
+    "fit": ConfigCommand(fit.run),
     "experiment": Command(experiment.run, experiment.arguments),
-    "sweep": Command(sweep.run),
-    "tune": Command(tune.run),
+    "sweep": ConfigCommand(sweep.run),
+    "tune": ConfigCommand(tune.run),
     "benchmark": Command(benchmark.run, benchmark.arguments),
     "feedback": Command(feedback.run, feedback.arguments),
     "report": Command(report.run, report.arguments),

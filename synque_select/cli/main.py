@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pydoc import locate
 
-from synque_select.cli.commands import COMMANDS, Command
+from synque_select.cli.commands import COMMANDS, Command, ConfigCommand
 from synque_select.cli.options import (
     help_formatter,
     jsonargparse_module,
@@ -41,20 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discard the rest
         return 0
     except Exception as error:
-        ours = _said(error)
-        if ours is None:
+        message = _user_message(error)
+        if message is None:
             raise
         # a name in the message may contain escape sequences that a terminal would execute
-        shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in ours)
+        shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
         print(f"synque-select: error: {shown}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("synque-select: interrupted; what was finished is kept", file=sys.stderr)
+        print("synque-select: interrupted; finished work is kept", file=sys.stderr)
         return 130
 
 
-def _said(error: BaseException) -> str | None:
-    """Return the message for the user if the error, or one that it wraps, is meant for them."""
+def _user_message(error: BaseException) -> str | None:
+    """Return the message if the error, or one that it wraps, is meant for the user."""
     problem: BaseException | None = error
     while problem is not None:
         if isinstance(problem, SynqueError):
@@ -106,8 +106,8 @@ def _dispatch(given: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise ConfigError(f"unknown command {name!r}: {did_you_mean(name, COMMANDS)}")
     command = COMMANDS[name]
-    if command.arguments is None:
-        return int(command.run(list(given[1:])))
+    if isinstance(command, ConfigCommand):
+        return command.run(list(given[1:]))
     parser = jsonargparse_module().ArgumentParser(
         prog=f"synque-select {name}",
         description=command.run.__doc__,
@@ -118,9 +118,9 @@ def _dispatch(given: Sequence[str]) -> int:
     command.arguments(parser)
     with modules_of_working_folder():
         options = parser.parse_args(with_config_paths(given[1:]))
-        # jsonargparse renamed this method within the range of versions that we support
+        # the supported versions of jsonargparse have this method under two names
         instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
-        return int(command.run(instantiate(options)))
+        return command.run(instantiate(options))
 
 
 def _help() -> str:
@@ -128,7 +128,7 @@ def _help() -> str:
         "usage: synque-select COMMAND [OPTIONS]",
         "",
         "Rank candidate synthetic datasets against a small unlabeled real sample, train on the",
-        "best mixture, and see how far the proxies could be trusted.",
+        "best mixture, and see how well the proxies predicted the results.",
         "",
         "commands:",
         *(f"  {n:<11} {_first_sentence(command)}" for n, command in COMMANDS.items()),
@@ -138,5 +138,5 @@ def _help() -> str:
     return "\n".join(lines)
 
 
-def _first_sentence(command: Command) -> str:
+def _first_sentence(command: Command | ConfigCommand) -> str:
     return str(command.run.__doc__).partition(". ")[0].rstrip(".")

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from synque_select.errors import ConfigError, DependencyError, did_you_mean
@@ -18,6 +19,9 @@ from synque_select.utils import registry
 from synque_select.utils.json_types import Json
 
 if TYPE_CHECKING:
+    from argparse import Action, Namespace
+
+    from jsonargparse import DefaultHelpFormatter
     from pytorch_lightning.cli import LightningCLI
 
     from synque_select.selection.scorer import Scorer
@@ -42,18 +46,16 @@ __all__ = [
 
 _Options = TypeVar("_Options")
 
-_RUN_FILES = {
-    "store",
-    "run_dir",
-}  # options that the function of a command takes as separate arguments
+# options that the function of a command takes as separate arguments
+_RUN_FILES = {"store", "run_dir"}
 
 PROXIES_HELP = (
-    "comma-separated keys, each with its options after colons: pad,mmd:protocol=released "
+    "comma-separated keys, each optionally with options after colons: pad,mmd:protocol=released "
     "(default: the default suite for the modality)"
 )
 
 
-def jsonargparse_module() -> Any:
+def jsonargparse_module() -> ModuleType:
     """Import jsonargparse, or raise an error that names the extra to install."""
     try:
         import jsonargparse
@@ -62,12 +64,12 @@ def jsonargparse_module() -> Any:
     return jsonargparse
 
 
-def help_formatter() -> Any:
-    """Return jsonargparse's formatter without "(default: null)", which says nothing."""
+def help_formatter() -> type[DefaultHelpFormatter]:
+    """Return jsonargparse's help formatter, changed to omit "(default: null)"."""
     from jsonargparse import DefaultHelpFormatter
 
     class HelpFormatter(DefaultHelpFormatter):
-        def _expand_help(self, action: Any) -> str:
+        def _expand_help(self, action: Action) -> str:
             text: str = super()._expand_help(action)
             return re.sub(r" \(default: null\)|, default: null(?=[,)])", "", text)
 
@@ -87,7 +89,7 @@ def flat(given: Sequence[str]) -> list[str]:
 
 
 def proxy_options(given: Sequence[str] | None) -> list[dict[str, Json]] | None:
-    """Read "pad,mmd:protocol=released:kernel=rbf" as proxies with options."""
+    """Parse proxies with options, such as "pad,mmd:protocol=released:kernel=rbf"."""
     if given is None:
         return None
     return [_proxy(text) for text in flat(given)]
@@ -96,15 +98,15 @@ def proxy_options(given: Sequence[str] | None) -> list[dict[str, Json]] | None:
 def _proxy(text: str) -> dict[str, Json]:
     key, options = registry.split_options(text)
     if "key" in options:
-        raise ConfigError(f"proxy {text!r}: expected key:option=value, but 'key' is not an option")
+        raise ConfigError(f"proxy {text!r}: expected KEY:OPTION=VALUE; 'key' is not an option")
     return {"key": key, **options}
 
 
 def packaged_config(name: str) -> Path:
-    """Return the path of a config: a file that exists, or a packaged name such as "digits".
+    """Return the path of a config, given as a file or a packaged name such as "digits".
 
     Raises:
-        ConfigError: Neither exists; the message suggests packaged names.
+        ConfigError: There is no such file or packaged config; the message lists the packaged ones.
     """
     import synque_select.configs
 
@@ -114,12 +116,14 @@ def packaged_config(name: str) -> Path:
     folder = Path(str(synque_select.configs.__file__)).parent
     known = {p.stem: p for p in folder.glob("*.yaml")}
     if name not in known:
-        raise ConfigError(f"no config {name!r}, as a file or packaged: {did_you_mean(name, known)}")
+        raise ConfigError(
+            f"config {name!r} is neither a file nor a packaged config: {did_you_mean(name, known)}"
+        )
     return known[name]
 
 
 def with_config_paths(arguments: Sequence[str]) -> list[str]:
-    """Replace the value of --config (or -c) by the path of the config."""
+    """Replace the value of --config (or -c) with the path of the config."""
     out: list[str] = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -133,7 +137,7 @@ def with_config_paths(arguments: Sequence[str]) -> list[str]:
 
 @contextmanager
 def command_line(*arguments: str) -> Iterator[None]:
-    """Set `sys.argv`, which LightningCLI reads, as does every rank that DDP launches."""
+    """Set `sys.argv`, which is read by LightningCLI and by every process that DDP launches."""
     given = sys.argv
     sys.argv = [given[0], *arguments]
     try:
@@ -144,7 +148,7 @@ def command_line(*arguments: str) -> Iterator[None]:
 
 @contextmanager
 def modules_of_working_folder() -> Iterator[None]:
-    """Let dotted names refer to modules in the working folder; installed packages come first."""
+    """Let dotted names refer to modules in the working directory, after installed packages."""
     folder = os.getcwd()
     if folder in sys.path:
         yield
@@ -158,13 +162,13 @@ def modules_of_working_folder() -> Iterator[None]:
 
 @contextmanager
 def lightning_command_line(*arguments: str) -> Iterator[None]:
-    """Set `sys.argv` for a LightningCLI, whose config may name the user's modules.
+    """Set `sys.argv` for a LightningCLI whose config may name modules of the user.
 
-    Modules are looked up in the working folder, as `python script.py` does in the script's folder.
+    Modules are looked up in the working directory first, as `python -m` does.
     """
     folder = os.getcwd()
     with command_line(*arguments), warnings.catch_warnings(), _no_tips():
-        # Lightning itself calls a function that torch is going to remove
+        # Lightning itself calls a function that torch has deprecated
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
         sys.path.insert(0, folder)
         try:
@@ -175,21 +179,21 @@ def lightning_command_line(*arguments: str) -> Iterator[None]:
 
 @contextmanager
 def _no_tips() -> Iterator[None]:
-    """Hide Lightning's advertisements, but nothing else in its log."""
+    """Hide Lightning's advertisements, but no other log messages."""
 
-    def is_no_tip(record: logging.LogRecord) -> bool:
+    def is_not_tip(record: logging.LogRecord) -> bool:
         return "Tip: " not in str(record.msg)
 
     log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    log.addFilter(is_no_tip)
+    log.addFilter(is_not_tip)
     try:
         yield
     finally:
-        log.removeFilter(is_no_tip)
+        log.removeFilter(is_not_tip)
 
 
 def whole(text: str, option: str) -> int:
-    """Parse a whole number; an error names the option."""
+    """Parse a non-negative integer; the error message names the option."""
     if not text.isdecimal():
         raise ConfigError(f"{option}: expected whole numbers, found {text!r}")
     return int(text)
@@ -198,16 +202,16 @@ def whole(text: str, option: str) -> int:
 def lightning_cli(
     name: str, description: str, options: type, function: Callable[..., Any]
 ) -> LightningCLI:
-    """Read a fit config, and the options of a command in a group with the command's name.
+    """Parse a fit config together with the options of a command.
 
     Args:
-        name: Name of the command and of the group with its options.
-        description: Text at the beginning of its help.
+        name: Name of the command, and prefix of its options.
+        description: Text at the beginning of the help.
         options: A dataclass whose fields become options of the command.
-        function: A function whose arguments `store` and `run_dir` become options as well.
+        function: A function whose arguments `store` and `run_dir` also become options.
 
     Returns:
-        The LightningCLI, with all objects created and nothing run.
+        The LightningCLI, with all objects created but nothing run.
     """
     from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
@@ -215,7 +219,7 @@ def lightning_cli(
 
     class CommandCLI(LightningCLI):
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            # not instantiated here: `split_options` does it, once all options are known
+            # `split_options` creates the object later, when all options are known
             parser.add_class_arguments(options, name, instantiate=False)
             rest: set[str | int] = {*inspect.signature(function).parameters}
             rest -= _RUN_FILES
@@ -235,15 +239,15 @@ def lightning_cli(
     )
 
 
-def split_options(given: Any, options: type[_Options]) -> tuple[_Options, dict[str, Any]]:
-    """Return the options of a command as an object, and `store` and `run_dir` as a mapping."""
+def split_options(given: Namespace, options: type[_Options]) -> tuple[_Options, dict[str, Any]]:
+    """Return the options of a command as an object, and `store` and `run_dir` as a dict."""
     values = vars(given)
     files = {name: value for name, value in values.items() if name in _RUN_FILES}
     return options(**{n: v for n, v in values.items() if n not in _RUN_FILES}), files
 
 
 def scorer_of(cli: LightningCLI) -> Scorer | None:
-    """Return the scorer of the config's SelectionCallback; None if the config has none."""
+    """Return the scorer of the config's SelectionCallback, or None if there is none."""
     from synque_select.callbacks.selection import SelectionCallback
     from synque_select.training.lightning_compat import callbacks_of
 

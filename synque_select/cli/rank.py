@@ -29,7 +29,9 @@ def arguments(parser: ArgumentParser) -> None:
     """Add the options to the parser."""
     _add_inputs(parser)
     _add_choices(parser)
-    parser.add_argument("--json", help="write ranking.json here (and ranking.csv beside it)")
+    parser.add_argument(
+        "--json", help="also write the ranking to this file or directory, as JSON and as CSV"
+    )
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument(
@@ -57,8 +59,8 @@ def _add_inputs(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--view",
-        help="field that the proxies read; required if several fields qualify; two fields as "
-        "task,page are joined into one JSON object",
+        help="field that the proxies read; required if several fields qualify. Several fields, "
+        "such as task,page, are joined into one JSON object",
     )
     parser.add_argument(
         "--encoder",
@@ -71,7 +73,7 @@ def _add_inputs(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--lens",
-        help="config for the LENS proxies, required if there are any: a YAML file or a packaged "
+        help="config for the LENS proxies, required with any of them: a YAML file or a packaged "
         "name such as lens-small",
     )
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
 
 __all__ = ["arguments", "run"]
 
 
-def arguments(parser: Any) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add the options to the parser."""
     parser.add_argument(
         "run", help="a run directory, such as runs/digits/20260101T120000Z-0123abcd"
     )
 
 
-def run(options: Any) -> int:
+def run(options: Namespace) -> int:
     """Rebuild the page of a run. Reads the files in the run directory and writes report.html."""
     from synque_select.report.page import write_report
 

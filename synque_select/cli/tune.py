@@ -15,6 +15,8 @@ from synque_select.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from pytorch_lightning import LightningModule
     from pytorch_lightning.cli import LightningCLI
 
@@ -61,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _trainer_options(given: Any) -> dict[str, Any]:
+def _trainer_options(given: Namespace) -> dict[str, Any]:
     options = {name: getattr(given, name) for name in _TRAINER_OPTIONS}
     # "auto" would take every device of the machine for fits that last seconds
     options |= {

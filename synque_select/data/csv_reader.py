@@ -1,4 +1,4 @@
-"""Readers of CSV and TSV files, which are streamed; every error gives a line number."""
+"""Readers of CSV and TSV files, which are streamed; error messages give the line number."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["CsvReader", "TsvReader", "read_csv"]
 
 
 class CsvReader(BaseReader):
-    """Reads comma-separated tables with a header line.
+    """Reader of comma-separated tables with a header line.
 
     Args:
         as_text: Names of columns that are kept as text even if they look like numbers.
@@ -34,13 +34,13 @@ class CsvReader(BaseReader):
         self.as_text = as_text
 
     def read(self, path: Path) -> Dataset:
-        """Read a file; a large file is converted once and memory-mapped from the cache."""
+        """Read a file; a large file is converted once and then memory-mapped from the cache."""
         read = partial(read_csv, delimiter=self.delimiter, as_text=self.as_text)
         return table_of_rows(path, read, about=[self.delimiter, *sorted(self.as_text)])
 
 
 class TsvReader(CsvReader):
-    """Reads tab-separated tables with a header line."""
+    """Reader of tab-separated tables with a header line."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".tsv",)
     delimiter: ClassVar[str] = "\t"
@@ -49,12 +49,12 @@ class TsvReader(CsvReader):
 def read_csv(path: Path, *, delimiter: str = ",", as_text: Collection[str] = ()) -> Rows:
     r"""Stream a table with a header line.
 
-    A column is read as integers, or else as floats, if all of its values look like that; an empty
-    value in such a column is None. Every other column is text and kept unchanged: "NA" and "null"
-    are ordinary words.
+    A column is read as integers or floats if all of its non-empty values are such numbers; an
+    empty value is then None. All other columns are unchanged text: "NA" and "null" have no special
+    meaning.
 
     Args:
-        path: The file, in UTF-8.
+        path: Path of a UTF-8 file.
         delimiter: "," or a tab.
         as_text: Names of columns that are kept as text even if they look like numbers.
 
@@ -82,7 +82,7 @@ def read_csv(path: Path, *, delimiter: str = ",", as_text: Collection[str] = ())
 
 
 def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line on which each row starts, and its values; all rows have equal lengths."""
+    """Yield the first line number and the values of each row; all rows have the same length."""
     n_fields = 0
     reader = csv.reader(
         (line for _, line in numbered_lines(path)), delimiter=delimiter, strict=True
@@ -98,14 +98,15 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         n_fields = n_fields or len(values)
         if values and len(values) != n_fields:
             raise DataError(
-                f"{path}, line {line}: {len(values)} fields, but the header has {n_fields}"
+                f"{path}, line {line}: found {len(values)} fields, but the header has {n_fields}; "
+                "text that contains the delimiter must be in double quotes"
             )
         if values:
             yield line, values
 
 
 def _next_row(reader: Iterator[list[str]]) -> list[str] | None:
-    # the csv module limits a field to 131,072 characters, and the limit is global: it is lifted
+    # the csv module limits a field to 131,072 characters; the limit is global, so it is raised
     # only while a row is read
     before = csv.field_size_limit(1 << 30)
     try:
@@ -133,7 +134,7 @@ def _converters(
     whole = {column for column, name in enumerate(header) if name not in as_text}
     numbers, filled = set(whole), set()
     for _, values in rows:
-        # a column leaves both sets at its first word, so text columns are soon not checked at all
+        # a column of text leaves both sets at its first word and is no longer checked
         for column in [column for column in numbers if values[column]]:
             filled.add(column)
             if not _WHOLE.fullmatch(values[column]):

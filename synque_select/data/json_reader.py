@@ -1,4 +1,4 @@
-"""Readers of JSON and JSON Lines files, which are streamed; every error gives a line number."""
+"""Readers of JSON and JSON Lines files, which are streamed; error messages give the line."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ _ALLOWED = "allowed is a list of records, a list of texts, or an object whose va
 
 
 class JsonReader(BaseReader):
-    """Reads JSON files: a list of records, a list of texts, or an object whose values are texts."""
+    """Reader of JSON: a list of records, a list of texts, or an object whose values are texts."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
 
     def read(self, path: Path) -> Dataset:
-        """Read a file; a large file is converted once and memory-mapped from the cache."""
+        """Read a file; a large file is converted once and then memory-mapped from the cache."""
         return table_of_rows(path, read_json)
 
 
 class JsonLinesReader(BaseReader):
-    """Reads files of one JSON record, or one JSON string, per line."""
+    """Reader of JSON Lines: one record or one string per line."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson")
 
     def read(self, path: Path) -> Dataset:
-        """Read a file; a large file is converted once and memory-mapped from the cache."""
+        """Read a file; a large file is converted once and then memory-mapped from the cache."""
         return table_of_rows(path, read_jsonl)
 
 
@@ -54,11 +54,11 @@ def read_json(path: Path) -> Rows:
     {"key": …, "text": …}. A file with one record per line is read as JSON Lines.
 
     Args:
-        path: The file, in UTF-8.
+        path: Path of a UTF-8 file.
 
     Raises:
-        DataError: The file is not JSON, not UTF-8, or holds something else than records or texts;
-            the message names the file and, except for the outermost value, the line.
+        DataError: The file is not JSON, not UTF-8, or contains values other than records and
+            texts; the message names the file and, except for the outermost value, the line.
 
     Example:
         >>> import tempfile
@@ -84,13 +84,13 @@ def read_json(path: Path) -> Rows:
 
 
 def read_jsonl(path: Path) -> Rows:
-    """Stream a file of one JSON record (or one JSON string) per line; blank lines are skipped.
+    """Stream a file with one JSON record or string per line; blank lines are skipped.
 
     Args:
-        path: The file, in UTF-8.
+        path: Path of a UTF-8 file.
 
     Raises:
-        DataError: A line is not JSON, not UTF-8, or neither a record nor a text; the message names
+        DataError: A line is not UTF-8, not JSON, or neither a record nor a text; the message names
             the file and the line.
     """
     yield from _records(_jsonl_values(path), path)
@@ -113,7 +113,7 @@ def _records(values: Iterator[_Value], path: Path) -> Rows:
         if not isinstance(value, first):
             raise DataError(
                 f"{path}, line {line}: found {kind_of(value)} after {kind_of(first())}; "
-                "allowed is records only or texts only"
+                "a file must contain only records or only texts"
             )
         yield Row(line, n_bytes, {"text": value} if isinstance(value, str) else value)
 
@@ -140,10 +140,10 @@ def _is_json_lines(path: Path) -> bool:
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a UTF-8 file, with their line ends, and their numbers from 1.
+    """Yield the numbers, from 1, and the lines of a UTF-8 file, including line ends.
 
     Args:
-        path: The file; a byte order mark is dropped.
+        path: Path of the file; a byte order mark is removed.
 
     Raises:
         DataError: A line is not UTF-8 or contains a NUL byte.
@@ -152,7 +152,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
         for number, raw in enumerate(file, 1):
             line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
             if b"\0" in line:
-                raise DataError(f"{path}, line {number}: a NUL byte{utf16_hint(line)}")
+                raise DataError(f"{path}, line {number}: found a NUL byte{utf16_hint(line)}")
             try:
                 yield number, line.decode()
             except UnicodeDecodeError as error:
@@ -178,13 +178,13 @@ def _jsonl_values(path: Path) -> Iterator[_Value]:
                 f"{path}, line {number}, column {error.pos + 1}: not JSON: {error.msg}"
             ) from error
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number}: not usable JSON: {error}") from error
+            raise DataError(f"{path}, line {number}: invalid JSON: {error}") from error
         check_depth(line, value, f"{path}, line {number}")
         yield _Value(number, len(line), value)
 
 
 class _JsonStream:
-    """Reads the values of a large JSON file one at a time, holding one value and one chunk."""
+    """Reads a large JSON file value by value, with one value and one chunk in memory."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -211,7 +211,7 @@ class _JsonStream:
         return self._members("{", "}", self._pair)
 
     def value(self) -> _Value:
-        """Read the value that starts at the current position, however many chunks it spans."""
+        """Read the value at the current position, which may span several chunks."""
         self.peek()
         line = self._line
         while True:
@@ -232,7 +232,7 @@ class _JsonStream:
         return _Value(line, n_bytes, value)
 
     def peek(self) -> str:
-        """Return the next character after white space without consuming it; "" at the end."""
+        """Skip white space and return the next character without consuming it; "" at the end."""
         while True:
             match = _SPACE.match(self._text, self._position)
             self._position = match.end() if match else self._position
@@ -246,7 +246,7 @@ class _JsonStream:
     def end(self) -> None:
         """Check that nothing but white space follows."""
         if self.peek():
-            raise self._error("text after the end of the JSON value", self._position)
+            raise self._error("found text after the end of the JSON value", self._position)
 
     def _members(
         self, opening: str, closing: str, read: Callable[[], _Member]
@@ -262,34 +262,34 @@ class _JsonStream:
 
     def _pair(self) -> tuple[str, _Value]:
         if self.peek() != '"':
-            raise self._error("a key in double quotes was expected", self._position)
-        key = str(self.value().value)  # a text already: it starts with a quote
+            raise self._error("expected a key in double quotes", self._position)
+        key = str(self.value().value)  # it is a string, because it starts with a quote
         self._take(":")
         return key, self.value()
 
     def _take(self, allowed: str) -> str:
         character = self.peek()
         if not character or character not in allowed:
-            raise self._error(f"{' or '.join(map(repr, allowed))} was expected", self._position)
+            raise self._error(f"expected {' or '.join(map(repr, allowed))}", self._position)
         self._position += 1
         return character
 
     def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
-        # literals that can be cut at the end of a chunk, "-Infinity" and "\\ud83d", are shorter
-        # than 16 characters; an error further from the end is an error of the file
+        # literals that a chunk may cut, "-Infinity" and "\\ud83d", are shorter than 16 characters;
+        # an error further from the end is an error in the file
         return error.msg.startswith("Unterminated string") or error.pos > len(self._text) - 16
 
     def _fill(self) -> None:
         self._line += self._text.count("\n", self._counted, self._position)
         rest = self._text[self._position :]
-        # chunks grow with the text that is kept: a value that spans many is scanned only a few
-        # times, not once per chunk
+        # chunks grow with the text that is kept, so that a long value is scanned a few times, not
+        # once per chunk
         chunk = self._file.read(max(_CHUNK_BYTES, len(rest)))
         self._ended = not chunk
         self._text, self._position, self._counted = rest, 0, 0
         if b"\0" in chunk:
             line = self._line + rest.count("\n") + chunk[: chunk.index(b"\0")].count(b"\n")
-            raise DataError(f"{self._path}, line {line}: a NUL byte{utf16_hint(chunk)}")
+            raise DataError(f"{self._path}, line {line}: found a NUL byte{utf16_hint(chunk)}")
         try:
             self._text += self._decode.decode(chunk, final=self._ended)
         except UnicodeDecodeError as error:

@@ -27,13 +27,13 @@ __all__ = [
 class BaseReader(ABC):
     r"""Base class of readers; a subclass defines `suffixes` and `read`.
 
-    A reader is created without arguments. If its constructor has an argument `as_text`, it
-    receives the names of the fields that the user has chosen as view: a format without types, such
-    as CSV, must keep these as text even if they look like numbers.
+    A reader is created without arguments, unless its constructor has an argument `as_text`. This
+    is the set of fields that the user has chosen as view; an untyped format such as CSV must keep
+    them as text even if they look like numbers.
 
     Attributes:
-        suffixes: Suffixes of the files it reads, in lower case: (".xml",) or
-            (".json.gz", ".json.bz2"). Without the first dot they are the keys of the reader.
+        suffixes: Lower-case suffixes of the files that it reads, such as (".xml",) or
+            (".json.gz", ".json.bz2"). Without the first dot, they are the keys of the reader.
 
     Example:
         >>> class LineReader(BaseReader):
@@ -55,11 +55,11 @@ class BaseReader(ABC):
     def read(self, path: Path) -> MapDataset:
         """Read a file as a dataset.
 
-        Called once per load, with a path that exists. Equal files must give equal examples in the
-        same order, because results are cached by content.
+        It is called once per load, with an existing path. Equal files must give equal examples in
+        the same order, because results are cached by content.
 
         Args:
-            path: The file; a folder only if the user named the reader explicitly ("xml:folder").
+            path: Path of a file, or of a folder if the user named the reader ("xml:folder").
 
         Returns:
             A list, a `datasets.Dataset` or another object with a length and integer indexing. An
@@ -124,7 +124,7 @@ def register_reader(cls: type[Reader], *, overwrite: bool = False) -> type[Reade
         The class.
 
     Raises:
-        ConfigError: A suffix already has a reader, or the class is not a complete reader.
+        ConfigError: A suffix already has a reader, or the class lacks `read` or `suffixes`.
     """
     for key in _keys(READERS.check(cls)):
         READERS.register(key, cls, overwrite=overwrite)
@@ -137,7 +137,7 @@ def reader_suffixes() -> tuple[str, ...]:
 
 
 def reader_key(path: Path) -> str | None:
-    """Return the key of the reader for a file's longest known suffix, or None.
+    """Return the key of the reader of a file's longest known suffix, or None.
 
     Args:
         path: Path of the file, which need not exist.
@@ -152,7 +152,7 @@ def reader_key(path: Path) -> str | None:
 
 
 def split_reader(text: str) -> tuple[str | None, str]:
-    """Split "reader:path" into its two parts; the reader is None if the text names none.
+    """Split "reader:path" into its parts; the reader is None if it is not given.
 
     Args:
         text: A path, optionally preceded by the key or dotted name of a reader and a colon.
@@ -194,7 +194,7 @@ def read_file(path: Path, key: str, as_text: Collection[str] = ()) -> MapDataset
     except (SynqueError, PermissionError):
         raise
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {_first_line(error)}") from error
+        raise DataError(f"{path} cannot be read: {_first_line(error)}") from error
     except Exception as error:  # a user's reader may raise anything
         raise DataError(
             f"{path}: {cls.__name__} failed: {type(error).__name__}: {_first_line(error)}"
@@ -202,10 +202,10 @@ def read_file(path: Path, key: str, as_text: Collection[str] = ()) -> MapDataset
     if not isinstance(dataset, MapDataset) or isinstance(dataset, Mapping | str | bytes):
         raise DataError(
             f"{path}: {cls.__name__}.read returned {type(dataset).__name__}; expected a list of "
-            "records or another dataset with a length and integer indexing"
+            "records, or another dataset with a length and integer indexing"
         )
     if not len(dataset):
-        raise DataError(f"{path}: the file holds no examples")
+        raise DataError(f"{path}: the file contains no examples")
     return dataset
 
 

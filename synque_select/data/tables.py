@@ -257,7 +257,7 @@ def write_rows(
             writer = writer or pa.ipc.new_stream(sink, columns.schema())
             writer.write_batch(columns.batch(rows))
     if writer is None:
-        raise DataError(f"{path}: the file holds no examples")
+        raise DataError(f"{path}: the file contains no examples")
     writer.close()
     return complete
 
@@ -298,7 +298,7 @@ def _write_batches(
     except (pa.ArrowException, OSError, NotImplementedError) as error:
         raise DataError(f"{path}: the file is broken: {_first_line(error)}") from error
     if writer is None:
-        raise DataError(f"{path}: the file holds no examples")
+        raise DataError(f"{path}: the file contains no examples")
     writer.close()
     return True
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from synque_select.data.views import View
 from synque_select.types.modality import Modality
+from synque_select.utils.json_types import JsonObject
 from synque_select.utils.source_code import source_of
 
 __all__ = ["BaseEncoder"]
@@ -47,21 +47,21 @@ class BaseEncoder(ABC):
     def encode(self, views: Sequence[View]) -> torch.Tensor:
         """Return the embeddings of one batch.
 
-        Called by `embed` with distinct views that are not in the cache, in inference mode. The
-        global random state is restored afterwards. The embedding of a view must not depend on
-        what else is in the batch.
+        Called by `embed` in inference mode, with distinct views that are not cached. The global
+        random state is restored afterwards. The embedding of a view must not depend on the other
+        views in the batch.
 
         Args:
             views: At most `batch_size` texts or PIL images.
 
         Returns:
-            (n, d) floating point, finite, on any device.
+            (n, d) tensor of finite floating point values, on any device.
         """
 
     def encode_many(self, views: Sequence[View]) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
         """Encode any number of views and yield positions with their embeddings, in any order.
 
-        Override it to group views by length, or to read examples ahead.
+        Override this method to group views by length or to read examples ahead of time.
 
         Args:
             views: Views, read lazily: an image is decoded when its position is accessed.
@@ -70,21 +70,21 @@ class BaseEncoder(ABC):
             positions = range(start, min(start + self.batch_size, len(views)))
             yield positions, self.encode(views[start : positions.stop])
 
-    def options(self) -> Mapping[str, Any]:
-        """Return other settings that change embeddings, such as precision, as plain values."""
+    def options(self) -> JsonObject:
+        """Return other settings that change embeddings, such as the precision."""
         return {"code": source_of(type(self)) or ""} if self.revision == "user" else {}
 
     @property
     def key(self) -> str:
         """JSON of everything that changes an embedding; the cache is keyed by it."""
-        parts = {"id": self.id, "modality": self.modality, "revision": self.revision}
+        parts: JsonObject = {"id": self.id, "modality": self.modality, "revision": self.revision}
         return json.dumps({**parts, **self.options()}, sort_keys=True)
 
-    def prepare(self) -> None:  # noqa: B027 - a hook that need not be filled
-        """Load the model; `embed` calls this if an embedding is missing in the cache.
+    def prepare(self) -> None:  # noqa: B027 - an optional hook
+        """Load the model; `embed` calls this if an embedding is not in the cache.
 
-        Afterwards `key` is final: checking the loaded model may have changed the precision.
+        `key` may change here, because the precision is checked on the loaded model, but not later.
         """
 
     def close(self) -> None:  # noqa: B027
-        """Free the model and its device memory; the encoder remains usable."""
+        """Release the model and its device memory; the encoder remains usable."""

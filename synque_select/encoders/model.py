@@ -1,12 +1,12 @@
-"""What the encoders of this library share: a torch model, loaded when needed, in bf16 if safe."""
+"""Base class of the encoders of this library: a torch model, loaded on demand, in bf16 if safe."""
 
 from __future__ import annotations
 
 import gc
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -20,26 +20,29 @@ from synque_select.encoders.precision import (
     lower_precision,
     resolve_precision,
 )
+from synque_select.utils.json_types import JsonObject
 from synque_select.utils.process_state import cuda_in_use
 
 __all__ = ["ModelEncoder", "pick_device"]
 
 _log = logging.getLogger(__name__)
+_Inputs = TypeVar("_Inputs")
 
 
 def pick_device(device: torch.device | str | None) -> torch.device:
-    """Return the device that was asked for; None is the GPU where there is one."""
+    """Return the requested device; None is a GPU if there is one, else the CPU."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
 
 
-class ModelEncoder(BaseEncoder):
-    """Base of encoders that are a torch model.
+class ModelEncoder(BaseEncoder, Generic[_Inputs]):
+    """Base class of encoders that run a torch model on inputs of one type.
 
-    The precision is settled in two steps: what the device gains from, when the encoder is made;
-    and, when the model is loaded, whether fixed probe views keep a cosine of at least 0.999 to
-    float32. Where they do not, the encoder goes back to float32, and its `key` with it.
+    The precision is chosen in two steps. When the encoder is created, it depends on the device.
+    When the model is loaded, bfloat16 is kept only if the embeddings of fixed probe views have a
+    cosine similarity of at least 0.999 to those in float32; otherwise the precision, and with it
+    the `key`, changes to float32.
     """
 
     def __init__(self, device: torch.device | str | None, precision: str) -> None:
@@ -52,37 +55,37 @@ class ModelEncoder(BaseEncoder):
         """Load the model onto the device, in eval mode."""
 
     @abstractmethod
-    def _forward(self, model: nn.Module, inputs: Any) -> torch.Tensor:
+    def _forward(self, model: nn.Module, inputs: _Inputs) -> torch.Tensor:
         """Return the embeddings of prepared inputs, (n, d) float32."""
 
     @abstractmethod
-    def _inputs(self, model: nn.Module, views: Sequence[View]) -> Any:
+    def _inputs(self, model: nn.Module, views: Sequence[View]) -> _Inputs:
         """Prepare views for `_forward`."""
 
     @abstractmethod
     def _probes(self) -> Sequence[View]:
-        """Return fixed views on which the precisions are compared."""
+        """Return fixed views on which bfloat16 is compared with float32."""
 
     def _heavy(self, model: nn.Module) -> nn.Module:
-        """Return the part of the model that may compute in bfloat16."""
+        """Return the part of the model that may run in bfloat16."""
         return model
 
-    def options(self) -> Mapping[str, Any]:
-        """Return what else changes an embedding."""
+    def options(self) -> JsonObject:
+        """Return the settings that change an embedding."""
         return {"precision": self.precision}
 
     @property
     def model(self) -> nn.Module:
-        """The model; loaded, and its precision settled, when it is asked for first."""
+        """The model, loaded on first access, when its precision is also decided."""
         if self._model is None:
-            self._model = self._settle()
+            self._model = self._load_checked()
         return self._model
 
     def prepare(self) -> None:
-        """Load the model, and settle the precision."""
+        """Load the model and decide its precision."""
         _ = self.model
 
-    def _settle(self) -> nn.Module:
+    def _load_checked(self) -> nn.Module:
         model = self._load().eval().requires_grad_(False)
         if self.precision == "bfloat16":
             if self._lowered(model):
@@ -92,12 +95,11 @@ class ModelEncoder(BaseEncoder):
         return model.float()
 
     def _lowered(self, model: nn.Module) -> bool:
-        """Make the model compute in bfloat16; False where that changes the embeddings."""
+        """Convert the model to bfloat16; return False if that changes the embeddings."""
         heavy = self._heavy(model)
         if all(part.dtype == torch.bfloat16 for part in heavy.parameters()):
-            lower_precision(
-                heavy
-            )  # stored in bfloat16: a float32 model to compare with does not exist
+            # the weights were published in bfloat16, so there is no float32 model to compare with
+            lower_precision(heavy)
             return True
         inputs = self._inputs(model.float(), self._probes())
         with torch.inference_mode():
@@ -106,7 +108,10 @@ class ModelEncoder(BaseEncoder):
             cosine = least_cosine(exact, self._forward(model, inputs))
         if cosine < MIN_COSINE:
             _log.info(
-                "encoder %s: float32, because bfloat16 gives a cosine of %.4f", self.id, cosine
+                "encoder %s: using float32, because bfloat16 embeddings have a cosine similarity "
+                "of only %.4f to those in float32",
+                self.id,
+                cosine,
             )
         return cosine >= MIN_COSINE
 
@@ -117,8 +122,8 @@ class ModelEncoder(BaseEncoder):
             return self._forward(model, self._inputs(model, views))
 
     def close(self) -> None:
-        """Free the model and its device memory; the next `encode` loads it again."""
+        """Release the model and its device memory; the next `encode` loads it again."""
         self._model = None
-        gc.collect()  # models of transformers hold cycles
+        gc.collect()  # transformers models contain reference cycles
         if self.device.type == "cuda" and cuda_in_use():
             torch.cuda.empty_cache()

@@ -1,10 +1,10 @@
-"""bfloat16 where the hardware gains from it, and the proof that the embeddings stay the same."""
+"""Choosing bfloat16 where the hardware supports it, and converting models to it."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -26,8 +26,8 @@ MIN_COSINE = 0.999
 _BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
 
 
-def resolve_precision(asked: str, device: torch.device) -> Precision:
-    """Return the precision to compute in: "auto" is bfloat16 where the device has it.
+def resolve_precision(requested: str, device: torch.device) -> Precision:
+    """Return the precision to use; "auto" is bfloat16 if the device supports it natively.
 
     Raises:
         ConfigError: It is not "auto", "float32" or "bfloat16".
@@ -36,10 +36,10 @@ def resolve_precision(asked: str, device: torch.device) -> Precision:
         >>> resolve_precision("float32", torch.device("cpu"))
         'float32'
     """
-    if asked not in ("auto", "float32", "bfloat16"):
-        raise ConfigError(f"precision must be 'auto', 'float32' or 'bfloat16', found {asked!r}")
-    if asked != "auto":
-        return "bfloat16" if asked == "bfloat16" else "float32"
+    if requested not in ("auto", "float32", "bfloat16"):
+        raise ConfigError(f"precision={requested!r}: allowed is 'auto', 'float32' or 'bfloat16'")
+    if requested != "auto":
+        return "bfloat16" if requested == "bfloat16" else "float32"
     if device.type == "cuda":
         has = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -49,7 +49,7 @@ def resolve_precision(asked: str, device: torch.device) -> Precision:
 
 @lru_cache(maxsize=1)
 def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 matrices itself (AMX, AVX-512 BF16, Arm BF16)."""
+    """Whether the CPU has bfloat16 matrix instructions (AMX, AVX-512 BF16, Arm BF16)."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -58,24 +58,24 @@ def cpu_has_bf16() -> bool:
 
 
 def lower_precision(module: nn.Module) -> None:
-    """Make a module compute in bfloat16, in place; it takes and gives float32 as before.
+    """Convert a module to bfloat16 in place; its inputs and outputs remain float32.
 
-    Batch normalisation keeps its float32 statistics: rounding them shifts every activation of a
-    channel the same way, which no average removes.
+    Batch normalization keeps float32 statistics: rounding them shifts all activations of a channel
+    in the same direction, so the error does not average out.
     """
     for part in module.modules():
         if not isinstance(part, nn.modules.batchnorm._BatchNorm):
             for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
-                tensor.data = _cast(tensor.data, torch.bfloat16)
+                tensor.data = _cast_tensor(tensor.data, torch.bfloat16)
     _pack_linear(module)
     module.register_forward_pre_hook(_lower_inputs, with_kwargs=True)
     module.register_forward_hook(_raise_outputs)
 
 
 class _PackedLinear(nn.Module):
-    """A linear layer on the CPU whose weight lies as the bf16 units read it.
+    """A linear layer on the CPU whose weight is stored in the layout of the bf16 instructions.
 
-    torch packs a weight anew at every call, which costs a small model a tenth of its time.
+    Without it torch converts the weight at every call, a tenth of the time of a small model.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -102,33 +102,43 @@ def _pack_linear(module: nn.Module) -> None:
 
 
 def _has_packing() -> bool:
-    # the operators that torch's own compiler uses; a build or a release may be without them
+    # private operators of torch's compiler, which some builds and releases lack
     names = ("_reorder_linear_weight", "_linear_pointwise")
     has_all = all(hasattr(torch.ops.mkldnn, name) for name in names)
     return has_all and torch.backends.mkldnn.is_available() and cpu_has_bf16()  # type: ignore[no-untyped-call]
 
 
-def _lower_inputs(module: nn.Module, args: Any, kwargs: Any) -> Any:
-    return _cast(args, torch.bfloat16), _cast(kwargs, torch.bfloat16)
+def _lower_inputs(
+    module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+) -> tuple[tuple[object, ...], dict[str, object]]:
+    lowered = tuple(_cast(value, torch.bfloat16) for value in args)
+    return lowered, {key: _cast(value, torch.bfloat16) for key, value in kwargs.items()}
 
 
-def _raise_outputs(module: nn.Module, args: Any, output: Any) -> Any:
+def _raise_outputs(module: nn.Module, args: tuple[object, ...], output: object) -> object:
     return _cast(output, torch.float32)
 
 
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    """Cast the floating point tensors in a nest of plain dicts, lists and tuples."""
+def _cast(value: object, dtype: torch.dtype) -> object:
+    """Cast the floating point tensors in nested dicts, lists and tuples."""
     if isinstance(value, torch.Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
+        return _cast_tensor(value, dtype)
+    # subclasses, such as the outputs of transformers, cannot be rebuilt from their items
     if type(value) is dict:
         return {key: _cast(part, dtype) for key, part in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_cast(part, dtype) for part in value)
+    if type(value) is list:
+        return [_cast(part, dtype) for part in value]
+    if type(value) is tuple:
+        return tuple(_cast(part, dtype) for part in value)
     return value
 
 
+def _cast_tensor(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
 def least_cosine(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Return the smallest cosine between rows of equal position.
+    """Return the smallest cosine similarity between corresponding rows.
 
     Example:
         >>> least_cosine(torch.eye(2), 3 * torch.eye(2))

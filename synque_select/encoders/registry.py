@@ -64,7 +64,7 @@ def register_encoder(
         overwrite: Whether the encoder may replace a built-in or registered encoder.
 
     Raises:
-        ConfigError: The key is taken, or the class is not a complete encoder.
+        ConfigError: The key is taken, or the class lacks a method.
     """
 
     def register(cls: type[Encoder]) -> type[Encoder]:
@@ -109,7 +109,7 @@ def get_encoder(
             f"encoder={spec!r}: allowed is a model's id or folder, or an instance of BaseEncoder"
         )
     name = DEFAULT_ENCODERS[modality] if spec is None else spec
-    # a folder may have any name, one with a dot or a colon too
+    # the name of a folder may contain dots and colons
     key, options = (name, {}) if Path(name).exists() else split_options(name)
     if key in ENCODERS or (is_dotted(key) and not Path(name).exists()):
         return _from_registry(key, options, modality, device)
@@ -122,7 +122,7 @@ def _from_registry(
     modality: Modality,
     device: torch.device | str | None,
 ) -> BaseEncoder:
-    # checked on the class where it says its modality: nothing is loaded for a wrong one
+    # check the class first, if it states its modality, to avoid loading the wrong model
     stated = getattr(ENCODERS.get(key), "modality", modality)
     if stated in ("text", "image") and stated != modality:
         raise ConfigError(f"the encoder {key!r} encodes {stated}s, the views are {modality}s")

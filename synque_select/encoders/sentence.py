@@ -1,4 +1,4 @@
-"""Loading and running models of sentence-transformers, for texts and for images."""
+"""Base class of the encoders that run a sentence-transformers model."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from synque_select.hub.resolve import resolve_model, split_revision
 __all__ = ["SentenceEncoder"]
 
 
-class SentenceEncoder(ModelEncoder):
-    """Base of encoders that are a sentence-transformers model.
+class SentenceEncoder(ModelEncoder[dict[str, object]]):
+    """Base class of encoders that run a sentence-transformers model.
 
-    The whole model runs as its authors configured it: prompt, pooling, dense layers and
-    normalisation. Code from the hub is never run.
+    The model runs as its authors configured it, with prompt, pooling, dense layers and
+    normalization. Code from the hub is never run.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class SentenceEncoder(ModelEncoder):
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise EncoderError(
-                f"sentence-transformers cannot be imported ({error}): torch and torchvision must "
-                "come from one source; `synque-select doctor` checks it"
+                f"sentence-transformers cannot be imported ({error}): a common cause is that torch "
+                "and torchvision are from different sources; run `synque-select doctor` to check"
             ) from error
         try:
             with _no_bars():
@@ -62,8 +62,8 @@ class SentenceEncoder(ModelEncoder):
             ) from error
         if not any(kind == self.modality for kind in _modalities(model)):
             raise EncoderError(
-                f"the encoder {self.id} does not encode {self.modality}s, "
-                f"but: {', '.join(_modalities(model))}"
+                f"the encoder {self.id} does not encode {self.modality}s; it encodes: "
+                f"{', '.join(_modalities(model))}"
             )
         return model
 
@@ -71,12 +71,13 @@ class SentenceEncoder(ModelEncoder):
         first: nn.Module = model[0]  # type: ignore[index]  # a sentence-transformers model is a sequence
         return first
 
-    def _inputs(self, model: nn.Module, views: Sequence[View]) -> Any:
+    def _inputs(self, model: nn.Module, views: Sequence[View]) -> dict[str, object]:
         any_model: Any = model
         prompt = any_model.prompts.get(any_model.default_prompt_name)
-        return any_model.preprocess(list(views), prompt=prompt or None)
+        inputs: dict[str, object] = any_model.preprocess(list(views), prompt=prompt or None)
+        return inputs
 
-    def _forward(self, model: nn.Module, inputs: Any) -> torch.Tensor:
+    def _forward(self, model: nn.Module, inputs: dict[str, object]) -> torch.Tensor:
         features = {
             key: value.to(self.device) if isinstance(value, torch.Tensor) else value
             for key, value in inputs.items()
@@ -84,7 +85,8 @@ class SentenceEncoder(ModelEncoder):
         output = model(features)
         if "sentence_embedding" not in output:
             raise EncoderError(
-                f"the encoder {self.id} gives no embedding of a whole {self.modality}"
+                f"the encoder {self.id} does not return one vector per {self.modality}: it has no "
+                "pooling layer (no output sentence_embedding)"
             )
         embedding: torch.Tensor = output["sentence_embedding"]
         return embedding.float()
@@ -96,7 +98,7 @@ def _modalities(model: Any) -> list[str]:
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """Silence the bars that transformers shows while it loads weights."""
+    """Hide the progress bars of transformers while weights are loaded."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -1,8 +1,8 @@
-"""The files of the embedding cache, and the index that finds a row in them.
+"""The files of the embedding cache, and an index to find rows in them.
 
-A shard is one safetensors file that never changes after it appeared: `embeddings` (n, d) float32
-and `digests` (n, 32) uint8, row by row, with a CRC-32 of each. It is written under a temporary
-name and renamed, so that a reader, another process or a `kill -9` never sees half of one.
+A shard is a safetensors file that is never modified: `embeddings` (n, d) float32 and `digests`
+(n, 32) uint8, one per row, and a CRC-32 of each of the two. It is written under a temporary name
+and then renamed, so that no process sees an incomplete file, even after a `kill -9`.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ __all__ = [
 
 SUFFIX = ".safetensors"
 _FORMAT = "synque-embeddings-1"
-_ALIGN = 64  # rows start at a multiple of it, so that a mapped row is aligned
+_ALIGN = 64  # bytes; rows start at a multiple, so that mapped arrays are aligned
 
 _log = logging.getLogger(__name__)
 
 
 class ShardError(ValueError):
-    """A cache file is truncated, damaged or not ours; whoever reads it does without it."""
+    """A cache file is truncated, damaged or of another format; callers ignore the file."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """An opened shard.
+    """An open shard.
 
     Args:
         path: The file.
-        rows: (n, d) float32, memory-mapped; writing to it changes no file.
-        digests: (n, 32) uint8, what each row is the embedding of.
-        memory: The mapping that `rows` looks into.
+        rows: (n, d) float32, memory-mapped; writing to it does not change the file.
+        digests: (n, 32) uint8, digest of the view of each row.
+        memory: The mapping that backs `rows`.
     """
 
     path: Path
@@ -64,13 +64,13 @@ class Shard:
     memory: mmap.mmap
 
     def release(self) -> None:
-        """Give the pages that were read back to the system; they are read again when needed."""
+        """Return pages to the operating system; they are read again when needed."""
         self.memory.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where things lie in a shard's file."""
+    """Offsets and checksums in the file of a shard."""
 
     start: int
     n: int
@@ -90,12 +90,12 @@ class _Layout:
 def write_shard(
     path: Path, digests: NDArray[np.uint8], blocks: Iterable[NDArray[np.float32]], dim: int
 ) -> None:
-    """Write a shard, block by block, and let it appear whole or not at all.
+    """Write a shard block by block and atomically.
 
     Args:
-        path: Where it shall stand; a file that stands there is replaced.
+        path: Path of the file; an existing file is replaced.
         digests: (n, 32) uint8.
-        blocks: Arrays (k, dim) float32 whose lengths add up to n.
+        blocks: Arrays (k, dim) of float32 whose lengths sum to n.
         dim: Length of a row.
     """
     with atomic_file(path) as file:
@@ -161,18 +161,18 @@ def _read_digests(file: IO[bytes], layout: _Layout) -> NDArray[np.uint8]:
 
 
 def open_shard(path: Path) -> Shard:
-    """Open a shard and compare all its bytes with their checksums.
+    """Open a shard and verify its checksums.
 
     Raises:
-        ShardError: It is truncated or damaged.
-        FileNotFoundError: It is gone.
+        ShardError: The file is truncated or damaged.
+        FileNotFoundError: The file does not exist.
     """
     with path.open("rb") as file:
         layout = _read_layout(file)
         digests = _read_digests(file, layout)
         if _rows_crc(file, layout) != layout.rows_crc:
             raise ShardError("the embeddings are damaged")
-        # copy on write: torch wants memory that it may write to, and the file must not change
+        # copy on write: torch needs writable memory, but the file must not change
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     count = layout.n * layout.dim
     rows = np.frombuffer(memory, dtype="<f4", count=count, offset=layout.start)
@@ -180,7 +180,7 @@ def open_shard(path: Path) -> Shard:
 
 
 def _rows_crc(file: IO[bytes], layout: _Layout) -> int:
-    # read, not mapped: pages of a mapping would count as memory of this process
+    # read instead of mapped, because mapped pages count as memory of this process
     file.seek(layout.start)
     crc, left = 0, layout.digests_start - layout.start
     while left:
@@ -190,15 +190,15 @@ def _rows_crc(file: IO[bytes], layout: _Layout) -> int:
 
 
 def set_aside(path: Path, error: ShardError) -> None:
-    """Warn of a damaged file and remove it: what it held is encoded again."""
-    _log.warning("embedding cache: %s is ignored and removed: %s", path, error)
+    """Remove a damaged file with a warning; its embeddings will be computed again."""
+    _log.warning("embedding cache: removing the unusable file %s: %s", path, error)
     with contextlib.suppress(OSError):
         path.unlink()
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """Sorted keys (the first 8 bytes of a digest) and where each stands."""
+    """Sorted keys, the first 8 bytes of digests, with the shard and row of each."""
 
     keys: NDArray[np.uint64]
     shard: NDArray[np.int32]
@@ -226,7 +226,7 @@ def sorted_keys(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def contains(keys: NDArray[np.uint64], part: NDArray[np.uint8]) -> bool:
-    """Whether the key of every digest of a part is among the sorted keys."""
+    """Whether the keys of all digests of a part are among the sorted keys."""
     wanted = _keys(part)
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return bool((keys[at] == wanted).all())
@@ -238,23 +238,23 @@ def _keys(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 class ShardIndex:
-    """Finds rows by digest in all shards of a folder; knows what other processes add or remove.
+    """Finds rows by digest in all shards of a folder, which other processes may change.
 
-    Runs of sorted keys are merged when they are of similar length, so that adding m shards of n
-    rows costs O(mn log(mn)) in all and a lookup searches O(log m) runs.
+    Runs of sorted keys are merged if they are of similar length, so that adding m shards of n rows
+    costs O(mn log(mn)) in total and a lookup searches O(log m) runs.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = threading.Lock()
         self._paths: list[Path] = []
-        self._numbers: dict[str, int] = {}  # names of the files that are in the index
-        self._dims: dict[str, int] = {}  # lengths of their rows
+        self._numbers: dict[str, int] = {}  # file name to number of the shard
+        self._dims: dict[str, int] = {}  # file name to length of its rows
         self._dead = np.zeros(0, dtype=np.bool_)
         self._runs: list[_Run] = []
 
     def refresh(self) -> None:
-        """Take up the files that are new, drop those that are gone."""
+        """Add new files and drop deleted ones."""
         with self._lock:
             names = {path.name for path in self.folder.glob(f"*{SUFFIX}")}
             for name in self._numbers.keys() - names:
@@ -287,21 +287,21 @@ class ShardIndex:
         del self._dims[name]
 
     def drop(self, path: Path) -> None:
-        """Forget a file that turned out to be gone or damaged."""
+        """Remove a file from the index, because it is deleted or damaged."""
         with self._lock:
             if path.name in self._numbers:
                 self._drop(path.name)
 
     @property
     def dim(self) -> int | None:
-        """Length of the rows; None while there are none."""
+        """Length of the rows; None if there are none."""
         with self._lock:
             return next(iter(self._dims.values()), None)
 
     def find(
         self, digests: NDArray[np.uint8]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], list[Path]]:
-        """Return for each digest the number of a shard (-1: none) and the row, and the shards."""
+        """Return the shard number of each digest (-1 if there is none), its row, and all paths."""
         with self._lock:
             shard = np.full(len(digests), -1, dtype=np.int32)
             row = np.zeros(len(digests), dtype=np.int64)
@@ -326,7 +326,7 @@ class ShardIndex:
             alive, alive_at = _where(~dead, here, at)
             shard[alive] = run.shard[alive_at]
             row[alive] = run.row[alive_at]
-            # equal keys are neighbors: a live entry may follow a dead one
+            # equal keys are adjacent: a live entry may follow a dead one
             here, at = _where(dead, here, at)
             at = at + 1
 

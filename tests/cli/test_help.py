@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from synque_select.cli.commands import COMMANDS
+from synque_select.cli.commands import COMMANDS, Command
 from synque_select.cli.main import main
 
 
@@ -18,7 +18,7 @@ def shown(name: str, capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize("name", [n for n, c in COMMANDS.items() if c.arguments is not None])
+@pytest.mark.parametrize("name", [n for n, c in COMMANDS.items() if isinstance(c, Command)])
 def test_a_default_is_said_once_and_in_words(name: str, capsys):
     said = shown(name, capsys)
     assert "default: null" not in said

@@ -156,9 +156,9 @@ class TestOfTheUser:
         ("result", "message"),
         [
             (KeyError("price"), r"a\.bad: Bad failed: KeyError: 'price'"),
-            (OSError("disk gone"), r"a\.bad: cannot be read: disk gone"),
+            (OSError("disk gone"), r"a\.bad cannot be read: disk gone"),
             (DataError("line 3 is odd"), r"^line 3 is odd$"),
-            ([], r"a\.bad: the file holds no examples"),
+            ([], r"a\.bad: the file contains no examples"),
             (iter(["x"]), r"a\.bad: Bad.read returned list_iterator; expected a list"),
             ({"text": "x"}, r"a\.bad: Bad.read returned dict; expected a list"),
         ],

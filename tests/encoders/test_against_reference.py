@@ -220,7 +220,7 @@ def test_other_families_of_torchvision(tmp_path, name, dim):
     encoder = TorchvisionEncoder(name, weights=tmp_path / "state.pth", device="cpu")
     picture = Image.new("RGB", (20, 20), "green")
     if dim is None:
-        with pytest.raises(EncoderError, match="no linear last layer"):
+        with pytest.raises(EncoderError, match="no linear layer to remove"):
             encoder.encode([picture])
     else:
         assert encoder.encode([picture]).shape == (1, dim)

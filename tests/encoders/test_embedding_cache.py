@@ -192,7 +192,7 @@ def test_an_example_that_cannot_be_read_keeps_the_ones_before(tmp_path):
     [
         (lambda n: torch.ones(n), r"must return a floating point tensor \(n, d\) .*, found \(8,\)"),
         (lambda n: np.ones((n, 2)), "found ndarray"),
-        (lambda n: torch.ones(n, 0), r"d of 1 or more, found \(8, 0\)"),
+        (lambda n: torch.ones(n, 0), r"d >= 1, found \(8, 0\)"),
         (lambda n: torch.ones(n, 2, dtype=torch.int64), "floating point"),
         (lambda n: torch.ones(n + 1, 2), "9 embeddings of 8 views"),
         (lambda n: torch.full((n, 2), float("nan")), "broken.json.*example 0 .*is not finite"),
@@ -224,7 +224,7 @@ def test_dimensions_that_change(tmp_path):
         def encode(self, views):
             return torch.ones(len(views), 2 + len(self.seen + super().encode(views).tolist()))
 
-    with pytest.raises(EncoderError, match=r"a has embeddings of 26 dimensions; .* gave 18 before"):
+    with pytest.raises(EncoderError, match=r"a: the embeddings have 26 dimensions, but .* have 18"):
         embed(Grows(), Candidate("a", texts(0, 20)), cache_dir=tmp_path)
 
 
@@ -235,7 +235,7 @@ def test_dimensions_that_differ_from_those_of_another_candidate(tmp_path, start)
             return torch.ones(len(views), 3)
 
     embed(Counting(), Candidate("b", texts(0, 4)), cache_dir=tmp_path)
-    message = "c has embeddings of 3 dimensions; .* gave 6 before.*change its revision"
+    message = "c: the embeddings have 3 dimensions, but .* have 6.*change the encoder's revision"
     with pytest.raises(EncoderError, match=message):
         embed(Other(), Candidate("c", texts(start, 8)), cache_dir=tmp_path)
     assert len(files(tmp_path)) == 1
@@ -279,7 +279,7 @@ def test_a_damaged_file_is_set_aside_and_encoded_again(tmp_path, caplog, damage)
     encoder = Counting()
     with caplog.at_level(logging.WARNING):
         found = embed(encoder, Candidate("a", texts(0, 20)), cache_dir=tmp_path)
-    assert "is ignored and removed" in caplog.text
+    assert "removing the unusable file" in caplog.text
     assert len(encoder.seen) == 20
     assert torch.equal(found.embeddings, rows_of(texts(0, 20)))
 
@@ -304,7 +304,7 @@ def test_files_that_vanish_are_encoded_again(tmp_path):
 def test_a_cache_that_cannot_be_written_is_named(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(EncoderError, match=r"cannot be used.*cache_dir or in \$SYNQUE_CACHE"):
+    with pytest.raises(EncoderError, match=r"cannot be used.*cache_dir or \$SYNQUE_CACHE"):
         embed(Counting(), Candidate("a", texts(0, 4)), cache_dir=blocked)
 
 

@@ -469,5 +469,7 @@ def test_packaged_config_loads_by_name_and_as_a_file(monkeypatch, tmp_path):
     assert config == LensConfig.from_file("lens-small")
     assert config.sampling.n_points == 10
     assert Lens(Lens(config).options()["config"]).config.to_dict() == config.to_dict()
-    with pytest.raises(ConfigError, match=r"no LENS config .lens-large., as a file or packaged"):
+    with pytest.raises(
+        ConfigError, match=r"LENS config .lens-large. is neither a file nor a packaged"
+    ):
         LensConfig.from_file("lens-large")

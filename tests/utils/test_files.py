@@ -109,7 +109,7 @@ def test_json_is_read_as_it_is_written(tmp_path: Path):
             '{"a": 1,\n "b" 2}',
             r"answer, line 2: not JSON: Expecting ':' delimiter \(column 6\)",
         ),
-        ("[" * 100_000, "the answer: not usable JSON: nested too deeply; allowed are 300 levels"),
+        ("[" * 100_000, "the answer: invalid JSON: nested too deeply; allowed are 300 levels"),
         ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
         ("[" * 301 + "]" * 301, "nested too deeply"),
         ('{"a":' * 301 + "1" + "}" * 301, "nested too deeply"),
