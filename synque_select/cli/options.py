@@ -106,7 +106,7 @@ def packaged_config(name: str) -> Path:
     """Return the path of a config, given as a file or a packaged name such as "digits".
 
     Raises:
-        ConfigError: There is no such file or packaged config; the message lists the packaged ones.
+        ConfigError: It is neither; the message lists the packaged names.
     """
     import synque_select.configs
 
