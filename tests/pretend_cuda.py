@@ -26,11 +26,11 @@ class _Held(torch.Tensor):
 
     @staticmethod
     def __new__(cls, held: torch.Tensor) -> _Held:
-        found = torch.Tensor._make_wrapper_subclass(
+        wrapper = torch.Tensor._make_wrapper_subclass(
             cls, held.shape, strides=held.stride(), dtype=held.dtype, device=DEVICE
         )
-        found.held = held
-        return found
+        wrapper.held = held
+        return wrapper
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -58,8 +58,8 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kwargs = {**kwargs, "device": torch.device("cpu")}
     if elsewhere and kwargs.get("generator") is not None:
         raise RuntimeError(f"{func}: a generator of the CPU draws for another device")
-    found = func(*tree_map(_behind, args), **tree_map(_behind, kwargs))
-    return tree_map(_elsewhere, found) if elsewhere else found
+    result = func(*tree_map(_behind, args), **tree_map(_behind, kwargs))
+    return tree_map(_elsewhere, result) if elsewhere else result
 
 
 def _check(func: Any, args: tuple[Any, ...], given: list[torch.Tensor]) -> None:

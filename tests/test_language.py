@@ -22,12 +22,13 @@ SUFFIXES = (".md", ".py", ".yaml", ".yml")
 OLD_NAME = "# old name"
 
 PER = (
-    "batch|candidate|draw|epoch|example|family|fit|group|minute|proxy|rank|replicate|request|seed|"
-    "step|task|token|trial|worker"
+    "batch|candidate|draw|epoch|example|family|fit|group|image|minute|n-gram|page|prompt|proxy|"
+    "rank|replicate|request|seed|step|task|text|token|trial|worker"
 )
 AMOUNTS = (
-    "batches|bytes|draws|epochs|examples|fits|images|nats|pairs|points|prompts|questions|requests|"
-    "rows|samples|seconds|seeds|steps|tokens"
+    "batches|bits|bytes|calls|characters|draws|epochs|examples|fits|hours|images|minutes|models|"
+    "nats|pairs|points|prompts|questions|requests|rows|samples|seconds|seeds|steps|texts|tokens|"
+    "words"
 )
 # pattern to advice; looked for in comments, strings and Markdown, whatever the case
 PATTERNS = {
@@ -42,6 +43,12 @@ PATTERNS = {
     r"\bis to (go|be)\b": "say 'will be' or 'should be'",
     r"\bwhat (it|he|they) (dies?|is said) of\b": "say why",
     r"\blabell(ed|ing)\b": "say 'labeled'",
+    r"\bmade elsewhere\b": "say 'saved', 'existing' or by what it was made",
+    r"\b(put|puts|putting) together\b": "say 'merge', 'combine' or 'build'",
+    r"\bdouble names?\b": "say 'repeated' or 'not distinct'",
+    r"\b(shall|anybody|whoever)\b": "say 'will', 'must', 'anyone' or the person's role",
+    r"\bof no (more )?use\b": "say 'not needed' or 'obsolete'",
+    r"\bneither an? [a-z ]+, nor\b": "say 'was not found as …'",
     r"(?<!_)judgement": "spell it 'judgment'",
     r"\b(un)?annotated\b": "say 'labeled' or 'unlabeled'",
     r"\bp_top_k_by_proxy\b": "say 'selection_stability'",
@@ -104,7 +111,7 @@ def problems(path: Path) -> Iterator[str]:
                 yield f"{number}: {match.group()!r}: {advice}"
         if path.suffix == ".py" and ARGUMENT.match(text):
             yield f"{number}: {text.strip()[:40]!r}: say what the argument is"
-    if path.suffix == ".py" and "tests" not in path.relative_to(ROOT).parts:
+    if path.suffix == ".py":
         for number, name in names(path):
             if name in NAMES:
                 yield f"{number}: the name {name!r}: say what it is"
@@ -127,6 +134,8 @@ def test_words(path: Path):
         "# the examples a step, of all ranks",
         "# the seeds are one a candidate",
         "# the pairs are told apart",
+        'unit = "nats an n-gram"',
+        "# the parts are put together at the end",
         '"""A DataModule of ours."""',
         "found = 1",
         "def f(seed): \n    '''Do.\n\n    Args:\n        seed: Of the folds.\n    '''",

@@ -44,22 +44,22 @@ def floor_of(module: str) -> int:
 
 
 def modules() -> list[tuple[str, Path]]:
-    found = []
+    named = []
     for path in sorted(_walk(ROOT / "synque_select")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         if "__pycache__" not in parts:
-            found.append((".".join(parts).removesuffix(".__init__"), path))
-    return found
+            named.append((".".join(parts).removesuffix(".__init__"), path))
+    return named
 
 
 def _walk(folder: Path) -> list[Path]:
-    found = []
+    paths = []
     for path in folder.iterdir():
         if path.is_dir():
-            found += _walk(path)
+            paths += _walk(path)
         elif path.suffix == ".py":
-            found.append(path)
-    return found
+            paths.append(path)
+    return paths
 
 
 def imports(path: Path) -> set[str]:

@@ -196,8 +196,8 @@ def trainer(*callbacks: pl.Callback, **options: Any) -> pl.Trainer:
 
 
 def known_words(text: str) -> list[str]:
-    found = dict.fromkeys(re.findall(r"[a-z]{3,}", text))
-    return [word for word in found if word in f"{REAL_WORDS} {OTHER_WORDS} {WORDS['odd']}".split()]
+    words = dict.fromkeys(re.findall(r"[a-z]{3,}", text))
+    return [word for word in words if word in f"{REAL_WORDS} {OTHER_WORDS} {WORDS['odd']}".split()]
 
 
 def answer(prompt: str) -> str:
@@ -394,10 +394,10 @@ def test_the_same_data_get_the_same_scores(here: Path):
     assert encoder.n_encoded == 0  # the embeddings are found in the cache
     for name in WORDS:
         for key in ("mmd", "mdm"):
-            found, expected = new[name].scores[key], old[name].scores[key]
-            assert found.value == pytest.approx(expected.value, rel=1e-6)
-            assert (found.low is None) == (expected.low is None) == (key == "mdm")
-            assert key == "mdm" or found.low == pytest.approx(expected.low, rel=1e-6)
+            actual, expected = new[name].scores[key], old[name].scores[key]
+            assert actual.value == pytest.approx(expected.value, rel=1e-6)
+            assert (actual.low is None) == (expected.low is None) == (key == "mdm")
+            assert key == "mdm" or actual.low == pytest.approx(expected.low, rel=1e-6)
             assert new[name].ranks[key] == old[name].ranks[key]
 
 
@@ -407,8 +407,8 @@ def test_a_file_of_embeddings(here: Path):
     shard = open_shard(path)
     expected = torch.stack([letters(row["text"]) for row in candidates()[0].dataset])
     assert shard.rows.shape == (24, 26)
-    found = sorted(map(tuple, shard.rows.tolist()))
-    assert found == sorted(map(tuple, expected.tolist()))
+    actual = sorted(map(tuple, shard.rows.tolist()))
+    assert actual == sorted(map(tuple, expected.tolist()))
 
 
 def test_the_findings_of_a_fit():
@@ -440,12 +440,12 @@ def test_correlations_of_a_fit():
         0.6828975677490234,
     ]  # fmt: skip
     assert probes.orientation == {"mmd": False, "mdm": True, "lens": True}
-    found = probes.proxies["mdm"]
-    assert (found.n, found.verdict) == (5, "too few to tell")
-    assert found.spearman.value == pytest.approx(0.9)
-    assert (found.spearman.low, found.spearman.high) == (-0.16889565860999664, 0.9960685924750513)
-    assert found.pearson.value == 0.4600211950025479
-    assert found.kendall.p == pytest.approx(1 / 12)
+    points = probes.proxies["mdm"]
+    assert (points.n, points.verdict) == (5, "too few to tell")
+    assert points.spearman.value == pytest.approx(0.9)
+    assert (points.spearman.low, points.spearman.high) == (-0.16889565860999664, 0.9960685924750513)
+    assert points.pearson.value == 0.4600211950025479
+    assert points.kendall.p == pytest.approx(1 / 12)
 
 
 def test_correlations_of_a_sweep_and_of_a_study():
@@ -474,7 +474,7 @@ def test_the_run_store(here: Path):
     assert record.key["hyper_parameters"]["optimizers"][0]["lr"] == 0.5
     assert record.key_hash == "5c5ad479f6980cd4"
     assert len(store.read(key_hash="cfdf1e9e26b54049")) == 5 + 7
-    assert [len(found.points) for found in correlate(store.read())] == [1, 5, 5, 2]
+    assert [len(result.points) for result in correlate(store.read())] == [1, 5, 5, 2]
     assert list(correlate(store.read(kind="probe"))[0].proxies) == ["mmd", "mdm", "lens"]
 
 
@@ -508,12 +508,12 @@ def test_finished_probes_are_not_trained_again(here: Path):
 
 @needs_its_packages
 def test_the_same_fit_finds_its_probes_and_the_same_figures(here: Path):
-    found = correlation(probes=ProbeSweep(6, progress=False))
+    result = correlation(probes=ProbeSweep(6, progress=False))
     chosen = selection(run_dir="new")
-    trainer(chosen, found).fit(model(), datamodule=data_module())
+    trainer(chosen, result).fit(model(), datamodule=data_module())
     assert Linear.n_fits == 1
-    assert found.record.metrics == {"val_acc": 0.4000000059604645, "val_loss": 0.726224422454834}
-    mixtures, probes = found.correlations
+    assert result.record.metrics == {"val_acc": 0.4000000059604645, "val_loss": 0.726224422454834}
+    mixtures, probes = result.correlations
     assert len(mixtures.points) == 1  # two runs of one mixture: the same unit
     assert mixtures.points[0].n_seeds == 2
     assert probes == load_correlations("fit_run")[1]
@@ -619,8 +619,8 @@ def test_an_experiment_trains_nothing_again(here: Path):
         assert new[part] == old[part], part
     for name, pair in old["comparisons"].items():  # on two pairs: the old verdicts are replaced
         assert new["comparisons"][name].items() >= (pair | {"verdict": "hint only"}).items()
-    said = again.result.messages
-    assert any("13 of 13 fits had finished before" in message for message in said)
+    messages = again.result.messages
+    assert any("13 of 13 fits had finished before" in message for message in messages)
 
 
 def test_the_figures_of_the_benchmark(here: Path):
@@ -697,10 +697,10 @@ def test_the_state_of_a_datamodule(here: Path):
     data.load_state_dict(state)
     assert data.mixture == Mixture({"near": 0.5, "mixed": 0.5}, "top 2 by mmd")
     assert state["position"] == {"epoch": 0, "start": 0, "drawn": 40}
-    found = data.state_dict()
-    assert found["version"] == 1
-    assert found["mixture"] == state["mixture"]
-    assert {n: c["sample"] for n, c in found["candidates"].items()} == {
+    saved = data.state_dict()
+    assert saved["version"] == 1
+    assert saved["mixture"] == state["mixture"]
+    assert {n: c["sample"] for n, c in saved["candidates"].items()} == {
         n: c["sample"] for n, c in state["candidates"].items()
     }
 
@@ -718,16 +718,16 @@ def test_the_state_of_a_datamodule_with_labeled_real_data(here: Path):
 def test_a_fit_goes_on_from_a_checkpoint(here: Path):
     kept = read_json("checkpoint_state.json")
     # what is chosen now is overruled by the checkpoint's mixture
-    chosen, found = selection(run_dir=None), correlation()
-    fit, data = trainer(chosen, found), data_module()
+    chosen, result = selection(run_dir=None), correlation()
+    fit, data = trainer(chosen, result), data_module()
     fit.fit(model(), datamodule=data, ckpt_path="half.ckpt")
     assert fit.global_step == 8
     assert data.mixture.weights == {"near": 0.5, "mixed": 0.5}
     assert (chosen.run_id, chosen.run_dir) == (kept["synque_select"]["run_id"], Path("fit_run"))
     # three more batches of the epoch's eight: the same examples, the same figures, one record
-    assert found.record.metrics["val_loss"] == pytest.approx(0.726224422454834, rel=1e-5)
-    assert found.record.key["examples_drawn"] == 64
-    assert found.record.key_hash == "5c5ad479f6980cd4"
+    assert result.record.metrics["val_loss"] == pytest.approx(0.726224422454834, rel=1e-5)
+    assert result.record.key["examples_drawn"] == 64
+    assert result.record.key_hash == "5c5ad479f6980cd4"
     assert len(RunStore("records.sqlite").read(kind="mixture")) == 1
 
 
@@ -770,8 +770,8 @@ def test_the_file_of_answers_goes_on(here: Path):
 def test_rubrics_are_read_and_judged_by(here: Path):
     rubrics = load_rubrics("fit_run/rubrics/rubrics.json")
     assert list(rubrics) == list(WORDS)
-    found = load_ranking("fit_run").details["lens"]["candidates"]["far"]["rubric"]
-    assert list(rubrics["far"].only_synthetic) == found["only_synthetic"]
+    result = load_ranking("fit_run").details["lens"]["candidates"]["far"]["rubric"]
+    assert list(rubrics["far"].only_synthetic) == result["only_synthetic"]
     assert rubrics["half"].only_real[0] == (
         "Dataset B has apple, violet, banana, xenon, zebra, grape, yellow."
     )
@@ -783,9 +783,9 @@ def test_rubrics_are_read_and_judged_by(here: Path):
 def test_feedback_from_an_old_ranking(here: Path):
     old = read_json("feedback.json")
     assert old["version"] == 1
-    found = feedback(load_ranking("ranking_lens"))
-    assert [entry.to_dict() for entry in found] == old["candidates"]
-    assert found[1].candidate == "far"
+    result = feedback(load_ranking("ranking_lens"))
+    assert [entry.to_dict() for entry in result] == old["candidates"]
+    assert result[1].candidate == "far"
     assert main(["feedback", "ranking_lens", "--json", "again.json"]) == 0
     assert read_json("again.json") == old
 

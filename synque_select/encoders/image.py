@@ -403,7 +403,7 @@ class SentenceImageEncoder(SentenceEncoder):
 
     Raises:
         ConfigError: The precision is not one of the three.
-        EncoderError: The model is neither a folder nor on the hub, or does not encode images.
+        EncoderError: The model was not found as a folder or on the hub, or does not encode images.
     """
 
     modality: Modality = "image"

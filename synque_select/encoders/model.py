@@ -98,7 +98,7 @@ class ModelEncoder(BaseEncoder, Generic[_Inputs]):
         """Convert the model to bfloat16; return False if that changes the embeddings."""
         heavy = self._heavy(model)
         if all(part.dtype == torch.bfloat16 for part in heavy.parameters()):
-            # the weights were published in bfloat16, so there is no float32 model to compare with
+            # the weights were published in bfloat16: a comparison with float32 is not possible
             lower_precision(heavy)
             return True
         inputs = self._inputs(model.float(), self._probes())

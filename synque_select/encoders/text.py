@@ -32,7 +32,7 @@ class TextEncoder(SentenceEncoder):
 
     Raises:
         ConfigError: The precision is not one of the three.
-        EncoderError: The model is neither a folder, nor in a package, nor on the hub.
+        EncoderError: The model was not found as a folder, in a package or on the hub.
 
     Source: Reimers and Gurevych 2019, Sentence-BERT, arXiv 1908.10084.
     """

@@ -115,7 +115,7 @@ def find_on_hub(hub_id: str, markers: Sequence[str], revision: str | None = None
         revision: Branch, tag or commit.
 
     Raises:
-        Exception: Any exception of the hub client or the network, if there is no cached copy.
+        Exception: Any exception of the hub client or the network, unless a cached copy exists.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError

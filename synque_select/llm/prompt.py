@@ -129,7 +129,7 @@ def _merged(parts: Iterable[str | Image]) -> Iterator[str | Image]:
 def prompt_text(prompt: PromptLike) -> str:
     """Return the text that identifies a prompt in cache keys; images enter by a hash of pixels.
 
-    Prompts with equal texts and pixels have equal keys, however they were put together.
+    Prompts with equal texts and pixels have equal keys, however they were built.
 
     Args:
         prompt: Any prompt.

@@ -40,7 +40,7 @@ class ScriptedLLM(BaseLLM):
 
     def __init__(
         self,
-        # Any, not PromptLike: a script for texts takes a str, one for images a Prompt
+        # Any, not PromptLike: a script for texts takes a str, one for images takes a Prompt
         answer: Callable[[Any], str | Failure] | None = None,
         probabilities: Callable[[Any, Sequence[str]], Sequence[float] | Failure] | None = None,
         *,

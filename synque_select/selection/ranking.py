@@ -431,7 +431,7 @@ def ranking_differences(
     """List the differences between the data that was ranked and this data; empty if there are none.
 
     Args:
-        ranking: A ranking made elsewhere.
+        ranking: An existing ranking.
         candidates: The DataModule's candidates.
         real: The DataModule's real sample; None if it has none, which is not a difference.
     """

@@ -1,1 +1,1 @@
-"""What every fit needs, whoever starts it: callbacks, probes, tuning, experiments."""
+"""What every fit needs, in a callback, probe, study or experiment."""

@@ -70,16 +70,16 @@ def with_rubrics(text2sql: Path) -> Path:  # noqa: F811 - the fixture
 
 def test_ablations_with_a_model_of_the_users(with_rubrics: Path, tmp_path: Path):
     config = scripted(tmp_path)
-    found = run(with_rubrics, lens=config, lens_rubrics="released", max_samples=12)
-    proxies = found["tasks"]["text2sql"]["proxies"]
+    result = run(with_rubrics, lens=config, lens_rubrics="released", max_samples=12)
+    proxies = result["tasks"]["text2sql"]["proxies"]
     assert {"consensus", "lens", "lens_raw", "lens_balanced", "lens_zero_shot"} <= set(proxies)
     for key in ("lens", "lens_raw", "lens_balanced", "lens_zero_shot"):
         assert proxies[key]["spearman"] > 0.8
-    assert found["tasks"]["text2sql"]["cost"]["judge_calls"] == len(config.scorer.prompts) > 0
+    assert result["tasks"]["text2sql"]["cost"]["judge_calls"] == len(config.scorer.prompts) > 0
     # released rubrics and the prompts of the task; no rubric was written
     assert all("How likely is it that this question" in p for p in config.scorer.prompts)
     assert not any("Write exactly" in p for p in config.scorer.prompts)
-    assert "lens_zero_shot" in tables(found)
+    assert "lens_zero_shot" in tables(result)
 
 
 def test_new_rubrics_are_written_and_nothing_is_asked_twice(with_rubrics: Path, tmp_path: Path):
@@ -92,7 +92,7 @@ def test_new_rubrics_are_written_and_nothing_is_asked_twice(with_rubrics: Path, 
     again = run(with_rubrics, **options)
     assert len(config.scorer.prompts) == n_asked
     assert again["tasks"]["text2sql"]["cost"]["judge_calls"] == 0
-    rows = [found["tasks"]["text2sql"]["proxies"]["lens"] for found in (first, again)]
+    rows = [result["tasks"]["text2sql"]["proxies"]["lens"] for result in (first, again)]
     assert rows[0]["by_group"] == rows[1]["by_group"]
 
 
@@ -106,7 +106,7 @@ def test_labels_or_expectations_and_smaller_real_samples(with_rubrics: Path, tmp
         answers=str(tmp_path / "a.sqlite"),
         progress=False,
     )
-    found = run(
+    result = run(
         with_rubrics,
         proxies=["lens", "lens_zero_shot"],
         lens=config,
@@ -114,7 +114,7 @@ def test_labels_or_expectations_and_smaller_real_samples(with_rubrics: Path, tmp
         max_samples=6,
         sample_sizes=[8],
     )
-    task = found["tasks"]["text2sql"]
+    task = result["tasks"]["text2sql"]
     assert set(task["sample_sizes"]["8"]["proxies"]) >= {"lens", "lens_zero_shot"}
     assert task["proxies"]["lens"]["spearman"] > 0.5
 
@@ -136,8 +136,8 @@ def test_released_judgments_at_smaller_real_samples(with_rubrics: Path):
                     other = dict.fromkeys(record, labels[2])
                     path = root / f"seed={seed}" / side / group / f"{name}.json"
                     write(path, [record] * (n - 4) + [other] * 4)
-    found = run(with_rubrics, proxies=["lens", "lens_raw"], sample_sizes=[8])
-    task = found["tasks"]["text2sql"]
+    result = run(with_rubrics, proxies=["lens", "lens_raw"], sample_sizes=[8])
+    task = result["tasks"]["text2sql"]
     assert task["cost"]["judge_calls"] == 0
     small = task["sample_sizes"]["8"]["proxies"]
     assert small["lens_raw"] == {
@@ -158,9 +158,9 @@ def test_released_judgments_at_smaller_real_samples(with_rubrics: Path):
 
 
 def test_released_rubrics_are_found_by_seed_group_and_name(with_rubrics: Path):
-    found = released_rubrics(with_rubrics / "text2sql", "zoo", "8")
-    assert set(found) == set(FARNESS)
-    assert found["alpha"].only_synthetic == ("Dataset B has odd nouns.",)
+    rubrics = released_rubrics(with_rubrics / "text2sql", "zoo", "8")
+    assert set(rubrics) == set(FARNESS)
+    assert rubrics["alpha"].only_synthetic == ("Dataset B has odd nouns.",)
     with pytest.raises(DataError, match="no released rubrics of seed 9"):
         released_rubrics(with_rubrics / "text2sql", "zoo", "9")
 

@@ -92,11 +92,11 @@ def test_the_benchmark_prints_these_figures(name: str):
         for group in task.groups
         for seed, real in group.reals.items()
     ]
-    scores, said = judged_columns(task.folder, cases, list(EXPECTED[name]))
-    assert said == ()
-    found = analyse(task.groups, scores, [])["proxies"]
+    scores, messages = judged_columns(task.folder, cases, list(EXPECTED[name]))
+    assert messages == ()
+    actual = analyse(task.groups, scores, [])["proxies"]
     for key, expected in EXPECTED[name].items():
-        figures = (found[key]["pearson"], found[key]["spearman"])
+        figures = (actual[key]["pearson"], actual[key]["spearman"])
         np.testing.assert_allclose(figures, expected, atol=2e-4)
 
 
@@ -108,12 +108,12 @@ def test_adaptive_judging_decides_as_all_judgments_do_and_needs_fewer():
             scores = lens_example_scores(read_judgments(real), read_judgments(synthetic))
             pools.append(np.random.default_rng(seed).permutation(scores.numpy()))
         sizes = [len(pool) for pool in pools]
-        found = race(lambda i, a, b, p=pools: p[i][a:b], sizes, sizes, 3, 0.05, 6)
+        outcome = race(lambda i, a, b, p=pools: p[i][a:b], sizes, sizes, 3, 0.05, 6)
         best = np.argsort([-pool.mean() for pool in pools])[:3]
-        assert sorted(np.flatnonzero(found.inside)) == sorted(best)
-        assert (found.inside | found.outside).all()
+        assert sorted(np.flatnonzero(outcome.inside)) == sorted(best)
+        assert (outcome.inside | outcome.outside).all()
         n_all += sum(sizes)
-        n_judged += sum(len(values) for values in found.values)
+        n_judged += sum(len(values) for values in outcome.values)
     assert n_judged < 0.8 * n_all
 
 

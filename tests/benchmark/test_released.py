@@ -65,8 +65,8 @@ def write(path: Path, value: object) -> None:
     path.write_text(json.dumps(value))
 
 
-def questions(found: list[str]) -> list[dict[str, str]]:
-    return [{"question": text, "SQL": f"SELECT {i}"} for i, text in enumerate(found)]
+def questions(lines: list[str]) -> list[dict[str, str]]:
+    return [{"question": text, "SQL": f"SELECT {i}"} for i, text in enumerate(lines)]
 
 
 def write_rows(path: Path, columns: list[str], rows: list[list[object]]) -> None:
@@ -107,8 +107,8 @@ def all_tasks(text2sql: Path) -> Path:
     for site in ("some.site", "other"):
         for number, far in enumerate((0.0, 0.4, 0.6, 1.0)):
             name = f"nnetnav_live_site={site}_num_tasks=30_portion={number}.json"
-            found = dict(enumerate(texts(30, far, number, site)))
-            write(web / "original" / "synthetic" / name, found)
+            pages = dict(enumerate(texts(30, far, number, site)))
+            write(web / "original" / "synthetic" / name, pages)
             web_rows.append([site, (20 - 3 * number) / 43, number])
         sample = dict(enumerate(texts(12, 0.0, 99, site)))
         write(web / "sampled" / "real" / f"{site}_seed=1.json", sample)
@@ -116,8 +116,8 @@ def all_tasks(text2sql: Path) -> Path:
         web / "task_performance" / "scores.csv", ["website", "success_rate", "partition"], web_rows
     )
 
-    def headlines(found: list[str]) -> list[dict[str, object]]:
-        return [{"headline": text, "sentiment": i % 3} for i, text in enumerate(found)]
+    def headlines(lines: list[str]) -> list[dict[str, object]]:
+        return [{"headline": text, "sentiment": i % 3} for i, text in enumerate(lines)]
 
     rows: list[list[object]] = []
     for number, far in enumerate((0.0, 0.3, 0.6, 1.0)):
@@ -144,12 +144,12 @@ def tables(state) -> str:
 
 
 def test_layouts_of_all_three_tasks_are_found(all_tasks: Path):
-    found = {task.name: task for task in find_tasks(all_tasks)[0]}
-    assert list(found) == ["sentiment_analysis", "text2sql", "web_agent"]
-    assert [group.name for group in found["text2sql"].groups] == ["port", "zoo"]
-    assert found["text2sql"].seeds == ("7", "8")
-    assert [group.name for group in found["web_agent"].groups] == ["other", "some.site"]
-    sentiment = found["sentiment_analysis"].groups[0]
+    tasks = {task.name: task for task in find_tasks(all_tasks)[0]}
+    assert list(tasks) == ["sentiment_analysis", "text2sql", "web_agent"]
+    assert [group.name for group in tasks["text2sql"].groups] == ["port", "zoo"]
+    assert tasks["text2sql"].seeds == ("7", "8")
+    assert [group.name for group in tasks["web_agent"].groups] == ["other", "some.site"]
+    sentiment = tasks["sentiment_analysis"].groups[0]
     assert [candidate.name for candidate in sentiment.candidates] == ["d0", "d1", "d2", "d3"]
     assert sentiment.performance[1] == pytest.approx(0.6123456)
 
@@ -191,9 +191,9 @@ def test_fewer_than_five_candidates_get_no_coefficient(text2sql: Path):
     assert alone["spearman"] == alone["by_group"]["port"]["spearman"]
     assert alone["top3"]["p"] is not None
     (text2sql / "text2sql" / "data" / "port" / "gamma.json").unlink()
-    found = run(text2sql)["tasks"]["text2sql"]
-    assert found["proxies"]["consensus"]["spearman"] is None
-    assert found["groups_below_the_median_proxy"] == []
+    actual = run(text2sql)["tasks"]["text2sql"]
+    assert actual["proxies"]["consensus"]["spearman"] is None
+    assert actual["groups_below_the_median_proxy"] == []
 
 
 def test_a_task_that_cannot_be_scored_does_not_stop_the_others(all_tasks: Path):
@@ -201,8 +201,8 @@ def test_a_task_that_cannot_be_scored_does_not_stop_the_others(all_tasks: Path):
         path.unlink()
     for path in sorted((all_tasks / "sentiment_analysis" / "synthetic_data").iterdir())[2:]:
         path.unlink()
-    found, absent = find_tasks(all_tasks)
-    assert [task.name for task in found] == ["text2sql"]
+    tasks, absent = find_tasks(all_tasks)
+    assert [task.name for task in tasks] == ["text2sql"]
     assert "left out, measured candidates with data: 2; a group needs 3 or more" in absent[0]
     assert "some.site: no real sample." in absent[1]
 
@@ -323,25 +323,25 @@ def test_the_consensus_is_the_default_one_or_none(text2sql: Path):
 
 
 def test_decoys_of_other_groups(text2sql: Path):
-    found = run(text2sql, cross_group=True, proxies=["ngram"])["tasks"]["text2sql"]
-    assert found["cross_group"]["ngram"]["auc"] > 0.7
+    result = run(text2sql, cross_group=True, proxies=["ngram"])["tasks"]["text2sql"]
+    assert result["cross_group"]["ngram"]["auc"] > 0.7
     # the candidates of both groups have one size: no baseline can tell them apart by it
-    assert found["cross_group"]["baseline_n"]["auc"] == 0.5
-    assert set(found["cross_group"]["ngram"]["by_group"]) == {"port", "zoo"}
+    assert result["cross_group"]["baseline_n"]["auc"] == 0.5
+    assert set(result["cross_group"]["ngram"]["by_group"]) == {"port", "zoo"}
 
 
 def test_smaller_real_samples(text2sql: Path):
-    found = run(text2sql, sample_sizes=[4, 8, 24, 200], proxies=["ngram"])["tasks"]["text2sql"]
-    assert found["sample_sizes"]["24"]["proxies"].keys() == found["proxies"].keys()
-    assert found["sample_sizes"]["8"]["proxies"]["ngram"]["spearman"] > 0.5
-    assert "has 200 examples" in found["sample_sizes"]["200"]["message"]
-    whole = found["proxies"]["baseline_entropy"]["spearman"]
-    assert found["sample_sizes"]["4"]["proxies"]["baseline_entropy"]["spearman"] == whole
+    result = run(text2sql, sample_sizes=[4, 8, 24, 200], proxies=["ngram"])["tasks"]["text2sql"]
+    assert result["sample_sizes"]["24"]["proxies"].keys() == result["proxies"].keys()
+    assert result["sample_sizes"]["8"]["proxies"]["ngram"]["spearman"] > 0.5
+    assert "has 200 examples" in result["sample_sizes"]["200"]["message"]
+    whole = result["proxies"]["baseline_entropy"]["spearman"]
+    assert result["sample_sizes"]["4"]["proxies"]["baseline_entropy"]["spearman"] == whole
 
 
 def test_reactions_to_spoilt_twins(text2sql: Path):
-    found = run(text2sql, corrupt=["off_topic:1", "shuffled_labels"])
-    reactions = found["tasks"]["text2sql"]["corruptions"]
+    result = run(text2sql, corrupt=["off_topic:1", "shuffled_labels"])
+    reactions = result["tasks"]["text2sql"]["corruptions"]
     assert reactions["off_topic:1"]["ngram"]["noticed"] > 0.7
     assert reactions["off_topic:1"]["ngram"]["shift"] < 0
     # labels are not in the view: no proxy over inputs can notice
@@ -455,8 +455,10 @@ def test_folders_without_the_benchmark(tmp_path: Path, text2sql: Path):
 def test_a_performance_that_is_no_share_is_named(text2sql: Path, figure: str):
     path = text2sql / "text2sql" / "task_performance" / "any_name.csv"
     path.write_text(path.read_text() + f"alpha,zoo,{figure}\n")
-    said = f"any_name.csv, line 12, column accuracy: found '{figure}'; allowed is a number from 0"
-    with pytest.raises(DataError, match=re.escape(said)):
+    message = (
+        f"any_name.csv, line 12, column accuracy: found '{figure}'; allowed is a number from 0"
+    )
+    with pytest.raises(DataError, match=re.escape(message)):
         run(text2sql)
 
 
@@ -515,10 +517,10 @@ def test_a_record_without_its_view_is_named_before_anything_is_scored(text2sql: 
 def test_labels_are_needed_by_no_ranking(text2sql: Path):
     path = text2sql / "text2sql" / "data" / "zoo" / "omega.json"
     write(path, [{"question": text} for text in texts(80, 1.0, 4, "animal")])
-    found = run(text2sql, proxies=["ngram"], corrupt=["shuffled_labels"])["tasks"]["text2sql"]
-    assert found["proxies"]["ngram"]["by_group"]["zoo"]["spearman"] > 0.5
-    said = found["corruptions"]["shuffled_labels:0.5"]["message"]
-    assert "shuffling needs labels" in said
+    result = run(text2sql, proxies=["ngram"], corrupt=["shuffled_labels"])["tasks"]["text2sql"]
+    assert result["proxies"]["ngram"]["by_group"]["zoo"]["spearman"] > 0.5
+    message = result["corruptions"]["shuffled_labels:0.5"]["message"]
+    assert "shuffling needs labels" in message
 
 
 def test_two_files_for_one_candidate(all_tasks: Path):
@@ -534,10 +536,10 @@ def test_equal_performances_gain_nothing(text2sql: Path):
     path = text2sql / "text2sql" / "task_performance" / "any_name.csv"
     rows = [[name, group, "40.0"] for group in GROUPS for name in FARNESS]
     write_rows(path, ["dataset_name", "db_id", "accuracy"], rows)
-    found = run(text2sql, proxies=["ngram"])["tasks"]["text2sql"]
-    row = found["proxies"]["ngram"]
+    result = run(text2sql, proxies=["ngram"])["tasks"]["text2sql"]
+    row = result["proxies"]["ngram"]
     assert (row["pearson"], row["spearman"], row["top3"]["share"]) == (None, None, None)
-    assert "zoo: all performances are equal, so no coefficient is defined." in found["absent"]
+    assert "zoo: all performances are equal, so no coefficient is defined." in result["absent"]
 
 
 def test_no_more_than_three_candidates_leave_no_choice(text2sql: Path):
@@ -553,11 +555,11 @@ def test_no_more_than_three_candidates_leave_no_choice(text2sql: Path):
 def test_seeds_of_some_groups_only_are_no_spread_of_seeds(text2sql: Path):
     real = text2sql / "text2sql" / "data" / "real"
     (real / "dev_zoo_seed=8.json").rename(real / "dev_zoo_seed=100.json")
-    found = run(text2sql, proxies=["ngram"])["tasks"]["text2sql"]
-    assert found["seeds"] == [7, 8, 100]
+    result = run(text2sql, proxies=["ngram"])["tasks"]["text2sql"]
+    assert result["seeds"] == [7, 8, 100]
     # one seed alone is in both groups
-    assert found["proxies"]["baseline_entropy"]["seed_spread"] is None
-    assert found["absent"][:2] == [
+    assert result["proxies"]["baseline_entropy"]["seed_spread"] is None
+    assert result["absent"][:2] == [
         "port: no real sample of seed 100.",
         "zoo: no real sample of seed 8.",
     ]
@@ -566,25 +568,25 @@ def test_seeds_of_some_groups_only_are_no_spread_of_seeds(text2sql: Path):
 def test_a_proxy_undefined_for_a_candidate_is_named(text2sql: Path):
     path = text2sql / "text2sql" / "data" / "zoo" / "omega.json"
     write(path, questions(["How many boats?"] * 40))
-    found = run(text2sql)["tasks"]["text2sql"]
-    assert found["proxies"]["pad"]["by_group"]["zoo"] == {"pearson": None, "spearman": None}
-    assert found["proxies"]["consensus"]["by_group"]["zoo"]["spearman"] is not None
-    said = found["absent"]
-    assert "pad: no coefficient in zoo; its scores are equal or undefined." in said
+    result = run(text2sql)["tasks"]["text2sql"]
+    assert result["proxies"]["pad"]["by_group"]["zoo"] == {"pearson": None, "spearman": None}
+    assert result["proxies"]["consensus"]["by_group"]["zoo"]["spearman"] is not None
+    messages = result["absent"]
+    assert "pad: no coefficient in zoo; its scores are equal or undefined." in messages
     thinner = (
         "pad: undefined for a candidate, so not in the consensus of zoo (seed 7), zoo (seed 8)."
     )
-    assert thinner in said
+    assert thinner in messages
 
 
 def test_the_best_baseline_is_defined_in_most_groups(text2sql: Path):
     for number, name in enumerate(FARNESS):
         path = text2sql / "text2sql" / "data" / "zoo" / f"{name}.json"
         write(path, json.loads(path.read_text())[: 60 - 5 * number])
-    found = run(text2sql)["tasks"]["text2sql"]
-    assert found["proxies"]["baseline_n"]["spearman"] == pytest.approx(1)
-    assert found["proxies"]["baseline_n"]["n_groups"] == 1
-    assert found["best_baseline"] != "baseline_n"
+    result = run(text2sql)["tasks"]["text2sql"]
+    assert result["proxies"]["baseline_n"]["spearman"] == pytest.approx(1)
+    assert result["proxies"]["baseline_n"]["n_groups"] == 1
+    assert result["best_baseline"] != "baseline_n"
 
 
 def test_the_result_is_refused_a_place_before_anything_is_scored(text2sql: Path, tmp_path: Path):

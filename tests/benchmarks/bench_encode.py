@@ -31,12 +31,12 @@ def texts() -> list[str]:
     """8,000 distinct questions of the released data; without it, made-up ones of like length."""
     folder = os.environ.get("SYNQUE_BENCHMARK_DATA")
     if folder:
-        found = (
+        questions = (
             row["question"]
             for path in sorted(Path(folder).glob("text2sql/data/*/*.json"))
             for row in json.loads(path.read_text())
         )
-        distinct = list(dict.fromkeys(found))
+        distinct = list(dict.fromkeys(questions))
         if len(distinct) >= N_TEXTS:
             return distinct[:N_TEXTS]
     words = ["show", "find", "the", "of", "list", "which", "number", "all", "with", "name", "by"]

@@ -14,7 +14,7 @@ from synque_select.llm.transformers.engine import DEFAULT_MODEL, TransformersLLM
 from tests.benchmarks.base import Result
 
 N_SAMPLES = 64
-N_IN_FULL = 4  # the rival takes seconds a prompt: its time grows with their number, so a part does
+N_IN_FULL = 4  # the rival takes seconds per prompt, linear in their number, so a part is enough
 TARGET = 10.0
 
 
@@ -37,11 +37,13 @@ def run() -> Iterator[Result]:
         rival_s += time.perf_counter() - started
         if half.start == 0:
             started = time.perf_counter()
-            found = dict(llm.choice_probabilities(shared, items, suffixes, LABELS))
+            answers = dict(llm.choice_probabilities(shared, items, suffixes, LABELS))
             ours_s = time.perf_counter() - started
     rival_s *= N_SAMPLES / N_IN_FULL
     apart = max(
-        abs(p - q) for (i, j), row in in_full.items() for p, q in zip(row, found[i][j], strict=True)
+        abs(p - q)
+        for (i, j), row in in_full.items()
+        for p, q in zip(row, answers[i][j], strict=True)
     )
     yield Result(
         name=f"judge {N_SAMPLES} samples, SmolLM2-135M, {llm.count_tokens(shared)} shared tokens",

@@ -89,7 +89,7 @@ def _against_vllm(llm: TransformersLLM, python: str, pages: dict[str, int], word
         finally:
             rival.close()
     ours, rivals = ([turn[side] for turn in turns] for side in (0, 1))
-    apart = max(float((a.found - b.found).abs().max()) for a, b in turns)
+    apart = max(float((a.probabilities - b.probabilities).abs().max()) for a, b in turns)
     ours_s, rival_s = (min(run.seconds for run in runs) for runs in (ours, rivals))
     ours_cpu_s, rival_cpu_s = (min(run.cpu_s for run in runs) for runs in (ours, rivals))
     return Result(
@@ -109,7 +109,7 @@ def _against_vllm(llm: TransformersLLM, python: str, pages: dict[str, int], word
 class _Run:
     seconds: float
     cpu_s: float
-    found: torch.Tensor
+    probabilities: torch.Tensor
 
 
 def _judge(llm: BaseLLM, rubric: int = 0) -> _Run:
@@ -117,9 +117,9 @@ def _judge(llm: BaseLLM, rubric: int = 0) -> _Run:
     shared, items, suffixes = judging_prompts()
     shared = f"Rubric {rubric}.\n{shared}"
     started, cpu_before = time.perf_counter(), _cpu_s(llm)
-    found = dict(llm.choice_probabilities(shared, items, suffixes, LABELS))
+    answers = dict(llm.choice_probabilities(shared, items, suffixes, LABELS))
     seconds, cpu_s = time.perf_counter() - started, _cpu_s(llm) - cpu_before
-    return _Run(seconds, cpu_s, torch.tensor([found[i] for i in range(len(items))]))
+    return _Run(seconds, cpu_s, torch.tensor([answers[i] for i in range(len(items))]))
 
 
 def _cpu_s(llm: BaseLLM) -> float:

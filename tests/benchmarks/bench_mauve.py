@@ -34,8 +34,8 @@ def ours(real: torch.Tensor, synthetic: torch.Tensor) -> float:
 
 
 def theirs(real: torch.Tensor, synthetic: torch.Tensor) -> float:
-    found = compute_mauve(p_features=real.numpy(), q_features=synthetic.numpy(), verbose=False)
-    return float(found.mauve)
+    result = compute_mauve(p_features=real.numpy(), q_features=synthetic.numpy(), verbose=False)
+    return float(result.mauve)
 
 
 def warm_small() -> tuple[torch.Tensor, torch.Tensor]:

@@ -103,21 +103,21 @@ def _in_new_process(folder: Path, with_callbacks: bool) -> dict[str, Any]:
     """As a script that is started again: nothing is cached but what is on the disk."""
     command = [sys.executable, "-m", __name__, str(folder), str(int(with_callbacks))]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    content: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return content
 
 
 def run() -> Iterator[Result]:
     """Fit with and without the callbacks in turn, each in a process of its own."""
-    found: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    runs: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write(folder)
         _in_new_process(folder, True)  # encodes, scores, fills the cache
         for _ in range(REPEATS):
-            for which, kept in found.items():
+            for which, kept in runs.items():
                 kept.append(_in_new_process(folder, which))
-    before = {which: [fit["before_s"] for fit in fits] for which, fits in found.items()}
+    before = {which: [fit["before_s"] for fit in fits] for which, fits in runs.items()}
     added = [a - b for a, b in zip(before[True], before[False], strict=True)]
     added_s = statistics.median(added)
     yield Result(
@@ -130,12 +130,12 @@ def run() -> Iterator[Result]:
         note=f"added to the same fit without callbacks, {REPEATS} pairs: "
         f"{min(added):.2f} to {max(added):.2f} s",
     )
-    yield _steps(found)
+    yield _steps(runs)
 
 
-def _steps(found: dict[bool, list[dict[str, Any]]]) -> Result:
+def _steps(runs: dict[bool, list[dict[str, Any]]]) -> Result:
     medians = {
-        which: [statistics.median(fit["steps_s"]) for fit in fits] for which, fits in found.items()
+        which: [statistics.median(fit["steps_s"]) for fit in fits] for which, fits in runs.items()
     }
     added = [a - b for a, b in zip(medians[True], medians[False], strict=True)]
     added_s, budget_s = statistics.median(added), STEP_S * BUDGET_SHARE

@@ -76,7 +76,7 @@ def bench_mmd(name: str) -> Result:
     ours_peak = peak_bytes(partial(our_mmd, name), mmd_inputs)
     rival_peak = peak_bytes(partial(sklearn_mmd, name), mmd_inputs)
     needed = MMD_DIM * (MMD_ROWS**2 + 2 * N_REAL * MMD_ROWS + N_REAL**2)
-    found, expected = our_mmd(name, real, synthetic), sklearn_mmd(name, real, synthetic)
+    actual, expected = our_mmd(name, real, synthetic), sklearn_mmd(name, real, synthetic)
     return Result(
         name=f"MMD {name}, {MMD_ROWS:,} x {MMD_DIM} against {N_REAL}",
         ratio=rival / seconds,
@@ -87,7 +87,7 @@ def bench_mmd(name: str) -> Result:
         peak_bytes=ours_peak,
         rival_peak_bytes=rival_peak,
         note=f"{needed / seconds / matmul_rate():.0%} of the matrix-product peak, memory "
-        f"{rival_peak / max(1, ours_peak):.0f}x less (target 5x), {found:.6g} | {expected:.6g}",
+        f"{rival_peak / max(1, ours_peak):.0f}x less (target 5x), {actual:.6g} | {expected:.6g}",
     )
 
 

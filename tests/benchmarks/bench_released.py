@@ -77,14 +77,14 @@ def ours(groups: list[Group]) -> list[ProxyScores]:
     proxies = [*released, get_proxy("mauve", n_seeds=1)]
     alone = get_proxy("mdm", protocol="released")
     device = torch.device("cpu")
-    found = []
+    rows = []
     for group in groups:
-        found.append(alone.score(group.reals[0], group.candidates, seed=0, device=device))
+        rows.append(alone.score(group.reals[0], group.candidates, seed=0, device=device))
         for real in group.reals:
-            found += [
+            rows += [
                 proxy.score(real, group.candidates, seed=0, device=device) for proxy in proxies
             ]
-    return found
+    return rows
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,8 @@ def run() -> Iterator[Result]:
 def _best_so_far(folder: Path) -> Iterator[Result]:
     task = SmallDigits(max_steps=100)
     book = FitStore(task, RunStore(folder / "store.sqlite"))
-    found: dict[str, list[list[float]]] = {"starts": [], "random": []}
-    seconds: dict[str, float] = dict.fromkeys(found, 0.0)
+    curves: dict[str, list[list[float]]] = {"starts": [], "random": []}
+    seconds: dict[str, float] = dict.fromkeys(curves, 0.0)
     for seed in range(N_SEEDS):
         scorer = Scorer(
             task.proxies, encoder=task.encoder, seed=seed, progress=False, keep_models=True
@@ -117,9 +117,9 @@ def _best_so_far(folder: Path) -> Iterator[Result]:
                 value, space, n_trials=N_TRIALS, mode="max", seed=seed, **options
             )
             seconds[arm] += time.perf_counter() - begun
-            found[arm].append([figure for _, figure in trials])
+            curves[arm].append([figure for _, figure in trials])
     for n in AFTER:
-        ours, rival = ([max(values[:n]) for values in found[arm]] for arm in ("starts", "random"))
+        ours, rival = ([max(values[:n]) for values in curves[arm]] for arm in ("starts", "random"))
         paired = compare_paired(ours, rival, mode="max")
         yield Result(
             name=f"best val_acc after {n} trials, digits, {N_SEEDS} paired seeds",

@@ -76,9 +76,9 @@ def test_processes_that_were_launched_on_another_node(tmp_path):
         "killed-before": GONE,
         "killed-after": LIGHTNINGS,
     }
-    found = both_nodes(tmp_path, "ddp_fork", *expected)
+    actual = both_nodes(tmp_path, "ddp_fork", *expected)
     for mode, error in expected.items():
-        first, second = found[mode]
+        first, second = actual[mode]
         own = "val.json is not on this machine" if "missing" in mode else "signal SIGKILL"
         assert error in first["ended"], (mode, first)
         assert own in second["ended"], (mode, second)

@@ -109,9 +109,9 @@ def check_finished_proxies_are_not_scored_again(events: Events) -> None:
 
     A user's proxy is scored again; LENS finds its answers.
     """
-    said = [event["text"] for event in events.of("said", events.pids[3])]
+    messages = [event["text"] for event in events.of("said", events.pids[3])]
     taken = "scores of 3 of 5 proxies are taken from the cache: pad, coverage, ngram"
-    assert next(text for text in said if text.startswith("scores of")) == taken
+    assert next(text for text in messages if text.startswith("scores of")) == taken
 
 
 def check_steps(events: Events, whole: Events) -> None:
@@ -133,16 +133,18 @@ def check_steps(events: Events, whole: Events) -> None:
 
 def ranking_of(folder: Path) -> Ranking:
     """The ranking in the directory of the finished run, without times and counters."""
-    found = load_ranking(Path(Events(folder).end["run_dir"]))
-    proxies = {key: replace(info, seconds=0.0) for key, info in found.proxies.items()}
-    messages = tuple(said for said in found.messages if "answers kept from earlier" not in said)
-    lens = {**found.details["lens"], "questions": None, "cost": None}
+    ranking = load_ranking(Path(Events(folder).end["run_dir"]))
+    proxies = {key: replace(info, seconds=0.0) for key, info in ranking.proxies.items()}
+    messages = tuple(
+        message for message in ranking.messages if "answers kept from earlier" not in message
+    )
+    lens = {**ranking.details["lens"], "questions": None, "cost": None}
     return replace(
-        found,
+        ranking,
         wall_s={},
         proxies=proxies,
         messages=messages,
-        details={**found.details, "lens": lens},
+        details={**ranking.details, "lens": lens},
     )
 
 

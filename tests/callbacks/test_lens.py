@@ -102,16 +102,16 @@ def check_folder(selection: SelectionCallback) -> None:
     assert folder is not None
     assert set(load_rubrics(folder / "rubrics" / "rubrics.json")) == {"near", "far"}
     assert "Typical of the candidate only" in (folder / "rubrics" / "far.txt").read_text()
-    found = json.loads((folder / "ranking.json").read_text())["details"]["lens"]["candidates"]
+    details = json.loads((folder / "ranking.json").read_text())["details"]["lens"]["candidates"]
     for name, rows in (("near", NEAR), ("far", FAR)):
-        for sample in (*found[name]["most_real"], *found[name]["least_real"]):
+        for sample in (*details[name]["most_real"], *details[name]["least_real"]):
             assert rows[sample["position"]]["text"] == sample["view"]
     (folder / "report.html").unlink()
     assert main(["report", str(folder)]) == 0
     page = (folder / "report.html").read_text()
     assert "LENS: what distinguishes the candidates from the real sample" in page
     assert page.count("Least real examples") == 2
-    assert found["far"]["least_real"][0]["view"] in page
+    assert details["far"]["least_real"][0]["view"] in page
 
 
 def test_a_model_of_transformers_is_gone_when_fit_starts(tmp_path):

@@ -167,8 +167,8 @@ def test_wandb_tables_and_image_of_an_offline_run(logger: Any, logged: Logged):
 
     def table(name: str) -> list[dict[str, Any]]:
         (path,) = run.glob(f"files/media/table/{name}_*.table.json")
-        found = json.loads(path.read_text())
-        return [dict(zip(found["columns"], row, strict=True)) for row in found["data"]]
+        content = json.loads(path.read_text())
+        return [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
 
     check_ranking(table("synque_ranking"), logged.selection)
     check_mixture(table("synque_mixture"))

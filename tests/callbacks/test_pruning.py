@@ -29,16 +29,16 @@ def fit(trial: optuna.Trial, folder: Path, monitor: str = "val_acc") -> TinyMode
 
 
 def test_a_metric_is_reported_at_each_validation_but_not_in_the_sanity_check(tmp_path):
-    found = study(lower=-1.0)
-    model = fit(found.ask(), tmp_path)
-    reported = found.trials[0].intermediate_values
+    trials = study(lower=-1.0)
+    model = fit(trials.ask(), tmp_path)
+    reported = trials.trials[0].intermediate_values
     assert list(reported) == [2, 4, 6, 8]
     assert all(0 <= value <= 1 for value in reported.values())
     assert len(seen_by(model)) == 8 * 8
 
 
 def test_a_pruned_trial_ends_its_fit(tmp_path):
-    found = study(lower=2.0)
+    trials = study(lower=2.0)
     steps = []
 
     def objective(trial: optuna.Trial) -> float:
@@ -48,17 +48,17 @@ def test_a_pruned_trial_ends_its_fit(tmp_path):
             steps.extend(trial.study.trials[trial.number].intermediate_values)
         return 1.0
 
-    found.optimize(objective, n_trials=1)
-    assert found.trials[0].state is optuna.trial.TrialState.PRUNED
+    trials.optimize(objective, n_trials=1)
+    assert trials.trials[0].state is optuna.trial.TrialState.PRUNED
     assert steps == [2]
 
 
 def test_the_end_of_the_budget_is_not_pruned(tmp_path):
     """A fit at its last step is complete: pruning could not save anything."""
     pruner = optuna.pruners.ThresholdPruner(lower=2.0, n_warmup_steps=7)
-    found = optuna.create_study(pruner=pruner)
-    fit(found.ask(), tmp_path)
-    assert list(found.trials[0].intermediate_values) == [2, 4, 6, 8]
+    trials = optuna.create_study(pruner=pruner)
+    fit(trials.ask(), tmp_path)
+    assert list(trials.trials[0].intermediate_values) == [2, 4, 6, 8]
 
 
 def test_a_metric_that_is_not_logged_is_an_error(tmp_path):

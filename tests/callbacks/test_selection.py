@@ -180,7 +180,7 @@ def test_records_that_change_beside_their_views_are_scored_again(tmp_path):
     database = tmp_path / "schema.sqlite"
     with contextlib.closing(sqlite3.connect(database)) as connection:
         connection.execute("CREATE TABLE apps (name TEXT)")
-    found = []
+    rankings = []
     for query in ("SELECT name FROM apps", "SELECT nothing FROM apps"):
         pool = [
             Candidate(name, [{"text": f"{name} {i}", "SQL": sql} for i in range(4)], view="text")
@@ -189,8 +189,8 @@ def test_records_that_change_beside_their_views_are_scored_again(tmp_path):
         proxy = {"key": "sql_validity", "database": str(database)}
         scorer = Scorer(["ngram", proxy], "ngram", 1, cache_dir=tmp_path)
         ranking = scorer.cached_ranking(pool, RealSample("real", [{"text": "a"}] * 3, view="text"))
-        found.append([row.scores["sql_validity"].value for row in ranking.candidates])
-    assert found == [[1.0, 1.0], [1.0, 0.0]]
+        rankings.append([row.scores["sql_validity"].value for row in ranking.candidates])
+    assert rankings == [[1.0, 1.0], [1.0, 0.0]]
 
 
 class Probed(TinyModel):
@@ -212,13 +212,13 @@ def test_random_and_other_global_state_is_left_as_found(tmp_path, selection):
             torch.rand(7), np.random.rand(7), random.random()
             return super().encode(views)
 
-    found = []
+    states = []
     for callbacks in ([], [selection(encoder=Careless())], [selection(encoder=Careless())]):
         pl.seed_everything(5, verbose=False)
         model = Probed()
         trainer(tmp_path, *callbacks, max_steps=1).fit(model, datamodule=data_module())
-        found.append((model.drawn, model.modes))
-    assert found[0] == found[1] == found[2]
+        states.append((model.drawn, model.modes))
+    assert states[0] == states[1] == states[2]
 
 
 @pytest.mark.parametrize("what", ["fast_dev_run", "validate", "test", "predict"])
@@ -303,13 +303,13 @@ def test_an_optimal_mixture_repeats_no_example_more_than_four_times(
 
 
 def test_a_temperature_sharpens_the_weights(tmp_path, selection):
-    found = []
+    weights = []
     for temperature in (0.1, 10.0):
         data = data_module()
         callback = selection(mixture="proportional", temperature=temperature)
         trainer(tmp_path, callback, max_steps=1).fit(TinyModel(), datamodule=data)
-        found.append(data.mixture.weights["near"])
-    assert found[0] > 0.9 > 0.55 > found[1] > 0.5
+        weights.append(data.mixture.weights["near"])
+    assert weights[0] > 0.9 > 0.55 > weights[1] > 0.5
 
 
 def test_a_mixture_beside_a_ranking_made_elsewhere(tmp_path, ranked):
@@ -502,8 +502,8 @@ def test_every_logger_gets_the_ranking(tmp_path, selection):
 def test_a_logger_that_fails_costs_a_warning_and_not_the_training(tmp_path, selection):
     model = TinyModel()
     fit = trainer(tmp_path, selection(), logger=BrokenLogger(), max_steps=2)
-    said = r"BrokenLogger could not take 'synque_(ranking|mixture)'.*full"
-    with pytest.warns(UserWarning, match=said):
+    message = r"BrokenLogger could not take 'synque_(ranking|mixture)'.*full"
+    with pytest.warns(UserWarning, match=message):
         fit.fit(model, datamodule=data_module())
     assert len(model.seen) == 2
 

@@ -110,18 +110,18 @@ def test_two_nodes(tmp_path):
 
 @pytest.mark.slow
 def test_probes_in_a_process_of_their_own_are_those_of_one_rank(tmp_path):
-    found = {}
+    probes = {}
     for strategy in ("auto", "ddp", "ddp_spawn"):
         folder = tmp_path / strategy
         folder.mkdir()
         status, output = end(start(folder, strategy, "probes"))
         assert status == 0, output[-3000:]
         records = RunStore(folder / "records.sqlite").read(kind="probe")
-        found[strategy] = {r.unit: (r.metrics, r.key_hash) for r in records}
-        assert len(found[strategy]) == 5
+        probes[strategy] = {r.unit: (r.metrics, r.key_hash) for r in records}
+        assert len(probes[strategy]) == 5
         file = next(folder.glob("caller0*.json"))
         assert json.loads(file.read_text())["correlations"] == [["mixture", 1], ["probe", 5]]
-    assert found["auto"] == found["ddp"] == found["ddp_spawn"]
+    assert probes["auto"] == probes["ddp"] == probes["ddp_spawn"]
 
 
 @pytest.mark.parametrize(

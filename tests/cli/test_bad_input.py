@@ -45,7 +45,7 @@ def test_the_command_that_the_others_break_works(folder: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["rnk"], "unknown command 'rnk': did you mean 'rank'?"),
         ([*RANK, "--top-k", "abc"], "abc"),
@@ -99,12 +99,12 @@ def test_the_command_that_the_others_break_works(folder: Path, capsys: pytest.Ca
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else None,
 )
 def test_one_line_and_status_1(
-    arguments: list[str], said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert main(arguments) == 1
     printed = capsys.readouterr()
     assert printed.err.startswith("synque-select: error: ")
-    assert said in printed.err
+    assert message in printed.err
     assert "Traceback" not in printed.err
     assert json.loads((folder / "a.json").read_text())[0]["text"] == "a 0 apps"
 
@@ -157,9 +157,9 @@ def test_a_folder_that_may_not_be_read(
 def test_a_parser_does_not_quote_a_whole_file(folder: Path, capsys: pytest.CaptureFixture[str]):
     (folder / "list.yaml").write_text(json.dumps(["x" * 100] * 1000))
     assert main(["fit", "--config", "list.yaml"]) == 1
-    said = capsys.readouterr().err
-    assert "Unexpected config" in said
-    assert len(said) < 2100
+    errors = capsys.readouterr().err
+    assert "Unexpected config" in errors
+    assert len(errors) < 2100
 
 
 def test_a_closed_pipe_ends_the_command_without_a_word():
@@ -177,8 +177,8 @@ def test_a_closed_pipe_ends_the_command_without_a_word():
 def test_lightnings_advertisements_are_left_out_of_a_command_and_nothing_else():
     from pytorch_lightning.utilities import rank_zero_info
 
-    log, said = logging.getLogger("pytorch_lightning.utilities.rank_zero"), io.StringIO()
-    handler = logging.StreamHandler(said)
+    log, stream = logging.getLogger("pytorch_lightning.utilities.rank_zero"), io.StringIO()
+    handler = logging.StreamHandler(stream)
     log.addHandler(handler)
     try:
         with lightning_command_line("fit"):
@@ -187,4 +187,4 @@ def test_lightnings_advertisements_are_left_out_of_a_command_and_nothing_else():
         rank_zero_info("💡 Tip: in a script of the user's")
     finally:
         log.removeHandler(handler)
-    assert said.getvalue() == "GPU available: False\n💡 Tip: in a script of the user's\n"
+    assert stream.getvalue() == "GPU available: False\n💡 Tip: in a script of the user's\n"

@@ -20,17 +20,17 @@ def shown(name: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize("name", [n for n, c in COMMANDS.items() if isinstance(c, Command)])
 def test_a_default_is_said_once_and_in_words(name: str, capsys):
-    said = shown(name, capsys)
-    assert "default: null" not in said
-    assert "()" not in said
-    for option in said.partition("options:")[2].split(" --"):
+    text = shown(name, capsys)
+    assert "default: null" not in text
+    assert "()" not in text
+    for option in text.partition("options:")[2].split(" --"):
         assert option.count("default: ") <= 1
 
 
 def test_other_defaults_are_still_there(capsys):
-    said = shown("rank", capsys)
-    assert "(type: int, default: 3)" in said
-    assert "(default: a GPU if there is one)" in said
+    text = shown("rank", capsys)
+    assert "(type: int, default: 0)" in text
+    assert "(default: a GPU if there is one)" in text
 
 
 @pytest.mark.parametrize("name", ["sweep", "tune"])

@@ -51,13 +51,13 @@ def test_a_config_without_a_proxy_that_reads_it(arguments, tmp_path, capsys):
 
 def test_lens_without_a_config_names_the_packaged_ones(arguments, capsys):
     assert main([*arguments, "--proxies", "ngram,lens,lens_raw"]) == 1
-    said = capsys.readouterr().err
-    assert "--proxies lens,lens_raw needs --lens" in said
-    assert "lens-paper-image, lens-paper-text, lens-small" in said
+    errors = capsys.readouterr().err
+    assert "--proxies lens,lens_raw needs --lens" in errors
+    assert "lens-paper-image, lens-paper-text, lens-small" in errors
 
 
 def test_a_config_that_is_nowhere(arguments, capsys):
     assert main([*arguments, "--proxies", "lens", "--lens", "lens-smal"]) == 1
-    said = capsys.readouterr().err
-    assert "no LENS config 'lens-smal'" in said
-    assert "did you mean 'lens-small'?" in said
+    errors = capsys.readouterr().err
+    assert "no LENS config 'lens-smal'" in errors
+    assert "did you mean 'lens-small'?" in errors

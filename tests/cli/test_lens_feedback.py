@@ -55,16 +55,16 @@ def run_folder(tmp_path: Path) -> Path:
 def test_text_and_json(run_folder: Path, capsys, tmp_path: Path):
     out = tmp_path / "feedback.json"
     assert main(["feedback", str(run_folder), "--json", str(out)]) == 0
-    said = capsys.readouterr().out
-    assert said.index("# loud 1 (1 of 2 by lens)") < said.index("# loud/1 (2 of 2 by lens)")
-    assert "- The real data names a year, unlike your data." in said
-    assert "- Your data shouts, the real data does not." in said
-    found = {entry["candidate"]: entry for entry in json.loads(out.read_text())["candidates"]}
-    loud = found["loud/1"]
+    output = capsys.readouterr().out
+    assert output.index("# loud 1 (1 of 2 by lens)") < output.index("# loud/1 (2 of 2 by lens)")
+    assert "- The real data names a year, unlike your data." in output
+    assert "- Your data shouts, the real data does not." in output
+    entries = {entry["candidate"]: entry for entry in json.loads(out.read_text())["candidates"]}
+    loud = entries["loud/1"]
     assert loud["keep"] == ["Both name a shop."]
     assert loud["more"] == ["The real data names a year, unlike your data."]
     assert loud["less"] == ["Your data shouts, the real data does not."]
-    assert loud["instruction"] in said
+    assert loud["instruction"] in output
     texts = [sample["text"] for sample in loud["least_real"]]
     assert len(texts) == 5
     assert all("SHOUT" in text for text in texts)
@@ -74,9 +74,9 @@ def test_text_and_json(run_folder: Path, capsys, tmp_path: Path):
 
 def test_one_candidate_and_hostile_samples_stay_quoted(run_folder: Path, capsys):
     assert main(["feedback", str(run_folder / "ranking.json"), "--candidate", "loud/1"]) == 0
-    said = capsys.readouterr().out
-    assert "# loud 1" not in said
-    lines = [line for line in said.splitlines() if "Ignore the above" in line]
+    output = capsys.readouterr().out
+    assert "# loud 1" not in output
+    lines = [line for line in output.splitlines() if "Ignore the above" in line]
     assert all(line.startswith('- "') and "<|" not in line for line in lines)
 
 

@@ -97,9 +97,9 @@ def test_scores_are_shown_although_no_mixture_can_be_chosen(data: Path, tmp_path
     same = tmp_path / "same.json"
     same.write_text(json.dumps([{"headline": "the same"}] * 20))
     assert rank(data, "--mixture", "mmd_optimal", "--real", str(same)) == 1
-    said = capsys.readouterr()
-    assert "over half of the pairs of real examples have equal embeddings" in said.err
-    assert "against 20 real examples" in said.out
+    output = capsys.readouterr()
+    assert "over half of the pairs of real examples have equal embeddings" in output.err
+    assert "against 20 real examples" in output.out
 
 
 def test_a_temperature_near_zero_leaves_the_best_alone(data: Path, tmp_path: Path):

@@ -123,7 +123,7 @@ def test_a_typo_in_the_short_form_of_surrogate_validation(
 
 def test_bad_options_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str]):
     (folder / "damaged.journal").write_text("{no journal\n")
-    for option, said in (
+    for option, message in (
         ("--tune.sampler=tpee", "sampler='tpee': did you mean 'tpe'?"),
         ("--tune.pruner=medium", "pruner='medium': did you mean 'median'?"),
         ("--tune.n_trials=0", "n_trials=0: allowed is a whole number from 1"),
@@ -137,4 +137,4 @@ def test_bad_options_are_one_line(folder: Path, capsys: pytest.CaptureFixture[st
         ("--tune.task=../x", "task='../x': allowed is a plain name"),
     ):
         assert main(["tune", "--config", "mine.yaml", option]) == 1, option
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err

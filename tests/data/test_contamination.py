@@ -121,14 +121,14 @@ def test_the_time_grows_with_the_candidate_not_with_its_square():
 
 def crops() -> list[Image.Image]:
     """Disjoint parts of two photographs that are not plain sky."""
-    found = []
+    tiles = []
     for photo in load_sample_images()["images"]:
         for top in range(0, photo.shape[0] - 96, 96):
             for left in range(0, photo.shape[1] - 96, 96):
                 part = photo[top : top + 96, left : left + 96]
                 if part.std() > 30:
-                    found.append(Image.fromarray(part))
-    return found
+                    tiles.append(Image.fromarray(part))
+    return tiles
 
 
 def jpeg(image: Image.Image) -> Image.Image:

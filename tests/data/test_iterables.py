@@ -81,8 +81,8 @@ def test_images(mode: str):
     images = [image(10 * i).convert(mode) for i in range(3)]
     candidate = load_candidates({"a": iter(images)})[0]
     assert candidate.modality == "image"
-    for found, given in zip(candidate.views, images, strict=True):
-        assert (found.mode, found.tobytes()) == (given.mode, given.tobytes())
+    for view, given in zip(candidate.views, images, strict=True):
+        assert (view.mode, view.tobytes()) == (given.mode, given.tobytes())
 
 
 def test_written_once_and_kept_by_content(cache: Path):
@@ -97,10 +97,10 @@ def test_written_once_and_kept_by_content(cache: Path):
 def test_all_kinds_of_iterables_are_candidates():
     stream = Stream([{"text": f"s{i}", "label": i} for i in range(4)])
     streamed = datasets.Dataset.from_list([{"text": f"h{i}"} for i in range(4)])
-    found = load_candidates(
+    candidates = load_candidates(
         {"torch": stream, "hf": streamed.to_iterable_dataset(), "generator": map(str, range(4))}
     )
-    assert [list(candidate.views)[2] for candidate in found] == ["s2", "h2", "2"]
+    assert [list(candidate.views)[2] for candidate in candidates] == ["s2", "h2", "2"]
     assert stream.n_read == 4
     assert [c.views[3] for c in load_candidates([Stream(["a"] * 4), Stream(["b"] * 4)])] == [
         "a",

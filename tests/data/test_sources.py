@@ -159,10 +159,10 @@ def test_no_json_value_of_another_field_stops_the_loading(
     path = tmp_path_factory.mktemp("values") / "a.jsonl"
     lines = [json.dumps({"text": f"t{i}", "other": v}) + "\n" for i, v in enumerate(values)]
     path.write_text("".join(lines))
-    found = rows(load_dataset_file(path))
-    assert [row["text"] for row in found] == [f"t{i}" for i in range(len(values))]
+    read = rows(load_dataset_file(path))
+    assert [row["text"] for row in read] == [f"t{i}" for i in range(len(values))]
     if not any(isinstance(value, dict | list) for value in values):
-        assert [row["other"] for row in found] == values
+        assert [row["other"] for row in read] == values
 
 
 @settings(
@@ -357,8 +357,8 @@ def test_loading_says_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str])
     for name, write in WRITERS.items():
         write(tmp_path / name, RECORDS)
         load_dataset_file(tmp_path / name)
-    said = capfd.readouterr()
-    assert (said.out, said.err) == ("", "")
+    output = capfd.readouterr()
+    assert (output.out, output.err) == ("", "")
     assert not datasets.utils.are_progress_bars_disabled()  # left as it was
 
 
@@ -390,14 +390,14 @@ def test_a_folder_and_a_glob_give_one_candidate_a_file(folder: Path):
 def test_a_list_keeps_its_order_and_may_mix_kinds(folder: Path):
     torch_dataset = torch.utils.data.TensorDataset(torch.zeros(3, 3, 4, 4))
     text = datasets.Dataset.from_dict({"question": ["x", "y"]})
-    found = load_candidates([folder / "b.json", folder / "a.csv", text], view="question")
-    assert names(found) == ["b", "a", "candidate_3"]
+    candidates = load_candidates([folder / "b.json", folder / "a.csv", text], view="question")
+    assert names(candidates) == ["b", "a", "candidate_3"]
     (image,) = load_candidates(torch_dataset, view=0)
     assert (image.name, image.modality, len(image)) == ("candidate_1", "image", 3)
 
 
 def test_a_mapping_names_its_candidates(folder: Path):
-    found = load_candidates(
+    candidates = load_candidates(
         {
             "file": folder / "b.json",
             "glob": str(folder / "*.csv"),
@@ -407,9 +407,9 @@ def test_a_mapping_names_its_candidates(folder: Path):
         view="question",
         label="n",
     )
-    assert names(found) == ["file", "glob", "records", "dataset"]
-    assert len({candidate.sha256 for candidate in found}) == 1
-    assert {candidate.label for candidate in found} == {"n"}
+    assert names(candidates) == ["file", "glob", "records", "dataset"]
+    assert len({candidate.sha256 for candidate in candidates}) == 1
+    assert {candidate.label for candidate in candidates} == {"n"}
 
 
 def test_names_replace_those_of_the_files(folder: Path):
@@ -692,12 +692,12 @@ def test_fewer_than_two_examples(tmp_path: Path):
 
 
 def test_a_view_that_is_no_text_in_some_row_names_the_row(tmp_path: Path):
-    for value, found in ((None, "nothing"), (7, "int"), (["x"], "list")):
-        path = tmp_path / f"{found}.jsonl"
+    for value, kind in ((None, "nothing"), (7, "int"), (["x"], "list")):
+        path = tmp_path / f"{kind}.jsonl"
         lines = [json.dumps({"text": text}) + "\n" for text in ("a", "b", value)]
         path.write_text("".join(lines))
         (candidate,) = load_candidates(path, view="text")
-        message = rf"{found}\.jsonl\), example 2 \(counted from 0\): expected a text, found {found}"
+        message = rf"{kind}\.jsonl\), example 2 \(counted from 0\): expected a text, found {kind}"
         with pytest.raises(DataError, match=message):
             list(candidate.views)
         with pytest.raises(DataError, match=message):
@@ -775,8 +775,8 @@ def test_a_mistyped_path_is_not_asked_of_the_hub(folder: Path, monkeypatch: pyte
 
 def test_a_hub_dataset_gives_its_train_split(no_hub: None, monkeypatch: pytest.MonkeyPatch):
     data = datasets.Dataset.from_list(RECORDS)
-    found = {"owner/a": {"test": data, "train": data}, "owner/b": {"x": data, "y": data}}
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(found[name]))
+    hub = {"owner/a": {"test": data, "train": data}, "owner/b": {"x": data, "y": data}}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(hub[name]))
     (candidate,) = load_candidates("owner/a", view="question")
     assert (candidate.name, candidate.source, len(candidate)) == ("a", "hub:owner/a", 3)
     with pytest.raises(DataError, match="has the splits x, y; load one"):

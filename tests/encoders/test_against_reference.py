@@ -58,15 +58,15 @@ def _rival(folder: Path | str):
 @pytest.mark.parametrize("precision", ["float32", "auto"])
 def test_texts_as_sentence_transformers_encodes_them(tmp_path, precision):
     encoder = TextEncoder(MINILM, precision=precision, device="cpu")
-    found = embed(encoder, Candidate("a", AWKWARD), cache_dir=tmp_path).embeddings
+    embeddings = embed(encoder, Candidate("a", AWKWARD), cache_dir=tmp_path).embeddings
     texts = list(Candidate("a", AWKWARD).views)
     expected = torch.from_numpy(_rival(find_packaged(MINILM).folder).encode(texts))
     if precision == "float32":
-        assert torch.allclose(found, expected, atol=1e-5)
+        assert torch.allclose(embeddings, expected, atol=1e-5)
     else:
         assert encoder.precision == ("bfloat16" if cpu_has_bf16() else "float32")
-        assert least_cosine(found, expected) > 0.999
-    assert torch.allclose(encoder.encode(texts[:8]), found[:8], atol=1e-2)
+        assert least_cosine(embeddings, expected) > 0.999
+    assert torch.allclose(encoder.encode(texts[:8]), embeddings[:8], atol=1e-2)
 
 
 def _small_bert(folder: Path, padding_side: str, prompt: bool):
@@ -99,7 +99,7 @@ def test_any_sentence_transformers_model(tmp_path, padding_side, prompt):
         torch.manual_seed(1)
         folder = _small_bert(tmp_path, padding_side, prompt)
     encoder = TextEncoder(str(folder), precision="float32", device="cpu")
-    found = embed(encoder, Candidate("a", AWKWARD), cache_dir=tmp_path / "cache").embeddings
+    embeddings = embed(encoder, Candidate("a", AWKWARD), cache_dir=tmp_path / "cache").embeddings
     rival = _rival(folder)
     assert rival[0].tokenizer.padding_side == padding_side
     assert bool(rival.default_prompt_name) == prompt
@@ -108,7 +108,7 @@ def test_any_sentence_transformers_model(tmp_path, padding_side, prompt):
     texts = list(Candidate("a", AWKWARD).views)
     expected = torch.from_numpy(np.stack([rival.encode(text) for text in texts]))
     same = slice(None) if padding_side == "right" else slice(4, 5)
-    assert torch.allclose(found[same], expected[same], atol=1e-5)
+    assert torch.allclose(embeddings[same], expected[same], atol=1e-5)
 
 
 @needs_minilm
@@ -126,8 +126,8 @@ def test_static_embeddings(tmp_path):
     model.save(str(tmp_path / "model"), create_model_card=False)
     encoder = TextEncoder(str(tmp_path / "model"), precision="float32", device="cpu")
     texts = [text for text in Candidate("a", AWKWARD).views if text.strip()]
-    found = embed(encoder, Candidate("a", texts), cache_dir=tmp_path / "cache").embeddings
-    assert torch.allclose(found, torch.from_numpy(model.encode(texts)), atol=1e-5)
+    embeddings = embed(encoder, Candidate("a", texts), cache_dir=tmp_path / "cache").embeddings
+    assert torch.allclose(embeddings, torch.from_numpy(model.encode(texts)), atol=1e-5)
 
 
 @needs_minilm
@@ -169,8 +169,8 @@ def test_efficientnet_lite0_sees_what_is_in_a_photograph():
     images = [Image.fromarray(array) for array in load_sample_images().images]
     encoder = EfficientNetLite0Encoder(device="cpu", normalize=False)
     classifier = encoder.model.network._fc
-    found = [names[i] for i in classifier(encoder.encode(images).clone()).argmax(dim=1)]
-    assert found == ["palace", "daisy"]
+    predicted = [names[i] for i in classifier(encoder.encode(images).clone()).argmax(dim=1)]
+    assert predicted == ["palace", "daisy"]
 
 
 @needs_lite0
@@ -202,11 +202,11 @@ def test_torchvision_features_are_what_stands_before_the_last_layer(tmp_path):
     encoder = TorchvisionEncoder(
         "resnet18", weights=tmp_path / "state.pth", precision="float32", normalize=False
     )
-    found = encoder.encode(images)
+    embeddings = encoder.encode(images)
     pixels = torch.stack([models.ResNet18_Weights.DEFAULT.transforms()(i) for i in images])
     with torch.no_grad():
         logits = model(pixels)
-        assert torch.allclose(model.fc(found.clone()), logits, atol=1e-4)
+        assert torch.allclose(model.fc(embeddings.clone()), logits, atol=1e-4)
 
 
 @pytest.mark.parametrize(

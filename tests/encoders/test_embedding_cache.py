@@ -58,29 +58,29 @@ def files(folder: Path, pattern: str = "*.safetensors") -> list[Path]:
 
 
 def test_rows_come_in_the_order_of_the_examples(tmp_path):
-    found = embed(Counting(), Candidate("a", texts(0, 30)), cache_dir=tmp_path)
-    assert torch.equal(found.embeddings, rows_of(texts(0, 30)))
-    assert found.embeddings.dtype == torch.float32
-    assert (found.n_encoded, found.n_cached) == (30, 0)
-    assert found.seconds > 0
+    embedded = embed(Counting(), Candidate("a", texts(0, 30)), cache_dir=tmp_path)
+    assert torch.equal(embedded.embeddings, rows_of(texts(0, 30)))
+    assert embedded.embeddings.dtype == torch.float32
+    assert (embedded.n_encoded, embedded.n_cached) == (30, 0)
+    assert embedded.seconds > 0
 
 
 def test_a_view_is_encoded_once_within_and_across_candidates(tmp_path):
     encoder = Counting()
     first, second = texts(0, 10) * 2, ["new", *texts(5, 12), "new"]
     embed(encoder, Candidate("a", first), cache_dir=tmp_path)
-    found = embed(encoder, Candidate("b", second), cache_dir=tmp_path)
+    embedded = embed(encoder, Candidate("b", second), cache_dir=tmp_path)
     assert sorted(encoder.seen) == sorted([*texts(0, 12), "new"])
-    assert (found.n_encoded, found.n_cached) == (3, 6)
-    assert torch.equal(found.embeddings, rows_of(second))
+    assert (embedded.n_encoded, embedded.n_cached) == (3, 6)
+    assert torch.equal(embedded.embeddings, rows_of(second))
 
 
 def test_a_second_run_encodes_nothing_even_in_another_order(tmp_path):
     embed(Counting(), Candidate("a", texts(0, 20)), cache_dir=tmp_path)
     encoder = Counting()
     for order in (texts(0, 20), texts(0, 20)[::-1], texts(3, 9)):
-        found = embed(encoder, Candidate("other name", order), cache_dir=tmp_path)
-        assert torch.equal(found.embeddings, rows_of(order))
+        embedded = embed(encoder, Candidate("other name", order), cache_dir=tmp_path)
+        assert torch.equal(embedded.embeddings, rows_of(order))
     assert encoder.seen == []
 
 
@@ -122,15 +122,15 @@ def test_a_key_that_changes_on_loading_is_looked_up_again(tmp_path):
 
     embed(Settles(), Candidate("a", texts(0, 5)), cache_dir=tmp_path)
     again = Settles()
-    found = embed(again, Candidate("a", texts(0, 5)), cache_dir=tmp_path)
+    embedded = embed(again, Candidate("a", texts(0, 5)), cache_dir=tmp_path)
     assert again.seen == []
-    assert found.n_cached == 5
+    assert embedded.n_cached == 5
 
 
 def test_embeddings_are_mapped_and_the_cache_is_safe_from_writing(tmp_path):
     candidate = Candidate("a", texts(0, 5))
-    found = embed(Counting(), candidate, cache_dir=tmp_path)
-    found.embeddings.zero_()
+    embedded = embed(Counting(), candidate, cache_dir=tmp_path)
+    embedded.embeddings.zero_()
     again = embed(Counting(), candidate, cache_dir=tmp_path)
     assert torch.equal(again.embeddings, rows_of(texts(0, 5)))
     stored = load_file(files(tmp_path)[0])  # a plain safetensors file
@@ -141,8 +141,8 @@ def test_embeddings_are_mapped_and_the_cache_is_safe_from_writing(tmp_path):
 def test_one_file_remains_for_a_candidate(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "_FLUSH_S", 0.0)  # a part for every batch
     monkeypatch.setattr(cache, "_FLUSH_SHARE", 0.0)
-    found = embed(Counting(), Candidate("a", texts(0, 50)), cache_dir=tmp_path)
-    assert torch.equal(found.embeddings, rows_of(texts(0, 50)))
+    embedded = embed(Counting(), Candidate("a", texts(0, 50)), cache_dir=tmp_path)
+    assert torch.equal(embedded.embeddings, rows_of(texts(0, 50)))
     assert len(files(tmp_path)) == 1
     assert files(tmp_path, ".*") == []
 
@@ -160,10 +160,10 @@ def test_what_was_encoded_before_an_error_is_kept(tmp_path):
     with pytest.raises(RuntimeError, match="no more"):
         embed(Breaks(), Candidate("a", texts(0, 30)), cache_dir=tmp_path)
     encoder = Counting()
-    found = embed(encoder, Candidate("a", texts(0, 30)), cache_dir=tmp_path)
+    embedded = embed(encoder, Candidate("a", texts(0, 30)), cache_dir=tmp_path)
     assert encoder.seen == texts(16, 30)
-    assert (found.n_encoded, found.n_cached) == (14, 16)
-    assert torch.equal(found.embeddings, rows_of(texts(0, 30)))
+    assert (embedded.n_encoded, embedded.n_cached) == (14, 16)
+    assert torch.equal(embedded.embeddings, rows_of(texts(0, 30)))
 
 
 def test_an_example_that_cannot_be_read_keeps_the_ones_before(tmp_path):
@@ -278,10 +278,10 @@ def test_a_damaged_file_is_set_aside_and_encoded_again(tmp_path, caplog, damage)
     damage(files(tmp_path)[0])
     encoder = Counting()
     with caplog.at_level(logging.WARNING):
-        found = embed(encoder, Candidate("a", texts(0, 20)), cache_dir=tmp_path)
+        embedded = embed(encoder, Candidate("a", texts(0, 20)), cache_dir=tmp_path)
     assert "removing the unusable file" in caplog.text
     assert len(encoder.seen) == 20
-    assert torch.equal(found.embeddings, rows_of(texts(0, 20)))
+    assert torch.equal(embedded.embeddings, rows_of(texts(0, 20)))
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
@@ -289,8 +289,8 @@ def test_a_damaged_file_of_another_candidate_does_no_harm(tmp_path, damage):
     embed(Counting(), Candidate("a", texts(0, 20)), cache_dir=tmp_path)
     cache._open_store.cache_clear()
     damage(files(tmp_path)[0])
-    found = embed(Counting(), Candidate("b", texts(10, 30)), cache_dir=tmp_path)
-    assert torch.equal(found.embeddings, rows_of(texts(10, 30)))
+    embedded = embed(Counting(), Candidate("b", texts(10, 30)), cache_dir=tmp_path)
+    assert torch.equal(embedded.embeddings, rows_of(texts(10, 30)))
 
 
 def test_files_that_vanish_are_encoded_again(tmp_path):
@@ -421,9 +421,9 @@ def test_two_processes_share_one_cache(tmp_path):
         assert child.returncode == 0
         assert float(out) == pytest.approx(rows_of(texts(*span)).double().sum().item(), rel=1e-12)
     encoder = Counting()
-    found = embed(encoder, Candidate("c", texts(0, 300)), cache_dir=tmp_path)
+    embedded = embed(encoder, Candidate("c", texts(0, 300)), cache_dir=tmp_path)
     assert encoder.seen == []
-    assert torch.equal(found.embeddings, rows_of(texts(0, 300)))
+    assert torch.equal(embedded.embeddings, rows_of(texts(0, 300)))
 
 
 def test_kill_9_loses_only_what_was_not_written(tmp_path):
@@ -437,10 +437,10 @@ def test_kill_9_loses_only_what_was_not_written(tmp_path):
     n_kept = sum(len(open_shard(part).rows) for part in parts)
     assert 0 < n_kept < 4000
     encoder = Counting()
-    found = embed(encoder, Candidate("c", texts(0, 4000)), cache_dir=tmp_path)
+    embedded = embed(encoder, Candidate("c", texts(0, 4000)), cache_dir=tmp_path)
     assert encoder.seen == texts(n_kept, 4000)
-    assert torch.equal(found.embeddings, rows_of(texts(0, 4000)))
-    assert files(tmp_path, "part-*") == []  # of no more use
+    assert torch.equal(embedded.embeddings, rows_of(texts(0, 4000)))
+    assert files(tmp_path, "part-*") == []
 
 
 def test_memory_stays_bounded(tmp_path):

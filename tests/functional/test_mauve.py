@@ -136,13 +136,13 @@ def test_number_of_bins(n: int, m: int, bins: int):
 def test_the_class_is_the_mean_of_the_function_over_seeds():
     real, synthetic = part("real", normal(150)), part("a", normal(150, seed=1, shift=0.5))
     proxy = MAUVE(n_seeds=4)
-    found = proxy.score(real, [synthetic], seed=0, device=CPU)
+    scores = proxy.score(real, [synthetic], seed=0, device=CPU)
     singles = [MAUVE(n_seeds=1).score(real, [synthetic], seed=s, device=CPU) for s in range(4)]
     values = torch.cat([single.values for single in singles])
-    torch.testing.assert_close(found.values[0], values.mean())
-    torch.testing.assert_close(found.spread[0], values.std())
+    torch.testing.assert_close(scores.values[0], values.mean())
+    torch.testing.assert_close(scores.spread[0], values.std())
     assert singles[0].spread is None
-    assert found.resample is None
+    assert scores.resample is None
 
 
 @pytest.mark.parametrize("cls", [MAUVE, MAUVEStar])
@@ -155,11 +155,11 @@ def test_permuting_rows_changes_nothing(cls: type[MAUVE]):
 
 
 def test_few_real_examples_are_marked_unreliable():
-    found = MAUVE(n_seeds=1).score(
+    scores = MAUVE(n_seeds=1).score(
         part("real", normal(99)), [part("a", normal(200))], seed=0, device=CPU
     )
-    assert not found.reliable
-    assert "99 real examples make 10 bins" in found.messages[0]
+    assert not scores.reliable
+    assert "99 real examples make 10 bins" in scores.messages[0]
     enough = MAUVE(n_seeds=1).score(
         part("real", normal(100)), [part("a", normal(200))], seed=0, device=CPU
     )
@@ -171,21 +171,21 @@ def test_candidates_are_compared_at_the_size_of_the_smallest():
     real = part("real", normal(120))
     small = part("small", normal(150, seed=1))
     large = part("large", normal(900, seed=2))
-    found = MAUVE(n_seeds=2).score(real, [small, large], seed=0, device=CPU)
-    assert "compares 150 examples of every candidate" in found.messages[0]
+    scores = MAUVE(n_seeds=2).score(real, [small, large], seed=0, device=CPU)
+    assert "compares 150 examples of every candidate" in scores.messages[0]
     # both come from the distribution of the real sample: size must not decide
-    assert abs(float(found.values[0] - found.values[1])) < 0.1
+    assert abs(float(scores.values[0] - scores.values[1])) < 0.1
 
 
 def test_nan_embeddings_make_one_candidate_undefined():
     bad = normal(120, seed=1)
     bad[3, 2] = torch.nan
-    found = MAUVE(n_seeds=1).score(
+    scores = MAUVE(n_seeds=1).score(
         part("real", normal(120)), [part("a", normal(120, seed=2)), part("b", bad)],
         seed=0, device=CPU,
     )  # fmt: skip
-    assert torch.isfinite(found.values).tolist() == [True, False]
-    assert "b" in found.messages[-1]
+    assert torch.isfinite(scores.values).tolist() == [True, False]
+    assert "b" in scores.messages[-1]
 
 
 @pytest.mark.parametrize(

@@ -41,20 +41,20 @@ def test_within_the_spread_over_the_seeds_of_mauve_text(
     from mauve import compute_mauve
 
     real, synthetic = even_and_skewed(n_real, n_synthetic, skew)
-    found = [
+    actual = [
         compute_mauve(
             p_features=real.numpy(), q_features=synthetic.numpy(), seed=seed, verbose=False
         )
         for seed in SEEDS
     ]
     field = "mauve_star" if smoothing else "mauve"
-    theirs = torch.tensor([float(getattr(result, field)) for result in found])
+    theirs = torch.tensor([float(getattr(result, field)) for result in actual])
     ours = torch.tensor(
         [float(mauve_score(real, synthetic, smoothing=smoothing, seed=s)) for s in SEEDS]
     )
     spread = float(theirs.max() - theirs.min())
     assert abs(float(ours.mean() - theirs.mean())) <= spread
-    assert found[0].num_buckets == max(2, round(min(n_real, n_synthetic) / 10))
+    assert actual[0].num_buckets == max(2, round(min(n_real, n_synthetic) / 10))
 
 
 @pytest.mark.parametrize("cls", [MAUVE, MAUVEStar])
@@ -63,7 +63,7 @@ def test_the_backend_gives_the_values_of_mauve_text(cls: type[MAUVE]):
 
     real, synthetic = even_and_skewed(150, 150, 0.2)
     inputs = part("real", real), [part("a", synthetic)]
-    found = cls(n_seeds=3, backend="mauve-text").score(*inputs, seed=0, device=CPU)
+    scores = cls(n_seeds=3, backend="mauve-text").score(*inputs, seed=0, device=CPU)
     single = [
         getattr(
             compute_mauve(
@@ -74,4 +74,4 @@ def test_the_backend_gives_the_values_of_mauve_text(cls: type[MAUVE]):
         for s in SEEDS
     ]
     # the order of the rows decides the library's start, so its spread over seeds is the measure
-    assert min(single) - 0.02 <= float(found.values[0]) <= max(single) + 0.02
+    assert min(single) - 0.02 <= float(scores.values[0]) <= max(single) + 0.02

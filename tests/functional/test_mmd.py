@@ -113,9 +113,9 @@ def test_estimate_of_a_large_set_is_within_its_stated_error(seed):
 def test_contributions_are_rows_of_the_kernel_matrix():
     kernel, function = KERNELS["rbf"]
     real, synthetic = sample(1100, 0), sample(2100, 1)
-    found = kernel_contributions(kernel, real, synthetic)
+    contributions = kernel_contributions(kernel, real, synthetic)
     expected = function(real.double().numpy(), synthetic.double().numpy()).mean(1)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(contributions.numpy(), expected, rtol=1e-5)
 
 
 def test_permutation_p_is_uniform_without_and_small_with_a_difference():

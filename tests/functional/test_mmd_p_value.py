@@ -44,16 +44,16 @@ def test_it_changes_nothing_else_and_is_off_by_default():
 def test_a_large_candidate_is_tested_on_a_part():
     many = side("many", points(1, 5000, [0, 0]))
     few = side("few", points(2, 30, [0, 0]))
-    found = MMD(p_value=True).score(few, [many, few], seed=0, device=CPU).p_values
-    assert found[0] > 0.001
-    assert found[1] > 0.9
+    p_values = MMD(p_value=True).score(few, [many, few], seed=0, device=CPU).p_values
+    assert p_values[0] > 0.001
+    assert p_values[1] > 0.9
 
 
 def test_no_bandwidth_no_p_value():
     flat = side("flat", torch.zeros(10, 2))
-    found = MMD(p_value=True).score(flat, [flat, side("b", torch.zeros(9, 2))], seed=0, device=CPU)
-    assert found.values.isnan().all()
-    assert found.p_values is None
+    result = MMD(p_value=True).score(flat, [flat, side("b", torch.zeros(9, 2))], seed=0, device=CPU)
+    assert result.values.isnan().all()
+    assert result.p_values is None
 
 
 def test_in_the_table_and_in_the_file():

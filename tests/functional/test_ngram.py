@@ -125,9 +125,9 @@ def test_expected_log_count_is_that_of_random_thinning(count: int, share: float)
 
     kept = np.arange(count + 1)
     exact = float((binom.pmf(kept, count, share) * np.log(kept + 0.1)).sum())
-    found = float(expected_log_counts(torch.tensor([float(count)]), share=share, alpha=0.1))
+    result = float(expected_log_counts(torch.tensor([float(count)]), share=share, alpha=0.1))
     # lgamma loses digits at large counts; the ranking needs three decimals
-    assert found == pytest.approx(exact, abs=2e-4)
+    assert result == pytest.approx(exact, abs=2e-4)
 
 
 def test_a_share_near_one_joins_the_whole():
@@ -152,22 +152,22 @@ REAL = ["how many apps are free", "which app has the most reviews", "list all fr
 
 def test_the_class_equals_the_function():
     candidates = [part("a", ["how many apps", "which app"]), part("b", ["old men", "the sea"])]
-    found = NGram().score(part("real", REAL), candidates, seed=0, device=CPU)
+    scores = NGram().score(part("real", REAL), candidates, seed=0, device=CPU)
     grams = hash_ngrams(REAL)
-    for value, candidate in zip(found.values, candidates, strict=True):
+    for value, candidate in zip(scores.values, candidates, strict=True):
         log_p = ngram_log_probabilities(ngram_counts(candidate.views))
         torch.testing.assert_close(value, ngram_cross_entropy(grams, log_p))
-    assert found.values[0] < found.values[1]
+    assert scores.values[0] < scores.values[1]
 
 
 def test_resampling_is_the_score_of_the_redrawn_sample():
     candidates = [part("a", ["how many apps", "which app"]), part("b", ["old men", "the sea"])]
-    found = NGram().score(part("real", REAL), candidates, seed=0, device=CPU)
+    scores = NGram().score(part("real", REAL), candidates, seed=0, device=CPU)
     weights = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [2 / 3, 0.0, 1 / 3]], dtype=torch.float64)
     redrawn = [REAL[0], REAL[0], REAL[2]]
     again = NGram().score(part("real", redrawn), candidates, seed=0, device=CPU)
     torch.testing.assert_close(
-        found.resample(weights), torch.stack([found.values, again.values])
+        scores.resample(weights), torch.stack([scores.values, again.values])
     )  # fmt: skip
 
 
@@ -191,25 +191,25 @@ def test_size_does_not_decide():
 
 def test_examples_like_the_real_ones_are_more_real():
     mixed = part("a", ["how many apps are free", "old men at sea", "", "which app"])
-    found = NGram().score(part("real", REAL), [mixed], seed=0, device=CPU)
-    scores = found.example_scores(0)
+    result = NGram().score(part("real", REAL), [mixed], seed=0, device=CPU)
+    scores = result.example_scores(0)
     assert scores.shape == (4,)
     assert scores[0] > 0 > scores[1]
     assert scores[2] == 0
 
 
 def test_a_real_sample_without_words_is_undefined_and_says_so():
-    found = NGram().score(part("real", ["", " "]), [part("a", ["x", "y"])], seed=0, device=CPU)
-    assert found.values.isnan().all()
-    assert found.messages == ("ngram is undefined: no text of the real sample (real) holds words",)
-    assert not found.reliable
+    scores = NGram().score(part("real", ["", " "]), [part("a", ["x", "y"])], seed=0, device=CPU)
+    assert scores.values.isnan().all()
+    assert scores.messages == ("ngram is undefined: no text of the real sample (real) holds words",)
+    assert not scores.reliable
 
 
 def test_a_candidate_without_words_is_named():
     candidates = [part("a", ["x", "y"]), part("b", ["", " "])]
-    found = NGram().score(part("real", REAL), candidates, seed=0, device=CPU)
-    assert found.values.isfinite().all()
-    (message,) = found.messages
+    scores = NGram().score(part("real", REAL), candidates, seed=0, device=CPU)
+    assert scores.values.isfinite().all()
+    (message,) = scores.messages
     assert "no text holds words" in message
     assert message.endswith(": b")
 

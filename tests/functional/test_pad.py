@@ -55,12 +55,14 @@ def test_equals_scikit_learn_at_any_scale(scale, d):
     weights = torch.rand(n_groups, n_folds, n, generator=torch.Generator().manual_seed(9)) * (
         torch.arange(n) % 2 == torch.arange(n_folds).unsqueeze(1)
     )
-    found = fit_logistic_regressions(features, targets.float(), weights)
+    solution = fit_logistic_regressions(features, targets.float(), weights)
     for group in range(n_groups):
         for fold in range(n_folds):
             rows = features[group].double().numpy()
             expected = exact(rows, targets.numpy(), weights[group, fold].double().numpy())
-            logits = rows @ found[group, fold, :-1].double().numpy() + float(found[group, fold, -1])
+            logits = rows @ solution[group, fold, :-1].double().numpy() + float(
+                solution[group, fold, -1]
+            )
             np.testing.assert_allclose(1 / (1 + np.exp(-logits)), expected, atol=2e-4)
 
 
@@ -79,13 +81,13 @@ def test_cross_fit_equals_a_loop_of_balanced_classifiers():
     features = torch.cat((real, synthetic))
     is_real = torch.arange(130) < 40
     folds = torch.arange(130) % 5
-    found = cross_fit(features.unsqueeze(0), is_real, folds.unsqueeze(0)).probabilities[0]
+    probabilities = cross_fit(features.unsqueeze(0), is_real, folds.unsqueeze(0)).probabilities[0]
     for fold in range(5):
         train, test = (folds != fold).numpy(), (folds == fold).numpy()
         model = LogisticRegression(class_weight="balanced", tol=1e-10, max_iter=10_000)
         model.fit(features.double().numpy()[train], is_real.numpy()[train])
         expected = model.predict_proba(features.double().numpy()[test])[:, 1]
-        np.testing.assert_allclose(found.numpy()[test], expected, atol=1e-4)
+        np.testing.assert_allclose(probabilities.numpy()[test], expected, atol=1e-4)
 
 
 def test_released_is_the_authors_recipe():
@@ -148,7 +150,7 @@ def test_inverse_hessian_products_solve_the_system():
     features = sample(50, 12, 0).unsqueeze(0)
     weights = torch.rand(1, 2, 50, generator=torch.Generator().manual_seed(4))
     logits, vectors = sample(2, 50, 1).unsqueeze(0), sample(2, 13, 2).unsqueeze(0)
-    found = inverse_hessian_products(features, weights, logits, vectors, l2=0.7)
+    products = inverse_hessian_products(features, weights, logits, vectors, l2=0.7)
     rows = torch.cat((features[0], torch.ones(50, 1)), 1).double()
     chance = torch.sigmoid(logits.double())
     for fold in range(2):
@@ -156,7 +158,7 @@ def test_inverse_hessian_products_solve_the_system():
         hessian = rows.T @ (curvatures.unsqueeze(1) * rows)
         hessian += 0.7 * torch.diag(torch.cat((torch.ones(12), torch.zeros(1))).double())
         expected = torch.linalg.solve(hessian, vectors[0, fold].double())
-        error = torch.linalg.vector_norm(found[0, fold].double() - expected)
+        error = torch.linalg.vector_norm(products[0, fold].double() - expected)
         assert error < 2e-3 * torch.linalg.vector_norm(expected)
 
 
@@ -182,11 +184,11 @@ def test_contributions_are_the_slope_of_both_errors_in_the_weights():
         return float((weights * (1 - held_out[:n])).mean() + held_out[n:].mean())
 
     fit = cross_fit(features.unsqueeze(0), is_real, folds.unsqueeze(0))
-    found = real_contributions(features.unsqueeze(0), is_real, folds.unsqueeze(0), fit)[0]
-    assert float(found.mean()) == pytest.approx(float(1 - fit.probabilities[0, :n].mean()))
+    contributions = real_contributions(features.unsqueeze(0), is_real, folds.unsqueeze(0), fit)[0]
+    assert float(contributions.mean()) == pytest.approx(float(1 - fit.probabilities[0, :n].mean()))
     for example in range(0, n, 5):
         up, down = torch.ones(n).double(), torch.ones(n).double()
         up[example] += 0.1
         down[example] -= 0.1
         slope = (errors(up) - errors(down)) / 0.2
-        assert float(found[example]) / n == pytest.approx(slope, abs=2e-4)
+        assert float(contributions[example]) / n == pytest.approx(slope, abs=2e-4)

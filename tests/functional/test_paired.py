@@ -25,49 +25,51 @@ from synque_select.functional.paired import (
 @pytest.mark.parametrize("level", [0.9, 0.95])
 def test_the_interval_matches_scipy(seed: int, level: float):
     a, b = np.random.default_rng(seed).normal(size=(2, 5))
-    found = compare_paired(a, b, mode="max", level=level)
+    comparison = compare_paired(a, b, mode="max", level=level)
     reference = stats.ttest_rel(a, b).confidence_interval(level)
-    assert found.difference == pytest.approx(np.mean(a - b))
-    assert (found.low, found.high) == pytest.approx((reference.low, reference.high))
+    assert comparison.difference == pytest.approx(np.mean(a - b))
+    assert (comparison.low, comparison.high) == pytest.approx((reference.low, reference.high))
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=5, max_size=8))
 @settings(max_examples=100, deadline=None)
 def test_beats_only_where_the_interval_excludes_zero(pairs):
     a, b = np.array(pairs).T
-    found = compare_paired(a, b, mode="max")
-    assume(abs(found.p - 0.05) > 1e-9)
-    assert (found.verdict == "beats") == (found.low > 0)
-    assert (found.verdict == "is beaten by") == (found.high < 0)
+    comparison = compare_paired(a, b, mode="max")
+    assume(abs(comparison.p - 0.05) > 1e-9)
+    assert (comparison.verdict == "beats") == (comparison.low > 0)
+    assert (comparison.verdict == "is beaten by") == (comparison.high < 0)
     turned = compare_paired(b, a, mode="max")
     mirror = {"beats": "is beaten by", "is beaten by": "beats"}
-    assert turned.verdict == mirror.get(found.verdict, found.verdict)
-    assert turned.difference == pytest.approx(-found.difference)
-    assert compare_paired(b, a, mode="min").verdict == found.verdict
+    assert turned.verdict == mirror.get(comparison.verdict, comparison.verdict)
+    assert turned.difference == pytest.approx(-comparison.difference)
+    assert compare_paired(b, a, mode="min").verdict == comparison.verdict
 
 
 @pytest.mark.parametrize("n", range(1, MIN_PAIRS))
 def test_under_five_pairs_nothing_beats_however_clear_it_looks(n: int):
     rng = np.random.default_rng(n)
-    found = compare_paired(0.9 + rng.normal(0, 1e-6, n), [0.1] * n, mode="max")
-    assert found.verdict == "hint only"
-    assert math.isnan(found.p_holm)
-    assert math.isnan(found.low) == (n == 1)
-    assert found.n == n
+    comparison = compare_paired(0.9 + rng.normal(0, 1e-6, n), [0.1] * n, mode="max")
+    assert comparison.verdict == "hint only"
+    assert math.isnan(comparison.p_holm)
+    assert math.isnan(comparison.low) == (n == 1)
+    assert comparison.n == n
 
 
 def test_without_a_pair_nothing_is_compared():
-    found = compare_paired([0.9, math.nan], [math.nan, 0.1], mode="max")
-    assert (found.verdict, found.n) == ("not compared", 0)
+    comparison = compare_paired([0.9, math.nan], [math.nan, 0.1], mode="max")
+    assert (comparison.verdict, comparison.n) == ("not compared", 0)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_p_value_matches_scipy_and_can_be_read_off_the_interval(seed: int):
     a, b = np.random.default_rng(seed).normal(size=(2, 6))
-    found = compare_paired(a, b, mode="max")
-    assert found.p == pytest.approx(stats.ttest_rel(a, b).pvalue)
-    assert found.p_holm == found.p
-    assert paired_p(found.difference, found.low, found.high, 6) == pytest.approx(found.p)
+    comparison = compare_paired(a, b, mode="max")
+    assert comparison.p == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    assert comparison.p_holm == comparison.p
+    assert paired_p(comparison.difference, comparison.low, comparison.high, 6) == pytest.approx(
+        comparison.p
+    )
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
@@ -118,9 +120,9 @@ def test_few_pairs_do_not_cost_the_others_power():
 
 
 def test_a_replicate_that_was_not_run_is_left_out():
-    found = compare_paired([0.9, 0.8, math.nan, 0.85], [0.5, 0.4, 0.1, 0.46], mode="max")
-    assert found.n == 3
-    assert found.difference == pytest.approx(np.mean([0.4, 0.4, 0.39]))
+    comparison = compare_paired([0.9, 0.8, math.nan, 0.85], [0.5, 0.4, 0.1, 0.46], mode="max")
+    assert comparison.n == 3
+    assert comparison.difference == pytest.approx(np.mean([0.4, 0.4, 0.39]))
 
 
 def test_no_difference_at_all_is_no_difference_shown():
@@ -131,8 +133,8 @@ def test_the_paired_interval_has_its_nominal_coverage():
     rng, hits = np.random.default_rng(0), 0
     for _ in range(1000):
         shared, noise = rng.normal(size=5), rng.normal(size=5)
-        found = compare_paired(shared + 0.3 + noise, shared, mode="max")
-        hits += found.low <= 0.3 <= found.high
+        comparison = compare_paired(shared + 0.3 + noise, shared, mode="max")
+        hits += comparison.low <= 0.3 <= comparison.high
     assert 0.93 <= hits / 1000 <= 0.97
 
 

@@ -59,10 +59,10 @@ def test_distances_equal_float64_differences():
     expected = torch.cdist(left.double(), right.double()).square()
     expected[5, 4] = (left[5].double() - right[4].double()).square().sum()
     expected[5, 3] = 0
-    found = sq_distances(left, right, refine=True)
-    torch.testing.assert_close(found.double(), expected, rtol=2e-4, atol=0)
+    distances = sq_distances(left, right, refine=True)
+    torch.testing.assert_close(distances.double(), expected, rtol=2e-4, atol=0)
     norms = right.square().sum(1)
-    assert torch.equal(sq_distances(left, right, refine=True, right_norms=norms), found)
+    assert torch.equal(sq_distances(left, right, refine=True, right_norms=norms), distances)
 
 
 def test_working_dtype():

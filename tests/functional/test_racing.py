@@ -53,11 +53,11 @@ def test_decisions_are_right(gap: float):
     for _ in range(150):
         means = 0.5 + gap * np.array([1.0, 1.0, 0.0, 0.0, -1.0])
         pools = [population(rng, 100, mean, 0.3) for mean in means]
-        found = race(lambda i, a, b, p=pools: p[i][a:b], [100] * 5, [100] * 5, 2, DELTA, 5)
+        outcome = race(lambda i, a, b, p=pools: p[i][a:b], [100] * 5, [100] * 5, 2, DELTA, 5)
         best = np.argsort([-pool.mean() for pool in pools])[:2]
         is_best = np.isin(np.arange(5), best)
-        assert (found.inside | found.outside).all()
-        wrong += bool((found.inside & ~is_best).any() or (found.outside & is_best).any())
+        assert (outcome.inside | outcome.outside).all()
+        wrong += bool((outcome.inside & ~is_best).any() or (outcome.outside & is_best).any())
     assert wrong <= 150 * DELTA
 
 
@@ -66,8 +66,8 @@ def test_easy_cases_cost_less_and_hard_ones_are_judged_in_full():
 
     def cost(means: list[float]) -> list[int]:
         pools = [population(rng, 500, mean, 0.1) for mean in means]
-        found = race(lambda i, a, b: pools[i][a:b], [500] * 4, [500] * 4, 1, 0.05, 6)
-        return [len(values) for values in found.values]
+        outcome = race(lambda i, a, b: pools[i][a:b], [500] * 4, [500] * 4, 1, 0.05, 6)
+        return [len(values) for values in outcome.values]
 
     easy = cost([0.9, 0.5, 0.4, 0.3])
     assert sum(easy) < 0.4 * 2000
@@ -79,21 +79,21 @@ def test_easy_cases_cost_less_and_hard_ones_are_judged_in_full():
 @pytest.mark.parametrize(("gap", "share"), [(0.2, 0.14), (0.1, 0.47), (0.05, 0.97)])
 def test_savings_that_the_documentation_states(gap: float, share: float):
     rng = np.random.default_rng(0)
-    found = []
+    shares = []
     for _ in range(8):
         means = 0.5 + gap * (np.arange(8) < 3)
         pools = [population(rng, 1000, mean, 0.3) for mean in means]
         done = race(lambda i, a, b, p=pools: p[i][a:b], [1000] * 8, [1000] * 8, 3, 0.05, 6)
-        found.append(sum(len(values) for values in done.values) / 8000)
-    assert np.mean(found) == pytest.approx(share, abs=0.08)
+        shares.append(sum(len(values) for values in done.values) / 8000)
+    assert np.mean(shares) == pytest.approx(share, abs=0.08)
 
 
 def test_a_limit_leaves_it_open_and_missing_values_are_left_out():
     rng = np.random.default_rng(4)
     pools = [population(rng, 1000, 0.5, 0.3) for _ in range(2)]
-    found = race(lambda i, a, b: pools[i][a:b], [40, 40], [1000, 1000], 1, 0.05, 4)
-    assert not (found.inside | found.outside).any()
-    assert [len(values) for values in found.values] == [40, 40]
+    outcome = race(lambda i, a, b: pools[i][a:b], [40, 40], [1000, 1000], 1, 0.05, 4)
+    assert not (outcome.inside | outcome.outside).any()
+    assert [len(values) for values in outcome.values] == [40, 40]
     fewer = race(lambda i, a, b: pools[i][a : b - 1], [40, 40], [40, 40], 1, 0.05, 1)
     assert fewer.low[0] < pools[0][:39].mean() < fewer.high[0]
 

@@ -21,7 +21,7 @@ def _means(text: str) -> dict[int, float]:
     values: dict[int, list[int]] = defaultdict(list)
     for column, value in _WORD.findall(text):
         values[int(column)].append(int(value))
-    return {column: sum(found) / len(found) for column, found in values.items()}
+    return {column: sum(shares) / len(shares) for column, shares in values.items()}
 
 
 def write_points(prompt: str) -> str:

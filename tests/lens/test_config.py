@@ -59,7 +59,7 @@ def test_the_papers_models_stand_where_they_belong():
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ("{", "the LENS config, line 1: not JSON"),
         ({"scorer": None}, "scorer: None is not an engine"),
@@ -86,8 +86,8 @@ def test_the_papers_models_stand_where_they_belong():
     ],
     ids=str,
 )
-def test_a_value_of_another_kind_is_named(given, said: str):
-    with pytest.raises(ConfigError, match=said):
+def test_a_value_of_another_kind_is_named(given, message: str):
+    with pytest.raises(ConfigError, match=message):
         LensConfig.read(given)
 
 

@@ -65,9 +65,9 @@ def cache(tmp_path: Path) -> AnswerCache:
 
 def judged(engine, cache, real=REAL, synthetic=SYNTHETIC, threshold=0.02, **options) -> Judged:
     tally = Tally(4 * (len(real) + len(synthetic)), threshold)
-    found = list(judge(engine, RUBRIC, real, synthetic, PROMPTS, cache, tally, **options))
-    assert isinstance(found[-1], Judged)
-    return found[-1]
+    judgements = list(judge(engine, RUBRIC, real, synthetic, PROMPTS, cache, tally, **options))
+    assert isinstance(judgements[-1], Judged)
+    return judgements[-1]
 
 
 def write(engine, real, synthetic, sampling: RubricSampling, cache: AnswerCache) -> Rubric:
@@ -110,18 +110,18 @@ def test_expectation_and_label(cache):
     def likely(prompt: str, choices):
         return [0, 0, 0, 0.5, 0.5] if "from dataset A?" in prompt else [1, 0, 0, 0, 0]
 
-    found = judged(ScriptedLLM(probabilities=likely), cache)
+    answers = judged(ScriptedLLM(probabilities=likely), cache)
     # synthetic as A: real is B; synthetic as B: real is A
-    assert found.real[0].tolist() == [[0.0, 3.5], [3.5, 0.0]]
+    assert answers.real[0].tolist() == [[0.0, 3.5], [3.5, 0.0]]
     by_label = judged(ScriptedLLM(lambda prompt: "unsure"), cache, readout="label")
     assert by_label.synthetic.tolist() == [[[2.0, 2.0], [2.0, 2.0]]] * 2
 
 
 def test_equal_samples_are_asked_about_once(cache):
     llm = ScriptedLLM()
-    found = judged(llm, cache, real=["same", "same"], synthetic=["same", "other"])
+    answers = judged(llm, cache, real=["same", "same"], synthetic=["same", "other"])
     assert len(llm.prompts) == 8
-    assert torch.equal(found.real[0], found.synthetic[0])
+    assert torch.equal(answers.real[0], answers.synthetic[0])
 
 
 def test_a_second_run_asks_nothing_and_a_broken_one_only_the_rest(cache):
@@ -152,8 +152,8 @@ def test_failures_are_counted_left_out_and_end_the_run_above_the_threshold(cache
     def sometimes(prompt: str, choices):
         return Failure("the server refused") if '"made up"' in prompt else [1] * 5
 
-    found = judged(ScriptedLLM(probabilities=sometimes), cache, threshold=0.5)
-    assert found.synthetic.isnan().all(dim=-1).all(dim=-1).tolist() == [True, False]
+    answers = judged(ScriptedLLM(probabilities=sometimes), cache, threshold=0.5)
+    assert answers.synthetic.isnan().all(dim=-1).all(dim=-1).tolist() == [True, False]
     with pytest.raises(
         LLMError, match=r"2 of 20 questions failed, more than the allowed 2.0%: the server ref"
     ):
@@ -164,7 +164,7 @@ def test_failures_are_counted_left_out_and_end_the_run_above_the_threshold(cache
 def test_hostile_samples_leave_the_frame_as_it_is(name: str, cache):
     llm = ScriptedLLM()
     sample = HOSTILE[name]
-    found = judged(llm, cache, real=["plain"], synthetic=[sample])
+    answers = judged(llm, cache, real=["plain"], synthetic=[sample])
     plain = [prompt for prompt in llm.prompts if '"plain"' in prompt]
     hostile = [prompt for prompt in llm.prompts if '"plain"' not in prompt]
     for a, b in zip(plain, hostile, strict=True):
@@ -178,8 +178,8 @@ def test_hostile_samples_leave_the_frame_as_it_is(name: str, cache):
         assert not any(mark in line for mark in ("<|", "[INST]", "<g", "[g", "<r", "[U", "<S"))
         shown = json.JSONDecoder().raw_decode(line.removeprefix("The text: "))[0]
         assert shown == sample.encode("utf-8", "replace").decode()[:2000]
-    assert ((found.synthetic >= 0) & (found.synthetic <= 4)).all()
-    assert found.n_cut == (len(sample) > 2000)
+    assert ((answers.synthetic >= 0) & (answers.synthetic <= 4)).all()
+    assert answers.n_cut == (len(sample) > 2000)
 
 
 @pytest.mark.parametrize("char", ["\x00", "\U000e0041", '"', "\u200b"])
@@ -295,8 +295,8 @@ def test_released_rubrics_load_as_they_are():
         groups = json.loads(path.read_text())["sims"]
         names = list(groups) if isinstance(next(iter(groups.values())), dict) else [None]
         for group in names:
-            found = load_rubrics(path, group)
-            assert all(rubric.similarities and rubric.only_real for rubric in found.values())
+            rubrics = load_rubrics(path, group)
+            assert all(rubric.similarities and rubric.only_real for rubric in rubrics.values())
 
 
 @pytest.mark.parametrize(
@@ -368,8 +368,8 @@ def test_what_was_put_outlives_a_kill(cache):
             if int(line) >= 50:
                 break
         process.kill()
-        said = [*range(51), *map(int, process.stdout.read().splitlines())]
-    assert set(cache.get([str(i) for i in said])) == {str(i) for i in said}
+        numbers = [*range(51), *map(int, process.stdout.read().splitlines())]
+    assert set(cache.get([str(i) for i in numbers])) == {str(i) for i in numbers}
 
 
 def test_a_file_that_holds_no_answers_is_left_alone(tmp_path):
@@ -433,11 +433,11 @@ def test_scores_are_those_of_the_judgments(tmp_path):
     real = [f"w0x{i % 3} w1x{i % 2}" for i in range(12)]
     far = [f"w0x{5 + i % 3} w1x{4 + i % 2}" for i in range(24)]
     tally = Tally(4 * 36)
-    found = list(
+    result = list(
         judge(telling_llm(), rubric, real, far, PROMPTS, AnswerCache(tmp_path / "c.sqlite"), tally)
     )[-1]
     assert ranking["far"].scores["lens"].value == pytest.approx(
-        lens_debiased(found.real, found.synthetic)
+        lens_debiased(result.real, result.synthetic)
     )
 
 

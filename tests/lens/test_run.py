@@ -47,16 +47,16 @@ def ranked(tmp_path: Path, proxy: type[Lens] = Lens, top_k: int = 1, **options: 
 
 
 def test_the_cost_is_said_before_the_first_question(tmp_path, capsys):
-    said: list[str] = []
+    lines: list[str] = []
 
     def first(prompt: Any, *_: Any) -> Any:
-        said.append(capsys.readouterr().err)
+        lines.append(capsys.readouterr().err)
         return POINTS
 
     llm = ScriptedLLM(first, lambda *_: [1] * 5)
     prices = {"scorer": {"input": 2.0, "output": 4.0}, "reasoner": {"input": 1.0, "output": 1.0}}
     ranked(tmp_path, scorer=llm, progress=True, prices=prices)
-    line = said[0]
+    line = lines[0]
     assert "scripted writes 3 rubrics: 9 prompts" in line
     n_distinct = 4 * len({row["text"] for row in words(0, 60) + words(0, 12)})
     assert ", 0 of them answered by the cache" in line
@@ -110,11 +110,11 @@ def test_progress_shows_tokens_a_second_and_reaches_its_end(tmp_path, capsys, mo
         return [1] * 5
 
     rubrics = {name: Rubric((name,), ("y",), ("w",)) for name in ("near", "far", "odd")}
-    found = ranked(tmp_path, scorer=ScriptedLLM(None, slow), rubrics=rubrics, progress=True)
+    ranking = ranked(tmp_path, scorer=ScriptedLLM(None, slow), rubrics=rubrics, progress=True)
     shown = capsys.readouterr().err
-    planned = found.details["lens"]["questions"]["planned"]
+    planned = ranking.details["lens"]["questions"]["planned"]
     # equal samples are asked about once, and count as often as they are there
-    assert planned > found.details["lens"]["questions"]["asked"]
+    assert planned > ranking.details["lens"]["questions"]["asked"]
     assert f"/{planned} [" in shown
     rates = re.findall(r"<\d\d:\d\d, .* questions/s, ([\d,]+) tokens/s", shown)
     assert any(int(rate.replace(",", "")) > 1000 for rate in rates)
@@ -129,17 +129,17 @@ def test_decided_candidates_are_judged_no_further(tmp_path):
     llm = telling_llm()
     part = ranked(tmp_path, scorer=llm, adaptive=adaptive, answers=str(tmp_path / "b.sqlite"))
     assert part.top().names == whole.top().names == ("near",)
-    found = part.details["lens"]["adaptive"]
-    assert found["undecided"] == []
-    assert found["n_saved"] > 0.3 * (60 + 64 + 50)
+    adaptive_details = part.details["lens"]["adaptive"]
+    assert adaptive_details["undecided"] == []
+    assert adaptive_details["n_saved"] > 0.3 * (60 + 64 + 50)
     entries = part.details["lens"]["candidates"]
-    assert found["n_judged"] == sum(entry["n_judged"] for entry in entries.values())
-    assert found["n_judged"] + found["n_saved"] == 60 + 64 + 50
-    for name, (low, high) in found["bounds"].items():
+    assert adaptive_details["n_judged"] == sum(entry["n_judged"] for entry in entries.values())
+    assert adaptive_details["n_judged"] + adaptive_details["n_saved"] == 60 + 64 + 50
+    for name, (low, high) in adaptive_details["bounds"].items():
         assert low <= whole[name].scores["lens"].value <= high
-    (said,) = [m for m in part.messages if "adaptive judging" in m]
-    assert f"{4 * found['n_saved']:,} questions saved" in said
-    assert "With probability 0.95" in said
+    (message,) = [m for m in part.messages if "adaptive judging" in m]
+    assert f"{4 * adaptive_details['n_saved']:,} questions saved" in message
+    assert "With probability 0.95" in message
     # the real side of every candidate comes first, in full
     judged = [p for p in llm.prompts if "How likely" in p]
     real = {row["text"] for row in words(0, 12)}
@@ -150,29 +150,29 @@ def test_decided_candidates_are_judged_no_further(tmp_path):
 def test_undecided_candidates_are_named_and_balanced_has_no_bounds(tmp_path):
     adaptive = AdaptiveJudging(rounds=2, top_k=1)
     llm = ScriptedLLM(lambda _: POINTS, lambda *_: [1] * 5)
-    found = ranked(tmp_path, scorer=llm, adaptive=adaptive, max_samples=4)
-    assert set(found.details["lens"]["adaptive"]["undecided"]) == {"near", "far", "odd"}
-    assert any("Not decided: near, far, odd" in message for message in found.messages)
+    ranking = ranked(tmp_path, scorer=llm, adaptive=adaptive, max_samples=4)
+    assert set(ranking.details["lens"]["adaptive"]["undecided"]) == {"near", "far", "odd"}
+    assert any("Not decided: near, far, odd" in message for message in ranking.messages)
     with pytest.raises(ConfigError, match="'lens_balanced' is not a mean"):
         LensBalanced(LensConfig(adaptive=adaptive))
 
 
 def test_adaptive_scores_of_raw_judgments(tmp_path):
     adaptive = AdaptiveJudging(rounds=4, top_k=2)
-    found = ranked(tmp_path, LensRaw, top_k=2, scorer=telling_llm(), adaptive=adaptive)
-    assert found.details["lens_raw"]["adaptive"]["top_k"] == 2
+    ranking = ranked(tmp_path, LensRaw, top_k=2, scorer=telling_llm(), adaptive=adaptive)
+    assert ranking.details["lens_raw"]["adaptive"]["top_k"] == 2
 
 
 def test_most_and_least_real_samples_are_those_of_the_scores(tmp_path):
-    found = ranked(tmp_path, scorer=telling_llm())
-    entry = found.details["lens"]["candidates"]["near"]
+    ranking = ranked(tmp_path, scorer=telling_llm())
+    entry = ranking.details["lens"]["candidates"]["near"]
     most, least = entry["most_real"], entry["least_real"]
     assert [s["realness"] for s in most] == sorted((s["realness"] for s in most), reverse=True)
     assert [s["realness"] for s in least] == sorted(s["realness"] for s in least)
     rows = words(0, 60)
     assert all(rows[s["position"]]["text"] == s["view"] for s in most + least)
     assert len({s["view"] for s in most}) == len(most) == 5
-    assert Ranking.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert Ranking.from_dict(json.loads(json.dumps(ranking.to_dict()))) == ranking
 
 
 # --- without rubrics
@@ -180,7 +180,7 @@ def test_most_and_least_real_samples_are_those_of_the_scores(tmp_path):
 
 def test_zero_shot_says_which_set_is_real_and_asks_for_no_rubric(tmp_path):
     llm = ScriptedLLM(None, lambda *_: [1] * 5)
-    found = ranked(tmp_path, LensZeroShot, scorer=llm)
+    ranking = ranked(tmp_path, LensZeroShot, scorer=llm)
     assert not any("Write exactly" in prompt for prompt in llm.prompts)
     for prompt in llm.prompts:
         kinds = re.findall(r"Dataset ([AB]) is (real|synthetic)", prompt)
@@ -188,9 +188,9 @@ def test_zero_shot_says_which_set_is_real_and_asks_for_no_rubric(tmp_path):
             [("A", "real"), ("B", "synthetic")],
             [("A", "synthetic"), ("B", "real")],
         )
-    entry = found.details["lens_zero_shot"]["candidates"]["near"]
+    entry = ranking.details["lens_zero_shot"]["candidates"]["near"]
     assert entry["rubric"] is None
-    assert any("without rubrics" in message for message in found.messages)
+    assert any("without rubrics" in message for message in ranking.messages)
 
 
 # --- split_real
@@ -206,8 +206,8 @@ def test_split_real_writes_from_one_half_and_debiases_by_the_other(tmp_path):
     ranking = rank(candidates, real, proxies=[Lens(config)], top_k=1, progress=False)
     written, judged = set(), set()
     for prompt in llm.prompts:
-        found = set(re.findall(r"real sample \d", prompt))
-        (written if "Write exactly" in prompt else judged).update(found)
+        mentioned = set(re.findall(r"real sample \d", prompt))
+        (written if "Write exactly" in prompt else judged).update(mentioned)
     assert (len(written), len(judged)) == (4, 5)
     assert not written & judged
     score = ranking["one"].scores["lens"]

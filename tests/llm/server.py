@@ -109,11 +109,11 @@ class ModelServer:
         return {"object": "chat.completion", "model": MODEL, "choices": [choice], "usage": usage}
 
     def _told(self, body: dict[str, Any]) -> dict[str, Any]:
-        found = self.completion(body | {"prompt": self.tokenized(body)["tokens"]})
-        (shown,) = found["choices"][0]["logprobs"]["top_logprobs"]
+        completed = self.completion(body | {"prompt": self.tokenized(body)["tokens"]})
+        (shown,) = completed["choices"][0]["logprobs"]["top_logprobs"]
         top = [{"token": token, "logprob": log_p} for token, log_p in shown.items()]
         choice = {"logprobs": {"content": [{"top_logprobs": top}]}}
-        return {"choices": [choice], "usage": found["usage"]}
+        return {"choices": [choice], "usage": completed["usage"]}
 
     def detokenized(self, body: dict[str, Any]) -> dict[str, Any]:
         return {"prompt": self.llm._tokenizer.decode(body["tokens"])}

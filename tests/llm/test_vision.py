@@ -59,14 +59,14 @@ def test_images_and_questions_give_the_same_as_full_prompts(image_llm):
         Prompt(("Sample: ", picture("blue"))),
         "Sample: no picture",
     ]
-    found = choice_table(image_llm, "The rubric. ", items, QUESTIONS)
+    table = choice_table(image_llm, "The rubric. ", items, QUESTIONS)
     for i, item in enumerate(items[:2]):
         for j, question in enumerate(QUESTIONS):
             prompt = Prompt(("The rubric. ", *item.parts, question))
-            torch.testing.assert_close(found[i, j], in_full(image_llm, prompt), rtol=0, atol=1e-5)
+            torch.testing.assert_close(table[i, j], in_full(image_llm, prompt), rtol=0, atol=1e-5)
     # the contents of the images matter
     other = choice_table(image_llm, "The rubric. ", [Prompt(("Sample: ", picture("red")))])
-    assert (found[1] - other[0]).abs().max() > 1e-3
+    assert (table[1] - other[0]).abs().max() > 1e-3
 
 
 def test_a_different_image_is_read_again(image_llm):
@@ -85,9 +85,9 @@ def test_json_about_an_image(image_llm):
 
 def test_a_prompt_with_too_many_images_fails_by_itself(image_llm):
     many = Prompt(tuple(picture("red", 112, 112) for _ in range(80)))
-    found = dict(image_llm.choice_probabilities("", [many, "x"], ["?"], LABELS))
-    assert isinstance(found[0], Failure)
-    assert isinstance(found[1], list)
+    answers = dict(image_llm.choice_probabilities("", [many, "x"], ["?"], LABELS))
+    assert isinstance(answers[0], Failure)
+    assert isinstance(answers[1], list)
 
 
 def test_keys_of_prompts_distinguish_images():
@@ -112,15 +112,15 @@ def test_an_adapter_changes_the_probabilities(adapted):
 
     plain, model, folder = adapted
     llm = TransformersLLM(str(model), adapter=str(folder), device="cpu")
-    found = choice_table(llm)
-    assert (found - choice_table(plain)).abs().max() > 1e-2
+    table = choice_table(llm)
+    assert (table - choice_table(plain)).abs().max() > 1e-2
     assert llm.key != plain.key
     # peft's own way, without merging
     reference = TransformersLLM(str(model), device="cpu")
     reference._load()
     base = AutoModelForCausalLM.from_pretrained(model)
     reference._model = PeftModel.from_pretrained(base, folder).eval().base_model.model
-    torch.testing.assert_close(found, choice_table(reference), rtol=0, atol=1e-4)
+    torch.testing.assert_close(table, choice_table(reference), rtol=0, atol=1e-4)
 
 
 def test_an_adapter_that_is_missing_or_does_not_fit(adapted, tmp_path):

@@ -18,9 +18,9 @@ from tests.llm.models import needs_package, save_model
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> str:
-    found = tmp_path_factory.mktemp("model")
-    save_model(found)
-    return str(found)
+    model_dir = tmp_path_factory.mktemp("model")
+    save_model(model_dir)
+    return str(model_dir)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vllm is installed")

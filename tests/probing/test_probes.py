@@ -118,12 +118,12 @@ def test_one_fit_gives_a_correlation_over_all_candidates(fit, store):
 
 
 def test_probes_leave_the_fit_and_the_random_state_as_they_are(fit, tmp_path):
-    found = []
+    results = []
     for probes in (None, sweep()):
         _, runner, model = fit(probes)
-        found.append((model.layer.weight.tolist(), torch.rand(2).tolist(), seen_by(model)))
+        results.append((model.layer.weight.tolist(), torch.rand(2).tolist(), seen_by(model)))
         assert runner.global_step == 8
-    assert found[0] == found[1]
+    assert results[0] == results[1]
 
 
 def test_finished_probes_are_reused(fit, store):

@@ -16,8 +16,8 @@ KEYS = [key for key in proxy_keys() if key.startswith("baseline_")]
 
 
 def value(key: str, texts: list[str]) -> float:
-    found = get_proxy(key).score(part("real", ["x", "y"]), [part("a", texts)], seed=0, device=CPU)
-    return float(found.values[0])
+    scores = get_proxy(key).score(part("real", ["x", "y"]), [part("a", texts)], seed=0, device=CPU)
+    return float(scores.values[0])
 
 
 @pytest.mark.parametrize(
@@ -53,15 +53,17 @@ def test_the_real_sample_is_never_read(key: str):
         embeddings = property(views.fget)  # type: ignore[assignment]
 
     real = object.__new__(Unreadable)
-    found = get_proxy(key).score(real, [part("a", TEXTS), part("b", TEXTS[:3])], seed=0, device=CPU)
-    assert torch.isfinite(found.values).all()
+    scores = get_proxy(key).score(
+        real, [part("a", TEXTS), part("b", TEXTS[:3])], seed=0, device=CPU
+    )
+    assert torch.isfinite(scores.values).all()
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_never_in_a_suite_or_a_consensus(key: str):
     proxy = get_proxy(key)
-    found = proxy.score(part("real", ["x", "y"]), [part("a", TEXTS)] * 2, seed=0, device=CPU)
-    assert consensus_members([proxy], {key: found})[0] == ()
+    scores = proxy.score(part("real", ["x", "y"]), [part("a", TEXTS)] * 2, seed=0, device=CPU)
+    assert consensus_members([proxy], {key: scores})[0] == ()
     assert key not in default_suite("text")
     assert proxy.higher_is_better
 

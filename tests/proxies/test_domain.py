@@ -15,9 +15,9 @@ from tests.proxies.test_properties import CPU, draw, make, score
 def test_the_spread_is_that_of_other_seeds(n_candidates: int):
     real = make("real", draw(40, 0))
     candidates = [make(f"c{i}", draw(80 + 10 * i, 1 + i, 0.3)) for i in range(n_candidates)]
-    found = [score("pad", real, candidates, seed=seed) for seed in range(12)]
-    actual = torch.stack([part.values for part in found]).var(dim=0).mean()
-    stated = torch.stack([part.spread.square() for part in found if part.spread is not None])
+    result = [score("pad", real, candidates, seed=seed) for seed in range(12)]
+    actual = torch.stack([part.values for part in result]).var(dim=0).mean()
+    stated = torch.stack([part.spread.square() for part in result if part.spread is not None])
     assert len(stated) == 12
     # 12 seeds of 2 candidates leave an error of about 40 % in the variance
     assert float(stated.mean() / actual) == pytest.approx(1, rel=0.6)

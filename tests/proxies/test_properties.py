@@ -178,25 +178,25 @@ class TestEveryProxy:
             changed(real_sample(), torch.Tensor.bfloat16),
             [changed(c, torch.Tensor.bfloat16) for c in shifted()],
         )
-        found = score(key, real, candidates).values
+        values = score(key, real, candidates).values
         expected = score(
             key,
             changed(real, torch.Tensor.float),
             [changed(c, torch.Tensor.float) for c in candidates],
         ).values
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(values, expected, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("key", having("compares_real") + having("divides_by_real"))
 def test_another_real_sample_other_scores(key):
-    found = score(key, make("real", draw(N_REAL, 99, 1.5)), shifted()).values
-    assert not torch.equal(found, scores_of(key).values)
+    values = score(key, make("real", draw(N_REAL, 99, 1.5)), shifted()).values
+    assert not torch.equal(values, scores_of(key).values)
 
 
 @pytest.mark.parametrize("key", having("ignores_real"))
 def test_real_sample_changes_nothing(key):
-    found = score(key, make("real", draw(N_REAL, 99, 1.5)), shifted()).values
-    torch.testing.assert_close(found, scores_of(key).values, rtol=1e-6, atol=1e-7)
+    values = score(key, make("real", draw(N_REAL, 99, 1.5)), shifted()).values
+    torch.testing.assert_close(values, scores_of(key).values, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("key", having("size_fair"))
@@ -217,8 +217,8 @@ def test_more_examples_of_the_same_kind_score_the_same(key):
 def test_rotation_changes_nothing(key):
     turn = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(3)))[0]
     moved = [changed(part, lambda x: x @ turn) for part in (real_sample(), *shifted())]
-    found = score(key, moved[0], moved[1:]).values
-    torch.testing.assert_close(found, scores_of(key).values, rtol=1e-3, atol=1e-4)
+    values = score(key, moved[0], moved[1:]).values
+    torch.testing.assert_close(values, scores_of(key).values, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("key", having("translation"))
@@ -239,8 +239,8 @@ def test_translation_changes_nothing(key):
 @pytest.mark.parametrize("factor", [1e-3, 64.0])
 def test_scaling(key, power, factor):
     parts = [changed(part, lambda x: x * factor) for part in (real_sample(), *shifted())]
-    found = score(key, parts[0], parts[1:]).values / factor**power
-    torch.testing.assert_close(found, scores_of(key).values, rtol=1e-4, atol=1e-5)
+    values = score(key, parts[0], parts[1:]).values / factor**power
+    torch.testing.assert_close(values, scores_of(key).values, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("key", having("contributions"))
@@ -255,20 +255,20 @@ class TestContributions:
     def test_form(self, key):
         resample = scores_of(key).resample
         assert resample is not None
-        found = resample(self.weights(7))
-        assert found.shape == (7, 4)
-        assert found.dtype == torch.float64
+        resampled = resample(self.weights(7))
+        assert resampled.shape == (7, 4)
+        assert resampled.dtype == torch.float64
         # each row depends on its own weights only
-        torch.testing.assert_close(resample(self.weights(7)[2:3])[0], found[2])
+        torch.testing.assert_close(resample(self.weights(7)[2:3])[0], resampled[2])
 
     def test_mean_of_resamples_is_the_value(self, key):
         scores = scores_of(key)
         assert scores.resample is not None
-        found = scores.resample(self.weights(20_000))
-        error = found.std(0) / math.sqrt(20_000)
+        resampled = scores.resample(self.weights(20_000))
+        error = resampled.std(0) / math.sqrt(20_000)
         # a ratio (n-grams) is biased of order 1/n
-        slack = 0.02 * found.std(0)
-        assert ((found.mean(0) - scores.values).abs() <= 5 * error + slack).all()
+        slack = 0.02 * resampled.std(0)
+        assert ((resampled.mean(0) - scores.values).abs() <= 5 * error + slack).all()
 
     def test_an_example_left_out_moves_the_scores(self, key):
         scores = scores_of(key)
@@ -363,8 +363,8 @@ class TestNotFinite:
         assert torch.isfinite(scores.values[[0, 2, 3]]).all()
         assert any("c1" in message for message in scores.messages)
         if scores.resample is not None:
-            found = scores.resample(torch.full((2, N_REAL), 1 / N_REAL, dtype=torch.float64))
-            assert found.isnan().sum(0).tolist() == [0, 2, 0, 0]
+            resampled = scores.resample(torch.full((2, N_REAL), 1 / N_REAL, dtype=torch.float64))
+            assert resampled.isnan().sum(0).tolist() == [0, 2, 0, 0]
         if scores.example_scores is not None:
             assert scores.example_scores(1).isnan().all()
             assert len(scores.example_scores(3)) == N_SYNTHETIC
@@ -410,14 +410,14 @@ def test_no_proxy_mixes_devices(key, options, given, monkeypatch):
     with PretendCuda():
         moved = [changed(part, lambda x: x.to(given)) for part in parts]
         scores = proxy.score(moved[0], moved[1:], seed=0, device=DEVICE)
-        found = [scores.values, scores.spread, scores.p_values]
+        actual = [scores.values, scores.spread, scores.p_values]
         if scores.resample is not None:
-            found.append(scores.resample(even))
+            actual.append(scores.resample(even))
         if scores.example_scores is not None:
-            found.append(scores.example_scores(1))
+            actual.append(scores.example_scores(1))
         if scores.mixture is not None:
             assert scores.mixture(half) == pytest.approx(expected.mixture(half), rel=1e-4)
-    assert {type(values) for values in found if values is not None} == {torch.Tensor}
+    assert {type(values) for values in actual if values is not None} == {torch.Tensor}
     torch.testing.assert_close(scores.values, expected.values, rtol=1e-4, atol=1e-5)
 
 
@@ -448,5 +448,5 @@ def test_gpu_agrees_with_cpu(key, dtype):
     expected = score(key, parts[0], parts[1:]).values
     for device in ("cpu", "cuda"):
         moved = [changed(part, lambda x, device=device: x.to(device)) for part in parts]
-        found = ready(key).score(moved[0], moved[1:], seed=0, device=torch.device("cuda"))
-        torch.testing.assert_close(found.values, expected, rtol=1e-4, atol=1e-5)
+        scores = ready(key).score(moved[0], moved[1:], seed=0, device=torch.device("cuda"))
+        torch.testing.assert_close(scores.values, expected, rtol=1e-4, atol=1e-5)

@@ -19,12 +19,12 @@ def probes(**changes):
 
 
 def test_a_proxy_that_was_right_correlates_positively():
-    (found,) = correlate(probes())
-    assert found.proxies["pad"].spearman.value == pytest.approx(1)
-    assert math.isnan(found.proxies["mdm"].spearman.value)
-    assert "all scores are equal" in found.proxies["mdm"].message
-    assert found.n_missing == 0
-    assert found.messages == ()
+    (correlation,) = correlate(probes())
+    assert correlation.proxies["pad"].spearman.value == pytest.approx(1)
+    assert math.isnan(correlation.proxies["mdm"].spearman.value)
+    assert "all scores are equal" in correlation.proxies["mdm"].message
+    assert correlation.n_missing == 0
+    assert correlation.messages == ()
 
 
 def test_seeds_are_averaged_first():
@@ -37,27 +37,27 @@ def test_seeds_are_averaged_first():
             make_record(f"u{i}", float(v), seed=s, run_id=f"{i}-{s}", scores={"pad": 6 - i})
             for s, v in enumerate(figures)
         ]
-    (found,) = correlate(records)
-    assert len(found.points) == 6
-    assert {point.n_seeds for point in found.points} == {4}
+    (correlation,) = correlate(records)
+    assert len(correlation.points) == 6
+    assert {point.n_seeds for point in correlation.points} == {4}
     expected = correlate_scores(range(6, 0, -1), means, higher_is_better=False, mode="max")
-    assert found.proxies["pad"].to_dict() == expected.to_dict()
+    assert correlation.proxies["pad"].to_dict() == expected.to_dict()
 
 
 def test_many_seeds_of_few_units_are_few_units():
     records = [
         make_record(unit, s / 10, seed=s, run_id=f"{unit}{s}") for unit in "abc" for s in range(9)
     ]
-    (found,) = correlate(records)
-    assert found.proxies == {}
-    assert found.n_missing == 2
+    (correlation,) = correlate(records)
+    assert correlation.proxies == {}
+    assert correlation.n_missing == 2
 
 
 @pytest.mark.parametrize("n", range(1, 5))
 def test_under_five_units_a_sentence_says_how_many_are_missing_and_how_to_get_them(n: int):
-    (found,) = correlate(probes()[:n])
-    assert found.proxies == {}
-    (sentence,) = found.messages
+    (correlation,) = correlate(probes()[:n])
+    assert correlation.proxies == {}
+    (sentence,) = correlation.messages
     assert f"{5 - n} more {'is' if n == 4 else 'are'} missing" in sentence
     assert "synque-select sweep" in sentence
     assert "probes=" in sentence
@@ -70,10 +70,10 @@ def test_kinds_and_keys_are_kept_apart():
         *probes(key={"task": "other"}),
         *probes(monitor="val_f1", metrics={"val_f1": 1.0}),
     ]
-    found = correlate(records)
-    assert len(found) == 4
-    assert len({(entry.key_hash, entry.kind, entry.monitor) for entry in found}) == 4
-    assert all(len(entry.points) == 6 for entry in found)
+    correlation = correlate(records)
+    assert len(correlation) == 4
+    assert len({(entry.key_hash, entry.kind, entry.monitor) for entry in correlation}) == 4
+    assert all(len(entry.points) == 6 for entry in correlation)
 
 
 def test_points_of_several_keys_are_never_pooled():
@@ -90,9 +90,9 @@ def test_points_of_several_keys_are_never_pooled():
                     orientation={"q": True},
                 )
             )
-    found = correlate(records)
-    assert [entry.proxies["q"].spearman.value for entry in found] == pytest.approx([1, 1])
-    mean = mean_correlations(found)["probe"]["q"]
+    correlation = correlate(records)
+    assert [entry.proxies["q"].spearman.value for entry in correlation] == pytest.approx([1, 1])
+    mean = mean_correlations(correlation)["probe"]["q"]
     assert (mean.n_keys, mean.spearman) == (2, pytest.approx(1))
     pooled = correlate_scores(
         [r.scores["q"] for r in records],
@@ -115,38 +115,38 @@ def test_of_trials_only_those_of_the_random_startup_enter():
     adaptive = [
         make_record(f"t{i}", 1.0, kind="trial", details={"startup": False}) for i in range(4)
     ]
-    (found,) = correlate([*startup, *adaptive, make_record("u", 1.0, kind="trial")])
-    assert {point.unit for point in found.points} == set(VALUES)
+    (correlation,) = correlate([*startup, *adaptive, make_record("u", 1.0, kind="trial")])
+    assert {point.unit for point in correlation.points} == set(VALUES)
     left_out = "5 runs left out: trials chosen by proxies or sampled adaptively, not at random"
-    assert left_out in found.messages
+    assert left_out in correlation.messages
 
 
 def test_pruned_runs_never_enter():
     pruned = make_record("p", 0.1, kind="trial", details={"startup": True, "pruned": True})
-    (found,) = correlate([*probes(kind="trial", details={"startup": True}), pruned])
-    assert "p" not in {point.unit for point in found.points}
-    assert "1 run left out: pruned" in found.messages
+    (correlation,) = correlate([*probes(kind="trial", details={"startup": True}), pruned])
+    assert "p" not in {point.unit for point in correlation.points}
+    assert "1 run left out: pruned" in correlation.messages
 
 
 @pytest.mark.parametrize("metrics", [{}, {"val_acc": math.nan}, {"val_acc": math.inf}])
 def test_a_run_without_a_figure_is_left_out_and_counted(metrics):
-    (found,) = correlate([*probes(), make_record("x", metrics=metrics)])
-    assert len(found.points) == 6
-    assert "1 run left out: without a finite val_acc" in found.messages
+    (correlation,) = correlate([*probes(), make_record("x", metrics=metrics)])
+    assert len(correlation.points) == 6
+    assert "1 run left out: without a finite val_acc" in correlation.messages
 
 
 def test_a_score_that_some_units_lack_is_correlated_over_the_others():
     records = [*probes(), make_record("x", 0.1, scores={"mdm": 1.0})]
-    (found,) = correlate(records)
-    assert found.proxies["pad"].n == 6
-    assert "1 left out" in found.proxies["pad"].message
+    (correlation,) = correlate(records)
+    assert correlation.proxies["pad"].n == 6
+    assert "1 left out" in correlation.proxies["pad"].message
 
 
 def test_a_proxy_whose_orientation_is_disputed_is_left_out():
     records = [*probes(), make_record("x", 0.1, orientation={"pad": True, "mdm": True})]
-    (found,) = correlate(records)
-    assert "pad" not in found.proxies
-    assert any("pad left out" in message for message in found.messages)
+    (correlation,) = correlate(records)
+    assert "pad" not in correlation.proxies
+    assert any("pad left out" in message for message in correlation.messages)
 
 
 def test_a_loss_is_turned_round():
@@ -154,8 +154,8 @@ def test_a_loss_is_turned_round():
         make_record(u, v, monitor="loss", mode="min", metrics={"loss": 1 - v})
         for u, v in VALUES.items()
     ]
-    (found,) = correlate(records)
-    assert found.proxies["pad"].spearman.value == pytest.approx(1)
+    (correlation,) = correlate(records)
+    assert correlation.proxies["pad"].spearman.value == pytest.approx(1)
 
 
 def test_no_records_give_nothing():

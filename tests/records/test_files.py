@@ -361,9 +361,9 @@ def test_correlations_come_back_as_they_were(tmp_path: Path):
     ]
     records[0] = make_record("a", 1, scores={"pad": math.nan, "mdm": 1.0})
     records.append(make_record("a", 1.0, run_id="other", kind="mixture"))
-    found = correlate(records)
-    save_correlations(found, tmp_path)
-    assert repr(load_correlations(tmp_path)) == repr(found)
+    correlation = correlate(records)
+    save_correlations(correlation, tmp_path)
+    assert repr(load_correlations(tmp_path)) == repr(correlation)
 
 
 @pytest.mark.parametrize("state", [{}, {"version": 1, "correlations": [{}]}, [], {"version": 2}])

@@ -46,19 +46,19 @@ def test_a_record_comes_back_as_it_was(store: RunStore):
         details={"startup": True, "note": "日本"},
     )
     store.write(record)
-    (found,) = store.read()
-    assert found.key_hash == record.key_hash
-    assert found.metrics == record.metrics
-    assert math.isnan(found.scores["pad"])
-    assert found.details == record.details
-    assert found.mixture == record.mixture
+    (result,) = store.read()
+    assert result.key_hash == record.key_hash
+    assert result.metrics == record.metrics
+    assert math.isnan(result.scores["pad"])
+    assert result.details == record.details
+    assert result.mixture == record.mixture
 
 
 def test_writing_twice_replaces(store: RunStore):
     store.write(make_record("a", 0.1))
     store.write(make_record("a", 0.2))
-    (found,) = store.read()
-    assert found.metrics["val_acc"] == 0.2
+    (record,) = store.read()
+    assert record.metrics["val_acc"] == 0.2
 
 
 def test_kind_and_key_select(store: RunStore):

@@ -67,7 +67,7 @@ def folder(tmp_path: Path) -> Path:
     ranking = make_ranking(NAMES, messages=(f"message {SCRIPT}",))
     save_ranking(ranking, folder)
     save_correlations(correlate([make_record(n, i / 9) for i, n in enumerate(NAMES)]), folder)
-    found = correlate_scores(range(6), [2, 1, 3, 4, 6, 5], higher_is_better=True, mode="max")
+    correlation = correlate_scores(range(6), [2, 1, 3, 4, 6, 5], higher_is_better=True, mode="max")
     singles = {
         name: {"n": 10, "test": i / 10, "std": 0.1, "n_seeds": 2, "false_labels": i == 0}
         for i, name in enumerate(NAMES)
@@ -75,7 +75,7 @@ def folder(tmp_path: Path) -> Path:
     result = {
         **RESULT_STATE,
         "candidates": singles,
-        "correlations": {"pad": found.to_dict()},
+        "correlations": {"pad": correlation.to_dict()},
         "correlations_messages": [f"note {SCRIPT}"],
         "wall_s": {"fit": 2.0},
     }
@@ -156,12 +156,15 @@ def test_p_top_k_stands_with_the_measured_reliability(tmp_path: Path):
     ranking = make_ranking(list("abcdef"))
     save_ranking(ranking, tmp_path)
     assert "reliability on your task unknown" in read(tmp_path).words
-    found = correlate_scores(range(6), [1, 0, 2, 3, 5, 4], higher_is_better=True, mode="max")
-    write_json(tmp_path / "result.json", {**RESULT_STATE, "correlations": {"pad": found.to_dict()}})
+    correlation = correlate_scores(range(6), [1, 0, 2, 3, 5, 4], higher_is_better=True, mode="max")
+    write_json(
+        tmp_path / "result.json", {**RESULT_STATE, "correlations": {"pad": correlation.to_dict()}}
+    )
     # what was measured is pad; the ranking is by the consensus
     assert "reliability on your task unknown" in read(tmp_path).words
     write_json(
-        tmp_path / "result.json", {**RESULT_STATE, "correlations": {"consensus": found.to_dict()}}
+        tmp_path / "result.json",
+        {**RESULT_STATE, "correlations": {"consensus": correlation.to_dict()}},
     )
     assert "measured reliability of consensus on this task: Spearman +0.89" in read(tmp_path).words
 

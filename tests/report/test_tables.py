@@ -293,12 +293,12 @@ RELEASED = [
 
 def blocks(text):
     """The lines of each block of a table, from its rule on."""
-    found = []
+    bodies = []
     for part in text.split("\n\n"):
         lines = part.splitlines()
         rules = [i for i, line in enumerate(lines) if re.fullmatch("-+(  -+)+", line)]
-        found += [lines[i + 1 :] for i in rules]
-    return found
+        bodies += [lines[i + 1 :] for i in rules]
+    return bodies
 
 
 @pytest.mark.parametrize(("width", "most"), [(80, 2), (100, 1), (120, 1)])
@@ -315,11 +315,11 @@ def test_a_ranking_with_long_names_is_readable(width, most):
         for row in ranking.candidates
     )
     order, scores = ranking_tables(replace(ranking, candidates=rows, proxies=infos))
-    found = blocks(order.text(width))
-    assert len(found) <= most
-    for block in [*found, *blocks(scores.text(width))]:
+    result = blocks(order.text(width))
+    assert len(result) <= most
+    for block in [*result, *blocks(scores.text(width))]:
         assert len({line.split()[1] for line in block}) == len(RELEASED)
-    assert found[0][0].split()[2:4] == ["yes", "1.00"]
+    assert result[0][0].split()[2:4] == ["yes", "1.00"]
     assert len(blocks(scores.text(width))) <= 3
 
 
@@ -489,9 +489,9 @@ def test_two_pairs_never_beat_anything():
     two = {name: pair | {"n": 2} for name, pair in RESULT_STATE["comparisons"].items()}
     result = ExperimentResult.from_dict(RESULT_STATE | {"comparisons": two})
     assert [row[-1] for row in comparison_table(result).rows] == ["hint only (2 pairs)"] * 2
-    said = " ".join(comparison_sentences(result))
-    assert "beats" not in said + comparison_table(result).rows[0][-1]
-    assert "Fewer than 5 pairs, a hint only: test_acc minus that of: mixture of k at random" in said
+    text = " ".join(comparison_sentences(result))
+    assert "beats" not in text + comparison_table(result).rows[0][-1]
+    assert "Fewer than 5 pairs, a hint only: test_acc minus that of: mixture of k at random" in text
 
 
 def test_the_page_says_the_verdicts_in_one_sentence_each():

@@ -81,18 +81,20 @@ class TestMixture:
             mmd_optimal_mixture(scoring(TWO_MODES, self.candidates), budget=5000)
 
     def test_a_ranking_says_where_every_mixture_repeats_more(self):
-        found = [
+        rankings = [
             ranking_from(
                 scoring(TWO_MODES, self.candidates),
                 mixture=MixtureOptions("mmd_optimal", budget=budget),
             )
             for budget in (2000, 5000, None)
         ]
-        assert max(found[0].top().weights.values()) <= 0.4 + 1e-9
-        assert found[1].top() == found[2].top()
-        said = [[m for m in ranking.messages if "no cap on repeats" in m] for ranking in found]
-        assert [len(messages) for messages in said] == [0, 1, 0]
-        assert "at most 2400 draws, because the 600 examples" in said[1][0]
+        assert max(rankings[0].top().weights.values()) <= 0.4 + 1e-9
+        assert rankings[1].top() == rankings[2].top()
+        warnings = [
+            [m for m in ranking.messages if "no cap on repeats" in m] for ranking in rankings
+        ]
+        assert [len(messages) for messages in warnings] == [0, 1, 0]
+        assert "at most 2400 draws, because the 600 examples" in warnings[1][0]
 
     def test_equal_real_examples_leave_no_bandwidth(self):
         with pytest.raises(ProxyError, match="no kernel bandwidth"):
@@ -210,20 +212,20 @@ class TestLabels:
         assert "another class mix in the real sample" in " ".join(check.warnings)
 
     @pytest.mark.parametrize(
-        ("labels", "said"),
+        ("labels", "message"),
         [
             (["1"] * 300, "odd: all labels are '1': nothing to check."),
             (["yes", "no"] * 150, "odd: no other candidate has the same classes"),
         ],
     )
-    def test_what_cannot_be_checked_is_said(self, labels: list[str], said: str):
+    def test_what_cannot_be_checked_is_said(self, labels: list[str], message: str):
         x = torch.cat([points(i, 150, [3.0 * i, 3.0 * i]) for i in (0, 1)])
         candidates = [
             Candidate(name, [("x", v) for v in values], view=0, label=1)
             for name, values in (("a", [0, 1] * 150), ("b", [1, 0] * 150), ("odd", labels))
         ]
         checks = check_labels(candidates, dict.fromkeys(("a", "b", "odd"), x), x[:40])
-        assert checks[2].warnings[0].startswith(said)
+        assert checks[2].warnings[0].startswith(message)
 
     def test_a_candidate_without_labels(self):
         with pytest.raises(ConfigError, match="a has no label"):

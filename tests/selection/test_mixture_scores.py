@@ -56,10 +56,10 @@ def weights(*values: float) -> torch.Tensor:
 @pytest.mark.parametrize("key", SUITE)
 def test_the_default_suite_can_and_one_part_is_that_part(key: str):
     assert set(default_suite("text")) <= set(SUITE)
-    found = score(get_proxy(key), A, B, C)
+    scores = score(get_proxy(key), A, B, C)
     for k in range(3):
-        alone = found.mixture(torch.eye(3, dtype=torch.float64)[k])
-        assert alone == pytest.approx(float(found.values[k]), rel=1e-6, abs=1e-6)
+        alone = scores.mixture(torch.eye(3, dtype=torch.float64)[k])
+        assert alone == pytest.approx(float(scores.values[k]), rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("key", ["mmd", "energy"])
@@ -70,8 +70,8 @@ def test_kernel_proxies_are_those_of_the_concatenation(key: str, shares):
     parts = [p for p, m in zip((A, B, C), n, strict=True) if m]
     rows = [np.arange(m) for m in n if m]
     cut = [joined([p], [chosen]) for p, chosen in zip(parts, rows, strict=True)]
-    found = score(get_proxy(key), *cut)
-    ours = found.mixture(weights(*[share for share in shares if share]))
+    scores = score(get_proxy(key), *cut)
+    ours = scores.mixture(weights(*[share for share in shares if share]))
     theirs = float(score(get_proxy(key), joined(parts, rows), A).values[0])
     # of the pairs i ≠ j of the whole, those within a part are fewer by 1 / N than its weight says
     own = [float(score(get_proxy(key), c, A).values[0]) for c in cut]
@@ -79,7 +79,7 @@ def test_kernel_proxies_are_those_of_the_concatenation(key: str, shares):
 
 
 def test_mmd_is_the_expectation_of_samples_of_the_mixture():
-    found = score(get_proxy("mmd"), A, B)
+    scores = score(get_proxy("mmd"), A, B)
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(60):
@@ -90,7 +90,7 @@ def test_mmd_is_the_expectation_of_samples_of_the_mixture():
         ]
         drawn.append(float(score(get_proxy("mmd"), joined([A, B], rows), A).values[0]))
     error = np.std(drawn) / 60**0.5
-    assert found.mixture(weights(0.3, 0.7)) == pytest.approx(np.mean(drawn), abs=4 * error)
+    assert scores.mixture(weights(0.3, 0.7)) == pytest.approx(np.mean(drawn), abs=4 * error)
 
 
 def test_coverage_is_exact_over_all_samples():
@@ -102,32 +102,32 @@ def test_coverage_is_exact_over_all_samples():
         for i in itertools.combinations(range(6), 2)
         for j in itertools.combinations(range(6), 3)
     ]
-    found = mixture_coverage_distances(real, parts, [2, 3])
-    torch.testing.assert_close(found, torch.stack(smallest).mean(0), rtol=1e-6, atol=0)
+    result = mixture_coverage_distances(real, parts, [2, 3])
+    torch.testing.assert_close(result, torch.stack(smallest).mean(0), rtol=1e-6, atol=0)
 
 
 def test_coverage_of_halves_of_one_set_is_that_of_the_whole_at_its_size():
     """Stratified draws differ from plain ones by less than one example does."""
     half = [A.embeddings[:100], A.embeddings[100:]]
-    found = mixture_coverage_distances(REAL.embeddings, half, [40, 40])
+    distances = mixture_coverage_distances(REAL.embeddings, half, [40, 40])
     whole = [coverage_distances(REAL.embeddings, A.embeddings, m).mean() for m in (79, 80, 81)]
-    assert whole[2] - 1e-3 < found.mean() < whole[0] + 1e-3
+    assert whole[2] - 1e-3 < distances.mean() < whole[0] + 1e-3
 
 
 def test_fractions_of_a_draw_stand_between_whole_ones():
-    found = [
+    scores = [
         float(mixture_coverage_distances(REAL.embeddings, [A.embeddings, B.embeddings], m).mean())
         for m in ((10, 5), (10.5, 5), (11, 5))
     ]
-    assert found[0] > found[1] > found[2]
+    assert scores[0] > scores[1] > scores[2]
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 1.0])
 def test_ngrams_of_equal_shares_are_those_of_added_counts(share: float):
     counts = torch.poisson(torch.rand(2, 500, generator=torch.Generator().manual_seed(0)) * 30)
-    found = mixture_log_probabilities(counts, torch.full((2,), share))
+    log_probabilities = mixture_log_probabilities(counts, torch.full((2,), share))
     expected = ngram_log_probabilities(counts.sum(0), share=share)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(log_probabilities, expected, rtol=0, atol=1e-6)
 
 
 def test_ngrams_of_unlike_shares_are_the_mean_over_draws():
@@ -137,33 +137,33 @@ def test_ngrams_of_unlike_shares_are_the_mean_over_draws():
     kept = rng.binomial(counts.numpy().astype(int)[:, None], shares[:, None, None], (2, 40_000, 40))
     drawn = np.log(kept.sum(0) + 0.1)
     expected = drawn.mean(0) - np.log(float(shares @ counts.sum(1).numpy()) + 0.1 * 40)
-    found = mixture_log_probabilities(counts, torch.from_numpy(shares))
-    assert np.abs(found.numpy() - expected).max() < 5 * drawn.std(0).max() / 200
+    log_probabilities = mixture_log_probabilities(counts, torch.from_numpy(shares))
+    assert np.abs(log_probabilities.numpy() - expected).max() < 5 * drawn.std(0).max() / 200
 
 
 def test_ngrams_equal_those_of_the_concatenation():
-    found = score(get_proxy("ngram"), A, B, C).mixture(weights(0.5, 0.5, 0))
+    mixed = score(get_proxy("ngram"), A, B, C).mixture(weights(0.5, 0.5, 0))
     both = joined([A, B], [np.arange(200)] * 2)
     # which for large counts takes a second-order expansion
-    assert found == pytest.approx(float(score(get_proxy("ngram"), both, A).values[0]), abs=1e-4)
+    assert mixed == pytest.approx(float(score(get_proxy("ngram"), both, A).values[0]), abs=1e-4)
 
 
 def test_pad_is_that_of_as_many_examples_of_the_mixture():
-    found = score(get_proxy("pad"), A, B, C)
+    scores = score(get_proxy("pad"), A, B, C)
     n = parts_of(200, weights(0.6, 0.4))
     rows = [content_order(p, 0)[:m] for p, m in zip((A, B), n, strict=True)]
     sample = joined([A, B], rows)
     alone = float(score(get_proxy("pad"), sample, A).values[0])
     # the same examples; only their folds are dealt otherwise
-    assert found.mixture(weights(0.6, 0.4, 0)) == pytest.approx(alone, abs=0.1)
+    assert scores.mixture(weights(0.6, 0.4, 0)) == pytest.approx(alone, abs=0.1)
 
 
 def test_a_mixture_with_an_undefined_part_is_undefined():
     broken = ProxyInput("x", B.views, "text", B.digests, torch.full_like(B.embeddings, torch.nan))
     for key in ("pad", "mmd", "coverage"):
-        found = score(get_proxy(key), A, broken, C)
-        assert np.isnan(found.mixture(weights(0.5, 0.5, 0)))
-        assert np.isfinite(found.mixture(weights(0.5, 0, 0.5)))
+        scores = score(get_proxy(key), A, broken, C)
+        assert np.isnan(scores.mixture(weights(0.5, 0.5, 0)))
+        assert np.isfinite(scores.mixture(weights(0.5, 0, 0.5)))
 
 
 def test_scores_of_a_mixture_by_name():
@@ -172,9 +172,9 @@ def test_scores_of_a_mixture_by_name():
         REAL, (A, B), tuple(proxies), {p.key: score(p, A, B) for p in proxies},
         {"mmd": 0.0, "mdm": 0.0}, "r", ("a", "b"), None, 0, 0, (), {},
     )  # fmt: skip
-    found = mixture_scores(scoring, Mixture({"b": 0.25, "a": 0.75}))
-    assert set(found) == {"mmd"}
-    assert found["mmd"] == scoring.scores["mmd"].mixture(weights(0.75, 0.25))
+    scores = mixture_scores(scoring, Mixture({"b": 0.25, "a": 0.75}))
+    assert set(scores) == {"mmd"}
+    assert scores["mmd"] == scoring.scores["mmd"].mixture(weights(0.75, 0.25))
     assert set(mixture_scores(scoring, Mixture({"b": 1.0}))) == {"mmd", "mdm"}
     with pytest.raises(ConfigError, match="no candidate 'z'"):
         mixture_scores(scoring, Mixture({"z": 1.0}))

@@ -122,9 +122,9 @@ class TestConsensus:
             MeanProxy("mdm", "diversity"),
             MeanProxy("n", "baseline"),
         ]
-        members, said = consensus_members(suite, {p.key: values for p in suite})
+        members, messages = consensus_members(suite, {p.key: values for p in suite})
         assert members == ("mmd",)
-        assert said == (
+        assert messages == (
             "energy is shown but not in the consensus: mmd already represents the family 'kernel'.",
         )
 
@@ -136,9 +136,9 @@ class TestConsensus:
         ],
     )
     def test_what_cannot_be_trusted_stays_out(self, scores: ProxyScores, why: str):
-        members, said = consensus_members([MeanProxy("a", "kernel")], {"a": scores})
+        members, messages = consensus_members([MeanProxy("a", "kernel")], {"a": scores})
         assert members == ()
-        assert why in said[0]
+        assert why in messages[0]
 
 
 class TestUncertainty:
@@ -181,7 +181,7 @@ class TestRanking:
         decision = ranking.decision
         assert decision is not None
         assert decision.opening == "clear"
-        assert any("10 of 10 pairs" in said for said in decision.reasons)
+        assert any("10 of 10 pairs" in reason for reason in decision.reasons)
         assert "Reliability of consensus on your task unknown" in " ".join(decision.reasons)
 
     def test_equal_candidates_get_the_advice_to_train_on_all(self):
@@ -212,16 +212,16 @@ class TestRanking:
         )
         assert ranking_from(single).rank_by == "a"
 
-    @pytest.mark.parametrize(("top_k", "said"), [(1, 0), (2, 1), (3, 1), (4, 0), (5, 0)])
-    def test_a_tie_at_the_border_is_said(self, top_k: int, said: int):
+    @pytest.mark.parametrize(("top_k", "n_messages"), [(1, 0), (2, 1), (3, 1), (4, 0), (5, 0)])
+    def test_a_tie_at_the_border_is_said(self, top_k: int, n_messages: int):
         columns = {"m": ProxyScores(torch.tensor([0.1, 0.3, 0.3, 0.3, 0.9]))}
         ranking = ranking_from(scoring_of(columns, {"m": "divergence"}, 10), top_k=top_k)
-        found = [message for message in ranking.messages if "share rank" in message]
-        assert len(found) == said
+        messages = [message for message in ranking.messages if "share rank" in message]
+        assert len(messages) == n_messages
         taken = {2: "c1", 3: "c1, c2"}
-        if found:
-            assert found[0].startswith("c1, c2, c3 share rank 3 by m at the border of the top")
-            assert f": {taken[top_k]} selected by the order of the candidates" in found[0]
+        if messages:
+            assert messages[0].startswith("c1, c2, c3 share rank 3 by m at the border of the top")
+            assert f": {taken[top_k]} selected by the order of the candidates" in messages[0]
             assert set(taken[top_k].split(", ")) <= set(ranking.top().names)
 
     def test_undefined_ranks_are_no_tie(self):
@@ -271,13 +271,13 @@ class TestHowManyReal:
         assert equal.measured[0].overlap < 0.45
 
     def test_error_falls_as_the_root_of_n(self):
-        found = sample_size_analysis(
+        analysis = sample_size_analysis(
             two_proxy_scoring(gap=0.3, n=400), top_k=2, rank_by="a", sizes=[50, 200], n_pairs=2000
         )
-        small, large = found.measured
+        small, large = analysis.measured
         assert small.border_error / large.border_error == pytest.approx(2, rel=0.15)
-        assert found.extrapolated[800] == pytest.approx(large.border_error / 2)
-        table = str(sample_size_table(found))
+        assert analysis.extrapolated[800] == pytest.approx(large.border_error / 2)
+        table = str(sample_size_table(analysis))
         assert table.count("extrapolated as 1/√n") == 4
         assert "by chance 0.40" in table
 

@@ -118,7 +118,7 @@ def score_million(real: ProxyInput, small: ProxyInput, million: ProxyInput, out:
 
 def test_a_candidate_of_a_million_examples(tmp_path: Path):
     peak = peak_bytes(score_million, _Rows(tmp_path / "rows.npy"))
-    said = (tmp_path / "rows.txt").read_text()
-    print(f"{N_ROWS} x {ROW_DIM} of a memory map: {said}, {peak / MIB:.0f} MiB")
+    text = (tmp_path / "rows.txt").read_text()
+    print(f"{N_ROWS} x {ROW_DIM} of a memory map: {text}, {peak / MIB:.0f} MiB")
     # the rows are 244 MiB, which may come to stay in memory as pages of the file do
     assert peak < 700 * MIB

@@ -103,17 +103,17 @@ def test_a_large_real_sample_is_redrawn_in_blocks_and_not_kept(
 
 def test_realness_and_mixtures_are_scored_when_they_are_asked_for(tmp_path: Path):
     mixture = Mixture({"near": 0.5, "odd": 0.25, "far": 0.25})
-    found = []
+    results = []
     for _ in range(2):
         scoring = scored(tmp_path)
         before = (torch.get_rng_state(), random.getstate())
         examples = with_example_scores(candidates(), scoring)
-        found.append((mixture_scores(scoring, mixture), [c.example_scores for c in examples]))
+        results.append((mixture_scores(scoring, mixture), [c.example_scores for c in examples]))
         assert torch.equal(torch.get_rng_state(), before[0])
         assert random.getstate() == before[1]
     assert scoring.reused
-    assert found[0][0] == found[1][0]
-    for one, other in zip(found[0][1], found[1][1], strict=True):
+    assert results[0][0] == results[1][0]
+    for one, other in zip(results[0][1], results[1][1], strict=True):
         assert one.keys() == other.keys() == {"pad", "mmd", "coverage", "ngram"}
         for key in one:
             np.testing.assert_array_equal(one[key], other[key])
@@ -169,8 +169,8 @@ def test_a_users_proxy_is_scored_each_time(tmp_path: Path):
 
 def test_an_option_that_is_no_plain_value_is_not_kept(tmp_path: Path):
     for _ in range(2):
-        found = scored(tmp_path, [get_proxy("ngram", alpha=np.float32(0.1))])
-        assert found.reused == ()
+        scoring = scored(tmp_path, [get_proxy("ngram", alpha=np.float32(0.1))])
+        assert scoring.reused == ()
     assert not files(tmp_path)
 
 

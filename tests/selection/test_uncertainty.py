@@ -37,21 +37,21 @@ def compare(*each: torch.Tensor, own: float = 0.0, **options: Any) -> Separation
 
 class TestSeparation:
     def test_equal_candidates_are_seldom_distinguished(self):
-        found = [compare(normal(40, 6, seed=i), n_resamples=400, seed=i) for i in range(200)]
+        result = [compare(normal(40, 6, seed=i), n_resamples=400, seed=i) for i in range(200)]
         # nominal 10 of 200; 20 is the 99.9 % point of Binomial(200, 0.05)
-        assert sum(bool(part.apart.any()) for part in found) <= 20
+        assert sum(bool(part.apart.any()) for part in result) <= 20
 
     def test_different_candidates_are_distinguished(self):
-        found = compare(normal(40, 3) + torch.tensor([0.0, 0.0, 3.0]), n_resamples=500)
-        assert found.better.tolist() == [
+        result = compare(normal(40, 3) + torch.tensor([0.0, 0.0, 3.0]), n_resamples=500)
+        assert result.better.tolist() == [
             [False, False, True],
             [False, False, True],
             [False, False, False],
         ]
-        assert torch.equal(found.apart, found.better | found.better.T)
-        assert found.across([0, 1]) == (2, 2)
+        assert torch.equal(result.apart, result.better | result.better.T)
+        assert result.across([0, 1]) == (2, 2)
         # a chosen candidate that is shown to be worse does not support the choice
-        assert found.across([2]) == (0, 2)
+        assert result.across([2]) == (0, 2)
 
     def test_two_candidates_are_compared_nearly_as_by_the_paired_t_test(self):
         difference = normal(60)
@@ -59,8 +59,8 @@ class TestSeparation:
         quantile = stats.t.ppf(0.975, 59)
         for factor, better in ((0.85, False), (1.15, True)):
             shifted = difference + factor * quantile / 60**0.5
-            found = compare(torch.stack([torch.zeros(60).double(), shifted], dim=1))
-            assert bool(found.better[0, 1]) == better
+            result = compare(torch.stack([torch.zeros(60).double(), shifted], dim=1))
+            assert bool(result.better[0, 1]) == better
 
     def test_one_candidate_cannot_be_compared(self):
         with pytest.raises(ConfigError, match="at least 2"):
@@ -69,9 +69,9 @@ class TestSeparation:
     def test_copies_are_never_distinguished_and_hide_nothing(self):
         data = normal(40, 3) + torch.tensor([0.0, 3.0, 3.0])
         data[:, 2] = data[:, 1]
-        found = compare(data, data)
-        assert not found.apart[1, 2]
-        assert found.better[0].tolist() == [False, True, True]
+        result = compare(data, data)
+        assert not result.apart[1, 2]
+        assert result.better[0].tolist() == [False, True, True]
 
     def test_skewed_contributions_do_not_raise_the_error(self):
         # the sign of the skewness alternates: with a t quantile 54 of 200 would be distinguished
@@ -79,18 +79,18 @@ class TestSeparation:
         wrong = 0
         for i in range(200):
             values = np.random.default_rng(i).exponential(size=(20, 10)) - 1
-            found = compare(sign * torch.from_numpy(values), n_resamples=400, seed=i)
-            wrong += bool(found.apart.any())
+            result = compare(sign * torch.from_numpy(values), n_resamples=400, seed=i)
+            wrong += bool(result.apart.any())
         assert wrong <= 24  # the 99.9 % point of Binomial(200, 0.06)
 
     def test_a_pair_that_one_example_distinguishes_does_not_hide_the_others(self):
         data = normal(40, 4) + torch.tensor([0.0, 0.0, 3.0, 3.0])
         data[:, 1] = data[:, 0]
         data[0, 1] += 2.0
-        found = compare(data)
-        assert not found.apart[0, 1]
-        assert found.better[0, 2]
-        assert found.better[1, 3]
+        result = compare(data)
+        assert not result.apart[0, 1]
+        assert result.better[0, 2]
+        assert result.better[1, 3]
 
     def test_errors_of_the_scores_themselves_count(self):
         data = normal(40, 2) + torch.tensor([0.0, 1.2])
@@ -99,8 +99,8 @@ class TestSeparation:
 
     def test_the_scale_of_a_proxy_changes_nothing(self):
         first, second = normal(40, 4), normal(40, 4, seed=1) + 0.4 * torch.arange(4)
-        found = compare(first, second)
-        assert torch.equal(found.better, compare(1000 * first + 7, second).better)
+        result = compare(first, second)
+        assert torch.equal(result.better, compare(1000 * first + 7, second).better)
 
     def test_each_example_three_times_says_no_more_than_once(self):
         data = normal(20, 6) + torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 1.2])
@@ -121,31 +121,31 @@ def printed(truth: torch.Tensor, seed: int, k: int = 3) -> torch.Tensor:
 
 class TestStability:
     def test_equal_candidates_are_never_almost_sure(self):
-        found = torch.stack([printed(torch.zeros(12), seed) for seed in range(100)])
+        result = torch.stack([printed(torch.zeros(12), seed) for seed in range(100)])
         # resamples alone print 0.9 or more for 1 % of the candidates, and the truth is 0.25
-        assert found.max() < 0.9
-        assert (found - 0.25).square().mean() < 0.02
+        assert result.max() < 0.9
+        assert (result - 0.25).square().mean() < 0.02
 
     def test_clear_candidates_are_almost_sure(self):
         truth = torch.tensor([0.0, 0.0, 0.0, 9.0, 9.0, 9.0, 9.0, 9.0])
-        found = torch.stack([printed(truth, seed) for seed in range(20)])
-        assert found[:, :3].min() > 0.97
+        result = torch.stack([printed(truth, seed) for seed in range(20)])
+        assert result[:, :3].min() > 0.97
 
     def test_it_agrees_with_new_samples(self):
         truth = 0.6 * torch.arange(8, dtype=torch.float64)
         ranks = midranks(truth + normal(20_000, 8, seed=7), higher_is_better=False)
         actual = top_k_frequency(ranks, 3)
-        found = torch.stack([printed(truth, seed) for seed in range(400)])
+        result = torch.stack([printed(truth, seed) for seed in range(400)])
         for low in (0.0, 0.2, 0.4, 0.6, 0.8):
-            inside = (found >= low) & (found <= low + 0.2)
-            expected = actual.expand_as(found)[inside].mean()
-            assert float(found[inside].mean() - expected) == pytest.approx(0, abs=0.1)
+            inside = (result >= low) & (result <= low + 0.2)
+            expected = actual.expand_as(result)[inside].mean()
+            assert float(result[inside].mean() - expected) == pytest.approx(0, abs=0.1)
 
     def test_three_candidates_keep_their_scores(self):
         values, resampled = normal(3), normal(50, 3, seed=1)
-        found = new_sample_scores(values, resampled, 20)
-        torch.testing.assert_close(found.mean(0), values)
-        torch.testing.assert_close(found.var(0), 2 * resampled.var(0) * 20 / 19)
+        result = new_sample_scores(values, resampled, 20)
+        torch.testing.assert_close(result.mean(0), values)
+        torch.testing.assert_close(result.var(0), 2 * resampled.var(0) * 20 / 19)
 
 
 class TestInfluences:
@@ -158,8 +158,8 @@ class TestInfluences:
             ProxyScores(values, resample=given),
             ProxyScores(values, resample=lambda weights: given(weights)),
         )
-        found = (influences(part, 30, higher_is_better=False).each for part in columns)
-        exact, numeric = (part - part[:, :1] for part in found)
+        result = (influences(part, 30, higher_is_better=False).each for part in columns)
+        exact, numeric = (part - part[:, :1] for part in result)
         scale = (exact - exact.mean(0)).abs().max()
         assert ((exact - numeric).abs() / scale).max() < 0.05
 
@@ -172,16 +172,16 @@ class TestInfluences:
         drawn = ProxyScores(
             data.mean(0), resample=lambda weights: weights @ data + noise[: len(weights)]
         )
-        found = influences(drawn, 30, higher_is_better=True)
-        torch.testing.assert_close(found.each + noise[0], -data, atol=1e-9, rtol=0)
-        torch.testing.assert_close(found.own_variance, noise.var(dim=0))
+        result = influences(drawn, 30, higher_is_better=True)
+        torch.testing.assert_close(result.each + noise[0], -data, atol=1e-9, rtol=0)
+        torch.testing.assert_close(result.own_variance, noise.var(dim=0))
 
     def test_an_error_of_estimation_counts(self):
         data = normal(30, 3)
         spread = torch.tensor([0.1, 0.2, 0.0], dtype=torch.float64)
         scores = ProxyScores(data.mean(0), resample=Contributions(data), spread=spread)
-        found = influences(scores, 30, higher_is_better=False)
-        torch.testing.assert_close(found.own_variance, spread**2)
+        result = influences(scores, 30, higher_is_better=False)
+        torch.testing.assert_close(result.own_variance, spread**2)
 
 
 class TestClusters:
@@ -206,9 +206,9 @@ class TestClusters:
         data, groups = normal(20, 3), np.repeat(np.arange(20), 3)
         threefold = data.repeat_interleave(3, dim=0)
         weights = multinomial_weights(60, 400, 0, groups)
-        found = t_interval(threefold.mean(0), weights @ threefold, 60, groups=groups)
+        actual = t_interval(threefold.mean(0), weights @ threefold, 60, groups=groups)
         expected = t_interval(data.mean(0), multinomial_weights(20, 400, 0) @ data, 20)
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(actual, expected)
 
     def test_effective_size(self):
         assert effective_size(np.repeat(np.arange(20), 3)) == pytest.approx(20)

@@ -38,10 +38,10 @@ class Recorder(pl.LightningModule):
         return [name for batch in self.batches for name in batch]
 
     def by_epoch(self) -> dict[int, list[str]]:
-        found: dict[int, list[str]] = {}
+        ids: dict[int, list[str]] = {}
         for epoch, batch in zip(self.epochs, self.batches, strict=True):
-            found.setdefault(epoch, []).extend(batch)
-        return found
+            ids.setdefault(epoch, []).extend(batch)
+        return ids
 
     def training_step(self, batch: Any, _: int) -> torch.Tensor:
         self.batches.append(list(batch["id"]))

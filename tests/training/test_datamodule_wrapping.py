@@ -270,8 +270,8 @@ def test_bare_and_wrapped_see_and_call_the_same(tmp_path: Path, kind: Any):
     wrapped = SynqueDataModule(
         candidates(), wraps=inner, epoch_length=16, train_transform=transform
     )
-    model, found = run_all(tmp_path, wrapped)
-    assert str(found) == str(expected)
+    model, actual = run_all(tmp_path, wrapped)
+    assert str(actual) == str(expected)
     assert calls == expected_calls
     assert expected["n_trained"] == 4
     assert model.structures == bare_model.structures

@@ -159,8 +159,8 @@ def logged_texts(folder: str) -> dict[str, str]:
 
     events = EventAccumulator(folder)
     events.Reload()
-    found = {}
+    texts_of_tags = {}
     for tag in events.Tags()["tensors"]:
         array = tensor_util.make_ndarray(events.Tensors(tag)[0].tensor_proto)
-        found[tag] = array.reshape(-1)[0].decode()
-    return found
+        texts_of_tags[tag] = array.reshape(-1)[0].decode()
+    return texts_of_tags

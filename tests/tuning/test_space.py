@@ -100,13 +100,13 @@ def test_a_search_finds_the_candidate_that_is_worth_most():
         return sum(weight * worth[name] for name, weight in mixture.weights.items())
 
     space, start = MixtureSpace(NAMES, (1, 4)), {"all": Mixture.equal(NAMES)}
-    found = search_mixtures(value, space, n_trials=30, mode="max", starts=start, seed=1)
-    assert dict(found[0][0].weights) == dict.fromkeys(NAMES, 0.25)
+    study = search_mixtures(value, space, n_trials=30, mode="max", starts=start, seed=1)
+    assert dict(study[0][0].weights) == dict.fromkeys(NAMES, 0.25)
     random_ones = search_mixtures(
         value, space, n_trials=30, mode="max", starts={}, sampler="random", seed=1
     )
-    assert max(v for _, v in found) > 0.9
-    assert len(random_ones) == len(found) == 30
+    assert max(v for _, v in study) > 0.9
+    assert len(random_ones) == len(study) == 30
     sampler = optuna.samplers.RandomSampler(seed=5)
     assert (
         len(search_mixtures(value, space, n_trials=3, mode="min", starts={}, sampler=sampler)) == 3

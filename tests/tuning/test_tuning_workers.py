@@ -49,11 +49,11 @@ def test_the_trial_of_a_killed_worker_is_repeated_and_nothing_is_doubled(tmp_pat
     assert states(tmp_path)[dies_in - 1] == "RUNNING"
     before = RunStore(tmp_path / "records.sqlite").read()
     assert len(before) == dies_in - 1
-    status, said = finish(start("worker", tmp_path, -1))
-    assert status == 0, said
-    found = states(tmp_path)
-    assert found.count("COMPLETE") == 8
-    assert found[dies_in - 1] == "FAIL"
+    status, output = finish(start("worker", tmp_path, -1))
+    assert status == 0, output
+    trial_states = states(tmp_path)
+    assert trial_states.count("COMPLETE") == 8
+    assert trial_states[dies_in - 1] == "FAIL"
     trials = json.loads((tmp_path / "result.json").read_text())["trials"]
     (again,) = [trial for trial in trials if trial["retry_of"] is not None]
     killed = trials[dies_in - 1]
@@ -71,18 +71,18 @@ def test_the_trial_of_a_killed_worker_is_repeated_and_nothing_is_doubled(tmp_pat
 def test_two_workers_share_a_study(tmp_path):
     workers = [start("worker", tmp_path, -1) for _ in range(2)]
     for worker in workers:
-        status, said = finish(worker)
-        assert status == 0, said
-    found = states(tmp_path)
-    assert set(found) == {"COMPLETE"}
-    assert 8 <= len(found) <= 9  # both may take the last trial at the same moment
+        status, output = finish(worker)
+        assert status == 0, output
+    trial_states = states(tmp_path)
+    assert set(trial_states) == {"COMPLETE"}
+    assert 8 <= len(trial_states) <= 9  # both may take the last trial at the same moment
     records = RunStore(tmp_path / "records.sqlite").read()
-    assert len({record.run_id for record in records}) == len(records) == len(found)
+    assert len({record.run_id for record in records}) == len(records) == len(trial_states)
 
 
 def test_two_ranks_fit_what_rank_zero_samples(tmp_path):
-    status, said = finish(start("ranks", tmp_path, "ok"))
-    assert status == 0, said
+    status, output = finish(start("ranks", tmp_path, "ok"))
+    assert status == 0, output
     first, second = (json.loads((tmp_path / f"rank{r}.json").read_text()) for r in (0, 1))
     assert first["result"] == second["result"]
     trials = first["result"]["trials"]
@@ -101,6 +101,6 @@ def test_two_ranks_fit_what_rank_zero_samples(tmp_path):
 
 @pytest.mark.slow
 def test_an_error_ends_both_ranks(tmp_path):
-    status, said = finish(start("ranks", tmp_path, "fail"), timeout=150)
+    status, output = finish(start("ranks", tmp_path, "fail"), timeout=150)
     assert status != 0
-    assert "nothing" in said
+    assert "nothing" in output

@@ -305,10 +305,10 @@ def test_the_top_is_an_equal_mixture():
 
 def test_a_mixture_of_its_own_is_what_top_gives():
     own = Mixture({"c": 0.75, "a": 0.25}, "by hand")
-    found = ranking(mixture=own)
-    assert found.top() == own
-    assert found.top(2).weights == {"b": 0.5, "a": 0.5}
-    assert set(found.top(by="pad").weights) == {"b", "a"}
+    own_ranking = ranking(mixture=own)
+    assert own_ranking.top() == own
+    assert own_ranking.top(2).weights == {"b": 0.5, "a": 0.5}
+    assert set(own_ranking.top(by="pad").weights) == {"b", "a"}
     with pytest.raises(ConfigError, match="no candidate 'z' in the ranking"):
         ranking(mixture=Mixture({"z": 1.0}))
 

@@ -16,10 +16,10 @@ def group_of(group: int) -> list[int]:
 
 def family_of(parent: int) -> list[int]:
     """Return a process and all of its descendants."""
-    running, found = list(_running()), [parent]
-    for process in found:
-        found += [pid for pid, fields in running if int(fields[_PARENT]) == process]
-    return found
+    running, family = list(_running()), [parent]
+    for process in family:
+        family += [pid for pid, fields in running if int(fields[_PARENT]) == process]
+    return family
 
 
 def alive(pids: list[int]) -> list[int]:
@@ -38,12 +38,12 @@ def wait_until(what: Callable[[], bool], seconds: float = 15) -> bool:
 
 
 def _running() -> list[tuple[int, list[str]]]:
-    found = []
+    processes = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:
             continue
         if fields[0] != "Z":
-            found.append((int(stat.parent.name), fields))
-    return found
+            processes.append((int(stat.parent.name), fields))
+    return processes

@@ -49,8 +49,8 @@ def test_probabilities_about_images_match_transformers(running, pictures):
 def test_an_answer_is_the_most_probable_choice(running):
     table = choice_table(running, PREFIX, ITEMS, [""])[:, 0]
     asked = [join_prompts(PREFIX, item) for item in ITEMS]
-    found = dict(running.generate(asked, choices=LABELS))
-    assert [found[i] for i in range(len(ITEMS))] == [LABELS[row.argmax()] for row in table]
+    answers = dict(running.generate(asked, choices=LABELS))
+    assert [answers[i] for i in range(len(ITEMS))] == [LABELS[row.argmax()] for row in table]
 
 
 def test_json_about_an_image(running):
@@ -61,7 +61,7 @@ def test_json_about_an_image(running):
 
 def test_a_prompt_with_too_many_images_fails_by_itself(running):
     many = Prompt((picture("red"),) * (MAX_IMAGES + 1))
-    found = dict(running.choice_probabilities("", [many, ITEMS[0]], ["?"], LABELS))
-    assert isinstance(found[0], Failure)
-    assert f"At most {MAX_IMAGES}" in found[0].reason
-    assert isinstance(found[1], list)
+    answers = dict(running.choice_probabilities("", [many, ITEMS[0]], ["?"], LABELS))
+    assert isinstance(answers[0], Failure)
+    assert f"At most {MAX_IMAGES}" in answers[0].reason
+    assert isinstance(answers[1], list)

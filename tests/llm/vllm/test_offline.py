@@ -52,17 +52,17 @@ def test_probabilities_match_transformers(running, smollm2):
 
 def test_json_follows_the_schema(running):
     asked = ["List three differences of cats and dogs.", "List three cities."]
-    found = dict(running.generate(asked, schema=SCHEMA, max_tokens=400))
-    assert len(found) == 2
-    assert len(json.loads(found[0])["points"]) >= 3
+    answers = dict(running.generate(asked, schema=SCHEMA, max_tokens=400))
+    assert len(answers) == 2
+    assert len(json.loads(answers[0])["points"]) >= 3
     ((_, cut),) = running.generate(asked[:1], schema=SCHEMA, max_tokens=5)
     assert cut == Failure("the JSON was not complete")
 
 
 def test_a_prompt_that_is_too_long_fails_by_itself(running):
-    found = dict(running.choice_probabilities("", ["short", "long " * 4000], ["?"], LABELS))
-    assert isinstance(found[1], Failure)
-    assert not isinstance(found[0], Failure)
+    answers = dict(running.choice_probabilities("", ["short", "long " * 4000], ["?"], LABELS))
+    assert isinstance(answers[1], Failure)
+    assert not isinstance(answers[0], Failure)
 
 
 def test_closing_the_iterator_abandons_the_rest(running):
@@ -97,10 +97,10 @@ def test_a_lora_adapter_matches_transformers(tiny, python, tmp_path):
     plain = choice_table(TransformersLLM(tiny, device="cpu"))
     reference = choice_table(TransformersLLM(tiny, adapter=str(tmp_path), device="cpu"))
     llm = VllmLLM(tiny, adapter=str(tmp_path), python=python, dtype="float32", max_model_len=1024)
-    found = choice_table(llm)
+    table = choice_table(llm)
     llm.close()
     assert (reference - plain).abs().max() > 0.05
-    torch.testing.assert_close(found, reference, rtol=0, atol=0.01)
+    torch.testing.assert_close(table, reference, rtol=0, atol=0.01)
 
 
 def test_a_crash_is_an_error_with_its_cause_and_a_note(tiny, python):

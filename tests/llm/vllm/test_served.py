@@ -87,8 +87,8 @@ class TestServed(LLMConformance):
 
 def test_probabilities_match_transformers(server, smollm2):
     reference = TransformersLLM(smollm2, device="cpu", dtype="float32")
-    found = choice_table(OpenAILLM("smollm2", base_url=server))
-    torch.testing.assert_close(found, choice_table(reference), rtol=0, atol=2e-3)
+    table = choice_table(OpenAILLM("smollm2", base_url=server))
+    torch.testing.assert_close(table, choice_table(reference), rtol=0, atol=2e-3)
 
 
 def test_json_and_the_context_length_of_the_server(server):
@@ -110,6 +110,6 @@ class TestServedImages(LLMConformance):
 
 def test_probabilities_about_images_match_transformers(picture_server, pictures):
     reference = TransformersLLM(pictures, device="cpu", dtype="float32")
-    found = choice_table(OpenAILLM("pictures", base_url=picture_server), PREFIX, ITEMS)
+    table = choice_table(OpenAILLM("pictures", base_url=picture_server), PREFIX, ITEMS)
     expected = choice_table(reference, PREFIX, ITEMS)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(table, expected, rtol=0, atol=1e-4)

@@ -67,13 +67,13 @@ class Write(pl.Callback):
         self.write(trainer.global_rank, error=f"{type(exception).__name__}: {exception}")
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        found = known(self.selection, trainer.datamodule)  # type: ignore[attr-defined]
+        state = known(self.selection, trainer.datamodule)  # type: ignore[attr-defined]
         batches = list(zip(self.epochs, pl_module.seen, strict=True))
         n_encoded = self.encoder.n_encoded
-        self.write(trainer.global_rank, batches=batches, n_encoded=n_encoded, **found)
+        self.write(trainer.global_rank, batches=batches, n_encoded=n_encoded, **state)
 
-    def write(self, rank: int, **found: Any) -> None:
-        (self.folder / f"rank{rank}.json").write_text(json.dumps(found))
+    def write(self, rank: int, **fields: Any) -> None:
+        (self.folder / f"rank{rank}.json").write_text(json.dumps(fields))
 
 
 def known(selection: SelectionCallback, data: Any) -> dict[str, Any]:
@@ -110,11 +110,11 @@ def main(folder: Path, strategy: str, mode: str = "") -> None:
     )
     model = OwnModel()
     run.fit(model, datamodule=data)
-    found = {**known(selection, data), "weights": model.layer.weight.tolist()}
-    found["record"] = None if correlation.record is None else correlation.record.run_id
-    found["correlations"] = [[entry.kind, len(entry.points)] for entry in correlation.correlations]
+    state = {**known(selection, data), "weights": model.layer.weight.tolist()}
+    state["record"] = None if correlation.record is None else correlation.record.run_id
+    state["correlations"] = [[entry.kind, len(entry.points)] for entry in correlation.correlations]
     node = os.environ.get("NODE_RANK", "0")
-    (folder / f"caller{node}{os.environ.get('LOCAL_RANK', '')}.json").write_text(json.dumps(found))
+    (folder / f"caller{node}{os.environ.get('LOCAL_RANK', '')}.json").write_text(json.dumps(state))
 
 
 if __name__ == "__main__":

@@ -113,8 +113,8 @@ def main(folder: Path, strategy: str, modes: Sequence[str]) -> None:
         ended = fit(folder, strategy, mode)
         failing = folder / f"{mode}.failing"
         after_s = time.time() - float(failing.read_text()) if failing.exists() else None
-        found = {"ended": ended, "after_s": after_s}
-        (folder / f"{mode}.node{node}.json").write_text(json.dumps(found))
+        result = {"ended": ended, "after_s": after_s}
+        (folder / f"{mode}.node{node}.json").write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

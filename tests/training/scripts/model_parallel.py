@@ -71,14 +71,14 @@ def fit(folder: Path, name: str, n_steps: int, **options: Any) -> dict[str, Any]
 
 def main(folder: Path) -> None:
     ckpt = folder / "begun" / "step=4.ckpt"
-    found = {
+    fits = {
         "whole": fit(folder, "whole", 8),
         "begun": fit(folder, "begun", 4),
         "resumed": fit(folder, "resumed", 8, ckpt_path=ckpt),
         "another": fit(folder, "another", 8, ckpt_path=ckpt, top_k=1),
         "tensor": fit(folder, "tensor", 8, n_shards=1),
     }
-    (folder / f"rank{found['whole']['rank']}.json").write_text(json.dumps(found))
+    (folder / f"rank{fits['whole']['rank']}.json").write_text(json.dumps(fits))
 
 
 if __name__ == "__main__":

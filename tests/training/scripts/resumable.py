@@ -65,9 +65,9 @@ class LoggedEncoder(LetterEncoder):
 class LoggedMMD(MMD):
     def score(self, *args: Any, **kwargs: Any) -> Any:
         Events.log("score")
-        found = super().score(*args, **kwargs)
+        scores = super().score(*args, **kwargs)
         Events.log("score")
-        return found
+        return scores
 
 
 class LoggedJudge(ScriptedLLM):

@@ -78,8 +78,8 @@ def ranks(folder: Path, mode: str) -> None:
         pruner=optuna.pruners.ThresholdPruner(lower=2.0),
     )
     rank = torch.distributed.get_rank()
-    found = {"result": result.to_dict(), "fits": NotingRank.fits}
-    (folder / f"rank{rank}.json").write_text(json.dumps(found))
+    actual = {"result": result.to_dict(), "fits": NotingRank.fits}
+    (folder / f"rank{rank}.json").write_text(json.dumps(actual))
 
 
 if __name__ == "__main__":
