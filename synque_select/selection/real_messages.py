@@ -14,8 +14,8 @@ __all__ = ["real_messages"]
 
 _FEW = 20
 _OVERRIDE = (
-    "Give real_groups= the field that says which examples belong together (thread, author, "
-    "session, page), or false if they were drawn independently of each other."
+    "Give real_groups= (--real-groups) the field that says which examples belong together (thread, "
+    "author, session, page), or false if they were drawn independently of each other."
 )
 
 
@@ -33,9 +33,9 @@ def real_messages(real: RealSample) -> tuple[str, ...]:
         >>> print(*real_messages(RealSample("real", [*texts, "which app is number 3"])))
         2 of the 25 real examples are copies or near copies of each other, such as 'Which app is
         number 3?' and 'which app is number 3'. Such examples are grouped: 24 groups, effective n
-        23.1. Intervals and comparisons count groups, not examples. Give real_groups= the field that
-        says which examples belong together (thread, author, session, page), or false if they were
-        drawn independently of each other.
+        23.1. Intervals and comparisons count groups, not examples. Give real_groups=
+        (--real-groups) the field that says which examples belong together (thread, author, session,
+        page), or false if they were drawn independently of each other.
     """
     groups = real.groups
     if real.group_by is None:
