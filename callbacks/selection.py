@@ -22,11 +22,17 @@ from synque_select.callbacks._checks import (
 )
 from synque_select.callbacks._leaks import leak_messages
 from synque_select.callbacks._logging import Cell, LoggedTable, log_mixture, log_table, log_text
+from synque_select.data.label_edits import LabelEdits
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, DataError
 from synque_select.lens.config import LensConfig
 from synque_select.proxies.lens import with_lens
 from synque_select.proxies.registry import ProxySpec
+from synque_select.records.dropped_labels_file import (
+    DROPPED_LABELS,
+    load_dropped_labels,
+    save_dropped_labels,
+)
 from synque_select.records.findings_file import copy_findings
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.records.run_folder import make_folder, new_run_folder
@@ -34,6 +40,11 @@ from synque_select.report.decision import decision_lines
 from synque_select.report.lens import lens_text, write_rubrics
 from synque_select.report.ranking_tables import ranking_tables
 from synque_select.selection.decision import redecided
+from synque_select.selection.label_filter import (
+    LabelFilterChoice,
+    check_label_filter,
+    edits_of,
+)
 from synque_select.selection.mixture import MixtureKind, MixtureOptions, with_mixture
 from synque_select.selection.ranking import ranking_differences
 from synque_select.selection.scorer import Scorer
@@ -42,7 +53,7 @@ from synque_select.training.distributed import on_rank_zero, raise_on_all_ranks,
 from synque_select.training.lightning_compat import is_dev_run
 from synque_select.training.run_page import write_page
 from synque_select.training.spawn_result import SpawnResult
-from synque_select.types import Ranking
+from synque_select.types import DroppedLabel, Mixture, Ranking
 from synque_select.utils.json_types import Json
 from synque_select.utils.validation import check_int
 
@@ -56,6 +67,7 @@ class _Prepared(TypedDict):
 
     ranking: dict[str, Json]
     run_id: str
+    label_edits: dict[str, Json] | None
 
 
 class _Launched(_Prepared):
@@ -95,6 +107,12 @@ class SelectionCallback(CheckedCallback):
             get the rubrics and the most and least realistic examples.
         ranking: An existing ranking, or the path of its `ranking.json`. Nothing is scored; only the
             content hashes of the candidates and the real sample are compared.
+        label_filter: Whether training leaves out examples of the selected candidates whose label
+            the classifiers of the others contradict: "off", "auto" (if these can judge, and most
+            contradict the label), or the share of their votes that must contradict it. Needs
+            `label=` in the DataModule. No label of the real sample is read. A given `ranking` has
+            its own filter. The examples are listed in `dropped_labels.jsonl`.
+        relabel: Whether these examples get the label with the most votes instead.
         seed: Random seed of the scores.
         device: Device for encoding and scoring; None for the device of the trainer.
         cache_dir: Directory of cached embeddings and rankings; None for the default one.
@@ -110,7 +128,7 @@ class SelectionCallback(CheckedCallback):
 
     Raises:
         ConfigError: `ranking` is combined with an argument that it determines, or `ranking`,
-            `top_k`, `mixture`, `temperature` or `seed` has a wrong type or value.
+            `top_k`, `mixture`, `temperature`, `label_filter` or `seed` has a wrong type or value.
 
     Example:
         >>> callback = SelectionCallback(proxies=["mmd"], top_k=2)
@@ -129,13 +147,19 @@ class SelectionCallback(CheckedCallback):
         encoder: str | BaseEncoder | None = None,
         lens: LensConfig | Mapping[str, Any] | str | Path | None = None,
         ranking: str | Path | Ranking | None = None,
+        label_filter: LabelFilterChoice = "off",
+        relabel: bool = False,
         seed: int = 0,
         device: str | torch.device | None = None,
         cache_dir: str | Path | None = None,
         run_dir: str | Path | None = None,
     ) -> None:
         super().__init__()
-        _check_ranking(ranking, alone=proxies is None and encoder is None and lens is None)
+        alone = proxies is None and encoder is None and lens is None and label_filter == "off"
+        _check_ranking(ranking, alone=alone)
+        self._label_filter, self._relabel = check_label_filter(label_filter), relabel
+        if relabel and label_filter == "off":
+            raise ConfigError("relabel=True changes what label_filter= finds: give it, too")
         check_int("seed", seed, 0)
         if top_k is not None:
             check_int("top_k", top_k, 1)
@@ -147,6 +171,7 @@ class SelectionCallback(CheckedCallback):
         self._proxies, self._rank_by, self._top_k = _suite(proxies, lens, top_k), rank_by, top_k
         self._mixture, self._temperature = mixture, temperature
         self._findings: Path | None = None
+        self._dropped: Mapping[str, Sequence[DroppedLabel]] | None = None
         self._encoder, self._seed, self._device = encoder, seed, device
         self._cache_dir = cache_dir
         self._given_run_dir = None if run_dir is None else Path(run_dir)
@@ -197,7 +222,8 @@ class SelectionCallback(CheckedCallback):
         chosen = on_rank_zero(trainer, lambda: self._prepare(trainer, datamodule, budget))
         ranking = Ranking.from_dict(chosen["ranking"])
         self._ranking, self._run_id = ranking, chosen["run_id"]
-        datamodule.set_mixture(ranking.top())
+        datamodule.set_mixture(_mixture(ranking))
+        datamodule.set_label_edits(_edits(chosen["label_edits"]))
         if trainer.is_global_zero:
             _show(trainer, ranking)
 
@@ -211,6 +237,8 @@ class SelectionCallback(CheckedCallback):
             proxies=self._proxies,
             rank_by=self._rank_by,
             top_k=self._top_k,
+            label_filter=self._label_filter,
+            relabel=self._relabel,
             encoder=self._encoder,
             seed=self._seed,
             device=device,
@@ -228,6 +256,13 @@ class SelectionCallback(CheckedCallback):
             write_rubrics(self._run_dir, self.ranking)
             if self._findings is not None:
                 copy_findings(self._findings, self._run_dir)
+            if self._dropped is not None:
+                record = self.ranking.label_filter
+                save_dropped_labels(
+                    self._run_dir / DROPPED_LABELS,
+                    self._dropped,
+                    relabel=record is not None and record.relabel,
+                )
             log_mixture(trainer, require_datamodule(trainer))
             _warn_of_leaks(trainer, "validation data", trainer.val_dataloaders)
 
@@ -267,6 +302,7 @@ class SelectionCallback(CheckedCallback):
             {
                 "ranking": self._ranking.to_dict(),
                 "run_id": self._run_id,
+                "label_edits": None,  # the DataModule's own process has them
                 "run_dir": str(self._run_dir or ""),
                 "finished": self._finished,
             }
@@ -299,7 +335,37 @@ class SelectionCallback(CheckedCallback):
         if self._run_dir is not None:
             make_folder(self._run_dir)  # fail before hours of scoring, not after
         ranking = self._choose(trainer, datamodule, budget)
-        return {"ranking": ranking.to_dict(), "run_id": self.run_id}
+        edits = self._read_edits(ranking)
+        return {
+            "ranking": ranking.to_dict(),
+            "run_id": self.run_id,
+            "label_edits": None if edits is None else edits.to_dict(),
+        }
+
+    def _read_edits(self, ranking: Ranking) -> LabelEdits | None:
+        """Read what the label filter of the ranking found; None if it changes nothing."""
+        self._dropped, record = None, ranking.label_filter
+        if record is None or not record.is_open:
+            return None
+        place = self._dropped_labels_file()
+        if place is None:
+            rank_zero_warn(
+                "the labels of this ranking were filtered, but a Ranking does not hold the dropped "
+                "examples: training uses all. Give the path of its ranking.json instead"
+            )
+            return None
+        self._dropped = load_dropped_labels(place)
+        return edits_of(self._dropped, relabel=record.relabel)
+
+    def _dropped_labels_file(self) -> Path | None:
+        if self._given_ranking is None:
+            return None if self._findings is None else self._findings / DROPPED_LABELS
+        if isinstance(self._given_ranking, Ranking):
+            return None
+        path = Path(self._given_ranking)
+        path = path / "ranking.json" if path.is_dir() else path
+        prefix = "" if path.name == "ranking.json" else f"{path.stem}."
+        return path.with_name(f"{prefix}{DROPPED_LABELS}")
 
     def _choose(
         self, trainer: Trainer, datamodule: SynqueDataModule, budget: int | None
@@ -350,6 +416,19 @@ class SelectionCallback(CheckedCallback):
         return make_folder(self.run_dir)
 
 
+def _mixture(ranking: Ranking) -> Mixture:
+    """Return the mixture; its source, which run records keep, says whether labels are filtered."""
+    mixture, record = ranking.top(), ranking.label_filter
+    if record is None or not record.is_open:
+        return mixture
+    how = "relabeled" if record.relabel else "filtered"
+    return replace(mixture, source=f"{mixture.source}, labels {how}")
+
+
+def _edits(state: dict[str, Json] | None) -> LabelEdits | None:
+    return None if state is None else LabelEdits.from_dict(state)
+
+
 def _suite(
     proxies: Sequence[ProxySpec] | None,
     lens: LensConfig | Mapping[str, Any] | str | Path | None,
@@ -367,8 +446,8 @@ def _check_ranking(ranking: object, *, alone: bool) -> None:
         )
     if not alone:
         raise ConfigError(
-            "ranking= cannot be combined with proxies=, encoder= or lens=, which an existing "
-            "ranking already has; rank_by=, top_k= and mixture= are allowed"
+            "ranking= cannot be combined with proxies=, encoder=, lens= or label_filter=, which an "
+            "existing ranking already has; rank_by=, top_k= and mixture= are allowed"
         )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
 
     from synque_select.data.groups import GroupSelector
     from synque_select.data.views import Selector
+    from synque_select.selection.label_filter import LabelFilterChoice
     from synque_select.selection.scorer import Scorer, ScoringJob
     from synque_select.selection.scoring import Scoring
     from synque_select.types import Findings, LabelCheck, Ranking
@@ -102,6 +103,13 @@ def _add_choices(parser: ArgumentParser) -> None:
         "--label", help="field that holds the candidates' labels; warns where they look wrong"
     )
     parser.add_argument(
+        "--label-filter",
+        default="off",
+        help="find examples of the selected candidates whose label the classifiers of the others "
+        "contradict: off; auto, if these can judge and most contradict it; or a share of their "
+        "votes such as 0.8. With --json they are listed in dropped_labels.jsonl",
+    )
+    parser.add_argument(
         "--gaps",
         action="store_true",
         help="list the real examples that no candidate covers, each with the nearest synthetic one",
@@ -117,6 +125,7 @@ def _add_choices(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Rank candidates against a real sample. Prints the ranking; --json also saves it."""
     from synque_select.data.sources import load_candidates, load_real
+    from synque_select.records.dropped_labels_file import DROPPED_LABELS, save_dropped_labels
     from synque_select.records.findings_file import save_findings
     from synque_select.records.ranking_file import check_ranking_target, save_ranking
     from synque_select.report.decision import decision_text
@@ -136,10 +145,13 @@ def run(options: Namespace) -> int:
     _check_findings(options, job)
     scoring = job.score()
     checks = None if options.label is None else check_scored_labels(candidates, scoring)
-    ranking = _order(scorer, scoring, checks or ())
+    ranking, dropped = _order(scorer, scoring, checks or ()), None
     if checks is not None:
         ranking = replace(ranking, messages=(*label_messages(checks), *ranking.messages))
-    print(decision_text(ranking), end="\n\n")
+        ranking, dropped = job.filter_labels(scoring, ranking)
+    print(decision_text(ranking), end="
+
+")
     print(*ranking_tables(ranking), sep="\n\n")
     # written before anything that can still fail
     path = None if options.json is None else save_ranking(ranking, Path(options.json))
@@ -147,6 +159,9 @@ def run(options: Namespace) -> int:
     if path is not None:
         prefix = "" if path.name == "ranking.json" else f"{path.stem}."
         written = [path, *save_findings(path.parent, findings, prefix=prefix)]
+        if dropped is not None:
+            place = path.with_name(f"{prefix}{DROPPED_LABELS}")
+            written.append(save_dropped_labels(place, dropped, relabel=False))
         print("\nwrote " + ", ".join(map(str, written)))
     return 0
 
@@ -170,7 +185,18 @@ def _scorer(options: Namespace) -> Scorer:
         cache_dir=options.cache_dir,
         mixture=mixture,
         progress=progress,
+        label_filter=_label_filter(options.label_filter),
     )
+
+
+def _label_filter(text: str) -> LabelFilterChoice:
+    from synque_select.selection.label_filter import check_label_filter
+
+    try:
+        choice: str | float = float(text)
+    except ValueError:
+        choice = text
+    return check_label_filter(choice)
 
 
 def _check_lens(proxies: Sequence[Mapping[str, object]] | None, lens: str | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -86,6 +86,33 @@ class Candidate(Examples):
             raise ConfigError(f"{self.where} has no example scores by {by!r}: {known}")
         order = np.argsort(-self.example_scores[by], kind="stable")
         return self._at(np.sort(order[: math.ceil(keep * len(self))]))
+
+    def without(self, positions: Sequence[int]) -> Candidate:
+        """Return the candidate without some examples.
+
+        Args:
+            positions: Positions to leave out.
+
+        Raises:
+            DataError: Fewer than 2 examples would remain.
+
+        Example:
+            >>> list(Candidate("a", ["x", "y", "z"]).without([1]).views)
+            ['x', 'z']
+        """
+        return self._at(np.setdiff1d(np.arange(len(self)), np.asarray(positions, dtype=np.int64)))
+
+    def positions_in(self, other: Candidate) -> NDArray[np.int64]:
+        """Return where in another candidate, of which this one is a part, the examples are.
+
+        Raises:
+            ConfigError: This one is neither the other candidate nor a part of it.
+        """
+        if self.dataset is other.dataset:
+            return np.arange(len(self))
+        if isinstance(self.dataset, _Subset) and self.dataset.dataset is other.dataset:
+            return self.dataset.positions
+        raise ConfigError(f"{self.where} is not a part of {other.where}")
 
     def weighted(self, weights: ArrayLike, *, seed: int = 0) -> Candidate:
         """Return a candidate of N examples in which examples are repeated by weight.

@@ -1,19 +1,30 @@
-"""Realness of single examples: which ones of a candidate look most like the real sample."""
+"""Scores of single examples: which look most like the real sample, whose label is supported."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from synque_select.data.candidate import Candidate
 from synque_select.errors import ConfigError
+from synque_select.selection.label_filter import label_consistency
+from synque_select.selection.labels import check_classes
 from synque_select.selection.scoring import Scoring
 
 __all__ = ["with_example_scores"]
 
+_KEY = "label_consistency"
+
 
 def with_example_scores(candidates: Sequence[Candidate], scoring: Scoring) -> list[Candidate]:
     """Return the candidates with the realness of each example by every proxy that computes it.
+
+    If all candidates have labels that are classes, and a proxy uses embeddings, there is one more
+    score, "label_consistency": the share of the other candidates' classifiers that predict the
+    example's label, weighted by their score by `transfer` if it is in the suite.
 
     Args:
         candidates: The scored candidates, in the same order.
@@ -29,6 +40,7 @@ def with_example_scores(candidates: Sequence[Candidate], scoring: Scoring) -> li
     scored = [candidate.name for candidate in scoring.candidates]
     if names != scored:
         raise ConfigError(f"the scored candidates are {', '.join(scored)}; got {', '.join(names)}")
+    consistency = _consistency(candidates, scoring)
     return [
         dataclasses.replace(
             candidate,
@@ -37,7 +49,22 @@ def with_example_scores(candidates: Sequence[Candidate], scoring: Scoring) -> li
                 key: scores.example_scores(i).cpu().double().numpy()
                 for key, scores in scoring.scores.items()
                 if scores.example_scores is not None
-            },
+            }
+            | consistency.get(candidate.name, {}),
         )
         for i, candidate in enumerate(candidates)
     ]
+
+
+def _consistency(
+    candidates: Sequence[Candidate], scoring: Scoring
+) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Return the score by label of each candidate; nothing if labels cannot be judged."""
+    has_labels = all(candidate.label is not None for candidate in candidates)
+    if not has_labels or any(part.embeddings is None for part in scoring.candidates):
+        return {}
+    try:
+        check_classes(candidates)
+    except ConfigError:  # labels that are texts or numbers
+        return {}
+    return {name: {_KEY: each} for name, each in label_consistency(candidates, scoring).items()}

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from synque_select.data.candidate import Candidate
+from synque_select.data.label_edits import LabelEdits
 from synque_select.errors import ConfigError
 from synque_select.functional.label_consistency import (
     LabelVotes,
@@ -25,6 +27,9 @@ from synque_select.functional.label_consistency import (
     predict_labels,
 )
 from synque_select.functional.transfer import fit_heads
+from synque_select.selection.labels import check_classes
+from synque_select.selection.scoring import Scoring
+from synque_select.types import Ranking
 from synque_select.types.label_filter import DroppedLabel, LabelFilterRecord
 from synque_select.utils.validation import is_number
 
@@ -32,8 +37,13 @@ __all__ = [
     "LabelFilter",
     "LabelFilterChoice",
     "LabelJudges",
+    "check_filter_data",
     "check_label_filter",
+    "edits_of",
     "filter_labels",
+    "filter_selected",
+    "label_consistency",
+    "offer",
 ]
 
 LabelFilterChoice: TypeAlias = float | Literal["off", "auto"]
@@ -48,6 +58,9 @@ _MIN_SKILL = 0.2
 # share of labels, of all and of a class, that the majority must support: where it contradicts most
 # labels, either the judges or the labels are wrong, and nothing says which
 _MIN_SUPPORTED = 0.5
+# above this number of examples a message that was not asked for costs too much
+_MAX_OFFERED = 200_000
+_TRANSFER = "transfer"
 # larger candidates add no accuracy to a linear head, only time
 _MAX_HEAD_ROWS = 1000
 
@@ -69,6 +82,34 @@ def check_label_filter(choice: object) -> LabelFilterChoice:
         "share of the other candidates' classifiers that must contradict a label to drop its "
         "example"
     )
+
+
+def check_filter_data(
+    choice: LabelFilterChoice, candidates: Sequence[Candidate], *, needs_embeddings: bool
+) -> None:
+    """Before anything is scored, refuse a label filter that could not be applied.
+
+    Args:
+        choice: The choice.
+        candidates: The candidates.
+        needs_embeddings: Whether a proxy of the suite uses embeddings.
+
+    Raises:
+        ConfigError: A candidate has no labels, they are not classes, or embeddings are missing.
+    """
+    if choice == "off":
+        return
+    missing = [candidate.where for candidate in candidates if candidate.label is None]
+    if missing:
+        raise ConfigError(
+            f"label_filter={choice!r} reads the candidates' labels: give label= (--label on the "
+            f"command line), the field that holds them. Without it: {', '.join(missing)}"
+        )
+    if not needs_embeddings:
+        raise ConfigError(
+            f"label_filter={choice!r} needs embeddings: add a proxy that uses them, such as pad"
+        )
+    check_classes(candidates)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +227,17 @@ class LabelFilter:
         return np.setdiff1d(np.arange(n), np.array(gone, dtype=np.int64))
 
 
+def edits_of(dropped: Mapping[str, Sequence[DroppedLabel]], *, relabel: bool) -> LabelEdits:
+    """Return what training changes in the candidates.
+
+    Args:
+        dropped: Candidate name to the examples that the filter found.
+        relabel: Whether these are relabeled rather than dropped.
+    """
+    voted = {name: {each.position: each.voted for each in part} for name, part in dropped.items()}
+    return LabelEdits({name: votes for name, votes in voted.items() if votes}, relabel)
+
+
 def filter_labels(
     judges: LabelJudges,
     kept: Sequence[str],
@@ -239,6 +291,87 @@ def filter_labels(
         dropped={name: len(each) for name, each in dropped.items()},
     )
     return LabelFilter(record, dropped)
+
+
+def filter_selected(
+    candidates: Sequence[Candidate],
+    scoring: Scoring,
+    ranking: Ranking,
+    choice: LabelFilterChoice,
+    *,
+    relabel: bool = False,
+    camps: str | None = None,
+) -> LabelFilter:
+    """Filter the labels of the candidates that a ranking selects.
+
+    Args:
+        candidates: The scored candidates, with labels that are classes.
+        scoring: Their scores, with embeddings. The score of `transfer`, if it is among them, is the
+            weight of a candidate's vote.
+        ranking: The ranking.
+        choice: "auto" or a share.
+        relabel: Whether the examples get the label that most votes are for.
+        camps: As for `filter_labels`.
+
+    Raises:
+        ProxyError: The scoring has no embeddings.
+    """
+    judges, weights = _judges(candidates, scoring)
+    result = filter_labels(judges, ranking.top().names, choice, weights=weights, camps=camps)
+    return replace(result, record=replace(result.record, relabel=relabel))
+
+
+def label_consistency(
+    candidates: Sequence[Candidate], scoring: Scoring
+) -> dict[str, NDArray[np.float64]]:
+    """Return for each candidate the share of the others' votes that support each label.
+
+    Args:
+        candidates: The scored candidates, with labels that are classes.
+        scoring: Their scores, with embeddings.
+
+    Returns:
+        Candidate name to (N,) float64 in 0..1; 1 where nobody can judge.
+
+    Raises:
+        ProxyError: The scoring has no embeddings.
+    """
+    judges, weights = _judges(candidates, scoring)
+    votes = judges.votes(judges.names, weights)
+    # without a judge nothing speaks against the label
+    return {name: 1 - np.nan_to_num(vote.contradicted) for name, vote in votes.items()}
+
+
+def _judges(
+    candidates: Sequence[Candidate], scoring: Scoring
+) -> tuple[LabelJudges, Mapping[str, float] | None]:
+    """Return the judges, and the weights of their votes by `transfer` if it was scored."""
+    _, *embeddings = scoring.embeddings("a check of labels by the other candidates")
+    names = [candidate.name for candidate in candidates]
+    judges = LabelJudges.fit(
+        {candidate.name: candidate.labels for candidate in candidates},
+        dict(zip(names, (rows.cpu() for rows in embeddings), strict=True)),
+        seed=scoring.seed,
+    )
+    transfer = scoring.scores.get(_TRANSFER)
+    if transfer is None or not bool(torch.isfinite(transfer.values).all()):
+        return judges, None
+    return judges, dict(zip(names, transfer.values.tolist(), strict=True))
+
+
+def offer(
+    candidates: Sequence[Candidate],
+    scoring: Scoring,
+    ranking: Ranking,
+    *,
+    camps: str | None = None,
+) -> tuple[str, ...]:
+    """Return a message that says what the label filter would do, or why it would do nothing."""
+    if sum(map(len, candidates)) > _MAX_OFFERED:
+        return ()
+    record = filter_selected(candidates, scoring, ranking, "auto", camps=camps).record
+    sentence = f"{record.sentence[0].lower()}{record.sentence[1:]}"
+    return (f"The label filter is off. With label_filter='auto', {sentence}",)
 
 
 @dataclass(frozen=True)

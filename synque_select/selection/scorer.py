@@ -20,16 +20,24 @@ from synque_select.encoders import BaseEncoder, embed, get_encoder
 from synque_select.errors import ConfigError, DataError
 from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import ProxySpec, resolve_suite
+from synque_select.records.dropped_labels_file import DROPPED_LABELS, save_dropped_labels
 from synque_select.records.findings_file import save_findings
 from synque_select.records.ranking_file import save_ranking
 from synque_select.selection.findings import label_messages, scoring_findings
+from synque_select.selection.label_filter import (
+    LabelFilterChoice,
+    check_filter_data,
+    check_label_filter,
+    filter_selected,
+    offer,
+)
 from synque_select.selection.labels import check_classes, check_scored_labels
 from synque_select.selection.mixture import MixtureChoice, MixtureOptions, mixture_scores
 from synque_select.selection.mixture_sample import mixture_candidate
 from synque_select.selection.ranking import check_rank_by, ranking_from
 from synque_select.selection.ranking_cache import load_kept_ranking, ranking_path
 from synque_select.selection.scoring import Scoring, score
-from synque_select.types import LabelCheck, Mixture, Ranking
+from synque_select.types import DroppedLabel, LabelCheck, Mixture, Ranking
 from synque_select.utils.process_state import free_device_memory
 from synque_select.utils.validation import check_int
 
@@ -128,10 +136,14 @@ class Scorer:
         progress: Whether to show progress of anything that takes more than two seconds.
         keep_models: Whether encoders and proxies that were given as instances stay loaded after
             scoring. By default they are closed, to free memory for training.
+        label_filter: Whether `cached_selection` drops examples of the selected candidates whose
+            label the classifiers of the others contradict: "off", "auto" (if these can judge), or
+            the share of their votes that must contradict a label.
+        relabel: Whether these examples get the label with the most votes instead.
         notify: Called with sentences for the user, such as which scores came from the cache.
 
     Raises:
-        ConfigError: top_k, seed, n_resamples or mixture is not allowed.
+        ConfigError: top_k, seed, n_resamples, mixture or label_filter is not allowed.
 
     Example:
         >>> near = Candidate("near", ["how many apps", "list all users", "which app is free"])
@@ -152,6 +164,8 @@ class Scorer:
     n_resamples: int = 2000
     progress: bool = True
     keep_models: bool = False
+    label_filter: LabelFilterChoice = "off"
+    relabel: bool = False
     notify: Callable[[str], None] = field(default=_log.info, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -160,6 +174,7 @@ class Scorer:
         check_int("n_resamples", self.n_resamples, 100)
         check_int("seed", self.seed, 0)
         MixtureOptions.of(self.mixture)
+        check_label_filter(self.label_filter)
 
     @classmethod
     def like(
@@ -197,7 +212,9 @@ class Scorer:
             )
         suite = resolve_suite(self.proxies, real.modality)
         check_rank_by(self.rank_by, suite)
-        return ScoringJob(self, candidates, real, suite)
+        job = ScoringJob(self, candidates, real, suite)
+        check_filter_data(self.label_filter, candidates, needs_embeddings=job.needs_embeddings)
+        return job
 
     def score(self, candidates: Sequence[Candidate], real: RealSample) -> Scoring:
         """Score with every proxy; embeddings and the scores of packaged proxies may be cached."""
@@ -335,7 +352,7 @@ class ScoringJob:
         path = self._path(labels or "")
         folder = path.with_suffix("")
         kept = load_kept_ranking(path)
-        if kept is not None:
+        if kept is not None and (not _filters(kept) or (folder / DROPPED_LABELS).is_file()):
             return kept, folder
         scorer, scoring = self.scorer, self.score()
         checks = None if labels is None else check_scored_labels(self.candidates, scoring)
@@ -345,7 +362,35 @@ class ScoringJob:
         save_findings(folder, scoring_findings(scoring, checks, top_k=k, rank_by=by))
         messages = () if checks is None else label_messages(checks)
         ranking = replace(ranking, messages=(*messages, *ranking.messages))
+        if checks is not None:
+            ranking, dropped = self.filter_labels(scoring, ranking)
+            if dropped is not None:
+                save_dropped_labels(folder / DROPPED_LABELS, dropped, relabel=scorer.relabel)
         return self._save(ranking, path), folder
+
+    def filter_labels(
+        self, scoring: Scoring, ranking: Ranking
+    ) -> tuple[Ranking, Mapping[str, Sequence[DroppedLabel]] | None]:
+        """Apply the label filter to the selected candidates, or say what it would do.
+
+        Args:
+            scoring: The scores, with embeddings, of candidates with labels that are classes.
+            ranking: Their ranking.
+
+        Returns:
+            The ranking with the filter's decision or with a message about it, and the dropped
+            examples; None if the filter is off or closed.
+        """
+        choice = self.scorer.label_filter
+        if choice == "off":
+            messages = offer(self.candidates, scoring, ranking)
+            return replace(ranking, messages=(*ranking.messages, *messages)), None
+        result = filter_selected(
+            self.candidates, scoring, ranking, choice, relabel=self.scorer.relabel
+        )
+        messages = (*ranking.messages, result.record.sentence)
+        ranking = replace(ranking, label_filter=result.record, messages=messages)
+        return ranking, result.dropped if result.record.is_open else None
 
     def _save(self, ranking: Ranking, path: Path) -> Ranking:
         save_ranking(ranking, path)
@@ -395,10 +440,15 @@ class ScoringJob:
             "mixture": vars(MixtureOptions.of(scorer.mixture)),
             "n_resamples": scorer.n_resamples,
             "labels": labels,
+            "label_filter": [scorer.label_filter, scorer.relabel],
             "encoder": self._encoder().key if self.needs_embeddings else None,
             "seed": scorer.seed,
         }
         return ranking_path(scorer.cache_dir, self.candidates, self.real, self.suite, options)
+
+
+def _filters(ranking: Ranking) -> bool:
+    return ranking.label_filter is not None and ranking.label_filter.is_open
 
 
 def _check_data(candidates: Sequence[Candidate], real: RealSample) -> None:

@@ -174,7 +174,8 @@ def _update(hashed: _Hash, value: object) -> None:
 def hyper_parameters(trainer: Trainer, module: LightningModule) -> dict[str, Json]:
     """Return the module's hparams, its optimizers, and how the trainer steps.
 
-    If labeled real data is a fixed part of training, its share and hash are added.
+    If labeled real data is a fixed part of training, its share and hash are added, and if labels
+    are filtered, a hash of the examples that are left out or relabeled.
     """
     return {
         "module": plain_parameter(dict(module.hparams)),
@@ -186,6 +187,7 @@ def hyper_parameters(trainer: Trainer, module: LightningModule) -> dict[str, Jso
         "gradient_clip_val": plain_parameter(trainer.gradient_clip_val),
         "precision": str(trainer.precision),
         **_labeled_real(trainer),
+        **_label_edits(trainer),
     }
 
 
@@ -195,6 +197,12 @@ def _labeled_real(trainer: Trainer) -> dict[str, Json]:
     if labeled is None:
         return {}
     return {"labeled_real": {"share": labeled.share, "sha256": labeled.data.sha256}}
+
+
+def _label_edits(trainer: Trainer) -> dict[str, Json]:
+    datamodule = attached_datamodule(trainer)
+    edits = None if datamodule is None else datamodule.label_edits
+    return {} if edits is None else {"label_edits_sha256": content_sha256([edits.to_dict()])}
 
 
 def plain_parameter(value: object) -> Json:

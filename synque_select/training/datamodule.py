@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, default_collate
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.groups import GroupSelector
 from synque_select.data.iterables import open_stored, store_iterable
+from synque_select.data.label_edits import LabelEdits
 from synque_select.data.sources import load_candidates, load_real, replace_iterables
 from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, LightningError
@@ -101,6 +102,7 @@ class _State(TypedDict):
     candidates: dict[str, Fingerprint]
     labeled_real: LabeledRealState | None
     surrogate: str | None  # missing in states of version 0.2 and before
+    label_edits: dict[str, Json] | None
     inner: dict[str, Any]
 
 
@@ -220,6 +222,7 @@ class SynqueDataModule(LightningDataModule):
         self._real_share = real_share
         self._labeled_real: LabeledRealData | None = None
         self._mixture = _as_mixture(mixture)
+        self._label_edits: LabelEdits | None = None
         self._transform, self._epoch_length, self._seed = train_transform, epoch_length, seed
         self._batch_size = batch_size
         self._options: LoaderOptions = {}
@@ -345,8 +348,13 @@ class SynqueDataModule(LightningDataModule):
 
     @property
     def _training_candidates(self) -> list[Candidate]:
-        """The candidates without the examples that are held out for validation."""
-        return self.candidates if self.surrogate is None else self.surrogate.training
+        """The candidates without the examples that are held out, or that the label filter drops."""
+        parts = self.candidates if self.surrogate is None else self.surrogate.training
+        edits = self._label_edits
+        if edits is None:
+            return parts
+        pairs = zip(parts, self.candidates, strict=True)
+        return [edits.apply(part, of=ranked) for part, ranked in pairs]
 
     @property
     def mixture(self) -> Mixture | None:
@@ -378,6 +386,35 @@ class SynqueDataModule(LightningDataModule):
         if current is None or current.weights != mixture.weights:
             self._position.restore(Position().state())
         self._mixture = mixture
+
+    @property
+    def label_edits(self) -> LabelEdits | None:
+        """What the label filter changes in the candidates; None without a filter."""
+        return self._label_edits
+
+    def set_label_edits(self, edits: LabelEdits | None) -> None:
+        """Set the examples that training leaves out or relabels; allowed until `setup("fit")` ends.
+
+        `candidates` are what was ranked and stay as they are; only the train loader changes.
+
+        Raises:
+            LightningError: The current fit already has a train loader for other examples.
+            ConfigError: An example cannot get another label.
+            DataError: A candidate would be left with fewer than 2 examples.
+        """
+        if edits == self._label_edits:
+            return
+        if self._built is not None:
+            raise LightningError(
+                "the train loader of this fit was already built: set the label filter by the end "
+                "of setup('fit') (estimated_stepping_batches in configure_optimizers builds the "
+                "loader too)"
+            )
+        if edits is not None:
+            for candidate in self.candidates:
+                edits.apply(candidate)  # its errors come here, not in the middle of training
+        self._label_edits = edits
+        self._position.restore(Position().state())
 
     def with_mixture(self, mixture: Mixture) -> SynqueDataModule:
         """Return a DataModule that serves another mixture of the same data from the beginning.
@@ -568,6 +605,7 @@ class SynqueDataModule(LightningDataModule):
             },
             "labeled_real": self._labeled_real_state(),
             "surrogate": None if self.surrogate is None else self.surrogate.sha256,
+            "label_edits": None if self._label_edits is None else self._label_edits.to_dict(),
             "inner": {} if self._inner is None else self._inner.state_dict(),
         }
         return {**state}
@@ -592,6 +630,8 @@ class SynqueDataModule(LightningDataModule):
         state = cast("_State", with_new_names(state_dict))
         check_same_labeled(state.get("labeled_real"), self._labeled_real_state())
         self._check_same_surrogate(state.get("surrogate"))
+        edits = state.get("label_edits")  # checkpoints of earlier versions have none
+        self._restore_label_edits(None if edits is None else LabelEdits.from_dict(edits))
         if state["mixture"] is not None:
             self._restore_mixture(Mixture.from_dict(state["mixture"]), state)
         self._position.restore(state["position"])
@@ -609,6 +649,20 @@ class SynqueDataModule(LightningDataModule):
                 "the surrogate validation set has changed since the checkpoint was written: "
                 "metrics from before and after cannot be compared"
             )
+
+    def _restore_label_edits(self, edits: LabelEdits | None) -> None:
+        if edits == self._label_edits:
+            return
+        if self._built is not None:
+            raise LightningError(
+                "the checkpoint was trained with another label filter, but the train loader of "
+                "this run was already built, because its strategy restores checkpoints late: rank "
+                "with the label_filter= of the run that wrote the checkpoint"
+            )
+        rank_zero_warn(
+            "training continues with the label filter of the checkpoint, not with that of this run"
+        )
+        self._label_edits = edits
 
     def _restore_mixture(self, mixture: Mixture, state: _State) -> None:
         try:

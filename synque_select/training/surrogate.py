@@ -307,16 +307,14 @@ def _families(
 
 
 def _without_held_out(candidate: Candidate, options: SurrogateOptions) -> Candidate:
-    kept = np.flatnonzero(~held_out(candidate, options.held_out, seed=options.seed))
-    if len(kept) < 2:
+    is_held_out = held_out(candidate, options.held_out, seed=options.seed)
+    n_left = int((~is_held_out).sum())
+    if n_left < 2:
         raise DataError(
-            f"{candidate.where}: {len(kept)} of its {len(candidate)} examples are left to train "
+            f"{candidate.where}: {n_left} of its {len(candidate)} examples are left to train "
             f"on, as held_out={options.held_out} of them are for validation: give a smaller share"
         )
-    part: Subset[object] = Subset(candidate.dataset, kept.tolist())  # type: ignore[arg-type]
-    return Candidate(
-        candidate.name, part, candidate.selector, candidate.label, source=candidate.source
-    )
+    return candidate.without(np.flatnonzero(is_held_out).tolist())
 
 
 def _check_labeled(candidates: Sequence[Candidate]) -> None:

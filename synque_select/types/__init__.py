@@ -12,6 +12,7 @@ from synque_select.types.findings import (
     ShownGap,
     ShownView,
 )
+from synque_select.types.label_filter import DroppedLabel, LabelFilterRecord
 from synque_select.types.mixture import Mixture
 from synque_select.types.modality import Modality
 from synque_select.types.ranking import (
@@ -31,6 +32,7 @@ from synque_select.types.run_record import (
 
 __all__ = [
     "Decision",
+    "DroppedLabel",
     "EncoderInfo",
     "Evidence",
     "Farness",
@@ -39,6 +41,7 @@ __all__ = [
     "Gaps",
     "LabelCheck",
     "LabelChecks",
+    "LabelFilterRecord",
     "Mixture",
     "Modality",
     "ProxyInfo",

@@ -9,6 +9,7 @@ from typing import Any
 
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.types.decision import Decision
+from synque_select.types.label_filter import LabelFilterRecord
 from synque_select.types.mixture import Mixture
 from synque_select.types.modality import Modality
 from synque_select.utils.json_fields import JsonFields
@@ -119,6 +120,7 @@ class Ranking:
         effective_n: n_real² / Σ n_g² over groups of n_g examples (Kish), at most `n_groups`; None
             if `n_groups` is.
         decision: The advice and the mixture that follows from it; None in rankings of old files.
+        label_filter: What the label filter did to the selected candidates; None without one.
 
     Raises:
         ConfigError: The mixture names an unknown candidate, or there are both a mixture and a
@@ -142,6 +144,7 @@ class Ranking:
     n_groups: int | None = None
     effective_n: float | None = None
     decision: Decision | None = None
+    label_filter: LabelFilterRecord | None = None
 
     def __post_init__(self) -> None:
         if self.mixture is not None and self.decision is not None:
@@ -281,6 +284,7 @@ class Ranking:
             "candidates": [_row_to_dict(row) for row in self.candidates],
             "selected": [{"name": n, "weight": w} for n, w in selected.weights.items()],
             **own,
+            **({} if self.label_filter is None else {"label_filter": self.label_filter.to_dict()}),
             "messages": list(self.messages),
             "wall_s": dict(self.wall_s),
             **({"details": dict(self.details)} if self.details else {}),
@@ -321,6 +325,7 @@ class Ranking:
                 n_groups=state["real"].get("n_groups"),
                 effective_n=state["real"].get("effective_n"),
                 decision=_decision(state),
+                label_filter=_label_filter(state),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"not a ranking: {type(error).__name__}: {error}") from error
@@ -343,6 +348,12 @@ def _decision(state: Mapping[str, Any]) -> Decision | None:
     if state["version"] < 3:
         return None
     return Decision.from_fields(JsonFields(state["decision"], "decision"))
+
+
+def _label_filter(state: Mapping[str, Any]) -> LabelFilterRecord | None:
+    if state.get("label_filter") is None:
+        return None
+    return LabelFilterRecord.from_fields(JsonFields(state["label_filter"], "label_filter"))
 
 
 def _null(value: float | None) -> float | None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from synque_select.data.candidate import Candidate
 from synque_select.errors import ConfigError
+from synque_select.proxies.base import ProxyInput, ProxyScores
+from synque_select.proxies.domain import PAD
+from synque_select.selection.example_scores import with_example_scores
 from synque_select.selection.label_filter import (
     LabelFilter,
     LabelJudges,
     check_label_filter,
     filter_labels,
+    label_consistency,
 )
+from synque_select.selection.scoring import Scoring
 from synque_select.types.label_filter import LabelFilterRecord
 from synque_select.utils.json_fields import JsonFields
 
@@ -188,3 +196,51 @@ def test_allowed_choices(choice: object):
 def test_other_choices_are_refused(choice: object):
     with pytest.raises(ConfigError, match="allowed is 'off', 'auto', or a share"):
         check_label_filter(choice)
+
+
+def scored(data: Data) -> tuple[list[Candidate], Scoring]:
+    texts = {
+        name: [{"text": f"{name} {i}", "label": CLASSES[c]} for i, c in enumerate(labels)]
+        for name, labels in data.labels.items()
+    }
+    candidates = [Candidate(name, rows, "text", "label") for name, rows in texts.items()]
+    parts = [
+        ProxyInput(c.name, c.views, "text", c.digests, data.embeddings[c.name]) for c in candidates
+    ]
+    real = ProxyInput("real", parts[0].views, "text", parts[0].digests, parts[0].embeddings)
+    scores = PAD().score(real, parts, seed=0, device=torch.device("cpu"))
+    scoring = Scoring(
+        real, tuple(parts), (PAD(),), {"pad": scores}, {"pad": 0.0}, "r", data.names, None, 0, 0,
+        (), {},
+    )  # fmt: skip
+    return candidates, scoring
+
+
+def test_example_scores_by_label_consistency():
+    data = Data(spread=0.2)
+    for name in data.names:
+        data.flip(name, 0.2)
+    candidates, scoring = scored(data)
+    for candidate in with_example_scores(candidates, scoring):
+        wrong = data.labels[candidate.name] != data.truth[candidate.name]
+        scores = candidate.example_scores["label_consistency"]
+        assert scores[wrong].max() < 0.5 < scores[~wrong].min()
+        kept = candidate.filter(keep=0.8, by="label_consistency")
+        assert len(kept) == 72
+
+
+def test_candidates_without_labels_have_no_such_score():
+    candidates, scoring = scored(Data(3))
+    plain = [Candidate(c.name, c.dataset, "text") for c in candidates]
+    assert [*with_example_scores(plain, scoring)[0].example_scores] == ["pad"]
+
+
+def test_votes_are_weighted_by_transfer_where_it_was_scored():
+    data = Data(6, spread=0.2)
+    data.swap(("c0", "c1", "c2"))
+    candidates, scoring = scored(data)
+    values = torch.tensor([0.3, 0.3, 0.3, 0.9, 0.9, 0.9], dtype=torch.float64)
+    weighted = replace(scoring, scores={**scoring.scores, "transfer": ProxyScores(values)})
+    plain, better = label_consistency(candidates, scoring), label_consistency(candidates, weighted)
+    right = data.truth["c3"] != 2
+    assert better["c3"][right].mean() > 0.9 > plain["c3"][right].mean()

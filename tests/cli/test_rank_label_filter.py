@@ -1,0 +1,83 @@
+"""`rank --label-filter`: what it prints and writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from synque_select.cli.main import main
+from synque_select.records.dropped_labels_file import load_dropped_labels
+from synque_select.records.ranking_file import load_ranking
+
+WORDS = (("apple", "banana", "cherry"), ("zebra", "xenon", "quartz"))
+
+
+def write(path: Path, seed: int, n: int = 30) -> None:
+    draw = random.Random(seed)
+    records = []
+    for i in range(n):
+        label = i % 2
+        text = f"the {' '.join(draw.choices(WORDS[label], k=3))} of number {draw.randrange(99)}"
+        records.append({"text": text, "label": label if draw.random() > 0.2 else 1 - label})
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for k in range(4):
+        write(tmp_path / "data" / f"c{k}.jsonl", k)
+    write(tmp_path / "real.jsonl", 50)
+    return ["rank", "--candidates", "data", "--real", "real.jsonl", "--view", "text", "--quiet",
+            "--cache-dir", "cache", "--encoder", "tests.training.tiny.LetterEncoder",
+            "--proxies", "pad"]  # fmt: skip
+
+
+def test_the_dropped_examples_are_written_beside_the_ranking(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    given = ["--label", "label", "--label-filter", "auto", "--json", "out/second.json"]
+    assert main([*command, *given]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "The label filter drops" in printed
+    assert "out/second.dropped_labels.jsonl" in printed
+    record = load_ranking(tmp_path / "out" / "second.json").label_filter
+    assert record is not None
+    assert record.is_open
+    dropped = load_dropped_labels(tmp_path / "out" / "second.dropped_labels.jsonl")
+    assert {n: len(each) for n, each in dropped.items()} == record.dropped
+    # a share of its own keeps more
+    given[3] = "0.99"
+    assert main([*command, *given]) == 0
+    again = load_ranking(tmp_path / "out" / "second.json").label_filter
+    assert again is not None
+    assert again.choice == 0.99
+    assert sum(again.dropped.values()) <= sum(record.dropped.values())
+
+
+def test_without_a_filter_a_message_offers_it(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+):
+    assert main([*command, "--label", "label"]) == 0
+    assert "The label filter is off. With label_filter='auto'" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "label filter" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--label-filter", "auto"], "--label on the command line"),
+        (["--label", "label", "--label-filter", "some"], "label_filter='some': allowed is 'off'"),
+        (["--label", "label", "--label-filter", "1.5"], "label_filter=1.5: allowed is 'off'"),
+    ],
+)
+def test_bad_arguments(
+    command: list[str], given: list[str], message: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main([*command, *given]) == 1
+    assert message in capsys.readouterr().err
