@@ -236,6 +236,7 @@ def test_what_it_needs_is_checked_before_scoring(
         trainer(tmp_path, selection(proxies=proxies)).fit(TinyModel(), datamodule=datamodule)
 
 
+@pytest.mark.filterwarnings("ignore:.* also in the validation data")
 def test_a_surrogate_validation_set_and_a_filter_go_together(selection: Any, tmp_path: Path):
     callback, model = selection(), TinyModel()
     datamodule = data_module(wraps=None, val="surrogate", collate_fn=collate, batch_size=8)
