@@ -149,9 +149,7 @@ def run(options: Namespace) -> int:
     if checks is not None:
         ranking = replace(ranking, messages=(*label_messages(checks), *ranking.messages))
         ranking, dropped = job.filter_labels(scoring, ranking)
-    print(decision_text(ranking), end="
-
-")
+    print(decision_text(ranking), end="\n\n")
     print(*ranking_tables(ranking), sep="\n\n")
     # written before anything that can still fail
     path = None if options.json is None else save_ranking(ranking, Path(options.json))
