@@ -213,13 +213,13 @@ def test_ranking_of_found_and_of_given_groups_is_the_same(tmp_path):
     posts += [{**post, "text": post["text"].upper()} for post in posts[::5]]
     key = [post["text"].lower() for post in posts]
     given = [{**post, "key": k} for post, k in zip(posts, key, strict=True)]
-    found = RealSample("real", posts, view="text")
+    detected = RealSample("real", posts, view="text")
     named = RealSample("real", given, view="text", group_by="key")
-    assert found.groups is not None
+    assert detected.groups is not None
     assert named.groups is not None
-    assert found.groups.tolist() == named.groups.tolist()
+    assert detected.groups.tolist() == named.groups.tolist()
     first, second = (
         ranking_from(scorer(tmp_path).score(candidates(), sample), top_k=2)
-        for sample in (found, named)
+        for sample in (detected, named)
     )
     assert [row.scores for row in first] == [row.scores for row in second]

@@ -282,13 +282,13 @@ class TestHowManyReal:
         assert "by chance 0.40" in table
 
     def test_the_gap_of_a_consensus_is_extrapolated_in_standard_errors(self):
-        found = sample_size_analysis(two_proxy_scoring(gap=0.3, n=400), top_k=2, n_pairs=2000)
-        errors = [row.border_error * row.m**0.5 for row in found.measured]
+        analysis = sample_size_analysis(two_proxy_scoring(gap=0.3, n=400), top_k=2, n_pairs=2000)
+        errors = [row.border_error * row.m**0.5 for row in analysis.measured]
         assert max(errors) / min(errors) == pytest.approx(1, abs=0.15)
         # two independent proxies, each in units of its own error
-        assert found.extrapolated[400] == pytest.approx(2**0.5, rel=0.15)
-        assert found.no_extrapolation is None
-        assert "standard errors at n = 400, summed over a, b" in str(sample_size_table(found))
+        assert analysis.extrapolated[400] == pytest.approx(2**0.5, rel=0.15)
+        assert analysis.no_extrapolation is None
+        assert "standard errors at n = 400, summed over a, b" in str(sample_size_table(analysis))
 
     def test_errors_that_do_not_fall_are_not_extrapolated(self):
         def rounded(weights: torch.Tensor) -> torch.Tensor:
@@ -300,12 +300,12 @@ class TestHowManyReal:
         )
         values = rounded(torch.full((1, 80), 1 / 80, dtype=torch.float64))[0]
         scoring = scoring_of({"a": ProxyScores(values, resample=rounded)}, {"a": "kernel"}, 80)
-        found = sample_size_analysis(scoring, top_k=2)
-        assert found.extrapolated == {}
-        assert found.no_extrapolation is not None
-        assert "do not fall as 1/√n" in str(sample_size_table(found))
-        assert "extrapolated as" not in str(sample_size_table(found))
-        assert SampleSizeAnalysis.from_dict(found.to_dict()) == found
+        analysis = sample_size_analysis(scoring, top_k=2)
+        assert analysis.extrapolated == {}
+        assert analysis.no_extrapolation is not None
+        assert "do not fall as 1/√n" in str(sample_size_table(analysis))
+        assert "extrapolated as" not in str(sample_size_table(analysis))
+        assert SampleSizeAnalysis.from_dict(analysis.to_dict()) == analysis
 
     def test_groups_are_divided_as_a_whole(self):
         once = two_proxy_scoring(gap=0.3, n=40)
@@ -318,9 +318,9 @@ class TestHowManyReal:
         threefold = dataclasses.replace(
             threefold, real=dataclasses.replace(threefold.real, groups=groups)
         )
-        found = sample_size_analysis(threefold, top_k=2, sizes=[60]).measured[0]
+        analysis = sample_size_analysis(threefold, top_k=2, sizes=[60]).measured[0]
         expected = sample_size_analysis(once, top_k=2, rank_by="a", sizes=[20]).measured[0]
-        assert found.border_error == pytest.approx(expected.border_error)
+        assert analysis.border_error == pytest.approx(expected.border_error)
 
     def test_sizes_over_half_are_refused(self):
         with pytest.raises(ConfigError, match="2 to 30, half the real sample"):
