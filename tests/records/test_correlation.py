@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from synque_select.functional.correlation import correlate_scores
-from synque_select.records.correlation import correlate, mean_correlations
+from synque_select.records.correlation import (
+    correlate,
+    mean_correlations,
+    reliability_messages,
+    surrogate_reliability,
+)
 from tests.records.records_data import make_record
 
 VALUES = dict(zip("abcdef", (0.9, 0.7, 0.8, 0.5, 0.6, 0.2), strict=True))
@@ -161,3 +166,60 @@ def test_a_loss_is_turned_round():
 def test_no_records_give_nothing():
     assert correlate([]) == []
     assert mean_correlations([]) == {}
+
+
+def on_both(unit: str, surrogate: float, labeled: float, **changes):
+    """A record of a run that was measured on a surrogate and on labels."""
+    details = {"labeled_validation": "123", **changes.pop("details", {})}
+    metrics = {"surrogate/val_acc": surrogate, "val_acc": labeled}
+    key = {"metric": "surrogate/val_acc", "validation_sha256": "456", **changes.pop("key", {})}
+    return make_record(
+        unit, monitor="surrogate/val_acc", metrics=metrics, details=details, key=key, **changes
+    )
+
+
+def test_the_surrogate_is_correlated_with_labels_by_the_rules_of_a_proxy():
+    records = [on_both(unit, 1 - value, value) for unit, value in VALUES.items()]
+    (entry,) = surrogate_reliability(records)
+    assert (entry.monitor, entry.key["validation_sha256"]) == ("val_acc", "123")
+    assert entry.proxies["surrogate"].spearman.value == pytest.approx(-1)
+    losses = [on_both(unit, value, value, mode="min") for unit, value in VALUES.items()]
+    (entry,) = surrogate_reliability(losses)
+    assert entry.proxies["surrogate"].spearman.value == pytest.approx(1)
+    assert reliability_messages([entry]) == [
+        "the surrogate against labeled validation (val_acc): Spearman +1.00 over 6 candidates"
+    ]
+    assert surrogate_reliability(probes()) == []
+
+
+def test_pruned_and_adaptive_trials_say_nothing_of_the_surrogate():
+    trials = [
+        on_both(unit, value, value, kind="trial", details={"startup": unit != "a"})
+        for unit, value in VALUES.items()
+    ]
+    trials.append(
+        make_record(
+            "pruned",
+            0.0,
+            kind="trial",
+            monitor="surrogate/val_acc",
+            metrics={},
+            key=trials[0].key,
+            details={"labeled_validation": "123", "pruned": "at step 3", "startup": True},
+        )
+    )
+    (entry,) = surrogate_reliability(trials)
+    assert {point.unit for point in entry.points} == set("bcdef")
+    assert len(entry.messages) == 2
+
+
+def test_surrogate_figures_are_never_averaged_with_labeled_ones():
+    surrogate = probes(
+        monitor="surrogate/val_acc",
+        metrics={"surrogate/val_acc": 0.5},
+        key={"metric": "surrogate/val_acc"},
+    )
+    entries = correlate([*probes(), *probes(key={"task": "other"}), *surrogate])
+    assert len(entries) == 3
+    assert mean_correlations(entries)["probe"]["pad"].n_keys == 2
+    assert "without any labeled real example" in entries[-1].messages[-1]
