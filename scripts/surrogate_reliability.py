@@ -72,20 +72,22 @@ class Replicate:
             print(f"  seed {self.seed}, {mixture.names}: {shown}", file=sys.stderr, flush=True)
         return self.fits[key]
 
-    def search(self, metric: str, n_random: int, n_trials: int) -> list[Mixture]:
-        """Return the mixtures of a search by a metric: starts, random ones, then adaptive ones."""
+    def search(self, metric: str, given: argparse.Namespace) -> tuple[int, list[Mixture]]:
+        """Return the mixtures of a search by a metric, and how many of them are starts."""
         names = tuple(row.name for row in self.ranking.order())
-        starts = starting_mixtures(self.ranking, MixtureSpace(names, (1, len(names))))
+        space = MixtureSpace(names, (given.k or 1, given.k or len(names)))
+        # the ranking's top 3 and all candidates, if the space has them
+        starts = dict(list(starting_mixtures(self.ranking, space).items())[:2])
         trials = search_mixtures(
             lambda mixture: self.metrics(mixture)[metric],
-            MixtureSpace(names, (1, len(names))),
-            n_trials=n_trials,
+            space,
+            n_trials=given.trials,
             mode=self.task.mode,
-            starts=dict(list(starts.items())[:2]),  # the ranking's top 3, and all candidates
-            n_startup=n_random,
+            starts=starts,
+            n_startup=given.random,
             seed=self.seed,
         )
-        return [mixture for mixture, _ in trials]
+        return len(starts), [mixture for mixture, _ in trials]
 
 
 def main() -> None:
@@ -96,16 +98,17 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1000, help="examples of the surrogate set")
     parser.add_argument("--random", type=int, default=8, help="random mixtures per seed")
     parser.add_argument("--trials", type=int, default=14, help="trials of each search; 0 for none")
+    parser.add_argument("--k", type=int, help="candidates per mixture; no single ones then")
     given, overrides = parser.parse_known_args()
     task = _task(given.config, overrides)
     if hasattr(task, "_generation"):  # no queries are written: only the loss is compared
         task._generation["n_generated"] = 0
     replicates = [Replicate(task, seed, given.size) for seed in range(given.seeds)]
-    singles = [Mixture.equal([candidate.name]) for candidate in task.candidates]
-    rows = [[r.metrics(mixture) for mixture in singles] for r in replicates]
-    _report_candidates(task, rows)
+    if given.k is None:
+        singles = [Mixture.equal([candidate.name]) for candidate in task.candidates]
+        _report_candidates(task, [[r.metrics(mixture) for mixture in singles] for r in replicates])
     if given.trials:
-        _report_trials(task, replicates, given.random, given.trials)
+        _report_trials(task, replicates, given)
 
 
 def _task(config: str, overrides: Sequence[str]) -> BaseTask:
@@ -165,27 +168,29 @@ def _report_candidates(task: BaseTask, rows: Sequence[Sequence[Metrics]]) -> Non
 
 
 def _report_trials(
-    task: BaseTask, replicates: Sequence[Replicate], n_random: int, n_trials: int
+    task: BaseTask, replicates: Sequence[Replicate], given: argparse.Namespace
 ) -> None:
     surrogate, validation, test = _names(task)
     within: dict[str, list[float]] = {validation: [], test: []}
     chosen: dict[str, list[float]] = {}
     for replicate in replicates:
-        searched = {n: replicate.search(n, n_random, n_trials) for n in (surrogate, validation)}
-        sampled = [replicate.metrics(mixture) for mixture in searched[surrogate][2 : 2 + n_random]]
+        for name in (surrogate, validation):
+            n_starts, mixtures = replicate.search(name, given)
+            rows = [replicate.metrics(mixture) for mixture in mixtures]
+            figure = _best(task, rows, name)[test]
+            chosen.setdefault(f"the mixture tuned by {name}", []).append(figure)
+        # the starts and the random trials of both searches are the same
+        sampled = rows[n_starts : n_starts + given.random]
         for to, values in within.items():
             values.append(_correlation(task, sampled, to).spearman.value)
-        for name, mixtures in searched.items():
-            best = _best(task, [replicate.metrics(mixture) for mixture in mixtures], name)
-            chosen.setdefault(f"the mixture tuned by {name}", []).append(best[test])
-        starts = [replicate.metrics(mixture) for mixture in searched[surrogate][:2]]
-        chosen.setdefault("the ranking's top 3", []).append(starts[0][test])
-        chosen.setdefault("all candidates", []).append(starts[1][test])
-        chosen.setdefault("a random mixture", []).append(fmean(m[test] for m in sampled))
+        for mixture, row in zip(mixtures[:n_starts], rows, strict=False):
+            k = len(mixture.names)
+            chosen.setdefault(f"the start of {k} candidates", []).append(row[test])
+        chosen.setdefault("a random mixture", []).append(fmean(row[test] for row in sampled))
     for to, values in within.items():
-        print(f"Spearman with {to} over {n_random} random trials, within seeds: {_spread(values)}")
+        print(f"Spearman with {to}, {given.random} random trials within seeds: {_spread(values)}")
     for what, figures in chosen.items():
-        print(f"{test} of {what}, {n_trials} trials: {_spread(figures)}")
+        print(f"{test} of {what}, {given.trials} trials: {_spread(figures)}")
 
 
 if __name__ == "__main__":
