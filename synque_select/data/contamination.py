@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
+from synque_select.data.duplicates import content_numbers
 from synque_select.data.examples import Examples, Views
 from synque_select.data.groups import number_groups
 from synque_select.data.views import View
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DuplicateGroups",
     "Overlap",
+    "check_real_copies",
     "contamination_messages",
     "count_overlap",
     "duplicate_groups",
@@ -40,6 +42,12 @@ _SHOWN_CHARACTERS = 80
 _TEXT_THRESHOLD = 0.8
 _IMAGE_THRESHOLD = 0.99
 _THUMBNAIL = (8, 8)
+# a text is a twin of a real one if the two are nearer than this share of the distance of either to
+# any other real one, and have at least this similarity and this many words in common; see
+# `check_real_copies`
+_TWIN_DISTANCE = 0.75
+_TWIN_SIMILARITY = 0.4
+_TWIN_WORDS = 4
 
 
 @dataclass(frozen=True)
@@ -187,6 +195,65 @@ def contamination_messages(
     return tuple(messages)
 
 
+def check_real_copies(
+    candidates: Sequence[Examples], real: Examples, groups: NDArray[np.int64] | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Find the candidates that are the real sample or a near copy of it, such as a paraphrase.
+
+    A candidate is one if more than half of the real examples have a twin in it: an exact or near
+    duplicate (see `count_overlap`), or a text that is far nearer than real examples are to each
+    other. That is: their distance is less than 3/4 of the distance of either to the nearest other
+    real example, their similarity is 0.4 or more, and they have at least 4 words in common. The
+    similarity of two texts is the Jaccard index of their words, each weighted by
+    log((D + 1) / (df + 1)), with df the number of the D real and candidate texts that contain the
+    word; the distance is 1 minus that. A text of which a third of the words is replaced keeps a
+    similarity of about 0.5.
+
+    Args:
+        candidates: The candidates.
+        real: The real sample.
+        groups: Group of each real example, (n,); examples of one group are not compared.
+
+    Returns:
+        The sentences of `contamination_messages` and one per near copy; and the names of the
+        candidates that are copies.
+
+    Raises:
+        ConfigError: Texts and images are mixed.
+        DataError: The view of an example is missing or invalid.
+
+    Example:
+        >>> from synque_select.data.candidate import Candidate, RealSample
+        >>> real = RealSample("real", ["How many apps?", "Which app has the most reviews?"])
+        >>> copy = Candidate("a", ["how many apps", "Which page has the most reviews?"])
+        >>> check_real_copies([copy], real)[1]
+        ('a',)
+    """
+    index = _Index(real)
+    numbers = np.arange(len(real)) if groups is None else groups
+    twins = _Twins(real.views, numbers) if real.modality == "text" else None
+    messages, copies = [], []
+    for candidate in candidates:
+        exact, near = _found(candidate, index)
+        overlap = _overlap(exact, near)
+        if overlap.n_exact + overlap.n_near:
+            messages.append(_sentence(candidate, "real sample", overlap))
+        has_twin = np.isin(content_numbers(real.digests), content_numbers(candidate.digests))
+        has_twin[near[near >= 0]] = True
+        if twins is not None:
+            has_twin |= twins.find(candidate.views)
+        n_twins = int(has_twin.sum())
+        if 2 * n_twins <= len(real):
+            continue
+        copies.append(candidate.name)
+        if overlap.n_exact < len(candidate):
+            messages.append(
+                f"{candidate.name}: {n_twins:,} of the {len(real):,} real examples have a copy or "
+                "near copy in it, so its scores say nothing about other real data."
+            )
+    return tuple(messages), tuple(copies)
+
+
 def _sentence(candidate: Examples, name: str, overlap: Overlap) -> str:
     if overlap.n_exact == len(candidate):
         return (
@@ -239,13 +306,21 @@ class _Index:
 
 
 def _count(candidate: Examples, index: _Index) -> Overlap:
+    return _overlap(*_found(candidate, index))
+
+
+def _found(candidate: Examples, index: _Index) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the position of an exact and of a near duplicate of each example, or -1."""
     if candidate.modality != index.other.modality:
         raise ConfigError(
             f"{candidate.where} holds {candidate.modality}s, but {index.other.where} holds "
             f"{index.other.modality}s; both must be of the same modality"
         )
     exact = np.array([index.exact.get(row.tobytes(), -1) for row in candidate.digests])
-    near = _near_positions(candidate, index.near, exact < 0)
+    return exact, _near_positions(candidate, index.near, exact < 0)
+
+
+def _overlap(exact: NDArray[np.int64], near: NDArray[np.int64]) -> Overlap:
     shown = [*np.flatnonzero(exact >= 0)[:_N_SHOWN], *np.flatnonzero(near >= 0)[:_N_SHOWN]]
     pairs = tuple((int(at), int(max(exact[at], near[at]))) for at in shown[:_N_SHOWN])
     return Overlap(int((exact >= 0).sum()), int((near >= 0).sum()), pairs)
@@ -326,6 +401,75 @@ class _TextIndex:
             return iter(())
         ordered = sorted(known, key=lambda word: (self._counts[word], word))
         return iter(ordered[:n_prefix])
+
+
+class _Twins:
+    """Search for the real texts that have a twin in a candidate; see `check_real_copies`."""
+
+    def __init__(self, texts: Sequence[View], groups: NDArray[np.int64]) -> None:
+        self._sets = [_words(str(text)) for text in texts]
+        self._is_one_group = groups[:, None] == groups[None, :]
+        self._counts = Counter(word for words in self._sets for word in words)
+        self._column = {word: place for place, word in enumerate(self._counts)}
+
+    def find(self, views: Views) -> NDArray[np.bool_]:
+        """Return for each real text whether it has a twin, (n,)."""
+        texts = [
+            _words(str(view))
+            for start in range(0, len(views), _BLOCK)
+            for view in views[start : start + _BLOCK]
+        ]
+        counts = self._counts + Counter(word for words in texts for word in words)
+        n_texts = len(texts) + len(self._sets)
+        weights = {word: math.log((n_texts + 1) / (n + 1)) for word, n in counts.items()}
+        positions = np.arange(len(self._sets))
+        nearest, twins = np.zeros(len(positions)), np.zeros(len(positions), dtype=np.int64)
+        for start in range(0, len(texts), _BLOCK):
+            block = self._similarity(texts[start : start + _BLOCK], weights)
+            at = block.argmax(axis=0)
+            twins = np.where(block[at, positions] > nearest, start + at, twins)
+            nearest = np.maximum(nearest, block[at, positions])
+        # where texts have few words to choose from, a text near a real one is near others as well
+        others = np.maximum(
+            self._nearest_other(self._sets, weights),
+            self._nearest_other([texts[twin] for twin in twins], weights),
+        )
+        n_common = [len(a & texts[b]) for a, b in zip(self._sets, twins, strict=True)]
+        has_twin: NDArray[np.bool_] = (
+            (1 - nearest < _TWIN_DISTANCE * (1 - others))
+            & (nearest >= _TWIN_SIMILARITY)
+            & (np.array(n_common) >= _TWIN_WORDS)
+        )
+        return has_twin
+
+    def _nearest_other(
+        self, sets: Sequence[frozenset[str]], weights: Mapping[str, float]
+    ) -> NDArray[np.float64]:
+        """Return the similarity of each text to the nearest real one of another group, (n,)."""
+        similar = self._similarity(sets, weights)
+        similar[self._is_one_group] = 0
+        nearest: NDArray[np.float64] = similar.max(axis=1)
+        return nearest
+
+    def _similarity(
+        self, sets: Sequence[frozenset[str]], weights: Mapping[str, float]
+    ) -> NDArray[np.float64]:
+        """Return the weighted Jaccard index of each text with each real one, (N, n)."""
+        scale = np.array([weights[word] for word in self._column])
+        weighted = self._matrix(self._sets) * scale
+        common = (self._matrix(sets) @ weighted.T).toarray()
+        total = np.array([sum(weights[word] for word in words) for words in sets])
+        union = total[:, None] + weighted.sum(axis=1)[None, :] - common
+        result: NDArray[np.float64] = common / np.where(union > 0, union, 1)
+        return result
+
+    def _matrix(self, sets: Sequence[frozenset[str]]) -> csr_array:
+        """Return which words of the real texts each text contains, (N, V) of 0 and 1."""
+        known = [[self._column[word] for word in words if word in self._column] for words in sets]
+        columns = np.array([place for row in known for place in row], dtype=np.int64)
+        ends = np.cumsum([0, *map(len, known)])
+        shape = (len(sets), len(self._column))
+        return csr_array((np.ones(len(columns)), columns, ends), shape=shape)
 
 
 def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:

@@ -18,7 +18,15 @@ from synque_select.utils.json_types import Json
 
 __all__ = ["check_ranking_target", "load_ranking", "save_ranking"]
 
-_PROXY_FIELDS = ("higher_is_better", "options", "unit", "family", "in_consensus", "seconds")
+_PROXY_FIELDS = (
+    "higher_is_better",
+    "options",
+    "unit",
+    "family",
+    "in_consensus",
+    "seconds",
+    "reference",
+)
 _SCORE_FIELDS = ("value", "low", "high", "spread", "p_value")
 
 

@@ -313,7 +313,14 @@ def _reasons(opening: Opening, evidence: Evidence) -> tuple[str, ...]:
             "nothing of the quality of their labels."
         )
     reasons.append(f"Reliability of {evidence.rank_by} on your task unknown.")
-    if opening == "far":
+    if opening == "far" and evidence.far is not None:
+        far = evidence.far
+        halves = "" if math.isnan(far.halves) else f"; between two halves of it, {far.halves:.0%}"
+        reasons.append(
+            f"The classifier separates {far.candidate} least well from your real sample: it is "
+            f"right {far.accuracy:.0%} of the time, at least {far.low:.0%} (95 %){halves}. Real "
+            "examples are nearer to each other than to any candidate."
+        )
         reasons.append(
             "Candidates are selected all the same, so that a training run can start; training on "
             "them is not advised."

@@ -21,6 +21,7 @@ from synque_select.selection.consensus import (
     midranks,
 )
 from synque_select.selection.decision import decided
+from synque_select.selection.farness import measure_farness
 from synque_select.selection.mixture import MixtureChoice, MixtureOptions, with_mixture
 from synque_select.selection.score_cache import package_versions
 from synque_select.selection.scoring import Scoring
@@ -39,6 +40,7 @@ from synque_select.selection.uncertainty import (
 )
 from synque_select.types import (
     Evidence,
+    Farness,
     LabelCheck,
     ProxyInfo,
     ProxyScore,
@@ -127,7 +129,9 @@ def _ordered(
         n_real,
         n_real if scoring.groups is None else effective_size(scoring.groups),
         undefined=tuple(r.name for r in ranking.candidates if math.isnan(r.ranks[rank_by])),
+        copies=scoring.copies,
         contradicted=_contradicted(labels),
+        far=_farness(scoring, ranking),
     )
     silent = tuple(key for key in used if key not in redrawn)
     if silent or evidence.undefined:
@@ -341,6 +345,7 @@ def _infos(scoring: Scoring, members: Sequence[str]) -> dict[str, ProxyInfo]:
             family=proxy.family,
             in_consensus=proxy.key in members,
             seconds=round(scoring.seconds[proxy.key], 4),
+            reference=scoring.reference.get(proxy.key),
         )
         for proxy in scoring.suite
     }
@@ -366,6 +371,11 @@ def _tie_at_border(ranking: Ranking) -> str | None:
 
 def _why(silent: Sequence[str]) -> str:
     return f"{', '.join(silent)} gives no contribution of each real example"
+
+
+def _farness(scoring: Scoring, ranking: Ranking) -> Farness | None:
+    rows = [row for row in ranking.candidates if row.name not in scoring.copies]
+    return measure_farness(scoring, {r.name: r.scores["pad"] for r in rows if "pad" in r.scores})
 
 
 def _contradicted(labels: Sequence[LabelCheck]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from synque_select.data.candidate import Candidate, RealSample
-from synque_select.data.contamination import contamination_messages
+from synque_select.data.contamination import check_real_copies
 from synque_select.data.duplicates import sample_messages
 from synque_select.data.examples import Examples
 from synque_select.encoders import BaseEncoder, embed, get_encoder
 from synque_select.errors import ConfigError, ProxyError
 from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
 from synque_select.selection.real_messages import real_messages
+from synque_select.selection.reference import reference_scores
 from synque_select.selection.score_cache import ScoreCache
 from synque_select.types import EncoderInfo
 from synque_select.types.modality import Modality
@@ -49,6 +50,9 @@ class Scoring:
         messages: Sentences about the data, such as contamination, and from the proxies.
         wall_s: Stage ("encode", "score") to seconds.
         reused: Keys of the proxies whose scores came from the cache.
+        copies: Names of the candidates that are the real sample or a near copy of it.
+        reference: Proxy key to the score of one half of the real sample against the other; see
+            `reference_scores`.
     """
 
     real: ProxyInput
@@ -64,6 +68,8 @@ class Scoring:
     messages: tuple[str, ...]
     wall_s: Mapping[str, float]
     reused: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
+    reference: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def modality(self) -> Modality:
@@ -127,8 +133,8 @@ def score(
         place = _device(device)
         encoded = _encoded([real, *candidates], suite, encoder, place, folder, progress)
         encode_s = time.perf_counter() - started
-        messages = real_messages(real) + sample_messages(candidates)
-        messages += contamination_messages(candidates, {"real sample": real})
+        found, copies = check_real_copies(candidates, real, real.groups)
+        messages = real_messages(real) + sample_messages(candidates) + found
         data = {
             "sets": [(e.name, e.sha256) for e in (real, *candidates)],
             "groups": real.groups_sha256,
@@ -136,6 +142,7 @@ def score(
         }
         kept = ScoreCache(folder / "scores", data, encoded.key)
         scores, seconds, reused = _scores(encoded.inputs, suite, seed, place, kept, progress)
+        reference = reference_scores(encoded.inputs[0], suite, seed=seed, device=place)
     return Scoring(
         real=encoded.inputs[0],
         candidates=tuple(encoded.inputs[1:]),
@@ -150,6 +157,8 @@ def score(
         messages=messages + _said(scores),
         wall_s={"encode": encode_s, "score": sum(s for k, s in seconds.items() if k not in reused)},
         reused=reused,
+        copies=copies,
+        reference=reference,
     )
 
 

@@ -22,8 +22,8 @@ class Farness:
 
     Args:
         candidate: The candidate that the classifier separates least well.
-        accuracy: Share of held-out examples that the classifier places correctly, mean of both
-            classes; 0.5 is chance.
+        accuracy: Mean probability that the classifier gives to the right side of a held-out
+            example, 1 − ε of PAD; 0.5 is chance.
         low: Lower end of the 95 % interval of `accuracy` over new real samples.
         halves: The same accuracy between two halves of the real sample; NaN if not measured.
         is_far: Whether the rule calls every candidate far.

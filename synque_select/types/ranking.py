@@ -50,7 +50,19 @@ class ProxyScore:
 
 @dataclass(frozen=True)
 class ProxyInfo:
-    """What is needed to read a proxy's scores: orientation, options, unit, cost."""
+    """What is needed to read a proxy's scores: orientation, options, unit, cost.
+
+    Args:
+        key: Key of the proxy.
+        higher_is_better: Orientation.
+        options: Options of the proxy.
+        unit: Unit of the score.
+        family: Family of the proxy.
+        in_consensus: Whether it is one of the proxies of the consensus.
+        seconds: Wall time of scoring.
+        reference: Score of one half of the real sample against the other, mean over 5 halvings, at
+            the size of a half; None if it was not computed.
+    """
 
     key: str
     higher_is_better: bool
@@ -59,6 +71,7 @@ class ProxyInfo:
     family: str = ""
     in_consensus: bool = False
     seconds: float = 0.0
+    reference: float | None = None
 
 
 @dataclass(frozen=True)
@@ -278,6 +291,7 @@ class Ranking:
                     "family": info.family,
                     "in_consensus": info.in_consensus,
                     "seconds": info.seconds,
+                    **({} if info.reference is None else {"reference": info.reference}),
                 }
                 for key, info in self.proxies.items()
             },
