@@ -128,7 +128,8 @@ def test_decided_candidates_are_judged_no_further(tmp_path):
     adaptive = AdaptiveJudging(delta=0.05, rounds=5, top_k=1)
     llm = telling_llm()
     part = ranked(tmp_path, scorer=llm, adaptive=adaptive, answers=str(tmp_path / "b.sqlite"))
-    assert part.top().names == whole.top().names == ("near",)
+    # the real sample is among the examples of "near", which is a copy of it and not selected
+    assert part.order()[0].name == whole.order()[0].name == "near"
     adaptive_details = part.details["lens"]["adaptive"]
     assert adaptive_details["undecided"] == []
     assert adaptive_details["n_saved"] > 0.3 * (60 + 64 + 50)
