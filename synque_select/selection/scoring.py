@@ -133,8 +133,8 @@ def score(
         place = _device(device)
         encoded = _encoded([real, *candidates], suite, encoder, place, folder, progress)
         encode_s = time.perf_counter() - started
-        found, copies = check_real_copies(candidates, real, real.groups)
-        messages = real_messages(real) + sample_messages(candidates) + found
+        copied, copies = check_real_copies(candidates, real, real.groups)
+        messages = real_messages(real) + sample_messages(candidates) + copied
         data = {
             "sets": [(e.name, e.sha256) for e in (real, *candidates)],
             "groups": real.groups_sha256,
