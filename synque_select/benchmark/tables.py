@@ -79,7 +79,8 @@ def _difference_table(comparison: Comparison | None) -> str:
     if not rows:
         return ""
     titles = ("spearman of the consensus minus that of", "difference", "95 % interval")
-    note = f"interval: of this difference alone; verdict: Holm over these {len(rows)}"
+    n_tested = sum(row[-1] != "undefined" for row in rows)
+    note = f"interval: of this difference alone; verdict: Holm over these {n_tested}"
     return _table((*titles, "p (Holm)", "consensus"), rows, note)
 
 

@@ -152,8 +152,9 @@ def stratified_jackknife(groups: Sequence[GroupJackknife]) -> Estimate:
     error = math.sqrt(variance) / len(defined)
     # Student's t: with a dozen candidates per group the normal quantile is visibly too short
     margin = float(t.ppf(0.975, freedom)) * error
-    # an error of 0: without any one candidate, the value is the same
-    p = float(2 * t.sf(abs(value) / error, freedom)) if error > 0 else float(value == 0)
+    p = float(2 * t.sf(abs(value) / error, freedom)) if error > 0 else math.nan
+    if error == 0:  # the value is the same without any one candidate
+        p = float(value == 0)
     return Estimate(value, value - margin, value + margin, error, len(defined), p)
 
 

@@ -91,10 +91,10 @@ def candidates_table(result: ExperimentResult) -> Table:
 def comparison_table(result: ExperimentResult) -> Table:
     """Return the paired comparisons of an experiment."""
     heads = ("difference", "95 % interval", "pairs", "p (Holm)", "verdict")
-    columns = (Column("comparison", is_name=True), *map(Column, heads))
+    columns = (Column("selected mixture against", is_name=True), *map(Column, heads))
     rows = tuple(
         (
-            " vs ".join(arm_words(arm).partition(":")[0] for arm in name.split("_vs_")),
+            arm_words(name.removeprefix("chosen_vs_")),
             format_signed(pair.difference, 4),
             format_interval(pair.low, pair.high, 4) or UNDEFINED,
             str(pair.n),

@@ -109,3 +109,19 @@ def test_auc_against_scikit_learn():
     scores = generator.integers(0, 5, size=40).astype(float)
     own = generator.random(40) < 0.3
     assert own_vs_decoys_auc(scores, own) == pytest.approx(roc_auc_score(own, scores))
+
+
+@pytest.mark.parametrize("value", [0.05, 0.5, -0.8])
+def test_the_p_value_of_an_estimate_agrees_with_its_interval(value: float):
+    deleted = value + np.array([0.1, -0.1, 0.05, -0.05, 0.0])
+    found = stratified_jackknife([GroupJackknife(value, deleted)] * 2)
+    assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
+
+
+def test_an_estimate_without_an_interval_has_no_p_value():
+    """A deleted candidate can leave scores that are all equal, so that nothing is defined."""
+    found = stratified_jackknife([GroupJackknife(-0.2, np.array([-0.2, math.nan, -0.1]))])
+    assert math.isnan(found.low)
+    assert math.isnan(found.p)
+    assert stratified_jackknife([GroupJackknife(0.5, np.full(3, 0.5))]).p == 0
+    assert stratified_jackknife([GroupJackknife(0.0, np.zeros(3))]).p == 1
