@@ -114,14 +114,14 @@ def test_auc_against_scikit_learn():
 @pytest.mark.parametrize("value", [0.05, 0.5, -0.8])
 def test_the_p_value_of_an_estimate_agrees_with_its_interval(value: float):
     deleted = value + np.array([0.1, -0.1, 0.05, -0.05, 0.0])
-    found = stratified_jackknife([GroupJackknife(value, deleted)] * 2)
-    assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
+    estimate = stratified_jackknife([GroupJackknife(value, deleted)] * 2)
+    assert (estimate.p < 0.05) == (estimate.low > 0 or estimate.high < 0)
 
 
 def test_an_estimate_without_an_interval_has_no_p_value():
     """A deleted candidate can leave scores that are all equal, so that nothing is defined."""
-    found = stratified_jackknife([GroupJackknife(-0.2, np.array([-0.2, math.nan, -0.1]))])
-    assert math.isnan(found.low)
-    assert math.isnan(found.p)
+    estimate = stratified_jackknife([GroupJackknife(-0.2, np.array([-0.2, math.nan, -0.1]))])
+    assert math.isnan(estimate.low)
+    assert math.isnan(estimate.p)
     assert stratified_jackknife([GroupJackknife(0.5, np.full(3, 0.5))]).p == 0
     assert stratified_jackknife([GroupJackknife(0.0, np.zeros(3))]).p == 1
