@@ -34,8 +34,8 @@ from synque_select.selection.uncertainty import (
     multinomial_weights,
     n_units,
     new_sample_scores,
+    score_interval,
     separation,
-    t_interval,
     top_k_frequency,
 )
 from synque_select.types import (
@@ -107,7 +107,7 @@ def _ordered(
         if scores.resample is not None and is_varied
     }
     ranking = Ranking(
-        candidates=_rows(scoring, members, redrawn, n_real),
+        candidates=_rows(scoring, members, redrawn, weights),
         proxies=_infos(scoring, members),
         rank_by=rank_by,
         top_k=top_k,
@@ -288,7 +288,10 @@ def _rank_by(rank_by: str | None, suite: Sequence[BaseProxy], members: Sequence[
 
 
 def _rows(
-    scoring: Scoring, members: Sequence[str], redrawn: Mapping[str, torch.Tensor], n_real: int
+    scoring: Scoring,
+    members: Sequence[str],
+    redrawn: Mapping[str, torch.Tensor],
+    weights: torch.Tensor,
 ) -> tuple[RankedCandidate, ...]:
     ranks = {
         proxy.key: midranks(
@@ -301,7 +304,7 @@ def _rows(
         mean_rank = torch.stack([ranks[key] for key in members]).mean(dim=0)
         ranks[CONSENSUS] = midranks(mean_rank, higher_is_better=False)
     scores = {
-        key: _proxy_scores(part, redrawn.get(key), n_real, scoring.groups)
+        key: _proxy_scores(part, redrawn.get(key), weights, scoring.groups)
         for key, part in scoring.scores.items()
     }
     return tuple(
@@ -320,7 +323,7 @@ def _rows(
 def _proxy_scores(
     given: ProxyScores,
     redrawn: torch.Tensor | None,
-    n_real: int,
+    weights: torch.Tensor,
     groups: NDArray[np.int64] | None,
 ) -> list[ProxyScore]:
     values = given.values.tolist()
@@ -329,7 +332,7 @@ def _proxy_scores(
     p_values = nothing if given.p_values is None else given.p_values.tolist()
     low, high = nothing, nothing
     if redrawn is not None:
-        ends = t_interval(given.values, redrawn, n_real, groups=groups, spread=given.spread)
+        ends = score_interval(given, weights, redrawn, groups)
         low, high = (end.tolist() for end in ends)
     rows = zip(values, low, high, spread, p_values, strict=True)
     return [ProxyScore(row[0]) if math.isnan(row[0]) else ProxyScore(*row) for row in rows]

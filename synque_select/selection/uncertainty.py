@@ -28,6 +28,7 @@ __all__ = [
     "multinomial_weights",
     "n_units",
     "new_sample_scores",
+    "score_interval",
     "separation",
     "t_interval",
     "top_k_frequency",
@@ -129,6 +130,58 @@ def t_interval(
         variance = variance + spread.square()
     half = student_t.ppf((1 + level) / 2, units - 1) * variance.sqrt()
     return values - half, values + half
+
+
+def score_interval(
+    scores: ProxyScores,
+    weights: torch.Tensor,
+    resampled: torch.Tensor,
+    groups: NDArray[np.int64] | None = None,
+    level: float = 0.95,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Interval of each score over new real samples: studentized if possible, else `t_interval`.
+
+    With u the influences of the real examples, the interval is value − q · SE, with q the upper and
+    lower quantiles of (mean*(u) − mean(u)) / SE*(u) over resamples. The error is computed again in
+    each resample, so that the interval is longer on the side where few examples contribute much.
+    This needs `Contributions` without a term of pairs, which differences do not have but scores do.
+
+    Simulated at a nominal 95 %, intervals of coverage hold about 90 % if the tails are very heavy
+    (Student's t, 3 degrees of freedom; `t_interval` holds 86 to 88 %): samples of up to 100 often
+    lack the far examples that make up much of the mean. docs/calibration.md has all figures.
+
+    Args:
+        scores: Scores with `resample`.
+        weights: (B, n) multinomial weights, drawn by group if there are groups.
+        resampled: (B, K) scores under these weights.
+        groups: Group of each real example, (n,) from 0 to G − 1; None if they are independent.
+        level: Coverage of one interval.
+
+    Returns:
+        Lower and upper ends, (K,) float64.
+
+    Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", section 12.5.
+    """
+    n = weights.shape[1]
+    given = scores.resample
+    if not isinstance(given, Contributions) or given.pairs is not None:
+        return t_interval(scores.values, resampled, n, level, groups, scores.spread)
+    each = cluster_means(given.influences(), groups)
+    units = len(each)
+    if groups is not None:
+        # one column for each group: all of its examples have the same weight
+        weights = weights[:, np.unique(groups, return_index=True)[1]]
+        weights = weights / weights.sum(dim=1, keepdim=True)
+    each = each - each.mean(dim=0)
+    variance = each.square().mean(dim=0)
+    shift = weights @ each
+    redrawn = (weights @ each.square()).sub_(shift**2)
+    redrawn = torch.maximum(redrawn, _LEAST_VARIANCE * variance) / (units - 1)
+    tails = torch.tensor([(1 + level) / 2, (1 - level) / 2], dtype=torch.float64)
+    upper, lower = torch.quantile(_ratio(shift, redrawn), tails, dim=0)
+    own = torch.zeros_like(variance) if scores.spread is None else scores.spread.square()
+    error = (variance / (units - 1) + own).sqrt()
+    return scores.values - upper * error, scores.values - lower * error
 
 
 _PAIRS = 1024

@@ -19,6 +19,7 @@ from synque_select.selection.uncertainty import (
     influences,
     multinomial_weights,
     new_sample_scores,
+    score_interval,
     separation,
     t_interval,
     top_k_frequency,
@@ -146,6 +147,57 @@ class TestStability:
         result = new_sample_scores(values, resampled, 20)
         torch.testing.assert_close(result.mean(0), values)
         torch.testing.assert_close(result.var(0), 2 * resampled.var(0) * 20 / 19)
+
+
+def intervals_hold(columns: torch.Tensor, truth: float, spread: float | None = None) -> float:
+    """Share of the intervals of column means, one column a sample, that hold the truth."""
+    n, k = columns.shape
+    given = ProxyScores(
+        columns.mean(0),
+        resample=Contributions(columns),
+        spread=None if spread is None else torch.full((k,), spread, dtype=torch.float64),
+    )
+    weights = multinomial_weights(n, 1000, 0)
+    low, high = score_interval(given, weights, weights @ columns)
+    return float(((low <= truth) & (truth <= high)).double().mean())
+
+
+class TestScoreInterval:
+    def test_normal_contributions(self):
+        for n in (10, 20, 50):
+            assert intervals_hold(normal(n, 2000), 0.0) == pytest.approx(0.95, abs=0.02)
+
+    def test_skewed_contributions(self):
+        columns = normal(30, 2000).exp()
+        truth = float(np.exp(0.5))
+        assert intervals_hold(columns, truth) > 0.915
+        # Student's interval, for comparison
+        error = columns.std(0) / 30**0.5 * stats.t.ppf(0.975, 29)
+        assert ((columns.mean(0) - truth).abs() <= error).double().mean() < 0.9
+
+    def test_a_spread_of_the_score_makes_it_longer(self):
+        columns = normal(30, 2000)
+        noisy = columns + 0.3 * normal(2000, seed=1)
+        assert intervals_hold(noisy, 0.0) < 0.75
+        assert intervals_hold(noisy, 0.0, spread=0.3) == pytest.approx(0.95, abs=0.02)
+
+    def test_copies_in_groups_count_once(self):
+        data, groups = normal(20, 3), np.repeat(np.arange(20), 3)
+        threefold = data.repeat_interleave(3, dim=0)
+        ends = []
+        for columns, part in ((data, None), (threefold, groups)):
+            weights = multinomial_weights(len(columns), 500, 0, part)
+            given = ProxyScores(columns.mean(0), resample=Contributions(columns))
+            ends.append(score_interval(given, weights, weights @ columns, part))
+        torch.testing.assert_close(ends[0], ends[1])
+
+    def test_with_a_term_of_pairs_it_is_students(self):
+        data, pairs = normal(20, 3), normal(20, 20, seed=1)
+        given = Contributions(data, pairs=pairs)
+        weights = multinomial_weights(20, 500, 0)
+        scores = ProxyScores(data.mean(0), resample=given)
+        found = score_interval(scores, weights, given(weights))
+        torch.testing.assert_close(found, t_interval(data.mean(0), given(weights), 20))
 
 
 class TestInfluences:
