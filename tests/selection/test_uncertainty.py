@@ -196,8 +196,8 @@ class TestScoreInterval:
         given = Contributions(data, pairs=pairs)
         weights = multinomial_weights(20, 500, 0)
         scores = ProxyScores(data.mean(0), resample=given)
-        found = score_interval(scores, weights, given(weights))
-        torch.testing.assert_close(found, t_interval(data.mean(0), given(weights), 20))
+        interval = score_interval(scores, weights, given(weights))
+        torch.testing.assert_close(interval, t_interval(data.mean(0), given(weights), 20))
 
 
 class TestInfluences:
