@@ -124,8 +124,9 @@ class SurrogateValidation(Dataset[object]):
 
     Two errors remain, and they are why a figure measured here is always marked "surrogate". A
     mixture of many candidates is in part measured on what is like its own training data, each
-    family with weight 1 − w_f; and two mixtures are measured on parts of different difficulty, in
-    shares that differ by at most 1/(F − 1). Errors that most candidates share are not seen at all.
+    family with weight 1 − w_f, so that only mixtures of one size should be compared; and two
+    mixtures are measured on parts of different difficulty, in shares that differ by at most
+    1/(F − 1). Errors that most candidates share are not seen at all.
 
     Args:
         candidates: The candidates.

@@ -339,7 +339,7 @@ class _Tuning:
             options,
             storage=shown_storage(location),
             budget=self._budget(search.space),
-            messages=[*search.prepared.messages, *self._surrogate_messages(name)],
+            messages=[*search.prepared.messages, *self._surrogate_messages(name, search.space)],
             ranking=search.ranking,
         )
         if ranks is not None:
@@ -347,13 +347,15 @@ class _Tuning:
             ranks.share(lambda: finished)
         return result
 
-    def _surrogate_messages(self, study: str) -> list[str]:
+    def _surrogate_messages(self, study: str, space: MixtureSpace) -> list[str]:
         """Say what a surrogate validation set consists of, and how reliable it was here."""
         surrogate = self.datamodule.surrogate if self.options.proxy is None else None
         if surrogate is None:
             return []
         trials = [r for r in self.store.read(kind="trial") if r.details.get("study") == study]
-        return [*surrogate.messages, *reliability_messages(surrogate_reliability(trials))]
+        low, high = space.k_range
+        sizes = [] if low == high else [_PREFERS_MANY]
+        return [*surrogate.messages, *sizes, *reliability_messages(surrogate_reliability(trials))]
 
     def _stamp(self, search: _Search) -> JsonObject:
         """Return what must be equal for two trials to be compared, as plain values."""
@@ -385,6 +387,12 @@ class _Tuning:
             "pruner": pruner if isinstance(pruner, str) else type(pruner).__name__,
             "seed": options.seed,
         }
+
+
+_PREFERS_MANY = (
+    "on a surrogate validation set, mixtures of many candidates look better than they are, as part "
+    "of it is like their own training data: k_range=(3, 3) compares mixtures of one size"
+)
 
 
 def _unreachable() -> TrialPlan | _Finished:

@@ -339,6 +339,7 @@ def test_a_study_without_any_labeled_example(tune, tmp_path):
     assert result.metric == "surrogate/val_acc"
     assert any("no labeled real example" in message for message in result.messages)
     assert not any("Spearman" in message for message in result.messages)
+    assert any("k_range=(3, 3) compares mixtures" in message for message in result.messages)
     records = RunStore(tmp_path / "records.sqlite").read(kind="trial")
     assert {record.monitor for record in records} == {"surrogate/val_acc"}
     assert {record.key["metric"] for record in records} == {"surrogate/val_acc"}
