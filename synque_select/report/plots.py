@@ -211,6 +211,9 @@ def ranking_figure(ranking: Ranking) -> Figure:
             if score.low is not None and score.high is not None:
                 ax.plot([score.low, score.high], [height] * 2, color=color, lw=2, alpha=0.45)
             ax.plot(score.value, height, "o", color=color, ms=5.5)
+        reference = ranking.proxies[key].reference
+        if reference is not None:
+            ax.axvline(reference, color=_INK, lw=0.8, ls=":")
         better = "higher" if ranking.proxies[key].higher_is_better else "lower"
         ax.set_title(_label(key, 18), fontsize=10, color=_INK).set_parse_math(False)
         ax.set_xlabel(f"{better} is better", fontsize=8, color=_MUTED)
@@ -222,8 +225,13 @@ def ranking_figure(ranking: Ranking) -> Figure:
     labels = _labels([row.name for row in order], 44)
     ranks = format_ranks([row.ranks[ranking.rank_by] for row in order])
     names = [f"{rank.strip()}  {label}" for rank, label in zip(ranks, labels, strict=True)]
+    captions = []
     if any(score.low is not None for row in order for score in row.scores.values()):
-        figure.supxlabel(_ALONE, fontsize=8, color=_MUTED)
+        captions.append(_ALONE)
+    if any(info.reference is not None for info in ranking.proxies.values()):
+        captions.append("dotted: one half of the real sample against the other")
+    if captions:
+        figure.supxlabel("\n".join(captions), fontsize=8, color=_MUTED)
     axes[0].set_yticks(heights, names, fontsize=8)
     for tick, row in zip(axes[0].get_yticklabels(), order, strict=True):
         tick.set_parse_math(False)

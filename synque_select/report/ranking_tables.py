@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 # families of proxies whose values shift with the number of examples that they are computed from
+_HALVES = "two halves of the real sample"
 _SIZED = frozenset(("coverage", "divergence", "diversity", "domain", "lexical"))
 
 
@@ -64,7 +65,10 @@ def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -
 
 
 def scores_table(ranking: Ranking) -> Table:
-    """Return each proxy's value, interval and test, in the ranking's order."""
+    """Return each proxy's value, interval and test, in the ranking's order.
+
+    The last row is the scale: what one half of the real sample scores against the other.
+    """
     order = ranking.order()
     columns, parts = _order_columns(ranking)
     columns[-1] = Column("candidate", is_name=True, is_reminder=True)
@@ -76,6 +80,9 @@ def scores_table(ranking: Ranking) -> Table:
             parts.append([format_p(row.scores[key].p_value) for row in order])
     columns.append(Column("N"))
     parts.append([f"{row.n:,}" for row in order])
+    if any(info.reference is not None for info in ranking.proxies.values()):
+        for column, part in zip(columns, parts, strict=True):
+            part.append(_reference_cell(ranking, column))
     return Table(
         title="Scores of the proxies",
         columns=tuple(columns),
@@ -106,6 +113,16 @@ def _value_cells(order: Sequence[RankedCandidate], key: str) -> list[str]:
         f"{value} {interval:>{widest}}" if widest else value
         for value, interval in zip(values, intervals, strict=True)
     ]
+
+
+def _reference_cell(ranking: Ranking, column: Column) -> str:
+    if column.name == "candidate":
+        return _HALVES
+    info = ranking.proxies.get(column.name)
+    if info is None or info.reference is None:
+        return ""
+    values = [row.scores[column.name].value for row in ranking.candidates]
+    return format_number(info.reference, decimals_of([*values, info.reference]))
 
 
 def _has_spread(score: ProxyScore) -> bool:
@@ -149,6 +166,12 @@ def _score_notes(ranking: Ranking) -> tuple[str, ...]:
         notes.append(
             "[low, high]: 95 % interval of one candidate over new real samples; do not compare by "
             "overlap: the candidates share the real sample"
+        )
+    if any(info.reference is not None for info in ranking.proxies.values()):
+        notes.append(
+            f"{_HALVES}: one half as the real sample, the other as a candidate, mean over 5 "
+            "halvings; a scale, not a limit: with fewer examples per side, distances are larger "
+            "and classifiers find less"
         )
     if any(_has_spread(s) for row in ranking.candidates for s in row.scores.values()):
         notes.append("±: standard deviation over seeds, which is not an interval")

@@ -16,7 +16,12 @@ from sklearn.datasets import load_digits, load_sample_images
 
 from synque_select.data import contamination
 from synque_select.data.candidate import Candidate, RealSample
-from synque_select.data.contamination import Overlap, contamination_messages, count_overlap
+from synque_select.data.contamination import (
+    Overlap,
+    check_real_copies,
+    contamination_messages,
+    count_overlap,
+)
 from synque_select.errors import ConfigError, DataError
 
 REAL = RealSample(
@@ -224,3 +229,58 @@ def test_a_candidate_that_equals_the_real_sample_is_reported():
         [Candidate("a", texts[::-1])], {"real sample": RealSample("real", texts)}
     )
     assert message.startswith("a: all of its 2 examples are in the real sample: leave it out")
+
+
+# ------------------------------------------------------------------------ copies of the real sample
+
+
+def sentences_of(n: int, seed: int, n_words: int = 12) -> list[str]:
+    """Sentences of common and of rare words, as in real text."""
+    generator = np.random.default_rng(seed)
+    ranks = np.arange(1, 3001)
+    chances = 1 / ranks / (1 / ranks).sum()
+    return [
+        " ".join(f"w{i}" for i in generator.choice(ranks, n_words, p=chances)) for _ in range(n)
+    ]
+
+
+def reworded(texts: list[str], share: float) -> list[str]:
+    generator = np.random.default_rng(7)
+    made = []
+    for text in texts:
+        words = text.split()
+        for at in generator.choice(len(words), round(share * len(words)), replace=False):
+            words[at] = f"new{generator.integers(3000)}"
+        made.append(" ".join(words))
+    return made
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 1 / 3])
+@pytest.mark.parametrize("n_others", [0, 300])
+def test_a_reworded_real_sample_is_a_copy(share: float, n_others: int):
+    texts = sentences_of(40, seed=0)
+    copy = Candidate("copy", reworded(texts, share) + sentences_of(n_others, seed=1))
+    honest = Candidate("honest", sentences_of(400, seed=2))
+    messages, copies = check_real_copies([copy, honest], RealSample("real", texts))
+    assert copies == ("copy",)
+    assert any("copy: " in message for message in messages)
+
+
+def test_a_few_real_examples_make_no_copy():
+    texts = sentences_of(40, seed=0)
+    few = Candidate("few", texts[:20] + sentences_of(100, seed=1))
+    messages, copies = check_real_copies([few], RealSample("real", texts))
+    assert copies == ()
+    assert "20 of 120 examples are also in the real sample" in messages[0]
+
+
+def test_texts_of_few_words_are_near_each_other_without_being_copies():
+    def drawn(n: int, seed: int) -> list[str]:
+        generator = np.random.default_rng(seed)
+        return [
+            " ".join(f"w{i}" for i in generator.choice(9, 5, replace=False)) + f" {seed}-{j}"
+            for j in range(n)
+        ]
+
+    candidates = [Candidate(f"c{seed}", drawn(200, seed)) for seed in (1, 2)]
+    assert check_real_copies(candidates, RealSample("real", drawn(16, 0)))[1] == ()

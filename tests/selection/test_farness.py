@@ -1,0 +1,96 @@
+"""The verdict that every candidate is far, and the scale from halves of the real sample."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from synque_select.proxies.base import ProxyInput
+from synque_select.proxies.domain import PAD
+from synque_select.proxies.kernel import MMD
+from synque_select.selection.ranking import ranking_from
+from synque_select.selection.reference import reference_scores
+from synque_select.selection.scoring import Scoring
+
+CPU = torch.device("cpu")
+
+
+def part(name: str, n: int, shift: float, seed: int, groups: Any = None) -> ProxyInput:
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(n, 16, generator=generator) + shift
+    digests = np.random.default_rng(seed).integers(0, 256, (n, 32), dtype=np.uint8)
+    return ProxyInput(name, ["x"] * n, "text", digests, rows, groups=groups)
+
+
+def scoring(*shifts: float, n: int = 60, copies: tuple[str, ...] = ()) -> Scoring:
+    real = part("real", n, 0, 0)
+    parts = tuple(part(f"c{i}", 300, shift, i + 1) for i, shift in enumerate(shifts))
+    suite = (PAD(), MMD())
+    scores = {proxy.key: proxy.score(real, parts, seed=0, device=CPU) for proxy in suite}
+    return Scoring(
+        real, parts, suite, scores, dict.fromkeys(scores, 0.0), "r",
+        tuple(p.name for p in parts), None, 0, 0, (), {}, copies=copies,
+        reference=reference_scores(real, suite, seed=0, device=CPU),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shifts", "opening"),
+    [((2, 2.5, 3), "far"), ((0.2, 2.5, 3), "clear"), ((0, 0, 0), "tie")],
+)
+def test_only_where_every_candidate_is_far(shifts: tuple[float, ...], opening: str):
+    decision = ranking_from(scoring(*shifts)).decision
+    assert decision is not None
+    assert decision.opening == opening
+    assert decision.evidence.far is not None
+    if opening == "far":
+        assert len(decision.mixture.names) == 3
+        assert decision.evidence.far.low >= 0.75 > 0.6 > decision.evidence.far.halves
+        assert any("training on them is not advised" in why for why in decision.reasons)
+
+
+def test_a_copy_does_not_hide_that_the_others_are_far():
+    decision = ranking_from(scoring(0, 2.5, 3, copies=("c0",))).decision
+    assert decision is not None
+    assert decision.opening == "far"
+    assert set(decision.mixture.names) == {"c1", "c2"}
+
+
+def test_without_pad_it_is_not_measured():
+    whole = scoring(2, 3)
+    alone = replace(whole, suite=whole.suite[1:], scores={"mmd": whole.scores["mmd"]})
+    decision = ranking_from(alone).decision
+    assert decision is not None
+    assert decision.evidence.far is None
+
+
+def test_the_reference_is_near_nothing_to_find():
+    reference = scoring(0, 1).reference
+    assert abs(reference["mmd"]) < 0.02
+    assert abs(reference["pad"]) < 0.4
+    ranking = ranking_from(scoring(0, 1))
+    assert ranking.proxies["mmd"].reference == reference["mmd"]
+
+
+def test_a_group_stays_in_one_half():
+    # thirty points, each three times: apart, a copy in the other half would be found at distance 0
+    groups = np.repeat(np.arange(30), 3)
+    single = part("real", 30, 0, 0)
+    assert single.embeddings is not None
+    tripled = replace(
+        part("real", 90, 0, 0), embeddings=single.embeddings.repeat_interleave(3, 0), groups=groups
+    )
+    from synque_select.proxies.neighbours import Coverage
+
+    distance = reference_scores(tripled, [Coverage()], seed=0, device=CPU)["coverage"]
+    assert distance > 3
+    ungrouped = replace(tripled, groups=None)
+    assert reference_scores(ungrouped, [Coverage()], seed=0, device=CPU)["coverage"] < 2.5
+
+
+def test_halves_under_ten_examples_have_no_reference():
+    assert reference_scores(part("real", 19, 0, 0), [MMD()], seed=0, device=CPU) == {}
