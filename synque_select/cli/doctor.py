@@ -43,9 +43,10 @@ def arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Check the installation. The exit status is 1 if anything will fail."""
     bad = 0
+    width = max(map(len, _MODELS))
     for finding in examine(Path(options.cache_dir) if options.cache_dir else None):
         bad += finding.level == "bad"
-        print(f"{finding.level:>4}  {finding.what:<32} {finding.detail}")
+        print(f"{finding.level:>4}  {finding.what:<{width}}  {finding.detail}")
     return 1 if bad else 0
 
 

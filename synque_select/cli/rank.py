@@ -156,7 +156,8 @@ def run(options: Namespace) -> int:
     findings = _findings(options, scoring, checks, ranking.stability_k)
     if path is not None:
         prefix = "" if path.name == "ranking.json" else f"{path.stem}."
-        written = [path, *save_findings(path.parent, findings, prefix=prefix)]
+        written = [path, path.with_suffix(".csv")]
+        written += save_findings(path.parent, findings, prefix=prefix)
         if dropped is not None:
             place = path.with_name(f"{prefix}{DROPPED_LABELS}")
             written.append(save_dropped_labels(place, dropped, relabel=False))

@@ -188,7 +188,9 @@ def infer_selector(example: object) -> Selector:
     if len(usable) == 1:
         return usable[0]
     choices = ", ".join(repr(key) for key in (usable or parts))
-    raise ConfigError(f"no view was given, and the example is ambiguous: choose one of {choices}")
+    raise ConfigError(
+        f"no view was given (view=, on the command line --view): choose one of {choices}"
+    )
 
 
 def _identity(example: object) -> object:

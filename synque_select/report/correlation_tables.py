@@ -109,9 +109,9 @@ def mean_table(proxies: Mapping[str, MeanCorrelation], *, title: str) -> Table:
 
 def _key_table(entry: KeyCorrelations) -> Table:
     task = entry.key.get("task")
-    units = f"{len(entry.points)} {'unit' if len(entry.points) == 1 else 'units'}"
+    mixtures = f"{len(entry.points)} {'mixture' if len(entry.points) == 1 else 'mixtures'}"
     title = (
-        f"{f'{task}: ' if task else ''}{units} of kind {entry.kind}, "
+        f"{f'{task}: ' if task else ''}{mixtures}, runs of kind {entry.kind}, "
         f"{entry.monitor} ({entry.mode}), key {entry.key_hash[:8]}"
     )
     if not entry.proxies:

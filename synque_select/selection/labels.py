@@ -193,7 +193,7 @@ def _warnings(
     distance = sum(abs(mix.get(k, 0) - real_mix.get(k, 0)) for k in {*mix, *real_mix}) / 2
     if real_mix and distance > 0.3:
         messages.append(
-            f"{name}: its classifier sees another class mix in the real sample than the candidate "
-            f"has (total variation {distance:.2f})."
+            f"{name}: a classifier trained on it predicts another class mix for the real sample "
+            f"than the candidate has (total variation {distance:.2f})."
         )
     return tuple(messages)

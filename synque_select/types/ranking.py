@@ -179,6 +179,19 @@ class Ranking:
     def __len__(self) -> int:
         return len(self.candidates)
 
+    def __str__(self) -> str:
+        """Return the candidates, best first, and the messages; the command line adds the scores."""
+        try:
+            weights = self.top().weights
+        except ConfigError:  # too few candidates have a defined rank
+            weights = {}
+        lines = [f"Ranking of {len(self)} candidates by {self.rank_by} against {self.real_words}"]
+        for row in self.order():
+            weight = f" (selected, weight {weights[row.name]:.3g})" if row.name in weights else ""
+            rank = row.ranks[self.rank_by]
+            lines.append(f"{'undefined:' if math.isnan(rank) else f'{rank:g}.'} {row.name}{weight}")
+        return "\n".join([*lines, *(f"- {message}" for message in self.messages)])
+
     @property
     def real_words(self) -> str:
         """The size of the real sample: "60 real examples in 20 groups (effective n 18.5)"."""

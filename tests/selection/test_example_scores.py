@@ -209,7 +209,7 @@ class TestLabels:
         (check,) = check_labels([candidate], {"a": x}, real)
         assert check.mix == {"0": 0.9, "1": 0.1}
         assert check.real_mix["1"] == pytest.approx(0.5, abs=0.1)
-        assert "another class mix in the real sample" in " ".join(check.warnings)
+        assert "another class mix for the real sample" in " ".join(check.warnings)
 
     @pytest.mark.parametrize(
         ("labels", "message"),

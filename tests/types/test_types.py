@@ -303,6 +303,14 @@ def test_the_top_is_an_equal_mixture():
     assert ranking().top(3, by="pad").names == ("b", "a", "d")
 
 
+def test_a_ranking_prints_its_order_selection_and_messages():
+    lines = str(ranking()).splitlines()
+    assert lines[0] == "Ranking of 5 candidates by consensus against 20 real examples"
+    assert lines[1:3] == ["1. b (selected, weight 0.5)", "2. a (selected, weight 0.5)"]
+    assert "undefined: c" in lines
+    assert lines[-1] == "- A sentence."
+
+
 def test_a_mixture_of_its_own_is_what_top_gives():
     own = Mixture({"c": 0.75, "a": 0.25}, "by hand")
     own_ranking = ranking(mixture=own)
