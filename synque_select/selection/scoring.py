@@ -255,4 +255,18 @@ def _score_by(
     proxy: BaseProxy, inputs: Sequence[ProxyInput], seed: int, device: torch.device
 ) -> ProxyScores:
     with preserved_state():  # it may also be called later, when the example scores are asked for
-        return proxy.score(inputs[0], inputs[1:], seed=seed, device=device)
+        scores: object = proxy.score(inputs[0], inputs[1:], seed=seed, device=device)
+    shape = (len(inputs) - 1,)
+    if not isinstance(scores, ProxyScores):
+        raise ProxyError(
+            f"{proxy.key}: score returned {type(scores).__name__}; expected ProxyScores with "
+            f"values of shape {shape}, one per candidate"
+        )
+    values: object = scores.values
+    if not isinstance(values, torch.Tensor) or values.shape != shape:
+        shown = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
+        raise ProxyError(
+            f"{proxy.key}: ProxyScores.values must be a tensor of shape {shape}, one value per "
+            f"candidate, found {shown}"
+        )
+    return scores

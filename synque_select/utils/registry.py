@@ -269,9 +269,8 @@ def check_options(what: str, factory: Callable[..., object], options: Collection
         allowed = [p.name for p in named_parameters(factory)]
         for option in options:
             if option not in allowed:
-                raise ConfigError(
-                    f"{what} has no option {option!r}: {did_you_mean(option, allowed)}"
-                )
+                hint = did_you_mean(option, allowed) if allowed else "it has no options"
+                raise ConfigError(f"{what} has no option {option!r}: {hint}")
     missing = [p.name for p in named_parameters(factory) if p.default is p.empty]
     missing = [name for name in missing if name not in options]
     if missing:

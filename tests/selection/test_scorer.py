@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import torch
 
 import synque_select
-from synque_select import rank
+from synque_select import BaseProxy, ProxyScores, rank
 from synque_select.callbacks import SelectionCallback
 from synque_select.cli.main import main
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.sources import load_candidates, load_real
-from synque_select.errors import ConfigError, DataError
+from synque_select.errors import ConfigError, DataError, ProxyError
 from synque_select.proxies.registry import resolve_suite
 from synque_select.selection import MixtureOptions, Scorer
 from synque_select.selection.mixture import with_mixture
@@ -239,3 +240,28 @@ def test_no_public_function_takes_more_than_12_arguments():
 
 # the options of one become one object; the other is a whole ranking in one call
 _LEFT = {"tune_mixture", "rank"}
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ([1.0, 2.0], "returns_anything: score returned list; expected ProxyScores"),
+        (ProxyScores(torch.zeros(3)), r"values must be a tensor of shape \(2,\).*found \(3,\)"),
+    ],
+)
+def test_a_proxy_that_returns_something_else_is_named(tmp_path: Path, returned, message: str):
+    class ReturnsAnything(BaseProxy):
+        key, family, unit, source = "returns_anything", "lexical", "none", "this test"
+        higher_is_better, needs_embeddings = False, False
+
+        def score(self, real, candidates, *, seed, device):
+            return returned
+
+    pair = [Candidate(name, ["a text", "a word"]) for name in "ab"]
+    with pytest.raises(ProxyError, match=message):
+        rank(
+            pair,
+            RealSample("real", ["a text", "b"]),
+            proxies=[ReturnsAnything()],
+            cache_dir=tmp_path,
+        )

@@ -244,6 +244,8 @@ class TestOptions:
         with pytest.raises(ConfigError, match="no option 'color': did you mean 'colour'"):
             check_options("shape 'x'", factory, ["size", "color"])
         check_options("shape 'x'", lambda **options: None, ["anything"])
+        with pytest.raises(ConfigError, match="no option 'size': it has no options"):
+            check_options("shape 'x'", lambda: None, ["size"])
 
 
 def test_the_module_of_an_entry_may_be_nested(shapes, install, tmp_path: Path):
