@@ -190,7 +190,8 @@ class Ranking:
             weight = f" (selected, weight {weights[row.name]:.3g})" if row.name in weights else ""
             rank = row.ranks[self.rank_by]
             lines.append(f"{'undefined:' if math.isnan(rank) else f'{rank:g}.'} {row.name}{weight}")
-        return "\n".join([*lines, *(f"- {message}" for message in self.messages)])
+        advice = () if self.decision is None else (self.decision.sentence, *self.decision.reasons)
+        return "\n".join([*lines, *(f"- {text}" for text in (*advice, *self.messages))])
 
     @property
     def real_words(self) -> str:
