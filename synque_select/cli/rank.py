@@ -100,7 +100,16 @@ def _add_choices(parser: ArgumentParser) -> None:
         "--temperature", type=float, help="temperature of --mixture proportional (default: 1)"
     )
     parser.add_argument(
-        "--label", help="field that holds the candidates' labels; warns where they look wrong"
+        "--label",
+        help="field that holds the candidates' labels; warns where they look wrong, and adds the "
+        "columns transfer and agreement to the default suite if they are classes",
+    )
+    parser.add_argument(
+        "--family",
+        metavar="REGEX",
+        help="regular expression whose first group (or whole match) in a candidate's name is its "
+        "family, such as ^[^_]+ for the generator; candidates of one family do not judge each "
+        "other's labels (default: each is a family of its own)",
     )
     parser.add_argument(
         "--label-filter",
@@ -138,7 +147,10 @@ def run(options: Namespace) -> int:
     scorer = _scorer(options)
     view = _view(options.view)
     candidates = load_candidates(
-        flat(options.candidates), view=view, label=_position(options.label)
+        flat(options.candidates),
+        view=view,
+        label=_position(options.label),
+        family=options.family,
     )
     real = load_real(options.real, view=view, real_groups=_groups(options.real_groups))
     job = scorer.prepare(candidates, real)

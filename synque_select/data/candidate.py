@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from synque_select.data.contamination import DuplicateGroups, duplicate_groups
 from synque_select.data.examples import Examples, MapDataset, field_alone
 from synque_select.data.groups import GroupSelector, check_group_selector, given_groups
+from synque_select.data.label_sets import label_text
 from synque_select.data.views import select
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.utils.progress import ProgressBar
@@ -34,13 +35,18 @@ class Candidate(Examples):
         source: Where the dataset comes from, for error messages.
         example_scores: For each proxy key, the realness of every example, (N,) float64, higher is
             more real; set by `synque_select.selection.example_scores.with_example_scores`.
+        family: Name of the family, such as the generator; candidates of one family do not judge
+            each other's labels. None if the candidate is a family of its own.
     """
 
     example_scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    family: str | None = None
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """The labels of all examples as texts; read only once.
+
+        Several labels of one example become a JSON list.
 
         Raises:
             ConfigError: The candidate was created without `label`.
@@ -57,7 +63,7 @@ class Candidate(Examples):
         bar = ProgressBar(
             range(len(self)), f"labels of {self.name}", delay=2, leave=False, unit="example"
         )
-        return tuple(str(select(source[i], label)) for i in bar)
+        return tuple(label_text(select(source[i], label)) for i in bar)
 
     def filter(self, *, keep: float, by: str) -> Candidate:
         """Return the candidate with only its most real examples, in their original order.

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.digest_cache import keep_digests
 from synque_select.data.examples import Examples, MapDataset
+from synque_select.data.families import FamilySpec, candidate_families
 from synque_select.data.groups import GroupSelector
 from synque_select.data.images import IMAGE_SUFFIXES, ImageFolder, holds_images, subfolders
 from synque_select.data.iterables import is_iterable, open_stored, store_iterable
@@ -57,6 +58,7 @@ def load_candidates(
     view: Selector | None = None,
     label: Selector | None = None,
     names: Sequence[str] | None = None,
+    family: FamilySpec | None = None,
 ) -> list[Candidate]:
     """Load candidate synthetic datasets.
 
@@ -78,14 +80,17 @@ def load_candidates(
         label: Field, position or function that gives the label; None for no label or, in image
             folders with classes, for the name of the class folder.
         names: One name per candidate, instead of those derived from the source.
+        family: Which candidates come from the same generator and so do not judge each other's
+            labels: a regular expression, whose first group (or whole match) in a candidate's name
+            is its family, or a mapping from names to families.
 
     Returns:
         The candidates, in the order given; those from a glob or a folder are sorted by name.
 
     Raises:
         DataError: A file, line, field or example is not usable; the message names it.
-        ConfigError: Two candidates have the same name, the number of names does not match, or
-            candidates are of different modalities.
+        ConfigError: Two candidates have the same name, the number of names does not match,
+            candidates are of different modalities, or `family` matches none of them.
 
     Example:
         >>> a, b = load_candidates({"a": ["x", "y"], "b": [{"text": "z"}, {"text": "w"}]})
@@ -100,7 +105,14 @@ def load_candidates(
     _check_distinct(sources)
     candidates = [_build(Candidate, part, view, label) for part in sources]
     _check_one_modality(candidates)
-    return candidates
+    if family is None:
+        return candidates
+    families = candidate_families([candidate.name for candidate in candidates], family)
+    grouped = [replace(candidate, family=families[candidate.name]) for candidate in candidates]
+    return [
+        keep_digests(candidate) if part.keeps_digests else candidate
+        for candidate, part in zip(grouped, sources, strict=True)
+    ]
 
 
 def load_real(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from synque_select.functional.logistic import fit_logistic_regressions, inverse_curvature_root
 
-__all__ = ["Heads", "fit_heads", "stratified_rows"]
+__all__ = [
+    "Heads",
+    "balanced_accuracy",
+    "correct_shares",
+    "fit_heads",
+    "fit_ridge_heads",
+    "stratified_rows",
+    "votes_of_others",
+    "weighted_r2",
+]
 
 # bytes of features in a batch of fits: on a CPU what its caches hold, because each iteration reads
 # all rows again; on a GPU enough for products that are large enough to use it
@@ -61,6 +70,30 @@ class Heads:
             return chances
         # a tiny denominator: all sigmoids may underflow far away from every class
         return chances / chances.sum(2, keepdim=True).clamp_min(torch.finfo(chances.dtype).tiny)
+
+    def numbers(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the predictions of ridge heads.
+
+        Args:
+            features: (n, d) rows, on the device of the heads.
+
+        Returns:
+            (H, n) in the dtype of the features.
+        """
+        coefficients = self.coefficients[:, 0].to(features)
+        return coefficients[:, :-1] @ features.T + coefficients[:, -1:]
+
+    def by_candidate(self, predictions: torch.Tensor) -> torch.Tensor:
+        """Return the mean over each candidate's heads, (K, ...).
+
+        Args:
+            predictions: (H, ...) one per head.
+        """
+        n_candidates = int(self.owners.max()) + 1
+        sizes = torch.bincount(self.owners, minlength=n_candidates).to(predictions)
+        sums = predictions.new_zeros(n_candidates, *predictions.shape[1:])
+        sums = sums.index_add_(0, self.owners, predictions)
+        return sums / sizes.view(-1, *[1] * (predictions.dim() - 1))
 
     def batches(self, n_rows: int) -> Iterator[Heads]:
         """Yield the heads in groups whose probabilities of n rows fit into about 64 MiB.
@@ -150,13 +183,7 @@ def fit_heads(
         [[0, 0, 1, 1], [1, 1, 0, 0]]
     """
     m = min(map(len, features)) if size is None else size
-    draws = []
-    for k, part in enumerate(targets):
-        order = None if orders is None else orders[k]
-        # all rows of a candidate of the common size or below are one draw: more would be copies
-        for i in range(n_draws if len(part) > m else 1):
-            rows = stratified_rows(part, min(m, len(part)), seed=seed + i, order=order)
-            draws.append((k, torch.from_numpy(rows)))
+    draws = _draws(targets, m, n_draws, seed, orders)
     first, device = features[0], features[0].device
     budget = _CUDA_BYTES if first.is_cuda else _CPU_BYTES
     at_once = max(1, budget // (m * first.shape[1] * first.element_size()))
@@ -165,11 +192,30 @@ def fit_heads(
         x, y, used = _padded(draws[start : start + at_once], features, targets, m)
         weights = _balanced(y, used, exclusive=exclusive).to(x)
         if root is None:
-            root = inverse_curvature_root(x, weights, l2=l2)
+            # at equal weights: those of a class without contrast are all 0
+            root = inverse_curvature_root(x, used.unsqueeze(1).to(x), l2=l2)
         coefficients.append(_fit(x, y, weights, root, exclusive=exclusive, l2=l2))
         known.append(y.any(1))
-    owners = torch.tensor([k for k, _ in draws], dtype=torch.int64, device=device)
+    owners = torch.tensor([k for k, _ in draws]).to(device)
     return Heads(torch.cat(coefficients), torch.cat(known), owners, exclusive)
+
+
+def _draws(
+    targets: Sequence[torch.Tensor],
+    m: int,
+    n_draws: int,
+    seed: int,
+    orders: Sequence[NDArray[np.int64]] | None,
+) -> list[tuple[int, torch.Tensor]]:
+    """Candidate and rows of each head."""
+    draws = []
+    for k, part in enumerate(targets):
+        order = None if orders is None else orders[k]
+        # all rows of a candidate of the common size or below are one draw: more would be copies
+        for i in range(n_draws if len(part) > m else 1):
+            rows = stratified_rows(part, min(m, len(part)), seed=seed + i, order=order)
+            draws.append((k, torch.from_numpy(rows)))
+    return draws
 
 
 def _padded(
@@ -230,3 +276,177 @@ def _fit(
         always = ~(targets.mT * (weights > 0)).any(2) & targets.any(1)
         coefficients[..., -1] += 20.0 * always
     return coefficients
+
+
+def fit_ridge_heads(
+    features: Sequence[torch.Tensor],
+    targets: Sequence[torch.Tensor],
+    *,
+    size: int | None = None,
+    n_draws: int = 3,
+    seed: int = 0,
+) -> Heads:
+    """Fit a ridge regression for each candidate on its own numeric labels, at a common size.
+
+    The intercept is not penalized. The penalty of each head is the one with the smallest
+    generalized cross-validation error, Σ e² / (1 − tr(A)/m)², among 10^-4 to 10^4 times the mean
+    squared singular value: a fixed one would depend on the units of features and labels.
+
+    Args:
+        features: K tensors (N_k, d), float32 or float64, of one dtype and device.
+        targets: K tensors (N_k, 1) of numbers.
+        size: Common number of training rows; None for the smallest candidate.
+        n_draws: Number of heads of a candidate that is larger than the common size.
+        seed: Random seed for the subsamples.
+
+    Returns:
+        Heads with one output, to be used with `Heads.numbers`.
+
+    Source: Golub, Heath and Wahba 1979 (generalized cross-validation).
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+        >>> heads = fit_ridge_heads([x], [2 * x.double()])
+        >>> [round(value) for value in heads.numbers(x)[0].tolist()]
+        [0, 2, 4, 6]
+    """
+    m = min(map(len, features)) if size is None else size
+    one_class = [torch.ones(len(part), 1, dtype=torch.bool) for part in features]
+    draws = _draws(one_class, m, n_draws, seed, None)
+    fits = [
+        _ridge(features[k][rows.to(features[k].device)], targets[k][rows, 0]) for k, rows in draws
+    ]
+    owners = torch.tensor([k for k, _ in draws]).to(features[0].device)
+    known = torch.ones(len(draws), 1, dtype=torch.bool, device=features[0].device)
+    return Heads(torch.stack(fits).unsqueeze(1), known, owners, exclusive=False)
+
+
+def _ridge(features: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """(d + 1,) coefficients, the intercept last."""
+    x, y = features.double(), values.to(features.device, torch.float64)
+    center, level = x.mean(0), y.mean()
+    left, singular, right = torch.linalg.svd(x - center, full_matrices=False)
+    squares, projected = singular.square(), left.T @ (y - level)
+    outside = (y - level).square().sum() - projected.square().sum()
+    penalties = squares.mean() * torch.logspace(-4, 4, 33, dtype=torch.float64, device=x.device)
+    kept = squares / (squares + penalties.unsqueeze(1))
+    errors = ((1 - kept) * projected).square().sum(1) + outside.clamp_min(0)
+    # one degree of freedom for the mean
+    freedom = (len(y) - 1 - kept.sum(1)).clamp_min(1e-9 * len(y))
+    best = int((errors / freedom.square()).argmin())
+    slopes = right.T @ (singular / (squares + penalties[best]) * projected)
+    return torch.cat((slopes, (level - center @ slopes)[None])).to(features)
+
+
+def correct_shares(
+    heads: Heads, features: torch.Tensor, targets: torch.Tensor, classes: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield, for each cell of examples, its mask and how often each candidate's heads are right.
+
+    A cell is a class, whose examples are right where the class is predicted. With several labels
+    per example, each label has two cells: the examples that have it and those that do not.
+
+    Args:
+        heads: Heads of K candidates.
+        features: (N, d) rows.
+        targets: (N, C) bool classes of each row.
+        classes: (C,) bool, the classes to yield cells of; heads may predict the others as well.
+
+    Yields:
+        (N,) bool, and (K, N) float64 share of a candidate's heads that are right, by row.
+    """
+    batches = heads.batches(len(features))
+    if heads.exclusive:
+        label = targets.int().argmax(1)
+        parts = [part.probabilities(features).argmax(2) == label for part in batches]
+        right = heads.by_candidate(torch.cat(parts).double())
+        for c in classes.nonzero()[:, 0].cpu().tolist():
+            yield targets[:, c], right
+        return
+    predicted = torch.cat([part.probabilities(features) > 0.5 for part in batches])
+    for c in classes.nonzero()[:, 0].cpu().tolist():
+        right = heads.by_candidate((predicted[..., c] == targets[:, c]).double())
+        yield targets[:, c], right
+        yield ~targets[:, c], right
+
+
+def balanced_accuracy(
+    cells: Iterable[tuple[torch.Tensor, torch.Tensor]], weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the mean over cells of the weighted share of right predictions, and its derivatives.
+
+    Args:
+        cells: Mask (N,) or (K, N) and share of right predictions (K, N) of each cell; see
+            `correct_shares`.
+        weights: (K, N) weights of the rows for each candidate. A cell without weight is left out.
+
+    Returns:
+        (K,) float64 scores, NaN without any cell, and (K, N) their derivatives in the logarithms
+        of the weights.
+
+    Example:
+        >>> mask, right = torch.tensor([True, True, False]), torch.tensor([[1.0, 0.0, 1.0]])
+        >>> cells = [(mask, right), (~mask, right)]
+        >>> balanced_accuracy(cells, torch.tensor([[3.0, 1.0, 1.0]]))[0]
+        tensor([0.8750], dtype=torch.float64)
+    """
+    total = weights.new_zeros(len(weights), dtype=torch.float64)
+    slopes = torch.zeros_like(weights, dtype=torch.float64)
+    n_cells = torch.zeros_like(total)
+    for mask, right in cells:
+        inside = weights.double() * mask
+        size = inside.sum(1, keepdim=True)
+        share = (inside * right).sum(1, keepdim=True) / size
+        there = size > 0
+        total += torch.where(there, share, 0.0)[:, 0]
+        slopes += torch.where(there, inside * (right - share) / size, 0.0)
+        n_cells += there[:, 0]
+    return total / n_cells, slopes / n_cells.clamp_min(1).unsqueeze(1)
+
+
+def weighted_r2(
+    predicted: torch.Tensor, values: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return 1 − Σ w (y − ŷ)² / Σ w (y − ȳ)², and its derivatives; 1 is best, 0 the mean of y.
+
+    Args:
+        predicted: (K, N) predictions ŷ of each candidate.
+        values: (N,) or (K, N) numbers y.
+        weights: (K, N) weights of the rows for each candidate.
+
+    Returns:
+        (K,) float64 scores, and (K, N) their derivatives in the logarithms of the weights.
+
+    Example:
+        >>> y = torch.tensor([0.0, 1.0, 2.0])
+        >>> weighted_r2(torch.stack((y, torch.ones(3))), y, torch.ones(2, 3))[0]
+        tensor([1., 0.], dtype=torch.float64)
+    """
+    weights, values = weights.double(), values.double().expand_as(weights)
+    mean = (weights * values).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
+    error, spread = (values - predicted.double()).square(), (values - mean).square()
+    size = (weights * spread).sum(1, keepdim=True)
+    ratio = (weights * error).sum(1, keepdim=True) / size
+    return 1 - ratio[:, 0], weights * (ratio * spread - error) / size
+
+
+def votes_of_others(votes: torch.Tensor, families: torch.Tensor) -> torch.Tensor:
+    """Return, for each candidate, the mean vote of the other families, one vote per family.
+
+    Args:
+        votes: (K, ...) prediction of each candidate, such as its heads' mean probabilities.
+        families: (K,) int64 family of each candidate, 0 to F − 1, F ≥ 2.
+
+    Returns:
+        (K, ...) of the same dtype.
+
+    Example:
+        >>> votes_of_others(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0, 1, 1]))
+        tensor([1., 0., 0.])
+    """
+    n_families = int(families.max()) + 1
+    sizes = torch.bincount(families, minlength=n_families).to(votes)
+    by_family = votes.new_zeros(n_families, *votes.shape[1:]).index_add_(0, families, votes)
+    by_family = by_family / sizes.view(-1, *[1] * (votes.dim() - 1))
+    others: torch.Tensor = (by_family.sum(0) - by_family[families]) / (n_families - 1)
+    return others

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         BaselineEntropy,
         BaselineLength,
         BaselineSize,
+        BaselineSpread,
         BaselineVocabulary,
     )
     from synque_select.proxies.divergence import MAUVE, Frechet, MAUVEStar
@@ -35,17 +36,21 @@ if TYPE_CHECKING:
         resolve_suite,
     )
     from synque_select.proxies.sql_validity import SQLValidity
+    from synque_select.proxies.transfer import Agreement, BaselineTransfer, Transfer
 
 __all__ = [
     "MAUVE",
     "MDM",
     "MMD",
     "PAD",
+    "Agreement",
     "BaseProxy",
     "BaselineDistinct",
     "BaselineEntropy",
     "BaselineLength",
     "BaselineSize",
+    "BaselineSpread",
+    "BaselineTransfer",
     "BaselineVocabulary",
     "Contributions",
     "Coverage",
@@ -63,6 +68,7 @@ __all__ = [
     "ProxyScores",
     "ProxySpec",
     "SQLValidity",
+    "Transfer",
     "default_suite",
     "get_proxy",
     "proxy_keys",
@@ -79,11 +85,14 @@ __getattr__ = lazy_names(
         "MDM": "diversity",
         "MMD": "kernel",
         "PAD": "domain",
+        "Agreement": "transfer",
         "BaseProxy": "base",
         "BaselineDistinct": "baselines",
         "BaselineEntropy": "baselines",
         "BaselineLength": "baselines",
         "BaselineSize": "baselines",
+        "BaselineSpread": "baselines",
+        "BaselineTransfer": "transfer",
         "BaselineVocabulary": "baselines",
         "Contributions": "base",
         "Coverage": "neighbours",
@@ -101,6 +110,7 @@ __getattr__ = lazy_names(
         "ProxyScores": "base",
         "ProxySpec": "registry",
         "SQLValidity": "sql_validity",
+        "Transfer": "transfer",
         "default_suite": "registry",
         "get_proxy": "registry",
         "proxy_keys": "registry",

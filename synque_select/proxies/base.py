@@ -18,7 +18,15 @@ from synque_select.types.modality import Modality
 __all__ = ["BaseProxy", "Contributions", "Family", "ProxyInput", "ProxyScores"]
 
 Family = Literal[
-    "kernel", "coverage", "lexical", "domain", "diversity", "divergence", "lens", "baseline"
+    "kernel",
+    "coverage",
+    "lexical",
+    "domain",
+    "diversity",
+    "divergence",
+    "labels",
+    "lens",
+    "baseline",
 ]
 
 
@@ -38,6 +46,10 @@ class ProxyInput:
             mixture.
         groups: Group number of each real example, (n,) int64 from 0 on; examples of one group do
             not vary independently. None if all do, and for candidates.
+        labels: A candidate's labels, N texts; several labels of one example are a JSON list. None
+            if they were not given, and for the real sample, whose labels are never read.
+        family: Name of the candidates that come from the same generator and do not judge each
+            other's labels; None for a candidate that is a family of its own.
     """
 
     name: str
@@ -47,6 +59,8 @@ class ProxyInput:
     embeddings: torch.Tensor | None = None
     records: MapDataset | None = None
     groups: NDArray[np.int64] | None = None
+    labels: Sequence[str] | None = None
+    family: str | None = None
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -158,6 +172,8 @@ class BaseProxy(ABC):
             per family.
         needs_embeddings: Whether the proxy needs `ProxyInput.embeddings`.
         needs_records: Whether the proxy reads `ProxyInput.records`; its scores are not cached.
+        needs_labels: Whether the proxy reads `ProxyInput.labels`, so that it can be used only if
+            all candidates have labels. Such proxies are columns of their own, never in a consensus.
         modalities: Modalities that the proxy can score.
     """
 
@@ -168,6 +184,7 @@ class BaseProxy(ABC):
     family: ClassVar[Family]
     needs_embeddings: ClassVar[bool] = True
     needs_records: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = False
     modalities: ClassVar[frozenset[Modality]] = frozenset(("text", "image"))
 
     def options(self) -> Mapping[str, Any]:

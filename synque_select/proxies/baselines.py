@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, cast
 
 import numpy as np
 import torch
 
 from synque_select.data.duplicates import n_distinct
+from synque_select.functional.frechet import moments
 from synque_select.functional.ngram import hash_tokens, iter_chunks, ngram_counts, ngram_entropy
 from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScores
+from synque_select.proxies.inputs import embeddings_of
 from synque_select.types.modality import Modality
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "BaselineEntropy",
     "BaselineLength",
     "BaselineSize",
+    "BaselineSpread",
     "BaselineVocabulary",
 ]
 
@@ -148,3 +152,36 @@ class BaselineLength(_TextBaseline):
         """Return the number of words divided by the number of texts."""
         chunks = iter_chunks(cast("Sequence[str]", candidate.views))
         return sum(len(hash_tokens(chunk)[0]) for chunk in chunks) / len(candidate)
+
+
+class BaselineSpread(_Baseline):
+    """Minus the Frobenius norm of the covariance of a candidate's embeddings; higher is better.
+
+    Unit vectors all have nearly the same total variance. The norm is small if it is spread over
+    many directions, and large if the examples differ in a few.
+
+    Example:
+        >>> BaselineSpread.key
+        'baseline_spread'
+    """
+
+    key: ClassVar[str] = "baseline_spread"
+    unit: ClassVar[str] = "-norm of the covariance"
+    needs_embeddings: ClassVar[bool] = True
+
+    def score(
+        self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
+    ) -> ProxyScores:
+        """Score each candidate; `real`, `seed` and `device` are not used."""
+        scores = super().score(real, candidates, seed=seed, device=device)
+        broken = scores.values.isnan().tolist()
+        names = [part.name for part, is_broken in zip(candidates, broken, strict=True) if is_broken]
+        if not names:
+            return scores
+        message = f"undefined for {', '.join(names)}: embeddings that are not finite"
+        return replace(scores, messages=(message,))
+
+    def measure(self, candidate: ProxyInput) -> float:
+        """Return −‖S‖, with S the covariance of the embeddings; NaN if they are not finite."""
+        covariance = moments(embeddings_of(candidate), shrink=False).covariance
+        return -float(torch.linalg.matrix_norm(covariance))

@@ -22,7 +22,10 @@ __all__ = [
     "check_choice",
     "check_count",
     "content_order",
+    "embeddings_of",
     "example_groups",
+    "fold_groups",
+    "is_finite",
     "parts_of",
     "real_groups",
     "score_defined",
@@ -171,9 +174,9 @@ def score_defined(
     """
     # one NaN in one candidate would otherwise spread through the common bandwidth, pool or mixture
     # to every candidate
-    finite = [_is_finite(embeddings_of(candidate)) for candidate in candidates]
+    finite = [is_finite(embeddings_of(candidate)) for candidate in candidates]
     sample = embeddings_of(real)
-    if not _is_finite(sample) or not any(finite):
+    if not is_finite(sample) or not any(finite):
         reason = "the real sample's embeddings" if any(finite) else "all candidates' embeddings"
         return undefined_scores(len(candidates), f"undefined: {reason} are not finite")
     usable = tuple(part for part, good in zip(candidates, finite, strict=True) if good)
@@ -189,7 +192,8 @@ def score_defined(
     return _spread_out(scores, positions, [len(part) for part in candidates], message)
 
 
-def _is_finite(embeddings: torch.Tensor) -> bool:
+def is_finite(embeddings: torch.Tensor) -> bool:
+    """Whether there is neither NaN nor infinity in the embeddings."""
     # NaN and infinity both show in the largest entry, which is found in blocks: `isfinite` would
     # need a mask as large as the matrix
     return math.isfinite(largest_entry(embeddings))
@@ -267,6 +271,35 @@ def example_groups(part: ProxyInput) -> NDArray[np.uint64]:
         (n,) uint64.
     """
     return content_numbers(part.digests)
+
+
+def fold_groups(
+    real: ProxyInput, synthetic: NDArray[np.uint64]
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return group numbers for folds: equal examples, and those of a real group, share a fold.
+
+    Args:
+        real: The real sample.
+        synthetic: (N,) uint64 `example_groups` of synthetic examples.
+
+    Returns:
+        (n,) and (N,) uint64, numbered together.
+    """
+    contents = example_groups(real)
+    if real.groups is None:
+        return contents, synthetic
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    # copies of an example in two groups join the groups
+    kinds, places = np.unique(contents, return_inverse=True)
+    size = len(kinds) + int(real.groups.max()) + 1
+    edges = (np.ones(len(contents)), (places, len(kinds) + real.groups))
+    joined = connected_components(coo_matrix(edges, (size, size)), directed=False)[1]
+    first = np.unique(joined[: len(kinds)], return_index=True)
+    numbers = kinds[first[1][np.searchsorted(first[0], joined[: len(kinds)])]]
+    found = np.searchsorted(kinds, synthetic).clip(max=len(kinds) - 1)
+    return numbers[places], np.where(kinds[found] == synthetic, numbers[found], synthetic)
 
 
 def content_order(part: ProxyInput, seed: int) -> NDArray[np.int64]:

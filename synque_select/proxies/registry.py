@@ -27,10 +27,13 @@ ProxySpec = str | BaseProxy | Mapping[str, object]
 
 _CONTRACT = ("key", "higher_is_better", "unit", "source", "family")
 _BUILT_IN = {
+    "agreement": "synque_select.proxies.transfer:Agreement",
     "baseline_distinct": "synque_select.proxies.baselines:BaselineDistinct",
     "baseline_entropy": "synque_select.proxies.baselines:BaselineEntropy",
     "baseline_length": "synque_select.proxies.baselines:BaselineLength",
     "baseline_n": "synque_select.proxies.baselines:BaselineSize",
+    "baseline_spread": "synque_select.proxies.baselines:BaselineSpread",
+    "baseline_transfer": "synque_select.proxies.transfer:BaselineTransfer",
     "baseline_vocabulary": "synque_select.proxies.baselines:BaselineVocabulary",
     "mauve": "synque_select.proxies.divergence:MAUVE",
     "mauve_star": "synque_select.proxies.divergence:MAUVEStar",
@@ -48,6 +51,7 @@ _BUILT_IN = {
     "mmd": "synque_select.proxies.kernel:MMD",
     "pad": "synque_select.proxies.domain:PAD",
     "sql_validity": "synque_select.proxies.sql_validity:SQLValidity",
+    "transfer": "synque_select.proxies.transfer:Transfer",
 }
 
 
@@ -128,11 +132,13 @@ def required_options(key: str) -> tuple[str, ...]:
     return tuple(option.name for option in options if option.default is option.empty)
 
 
-def default_suite(modality: Modality) -> tuple[str, ...]:
+def default_suite(modality: Modality, *, labels: bool = False) -> tuple[str, ...]:
     """Return the keys of the default suite.
 
     Args:
         modality: Modality of the views; proxies that cannot score it are left out.
+        labels: Whether the candidates have labels that are classes: adds `transfer` and
+            `agreement`, which are columns of their own and not in the consensus.
 
     Example:
         >>> default_suite("image")
@@ -140,7 +146,7 @@ def default_suite(modality: Modality) -> tuple[str, ...]:
     """
     # one proxy per family, so that no kind of evidence has two votes, and fixed before any result
     # was seen: a suite that was chosen by its correlations would look better than it is
-    keys = ("pad", "mmd", "coverage", "ngram")
+    keys = ("pad", "mmd", "coverage", "ngram", *(("transfer", "agreement") if labels else ()))
     return tuple(key for key in keys if modality in PROXIES.get(key).modalities)
 
 

@@ -69,6 +69,7 @@ def labels_table(labels: LabelChecks) -> Table:
             Column("classes"),
             Column("own folds"),
             Column("other candidates"),
+            Column("contradicted"),
             Column("mix against real"),
         ),
         rows=tuple(
@@ -78,6 +79,7 @@ def labels_table(labels: LabelChecks) -> Table:
                 str(len(check.mix)),
                 format_number(check.agreement),
                 format_number(check.others_agreement),
+                "" if check.contradicted is None else f"{check.contradicted:.0%}",
                 format_number(_total_variation(check.mix, check.real_mix)),
             )
             for check in labels.checks
@@ -86,6 +88,8 @@ def labels_table(labels: LabelChecks) -> Table:
             "own folds, other candidates: share of the candidate's labels that a classifier "
             "predicts which was trained on its other folds, or on another candidate (mean over "
             "classes)",
+            "contradicted: share of its labels that the other candidates' classifiers together "
+            "contradict, without those of its family",
             "mix against real: total variation between the candidate's class mix and the one that "
             "its classifier predicts on the real sample",
             *labels.messages,

@@ -13,7 +13,7 @@ from synque_select.proxies.base import BaseProxy, ProxyScores
 __all__ = ["CONSENSUS", "borda", "consensus_members", "may_enter", "midranks"]
 
 CONSENSUS = "consensus"
-_LEFT_OUT = ("diversity", "baseline")
+_LEFT_OUT = ("diversity", "baseline", "labels")
 
 
 def midranks(values: torch.Tensor, *, higher_is_better: bool) -> torch.Tensor:
@@ -62,9 +62,11 @@ def borda(scores: Mapping[str, torch.Tensor], higher_is_better: Mapping[str, boo
 def may_enter(proxy: BaseProxy) -> bool:
     """Whether the proxy's family may be in a consensus at all.
 
-    Diversity alone is maximised by noise, and a baseline never reads the real sample.
+    Diversity alone is maximised by noise, and a baseline never reads the real sample. What reads
+    labels is a column of its own: as one of five ranks it would be outvoted by proxies that read
+    inputs only, and agreement rewards candidates that share a mistake.
     """
-    return proxy.family not in _LEFT_OUT
+    return proxy.family not in _LEFT_OUT and not proxy.needs_labels
 
 
 def consensus_members(
@@ -72,8 +74,8 @@ def consensus_members(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Choose the proxies that enter the consensus: the first of each family that may.
 
-    Diversity and baselines never enter; nor does a proxy that calls itself unreliable on this
-    input, or that is undefined for a candidate.
+    Diversity, baselines and what reads labels never enter; nor does a proxy that calls itself
+    unreliable on this input, or that is undefined for a candidate.
 
     Returns:
         The keys, and a sentence about each proxy that is left out although its family may enter.

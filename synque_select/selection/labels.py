@@ -5,8 +5,9 @@ Only the labels of candidates are read, never those of the real sample.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,17 @@ from numpy.typing import NDArray
 
 from synque_select.data.candidate import Candidate
 from synque_select.errors import ConfigError
+from synque_select.functional.transfer import fit_heads, votes_of_others
 from synque_select.selection.scoring import Scoring
 from synque_select.types import LabelCheck
 from synque_select.utils.progress import ProgressBar
 
 __all__ = ["check_classes", "check_labels", "check_scored_labels"]
 
+_Labeled = tuple[NDArray[np.float32], NDArray[np.str_]]
+
 _FOLDS = 5
+_LEAST_DIFFERENCE = 0.1
 _MAX_CLASSES = 100
 _MAX_ROWS = 4000
 
@@ -70,10 +75,16 @@ def check_labels(
 ) -> list[LabelCheck]:
     """Check the labels of every candidate against its own inputs and the other candidates.
 
-    A candidate gets a warning if classifiers trained on the other candidates predict its labels
-    far worse than those of the median candidate (by three robust standard deviations and at least
-    10 points), if classifiers trained on its own folds hardly beat chance, or if the classes that
-    it predicts on the real sample differ from its own class mix (total variation above 0.3).
+    A candidate is an outlier if the share of its labels that the other candidates contradict is far
+    above that of the median candidate, or the share that classifiers trained on its own other folds
+    predict is far below: by three robust standard deviations and at least 10 points. The others are
+    the linear heads of all candidates at a common size (`fit_heads`), except those of its own
+    family, with one vote per family. An outlier gets a warning, as does a candidate whose labels
+    its own folds hardly predict better than chance, and one whose class mix differs from what it
+    predicts on the real sample (total variation above 0.3).
+
+    The majority is not the truth: where two groups of candidates contradict each other, the larger
+    one need not be right.
 
     Args:
         candidates: The candidates, with `label` set.
@@ -88,21 +99,76 @@ def check_labels(
     parts = {c.name: _part(c, embeddings[c.name], seed) for c in candidates}
     fitted = {name: _fit(x, y) for name, (x, y) in parts.items()}
     across = {name: _across(name, parts, fitted) for name in parts}
+    agreement = {name: _held_out(x, y, seed) for name, (x, y) in parts.items()}
+    contradicted = _contradicted(parts, [c.family or c.name for c in candidates], seed)
+    outliers = _outliers(contradicted, sign=1) | _outliers(agreement, sign=-1)
     checks = []
     bar = ProgressBar(parts.items(), "checking labels", delay=2, leave=False, unit="candidate")
-    for name, (x, y) in bar:
+    for name, (_, y) in bar:
         model = fitted[name]
         mix = _mix(y)
         real_mix = {} if model is None else _mix(model.predict(real.float().cpu().numpy()))
-        agreement = _held_out(x, y, seed)
-        warnings = _warnings(name, agreement, across, mix, real_mix, len(set(y)))
-        checks.append(LabelCheck(name, len(y), agreement, across[name], mix, real_mix, warnings))
+        share = contradicted[name]
+        warnings = (
+            *_outlier_warnings(name, contradicted, agreement),
+            *_warnings(name, agreement[name], across, mix, real_mix, len(set(y))),
+        )
+        checks.append(
+            LabelCheck(
+                name,
+                len(y),
+                agreement[name],
+                across[name],
+                mix,
+                real_mix,
+                warnings,
+                contradicted=None if np.isnan(share) else share,
+                outlier=name in outliers,
+            )
+        )
     return checks
 
 
-def _part(
-    candidate: Candidate, embeddings: torch.Tensor, seed: int
-) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+def _contradicted(
+    parts: Mapping[str, _Labeled], families: Sequence[str], seed: int
+) -> dict[str, float]:
+    """Return the share of each candidate's labels that the other families' heads contradict."""
+    if len(set(families)) < 2:
+        return dict.fromkeys(parts, math.nan)
+    names = sorted({label for _, y in parts.values() for label in y.tolist()})
+    features = [torch.from_numpy(x) for x, _ in parts.values()]
+    targets = [torch.from_numpy(y[:, None] == np.array(names)) for _, y in parts.values()]
+    heads = fit_heads(features, targets, seed=seed)
+    numbers = torch.from_numpy(np.unique(families, return_inverse=True)[1].ravel())
+    known = votes_of_others(heads.by_candidate(heads.known.double()), numbers) > 0
+    shares = {}
+    for k, (name, x, y) in enumerate(zip(parts, features, targets, strict=True)):
+        votes = votes_of_others(heads.by_candidate(heads.probabilities(x)), numbers)[k]
+        # a class that no other family has cannot be confirmed by any of them
+        judged = (y & known[k]).any(1)
+        wrong = votes.argmax(1) != y.int().argmax(1)
+        shares[name] = float(wrong[judged].double().mean())
+    return shares
+
+
+def _outliers(values: Mapping[str, float], *, sign: int) -> set[str]:
+    """Return the candidates whose value is far above (sign = 1) or below (−1) the median."""
+    limit = _limit(values, sign)
+    return {name for name, value in values.items() if sign * value > sign * limit}
+
+
+def _limit(values: Mapping[str, float], sign: int) -> float:
+    defined = np.array([value for value in values.values() if not np.isnan(value)])
+    if len(defined) < 3:
+        return sign * math.inf
+    middle = float(np.median(defined))
+    # median absolute deviation, scaled to a standard deviation of normal data: a candidate with
+    # wrong labels must not inflate the spread that it is measured by
+    spread = 1.4826 * float(np.median(np.abs(defined - middle)))
+    return middle + sign * max(3 * spread, _LEAST_DIFFERENCE)
+
+
+def _part(candidate: Candidate, embeddings: torch.Tensor, seed: int) -> _Labeled:
     labels = np.array(candidate.labels)
     chosen = np.arange(len(labels))
     if len(labels) > _MAX_ROWS:
@@ -123,7 +189,7 @@ def _fit(x: NDArray[np.float32], y: NDArray[np.str_]) -> Any:
 
 def _across(
     name: str,
-    parts: Mapping[str, tuple[NDArray[np.float32], NDArray[np.str_]]],
+    parts: Mapping[str, _Labeled],
     fitted: Mapping[str, Any],
 ) -> float:
     x, y = parts[name]
@@ -157,6 +223,22 @@ def _mix(labels: NDArray[np.str_]) -> dict[str, float]:
     return {label: counts[label] / len(labels) for label in sorted(counts)}
 
 
+def _outlier_warnings(
+    name: str, contradicted: Mapping[str, float], agreement: Mapping[str, float]
+) -> Iterator[str]:
+    if name in _outliers(contradicted, sign=1):
+        yield (
+            f"{name}: labels may be wrong: the other candidates contradict "
+            f"{contradicted[name]:.0%} of them, {np.nanmedian(list(contradicted.values())):.0%} in "
+            "the median candidate."
+        )
+    if name in _outliers(agreement, sign=-1):
+        yield (
+            f"{name}: labels may be wrong: held out, {agreement[name]:.0%} of them follow from the "
+            f"inputs, {np.nanmedian(list(agreement.values())):.0%} in the median candidate."
+        )
+
+
 def _warnings(
     name: str,
     agreement: float,
@@ -166,17 +248,6 @@ def _warnings(
     n_classes: int,
 ) -> tuple[str, ...]:
     messages = []
-    shares = np.array([v for v in across.values() if not np.isnan(v)])
-    if len(shares) >= 3 and not np.isnan(across[name]):
-        middle = float(np.median(shares))
-        # median absolute deviation, scaled to a standard deviation of normal data: a candidate with
-        # wrong labels must not inflate the spread that it is measured by
-        spread = 1.4826 * float(np.median(np.abs(shares - middle)))
-        if across[name] < middle - max(3 * spread, 0.1):
-            messages.append(
-                f"{name}: labels may be wrong: classifiers trained on the other candidates predict "
-                f"{across[name]:.0%} of them, the median candidate's {middle:.0%}."
-            )
     if n_classes < 2:
         messages.append(f"{name}: all labels are {next(iter(mix))!r}: nothing to check.")
     elif len(across) > 1 and np.isnan(across[name]):

@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import logging
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cache
@@ -53,11 +53,13 @@ class ScoreCache:
         folder: The directory of the files.
         data: What is scored, as plain values: content hashes, names, seed.
         encoder: The key of the encoder; None where no proxy uses embeddings.
+        labels: Hash and family of each candidate's labels, for proxies that read them.
     """
 
     folder: Path
     data: Mapping[str, Any]
     encoder: str | None
+    labels: Sequence[tuple[str, str | None]] = ()
 
     def load(
         self, proxy: BaseProxy, score: Callable[[], ProxyScores]
@@ -110,6 +112,7 @@ class ScoreCache:
             "proxy": [type(proxy).__qualname__, dict(proxy.options())],
             "data": self.data,
             "encoder": self.encoder if proxy.needs_embeddings else None,
+            "labels": self.labels if proxy.needs_labels else None,
             "code": source_hash(),
             "packages": package_versions(),
         }

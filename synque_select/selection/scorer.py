@@ -13,13 +13,15 @@ from pathlib import Path
 import torch
 
 from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.families import FamilySpec
 from synque_select.data.groups import GroupSelector, label_error
+from synque_select.data.label_sets import label_kind
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.data.views import Selector
 from synque_select.encoders import BaseEncoder, embed, get_encoder
 from synque_select.errors import ConfigError, DataError
 from synque_select.proxies.base import BaseProxy
-from synque_select.proxies.registry import ProxySpec, resolve_suite
+from synque_select.proxies.registry import ProxySpec, default_suite, resolve_suite
 from synque_select.records.dropped_labels_file import DROPPED_LABELS, save_dropped_labels
 from synque_select.records.findings_file import save_findings
 from synque_select.records.ranking_file import save_ranking
@@ -36,7 +38,7 @@ from synque_select.selection.mixture import MixtureChoice, MixtureOptions, mixtu
 from synque_select.selection.mixture_sample import mixture_candidate
 from synque_select.selection.ranking import check_rank_by, ranking_from
 from synque_select.selection.ranking_cache import load_kept_ranking, ranking_path
-from synque_select.selection.scoring import Scoring, score
+from synque_select.selection.scoring import Scoring, labels_key, score
 from synque_select.types import DroppedLabel, LabelCheck, Mixture, Ranking
 from synque_select.utils.process_state import free_device_memory
 from synque_select.utils.validation import check_int
@@ -51,6 +53,8 @@ def rank(
     real: object,
     *,
     view: Selector | None = None,
+    label: Selector | None = None,
+    family: FamilySpec | None = None,
     encoder: str | BaseEncoder | None = None,
     proxies: Sequence[ProxySpec] | None = None,
     rank_by: str | None = None,
@@ -69,6 +73,11 @@ def rank(
             mapping from names to datasets).
         real: The real sample, or anything that `load_real` takes; its labels are never read.
         view: What the proxies see: a field name, a position, or a function of an example.
+        label: The candidates' labels: a field name, a position, or a function of an example. With
+            labels that are classes, the default suite also has the columns `transfer` and
+            `agreement`. A label of the real sample is never read.
+        family: Which candidates come from the same generator and so do not judge each other's
+            labels; see `load_candidates`.
         encoder: A model id or an encoder; None for the default of the modality.
         proxies: Keys, instances, or mappings with "key" and options; None for the default suite.
         rank_by: A proxy's key or "consensus"; None for the only proxy given, else the consensus.
@@ -115,8 +124,8 @@ def rank(
         progress=progress,
         keep_models=True,
     )
-    sample = load_real(real, view=view, real_groups=real_groups)
-    return scorer.rank(load_candidates(candidates, view=view), sample)
+    loaded = load_candidates(candidates, view=view, label=label, family=family)
+    return scorer.rank(loaded, load_real(real, view=view, real_groups=real_groups))
 
 
 @dataclass(frozen=True)
@@ -200,7 +209,8 @@ class Scorer:
 
         Raises:
             ConfigError: There are fewer than 2 candidates or fewer than `top_k`, a proxy is
-                unknown, or the candidates cannot be ordered by `rank_by`.
+                unknown or needs labels that are not there, or the candidates cannot be ordered by
+                `rank_by`.
             DataError: Candidates and real sample are of different modalities, or an example of
                 the real sample has no group.
             ProxyError: A proxy cannot score this modality.
@@ -210,7 +220,8 @@ class Scorer:
             raise ConfigError(
                 f"top_k={self.top_k}: allowed is 1 to {len(candidates)}, the number of candidates"
             )
-        suite = resolve_suite(self.proxies, real.modality)
+        suite = resolve_suite(_with_label_proxies(self.proxies, candidates, real), real.modality)
+        _check_labels_given(suite, candidates)
         check_rank_by(self.rank_by, suite)
         job = ScoringJob(self, candidates, real, suite)
         check_filter_data(self.label_filter, candidates, needs_embeddings=job.needs_embeddings)
@@ -312,6 +323,10 @@ class ScoringJob:
         """Whether a proxy of the suite uses embeddings."""
         return any(proxy.needs_embeddings for proxy in self.suite)
 
+    @property
+    def _reads_labels(self) -> bool:
+        return any(proxy.needs_labels for proxy in self.suite)
+
     def score(self) -> Scoring:
         """See `Scorer.score`."""
         scorer = self.scorer
@@ -399,16 +414,18 @@ class ScoringJob:
     def mixture_scores(self, name: str, mixture: Mixture) -> dict[str, float]:
         """See `Scorer.mixture_scores`."""
         scores: dict[str, float] = {}
-        direct = [proxy for proxy in self.suite if proxy.family != "lens"]
+        # a mixture cannot be judged by labels: its judges are the candidates that it consists of
+        suite = [proxy for proxy in self.suite if not proxy.needs_labels]
+        direct = [proxy for proxy in suite if proxy.family != "lens"]
         if direct:
             scores = mixture_scores(self._with_suite(direct).score(), mixture)
-        rest = [proxy for proxy in self.suite if proxy.key not in scores]
+        rest = [proxy for proxy in suite if proxy.key not in scores]
         if rest:
             sample = mixture_candidate(name, self.candidates, mixture, self.scorer.seed)
             job = replace(self._with_suite(rest), candidates=[*self.candidates, sample])
             row = job.cached_ranking()[name]
             scores |= {key: score.value for key, score in row.scores.items()}
-        return {proxy.key: scores[proxy.key] for proxy in self.suite}
+        return {proxy.key: scores[proxy.key] for proxy in suite}
 
     def _with_suite(self, suite: Sequence[BaseProxy]) -> ScoringJob:
         """Return the job for a part of the suite, without regard to `rank_by`."""
@@ -441,6 +458,7 @@ class ScoringJob:
             "n_resamples": scorer.n_resamples,
             "labels": labels,
             "label_filter": [scorer.label_filter, scorer.relabel],
+            "judges": labels_key(self.candidates) if self._reads_labels else None,
             "encoder": self._encoder().key if self.needs_embeddings else None,
             "seed": scorer.seed,
         }
@@ -472,6 +490,26 @@ def _check_groups(candidates: Sequence[Candidate], real: RealSample) -> None:
     if isinstance(by, str | int) and any(by == candidate.label for candidate in candidates):
         raise label_error(by)
     _ = real.groups
+
+
+def _with_label_proxies(
+    proxies: Sequence[ProxySpec] | None, candidates: Sequence[Candidate], real: RealSample
+) -> Sequence[ProxySpec] | None:
+    """Add the columns that read labels to the default suite, if all labels are classes."""
+    if proxies is not None or any(candidate.label is None for candidate in candidates):
+        return proxies
+    kind = label_kind([candidate.labels for candidate in candidates])
+    return default_suite(real.modality, labels=kind in ("classes", "lists"))
+
+
+def _check_labels_given(suite: Sequence[BaseProxy], candidates: Sequence[Candidate]) -> None:
+    keys = [proxy.key for proxy in suite if proxy.needs_labels]
+    missing = [candidate.where for candidate in candidates if candidate.label is None]
+    if keys and missing:
+        raise ConfigError(
+            f"{', '.join(keys)} reads the candidates' labels: give label= (--label on the command "
+            f"line), the field that holds them. Without it: {', '.join(missing)}"
+        )
 
 
 def _label_hashes(candidates: Sequence[Candidate]) -> list[str] | None:

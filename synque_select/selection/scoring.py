@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +31,7 @@ from synque_select.utils.cache_dir import default_cache_dir
 from synque_select.utils.process_state import preserved_state
 from synque_select.utils.progress import ProgressBar
 
-__all__ = ["Scoring", "score"]
+__all__ = ["Scoring", "labels_key", "score"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +142,8 @@ def score(
             "groups": real.groups_sha256,
             "seed": seed,
         }
-        kept = ScoreCache(folder / "scores", data, encoded.key)
+        labels = labels_key(candidates) if any(proxy.needs_labels for proxy in suite) else ()
+        kept = ScoreCache(folder / "scores", data, encoded.key, labels)
         scores, seconds, reused = _scores(encoded.inputs, suite, seed, place, kept, progress)
         reference = reference_scores(encoded.inputs[0], suite, seed=seed, device=place)
     return Scoring(
@@ -160,6 +163,19 @@ def score(
         copies=copies,
         reference=reference,
     )
+
+
+def labels_key(candidates: Sequence[Candidate]) -> list[tuple[str, str | None]]:
+    """Return the hash of each candidate's labels and its family, for keys of cached results.
+
+    Args:
+        candidates: Candidates with labels.
+    """
+    texts = [json.dumps(candidate.labels) for candidate in candidates]
+    return [
+        (hashlib.sha256(text.encode()).hexdigest(), candidate.family)
+        for text, candidate in zip(texts, candidates, strict=True)
+    ]
 
 
 def _said(scores: Mapping[str, ProxyScores]) -> tuple[str, ...]:
@@ -197,8 +213,9 @@ def _encoded(
     progress: bool,
 ) -> _Encoded:
     """Hash every view, and embed them if a proxy asks for it; the encoder is freed afterwards."""
+    with_labels = any(proxy.needs_labels for proxy in suite)
     if not any(proxy.needs_embeddings for proxy in suite):
-        return _Encoded([_input(e, None) for e in examples])
+        return _Encoded([_input(e, None, with_labels) for e in examples])
     model = get_encoder(encoder, examples[0].modality, device=device)
     try:
         embedded = [embed(model, e, cache_dir=folder, progress=progress) for e in examples]
@@ -207,21 +224,23 @@ def _encoded(
     finally:
         if model is not encoder:  # the caller's own instance stays the caller's
             model.close()
-    inputs = [_input(e, r.embeddings) for e, r in zip(examples, embedded, strict=True)]
+    inputs = [_input(e, r.embeddings, with_labels) for e, r in zip(examples, embedded, strict=True)]
     return _Encoded(inputs, info, key, sum(r.n_encoded for r in embedded))
 
 
-def _input(examples: Examples, embeddings: torch.Tensor | None) -> ProxyInput:
-    records = examples.dataset if isinstance(examples, Candidate) else None
-    return ProxyInput(
+def _input(examples: Examples, embeddings: torch.Tensor | None, with_labels: bool) -> ProxyInput:
+    seen = ProxyInput(
         name=examples.name,
         views=examples.views,
         modality=examples.modality,
         digests=examples.digests,
         embeddings=embeddings,
-        records=records,
         groups=examples.groups if isinstance(examples, RealSample) else None,
     )
+    if not isinstance(examples, Candidate):
+        return seen
+    labels = examples.labels if with_labels and examples.label is not None else None
+    return replace(seen, records=examples.dataset, labels=labels, family=examples.family)
 
 
 def _scores(

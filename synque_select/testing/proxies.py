@@ -45,6 +45,7 @@ def proxy_input(name: str, points: Points) -> ProxyInput:
         digests=np.frombuffer(digests, dtype=np.uint8).reshape(-1, 32),
         embeddings=torch.from_numpy(points.astype(np.float32)),
         records=[{"SQL": "SELECT 1" if row[0] > 0 else "SELECT nothing"} for row in points],
+        labels=["high" if row[0] > 0 else "low" for row in points],
     )
 
 
@@ -249,4 +250,5 @@ def _rows(part: ProxyInput, rows: NDArray[np.integer]) -> ProxyInput:
         digests=part.digests[chosen],
         embeddings=None if part.embeddings is None else part.embeddings[chosen],
         records=None if part.records is None else [part.records[row] for row in chosen],
+        labels=None if part.labels is None else [part.labels[row] for row in chosen],
     )

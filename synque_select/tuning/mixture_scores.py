@@ -38,7 +38,12 @@ class MixtureScores:
 
     def of(self, mixture: Mixture, keys: Sequence[str] | None = None) -> dict[str, float]:
         """Return the score of each proxy by key; None for all proxies of the suite."""
-        suite = [p for p in self.scoring.suite if keys is None or p.key in keys]
+        # a mixture cannot be judged by labels: its judges are the candidates that it consists of
+        suite = [
+            proxy
+            for proxy in self.scoring.suite
+            if (keys is None or proxy.key in keys) and not proxy.needs_labels
+        ]
         with preserved_state():
             scores = mixture_scores(self.scoring, mixture, [proxy.key for proxy in suite])
             rest = [proxy for proxy in suite if proxy.key not in scores]

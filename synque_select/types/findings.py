@@ -145,9 +145,9 @@ class LabelCheck:
         real_mix: Class to its share of what the candidate's classifier predicts on the real
             sample; empty without a classifier.
         warnings: Plain sentences.
-        contradicted: Share of its labels that the classifiers of the other candidates contradict;
-            None if it was not measured.
-        outlier: Whether that share stands out among the candidates.
+        contradicted: Share of its labels that the heads of the other families contradict; None if
+            it was not measured.
+        outlier: Whether that share, or the agreement, stands out among the candidates.
     """
 
     name: str

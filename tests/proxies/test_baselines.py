@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,12 @@ from tests.functional.test_ngram import part
 CPU = torch.device("cpu")
 TEXTS = ["a b a", "a b a", "c", "d, e"]
 KEYS = [key for key in proxy_keys() if key.startswith("baseline_")]
+
+
+def labeled(name: str, texts: list[str]) -> ProxyInput:
+    embeddings = torch.tensor([[float(len(text)), 1.0] for text in texts])
+    labels = ["long" if len(text) > 1 else "short" for text in texts]
+    return replace(part(name, texts), embeddings=embeddings, labels=labels)
 
 
 def value(key: str, texts: list[str]) -> float:
@@ -54,7 +61,7 @@ def test_the_real_sample_is_never_read(key: str):
 
     real = object.__new__(Unreadable)
     scores = get_proxy(key).score(
-        real, [part("a", TEXTS), part("b", TEXTS[:3])], seed=0, device=CPU
+        real, [labeled("a", TEXTS), labeled("b", TEXTS[:3])], seed=0, device=CPU
     )
     assert torch.isfinite(scores.values).all()
 
@@ -62,11 +69,21 @@ def test_the_real_sample_is_never_read(key: str):
 @pytest.mark.parametrize("key", KEYS)
 def test_never_in_a_suite_or_a_consensus(key: str):
     proxy = get_proxy(key)
-    scores = proxy.score(part("real", ["x", "y"]), [part("a", TEXTS)] * 2, seed=0, device=CPU)
+    parts = [labeled("a", TEXTS), labeled("b", TEXTS)]
+    scores = proxy.score(part("real", ["x", "y"]), parts, seed=0, device=CPU)
     assert consensus_members([proxy], {key: scores})[0] == ()
     assert key not in default_suite("text")
     assert proxy.higher_is_better
 
 
-def test_there_are_five():
-    assert len(KEYS) == 5
+def test_spread_by_hand():
+    # covariance [[(4 + 4) / (3 - 1), 0], [0, 0]]
+    texts = ["a", "abc", "abcde"]
+    scores = get_proxy("baseline_spread").score(
+        part("real", ["x", "y"]), [labeled("a", texts)], seed=0, device=CPU
+    )
+    assert float(scores.values[0]) == pytest.approx(-4)
+
+
+def test_there_are_seven():
+    assert len(KEYS) == 7

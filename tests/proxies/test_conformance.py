@@ -23,12 +23,17 @@ COMPARE = (
     "mmd",
     "ngram",
     "pad",
+    "transfer",
 )
+# what never compares candidates with the real sample itself, although agreement uses its inputs
 DESCRIBE = (
+    "agreement",
     "baseline_distinct",
     "baseline_entropy",
     "baseline_length",
     "baseline_n",
+    "baseline_spread",
+    "baseline_transfer",
     "baseline_vocabulary",
     "mdm",
 )

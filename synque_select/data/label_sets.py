@@ -1,0 +1,123 @@
+"""What the labels of candidates are: classes, several classes per example, numbers, or texts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+__all__ = ["MAX_CLASSES", "LabelKind", "LabelSets", "label_kind", "label_text"]
+
+MAX_CLASSES = 100
+LabelKind = Literal["classes", "lists", "numbers", "texts"]
+
+
+def label_text(label: object) -> str:
+    """Return a label as text; several labels of one example become a JSON list.
+
+    Args:
+        label: A text, number, or a list, tuple or set of labels.
+
+    Example:
+        >>> label_text(3), label_text(("sport", "news"))
+        ('3', '["news", "sport"]')
+    """
+    if isinstance(label, list | tuple | set | frozenset):
+        return json.dumps(sorted(map(str, label)), ensure_ascii=False)
+    return str(label)
+
+
+def label_kind(labels: Sequence[Sequence[str]]) -> LabelKind:
+    """Return what the labels of all candidates together are.
+
+    "lists" if all are JSON lists of at most 100 classes; "classes" if there are at most 100
+    different ones and they are not fractions; "numbers" if all are finite numbers; else "texts".
+
+    Args:
+        labels: The labels of each candidate, as `label_text` writes them.
+
+    Example:
+        >>> label_kind([["0", "1"], ["1"]]), label_kind([["0.25", "0.5"]])
+        ('classes', 'numbers')
+        >>> label_kind([['["a"]', '["a", "b"]', "[]"]])
+        'lists'
+    """
+    distinct = {label for part in labels for label in part}
+    lists = [_as_list(label) for label in distinct]
+    if all(part is not None for part in lists):
+        n_classes = len({name for part in lists for name in part or ()})
+        return "lists" if 0 < n_classes <= MAX_CLASSES else "texts"
+    numbers = [_as_number(label) for label in distinct]
+    are_numbers = all(map(math.isfinite, numbers))
+    if are_numbers and not all(number.is_integer() for number in numbers):
+        return "numbers"
+    if len(distinct) <= MAX_CLASSES:
+        return "classes"
+    return "numbers" if are_numbers else "texts"
+
+
+@dataclass(frozen=True)
+class LabelSets:
+    """The labels of K candidates as tensors.
+
+    Args:
+        kind: What the labels are; not "texts".
+        names: The C classes, sorted; ("value",) for numbers.
+        targets: For each candidate (N, C) bool, the classes of each example, or (N, 1) float64 for
+            numbers.
+    """
+
+    kind: LabelKind
+    names: tuple[str, ...]
+    targets: tuple[torch.Tensor, ...]
+
+    @classmethod
+    def read(cls, labels: Sequence[Sequence[str]], kind: LabelKind) -> LabelSets:
+        """Read labels of a known kind.
+
+        Args:
+            labels: The labels of each candidate.
+            kind: The result of `label_kind` for them; not "texts".
+
+        Example:
+            >>> LabelSets.read([["b", "a"]], "classes").targets[0].tolist()
+            [[False, True], [True, False]]
+        """
+        if kind == "numbers":
+            values = (np.array([float(label) for label in part])[:, None] for part in labels)
+            return cls(kind, ("value",), tuple(map(torch.from_numpy, values)))
+        read = _as_list if kind == "lists" else _alone
+        rows = [[read(label) or () for label in part] for part in labels]
+        names = sorted({name for part in rows for row in part for name in row})
+        places = {name: place for place, name in enumerate(names)}
+        targets = [torch.zeros(len(part), len(names), dtype=torch.bool) for part in rows]
+        for target, part in zip(targets, rows, strict=True):
+            for i, row in enumerate(part):
+                target[i, [places[name] for name in row]] = True
+        return cls(kind, tuple(names), tuple(targets))
+
+
+def _alone(label: str) -> Sequence[str]:
+    return (label,)
+
+
+def _as_list(label: str) -> Sequence[str] | None:
+    if not label.startswith("["):
+        return None
+    try:
+        value = json.loads(label)
+    except ValueError:
+        return None
+    return [str(part) for part in value] if isinstance(value, list) else None
+
+
+def _as_number(label: str) -> float:
+    try:
+        return float(label)
+    except ValueError:
+        return math.nan
