@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synque_select.functional.folds import joined_contents, stratified_folds
 from synque_select.functional.pad import (
     CrossFit,
     cross_fit,
@@ -26,9 +25,9 @@ from synque_select.proxies.inputs import (
     check_choice,
     check_count,
     content_order,
+    cross_fit_folds,
     example_groups,
     parts_of,
-    real_groups,
     score_defined,
     size_message,
 )
@@ -158,7 +157,7 @@ class _Classification:
         folds = {}
         for position, rows in enumerate(chosen):
             contents = example_groups(prepared.inputs[position])[rows]
-            assigned = _folds(prepared.real_input, contents, n_folds, seed)
+            assigned = cross_fit_folds(prepared.real_input, contents, n_folds, seed)
             if assigned is not None:
                 folds[position] = torch.from_numpy(assigned)
         return cls(prepared, chosen, folds)
@@ -211,7 +210,7 @@ class _Classification:
         counts = parts_of(m, weights)
         drawn = {k: self.chosen[k][:n] for k, n in enumerate(counts) if n}
         contents = [example_groups(self.prepared.inputs[k])[rows] for k, rows in drawn.items()]
-        folds = _folds(self.prepared.real_input, np.concatenate(contents), n_folds, seed)
+        folds = cross_fit_folds(self.prepared.real_input, np.concatenate(contents), n_folds, seed)
         if folds is None:
             return math.nan
         # called after `score` has returned, and so outside the `precise` block around it
@@ -236,24 +235,6 @@ class _Classification:
                 parts = real_contributions(features, self.is_real, folds, fit)
                 contributions[:, part] = parts.T.cpu()
         return contributions
-
-
-def _folds(
-    real: ProxyInput, synthetic: NDArray[np.uint64], n_folds: int, seed: int
-) -> NDArray[np.int64] | None:
-    """Return the folds of the real sample and of synthetic rows with these contents."""
-    # examples that are equal, or of one group of the real sample, share a fold: the held-out loss
-    # of an example whose copy or sibling was trained on shows memory, not the difference between
-    # the two distributions
-    contents = example_groups(real)
-    joined = joined_contents(contents, real_groups(real))
-    if joined is not contents:
-        # a synthetic copy of a real example belongs to the group of that example
-        kinds, first = np.unique(contents, return_index=True)
-        places = np.searchsorted(kinds, synthetic).clip(max=len(kinds) - 1)
-        is_copy = kinds[places] == synthetic
-        synthetic = np.where(is_copy, joined[first[places]], synthetic)
-    return stratified_folds(joined, synthetic, n_folds, seed=seed)
 
 
 def _undefined_message(prepared: Prepared, values: torch.Tensor) -> tuple[str, ...]:

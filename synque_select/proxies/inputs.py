@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from synque_select.data.duplicates import content_numbers
 from synque_select.errors import ConfigError, ProxyError, did_you_mean
+from synque_select.functional.folds import joined_contents, stratified_folds
 from synque_select.functional.pairwise import largest_entry, precise, working_dtype
 from synque_select.proxies.base import ProxyInput, ProxyScores
 
@@ -22,9 +23,9 @@ __all__ = [
     "check_choice",
     "check_count",
     "content_order",
+    "cross_fit_folds",
     "embeddings_of",
     "example_groups",
-    "fold_groups",
     "is_finite",
     "parts_of",
     "real_groups",
@@ -273,33 +274,32 @@ def example_groups(part: ProxyInput) -> NDArray[np.uint64]:
     return content_numbers(part.digests)
 
 
-def fold_groups(
-    real: ProxyInput, synthetic: NDArray[np.uint64]
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return group numbers for folds: equal examples, and those of a real group, share a fold.
+def cross_fit_folds(
+    real: ProxyInput, synthetic: NDArray[np.uint64], n_folds: int, seed: int
+) -> NDArray[np.int64] | None:
+    """Return the folds of the real sample and of synthetic rows for a real-or-synthetic classifier.
 
     Args:
         real: The real sample.
-        synthetic: (N,) uint64 `example_groups` of synthetic examples.
+        synthetic: (N,) uint64 `example_groups` of the synthetic rows.
+        n_folds: Number of folds, at most.
+        seed: Random seed for the assignment.
 
     Returns:
-        (n,) and (N,) uint64, numbered together.
+        (n + N,) int64, the real rows first; None if a side has fewer than 2 groups.
     """
+    # examples that are equal, or of one group of the real sample, share a fold: the held-out loss
+    # of an example whose copy or sibling was trained on shows memory, not the difference between
+    # the two distributions
     contents = example_groups(real)
-    if real.groups is None:
-        return contents, synthetic
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    # copies of an example in two groups join the groups
-    kinds, places = np.unique(contents, return_inverse=True)
-    size = len(kinds) + int(real.groups.max()) + 1
-    edges = (np.ones(len(contents)), (places, len(kinds) + real.groups))
-    joined = connected_components(coo_matrix(edges, (size, size)), directed=False)[1]
-    first = np.unique(joined[: len(kinds)], return_index=True)
-    numbers = kinds[first[1][np.searchsorted(first[0], joined[: len(kinds)])]]
-    found = np.searchsorted(kinds, synthetic).clip(max=len(kinds) - 1)
-    return numbers[places], np.where(kinds[found] == synthetic, numbers[found], synthetic)
+    joined = joined_contents(contents, real_groups(real))
+    if joined is not contents:
+        # a synthetic copy of a real example belongs to the group of that example
+        kinds, first = np.unique(contents, return_index=True)
+        places = np.searchsorted(kinds, synthetic).clip(max=len(kinds) - 1)
+        is_copy = kinds[places] == synthetic
+        synthetic = np.where(is_copy, joined[first[places]], synthetic)
+    return stratified_folds(joined, synthetic, n_folds, seed=seed)
 
 
 def content_order(part: ProxyInput, seed: int) -> NDArray[np.int64]:

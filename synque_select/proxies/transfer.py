@@ -13,7 +13,6 @@ from scipy.stats import t as student_t
 
 from synque_select.data.label_sets import MAX_CLASSES, LabelSets, label_kind
 from synque_select.errors import ProxyError
-from synque_select.functional.folds import stratified_folds
 from synque_select.functional.importance import (
     ImportanceWeights,
     fit_importance_weights,
@@ -33,9 +32,9 @@ from synque_select.proxies.inputs import (
     Prepared,
     check_count,
     content_order,
+    cross_fit_folds,
     embeddings_of,
     example_groups,
-    fold_groups,
     is_finite,
     score_defined,
     size_message,
@@ -342,15 +341,13 @@ class _Judges:
         chosen = [content_order(part, self.seed) for part in self.prepared.inputs]
         sizes = torch.bincount(self.owners.cpu()).tolist()
         pool = [g[places[:n]] for g, places, n in zip(contents, chosen, sizes, strict=True)]
-        real_groups, groups = fold_groups(self.prepared.real_input, np.concatenate(pool))
-        folds = stratified_folds(real_groups, groups, _FOLDS, seed=self.seed)
+        folds = cross_fit_folds(self.prepared.real_input, np.concatenate(pool), _FOLDS, self.seed)
         if folds is None:
             return None
         places = torch.from_numpy(folds).to(self.features.device)
-        outside = places[len(real_groups) :] != torch.arange(int(folds.max()) + 1)[:, None].to(
-            places
-        )
-        if not ((self.shares @ outside.T.double()) > 0).all():
+        numbers = torch.arange(int(folds.max()) + 1).to(places).unsqueeze(1)
+        trained = (places[len(self.prepared.real) :] != numbers).double()
+        if not (self.shares @ trained.T > 0).all():
             return None
         return fit_importance_weights(self.prepared.real, self.features, self.shares, places)
 

@@ -1,0 +1,271 @@
+"""Proxies that let candidates judge each other's labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from synque_select.data.sources import load_candidates, load_real
+from synque_select.errors import ConfigError, ProxyError
+from synque_select.proxies import ProxyInput, ProxyScores, get_proxy
+from synque_select.selection.scorer import Scorer
+
+CPU = torch.device("cpu")
+TASKS = os.environ.get("SYNQUE_TASKS_DATA")
+D, N_CLASSES = 48, 3
+CENTERS = 0.7 * np.random.default_rng(7).normal(size=(N_CLASSES, D))
+
+
+def points(n: int, seed: int, shift: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    classes = generator.integers(0, N_CLASSES, n)
+    return CENTERS[classes] + shift + generator.normal(size=(n, D)), classes
+
+
+def part(name: str, rows: np.ndarray, labels: Sequence[object] | None = None) -> ProxyInput:
+    digests = b"".join(hashlib.sha256(row.tobytes()).digest() for row in rows)
+    return ProxyInput(
+        name,
+        [""] * len(rows),
+        "text",
+        np.frombuffer(digests, np.uint8).reshape(-1, 32),
+        torch.from_numpy(rows.astype(np.float32)),
+        labels=None if labels is None else [str(label) for label in labels],
+    )
+
+
+def real(n: int = 40, seed: int = 100) -> ProxyInput:
+    return part("real", points(n, seed)[0])
+
+
+def candidates(k: int = 6, n: int = 90) -> list[ProxyInput]:
+    return [part(f"c{i}", *points(n + 10 * i, i, 0.1 * i)) for i in range(k)]
+
+
+def shuffled(candidate: ProxyInput, share: float, seed: int = 0) -> ProxyInput:
+    """A twin of which a share of the labels is permuted."""
+    generator = np.random.default_rng(seed)
+    labels = np.array(candidate.labels)
+    chosen = generator.choice(len(labels), int(share * len(labels)), replace=False)
+    labels[chosen] = labels[generator.permutation(chosen)]
+    return dataclasses.replace(candidate, name=f"{candidate.name}_twin", labels=labels.tolist())
+
+
+def score(key: str, parts: Sequence[ProxyInput], sample: ProxyInput | None = None) -> ProxyScores:
+    return get_proxy(key).score(sample or real(), parts, seed=0, device=CPU)
+
+
+def test_every_clean_candidate_is_better_than_its_twin_with_shuffled_labels() -> None:
+    parts = candidates()
+    for share in (0.5, 1.0):
+        for k, clean in enumerate(parts):
+            values = score("transfer", [*parts, shuffled(clean, share)]).values
+            assert values[k] > values[-1], (share, clean.name)
+
+
+def test_accuracy_counts_where_the_real_sample_is() -> None:
+    # "near" is right where the real sample is and wrong elsewhere, "far" the other way round
+    generator = np.random.default_rng(0)
+    rows = [generator.normal(size=(300, D)) for _ in range(5)]
+    truth = [(x[:, 1] > 0).astype(int) for x in rows]
+    at_real = [x[:, 0] > 0 for x in rows]
+    labels = {
+        "near": np.where(at_real[0], truth[0], 1 - truth[0]),
+        "far": np.where(at_real[1], 1 - truth[1], truth[1]),
+    } | {f"right{i}": truth[i] for i in (2, 3, 4)}
+    # heads are linear: what decides must be linear in each half
+    rows = [np.c_[x, x[:, 1] * (x[:, 0] > 0), x[:, 1] * (x[:, 0] < 0)] for x in rows]
+    parts = [part(name, x, y) for x, (name, y) in zip(rows, labels.items(), strict=True)]
+    sample = generator.normal(size=(60, D))
+    sample[:, 0] = np.abs(sample[:, 0]) + 0.5
+    sample = np.c_[sample, sample[:, 1], np.zeros(60)]
+    values = score("transfer", parts, part("real", sample)).values
+    plain = score("baseline_transfer", parts).values
+    assert values[0] - values[1] > 0.25
+    assert abs(plain[0] - plain[1]) < 0.1
+
+
+def test_candidates_of_one_family_do_not_judge_each_other() -> None:
+    parts = candidates(5)
+    # two of five swap two classes: without families each has the other's support
+    swapped = {"0": "1", "1": "0", "2": "2"}
+    for k in (3, 4):
+        parts[k] = dataclasses.replace(parts[k], labels=[swapped[x] for x in parts[k].labels or ()])
+    alone = score("transfer", parts).values
+    parts = [
+        dataclasses.replace(p, family="swap" if i > 2 else p.name) for i, p in enumerate(parts)
+    ]
+    together = score("transfer", parts).values
+    assert (together[3:] < alone[3:]).all()
+    assert (together[:3] > together[3:].max()).all()
+
+
+def test_agreement_is_that_of_the_heads_and_comes_with_a_plain_interval() -> None:
+    parts = candidates()
+    scores = score("agreement", [*parts, shuffled(parts[0], 1.0)])
+    assert scores.values[0] > 0.8
+    assert scores.values[-1] < 0.6
+    assert scores.resample is None
+    value, low, high = scores.details["plain"]["c0_twin"]
+    assert low < value < high
+
+
+def test_several_labels_per_example() -> None:
+    parts = []
+    for i in range(4):
+        rows = np.random.default_rng(i).normal(size=(150, 6))
+        lists = [[n for n, x in zip("abc", row[:3], strict=True) if x > 0] for row in rows]
+        parts.append(part(f"c{i}", rows, [json.dumps(names) for names in lists]))
+    sample = part("real", np.random.default_rng(9).normal(size=(40, 6)))
+    for key in ("transfer", "agreement"):
+        scores = score(key, [*parts, shuffled(parts[0], 1.0)], sample)
+        assert scores.details["labels"] == "lists"
+        assert scores.details["n_classes"] == 3
+        assert scores.values[0] > 0.8
+        assert scores.values[-1] < scores.values[:4].min() - 0.15
+
+
+def test_numbers_are_scored_by_r2() -> None:
+    parts = []
+    for i in range(4):
+        rows = np.random.default_rng(i).normal(size=(150, 6))
+        parts.append(part(f"c{i}", rows, (rows[:, 0] - 2 * rows[:, 1]).tolist()))
+    sample = part("real", np.random.default_rng(9).normal(size=(40, 6)))
+    for key in ("transfer", "agreement"):
+        scores = score(key, [*parts, shuffled(parts[0], 1.0)], sample)
+        assert scores.details["labels"] == "numbers"
+        # the twin with shuffled labels is one of the four judges
+        assert scores.values[0] > 0.5
+        assert scores.values[-1] < 0.2
+
+
+def test_a_class_that_a_candidate_lacks_costs_and_is_said() -> None:
+    parts = candidates(4)
+    kept = np.flatnonzero(np.array(parts[1].labels) != "2")
+    parts[1] = dataclasses.replace(
+        parts[1],
+        views=[""] * len(kept),
+        digests=parts[1].digests[kept],
+        embeddings=parts[1].embeddings[torch.from_numpy(kept)],
+        labels=[parts[1].labels[i] for i in kept],
+    )
+    scores = score("transfer", parts)
+    assert scores.details["missing_classes"] == {"c0": 0, "c1": 1, "c2": 0, "c3": 0}
+    assert scores.values[1] < 0.7
+    assert any("c1 (1), whose heads get 0" in message for message in scores.messages)
+
+
+def test_a_class_of_one_family_alone_does_not_count() -> None:
+    parts = candidates(4)
+    labels = ["other" if i % 10 == 0 else x for i, x in enumerate(parts[0].labels or ())]
+    parts[0] = dataclasses.replace(parts[0], labels=labels)
+    scores = score("transfer", parts)
+    assert scores.details["n_classes"] == 3
+    assert any("fewer than two families have do not count: other" in m for m in scores.messages)
+
+
+@pytest.mark.parametrize("key", ["transfer", "agreement", "baseline_transfer"])
+def test_what_cannot_judge_is_refused(key: str) -> None:
+    parts = candidates(3)
+    with pytest.raises(ProxyError, match=f"{key} reads the candidates' labels.*c0.*give label="):
+        score(key, [dataclasses.replace(parts[0], labels=None), *parts[1:]])
+    texts = [dataclasses.replace(p, labels=[f"{p.name} {i}" for i in range(len(p))]) for p in parts]
+    with pytest.raises(ProxyError, match=r"labels are texts .*allowed are classes"):
+        score(key, texts)
+    with pytest.raises(ProxyError, match="of the family 'one'"):
+        score(key, [dataclasses.replace(p, family="one") for p in parts])
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_mean_over_real_samples() -> None:
+    parts, size, runs = candidates(), 40, 150
+    scores = [score("transfer", parts, real(size, 1000 + run)) for run in range(runs)]
+    values = torch.stack([part.values for part in scores])
+    each = torch.stack([part.resample.each for part in scores])  # type: ignore[union-attr]
+    target = values.mean(0)
+    error = each.std(1) / size**0.5
+    covered = ((values - target).abs() <= 2.02 * error).double().mean(0)
+    # 150 runs: a coverage of 0.95 has a standard error of 0.018
+    assert covered.min() > 0.88
+    difference = (each[..., :1] - each[..., 1:]).std(1) / size**0.5
+    apart = (values[:, :1] - values[:, 1:]) - (target[:1] - target[1:])
+    assert (apart.abs() <= 2.02 * difference).double().mean() > 0.88
+
+
+class TestThroughTheScorer:
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> Path:
+        generator = np.random.default_rng(0)
+        words = {"good": ["fine great love", "nice best"], "bad": ["poor awful hate", "worst sad"]}
+        for name in ("gpt_a", "gpt_b", "llama_a"):
+            rows = [
+                {"text": f"{generator.choice(words[y])} {generator.integers(999)}", "label": y}
+                for y in ("good", "bad") * 20
+            ]
+            lines = "\n".join(map(json.dumps, rows))
+            (tmp_path / f"{name}.jsonl").write_text(lines)
+        return tmp_path
+
+    def rank(self, files: Path, **options: object):
+        loaded = load_candidates(
+            str(files / "*.jsonl"),
+            view="text",
+            label=options.pop("label", "label"),
+            family=options.pop("family", None),
+        )
+        sample = load_real([f"a {w} film {i}" for i in range(15) for w in ("great", "awful")])
+        return Scorer(progress=False, cache_dir=files / "cache", **options).rank(loaded, sample)
+
+    def test_labels_that_are_classes_add_two_columns(self, files: Path) -> None:
+        ranking = self.rank(files)
+        assert list(ranking.proxies)[-2:] == ["transfer", "agreement"]
+        assert not any(ranking.proxies[key].in_consensus for key in ("transfer", "agreement"))
+        assert ranking.rank_by == "consensus"
+        assert "transfer" not in self.rank(files, label=None).proxies
+
+    def test_without_labels_they_are_refused_before_anything_is_scored(self, files: Path) -> None:
+        with pytest.raises(
+            ConfigError, match=r"transfer reads the candidates' labels: give label="
+        ):
+            self.rank(files, label=None, proxies=["pad", "transfer"])
+
+    def test_kept_scores_belong_to_these_labels_and_families(self, files: Path) -> None:
+        def transfer(**options: object) -> list[float]:
+            ranking = self.rank(files, proxies=["transfer"], **options)
+            return [row.scores["transfer"].value for row in ranking.candidates]
+
+        first = transfer()
+        assert transfer() == first
+        assert transfer(family="^[^_]+") != first
+        file = files / "gpt_a.jsonl"
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        labels = [row["label"] for row in rows]
+        for row, label in zip(rows, labels[1:] + labels[:1], strict=True):
+            row["label"] = label
+        file.write_text("\n".join(map(json.dumps, rows)))
+        assert transfer() != first
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(TASKS is None, reason="SYNQUE_TASKS_DATA is not set")
+@pytest.mark.parametrize("task", ["ag_news", "atis", "imdb"])
+def test_clean_candidates_of_the_tasks_are_better_than_their_twins(task: str) -> None:
+    folder = Path(TASKS or "", task)
+    loaded = load_candidates(str(folder / "candidates"), view="text", label="label")
+    sample = load_real(str(folder / "real_sample_seed0.jsonl"), view="text")
+    scoring = Scorer(["transfer"], progress=False).score(loaded, sample)
+    for share in (0.5, 1.0):
+        better = []
+        for k, clean in enumerate(scoring.candidates):
+            parts = [*scoring.candidates, shuffled(clean, share)]
+            values = score("transfer", parts, scoring.real).values
+            better.append(float(values[k] > values[-1]))
+        assert np.mean(better) >= 0.95, (share, better)
