@@ -45,10 +45,10 @@ def candidate_families(names: Sequence[str], family: FamilySpec | None) -> dict[
             f"family={family!r}: {error}; allowed is a regular expression, such as '^[^_]+', or a "
             "mapping from candidates to families"
         ) from error
-    found = {name: pattern.search(name) for name in names}
-    if not any(found.values()):
+    matches = {name: pattern.search(name) for name in names}
+    if not any(matches.values()):
         raise ConfigError(f"family={family!r} matches no candidate: {', '.join(names)}")
-    return {name: _family(name, match) for name, match in found.items()}
+    return {name: _family(name, match) for name, match in matches.items()}
 
 
 def _family(name: str, match: re.Match[str] | None) -> str:

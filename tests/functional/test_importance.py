@@ -24,8 +24,8 @@ def test_ratios_are_those_of_scikit_learn() -> None:
     real, synthetic, folds = _data(0)
     shares = torch.zeros(2, N_POOL)
     shares[0], shares[1, :100] = 1 / N_POOL, 1 / 100
-    found = fit_importance_weights(real, synthetic, shares, folds)
-    assert (found.weights[1, 100:] == 0).all()
+    fitted = fit_importance_weights(real, synthetic, shares, folds)
+    assert (fitted.weights[1, 100:] == 0).all()
     for pool, size in ((0, N_POOL), (1, 100)):
         rows = np.r_[np.arange(N_REAL), N_REAL + np.arange(size)]
         x = torch.cat((real, synthetic)).numpy()[rows]
@@ -39,20 +39,20 @@ def test_ratios_are_those_of_scikit_learn() -> None:
             here = (fold == held_out) & (y == 0)
             expected = np.exp(fit.decision_function(x[here])) / size
             places = rows[here] - N_REAL
-            np.testing.assert_allclose(found.weights[pool, places], expected, rtol=1e-2)
+            np.testing.assert_allclose(fitted.weights[pool, places], expected, rtol=1e-2)
 
 
 def test_no_row_has_more_than_its_bound() -> None:
     real, synthetic, folds = _data(0, shift=6.0)
     synthetic[:3] += torch.tensor([6.0, 0, 0, 0, 0])  # the only ones like the real sample
-    found = fit_importance_weights(real, synthetic, torch.ones(1, N_POOL), folds, l2=0.01)
-    assert 1 <= found.clipped.sum() < 3
-    rows, coefficients = torch.cat((real, synthetic)), found.coefficients[0]
+    fitted = fit_importance_weights(real, synthetic, torch.ones(1, N_POOL), folds, l2=0.01)
+    assert 1 <= fitted.clipped.sum() < 3
+    rows, coefficients = torch.cat((real, synthetic)), fitted.coefficients[0]
     logits = rows @ coefficients[:, :-1].T + coefficients[:, -1]
     ratios = logits.gather(1, folds.unsqueeze(1))[N_REAL:, 0].double().exp()
     bound = ratios.mean() * N_POOL**0.5
     torch.testing.assert_close(
-        found.weights[0] * N_POOL, ratios.clamp(max=bound), rtol=1e-4, atol=0
+        fitted.weights[0] * N_POOL, ratios.clamp(max=bound), rtol=1e-4, atol=0
     )
 
 
@@ -64,9 +64,11 @@ def test_the_influence_of_a_real_example_is_what_leaving_it_out_changes() -> Non
 
     def score(kept: torch.Tensor) -> tuple[float, torch.Tensor]:
         rows = torch.cat((kept, torch.arange(N_REAL, N_REAL + N_POOL)))
-        found = fit_importance_weights(real[kept], synthetic, shares, folds[rows])
-        values, slopes = balanced_accuracy([(mask, right), (~mask, right)], found.weights)
-        return float(values), found.real_influences(slopes, torch.zeros(1, dtype=torch.int64))[:, 0]
+        fitted = fit_importance_weights(real[kept], synthetic, shares, folds[rows])
+        values, slopes = balanced_accuracy([(mask, right), (~mask, right)], fitted.weights)
+        return float(values), fitted.real_influences(slopes, torch.zeros(1, dtype=torch.int64))[
+            :, 0
+        ]
 
     everything = torch.arange(N_REAL)
     value, influences = score(everything)
