@@ -653,10 +653,12 @@ def test_the_benchmark_goes_on_from_its_parts(here: Path):
     for key in ("mmd", "mdm", "energy"):
         for figure in ("pearson", "spearman", "top3"):
             assert task["proxies"][key][figure] == pytest.approx(old["proxies"][key][figure])
-    assert task["corruptions"] == old["corruptions"]
+    for corruption, columns in old["corruptions"].items():
+        # there are more baselines now
+        kept = {key: task["corruptions"][corruption][key] for key in columns}
+        assert kept == columns
     if version("synque-select") == "0.1.0":  # part of what a part is named after
         assert task["cost"]["scores_resumed"] == 10
-        assert encoder.n_encoded == 0
 
 
 PAGES = {

@@ -19,7 +19,7 @@ from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import default_suite, get_proxy
 from synque_select.records.run_folder import read_json, write_json
 from synque_select.selection.consensus import borda
-from synque_select.selection.scoring import score
+from synque_select.selection.scoring import labels_key, score
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
 
@@ -239,6 +239,8 @@ class CaseScorer:
             case.real.sha256 if reads_real else None,
             [candidate.sha256 for candidate in case.candidates],
             _records_sha256(case.candidates) if proxy.needs_records else None,
+            # nothing for other proxies, whose scores of earlier runs keep their names
+            *([labels_key(case.candidates)] if proxy.needs_labels else []),
         ]
         name = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
         seed = case.seed if reads_real else "any"

@@ -25,6 +25,7 @@ from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import (
     PROXIES,
     ProxySpec,
+    default_suite,
     get_proxy,
     required_options,
     resolve_suite,
@@ -176,13 +177,23 @@ def parts_folder(path: Path) -> Path:
     return parts
 
 
-def benchmark_suite(proxies: Sequence[ProxySpec] | None) -> tuple[BaseProxy, ...]:
-    """Return the requested proxies and all baselines that need no options."""
-    suite = resolve_suite(proxies, "text")
+def benchmark_suite(
+    proxies: Sequence[ProxySpec] | None, *, labels: bool = False
+) -> tuple[BaseProxy, ...]:
+    """Return the requested proxies and all baselines that need no options.
+
+    Args:
+        proxies: As for `rank`; None for the default suite.
+        labels: Whether all candidates have labels that are classes.
+    """
+    suite = resolve_suite(
+        default_suite("text", labels=labels) if proxies is None else proxies, "text"
+    )
     known = {proxy.key for proxy in suite}
     others = [key for key, _ in PROXIES.items() if key not in known and not required_options(key)]
     added = [get_proxy(key) for key in others]
-    return (*suite, *(p for p in added if never_reads_real(p) and "text" in p.modalities))
+    usable = [p for p in added if "text" in p.modalities and (labels or not p.needs_labels)]
+    return (*suite, *(p for p in usable if never_reads_real(p)))
 
 
 def _was_judged(proxy: BaseProxy) -> bool:

@@ -94,7 +94,7 @@ def run_tasks(
     """
     path = None if out is None else Path(out)
     folder = None if path is None else parts_folder(path)
-    suite = benchmark_suite(proxies)
+    suite = benchmark_suite(proxies, labels=True)
     tasks = find_labeled_tasks(Path(data), names)
     model = get_encoder(encoder, "text")
     cache = None if cache_dir is None else Path(cache_dir)
