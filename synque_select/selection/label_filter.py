@@ -2,7 +2,7 @@
 
 No label of the real sample is read. The other candidates are judges, not the truth: where they are
 wrong about a class, or where two groups of candidates contradict each other, the filter must stay
-closed. Its floors were fixed by reasoning before any figure was seen.
+closed. Its floors come from reasoning; none was tuned.
 """
 
 from __future__ import annotations
