@@ -20,6 +20,7 @@ from synque_select.data.examples import Examples, Views
 from synque_select.data.groups import number_groups
 from synque_select.data.views import View
 from synque_select.errors import ConfigError
+from synque_select.utils.progress import ProgressBar
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -380,9 +381,10 @@ class _TextIndex:
 
     def pairs(self) -> NDArray[np.int64]:
         """Return all pairs of near duplicates, (p, 2) positions, the lower first."""
+        bar = ProgressBar(self._sets, "near duplicates", delay=2, leave=False, unit="example")
         pairs = [
             (at, position)
-            for position, words in enumerate(self._sets)
+            for position, words in enumerate(bar)
             for at in sorted(self._all_near(words))
             if at < position
         ]

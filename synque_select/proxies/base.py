@@ -126,10 +126,10 @@ class ProxyScores:
     Args:
         values: (K,) float64 raw scores; NaN if undefined.
         resample: Function from weights of the n real examples, (B, n) float64 with rows that sum
-            to 1 (multinomial counts / n), to the scores under these weights, (B, K) float64. None
-            if the score cannot be computed from contributions of the real examples. The consensus
-            passes the same weights to every proxy. Use `Contributions` if possible: it can be
-            saved to disk.
+            to 1 (multinomial counts / n, or counts of whole groups), to the scores under these
+            weights, (B, K) float64. None if the score cannot be computed from contributions of the
+            real examples. The consensus passes the same weights to every proxy. Use
+            `Contributions` if possible: it can be saved to disk.
         spread: (K,) float64 standard deviation over the proxy's own seeds, or standard error of a
             score that was estimated; not an interval for a new real sample.
         p_values: (K,) float64 permutation p-values, if requested; never used to rank.

