@@ -186,7 +186,7 @@ def test_other_proxies_than_those_of_the_selection(fit):
 
 
 def test_a_primary_metric_that_is_not_logged_costs_a_warning(fit, store):
-    with pytest.warns(UserWarning, match="'accuracy' was logged.*logged are: val_acc, val_loss"):
+    with pytest.warns(UserWarning, match="'accuracy' was logged.*found: val_acc, val_loss"):
         callback, model = fit(monitor="accuracy")
     assert len(model.seen) == 8
     (record,) = store.read()
