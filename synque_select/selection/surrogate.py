@@ -16,12 +16,16 @@ from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.duplicates import content_numbers
 from synque_select.encoders import BaseEncoder, embed, get_encoder
 from synque_select.errors import ConfigError, DataError
+from synque_select.functional.importance import fit_importance_weights, kish_size
+from synque_select.proxies.base import ProxyInput
+from synque_select.proxies.inputs import cross_fit_folds
 from synque_select.utils.process_state import preserved_state
 
 __all__ = ["SurrogateDraw", "draw_surrogate", "held_out"]
 
 MIN_HELD_OUT = 5  # distinct examples of a candidate: an importance weight is relative to others
 _POOL = 4  # held-out examples that are encoded per example drawn
+_N_FOLDS = 5
 _MULTIPLIERS = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # SplitMix64
 
 
@@ -130,8 +134,15 @@ def draw_surrogate(
         ]
     finally:
         chosen.close()
+    sample = ProxyInput(
+        real.name, real.views, real.modality, real.digests, rows[0], groups=real.groups
+    )
+    contents = [
+        content_numbers(candidate.digests[pool])
+        for candidate, pool in zip(candidates, pools, strict=True)
+    ]
     with preserved_state():
-        weights = _importance_weights(rows[0], rows[1:], seed=seed)
+        weights = _importance_weights(sample, rows[1:], contents, numbers, seed=seed)
     owners, positions, orders = [], [], []
     for k, (pool, weight, n) in enumerate(zip(pools, weights, numbers, strict=True)):
         rng = np.random.default_rng([seed, k])
@@ -140,7 +151,7 @@ def draw_surrogate(
         owners.append(np.full(n, k, dtype=np.int64))
         orders.append((np.arange(n) + 0.5) / n)
     interleaved = np.lexsort((np.concatenate(owners), np.concatenate(orders)))
-    effective = np.array([w.sum() ** 2 / (w**2).sum() for w in weights])
+    effective = np.array([float(kish_size(torch.from_numpy(weight))) for weight in weights])
     return SurrogateDraw(
         owners=np.concatenate(owners)[interleaved],
         positions=np.concatenate(positions)[interleaved],
@@ -190,21 +201,44 @@ def _systematic(
 
 
 def _importance_weights(
-    real: torch.Tensor, parts: Sequence[torch.Tensor], *, seed: int
+    real: ProxyInput,
+    parts: Sequence[torch.Tensor],
+    contents: Sequence[NDArray[np.uint64]],
+    numbers: Sequence[int],
+    *,
+    seed: int,
 ) -> list[NDArray[np.float64]]:
-    from synque_select.functional.folds import stratified_folds
-    from synque_select.functional.pad import cross_fit
+    """Return the weight of each row in its part: its clipped p_real / p_synthetic, scaled.
 
-    features = torch.cat((real, *(part.to(real) for part in parts)))
-    groups = np.unique(features.cpu().numpy(), axis=0, return_inverse=True)[1].ravel()
-    folds = stratified_folds(groups[: len(real)], groups[len(real) :], 5, seed=seed)
-    assert folds is not None
-    is_real = torch.arange(len(features)) < len(real)
-    fit = cross_fit(features[None], is_real, torch.from_numpy(folds)[None])
-    chance = fit.probabilities[0, len(real) :].clamp(1e-6, 1 - 1e-6)
-    ratio = (chance / (1 - chance)).numpy()
-    ratio = np.minimum(ratio, np.quantile(ratio, 0.95))
-    return np.split(ratio, np.cumsum([len(part) for part in parts])[:-1])
+    The synthetic density is that of the set without weights, in which each candidate has its share
+    however many of its examples are held out.
+
+    Args:
+        real: The real sample with its embeddings.
+        parts: K tensors (m_k, d), the embeddings of held-out examples.
+        contents: K arrays (m_k,), equal for equal examples.
+        numbers: Number of examples that will be drawn from each part.
+        seed: Random seed for the folds.
+
+    Raises:
+        DataError: The real sample or the parts have too few different examples.
+    """
+    folds = cross_fit_folds(real, np.concatenate(contents), _N_FOLDS, seed)
+    if folds is None or real.embeddings is None:
+        raise DataError(
+            "a surrogate validation set: the real sample and the held-out examples each need two "
+            "different examples, for a domain classifier that is trained on one and tested on the "
+            "other"
+        )
+    sizes = [len(part) for part in parts]
+    shares = np.repeat(np.divide(numbers, sizes), sizes)
+    fitted = fit_importance_weights(
+        real.embeddings.float(),
+        torch.cat([part.float() for part in parts]),
+        torch.from_numpy(shares)[None],
+        torch.from_numpy(folds),
+    )
+    return np.split(fitted.weights[0].numpy(), np.cumsum(sizes)[:-1])
 
 
 def _messages(

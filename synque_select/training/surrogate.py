@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,10 +15,11 @@ from pytorch_lightning import Trainer
 from torch.utils.data import Dataset, Subset
 
 from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.families import FamilySpec, candidate_families
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.data.views import Selector, select
 from synque_select.encoders import BaseEncoder
-from synque_select.errors import ConfigError, DataError, did_you_mean
+from synque_select.errors import ConfigError, DataError
 from synque_select.selection.surrogate import SurrogateDraw, draw_surrogate, held_out
 from synque_select.training.mixture_loader import Transform, training_example
 from synque_select.types import Mixture, surrogate_name
@@ -45,10 +45,8 @@ class SurrogateOptions:
         size: Number of validation examples over all candidates.
         held_out: Share of the distinct examples of each candidate that is held out of training, by
             content; validation examples are drawn from these.
-        family: Candidates of one generator, which judge as one: a regular expression whose first
-            group, or whole match, in a candidate's name is its family, or a mapping from candidate
-            to family; candidates that it leaves out are families of their own, as all are with
-            None.
+        family: Which candidates come from one generator, and judge as one: a regular expression or
+            a mapping, as in `candidate_families`; None if each candidate is a family of its own.
         transform: Turns an example into a validation example; None for the `train_transform` of the
             DataModule. Give it if `train_transform` is random.
         encoder: Model id or encoder of the domain classifier's embeddings; None for the default of
@@ -68,7 +66,7 @@ class SurrogateOptions:
 
     size: int = 1000
     held_out: float = 0.2
-    family: str | Mapping[str, str] | None = None
+    family: FamilySpec | None = None
     transform: Transform | None = None
     encoder: str | BaseEncoder | None = None
     seed: int = 0
@@ -78,11 +76,6 @@ class SurrogateOptions:
         check_int("seed", self.seed, 0)
         if not (isinstance(self.held_out, float) and 0 < self.held_out < 1):
             raise ConfigError(f"held_out={self.held_out!r}: allowed is a share above 0 and below 1")
-        if isinstance(self.family, str):
-            try:
-                re.compile(self.family)
-            except re.error as error:
-                raise ConfigError(f"family={self.family!r}: not a regular expression") from error
         if self.transform is not None and not callable(self.transform):
             raise ConfigError(f"transform={self.transform!r}: allowed is a function")
 
@@ -288,23 +281,8 @@ def draw_for(
     return draw
 
 
-def _families(
-    candidates: Sequence[Candidate], family: str | Mapping[str, str] | None
-) -> tuple[str, ...]:
-    names = [candidate.name for candidate in candidates]
-    if family is None:
-        return tuple(names)
-    if isinstance(family, Mapping):
-        for name in family:
-            if name not in names:
-                raise ConfigError(
-                    f"family: {name!r} is not a candidate: {did_you_mean(name, names)}"
-                )
-        return tuple(str(family.get(name, name)) for name in names)
-    matches = {name: re.search(family, name) for name in names}
-    if not any(matches.values()):
-        raise ConfigError(f"family={family!r} matches no candidate: {', '.join(names)}")
-    return tuple(n if m is None else m[1 if m.re.groups else 0] for n, m in matches.items())
+def _families(candidates: Sequence[Candidate], family: FamilySpec | None) -> tuple[str, ...]:
+    return tuple(candidate_families([c.name for c in candidates], family).values())
 
 
 def _without_held_out(candidate: Candidate, options: SurrogateOptions) -> Candidate:

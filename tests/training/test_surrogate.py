@@ -317,8 +317,8 @@ def test_refused(tmp_path):
         options(size=1)
     with pytest.raises(ConfigError, match="matches no candidate"):
         _ = module(val=options(family="zzz")).surrogate
-    with pytest.raises(ConfigError, match="not a regular expression"):
-        options(family="(")
+    with pytest.raises(ConfigError, match="allowed is a regular expression"):
+        _ = module(val=options(family="(")).surrogate
     with pytest.raises(ConfigError, match="'nearr' is not a candidate"):
         _ = module(val=options(family={"nearr": "a"})).surrogate
 
