@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from synque_select.data.candidate import Candidate
 from synque_select.errors import ConfigError
-from synque_select.selection.label_filter import label_consistency
-from synque_select.selection.labels import check_classes
+from synque_select.selection.label_filter import can_judge, label_consistency
 from synque_select.selection.scoring import Scoring
 
 __all__ = ["with_example_scores"]
@@ -60,11 +59,6 @@ def _consistency(
     candidates: Sequence[Candidate], scoring: Scoring
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Return the score by label of each candidate; nothing if labels cannot be judged."""
-    has_labels = all(candidate.label is not None for candidate in candidates)
-    if not has_labels or any(part.embeddings is None for part in scoring.candidates):
-        return {}
-    try:
-        check_classes(candidates)
-    except ConfigError:  # labels that are texts or numbers
+    if not can_judge(candidates, scoring):
         return {}
     return {name: {_KEY: each} for name, each in label_consistency(candidates, scoring).items()}

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from synque_select.data.candidate import Candidate
 from synque_select.data.label_edits import LabelEdits
+from synque_select.data.label_sets import MAX_CLASSES, label_kind
 from synque_select.errors import ConfigError
 from synque_select.functional.label_consistency import (
     LabelVotes,
@@ -27,7 +28,6 @@ from synque_select.functional.label_consistency import (
     predict_labels,
 )
 from synque_select.functional.transfer import fit_heads
-from synque_select.selection.labels import check_classes
 from synque_select.selection.scoring import Scoring
 from synque_select.types import Ranking
 from synque_select.types.label_filter import DroppedLabel, LabelFilterRecord
@@ -37,6 +37,7 @@ __all__ = [
     "LabelFilter",
     "LabelFilterChoice",
     "LabelJudges",
+    "can_judge",
     "check_filter_data",
     "check_label_filter",
     "edits_of",
@@ -109,7 +110,21 @@ def check_filter_data(
         raise ConfigError(
             f"label_filter={choice!r} needs embeddings: add a proxy that uses them, such as pad"
         )
-    check_classes(candidates)
+    kind = label_kind([candidate.labels for candidate in candidates])
+    if kind != "classes":
+        raise ConfigError(
+            f"label_filter={choice!r} needs labels that are classes, one per example and at most "
+            f"{MAX_CLASSES} of them; found {kind}"
+        )
+
+
+def can_judge(candidates: Sequence[Candidate], scoring: Scoring) -> bool:
+    """Return whether the candidates have labels that are classes, and embeddings."""
+    if any(candidate.label is None for candidate in candidates):
+        return False
+    if any(part.embeddings is None for part in scoring.candidates):
+        return False
+    return label_kind([candidate.labels for candidate in candidates]) == "classes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,8 +172,7 @@ class LabelJudges:
         ]
         size = min(_MAX_HEAD_ROWS, *(len(y) for y in coded))
         heads = fit_heads(features, targets, size=size, seed=seed)
-        kinds = dict.fromkeys(names) if families is None else families
-        family = [name if families is None else str(kinds[name]) for name in names]
+        family = [name if families is None else families[name] for name in names]
         _, numbers = np.unique(family, return_inverse=True)
         return cls(names, classes, coded, predict_labels(heads, features), numbers.astype(np.int64))
 
@@ -351,6 +365,7 @@ def _judges(
     judges = LabelJudges.fit(
         {candidate.name: candidate.labels for candidate in candidates},
         dict(zip(names, (rows.cpu() for rows in embeddings), strict=True)),
+        families={candidate.name: candidate.family or candidate.name for candidate in candidates},
         seed=scoring.seed,
     )
     transfer = scoring.scores.get(_TRANSFER)
@@ -367,7 +382,7 @@ def offer(
     camps: str | None = None,
 ) -> tuple[str, ...]:
     """Return a message that says what the label filter would do, or why it would do nothing."""
-    if sum(map(len, candidates)) > _MAX_OFFERED:
+    if sum(map(len, candidates)) > _MAX_OFFERED or not can_judge(candidates, scoring):
         return ()
     record = filter_selected(candidates, scoring, ranking, "auto", camps=camps).record
     sentence = f"{record.sentence[0].lower()}{record.sentence[1:]}"

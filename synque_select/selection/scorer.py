@@ -458,6 +458,7 @@ class ScoringJob:
             "n_resamples": scorer.n_resamples,
             "labels": labels,
             "label_filter": [scorer.label_filter, scorer.relabel],
+            "families": [candidate.family for candidate in self.candidates],
             "judges": labels_key(self.candidates) if self._reads_labels else None,
             "encoder": self._encoder().key if self.needs_embeddings else None,
             "seed": scorer.seed,

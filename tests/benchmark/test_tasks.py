@@ -97,6 +97,16 @@ def test_true_quality_falls_with_the_noise_in_the_labels(data: Path):
         assert result.coefficients("baseline_n", truth)[0] < -0.7
 
 
+def test_the_default_suite_reads_labels_and_chooses_by_transfer(data: Path):
+    result = run(data, names=["firms2"], proxies=None)
+    assert {"consensus", "transfer", "agreement", "baseline_spread"} <= {*result.keys}
+    assert result.tasks["firms2"].ordered_by == "transfer"
+    assert result.coefficients("transfer", "embedding")[0] > 0.7
+    text = render(result)
+    assert "spearman of transfer minus that of" in text
+    assert "spearman of consensus minus that of" in text
+
+
 def test_the_tables_show_baselines_mixtures_and_the_filter(data: Path):
     text = render(run(data))
     for part in (

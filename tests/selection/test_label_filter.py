@@ -16,6 +16,7 @@ from synque_select.selection.example_scores import with_example_scores
 from synque_select.selection.label_filter import (
     LabelFilter,
     LabelJudges,
+    check_filter_data,
     check_label_filter,
     filter_labels,
     label_consistency,
@@ -244,3 +245,25 @@ def test_votes_are_weighted_by_transfer_where_it_was_scored():
     plain, better = label_consistency(candidates, scoring), label_consistency(candidates, weighted)
     right = data.truth["c3"] != 2
     assert better["c3"][right].mean() > 0.9 > plain["c3"][right].mean()
+
+
+def test_candidates_of_one_family_do_not_judge_each_other():
+    data = Data(5, spread=0.2)
+    data.swap(("c0", "c1", "c2"))
+    candidates, scoring = scored(data)
+    grouped = [replace(c, family="g" if c.name in ("c0", "c1", "c2") else None) for c in candidates]
+    right = data.truth["c0"] == 2
+    scores = label_consistency(grouped, scoring)
+    # what the family shares is contradicted by all that judge it
+    assert scores["c0"][~right].max() == 0
+    assert label_consistency(candidates, scoring)["c0"][~right].min() > 0
+
+
+@pytest.mark.parametrize("labels", [[["a"], ["a", "b"]], [0.5, 0.25]])
+def test_labels_that_are_not_classes_are_refused_and_not_scored(labels: list[object]):
+    candidates, scoring = scored(Data(3))
+    rows = [{"text": f"{i}", "label": labels[i % 2]} for i in range(N)]
+    others = [Candidate(c.name, rows, "text", "label") for c in candidates]
+    assert [*with_example_scores(others, scoring)[0].example_scores] == ["pad"]
+    with pytest.raises(ConfigError, match="needs labels that are classes"):
+        check_filter_data("auto", others, needs_embeddings=True)
