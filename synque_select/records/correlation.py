@@ -20,6 +20,7 @@ __all__ = [
     "MeanCorrelation",
     "UnitPoint",
     "correlate",
+    "distinct_units",
     "mean_correlations",
     "read_correlation",
     "reliability_messages",
@@ -249,7 +250,7 @@ def reliability_messages(reliability: Iterable[KeyCorrelations]) -> list[str]:
 
 def _reliability(entry: KeyCorrelations) -> str:
     what = f"the surrogate against labeled validation ({entry.monitor})"
-    units = f"{len(entry.points)} {_units(entry.kind)[1]}"
+    units = distinct_units(entry.kind, len(entry.points))
     one = entry.proxies.get(_SURROGATE)
     if one is None:
         return f"{what}: {units}, too few for a coefficient, which needs {MIN_UNITS}"
@@ -306,19 +307,26 @@ def _orientation(records: Sequence[RunRecord]) -> tuple[dict[str, bool], list[st
 def _missing(kind: RunKind, n_units: int) -> list[str]:
     if n_units >= MIN_UNITS:
         return []
-    unit, units = _units(kind)
-    present = f"{n_units} distinct {unit if n_units == 1 else units}"
     missing = MIN_UNITS - n_units
+    # a sweep over too few candidates must not be told to run a sweep
+    what = "add candidates, or probe" if kind == "probe" else "train a short probe on"
     return [
-        f"No correlation yet: the store holds {present} of this kind ({kind}), and a coefficient "
-        f"needs {MIN_UNITS}, so {missing} more {'is' if missing == 1 else 'are'} missing. "
-        "To get them, train a short probe on every candidate: `synque-select sweep`, or "
-        "ProxyCorrelationCallback(probes=...)."
+        f"No correlation yet: the store holds {distinct_units(kind, n_units)} of this kind "
+        f"({kind}), and a coefficient needs {MIN_UNITS}, so {missing} more "
+        f"{'is' if missing == 1 else 'are'} missing. To get them, {what} "
+        "every candidate: `synque-select sweep`, or ProxyCorrelationCallback(probes=...)."
     ]
 
 
-def _units(kind: RunKind) -> tuple[str, str]:
-    return {"probe": ("candidate", "candidates")}.get(kind, ("mixture", "mixtures"))
+def distinct_units(kind: RunKind, n: int) -> str:
+    """Return a number of units in words: the candidates of probes, the mixtures of other runs.
+
+    Example:
+        >>> distinct_units("probe", 3), distinct_units("mixture", 1)
+        ('3 distinct candidates', '1 distinct mixture')
+    """
+    unit = "candidate" if kind == "probe" else "mixture"
+    return f"{n} distinct {unit if n == 1 else f'{unit}s'}"
 
 
 def mean_correlations(

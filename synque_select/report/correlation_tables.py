@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from synque_select.functional.correlation import Correlation
-from synque_select.records.correlation import KeyCorrelations, MeanCorrelation, mean_correlations
+from synque_select.records.correlation import (
+    KeyCorrelations,
+    MeanCorrelation,
+    distinct_units,
+    mean_correlations,
+)
 from synque_select.report.formats import (
     UNDEFINED,
     figure_decimals,
@@ -109,9 +114,9 @@ def mean_table(proxies: Mapping[str, MeanCorrelation], *, title: str) -> Table:
 
 def _key_table(entry: KeyCorrelations) -> Table:
     task = entry.key.get("task")
-    mixtures = f"{len(entry.points)} {'mixture' if len(entry.points) == 1 else 'mixtures'}"
+    units = distinct_units(entry.kind, len(entry.points))
     title = (
-        f"{f'{task}: ' if task else ''}{mixtures}, runs of kind {entry.kind}, "
+        f"{f'{task}: ' if task else ''}{units}, runs of kind {entry.kind}, "
         f"{entry.monitor} ({entry.mode}), key {entry.key_hash[:8]}"
     )
     if not entry.proxies:

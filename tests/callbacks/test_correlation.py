@@ -139,7 +139,7 @@ def test_five_mixtures_give_a_correlation_in_every_logger(fit, tmp_path, store):
     )
     assert entry.proxies["mmd"].spearman == expected.spearman
     text = logged_texts(board.log_dir)["synque_correlation_mixture/text_summary"]
-    assert "5 mixtures, runs of kind mixture, val_acc (max)" in text
+    assert "5 distinct mixtures, runs of kind mixture, val_acc (max)" in text
     (row,) = read_csv(file, "synque_correlation_mixture")
     assert float(row["spearman"]) == pytest.approx(expected.spearman.value, nan_ok=True)
     assert row["n"] == "5"
@@ -148,7 +148,10 @@ def test_five_mixtures_give_a_correlation_in_every_logger(fit, tmp_path, store):
     assert "synque_correlation_mixture" in logged_images(board.log_dir)
     folder = Path(callback.record.details["run_dir"])
     assert load_correlations(folder)[0].points == entry.points
-    assert "5 mixtures, runs of kind mixture, val_acc (max)" in (folder / "report.html").read_text()
+    assert (
+        "5 distinct mixtures, runs of kind mixture, val_acc (max)"
+        in (folder / "report.html").read_text()
+    )
 
 
 def logged_images(folder: str) -> list[str]:

@@ -152,7 +152,10 @@ def test_tensorboard_texts_and_figure(logger: Any):
     texts = logged_texts(logger.log_dir)
     assert "Ranking by mmd against 30 real examples" in texts["synque_ranking/text_summary"]
     assert all(name in texts["synque_mixture/text_summary"] for name in NAMES)
-    assert "5 mixtures, runs of kind mixture" in texts["synque_correlation_mixture/text_summary"]
+    assert (
+        "5 distinct mixtures, runs of kind mixture"
+        in texts["synque_correlation_mixture/text_summary"]
+    )
     assert texts["synque_rubric/near/text_summary"] == RUBRIC
     events = EventAccumulator(logger.log_dir)
     events.Reload()
@@ -192,7 +195,8 @@ def test_mlflow_artifacts(logger: Any, logged: Logged):
     check_mixture(read_rows(artifact("synque_mixture.csv").read_text()))
     assert "Ranking by mmd against 30 real" in artifact("synque_ranking.md").read_text()
     assert (
-        "5 mixtures, runs of kind mixture" in artifact("synque_correlation_mixture.md").read_text()
+        "5 distinct mixtures, runs of kind mixture"
+        in artifact("synque_correlation_mixture.md").read_text()
     )
     assert artifact("synque_correlation_mixture.png").read_bytes().startswith(PNG)
     assert artifact("synque_rubric/near.md").read_text() == RUBRIC

@@ -210,7 +210,7 @@ def test_a_users_own_package(project: Path):
     assert done.returncode == 0, done.stderr
     assert seen(project) == NEAR
     assert "LeafSpec" not in done.stdout + done.stderr
-    assert "1 mixture, runs of kind mixture, val_acc (max)" in done.stdout + done.stderr
+    assert "1 distinct mixture, runs of kind mixture, val_acc (max)" in done.stdout + done.stderr
 
 
 def test_print_config_is_a_config_and_a_second_run_encodes_nothing(project: Path):

@@ -187,7 +187,8 @@ def test_the_surrogate_is_correlated_with_labels_by_the_rules_of_a_proxy():
     (entry,) = surrogate_reliability(losses)
     assert entry.proxies["surrogate"].spearman.value == pytest.approx(1)
     assert reliability_messages([entry]) == [
-        "the surrogate against labeled validation (val_acc): Spearman +1.00 over 6 candidates"
+        "the surrogate against labeled validation (val_acc): Spearman +1.00 over 6 distinct "
+        "candidates"
     ]
     assert surrogate_reliability(probes()) == []
 

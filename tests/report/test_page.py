@@ -185,7 +185,7 @@ def test_run_records_alone_are_shown_with_their_figures(folder: Path):
     (folder / "result.json").unlink()
     page = read(folder)
     assert "within each comparability key" in page.words
-    assert "digits: 6 mixtures, runs of kind probe" in page.words
+    assert "digits: 6 distinct candidates, runs of kind probe" in page.words
     assert any("over 6 units" in (image["alt"] or "") for image in page.all("img"))
 
 

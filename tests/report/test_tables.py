@@ -459,7 +459,9 @@ def test_each_key_has_its_table_and_the_means_stand_apart():
     ]
     tables = correlation_tables(correlate(records))
     assert len(tables) == 3
-    assert tables[0].title.startswith("one: 6 mixtures, runs of kind probe, val_acc (max)")
+    assert tables[0].title.startswith(
+        "one: 6 distinct candidates, runs of kind probe, val_acc (max)"
+    )
     assert tables[2].rows == (("pad", "2", "+1.00", "+1.00", "+1.00"),)
     assert "not pooled" in tables[2].notes[0]
 

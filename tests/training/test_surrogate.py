@@ -212,8 +212,8 @@ def test_a_sweep_reports_the_reliability_where_labels_exist(tmp_path, capsys):
     )
     printed = capsys.readouterr().out
     assert "surrogate validation: 100 examples of 5 candidates" in printed
-    assert "5 mixtures, runs of kind probe, surrogate/val_acc (max)" in printed
-    assert "5 mixtures, runs of kind probe, val_acc (max)" in printed
+    assert "5 distinct candidates, runs of kind probe, surrogate/val_acc (max)" in printed
+    assert "5 distinct candidates, runs of kind probe, val_acc (max)" in printed
     records = RunStore(tmp_path / "records.sqlite").read(kind="probe")
     (entry,) = surrogate_reliability(records)
     assert entry.monitor == "val_acc"
