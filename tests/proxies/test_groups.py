@@ -20,9 +20,10 @@ from synque_select.functional.mmd import (
     weighted_kernel_mean,
 )
 from synque_select.lens.samples import halves
-from synque_select.proxies import domain, kernel
+from synque_select.proxies import kernel
 from synque_select.proxies.base import ProxyInput, ProxyScores
 from synque_select.proxies.domain import PAD
+from synque_select.proxies.inputs import cross_fit_folds, example_groups
 from synque_select.proxies.registry import get_proxy
 from synque_select.selection.uncertainty import multinomial_weights
 from synque_select.testing.proxies import proxy_input
@@ -115,9 +116,9 @@ def test_joined_contents_follow_chains_of_copies_and_groups():
 @pytest.mark.parametrize("seed", range(5))
 def test_a_group_is_in_one_fold_of_pad_together_with_its_synthetic_copies(seed):
     real, candidates = parts(8, 3)
-    contents = domain.example_groups(real)
-    synthetic = np.concatenate((domain.example_groups(candidates[0])[:30], contents[[4, 10]]))
-    folds = domain._folds(real, synthetic, 5, seed)
+    contents = example_groups(real)
+    synthetic = np.concatenate((example_groups(candidates[0])[:30], contents[[4, 10]]))
+    folds = cross_fit_folds(real, synthetic, 5, seed)
     assert folds is not None
     of_real, of_copies = folds[:24].reshape(8, 3), folds[-2:]
     assert (of_real == of_real[:, :1]).all()
