@@ -147,7 +147,7 @@ def make_candidates(cell: Cell, encoder: LookUp) -> list[Candidate]:
     the same distance are exactly equally far from it.
     """
     k = cell.n_candidates
-    shifts = np.full(k, 1.5) if cell.kind == "equal" else np.linspace(1.5, 2.1, k)
+    shifts = np.full(k, 1.5) if cell.kind == "equal" else np.linspace(1.5, 3.0, k)
     # the same points and the same order of words for every candidate
     points = draw_points(N_CANDIDATE, cell.tails, np.random.default_rng(SEED + cell.n))
     candidates = []
