@@ -83,7 +83,9 @@ def texts(words: str) -> list[dict[str, str]]:
 
 def test_starts_come_from_the_ranking():
     real = texts("apps users names lists")
-    pools = {"near": real, "half": texts("apps users zz qq"), "far": texts("vv ww kk jj")}
+    # a third word keeps the first from being a copy of the real sample, which is never selected
+    near = [{"text": f"{row['text']} made"} for row in real]
+    pools = {"near": near, "half": texts("apps users zz qq"), "far": texts("vv ww kk jj")}
     ranking = rank(pools, real, proxies=["ngram"], top_k=2, progress=False)
     names = tuple(row.name for row in ranking.order())
     starts = starting_mixtures(ranking, MixtureSpace(names, (1, 3)), Mixture({"far": 1.0}))
