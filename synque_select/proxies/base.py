@@ -111,6 +111,11 @@ class Contributions:
 
         They serve to compare candidates: `pairs` is left out, as it cancels in every difference.
         Of a ratio, each value is the linear approximation at equal weights.
+
+        Example:
+            >>> each = torch.tensor([[1.0], [3.0]], dtype=torch.float64)
+            >>> Contributions(each, constant=each[0]).influences().mean(0)
+            tensor([3.], dtype=torch.float64)
         """
         each = self.each if self.constant is None else self.each + self.constant
         if self.counts is None:

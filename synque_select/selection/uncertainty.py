@@ -187,6 +187,8 @@ def score_interval(
 _PAIRS = 1024
 # share of a pair's variance that the variance in a resample is never below
 _LEAST_VARIANCE = 0.1
+# differences below this share of the largest value are rounding errors of float32 scores
+_ROUNDING = 1e-6
 # rows of weights given to a `resample` at once, and to find its own random part
 _EQUAL_ROWS = 100
 
@@ -328,6 +330,9 @@ def separation(
         own_of_sum = torch.zeros(len(a), dtype=torch.float64)
         for part, variance in zip(means, own, strict=True):
             difference, from_own = part[:, a] - part[:, b], variance[a] + variance[b]
+            # rounding errors between copies in another order, in units of their own error, would
+            # look like a difference
+            difference[difference.abs() <= _ROUNDING * part.abs().amax()] = 0.0
             scale = 1 / (difference.var(dim=0) / units + from_own).sqrt()
             # a difference that is the same for every real example has no error to be divided by
             scale.nan_to_num_(posinf=0.0)

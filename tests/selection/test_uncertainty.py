@@ -98,6 +98,15 @@ class TestSeparation:
         assert compare(data).better[0, 1]
         assert not compare(data, own=1.0).better[0, 1]
 
+    def test_copies_with_rounding_errors_are_never_distinguished(self):
+        data = normal(40, 3) + torch.tensor([0.0, 0.0, 3.0])
+        data[:, 1] = data[:, 0] + 1e-8 * (1 + normal(40, seed=1).abs())
+        assert compare(data, data).better.tolist() == [
+            [False, False, True],
+            [False, False, True],
+            [False, False, False],
+        ]
+
     def test_the_scale_of_a_proxy_changes_nothing(self):
         first, second = normal(40, 4), normal(40, 4, seed=1) + 0.4 * torch.arange(4)
         result = compare(first, second)
