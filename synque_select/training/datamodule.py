@@ -19,6 +19,7 @@ from pytorch_lightning.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADER
 from torch.utils.data import DataLoader, default_collate
 
 from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.families import FamilySpec
 from synque_select.data.groups import GroupSelector
 from synque_select.data.iterables import open_stored, store_iterable
 from synque_select.data.label_edits import LabelEdits
@@ -145,6 +146,8 @@ class SynqueDataModule(LightningDataModule):
         wraps: The DataModule that this one wraps and replaces.
         view: What a proxy sees of an example; see `Candidate`.
         label: Field of an example with its label; see `Candidate`.
+        family: Which candidates come from the same generator and so do not judge each other's
+            labels; see `load_candidates`.
         mixture: Mixture to train on, a `Mixture` or a mapping from candidate name to weight.
         labeled_real: Labeled real data that is always part of training and never ranked: anything
             that `load_candidates` reads as one candidate. This is not the real sample, whose labels
@@ -194,6 +197,7 @@ class SynqueDataModule(LightningDataModule):
         wraps: LightningDataModule | None = None,
         view: Selector | None = None,
         label: Selector | None = None,
+        family: FamilySpec | None = None,
         mixture: Mixture | Mapping[str, float] | None = None,
         labeled_real: Any = None,
         real_share: float | None = None,
@@ -216,6 +220,7 @@ class SynqueDataModule(LightningDataModule):
         check_labeled(labeled_real, real_share)
         self._sources = {"candidates": candidates, "real": real, "labeled_real": labeled_real}
         self._view, self._label, self._real_groups = view, label, real_groups
+        self._family = family
         self._modules = candidate_modules(candidates)
         self._candidates: list[Candidate] | None = None
         self._real: RealSample | None = None
@@ -275,7 +280,9 @@ class SynqueDataModule(LightningDataModule):
         """All candidates, loaded at the first access."""
         if self._candidates is None:
             given = with_train_data(self._sources["candidates"], self.trainer)
-            self._candidates = load_candidates(given, view=self._view, label=self._label)
+            self._candidates = load_candidates(
+                given, view=self._view, label=self._label, family=self._family
+            )
             # the source may be a generator, which cannot be copied or sent to another process
             self._sources["candidates"] = self._candidates
         return self._candidates
