@@ -23,7 +23,6 @@ __all__ = [
     "Separation",
     "cluster_means",
     "effective_size",
-    "expected_regret",
     "influences",
     "multinomial_weights",
     "n_units",
@@ -445,18 +444,3 @@ def top_k_frequency(resampled_ranks: torch.Tensor, k: int) -> torch.Tensor:
     places = k - inside.sum(dim=1, keepdim=True)
     shares: torch.Tensor = (inside + tied * places / tied.sum(dim=1, keepdim=True)).mean(dim=0)
     return shares
-
-
-def expected_regret(resampled_ranks: torch.Tensor, chosen: list[int]) -> float:
-    """Mean over resamples of (mean rank of the chosen − mean rank of the best as many), in ranks.
-
-    Args:
-        resampled_ranks: (B, K) ranks, lower is better.
-        chosen: Positions of the selected candidates.
-
-    Example:
-        >>> expected_regret(torch.tensor([[1.0, 2.0], [2.0, 1.0]]), [0])
-        0.5
-    """
-    best = resampled_ranks.sort(dim=1).values[:, : len(chosen)].mean(dim=1)
-    return float((resampled_ranks[:, chosen].mean(dim=1) - best).mean())

@@ -7,6 +7,7 @@ data or time that tests do not have: their options are parsed.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import random
@@ -124,10 +125,13 @@ def run_all(page: Path, folder: Path) -> dict[str, list[str]]:
 def test_readme(tmp_path: Path):
     printed = run_all(README, tmp_path)
     (out,) = printed["python script"]
-    assert re.search(r"\{'\w+': 0\.33\d*, '\w+': 0\.33\d*, '\w+': 0\.33\d*\}", out)
+    # the advice, and the mixture that follows from it
+    advice = re.search(r"Train on (.+): .+ (\{'\w+': 0\.\d+.*\})", out)
+    assert advice is not None
+    assert list(ast.literal_eval(advice[2])) == advice[1].split(", ")
     assert all(printed["commands"])
     ranking = json.loads((tmp_path / "ranking.json").read_text())
-    assert ranking["version"] == 1
+    assert ranking["version"] == 3
     assert "far" not in [entry["name"] for entry in ranking["selected"]]
 
 

@@ -20,7 +20,6 @@ from synque_select.selection.ranking import ranking_from
 from synque_select.selection.sample_size import sample_size_analysis
 from synque_select.selection.scoring import Scoring
 from synque_select.selection.uncertainty import (
-    expected_regret,
     multinomial_weights,
     t_interval,
     top_k_frequency,
@@ -164,11 +163,6 @@ class TestUncertainty:
         shares = top_k_frequency(ranks, 3)
         assert shares.sum().item() == pytest.approx(3)
         assert top_k_frequency(torch.full((2, 4), 2.5), 1).tolist() == [0.25] * 4
-
-    def test_regret_is_zero_for_a_choice_that_is_always_best(self):
-        ranks = torch.tensor([[1.0, 2.0, 3.0], [2.0, 1.0, 3.0]])
-        assert expected_regret(ranks, [0, 1]) == 0
-        assert expected_regret(ranks, [2]) == 2
 
 
 class TestRanking:
