@@ -30,7 +30,7 @@ class ImportanceWeights:
         folds: (n + N,) int64 fold of each row.
         shares: (E, N) float64 share of each row in its pool; rows sum to 1.
         coefficients: (E, F, d + 1) of the classifiers, the intercept last.
-        l2: Strength of the penalty.
+        l2: Strength of the penalty in the units of the features.
     """
 
     weights: torch.Tensor
@@ -125,7 +125,10 @@ def fit_importance_weights(
         shares: (E, N) float64 share of each row in each of E pools, 0 for rows left out.
         folds: (n + N,) int64 fold of each row, the real ones first; equal rows share a fold. Each
             fold must leave real rows, and rows of each pool, outside.
-        l2: Strength of the penalty, 1 / C in scikit-learn's terms.
+        l2: Strength of the penalty, 1 / C in scikit-learn's terms, for rows whose root mean square
+            norm is 1, as that of normalized embeddings is. Other rows are treated as if they were
+            scaled to it: with long rows the penalty would not matter, and the ratios of a few dozen
+            real examples would be extreme.
 
     Source: Sugiyama, Krauledat and Müller 2007, "Covariate shift adaptation by importance weighted
     cross validation"; Bickel, Brückner and Scheffer 2007 (the ratio from a classifier); Ionides
@@ -142,6 +145,8 @@ def fit_importance_weights(
     n, n_folds = len(real), int(folds.max()) + 1
     shares = shares.double() / shares.double().sum(1, keepdim=True)
     features = torch.cat((real, synthetic))
+    # the penalty of the coefficients of x is that of x / s times s²
+    l2 = l2 * float(features.double().square().sum(1).mean())
     targets = (torch.arange(len(features), device=real.device) < n).to(features)
     root, coefficients = None, []
     at_once = _at_once(len(features), n_folds)

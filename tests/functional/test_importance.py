@@ -26,6 +26,7 @@ def test_ratios_are_those_of_scikit_learn() -> None:
     shares[0], shares[1, :100] = 1 / N_POOL, 1 / 100
     fitted = fit_importance_weights(real, synthetic, shares, folds)
     assert (fitted.weights[1, 100:] == 0).all()
+    mean_square = float(torch.cat((real, synthetic)).square().sum(1).mean())
     for pool, size in ((0, N_POOL), (1, 100)):
         rows = np.r_[np.arange(N_REAL), N_REAL + np.arange(size)]
         x = torch.cat((real, synthetic)).numpy()[rows]
@@ -34,7 +35,7 @@ def test_ratios_are_those_of_scikit_learn() -> None:
             train = fold != held_out
             n_real = y[train].sum()
             weights = np.where(y[train], 1, n_real / (1 - y[train]).sum())
-            fit = LogisticRegression(tol=1e-8, max_iter=1000)
+            fit = LogisticRegression(C=1 / mean_square, tol=1e-8, max_iter=1000)
             fit.fit(x[train], y[train], sample_weight=weights)
             here = (fold == held_out) & (y == 0)
             expected = np.exp(fit.decision_function(x[here])) / size
@@ -45,7 +46,7 @@ def test_ratios_are_those_of_scikit_learn() -> None:
 def test_no_row_has_more_than_its_bound() -> None:
     real, synthetic, folds = _data(0, shift=6.0)
     synthetic[:3] += torch.tensor([6.0, 0, 0, 0, 0])  # the only ones like the real sample
-    fitted = fit_importance_weights(real, synthetic, torch.ones(1, N_POOL), folds, l2=0.01)
+    fitted = fit_importance_weights(real, synthetic, torch.ones(1, N_POOL), folds, l2=1e-4)
     assert 1 <= fitted.clipped.sum() < 3
     rows, coefficients = torch.cat((real, synthetic)), fitted.coefficients[0]
     logits = rows @ coefficients[:, :-1].T + coefficients[:, -1]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from synque_select.lens.config import LensConfig
-from synque_select.proxies import BaseProxy, get_proxy, proxy_keys
+from synque_select.proxies import BaseProxy, ProxyInput, get_proxy, proxy_keys
 from synque_select.sql.text import write_empty_database
 from synque_select.testing import ProxyConformance
 from tests.lens.scripts import telling_llm
@@ -23,7 +24,6 @@ COMPARE = (
     "mmd",
     "ngram",
     "pad",
-    "transfer",
 )
 # what never compares candidates with the real sample itself, although agreement uses its inputs
 DESCRIBE = (
@@ -54,6 +54,20 @@ class TestThatDescribe(ProxyConformance):
         return get_proxy(request.param)
 
 
+class TestTransfer(ProxyConformance):
+    @pytest.fixture
+    def proxy(self) -> BaseProxy:
+        return get_proxy("transfer")
+
+    def test_the_further_away_the_worse(
+        self, proxy: BaseProxy, real: ProxyInput, candidates: list[ProxyInput]
+    ) -> None:
+        # what counts are the labels: a head does not suffer from a small shift of its inputs
+        scores = proxy.score(real, candidates, seed=0, device=torch.device("cpu"))
+        near, _, far, further = scores.values.tolist()
+        assert near > far > further
+
+
 class TestLens(ProxyConformance):
     @pytest.fixture(params=LENS)
     def proxy(self, request, tmp_path: Path) -> BaseProxy:
@@ -76,4 +90,4 @@ class TestSQLValidity(ProxyConformance):
 
 
 def test_every_proxy_is_in_a_suite():
-    assert sorted({*COMPARE, *DESCRIBE, *LENS, "sql_validity"}) == list(proxy_keys())
+    assert sorted({*COMPARE, *DESCRIBE, *LENS, "sql_validity", "transfer"}) == list(proxy_keys())
