@@ -89,7 +89,7 @@ def test_a_view_computed_from_a_record(tmp_path: Path):
         return {"id": record["id"], "x": float(len(record["question"]))}
 
     dm = SynqueDataModule(
-        {"a": made("a"), "zz": made("zz")}, RealSample("real", made("a a"), view),
+        {"a": made("a"), "zz": made("zz")}, RealSample("real", made("a e"), view),
         view=view, train_transform=train, batch_size=4,
     )  # fmt: skip
     model = fit(tmp_path, dm, selection(tmp_path, LetterEncoder(), top_k=1))
@@ -114,7 +114,7 @@ def test_images_of_iterables(tmp_path: Path):
         return {"id": record["id"], "x": float(record["image"].getpixel((0, 0))[0])}
 
     dm = SynqueDataModule(
-        {"dark": made("dark", 0), "light": made("light", 200)}, made("real", 195),
+        {"dark": made("dark", 0), "light": made("light", 200)}, made("real", 192),
         train_transform=train, batch_size=4,
     )  # fmt: skip
     model = fit(tmp_path, dm, selection(tmp_path, Grey(), top_k=1))

@@ -55,7 +55,8 @@ def test_an_epoch_repeats_no_synthetic_example(tmp_path: Path):
 
 
 def test_it_is_neither_ranked_nor_chosen(tmp_path: Path):
-    real = RealSample("sample", [record["text"] for record in records("a", 30)])
+    # another word in each: a candidate that is the real sample would not be selected
+    real = RealSample("sample", [f"{record['text']} aa" for record in records("a", 30)])
     selection = SelectionCallback(
         ["mmd"], top_k=1, encoder=LetterEncoder(), cache_dir=tmp_path / "cache"
     )
