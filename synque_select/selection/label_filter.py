@@ -28,6 +28,7 @@ from synque_select.functional.label_consistency import (
     predict_labels,
 )
 from synque_select.functional.transfer import fit_heads
+from synque_select.selection.camps import Camps, find_camps
 from synque_select.selection.scoring import Scoring
 from synque_select.types import Ranking
 from synque_select.types.label_filter import DroppedLabel, LabelFilterRecord
@@ -206,6 +207,12 @@ class LabelJudges:
         )
         return dict(zip(kept, votes, strict=True))
 
+    def camps(self, kept: Sequence[str]) -> Camps | None:
+        """Return the two camps of these candidates that contradict each other; None without."""
+        at = [self.names.index(name) for name in kept]
+        labels = [self.labels[i] for i in at]
+        return find_camps(self._among(at), labels, names=kept, classes=self.classes)
+
     def n_judges(self, kept: Sequence[str]) -> int:
         """Return the smallest number of judges that one of these candidates has."""
         families = self.families[[self.names.index(name) for name in kept]]
@@ -230,10 +237,12 @@ class LabelFilter:
     Args:
         record: The decision, for the ranking's file and for people.
         dropped: Candidate name to the dropped examples; empty if the filter is closed.
+        camps: Two camps of the kept candidates whose labels contradict each other; None without.
     """
 
     record: LabelFilterRecord
     dropped: Mapping[str, tuple[DroppedLabel, ...]]
+    camps: Camps | None = None
 
     def positions(self, name: str, n: int) -> NDArray[np.int64]:
         """Return the positions of a candidate's examples that remain, of n."""
@@ -258,7 +267,6 @@ def filter_labels(
     choice: LabelFilterChoice,
     *,
     weights: Mapping[str, float] | None = None,
-    camps: str | None = None,
 ) -> LabelFilter:
     """Decide whether to filter the labels of the kept candidates, and which examples to drop.
 
@@ -266,8 +274,9 @@ def filter_labels(
     least 2 judges, that the judges' mean accuracy is at least 0.2 of the way from chance to 1, and
     that most votes support more than half of all labels. A class of which they support half or less
     is left as it is: there, judges and labels contradict each other too often to say which is
-    wrong. A share drops every example whose label more than that share of the votes contradicts,
-    without these conditions.
+    wrong. If two camps of candidates contradict each other systematically, it drops nothing,
+    because the majority is not the truth. A share drops every example whose label more than that
+    share of the votes contradicts, without these conditions.
 
     Args:
         judges: The fitted heads of all candidates.
@@ -275,14 +284,13 @@ def filter_labels(
         choice: "auto" or a share.
         weights: Candidate name to how well its head does on the labels of others, such as by the
             proxy `transfer`; None for its plain accuracy on them.
-        camps: A sentence about two groups of candidates that contradict each other; with it,
-            "auto" drops nothing, because the majority is not the truth.
     """
     accuracy = float(np.mean(list(judges.accuracy(kept).values()))) if len(kept) > 1 else math.nan
     votes = judges.votes(kept, weights) if len(kept) > 1 else {}
     limit = _MAJORITY if choice == "auto" else float(choice)
     against = {name: vote.contradicted > limit for name, vote in votes.items()}
     supported = _supported(judges, {n: v.contradicted > _MAJORITY for n, v in votes.items()})
+    camps = judges.camps(kept)
     reason = _closed(judges, kept, accuracy, supported, camps) if choice == "auto" else None
     if choice != "auto" and not votes:
         reason = "a single candidate has no other candidates to judge its labels"
@@ -304,7 +312,7 @@ def filter_labels(
         supported_by_class=supported.by_class,
         dropped={name: len(each) for name, each in dropped.items()},
     )
-    return LabelFilter(record, dropped)
+    return LabelFilter(record, dropped, camps)
 
 
 def filter_selected(
@@ -314,7 +322,6 @@ def filter_selected(
     choice: LabelFilterChoice,
     *,
     relabel: bool = False,
-    camps: str | None = None,
 ) -> LabelFilter:
     """Filter the labels of the candidates that a ranking selects.
 
@@ -325,13 +332,12 @@ def filter_selected(
         ranking: The ranking.
         choice: "auto" or a share.
         relabel: Whether the examples get the label that most votes are for.
-        camps: As for `filter_labels`.
 
     Raises:
         ProxyError: The scoring has no embeddings.
     """
     judges, weights = _judges(candidates, scoring)
-    result = filter_labels(judges, ranking.top().names, choice, weights=weights, camps=camps)
+    result = filter_labels(judges, ranking.top().names, choice, weights=weights)
     return replace(result, record=replace(result.record, relabel=relabel))
 
 
@@ -378,13 +384,15 @@ def offer(
     candidates: Sequence[Candidate],
     scoring: Scoring,
     ranking: Ranking,
-    *,
-    camps: str | None = None,
 ) -> tuple[str, ...]:
     """Return a message that says what the label filter would do, or why it would do nothing."""
     if sum(map(len, candidates)) > _MAX_OFFERED or not can_judge(candidates, scoring):
         return ()
-    record = filter_selected(candidates, scoring, ranking, "auto", camps=camps).record
+    result = filter_selected(candidates, scoring, ranking, "auto")
+    if result.camps is not None:
+        camps = result.camps.sentence
+        return (f"{camps[0].upper()}{camps[1:]}. The label filter is off and would drop nothing.",)
+    record = result.record
     sentence = f"{record.sentence[0].lower()}{record.sentence[1:]}"
     return (f"The label filter is off. With label_filter='auto', {sentence}",)
 
@@ -411,11 +419,11 @@ def _closed(
     kept: Sequence[str],
     accuracy: float,
     supported: _Supported,
-    camps: str | None,
+    camps: Camps | None,
 ) -> str | None:
     """Return why "auto" does not filter; None if it does."""
     if camps is not None:
-        return camps.rstrip(".")
+        return camps.sentence
     n_judges = judges.n_judges(kept) if kept else 0
     if n_judges < _MIN_JUDGES:
         return (

@@ -398,12 +398,13 @@ class ScoringJob:
         """
         choice = self.scorer.label_filter
         if choice == "off":
+            # first: camps, of which it may tell, put every other message in doubt
             messages = offer(self.candidates, scoring, ranking)
-            return replace(ranking, messages=(*ranking.messages, *messages)), None
+            return replace(ranking, messages=(*messages, *ranking.messages)), None
         result = filter_selected(
             self.candidates, scoring, ranking, choice, relabel=self.scorer.relabel
         )
-        messages = (*ranking.messages, result.record.sentence)
+        messages = (result.record.sentence, *ranking.messages)
         ranking = replace(ranking, label_filter=result.record, messages=messages)
         return ranking, result.dropped if result.record.is_open else None
 

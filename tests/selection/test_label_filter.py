@@ -99,11 +99,15 @@ def test_it_is_closed_where_the_judges_know_nothing():
     closed(filter_labels(data.judges(), data.names, "auto"), "of each other's labels, and at least")
 
 
-def test_it_is_closed_where_camps_are_given():
+@pytest.mark.parametrize("swapped", [("c0", "c1", "c2"), ("c0", "c3")])
+def test_it_is_closed_where_two_camps_contradict_each_other(swapped):
     data = Data()
-    data.swap(("c0", "c1", "c2"))
-    camps = "candidates c0, c1, c2 and c3, c4 contradict each other"
-    closed(filter_labels(data.judges(), data.names, "auto", camps=camps), camps)
+    data.swap(swapped)
+    result = filter_labels(data.judges(), data.names, "auto")
+    closed(result, "two camps whose labels contradict each other")
+    assert result.camps is not None
+    others = tuple(name for name in data.names if name not in swapped)
+    assert set(result.camps.names) == {swapped, others}
 
 
 def test_it_is_closed_with_fewer_than_two_judges_of_another_family():

@@ -1,0 +1,139 @@
+"""Whether two groups of candidates contradict each other's labels systematically."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synque_select.functional.label_consistency import Predictions
+
+__all__ = ["Contradiction", "class_readings", "split_by_agreement", "systematic_contradictions"]
+
+# a reading is systematic if most examples have it
+_MAJORITY = 0.5
+_MIN_CAMP = 2
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """One class that one camp's classifiers read as another.
+
+    Args:
+        readers: Which camp's heads read the class differently, 0 or 1.
+        label: Position of the class in the labels of the other camp.
+        read_as: Position of the class that the readers predict instead.
+        share: Mean share of those examples that the readers give `read_as`, in 0..1.
+        own_support: Mean share of them for which the other heads of their own camp predict
+            `label`, in 0..1.
+    """
+
+    readers: int
+    label: int
+    read_as: int
+    share: float
+    own_support: float
+
+
+def class_readings(
+    predictions: Predictions, labels: Sequence[NDArray[np.int64]]
+) -> NDArray[np.float64]:
+    """Return what the heads of each candidate predict for each class of each other candidate.
+
+    Args:
+        predictions: What `predict_labels` returned.
+        labels: K arrays (N_k,) int64, the class of each example.
+
+    Returns:
+        (K, K, C, C) float64: [a, b, c, d] is the share of b's examples labeled c for which the
+        heads of a predict d. NaN if a = b, if b has no example of c, or if no head of a knows c.
+    """
+    n_candidates, n_classes = len(labels), predictions.known.shape[1]
+    readings = np.full((n_candidates, n_candidates, n_classes, n_classes), np.nan)
+    for a in range(n_candidates):
+        heads = np.flatnonzero(predictions.owners == a)
+        for b, y in enumerate(labels):
+            for c in np.unique(y) if a != b else ():
+                # a head that has never seen a class cannot read it differently
+                able = heads[predictions.known[heads, c]]
+                if len(able):
+                    predicted = predictions.classes[b][np.ix_(able, np.flatnonzero(y == c))]
+                    counts = np.bincount(predicted.ravel(), minlength=n_classes)
+                    readings[a, b, c] = counts / predicted.size
+    return readings
+
+
+def split_by_agreement(readings: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Split the candidates in two by how well they predict each other's labels.
+
+    The sign of the leading eigenvector of the double-centered matrix of pairwise agreement, the
+    mean over the classes of the share of labels that are predicted.
+
+    Args:
+        readings: What `class_readings` returned.
+
+    Returns:
+        (K,) bool, the camp of each candidate.
+
+    Source:
+        Newman 2006, PNAS 103 (splitting a network by the leading eigenvector).
+    """
+    right = np.einsum("abcc->abc", readings)
+    agreement = _mean_of_known(right, axis=2)
+    agreement = _mean_of_known(np.stack([agreement, agreement.T]), axis=0)
+    n = len(agreement)
+    off = ~np.eye(n, dtype=bool)
+    # candidates without a common class neither agree nor contradict each other
+    average = _mean_of_known(agreement[off], axis=0)
+    agreement = np.where(np.isfinite(agreement), agreement, average)
+    # a candidate's agreement with itself is not known: the mean of its row leaves it neutral
+    np.fill_diagonal(agreement, (agreement * off).sum(axis=1) / (n - 1))
+    # how good a candidate is on the whole must not decide, only whom it agrees with
+    rows = agreement.mean(axis=0)
+    centered = agreement - rows - rows[:, None] + agreement.mean()
+    camp: NDArray[np.bool_] = np.linalg.eigh(centered)[1][:, -1] > 0
+    return camp
+
+
+def _mean_of_known(values: NDArray[np.float64], *, axis: int) -> NDArray[np.float64]:
+    """Return the mean of the values that are not NaN; NaN where there are none."""
+    sums = np.nansum(values, axis=axis)
+    n = np.isfinite(values).sum(axis=axis)
+    unknown = np.full_like(sums, np.nan)
+    means: NDArray[np.float64] = np.divide(sums, n, out=unknown, where=n > 0)
+    return means
+
+
+def systematic_contradictions(
+    readings: NDArray[np.float64], camp: NDArray[np.bool_]
+) -> list[Contradiction]:
+    """Find the classes of one camp that the other camp reads as another class.
+
+    A class of a camp is read differently if the heads of the other camp give one other class to
+    most of its examples, on average, while the heads of the camp's other candidates predict the
+    label for most of them: a class that is hard for everybody is no contradiction.
+
+    Args:
+        readings: What `class_readings` returned.
+        camp: (K,) bool, the camp of each candidate.
+
+    Returns:
+        The contradictions, the largest share first; empty if a camp has fewer than 2 candidates.
+    """
+    contradictions = []
+    for readers in (0, 1):
+        a, b = np.flatnonzero(camp == bool(readers)), np.flatnonzero(camp != bool(readers))
+        if min(len(a), len(b)) < _MIN_CAMP:
+            return []
+        for c in range(readings.shape[2]):
+            across, within = readings[np.ix_(a, b)][:, :, c], readings[np.ix_(b, b)][:, :, c]
+            if not (np.isfinite(across).any() and np.isfinite(within).any()):
+                continue
+            read = _mean_of_known(across.reshape(-1, across.shape[2]), axis=0)
+            d = int(np.argmax(np.where(np.arange(len(read)) == c, -1.0, read)))
+            support = float(_mean_of_known(within[..., c].ravel(), axis=0))
+            if read[d] > _MAJORITY and support > _MAJORITY:
+                contradictions.append(Contradiction(readers, c, d, float(read[d]), support))
+    return sorted(contradictions, key=lambda one: -one.share)

@@ -1,0 +1,118 @@
+"""Two camps of candidates whose labels contradict each other systematically."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synque_select.functional.camps import (
+    Contradiction,
+    class_readings,
+    split_by_agreement,
+    systematic_contradictions,
+)
+from synque_select.functional.label_consistency import Predictions
+from synque_select.utils.wording import listed
+
+__all__ = ["Camps", "find_camps"]
+
+# a camp of one is an outlier, which the label checks name; two pairs are the least that can differ
+_MIN_CANDIDATES = 4
+_N_EXAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Camps:
+    """Two groups of candidates that read at least one class differently.
+
+    Args:
+        names: The candidates of each camp.
+        classes: The classes.
+        contradictions: What one camp reads as something else; at least one.
+        examples: Positions of examples of the largest contradiction: name of the candidate, and
+            position in it. Most of the other camp's classifiers contradict their labels.
+    """
+
+    names: tuple[tuple[str, ...], tuple[str, ...]]
+    classes: tuple[str, ...]
+    contradictions: tuple[Contradiction, ...]
+    examples: tuple[tuple[str, int], ...]
+
+    @property
+    def sentence(self) -> str:
+        """Say who contradicts whom, and about which class, without a full stop."""
+        largest = self.contradictions[0]
+        readers, others = self.names[largest.readers], self.names[1 - largest.readers]
+        label, read_as = self.classes[largest.label], self.classes[largest.read_as]
+        of = next((name for name, _ in self.examples), others[0])
+        lines = ", ".join(str(position + 1) for name, position in self.examples if name == of)
+        shown = f"; compare for instance examples {lines} of {of}" if lines else ""
+        return (
+            "the candidates form two camps whose labels contradict each other: what "
+            f"{listed(others)} call {label!r}, classifiers trained on {listed(readers)} call "
+            f"{read_as!r} ({largest.share:.0%} of the examples). The larger camp need not be "
+            f"right: read some examples and leave one camp out{shown}"
+        )
+
+
+def find_camps(
+    predictions: Predictions,
+    labels: Sequence[NDArray[np.int64]],
+    *,
+    names: Sequence[str],
+    classes: Sequence[str],
+) -> Camps | None:
+    """Find two camps of candidates whose labels contradict each other.
+
+    The candidates are split by whom they agree with. The two parts are camps if the classifiers of
+    one give most examples of a class of the other to one other class, while the other's own
+    classifiers, each without the candidate it was trained on, predict the label. So a class that is
+    hard for everybody, noise in all labels, or a single bad candidate makes no camps. Two
+    candidates among many may be too few to be found, and a class that a camp reads differently in
+    a part of its examples only is not found either.
+
+    Args:
+        predictions: What the heads of the candidates predict for each other's examples.
+        labels: K arrays (N_k,) int64, the class of each example.
+        names: The K names.
+        classes: The C classes.
+
+    Returns:
+        The camps; None if there are none, or fewer than 4 candidates.
+    """
+    if len(names) < _MIN_CANDIDATES:
+        return None
+    readings = class_readings(predictions, labels)
+    camp = split_by_agreement(readings)
+    contradictions = systematic_contradictions(readings, camp)
+    if not contradictions:
+        return None
+    first, second = (tuple(n for n, c in zip(names, camp, strict=True) if c == s) for s in (0, 1))
+    examples = _examples(predictions, labels, camp, contradictions[0])
+    return Camps(
+        (first, second),
+        tuple(classes),
+        tuple(contradictions),
+        tuple((names[k], position) for k, position in examples),
+    )
+
+
+def _examples(
+    predictions: Predictions,
+    labels: Sequence[NDArray[np.int64]],
+    camp: NDArray[np.bool_],
+    largest: Contradiction,
+) -> list[tuple[int, int]]:
+    """Return examples on which the readers are most of one mind, up to 20 of one candidate."""
+    heads = np.flatnonzero(camp[predictions.owners] == bool(largest.readers))
+    best: list[tuple[int, int]] = []
+    for k in np.flatnonzero(camp != bool(largest.readers)).tolist():
+        rows = np.flatnonzero(labels[k] == largest.label)
+        share = (predictions.classes[k][np.ix_(heads, rows)] == largest.read_as).mean(axis=0)
+        order = np.argsort(-share, kind="stable")[:_N_EXAMPLES]
+        examples = [(k, int(rows[i])) for i in order if share[i] > 0.5]
+        best = max(best, examples, key=len)
+    return best

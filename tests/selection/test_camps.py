@@ -1,0 +1,85 @@
+"""Two camps of candidates that contradict each other, and what is no camp."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from synque_select.functional.camps import class_readings, systematic_contradictions
+from synque_select.functional.label_consistency import Predictions
+from synque_select.selection.camps import find_camps
+
+CLASSES = ("fall", "hold", "rise")
+SWAP = np.array([1, 0, 2])
+N = 60
+
+
+def heads_of(readings: list[np.ndarray], *, noise: float = 0.1) -> tuple[Predictions, list]:
+    """Candidates that label true classes as given, and heads that have learned to do the same."""
+    rng = np.random.default_rng(0)
+    truth = [np.arange(N) % 3 for _ in readings]
+    labels = [reading[y] for reading, y in zip(readings, truth, strict=True)]
+    classes = tuple(
+        np.stack(
+            [
+                np.where(rng.random(N) < noise, rng.integers(0, 3, N), reading[y])
+                for reading in readings
+            ]
+        ).astype(np.int16)
+        for y in truth
+    )
+    known = np.ones((len(readings), 3), dtype=bool)
+    return Predictions(classes, np.arange(len(readings)), known), labels
+
+
+def camps_of(readings: list[np.ndarray], noise: float = 0.1):
+    predictions, labels = heads_of(readings, noise=noise)
+    names = [f"c{i}" for i in range(len(readings))]
+    return find_camps(predictions, labels, names=names, classes=CLASSES)
+
+
+@pytest.mark.parametrize("swapped", [[0, 1], [0, 2, 4, 6, 8], [1, 2, 3, 4, 5, 6, 7]])
+def test_candidates_with_two_classes_exchanged_are_a_camp(swapped):
+    camps = camps_of([SWAP if i in swapped else np.arange(3) for i in range(9)])
+    assert {f"c{i}" for i in swapped} in [set(part) for part in camps.names]
+    assert {(one.label, one.read_as) for one in camps.contradictions} == {(0, 1), (1, 0)}
+    assert all(one.share > 0.8 and one.own_support > 0.8 for one in camps.contradictions)
+
+
+def test_the_sentence_says_who_and_which_class_and_names_twenty_examples():
+    camps = camps_of([SWAP if i < 2 else np.arange(3) for i in range(5)])
+    assert len(camps.examples) == 20
+    assert len(set(camps.examples)) == 20
+    assert "c0, c1" in camps.sentence
+    assert "'fall'" in camps.sentence
+    assert "'hold'" in camps.sentence
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3, 0.8])
+def test_candidates_that_agree_have_no_camps_however_noisy_the_heads_are(noise):
+    assert camps_of([np.arange(3)] * 9, noise) is None
+
+
+def test_one_bad_candidate_is_an_outlier_and_no_camp():
+    assert camps_of([SWAP] + [np.arange(3)] * 8) is None
+
+
+def test_fewer_than_four_candidates_have_no_camps():
+    assert camps_of([SWAP, SWAP, np.arange(3)]) is None
+
+
+def test_a_class_that_nobody_understands_is_no_contradiction():
+    predictions, labels = heads_of([np.arange(3)] * 6)
+    # every head gives class 0 to class 1, those of its own side as well
+    classes = tuple(np.where(part == 0, 1, part).astype(np.int16) for part in predictions.classes)
+    readings = class_readings(Predictions(classes, predictions.owners, predictions.known), labels)
+    assert systematic_contradictions(readings, np.arange(6) < 3) == []
+
+
+def test_a_head_that_has_never_seen_a_class_does_not_contradict_it():
+    predictions, labels = heads_of([np.arange(3)] * 4)
+    known = predictions.known.copy()
+    known[:2, 0] = False
+    readings = class_readings(Predictions(predictions.classes, predictions.owners, known), labels)
+    assert np.isnan(readings[:2, 2:, 0]).all()
+    assert np.isfinite(readings[2:, :2, 0]).all()
