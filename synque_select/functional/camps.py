@@ -113,7 +113,7 @@ def systematic_contradictions(
 
     A class of a camp is read differently if the heads of the other camp give one other class to
     most of its examples, on average, while the heads of the camp's other candidates predict the
-    label for most of them: a class that is hard for everybody is no contradiction.
+    label for most of them: a class that is hard for everybody does not count.
 
     Args:
         readings: What `class_readings` returned.
