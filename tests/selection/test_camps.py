@@ -1,4 +1,4 @@
-"""Two camps of candidates that contradict each other, and what is no camp."""
+"""Two camps of candidates that contradict each other, and what does not make a camp."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_candidates_that_agree_have_no_camps_however_noisy_the_heads_are(noise):
     assert camps_of([np.arange(3)] * 9, noise) is None
 
 
-def test_one_bad_candidate_is_an_outlier_and_no_camp():
+def test_one_bad_candidate_is_an_outlier_not_a_camp():
     assert camps_of([SWAP] + [np.arange(3)] * 8) is None
 
 
