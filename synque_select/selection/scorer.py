@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import torch
 
@@ -48,6 +49,15 @@ __all__ = ["Scorer", "ScoringJob", "rank"]
 _log = logging.getLogger(__name__)
 
 
+class ComputeOptions(TypedDict, total=False):
+    """Where and how a ranking is computed; see `Scorer`."""
+
+    seed: int
+    device: str | torch.device | None
+    cache_dir: str | Path | None
+    progress: bool
+
+
 def rank(
     candidates: object,
     real: object,
@@ -59,12 +69,9 @@ def rank(
     proxies: Sequence[ProxySpec] | None = None,
     rank_by: str | None = None,
     top_k: int | None = None,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    cache_dir: str | Path | None = None,
     mixture: MixtureChoice = "equal",
     real_groups: GroupSelector | None = None,
-    progress: bool = True,
+    **compute: Unpack[ComputeOptions],
 ) -> Ranking:
     """Rank candidates against a small unlabeled real sample.
 
@@ -84,16 +91,17 @@ def rank(
         top_k: Number of candidates to select; None for what is recommended: all candidates, minus
             each that is shown worse than at least half of the others. Copies of the real sample
             are never selected.
-        seed: Random seed for everything that is drawn.
-        device: Device for encoding and scoring; None for a GPU if there is one.
-        cache_dir: Directory of cached embeddings and scores; None for the default cache.
         mixture: How the selected candidates are weighted: "equal", "proportional", "mmd_optimal",
             or `synque_select.selection.MixtureOptions`.
         real_groups: What real examples share that do not vary independently, such as a thread,
             author, session or page; see `load_real`. None groups exact and near duplicates.
-        progress: Whether to show progress of anything that takes more than two seconds.
+        **compute: `seed` (default 0) for everything that is drawn; `device` for encoding and
+            scoring, None for a GPU if there is one; `cache_dir` of embeddings and scores, None for
+            the default cache; `progress` (default True), whether to show progress of anything that
+            takes more than two seconds.
 
     Raises:
+        TypeError: An argument is unknown.
         ConfigError: An argument is not allowed; the message says what is.
         DataError: Data cannot be used; the message names the file, line or field.
         EncoderError: The encoder cannot be loaded, or returned embeddings that are not finite.
@@ -112,17 +120,16 @@ def rank(
         >>> ranking.top().names
         ('near',)
     """
+    for name in compute.keys() - ComputeOptions.__annotations__.keys():
+        raise TypeError(f"rank() got an unexpected keyword argument {name!r}")
     scorer = Scorer(
         proxies=proxies,
         rank_by=rank_by,
         top_k=top_k,
         encoder=encoder,
-        seed=seed,
-        device=device,
-        cache_dir=cache_dir,
         mixture=mixture,
-        progress=progress,
         keep_models=True,
+        **compute,
     )
     loaded = load_candidates(candidates, view=view, label=label, family=family)
     return scorer.rank(loaded, load_real(real, view=view, real_groups=real_groups))

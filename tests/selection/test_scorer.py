@@ -234,12 +234,8 @@ def test_a_temperature_belongs_to_the_options_of_the_mixture(tmp_path: Path):
 def test_no_public_function_takes_more_than_12_arguments():
     for name in synque_select.__all__:
         value = getattr(synque_select, name)
-        if inspect.isfunction(value) and name not in _LEFT:
+        if inspect.isfunction(value):
             assert len(inspect.signature(value).parameters) <= 12, name
-
-
-# the options of one become one object; the other is a whole ranking in one call
-_LEFT = {"tune_mixture", "rank"}
 
 
 @pytest.mark.parametrize(
