@@ -247,7 +247,7 @@ def test_the_format_of_the_result(text2sql: Path, tmp_path: Path):
     assert task["groups"] == ["port", "zoo"]
     assert task["seeds"] == [7, 8]
     assert 0 < task["noise_ceiling"] <= 1
-    baselines = {"distinct", "entropy", "length", "n", "vocabulary"}
+    baselines = {"distinct", "entropy", "length", "spread", "n", "vocabulary"}
     expected = {"consensus", "pad", "mmd", "coverage", "ngram", "mdm"}
     assert set(task["proxies"]) == expected | {f"baseline_{name}" for name in baselines}
     row = task["proxies"]["consensus"]
