@@ -8,6 +8,7 @@ import json
 import random
 import sqlite3
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ from torch.utils.data import DataLoader
 from synque_select.callbacks import SelectionCallback
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import ConfigError, DataError, LightningError, RecordError
+from synque_select.proxies.base import ProxyInput
 from synque_select.proxies.kernel import MMD
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.selection.mixture import with_mixture
@@ -58,9 +60,10 @@ class CountingMMD(MMD):
 
     calls: ClassVar[list[str]] = []
 
-    def score(self, *args: Any, **kwargs: Any) -> Any:
-        self.calls.append(self.key)
-        return super().score(*args, **kwargs)
+    def score(self, real: ProxyInput, candidates: Sequence[ProxyInput], **kwargs: Any) -> Any:
+        if len(candidates) > 1:  # not one half of the real sample against the other
+            self.calls.append(self.key)
+        return super().score(real, candidates, **kwargs)
 
 
 class OtherEncoder(LetterEncoder):
@@ -324,7 +327,7 @@ def test_a_mixture_beside_a_ranking_made_elsewhere(tmp_path, ranked):
     assert list(data.mixture.weights) == ["near", "mixed", "half"]
     for options, message in (
         ({"top_k": 3}, "a mixture of its own .*proportional.*give mixture='equal'"),
-        ({"mixture": "mmd_optimal"}, "choose it when ranking"),
+        ({"mixture": "mmd_optimal"}, "rank again with mixture='mmd_optimal'"),
     ):
         with pytest.raises(ConfigError, match=message):
             trainer(tmp_path, SelectionCallback(ranking=own, **options)).fit(

@@ -69,7 +69,8 @@ def test_validity_is_the_share_of_queries_that_run(database: Path):
     }
     ranking = rank(
         candidates,
-        records("SELECT a FROM t", "SELECT b FROM t"),
+        # questions of its own: the candidates would be copies of the real sample otherwise
+        [{"question": "another one"}, {"question": "and one more"}],
         view="question",
         proxies=[{"key": "sql_validity", "database": str(database)}, "baseline_n"],
         rank_by="sql_validity",

@@ -355,7 +355,7 @@ def test_the_reliability_of_a_surrogate_is_reported_where_labels_exist(tune, tmp
     result = tune(datamodule=surrogate_module(), n_trials=12, n_startup=6, max_steps=20)
     (message,) = [m for m in result.messages if "against labeled validation" in m]
     assert "the surrogate against labeled validation (val_acc): Spearman" in message
-    assert "over 6 mixtures" in message
+    assert "over 6 distinct mixtures" in message
     records = RunStore(tmp_path / "records.sqlite").read(kind="trial")
     (entry,) = surrogate_reliability(records)
     assert (entry.monitor, list(entry.proxies), len(entry.points)) == ("val_acc", ["surrogate"], 6)
