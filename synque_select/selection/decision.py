@@ -70,7 +70,7 @@ def redecided(ranking: Ranking, *, rank_by: str | None = None, top_k: int | None
     by = ranking.rank_by if rank_by is None else rank_by
     evidence = None if ranking.decision is None else ranking.decision.evidence
     if evidence is None:
-        evidence = Evidence(by, ranking.n_real, ranking.effective_n or ranking.n_real)
+        evidence = Evidence(by, ranking.n_real, ranking.effective_n or float(ranking.n_real))
     elif evidence.rank_by != by:
         evidence = dataclasses.replace(
             evidence, rank_by=by, n_apart=None, n_pairs=0, worse=(), clear_at=()

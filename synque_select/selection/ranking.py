@@ -127,7 +127,7 @@ def _ordered(
     evidence = Evidence(
         rank_by,
         n_real,
-        n_real if scoring.groups is None else effective_size(scoring.groups),
+        float(n_real) if scoring.groups is None else effective_size(scoring.groups),
         undefined=tuple(r.name for r in ranking.candidates if math.isnan(r.ranks[rank_by])),
         copies=scoring.copies,
         contradicted=_contradicted(labels),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Sequence
 
@@ -14,6 +15,8 @@ from synque_select.errors import ProxyError
 from synque_select.proxies.base import BaseProxy, ProxyInput
 
 __all__ = ["reference_scores"]
+
+_log = logging.getLogger(__name__)
 
 _N_HALVINGS = 5
 # under ten examples in a half, folds, neighbors and bandwidths say nothing
@@ -51,6 +54,10 @@ def reference_scores(
                 for first, second in halvings
             ]
         except ProxyError:  # it needs more examples than a half has
+            continue
+        except Exception as error:
+            # a proxy of the user's may expect two candidates: its ranking must not fail for a scale
+            _log.debug("no reference score by %s: %s", proxy.key, error)
             continue
         if all(map(math.isfinite, values)):
             scores[proxy.key] = sum(values) / len(values)

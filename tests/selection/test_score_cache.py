@@ -114,7 +114,9 @@ def test_realness_and_mixtures_are_scored_when_they_are_asked_for(tmp_path: Path
     assert scoring.reused
     assert results[0][0] == results[1][0]
     for one, other in zip(results[0][1], results[1][1], strict=True):
-        assert one.keys() == other.keys() == {"pad", "mmd", "coverage", "ngram"}
+        assert (
+            one.keys() == other.keys() == {"pad", "mmd", "coverage", "ngram", "label_consistency"}
+        )
         for key in one:
             np.testing.assert_array_equal(one[key], other[key])
 

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +26,7 @@ from synque_select.lens.config import LensConfig
 from synque_select.lens.rubric import Rubric
 from synque_select.llm.scripted import ScriptedLLM
 from synque_select.probing.probes import ProbeSweep
+from synque_select.proxies.base import ProxyInput
 from synque_select.proxies.kernel import MMD
 from tests.training.tiny import WORDS, LetterEncoder, TinyModel, data_module, trainer
 
@@ -63,9 +65,11 @@ class LoggedEncoder(LetterEncoder):
 
 
 class LoggedMMD(MMD):
-    def score(self, *args: Any, **kwargs: Any) -> Any:
+    def score(self, real: ProxyInput, candidates: Sequence[ProxyInput], **kwargs: Any) -> Any:
+        if len(candidates) == 1:  # one half of the real sample against the other
+            return super().score(real, candidates, **kwargs)
         Events.log("score")
-        scores = super().score(*args, **kwargs)
+        scores = super().score(real, candidates, **kwargs)
         Events.log("score")
         return scores
 
