@@ -188,7 +188,7 @@ def _advice(
             return f"Train on {names[0]}: no other candidate can be selected."
         return f"Train on {everything}: {_unknown(evidence)}."
     if opening == "tie":
-        return f"Train on {everything}: your real sample does not separate them."
+        return f"Train on {everything}: your real sample {_tie(evidence, 'them')}."
     if len(chosen) in evidence.clear_at:
         return f"Train on {listed(chosen)}: {_closer(chosen, evidence)}."
     dropped = [name for name in names if name not in chosen]
@@ -235,9 +235,15 @@ def _found(opening: Opening, n_left: int, evidence: Evidence) -> str:
             "half of the candidates, beyond chance."
         )
     if opening == "tie":
-        return f"Your real sample does not separate the {n_left} candidates."
+        return f"Your real sample {_tie(evidence, f'the {n_left} candidates')}."
     unknown = _unknown(evidence)
     return f"{unknown[0].upper()}{unknown[1:]}."
+
+
+def _tie(evidence: Evidence, candidates: str) -> str:
+    if evidence.n_apart:
+        return f"shows none of {candidates} to be worse than at least half of the others"
+    return f"does not separate {candidates}"
 
 
 def _everything(names: Sequence[str], evidence: Evidence) -> str:

@@ -87,6 +87,13 @@ LABELS = {"contradicted": {"c": 0.48}}
         ),
         ({}, "tie", "Train on all 6: your real sample does not separate them.", "abcdef"),
         (
+            {"n_apart": 2},
+            "tie",
+            "Train on all 6: your real sample shows none of them to be worse than at least half of "
+            "the others.",
+            "abcdef",
+        ),
+        (
             {**CLEAR, "n_effective": 19.9, "n_real": 20},
             "small",
             "20 real examples are too few to choose: train on all 6, or collect more.",
