@@ -29,10 +29,13 @@ def arguments(parser: ArgumentParser) -> None:
         "optionally task.yaml (view, label, metric: macro_f1 or accuracy)",
     )
     parser.add_argument(
-        "--task", nargs="+", help="comma-separated task folders (default: all tasks in --data)"
+        "--task",
+        action="extend",
+        nargs="+",
+        help="comma-separated task folders (default: all tasks in --data)",
     )
     parser.add_argument("--encoder", help="model id (default: all-MiniLM-L6-v2)")
-    parser.add_argument("--proxies", nargs="+", help=PROXIES_HELP)
+    parser.add_argument("--proxies", action="extend", nargs="+", help=PROXIES_HELP)
     parser.add_argument(
         "--json", help="write the results to this file; an interrupted run resumes from it"
     )
@@ -42,10 +45,14 @@ def arguments(parser: ArgumentParser) -> None:
         help="add candidates of other groups as decoys; report each proxy's AUC against them",
     )
     parser.add_argument(
-        "--sample-size", nargs="+", help="also score with real samples of these sizes, such as 5,10"
+        "--sample-size",
+        action="extend",
+        nargs="+",
+        help="also score with real samples of these sizes, such as 5,10",
     )
     parser.add_argument(
         "--corrupt",
+        action="extend",  # a repeated option adds to the first
         nargs="+",
         help="rank each candidate along with a corrupted copy: KIND or KIND:SHARE, where KIND is "
         "false_facts, near_duplicates, off_topic, shuffled_labels or truncated",

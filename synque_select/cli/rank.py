@@ -45,6 +45,7 @@ def arguments(parser: ArgumentParser) -> None:
 def _add_inputs(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--candidates",
+        action="extend",  # a repeated option adds to the first
         nargs="+",
         required=True,
         help="files, folders or globs; each file or subfolder is one candidate. JSON, JSONL, CSV, "
@@ -69,6 +70,7 @@ def _add_inputs(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--proxies",
+        action="extend",  # a repeated option adds to the first
         nargs="+",
         help=PROXIES_HELP,
     )

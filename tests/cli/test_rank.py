@@ -120,3 +120,14 @@ def test_a_ranking_is_kept_although_its_stability_is_unknown(data: Path, tmp_pat
     assert rank(data, *options, "--json", str(tmp_path)) == 1
     assert "gives no contribution of each real example" in capsys.readouterr().err
     assert len(load_ranking(tmp_path)) == 5
+
+
+def test_a_repeated_option_adds_to_the_first(data: Path, tmp_path: Path):
+    paths = sorted((data / "candidates").glob("*.json"))
+    repeated = [part for path in paths for part in ("--candidates", str(path))]
+    main([
+        "rank", *repeated, "--real", f"{data}/real.json", "--view", "headline", "--quiet",
+        "--proxies", "ngram", "--cache-dir", str(tmp_path), "--json", str(tmp_path / "r.json"),
+    ])  # fmt: skip
+    names = {row.name for row in load_ranking(tmp_path / "r.json")}
+    assert names == {path.stem for path in paths}
