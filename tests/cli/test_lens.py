@@ -59,5 +59,5 @@ def test_lens_without_a_config_names_the_packaged_ones(arguments, capsys):
 def test_a_config_that_is_nowhere(arguments, capsys):
     assert main([*arguments, "--proxies", "lens", "--lens", "lens-smal"]) == 1
     errors = capsys.readouterr().err
-    assert "no LENS config 'lens-smal'" in errors
+    assert "LENS config 'lens-smal' is neither a file nor a packaged config" in errors
     assert "did you mean 'lens-small'?" in errors
