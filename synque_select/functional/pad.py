@@ -14,6 +14,7 @@ from synque_select.functional.logistic import (
     fit_logistic_regressions,
     inverse_curvature_root,
     inverse_hessian_products,
+    leverages,
 )
 
 __all__ = [
@@ -24,6 +25,9 @@ __all__ = [
     "proxy_a_distance_released",
     "real_contributions",
 ]
+
+# a row is undone at most tenfold: beyond that the linear approximation has nothing left to say
+_LEAST_FREE = 0.1
 
 
 def pad_from_errors(real_error: float, synthetic_error: float) -> float:
@@ -140,9 +144,9 @@ def real_contributions(
     """Return each real example's contribution to the sum of the two classes' held-out errors.
 
     A contribution is the example's own held-out loss plus its effect on all other held-out losses
-    through the classifiers that were trained on it, to first order (infinitesimal jackknife):
-    nothing is fitted again. The mean over the real examples is the real class's error; the mean
-    under the weights of a resample gives the change of the sum of both errors.
+    through the classifiers that were trained on it, as if it were left out (one Newton step, with
+    its leverage): nothing is fitted again. The mean over the real examples is the real class's
+    error; the mean under the weights of a resample gives the change of the sum of both errors.
 
     Args:
         features: (G, N, d) rows given to `cross_fit`.
@@ -154,7 +158,8 @@ def real_contributions(
     Returns:
         (G, n_real) float64.
 
-    Source: Giordano et al. 2019 (arXiv 1806.00550), the infinitesimal jackknife.
+    Source: Giordano et al. 2019 (arXiv 1806.00550), the infinitesimal jackknife; Pregibon 1981 for
+        leaving one row out.
 
     Example:
         >>> x = torch.tensor([[[-2.0], [-1.0], [1.0], [2.0]]])
@@ -178,6 +183,10 @@ def real_contributions(
     solved = inverse_hessian_products(features, weights, logits, vectors, l2=l2, root=fit.root)
     # how a real example's weight moves the coefficients of its classifiers, times that slope
     moved = (weights * (1 - chance) * _logits(features, solved).double())[..., is_real]
+    # a row that pulls the fit towards itself has the small residual of its own making: undone as
+    # by leaving the row out, or the contributions of rows far from all others would be too small
+    rows = torch.nonzero(is_real).ravel()
+    moved = moved / (1 - leverages(features, weights, logits, rows, l2=l2)).clamp_min(_LEAST_FREE)
     trained = (~held_out[..., is_real]).double()
     # after a resample the training part is balanced again, so that only the deviation from its
     # mean has an effect

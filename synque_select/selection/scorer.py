@@ -113,9 +113,10 @@ def rank(
 
     Example:
         >>> real = [{"text": t} for t in ("how many apps", "list all users", "which app is free")]
+        >>> near = [{"text": t} for t in ("how many users", "list all free apps", "which is new")]
         >>> far = [{"text": t} for t in ("qx zz", "vv kk", "zz vv")]
         >>> ranking = rank(
-        ...     {"near": real, "far": far}, real, proxies=["ngram"], top_k=1, progress=False
+        ...     {"near": near, "far": far}, real, proxies=["ngram"], top_k=1, progress=False
         ... )
         >>> ranking.top().names
         ('near',)
@@ -162,10 +163,10 @@ class Scorer:
         ConfigError: top_k, seed, n_resamples, mixture or label_filter is not allowed.
 
     Example:
-        >>> near = Candidate("near", ["how many apps", "list all users", "which app is free"])
+        >>> real = RealSample("real", ["how many apps", "list all users", "which app is free"])
+        >>> near = Candidate("near", ["how many users", "list all free apps", "which is new"])
         >>> far = Candidate("far", ["qx zz", "vv kk", "zz vv"])
-        >>> scorer = Scorer(["ngram"], top_k=1, progress=False)
-        >>> scorer.rank([near, far], RealSample("real", near.dataset)).top().names
+        >>> Scorer(["ngram"], top_k=1, progress=False).rank([near, far], real).top().names
         ('near',)
     """
 

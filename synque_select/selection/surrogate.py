@@ -62,7 +62,7 @@ def held_out(candidate: Candidate, share: float, *, seed: int) -> NDArray[np.boo
     Example:
         >>> a = Candidate("a", [{"text": f"{i % 500}"} for i in range(1000)])
         >>> chosen = held_out(a, 0.2, seed=0)
-        >>> bool((chosen[:500] == chosen[500:]).all()), 0.15 < chosen.mean() < 0.25
+        >>> bool((chosen[:500] == chosen[500:]).all()), bool(0.15 < chosen.mean() < 0.25)
         (True, True)
     """
     return _uniform(candidate, seed) < share
