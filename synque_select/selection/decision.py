@@ -76,8 +76,13 @@ def redecided(ranking: Ranking, *, rank_by: str | None = None, top_k: int | None
             evidence, rank_by=by, n_apart=None, n_pairs=0, worse=(), clear_at=()
         )
     undefined = tuple(row.name for row in ranking.order(by) if math.isnan(row.ranks[by]))
+    rows = ranking.candidates
+    if (by, top_k or ranking.top_k) != (ranking.rank_by, ranking.top_k):
+        # known only for the column and the number of places that the ranking was made with
+        rows = tuple(dataclasses.replace(row, selection_stability=None) for row in rows)
     changed = dataclasses.replace(
         ranking,
+        candidates=rows,
         rank_by=by,
         top_k=ranking.top_k if top_k is None else top_k,
         decision=None,
@@ -192,7 +197,7 @@ def _advice(
     if len(chosen) in evidence.clear_at:
         return f"Train on {listed(chosen)}: {_closer(chosen, evidence)}."
     dropped = [name for name in names if name not in chosen]
-    worse = f"farther from your {real} than at least half of the candidates, beyond chance"
+    worse = f"farther from your {real} than at least half of the others, beyond chance"
     if len(dropped) <= len(chosen):
         verb = "this file is" if len(dropped) == 1 else "these files are"
         return f"Train on all but {listed(dropped)}: by {evidence.rank_by}, {verb} {worse}."
@@ -232,7 +237,7 @@ def _found(opening: Opening, n_left: int, evidence: Evidence) -> str:
         worse = f"{listed(evidence.worse)} {'is' if len(evidence.worse) == 1 else 'are'}"
         return (
             f"By {evidence.rank_by}, {worse} farther from your {_real(evidence)} than at least "
-            "half of the candidates, beyond chance."
+            "half of the others, beyond chance."
         )
     if opening == "tie":
         return f"Your real sample {_tie(evidence, f'the {n_left} candidates')}."
@@ -312,7 +317,9 @@ def _left_out(evidence: Evidence) -> list[str]:
 
 def _reasons(opening: Opening, evidence: Evidence) -> tuple[str, ...]:
     reasons = []
-    if evidence.n_apart is not None:
+    if evidence.n_effective < _LEAST_REAL:
+        reasons.append(f"Differences are not tested with fewer than {_LEAST_REAL} real examples.")
+    elif evidence.n_apart is not None:
         reasons.append(
             f"{evidence.n_apart} of {evidence.n_pairs} pairs of candidates are distinguished by "
             f"{evidence.rank_by} (simultaneous 95 % over all pairs, {_real(evidence)}). That says "

@@ -197,7 +197,7 @@ def score_proportional_mixture(
 
     Args:
         ranking: The result of `rank`.
-        top_k: Number of candidates; None for as many as the ranking selects.
+        top_k: Number of candidates; None for those that the ranking selects.
         by: A proxy's key or "consensus"; None for the ranking's `rank_by`.
         temperature: Positive, in standard deviations.
 
@@ -206,7 +206,8 @@ def score_proportional_mixture(
     """
     _check_temperature(temperature)
     by = by or ranking.rank_by
-    chosen = ranking.top(top_k, by).names
+    is_own = top_k is None and by == ranking.rank_by
+    chosen = (ranking.top() if is_own else ranking.top(top_k, by)).names
     values = {row.name: _oriented(ranking, row.name, by) for row in ranking.candidates}
     defined = np.array([v for v in values.values() if not math.isnan(v)])
     scale = float(defined.std()) or 1.0  # all scores are equal: any scale gives equal weights
@@ -215,7 +216,8 @@ def score_proportional_mixture(
     # at a low temperature, the weight of the worst is below the smallest float
     raw = {name: weight for name, weight in every.items() if weight != 0}
     total = sum(raw.values())
-    source = f"top {len(raw)} by {by}, proportional at temperature {temperature:g}"
+    selected = f"{len(raw)} selected by {by}" if is_own else f"top {len(raw)} by {by}"
+    source = f"{selected}, proportional at temperature {temperature:g}"
     return Mixture({name: weight / total for name, weight in raw.items()}, source)
 
 

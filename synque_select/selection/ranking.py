@@ -406,7 +406,11 @@ def _compared(ranking: Ranking, evidence: Evidence, separated: Separation) -> Ev
         if row.name not in evidence.copies
     }
     left = list(places.values())
-    block = separated.better[left][:, left].double()  # best first
+    ranks = torch.tensor([row.ranks[ranking.rank_by] for row in ranking.candidates])[left]
+    # The order of a consensus is by mean ranks, the comparison by sums of standardized differences.
+    # Where they point in opposite directions, neither is a reason to prefer one of the two.
+    agrees = ranks.unsqueeze(1) < ranks
+    block = (separated.better[left][:, left] & agrees).double()  # best first
     n_others = len(left) - 1
     n_better = block.sum(dim=0)
     return dataclasses.replace(
@@ -429,11 +433,16 @@ def _with_stability(ranking: Ranking, redrawn: torch.Tensor) -> Ranking:
         ranking: The ranking with its decision, still without stability.
         redrawn: (B, K) what orders the candidates in new real samples, lower is better.
     """
-    ranks = midranks(redrawn, higher_is_better=False)
-    shares = top_k_frequency(ranks, ranking.stability_k).tolist()
+    decision = ranking.decision
+    excluded = () if decision is None else decision.excluded
+    # the places are for those that can be selected: one that cannot be would hold a place in vain
+    left = [i for i, row in enumerate(ranking.candidates) if row.name not in excluded]
+    ranks = midranks(redrawn[:, left], higher_is_better=False)
+    shares = top_k_frequency(ranks, min(ranking.stability_k, len(left))).tolist()
+    by_place = dict(zip(left, shares, strict=True))
     rows = tuple(
-        dataclasses.replace(row, selection_stability=share)
-        for row, share in zip(ranking.candidates, shares, strict=True)
+        dataclasses.replace(row, selection_stability=by_place.get(i))
+        for i, row in enumerate(ranking.candidates)
     )
     return dataclasses.replace(ranking, candidates=rows)
 

@@ -98,11 +98,12 @@ def _few(real: RealSample, groups: NDArray[np.int64] | None) -> tuple[str, ...]:
     n = n_distinct(real.digests) if groups is None else n_units(len(real), groups)
     if n >= _FEW:
         return ()
-    what = "distinct real examples" if groups is None else "groups of real examples"
-    enough = "30" if groups is None else "20 groups"
+    kind = "distinct real example" if groups is None else "group of real examples"
+    what = kind.replace(" ", "s ", 1) if groups is not None else f"{kind}s"
+    these = f"{n} {what} are" if n != 1 else f"1 {kind} is"
     return (
-        f"{n} {what} are few: intervals were tested with {enough} or more, "
-        "and another sample may lead to another choice. Give more if you can.",
+        f"{these} few: intervals were tested with 20 or more, and another sample may lead to "
+        "another choice. Give more if you can.",
     )
 
 

@@ -257,8 +257,8 @@ class Scorer:
         )
 
     def rank(self, candidates: Sequence[Candidate], real: RealSample) -> Ranking:
-        """Score and order."""
-        return self.order(self.score(candidates, real))
+        """Score, check labels that are classes, and order."""
+        return self.prepare(candidates, real).rank()
 
     def cached_ranking(self, candidates: Sequence[Candidate], real: RealSample) -> Ranking:
         """Return the cached ranking of exactly this content and these options, or compute it.
@@ -364,14 +364,30 @@ class ScoringJob:
             proxy.close()
         free_device_memory()
 
+    @property
+    def _checked_labels(self) -> list[str] | None:
+        """A hash of each candidate's labels; None if they are not checked."""
+        return _label_hashes(self.candidates) if self.needs_embeddings else None
+
+    def rank(self) -> Ranking:
+        """See `Scorer.rank`."""
+        scoring = self.score()
+        if self._checked_labels is None:
+            return self.scorer.order(scoring)
+        checks = check_scored_labels(self.candidates, scoring)
+        ranking = self.scorer.order(scoring, checks)
+        return replace(ranking, messages=(*label_messages(checks), *ranking.messages))
+
     def cached_ranking(self) -> Ranking:
         """See `Scorer.cached_ranking`."""
-        path = self._path(None)
-        return load_kept_ranking(path) or self._save(self.scorer.order(self.score()), path)
+        labels = self._checked_labels
+        # not the key of `cached_selection`, whose files say that its findings are there
+        path = self._path(None if labels is None else ["ranking", *labels])
+        return load_kept_ranking(path) or self._save(self.rank(), path)
 
     def cached_selection(self) -> tuple[Ranking, Path]:
         """See `Scorer.cached_selection`."""
-        labels = _label_hashes(self.candidates) if self.needs_embeddings else None
+        labels = self._checked_labels
         path = self._path(labels or "")
         folder = path.with_suffix("")
         kept = load_kept_ranking(path)

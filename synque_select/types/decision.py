@@ -162,6 +162,13 @@ class Decision:
     evidence: Evidence
     weighting: Weighting = "equal"
 
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """Candidates that cannot be selected, whatever their rank, in this ranking."""
+        evidence = self.evidence
+        doubtful = [name for name in evidence.contradicted if name not in self.mixture.names]
+        return (*evidence.copies, *evidence.undefined, *doubtful)
+
     def to_dict(self) -> dict[str, Json]:
         """Return the decision as JSON values."""
         return {

@@ -75,14 +75,14 @@ LABELS = {"contradicted": {"c": 0.48}}
             MIXED,
             "clear",
             "Train on all but e, f: by consensus, these files are farther from your 60 real "
-            "examples than at least half of the candidates, beyond chance.",
+            "examples than at least half of the others, beyond chance.",
             "abcd",
         ),
         (
             {"n_apart": 9, "worse": ("c", "d", "e", "f")},
             "clear",
             "Train on a, b: by consensus, each other file is farther from your 60 real examples "
-            "than at least half of the candidates, beyond chance.",
+            "than at least half of the others, beyond chance.",
             "ab",
         ),
         ({}, "tie", "Train on all 6: your real sample does not separate them.", "abcdef"),
@@ -153,7 +153,7 @@ def test_each_rule_has_its_sentence_and_its_mixture(
         (
             MIXED,
             "By consensus, e, f are farther from your 60 real examples than at least half of the "
-            "candidates, beyond chance. The top 3 are selected",
+            "others, beyond chance. The top 3 are selected",
         ),
         ({**CLEAR, "clear_at": (3,)}, "a, b, c: by consensus, these files are closer to your 60"),
         ({"far": FAR}, "No candidate resembles your real data (a linear classifier is right 96%"),
@@ -241,3 +241,10 @@ def test_the_k_of_stability_is_where_the_selection_ends():
     dropped = Evidence("consensus", 60, 60.0, 9, 15, worse=("e", "f"))
     assert decided(ranking(), dropped).stability_k == 4
     assert decided(ranking(), Evidence("consensus", 60, 60.0, 0, 15)).stability_k == 3
+
+
+def test_nothing_is_said_of_pairs_of_a_small_sample():
+    reasons = " ".join(decision(n_apart=9, n_effective=12.0).reasons)
+    assert "not tested with fewer than 20 real examples" in reasons
+    assert "distinguished" not in reasons
+    assert "9 of 15 pairs of candidates are distinguished" in " ".join(decision(n_apart=9).reasons)

@@ -16,6 +16,7 @@ from synque_select.errors import ConfigError, ProxyError
 from synque_select.proxies.base import BaseProxy, Contributions, Family, ProxyInput, ProxyScores
 from synque_select.report.finding_tables import sample_size_table
 from synque_select.selection.consensus import borda, consensus_members, midranks
+from synque_select.selection.decision import redecided
 from synque_select.selection.ranking import ranking_from
 from synque_select.selection.sample_size import sample_size_analysis
 from synque_select.selection.scoring import Scoring
@@ -324,3 +325,44 @@ class TestHowManyReal:
         columns = {"m": ProxyScores(torch.tensor([1.0, 2.0]))}
         with pytest.raises(ProxyError, match="gives no contribution"):
             sample_size_analysis(scoring_of(columns, {"m": "kernel"}, 10), top_k=1)
+
+
+class TestWhatTheDecisionUses:
+    def test_places_of_the_top_k_are_for_those_that_can_be_selected(self):
+        scoring = two_proxy_scoring(gap=0.5)
+        copied = dataclasses.replace(scoring, copies=("c0",))
+        ranking = ranking_from(copied, top_k=1)
+        stabilities = {row.name: row.selection_stability for row in ranking.candidates}
+        assert ranking.top().names == ("c1",)
+        assert stabilities["c0"] is None
+        assert stabilities["c1"] > 0.9
+        assert sum(share for share in stabilities.values() if share is not None) == pytest.approx(1)
+
+    def test_another_number_of_places_has_no_stability_of_its_own(self):
+        ranking = ranking_from(two_proxy_scoring(gap=0.5), top_k=2)
+        assert ranking.candidates[0].selection_stability is not None
+        changed = redecided(ranking, top_k=1)
+        assert {row.selection_stability for row in changed.candidates} == {None}
+        assert redecided(ranking, top_k=2).candidates == ranking.candidates
+
+    def test_weights_by_score_are_those_of_the_selected_candidates(self):
+        scoring = dataclasses.replace(two_proxy_scoring(gap=0.0), copies=("c1",))
+        equal = ranking_from(scoring)
+        weighted = ranking_from(scoring, mixture="proportional")
+        assert set(weighted.top().names) == set(equal.top().names) == {"c0", "c2", "c3", "c4"}
+
+    def test_a_pair_that_the_order_contradicts_is_not_distinguished(self):
+        # c0 is ahead by the ranks of two proxies of three, and far behind by the third
+        n = 60
+        noise = 0.01 * torch.randn(n, 2, generator=torch.Generator().manual_seed(0)).double()
+        columns = {
+            "a": scores_of(noise + torch.tensor([0.0, 0.001])),
+            "b": scores_of(noise + torch.tensor([0.0, 0.001])),
+            "c": scores_of(noise + torch.tensor([5.0, 0.0])),
+        }
+        families: dict[str, Family] = {"a": "kernel", "b": "coverage", "c": "lexical"}
+        ranking = ranking_from(scoring_of(columns, families, n))
+        assert [row.name for row in ranking] == ["c0", "c1"]
+        assert ranking.decision is not None
+        assert ranking.decision.evidence.n_apart == 0
+        assert set(ranking.top().names) == {"c0", "c1"}

@@ -261,3 +261,30 @@ def test_a_proxy_that_returns_something_else_is_named(tmp_path: Path, returned, 
             proxies=[ReturnsAnything()],
             cache_dir=tmp_path,
         )
+
+
+def test_every_way_checks_the_labels(tmp_path: Path):
+    """Two classes exchanged in one candidate: each way to a ranking says to check it first."""
+    pool = []
+    for k in range(5):
+        records = [
+            {"text": f"{word} {word} {i % 7} {k}", "label": word}
+            for i in range(40)
+            for word in ("apple", "zebra")
+        ]
+        if k == 0:
+            other = {"apple": "zebra", "zebra": "apple"}
+            records = [{**record, "label": other[record["label"]]} for record in records]
+        pool.append(Candidate(f"c{k}", records, "text", "label"))
+    real = RealSample("real", [f"{['apple', 'zebra'][i % 2]} {i}" for i in range(30)])
+    scorer = Scorer(["mmd"], encoder=LetterEncoder(), cache_dir=tmp_path, progress=False)
+    by_function = rank(
+        pool, real, proxies=["mmd"], encoder=LetterEncoder(), cache_dir=tmp_path, progress=False
+    )
+    ways = (by_function, scorer.rank(pool, real), scorer.cached_ranking(pool, real),
+            scorer.cached_selection(pool, real)[0])  # fmt: skip
+    for ranking in ways:
+        assert ranking.decision is not None
+        assert ranking.decision.opening == "labels"
+        assert "Check the labels of c0 first" in ranking.decision.sentence
+        assert "c0" not in ranking.top().names
