@@ -142,6 +142,7 @@ def run(options: Namespace) -> int:
     from synque_select.report.decision import decision_text
     from synque_select.report.ranking_tables import ranking_tables
     from synque_select.selection.findings import label_messages
+    from synque_select.selection.label_filter import camps_of
     from synque_select.selection.labels import check_scored_labels
 
     if options.json is not None:
@@ -159,7 +160,8 @@ def run(options: Namespace) -> int:
     _check_findings(options, job)
     scoring = job.score()
     checks = None if options.label is None else check_scored_labels(candidates, scoring)
-    ranking, dropped = _order(scorer, scoring, checks or ()), None
+    camps = () if checks is None else camps_of(candidates, scoring)
+    ranking, dropped = _order(scorer, scoring, checks or (), camps), None
     if checks is not None:
         ranking = replace(ranking, messages=(*label_messages(checks), *ranking.messages))
         ranking, dropped = job.filter_labels(scoring, ranking)
@@ -226,16 +228,18 @@ def _check_lens(proxies: Sequence[Mapping[str, object]] | None, lens: str | None
         )
 
 
-def _order(scorer: Scorer, scoring: Scoring, checks: Sequence[LabelCheck]) -> Ranking:
+def _order(
+    scorer: Scorer, scoring: Scoring, checks: Sequence[LabelCheck], camps: Sequence[str]
+) -> Ranking:
     """Order the candidates; if no mixture can be chosen, print the scores before it fails."""
     from synque_select.report.ranking_tables import ranking_tables
     from synque_select.selection.mixture import MixtureOptions
 
     try:
-        return scorer.order(scoring, checks)
+        return scorer.order(scoring, checks, camps)
     except SynqueError:
         if MixtureOptions.of(scorer.mixture).kind != "equal":
-            plain = replace(scorer, mixture="equal").order(scoring, checks)
+            plain = replace(scorer, mixture="equal").order(scoring, checks, camps)
             print(*ranking_tables(plain), sep="\n\n")
         raise
 

@@ -47,15 +47,21 @@ class Camps:
         largest = self.contradictions[0]
         readers, others = self.names[largest.readers], self.names[1 - largest.readers]
         label, read_as = self.classes[largest.label], self.classes[largest.read_as]
-        of = next((name for name, _ in self.examples), others[0])
-        lines = ", ".join(str(position + 1) for name, position in self.examples if name == of)
-        shown = f"; compare for instance examples {lines} of {of}" if lines else ""
         return (
             "the candidates form two camps whose labels contradict each other: what "
             f"{listed(others)} call {label!r}, classifiers trained on {listed(readers)} call "
-            f"{read_as!r} ({largest.share:.0%} of the examples). The larger camp need not be "
-            f"right: read some examples and leave one camp out{shown}"
+            f"{read_as!r} ({largest.share:.0%} of the examples)"
         )
+
+    @property
+    def advice(self) -> str:
+        """Say what to read to find out which camp is right."""
+        advice = "The larger camp need not be right: read some examples, and leave one camp out."
+        if not self.examples:
+            return advice
+        name = self.examples[0][0]
+        numbers = ", ".join(str(position + 1) for _, position in self.examples)
+        return f"{advice} They differ most on examples {numbers} of {name}."
 
 
 def find_camps(

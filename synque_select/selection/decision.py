@@ -155,7 +155,7 @@ def _opening(evidence: Evidence, n_left: int) -> Opening:
     """Decide which rule holds; the first that does is the one to say."""
     if evidence.far is not None and evidence.far.is_far:
         return "far"
-    if evidence.contradicted:
+    if evidence.contradicted or evidence.camps:
         return "labels"
     if evidence.n_effective < _LEAST_REAL:
         return "small"
@@ -169,7 +169,8 @@ def _recommended(opening: Opening, names: Sequence[str], evidence: Evidence) -> 
     out: set[str] = set()
     if opening in ("clear", "labels") and evidence.n_effective >= _LEAST_REAL:
         out |= set(evidence.worse)
-    if opening == "labels":
+    # of two camps, the smaller may be right: a majority must not decide whose labels stand out
+    if opening == "labels" and not evidence.camps:
         out |= set(evidence.contradicted)
     kept = [name for name in names if name not in out]
     return kept or list(names)
@@ -280,6 +281,8 @@ def _far(evidence: Evidence) -> str:
 
 
 def _labels(evidence: Evidence) -> str:
+    if evidence.camps:
+        return f"Check the labels first: {evidence.camps[0]}"
     (first, share), *rest = sorted(evidence.contradicted.items(), key=lambda item: -item[1])
     if not rest:
         return (
@@ -316,7 +319,7 @@ def _left_out(evidence: Evidence) -> list[str]:
 
 
 def _reasons(opening: Opening, evidence: Evidence) -> tuple[str, ...]:
-    reasons = []
+    reasons = list(evidence.camps[1:])
     if evidence.n_effective < _LEAST_REAL:
         reasons.append(f"Differences are not tested with fewer than {_LEAST_REAL} real examples.")
     elif evidence.n_apart is not None:

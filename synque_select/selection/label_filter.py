@@ -38,6 +38,7 @@ __all__ = [
     "LabelFilter",
     "LabelFilterChoice",
     "LabelJudges",
+    "camps_of",
     "can_judge",
     "check_filter_data",
     "check_label_filter",
@@ -380,6 +381,22 @@ def _judges(
     return judges, dict(zip(names, transfer.values.tolist(), strict=True))
 
 
+def camps_of(candidates: Sequence[Candidate], scoring: Scoring) -> tuple[str, ...]:
+    """Return sentences on two camps of candidates that contradict each other; empty without.
+
+    Args:
+        candidates: The scored candidates.
+        scoring: Their scores, with embeddings.
+    """
+    if sum(map(len, candidates)) > _MAX_OFFERED or not can_judge(candidates, scoring):
+        return ()
+    judges, _ = _judges(candidates, scoring)
+    camps = judges.camps(judges.names)
+    if camps is None:
+        return ()
+    return f"{camps.sentence}.", camps.advice
+
+
 def offer(
     candidates: Sequence[Candidate],
     scoring: Scoring,
@@ -389,9 +406,11 @@ def offer(
     if sum(map(len, candidates)) > _MAX_OFFERED or not can_judge(candidates, scoring):
         return ()
     result = filter_selected(candidates, scoring, ranking, "auto")
-    if result.camps is not None:
-        camps = result.camps.sentence
-        return (f"{camps[0].upper()}{camps[1:]}. The label filter is off and would drop nothing.",)
+    if result.camps is not None:  # the decision has said who contradicts whom
+        return (
+            "The label filter is off, and label_filter='auto' would drop nothing: two camps of the "
+            "selected candidates contradict each other.",
+        )
     record = result.record
     sentence = f"{record.sentence[0].lower()}{record.sentence[1:]}"
     return (f"The label filter is off. With label_filter='auto', {sentence}",)

@@ -67,6 +67,7 @@ def ranking_from(
     n_resamples: int = 2000,
     mixture: MixtureChoice = "equal",
     labels: Sequence[LabelCheck] = (),
+    camps: Sequence[str] = (),
 ) -> Ranking:
     """Order scored candidates and decide; the arguments are those of `Scorer`, which checks them.
 
@@ -77,9 +78,10 @@ def ranking_from(
         n_resamples: Number of bootstrap resamples of the real sample.
         mixture: As for `rank`.
         labels: The label checks of the candidates, if they have labels.
+        camps: Sentences on two camps of candidates whose labels contradict each other.
     """
     options = MixtureOptions.of(mixture)
-    ranking = _ordered(scoring, rank_by, top_k, n_resamples, labels)
+    ranking = _ordered(scoring, rank_by, top_k, n_resamples, labels, camps)
     # the optimal mixture is chosen by weights, not cut off at a rank
     tie = None if options.kind == "mmd_optimal" else _tie_at_border(ranking)
     if tie is not None:
@@ -93,6 +95,7 @@ def _ordered(
     top_k: int | None,
     n_resamples: int,
     labels: Sequence[LabelCheck],
+    camps: Sequence[str],
 ) -> Ranking:
     check_rank_by(rank_by, scoring.suite)
     members, left_out = consensus_members(scoring.suite, scoring.scores)
@@ -131,6 +134,7 @@ def _ordered(
         undefined=tuple(r.name for r in ranking.candidates if math.isnan(r.ranks[rank_by])),
         copies=scoring.copies,
         contradicted=_contradicted(labels),
+        camps=tuple(camps),
         far=_farness(scoring, ranking),
     )
     silent = tuple(key for key in used if key not in redrawn)

@@ -29,6 +29,7 @@ from synque_select.records.ranking_file import save_ranking
 from synque_select.selection.findings import label_messages, scoring_findings
 from synque_select.selection.label_filter import (
     LabelFilterChoice,
+    camps_of,
     check_filter_data,
     check_label_filter,
     filter_selected,
@@ -239,13 +240,16 @@ class Scorer:
         """Score with every proxy; embeddings and the scores of packaged proxies may be cached."""
         return self.prepare(candidates, real).score()
 
-    def order(self, scoring: Scoring, labels: Sequence[LabelCheck] = ()) -> Ranking:
+    def order(
+        self, scoring: Scoring, labels: Sequence[LabelCheck] = (), camps: Sequence[str] = ()
+    ) -> Ranking:
         """Order the scored candidates and decide on the mixture.
 
         Args:
             scoring: The result of `score`.
             labels: The label checks of the candidates; a candidate whose labels stand out is named
                 first.
+            camps: What `camps_of` says of the candidates.
         """
         return ranking_from(
             scoring,
@@ -254,6 +258,7 @@ class Scorer:
             n_resamples=self.n_resamples,
             mixture=self.mixture,
             labels=labels,
+            camps=camps,
         )
 
     def rank(self, candidates: Sequence[Candidate], real: RealSample) -> Ranking:
@@ -375,7 +380,7 @@ class ScoringJob:
         if self._checked_labels is None:
             return self.scorer.order(scoring)
         checks = check_scored_labels(self.candidates, scoring)
-        ranking = self.scorer.order(scoring, checks)
+        ranking = self.scorer.order(scoring, checks, camps_of(self.candidates, scoring))
         return replace(ranking, messages=(*label_messages(checks), *ranking.messages))
 
     def cached_ranking(self) -> Ranking:
@@ -395,7 +400,8 @@ class ScoringJob:
             return kept, folder
         scorer, scoring = self.scorer, self.score()
         checks = None if labels is None else check_scored_labels(self.candidates, scoring)
-        ranking = scorer.order(scoring, checks or ())
+        camps = () if labels is None else camps_of(self.candidates, scoring)
+        ranking = scorer.order(scoring, checks or (), camps)
         k, by = ranking.stability_k, scorer.rank_by
         # before the ranking, whose file says that all of it is there
         save_findings(folder, scoring_findings(scoring, checks, top_k=k, rank_by=by))
@@ -422,13 +428,12 @@ class ScoringJob:
         """
         choice = self.scorer.label_filter
         if choice == "off":
-            # first: camps, of which it may tell, put every other message in doubt
             messages = offer(self.candidates, scoring, ranking)
-            return replace(ranking, messages=(*messages, *ranking.messages)), None
+            return replace(ranking, messages=(*ranking.messages, *messages)), None
         result = filter_selected(
             self.candidates, scoring, ranking, choice, relabel=self.scorer.relabel
         )
-        messages = (result.record.sentence, *ranking.messages)
+        messages = (*ranking.messages, result.record.sentence)
         ranking = replace(ranking, label_filter=result.record, messages=messages)
         return ranking, result.dropped if result.record.is_open else None
 

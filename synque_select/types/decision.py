@@ -78,6 +78,8 @@ class Evidence:
         undefined: The candidates without a score by `rank_by`.
         contradicted: Candidate whose labels stand out to the share of them that the other
             candidates contradict.
+        camps: Sentences on two camps of candidates whose labels contradict each other: who
+            contradicts whom, and what to read; empty without.
         far: How far the nearest candidate is; None if not measured.
     """
 
@@ -91,6 +93,7 @@ class Evidence:
     copies: tuple[str, ...] = ()
     undefined: tuple[str, ...] = ()
     contradicted: Mapping[str, float] = field(default_factory=dict)
+    camps: tuple[str, ...] = ()
     far: Farness | None = None
 
     def to_dict(self) -> dict[str, Json]:
@@ -106,6 +109,7 @@ class Evidence:
             "copies": list(self.copies),
             "undefined": list(self.undefined),
             "contradicted": dict(self.contradicted),
+            "camps": list(self.camps),
             "far": None if self.far is None else self.far.to_dict(),
         }
 
@@ -129,6 +133,7 @@ class Evidence:
             copies=fields.texts("copies"),
             undefined=fields.texts("undefined"),
             contradicted=fields.numbers("contradicted"),
+            camps=fields.texts("camps"),
             far=None if far is None else Farness.from_fields(far),
         )
 
@@ -140,8 +145,9 @@ class Decision:
     Args:
         opening: Which of the rules decided. "clear": some candidates are shown worse and left out;
             "tie": the real sample separates none; "small": it is too small to choose; "labels": the
-            labels of a candidate stand out; "far": no candidate resembles the real data;
-            "untested": the candidates could not be compared; "tuned": a search chose the mixture.
+            labels of a candidate stand out, or two camps contradict each other; "far": no candidate
+            resembles the real data; "untested": the candidates could not be compared; "tuned": a
+            search chose the mixture.
         sentence: The advice, which is printed first everywhere.
         mixture: The mixture to train on.
         reasons: Further sentences that belong beside the advice.

@@ -53,6 +53,7 @@ def test_the_sentence_says_who_and_which_class_and_names_twenty_examples():
     assert "c0, c1" in camps.sentence
     assert "'fall'" in camps.sentence
     assert "'hold'" in camps.sentence
+    assert ", ".join(str(i + 1) for _, i in camps.examples) in camps.advice
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3, 0.8])

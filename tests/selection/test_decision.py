@@ -20,6 +20,7 @@ from synque_select.types import (
     RankedCandidate,
     Ranking,
 )
+from synque_select.utils.json_fields import JsonFields
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 FAR = Farness("b", accuracy=0.958, low=0.94, halves=0.5, is_far=True)
@@ -248,3 +249,15 @@ def test_nothing_is_said_of_pairs_of_a_small_sample():
     assert "not tested with fewer than 20 real examples" in reasons
     assert "distinguished" not in reasons
     assert "9 of 15 pairs of candidates are distinguished" in " ".join(decision(n_apart=9).reasons)
+
+
+def test_of_two_camps_nothing_is_left_out_because_the_majority_may_be_wrong():
+    camps = ("the candidates form two camps.", "Read some examples.")
+    made = decision(camps=camps, contradicted={"a": 0.9, "b": 0.9})
+    assert made.opening == "labels"
+    assert made.sentence == (
+        "Check the labels first: the candidates form two camps. Until then, all are selected."
+    )
+    assert made.reasons[0] == "Read some examples."
+    assert set(made.mixture.names) == set(NAMES)
+    assert Decision.from_fields(JsonFields(made.to_dict())) == made
