@@ -45,7 +45,7 @@ def test_copies_that_count_as_separate_examples_are_reported():
 def test_all_copies_of_one_text():
     one, few = real_messages(RealSample("real", TEXTS[:1] * 24))
     assert one.startswith("All 24 real examples are copies or near copies of each other")
-    assert few.startswith("1 groups of real examples are few")
+    assert few.startswith("1 group of real examples is few")
 
 
 def test_given_groups_say_nothing_until_duplicates_lie_across_them():
