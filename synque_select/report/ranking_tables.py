@@ -145,7 +145,7 @@ def _ranking_notes(ranking: Ranking, reliability: Correlation | None) -> tuple[s
         notes.append(
             "selection_stability: estimated share of new real samples of "
             f"{ranking.n_real:,} examples in which the candidate is in the top "
-            f"{ranking.stability_k} by {ranking.rank_by}; a little too high near ties, and not the "
+            f"{ranking.stability_k} by {ranking.rank_by}; too high near ties, and not the "
             f"chance of being truly best; {reliability_words(ranking.rank_by, reliability)}"
         )
     notes.append(

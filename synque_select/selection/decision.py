@@ -212,7 +212,7 @@ def _obeyed(
     evidence: Evidence,
     top_k: int,
 ) -> str:
-    """Say what the data say, and that `top_k` decided; orders nothing else."""
+    """Say what the data say, and that `top_k` decided; says nothing else to train on."""
     if opening in ("clear", "tie") and len(chosen) in evidence.clear_at:
         finding = f"{listed(chosen)}: {_closer(chosen, evidence)}."
     else:
@@ -227,13 +227,13 @@ def _finding(opening: Opening, ranking: Ranking, evidence: Evidence) -> str:
 
 
 def _found(opening: Opening, n_left: int, evidence: Evidence) -> str:
-    """Say what the data say, without an advice."""
+    """Say what the data say, without what to train on."""
     if opening == "far":
-        return f"{_far(evidence)}."
+        return f"{_far(evidence)}: generate again."
     if opening == "labels":
         return _labels(evidence)
     if opening == "small":
-        return f"{_real(evidence)} are too few to choose."
+        return f"{_real(evidence)} are too few to choose: collect more."
     if opening == "clear":
         worse = f"{listed(evidence.worse)} {'is' if len(evidence.worse) == 1 else 'are'}"
         return (
