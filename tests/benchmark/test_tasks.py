@@ -97,7 +97,10 @@ def test_true_quality_falls_with_the_noise_in_the_labels(data: Path):
         assert result.coefficients("baseline_n", truth)[0] < -0.7
 
 
-def test_the_default_suite_reads_labels_and_chooses_by_transfer(data: Path):
+def test_the_default_suite_reads_labels_and_chooses_by_transfer(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "160")  # a narrow terminal breaks the headers
     result = run(data, names=["firms2"], proxies=None)
     assert {"consensus", "transfer", "agreement", "baseline_spread"} <= {*result.keys}
     assert result.tasks["firms2"].ordered_by == "transfer"
