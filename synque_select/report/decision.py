@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from synque_select.functional.correlation import Correlation
+from synque_select.report.ranking_tables import reliability_words
 from synque_select.report.table import terminal_width, wrap_text
 from synque_select.types import Ranking
 from synque_select.utils.wording import listed
@@ -9,13 +11,22 @@ from synque_select.utils.wording import listed
 __all__ = ["decision_lines", "decision_text"]
 
 
-def decision_lines(ranking: Ranking) -> list[str]:
-    """Return the sentence of the decision and its reasons.
+def decision_lines(ranking: Ranking, reliability: Correlation | None = None) -> list[str]:
+    """Return the sentence of the decision, its reasons, and how far `rank_by` can be trusted.
 
     A ranking of an old file has no decision; the line then says what it selects.
+
+    Args:
+        ranking: The ranking.
+        reliability: Measured correlation of the ranking's `rank_by` with validation on this task;
+            None if it was not measured.
     """
     if ranking.decision is not None:
-        return [ranking.decision.sentence, *ranking.decision.reasons]
+        words = reliability_words(ranking.rank_by, reliability)
+        if reliability is None:
+            words = f"Reliability of {ranking.rank_by} on your task unknown"
+        trust = f"{words[0].upper()}{words[1:]}."
+        return [ranking.decision.sentence, *ranking.decision.reasons, trust]
     mixture = ranking.top()
     return [f"Train on {listed(mixture.names, 12)}: {mixture.source}."]
 

@@ -102,8 +102,9 @@ def write_report(run_dir: str | Path) -> Path:
     result = load_result(run_dir) if "result.json" in present else None
     has_probes = result is not None and bool(result.correlations.proxies)
     sections: list[Block] = []
+    reliability = None if ranking is None else _reliability(ranking, result, entries)
     if ranking is not None:
-        sections.append(_ranking_section(ranking, _reliability(ranking, result, entries)))
+        sections.append(_ranking_section(ranking, reliability))
     sections += _finding_sections(run_dir, load_findings(run_dir))
     if result is not None:
         sections += _result_sections(result)
@@ -124,7 +125,7 @@ def write_report(run_dir: str | Path) -> Path:
         sections.append(_guard(run_dir / "examples.json", lambda: _examples_section(examples)))
     page = page_html(
         f"{run_dir.resolve().parent.name} / {run_dir.resolve().name}",
-        answer=_answer(ranking, result),
+        answer=_answer(ranking, result, reliability),
         facts={**_ranking_facts(ranking), **_result_facts(result)},
         sections=sections,
         files=present,
@@ -195,11 +196,13 @@ def _named(values: Mapping[str, object]) -> str:
     return ", ".join(f"{key}={value}" for key, value in values.items())
 
 
-def _answer(ranking: Ranking | None, result: ExperimentResult | None) -> list[str]:
+def _answer(
+    ranking: Ranking | None, result: ExperimentResult | None, reliability: Correlation | None
+) -> list[str]:
     """Say first what was selected, how certain that is, and whether it paid off."""
     lines = []
     if ranking is not None:
-        lines += [*decision_lines(ranking), *ranking.messages]
+        lines += [*decision_lines(ranking, reliability), *ranking.messages]
     if result is not None and result.comparisons:
         lines += comparison_sentences(result)
     return lines
@@ -219,7 +222,9 @@ def _ranking_section(ranking: Ranking, reliability: Correlation | None) -> Secti
     blocks: list[Block] = [TableBlock(order), draw_figure(draw, alt), TableBlock(scores)]
     if ranking.wall_s:
         blocks.append(TableBlock(cost_table(ranking.wall_s)))
-    return Section("Ranking", (*blocks, Paragraph(_INPUTS_ONLY)))
+    if not any(info.family == "labels" for info in ranking.proxies.values()):
+        blocks.append(Paragraph(_INPUTS_ONLY))
+    return Section("Ranking", tuple(blocks))
 
 
 def _finding_sections(run_dir: Path, findings: Findings) -> list[Section]:

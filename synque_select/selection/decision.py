@@ -328,7 +328,6 @@ def _reasons(opening: Opening, evidence: Evidence) -> tuple[str, ...]:
             f"{evidence.rank_by} (simultaneous 95 % over all pairs, {_real(evidence)}). That says "
             "nothing of the quality of their labels."
         )
-    reasons.append(f"Reliability of {evidence.rank_by} on your task unknown.")
     if opening == "far" and evidence.far is not None:
         far = evidence.far
         halves = "" if math.isnan(far.halves) else f"; between two halves of it, {far.halves:.0%}"

@@ -177,7 +177,6 @@ class TestRanking:
         assert decision is not None
         assert decision.opening == "clear"
         assert any("10 of 10 pairs" in reason for reason in decision.reasons)
-        assert "Reliability of consensus on your task unknown" in " ".join(decision.reasons)
 
     def test_equal_candidates_get_the_advice_to_train_on_all(self):
         ranking = ranking_from(two_proxy_scoring(gap=0.0), top_k=2)
@@ -256,6 +255,11 @@ class TestRanking:
             ranking.top(3)
 
 
+def words_of(analysis: SampleSizeAnalysis) -> str:
+    """Its table, wherever the width of the terminal breaks the lines."""
+    return " ".join(str(sample_size_table(analysis)).split())
+
+
 class TestHowManyReal:
     def test_clear_differences_agree_and_equal_ones_by_chance(self):
         clear = sample_size_analysis(two_proxy_scoring(gap=5.0), top_k=2)
@@ -283,7 +287,7 @@ class TestHowManyReal:
         # two independent proxies, each in units of its own error
         assert analysis.extrapolated[400] == pytest.approx(2**0.5, rel=0.15)
         assert analysis.no_extrapolation is None
-        assert "standard errors at n = 400, summed over a, b" in str(sample_size_table(analysis))
+        assert "standard errors at n = 400, summed over a, b" in words_of(analysis)
 
     def test_errors_that_do_not_fall_are_not_extrapolated(self):
         def rounded(weights: torch.Tensor) -> torch.Tensor:
@@ -298,7 +302,7 @@ class TestHowManyReal:
         analysis = sample_size_analysis(scoring, top_k=2)
         assert analysis.extrapolated == {}
         assert analysis.no_extrapolation is not None
-        assert "do not fall as 1/√n" in str(sample_size_table(analysis))
+        assert "do not fall as 1/√n" in words_of(analysis)
         assert "extrapolated as" not in str(sample_size_table(analysis))
         assert SampleSizeAnalysis.from_dict(analysis.to_dict()) == analysis
 
