@@ -109,6 +109,7 @@ def _ordered(
         for key, scores in scoring.scores.items()
         if scores.resample is not None and is_varied
     }
+    n_effective = float(n_real) if scoring.groups is None else effective_size(scoring.groups)
     ranking = Ranking(
         candidates=_rows(scoring, members, redrawn, weights),
         proxies=_infos(scoring, members),
@@ -124,13 +125,13 @@ def _ordered(
         wall_s=scoring.wall_s,
         details={key: part.details for key, part in scoring.scores.items() if part.details},
         n_groups=n_units(n_real, scoring.groups),
-        effective_n=float(n_real) if scoring.groups is None else effective_size(scoring.groups),
+        effective_n=n_effective,
     )
     used = members if rank_by == CONSENSUS else (rank_by,)
     evidence = Evidence(
         rank_by,
         n_real,
-        float(n_real) if scoring.groups is None else effective_size(scoring.groups),
+        n_effective,
         undefined=tuple(r.name for r in ranking.candidates if math.isnan(r.ranks[rank_by])),
         copies=scoring.copies,
         contradicted=_contradicted(labels),
