@@ -34,7 +34,7 @@ def main() -> None:
     if len(real_questions()) < 200:
         sys.exit("the questions of the recipe text2sql are not in the wheel")
 
-    near = [{"text": f"how many apps have rating {i}"} for i in range(20)]
+    near = [{"text": f"how many apps have rating {i}"} for i in range(100, 120)]
     far = [{"text": f"zq vx {i} kk"} for i in range(20)]
     real = [{"text": f"how many apps cost {i}"} for i in range(10)]
     ranking = rank({"near": near, "far": far}, real, proxies=["ngram"], top_k=1, progress=False)
