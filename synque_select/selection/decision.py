@@ -155,6 +155,8 @@ def _opening(evidence: Evidence, n_left: int) -> Opening:
     """Decide which rule holds; the first that does is the one to say."""
     if evidence.far is not None and evidence.far.is_far:
         return "far"
+    if evidence.answers is not None and evidence.answers.left_out:
+        return "answers"
     if evidence.contradicted or evidence.camps:
         return "labels"
     if evidence.n_effective < _LEAST_REAL:
@@ -167,11 +169,13 @@ def _opening(evidence: Evidence, n_left: int) -> Opening:
 def _recommended(opening: Opening, names: Sequence[str], evidence: Evidence) -> list[str]:
     """Keep all candidates, minus those that the rule gives a reason to leave out."""
     out: set[str] = set()
-    if opening in ("clear", "labels") and evidence.n_effective >= _LEAST_REAL:
+    if opening in ("clear", "labels", "answers") and evidence.n_effective >= _LEAST_REAL:
         out |= set(evidence.worse)
     # of two camps, the smaller may be right: a majority must not decide whose labels stand out
-    if opening == "labels" and not evidence.camps:
+    if opening in ("labels", "answers") and not evidence.camps:
         out |= set(evidence.contradicted)
+    if opening == "answers" and evidence.answers is not None:
+        out |= set(evidence.answers.left_out)
     kept = [name for name in names if name not in out]
     return kept or list(names)
 
@@ -184,6 +188,11 @@ def _advice(
     real = _real(evidence)
     if opening == "far":
         return f"{_far(evidence)}: generate again."
+    if opening == "answers" and evidence.answers is not None:
+        dropped = [name for name in names if name not in chosen]
+        few = len(dropped) <= len(chosen)
+        selected = f"all but {listed(dropped)}" if few else listed(chosen)
+        return f"Train on {selected}: {evidence.answers.finding}."
     if opening == "labels":
         until = f"train on {listed(chosen)}" if len(chosen) < len(names) else "all are selected"
         return f"{_labels(evidence)} Until then, {until}."
@@ -230,6 +239,8 @@ def _found(opening: Opening, n_left: int, evidence: Evidence) -> str:
     """Say what the data say, without what to train on."""
     if opening == "far":
         return f"{_far(evidence)}: generate again."
+    if opening == "answers" and evidence.answers is not None:
+        return _sentence(evidence.answers.finding)
     if opening == "labels":
         return _labels(evidence)
     if opening == "small":
@@ -242,8 +253,11 @@ def _found(opening: Opening, n_left: int, evidence: Evidence) -> str:
         )
     if opening == "tie":
         return f"Your real sample {_tie(evidence, f'the {n_left} candidates')}."
-    unknown = _unknown(evidence)
-    return f"{unknown[0].upper()}{unknown[1:]}."
+    return _sentence(_unknown(evidence))
+
+
+def _sentence(finding: str) -> str:
+    return f"{finding[0].upper()}{finding[1:]}."
 
 
 def _tie(evidence: Evidence, candidates: str) -> str:
@@ -319,7 +333,9 @@ def _left_out(evidence: Evidence) -> list[str]:
 
 
 def _reasons(opening: Opening, evidence: Evidence) -> tuple[str, ...]:
-    reasons = list(evidence.camps[1:])
+    reasons = [] if opening == "answers" else list(evidence.camps[1:])
+    if opening != "answers" and evidence.answers is not None:
+        reasons.insert(0, _sentence(evidence.answers.finding))
     if evidence.n_effective < _LEAST_REAL:
         reasons.append(f"Differences are not tested with fewer than {_LEAST_REAL} real examples.")
     elif evidence.n_apart is not None:

@@ -1,5 +1,6 @@
 """The plain values that travel between the stages, from candidates to run records."""
 
+from synque_select.types.answers import AnswerEvidence
 from synque_select.types.decision import Decision, Evidence, Farness
 from synque_select.types.findings import (
     Findings,
@@ -31,6 +32,7 @@ from synque_select.types.run_record import (
 )
 
 __all__ = [
+    "AnswerEvidence",
     "Decision",
     "DroppedLabel",
     "EncoderInfo",

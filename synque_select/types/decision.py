@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
+from synque_select.types.answers import AnswerEvidence
 from synque_select.types.mixture import Mixture
 from synque_select.utils.json_fields import JsonFields, null_if_undefined
 from synque_select.utils.json_types import Json
 
 __all__ = ["Decision", "Evidence", "Farness", "Opening", "Weighting"]
 
-Opening: TypeAlias = Literal["clear", "tie", "small", "labels", "far", "untested", "tuned"]
+Opening: TypeAlias = Literal[
+    "clear", "tie", "small", "labels", "far", "untested", "tuned", "answers"
+]
 Weighting: TypeAlias = Literal["equal", "proportional", "mmd_optimal", "tuned"]
 
 
@@ -81,6 +84,7 @@ class Evidence:
         camps: Sentences on two camps of candidates whose labels contradict each other: who
             contradicts whom, and what to read; empty without.
         far: How far the nearest candidate is; None if not measured.
+        answers: What labels of real examples show; None without answers.
     """
 
     rank_by: str
@@ -95,6 +99,7 @@ class Evidence:
     contradicted: Mapping[str, float] = field(default_factory=dict)
     camps: tuple[str, ...] = ()
     far: Farness | None = None
+    answers: AnswerEvidence | None = None
 
     def to_dict(self) -> dict[str, Json]:
         """Return the values as JSON."""
@@ -111,6 +116,7 @@ class Evidence:
             "contradicted": dict(self.contradicted),
             "camps": list(self.camps),
             "far": None if self.far is None else self.far.to_dict(),
+            **({} if self.answers is None else {"answers": self.answers.to_dict()}),
         }
 
     @classmethod
@@ -121,7 +127,7 @@ class Evidence:
             RecordError: A field is missing or of the wrong type.
         """
         far = fields.optional_object("far")
-        n_apart = fields.value("n_apart")
+        n_apart, answers = fields.value("n_apart"), fields.optional_object("answers")
         return cls(
             rank_by=fields.text("rank_by"),
             n_real=fields.count("n_real"),
@@ -135,6 +141,7 @@ class Evidence:
             contradicted=fields.numbers("contradicted"),
             camps=fields.texts("camps"),
             far=None if far is None else Farness.from_fields(far),
+            answers=None if answers is None else AnswerEvidence.from_fields(answers),
         )
 
 
@@ -147,7 +154,7 @@ class Decision:
             "tie": the real sample separates none; "small": it is too small to choose; "labels": the
             labels of a candidate stand out, or two camps contradict each other; "far": no candidate
             resembles the real data; "untested": the candidates could not be compared; "tuned": a
-            search chose the mixture.
+            search chose the mixture; "answers": labels of real examples show some to be worse.
         sentence: The advice, which is printed first everywhere.
         mixture: The mixture to train on.
         reasons: Further sentences that belong beside the advice.
@@ -172,7 +179,8 @@ class Decision:
     def excluded(self) -> tuple[str, ...]:
         """Candidates that cannot be selected, whatever their rank, in this ranking."""
         evidence = self.evidence
-        doubtful = [name for name in evidence.contradicted if name not in self.mixture.names]
+        answered = () if evidence.answers is None else evidence.answers.left_out
+        doubtful = [n for n in (*evidence.contradicted, *answered) if n not in self.mixture.names]
         return (*evidence.copies, *evidence.undefined, *doubtful)
 
     def to_dict(self) -> dict[str, Json]:

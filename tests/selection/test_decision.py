@@ -11,6 +11,7 @@ import pytest
 from synque_select.errors import ConfigError, DataError
 from synque_select.selection.decision import decided, redecided, tuned, with_weights
 from synque_select.types import (
+    AnswerEvidence,
     Decision,
     Evidence,
     Farness,
@@ -85,6 +86,25 @@ LABELS = {"contradicted": {"c": 0.48}}
             "Train on a, b: by consensus, each other file is farther from your 60 real examples "
             "than at least half of the others, beyond chance.",
             "ab",
+        ),
+        (
+            {**CLEAR, "answers": AnswerEvidence(12, worse=("a",))},
+            "answers",
+            "Train on all but a, e, f: by your 12 answers, a is right less often than the others.",
+            "bcd",
+        ),
+        (
+            {
+                "camps": ("a, b, c and d, e, f contradict each other.", "Read some examples."),
+                "contradicted": {"e": 0.6},
+                "answers": AnswerEvidence(
+                    12, right_camp=("d", "e", "f"), wrong_camp=("a", "b", "c")
+                ),
+            },
+            "answers",
+            "Train on all but a, b, c: by your 12 answers, d, e, f are right where a, b, c "
+            "contradict them.",
+            "def",
         ),
         ({}, "tie", "Train on all 6: your real sample does not separate them.", "abcdef"),
         (
@@ -262,4 +282,14 @@ def test_of_two_camps_nothing_is_left_out_because_the_majority_may_be_wrong():
     )
     assert made.reasons[0] == "Read some examples."
     assert set(made.mixture.names) == set(NAMES)
+    assert Decision.from_fields(JsonFields(made.to_dict())) == made
+
+
+def test_answers_that_show_nothing_are_the_first_reason():
+    made = decision(answers=AnswerEvidence(12, is_open=True), camps=("Two camps.", "Read them."))
+    assert made.opening == "labels"
+    assert made.reasons[:2] == (
+        "By your 12 answers, it is not settled which of the two camps is right.",
+        "Read them.",
+    )
     assert Decision.from_fields(JsonFields(made.to_dict())) == made
