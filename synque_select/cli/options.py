@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from synque_select.errors import ConfigError, DependencyError, did_you_mean
 from synque_select.utils import registry
 from synque_select.utils.json_types import Json
+from synque_select.utils.validation import kind_of
+from synque_select.utils.yaml_files import read_yaml_file
 
 if TYPE_CHECKING:
     from argparse import Action, Namespace
@@ -123,16 +125,55 @@ def packaged_config(name: str) -> Path:
 
 
 def with_config_paths(arguments: Sequence[str]) -> list[str]:
-    """Replace the value of --config (or -c) with the path of the config."""
+    """Replace the value of --config (or -c) with the path of the config.
+
+    Configs and all YAML files that they or other options name are checked first.
+
+    Raises:
+        ConfigError: A config does not exist, or is not YAML that is read without loss.
+    """
     out: list[str] = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if name == "--config" and equals:
-            argument = f"--config={packaged_config(value)}"
+            argument = f"--config={_checked_config(value)}"
         elif out and out[-1] in ("--config", "-c"):
-            argument = str(packaged_config(argument))
+            argument = str(_checked_config(argument))
+        else:
+            _check_named_config(value or argument, Path(), set())
         out.append(argument)
     return out
+
+
+def _checked_config(name: str) -> Path:
+    path = packaged_config(name)
+    content = _check_config(path, set())
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        kind = "other keys" if isinstance(content, dict) else kind_of(content)
+        raise ConfigError(f"{path}: found {kind}; a config must be a mapping of names to values")
+    return path
+
+
+def _check_config(path: Path, checked: set[Path]) -> object:
+    """Check a config, and the YAML files that it names, which jsonargparse reads for its parts."""
+    checked.add(path.resolve())
+    content = read_yaml_file(path)
+    values = [content]
+    while values:
+        value = values.pop()
+        if isinstance(value, str):
+            _check_named_config(value, path.parent, checked)
+        elif isinstance(value, dict | list):
+            values += value.values() if isinstance(value, dict) else value
+    return content
+
+
+def _check_named_config(text: str, folder: Path, checked: set[Path]) -> None:
+    # os.path.isfile, because Path.is_file raises for a text that is too long to be a name
+    if text.endswith((".yaml", ".yml")) and os.path.isfile(folder / text):
+        path = (folder / text).resolve()
+        if path not in checked:
+            _check_config(path, checked)
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from synque_select.lens.prompt_sets import load_prompts
 from synque_select.lens.rubric import Rubric, RubricSampling
 from synque_select.llm.registry import LLMSpec, check_llm, describe_llm
 from synque_select.utils.json_files import parse_json
-from synque_select.utils.text_files import read_text
 from synque_select.utils.validation import check_int, is_number
+from synque_select.utils.yaml_files import read_yaml_file
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -199,13 +199,8 @@ class LensConfig:
         Raises:
             ConfigError: The config does not exist, is not valid YAML, or a value is not allowed.
         """
-        import yaml
-
         path = _packaged(path)
-        try:
-            state = yaml.safe_load(read_text(path))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ConfigError(f"the lens config {path} cannot be read: {error}") from error
+        state = read_yaml_file(path)
         if not isinstance(state, dict):
             raise ConfigError(f"{path}: expected a mapping, found {type(state).__name__}")
         return cls.from_mapping(state, str(path))

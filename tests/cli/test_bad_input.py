@@ -109,6 +109,39 @@ def test_one_line_and_status_1(
     assert json.loads((folder / "a.json").read_text())[0]["text"] == "a 0 apps"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["fit", "-c"], ["sweep", "--config"], ["tune", "--config"], ["experiment", "--config"],
+     [*RANK, "--proxies", "lens", "--lens"], ["fit", "--trainer"]],
+    ids=lambda command: " ".join(command[::len(command) - 1]),
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("seed_everything: 0\n".encode("utf-16"), "not UTF-8 (byte 0xff) (is the file UTF-16?)"),
+        (b"first: a.json\nother: b.json\nfirst: c.json\n", "line 3: the key 'first' is already"),
+        (b"part: 1\nnested: part.yaml\n", "part.yaml, line 2: the key 'a' is already on line 1"),
+    ],
+)
+def test_a_config_that_cannot_be_read_whole(
+    command: list[str], content: bytes, message: str, folder: Path, capsys
+):
+    if b"nested" in content and "--lens" in command:
+        pytest.skip("a LENS config has no nested configs")
+    (folder / "c.yaml").write_bytes(content)
+    (folder / "part.yaml").write_text("a: 1\na: 2\n")
+    assert main([*command, "c.yaml"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("synque-select: error: ")
+    assert message in error
+
+
+def test_a_config_that_is_not_a_mapping(folder: Path, capsys: pytest.CaptureFixture[str]):
+    (folder / "c.yaml").write_text("- 1\n")
+    assert main(["fit", "--config", "c.yaml"]) == 1
+    assert "c.yaml: found a list; a config must be a mapping" in capsys.readouterr().err
+
+
 def test_escapes_in_a_message_do_not_reach_the_terminal(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -155,10 +188,10 @@ def test_a_folder_that_may_not_be_read(
 
 
 def test_a_parser_does_not_quote_a_whole_file(folder: Path, capsys: pytest.CaptureFixture[str]):
-    (folder / "list.yaml").write_text(json.dumps(["x" * 100] * 1000))
-    assert main(["fit", "--config", "list.yaml"]) == 1
+    (folder / "long.yaml").write_text(json.dumps({"model": ["x" * 100] * 1000}))
+    assert main(["fit", "--config", "long.yaml"]) == 1
     errors = capsys.readouterr().err
-    assert "Unexpected config" in errors
+    assert 'Parser key "model"' in errors
     assert len(errors) < 2100
 
 

@@ -93,5 +93,5 @@ def test_a_value_of_another_kind_is_named(given, message: str):
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path):
     (tmp_path / "lens.yaml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match=r"lens\.yaml cannot be read"):
+    with pytest.raises(ConfigError, match=r"lens\.yaml, line 1: not UTF-8"):
         LensConfig.read(tmp_path / "lens.yaml")
