@@ -339,7 +339,9 @@ def test_a_ranking_of_version_1():
     assert far.scores["ngram"].value == 9.622334182998191
     assert ranking["half"].scores["mdm"].low is None
     assert (far.ranks["ngram"], far.ranks["consensus"], far.mean_rank) == (4.5, 5.0, 29 / 6)
-    assert ranking["mixed"].selection_stability == 0.99425
+    assert ranking["mixed"].selection_stability is None  # of a method that was wrong too often
+    assert not any("told apart" in message for message in ranking.messages)  # old name
+    assert ranking.messages[-1].startswith("This ranking was made by an older version")
     assert ranking.proxies["mmd"].options["p_value"] is True
     assert [info.higher_is_better for info in ranking.proxies.values()] == [
         False, False, True, False,
@@ -357,13 +359,7 @@ def test_a_ranking_of_version_2_has_a_mixture_of_its_own():
     weights = {"near": 0.9513259836652763, "mixed": 0.0486740163347236}
     assert ranking.top() == Mixture(weights, "top 2 by mmd, proportional at temperature 0.5")
     assert ranking.top(3).weights == dict.fromkeys(("near", "mixed", "half"), 1 / 3)
-    assert [ranking[name].selection_stability for name in WORDS] == [
-        1.0,
-        0.6435,
-        0.356,
-        0.0,
-        0.0005,
-    ]
+    assert [ranking[name].selection_stability for name in WORDS] == [None] * 5
 
 
 RANKINGS = ("ranking_v1", "ranking_v2", "ranking_lens", "fit_run", "sweep_run", "tune_run",
@@ -683,6 +679,9 @@ def test_the_page_of_a_run_is_built_again(name: str, here: Path):
     page = write_report(name).read_text()
     missing = [words for words in PAGES[name] if words not in page and words not in plain(page)]
     assert not missing
+    assert "told apart" not in page  # old name
+    assert "selection_stability" not in page
+    assert "made by an older version" in page
     (here / name / "report.html").unlink()
     assert main(["report", name]) == 0
     # figures have ids of their own each time

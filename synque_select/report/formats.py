@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
+
+from synque_select.utils.wording import UNDEFINED, places
 
 __all__ = [
     "UNDEFINED",
@@ -16,8 +17,6 @@ __all__ = [
     "format_ranks",
     "format_signed",
 ]
-
-UNDEFINED = "-"
 
 
 def decimals_of(values: Iterable[float | None]) -> int:
@@ -93,13 +92,9 @@ def format_ranks(ranks: Sequence[float]) -> list[str]:
         >>> format_ranks([1.5, 3.0, 1.5, float("nan")])
         ['1=', '3 ', '1=', '-']
     """
-    shares = Counter(rank for rank in ranks if not math.isnan(rank))
+    shown = places(ranks)
     # a blank, so that digits stay below digits where cells are aligned to the right
-    alone = " " if any(n > 1 for n in shares.values()) else ""
-
-    def place(rank: float) -> str:
-        if math.isnan(rank):
-            return UNDEFINED
-        return f"{1 + sum(other < rank for other in ranks)}{'=' if shares[rank] > 1 else alone}"
-
-    return [place(rank) for rank in ranks]
+    alone = " " if any(place.endswith("=") for place in shown) else ""
+    return [
+        place if place.endswith("=") or place == UNDEFINED else place + alone for place in shown
+    ]

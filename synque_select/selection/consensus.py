@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from synque_select.proxies.base import BaseProxy, ProxyScores
@@ -14,10 +16,16 @@ __all__ = ["CONSENSUS", "borda", "consensus_members", "may_enter", "midranks"]
 
 CONSENSUS = "consensus"
 _LEFT_OUT = ("diversity", "baseline", "labels")
+# the share of a typical score up to which a difference is a rounding error
+_ROUNDING = 1e-6
 
 
 def midranks(values: torch.Tensor, *, higher_is_better: bool) -> torch.Tensor:
     """Rank along the last dimension: 1 is best, ties averaged, NaN stays NaN.
+
+    Values are tied if no gap between neighbors among them is above 1e-6 of the median size of the
+    values: scores are computed from float32 embeddings, whose rounding error is 6e-8, and the same
+    data in another order or beside other candidates can give a score that differs by as much.
 
     Args:
         values: (..., K) scores.
@@ -31,9 +39,24 @@ def midranks(values: torch.Tensor, *, higher_is_better: bool) -> torch.Tensor:
         [2.5, 1.0, 2.5]
     """
     array = values.detach().to("cpu", torch.float64).numpy()
+    levels = _levels(-array if higher_is_better else array)
     # scipy leaves NaN out with "omit" and ranks the rest; torch.argsort would rank NaN last
-    ranks = rankdata(-array if higher_is_better else array, axis=-1, nan_policy="omit")
+    ranks = rankdata(levels, axis=-1, nan_policy="omit")
     return torch.from_numpy(np.asarray(ranks, dtype=np.float64))
+
+
+def _levels(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Number the distinct values along the last axis, up to rounding, in ascending order."""
+    # the median rather than the largest, which one candidate without bounds could set for all
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all values are NaN
+        tolerance = _ROUNDING * np.nanmedian(np.abs(values), axis=-1, keepdims=True)
+        order = np.argsort(values, axis=-1)  # NaN last
+        gaps = np.diff(np.take_along_axis(values, order, axis=-1), axis=-1, prepend=np.nan)
+        levels = np.cumsum(gaps > tolerance, axis=-1).astype(np.float64)
+    placed = np.empty_like(levels)
+    np.put_along_axis(placed, order, levels, axis=-1)
+    return np.where(np.isnan(values), np.nan, placed)
 
 
 def borda(scores: Mapping[str, torch.Tensor], higher_is_better: Mapping[str, bool]) -> torch.Tensor:

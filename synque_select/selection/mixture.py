@@ -147,11 +147,7 @@ def _allowed(ranking: Ranking) -> tuple[list[str], int]:
 
     The weights choose, not the ranks: two poor candidates that complete each other may be best.
     """
-    evidence = None if ranking.decision is None else ranking.decision.evidence
-    left_out = set() if evidence is None else set(evidence.copies)
-    if evidence is not None and ranking.top_k is None:
-        left_out |= set(evidence.contradicted)
-    names = [row.name for row in ranking.candidates if row.name not in left_out]
+    names = [row.name for row in ranking.candidates if row.name not in ranking.excluded]
     return names, len(names) if ranking.top_k is None else min(ranking.top_k, len(names))
 
 

@@ -25,6 +25,7 @@ from synque_select.selection.farness import measure_farness
 from synque_select.selection.mixture import MixtureChoice, MixtureOptions, with_mixture
 from synque_select.selection.score_cache import package_versions
 from synque_select.selection.scoring import Scoring
+from synque_select.selection.sentences import never_reads_real, short_names
 from synque_select.selection.uncertainty import (
     Influences,
     Separation,
@@ -47,6 +48,7 @@ from synque_select.types import (
     RankedCandidate,
     Ranking,
 )
+from synque_select.utils.wording import listed, places
 
 __all__ = [
     "CONSENSUS",
@@ -138,14 +140,9 @@ def _ordered(
         camps=tuple(camps),
         far=_farness(scoring, ranking),
     )
-    silent = tuple(key for key in used if key not in redrawn)
-    if silent or evidence.undefined:
-        why = "the score of a candidate is undefined"
-        if silent:
-            why = _why(silent) if is_varied else "all real examples are in one group"
-        message = f"The stability of this order under a new real sample is unknown: {why}."
-        ranking = dataclasses.replace(ranking, messages=(*ranking.messages, message))
-        return decided(ranking, evidence)
+    untested = _untested(ranking, evidence, [key for key in used if key not in redrawn], is_varied)
+    if untested or evidence.is_small:
+        return decided(ranking, dataclasses.replace(evidence, untested=untested))
     separated = separation(
         _influences(scoring, used),
         n_resamples=n_resamples,
@@ -158,6 +155,21 @@ def _ordered(
     }
     drawn = _order(rank_by, new, scoring.suite)
     return _with_stability(decided(ranking, _compared(ranking, evidence, separated)), drawn)
+
+
+def _untested(ranking: Ranking, evidence: Evidence, silent: Sequence[str], is_varied: bool) -> str:
+    """Return why the candidates cannot be compared; empty if they can."""
+    by = evidence.rank_by
+    never = never_reads_real(ranking.proxies.get(by))
+    if never:
+        return never
+    if not is_varied:
+        return "no difference can be tested, as all real examples are in one group"
+    if silent:
+        return f"no difference was tested, as {_why(silent)}"
+    if evidence.undefined:
+        return f"no difference was tested, as {by} is undefined for {listed(evidence.undefined)}"
+    return ""
 
 
 def _influences(scoring: Scoring, keys: Sequence[str]) -> list[Influences]:
@@ -361,8 +373,7 @@ def _infos(scoring: Scoring, members: Sequence[str]) -> dict[str, ProxyInfo]:
 
 def _tie_at_border(ranking: Ranking) -> str | None:
     """Say which candidates were selected if several share the rank at the border of the top k."""
-    copies = () if ranking.decision is None else ranking.decision.evidence.copies
-    order = [row for row in ranking.order() if row.name not in copies]
+    order = [row for row in ranking.order() if row.name not in ranking.excluded]
     if ranking.top_k is None or ranking.top_k >= len(order):
         return None
     rank = order[ranking.top_k - 1].ranks[ranking.rank_by]
@@ -370,15 +381,19 @@ def _tie_at_border(ranking: Ranking) -> str | None:
     inside = [row.name for row in order[: ranking.top_k] if row.name in tied]
     if len(inside) == len(tied):
         return None
+    short = short_names([row.name for row in order])
+    ranks = [row.ranks[ranking.rank_by] for row in ranking.candidates]
+    place = places(ranks)[ranks.index(rank)]
+    are = "is" if len(inside) == 1 else "are"
     return (
-        f"{', '.join(tied)} share rank {rank:g} by {ranking.rank_by} at the border of the top "
-        f"{ranking.top_k}: {', '.join(inside)} selected by the order of the candidates, not by a "
-        "score."
+        f"{listed([short[name] for name in tied])} share place {place} by {ranking.rank_by} at the "
+        f"border of the top {ranking.top_k}: {listed([short[name] for name in inside])} {are} "
+        "selected by the order of the candidates, not by a score."
     )
 
 
 def _why(silent: Sequence[str]) -> str:
-    return f"{', '.join(silent)} gives no contribution of each real example"
+    return f"{', '.join(silent)} cannot be scored again for redrawn real examples"
 
 
 def _farness(scoring: Scoring, ranking: Ranking) -> Farness | None:
@@ -405,12 +420,12 @@ def _compared(ranking: Ranking, evidence: Evidence, separated: Separation) -> Ev
     """
     names = [row.name for row in ranking.candidates]
     # a copy of the real sample is better than any candidate: only the others are compared
-    places = {
+    places_of = {
         row.name: names.index(row.name)
         for row in ranking.order()
         if row.name not in evidence.copies
     }
-    left = list(places.values())
+    left = list(places_of.values())
     ranks = torch.tensor([row.ranks[ranking.rank_by] for row in ranking.candidates])[left]
     # The order of a consensus is by mean ranks, the comparison by sums of standardized differences.
     # Where they point in opposite directions, neither is a reason to prefer one of the two.
@@ -422,13 +437,28 @@ def _compared(ranking: Ranking, evidence: Evidence, separated: Separation) -> Ev
         evidence,
         n_apart=int(block.sum()),
         n_pairs=len(left) * n_others // 2,
+        shown_better=_shown_better(list(places_of), block),
         worse=tuple(
             name
-            for name, count in zip(places, n_better.tolist(), strict=True)
+            for name, count in zip(places_of, n_better.tolist(), strict=True)
             if n_others and count >= n_others / 2
         ),
         clear_at=tuple(k for k in range(1, len(left)) if bool(block[:k, k:].all())),
     )
+
+
+def _shown_better(names: Sequence[str], block: torch.Tensor) -> dict[str, tuple[str, ...]]:
+    """Return each candidate with those that it is shown better than.
+
+    Args:
+        names: The candidates, best first.
+        block: (K, K) nonzero where the candidate of the row is shown better than the other.
+    """
+    rows = {
+        name: tuple(names[i] for i in row.nonzero().flatten().tolist())
+        for name, row in zip(names, block, strict=True)
+    }
+    return {name: worse for name, worse in rows.items() if worse}
 
 
 def _with_stability(ranking: Ranking, redrawn: torch.Tensor) -> Ranking:
@@ -439,17 +469,22 @@ def _with_stability(ranking: Ranking, redrawn: torch.Tensor) -> Ranking:
         redrawn: (B, K) what orders the candidates in new real samples, lower is better.
     """
     decision = ranking.decision
-    excluded = () if decision is None else decision.excluded
+    assert decision is not None
+    excluded = ranking.excluded
     # the places are for those that can be selected: one that cannot be would hold a place in vain
     left = [i for i, row in enumerate(ranking.candidates) if row.name not in excluded]
+    if len(left) < 2:
+        return ranking
     ranks = midranks(redrawn[:, left], higher_is_better=False)
-    shares = top_k_frequency(ranks, min(ranking.stability_k, len(left))).tolist()
-    by_place = dict(zip(left, shares, strict=True))
+    k = min(ranking.stability_k, len(left))
+    by_place = dict(zip(left, top_k_frequency(ranks, k).tolist(), strict=True))
     rows = tuple(
         dataclasses.replace(row, selection_stability=by_place.get(i))
         for i, row in enumerate(ranking.candidates)
     )
-    return dataclasses.replace(ranking, candidates=rows)
+    evidence = dataclasses.replace(decision.evidence, stability_k=k)
+    decision = dataclasses.replace(decision, evidence=evidence)
+    return dataclasses.replace(ranking, candidates=rows, decision=decision)
 
 
 def ranking_differences(
@@ -478,8 +513,8 @@ def ranking_differences(
 
 
 def _named(what: str, names: Iterable[str]) -> list[str]:
-    listed = ", ".join(sorted(names))
-    return [f"{what}: {listed}"] if listed else []
+    text = ", ".join(sorted(names))
+    return [f"{what}: {text}"] if text else []
 
 
 def _real_difference(ranking: Ranking, real: RealSample | None) -> list[str]:

@@ -11,12 +11,16 @@ from synque_select.types.mixture import Mixture
 from synque_select.utils.json_fields import JsonFields, null_if_undefined
 from synque_select.utils.json_types import Json
 
-__all__ = ["Decision", "Evidence", "Farness", "Opening", "Weighting"]
+__all__ = ["LEAST_REAL", "Decision", "Evidence", "Farness", "Opening", "Weighting"]
 
 Opening: TypeAlias = Literal[
     "clear", "tie", "small", "labels", "far", "untested", "tuned", "answers"
 ]
 Weighting: TypeAlias = Literal["equal", "proportional", "mmd_optimal", "tuned"]
+
+# The simulations of the uncertainty (docs/calibration.md) start at 20 real examples: below that,
+# nothing is known about how often a difference is found where there is none.
+LEAST_REAL = 20
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Evidence:
         n_real: Size of the real sample.
         n_effective: Its effective size: n, or less if the real examples come in clusters.
         n_apart: Number of pairs of candidates that are distinguished (simultaneous 95 % over all
-            pairs); None if no pair could be compared.
+            pairs); None if no pair was compared.
         n_pairs: Number of pairs.
         worse: The candidates shown worse than at least half of the others.
         clear_at: The numbers k for which each of the best k is shown better than every other.
@@ -85,6 +89,11 @@ class Evidence:
             contradicts whom, and what to read; empty without.
         far: How far the nearest candidate is; None if not measured.
         answers: What labels of real examples show; None without answers.
+        shown_better: Candidate to those that it is shown better than, best first: the pairs that
+            are distinguished.
+        untested: Why no pair was compared, as a part of a sentence; empty if pairs were, or if the
+            real sample is too small.
+        stability_k: The k of the `selection_stability` of the candidates; None without it.
     """
 
     rank_by: str
@@ -100,6 +109,14 @@ class Evidence:
     camps: tuple[str, ...] = ()
     far: Farness | None = None
     answers: AnswerEvidence | None = None
+    shown_better: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    untested: str = ""
+    stability_k: int | None = None
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the real sample is too small to compare candidates."""
+        return self.n_effective < LEAST_REAL
 
     def to_dict(self) -> dict[str, Json]:
         """Return the values as JSON."""
@@ -117,6 +134,9 @@ class Evidence:
             "camps": list(self.camps),
             "far": None if self.far is None else self.far.to_dict(),
             **({} if self.answers is None else {"answers": self.answers.to_dict()}),
+            "shown_better": {name: list(worse) for name, worse in self.shown_better.items()},
+            "untested": self.untested,
+            "stability_k": self.stability_k,
         }
 
     @classmethod
@@ -128,6 +148,8 @@ class Evidence:
         """
         far = fields.optional_object("far")
         n_apart, answers = fields.value("n_apart"), fields.optional_object("answers")
+        k = fields.value("stability_k")
+        better = JsonFields({}) if "shown_better" not in fields else fields.object("shown_better")
         return cls(
             rank_by=fields.text("rank_by"),
             n_real=fields.count("n_real"),
@@ -142,6 +164,9 @@ class Evidence:
             camps=fields.texts("camps"),
             far=None if far is None else Farness.from_fields(far),
             answers=None if answers is None else AnswerEvidence.from_fields(answers),
+            shown_better={name: better.texts(name) for name in better},
+            untested=fields.text("untested", ""),
+            stability_k=None if k is None else fields.count("stability_k"),
         )
 
 
@@ -174,14 +199,6 @@ class Decision:
     reasons: tuple[str, ...]
     evidence: Evidence
     weighting: Weighting = "equal"
-
-    @property
-    def excluded(self) -> tuple[str, ...]:
-        """Candidates that cannot be selected, whatever their rank, in this ranking."""
-        evidence = self.evidence
-        answered = () if evidence.answers is None else evidence.answers.left_out
-        doubtful = [n for n in (*evidence.contradicted, *answered) if n not in self.mixture.names]
-        return (*evidence.copies, *evidence.undefined, *doubtful)
 
     def to_dict(self) -> dict[str, Json]:
         """Return the decision as JSON values."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from synque_select.types.label_filter import LabelFilterRecord
 from synque_select.types.mixture import Mixture
 from synque_select.types.modality import Modality
 from synque_select.utils.json_fields import JsonFields
+from synque_select.utils.wording import counted, places
 
 __all__ = [
     "OLD_STABILITY",
@@ -25,6 +27,16 @@ __all__ = [
 
 # written beside the new key for one version, and read where the new one is missing
 OLD_STABILITY = "p_top_k_by_proxy"  # old name
+
+# families of proxies that describe a candidate alone
+_WITHOUT_REAL = ("baseline", "diversity")
+# what version 0.1 said of pairs; the words are in its files
+_OLD_COMPARISON = re.compile(r"^(\d+ of \d+ pairs|The candidates) .*told apart")  # old name
+_OLDER = (
+    "This ranking was made by an older version of synque-select. Its comparison of candidates and "
+    "its selection stability are not shown: that version found differences between equal "
+    "candidates. Its intervals are those of that version, too. Rank again to replace them."
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,16 @@ class ProxyInfo:
     in_consensus: bool = False
     seconds: float = 0.0
     reference: float | None = None
+
+    @property
+    def reads_real(self) -> bool:
+        """Whether the scores depend on the real sample."""
+        return self.family not in _WITHOUT_REAL
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the scores compare labels of the candidates on inputs like the real ones."""
+        return self.family == "labels"
 
 
 @dataclass(frozen=True)
@@ -185,22 +207,55 @@ class Ranking:
             weights = self.top().weights
         except ConfigError:  # too few candidates have a defined rank
             weights = {}
-        lines = [f"Ranking of {len(self)} candidates by {self.rank_by} against {self.real_words}"]
-        for row in self.order():
+        order = self.order()
+        head = f"Ranking of {counted(len(self), 'candidate')} by {self.rank_by}"
+        lines = [f"{head} against {self.real_words}"]
+        shown = places([row.ranks[self.rank_by] for row in order])
+        for place, row in zip(shown, order, strict=True):
             weight = f" (selected, weight {weights[row.name]:.3g})" if row.name in weights else ""
-            rank = row.ranks[self.rank_by]
-            lines.append(f"{'undefined:' if math.isnan(rank) else f'{rank:g}.'} {row.name}{weight}")
+            lines.append(f"{place:<{max(map(len, shown))}}  {row.name}{weight}")
         advice = () if self.decision is None else (self.decision.sentence, *self.decision.reasons)
         return "\n".join([*lines, *(f"- {text}" for text in (*advice, *self.messages))])
 
     @property
     def real_words(self) -> str:
         """The size of the real sample: "60 real examples in 20 groups (effective n 18.5)"."""
-        words = f"{self.n_real:,} real examples"
+        words = counted(self.n_real, "real example")
         if self.n_groups is None or self.effective_n is None or self.n_groups == self.n_real:
             return words
-        groups = "1 group" if self.n_groups == 1 else f"{self.n_groups:,} groups"
-        return f"{words} in {groups} (effective n {self.effective_n:,.1f})"
+        return f"{words} in {counted(self.n_groups, 'group')} (effective n {self.effective_n:,.1f})"
+
+    @property
+    def distinguished(self) -> tuple[tuple[str, str], ...] | None:
+        """The pairs of candidates that are distinguished: (better, worse), the best first.
+
+        The comparison is by `rank_by` and simultaneous at 95 % over all pairs. It leaves out copies
+        of the real sample, and pairs whose order by the mean rank is the reverse. None if the
+        candidates were not compared, as with fewer than 20 real examples.
+        """
+        evidence = None if self.decision is None else self.decision.evidence
+        if evidence is None or evidence.n_apart is None:
+            return None
+        return tuple((a, b) for a, worse in evidence.shown_better.items() for b in worse)
+
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """The candidates that are not selected whatever their rank.
+
+        They are the copies of the real sample, the candidates without a score, and those whose
+        labels stand out, or against whom answers speak, if they are left out for that: a given
+        `top_k` selects them.
+        """
+        decision = self.decision
+        if decision is None:
+            return ()
+        evidence = decision.evidence
+        doubtful: list[str] = []
+        if self.top_k is None and decision.opening in ("labels", "answers"):
+            doubtful += () if evidence.camps else evidence.contradicted
+            doubtful += () if evidence.answers is None else evidence.answers.left_out
+        left_out = [name for name in doubtful if name not in decision.mixture.names]
+        return tuple(dict.fromkeys((*evidence.copies, *evidence.undefined, *left_out)))
 
     def order(self, by: str | None = None) -> tuple[RankedCandidate, ...]:
         """Return the rows, best first; ties keep their order, and undefined ranks come last.
@@ -266,13 +321,13 @@ class Ranking:
         """
         if self.top_k is not None:
             return self.top_k
-        decision = self.decision
-        half = (len(self) + 1) // 2
-        if decision is None:
+        n_left = len(self) - len(self.excluded)
+        half = (n_left + 1) // 2
+        if self.decision is None:
             return half
-        evidence = decision.evidence
-        n_left = len(self) - len({*evidence.copies, *evidence.undefined})
-        n_selected = len(decision.mixture.names)
+        if self.decision.evidence.stability_k is not None:
+            return self.decision.evidence.stability_k
+        n_selected = len(self.decision.mixture.names)
         return n_selected if n_selected < n_left else half
 
     def to_dict(self) -> dict[str, Any]:
@@ -327,6 +382,9 @@ class Ranking:
     def from_dict(cls, state: Mapping[str, Any]) -> Ranking:
         """Return the ranking that `to_dict` wrote.
 
+        A ranking of an old file, version 1 or 2, has no `selection_stability`, and no message on
+        pairs: both were wrong too often. A message says so.
+
         Raises:
             ConfigError: The version is unknown, or a field is missing.
             RecordError: A field of the decision is missing or of the wrong type.
@@ -336,7 +394,7 @@ class Ranking:
             raise ConfigError(f"a ranking of version {version!r}; allowed are 1, 2 and 3")
         try:
             return cls(
-                candidates=tuple(_row_from_dict(row) for row in state["candidates"]),
+                candidates=tuple(_row_from_dict(row, state) for row in state["candidates"]),
                 proxies={key: ProxyInfo(key=key, **info) for key, info in state["proxies"].items()},
                 rank_by=state["rank_by"],
                 top_k=state["top_k"],
@@ -346,7 +404,7 @@ class Ranking:
                 encoder=None if state["encoder"] is None else EncoderInfo(**state["encoder"]),
                 seed=state["seed"],
                 packages=state["packages"],
-                messages=tuple(state["messages"]),
+                messages=_messages(state),
                 wall_s=state["wall_s"],
                 mixture=_own_mixture(state),
                 details=state.get("details", {}),
@@ -376,6 +434,21 @@ def _decision(state: Mapping[str, Any]) -> Decision | None:
     if state["version"] < 3:
         return None
     return Decision.from_fields(JsonFields(state["decision"], "decision"))
+
+
+def _messages(state: Mapping[str, Any]) -> tuple[str, ...]:
+    messages = tuple(state["messages"])
+    if state["version"] >= 3:
+        return messages
+    kept = tuple(message for message in messages if _OLD_COMPARISON.search(message) is None)
+    has_stability = any(_old_stability(row) is not None for row in state["candidates"])
+    if _OLDER in messages or not (has_stability or len(kept) < len(messages)):
+        return kept
+    return (*kept, _OLDER)
+
+
+def _old_stability(row: Mapping[str, Any]) -> object:
+    return row.get("selection_stability", row.get(OLD_STABILITY))
 
 
 def _label_filter(state: Mapping[str, Any]) -> LabelFilterRecord | None:
@@ -408,7 +481,7 @@ def _row_to_dict(row: RankedCandidate) -> dict[str, Any]:
     }
 
 
-def _row_from_dict(row: Mapping[str, Any]) -> RankedCandidate:
+def _row_from_dict(row: Mapping[str, Any], state: Mapping[str, Any]) -> RankedCandidate:
     scores = {
         key: ProxyScore(**{**score, "value": _nan(score["value"])})
         for key, score in row["scores"].items()
@@ -420,7 +493,7 @@ def _row_from_dict(row: Mapping[str, Any]) -> RankedCandidate:
         row["sha256"],
         scores,
         ranks,
-        row.get("selection_stability", row.get(OLD_STABILITY)),
+        row.get("selection_stability") if state["version"] >= 3 else None,
         row["mean_rank"],
     )
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 
-__all__ = ["listed"]
+__all__ = ["UNDEFINED", "counted", "listed", "percent", "places"]
+
+# a figure that does not exist, in tables and lists
+UNDEFINED = "-"
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:
@@ -21,3 +26,48 @@ def listed(names: Sequence[str], most: int = 4) -> str:
     if len(names) <= most:
         return ", ".join(names)
     return f"{', '.join(names[: most - 2])} and {len(names) - most + 2} more"
+
+
+def counted(n: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun, in the singular for 1.
+
+    Args:
+        n: The number.
+        noun: The noun in the singular; an adjective may precede it.
+        plural: Its plural; None for the noun and an "s".
+
+    Example:
+        >>> counted(1, "real example"), counted(1200, "pair"), counted(2, "class", "classes")
+        ('1 real example', '1,200 pairs', '2 classes')
+    """
+    return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    """Return a share as a percentage, the way that all tables and sentences write it.
+
+    Example:
+        >>> percent(0.481), percent(0.0049, 1)
+        ('48 %', '0.5 %')
+    """
+    return f"{100 * share:.{decimals}f} %"
+
+
+def places(ranks: Sequence[float]) -> list[str]:
+    """Return ranks as places, with "=" where several share one.
+
+    Args:
+        ranks: Ranks of all candidates, 1 is best; ties are averaged, NaN is undefined.
+
+    Example:
+        >>> places([1.5, 3.0, 1.5, float("nan")])
+        ['1=', '3', '1=', '-']
+    """
+    shares = Counter(rank for rank in ranks if not math.isnan(rank))
+
+    def place(rank: float) -> str:
+        if math.isnan(rank):
+            return UNDEFINED
+        return f"{1 + sum(other < rank for other in ranks)}{'=' * (shares[rank] > 1)}"
+
+    return [place(rank) for rank in ranks]

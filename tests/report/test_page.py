@@ -23,6 +23,8 @@ from synque_select.records.ranking_file import save_ranking
 from synque_select.records.run_folder import read_json, write_json
 from synque_select.report.examples_and_map import project, write_examples, write_map
 from synque_select.report.page import write_report
+from synque_select.selection.decision import decided
+from synque_select.types import Evidence
 from tests.records.records_data import SCRIPT, make_ranking, make_record
 from tests.report.test_tables import RESULT_STATE
 
@@ -153,7 +155,8 @@ def test_the_page_can_be_read_by_a_machine_that_reads_aloud(folder: Path):
 
 
 def test_p_top_k_stands_with_the_measured_reliability(tmp_path: Path):
-    ranking = make_ranking(list("abcdef"))
+    evidence = Evidence("consensus", 50, 50.0, 0, 15, stability_k=2)
+    ranking = decided(make_ranking(list("abcdef")), evidence)
     save_ranking(ranking, tmp_path)
     assert "reliability on your task unknown" in read(tmp_path).words
     correlation = correlate_scores(range(6), [1, 0, 2, 3, 5, 4], higher_is_better=True, mode="max")

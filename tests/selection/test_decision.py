@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from synque_select.errors import ConfigError, DataError
+from synque_select.proxies.registry import PROXIES, proxy_keys
 from synque_select.selection.decision import decided, redecided, tuned, with_weights
+from synque_select.selection.sentences import never_reads_real
 from synque_select.types import (
     AnswerEvidence,
     Decision,
@@ -90,7 +92,9 @@ LABELS = {"contradicted": {"c": 0.48}}
         (
             {**CLEAR, "answers": AnswerEvidence(12, worse=("a",))},
             "answers",
-            "Train on all but a, e, f: by your 12 answers, a is right less often than the others.",
+            "Train on all but a, e, f: by your 12 answers, a is right less often than the others; by "
+            "consensus, e, f are farther from your 60 real examples than at least half of the "
+            "others, beyond chance.",
             "bcd",
         ),
         (
@@ -130,22 +134,53 @@ LABELS = {"contradicted": {"c": 0.48}}
         (
             {**CLEAR, **LABELS},
             "labels",
-            "Check the labels of c first: the other candidates contradict 48% of them. Until then, "
-            "train on a, b, d.",
+            "Check the labels of c first: the other candidates contradict 48 % of them. Until "
+            "then, train on a, b, d: by consensus, e, f are farther from your 60 real examples "
+            "than at least half of the others, beyond chance.",
             "abd",
         ),
         (
             {**CLEAR, **LABELS, "far": FAR},
             "far",
-            "No candidate resembles your real data (a linear classifier is right 96% of the time): "
-            "generate again.",
+            "No candidate resembles your real data (a linear classifier is right 96 % of the "
+            "time): generate again.",
             "abcdef",
         ),
         (
-            {"n_apart": None, "n_pairs": 0},
+            {"n_apart": None, "n_pairs": 0, "untested": "no difference was tested, as it rains"},
             "untested",
-            "Train on all 6: whether your real sample separates them by consensus is unknown.",
+            "Train on all 6: no difference was tested, as it rains.",
             "abcdef",
+        ),
+        (
+            {**LABELS, "n_effective": 12.0, "n_real": 12},
+            "labels",
+            "Check the labels of c first: the other candidates contradict 48 % of them. Until "
+            "then, train on all 5 others: 12 real examples are too few to choose among them.",
+            "abdef",
+        ),
+        (
+            {**LABELS, "n_apart": 0},
+            "labels",
+            "Check the labels of c first: the other candidates contradict 48 % of them. Until "
+            "then, train on all 5 others: your real sample does not separate them.",
+            "abdef",
+        ),
+        (
+            {**CLEAR, "copies": ("a",), "clear_at": ()},
+            "clear",
+            "Train on b, c, d: by consensus, e, f are farther from your 60 real examples than at "
+            "least half of the others, beyond chance. a is a copy or near copy of your real sample "
+            "and is not selected.",
+            "bcd",
+        ),
+        (
+            {"far": FAR, "copies": ("a",)},
+            "far",
+            "No other candidate resembles your real data (a linear classifier is right 96 % of the "
+            "time): generate again. a is a copy or near copy of your real sample and is not "
+            "selected.",
+            "bcdef",
         ),
         (
             {"copies": ("a",)},
@@ -179,14 +214,14 @@ def test_each_rule_has_its_sentence_and_its_mixture(
             "others, beyond chance. The top 3 are selected",
         ),
         ({**CLEAR, "clear_at": (3,)}, "a, b, c: by consensus, these files are closer to your 60"),
-        ({"far": FAR}, "No candidate resembles your real data (a linear classifier is right 96%"),
-        (LABELS, "Check the labels of c first: the other candidates contradict 48% of them. The"),
+        ({"far": FAR}, "No candidate resembles your real data (a linear classifier is right 96 %"),
+        (LABELS, "Check the labels of c first: the other candidates contradict 48 % of them. The"),
     ],
 )
 def test_a_given_top_k_is_obeyed_and_named(changes: dict[str, Any], sentence: str):
     made = decision(3, **changes)
     assert made.sentence.startswith(sentence)
-    assert made.sentence.endswith("selected because top_k=3 was given.")
+    assert "selected because top_k=3 was given" in made.sentence
     assert made.mixture.names == ("a", "b", "c")
     assert "rain on" not in made.sentence
     # what more data would change is said; what to train on was decided by top_k
@@ -269,6 +304,7 @@ def test_the_k_of_stability_is_where_the_selection_ends():
 def test_nothing_is_said_of_pairs_of_a_small_sample():
     reasons = " ".join(decision(n_apart=9, n_effective=12.0).reasons)
     assert "not tested with fewer than 20 real examples" in reasons
+    assert "stability" in reasons
     assert "distinguished" not in reasons
     assert "9 of 15 pairs of candidates are distinguished" in " ".join(decision(n_apart=9).reasons)
 
@@ -278,7 +314,8 @@ def test_of_two_camps_nothing_is_left_out_because_the_majority_may_be_wrong():
     made = decision(camps=camps, contradicted={"a": 0.9, "b": 0.9})
     assert made.opening == "labels"
     assert made.sentence == (
-        "Check the labels first: the candidates form two camps. Until then, all are selected."
+        "Check the labels first: the candidates form two camps. Until then, train on all 6: your "
+        "real sample does not separate them."
     )
     assert made.reasons[0] == "Read some examples."
     assert set(made.mixture.names) == set(NAMES)
@@ -293,3 +330,153 @@ def test_answers_that_show_nothing_are_the_first_reason():
         "Read them.",
     )
     assert Decision.from_fields(JsonFields(made.to_dict())) == made
+
+
+def test_a_given_top_k_says_what_speaks_against_what_it_selects():
+    made = decision(5, **CLEAR)
+    assert made.sentence.endswith(
+        "The top 5 are selected because top_k=5 was given, although e is shown worse than at least "
+        "half of the others."
+    )
+    made = decision(3, **MIXED, **LABELS)
+    assert made.sentence == (
+        "Check the labels of c first: the other candidates contradict 48 % of them. The top 3 are "
+        "selected because top_k=3 was given, although the labels of c are contradicted."
+    )
+    made = decision(2, camps=("the candidates form two camps.",))
+    assert made.sentence.endswith("although nothing says which camp is right.")
+    assert "although" not in decision(4, **CLEAR).sentence
+
+
+def test_weights_say_what_speaks_against_the_weighted():
+    plain = decided(ranking(), Evidence("consensus", 60, 60.0, **CLEAR, n_pairs=15, **LABELS))
+    mixture = Mixture({"c": 0.5, "e": 0.25, "f": 0.25}, "by MMD")
+    made = with_weights(plain, mixture, "mmd_optimal").decision
+    assert made is not None
+    assert made.sentence.endswith(
+        "c 0.5, e 0.25, f 0.25, although e, f are shown worse than at least half of the others and "
+        "the labels of c are contradicted."
+    )
+    given = decided(ranking(2), Evidence("consensus", 60, 60.0, 0, 15))
+    made = with_weights(given, Mixture({"a": 0.5, "b": 0.5}), "proportional").decision
+    assert made is not None
+    assert "The weights of the top 2 (top_k=2 was given) are those of" in made.sentence
+
+
+def test_fewer_than_top_k_can_be_selected():
+    assert decision(6, copies=("a",)).sentence == (
+        "Your real sample does not separate the 5 candidates. All 5 that can be selected are "
+        "selected because top_k=6 was given. a is a copy or near copy of your real sample and is "
+        "not selected."
+    )
+
+
+def test_two_candidates_are_both_and_the_other():
+    two = dataclasses.replace(ranking(), candidates=ranking().candidates[:2])
+    tie = decided(two, Evidence("consensus", 60, 60.0, 0, 1)).decision
+    clear = decided(two, Evidence("consensus", 60, 60.0, 1, 1, ("b",), (1,))).decision
+    assert tie is not None
+    assert clear is not None
+    assert tie.sentence == "Train on both: your real sample does not separate them."
+    assert tie.reasons[0].startswith("The 2 candidates are not distinguished by")
+    assert clear.sentence == (
+        "Train on a: by consensus, this file is closer to your 60 real examples than the other "
+        "candidate, beyond chance."
+    )
+    assert clear.reasons[0].startswith("The 2 candidates are distinguished by")
+
+
+def test_many_long_names_do_not_hide_the_advice():
+    names = [f"qwen2.5-32b_few-shot_bg_train-time-info_number-{i:02}_v1" for i in range(30)]
+    row = ranking().candidates[0]
+    rows = tuple(
+        dataclasses.replace(row, name=name, ranks={"mmd": 1.0 + i, "consensus": 1.0 + i})
+        for i, name in enumerate(names)
+    )
+    many = dataclasses.replace(ranking(), candidates=rows)
+    evidence = Evidence("consensus", 60, 60.0, 200, 435, worse=tuple(names[14:]))
+    made = decided(many, evidence).decision
+    assert made is not None
+    assert made.mixture.names == tuple(names[:14])
+    assert len(made.sentence) < 300
+    assert made.sentence.startswith("Train on 14 candidates (")
+    assert " and 12 more): by consensus, each other file is farther" in made.sentence
+    first, second = made.sentence.partition("(")[2].partition(" and ")[0].split(", ")
+    assert "00" in first
+    assert "01" in second
+
+
+def kinds() -> list[tuple[str, ProxyInfo]]:
+    classes = [PROXIES.get(key) for key in proxy_keys()]
+    return [(c.key, ProxyInfo(c.key, c.higher_is_better, family=c.family)) for c in classes]
+
+
+NEVER = {key for key, info in kinds() if key.startswith("baseline_")} | {"mdm", "sql_validity"}
+
+
+@pytest.mark.parametrize("top_k", [None, 2])
+@pytest.mark.parametrize("changes", [CLEAR, MIXED, {}, {"n_effective": 9.0}, LABELS, {"far": FAR}])
+@pytest.mark.parametrize(("key", "info"), kinds())
+def test_the_words_fit_what_a_proxy_reads(
+    key: str, info: ProxyInfo, changes: dict[str, Any], top_k: int | None
+):
+    rows = tuple(
+        dataclasses.replace(row, ranks={key: row.ranks["consensus"]}, scores={key: ProxyScore(1.0)})
+        for row in ranking().candidates
+    )
+    by_proxy = dataclasses.replace(
+        ranking(top_k), candidates=rows, proxies={key: info}, rank_by=key
+    )
+    evidence = dataclasses.replace(Evidence(key, 60, 60.0, n_apart=0, n_pairs=15), **changes)
+    untested = never_reads_real(info)
+    if untested:
+        evidence = dataclasses.replace(
+            evidence, n_apart=None, n_pairs=0, worse=(), clear_at=(), untested=untested
+        )
+    made = decided(by_proxy, evidence).decision
+    assert made is not None
+    text = " ".join([made.sentence, *made.reasons])
+    assert bool(untested) == (key in NEVER)
+    if untested:
+        assert f"our real sample is never read by {key}, so that no difference can be" in text
+        assert made.opening in ("untested", "labels", "far")
+        forbidden = ["closer", "farther", "better", "worse", "separate them", "distinguished",
+                     "too few", "unknown", "quality of their labels"]  # fmt: skip
+    elif key in ("transfer", "agreement"):
+        forbidden = ["closer", "farther", "quality of their labels"]
+    else:
+        forbidden = ["better on", "worse on", "never read"]
+    assert not [words for words in forbidden if words in text]
+
+
+def test_pairs_are_listed_best_first_and_survive_json():
+    evidence = Evidence(
+        "consensus", 60, 60.0, 3, 15, shown_better={"a": ("e", "f"), "b": ("f",)}, stability_k=3
+    )
+    made = decided(ranking(), evidence)
+    assert made.distinguished == (("a", "e"), ("a", "f"), ("b", "f"))
+    assert Ranking.from_dict(json.loads(json.dumps(made.to_dict()))).distinguished == (
+        made.distinguished
+    )
+    assert decided(ranking(), Evidence("consensus", 12, 12.0)).distinguished is None
+    assert redecided(made, rank_by="mmd").distinguished is None
+    assert ranking().distinguished is None
+
+
+def test_labels_that_stand_out_are_excluded_unless_top_k_selects_them():
+    evidence = Evidence("consensus", 60, 60.0, 0, 15, copies=("a",), contradicted={"e": 0.5})
+    assert decided(ranking(), evidence).excluded == ("a", "e")
+    assert decided(ranking(2), evidence).excluded == ("a",)
+    camps = dataclasses.replace(evidence, camps=("two camps.",))
+    assert decided(ranking(), camps).excluded == ("a",)
+
+
+def test_the_k_of_stability_stays_what_it_was_computed_with():
+    evidence = Evidence("consensus", 60, 60.0, 0, 15, stability_k=3)
+    plain = decided(ranking(), evidence)
+    mixed = with_weights(plain, Mixture({"a": 0.75, "c": 0.25}), "mmd_optimal")
+    assert mixed.stability_k == 3
+    assert tuned(plain, Mixture({"a": 1.0}), "the best").stability_k == 3
+    assert redecided(plain, top_k=2).stability_k == 2
+    excluded = dataclasses.replace(evidence, contradicted={"f": 0.5}, stability_k=None)
+    assert decided(ranking(), excluded).stability_k == 3

@@ -1,0 +1,385 @@
+"""The sentences of a decision: what the data say, what to train on, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from synque_select.report.table import shorten_names
+from synque_select.types import Evidence, Mixture, ProxyInfo, Ranking
+from synque_select.types.decision import LEAST_REAL, Opening
+from synque_select.utils.wording import counted, listed, percent
+
+__all__ = ["Sentences", "never_reads_real", "short_names"]
+
+_MOST_NAMES = 4
+_NAME_WIDTH = 30
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Return each name as a sentence shows it: a long one is cut where it agrees with others.
+
+    Args:
+        names: All names that must stay distinct.
+
+    Example:
+        >>> names = [f"llama3.1-8b_{shot}-shot_background-info_v1" for shot in ("few", "zero")]
+        >>> list(short_names(names).values())
+        ['llama3.1-8b_few-..._v1', 'llama3.1-8b_zero-..._v1']
+    """
+    return dict(zip(names, shorten_names(names, _NAME_WIDTH), strict=True))
+
+
+def never_reads_real(info: ProxyInfo | None) -> str:
+    """Return why scores that do not depend on the real sample are not tested; empty if they do."""
+    if info is None or info.reads_real:
+        return ""
+    return f"your real sample is never read by {info.key}, so that no difference can be tested"
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """What is said of a ranking.
+
+    Args:
+        ranking: The ranking.
+        evidence: What the data say about the choice.
+        names: The candidates that can be selected, best first.
+    """
+
+    ranking: Ranking
+    evidence: Evidence
+    names: Sequence[str]
+
+    @cached_property
+    def _short(self) -> dict[str, str]:
+        return short_names([row.name for row in self.ranking.candidates])
+
+    @property
+    def opening(self) -> Opening:
+        """The rule that holds; the first that does is the one to say."""
+        evidence = self.evidence
+        if evidence.far is not None and evidence.far.is_far:
+            return "far"
+        if evidence.answers is not None and evidence.answers.left_out:
+            return "answers"
+        if evidence.contradicted or evidence.camps:
+            return "labels"
+        if evidence.is_small and not never_reads_real(self._info):
+            return "small"
+        if evidence.n_apart is None or len(self.names) < 2:
+            return "untested"
+        return "clear" if evidence.worse else "tie"
+
+    def advice(self, chosen: Sequence[str]) -> str:
+        """Say what to do, where no `top_k` was given.
+
+        Args:
+            chosen: The candidates that the rules select.
+        """
+        opening = self.opening
+        if opening == "far":
+            return f"{self._far()}: generate again."
+        if opening == "answers":
+            return f"Train on {self._answered(chosen)}."
+        if opening == "labels":
+            return f"{self._labels()} Until then, train on {self._rest(chosen)}."
+        if opening == "small":
+            few = f"{self._real()} are too few to choose"
+            return f"{few}: train on {self._everything()}, or collect more."
+        if len(self.names) == 1:
+            return f"Train on {self._list(self.names)}: no other candidate can be selected."
+        if opening == "untested":
+            return f"Train on {self._everything()}: {self._untested()}."
+        if opening == "tie":
+            return f"Train on {self._everything()}: your real sample {self._tie('them')}."
+        return f"Train on {self._best(chosen)}."
+
+    def obeyed(self, chosen: Sequence[str], top_k: int) -> str:
+        """Say what the data say, and that `top_k` decided.
+
+        Args:
+            chosen: The candidates that were selected.
+            top_k: What was given.
+        """
+        k = len(chosen)
+        if self.opening in ("clear", "tie") and k in self.evidence.clear_at:
+            finding = f"{self._list(chosen)}: {self._closer(chosen)}."
+        else:
+            finding = self.finding()
+        given = f"because top_k={top_k} was given"
+        if k < top_k:
+            few = "the only one" if k == 1 else f"all {k}"
+            verb = "is" if k == 1 else "are"
+            selected = f"{few[0].upper()}{few[1:]} that can be selected {verb} selected {given}"
+        else:
+            selected = f"{f'The top {k} are' if k > 1 else 'The best one is'} selected {given}"
+        return f"{finding} {selected}{self._although(chosen)}."
+
+    def weighted(self, mixture: Mixture, kind: str, top_k: int | None) -> str:
+        """Say what the data say, and which weights were asked for.
+
+        Args:
+            mixture: The weights.
+            kind: How they were made.
+            top_k: What was given.
+        """
+        of = ""
+        if top_k is not None:
+            n = f"at most {top_k}" if kind == "mmd_optimal" else f"the top {top_k}"
+            of = f" of {n} (top_k={top_k} was given)"
+        weights = f"{self.weights(mixture)}{self._although(mixture.names)}"
+        return f"{self.finding()} The weights{of} are those of mixture={kind!r}: {weights}."
+
+    def weights(self, mixture: Mixture) -> str:
+        """Return the names and weights of a mixture, the largest first."""
+        order = sorted(mixture.weights.items(), key=lambda item: -item[1])
+        return listed([f"{self._short.get(name, name)} {weight:.3g}" for name, weight in order])
+
+    def finding(self) -> str:
+        """Say what the data say, without what to train on."""
+        opening = self.opening
+        if opening == "far":
+            return f"{self._far()}: generate again."
+        if opening == "answers" and self.evidence.answers is not None:
+            return f"{_capital(self.evidence.answers.finding)}."
+        if opening == "labels":
+            return self._labels()
+        if opening == "small":
+            return f"{self._real()} are too few to choose: collect more."
+        if opening == "clear":
+            return f"{_capital(self._found_worse(self.evidence.worse))}."
+        if len(self.names) == 1:
+            return f"No candidate but {self._list(self.names)} can be selected."
+        if opening == "tie":
+            return f"Your real sample {self._tie(f'the {len(self.names)} candidates')}."
+        return f"{_capital(self._untested())}."
+
+    def left_out(self) -> list[str]:
+        """Say which candidates are never selected."""
+        copies, undefined = self.evidence.copies, self.evidence.undefined
+        sentences = []
+        if copies:
+            what = "is a copy or near copy" if len(copies) == 1 else "are copies or near copies"
+            verb = _is(copies)
+            sentences.append(
+                f"{self._list(copies)} {what} of your real sample and {verb} not selected."
+            )
+        if undefined:
+            has = "has" if len(undefined) == 1 else "have"
+            by = self.evidence.rank_by
+            sentences.append(f"{self._list(undefined)} {has} no score by {by}: not selected.")
+        return sentences
+
+    def reasons(self) -> tuple[str, ...]:
+        """Return what else is said beside the advice."""
+        evidence, opening = self.evidence, self.opening
+        reasons = [] if opening == "answers" else list(evidence.camps[1:])
+        if opening != "answers" and evidence.answers is not None:
+            reasons.insert(0, f"{_capital(evidence.answers.finding)}.")
+        if opening == "far" and (evidence.camps or evidence.contradicted):
+            reasons.insert(0, self._labels())
+        if evidence.untested:
+            if opening != "untested":
+                reasons.append(f"{_capital(self._untested())}.")
+        elif evidence.is_small:
+            reasons.append(
+                "Differences, and the stability of the selection, are not tested with fewer than "
+                f"{LEAST_REAL} real examples."
+            )
+        elif evidence.n_apart is not None and evidence.n_pairs:
+            reasons.append(self._pairs(evidence.n_apart))
+        return (*reasons, *(self._why_far() if opening == "far" else ()))
+
+    def _pairs(self, n_apart: int) -> str:
+        evidence = self.evidence
+        if evidence.n_pairs == 1:
+            found = f"The 2 candidates are {'' if n_apart else 'not '}distinguished"
+        else:
+            pairs = counted(evidence.n_pairs, "pair")
+            verb = "is" if n_apart == 1 else "are"
+            found = f"{n_apart} of {pairs} of candidates {verb} distinguished"
+        sentence = (
+            f"{found} by {evidence.rank_by} (simultaneous 95 % over all pairs, {self._real()})."
+        )
+        if self._reads_labels:
+            return sentence
+        return f"{sentence} That says nothing of the quality of their labels."
+
+    def _why_far(self) -> tuple[str, str]:
+        far = self.evidence.far
+        assert far is not None
+        halves = (
+            "" if math.isnan(far.halves) else f"; between two halves of it, {percent(far.halves)}"
+        )
+        return (
+            f"The classifier separates {self._list([far.candidate])} least well from your real "
+            f"sample: it is right {percent(far.accuracy)} of the time, at least {percent(far.low)} "
+            f"(95 %){halves}. Real examples are nearer to each other than to any candidate.",
+            "Candidates are selected all the same, so that a training run can start; training on "
+            "them is not advised.",
+        )
+
+    @property
+    def _info(self) -> ProxyInfo | None:
+        """The proxy that ranks; None for the consensus."""
+        return self.ranking.proxies.get(self.evidence.rank_by)
+
+    @property
+    def _reads_labels(self) -> bool:
+        return self._info is not None and self._info.reads_labels
+
+    def _best(self, chosen: Sequence[str]) -> str:
+        """Return the candidates that are not shown worse, and why."""
+        names, evidence = self.names, self.evidence
+        if list(chosen) == list(names[: len(chosen)]) and len(chosen) in evidence.clear_at:
+            return f"{self._list(chosen)}: {self._closer(chosen)}"
+        dropped = [name for name in names if name not in chosen]
+        by, worse = evidence.rank_by, self._worse_than_most()
+        if len(names) < len(self.ranking):  # "all but" would include those that are left out
+            return f"{self._list(chosen)}: {self._found_worse(dropped)}"
+        if len(dropped) <= len(chosen):
+            return f"all but {self._list(dropped)}: by {by}, {_these(dropped)} {worse}"
+        return f"{self._list(chosen)}: by {by}, each other file is {worse}"
+
+    def _answered(self, chosen: Sequence[str]) -> str:
+        """Return what to train on if labels of real examples speak against some candidates."""
+        evidence, answers = self.evidence, self.evidence.answers
+        assert answers is not None
+        dropped = [name for name in self.names if name not in chosen]
+        worse = [n for n in dropped if n in evidence.worse and n not in answers.left_out]
+        doubtful = [n for n in dropped if n not in (*worse, *answers.left_out)]
+        reasons = [answers.finding]
+        if worse:
+            reasons.append(self._found_worse(worse))
+        if doubtful:
+            reasons.append(f"the other candidates contradict the labels of {self._list(doubtful)}")
+        is_short = len(dropped) <= len(chosen) and len(self.names) == len(self.ranking)
+        names = f"all but {self._list(dropped)}" if is_short else self._list(chosen)
+        return f"{names}: {'; '.join(reasons)}"
+
+    def _rest(self, chosen: Sequence[str]) -> str:
+        """Return what to train on until labels were checked, and why the others are left out."""
+        evidence = self.evidence
+        doubtful = () if evidence.camps else tuple(evidence.contradicted)
+        rest = [name for name in self.names if name not in doubtful] or list(self.names)
+        worse = tuple(name for name in evidence.worse if name in rest and name not in chosen)
+        clear_at = () if doubtful else evidence.clear_at
+        plain = replace(
+            evidence,
+            contradicted={},
+            camps=(),
+            far=None,
+            answers=None,
+            worse=worse,
+            clear_at=clear_at,
+        )
+        part = Sentences(self.ranking, plain, rest)
+        if len(rest) == 1:
+            return f"{self._list(rest)}"
+        everything = part._everything()
+        if part.opening == "small":
+            return f"{everything}: {self._real()} are too few to choose among them"
+        if part.opening == "untested":
+            return f"{everything}: {self._untested()}"
+        if part.opening == "tie":
+            return f"{everything}: your real sample {part._tie('them')}"
+        return part._best(chosen)
+
+    def _everything(self) -> str:
+        n = len(self.names)
+        others = " others" if n < len(self.ranking) else ""
+        if n == 1:
+            return self._list(self.names)
+        return f"both{others}" if n == 2 else f"all {n}{others}"
+
+    def _tie(self, candidates: str) -> str:
+        by = "" if self._info is None else f" by {self._info.key}"
+        if self.evidence.n_apart:
+            return f"shows none of {candidates} to be worse{by} than at least half of the others"
+        return f"does not separate {candidates}{by}"
+
+    def _untested(self) -> str:
+        return self.evidence.untested or "no difference was tested"
+
+    def _real(self) -> str:
+        n, effective = self.evidence.n_real, self.evidence.n_effective
+        clusters = f" that count as {effective:.0f}" if effective < n - 0.5 else ""
+        return f"{counted(n, 'real example')}{clusters}"
+
+    def _closer(self, chosen: Sequence[str]) -> str:
+        better = "better on" if self._reads_labels else "closer to"
+        other = "the other" if self.evidence.n_pairs == 1 else "every other"
+        return (
+            f"by {self.evidence.rank_by}, {_these(chosen)} {better} your {self._real()} than "
+            f"{other} candidate, beyond chance"
+        )
+
+    def _worse_than_most(self) -> str:
+        worse = "worse on" if self._reads_labels else "farther from"
+        return f"{worse} your {self._real()} than {self._most()}, beyond chance"
+
+    def _most(self) -> str:
+        return "the other one" if self.evidence.n_pairs == 1 else "at least half of the others"
+
+    def _found_worse(self, names: Sequence[str]) -> str:
+        by = self.evidence.rank_by
+        return f"by {by}, {self._list(names)} {_is(names)} {self._worse_than_most()}"
+
+    def _far(self) -> str:
+        far = self.evidence.far
+        assert far is not None
+        return (
+            f"No {'other ' if self.evidence.copies else ''}candidate resembles your real data (a "
+            f"linear classifier is right {percent(far.accuracy)} of the time)"
+        )
+
+    def _labels(self) -> str:
+        evidence = self.evidence
+        if evidence.camps:
+            return f"Check the labels first: {evidence.camps[0]}"
+        order = sorted(evidence.contradicted, key=lambda name: -evidence.contradicted[name])
+        most = "" if len(order) == 1 else "up to "
+        return (
+            f"Check the labels of {self._list(order)} first: the other candidates contradict "
+            f"{most}{percent(evidence.contradicted[order[0]])} of them."
+        )
+
+    def _although(self, chosen: Sequence[str]) -> str:
+        """Say which of the chosen candidates the data speak against."""
+        evidence = self.evidence
+        worse = [name for name in chosen if name in evidence.worse]
+        doubtful = [name for name in chosen if name in evidence.contradicted]
+        answered = () if evidence.answers is None else evidence.answers.left_out
+        wrong = [name for name in chosen if name in answered]
+        parts = []
+        if wrong:
+            parts.append(f"your answers speak against {self._list(wrong)}")
+        if worse:
+            parts.append(f"{self._list(worse)} {_is(worse)} shown worse than {self._most()}")
+        if doubtful and not (evidence.camps or wrong):
+            parts.append(f"the labels of {self._list(doubtful)} are contradicted")
+        if evidence.camps and not (evidence.answers and evidence.answers.wrong_camp):
+            parts.append("nothing says which camp is right")
+        return f", although {' and '.join(parts)}" if parts else ""
+
+    def _list(self, names: Sequence[str]) -> str:
+        """Name candidates; of many, say how many and name the first."""
+        short = [self._short.get(name, name) for name in names]
+        if len(names) <= _MOST_NAMES:
+            return listed(short)
+        return f"{counted(len(names), 'candidate')} ({listed(short, _MOST_NAMES)})"
+
+
+def _these(names: Sequence[str]) -> str:
+    return "this file is" if len(names) == 1 else "these files are"
+
+
+def _is(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _capital(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
