@@ -200,11 +200,15 @@ def _row(row: JsonFields, proxies: Collection[str], rank_by: str) -> dict[str, J
     missing = sorted({*proxies, rank_by} - set(ranks))
     if missing:
         raise RecordError(f"{row.path('ranks')} must be complete, missing are {missing}")
-    stability = "selection_stability" if "selection_stability" in row else OLD_STABILITY
+    stability = {
+        key: row.optional_number(key)
+        for key in ("selection_stability", OLD_STABILITY)
+        if key in row
+    }
     return {
         **row.content,
+        **stability,
         "scores": {key: _score(scores.object(key)) for key in proxies},
-        "selection_stability": row.optional_number(stability),
         "mean_rank": row.optional_number("mean_rank"),
     }
 

@@ -196,13 +196,13 @@ class Sentences:
     def _pairs(self, n_apart: int) -> str:
         evidence = self.evidence
         if evidence.n_pairs == 1:
-            found = f"The 2 candidates are {'' if n_apart else 'not '}distinguished"
+            statement = f"The 2 candidates are {'' if n_apart else 'not '}distinguished"
         else:
             pairs = counted(evidence.n_pairs, "pair")
             verb = "is" if n_apart == 1 else "are"
-            found = f"{n_apart} of {pairs} of candidates {verb} distinguished"
+            statement = f"{n_apart} of {pairs} of candidates {verb} distinguished"
         sentence = (
-            f"{found} by {evidence.rank_by} (simultaneous 95 % over all pairs, {self._real()})."
+            f"{statement} by {evidence.rank_by} (simultaneous 95 % over all pairs, {self._real()})."
         )
         if self._reads_labels:
             return sentence

@@ -25,7 +25,7 @@ __all__ = [
     "Ranking",
 ]
 
-# written beside the new key for one version, and read where the new one is missing
+# written beside the new key for one version; where it is alone, it was computed another way
 OLD_STABILITY = "p_top_k_by_proxy"  # old name
 
 # families of proxies that describe a candidate alone
@@ -382,8 +382,8 @@ class Ranking:
     def from_dict(cls, state: Mapping[str, Any]) -> Ranking:
         """Return the ranking that `to_dict` wrote.
 
-        A ranking of an old file, version 1 or 2, has no `selection_stability`, and no message on
-        pairs: both were wrong too often. A message says so.
+        The stability in a file of version 0.1, which is under another key, and its message on pairs
+        of candidates are left out, because both were wrong too often. A message says so.
 
         Raises:
             ConfigError: The version is unknown, or a field is missing.
@@ -394,7 +394,7 @@ class Ranking:
             raise ConfigError(f"a ranking of version {version!r}; allowed are 1, 2 and 3")
         try:
             return cls(
-                candidates=tuple(_row_from_dict(row, state) for row in state["candidates"]),
+                candidates=tuple(_row_from_dict(row) for row in state["candidates"]),
                 proxies={key: ProxyInfo(key=key, **info) for key, info in state["proxies"].items()},
                 rank_by=state["rank_by"],
                 top_k=state["top_k"],
@@ -438,17 +438,12 @@ def _decision(state: Mapping[str, Any]) -> Decision | None:
 
 def _messages(state: Mapping[str, Any]) -> tuple[str, ...]:
     messages = tuple(state["messages"])
-    if state["version"] >= 3:
-        return messages
     kept = tuple(message for message in messages if _OLD_COMPARISON.search(message) is None)
-    has_stability = any(_old_stability(row) is not None for row in state["candidates"])
-    if _OLDER in messages or not (has_stability or len(kept) < len(messages)):
-        return kept
-    return (*kept, _OLDER)
-
-
-def _old_stability(row: Mapping[str, Any]) -> object:
-    return row.get("selection_stability", row.get(OLD_STABILITY))
+    is_old = len(kept) < len(messages) or any(
+        row.get(OLD_STABILITY) is not None and "selection_stability" not in row
+        for row in state["candidates"]
+    )
+    return (*kept, _OLDER) if is_old else kept
 
 
 def _label_filter(state: Mapping[str, Any]) -> LabelFilterRecord | None:
@@ -481,7 +476,7 @@ def _row_to_dict(row: RankedCandidate) -> dict[str, Any]:
     }
 
 
-def _row_from_dict(row: Mapping[str, Any], state: Mapping[str, Any]) -> RankedCandidate:
+def _row_from_dict(row: Mapping[str, Any]) -> RankedCandidate:
     scores = {
         key: ProxyScore(**{**score, "value": _nan(score["value"])})
         for key, score in row["scores"].items()
@@ -493,7 +488,7 @@ def _row_from_dict(row: Mapping[str, Any], state: Mapping[str, Any]) -> RankedCa
         row["sha256"],
         scores,
         ranks,
-        row.get("selection_stability") if state["version"] >= 3 else None,
+        row.get("selection_stability"),
         row["mean_rank"],
     )
 
