@@ -92,8 +92,8 @@ LABELS = {"contradicted": {"c": 0.48}}
         (
             {**CLEAR, "answers": AnswerEvidence(12, worse=("a",))},
             "answers",
-            "Train on all but a, e, f: by your 12 answers, a is right less often than the others; by "
-            "consensus, e, f are farther from your 60 real examples than at least half of the "
+            "Train on all but a, e, f: by your 12 answers, a is right less often than the others; "
+            "by consensus, e, f are farther from your 60 real examples than at least half of the "
             "others, beyond chance.",
             "bcd",
         ),
