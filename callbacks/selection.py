@@ -89,8 +89,8 @@ class SelectionCallback(CheckedCallback):
 
     Args:
         proxies: Keys, instances, or mappings with "key" and options; None for the default suite.
-        rank_by: Key of a proxy, or "consensus"; None for the only proxy given, or the consensus of
-            several.
+        rank_by: Key of a proxy, or "consensus"; None for the default of `rank`: `transfer` where
+            the candidates' labels can judge each other, else the consensus.
         top_k: Number of candidates to train on; None for that of the given `ranking`, or for what
             is recommended: all candidates, minus each that is shown worse than at least half of
             the others. Copies of the real sample are never selected.

@@ -83,7 +83,11 @@ def _add_inputs(parser: ArgumentParser) -> None:
 
 def _add_choices(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--rank-by", help="a proxy's key or consensus (default: consensus, or the only proxy given)"
+        "--rank-by",
+        help="a proxy's key or consensus. Default: the only proxy given, or transfer if the "
+        "candidates' labels (--label) can judge each other, else the consensus. Labels can judge "
+        "from 3 families on, unless two camps contradict each other or too few examples are like "
+        "the real ones; a message says why not",
     )
     parser.add_argument(
         "--top-k",
@@ -169,7 +173,7 @@ def run(options: Namespace) -> int:
     print(*ranking_tables(ranking), sep="\n\n")
     # written before anything that can still fail
     path = None if options.json is None else save_ranking(ranking, Path(options.json))
-    findings = _findings(options, scoring, checks, ranking.stability_k)
+    findings = _findings(options, scoring, checks, ranking)
     if path is not None:
         prefix = "" if path.name == "ranking.json" else f"{path.stem}."
         written = [path, path.with_suffix(".csv")]
@@ -268,7 +272,7 @@ def _check_findings(options: Namespace, job: ScoringJob) -> None:
 
 
 def _findings(
-    options: Namespace, scoring: Scoring, checks: Sequence[LabelCheck] | None, top_k: int
+    options: Namespace, scoring: Scoring, checks: Sequence[LabelCheck] | None, ranking: Ranking
 ) -> Findings:
     """Print and return the findings that were requested in addition to the ranking."""
     from synque_select.report.finding_tables import gaps_table, sample_size_table
@@ -281,7 +285,7 @@ def _findings(
         print(f"\n{gaps_table(gaps)}")
     sizes = None
     if options.sample_size_analysis:
-        sizes = sample_size_analysis(scoring, top_k=top_k, rank_by=options.rank_by)
+        sizes = sample_size_analysis(scoring, top_k=ranking.stability_k, rank_by=ranking.rank_by)
         print(f"\n{sample_size_table(sizes)}")
     labels = None if checks is None else LabelChecks(tuple(checks))
     return Findings(labels=labels, gaps=gaps, real_size=sizes)

@@ -80,6 +80,10 @@ class Contributions:
             same for all candidates; None for 0.
         counts: b, (n,) float64, the size of each example, such as its number of n-grams, for
             scores that are ratios; None if all count 1.
+        judges: u, (J, K) float64 with a mean of 0 in each column, how each of J independent judges
+            moves the scores: under weights v of the judges that sum to 1, score k changes by
+            Σ_j v_j u_jk. Comparisons of candidates count their variation as well as that of the
+            real sample; s does not depend on them. None without judges.
 
     Example:
         >>> mean = Contributions(torch.tensor([[1.0], [3.0]], dtype=torch.float64))
@@ -92,6 +96,7 @@ class Contributions:
     constant: torch.Tensor | None = None
     pairs: torch.Tensor | None = None
     counts: torch.Tensor | None = None
+    judges: torch.Tensor | None = None
 
     def __call__(self, weights: torch.Tensor) -> torch.Tensor:
         """Return the scores under weights of the real examples; see `ProxyScores.resample`."""

@@ -93,6 +93,9 @@ class Transfer(_LabelProxy):
     A class counts if at least two families have it. A head that never saw a class gets 0 for it;
     the details say how many classes it misses.
 
+    Two candidates are compared over the judges as well as over the real sample: a difference that
+    other judges might turn around is none. The interval of a score is that of new real samples.
+
     Args:
         n_draws: Number of subsamples of a candidate that is larger than the common size.
         max_examples: Largest number of examples of a candidate to use.
@@ -137,7 +140,7 @@ class Transfer(_LabelProxy):
         }
         return ProxyScores(
             values.cpu(),
-            resample=Contributions(each),
+            resample=Contributions(each, judges=judges.by_family(slopes).cpu()),
             messages=(*judges.messages(), message),
             details=details,
         )
@@ -362,6 +365,17 @@ class _Judges:
             return weighted_r2(predicted, self.targets[:, 0], weights)
         cells = correct_shares(self.heads, self.features, self.targets, self.counted)
         return balanced_accuracy(cells, weights)
+
+    def by_family(self, slopes: torch.Tensor) -> torch.Tensor:
+        """Return how each family, as a judge, moves the scores, (E, K); see `Contributions.judges`.
+
+        Args:
+            slopes: (K, N) derivatives of the scores in the logarithms of the rows' weights.
+        """
+        # a family is the unit, not its examples: these have one generator, and share its mistakes
+        n_families = int(self.families.max()) + 1
+        sums = slopes.new_zeros(n_families, len(slopes))
+        return n_families * sums.index_add_(0, self.families[self.owners], slopes.T)
 
     def agreement(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the agreement on the real sample, (K,), and how often heads agree, (K, n)."""

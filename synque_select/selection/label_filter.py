@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -28,6 +30,8 @@ from synque_select.functional.label_consistency import (
     predict_labels,
 )
 from synque_select.functional.transfer import fit_heads
+from synque_select.proxies.base import ProxyInput
+from synque_select.proxies.inputs import content_order
 from synque_select.selection.camps import Camps, find_camps
 from synque_select.selection.scoring import Scoring
 from synque_select.types import Ranking
@@ -47,6 +51,7 @@ __all__ = [
     "filter_selected",
     "label_consistency",
     "offer",
+    "scored_camps",
 ]
 
 LabelFilterChoice: TypeAlias = float | Literal["off", "auto"]
@@ -210,9 +215,16 @@ class LabelJudges:
 
     def camps(self, kept: Sequence[str]) -> Camps | None:
         """Return the two camps of these candidates that contradict each other; None without."""
+        if tuple(kept) == self.names:
+            return self.all_camps
         at = [self.names.index(name) for name in kept]
         labels = [self.labels[i] for i in at]
         return find_camps(self._among(at), labels, names=kept, classes=self.classes)
+
+    @cached_property
+    def all_camps(self) -> Camps | None:
+        """Two camps of all candidates that contradict each other; None without."""
+        return find_camps(self.predictions, self.labels, names=self.names, classes=self.classes)
 
     def n_judges(self, kept: Sequence[str]) -> int:
         """Return the smallest number of judges that one of these candidates has."""
@@ -367,18 +379,52 @@ def _judges(
     candidates: Sequence[Candidate], scoring: Scoring
 ) -> tuple[LabelJudges, Mapping[str, float] | None]:
     """Return the judges, and the weights of their votes by `transfer` if it was scored."""
-    _, *embeddings = scoring.embeddings("a check of labels by the other candidates")
-    names = [candidate.name for candidate in candidates]
-    judges = LabelJudges.fit(
-        {candidate.name: candidate.labels for candidate in candidates},
-        dict(zip(names, (rows.cpu() for rows in embeddings), strict=True)),
-        families={candidate.name: candidate.family or candidate.name for candidate in candidates},
-        seed=scoring.seed,
-    )
+    judges = _fitted(_Labeled.of(candidates), scoring)
     transfer = scoring.scores.get(_TRANSFER)
     if transfer is None or not bool(torch.isfinite(transfer.values).all()):
         return judges, None
-    return judges, dict(zip(names, transfer.values.tolist(), strict=True))
+    return judges, dict(zip(judges.names, transfer.values.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class _Labeled:
+    """What heads are fitted on, besides embeddings: name to labels, and to the family."""
+
+    labels: Mapping[str, Sequence[str]]
+    families: Mapping[str, str]
+
+    @classmethod
+    def of(cls, parts: Sequence[Candidate] | Sequence[ProxyInput]) -> _Labeled:
+        return cls(
+            {part.name: part.labels or () for part in parts},
+            {part.name: part.family or part.name for part in parts},
+        )
+
+    def __len__(self) -> int:
+        return sum(map(len, self.labels.values()))
+
+
+# the order, the search for camps and the filter of one ranking ask for the same heads
+_FITTED: WeakKeyDictionary[Scoring, tuple[_Labeled, LabelJudges]] = WeakKeyDictionary()
+
+
+def _fitted(
+    labeled: _Labeled, scoring: Scoring, rows: Mapping[str, NDArray[np.int64]] | None = None
+) -> LabelJudges:
+    """Return the heads of the scored candidates, fitted on all their examples or on these rows."""
+    _, *embeddings = scoring.embeddings("a check of labels by the other candidates")
+    known = _FITTED.get(scoring)
+    if rows is None and known is not None and known[0] == labeled:
+        return known[1]
+    labels = labeled.labels
+    features = dict(zip(labels, (each.cpu() for each in embeddings), strict=True))
+    if rows is not None:
+        labels = {name: [labels[name][i] for i in at.tolist()] for name, at in rows.items()}
+        features = {name: features[name][torch.from_numpy(at)] for name, at in rows.items()}
+    judges = LabelJudges.fit(labels, features, families=labeled.families, seed=scoring.seed)
+    if rows is None:
+        _FITTED[scoring] = labeled, judges
+    return judges
 
 
 def camps_of(candidates: Sequence[Candidate], scoring: Scoring) -> tuple[str, ...]:
@@ -388,13 +434,33 @@ def camps_of(candidates: Sequence[Candidate], scoring: Scoring) -> tuple[str, ..
         candidates: The scored candidates.
         scoring: Their scores, with embeddings.
     """
-    if sum(map(len, candidates)) > _MAX_OFFERED or not can_judge(candidates, scoring):
+    if not can_judge(candidates, scoring):
         return ()
-    judges, _ = _judges(candidates, scoring)
-    camps = judges.camps(judges.names)
+    camps = _camps(_Labeled.of(candidates), scoring)
+    return () if camps is None else (f"{camps.sentence}.", camps.advice)
+
+
+def scored_camps(scoring: Scoring) -> Camps | None:
+    """Return two camps of candidates that contradict each other; None if there are none.
+
+    Args:
+        scoring: Scores by a suite that reads labels, which are classes, and embeddings.
+    """
+    return _camps(_Labeled.of(scoring.candidates), scoring)
+
+
+def _camps(labeled: _Labeled, scoring: Scoring) -> Camps | None:
+    if len(labeled) <= _MAX_OFFERED:
+        return _fitted(labeled, scoring).all_camps
+    # a sample of each shows what they contradict each other about, and costs less
+    rows = {
+        part.name: np.sort(content_order(part, scoring.seed)[:_MAX_HEAD_ROWS])
+        for part in scoring.candidates
+    }
+    camps = _fitted(labeled, scoring, rows).all_camps
     if camps is None:
-        return ()
-    return f"{camps.sentence}.", camps.advice
+        return None
+    return replace(camps, examples=tuple((n, int(rows[n][i])) for n, i in camps.examples))
 
 
 def offer(

@@ -21,6 +21,7 @@ from synque_select.selection.consensus import (
     midranks,
 )
 from synque_select.selection.decision import decided
+from synque_select.selection.default_order import order_by
 from synque_select.selection.farness import measure_farness
 from synque_select.selection.mixture import MixtureChoice, MixtureOptions, with_mixture
 from synque_select.selection.score_cache import package_versions
@@ -101,7 +102,9 @@ def _ordered(
 ) -> Ranking:
     check_rank_by(rank_by, scoring.suite)
     members, left_out = consensus_members(scoring.suite, scoring.scores)
-    rank_by = _rank_by(rank_by, scoring.suite, members)
+    rank_by, why_not = order_by(rank_by, scoring.suite, members, scoring)
+    if why_not is not None:
+        left_out += (f"The order is by consensus, not by transfer: {why_not}.",)
     n_real = len(scoring.real)
     weights = multinomial_weights(n_real, n_resamples, scoring.seed, scoring.groups)
     # from one group, nothing is known about the variation between groups
@@ -194,7 +197,7 @@ def redrawn_order(
         negated if higher is better. None if a needed proxy has no contribution per real example.
     """
     members, _ = consensus_members(scoring.suite, scoring.scores)
-    by = _rank_by(rank_by, scoring.suite, members)
+    by, _ = order_by(rank_by, scoring.suite, members, scoring)
     used = members if by == CONSENSUS else (by,)
     redrawn = {}
     for key in used:
@@ -249,7 +252,7 @@ def border_gap(scoring: Scoring, rank_by: str | None, better: int, worse: int) -
         ProxyError: A needed proxy has no contribution per real example.
     """
     members, _ = consensus_members(scoring.suite, scoring.scores)
-    by = _rank_by(rank_by, scoring.suite, members)
+    by, _ = order_by(rank_by, scoring.suite, members, scoring)
     used = members if by == CONSENSUS else (by,)
     columns = {
         key: resample for key in used if (resample := scoring.scores[key].resample) is not None
@@ -289,19 +292,7 @@ def check_rank_by(rank_by: str | None, suite: Sequence[BaseProxy]) -> None:
     if rank_by is not None and rank_by not in allowed:
         hint = did_you_mean(str(rank_by), allowed)
         raise ConfigError(f"rank_by={rank_by!r} is not a column: {hint}")
-    _rank_by(rank_by, suite, [proxy.key for proxy in suite if may_enter(proxy)])
-
-
-def _rank_by(rank_by: str | None, suite: Sequence[BaseProxy], members: Sequence[str]) -> str:
-    keys = [proxy.key for proxy in suite]
-    if rank_by is None:
-        rank_by = keys[0] if len(keys) == 1 else CONSENSUS
-    if rank_by == CONSENSUS and not members:
-        raise ConfigError(
-            f"rank_by='consensus', but none of {', '.join(keys)} may enter a consensus here: "
-            "name the proxy to rank by"
-        )
-    return rank_by
+    order_by(rank_by, suite, [proxy.key for proxy in suite if may_enter(proxy)])
 
 
 def _rows(

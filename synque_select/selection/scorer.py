@@ -88,7 +88,10 @@ def rank(
             labels; see `load_candidates`.
         encoder: A model id or an encoder; None for the default of the modality.
         proxies: Keys, instances, or mappings with "key" and options; None for the default suite.
-        rank_by: A proxy's key or "consensus"; None for the only proxy given, else the consensus.
+        rank_by: A proxy's key or "consensus"; None for the only proxy given, else for `transfer`
+            where the candidates' labels can judge each other (at least 3 families, labels that
+            are one class per example, enough examples like the real ones, and no two camps that
+            contradict each other), else for the consensus. A message says why not `transfer`.
         top_k: Number of candidates to select; None for what is recommended: all candidates, minus
             each that is shown worse than at least half of the others. Copies of the real sample
             are never selected.
@@ -402,7 +405,7 @@ class ScoringJob:
         checks = None if labels is None else check_scored_labels(self.candidates, scoring)
         camps = () if labels is None else camps_of(self.candidates, scoring)
         ranking = scorer.order(scoring, checks or (), camps)
-        k, by = ranking.stability_k, scorer.rank_by
+        k, by = ranking.stability_k, ranking.rank_by
         # before the ranking, whose file says that all of it is there
         save_findings(folder, scoring_findings(scoring, checks, top_k=k, rank_by=by))
         messages = () if checks is None else label_messages(checks)

@@ -229,10 +229,13 @@ class Influences:
         each: (n, K) float64, lower is better.
         own_variance: (K,) float64, the variance of each score that does not come from the real
             sample, such as that of a score estimated from a part of the candidate.
+        judges: (J, K) float64, lower is better, how each independent judge moves the scores; None
+            for a proxy without judges. See `Contributions.judges`.
     """
 
     each: torch.Tensor
     own_variance: torch.Tensor
+    judges: torch.Tensor | None = None
 
 
 def influences(scores: ProxyScores, n: int, *, higher_is_better: bool) -> Influences:
@@ -254,12 +257,14 @@ def influences(scores: ProxyScores, n: int, *, higher_is_better: bool) -> Influe
     if resample is None:
         raise ConfigError("these scores have no contribution of each real example")
     own = torch.zeros_like(scores.values) if scores.spread is None else scores.spread.square()
+    judges = None
     if isinstance(resample, Contributions):
-        each = resample.influences()
+        each, judges = resample.influences(), resample.judges
     else:
         each, drawn = _numerical_influences(resample, n)
         own = own + drawn
-    return Influences(-each if higher_is_better else each, own.double())
+    sign = -1 if higher_is_better else 1
+    return Influences(sign * each, own.double(), None if judges is None else sign * judges)
 
 
 def _numerical_influences(
@@ -297,6 +302,7 @@ def separation(
     d / SE(d), so that each counts in units of its own error. A pair is distinguished if |t_ab| is
     above the `level` quantile, over bootstrap resamples, of the largest
     |mean*(d) − mean(d)| / SE*(d) of all pairs, with SE* the error computed from the resample.
+    Judges are a second sample: they are redrawn independently, and their variance adds to SE.
 
     Args:
         parts: The influences of each proxy, at least one.
@@ -314,10 +320,12 @@ def separation(
     n, n_candidates = parts[0].each.shape
     if n_candidates < 2:
         raise ConfigError("comparing candidates takes at least 2 of them")
-    means = [cluster_means(part.each, groups) for part in parts]
+    samples = _samples(parts, groups)
     own = [part.own_variance for part in parts]
-    units = len(means[0])
-    weights = multinomial_weights(units, n_resamples, seed)
+    weights = [
+        multinomial_weights(len(sample[0]), n_resamples, seed + i)
+        for i, sample in enumerate(samples)
+    ]
     # The maximum over all pairs gives one bound for all of them: the top k is chosen after looking
     # at the scores, so a bound for a single pair would hold for none of those that are looked at.
     left, right = torch.triu_indices(n_candidates, n_candidates, offset=1)
@@ -325,33 +333,63 @@ def separation(
     largest = torch.zeros(n_resamples, dtype=torch.float64)
     for start in range(0, len(left), _PAIRS):  # bounded memory for a thousand candidates
         a, b = left[start : start + _PAIRS], right[start : start + _PAIRS]
-        summed = torch.zeros(units, len(a), dtype=torch.float64)
+        sums = [torch.zeros(len(sample[0]), len(a), dtype=torch.float64) for sample in samples]
         own_of_sum = torch.zeros(len(a), dtype=torch.float64)
-        for part, variance in zip(means, own, strict=True):
-            difference, from_own = part[:, a] - part[:, b], variance[a] + variance[b]
-            # rounding errors between copies in another order, in units of their own error, would
-            # look like a difference
-            difference[difference.abs() <= _ROUNDING * part.abs().amax()] = 0.0
-            scale = 1 / (difference.var(dim=0) / units + from_own).sqrt()
+        for i, variance in enumerate(own):
+            differences = [_differences(sample[i], a, b) for sample in samples]
+            from_own = variance[a] + variance[b]
+            errors = [each.var(dim=0) / len(each) for each in differences]
+            scale = 1 / (torch.stack(errors).sum(dim=0) + from_own).sqrt()
             # a difference that is the same for every real example has no error to be divided by
             scale.nan_to_num_(posinf=0.0)
-            summed += difference * scale
+            for summed, each in zip(sums, differences, strict=True):
+                summed += each * scale
             own_of_sum += from_own * scale**2
-        mean = summed.mean(dim=0)
-        variance = summed.var(dim=0, correction=0)
-        statistic[start : start + _PAIRS] = _ratio(mean, variance / (units - 1) + own_of_sum)
-        summed -= mean
-        shift = weights @ summed
-        redrawn = (weights @ summed.square()).sub_(shift**2)
-        # if only a few real examples distinguish a pair, many resamples have none of them and an
-        # error of 0: one such pair would raise the bound of all pairs to infinity
-        redrawn = torch.maximum(redrawn, _LEAST_VARIANCE * variance).div_(units - 1)
+        mean = torch.stack([summed.mean(dim=0) for summed in sums]).sum(dim=0)
+        variance = own_of_sum.clone()
+        shift = torch.zeros(n_resamples, len(a), dtype=torch.float64)
+        redrawn = torch.zeros_like(shift)
+        for summed, drawn in zip(sums, weights, strict=True):
+            units, own_mean = len(summed), summed.mean(dim=0)
+            spread = summed.var(dim=0, correction=0)
+            variance += spread / (units - 1)
+            summed -= own_mean
+            moved = drawn @ summed
+            again = (drawn @ summed.square()).sub_(moved**2)
+            # if only a few real examples distinguish a pair, many resamples have none of them and
+            # an error of 0: one such pair would raise the bound of all pairs to infinity
+            redrawn += torch.maximum(again, _LEAST_VARIANCE * spread).div_(units - 1)
+            shift += moved
+        statistic[start : start + _PAIRS] = _ratio(mean, variance)
         largest = torch.maximum(largest, _ratio(shift, redrawn).abs_().amax(dim=1))
     critical = torch.quantile(largest, level)
     better = torch.zeros(n_candidates, n_candidates, dtype=torch.bool)
     better[left, right] = statistic < -critical
     better[right, left] = statistic > critical
     return Separation(better, level, n)
+
+
+def _samples(
+    parts: Sequence[Influences], groups: NDArray[np.int64] | None
+) -> list[list[torch.Tensor]]:
+    """Return what is drawn independently: the real sample, and the judges if there are any.
+
+    Of each, for every part, values of its units whose mean is their share of the scores.
+    """
+    samples = [[cluster_means(part.each, groups) for part in parts]]
+    given = [part.judges for part in parts if part.judges is not None]
+    if given:
+        nothing = torch.zeros_like(given[0])
+        samples.append([nothing if part.judges is None else part.judges for part in parts])
+    return samples
+
+
+def _differences(values: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    difference = values[:, a] - values[:, b]
+    # rounding errors between copies in another order, in units of their own error, would look like
+    # a difference
+    difference[difference.abs() <= _ROUNDING * values.abs().amax()] = 0.0
+    return difference
 
 
 def _ratio(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:

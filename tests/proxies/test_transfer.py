@@ -16,7 +16,9 @@ import torch
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.errors import ConfigError, ProxyError
 from synque_select.proxies import ProxyInput, ProxyScores, get_proxy
+from synque_select.proxies.base import Contributions
 from synque_select.selection.scorer import Scorer
+from synque_select.selection.uncertainty import influences, separation
 
 CPU = torch.device("cpu")
 TASKS = os.environ.get("SYNQUE_TASKS_DATA")
@@ -198,6 +200,68 @@ def test_intervals_cover_the_mean_over_real_samples() -> None:
     difference = (each[..., :1] - each[..., 1:]).std(1) / size**0.5
     apart = (values[:, :1] - values[:, 1:]) - (target[:1] - target[1:])
     assert (apart.abs() <= 2.02 * difference).double().mean() > 0.88
+
+
+def test_a_judge_moves_the_scores_as_leaving_it_out_does() -> None:
+    # 6 judges: without one of them, the weighted shares of right predictions are those of the rest
+    parts = [*candidates(5, 120), shuffled(candidates(5, 120)[0], 1.0)]
+    scores = score("transfer", parts)
+    resample = scores.resample
+    assert isinstance(resample, Contributions)
+    moved = resample.judges
+    assert moved is not None
+    assert moved.shape == (6, 6)
+    # a row per family, sorted by name
+    names = [each.name for each in parts]
+    moved = moved[[sorted(names).index(name) for name in names]]
+    torch.testing.assert_close(moved.mean(0), torch.zeros(6, dtype=torch.float64))
+    # nobody judges itself
+    assert (moved.diagonal() == 0).all()
+    # the shuffled twin contradicts everybody: without it, all others score better
+    without = score("transfer", parts[:5]).values - scores.values[:5]
+    first_order = -moved[-1, :5] / 6
+    assert (without > 0.1).all()
+    # leaving one of five judges out is not a small change: a fifth of the linear part is missing
+    assert torch.allclose(first_order, without, rtol=0.3)
+
+
+def test_real_examples_move_the_scores_as_leaving_them_out_does() -> None:
+    parts, sample = candidates(4), real(30)
+    resample = score("transfer", parts, sample).resample
+    assert isinstance(resample, Contributions)
+    differences = resample.each[:, :1] - resample.each[:, 1:]
+    whole = score("transfer", parts, sample).values
+    exact = []
+    for i in range(30):
+        kept = [j for j in range(30) if j != i]
+        fewer = dataclasses.replace(
+            sample,
+            views=[""] * 29,
+            digests=sample.digests[kept],
+            embeddings=None if sample.embeddings is None else sample.embeddings[kept],
+        )
+        values = score("transfer", parts, fewer).values
+        # the jackknife's pseudo-values
+        exact.append(30 * whole - 29 * values)
+    jackknife = torch.stack(exact)
+    jackknife = jackknife[:, :1] - jackknife[:, 1:]
+    # not example by example: without one example the others are divided into other folds
+    ratio = differences.std(0) / jackknife.std(0)
+    assert ((ratio > 0.3) & (ratio < 1.2)).all(), ratio
+
+
+def test_what_other_judges_would_turn_around_is_no_difference() -> None:
+    # all of one generator: the heads differ by their samples only, and most differences are below
+    # a point; over the real sample alone, most pairs were "distinguished"
+    parts = [part(f"c{i}", *points(100, i)) for i in range(8)]
+    scores = score("transfer", parts)
+    both = influences(scores, 40, higher_is_better=True)
+    alone = dataclasses.replace(both, judges=None)
+    n_both, n_alone = (int(separation([each]).better.sum()) for each in (both, alone))
+    assert n_both <= 2 < n_alone
+    worse = [*parts, shuffled(parts[0], 0.5)]
+    better = separation([influences(score("transfer", worse), 40, higher_is_better=True)]).better
+    assert better[:8, 8].all()
 
 
 class TestThroughTheScorer:

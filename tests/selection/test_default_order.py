@@ -1,0 +1,133 @@
+"""What orders the candidates if the user names nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from synque_select.data.candidate import Candidate, RealSample
+from synque_select.encoders import BaseEncoder
+from synque_select.selection.sample_size import sample_size_analysis
+from synque_select.selection.scorer import Scorer
+from synque_select.types import Ranking
+
+WORDS = ("apple", "zebra", "query")
+
+
+class WordEncoder(BaseEncoder):
+    """Numbers written in the text, so that a test decides where an example is."""
+
+    id, revision, modality = "words", "1", "text"
+
+    def encode(self, views: Sequence[object], batch_size: int = 64) -> torch.Tensor:
+        return torch.tensor([[float(x) for x in str(view).split()] for view in views])
+
+
+def texts(n: int, seed: int, shift: float = 0.0) -> tuple[list[str], np.ndarray]:
+    """Points around three centers, and the center of each."""
+    generator = np.random.default_rng(seed)
+    classes = generator.integers(0, 3, n)
+    rows = np.eye(3, 8)[classes] * 2 + generator.normal(size=(n, 8))
+    rows[:, -1] += shift
+    return [" ".join(f"{x:.5f}" for x in row) for row in rows], classes
+
+
+def pool(k: int = 6, n: int = 80, swapped: Sequence[int] = (), noisy: Sequence[int] = ()):
+    """Candidates ever farther from the real sample; some with labels that are wrong."""
+    candidates = []
+    for i in range(k):
+        views, classes = texts(n, i, shift=0.3 * i)
+        if i in swapped:
+            classes = np.array([1, 0, 2])[classes]
+        if i in noisy:
+            classes = np.random.default_rng(i).permutation(classes)
+        records = [
+            {"text": view, "label": WORDS[c]} for view, c in zip(views, classes, strict=True)
+        ]
+        candidates.append(Candidate(f"c{i}", records, "text", "label"))
+    return candidates
+
+
+REAL = RealSample("real", texts(40, 99)[0])
+
+
+def scorer(folder: Path, **options: object) -> Scorer:
+    proxies = options.pop("proxies", ["pad", "mmd", "transfer"])
+    return Scorer(proxies, encoder=WordEncoder(), cache_dir=folder, progress=False, **options)  # type: ignore[arg-type]
+
+
+def why_not(ranking: Ranking) -> list[str]:
+    return [m for m in ranking.messages if m.startswith("The order is by consensus, not")]
+
+
+def test_where_labels_can_judge_transfer_orders(tmp_path: Path):
+    # the nearest by its inputs has labels without meaning
+    ranking = scorer(tmp_path).rank(pool(noisy=[0]), REAL)
+    assert ranking.rank_by == "transfer"
+    assert ranking.order()[-1].name == "c0"
+    assert ranking["c0"].ranks["consensus"] < 3
+    assert why_not(ranking) == []
+    named = scorer(tmp_path, rank_by="consensus").rank(pool(noisy=[0]), REAL)
+    assert named.rank_by == "consensus"
+    assert why_not(named) == []
+
+
+def test_without_labels_it_is_the_consensus_and_nothing_is_said(tmp_path: Path):
+    ranking = scorer(tmp_path, proxies=["pad", "mmd"]).rank(pool(), REAL)
+    assert (ranking.rank_by, why_not(ranking)) == ("consensus", [])
+
+
+@pytest.mark.parametrize("swapped", [(0, 1, 2), (0, 1, 2, 3)], ids=["half", "most"])
+def test_of_two_camps_the_majority_does_not_order(tmp_path: Path, swapped: tuple[int, ...]):
+    ranking = scorer(tmp_path).rank(pool(swapped=swapped), REAL)
+    assert ranking.rank_by == "consensus"
+    assert "two camps of candidates" in why_not(ranking)[0]
+
+
+@pytest.mark.parametrize(
+    ("candidates", "message"),
+    [
+        (pool(2), "with 2 families of candidates"),
+        ([dataclasses.replace(c, family=str(i % 2)) for i, c in enumerate(pool())], "2 families"),
+        (pool(3, n=10), "at least 10 for each of the 3 classes"),
+    ],
+    ids=["two", "two families", "few examples"],
+)
+def test_too_few_to_judge(tmp_path: Path, candidates: list[Candidate], message: str):
+    ranking = scorer(tmp_path).rank(candidates, REAL)
+    assert ranking.rank_by == "consensus"
+    assert len(why_not(ranking)) == 1
+    assert message in why_not(ranking)[0]
+
+
+def test_lists_of_classes_do_not_order(tmp_path: Path):
+    """Whether camps contradict each other is not known of them."""
+    candidates = [
+        dataclasses.replace(c, label=lambda record: [record["label"], "all"]) for c in pool()
+    ]
+    ranking = scorer(tmp_path).rank(candidates, REAL)
+    assert ranking.rank_by == "consensus"
+    assert "one class per example" in why_not(ranking)[0]
+
+
+def test_the_sample_size_analysis_is_that_of_the_order(tmp_path: Path):
+    scoring = scorer(tmp_path).score(pool(noisy=[0]), REAL)
+    default, named = (sample_size_analysis(scoring, rank_by=by) for by in (None, "transfer"))
+    assert default == named
+    assert default.unit == "balanced accuracy, or R2 for numbers"
+
+
+def test_camps_are_found_in_a_sample_of_large_candidates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("synque_select.selection.label_filter._MAX_OFFERED", 100)
+    monkeypatch.setattr("synque_select.selection.label_filter._MAX_HEAD_ROWS", 60)
+    ranking = scorer(tmp_path).rank(pool(swapped=(0, 1)), REAL)
+    assert ranking.rank_by == "consensus"
+    assert ranking.decision is not None
+    assert ranking.decision.opening == "labels"
