@@ -682,6 +682,7 @@ def test_the_page_of_a_run_is_built_again(name: str, here: Path):
     assert "told apart" not in page  # old name
     assert "selection_stability" not in page
     assert "made by an older version" in page
+    assert "extrapolated rows" not in page
     (here / name / "report.html").unlink()
     assert main(["report", name]) == 0
     # figures have ids of their own each time

@@ -167,7 +167,8 @@ def run(options: Namespace) -> int:
     camps = () if checks is None else camps_of(candidates, scoring)
     ranking, dropped = _order(scorer, scoring, checks or (), camps), None
     if checks is not None:
-        ranking = replace(ranking, messages=(*label_messages(checks), *ranking.messages))
+        messages = label_messages(checks, has_camps=bool(camps))
+        ranking = replace(ranking, messages=(*messages, *ranking.messages))
         ranking, dropped = job.filter_labels(scoring, ranking)
     print(decision_text(ranking), end="\n\n")
     print(*ranking_tables(ranking), sep="\n\n")
@@ -287,7 +288,8 @@ def _findings(
     if options.sample_size_analysis:
         sizes = sample_size_analysis(scoring, top_k=ranking.stability_k, rank_by=ranking.rank_by)
         print(f"\n{sample_size_table(sizes)}")
-    labels = None if checks is None else LabelChecks(tuple(checks))
+    has_camps = ranking.decision is not None and bool(ranking.decision.evidence.camps)
+    labels = None if checks is None else LabelChecks(tuple(checks), has_camps)
     return Findings(labels=labels, gaps=gaps, real_size=sizes)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synque_select.data.examples import Examples
+from synque_select.utils.wording import listed
 
 __all__ = ["content_numbers", "n_distinct", "sample_messages"]
 
@@ -41,16 +42,17 @@ def n_distinct(digests: NDArray[np.uint8]) -> int:
 
 
 def sample_messages(candidates: Sequence[Examples]) -> tuple[str, ...]:
-    """Report in plain sentences the datasets with many duplicates.
+    """Report in plain sentences the datasets with many duplicates, and copies of each other.
 
     Args:
-        candidates: The candidates; one is reported if fewer than half of its examples are distinct.
+        candidates: The candidates; one is reported if fewer than half of its examples are distinct,
+            or if another one has the same examples, in any order.
 
     Example:
         >>> sample_messages([Examples("a", ["Yes."] * 9 + ["No."])])
         ('a: only 2 of its 10 examples are distinct.',)
     """
-    messages = []
+    messages = _copies(candidates)
     for candidate in candidates:
         n_different = n_distinct(candidate.digests)
         if n_different < _MOSTLY_REPEATED * len(candidate):
@@ -59,3 +61,19 @@ def sample_messages(candidates: Sequence[Examples]) -> tuple[str, ...]:
                 "are distinct."
             )
     return tuple(messages)
+
+
+def _copies(candidates: Sequence[Examples]) -> list[str]:
+    """Return a sentence on the candidates with the same inputs, if there are any."""
+    sets: dict[bytes, list[str]] = {}
+    for candidate in candidates:
+        content = np.sort(content_numbers(candidate.digests)).tobytes()
+        sets.setdefault(content, []).append(candidate.name)
+    copies = [listed(names) for names in sets.values() if len(names) > 1]
+    if not copies:
+        return []
+    return [
+        f"Copies of each other: {'; '.join(copies)}. They have the same inputs, so that proxies "
+        "that read only inputs score them alike, and each of them counts in a mixture. Leave in "
+        "one, unless their labels differ."
+    ]

@@ -21,14 +21,14 @@ def decision_lines(ranking: Ranking, reliability: Correlation | None = None) -> 
         reliability: Measured correlation of the ranking's `rank_by` with validation on this task;
             None if it was not measured.
     """
+    words = reliability_words(ranking.rank_by, reliability)
+    if reliability is None:
+        words = f"Reliability of {ranking.rank_by} on your task unknown"
+    trust = f"{words[0].upper()}{words[1:]}."
     if ranking.decision is not None:
-        words = reliability_words(ranking.rank_by, reliability)
-        if reliability is None:
-            words = f"Reliability of {ranking.rank_by} on your task unknown"
-        trust = f"{words[0].upper()}{words[1:]}."
         return [ranking.decision.sentence, *ranking.decision.reasons, trust]
     mixture = ranking.top()
-    return [f"Train on {listed(mixture.names, 12)}: {mixture.source}."]
+    return [f"Train on {listed(mixture.names, 12)}: {mixture.source}.", trust]
 
 
 def decision_text(ranking: Ranking, width: int | None = None) -> str:

@@ -44,7 +44,7 @@ from synque_select.report.experiment_tables import (
 from synque_select.report.finding_tables import gaps_table, labels_table, sample_size_table
 from synque_select.report.html import page_html
 from synque_select.report.lens import lens_sections
-from synque_select.report.ranking_tables import ranking_tables
+from synque_select.report.ranking_tables import pairs_table, ranking_tables
 from synque_select.report.study_tables import study_table
 from synque_select.types import Findings, Gaps, Ranking, SampleSizeAnalysis
 from synque_select.utils.json_fields import JsonFields
@@ -220,9 +220,12 @@ def _ranking_section(ranking: Ranking, reliability: Correlation | None) -> Secti
     # the messages are at the top of the page
     order = replace(order, notes=tuple(n for n in order.notes if n not in ranking.messages))
     blocks: list[Block] = [TableBlock(order), draw_figure(draw, alt), TableBlock(scores)]
+    pairs = pairs_table(ranking)
+    if pairs is not None:
+        blocks.append(Fold(pairs.title, (TableBlock(pairs),)))
     if ranking.wall_s:
         blocks.append(TableBlock(cost_table(ranking.wall_s)))
-    if not any(info.family == "labels" for info in ranking.proxies.values()):
+    if _reads_inputs_only(ranking):
         blocks.append(Paragraph(_INPUTS_ONLY))
     return Section("Ranking", tuple(blocks))
 
@@ -310,7 +313,13 @@ def _probes_section(result: ExperimentResult, ranking: Ranking | None) -> Sectio
         false = [name for name, single in result.candidates.items() if single.false_labels]
         alt = f"Each proxy against {entry.monitor} over {len(entry.points)} candidates"
         blocks.append(draw_figure(_drawing(entry, false), alt))
-    return Section("Proxies against validation", (*blocks, Paragraph(_INPUTS_ONLY)))
+    if ranking is None or _reads_inputs_only(ranking):
+        blocks.append(Paragraph(_INPUTS_ONLY))
+    return Section("Proxies against validation", tuple(blocks))
+
+
+def _reads_inputs_only(ranking: Ranking) -> bool:
+    return not any(info.reads_labels for info in ranking.proxies.values())
 
 
 def _entry_of(result: ExperimentResult, ranking: Ranking) -> KeyCorrelations | None:

@@ -18,14 +18,16 @@ from synque_select.report.table import Column, Table
 from synque_select.types import ProxyScore, RankedCandidate, Ranking
 
 __all__ = [
+    "pairs_table",
     "ranking_table",
     "ranking_tables",
     "reliability_words",
     "scores_table",
 ]
 
+# short, so that it is never cut where names are: the note below the table says what it means
+_HALVES = "real half"
 # families of proxies whose values shift with the number of examples that they are computed from
-_HALVES = "two halves of the real sample"
 _SIZED = frozenset(("coverage", "divergence", "diversity", "domain", "lexical"))
 
 
@@ -91,6 +93,41 @@ def scores_table(ranking: Ranking) -> Table:
     )
 
 
+def pairs_table(ranking: Ranking) -> Table | None:
+    """Return which candidates are shown better than which others, as a matrix.
+
+    Args:
+        ranking: The ranking.
+
+    Returns:
+        The table; None if the candidates were not compared.
+    """
+    pairs = ranking.distinguished
+    if pairs is None or ranking.decision is None:
+        return None
+    evidence = ranking.decision.evidence
+    names = [row.name for row in ranking.order() if row.name not in evidence.copies]
+    better = frozenset(pairs)
+    marks = {(a, b): "+" for a, b in better} | {(b, a): "\N{MINUS SIGN}" for a, b in better}
+    numbers = [str(i) for i in range(1, len(names) + 1)]
+    return Table(
+        title=f"Pairs distinguished by {ranking.rank_by}: {len(pairs)} of {evidence.n_pairs:,}",
+        columns=(
+            Column("", is_name=True),
+            Column("candidate", is_name=True),
+            *map(Column, numbers),
+        ),
+        rows=tuple(
+            (number, name, *(marks.get((name, other), "") for other in names))
+            for number, name in zip(numbers, names, strict=True)
+        ),
+        notes=(
+            "+: the candidate of the row is shown better than that of the column; \N{MINUS SIGN}: "
+            "shown worse (simultaneous 95 % over all pairs); empty: not distinguished",
+        ),
+    )
+
+
 def _order_columns(ranking: Ranking) -> tuple[list[Column], list[list[str]]]:
     """Return the first columns of both tables, and their cells."""
     order = ranking.order()
@@ -148,11 +185,21 @@ def _ranking_notes(ranking: Ranking, reliability: Correlation | None) -> tuple[s
             f"{ranking.stability_k} by {ranking.rank_by}; too high near ties, and not the "
             f"chance of being truly best; {reliability_words(ranking.rank_by, reliability)}"
         )
-    notes.append(
-        "these files are ranked, not their generators, and by proxies only: closeness to the real "
-        "inputs, not quality"
-    )
+    notes.append(f"these files are ranked, not their generators, and {_measured(ranking)}")
     return tuple(notes)
+
+
+def _measured(ranking: Ranking) -> str:
+    """Say what the order is by, and what it is not."""
+    info = ranking.proxies.get(ranking.rank_by)
+    if info is None or (info.reads_real and not info.reads_labels):
+        return "by proxies only: closeness to the real inputs, not quality"
+    if info.reads_labels:
+        return (
+            f"by {info.key}: how well the candidates predict each other's labels on inputs like "
+            "the real ones; an error that most of them share counts as right"
+        )
+    return f"by {info.key}, which never reads the real sample"
 
 
 def _score_notes(ranking: Ranking) -> tuple[str, ...]:
@@ -169,9 +216,9 @@ def _score_notes(ranking: Ranking) -> tuple[str, ...]:
         )
     if any(info.reference is not None for info in ranking.proxies.values()):
         notes.append(
-            f"{_HALVES}: one half as the real sample, the other as a candidate, mean over 5 "
-            "halvings; a scale, not a limit: with fewer examples per side, distances are larger "
-            "and classifiers find less"
+            f"{_HALVES}: one half of the real sample scored as a candidate against the other half, "
+            "mean over 5 halvings; a scale, not a limit: with fewer examples per side, distances "
+            "are larger and classifiers find less"
         )
     if any(_has_spread(s) for row in ranking.candidates for s in row.scores.values()):
         notes.append("±: standard deviation over seeds, which is not an interval")

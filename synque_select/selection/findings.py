@@ -19,7 +19,12 @@ __all__ = ["find_gaps", "label_messages", "scoring_findings"]
 
 
 def scoring_findings(
-    scoring: Scoring, checks: Sequence[LabelCheck] | None, *, top_k: int, rank_by: str | None
+    scoring: Scoring,
+    checks: Sequence[LabelCheck] | None,
+    *,
+    top_k: int,
+    rank_by: str | None,
+    has_camps: bool = False,
 ) -> Findings:
     """Return everything that can be found; what cannot be computed is None.
 
@@ -28,6 +33,7 @@ def scoring_findings(
         checks: The result of `check_labels`; None if the candidates have no labels.
         top_k: How many candidates are selected.
         rank_by: As in `rank`.
+        has_camps: Whether two camps of candidates contradict each other's labels.
     """
     sizes = None
     # not computed if all candidates are selected, or if what ranks has no contribution of each
@@ -35,15 +41,20 @@ def scoring_findings(
     with contextlib.suppress(ConfigError, ProxyError):
         sizes = sample_size_analysis(scoring, top_k=top_k, rank_by=rank_by)
     return Findings(
-        labels=None if checks is None else LabelChecks(tuple(checks)),
+        labels=None if checks is None else LabelChecks(tuple(checks), has_camps),
         gaps=None if scoring.real.embeddings is None else find_gaps(scoring),
         real_size=sizes,
     )
 
 
-def label_messages(checks: Sequence[LabelCheck]) -> tuple[str, ...]:
-    """Return the warnings of the label checks, or a sentence on what it means without any."""
-    return LabelChecks(tuple(checks)).messages
+def label_messages(checks: Sequence[LabelCheck], *, has_camps: bool = False) -> tuple[str, ...]:
+    """Return the warnings of the label checks, or a sentence on what it means without any.
+
+    Args:
+        checks: The result of `check_labels`.
+        has_camps: Whether two camps of candidates contradict each other's labels.
+    """
+    return LabelChecks(tuple(checks), has_camps).messages
 
 
 def find_gaps(scoring: Scoring, *, n_shown: int = 8) -> Gaps:

@@ -383,8 +383,10 @@ class ScoringJob:
         if self._checked_labels is None:
             return self.scorer.order(scoring)
         checks = check_scored_labels(self.candidates, scoring)
-        ranking = self.scorer.order(scoring, checks, camps_of(self.candidates, scoring))
-        return replace(ranking, messages=(*label_messages(checks), *ranking.messages))
+        camps = camps_of(self.candidates, scoring)
+        ranking = self.scorer.order(scoring, checks, camps)
+        messages = label_messages(checks, has_camps=bool(camps))
+        return replace(ranking, messages=(*messages, *ranking.messages))
 
     def cached_ranking(self) -> Ranking:
         """See `Scorer.cached_ranking`."""
@@ -407,8 +409,10 @@ class ScoringJob:
         ranking = scorer.order(scoring, checks or (), camps)
         k, by = ranking.stability_k, ranking.rank_by
         # before the ranking, whose file says that all of it is there
-        save_findings(folder, scoring_findings(scoring, checks, top_k=k, rank_by=by))
-        messages = () if checks is None else label_messages(checks)
+        has_camps = bool(camps)
+        findings = scoring_findings(scoring, checks, top_k=k, rank_by=by, has_camps=has_camps)
+        save_findings(folder, findings)
+        messages = () if checks is None else label_messages(checks, has_camps=has_camps)
         ranking = replace(ranking, messages=(*messages, *ranking.messages))
         if checks is not None:
             ranking, dropped = self.filter_labels(scoring, ranking)

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from synque_select.utils.json_fields import JsonFields, null_if_undefined
 from synque_select.utils.json_types import Json
+from synque_select.utils.wording import counted
 
 __all__ = [
     "Findings",
@@ -21,6 +22,9 @@ __all__ = [
     "ShownView",
 ]
 
+_OLD_FORECAST = (
+    "nothing is extrapolated: an older version made this analysis, whose forecasts did not hold"
+)
 _LEAST_COMPARED = 3  # candidates: of two that disagree, neither stands out
 
 # how the page shows examples: a text as it is, an image as {"png": base64}
@@ -198,9 +202,15 @@ class LabelCheck:
 
 @dataclass(frozen=True)
 class LabelChecks:
-    """The label checks of all candidates, in the order of the candidates."""
+    """The label checks of all candidates.
+
+    Args:
+        checks: One per candidate, in the order of the candidates.
+        has_camps: Whether there are two camps of candidates whose labels contradict each other.
+    """
 
     checks: tuple[LabelCheck, ...]
+    has_camps: bool = False
 
     @property
     def messages(self) -> tuple[str, ...]:
@@ -209,15 +219,18 @@ class LabelChecks:
         n = len(self.checks)
         if n < _LEAST_COMPARED:
             words = "without a warning, but 3 candidates are needed to see labels that stand out."
+        elif self.has_camps:
+            words = "no single candidate's labels stand out, but two camps contradict each other."
         else:
             words = (
                 "no candidate's labels stand out. An error that most of them share cannot be seen."
             )
-        return warnings or (f"The labels of {n} candidate{'s' * (n != 1)} were checked: {words}",)
+        return warnings or (f"The labels of {counted(n, 'candidate')} were checked: {words}",)
 
     def to_dict(self) -> dict[str, Json]:
         """Return the content of `labels.json`."""
-        return {"version": 1, "checks": [check.to_dict() for check in self.checks]}
+        camps: dict[str, Json] = {"camps": True} if self.has_camps else {}
+        return {"version": 1, "checks": [check.to_dict() for check in self.checks], **camps}
 
     @classmethod
     def from_dict(cls, state: object) -> LabelChecks:
@@ -228,7 +241,8 @@ class LabelChecks:
         """
         fields = JsonFields(state)
         fields.version(1)
-        return cls(tuple(map(LabelCheck.from_fields, fields.objects("checks"))))
+        checks = tuple(map(LabelCheck.from_fields, fields.objects("checks")))
+        return cls(checks, fields.flag("camps", False))
 
 
 @dataclass(frozen=True)
@@ -321,6 +335,8 @@ class SampleSizeAnalysis:
     def from_dict(cls, state: object) -> SampleSizeAnalysis:
         """Read the content of `real_size.json`.
 
+        What version 0.1 extrapolated is left out: its forecasts did not hold.
+
         Raises:
             RecordError: The version is unknown, or a field is missing or of the wrong type.
         """
@@ -328,16 +344,20 @@ class SampleSizeAnalysis:
         fields.version(1)
         measured = tuple(map(SampleSizeAgreement.from_fields, fields.objects("measured")))
         fields.expect(len(measured) > 0, "measured", "a list with at least one size")
+        extrapolated = {
+            row.count("n"): row.number("border_error") for row in fields.objects("extrapolated")
+        }
+        is_old = "unit" not in fields
         return cls(
             measured=measured,
-            extrapolated={
-                row.count("n"): row.number("border_error") for row in fields.objects("extrapolated")
-            },
+            extrapolated={} if is_old else extrapolated,
             gap=fields.number("gap"),
             chance=fields.number("chance"),
             top_k=fields.count("k"),
             unit=fields.optional_text("unit"),
-            no_extrapolation=fields.optional_text("no_extrapolation"),
+            no_extrapolation=_OLD_FORECAST
+            if is_old and extrapolated
+            else fields.optional_text("no_extrapolation"),
         )
 
 

@@ -14,3 +14,17 @@ def test_data_without_many_duplicates_gives_no_message():
 
 def test_different_texts_are_counted_as_distinct():
     assert n_distinct(RealSample("real", REAL).digests) == 24
+
+
+def test_candidates_that_are_copies_of_each_other_are_named_once():
+    texts = ["one", "two", "three"]
+    candidates = [
+        Candidate("a", texts),
+        Candidate("b", ["four", "five"]),
+        Candidate("a2", texts[::-1]),
+        Candidate("b2", ["four", "five"]),
+        Candidate("c", [*texts, "one"]),
+    ]
+    (message,) = sample_messages(candidates)
+    assert message.startswith("Copies of each other: a, a2; b, b2. They have the same inputs")
+    assert sample_messages(candidates[:2]) == ()

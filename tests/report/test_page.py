@@ -347,3 +347,11 @@ def test_undefined_realness_is_null(tmp_path: Path):
     path = write_examples(tmp_path, {"a": ["x", "y"]}, realness={"a": [float("nan"), 0.5]})
     assert [e["realness"] for e in json.loads(path.read_text())["a"]] == [None, 0.5]
     assert "realness 0.5" in read(tmp_path).words
+
+
+def test_the_page_has_the_distinguished_pairs_folded(tmp_path: Path):
+    evidence = Evidence("consensus", 50, 50.0, 1, 15, shown_better={"a": ("f",)})
+    save_ranking(decided(make_ranking(list("abcdef")), evidence), tmp_path)
+    page = read(tmp_path)
+    assert "Pairs distinguished by consensus: 1 of 15" in page.words
+    assert "details" in [tag for tag, _ in page.tags]

@@ -29,12 +29,15 @@ from synque_select.report.experiment_tables import (
 )
 from synque_select.report.formats import decimals_of, format_interval, format_number, format_ranks
 from synque_select.report.ranking_tables import (
+    pairs_table,
     ranking_table,
     ranking_tables,
     reliability_words,
     scores_table,
 )
 from synque_select.report.table import Column, Table, shorten, shorten_names
+from synque_select.selection.decision import decided
+from synque_select.types import Evidence
 from tests.records.records_data import SCRIPT, make_ranking, make_record
 
 RESULT_STATE = {
@@ -519,3 +522,51 @@ def test_cost_adds_up():
         ("all", "4.0", ""),
     )
     assert cost_table({"encode": 0.0}).rows[0] == ("encode", "0.0", "-")
+
+
+def test_pairs_are_a_matrix_best_first():
+    evidence = Evidence(
+        "consensus", 50, 50.0, 2, 3, copies=("w",), shown_better={"x": ("z",), "y": ("z",)}
+    )
+    ranking = decided(make_ranking(["x", "w", "y", "z"]), evidence)
+    table = pairs_table(ranking)
+    assert table is not None
+    assert table.title == "Pairs distinguished by consensus: 2 of 3"
+    assert [column.name for column in table.columns] == ["", "candidate", "1", "2", "3"]
+    assert table.rows == (
+        ("1", "x", "", "", "+"),
+        ("2", "y", "", "", "+"),
+        ("3", "z", "−", "−", ""),
+    )
+    untested = replace(evidence, n_apart=None, shown_better={})
+    assert pairs_table(decided(make_ranking(["x", "w", "y", "z"]), untested)) is None
+    assert pairs_table(make_ranking()) is None
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+def test_the_row_of_the_scale_is_never_cut(width: int):
+    names = [
+        f"qwen2.5-{size}b_zero-shot_background_number-{i}_v1" for size in (7, 32) for i in "12"
+    ]
+    ranking = make_ranking(names)
+    proxies = {key: replace(info, reference=1.0) for key, info in ranking.proxies.items()}
+    text = scores_table(replace(ranking, proxies=proxies)).text(width)
+    assert any(line.split()[:2] == ["real", "half"] for line in text.splitlines())
+    assert "real half: one half of the real sample scored as a candidate" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("family", "words"),
+    [
+        ("kernel", "by proxies only: closeness to the real inputs"),
+        ("labels", "by pad: how well the candidates predict each other's labels"),
+        ("diversity", "by pad, which never reads the real sample"),
+        ("baseline", "by pad, which never reads the real sample"),
+    ],
+)
+def test_the_note_on_what_is_ranked_fits_the_proxy(family: str, words: str):
+    ranking = make_ranking()
+    proxies = {"pad": replace(ranking.proxies["pad"], family=family)}
+    notes = " ".join(ranking_table(replace(ranking, rank_by="pad", proxies=proxies)).notes)
+    assert words in notes
+    assert ("closeness" in notes) == (family == "kernel")

@@ -104,6 +104,10 @@ def test_label_checks_as_a_table_and_as_messages():
         "The labels of 4 candidates were checked: no candidate's labels stand out. An error that "
         "most of them share cannot be seen.",
     )
+    (camps,) = label_messages(CHECKS[:1] * 4, has_camps=True)
+    assert "no single candidate's labels stand out, but two camps contradict each other" in camps
+    kept = LabelChecks(tuple(CHECKS[:1] * 4), has_camps=True)
+    assert LabelChecks.from_dict(kept.to_dict()).messages == (camps,)
     (few,) = label_messages(CHECKS[:1])
     assert few.startswith("The labels of 1 candidate were checked: without a warning, but 3")
 
