@@ -1,24 +1,25 @@
-"""Whether synthetic examples lie nearer to real ones than a random real example does."""
+"""How often the example nearest to a real one is synthetic, with as many of either kind."""
 
 from __future__ import annotations
 
 import torch
 
-from synque_select.functional.coverage import coverage_distances, expected_minimum, order_weights
-from synque_select.functional.pairwise import sq_distances
+from synque_select.functional.coverage import order_weights
+from synque_select.functional.pairwise import nearest_distances, sq_distances
 
-__all__ = ["distance_excess"]
+__all__ = ["nearest_is_synthetic"]
 
 
-def distance_excess(
+def nearest_is_synthetic(
     real: torch.Tensor, synthetic: torch.Tensor, groups: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Distance to the nearest synthetic example, less the middle of what real examples offer.
+    """Chance that the example nearest to each real one is synthetic rather than real.
 
-    e_i = d_m(x_i, synthetic) − ½ (d_m(x_i, real) + d_1(x_i, real)), with d_m the expected distance
-    to the nearest of m random examples (`coverage_distances`) and m the size of the smaller side.
-    So −½ (d_1 − d_m) means as near as m other real examples come, and +½ (d_1 − d_m) no nearer than
-    a single random one.
+    Of m random synthetic and m random other real examples, with m the size of the smaller side:
+    P(min_m d(x_i, synthetic) < min_m d(x_i, real)), exactly, over draws without replacement. The
+    mean is ½ if both come from one distribution, 0 if all real examples are nearer, and 1 for
+    copies. It compares distances at the same size and in the same place, so that neither the
+    number of examples nor the variety of the real ones moves it.
 
     Args:
         real: (n, d) float32 or float64.
@@ -27,14 +28,18 @@ def distance_excess(
             with it. None if each is a group of its own.
 
     Returns:
-        (n,) float64 in units of the distance, lower is nearer; NaN if there is only one group.
+        (n,) float64, 0 to 1; NaN if there is only one group.
 
-    Source: this library.
+    Source: the nearest-neighbor test of two samples (Schilling 1986, JASA 81; Henze 1988), here
+        for the real examples alone.
 
     Example:
         >>> real = torch.tensor([[0.0], [1.0], [3.0]])
-        >>> distance_excess(real, real + 0.5).mean() < 0 < distance_excess(real, real + 50).mean()
+        >>> near, far = torch.tensor([[0.1], [1.2], [2.9]]), torch.tensor([[50.0]])
+        >>> nearest_is_synthetic(real, near).mean() > 0.5
         tensor(True)
+        >>> nearest_is_synthetic(real, far).tolist()
+        [0.0, 0.0, 0.0]
     """
     n = len(real)
     numbers = torch.arange(n) if groups is None else groups
@@ -44,13 +49,22 @@ def distance_excess(
     m = min(int(n_others.min()), len(synthetic))
     if m == 0:
         return torch.full((n,), torch.nan, dtype=torch.float64, device=real.device)
+    # the chance that none of the j nearest is drawn, for j = 0, 1, …
+    drawn = order_weights(len(synthetic), m).to(real.device)
+    missed = torch.cat((drawn.new_ones(1), (1 - drawn.cumsum(0)).clamp_min(0)))
+    made = nearest_distances(real, synthetic, len(drawn)).contiguous()
     distances = sq_distances(real, real).double().clamp(min=0).sqrt()
-    ordered = distances.masked_fill(~is_other, torch.inf).sort(dim=1).values
-    nearest = torch.empty(n, dtype=torch.float64, device=real.device)
+    others = distances.masked_fill(~is_other, torch.inf).sort(dim=1).values
+    result = torch.empty(n, dtype=torch.float64, device=real.device)
     for size in sorted(set(n_others.tolist())):
         # without groups, all real examples have n − 1 others
         rows = n_others == size
-        weights = order_weights(size, m)
-        nearest[rows] = expected_minimum(ordered[rows][:, : len(weights)], weights)
-    random = (distances * is_other).sum(dim=1) / n_others
-    return coverage_distances(real, synthetic, m) - (nearest + random) / 2
+        weights = order_weights(size, m).to(real.device)
+        nearest = others[rows][:, : len(weights)].contiguous()
+        closer, ties = (
+            torch.searchsorted(made[rows], nearest.to(made), right=right) for right in (False, True)
+        )
+        # a tie of a real and a synthetic example counts half
+        chance = 1 - (missed[closer] + missed[ties]) / 2
+        result[rows] = chance @ weights
+    return result

@@ -3,61 +3,83 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
-from synque_select.functional.farness import distance_excess
+from synque_select.functional.farness import nearest_is_synthetic
+from synque_select.functional.pairwise import precise
+from synque_select.proxies.base import ProxyInput
+from synque_select.proxies.domain import PAD
+from synque_select.selection.reference import reference_scores
 from synque_select.selection.scoring import Scoring
+from synque_select.selection.uncertainty import (
+    cluster_means,
+    multinomial_weights,
+    score_interval,
+)
 from synque_select.types import Farness, ProxyScore
 
-__all__ = ["measure_farness"]
+__all__ = ["NOT_TESTED", "measure_farness"]
 
-_PAD = "pad"
-# Two middles, fixed by reasoning rather than on data. The classifier's accuracy: between a guess
-# (1/2) and certainty (1). The distance (`distance_excess`): between what the other real examples
-# offer and what a random one of them does. Both must be exceeded, beyond chance: generated text
-# often gives itself away by its style to a classifier, and trains well all the same, but it lies
-# near the real examples.
+NOT_TESTED = (
+    "Whether the candidates resemble the real data at all was not tested: that takes embeddings, "
+    "which no proxy of the suite uses."
+)
+# Two middles, fixed by reasoning rather than on data, and both must be exceeded beyond chance. A
+# linear classifier's accuracy: between a guess (1/2) and certainty (1). How often the nearest
+# example is synthetic: between that of real examples (1/2) and never (0). Generated text often
+# gives itself away by its style to a classifier, and trains well all the same, but then it is often
+# the nearest to a real example.
 _LEAST_ACCURACY = 0.75
+_MOST_NEAREST = 0.25
 _LEVEL = 0.95
 _MOST_REAL = 2000
+_N_RESAMPLES = 1000
 
 
 def measure_farness(scoring: Scoring, scores: Mapping[str, ProxyScore]) -> Farness | None:
-    """Decide whether every candidate is far, from its PAD and its distances to the real examples.
+    """Decide whether every candidate is far, by a linear classifier and by nearest neighbors.
 
     Every single candidate must be shown to be far. A test that demands this of all of them keeps
     its level without a correction for their number (intersection-union test).
 
     Args:
         scoring: The result of `score`.
-        scores: Candidate name to its PAD; without the candidates that are never selected.
+        scores: Name of each candidate that may be selected to its PAD by the default protocol, or
+            to a score of NaN if the suite has none: it is then computed here, if the neighbors
+            call every candidate far.
 
     Returns:
-        How far the candidate with the lowest PAD is; None where PAD was not computed with its
-        default protocol, or is undefined for a candidate.
+        How far the candidate is that the classifier separates least well; without PAD, accuracies
+        are NaN. None without embeddings, or if PAD is undefined for a candidate.
     """
-    proxies = {proxy.key: proxy for proxy in scoring.suite}
-    pad = proxies.get(_PAD)
-    if pad is None or pad.options().get("protocol") != "default" or not scores:
+    parts = [part for part in scoring.candidates if part.name in scores]
+    if not parts or any(side.embeddings is None for side in (scoring.real, *parts)):
         return None
+    nearest, upper = _nearest(scoring, parts)
+    is_remote = max(upper) <= _MOST_NEAREST
+    reference = scoring.reference.get(PAD.key, math.nan)
+    if all(math.isnan(score.value) for score in scores.values()):
+        if not is_remote:
+            name = parts[int(np.argmax(nearest))].name
+            return Farness(name, math.nan, math.nan, math.nan, False, max(nearest))
+        scores, reference = _classified(scoring, parts)
     lows = [math.nan if score.low is None else score.low for score in scores.values()]
     if not all(map(math.isfinite, lows)):
         return None
-    nearest = min(scores, key=lambda name: scores[name].value)
-    best = scores[nearest]
-    reference = scoring.reference.get(_PAD, math.nan)
-    is_far = min(map(_accuracy, lows)) >= _LEAST_ACCURACY and _are_distant(scoring, scores)
+    name = min(scores, key=lambda name: scores[name].value)
+    low = scores[name].low
     return Farness(
-        candidate=nearest,
-        accuracy=_accuracy(best.value),
-        low=_accuracy(math.nan if best.low is None else best.low),
+        candidate=name,
+        accuracy=_accuracy(scores[name].value),
+        low=_accuracy(math.nan if low is None else low),
         halves=_accuracy(reference),
-        is_far=is_far,
+        is_far=is_remote and min(map(_accuracy, lows)) >= _LEAST_ACCURACY,
+        nearest=max(nearest),
     )
 
 
@@ -66,32 +88,48 @@ def _accuracy(pad: float) -> float:
     return 0.5 + pad / 4
 
 
-def _are_distant(scoring: Scoring, scores: Mapping[str, ProxyScore]) -> bool:
-    """Whether the distance excess of every candidate is above 0, beyond chance."""
-    real, *parts = scoring.embeddings("the distance to the real sample")
-    # all pairs of real examples are compared: more of them would not fit into memory
-    rows = np.random.default_rng(scoring.seed).permutation(len(real))[:_MOST_REAL]
-    real = real[np.sort(rows)]
-    groups = None
-    if scoring.groups is not None:
-        groups = np.unique(scoring.groups[np.sort(rows)], return_inverse=True)[1]
-    numbers = None if groups is None else torch.from_numpy(groups)
-    return all(
-        _lower_end(distance_excess(real.float(), part.float(), numbers), groups) > 0
-        for candidate, part in zip(scoring.candidates, parts, strict=True)
-        if candidate.name in scores
+def _classified(
+    scoring: Scoring, parts: Sequence[ProxyInput]
+) -> tuple[dict[str, ProxyScore], float]:
+    """Return the PAD of each candidate, and that between halves of the real sample."""
+    pad, real = PAD(), scoring.real
+    device = torch.device("cpu") if real.embeddings is None else real.embeddings.device
+    scores = pad.score(real, parts, seed=scoring.seed, device=device)
+    if scores.resample is None:
+        return {part.name: ProxyScore(math.nan) for part in parts}, math.nan
+    weights = multinomial_weights(len(real), _N_RESAMPLES, scoring.seed, scoring.groups)
+    low, high = score_interval(scores, weights, scores.resample(weights), scoring.groups)
+    columns = zip(parts, scores.values.tolist(), low.tolist(), high.tolist(), strict=True)
+    reference = reference_scores(real, [pad], seed=scoring.seed, device=device)
+    return (
+        {part.name: ProxyScore(*values) for part, *values in columns},
+        reference.get(PAD.key, math.nan),
     )
 
 
-def _lower_end(values: torch.Tensor, groups: NDArray[np.int64] | None) -> float:
-    """Return the lower end of the one-sided interval of a mean, over independent groups."""
-    excess = values.cpu().numpy()
-    n = len(excess)
-    numbers = np.arange(n) if groups is None else groups
-    # a mean is a ratio of two sums over groups: the error is that of the sums' residuals
-    residuals = np.bincount(numbers, excess - excess.mean())
-    n_groups = len(residuals)
-    if n_groups < 2:
-        return math.nan
-    error = math.sqrt(n_groups / (n_groups - 1) * float((residuals**2).sum())) / n
-    return float(excess.mean() - student_t.ppf(_LEVEL, n_groups - 1) * error)
+def _nearest(scoring: Scoring, parts: Sequence[ProxyInput]) -> tuple[list[float], list[float]]:
+    """Return how often a candidate's examples are the nearest, and the upper ends of that."""
+    real, *made = (side.embeddings for side in (scoring.real, *parts))
+    assert real is not None
+    # all pairs of real examples are compared: more of them would not fit into memory
+    rows = np.sort(np.random.default_rng(scoring.seed).permutation(len(real))[:_MOST_REAL])
+    real, groups = real[rows].float(), None
+    if scoring.groups is not None:
+        groups = np.unique(scoring.groups[rows], return_inverse=True)[1].astype(np.int64)
+    numbers = None if groups is None else torch.from_numpy(groups)
+    with precise():
+        shares = [
+            nearest_is_synthetic(real, part, numbers).cpu() for part in made if part is not None
+        ]
+    return [float(s.mean()) for s in shares], [_upper_end(s, groups) for s in shares]
+
+
+def _upper_end(shares: torch.Tensor, groups: NDArray[np.int64] | None) -> float:
+    """Return the upper end of the one-sided interval of a mean share, over independent groups."""
+    means = cluster_means(shares[:, None], groups)[:, 0]
+    n = len(means)
+    if n < 2:
+        return 1.0
+    upper = float(means.mean() + student_t.ppf(_LEVEL, n - 1) * means.std() / n**0.5)
+    # with none among n the deviation is 0 and says nothing: the exact bound of a frequency does
+    return max(upper, 1 - (1 - _LEVEL) ** (1 / n))

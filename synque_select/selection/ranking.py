@@ -22,7 +22,7 @@ from synque_select.selection.consensus import (
 )
 from synque_select.selection.decision import decided
 from synque_select.selection.default_order import order_by
-from synque_select.selection.farness import measure_farness
+from synque_select.selection.farness import NOT_TESTED, measure_farness
 from synque_select.selection.mixture import MixtureChoice, MixtureOptions, with_mixture
 from synque_select.selection.score_cache import package_versions
 from synque_select.selection.scoring import Scoring
@@ -87,8 +87,9 @@ def ranking_from(
     ranking = _ordered(scoring, rank_by, top_k, n_resamples, labels, camps)
     # the optimal mixture is chosen by weights, not cut off at a rank
     tie = None if options.kind == "mmd_optimal" else _tie_at_border(ranking)
-    if tie is not None:
-        ranking = dataclasses.replace(ranking, messages=(*ranking.messages, tie))
+    untested = NOT_TESTED if scoring.real.embeddings is None else None
+    further = tuple(message for message in (tie, untested) if message is not None)
+    ranking = dataclasses.replace(ranking, messages=ranking.messages + further)
     return with_mixture(ranking, options, scoring)
 
 
@@ -389,7 +390,10 @@ def _why(silent: Sequence[str]) -> str:
 
 def _farness(scoring: Scoring, ranking: Ranking) -> Farness | None:
     rows = [row for row in ranking.candidates if row.name not in scoring.copies]
-    return measure_farness(scoring, {r.name: r.scores["pad"] for r in rows if "pad" in r.scores})
+    pad = ranking.proxies.get("pad")
+    if pad is None or pad.options.get("protocol") != "default":
+        return measure_farness(scoring, {row.name: ProxyScore(math.nan) for row in rows})
+    return measure_farness(scoring, {row.name: row.scores["pad"] for row in rows})
 
 
 def _contradicted(labels: Sequence[LabelCheck]) -> dict[str, float]:

@@ -214,10 +214,17 @@ class Sentences:
         halves = (
             "" if math.isnan(far.halves) else f"; between two halves of it, {percent(far.halves)}"
         )
+        nearest = ""
+        if far.nearest is not None:
+            nearest = (
+                " Among as many synthetic as other real examples, the nearest to a real one is "
+                f"synthetic {percent(far.nearest)} of the time at most; about 50 % if they were "
+                "alike."
+            )
         return (
             f"The classifier separates {self._list([far.candidate])} least well from your real "
             f"sample: it is right {percent(far.accuracy)} of the time, at least {percent(far.low)} "
-            f"(95 %){halves}. Real examples are nearer to each other than to any candidate.",
+            f"(95 %){halves}.{nearest}",
             "Candidates are selected all the same, so that a training run can start; training on "
             "them is not advised.",
         )

@@ -30,10 +30,13 @@ class Farness:
     Args:
         candidate: The candidate that the classifier separates least well.
         accuracy: Mean probability that the classifier gives to the right side of a held-out
-            example, 1 − ε of PAD; 0.5 is chance.
+            example, 1 − ε of PAD; 0.5 is chance. NaN if nearest neighbors alone were enough.
         low: Lower end of the 95 % interval of `accuracy` over new real samples.
         halves: The same accuracy between two halves of the real sample; NaN if not measured.
         is_far: Whether the rule calls every candidate far.
+        nearest: Largest share of the real examples, over the candidates, whose nearest example is
+            a synthetic one, of as many real as synthetic ones; 0.5 for one distribution. None in
+            files of earlier versions.
     """
 
     candidate: str
@@ -41,15 +44,17 @@ class Farness:
     low: float
     halves: float
     is_far: bool
+    nearest: float | None = None
 
     def to_dict(self) -> dict[str, Json]:
         """Return the values as JSON, None for NaN."""
         return {
             "candidate": self.candidate,
-            "accuracy": self.accuracy,
+            "accuracy": null_if_undefined(self.accuracy),
             "low": null_if_undefined(self.low),
             "halves": null_if_undefined(self.halves),
             "is_far": self.is_far,
+            "nearest": self.nearest,
         }
 
     @classmethod
@@ -65,6 +70,7 @@ class Farness:
             low=fields.number("low"),
             halves=fields.number("halves"),
             is_far=fields.flag("is_far"),
+            nearest=fields.optional_number("nearest"),
         )
 
 

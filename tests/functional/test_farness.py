@@ -1,12 +1,13 @@
-"""The distance excess against a direct computation, and its two ends."""
+"""How often the nearest example is synthetic, against a direct computation, and its two ends."""
 
 from __future__ import annotations
+
+from itertools import combinations
 
 import pytest
 import torch
 
-from synque_select.functional.coverage import coverage_distances
-from synque_select.functional.farness import distance_excess
+from synque_select.functional.farness import nearest_is_synthetic
 
 
 def points(n: int, shift: float, seed: int, d: int = 8) -> torch.Tensor:
@@ -14,35 +15,48 @@ def points(n: int, shift: float, seed: int, d: int = 8) -> torch.Tensor:
     return torch.randn(n, d, generator=generator) + shift
 
 
-def test_it_is_what_its_formula_says():
-    real, synthetic = points(12, 0, 0), points(40, 0.5, 1)
-    expected = []
-    for i in range(12):
-        others = torch.cat([real[:i], real[i + 1 :]])
-        near, random, made = (
-            coverage_distances(real[i : i + 1], part, m)
-            for part, m in ((others, 11), (others, 1), (synthetic, 11))
-        )
-        expected.append(float(made - (near + random) / 2))
-    assert distance_excess(real, synthetic).tolist() == pytest.approx(expected, abs=1e-5)
+@pytest.mark.parametrize(("n", "n_made"), [(4, 7), (7, 4), (5, 4)])
+def test_it_is_the_share_of_all_draws(n: int, n_made: int):
+    real, synthetic = points(n, 0, 0), points(n_made, 0.3, 1)
+    m = min(n - 1, n_made)
+    for i, chance in enumerate(nearest_is_synthetic(real, synthetic).tolist()):
+        others = [j for j in range(n) if j != i]
+        to_real = torch.cdist(real[[i]], real)[0]
+        to_made = torch.cdist(real[[i]], synthetic)[0]
+        draws = [
+            bool(to_made[list(s)].min() < to_real[list(r)].min())
+            for r in combinations(others, m)
+            for s in combinations(range(n_made), m)
+        ]
+        assert chance == pytest.approx(sum(draws) / len(draws), abs=1e-9)
+
+
+def test_a_tie_counts_half():
+    real = torch.tensor([[0.0], [2.0]])
+    assert nearest_is_synthetic(real, torch.tensor([[-2.0]])).tolist() == [0.5, 0.0]
 
 
 def test_examples_of_one_group_are_not_compared():
     real, synthetic = points(10, 0, 0), points(40, 0, 1)
-    doubled = torch.cat([real, real])
     groups = torch.arange(10).repeat(2)
-    once = distance_excess(real, synthetic)
-    twice = distance_excess(doubled, synthetic, groups)
-    # another real example is met twice, so the nearest of m of them lies a little farther
-    assert twice.mean() == pytest.approx(float(once.mean()), abs=0.35)
-    assert distance_excess(doubled, synthetic).mean() > twice.mean() + 0.5
+    twice = nearest_is_synthetic(torch.cat([real, real]), synthetic, groups)
+    # ungrouped, each example has a copy at distance 0
+    assert nearest_is_synthetic(torch.cat([real, real]), synthetic).max() == 0
+    assert twice.mean() > 0.3
 
 
 def test_one_group_says_nothing():
-    assert distance_excess(points(4, 0, 0), points(9, 0, 1), torch.zeros(4)).isnan().all()
+    assert nearest_is_synthetic(points(4, 0, 0), points(9, 0, 1), torch.zeros(4)).isnan().all()
 
 
-def test_the_same_distribution_is_near_and_another_is_far():
-    real = points(60, 0, 0)
-    assert distance_excess(real, points(400, 0, 1)).mean() < -0.3
-    assert distance_excess(real, points(400, 2, 1)).mean() > 0.5
+def test_its_mean_is_a_half_for_the_same_distribution_whatever_the_sizes():
+    for n, n_made in ((30, 500), (200, 40)):
+        shares = [
+            float(nearest_is_synthetic(points(n, 0, 2 * i), points(n_made, 0, 2 * i + 1)).mean())
+            for i in range(40)
+        ]
+        assert sum(shares) / 40 == pytest.approx(0.5, abs=0.04)
+
+
+def test_it_falls_to_0_for_another_distribution():
+    assert nearest_is_synthetic(points(60, 0, 0), points(400, 2, 1)).mean() < 0.02

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +13,12 @@ import torch
 from synque_select.proxies.base import ProxyInput
 from synque_select.proxies.domain import PAD
 from synque_select.proxies.kernel import MMD
+from synque_select.selection.farness import NOT_TESTED
 from synque_select.selection.ranking import ranking_from
 from synque_select.selection.reference import reference_scores
 from synque_select.selection.scoring import Scoring
+from synque_select.types import Decision
+from synque_select.utils.json_fields import JsonFields
 
 CPU = torch.device("cpu")
 
@@ -60,12 +64,66 @@ def test_a_copy_does_not_hide_that_the_others_are_far():
     assert set(decision.mixture.names) == {"c1", "c2"}
 
 
-def test_without_pad_it_is_not_measured():
-    whole = scoring(2, 3)
+@pytest.mark.parametrize(("shifts", "opening"), [((2, 3), "far"), ((0.2, 3), "clear")])
+def test_without_pad_in_the_suite_it_is_measured_all_the_same(shifts: Any, opening: str):
+    whole = scoring(*shifts)
     alone = replace(whole, suite=whole.suite[1:], scores={"mmd": whole.scores["mmd"]})
-    decision = ranking_from(alone).decision
+    ranking = ranking_from(alone)
+    decision = ranking.decision
     assert decision is not None
-    assert decision.evidence.far is None
+    assert decision.opening == opening
+    far = decision.evidence.far
+    assert far is not None
+    assert far.nearest is not None
+    if opening == "far":
+        with_pad = ranking_from(whole).decision
+        assert with_pad is not None
+        assert with_pad.evidence.far is not None
+        assert far.accuracy == pytest.approx(with_pad.evidence.far.accuracy)
+        assert far.nearest < 0.05
+    else:
+        assert math.isnan(far.accuracy)
+        assert far.nearest > 0.3
+    assert Decision.from_fields(JsonFields(decision.to_dict())).to_dict() == decision.to_dict()
+
+
+def test_without_embeddings_a_message_says_that_it_was_not_measured():
+    whole = scoring(2, 3)
+    blind = replace(
+        whole,
+        real=replace(whole.real, embeddings=None),
+        suite=whole.suite[1:],
+        scores={"mmd": whole.scores["mmd"]},
+    )
+    ranking = ranking_from(blind)
+    assert ranking.decision is not None
+    assert ranking.decision.evidence.far is None
+    assert NOT_TESTED in ranking.messages
+    assert NOT_TESTED not in ranking_from(whole).messages
+
+
+def test_a_diverse_real_sample_does_not_hide_that_a_candidate_is_far():
+    # each real example is about as far from most others as from the candidates; only its
+    # neighbors show that it belongs to the sample
+    topics = 8 * torch.eye(64)[torch.arange(80) % 20]
+    real = part("real", 80, 0, 0)
+    noise = torch.randn(80, 64, generator=torch.Generator().manual_seed(1))
+    other = torch.randn(300, 64, generator=torch.Generator().manual_seed(2))
+    other[:, 40:] += 0.8
+    real = replace(real, embeddings=topics + noise)
+    parts = tuple(replace(part(f"c{i}", 300, 0, i + 1), embeddings=other + i) for i in range(2))
+    suite = (PAD(),)
+    scores = {"pad": PAD().score(real, parts, seed=0, device=CPU)}
+    given = replace(scoring(0, 0), real=real, candidates=parts, suite=suite, scores=scores)
+    decision = ranking_from(given).decision
+    assert decision is not None
+    assert decision.opening == "far"
+
+
+def test_a_few_real_examples_cannot_show_that_all_are_far():
+    decision = ranking_from(scoring(5, 6, n=10)).decision
+    assert decision is not None
+    assert decision.opening == "small"
 
 
 def test_the_reference_is_near_nothing_to_find():
