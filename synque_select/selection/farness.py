@@ -130,6 +130,6 @@ def _upper_end(shares: torch.Tensor, groups: NDArray[np.int64] | None) -> float:
     n = len(means)
     if n < 2:
         return 1.0
-    upper = float(means.mean() + student_t.ppf(_LEVEL, n - 1) * means.std() / n**0.5)
+    half = float(student_t.ppf(_LEVEL, n - 1)) * float(means.std()) / math.sqrt(n)
     # with none among n the deviation is 0 and says nothing: the exact bound of a frequency does
-    return max(upper, 1 - (1 - _LEVEL) ** (1 / n))
+    return max(float(means.mean()) + half, 1 - math.pow(1 - _LEVEL, 1 / n))
