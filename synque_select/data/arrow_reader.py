@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from synque_select.data.readers import BaseReader
-from synque_select.data.tables import BATCH_ROWS, open_table, table_of_batches
+from synque_select.data.tables import BATCH_ROWS, check_batch, open_table, table_of_batches
+from synque_select.utils.progress import ProgressBar
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,7 +38,13 @@ class ArrowReader(BaseReader):
         """Read a file; a stream is memory-mapped in place."""
         with path.open("rb") as file:
             is_stream = file.read(len(_ARROW_FILE_MAGIC)) != _ARROW_FILE_MAGIC
-        return open_table(path, path) if is_stream else table_of_batches(path, _file_batches)
+        if not is_stream:
+            return table_of_batches(path, _file_batches)
+        table = open_table(path, path)
+        blocks = table.data.to_batches()
+        for block in ProgressBar(blocks, path.name, unit="block", delay=2, leave=False):
+            check_batch(path, block)
+        return table
 
 
 def _parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:

@@ -16,7 +16,12 @@ JSON_FIELDS = b"synque_select.json_fields"
 
 
 class Columns:
-    """The Arrow types of the fields seen so far; None for a field that only JSON can hold."""
+    """The Arrow types of the fields seen so far; None for a field that is stored as JSON texts.
+
+    Every value is read back as it was: a field has an Arrow type only if all of its values are
+    texts, all booleans, all integers of 64 bits, or all floats. Of other fields, Arrow would change
+    values: an integer beside a float loses digits, and an object gets the keys of its neighbors.
+    """
 
     def __init__(self) -> None:
         self._types: dict[str, pa.DataType | None] = {}
@@ -34,7 +39,7 @@ class Columns:
         import pyarrow as pa
 
         as_json = [name for name, type_ in self._types.items() if type_ is None]
-        fields = [(name, _stored_type(type_)) for name, type_ in self._types.items()]
+        fields = [(name, type_ or pa.string()) for name, type_ in self._types.items()]
         return pa.schema(fields, metadata={JSON_FIELDS: json.dumps(as_json)})
 
     def batch(self, records: Sequence[Mapping[str, object]]) -> pa.RecordBatch:
@@ -46,52 +51,31 @@ class Columns:
             values: list[object] = [record.get(name) for record in records]
             if type_ is None:
                 values = [json.dumps(value) for value in values]
-            arrays.append(pa.array(values, _stored_type(type_)))
+            arrays.append(pa.array(values, type_ or pa.string()))
         return pa.record_batch(arrays, schema=self.schema())
-
-
-_MAX_DEPTH = 32  # Arrow cannot write values that are nested 64 deep
-
-
-def _stored_type(type_: pa.DataType | None) -> pa.DataType:
-    import pyarrow as pa
-
-    # not `type_ or …`: the type of a struct without fields is falsy
-    return pa.string() if type_ is None else type_
 
 
 def _type_of(values: Sequence[object]) -> pa.DataType | None:
     import pyarrow as pa
 
-    try:
-        type_ = pa.array(values).type
-    except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+    kinds = {type(value) for value in values if value is not None}
+    if not kinds:
+        return pa.null()
+    types = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+    type_ = types.get(kinds.pop())
+    if kinds or type_ is None:
         return None
-    return None if _is_deep(type_) else type_
-
-
-def _is_deep(type_: pa.DataType) -> bool:
-    """Whether values of this type are nested too deeply for Arrow to write them to a file."""
-    import pyarrow as pa
-
-    level = [type_]
-    for _ in range(_MAX_DEPTH):
-        items = [outer.value_type for outer in level if pa.types.is_list(outer)]
-        structs = [outer for outer in level if pa.types.is_struct(outer)]
-        level = items + [outer.field(i).type for outer in structs for i in range(len(outer))]
-    return bool(level)
+    try:
+        pa.array(values, type_)
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+        return None  # an integer of more than 64 bits, or half of a surrogate pair
+    return type_
 
 
 def _widened(known: pa.DataType | None, new: pa.DataType | None) -> pa.DataType | None:
-    """Return the narrowest type that holds both, or None if only JSON does."""
+    """Return the type that holds both, or None if only JSON does."""
     import pyarrow as pa
 
-    if known == new:
+    if known == pa.null():
         return new
-    if known is None or new is None:
-        return None
-    fields = [pa.schema([("field", type_)]) for type_ in (known, new)]
-    try:
-        return pa.unify_schemas(fields, promote_options="permissive").field("field").type
-    except pa.ArrowException:
-        return None
+    return known if new in (known, pa.null()) else None

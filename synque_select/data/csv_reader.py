@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Collection, Iterator
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from synque_select.data.json_reader import numbered_lines
 from synque_select.data.readers import BaseReader
@@ -40,7 +41,7 @@ class CsvReader(BaseReader):
 
 
 class TsvReader(CsvReader):
-    """Reader of tab-separated tables with a header line."""
+    """Reader of tab-separated tables with a header line, with or without CSV's quotes."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".tsv",)
     delimiter: ClassVar[str] = "\t"
@@ -49,9 +50,15 @@ class TsvReader(CsvReader):
 def read_csv(path: Path, *, delimiter: str = ",", as_text: Collection[str] = ()) -> Rows:
     r"""Stream a table with a header line.
 
-    A column is read as integers or floats if all of its non-empty values are such numbers; an
-    empty value is then None. All other columns are unchanged text: "NA" and "null" have no special
-    meaning.
+    A column is read as integers or floats only if nothing is lost by it: all of its non-empty
+    values are numbers that a 64-bit integer or a float holds exactly, and different texts stay
+    different numbers. An empty value is then None. All other columns are unchanged text: "NA" and
+    "null", identifiers of 20 digits, "007" and versions such as "3.10" have no special meaning.
+
+    In a tab-separated file every line is a row, and quotes are text, as the format is defined. It
+    is read with CSV's quotes only if it was evidently written with them: read without, its lines
+    would have different numbers of fields, or its header is quoted, or a text with quotes has them
+    doubled.
 
     Args:
         path: Path of a UTF-8 file.
@@ -60,7 +67,8 @@ def read_csv(path: Path, *, delimiter: str = ",", as_text: Collection[str] = ())
 
     Raises:
         DataError: A row has too many or too few fields, a quote is not closed, the header repeats
-            a name, or the file is not UTF-8; the message names the file and the line.
+            a name, the file is not UTF-8, or it is unclear whether the quotes of a tab-separated
+            file are text; the message names the file and the line.
 
     Example:
         >>> import tempfile
@@ -70,10 +78,12 @@ def read_csv(path: Path, *, delimiter: str = ",", as_text: Collection[str] = ())
         ...     [row.fields for row in read_csv(path)]
         [{'text': 'Shares rise', 'n': 1}]
     """
-    rows = _csv_rows(path, delimiter)
+    quoted = delimiter != "\t" or _has_csv_quotes(path)
+    parse = partial(_csv_rows, path, delimiter) if quoted else partial(_line_rows, path)
+    rows = parse()
     header = _header(path, next(rows, (1, []))[1])
     converters = _converters(header, rows, as_text)
-    rows = _csv_rows(path, delimiter)
+    rows = parse()
     next(rows, None)
     for line, values in rows:
         converted = [convert(value) for convert, value in zip(converters, values, strict=True)]
@@ -81,9 +91,27 @@ def read_csv(path: Path, *, delimiter: str = ",", as_text: Collection[str] = ())
         yield Row(line, n_bytes, dict(zip(header, converted, strict=True)))
 
 
-def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+_Fields: TypeAlias = Iterator[tuple[int, list[str]]]
+
+
+def _csv_rows(path: Path, delimiter: str) -> _Fields:
     """Yield the first line number and the values of each row; all rows have the same length."""
-    n_fields = 0
+    hint = "text that contains the delimiter must be in double quotes"
+    return _of_one_length(path, _quoted_rows(path, delimiter), hint)
+
+
+def _line_rows(path: Path) -> _Fields:
+    """Yield the number and the values of each line of a tab-separated file without quotes."""
+    return _of_one_length(path, _tab_rows(path), "in a tab-separated file every line is a row")
+
+
+def _tab_rows(path: Path) -> _Fields:
+    for number, line in numbered_lines(path):
+        text = line.removesuffix("\n").removesuffix("\r")
+        yield number, text.split("\t") if text else []
+
+
+def _quoted_rows(path: Path, delimiter: str) -> _Fields:
     reader = csv.reader(
         (line for _, line in numbered_lines(path)), delimiter=delimiter, strict=True
     )
@@ -95,14 +123,66 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             raise DataError(f"{path}, the row that starts on line {line}: {error}") from error
         if values is None:
             return
+        yield line, values
+
+
+def _of_one_length(path: Path, rows: _Fields, hint: str) -> _Fields:
+    n_fields = 0
+    for line, values in rows:
         n_fields = n_fields or len(values)
         if values and len(values) != n_fields:
             raise DataError(
                 f"{path}, line {line}: found {len(values)} fields, but the header has {n_fields}; "
-                "text that contains the delimiter must be in double quotes"
+                f"{hint}"
             )
         if values:
             yield line, values
+
+
+def _has_csv_quotes(path: Path) -> bool:
+    """Whether a tab-separated file was written with CSV's quotes.
+
+    Raises:
+        DataError: It is unclear.
+    """
+    n_lines, is_quoted, lengths = 0, False, set()
+    for _, values in _tab_rows(path):
+        if not values:
+            continue
+        n_lines += 1
+        lengths.add(len(values))
+        is_quoted = is_quoted or any(map(_is_written_quoted, values))
+        is_quoted = is_quoted or (n_lines == 1 and all(map(_is_quoted, values)))
+    if not is_quoted and len(lengths) < 2:
+        return False
+    n_rows, unclear = 0, 0
+    try:
+        for line, values in _csv_rows(path, "\t"):
+            n_rows += 1
+            unclear = unclear or line * any("\n" in text and "\t" in text for text in values)
+    except DataError:
+        return False
+    if len(lengths) < 2:
+        return n_rows == n_lines
+    if unclear:
+        raise DataError(
+            f"{path}, line {unclear}: text in double quotes spans lines and contains tabs, but "
+            "other lines have another number of fields than the header, so it is unclear whether "
+            "quotes are text; save the file as CSV or JSON Lines"
+        )
+    return True
+
+
+def _is_quoted(value: str) -> bool:
+    return len(value) > 1 and value[0] == value[-1] == '"'
+
+
+def _is_written_quoted(value: str) -> bool:
+    # a program that writes CSV puts a text with quotes or a carriage return in quotes, and doubles
+    # the quotes in it
+    inner = value[1:-1]
+    is_doubled = '""' in inner and '"' not in inner.replace('""', "")
+    return _is_quoted(value) and (is_doubled or "\r" in inner)
 
 
 def _next_row(reader: Iterator[list[str]]) -> list[str] | None:
@@ -124,26 +204,83 @@ def _header(path: Path, names: list[str]) -> list[str]:
     return header
 
 
-_WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})", re.ASCII)
-_NUMBER = re.compile(r"-?((0|[1-9]\d*)(\.\d+)?|\.\d+)([eE][-+]?\d{1,3})?", re.ASCII)
+_WHOLE = re.compile(r"0|-?[1-9]\d*", re.ASCII)
+# an exponent after an integer needs a sign: 12e3 may be the beginning of a hash
+_NUMBER = re.compile(
+    r"-?((0|[1-9]\d*)(\.\d+([eE][-+]?\d{1,3})?|[eE][-+]\d{1,3})|\.\d+([eE][-+]?\d{1,3})?)|-0",
+    re.ASCII,
+)
+_EXACT_DIGITS = 15  # a decimal number of so many digits is read back from a float unchanged
+_INT64 = range(-(2**63), 2**63)
+_INT64_CHARACTERS = 20
+
+
+class _Column:
+    """What the values of a column have in common so far."""
+
+    def __init__(self) -> None:
+        self.is_whole = self.is_number = True
+        self.is_filled = False
+        self._is_inexact = False  # an integer that a float does not hold
+        self._decimals: set[int] = set()
+        self._is_padded = False  # a number such as 3.10
+
+    @property
+    def kind(self) -> type[int] | type[float] | None:
+        """The type that holds all values without loss; None if only text does."""
+        if not (self.is_number and self.is_filled):
+            return None
+        if self.is_whole:
+            return int
+        # 3.1 and 3.10 are one number but two versions; 2.50 beside 1.25 is a way to write numbers
+        is_ambiguous = self._is_padded and len(self._decimals) > 1
+        return None if self._is_inexact or is_ambiguous else float
+
+    def add(self, value: str) -> None:
+        """Take one more value into account, which is not empty."""
+        self.is_filled = True
+        if _WHOLE.fullmatch(value):
+            self._add_whole(value)
+        elif _NUMBER.fullmatch(value) and _is_exact(value):
+            self.is_whole = False
+            self._add_fraction(value)
+        else:
+            self.is_whole = self.is_number = False
+
+    def _add_whole(self, value: str) -> None:
+        self._decimals.add(0)
+        if len(value) > _EXACT_DIGITS:
+            self.is_number = len(value) <= _INT64_CHARACTERS and int(value) in _INT64
+            self._is_inexact = self._is_inexact or not _is_exact(value)
+
+    def _add_fraction(self, value: str) -> None:
+        decimals = value.lower().partition("e")[0].partition(".")[2]
+        self._decimals.add(len(decimals))
+        self._is_padded = self._is_padded or (len(decimals) > 1 and decimals[-1] == "0")
+
+
+def _is_exact(value: str) -> bool:
+    """Whether the float of a number is this number."""
+    if len(value) <= _EXACT_DIGITS and "e" not in value.lower():
+        return True
+    return Decimal(repr(float(value))) == Decimal(value)
 
 
 def _converters(
-    header: list[str], rows: Iterator[tuple[int, list[str]]], as_text: Collection[str]
+    header: list[str], rows: _Fields, as_text: Collection[str]
 ) -> list[Callable[[str], object]]:
-    whole = {column for column, name in enumerate(header) if name not in as_text}
-    numbers, filled = set(whole), set()
+    columns = {place: _Column() for place, name in enumerate(header) if name not in as_text}
+    numbers = dict(columns)
     for _, values in rows:
-        # a column of text leaves both sets at its first word and is no longer checked
-        for column in [column for column in numbers if values[column]]:
-            filled.add(column)
-            if not _WHOLE.fullmatch(values[column]):
-                whole.discard(column)
-                if not _NUMBER.fullmatch(values[column]):
-                    numbers.discard(column)
-    kinds = {column: int if column in whole else float for column in numbers & filled}
-    return [_or_none(kinds[column]) if column in kinds else str for column in range(len(header))]
+        # a column of text is no longer checked from its first word on
+        for place, column in list(numbers.items()):
+            if values[place]:
+                column.add(values[place])
+                if not column.is_number:
+                    del numbers[place]
+    kinds = {place: column.kind for place, column in columns.items()}
+    return [_converter(kinds.get(place)) for place in range(len(header))]
 
 
-def _or_none(convert: Callable[[str], object]) -> Callable[[str], object]:
-    return lambda value: convert(value) if value else None
+def _converter(kind: type[int] | type[float] | None) -> Callable[[str], object]:
+    return str if kind is None else lambda value: kind(value) if value else None

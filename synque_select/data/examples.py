@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -73,10 +74,12 @@ class Views(Sequence[View]):
 
     def _block(self, positions: range) -> list[View]:
         if self._column is not None and positions.step == 1 and positions:
-            values = self._column[positions.start : positions.stop][self._examples.selector]
-            # a value of another type is left to the slow path, whose error names the example
-            if all(isinstance(value, str) for value in values):
-                return [as_view(value, "text") for value in values]
+            # what cannot be read, or is of another type, is left to the slow path, whose error
+            # names the example
+            with suppress(Exception):
+                values = self._column[positions.start : positions.stop][self._examples.selector]
+                if all(isinstance(value, str) for value in values):
+                    return [as_view(value, "text") for value in values]
         return [self._view(position) for position in positions]
 
     def _view(self, position: int) -> View:
@@ -108,8 +111,10 @@ def field_alone(dataset: Any, field: Selector) -> Any:
     if field not in getattr(dataset, "column_names", ()):
         return None
     # a format or transform may compute one field from others
-    plain = getattr(dataset, "format", {"type": None})["type"] is None
-    return dataset.select_columns([field]) if plain else None
+    given = getattr(dataset, "format", {"type": None})
+    transform = given.get("format_kwargs", {}).get("transform")
+    alone = given["type"] is None or getattr(transform, "is_by_field", False)
+    return dataset.select_columns([field]) if alone else None
 
 
 def error_reason(error: Exception) -> str:

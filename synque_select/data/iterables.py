@@ -22,7 +22,7 @@ from torch.utils.data import IterableDataset
 from synque_select.data.columns import Columns
 from synque_select.data.examples import MapDataset
 from synque_select.data.json_reader import read_jsonl
-from synque_select.data.tables import open_table, write_atomically, write_rows
+from synque_select.data.tables import check_name, open_table, write_atomically, write_rows
 from synque_select.errors import DataError, DependencyError
 from synque_select.utils.atomic import write_text_atomic
 from synque_select.utils.cache_dir import default_cache_dir
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_EXAMPLES", "is_iterable", "is_map_style", "open_stored", "store_iterable"]
 
 MAX_EXAMPLES = 1_000_000
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 
 
 def is_iterable(source: object) -> TypeGuard[Iterable[object]]:
@@ -186,7 +186,7 @@ def _spool(name: str, examples: Iterable[object], path: Path) -> tuple[_Layout, 
                     f"{name}: the iterable yields more than {MAX_EXAMPLES:,} examples; it must be "
                     "finite: give a part of it (.take(n), itertools.islice) or a file"
                 )
-            shape, fields = _fields(example)
+            shape, fields = _fields(example, where)
             layout = layout or _Layout(shape, _kinds(fields))
             if (shape, _kinds(fields)) != (layout.shape, layout.kinds):
                 raise DataError(
@@ -219,9 +219,16 @@ def _read(name: str, examples: Iterable[object]) -> Iterator[object]:
         ) from error
 
 
-def _fields(example: object) -> tuple[str, dict[str, object]]:
+def _fields(example: object, where: str) -> tuple[str, dict[str, object]]:
     if isinstance(example, Mapping):
-        return "record", {str(key): value for key, value in example.items()}
+        fields: dict[str, object] = {}
+        for key, value in example.items():
+            name = str(key)
+            check_name(name, where)
+            if name in fields:
+                raise DataError(f"{where}: two fields are named {name!r}; names must differ")
+            fields[name] = value
+        return "record", fields
     if isinstance(example, list | tuple):
         return "tuple", {str(place): value for place, value in enumerate(example)}
     return "one", {"0": example}

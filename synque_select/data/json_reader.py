@@ -17,7 +17,7 @@ from synque_select.utils.validation import kind_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
-from synque_select.utils.json_files import check_depth
+from synque_select.utils.json_files import check_depth, too_deep, unique_pairs
 from synque_select.utils.text_files import utf16_hint
 
 __all__ = ["JsonLinesReader", "JsonReader", "numbered_lines", "read_json", "read_jsonl"]
@@ -57,8 +57,9 @@ def read_json(path: Path) -> Rows:
         path: Path of a UTF-8 file.
 
     Raises:
-        DataError: The file is not JSON, not UTF-8, or contains values other than records and
-            texts; the message names the file and, except for the outermost value, the line.
+        DataError: The file is not JSON, not UTF-8, contains values other than records and texts,
+            or has a key twice in a record; the message names the file and, except for the
+            outermost value, the line.
 
     Example:
         >>> import tempfile
@@ -90,8 +91,8 @@ def read_jsonl(path: Path) -> Rows:
         path: Path of a UTF-8 file.
 
     Raises:
-        DataError: A line is not UTF-8, not JSON, or neither a record nor a text; the message names
-            the file and the line.
+        DataError: A line is not UTF-8, not JSON, neither a record nor a text, or has a key twice;
+            the message names the file and the line.
     """
     yield from _records(_jsonl_values(path), path)
 
@@ -172,12 +173,14 @@ def _jsonl_values(path: Path) -> Iterator[_Value]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=unique_pairs)
         except json.JSONDecodeError as error:
             raise DataError(
                 f"{path}, line {number}, column {error.pos + 1}: not JSON: {error.msg}"
             ) from error
-        except (ValueError, RecursionError) as error:
+        except RecursionError as error:
+            raise DataError(f"{path}, line {number}: {too_deep()}") from error
+        except ValueError as error:
             raise DataError(f"{path}, line {number}: invalid JSON: {error}") from error
         check_depth(line, value, f"{path}, line {number}")
         yield _Value(number, len(line), value)
@@ -190,7 +193,7 @@ class _JsonStream:
         self._path = path
         self._file = path.open("rb")
         self._decode = codecs.getincrementaldecoder("utf-8-sig")()
-        self._scan = json.JSONDecoder().raw_decode
+        self._scan = json.JSONDecoder(object_pairs_hook=unique_pairs).raw_decode
         self._text = ""
         self._position = self._counted = 0
         self._line = 1
@@ -220,7 +223,9 @@ class _JsonStream:
             except json.JSONDecodeError as error:
                 if self._ended or not self._may_be_cut(error):
                     raise self._error(error.msg, error.pos) from error
-            except (ValueError, RecursionError) as error:
+            except RecursionError as error:
+                raise self._error(too_deep(), self._position) from error
+            except ValueError as error:
                 raise self._error(str(error), self._position) from error
             else:
                 # a number at the end of a chunk may continue in the next one

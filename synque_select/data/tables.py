@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from synque_select.data.columns import JSON_FIELDS, Columns
-from synque_select.errors import DataError
+from synque_select.errors import DataError, SynqueError
 from synque_select.utils.cache_dir import default_cache_dir
 from synque_select.utils.progress import ProgressBar
 
@@ -25,6 +26,8 @@ __all__ = [
     "SMALL_BYTES",
     "Row",
     "Rows",
+    "check_batch",
+    "check_name",
     "open_saved",
     "open_table",
     "quiet_datasets",
@@ -38,7 +41,8 @@ __all__ = [
 SMALL_BYTES = 8 << 20
 BATCH_ROWS = 1000
 _BATCH_BYTES = 8 << 20
-_FORMAT_VERSION = 1
+_MAX_FIELDS = 10_000
+_FORMAT_VERSION = 2
 
 # Writes a whole file as an Arrow stream. It returns False if a type turned out to be too narrow
 # after the first batch was written: then it must be called again with a new stream.
@@ -106,11 +110,8 @@ def open_saved(path: Path) -> Dataset:
     """
     from datasets import Dataset, load_from_disk
 
-    try:
-        with quiet_datasets():
-            saved = load_from_disk(str(path))
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
-        raise DataError(f"{path}: not a usable saved dataset: {_first_line(error)}") from error
+    with _named(path, "not a usable saved dataset"), quiet_datasets():
+        saved = load_from_disk(str(path))
     if not isinstance(saved, Dataset):
         folders = ", ".join(str(path / split) for split in saved)
         raise DataError(f"{path}: holds several splits; give one of {folders}")
@@ -150,8 +151,10 @@ def _converted(path: Path, write: _Write, about: Sequence[str]) -> Dataset:
         sink = pa.BufferOutputStream()
         complete = write(sink)
     buffer = sink.getvalue()
-    with pa.ipc.open_stream(buffer) as stream:
-        return _decoded(Dataset.from_buffer(buffer), stream.schema)
+    with _named(path, "cannot be read as a table"):
+        with pa.ipc.open_stream(buffer) as stream:
+            schema = stream.schema
+        return _decoded(Dataset.from_buffer(buffer), schema)
 
 
 def _cache_path(path: Path, about: Sequence[str]) -> Path:
@@ -201,12 +204,70 @@ def open_table(path: Path, origin: Path) -> Dataset:
     import pyarrow as pa
     from datasets import Dataset
 
-    try:
+    with _named(origin, "cannot be read as a table"):
         with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
             schema = stream.schema
+        _check_schema(origin, schema)
         return _decoded(Dataset.from_file(str(path)), schema)
-    except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
-        raise DataError(f"{origin}: not a usable Arrow file: {_first_line(error)}") from error
+
+
+@contextmanager
+def _named(path: Path, problem: str) -> Iterator[None]:
+    """Turn whatever Arrow or `datasets` raises into one DataError that names the file."""
+    try:
+        yield
+    except (SynqueError, PermissionError, MemoryError):
+        raise
+    except Exception as error:  # the types differ between versions of both libraries
+        raise DataError(f"{path}: {problem}: {_first_line(error)}") from error
+
+
+def _check_schema(path: Path, schema: pa.Schema) -> None:
+    """Refuse columns that `datasets` cannot hold, by their names.
+
+    Raises:
+        DataError: A name occurs twice, or a column has a type that cannot be read.
+    """
+    import pyarrow as pa
+    from datasets import Features
+
+    for name, n_columns in Counter(schema.names).items():
+        if n_columns > 1:
+            raise DataError(
+                f"{path}: {n_columns} columns are named {name!r}; names of columns must differ: "
+                "rename or drop one of them"
+            )
+    for field in schema:
+        try:
+            Features.from_arrow_schema(pa.schema([field.remove_metadata()]))
+        except Exception as error:  # the types differ between versions
+            raise DataError(
+                f"{path}: the column {field.name!r} has the type {field.type}, which cannot be "
+                "read; drop the column, or cast it to texts, numbers, lists or structs"
+            ) from error
+    try:
+        Features.from_arrow_schema(schema)
+    except Exception as error:
+        raise DataError(
+            f"{path}: the metadata that `datasets` wrote into it cannot be read: "
+            f"{_first_line(error)}; install a newer version of datasets"
+        ) from error
+
+
+def check_batch(path: Path, batch: pa.RecordBatch) -> None:
+    """Check that the values of an Arrow batch are whole; a file may be damaged or hostile.
+
+    Args:
+        path: The file, for the message.
+        batch: Some of its rows.
+
+    Raises:
+        DataError: A text is not UTF-8, or a position points beyond the data; the message names the
+            column.
+    """
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        with _named(path, f"the column {name!r} is broken"):
+            column.validate(full=True)
 
 
 def _decoded(dataset: Dataset, schema: pa.Schema) -> Dataset:
@@ -216,6 +277,8 @@ def _decoded(dataset: Dataset, schema: pa.Schema) -> Dataset:
 
 class _DecodeJson:
     """Restore the original values of fields that are stored as JSON texts."""
+
+    is_by_field = True  # so that `field_alone` may read one field without the others
 
     def __init__(self, names: frozenset[str]) -> None:
         self._names = names
@@ -243,12 +306,12 @@ def write_rows(
         `columns` now holds the final types, so the next call succeeds.
 
     Raises:
-        DataError: The file has no rows.
+        DataError: The file has no rows, a name that is not valid Unicode, or too many fields.
     """
     import pyarrow as pa
 
     writer, complete = None, True
-    for rows in _batches(_with_progress(read(path), path)):
+    for rows in _batches(_with_names_checked(_with_progress(read(path), path), path)):
         grown = columns.grow(rows)
         # the schema of a stream is fixed by its first batch: after a change of types only the
         # remaining types are collected, and everything is written again
@@ -272,6 +335,40 @@ def _with_progress(rows: Rows, path: Path) -> Rows:
             yield row
 
 
+def _with_names_checked(rows: Rows, path: Path) -> Rows:
+    names: set[str] = set()
+    for row in rows:
+        if not names.issuperset(row.fields):
+            for name in row.fields:
+                check_name(name, f"{path}, line {row.line}")
+            names.update(row.fields)
+            if len(names) > _MAX_FIELDS:
+                raise DataError(
+                    f"{path}, line {row.line}: more than {_MAX_FIELDS:,} different fields; is a "
+                    "key of the records a value, such as an id?"
+                )
+        yield row
+
+
+def check_name(name: str, where: str) -> None:
+    """Check that the name of a field can be written to a file.
+
+    Args:
+        name: The name.
+        where: Where it is, for the message.
+
+    Raises:
+        DataError: It is not valid Unicode.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: the field {name!a} holds half of a surrogate pair, which is not valid "
+            "Unicode; rename the field"
+        ) from error
+
+
 def _batches(rows: Iterable[Row]) -> Iterator[list[Mapping[str, object]]]:
     batch: list[Mapping[str, object]] = []
     n_bytes = 0
@@ -291,12 +388,13 @@ def _write_batches(
     import pyarrow as pa
 
     writer = None
-    try:
+    with _named(path, "the file is broken"):
         for batch in batches(path):
-            writer = writer or pa.ipc.new_stream(sink, batch.schema)
+            if writer is None:
+                _check_schema(path, batch.schema)
+                writer = pa.ipc.new_stream(sink, batch.schema)
+            check_batch(path, batch)
             writer.write_batch(batch)
-    except (pa.ArrowException, OSError, NotImplementedError) as error:
-        raise DataError(f"{path}: the file is broken: {_first_line(error)}") from error
     if writer is None:
         raise DataError(f"{path}: the file contains no examples")
     writer.close()

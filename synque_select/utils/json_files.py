@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,7 +12,15 @@ from synque_select.errors import DataError, SynqueError
 from synque_select.utils.json_types import Json
 from synque_select.utils.text_files import decode_utf8
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "check_depth", "parse_json", "read_json_file"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_DEPTH",
+    "check_depth",
+    "parse_json",
+    "read_json_file",
+    "too_deep",
+    "unique_pairs",
+]
 
 MAX_BYTES = 1 << 30
 # functions that walk a value call themselves at each level, and Python allows 1,000 calls
@@ -78,13 +87,13 @@ def parse_json(
         text = decode_utf8(text, where, error=error)
     try:
         value: Json = json.loads(
-            text, parse_int=_whole, object_pairs_hook=_unique if unique_keys else None
+            text, parse_int=_whole, object_pairs_hook=unique_pairs if unique_keys else None
         )
     except json.JSONDecodeError as problem:
         reason = f"{problem.msg} (column {problem.colno})"
         raise error(f"{where}, line {problem.lineno}: not JSON: {reason}") from problem
     except RecursionError as problem:
-        raise error(f"{where}: {_too_deep()}") from problem
+        raise error(f"{where}: {too_deep()}") from problem
     except ValueError as problem:
         raise error(f"{where}: invalid JSON: {problem}") from problem
     check_depth(text, value, where, error=error)
@@ -112,7 +121,7 @@ def check_depth(
             return
     # level by level, because a function that calls itself would meet Python's own limit here
     if any(isinstance(part, (list, dict)) for part in level):
-        raise error(f"{where}: {_too_deep()}")
+        raise error(f"{where}: {too_deep()}")
 
 
 def _parts(value: object) -> Iterable[object]:
@@ -121,7 +130,8 @@ def _parts(value: object) -> Iterable[object]:
     return value if isinstance(value, list) else ()
 
 
-def _too_deep() -> str:
+def too_deep() -> str:
+    """Return what a message says of a value that nests too deeply."""
     return f"invalid JSON: nested too deeply; allowed are {MAX_DEPTH} levels"
 
 
@@ -131,10 +141,18 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return the pairs of a JSON object as a dict, for `object_pairs_hook`.
+
+    Args:
+        pairs: Keys and values.
+
+    Raises:
+        ValueError: A key occurs more than once; `json` itself would keep the last.
+    """
     value = dict(pairs)
     if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        repeated = sorted({key for key in keys if keys.count(key) > 1})
+        counts = Counter(key for key, _ in pairs)
+        repeated = [repr(key) for key, count in counts.items() if count > 1]
         raise ValueError(f"an object has a key more than once: {', '.join(repeated)}")
     return value

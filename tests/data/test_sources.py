@@ -133,6 +133,9 @@ TEXTS = st.lists(
 def test_texts_survive_every_kind(
     name: str, texts: list[str], tmp_path_factory: pytest.TempPathFactory
 ):
+    if name == "a.tsv":
+        # with a tab and a line break in quotes, it is unclear whether the quotes are text
+        texts = [text if "\n" not in text else text.replace("\t", " ") for text in texts]
     path = tmp_path_factory.mktemp("texts") / name
     WRITERS[name](path, [{"text": text, "other": 0} for text in texts])
     (candidate,) = load_candidates({"a": path}, view="text")
@@ -242,9 +245,9 @@ def test_types_that_change_after_the_first_batch_are_found(
     write_jsonl(path, records)
     dataset = load_dataset_file(path)
     assert len(dataset) == 2500
-    assert dataset[1500] == {"text": "1500", "x": 2.5, "y": {"a": 1, "b": None}, "z": None}
-    assert dataset[2400]["z"] == "late"
-    assert dataset[2400]["y"] == {"a": None, "b": "c"}
+    assert dataset[1500] == {"text": "1500", "x": 2.5, "y": {"a": 1}, "z": None}
+    assert dataset[2400] == {"text": "2400", "x": 1, "y": {"b": "c"}, "z": "late"}
+    assert isinstance(dataset[2400]["x"], int)
 
 
 def test_a_record_that_lacks_a_field_has_none_there(tmp_path: Path):
@@ -263,7 +266,30 @@ def test_a_record_that_lacks_a_field_has_none_there(tmp_path: Path):
         (["", "", ""], ["", "", ""]),
         (["-", "1", "2"], ["-", "1", "2"]),
         (["e5", "1", "2"], ["e5", "1", "2"]),
-        (["99999999999999999999", "1", "2"], [99999999999999999999.0, 1.0, 2.0]),
+        (["99999999999999999999", "1", "2"], ["99999999999999999999", "1", "2"]),
+        (["9223372036854775807", "-9223372036854775808"], [2**63 - 1, -(2**63)]),
+        (["9223372036854775808", "1"], ["9223372036854775808", "1"]),
+        (["9007199254740993", "0.5"], ["9007199254740993", "0.5"]),
+        (["9007199254740992", "0.5"], [2.0**53, 0.5]),
+        (["0.1000000000000000055511", "1"], ["0.1000000000000000055511", "1"]),
+        (["1512085950.000216", "1512085950.000217"], [1512085950.000216, 1512085950.000217]),
+        (["3.1", "3.10"], ["3.1", "3.10"]),
+        (["3.10", "3"], ["3.10", "3"]),
+        (["2.50", "1.25"], [2.5, 1.25]),
+        (["1.0", "2.5", "3.25"], [1.0, 2.5, 3.25]),
+        (["12e3", "45"], ["12e3", "45"]),
+        (["1.2e3", "4e-05", "1E+16"], [1200.0, 4e-5, 1e16]),
+        (["1e+400", "1"], ["1e+400", "1"]),
+        (["1.5e-400", "1"], ["1.5e-400", "1"]),
+        (["-0", "1"], [-0.0, 1.0]),
+        (["-0.5", ".5"], [-0.5, 0.5]),
+        (["1_000", "1"], ["1_000", "1"]),
+        (["١", "1"], ["١", "1"]),
+        (["+1", "1"], ["+1", "1"]),
+        (["1,5", "2"], ["1,5", "2"]),
+        ([" 1", "2"], [" 1", "2"]),
+        (["nan", "1"], ["nan", "1"]),
+        (["0x1f", "1"], ["0x1f", "1"]),
         (["True", "False", ""], ["True", "False", ""]),
     ],
 )
@@ -623,7 +649,7 @@ BROKEN_FILES: dict[str, tuple[str, bytes, str]] = {
     "csv latin-1": ("a.csv", b"a\nx\n\xe9\n", r"a\.csv, line 3: not UTF-8"),
     "csv nul": ("a.csv", b"a\nx\n\0\n", r"a\.csv, line 3: found a NUL byte"),
     "parquet": ("a.parquet", b"PAR1 no parquet", r"a\.parquet: the file is broken: "),
-    "arrow": ("a.arrow", b"no arrow at all", r"a\.arrow: not a usable Arrow file: "),
+    "arrow": ("a.arrow", b"no arrow at all", r"a\.arrow: cannot be read as a table: "),
     "arrow file": ("a.arrow", b"ARROW1\0\0 cut", r"a\.arrow: the file is broken: "),
     "suffix": ("a.xlsx", b"PK", r"the suffix '\.xlsx' is not known; allowed are \.arrow, "),
     "pickle": ("a.pkl", b"\x80\x04", r"the suffix '\.pkl' is not known"),
