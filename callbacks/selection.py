@@ -113,6 +113,9 @@ class SelectionCallback(CheckedCallback):
             `label=` in the DataModule. No label of the real sample is read. A given `ranking` has
             its own filter. The examples are listed in `dropped_labels.jsonl`.
         relabel: Whether these examples get the label with the most votes instead.
+        answers: A file of `synque-select ask` with labels of some real examples. Candidates that
+            the answers show to be worse are left out of what is recommended. Needs `label=` in the
+            DataModule.
         seed: Random seed of the scores.
         device: Device for encoding and scoring; None for the device of the trainer.
         cache_dir: Directory of cached embeddings and rankings; None for the default one.
@@ -149,13 +152,15 @@ class SelectionCallback(CheckedCallback):
         ranking: str | Path | Ranking | None = None,
         label_filter: LabelFilterChoice = "off",
         relabel: bool = False,
+        answers: str | Path | None = None,
         seed: int = 0,
         device: str | torch.device | None = None,
         cache_dir: str | Path | None = None,
         run_dir: str | Path | None = None,
     ) -> None:
         super().__init__()
-        alone = proxies is None and encoder is None and lens is None and label_filter == "off"
+        determined = (proxies, encoder, lens, answers)
+        alone = all(value is None for value in determined) and label_filter == "off"
         _check_ranking(ranking, alone=alone)
         self._label_filter, self._relabel = check_label_filter(label_filter), relabel
         if relabel and label_filter == "off":
@@ -169,7 +174,7 @@ class SelectionCallback(CheckedCallback):
         self._run_id = ""
         self._given_ranking = ranking
         self._proxies, self._rank_by, self._top_k = _suite(proxies, lens, top_k), rank_by, top_k
-        self._mixture, self._temperature = mixture, temperature
+        self._mixture, self._temperature, self._answers = mixture, temperature, answers
         self._findings: Path | None = None
         self._dropped: Mapping[str, Sequence[DroppedLabel]] | None = None
         self._encoder, self._seed, self._device = encoder, seed, device
@@ -239,6 +244,7 @@ class SelectionCallback(CheckedCallback):
             top_k=self._top_k,
             label_filter=self._label_filter,
             relabel=self._relabel,
+            answers=self._answers,
             encoder=self._encoder,
             seed=self._seed,
             device=device,
@@ -446,8 +452,9 @@ def _check_ranking(ranking: object, *, alone: bool) -> None:
         )
     if not alone:
         raise ConfigError(
-            "ranking= cannot be combined with proxies=, encoder=, lens= or label_filter=, which an "
-            "existing ranking already has; rank_by=, top_k= and mixture= are allowed"
+            "ranking= cannot be combined with proxies=, encoder=, lens=, label_filter= or "
+            "answers=, which an existing ranking already has; rank_by=, top_k= and mixture= are "
+            "allowed"
         )
 
 

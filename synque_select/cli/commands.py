@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from synque_select.cli import (
+    ask,
     benchmark,
     doctor,
     experiment,
@@ -42,6 +43,7 @@ class ConfigCommand:
 
 COMMANDS: dict[str, Command | ConfigCommand] = {
     "rank": Command(rank.run, rank.arguments),
+    "ask": Command(ask.run, ask.arguments),
     "fit": ConfigCommand(fit.run),
     "experiment": Command(experiment.run, experiment.arguments),
     "sweep": ConfigCommand(sweep.run),

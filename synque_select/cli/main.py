@@ -20,6 +20,7 @@ from synque_select.cli.options import (
     with_config_paths,
 )
 from synque_select.errors import ConfigError, SynqueError, did_you_mean
+from synque_select.utils.wording import printable
 
 __all__ = ["main"]
 
@@ -45,8 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if message is None:
             raise
         # a name in the message may contain escape sequences that a terminal would execute
-        shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
-        print(f"synque-select: error: {shown}", file=sys.stderr)
+        print(f"synque-select: error: {printable(message)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("synque-select: interrupted; finished work is kept", file=sys.stderr)

@@ -16,12 +16,13 @@ if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
 
     from synque_select.data.groups import GroupSelector
     from synque_select.data.views import Selector
+    from synque_select.selection.ask import AnswerReport
     from synque_select.selection.label_filter import LabelFilterChoice
     from synque_select.selection.scorer import Scorer, ScoringJob
     from synque_select.selection.scoring import Scoring
     from synque_select.types import Findings, LabelCheck, Ranking
 
-__all__ = ["arguments", "run"]
+__all__ = ["arguments", "field_or_position", "run", "view_of"]
 
 _LEAST_HALVED = 4  # real examples: two halves of two each
 
@@ -125,6 +126,11 @@ def _add_choices(parser: ArgumentParser) -> None:
         "votes such as 0.8. With --json they are listed in dropped_labels.jsonl",
     )
     parser.add_argument(
+        "--answers",
+        metavar="FILE",
+        help="labels of some real examples: a file of `synque-select ask`, filled in; with --label",
+    )
+    parser.add_argument(
         "--gaps",
         action="store_true",
         help="list the real examples that no candidate covers, each with the nearest synthetic one",
@@ -152,11 +158,11 @@ def run(options: Namespace) -> int:
     if options.json is not None:
         check_ranking_target(options.json)
     scorer = _scorer(options)
-    view = _view(options.view)
+    view = view_of(options.view)
     candidates = load_candidates(
         flat(options.candidates),
         view=view,
-        label=_position(options.label),
+        label=field_or_position(options.label),
         family=options.family,
     )
     real = load_real(options.real, view=view, real_groups=_groups(options.real_groups))
@@ -165,7 +171,8 @@ def run(options: Namespace) -> int:
     scoring = job.score()
     checks = None if options.label is None else check_scored_labels(candidates, scoring)
     camps = () if checks is None else camps_of(candidates, scoring)
-    ranking, dropped = _order(scorer, scoring, checks or (), camps), None
+    answers = job.answer_report(scoring)
+    ranking, dropped = _order(scorer, scoring, checks or (), camps, answers), None
     if checks is not None:
         messages = label_messages(checks, has_camps=bool(camps))
         ranking = replace(ranking, messages=(*messages, *ranking.messages))
@@ -206,6 +213,7 @@ def _scorer(options: Namespace) -> Scorer:
         mixture=mixture,
         progress=progress,
         label_filter=_label_filter(options.label_filter),
+        answers=options.answers,
     )
 
 
@@ -234,17 +242,21 @@ def _check_lens(proxies: Sequence[Mapping[str, object]] | None, lens: str | None
 
 
 def _order(
-    scorer: Scorer, scoring: Scoring, checks: Sequence[LabelCheck], camps: Sequence[str]
+    scorer: Scorer,
+    scoring: Scoring,
+    checks: Sequence[LabelCheck],
+    camps: Sequence[str],
+    answers: AnswerReport | None,
 ) -> Ranking:
     """Order the candidates; if no mixture can be chosen, print the scores before it fails."""
     from synque_select.report.ranking_tables import ranking_tables
     from synque_select.selection.mixture import MixtureOptions
 
     try:
-        return scorer.order(scoring, checks, camps)
+        return scorer.order(scoring, checks, camps, answers)
     except SynqueError:
         if MixtureOptions.of(scorer.mixture).kind != "equal":
-            plain = replace(scorer, mixture="equal").order(scoring, checks, camps)
+            plain = replace(scorer, mixture="equal").order(scoring, checks, camps, answers)
             print(*ranking_tables(plain), sep="\n\n")
         raise
 
@@ -293,17 +305,19 @@ def _findings(
     return Findings(labels=labels, gaps=gaps, real_size=sizes)
 
 
-def _view(fields: str | None) -> Selector | None:
+def view_of(fields: str | None) -> Selector | None:
+    """Return the view that --view names: a field, a position, or several fields."""
     from synque_select.data.views import fields_view
 
     if fields is not None and "," in fields:
         return fields_view(*fields.split(","))
-    return _position(fields)
+    return field_or_position(fields)
 
 
 def _groups(field: str | None) -> GroupSelector | None:
-    return False if field is not None and field.lower() == "false" else _position(field)
+    return False if field is not None and field.lower() == "false" else field_or_position(field)
 
 
-def _position(field: str | None) -> str | int | None:
+def field_or_position(field: str | None) -> str | int | None:
+    """Return a field, or a position if the text is a number."""
     return int(field) if field is not None and field.isdecimal() else field

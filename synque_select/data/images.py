@@ -81,6 +81,10 @@ class ImageFolder:
 
         return Dataset.from_dict({"label": [self._label(file) for file in self._files]})
 
+    def file(self, index: int) -> Path:
+        """Return the path of an image."""
+        return self.path / self._files[index]
+
     def __len__(self) -> int:
         return len(self._files)
 

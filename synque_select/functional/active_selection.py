@@ -18,6 +18,7 @@ __all__ = [
     "importance_weights",
     "mean_interval",
     "reading_differences",
+    "recorded_draws",
     "votes",
     "weighted_mean",
 ]
@@ -134,6 +135,44 @@ def draw_questions(
     table = np.stack(least)
     order = np.array(rows, dtype=np.int64)
     return Draws(order, table[np.arange(m), order], table)
+
+
+def recorded_draws(
+    rows: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    n: int,
+    scores: NDArray[np.float64] | None = None,
+) -> Draws:
+    """Return draws that were made earlier.
+
+    Args:
+        rows: (m,) int64 positions in the order of the draws.
+        probabilities: (m,) with which each was drawn from those left.
+        n: Number of examples.
+        scores: (n,) the scores that they were drawn by; None if these are no longer known: then
+            only the share of equal chances bounds the probabilities of the other examples, and
+            intervals are wider.
+
+    Raises:
+        ValueError: The probabilities are not those of the scores.
+
+    Example:
+        >>> recorded_draws(np.array([1]), np.array([0.5]), 4).least.round(4)
+        array([[0.0625, 0.5   , 0.0625, 0.0625]])
+    """
+    left = np.ones(n, dtype=bool)
+    least = np.empty((len(rows), n))
+    for t, row in enumerate(rows.tolist()):
+        if scores is None:
+            least[t] = UNIFORM_SHARE / left.sum()
+        else:
+            least[t] = _chances(scores, left, UNIFORM_SHARE)
+            # files keep six digits, and embeddings differ a little between machines
+            if not np.isclose(least[t, row], probabilities[t], rtol=1e-3):
+                raise ValueError(f"draw {t}: {probabilities[t]}, but by the scores {least[t, row]}")
+        least[t, row] = probabilities[t]
+        left[row] = False
+    return Draws(rows, probabilities, least)
 
 
 def _chances(

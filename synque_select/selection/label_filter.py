@@ -144,6 +144,8 @@ class LabelJudges:
         labels: K arrays (N_k,) int64, positions in `classes`.
         predictions: The predictions of all heads.
         families: (K,) int64 family of each candidate.
+        real: (H, n) int16 class that each head predicts for each real example; None if these were
+            not given.
     """
 
     names: tuple[str, ...]
@@ -151,6 +153,7 @@ class LabelJudges:
     labels: tuple[NDArray[np.int64], ...]
     predictions: Predictions
     families: NDArray[np.int64]
+    real: NDArray[np.int16] | None = None
 
     @classmethod
     def fit(
@@ -160,6 +163,7 @@ class LabelJudges:
         *,
         families: Mapping[str, str] | None = None,
         seed: int = 0,
+        real: torch.Tensor | None = None,
     ) -> LabelJudges:
         """Fit a head on each candidate, all at a common size, and let it predict all examples.
 
@@ -168,6 +172,7 @@ class LabelJudges:
             embeddings: Candidate name to embeddings, (N, d).
             families: Candidate name to the name of its family; None if each is its own.
             seed: Random seed of the examples that larger candidates are fitted on.
+            real: (n, d) embeddings of real examples to predict as well.
         """
         names = tuple(labels)
         classes = tuple(sorted({label for values in labels.values() for label in values}))
@@ -181,7 +186,9 @@ class LabelJudges:
         heads = fit_heads(features, targets, size=size, seed=seed)
         family = [name if families is None else families[name] for name in names]
         _, numbers = np.unique(family, return_inverse=True)
-        return cls(names, classes, coded, predict_labels(heads, features), numbers.astype(np.int64))
+        own = None if real is None else predict_labels(heads, [real.float()]).classes[0]
+        predictions = predict_labels(heads, features)
+        return cls(names, classes, coded, predictions, numbers.astype(np.int64), own)
 
     def accuracy(self, kept: Sequence[str]) -> dict[str, float]:
         """Return how well each of these candidates' heads predict the labels of the others."""

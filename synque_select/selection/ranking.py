@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import ConfigError, ProxyError, did_you_mean
 from synque_select.proxies.base import BaseProxy, ProxyScores
+from synque_select.selection.ask import AnswerReport, with_answers
 from synque_select.selection.consensus import (
     CONSENSUS,
     borda,
@@ -71,6 +72,7 @@ def ranking_from(
     mixture: MixtureChoice = "equal",
     labels: Sequence[LabelCheck] = (),
     camps: Sequence[str] = (),
+    answers: AnswerReport | None = None,
 ) -> Ranking:
     """Order scored candidates and decide; the arguments are those of `Scorer`, which checks them.
 
@@ -82,9 +84,10 @@ def ranking_from(
         mixture: As for `rank`.
         labels: The label checks of the candidates, if they have labels.
         camps: Sentences on two camps of candidates whose labels contradict each other.
+        answers: What labels of real examples say about the candidates.
     """
     options = MixtureOptions.of(mixture)
-    ranking = _ordered(scoring, rank_by, top_k, n_resamples, labels, camps)
+    ranking = _ordered(scoring, rank_by, top_k, n_resamples, labels, camps, answers)
     # the optimal mixture is chosen by weights, not cut off at a rank
     tie = None if options.kind == "mmd_optimal" else _tie_at_border(ranking)
     untested = NOT_TESTED if scoring.real.embeddings is None else None
@@ -100,6 +103,7 @@ def _ordered(
     n_resamples: int,
     labels: Sequence[LabelCheck],
     camps: Sequence[str],
+    answers: AnswerReport | None,
 ) -> Ranking:
     check_rank_by(rank_by, scoring.suite)
     members, left_out = consensus_members(scoring.suite, scoring.scores)
@@ -133,6 +137,8 @@ def _ordered(
         n_groups=n_units(n_real, scoring.groups),
         effective_n=n_effective,
     )
+    if answers is not None:
+        ranking = with_answers(ranking, answers)
     used = members if rank_by == CONSENSUS else (rank_by,)
     evidence = Evidence(
         rank_by,
@@ -143,6 +149,7 @@ def _ordered(
         contradicted=_contradicted(labels),
         camps=tuple(camps),
         far=_farness(scoring, ranking),
+        answers=None if answers is None else answers.evidence,
     )
     untested = _untested(ranking, evidence, [key for key in used if key not in redrawn], is_varied)
     if untested or evidence.is_small:

@@ -13,6 +13,7 @@ from typing import TypedDict, Unpack
 
 import torch
 
+from synque_select.data.answers import QuestionSheet, read_questions
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.families import FamilySpec
 from synque_select.data.groups import GroupSelector, label_error
@@ -26,6 +27,7 @@ from synque_select.proxies.registry import ProxySpec, default_suite, resolve_sui
 from synque_select.records.dropped_labels_file import DROPPED_LABELS, save_dropped_labels
 from synque_select.records.findings_file import save_findings
 from synque_select.records.ranking_file import save_ranking
+from synque_select.selection.ask import ANSWERS, AnswerReport, assess, check_answers, panel_of
 from synque_select.selection.findings import label_messages, scoring_findings
 from synque_select.selection.label_filter import (
     LabelFilterChoice,
@@ -51,8 +53,9 @@ _log = logging.getLogger(__name__)
 
 
 class ComputeOptions(TypedDict, total=False):
-    """Where and how a ranking is computed; see `Scorer`."""
+    """Where, how and with which answers a ranking is computed; see `Scorer`."""
 
+    answers: str | Path | None
     seed: int
     device: str | torch.device | None
     cache_dir: str | Path | None
@@ -99,10 +102,11 @@ def rank(
             or `synque_select.selection.MixtureOptions`.
         real_groups: What real examples share that do not vary independently, such as a thread,
             author, session or page; see `load_real`. None groups exact and near duplicates.
-        **compute: `seed` (default 0) for everything that is drawn; `device` for encoding and
-            scoring, None for a GPU if there is one; `cache_dir` of embeddings and scores, None for
-            the default cache; `progress` (default True), whether to show progress of anything that
-            takes more than two seconds.
+        **compute: `answers`, a file of `synque-select ask` with labels of real examples, the only
+            ones that are ever read; `seed` (default 0) for everything that is drawn; `device` for
+            encoding and scoring, None for a GPU if there is one; `cache_dir` of embeddings and
+            scores, None for the default cache; `progress` (default True), whether to show progress
+            of anything that takes more than two seconds.
 
     Raises:
         TypeError: An argument is unknown.
@@ -161,6 +165,8 @@ class Scorer:
             label the classifiers of the others contradict: "off", "auto" (if these can judge), or
             the share of their votes that must contradict a label.
         relabel: Whether these examples get the label with the most votes instead.
+        answers: A file of `synque-select ask` with labels of real examples: candidates that it
+            shows to be worse are not recommended, and it decides between two camps.
         notify: Called with sentences for the user, such as which scores came from the cache.
 
     Raises:
@@ -187,6 +193,7 @@ class Scorer:
     keep_models: bool = False
     label_filter: LabelFilterChoice = "off"
     relabel: bool = False
+    answers: str | Path | None = None
     notify: Callable[[str], None] = field(default=_log.info, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -207,7 +214,11 @@ class Scorer:
     ) -> Scorer:
         """Return the scorer that a given ranking describes."""
         return cls(
-            [{"key": key, **info.options} for key, info in ranking.proxies.items()],
+            [
+                {"key": key, **info.options}
+                for key, info in ranking.proxies.items()
+                if key != ANSWERS
+            ],
             ranking.rank_by,
             ranking.top_k,
             encoder=None if ranking.encoder is None else ranking.encoder.id,
@@ -235,7 +246,11 @@ class Scorer:
         suite = resolve_suite(_with_label_proxies(self.proxies, candidates, real), real.modality)
         _check_labels_given(suite, candidates)
         check_rank_by(self.rank_by, suite)
-        job = ScoringJob(self, candidates, real, suite)
+        sheet = None if self.answers is None else read_questions(Path(self.answers))
+        job = ScoringJob(self, candidates, real, suite, sheet)
+        if sheet is not None:
+            embedded = job.needs_embeddings
+            check_answers(sheet, candidates, real, str(self.answers), needs_embeddings=embedded)
         check_filter_data(self.label_filter, candidates, needs_embeddings=job.needs_embeddings)
         return job
 
@@ -244,7 +259,11 @@ class Scorer:
         return self.prepare(candidates, real).score()
 
     def order(
-        self, scoring: Scoring, labels: Sequence[LabelCheck] = (), camps: Sequence[str] = ()
+        self,
+        scoring: Scoring,
+        labels: Sequence[LabelCheck] = (),
+        camps: Sequence[str] = (),
+        answers: AnswerReport | None = None,
     ) -> Ranking:
         """Order the scored candidates and decide on the mixture.
 
@@ -253,6 +272,7 @@ class Scorer:
             labels: The label checks of the candidates; a candidate whose labels stand out is named
                 first.
             camps: What `camps_of` says of the candidates.
+            answers: What `ScoringJob.answer_report` says of them.
         """
         return ranking_from(
             scoring,
@@ -262,6 +282,7 @@ class Scorer:
             mixture=self.mixture,
             labels=labels,
             camps=camps,
+            answers=answers,
         )
 
     def rank(self, candidates: Sequence[Candidate], real: RealSample) -> Ranking:
@@ -327,12 +348,14 @@ class ScoringJob:
         candidates: The candidates.
         real: The real sample.
         suite: The proxies.
+        sheet: Questions with answers; None without.
     """
 
     scorer: Scorer
     candidates: Sequence[Candidate]
     real: RealSample
     suite: tuple[BaseProxy, ...]
+    sheet: QuestionSheet | None = None
 
     @property
     def needs_embeddings(self) -> bool:
@@ -381,10 +404,10 @@ class ScoringJob:
         """See `Scorer.rank`."""
         scoring = self.score()
         if self._checked_labels is None:
-            return self.scorer.order(scoring)
+            return self.scorer.order(scoring, answers=self.answer_report(scoring))
         checks = check_scored_labels(self.candidates, scoring)
         camps = camps_of(self.candidates, scoring)
-        ranking = self.scorer.order(scoring, checks, camps)
+        ranking = self.scorer.order(scoring, checks, camps, self.answer_report(scoring))
         messages = label_messages(checks, has_camps=bool(camps))
         return replace(ranking, messages=(*messages, *ranking.messages))
 
@@ -406,7 +429,7 @@ class ScoringJob:
         scorer, scoring = self.scorer, self.score()
         checks = None if labels is None else check_scored_labels(self.candidates, scoring)
         camps = () if labels is None else camps_of(self.candidates, scoring)
-        ranking = scorer.order(scoring, checks or (), camps)
+        ranking = scorer.order(scoring, checks or (), camps, self.answer_report(scoring))
         k, by = ranking.stability_k, ranking.rank_by
         # before the ranking, whose file says that all of it is there
         has_camps = bool(camps)
@@ -419,6 +442,12 @@ class ScoringJob:
             if dropped is not None:
                 save_dropped_labels(folder / DROPPED_LABELS, dropped, relabel=scorer.relabel)
         return self._save(ranking, path), folder
+
+    def answer_report(self, scoring: Scoring) -> AnswerReport | None:
+        """Return what the given answers say about the scored candidates; None without answers."""
+        if self.sheet is None:
+            return None
+        return assess(panel_of(self.candidates, scoring, self.sheet.seed), self.sheet)
 
     def filter_labels(
         self, scoring: Scoring, ranking: Ranking
@@ -467,7 +496,7 @@ class ScoringJob:
     def _with_suite(self, suite: Sequence[BaseProxy]) -> ScoringJob:
         """Return the job for a part of the suite, without regard to `rank_by`."""
         scorer = replace(self.scorer, rank_by=suite[0].key, mixture="equal")
-        return replace(self, scorer=scorer, suite=tuple(suite))
+        return replace(self, scorer=scorer, suite=tuple(suite), sheet=None)
 
     def embeddings(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]] | None:
         """See `Scorer.embeddings`."""
@@ -494,6 +523,7 @@ class ScoringJob:
             "mixture": vars(MixtureOptions.of(scorer.mixture)),
             "n_resamples": scorer.n_resamples,
             "labels": labels,
+            "answers": self.sheet,  # its text form lists all answers
             "label_filter": [scorer.label_filter, scorer.relabel],
             "families": [candidate.family for candidate in self.candidates],
             "judges": labels_key(self.candidates) if self._reads_labels else None,

@@ -86,7 +86,11 @@ def comparability_key(
         "optimizer_steps": optimizer_steps,
         "hyper_parameters": dict(hyper_parameters),
         "real_sha256": ranking.real_sha256,
-        "proxies": {key: plain_parameter(info.options) for key, info in ranking.proxies.items()},
+        "proxies": {
+            key: plain_parameter(info.options)
+            for key, info in ranking.proxies.items()
+            if info.family != "answers"  # more answers do not change what a fit was measured on
+        },
         "encoder": None if encoder is None else f"{encoder.id} ({encoder.revision})",
     }
 

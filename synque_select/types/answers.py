@@ -49,7 +49,7 @@ class AnswerEvidence:
             right, wrong = listed(self.right_camp), listed(self.wrong_camp)
             parts.append(f"{right} are right where {wrong} contradict them")
         if self.is_open:
-            parts.append("it is not settled which of the two camps is right")
+            parts.append("it is not settled which camp is right, which more answers may do")
         if self.worse:
             verb = "is" if len(self.worse) == 1 else "are"
             parts.append(f"{listed(self.worse)} {verb} right less often than the others")

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-__all__ = ["UNDEFINED", "counted", "listed", "percent", "places"]
+__all__ = ["UNDEFINED", "counted", "listed", "percent", "places", "printable"]
 
 # a figure that does not exist, in tables and lists
 UNDEFINED = "-"
@@ -71,3 +71,16 @@ def places(ranks: Sequence[float]) -> list[str]:
         return f"{1 + sum(other < rank for other in ranks)}{'=' * (shares[rank] > 1)}"
 
     return [place(rank) for rank in ranks]
+
+
+def printable(text: str) -> str:
+    r"""Escape what a terminal would execute or not show; line ends stay.
+
+    Args:
+        text: Text of a user's file or name.
+
+    Example:
+        >>> printable("\x1b[31mred")
+        '\\x1b[31mred'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

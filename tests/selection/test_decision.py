@@ -326,7 +326,7 @@ def test_answers_that_show_nothing_are_the_first_reason():
     made = decision(answers=AnswerEvidence(12, is_open=True), camps=("Two camps.", "Read them."))
     assert made.opening == "labels"
     assert made.reasons[:2] == (
-        "By your 12 answers, it is not settled which of the two camps is right.",
+        "By your 12 answers, it is not settled which camp is right, which more answers may do.",
         "Read them.",
     )
     assert Decision.from_fields(JsonFields(made.to_dict())) == made
