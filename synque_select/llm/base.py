@@ -12,6 +12,7 @@ from synque_select.errors import ConfigError
 from synque_select.llm.prompt import PromptLike, estimated_tokens
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.source_code import source_of
+from synque_select.utils.wording import one_line
 
 __all__ = ["BaseLLM", "Failure", "Usage", "check_choices", "check_constraint"]
 
@@ -21,10 +22,14 @@ class Failure:
     """The result for a prompt without a usable answer; counted, never replaced by a value.
 
     Args:
-        reason: What went wrong, in words for the user.
+        reason: What went wrong, in words for the user. It is put on one line: it may contain the
+            words of a server or a model.
     """
 
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", one_line(self.reason))
 
 
 @dataclass
@@ -76,6 +81,19 @@ class BaseLLM(ABC):
     def usage(self) -> Usage:
         """What was read and written so far; the subclass updates the counts."""
         return Usage()
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """Sentences for the user on how answers were obtained, such as what a server refuses."""
+        return []
+
+    def control_tokens(self) -> frozenset[str]:
+        """Return the texts that the tokenizer reads as special or added tokens.
+
+        LENS escapes them in examples, so that no example can end its turn or write that of the
+        model. Unless overridden, none are known, and LENS escapes the markup of known templates.
+        """
+        return frozenset()
 
     def options(self) -> JsonObject:
         """Return further settings that change answers, such as precision or quantization."""

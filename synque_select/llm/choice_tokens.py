@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 
 __all__ = ["branch_points", "choice_shares"]
 
+# log-probabilities are rounded: their sum may exceed 0 by this
+_ROUNDING = 0.02
+
 
 def branch_points(continuations: Sequence[Sequence[int]]) -> dict[tuple[int, ...], list[int]]:
     """Return every beginning of a choice with the tokens that may follow it.
@@ -44,6 +47,9 @@ def choice_shares(
     Returns:
         One probability per choice.
 
+    Raises:
+        ValueError: The numbers are not log-probabilities, or no choice has a probability above 0.
+
     Example:
         >>> halves = {(): {1: -0.7, 4: -0.7}, (1,): {2: -0.7, 3: -0.7}}
         >>> [round(p, 2) for p in choice_shares(halves, [[1, 2], [1, 3], [4]])]
@@ -53,6 +59,10 @@ def choice_shares(
         sum(log_p[tuple(choice[:i])][token] for i, token in enumerate(choice))
         for choice in continuations
     ]
+    if not max(scores) > -math.inf or any(
+        math.isnan(score) or score > _ROUNDING for score in scores
+    ):
+        raise ValueError(f"{scores} are not log-probabilities of choices")
     # less the maximum, or long choices underflow to 0 / 0
     weights = [math.exp(score - max(scores)) for score in scores]
     return [weight / sum(weights) for weight in weights]

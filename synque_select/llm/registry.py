@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from synque_select.errors import ConfigError
 from synque_select.llm.base import BaseLLM
+from synque_select.llm.openai.address import shown_address, shown_variable
 from synque_select.utils.registry import Registry, check_options
 
 __all__ = ["ENGINES", "LLMSpec", "check_llm", "describe_llm", "get_llm", "register_engine"]
@@ -110,7 +111,16 @@ def check_llm(spec: object) -> None:
 
 
 def describe_llm(spec: LLMSpec) -> dict[str, object]:
-    """Return a specification as plain values, for records."""
+    """Return a specification as plain values, for records: without anything that may be a key.
+
+    Example:
+        >>> describe_llm({"engine": "openai", "base_url": "https://host/v1?key=abc"})
+        {'engine': 'openai', 'base_url': 'https://host/v1?…'}
+    """
     if isinstance(spec, BaseLLM):
         return {"engine": type(spec).__name__, "id": spec.id, "revision": spec.revision}
-    return dict(spec)
+    shown = dict(spec)
+    for name, as_shown in (("base_url", shown_address), ("key_variable", shown_variable)):
+        if shown.get(name) is not None:
+            shown[name] = as_shown(shown[name])
+    return shown

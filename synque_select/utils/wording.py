@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-__all__ = ["UNDEFINED", "counted", "listed", "percent", "places", "printable"]
+__all__ = ["UNDEFINED", "counted", "listed", "one_line", "percent", "places", "printable"]
 
 # a figure that does not exist, in tables and lists
 UNDEFINED = "-"
@@ -84,3 +84,22 @@ def printable(text: str) -> str:
         '\\x1b[31mred'
     """
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def one_line(text: str, most: int = 400) -> str:
+    r"""Put a text of another program on one line: no control characters, cut if it is long.
+
+    Args:
+        text: Any text, such as the error of a server.
+        most: Maximum number of characters.
+
+    Example:
+        >>> one_line("Bad\n\tgateway\x1b[0m")
+        'Bad gateway [0m'
+        >>> one_line("a" * 9, most=4)
+        'aaa…'
+    """
+    # escape sequences would be executed by a terminal, and half a surrogate pair cannot be printed
+    spaced = "".join(c if c.isprintable() else " " for c in text[: 20 * most])
+    line = " ".join(spaced.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"

@@ -313,7 +313,7 @@ def test_an_unreachable_server_is_an_error():
         ({"max_concurrency": 0}, "max_concurrency=0"),
         ({"max_concurrency": "4"}, "max_concurrency='4'"),
         ({"timeout_s": "4"}, "timeout_s='4'"),
-        ({"base_url": "http://[::1"}, "base_url='http://"),
+        ({"base_url": "http://[::1"}, "base_url is not the address"),
         ({"max_retries": -1}, "max_retries=-1"),
         ({"timeout_s": 0}, "timeout_s=0"),
         ({"requests_per_minute": -3}, "requests_per_minute=-3"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -17,6 +18,13 @@ __all__ = ["Dialect", "Question", "messages"]
 
 # words in an error message that mean structured outputs
 _CONSTRAINT_WORDS = ("response_format", "schema", "structured", "guided", "grammar", "json")
+# the parameters that the ways to constrain an answer send
+_SENT = {
+    "vllm": "structured_outputs",
+    "strict": "response_format (strict)",
+    "json_schema": "response_format",
+    "json_object": "response_format (json_object)",
+}
 # OpenAI's protocol allows 20; some servers allow 5
 _TOP_LOGPROBS = (20, 5)
 
@@ -48,8 +56,8 @@ class Question:
 class Dialect:
     """How to send a question to one server.
 
-    A server answers 400 to a parameter that it does not support. `after` then replaces the
-    parameter that it named by the next best one, and finally drops it.
+    A server answers with an error to a parameter that it does not support. `after` then replaces
+    the parameter that it named by the next best one, and finally drops it.
 
     Args:
         choices: Ways to constrain an answer to the choices that have not been rejected, best
@@ -96,12 +104,16 @@ class Dialect:
                 return {"response_format": {"type": "json_object"}}
         return {}
 
-    def after(self, error_message: str, question: Question) -> Dialect | None:
+    def after(
+        self, error_message: str, question: Question, *, by_name: bool = False
+    ) -> Dialect | None:
         """Return the dialect to use after a rejection.
 
         Args:
             error_message: Message of the server.
             question: Question that was rejected.
+            by_name: Whether the message must name the parameter as it was sent. Otherwise, words
+                such as "schema" are enough.
 
         Returns:
             A dialect without the parameter that the message names; None if it names none that can
@@ -119,15 +131,42 @@ class Dialect:
             return None
         if question.logprobs and self.top_logprobs and "logprobs" in message:
             return replace(self, top_logprobs=self.top_logprobs[1:])
-        for name in {"temperature", "seed", "max_tokens"} - self.dropped:
-            if name in message:
-                return replace(self, dropped=self.dropped | {name})
-        if any(word in message for word in _CONSTRAINT_WORDS):
-            if question.choices is not None and len(self.choices) > 1:
-                return replace(self, choices=self.choices[1:])
-            if question.schema is not None and len(self.schema) > 1:
-                return replace(self, schema=self.schema[1:])
+        constraint = self._constraint(question)
+        # an exact name first: "response_format.json_schema" also contains a word
+        if not any(_names(message, name) for name in constraint):
+            for name in sorted({"temperature", "seed", "max_tokens"} - self.dropped):
+                if _names(message, name, quoted=by_name):
+                    return replace(self, dropped=self.dropped | {name})
+            if by_name or not any(word in message for word in _CONSTRAINT_WORDS):
+                return None
+        if question.choices is not None and len(self.choices) > 1:
+            return replace(self, choices=self.choices[1:])
+        if question.schema is not None and len(self.schema) > 1:
+            return replace(self, schema=self.schema[1:])
         return None
+
+    def left_out_since(self, earlier: Dialect) -> list[str]:
+        """Return what an earlier dialect sends and this one does not, for a message.
+
+        Example:
+            >>> Dialect(dropped=frozenset({"seed"})).left_out_since(Dialect())
+            ['seed']
+        """
+        changed = sorted(self.dropped - earlier.dropped)
+        if self.top_logprobs != earlier.top_logprobs:
+            n_shown = self.top_logprobs[0] if self.top_logprobs else 0
+            changed.append(f"top_logprobs above {n_shown}" if n_shown else "logprobs")
+        if self.choices != earlier.choices:
+            changed.append(f"{_SENT[earlier.choices[0]]} for the labels")
+        if self.schema != earlier.schema:
+            changed.append(f"{_SENT[earlier.schema[0]]} for JSON")
+        return changed
+
+
+def _names(message: str, name: str, *, quoted: bool = False) -> bool:
+    """Whether a message contains the name of a parameter, as a word of its own or in quotes."""
+    mark = r"['\"`]" if quoted else ""
+    return re.search(rf"(?<!\w){mark}{name}(?!\w){mark}", message) is not None
 
 
 def _json_schema(schema: JsonObject, *, strict: bool) -> dict[str, Json]:

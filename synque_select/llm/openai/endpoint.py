@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
 
 from synque_select.errors import ConfigError, DependencyError, LLMError
 from synque_select.llm.base import Failure, Usage
+from synque_select.llm.openai.address import (
+    Address,
+    Secrets,
+    check_key_variable,
+    parse_address,
+    shown_variable,
+)
 from synque_select.llm.openai.json_access import count_at
 from synque_select.llm.openai.rate_limit import RateLimiter, backoff_s, retry_after_s
+from synque_select.llm.openai.server_errors import (
+    ServerError,
+    error_in_answer,
+    is_refusal,
+    server_words,
+)
+from synque_select.utils.json_files import parse_json
 from synque_select.utils.json_types import Json, JsonObject
 from synque_select.utils.validation import check_int, is_number
+from synque_select.utils.wording import one_line
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, AsyncOpenAI
+    from openai import AsyncOpenAI
 
-__all__ = ["Endpoint", "RequestFailed", "RetryableFailure", "error_text"]
+__all__ = ["Endpoint", "RequestFailed", "RetryableFailure"]
 
 # a server that asks for a longer pause has, in effect, refused
 _MAX_PAUSE_S = 600.0
 _MAX_SHOWN = 200
+_PUBLIC = "https://api.openai.com/v1"
 
 
 class _Response(Protocol):
@@ -66,7 +81,7 @@ class Endpoint:
         key_variable: Environment variable with the API key, read when a request is made.
         requests_per_minute: Maximum number of requests per minute; None for no limit.
         tokens_per_minute: Maximum number of tokens per minute; None for no limit.
-        timeout_s: Maximum time for an answer, in seconds.
+        timeout_s: Maximum time for a whole answer, in seconds.
         max_retries: Maximum number of times that a request is repeated.
         usage: Counts that are updated with every answer.
 
@@ -87,11 +102,8 @@ class Endpoint:
         max_retries: int,
         usage: Usage,
     ) -> None:
-        _check_url(base_url)
-        if not (isinstance(key_variable, str) and key_variable):
-            raise ConfigError(
-                f"key_variable={key_variable!r}: allowed is the name of an environment variable"
-            )
+        self._address = None if base_url is None else parse_address("base_url", base_url)
+        self._key_variable = check_key_variable(key_variable)
         check_int("max_retries", max_retries, 0)
         _check_positive(
             requests_per_minute=requests_per_minute,
@@ -100,43 +112,64 @@ class Endpoint:
         )
         _check_installed()
         self.id = model_id
-        self._base_url = base_url
-        self._key_variable = key_variable
         self._rate_limiter = RateLimiter(requests_per_minute, tokens_per_minute)
         self._timeout_s = timeout_s
         self._max_retries = max_retries
         self._usage = usage
         self._jitter = random.Random()
+        # whether a request has succeeded: then an error is about its prompt, not the whole model
+        self._has_answered = False
 
-    def client(self) -> AsyncOpenAI:
-        """Return a client with the current API key.
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[AsyncOpenAI]:
+        """Open a client with the current API key; while it is open, logs do not show secrets.
 
         Raises:
             LLMError: The key is missing and no address of a server is given, or the key contains
                 characters that cannot be sent.
+            ConfigError: The address in OPENAI_BASE_URL is not allowed.
         """
         import openai
 
-        key = os.environ.get(self._key_variable)
-        url = self._base_url or os.environ.get("OPENAI_BASE_URL")
-        if not key and url is None:
-            raise LLMError(
-                f"no API key for {self.id}: set the environment variable {self._key_variable}"
-            )
+        key, address = os.environ.get(self._key_variable), self._where()
+        variable = shown_variable(self._key_variable)
+        if not key and address is None:
+            raise LLMError(f"no API key for {self.id}: set the environment variable {variable}")
         if key and not (key.isascii() and key.isprintable()):
             raise LLMError(
-                f"the API key for {self.id} in the environment variable {self._key_variable} "
+                f"the API key for {self.id} in the environment variable {variable} "
                 "contains characters that are not allowed in a key, such as a line break: set it "
                 "again"
             )
-        return openai.AsyncOpenAI(
-            # with None, the package would look for a key in other places
-            api_key=key or "none",
-            base_url=url,
-            timeout=self._timeout_s,
-            # retries are made here, where they share the rate limits
-            max_retries=0,
-        )
+        try:
+            opened = openai.AsyncOpenAI(
+                # with None, the package would look for a key in other places
+                api_key=key or "none",
+                base_url=None if address is None else address.base,
+                default_query=None if address is None else address.query,
+                timeout=self._timeout_s,
+                # retries are made here, where they share the rate limits
+                max_retries=0,
+            )
+        except (ValueError, TypeError, ImportError, openai.OpenAIError) as error:
+            # not its message, which may contain the address of a proxy with its password
+            raise LLMError(
+                f"no connection to the server of {self.id} can be set up "
+                f"({type(error).__name__}): check base_url and the environment variables of proxies"
+            ) from None
+        with self._secrets().out_of_logs():
+            async with opened as client:
+                yield client
+
+    def _where(self) -> Address | None:
+        """Return the address of the server; None for the public one."""
+        url = os.environ.get("OPENAI_BASE_URL")
+        return self._address or (parse_address("OPENAI_BASE_URL", url) if url else None)
+
+    def _secrets(self) -> Secrets:
+        address = self._where()
+        hidden = () if address is None else address.secrets
+        return Secrets([os.environ.get(self._key_variable), *hidden])
 
     async def models(self, client: AsyncOpenAI) -> Sequence[Json]:
         """Return the models that the server lists, if it does; a wrong address or key is an error.
@@ -144,19 +177,19 @@ class Endpoint:
         Raises:
             LLMError: The server cannot be reached, or rejects the key.
         """
-        import openai
-
         try:
-            response = await client.models.with_raw_response.list()
-            models = json.loads(response.text)["data"]
-        except openai.APIConnectionError as error:
-            raise self._unreachable(error) from None
-        except openai.APIStatusError as error:
-            if error.status_code in (401, 403):
+            text = await self.send(client.models.with_raw_response.list())
+        except ServerError as error:
+            if error.status in (401, 403):
                 raise self._rejected(error) from None
             return []
-        except (ValueError, KeyError, TypeError, RecursionError):
+        if isinstance(text, RetryableFailure):
+            return []
+        try:
+            listed = parse_json(text, "the answer", error=LLMError)
+        except LLMError:
             return []  # not every server lists its models
+        models = listed.get("data") if isinstance(listed, Mapping) else None
         return models if isinstance(models, list) else []
 
     async def with_retries(
@@ -199,7 +232,6 @@ class Endpoint:
             RequestFailed: The request failed for good.
         """
         import httpx
-        import openai
 
         url = str(client.base_url).rstrip("/").removesuffix("/v1") + path
 
@@ -208,11 +240,11 @@ class Endpoint:
                 text = await self.send(
                     client.post(url, cast_to=httpx.Response, body={"model": self.id, **body})
                 )
-            except openai.APIStatusError as error:
-                if error.status_code in (401, 403, 404, 405):
+                return text if isinstance(text, RetryableFailure) else self.read_object(text)
+            except ServerError as error:
+                if error.status in (401, 403, 404, 405) and not is_refusal(error.words):
                     raise LookupError(path) from None
-                return self.on_status(error)
-            return text if isinstance(text, RetryableFailure) else self.read_object(text)
+                return self.on_error(error)
 
         answer = await self.with_retries(n_tokens, attempt)
         if isinstance(answer, Failure):
@@ -220,94 +252,88 @@ class Endpoint:
         return answer
 
     async def send(self, request: Awaitable[_Response]) -> str | RetryableFailure:
-        """Return the text of the server's answer.
+        """Return the text of the server's answer, if it is complete in time.
 
         Raises:
-            openai.APIStatusError: The status of the answer is an error.
+            ServerError: The status of the answer is an error.
             LLMError: The server cannot be reached.
         """
         import openai
 
         try:
-            return str((await request).text)
-        except openai.APITimeoutError:
-            return RetryableFailure(f"no answer in {self._timeout_s:g} s")
+            # the timeout of the client is that of a single read: a server that sends a byte now
+            # and then would be waited for without end
+            async with asyncio.timeout(self._timeout_s):
+                return str((await request).text)
+        except (TimeoutError, openai.APITimeoutError):
+            return RetryableFailure(f"no complete answer in {self._timeout_s:g} s")
+        except openai.APIStatusError as error:
+            headers = {str(name).lower(): value for name, value in error.response.headers.items()}
+            words = server_words(self._secrets().mask(error.response.text))
+            raise ServerError(error.status_code, words, headers) from None
         except openai.APIConnectionError as error:
             if type(error.__cause__).__name__ == "ConnectError":
                 raise self._unreachable(error) from None
             return RetryableFailure("the connection was closed before the answer was complete")
 
-    def on_status(self, error: APIStatusError) -> Failure | RetryableFailure:
-        """Return what the error status of an answer means for its request.
+    def on_error(self, error: ServerError) -> Failure | RetryableFailure:
+        """Return what an error means for its request.
 
         Raises:
             LLMError: It applies to all requests: a wrong key, an unknown model, or no credit left.
         """
-        status = error.status_code
-        reason = self._without_key(f"{status}: {error_text(error)}")
-        if status in (401, 403, 404) or "insufficient_quota" in reason:
+        status, reason = error.status, f"{error.status}: {error.words}"
+        if is_refusal(error.words) and status < 500 and status not in (401, 402, 429):
+            return Failure(f"the server refused to answer: {reason}")
+        if status in (401, 402) or "insufficient_quota" in reason:
+            raise self._rejected(error)
+        # after answers to other prompts, this is about the prompt: a firewall that dislikes it
+        if status in (403, 404) and not self._has_answered:
             raise self._rejected(error)
         if status in (408, 409, 425, 429) or status >= 500:
-            return RetryableFailure(
-                reason, retry_after_s(error.response.headers), for_all=status == 429
-            )
+            return RetryableFailure(reason, retry_after_s(error.headers), for_all=status == 429)
         return Failure(f"the server answered {reason}")
 
     def read_object(self, text: str) -> JsonObject | RetryableFailure:
-        """Parse a JSON object, and count the tokens that it reports as used."""
+        """Parse a JSON object, and count the tokens that it reports as used.
+
+        Raises:
+            ServerError: The object is an error, although the status of the answer is not.
+        """
         try:
-            state = json.loads(text)
-        except (ValueError, RecursionError):
+            state = parse_json(text, "the answer", error=LLMError)
+        except LLMError:
             state = None
-        if not isinstance(state, dict):
-            return RetryableFailure(f"the answer is not a JSON object: {text[:_MAX_SHOWN]!r}")
+        if not isinstance(state, Mapping):
+            return RetryableFailure(f"the answer is not a JSON object: {self.excerpt(text)!r}")
+        error = error_in_answer(state)
+        if error is not None:
+            raise ServerError(error.status, self._secrets().mask(error.words))
+        self._has_answered = True
         self._usage.n_prompt_tokens += count_at(state, "usage", "prompt_tokens")
         self._usage.n_answer_tokens += count_at(state, "usage", "completion_tokens")
         n_cached = count_at(state, "usage", "prompt_tokens_details", "cached_tokens")
         self._usage.n_cached_tokens += n_cached
         return state
 
+    def excerpt(self, text: str) -> str:
+        """Return the beginning of what a server sent, on one line and without secrets."""
+        return one_line(self._secrets().mask(text), _MAX_SHOWN)
+
     def _unreachable(self, error: Exception) -> LLMError:
-        address = self._base_url or os.environ.get("OPENAI_BASE_URL") or "api.openai.com"
-        reason = self._without_key(str(error.__cause__ or error))
-        return LLMError(f"the server of {self.id}, {address}, cannot be reached: {reason}")
+        address = self._where()
+        where = _PUBLIC if address is None else address.shown
+        reason = self.excerpt(str(error.__cause__ or error))
+        return LLMError(f"the server of {self.id}, {where}, cannot be reached: {reason}")
 
-    def _rejected(self, error: APIStatusError) -> LLMError:
+    def _rejected(self, error: ServerError) -> LLMError:
+        variable = shown_variable(self._key_variable)
         advice = {
-            401: f"; the API key is read from the environment variable {self._key_variable}",
+            401: f"; the API key is read from the environment variable {variable}",
             404: "; check the name of the model, and that the address ends with /v1",
-        }.get(error.status_code, "")
-        reason = self._without_key(error_text(error))
+        }.get(error.status, "")
         return LLMError(
-            f"the server of {self.id} rejects the request: {error.status_code} {reason}{advice}"
-        )
-
-    def _without_key(self, text: str) -> str:
-        """Return a server's message without the API key, which some servers repeat."""
-        key = os.environ.get(self._key_variable)
-        return (text.replace(key, "…") if key else text)[: 2 * _MAX_SHOWN]
-
-
-def error_text(error: APIStatusError) -> str:
-    """Return the message of a server's error, and the parameter that it names."""
-    body = error.body if isinstance(error.body, dict) else {}
-    return " ".join(str(body[name]) for name in ("message", "param") if body.get(name)) or str(
-        error.message
-    )
-
-
-def _check_url(url: str | None) -> None:
-    if url is None:
-        return
-    try:
-        parts = urlsplit(url)
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ConfigError(f"base_url={url!r}: {error}; allowed is http://… or https://…") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"base_url={url!r}: allowed is http://… or https://…")
-    if parts.username or parts.password:
-        raise ConfigError(
-            "base_url contains a user name or password: set the key in the environment instead"
+            f"the server of {self.id} rejects the request: {error.status} {error.words}{advice}"
         )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -10,14 +12,10 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from synque_select.errors import LLMError
 from synque_select.llm.base import BaseLLM, Failure, check_choices, check_constraint
 from synque_select.llm.openai.async_bridge import iterate_in_thread
+from synque_select.llm.openai.completion import Completion, read_completion
 from synque_select.llm.openai.dialect import Dialect, Question, messages
-from synque_select.llm.openai.endpoint import (
-    Endpoint,
-    RequestFailed,
-    RetryableFailure,
-    error_text,
-)
-from synque_select.llm.openai.json_access import count_at, text_or_none, value_at
+from synque_select.llm.openai.endpoint import Endpoint, RequestFailed, RetryableFailure
+from synque_select.llm.openai.json_access import count_at
 from synque_select.llm.openai.label_logprobs import (
     ChoiceMass,
     Step,
@@ -25,22 +23,28 @@ from synque_select.llm.openai.label_logprobs import (
     read_choice_mass,
 )
 from synque_select.llm.openai.served_choices import ServedChoices
+from synque_select.llm.openai.server_errors import ServerError, is_refusal
 from synque_select.llm.prompt import PromptLike, has_images, join_prompts
 from synque_select.llm.structured import without_thinking
 from synque_select.utils.json_files import parse_json
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.validation import check_int
+from synque_select.utils.wording import listed
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, AsyncOpenAI
+    from openai import AsyncOpenAI
 
 __all__ = ["OpenAILLM"]
 
+_log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 # tokens of the JSON around an answer
 _FRAME_TOKENS = 16
-_MAX_SHOWN = 200
+_FENCED = re.compile(r"\A```\w*\s*(.*?)\s*```\Z", re.DOTALL)
+# how much more than it could have a choice may get from another answer of the same server
+_CONSISTENT = 2.0
+_LABELS_INSTEAD = "judge with readout='label' instead"
 
 
 class OpenAILLM(BaseLLM):
@@ -48,37 +52,42 @@ class OpenAILLM(BaseLLM):
 
     Requests run concurrently up to a limit. Requests that fail temporarily (429, 5xx, a closed
     connection, an answer that is not JSON) are repeated after a pause, whose length the server may
-    set with Retry-After; if they still fail, the result is a `Failure`. A server that cannot be
-    reached, or rejects the key or the model, raises an error at once.
+    set with Retry-After; if they still fail, the result is a `Failure`, and so is a refused,
+    filtered or empty answer. A server that cannot be reached, or rejects the key or the model,
+    raises an error at once.
 
     Choices and schemas are enforced by the server's structured outputs. If the server has none,
-    the model answers freely, and an answer that is not one of the choices is a `Failure`.
+    the model answers freely, and an answer that is not one of the choices is a `Failure`. A
+    parameter that the server refuses is left out from then on, and `notes` says so.
 
     Probabilities of choices are exact with vLLM, which reports the probability of any token: one
     token is generated at each place where the choices differ. With other servers, and with vLLM
     for images, they are computed from the 20 most probable tokens shown at each place of one
     answer. A text with which only one choice begins counts for that choice. If several choices
     begin with it, they are distinguished by another request for these choices only. So is a choice
-    that is not shown but may have more than 1 %, if the server shows the tokens of the
-    unconstrained model. What is not shown otherwise counts as 0, and the probabilities are scaled
-    to sum to 1. A model that shows no tokens (most hosted reasoning models) can only judge with
-    `readout="label"`.
+    that is not shown but may have more than 1 %. Where more than 5 % of the probability could
+    belong to choices that were not shown, the result is a `Failure`; less counts as 0, and the
+    probabilities are scaled to sum to 1. A model that shows no tokens (most hosted reasoning
+    models) can only judge with `readout="label"`.
 
-    The API key is read from the environment when a request is made and is never stored. Cached
+    The API key is read from the environment when a request is made and is never stored. Messages
+    and logs show neither the key nor parts of the address that may be one (unusual parts of its
+    path, its query). Cached
     answers are identified by model id and revision, whichever server gave them: set a revision if
     servers may differ.
 
     Args:
         model_id: Name of the model on the server.
-        base_url: Address of the server, up to `/v1`; None for the environment variable
-            OPENAI_BASE_URL or, if it is not set, api.openai.com.
+        base_url: Address of the server, up to `/v1`; its query, if any, is sent with every
+            request. None for the environment variable OPENAI_BASE_URL or, if it is not set,
+            api.openai.com.
         key_variable: Environment variable with the API key; local servers need none.
         revision: Version of the weights, if known.
         max_concurrency: Maximum number of concurrent requests.
         requests_per_minute: Maximum number of requests per minute; None for no limit.
         tokens_per_minute: Maximum number of tokens per minute, of prompts and the longest answers
             that are allowed; None for no limit.
-        timeout_s: Maximum time for an answer, in seconds.
+        timeout_s: Maximum time for a whole answer, in seconds.
         max_retries: Maximum number of times that a request is repeated.
         context_length: Maximum number of tokens of prompt and answer; None if unknown (vLLM's
             server reports it).
@@ -124,6 +133,9 @@ class OpenAILLM(BaseLLM):
         self._dialect = Dialect()
         # whether the server reports the probability of any token: without images, with images
         self._reports_any_token = {False: False, True: False}
+        self._has_reported = {False: False, True: False}
+        # whether some answer came with the probabilities of its tokens
+        self._shows_tokens = False
         self._server_identified = False
 
     def generate(
@@ -146,7 +158,7 @@ class OpenAILLM(BaseLLM):
             )
             if isinstance(completion, Failure):
                 return completion
-            return _text(completion, allowed, schema, max_tokens)
+            return self._answer(completion, allowed, schema, max_tokens)
 
         yield from self._concurrently(len(prompts), answer)
 
@@ -184,13 +196,19 @@ class OpenAILLM(BaseLLM):
             return None
         self.usage.n_requests += 1
         try:
-            return await served.probabilities(partial(self._endpoint.post, client), prompt)
+            row = await served.probabilities(partial(self._endpoint.post, client), prompt)
         except RequestFailed as error:
             return error.failure
-        except (LookupError, TypeError, ValueError, AttributeError):
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            if self._has_reported[images]:
+                # one odd answer: another way to compute it would not be comparable with the rest
+                reason = self._endpoint.excerpt(f"{type(error).__name__}: {error}")
+                return Failure(f"the probabilities of tokens cannot be read ({reason})")
             # an older vLLM, or a proxy in front of it that passes chats only
             self._reports_any_token[images] = False
             return None
+        self._has_reported[images] = True
+        return row
 
     async def _shown_probabilities(
         self, client: AsyncOpenAI, prompt: PromptLike, choices: tuple[str, ...]
@@ -199,10 +217,15 @@ class OpenAILLM(BaseLLM):
         mass = await self._choice_mass(client, prompt, choices, choices)
         if isinstance(mass, Failure):
             return mass
-        probabilities = choice_probabilities(mass, choices)
-        return probabilities or Failure(
-            "no choice begins with any of the tokens that the server shows"
-        )
+        problem = mass.problem(choices)
+        if problem is not None:
+            return Failure(f"{problem}: {_LABELS_INSTEAD}")
+        for group in mass.undecided_groups():
+            self._note(
+                f"{self.id}: the server's tokens do not distinguish {listed(group)}: their "
+                "probability is divided evenly in some answers."
+            )
+        return choice_probabilities(mass, choices) or Failure("all choices have probability 0")
 
     async def _choice_mass(
         self,
@@ -217,25 +240,66 @@ class OpenAILLM(BaseLLM):
         completion = await self._ask(client, question)
         if isinstance(completion, Failure):
             return completion
-        logprobs = completion.get("logprobs")
-        content = logprobs.get("content") if isinstance(logprobs, dict) else None
-        if not content:
-            raise LLMError(
-                f"{self.id} does not show the probabilities of tokens: judge with readout='label' "
-                "instead"
-            )
+        if completion.refusal is not None:
+            return self._refused(completion.refusal)
+        if not completion.tokens:
+            return self._without_tokens(completion, choices)
+        self._shows_tokens = True
         try:
             # the shape is not checked beforehand: what is wrong with it raises one of these errors
-            steps = cast("Sequence[Step]", content)
+            steps = cast("Sequence[Step]", completion.tokens)
             mass = read_choice_mass(steps, choices, self._dialect.frame)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            shown = self._endpoint.excerpt(str(completion.tokens))
             return Failure(
-                f"the probabilities of tokens cannot be read ({type(error).__name__}): "
-                f"{str(content)[:_MAX_SHOWN]}"
+                f"the probabilities of tokens (logprobs) cannot be read "
+                f"({type(error).__name__}: {error}): {shown}"
             )
         if self._dialect.choices[0] != "none":
             await self._resolve(client, prompt, choices, among, mass)
         return mass
+
+    def _answer(
+        self,
+        completion: Completion,
+        choices: Sequence[str] | None,
+        schema: JsonObject | None,
+        max_tokens: int,
+    ) -> str | Failure:
+        if completion.refusal is not None:
+            return self._refused(completion.refusal)
+        if not completion.text.strip():
+            return Failure(_why_empty(completion, max_tokens))
+        if choices is not None:
+            shown = self._endpoint.excerpt(completion.text)
+            return _matching_choice(completion.text, choices) or Failure(
+                f"answered {shown!r}, which is none of the choices"
+            )
+        if completion.is_cut and schema is not None:
+            return Failure(f"the answer was not complete after {max_tokens} tokens")
+        return completion.text
+
+    def _refused(self, words: str) -> Failure:
+        return Failure(f"the model refused to answer: {self._endpoint.excerpt(words)}")
+
+    def _without_tokens(self, completion: Completion, choices: tuple[str, ...]) -> Failure:
+        """Return the failure of an answer without tokens.
+
+        Raises:
+            LLMError: It is a proper answer, and none has come with tokens so far: the server shows
+                none.
+        """
+        if not completion.text.strip():
+            return Failure(_why_empty(completion, None))
+        advice = f"does not show the probabilities of tokens (logprobs): {_LABELS_INSTEAD}"
+        if self._shows_tokens or _matching_choice(completion.text, choices) is None:
+            return Failure(f"the answer {self._endpoint.excerpt(completion.text)!r} {advice}")
+        raise LLMError(f"{self.id} {advice}")
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+            _log.warning("%s", text)
 
     async def _resolve(
         self,
@@ -251,10 +315,13 @@ class OpenAILLM(BaseLLM):
                 part = await self._choice_mass(client, prompt, choices, group)
                 if isinstance(part, ChoiceMass):
                     _split_group(mass, group, part)
-        for choice in mass.missing_choices(among):
+        for choice in mass.missing_choices(among) if len(among) > 1 else ():
             part = await self._choice_mass(client, prompt, choices, (choice,))
-            if isinstance(part, ChoiceMass):
-                mass.add((choice,), part.by_choice.get(choice, 0.0))
+            if isinstance(part, ChoiceMass) and choice in part.by_choice:
+                # a server that shows what the constraint allows says 1: then it stays unknown
+                share = part.by_choice[choice]
+                if share <= _CONSISTENT * mass.bound:
+                    mass.add((choice,), share)
 
     def _concurrently(
         self, n: int, answer: Callable[[AsyncOpenAI, int], Awaitable[Result]]
@@ -289,19 +356,28 @@ class OpenAILLM(BaseLLM):
                     self._reports_any_token = {False: True, True: True}
         self._server_identified = True
 
-    async def _ask(self, client: AsyncOpenAI, question: Question) -> JsonObject | Failure:
+    async def _ask(self, client: AsyncOpenAI, question: Question) -> Completion | Failure:
         """Return the first choice of a chat completion."""
         self.usage.n_requests += 1
         n_tokens = self.count_tokens(question.prompt) + question.max_tokens
-        return await self._endpoint.with_retries(n_tokens, lambda: self._try(client, question))
+        answers: list[Completion] = []
+
+        async def attempt() -> JsonObject | Failure | RetryableFailure:
+            answer = await self._try(client, question)
+            if isinstance(answer, Completion):
+                answers.append(answer)
+                return {}
+            return answer
+
+        result = await self._endpoint.with_retries(n_tokens, attempt)
+        return result if isinstance(result, Failure) else answers[0]
 
     async def _try(
         self, client: AsyncOpenAI, question: Question
-    ) -> JsonObject | Failure | RetryableFailure:
-        import openai
-
+    ) -> Completion | Failure | RetryableFailure:
+        known = dialect = self._dialect
+        refused = ""
         while True:
-            dialect = self._dialect
             request = client.chat.completions.with_raw_response.create(
                 model=self.id,
                 messages=messages(question.prompt),
@@ -309,38 +385,48 @@ class OpenAILLM(BaseLLM):
             )
             try:
                 text = await self._endpoint.send(request)
-            except openai.APIStatusError as error:
+                answer = text if isinstance(text, RetryableFailure) else self._read(text)
+            except ServerError as error:
+                if self._dialect is not known:
+                    # another request has changed it in the meantime: try that one first
+                    known = dialect = self._dialect
+                    continue
                 next_dialect = _next_dialect(dialect, error, question)
                 if next_dialect is None:
-                    return self._endpoint.on_status(error)
-                # if another request has changed the dialect in the meantime, try that one first
-                if self._dialect is dialect:
-                    self._dialect = next_dialect
+                    return self._endpoint.on_error(error)
+                dialect, refused = next_dialect, refused or error.words
                 continue
-            return text if isinstance(text, RetryableFailure) else self._read(text)
+            # only now is it known that the parameter was to blame, and not the prompt
+            if isinstance(answer, Completion) and dialect is not known and self._dialect is known:
+                changed = ", ".join(dialect.left_out_since(known))
+                self._dialect = dialect
+                self._note(f"{self.id}: the server refuses {changed}: left out ({refused}).")
+            return answer
 
-    def _read(self, text: str) -> JsonObject | RetryableFailure:
-        """Return the first choice of a completion, and count its tokens."""
+    def _read(self, text: str) -> Completion | RetryableFailure:
+        """Return the first choice of a completion, and count its tokens.
+
+        Raises:
+            ServerError: The answer is an error.
+        """
         state = self._endpoint.read_object(text)
         if isinstance(state, RetryableFailure):
             return state
-        try:
-            choice = value_at(state, "choices", 0)
-            message = value_at(choice, "message")
-        except (LookupError, TypeError):
-            choice = message = None
-        if not isinstance(choice, Mapping) or not isinstance(message, Mapping):
-            return RetryableFailure(f"the answer is not a chat completion: {text[:_MAX_SHOWN]!r}")
-        content = message.get("content")
-        if content is not None and not isinstance(content, str):
-            return RetryableFailure(f"the answer does not contain text: {text[:_MAX_SHOWN]!r}")
-        return choice
+        completion = read_completion(state)
+        if completion is None:
+            shown = self._endpoint.excerpt(text)
+            return RetryableFailure(f"the answer is not a chat completion with text: {shown!r}")
+        if completion.is_broken_off:
+            return RetryableFailure(f"the server stopped: {completion.finish_reason}")
+        return completion
 
 
-def _next_dialect(dialect: Dialect, error: APIStatusError, question: Question) -> Dialect | None:
-    if error.status_code not in (400, 422):
+def _next_dialect(dialect: Dialect, error: ServerError, question: Question) -> Dialect | None:
+    if is_refusal(error.words) or error.status in (401, 402, 408, 429):
         return None
-    return dialect.after(error_text(error), question)
+    # other errors than these two are rarely about a parameter: it must be named exactly
+    by_name = error.status not in (400, 422)
+    return dialect.after(error.words, question, by_name=by_name)
 
 
 async def _all_or_none(coroutines: Iterator[Awaitable[None]]) -> None:
@@ -357,35 +443,24 @@ async def _all_or_none(coroutines: Iterator[Awaitable[None]]) -> None:
 def _split_group(mass: ChoiceMass, group: tuple[str, ...], part: ChoiceMass) -> None:
     """Divide the probability of a group among its choices, in proportion to another answer."""
     weights = choice_probabilities(part, group)
-    if weights is not None:
+    # an answer that does not distinguish them either, or another one, says nothing
+    if weights is not None and any(choice in part.by_choice for choice in group):
         group_mass = mass.by_group.pop(group)
         for choice, weight in zip(group, weights, strict=True):
             mass.add((choice,), group_mass * weight)
 
 
-def _text(
-    completion: JsonObject,
-    choices: Sequence[str] | None,
-    schema: JsonObject | None,
-    max_tokens: int,
-) -> str | Failure:
-    message = completion["message"]
-    assert isinstance(message, Mapping)  # checked when the completion was read
-    content = text_or_none(message.get("content")) or ""
-    finish_reason, refusal = completion.get("finish_reason"), message.get("refusal")
-    if finish_reason == "content_filter" or refusal:
-        return Failure(f"the model refused to answer: {str(refusal or 'its filter')[:_MAX_SHOWN]}")
-    if choices is not None:
-        choice = _matching_choice(content, choices)
-        return choice or Failure(f"answered {content[:_MAX_SHOWN]!r}, which is none of the choices")
-    if finish_reason == "length" and (schema is not None or not content):
-        return Failure(f"the answer was not complete after {max_tokens} tokens")
-    return content
+def _why_empty(completion: Completion, max_tokens: int | None) -> str:
+    if completion.is_cut and max_tokens is not None:
+        return f"the answer was not complete after {max_tokens} tokens"
+    return completion.no_text
 
 
 def _matching_choice(content: str, choices: Sequence[str]) -> str | None:
     """Return the choice that an answer means, whether it is in JSON, in quotes or plain."""
     answer = without_thinking(content).strip()
+    fenced = _FENCED.match(answer)
+    answer = fenced[1] if fenced else answer
     try:
         state = parse_json(answer, "the answer", error=LLMError)
     except LLMError:

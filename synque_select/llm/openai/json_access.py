@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from synque_select.utils.json_types import Json
 
-__all__ = ["count_at", "integers", "text_or_none", "value_at"]
+__all__ = ["count_at", "integers", "value_at"]
 
 
 def value_at(state: Json, *path: str | int) -> Json:
@@ -31,7 +31,7 @@ def value_at(state: Json, *path: str | int) -> Json:
 
 
 def count_at(state: Json, *path: str) -> int:
-    """Return the integer at the end of a path; 0 if there is none.
+    """Return the count at the end of a path; 0 if there is none.
 
     Example:
         >>> count_at({"usage": {"prompt_tokens": 7}}, "usage", "prompt_tokens")
@@ -43,12 +43,7 @@ def count_at(state: Json, *path: str) -> int:
         value = value_at(state, *path)
     except (LookupError, TypeError):
         return 0
-    return value if isinstance(value, int) else 0
-
-
-def text_or_none(value: Json) -> str | None:
-    """Return a value if it is a text, None otherwise."""
-    return value if isinstance(value, str) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def integers(value: Json) -> list[int]:

@@ -8,22 +8,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NotRequired, TypedDict
 
+from synque_select.utils.wording import listed, percent
+
 __all__ = ["FRAMES", "ChoiceMass", "Step", "Token", "choice_probabilities", "read_choice_mass"]
 
 # what may come before an answer: only quotation marks, or the beginning of a JSON object
 FRAMES: Mapping[str, re.Pattern[bytes]] = {
     "text": re.compile(rb"[\s\"'*`]*"),
-    "json": re.compile(rb"\s*\{\s*\"answer\"\s*:\s*\""),
+    "json": re.compile(rb"\s*(?:```\w*\s*)?\{\s*\"answer\"\s*:\s*\""),
 }
 # a share of the probability that is not worth another request
 _NEGLIGIBLE = 0.01
+# a share that may be missing, or divided evenly for want of knowledge; more is not an answer
+_MAX_UNSEEN = 0.05
+_MAX_UNDECIDED = 0.5
+# log-probabilities of a server are rounded: their sum may exceed 1 by this
+_ROUNDING = 0.02
+# how vocabularies write a space and a line break, in tokens that are not decoded
+_RAW = ((b"\xc4\xa0", b" "), (b"\xe2\x96\x81", b" "), (b"\xc4\x8a", b"\n"))
 
 
 class Token(TypedDict):
     """A token and its log-probability, as in OpenAI's protocol."""
 
     token: str
-    logprob: float
+    logprob: float | None
     bytes: NotRequired[list[int] | None]
 
 
@@ -40,15 +49,16 @@ class ChoiceMass:
     Args:
         by_choice: Probability of texts with which only this choice can begin.
         by_group: Probability of texts with which several choices begin, by those choices.
-        outside: Probability of texts with which no choice begins. Above 0, the server shows the
-            tokens of the unconstrained model.
+        outside: Probability of texts with which no choice begins.
+        unseen: Probability of all tokens that were not shown where the answer is decided.
         smallest: Probability of the least probable token shown at the beginning of the answer; a
-            choice that is not shown has no more than that. 0 if all tokens were shown.
+            choice that is not shown has no more than that.
     """
 
     by_choice: dict[str, float] = field(default_factory=dict)
     by_group: dict[tuple[str, ...], float] = field(default_factory=dict)
     outside: float = 0.0
+    unseen: float = 0.0
     smallest: float = 0.0
 
     def add(self, choices: tuple[str, ...], mass: float) -> None:
@@ -74,14 +84,37 @@ class ChoiceMass:
             and mass > sum(self.by_choice.get(choice, 0.0) for choice in group)
         ]
 
+    @property
+    def bound(self) -> float:
+        """The most that a choice may have that was not shown."""
+        return min(self.unseen, self.smallest)
+
     def missing_choices(self, choices: Sequence[str]) -> list[str]:
         """Return the choices that were not shown but may have more than a negligible share."""
-        # among the tokens that a constraint allows, one that is not in the top 20 has almost no
-        # probability; among those of the unconstrained model it may have
-        if self.outside <= 0 or self.smallest <= _NEGLIGIBLE * self.total:
+        if self.bound <= _NEGLIGIBLE * self.total:
             return []
         grouped = {choice for group in self.by_group for choice in group}
         return [c for c in choices if c not in self.by_choice and c not in grouped]
+
+    def problem(self, choices: Sequence[str]) -> str | None:
+        """Return why these numbers are not the probabilities of the choices; None if they are."""
+        if self.total <= 0:
+            return "no choice begins with any of the tokens that the server shows (logprobs)"
+        missing = self.missing_choices(choices)
+        unseen = min(self.unseen, self.bound * len(missing))
+        if unseen > _MAX_UNSEEN * self.total:
+            shown = self.total + self.outside
+            return (
+                f"the server shows tokens with only {percent(shown / (shown + self.unseen))} of "
+                f"the probability (logprobs), and none for {listed([repr(c) for c in missing])}"
+            )
+        undecided = sum(self.by_group[group] for group in self.undecided_groups())
+        if undecided > _MAX_UNDECIDED * self.total:
+            return (
+                f"the tokens that the server shows do not distinguish the choices: "
+                f"{percent(undecided / self.total)} of the probability is of beginnings of several"
+            )
+        return None
 
 
 def read_choice_mass(content: Iterable[Step], choices: Sequence[str], frame: str) -> ChoiceMass:
@@ -104,21 +137,27 @@ def read_choice_mass(content: Iterable[Step], choices: Sequence[str], frame: str
     choice_mass = ChoiceMass()
     text, path_probability = b"", 1.0
     for step in content:
-        others = [o for o in step.get("top_logprobs") or [] if o["token"] != step["token"]]
+        written, others = _shown(step)
         begins = False
-        for other in others:
+        for raw, probability in others:
             # every token that was not written is a branch of the answer: it counts for the
             # choices that could still begin that way
-            possible = _possible_choices(text + _bytes(other), choices, frame)
+            possible = _possible_choices(text + raw, choices, frame)
             if possible is not None:
                 begins = True
-                choice_mass.add(possible, path_probability * math.exp(other["logprob"]))
-        if begins and not choice_mass.smallest:
-            least = min(math.exp(other["logprob"]) for other in others)
-            choice_mass.smallest = path_probability * least
+                choice_mass.add(possible, path_probability * probability)
         text += _bytes(step)
-        path_probability *= math.exp(step["logprob"])
         possible = _possible_choices(text, choices, frame)
+        if written is None:
+            if begins or possible is not None:
+                raise ValueError("a token of the answer has no log-probability")
+            continue  # a token before the answer: what all choices share does not matter
+        # a text may begin with any token; the JSON around an answer is forced
+        if frame == "text" or begins or possible is not None:
+            shown = [written, *(probability for _, probability in others)]
+            choice_mass.unseen += path_probability * max(0.0, 1 - sum(shown))
+            choice_mass.smallest = choice_mass.smallest or path_probability * min(shown)
+        path_probability *= written
         if possible is not None and len(possible) < 2:
             choice_mass.add(possible, path_probability)
             return choice_mass
@@ -126,10 +165,46 @@ def read_choice_mass(content: Iterable[Step], choices: Sequence[str], frame: str
     return choice_mass
 
 
+def _shown(step: Step) -> tuple[float | None, list[tuple[bytes, float]]]:
+    """Return the probability of the written token, and the other tokens with theirs.
+
+    A token without a log-probability, which means -inf or NaN, is left out.
+
+    Raises:
+        ValueError: The numbers are not log-probabilities.
+    """
+    written, own = _probability(step), _bytes(step)
+    tops = step.get("top_logprobs") or []
+    pairs = [(_bytes(other), _probability(other)) for other in tops]
+    others = [(raw, p) for raw, p in pairs if raw != own and p is not None]
+    total = (written or 0.0) + sum(p for _, p in others)
+    if total > 1 + _ROUNDING:
+        raise ValueError(f"the probabilities of tokens sum to {total:.3g}")
+    return written, others
+
+
+def _probability(token: Token) -> float | None:
+    value = token["logprob"]
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"the log-probability {value!r} is not a number")
+    if math.isnan(value):
+        return None
+    if value > _ROUNDING:
+        raise ValueError(f"the log-probability {value!r} is above 0")
+    return math.exp(min(value, 0.0))
+
+
 def _bytes(token: Token) -> bytes:
     """Return what a token writes; a token of half a character has no text, only bytes."""
     raw = token.get("bytes")
-    return bytes(raw) if raw else str(token["token"]).encode()
+    if not raw and not isinstance(token["token"], str):
+        raise TypeError(f"the token {token['token']!r} is not a text")
+    written = bytes(raw) if raw else token["token"].encode("utf-8", "replace")
+    for encoded, plain in _RAW:
+        written = written.replace(encoded, plain)
+    return written
 
 
 def _possible_choices(text: bytes, choices: Sequence[str], frame: str) -> tuple[str, ...] | None:

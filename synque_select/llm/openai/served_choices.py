@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeAlias, cast
 
@@ -124,7 +125,9 @@ async def _log_p(
 
 
 def _number(value: Json) -> float:
-    if not isinstance(value, int | float):
+    if value is None:  # JSON has no -inf
+        return -math.inf
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"expected a number, found {value!r}")
     return float(value)
 

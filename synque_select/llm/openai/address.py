@@ -1,0 +1,198 @@
+"""Addresses of servers and names of variables as they may be shown: without anything secret."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from synque_select.errors import ConfigError
+
+__all__ = [
+    "Address",
+    "Secrets",
+    "check_key_variable",
+    "parse_address",
+    "shown_address",
+    "shown_variable",
+]
+
+# parts of a path that every server of this protocol may have; any other part may be a key
+_PLAIN = re.compile(r"v\d+(?:alpha|beta)?\d*|api|openai")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_USUAL_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
+# a part of a name that is this long and has digits or both cases looks like a key
+_LONG = 16
+# what a server writes of a key that it hides itself: sk-ab***yz
+_HIDDEN = re.compile(r"[^\s\"'`]*\*{3,}[^\s\"'`]*")
+_LEAST = 6  # characters of a part of a path that is hidden wherever it occurs
+_MASK = "…"
+_NO_ADDRESS = "is not the address of a server: allowed is http://… or https://…"
+# loggers of the packages that send requests: their records contain addresses
+_LOGGERS = ("httpx", "httpx2", "openai", "httpcore.http11", "httpcore2.http11")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Address of a server.
+
+    Args:
+        base: The address without its query.
+        query: Names and values of the query, which are sent with every request.
+        shown: The address as messages and files show it: unusual parts of the path, and the query,
+            are replaced by "…", because they may be keys.
+        secrets: Texts that messages must not contain.
+    """
+
+    base: str
+    query: dict[str, str]
+    shown: str
+    secrets: tuple[str, ...]
+
+
+def parse_address(name: str, url: str) -> Address:
+    """Parse the address of a server; errors do not show it.
+
+    Args:
+        name: What the address is, for messages: "base_url".
+        url: The address.
+
+    Raises:
+        ConfigError: It is not an address of HTTP, or contains a user name or password.
+
+    Example:
+        >>> parse_address("base_url", "https://host/tenant-7f3a/v1?key=abc").shown
+        'https://host/…/v1?…'
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except (ValueError, AttributeError, TypeError):
+        raise ConfigError(f"{name} {_NO_ADDRESS}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable():
+        raise ConfigError(f"{name} {_NO_ADDRESS}")
+    if "@" in parts.netloc:
+        raise ConfigError(
+            f"{name} contains a user name or password: set the key in the environment instead"
+        )
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    hidden = [part for part in parts.path.split("/") if part and not _PLAIN.fullmatch(part)]
+    secrets = [part for part in hidden if len(part) >= _LEAST]
+    secrets += [value for value in query.values() if value]
+    # a query without "=", such as "?abc", is a key of its own
+    secrets += [parts.query] if parts.query and not any(query.values()) else []
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    where = host if port is None else f"{host}:{port}"
+    path = "/".join(_MASK if part in hidden else part for part in parts.path.split("/"))
+    shown = f"{parts.scheme}://{where}{path}{'?…' if parts.query else ''}"
+    return Address(f"{parts.scheme}://{where}{parts.path}", query, shown, tuple(secrets))
+
+
+def shown_address(url: object) -> str:
+    """Return an address as it may be shown; "…" if it is not one.
+
+    Example:
+        >>> shown_address("http://localhost:8000/v1"), shown_address("http://me:pw@host/v1")
+        ('http://localhost:8000/v1', '…')
+    """
+    try:
+        return parse_address("base_url", str(url)).shown
+    except ConfigError:
+        return _MASK
+
+
+def check_key_variable(name: object) -> str:
+    """Return the name of the environment variable with the key, if it is a name.
+
+    Raises:
+        ConfigError: It is not a name, or looks like a key; then the message does not show it.
+    """
+    if not (isinstance(name, str) and name):
+        raise ConfigError(f"key_variable={name!r}: allowed is the name of an environment variable")
+    if name not in os.environ and (not _NAME.fullmatch(name) or _looks_like_key(name)):
+        raise ConfigError(
+            "key_variable is not the name of an environment variable, and may be a key, so it is "
+            "not shown: put the key into a variable such as OPENAI_API_KEY, and give its name"
+        )
+    return name
+
+
+def _looks_like_key(name: str) -> bool:
+    return any(
+        len(part) >= _LONG and (any(c.isdigit() for c in part) or part.upper() != part)
+        for part in name.split("_")
+    )
+
+
+def shown_variable(name: object) -> str:
+    """Return the name of a variable as it may be shown: "…" unless it is usual, or is set.
+
+    Example:
+        >>> shown_variable("OPENAI_API_KEY"), shown_variable("hf_abc")
+        ('OPENAI_API_KEY', '…')
+    """
+    text = str(name)
+    usual = _USUAL_NAME.fullmatch(text) and not _looks_like_key(text)
+    return text if usual or text in os.environ else _MASK
+
+
+class Secrets:
+    """Texts that must not reach a message or a file.
+
+    Args:
+        texts: The texts; empty ones are ignored.
+
+    Example:
+        >>> Secrets(["sk-abc"]).mask("the key sk-abc, or sk-a***bc, is wrong")
+        'the key …, or … is wrong'
+    """
+
+    def __init__(self, texts: Iterable[str | None]) -> None:
+        # a longer one first, or it would be replaced in part
+        longest = sorted({text for text in texts if text}, key=lambda text: (-len(text), text))
+        self._pattern = re.compile("|".join(map(_anyhow, longest))) if longest else None
+
+    def mask(self, text: str) -> str:
+        """Return a text with every secret replaced by "…", however it is quoted."""
+        if self._pattern is None:
+            return text
+        return _HIDDEN.sub(_MASK, self._pattern.sub(_MASK, text))
+
+    @contextmanager
+    def out_of_logs(self) -> Iterator[None]:
+        """Mask the records that the packages below this one log while the body runs."""
+        mask = _MaskingFilter(self)
+        loggers = [logging.getLogger(name) for name in _LOGGERS]
+        for logger in loggers:
+            logger.addFilter(mask)
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeFilter(mask)
+
+
+class _MaskingFilter(logging.Filter):
+    def __init__(self, secrets: Secrets) -> None:
+        super().__init__()
+        self._secrets = secrets
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = self._secrets.mask(record.getMessage()), ()
+        return True
+
+
+def _anyhow(text: str) -> str:
+    """Return a pattern of a text as it may be written in an address, in JSON, or in Python."""
+    plain = unquote(text)
+    chars = [
+        f"(?:{re.escape(c)}|(?i:{''.join(f'%{byte:02x}' for byte in c.encode(errors='replace'))}))"
+        for c in plain
+    ]
+    forms = {text, json.dumps(text)[1:-1], repr(text)[1:-1], plain.replace(" ", "+")}
+    return "|".join(["".join(chars), *map(re.escape, sorted(forms, key=len, reverse=True))])
