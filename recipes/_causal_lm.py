@@ -10,7 +10,8 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -25,6 +26,7 @@ from synque_select.errors import (
 )
 from synque_select.hub.resolve import resolve_model, split_revision
 from synque_select.recipes.options import Dtype
+from synque_select.utils.validation import check_int
 
 if TYPE_CHECKING:
     from peft import PeftMixedModel, PeftModel
@@ -301,6 +303,11 @@ class CausalLMModule(LightningModule):
     means over examples of an example's mean token loss, in nats; after a test, `test_loss_of_<i>`
     is the loss of the example at position i. Checkpoints contain only the adapters.
 
+    With `n_validated`, the model also writes an answer to the first examples of each validation,
+    and `val_exact_match` is the share of answers that equal the given one; with `n_generated`, the
+    same holds for tests and `test_exact_match`. `compare` decides which answers are equal, so a
+    subclass compares them as its task does, on labeled and on surrogate validation data alike.
+
     Args:
         model_id: A directory or a hub id, "id@revision" for a revision; some models come from
             packages.
@@ -313,6 +320,10 @@ class CausalLMModule(LightningModule):
         lora_dropout: Dropout before the adapters, in training.
         gradient_checkpointing: Compute activations twice instead of keeping them.
         dtype: Type of the frozen weights; the adapters are float32.
+        n_generated: Number of test examples to which the model writes an answer; 0 for none.
+        n_validated: Number of validation examples to which it writes one in every validation; 0
+            for none.
+        max_new_tokens: Largest number of tokens in an answer.
 
     Raises:
         ConfigError: A number is not allowed.
@@ -331,6 +342,9 @@ class CausalLMModule(LightningModule):
         lora_dropout: float = 0.0,
         gradient_checkpointing: bool = False,
         dtype: Dtype = "bfloat16",
+        n_generated: int = 0,
+        n_validated: int = 0,
+        max_new_tokens: int = 64,
     ) -> None:
         super().__init__()
         if not 0 <= warmup_share < 1:
@@ -338,11 +352,15 @@ class CausalLMModule(LightningModule):
         for name, value in {"learning_rate": learning_rate, "lora_rank": lora_rank}.items():
             if not value > 0:
                 raise ConfigError(f"{name}={value}: allowed is a number above 0")
+        check_int("n_generated", n_generated, 0)
+        check_int("n_validated", n_validated, 0)
+        check_int("max_new_tokens", max_new_tokens, 1)
         self.save_hyperparameters()
         # checkpoints do not contain the frozen weights
         self.strict_loading = False
         self.network = self._adapted()
         self._test_losses: list[float] = []
+        self._asked: list[Encoded] = []
 
     def _adapted(self) -> PeftModel | PeftMixedModel:
         options = self.hparams
@@ -400,36 +418,68 @@ class CausalLMModule(LightningModule):
         self.log("train_loss", loss, batch_size=len(batch["examples"]))
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        """Clear the list of examples to which the model writes an answer."""
+        self._asked = []
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log `val_loss`."""
+        """Log `val_loss`, and collect the examples to which the model writes an answer."""
         losses = self.example_losses(batch)
         self.log("val_loss", losses.mean(), batch_size=len(losses), prog_bar=True)
+        self._ask(batch, self.hparams["n_validated"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Write the answers, and log how many are right."""
+        self._log_answers("val")
 
     def on_test_epoch_start(self) -> None:
-        """Clear the list of the examples' losses."""
-        self._test_losses = []
+        """Clear the lists of the examples and of their losses."""
+        self._test_losses, self._asked = [], []
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log `test_loss`."""
+        """Log `test_loss`, and collect the examples to which the model writes an answer."""
         losses = self.example_losses(batch)
         self._test_losses += losses.tolist()
         self.log("test_loss", losses.mean(), batch_size=len(losses))
+        self._ask(batch, self.hparams["n_generated"])
 
     def on_test_epoch_end(self) -> None:
-        """Log the loss of every example, by its position."""
+        """Log the loss of every example, by its position, and how many answers are right."""
         self.log_dict({f"test_loss_of_{i}": loss for i, loss in enumerate(self._test_losses)})
+        self._log_answers("test")
 
-    def answers(
-        self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, batch_size: int = 32
-    ) -> list[list[int]]:
-        """Return the tokens that the model generates after each prompt, greedily."""
+    def compare(self, examples: Sequence[Encoded], answers: Sequence[str]) -> dict[str, float]:
+        """Return the metrics of the model's answers, by name; a task with its own overrides it.
+
+        Args:
+            examples: The examples, each with the answer that it gives.
+            answers: What the model wrote for each.
+        """
+        tokenizer = load_tokenizer(self.hparams["model_id"])
+        given = [str(tokenizer.decode([*e.answer], skip_special_tokens=True)) for e in examples]
+        pairs = zip(given, answers, strict=True)
+        return {"exact_match": fmean(a.strip() == b.strip() for a, b in pairs)}
+
+    def write(self, prompts: Sequence[Sequence[int]], *, batch_size: int = 32) -> list[str]:
+        """Return the text that the model generates after each prompt, greedily."""
+        tokenizer = load_tokenizer(self.hparams["model_id"])
         answers: list[list[int]] = []
         with torch.inference_mode(), self.trainer.precision_plugin.forward_context():
             for start in range(0, len(prompts), batch_size):
-                answers += self._generate(prompts[start : start + batch_size], max_new_tokens)
-        return answers
+                answers += self._generate(prompts[start : start + batch_size])
+        return [str(tokenizer.decode(answer)) for answer in answers]
 
-    def _generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+    def _ask(self, batch: Batch, n: int) -> None:
+        self._asked += batch["examples"][: max(0, n - len(self._asked))]
+
+    def _log_answers(self, stage: Literal["val", "test"]) -> None:
+        if self._asked:
+            written = self.write([example.prompt for example in self._asked])
+            metrics = {"n_generated": float(len(written)), **self.compare(self._asked, written)}
+            # ranks must agree on what callbacks monitor
+            self.log_dict({f"{stage}_{n}": v for n, v in metrics.items()}, sync_dist=True)
+
+    def _generate(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         tokenizer = load_tokenizer(self.hparams["model_id"])
         end = tokenizer.eos_token_id
         width = max(map(len, prompts))
@@ -441,7 +491,7 @@ class CausalLMModule(LightningModule):
         written = self.network.generate(  # type: ignore[no-untyped-call]  # peft
             input_ids=ids.to(self.device),
             attention_mask=mask.to(self.device),
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=self.hparams["max_new_tokens"],
             do_sample=False,
             use_cache=True,
             eos_token_id=end,

@@ -17,9 +17,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from statistics import fmean
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,6 @@ from synque_select.functional.paired import compare_paired, wilson_interval
 from synque_select.hub.language_models import DEFAULT_MODEL
 from synque_select.proxies.registry import ProxySpec
 from synque_select.recipes._causal_lm import (
-    Batch,
     CausalLMModule,
     Encoded,
     Packer,
@@ -60,9 +60,10 @@ from synque_select.recipes._text2sql_generators import (
     generate,
     read_slots,
 )
-from synque_select.recipes.options import Dtype, FitOptions, LoRAOptions, OwnData
+from synque_select.recipes.options import FitOptions, LoRAOptions, OwnData
+from synque_select.sql.instance import write_made_up_database
 from synque_select.sql.runner import QueryRunner, compact_schema, is_ordered, same_result
-from synque_select.sql.text import infer_schema, normalised, write_empty_database
+from synque_select.sql.text import infer_schema, normalised
 from synque_select.utils.cache_dir import default_cache_dir
 from synque_select.utils.validation import check_int
 
@@ -83,89 +84,49 @@ def real_questions() -> list[Record]:
 
 
 class SQLModel(CausalLMModule):
-    """A language model that writes SQL; a test measures the loss and counts correct queries.
+    """A language model that writes SQL, whose queries are run and compared with the given ones.
 
-    After a test, `test_execution_accuracy` is the share of the first `n_generated` questions whose
-    query returns the same rows as the correct one (NaN if the database has no rows), and
-    `test_exact_match` is the share of queries that equal the correct one except for layout and
-    case.
+    `val_execution_accuracy`, of `n_validated` questions, and `test_execution_accuracy`, of
+    `n_generated`, are the share of questions whose written query returns the same rows as the
+    given one. Questions whose own query fails or returns nothing are not counted, because a wrong
+    query returns nothing, too; `val_n_compared` and `test_n_compared` are the numbers of the
+    others. The accuracy is NaN if there are none. `val_exact_match` and `test_exact_match` are the
+    shares of queries that equal the given one except for layout and case.
 
     Args:
-        model_id: See `CausalLMModule`, as for all arguments that are not listed here.
+        model_id: A directory or a hub id, "id@revision" for a revision; some models come from
+            packages.
         database: SQLite file that queries run on; None for the database of time zones.
-        n_generated: Number of test questions for which queries are written; 0 for none.
-        max_new_tokens: Largest number of tokens in a query.
+        options: Other arguments of `CausalLMModule`.
     """
 
     def __init__(
-        self,
-        model_id: str = DEFAULT_MODEL,
-        learning_rate: float = 2e-4,
-        warmup_share: float = 0.05,
-        weight_decay: float = 0.0,
-        lora_rank: int = 16,
-        lora_alpha: int = 32,
-        lora_dropout: float = 0.0,
-        gradient_checkpointing: bool = False,
-        dtype: Dtype = "bfloat16",
-        database: str | None = None,
-        n_generated: int = 0,
-        max_new_tokens: int = 64,
+        self, model_id: str = DEFAULT_MODEL, database: str | None = None, **options: Any
     ) -> None:
-        super().__init__(
-            model_id,
-            learning_rate,
-            warmup_share,
-            weight_decay,
-            lora_rank,
-            lora_alpha,
-            lora_dropout,
-            gradient_checkpointing,
-            dtype,
-        )
+        super().__init__(model_id, **options)
         self.save_hyperparameters()
-        self._questions: list[Encoded] = []
 
-    def on_test_epoch_start(self) -> None:
-        """Clear the list of questions for which queries are written."""
-        super().on_test_epoch_start()
-        self._questions = []
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log `test_loss`, and collect the questions."""
-        super().test_step(batch, batch_idx)
-        room = self.hparams["n_generated"] - len(self._questions)
-        self._questions += batch["examples"][: max(0, room)]
-
-    def on_test_epoch_end(self) -> None:
-        """Write the queries, run them, and log the shares of correct ones."""
-        super().on_test_epoch_end()
-        if self._questions:
-            written = self.write([example.prompt for example in self._questions])
-            correct = [example.record[_SQL] for example in self._questions]
-            self.log_dict({f"test_{n}": v for n, v in self._scores(correct, written).items()})
-
-    def write(self, prompts: Sequence[Sequence[int]]) -> list[str]:
+    def write(self, prompts: Sequence[Sequence[int]], *, batch_size: int = 32) -> list[str]:
         """Return the query that the model writes after each prompt."""
-        tokenizer = load_tokenizer(self.hparams["model_id"])
-        answers = self.answers(prompts, max_new_tokens=self.hparams["max_new_tokens"])
-        return [_bare(str(tokenizer.decode(answer))) for answer in answers]
+        return [_bare(text) for text in super().write(prompts, batch_size=batch_size)]
 
-    def _scores(self, correct: Sequence[str], written: Sequence[str]) -> dict[str, float]:
+    def compare(self, examples: Sequence[Encoded], answers: Sequence[str]) -> dict[str, float]:
+        """Return the share of queries with the right rows, and of those with the same text."""
         database = self.hparams["database"]
         path = _time_zones() if database is None else Path(database)
-        pairs = list(zip(correct, written, strict=True))
-        scores = {
-            "exact_match": fmean(normalised(a) == normalised(b) for a, b in pairs),
-            "n_generated": float(len(written)),
-        }
-        if not _has_rows(path):
-            return {**scores, "execution_accuracy": math.nan}
+        pairs = [(str(e.record[_SQL]), query) for e, query in zip(examples, answers, strict=True)]
         with QueryRunner(path) as runner:
+            results = [(given, runner.run(given), query) for given, query in pairs]
             same = [
-                same_result(runner.run(a), runner.run(b), ordered=is_ordered(a)) for a, b in pairs
+                same_result(result, runner.run(query), ordered=is_ordered(given))
+                for given, result, query in results
+                if result.rows
             ]
-        return {**scores, "execution_accuracy": fmean(same)}
+        return {
+            "exact_match": fmean(normalised(a) == normalised(b) for a, b in pairs),
+            "execution_accuracy": fmean(same) if same else math.nan,
+            "n_compared": float(len(same)),
+        }
 
 
 def _bare(text: str) -> str:
@@ -188,14 +149,6 @@ def _time_zones() -> Path:
     return build_time_zones(default_cache_dir() / "text2sql")
 
 
-def _has_rows(database: Path) -> bool:
-    """Whether any table has a row."""
-    tables = [line.partition("(")[0] for line in compact_schema(database).splitlines()]
-    with QueryRunner(database) as runner:
-        quoted = [table.replace('"', '""') for table in tables]
-        return any(runner.run(f'SELECT 1 FROM "{table}" LIMIT 1').rows for table in quoted)
-
-
 @dataclass(frozen=True, kw_only=True)
 class SQLData(OwnData):
     """Questions with SQL: those of the recipe, one released database, or files of your own.
@@ -213,9 +166,8 @@ class SQLData(OwnData):
         database_id: Id of the released database; None if there is only one.
         n_samples: How many of the released samples to use; nothing of these is in validation or
             test. None for all; later replicates draw from those that are used.
-        database: SQLite file of the released database or of your own. If it is None, an empty one
-            is built from the schema that the SQL of the candidates uses, and execution accuracy is
-            not measured.
+        database: SQLite file of the released database or of your own. If it is None, one is made
+            up from the SQL of the candidates: its schema, and rows that meet its conditions.
         question_field: The field with the question, in data of your own.
         sql_field: The field with the query, in data of your own.
 
@@ -270,6 +222,7 @@ class Text2SQLTask(RecipeTask):
         model: The language model and its adapters.
         block_size: Largest number of tokens in a packed row, from 16.
         n_generated: Number of test questions for which queries are written and run.
+        n_validated: The same for validation questions, to tune or sweep by execution accuracy.
         max_new_tokens: Largest number of tokens in such a query.
         encoder: Encoder of the questions; None for the default.
         proxies: The proxies that score the candidates; None for the default suite. `sql_validity`
@@ -292,6 +245,7 @@ class Text2SQLTask(RecipeTask):
         model: LoRAOptions = _MODEL,
         block_size: int = 512,
         n_generated: int = 24,
+        n_validated: int = 0,
         max_new_tokens: int = 48,
         encoder: str | None = None,
         proxies: list[ProxySpec] | None = None,
@@ -307,7 +261,11 @@ class Text2SQLTask(RecipeTask):
         self.false_labels = loaded.false_labels
         self.packer = self.collate_fn = Packer(block_size)
         self._model_arguments = model.arguments(fit)
-        self._generation = {"n_generated": n_generated, "max_new_tokens": max_new_tokens}
+        self._generation = {
+            "n_generated": n_generated,
+            "n_validated": n_validated,
+            "max_new_tokens": max_new_tokens,
+        }
         self._model_id = model.model_id
 
     @property
@@ -465,15 +423,21 @@ def _database(data: SQLData, candidates: Sequence[Candidate]) -> tuple[Path, tup
         if not compact_schema(path):
             raise DataError(f"{path}: this database has no table")
         return path, ()
-    schema = infer_schema([[str(record[_SQL]) for record in c] for c in candidates])
-    name = hashlib.sha256(json.dumps(schema).encode()).hexdigest()[:16]
-    path = default_cache_dir() / "text2sql" / f"empty-{name}.sqlite"
+    queries = [[str(record[_SQL]) for record in c] for c in candidates]
+    schema = infer_schema(queries)
+    # one of each candidate in turn, so that any few of them are of all candidates
+    mixed = [query for row in zip_longest(*queries) for query in row if query is not None]
+    name = hashlib.sha256(json.dumps([schema, mixed]).encode()).hexdigest()[:16]
+    path = default_cache_dir() / "text2sql" / f"made-up-{name}.sqlite"
     message = (
-        "no database is given: prompts and sql_validity use an empty one, with the tables and "
-        "columns that the SQL of half of the candidates names; execution accuracy needs the "
-        "original one (data.database)"
+        "no database is given: the tables and columns are those that the SQL of half of the "
+        "candidates names, and rows are made up to meet its conditions. Different queries may "
+        "return the same rows there, so execution accuracy is too high; for the true one, give the "
+        "original database (data.database)"
     )
-    return (path if path.is_file() else write_empty_database(path, schema)), (message,)
+    if not path.is_file():
+        write_made_up_database(path, schema, mixed, seed=0)
+    return path, (message,)
 
 
 def _pairs(examples: Examples) -> list[Record]:
@@ -561,7 +525,7 @@ def _accuracy(fits: _Fits, arm: str) -> str | None:
     rates = [metrics.get("test_execution_accuracy", math.nan) for metrics in all_metrics]
     if any(map(math.isnan, rates)):
         return None
-    n = int(all_metrics[0]["test_n_generated"])
+    n = int(all_metrics[0]["test_n_compared"])
     low, high = wilson_interval(fmean(rates) * n, n)
     exact = fmean(metrics["test_exact_match"] for metrics in all_metrics)
     return (

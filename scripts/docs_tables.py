@@ -37,7 +37,7 @@ from synque_select.report.correlation_tables import correlation_table
 from synque_select.report.experiment_tables import (
     arm_words,
     arms_table,
-    comparison_table,
+    comparison_tables,
     cost_table,
 )
 from synque_select.report.formats import format_interval, format_number, format_p
@@ -189,7 +189,8 @@ def recipe_text(config: str, run_dir: Path, seconds: float) -> str:
         f"{budget.batch_size} on {budget.n_distinct} distinct examples; top {budget.top_k}."
         f"\n\n{selected_text(run_dir, budget.top_k)}"
     )
-    tables = [arms_table(result), comparison_table(result)]
+    comparisons = comparison_tables(result)
+    tables = [arms_table(result), *comparisons]
     blocks = {"": result.correlations}
     if result.without_false_labels is not None:
         blocks[" without the candidate with false labels"] = result.without_false_labels
@@ -198,7 +199,8 @@ def recipe_text(config: str, run_dir: Path, seconds: float) -> str:
         tables.append(correlation_table(block.proxies, title=title))
     tables.append(cost_table(result.wall_s))
     parts = [head, *(table.markdown() for table in tables)]
-    parts.insert(3, why_text(result.comparisons))  # after the comparisons that it explains
+    # after the comparisons that it explains
+    parts.insert(2 + len(comparisons), why_text(result.chosen_against))
     return "\n\n".join(parts)
 
 
@@ -208,7 +210,7 @@ def why_text(comparisons: Mapping[str, PairedComparison]) -> str:
     for name, comparison in comparisons.items():
         if comparison.verdict in ("beats", "is beaten by"):
             continue
-        arm = arm_words(name.removeprefix("chosen_vs_"))
+        arm = arm_words(name)
         half = (comparison.high - comparison.low) / 2
         observed = abs(comparison.difference)
         if comparison.n < MIN_PAIRS:

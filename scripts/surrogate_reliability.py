@@ -3,7 +3,8 @@
 For each seed (a real sample, initial weights, a draw of the surrogate set) the model is trained on
 every candidate alone, and on the mixtures of two searches of equal size: one by the surrogate, one
 by labeled validation data. Every fit is measured on both, and on the test data, by which nothing is
-chosen. Options after the config, such as `--task.fit.max_steps 40`, override it.
+chosen. Options after the config, such as `--task.fit.max_steps 40`, override it. With `--fits`,
+finished fits are kept in a file, and a run that was stopped continues.
 
     python scripts/surrogate_reliability.py digits --seeds 3 --random 8 --trials 14
 """
@@ -17,13 +18,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from statistics import fmean, stdev
+from typing import Literal
 
 from synque_select.cli import experiment
 from synque_select.cli.options import jsonargparse_module, packaged_config
 from synque_select.experiment import BaseTask, TaskDataModule
 from synque_select.functional.correlation import Correlation, correlate_scores
 from synque_select.selection.scorer import Scorer
+from synque_select.training.comparability import content_sha256
 from synque_select.training.short_fit import train_and_measure
 from synque_select.training.surrogate import SurrogateOptions
 from synque_select.tuning import MixtureSpace, starting_mixtures
@@ -34,6 +38,30 @@ from synque_select.utils.process_state import seeded
 Metrics = Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Metric:
+    """The metric that a surrogate is asked to predict."""
+
+    name: str
+    mode: Literal["max", "min"]
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """Its names on surrogate, labeled validation and test data."""
+        return surrogate_name(f"val_{self.name}"), f"val_{self.name}", f"test_{self.name}"
+
+    def best(self, rows: Sequence[Metrics], name: str) -> Metrics:
+        """Return the row with the best value of a metric; the mean of rows with the same value."""
+        top = (max if self.mode == "max" else min)(row[name] for row in rows)
+        tied = [row for row in rows if row[name] == top]
+        return {name: fmean(row[name] for row in tied) for name in self.names}
+
+    def correlation(self, rows: Sequence[Metrics], to: str) -> Correlation:
+        """Correlate the surrogate with a metric."""
+        scores, labels = ([row[name] for row in rows] for name in (self.names[0], to))
+        return correlate_scores(scores, labels, higher_is_better=self.mode == "max", mode=self.mode)
+
+
 @dataclass
 class Replicate:
     """The fits of one seed; each mixture is trained once."""
@@ -41,7 +69,12 @@ class Replicate:
     task: BaseTask
     seed: int
     size: int
-    fits: dict[tuple[tuple[str, float], ...], Metrics] = field(default_factory=dict)
+    file: Path | None
+    fits: dict[str, Metrics] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.file is not None and self.file.exists():
+            self.fits = dict(map(json.loads, self.file.read_text().splitlines()))
 
     @cached_property
     def data(self) -> TaskDataModule:
@@ -59,7 +92,8 @@ class Replicate:
 
     def metrics(self, mixture: Mixture) -> Metrics:
         """Train on a mixture, and return its metrics on surrogate, validation and test data."""
-        key = tuple(sorted(mixture.weights.items()))
+        made_with = [dict(self.task.fingerprint()), self.task.max_steps, self.task.n_distinct]
+        key = content_sha256([made_with, self.seed, self.size, sorted(mixture.weights.items())])
         if key not in self.fits:
             options = {"devices": 1, **self.task.trainer_options()}
             with seeded(self.seed):
@@ -67,22 +101,27 @@ class Replicate:
                 measured = train_and_measure(
                     module, data, self.task.max_steps, options, ("validate", "test")
                 )
-            self.fits[key] = measured.metrics
-            shown = {n: round(v, 4) for n, v in measured.metrics.items() if "_of_" not in n}
+            self.fits[key] = {n: v for n, v in measured.metrics.items() if "_of_" not in n}
+            if self.file is not None:
+                with self.file.open("a") as file:
+                    file.write(json.dumps([key, self.fits[key]]) + "\n")
+            shown = {name: round(value, 4) for name, value in self.fits[key].items()}
             print(f"  seed {self.seed}, {mixture.names}: {shown}", file=sys.stderr, flush=True)
         return self.fits[key]
 
-    def search(self, metric: str, given: argparse.Namespace) -> tuple[int, list[Mixture]]:
+    def search(
+        self, metric: Metric, name: str, given: argparse.Namespace
+    ) -> tuple[int, list[Mixture]]:
         """Return the mixtures of a search by a metric, and how many of them are starts."""
         names = tuple(row.name for row in self.ranking.order())
         space = MixtureSpace(names, (given.k or 1, given.k or len(names)))
         # the ranking's top 3 and all candidates, if the space has them
         starts = dict(list(starting_mixtures(self.ranking, space).items())[:2])
         trials = search_mixtures(
-            lambda mixture: self.metrics(mixture)[metric],
+            lambda mixture: self.metrics(mixture)[name],
             space,
             n_trials=given.trials,
-            mode=self.task.mode,
+            mode=metric.mode,
             starts=starts,
             n_startup=given.random,
             seed=self.seed,
@@ -99,16 +138,19 @@ def main() -> None:
     parser.add_argument("--random", type=int, default=8, help="random mixtures per seed")
     parser.add_argument("--trials", type=int, default=14, help="trials of each search; 0 for none")
     parser.add_argument("--k", type=int, help="candidates per mixture; no single ones then")
+    parser.add_argument("--metric", help="without val_ and test_; the default is the task's")
+    parser.add_argument("--mode", choices=("max", "min"), help="of that metric")
+    parser.add_argument("--fits", type=Path, help="file of finished fits")
     given, overrides = parser.parse_known_args()
     task = _task(given.config, overrides)
-    if hasattr(task, "_generation"):  # no queries are written: only the loss is compared
-        task._generation["n_generated"] = 0
-    replicates = [Replicate(task, seed, given.size) for seed in range(given.seeds)]
+    metric = Metric(given.metric or task.metric, given.mode or task.mode)
+    replicates = [Replicate(task, seed, given.size, given.fits) for seed in range(given.seeds)]
     if given.k is None:
         singles = [Mixture.equal([candidate.name]) for candidate in task.candidates]
-        _report_candidates(task, [[r.metrics(mixture) for mixture in singles] for r in replicates])
+        rows = [[r.metrics(mixture) for mixture in singles] for r in replicates]
+        _report_candidates(task, metric, rows)
     if given.trials:
-        _report_trials(task, replicates, given)
+        _report_trials(metric, replicates, given)
 
 
 def _task(config: str, overrides: Sequence[str]) -> BaseTask:
@@ -120,27 +162,13 @@ def _task(config: str, overrides: Sequence[str]) -> BaseTask:
     return task
 
 
-def _names(task: BaseTask) -> tuple[str, str, str]:
-    return surrogate_name(f"val_{task.metric}"), f"val_{task.metric}", f"test_{task.metric}"
-
-
-def _correlation(task: BaseTask, rows: Sequence[Metrics], to: str) -> Correlation:
-    surrogate = _names(task)[0]
-    scores, labels = ([row[name] for row in rows] for name in (surrogate, to))
-    return correlate_scores(scores, labels, higher_is_better=task.mode == "max", mode=task.mode)
-
-
-def _best(task: BaseTask, rows: Sequence[Metrics], name: str) -> Metrics:
-    return (max if task.mode == "max" else min)(rows, key=lambda row: row[name])
-
-
 def _spread(values: Sequence[float]) -> str:
     std = stdev(values) if len(values) > 1 else math.nan
     return f"{fmean(values):.3f} (std {std:.3f}, n = {len(values)})"
 
 
-def _report_candidates(task: BaseTask, rows: Sequence[Sequence[Metrics]]) -> None:
-    surrogate, validation, test = _names(task)
+def _report_candidates(task: BaseTask, metric: Metric, rows: Sequence[Sequence[Metrics]]) -> None:
+    surrogate, validation, test = metric.names
     means = [
         {name: fmean(row[k][name] for row in rows) for name in (surrogate, validation, test)}
         for k in range(len(task.candidates))
@@ -149,40 +177,41 @@ def _report_candidates(task: BaseTask, rows: Sequence[Sequence[Metrics]]) -> Non
     for candidate, mean in zip(task.candidates, means, strict=True):
         print("  ", candidate.name, json.dumps({n: round(v, 4) for n, v in mean.items()}))
     for to in (validation, test):
-        one = _correlation(task, means, to).spearman
-        within = [_correlation(task, row, to).spearman.value for row in rows]
+        one = metric.correlation(means, to).spearman
+        within = [metric.correlation(row, to).spearman.value for row in rows]
         print(
             f"Spearman of the surrogate with {to}: {one.value:+.2f} [{one.low}, {one.high}] "
             f"over means; within seeds {_spread(within)}"
         )
     for candidate, twin in task.false_labels.items():
         places = [[c.name for c in task.candidates].index(name) for name in (candidate, twin)]
+        sign = -1 if metric.mode == "max" else 1
         behind = sum(
-            _best(task, [row[p] for p in places], surrogate) is row[places[1]] for row in rows
+            sign * row[places[0]][surrogate] > sign * row[places[1]][surrogate] for row in rows
         )
         print(f"{candidate} is behind its clean twin {twin} in {behind} of {len(rows)} seeds")
     for what, name in (("surrogate", surrogate), ("labeled validation", validation)):
-        chosen = [_best(task, row, name)[test] for row in rows]
+        chosen = [metric.best(row, name)[test] for row in rows]
         print(f"{test} of the candidate chosen by {what}: {_spread(chosen)}")
     print(f"{test} of a random candidate: {_spread([fmean(m[test] for m in row) for row in rows])}")
 
 
 def _report_trials(
-    task: BaseTask, replicates: Sequence[Replicate], given: argparse.Namespace
+    metric: Metric, replicates: Sequence[Replicate], given: argparse.Namespace
 ) -> None:
-    surrogate, validation, test = _names(task)
+    surrogate, validation, test = metric.names
     within: dict[str, list[float]] = {validation: [], test: []}
     chosen: dict[str, list[float]] = {}
     for replicate in replicates:
         for name in (surrogate, validation):
-            n_starts, mixtures = replicate.search(name, given)
+            n_starts, mixtures = replicate.search(metric, name, given)
             rows = [replicate.metrics(mixture) for mixture in mixtures]
-            figure = _best(task, rows, name)[test]
+            figure = metric.best(rows, name)[test]
             chosen.setdefault(f"the mixture tuned by {name}", []).append(figure)
         # the starts and the random trials of both searches are the same
         sampled = rows[n_starts : n_starts + given.random]
         for to, values in within.items():
-            values.append(_correlation(task, sampled, to).spearman.value)
+            values.append(metric.correlation(sampled, to).spearman.value)
         for mixture, row in zip(mixtures[:n_starts], rows, strict=False):
             k = len(mixture.names)
             chosen.setdefault(f"the start of {k} candidates", []).append(row[test])

@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 from synque_select.data.candidate import Candidate
 from synque_select.errors import LightningError
 from synque_select.experiment.task import BaseTask, sized
+from synque_select.records.correlation import UNTRAINED
 from synque_select.records.store import RunStore
 from synque_select.training.comparability import (
     comparability_key,
@@ -32,9 +33,9 @@ class Fit:
     """Everything that distinguishes one fit of a task from another.
 
     Args:
-        mixture: What to train on.
+        mixture: What to train on; the candidates, if nothing is trained.
         seed: Random seed of the initial weights and of the order of the examples.
-        max_steps: Number of optimizer steps.
+        max_steps: Number of optimizer steps; 0 to measure the model as it is.
         n_distinct: Number of distinct examples; None for all examples of the candidates.
     """
 
@@ -157,7 +158,11 @@ class FitStore:
             monitor=f"test_{task.metric}",
             mode=task.mode,
             seed=fit.seed,
-            details={"fit": fit_id, "seconds": outcome.seconds},
+            details={
+                "fit": fit_id,
+                "seconds": outcome.seconds,
+                **({} if fit.max_steps else {UNTRAINED: True}),
+            },
         )
         return replace(record, orientation={**record.orientation, "consensus": False})
 

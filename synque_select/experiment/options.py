@@ -24,8 +24,8 @@ class ExperimentOptions:
         top_k: Number of candidates to select; must be less than the number of candidates.
         rank_by: Key of the proxy that selects, or "consensus"; None for the default of the ranking.
         arms: The arms to compare, including "chosen". In the first replicate, the model is always
-            trained on every candidate alone, for the correlations. "tuned" needs optuna and only
-            runs if it is listed.
+            trained on every candidate alone, for the correlations. "none" is the model as it is,
+            measured without training. "tuned" needs optuna and only runs if it is listed.
         replicates: Maximum number of replicates, at least 2.
         single_replicates: Number of replicates in which every candidate is trained on alone; None
             for all.

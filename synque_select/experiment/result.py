@@ -35,6 +35,7 @@ ARMS = (
     "probed_k",
     "tuned",
     "all_unequal",
+    "none",
 )
 USES_LABELS = frozenset(("best_single_by_validation", "oracle_k", "probed_k", "tuned"))
 _SEARCHES = ("single", "short", "trial")  # fits that only serve to select candidates
@@ -153,6 +154,13 @@ def _comparisons(
         for arm in figures
         if arm != "chosen"
     }
+    if "none" in figures:
+        untrained = by_replicate("none")
+        alone |= {
+            f"{arm}_vs_none": compare_paired(by_replicate(arm), untrained, mode=task.mode)
+            for arm in figures
+            if arm not in ("chosen", "none")
+        }
     return holm_verdicts(alone, mode=task.mode)
 
 
@@ -203,10 +211,11 @@ def _correlations(ranking: Ranking, records: Sequence[RunRecord]) -> ProxyCorrel
 
 def _budget_messages(task: BaseTask, figures: _Figures, n_random: int) -> list[str]:
     """State the common budget of the arms, and how many draws the random mixture averages."""
-    exception = ", except all data, which has more" if "all_unequal" in figures else ""
+    other = {"all_unequal": "all data, which has more", "none": "none, which does not train"}
+    exceptions = " and ".join(words for arm, words in other.items() if arm in figures)
     messages = [
         f"every arm trains on {task.n_distinct:,} distinct examples for {task.max_steps} steps of "
-        f"{task.batch_size}{exception}"
+        f"{task.batch_size}{', except ' if exceptions else ''}{exceptions}"
     ]
     if "random_k" in figures:
         n = n_random * len(figures["random_k"])

@@ -59,9 +59,10 @@ def run_experiment(task: BaseTask, options: ExperimentOptions | None = None) -> 
 
     A replicate is a new real sample and a new training seed; all arms of a replicate share the
     initial weights and the budget. Fits that finished in this run or an earlier one are reused. The
-    most important work comes first: the arms chosen, random and all of every replicate, with every
-    candidate alone in the first replicate; then every candidate alone in the other replicates; then
-    the other arms. Work that exceeds the time limit is skipped, and a message names it.
+    most important work comes first: the arms chosen, random, all and none of every replicate, with
+    every candidate alone in the first replicate; then every candidate alone in the other
+    replicates; then the other arms. Work that exceeds the time limit is skipped, and a message
+    names it.
 
     Args:
         task: Candidates, real samples, model and budget.
@@ -180,6 +181,7 @@ class _Run:
     messages: list[str] = field(default_factory=list)
     trained_s: float = 0.0
     trained_steps: int = 0
+    is_untrained_left_out: bool = False
     bar: ProgressBar = field(default_factory=lambda: ProgressBar(disable=True))
 
     def all(self) -> None:
@@ -227,6 +229,9 @@ class _Run:
         for r in replicates:
             title = f"mixtures of replicate {r + 1}"
             yield _Step(title, n_mixed * cost, partial(self._mixtures, r), is_needed=r < 2)
+            if "none" in arms:
+                title = f"the model as it is, replicate {r + 1}"
+                yield _Step(title, 0, partial(self._untrained, r), is_needed=r < 2)
             if r == 0:
                 yield _Step("singles of replicate 1", n * cost, partial(self._singles, 0), True)
         if any(arm in arms for arm in _SINGLE_ARMS):
@@ -256,12 +261,12 @@ class _Run:
         fit = Fit(
             mixture,
             seed=replicate,
-            max_steps=max_steps or self.task.max_steps,
+            max_steps=self.task.max_steps if max_steps is None else max_steps,
             n_distinct=self.task.n_distinct if equal_size else None,
         )
         rankings = [self.rankings[replicate]] if rankings is None else rankings
         outcome = self.fits.run(fit, kind, rankings)
-        if not outcome.reused:
+        if fit.max_steps and not outcome.reused:
             self.trained_s += outcome.seconds
             self.trained_steps += fit.max_steps
         self.bar.update(fit.max_steps)
@@ -280,6 +285,21 @@ class _Run:
                 self._fit("random_k", replicate, mixture)
         if "all" in self.options.arms:
             self._fit("all", replicate, Mixture.equal(names, "all, equal"))
+
+    def _untrained(self, replicate: int) -> None:
+        """Measure the model as it is; a model that needs a fit first has no such arm."""
+        if self.is_untrained_left_out:
+            return
+        names = [candidate.name for candidate in self.task.candidates]
+        mixture = Mixture.equal(names, "none, untrained")
+        try:
+            self._fit("none", replicate, mixture, max_steps=0, equal_size=False)
+        except Exception as error:  # whatever a module of the user raises before it is trained
+            self.is_untrained_left_out = True
+            self.messages.append(
+                "the arm none is left out, as the model cannot be measured before a fit: "
+                f"{type(error).__name__}: {error}"
+            )
 
     def _singles(self, replicate: int) -> None:
         # the figure of a candidate alone does not depend on the real sample: it counts under each

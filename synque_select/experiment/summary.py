@@ -18,7 +18,7 @@ from synque_select.records.ranking_file import save_ranking
 from synque_select.report.correlation_tables import correlation_table
 from synque_select.report.decision import decision_text
 from synque_select.report.examples_and_map import write_examples, write_map
-from synque_select.report.experiment_tables import arms_table, comparison_table, cost_table
+from synque_select.report.experiment_tables import arms_table, comparison_tables, cost_table
 from synque_select.report.formats import format_number
 from synque_select.report.page import write_report
 from synque_select.report.ranking_tables import ranking_tables
@@ -70,7 +70,7 @@ def summary(result: ExperimentResult, ranking: Ranking) -> str:
         *ranking_tables(ranking, reliability=reliability),
         _singles_table(result),
         arms_table(result),
-        comparison_table(result),
+        *comparison_tables(result),
         *_correlation_tables(result),
         cost_table(result.wall_s),
     ]

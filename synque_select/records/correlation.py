@@ -16,6 +16,7 @@ from synque_select.utils.json_types import Json
 
 __all__ = [
     "LABELED_VALIDATION",
+    "UNTRAINED",
     "KeyCorrelations",
     "MeanCorrelation",
     "UnitPoint",
@@ -27,6 +28,7 @@ __all__ = [
     "surrogate_reliability",
 ]
 
+UNTRAINED = "untrained"  # detail of a record: the model was measured as it is
 LABELED_VALIDATION = "labeled_validation"  # detail of a record: hash of that validation data
 
 _SURROGATE = "surrogate"  # the name of the score that is the metric on the surrogate
@@ -157,7 +159,8 @@ def correlate(records: Iterable[RunRecord], *, seed: int = 0) -> list[KeyCorrela
     Seeds are averaged first; the unit is the distinct candidate or mixture. Trials count only if
     `details["startup"]` is true: the others were chosen by the proxies themselves (the first of a
     study) or sampled adaptively by an optimizer, and both bias a correlation. Runs with
-    `details["pruned"]`, and runs whose monitored metric is not finite, never count.
+    `details["pruned"]`, and runs whose monitored metric is not finite, never count. Records with
+    `details["untrained"]` are of no mixture at all and are ignored.
 
     Args:
         records: Records of any keys and kinds, as `RunStore.read` returns them.
@@ -168,6 +171,8 @@ def correlate(records: Iterable[RunRecord], *, seed: int = 0) -> list[KeyCorrela
     """
     groups: dict[tuple[str, ...], list[RunRecord]] = {}
     for record in records:
+        if record.details.get(UNTRAINED):
+            continue
         group = (record.key_hash, record.kind, record.monitor, record.mode)
         groups.setdefault(group, []).append(record)
     return [_correlate_group(group, seed) for group in groups.values()]

@@ -308,6 +308,24 @@ class ExperimentResult:
         }
         return {name: to_jsonable(part, where=f"{_FILE}.{name}") for name, part in state.items()}
 
+    @property
+    def chosen_against(self) -> dict[str, PairedComparison]:
+        """Arm to the comparison of the selected mixture with it."""
+        return {
+            name.removeprefix("chosen_vs_"): pair
+            for name, pair in self.comparisons.items()
+            if name.startswith("chosen_vs_")
+        }
+
+    @property
+    def against_none(self) -> dict[str, PairedComparison]:
+        """Arm to its comparison with the model as it is; empty if that was not measured."""
+        return {
+            name.removesuffix("_vs_none"): pair
+            for name, pair in self.comparisons.items()
+            if name.endswith("_vs_none")
+        }
+
     @classmethod
     def from_dict(cls, state: object) -> ExperimentResult:
         """Read the content of `result.json`.

@@ -21,7 +21,7 @@ __all__ = [
     "arms_table",
     "candidates_table",
     "comparison_sentences",
-    "comparison_table",
+    "comparison_tables",
     "cost_table",
     "verdict_words",
 ]
@@ -37,6 +37,7 @@ _ARM_WORDS = {
     "probed_k": "best k by short probes",
     "tuned": "tuned: half of the steps for trials",
     "all_unequal": "all data, unequal sizes",
+    "none": "the model as it is",
 }
 
 
@@ -88,27 +89,41 @@ def candidates_table(result: ExperimentResult) -> Table:
     return Table("Each candidate alone", columns, rows)
 
 
-def comparison_table(result: ExperimentResult) -> Table:
-    """Return the paired comparisons of an experiment."""
+def comparison_tables(result: ExperimentResult) -> list[Table]:
+    """Return the paired comparisons of an experiment, those with the model as it is apart."""
+    notes = (
+        f"difference of {result.metric.name}, paired over replicates; its interval is for this "
+        "comparison alone",
+        _rule(result),
+    )
+    tables = [
+        _comparison_table(
+            "Paired comparisons", "selected mixture against", result.chosen_against, notes
+        )
+    ]
+    others = {arm: pair for arm, pair in result.against_none.items() if arm != "chosen"}
+    if others:
+        title = "Other arms against the model as it is"
+        tables.append(_comparison_table(title, "arm", others, (_against_none(result), *notes[1:])))
+    return tables
+
+
+def _comparison_table(
+    title: str, head: str, pairs: Mapping[str, PairedComparison], notes: tuple[str, ...]
+) -> Table:
     heads = ("difference", "95 % interval", "pairs", "p (Holm)", "verdict")
-    columns = (Column("selected mixture against", is_name=True), *map(Column, heads))
     rows = tuple(
         (
-            arm_words(name.removeprefix("chosen_vs_")),
+            arm_words(arm),
             format_signed(pair.difference, 4),
             format_interval(pair.low, pair.high, 4) or UNDEFINED,
             str(pair.n),
             format_p(pair.p_holm),
             verdict_words(pair),
         )
-        for name, pair in result.comparisons.items()
+        for arm, pair in pairs.items()
     )
-    notes = (
-        f"difference of {result.metric.name}, paired over replicates; its interval is for this "
-        "comparison alone",
-        _rule(result),
-    )
-    return Table("Paired comparisons", columns, rows, notes)
+    return Table(title, (Column(head, is_name=True), *map(Column, heads)), rows, notes)
 
 
 def _rule(result: ExperimentResult) -> str:
@@ -136,11 +151,38 @@ def verdict_words(pair: PairedComparison) -> str:
     return f"hint only ({pair.n} pair{'s' * (pair.n != 1)})"
 
 
+def _against_none(result: ExperimentResult) -> str:
+    """Say whether any arm is shown to beat the model as it is."""
+    pairs, metric = result.against_none, result.metric.name
+    tested = {arm: pair for arm, pair in pairs.items() if pair.n >= MIN_PAIRS}
+    if not tested:
+        n = max(pair.n for pair in pairs.values())
+        return (
+            f"whether any candidate beats the model as it is cannot be told from {n} "
+            f"pair{'s' * (n != 1)}: {MIN_PAIRS} are needed"
+        )
+    n = len(tested)
+    counted = f"{n} arm{'s' * (n != 1)} of at least {MIN_PAIRS} pairs"
+    better, worse = (
+        [arm_words(arm) for arm, pair in tested.items() if pair.verdict == verdict]
+        for verdict in ("beats", "is beaten by")
+    )
+    if better:
+        shown = ", ".join(better)
+        first = f"shown to beat the model as it is: {shown} ({metric}, of {counted})"
+    else:
+        first = (
+            f"no candidate is shown to beat the model as it is ({metric}, {counted}), which is not "
+            "evidence that none does"
+        )
+    return f"{first}; it beats: {', '.join(worse)}" if worse else first
+
+
 def comparison_sentences(result: ExperimentResult) -> list[str]:
     """Return the verdicts of an experiment, one sentence per verdict, and when there is one."""
     by_verdict: dict[str, list[str]] = {}
-    for name, pair in result.comparisons.items():
-        other = arm_words(name.partition("_vs_")[2])
+    for name, pair in result.chosen_against.items():
+        other = arm_words(name)
         interval = format_interval(pair.low, pair.high, 3)
         shown = " ".join(filter(None, (format_signed(pair.difference, 3), interval)))
         by_verdict.setdefault(pair.verdict, []).append(
@@ -159,6 +201,9 @@ def comparison_sentences(result: ExperimentResult) -> list[str]:
         for verdict, head in heads.items()
         if verdict in by_verdict
     ]
+    if result.against_none:
+        sentence = _against_none(result)
+        lines.append(f"{sentence[0].upper()}{sentence[1:]}.")
     has_verdicts = any(pair.n >= MIN_PAIRS for pair in result.comparisons.values())
     return [*lines, f"{_rule(result)}."] if has_verdicts else lines
 

@@ -38,7 +38,7 @@ from synque_select.report.experiment_tables import (
     arms_table,
     candidates_table,
     comparison_sentences,
-    comparison_table,
+    comparison_tables,
     cost_table,
 )
 from synque_select.report.finding_tables import gaps_table, labels_table, sample_size_table
@@ -283,7 +283,7 @@ def _result_sections(result: ExperimentResult) -> list[Section]:
         blocks: list[Block] = [TableBlock(arms_table(result))]
         blocks.append(draw_figure(draw, "Mean of each arm with its interval"))
         if result.comparisons:
-            blocks.append(TableBlock(comparison_table(result)))
+            blocks += map(TableBlock, comparison_tables(result))
         if result.candidates:
             blocks.append(TableBlock(candidates_table(result)))
         sections.append(Section("Arms of the experiment", tuple(blocks)))

@@ -13,9 +13,19 @@ from synque_select.errors import DataError, DependencyError
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
 
-__all__ = ["infer_schema", "normalised", "write_empty_database"]
+__all__ = [
+    "Column",
+    "Schema",
+    "columns_in",
+    "infer_schema",
+    "normalised",
+    "parsed_query",
+    "write_empty_database",
+]
 
 Schema = dict[str, list[str]]
+Column = tuple[str, str]
+"""A table and the name of its column, in lower case."""
 
 
 def normalised(query: str) -> str:
@@ -34,7 +44,7 @@ def normalised(query: str) -> str:
         >>> normalised("select  A from t where b='X'")
         "SELECT a FROM t WHERE b = 'X'"
     """
-    parsed = _parsed(query)
+    parsed = parsed_query(query)
     if parsed is None:
         return " ".join(query.lower().split())
     from sqlglot import exp
@@ -108,8 +118,12 @@ def write_empty_database(path: Path, schema: Schema) -> Path:
     return path
 
 
-def _parsed(query: str) -> Expr | None:
-    """Parse one query of SQLite; return None if that fails."""
+def parsed_query(query: str) -> Expr | None:
+    """Parse one query of SQLite; return None if that fails.
+
+    Raises:
+        DependencyError: The package sqlglot is not installed.
+    """
     try:
         import sqlglot
     except ImportError as error:
@@ -121,25 +135,31 @@ def _parsed(query: str) -> Expr | None:
         return None
 
 
-def _columns_of(queries: Sequence[str]) -> set[tuple[str, str]]:
+def columns_in(query: Expr) -> dict[int, Column]:
+    """Return the column that each column expression of a query refers to, by the id of the latter.
+
+    A column belongs to the table that qualifies it, by name or alias, or to the only table of the
+    query; others are left out.
+    """
     from sqlglot import exp
 
-    used: set[tuple[str, str]] = set()
-    for query in queries:
-        parsed = _parsed(query)
-        if parsed is None:
-            continue
-        tables = {t.alias_or_name.lower(): t.name.lower() for t in parsed.find_all(exp.Table)}
-        known = set(tables.values())
-        tables |= {name: name for name in known}
-        for column in parsed.find_all(exp.Column):
-            table = column.table.lower()
-            name = column.name.lower()
-            if table in tables:
-                used.add((tables[table], name))
-            elif not table and len(known) == 1:
-                used.add((next(iter(known)), name))
-    return {(table, column) for table, column in used if table and column}
+    tables = {t.alias_or_name.lower(): t.name.lower() for t in query.find_all(exp.Table)}
+    known = set(tables.values())
+    tables |= {name: name for name in known}
+    found: dict[int, Column] = {}
+    for column in query.find_all(exp.Column):
+        name, qualifier = column.name.lower(), column.table.lower()
+        table = tables.get(qualifier, "") if qualifier else ""
+        if not qualifier and len(known) == 1:
+            table = next(iter(known))
+        if table and name:
+            found[id(column)] = table, name
+    return found
+
+
+def _columns_of(queries: Sequence[str]) -> set[Column]:
+    parsed = filter(None, map(parsed_query, queries))
+    return {column for query in parsed for column in columns_in(query).values()}
 
 
 def _quoted(name: str) -> str:

@@ -126,7 +126,7 @@ def train_and_measure(
     trainer_options: TrainerOptions,
     stages: Sequence[Literal["validate", "test"]] = ("validate",),
 ) -> Measured:
-    """Train a module for a fixed number of optimizer steps, then measure it.
+    """Train a module for a fixed number of optimizer steps, or not at all, then measure it.
 
     Metrics on a surrogate validation set are named "surrogate/…". If the DataModule has labeled
     validation data beside it, the module is measured on both.
@@ -137,7 +137,7 @@ def train_and_measure(
     Args:
         module: A fresh module.
         data: Data to train and measure on.
-        max_steps: Optimizer steps.
+        max_steps: Optimizer steps; with 0, the module is measured as it is, without a fit.
         trainer_options: Arguments of the Trainer beyond the budget.
         stages: Stages to measure, in this order: "validate", "test".
 
@@ -160,7 +160,8 @@ def train_and_measure(
                 **trainer_options,
             }
         )
-        trainer.fit(module, datamodule=data)
+        if max_steps:
+            trainer.fit(module, datamodule=data)
         if trainer.global_step < max_steps:
             raise LightningError(
                 f"a fit stopped after {trainer.global_step} of {max_steps} steps: fits are "

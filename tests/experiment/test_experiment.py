@@ -24,6 +24,7 @@ from synque_select.records.correlation import correlate
 from synque_select.records.ranking_file import load_ranking
 from synque_select.records.run_folder import read_json
 from synque_select.records.store import RunStore
+from synque_select.utils.process_state import seeded
 from tests.training.shades import N_DISTINCT, Shades, Unlabeled
 
 K = 6
@@ -74,8 +75,9 @@ def test_result_json_has_the_documented_fields(finished):
     for arm in result["arms"].values():
         assert {"mean", "std", "n"} <= set(arm)
         assert arm["n"] == 2
-    assert set(result["comparisons"]) == {
-        f"chosen_vs_{arm}" for arm in ARMS if arm not in ("chosen", "tuned")
+    others = {arm for arm in ARMS if arm not in ("chosen", "tuned")}
+    assert set(result["comparisons"]) == {f"chosen_vs_{arm}" for arm in others} | {
+        f"{arm}_vs_none" for arm in others - {"none"}
     }
     for part in result["comparisons"].values():
         assert {"difference", "low", "high", "verdict"} <= set(part)
@@ -191,6 +193,57 @@ def test_an_interrupted_run_resumes(finished, tmp_path: Path):
     assert resumed.result.arms == experiment.result.arms
 
 
+def test_the_model_as_it_is_is_measured_without_training(finished):
+    task, experiment, where = finished
+    arm = experiment.result.arms["none"]
+    assert not arm.uses_labels
+    for seed in range(2):
+        with seeded(seed):
+            module = Shades().model(seed)
+        images = torch.stack([task.test[i]["image"] for i in range(len(task.test))])
+        labels = torch.tensor([task.test[i]["label"] for i in range(len(task.test))])
+        right = (module(images).argmax(1) == labels).float().mean()
+        assert arm.values[seed] == pytest.approx(float(right))
+    chosen = experiment.result.arms["chosen"]
+    pair = experiment.result.comparisons["chosen_vs_none"]
+    assert pair.difference == pytest.approx(chosen.mean - arm.mean)
+    records = RunStore(where / "store.sqlite").read()
+    untrained = [record for record in records if record.details.get("untrained")]
+    assert len(untrained) == 2
+    assert {record.key["optimizer_steps"] for record in untrained} == {0}
+    assert correlate(untrained) == []
+    text = " ".join(str(experiment).split())
+    assert "whether any candidate beats the model as it is cannot be told from 2 pairs" in text
+
+
+def test_a_model_that_needs_a_fit_has_no_arm_none(finished):
+    class Unfit(Shades):
+        def model(self, seed: int) -> Any:
+            module = super().model(seed)
+            measure = module.validation_step
+
+            def validation_step(*given: Any) -> None:
+                if not module.history["steps"]:
+                    raise RuntimeError("fit me first")
+                measure(*given)
+
+            module.validation_step = validation_step  # type: ignore[method-assign]
+            return module
+
+        def fingerprint(self) -> Any:
+            return {**super().fingerprint(), "needs": "a fit"}
+
+    options = {"arms": ["chosen", "none"], "single_replicates": 1}
+    result = run(Unfit(), finished[2], **options).result
+    assert list(result.arms) == ["chosen"]
+    assert not result.comparisons
+    left_out = [message for message in result.messages if "arm none is left out" in message]
+    assert left_out == [
+        "the arm none is left out, as the model cannot be measured before a fit: RuntimeError: "
+        "fit me first"
+    ]
+
+
 def test_changed_labels_are_trained_again(finished):
     class Relabeled(Shades):
         def fingerprint(self) -> Any:
@@ -240,8 +293,9 @@ def test_messages_state_the_budget_and_the_overlap_of_real_samples(finished, tmp
 
     _, experiment, where = finished
     messages = experiment.result.messages
-    assert (
-        "every arm trains on 24 distinct examples for 6 steps of 8, except all data" in messages[0]
+    assert messages[0] == (
+        "every arm trains on 24 distinct examples for 6 steps of 8, except all data, which has "
+        "more and none, which does not train"
     )
     assert messages[1] == "the random mixture is the mean of 4 draws, 2 per replicate"
     assert not any("real sample" in message for message in messages[:3])

@@ -20,12 +20,15 @@ pytest.importorskip("transformers")
 
 from synque_select.cli.main import main
 from synque_select.data.examples import Examples
+from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, DataError, LightningError
+from synque_select.experiment import TaskDataModule
 from synque_select.hub.language_models import DEFAULT_MODEL
 from synque_select.hub.packaged import find_packaged
 from synque_select.recipes._causal_lm import (
     AdapterSaver,
     CausalLMModule,
+    Encoded,
     Packer,
     encode_chat,
     load_tokenizer,
@@ -40,6 +43,8 @@ from synque_select.recipes._text2sql_generators import (
 from synque_select.recipes.options import FitOptions, LoRAOptions
 from synque_select.recipes.text2sql import SQLData, SQLModel, Text2SQLTask, real_questions
 from synque_select.sql.runner import QueryRunner, compact_schema
+from synque_select.training.short_fit import train_and_measure
+from synque_select.training.surrogate import SurrogateOptions
 from synque_select.types import Mixture
 
 CHAT = (
@@ -348,24 +353,84 @@ class TestFit:
             )  # fmt: skip
 
 
+def asked(query: str) -> Encoded:
+    return Encoded((), (), {"question": "?", "SQL": query})
+
+
+class Letters(BaseEncoder):
+    """How often each letter occurs."""
+
+    id, modality = "letters", "text"
+
+    def encode(self, views: Any) -> torch.Tensor:
+        rows = [[text.lower().count(letter) for letter in "abcdefghijklmno"] for text in views]
+        return torch.tensor(rows, dtype=torch.float32)
+
+
 class TestScores:
     def test_correct_queries_are_counted_by_their_rows_and_by_their_text(self, task: Text2SQLTask):
         model = task.model(0)
         right = ["SELECT COUNT(*) FROM countries", "SELECT name FROM zones ORDER BY name LIMIT 2"]
         same_rows = "SELECT name FROM zones ORDER BY name ASC LIMIT 2"
-        assert model._scores(right, ["select count(*) from COUNTRIES", same_rows]) == {
+        examples = [asked(query) for query in right]
+        assert model.compare(examples, ["select count(*) from COUNTRIES", same_rows]) == {
             "exact_match": 0.5 if model_keeps_asc() else 1.0,
-            "n_generated": 2.0,
             "execution_accuracy": 1.0,
+            "n_compared": 2.0,
         }
         wrong = ["DROP TABLE countries", "SELECT name FROM zones ORDER BY name DESC LIMIT 2"]
-        assert model._scores(right, wrong)["execution_accuracy"] == 0.0
+        assert model.compare(examples, wrong)["execution_accuracy"] == 0.0
+
+    def test_a_query_that_fails_or_returns_nothing_judges_no_answer(self, task: Text2SQLTask):
+        model = task.model(0)
+        nothing = "SELECT name FROM zones WHERE name = 'Mars/Olympus'"
+        given = [asked(nothing), asked("SELECT no_such FROM zones"), asked("SELECT 1")]
+        other = "SELECT name FROM countries WHERE code = '??'"  # empty, and wrong
+        compared = model.compare(given, [other, other, "SELECT 1.0"])
+        assert compared["n_compared"] == 1
+        assert compared["execution_accuracy"] == 1.0
+        none = model.compare(given[:2], [other, other])
+        assert none["n_compared"] == 0
+        assert math.isnan(none["execution_accuracy"])
+
+    def test_surrogate_validation_runs_queries_by_the_code_of_labeled_validation(
+        self, task: Text2SQLTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ):
+        monkeypatch.setenv("SYNQUE_CACHE", str(tmp_path))
+        options = SurrogateOptions(size=32, encoder=Letters())
+        data = TaskDataModule(task, val=options)
+        mixture = Mixture.equal(["broad"])
+        data.setup("fit")
+        model = SQLModel(**task._model_arguments, n_validated=6, max_new_tokens=4)
+        asked_of: list[list[str]] = []
+
+        def write(prompts: Any, **_: Any) -> list[str]:
+            asked_of.append([example.record["SQL"] for example in model._asked])
+            return asked_of[-1]  # always the given query
+
+        monkeypatch.setattr(model, "write", write)
+        measured = train_and_measure(
+            model, data.with_mixture(mixture), 0, {"devices": 1, "accelerator": "cpu"}
+        )
+        on_surrogate, on_labels = asked_of
+        own = {record["SQL"] for record in task.candidates[0]}
+        assert len(on_surrogate) == len(on_labels) == 6
+        assert on_labels == [task.validation[i]["SQL"] for i in range(6)]
+        others = {record["SQL"] for c in task.candidates[1:] for record in c}
+        assert set(on_surrogate) <= others
+        assert not set(on_surrogate) <= own
+        for prefix in ("surrogate/val", "val"):
+            assert measured.metrics[f"{prefix}_exact_match"] == 1.0
+            assert measured.metrics[f"{prefix}_execution_accuracy"] == 1.0
+            assert 0 < measured.metrics[f"{prefix}_n_compared"] <= 6
+        # the queries of other_schema and of invented_columns do not all run
+        assert measured.metrics["surrogate/val_n_compared"] < 6
 
     def test_messages_about_arms(self, task: Text2SQLTask):
         def fit(losses: list[float], right: float) -> dict[str, float]:
             named = {f"test_loss_of_{i}": loss for i, loss in enumerate(losses)}
             shares = {"test_execution_accuracy": right, "test_exact_match": 0.0}
-            return {**named, **shares, "test_n_generated": 10.0}
+            return {**named, **shares, "test_n_compared": 10.0}
 
         messages = task.arm_messages(
             {
@@ -408,14 +473,13 @@ class TestOtherSources:
         assert task.schema == "t(a)"
         assert len(task.validation) + len(task.test) == 8
         assert {key for record in task.real_sample(0) for key in record} == {"question"}
-        empty, left_out = task.messages({})
-        assert "execution accuracy needs the original" in empty
+        made_up, left_out = task.messages({})
+        assert "rows are made up to meet its conditions" in made_up
         assert left_out.startswith("4 of the 12 labeled examples are also among")
         model = task.model(0)
         assert isinstance(model, SQLModel)
-        scores = model._scores(["SELECT COUNT(a) FROM t"], ["SELECT COUNT(a) FROM t"])
-        assert math.isnan(scores["execution_accuracy"])
-        assert scores["exact_match"] == 1
+        compared = model.compare([asked("SELECT COUNT(a) FROM t")], ["SELECT COUNT(*) + 1 FROM t"])
+        assert compared == {"execution_accuracy": 0, "exact_match": 0, "n_compared": 1}
 
     def test_released_data(self, tiny: str, monkeypatch: pytest.MonkeyPatch):
         import os

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from synque_select.functional.correlation import correlate_scores
+from synque_select.functional.paired import compare_paired, holm_verdicts
 from synque_select.records.correlation import correlate
 from synque_select.records.experiment_result import ExperimentResult, Metric
 from synque_select.report.correlation_tables import (
@@ -24,7 +25,7 @@ from synque_select.report.experiment_tables import (
     arms_table,
     candidates_table,
     comparison_sentences,
-    comparison_table,
+    comparison_tables,
     cost_table,
 )
 from synque_select.report.formats import decimals_of, format_interval, format_number, format_ranks
@@ -479,7 +480,7 @@ def test_arms_that_use_labels_are_marked():
 
 
 def test_comparisons_carry_their_words_and_intervals():
-    table = comparison_table(RESULT)
+    table = comparison_tables(RESULT)[0]
     assert table.rows[0][1:] == ("+0.0400", "[0.0100, 0.0700]", "5", "0.021", "beats")
     assert table.rows[1][1:] == ("-0.0200", "-", "1", "-", "hint only (1 pair)")
     assert table.notes[0].endswith("its interval is for this comparison alone")
@@ -487,15 +488,15 @@ def test_comparisons_carry_their_words_and_intervals():
     assert table.notes[1].startswith(rule)
     assert table.notes[1].endswith("; fewer than 5 pairs are a hint, not a finding")
     enough = {"chosen_vs_random_k": RESULT.comparisons["chosen_vs_random_k"]}
-    assert "hint" not in " ".join(comparison_table(replace(RESULT, comparisons=enough)).notes)
+    assert "hint" not in " ".join(comparison_tables(replace(RESULT, comparisons=enough))[0].notes)
 
 
 def test_two_pairs_never_beat_anything():
     two = {name: pair | {"n": 2} for name, pair in RESULT_STATE["comparisons"].items()}
     result = ExperimentResult.from_dict(RESULT_STATE | {"comparisons": two})
-    assert [row[-1] for row in comparison_table(result).rows] == ["hint only (2 pairs)"] * 2
+    assert [row[-1] for row in comparison_tables(result)[0].rows] == ["hint only (2 pairs)"] * 2
     text = " ".join(comparison_sentences(result))
-    assert "beats" not in text + comparison_table(result).rows[0][-1]
+    assert "beats" not in text + comparison_tables(result)[0].rows[0][-1]
     assert "Fewer than 5 pairs, a hint only: test_acc minus that of: mixture of k at random" in text
 
 
@@ -570,3 +571,54 @@ def test_the_note_on_what_is_ranked_fits_the_proxy(family: str, words: str):
     notes = " ".join(ranking_table(replace(ranking, rank_by="pad", proxies=proxies)).notes)
     assert words in notes
     assert ("closeness" in notes) == (family == "kernel")
+
+
+def with_none(**verdicts: tuple[float, int]):
+    """A result with arms against the model as it is: difference and number of pairs of each."""
+    pairs = {
+        f"{arm}_vs_none": compare_paired(
+            [0.5 + difference + 0.001 * (i - 2) for i in range(n)], [0.5] * n, mode="max"
+        )
+        for arm, (difference, n) in verdicts.items()
+    }
+    return replace(RESULT, comparisons=holm_verdicts(pairs, mode="max"))
+
+
+@pytest.mark.parametrize(
+    ("result", "sentence"),
+    [
+        (
+            with_none(chosen=(0.0, 5), all=(0.001, 2)),
+            "No candidate is shown to beat the model as it is (test_acc, 1 arm of at least 5 "
+            "pairs), which is not evidence that none does.",
+        ),
+        (
+            with_none(chosen=(-0.1, 5), all=(-0.2, 5)),
+            "No candidate is shown to beat the model as it is (test_acc, 2 arms of at least 5 "
+            "pairs), which is not evidence that none does; it beats: selected: mixture of the top "
+            "k, mixture of all.",
+        ),
+        (
+            with_none(chosen=(0.1, 5), all=(-0.2, 5)),
+            "Shown to beat the model as it is: selected: mixture of the top k (test_acc, of 2 arms "
+            "of at least 5 pairs); it beats: mixture of all.",
+        ),
+        (
+            with_none(chosen=(0.1, 2)),
+            "Whether any candidate beats the model as it is cannot be told from 2 pairs: 5 are "
+            "needed.",
+        ),
+    ],
+)
+def test_whether_anything_beats_the_model_as_it_is(result, sentence):
+    assert sentence in comparison_sentences(result)
+
+
+def test_other_arms_against_the_model_as_it_is_have_a_table_of_their_own():
+    tables = comparison_tables(with_none(chosen=(0.1, 5), all=(0.2, 5), best_single=(0.3, 1)))
+    assert [row[0] for row in tables[0].rows] == ["the model as it is"]
+    assert [row[0] for row in tables[1].rows] == ["mixture of all", "best single by proxy"]
+    assert [row[-1] for row in tables[1].rows] == ["beats", "hint only (1 pair)"]
+    # one family of tests for both tables
+    assert all("over the 2 comparisons of at least 5 pairs" in t.notes[1] for t in tables)
+    assert len(comparison_tables(RESULT)) == 1

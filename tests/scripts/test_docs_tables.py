@@ -64,10 +64,10 @@ def test_a_missing_verdict_says_what_could_have_been_shown():
     alone = PairedComparison(0.1, math.nan, math.nan, 1, "hint only")
     text = why_text(
         {
-            "chosen_vs_all": shown,
-            "chosen_vs_random_k": wide,
-            "chosen_vs_best_single": adjusted,
-            "chosen_vs_oracle_k": alone,
+            "all": shown,
+            "random_k": wide,
+            "best_single": adjusted,
+            "oracle_k": alone,
         }
     )
     assert "at random: with 5 pairs that vary as these do, a difference below 0.200" in text
