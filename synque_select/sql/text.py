@@ -146,15 +146,15 @@ def columns_in(query: Expr) -> dict[int, Column]:
     tables = {t.alias_or_name.lower(): t.name.lower() for t in query.find_all(exp.Table)}
     known = set(tables.values())
     tables |= {name: name for name in known}
-    found: dict[int, Column] = {}
+    referred: dict[int, Column] = {}
     for column in query.find_all(exp.Column):
         name, qualifier = column.name.lower(), column.table.lower()
         table = tables.get(qualifier, "") if qualifier else ""
         if not qualifier and len(known) == 1:
             table = next(iter(known))
         if table and name:
-            found[id(column)] = table, name
-    return found
+            referred[id(column)] = table, name
+    return referred
 
 
 def _columns_of(queries: Sequence[str]) -> set[Column]:
