@@ -100,7 +100,7 @@ def _classified(
     weights = multinomial_weights(len(real), _N_RESAMPLES, scoring.seed, scoring.groups)
     low, high = score_interval(scores, weights, scores.resample(weights), scoring.groups)
     columns = zip(parts, scores.values.tolist(), low.tolist(), high.tolist(), strict=True)
-    reference = reference_scores(real, [pad], seed=scoring.seed, device=device)
+    reference = reference_scores(real, [pad], len(real), seed=scoring.seed, device=device)
     return (
         {part.name: ProxyScore(*values) for part, *values in columns},
         reference.get(PAD.key, math.nan),

@@ -53,7 +53,7 @@ class Scoring:
         wall_s: Stage ("encode", "score") to seconds.
         reused: Keys of the proxies whose scores came from the cache.
         copies: Names of the candidates that are the real sample or a near copy of it.
-        reference: Proxy key to the score of one half of the real sample against the other; see
+        reference: Proxy key to what a candidate of further real examples would score; see
             `reference_scores`.
     """
 
@@ -145,7 +145,8 @@ def score(
         labels = labels_key(candidates) if any(proxy.needs_labels for proxy in suite) else ()
         kept = ScoreCache(folder / "scores", data, encoded.key, labels)
         scores, seconds, reused = _scores(encoded.inputs, suite, seed, place, kept, progress)
-        reference = reference_scores(encoded.inputs[0], suite, seed=seed, device=place)
+        size = min(len(part) for part in candidates)
+        reference = reference_scores(encoded.inputs[0], suite, size, seed=seed, device=place)
     return Scoring(
         real=encoded.inputs[0],
         candidates=tuple(encoded.inputs[1:]),

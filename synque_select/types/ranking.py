@@ -72,8 +72,9 @@ class ProxyInfo:
         family: Family of the proxy.
         in_consensus: Whether it is one of the proxies of the consensus.
         seconds: Wall time of scoring.
-        reference: Score of one half of the real sample against the other, mean over 5 halvings, at
-            the size of a half; None if it was not computed.
+        reference: About what a candidate of further real examples would score, at the candidates'
+            common size, from the real sample alone; None if that is not known. In files of earlier
+            versions, the score of one half of the real sample against the other.
     """
 
     key: str

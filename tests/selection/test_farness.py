@@ -1,4 +1,4 @@
-"""The verdict that every candidate is far, and the scale from halves of the real sample."""
+"""The verdict that every candidate is far."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def scoring(*shifts: float, n: int = 60, copies: tuple[str, ...] = ()) -> Scorin
     return Scoring(
         real, parts, suite, scores, dict.fromkeys(scores, 0.0), "r",
         tuple(p.name for p in parts), None, 0, 0, (), {}, copies=copies,
-        reference=reference_scores(real, suite, seed=0, device=CPU),
+        reference=reference_scores(real, suite, 300, seed=0, device=CPU),
     )  # fmt: skip
 
 
@@ -124,31 +124,3 @@ def test_a_few_real_examples_cannot_show_that_all_are_far():
     decision = ranking_from(scoring(5, 6, n=10)).decision
     assert decision is not None
     assert decision.opening == "small"
-
-
-def test_the_reference_is_near_nothing_to_find():
-    reference = scoring(0, 1).reference
-    assert abs(reference["mmd"]) < 0.02
-    assert abs(reference["pad"]) < 0.4
-    ranking = ranking_from(scoring(0, 1))
-    assert ranking.proxies["mmd"].reference == reference["mmd"]
-
-
-def test_a_group_stays_in_one_half():
-    # thirty points, each three times: apart, a copy in the other half would be found at distance 0
-    groups = np.repeat(np.arange(30), 3)
-    single = part("real", 30, 0, 0)
-    assert single.embeddings is not None
-    tripled = replace(
-        part("real", 90, 0, 0), embeddings=single.embeddings.repeat_interleave(3, 0), groups=groups
-    )
-    from synque_select.proxies.neighbours import Coverage
-
-    distance = reference_scores(tripled, [Coverage()], seed=0, device=CPU)["coverage"]
-    assert distance > 3
-    ungrouped = replace(tripled, groups=None)
-    assert reference_scores(ungrouped, [Coverage()], seed=0, device=CPU)["coverage"] < 2.5
-
-
-def test_halves_under_ten_examples_have_no_reference():
-    assert reference_scores(part("real", 19, 0, 0), [MMD()], seed=0, device=CPU) == {}
