@@ -229,7 +229,7 @@ def ranking_figure(ranking: Ranking) -> Figure:
     if any(score.low is not None for row in order for score in row.scores.values()):
         captions.append(_ALONE)
     if any(info.reference is not None for info in ranking.proxies.values()):
-        captions.append("dotted: one half of the real sample against the other")
+        captions.append("dotted: about what further real examples would score")
     if captions:
         figure.supxlabel("\n".join(captions), fontsize=8, color=_MUTED)
     axes[0].set_yticks(heights, names, fontsize=8)

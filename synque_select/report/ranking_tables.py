@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 # short, so that it is never cut where names are: the note below the table says what it means
-_HALVES = "real half"
+_REFERENCE = "more real"
 # families of proxies whose values shift with the number of examples that they are computed from
 _SIZED = frozenset(("coverage", "divergence", "diversity", "domain", "lexical"))
 
@@ -69,7 +69,7 @@ def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -
 def scores_table(ranking: Ranking) -> Table:
     """Return each proxy's value, interval and test, in the ranking's order.
 
-    The last row is the scale: what one half of the real sample scores against the other.
+    The last row is the scale: about what a candidate of further real examples would score.
     """
     order = ranking.order()
     columns, parts = _order_columns(ranking)
@@ -154,7 +154,7 @@ def _value_cells(order: Sequence[RankedCandidate], key: str) -> list[str]:
 
 def _reference_cell(ranking: Ranking, column: Column) -> str:
     if column.name == "candidate":
-        return _HALVES
+        return _REFERENCE
     info = ranking.proxies.get(column.name)
     if info is None or info.reference is None:
         return ""
@@ -216,9 +216,9 @@ def _score_notes(ranking: Ranking) -> tuple[str, ...]:
         )
     if any(info.reference is not None for info in ranking.proxies.values()):
         notes.append(
-            f"{_HALVES}: one half of the real sample scored as a candidate against the other half, "
-            "mean over 5 halvings; a scale, not a limit: with fewer examples per side, distances "
-            "are larger and classifiers find less"
+            f"{_REFERENCE}: about what a candidate of further real examples would score, estimated "
+            "from your real sample; coverage and ngram are extrapolated to the candidates' size, "
+            "and rough where that is many times the size of the real sample"
         )
     if any(_has_spread(s) for row in ranking.candidates for s in row.scores.values()):
         notes.append("±: standard deviation over seeds, which is not an interval")

@@ -73,8 +73,7 @@ class ProxyInfo:
         in_consensus: Whether it is one of the proxies of the consensus.
         seconds: Wall time of scoring.
         reference: About what a candidate of further real examples would score, at the candidates'
-            common size, from the real sample alone; None if that is not known. In files of earlier
-            versions, the score of one half of the real sample against the other.
+            common size, estimated from the real sample alone; None if that is not possible.
     """
 
     key: str

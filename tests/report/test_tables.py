@@ -552,8 +552,10 @@ def test_the_row_of_the_scale_is_never_cut(width: int):
     ranking = make_ranking(names)
     proxies = {key: replace(info, reference=1.0) for key, info in ranking.proxies.items()}
     text = scores_table(replace(ranking, proxies=proxies)).text(width)
-    assert any(line.split()[:2] == ["real", "half"] for line in text.splitlines())
-    assert "real half: one half of the real sample scored as a candidate" in " ".join(text.split())
+    assert any(line.split()[:2] == ["more", "real"] for line in text.splitlines())
+    assert "more real: about what a candidate of further real examples would score" in " ".join(
+        text.split()
+    )
 
 
 @pytest.mark.parametrize(
