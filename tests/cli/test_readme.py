@@ -128,7 +128,9 @@ def test_readme(tmp_path: Path):
     # the advice, and the mixture that follows from it
     advice = re.search(r"Train on (.+): .+ (\{'\w+': 0\.\d+.*\})", out)
     assert advice is not None
-    assert list(ast.literal_eval(advice[2])) == advice[1].split(", ")
+    weights = ast.literal_eval(advice[2])
+    # with four candidates, no judge of labels is shown to be worse than another
+    assert advice[1] == f"all {len(weights)}"
     assert all(printed["commands"])
     ranking = json.loads((tmp_path / "ranking.json").read_text())
     assert ranking["version"] == 3
