@@ -17,6 +17,7 @@ __all__ = ["ARMS", "Arm", "Choice", "MixtureBench", "MixtureValues"]
 
 Arm = Literal[
     "all",
+    "recommended",
     "top3",
     "random3",
     "half",
@@ -43,12 +44,14 @@ class Choice:
     Args:
         seed: Seed of the real sample.
         order: Names of the candidates, best first.
+        recommended: Names of those that a ranking selects without `top_k`.
         weights: Candidate name to the weight of its vote in the label filter; None for its plain
             accuracy on the labels of the others.
     """
 
     seed: str
     order: tuple[str, ...]
+    recommended: tuple[str, ...]
     weights: Mapping[str, float] | None
 
 
@@ -101,7 +104,7 @@ class MixtureBench:
         """Number of training examples of every mixture: what all arms have without repeating any.
 
         That is the size of three candidates of the smallest size, or less if the filter leaves
-        less of the better half.
+        less of the better half, or if fewer are recommended.
         """
         sizes = {c.name: len(c) for c in self.task.candidates}
         left = [
@@ -111,7 +114,8 @@ class MixtureBench:
             )
             for choice, each in zip(self.choices, self.filters, strict=True)
         ]
-        return min(min(_TOP, self.n_half) * min(sizes.values()), *left)
+        recommended = [sum(sizes[n] for n in choice.recommended) for choice in self.choices]
+        return min(min(_TOP, self.n_half) * min(sizes.values()), *left, *recommended)
 
     def measure(self) -> Iterator[MixtureValues]:
         """Yield the values of each real sample's replicates.
@@ -147,6 +151,9 @@ class MixtureBench:
         everything, half = value(self.names), value(best)
         return {
             "all": everything,
+            "recommended": value(choice.recommended)
+            if {*choice.recommended} != {*self.names}
+            else everything,
             "top3": value(choice.order[:_TOP]),
             "random3": at_random(_TOP),
             "half": half,

@@ -11,14 +11,17 @@ import numpy as np
 from synque_select.benchmark.task_mixtures import Arm
 from synque_select.benchmark.task_quality import Learner
 from synque_select.functional.paired import PairedComparison, compare_paired
+from synque_select.selection.default_order import NOT_BY_TRANSFER
+from synque_select.types import Ranking
 from synque_select.types.label_filter import LabelFilterRecord
 from synque_select.utils.json_fields import null_if_undefined
 from synque_select.utils.json_types import Json
 
-__all__ = ["COMPARED", "ArmFigures", "Over", "TaskFigures", "TasksResult"]
+__all__ = ["COMPARED", "ArmFigures", "Over", "Recommendation", "TaskFigures", "TasksResult"]
 
 # what is compared with what, over the tasks: first minus second
 COMPARED: tuple[tuple[Arm, Arm], ...] = (
+    ("recommended", "all"),
     ("top3", "all"),
     ("half", "all"),
     ("all_filtered", "all"),
@@ -78,6 +81,32 @@ class Over:
 
 
 @dataclass(frozen=True)
+class Recommendation:
+    """What a ranking recommends for one real sample, if nothing but the data is given.
+
+    Args:
+        rank_by: What orders the candidates by default.
+        names: The candidates that it selects.
+        sentence: Its decision, and why the order is not by `transfer` where that was scored.
+    """
+
+    rank_by: str
+    names: tuple[str, ...]
+    sentence: str
+
+    @classmethod
+    def of(cls, ranking: Ranking) -> Recommendation:
+        """Return what a ranking recommends."""
+        sentences = [] if ranking.decision is None else [ranking.decision.sentence]
+        sentences += [m for m in ranking.messages if m.startswith(NOT_BY_TRANSFER)]
+        return cls(ranking.rank_by, ranking.top().names, " ".join(sentences))
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the recommendation as JSON values."""
+        return {"rank_by": self.rank_by, "names": list(self.names), "sentence": self.sentence}
+
+
+@dataclass(frozen=True)
 class TaskFigures:
     """The figures of one task.
 
@@ -95,7 +124,7 @@ class TaskFigures:
         mixtures: Learner to arm to figures; empty without a test set.
         size: Number of training examples of each mixture.
         label_filters: Seed to the decision of the label filter on all candidates.
-        ordered_by: The column that chose the best candidates.
+        recommended: Seed to what a ranking recommends by default.
         messages: Plain sentences.
         seconds: Wall time.
     """
@@ -110,9 +139,14 @@ class TaskFigures:
     mixtures: Mapping[Learner, Mapping[Arm, ArmFigures]]
     size: int
     label_filters: Mapping[str, LabelFilterRecord]
-    ordered_by: str
+    recommended: Mapping[str, Recommendation]
     messages: tuple[str, ...] = ()
     seconds: float = 0.0
+
+    @property
+    def ordered_by(self) -> str:
+        """The columns that chose the best candidates: one, unless it differs by real sample."""
+        return " or ".join(dict.fromkeys(each.rank_by for each in self.recommended.values()))
 
     def to_dict(self) -> dict[str, Json]:
         """Return the figures as JSON values, None for undefined."""
@@ -132,7 +166,7 @@ class TaskFigures:
                 for arm, figures in embedding.items()
             },
             "mixture_size": self.size,
-            "ordered_by": self.ordered_by,
+            "recommended": {seed: each.to_dict() for seed, each in self.recommended.items()},
             "label_filters": {seed: each.to_dict() for seed, each in self.label_filters.items()},
             "messages": list(self.messages),
             "seconds": self.seconds,
@@ -194,6 +228,24 @@ class TasksResult:
             self.arm_means(first, learner), self.arm_means(second, learner), mode="max"
         )
 
+    def left_out(self, truth: str) -> dict[str, tuple[str, float]]:
+        """Choose a column on all tasks but one, by its mean coefficient, and apply it to that one.
+
+        Returns:
+            Task to the column with the largest mean over the other tasks, and its coefficient on
+            this task. Empty for fewer than three tasks with coefficients.
+        """
+        columns = {key: np.array(self.coefficients(key, truth)) for key in self.keys}
+        full = {key: values for key, values in columns.items() if np.isfinite(values).all()}
+        if len(self.tasks) < 3 or not full:
+            return {}
+        chosen = {}
+        for i, name in enumerate(self.tasks):
+            means = {key: float(np.delete(values, i).mean()) for key, values in full.items()}
+            best = max(means, key=lambda key: means[key])
+            chosen[name] = (best, float(full[best][i]))
+        return chosen
+
     def best_baseline(self, truth: str) -> str | None:
         """Return the baseline with the largest mean coefficient, chosen after the fact."""
         means = {key: self.spearman(key, truth).mean for key in self.baselines if key in self.keys}
@@ -212,6 +264,7 @@ class TasksResult:
                     key: {truth: _over(self.spearman(key, truth)) for truth in truths}
                     for key in self.keys
                 },
+                "leave_one_task_out": {truth: self._left_out(truth) for truth in truths},
                 "comparisons": {
                     f"{first}_vs_{second}": {
                         **_compared(self.comparison(first, second, "embedding")),
@@ -221,6 +274,12 @@ class TasksResult:
                 },
             },
         }
+
+    def _left_out(self, truth: str) -> dict[str, Json]:
+        chosen = self.left_out(truth)
+        values = [value for _, value in chosen.values()]
+        over = Over.of(compare_paired(values, np.zeros(len(values)), mode="max"), 1.0)
+        return {**_over(over), "chosen": {task: key for task, (key, _) in chosen.items()}}
 
 
 def _over(figures: Over) -> dict[str, Json]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
+import numpy as np
+
 from synque_select.benchmark.case_scores import CONSENSUS
 from synque_select.benchmark.task_mixtures import ARMS
 from synque_select.benchmark.task_quality import Learner
 from synque_select.benchmark.task_result import COMPARED, ArmFigures, Over, TaskFigures, TasksResult
-from synque_select.functional.paired import PairedComparison
+from synque_select.functional.paired import PairedComparison, compare_paired
 from synque_select.report.formats import (
     UNDEFINED,
     format_interval,
@@ -42,8 +44,10 @@ def render(result: TasksResult) -> str:
     parts += [_by_task(result, truth) for truth in result.truths]
     parts += [_differences(result, key) for key in _AGAINST if key in result.keys]
     parts += _baseline_lines(result)
+    parts += _left_out_lines(result)
     parts += [_mixture_table(result, learner) for learner in get_args(Learner)]
-    parts += [_comparison_table(result), *_filter_lines(result), _cost_line(result)]
+    parts += [_comparison_table(result), *_recommended_lines(result), *_filter_lines(result)]
+    parts.append(_cost_line(result))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -129,6 +133,23 @@ def _baseline_lines(result: TasksResult) -> list[str]:
     return lines
 
 
+def _left_out_lines(result: TasksResult) -> list[str]:
+    """Say what a column is worth on a task that it was not chosen on."""
+    lines = []
+    for truth in result.truths:
+        chosen = result.left_out(truth)
+        if not chosen:
+            continue
+        values = [value for _, value in chosen.values()]
+        over = Over.of(compare_paired(values, np.zeros(len(values)), mode="max"), 1.0)
+        keys = ", ".join(f"{task} {key} {_number(value)}" for task, (key, value) in chosen.items())
+        lines.append(
+            f"The column that is best on all other tasks, {truth}: {_number(over.mean)} "
+            f"{_interval(over)} on the task that is left out, n = {over.n_tasks} tasks ({keys})."
+        )
+    return lines
+
+
 def _mixture_table(result: TasksResult, learner: Learner) -> str:
     tasks = {name: task for name, task in result.tasks.items() if learner in task.mixtures}
     if not tasks:
@@ -154,13 +175,28 @@ def _comparison_table(result: TasksResult) -> str:
         titles += [learner, "95 % interval", "tasks"]
     chosen = ", ".join(dict.fromkeys(task.ordered_by for task in result.tasks.values()))
     note = (
-        f"top3 and half are chosen by {chosen}; oracle_half uses test labels. The filtered arms "
+        "recommended is what a ranking selects without top_k; top3 and half are chosen by "
+        f"{chosen}, which orders by default; oracle_half uses test labels. The filtered arms "
         "are what label_filter='auto' leaves, equal to the unfiltered arm where it is closed; "
         "all_filtered_always ignores its conditions. "
         f"{len(COMPARED)} comparisons: an interval alone is a hint, as it is not corrected for "
         "their number."
     )
     return f"{_table(titles, rows)}\n\n{note}"
+
+
+def _recommended_lines(result: TasksResult) -> list[str]:
+    lines = []
+    for name, task in result.tasks.items():
+        counts = [len(each.names) for each in task.recommended.values()]
+        seed, first = next(iter(task.recommended.items()))
+        least, most = min(counts), max(counts)
+        n = f"{least}" if least == most else f"{least} to {most}"
+        lines.append(
+            f"{name}, recommended by {task.ordered_by}: {n} of {task.n_candidates} candidates. "
+            f"Real sample {seed}: {first.sentence}"
+        )
+    return lines
 
 
 def _filter_lines(result: TasksResult) -> list[str]:

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 
 from synque_select.benchmark.case_scores import (
-    CONSENSUS,
     Case,
     CaseScorer,
     CaseScores,
@@ -32,23 +31,30 @@ from synque_select.benchmark.task_mixtures import (
     MixtureValues,
 )
 from synque_select.benchmark.task_quality import Learner, Learners, quality
-from synque_select.benchmark.task_result import ArmFigures, TaskFigures, TasksResult
+from synque_select.benchmark.task_result import (
+    ArmFigures,
+    Recommendation,
+    TaskFigures,
+    TasksResult,
+)
 from synque_select.benchmark.task_tables import render
-from synque_select.data.candidate import Candidate
+from synque_select.data.candidate import Candidate, RealSample
 from synque_select.encoders import BaseEncoder, embed, get_encoder
 from synque_select.functional.benchmark_statistics import agreement, noise_ceiling
 from synque_select.functional.correlation import MIN_UNITS
 from synque_select.proxies.registry import ProxySpec
 from synque_select.records.run_folder import read_json, write_json
+from synque_select.selection.consensus import may_enter
+from synque_select.selection.default_order import TRANSFER
 from synque_select.selection.label_filter import LabelJudges
+from synque_select.selection.scorer import Scorer
+from synque_select.types import Ranking
 from synque_select.types.label_filter import LabelFilterRecord
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
 from synque_select.utils.progress import ProgressBar
 
 __all__ = ["render", "run_tasks"]
-
-_TRANSFER = "transfer"
 
 
 def run_tasks(
@@ -70,9 +76,10 @@ def run_tasks(
     that occur in any real sample are left out. Spearman's coefficient of each proxy with the truth
     is averaged over the real samples; over tasks, means have a t-interval, whose unit is the task.
 
-    Mixtures have equal totals and share their draws. "top3" and "half" are the best by the proxy
-    `transfer` if the suite has it, else by the consensus; "random" are random candidates of the
-    same number, "oracle" the best by true quality, and "filtered" what the label filter leaves.
+    Mixtures have equal totals and share their draws. "recommended" is what a ranking selects by
+    default, without `top_k`; "top3" and "half" are the best in its order, "random" are random
+    candidates of the same number, "oracle" the best by true quality, and "filtered" what the label
+    filter leaves.
 
     Args:
         data: Folder of tasks, or one task: `candidates/*.jsonl`, `real_sample*.jsonl` (one per
@@ -118,7 +125,8 @@ def _run_task(task: LabeledTask, scorer: CaseScorer) -> TaskFigures:
     scores = {
         case.seed: scorer.scores(case) for case in _bar(_cases(task), task, scorer, "ranking")
     }
-    choices = [_choice(task, seed, each) for seed, each in scores.items()]
+    rankings = {seed: _ranking(task, task.reals[seed], scorer) for seed in scores}
+    choices = [_choice(seed, ranking) for seed, ranking in rankings.items()]
     measured = None if task.test is None else _measured(task, task.test, choices, scorer)
     truths: dict[str, NDArray[np.float64]] = {}
     if measured is not None:
@@ -146,7 +154,7 @@ def _run_task(task: LabeledTask, scorer: CaseScorer) -> TaskFigures:
         mixtures={} if measured is None else measured.arms(),
         size=0 if measured is None else measured.size,
         label_filters={} if measured is None else measured.filters,
-        ordered_by=_ordered_by(next(iter(scores.values()))),
+        recommended={seed: Recommendation.of(each) for seed, each in rankings.items()},
         messages=(*task.messages, *_undefined(task)),
         seconds=time.perf_counter() - started,
     )
@@ -164,23 +172,30 @@ def _bar(cases: list[Case], task: LabeledTask, scorer: CaseScorer, unit: str) ->
     return bar
 
 
-def _ordered_by(scores: CaseScores) -> str:
-    """Return the column that chooses: `transfer`, which reads labels, if it was scored."""
-    for key in (_TRANSFER, CONSENSUS):
-        if key in scores.keys:
-            return key
-    return scores.keys[0]
+def _ranking(task: LabeledTask, real: RealSample, scorer: CaseScorer) -> Ranking:
+    """Return the ranking of the candidates by the defaults, from scores that are already known."""
+    suite = [proxy for proxy in scorer.suite if not never_reads_real(proxy)]
+    # a suite of baselines alone has no order of its own
+    suite = suite or list(scorer.suite)
+    may_order = len(suite) == 1 or any(may_enter(p) or p.key == TRANSFER for p in suite)
+    return Scorer(
+        suite,
+        None if may_order else suite[0].key,
+        encoder=scorer.encoder,
+        seed=scorer.seed,
+        cache_dir=scorer.cache_dir,
+        keep_models=True,
+        progress=scorer.progress,
+    ).cached_ranking(task.candidates, real)
 
 
-def _choice(task: LabeledTask, seed: str, scores: CaseScores) -> Choice:
-    names = [candidate.name for candidate in task.candidates]
-    key = _ordered_by(scores)
-    values = np.nan_to_num(scores.oriented(key), nan=-np.inf)
-    order = tuple(names[i] for i in np.argsort(-values, kind="stable"))
+def _choice(seed: str, ranking: Ranking) -> Choice:
+    names = tuple(row.name for row in ranking.order())
     weights = None
-    if key == _TRANSFER:
-        weights = dict(zip(names, scores.oriented(key).tolist(), strict=True))
-    return Choice(seed, order, weights)
+    if TRANSFER in ranking.proxies:
+        scores = {row.name: row.scores[TRANSFER].value for row in ranking.candidates}
+        weights = scores if np.isfinite(list(scores.values())).all() else None
+    return Choice(seed, names, ranking.top().names, weights)
 
 
 def _coefficients(

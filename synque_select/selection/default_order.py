@@ -12,9 +12,11 @@ from synque_select.selection.consensus import CONSENSUS
 from synque_select.selection.label_filter import scored_camps
 from synque_select.selection.scoring import Scoring
 
-__all__ = ["TRANSFER", "order_by", "why_not_by_transfer"]
+__all__ = ["NOT_BY_TRANSFER", "TRANSFER", "order_by", "why_not_by_transfer"]
 
 TRANSFER = "transfer"
+# how the message begins that says why the order is not by `transfer`, although that was scored
+NOT_BY_TRANSFER = "The order is by consensus, not by transfer"
 
 # What labels mean cannot be seen from inputs, so that where the candidates' labels can judge, they
 # do. These conditions say where they can. All come from reasoning; none was fitted to data.

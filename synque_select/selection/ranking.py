@@ -22,7 +22,7 @@ from synque_select.selection.consensus import (
     midranks,
 )
 from synque_select.selection.decision import decided
-from synque_select.selection.default_order import order_by
+from synque_select.selection.default_order import NOT_BY_TRANSFER, order_by
 from synque_select.selection.farness import NOT_TESTED, measure_farness
 from synque_select.selection.mixture import MixtureChoice, MixtureOptions, with_mixture
 from synque_select.selection.score_cache import package_versions
@@ -109,7 +109,7 @@ def _ordered(
     members, left_out = consensus_members(scoring.suite, scoring.scores)
     rank_by, why_not = order_by(rank_by, scoring.suite, members, scoring)
     if why_not is not None:
-        left_out += (f"The order is by consensus, not by transfer: {why_not}.",)
+        left_out += (f"{NOT_BY_TRANSFER}: {why_not}.",)
     n_real = len(scoring.real)
     weights = multinomial_weights(n_real, n_resamples, scoring.seed, scoring.groups)
     # from one group, nothing is known about the variation between groups

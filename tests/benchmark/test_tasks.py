@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from synque_select.benchmark.task_quality import score_predictions
 from synque_select.benchmark.task_result import (
     COMPARED,
     ArmFigures,
+    Recommendation,
     TaskFigures,
     TasksResult,
 )
@@ -24,6 +26,7 @@ from synque_select.benchmark.tasks import render, run_tasks
 from synque_select.cli.main import main
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, DataError
+from synque_select.selection import rank
 from synque_select.utils.json_types import Json
 from tests.benchmark.task_layout import FIRMS, WORDS, headlines, write, write_task
 
@@ -121,6 +124,45 @@ def test_the_tables_show_baselines_mixtures_and_the_filter(data: Path):
         "label filter of all candidates",
     ):
         assert part in text
+
+
+def test_the_default_decision_is_an_arm(data: Path):
+    result = run(data, names=["firms"], proxies=None, encoder=Bag())
+    task = result.tasks["firms"]
+    for seed, recommended in task.recommended.items():
+        folder = data / "firms"
+        ranking = rank(
+            str(folder / "candidates" / "*.jsonl"),
+            str(folder / f"real_sample_seed{seed}.jsonl"),
+            view="text",
+            label="label",
+            encoder=Bag(),
+            progress=False,
+        )
+        assert recommended.rank_by == ranking.rank_by
+        assert recommended.names == ranking.top().names
+        assert recommended.sentence.startswith(ranking.decision.sentence)  # type: ignore[union-attr]
+    state: Json = result.to_dict()
+    comparisons = state["summary"]["comparisons"]  # type: ignore[index, call-overload]
+    assert "recommended_vs_all" in comparisons  # type: ignore[operator]
+    arms = task.mixtures["embedding"]
+    if all(len(each.names) == task.n_candidates for each in task.recommended.values()):
+        assert arms["recommended"] == arms["all"]
+
+
+def test_what_is_chosen_on_other_tasks_is_reported_on_the_one_left_out():
+    def task(first: float, second: float) -> TaskFigures:
+        proxies = {"a": {"embedding": first}, "b": {"embedding": second}}
+        return replace(figures(half=0.6), proxies=proxies)
+
+    tasks = {"x": task(0.9, 0.1), "y": task(0.5, 0.4), "z": task(-0.9, 0.3)}
+    result = TasksResult(0, "bag", "1", tasks)
+    # a is best on average of x and y only
+    expected = {"x": ("b", 0.1), "y": ("b", 0.4), "z": ("a", -0.9)}
+    assert result.left_out("embedding") == expected
+    assert (
+        TasksResult(0, "bag", "1", {"x": tasks["x"], "y": tasks["y"]}).left_out("embedding") == {}
+    )
 
 
 def test_an_interrupted_run_resumes(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -319,7 +361,7 @@ def figures(**means: float) -> TaskFigures:
         {"embedding": arms, "tfidf": arms},
         9,
         {},
-        "pad",
+        {"0": Recommendation("pad", ("a", "b"), "Train on all.")},
     )
 
 
