@@ -241,6 +241,7 @@ class CaseScorer:
             _records_sha256(case.candidates) if proxy.needs_records else None,
             # nothing for other proxies, whose scores of earlier runs keep their names
             *([labels_key(case.candidates)] if proxy.needs_labels else []),
+            *([proxy.version] if proxy.version > 1 else []),
         ]
         name = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
         seed = case.seed if reads_real else "any"

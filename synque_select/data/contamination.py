@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from synque_select.data.examples import Examples, Views
 from synque_select.data.groups import number_groups
 from synque_select.data.views import View
 from synque_select.errors import ConfigError
+from synque_select.functional.segmentation import split_words
 from synque_select.utils.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -346,14 +346,10 @@ def _views_at(views: Views, start: int, at: NDArray[np.int64]) -> Iterable[View]
     return [block[position - start] for position in at]
 
 
-# a word, or a single character of a script that is written without spaces
-_WORD = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]|[^\W_\u0e00-\u0eff\u3040-\u9fff]+")
-
-
 def _words(text: str) -> frozenset[str]:
     folded = unicodedata.normalize("NFKC", text).casefold()
     # a text without words, such as an emoji, counts as one word
-    return frozenset(_WORD.findall(folded)) or frozenset([folded.strip()])
+    return frozenset(split_words(folded)) or frozenset([folded.strip()])
 
 
 class _TextIndex:

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from synque_select.functional.segmentation import UNSPACED_SCRIPTS
+
 __all__ = [
     "N_BUCKETS",
     "HashedNGrams",
@@ -49,7 +51,7 @@ _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _PRIME_INVERSE = np.uint64(pow(int(_PRIME), -1, 2**64))
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
-_SPACE, _WORD, _OTHER = 0, 1, 2
+_SPACE, _WORD, _OTHER, _UNSPACED = 0, 1, 2, 3
 # above this expected count the second-order expansion is correct to 3 decimals
 _EXACT_UP_TO = 50.0
 
@@ -121,7 +123,9 @@ def hash_tokens(
     """Return a 64-bit hash of every token, and the position of the text that contains it.
 
     Texts are lower-cased. A "word" is a run of letters, digits and underscores, or a run of other
-    characters that are not white space; a "character" is any code point.
+    characters that are not white space; of a script that is written without spaces
+    (`UNSPACED_SCRIPTS`: Chinese, Japanese, Thai, …), every letter or vowel sign is a word, so that
+    pairs of words are pairs of characters. A "character" is any code point.
 
     Args:
         texts: n texts.
@@ -150,7 +154,7 @@ def hash_tokens(
     kinds = _kinds()[codes]
     # a token starts where the kind of character changes; the joining line break separates texts
     changed = np.ones(len(codes), dtype=bool)
-    changed[1:] = kinds[1:] != kinds[:-1]
+    changed[1:] = (kinds[1:] != kinds[:-1]) | (kinds[1:] == _UNSPACED)
     starts = np.flatnonzero(changed & (kinds != _SPACE))
     owners = np.searchsorted(begins, starts, side="right") - 1
     return _hash_runs(codes, kinds != _SPACE, starts), owners
@@ -182,7 +186,7 @@ def _powers(n: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
 
 @functools.cache
 def _kinds() -> NDArray[np.uint8]:
-    """Kind of each code point: white space, part of a word, or other."""
+    """Kind of each code point: white space, part of a word, a word of its own, or other."""
     # a table of all 1.1 million code points: built once, and then one look-up per character
     kinds = np.full(_N_CODE_POINTS, _OTHER, dtype=np.uint8)
     for code, character in enumerate(map(chr, range(_N_CODE_POINTS))):
@@ -191,6 +195,8 @@ def _kinds() -> NDArray[np.uint8]:
         elif character.isspace():
             kinds[code] = _SPACE
     kinds[ord("_")] = _WORD
+    for first, last in UNSPACED_SCRIPTS:
+        kinds[first : last + 1] = _UNSPACED
     return kinds
 
 

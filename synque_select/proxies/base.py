@@ -176,6 +176,8 @@ class BaseProxy(ABC):
     Attributes:
         key: Unique name of the proxy in the registry, in configs and in reports.
         higher_is_better: Orientation of the raw score.
+        version: Version of the score, raised when the same input gets another score; 1 at first.
+            Cached scores and run records of another version are not used.
         unit: Unit of the score.
         source: Reference for the formula.
         family: Group of proxies that measure similar things; a default consensus uses one proxy
@@ -192,6 +194,7 @@ class BaseProxy(ABC):
     unit: ClassVar[str]
     source: ClassVar[str]
     family: ClassVar[Family]
+    version: ClassVar[int] = 1
     needs_embeddings: ClassVar[bool] = True
     needs_records: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False

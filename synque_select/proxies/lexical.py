@@ -34,6 +34,10 @@ class NGram(BaseProxy):
     smallest candidate: its expected log-probability over random subsamples, computed without
     drawing any (`expected_log_counts`).
 
+    In scripts that are written without spaces (Chinese, Japanese, Thai, …) a word is a character;
+    see `synque_select.functional.ngram.hash_tokens`. Version 1 took a whole sentence for a word
+    there; texts with spaces have the same scores in both versions.
+
     The score of a single example is the mean over its n-grams of log p_real − log p_candidate,
     from smoothed models of all examples: the log importance weight of DSIR per n-gram. Higher is
     more realistic.
@@ -56,6 +60,7 @@ class NGram(BaseProxy):
     """
 
     key: ClassVar[str] = "ngram"
+    version: ClassVar[int] = 2
     higher_is_better: ClassVar[bool] = False
     unit: ClassVar[str] = "nats per n-gram"
     source: ClassVar[str] = "Xie et al. 2023, arXiv 2302.03169"

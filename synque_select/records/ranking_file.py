@@ -26,6 +26,7 @@ _PROXY_FIELDS = (
     "in_consensus",
     "seconds",
     "reference",
+    "version",
 )
 _SCORE_FIELDS = ("value", "low", "high", "spread", "p_value")
 
@@ -178,6 +179,8 @@ def _proxy(info: JsonFields) -> dict[str, Json]:
     info.flag("higher_is_better")
     if "options" in info:
         info.object("options")
+    if "version" in info:
+        info.count("version")
     return {name: info.value(name) for name in _PROXY_FIELDS if name in info}
 
 

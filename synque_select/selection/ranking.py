@@ -365,6 +365,7 @@ def _infos(scoring: Scoring, members: Sequence[str]) -> dict[str, ProxyInfo]:
             in_consensus=proxy.key in members,
             seconds=round(scoring.seconds[proxy.key], 4),
             reference=scoring.reference.get(proxy.key),
+            version=proxy.version,
         )
         for proxy in scoring.suite
     }

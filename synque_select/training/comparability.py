@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from synque_select.data.iterables import is_map_style
 from synque_select.training.datamodule import SynqueDataModule, attached_datamodule
-from synque_select.types import Ranking
+from synque_select.types import ProxyInfo, Ranking
 from synque_select.utils.json_types import Json, JsonObject
 from synque_select.utils.process_state import seeded
 
@@ -87,12 +87,17 @@ def comparability_key(
         "hyper_parameters": dict(hyper_parameters),
         "real_sha256": ranking.real_sha256,
         "proxies": {
-            key: plain_parameter(info.options)
+            key: _proxy(info)
             for key, info in ranking.proxies.items()
             if info.family != "answers"  # more answers do not change what a fit was measured on
         },
         "encoder": None if encoder is None else f"{encoder.id} ({encoder.revision})",
     }
+
+
+def _proxy(info: ProxyInfo) -> object:
+    options = info.options if info.version == 1 else {**info.options, "version": info.version}
+    return plain_parameter(options)
 
 
 def weights_sha256(module: torch.nn.Module) -> str:

@@ -74,6 +74,7 @@ class ProxyInfo:
         seconds: Wall time of scoring.
         reference: About what a candidate of further real examples would score, at the candidates'
             common size, estimated from the real sample alone; None if that is not possible.
+        version: Version of the score; scores of different versions cannot be compared.
     """
 
     key: str
@@ -84,6 +85,7 @@ class ProxyInfo:
     in_consensus: bool = False
     seconds: float = 0.0
     reference: float | None = None
+    version: int = 1
 
     @property
     def reads_real(self) -> bool:
@@ -361,6 +363,7 @@ class Ranking:
                     "in_consensus": info.in_consensus,
                     "seconds": info.seconds,
                     **({} if info.reference is None else {"reference": info.reference}),
+                    **({} if info.version == 1 else {"version": info.version}),
                 }
                 for key, info in self.proxies.items()
             },

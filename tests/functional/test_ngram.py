@@ -24,6 +24,7 @@ from synque_select.functional.ngram import (
     ngram_log_probabilities,
     sum_by_text,
 )
+from synque_select.functional.segmentation import UNSPACED_SCRIPTS
 from synque_select.proxies.base import ProxyInput
 from synque_select.proxies.lexical import NGram
 from synque_select.proxies.registry import default_suite, resolve_suite
@@ -37,14 +38,73 @@ AWKWARD = [
     "Ünïcode ÄÖ ß İstanbul",
     "a_b 12.5 x==y",
     "数据 集",
+    "2024年,米国株は続落、ﾄﾖﾀ AI株 高い。",
+    "ฉันกินข้าวที่ร้าน ๑๒ บาท!",
+    "ភាសាខ្មែរ၊ မြန်မာ ພາສາລາວ",
+    "한국어는 띄어 쓴다",
     "line\nbreak\tand\u00a0space",
     "lone \ud800 surrogate",
     "\x00",
 ]
 
 
+UNSPACED = "".join(f"{chr(first)}-{chr(last)}" for first, last in UNSPACED_SCRIPTS)
+
+
 def words(text: str) -> list[str]:
-    return re.findall(r"\w+|[^\w\s]+", text.lower())
+    return re.findall(rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s{UNSPACED}]+", text.lower())
+
+
+FOOD_AND_FINANCE = {
+    "Chinese": (
+        "米饭 面条 豆腐 青菜 牛肉 鸡蛋 好吃 喝汤 厨房 早餐 餐厅 辣椒",
+        "股票 银行 利率 债券 投资 基金 市场 上涨 下跌 公司 财报 亏损",
+        "。",
+    ),
+    "Japanese": (
+        "ご飯 ラーメン 豆腐 野菜 牛肉 たまご おいしい スープ 台所 朝食 食堂 とうがらし",
+        "株式 銀行 金利 債券 投資 ファンド 市場 上昇 下落 会社 決算 赤字",
+        "。",
+    ),
+    "Thai": (
+        "ข้าว ก๋วยเตี๋ยว เต้าหู้ ผัก เนื้อวัว ไข่ อร่อย ซุป ครัว อาหารเช้า ร้านอาหาร พริก",
+        "หุ้น ธนาคาร ดอกเบี้ย พันธบัตร ลงทุน กองทุน ตลาด ขึ้น ลง บริษัท งบการเงิน ขาดทุน",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("language", FOOD_AND_FINANCE)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_language_without_spaces_is_ranked_by_its_words(language: str, seed: int):
+    food, finance, stop = FOOD_AND_FINANCE[language]
+    rng = np.random.default_rng(seed)
+
+    def sentences(vocabulary: str, n: int, end: str) -> list[str]:
+        return ["".join(rng.choice(vocabulary.split(), 7)) + end for _ in range(n)]
+
+    real = part("real", sentences(food, 60, stop))
+    # finance has the punctuation of the real sample, and food has not
+    candidates = [
+        part("other", sentences(finance, 200, stop)),
+        part("same", sentences(food, 200, "!")),
+    ]
+    other, same = NGram().score(real, candidates, seed=0, device=CPU).values
+    assert same < other
+
+
+def test_texts_with_spaces_have_the_scores_of_version_1():
+    texts = [
+        "How many apps, in total?",
+        "Ünïcode ÄÖ ß",
+        "한국어는 띄어 쓴다",
+        "हिन्दी में",
+        "שלום עולם",
+    ]
+    counts = ngram_counts([*texts, "مرحبا"])
+    # computed with the code of version 1
+    assert (counts.nonzero().flatten() * counts[counts > 0]).sum().item() == 323405
+    assert NGram.version == 2
 
 
 def part(name: str, texts: list[str]) -> ProxyInput:

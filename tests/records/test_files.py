@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,13 @@ def test_a_ranking_comes_back_as_it_was(tmp_path: Path):
     assert same(load_ranking(tmp_path), ranking)
 
 
+def test_the_version_of_a_score_comes_back(tmp_path: Path):
+    ranking = make_ranking()
+    newer = {key: replace(info, version=2) for key, info in ranking.proxies.items()}
+    path = save_ranking(replace(ranking, proxies=newer), tmp_path)
+    assert {info.version for info in load_ranking(path).proxies.values()} == {2}
+
+
 def test_a_file_may_be_named(tmp_path: Path):
     path = save_ranking(make_ranking(), tmp_path / "mine.json")
     assert path == tmp_path / "mine.json"
@@ -288,6 +296,7 @@ def change(path: str, value):
         ("candidates/0/selection_stability", "1", r"selection_stability must be a number or null"),
         ("proxies/pad/higher_is_better", 1, "proxies.pad.higher_is_better must be true or false"),
         ("proxies/pad/options", [], "proxies.pad.options must be an object"),
+        ("proxies/pad/version", "2", "proxies.pad.version must be a count"),
         ("rank_by", "padd", r"ranks must be complete, missing are \['padd'\]"),
         ("top_k", 9, "top_k must be 1 to 4"),
         ("real/n", 0, "real.n must be a count"),
