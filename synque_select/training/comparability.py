@@ -95,7 +95,7 @@ def comparability_key(
     }
 
 
-def _proxy(info: ProxyInfo) -> object:
+def _proxy(info: ProxyInfo) -> Json:
     options = info.options if info.version == 1 else {**info.options, "version": info.version}
     return plain_parameter(options)
 
