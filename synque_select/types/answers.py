@@ -20,7 +20,8 @@ class AnswerEvidence:
         worse: The candidates whose classifier is shown to be right less often than the mean of the
             others (simultaneous 95 % over all candidates), without those of `wrong_camp`.
         right_camp: Of two camps of candidates whose labels contradict each other, the candidates
-            that the answers support (95 %); empty without camps, or if nothing is shown.
+            that the answers support (the wrong camp with a probability of at most 5 %); empty
+            without camps, or if nothing is shown.
         wrong_camp: The candidates of the other camp.
         is_open: Whether there are two camps and the answers do not settle which one is right.
 

@@ -12,6 +12,7 @@ import torch
 
 from synque_select.data.answers import CANNOT_TELL, QuestionSheet, write_questions
 from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.sources import load_real
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, DataError
 from synque_select.records.ranking_file import load_ranking, save_ranking
@@ -190,3 +191,14 @@ def test_labels_must_be_classes():
     ]
     with pytest.raises(ConfigError, match="found numbers"):
         check_askable(numbers)
+
+
+def test_an_image_is_shown_as_its_path(tmp_path: Path):
+    image = pytest.importorskip("PIL.Image")
+    for i in range(3):
+        image.new("L", (4, 4), i).save(tmp_path / f"{i}.png")
+    real = load_real(tmp_path)
+    shares = np.eye(2)[[[0, 0, 0], [0, 1, 1]]]
+    judges = Panel(("a", "b"), ("x", "y"), shares, np.arange(2), None, "design", 0)
+    texts_shown = {q.text for q in judges.questions(real, 3).questions}
+    assert texts_shown == {str(tmp_path / f"{i}.png") for i in range(3)}
