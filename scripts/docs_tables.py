@@ -42,6 +42,7 @@ from synque_select.report.experiment_tables import (
 )
 from synque_select.report.formats import format_interval, format_number, format_p
 from synque_select.report.table import Column, Table
+from synque_select.utils.wording import percent
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, CHOOSING = ROOT / "docs" / "results.md", ROOT / "docs" / "choosing-a-proxy.md"
@@ -315,11 +316,11 @@ def _summary_sentences(
     return (
         f"Of {n} comparisons of the selected mixture: {', '.join(counts)}.\n\n"
         f"What chance would give: if choosing never mattered, {_ALPHA * n:.2f} of {n} intervals "
-        f"would exclude 0 on average, and at least one in {1 - (1 - _ALPHA) ** n:.0%} of such "
+        f"would exclude 0 on average, and at least one in {percent(1 - (1 - _ALPHA) ** n)} of such "
         f"tables (if the comparisons were independent). Here {alone} of {n} exclude 0. Verdicts "
         f"are therefore Holm's over the {n} comparisons, which gives a table without any real "
-        f"difference one or more verdicts in at most {_ALPHA:.0%} of cases. A recipe's own section "
-        "counts only its own comparisons, so its verdicts can differ.\n\n"
+        f"difference one or more verdicts in at most {percent(_ALPHA)} of cases. A recipe's own "
+        "section counts only its own comparisons, so its verdicts can differ.\n\n"
         f"Choosing with all real samples took {min(choosing):.0f} to {max(choosing):.0f} seconds "
         "per recipe, not counting embeddings that were in the cache; training on every candidate "
         f"alone took {min(probing):.0f} to {max(probing):.0f}. The {len(results)} experiments took "

@@ -117,6 +117,33 @@ def problems(path: Path) -> Iterator[str]:
                 yield f"{number}: the name {name!r}: say what it is"
 
 
+def percentages(source: str) -> Iterator[str]:
+    """Yield the percentages of a module that are written without a space before the sign."""
+    for node in ast.walk(ast.parse(source)):
+        # a format such as ".0%" is a constant of the tree, too
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and re.search(r"\d%(?![\w(}])", node.value)
+        ):
+            yield f"{node.lineno}: {node.value[:40]!r}: '95 %' has a space; see percent()"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in files() if p.suffix == ".py" and p.relative_to(ROOT).parts[0] != "tests"],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_percentages_have_one_form(path: Path):
+    # the sentence of a fake dataset is not ours
+    assert [p for p in percentages(path.read_text()) if "Shares rise" not in p] == []
+
+
+@pytest.mark.parametrize("line", ['f"{share:.0%} of them"', '"95% of all"'])
+def test_a_percentage_without_a_space_is_noticed(line: str):
+    assert len(list(percentages(line))) == 1
+
+
 def test_there_are_files_of_every_kind():
     assert {path.suffix for path in files()} >= {".md", ".py", ".yaml"}
     assert len(files()) > 300

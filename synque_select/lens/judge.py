@@ -18,6 +18,7 @@ from synque_select.lens.rubric import Rubric
 from synque_select.lens.samples import Limits, show_sample
 from synque_select.llm.base import BaseLLM, Failure
 from synque_select.llm.prompt import PromptLike, join_prompts, prompt_text
+from synque_select.utils.wording import percent
 
 __all__ = ["Judged", "Questions", "Readout", "Tally", "judge", "questions_of"]
 
@@ -64,7 +65,8 @@ class Tally:
             examples = "; ".join(self.failures)
             raise LLMError(
                 f"{self.n_failed} of {self.n_planned} questions failed, more than "
-                f"the allowed {self.threshold:.1%}: {examples}. The answers so far are cached."
+                f"the allowed {percent(self.threshold, 1)}: {examples}. The answers so far are "
+                "cached."
             )
 
 

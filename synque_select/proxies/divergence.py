@@ -25,6 +25,7 @@ from synque_select.proxies.inputs import (
     score_defined,
     size_message,
 )
+from synque_select.utils.wording import percent
 
 __all__ = ["MAUVE", "Frechet", "MAUVEStar"]
 
@@ -266,7 +267,7 @@ class Frechet(BaseProxy):
         # a distance of two estimates that are both mostly shrinkage compares little but the means
         warning = (
             f"{n} real and {m} synthetic examples for {d} dimensions: the covariances are mostly "
-            f"shrinkage ({real.shrinkage:.0%} on the real side)",
+            f"shrinkage ({percent(real.shrinkage)} on the real side)",
         )
         return ProxyScores(
             values=torch.tensor(values, dtype=torch.float64),

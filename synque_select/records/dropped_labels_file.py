@@ -11,6 +11,7 @@ from synque_select.records.run_folder import write_text
 from synque_select.types.label_filter import DroppedLabel
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.text_files import read_text
+from synque_select.utils.wording import percent
 
 __all__ = ["DROPPED_LABELS", "load_dropped_labels", "save_dropped_labels"]
 
@@ -41,7 +42,7 @@ def save_dropped_labels(
 def _reason(each: DroppedLabel, relabel: bool) -> str:
     end = f"it is trained on as {each.voted!r}" if relabel else "it is dropped"
     return (
-        f"{each.contradicted:.0%} of the other candidates' votes contradict the label "
+        f"{percent(each.contradicted)} of the other candidates' votes contradict the label "
         f"{each.label!r}, most are for {each.voted!r}: {end}"
     )
 

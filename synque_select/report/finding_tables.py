@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from synque_select.report.formats import UNDEFINED, format_number
 from synque_select.report.table import Column, Table
 from synque_select.types import Gaps, LabelChecks, SampleSizeAnalysis, ShownView
+from synque_select.utils.wording import percent
 
 __all__ = ["gaps_table", "labels_table", "sample_size_table"]
 
@@ -23,7 +24,7 @@ def gaps_table(gaps: Gaps) -> Table:
     ]
     if n == 0:
         # the rule of three: with no case among n, the one-sided 95 % bound is about 3 / n
-        bound = f"up to {min(1.0, 3 / n_real):.0%} of all such examples may be uncovered"
+        bound = f"up to {percent(min(1.0, 3 / n_real))} of all such examples may be uncovered"
         few = f"; {n_real} are too few to say that nothing is missing"
         notes.insert(0, f"none among {n_real:,}: {bound}{few if n_real < _ENOUGH else ''}")
     if n > len(shown):
@@ -79,7 +80,7 @@ def labels_table(labels: LabelChecks) -> Table:
                 str(len(check.mix)),
                 format_number(check.agreement),
                 format_number(check.others_agreement),
-                "" if check.contradicted is None else f"{check.contradicted:.0%}",
+                "" if check.contradicted is None else f"{percent(check.contradicted)}",
                 format_number(_total_variation(check.mix, check.real_mix)),
             )
             for check in labels.checks

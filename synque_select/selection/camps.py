@@ -15,7 +15,7 @@ from synque_select.functional.camps import (
     systematic_contradictions,
 )
 from synque_select.functional.label_consistency import Predictions
-from synque_select.utils.wording import listed
+from synque_select.utils.wording import listed, percent
 
 __all__ = ["Camps", "find_camps"]
 
@@ -50,7 +50,7 @@ class Camps:
         return (
             "the candidates form two camps whose labels contradict each other: what "
             f"{listed(others)} call {label!r}, classifiers trained on {listed(readers)} call "
-            f"{read_as!r} ({largest.share:.0%} of the examples)"
+            f"{read_as!r} ({percent(largest.share)} of the examples)"
         )
 
     @property

@@ -37,6 +37,7 @@ from synque_select.selection.scoring import Scoring
 from synque_select.types import Ranking
 from synque_select.types.label_filter import DroppedLabel, LabelFilterRecord
 from synque_select.utils.validation import is_number
+from synque_select.utils.wording import percent
 
 __all__ = [
     "LabelFilter",
@@ -526,13 +527,13 @@ def _closed(
     floor = chance + _MIN_SKILL * (1 - chance)
     if not accuracy >= floor:
         return (
-            f"the candidates' classifiers predict {accuracy:.0%} of each other's labels, and at "
-            f"least {floor:.0%} are needed to judge them (chance {chance:.0%})"
+            f"the candidates' classifiers predict {percent(accuracy)} of each other's labels, and "
+            f"at least {percent(floor)} are needed to judge them (chance {percent(chance)})"
         )
     if not supported.overall > _MIN_SUPPORTED:
         return (
-            f"the other candidates support {supported.overall:.0%} of all labels; with half or "
-            "less it is unknown whether the labels or the judges are wrong"
+            f"the other candidates support {percent(supported.overall)} of all labels; with half "
+            "or less it is unknown whether the labels or the judges are wrong"
         )
     if all(share <= _MIN_SUPPORTED for share in supported.by_class.values()):
         return "the other candidates support half or less of the labels of every class"
@@ -575,11 +576,11 @@ def _sentence(
     n_classes: int,
 ) -> str:
     text = (
-        f"The label filter drops {n_dropped:,} of {n:,} examples: more than {limit:.0%} of the "
-        "other candidates' votes contradict their labels. The candidates' classifiers predict "
-        f"{accuracy:.0%} of each other's labels (chance {1 / n_classes:.0%})"
+        f"The label filter drops {n_dropped:,} of {n:,} examples: more than {percent(limit)} of "
+        "the other candidates' votes contradict their labels. The candidates' classifiers predict "
+        f"{percent(accuracy)} of each other's labels (chance {percent(1 / n_classes)})"
     )
     if not spared:
         return f"{text}."
-    shown = ", ".join(f"{c!r} ({supported.by_class[c]:.0%})" for c in sorted(spared))
+    shown = ", ".join(f"{c!r} ({percent(supported.by_class[c])})" for c in sorted(spared))
     return f"{text}. It leaves classes of which they support half or less as they are: {shown}."

@@ -20,6 +20,7 @@ from synque_select.functional.transfer import fit_heads, votes_of_others
 from synque_select.selection.scoring import Scoring
 from synque_select.types import LabelCheck
 from synque_select.utils.progress import ProgressBar
+from synque_select.utils.wording import percent
 
 __all__ = ["check_classes", "check_labels", "check_scored_labels"]
 
@@ -229,14 +230,18 @@ def _outlier_warnings(
     if name in _outliers(contradicted, sign=1):
         yield (
             f"{name}: labels may be wrong: the other candidates contradict "
-            f"{contradicted[name]:.0%} of them, {np.nanmedian(list(contradicted.values())):.0%} in "
-            "the median candidate."
+            f"{percent(contradicted[name])} of them, {_median(contradicted)} in the median "
+            "candidate."
         )
     if name in _outliers(agreement, sign=-1):
         yield (
-            f"{name}: labels may be wrong: held out, {agreement[name]:.0%} of them follow from the "
-            f"inputs, {np.nanmedian(list(agreement.values())):.0%} in the median candidate."
+            f"{name}: labels may be wrong: held out, {percent(agreement[name])} of them follow "
+            f"from the inputs, {_median(agreement)} in the median candidate."
         )
+
+
+def _median(shares: Mapping[str, float]) -> str:
+    return percent(float(np.nanmedian(list(shares.values()))))
 
 
 def _warnings(
@@ -258,8 +263,8 @@ def _warnings(
     chance = 1 / n_classes
     if not np.isnan(agreement) and agreement < chance + 0.1 * (1 - chance):
         messages.append(
-            f"{name}: labels hardly follow from the inputs: held-out agreement {agreement:.0%}, "
-            f"chance {chance:.0%}."
+            f"{name}: labels hardly follow from the inputs: held-out agreement "
+            f"{percent(agreement)}, chance {percent(chance)}."
         )
     distance = sum(abs(mix.get(k, 0) - real_mix.get(k, 0)) for k in {*mix, *real_mix}) / 2
     if real_mix and distance > 0.3:

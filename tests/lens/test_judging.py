@@ -155,7 +155,7 @@ def test_failures_are_counted_left_out_and_end_the_run_above_the_threshold(cache
     answers = judged(ScriptedLLM(probabilities=sometimes), cache, threshold=0.5)
     assert answers.synthetic.isnan().all(dim=-1).all(dim=-1).tolist() == [True, False]
     with pytest.raises(
-        LLMError, match=r"2 of 20 questions failed, more than the allowed 2.0%: the server ref"
+        LLMError, match=r"2 of 20 questions failed, more than the allowed 2.0 %: the server ref"
     ):
         judged(ScriptedLLM(probabilities=sometimes, revision="2"), cache)
 

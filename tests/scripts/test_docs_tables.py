@@ -98,7 +98,7 @@ def test_the_summary_decides_all_recipes_together_and_says_what_chance_would_giv
     assert "Of 3 comparisons of the selected mixture: “beats” 1 (b, all, as many examples)" in text
     assert "“is beaten by” 0, “no difference shown” 2" in text
     assert "0.15 of 3 intervals would exclude 0 on average" in text
-    assert "at least one in 14%" in text
+    assert "at least one in 14 %" in text
     assert "Here 3 of 3 exclude 0" in text
 
 

@@ -61,7 +61,7 @@ def test_where_all_is_covered_the_table_says_so():
 
 
 @pytest.mark.parametrize(
-    ("n_real", "bound", "is_few"), [(30, "10%", True), (100, "3%", False), (2, "100%", True)]
+    ("n_real", "bound", "is_few"), [(30, "10 %", True), (100, "3 %", False), (2, "100 %", True)]
 )
 def test_that_nothing_is_uncovered_is_no_proof(n_real: int, bound: str, is_few: bool):
     """The rule of three: without a case among n, up to 3/n of all can still be cases."""
