@@ -9,6 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from synque_select.errors import LightningError
 from synque_select.training.datamodule import SynqueDataModule, attached_datamodule
 from synque_select.training.lightning_compat import callbacks_of, refuse_other_lightning
+from synque_select.utils.wording import counted
 
 __all__ = ["CheckedCallback", "require_datamodule", "require_single"]
 
@@ -72,5 +73,6 @@ def require_single(callback: Callback, trainer: Trainer, kind: type[Callback]) -
     others = [other for other in callbacks_of(trainer) if isinstance(other, kind)]
     if others != [callback]:
         raise LightningError(
-            f"{len(others)} callbacks of the kind {kind.__name__} in one Trainer: allowed is one"
+            f"{counted(len(others), 'callback')} of the kind {kind.__name__} in one Trainer: "
+            "allowed is one"
         )

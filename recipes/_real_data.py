@@ -19,6 +19,7 @@ from synque_select.data.views import Selector, select
 from synque_select.errors import ConfigError, DataError
 from synque_select.experiment import unseen
 from synque_select.functional.correlation import Correlation, correlate_scores
+from synque_select.utils.wording import counted
 
 __all__ = [
     "DATA_VARIABLE",
@@ -209,8 +210,8 @@ def split_labeled(
     n = round(len(order) * _VALIDATION_SHARE) if n_validation is None else n_validation
     if min(n, len(order) - n) < 2:
         raise DataError(
-            f"{labeled.where}: {len(order)} of its {len(labeled)} examples are distinct and in "
-            f"no real sample; 6 are needed, for validation and test{hint}"
+            f"{labeled.where}: {len(order)} of its {counted(len(labeled), 'example')} are "
+            f"distinct and in no real sample; 6 are needed, for validation and test{hint}"
         )
     removed = removed_message(len(labeled), len(labeled) - len(free), len(free) - len(kept))
     return Split(order[:n], order[n:], removed)
@@ -325,11 +326,11 @@ def agreement_message(
 def _spearman(correlation: Correlation) -> str:
     value = correlation.spearman
     if np.isnan(value.value):
-        return correlation.message or f"no coefficient over {correlation.n} candidates"
+        return correlation.message or f"no coefficient over {counted(correlation.n, 'candidate')}"
     interval = ""
     if value.low is not None and value.high is not None and not np.isnan(value.low):
         interval = f" [{value.low:+.2f}, {value.high:+.2f}]"
     return (
-        f"Spearman {value.value:+.2f}{interval}, p {value.p:.3g}, n {correlation.n} candidates: "
-        f"{correlation.verdict}"
+        f"Spearman {value.value:+.2f}{interval}, p {value.p:.3g}, n "
+        f"{counted(correlation.n, 'candidate')}: {correlation.verdict}"
     )

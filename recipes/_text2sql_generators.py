@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from synque_select.errors import ConfigError
+from synque_select.utils.wording import counted
 
 __all__ = ["FALSE_LABELS", "GENERATORS", "Record", "Slots", "generate", "read_slots"]
 
@@ -397,7 +398,7 @@ def generate(name: str, slots: Slots, n: int, *, seed: int, avoid: frozenset[str
     if len(made) == n:
         return list(made.values())
     raise ConfigError(
-        f"{name}: can generate {len(made)} distinct questions, but {n} were asked for"
+        f"{name}: can generate {counted(len(made), 'distinct question')}, but {n} were asked for"
     )
 
 

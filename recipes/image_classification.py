@@ -31,6 +31,7 @@ from synque_select.recipes._surfaces import GENERATORS, SIDE, SURFACES, real_til
 from synque_select.recipes._task import ClassifiedTask, RecipeData, own_data
 from synque_select.recipes.options import FitOptions, OwnData
 from synque_select.utils.validation import check_int
+from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -274,8 +275,8 @@ def _surfaces(n: int, n_real: int, seed: int) -> RecipeData:
     labeled = Examples("tiles", _records(tiles[rest], labels[rest]), "image", "label")
     message = (
         f"real: tiles of {SIDE} by {SIDE} pixels, none of which share a pixel, of "
-        f"{len(SURFACES)} photographs ({', '.join(SURFACES)}); validation and test are other tiles "
-        "of the same photographs"
+        f"{counted(len(SURFACES), 'photograph')} ({', '.join(SURFACES)}); validation and test are "
+        "other tiles of the same photographs"
     )
     return RecipeData(
         candidates,

@@ -41,6 +41,7 @@ from synque_select.recipes._real_data import (
 )
 from synque_select.recipes._task import ClassifiedTask, RecipeData, own_data
 from synque_select.recipes.options import FitOptions, OwnData
+from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -343,7 +344,8 @@ def _released(data: SentimentData, seed: int) -> RecipeData:
     if data.draw == "natural":
         draws = RealDraws(_natural_pool(labeled), size, seed=seed)
         message = (
-            f"real samples: natural draws from {len(draws.pool)} random labeled headlines, which "
+            "real samples: natural draws from "
+            f"{counted(len(draws.pool), 'random labeled headline')}, which "
             "are in neither validation nor test"
         )
     else:
@@ -352,7 +354,7 @@ def _released(data: SentimentData, seed: int) -> RecipeData:
         n_known = sum(row.tobytes() in known for row in draws.pool.digests)
         message = (
             f"real samples: {len(released)} as released, drawn balanced by class, then draws from "
-            f"all their {len(draws.pool)} headlines; {n_known} of these are among the "
+            f"all their {counted(len(draws.pool), 'headline')}; {n_known} of these are among the "
             f"{len(labeled):,} labeled ones, and are in neither validation nor test"
         )
     return RecipeData(

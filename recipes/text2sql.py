@@ -66,6 +66,7 @@ from synque_select.sql.runner import QueryRunner, compact_schema, is_ordered, sa
 from synque_select.sql.text import infer_schema, normalised
 from synque_select.utils.cache_dir import default_cache_dir
 from synque_select.utils.validation import check_int
+from synque_select.utils.wording import counted
 
 __all__ = ["SQLData", "SQLModel", "Text2SQLTask", "main", "real_questions"]
 
@@ -476,8 +477,8 @@ def _running(
         raise DataError(f"{where}: no query runs on {database}; {first}")
     kept = [pair for pair, error in zip(pairs, errors, strict=True) if error is None]
     message = (
-        f"{len(failed)} of {len(pairs)} labeled queries do not run on {database}; {first}. They "
-        "are removed from validation and test"
+        f"{len(failed)} of {counted(len(pairs), 'labeled query', 'labeled queries')} do not run "
+        f"on {database}; {first}. They are removed from validation and test"
     )
     return kept, (message,)
 
@@ -514,8 +515,10 @@ def _by_question(chosen: _Fits, other: _Fits, arm: str) -> str:
     pair = compare_paired(first, second, mode="min")
     return (
         f"by question, chosen minus {arm}: {pair.difference:+.3f} nats "
-        f"[{pair.low:+.3f}, {pair.high:+.3f}], n {pair.n} questions, paired 95 % t-interval "
-        f"over questions for the fits of these {len(shared)} replicates, not for new ones"
+        f"[{pair.low:+.3f}, {pair.high:+.3f}], n {counted(pair.n, 'question')}, paired 95 % "
+        "t-interval over questions for the fits of these "
+        f"{counted(len(shared), 'replicate')}, not for new "
+        "ones"
     )
 
 
@@ -529,8 +532,9 @@ def _accuracy(fits: _Fits, arm: str) -> str | None:
     low, high = wilson_interval(fmean(rates) * n, n)
     exact = fmean(metrics["test_exact_match"] for metrics in all_metrics)
     return (
-        f"execution accuracy, {arm}: {fmean(rates):.3f}, mean of {len(rates)} fits on the same {n} "
-        f"questions; Wilson 95 % [{low:.3f}, {high:.3f}] at n {n}; exact match {exact:.3f}"
+        f"execution accuracy, {arm}: {fmean(rates):.3f}, mean of {counted(len(rates), 'fit')} on "
+        f"the same {counted(n, 'question')}; Wilson 95 % "
+        f"[{low:.3f}, {high:.3f}] at n {n}; exact match {exact:.3f}"
     )
 
 

@@ -51,6 +51,7 @@ from synque_select.recipes.options import FitOptions, LoRAOptions, OwnData
 from synque_select.selection.scorer import rank
 from synque_select.types import Ranking
 from synque_select.utils.validation import check_int
+from synque_select.utils.wording import counted
 
 __all__ = ["WebData", "WebTask", "main", "rank_partitions", "steps_of"]
 
@@ -261,8 +262,8 @@ class WebTask(RecipeTask):
         n_validation = max(2, round(len(order) * _VALIDATION_SHARE))
         if len(order) - n_validation < 2:
             raise DataError(
-                f"{labeled.where}: {len(order)} tasks are in no real sample; 4 or more are "
-                "needed, for validation and test"
+                f"{labeled.where}: {counted(len(order), 'task')} are in no real sample; 4 or more "
+                "are needed, for validation and test"
             )
         steps = list(by_task.values())
         validation = [i for task in order[:n_validation] for i in steps[task]]

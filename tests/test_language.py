@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import io
+import itertools
 import re
 import tokenize
 from collections.abc import Iterator
@@ -142,6 +143,66 @@ def test_percentages_have_one_form(path: Path):
 @pytest.mark.parametrize("line", ['f"{share:.0%} of them"', '"95% of all"'])
 def test_a_percentage_without_a_space_is_noticed(line: str):
     assert len(list(percentages(line))) == 1
+
+
+NOUNS = (
+    "answers|arguments|batches|bins|bytes|callbacks|candidates|characters|choices|classes|columns|"
+    "comparisons|datasets|digits|dimensions|draws|embeddings|epochs|examples|families|fields|files|"
+    "fits|groups|headlines|images|judgments|labels|levels|lines|loaders|messages|models|names|"
+    "pairs|panels|parts|permutations|pixels|points|predictions|probes|prompts|proxies|queries|"
+    "questions|ranks|replicates|rounds|rows|rubrics|samples|seeds|sizes|steps|tables|tasks|texts|"
+    "threads|times|tokens|trials|units|views|words"
+)
+AFTER_NUMBER = re.compile(rf"^ (real |distinct |other |synthetic |labeled |new ){{0,2}}({NOUNS})\b")
+
+
+def plurals(source: str) -> Iterator[str]:
+    """Yield the numbers of a module that would be printed with a plural noun if they are 1."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.JoinedStr):
+            continue
+        for value, text in itertools.pairwise(node.values):
+            if not (isinstance(value, ast.FormattedValue) and isinstance(text, ast.Constant)):
+                continue
+            shown = ast.unparse(value.value)
+            spec = "" if value.format_spec is None else ast.unparse(value.format_spec)
+            # figures with decimals, and constants, are never 1
+            is_count = spec.strip("f'\"") in ("", ",") and not shown.strip("_").isupper()
+            if is_count and AFTER_NUMBER.match(str(text.value)):
+                yield f"{node.lineno}: {{{shown}}}{str(text.value)[:30]}: use counted()"
+
+
+# texts, whatever they are called, and numbers that are 2 or more wherever they are printed
+NO_COUNTS = (
+    "{name} examples",  # test and validation
+    "{dims} dimensions",
+    "{int(n_pool.max())} examples count",
+    "{len(self.names)} candidates",
+    "{options['max_rows']} rows",
+    "{options['max_result_bytes']} bytes",
+    "{config.max_sample_chars} characters",
+    "{config.image_side} pixels",
+)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path in files()
+        if path.suffix == ".py" and path.relative_to(ROOT).parts[0] not in ("tests", "scripts")
+    ],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_a_number_agrees_with_its_noun(path: Path):
+    lines = plurals(path.read_text())
+    assert [line for line in lines if not any(text in line for text in NO_COUNTS)] == []
+
+
+@pytest.mark.parametrize("line", ['f"{n} candidates"', 'f"{len(x):,} real examples"'])
+def test_a_plural_after_a_number_is_noticed(line: str):
+    assert len(list(plurals(line))) == 1
+    assert list(plurals(line.replace(line[3:-2].split("}")[0], "_LEAST"))) == []
 
 
 def test_there_are_files_of_every_kind():

@@ -24,6 +24,7 @@ from synque_select.benchmark.result import (
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import DataError
 from synque_select.functional.benchmark_statistics import own_vs_decoys_auc
+from synque_select.utils.wording import counted
 
 __all__ = ["against_decoys", "at_sample_size", "reactions"]
 
@@ -102,12 +103,12 @@ def at_sample_size(
             # the same permutation for every size makes the samples nested
             order = np.random.default_rng([scorer.seed, len(real)]).permutation(len(real))
             part = [real[int(i)] for i in order[:size]]
-            small = RealSample(f"{real.name}, {size} examples", part, real.view)
+            small = RealSample(f"{real.name}, {counted(size, 'example')}", part, real.view)
             candidates = group.candidates
             rows[group.name, seed] = order[:size]
             cases.append(Case(task.name, group.name, seed, f"size {size}", candidates, small))
     if not cases:
-        return f"no real sample of {task.name} has {size} examples"
+        return f"no real sample of {task.name} has {counted(size, 'example')}"
     columns, _ = judged_columns(task.folder, cases, judged, rows)
     scores = {
         (case.group, case.seed): scorer.scores(case).joined(columns.get((case.group, case.seed)))

@@ -34,6 +34,7 @@ from synque_select.functional.benchmark_statistics import (
 )
 from synque_select.functional.correlation import MIN_UNITS
 from synque_select.functional.paired import holm
+from synque_select.utils.wording import counted
 
 __all__ = ["TOP_K", "TaskScores", "analyse", "noise_ceilings", "undefined"]
 
@@ -151,8 +152,8 @@ def undefined(
     for group in groups:
         if len(group.candidates) < MIN_UNITS:
             messages.append(
-                f"{group.name}: {len(group.candidates)} candidates, too few for a coefficient "
-                f"(at least {MIN_UNITS})."
+                f"{group.name}: {counted(len(group.candidates), 'candidate')}, too few for a "
+                f"coefficient (at least {MIN_UNITS})."
             )
         elif np.ptp(group.performance) == 0:
             messages.append(

@@ -25,6 +25,7 @@ from synque_select.functional.lens import label_value, lens_balanced, lens_debia
 from synque_select.lens.rubric import Rubric, load_rubrics
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_files import read_json_file
+from synque_select.utils.wording import counted
 
 __all__ = [
     "JudgmentFiles",
@@ -224,7 +225,7 @@ def _scores(
     if rows is not None:
         if len(real) <= rows.max():
             raise DataError(
-                f"{files[0]}: found judgments of {len(real)} real examples, but example "
+                f"{files[0]}: found judgments of {counted(len(real), 'real example')}, but example "
                 f"{int(rows.max())} (counted from 0) of the task is needed too: the file belongs "
                 "to another version of the data"
             )

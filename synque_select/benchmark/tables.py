@@ -20,6 +20,7 @@ from synque_select.report.formats import (
     format_signed,
 )
 from synque_select.report.table import Column, Table
+from synque_select.utils.wording import counted
 
 __all__ = ["render"]
 
@@ -144,9 +145,9 @@ def _cost_line(task: TaskResult) -> str:
         if row.seconds is not None
     )
     return (
-        f"Cost: {cost.seconds:.1f} s in total, {cost.encoder_calls} texts encoded now of "
-        f"{cost.views} distinct ones, {cost.judge_calls} judge calls, "
-        f"{cost.scores_resumed} columns read from an earlier run. "
+        f"Cost: {cost.seconds:.1f} s in total, {counted(cost.encoder_calls, 'text')} encoded now "
+        f"of {cost.views} distinct ones, {cost.judge_calls} judge calls, "
+        f"{counted(cost.scores_resumed, 'column')} read from an earlier run. "
         f"Seconds to score one ranking: {seconds}."
     )
 

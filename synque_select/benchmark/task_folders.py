@@ -18,6 +18,7 @@ from synque_select.data.views import select
 from synque_select.errors import ConfigError, DataError, did_you_mean
 from synque_select.selection.labels import check_classes
 from synque_select.utils.text_files import read_text
+from synque_select.utils.wording import counted
 
 __all__ = ["MIN_TEST_EXAMPLES", "LabeledTask", "Metric", "TestSet", "find_labeled_tasks"]
 
@@ -116,8 +117,8 @@ def _read(name: str, folder: Path) -> LabeledTask:
     files = list(files_in(folder / "candidates", "*.jsonl"))
     if len(files) < _MIN_CANDIDATES:
         raise DataError(
-            f"{folder / 'candidates'}: found {len(files)} files that end in .jsonl, a task needs "
-            f"{_MIN_CANDIDATES} or more; {_LAYOUT}"
+            f"{folder / 'candidates'}: found {counted(len(files), 'file')} that end in .jsonl, a "
+            f"task needs {_MIN_CANDIDATES} or more; {_LAYOUT}"
         )
     candidates = tuple(_labeled(path.stem, path, settings) for path in files)
     try:
@@ -235,8 +236,8 @@ def _test(
     scored = tuple(str(label) for label, n in counts.items() if n >= MIN_TEST_EXAMPLES)
     if len(scored) < 2:
         raise DataError(
-            f"{path}: {len(scored)} classes have {MIN_TEST_EXAMPLES} or more examples that are in "
-            "no real sample; a test set needs two such classes"
+            f"{path}: {counted(len(scored), 'class', 'classes')} have {MIN_TEST_EXAMPLES} or more "
+            "examples that are in no real sample; a test set needs two such classes"
         )
     if settings.metric == "macro_f1" and len(scored) < len(counts):
         few = ", ".join(repr(str(label)) for label in sorted({*counts} - {*scored}))
@@ -246,7 +247,8 @@ def _test(
     tested = _contents([examples])
     n_copied = sum(digest.tobytes() in tested for c in candidates for digest in c.digests)
     if n_copied:
-        messages.append(f"{n_copied} examples of the candidates are also in the test set.")
+        examples_of = counted(n_copied, "example is", "examples are")
+        messages.append(f"{examples_of} in the test set as well as in a candidate.")
     return TestSet(examples, positions, labels, scored), messages
 
 

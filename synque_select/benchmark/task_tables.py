@@ -19,6 +19,7 @@ from synque_select.report.formats import (
     format_signed,
 )
 from synque_select.report.table import Column, Table
+from synque_select.utils.wording import counted
 
 __all__ = ["render"]
 
@@ -55,7 +56,8 @@ def _head(name: str, task: TaskFigures) -> str:
     test = "" if task.n_test is None else f", {task.n_test} test examples, {task.metric}"
     ceilings = ", ".join(f"{t} {_number(v)}" for t, v in task.noise_ceiling.items())
     head = (
-        f"{name}: {task.n_candidates} candidates, {len(task.seeds)} real samples"
+        f"{name}: {counted(task.n_candidates, 'candidate')}, "
+        f"{counted(len(task.seeds), 'real sample')}"
         f"{test}; noise ceiling of Spearman: {ceilings or 'unknown'}"
     )
     return "\n".join([head, *(f"- {message}" for message in task.messages)])
@@ -145,7 +147,8 @@ def _left_out_lines(result: TasksResult) -> list[str]:
         keys = ", ".join(f"{task} {key} {_number(value)}" for task, (key, value) in chosen.items())
         lines.append(
             f"The column that is best on all other tasks, {truth}: {_number(over.mean)} "
-            f"{_interval(over)} on the task that is left out, n = {over.n_tasks} tasks ({keys})."
+            f"{_interval(over)} on the task that is left out, n = {counted(over.n_tasks, 'task')} "
+            f"({keys})."
         )
     return lines
 
@@ -179,8 +182,8 @@ def _comparison_table(result: TasksResult) -> str:
         f"{chosen}, which orders by default; oracle_half uses test labels. The filtered arms "
         "are what label_filter='auto' leaves, equal to the unfiltered arm where it is closed; "
         "all_filtered_always ignores its conditions. "
-        f"{len(COMPARED)} comparisons: an interval alone is a hint, as it is not corrected for "
-        "their number."
+        f"{counted(len(COMPARED), 'comparison')}: an interval alone is a hint, as it is not "
+        "corrected for their number."
     )
     return f"{_table(titles, rows)}\n\n{note}"
 
@@ -193,7 +196,8 @@ def _recommended_lines(result: TasksResult) -> list[str]:
         least, most = min(counts), max(counts)
         n = f"{least}" if least == most else f"{least} to {most}"
         lines.append(
-            f"{name}, recommended by {task.ordered_by}: {n} of {task.n_candidates} candidates. "
+            f"{name}, recommended by {task.ordered_by}: {n} of "
+            f"{counted(task.n_candidates, 'candidate')}. "
             f"Real sample {seed}: {first.sentence}"
         )
     return lines
@@ -206,7 +210,8 @@ def _filter_lines(result: TasksResult) -> list[str]:
             n_open = sum(each.is_open for each in task.label_filters.values())
             lines.append(
                 f"{name}, label filter of all candidates: open for {n_open} of "
-                f"{len(task.label_filters)} real samples. Real sample {seed}: {record.sentence}"
+                f"{counted(len(task.label_filters), 'real sample')}. Real sample {seed}: "
+                f"{record.sentence}"
             )
     return lines
 

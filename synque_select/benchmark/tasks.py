@@ -53,6 +53,7 @@ from synque_select.types.label_filter import LabelFilterRecord
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
 from synque_select.utils.progress import ProgressBar
+from synque_select.utils.wording import counted
 
 __all__ = ["render", "run_tasks"]
 
@@ -209,7 +210,10 @@ def _coefficients(
 def _undefined(task: LabeledTask) -> list[str]:
     if len(task.candidates) >= MIN_UNITS:
         return []
-    return [f"{len(task.candidates)} candidates, too few for a coefficient (at least {MIN_UNITS})."]
+    return [
+        f"{counted(len(task.candidates), 'candidate')}, too few for a coefficient (at least "
+        f"{MIN_UNITS})."
+    ]
 
 
 @dataclass

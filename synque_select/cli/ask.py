@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from synque_select.cli.options import flat
 from synque_select.cli.rank import field_or_position, view_of
 from synque_select.errors import ConfigError, DataError
+from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
     from jsonargparse import ArgumentParser
@@ -91,7 +92,7 @@ def run(options: Namespace) -> int:
         sheet = interview(sheet, lambda changed: write_questions(path, changed))
     n_open = sum(not question.label for question in sheet.questions)
     n = len(sheet.questions)
-    print(f"wrote {path}: {n} questions, {n - n_open} answered")
+    print(f"wrote {path}: {counted(n, 'question')}, {n - n_open} answered")
     if n_open:
         print(f"Fill in the column label with one of: {', '.join(sheet.classes)}; ? = cannot tell")
     print(f"then: synque-select rank … --label {options.label} --answers {path}")
@@ -193,7 +194,7 @@ def _shown(sheet: QuestionSheet, number: int) -> str:
     question = sheet.questions[number]
     text = question.text
     if len(text) > _MAX_TEXT:
-        text = f"{text[:_MAX_TEXT]} … ({len(text):,} characters)"
+        text = f"{text[:_MAX_TEXT]} … ({counted(len(text), 'character')})"
     width = terminal_width()
     lines = [f"\nQuestion {number + 1} of {len(sheet.questions)}"]
     for part in _safe(text).split("\n"):

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from synque_select.utils.wording import counted
+
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
@@ -141,7 +143,7 @@ def _devices() -> Iterator[Finding]:
         )
     if not torch.cuda.is_available():
         yield Finding("note", "cuda", "no GPU found; everything runs on the CPU")
-    yield Finding("ok", "cpu", f"{torch.get_num_threads()} threads, {_cpu_capability()}")
+    yield Finding("ok", "cpu", f"{counted(torch.get_num_threads(), 'thread')}, {_cpu_capability()}")
 
 
 def _cpu_capability() -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from synque_select.errors import DataError, RecordError, did_you_mean
 from synque_select.utils.atomic import write_text_atomic
 from synque_select.utils.text_files import read_text
+from synque_select.utils.wording import counted
 
 __all__ = [
     "CANNOT_TELL",
@@ -217,7 +218,8 @@ def read_questions(path: Path) -> QuestionSheet:
     for place, (number, _) in enumerate(questions, 1):
         if number != place:
             raise DataError(
-                f"{path}: question {place} is missing, found {len(questions)} rows up to question "
+                f"{path}: question {place} is missing, found {counted(len(questions), 'row')} up "
+                "to question "
                 f"{questions[-1][0]}: keep every row, and write {CANNOT_TELL} if you cannot tell"
             )
     sheet = QuestionSheet(

@@ -21,6 +21,7 @@ from synque_select.data.views import View
 from synque_select.errors import ConfigError
 from synque_select.functional.segmentation import split_words
 from synque_select.utils.progress import ProgressBar
+from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -249,8 +250,8 @@ def check_real_copies(
         copies.append(candidate.name)
         if overlap.n_exact < len(candidate):
             messages.append(
-                f"{candidate.name}: {n_twins:,} of the {len(real):,} real examples have a copy or "
-                "near copy in it, so its scores say nothing about other real data."
+                f"{candidate.name}: {n_twins:,} of the {counted(len(real), 'real example')} have "
+                "a copy or near copy in it, so its scores say nothing about other real data."
             )
     return tuple(messages), tuple(copies)
 
@@ -258,13 +259,13 @@ def check_real_copies(
 def _sentence(candidate: Examples, name: str, overlap: Overlap) -> str:
     if overlap.n_exact == len(candidate):
         return (
-            f"{candidate.name}: all of its {len(candidate):,} examples are in the {name}: leave it "
-            "out, unless you mean it as a bound."
+            f"{candidate.name}: all of its {counted(len(candidate), 'example')} are in the "
+            f"{name}: leave it out, unless you mean it as a bound."
         )
     n_both = overlap.n_exact + overlap.n_near
     shown = ", ".join(shown_example(candidate, position) for position, _ in overlap.examples)
     return (
-        f"{candidate.name}: {n_both:,} of {len(candidate):,} examples "
+        f"{candidate.name}: {n_both:,} of {counted(len(candidate), 'example')} "
         f"{'is' if n_both == 1 else 'are'} also in the {name} "
         f"({overlap.n_exact:,} exact, {overlap.n_near:,} near copies), such as {shown}."
     )

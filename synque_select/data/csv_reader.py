@@ -14,6 +14,7 @@ from synque_select.data.json_reader import numbered_lines
 from synque_select.data.readers import BaseReader
 from synque_select.data.tables import Row, Rows, table_of_rows
 from synque_select.errors import DataError
+from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -132,7 +133,8 @@ def _of_one_length(path: Path, rows: _Fields, hint: str) -> _Fields:
         n_fields = n_fields or len(values)
         if values and len(values) != n_fields:
             raise DataError(
-                f"{path}, line {line}: found {len(values)} fields, but the header has {n_fields}; "
+                f"{path}, line {line}: found {counted(len(values), 'field')}, but the header has "
+                f"{n_fields}; "
                 f"{hint}"
             )
         if values:

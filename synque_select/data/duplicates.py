@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synque_select.data.examples import Examples
-from synque_select.utils.wording import listed
+from synque_select.utils.wording import counted, listed
 
 __all__ = ["content_numbers", "n_distinct", "sample_messages"]
 
@@ -57,8 +57,8 @@ def sample_messages(candidates: Sequence[Examples]) -> tuple[str, ...]:
         n_different = n_distinct(candidate.digests)
         if n_different < _MOSTLY_REPEATED * len(candidate):
             messages.append(
-                f"{candidate.name}: only {n_different:,} of its {len(candidate):,} examples "
-                "are distinct."
+                f"{candidate.name}: only {n_different:,} of its "
+                f"{counted(len(candidate), 'example')} are distinct."
             )
     return tuple(messages)
 

@@ -25,6 +25,7 @@ from synque_select.data.views import (
 )
 from synque_select.errors import ConfigError, DataError, DependencyError
 from synque_select.types.modality import Modality
+from synque_select.utils.wording import counted
 
 __all__ = ["Examples", "MapDataset", "Views", "error_reason", "field_alone"]
 
@@ -195,7 +196,9 @@ class Examples:
                 "finite iterables)"
             )
         if len(self.dataset) < 2:
-            raise DataError(f"{self.where}: {len(self.dataset)} examples; at least 2 are required")
+            raise DataError(
+                f"{self.where}: {counted(len(self.dataset), 'example')}; at least 2 are required"
+            )
 
     @property
     def where(self) -> str:

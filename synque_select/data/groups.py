@@ -13,6 +13,7 @@ from synque_select.data.examples import Examples, error_reason, field_alone
 from synque_select.data.views import Selector, describe, find_selector, select
 from synque_select.errors import ConfigError, DataError, DependencyError
 from synque_select.utils.progress import ProgressBar
+from synque_select.utils.wording import counted
 
 __all__ = ["GroupSelector", "check_group_selector", "given_groups", "number_groups"]
 
@@ -112,8 +113,9 @@ def given_groups(examples: Examples, selector: Selector) -> NDArray[np.int64]:
     numbers = number_groups(keys)
     if numbers.max() == 0:
         raise ConfigError(
-            f"real_groups={selector!r}: all {len(examples):,} examples of {examples.where} are in "
-            "one group, so nothing is known of how groups differ; give a field with at least 2 "
+            f"real_groups={selector!r}: all {counted(len(examples), 'example')} of "
+            f"{examples.where} are in one group, so nothing is known of how groups differ; give a "
+            "field with at least 2 "
             "values, or false if the examples are independent"
         )
     return numbers

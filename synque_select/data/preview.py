@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from synque_select.data.views import View
 from synque_select.utils.data_uri import png_base64
+from synque_select.utils.wording import counted
 
 __all__ = ["shown_view"]
 
@@ -22,7 +23,7 @@ def shown_view(view: View, max_chars: int = 400, max_pixels: int = 96) -> str | 
     """
     if isinstance(view, str):
         cut = len(view) > max_chars
-        return f"{view[:max_chars]} … ({len(view):,} characters)" if cut else view
+        return f"{view[:max_chars]} … ({counted(len(view), 'character')})" if cut else view
     image = view.copy()
     image.thumbnail((max_pixels, max_pixels))
     if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):

@@ -29,6 +29,7 @@ from synque_select.data.readers import (
 from synque_select.data.tables import open_saved
 from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, DataError
+from synque_select.utils.wording import counted
 
 __all__ = ["load_candidates", "load_dataset_file", "load_real", "replace_iterables"]
 
@@ -439,7 +440,8 @@ def _is_list(source: Any) -> bool:
 def _renamed(sources: list[_Source], names: Sequence[str]) -> list[_Source]:
     if isinstance(names, str) or len(names) != len(sources):
         raise ConfigError(
-            f"names: found {names!r}; allowed is one name for each of the {len(sources)} candidates"
+            f"names: found {names!r}; allowed is one name for each of the "
+            f"{counted(len(sources), 'candidate')}"
         )
     return [part._replace(name=name) for part, name in zip(sources, names, strict=True)]
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 from synque_select.utils.atomic import atomic_path
+from synque_select.utils.wording import counted
 
 __all__ = [
     "BATCH_ROWS",
@@ -234,7 +235,8 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
     for name, n_columns in Counter(schema.names).items():
         if n_columns > 1:
             raise DataError(
-                f"{path}: {n_columns} columns are named {name!r}; names of columns must differ: "
+                f"{path}: {counted(n_columns, 'column')} are named {name!r}; names of columns "
+                "must differ: "
                 "rename or drop one of them"
             )
     for field in schema:

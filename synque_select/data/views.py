@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from synque_select.errors import ConfigError, DataError, DependencyError, did_you_mean
 from synque_select.types.modality import Modality
+from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +72,7 @@ def select(example: object, selector: Selector) -> Any:
             "positions: give a field name or a function as view"
         )
     if not -len(example) <= selector < len(example):
-        raise DataError(f"no position {selector}: the example has {len(example)} parts")
+        raise DataError(f"no position {selector}: the example has {counted(len(example), 'part')}")
     return example[selector]
 
 

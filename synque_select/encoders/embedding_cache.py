@@ -43,6 +43,7 @@ from synque_select.utils.atomic import write_text_atomic
 from synque_select.utils.cache_dir import default_cache_dir
 from synque_select.utils.process_state import preserved_state
 from synque_select.utils.progress import ProgressBar
+from synque_select.utils.wording import counted
 
 __all__ = ["Embedded", "embed"]
 
@@ -180,7 +181,8 @@ def _encode(
         sink.flush()
     if sink.n_rows != len(missing):
         raise EncoderError(
-            f"{encoder.id}: encode_many returned {sink.n_rows} embeddings of {len(missing)} views"
+            f"{encoder.id}: encode_many returned {counted(sink.n_rows, 'embedding')} of "
+            f"{counted(len(missing), 'view')}"
         )
 
 
@@ -222,7 +224,8 @@ def _checked(
         )
     if shape[0] != len(indices):
         raise EncoderError(
-            f"{encoder.id}: encode returned {shape[0]} embeddings of {len(indices)} views"
+            f"{encoder.id}: encode returned {counted(shape[0], 'embedding')} of "
+            f"{counted(len(indices), 'view')}"
         )
     rows: NDArray[np.float32] = batch.detach().to("cpu", torch.float32).numpy()
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
@@ -249,8 +252,9 @@ class _Sink:
         self._dim = self._dim or rows.shape[1]
         if rows.shape[1] != self._dim:
             raise EncoderError(
-                f"{self._what}: the embeddings have {rows.shape[1]} dimensions, but cached ones of "
-                f"this encoder have {self._dim} ({self._store.folder}): change the encoder's "
+                f"{self._what}: the embeddings have {counted(rows.shape[1], 'dimension')}, but "
+                "cached ones of this encoder have "
+                f"{self._dim} ({self._store.folder}): change the encoder's "
                 "revision whenever its output changes"
             )
         self._rows.append(rows)

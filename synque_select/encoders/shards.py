@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synque_select.utils.atomic import atomic_file
+from synque_select.utils.wording import counted
 
 __all__ = [
     "SUFFIX",
@@ -148,7 +149,7 @@ def _read_layout(file: IO[bytes]) -> _Layout:
     except (ValueError, KeyError, TypeError) as error:
         raise ShardError(f"not a header of an embedding shard: {error}") from None
     if meta.get("format") != _FORMAT or layout.stop != size:
-        raise ShardError(f"{size} bytes, expected {layout.stop}")
+        raise ShardError(f"{counted(size, 'byte')}, expected {layout.stop}")
     return layout
 
 

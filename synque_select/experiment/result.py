@@ -21,6 +21,7 @@ from synque_select.records.experiment_result import (
     ProxyCorrelations,
 )
 from synque_select.types import Ranking, RunRecord
+from synque_select.utils.wording import counted
 
 __all__ = ["ARMS", "USES_LABELS", "experiment_result", "probe_correlations"]
 
@@ -201,7 +202,7 @@ def _correlations(ranking: Ranking, records: Sequence[RunRecord]) -> ProxyCorrel
     (first,) = [entry for entry in by_sample if entry.key["real_sha256"] == ranking.real_sha256]
     n = len({record.unit for record in records})
     # not the usual advice to train on more units: these are all the candidates there are
-    too_few = f"no correlation: {n} candidates, and a coefficient needs {MIN_UNITS}"
+    too_few = f"no correlation: {counted(n, 'candidate')}, and a coefficient needs {MIN_UNITS}"
     return ProxyCorrelations(
         dict(first.proxies),
         mean_correlations(by_sample).get("probe", {}),
@@ -214,12 +215,15 @@ def _budget_messages(task: BaseTask, figures: _Figures, n_random: int) -> list[s
     other = {"all_unequal": "all data, which has more", "none": "none, which does not train"}
     exceptions = " and ".join(words for arm, words in other.items() if arm in figures)
     messages = [
-        f"every arm trains on {task.n_distinct:,} distinct examples for {task.max_steps} steps of "
+        f"every arm trains on {counted(task.n_distinct, 'distinct example')} for "
+        f"{counted(task.max_steps, 'step')} of "
         f"{task.batch_size}{', except ' if exceptions else ''}{exceptions}"
     ]
     if "random_k" in figures:
         n = n_random * len(figures["random_k"])
-        messages.append(f"the random mixture is the mean of {n} draws, {n_random} per replicate")
+        messages.append(
+            f"the random mixture is the mean of {counted(n, 'draw')}, {n_random} per replicate"
+        )
     return messages
 
 

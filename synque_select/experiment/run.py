@@ -29,6 +29,7 @@ from synque_select.tuning.space import MixtureSpace, starting_mixtures
 from synque_select.tuning.studies import require_optuna
 from synque_select.types import Mixture, Ranking, RunKind, RunRecord
 from synque_select.utils.progress import ProgressBar
+from synque_select.utils.wording import counted
 
 __all__ = ["Experiment", "run_experiment"]
 
@@ -133,8 +134,8 @@ def _overlap(samples: Sequence[RealSample]) -> list[str]:
     mean, n = fmean(shares), len(samples)
     if min(shares) == 1:
         return [
-            f"all {n} replicates have the same real sample: they differ by the training seed "
-            "alone, and no interval over them covers another real sample"
+            f"all {counted(n, 'replicate')} have the same real sample: they differ by the "
+            "training seed alone, and no interval over them covers another real sample"
         ]
     if mean == 0:
         return []
@@ -207,8 +208,8 @@ class _Run:
         n_reused = sum(outcome.reused for outcome in outcomes)
         if n_reused:
             self.messages.append(
-                f"{n_reused} of {len(outcomes)} fits had finished before: they are taken from the "
-                "store, with the seconds that they took then"
+                f"{n_reused} of {counted(len(outcomes), 'fit')} had finished before: they are "
+                "taken from the store, with the seconds that they took then"
             )
         if n_run < len(steps):
             left_out = "; ".join(step.title for step in steps[n_run:])

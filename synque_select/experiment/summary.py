@@ -25,6 +25,7 @@ from synque_select.report.ranking_tables import ranking_tables
 from synque_select.report.table import Column, Table
 from synque_select.selection.scorer import Scorer
 from synque_select.types import Ranking
+from synque_select.utils.wording import counted
 
 __all__ = ["summary", "write_run"]
 
@@ -85,9 +86,10 @@ def _singles_table(result: ExperimentResult) -> Table:
     if result.budget is not None and result.data is not None:
         budget, data = result.budget, result.data
         notes.append(
-            f"{budget.n_distinct:,} distinct examples, {budget.max_steps} steps of "
-            f"{budget.batch_size}; {data.n_test} real examples for test, {data.n_validation} for "
-            "validation, none of them in a real sample"
+            f"{counted(budget.n_distinct, 'distinct example')}, "
+            f"{counted(budget.max_steps, 'step')} of "
+            f"{budget.batch_size}; {counted(data.n_test, 'real example')} for test, "
+            f"{data.n_validation} for validation, none of them in a real sample"
         )
     return Table(
         f"Each candidate alone, {result.metric.name}",
@@ -106,7 +108,7 @@ def _singles_table(result: ExperimentResult) -> Table:
 
 def _correlation_tables(result: ExperimentResult) -> list[Table]:
     metric, n = result.metric.name, len(result.candidates)
-    tables = [_correlation_table(result.correlations, f"{metric} over {n} probes")]
+    tables = [_correlation_table(result.correlations, f"{metric} over {counted(n, 'probe')}")]
     if result.without_false_labels is not None:
         left_out = ", ".join(result.false_labels)
         title = f"{metric} over the probes without {left_out} (false labels)"
@@ -121,7 +123,7 @@ def _correlation_table(correlations: ProxyCorrelations, title: str) -> Table:
     means = correlations.mean_over_real_samples
     words = ", ".join(f"{key} {mean.spearman:+.2f}" for key, mean in means.items())
     n_keys = max((mean.n_keys for mean in means.values()), default=0)
-    notes = [f"mean Spearman over {n_keys} real samples: {words}"] if n_keys > 1 else []
+    notes = [f"mean Spearman over {counted(n_keys, 'real sample')}: {words}"] if n_keys > 1 else []
     return Table(
         table.title, table.columns, table.rows, (*table.notes, *notes, *correlations.messages)
     )

@@ -17,6 +17,7 @@ from synque_select.errors import ConfigError, DataError
 from synque_select.proxies.registry import ProxySpec
 from synque_select.training.datamodule import SynqueDataModule
 from synque_select.types import Mixture
+from synque_select.utils.wording import counted
 
 __all__ = ["BaseTask", "Transformed", "check_task", "part_of", "sized", "unseen"]
 
@@ -206,8 +207,8 @@ def check_task(task: BaseTask, samples: Sequence[RealSample]) -> None:
         leaked = len(part) - len(unseen(part, *samples))
         if leaked:
             raise DataError(
-                f"task {task.name}: {leaked} of the {len(part)} {name} examples are in a real "
-                "sample; remove them with synque_select.experiment.unseen"
+                f"task {task.name}: {leaked} of the {len(part)} {name} examples are in "
+                "a real sample; remove them with synque_select.experiment.unseen"
             )
     least = 2 * len(task.candidates)
     if task.n_distinct < least:
@@ -218,7 +219,8 @@ def check_task(task: BaseTask, samples: Sequence[RealSample]) -> None:
     small = [f"{c.name} ({len(c)})" for c in task.candidates if len(c) < task.n_distinct]
     if small:
         raise DataError(
-            f"task {task.name}: every arm trains on {task.n_distinct} distinct examples, but these "
+            f"task {task.name}: every arm trains on "
+            f"{counted(task.n_distinct, 'distinct example')}, but these "
             f"candidates have fewer: {', '.join(small)}"
         )
     names = {candidate.name for candidate in task.candidates}

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from synque_select.errors import ConfigError
 from synque_select.utils.json_types import Json
+from synque_select.utils.wording import counted
 
 __all__ = ["MIN_UNITS", "Coefficient", "Correlation", "bonett_wright_interval", "correlate_scores"]
 
@@ -176,7 +177,8 @@ def correlate_scores(
 
 def _undefined(x: _Array, y: _Array) -> str:
     if len(x) < MIN_UNITS:
-        return f"{len(x)} distinct units: {MIN_UNITS - len(x)} more are needed for a coefficient"
+        units = counted(len(x), "distinct unit")
+        return f"{units}: {MIN_UNITS - len(x)} more are needed for a coefficient"
     for values, reason in ((x, "all scores are equal"), (y, "all validation figures are equal")):
         # a range of 1e-12 of the values is rounding: its "correlation" would be noise
         if np.ptp(values) <= 1e-12 * np.abs(values).max():
@@ -256,12 +258,12 @@ def _permutations(n: int, seed: int) -> tuple[NDArray[np.int16], str]:
     if n <= _MAX_EXACT_UNITS:
         flat = itertools.chain.from_iterable(itertools.permutations(range(n)))
         orders = np.fromiter(flat, dtype=np.int16).reshape(-1, n)
-        return orders, f"exact, over {len(orders):,} permutations"
+        return orders, f"exact, over {counted(len(orders), 'permutation')}"
     # the cost of tau-b grows with n², so many units get fewer permutations
     n_random = 99_999 if n <= 30 else 9_999 if n <= 100 else 999
     tiled = np.tile(np.arange(n, dtype=np.int16), (n_random, 1))
     orders = np.random.default_rng(seed).permuted(tiled, axis=1)
-    return orders, f"over {n_random:,} random permutations, seed {seed}"
+    return orders, f"over {counted(n_random, 'random permutation')}, seed {seed}"
 
 
 def _p_product(x: _Array, y: _Array, orders: NDArray[np.int16], exact: bool) -> float:

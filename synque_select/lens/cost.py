@@ -11,6 +11,7 @@ from synque_select.lens.cache import AnswerCache
 from synque_select.lens.judge import Questions, Readout
 from synque_select.llm.base import BaseLLM
 from synque_select.llm.prompt import PromptLike
+from synque_select.utils.wording import counted
 
 __all__ = ["Cost", "JudgingCost", "RubricCost", "judging_cost", "rubric_cost"]
 
@@ -94,8 +95,9 @@ class Cost:
         if not rubrics.n_rubrics:
             return []
         return [
-            f"{self.reasoner} writes {rubrics.n_rubrics} rubrics: {rubrics.n_prompts} prompts "
-            f"(more if an answer has to be repaired) with {rubrics.n_input:,} input tokens and at "
+            f"{self.reasoner} writes {counted(rubrics.n_rubrics, 'rubric')}: "
+            f"{counted(rubrics.n_prompts, 'prompt')} (more if an answer has to be repaired) with "
+            f"{rubrics.n_input:,} input tokens and at "
             f"most {rubrics.n_output:,} output tokens."
         ]
 
@@ -104,7 +106,7 @@ class Cost:
         left = judging.n_questions - judging.n_kept
         most = "at most " if self.is_adaptive else ""
         total = (
-            f"{self.scorer} judges: {most}{judging.n_questions:,} questions, "
+            f"{self.scorer} judges: {most}{counted(judging.n_questions, 'question')}, "
             f"{judging.n_kept:,} of them answered by the cache"
         )
         if not left:

@@ -11,6 +11,7 @@ from synque_select.data.views import View
 from synque_select.lens.judge import Judged
 from synque_select.lens.run import LensRun
 from synque_select.utils.data_uri import png_base64
+from synque_select.utils.wording import counted
 
 __all__ = ["AdaptiveDetails", "adaptive_details", "lens_details"]
 
@@ -113,7 +114,7 @@ def _candidate(
 
 def _view_state(view: View) -> str | dict[str, str]:
     if isinstance(view, str):
-        cut = f" … ({len(view):,} characters)" if len(view) > _MAX_CHARS else ""
+        cut = f" … ({counted(len(view), 'character')})" if len(view) > _MAX_CHARS else ""
         return view[:_MAX_CHARS] + cut
     image = view.convert("RGB")
     image.thumbnail((_MAX_PIXELS, _MAX_PIXELS))

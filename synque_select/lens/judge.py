@@ -18,7 +18,7 @@ from synque_select.lens.rubric import Rubric
 from synque_select.lens.samples import Limits, show_sample
 from synque_select.llm.base import BaseLLM, Failure
 from synque_select.llm.prompt import PromptLike, join_prompts, prompt_text
-from synque_select.utils.wording import percent
+from synque_select.utils.wording import counted, percent
 
 __all__ = ["Judged", "Questions", "Readout", "Tally", "judge", "questions_of"]
 
@@ -64,7 +64,7 @@ class Tally:
         if self.n_failed > self.threshold * self.n_planned:
             examples = "; ".join(self.failures)
             raise LLMError(
-                f"{self.n_failed} of {self.n_planned} questions failed, more than "
+                f"{self.n_failed} of {counted(self.n_planned, 'question')} failed, more than "
                 f"the allowed {percent(self.threshold, 1)}: {examples}. The answers so far are "
                 "cached."
             )

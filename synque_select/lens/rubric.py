@@ -21,6 +21,7 @@ from synque_select.llm.structured import without_thinking
 from synque_select.utils.atomic import write_text_atomic
 from synque_select.utils.json_files import parse_json, read_json_file
 from synque_select.utils.validation import check_int, is_number
+from synque_select.utils.wording import counted
 
 __all__ = [
     "Rubric",
@@ -386,8 +387,8 @@ def _points(
             "Answer again, with JSON only.",
         )
     raise LLMError(
-        f"{engine.id} wrote no usable rubric in {1 + _REPAIRS} answers: {points}. The last answer: "
-        f"{answer[:_SHOWN]}"
+        f"{engine.id} wrote no usable rubric in {counted(1 + _REPAIRS, 'answer')}: {points}. The "
+        f"last answer: {answer[:_SHOWN]}"
     )
 
 
@@ -458,7 +459,7 @@ def _parsed(answer: str, n_points: int) -> tuple[str, ...] | str:
     if not all(points):
         return "a point is empty"
     if len(points) != n_points:
-        return f"it has {len(points)} points instead of {n_points}"
+        return f"it has {counted(len(points), 'point')} instead of {n_points}"
     if len({point.casefold() for point in points}) < n_points:
         return "it has the same point twice"
     return tuple(points)

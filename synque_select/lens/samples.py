@@ -16,6 +16,7 @@ from synque_select.data.views import View
 from synque_select.errors import DataError
 from synque_select.lens.prompt_sets import PromptSet
 from synque_select.llm.prompt import Prompt, PromptLike
+from synque_select.utils.wording import counted
 
 __all__ = [
     "Limits",
@@ -104,7 +105,7 @@ def quote_sample(sample: str, max_chars: int) -> Quoted:
         quoted = _json_string(sample[:n])
     if n == len(sample):
         return Quoted(quoted, False)
-    return Quoted(f"{quoted} (the first {n:,} of {len(sample):,} characters)", True)
+    return Quoted(f"{quoted} (the first {n:,} of {counted(len(sample), 'character')})", True)
 
 
 def _json_string(text: str) -> str:

@@ -9,6 +9,7 @@ from synque_select.errors import ConfigError
 from synque_select.llm.base import BaseLLM, Failure, check_choices, check_constraint
 from synque_select.llm.prompt import PromptLike, join_prompts
 from synque_select.utils.json_types import JsonObject
+from synque_select.utils.wording import counted
 
 __all__ = ["ScriptedLLM"]
 
@@ -104,8 +105,8 @@ class ScriptedLLM(BaseLLM):
         total = float(sum(weights))
         if len(weights) != len(choices) or not total > 0:
             raise ConfigError(
-                f"probabilities returned {list(weights)!r} for {len(choices)} choices: allowed is "
-                "one weight per choice, with a sum above 0"
+                f"probabilities returned {list(weights)!r} for {counted(len(choices), 'choice')}: "
+                "allowed is one weight per choice, with a sum above 0"
             )
         return [float(weight) / total for weight in weights]
 

@@ -25,7 +25,7 @@ from synque_select.proxies.inputs import (
     score_defined,
     size_message,
 )
-from synque_select.utils.wording import percent
+from synque_select.utils.wording import counted, percent
 
 __all__ = ["MAUVE", "Frechet", "MAUVEStar"]
 
@@ -145,12 +145,14 @@ class MAUVE(BaseProxy):
         if n_real < _RELIABLE_FROM:
             messages.append(
                 f"{self.key} is not reliable here: {n_real} {what} make "
-                f"{default_n_bins(n_real, size)} bins, and 10 want {_RELIABLE_FROM} examples"
+                f"{counted(default_n_bins(n_real, size), 'bin')}, and 10 want {_RELIABLE_FROM} "
+                "examples"
             )
         if size < largest:
             messages.append(
-                f"{self.key} compares {size} examples of every candidate (random subsamples, one "
-                f"for each of {self.n_seeds} seeds; the largest candidate has {largest})"
+                f"{self.key} compares {counted(size, 'example')} of every candidate (random "
+                "subsamples, one for each of "
+                f"{counted(self.n_seeds, 'seed')}; the largest candidate has {largest})"
             )
         return tuple(messages)
 
@@ -254,8 +256,9 @@ class Frechet(BaseProxy):
         few = min(n, m) < d
         if few and not self.shrink:
             raise ProxyError(
-                f"frechet: {n} real and {m} synthetic examples are fewer than the {d} dimensions, "
-                "so the covariances are singular: allowed with shrink=True"
+                f"frechet: {n} real and {counted(m, 'synthetic example')} are fewer than the "
+                f"{counted(d, 'dimension')}, so the covariances are singular: allowed with "
+                "shrink=True"
             )
         # the real sample is the same in every comparison and is used in full; candidates need a
         # common size, because the bias depends on it (Chong and Forsyth 2020, for FID)
@@ -266,8 +269,8 @@ class Frechet(BaseProxy):
             values.append(frechet_of_moments(real, moments(points, shrink=self.shrink)))
         # a distance of two estimates that are both mostly shrinkage compares little but the means
         warning = (
-            f"{n} real and {m} synthetic examples for {d} dimensions: the covariances are mostly "
-            f"shrinkage ({percent(real.shrinkage)} on the real side)",
+            f"{n} real and {counted(m, 'synthetic example')} for {counted(d, 'dimension')}: the "
+            f"covariances are mostly shrinkage ({percent(real.shrinkage)} on the real side)",
         )
         return ProxyScores(
             values=torch.tensor(values, dtype=torch.float64),

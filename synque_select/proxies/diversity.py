@@ -17,6 +17,7 @@ from synque_select.proxies.inputs import (
     score_defined,
     size_message,
 )
+from synque_select.utils.wording import counted
 
 __all__ = ["MDM"]
 
@@ -76,8 +77,8 @@ class MDM(BaseProxy):
         # a 0 from too few examples says nothing about diversity: marked as unreliable
         few = [p.name for p, n in zip(prepared.inputs, sizes, strict=True) if n <= self.k]
         message = (
-            f"mdm is 0 where each of at most {self.k} examples is its own medoid (k={self.k}): "
-            f"{', '.join(few)}",
+            f"mdm is 0 where each of at most {counted(self.k, 'example')} is its own medoid "
+            f"(k={self.k}): {', '.join(few)}",
         )
         # no `resample`: the score does not depend on the real sample
         return ProxyScores(

@@ -16,6 +16,7 @@ from synque_select.errors import ConfigError, ProxyError, did_you_mean
 from synque_select.functional.folds import joined_contents, stratified_folds
 from synque_select.functional.pairwise import largest_entry, precise, working_dtype
 from synque_select.proxies.base import ProxyInput, ProxyScores
+from synque_select.utils.wording import counted
 
 __all__ = [
     "Prepared",
@@ -141,7 +142,10 @@ def size_message(prepared: Prepared, m: int, how: str) -> tuple[str, ...]:
     larger = sum(len(part) > m for part in prepared.inputs)
     if not larger:
         return ()
-    return (f"scored at a common size of {m} examples {how} ({larger} candidates have more)",)
+    return (
+        f"scored at a common size of {counted(m, 'example')} {how} "
+        f"({counted(larger, 'candidate has', 'candidates have')} more)",
+    )
 
 
 def embeddings_of(part: ProxyInput) -> torch.Tensor:

@@ -29,6 +29,7 @@ from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScore
 from synque_select.proxies.inputs import real_groups
 from synque_select.proxies.registry import ProxySpec
 from synque_select.types.modality import Modality
+from synque_select.utils.wording import counted
 
 __all__ = ["Lens", "LensBalanced", "LensRaw", "LensZeroShot", "lens_keys", "with_lens"]
 
@@ -290,15 +291,20 @@ def _messages(key: str, run: LensRun, judged: Mapping[str, Judged]) -> tuple[str
     tally, config, messages = run.tally, run.config, []
     rubrics = "without rubrics" if config.zero_shot else f"rubrics by {_reasoner(run)}"
     messages.append(
-        f"{key}: judged by {run.scorer.id}, {rubrics}; {tally.n_asked} questions asked, "
-        f"{tally.n_kept} answers kept from earlier."
+        f"{key}: judged by {run.scorer.id}, {rubrics}; {counted(tally.n_asked, 'question')} asked, "
+        f"{counted(tally.n_kept, 'answer')} kept from earlier."
     )
     if tally.n_failed:
-        messages.append(f"{key}: {tally.n_failed} questions failed: {'; '.join(tally.failures)}.")
+        messages.append(
+            f"{key}: {counted(tally.n_failed, 'question')} failed: {'; '.join(tally.failures)}."
+        )
     n_cut = sum(part.n_cut for part in judged.values())
     if n_cut:
         limit = f"{config.max_sample_chars} characters or {config.image_side} pixels"
-        messages.append(f"{key}: {n_cut} samples were cut or made smaller to {limit} to be judged.")
+        messages.append(
+            f"{key}: {counted(n_cut, 'sample was', 'samples were')} cut or made smaller to {limit} "
+            "to be judged."
+        )
     messages += _adaptive_messages(key, run)
     if any(_TINY in engine.id for engine in (run.scorer, run.reasoner)):
         messages.append(
@@ -317,11 +323,13 @@ def _adaptive_messages(key: str, run: LensRun) -> list[str]:
     if race is None:
         return []
     total = race["n_judged"] + race["n_saved"]
+    rounds = counted(race["rounds"], "round")
+    saved = counted(_QUESTIONS * race["n_saved"], "question")
     message = (
-        f"{key}: adaptive judging stopped after {race['rounds']} rounds: {race['n_judged']:,} of "
-        f"{total:,} samples judged, {_QUESTIONS * race['n_saved']:,} questions saved. With "
-        f"probability {1 - race['delta']:.3g} over which samples were drawn, every candidate that "
-        f"is decided is on the right side of the border of the top {race['top_k']}, for these "
+        f"{key}: adaptive judging stopped after {rounds}: {race['n_judged']:,} of "
+        f"{counted(total, 'sample')} judged, {saved} saved. With probability "
+        f"{1 - race['delta']:.3g} over which samples were drawn, every candidate that is decided "
+        f"is on the right side of the border of the top {race['top_k']}, for these "
         "rubrics and this real sample."
     )
     if race["undecided"]:

@@ -39,6 +39,7 @@ from synque_select.proxies.inputs import (
     score_defined,
     size_message,
 )
+from synque_select.utils.wording import counted
 
 __all__ = ["Agreement", "BaselineTransfer", "Transfer"]
 
@@ -440,8 +441,8 @@ class _Judges:
         ]
         if lacking:
             messages.append(
-                f"of the {int(self.counted.sum())} classes, some are not among the labels of "
-                f"{', '.join(lacking)}, whose heads get 0 for them"
+                f"of the {counted(int(self.counted.sum()), 'class', 'classes')}, some are not "
+                f"among the labels of {', '.join(lacking)}, whose heads get 0 for them"
             )
         return tuple(messages)
 

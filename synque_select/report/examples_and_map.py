@@ -13,6 +13,7 @@ from synque_select.data.views import View
 from synque_select.errors import ConfigError
 from synque_select.records.run_folder import write_json
 from synque_select.utils.json_types import Json
+from synque_select.utils.wording import counted
 
 __all__ = ["project", "write_examples", "write_map"]
 
@@ -56,7 +57,7 @@ def write_map(
     ]
     method = (
         f"The first two principal components of the embeddings explain {100 * share:.0f} % of "
-        f"their variance; up to {n_shown} random examples per candidate are shown."
+        f"their variance; up to {counted(n_shown, 'random example')} per candidate are shown."
     )
     return write_json(
         Path(run_dir) / "map.json", {"points": points, "method": method, "real": label}

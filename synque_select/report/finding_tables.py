@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from synque_select.report.formats import UNDEFINED, format_number
 from synque_select.report.table import Column, Table
 from synque_select.types import Gaps, LabelChecks, SampleSizeAnalysis, ShownView
-from synque_select.utils.wording import percent
+from synque_select.utils.wording import counted, percent
 
 __all__ = ["gaps_table", "labels_table", "sample_size_table"]
 
@@ -30,7 +30,7 @@ def gaps_table(gaps: Gaps) -> Table:
     if n > len(shown):
         notes.append(f"shown are the worst {len(shown)} of {n}")
     return Table(
-        title=f"{n} of {n_real:,} real examples are covered by no candidate",
+        title=f"{n} of {counted(n_real, 'real example')} are covered by no candidate",
         columns=(
             Column("real example", is_name=True),
             Column("nearest synthetic example", is_name=True),

@@ -22,6 +22,7 @@ from synque_select.report.blocks import (
 from synque_select.types import Ranking
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import JsonObject
+from synque_select.utils.wording import counted
 
 __all__ = ["feedback", "lens_sections", "lens_text", "write_rubrics"]
 
@@ -69,10 +70,11 @@ def _about(details: JsonFields) -> str:
     rubrics = details.optional_text("reasoner") or "nobody: judged without rubrics"
     readout = details.text("readout" if "readout" in details else "way")  # its name in 0.1
     counts = details.object("questions")
+    asked = counted(counts.integer("asked"), "question")
+    kept = counted(counts.integer("kept"), "answer")
     return (
         f"Judged by {details.text('scorer')} ({readout}), rubrics by {rubrics}; "
-        f"{counts.integer('asked'):,} questions asked, {counts.integer('kept'):,} answers reused "
-        f"from earlier runs, {counts.integer('failed'):,} failed."
+        f"{asked} asked, {kept} reused from earlier runs, {counts.integer('failed'):,} failed."
     )
 
 
@@ -81,7 +83,8 @@ def _candidate(name: str, fields: JsonFields) -> Fold:
     for field, title in _EXAMPLES:
         items = tuple((example_of(name, entry),) for entry in fields.objects(field))
         blocks.append(ExampleList(items, title=title, is_small=True))
-    judged = f"{fields.integer('n_judged'):,} of {fields.integer('n'):,} examples judged"
+    of = counted(fields.integer("n"), "example")
+    judged = f"{fields.integer('n_judged'):,} of {of} judged"
     return Fold(f"{name}: {judged}", tuple(blocks))
 
 

@@ -50,6 +50,7 @@ from synque_select.types import Findings, Gaps, Ranking, SampleSizeAnalysis
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.validation import kind_of
+from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -169,10 +170,10 @@ def _ranking_facts(ranking: Ranking | None) -> dict[str, str]:
     encoder = ranking.encoder
     return {
         "Real sample": f"{ranking.real_words}, sha256 {ranking.real_sha256[:12]}",
-        "Candidates": f"{len(ranking)} with {n_synthetic:,} examples, {ranking.modality}",
+        "Candidates": f"{len(ranking)} with {counted(n_synthetic, 'example')}, {ranking.modality}",
         "Encoder": "none"
         if encoder is None
-        else f"{encoder.id}, revision {encoder.revision}, {encoder.dim} dimensions",
+        else f"{encoder.id}, revision {encoder.revision}, {counted(encoder.dim, 'dimension')}",
         "Proxies": "; ".join(
             key + (f" ({_named(info.options)})" if info.options else "")
             for key, info in ranking.proxies.items()
@@ -215,7 +216,9 @@ def _ranking_section(ranking: Ranking, reliability: Correlation | None) -> Secti
         return ranking_figure(ranking)
 
     best = ranking.order()[0].name
-    alt = f"Scores of each proxy with intervals, {len(ranking)} candidates, {best} on top"
+    alt = (
+        f"Scores of each proxy with intervals, {counted(len(ranking), 'candidate')}, {best} on top"
+    )
     order, scores = ranking_tables(ranking, reliability=reliability)
     # the messages are at the top of the page
     order = replace(order, notes=tuple(n for n in order.notes if n not in ranking.messages))
@@ -266,7 +269,7 @@ def _sample_size_section(analysis: SampleSizeAnalysis) -> Section:
 
         return sample_size_figure(analysis)
 
-    alt = f"Agreement of disjoint real samples of {len(analysis.measured)} sizes"
+    alt = f"Agreement of disjoint real samples of {counted(len(analysis.measured), 'size')}"
     table = TableBlock(sample_size_table(analysis))
     return Section("Would more real examples help?", (table, draw_figure(draw, alt)))
 
@@ -311,7 +314,7 @@ def _probes_section(result: ExperimentResult, ranking: Ranking | None) -> Sectio
     entry = None if ranking is None else _entry_of(result, ranking)
     if entry is not None:
         false = [name for name, single in result.candidates.items() if single.false_labels]
-        alt = f"Each proxy against {entry.monitor} over {len(entry.points)} candidates"
+        alt = f"Each proxy against {entry.monitor} over {counted(len(entry.points), 'candidate')}"
         blocks.append(draw_figure(_drawing(entry, false), alt))
     if ranking is None or _reads_inputs_only(ranking):
         blocks.append(Paragraph(_INPUTS_ONLY))
@@ -356,14 +359,14 @@ def _keys_section(entries: Sequence[KeyCorrelations], *, is_detail: bool) -> Blo
     tables = list(map(TableBlock, correlation_tables(entries)))
     by_key, means = tables[: len(entries)], tables[len(entries) :]
     if is_detail:
-        tables_of = "1 table" if len(entries) == 1 else f"{len(entries)} tables"
+        tables_of = "1 table" if len(entries) == 1 else f"{counted(len(entries), 'table')}"
         summary = f"{tables_of}, one per comparability key (each real sample has its own)"
         return Fold(summary, tuple(tables))
     blocks: list[Block] = []
     for entry, table in zip(entries, by_key, strict=True):
         blocks += [TableBlock(units_table(entry)), table]
         if entry.n_missing == 0:
-            alt = f"Each proxy against {entry.monitor} over {len(entry.points)} units"
+            alt = f"Each proxy against {entry.monitor} over {counted(len(entry.points), 'unit')}"
             blocks.append(draw_figure(_drawing(entry), alt))
     title = "Proxies against validation, within each comparability key"
     return Section(title, (*blocks, *means))
@@ -376,7 +379,7 @@ def _study_section(state: JsonObject) -> Section:
         return study_figure(state)
 
     n_trials = len(JsonFields(state).list("trials"))
-    alt = f"Value of each of {n_trials} trials and the best so far"
+    alt = f"Value of each of {counted(n_trials, 'trial')} and the best so far"
     blocks = (draw_figure(draw, alt), TableBlock(study_table(state)))
     return Section("Tuning: trials sampled adaptively, which do not enter correlations", blocks)
 
@@ -407,7 +410,7 @@ def _map_section(state: JsonObject, ranking: Ranking | None) -> Section:
         ordered = {real: points[real], **{name: points[name] for name in names}}
         return map_figure(ordered, real=real, selected=selected)
 
-    alt = f"{len(names)} panels: the real sample and each candidate in two dimensions"
+    alt = f"{counted(len(names), 'panel')}: the real sample and each candidate in two dimensions"
     blocks = (draw_figure(draw, alt), Paragraph(fields.text("method", "")))
     return Section("Map of the real sample and the candidates", blocks)
 

@@ -21,6 +21,7 @@ from synque_select.report.table import shorten, shorten_names
 from synque_select.types import Ranking, SampleSizeAnalysis
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import JsonObject
+from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -287,7 +288,9 @@ def correlation_figure(
         DependencyError: matplotlib is not installed.
     """
     if len(entry.points) < 2:
-        raise ConfigError(f"a figure needs at least 2 units, found {len(entry.points)} units")
+        raise ConfigError(
+            f"a figure needs at least 2 units, found {counted(len(entry.points), 'unit')}"
+        )
     keys = list(entry.orientation)
     n_columns = min(3, len(keys))
     n_rows = math.ceil(len(keys) / n_columns)
@@ -366,7 +369,7 @@ def _number_legend(figure: Figure, names: Sequence[str]) -> None:
 def _coefficient_words(entry: KeyCorrelations, key: str) -> str:
     measured = entry.proxies.get(key)
     if measured is None or math.isnan(measured.spearman.value):
-        return f"{len(entry.points)} units: no coefficient"
+        return f"{counted(len(entry.points), 'unit')}: no coefficient"
     return f"Spearman {measured.spearman.value:+.2f}, n = {measured.n}: {measured.verdict}"
 
 

@@ -16,6 +16,7 @@ from synque_select.report.formats import (
 )
 from synque_select.report.table import Column, Table
 from synque_select.types import ProxyScore, RankedCandidate, Ranking
+from synque_select.utils.wording import counted
 
 __all__ = [
     "pairs_table",
@@ -181,7 +182,7 @@ def _ranking_notes(ranking: Ranking, reliability: Correlation | None) -> tuple[s
     if any(row.selection_stability is not None for row in ranking.candidates):
         notes.append(
             "selection_stability: estimated share of new real samples of "
-            f"{ranking.n_real:,} examples in which the candidate is in the top "
+            f"{counted(ranking.n_real, 'example')} in which the candidate is in the top "
             f"{ranking.stability_k} by {ranking.rank_by}; too high near ties, and not the "
             f"chance of being truly best; {reliability_words(ranking.rank_by, reliability)}"
         )
@@ -239,7 +240,7 @@ def _size_notes(ranking: Ranking) -> list[str]:
             size = min(smallest, info.options.get("max_examples", smallest))
             by_size.setdefault(size, []).append(key)
     return [
-        f"{', '.join(keys)}: from at most {size:,} examples per candidate, against "
+        f"{', '.join(keys)}: from at most {counted(size, 'example')} per candidate, against "
         f"{ranking.n_real:,} real ones; the values depend on both sizes, so compare them only "
         "within this table"
         for size, keys in by_size.items()
@@ -266,5 +267,6 @@ def reliability_words(key: str, reliability: Correlation | None) -> str:
     interval = format_interval(spearman.low, spearman.high)
     return (
         f"measured reliability of {key} on this task: Spearman {format_signed(spearman.value)} "
-        f"{interval + ' ' if interval else ''}over {reliability.n} units, {reliability.verdict}"
+        f"{interval + ' ' if interval else ''}over {counted(reliability.n, 'unit')}, "
+        f"{reliability.verdict}"
     )

@@ -10,6 +10,7 @@ from synque_select.report.formats import figure_decimals, format_number
 from synque_select.report.table import Column, Table
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import JsonObject
+from synque_select.utils.wording import counted
 
 __all__ = ["Trial", "study_table", "trials_of"]
 
@@ -139,11 +140,14 @@ def _named(parameters: Mapping[str, object]) -> str:
 
 
 def _budget(budget: JsonFields) -> str:
-    steps = budget.value("max_steps")
-    cost = "no fits" if steps is None else f"each a fit of {steps} steps from the same weights"
-    low, high = budget.list("k_range")
+    cost = "no fits"
+    if budget.value("max_steps") is not None:
+        steps = counted(budget.count("max_steps"), "step")
+        cost = f"each a fit of {steps} from the same weights"
+    low, high = map(int, budget.number_list("k_range"))
     return (
-        f"{cost}; {low} to {high} candidates, sampler {budget.value('sampler')}, pruner "
-        f"{budget.value('pruner')}, {budget.value('n_startup')} random trials after the starts, "
+        f"{cost}; {low} to {counted(high, 'candidate')}, sampler {budget.value('sampler')}, "
+        f"pruner {budget.value('pruner')}, {budget.value('n_startup')} random trials after the "
+        "starts, "
         f"seed {budget.value('seed')}"
     )

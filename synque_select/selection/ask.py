@@ -41,6 +41,7 @@ from synque_select.selection.label_filter import LabelJudges
 from synque_select.selection.scoring import Scoring, labels_key
 from synque_select.types import AnswerEvidence, ProxyInfo, ProxyScore, Ranking
 from synque_select.utils.progress import ProgressBar
+from synque_select.utils.wording import counted
 
 __all__ = [
     "ANSWERS",
@@ -263,7 +264,8 @@ def check_answers(
         )
     if not any(q.label not in ("", CANNOT_TELL) for q in sheet.questions):
         raise DataError(
-            f"{where}: none of its {len(sheet.questions)} questions has an answer: fill in the "
+            f"{where}: none of its {counted(len(sheet.questions), 'question')} has an answer: "
+            "fill in the "
             "column label"
         )
 
@@ -395,7 +397,8 @@ def with_answers(ranking: Ranking, report: AnswerReport) -> Ranking:
     unknown = f", and {report.n_unknown} that could not be answered" if report.n_unknown else ""
     messages = (
         "The column answers is how often a classifier trained on the candidate is right on your "
-        f"real sample, by {evidence.n} answers{unknown}, weighted by how likely they were asked; "
+        f"real sample, by {counted(evidence.n, 'answer')}{unknown}, weighted by how likely they "
+        "were asked; "
         "its intervals are for this real sample.",
         *((report.message,) if report.message else ()),
     )

@@ -11,6 +11,7 @@ from synque_select.proxies.base import BaseProxy
 from synque_select.selection.consensus import CONSENSUS
 from synque_select.selection.label_filter import scored_camps
 from synque_select.selection.scoring import Scoring
+from synque_select.utils.wording import counted
 
 __all__ = ["NOT_BY_TRANSFER", "TRANSFER", "order_by", "why_not_by_transfer"]
 
@@ -81,8 +82,8 @@ def why_not_by_transfer(scoring: Scoring) -> str | None:
     n_families = len({part.family or part.name for part in scoring.candidates})
     if n_families < _MIN_FAMILIES:
         return (
-            f"with {n_families} families of candidates, each is judged by one other alone; at "
-            f"least {_MIN_FAMILIES} are needed"
+            f"with {counted(n_families, 'family', 'families')} of candidates, each is judged by "
+            f"one other alone; at least {_MIN_FAMILIES} are needed"
         )
     if scores.details["labels"] != "classes":
         return (
@@ -93,8 +94,8 @@ def why_not_by_transfer(scoring: Scoring) -> str | None:
     if size < _MIN_PER_CLASS * n_classes:
         return (
             f"after weighting towards the real sample, the labeled examples that judge a candidate "
-            f"count as {size:.0f}; at least {_MIN_PER_CLASS} for each of the {n_classes} classes "
-            "are needed"
+            f"count as {size:.0f}; at least {_MIN_PER_CLASS} for each of the "
+            f"{counted(n_classes, 'class', 'classes')} are needed"
         )
     if scored_camps(scoring) is not None:
         return (

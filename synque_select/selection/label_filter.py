@@ -37,7 +37,7 @@ from synque_select.selection.scoring import Scoring
 from synque_select.types import Ranking
 from synque_select.types.label_filter import DroppedLabel, LabelFilterRecord
 from synque_select.utils.validation import is_number
-from synque_select.utils.wording import percent
+from synque_select.utils.wording import counted, percent
 
 __all__ = [
     "LabelFilter",
@@ -520,8 +520,8 @@ def _closed(
     n_judges = judges.n_judges(kept) if kept else 0
     if n_judges < _MIN_JUDGES:
         return (
-            f"a candidate's labels are judged by {n_judges} other candidates; a majority needs "
-            f"{_MIN_JUDGES} or more"
+            f"a candidate's labels are judged by {counted(n_judges, 'other candidate')}; a "
+            f"majority needs {_MIN_JUDGES} or more"
         )
     chance = 1 / len(judges.classes)
     floor = chance + _MIN_SKILL * (1 - chance)
@@ -576,8 +576,9 @@ def _sentence(
     n_classes: int,
 ) -> str:
     text = (
-        f"The label filter drops {n_dropped:,} of {n:,} examples: more than {percent(limit)} of "
-        "the other candidates' votes contradict their labels. The candidates' classifiers predict "
+        f"The label filter drops {n_dropped:,} of {counted(n, 'example')}: more than "
+        f"{percent(limit)} of the other candidates' votes contradict their labels. The "
+        "candidates' classifiers predict "
         f"{percent(accuracy)} of each other's labels (chance {percent(1 / n_classes)})"
     )
     if not spared:

@@ -20,7 +20,7 @@ from synque_select.functional.transfer import fit_heads, votes_of_others
 from synque_select.selection.scoring import Scoring
 from synque_select.types import LabelCheck
 from synque_select.utils.progress import ProgressBar
-from synque_select.utils.wording import percent
+from synque_select.utils.wording import counted, percent
 
 __all__ = ["check_classes", "check_labels", "check_scored_labels"]
 
@@ -45,7 +45,7 @@ def check_classes(candidates: Sequence[Candidate]) -> None:
         n_classes = len(set(candidate.labels))
         if n_classes > _MAX_CLASSES:
             raise ConfigError(
-                f"{candidate.where}: {n_classes} different labels; "
+                f"{candidate.where}: {counted(n_classes, 'different label')}; "
                 f"label checks need classes, at most {_MAX_CLASSES}"
             )
 

@@ -21,6 +21,7 @@ from synque_select.selection.decision import redecided, with_weights
 from synque_select.selection.scoring import Scoring
 from synque_select.selection.uncertainty import multinomial_weights
 from synque_select.types import Mixture, Ranking
+from synque_select.utils.wording import counted
 
 __all__ = [
     "MixtureChoice",
@@ -315,7 +316,7 @@ def _caps(sizes: Sequence[int], budget: int | None, max_repeats: float) -> torch
     if caps.sum() < 1:
         raise ConfigError(
             f"budget={budget}: allowed is at most {max_repeats * sum(sizes):.0f} draws, because "
-            f"the {sum(sizes)} examples may be drawn {max_repeats:g} times each"
+            f"the {counted(sum(sizes), 'example')} may be drawn {max_repeats:g} times each"
         )
     return caps
 
@@ -356,5 +357,5 @@ def _best_of(
         if float(values.min()) < least:
             least, best = float(values.min()), tuple(index[int(values.argmin())].tolist())
     if best is None:
-        raise ConfigError(f"no {len(subsets[0])} candidates have enough examples")
+        raise ConfigError(f"no {counted(len(subsets[0]), 'candidate')} have enough examples")
     return best

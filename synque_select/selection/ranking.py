@@ -50,7 +50,7 @@ from synque_select.types import (
     RankedCandidate,
     Ranking,
 )
-from synque_select.utils.wording import listed, places
+from synque_select.utils.wording import counted, listed, places
 
 __all__ = [
     "CONSENSUS",
@@ -506,7 +506,7 @@ def ranking_differences(
         *_named("in the ranking, but no candidate here", rows.keys() - here.keys()),
         *_named("candidate here, but not in the ranking", here.keys() - rows.keys()),
         *[
-            f"{name}: {here[name].where} has {len(here[name])} examples with sha256 "
+            f"{name}: {here[name].where} has {counted(len(here[name]), 'example')} with sha256 "
             f"{here[name].sha256[:12]}…, the ranking saw {row.n} with {row.sha256[:12]}…"
             for name, row in rows.items()
             if name in here and here[name].sha256 != row.sha256
@@ -524,6 +524,6 @@ def _real_difference(ranking: Ranking, real: RealSample | None) -> list[str]:
     if real is None or real.sha256 == ranking.real_sha256:
         return []
     return [
-        f"real sample: {real.where} has {len(real)} examples with sha256 {real.sha256[:12]}…, "
-        f"the ranking saw {ranking.n_real} with {ranking.real_sha256[:12]}…"
+        f"real sample: {real.where} has {counted(len(real), 'example')} with sha256 "
+        f"{real.sha256[:12]}…, the ranking saw {ranking.n_real} with {ranking.real_sha256[:12]}…"
     ]

@@ -9,6 +9,7 @@ from synque_select.data.candidate import RealSample
 from synque_select.data.contamination import shown_example
 from synque_select.data.duplicates import n_distinct
 from synque_select.selection.uncertainty import effective_size, n_units
+from synque_select.utils.wording import counted
 
 __all__ = ["real_messages"]
 
@@ -54,14 +55,17 @@ def _detected(real: RealSample, groups: NDArray[np.int64] | None) -> tuple[str, 
     n_units_ = n_units(len(real), groups)
     if n_units_ == 1:
         return (
-            f"All {len(real):,} real examples are copies or near copies of each other, such as "
+            f"All {counted(len(real), 'real example')} are copies or near copies of each other, "
+            "such as "
             f"{_shown(real, pair)}: no interval and no comparison can be computed. {_OVERRIDE}",
         )
     n_copies = int((np.bincount(groups)[groups] > 1).sum())
     return (
-        f"{n_copies:,} of the {len(real):,} real examples are copies or near copies of each other, "
-        f"such as {_shown(real, pair)}. Such examples are grouped: {n_units_:,} groups, effective "
-        f"n {effective_size(groups):,.1f}. Intervals and comparisons count groups, not examples. "
+        f"{n_copies:,} of the {counted(len(real), 'real example')} are copies or near copies of "
+        "each other, such as "
+        f"{_shown(real, pair)}. Such examples are grouped: {counted(n_units_, 'group')}, "
+        "effective n "
+        f"{effective_size(groups):,.1f}. Intervals and comparisons count groups, not examples. "
         f"{_OVERRIDE}",
     )
 
@@ -71,7 +75,7 @@ def _uncounted(real: RealSample) -> tuple[str, ...]:
     if distinct == len(real):
         return ()
     return (
-        f"Only {distinct:,} of the {len(real):,} real examples are distinct, and with "
+        f"Only {distinct:,} of the {counted(len(real), 'real example')} are distinct, and with "
         "real_groups=false a copy counts as a separate example: intervals are too narrow, unless "
         "real data repeats like that.",
     )
@@ -88,8 +92,9 @@ def _across(real: RealSample, groups: NDArray[np.int64]) -> tuple[str, ...]:
     n_examples = int(np.isin(copies, copies[apart]).sum())
     pair = (int(first[apart[0]]), int(apart[0]))
     return (
-        f"{n_examples:,} of the {len(real):,} real examples are copies or near copies of each "
-        f"other in different groups of {_name(real)}, such as {_shown(real, pair)}: if such groups "
+        f"{n_examples:,} of the {counted(len(real), 'real example')} are copies or near copies of "
+        "each other in different groups of "
+        f"{_name(real)}, such as {_shown(real, pair)}: if such groups "
         "depend on each other, intervals are too narrow. Give a field that unites them.",
     )
 

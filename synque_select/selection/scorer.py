@@ -46,6 +46,7 @@ from synque_select.selection.scoring import Scoring, labels_key, score
 from synque_select.types import DroppedLabel, LabelCheck, Mixture, Ranking
 from synque_select.utils.process_state import free_device_memory
 from synque_select.utils.validation import check_int
+from synque_select.utils.wording import counted
 
 __all__ = ["Scorer", "ScoringJob", "rank"]
 
@@ -381,7 +382,8 @@ class ScoringJob:
         )
         if scoring.reused:
             scorer.notify(
-                f"scores of {len(scoring.reused)} of {len(self.suite)} proxies are taken from the "
+                f"scores of {len(scoring.reused)} of "
+                f"{counted(len(self.suite), 'proxy', 'proxies')} are taken from the "
                 f"cache: {', '.join(scoring.reused)}"
             )
         if not scorer.keep_models:

@@ -20,6 +20,7 @@ from synque_select.functional.importance import fit_importance_weights, kish_siz
 from synque_select.proxies.base import ProxyInput
 from synque_select.proxies.inputs import cross_fit_folds
 from synque_select.utils.process_state import preserved_state
+from synque_select.utils.wording import counted
 
 __all__ = ["SurrogateDraw", "draw_surrogate", "held_out"]
 
@@ -179,8 +180,9 @@ def _pool(candidate: Candidate, share: float, most: int, seed: int) -> NDArray[n
     chosen = first[uniform[first] < share]
     if len(chosen) < MIN_HELD_OUT:
         raise DataError(
-            f"{candidate.where}: {len(chosen)} of its {len(first)} distinct examples are held out "
-            f"for the surrogate validation set; at least {MIN_HELD_OUT} are needed: give a larger "
+            f"{candidate.where}: {len(chosen)} of its {counted(len(first), 'distinct example')} "
+            "are held out for the surrogate validation set; at least "
+            f"{MIN_HELD_OUT} are needed: give a larger "
             "held_out, or leave the candidate out"
         )
     return chosen[np.argsort(uniform[chosen], kind="stable")][:most]
@@ -254,9 +256,12 @@ def _messages(
     total = 1 / float((shares**2 / effective).sum())
     least = int(effective.argmin())
     n_families = len(set(families))
-    grouped = "" if n_families == len(candidates) else f" in {n_families} families"
+    grouped = (
+        "" if n_families == len(candidates) else f" in {counted(n_families, 'family', 'families')}"
+    )
     messages = [
-        f"surrogate validation: {n:,} examples of {len(candidates)} candidates{grouped}, no "
+        f"surrogate validation: {counted(n, 'example')} of "
+        f"{counted(len(candidates), 'candidate')}{grouped}, no "
         f"labeled real example; drawn from {sum(n_held_out):,} held-out ones, whose effective "
         f"number by importance weights is {total:,.0f} (least: {effective[least]:,.1f} of "
         f"{n_held_out[least]} in {candidates[least].name})"

@@ -74,6 +74,7 @@ from synque_select.training.wrapping import (
 from synque_select.types import Mixture
 from synque_select.utils.json_types import Json
 from synque_select.utils.validation import check_int
+from synque_select.utils.wording import counted
 
 __all__ = ["SynqueDataModule", "attached_datamodule"]
 
@@ -813,8 +814,8 @@ class SynqueDataModule(LightningDataModule):
         if wanted < unit:
             share = "one draw" if unit == replicas else f"one whole batch of {unit // replicas}"
             raise ConfigError(
-                f"an epoch of {wanted} draws is shorter than {share} on each of {replicas} ranks: "
-                "raise epoch_length, or lower batch_size"
+                f"an epoch of {counted(wanted, 'draw')} is shorter than {share} on each of "
+                f"{counted(replicas, 'rank')}: raise epoch_length, or lower batch_size"
             )
         return wanted // unit * unit
 

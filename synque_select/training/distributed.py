@@ -14,6 +14,7 @@ from pytorch_lightning import Trainer
 from torch.distributed import ProcessGroup
 
 from synque_select.errors import LightningError, SynqueError
+from synque_select.utils.wording import counted
 
 __all__ = ["connect", "n_data_replicas", "on_rank_zero", "raise_on_all_ranks", "report_failure"]
 
@@ -77,7 +78,7 @@ def on_rank_zero(trainer: Trainer, work: Callable[[], _T]) -> _T:
         return work()
     if not _is_open():
         raise LightningError(
-            f"{type(trainer.strategy).__name__} runs {trainer.world_size} ranks without "
+            f"{type(trainer.strategy).__name__} runs {counted(trainer.world_size, 'rank')} without "
             "torch.distributed: allowed are strategies of one device, DDP and FSDP"
         )
     _raise_first(_meet(None, _TIMEOUT))

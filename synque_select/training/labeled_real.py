@@ -12,6 +12,7 @@ from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, LightningError
 from synque_select.training.fingerprints import Fingerprint
 from synque_select.types import Mixture
+from synque_select.utils.wording import counted
 
 __all__ = [
     "LabeledRealData",
@@ -86,7 +87,7 @@ def load_labeled(
         given = source if has_name else {"labeled_real": source}
         loaded = load_candidates(given, view=view, label=label)
     if len(loaded) != 1:
-        raise ConfigError(f"labeled_real: found {len(loaded)} datasets; allowed is one")
+        raise ConfigError(f"labeled_real: found {counted(len(loaded), 'dataset')}; allowed is one")
     if loaded[0].name in {candidate.name for candidate in candidates}:
         raise ConfigError(
             f"labeled_real has the name of a candidate, {loaded[0].name!r}: give it another name, "

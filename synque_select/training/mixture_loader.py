@@ -19,6 +19,7 @@ from synque_select.errors import ConfigError, DataError, DependencyError, did_yo
 from synque_select.training.mixture_schedule import MixtureSchedule, longest_epoch
 from synque_select.types import Mixture
 from synque_select.utils.validation import check_int
+from synque_select.utils.wording import counted
 
 __all__ = [
     "MixtureDataset",
@@ -220,8 +221,8 @@ class MixtureSampler(DistributedSampler[object]):
         self.num_samples = len(dataset) // num_replicas
         if not self.num_samples:
             raise ConfigError(
-                f"an epoch of {len(dataset)} draws cannot be split over {num_replicas} ranks: "
-                "raise epoch_length"
+                f"an epoch of {counted(len(dataset), 'draw')} cannot be split over "
+                f"{counted(num_replicas, 'rank')}: raise epoch_length"
             )
         self.total_size = self.num_samples * num_replicas
         self.start = 0

@@ -36,6 +36,7 @@ from synque_select.types import Mixture, Ranking, RunRecord, surrogate_name
 from synque_select.utils.json_types import Json, JsonObject
 from synque_select.utils.process_state import free_device_memory, seeded
 from synque_select.utils.validation import check_int
+from synque_select.utils.wording import counted
 
 __all__ = [
     "Measured",
@@ -164,8 +165,8 @@ def train_and_measure(
             trainer.fit(module, datamodule=data)
         if trainer.global_step < max_steps:
             raise LightningError(
-                f"a fit stopped after {trainer.global_step} of {max_steps} steps: fits are "
-                "compared at a fixed budget, so nothing may end training early (a callback, "
+                f"a fit stopped after {trainer.global_step} of {counted(max_steps, 'step')}: fits "
+                "are compared at a fixed budget, so nothing may end training early (a callback, "
                 "max_time)"
             )
         parameters = hyper_parameters(trainer, module)

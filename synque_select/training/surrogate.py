@@ -24,6 +24,7 @@ from synque_select.selection.surrogate import SurrogateDraw, draw_surrogate, hel
 from synque_select.training.mixture_loader import Transform, training_example
 from synque_select.types import Mixture, surrogate_name
 from synque_select.utils.validation import check_int
+from synque_select.utils.wording import counted
 
 __all__ = [
     "SurrogateOptions",
@@ -290,8 +291,9 @@ def _without_held_out(candidate: Candidate, options: SurrogateOptions) -> Candid
     n_left = int((~is_held_out).sum())
     if n_left < 2:
         raise DataError(
-            f"{candidate.where}: {n_left} of its {len(candidate)} examples are left to train "
-            f"on, as held_out={options.held_out} of them are for validation: give a smaller share"
+            f"{candidate.where}: {n_left} of its {counted(len(candidate), 'example')} are left to "
+            "train on, as "
+            f"held_out={options.held_out} of them are for validation: give a smaller share"
         )
     return candidate.without(np.flatnonzero(is_held_out).tolist())
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from synque_select.errors import ConfigError, LightningError
 from synque_select.training.lightning_compat import refuse_other_lightning
+from synque_select.utils.wording import counted
 
 __all__ = [
     "Collate",
@@ -177,7 +178,8 @@ def inner_train_loaders(inner: LightningDataModule | None) -> TrainLoaders:
     replaceable = [loader for loader in combined.flattened if isinstance(loader, DataLoader)]
     if len(replaceable) > 1:
         raise LightningError(
-            f"train_dataloader of {type(inner).__name__} returns {len(replaceable)} loaders, but a "
+            f"train_dataloader of {type(inner).__name__} returns "
+            f"{counted(len(replaceable), 'loader')}, but a "
             "mixture replaces one: wrap a DataModule whose train_dataloader returns one DataLoader"
         )
     return TrainLoaders(replaceable[0], combined) if replaceable else TrainLoaders()

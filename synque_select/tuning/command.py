@@ -25,6 +25,7 @@ from synque_select.training.short_fit import ModelFactory, TrainerOptions
 from synque_select.tuning.options import TuneOptions
 from synque_select.tuning.result import TuningResult
 from synque_select.tuning.run import tune_mixture
+from synque_select.utils.wording import counted
 
 __all__ = ["run_tuning"]
 
@@ -91,7 +92,7 @@ def run_tuning(
 def _write(
     result: TuningResult, store: RunStore, run_dir: Path, datamodule: SynqueDataModule
 ) -> None:
-    how = f"the best of {len(result.trials)} trials by {result.metric}"
+    how = f"the best of {counted(len(result.trials), 'trial')} by {result.metric}"
     save_ranking(tuned(result.ranking, result.mixture, how), run_dir)
     write_json(run_dir / "study.json", result.to_dict())
     trials = [r for r in store.read(kind="trial") if r.details.get("study") == result.study_name]

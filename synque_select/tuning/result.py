@@ -11,6 +11,7 @@ from synque_select.tuning.options import TuneOptions
 from synque_select.tuning.studies import START, Role, origin_of, role_of
 from synque_select.types import Mixture, Ranking
 from synque_select.utils.json_types import Json, JsonObject
+from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -186,9 +187,8 @@ def _is_better(value: float | None, best: float | None, mode: str) -> bool:
 def _messages(
     rows: Sequence[TrialRow], metric: str, n_complete: int, *, is_trained: bool
 ) -> list[str]:
-    chosen = (
-        f"the best {metric} is the best of {n_complete} trials, and the mixture was chosen by it"
-    )
+    trials = counted(n_complete, "trial")
+    chosen = f"the best {metric} is the best of {trials}, and the mixture was chosen by it"
     if is_trained:
         messages = [
             f"{chosen}: the value is optimistic; measure the mixture on a test split",
@@ -200,16 +200,19 @@ def _messages(
     retried = [row for row in rows if row.retry_of is not None]
     retried_numbers = {row.retry_of for row in retried}
     if retried:
-        messages.append(f"{len(retried)} trials repeat one whose worker was killed")
+        messages.append(
+            f"{counted(len(retried), 'trial repeats', 'trials repeat')} one whose worker was killed"
+        )
     failed = sum(row.state == "failed" and row.number not in retried_numbers for row in rows)
     if failed:
         messages.append(
-            f"{failed} trials ended with an error in an earlier call, or were interrupted; starts "
-            "were tried again"
+            f"{counted(failed, 'trial')} ended with an error in an earlier call, or by an "
+            "interruption; starts were tried again"
         )
     unfinished = sum(row.state == "running" for row in rows)
     if unfinished:
         messages.append(
-            f"{unfinished} trials were still running elsewhere, or their worker was killed"
+            f"{counted(unfinished, 'trial was', 'trials were')} still running elsewhere, or the "
+            "worker was killed"
         )
     return messages

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from synque_select.errors import ConfigError
 from synque_select.types import Mixture, Ranking
+from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -90,7 +91,9 @@ class MixtureSpace:
         """
         low, high = self.k_range
         if not low <= len(mixture.weights) <= high:
-            raise ConfigError(f"{len(mixture.weights)} candidates: allowed are {low} to {high}")
+            raise ConfigError(
+                f"{counted(len(mixture.weights), 'candidate')}: allowed are {low} to {high}"
+            )
         scale = -math.log1p(-_TOP) / max(mixture.weights.values())
         shares = {name: -math.expm1(-scale * w) for name, w in mixture.weights.items()}
         least, n = min(shares.values()), len(self.names)

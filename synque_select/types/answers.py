@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
-from synque_select.utils.wording import listed
+from synque_select.utils.wording import counted, listed
 
 __all__ = ["AnswerEvidence"]
 
@@ -44,7 +44,7 @@ class AnswerEvidence:
     @property
     def finding(self) -> str:
         """What the answers show, without a capital letter and a full stop."""
-        by = "your one answer" if self.n == 1 else f"your {self.n:,} answers"
+        by = "your one answer" if self.n == 1 else f"your {counted(self.n, 'answer')}"
         parts = []
         if self.wrong_camp:
             right, wrong = listed(self.right_camp), listed(self.wrong_camp)

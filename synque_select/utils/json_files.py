@@ -11,6 +11,7 @@ from pathlib import Path
 from synque_select.errors import DataError, SynqueError
 from synque_select.utils.json_types import Json
 from synque_select.utils.text_files import decode_utf8
+from synque_select.utils.wording import counted
 
 __all__ = [
     "MAX_BYTES",
@@ -50,7 +51,7 @@ def read_json_file(
         with Path(path).open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             if size > max_bytes:
-                raise error(f"{path}: {size} bytes; allowed are at most {max_bytes}")
+                raise error(f"{path}: {counted(size, 'byte')}; allowed are at most {max_bytes}")
             content = stream.read()
     except OSError as problem:
         raise error(f"cannot read {path}: {problem.strerror or problem}") from problem
@@ -137,7 +138,7 @@ def too_deep() -> str:
 
 def _whole(text: str) -> int:
     if len(text) > _MAX_DIGITS:
-        raise ValueError(f"an integer of {len(text)} digits; allowed are {_MAX_DIGITS}")
+        raise ValueError(f"an integer of {counted(len(text), 'digit')}; allowed are {_MAX_DIGITS}")
     return int(text)
 
 

@@ -30,7 +30,7 @@ from synque_select.llm.openai.server_errors import (
 from synque_select.utils.json_files import parse_json
 from synque_select.utils.json_types import Json, JsonObject
 from synque_select.utils.validation import check_int, is_number
-from synque_select.utils.wording import one_line
+from synque_select.utils.wording import counted, one_line
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -214,7 +214,7 @@ class Endpoint:
                 self._rate_limiter.pause(wait_s)
             elif n_failed <= self._max_retries:
                 await asyncio.sleep(wait_s)
-        return Failure(f"{reason}; asked {self._max_retries + 1} times")
+        return Failure(f"{reason}; asked {counted(self._max_retries + 1, 'time')}")
 
     async def post(
         self, client: AsyncOpenAI, path: str, body: JsonObject, n_tokens: int

@@ -29,7 +29,7 @@ from synque_select.llm.structured import without_thinking
 from synque_select.utils.json_files import parse_json
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.validation import check_int
-from synque_select.utils.wording import listed
+from synque_select.utils.wording import counted, listed
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -276,7 +276,7 @@ class OpenAILLM(BaseLLM):
                 f"answered {shown!r}, which is none of the choices"
             )
         if completion.is_cut and schema is not None:
-            return Failure(f"the answer was not complete after {max_tokens} tokens")
+            return Failure(f"the answer was not complete after {counted(max_tokens, 'token')}")
         return completion.text
 
     def _refused(self, words: str) -> Failure:
@@ -452,7 +452,7 @@ def _split_group(mass: ChoiceMass, group: tuple[str, ...], part: ChoiceMass) -> 
 
 def _why_empty(completion: Completion, max_tokens: int | None) -> str:
     if completion.is_cut and max_tokens is not None:
-        return f"the answer was not complete after {max_tokens} tokens"
+        return f"the answer was not complete after {counted(max_tokens, 'token')}"
     return completion.no_text
 
 

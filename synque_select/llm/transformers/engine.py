@@ -29,6 +29,7 @@ from synque_select.llm.transformers.vision import (
     reset_image_positions,
 )
 from synque_select.utils.json_types import JsonObject
+from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
     from transformers import Cache, ProcessorMixin
@@ -161,7 +162,7 @@ class TransformersLLM(BaseLLM):
                     return decoder.write(self._end_tokens())
                 return fill_schema(schema, decoder)
             except OutOfTokens:
-                return Failure(f"the JSON was not complete after {max_tokens} tokens")
+                return Failure(f"the JSON was not complete after {counted(max_tokens, 'token')}")
             finally:
                 self.usage.n_answer_tokens += decoder.n_written
 
@@ -382,8 +383,8 @@ class TransformersLLM(BaseLLM):
 
     def _too_long(self, n_prompt: int, n_answer: int) -> Failure:
         return Failure(
-            f"the prompt has {n_prompt} tokens and the answer needs {n_answer}; {self.id} can read "
-            f"{self.context_length} in total"
+            f"the prompt has {counted(n_prompt, 'token')} and the answer needs {n_answer}; "
+            f"{self.id} can read {self.context_length} in total"
         )
 
     def _load_tokenizer(self) -> None:
