@@ -329,8 +329,8 @@ def _adaptive_messages(key: str, run: LensRun) -> list[str]:
         f"{key}: adaptive judging stopped after {rounds}: {race['n_judged']:,} of "
         f"{counted(total, 'sample')} judged, {saved} saved. With probability "
         f"{1 - race['delta']:.3g} over which samples were drawn, every candidate that is decided "
-        f"is on the right side of the border of the top {race['top_k']}, for these "
-        "rubrics and this real sample."
+        f"is on the right side of the border of the top {race['top_k']}, for these rubrics and "
+        "this real sample."
     )
     if race["undecided"]:
         message += f" Not decided: {', '.join(race['undecided'])}."

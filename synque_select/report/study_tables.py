@@ -148,6 +148,5 @@ def _budget(budget: JsonFields) -> str:
     return (
         f"{cost}; {low} to {counted(high, 'candidate')}, sampler {budget.value('sampler')}, "
         f"pruner {budget.value('pruner')}, {budget.value('n_startup')} random trials after the "
-        "starts, "
-        f"seed {budget.value('seed')}"
+        f"starts, seed {budget.value('seed')}"
     )

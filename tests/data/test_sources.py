@@ -713,7 +713,7 @@ def test_no_view_and_a_choice_asks_for_one(tmp_path: Path):
 
 def test_fewer_than_two_examples(tmp_path: Path):
     write_json(tmp_path / "a.json", RECORDS[:1])
-    with pytest.raises(DataError, match=r"a\.json\): 1 examples; at least 2 are required"):
+    with pytest.raises(DataError, match=r"a\.json\): 1 example; at least 2 are required"):
         load_candidates(tmp_path / "a.json")
 
 

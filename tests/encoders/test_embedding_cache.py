@@ -246,7 +246,7 @@ def test_views_that_encode_many_leaves_out(tmp_path):
         def encode_many(self, views):
             yield [0], self.encode([views[0]])
 
-    with pytest.raises(EncoderError, match="1 embeddings of 4 views"):
+    with pytest.raises(EncoderError, match="1 embedding of 4 views"):
         embed(Lazy(), Candidate("a", texts(0, 4)), cache_dir=tmp_path)
 
 

@@ -259,7 +259,7 @@ def test_an_unusable_answer_is_sent_back_twice_and_then_shown(cache):
     write(llm, REAL, SYNTHETIC, RubricSampling(), cache)
     assert "Answer 1 could not be used: it is not JSON" in llm.prompts[1]
     assert '"no JSON"' in llm.prompts[1]
-    assert "it has 1 points instead of 10" in llm.prompts[2]
+    assert "it has 1 point instead of 10" in llm.prompts[2]
     deep = iter(['{"points": ' * 100_000 + "}", GOOD.replace("number a", "\\ud83d a"), GOOD, GOOD])
     rubric = write(
         ScriptedLLM(lambda _: next(deep), id="deep"), REAL, SYNTHETIC, RubricSampling(), cache

@@ -131,7 +131,7 @@ def test_a_folder_in_the_way_is_named(tmp_path: Path):
         (b"\xff\xfe\x00", "not UTF-8"),
         (b"[" * 100_000, "nested too deeply|not JSON"),
         (b"", "line 1: not JSON"),
-        (b"1" * 5000, "an integer of 5000 digits; allowed are 300"),
+        (b"1" * 5000, "an integer of 5,000 digits; allowed are 300"),
     ],
 )
 def test_a_broken_json_file_is_named(tmp_path: Path, content: bytes, words: str):

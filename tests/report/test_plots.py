@@ -157,7 +157,7 @@ def test_a_panel_says_what_may_be_said():
 
 
 def test_one_unit_is_no_figure():
-    with pytest.raises(ConfigError, match="1 units"):
+    with pytest.raises(ConfigError, match="1 unit"):
         correlation_figure(entry_of("a"))
 
 

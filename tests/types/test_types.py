@@ -141,7 +141,7 @@ def test_a_label_is_checked_but_never_viewed():
             "a dict is not a dataset; allowed is a list of",
         ),
         ("a", [], None, DataError, "a: 0 examples; at least 2 are required"),
-        ("a", TEXTS[:1], None, DataError, "a: 1 examples; at least 2 are required"),
+        ("a", TEXTS[:1], None, DataError, "a: 1 example; at least 2 are required"),
         ("a", [{"t": "x"}] * 2, "u", DataError, "no field 'u'; there are: t"),
         ("a", [{"t": 1}] * 2, "t", DataError, "must be a text or an image, found int$"),
         (
