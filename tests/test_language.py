@@ -121,13 +121,15 @@ def problems(path: Path) -> Iterator[str]:
 def percentages(source: str) -> Iterator[str]:
     """Yield the percentages of a module that are written without a space before the sign."""
     for node in ast.walk(ast.parse(source)):
-        # a format such as ".0%" is a constant of the tree, too
-        if (
-            isinstance(node, ast.Constant)
-            and isinstance(node.value, str)
-            and re.search(r"\d%(?![\w(}])", node.value)
-        ):
-            yield f"{node.lineno}: {node.value[:40]!r}: '95 %' has a space; see percent()"
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # a format such as ".0%" is a constant of the tree, too
+            for match in re.finditer(r"\d%(?![\w(}])", node.value):
+                around = node.value[max(0, match.start() - 10) : match.end()]
+                yield f"{node.lineno}: {around!r}: '95 %' has a space; see percent()"
+
+
+# texts of data
+SHOWN_AS_DATA = re.compile("rise by 3%|up 2%")
 
 
 @pytest.mark.parametrize(
@@ -136,8 +138,7 @@ def percentages(source: str) -> Iterator[str]:
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_percentages_have_one_form(path: Path):
-    # the sentence of a fake dataset is not ours
-    assert [p for p in percentages(path.read_text()) if "Shares rise" not in p] == []
+    assert [p for p in percentages(path.read_text()) if not SHOWN_AS_DATA.search(p)] == []
 
 
 @pytest.mark.parametrize("line", ['f"{share:.0%} of them"', '"95% of all"'])
