@@ -177,7 +177,6 @@ def plurals(source: str) -> Iterator[str]:
 NO_COUNTS = (
     "{name} examples",  # test and validation
     "{dims} dimensions",
-    "{int(n_pool.max())} examples count",
     "{len(self.names)} candidates",
     "{options['max_rows']} rows",
     "{options['max_result_bytes']} bytes",

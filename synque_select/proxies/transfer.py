@@ -128,10 +128,9 @@ class Transfer(_LabelProxy):
         sizes = kish_size(weights).cpu()
         n_pool = (weights > 0).sum(1).cpu()
         clipped = importance.clipped.sum(1)[judges.families].cpu()
-        low, high = float(sizes.min()), float(sizes.max())
         message = (
-            f"after weighting, the other candidates' {int(n_pool.min())} to {int(n_pool.max())} "
-            f"examples count as {low:.0f} to {high:.0f} (Kish's effective size)"
+            f"of the other candidates' examples, {_span(n_pool)}, count as many as {_span(sizes)} "
+            "after weighting (Kish's effective size)"
         )
         details = {
             "effective_size": judges.named(sizes),
@@ -216,6 +215,12 @@ class Agreement(_LabelProxy):
         # no `resample`: a class that the heads see in one or two real examples counts as much as
         # any other, and a linear approximation of that covers 0.66 at a nominal 0.95 (n = 60)
         return ProxyScores(values.cpu(), messages=judges.messages(), details=details)
+
+
+def _span(values: torch.Tensor) -> str:
+    """Return the range of some numbers, or the one that all of them are."""
+    low, high = (f"{float(end):,.0f}" for end in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
 
 
 def _t_intervals(right: torch.Tensor) -> torch.Tensor:

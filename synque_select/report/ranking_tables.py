@@ -183,11 +183,18 @@ def _ranking_notes(ranking: Ranking, reliability: Correlation | None) -> tuple[s
         notes.append(
             "selection_stability: estimated share of new real samples of "
             f"{counted(ranking.n_real, 'example')} in which the candidate is in the top "
-            f"{ranking.stability_k} by {ranking.rank_by}; too high near ties, and not the "
+            f"{ranking.stability_k} by {ranking.rank_by}; {_overstated(ranking)}, and not the "
             f"chance of being truly best; {reliability_words(ranking.rank_by, reliability)}"
         )
     notes.append(f"these files are ranked, not their generators, and {_measured(ranking)}")
     return tuple(notes)
+
+
+def _overstated(ranking: Ranking) -> str:
+    info = ranking.proxies.get(ranking.rank_by)
+    if info is not None and info.reads_labels:
+        return "too high, as the examples that judge are the same in each"
+    return "too high near ties"
 
 
 def _measured(ranking: Ranking) -> str:

@@ -15,6 +15,7 @@ from synque_select.functional.camps import (
     systematic_contradictions,
 )
 from synque_select.functional.label_consistency import Predictions
+from synque_select.selection.sentences import short_names
 from synque_select.utils.wording import listed, percent
 
 __all__ = ["Camps", "find_camps"]
@@ -45,7 +46,9 @@ class Camps:
     def sentence(self) -> str:
         """Say who contradicts whom, and about which class, without a full stop."""
         largest = self.contradictions[0]
-        readers, others = self.names[largest.readers], self.names[1 - largest.readers]
+        short = short_names([name for camp in self.names for name in camp])
+        camps = [[short[name] for name in camp] for camp in self.names]
+        readers, others = camps[largest.readers], camps[1 - largest.readers]
         label, read_as = self.classes[largest.label], self.classes[largest.read_as]
         return (
             "the candidates form two camps whose labels contradict each other: what "

@@ -15,7 +15,7 @@ from synque_select.utils.wording import counted, listed, percent
 __all__ = ["Sentences", "never_reads_real", "short_names"]
 
 _MOST_NAMES = 4
-_NAME_WIDTH = 30
+_NAME_WIDTH = 40
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
@@ -25,9 +25,9 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
         names: All names that must stay distinct.
 
     Example:
-        >>> names = [f"llama3.1-8b_{shot}-shot_background-info_v1" for shot in ("few", "zero")]
+        >>> names = [f"llama3.1-8b_{x}-shot_background-information_v1" for x in ("few", "zero")]
         >>> list(short_names(names).values())
-        ['llama3.1-8b_few-..._v1', 'llama3.1-8b_zero-..._v1']
+        ['llama3.1-8b_few-shot_...-information_v1', 'llama3.1-8b_zero-shot_...-information_v1']
     """
     return dict(zip(names, shorten_names(names, _NAME_WIDTH), strict=True))
 
@@ -318,10 +318,11 @@ class Sentences:
 
     def _closer(self, chosen: Sequence[str]) -> str:
         better = "better on" if self._reads_labels else "closer to"
-        other = "the other" if self.evidence.n_pairs == 1 else "every other"
+        other = "the other" if len(self.names) - len(chosen) == 1 else "every other"
+        left = " that can be selected" if len(self.names) < len(self.ranking) else ""
         return (
             f"by {self.evidence.rank_by}, {_these(chosen)} {better} your {self._real()} than "
-            f"{other} candidate, beyond chance"
+            f"{other} candidate{left}, beyond chance"
         )
 
     def _worse_than_most(self) -> str:

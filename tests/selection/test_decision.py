@@ -363,6 +363,11 @@ def test_weights_say_what_speaks_against_the_weighted():
     assert "The weights of the top 2 (top_k=2 was given) are those of" in made.sentence
 
 
+def test_where_one_is_left_out_it_is_the_other():
+    made = decision(5, n_apart=9, worse=("f",), clear_at=(5,))
+    assert "than the other candidate, beyond chance" in made.sentence
+
+
 def test_fewer_than_top_k_can_be_selected():
     assert decision(6, copies=("a",)).sentence == (
         "Your real sample does not separate the 5 candidates. All 5 that can be selected are "
@@ -404,6 +409,7 @@ def test_many_long_names_do_not_hide_the_advice():
     first, second = made.sentence.partition("(")[2].partition(" and ")[0].split(", ")
     assert "00" in first
     assert "01" in second
+    assert max(len(first), len(second)) <= 40
 
 
 def kinds() -> list[tuple[str, ProxyInfo]]:
