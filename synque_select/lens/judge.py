@@ -18,7 +18,8 @@ from synque_select.lens.rubric import Rubric
 from synque_select.lens.samples import Limits, show_sample
 from synque_select.llm.base import BaseLLM, Failure
 from synque_select.llm.prompt import PromptLike, join_prompts, prompt_text
-from synque_select.utils.wording import counted, percent
+from synque_select.utils.validation import is_number
+from synque_select.utils.wording import counted, one_line, percent
 
 __all__ = ["Judged", "Questions", "Readout", "Tally", "judge", "questions_of"]
 
@@ -26,6 +27,8 @@ Readout = Literal["label", "expectation"]
 
 _PLACES = ("A", "B")
 _SHOWN_FAILURES = 3
+_SHOWN_CHARS = 200
+_ROUNDING = 0.01  # by which the probabilities of an answer may miss a sum of 1
 _REAL = "Dataset {} is real."
 _SYNTHETIC = "Dataset {} is synthetic: a model generated it."
 
@@ -60,7 +63,7 @@ class Tally:
         """
         self.n_failed += n_questions
         if len(self.failures) < _SHOWN_FAILURES:
-            self.failures.append(f"{reason} (example: {sample[:200]})")
+            self.failures.append(f"{reason} (example: {one_line(sample, _SHOWN_CHARS)})")
         if self.n_failed > self.threshold * self.n_planned:
             examples = "; ".join(self.failures)
             raise LLMError(
@@ -127,7 +130,8 @@ def judge(
     Raises:
         LLMError: More questions failed than the tally allows.
     """
-    shown = [show_sample(view, prompts, limits) for view in (*real, *synthetic)]
+    tokens = engine.control_tokens()
+    shown = [show_sample(view, prompts, limits, tokens) for view in (*real, *synthetic)]
     names = [prompt_text(sample.item) for sample in shown]
     counts = Counter(names)
     items = {name: sample.item for name, sample in zip(names, shown, strict=True)}
@@ -160,7 +164,7 @@ def questions_of(
             named = {f"kind_{name.lower()}": text.format(name) for name, text in kinds.items()}
             shared = prompts.fill("zero_shot", **named)
         else:
-            shared = prompts.fill("shared", **rubric.shown(synthetic_is))
+            shared = prompts.fill("shared", **rubric.shown(synthetic_is, engine.control_tokens()))
         # column 0 asks for the real set, column 1 for the synthetic one
         questions.append(Questions(engine, shared, (real_is, synthetic_is), prompts, readout))
     return questions
@@ -199,13 +203,16 @@ class Questions:
         kept = cache.get([key for pair in keys.values() for key in pair])
         missing = []
         for name in items:
-            if all(key in kept for key in keys[name]):
+            if all(key in kept and self._is_usable(kept[key]) for key in keys[name]):
                 tally.n_kept += 2
                 yield name, [self._value(kept[key]) for key in keys[name]]
             else:
                 missing.append(name)
         for position, result in self._ask([items[name] for name in missing]):
             name = missing[position]
+            if isinstance(result, list) and not self._are_usable(result):
+                # an engine of the user's own may return anything, and NaN would spread silently
+                result = Failure(f"{self._engine.id} returned {str(result)[:_SHOWN_CHARS]}")
             if isinstance(result, Failure):
                 tally.fail(result.reason, name, 2)
                 yield name, None
@@ -233,6 +240,20 @@ class Questions:
                 row = [answered[i] for i in range(n)]
                 failed = [a for a in row if isinstance(a, Failure)]
                 yield position // n, failed[0] if failed else row
+
+    def _are_usable(self, answers: list[Any]) -> bool:
+        return len(answers) == len(self.suffixes) and all(map(self._is_usable, answers))
+
+    def _is_usable(self, answer: Any) -> bool:
+        """Whether an answer is one of the labels, or one probability per label."""
+        if self._readout == "label":
+            return isinstance(answer, str) and answer in LABELS
+        return (
+            isinstance(answer, list | tuple)
+            and len(answer) == len(LABELS)
+            and all(is_number(p) and 0 <= p <= 1 + _ROUNDING for p in answer)
+            and abs(sum(answer) - 1) <= _ROUNDING
+        )
 
     def _value(self, answer: Any) -> float:
         if self._readout == "label":

@@ -88,17 +88,25 @@ def load_prompts(kind: str | Path = "text") -> PromptSet:
         'How likely is it that this question comes from dataset A?'
     """
     path = Path(kind)
-    if not path.is_file():
+    if not _is_file(path):
         if str(kind) not in prompt_kinds():
             known = did_you_mean(str(kind), prompt_kinds())
-            raise ConfigError(f"prompts={str(kind)!r} is neither a file nor a kind: {known}")
+            raise ConfigError(f"prompts={str(kind)[:200]!r} is neither a file nor a kind: {known}")
         path = _FOLDER / f"{kind}.txt"
     return _read(str(kind), path, path.stat().st_mtime_ns)
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long for a name, or not allowed to look
+        return False
+
+
 @lru_cache(maxsize=32)
 def _read(name: str, path: Path, changed: int) -> PromptSet:
-    text = read_text(path, error=ConfigError)
+    # files of other systems have other line ends, which change no prompt
+    text = read_text(path, error=ConfigError).replace("\r\n", "\n").replace("\r", "\n")
     first, _, rest = text.partition("\n")
     match = _FIRST_LINE.fullmatch(first.strip())
     if match is None or int(match[1]) != _VERSION:

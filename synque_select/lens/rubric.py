@@ -13,15 +13,16 @@ from typing import Any
 from synque_select.data.views import View
 from synque_select.errors import ConfigError, DataError, LLMError
 from synque_select.lens.cache import AnswerCache, answer_key
+from synque_select.lens.markup import plain_line
 from synque_select.lens.prompt_sets import PromptSet
-from synque_select.lens.samples import Limits, content_order, plain_line, quote_sample, rubric_line
+from synque_select.lens.samples import Limits, content_order, quote_sample, rubric_line
 from synque_select.llm.base import BaseLLM, Failure
 from synque_select.llm.prompt import PromptLike, join_prompts, prompt_text
 from synque_select.llm.structured import without_thinking
 from synque_select.utils.atomic import write_text_atomic
 from synque_select.utils.json_files import parse_json, read_json_file
 from synque_select.utils.validation import check_int, is_number
-from synque_select.utils.wording import counted
+from synque_select.utils.wording import counted, one_line
 
 __all__ = [
     "Rubric",
@@ -63,11 +64,14 @@ class Rubric:
     only_synthetic: tuple[str, ...]
     only_real: tuple[str, ...]
 
-    def shown(self, synthetic_is: str) -> dict[str, str]:
+    def shown(
+        self, synthetic_is: str, control_tokens: frozenset[str] = frozenset()
+    ) -> dict[str, str]:
         """Return the three lists as a judge sees them, with the candidate as dataset A or B.
 
         Args:
             synthetic_is: Which dataset the candidate is: "A" or "B".
+            control_tokens: Special and added tokens of the judge's tokenizer, which are escaped.
 
         Example:
             >>> rubric = Rubric(("Short.",), ("Dataset B names tables, while A does not.",), ("x",))
@@ -75,11 +79,12 @@ class Rubric:
             '1. Dataset A names tables, while B does not.'
         """
         real_is = "B" if synthetic_is == "A" else "A"
-        return {
-            "similarities": _numbered(self.similarities),
-            f"only_{synthetic_is.lower()}": _numbered(_named(self.only_synthetic, synthetic_is)),
-            f"only_{real_is.lower()}": _numbered(_named(self.only_real, real_is)),
+        lists = {
+            "similarities": self.similarities,
+            f"only_{synthetic_is.lower()}": _named(self.only_synthetic, synthetic_is),
+            f"only_{real_is.lower()}": _named(self.only_real, real_is),
         }
+        return {name: _numbered(points, control_tokens) for name, points in lists.items()}
 
     def with_names(self, real: str, synthetic: str) -> Rubric:
         """Return the rubric with other names than "dataset A" and "dataset B" for the sets.
@@ -101,8 +106,9 @@ class Rubric:
         )
 
 
-def _numbered(points: Sequence[str]) -> str:
-    return "\n".join(f"{i}. {plain_line(point)}" for i, point in enumerate(points, 1))
+def _numbered(points: Sequence[str], control_tokens: frozenset[str]) -> str:
+    lines = (plain_line(point, control_tokens) for point in points)
+    return "\n".join(f"{i}. {line}" for i, line in enumerate(lines, 1))
 
 
 def _named(points: Sequence[str], own: str) -> list[str]:
@@ -148,12 +154,12 @@ def load_rubrics(path: str | Path, group: str | None = None) -> dict[str, Rubric
     Raises:
         DataError: The file cannot be used; the message says what is missing.
     """
-    try:
-        state: Any = read_json_file(path)
-        lists = {field: state[key] for field, key in _FIELDS.items()}
-    except (DataError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a rubric file: {type(error).__name__}: {error}") from error
-    lists = {field: _of_group(points, group, path) for field, points in lists.items()}
+    # Any: the shape of the file is checked below
+    state: Any = read_json_file(path)
+    absent = [key for key in _FIELDS.values() if not isinstance(state, dict) or key not in state]
+    if absent:
+        raise DataError(f"{path} is not a rubric file: it has no {', '.join(absent)}")
+    lists = {field: _of_group(state[key], group, path) for field, key in _FIELDS.items()}
     names = list(lists["similarities"])
     for field, points_of in lists.items():
         for name in names:
@@ -161,9 +167,17 @@ def load_rubrics(path: str | Path, group: str | None = None) -> dict[str, Rubric
             if not isinstance(points, list) or not all(isinstance(p, str) for p in points):
                 raise DataError(
                     f"{path}: expected a list of strings for {name!r} in {_FIELDS[field]}, "
-                    f"found {points!r:.100}"
+                    f"found {one_line(repr(points), 100)}"
                 )
-    return {name: Rubric(**{f: tuple(part[name]) for f, part in lists.items()}) for name in names}
+    return {
+        name: Rubric(**{f: tuple(map(_printable, part[name])) for f, part in lists.items()})
+        for name in names
+    }
+
+
+def _printable(point: str) -> str:
+    # JSON allows half a surrogate pair; files and prompts do not
+    return point.encode("utf-8", "replace").decode()
 
 
 def _of_group(points: Any, group: str | None, path: str | Path) -> dict[str, Any]:
@@ -175,6 +189,8 @@ def _of_group(points: Any, group: str | None, path: str | Path) -> dict[str, Any
         group = next(iter(points))
     if group not in points:
         raise DataError(f"{path} has the groups {', '.join(points)}: choose one with rubrics_group")
+    if not isinstance(points[group], dict):
+        raise DataError(f"{path}, group {group}: expected candidate names with their points")
     return dict(points[group])
 
 
@@ -265,7 +281,7 @@ def write_rubric(
     """Have a model compare examples of both sets.
 
     The reasoning part of an answer is removed. An answer that does not follow the schema is sent
-    back with the reason, at most twice.
+    back with the reason, at most twice; a refused or empty one is asked for again as often.
 
     Args:
         engine: The model that writes the rubric.
@@ -357,7 +373,7 @@ def _sample_lines(
     left = sampling.max_tokens
     limits = Limits(sampling.max_sample_chars, sampling.image_side)
     for position in content_order(samples.keys, sampling.seed)[: sampling.n_samples]:
-        line = rubric_line(samples.views[position], prompts, limits)
+        line = rubric_line(samples.views[position], prompts, limits, engine.control_tokens())
         left -= engine.count_tokens(line)
         if lines and left < 0:
             break
@@ -374,21 +390,26 @@ def _points(
     ask: bool,
 ) -> tuple[str, ...]:
     schema = _schema(sampling.n_points)
-    question, answer = prompt, ""
+    question, problem, last = prompt, "", ""
     for attempt in range(1 + _REPAIRS):
         answer = _answer(engine, question, schema, sampling, cache, ask=ask)
+        if isinstance(answer, Failure):  # a refusal, or an empty answer: ask the same again
+            problem, last = answer.reason, ""
+            continue
         points = _parsed(answer, sampling.n_points)
+        last = f". The last answer: {one_line(answer)}"
         if not isinstance(points, str):
             return points
-        shown = quote_sample(answer, _SHOWN).text
+        problem = points
+        shown = quote_sample(answer, _SHOWN, engine.control_tokens()).text
         question = join_prompts(
             prompt,
-            f"\n\nAnswer {attempt + 1} could not be used: {points}. It was: {shown}\n"
+            f"\n\nAnswer {attempt + 1} could not be used: {problem}. It was: {shown}\n"
             "Answer again, with JSON only.",
         )
     raise LLMError(
-        f"{engine.id} wrote no usable rubric in {counted(1 + _REPAIRS, 'answer')}: {points}. The "
-        f"last answer: {answer[:_SHOWN]}"
+        f"{engine.id} wrote no usable rubric in {counted(1 + _REPAIRS, 'answer')}: "
+        f"{one_line(problem)}{last}"
     )
 
 
@@ -400,11 +421,10 @@ def _answer(
     cache: AnswerCache,
     *,
     ask: bool,
-) -> str:
+) -> str | Failure:
     """Return an answer from the cache, or ask for it.
 
     Raises:
-        LLMError: The model gave no answer.
         _NotKeptError: The answer is not in the cache, and `ask` is False.
     """
     decoding: dict[str, Any] = {
@@ -420,9 +440,8 @@ def _answer(
     if not ask:
         raise _NotKeptError
     ((_, answer),) = engine.generate([prompt], **decoding)
-    if isinstance(answer, Failure):
-        raise LLMError(f"{engine.id} wrote no rubric: {answer.reason}")
-    cache.put({key: answer})
+    if not isinstance(answer, Failure):
+        cache.put({key: answer})
     return answer
 
 
@@ -454,8 +473,7 @@ def _parsed(answer: str, n_points: int) -> tuple[str, ...] | str:
     points = state.get("points")
     if not isinstance(points, list) or not all(isinstance(p, str) for p in points):
         return 'it has no list of texts under "points"'
-    # JSON allows half a surrogate pair; files and prompts do not
-    points = [_NUMBER.sub("", p.encode("utf-8", "replace").decode()).strip() for p in points]
+    points = [_NUMBER.sub("", _printable(p)).strip() for p in points]
     if not all(points):
         return "a point is empty"
     if len(points) != n_points:

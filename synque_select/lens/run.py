@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from synque_select.data.views import View
-from synque_select.errors import ProxyError
+from synque_select.errors import LLMError, ProxyError
 from synque_select.functional.racing import Race, race
 from synque_select.lens.cache import AnswerCache
 from synque_select.lens.config import AdaptiveJudging, LensConfig
@@ -222,10 +222,11 @@ class LensRun:
             )
             for i in positions
         )
+        tokens = self.scorer.control_tokens()
         return judging_cost(
             self.scorer,
             questions_of(self.scorer, rubric, self.prompts, self.config.readout),
-            (show_sample(view, self.prompts, self.limits).item for view in views),
+            (show_sample(view, self.prompts, self.limits, tokens).item for view in views),
             self.cache if is_known else None,
             self.config.readout,
         )
@@ -242,9 +243,12 @@ class LensRun:
             disable=not config.progress,
         )
         for name in bar:
-            self.rubrics[name] = write_rubric(
-                self.reasoner, self._asked[name], config.sampling, self.cache
-            )
+            try:
+                self.rubrics[name] = write_rubric(
+                    self.reasoner, self._asked[name], config.sampling, self.cache
+                )
+            except LLMError as error:
+                raise LLMError(f"the rubric of {name}: {error}") from error
         if config.save_rubrics:
             about = {"model": self.reasoner.id, "prompts": self.prompts.name}
             ordered = {name: self.rubrics[name] for name in self.candidates}

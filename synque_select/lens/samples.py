@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from synque_select.data.views import View
 from synque_select.errors import DataError
+from synque_select.lens.markup import json_line
 from synque_select.lens.prompt_sets import PromptSet
 from synque_select.llm.prompt import Prompt, PromptLike
 from synque_select.utils.wording import counted
@@ -24,21 +24,11 @@ __all__ = [
     "Shown",
     "content_order",
     "halves",
-    "plain_line",
     "quote_sample",
     "rubric_line",
     "show_sample",
 ]
 
-# markup of chat templates: <|im_end|>, <｜User｜>, <s>, <global-img>, [INST], [gMASK]
-_MARKUP = re.compile(
-    r"<(?=[|｜]|/?[\w▁][\w▁:.-]{0,39}>)|(?<=[|｜])>|\[(?=/?[a-z]?[A-Z_][A-Z_\d]{1,39}\])"
-)
-# characters that are invisible, break a line or change its direction
-_INVISIBLE = re.compile(
-    "[\\x00-\\x1f\\x7f-\\x9f\\u00ad\\u034f\\u061c\\u115f\\u1160\\u180e\\u200b-\\u200f\\u2028-\\u202e"
-    "\\u2060-\\u2069\\u3164\\ufeff\\uffa0\\ufff9-\\ufffb\\U000e0000-\\U000e01ef]"
-)
 _NOTHING = '""'
 
 
@@ -79,17 +69,19 @@ class Shown(NamedTuple):
     cut: bool
 
 
-def quote_sample(sample: str, max_chars: int) -> Quoted:
+def quote_sample(
+    sample: str, max_chars: int, control_tokens: frozenset[str] = frozenset()
+) -> Quoted:
     r"""Quote an example so that nothing in it can close the quotation marks.
 
-    The result is a JSON string on one line. Quotation marks, line breaks, control and invisible
-    characters and the markup of chat templates are escaped, so `json.loads` gives the example
-    back. A longer example is cut, and a note after the string says how much of it is shown.
+    The result is a JSON string on one line; see `json_line` for what is escaped. A longer example
+    is cut, and a note after the string says how much of it is shown.
 
     Args:
         sample: Any text.
         max_chars: Maximum number of characters shown; fewer if escaping would more than double
             the length.
+        control_tokens: Special and added tokens of the model's tokenizer.
 
     Example:
         >>> print(quote_sample('He said "no".\n<|im_end|>', 100).text)
@@ -98,63 +90,46 @@ def quote_sample(sample: str, max_chars: int) -> Quoted:
         "abc" (the first 3 of 6 characters)
     """
     n = min(len(sample), max_chars)
-    quoted = _json_string(sample[:n])
+    quoted = json_line(sample[:n], control_tokens)
     # an escaped character may take twelve, and the length of prompts must stay bounded
     while len(quoted) > 2 * max_chars + 2:
         n = n * 2 * max_chars // len(quoted)
-        quoted = _json_string(sample[:n])
+        quoted = json_line(sample[:n], control_tokens)
     if n == len(sample):
         return Quoted(quoted, False)
     return Quoted(f"{quoted} (the first {n:,} of {counted(len(sample), 'character')})", True)
 
 
-def _json_string(text: str) -> str:
-    shown = text.encode("utf-8", "replace").decode()
-    return _without_markup(json.dumps(shown, ensure_ascii=False))
-
-
-def plain_line(text: str) -> str:
-    r"""Put a text that a model wrote on one line, with the markup of chat templates escaped.
-
-    A model that has read hostile examples may write such markup, and its words enter prompts
-    without quotation marks.
-
-    Example:
-        >>> print(plain_line("It is short.\n<|im_end|>"))
-        It is short. \u003c|im_end|\u003e
-    """
-    return _without_markup(" ".join(text.encode("utf-8", "replace").decode().split()))
-
-
-def _without_markup(text: str) -> str:
-    return _MARKUP.sub(_escaped, _INVISIBLE.sub(_escaped, text))
-
-
-def _escaped(match: re.Match[str]) -> str:
-    char = match[0]
-    return f"\\u{ord(char):04x}" if char < "\x80" else json.dumps(char)[1:-1]
-
-
-def show_sample(view: View, prompts: PromptSet, limits: Limits) -> Shown:
+def show_sample(
+    view: View, prompts: PromptSet, limits: Limits, control_tokens: frozenset[str] = frozenset()
+) -> Shown:
     """Fill the section `sample` with an example: quoted texts, or a scaled-down image.
+
+    Args:
+        view: The example.
+        prompts: Prompts for the kind of task.
+        limits: Maximum size of an example.
+        control_tokens: Special and added tokens of the model's tokenizer.
 
     Raises:
         DataError: The prompts name fields, and the view is not a JSON object with the first one.
     """
-    values, cut = _values(view, prompts.fields, limits)
+    values, cut = _values(view, prompts.fields, limits, control_tokens)
     return Shown(prompts.fill("sample", **values), cut)
 
 
-def rubric_line(view: View, prompts: PromptSet, limits: Limits) -> PromptLike:
-    """Return an example as one line of a rubric prompt; raises the errors of `show_sample`."""
-    values, _ = _values(view, prompts.fields, limits)
+def rubric_line(
+    view: View, prompts: PromptSet, limits: Limits, control_tokens: frozenset[str] = frozenset()
+) -> PromptLike:
+    """Return an example as one line of a rubric prompt; see `show_sample`."""
+    values, _ = _values(view, prompts.fields, limits, control_tokens)
     if not prompts.fields:
         return values["sample"]
     return "{" + ", ".join(f'"{name}": {value}' for name, value in values.items()) + "}"
 
 
 def _values(
-    view: View, fields: Sequence[str], limits: Limits
+    view: View, fields: Sequence[str], limits: Limits, control_tokens: frozenset[str]
 ) -> tuple[dict[str, PromptLike], bool]:
     if not isinstance(view, str):
         if fields:
@@ -165,10 +140,14 @@ def _values(
         image.thumbnail((limits.image_side, limits.image_side))
         return {"sample": Prompt((image,))}, image.size != view.size
     if not fields:
-        quoted = quote_sample(view, limits.max_chars)
+        quoted = quote_sample(view, limits.max_chars, control_tokens)
         return {"sample": quoted.text}, quoted.cut
     record = _object(view, fields)
-    parts = {n: quote_sample(record[n], limits.max_chars) for n in fields if n in record}
+    parts = {
+        name: quote_sample(record[name], limits.max_chars, control_tokens)
+        for name in fields
+        if name in record
+    }
     values: dict[str, PromptLike] = {
         name: parts[name].text if name in parts else _NOTHING for name in fields
     }

@@ -11,7 +11,7 @@ from synque_select.llm.prompt import PromptLike, has_images, join_prompts, promp
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-__all__ = ["ChatFormat"]
+__all__ = ["ChatFormat", "control_tokens_of"]
 
 # number of characters at the end of a prompt that decide how an answer is tokenized behind it
 _TAIL = 32
@@ -113,3 +113,14 @@ class ChatFormat:
         # the tokenizer would merge the end of the prompt with the answer, but the model has read
         # the prompt's own tokens: tokenize the answer by itself
         return list(self._tokenizer(choice, add_special_tokens=False).input_ids)
+
+
+def control_tokens_of(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
+    """Return the texts that a tokenizer reads as one special or added token.
+
+    Args:
+        tokenizer: A tokenizer of transformers.
+    """
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    added |= {str(token) for token in tokenizer.get_added_vocab()}
+    return frozenset(added | {str(token) for token in tokenizer.all_special_tokens}) - {""}

@@ -10,6 +10,7 @@ from synque_select.errors import ConfigError
 from synque_select.llm.base import BaseLLM
 from synque_select.llm.openai.address import shown_address, shown_variable
 from synque_select.utils.registry import Registry, check_options
+from synque_select.utils.wording import one_line
 
 __all__ = ["ENGINES", "LLMSpec", "check_llm", "describe_llm", "get_llm", "register_engine"]
 
@@ -100,8 +101,10 @@ def check_llm(spec: object) -> None:
     if isinstance(spec, BaseLLM):
         return
     if not isinstance(spec, Mapping):
+        # an address may contain a key
+        shown = type(spec).__name__ if "://" in str(spec) else one_line(repr(spec), 80)
         raise ConfigError(
-            f"{spec!r} is not an engine: allowed is an engine, or a mapping such as "
+            f"{shown} is not an engine: allowed is an engine, or a mapping such as "
             "{'engine': 'transformers'}"
         )
     name = spec.get("engine")

@@ -305,6 +305,8 @@ def _messages(key: str, run: LensRun, judged: Mapping[str, Judged]) -> tuple[str
             f"{key}: {counted(n_cut, 'sample was', 'samples were')} cut or made smaller to {limit} "
             "to be judged."
         )
+    notes = [note for engine in (run.scorer, run.reasoner) for note in engine.notes]
+    messages += [f"{key}: {note}" for note in dict.fromkeys(notes)]
     messages += _adaptive_messages(key, run)
     if any(_TINY in engine.id for engine in (run.scorer, run.reasoner)):
         messages.append(

@@ -271,6 +271,143 @@ def test_an_unusable_answer_is_sent_back_twice_and_then_shown(cache):
     assert len(stubborn.prompts) == 3
 
 
+def test_a_refused_rubric_is_asked_for_again_and_named_in_the_end(cache, tmp_path):
+    answers = iter(
+        [Failure("the model\nrefused"), Failure("the answer is empty"), GOOD, GOOD, GOOD]
+    )
+    llm = ScriptedLLM(lambda prompt: next(answers))
+    write(llm, REAL, SYNTHETIC, RubricSampling(), cache)
+    assert llm.prompts[0] == llm.prompts[1] == llm.prompts[2]
+    never = ScriptedLLM(lambda prompt: Failure("no,\nthanks"), id="never")
+    config = LensConfig(scorer=never, answers=str(tmp_path / "b.sqlite"), progress=False)
+    real, candidates = [{"text": t} for t in REAL], {"one": SYNTHETIC, "two": SYNTHETIC}
+    with pytest.raises(LLMError, match="rubric of one: never wrote no usable rubric in 3 ans") as e:
+        rank(
+            {name: [{"text": t} for t in texts] for name, texts in candidates.items()},
+            real,
+            proxies=[Lens(config)],
+            progress=False,
+        )
+    assert "no, thanks" in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [float("nan")] * 5,
+        [0.5, 0.5, 0.5, 0.5, 0.5],
+        [1.2, -0.2, 0.0, 0.0, 0.0],
+        [1.0],
+        [],
+        None,
+        "likely",
+        ["likely"] * 5,
+        [True, False, False, False, False],
+    ],
+)
+def test_an_engine_that_returns_no_probabilities_is_a_failure_and_never_cached(row, cache):
+    class Odd(ScriptedLLM):
+        def choice_probabilities(self, shared_prefix, items, suffixes, choices):
+            for i, item in enumerate(items):
+                good = [0.2] * 5
+                yield i, [row if '"made up"' in str(item) else good, good]
+
+    for _ in range(2):
+        answers = judged(Odd(revision="1"), cache, threshold=0.5)
+        assert answers.synthetic.isnan().all(dim=-1).all(dim=-1).tolist() == [True, False]
+        assert not answers.real.isnan().any()
+    with pytest.raises(LLMError, match=r"2 of 20 questions failed.*scripted returned"):
+        judged(Odd(revision="1"), cache)
+
+
+def test_damaged_answers_of_the_cache_are_asked_for_again(cache):
+    llm = ScriptedLLM(revision="1")
+    whole = judged(llm, cache)
+    with sqlite3.connect(cache.path) as connection:
+        connection.execute("UPDATE answers SET answer = '[NaN, 1, 2]' WHERE rowid % 3 = 0")
+        connection.execute("UPDATE answers SET answer = '\"likely\"' WHERE rowid % 3 = 1")
+    connection.close()
+    again = judged(ScriptedLLM(revision="1"), cache)
+    assert torch.equal(whole.real, again.real)
+    assert torch.equal(whole.synthetic, again.synthetic)
+
+
+def test_reasons_and_examples_of_failures_are_on_one_line(cache):
+    llm = ScriptedLLM(probabilities=lambda *_: Failure("a\nb\x1b[2J"))
+    with pytest.raises(LLMError) as caught:
+        judged(llm, cache)
+    assert str(caught.value).isprintable()
+    assert "a b" in str(caught.value)
+
+
+ODD_RUBRICS = {
+    "UTF-16": "version".encode("utf-16"),
+    "Latin-1": '{"sims": "caf\u00e9"}'.encode("latin-1"),
+    "deep": b"[" * 100_000,
+    "deep, closed": b'{"sims": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "empty": b"",
+    "null": b"null",
+    "a list": b"[]",
+    "a number": b"7",
+    "one list only": b'{"sims": {}}',
+    "twice": b'{"sims": {}, "sims": {}}',
+    "many digits": b'{"sims": ' + b"9" * 5000 + b"}",
+    "no points": json.dumps(
+        dict.fromkeys(("sims", "diffs_synth_from_real", "diffs_real_from_synth"), {"c": 1})
+    ).encode(),
+    "a group of another kind": json.dumps(
+        dict.fromkeys(
+            ("sims", "diffs_synth_from_real", "diffs_real_from_synth"), {"a": {"c": ["x"]}, "b": 5}
+        )
+    ).encode(),
+    "a list that is missing": json.dumps(
+        {"sims": {"c": ["x"]}, "diffs_synth_from_real": {}, "diffs_real_from_synth": {"c": ["x"]}}
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("name", ODD_RUBRICS)
+def test_an_odd_rubric_file_is_one_error_that_names_it(name: str, tmp_path):
+    path = tmp_path / "rubrics.json"
+    path.write_bytes(ODD_RUBRICS[name])
+    with pytest.raises(DataError, match=r"rubrics\.json") as caught:
+        load_rubrics(path, "b")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
+def test_half_a_surrogate_pair_in_a_rubric_file_can_be_written_again(tmp_path):
+    points = {"c": ["a\ud83d"]}
+    keys = ("sims", "diffs_synth_from_real", "diffs_real_from_synth")
+    (tmp_path / "r.json").write_text(json.dumps(dict.fromkeys(keys, points)))
+    rubrics = load_rubrics(tmp_path / "r.json")
+    assert rubrics["c"].similarities == ("a?",)
+    assert load_rubrics(save_rubrics(tmp_path / "again.json", rubrics)) == rubrics
+
+
+def test_prompt_files_of_other_systems(tmp_path):
+    text = (Path(load_prompts.__code__.co_filename).parent / "prompts" / "text.txt").read_text()
+    path = tmp_path / "mine.txt"
+    for content in (
+        text.replace("\n", "\r\n").encode(),
+        b"\xef\xbb\xbf" + text.encode(),
+        text.replace("\n", "\r").encode(),
+    ):
+        path.write_bytes(content)
+        os.utime(path, ns=(0, len(content) + content[0]))
+        assert load_prompts(path).sections == load_prompts("text").sections
+    for content in (text.encode("utf-16"), "caf\u00e9".encode("latin-1"), b"", b"\x00" * 99):
+        path.write_bytes(content)
+        os.utime(path, ns=(1, len(content)))
+        with pytest.raises(ConfigError, match=r"mine\.txt, line 1") as caught:
+            load_prompts(path)
+        assert str(caught.value).isprintable()
+    for kind in (tmp_path, "x" * 5000, "a\0b"):
+        with pytest.raises(ConfigError, match="neither a file nor a kind"):
+            load_prompts(kind)
+
+
 def test_rubrics_are_files_and_the_released_form_loads(tmp_path):
     path = save_rubrics(tmp_path / "rubrics.json", {"c": RUBRIC}, {"model": "m"})
     assert load_rubrics(path) == {"c": RUBRIC}

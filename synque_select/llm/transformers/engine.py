@@ -17,7 +17,7 @@ from synque_select.hub.language_models import DEFAULT_MODEL, locate_llm
 from synque_select.hub.resolve import content_revision
 from synque_select.llm.adapter import check_adapter, merge_adapter
 from synque_select.llm.base import BaseLLM, Failure, check_choices, check_constraint
-from synque_select.llm.chat import ChatFormat
+from synque_select.llm.chat import ChatFormat, control_tokens_of
 from synque_select.llm.prompt import PromptLike, join_prompts
 from synque_select.llm.structured import fill_schema
 from synque_select.llm.transformers.decoding import IncrementalDecoder, OutOfTokens
@@ -101,6 +101,7 @@ class TransformersLLM(BaseLLM):
         self._tokenizer: Any = None
         self._chat: Any = None
         self._processor: ProcessorMixin | None = None
+        self._control_tokens: frozenset[str] | None = None
 
     def options(self) -> JsonObject:
         """Return further settings that change answers."""
@@ -191,6 +192,13 @@ class TransformersLLM(BaseLLM):
         """Return the number of tokens of a prompt."""
         self._load_tokenizer()
         return len(self._tokenizer(str(join_prompts(prompt)), add_special_tokens=False).input_ids)
+
+    def control_tokens(self) -> frozenset[str]:
+        """Return the texts that the tokenizer reads as special or added tokens."""
+        if self._control_tokens is None:
+            self._load_tokenizer()
+            self._control_tokens = control_tokens_of(self._tokenizer)
+        return self._control_tokens
 
     def close(self) -> None:
         """Free the model and its device memory; the next prompt loads it again."""

@@ -20,6 +20,7 @@ from synque_select.hub.language_models import locate_llm
 from synque_select.hub.resolve import content_revision
 from synque_select.llm.adapter import check_adapter
 from synque_select.llm.base import BaseLLM, Failure, check_choices, check_constraint
+from synque_select.llm.chat import control_tokens_of
 from synque_select.llm.prompt import (
     Prompt,
     PromptLike,
@@ -114,6 +115,7 @@ class VllmLLM(BaseLLM):
         }
         self._process: _Process | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._control_tokens: frozenset[str] | None = None
 
     def options(self) -> JsonObject:
         """Return further settings that change answers."""
@@ -177,6 +179,12 @@ class VllmLLM(BaseLLM):
         n_text = len(self._load_tokenizer()(texts, add_special_tokens=False).input_ids)
         images = [part for part in prompt_parts(prompt) if not isinstance(part, str)]
         return n_text + sum(estimated_tokens(Prompt((image,))) for image in images)
+
+    def control_tokens(self) -> frozenset[str]:
+        """Return the texts that the tokenizer reads as special or added tokens."""
+        if self._control_tokens is None:
+            self._control_tokens = control_tokens_of(self._load_tokenizer())
+        return self._control_tokens
 
     def close(self) -> None:
         """End the process, and wait until all of its memory is freed."""
