@@ -341,6 +341,7 @@ def test_reasons_and_examples_of_failures_are_on_one_line(cache):
     assert "a b" in str(caught.value)
 
 
+LISTS = ("sims", "diffs_synth_from_real", "diffs_real_from_synth")
 ODD_RUBRICS = {
     "UTF-16": "version".encode("utf-16"),
     "Latin-1": '{"sims": "caf\u00e9"}'.encode("latin-1"),
@@ -353,13 +354,9 @@ ODD_RUBRICS = {
     "one list only": b'{"sims": {}}',
     "twice": b'{"sims": {}, "sims": {}}',
     "many digits": b'{"sims": ' + b"9" * 5000 + b"}",
-    "no points": json.dumps(
-        dict.fromkeys(("sims", "diffs_synth_from_real", "diffs_real_from_synth"), {"c": 1})
-    ).encode(),
+    "no points": json.dumps({key: {"c": 1} for key in LISTS}).encode(),
     "a group of another kind": json.dumps(
-        dict.fromkeys(
-            ("sims", "diffs_synth_from_real", "diffs_real_from_synth"), {"a": {"c": ["x"]}, "b": 5}
-        )
+        {key: {"a": {"c": ["x"]}, "b": 5} for key in LISTS}
     ).encode(),
     "a list that is missing": json.dumps(
         {"sims": {"c": ["x"]}, "diffs_synth_from_real": {}, "diffs_real_from_synth": {"c": ["x"]}}
@@ -378,9 +375,7 @@ def test_an_odd_rubric_file_is_one_error_that_names_it(name: str, tmp_path):
 
 
 def test_half_a_surrogate_pair_in_a_rubric_file_can_be_written_again(tmp_path):
-    points = {"c": ["a\ud83d"]}
-    keys = ("sims", "diffs_synth_from_real", "diffs_real_from_synth")
-    (tmp_path / "r.json").write_text(json.dumps(dict.fromkeys(keys, points)))
+    (tmp_path / "r.json").write_text(json.dumps({key: {"c": ["a\ud83d"]} for key in LISTS}))
     rubrics = load_rubrics(tmp_path / "r.json")
     assert rubrics["c"].similarities == ("a?",)
     assert load_rubrics(save_rubrics(tmp_path / "again.json", rubrics)) == rubrics
