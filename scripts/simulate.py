@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -38,6 +37,7 @@ PAGE = ROOT / "docs" / "calibration.md"
 SEED = 20_000
 DIM, N_CANDIDATE, TOP_K, N_RESAMPLES, CHUNK = 32, 150, 3, 1000, 20
 PROXIES = ("pad", "mmd", "coverage", "ngram")
+TRANSFER = "transfer"
 Points = NDArray[np.float64]
 
 
@@ -53,6 +53,7 @@ class Cell:
         n_candidates: K, the number of candidates.
         copies: Examples per group; the 3 examples of a group share 80 % of their variance.
         groups: Whether the groups are given to the ranking.
+        labels: Whether the candidates have labels, and are ranked by `transfer` instead.
     """
 
     kind: str
@@ -61,12 +62,19 @@ class Cell:
     n_candidates: int
     copies: int = 1
     groups: bool = False
+    labels: bool = False
+
+    @property
+    def proxies(self) -> tuple[str, ...]:
+        """The proxies of the suite."""
+        return (TRANSFER,) if self.labels else PROXIES
 
     @property
     def name(self) -> str:
         """Name of the file of results."""
         grouped = f"-{self.copies}{'given' if self.groups else 'hidden'}" if self.copies > 1 else ""
-        return f"{self.kind}-{self.tails}-n{self.n}-k{self.n_candidates}{grouped}"
+        labels = "labels-" if self.labels else ""
+        return f"{labels}{self.kind}-{self.tails}-n{self.n}-k{self.n_candidates}{grouped}"
 
 
 class Draw(TypedDict):
@@ -78,7 +86,7 @@ class Draw(TypedDict):
         values: Proxy to the scores of the candidates.
         low: Proxy to the lower ends of their intervals.
         high: Proxy to the upper ends.
-        mean_rank: Mean rank of each candidate.
+        mean_rank: Mean rank of each candidate; none without a consensus.
         stability: Stability of each candidate.
     """
 
@@ -99,6 +107,13 @@ def cells() -> list[Cell]:
         Cell("equal", "normal", n, 6, copies=3, groups=given)
         for n in (30, 60, 150)
         for given in (False, True)
+    ]
+    every += [
+        replace(cell, kind=kind, labels=True)
+        for kind in ("equal", "graded")
+        for cell in every
+        if cell.groups or (cell.copies == 1 and (kind == "equal" or cell.tails == "normal"))
+        if kind == "equal" or cell.copies == 1
     ]
     every += [Cell("graded", t, n, 12) for n in sizes for t in tails]
     return every + [Cell("equal", t, n, k) for k in (12, 30) for n in sizes for t in tails]
@@ -146,6 +161,8 @@ def make_candidates(cell: Cell, encoder: LookUp) -> list[Candidate]:
     The distribution of the real sample is the same in all coordinates, so that candidates moved by
     the same distance are exactly equally far from it.
     """
+    if cell.labels:
+        return make_labeled(cell, encoder)
     k = cell.n_candidates
     shifts = np.full(k, 1.5) if cell.kind == "equal" else np.linspace(1.5, 3.0, k)
     # the same points and the same order of words for every candidate
@@ -157,6 +174,34 @@ def make_candidates(cell: Cell, encoder: LookUp) -> list[Candidate]:
         columns = (np.arange(DIM) + i) % DIM
         texts = encoder.texts(moved, columns, np.random.default_rng(SEED))
         candidates.append(Candidate(f"c{i}", texts))
+    return candidates
+
+
+def make_labeled(cell: Cell, encoder: LookUp) -> list[Candidate]:
+    """Return candidates that are one set of labeled points, each tilted to another coordinate.
+
+    The label is the sign of the last coordinate plus noise plus, wrongly, a share of the first,
+    along which the points are moved, too. The first K coordinates of candidate k are rotated by k
+    places. Such a rotation changes neither the real sample's distribution nor the set of the
+    candidates, only their names: with equal shares they are exactly equally good.
+    """
+    k = cell.n_candidates
+    tilts = np.full(k, 0.5) if cell.kind == "equal" else np.linspace(0.2, 1.5, k)
+    generator = np.random.default_rng(SEED + cell.n)
+    points = draw_points(N_CANDIDATE, cell.tails, generator)
+    noise = generator.standard_normal(N_CANDIDATE)
+    points[:, 0] += 0.5
+    candidates = []
+    for i, tilt in enumerate(tilts):
+        labels = points[:, -1] + tilt * points[:, 0] + 0.5 * noise > 0
+        columns = np.arange(DIM)
+        columns[:k] = (columns[:k] + i) % k
+        texts = encoder.texts(points, columns, np.random.default_rng(SEED))
+        examples = [
+            {"text": text, "label": str(label)}
+            for text, label in zip(texts, labels.tolist(), strict=True)
+        ]
+        candidates.append(Candidate(f"c{i}", examples, view="text", label="label"))
     return candidates
 
 
@@ -181,6 +226,7 @@ def simulate(cell: Cell, numbers: Sequence[int]) -> list[Draw]:
     candidates = make_candidates(cell, encoder)
     with tempfile.TemporaryDirectory() as folder:
         scorer = Scorer(
+            proxies=cell.proxies,
             encoder=encoder,
             top_k=TOP_K,
             cache_dir=folder,
@@ -189,22 +235,28 @@ def simulate(cell: Cell, numbers: Sequence[int]) -> list[Draw]:
             progress=False,
             n_resamples=N_RESAMPLES,
         )
-        return [_draw(scorer, candidates, make_real(cell, i, encoder), i) for i in numbers]
+        # the folds of transfer's classifiers are drawn again as well: of a fixed set of candidates,
+        # fixed folds would prefer one of two mirror images
+        seeds = numbers if cell.labels else [0] * len(numbers)
+        return [
+            _draw(replace(scorer, seed=seed), candidates, make_real(cell, i, encoder), i)
+            for i, seed in zip(numbers, seeds, strict=True)
+        ]
 
 
 def _draw(scorer: Scorer, candidates: Sequence[Candidate], real: RealSample, number: int) -> Draw:
     scoring = scorer.score(candidates, real)
-    ranking = scorer.order(scoring)
-    rankings = {"consensus": ranking} | {
-        key: replace(scorer, rank_by=key).order(scoring) for key in PROXIES
-    }
+    keys = [proxy.key for proxy in scoring.suite]
+    rankings = {key: replace(scorer, rank_by=key).order(scoring) for key in keys}
+    if len(keys) > 1:
+        rankings = {"consensus": scorer.order(scoring)} | rankings
     apart = {}
     for key, part in rankings.items():
         if part.decision is None:
             raise ValueError(f"the ranking by {key} has no decision")
         evidence = part.decision.evidence
         apart[key] = (evidence.n_apart or 0) / (evidence.n_pairs or 1)
-    rows = ranking.candidates
+    rows = next(iter(rankings.values())).candidates
 
     def column(field: str, key: str) -> list[float]:
         return [round(float(getattr(row.scores[key], field)), 6) for row in rows]
@@ -212,10 +264,10 @@ def _draw(scorer: Scorer, candidates: Sequence[Candidate], real: RealSample, num
     return Draw(
         number=number,
         apart=apart,
-        values={key: column("value", key) for key in PROXIES},
-        low={key: column("low", key) for key in PROXIES},
-        high={key: column("high", key) for key in PROXIES},
-        mean_rank=[float(row.mean_rank or math.nan) for row in rows],
+        values={key: column("value", key) for key in keys},
+        low={key: column("low", key) for key in keys},
+        high={key: column("high", key) for key in keys},
+        mean_rank=[row.mean_rank for row in rows if row.mean_rank is not None],
         stability=[float(row.selection_stability or 0.0) for row in rows],
     )
 
@@ -286,11 +338,16 @@ def power_table(draws: Mapping[Cell, Sequence[Draw]]) -> Table:
     return _table(("tails", "n", "K", "runs", *keys, "any pair (consensus)"), rows)
 
 
-def covered(part: Sequence[Draw], key: str) -> float:
-    """Return the share of intervals that hold the mean of the score over all draws."""
+def covered(part: Sequence[Draw], key: str, *, one_mean: bool = True) -> float:
+    """Return the share of intervals that hold the mean of the score over all draws.
+
+    Args:
+        part: The draws.
+        key: The proxy.
+        one_mean: Whether all candidates have the same mean, as equally far ones do.
+    """
     values, low, high = (np.array([draw[field][key] for draw in part]) for field in FIELDS)
-    # equally far candidates have one mean
-    truth = values.mean()
+    truth = values.mean() if one_mean else values.mean(axis=0)
     return float(((low <= truth) & (truth <= high)).mean())
 
 
@@ -320,6 +377,22 @@ def group_table(draws: Mapping[Cell, Sequence[Draw]]) -> Table:
         for cell, part in draws.items()
     ]  # fmt: skip
     columns = ("n", "groups", "runs", "error (consensus)", *[f"{key} covered" for key in PROXIES])
+    return _table(columns, rows)
+
+
+def labels_table(draws: Mapping[Cell, Sequence[Draw]]) -> Table:
+    """Return error, power and coverage of `transfer`."""
+    rows = []
+    for cell, part in draws.items():
+        hits = sum(draw["apart"][TRANSFER] > 0 for draw in part)
+        equal = cell.kind == "equal"
+        rows.append((
+            cell.tails, f"{cell.n}", "3 each" if cell.groups else "", f"{len(part)}",
+            share(hits, len(part)) if equal else "",
+            "" if equal else f"{np.mean([draw['apart'][TRANSFER] for draw in part]):.3f}",
+            f"{covered(part, TRANSFER, one_mean=equal):.3f}",
+        ))  # fmt: skip
+    columns = ("tails", "n", "groups", "runs", "error", "pairs distinguished", "covered")
     return _table(columns, rows)
 
 
@@ -358,14 +431,15 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
 TABLES: dict[str, tuple[Callable[[Mapping[Cell, Sequence[Draw]]], Table], Callable[[Cell], bool]]]
 TABLES = {
-    "error": (error_table, lambda c: c.kind == "equal" and c.copies == 1),
-    "power": (power_table, lambda c: c.kind == "graded"),
+    "error": (error_table, lambda c: not c.labels and c.kind == "equal" and c.copies == 1),
+    "power": (power_table, lambda c: not c.labels and c.kind == "graded"),
     "coverage": (
         coverage_table,
-        lambda c: c.kind == "equal" and c.copies == 1 and c.n_candidates == 6,
+        lambda c: not c.labels and c.kind == "equal" and c.copies == 1 and c.n_candidates == 6,
     ),
     "stability": (stability_table, lambda c: c.copies == 1 and c.n_candidates == 12),
-    "groups": (group_table, lambda c: c.copies > 1),
+    "groups": (group_table, lambda c: not c.labels and c.copies > 1),
+    "labels": (labels_table, lambda c: c.labels),
 }
 
 
