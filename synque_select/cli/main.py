@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import importlib.metadata
 import inspect
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from pydoc import locate
 
@@ -61,10 +63,36 @@ def _user_message(error: BaseException) -> str | None:
             return str(problem)
         problem = problem.__cause__ or problem.__context__
     if isinstance(error, argparse.ArgumentError):
-        return _unknown_option(str(error)) or _cut(str(error))
+        return _unrecognized(error) or _unknown_option(str(error)) or _cut(str(error))
     if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.ENOSPC:
         return str(error)
     return None
+
+
+def _unrecognized(error: argparse.ArgumentError) -> str | None:
+    """Name the options that are closest to those that no parser knows."""
+    message = str(error)
+    unknown = re.search(r"[Uu]nrecognized arguments: (.*)", message, re.DOTALL)
+    # an error of argparse does not say which parser it is from
+    places = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    parsers = [place for place in places if isinstance(place, argparse.ArgumentParser)]
+    if unknown is None or not parsers:
+        return None
+    of_subcommands = [
+        part
+        for parser in parsers
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for part in action.choices.values()
+    ]
+    known = {o for parser in (*parsers, *of_subcommands) for o in parser._option_string_actions}
+    hints = []
+    for name in (part.partition("=")[0] for part in unknown[1].split() if part[:2] == "--"):
+        close = difflib.get_close_matches(name, known, n=1)
+        hints += [f"{name}: did you mean {close[0]}?"] if close else []
+    command = f"{parsers[-1].prog}{' fit' * bool(of_subcommands)}"  # the only one with subcommands
+    hints.append(f"`{command} --help` lists the options")
+    return f"{_cut(message).rstrip('.')}. {' '.join(hints)}"
 
 
 def _unknown_option(message: str) -> str | None:

@@ -68,6 +68,7 @@ _FILES = (
     "map.json",
     "examples.json",
 )
+_MAX_RUNS_NAMED = 5
 _INPUTS_ONLY = (
     "Proxies read inputs only: they cannot see wrong labels. A candidate with good inputs and "
     "false labels can rank high."
@@ -97,7 +98,9 @@ def write_report(run_dir: str | Path) -> Path:
         raise RecordError(f"{run_dir} {what}: allowed is the directory of a run")
     present = [name for name in _FILES if (run_dir / name).is_file()]
     if not present:
-        raise RecordError(f"{run_dir}: none of {', '.join(_FILES)}: nothing to report")
+        raise RecordError(
+            f"{run_dir}: none of {', '.join(_FILES)}: nothing to report{_runs_inside(run_dir)}"
+        )
     ranking = load_ranking(run_dir) if "ranking.json" in present else None
     entries = load_correlations(run_dir) if "correlations.json" in present else []
     result = load_result(run_dir) if "result.json" in present else None
@@ -191,6 +194,21 @@ def _result_facts(result: ExperimentResult | None) -> dict[str, str]:
         if part is not None:
             facts[title] = _named(vars(part))
     return facts
+
+
+def _runs_inside(folder: Path) -> str:
+    """Name the run directories one or two levels below a folder, the newest last."""
+    files = (
+        path for depth in ("*", "*/*") for name in _FILES for path in folder.glob(f"{depth}/{name}")
+    )
+    runs = sorted({path.parent for path in files}, key=lambda run: (run.stat().st_mtime, run.name))
+    if not runs:
+        return ""
+    more = f" and {len(runs) - _MAX_RUNS_NAMED} older ones" if len(runs) > _MAX_RUNS_NAMED else ""
+    return (
+        f". It holds {len(runs)} run{'s' * (len(runs) != 1)}; give the directory of one: "
+        f"{', '.join(map(str, runs[-_MAX_RUNS_NAMED:]))}{more}"
+    )
 
 
 def _named(values: Mapping[str, object]) -> str:

@@ -10,7 +10,7 @@ from synque_select.data.candidate import Candidate
 from synque_select.errors import DataError
 from synque_select.training.mixture_loader import Transform, training_example
 
-__all__ = ["check_collatable", "first_examples"]
+__all__ = ["add_transform_note", "check_collatable", "first_examples"]
 
 _REMEDY = (
     "give train_transform=, a function that turns one example of a dataset into a training "
@@ -27,6 +27,28 @@ def first_examples(
         DataError: An example cannot be read, or the transform fails; the message names it.
     """
     return {candidate.name: training_example(candidate, 0, transform) for candidate in candidates}
+
+
+def add_transform_note(error: BaseException, candidate: Candidate) -> None:
+    """Add a hint to an error in training that a batch of untransformed examples may have caused.
+
+    Example:
+        >>> error = KeyError(0)
+        >>> add_transform_note(error, Candidate("a", [{"text": "x", "label": 1}]))
+        >>> error.__notes__[0].partition(";")[0]
+        "the batches of candidates have the fields 'text', 'label', as no train_transform is given"
+    """
+    if not isinstance(error, KeyError | IndexError | TypeError | AttributeError):
+        return
+    example = candidate[0]
+    if isinstance(example, Mapping):
+        what = f"the fields {', '.join(map(repr, example))}"
+    else:
+        what = f"examples of type {type(example).__name__}"
+    error.add_note(
+        f"the batches of candidates have {what}, as no train_transform is given; if the model "
+        f"expects something else, {_REMEDY}"
+    )
 
 
 def check_collatable(examples: Mapping[str, object]) -> None:

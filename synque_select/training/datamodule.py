@@ -27,7 +27,7 @@ from synque_select.data.sources import load_candidates, load_real, replace_itera
 from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, LightningError
 from synque_select.selection.surrogate import SurrogateDraw
-from synque_select.training.collation import check_collatable, first_examples
+from synque_select.training.collation import add_transform_note, check_collatable, first_examples
 from synque_select.training.distributed import n_data_replicas, on_rank_zero, raise_on_all_ranks
 from synque_select.training.eval_loaders import LoaderHook, check_eval_data, eval_loaders
 from synque_select.training.fingerprints import Fingerprint, Fingerprints
@@ -536,7 +536,9 @@ class SynqueDataModule(LightningDataModule):
             unmark_loggers(self.trainer)
 
     def on_exception(self, exception: BaseException) -> None:
-        """Tell the wrapped DataModule; the mixture may change again."""
+        """Tell the wrapped DataModule, and hint at a missing transform; the mixture may change."""
+        if self._built is not None and self._transform is None:
+            add_transform_note(exception, self.candidates[0])
         self._built = None
         self._unmark_loggers()
         if self._inner is not None:

@@ -44,14 +44,36 @@ def test_the_command_that_the_others_break_works(folder: Path, capsys: pytest.Ca
     assert main([*RANK, "--json", "out.json"]) == 0  # a ranking of this library may be overwritten
 
 
+def test_the_parent_of_runs_is_not_a_run(folder: Path, capsys: pytest.CaptureFixture[str]):
+    for i in range(7):
+        run = folder / "runs" / "digits" / f"run-{i}"
+        run.mkdir(parents=True)
+        (run / "result.json").write_text("{}")
+        os.utime(run, (i, i))
+    for where in ("runs", "runs/digits"):
+        assert main(["report", where]) == 1
+        message = capsys.readouterr().err
+        assert "nothing to report. It holds 7 runs; give the directory of one: " in message
+        names = ", ".join(f"runs/digits/run-{i}" for i in range(2, 7))
+        assert f"{names} and 2 older ones" in message
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["rnk"], "unknown command 'rnk': did you mean 'rank'?"),
         ([*RANK, "--top-k", "abc"], "abc"),
-        ([*RANK, "--qui"], "--qui"),
-        (["experiment", "--config", "digits", "--experiment.replicate", "2"], "replicate"),
-        (["fit", "--config", "digits-fit", "--trainer.max_step", "2"], "max_step"),
+        ([*RANK, "--qui"], "--qui: did you mean --quiet?"),
+        (["rank", "--reel", "real.json"], "--reel: did you mean --real?"),
+        (
+            ["experiment", "--config", "digits", "--experiment.replicate", "2"],
+            "did you mean --experiment.replicates? `synque-select experiment --help` lists",
+        ),
+        (
+            ["fit", "--config", "digits-fit", "--trainer.max_step=2"],
+            "--trainer.max_step: did you mean --trainer.max_steps? `synque-select fit --help`",
+        ),
+        (["tune", "--config", "digits-fit", "--tune.n_trial", "2"], "mean --tune.n_trials?"),
         ([*RANK, "--top-k", "3"], "top_k=3: allowed is 1 to 2, the number of candidates"),
         ([*RANK, "--rank-by", "pad"], "rank_by='pad' is not a column"),
         ([*RANK, "--proxies", "ngrm"], "unknown proxy 'ngrm': did you mean 'ngram'?"),
@@ -95,6 +117,7 @@ def test_the_command_that_the_others_break_works(folder: Path, capsys: pytest.Ca
             "a.json is a file: give a directory",
         ),
         (["report", "a.json"], "a.json"),
+        (["report", "."], "nothing to report"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else None,
 )
