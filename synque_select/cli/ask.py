@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
     from jsonargparse import ArgumentParser
 
     from synque_select.data.answers import QuestionSheet
+    from synque_select.selection.camps import Camps
 
 __all__ = ["arguments", "interview", "run"]
 
@@ -81,13 +82,18 @@ def run(options: Namespace) -> int:
     `synque-select rank --answers FILE`.
     """
     from synque_select.data.answers import check_question_file, write_questions
+    from synque_select.utils.wording import printable
 
     path = Path(options.out)
     check_question_file(path)
     if options.questions < 1:
         raise ConfigError(f"--questions {options.questions}: allowed is a number from 1 on")
-    sheet = _with_kept_answers(_draw(options), path)
+    sheet, camps = _draw(options)
+    sheet = _with_kept_answers(sheet, path)
     write_questions(path, sheet)
+    if camps is not None:
+        sentence = f"{camps.sentence[0].upper()}{camps.sentence[1:]}."
+        print(f"{printable(sentence)} The questions ask which camp is right.")
     if options.interactive:
         sheet = interview(sheet, lambda changed: write_questions(path, changed))
     n_open = sum(not question.label for question in sheet.questions)
@@ -99,7 +105,7 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _draw(options: Namespace) -> QuestionSheet:
+def _draw(options: Namespace) -> tuple[QuestionSheet, Camps | None]:
     """Fit the heads and draw the questions."""
     from synque_select.data.sources import load_candidates, load_real
     from synque_select.selection.ask import check_askable, panel_of
@@ -124,7 +130,8 @@ def _draw(options: Namespace) -> QuestionSheet:
         progress=not options.quiet,
     )
     scoring = scorer.score(candidates, real)
-    return panel_of(candidates, scoring, options.seed).questions(real, options.questions)
+    panel = panel_of(candidates, scoring, options.seed)
+    return panel.questions(real, options.questions), panel.camps
 
 
 def _with_kept_answers(sheet: QuestionSheet, path: Path) -> QuestionSheet:

@@ -158,10 +158,19 @@ class Panel:
 
     @cached_property
     def readings(self) -> NDArray[np.float64]:
-        """(n, C) which camp reads an example as a class; see `reading_differences`."""
+        """(n, C) which camp reads an example as a class; see `reading_differences`.
+
+        All 0 where they do not read one as the other of two classes that they contradict each other
+        about: elsewhere, single candidates decide what the majority of a camp reads.
+        """
         assert self.camps is not None
         first = np.array([name in self.camps.names[0] for name in self.names])
-        return reading_differences(self.shares, first)
+        readings = reading_differences(self.shares, first)
+        counted = np.zeros(len(readings), dtype=bool)
+        for part in self.camps.contradictions:
+            # in both directions: which of the two is more frequent in the real sample is unknown
+            counted |= (readings[:, [part.label, part.read_as]] != 0).all(1)
+        return readings * counted[:, None]
 
     def questions(self, real: RealSample, m: int) -> QuestionSheet:
         """Draw m questions about the real sample.

@@ -68,6 +68,15 @@ def test_a_file_is_written_filled_in_and_used(capsys: pytest.CaptureFixture[str]
     assert row.low <= row.value < 0.2
 
 
+def test_two_camps_are_named_and_asked_about(capsys: pytest.CaptureFixture[str]):
+    write(Path("data/c3.jsonl"), 3, swapped=True)
+    write(Path("data/c2.jsonl"), 2, swapped=True)
+    assert main(["ask", *DATA]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "The candidates form two camps whose labels contradict each other: what c" in out
+    assert "The questions ask which camp is right." in out
+
+
 def test_the_terminal_keeps_every_answer(monkeypatch, capsys):
     path = Path("questions.jsonl")
     options = ["ask", *DATA, "-m", "6", "--out", "questions.jsonl", "--interactive"]
