@@ -181,20 +181,20 @@ def _ranking_notes(ranking: Ranking, reliability: Correlation | None) -> tuple[s
         )
     if any(row.selection_stability is not None for row in ranking.candidates):
         notes.append(
-            "selection_stability: estimated share of new real samples of "
-            f"{counted(ranking.n_real, 'example')} in which the candidate is in the top "
-            f"{ranking.stability_k} by {ranking.rank_by}; {_overstated(ranking)}, and not the "
-            f"chance of being truly best; {reliability_words(ranking.rank_by, reliability)}"
+            f"selection_stability: estimated share of {_redrawn(ranking)} in which the candidate "
+            f"is in the top {ranking.stability_k} by {ranking.rank_by}; too high near ties, and "
+            "not the chance of being truly best; "
+            f"{reliability_words(ranking.rank_by, reliability)}"
         )
     notes.append(f"these files are ranked, not their generators, and {_measured(ranking)}")
     return tuple(notes)
 
 
-def _overstated(ranking: Ranking) -> str:
+def _redrawn(ranking: Ranking) -> str:
+    """Say what the stability is about: what is drawn again."""
     info = ranking.proxies.get(ranking.rank_by)
-    if info is not None and info.reads_labels:
-        return "too high, as the examples that judge are the same in each"
-    return "too high near ties"
+    judged = "" if info is None or not info.reads_labels else ", judged by other candidates,"
+    return f"new real samples of {counted(ranking.n_real, 'example')}{judged}"
 
 
 def _measured(ranking: Ranking) -> str:

@@ -83,7 +83,7 @@ def redecided(ranking: Ranking, *, rank_by: str | None = None, top_k: int | None
             clear_at=(),
             shown_better={},
             untested=never_reads_real(ranking.proxies.get(by))
-            or f"no difference by {by} was tested: this ranking compared by {evidence.rank_by}",
+            or f"no difference by {by} was tested, as this ranking compares by {evidence.rank_by}",
         )
     undefined = tuple(row.name for row in ranking.order(by) if math.isnan(row.ranks[by]))
     rows = ranking.candidates

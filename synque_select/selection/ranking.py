@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import ConfigError, ProxyError, did_you_mean
-from synque_select.proxies.base import BaseProxy, ProxyScores
+from synque_select.proxies.base import BaseProxy, Contributions, ProxyScores
 from synque_select.selection.ask import AnswerReport, with_answers
 from synque_select.selection.consensus import (
     CONSENSUS,
@@ -161,11 +161,28 @@ def _ordered(
         groups=scoring.groups,
     )
     new = {
-        key: new_sample_scores(scoring.scores[key].values, redrawn[key], n_real, scoring.groups)
+        key: new_sample_scores(
+            scoring.scores[key].values,
+            _with_judges(redrawn[key], scoring.scores[key], scoring.seed + 1),
+            n_real,
+            scoring.groups,
+        )
         for key in used
     }
     drawn = _order(rank_by, new, scoring.suite)
     return _with_stability(decided(ranking, _compared(ranking, evidence, separated)), drawn)
+
+
+def _with_judges(redrawn: torch.Tensor, scores: ProxyScores, seed: int) -> torch.Tensor:
+    """Add the variation of the judges, which comparisons count as well, to redrawn scores."""
+    resample = scores.resample
+    if not isinstance(resample, Contributions) or resample.judges is None:
+        return redrawn
+    n = len(resample.judges)
+    # a bootstrap variance is (n - 1)/n of the unbiased one, and there are few judges
+    factor = math.sqrt(n / max(1, n - 1))
+    moved: torch.Tensor = multinomial_weights(n, len(redrawn), seed) @ resample.judges
+    return redrawn + factor * moved
 
 
 def _untested(ranking: Ranking, evidence: Evidence, silent: Sequence[str], is_varied: bool) -> str:

@@ -261,6 +261,22 @@ class TestRanking:
         assert ranking["c0"].scores["m"].spread == pytest.approx(0.1)
         assert ranking["c0"].scores["m"].low is None
 
+    def test_the_stability_counts_the_judges(self):
+        generator = torch.Generator().manual_seed(0)
+        each = torch.randn(60, 1, generator=generator, dtype=torch.float64) + torch.tensor(
+            [0.0, 0.01, 0.02, 0.03]
+        )
+        judges = torch.randn(8, 4, generator=generator, dtype=torch.float64)
+        judges -= judges.mean(dim=0)
+        shares = []
+        for given in (None, judges):
+            scores = ProxyScores(each.mean(0), resample=Contributions(each, judges=given))
+            ranking = ranking_from(scoring_of({"m": scores}, {"m": "labels"}, 60), top_k=2)
+            shares.append([row.selection_stability for row in ranking.candidates])
+        assert shares[0] == [1.0, 1.0, 0.0, 0.0]
+        assert all(0.1 < share < 0.9 for share in shares[1])
+        assert sum(shares[1]) == pytest.approx(2)
+
     def test_undefined_is_null_in_the_file_form_and_comes_back(self):
         columns = {"a": ProxyScores(torch.tensor([1.0, float("nan"), 0.5]))}
         ranking = ranking_from(scoring_of(columns, {"a": "kernel"}, 10), top_k=2)
