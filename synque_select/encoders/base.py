@@ -70,6 +70,17 @@ class BaseEncoder(ABC):
             positions = range(start, min(start + self.batch_size, len(views)))
             yield positions, self.encode(views[start : positions.stop])
 
+    def halve_batch(self) -> bool:
+        """Halve the maximum size of a batch, after one of that size did not fit into memory.
+
+        Returns:
+            Whether it could be halved: False if a batch is a single view already.
+        """
+        if self.batch_size <= 1:
+            return False
+        self.batch_size //= 2
+        return True
+
     def options(self) -> JsonObject:
         """Return other settings that change embeddings, such as the precision."""
         return {"code": source_of(type(self)) or ""} if self.revision == "user" else {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,12 +42,14 @@ from synque_select.encoders.shards import (
 from synque_select.errors import ConfigError, EncoderError
 from synque_select.utils.atomic import write_text_atomic
 from synque_select.utils.cache_dir import default_cache_dir
-from synque_select.utils.process_state import preserved_state
+from synque_select.utils.memory import is_out_of_memory
+from synque_select.utils.process_state import free_device_memory, preserved_state
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.wording import counted
 
 __all__ = ["Embedded", "embed"]
 
+_log = logging.getLogger(__name__)
 _PART = "part-"
 _FLUSH_S = 2.0
 _FLUSH_SHARE = 0.05  # of the elapsed time: a long run writes few parts, and a kill costs 5 %
@@ -166,16 +169,22 @@ def _encode(
         mininterval=0.5,
         disable=not progress,
     )
+    left = missing
     try:
-        for positions, batch in encoder.encode_many(_Chosen(examples.views, missing)):
-            indices = missing[np.asarray(positions)]
-            sink.add(examples.digests[indices], _checked(batch, encoder, examples, indices))
-            bar.update(len(indices))
-    except torch.OutOfMemoryError as error:
-        raise EncoderError(
-            f"{encoder.id}: out of memory while encoding {examples.where}; "
-            "set a smaller encoder.batch_size, or use a smaller model or device='cpu'"
-        ) from error
+        while len(left := _encode_until_full(encoder, examples, left, sink, bar)):
+            size = encoder.batch_size
+            if not encoder.halve_batch():
+                raise EncoderError(
+                    f"{encoder.id}: out of memory while encoding a single view of "
+                    f"{examples.where}: use a smaller model, shorter views, or device='cpu'"
+                )
+            free_device_memory()
+            _log.warning(
+                "%s: out of memory while encoding %s with batches of %d; going on with %d, and "
+                "%s of %s left. A smaller batch_size from the start saves the attempt.",
+                *(encoder.id, examples.where, size, encoder.batch_size),
+                *(f"{len(left):,}", f"{len(missing):,}"),
+            )
     finally:
         bar.close()
         sink.flush()
@@ -184,6 +193,30 @@ def _encode(
             f"{encoder.id}: encode_many returned {counted(sink.n_rows, 'embedding')} of "
             f"{counted(len(missing), 'view')}"
         )
+
+
+def _encode_until_full(
+    encoder: BaseEncoder,
+    examples: Examples,
+    missing: NDArray[np.int64],
+    sink: _Sink,
+    bar: ProgressBar,
+) -> NDArray[np.int64]:
+    """Encode views until memory runs out; return the positions of those that are left."""
+    is_left = np.ones(len(missing), dtype=bool)
+    try:
+        for positions, batch in encoder.encode_many(_Chosen(examples.views, missing)):
+            here = np.asarray(positions)
+            indices = missing[here]
+            sink.add(examples.digests[indices], _checked(batch, encoder, examples, indices))
+            is_left[here] = False
+            bar.update(len(indices))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        # the error is dropped here: its traceback holds the tensors of the batch
+        return missing[is_left]
+    return missing[:0]
 
 
 class _Chosen(Sequence[View]):

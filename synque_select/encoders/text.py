@@ -39,6 +39,7 @@ class TextEncoder(SentenceEncoder):
 
     modality: Modality = "text"
     batch_size: int = 1024
+    _budget_parts = 1  # of the tokens of a batch; doubled when a batch did not fit into memory
 
     def encode_many(self, views: Sequence[View]) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
         """Encode any number of texts and yield positions with their embeddings."""
@@ -62,10 +63,15 @@ class TextEncoder(SentenceEncoder):
                 embeddings = self._forward(self.model, batch)
             yield [start + row for row in rows], embeddings
 
+    def halve_batch(self) -> bool:
+        """Halve the maximum size of a batch, in texts and in tokens."""
+        self._budget_parts *= 2
+        return super().halve_batch()
+
     def _budget(self) -> int:
-        if self.device.type == "cpu":
-            return _TOKENS_PER_THREAD * torch.get_num_threads()
-        return _TOKENS_ON_GPU
+        on_cpu = self.device.type == "cpu"
+        n_tokens = _TOKENS_PER_THREAD * torch.get_num_threads() if on_cpu else _TOKENS_ON_GPU
+        return n_tokens // self._budget_parts
 
     def _probes(self) -> Sequence[View]:
         return _PROBES

@@ -519,3 +519,73 @@ def test_a_shard_of_too_few_rows_is_refused(tmp_path):
     write_shard(path, _digests(np.random.default_rng(0), 2), [rows], 2)
     with pytest.raises(ShardError):
         open_shard(path)
+
+
+class Full(Counting):
+    """An encoder on a device whose memory holds a few views at once."""
+
+    def __init__(self, room: int, error: Exception) -> None:
+        super().__init__()
+        self.room, self.error, self.sizes = room, error, []
+
+    def encode(self, views):
+        self.sizes.append(len(views))
+        if len(views) > self.room:
+            raise self.error
+        return super().encode(views)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("MPS backend out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_out_of_memory_halves_the_batch_and_goes_on_with_a_note(error, tmp_path, caplog):
+    encoder = Full(3, error)
+    names = texts(0, 20)
+    embedded = embed(encoder, Candidate("c", names), cache_dir=tmp_path, progress=False)
+    torch.testing.assert_close(embedded.embeddings, rows_of(names))
+    assert encoder.sizes == [8, 4, *[2] * 10]
+    assert encoder.batch_size == 2
+    assert embedded.n_encoded == 20
+    assert sorted(encoder.seen) == sorted(names)
+    notes = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [("batches of 8; going on with 4" in n, "20 of 20 left" in n) for n in notes[:1]] == [
+        (True, True)
+    ]
+    assert len(notes) == 2
+
+
+def test_out_of_memory_later_keeps_what_is_encoded(tmp_path, caplog):
+    class Later(Full):
+        def encode(self, views):
+            self.room = 100 if len(self.seen) < 8 else 4
+            return super().encode(views)
+
+    encoder = Later(100, torch.OutOfMemoryError())
+    names = texts(0, 20)
+    embedded = embed(encoder, Candidate("c", names), cache_dir=tmp_path, progress=False)
+    torch.testing.assert_close(embedded.embeddings, rows_of(names))
+    assert encoder.sizes == [8, 8, 4, 4, 4]
+    assert sorted(encoder.seen) == sorted(names)
+    assert "12 of 20 left" in caplog.text
+
+
+def test_out_of_memory_with_a_single_view_is_an_error(tmp_path):
+    encoder = Full(0, torch.OutOfMemoryError())
+    with pytest.raises(EncoderError, match="out of memory while encoding a single view of c"):
+        embed(encoder, Candidate("c", texts(0, 9)), cache_dir=tmp_path, progress=False)
+    assert encoder.sizes == [8, 4, 2, 1]
+
+
+def test_another_error_of_an_encoder_is_not_taken_for_memory(tmp_path):
+    encoder = Full(3, RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        embed(encoder, Candidate("c", texts(0, 9)), cache_dir=tmp_path, progress=False)
+    assert encoder.sizes == [8]

@@ -486,3 +486,24 @@ def test_a_clip_model_encodes_images_as_sentence_transformers_does(clip_folder, 
 def test_a_clip_model_encodes_texts_too(clip_folder):
     encoder = get_encoder(str(clip_folder), "text", device="cpu")
     assert encoder.encode(["a picture", "of a dog"]).shape == (2, 16)
+
+
+@needs_minilm
+def test_batches_of_texts_that_do_not_fit_into_memory_are_halved(tmp_path, monkeypatch, caplog):
+    examples = Candidate("c", [f"text {i} " + "word " * (i % 40) for i in range(300)])
+    expected = embed(TextEncoder(MINILM, device="cpu"), examples, cache_dir=tmp_path / "a")
+    encoder = TextEncoder(MINILM, device="cpu")
+    forward, sizes = encoder._forward, []
+
+    def small_memory(model, inputs):
+        sizes.append(inputs["input_ids"].numel())
+        if sizes[-1] > 600:
+            raise torch.OutOfMemoryError
+        return forward(model, inputs)
+
+    monkeypatch.setattr(encoder, "_forward", small_memory)
+    embedded = embed(encoder, examples, cache_dir=tmp_path / "b")
+    torch.testing.assert_close(embedded.embeddings, expected.embeddings, rtol=0, atol=1e-5)
+    assert max(sizes) > 600
+    assert max(sizes[-20:]) <= 600
+    assert "going on with" in caplog.text

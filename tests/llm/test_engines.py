@@ -73,6 +73,7 @@ def test_a_tree_that_does_not_fit_into_memory_is_halved(random_llm, monkeypatch)
     monkeypatch.setattr(random_llm, "_forward_tree", small_memory)
     torch.testing.assert_close(choice_table(random_llm), expected, rtol=0, atol=1e-5)
     assert max(sizes) > 90
+    assert random_llm.notes[0].endswith("128 tokens at once; going on with half as many.")
     monkeypatch.setattr(random_llm, "_max_nodes", 32)
     monkeypatch.setattr(random_llm, "_forward_tree", _never)
     with pytest.raises(LLMError, match="runs out of memory"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import io
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from transformers import Cache, ProcessorMixin
 
 __all__ = ["DEFAULT_MODEL", "Dtype", "TransformersLLM"]
+
+_log = logging.getLogger(__name__)
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 
@@ -364,6 +367,12 @@ class TransformersLLM(BaseLLM):
                 f"{self.id} runs out of memory with a single prompt: use shorter examples "
                 "(max_sample_chars), a smaller model, or device='cpu'"
             ) from error
+        note = (
+            f"{self.id}: out of memory with {self._max_nodes:,} tokens at once; going on with half "
+            "as many."
+        )
+        self.notes.append(note)
+        _log.warning("%s", note)
         self._max_nodes //= 2
         torch.cuda.empty_cache()
 
