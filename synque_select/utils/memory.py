@@ -14,8 +14,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that the memory of the device, or of the host, ran out.
 
     Example:
-        >>> is_out_of_memory(RuntimeError("MPS backend out of memory")), is_out_of_memory(ValueError())
-        (True, False)
+        >>> is_out_of_memory(RuntimeError("MPS backend out of memory"))
+        True
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True

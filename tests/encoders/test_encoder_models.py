@@ -504,6 +504,5 @@ def test_batches_of_texts_that_do_not_fit_into_memory_are_halved(tmp_path, monke
     monkeypatch.setattr(encoder, "_forward", small_memory)
     embedded = embed(encoder, examples, cache_dir=tmp_path / "b")
     torch.testing.assert_close(embedded.embeddings, expected.embeddings, rtol=0, atol=1e-5)
-    assert max(sizes) > 600
-    assert max(sizes[-20:]) <= 600
+    assert 1 <= sum(size > 600 for size in sizes) <= 3
     assert "going on with" in caplog.text

@@ -368,8 +368,8 @@ class TransformersLLM(BaseLLM):
                 "(max_sample_chars), a smaller model, or device='cpu'"
             ) from error
         note = (
-            f"{self.id}: out of memory with {self._max_nodes:,} tokens at once; going on with half "
-            "as many."
+            f"{self.id}: out of memory with {counted(self._max_nodes, 'token')} at once; going on "
+            "with half as many."
         )
         self.notes.append(note)
         _log.warning("%s", note)
