@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,29 @@ def test_equal_candidates_are_equally_far_by_symmetry():
     for other in distances[1:]:
         np.testing.assert_allclose(distances[0], other, rtol=1e-6)
     assert not np.allclose(points[0], points[1])
+
+
+def test_a_rotation_only_renames_the_labeled_candidates():
+    cell = Cell("equal", "normal", 20, 3, labels=True)
+    encoder = LookUp()
+    candidates = make_candidates(cell, encoder)
+    points = [encoder.encode(list(part.views)).numpy() for part in candidates]
+    turned = [np.roll(part[:, :3], 1, axis=1) for part in points]
+    for k in range(3):
+        np.testing.assert_allclose(turned[k], points[(k + 1) % 3][:, :3])
+        np.testing.assert_allclose(points[k][:, 3:], points[0][:, 3:])
+        assert candidates[k].labels == candidates[0].labels
+    assert 30 < sum(label == "True" for label in candidates[0].labels) < 120
+    graded = make_candidates(replace(cell, kind="graded"), LookUp())
+    assert graded[0].labels != graded[1].labels
+
+
+def test_labeled_candidates_are_ranked_by_transfer():
+    cell = Cell("equal", "normal", 20, 3, labels=True)
+    draws = simulate.simulate(cell, range(2))
+    assert set(draws[0]["apart"]) == {"transfer"}
+    (row,) = simulate.labels_table({cell: draws}).rows
+    assert row[:4] == ("normal", "20", "", "2")
 
 
 def test_examples_of_a_group_are_alike():
