@@ -82,6 +82,7 @@ def run(options: Namespace) -> int:
     `synque-select rank --answers FILE`.
     """
     from synque_select.data.answers import check_question_file, write_questions
+    from synque_select.report.table import terminal_width, wrap_text
     from synque_select.utils.wording import printable
 
     path = Path(options.out)
@@ -93,7 +94,8 @@ def run(options: Namespace) -> int:
     write_questions(path, sheet)
     if camps is not None:
         sentence = f"{camps.sentence[0].upper()}{camps.sentence[1:]}."
-        print(f"{printable(sentence)} The questions ask which camp is right.")
+        text = f"{printable(sentence)} The questions ask which camp is right."
+        print(*wrap_text(text, terminal_width()), sep="\n")
     if options.interactive:
         sheet = interview(sheet, lambda changed: write_questions(path, changed))
     n_open = sum(not question.label for question in sheet.questions)

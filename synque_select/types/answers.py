@@ -48,7 +48,8 @@ class AnswerEvidence:
         parts = []
         if self.wrong_camp:
             right, wrong = listed(self.right_camp), listed(self.wrong_camp)
-            parts.append(f"{right} are right where {wrong} contradict them")
+            they = "where they contradict each other"
+            parts.append(f"{right} are right more often than {wrong} {they}")
         if self.is_open:
             parts.append("it is not settled which camp is right, which more answers may do")
         if self.worse:

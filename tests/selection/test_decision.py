@@ -106,8 +106,8 @@ LABELS = {"contradicted": {"c": 0.48}}
                 ),
             },
             "answers",
-            "Train on all but a, b, c: by your 12 answers, d, e, f are right where a, b, c "
-            "contradict them.",
+            "Train on all but a, b, c: by your 12 answers, d, e, f are right more often than a, "
+            "b, c where they contradict each other.",
             "def",
         ),
         ({}, "tie", "Train on all 6: your real sample does not separate them.", "abcdef"),

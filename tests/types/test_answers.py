@@ -22,8 +22,8 @@ from synque_select.utils.json_fields import JsonFields
         (AnswerEvidence(24, ("a",)), "by your 24 answers, a is right less often than the others"),
         (
             AnswerEvidence(12, ("e",), ("a", "b"), ("c", "d")),
-            "by your 12 answers, a, b are right where c, d contradict them, and e is right less "
-            "often than the others",
+            "by your 12 answers, a, b are right more often than c, d where they contradict each "
+            "other, and e is right less often than the others",
         ),
     ],
 )
