@@ -491,8 +491,10 @@ def test_a_clip_model_encodes_texts_too(clip_folder):
 @needs_minilm
 def test_batches_of_texts_that_do_not_fit_into_memory_are_halved(tmp_path, monkeypatch, caplog):
     examples = Candidate("c", [f"text {i} " + "word " * (i % 40) for i in range(300)])
-    expected = embed(TextEncoder(MINILM, device="cpu"), examples, cache_dir=tmp_path / "a")
-    encoder = TextEncoder(MINILM, device="cpu")
+    expected = embed(
+        TextEncoder(MINILM, device="cpu", precision="float32"), examples, cache_dir=tmp_path / "a"
+    )
+    encoder = TextEncoder(MINILM, device="cpu", precision="float32")
     forward, sizes = encoder._forward, []
 
     def small_memory(model, inputs):
