@@ -8,16 +8,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from synque_select.data.contamination import DuplicateGroups, duplicate_groups
-from synque_select.data.examples import Examples, MapDataset, field_alone
+from synque_select.data.examples import Examples, MapDataset, error_reason, field_alone
 from synque_select.data.groups import GroupSelector, check_group_selector, given_groups
 from synque_select.data.label_sets import label_text
-from synque_select.data.views import select
-from synque_select.errors import ConfigError, did_you_mean
+from synque_select.data.views import Selector, select
+from synque_select.errors import ConfigError, DataError, DependencyError, did_you_mean
 from synque_select.utils.progress import ProgressBar
 
 __all__ = ["Candidate", "RealSample"]
@@ -46,10 +47,11 @@ class Candidate(Examples):
     def labels(self) -> tuple[str, ...]:
         """The labels of all examples as texts; read only once.
 
-        Several labels of one example become a JSON list.
+        Several labels of one example become a JSON list; a missing label is "(no label)".
 
         Raises:
             ConfigError: The candidate was created without `label`.
+            DataError: An example lacks the field of the label, or its function fails.
 
         Example:
             >>> Candidate("a", [("x", 0), ("y", 1)], view=0, label=1).labels
@@ -63,7 +65,18 @@ class Candidate(Examples):
         bar = ProgressBar(
             range(len(self)), f"labels of {self.name}", delay=2, leave=False, unit="example"
         )
-        return tuple(label_text(select(source[i], label)) for i in bar)
+        return tuple(label_text(self._label(source, i)) for i in bar)
+
+    def _label(self, source: MapDataset, position: int) -> object:
+        try:
+            return select(source[position], cast("Selector", self.label))
+        except DependencyError:
+            raise
+        except Exception as error:  # a user's dataset or function may raise anything
+            raise DataError(
+                f"{self.where}, example {position} (counted from 0): "
+                f"label={self.label!r}: {error_reason(error)}"
+            ) from error
 
     def filter(self, *, keep: float, by: str) -> Candidate:
         """Return the candidate with only its most real examples, in their original order.

@@ -30,6 +30,7 @@ class CsvReader(BaseReader):
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (".csv",)
+    reads_compressed: ClassVar[bool] = True
     delimiter: ClassVar[str] = ","
 
     def __init__(self, as_text: frozenset[str] = frozenset()) -> None:

@@ -135,6 +135,7 @@ class Examples:
         label: Selector of an example's label, like `view`; None if examples have no labels.
             Proxies never read labels.
         source: Where the dataset comes from, such as a file, for error messages.
+        notes: What was left out when it was read, in sentences that follow its name.
 
     Raises:
         DataError: There are fewer than 2 examples, or the first one does not have the view.
@@ -151,6 +152,7 @@ class Examples:
     view: Selector | None = None
     label: Selector | None = None
     source: str = ""
+    notes: tuple[str, ...] = field(default=(), kw_only=True, repr=False)
     selector: Selector = field(init=False, repr=False)
     modality: Modality = field(init=False)
 

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import os
+import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synque_select.errors import DataError, DependencyError
+from synque_select.utils.text_files import valid_name
+from synque_select.utils.wording import counted, listed
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from PIL.Image import Image
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFolder", "holds_images", "subfolders"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageFolder",
+    "class_name",
+    "holds_images",
+    "is_system_folder",
+    "subfolders",
+]
 
 IMAGE_SUFFIXES = (
-    *(".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
+    *(".apng", ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm"),
+    *(".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
+)
+# folders that operating systems, network drives and tools leave behind
+_SYSTEM_FOLDERS = frozenset(
+    ("__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information")
 )
 
 
@@ -23,9 +39,10 @@ class ImageFolder:
     """The images of a folder, with the names of class sub-folders as labels.
 
     An example is {"image": PIL image} or {"image": PIL image, "label": "class"}. The label is the
-    name of the sub-folder, not a number, so that it means the same in every candidate. Images are
-    sorted by class, then by name. They keep the mode of their file, and the EXIF orientation is
-    applied.
+    name of the sub-folder, not a number, so that it means the same in every candidate; names that
+    differ only in their Unicode form, as after copying from macOS, are one class. Images are sorted
+    by class, then by name. They keep the mode of their file, and the EXIF orientation is applied.
+    Links to folders are followed. What is left out is counted in `left_out`.
 
     Args:
         path: A folder of images, or a folder with one sub-folder per class; the images of a class
@@ -48,21 +65,21 @@ class ImageFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        flat = [name for name in _names(self.path) if _is_image(name)]
-        self.classes = tuple(folder.name for folder in subfolders(self.path) if _tree(folder))
-        if flat and self.classes:
+        listing = _Listing(self.path)
+        flat, nested = listing.files, listing.nested
+        self.classes = tuple(sorted({class_name(_first_part(file)) for file in nested}))
+        if flat and nested:
             raise DataError(
                 f"{self.path}: holds images ({flat[0]}, …) beside sub-folders with images "
                 f"({self.classes[0]}, …): allowed are either images or one sub-folder per class"
             )
-        self._files = flat or [
-            os.path.join(name, file) for name in self.classes for file in _tree(self.path / name)
-        ]
+        self._files = flat or sorted(nested, key=self._label)
         if not self._files:
             raise DataError(
-                f"{self.path}: contains no images; supported suffixes are "
-                f"{', '.join(IMAGE_SUFFIXES)}"
+                f"{self.path}: contains no images{listing.skipped(', but ')}; supported suffixes "
+                f"are {', '.join(IMAGE_SUFFIXES)}"
             )
+        self.left_out = listing.skipped("left out: ")
 
     @property
     def column_names(self) -> list[str]:
@@ -96,7 +113,17 @@ class ImageFolder:
         return example
 
     def _label(self, file: str) -> str:
-        return file.split(os.sep, 1)[0]
+        return class_name(_first_part(file))
+
+
+def class_name(folder: str) -> str:
+    r"""Return the class of a folder's name: composed Unicode, as every system but macOS writes it.
+
+    Example:
+        >>> class_name("cafe\u0301") == "café"
+        True
+    """
+    return unicodedata.normalize("NFC", valid_name(folder))
 
 
 def holds_images(path: Path) -> bool:
@@ -105,8 +132,19 @@ def holds_images(path: Path) -> bool:
 
 
 def subfolders(path: Path) -> list[Path]:
-    """Return the sub-folders of a folder, sorted by name, without hidden ones."""
-    return [path / name for name in _names(path) if (path / name).is_dir()]
+    """Return the sub-folders of a folder, sorted by name, without hidden ones and the system's."""
+    names = [name for name in _names(path) if not is_system_folder(name)]
+    return [path / name for name in names if (path / name).is_dir()]
+
+
+def is_system_folder(name: str) -> bool:
+    """Whether an operating system or a network drive makes folders of this name.
+
+    Example:
+        >>> is_system_folder("__MACOSX"), is_system_folder("cat")
+        (True, False)
+    """
+    return name.lower() in _SYSTEM_FOLDERS
 
 
 def _names(path: Path) -> list[str]:
@@ -117,14 +155,71 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _tree(folder: Path) -> list[str]:
-    """Return the images at any depth, as sorted paths relative to the folder."""
-    paths = []
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        images = sorted(name for name in files if _is_image(name) and not name.startswith("."))
-        paths += [os.path.relpath(os.path.join(root, name), folder) for name in images]
-    return paths
+def _first_part(file: str) -> str:
+    return file.split(os.sep, 1)[0]
+
+
+class _Listing:
+    """The images in a folder and its sub-folders, and how much else there is.
+
+    Attributes:
+        files: Names of the images in the folder itself, sorted.
+        nested: Paths of the images in sub-folders, relative to the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.files: list[str] = []
+        self.nested: list[str] = []
+        self._others: Counter[str] = Counter()
+        self._folders: Counter[str] = Counter()
+        state = os.stat(path)
+        seen = {(state.st_dev, state.st_ino)}
+        for root, folders, files in os.walk(path, followlinks=True, onerror=_raise):
+            folders[:] = [name for name in sorted(folders) if self._is_wanted(root, name, seen)]
+            inner = os.path.relpath(root, path)
+            for name in sorted(files):
+                if not _is_image(name) or name.startswith("."):
+                    self._count(name)
+                elif inner == os.curdir:
+                    self.files.append(name)
+                else:
+                    self.nested.append(os.path.join(inner, name))
+
+    def _is_wanted(self, root: str, name: str, seen: set[tuple[int, int]]) -> bool:
+        if name.startswith("."):
+            return False
+        if is_system_folder(name):
+            self._folders[name] += 1
+            return False
+        state = os.stat(os.path.join(root, name))
+        is_new = (state.st_dev, state.st_ino) not in seen
+        seen.add((state.st_dev, state.st_ino))
+        if not is_new:  # a link to a folder that is read elsewhere, or that contains itself
+            self._folders[f"{name}, a link to a folder that is already read"] += 1
+        return is_new
+
+    def _count(self, name: str) -> None:
+        # hidden files such as .DS_Store are no data; one that looks like an image may be
+        if not name.startswith("."):
+            suffix = os.path.splitext(name)[1]
+            self._others[valid_name(suffix) if suffix else "without a suffix"] += 1
+        elif _is_image(name) and not name.startswith("._"):
+            self._others["hidden"] += 1
+
+    def skipped(self, begin: str) -> str:
+        """Say what is left out, after the words `begin`; "" if there is nothing."""
+        kinds = [f"{n:,} {kind}" for kind, n in self._others.most_common()]
+        parts = [f"{counted(self._others.total(), 'file')} ({listed(kinds, 8)})"] if kinds else []
+        folders = [
+            valid_name(name) + (f" ({counted(n, 'time')})" if n > 1 else "")
+            for name, n in self._folders.most_common()
+        ]
+        parts += [f"{counted(len(folders), 'folder')} ({listed(folders, 8)})"] if folders else []
+        return begin + " and ".join(parts) if parts else ""
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _open(path: Path) -> Image:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
 
+from synque_select.data.compressed import open_data
 from synque_select.data.readers import BaseReader
 from synque_select.data.tables import Row, Rows, table_of_rows
 from synque_select.errors import DataError
@@ -31,6 +32,7 @@ class JsonReader(BaseReader):
     """Reader of JSON: a list of records, a list of texts, or an object whose values are texts."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
+    reads_compressed: ClassVar[bool] = True
 
     def read(self, path: Path) -> Dataset:
         """Read a file; a large file is converted once and then memory-mapped from the cache."""
@@ -41,6 +43,7 @@ class JsonLinesReader(BaseReader):
     """Reader of JSON Lines: one record or one string per line."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson")
+    reads_compressed: ClassVar[bool] = True
 
     def read(self, path: Path) -> Dataset:
         """Read a file; a large file is converted once and then memory-mapped from the cache."""
@@ -129,7 +132,7 @@ def _pairs(stream: _JsonStream, path: Path) -> Rows:
 
 
 def _is_json_lines(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_data(path) as file:
         head = file.readline(_CHUNK_BYTES).removeprefix(codecs.BOM_UTF8).strip()
         rest = file.readline(_CHUNK_BYTES).strip()
     if not (head.startswith(b"{") and rest.startswith(b"{")):
@@ -149,7 +152,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         DataError: A line is not UTF-8 or contains a NUL byte.
     """
-    with path.open("rb") as file:
+    with open_data(path) as file:
         for number, raw in enumerate(file, 1):
             line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
             if b"\0" in line:
@@ -191,7 +194,7 @@ class _JsonStream:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("rb")
+        self._file = open_data(path)
         self._decode = codecs.getincrementaldecoder("utf-8-sig")()
         self._scan = json.JSONDecoder(object_pairs_hook=unique_pairs).raw_decode
         self._text = ""

@@ -8,6 +8,7 @@ from typing import Any
 
 from synque_select.data.candidate import Candidate
 from synque_select.data.examples import MapDataset
+from synque_select.data.label_sets import label_text
 from synque_select.errors import ConfigError
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
@@ -91,7 +92,7 @@ def _values(candidate: Candidate) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for example in candidate:
         value = example[candidate.label]
-        values.setdefault(str(value), value)
+        values.setdefault(label_text(value), value)
     return values
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,25 +12,35 @@ from typing import Literal
 import numpy as np
 import torch
 
-__all__ = ["MAX_CLASSES", "LabelKind", "LabelSets", "label_kind", "label_text"]
+__all__ = ["MAX_CLASSES", "NO_LABEL", "LabelKind", "LabelSets", "label_kind", "label_text"]
 
 MAX_CLASSES = 100
+NO_LABEL = "(no label)"
 LabelKind = Literal["classes", "lists", "numbers", "texts"]
 
 
 def label_text(label: object) -> str:
     """Return a label as text; several labels of one example become a JSON list.
 
+    Labels that mean the same have the same text: 1, 1.0 and a tensor of it, and names that differ
+    only in their Unicode form. A missing label (None, NaN or a blank text) is `NO_LABEL`.
+
     Args:
         label: A text, number, or a list, tuple or set of labels.
 
     Example:
-        >>> label_text(3), label_text(("sport", "news"))
-        ('3', '["news", "sport"]')
+        >>> label_text(3.0), label_text(None), label_text(("sport", "news"))
+        ('3', '(no label)', '["news", "sport"]')
     """
     if isinstance(label, list | tuple | set | frozenset):
-        return json.dumps(sorted(map(str, label)), ensure_ascii=False)
-    return str(label)
+        return json.dumps(sorted(map(label_text, label)), ensure_ascii=False)
+    if math.prod(getattr(label, "shape", (0,))) == 1:
+        label = label.item()  # type: ignore[attr-defined]
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    text = unicodedata.normalize("NFC", str(label))
+    is_missing = label is None or not text.strip() or (isinstance(label, float) and label != label)
+    return NO_LABEL if is_missing else text
 
 
 def label_kind(labels: Sequence[Sequence[str]]) -> LabelKind:
@@ -111,7 +122,7 @@ def _as_list(label: str) -> Sequence[str] | None:
         return None
     try:
         value = json.loads(label)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return [str(part) for part in value] if isinstance(value, list) else None
 

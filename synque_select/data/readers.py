@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+from synque_select.data.compressed import inner_name, is_compressed
 from synque_select.data.examples import MapDataset
 from synque_select.errors import ConfigError, DataError, SynqueError
 from synque_select.utils.registry import Registry, is_dotted, named_parameters
@@ -16,6 +17,7 @@ from synque_select.utils.registry import Registry, is_dotted, named_parameters
 __all__ = [
     "READERS",
     "BaseReader",
+    "name_without_suffix",
     "read_file",
     "reader_key",
     "reader_suffixes",
@@ -34,6 +36,8 @@ class BaseReader(ABC):
     Attributes:
         suffixes: Lower-case suffixes of the files that it reads, such as (".xml",) or
             (".json.gz", ".json.bz2"). Without the first dot, they are the keys of the reader.
+        reads_compressed: Whether `read` also takes such a file with a further suffix .gz, .bz2,
+            .xz, .zst or .zip, as the built-in readers do.
 
     Example:
         >>> class LineReader(BaseReader):
@@ -50,6 +54,7 @@ class BaseReader(ABC):
     """
 
     suffixes: ClassVar[tuple[str, ...]]
+    reads_compressed: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, path: Path) -> MapDataset:
@@ -139,16 +144,39 @@ def reader_suffixes() -> tuple[str, ...]:
 def reader_key(path: Path) -> str | None:
     """Return the key of the reader of a file's longest known suffix, or None.
 
+    Of a compressed file, the suffix of the file in it counts.
+
     Args:
         path: Path of the file, which need not exist.
 
     Example:
-        >>> reader_key(Path("a.v2.JSON")), reader_key(Path("a.txt"))
-        ('json', None)
+        >>> reader_key(Path("a.v2.JSON")), reader_key(Path("a.csv.gz")), reader_key(Path("a.txt"))
+        ('json', 'csv', None)
     """
-    parts = path.name.lower().split(".")[1:]
+    key = _key_of_name(path.name)
+    return _key_of_name(inner_name(path)) if key is None and is_compressed(path) else key
+
+
+def _key_of_name(name: str) -> str | None:
+    parts = name.lower().split(".")[1:]
     keys = (".".join(parts[start:]) for start in range(len(parts)))
     return next((key for key in keys if key in READERS), None)
+
+
+def name_without_suffix(path: Path) -> str:
+    """Return the name of a file without the suffix of its reader and of its compression.
+
+    Example:
+        >>> name_without_suffix(Path("a.v2.json")), name_without_suffix(Path("a.csv.gz"))
+        ('a.v2', 'a')
+    """
+    name = path.name
+    if _key_of_name(name) is None and is_compressed(path):
+        name = path.stem
+        if _key_of_name(name) is None:
+            return name  # a .zip, whose name need not be that of the file in it
+    key = _key_of_name(name)
+    return Path(name).stem if key is None else name[: -len(key) - 1]
 
 
 def split_reader(text: str) -> tuple[str | None, str]:
@@ -186,6 +214,8 @@ def read_file(path: Path, key: str, as_text: Collection[str] = ()) -> MapDataset
     """
     cls = READERS.get(key)
     takes_as_text = any(parameter.name == "as_text" for parameter in named_parameters(cls))
+    if is_compressed(path) and _key_of_name(path.name) is None and not cls.reads_compressed:
+        raise DataError(f"{path}: {cls.__name__} reads no compressed files; unpack the file")
     reader = cls(**({"as_text": frozenset(as_text)} if takes_as_text else {}))
     try:
         if path.is_file() and path.stat().st_size == 0:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.compressed import inner_name, is_compressed, open_data
 from synque_select.data.digest_cache import keep_digests
 from synque_select.data.examples import Examples, MapDataset
 from synque_select.data.families import FamilySpec, candidate_families
@@ -21,6 +22,7 @@ from synque_select.data.images import IMAGE_SUFFIXES, ImageFolder, holds_images,
 from synque_select.data.iterables import is_iterable, open_stored, store_iterable
 from synque_select.data.readers import (
     READERS,
+    name_without_suffix,
     read_file,
     reader_key,
     reader_suffixes,
@@ -29,7 +31,8 @@ from synque_select.data.readers import (
 from synque_select.data.tables import open_saved
 from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, DataError
-from synque_select.utils.wording import counted
+from synque_select.utils.text_files import valid_name
+from synque_select.utils.wording import counted, listed
 
 __all__ = ["load_candidates", "load_dataset_file", "load_real", "replace_iterables"]
 
@@ -51,6 +54,7 @@ class _Source(NamedTuple):
     label: Selector | None = None
     given: Examples | None = None
     keeps_digests: bool = True
+    notes: tuple[str, ...] = ()
 
 
 def load_candidates(
@@ -250,9 +254,12 @@ def _path_sources(path: _PathLike, as_text: frozenset[str], *, alone: bool) -> I
     reader, text = split_reader(text)
     matches = _matches(text)
     for match in matches:
-        parts = [match] if reader else _parts(match, alone=alone and len(matches) == 1)
+        alone = alone and len(matches) == 1
+        parts, notes = ([match], ()) if reader else _parts(match, alone=alone)
         for part in parts:
-            yield _read(part, as_text, reader)
+            source = _read(part, as_text, reader)
+            yield source._replace(notes=source.notes + notes)
+            notes = ()  # what is left out of the folder is said once
 
 
 def _one_source(source: Any, name: str, as_text: frozenset[str]) -> _Source:
@@ -310,26 +317,30 @@ def _contents(folder: Path) -> str:
     return f"{folder} holds {shown or 'nothing'}"
 
 
-def _parts(path: Path, *, alone: bool) -> list[Path]:
-    """Return the files and folders that are one candidate each.
+def _parts(path: Path, *, alone: bool) -> tuple[list[Path], tuple[str, ...]]:
+    """Return the files and folders that are one candidate each, and what is left out.
 
     A folder with one sub-folder per class looks like one with one sub-folder per candidate. Given
     alone, it is read as the latter; in a list, as the former.
     """
     if not path.is_dir() or _is_saved(path) or holds_images(path):
-        return [path]
-    visible = (child for child in path.iterdir() if not child.name.startswith("."))
-    files = [child for child in visible if reader_key(child) is not None]
+        return [path], ()
+    visible = [child for child in path.iterdir() if not child.name.startswith(".")]
     folders = subfolders(path)
+    files = [child for child in visible if child not in folders and reader_key(child) is not None]
     if not files and not alone and any(holds_images(folder) for folder in folders):
-        return [path]
+        return [path], ()
     parts = sorted(files + folders)
     if not parts:
         raise DataError(
             f"{path}: no candidate in it; allowed are sub-folders, images and files of "
             f"{', '.join(reader_suffixes())}; {_contents(path)}"
         )
-    return parts
+    others = sorted(valid_name(child.name) for child in {*visible} - {*parts})
+    shown = f"{counted(len(others), 'other file or folder', 'other files and folders')}"
+    note = f"the folder {path} has {counted(len(parts), 'candidate')}; left out: {shown} "
+    note += f"({listed(others, 8)})"
+    return parts, (note,) if others else ()
 
 
 def _is_saved(path: Path) -> bool:
@@ -339,29 +350,33 @@ def _is_saved(path: Path) -> bool:
 def _read(path: Path, as_text: frozenset[str], reader: str | None = None) -> _Source:
     if reader is not None or not path.is_dir():
         return _from_file(path, as_text, reader)
-    name = path.resolve().name
+    name = valid_name(path.resolve().name)
     if _is_saved(path):
         return _Source(name, open_saved(path), str(path))
     images = ImageFolder(path)
     label = "label" if images.classes else None
-    return _Source(name, images, str(path), "image", label)
+    notes = (images.left_out,) if images.left_out else ()
+    return _Source(name, images, str(path), "image", label, notes=notes)
 
 
 def _from_file(path: Path, as_text: frozenset[str], reader: str | None) -> _Source:
-    of_suffix = reader_key(path)
-    key = reader or of_suffix
+    key = reader or reader_key(path)
     if key is None and path.suffix.lower() in IMAGE_SUFFIXES:
         raise DataError(f"{path}: one image; allowed is the folder of images, {path.parent}")
     if key is None:
+        suffix, packed = path.suffix, ""
+        if is_compressed(path):
+            open_data(path).close()  # a .zip of several files says so
+            suffix, packed = Path(inner_name(path)).suffix, " of the file in it"
         raise DataError(
-            f"{path}: the suffix {path.suffix!r} is not known; allowed are "
-            f"{', '.join(reader_suffixes())} and folders"
+            f"{path}: the suffix {suffix!r}{packed} is not known; allowed are "
+            f"{', '.join(reader_suffixes())}, each also compressed, and folders"
         )
     dataset = read_file(path, key, as_text)
     # a list of texts has "text", an object of texts "key" and "text": one field is the view
     columns: object = getattr(dataset, "column_names", None)
     return _Source(
-        name=path.name[: -len(of_suffix) - 1] if of_suffix else path.stem,
+        name=valid_name(name_without_suffix(path)),
         dataset=dataset,
         source=str(path) if reader is None else f"{reader}:{path}",
         view="text" if columns in (["text"], ["key", "text"]) else None,
@@ -474,5 +489,12 @@ def _build(
     if isinstance(given, kind) and (given.view, given.label) == (view, label):
         # as it is, with the digests that it may have computed
         return given if given.name == part.name else replace(given, name=part.name)
-    built = kind(name=part.name, dataset=part.dataset, view=view, label=label, source=part.source)
+    built = kind(
+        name=part.name,
+        dataset=part.dataset,
+        view=view,
+        label=label,
+        source=part.source,
+        notes=part.notes if given is None else given.notes,
+    )
     return keep_digests(built) if part.keeps_digests else built

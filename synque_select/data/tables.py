@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from synque_select.data.columns import JSON_FIELDS, Columns
+from synque_select.data.compressed import is_compressed
 from synque_select.errors import DataError, SynqueError
 from synque_select.utils.cache_dir import default_cache_dir
 from synque_select.utils.progress import ProgressBar
@@ -40,6 +41,7 @@ __all__ = [
 
 # files up to this size are held in memory; larger ones are converted once and memory-mapped
 SMALL_BYTES = 8 << 20
+_COMPRESSION = 8  # about the factor by which text shrinks
 BATCH_ROWS = 1000
 _BATCH_BYTES = 8 << 20
 _MAX_FIELDS = 10_000
@@ -139,7 +141,7 @@ class quiet_datasets:
 
 
 def _converted(path: Path, write: _Write, about: Sequence[str]) -> Dataset:
-    if path.stat().st_size > SMALL_BYTES:
+    if path.stat().st_size > (SMALL_BYTES // _COMPRESSION if is_compressed(path) else SMALL_BYTES):
         target = _cache_path(path, about)
         if not target.exists():
             write_atomically(target, write)
@@ -328,7 +330,7 @@ def write_rows(
 
 
 def _with_progress(rows: Rows, path: Path) -> Rows:
-    size = path.stat().st_size
+    size = None if is_compressed(path) else path.stat().st_size
     with ProgressBar(
         total=size, unit="B", unit_scale=True, delay=2, desc=path.name, leave=False
     ) as bar:

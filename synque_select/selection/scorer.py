@@ -528,6 +528,7 @@ class ScoringJob:
             "answers": self.sheet,  # its text form lists all answers
             "label_filter": [scorer.label_filter, scorer.relabel],
             "families": [candidate.family for candidate in self.candidates],
+            "notes": [part.notes for part in (self.real, *self.candidates)],  # messages say them
             "judges": labels_key(self.candidates) if self._reads_labels else None,
             "encoder": self._encoder().key if self.needs_embeddings else None,
             "seed": scorer.seed,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from synque_select.errors import DataError, SynqueError
 
-__all__ = ["decode_utf8", "read_text", "utf16_hint"]
+__all__ = ["decode_utf8", "read_text", "utf16_hint", "valid_name"]
 
 
 def read_text(path: str | Path, *, error: type[SynqueError] = DataError) -> str:
@@ -57,3 +57,16 @@ def utf16_hint(head: bytes) -> str:
     """Return " (is the file UTF-16?)" if the first bytes of a file look like it, else ""."""
     utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return " (is the file UTF-16?)" if utf16 or b"\0" in head[:64] else ""
+
+
+def valid_name(name: str) -> str:
+    r"""Return a file name as valid Unicode, which any file and terminal takes.
+
+    Args:
+        name: A name as Python returns it; bytes that are not UTF-8 are in it as surrogates.
+
+    Example:
+        >>> valid_name("caf\udce9")  # the bytes of "café" in Latin-1
+        'caf\\xe9'
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

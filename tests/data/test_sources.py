@@ -597,7 +597,7 @@ def test_images_beside_class_folders_are_refused(classes: Path):
 
 
 def test_a_folder_without_images_says_what_is_known(tmp_path: Path):
-    with pytest.raises(DataError, match=r"contains no images; supported suffixes are \.bmp"):
+    with pytest.raises(DataError, match=r"contains no images; supported suffixes are \.apng"):
         load_dataset_file(tmp_path)
     with pytest.raises(DataError, match="no candidate in it"):
         load_candidates(tmp_path)

@@ -1,0 +1,38 @@
+"""Messages about what was left out when data was read, and about labels that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.label_sets import NO_LABEL
+from synque_select.utils.wording import counted
+
+__all__ = ["left_out_messages"]
+
+
+def left_out_messages(candidates: Sequence[Candidate], real: RealSample) -> tuple[str, ...]:
+    r"""Report in plain sentences the files that were left out, and examples without a label.
+
+    Args:
+        candidates: The candidates; labels are read of those that have a label.
+        real: The real sample, whose labels are not read.
+
+    Example:
+        >>> a = Candidate("a", [("x", 0), ("y", None)], 0, 1, notes=("left out: 1 file",))
+        >>> print(*left_out_messages([a], RealSample("real", ["p", "q"])), sep="\n")
+        a: left out: 1 file.
+        a: no label (null, NaN or blank) for 1 of 2 examples. Checks of labels count that as a class
+        of its own.
+    """
+    parts = (real, *candidates)
+    messages = [f"{part.name}: {note}." for part in parts for note in part.notes]
+    for candidate in candidates:
+        n_missing = 0 if candidate.label is None else candidate.labels.count(NO_LABEL)
+        if n_missing:
+            messages.append(
+                f"{candidate.name}: no label (null, NaN or blank) for {n_missing:,} of "
+                f"{counted(len(candidate), 'example')}. Checks of labels count that as a class of "
+                "its own."
+            )
+    return tuple(messages)

@@ -1,0 +1,245 @@
+"""Whatever is left out is counted and said: files, folders, links, compressed files, labels."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+import os
+import unicodedata
+import zipfile
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from synque_select.data import load_candidates, load_dataset_file, load_real, tables
+from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.label_edits import LabelEdits
+from synque_select.data.label_sets import NO_LABEL, label_text
+from synque_select.data.left_out import left_out_messages
+from synque_select.errors import DataError
+
+Image = pytest.importorskip("PIL.Image")
+
+TEXTS = ["stocks rise", "stocks fall", "rates rise"]
+LINES = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS).encode()
+
+
+def image(path: Path, shade: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4), (shade, 0, 0)).save(path, format="PNG")
+
+
+# ------------------------------------------------------------------------------- folders of images
+
+
+def test_files_that_are_not_images_are_counted(tmp_path: Path):
+    for name in ("0.png", "1.jfif", "2.JPE", "3.apng", "x.heic", "y.heic", "notes.txt", "hash"):
+        image(tmp_path / "a" / name, len(name))
+    image(tmp_path / "a" / ".hidden.png")
+    (tmp_path / "a" / ".DS_Store").write_text("x")
+    (tmp_path / "a" / "._0.png").write_text("x")
+    (a,) = load_candidates({"a": tmp_path / "a"})
+    assert len(a) == 4
+    assert a.notes == ("left out: 5 files (2 .heic, 1 hidden, 1 without a suffix, 1 .txt)",)
+    assert load_real(tmp_path / "a").notes == a.notes
+
+
+def test_folders_of_the_system_are_no_classes(tmp_path: Path):
+    for name in ("cat", "dog", "__MACOSX", "@eaDir", "cat/@eaDir/0.png"):
+        image(tmp_path / "a" / name / "0.png")
+        image(tmp_path / "a" / name / "1.png", 1)
+    (a,) = load_candidates({"a": tmp_path / "a"})
+    assert (len(a), sorted(set(a.labels))) == (4, ["cat", "dog"])
+    assert a.notes == ("left out: 2 folders (@eaDir (2 times), __MACOSX)",)
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path):
+    for i in range(3):
+        image(tmp_path / "elsewhere" / f"{i}.png", i)
+    image(tmp_path / "a" / "cat" / "own.png", 9)
+    (tmp_path / "a" / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "cat" / "loop").symlink_to(tmp_path / "a")
+    (a,) = load_candidates({"a": tmp_path / "a"})
+    assert a.labels == ("cat", "dog", "dog", "dog")
+    assert a.notes == (
+        "left out: 2 folders (loop, a link to a folder that is already read, "
+        "more, a link to a folder that is already read)",
+    )
+
+
+def test_class_names_that_differ_in_their_unicode_form_are_one_class(tmp_path: Path):
+    for candidate, form in (("a", "NFC"), ("b", "NFD")):
+        for name in ("café", "thé"):
+            for i in range(2):
+                image(tmp_path / candidate / unicodedata.normalize(form, name) / f"{i}.png", i)
+    a, b = load_candidates([tmp_path / "a", tmp_path / "b"])
+    assert a.labels == b.labels == ("café", "café", "thé", "thé")
+    assert b[0]["label"] == "café"
+    image(tmp_path / "a" / unicodedata.normalize("NFD", "café") / "2.png", 2)
+    (both,) = load_candidates({"a": tmp_path / "a"})
+    assert both.labels == ("café", "café", "café", "thé", "thé")
+    assert both.dataset.classes == ("café", "thé")
+
+
+def test_a_folder_without_images_says_what_it_holds(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "0.heic").write_text("x")
+    with pytest.raises(DataError, match=r"contains no images, but 1 file \(1 \.heic\); supported"):
+        load_candidates({"a": tmp_path / "a"})
+
+
+# --------------------------------------------------------------------------- folders of data files
+
+
+def zipped(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def zstd(content: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(content)
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
+
+
+def test_compressed_candidates_of_a_folder_are_read_and_others_named(tmp_path: Path):
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    (pool / "a.jsonl").write_bytes(LINES)
+    (pool / "b.jsonl.gz").write_bytes(gzip.compress(LINES))
+    (pool / "c.jsonl.zst").write_bytes(zstd(LINES))
+    zipped(pool / "d.v2.zip", {"x/rows.jsonl": LINES, "__MACOSX/x/._rows.jsonl": b"", "x/.a": b""})
+    zipped(pool / "e.zip", {"1.jsonl": LINES, "2.jsonl": LINES})
+    (pool / "f.tar.gz").write_bytes(gzip.compress(LINES))
+    (pool / "README.md").write_text("read me")
+    (pool / "__MACOSX").mkdir()
+    (pool / ".git").mkdir()
+    candidates = load_candidates(pool, view="text")
+    assert [candidate.name for candidate in candidates] == ["a", "b", "c", "d.v2"]
+    assert all(list(candidate.views) == TEXTS for candidate in candidates)
+    assert candidates[0].notes == (
+        f"the folder {pool} has 4 candidates; left out: 4 other files and folders "
+        "(README.md, __MACOSX, e.zip, f.tar.gz)",
+    )
+    assert not any(candidate.notes for candidate in candidates[1:])
+    message, *_ = left_out_messages(candidates, RealSample("real", ["x", "y"]))
+    assert message.startswith("a: ")
+
+
+PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstd}
+
+
+@pytest.mark.parametrize("small", [True, False], ids=["in_memory", "memory_mapped"])
+@pytest.mark.parametrize("suffix", [*PACKERS, ".zip"])
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.tsv", "a.parquet", "a.arrow"])
+def test_every_format_is_read_compressed(
+    name: str, suffix: str, small: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tables, "SMALL_BYTES", 8 << 20 if small else 0)
+    monkeypatch.setenv("SYNQUE_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / f"{name}{suffix}"
+    content = _content(name, tmp_path)
+    if suffix == ".zip":
+        zipped(path, {name: content})
+    else:
+        path.write_bytes(PACKERS[suffix](content))
+    (candidate,) = load_candidates(path, view="text")
+    assert (candidate.name, list(candidate.views)) == ("a", TEXTS)
+    packed = path.read_bytes()
+    for broken in (packed[: len(packed) // 2], packed[:-4], b"not compressed"):
+        path.write_bytes(broken)
+        with pytest.raises(DataError, match=rf"^{path}"):
+            load_dataset_file(path)
+
+
+def _content(name: str, folder: Path) -> bytes:
+    if name == "a.json":
+        return json.dumps(TEXTS).encode()
+    if name == "a.jsonl":
+        return LINES
+    if name in ("a.csv", "a.tsv"):
+        return "\n".join(["text", *TEXTS]).encode()
+    table, file = pa.table({"text": TEXTS}), folder / "plain"
+    if name == "a.arrow":
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        import pyarrow.parquet as pq
+
+        pq.write_table(table, file)
+    return file.read_bytes()
+
+
+def test_a_zip_of_several_files_and_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    several = zipped(tmp_path / "a.zip", {"1.jsonl": LINES, "2.jsonl": LINES})
+    with pytest.raises(DataError, match=r"a\.zip: the \.zip holds 2 files \(1\.jsonl, 2\.jsonl\)"):
+        load_dataset_file(several)
+    with pytest.raises(DataError, match=r"the suffix '\.txt' of the file in it is not known"):
+        load_dataset_file(zipped(tmp_path / "b.zip", {"1.txt": b"x"}))
+    monkeypatch.setattr("synque_select.data.compressed._ALWAYS_ALLOWED", 1000)
+    (tmp_path / "c.jsonl.bz2").write_bytes(bz2.compress(b'"x"\n' * 500_000))
+    with pytest.raises(DataError, match=r"c\.jsonl\.bz2: the file expands to more than 1,000"):
+        load_dataset_file(tmp_path / "c.jsonl.bz2")
+
+
+def test_names_that_are_not_utf8(tmp_path: Path):
+    folder = os.fsencode(tmp_path)
+    for name in (b"caf\xe9.jsonl", b"caf\xe8.csv", b"caf\xea.parquet"):
+        content = _content(f"a.{name.rpartition(b'.')[2].decode()}", tmp_path)
+        Path(os.fsdecode(folder + b"/" + name)).write_bytes(content)
+    (tmp_path / "plain").unlink()
+    candidates = load_candidates(tmp_path, view="text")
+    assert [candidate.name for candidate in candidates] == ["caf\\xe8", "caf\\xe9", "caf\\xea"]
+    assert all(list(candidate.views) == TEXTS for candidate in candidates)
+    for i in range(2):
+        image(Path(os.fsdecode(folder + b"/images/caf\xe9/")) / f"{i}.png", i)
+    (images,) = load_candidates({"a": tmp_path / "images"})
+    assert images.labels == ("caf\\xe9", "caf\\xe9")
+    assert len(images.sha256) == 64
+
+
+# ------------------------------------------------------------------------------------------ labels
+
+
+def test_labels_that_mean_the_same_have_one_text():
+    torch = pytest.importorskip("torch")
+    assert [label_text(v) for v in (1, 1.0, torch.tensor(1), torch.tensor([1.0]))] == ["1"] * 4
+    assert [label_text(v) for v in (None, float("nan"), "", "  ")] == [NO_LABEL] * 4
+    assert label_text("cafe\u0301") == label_text("café")
+    assert label_text([1.0, "e\u0301"]) == '["1", "é"]'
+    assert [label_text(v) for v in (True, 0.5, "None", "nan")] == ["True", "0.5", "None", "nan"]
+
+
+def test_missing_labels_are_counted_and_said():
+    labels = [0, None, float("nan"), " ", 1.0, 1]
+    records = [{"text": f"t{i}", "label": label} for i, label in enumerate(labels)]
+    a = Candidate("a", records, "text", "label", notes=("left out: 2 files (2 .heic)",))
+    real = RealSample("real", ["x", "y"], notes=("left out: 1 file",))
+    assert a.labels == ("0", NO_LABEL, NO_LABEL, NO_LABEL, "1", "1")
+    assert left_out_messages([a], real) == (
+        "real: left out: 1 file.",
+        "a: left out: 2 files (2 .heic).",
+        "a: no label (null, NaN or blank) for 3 of 6 examples. Checks of labels count that as a "
+        "class of its own.",
+    )
+
+
+def test_a_voted_label_gets_the_type_of_the_others():
+    a = Candidate("a", [{"t": "x", "y": 1.0}, {"t": "y", "y": 0.0}, {"t": "z", "y": 1.0}], "t", "y")
+    relabeled = LabelEdits({"a": {1: "1"}}, relabel=True).apply(a)
+    assert [example["y"] for example in relabeled] == [1.0, 1.0, 1.0]
+    assert all(isinstance(example["y"], float) for example in relabeled)
+
+
+def test_a_missing_field_of_the_label_names_the_example():
+    a = Candidate("a", [{"t": "x", "y": 1}, {"t": "y"}], "t", "y")
+    with pytest.raises(DataError, match=r"^a, example 1 \(counted from 0\): label='y': no field"):
+        _ = a.labels
