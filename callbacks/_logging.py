@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from synque_select.report.plots import to_png
 from synque_select.report.table import Column, Table
 from synque_select.training.datamodule import SynqueDataModule
+from synque_select.utils.csv_text import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,10 +96,11 @@ def _for_each_logger(trainer: Trainer, name: str, log: Callable[[Logger], None])
 def _log_table(logger: Logger, name: str, table: LoggedTable, trainer: Trainer) -> None:
     experiment = _experiment(logger)
     if isinstance(logger, CSVLogger):
-        _write(logger.log_dir, f"{name}.csv", _csv(table).encode())
+        _write(logger.log_dir, f"{name}.csv", csv_text([table.columns, *table.rows]).encode())
     elif isinstance(logger, MLFlowLogger):
         experiment.log_text(logger.run_id, table.text, f"{name}.md")
-        experiment.log_text(logger.run_id, _csv(table), f"{name}.csv")
+        content = csv_text([table.columns, *table.rows])
+        experiment.log_text(logger.run_id, content, f"{name}.csv")
     elif hasattr(logger, "log_table"):
         rows = [list(row) for row in table.rows]
         logger.log_table(key=name, columns=list(table.columns), data=rows)
@@ -143,9 +143,3 @@ def _write(log_dir: str, file: str, content: bytes) -> None:
 
     with fsspec.open(posixpath.join(log_dir, file), "wb", auto_mkdir=True) as stream:
         stream.write(content)
-
-
-def _csv(table: LoggedTable) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerows([table.columns, *table.rows])
-    return text.getvalue()

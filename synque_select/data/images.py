@@ -199,7 +199,7 @@ class _Listing:
         return is_new
 
     def _count(self, name: str) -> None:
-        # hidden files such as .DS_Store are no data; one that looks like an image may be
+        # .DS_Store and the like are not counted, but a hidden file that looks like an image is
         if not name.startswith("."):
             suffix = os.path.splitext(name)[1]
             self._others[valid_name(suffix) if suffix else "without a suffix"] += 1

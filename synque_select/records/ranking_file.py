@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 from collections.abc import Collection
@@ -13,6 +11,7 @@ from synque_select.errors import ConfigError, RecordError
 from synque_select.records.run_folder import read_json, write_json, write_text
 from synque_select.types import Ranking
 from synque_select.types.ranking import OLD_STABILITY
+from synque_select.utils.csv_text import csv_text
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
 
@@ -92,15 +91,7 @@ def _csv(ranking: Ranking) -> str:
             line += [score.value, score.low, score.high, row.ranks[key]]
         line += [row.ranks[key] for key in extra]
         rows.append([*line, row.selection_stability, weights.get(row.name, 0.0)])
-    text = io.StringIO()
-    csv.writer(text).writerows([[_cell(value) for value in line] for line in rows])
-    return text.getvalue()
-
-
-def _cell(value: object) -> object:
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return f"'{value}"  # a spreadsheet would run such a name as a formula
-    return "" if isinstance(value, float) and not math.isfinite(value) else value
+    return csv_text(rows)
 
 
 def load_ranking(path: str | Path) -> Ranking:

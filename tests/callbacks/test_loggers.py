@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -21,7 +22,7 @@ from pytorch_lightning.loggers import (
 )
 
 from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
-from synque_select.callbacks._logging import log_text
+from synque_select.callbacks._logging import LoggedTable, log_table, log_text
 from tests.training.tiny import (
     LetterEncoder,
     TinyModel,
@@ -143,6 +144,14 @@ def test_csv_files_in_its_log_dir(logger: Any, logged: Logged):
     assert (folder / "synque_correlation_mixture.png").read_bytes().startswith(PNG)
     assert (folder / "synque_rubric" / "near.md").read_text() == RUBRIC
     assert dict(logger.experiment.hparams) == HPARAMS
+
+
+def test_a_name_that_a_spreadsheet_would_run_as_a_formula(tmp_path: Path):
+    logger = CSVLogger(tmp_path)
+    run: Any = SimpleNamespace(loggers=[logger], global_step=0)
+    log_table(run, "names", LoggedTable(["candidate", "n"], [["=1+1", -2], ["b", None]], ""))
+    rows = read_rows(Path(logger.log_dir, "names.csv").read_text())
+    assert rows == [{"candidate": "'=1+1", "n": "-2"}, {"candidate": "b", "n": ""}]
 
 
 @pytest.mark.parametrize("logger", ["tensorboard"], indirect=True)
