@@ -19,6 +19,7 @@ from synque_select.errors import ConfigError, DataError, did_you_mean
 from synque_select.selection.labels import check_classes
 from synque_select.utils.text_files import read_text
 from synque_select.utils.wording import counted
+from synque_select.utils.yaml_files import read_yaml_file
 
 __all__ = ["MIN_TEST_EXAMPLES", "LabeledTask", "Metric", "TestSet", "find_labeled_tasks"]
 
@@ -117,8 +118,8 @@ def _read(name: str, folder: Path) -> LabeledTask:
     files = list(files_in(folder / "candidates", "*.jsonl"))
     if len(files) < _MIN_CANDIDATES:
         raise DataError(
-            f"{folder / 'candidates'}: found {counted(len(files), 'file')} that end in .jsonl, a "
-            f"task needs {_MIN_CANDIDATES} or more; {_LAYOUT}"
+            f"{folder / 'candidates'}: found {counted(len(files), 'file')} whose name ends in "
+            f".jsonl, a task needs {_MIN_CANDIDATES} or more; {_LAYOUT}"
         )
     candidates = tuple(_labeled(path.stem, path, settings) for path in files)
     try:
@@ -148,12 +149,7 @@ def _read(name: str, folder: Path) -> LabeledTask:
 def _settings(path: Path) -> _Settings:
     if not path.is_file():
         return _Settings()
-    import yaml
-
-    try:
-        state = yaml.safe_load(read_text(path)) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+    state = read_yaml_file(path) or {}
     if not isinstance(state, dict):
         raise ConfigError(f"{path}: allowed is a mapping with {', '.join(_SETTINGS)}")
     for key, value in state.items():
@@ -192,9 +188,11 @@ def _labeled(name: str, path: Path, settings: _Settings) -> Candidate:
 
 
 def _without_label(path: Path, position: int, why: str) -> DataError:
+    # blank lines are no examples
+    lines = [i for i, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
     return DataError(
-        f"{path}, example {position} (counted from 0) has no label: {why}. A task needs the labels "
-        "of its candidates and its test set; task.yaml may name another field: label: FIELD"
+        f"{path}, line {lines[position]}: no label: {why}. A task needs the labels of its "
+        "candidates and its test set; task.yaml may name another field: label: FIELD"
     )
 
 
@@ -230,8 +228,13 @@ def _test(
         )
     known = {label for candidate in candidates for label in candidate.labels}
     unknown = sorted({*labels.tolist()} - known)
+    if unknown and not known & {*labels.tolist()}:
+        raise DataError(
+            f"{path}: no candidate has any of its classes ({_listed(unknown)}); the candidates "
+            f"have {_listed(sorted(known))}"
+        )
     if unknown:
-        messages.append(f"no candidate has test classes {', '.join(map(repr, unknown))}.")
+        messages.append(f"no candidate has test classes {_listed(unknown)}.")
     counts = dict(zip(*np.unique(labels, return_counts=True), strict=True))
     scored = tuple(str(label) for label, n in counts.items() if n >= MIN_TEST_EXAMPLES)
     if len(scored) < 2:
@@ -250,6 +253,11 @@ def _test(
         examples_of = counted(n_copied, "example is", "examples are")
         messages.append(f"{examples_of} in the test set as well as in a candidate.")
     return TestSet(examples, positions, labels, scored), messages
+
+
+def _listed(classes: Sequence[str], most: int = 10) -> str:
+    more = f" and {len(classes) - most} more" if len(classes) > most else ""
+    return ", ".join(map(repr, classes[:most])) + more
 
 
 def _contents(examples: Iterable[Candidate | RealSample]) -> set[bytes]:

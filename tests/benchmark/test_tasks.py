@@ -244,7 +244,24 @@ def test_measured_performance_is_a_truth_of_its_own(data: Path):
 BREAKS = {
     "no candidates": (
         lambda f: [p.unlink() for p in (f / "candidates").iterdir()],
-        "candidates: found 0 files that end in .jsonl",
+        "candidates: found 0 files whose name ends in .jsonl",
+    ),
+    "one candidate": (
+        lambda f: [p.unlink() for p in sorted((f / "candidates").iterdir())[1:]],
+        "candidates: found 1 file whose name ends in .jsonl, a task needs 3 or more",
+    ),
+    "a label missing after a blank line": (
+        lambda f: (f / "candidates" / "c1.jsonl").write_text(
+            '{"text": "a", "label": "rise"}\n\n{"text": "b"}\n'
+        ),
+        "c1.jsonl, line 3: no label: its field 'label' is empty",
+    ),
+    "test classes that no candidate has": (
+        lambda f: write(
+            f / "test.jsonl", [{**r, "label": f"{r['label']}!"} for r in headlines(90, 100)]
+        ),
+        "test.jsonl: no candidate has any of its classes ('fall!', 'hold!', 'rise!'); the "
+        "candidates have 'fall', 'hold', 'rise'",
     ),
     "no real sample": (
         lambda f: [p.unlink() for p in f.glob("real*")],
@@ -257,7 +274,7 @@ BREAKS = {
     ),
     "an empty label": (
         lambda f: write(f / "test.jsonl", [*headlines(40, 1), {"text": "x", "label": None}]),
-        "test.jsonl, example 40 (counted from 0) has no label: its field 'label' is empty",
+        "test.jsonl, line 41: no label: its field 'label' is empty",
     ),
     "a candidate without the view": (
         lambda f: write(f / "candidates" / "c1.jsonl", [{"body": "x", "label": "a"}] * 9),
