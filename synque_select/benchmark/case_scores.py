@@ -19,7 +19,7 @@ from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import default_suite, get_proxy
 from synque_select.records.run_folder import read_json, write_json
 from synque_select.selection.consensus import borda
-from synque_select.selection.scoring import labels_key, score
+from synque_select.selection.scoring import Scoring, labels_key, score
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
 
@@ -138,6 +138,8 @@ class CaseScorer:
         seed: Seed of everything random.
         progress: Whether to show the progress of encoding.
         for_case: Takes a case and a proxy of the suite; returns the proxy that scores the case.
+
+    `last_scoring` is the last case of which scores were computed, and what was computed.
     """
 
     suite: Sequence[BaseProxy]
@@ -151,6 +153,7 @@ class CaseScorer:
     n_encoded: int = field(default=0, init=False)
     n_resumed: int = field(default=0, init=False)
     encoder_key: str = field(default="", init=False)
+    last_scoring: tuple[Case, Scoring] | None = field(default=None, init=False)
     _computed: dict[Path, _KeptColumn] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -188,6 +191,7 @@ class CaseScorer:
             progress=self.progress,
         )
         self.n_encoded += scoring.n_encoded
+        self.last_scoring = case, scoring
         columns = {}
         for proxy in proxies:
             scores = scoring.scores[proxy.key]

@@ -188,7 +188,7 @@ def _labeled(name: str, path: Path, settings: _Settings) -> Candidate:
 
 
 def _without_label(path: Path, position: int, why: str) -> DataError:
-    # blank lines are no examples
+    # a blank line does not count as an example
     lines = [i for i, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
     return DataError(
         f"{path}, line {lines[position]}: no label: {why}. A task needs the labels of its "

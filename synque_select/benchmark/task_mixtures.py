@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -99,7 +100,7 @@ class MixtureBench:
         """Number of candidates in the better half."""
         return -(-len(self.names) // 2)
 
-    @property
+    @cached_property
     def total(self) -> int:
         """Number of training examples of every mixture: what all arms have without repeating any.
 

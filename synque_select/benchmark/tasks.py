@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
@@ -38,7 +38,7 @@ from synque_select.benchmark.task_result import (
     TasksResult,
 )
 from synque_select.benchmark.task_tables import render
-from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.candidate import Candidate
 from synque_select.encoders import BaseEncoder, embed, get_encoder
 from synque_select.functional.benchmark_statistics import agreement, noise_ceiling
 from synque_select.functional.correlation import MIN_UNITS
@@ -123,10 +123,10 @@ def run_tasks(
 
 def _run_task(task: LabeledTask, scorer: CaseScorer) -> TaskFigures:
     started = time.perf_counter()
-    scores = {
-        case.seed: scorer.scores(case) for case in _bar(_cases(task), task, scorer, "ranking")
-    }
-    rankings = {seed: _ranking(task, task.reals[seed], scorer) for seed in scores}
+    scores, rankings = {}, {}
+    for case in _bar(_cases(task), task, scorer, "ranking"):
+        scores[case.seed] = scorer.scores(case)
+        rankings[case.seed] = _ranking(case, scorer)
     choices = [_choice(seed, ranking) for seed, ranking in rankings.items()]
     measured = None if task.test is None else _measured(task, task.test, choices, scorer)
     truths: dict[str, NDArray[np.float64]] = {}
@@ -173,13 +173,13 @@ def _bar(cases: list[Case], task: LabeledTask, scorer: CaseScorer, unit: str) ->
     return bar
 
 
-def _ranking(task: LabeledTask, real: RealSample, scorer: CaseScorer) -> Ranking:
+def _ranking(case: Case, scorer: CaseScorer) -> Ranking:
     """Return the ranking of the candidates by the defaults, from scores that are already known."""
     suite = [proxy for proxy in scorer.suite if not never_reads_real(proxy)]
     # a suite of baselines alone has no order of its own
     suite = suite or list(scorer.suite)
     may_order = len(suite) == 1 or any(may_enter(p) or p.key == TRANSFER for p in suite)
-    return Scorer(
+    job = Scorer(
         suite,
         None if may_order else suite[0].key,
         encoder=scorer.encoder,
@@ -187,7 +187,15 @@ def _ranking(task: LabeledTask, real: RealSample, scorer: CaseScorer) -> Ranking
         cache_dir=scorer.cache_dir,
         keep_models=True,
         progress=scorer.progress,
-    ).cached_ranking(task.candidates, real)
+    ).prepare(case.candidates, case.real)
+    if scorer.last_scoring is None or scorer.last_scoring[0] is not case:
+        return job.cached_ranking()
+    _, scoring = scorer.last_scoring
+    if any(proxy.key not in scoring.scores for proxy in suite):
+        return job.cached_ranking()
+    scores = {proxy.key: scoring.scores[proxy.key] for proxy in suite}
+    # not kept in the cache: its messages are those of the whole suite
+    return job.rank(replace(scoring, suite=job.suite, scores=scores))
 
 
 def _choice(seed: str, ranking: Ranking) -> Choice:

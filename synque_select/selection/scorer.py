@@ -402,9 +402,13 @@ class ScoringJob:
         """A hash of each candidate's labels; None if they are not checked."""
         return _label_hashes(self.candidates) if self.needs_embeddings else None
 
-    def rank(self) -> Ranking:
-        """See `Scorer.rank`."""
-        scoring = self.score()
+    def rank(self, scoring: Scoring | None = None) -> Ranking:
+        """See `Scorer.rank`.
+
+        Args:
+            scoring: Scores of this data by this suite, if they are known; None to compute them.
+        """
+        scoring = scoring or self.score()
         if self._checked_labels is None:
             return self.scorer.order(scoring, answers=self.answer_report(scoring))
         checks = check_scored_labels(self.candidates, scoring)
