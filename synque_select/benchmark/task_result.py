@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 
@@ -157,7 +158,10 @@ class TaskFigures:
             "metric": self.metric,
             "n_test": self.n_test,
             "proxies": {
-                key: {truth: {"spearman": null_if_undefined(value)} for truth, value in row.items()}
+                key: {
+                    truth: {"spearman": null_if_undefined(row.get(truth))}
+                    for truth in _json_truths(row)
+                }
                 for key, row in self.proxies.items()
             },
             "noise_ceiling": {t: null_if_undefined(v) for t, v in self.noise_ceiling.items()},
@@ -253,7 +257,7 @@ class TasksResult:
 
     def to_dict(self) -> dict[str, Json]:
         """Return the result as JSON values, None for undefined."""
-        truths = self.truths
+        truths = _json_truths(self.truths)
         return {
             "version": 1,
             "seed": self.seed,
@@ -280,6 +284,11 @@ class TasksResult:
         values = [value for _, value in chosen.values()]
         over = Over.of(compare_paired(values, np.zeros(len(values)), mode="max"), 1.0)
         return {**_over(over), "chosen": {task: key for task, (key, _) in chosen.items()}}
+
+
+def _json_truths(truths: Iterable[str]) -> tuple[str, ...]:
+    """Return the truths of the JSON: both learners even if all is by `performance.csv`."""
+    return tuple(dict.fromkeys((*get_args(Learner), *truths)))
 
 
 def _over(figures: Over) -> dict[str, Json]:

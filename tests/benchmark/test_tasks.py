@@ -237,7 +237,15 @@ def test_measured_performance_is_a_truth_of_its_own(data: Path):
     result = run(data, names=["firms"])
     assert result.truths == ("performance",)
     assert result.tasks["firms"].mixtures == {}
-    assert result.to_dict()["tasks"]["firms"]["mixtures"] == {}  # type: ignore[index, call-overload]
+    state = json.loads(json.dumps(result.to_dict()))
+    assert state["tasks"]["firms"]["mixtures"] == {}
+    # readers find both learners in every task
+    row = {"embedding": {"spearman": None}, "tfidf": {"spearman": None}}
+    assert state["tasks"]["firms"]["proxies"]["baseline_n"] == {
+        **row,
+        "performance": {"spearman": -1.0},
+    }
+    assert state["summary"]["proxies"]["ngram"]["tfidf"]["n_tasks"] == 0
     assert "mixtures over tasks" not in render(result)
 
 
