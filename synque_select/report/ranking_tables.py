@@ -26,6 +26,7 @@ __all__ = [
     "scores_table",
 ]
 
+_CONSENSUS = "consensus"
 # short, so that it is never cut where names are: the note below the table says what it means
 _REFERENCE = "more real"
 # families of proxies whose values shift with the number of examples that they are computed from
@@ -56,7 +57,7 @@ def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -
     if any(row.selection_stability is not None for row in order):
         columns.append(Column("selection_stability"))
         parts.append([format_number(row.selection_stability) for row in order])
-    for key in ranking.proxies if tuple(ranking.proxies) != (ranking.rank_by,) else ():
+    for key in _ranked_by(ranking):
         columns.append(Column(key))
         parts.append(format_ranks([row.ranks[key] for row in order]))
     return Table(
@@ -137,6 +138,18 @@ def _order_columns(ranking: Ranking) -> tuple[list[Column], list[list[str]]]:
     return columns, [ranks, [row.name for row in order]]
 
 
+def _ranked_by(ranking: Ranking) -> tuple[str, ...]:
+    """Return what has a column with its ranks."""
+    keys = tuple(ranking.proxies)
+    if keys == (ranking.rank_by,):
+        return ()
+    own = ranking.proxies.get(ranking.rank_by)
+    # an order by labels says nothing of the inputs, which the consensus compares
+    if own is not None and own.reads_labels and _CONSENSUS in ranking.candidates[0].ranks:
+        return (*keys, _CONSENSUS)
+    return keys
+
+
 def _weight(weight: float | None) -> str:
     return "" if weight is None else format_number(weight, 3)
 
@@ -174,9 +187,9 @@ def _spread(score: ProxyScore, decimals: int) -> str:
 def _ranking_notes(ranking: Ranking, reliability: Correlation | None) -> tuple[str, ...]:
     notes = [f"selected, {_selection_words(ranking)}", *ranking.messages]
     members = [key for key, info in ranking.proxies.items() if info.in_consensus]
-    if ranking.rank_by not in ranking.proxies and members:
+    if members and _CONSENSUS in (ranking.rank_by, *_ranked_by(ranking)):
         notes.append(
-            f"{ranking.rank_by}: mean of the ranks by {', '.join(members)}; it depends on which "
+            f"{_CONSENSUS}: mean of the ranks by {', '.join(members)}; it depends on which "
             "other candidates are present"
         )
     if any(row.selection_stability is not None for row in ranking.candidates):

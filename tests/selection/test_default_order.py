@@ -12,6 +12,7 @@ import torch
 
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.encoders import BaseEncoder
+from synque_select.report.ranking_tables import ranking_table
 from synque_select.selection.sample_size import sample_size_analysis
 from synque_select.selection.scorer import Scorer
 from synque_select.types import Ranking
@@ -71,6 +72,9 @@ def test_where_labels_can_judge_transfer_orders(tmp_path: Path):
     assert ranking.rank_by == "transfer"
     assert ranking.order()[-1].name == "c0"
     assert ranking["c0"].ranks["consensus"] < 3
+    table = ranking_table(ranking)
+    assert [column.name for column in table.columns][-2:] == ["transfer", "consensus"]
+    assert any(note.startswith("consensus: mean of the ranks by pad, mmd") for note in table.notes)
     assert why_not(ranking) == []
     named = scorer(tmp_path, rank_by="consensus").rank(pool(noisy=[0]), REAL)
     assert named.rank_by == "consensus"
