@@ -9,15 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from synque_select.functional.coverage import coverage_distances
-from synque_select.functional.ngram import (
-    N_BUCKETS,
-    hash_ngrams,
-    ngram_counts,
-    ngram_cross_entropy,
-    ngram_log_probabilities,
-)
-from synque_select.functional.real_scores import real_coverage_distance, real_cross_entropy
 from synque_select.proxies.base import BaseProxy, ProxyInput
 from synque_select.proxies.diversity import MDM
 from synque_select.proxies.domain import PAD
@@ -64,31 +55,6 @@ def test_further_real_examples_score_the_reference_on_average(n: int, size: int)
     assert abs(bias["mmd"]) < 0.005, bias
     assert abs(bias["coverage"]) < 0.03 * np.mean(further["coverage"]), bias
     assert abs(bias["ngram"]) < (0.05 if size < n else 0.25), bias
-
-
-def test_up_to_the_size_of_the_sample_nothing_is_extrapolated():
-    real = sample("real", 12, 0)
-    assert real.embeddings is not None
-    points, texts = real.embeddings, [str(view) for view in real.views]
-    others = [[j for j in range(12) if j != i] for i in range(12)]
-    distance = np.mean(
-        [float(coverage_distances(points[[i]], points[others[i]], 5)) for i in range(12)]
-    )
-    assert real_coverage_distance(points, 5) == pytest.approx(distance, abs=1e-5)
-    grams = hash_ngrams(texts)
-    likelihood = [
-        float(
-            ngram_cross_entropy(
-                hash_ngrams([texts[i]]),
-                ngram_log_probabilities(ngram_counts([texts[j] for j in others[i]])),
-            )
-        )
-        for i in range(12)
-    ]
-    lengths = torch.bincount(grams.texts).numpy()
-    assert real_cross_entropy(grams, 11, n_buckets=N_BUCKETS, alpha=0.1) == pytest.approx(
-        np.average(likelihood, weights=lengths)
-    )
 
 
 def test_examples_of_one_group_do_not_score_each_other():
