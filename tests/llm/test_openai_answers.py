@@ -95,7 +95,7 @@ ODD = {
                 }
             ]
         },
-        "502: Upstream died; asked 1 times",
+        "502: Upstream died; asked 1 time",
     ),
     "an error with 200": (
         {"error": {"message": "upstream busy", "code": 429}},
@@ -292,6 +292,12 @@ def test_a_refused_parameter_is_left_out_and_noted(name: str, parameter: str):
     assert note.isprintable()
 
 
+def test_a_parameter_named_by_a_part_of_it_is_left_out():
+    refusal = (500, {"error": "guided_json and json_schema are unsupported"})
+    with FakeServer(lambda b, _: refusal if "response_format" in b else (200, GOOD)) as server:
+        assert dict(labels(engine(server), ["a"])) == {0: "likely"}
+
+
 def test_words_that_only_sound_like_a_parameter_change_nothing():
     busy = (500, {"error": {"message": "JSON decode error in the seed node"}})
     answers = [busy, (200, GOOD), (400, {"error": {"message": "could not parse the JSON body"}})]
@@ -336,6 +342,10 @@ TOKENS = {
         0.6,
     ),
     "null for the written label": (written(step("likely", None, ALL)), "no log-probability"),
+    "null for the written label, which is in the list": (
+        written(step("likely", 0.6, ALL) | {"logprob": None}),
+        0.6,
+    ),
     "null for the JSON around it": ([step('{"answer": "', None), step("likely", 0.6, ALL)], 0.6),
     "no alternatives": ([token('{"answer": "', 0.9), token("likely", 0.4)], "only 40 %"),
     "the written token alone": (written(step("likely", 0.4)), "only 40 %"),
@@ -525,7 +535,7 @@ def test_a_server_that_drips_is_not_waited_for(where: str):
     if where == "models":
         assert results == "likely"
     else:
-        assert results == Failure("no complete answer in 0.5 s; asked 1 times")
+        assert results == Failure("no complete answer in 0.5 s; asked 1 time")
 
 
 @pytest.mark.parametrize("wait", ["nan", "-5", "soon", "", "Mon, 99 Foo 2020 00:00:00 GMT"])

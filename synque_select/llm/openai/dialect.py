@@ -18,6 +18,8 @@ __all__ = ["Dialect", "Question", "messages"]
 
 # words in an error message that mean structured outputs
 _CONSTRAINT_WORDS = ("response_format", "schema", "structured", "guided", "grammar", "json")
+# names that are part of such a parameter, or that servers translate it to
+_CONSTRAINT_NAMES = ("json_schema", "json_object", "structured_outputs?", r"guided_\w+")
 # the parameters that the ways to constrain an answer send
 _SENT = {
     "vllm": "structured_outputs",
@@ -133,7 +135,8 @@ class Dialect:
             return replace(self, top_logprobs=self.top_logprobs[1:])
         constraint = self._constraint(question)
         # an exact name first: "response_format.json_schema" also contains a word
-        if not any(_names(message, name) for name in constraint):
+        exact = [*constraint, *_CONSTRAINT_NAMES] if constraint else []
+        if not any(_names(message, name) for name in exact):
             for name in sorted({"temperature", "seed", "max_tokens"} - self.dropped):
                 if _names(message, name, quoted=by_name):
                     return replace(self, dropped=self.dropped | {name})

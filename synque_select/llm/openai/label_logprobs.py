@@ -177,6 +177,8 @@ def _shown(step: Step) -> tuple[float | None, list[tuple[bytes, float]]]:
     tops = step.get("top_logprobs") or []
     pairs = [(_bytes(other), _probability(other)) for other in tops]
     others = [(raw, p) for raw, p in pairs if raw != own and p is not None]
+    if written is None:  # it may be in the list all the same
+        written = next((p for raw, p in pairs if raw == own and p is not None), None)
     total = (written or 0.0) + sum(p for _, p in others)
     if total > 1 + _ROUNDING:
         raise ValueError(f"the probabilities of tokens sum to {total:.3g}")
