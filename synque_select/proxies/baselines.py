@@ -106,6 +106,7 @@ class BaselineVocabulary(_TextBaseline):
     """
 
     key: ClassVar[str] = "baseline_vocabulary"
+    version: ClassVar[int] = 2  # words of scripts without spaces, as in ngram
     unit: ClassVar[str] = "words"
 
     def measure(self, candidate: ProxyInput) -> float:
@@ -127,6 +128,7 @@ class BaselineEntropy(_TextBaseline):
     """
 
     key: ClassVar[str] = "baseline_entropy"
+    version: ClassVar[int] = 2  # words of scripts without spaces, as in ngram
     unit: ClassVar[str] = "nats per n-gram"
 
     def measure(self, candidate: ProxyInput) -> float:
@@ -146,6 +148,7 @@ class BaselineLength(_TextBaseline):
     """
 
     key: ClassVar[str] = "baseline_length"
+    version: ClassVar[int] = 2  # words of scripts without spaces, as in ngram
     unit: ClassVar[str] = "words per text"
 
     def measure(self, candidate: ProxyInput) -> float:
