@@ -129,7 +129,7 @@ class Transfer(_LabelProxy):
         n_pool = (weights > 0).sum(1).cpu()
         clipped = importance.clipped.sum(1)[judges.families].cpu()
         message = (
-            f"of the other candidates' examples, {_span(n_pool)}, count as many as {_span(sizes)} "
+            f"examples of the other candidates: {_span(n_pool)}, which count as {_span(sizes)} "
             "after weighting (Kish's effective size)"
         )
         details = {

@@ -36,7 +36,7 @@ def decided(ranking: Ranking, evidence: Evidence) -> Ranking:
     if ranking.top_k is None:
         chosen = _recommended(sentences)
         sentence = sentences.advice(chosen)
-        source = _source(names, chosen)
+        source = _source(ranking, names, chosen)
     else:
         chosen = names[: ranking.top_k]
         if evidence.undefined and len(chosen) < ranking.top_k:
@@ -187,7 +187,8 @@ def _recommended(sentences: Sentences) -> list[str]:
     return kept or list(sentences.names)
 
 
-def _source(names: Sequence[str], chosen: Sequence[str]) -> str:
+def _source(ranking: Ranking, names: Sequence[str], chosen: Sequence[str]) -> str:
     if len(chosen) == len(names):
-        return "recommended: all candidates"
+        others = " others" if len(names) < len(ranking) else " candidates"
+        return f"recommended: all{others}"
     return f"recommended: {len(chosen)} of {counted(len(names), 'candidate')}"
