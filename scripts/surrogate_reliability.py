@@ -211,12 +211,13 @@ def _report_trials(
         # the starts and the random trials of both searches are the same
         sampled = rows[n_starts : n_starts + given.random]
         for to, values in within.items():
-            values.append(metric.correlation(sampled, to).spearman.value)
+            values += [metric.correlation(sampled, to).spearman.value] if sampled else []
         for mixture, row in zip(mixtures[:n_starts], rows, strict=False):
             k = len(mixture.names)
             chosen.setdefault(f"the start of {k} candidates", []).append(row[test])
-        chosen.setdefault("a random mixture", []).append(fmean(row[test] for row in sampled))
-    for to, values in within.items():
+        if sampled:
+            chosen.setdefault("a random mixture", []).append(fmean(row[test] for row in sampled))
+    for to, values in within.items() if given.random else ():
         print(f"Spearman with {to}, {given.random} random trials within seeds: {_spread(values)}")
     for what, figures in chosen.items():
         print(f"{test} of {what}, {given.trials} trials: {_spread(figures)}")
