@@ -25,9 +25,10 @@ class Contradiction:
         readers: Which camp's heads read the class differently, 0 or 1.
         label: Position of the class in the labels of the other camp.
         read_as: Position of the class that the readers predict instead.
-        share: Mean share of those examples that the readers give `read_as`, in 0..1.
-        own_support: Mean share of them for which the other heads of their own camp predict
-            `label`, in 0..1.
+        share: Share of those examples that the readers give `read_as`, in 0..1; the median over
+            the pairs of a reader and a candidate of the other camp.
+        own_support: Share of them for which the other heads of their own camp predict `label`, in
+            0..1; the median over its pairs.
     """
 
     readers: int
@@ -112,8 +113,11 @@ def systematic_contradictions(
     """Find the classes of one camp that the other camp reads as another class.
 
     A class of a camp is read differently if the heads of the other camp give one other class to
-    most of its examples, on average, while the heads of the camp's other candidates predict the
-    label for most of them: a class that is hard for everybody does not count.
+    most of its examples, while the heads of the camp's other candidates predict the label for most
+    of them: a class that is hard for everybody does not count. The readers must also predict most
+    of each other's labels of the class that they read: candidates with random labels are no camp.
+    All three are medians over pairs of candidates, so that a single bad candidate in a camp makes
+    no contradiction.
 
     Args:
         readings: What `class_readings` returned.
@@ -133,7 +137,12 @@ def systematic_contradictions(
                 continue
             read = _mean_of_known(across.reshape(-1, across.shape[2]), axis=0)
             d = int(np.argmax(np.where(np.arange(len(read)) == c, -1.0, read)))
-            support = float(_mean_of_known(within[..., c].ravel(), axis=0))
-            if read[d] > _MAJORITY and support > _MAJORITY:
-                contradictions.append(Contradiction(readers, c, d, float(read[d]), support))
+            among = readings[np.ix_(a, a)][:, :, d, d]
+            if not np.isfinite(among).any():
+                continue
+            share, support, coherence = (
+                float(np.nanmedian(values)) for values in (across[..., d], within[..., c], among)
+            )
+            if min(share, support, coherence) > _MAJORITY:
+                contradictions.append(Contradiction(readers, c, d, share, support))
     return sorted(contradictions, key=lambda one: -one.share)

@@ -152,7 +152,10 @@ def _decision_of(ranking: Ranking) -> Decision:
 
 def _names_left(ranking: Ranking, evidence: Evidence) -> list[str]:
     left_out = {*evidence.copies, *evidence.undefined}
-    return [row.name for row in ranking.order(evidence.rank_by) if row.name not in left_out]
+    names = [row.name for row in ranking.order(evidence.rank_by) if row.name not in left_out]
+    if ranking.top_k is not None:
+        return names
+    return [name for name in names if name not in evidence.dissimilar] or names
 
 
 def _sentences(ranking: Ranking, decision: Decision) -> Sentences:

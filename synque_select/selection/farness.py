@@ -1,4 +1,4 @@
-"""Whether every candidate is far from the real sample, so that none should be trained on."""
+"""Which candidates are far from the real sample; if all are, none should be trained on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import norm as normal
 from scipy.stats import t as student_t
 
 from synque_select.functional.farness import nearest_is_synthetic
@@ -42,16 +43,18 @@ _N_RESAMPLES = 1000
 
 
 def measure_farness(scoring: Scoring, scores: Mapping[str, ProxyScore]) -> Farness | None:
-    """Decide whether every candidate is far, by a linear classifier and by nearest neighbors.
+    """Decide which candidates are far, by a linear classifier and by nearest neighbors.
 
-    Every single candidate must be shown to be far. A test that demands this of all of them keeps
-    its level without a correction for their number (intersection-union test).
+    For the verdict that all are, every single candidate must be shown to be far. A test that
+    demands this of all of them keeps its level without a correction for their number
+    (intersection-union test). The candidates that are named one by one hold together, by
+    Bonferroni's correction.
 
     Args:
         scoring: The result of `score`.
         scores: Name of each candidate that may be selected to its PAD by the default protocol, or
             to a score of NaN if the suite has none: it is then computed here, if the neighbors
-            call every candidate far.
+            call a candidate far.
 
     Returns:
         How far the candidate is that the classifier separates least well; without PAD, accuracies
@@ -60,17 +63,18 @@ def measure_farness(scoring: Scoring, scores: Mapping[str, ProxyScore]) -> Farne
     parts = [part for part in scoring.candidates if part.name in scores]
     if not parts or any(side.embeddings is None for side in (scoring.real, *parts)):
         return None
-    nearest, upper = _nearest(scoring, parts)
+    nearest, upper, upper_of_all = _nearest(scoring, parts)
     is_remote = max(upper) <= _MOST_NEAREST
     reference = scoring.reference.get(PAD.key, math.nan)
     if all(math.isnan(score.value) for score in scores.values()):
-        if not is_remote:
+        if min(upper) > _MOST_NEAREST:
             name = parts[int(np.argmax(nearest))].name
             return Farness(name, math.nan, math.nan, math.nan, False, max(nearest))
         scores, reference = _classified(scoring, parts)
     lows = [math.nan if score.low is None else score.low for score in scores.values()]
     if not all(map(math.isfinite, lows)):
         return None
+    remote = [p.name for p, end in zip(parts, upper_of_all, strict=True) if end <= _MOST_NEAREST]
     name = min(scores, key=lambda name: scores[name].value)
     low = scores[name].low
     return Farness(
@@ -80,7 +84,20 @@ def measure_farness(scoring: Scoring, scores: Mapping[str, ProxyScore]) -> Farne
         halves=_accuracy(reference),
         is_far=is_remote and min(map(_accuracy, lows)) >= _LEAST_ACCURACY,
         nearest=max(nearest),
+        each={
+            name: _accuracy(scores[name].value)
+            for name in remote
+            if _accuracy(_corrected_low(scores[name], len(parts))) >= _LEAST_ACCURACY
+        },
     )
+
+
+def _corrected_low(score: ProxyScore, n_candidates: int) -> float:
+    """Return the lower end of a one-sided interval of PAD that holds for all candidates at once."""
+    if score.low is None:
+        return math.nan
+    factor = normal.ppf(1 - (1 - _LEVEL) / n_candidates) / normal.ppf(1 - (1 - _LEVEL) / 2)
+    return score.value - max(1.0, float(factor)) * (score.value - score.low)
 
 
 def _accuracy(pad: float) -> float:
@@ -107,8 +124,13 @@ def _classified(
     )
 
 
-def _nearest(scoring: Scoring, parts: Sequence[ProxyInput]) -> tuple[list[float], list[float]]:
-    """Return how often a candidate's examples are the nearest, and the upper ends of that."""
+def _nearest(
+    scoring: Scoring, parts: Sequence[ProxyInput]
+) -> tuple[list[float], list[float], list[float]]:
+    """Return how often a candidate's examples are the nearest.
+
+    Also the upper ends of that: of each candidate alone, and of all candidates at once.
+    """
     real, *made = (side.embeddings for side in (scoring.real, *parts))
     assert real is not None
     # all pairs of real examples are compared: more of them would not fit into memory
@@ -121,15 +143,20 @@ def _nearest(scoring: Scoring, parts: Sequence[ProxyInput]) -> tuple[list[float]
         shares = [
             nearest_is_synthetic(real, part, numbers).cpu() for part in made if part is not None
         ]
-    return [float(s.mean()) for s in shares], [_upper_end(s, groups) for s in shares]
+    alpha = 1 - _LEVEL
+    return (
+        [float(s.mean()) for s in shares],
+        [_upper_end(s, groups, alpha) for s in shares],
+        [_upper_end(s, groups, alpha / len(shares)) for s in shares],
+    )
 
 
-def _upper_end(shares: torch.Tensor, groups: NDArray[np.int64] | None) -> float:
+def _upper_end(shares: torch.Tensor, groups: NDArray[np.int64] | None, alpha: float) -> float:
     """Return the upper end of the one-sided interval of a mean share, over independent groups."""
     means = cluster_means(shares[:, None], groups)[:, 0]
     n = len(means)
     if n < 2:
         return 1.0
-    half = float(student_t.ppf(_LEVEL, n - 1)) * float(means.std()) / math.sqrt(n)
+    half = float(student_t.ppf(1 - alpha, n - 1)) * float(means.std()) / math.sqrt(n)
     # with none among n the deviation is 0 and says nothing: the exact bound of a frequency does
-    return max(float(means.mean()) + half, 1 - math.pow(1 - _LEVEL, 1 / n))
+    return max(float(means.mean()) + half, 1 - math.pow(alpha, 1 / n))

@@ -171,6 +171,9 @@ class Sentences:
             has = "has" if len(undefined) == 1 else "have"
             by = self.evidence.rank_by
             sentences.append(f"{self._list(undefined)} {has} no score by {by}: not selected.")
+        dissimilar = [name for name in self.evidence.dissimilar if name not in self.names]
+        if dissimilar:
+            sentences.append(f"{self._dissimilar(dissimilar)}: not selected.")
         return sentences
 
     def reasons(self) -> tuple[str, ...]:
@@ -344,6 +347,15 @@ class Sentences:
             f"linear classifier is right {percent(far.accuracy)} of the time)"
         )
 
+    def _dissimilar(self, names: Sequence[str]) -> str:
+        shares = [self.evidence.dissimilar[name] for name in names]
+        does = "does" if len(names) == 1 else "do"
+        least = "" if len(names) == 1 else "at least "
+        return (
+            f"{self._list(names)} {does} not resemble your real data (a linear classifier is right "
+            f"{least}{percent(min(shares))} of the time)"
+        )
+
     def _labels(self) -> str:
         evidence = self.evidence
         if evidence.camps:
@@ -362,7 +374,8 @@ class Sentences:
         doubtful = [name for name in chosen if name in evidence.contradicted]
         answered = () if evidence.answers is None else evidence.answers.left_out
         wrong = [name for name in chosen if name in answered]
-        parts = []
+        dissimilar = [name for name in chosen if name in evidence.dissimilar]
+        parts = [self._dissimilar(dissimilar)] if dissimilar else []
         if wrong:
             parts.append(f"your answers speak against {self._list(wrong)}")
         if worse:

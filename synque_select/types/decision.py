@@ -25,7 +25,7 @@ LEAST_REAL = 20
 
 @dataclass(frozen=True)
 class Farness:
-    """How well a linear classifier separates the real sample from its nearest candidate.
+    """How well a linear classifier separates the real sample from the candidates.
 
     Args:
         candidate: The candidate that the classifier separates least well.
@@ -37,6 +37,7 @@ class Farness:
         nearest: Largest share of the real examples, over the candidates, whose nearest example is
             a synthetic one, of as many real as synthetic ones; 0.5 for one distribution. None in
             files of earlier versions.
+        each: The candidates that are shown to be far one by one, and the accuracy for each.
     """
 
     candidate: str
@@ -45,6 +46,7 @@ class Farness:
     halves: float
     is_far: bool
     nearest: float | None = None
+    each: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Json]:
         """Return the values as JSON, None for NaN."""
@@ -55,6 +57,7 @@ class Farness:
             "halves": null_if_undefined(self.halves),
             "is_far": self.is_far,
             "nearest": self.nearest,
+            "each": dict(self.each),
         }
 
     @classmethod
@@ -71,6 +74,7 @@ class Farness:
             halves=fields.number("halves"),
             is_far=fields.flag("is_far"),
             nearest=fields.optional_number("nearest"),
+            each=fields.numbers("each") if "each" in fields else {},
         )
 
 
@@ -118,6 +122,11 @@ class Evidence:
     shown_better: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     untested: str = ""
     stability_k: int | None = None
+
+    @property
+    def dissimilar(self) -> Mapping[str, float]:
+        """Those of `Farness.each`, unless all candidates are far."""
+        return {} if self.far is None or self.far.is_far else self.far.each
 
     @property
     def is_small(self) -> bool:

@@ -244,15 +244,15 @@ class Ranking:
     def excluded(self) -> tuple[str, ...]:
         """The candidates that are not selected whatever their rank.
 
-        They are the copies of the real sample, the candidates without a score, and those whose
-        labels stand out, or against whom answers speak, if they are left out for that: a given
-        `top_k` selects them.
+        They are the copies of the real sample, the candidates without a score, and those that do
+        not resemble the real data, whose labels stand out, or against whom answers speak, if they
+        are left out for that: a given `top_k` selects them.
         """
         decision = self.decision
         if decision is None:
             return ()
         evidence = decision.evidence
-        doubtful: list[str] = []
+        doubtful: list[str] = [] if self.top_k is not None else [*evidence.dissimilar]
         if self.top_k is None and decision.opening in ("labels", "answers"):
             doubtful += () if evidence.camps else evidence.contradicted
             doubtful += () if evidence.answers is None else evidence.answers.left_out

@@ -47,7 +47,7 @@ def test_candidates_with_two_classes_exchanged_are_a_camp(swapped):
 
 
 def test_the_sentence_says_who_and_which_class_and_names_twenty_examples():
-    camps = camps_of([SWAP if i < 2 else np.arange(3) for i in range(5)])
+    camps = camps_of([SWAP if i < 2 else np.arange(3) for i in range(5)], noise=0.0)
     assert len(camps.examples) == 20
     assert len(set(camps.examples)) == 20
     assert "c0, c1" in camps.sentence
@@ -63,6 +63,31 @@ def test_candidates_that_agree_have_no_camps_however_noisy_the_heads_are(noise):
 
 def test_one_bad_candidate_is_an_outlier_not_a_camp():
     assert camps_of([SWAP] + [np.arange(3)] * 8) is None
+
+
+def two_parts(across: float, coherence: float) -> np.ndarray:
+    """Readings of 3 candidates (0) and 4 others (1) of two classes."""
+    readings = np.empty((7, 7, 2, 2))
+    readings[:] = [[0.9, 0.1], [0.1, 0.9]]
+    readings[:3, 3:, 0] = [1 - across, across]
+    readings[:3, :3, 1] = [1 - coherence, coherence]
+    readings[range(7), range(7)] = np.nan
+    return readings
+
+
+def test_one_bad_candidate_among_the_others_makes_no_camps():
+    part = np.arange(7) >= 3
+    readings = two_parts(across=0.45, coherence=0.9)
+    readings[:3, 6, 0] = [0.05, 0.95]  # the mean over the others is above a half, the median is not
+    assert readings[:3, 3:, 0, 1].mean() > 0.5
+    assert systematic_contradictions(readings, part) == []
+    (one,) = systematic_contradictions(two_parts(across=0.6, coherence=0.9), part)
+    assert (one.readers, one.label, one.read_as, one.share) == (0, 0, 1, 0.6)
+
+
+def test_candidates_that_do_not_predict_each_other_are_no_camp():
+    part = np.arange(7) >= 3
+    assert systematic_contradictions(two_parts(across=0.6, coherence=0.45), part) == []
 
 
 def test_fewer_than_four_candidates_have_no_camps():
