@@ -115,7 +115,7 @@ def systematic_contradictions(
     A class of a camp is read differently if the heads of the other camp give one other class to
     most of its examples, while the heads of the camp's other candidates predict the label for most
     of them: a class that is hard for everybody does not count. The readers must also predict most
-    of each other's labels of the class that they read: candidates with random labels are no camp.
+    of each other's labels of the class that they read: random labels do not make a camp.
     All three are medians over pairs of candidates, so that a single bad candidate in a camp makes
     no contradiction.
 

@@ -71,7 +71,7 @@ class Sentences:
             return "small"
         if evidence.n_apart is None or len(self.names) < 2:
             return "untested"
-        return "clear" if evidence.worse else "tie"
+        return "clear" if self._worse else "tie"
 
     def advice(self, chosen: Sequence[str]) -> str:
         """Say what to do, where no `top_k` was given.
@@ -150,7 +150,7 @@ class Sentences:
         if opening == "small":
             return f"{self._real()} are too few to choose: collect more."
         if opening == "clear":
-            return f"{_capital(self._found_worse(self.evidence.worse))}."
+            return f"{_capital(self._found_worse(self._worse))}."
         if len(self.names) == 1:
             return f"No candidate but {self._list(self.names)} can be selected."
         if opening == "tie":
@@ -231,6 +231,11 @@ class Sentences:
             "Candidates are selected all the same, so that a training run can start; training on "
             "them is not advised.",
         )
+
+    @property
+    def _worse(self) -> list[str]:
+        """The candidates shown worse, of those that can be selected."""
+        return [name for name in self.evidence.worse if name in self.names]
 
     @property
     def _info(self) -> ProxyInfo | None:

@@ -44,7 +44,12 @@ def scoring(*shifts: float, n: int = 60, copies: tuple[str, ...] = ()) -> Scorin
 
 @pytest.mark.parametrize(
     ("shifts", "opening"),
-    [((2, 2.5, 3), "far"), ((0.2, 2.5, 3), "clear"), ((0, 0, 0), "tie")],
+    [
+        ((2, 2.5, 3), "far"),
+        ((0, 0.35, 0.4), "clear"),
+        ((0, 0, 0), "tie"),
+        ((0.2, 2.5, 3), "untested"),
+    ],
 )
 def test_only_where_every_candidate_is_far(shifts: tuple[float, ...], opening: str):
     decision = ranking_from(scoring(*shifts)).decision
@@ -64,7 +69,9 @@ def test_a_copy_does_not_hide_that_the_others_are_far():
     assert set(decision.mixture.names) == {"c1", "c2"}
 
 
-@pytest.mark.parametrize(("shifts", "opening"), [((2, 3), "far"), ((0.2, 3), "clear")])
+@pytest.mark.parametrize(
+    ("shifts", "opening"), [((2, 3), "far"), ((0.2, 3), "untested"), ((0, 0), "tie")]
+)
 def test_without_pad_in_the_suite_it_is_measured_all_the_same(shifts: Any, opening: str):
     whole = scoring(*shifts)
     alone = replace(whole, suite=whole.suite[1:], scores={"mmd": whole.scores["mmd"]})
@@ -81,6 +88,9 @@ def test_without_pad_in_the_suite_it_is_measured_all_the_same(shifts: Any, openi
         assert with_pad.evidence.far is not None
         assert far.accuracy == pytest.approx(with_pad.evidence.far.accuracy)
         assert far.nearest < 0.05
+    elif opening == "untested":
+        assert set(far.each) == {"c1"}
+        assert "c1 does not resemble your real data" in decision.sentence
     else:
         assert math.isnan(far.accuracy)
         assert far.nearest > 0.3
@@ -124,3 +134,35 @@ def test_a_few_real_examples_cannot_show_that_all_are_far():
     decision = ranking_from(scoring(5, 6, n=10)).decision
     assert decision is not None
     assert decision.opening == "small"
+
+
+def test_a_candidate_that_alone_is_far_is_not_selected_by_default():
+    decided = ranking_from(scoring(0.1, 0, 0.05, 3))
+    decision = decided.decision
+    assert decision is not None
+    assert set(decision.evidence.dissimilar) == {"c3"}
+    assert decision.evidence.dissimilar["c3"] > 0.9
+    assert set(decision.mixture.names) == {"c0", "c1", "c2"}
+    assert "Train on all 3 others: " in decision.sentence
+    assert "c3 does not resemble your real data (a linear classifier is right" in decision.sentence
+    assert decided.excluded == ("c3",)
+    assert Decision.from_fields(JsonFields(decision.to_dict())) == decision
+
+
+def test_a_given_top_k_selects_a_far_candidate_and_says_so():
+    decided = ranking_from(scoring(0.1, 0, 0.05, 3), top_k=4)
+    assert decided.decision is not None
+    assert len(decided.decision.mixture.names) == 4
+    assert "although c3 does not resemble your real data" in decided.decision.sentence
+
+
+def test_candidates_are_named_as_far_all_at_once():
+    for seed in range(3):
+        real = part("real", 60, 0, 1000 + seed)
+        parts = [part(f"c{i}", 120, 0.0, 50 * seed + i) for i in range(10)]
+        one = replace(scoring(0, 0), real=real, candidates=tuple(parts))
+        scores = {"pad": PAD().score(real, parts, seed=0, device=CPU)}
+        one = replace(one, suite=(PAD(),), scores=scores, seconds={"pad": 0.0}, sha256=("x",) * 10)
+        decision = ranking_from(one).decision
+        assert decision is not None
+        assert decision.evidence.dissimilar == {}
