@@ -55,30 +55,40 @@ GOOD, BAD = ("beats", "rises", "upgraded", "record"), ("misses", "falls", "cut",
 FIRMS = ("Acme", "Globex", "Initech", "Umbrella", "Hooli", "Stark", "Wayne", "Wonka")
 
 
-def headlines(seed: int, n: int, template: str) -> list[dict[str, object]]:
+def headlines(seed: int, n: int, templates: tuple[str, ...]) -> list[dict[str, object]]:
     generator = random.Random(seed)
     records = []
     for _ in range(n):
         label = generator.randrange(3)
         word = generator.choice((BAD, GOOD, ("holds", "meets", "plans", "says"))[label])
-        text = template.format(firm=generator.choice(FIRMS), word=word, n=generator.randrange(100))
+        text = generator.choice(templates).format(
+            firm=generator.choice(FIRMS), word=word, n=generator.randrange(100)
+        )
         records.append({"headline": text, "sentiment": label})
     return records
+
+
+REPORTS = (
+    "{firm} {word} quarterly estimates by ${n}m",
+    "{firm} {word} forecasts by {n}% in the third quarter",
+    "analysts: {firm} {word} expectations",
+    "Shares of {firm}: the company {word} its targets for {n} markets",
+)
 
 
 def fill(folder: Path) -> None:
     (folder / "candidates").mkdir()
     templates = {
-        "close": "{firm} {word} estimates by {n}%",
-        "plain": "{firm} {word}",
-        "chatty": "Did you hear that {firm} {word} again today, number {n}?",
-        "far": "qx {n} zz {word} vv",
+        "close": REPORTS,
+        "plain": (*REPORTS[:2], "{firm} {word}"),
+        "chatty": (*REPORTS[2:], "Did you hear that {firm} {word} again today, number {n}?"),
+        "far": ("qx {n} zz {word} vv",),
     }
-    for seed, (name, template) in enumerate(templates.items()):
-        text = json.dumps(headlines(seed, 120, template))
+    for seed, (name, parts) in enumerate(templates.items()):
+        text = json.dumps(headlines(seed, 120, parts))
         (folder / "candidates" / f"{name}.json").write_text(text)
     for name, seed, n in (("real", 10, 40), ("val", 11, 60)):
-        records = headlines(seed, n, "{firm} {word} quarterly estimates by ${n}m")
+        records = headlines(seed, n, REPORTS)
         (folder / f"{name}.json").write_text(json.dumps(records))
 
 
@@ -126,11 +136,11 @@ def test_readme(tmp_path: Path):
     printed = run_all(README, tmp_path)
     (out,) = printed["python script"]
     # the advice, and the mixture that follows from it
-    advice = re.search(r"Train on (.+): .+ (\{'\w+': 0\.\d+.*\})", out)
+    advice = re.search(r"Train on ([^:]+): .+ (\{'\w+': 0\.\d+.*\})", out)
     assert advice is not None
     weights = ast.literal_eval(advice[2])
     # with four candidates, no judge of labels is shown to be worse than another
-    assert advice[1] == f"all {len(weights)}"
+    assert advice[1] == f"all {len(weights)} others"
     assert all(printed["commands"])
     ranking = json.loads((tmp_path / "ranking.json").read_text())
     assert ranking["version"] == 3

@@ -292,7 +292,7 @@ class TestThroughTheScorer:
         ranking = self.rank(files)
         assert list(ranking.proxies)[-2:] == ["transfer", "agreement"]
         assert not any(ranking.proxies[key].in_consensus for key in ("transfer", "agreement"))
-        assert ranking.rank_by == "consensus"
+        assert ranking.rank_by == "transfer"
         assert "transfer" not in self.rank(files, label=None).proxies
 
     def test_without_labels_they_are_refused_before_anything_is_scored(self, files: Path) -> None:
