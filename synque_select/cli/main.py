@@ -7,7 +7,6 @@ import difflib
 import errno
 import importlib.metadata
 import inspect
-import os
 import re
 import sys
 import traceback
@@ -21,6 +20,7 @@ from synque_select.cli.options import (
     modules_of_working_folder,
     with_config_paths,
 )
+from synque_select.cli.safe_output import safe_output
 from synque_select.errors import ConfigError, SynqueError, did_you_mean
 from synque_select.utils.wording import printable
 
@@ -35,14 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Arguments after `synque-select`; None for those of the process.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    with safe_output() as output:
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+    if output is not None and output.problem is not None and status == 0:
+        print(
+            f"synque-select: error: the output was not written: {output.problem}", file=sys.stderr
+        )
+        return 1
+    return status
+
+
+def _run(given: list[str]) -> int:
     try:
-        status = _dispatch(given)
-        sys.stdout.flush()  # a closed pipe raises here, not when the interpreter exits
-        return status
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discard the rest
-        return 0
+        return _dispatch(given)
     except Exception as error:
         message = _user_message(error)
         if message is None:

@@ -177,10 +177,10 @@ def run(options: Namespace) -> int:
         messages = label_messages(checks, has_camps=bool(camps))
         ranking = replace(ranking, messages=(*messages, *ranking.messages))
         ranking, dropped = job.filter_labels(scoring, ranking)
-    print(decision_text(ranking), end="\n\n")
-    print(*ranking_tables(ranking), sep="\n\n")
     # written before anything that can still fail
     path = None if options.json is None else save_ranking(ranking, Path(options.json))
+    print(decision_text(ranking), end="\n\n")
+    print(*ranking_tables(ranking), sep="\n\n")
     findings = _findings(options, scoring, checks, ranking)
     if path is not None:
         prefix = "" if path.name == "ranking.json" else f"{path.stem}."

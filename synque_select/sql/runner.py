@@ -14,17 +14,21 @@ import re
 import sqlite3
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Self, cast
+from typing import IO, TYPE_CHECKING, Self, TypeAlias, cast
 
 from synque_select.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from synque_select.sql.worker import SqlValue, WorkerOptions
+
+    _Row: TypeAlias = tuple[SqlValue, ...]
+    _Numbers: TypeAlias = tuple[int | float, ...]
+    _Key: TypeAlias = tuple[tuple[bool, str | None], ...]
 
 __all__ = [
     "QueryResult",
@@ -35,8 +39,12 @@ __all__ = [
 ]
 
 _WORKER = Path(__file__).with_name("worker.py")
-# the order of summation, which SQLite leaves open, changes the last digits of a float sum
-_SIGNIFICANT_DIGITS = 9
+# the order of summation, which SQLite leaves open, changes the last digits of a float sum, and
+# leaves a trace of the terms where they cancel
+_RELATIVE, _ABSOLUTE = 1e-9, 1e-12
+# floats up to here hold every whole number exactly
+_EXACT = 2**53
+_MOST_TRIED = 1000
 
 
 @dataclass(frozen=True)
@@ -224,8 +232,8 @@ def same_result(expected: QueryResult, actual: QueryResult, *, ordered: bool) ->
     """Whether two results have the same rows, in the same order or in any order.
 
     The names of the columns are ignored, but their order matters. Rows are compared as multisets
-    unless `ordered` is True. Numbers are compared to nine significant digits, and 1 equals 1.0. A
-    failed query equals nothing, not even another failed query.
+    unless `ordered` is True. Whole numbers are compared exactly, and 1 equals 1.0; other floats may
+    differ by 1e-9 of the larger one. A failed query equals nothing, not even another failed query.
 
     Args:
         expected: The result of the reference query.
@@ -239,8 +247,10 @@ def same_result(expected: QueryResult, actual: QueryResult, *, ordered: bool) ->
     """
     if not (expected.ran and actual.ran) or len(expected.rows) != len(actual.rows):
         return False
-    left, right = ([_comparable(row) for row in result.rows] for result in (expected, actual))
-    return left == right if ordered else Counter(left) == Counter(right)
+    left, right = expected.rows, actual.rows
+    if ordered:
+        return all(map(_same_row, left, right))
+    return _same_in_any_order(left, right)
 
 
 def is_ordered(query: str) -> bool:
@@ -257,27 +267,64 @@ def is_ordered(query: str) -> bool:
     """
     outer, depth = [], 0
     # a doubled quote inside a literal is scanned as two adjacent literals, which is harmless here
-    for part in re.split(r"('[^']*'|\"[^\"]*\"|`[^`]*`|--[^\n]*|[()])", query):
+    tokens = r"""('[^']*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|$)|[()])"""
+    for part in re.split(tokens, query, flags=re.DOTALL):
         if part in ("(", ")"):
             depth += 1 if part == "(" else -1
             outer.append(" ")
-        elif depth == 0 and not part.startswith(("'", '"', "`", "--")):
+        elif part.startswith(("--", "/*")):
+            outer.append(" ")
+        elif depth == 0 and not part.startswith(("'", '"', "`", "[")):
             outer.append(part)
     return re.search(r"\border\s+by\b", "".join(outer), re.IGNORECASE) is not None
 
 
-def _comparable(row: Sequence[SqlValue]) -> tuple[SqlValue, ...]:
-    return tuple(
-        float(f"{value:.{_SIGNIFICANT_DIGITS - 1}e}") if isinstance(value, float) else value
-        for value in (_as_float(value) for value in row)
+def _same_in_any_order(left: Sequence[_Row], right: Sequence[_Row]) -> bool:
+    # numbers that are equal up to rounding have no common key, all else has
+    parts: tuple[defaultdict[_Key, list[_Numbers]], ...] = defaultdict(list), defaultdict(list)
+    for rows, part in zip((left, right), parts, strict=True):
+        for row in rows:
+            part[tuple(map(_key, row))].append(
+                tuple(value for value in row if isinstance(value, int | float))
+            )
+    return parts[0].keys() == parts[1].keys() and all(
+        _same_numbers(rows, parts[1][key]) for key, rows in parts[0].items()
     )
 
 
-def _as_float(value: SqlValue) -> SqlValue:
-    """Convert an integer that survives the rounding to a float; keep larger ones exact."""
-    if isinstance(value, int) and abs(value) < 10**_SIGNIFICANT_DIGITS:
-        return float(value)
-    return value
+def _key(value: SqlValue) -> tuple[bool, str | None]:
+    """Return what tells NULL, texts and numbers apart, and one text from another."""
+    return value is None, value if isinstance(value, str) else None
+
+
+def _same_numbers(left: Sequence[_Numbers], right: Sequence[_Numbers]) -> bool:
+    if len(left) != len(right):
+        return False
+    if all(map(_same_row, sorted(left), sorted(right))):
+        return True
+    # rounding may have changed the order of two rows
+    rest = list((Counter(right) - Counter(left)).elements())
+    missing = list((Counter(left) - Counter(right)).elements())
+    if len(rest) > _MOST_TRIED:
+        return False
+    for row in missing:
+        at = next((i for i, other in enumerate(rest) if _same_row(row, other)), None)
+        if at is None:
+            return False
+        del rest[at]
+    return True
+
+
+def _same_row(left: _Row, right: _Row) -> bool:
+    return len(left) == len(right) and all(map(_same_value, left, right))
+
+
+def _same_value(left: SqlValue, right: SqlValue) -> bool:
+    if left == right or not isinstance(left, int | float) or not isinstance(right, int | float):
+        return left == right
+    if all(isinstance(v, int) or (v.is_integer() and abs(v) < _EXACT) for v in (left, right)):
+        return False
+    return math.isclose(left, right, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
 
 
 def _quoted(name: str) -> str:
@@ -297,4 +344,12 @@ def _checked_path(path: Path) -> Path:
         raise DataError(
             f"{path} is not a SQLite database: it does not begin with 'SQLite format 3'"
         )
+    for end, what in (("-wal", "write-ahead log"), ("-journal", "rollback journal")):
+        rest = path.with_name(path.name + end)
+        # an immutable file is read without it: rows that were committed would be missing
+        if rest.exists() and rest.stat().st_size:
+            raise DataError(
+                f"{path}: changes are left in its {what} {rest.name}; close the program that "
+                f"writes the database, or open and close it once with sqlite3, and try again"
+            )
     return path.resolve()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -214,6 +215,17 @@ def test_a_compact_schema_has_one_line_per_table(database: Path):
         (((None,),), ((0,),), True, False),
         ((), (), True, True),
         (((2**62,),), ((2**62 + 1,),), True, False),
+        (((3_100_000_000_010,),), ((3_100_000_000_010.0,),), False, True),
+        (((1234567891.0,),), ((1234567892.0,),), False, False),
+        (((1234567891.0,),), ((1234567891.0000002,),), False, True),
+        (((0.1 + 0.2 - 0.3,),), ((0,),), False, True),
+        (((1,),), ((True,),), False, True),
+        (((1, 2),), ((1,),), True, False),
+        (((1, 2),), ((1,),), False, False),
+        # rounding changes which of two rows comes first
+        (((0.3, 1), (0.1 + 0.2, 2)), ((0.1 + 0.2, 1), (0.3, 2)), False, True),
+        (((0.3, 1), (0.1 + 0.2, 2)), ((0.1 + 0.2, 1), (0.3, 3)), False, False),
+        (((None, 1.5), ("a", 1.5)), (("a", 1.5), (None, 1.5)), False, True),
     ],
 )
 def test_results_are_compared_as_multisets_or_in_order(left, right, ordered: bool, same: bool):
@@ -236,7 +248,25 @@ def test_a_failed_query_does_not_even_equal_itself():
         ("SELECT 'order by' FROM t", False),
         ("SELECT a FROM t WHERE b = 'it''s (' ORDER BY a", True),
         ('SELECT "order by" FROM t -- ORDER BY a', False),
+        ("SELECT a FROM t /* ( */ ORDER /* by */ BY a", True),
+        ("SELECT a FROM t /* ORDER BY a */", False),
+        ("SELECT [order by] FROM t", False),
+        ("SELECT [it's] FROM t ORDER BY [it's]", True),
     ],
 )
 def test_only_the_outermost_order_by_makes_a_query_ordered(query: str, ordered: bool):
     assert is_ordered(query) is ordered
+
+
+@pytest.mark.parametrize("end", ["-wal", "-journal"])
+def test_a_database_with_changes_left_beside_it_is_refused(
+    database: Path, tmp_path: Path, end: str
+):
+    database = Path(shutil.copy(database, tmp_path))
+    rest = database.with_name(database.name + end)
+    rest.write_bytes(b"")
+    assert compact_schema(database)
+    rest.write_bytes(b"changes")
+    for use in (compact_schema, QueryRunner):
+        with pytest.raises(DataError, match=f"changes are left in its .* {rest.name}"):
+            use(database)
