@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from synque_select.data.examples import Examples
 from synque_select.utils.wording import counted, listed
 
-__all__ = ["content_numbers", "n_distinct", "sample_messages"]
+__all__ = ["content_key", "content_numbers", "n_distinct", "sample_messages"]
 
 _MOSTLY_REPEATED = 0.5
 
@@ -26,6 +27,20 @@ def content_numbers(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
         (n,) uint64.
     """
     return np.ascontiguousarray(digests[:, :8]).view("<u8").ravel()
+
+
+def content_key(digests: NDArray[np.uint8]) -> bytes:
+    """Return what is equal for datasets with the same views, in any order.
+
+    Args:
+        digests: SHA-256 of each view, (n, 32) uint8.
+
+    Example:
+        >>> a, b = Examples("a", ["Yes.", "No."]), Examples("b", ["No.", "Yes."])
+        >>> content_key(a.digests) == content_key(b.digests)
+        True
+    """
+    return hashlib.sha256(np.sort(content_numbers(digests)).tobytes()).digest()
 
 
 def n_distinct(digests: NDArray[np.uint8]) -> int:
@@ -67,8 +82,7 @@ def _copies(candidates: Sequence[Examples]) -> list[str]:
     """Return a sentence on the candidates with the same inputs, if there are any."""
     sets: dict[bytes, list[str]] = {}
     for candidate in candidates:
-        content = np.sort(content_numbers(candidate.digests)).tobytes()
-        sets.setdefault(content, []).append(candidate.name)
+        sets.setdefault(content_key(candidate.digests), []).append(candidate.name)
     copies = [listed(names) for names in sets.values() if len(names) > 1]
     if not copies:
         return []

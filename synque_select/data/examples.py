@@ -131,7 +131,7 @@ class Examples:
         name: Name of the dataset, unique among the candidates of a ranking.
         dataset: Any dataset with a length and integer indexing.
         view: A field name, a position in a tuple, or a function of the example (in a config, its
-            dotted name). None selects the only text or image of the first example.
+            dotted name). None selects the only text or image of the first example, label aside.
         label: Selector of an example's label, like `view`; None if examples have no labels.
             Proxies never read labels.
         source: Where the dataset comes from, such as a file, for error messages.
@@ -165,7 +165,7 @@ class Examples:
             for name, given in (("view", self.view), ("label", self.label)):
                 if given is not None:
                     object.__setattr__(self, name, find_selector(first, given))
-            selector = infer_selector(first) if self.view is None else self.view
+            selector = infer_selector(first, self.label) if self.view is None else self.view
             value = select(first, selector)
             if self.label is not None:
                 select(first, self.label)

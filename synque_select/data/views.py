@@ -158,16 +158,22 @@ def modality_of(value: object) -> Modality | None:
     return "image" if getattr(value, "ndim", 0) in (2, 3) else None
 
 
-def infer_selector(example: object) -> Selector:
+def infer_selector(example: object, label: Selector | None = None) -> Selector:
     """Return the only selector of an example that yields a text or an image.
 
     An image takes precedence over texts if there is exactly one.
+
+    Args:
+        example: An example.
+        label: Selector of its label, which is not chosen; None without.
 
     Raises:
         ConfigError: No part or several parts of the example qualify; the message lists them.
 
     Example:
         >>> infer_selector({"headline": "Shares rise", "sentiment": 1})
+        'headline'
+        >>> infer_selector({"headline": "Shares rise", "sentiment": "good"}, "sentiment")
         'headline'
     """
     if modality_of(example) is not None:
@@ -182,7 +188,7 @@ def infer_selector(example: object) -> Selector:
             f"no view was given, and a {type(example).__name__} has no fields: give a function "
             "as view="
         )
-    usable = [key for key, value in parts.items() if modality_of(value) is not None]
+    usable = [k for k, value in parts.items() if k != label and modality_of(value) is not None]
     images = [key for key in usable if modality_of(parts[key]) == "image"]
     if len(images) == 1:
         return images[0]

@@ -115,8 +115,9 @@ def systematic_contradictions(
     A class of a camp is read differently if the heads of the other camp give one other class to
     most of its examples, while the heads of the camp's other candidates predict the label for most
     of them: a class that is hard for everybody does not count. The readers must also predict most
-    of each other's labels of the class that they read: random labels do not make a camp.
-    All three are medians over pairs of candidates, so that a single bad candidate in a camp makes
+    of each other's labels of the class that they read, and give that class to few examples of the
+    others: random labels, and heads that always say the same class, do not make a camp.
+    All are medians over pairs of candidates, so that a single bad candidate in a camp makes
     no contradiction.
 
     Args:
@@ -137,12 +138,19 @@ def systematic_contradictions(
                 continue
             read = _mean_of_known(across.reshape(-1, across.shape[2]), axis=0)
             d = int(np.argmax(np.where(np.arange(len(read)) == c, -1.0, read)))
-            among = readings[np.ix_(a, a)][:, :, d, d]
-            if not np.isfinite(among).any():
-                continue
-            share, support, coherence = (
-                float(np.nanmedian(values)) for values in (across[..., d], within[..., c], among)
+            among = readings[np.ix_(a, a)][..., d]
+            # of what the readers call d in each other's examples, the share that is labeled d, as
+            # if the classes were equally frequent; a head that always says d has 1 / C
+            given = np.nansum(among, axis=2)
+            precise = np.divide(
+                among[..., d], given, out=np.full_like(given, np.nan), where=given > 0
             )
-            if min(share, support, coherence) > _MAJORITY:
+            if not (np.isfinite(among[..., d]).any() and np.isfinite(precise).any()):
+                continue
+            share, support, coherence, precision = (
+                float(np.nanmedian(values))
+                for values in (across[..., d], within[..., c], among[..., d], precise)
+            )
+            if min(share, support, coherence, precision) > _MAJORITY:
                 contradictions.append(Contradiction(readers, c, d, share, support))
     return sorted(contradictions, key=lambda one: -one.share)

@@ -30,7 +30,8 @@ def gaps_table(gaps: Gaps) -> Table:
     if n > len(shown):
         notes.append(f"shown are the worst {len(shown)} of {n}")
     return Table(
-        title=f"{n} of {counted(n_real, 'real example')} are covered by no candidate",
+        title=f"{n} of {counted(n_real, 'real example')} {'is' if n == 1 else 'are'} "
+        "covered by no candidate",
         columns=(
             Column("real example", is_name=True),
             Column("nearest synthetic example", is_name=True),

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from synque_select.data.answers import CANNOT_TELL, Question, QuestionSheet
 from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.duplicates import content_key
 from synque_select.data.images import ImageFolder
 from synque_select.data.label_sets import MAX_CLASSES, label_kind
 from synque_select.errors import ConfigError, DataError
@@ -127,6 +128,7 @@ class Panel:
             families={c.name: c.family or c.name for c in candidates},
             seed=seed,
             real=real.cpu(),
+            contents={c.name: content_key(c.digests) for c in candidates},
         )
         assert judges.real is not None
         votes = np.eye(len(judges.classes))[judges.real]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ class Camps:
             return advice
         name = self.examples[0][0]
         numbers = ", ".join(str(position + 1) for _, position in self.examples)
-        return f"{advice} They differ most on examples {numbers} of {name}."
+        return f"{advice} The camps differ most on examples {numbers} of {name}."
 
 
 def find_camps(
@@ -73,6 +74,7 @@ def find_camps(
     *,
     names: Sequence[str],
     classes: Sequence[str],
+    contents: Sequence[object] | None = None,
 ) -> Camps | None:
     """Find two camps of candidates whose labels contradict each other.
 
@@ -88,6 +90,9 @@ def find_camps(
         labels: K arrays (N_k,) int64, the class of each example.
         names: The K names.
         classes: The C classes.
+        contents: What is equal for candidates with the same inputs; None if no two have them. A
+            head knows the examples that it was trained on, so that such candidates do not judge
+            each other.
 
     Returns:
         The camps; None if there are none, or fewer than 4 candidates.
@@ -95,6 +100,10 @@ def find_camps(
     if len(names) < _MIN_CANDIDATES:
         return None
     readings = class_readings(predictions, labels)
+    if contents is not None:
+        for i, j in itertools.permutations(range(len(names)), 2):
+            if contents[i] == contents[j]:
+                readings[i, j] = np.nan
     camp = split_by_agreement(readings)
     contradictions = systematic_contradictions(readings, camp)
     if not contradictions:

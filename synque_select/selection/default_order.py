@@ -81,10 +81,17 @@ def why_not_by_transfer(scoring: Scoring) -> str | None:
         return "it is undefined for a candidate"
     n_families = len({part.family or part.name for part in scoring.candidates})
     if n_families < _MIN_FAMILIES:
-        return (
-            f"with {counted(n_families, 'family', 'families')} of candidates, each is judged by "
-            f"one other alone; at least {_MIN_FAMILIES} are needed"
+        # without families, a message that speaks of them would be about nothing that was given
+        given = n_families < len(scoring.candidates)
+        what = (
+            f"{counted(n_families, 'family', 'families')} of candidates"
+            if given
+            else "2 candidates"
         )
+        return (
+            f"with {what}, each is judged by one other alone; at least {_MIN_FAMILIES} are needed"
+        )
+
     if scores.details["labels"] != "classes":
         return (
             "only of labels that are one class per example is it known whether two camps of "

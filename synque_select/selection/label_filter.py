@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from synque_select.data.candidate import Candidate
+from synque_select.data.duplicates import content_key
 from synque_select.data.label_edits import LabelEdits
 from synque_select.data.label_sets import MAX_CLASSES, label_kind
 from synque_select.errors import ConfigError
@@ -147,6 +148,7 @@ class LabelJudges:
         families: (K,) int64 family of each candidate.
         real: (H, n) int16 class that each head predicts for each real example; None if these were
             not given.
+        contents: What is equal for candidates with the same inputs; None if it is not known.
     """
 
     names: tuple[str, ...]
@@ -155,6 +157,7 @@ class LabelJudges:
     predictions: Predictions
     families: NDArray[np.int64]
     real: NDArray[np.int16] | None = None
+    contents: tuple[bytes, ...] | None = None
 
     @classmethod
     def fit(
@@ -165,6 +168,7 @@ class LabelJudges:
         families: Mapping[str, str] | None = None,
         seed: int = 0,
         real: torch.Tensor | None = None,
+        contents: Mapping[str, bytes] | None = None,
     ) -> LabelJudges:
         """Fit a head on each candidate, all at a common size, and let it predict all examples.
 
@@ -174,6 +178,7 @@ class LabelJudges:
             families: Candidate name to the name of its family; None if each is its own.
             seed: Random seed of the examples that larger candidates are fitted on.
             real: (n, d) embeddings of real examples to predict as well.
+            contents: Candidate name to the `content_key` of its inputs; None if it is not known.
         """
         names = tuple(labels)
         classes = tuple(sorted({label for values in labels.values() for label in values}))
@@ -189,7 +194,8 @@ class LabelJudges:
         _, numbers = np.unique(family, return_inverse=True)
         own = None if real is None else predict_labels(heads, [real.float()]).classes[0]
         predictions = predict_labels(heads, features)
-        return cls(names, classes, coded, predictions, numbers.astype(np.int64), own)
+        keys = None if contents is None else tuple(contents[name] for name in names)
+        return cls(names, classes, coded, predictions, numbers.astype(np.int64), own, keys)
 
     def accuracy(self, kept: Sequence[str]) -> dict[str, float]:
         """Return how well each of these candidates' heads predict the labels of the others."""
@@ -227,12 +233,21 @@ class LabelJudges:
             return self.all_camps
         at = [self.names.index(name) for name in kept]
         labels = [self.labels[i] for i in at]
-        return find_camps(self._among(at), labels, names=kept, classes=self.classes)
+        contents = None if self.contents is None else [self.contents[i] for i in at]
+        return find_camps(
+            self._among(at), labels, names=kept, classes=self.classes, contents=contents
+        )
 
     @cached_property
     def all_camps(self) -> Camps | None:
         """Two camps of all candidates that contradict each other; None without."""
-        return find_camps(self.predictions, self.labels, names=self.names, classes=self.classes)
+        return find_camps(
+            self.predictions,
+            self.labels,
+            names=self.names,
+            classes=self.classes,
+            contents=self.contents,
+        )
 
     def n_judges(self, kept: Sequence[str]) -> int:
         """Return the smallest number of judges that one of these candidates has."""
@@ -311,7 +326,7 @@ def filter_labels(
     limit = _MAJORITY if choice == "auto" else float(choice)
     against = {name: vote.contradicted > limit for name, vote in votes.items()}
     supported = _supported(judges, {n: v.contradicted > _MAJORITY for n, v in votes.items()})
-    camps = judges.camps(kept)
+    camps = judges.camps(kept) or _split_camps(judges, kept)
     reason = _closed(judges, kept, accuracy, supported, camps) if choice == "auto" else None
     if choice != "auto" and not votes:
         reason = "a single candidate has no other candidates to judge its labels"
@@ -396,16 +411,18 @@ def _judges(
 
 @dataclass(frozen=True)
 class _Labeled:
-    """What heads are fitted on, besides embeddings: name to labels, and to the family."""
+    """What heads are fitted on, besides embeddings: name to labels, family and inputs."""
 
     labels: Mapping[str, Sequence[str]]
     families: Mapping[str, str]
+    contents: Mapping[str, bytes]
 
     @classmethod
     def of(cls, parts: Sequence[Candidate] | Sequence[ProxyInput]) -> _Labeled:
         return cls(
             {part.name: part.labels or () for part in parts},
             {part.name: part.family or part.name for part in parts},
+            {part.name: content_key(part.digests) for part in parts},
         )
 
     def __len__(self) -> int:
@@ -429,7 +446,13 @@ def _fitted(
     if rows is not None:
         labels = {name: [labels[name][i] for i in at.tolist()] for name, at in rows.items()}
         features = {name: features[name][torch.from_numpy(at)] for name, at in rows.items()}
-    judges = LabelJudges.fit(labels, features, families=labeled.families, seed=scoring.seed)
+    judges = LabelJudges.fit(
+        labels,
+        features,
+        families=labeled.families,
+        seed=scoring.seed,
+        contents=labeled.contents,
+    )
     if rows is None:
         _FITTED[scoring] = labeled, judges
     return judges
@@ -486,8 +509,17 @@ def offer(
             "selected candidates contradict each other.",
         )
     record = result.record
-    sentence = f"{record.sentence[0].lower()}{record.sentence[1:]}"
+    sentence = record.sentence.replace("The label filter drops", "it would drop", 1)
     return (f"The label filter is off. With label_filter='auto', {sentence}",)
+
+
+def _split_camps(judges: LabelJudges, kept: Sequence[str]) -> Camps | None:
+    """Return two camps of all candidates if candidates of both are kept.
+
+    The kept ones of the smaller camp may be too few to be found as a camp among the others.
+    """
+    camps = judges.all_camps
+    return camps if camps and all(set(names) & set(kept) for names in camps.names) else None
 
 
 @dataclass(frozen=True)
@@ -519,9 +551,9 @@ def _closed(
         return camps.sentence
     n_judges = judges.n_judges(kept) if kept else 0
     if n_judges < _MIN_JUDGES:
+        judges_ = counted(n_judges, "other candidate") if n_judges else "no other candidate"
         return (
-            f"a candidate's labels are judged by {counted(n_judges, 'other candidate')}; a "
-            f"majority needs {_MIN_JUDGES} or more"
+            f"a candidate's labels are judged by {judges_}; a majority needs {_MIN_JUDGES} or more"
         )
     chance = 1 / len(judges.classes)
     floor = chance + _MIN_SKILL * (1 - chance)

@@ -89,6 +89,8 @@ def _not_falling(measured: Sequence[SampleSizeAgreement]) -> str | None:
     scaled = [row.border_error * row.m**0.5 for row in measured]
     if not all(np.isfinite(scaled)) or min(scaled) <= 0:
         return "not extrapolated: the error of the gap could not be measured"
+    if len(measured) < 2:
+        return "not extrapolated: with one size, it cannot be seen whether the error falls as 1/√n"
     if max(scaled) > _STEADY * min(scaled):
         errors = ", ".join(f"{row.border_error:.2g} at {row.m}" for row in measured)
         return f"not extrapolated: the measured errors do not fall as 1/√n ({errors})"

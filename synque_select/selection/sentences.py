@@ -65,7 +65,7 @@ class Sentences:
             return "far"
         if evidence.answers is not None and evidence.answers.left_out:
             return "answers"
-        if evidence.contradicted or evidence.camps:
+        if self._doubtful or evidence.camps:
             return "labels"
         if evidence.is_small and not never_reads_real(self._info):
             return "small"
@@ -182,7 +182,7 @@ class Sentences:
         reasons = [] if opening == "answers" else list(evidence.camps[1:])
         if opening != "answers" and evidence.answers is not None:
             reasons.insert(0, f"{_capital(evidence.answers.finding)}.")
-        if opening == "far" and (evidence.camps or evidence.contradicted):
+        if opening == "far" and (evidence.camps or self._doubtful):
             reasons.insert(0, self._labels())
         if evidence.untested:
             if opening != "untested":
@@ -231,6 +231,11 @@ class Sentences:
             "Candidates are selected all the same, so that a training run can start; training on "
             "them is not advised.",
         )
+
+    @property
+    def _doubtful(self) -> dict[str, float]:
+        """The candidates whose labels stand out, of those that can be selected."""
+        return {n: share for n, share in self.evidence.contradicted.items() if n in self.names}
 
     @property
     def _worse(self) -> list[str]:
@@ -365,11 +370,11 @@ class Sentences:
         evidence = self.evidence
         if evidence.camps:
             return f"Check the labels first: {evidence.camps[0]}"
-        order = sorted(evidence.contradicted, key=lambda name: -evidence.contradicted[name])
+        order = sorted(self._doubtful, key=lambda name: -self._doubtful[name])
         most = "" if len(order) == 1 else "up to "
         return (
             f"Check the labels of {self._list(order)} first: the other candidates contradict "
-            f"{most}{percent(evidence.contradicted[order[0]])} of them."
+            f"{most}{percent(self._doubtful[order[0]])} of them."
         )
 
     def _although(self, chosen: Sequence[str]) -> str:

@@ -51,7 +51,7 @@ class AnswerEvidence:
             they = "where they contradict each other"
             parts.append(f"{right} are right more often than {wrong} {they}")
         if self.is_open:
-            parts.append("it is not settled which camp is right, which more answers may do")
+            parts.append("it is not settled which camp is right (more answers may settle it)")
         if self.worse:
             verb = "is" if len(self.worse) == 1 else "are"
             parts.append(f"{listed(self.worse)} {verb} right less often than the others")

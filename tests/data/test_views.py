@@ -133,6 +133,13 @@ def test_the_only_text_or_image_is_the_view(example: Any, expected: Any):
     assert infer_selector(example) == expected
 
 
+def test_the_label_is_not_the_view():
+    assert infer_selector({"q": "x", "label": "y"}, "label") == "q"
+    assert infer_selector(("x", "y"), 0) == 1
+    with pytest.raises(ConfigError, match=r"choose one of 'q', 'a'$"):
+        infer_selector({"q": "x", "a": "y", "label": "z"}, "label")
+
+
 def test_an_example_may_be_the_view_itself():
     assert select("x", infer_selector("x")) == "x"
     assert select(PIXELS, infer_selector(PIXELS)) is PIXELS

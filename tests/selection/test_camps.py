@@ -90,6 +90,24 @@ def test_candidates_that_do_not_predict_each_other_are_no_camp():
     assert systematic_contradictions(two_parts(across=0.6, coherence=0.45), part) == []
 
 
+def test_heads_that_always_say_one_class_are_no_camp():
+    """Two candidates with shuffled labels may predict the same class for everything."""
+    part = np.arange(7) >= 3
+    readings = two_parts(across=0.6, coherence=0.9)
+    readings[:3, :3, 0] = [0.1, 0.9]
+    readings[range(7), range(7)] = np.nan
+    assert systematic_contradictions(readings, part) == []
+
+
+def test_copies_of_each_other_do_not_vouch_for_each_other():
+    """A head knows the examples that it was trained on, whatever their labels mean."""
+    predictions, labels = heads_of([SWAP, SWAP, np.arange(3), np.arange(3), np.arange(3)])
+    names = list("abcde")
+    assert find_camps(predictions, labels, names=names, classes=CLASSES) is not None
+    contents = [b"x", b"x", b"1", b"2", b"3"]
+    assert find_camps(predictions, labels, names=names, classes=CLASSES, contents=contents) is None
+
+
 def test_fewer_than_four_candidates_have_no_camps():
     assert camps_of([SWAP, SWAP, np.arange(3)]) is None
 

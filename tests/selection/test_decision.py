@@ -237,6 +237,26 @@ def test_copies_are_not_selected_by_a_given_top_k_either():
                                            "not selected.")  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"copies": ("a",)},
+        {"far": dataclasses.replace(FAR, is_far=False, each={"a": 0.91})},
+    ],
+    ids=["copy", "dissimilar"],
+)
+def test_labels_of_a_candidate_that_is_not_selected_need_no_check(changes: dict[str, Any]):
+    made = decision(contradicted={"a": 0.7}, **changes)
+    assert made.opening == "tie"
+    assert made.sentence.startswith("Train on all 5 others: your real sample does not separate")
+    both = decision(contradicted={"a": 0.7, "c": 0.48}, **changes)
+    assert both.sentence.startswith(
+        "Check the labels of c first: the other candidates contradict 48 % of them. Until then, "
+        "train on all 4 others"
+    )
+    assert both.mixture.names == ("b", "d", "e", "f")
+
+
 def test_where_all_are_copies_there_is_nothing_to_select():
     with pytest.raises(DataError, match=r"every candidate \(a, b and 4 more\) is the real sample"):
         decision(copies=NAMES)
@@ -326,7 +346,7 @@ def test_answers_that_show_nothing_are_the_first_reason():
     made = decision(answers=AnswerEvidence(12, is_open=True), camps=("Two camps.", "Read them."))
     assert made.opening == "labels"
     assert made.reasons[:2] == (
-        "By your 12 answers, it is not settled which camp is right, which more answers may do.",
+        "By your 12 answers, it is not settled which camp is right (more answers may settle it).",
         "Read them.",
     )
     assert Decision.from_fields(JsonFields(made.to_dict())) == made

@@ -96,8 +96,11 @@ def test_of_two_camps_the_majority_does_not_order(tmp_path: Path, swapped: tuple
 @pytest.mark.parametrize(
     ("candidates", "message"),
     [
-        (pool(2), "with 2 families of candidates"),
-        ([dataclasses.replace(c, family=str(i % 2)) for i, c in enumerate(pool())], "2 families"),
+        (pool(2), "with 2 candidates, each"),
+        (
+            [dataclasses.replace(c, family=str(i % 2)) for i, c in enumerate(pool())],
+            "2 families of",
+        ),
         (pool(3, n=10), "at least 10 for each of the 3 classes"),
     ],
     ids=["two", "two families", "few examples"],

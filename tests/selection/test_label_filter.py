@@ -110,12 +110,23 @@ def test_it_is_closed_where_two_camps_contradict_each_other(swapped):
     assert set(result.camps.names) == {swapped, others}
 
 
+def test_it_is_closed_where_only_one_of_a_camp_is_kept():
+    """Of the kept candidates alone, the one is outvoted, and no camp is found."""
+    data = Data()
+    data.swap(("c0", "c1"))
+    judges = data.judges()
+    kept = data.names[1:]
+    assert judges.camps(kept) is None
+    closed(filter_labels(judges, kept, "auto"), "two camps whose labels contradict each other")
+    assert filter_labels(judges, data.names[2:], "auto").record.is_open
+
+
 def test_it_is_closed_with_fewer_than_two_judges_of_another_family():
     data = Data(3)
     closed(filter_labels(data.judges(), ["c0", "c1"], "auto"), "judged by 1 other")
     families = {"c0": "a", "c1": "a", "c2": "b"}
     closed(filter_labels(data.judges(families), data.names, "auto"), "judged by 1 other")
-    closed(filter_labels(data.judges(), ["c0"], "auto"), "judged by 0 other")
+    closed(filter_labels(data.judges(), ["c0"], "auto"), "judged by no other")
 
 
 def test_it_spares_a_class_that_the_judges_do_not_understand():

@@ -17,7 +17,8 @@ from synque_select.utils.json_fields import JsonFields
         ),
         (
             AnswerEvidence(1, is_open=True),
-            "by your one answer, it is not settled which camp is right, which more answers may do",
+            "by your one answer, it is not settled which camp is right "
+            "(more answers may settle it)",
         ),
         (AnswerEvidence(24, ("a",)), "by your 24 answers, a is right less often than the others"),
         (
