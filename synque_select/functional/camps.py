@@ -15,6 +15,9 @@ __all__ = ["Contradiction", "class_readings", "split_by_agreement", "systematic_
 # a reading is systematic if most examples have it
 _MAJORITY = 0.5
 _MIN_CAMP = 2
+# accuracy above chance, as a share of what is possible: below it agreement is "slight" (Landis and
+# Koch 1977), as between heads that always say the same class
+_MIN_SKILL = 0.2
 
 
 @dataclass(frozen=True)
@@ -115,10 +118,11 @@ def systematic_contradictions(
     A class of a camp is read differently if the heads of the other camp give one other class to
     most of its examples, while the heads of the camp's other candidates predict the label for most
     of them: a class that is hard for everybody does not count. The readers must also predict most
-    of each other's labels of the class that they read, and give that class to few examples of the
-    others: random labels, and heads that always say the same class, do not make a camp.
-    All are medians over pairs of candidates, so that a single bad candidate in a camp makes
-    no contradiction.
+    of each other's labels of the class that they read. In each camp, the heads must predict each
+    other's labels with an accuracy, as a mean over classes, of at least 0.2 of the way from chance
+    to 1: random labels, and heads that always say the same class, do not make a camp. All of these
+    are medians over pairs of candidates, so that a single bad candidate in a camp makes no
+    contradiction.
 
     Args:
         readings: What `class_readings` returned.
@@ -128,6 +132,14 @@ def systematic_contradictions(
         The contradictions, the largest share first; empty if a camp has fewer than 2 candidates.
     """
     contradictions = []
+    right = np.einsum("abcc->abc", readings)
+    chance = 1 / readings.shape[2]
+    floor = chance + _MIN_SKILL * (1 - chance)
+    for part in (camp, ~camp):
+        skill = _mean_of_known(right[np.ix_(part, part)], axis=2)
+        # a camp of one has no pairs
+        if not np.isfinite(skill).any() or np.nanmedian(skill) < floor:
+            return []
     for readers in (0, 1):
         a, b = np.flatnonzero(camp == bool(readers)), np.flatnonzero(camp != bool(readers))
         if min(len(a), len(b)) < _MIN_CAMP:
@@ -138,19 +150,12 @@ def systematic_contradictions(
                 continue
             read = _mean_of_known(across.reshape(-1, across.shape[2]), axis=0)
             d = int(np.argmax(np.where(np.arange(len(read)) == c, -1.0, read)))
-            among = readings[np.ix_(a, a)][..., d]
-            # of what the readers call d in each other's examples, the share that is labeled d, as
-            # if the classes were equally frequent; a head that always says d has 1 / C
-            given = np.nansum(among, axis=2)
-            precise = np.divide(
-                among[..., d], given, out=np.full_like(given, np.nan), where=given > 0
-            )
-            if not (np.isfinite(among[..., d]).any() and np.isfinite(precise).any()):
+            among = right[np.ix_(a, a)][..., d]
+            if not np.isfinite(among).any():
                 continue
-            share, support, coherence, precision = (
-                float(np.nanmedian(values))
-                for values in (across[..., d], within[..., c], among[..., d], precise)
+            share, support, coherence = (
+                float(np.nanmedian(values)) for values in (across[..., d], within[..., c], among)
             )
-            if min(share, support, coherence, precision) > _MAJORITY:
+            if min(share, support, coherence) > _MAJORITY:
                 contradictions.append(Contradiction(readers, c, d, share, support))
     return sorted(contradictions, key=lambda one: -one.share)

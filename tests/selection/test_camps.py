@@ -99,6 +99,14 @@ def test_heads_that_always_say_one_class_are_no_camp():
     assert systematic_contradictions(readings, part) == []
 
 
+def test_random_labels_are_no_camp_for_the_others_to_read_differently():
+    part = np.arange(7) >= 3
+    readings = two_parts(across=0.6, coherence=0.9)
+    readings[3:, 3:, 1] = [0.9, 0.1]  # the others call nearly everything class 0
+    readings[range(7), range(7)] = np.nan
+    assert systematic_contradictions(readings, part) == []
+
+
 def test_copies_of_each_other_do_not_vouch_for_each_other():
     """A head knows the examples that it was trained on, whatever their labels mean."""
     predictions, labels = heads_of([SWAP, SWAP, np.arange(3), np.arange(3), np.arange(3)])
