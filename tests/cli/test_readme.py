@@ -88,7 +88,8 @@ def fill(folder: Path) -> None:
         text = json.dumps(headlines(seed, 120, parts))
         (folder / "candidates" / f"{name}.json").write_text(text)
     for name, seed, n in (("real", 10, 40), ("val", 11, 60)):
-        records = headlines(seed, n, REPORTS)
+        # what no candidate has, too
+        records = headlines(seed, n, (*REPORTS, "Dear {firm}, we {word} you {n} times: regards"))
         (folder / f"{name}.json").write_text(json.dumps(records))
 
 
