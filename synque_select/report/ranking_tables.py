@@ -231,9 +231,12 @@ def _score_notes(ranking: Ranking) -> tuple[str, ...]:
             notes.append(f"{words} is better: {', '.join(keys)}")
     notes += _size_notes(ranking)
     if any(s.low is not None for row in ranking.candidates for s in row.scores.values()):
+        answered = (
+            "; those of answers are for this real sample" if "answers" in ranking.proxies else ""
+        )
         notes.append(
             "[low, high]: 95 % interval of one candidate over new real samples; do not compare by "
-            "overlap: the candidates share the real sample"
+            f"overlap: the candidates share the real sample{answered}"
         )
     if any(info.reference is not None for info in ranking.proxies.values()):
         notes.append(
@@ -254,17 +257,20 @@ def _score_notes(ranking: Ranking) -> tuple[str, ...]:
 def _size_notes(ranking: Ranking) -> list[str]:
     """Say at which size the proxies were scored whose values depend on it."""
     smallest = min(row.n for row in ranking.candidates)
-    by_size: dict[int, list[str]] = {}
+    by_size: dict[tuple[int, bool], list[str]] = {}
     for key, info in ranking.proxies.items():
         if info.family in _SIZED:
             size = min(smallest, info.options.get("max_examples", smallest))
-            by_size.setdefault(size, []).append(key)
-    return [
-        f"{', '.join(keys)}: from at most {counted(size, 'example')} per candidate, against "
-        f"{ranking.n_real:,} real ones; the values depend on both sizes, so compare them only "
-        "within this table"
-        for size, keys in by_size.items()
-    ]
+            by_size.setdefault((size, info.reads_real), []).append(key)
+    notes = []
+    for (size, reads_real), keys in by_size.items():
+        against = f", against {ranking.n_real:,} real ones" if reads_real else ""
+        sizes = "both sizes" if reads_real else "that size"
+        notes.append(
+            f"{', '.join(keys)}: from at most {counted(size, 'example')} per candidate{against}; "
+            f"the values depend on {sizes}, so compare them only within this table"
+        )
+    return notes
 
 
 def _selection_words(ranking: Ranking) -> str:

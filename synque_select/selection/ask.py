@@ -408,8 +408,8 @@ def with_answers(ranking: Ranking, report: AnswerReport) -> Ranking:
     unknown = f", and {report.n_unknown} that could not be answered" if report.n_unknown else ""
     messages = (
         "The column answers is how often a classifier trained on the candidate is right on your "
-        f"real sample, by {counted(evidence.n, 'answer')}{unknown}, weighted by how likely they "
-        "were asked; "
+        f"real sample, by {counted(evidence.n, 'answer')}{unknown}, weighted by how likely each "
+        "was to be asked; "
         "its intervals are for this real sample.",
         *((report.message,) if report.message else ()),
     )

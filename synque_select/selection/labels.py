@@ -19,6 +19,7 @@ from synque_select.errors import ConfigError
 from synque_select.functional.transfer import fit_heads, votes_of_others
 from synque_select.selection.scoring import Scoring
 from synque_select.types import LabelCheck
+from synque_select.types.decision import LEAST_REAL
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.wording import counted, percent
 
@@ -82,7 +83,8 @@ def check_labels(
     the linear heads of all candidates at a common size (`fit_heads`), except those of its own
     family, with one vote per family. An outlier gets a warning, as does a candidate whose labels
     its own folds hardly predict better than chance, and one whose class mix differs from what it
-    predicts on the real sample (total variation above 0.3).
+    predicts on the real sample (total variation above 0.3; with fewer than 20 real examples, shares
+    differ by as much by chance, and nothing is said).
 
     The majority is not the truth: where two groups of candidates contradict each other, the larger
     one need not be right.
@@ -112,7 +114,7 @@ def check_labels(
         share = contradicted[name]
         warnings = (
             *_outlier_warnings(name, contradicted, agreement),
-            *_warnings(name, agreement[name], across, mix, real_mix, len(set(y))),
+            *_warnings(name, agreement[name], across, mix, real_mix, len(set(y)), len(real)),
         )
         checks.append(
             LabelCheck(
@@ -251,6 +253,7 @@ def _warnings(
     mix: Mapping[str, float],
     real_mix: Mapping[str, float],
     n_classes: int,
+    n_real: int,
 ) -> tuple[str, ...]:
     messages = []
     if n_classes < 2:
@@ -267,7 +270,7 @@ def _warnings(
             f"{percent(agreement)}, chance {percent(chance)}."
         )
     distance = sum(abs(mix.get(k, 0) - real_mix.get(k, 0)) for k in {*mix, *real_mix}) / 2
-    if real_mix and distance > 0.3:
+    if real_mix and n_real >= LEAST_REAL and distance > 0.3:
         messages.append(
             f"{name}: a classifier trained on it predicts another class mix for the real sample "
             f"than the candidate has (total variation {distance:.2f})."

@@ -133,7 +133,18 @@ def test_the_limits_of_a_ranking_are_said_under_it():
     )
     assert "too high near ties" in ranking
     assert "do not compare by overlap" in scores
-    assert "pad, mdm: from at most 1,000 examples per candidate, against 50 real ones" in scores
+    assert "pad: from at most 1,000 examples per candidate, against 50 real ones; the" in scores
+    assert "mdm: from at most 1,000 examples per candidate; the values depend on that" in scores
+    assert "those of answers are for this real sample" not in scores
+
+
+def test_intervals_by_answers_are_said_to_be_for_this_real_sample():
+    ranking = make_ranking()
+    proxies = ranking.proxies | {"answers": replace(ranking.proxies["pad"], key="answers")}
+    rows = [replace(r, scores=r.scores | {"answers": r.scores["pad"]}) for r in ranking.candidates]
+    rows = [replace(r, ranks=r.ranks | {"answers": r.ranks["pad"]}) for r in rows]
+    notes = " ".join(scores_table(replace(ranking, proxies=proxies, candidates=tuple(rows))).notes)
+    assert "share the real sample; those of answers are for this real sample" in notes
 
 
 def test_the_size_of_proxies_with_a_limit_of_their_own_is_said():
