@@ -60,7 +60,7 @@ def test_a_tsv_that_was_written_with_quotes(texts: list[str], quoting: Any, tmp_
     [
         ("text\tn\na\tb\tc\n", "line 2: found 3 fields, but the header has 2; in a tab-separated"),
         ('text\tn\n"big day\t1\noil falls\nwe did it"\t1\n', "line 2: text in double quotes spans"),
-        ('text\tn\n"big day\t1\noil falls\n', "line 3: found 1 fields, but the header has 2"),
+        ('text\tn\n"big day\t1\noil falls\n', "line 3: found 1 field, but the header has 2"),
         ("text\ttext\na\tb\n", "line 1: the header repeats 'text'"),
         ("text\tn\n", "the file contains no examples"),
     ],
