@@ -254,7 +254,10 @@ class Sentences:
     def _best(self, chosen: Sequence[str]) -> str:
         """Return the candidates that are not shown worse, and why."""
         names, evidence = self.names, self.evidence
-        if list(chosen) == list(names[: len(chosen)]) and len(chosen) in evidence.clear_at:
+        # one that is left out for its inputs may rank in between
+        is_whole = all(name in names for name in evidence.dissimilar)
+        is_best = list(chosen) == list(names[: len(chosen)]) and len(chosen) in evidence.clear_at
+        if is_whole and is_best:
             return f"{self._list(chosen)}: {self._closer(chosen)}"
         dropped = [name for name in names if name not in chosen]
         by, worse = evidence.rank_by, self._worse_than_most()
