@@ -34,7 +34,7 @@ def add_transform_note(error: BaseException, candidate: Candidate) -> None:
 
     Example:
         >>> error = KeyError(0)
-        >>> add_transform_note(error, Candidate("a", [{"text": "x", "label": 1}]))
+        >>> add_transform_note(error, Candidate("a", [{"text": "x", "label": 1}] * 2))
         >>> error.__notes__[0].partition(";")[0]
         "the batches of candidates have the fields 'text', 'label', as no train_transform is given"
     """

@@ -56,8 +56,7 @@ def check_yaml(text: str, where: str, *, error: type[SynqueError] = ConfigError)
     Example:
         >>> check_yaml("a: 1\nb: 2\na: 3", "fit.yaml")
         Traceback (most recent call last):
-        synque_select.errors.ConfigError: fit.yaml, line 3: the key 'a' is already on line 1; \
-a key may occur once: rename or remove one of the two
+        synque_select.errors.ConfigError: fit.yaml, line 3: the key 'a' is already on line 1; ...
     """
     import yaml
 
