@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synque_select.cli.options import flat
+from synque_select.cli.options import add_compute_options, flat
 from synque_select.cli.rank import field_or_position, view_of
 from synque_select.errors import ConfigError, DataError
 from synque_select.utils.wording import counted
@@ -64,13 +64,7 @@ def arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--view", help="field that is shown and encoded, as for rank")
     parser.add_argument("--encoder", help="model id, as for rank")
-    parser.add_argument("--seed", type=int, default=0, help="random seed")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
-    parser.add_argument(
-        "--cache-dir",
-        help="directory of cached embeddings (default: $SYNQUE_CACHE or ~/.cache/synque-select)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="hide progress bars")
+    add_compute_options(parser)
 
 
 def run(options: Namespace) -> int:

@@ -23,13 +23,14 @@ from synque_select.utils.yaml_files import read_yaml_file
 if TYPE_CHECKING:
     from argparse import Action, Namespace
 
-    from jsonargparse import DefaultHelpFormatter
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
     from pytorch_lightning.cli import LightningCLI
 
     from synque_select.selection.scorer import Scorer
 
 __all__ = [
     "PROXIES_HELP",
+    "add_compute_options",
     "comma_list",
     "command_line",
     "flat",
@@ -76,6 +77,17 @@ def help_formatter() -> type[DefaultHelpFormatter]:
             return re.sub(r" \(default: null\)|, default: null(?=[,)])", "", text)
 
     return HelpFormatter
+
+
+def add_compute_options(parser: ArgumentParser) -> None:
+    """Add the options of a command that scores candidates: how and where it computes."""
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    parser.add_argument(
+        "--cache-dir",
+        help="directory of cached embeddings (default: $SYNQUE_CACHE or ~/.cache/synque-select)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="hide progress bars")
 
 
 def comma_list(text: str) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synque_select.cli.options import PROXIES_HELP, flat, proxy_options
+from synque_select.cli.options import PROXIES_HELP, add_compute_options, flat, proxy_options
 from synque_select.errors import ConfigError, SynqueError
 
 if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
@@ -34,13 +34,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--json", help="also write the ranking to this file or directory, as JSON and as CSV"
     )
-    parser.add_argument("--seed", type=int, default=0, help="random seed")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
-    parser.add_argument(
-        "--cache-dir",
-        help="directory of cached embeddings (default: $SYNQUE_CACHE or ~/.cache/synque-select)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="hide progress bars")
+    add_compute_options(parser)
 
 
 def _add_inputs(parser: ArgumentParser) -> None:

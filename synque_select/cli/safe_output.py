@@ -15,7 +15,7 @@ __all__ = ["SafeStream", "safe_output"]
 class SafeStream:
     r"""A text stream whose reader may go away, or that cannot encode every character.
 
-    Characters that it cannot encode are escaped, such as `\\u8bcd`. After the first failed write,
+    Characters that it cannot encode are escaped, such as `\u8bcd`. After the first failed write,
     everything is discarded. All else is the stream's own.
 
     Args:
