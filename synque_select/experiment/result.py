@@ -99,6 +99,7 @@ def experiment_result(
         packages=dict(rankings[0].packages),
         messages=(
             *_budget_messages(task, figures, n_random),
+            *_untrained_messages(figures),
             *messages,
             *task.messages({name: single.test for name, single in singles.items()}),
             *task.arm_messages(metrics),
@@ -225,6 +226,18 @@ def _budget_messages(task: BaseTask, figures: _Figures, n_random: int) -> list[s
             f"the random mixture is the mean of {counted(n, 'draw')}, {n_random} per replicate"
         )
     return messages
+
+
+def _untrained_messages(figures: _Figures) -> list[str]:
+    """Say if the model as it is has random weights: replicates have the same test data."""
+    values = list(figures.get("none", {}).values())
+    # not ==: a pretrained model may vary in the last digits on a GPU
+    if all(math.isclose(value, values[0], rel_tol=1e-3) for value in values):
+        return []
+    return [
+        "the model as it is differs between replicates, as some of its weights are random before "
+        "training: read its result as chance, not as zero-shot performance"
+    ]
 
 
 def _label_messages(task: BaseTask) -> list[str]:

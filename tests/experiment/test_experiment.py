@@ -216,6 +216,21 @@ def test_the_model_as_it_is_is_measured_without_training(finished):
     assert "whether any candidate beats the model as it is cannot be told from 2 pairs" in text
 
 
+def test_a_note_says_where_the_model_as_it_is_has_random_weights(finished):
+    class SameWeights(Shades):
+        def model(self, seed: int) -> Any:
+            with seeded(0):
+                return super().model(0)
+
+    _, experiment, where = finished
+    assert len(set(experiment.result.arms["none"].values)) == 2
+    note = "some of its weights are random before training: read its result as chance"
+    assert any(note in message for message in experiment.result.messages)
+    same = run(SameWeights(), where, arms=["chosen", "none"], single_replicates=1).result
+    assert len(set(same.arms["none"].values)) == 1
+    assert not any(note in message for message in same.messages)
+
+
 def test_a_model_that_needs_a_fit_has_no_arm_none(finished):
     class Unfit(Shades):
         def model(self, seed: int) -> Any:

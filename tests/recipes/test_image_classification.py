@@ -245,7 +245,7 @@ def test_a_small_experiment_from_the_packaged_config(
             "--experiment.rank_by=mmd",
             "--experiment.replicates=2",
             "--experiment.single_replicates=1",
-            "--experiment.arms=[chosen,all]",
+            "--experiment.arms=[chosen,all,none]",
             "--experiment.progress=false",
             f"--experiment.root={tmp_path}",
             f"--experiment.store={tmp_path / 'store.sqlite'}",
@@ -259,3 +259,6 @@ def test_a_small_experiment_from_the_packaged_config(
     assert result["correlations"]["mmd"]["n"] == 10
     assert result["correlations_without_false_labels"]["mmd"]["n"] == 9
     assert any("none of which share a pixel" in message for message in result["messages"])
+    # a network with random weights; six classes
+    assert result["arms"]["none"]["mean"] == pytest.approx(1 / 6, abs=0.15)
+    assert {"chosen_vs_none", "all_vs_none"} <= set(result["comparisons"])
