@@ -7,17 +7,19 @@ from dataclasses import dataclass
 import torch
 
 from synque_select.functional.logistic import (
+    LeftOut,
     fit_logistic_regressions,
     inverse_curvature_root,
     inverse_hessian_products,
-    leverages,
+    leave_groups_out,
 )
 
 __all__ = ["ImportanceWeights", "fit_importance_weights", "kish_size"]
 
 # bytes of the rows' weights in a batch of fits
 _BATCH_BYTES = 2**25
-# a row is undone at most tenfold: beyond that the linear approximation has nothing left to say
+# a row or group is undone at most tenfold: beyond that the linear approximation has nothing left
+# to say
 _LEAST_FREE = 0.1
 
 
@@ -49,51 +51,55 @@ class ImportanceWeights:
         """Number of real rows."""
         return len(self.features) - self.shares.shape[1]
 
-    def real_influences(self, slopes: torch.Tensor, pools: torch.Tensor) -> torch.Tensor:
+    def real_influences(
+        self, slopes: torch.Tensor, pools: torch.Tensor, groups: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return how each real example moves scores that are functions of the weights.
 
         By the chain rule, to first order: the derivative of a score in the weights, of the weights
         in the classifiers, and of the classifiers in the weights of the real examples they were
-        trained on, as if each were left out (one Newton step, with its leverage). Nothing is fitted
-        again.
+        trained on, as if each, or each group, were left out (one Newton step, with its leverage).
+        Nothing is fitted again.
 
         Args:
             slopes: (K, N) derivatives of K scores in the logarithms of `weights`, each in one pool.
             pools: (K,) int64 pool of each score.
+            groups: (n,) int64 group of each real example, from 0 on; None if they are independent.
 
         Returns:
             (n, K) float64 with a mean of 0 in each column. Under weights v of the real examples
-            that sum to 1, score k changes by Σ_i v_i times its column.
+            that sum to 1, the same within a group, score k changes by Σ_i v_i times its column.
 
         Source: Giordano et al. 2019 (arXiv 1806.00550), the infinitesimal jackknife; Pregibon 1981
-            for leaving one row out.
+            for leaving one row out; Preisser and Qaqish 1996 for a group.
         """
-        free = (1 - self._leverages()).clamp_min(_LEAST_FREE)
+        left_out = self._left_out(groups)
         # where a ratio is clipped, it does not follow the classifier
         slopes = slopes * ~self.clipped[pools]
         parts = []
         at_once = _at_once(len(self.features), self.coefficients.shape[1])
         for first in range(0, len(pools), at_once):
             chosen = slice(first, first + at_once)
-            parts.append(self._influences(slopes[chosen], pools[chosen], free))
+            parts.append(self._influences(slopes[chosen], pools[chosen], left_out))
         return torch.cat(parts).T.contiguous()
 
-    def _leverages(self) -> torch.Tensor:
-        """(F, n) leverages of the real rows, in the mean of the pools."""
+    def _left_out(self, groups: torch.Tensor | None) -> LeftOut:
+        """Return what turns residuals of real rows into those without them, in the mean pool."""
         # pools differ by one family, and a Hessian for each of them would take most of the time
         n_folds = self.coefficients.shape[1]
         weights = _training_weights(self.shares, self.folds, self.n_real, n_folds).mean(0)
         mean = self.coefficients.nanmean(0).nan_to_num()
         logits = mean[:, :-1] @ self.features.T + mean[:, -1:]
-        rows = torch.arange(self.n_real, device=self.features.device)
-        return leverages(
-            self.features.unsqueeze(0), weights.unsqueeze(0), logits.unsqueeze(0), rows, l2=self.l2
-        )[0]
+        device = self.features.device
+        alone = torch.arange(self.n_real, device=device) if groups is None else groups.to(device)
+        return leave_groups_out(
+            self.features, weights, logits, alone, least_free=_LEAST_FREE, l2=self.l2
+        )
 
     def _influences(
-        self, slopes: torch.Tensor, pools: torch.Tensor, free: torch.Tensor
+        self, slopes: torch.Tensor, pools: torch.Tensor, left_out: LeftOut
     ) -> torch.Tensor:
-        """(k, n) of some of the scores; `free` is 1 less the leverages."""
+        """(k, n) of some of the scores."""
         n, n_folds = self.n_real, self.coefficients.shape[1]
         x, real = self.features, self.features[: self.n_real]
         numbers = torch.arange(n_folds, device=x.device)
@@ -112,8 +118,8 @@ class ImportanceWeights:
         ).view_as(vectors)
         along = (solved[..., :-1] @ real.T + solved[..., -1:]).double()
         chance = torch.sigmoid(logits[..., :n].double())
-        # a row that pulls the fit towards itself has the small residual of its own making
-        moved = weights[..., :n].double() * (1 - chance) * along / free
+        # rows that pull the fit towards themselves have small residuals of their own making
+        moved = left_out(weights[..., :n].double() * (1 - chance)) * along
         # after a resample the real rows of a training part are scaled to their total again, so
         # that only the deviation from the mean has an effect
         trained = (self.folds[:n] != numbers.unsqueeze(1)).double()

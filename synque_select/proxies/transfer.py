@@ -36,6 +36,7 @@ from synque_select.proxies.inputs import (
     embeddings_of,
     example_groups,
     is_finite,
+    real_groups,
     score_defined,
     size_message,
 )
@@ -124,7 +125,11 @@ class Transfer(_LabelProxy):
             return ProxyScores(values, messages=(message,), reliable=False)
         weights = importance.weights[judges.families]
         values, slopes = judges.tested(weights)
-        each = values.cpu() + importance.real_influences(slopes, judges.families).cpu()
+        groups = real_groups(judges.prepared.real_input)
+        influences = importance.real_influences(
+            slopes, judges.families, None if groups is None else torch.from_numpy(groups)
+        )
+        each = values.cpu() + influences.cpu()
         sizes = kish_size(weights).cpu()
         n_pool = (weights > 0).sum(1).cpu()
         clipped = importance.clipped.sum(1)[judges.families].cpu()

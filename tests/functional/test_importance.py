@@ -78,3 +78,46 @@ def test_the_influence_of_a_real_example_is_what_leaving_it_out_changes() -> Non
     predicted = -influences / (N_REAL - 1)
     assert torch.corrcoef(torch.stack((left_out.double(), predicted)))[0, 1] > 0.97
     assert float(left_out.std() / predicted.std()) == pytest.approx(1, abs=0.2)
+
+
+def test_the_influence_of_a_group_is_what_leaving_it_out_changes() -> None:
+    # 10 groups of 4 that are nearly alike: each example has a small leverage, and the group none
+    real, synthetic, folds = _data(2)
+    groups = torch.arange(N_REAL) // 4
+    real = real[::4][groups] + 0.1 * real
+    folds[:N_REAL] = groups % FOLDS
+    shares = torch.full((1, N_POOL), 1 / N_POOL)
+    mask = synthetic[:, 1] > 0
+    right = (synthetic[:, 0] + synthetic[:, 2] > 0).double().unsqueeze(0)
+
+    def score(kept: torch.Tensor) -> tuple[float, torch.Tensor, torch.Tensor]:
+        rows = torch.cat((kept, torch.arange(N_REAL, N_REAL + N_POOL)))
+        fitted = fit_importance_weights(real[kept], synthetic, shares, folds[rows])
+        values, slopes = balanced_accuracy([(mask, right), (~mask, right)], fitted.weights)
+        pools = torch.zeros(1, dtype=torch.int64)
+        alone = fitted.real_influences(slopes, pools)[:, 0]
+        numbers = groups[kept].unique(return_inverse=True)[1]
+        grouped = fitted.real_influences(slopes, pools, numbers)[:, 0]
+        return float(values), alone, grouped
+
+    value, alone, grouped = score(torch.arange(N_REAL))
+    exact = torch.tensor([score(torch.nonzero(groups != g)[:, 0])[0] - value for g in range(10)])
+    sums = [
+        -torch.zeros(10).double().index_add_(0, groups, each) / (N_REAL - 4)
+        for each in (alone, grouped)
+    ]
+    assert torch.corrcoef(torch.stack((exact.double(), sums[1])))[0, 1] > 0.95
+    assert float(exact.std() / sums[1].std()) == pytest.approx(1, abs=0.25)
+    # as if each were left out on its own, the effect of the group is too small
+    assert float(sums[0].std()) < 0.8 * float(sums[1].std())
+
+
+def test_groups_of_one_example_change_nothing() -> None:
+    real, synthetic, folds = _data(3)
+    fitted = fit_importance_weights(real, synthetic, torch.full((1, N_POOL), 1 / N_POOL), folds)
+    slopes = torch.randn(1, N_POOL, generator=torch.Generator().manual_seed(0)).double()
+    pools = torch.zeros(1, dtype=torch.int64)
+    order = torch.randperm(N_REAL, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(
+        fitted.real_influences(slopes, pools, order), fitted.real_influences(slopes, pools)
+    )
