@@ -96,7 +96,7 @@ def _for_each_logger(trainer: Trainer, name: str, log: Callable[[Logger], None])
 def _log_table(logger: Logger, name: str, table: LoggedTable, trainer: Trainer) -> None:
     experiment = _experiment(logger)
     if isinstance(logger, CSVLogger):
-        _write(logger.log_dir, f"{name}.csv", csv_text([table.columns, *table.rows]).encode())
+        _write(logger.log_dir, f"{name}.csv", csv_text([table.columns, *table.rows]))
     elif isinstance(logger, MLFlowLogger):
         experiment.log_text(logger.run_id, table.text, f"{name}.md")
         content = csv_text([table.columns, *table.rows])
@@ -111,7 +111,7 @@ def _log_table(logger: Logger, name: str, table: LoggedTable, trainer: Trainer) 
 def _log_text(logger: Logger, name: str, text: str, trainer: Trainer) -> None:
     experiment = _experiment(logger)
     if isinstance(logger, CSVLogger):
-        _write(logger.log_dir, f"{name}.md", text.encode())
+        _write(logger.log_dir, f"{name}.md", text)
     elif isinstance(logger, MLFlowLogger):
         experiment.log_text(logger.run_id, text, f"{name}.md")
     elif isinstance(logger, WandbLogger):
@@ -137,9 +137,11 @@ def _experiment(logger: Logger) -> Any:
     return getattr(logger, "experiment", None)
 
 
-def _write(log_dir: str, file: str, content: bytes) -> None:
+def _write(log_dir: str, file: str, content: str | bytes) -> None:
     # log_dir may be in an object store; Lightning itself depends on fsspec
     import fsspec  # type: ignore[import-untyped]
 
+    if isinstance(content, str):  # half a surrogate pair, which UTF-8 does not have, is escaped
+        content = content.encode("utf-8", "backslashreplace")
     with fsspec.open(posixpath.join(log_dir, file), "wb", auto_mkdir=True) as stream:
         stream.write(content)

@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.types import EVAL_DATALOADERS
 from synque_select.callbacks._checks import CheckedCallback, require_datamodule, require_single
 from synque_select.callbacks._logging import Cell, LoggedTable, log_figure, log_table
 from synque_select.callbacks.selection import SelectionCallback
-from synque_select.errors import DependencyError, LightningError, SynqueError
+from synque_select.errors import DependencyError, LightningError
 from synque_select.proxies.registry import ProxySpec, resolve_suite
 from synque_select.records.correlation import KeyCorrelations, correlate
 from synque_select.records.correlation_file import save_correlations
@@ -25,6 +25,7 @@ from synque_select.records.store import RunStore
 from synque_select.report.correlation_tables import correlation_tables
 from synque_select.report.plots import correlation_figure
 from synque_select.selection.scorer import Scorer
+from synque_select.training.bookkeeping import bookkeeping, store_record
 from synque_select.training.comparability import (
     comparability_key,
     hyper_parameters,
@@ -213,17 +214,20 @@ class ProxyCorrelationCallback(CheckedCallback):
         run_dir = _selection(trainer).run_dir
         if run_dir is not None and trainer.is_global_zero:
             state = {"step": self._validated_at, "metrics": self._metrics}
-            write_json(run_dir / _METRICS, state)
+            with bookkeeping(f"the metrics of step {self._validated_at} are not in {run_dir}"):
+                write_json(run_dir / _METRICS, state)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the run record, run the probes, and log the correlations; on rank 0."""
         if is_dev_run(trainer):
             return
         concluded = on_rank_zero(trainer, lambda: self._conclude(trainer, pl_module))
-        if not trainer.is_global_zero:
-            self._read_back(concluded)
-        if trainer.local_rank == 0:
-            self._spawn_result.write(concluded)
+        with bookkeeping("the run record is not known on this rank"):
+            if not trainer.is_global_zero:
+                self._read_back(concluded)
+        with bookkeeping("the run record did not come back from the launched process"):
+            if trainer.local_rank == 0:
+                self._spawn_result.write(concluded)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -247,18 +251,26 @@ class ProxyCorrelationCallback(CheckedCallback):
             self._validated_at = state.get("validated_at", 0)
 
     def _conclude(self, trainer: Trainer, pl_module: LightningModule) -> _Concluded:
-        """Write the record, run the probes, log the correlations."""
+        """Write the record, run the probes, log the correlations; training is over and safe."""
         selection, datamodule = _selection(trainer), require_datamodule(trainer)
-        ranking = self._ranking(trainer, selection, datamodule)
-        self._restore_metrics(trainer, selection.run_dir)
-        self._record = self._record_of(trainer, pl_module, ranking)
-        self._store.write(self._record)
-        keys = [self._record.key_hash]
-        if self._recorded_monitor(trainer) not in self._metrics:
-            self._warn_of_missing_metric()
-        elif self._probes is not None:
-            keys += self._probe(trainer, datamodule, ranking)
-        self._show(trainer, keys)
+        self._store = RunStore(self._store.path, run_dir=selection.run_dir)
+        self._record, keys = None, []
+        with bookkeeping("this fit has no run record and is missing from correlations"):
+            with bookkeeping("the metrics of the last validation could not be read back"):
+                self._restore_metrics(trainer, selection.run_dir)
+            ranking = self._ranking(trainer, selection, datamodule)
+            self._record = self._record_of(trainer, pl_module, ranking)
+            keys = [self._record.key_hash]
+            store_record(self._store, self._record)
+        if self._record is not None:
+            if self._recorded_monitor(trainer) not in self._metrics:
+                self._warn_of_missing_metric()
+            elif self._probes is not None:
+                again = "the probes did not finish (`synque-select sweep` trains those missing)"
+                with bookkeeping(again, runs_user_code=True):
+                    keys += self._probe(trainer, datamodule, ranking)
+            with bookkeeping("the correlation of proxies with validation is not shown"):
+                self._show(trainer, keys)
         return {"run_id": selection.run_id, "keys": keys}
 
     def _restore_metrics(self, trainer: Trainer, run_dir: Path | None) -> None:
@@ -322,11 +334,10 @@ class ProxyCorrelationCallback(CheckedCallback):
             return _values(ranking, mixture.names[0])
         if datamodule.real is None:
             return {}
-        try:
+        # for example, an encoder is not installed here
+        with bookkeeping("the mixture was not scored, so the run record has no scores"):
             return scorer.mixture_scores(_MIXTURE, datamodule.candidates, datamodule.real, mixture)
-        except SynqueError as error:  # for example, an encoder is not installed here
-            rank_zero_warn(f"the mixture was not scored, so the run record has no scores: {error}")
-            return {}
+        return {}
 
     def _record_of(
         self, trainer: Trainer, pl_module: LightningModule, ranking: Ranking
@@ -335,7 +346,9 @@ class ProxyCorrelationCallback(CheckedCallback):
         mixture = datamodule.mixture
         assert mixture is not None
         key = self._key(trainer, pl_module, ranking)
-        known = self._stored(selection.run_id)
+        known: RunRecord | None = None
+        with bookkeeping("the run store was not searched for an earlier record of this run"):
+            known = self._stored(selection.run_id)
         if known is not None and (known.key, known.mixture) == (key, mixture):
             scores = known.scores  # the run was killed after scoring: reuse the scores
         else:
@@ -409,7 +422,8 @@ class ProxyCorrelationCallback(CheckedCallback):
         self._correlations = self._correlated(keys)
         run_dir = _selection(trainer).run_dir
         if run_dir is not None:
-            save_correlations(self._correlations, run_dir)
+            with bookkeeping("the correlations are not in the directory of the run"):
+                save_correlations(self._correlations, run_dir)
         for entry in self._correlations:
             (shown,) = correlation_tables([entry])
             table = LoggedTable(_COLUMNS, _rows(entry), shown.markdown())

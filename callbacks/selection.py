@@ -48,6 +48,7 @@ from synque_select.selection.label_filter import (
 from synque_select.selection.mixture import MixtureKind, MixtureOptions, with_mixture
 from synque_select.selection.ranking import ranking_differences
 from synque_select.selection.scorer import Scorer
+from synque_select.training.bookkeeping import bookkeeping
 from synque_select.training.datamodule import SynqueDataModule, attached_datamodule
 from synque_select.training.distributed import on_rank_zero, raise_on_all_ranks, report_failure
 from synque_select.training.lightning_compat import is_dev_run
@@ -275,7 +276,8 @@ class SelectionCallback(CheckedCallback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn about training examples that are in the test data."""
         if self.ranking is not None and trainer.is_global_zero:
-            _warn_of_leaks(trainer, "test data", trainer.test_dataloaders)
+            with bookkeeping("candidates were not compared with the test data"):
+                _warn_of_leaks(trainer, "test data", trainer.test_dataloaders)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the run: the next fit is a new one."""
@@ -285,7 +287,8 @@ class SelectionCallback(CheckedCallback):
         """Write the report page, after all callbacks have written their files."""
         if stage == "fit":
             self._has_met = False
-            self._write_spawn_result(trainer)
+            with bookkeeping("the ranking did not come back from the launched process"):
+                self._write_spawn_result(trainer)
         run_dir = self.run_dir
         if stage == "fit" and self._finished and run_dir is not None and trainer.is_global_zero:
             scorer = self.scorer(trainer) if self._given_ranking is None else None

@@ -25,6 +25,7 @@ from synque_select.data.views import (
 )
 from synque_select.errors import ConfigError, DataError, DependencyError
 from synque_select.types.modality import Modality
+from synque_select.utils.text_files import valid_name
 from synque_select.utils.wording import counted
 
 __all__ = ["Examples", "MapDataset", "Views", "error_reason", "field_alone"]
@@ -159,6 +160,7 @@ class Examples:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise ConfigError(f"a name must be a non-empty text, found {self.name!r}")
+        object.__setattr__(self, "name", valid_name(self.name))
         self._check_dataset()
         try:
             first = self.dataset[0]

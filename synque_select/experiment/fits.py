@@ -15,6 +15,7 @@ from synque_select.errors import LightningError
 from synque_select.experiment.task import BaseTask, sized
 from synque_select.records.correlation import UNTRAINED
 from synque_select.records.store import RunStore
+from synque_select.training.bookkeeping import store_record
 from synque_select.training.comparability import (
     comparability_key,
     content_sha256,
@@ -124,7 +125,7 @@ class FitStore:
         for ranking in rankings:
             record = self.record(fit, kind, ranking, outcome)
             if record.run_id not in self._written:
-                self._store.write(record)
+                store_record(self._store, record)
                 self._written.add(record.run_id)
         return outcome
 

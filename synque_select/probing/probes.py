@@ -13,6 +13,7 @@ from pytorch_lightning import LightningModule, Trainer
 from synque_select.errors import LightningError
 from synque_select.probing.worker_process import ProbeWork, check_sendable, run_in_worker
 from synque_select.records.store import RunStore
+from synque_select.training.bookkeeping import store_record
 from synque_select.training.comparability import content_sha256, validation_of
 from synque_select.training.datamodule import SynqueDataModule, attached_datamodule
 from synque_select.training.short_fit import (
@@ -192,7 +193,7 @@ def train_probes(
         fit, key = fits.run(model_factory, mixture, finished=finished.get)
         _check_weights(key, records)
         records.append(_record(fits, mixture, fit, key))
-        store.write(records[-1])
+        store_record(store, records[-1])
     return records
 
 

@@ -87,18 +87,18 @@ def run_sweep(
         ranking,
         max_steps=max_steps,
         options=options,
-        store=RunStore(store),
+        store=RunStore(store, run_dir=None if run_dir is None else Path(run_dir)),
         trainer_options=trainer_options,
     )
-    if datamodule.surrogate is not None:
-        print("", *datamodule.surrogate.messages, sep="\n")
     correlations = correlate(records, seed=options.seed)
     correlations += surrogate_reliability(records, seed=options.seed)
-    for table in (*map(units_table, correlations), *correlation_tables(correlations)):
-        print(f"\n{table}")
     run = new_run_folder("runs", name) if run_dir is None else Path(run_dir)
     save_ranking(ranking, run)
     save_correlations(correlations, run)
     write_page(run, datamodule, scorer)
+    if datamodule.surrogate is not None:
+        print("", *datamodule.surrogate.messages, sep="\n")
+    for table in (*map(units_table, correlations), *correlation_tables(correlations)):
+        print(f"\n{table}")
     print(f"\nreport: {run / 'report.html'}")
     return run

@@ -27,6 +27,7 @@ from synque_select.data.sources import load_candidates, load_real, replace_itera
 from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, LightningError
 from synque_select.selection.surrogate import SurrogateDraw
+from synque_select.training.bookkeeping import bookkeeping
 from synque_select.training.collation import add_transform_note, check_collatable, first_examples
 from synque_select.training.distributed import n_data_replicas, on_rank_zero, raise_on_all_ranks
 from synque_select.training.eval_loaders import LoaderHook, check_eval_data, eval_loaders
@@ -525,8 +526,9 @@ class SynqueDataModule(LightningDataModule):
         """Tear down the wrapped DataModule; after fit the mixture may change again."""
         if stage == TrainerFn.FITTING:
             self._built = None
-            if self._mixture is not None and getattr(self.trainer, "local_rank", 0) == 0:
-                self._spawn_result.write(self._mixture.to_dict())
+            with bookkeeping("the mixture did not come back from the launched process"):
+                if self._mixture is not None and getattr(self.trainer, "local_rank", 0) == 0:
+                    self._spawn_result.write(self._mixture.to_dict())
         self._unmark_loggers()
         if self._inner is not None:
             self._inner.teardown(stage=stage)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytorch_lightning.utilities import rank_zero_warn
-
-from synque_select.errors import SynqueError
 from synque_select.report.examples_and_map import write_examples, write_map
 from synque_select.report.page import write_report
 from synque_select.selection.scorer import Scorer
+from synque_select.training.bookkeeping import bookkeeping
 from synque_select.training.datamodule import SynqueDataModule
 
 __all__ = ["write_page"]
@@ -26,8 +24,10 @@ def write_page(run_dir: Path, datamodule: SynqueDataModule, scorer: Scorer | Non
     Returns:
         Path of the page; None if it could not be written.
     """
-    sets = [*datamodule.candidates, *([datamodule.real] if datamodule.real is not None else [])]
-    try:
+    how = f"`synque-select report {run_dir}` writes it again"
+    with bookkeeping(f"the page of the run in {run_dir} is not complete ({how})"):
+        real = [] if datamodule.real is None else [datamodule.real]
+        sets = [*datamodule.candidates, *real]
         write_examples(run_dir, {examples.name: examples.views for examples in sets})
         embedded = None
         if scorer is not None and datamodule.real is not None:
@@ -35,6 +35,4 @@ def write_page(run_dir: Path, datamodule: SynqueDataModule, scorer: Scorer | Non
         if embedded is not None:
             write_map(run_dir, *embedded)
         return write_report(run_dir)
-    except SynqueError as error:
-        rank_zero_warn(f"the page of the run in {run_dir} is not complete: {error}")
-        return None
+    return None

@@ -72,7 +72,8 @@ def run_tuning(
     check_plain_name("task", name)
     if run_dir is not None:
         make_folder(run_dir)
-    runs, is_trained = RunStore(store), options.proxy is None
+    runs = RunStore(store, run_dir=None if run_dir is None else Path(run_dir))
+    is_trained = options.proxy is None
     result = tune_mixture(
         (model_factory or module) if is_trained else None,
         datamodule,

@@ -15,6 +15,7 @@ from synque_select.callbacks.pruning import PruningCallback
 from synque_select.errors import ConfigError, RecordError
 from synque_select.records.run_folder import to_jsonable
 from synque_select.records.store import RunStore
+from synque_select.training.bookkeeping import store_record
 from synque_select.training.comparability import content_sha256, hyper_parameters, weights_sha256
 from synque_select.training.short_fit import ModelFactory, ShortFits
 from synque_select.tuning.distributed import Ranks
@@ -168,14 +169,15 @@ class FitObjective:
         except TrialPruned as pruned:
             if self.ranks.is_zero:
                 details: JsonObject = {"pruned": str(pruned)}
-                self.store.write(self._record(plan, mixture, start.key(self.fits), {}, details))
+                key = start.key(self.fits)
+                store_record(self.store, self._record(plan, mixture, key, {}, details))
             raise
         if self.ranks.is_zero:
             if trial is not None:
                 trial.set_user_attr(SECONDS, fit.seconds)
             details = {"probe": fit.fit_id, "seconds": fit.seconds}
             record = self._record(plan, mixture, key, fit.metrics, details, fit.created)
-            self.store.write(record)
+            store_record(self.store, record)
         return worst_if_undefined(fit.metrics[self.fits.monitor], options.mode)
 
     def _finished(self, fit_id: str) -> RunRecord | None:

@@ -147,7 +147,7 @@ class RunRecord:
     def key_hash(self) -> str:
         """SHA-256 of the comparability key, 16 hexadecimal digits."""
         text = json.dumps(self.key, sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def mixture_unit(mixture: Mixture, sha256: Mapping[str, str]) -> str:

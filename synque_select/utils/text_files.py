@@ -69,4 +69,8 @@ def valid_name(name: str) -> str:
         >>> valid_name("caf\udce9")  # the bytes of "café" in Latin-1
         'caf\\xe9'
     """
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        content = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a surrogate pair, which no file name has
+        content = name.encode("utf-8", "backslashreplace")
+    return content.decode("utf-8", "backslashreplace")

@@ -195,8 +195,9 @@ def test_a_factory_must_make_the_same_weights(fit):
         torch.manual_seed(len(made))
         return TinyModel()
 
-    with pytest.raises(LightningError, match="model_factory made a module with other initial"):
-        fit(sweep(model_factory=factory))
+    with pytest.warns(UserWarning, match="did not finish.*model_factory made a module with other"):
+        callback, *_ = fit(sweep(model_factory=factory))
+    assert callback.record is not None
 
 
 class Counted(TinyData):
