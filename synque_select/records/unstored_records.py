@@ -66,8 +66,8 @@ def unstored_records(folders: Iterable[Path], store: Path) -> Iterator[UnstoredR
     Raises:
         RecordError: A file is damaged; the message names it.
     """
-    found = {file.resolve() for folder in folders for file in (folder / UNSTORED).glob("*.json")}
-    for file in sorted(found):
+    files = {file.resolve() for folder in folders for file in (folder / UNSTORED).glob("*.json")}
+    for file in sorted(files):
         try:
             fields = JsonFields(read_json(file))
             fields.version(_VERSION)

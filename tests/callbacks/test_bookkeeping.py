@@ -107,7 +107,7 @@ def test_a_logger_that_raises(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("place", "said"),
+    ("place", "message"),
     [
         ("callbacks.correlation.save_correlations", "correlations are not in the directory"),
         ("callbacks.correlation.correlate", "correlation of proxies with validation is not shown"),
@@ -118,13 +118,13 @@ def test_a_logger_that_raises(tmp_path: Path):
 )
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("odd")])
 def test_bookkeeping_that_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, said: str, error: Exception
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, message: str, error: Exception
 ):
     def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(f"synque_select.{place}", fail)
-    with pytest.warns(UserWarning, match=f"(?s){said}.*{type(error).__name__}"):
+    with pytest.warns(UserWarning, match=f"(?s){message}.*{type(error).__name__}"):
         fit(tmp_path)
 
 
@@ -155,9 +155,9 @@ def test_a_disk_that_is_full_after_the_first_step(tmp_path: Path):
     assert done.returncode == 0, done.stderr[-3000:]
     state = json.loads(done.stdout.splitlines()[-1])
     assert state["step"] == 8
-    said = " ".join(state["warnings"])
+    messages = " ".join(state["warnings"])
     for what in ("could not be stored", "Nor could it be kept", "the page of the run"):
-        assert what in said
+        assert what in messages
 
 
 def test_names_of_files_that_are_not_utf8(tmp_path: Path):
