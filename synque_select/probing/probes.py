@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -29,7 +30,7 @@ from synque_select.utils.json_types import JsonObject
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.validation import check_int
 
-__all__ = ["ProbeSweep", "run_probes", "train_probes"]
+__all__ = ["ProbeSweep", "measure_untrained", "opened_fits", "run_probes", "train_probes"]
 
 
 class ProbeSweep:
@@ -163,11 +164,32 @@ def run_probes(
         LightningError: The module does not log the metric, or the factory does not reproduce its
             weights.
     """
+    runs = RunStore() if store is None else store
+    with opened_fits(
+        datamodule,
+        ranking,
+        max_steps=max_steps,
+        options=options,
+        trainer_options=trainer_options,
+    ) as fits:
+        return train_probes(fits, model_factory_of(model), runs, progress=progress)
+
+
+@contextmanager
+def opened_fits(
+    datamodule: SynqueDataModule,
+    ranking: Ranking,
+    *,
+    max_steps: int,
+    options: ShortFitOptions | None,
+    trainer_options: TrainerOptions | None,
+) -> Iterator[ShortFits]:
+    """Set up the data for short fits outside of any fit, and tear it down afterwards."""
     check_int("max_steps", max_steps, 1)
     datamodule.prepare_data()
     datamodule.setup("fit")
     try:
-        fits = ShortFits(
+        yield ShortFits(
             datamodule=datamodule,
             ranking=ranking,
             options=ShortFitOptions() if options is None else options,
@@ -175,8 +197,6 @@ def run_probes(
             trainer_options={"devices": 1, **(trainer_options or {})},
             validation=validation_of(datamodule),
         )
-        runs = RunStore() if store is None else store
-        return train_probes(fits, model_factory_of(model), runs, progress=progress)
     finally:
         datamodule.teardown("fit")
 
@@ -195,6 +215,17 @@ def train_probes(
         records.append(_record(fits, mixture, fit, key))
         store_record(store, records[-1])
     return records
+
+
+def measure_untrained(
+    fits: ShortFits, model_factory: ModelFactory, store: RunStore
+) -> RunRecord | str:
+    """Measure the model as it is, and store the record; or return why it cannot be measured."""
+    finished = {r.details.get("probe"): r for r in store.read(kind="mixture")}
+    record = fits.untrained(model_factory, finished=finished.get)
+    if isinstance(record, RunRecord):
+        store_record(store, record)
+    return record
 
 
 def _check_weights(key: JsonObject, records: Sequence[RunRecord]) -> None:

@@ -9,7 +9,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities import rank_zero_info
 
 from synque_select.errors import LightningError
-from synque_select.probing.probes import run_probes
+from synque_select.probing.probes import measure_untrained, opened_fits, train_probes
 from synque_select.records.correlation import correlate, surrogate_reliability
 from synque_select.records.correlation_file import save_correlations
 from synque_select.records.ranking_file import save_ranking
@@ -21,7 +21,7 @@ from synque_select.report.ranking_tables import ranking_tables
 from synque_select.selection.scorer import Scorer
 from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.run_page import write_page
-from synque_select.training.short_fit import ShortFitOptions, TrainerOptions
+from synque_select.training.short_fit import ShortFitOptions, TrainerOptions, model_factory_of
 from synque_select.utils.validation import check_int
 
 __all__ = ["run_sweep"]
@@ -41,7 +41,8 @@ def run_sweep(
     """Rank all candidates, train a copy of the module on each alone, and correlate.
 
     Prints the ranking, the metrics and the correlations, and writes them and a report page to a run
-    directory. Finished probes are in the run store and are not trained again.
+    directory. The module is also measured as it is, without training, and a note says whether any
+    candidate beats it. Finished probes are in the run store and are not trained again.
 
     Args:
         module: An untrained module; each probe trains a copy of it, from the same weights.
@@ -81,23 +82,30 @@ def run_sweep(
     ranking = scorer.cached_ranking(candidates, datamodule.real)
     print(decision_text(ranking), *ranking_tables(ranking), sep="\n\n")
     sys.stdout.flush()
-    records = run_probes(
-        module,
+    runs = RunStore(store, run_dir=None if run_dir is None else Path(run_dir))
+    model_factory = model_factory_of(module)
+    with opened_fits(
         datamodule,
         ranking,
         max_steps=max_steps,
         options=options,
-        store=RunStore(store, run_dir=None if run_dir is None else Path(run_dir)),
         trainer_options=trainer_options,
-    )
+    ) as fits:
+        records = train_probes(fits, model_factory, runs, progress=True)
+        untrained = measure_untrained(fits, model_factory, runs)
+    messages = [] if datamodule.surrogate is None else [*datamodule.surrogate.messages]
+    if isinstance(untrained, str):
+        messages.append(untrained)
+    else:
+        records.append(untrained)
     correlations = correlate(records, seed=options.seed)
     correlations += surrogate_reliability(records, seed=options.seed)
     run = new_run_folder("runs", name) if run_dir is None else Path(run_dir)
     save_ranking(ranking, run)
     save_correlations(correlations, run)
     write_page(run, datamodule, scorer)
-    if datamodule.surrogate is not None:
-        print("", *datamodule.surrogate.messages, sep="\n")
+    if messages:
+        print("", *messages, sep="\n")
     for table in (*map(units_table, correlations), *correlation_tables(correlations)):
         print(f"\n{table}")
     print(f"\nreport: {run / 'report.html'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -81,6 +82,7 @@ class KeyCorrelations:
         orientation: Proxy key to higher_is_better.
         proxies: Proxy key to its correlation; empty for fewer than 5 distinct units.
         messages: What is missing and how to get it, and what was left out.
+        untrained: The metric of the model as it is, from the same weights; NaN if not measured.
     """
 
     key_hash: str
@@ -92,6 +94,7 @@ class KeyCorrelations:
     orientation: Mapping[str, bool]
     proxies: Mapping[str, Correlation]
     messages: tuple[str, ...] = ()
+    untrained: float = math.nan
 
     @property
     def n_missing(self) -> int:
@@ -124,6 +127,7 @@ class KeyCorrelations:
             orientation=fields.flags("orientation"),
             proxies={key: read_correlation(proxy) for key, proxy in proxies.items()},
             messages=fields.texts("messages"),
+            untrained=fields.number("untrained") if "untrained" in fields else math.nan,
         )
 
 
@@ -160,7 +164,8 @@ def correlate(records: Iterable[RunRecord], *, seed: int = 0) -> list[KeyCorrela
     `details["startup"]` is true: the others were chosen by the proxies themselves (the first of a
     study) or sampled adaptively by an optimizer, and both bias a correlation. Runs with
     `details["pruned"]`, and runs whose monitored metric is not finite, never count. Records with
-    `details["untrained"]` are of no mixture at all and are ignored.
+    `details["untrained"]` are of no mixture at all and enter no correlation: their metric becomes
+    the `untrained` of entries with the same validation data, module and initial weights.
 
     Args:
         records: Records of any keys and kinds, as `RunStore.read` returns them.
@@ -170,15 +175,26 @@ def correlate(records: Iterable[RunRecord], *, seed: int = 0) -> list[KeyCorrela
         One entry per key and kind, in the order of their first records.
     """
     groups: dict[tuple[str, ...], list[RunRecord]] = {}
+    untrained: dict[str, list[float]] = {}
     for record in records:
         if record.details.get(UNTRAINED):
+            figure = record.metrics.get(record.monitor, math.nan)
+            untrained.setdefault(_start(record), []).append(figure)
             continue
         group = (record.key_hash, record.kind, record.monitor, record.mode)
         groups.setdefault(group, []).append(record)
-    return [_correlate_group(group, seed) for group in groups.values()]
+    return [_correlate_group(group, untrained, seed) for group in groups.values()]
 
 
-def _correlate_group(records: Sequence[RunRecord], seed: int) -> KeyCorrelations:
+def _start(record: RunRecord) -> str:
+    """Return what a fit has in common with the measurement of its model before training."""
+    names = ("task", "validation_sha256", "metric", "model", "initial_weights_sha256")
+    return json.dumps([record.key.get(name) for name in names])
+
+
+def _correlate_group(
+    records: Sequence[RunRecord], untrained: Mapping[str, Sequence[float]], seed: int
+) -> KeyCorrelations:
     first = records[0]
     used = [record for record in records if _exclusion(record) is None]
     points = _points(used)
@@ -211,6 +227,7 @@ def _correlate_group(records: Sequence[RunRecord], seed: int) -> KeyCorrelations
             *_missing(first.kind, len(points)),
             *([_NO_LABELS] if is_surrogate(first.monitor) else []),
         ),
+        untrained=fmean(untrained.get(_start(first), [math.nan])),
     )
 
 

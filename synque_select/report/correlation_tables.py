@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from synque_select.functional.correlation import Correlation
 from synque_select.records.correlation import (
@@ -20,6 +22,7 @@ from synque_select.report.formats import (
     format_signed,
 )
 from synque_select.report.table import Column, Table
+from synque_select.report.untrained import UNTRAINED_NAME, untrained_notes
 
 __all__ = ["correlation_table", "correlation_tables", "mean_table", "units_table"]
 
@@ -81,18 +84,26 @@ def correlation_tables(correlations: Sequence[KeyCorrelations]) -> list[Table]:
 
 
 def units_table(entry: KeyCorrelations) -> Table:
-    """Return the validation figure of each unit of a comparability key, best first."""
+    """Return the validation figure of each unit of a comparability key, best first.
+
+    The last row is the model as it is, if it was measured without training.
+    """
     sign = -1 if entry.mode == "max" else 1
     points = sorted(entry.points, key=lambda point: sign * point.validation)
-    decimals = figure_decimals(point.validation for point in points)
-    rows = tuple(
+    values = {point.unit: point.validation for point in points}
+    decimals = figure_decimals(values.values())
+    rows = [
         (point.unit, format_number(point.validation, decimals), str(point.n_seeds))
         for point in points
-    )
+    ]
+    if not math.isnan(entry.untrained):
+        rows.append((UNTRAINED_NAME, format_number(entry.untrained, decimals), UNDEFINED))
     columns = (Column("trained on", is_name=True), Column(entry.monitor), Column("runs"))
     better = "higher" if entry.mode == "max" else "lower"
     note = f"{better} is better; figures at the end of an equal budget, the mean over runs"
-    return Table(f"Validation of each {entry.kind}", columns, rows, (note,))
+    unit: Literal["candidate", "mixture"] = "candidate" if entry.kind == "probe" else "mixture"
+    notes = untrained_notes(values, entry.untrained, entry.monitor, entry.mode, unit=unit)
+    return Table(f"Validation of each {entry.kind}", columns, tuple(rows), (note, *notes))
 
 
 def mean_table(proxies: Mapping[str, MeanCorrelation], *, title: str) -> Table:

@@ -15,6 +15,7 @@ from synque_select.report.formats import (
     format_signed,
 )
 from synque_select.report.table import Column, Table
+from synque_select.report.untrained import UNTRAINED_NAME, against_untrained
 
 __all__ = [
     "arm_words",
@@ -37,7 +38,7 @@ _ARM_WORDS = {
     "probed_k": "best k by short probes",
     "tuned": "tuned: half of the steps for trials",
     "all_unequal": "all data, unequal sizes",
-    "none": "the model as it is",
+    "none": UNTRAINED_NAME,
 }
 
 
@@ -153,29 +154,8 @@ def verdict_words(pair: PairedComparison) -> str:
 
 def _against_none(result: ExperimentResult) -> str:
     """Say whether any arm is shown to beat the model as it is."""
-    pairs, metric = result.against_none, result.metric.name
-    tested = {arm: pair for arm, pair in pairs.items() if pair.n >= MIN_PAIRS}
-    if not tested:
-        n = max(pair.n for pair in pairs.values())
-        return (
-            f"whether any candidate beats the model as it is cannot be told from {n} "
-            f"pair{'s' * (n != 1)}: {MIN_PAIRS} are needed"
-        )
-    n = len(tested)
-    counted = f"{n} arm{'s' * (n != 1)} of at least {MIN_PAIRS} pairs"
-    better, worse = (
-        [arm_words(arm) for arm, pair in tested.items() if pair.verdict == verdict]
-        for verdict in ("beats", "is beaten by")
-    )
-    if better:
-        shown = ", ".join(better)
-        first = f"shown to beat the model as it is: {shown} ({metric}, of {counted})"
-    else:
-        first = (
-            f"no candidate is shown to beat the model as it is ({metric}, {counted}), which is not "
-            "evidence that none does"
-        )
-    return f"{first}; it beats: {', '.join(worse)}" if worse else first
+    pairs = {arm_words(arm): pair for arm, pair in result.against_none.items()}
+    return against_untrained(pairs, result.metric.name, result.metric.mode)
 
 
 def comparison_sentences(result: ExperimentResult) -> list[str]:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from synque_select.report.formats import figure_decimals, format_number
+from synque_select.report.formats import UNDEFINED, figure_decimals, format_number
 from synque_select.report.table import Column, Table
+from synque_select.report.untrained import UNTRAINED_NAME
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.wording import counted
@@ -87,6 +88,7 @@ def study_table(state: JsonObject) -> Table:
     trials, metric, budget = trials_of(fields), fields.text("metric"), fields.object("budget")
     values = [trial.value for trial in trials if math.isfinite(trial.value)]
     decimals = figure_decimals(values) if values else 3
+    untrained = fields.optional_number("untrained")
     has_parameters = any(trial.hyper_parameters for trial in trials)
     keys = _keys(trials)
     fits = budget.value("max_steps") is not None
@@ -106,6 +108,9 @@ def study_table(state: JsonObject) -> Table:
         if has_parameters:
             row.append(_named(trial.hyper_parameters))
         rows.append(tuple(row))
+    if untrained is not None:
+        row = [UNDEFINED, UNTRAINED_NAME, "no training", format_number(untrained, decimals)]
+        rows.append(tuple(row + [UNDEFINED] * (len(columns) - len(row))))
     better = "higher" if fields.text("mode") == "max" else "lower"
     legend = [f"{key}: {name}" for name, key in keys.items() if key != name]
     notes = (*legend, _budget(budget), *fields.texts("messages"))

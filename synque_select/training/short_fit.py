@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ import pytorch_lightning as pl
 from pytorch_lightning import LightningModule
 
 from synque_select.errors import ConfigError, LightningError
-from synque_select.records.correlation import LABELED_VALIDATION
+from synque_select.records.correlation import LABELED_VALIDATION, UNTRAINED
 from synque_select.training.comparability import (
     comparability_key,
     content_sha256,
@@ -276,6 +276,46 @@ class ShortFits:
                 f"logged are: {', '.join(sorted(fit.metrics)) or 'none'}"
             )
         return fit, self.key(type(module), data.batch_size, fit.parameters, weights)
+
+    def untrained(
+        self,
+        model_factory: ModelFactory,
+        *,
+        finished: Callable[[str], RunRecord | None],
+    ) -> RunRecord | str:
+        """Measure a fresh module as it is, without training, unless this has been done before.
+
+        Args:
+            model_factory: Makes the module; called with the random generators seeded.
+            finished: As for `run`.
+
+        Returns:
+            The record, of kind "mixture", as it is neither a probe nor a trial; or a sentence that
+            says why the module cannot be measured before a fit.
+        """
+        mixture = Mixture.equal([row.name for row in self.ranking.candidates], "none, untrained")
+        try:
+            fit, key = replace(self, max_steps=0).run(model_factory, mixture, finished=finished)
+        except Exception as error:  # whatever a module of the user raises before it is trained
+            return (
+                "the model as it is is left out, as it cannot be measured before a fit: "
+                f"{type(error).__name__}: {error}"
+            )
+        own = {"probe": fit.fit_id, "seconds": fit.seconds, UNTRAINED: True}
+        return RunRecord.of(
+            self.ranking,
+            mixture,
+            run_id=content_sha256([fit.fit_id, key])[:32],
+            kind="mixture",
+            key=key,
+            scores={},
+            metrics=fit.metrics,
+            monitor=self.monitor,
+            mode=self.options.mode,
+            seed=self.options.seed,
+            created=fit.created,
+            details={**self.details, **own},
+        )
 
     def _fit_id(
         self, mixture: Mixture, data: SynqueDataModule, module: LightningModule, weights: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypedDict, cast, final
@@ -29,7 +29,7 @@ from synque_select.utils.json_types import JsonObject
 if TYPE_CHECKING:
     from optuna import Trial
 
-__all__ = ["FitObjective", "ProxyObjective", "Sampling", "TrialPlan"]
+__all__ = ["FitObjective", "ProxyObjective", "Sampling", "TrialPlan", "UntrainedPlan"]
 
 
 @final
@@ -42,6 +42,13 @@ class TrialPlan(TypedDict):
     role: Role
     mixture: JsonObject
     hyper_parameters: JsonObject
+
+
+@final
+class UntrainedPlan(TypedDict):
+    """The hyper-parameters of a model that is measured without training, on every rank."""
+
+    untrained: JsonObject
 
 
 @dataclass(frozen=True)
@@ -180,11 +187,26 @@ class FitObjective:
             store_record(self.store, record)
         return worst_if_undefined(fit.metrics[self.fits.monitor], options.mode)
 
-    def _finished(self, fit_id: str) -> RunRecord | None:
+    def untrained(self, plan: UntrainedPlan) -> RunRecord | str:
+        """Measure the model as it is on every rank, and store the record on rank 0.
+
+        Returns:
+            The record, or a sentence that says why the model cannot be measured before a fit.
+        """
+        record = self.fits.untrained(
+            partial(self.model_factory, **plan["untrained"]),
+            finished=partial(self._finished, kinds=("mixture",)),
+        )
+        if self.ranks.is_zero and isinstance(record, RunRecord):
+            store_record(self.store, record)
+        return record
+
+    def _finished(
+        self, fit_id: str, kinds: Sequence[RunKind] = ("trial", "probe")
+    ) -> RunRecord | None:
         """Look up a fit that any worker has finished; several ranks always fit again together."""
         if self.ranks.n_ranks > 1:
             return None
-        kinds: tuple[RunKind, ...] = ("trial", "probe")
         for kind in kinds:
             for record in self.store.read(kind=kind):
                 if record.details.get("probe") == fit_id:

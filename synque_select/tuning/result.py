@@ -68,6 +68,8 @@ class TuningResult:
         trials: All trials that were begun, in the order of their numbers.
         messages: What a reader must know.
         ranking: The ranking of the candidates.
+        untrained: The metric of the model as it is, with the hyper-parameters of the best trial;
+            None if it was not measured.
     """
 
     mixture: Mixture
@@ -81,6 +83,7 @@ class TuningResult:
     trials: tuple[TrialRow, ...]
     messages: tuple[str, ...]
     ranking: Ranking
+    untrained: float | None = None
 
     def to_dict(self) -> dict[str, Json]:
         """Return the content of `study.json`: plain values, without the ranking."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import ConfigError, LightningError, ProxyError, did_you_mean
 from synque_select.records.correlation import reliability_messages, surrogate_reliability
 from synque_select.records.store import RunStore
+from synque_select.report.untrained import untrained_notes
 from synque_select.selection.mixture import mmd_optimal_mixture
 from synque_select.selection.scorer import Scorer
 from synque_select.selection.scoring import Scoring
@@ -29,7 +31,13 @@ from synque_select.training.short_fit import (
 )
 from synque_select.tuning.distributed import Ranks
 from synque_select.tuning.mixture_scores import MixtureScores
-from synque_select.tuning.objectives import FitObjective, ProxyObjective, Sampling, TrialPlan
+from synque_select.tuning.objectives import (
+    FitObjective,
+    ProxyObjective,
+    Sampling,
+    TrialPlan,
+    UntrainedPlan,
+)
 from synque_select.tuning.options import TuneOptions
 from synque_select.tuning.result import TuningResult, result_of
 from synque_select.tuning.samplers import study_pruner, study_sampler
@@ -307,6 +315,9 @@ class _Tuning:
             message = ranks.share(_unreachable)
             if "result" in message:
                 return TuningResult.from_dict(message["result"], ranking)
+            if "untrained" in message:
+                objective.untrained(message)
+                continue
             try:
                 objective.follow(message)
             except TrialPruned:
@@ -342,6 +353,8 @@ class _Tuning:
             messages=[*search.prepared.messages, *self._surrogate_messages(name, search.space)],
             ranking=search.ranking,
         )
+        if ranks is not None and isinstance(search.objective, FitObjective):
+            result = _with_untrained(result, search.objective, ranks)
         if ranks is not None:
             finished: _Finished = {"result": result.to_dict()}
             ranks.share(lambda: finished)
@@ -395,7 +408,27 @@ _PREFERS_MANY = (
 )
 
 
-def _unreachable() -> TrialPlan | _Finished:
+def _with_untrained(result: TuningResult, objective: FitObjective, ranks: Ranks) -> TuningResult:
+    """Measure the model of the best trial as it is; on rank 0."""
+    plan: UntrainedPlan = {"untrained": dict(result.hyper_parameters)}
+    record = objective.untrained(ranks.share(lambda: plan))
+    if isinstance(record, str):
+        return replace(result, messages=(*result.messages, record))
+    figure = record.metrics[record.monitor]
+    values = {
+        str(t.number): t.value
+        for t in result.trials
+        if t.value is not None and t.state == "complete"
+    }
+    notes = untrained_notes(values, figure, result.metric, result.mode, unit="mixture")
+    return replace(
+        result,
+        untrained=None if math.isnan(figure) else figure,
+        messages=(*result.messages, *notes),
+    )
+
+
+def _unreachable() -> TrialPlan | UntrainedPlan | _Finished:
     raise AssertionError("rank 0 plans; the others follow")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,15 +12,18 @@ from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.errors import ConfigError, LightningError, RecordError
 from synque_select.probing.probes import ProbeSweep, run_probes
 from synque_select.probing.sweep import run_sweep
+from synque_select.records.correlation_file import load_correlations
 from synque_select.records.store import RunStore
 from synque_select.selection.scorer import Scorer, rank
 from synque_select.training.short_fit import ShortFitOptions
+from synque_select.training.surrogate import SurrogateOptions
 from tests.training.tiny import (
     WORDS,
     LetterEncoder,
     TinyData,
     TinyModel,
     candidates,
+    collate,
     data_module,
     real_sample,
     seen_by,
@@ -265,6 +269,81 @@ def test_a_sweep_checks_where_it_writes_before_it_scores(tmp_path):
         with pytest.raises(error):
             run_sweep(TinyModel(), data_module(), max_steps=1, scorer=scorer, **options)
     assert encoder.n_encoded == 0
+
+
+class Harmed(TinyModel):
+    """Training makes it worse."""
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        return -super().training_step(batch, index)
+
+
+class Unfit(TinyModel):
+    """Cannot be measured before it has been trained."""
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        if not self.seen:
+            raise RuntimeError("fit me first")
+        super().validation_step(batch, index)
+
+
+def run_small_sweep(module: pl.LightningModule, folder: Path, **data: Any) -> Path:
+    scorer = Scorer(["mmd"], encoder=LetterEncoder(), cache_dir=folder / "cache", progress=False)
+    return run_sweep(
+        module,
+        data_module(**data),
+        max_steps=20,
+        options=ShortFitOptions(monitor="val_loss", mode="min", task="tiny"),
+        scorer=scorer,
+        store=str(folder / "records.sqlite"),
+        run_dir=str(folder / "run"),
+        trainer_options={"accelerator": "cpu"},
+    )
+
+
+@pytest.mark.parametrize("is_surrogate", [False, True])
+def test_a_sweep_has_a_row_of_the_model_as_it_is(tmp_path, store, capsys, is_surrogate):
+    val = SurrogateOptions(size=50, held_out=0.3, encoder=LetterEncoder())
+    data = {"val": val, "wraps": None, "collate_fn": collate, "batch_size": 8}
+    run = run_small_sweep(TinyModel(), tmp_path, **(data if is_surrogate else {}))
+    (record,) = store.read(kind="mixture")
+    metric = "surrogate/val_loss" if is_surrogate else "val_loss"
+    figure = record.metrics[metric]
+    (entry,) = load_correlations(run)
+    assert entry.monitor == metric
+    assert entry.untrained == figure
+    assert len(entry.points) == 5
+    n_better = sum(point.validation < figure for point in entry.points)
+    assert n_better
+    printed = " ".join(capsys.readouterr().out.split())
+    page = (run / "report.html").read_text()
+    sentence = (
+        "whether any candidate beats the model as it is cannot be told from 1 pair: 5 are needed; "
+        f"{n_better} of 5 candidates {'is' if n_better == 1 else 'are'} better by {metric}"
+    )
+    note = "the model as it is is measured on the examples of all candidates, a candidate on those"
+    for text in (printed, " ".join(page.split())):
+        assert sentence in text
+        assert (note in text) == is_surrogate
+    assert f"the model as it is {figure:.3f} -" in printed
+    run_small_sweep(TinyModel(), tmp_path, **(data if is_surrogate else {}))
+
+
+def test_where_no_candidate_beats_the_model_as_it_is_the_sweep_says_so(tmp_path, capsys):
+    run_small_sweep(Harmed(), tmp_path)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (
+        "no candidate beats the model as it is: of 5 candidates, the best differs by +" in printed
+    )
+    assert "in val_loss (1 pair; a verdict needs 5)" in printed
+
+
+def test_a_sweep_of_a_model_that_needs_a_fit_says_that_the_row_is_left_out(tmp_path, capsys):
+    (entry,) = load_correlations(run_small_sweep(Unfit(), tmp_path))
+    assert math.isnan(entry.untrained)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "it cannot be measured before a fit: RuntimeError: fit me first" in printed
+    assert "beats the model" not in printed
 
 
 @pytest.mark.parametrize("max_steps", [0, -1, 2.5, True])

@@ -466,6 +466,26 @@ def test_the_figure_of_each_unit_stands_best_first_also_where_they_are_few():
     assert "higher is better" in table.notes[0]
 
 
+def test_the_model_as_it_is_is_the_last_row_and_enters_no_correlation():
+    untrained = {"details": {"untrained": True}, "kind": "mixture"}
+    records = [make_record(unit, i / 5) for i, unit in enumerate("abcdef")]
+    (plain,) = correlate(records)
+    (entry,) = correlate([*records, make_record("all", 0.3, **untrained)])
+    assert (entry.untrained, entry.proxies) == (0.3, plain.proxies)
+    table = units_table(entry)
+    assert table.rows[-1] == ("the model as it is", "0.300", "-")
+    assert table.rows[:-1] == units_table(plain).rows
+    assert table.notes[1] == (
+        "whether any candidate beats the model as it is cannot be told from 1 pair: 5 are needed; "
+        "4 of 6 candidates are better by val_acc"
+    )
+    # what was measured on other data, or from other weights, is not comparable
+    other = make_record("all", 0.3, key={"task": "other"}, **untrained)
+    (alone,) = correlate([*records, other])
+    assert math.isnan(alone.untrained)
+    assert units_table(alone) == units_table(plain)
+
+
 def test_each_key_has_its_table_and_the_means_stand_apart():
     records = [
         make_record(unit, i / 5, key={"task": task})
@@ -619,7 +639,12 @@ def with_none(**verdicts: tuple[float, int]):
         (
             with_none(chosen=(0.1, 2)),
             "Whether any candidate beats the model as it is cannot be told from 2 pairs: 5 are "
-            "needed.",
+            "needed; 1 of 1 arm is better by test_acc.",
+        ),
+        (
+            with_none(chosen=(-0.1, 2), all=(-0.2, 1)),
+            "No candidate beats the model as it is: of 2 arms, the best differs by -0.101 in "
+            "test_acc (2 pairs; a verdict needs 5).",
         ),
     ],
 )

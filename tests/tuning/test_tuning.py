@@ -15,12 +15,16 @@ import torch
 from synque_select.errors import ConfigError, DependencyError, LightningError, RecordError
 from synque_select.records.correlation import correlate, surrogate_reliability
 from synque_select.records.store import RunStore
+from synque_select.report.study_tables import study_table
 from synque_select.selection.scorer import Scorer
 from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.surrogate import SurrogateOptions
 from synque_select.tuning import TuneOptions, TuningResult, tune_mixture
 from synque_select.tuning.storages import shown_storage
+from synque_select.utils.process_state import seeded
 from tests.training.tiny import (
+    N_VAL,
+    REAL_WORDS,
     WORDS,
     LetterEncoder,
     TinyData,
@@ -30,6 +34,7 @@ from tests.training.tiny import (
     data_module,
     real_sample,
     seen_by,
+    texts,
     texts_of,
     trainer,
 )
@@ -115,8 +120,7 @@ def test_the_result_can_be_trained_on(tune, tmp_path):
 
 def test_trials_are_runs_of_their_own_kind_and_only_random_ones_are_correlated(tune, tmp_path):
     tune(n_trials=12, n_startup=5)
-    records = RunStore(tmp_path / "records.sqlite").read()
-    assert {record.kind for record in records} == {"trial"}
+    records = RunStore(tmp_path / "records.sqlite").read(kind="trial")
     assert len({record.run_id for record in records}) == len(records) == 12
     random = [record for record in records if record.details["startup"]]
     assert [record.details["role"] for record in random] == ["random"] * 5
@@ -130,10 +134,72 @@ def test_trials_are_runs_of_their_own_kind_and_only_random_ones_are_correlated(t
     assert "7 runs left out" in entry.messages[0]
 
 
+def test_the_model_as_it_is_is_measured_beside_the_trials(tune, tmp_path):
+    result = tune(n_trials=2, n_startup=1)
+    (record,) = RunStore(tmp_path / "records.sqlite").read(kind="mixture")
+    assert record.details["untrained"]
+    assert record.key["optimizer_steps"] == 0
+    assert len(Watched.fits) == 2  # without a fit
+    with seeded(0):
+        model = TinyModel()
+    inputs, labels, _ = collate(texts(REAL_WORDS, N_VAL, 7))
+    expected = float((model.layer(inputs).argmax(1) == labels).float().mean())
+    assert result.untrained == record.metrics["val_acc"] == pytest.approx(expected)
+    table = study_table(result.to_dict())
+    assert table.rows[-1][1:4] == ("the model as it is", "no training", f"{expected:.3f}")
+    assert len(table.rows) == 3
+    n_better = sum(trial.value > result.untrained for trial in result.trials)
+    assert n_better
+    assert f"{n_better} of 2 mixtures" in result.messages[-1]
+    assert tune(n_trials=2, n_startup=1).untrained == result.untrained
+    assert len(RunStore(tmp_path / "records.sqlite").read(kind="mixture")) == 1
+
+
+class Harmed(Watched):
+    """Training makes it worse: it starts from a solution and climbs."""
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        return -super().training_step(batch, index)
+
+
+@pytest.mark.parametrize("is_surrogate", [False, True])
+def test_where_no_mixture_beats_the_model_as_it_is_a_message_says_so(tune, is_surrogate):
+    data = surrogate_module(wraps=None) if is_surrogate else data_module()
+    result = tune(
+        Harmed, data, max_steps=40, n_trials=3, n_startup=1, monitor="val_loss", mode="min"
+    )
+    metric = "surrogate/val_loss" if is_surrogate else "val_loss"
+    assert result.metric == metric
+    assert min(trial.value for trial in result.trials) > result.untrained
+    (message,) = [m for m in result.messages if "beats the model as it is" in m]
+    assert message.startswith(
+        "no mixture beats the model as it is: of 3 mixtures, the best differs"
+    )
+    assert f"in {metric} (1 pair; a verdict needs 5)" in message
+    note = "the model as it is is measured on the examples of all candidates, a mixture on those"
+    assert any(note in m for m in result.messages) == is_surrogate
+
+
+def test_a_model_that_needs_a_fit_is_tuned_without_that_row(tune):
+    class Unfit(Watched):
+        def validation_step(self, batch: Any, index: int) -> None:
+            if not self.seen:
+                raise RuntimeError("fit me first")
+            super().validation_step(batch, index)
+
+    result = tune(Unfit, n_trials=2, n_startup=1)
+    assert result.untrained is None
+    assert result.messages[-1] == (
+        "the model as it is is left out, as it cannot be measured before a fit: RuntimeError: fit "
+        "me first"
+    )
+    assert len(study_table(result.to_dict()).rows) == 2
+
+
 def test_a_random_trial_has_the_score_that_the_same_mixture_has_elsewhere(tune, tmp_path):
     tune(n_trials=8, n_startup=3)
     data, own = data_module(), scorer(tmp_path)
-    for record in RunStore(tmp_path / "records.sqlite").read():
+    for record in RunStore(tmp_path / "records.sqlite").read(kind="trial"):
         if record.details["startup"] and len(record.mixture.names) > 1:
             expected = own.mixture_scores("m", data.candidates, data.real, record.mixture)
             assert record.scores == pytest.approx(expected)
@@ -148,7 +214,7 @@ def test_a_study_goes_on_and_draws_as_if_it_had_not_stopped(tune, tmp_path):
     assert [(trial.weights, trial.value) for trial in resumed.trials] == plain
     # the first study has finished the fits of the second one
     assert len(Watched.fits) == n_whole == 9
-    assert len(RunStore(tmp_path / "records.sqlite").read()) == 18
+    assert len(RunStore(tmp_path / "records.sqlite").read(kind="trial")) == 18
 
 
 def test_another_seed_draws_other_mixtures(tune, tmp_path):
@@ -206,9 +272,12 @@ def test_hyper_parameters_of_the_user(tune, tmp_path):
     assert len(set(rates)) == 6
     assert [fit["lr"] for fit in Watched.fits] == rates
     best = next(trial for trial in result.trials if trial.value == result.value)
+    (untrained,) = RunStore(tmp_path / "records.sqlite").read(kind="mixture")
+    assert untrained.key["hyper_parameters"]["module"] == best.hyper_parameters
+    assert result.untrained == untrained.metrics["val_acc"]
     assert result.hyper_parameters == best.hyper_parameters
     # trials with different hyper-parameters have different keys and are never correlated together
-    records = RunStore(tmp_path / "records.sqlite").read()
+    records = RunStore(tmp_path / "records.sqlite").read(kind="trial")
     assert len({record.key_hash for record in records}) == 6
     with pytest.raises(ConfigError, match="allowed is a mapping"):
         tune(hyper_parameters=lambda trial: {"lr": trial}, n_trials=7)
@@ -250,7 +319,7 @@ def test_pruned_trials_are_kept_apart(tune, tmp_path):
     # random trials are spared, because the remaining ones would be a selected sample
     assert by_role == {"start": {"pruned"}, "random": {"complete"}, "adaptive": {"pruned"}}
     assert [len(fit["seen"]) for fit in Watched.fits].count(2) == 7
-    records = RunStore(tmp_path / "records.sqlite").read()
+    records = RunStore(tmp_path / "records.sqlite").read(kind="trial")
     pruned = [record for record in records if record.details.get("pruned")]
     assert len(pruned) == 7
     assert not any(record.metrics for record in pruned)

@@ -47,7 +47,7 @@ def test_the_trial_of_a_killed_worker_is_repeated_and_nothing_is_doubled(tmp_pat
     status, _ = finish(start("worker", tmp_path, dies_in))
     assert status == -signal.SIGKILL
     assert states(tmp_path)[dies_in - 1] == "RUNNING"
-    before = RunStore(tmp_path / "records.sqlite").read()
+    before = RunStore(tmp_path / "records.sqlite").read(kind="trial")
     assert len(before) == dies_in - 1
     status, output = finish(start("worker", tmp_path, -1))
     assert status == 0, output
@@ -60,7 +60,7 @@ def test_the_trial_of_a_killed_worker_is_repeated_and_nothing_is_doubled(tmp_pat
     assert (killed["state"], again["retry_of"]) == ("failed", killed["number"])
     for what in ("weights", "role", "start"):
         assert again[what] == killed[what]
-    records = RunStore(tmp_path / "records.sqlite").read()
+    records = RunStore(tmp_path / "records.sqlite").read(kind="trial")
     assert len(records) == 8
     assert [record for record in records if record in before] == before
     complete = [trial for trial in trials if trial["state"] == "complete"]
@@ -76,7 +76,7 @@ def test_two_workers_share_a_study(tmp_path):
     trial_states = states(tmp_path)
     assert set(trial_states) == {"COMPLETE"}
     assert 8 <= len(trial_states) <= 9  # both may take the last trial at the same moment
-    records = RunStore(tmp_path / "records.sqlite").read()
+    records = RunStore(tmp_path / "records.sqlite").read(kind="trial")
     assert len({record.run_id for record in records}) == len(records) == len(trial_states)
 
 
@@ -95,7 +95,7 @@ def test_two_ranks_fit_what_rank_zero_samples(tmp_path):
         texts = [{text for batch in fit["seen"] for text in batch} for fit in (one, two)]
         assert texts[0] | texts[1] <= texts_of(*trial["weights"])
         assert not texts[0] & texts[1]
-    records = RunStore(tmp_path / "records.sqlite").read()
+    records = RunStore(tmp_path / "records.sqlite").read(kind="trial")
     assert len(records) == 8
 
 
