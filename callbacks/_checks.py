@@ -56,7 +56,7 @@ def require_datamodule(trainer: Trainer) -> SynqueDataModule:
     given = (
         "trainer.fit uses dataloaders that were passed to it, or those of the model"
         if other is None
-        else f"trainer.fit got a {type(other).__name__}"
+        else f"trainer.fit got a datamodule of type {type(other).__name__}"
     )
     raise LightningError(
         f"{given}; the candidates must come from a SynqueDataModule around your DataModule dm: "

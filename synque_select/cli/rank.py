@@ -14,6 +14,7 @@ from synque_select.errors import ConfigError, SynqueError
 if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
     from jsonargparse import ArgumentParser
 
+    from synque_select.data.candidate import Candidate
     from synque_select.data.groups import GroupSelector
     from synque_select.data.views import Selector
     from synque_select.selection.ask import AnswerReport
@@ -147,7 +148,6 @@ def run(options: Namespace) -> int:
     from synque_select.report.ranking_tables import ranking_tables
     from synque_select.selection.findings import label_messages
     from synque_select.selection.label_filter import camps_of
-    from synque_select.selection.labels import check_scored_labels
 
     if options.json is not None:
         check_ranking_target(options.json)
@@ -163,13 +163,13 @@ def run(options: Namespace) -> int:
     job = scorer.prepare(candidates, real)
     _check_findings(options, job)
     scoring = job.score()
-    checks = None if options.label is None else check_scored_labels(candidates, scoring)
+    checks, unchecked = _label_checks(options, candidates, scoring)
     camps = () if checks is None else camps_of(candidates, scoring)
     answers = job.answer_report(scoring)
     ranking, dropped = _order(scorer, scoring, checks or (), camps, answers), None
+    messages = unchecked if checks is None else label_messages(checks, has_camps=bool(camps))
+    ranking = replace(ranking, messages=(*messages, *ranking.messages))
     if checks is not None:
-        messages = label_messages(checks, has_camps=bool(camps))
-        ranking = replace(ranking, messages=(*messages, *ranking.messages))
         ranking, dropped = job.filter_labels(scoring, ranking)
     # written before anything that can still fail
     path = None if options.json is None else save_ranking(ranking, Path(options.json))
@@ -185,6 +185,20 @@ def run(options: Namespace) -> int:
             written.append(save_dropped_labels(place, dropped, relabel=False))
         print("\nwrote " + ", ".join(map(str, written)))
     return 0
+
+
+def _label_checks(
+    options: Namespace, candidates: Sequence[Candidate], scoring: Scoring
+) -> tuple[list[LabelCheck] | None, tuple[str, ...]]:
+    """Check the labels; return None, and a message that says why, if they are not classes."""
+    from synque_select.selection.labels import check_scored_labels
+
+    if options.label is None:
+        return None, ()
+    try:
+        return check_scored_labels(candidates, scoring), ()
+    except ConfigError as error:
+        return None, (f"The labels were not checked: {error}.",)
 
 
 def _scorer(options: Namespace) -> Scorer:
@@ -264,8 +278,8 @@ def _check_findings(options: Namespace, job: ScoringJob) -> None:
             raise ConfigError(f"{name} needs embeddings: add a proxy that uses them, such as pad")
     if options.mixture == "mmd_optimal" and not job.needs_embeddings:
         raise ConfigError("--mixture mmd_optimal needs embeddings: add a proxy such as mmd")
-    if options.label is not None:
-        check_classes(job.candidates)
+    if options.label is not None and not any(proxy.needs_labels for proxy in job.suite):
+        check_classes(job.candidates)  # else a proxy reads them, whatever they are
     if options.sample_size_analysis and len(job.real) < _LEAST_HALVED:
         raise ConfigError(
             f"--sample-size-analysis compares halves of the real sample: it needs {_LEAST_HALVED} "

@@ -184,7 +184,7 @@ def contamination_messages(
         >>> from synque_select.data.candidate import Candidate, RealSample
         >>> real = RealSample("real", ["How many apps?", "Which app?"])
         >>> contamination_messages([Candidate("a", ["How many apps?", "No."])], {"test data": real})
-        ("a: 1 of 2 examples is also in the test data (1 exact, 0 near copies), such as
+        ("a: 1 of 2 examples is also in the test data (1 exact copy, 0 near copies), such as
         'How many apps?'.",)
     """
     messages = []
@@ -267,7 +267,8 @@ def _sentence(candidate: Examples, name: str, overlap: Overlap) -> str:
     return (
         f"{candidate.name}: {n_both:,} of {counted(len(candidate), 'example')} "
         f"{'is' if n_both == 1 else 'are'} also in the {name} "
-        f"({overlap.n_exact:,} exact, {overlap.n_near:,} near copies), such as {shown}."
+        f"({counted(overlap.n_exact, 'exact copy', 'exact copies')}, "
+        f"{counted(overlap.n_near, 'near copy', 'near copies')}), such as {shown}."
     )
 
 

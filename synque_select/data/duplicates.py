@@ -90,5 +90,5 @@ def _copies(candidates: Sequence[Examples]) -> list[str]:
         f"Copies of each other: {'; '.join(copies)}. They have the same inputs, so that proxies "
         "that read only inputs score them alike, and each of them counts in a mixture. With the "
         "same labels, their transfer and agreement are too high, as they judge each other. Leave "
-        "in one, unless their labels differ."
+        "out all but one, unless their labels differ."
     ]

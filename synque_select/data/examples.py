@@ -190,12 +190,12 @@ class Examples:
         kind = type(self.dataset).__name__
         if isinstance(self.dataset, str | bytes | Mapping):
             raise DataError(
-                f"{self.where}: a {kind} is not a dataset; allowed is a list of records or another "
-                "map-style dataset (load_candidates reads files)"
+                f"{self.where}: an object of type {kind} is not a dataset; allowed is a list of "
+                "records or another map-style dataset (load_candidates reads files)"
             )
         if not isinstance(self.dataset, MapDataset):
             raise DataError(
-                f"{self.where}: a {kind} has no length or no indexing; "
+                f"{self.where}: an object of type {kind} has no length or no indexing; "
                 "allowed is a map-style dataset (load_candidates and SynqueDataModule also accept "
                 "finite iterables)"
             )

@@ -467,7 +467,7 @@ def _check_distinct(sources: list[_Source]) -> None:
         where = ", ".join(part.source or "a dataset" for part in sources if part.name == name)
         raise ConfigError(
             f"candidates: {counts[name]} are named {name!r} ({where}); names must differ: "
-            "give a mapping from name to file, or names="
+            "rename a file; in Python, give a mapping from name to file, or names="
         )
 
 

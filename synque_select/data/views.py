@@ -60,16 +60,16 @@ def select(example: object, selector: Selector) -> Any:
     if isinstance(selector, str):
         if not isinstance(example, Mapping):
             raise DataError(
-                f"field {selector!r} requested from a {type(example).__name__}, which has no "
-                "fields: give a position or a function as view"
+                f"field {selector!r} requested from an example of type {type(example).__name__}, "
+                "which has no fields: give a position or a function as view"
             )
         if selector not in example:
             raise DataError(f"no field {selector!r}; {did_you_mean(selector, map(str, example))}")
         return example[selector]
     if isinstance(example, str) or not isinstance(example, Sequence):
         raise DataError(
-            f"position {selector} requested from a {type(example).__name__}, which has no "
-            "positions: give a field name or a function as view"
+            f"position {selector} requested from an example of type {type(example).__name__}, "
+            "which has no positions: give a field name or a function as view"
         )
     if not -len(example) <= selector < len(example):
         raise DataError(f"no position {selector}: the example has {counted(len(example), 'part')}")
@@ -104,7 +104,7 @@ def find_selector(example: object, selector: Selector) -> Selector:
         end = did_you_mean(selector, map(str, fields)) if fields else "the example has no fields"
         raise DataError(f"no field {selector!r} and no such function ({error}); {end}") from error
     if not callable(function):
-        raise DataError(f"{selector!r} is a {type(function).__name__}, not a function")
+        raise DataError(f"{selector!r} is of type {type(function).__name__}, not a function")
     imported: Selector = function
     return imported
 
@@ -185,8 +185,8 @@ def infer_selector(example: object, label: Selector | None = None) -> Selector:
         parts = dict(enumerate(example))
     else:
         raise ConfigError(
-            f"no view was given, and a {type(example).__name__} has no fields: give a function "
-            "as view="
+            f"no view was given, and an example of type {type(example).__name__} has no fields: "
+            "give a function as view="
         )
     usable = [k for k, value in parts.items() if k != label and modality_of(value) is not None]
     images = [key for key in usable if modality_of(parts[key]) == "image"]

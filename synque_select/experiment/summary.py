@@ -75,7 +75,7 @@ def summary(result: ExperimentResult, ranking: Ranking) -> str:
         *_correlation_tables(result),
         cost_table(result.wall_s),
     ]
-    first = decision_text(ranking)
+    first = decision_text(ranking, reliability=reliability)
     return "\n\n".join([first, *(table.text() for table in tables)])
 
 

@@ -54,7 +54,7 @@ class _LabelProxy(BaseProxy):
     """A proxy that fits a head on each candidate's own labels."""
 
     higher_is_better: ClassVar[bool] = True
-    unit: ClassVar[str] = "balanced accuracy, or R2 for numbers"
+    unit: ClassVar[str] = "balanced accuracy, or R² for numbers"
     family: ClassVar[Family] = "labels"
     needs_labels: ClassVar[bool] = True
 
@@ -134,8 +134,8 @@ class Transfer(_LabelProxy):
         n_pool = (weights > 0).sum(1).cpu()
         clipped = importance.clipped.sum(1)[judges.families].cpu()
         message = (
-            f"examples of the other candidates: {_span(n_pool)}, which count as {_span(sizes)} "
-            "after weighting (Kish's effective size)"
+            f"each candidate is tested on {_span(n_pool)} examples of the others, which count as "
+            f"{_span(sizes)} after weighting them towards the real sample"
         )
         details = {
             "effective_size": judges.named(sizes),
@@ -424,9 +424,10 @@ class _Judges:
     def details(self) -> dict[str, object]:
         """Return what a report shows beside the scores."""
         if self.labels.kind == "numbers":
-            return {"labels": "numbers", "head_size": self.size}
+            return {"labels": "numbers", "unit": "R²", "head_size": self.size}
         return {
             "labels": self.labels.kind,
+            "unit": "balanced accuracy",
             "n_classes": int(self.counted.sum()),
             "missing_classes": self.named(self.n_missing),
             "head_size": self.size,

@@ -22,8 +22,6 @@ def decision_lines(ranking: Ranking, reliability: Correlation | None = None) -> 
             None if it was not measured.
     """
     words = reliability_words(ranking.rank_by, reliability)
-    if reliability is None:
-        words = f"Reliability of {ranking.rank_by} on your task unknown"
     trust = f"{words[0].upper()}{words[1:]}."
     if ranking.decision is not None:
         return [ranking.decision.sentence, *ranking.decision.reasons, trust]
@@ -31,12 +29,16 @@ def decision_lines(ranking: Ranking, reliability: Correlation | None = None) -> 
     return [f"Train on {listed(mixture.names, 12)}: {mixture.source}.", trust]
 
 
-def decision_text(ranking: Ranking, width: int | None = None) -> str:
+def decision_text(
+    ranking: Ranking, width: int | None = None, *, reliability: Correlation | None = None
+) -> str:
     """Return the same as plain text for a terminal.
 
     Args:
         ranking: The ranking.
         width: Width in characters; None for that of the terminal, 100 without one.
+        reliability: As for `decision_lines`.
     """
     width = width or terminal_width()
-    return "\n".join(line for text in decision_lines(ranking) for line in wrap_text(text, width))
+    lines = decision_lines(ranking, reliability)
+    return "\n".join(line for text in lines for line in wrap_text(text, width))

@@ -28,10 +28,9 @@ def gaps_table(gaps: Gaps) -> Table:
         few = f"; {n_real} are too few to say that nothing is missing"
         notes.insert(0, f"none among {n_real:,}: {bound}{few if n_real < _ENOUGH else ''}")
     if n > len(shown):
-        notes.append(f"shown are the worst {len(shown)} of {n}")
+        notes.append(f"shown are the worst {len(shown)} of {n:,}")
     return Table(
-        title=f"{n} of {counted(n_real, 'real example')} {'is' if n == 1 else 'are'} "
-        "covered by no candidate",
+        title=_gaps_title(n, n_real),
         columns=(
             Column("real example", is_name=True),
             Column("nearest synthetic example", is_name=True),
@@ -51,6 +50,13 @@ def gaps_table(gaps: Gaps) -> Table:
         ),
         notes=tuple(notes),
     )
+
+
+def _gaps_title(n: int, n_real: int) -> str:
+    if n == 0:
+        return f"Each of the {counted(n_real, 'real example')} is covered by a candidate"
+    verb = "is" if n == 1 else "are"
+    return f"{n:,} of {counted(n_real, 'real example')} {verb} not covered by any candidate"
 
 
 def _words(position: int, view: ShownView) -> str:

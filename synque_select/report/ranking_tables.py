@@ -29,6 +29,8 @@ __all__ = [
 _CONSENSUS = "consensus"
 # short, so that it is never cut where names are: the note below the table says what it means
 _REFERENCE = "more real"
+# proxies that the row of further real examples has by extrapolation
+_EXTRAPOLATED = frozenset(("coverage", "ngram"))
 # families of proxies whose values shift with the number of examples that they are computed from
 _SIZED = frozenset(("coverage", "divergence", "diversity", "domain", "lexical"))
 
@@ -61,7 +63,7 @@ def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -
         columns.append(Column(key))
         parts.append(format_ranks([row.ranks[key] for row in order]))
     return Table(
-        title=f"Ranking by {ranking.rank_by} against {ranking.real_words}",
+        title=f"Ranking {ranking.by_words}",
         columns=tuple(columns),
         rows=tuple(zip(*parts, strict=True)),
         notes=_ranking_notes(ranking, reliability),
@@ -87,10 +89,12 @@ def scores_table(ranking: Ranking) -> Table:
     if any(info.reference is not None for info in ranking.proxies.values()):
         for column, part in zip(columns, parts, strict=True):
             part.append(_reference_cell(ranking, column))
+    rows = tuple(zip(*parts, strict=True))
     return Table(
         title="Scores of the proxies",
         columns=tuple(columns),
-        rows=tuple(zip(*parts, strict=True)),
+        rows=rows,
+        sparse_rows=frozenset(range(len(order), len(rows))),
         notes=_score_notes(ranking),
     )
 
@@ -185,7 +189,7 @@ def _spread(score: ProxyScore, decimals: int) -> str:
 
 
 def _ranking_notes(ranking: Ranking, reliability: Correlation | None) -> tuple[str, ...]:
-    notes = [f"selected, {_selection_words(ranking)}", *ranking.messages]
+    notes = [f"selected: {_selection_words(ranking)}", *ranking.messages]
     members = [key for key, info in ranking.proxies.items() if info.in_consensus]
     if members and _CONSENSUS in (ranking.rank_by, *_ranked_by(ranking)):
         notes.append(
@@ -213,14 +217,17 @@ def _redrawn(ranking: Ranking) -> str:
 def _measured(ranking: Ranking) -> str:
     """Say what the order is by, and what it is not."""
     info = ranking.proxies.get(ranking.rank_by)
-    if info is None or (info.reads_real and not info.reads_labels):
+    if info is None:
         return "by proxies only: closeness to the real inputs, not quality"
     if info.reads_labels:
         return (
             f"by {info.key}: how well the candidates predict each other's labels on inputs like "
             "the real ones; an error that most of them share counts as right"
         )
-    return f"by {info.key}, which never reads the real sample"
+    if not info.reads_real:
+        return f"by {info.key}, which never reads the real sample"
+    what = "closeness" if info.is_distance else "likeness"
+    return f"by {info.key} only: {what} to the real inputs, not quality"
 
 
 def _score_notes(ranking: Ranking) -> tuple[str, ...]:
@@ -238,12 +245,9 @@ def _score_notes(ranking: Ranking) -> tuple[str, ...]:
             "[low, high]: 95 % interval of one candidate over new real samples; do not compare by "
             f"overlap: the candidates share the real sample{answered}"
         )
-    if any(info.reference is not None for info in ranking.proxies.values()):
-        notes.append(
-            f"{_REFERENCE}: about what a candidate of further real examples would score, estimated "
-            "from your real sample; coverage and ngram are extrapolated to the candidates' size, "
-            "and rough where that is many times the size of the real sample"
-        )
+    scaled = [key for key, info in ranking.proxies.items() if info.reference is not None]
+    if scaled:
+        notes.append(_reference_note(scaled))
     if any(_has_spread(s) for row in ranking.candidates for s in row.scores.values()):
         notes.append("±: standard deviation over seeds, which is not an interval")
     if any(s.p_value is not None for row in ranking.candidates for s in row.scores.values()):
@@ -252,6 +256,20 @@ def _score_notes(ranking: Ranking) -> tuple[str, ...]:
             "shrinks with size and never ranks"
         )
     return tuple(notes)
+
+
+def _reference_note(scaled: Sequence[str]) -> str:
+    note = (
+        f"{_REFERENCE}: about what a candidate of further real examples would score, estimated "
+        "from your real sample"
+    )
+    rough = [key for key in scaled if key in _EXTRAPOLATED]
+    if not rough:
+        return note
+    return (
+        f"{note}; that of {' and '.join(rough)} is extrapolated to the candidates' size, and rough "
+        "where that is many times the size of the real sample"
+    )
 
 
 def _size_notes(ranking: Ranking) -> list[str]:
@@ -276,8 +294,10 @@ def _size_notes(ranking: Ranking) -> list[str]:
 def _selection_words(ranking: Ranking) -> str:
     mixture = ranking.top()
     if ranking.own_mixture is not None:
-        return f"each weighted by its share of the training draws: {mixture.source}"
-    return f"weight {1 / len(mixture.names):.3g} each: {mixture.source}"
+        return f"{mixture.source}; a weight is a share of the training draws"
+    if len(mixture.names) == 1:
+        return mixture.source
+    return f"{mixture.source}, each with weight {1 / len(mixture.names):.3g}"
 
 
 def reliability_words(key: str, reliability: Correlation | None) -> str:
@@ -285,10 +305,10 @@ def reliability_words(key: str, reliability: Correlation | None) -> str:
 
     Example:
         >>> reliability_words("pad", None)
-        'reliability on your task unknown'
+        'reliability of pad on your task unknown'
     """
     if reliability is None or math.isnan(reliability.spearman.value):
-        return "reliability on your task unknown"
+        return f"reliability of {key} on your task unknown"
     spearman = reliability.spearman
     interval = format_interval(spearman.low, spearman.high)
     return (

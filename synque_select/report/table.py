@@ -50,12 +50,20 @@ class Table:
     """A title, heads, formatted cells, and the notes that belong to them.
 
     `str(table)` is its plain text at the width of the terminal.
+
+    Args:
+        title: The title; may be empty.
+        columns: The columns.
+        rows: The cells of each row.
+        notes: Sentences below the table.
+        sparse_rows: Positions of the rows that a block leaves out if it has no figure of them.
     """
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    sparse_rows: frozenset[int] = frozenset()
 
     def __str__(self) -> str:
         return self.text()
@@ -152,10 +160,16 @@ class Table:
         depth = max(len(heads[i]) for i in group)
         raised = {i: [""] * (depth - len(heads[i])) + heads[i] for i in group}
         rule = "  ".join("-" * widths[i] for i in group)
+        figures = [i for i in group if not self.columns[i].is_name]
+        shown = [
+            r
+            for r in range(len(rows))
+            if r not in self.sparse_rows or any(rows[r][i] for i in figures)
+        ]
         return [
             *(line({i: shorten(raised[i][d], widths[i]) for i in group}) for d in range(depth)),
             rule,
-            *(line({i: cells[i][r] for i in group}) for r in range(len(rows))),
+            *(line({i: cells[i][r] for i in group}) for r in shown),
         ]
 
     def _cut(self, cells: list[str], column: int, width: int) -> list[str]:
@@ -192,13 +206,16 @@ def wrap_text(text: str, width: int, *, bullet: str = "") -> list[str]:
         >>> wrap_text("Train on few-shot and zero-shot.", 24, bullet="- ")
         ['- Train on few-shot and', '  zero-shot.']
     """
-    return textwrap.wrap(
-        _clean(text),
+    # a number and its percent sign stay on one line
+    joined = re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", _clean(text))
+    lines = textwrap.wrap(
+        joined,
         max(width, 20),
         initial_indent=bullet,
         subsequent_indent=" " * len(bullet),
         break_on_hyphens=False,
     )
+    return [line.replace("\N{NO-BREAK SPACE}", " ").rstrip() for line in lines]
 
 
 def _clean(text: str) -> str:

@@ -405,12 +405,16 @@ def with_answers(ranking: Ranking, report: AnswerReport) -> Ranking:
         )
         for row, rank in zip(ranking.candidates, ranks, strict=True)
     )
-    unknown = f", and {report.n_unknown} that could not be answered" if report.n_unknown else ""
+    unknown = (
+        f", without {counted(report.n_unknown, 'question')} that could not be answered"
+        if report.n_unknown
+        else ""
+    )
     messages = (
-        "The column answers is how often a classifier trained on the candidate is right on your "
-        f"real sample, by {counted(evidence.n, 'answer')}{unknown}, weighted by how likely each "
-        "was to be asked; "
-        "its intervals are for this real sample.",
+        "answers: the share of your real examples that a classifier trained on the candidate "
+        f"labels right, estimated from {counted(evidence.n, 'answer')}{unknown}. Answers to "
+        "questions that were more likely to be asked count less. The intervals are for this real "
+        "sample.",
         *((report.message,) if report.message else ()),
     )
     info = ProxyInfo(

@@ -24,6 +24,10 @@ __all__ = ["Camps", "find_camps"]
 # a camp of one is an outlier, which the label checks name; two pairs are the least that can differ
 _MIN_CANDIDATES = 4
 _N_EXAMPLES = 20
+_ASK = (
+    "A few labels of real examples can say which one is right: `synque-select ask --candidates … "
+    "--real … --label …` chooses the examples, and `rank --answers` takes the labels."
+)
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,7 @@ class Camps:
     def sentence(self) -> str:
         """Say who contradicts whom, and about which class, without a full stop."""
         largest = self.contradictions[0]
-        short = short_names([name for camp in self.names for name in camp])
-        camps = [[short[name] for name in camp] for camp in self.names]
+        camps = [[self._short[name] for name in camp] for camp in self.names]
         readers, others = camps[largest.readers], camps[1 - largest.readers]
         label, read_as = self.classes[largest.label], self.classes[largest.read_as]
         return (
@@ -59,13 +62,18 @@ class Camps:
 
     @property
     def advice(self) -> str:
-        """Say what to read to find out which camp is right."""
-        advice = "The larger camp need not be right: read some examples, and leave one camp out."
+        """Say how to find out which camp is right."""
+        advice = f"The larger camp need not be right. {_ASK}"
         if not self.examples:
             return advice
-        name = self.examples[0][0]
+        name = self._short[self.examples[0][0]]
         numbers = ", ".join(str(position + 1) for _, position in self.examples)
-        return f"{advice} The camps differ most on examples {numbers} of {name}."
+        what = f"example {numbers}" if len(self.examples) == 1 else f"examples {numbers}"
+        return f"{advice} Or read {what} of {name}, where the camps differ most."
+
+    @property
+    def _short(self) -> dict[str, str]:
+        return short_names([name for camp in self.names for name in camp])
 
 
 def find_camps(
@@ -104,6 +112,8 @@ def find_camps(
         for i, j in itertools.permutations(range(len(names)), 2):
             if contents[i] == contents[j]:
                 readings[i, j] = np.nan
+    if not np.isfinite(readings).any():  # nobody judges anybody
+        return None
     camp = split_by_agreement(readings)
     contradictions = systematic_contradictions(readings, camp)
     if not contradictions:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from synque_select.errors import ConfigError, DataError
 from synque_select.selection.sentences import Sentences, never_reads_real
 from synque_select.types import Mixture, Ranking
-from synque_select.types.decision import Decision, Evidence, Weighting
+from synque_select.types.decision import Decision, Evidence, Opening, Weighting
 from synque_select.utils.wording import counted, listed
 
 __all__ = ["decided", "redecided", "tuned", "with_weights"]
@@ -36,7 +36,7 @@ def decided(ranking: Ranking, evidence: Evidence) -> Ranking:
     if ranking.top_k is None:
         chosen = _recommended(sentences)
         sentence = sentences.advice(chosen)
-        source = _source(ranking, names, chosen)
+        source = _source(ranking, names, chosen, sentences.opening)
     else:
         chosen = names[: ranking.top_k]
         if evidence.undefined and len(chosen) < ranking.top_k:
@@ -190,8 +190,12 @@ def _recommended(sentences: Sentences) -> list[str]:
     return kept or list(sentences.names)
 
 
-def _source(ranking: Ranking, names: Sequence[str], chosen: Sequence[str]) -> str:
+def _source(ranking: Ranking, names: Sequence[str], chosen: Sequence[str], opening: Opening) -> str:
+    """Say which candidates the rules select, and whether that is advised."""
+    left = " that can be selected" if len(names) < len(ranking) else ""
     if len(chosen) == len(names):
-        others = " others" if len(names) < len(ranking) else " candidates"
-        return f"recommended: all{others}"
-    return f"recommended: {len(chosen)} of {counted(len(names), 'candidate')}"
+        all_of = {1: "the one candidate", 2: "both candidates"}
+        which = all_of.get(len(names), f"all {len(names)} candidates")
+    else:
+        which = f"{len(chosen)} of {counted(len(names), 'candidate')}"
+    return f"{which}{left}, {'not advised' if opening == 'far' else 'as recommended'}"

@@ -286,7 +286,7 @@ def border_gap(scoring: Scoring, rank_by: str | None, better: int, worse: int) -
         raise ProxyError(f"no gap can be measured: {_why([k for k in used if k not in columns])}")
     up = {proxy.key: proxy.higher_is_better for proxy in scoring.suite}
     signs = {key: -1.0 if up[key] else 1.0 for key in used}
-    unit = next((proxy.unit for proxy in scoring.suite if proxy.key == by), "")
+    unit = next((_unit(scoring, proxy) for proxy in scoring.suite if proxy.key == by), "")
     if by == CONSENSUS:
         for key, part in zip(used, _influences(scoring, used), strict=True):
             means = cluster_means(part.each, scoring.groups)
@@ -377,7 +377,7 @@ def _infos(scoring: Scoring, members: Sequence[str]) -> dict[str, ProxyInfo]:
             key=proxy.key,
             higher_is_better=proxy.higher_is_better,
             options=proxy.options(),
-            unit=proxy.unit,
+            unit=_unit(scoring, proxy),
             family=proxy.family,
             in_consensus=proxy.key in members,
             seconds=round(scoring.seconds[proxy.key], 4),
@@ -386,6 +386,11 @@ def _infos(scoring: Scoring, members: Sequence[str]) -> dict[str, ProxyInfo]:
         )
         for proxy in scoring.suite
     }
+
+
+def _unit(scoring: Scoring, proxy: BaseProxy) -> str:
+    """Return the unit of a proxy's scores, which may depend on the data."""
+    return str(scoring.scores[proxy.key].details.get("unit", proxy.unit))
 
 
 def _tie_at_border(ranking: Ranking) -> str | None:

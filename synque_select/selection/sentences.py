@@ -131,7 +131,10 @@ class Sentences:
             n = f"at most {top_k}" if kind == "mmd_optimal" else f"the top {top_k}"
             of = f" of {n} (top_k={top_k} was given)"
         weights = f"{self.weights(mixture)}{self._although(mixture.names)}"
-        return f"{self.finding()} The weights{of} are those of mixture={kind!r}: {weights}."
+        sentence = f"{self.finding()} The weights{of} are those of mixture={kind!r}: {weights}."
+        # with a given top_k, the others are left out for their rank
+        rest = [] if top_k is not None else self._unweighted(mixture, kind)
+        return " ".join([sentence, *rest])
 
     def weights(self, mixture: Mixture) -> str:
         """Return the names and weights of a mixture, the largest first."""
@@ -143,8 +146,8 @@ class Sentences:
         opening = self.opening
         if opening == "far":
             return f"{self._far()}: generate again."
-        if opening == "answers" and self.evidence.answers is not None:
-            return f"{_capital(self.evidence.answers.finding)}."
+        if opening == "answers":
+            return f"{_capital(self._answers())}."
         if opening == "labels":
             return self._labels()
         if opening == "small":
@@ -181,9 +184,11 @@ class Sentences:
         evidence, opening = self.evidence, self.opening
         reasons = [] if opening == "answers" else list(evidence.camps[1:])
         if opening != "answers" and evidence.answers is not None:
-            reasons.insert(0, f"{_capital(evidence.answers.finding)}.")
+            reasons.insert(0, f"{_capital(self._answers())}.")
         if opening == "far" and (evidence.camps or self._doubtful):
             reasons.insert(0, self._labels())
+        if opening == "far":
+            reasons += self._why_far()
         if evidence.untested:
             if opening != "untested":
                 reasons.append(f"{_capital(self._untested())}.")
@@ -194,7 +199,7 @@ class Sentences:
             )
         elif evidence.n_apart is not None and evidence.n_pairs:
             reasons.append(self._pairs(evidence.n_apart))
-        return (*reasons, *(self._why_far() if opening == "far" else ()))
+        return tuple(reasons)
 
     def _pairs(self, n_apart: int) -> str:
         evidence = self.evidence
@@ -214,20 +219,20 @@ class Sentences:
     def _why_far(self) -> tuple[str, str]:
         far = self.evidence.far
         assert far is not None
-        halves = (
-            "" if math.isnan(far.halves) else f"; between two halves of it, {percent(far.halves)}"
-        )
+        halves = ""
+        if not math.isnan(far.halves):
+            halves = f", against {percent(far.halves)} for two halves of the real sample"
         nearest = ""
         if far.nearest is not None:
             nearest = (
-                " Among as many synthetic as other real examples, the nearest to a real one is "
-                f"synthetic {percent(far.nearest)} of the time at most; about 50 % if they were "
-                "alike."
+                " Among as many examples of a candidate as other real ones, the nearest to a real "
+                f"example is the candidate's in {percent(far.nearest)} of the cases at most; about "
+                "50 % if they were alike."
             )
         return (
-            f"The classifier separates {self._list([far.candidate])} least well from your real "
-            f"sample: it is right {percent(far.accuracy)} of the time, at least {percent(far.low)} "
-            f"(95 %){halves}.{nearest}",
+            f"{self._list([far.candidate])} is the hardest for a classifier to distinguish from "
+            f"your real sample: it is right {percent(far.accuracy)} of the time (at least "
+            f"{percent(far.low)}, 95 % confidence){halves}.{nearest}",
             "Candidates are selected all the same, so that a training run can start; training on "
             "them is not advised.",
         )
@@ -246,6 +251,10 @@ class Sentences:
     def _info(self) -> ProxyInfo | None:
         """The proxy that ranks; None for the consensus."""
         return self.ranking.proxies.get(self.evidence.rank_by)
+
+    @property
+    def _is_distance(self) -> bool:
+        return self._info is None or self._info.is_distance
 
     @property
     def _reads_labels(self) -> bool:
@@ -274,14 +283,53 @@ class Sentences:
         dropped = [name for name in self.names if name not in chosen]
         worse = [n for n in dropped if n in evidence.worse and n not in answers.left_out]
         doubtful = [n for n in dropped if n not in (*worse, *answers.left_out)]
-        reasons = [answers.finding]
+        # those that are named as the ones to train on need not be named again
+        is_camp = bool(answers.right_camp) and set(chosen) == set(answers.right_camp)
+        reasons = [self._answers(right="these" if is_camp else "")]
         if worse:
             reasons.append(self._found_worse(worse))
         if doubtful:
             reasons.append(f"the other candidates contradict the labels of {self._list(doubtful)}")
         is_short = len(dropped) <= len(chosen) and len(self.names) == len(self.ranking)
+        is_short = is_short and not is_camp
         names = f"all but {self._list(dropped)}" if is_short else self._list(chosen)
         return f"{names}: {'; '.join(reasons)}"
+
+    def _answers(self, right: str = "") -> str:
+        """Return what answers show, without a capital letter and a full stop.
+
+        Args:
+            right: What to call the camp that is right; empty for its names.
+        """
+        answers = self.evidence.answers
+        assert answers is not None
+        by = "your one answer" if answers.n == 1 else f"your {counted(answers.n, 'answer')}"
+        parts = []
+        if answers.wrong_camp:
+            parts.append(
+                f"{right or self._list(answers.right_camp)} are right more often than "
+                f"{self._list(answers.wrong_camp)} where they contradict each other"
+            )
+        if answers.is_open:
+            parts.append("it is not settled which camp is right (more answers may settle it)")
+        if answers.worse:
+            names, verb = self._list(answers.worse), _is(answers.worse)
+            parts.append(f"{names} {verb} right less often than the others")
+        elif not parts:
+            parts.append("no candidate is shown to be right less often than the others")
+        return f"by {by}, {' and '.join(parts)}"
+
+    def _unweighted(self, mixture: Mixture, kind: str) -> list[str]:
+        """Say which candidates that can be selected get no weight, and why."""
+        rest = [name for name in self.names if name not in mixture.names]
+        # the optimal weights may use a candidate that is shown worse, the others may not
+        ruled = [n for n in rest if kind != "mmd_optimal" or n not in self.evidence.worse]
+        reasons = self._against(ruled)
+        named = {*self.evidence.worse, *self.evidence.contradicted, *self._answered_against}
+        others = [name for name in rest if name not in ruled or name not in named]
+        if others:
+            reasons.append(f"the weighting gives nothing to {self._list(others)}")
+        return [f"{_capital(reason)}: no weight." for reason in reasons]
 
     def _rest(self, chosen: Sequence[str]) -> str:
         """Return what to train on until labels were checked, and why the others are left out."""
@@ -333,7 +381,7 @@ class Sentences:
         return f"{counted(n, 'real example')}{clusters}"
 
     def _closer(self, chosen: Sequence[str]) -> str:
-        better = "better on" if self._reads_labels else "closer to"
+        better = "closer to" if self._is_distance else "better on"
         other = "the other" if len(self.names) - len(chosen) == 1 else "every other"
         left = " that can be selected" if len(self.names) < len(self.ranking) else ""
         return (
@@ -342,7 +390,7 @@ class Sentences:
         )
 
     def _worse_than_most(self) -> str:
-        worse = "worse on" if self._reads_labels else "farther from"
+        worse = "farther from" if self._is_distance else "worse on"
         return f"{worse} your {self._real()} than {self._most()}, beyond chance"
 
     def _most(self) -> str:
@@ -382,12 +430,19 @@ class Sentences:
 
     def _although(self, chosen: Sequence[str]) -> str:
         """Say which of the chosen candidates the data speak against."""
+        parts = self._against(chosen)
+        answers = self.evidence.answers
+        if self.evidence.camps and not (answers and answers.wrong_camp):
+            parts.append("nothing says which camp is right")
+        return f", although {' and '.join(parts)}" if parts else ""
+
+    def _against(self, names: Sequence[str]) -> list[str]:
+        """Return parts of sentences on what speaks against these candidates."""
         evidence = self.evidence
-        worse = [name for name in chosen if name in evidence.worse]
-        doubtful = [name for name in chosen if name in evidence.contradicted]
-        answered = () if evidence.answers is None else evidence.answers.left_out
-        wrong = [name for name in chosen if name in answered]
-        dissimilar = [name for name in chosen if name in evidence.dissimilar]
+        worse = [name for name in names if name in evidence.worse]
+        wrong = [name for name in names if name in self._answered_against]
+        doubtful = [name for name in names if name in evidence.contradicted]
+        dissimilar = [name for name in names if name in evidence.dissimilar]
         parts = [self._dissimilar(dissimilar)] if dissimilar else []
         if wrong:
             parts.append(f"your answers speak against {self._list(wrong)}")
@@ -395,9 +450,11 @@ class Sentences:
             parts.append(f"{self._list(worse)} {_is(worse)} shown worse than {self._most()}")
         if doubtful and not (evidence.camps or wrong):
             parts.append(f"the labels of {self._list(doubtful)} are contradicted")
-        if evidence.camps and not (evidence.answers and evidence.answers.wrong_camp):
-            parts.append("nothing says which camp is right")
-        return f", although {' and '.join(parts)}" if parts else ""
+        return parts
+
+    @property
+    def _answered_against(self) -> tuple[str, ...]:
+        return () if self.evidence.answers is None else self.evidence.answers.left_out
 
     def _list(self, names: Sequence[str]) -> str:
         """Name candidates; of many, say how many and name the first."""

@@ -100,7 +100,9 @@ def _check_values(name: str, example: object) -> None:
         try:
             default_collate([value, value])
         except Exception as error:
-            kind = "a PIL image" if hasattr(value, "getpixel") else f"a {type(value).__name__}"
+            kind = (
+                "a PIL image" if hasattr(value, "getpixel") else f"of type {type(value).__name__}"
+            )
             where = f"{field} of {name}" if field else f"an example of {name}"
             raise DataError(f"{where} is {kind}, which cannot be batched; {_REMEDY}") from error
 

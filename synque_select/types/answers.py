@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
-from synque_select.utils.wording import counted, listed
 
 __all__ = ["AnswerEvidence"]
 
@@ -40,24 +39,6 @@ class AnswerEvidence:
     def left_out(self) -> tuple[str, ...]:
         """The candidates that the answers give a reason to leave out."""
         return (*self.wrong_camp, *self.worse)
-
-    @property
-    def finding(self) -> str:
-        """What the answers show, without a capital letter and a full stop."""
-        by = "your one answer" if self.n == 1 else f"your {counted(self.n, 'answer')}"
-        parts = []
-        if self.wrong_camp:
-            right, wrong = listed(self.right_camp), listed(self.wrong_camp)
-            they = "where they contradict each other"
-            parts.append(f"{right} are right more often than {wrong} {they}")
-        if self.is_open:
-            parts.append("it is not settled which camp is right (more answers may settle it)")
-        if self.worse:
-            verb = "is" if len(self.worse) == 1 else "are"
-            parts.append(f"{listed(self.worse)} {verb} right less often than the others")
-        elif not parts:
-            parts.append("no candidate is shown to be right less often than the others")
-        return f"by {by}, {', and '.join(parts)}"
 
     def to_dict(self) -> dict[str, Json]:
         """Return the values as JSON."""

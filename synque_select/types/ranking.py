@@ -30,6 +30,8 @@ OLD_STABILITY = "p_top_k_by_proxy"  # old name
 
 # families of proxies that describe a candidate alone
 _WITHOUT_REAL = ("baseline", "diversity")
+# families of proxies whose scores, if lower is better, are distances to the real sample
+_OF_DISTANCES = ("coverage", "divergence", "domain", "kernel")
 # what version 0.1 said of pairs; the words are in its files
 _OLD_COMPARISON = re.compile(r"^(\d+ of \d+ pairs|The candidates) .*told apart")  # old name
 _OLDER = (
@@ -91,6 +93,11 @@ class ProxyInfo:
     def reads_real(self) -> bool:
         """Whether the scores depend on the real sample."""
         return self.family not in _WITHOUT_REAL
+
+    @property
+    def is_distance(self) -> bool:
+        """Whether a score says how far a candidate is from the real sample."""
+        return not self.higher_is_better and self.family in _OF_DISTANCES
 
     @property
     def reads_labels(self) -> bool:
@@ -210,14 +217,21 @@ class Ranking:
         except ConfigError:  # too few candidates have a defined rank
             weights = {}
         order = self.order()
-        head = f"Ranking of {counted(len(self), 'candidate')} by {self.rank_by}"
-        lines = [f"{head} against {self.real_words}"]
+        lines = [f"Ranking of {counted(len(self), 'candidate')} {self.by_words}"]
         shown = places([row.ranks[self.rank_by] for row in order])
         for place, row in zip(shown, order, strict=True):
             weight = f" (selected, weight {weights[row.name]:.3g})" if row.name in weights else ""
             lines.append(f"{place:<{max(map(len, shown))}}  {row.name}{weight}")
         advice = () if self.decision is None else (self.decision.sentence, *self.decision.reasons)
         return "\n".join([*lines, *(f"- {text}" for text in (*advice, *self.messages))])
+
+    @property
+    def by_words(self) -> str:
+        """What orders the candidates, and whether it reads the real sample, for titles."""
+        info = self.proxies.get(self.rank_by)
+        if info is None or info.reads_real:
+            return f"by {self.rank_by} against {self.real_words}"
+        return f"by {self.rank_by}, which does not read the {self.real_words}"
 
     @property
     def real_words(self) -> str:
@@ -238,7 +252,9 @@ class Ranking:
         evidence = None if self.decision is None else self.decision.evidence
         if evidence is None or evidence.n_apart is None:
             return None
-        return tuple((a, b) for a, worse in evidence.shown_better.items() for b in worse)
+        pairs = tuple((a, b) for a, worse in evidence.shown_better.items() for b in worse)
+        # a file may have their number alone
+        return pairs if len(pairs) == evidence.n_apart else None
 
     @property
     def excluded(self) -> tuple[str, ...]:

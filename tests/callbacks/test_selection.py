@@ -421,7 +421,9 @@ def test_a_folder_that_cannot_be_made_is_refused_before_scoring(tmp_path, select
 
 def test_any_other_data_gets_an_error_that_shows_the_line(tmp_path, selection):
     line = r"datamodule=SynqueDataModule\(wraps=dm, candidates=…, real=…\)"
-    with pytest.raises(LightningError, match=f"trainer.fit got a TinyData.*{line}"):
+    with pytest.raises(
+        LightningError, match=f"trainer.fit got a datamodule of type TinyData.*{line}"
+    ):
         trainer(tmp_path, selection()).fit(TinyModel(), datamodule=TinyData())
     loader = DataLoader(texts(OTHER_WORDS, 8, 1), collate_fn=collate)
     with pytest.raises(LightningError, match=f"uses dataloaders.*{line}"):

@@ -51,13 +51,17 @@ def test_select(example: Any, selector: Any, expected: Any):
     [
         ({"question": "x"}, "qestion", r"no field 'qestion'; did you mean 'question'\? There are"),
         ({1: "x"}, "a", "no field 'a'; there are: 1"),
-        (("x", 1), "a", "field 'a' requested from a tuple, which has no fields: give a position"),
-        ("text", "a", "field 'a' requested from a str"),
-        ("text", 0, "position 0 requested from a str"),
-        ({"a": 1}, 0, "position 0 requested from a dict"),
+        (
+            ("x", 1),
+            "a",
+            "field 'a' requested from an example of type tuple, which has no fields: give a",
+        ),
+        ("text", "a", "field 'a' requested from an example of type str"),
+        ("text", 0, "position 0 requested from an example of type str"),
+        ({"a": 1}, 0, "position 0 requested from an example of type dict"),
         (("x", 1), 2, "no position 2: the example has 2 parts"),
         (("x", 1), -3, "no position -3"),
-        (None, 0, "position 0 requested from a NoneType"),
+        (None, 0, "position 0 requested from an example of type NoneType"),
     ],
 )
 def test_a_missing_field_or_position_is_named(example: Any, selector: Any, message: str):
@@ -89,7 +93,7 @@ def test_a_dotted_name_is_a_field_or_else_a_function(example: Any, selector: Any
         ({"a.text": 1}, "a.txt", r"no field 'a.txt' and no such function .*mean 'a.text'"),
         ({"a": 1}, "posixpath.basenam", r"no such function \(module 'posixpath' has no"),
         (("x", 1), "absent.view", r"No module named 'absent'\); the example has no fields"),
-        ({"a": 1}, "posixpath.sep", "'posixpath.sep' is a str, not a function"),
+        ({"a": 1}, "posixpath.sep", "'posixpath.sep' is of type str, not a function"),
     ],
 )
 def test_an_unknown_dotted_name_is_an_error(example: Any, selector: str, message: str):
@@ -152,8 +156,8 @@ def test_an_example_may_be_the_view_itself():
         ({"n": 1, "m": 2}, "choose one of 'n', 'm'$"),
         (("x", "y"), "choose one of 0, 1$"),
         ({"a": PIXELS, "b": PIXELS, "c": "x"}, "choose one of 'a', 'b', 'c'$"),
-        (3, "a int has no fields: give a function as view="),
-        (None, "a NoneType has no fields"),
+        (3, "an example of type int has no fields: give a function as view="),
+        (None, "an example of type NoneType has no fields"),
     ],
 )
 def test_an_ambiguous_example_requires_a_view(example: Any, message: str):
