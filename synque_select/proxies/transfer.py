@@ -134,7 +134,7 @@ class Transfer(_LabelProxy):
         n_pool = (weights > 0).sum(1).cpu()
         clipped = importance.clipped.sum(1)[judges.families].cpu()
         message = (
-            f"each candidate is tested on {_span(n_pool)} examples of the others, which count as "
+            f"examples of the others that test a candidate: {_span(n_pool)}, which count as "
             f"{_span(sizes)} after weighting them towards the real sample"
         )
         details = {

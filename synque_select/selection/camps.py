@@ -112,7 +112,7 @@ def find_camps(
         for i, j in itertools.permutations(range(len(names)), 2):
             if contents[i] == contents[j]:
                 readings[i, j] = np.nan
-    if not np.isfinite(readings).any():  # nobody judges anybody
+    if not np.isfinite(readings).any():  # no candidate judges another
         return None
     camp = split_by_agreement(readings)
     contradictions = systematic_contradictions(readings, camp)

@@ -195,7 +195,7 @@ def _source(ranking: Ranking, names: Sequence[str], chosen: Sequence[str], openi
     left = " that can be selected" if len(names) < len(ranking) else ""
     if len(chosen) == len(names):
         all_of = {1: "the one candidate", 2: "both candidates"}
-        which = all_of.get(len(names), f"all {len(names)} candidates")
+        which = all_of.get(len(names), f"all {counted(len(names), 'candidate')}")
     else:
         which = f"{len(chosen)} of {counted(len(names), 'candidate')}"
     return f"{which}{left}, {'not advised' if opening == 'far' else 'as recommended'}"

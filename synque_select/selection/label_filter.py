@@ -71,6 +71,7 @@ _MIN_SUPPORTED = 0.5
 # above this number of examples a message that was not asked for costs too much
 _MAX_OFFERED = 200_000
 _TRANSFER = "transfer"
+_AUTO = "label_filter='auto' (--label-filter auto)"
 # The share of right labels among those that are dropped cannot be estimated from the candidates:
 # that a judge contradicts a label says the same whether the label or the judge is wrong. So this is
 # what `scripts/label_filter_limits.py` measured.
@@ -516,12 +517,12 @@ def offer(
     result = filter_selected(candidates, scoring, ranking, "auto")
     if result.camps is not None:  # the decision has said who contradicts whom
         return (
-            "The label filter is off, and label_filter='auto' would drop nothing: two camps of the "
-            "selected candidates contradict each other.",
+            f"The label filter is off, and {_AUTO} would drop nothing: two camps of the selected "
+            "candidates contradict each other.",
         )
     record = result.record
     sentence = record.sentence.replace("The label filter drops", "it would drop", 1)
-    return (f"The label filter is off. With label_filter='auto', {sentence}",)
+    return (f"The label filter is off. With {_AUTO}, {sentence}",)
 
 
 def _split_camps(judges: LabelJudges, kept: Sequence[str]) -> Camps | None:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from synque_select.data.candidate import Candidate
+from synque_select.data.label_sets import label_kind
 from synque_select.errors import ConfigError
 from synque_select.functional.transfer import fit_heads, votes_of_others
 from synque_select.selection.scoring import Scoring
@@ -40,8 +41,11 @@ def check_classes(candidates: Sequence[Candidate]) -> None:
         candidates: The candidates.
 
     Raises:
-        ConfigError: A candidate has no label, or more than 100 classes (such as free text).
+        ConfigError: A candidate has no label, or more than 100 classes (such as free text), or the
+            labels are numbers with fractions.
     """
+    if label_kind([candidate.labels for candidate in candidates]) == "numbers":
+        raise ConfigError("the labels are numbers; label checks need classes")
     for candidate in candidates:
         n_classes = len(set(candidate.labels))
         if n_classes > _MAX_CLASSES:

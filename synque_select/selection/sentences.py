@@ -324,12 +324,16 @@ class Sentences:
         rest = [name for name in self.names if name not in mixture.names]
         # the optimal weights may use a candidate that is shown worse, the others may not
         ruled = [n for n in rest if kind != "mmd_optimal" or n not in self.evidence.worse]
-        reasons = self._against(ruled)
-        named = {*self.evidence.worse, *self.evidence.contradicted, *self._answered_against}
-        others = [name for name in rest if name not in ruled or name not in named]
+        spoken = {*self.evidence.worse, *self.evidence.contradicted, *self._answered_against}
+        ruled = [name for name in ruled if name in spoken]
+        others = [name for name in rest if name not in ruled]
+        sentences = []
+        if reasons := self._against(ruled):
+            get = "gets" if len(ruled) == 1 else "get"
+            sentences.append(f"{self._list(ruled)} {get} no weight: {'; '.join(reasons)}.")
         if others:
-            reasons.append(f"the weighting gives nothing to {self._list(others)}")
-        return [f"{_capital(reason)}: no weight." for reason in reasons]
+            sentences.append(f"This weighting gives {self._list(others)} no weight.")
+        return sentences
 
     def _rest(self, chosen: Sequence[str]) -> str:
         """Return what to train on until labels were checked, and why the others are left out."""
@@ -441,14 +445,14 @@ class Sentences:
         evidence = self.evidence
         worse = [name for name in names if name in evidence.worse]
         wrong = [name for name in names if name in self._answered_against]
-        doubtful = [name for name in names if name in evidence.contradicted]
+        doubtful = [n for n in names if n in evidence.contradicted and n not in wrong]
         dissimilar = [name for name in names if name in evidence.dissimilar]
         parts = [self._dissimilar(dissimilar)] if dissimilar else []
         if wrong:
             parts.append(f"your answers speak against {self._list(wrong)}")
         if worse:
             parts.append(f"{self._list(worse)} {_is(worse)} shown worse than {self._most()}")
-        if doubtful and not (evidence.camps or wrong):
+        if doubtful and not evidence.camps:
             parts.append(f"the labels of {self._list(doubtful)} are contradicted")
         return parts
 

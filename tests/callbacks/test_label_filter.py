@@ -120,7 +120,10 @@ def test_off_by_default_with_a_message_that_offers_it(selection: Any, tmp_path: 
     assert wrong_texts() & set(seen_by(model))
     assert not (callback.run_dir / "dropped_labels.jsonl").exists()
     messages = " ".join(callback.ranking.messages)
-    assert "The label filter is off. With label_filter='auto', it would drop" in messages
+    assert (
+        "The label filter is off. With label_filter='auto' (--label-filter auto), it would drop"
+        in messages
+    )
 
 
 def test_a_closed_filter_says_why(selection: Any, tmp_path: Path):

@@ -42,7 +42,7 @@ def test_all_that_a_ranking_can_find_is_printed_and_kept(data: Path, tmp_path: P
     assert "MMD-optimal" in ranking.own_mixture.source
     assert "weight" in out
     gaps = json.loads((tmp_path / "gaps.json").read_text())
-    assert f"{gaps['n_uncovered']} of 40 real examples are covered by no candidate" in out
+    assert f"{gaps['n_uncovered']} of 40 real examples are not covered by any candidate" in out
     assert gaps["gaps"][0]["real_view"].split()[0] in out
     assert "false: labels hardly follow from the inputs" in " ".join(out.split())
     assert any("false: labels" in message for message in ranking.messages)

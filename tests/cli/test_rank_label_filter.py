@@ -63,7 +63,8 @@ def test_without_a_filter_a_message_offers_it(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ):
     assert main([*command, "--label", "label"]) == 0
-    assert "The label filter is off. With label_filter='auto'" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "The label filter is off. With label_filter='auto' (--label-filter auto), it" in printed
     assert main(command) == 0
     assert "label filter" not in capsys.readouterr().out
 
@@ -81,3 +82,20 @@ def test_bad_arguments(
 ):
     assert main([*command, *given]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_proxy_may_read_labels_that_are_not_classes(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for path in (tmp_path / "data").iterdir():
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [{**record, "length": len(record["text"]) + i / 997}
+                for i, record in enumerate(records)]  # fmt: skip
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main([*command, "transfer", "--label", "length", "--json", "numbers"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "The labels were not checked: " in printed
+    assert load_ranking(tmp_path / "numbers").proxies["transfer"].unit == "R²"
+    # without such a proxy, the option would have no effect
+    assert main([*command, "--label", "length"]) == 1
+    assert "label checks need classes" in capsys.readouterr().err

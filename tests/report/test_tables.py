@@ -36,7 +36,7 @@ from synque_select.report.ranking_tables import (
     reliability_words,
     scores_table,
 )
-from synque_select.report.table import Column, Table, shorten, shorten_names
+from synque_select.report.table import Column, Table, shorten, shorten_names, wrap_text
 from synque_select.selection.decision import decided
 from synque_select.types import Evidence
 from tests.records.records_data import SCRIPT, make_ranking, make_record
@@ -158,7 +158,7 @@ def test_the_size_of_proxies_with_a_limit_of_their_own_is_said():
 def test_the_verdict_on_a_ranking_is_right_under_it():
     verdict = "No significant difference between the candidates."
     notes = ranking_table(make_ranking(messages=(verdict,))).notes
-    assert notes[0] == "selected, weight 0.5 each: top 2 by consensus"
+    assert notes[0] == "selected: top 2 by consensus, each with weight 0.5"
     assert notes[1] == verdict
 
 
@@ -191,10 +191,10 @@ def test_p_top_k_never_stands_without_the_reliability(form):
     ranking = make_ranking()
     unknown = form(ranking_table(ranking))
     assert "selection_stability" in unknown
-    assert "reliability on your task unknown" in re.sub(r"\s+", " ", unknown)
+    assert "reliability of consensus on your task unknown" in re.sub(r"\s+", " ", unknown)
     known = re.sub(r"\s+", " ", form(ranking_table(ranking, reliability=correlation())))
     assert "measured reliability of consensus on this task: Spearman +0.98" in known
-    assert "reliability on your task unknown" not in known
+    assert "reliability of consensus on your task unknown" not in known
 
 
 def test_p_top_k_is_not_mentioned_where_it_is_unknown():
@@ -206,7 +206,7 @@ def test_p_top_k_is_not_mentioned_where_it_is_unknown():
 
 def test_a_reliability_that_is_undefined_is_unknown():
     undefined = correlate_scores([1] * 8, range(8), higher_is_better=True, mode="max")
-    assert reliability_words("pad", undefined) == "reliability on your task unknown"
+    assert reliability_words("pad", undefined) == "reliability of pad on your task unknown"
 
 
 def test_a_spread_over_seeds_is_shown_where_there_is_no_interval():
@@ -592,7 +592,8 @@ def test_the_row_of_the_scale_is_never_cut(width: int):
 @pytest.mark.parametrize(
     ("family", "words"),
     [
-        ("kernel", "by proxies only: closeness to the real inputs"),
+        ("kernel", "by pad only: closeness to the real inputs"),
+        ("lexical", "by pad only: likeness to the real inputs"),
         ("labels", "by pad: how well the candidates predict each other's labels"),
         ("diversity", "by pad, which never reads the real sample"),
         ("baseline", "by pad, which never reads the real sample"),
@@ -604,6 +605,63 @@ def test_the_note_on_what_is_ranked_fits_the_proxy(family: str, words: str):
     notes = " ".join(ranking_table(replace(ranking, rank_by="pad", proxies=proxies)).notes)
     assert words in notes
     assert ("closeness" in notes) == (family == "kernel")
+
+
+@pytest.mark.parametrize(
+    ("family", "title"),
+    [
+        ("kernel", "Ranking by pad against 50 real examples"),
+        ("diversity", "Ranking by pad, which does not read the 50 real examples"),
+        ("baseline", "Ranking by pad, which does not read the 50 real examples"),
+    ],
+)
+def test_the_title_says_against_what(family: str, title: str):
+    ranking = make_ranking()
+    proxies = {"pad": replace(ranking.proxies["pad"], family=family)}
+    by_pad = replace(ranking, rank_by="pad", proxies=proxies)
+    assert ranking_table(by_pad).title == title
+    assert str(by_pad).startswith(title.replace("Ranking by", "Ranking of 4 candidates by"))
+
+
+def test_a_block_without_a_figure_of_the_scale_has_no_row_for_it():
+    names = [f"candidate-{'x' * 30}-{i}" for i in range(3)]
+    ranking = make_ranking(names)
+    scaled = replace(ranking.proxies["pad"], reference=0.1)
+    text = scores_table(replace(ranking, proxies={**ranking.proxies, "pad": scaled})).text(52)
+    blocks = [block for block in text.split("\n\n") if block.startswith("#")]
+    assert len(blocks) > 1
+    assert ["more real" in block for block in blocks] == [" pad" in block for block in blocks]
+
+
+def test_only_what_is_extrapolated_is_called_so():
+    ranking = make_ranking()
+    scaled = replace(ranking.proxies["pad"], reference=0.1)
+    notes = " ".join(scores_table(replace(ranking, proxies={"pad": scaled})).notes)
+    assert "more real: about what" in notes
+    assert "extrapolated" not in notes
+    ngram = replace(scaled, key="ngram")
+    rows = tuple(replace(row, scores={"ngram": row.scores["pad"]}) for row in ranking.candidates)
+    by_ngram = replace(ranking, candidates=rows, proxies={"ngram": ngram})
+    assert "that of ngram is extrapolated" in " ".join(scores_table(by_ngram).notes)
+
+
+@pytest.mark.parametrize(
+    ("n", "words"),
+    [
+        (1, "top 1 by consensus"),
+        (2, "top 2 by consensus, each with weight 0.5"),
+        (3, "top 3 by consensus, each with weight 0.333"),
+    ],
+)
+def test_the_weights_are_said_where_there_are_several(n: int, words: str):
+    assert ranking_table(replace(make_ranking(), top_k=n)).notes[0] == f"selected: {words}"
+
+
+def test_a_percentage_is_not_divided():
+    for width in range(24, 60):
+        lines = wrap_text("It is right 85 % of the time, at least 82 % (95 %).", width)
+        assert not [line for line in lines if line.startswith("%")]
+        assert " ".join(lines) == "It is right 85 % of the time, at least 82 % (95 %)."
 
 
 def with_none(**verdicts: tuple[float, int]):

@@ -135,3 +135,11 @@ def test_a_head_that_has_never_seen_a_class_does_not_contradict_it():
     readings = class_readings(Predictions(predictions.classes, predictions.owners, known), labels)
     assert np.isnan(readings[:2, 2:, 0]).all()
     assert np.isfinite(readings[2:, :2, 0]).all()
+
+
+def test_where_no_candidate_judges_another_there_are_no_camps():
+    """Four candidates with the same inputs know each other's labels."""
+    heads = np.zeros((4, 6), dtype=np.int16)
+    predictions = Predictions((heads,) * 4, np.arange(4), np.ones((4, 2), dtype=bool))
+    labels = [np.array([0, 1] * 3)] * 4
+    assert find_camps(predictions, labels, names="abcd", classes="xy", contents=[b""] * 4) is None

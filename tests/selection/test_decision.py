@@ -106,8 +106,8 @@ LABELS = {"contradicted": {"c": 0.48}}
                 ),
             },
             "answers",
-            "Train on all but a, b, c: by your 12 answers, d, e, f are right more often than a, "
-            "b, c where they contradict each other.",
+            "Train on d, e, f: by your 12 answers, these are right more often than a, b, c where "
+            "they contradict each other.",
             "def",
         ),
         ({}, "tie", "Train on all 6: your real sample does not separate them.", "abcdef"),
@@ -288,7 +288,7 @@ def test_weights_that_were_asked_for_are_in_the_sentence():
     assert made.decision is not None
     assert made.decision.sentence == (
         "Your real sample does not separate the 6 candidates. The weights are those of "
-        "mixture='proportional': a 0.75, c 0.25."
+        "mixture='proportional': a 0.75, c 0.25. This weighting gives b, d, e, f no weight."
     )
 
 
@@ -375,12 +375,97 @@ def test_weights_say_what_speaks_against_the_weighted():
     assert made is not None
     assert made.sentence.endswith(
         "c 0.5, e 0.25, f 0.25, although e, f are shown worse than at least half of the others and "
-        "the labels of c are contradicted."
+        "the labels of c are contradicted. This weighting gives a, b, d no weight."
     )
     given = decided(ranking(2), Evidence("consensus", 60, 60.0, 0, 15))
     made = with_weights(given, Mixture({"a": 0.5, "b": 0.5}), "proportional").decision
     assert made is not None
     assert "The weights of the top 2 (top_k=2 was given) are those of" in made.sentence
+
+
+def test_weights_say_which_candidates_get_none_and_why():
+    evidence = Evidence("consensus", 60, 60.0, **CLEAR, n_pairs=15, **LABELS)
+    plain = decided(ranking(), dataclasses.replace(evidence, answers=AnswerEvidence(9, ("a",))))
+    assert plain.top().names == ("b", "d")
+    made = with_weights(plain, Mixture({"b": 0.6, "d": 0.4}), "proportional").decision
+    assert made is not None
+    assert made.sentence.endswith(
+        "mixture='proportional': b 0.6, d 0.4. a, c, e, f get no weight: your answers speak "
+        "against a; e, f are shown worse than at least half of the others; the labels of c are "
+        "contradicted."
+    )
+    optimal = with_weights(plain, Mixture({"b": 0.6, "f": 0.4}), "mmd_optimal").decision
+    assert optimal is not None
+    assert optimal.sentence.endswith(
+        "f 0.4, although f is shown worse than at least half of the others. a, c get no weight: "
+        "your answers speak against a; the labels of c are contradicted. This weighting gives d, e "
+        "no weight."
+    )
+    # with a given top_k, the others are left out for their rank
+    given = with_weights(decided(ranking(2), evidence), Mixture({"a": 1.0}), "proportional")
+    assert given.decision is not None
+    assert "no weight" not in given.decision.sentence
+
+
+@pytest.mark.parametrize(
+    ("answers", "finding"),
+    [
+        (
+            AnswerEvidence(12),
+            "By your 12 answers, no candidate is shown to be right less often than the others.",
+        ),
+        (
+            AnswerEvidence(1, is_open=True),
+            "By your one answer, it is not settled which camp is right (more answers may settle "
+            "it).",
+        ),
+    ],
+)
+def test_answers_that_leave_nobody_out_are_a_reason(answers: AnswerEvidence, finding: str):
+    assert decision(answers=answers).reasons[0] == finding
+
+
+@pytest.mark.parametrize(
+    ("answers", "sentence"),
+    [
+        (
+            AnswerEvidence(24, ("a",)),
+            "Train on all but a: by your 24 answers, a is right less often than the others.",
+        ),
+        (
+            AnswerEvidence(12, ("e",), ("a", "b"), ("c", "d")),
+            "Train on all but c, d, e: by your 12 answers, a, b are right more often than c, d "
+            "where they contradict each other and e is right less often than the others.",
+        ),
+    ],
+)
+def test_each_camp_is_named_once(answers: AnswerEvidence, sentence: str):
+    assert decision(answers=answers).sentence == sentence
+
+
+def test_long_names_are_shortened_in_what_answers_show():
+    names = [f"a-generator-with-{'a-long-' * 20}name-{i}" for i in range(6)]
+    rows = tuple(
+        dataclasses.replace(row, name=name)
+        for row, name in zip(ranking().candidates, names, strict=True)
+    )
+    long = dataclasses.replace(ranking(), candidates=rows)
+    answers = AnswerEvidence(12, right_camp=tuple(names[:3]), wrong_camp=tuple(names[3:]))
+    made = decided(long, Evidence("consensus", 60, 60.0, 0, 15, answers=answers)).decision
+    assert made is not None
+    assert made.mixture.names == tuple(names[:3])
+    assert len(made.sentence) < 400
+
+
+def test_a_mixture_that_is_not_advised_is_not_called_recommended():
+    assert decision().mixture.source == "all 6 candidates, as recommended"
+    assert decision(**CLEAR).mixture.source == "4 of 6 candidates, as recommended"
+    assert decision(copies=("a",)).mixture.source == (
+        "all 5 candidates that can be selected, as recommended"
+    )
+    far = decision(far=FAR)
+    assert far.mixture.source == "all 6 candidates, not advised"
+    assert far.reasons[0].startswith("b is the hardest for a classifier")
 
 
 def test_where_one_is_left_out_it_is_the_other():
@@ -470,8 +555,10 @@ def test_the_words_fit_what_a_proxy_reads(
                      "too few", "unknown", "quality of their labels"]  # fmt: skip
     elif key in ("transfer", "agreement"):
         forbidden = ["closer", "farther", "quality of their labels"]
-    else:
+    elif key in ("coverage", "energy", "frechet", "mmd", "pad"):
         forbidden = ["better on", "worse on", "never read"]
+    else:  # not distances
+        forbidden = ["closer", "farther", "never read"]
     assert not [words for words in forbidden if words in text]
 
 

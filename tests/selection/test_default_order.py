@@ -126,7 +126,7 @@ def test_the_sample_size_analysis_is_that_of_the_order(tmp_path: Path):
     scoring = scorer(tmp_path).score(pool(noisy=[0]), REAL)
     default, named = (sample_size_analysis(scoring, rank_by=by) for by in (None, "transfer"))
     assert default == named
-    assert default.unit == "balanced accuracy, or R² for numbers"
+    assert default.unit == "balanced accuracy"
 
 
 def test_camps_are_found_in_a_sample_of_large_candidates(

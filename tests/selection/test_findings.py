@@ -57,7 +57,9 @@ def test_what_no_candidate_covers_is_counted_and_shown(findings):
 def test_where_all_is_covered_the_table_says_so():
     gaps = find_gaps(scoring(TWO_MODES, {"a": TWO_MODES + 1e-3, "b": points(1, 5, [0, 0, 0])}))
     assert (gaps.n_uncovered, gaps.worst) == (0, ())
-    assert str(gaps_table(gaps)).startswith("0 of 60 real examples are covered by no candidate")
+    assert str(gaps_table(gaps)).startswith(
+        "Each of the 60 real examples is covered by a candidate"
+    )
 
 
 @pytest.mark.parametrize(

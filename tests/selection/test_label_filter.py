@@ -76,6 +76,31 @@ def test_it_drops_wrong_labels_and_keeps_right_ones():
     assert result.record.dropped == {n: len(each) for n, each in result.dropped.items()}
 
 
+def test_it_says_how_many_and_that_some_of_them_are_right():
+    data = Data()
+    for name in data.names:
+        data.flip(name, 0.3)
+    record = filter_labels(data.judges(), data.names, "auto").record
+    n, n_dropped = N * len(data.names), sum(record.dropped.values())
+    assert record.sentence.startswith(
+        f"The label filter drops {n_dropped:,} of {n:,} examples ({100 * n_dropped / n:.0f} %): "
+    )
+    assert "Some of these labels are right: on three measured tasks" in record.sentence
+    again = filter_labels(data.judges(), data.names, "auto", relabel=True).record
+    assert again.sentence == record.sentence.replace("drops", "relabels", 1)
+    assert again.relabel
+
+
+def test_where_no_label_is_contradicted_it_drops_nothing():
+    data = Data(spread=0.05)
+    record = filter_labels(data.judges(), data.names, "auto").record
+    assert sum(record.dropped.values()) == 0
+    assert record.sentence.startswith(
+        "The label filter drops nothing: no label is contradicted by more than 50 % of the other "
+        "candidates' votes. The candidates' classifiers predict 100 % of each other's labels"
+    )
+
+
 def test_what_is_dropped_says_why():
     data = Data(spread=0.2)
     data.labels["c0"][0] = 1  # it is class 0
