@@ -38,13 +38,16 @@ def _small() -> LLMSpec:
 class AdaptiveJudging:
     """Stop judging a candidate once it is decided whether it is among the best `top_k`.
 
+    Without `top_k`, the border is that of the default selection, which leaves out candidates that
+    are worse than at least half of the others: the best half of K candidates, rounded down.
+
     Args:
         delta: Allowed error. With probability 1 − delta over the random choice of examples, every
             decision is the one that judging all examples would have led to. Rubrics and the real
             sample are held fixed.
         rounds: Maximum number of rounds; each doubles the number of judged examples of a candidate.
-        top_k: Number of best candidates; None for the `top_k` of the callback or command, or 3
-            if that is not set either.
+        top_k: Number of best candidates; None for the `top_k` of the callback or command, or half
+            of the candidates if that is not set either.
 
     Raises:
         ConfigError: A value is not allowed.

@@ -42,7 +42,6 @@ _log = logging.getLogger(__name__)
 _QUESTIONS = 4  # per example: the candidate in two places, two sets asked about
 _IMAGES_AT_ONCE = 128
 _POINT = "x" * 160  # length of a typical point, to estimate rubrics that are not written yet
-_DEFAULT_TOP_K = 3
 
 Values = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -158,9 +157,14 @@ class LensRun:
 
     @property
     def top_k(self) -> int:
-        """Number of best candidates that adaptive judging decides on."""
+        """Number of best candidates that adaptive judging decides on.
+
+        Without `top_k`, a ranking selects all candidates but those that are worse than at least
+        half of the others. By score these are all but the best ⌊K/2⌋: at least (K − 1)/2 of the
+        K − 1 others are better. So the border is there.
+        """
         adaptive = self.config.adaptive
-        return (adaptive.top_k if adaptive else None) or _DEFAULT_TOP_K
+        return (adaptive.top_k if adaptive else None) or max(1, len(self.candidates) // 2)
 
     def close(self) -> None:
         """Free the models that this run created; engines passed in by the user stay open."""

@@ -334,6 +334,12 @@ def _adaptive_messages(key: str, run: LensRun) -> list[str]:
         f"is on the right side of the border of the top {race['top_k']}, for these rubrics and "
         "this real sample."
     )
+    adaptive = run.config.adaptive
+    if adaptive is not None and adaptive.top_k is None:
+        message += (
+            " Without top_k this is the better half: by default, only candidates that are worse "
+            "than at least half of the others can be left out."
+        )
     if race["undecided"]:
         message += f" Not decided: {', '.join(race['undecided'])}."
     return [message]

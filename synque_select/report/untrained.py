@@ -95,8 +95,9 @@ def untrained_notes(
         metric is undefined.
 
     Example:
-        >>> untrained_notes({"a": 0.7, "b": 0.5}, 0.6, "val_acc", "max", unit="candidate")[0][60:]
-        'be told from 1 pair: 5 are needed; 1 of 2 candidates is better by val_acc'
+        >>> notes = untrained_notes({"a": 0.7, "b": 0.5}, 0.6, "acc", "max", unit="candidate")
+        >>> notes[0].split("; ")[1]
+        '1 of 2 candidates is better by acc'
     """
     finite = {name: value for name, value in values.items() if math.isfinite(value)}
     if not finite or not math.isfinite(untrained):

@@ -137,7 +137,7 @@ def test_a_model_of_transformers_is_gone_when_fit_starts(tmp_path):
 
 def test_adaptive_judging_decides_the_border_of_the_callback():
     lens = {"adaptive": {"delta": 0.1}}
-    for top_k, expected in ((2, 2), (None, None)):  # without any, judging separates 3
+    for top_k, expected in ((2, 2), (None, None)):  # without any, half of the candidates
         callback = SelectionCallback(["lens"], top_k=top_k, lens=lens)
         assert callback._proxies[0]["config"].adaptive.top_k == expected
     fixed = SelectionCallback(["lens"], top_k=2, lens={"adaptive": {"top_k": 4}})

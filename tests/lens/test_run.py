@@ -18,6 +18,7 @@ from PIL import Image
 
 from synque_select.data.views import fields_view
 from synque_select.errors import ConfigError, DataError
+from synque_select.functional.racing import decided_at_border
 from synque_select.lens.config import AdaptiveJudging, LensConfig
 from synque_select.lens.rubric import Rubric, RubricSampling
 from synque_select.llm.prompt import Prompt, has_images, prompt_parts
@@ -36,7 +37,9 @@ def words(shift: int, n: int, spread: int = 3) -> list[dict[str, str]]:
     return [{"text": f"w0x{shift + i % spread} w1x{i % 2} w2x{i % 7}"} for i in range(n)]
 
 
-def ranked(tmp_path: Path, proxy: type[Lens] = Lens, top_k: int = 1, **options: Any) -> Ranking:
+def ranked(
+    tmp_path: Path, proxy: type[Lens] = Lens, top_k: int | None = 1, **options: Any
+) -> Ranking:
     options = {"answers": str(tmp_path / "answers.sqlite"), "progress": False} | options
     candidates = {"near": words(0, 60), "far": words(5, 64), "odd": words(9, 50)}
     suite = [proxy(LensConfig(**options))]
@@ -146,6 +149,36 @@ def test_decided_candidates_are_judged_no_further(tmp_path):
     real = {row["text"] for row in words(0, 12)}
     n_real = 3 * 4 * len(real)
     assert all(any(f'"{text}"' in p for text in real) for p in judged[:n_real])
+
+
+def test_without_top_k_the_border_is_that_of_the_default_selection(tmp_path):
+    def judged(folder: str, top_k: int | None) -> Ranking:
+        adaptive = AdaptiveJudging(rounds=5, top_k=top_k)
+        return ranked(
+            tmp_path,
+            scorer=telling_llm(),
+            top_k=None,
+            adaptive=adaptive,
+            answers=str(tmp_path / f"{folder}.sqlite"),
+        )
+
+    given, default = judged("given", 1), judged("default", None)
+    race, expected = (r.details["lens"]["adaptive"] for r in (default, given))
+    assert race == expected
+    assert race["top_k"] == 1  # of 3: a candidate worse than 1 of its 2 others may be left out
+    assert race["rounds"] > 1  # with a border of 3, all of 3 were decided after the first
+    note = "Without top_k this is the better half"
+    assert any(note in message for message in default.messages)
+    assert not any(note in message for message in given.messages)
+
+
+@pytest.mark.parametrize("n", range(2, 12))
+def test_the_best_half_is_what_is_not_worse_than_half_of_the_others(n):
+    scores = np.random.default_rng(n).permutation(n) / n
+    inside, outside = decided_at_border(scores, scores, n // 2)
+    n_better = (scores[None, :] > scores[:, None]).sum(axis=1)
+    assert (outside == (n_better >= (n - 1) / 2)).all()  # as in the default selection
+    assert (inside == ~outside).all()
 
 
 def test_undecided_candidates_are_named_and_balanced_has_no_bounds(tmp_path):
