@@ -144,9 +144,8 @@ class MAUVE(BaseProxy):
         messages = []
         if n_real < _RELIABLE_FROM:
             messages.append(
-                f"{self.key} is not reliable here: {n_real} {what} make "
-                f"{counted(default_n_bins(n_real, size), 'bin')}, and 10 want {_RELIABLE_FROM} "
-                "examples"
+                f"{self.key} is not reliable here: {n_real} {what} give "
+                f"{counted(default_n_bins(n_real, size), 'bin')}, and 10 need {_RELIABLE_FROM}"
             )
         if size < largest:
             messages.append(

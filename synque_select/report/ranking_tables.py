@@ -33,6 +33,9 @@ _REFERENCE = "more real"
 _EXTRAPOLATED = frozenset(("coverage", "ngram"))
 # families of proxies whose values shift with the number of examples that they are computed from
 _SIZED = frozenset(("coverage", "divergence", "diversity", "domain", "lexical"))
+# of these families: its expected value is the same at every size; takes no more synthetic examples
+# than there are real ones
+_OF_ANY_SIZE, _OF_REAL_SIZE = "density", "knn_coverage"
 
 
 def ranking_tables(ranking: Ranking, *, reliability: Correlation | None = None) -> list[Table]:
@@ -219,6 +222,11 @@ def _measured(ranking: Ranking) -> str:
     info = ranking.proxies.get(ranking.rank_by)
     if info is None:
         return "by proxies only: closeness to the real inputs, not quality"
+    if info.key == "agreement":
+        return (
+            "by agreement: how far the candidates' classifiers agree on the real inputs; an error "
+            "that most of them share counts as right"
+        )
     if info.reads_labels:
         return (
             f"by {info.key}: how well the candidates predict each other's labels on inputs like "
@@ -277,8 +285,9 @@ def _size_notes(ranking: Ranking) -> list[str]:
     smallest = min(row.n for row in ranking.candidates)
     by_size: dict[tuple[int, bool], list[str]] = {}
     for key, info in ranking.proxies.items():
-        if info.family in _SIZED:
+        if info.family in _SIZED and key != _OF_ANY_SIZE:
             size = min(smallest, info.options.get("max_examples", smallest))
+            size = min(size, ranking.n_real) if key == _OF_REAL_SIZE else size
             by_size.setdefault((size, info.reads_real), []).append(key)
     notes = []
     for (size, reads_real), keys in by_size.items():

@@ -101,7 +101,8 @@ def consensus_members(
     unreliable on this input, or that is undefined for a candidate.
 
     Returns:
-        The keys, and a sentence about each proxy that is left out although its family may enter.
+        The keys, and a sentence about each proxy that is left out although its family may enter, if
+        there is a consensus.
     """
     # one per family: proxies of a family are nearly copies, and would outvote the others
     members: dict[str, str] = {}
@@ -114,7 +115,8 @@ def consensus_members(
             messages.append(f"{proxy.key} is shown but not in the consensus: {reason}.")
         else:
             members[proxy.family] = proxy.key
-    return tuple(members.values()), tuple(messages)
+    # without a consensus, nothing is left out of it
+    return tuple(members.values()), tuple(messages) if members else ()
 
 
 def _why_not(proxy: BaseProxy, scores: ProxyScores, members: Mapping[str, str]) -> str | None:

@@ -45,7 +45,9 @@ def check_classes(candidates: Sequence[Candidate]) -> None:
             labels are numbers with fractions.
     """
     if label_kind([candidate.labels for candidate in candidates]) == "numbers":
-        raise ConfigError("the labels are numbers; label checks need classes")
+        raise ConfigError(
+            "the labels are numbers; label checks need classes (the proxy transfer takes numbers)"
+        )
     for candidate in candidates:
         n_classes = len(set(candidate.labels))
         if n_classes > _MAX_CLASSES:

@@ -213,7 +213,7 @@ def score_proportional_mixture(
     # at a low temperature, the weight of the worst is below the smallest float
     raw = {name: weight for name, weight in every.items() if weight != 0}
     total = sum(raw.values())
-    selected = f"{len(raw)} selected by {by}" if is_own else f"top {len(raw)} by {by}"
+    selected = counted(len(raw), "candidate") if is_own else f"top {len(raw)} by {by}"
     source = f"{selected}, proportional at temperature {temperature:g}"
     return Mixture({name: weight / total for name, weight in raw.items()}, source)
 

@@ -133,8 +133,7 @@ class Sentences:
         weights = f"{self.weights(mixture)}{self._although(mixture.names)}"
         sentence = f"{self.finding()} The weights{of} are those of mixture={kind!r}: {weights}."
         # with a given top_k, the others are left out for their rank
-        rest = [] if top_k is not None else self._unweighted(mixture, kind)
-        return " ".join([sentence, *rest])
+        return sentence if top_k is not None else f"{sentence}{self._unweighted(mixture, kind)}"
 
     def weights(self, mixture: Mixture) -> str:
         """Return the names and weights of a mixture, the largest first."""
@@ -266,7 +265,9 @@ class Sentences:
         # one that is left out for its inputs may rank in between
         is_whole = all(name in names for name in evidence.dissimilar)
         is_best = list(chosen) == list(names[: len(chosen)]) and len(chosen) in evidence.clear_at
-        if is_whole and is_best:
+        # of many that are better and a few that are not, the few say more
+        is_named = len(chosen) <= _MOST_NAMES or len(names) - len(chosen) > _MOST_NAMES
+        if is_whole and is_best and is_named:
             return f"{self._list(chosen)}: {self._closer(chosen)}"
         dropped = [name for name in names if name not in chosen]
         by, worse = evidence.rank_by, self._worse_than_most()
@@ -319,21 +320,25 @@ class Sentences:
             parts.append("no candidate is shown to be right less often than the others")
         return f"by {by}, {' and '.join(parts)}"
 
-    def _unweighted(self, mixture: Mixture, kind: str) -> list[str]:
-        """Say which candidates that can be selected get no weight, and why."""
-        rest = [name for name in self.names if name not in mixture.names]
-        # the optimal weights may use a candidate that is shown worse, the others may not
-        ruled = [n for n in rest if kind != "mmd_optimal" or n not in self.evidence.worse]
-        spoken = {*self.evidence.worse, *self.evidence.contradicted, *self._answered_against}
-        ruled = [name for name in ruled if name in spoken]
-        others = [name for name in rest if name not in ruled]
-        sentences = []
-        if reasons := self._against(ruled):
-            get = "gets" if len(ruled) == 1 else "get"
-            sentences.append(f"{self._list(ruled)} {get} no weight: {'; '.join(reasons)}.")
-        if others:
-            sentences.append(f"This weighting gives {self._list(others)} no weight.")
-        return sentences
+    def _unweighted(self, mixture: Mixture, kind: str) -> str:
+        """Say which candidates that can be selected get no weight, and why; empty if all do."""
+        evidence, answered = self.evidence, self._answered_against
+        reasons: dict[str, list[str]] = {}
+        for name in self.names:
+            if name in mixture.names:
+                continue
+            if name in answered:
+                reason = "by your answers"
+            elif name in evidence.contradicted and not evidence.camps:
+                reason = "labels contradicted by the other candidates"
+            # the optimal weights may use a candidate that is shown worse, the others may not
+            elif name in evidence.worse and kind != "mmd_optimal":
+                reason = f"shown worse than {self._most()}"
+            else:
+                reason = "by this weighting"
+            reasons.setdefault(reason, []).append(name)
+        parts = [f"{self._list(names)} ({reason})" for reason, names in reasons.items()]
+        return f" No weight goes to {'; '.join(parts)}." if parts else ""
 
     def _rest(self, chosen: Sequence[str]) -> str:
         """Return what to train on until labels were checked, and why the others are left out."""

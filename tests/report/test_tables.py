@@ -633,6 +633,24 @@ def test_a_block_without_a_figure_of_the_scale_has_no_row_for_it():
     assert ["more real" in block for block in blocks] == [" pad" in block for block in blocks]
 
 
+@pytest.mark.parametrize(
+    ("key", "family", "words"),
+    [
+        ("coverage", "coverage", "coverage: from at most 1,000 examples per candidate, against 50"),
+        ("knn_coverage", "coverage", "knn_coverage: from at most 50 examples per candidate"),
+        ("density", "coverage", None),
+        ("mmd", "kernel", None),
+    ],
+)
+def test_the_size_is_that_of_the_proxy(key: str, family: str, words: str | None):
+    ranking = make_ranking()
+    info = replace(ranking.proxies["pad"], key=key, family=family)
+    rows = tuple(replace(row, scores={key: row.scores["pad"]}) for row in ranking.candidates)
+    notes = " ".join(scores_table(replace(ranking, candidates=rows, proxies={key: info})).notes)
+    assert ("from at most" in notes) == (words is not None)
+    assert words is None or words in notes
+
+
 def test_only_what_is_extrapolated_is_called_so():
     ranking = make_ranking()
     scaled = replace(ranking.proxies["pad"], reference=0.1)

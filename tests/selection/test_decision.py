@@ -288,7 +288,7 @@ def test_weights_that_were_asked_for_are_in_the_sentence():
     assert made.decision is not None
     assert made.decision.sentence == (
         "Your real sample does not separate the 6 candidates. The weights are those of "
-        "mixture='proportional': a 0.75, c 0.25. This weighting gives b, d, e, f no weight."
+        "mixture='proportional': a 0.75, c 0.25. No weight goes to b, d, e, f (by this weighting)."
     )
 
 
@@ -375,12 +375,19 @@ def test_weights_say_what_speaks_against_the_weighted():
     assert made is not None
     assert made.sentence.endswith(
         "c 0.5, e 0.25, f 0.25, although e, f are shown worse than at least half of the others and "
-        "the labels of c are contradicted. This weighting gives a, b, d no weight."
+        "the labels of c are contradicted. No weight goes to a, b, d (by this weighting)."
     )
     given = decided(ranking(2), Evidence("consensus", 60, 60.0, 0, 15))
     made = with_weights(given, Mixture({"a": 0.5, "b": 0.5}), "proportional").decision
     assert made is not None
     assert "The weights of the top 2 (top_k=2 was given) are those of" in made.sentence
+
+
+def test_of_many_that_are_better_the_few_others_are_named():
+    assert decision(**{**CLEAR, "worse": ("f",), "clear_at": (5,)}).sentence == (
+        "Train on all but f: by consensus, this file is farther from your 60 real examples than at "
+        "least half of the others, beyond chance."
+    )
 
 
 def test_weights_say_which_candidates_get_none_and_why():
@@ -390,16 +397,16 @@ def test_weights_say_which_candidates_get_none_and_why():
     made = with_weights(plain, Mixture({"b": 0.6, "d": 0.4}), "proportional").decision
     assert made is not None
     assert made.sentence.endswith(
-        "mixture='proportional': b 0.6, d 0.4. a, c, e, f get no weight: your answers speak "
-        "against a; e, f are shown worse than at least half of the others; the labels of c are "
-        "contradicted."
+        "mixture='proportional': b 0.6, d 0.4. No weight goes to a (by your answers); "
+        "c (labels contradicted by the other candidates); e, f (shown worse than at least "
+        "half of the others)."
     )
     optimal = with_weights(plain, Mixture({"b": 0.6, "f": 0.4}), "mmd_optimal").decision
     assert optimal is not None
     assert optimal.sentence.endswith(
-        "f 0.4, although f is shown worse than at least half of the others. a, c get no weight: "
-        "your answers speak against a; the labels of c are contradicted. This weighting gives d, e "
-        "no weight."
+        "f 0.4, although f is shown worse than at least half of the others. No weight goes to a "
+        "(by your answers); c (labels contradicted by the other candidates); d, e "
+        "(by this weighting)."
     )
     # with a given top_k, the others are left out for their rank
     given = with_weights(decided(ranking(2), evidence), Mixture({"a": 1.0}), "proportional")

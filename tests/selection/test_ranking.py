@@ -149,9 +149,13 @@ class TestConsensus:
         ],
     )
     def test_what_cannot_be_trusted_stays_out(self, scores: ProxyScores, why: str):
-        members, messages = consensus_members([MeanProxy("a", "kernel")], {"a": scores})
-        assert members == ()
+        suite = [MeanProxy("a", "kernel"), MeanProxy("b", "domain")]
+        fine = ProxyScores(torch.ones(len(scores.values)))
+        members, messages = consensus_members(suite, {"a": scores, "b": fine})
+        assert members == ("b",)
         assert why in messages[0]
+        # without a consensus, nothing is left out of it
+        assert consensus_members(suite[:1], {"a": scores}) == ((), ())
 
 
 class TestUncertainty:
