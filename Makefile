@@ -8,7 +8,7 @@ PIP := PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip instal
 # two processes of one thread each, for two cores; the same examples on every run
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --hypothesis-profile=ci
 
-.PHONY: demo test test-all test-vllm lint docs bench recipes-small docs-tables simulate wheel-check clean
+.PHONY: demo test test-all test-vllm lint docs bench recipes-small docs-tables simulate reliability wheel-check clean
 
 demo: $(STAMPS)/run
 	$(BIN)/synque-select experiment --config digits
@@ -48,6 +48,10 @@ docs-tables: $(STAMPS)/dev
 # error, power, coverage and stability of rankings whose truth is known, into docs/calibration.md
 simulate: $(STAMPS)/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.simulate
+
+# damaged files, kills and hostile input: what came of them, into docs/reliability.md
+reliability: $(STAMPS)/dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.reliability
 
 wheel-check: $(STAMPS)/dev
 	bash tests/wheel_check.sh $(BIN)/python

@@ -22,10 +22,21 @@ from torch.utils.data import IterableDataset
 from synque_select.data.columns import Columns
 from synque_select.data.examples import MapDataset
 from synque_select.data.json_reader import read_jsonl
-from synque_select.data.tables import check_name, open_table, write_atomically, write_rows
+from synque_select.data.tables import (
+    check_name,
+    is_intact,
+    open_table,
+    write_rows,
+    write_table,
+)
 from synque_select.errors import DataError, DependencyError
-from synque_select.utils.atomic import write_text_atomic
-from synque_select.utils.cache_dir import default_cache_dir
+from synque_select.utils.cache_dir import default_cache_dir, writable_twin
+from synque_select.utils.checksums import (
+    DamagedFileError,
+    check_file,
+    checksummed_file,
+    read_checked,
+)
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.progress import ProgressBar
 
@@ -35,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_EXAMPLES", "is_iterable", "is_map_style", "open_stored", "store_iterable"]
 
 MAX_EXAMPLES = 1_000_000
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3
 
 
 def is_iterable(source: object) -> TypeGuard[Iterable[object]]:
@@ -89,24 +100,28 @@ def store_iterable(name: str, examples: Iterable[object]) -> Path:
         ...     open_stored(store_iterable("a", ({"text": t} for t in "xy")))[1]
         {'text': 'y'}
     """
-    folder = default_cache_dir() / "iterables"
-    spool = folder / f"{uuid.uuid4().hex}.part"
+    folder, spool = default_cache_dir() / "iterables", None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        place = writable_twin(folder)
+        spool = place / f"{uuid.uuid4().hex}.part"
         layout, sha256 = _spool(name, examples, spool)
-        target = folder / f"{sha256[:32]}.arrow"
-        if not target.exists():
-            write_text_atomic(target.with_suffix(".json"), json.dumps(layout.state()))
-            write_atomically(target, partial(write_rows, spool, read_jsonl, Columns()))
+        for parent in (folder, place):
+            target = parent / f"{sha256[:32]}.arrow"
+            if is_intact(target.with_suffix(".json")) and is_intact(target):
+                return target
+        with checksummed_file(target.with_suffix(".json")) as stream:
+            stream.write(json.dumps(layout.state()).encode())
+        write_table(target, partial(write_rows, spool, read_jsonl, Columns()))
+        return target
     except OSError as error:
         raise DataError(
             f"{name}: the cache folder {folder} cannot be written ({error.strerror}); "
             "set SYNQUE_CACHE to a folder that can be written"
         ) from error
     finally:
-        with suppress(OSError):
-            spool.unlink()
-    return target
+        if spool is not None:
+            with suppress(OSError):
+                spool.unlink()
 
 
 def open_stored(path: Path) -> MapDataset:
@@ -119,14 +134,21 @@ def open_stored(path: Path) -> MapDataset:
         The examples as the iterable yielded them.
 
     Raises:
-        DataError: The file is missing, usually because another machine wrote it to its own cache.
+        DataError: The file is missing, usually because another machine wrote it to its own cache,
+            or is damaged.
     """
     try:
-        layout = _Layout(**json.loads(path.with_suffix(".json").read_text()))
+        layout = _Layout(**json.loads(read_checked(path.with_suffix(".json"))))
+        check_file(path)
     except OSError as error:
         raise DataError(
             f"{path}: the stored dataset is missing; set SYNQUE_CACHE to a folder that all "
             "machines of the run share"
+        ) from error
+    except DamagedFileError as error:
+        raise DataError(
+            f"{path}: the stored dataset is damaged ({error}); load the iterable again, which "
+            "stores it again"
         ) from error
     table: MapDataset = open_table(path, path)
     return table if layout.is_plain else _Stored(table, layout)

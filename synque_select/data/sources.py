@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.compressed import inner_name, is_compressed, open_data
-from synque_select.data.digest_cache import keep_digests
+from synque_select.data.digest_cache import keep_digests, large_file_state
 from synque_select.data.examples import Examples, MapDataset
 from synque_select.data.families import FamilySpec, candidate_families
 from synque_select.data.groups import GroupSelector
@@ -31,6 +31,7 @@ from synque_select.data.readers import (
 from synque_select.data.tables import open_saved
 from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, DataError
+from synque_select.utils.file_state import FileState
 from synque_select.utils.text_files import valid_name
 from synque_select.utils.wording import counted, listed
 
@@ -53,7 +54,7 @@ class _Source(NamedTuple):
     view: Selector | None = None
     label: Selector | None = None
     given: Examples | None = None
-    keeps_digests: bool = True
+    state: FileState | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -115,7 +116,7 @@ def load_candidates(
     families = candidate_families([candidate.name for candidate in candidates], family)
     grouped = [replace(candidate, family=families[candidate.name]) for candidate in candidates]
     return [
-        keep_digests(candidate) if part.keeps_digests else candidate
+        keep_digests(candidate, part.state)
         for candidate, part in zip(grouped, sources, strict=True)
     ]
 
@@ -157,8 +158,7 @@ def load_real(
         real_groups = source.group_by
     if real_groups is None:
         return real
-    grouped = replace(real, group_by=real_groups)
-    return keep_digests(grouped) if part.keeps_digests else grouped
+    return keep_digests(replace(real, group_by=real_groups), part.state)
 
 
 def load_dataset_file(path: _PathLike) -> MapDataset:
@@ -372,6 +372,8 @@ def _from_file(path: Path, as_text: frozenset[str], reader: str | None) -> _Sour
             f"{path}: the suffix {suffix!r}{packed} is not known; allowed are "
             f"{', '.join(reader_suffixes())}, each also compressed, and folders"
         )
+    # a reader of the user's own may have changed while the file has not
+    state = large_file_state(path) if READERS.is_built_in(key) else None
     dataset = read_file(path, key, as_text)
     # a list of texts has "text", an object of texts "key" and "text": one field is the view
     columns: object = getattr(dataset, "column_names", None)
@@ -380,8 +382,7 @@ def _from_file(path: Path, as_text: frozenset[str], reader: str | None) -> _Sour
         dataset=dataset,
         source=str(path) if reader is None else f"{reader}:{path}",
         view="text" if columns in (["text"], ["key", "text"]) else None,
-        # a reader of the user's own may have changed while the file has not
-        keeps_digests=READERS.is_built_in(key),
+        state=state,
     )
 
 
@@ -497,4 +498,4 @@ def _build(
         source=part.source,
         notes=part.notes if given is None else given.notes,
     )
-    return keep_digests(built) if part.keeps_digests else built
+    return keep_digests(built, part.state)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -14,14 +14,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from synque_select.data.columns import JSON_FIELDS, Columns
 from synque_select.data.compressed import is_compressed
 from synque_select.errors import DataError, SynqueError
-from synque_select.utils.cache_dir import default_cache_dir
+from synque_select.utils.cache_dir import default_cache_dir, writable_twin
+from synque_select.utils.checksums import (
+    DamagedFileError,
+    check_file,
+    checksummed_path,
+    remove_damaged,
+)
+from synque_select.utils.file_state import FileState, file_state, settled_state
 from synque_select.utils.progress import ProgressBar
+from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
-from synque_select.utils.atomic import atomic_path
-from synque_select.utils.wording import counted
 
 __all__ = [
     "BATCH_ROWS",
@@ -30,13 +36,14 @@ __all__ = [
     "Rows",
     "check_batch",
     "check_name",
+    "is_intact",
     "open_saved",
     "open_table",
     "quiet_datasets",
     "table_of_batches",
     "table_of_rows",
-    "write_atomically",
     "write_rows",
+    "write_table",
 ]
 
 # files up to this size are held in memory; larger ones are converted once and memory-mapped
@@ -45,7 +52,8 @@ _COMPRESSION = 8  # about the factor by which text shrinks
 BATCH_ROWS = 1000
 _BATCH_BYTES = 8 << 20
 _MAX_FIELDS = 10_000
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3
+_TRIES = 3
 
 # Writes a whole file as an Arrow stream. It returns False if a type turned out to be too narrow
 # after the first batch was written: then it must be called again with a new stream.
@@ -142,10 +150,7 @@ class quiet_datasets:
 
 def _converted(path: Path, write: _Write, about: Sequence[str]) -> Dataset:
     if path.stat().st_size > (SMALL_BYTES // _COMPRESSION if is_compressed(path) else SMALL_BYTES):
-        target = _cache_path(path, about)
-        if not target.exists():
-            write_atomically(target, write)
-        return open_table(target, path)
+        return open_table(_converted_file(path, write, about), path)
     import pyarrow as pa
     from datasets import Dataset
 
@@ -160,15 +165,53 @@ def _converted(path: Path, write: _Write, about: Sequence[str]) -> Dataset:
         return _decoded(Dataset.from_buffer(buffer), schema)
 
 
-def _cache_path(path: Path, about: Sequence[str]) -> Path:
-    stat = path.stat()
-    key = [_FORMAT_VERSION, str(path.resolve()), stat.st_size, stat.st_mtime_ns, *about]
+def _converted_file(path: Path, write: _Write, about: Sequence[str]) -> Path:
+    """Return the file of the cache that a file was converted to, which is made if it is missing."""
+    for _ in range(_TRIES):
+        state = settled_state(path)
+        target = _cached_table(_cache_path(path, state, about), write)
+        # a file that changed while it was read has left a mixture of both contents
+        if file_state(path) == state:
+            return target
+        with suppress(OSError):
+            target.unlink()
+    raise DataError(
+        f"{path}: the file changes while it is read; wait until it is written completely"
+    )
+
+
+def _cache_path(path: Path, state: FileState, about: Sequence[str]) -> Path:
+    key = [_FORMAT_VERSION, str(path.resolve()), *state, *about]
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
     return default_cache_dir() / "tables" / f"{name}.arrow"
 
 
-def write_atomically(target: Path, write: _Write) -> None:
-    """Write a file of the cache completely or not at all.
+def _cached_table(target: Path, write: _Write) -> Path:
+    """Return a file of the cache, or a temporary one in its place where it cannot be written."""
+    if is_intact(target):
+        return target
+    try:
+        place = writable_twin(target.parent) / target.name
+    except OSError as error:
+        raise _not_written(target.parent, error) from error
+    if not is_intact(place):
+        write_table(place, write)
+    return place
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a file of the cache is there and whole; a damaged one is removed with a warning."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        try:
+            check_file(path)
+            return True
+        except DamagedFileError as error:
+            remove_damaged(path, error)
+    return False
+
+
+def write_table(target: Path, write: _Write) -> None:
+    """Write a file of the cache completely or not at all, with a checksum.
 
     Args:
         target: The file; missing folders are created.
@@ -181,17 +224,21 @@ def write_atomically(target: Path, write: _Write) -> None:
 
     with ExitStack() as stack:
         try:
-            part = stack.enter_context(atomic_path(target))
+            part = stack.enter_context(checksummed_path(target))
             part.touch()
         except OSError as error:
-            raise DataError(
-                f"the cache folder {target.parent} cannot be written ({error.strerror}); "
-                "set SYNQUE_CACHE to one that can"
-            ) from error
+            raise _not_written(target.parent, error) from error
         complete = False
         while not complete:
             with pa.OSFile(str(part), "wb") as sink:
                 complete = write(sink)
+
+
+def _not_written(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"the cache folder {folder} cannot be written ({error.strerror}); "
+        "set SYNQUE_CACHE to one that can"
+    )
 
 
 def open_table(path: Path, origin: Path) -> Dataset:

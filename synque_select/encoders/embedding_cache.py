@@ -35,13 +35,12 @@ from synque_select.encoders.shards import (
     ShardIndex,
     contains,
     open_shard,
-    set_aside,
     sorted_keys,
     write_shard,
 )
 from synque_select.errors import ConfigError, EncoderError
 from synque_select.utils.atomic import write_text_atomic
-from synque_select.utils.cache_dir import default_cache_dir
+from synque_select.utils.cache_dir import default_cache_dir, temporary_twin, writable_twin
 from synque_select.utils.memory import is_out_of_memory
 from synque_select.utils.process_state import free_device_memory, preserved_state
 from synque_select.utils.progress import ProgressBar
@@ -136,7 +135,7 @@ def _shard_of(
     n_encoded = 0
     for _ in range(_TRIES):
         store = _open_store(root, encoder.key)
-        shard = store.whole(examples.sha256)
+        shard = store.whole(examples.sha256, examples.digests)
         if shard is not None:
             return shard, n_encoded
         missing = store.missing(examples.digests)
@@ -312,7 +311,9 @@ class _Store:
     def __init__(self, root: Path, key: str) -> None:
         self.key = key
         self.folder = root / "embeddings" / hashlib.sha256(key.encode()).hexdigest()[:16]
-        self._index = ShardIndex(self.folder)
+        # where the folder cannot be written, what is new is here
+        self._twin = temporary_twin(self.folder)
+        self._index = ShardIndex(self.folder, self._twin)
         self._remove_stale()
 
     @property
@@ -320,10 +321,17 @@ class _Store:
         """Dimension of the stored embeddings; None if there are none."""
         return self._index.dim
 
-    def whole(self, name: str) -> Shard | None:
+    def whole(self, name: str, digests: NDArray[np.uint8]) -> Shard | None:
         """Return the shard that holds all embeddings of a candidate in order, if there is one."""
         with self._errors():
-            return self._open(self._path(name))
+            for folder in (self.folder, self._twin):
+                path = folder / f"{name}{SUFFIX}"
+                shard = self._open(path)
+                if shard is not None and np.array_equal(shard.digests, digests):
+                    return shard
+                if shard is not None:
+                    self._index.remove(path, ShardError("it is of other views"))
+        return None
 
     def missing(self, digests: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the positions of views without an embedding; of equal views, the first."""
@@ -338,8 +346,8 @@ class _Store:
     def keep(self, digests: NDArray[np.uint8], rows: NDArray[np.float32]) -> None:
         """Write rows to a part file."""
         with self._errors():
-            self._make_folder()
-            write_shard(self._path(_PART + uuid.uuid4().hex), digests, [rows], rows.shape[1])
+            name = f"{_PART}{uuid.uuid4().hex}{SUFFIX}"
+            write_shard(self._writable_folder() / name, digests, [rows], rows.shape[1])
 
     def merge(self, name: str, digests: NDArray[np.uint8]) -> None:
         """Write a candidate's rows as one shard; do nothing if any of them is missing."""
@@ -358,29 +366,26 @@ class _Store:
                     f"the cache {self.folder} holds embeddings of one encoder with {dims} "
                     "dimensions: change the encoder's revision whenever its output changes"
                 )
-            self._make_folder()
-            write_shard(self._path(name), digests, _blocks(opened, number, row), dims[0])
+            path = self._writable_folder() / f"{name}{SUFFIX}"
+            write_shard(path, digests, _blocks(opened, number, row), dims[0])
             self._remove_parts(opened.values(), digests)
 
     def _open(self, path: Path) -> Shard | None:
         try:
             return open_shard(path)
-        except FileNotFoundError:
-            pass
+        except (FileNotFoundError, NotADirectoryError):
+            self._index.drop(path)
         except ShardError as error:
-            set_aside(path, error)
-        self._index.drop(path)
+            self._index.remove(path, error)
         return None
 
-    def _path(self, name: str) -> Path:
-        return self.folder / (name + SUFFIX)
-
-    def _make_folder(self) -> None:
-        if self.folder.is_dir():
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        about = self.folder / "encoder.json"
-        write_text_atomic(about, json.dumps({"key": self.key}))
+    def _writable_folder(self) -> Path:
+        folder = writable_twin(self.folder)
+        about = folder / "encoder.json"  # for people: nothing reads it
+        if not about.is_file():
+            with suppress(OSError):
+                write_text_atomic(about, json.dumps({"key": self.key}))
+        return folder
 
     def _remove_parts(self, shards: Iterable[Shard], digests: NDArray[np.uint8]) -> None:
         # a part is obsolete once the candidate's own file holds all of its rows
@@ -388,7 +393,8 @@ class _Store:
         keys = sorted_keys(digests)
         for shard in parts:
             if contains(keys, shard.digests):
-                shard.path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    shard.path.unlink()
                 self._index.drop(shard.path)
 
     def _remove_stale(self) -> None:

@@ -1,20 +1,20 @@
 """The files of the embedding cache, and an index to find rows in them.
 
 A shard is a safetensors file that is never modified: `embeddings` (n, d) float32 and `digests`
-(n, 32) uint8, one per row, and a CRC-32 of each of the two. It is written under a temporary name
-and then renamed, so that no process sees an incomplete file, even after a `kill -9`.
+(n, 32) uint8, one per row, a CRC-32 of each of the two, and the name of the folder, which belongs
+to one encoder. It is written under a temporary name and then renamed, so that no process sees an
+incomplete file, even after a `kill -9`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import mmap
 import os
 import threading
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synque_select.utils.atomic import atomic_file
+from synque_select.utils.checksums import remove_damaged
 from synque_select.utils.wording import counted
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "ShardIndex",
     "contains",
     "open_shard",
-    "set_aside",
     "sorted_keys",
     "write_shard",
 ]
@@ -40,8 +40,6 @@ __all__ = [
 SUFFIX = ".safetensors"
 _FORMAT = "synque-embeddings-1"
 _ALIGN = 64  # bytes; rows start at a multiple, so that mapped arrays are aligned
-
-_log = logging.getLogger(__name__)
 
 
 class ShardError(ValueError):
@@ -101,7 +99,8 @@ def write_shard(
     """
     with atomic_file(path) as file:
         n = len(digests)
-        file.write(_header(n, dim, 0, 0))
+        folder = path.parent.name
+        file.write(_header(n, dim, 0, 0, folder))
         rows_crc = 0
         for block in blocks:
             data = np.ascontiguousarray(block, dtype="<f4").data
@@ -110,15 +109,16 @@ def write_shard(
         stored = np.ascontiguousarray(digests).data
         file.write(stored)
         file.seek(0)
-        file.write(_header(n, dim, rows_crc, zlib.crc32(stored)))
+        file.write(_header(n, dim, rows_crc, zlib.crc32(stored), folder))
 
 
-def _header(n: int, dim: int, rows_crc: int, digests_crc: int) -> bytes:
+def _header(n: int, dim: int, rows_crc: int, digests_crc: int, folder: str) -> bytes:
     stop = 4 * n * dim
     meta = {
         "format": _FORMAT,
         "rows_crc32": f"{rows_crc:08x}",
         "digests_crc32": f"{digests_crc:08x}",
+        "folder": folder,
     }
     fields = {
         "__metadata__": meta,
@@ -130,7 +130,7 @@ def _header(n: int, dim: int, rows_crc: int, digests_crc: int) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _read_layout(file: IO[bytes]) -> _Layout:
+def _read_layout(file: IO[bytes], folder: str) -> _Layout:
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if not 0 < length < min(size, 1 << 16):
@@ -150,6 +150,8 @@ def _read_layout(file: IO[bytes]) -> _Layout:
         raise ShardError(f"not a header of an embedding shard: {error}") from None
     if meta.get("format") != _FORMAT or layout.stop != size:
         raise ShardError(f"{counted(size, 'byte')}, expected {layout.stop}")
+    if meta.get("folder", folder) != folder:  # files of older versions do not name it
+        raise ShardError("it is of another encoder")
     return layout
 
 
@@ -168,8 +170,8 @@ def open_shard(path: Path) -> Shard:
         ShardError: The file is truncated or damaged.
         FileNotFoundError: The file does not exist.
     """
-    with path.open("rb") as file:
-        layout = _read_layout(file)
+    with _opened(path) as file:
+        layout = _read_layout(file, path.parent.name)
         digests = _read_digests(file, layout)
         if _rows_crc(file, layout) != layout.rows_crc:
             raise ShardError("the embeddings are damaged")
@@ -180,6 +182,16 @@ def open_shard(path: Path) -> Shard:
     return Shard(path, rows.reshape(layout.n, layout.dim), digests, memory)
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        file = path.open("rb")
+    except (IsADirectoryError, PermissionError) as error:
+        raise ShardError(error.strerror) from error
+    with file:
+        yield file
+
+
 def _rows_crc(file: IO[bytes], layout: _Layout) -> int:
     # read instead of mapped, because mapped pages count as memory of this process
     file.seek(layout.start)
@@ -188,13 +200,6 @@ def _rows_crc(file: IO[bytes], layout: _Layout) -> int:
         data = file.read(min(left, 1 << 22))
         crc, left = zlib.crc32(data, crc), left - len(data)
     return crc
-
-
-def set_aside(path: Path, error: ShardError) -> None:
-    """Remove a damaged file with a warning; its embeddings will be computed again."""
-    _log.warning("embedding cache: removing the unusable file %s: %s", path, error)
-    with contextlib.suppress(OSError):
-        path.unlink()
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,14 +244,15 @@ def _keys(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 class ShardIndex:
-    """Finds rows by digest in all shards of a folder, which other processes may change.
+    """Finds rows by digest in all shards of some folders, which other processes may change.
 
     Runs of sorted keys are merged if they are of similar length, so that adding m shards of n rows
     costs O(mn log(mn)) in total and a lookup searches O(log m) runs.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, *folders: Path) -> None:
+        self._folders = folders
+        self._unusable: set[Path] = set()  # damaged files that could not be removed
         self._lock = threading.Lock()
         self._paths: list[Path] = []
         self._numbers: dict[str, int] = {}  # file name to number of the shard
@@ -257,21 +263,22 @@ class ShardIndex:
     def refresh(self) -> None:
         """Add new files and drop deleted ones."""
         with self._lock:
-            names = {path.name for path in self.folder.glob(f"*{SUFFIX}")}
-            for name in self._numbers.keys() - names:
+            files = (path for folder in self._folders for path in folder.glob(f"*{SUFFIX}"))
+            paths = {path.name: path for path in files if path not in self._unusable}
+            for name in self._numbers.keys() - paths.keys():
                 self._drop(name)
-            for name in sorted(names - self._numbers.keys()):
-                self._add(self.folder / name)
+            for name in sorted(paths.keys() - self._numbers.keys()):
+                self._add(paths[name])
 
     def _add(self, path: Path) -> None:
         try:
-            with path.open("rb") as file:
-                layout = _read_layout(file)
+            with _opened(path) as file:
+                layout = _read_layout(file, path.parent.name)
                 digests = _read_digests(file, layout)
         except FileNotFoundError:
             return
         except ShardError as error:
-            set_aside(path, error)
+            self._remove(path, error)
             return
         number = len(self._paths)
         self._paths.append(path)
@@ -283,12 +290,25 @@ class ShardIndex:
             run = self._runs.pop().merged(run, self._dead)
         self._runs.append(run)
 
+    def _remove(self, path: Path, error: ShardError) -> None:
+        if path not in self._unusable:  # one warning per file
+            remove_damaged(path, error, "its views are encoded again")
+        if path.exists():
+            self._unusable.add(path)
+
+    def remove(self, path: Path, error: ShardError) -> None:
+        """Remove a damaged file, with a warning, and take it out of the index."""
+        with self._lock:
+            self._remove(path, error)
+            if path.name in self._numbers:
+                self._drop(path.name)
+
     def _drop(self, name: str) -> None:
         self._dead[self._numbers.pop(name)] = True
         del self._dims[name]
 
     def drop(self, path: Path) -> None:
-        """Remove a file from the index, because it is deleted or damaged."""
+        """Take a file out of the index, because it is deleted."""
         with self._lock:
             if path.name in self._numbers:
                 self._drop(path.name)

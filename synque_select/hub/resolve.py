@@ -12,6 +12,7 @@ from pathlib import Path
 
 from synque_select.errors import ConfigError, EncoderError
 from synque_select.hub.packaged import PackagedModel, file_sha256, find_packaged, packaged_help
+from synque_select.utils.file_state import FileState, file_state
 
 __all__ = ["ModelFiles", "content_revision", "find_on_hub", "resolve_model", "split_revision"]
 
@@ -94,12 +95,11 @@ def content_revision(path: Path) -> str:
 
 
 def _hash_of(path: Path) -> str:
-    status = path.stat()
-    return _hash_once(path, status.st_size, status.st_mtime_ns)
+    return _hash_once(path, file_state(path))
 
 
 @lru_cache(maxsize=1024)
-def _hash_once(path: Path, size: int, mtime_ns: int) -> str:
+def _hash_once(path: Path, _state: FileState) -> str:
     return file_sha256(path)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.llm.prompt import PromptLike, join_prompts
+from synque_select.utils.file_state import FileState, file_state
 from synque_select.utils.text_files import read_text
 
 __all__ = ["PromptSet", "load_prompts", "prompt_kinds"]
@@ -93,7 +94,7 @@ def load_prompts(kind: str | Path = "text") -> PromptSet:
             known = did_you_mean(str(kind), prompt_kinds())
             raise ConfigError(f"prompts={str(kind)[:200]!r} is neither a file nor a kind: {known}")
         path = _FOLDER / f"{kind}.txt"
-    return _read(str(kind), path, path.stat().st_mtime_ns)
+    return _read(str(kind), path, file_state(path))
 
 
 def _is_file(path: Path) -> bool:
@@ -104,7 +105,7 @@ def _is_file(path: Path) -> bool:
 
 
 @lru_cache(maxsize=32)
-def _read(name: str, path: Path, changed: int) -> PromptSet:
+def _read(name: str, path: Path, _state: FileState) -> PromptSet:
     # files of other systems have other line ends, which change no prompt
     text = read_text(path, error=ConfigError).replace("\r\n", "\n").replace("\r", "\n")
     first, _, rest = text.partition("\n")

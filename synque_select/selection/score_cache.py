@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import io
 import json
-import logging
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,13 +18,12 @@ import numpy as np
 import torch
 
 from synque_select.proxies.base import BaseProxy, Contributions, ProxyScores
-from synque_select.utils.atomic import atomic_file
+from synque_select.utils.cache_dir import note_not_written
+from synque_select.utils.checksums import checksummed_file, read_checked, remove_damaged
 
 __all__ = ["ScoreCache", "package_versions", "source_hash"]
 
-_log = logging.getLogger(__name__)
-
-_FORMAT = 1
+_FORMAT = 2
 _OWN_CODE = ("encoders", "functional", "hub", "lens", "proxies", "selection")
 _PACKAGES = (
     "synque-select",
@@ -72,15 +71,17 @@ class ScoreCache:
                 asked for, which are not kept.
         """
         path = self._path(proxy)
-        if path is None or not path.is_file():
+        if path is None:
             return None
         try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            with np.load(io.BytesIO(read_checked(path)), allow_pickle=False) as file:
                 arrays = {name: torch.from_numpy(file[name]) for name in file.files}
             about = json.loads(arrays.pop("about").numpy().tobytes())
             return _restored(arrays, about, cache(score)), float(about["seconds"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            _log.warning("%s is scored again: %s cannot be read: %s", proxy.key, path, error)
+        except OSError:
+            return None
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            remove_damaged(path, error, f"{proxy.key} is scored again")
             return None
 
     def keep(self, proxy: BaseProxy, scores: ProxyScores, seconds: float) -> None:
@@ -100,8 +101,11 @@ class ScoreCache:
             "mixture": scores.mixture is not None,
         }
         arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
-        with suppress(OSError), atomic_file(path) as stream:
-            np.savez(stream, **arrays)
+        try:
+            with checksummed_file(path) as stream:
+                np.savez(stream, **arrays)
+        except OSError as error:
+            note_not_written(path.parent, error)
 
     def _path(self, proxy: BaseProxy) -> Path | None:
         is_packaged = type(proxy).__module__.startswith("synque_select.proxies.")

@@ -15,6 +15,7 @@ from synque_select.data import iterables
 from synque_select.data.iterables import open_stored, store_iterable
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.errors import DataError
+from synque_select.utils import cache_dir
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -151,7 +152,8 @@ class TestRefused:
         with pytest.raises(DataError, match="a folder that all machines of the run share"):
             open_stored(cache / "other.arrow")
 
-    def test_a_cache_that_cannot_be_written(self, cache: Path):
+    def test_no_place_to_write_at_all(self, cache: Path, monkeypatch: pytest.MonkeyPatch):
         cache.parent.write_text("a file")
+        monkeypatch.setattr(cache_dir, "_temporary_root", lambda: cache.parent / "nor here")
         with pytest.raises(DataError, match="set SYNQUE_CACHE"):
             load_candidates({"a": iter(["x", "y"])})

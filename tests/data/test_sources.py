@@ -25,6 +25,7 @@ from synque_select.data import json_reader, tables
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.sources import load_candidates, load_dataset_file, load_real
 from synque_select.errors import ConfigError, DataError
+from synque_select.utils import cache_dir
 
 RECORDS = [
     {"question": "How many apps?", "n": 1},
@@ -369,11 +370,12 @@ def test_a_failed_conversion_leaves_nothing_in_the_cache(
     assert list((cache / "tables").iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_no_place_to_write_at_all_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tables, "SMALL_BYTES", 0)
     blocked = tmp_path / "blocked"
     blocked.write_text("a file")
     monkeypatch.setenv("SYNQUE_CACHE", str(blocked))
+    monkeypatch.setattr(cache_dir, "_temporary_root", lambda: blocked / "nor here")
     write_json(tmp_path / "a.json", RECORDS)
     with pytest.raises(DataError, match=r"cannot be written .* set SYNQUE_CACHE"):
         load_dataset_file(tmp_path / "a.json")

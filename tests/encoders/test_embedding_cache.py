@@ -24,7 +24,7 @@ from synque_select.encoders import BaseEncoder, embed
 from synque_select.encoders import embedding_cache as cache
 from synque_select.encoders.shards import ShardError, ShardIndex, open_shard, write_shard
 from synque_select.errors import ConfigError, DataError, EncoderError
-from synque_select.utils import progress
+from synque_select.utils import cache_dir, progress
 from synque_select.utils.cache_dir import default_cache_dir
 
 
@@ -279,7 +279,7 @@ def test_a_damaged_file_is_set_aside_and_encoded_again(tmp_path, caplog, damage)
     encoder = Counting()
     with caplog.at_level(logging.WARNING):
         embedded = embed(encoder, Candidate("a", texts(0, 20)), cache_dir=tmp_path)
-    assert "removing the unusable file" in caplog.text
+    assert "its views are encoded again" in caplog.text
     assert len(encoder.seen) == 20
     assert torch.equal(embedded.embeddings, rows_of(texts(0, 20)))
 
@@ -301,9 +301,10 @@ def test_files_that_vanish_are_encoded_again(tmp_path):
     assert len(encoder.seen) == 20
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path):
+def test_no_place_to_write_at_all_is_named(tmp_path, monkeypatch):
     blocked = tmp_path / "file"
     blocked.write_text("")
+    monkeypatch.setattr(cache_dir, "_temporary_root", lambda: blocked / "nor here")
     with pytest.raises(EncoderError, match=r"cannot be used.*cache_dir or \$SYNQUE_CACHE"):
         embed(Counting(), Candidate("a", texts(0, 4)), cache_dir=blocked)
 

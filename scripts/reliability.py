@@ -1,0 +1,134 @@
+"""What happens to results when something breaks: `python -m scripts.reliability`.
+
+Runs the slow harnesses of the tests, each of which counts its cases, and writes the counts into
+the table of docs/reliability.md. A new harness calls `tests.reliability.counts.record_counts` and
+gets an entry in `HARNESSES`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from scripts.docs_tables import ROOT, write_between
+from synque_select.utils.wording import counted
+from tests.reliability.counts import COUNTS
+
+PAGE = ROOT / "docs" / "reliability.md"
+_TIMEOUT_S = 3600
+_HEAD = (
+    "| what is done | cases | what came of it | time | measured on |",
+    "| --- | --: | --- | --: | --- |",
+)
+
+
+@dataclass(frozen=True)
+class Harness:
+    """Tests that do one kind of harm many times.
+
+    Args:
+        done: What is done.
+        tests: Files of the tests, with the tests' names if not all of a file count.
+    """
+
+    done: str
+    tests: Sequence[str]
+
+
+HARNESSES = {
+    "damages": Harness(
+        "a derived file is cut, changed, zeroed, emptied, deleted, replaced by a directory or by "
+        "the file of another run",
+        ["tests/reliability/test_damages.py"],
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The result of a harness.
+
+    Args:
+        counts: What happened to how many cases.
+        passed: Whether its tests passed.
+        seconds: How long it took.
+    """
+
+    counts: Mapping[str, int]
+    passed: bool
+    seconds: float
+
+
+def run_harness(key: str) -> Counted:
+    """Run the tests of a harness, the slow ones included, and return what they counted."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "counts.jsonl"
+        tests = HARNESSES[key].tests
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+        started = time.monotonic()
+        environment = os.environ | {COUNTS: str(file)}
+        done = subprocess.run(command, cwd=ROOT, env=environment, timeout=_TIMEOUT_S, check=False)
+        seconds = time.monotonic() - started
+        lines = file.read_text().splitlines() if file.exists() else []
+    totals: dict[str, int] = {}
+    for line in map(json.loads, lines):
+        if line["harness"] == key:
+            for name, count in line["counts"].items():
+                totals[name] = totals.get(name, 0) + count
+    return Counted(totals, done.returncode == 0, seconds)
+
+
+def row_of(harness: Harness, result: Counted) -> str:
+    """Return the row of a harness.
+
+    Example:
+        >>> result = Counted({"same numbers": 3, "clean error": 1}, True, 70.0)
+        >>> row_of(Harness("a file is cut", []), result).rpartition(" | ")[0]
+        '| a file is cut | 4 | 3 same numbers, 1 clean error | 70 s'
+    """
+    shown = ", ".join(f"{count:,} {name}" for name, count in result.counts.items() if count)
+    failed = "" if result.passed else " (tests failed)"
+    n_cases = sum(result.counts.values())
+    return (
+        f"| {harness.done} | {n_cases:,} | {shown or 'none'}{failed} | {result.seconds:.0f} s | "
+        f"{datetime.now(UTC):%Y-%m-%d} |"
+    )
+
+
+def _rows_of(page: str) -> dict[str, str]:
+    """Return the rows of the table, by what is done: those of harnesses that are not run stay."""
+    rows = (line for line in page.splitlines() if line.startswith("| "))
+    return {row.split(" | ")[0].removeprefix("| "): row for row in rows}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run harnesses and write their rows; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "harness", nargs="*", help=f"by default all of: {', '.join(HARNESSES)}", metavar="HARNESS"
+    )
+    chosen = parser.parse_args(arguments).harness or [*HARNESSES]
+    if unknown := [key for key in chosen if key not in HARNESSES]:
+        parser.error(f"unknown: {', '.join(unknown)}; allowed are {', '.join(HARNESSES)}")
+    rows, failed = _rows_of(PAGE.read_text()), []
+    for key in chosen:
+        result = run_harness(key)
+        rows[HARNESSES[key].done] = row_of(HARNESSES[key], result)
+        failed += [] if result.passed else [key]
+        table = [rows[harness.done] for harness in HARNESSES.values() if harness.done in rows]
+        write_between(PAGE, "harnesses", "\n".join([*_HEAD, *table]))
+    print(f"{counted(len(chosen), 'harness', 'harnesses')}, failed: {', '.join(failed) or 'none'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

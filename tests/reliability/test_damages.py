@@ -1,0 +1,52 @@
+"""Damaged derived files: the same numbers or one clean error, never other numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.reliability.counts import record_counts
+from tests.reliability.damages import (
+    Case,
+    Outcome,
+    World,
+    cases,
+    kind_of,
+    sample_of_each_kind,
+)
+
+pytest.importorskip("optuna")
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World.make(tmp_path_factory.mktemp("damages"))
+
+
+def outcomes(world: World, chosen: list[Case]) -> dict[Case, Outcome]:
+    return {case: world.outcome(case) for case in chosen}
+
+
+def assert_right(found: dict[Case, Outcome]) -> None:
+    wrong = [f"{case}: {o.verdict}: {o.said}" for case, o in found.items() if not o.is_right]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.xfail(reason="kept rankings, answers, the run store and studies follow", strict=False)
+def test_every_kind_of_file_with_two_damages(world: World):
+    chosen = sample_of_each_kind([*cases(world.here)], seed=0)
+    assert len({kind_of(case.file) for case in chosen}) >= 12
+    assert_right(outcomes(world, chosen))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_every_damage_of_every_file(world: World):
+    found = outcomes(world, [*cases(world.here)])
+    assert len(found) >= 167
+    names = {"same": "same numbers", "error": "clean error"}
+    record_counts("damages", Counter(names.get(o.verdict, "wrong") for o in found.values()))
+    assert_right(found)
