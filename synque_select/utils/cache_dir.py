@@ -28,7 +28,7 @@ def writable_twin(folder: Path) -> Path:
         folder: The folder; it is created if it is missing.
 
     Raises:
-        OSError: There is no place for temporary files, either.
+        OSError: Temporary files cannot be written, either.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
