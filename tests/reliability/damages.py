@@ -324,11 +324,11 @@ class Outcome:
 
     Args:
         verdict: "same", "error", or what is wrong.
-        said: The error and the warnings.
+        message: The error and the warnings.
     """
 
     verdict: str
-    said: str
+    message: str
 
     @property
     def is_right(self) -> bool:
@@ -407,13 +407,13 @@ class World:
         finally:
             logger.removeHandler(heard)
 
-    def _error(self, case: Case, said: str) -> Outcome:
+    def _error(self, case: Case, message: str) -> Outcome:
         ours = Path(case.file).name
-        if ours not in said:
-            return Outcome("an error that does not name our file", said)
-        if re.search(r"data/\w+\.(jsonl|csv)|real\.jsonl|images/", said):
-            return Outcome("an error that blames the user's file", said)
-        return Outcome("error", said)
+        if ours not in message:
+            return Outcome("an error that does not name our file", message)
+        if re.search(r"data/\w+\.(jsonl|csv)|real\.jsonl|images/", message):
+            return Outcome("an error that blames the user's file", message)
+        return Outcome("error", message)
 
 
 class _Listener(logging.Handler):
@@ -457,5 +457,5 @@ if __name__ == "__main__":
             outcome = world.outcome(case)
             count[outcome.verdict] += 1
             if not outcome.is_right or len(sys.argv) > 2:
-                print(f"{case}: {outcome.verdict}: {outcome.said[:220]}")
+                print(f"{case}: {outcome.verdict}: {outcome.message[:220]}")
         print(count, f"{time.time() - started:.0f} s")

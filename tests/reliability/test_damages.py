@@ -30,8 +30,8 @@ def outcomes(world: World, chosen: list[Case]) -> dict[Case, Outcome]:
     return {case: world.outcome(case) for case in chosen}
 
 
-def assert_right(found: dict[Case, Outcome]) -> None:
-    wrong = [f"{case}: {o.verdict}: {o.said}" for case, o in found.items() if not o.is_right]
+def assert_right(results: dict[Case, Outcome]) -> None:
+    wrong = [f"{case}: {o.verdict}: {o.message}" for case, o in results.items() if not o.is_right]
     assert not wrong, "\n".join(wrong)
 
 
@@ -45,8 +45,8 @@ def test_every_kind_of_file_with_two_damages(world: World):
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_every_damage_of_every_file(world: World):
-    found = outcomes(world, [*cases(world.here)])
-    assert len(found) >= 167
+    results = outcomes(world, [*cases(world.here)])
+    assert len(results) >= 167
     names = {"same": "same numbers", "error": "clean error"}
-    record_counts("damages", Counter(names.get(o.verdict, "wrong") for o in found.values()))
-    assert_right(found)
+    record_counts("damages", Counter(names.get(o.verdict, "wrong") for o in results.values()))
+    assert_right(results)
