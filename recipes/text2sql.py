@@ -62,7 +62,9 @@ from synque_select.recipes._text2sql_generators import (
 )
 from synque_select.recipes.options import FitOptions, LoRAOptions, OwnData
 from synque_select.sql.instance import write_made_up_database
-from synque_select.sql.runner import QueryRunner, compact_schema, is_ordered, same_result
+from synque_select.sql.parsing import parsed_query
+from synque_select.sql.reference import ReferenceAnswer
+from synque_select.sql.runner import QueryRunner, compact_schema
 from synque_select.sql.text import infer_schema, normalised
 from synque_select.utils.cache_dir import default_cache_dir
 from synque_select.utils.validation import check_int
@@ -117,11 +119,11 @@ class SQLModel(CausalLMModule):
         path = _time_zones() if database is None else Path(database)
         pairs = [(str(e.record[_SQL]), query) for e, query in zip(examples, answers, strict=True)]
         with QueryRunner(path) as runner:
-            results = [(given, runner.run(given), query) for given, query in pairs]
+            references = [(ReferenceAnswer.of(runner, given), query) for given, query in pairs]
             same = [
-                same_result(result, runner.run(query), ordered=is_ordered(given))
-                for given, result, query in results
-                if result.rows
+                reference.accepts(runner.run(query))
+                for reference, query in references
+                if reference.result.rows
             ]
         return {
             "exact_match": fmean(normalised(a) == normalised(b) for a, b in pairs),
@@ -430,12 +432,18 @@ def _database(data: SQLData, candidates: Sequence[Candidate]) -> tuple[Path, tup
     mixed = [query for row in zip_longest(*queries) for query in row if query is not None]
     name = hashlib.sha256(json.dumps([schema, mixed]).encode()).hexdigest()[:16]
     path = default_cache_dir() / "text2sql" / f"made-up-{name}.sqlite"
+    n_unread = sum(parsed_query(query) is None for query in mixed)
     message = (
         "no database is given: the tables and columns are those that the SQL of half of the "
         "candidates names, and rows are made up to meet its conditions. Different queries may "
         "return the same rows there, so execution accuracy is too high; for the true one, give the "
         "original database (data.database)"
     )
+    if n_unread:
+        message += (
+            f". {n_unread} of {counted(len(mixed), 'query', 'queries')} of the candidates cannot "
+            "be parsed within the limits and are left out of it"
+        )
     if not path.is_file():
         write_made_up_database(path, schema, mixed, seed=0)
     return path, (message,)

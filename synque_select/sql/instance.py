@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from synque_select.sql.text import Column, Schema, columns_in, parsed_query, write_empty_database
+from synque_select.sql.parsing import ParsedQuery, parsed_query
+from synque_select.sql.text import Schema, create_tables, quoted_name
+from synque_select.utils.atomic import atomic_path
 
 if TYPE_CHECKING:
-    from sqlglot.expressions import Expr
+    from synque_select.sql.parse_worker import Column, Value
 
 __all__ = ["write_made_up_database"]
-
-Value = str | int | float | None
 
 _MAX_QUERIES = 300  # rows of a table; a join of three tables must stay quick
 _WORDS = ("alpha", "beta", "gamma", "delta")  # of columns that no query compares with anything
@@ -60,107 +60,40 @@ def write_made_up_database(
         [(1,)]
     """
     chosen = [queries[i] for i in _spaced(len(queries), _MAX_QUERIES)]
-    parsed = [expression for query in chosen if (expression := parsed_query(query)) is not None]
-    conditions = [_conditions(expression) for expression in parsed]
+    parsed = list(filter(None, map(parsed_query, chosen)))
     pools: dict[Column, list[Value]] = {}
-    for of_query in conditions:
-        for column, value in of_query.items():
+    for query in parsed:
+        for column, value in query.conditions.items():
             pools.setdefault(column, []).append(value)
     rng = np.random.default_rng(seed)
     # a process that is killed leaves no partial database
-    partial = write_empty_database(path.with_name(f"{path.name}.{os.getpid()}.partial"), schema)
-    connection = sqlite3.connect(partial)
-    try:
-        with connection:
-            for expression, values in zip(parsed, conditions, strict=True):
-                for table, row in _rows(expression, values, schema, pools, rng):
-                    marks, name = ", ".join("?" * len(row)), table.replace('"', '""')
-                    connection.execute(f'INSERT INTO "{name}" VALUES ({marks})', row)
-    finally:
-        connection.close()
-    return partial.replace(path)
+    with atomic_path(path) as part:
+        create_tables(part, schema)
+        with closing(sqlite3.connect(part)) as connection, connection:
+            for query in parsed:
+                for table, row in _rows(query, schema, pools, rng):
+                    marks = ", ".join("?" * len(row))
+                    connection.execute(f"INSERT INTO {quoted_name(table)} VALUES ({marks})", row)
+    return path
 
 
 def _rows(
-    query: Expr,
-    values: dict[Column, Value],
-    schema: Schema,
-    pools: dict[Column, list[Value]],
-    rng: np.random.Generator,
+    query: ParsedQuery, schema: Schema, pools: dict[Column, list[Value]], rng: np.random.Generator
 ) -> Iterator[tuple[str, list[Value]]]:
     """Yield a row for each table of a query."""
-    from sqlglot import exp
-
     row: dict[Column, Value] = {}
-    tables = sorted({t.name.lower() for t in query.find_all(exp.Table)} & set(schema))
+    tables = [table for table in query.tables if table in schema]
     for table in tables:
         for name in schema[table]:
             column = table, name
             pool = pools.get(column) or [*_WORDS, *range(1, 5)]
-            row[column] = values.get(column, pool[int(rng.integers(len(pool)))])
-    for left, right in _joins(query):
+            row[column] = query.conditions.get(column, pool[int(rng.integers(len(pool)))])
+    for left, right in query.joins:
         if left in row and right in row:
             # a value that a condition asks for is kept, on both sides
-            row[left] = row[right] = row[right] if right in values else row[left]
+            row[left] = row[right] = row[right] if right in query.conditions else row[left]
     for table in tables:
         yield table, [row[table, name] for name in schema[table]]
-
-
-def _joins(query: Expr) -> Iterator[tuple[Column, Column]]:
-    from sqlglot import exp
-
-    columns = columns_in(query)
-    for equal in query.find_all(exp.EQ):
-        left, right = columns.get(id(equal.this)), columns.get(id(equal.expression))
-        if left is not None and right is not None:
-            yield left, right
-
-
-def _conditions(query: Expr) -> dict[Column, Value]:
-    """Return a value for each column that a query compares with a literal."""
-    from sqlglot import exp
-
-    columns, values = columns_in(query), {}
-    kinds = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Like, exp.In, exp.Between)
-    for condition in query.find_all(*kinds):
-        column = columns.get(id(condition.this))
-        if column is None:
-            continue
-        if isinstance(condition, exp.In):
-            given = next(iter(condition.expressions), None)
-        else:
-            given = condition.args.get("low") or condition.expression
-        value = _literal(given)
-        if value is not None:
-            values[column] = _met(condition, value)
-    return values
-
-
-def _met(condition: Expr, value: str | int | float) -> Value:
-    """Return a value that meets a comparison with this one."""
-    from sqlglot import exp
-
-    if isinstance(condition, exp.Like):
-        return str(value).replace("%", "").replace("_", "x")
-    if isinstance(condition, exp.GT | exp.NEQ):
-        return f"{value}~" if isinstance(value, str) else value + 1
-    if isinstance(condition, exp.LT):
-        return "" if isinstance(value, str) else value - 1
-    return value
-
-
-def _literal(given: Expr | None) -> str | int | float | None:
-    from sqlglot import exp
-
-    sign = 1
-    if isinstance(given, exp.Neg):
-        sign, given = -1, given.this
-    if not isinstance(given, exp.Literal):
-        return None
-    if given.is_string:
-        return str(given.this)
-    number = float(given.this)
-    return sign * (int(number) if number.is_integer() else number)
 
 
 def _spaced(n: int, most: int) -> list[int]:

@@ -10,25 +10,17 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sqlite3
-import subprocess
-import sys
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Self
 
 from synque_select.errors import ConfigError, DataError
+from synque_select.sql.process import LineProcess, resource_limits
+from synque_select.sql.results import QueryResult, is_ordered, same_result
 
 if TYPE_CHECKING:
-    from synque_select.sql.worker import SqlValue, WorkerOptions
-
-    _Row: TypeAlias = tuple[SqlValue, ...]
-    _Numbers: TypeAlias = tuple[int | float, ...]
-    _Key: TypeAlias = tuple[tuple[bool, str | None], ...]
+    from synque_select.sql.worker import WorkerOptions
 
 __all__ = [
     "QueryResult",
@@ -39,35 +31,11 @@ __all__ = [
 ]
 
 _WORKER = Path(__file__).with_name("worker.py")
-# the order of summation, which SQLite leaves open, changes the last digits of a float sum, and
-# leaves a trace of the terms where they cancel
-_RELATIVE, _ABSOLUTE = 1e-9, 1e-12
-# floats up to here hold every whole number exactly
-_EXACT = 2**53
-_MOST_TRIED = 1000
-
-
-@dataclass(frozen=True)
-class QueryResult:
-    """The rows that a query returned, or the error with which it failed.
-
-    Args:
-        rows: The rows of the result; empty if the query failed. A blob is returned as its SQL
-            literal, such as "x'00ff'".
-        error: Why the query failed, in one line; None if it succeeded.
-
-    Example:
-        >>> QueryResult(((1, "a"),)).ran, QueryResult(error="no such table: t").ran
-        (True, False)
-    """
-
-    rows: tuple[tuple[SqlValue, ...], ...] = ()
-    error: str | None = None
-
-    @property
-    def ran(self) -> bool:
-        """Whether the query finished within the limits."""
-        return self.error is None
+_MAX_SQL_CHARS = 100_000
+# the worker stops a query at its limit; one that does not stop itself is killed this much later
+_GRACE_S = 30.0
+# JSON writes a character as up to 12 bytes; brackets and commas are bounded by the memory limit
+_MAX_GROWTH, _FRAME_BYTES = 12, 2**26
 
 
 class QueryRunner:
@@ -100,8 +68,6 @@ class QueryRunner:
         >>> folder.cleanup()
     """
 
-    _process: subprocess.Popen[str] | None = None
-
     def __init__(
         self,
         database: str | Path,
@@ -127,7 +93,12 @@ class QueryRunner:
             "max_rows": max_rows,
             "max_result_bytes": max_result_bytes,
             "uri": f"{self.database.as_uri()}?mode=ro&immutable=1",
+            # the interpreter's own mappings come on top of the memory that a query may use
+            "limits": resource_limits(memory_mb=memory_limit_mb + 128, cpu_s=int(time_limit_s) + 2),
         }
+        self._process = LineProcess(
+            _WORKER, self._options, max_answer_bytes=_MAX_GROWTH * max_result_bytes + _FRAME_BYTES
+        )
 
     def run(self, query: str) -> QueryResult:
         """Run one query and return its rows, or the reason why it failed.
@@ -138,29 +109,19 @@ class QueryRunner:
         Returns:
             The result; a query that fails or exceeds a limit never raises.
         """
-        process = self._running_process()
-        # Popen types its pipes as optional; _running_process always opens them
-        stdin, stdout = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
-        try:
-            stdin.write(json.dumps(query) + "\n")
-            stdin.flush()
-            line = stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            self.close()
+        if isinstance(query, str) and len(query) > _MAX_SQL_CHARS:
+            return QueryResult(error=f"the query is longer than {_MAX_SQL_CHARS} characters")
+        line = self._process.ask(query, wait_s=self._options["time_limit_s"] + _GRACE_S)
+        if line is None:
             return QueryResult(error="the process that runs the queries ended unexpectedly")
         answer = json.loads(line)
         if "error" in answer:
             return QueryResult(error=" ".join(str(answer["error"]).split()))
-        return QueryResult(rows=tuple(tuple(row) for row in answer["rows"]))
+        return QueryResult(tuple(map(tuple, answer["rows"])), n_columns=answer["n_columns"])
 
     def close(self) -> None:
         """Stop the process; the next query starts a new one."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.communicate()
+        self._process.close()
 
     def __enter__(self) -> Self:
         return self
@@ -172,24 +133,6 @@ class QueryRunner:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        self.close()
-
-    def _running_process(self) -> subprocess.Popen[str]:
-        if self._process is None:
-            # a process that runs untrusted SQL gets neither environment variables nor site packages
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_WORKER), json.dumps(self._options)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={},
-                cwd="/",
-                text=True,
-                encoding="utf-8",
-            )
-        return self._process
 
 
 def compact_schema(database: str | Path) -> str:
@@ -217,118 +160,13 @@ def compact_schema(database: str | Path) -> str:
     try:
         listing = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
         tables = [name for (name,) in connection.execute(listing)]
-        schema = {
-            table: [row[1] for row in connection.execute(f"PRAGMA table_info({_quoted(table)})")]
-            for table in tables
-        }
+        columns = "SELECT name FROM pragma_table_info(?)"
+        schema = {t: [name for (name,) in connection.execute(columns, [t])] for t in tables}
     except sqlite3.Error as error:
         raise DataError(f"{path}: the database is damaged: {error}") from error
     finally:
         connection.close()
     return "\n".join(f"{table}({', '.join(columns)})" for table, columns in schema.items())
-
-
-def same_result(expected: QueryResult, actual: QueryResult, *, ordered: bool) -> bool:
-    """Whether two results have the same rows, in the same order or in any order.
-
-    The names of the columns are ignored, but their order matters. Rows are compared as multisets
-    unless `ordered` is True. Whole numbers are compared exactly, and 1 equals 1.0; other floats may
-    differ by 1e-9 of the larger one. A failed query equals nothing, not even another failed query.
-
-    Args:
-        expected: The result of the reference query.
-        actual: The result of the query under test.
-        ordered: Whether the order of the rows matters; usually `is_ordered(reference_query)`.
-
-    Example:
-        >>> a, b = QueryResult(((1,), (2,))), QueryResult(((2.0,), (1,)))
-        >>> same_result(a, b, ordered=False), same_result(a, b, ordered=True)
-        (True, False)
-    """
-    if not (expected.ran and actual.ran) or len(expected.rows) != len(actual.rows):
-        return False
-    left, right = expected.rows, actual.rows
-    if ordered:
-        return all(map(_same_row, left, right))
-    return _same_in_any_order(left, right)
-
-
-def is_ordered(query: str) -> bool:
-    """Whether a query sorts its result, that is, has ORDER BY outside all parentheses.
-
-    Args:
-        query: One SQL statement; it is scanned, not parsed, so that invalid SQL is accepted.
-
-    Example:
-        >>> is_ordered("SELECT a FROM (SELECT a FROM t ORDER BY a)")
-        False
-        >>> is_ordered("select a from t order  by a")
-        True
-    """
-    outer, depth = [], 0
-    # a doubled quote inside a literal is scanned as two adjacent literals, which is harmless here
-    tokens = r"""('[^']*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|$)|[()])"""
-    for part in re.split(tokens, query, flags=re.DOTALL):
-        if part in ("(", ")"):
-            depth += 1 if part == "(" else -1
-            outer.append(" ")
-        elif part.startswith(("--", "/*")):
-            outer.append(" ")
-        elif depth == 0 and not part.startswith(("'", '"', "`", "[")):
-            outer.append(part)
-    return re.search(r"\border\s+by\b", "".join(outer), re.IGNORECASE) is not None
-
-
-def _same_in_any_order(left: Sequence[_Row], right: Sequence[_Row]) -> bool:
-    # numbers that are equal up to rounding have no common key, all else has
-    parts: tuple[defaultdict[_Key, list[_Numbers]], ...] = defaultdict(list), defaultdict(list)
-    for rows, part in zip((left, right), parts, strict=True):
-        for row in rows:
-            part[tuple(map(_key, row))].append(
-                tuple(value for value in row if isinstance(value, int | float))
-            )
-    return parts[0].keys() == parts[1].keys() and all(
-        _same_numbers(rows, parts[1][key]) for key, rows in parts[0].items()
-    )
-
-
-def _key(value: SqlValue) -> tuple[bool, str | None]:
-    """Return what tells NULL, texts and numbers apart, and one text from another."""
-    return value is None, value if isinstance(value, str) else None
-
-
-def _same_numbers(left: Sequence[_Numbers], right: Sequence[_Numbers]) -> bool:
-    if len(left) != len(right):
-        return False
-    if all(map(_same_row, sorted(left), sorted(right))):
-        return True
-    # rounding may have changed the order of two rows
-    rest = list((Counter(right) - Counter(left)).elements())
-    missing = list((Counter(left) - Counter(right)).elements())
-    if len(rest) > _MOST_TRIED:
-        return False
-    for row in missing:
-        at = next((i for i, other in enumerate(rest) if _same_row(row, other)), None)
-        if at is None:
-            return False
-        del rest[at]
-    return True
-
-
-def _same_row(left: _Row, right: _Row) -> bool:
-    return len(left) == len(right) and all(map(_same_value, left, right))
-
-
-def _same_value(left: SqlValue, right: SqlValue) -> bool:
-    if left == right or not isinstance(left, int | float) or not isinstance(right, int | float):
-        return left == right
-    if all(isinstance(v, int) or (v.is_integer() and abs(v) < _EXACT) for v in (left, right)):
-        return False
-    return math.isclose(left, right, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _checked_path(path: Path) -> Path:

@@ -5,34 +5,37 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from synque_select.errors import DataError, DependencyError
+from synque_select.errors import DataError
+from synque_select.sql.parsing import parsed_query
+from synque_select.utils.atomic import atomic_path
+from synque_select.utils.wording import one_line
 
 if TYPE_CHECKING:
-    from sqlglot.expressions import Expr
+    from synque_select.sql.parse_worker import Column
 
 __all__ = [
-    "Column",
     "Schema",
-    "columns_in",
+    "create_tables",
     "infer_schema",
     "normalised",
-    "parsed_query",
+    "quoted_name",
     "write_empty_database",
 ]
 
-Schema = dict[str, list[str]]
-Column = tuple[str, str]
-"""A table and the name of its column, in lower case."""
+Schema: TypeAlias = dict[str, list[str]]
+_SHOWN = 100
 
 
 def normalised(query: str) -> str:
     """Return a query with its layout and the case of its keywords and names normalized.
 
     Two queries with the same normal form differ only in layout, comments, quotes around names and
-    case. A query that cannot be parsed is returned as its lower-case words.
+    case. A query that cannot be parsed within the limits of `parsed_query` is returned as its
+    lower-case words.
 
     Args:
         query: One SQL statement in SQLite's dialect.
@@ -45,14 +48,7 @@ def normalised(query: str) -> str:
         "SELECT a FROM t WHERE b = 'X'"
     """
     parsed = parsed_query(query)
-    if parsed is None:
-        return " ".join(query.lower().split())
-    from sqlglot import exp
-
-    for name in parsed.find_all(exp.Identifier):
-        name.set("this", name.this.lower())
-        name.set("quoted", False)
-    return str(parsed.sql(dialect="sqlite", comments=False))
+    return " ".join(query.lower().split()) if parsed is None else parsed.normal
 
 
 def infer_schema(parts: Iterable[Sequence[str]]) -> Schema:
@@ -99,68 +95,51 @@ def write_empty_database(path: Path, schema: Schema) -> Path:
     Returns:
         The path.
 
+    Raises:
+        DataError: SQLite does not allow such a table.
+
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_empty_database(Path(folder, "a.sqlite"), {"t": ["x", "y"]}).name
         'a.sqlite'
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    connection = sqlite3.connect(path)
-    try:
-        with connection:
-            for table, columns in schema.items():
-                names = ", ".join(map(_quoted, columns))
-                connection.execute(f"CREATE TABLE {_quoted(table)} ({names})")
-    finally:
-        connection.close()
+    with atomic_path(path) as part:
+        create_tables(part, schema)
     return path
 
 
-def parsed_query(query: str) -> Expr | None:
-    """Parse one query of SQLite; return None if that fails.
+def create_tables(path: Path, schema: Schema) -> None:
+    """Create the tables in a SQLite file, which is made if it is missing.
+
+    Args:
+        path: Path of the file.
+        schema: The columns of each table.
 
     Raises:
-        DependencyError: The package sqlglot is not installed.
+        DataError: SQLite does not allow such a table: its name begins with "sqlite_", or it has
+            more than 2,000 columns.
     """
-    try:
-        import sqlglot
-    except ImportError as error:
-        purpose = "comparing the text of SQL"
-        raise DependencyError("sqlglot", extra="text2sql", purpose=purpose) from error
-    try:
-        return sqlglot.parse_one(query, read="sqlite")
-    except (sqlglot.errors.SqlglotError, RecursionError):
-        return None
-
-
-def columns_in(query: Expr) -> dict[int, Column]:
-    """Return the column that each column expression of a query refers to, by the id of the latter.
-
-    A column belongs to the table that qualifies it, by name or alias, or to the only table of the
-    query; others are left out.
-    """
-    from sqlglot import exp
-
-    tables = {t.alias_or_name.lower(): t.name.lower() for t in query.find_all(exp.Table)}
-    known = set(tables.values())
-    tables |= {name: name for name in known}
-    referred: dict[int, Column] = {}
-    for column in query.find_all(exp.Column):
-        name, qualifier = column.name.lower(), column.table.lower()
-        table = tables.get(qualifier, "") if qualifier else ""
-        if not qualifier and len(known) == 1:
-            table = next(iter(known))
-        if table and name:
-            referred[id(column)] = table, name
-    return referred
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for table, columns in schema.items():
+            names = ", ".join(map(quoted_name, columns))
+            try:
+                connection.execute(f"CREATE TABLE {quoted_name(table)} ({names})")
+            except (sqlite3.Error, ValueError) as error:
+                shown = one_line(table, _SHOWN)
+                raise DataError(f"the table {shown!r} cannot be created: {error}") from error
 
 
 def _columns_of(queries: Sequence[str]) -> set[Column]:
     parsed = filter(None, map(parsed_query, queries))
-    return {column for query in parsed for column in columns_in(query).values()}
+    return {column for query in parsed for column in query.columns if _is_allowed(column)}
 
 
-def _quoted(name: str) -> str:
+def _is_allowed(column: Column) -> bool:
+    """Whether SQLite creates a table and a column of these names."""
+    return "\0" not in "".join(column) and not column[0].startswith("sqlite_")
+
+
+def quoted_name(name: str) -> str:
+    """Return a name as an identifier of SQL."""
     return '"' + name.replace('"', '""') + '"'

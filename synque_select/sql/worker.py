@@ -2,7 +2,8 @@
 
 `synque_select.sql.runner` starts it with `python -I -S`, so that it imports only the standard
 library and forking it takes about a millisecond. It reads one line of JSON per query from the
-standard input and writes one line of JSON per answer: {"rows": …} or {"error": …}.
+standard input and writes one line of JSON per answer: {"rows": …, "n_columns": …} or
+{"error": …}.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class WorkerOptions(TypedDict):
     memory_limit_mb: int
     max_rows: int
     max_result_bytes: int
+    limits: dict[str, int]
 
 
 _READS = frozenset(
@@ -104,7 +106,7 @@ def _answer(query: object, options: WorkerOptions, pipe: int) -> None:
         _limit_resources(options)
         if not isinstance(query, str):
             raise ValueError(f"a query must be a string; found {type(query).__name__}")
-        answer = json.dumps({"rows": _rows(query, options)})
+        answer = json.dumps(_result(query, options))
     except MemoryError:
         answer = _error(_memory_limit(options))
     except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
@@ -137,21 +139,11 @@ def _memory_limit(options: WorkerOptions) -> str:
 
 
 def _limit_resources(options: WorkerOptions) -> None:
-    memory = options["memory_limit_mb"] * _MEBIBYTE
-    seconds = int(options["time_limit_s"]) + 2
-    limits = {
-        # the interpreter's own mappings come on top of the memory that a query may use
-        resource.RLIMIT_AS: memory + 128 * _MEBIBYTE,
-        resource.RLIMIT_CPU: seconds,
-        resource.RLIMIT_FSIZE: 0,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NOFILE: 16,
-    }
-    for kind, value in limits.items():
-        resource.setrlimit(kind, (value, value))
+    for name, value in options["limits"].items():
+        resource.setrlimit(getattr(resource, name), (value, value))
 
 
-def _rows(query: str, options: WorkerOptions) -> list[list[SqlValue]]:
+def _result(query: str, options: WorkerOptions) -> dict[str, object]:
     connection = _open(options)
     cursor = connection.execute(query)
     if cursor.description is None:
@@ -167,12 +159,12 @@ def _rows(query: str, options: WorkerOptions) -> list[list[SqlValue]]:
                 f"{options['max_result_bytes']} bytes"
             )
         rows.append(plain)
-    return rows
+    return {"rows": rows, "n_columns": len(cursor.description)}
 
 
 def _open(options: WorkerOptions) -> sqlite3.Connection:
     connection = sqlite3.connect(options["uri"], uri=True, isolation_level=None)
-    connection.text_factory = lambda data: data.decode(errors="replace")
+    connection.text_factory = lambda data: data.decode(errors="backslashreplace")
     connection.execute("PRAGMA temp_store=MEMORY")
     connection.execute(f"PRAGMA hard_heap_limit={options['memory_limit_mb'] * _MEBIBYTE}")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)

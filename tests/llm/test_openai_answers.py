@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import math
@@ -536,6 +537,63 @@ def test_a_server_that_drips_is_not_waited_for(where: str):
         assert results == "likely"
     else:
         assert results == Failure("no complete answer in 0.5 s; asked 1 time")
+
+
+def packed_zeros(handler: Any, n_bytes: int) -> None:
+    data = gzip.compress(b"0" * n_bytes)
+    handler.send_response(200)
+    handler.send_header("Content-Encoding", "gzip")
+    handler.send_header("Content-Length", str(len(data)))
+    handler.end_headers()
+    handler.wfile.write(data)
+
+
+def endless_zeros(handler: Any, status: int = 200) -> None:
+    handler.send_response(status)
+    handler.end_headers()
+    for _ in range(2000):  # 2 GB
+        handler.wfile.write(b"0" * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("send", "words"),
+    [
+        (lambda handler: endless_zeros(handler), "more than 32 MiB"),
+        (lambda handler: endless_zeros(handler, 500), "more than 32 MiB"),
+        (lambda handler: packed_zeros(handler, 200_000_000), "more than 32 MiB"),
+    ],
+    ids=["endless", "error", "packed"],
+)
+def test_an_answer_without_end_is_one_failure(send: Any, words: str):
+    def answer(body: Any, handler: Any) -> Any:
+        return second_of_three(body, None) or send(handler)
+
+    with FakeServer(answer) as server:
+        llm = engine(server, max_retries=2)
+        results = dict(llm.generate([f"ITEM{i}" for i in range(3)], choices=["likely", "unlikely"]))
+        n_requests = len(server.requests)
+    assert (results[0], results[2]) == ("likely", "likely")
+    assert words in results[1].reason
+    assert n_requests == 3
+
+
+def test_a_packing_that_was_not_asked_for_is_one_failure():
+    with FakeServer(lambda *_: (200, GOOD, {"Content-Encoding": "zstd"})) as server:
+        ((_, results),) = engine(server).generate(["a"], choices=["likely", "unlikely"])
+    assert "packed in a way not asked for: 'zstd'" in results.reason
+
+
+def test_a_packed_answer_is_read():
+    packed = gzip.compress(json.dumps(GOOD).encode())
+    with FakeServer(lambda *_: (200, packed, {"Content-Encoding": "gzip"})) as server:
+        assert dict(engine(server).generate(["a"], choices=["likely", "unlikely"])) == {0: "likely"}
+
+
+@pytest.mark.parametrize("part", ["<", "<title>", "<title", "<script>", "<h1>a", "< >"])
+def test_words_of_a_hostile_page_take_time_in_proportion(part: str):
+    started = time.process_time()
+    server_words("<html>" + part * (500_000 // len(part)))
+    assert time.process_time() - started < 3
 
 
 @pytest.mark.parametrize("wait", ["nan", "-5", "soon", "", "Mon, 99 Foo 2020 00:00:00 GMT"])

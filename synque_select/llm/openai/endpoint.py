@@ -131,6 +131,8 @@ class Endpoint:
         """
         import openai
 
+        from synque_select.llm.openai.limited_client import ACCEPTED_ENCODING, LimitedClient
+
         key, address = os.environ.get(self._key_variable), self._where()
         variable = shown_variable(self._key_variable)
         if not key and address is None:
@@ -148,6 +150,8 @@ class Endpoint:
                 base_url=None if address is None else address.base,
                 default_query=None if address is None else address.query,
                 timeout=self._timeout_s,
+                default_headers={"Accept-Encoding": ACCEPTED_ENCODING},
+                http_client=LimitedClient(),
                 # retries are made here, where they share the rate limits
                 max_retries=0,
             )
@@ -183,7 +187,7 @@ class Endpoint:
             if error.status in (401, 403):
                 raise self._rejected(error) from None
             return []
-        if isinstance(text, RetryableFailure):
+        if not isinstance(text, str):
             return []
         try:
             listed = parse_json(text, "the answer", error=LLMError)
@@ -240,7 +244,7 @@ class Endpoint:
                 text = await self.send(
                     client.post(url, cast_to=httpx.Response, body={"model": self.id, **body})
                 )
-                return text if isinstance(text, RetryableFailure) else self.read_object(text)
+                return self.read_object(text) if isinstance(text, str) else text
             except ServerError as error:
                 if error.status in (401, 403, 404, 405) and not is_refusal(error.words):
                     raise LookupError(path) from None
@@ -251,14 +255,16 @@ class Endpoint:
             raise RequestFailed(answer)
         return answer
 
-    async def send(self, request: Awaitable[_Response]) -> str | RetryableFailure:
-        """Return the text of the server's answer, if it is complete in time.
+    async def send(self, request: Awaitable[_Response]) -> str | Failure | RetryableFailure:
+        """Return the text of the server's answer, if it is complete in time and not too large.
 
         Raises:
             ServerError: The status of the answer is an error.
             LLMError: The server cannot be reached.
         """
         import openai
+
+        from synque_select.llm.openai.limited_client import AnswerNotReadError
 
         try:
             # the timeout of the client is that of a single read: a server that sends a byte now
@@ -271,7 +277,12 @@ class Endpoint:
             headers = {str(name).lower(): value for name, value in error.response.headers.items()}
             words = server_words(self._secrets().mask(error.response.text))
             raise ServerError(error.status_code, words, headers) from None
+        except AnswerNotReadError as error:
+            return Failure(str(error))  # asked again, it would be as large
         except openai.APIConnectionError as error:
+            # older versions of the package wrap any error
+            if isinstance(error.__cause__, AnswerNotReadError):
+                return Failure(str(error.__cause__))
             if type(error.__cause__).__name__ == "ConnectError":
                 raise self._unreachable(error) from None
             return RetryableFailure("the connection was closed before the answer was complete")

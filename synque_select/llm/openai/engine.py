@@ -41,7 +41,7 @@ Result = TypeVar("Result")
 
 # tokens of the JSON around an answer
 _FRAME_TOKENS = 16
-_FENCED = re.compile(r"\A```\w*\s*(.*?)\s*```\Z", re.DOTALL)
+_FENCE = re.compile(r"\A```\w*")
 # how much more than it could have a choice may get from another answer of the same server
 _CONSISTENT = 2.0
 _LABELS_INSTEAD = "judge with readout='label' instead"
@@ -385,7 +385,7 @@ class OpenAILLM(BaseLLM):
             )
             try:
                 text = await self._endpoint.send(request)
-                answer = text if isinstance(text, RetryableFailure) else self._read(text)
+                answer = self._read(text) if isinstance(text, str) else text
             except ServerError as error:
                 if self._dialect is not known:
                     # another request has changed it in the meantime: try that one first
@@ -459,8 +459,8 @@ def _why_empty(completion: Completion, max_tokens: int | None) -> str:
 def _matching_choice(content: str, choices: Sequence[str]) -> str | None:
     """Return the choice that an answer means, whether it is in JSON, in quotes or plain."""
     answer = without_thinking(content).strip()
-    fenced = _FENCED.match(answer)
-    answer = fenced[1] if fenced else answer
+    if answer.startswith("```") and answer.endswith("```"):
+        answer = _FENCE.sub("", answer, count=1).removesuffix("```").strip()
     try:
         state = parse_json(answer, "the answer", error=LLMError)
     except LLMError:

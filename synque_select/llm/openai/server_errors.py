@@ -23,8 +23,9 @@ _MESSAGES = (
 _ERRORS = frozenset(("errors", "detail", "details", "error"))
 _MOST_PARTS = 5
 _MAX_BODY = 1 << 20
-_TITLE = re.compile(r"<(title|h1)[^>]*>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+# an element without an end reaches to that of the text, so that each character is read once
+_TITLE = re.compile(r"<(title|h1)\b[^<>]*>(.*?)(?:</\1>|\Z)", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<(script|style)\b.*?(?:</\1>|\Z)|<[^<>]*>", re.IGNORECASE | re.DOTALL)
 # how servers say that they do not answer this prompt: the next one may be answered
 _REFUSALS = re.compile(
     r"content[_ -]?(?:filter|management|policy|moderation)|responsibleai|inappropriate content"

@@ -1,0 +1,96 @@
+"""Results are compared value by value, as multisets or in order."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from synque_select.sql.results import QueryResult, are_among, is_ordered, same_result
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "ordered", "same"),
+    [
+        (((1,), (2,)), ((2,), (1,)), False, True),
+        (((1,), (2,)), ((2,), (1,)), True, False),
+        (((1,), (1,), (2,)), ((1,), (2,), (2,)), False, False),
+        (((1,), (1,)), ((1,),), False, False),
+        (((1, "a"),), (("a", 1),), False, False),
+        (((0.1 + 0.2,),), ((0.3,),), True, True),
+        (((1,),), ((1.0,),), True, True),
+        ((("1",),), ((1,),), True, False),
+        (((None,),), ((0,),), True, False),
+        ((), (), True, True),
+        (((2**62,),), ((2**62 + 1,),), True, False),
+        (((3_100_000_000_010,),), ((3_100_000_000_010.0,),), False, True),
+        (((1234567891.0,),), ((1234567892.0,),), False, False),
+        (((1234567891.0,),), ((1234567891.0000002,),), False, True),
+        (((0.1 + 0.2 - 0.3,),), ((0,),), False, True),
+        (((1,),), ((True,),), False, True),
+        (((1, 2),), ((1,),), True, False),
+        (((1, 2),), ((1,),), False, False),
+        # rounding changes which of two rows comes first
+        (((0.3, 1), (0.1 + 0.2, 2)), ((0.1 + 0.2, 1), (0.3, 2)), False, True),
+        (((0.3, 1), (0.1 + 0.2, 2)), ((0.1 + 0.2, 1), (0.3, 3)), False, False),
+        (((None, 1.5), ("a", 1.5)), (("a", 1.5), (None, 1.5)), False, True),
+    ],
+)
+def test_results_are_compared_as_multisets_or_in_order(left, right, ordered: bool, same: bool):
+    assert same_result(QueryResult(left), QueryResult(right), ordered=ordered) is same
+
+
+def test_a_failed_query_does_not_even_equal_itself():
+    failed = QueryResult(error="no such table")
+    assert not same_result(failed, failed, ordered=False)
+    assert not same_result(QueryResult(), failed, ordered=False)
+
+
+@pytest.mark.parametrize(
+    ("query", "ordered"),
+    [
+        ("SELECT a FROM t ORDER BY a", True),
+        ("select a from t order\n by a limit 1", True),
+        ("SELECT a FROM (SELECT a FROM t ORDER BY a)", False),
+        ("SELECT ROW_NUMBER() OVER (ORDER BY a) FROM t", False),
+        ("SELECT 'order by' FROM t", False),
+        ("SELECT a FROM t WHERE b = 'it''s (' ORDER BY a", True),
+        ('SELECT "order by" FROM t -- ORDER BY a', False),
+        ("SELECT a FROM t /* ( */ ORDER /* by */ BY a", True),
+        ("SELECT a FROM t /* ORDER BY a */", False),
+        ("SELECT [order by] FROM t", False),
+        ("SELECT [it's] FROM t ORDER BY [it's]", True),
+        ("SELECT [a FROM t ORDER BY b", False),
+    ],
+)
+def test_only_the_outermost_order_by_makes_a_query_ordered(query: str, ordered: bool):
+    assert is_ordered(query) is ordered
+
+
+def test_empty_results_differ_by_their_number_of_columns():
+    one, two = QueryResult(n_columns=1), QueryResult(n_columns=2)
+    assert same_result(one, one, ordered=False)
+    assert not same_result(one, two, ordered=False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "among"),
+    [
+        ([], True),
+        ([(1,)], True),
+        ([(1.0,), (None,)], True),
+        ([(0.3,)], True),
+        ([(1,), (1,)], False),
+        ([(None,), (None,)], False),
+        ([("1",)], False),
+    ],
+)
+def test_each_row_needs_a_row_of_its_own(rows, among: bool):
+    assert are_among(rows, [(1,), (0.1 + 0.2,), (None,), ("a",)]) is among
+
+
+@pytest.mark.parametrize("part", ["[", "'", '"', "`", "(", "--", "/*", "['", "ORDER BY ("])
+def test_scanning_a_long_query_takes_time_in_proportion(part: str):
+    started = time.process_time()
+    is_ordered(part * 50_000)
+    assert time.process_time() - started < 1
