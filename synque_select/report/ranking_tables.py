@@ -202,12 +202,19 @@ def _ranking_notes(ranking: Ranking, reliability: Correlation | None) -> tuple[s
     if any(row.selection_stability is not None for row in ranking.candidates):
         notes.append(
             f"selection_stability: estimated share of {_redrawn(ranking)} in which the candidate "
-            f"is in the top {ranking.stability_k} by {ranking.rank_by}; too high near ties, and "
-            "not the chance of being truly best; "
+            f"is in the top {_of_places(ranking)}; too high near ties, and not the chance of being "
+            "truly best; "
             f"{reliability_words(ranking.rank_by, reliability)}"
         )
     notes.append(f"these files are ranked, not their generators, and {_measured(ranking)}")
     return tuple(notes)
+
+
+def _of_places(ranking: Ranking) -> str:
+    """Say which places the stability is about."""
+    n = sum(row.selection_stability is not None for row in ranking.candidates)
+    of = "" if n == len(ranking) else f" of the {n} that can be selected"
+    return f"{ranking.stability_k}{of} by {ranking.rank_by}"
 
 
 def _redrawn(ranking: Ranking) -> str:

@@ -208,14 +208,18 @@ def wrap_text(text: str, width: int, *, bullet: str = "") -> list[str]:
     """
     # a number and its percent sign stay on one line
     joined = re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", _clean(text))
+    # textwrap counts characters, and a wide one takes two columns: it is counted with a filler,
+    # which a long word may be divided before
+    spaced = "".join(c + "\0" if _width(c) == 2 else c for c in joined)
+    width = max(width, 20) - ("\0" in spaced)
     lines = textwrap.wrap(
-        joined,
-        max(width, 20),
+        spaced,
+        width,
         initial_indent=bullet,
         subsequent_indent=" " * len(bullet),
         break_on_hyphens=False,
     )
-    return [line.replace("\N{NO-BREAK SPACE}", " ").rstrip() for line in lines]
+    return [line.replace("\N{NO-BREAK SPACE}", " ").replace("\0", "").rstrip() for line in lines]
 
 
 def _clean(text: str) -> str:

@@ -182,8 +182,14 @@ def labels_key(candidates: Sequence[Candidate]) -> list[tuple[str, str | None]]:
 
 
 def _said(scores: Mapping[str, ProxyScores]) -> tuple[str, ...]:
+    """Return the messages of the proxies, each once, with the keys of those that send it."""
+    senders: dict[str, list[str]] = {}
+    for key, part in scores.items():
+        for message in part.messages:
+            senders.setdefault(message, []).append(key)
     return tuple(
-        m if m.startswith(key) else f"{key}: {m}" for key, s in scores.items() for m in s.messages
+        message if message.startswith(keys[0]) else f"{', '.join(keys)}: {message}"
+        for message, keys in senders.items()
     )
 
 

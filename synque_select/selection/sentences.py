@@ -225,8 +225,8 @@ class Sentences:
         if far.nearest is not None:
             nearest = (
                 " Among as many examples of a candidate as other real ones, the nearest to a real "
-                f"example is the candidate's in {percent(far.nearest)} of the cases at most; about "
-                "50 % if they were alike."
+                f"example comes from the candidate at most {percent(far.nearest)} of the time; if "
+                "they were alike, it would be about 50 %."
             )
         return (
             f"{self._list([far.candidate])} is the hardest for a classifier to distinguish from "

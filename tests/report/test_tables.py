@@ -675,6 +675,14 @@ def test_the_weights_are_said_where_there_are_several(n: int, words: str):
     assert ranking_table(replace(make_ranking(), top_k=n)).notes[0] == f"selected: {words}"
 
 
+@pytest.mark.parametrize("width", [24, 60])
+def test_a_sentence_with_wide_names_fits_the_terminal(width: int):
+    text = "候选数据集_甲_新闻标题: 2 of 4 examples are in 候选数据集候选数据集候选数据集_乙."
+    lines = wrap_text(text, width, bullet="- ")
+    assert max(map(columns, lines)) <= width
+    assert "".join("".join(lines).split()) == "-" + "".join(text.split())
+
+
 def test_a_percentage_is_not_divided():
     for width in range(24, 60):
         lines = wrap_text("It is right 85 % of the time, at least 82 % (95 %).", width)
