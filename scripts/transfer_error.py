@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -22,19 +23,20 @@ from synque_select.functional.transfer import fit_heads
 from synque_select.proxies import ProxyInput, get_proxy
 from synque_select.selection.uncertainty import influences, separation
 
-_D, _CLASSES, _N, _REAL = 48, 3, 100, 60
-_CENTERS = 0.7 * np.random.default_rng(7).normal(size=(_CLASSES, _D))
+D = 48
+_CLASSES, _N, _REAL = 3, 100, 60
+_CENTERS = 0.7 * np.random.default_rng(7).normal(size=(_CLASSES, D))
 
 
-def points(n: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return (n, 48) points and their classes."""
+def points(n: int, seed: int, shift: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return (n, 48) points, moved by `shift` in all coordinates, and their classes."""
     generator = np.random.default_rng(seed)
     classes = generator.integers(0, _CLASSES, n)
-    return _CENTERS[classes] + generator.normal(size=(n, _D)), classes
+    return _CENTERS[classes] + shift + generator.normal(size=(n, D)), classes
 
 
 def part(
-    name: str, rows: NDArray[np.float64], labels: NDArray[np.int64] | None = None
+    name: str, rows: NDArray[np.float64], labels: Iterable[object] | None = None
 ) -> ProxyInput:
     """Return points as a proxy sees them."""
     digests = b"".join(hashlib.sha256(row.tobytes()).digest() for row in rows)

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from synque_select.data.examples import Examples
 from synque_select.utils.wording import counted, listed
 
-__all__ = ["content_key", "content_numbers", "n_distinct", "sample_messages"]
+__all__ = ["content_key", "content_numbers", "copy_groups", "n_distinct", "sample_messages"]
 
 _MOSTLY_REPEATED = 0.5
+_MOSTLY_SHARED = 0.5
 
 
 def content_numbers(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -43,6 +46,36 @@ def content_key(digests: NDArray[np.uint8]) -> bytes:
     return hashlib.sha256(np.sort(content_numbers(digests)).tobytes()).digest()
 
 
+def copy_groups(digests: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
+    """Number datasets, the same for copies and near copies of each other.
+
+    Two datasets are near copies if more than half of the distinct views of the smaller one are also
+    in the other, in any order and number; views that differ in one character are different. So a
+    dataset and a part of it are near copies. Datasets share a number if a chain of such pairs leads
+    from one to the other.
+
+    Args:
+        digests: SHA-256 of each view of each of K datasets, (n, 32) uint8.
+
+    Returns:
+        (K,) int64, from 0 on in the order of first occurrence.
+
+    Example:
+        >>> sets = [Examples(views, list(views)) for views in ("xy", "zw", "yx")]
+        >>> copy_groups([part.digests for part in sets]).tolist()
+        [0, 1, 0]
+    """
+    views = [np.unique(content_numbers(part)) for part in digests]
+    sizes = np.array([len(part) for part in views])
+    owners = np.repeat(np.arange(len(views)), sizes)
+    columns = np.unique(np.concatenate(views), return_inverse=True)[1]
+    contains = csr_array((np.ones(len(columns), dtype=np.int64), (owners, columns)))
+    n_shared = (contains @ contains.T).toarray()
+    is_copy = n_shared > _MOSTLY_SHARED * np.minimum.outer(sizes, sizes)
+    numbers: NDArray[np.int64] = connected_components(is_copy, directed=False)[1].astype(np.int64)
+    return numbers
+
+
 def n_distinct(digests: NDArray[np.uint8]) -> int:
     """Return the number of distinct views.
 
@@ -61,7 +94,7 @@ def sample_messages(candidates: Sequence[Examples]) -> tuple[str, ...]:
 
     Args:
         candidates: The candidates; one is reported if fewer than half of its examples are distinct,
-            or if another one has the same examples, in any order.
+            or if it is a copy or near copy of another one, as `copy_groups` defines it.
 
     Example:
         >>> sample_messages([Examples("a", ["Yes."] * 9 + ["No."])])
@@ -79,16 +112,29 @@ def sample_messages(candidates: Sequence[Examples]) -> tuple[str, ...]:
 
 
 def _copies(candidates: Sequence[Examples]) -> list[str]:
-    """Return a sentence on the candidates with the same inputs, if there are any."""
-    sets: dict[bytes, list[str]] = {}
-    for candidate in candidates:
-        sets.setdefault(content_key(candidate.digests), []).append(candidate.name)
-    copies = [listed(names) for names in sets.values() if len(names) > 1]
-    if not copies:
-        return []
-    return [
-        f"Copies of each other: {'; '.join(copies)}. They have the same inputs, so that proxies "
-        "that read only inputs score them alike, and each of them counts in a mixture. With the "
-        "same labels, their transfer and agreement are too high, as they judge each other. Leave "
-        "out all but one, unless their labels differ."
-    ]
+    """Return a sentence on the candidates with the same inputs, and on those that share most."""
+    numbers = copy_groups([candidate.digests for candidate in candidates])
+    keys = [content_key(candidate.digests) for candidate in candidates]
+    exact: list[str] = []
+    near: list[str] = []
+    for number in range(int(numbers.max()) + 1):
+        members = np.flatnonzero(numbers == number).tolist()
+        if len(members) > 1:
+            of = exact if len({keys[i] for i in members}) == 1 else near
+            of.append(listed([candidates[i].name for i in members]))
+    one_family = (
+        "They count as one family, so that they do not judge each other's labels, and each of them "
+        "counts in a mixture. Leave in one, unless their labels differ."
+    )
+    messages = []
+    if exact:
+        messages.append(
+            f"Copies of each other: {'; '.join(exact)}. They have the same inputs, and proxies "
+            f"that read only inputs score them alike. {one_family}"
+        )
+    if near:
+        messages.append(
+            f"Near copies of each other: {'; '.join(near)}. They share more than half of the "
+            f"inputs of the smaller one. {one_family}"
+        )
+    return messages

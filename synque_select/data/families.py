@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
+
+from synque_select.data.duplicates import copy_groups
 from synque_select.errors import ConfigError, did_you_mean
 
-__all__ = ["FamilySpec", "candidate_families"]
+__all__ = ["FamilySpec", "candidate_families", "judging_families", "no_other_family"]
 
 FamilySpec = str | Mapping[str, str]
 
@@ -55,3 +61,61 @@ def _family(name: str, match: re.Match[str] | None) -> str:
     if match is None:
         return name
     return (match[1] if match.re.groups else match[0]) or name
+
+
+class _Judge(Protocol):
+    """A candidate, as far as families depend on it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def family(self) -> str | None: ...
+
+    @property
+    def digests(self) -> NDArray[np.uint8]: ...
+
+
+def judging_families(candidates: Sequence[_Judge]) -> tuple[str, ...]:
+    """Return the family of each candidate; candidates of one family do not judge each other.
+
+    Copies and near copies of each other (see `copy_groups`) are of one family, together with all
+    that are of a given family with one of them: a classifier knows the labels of the examples that
+    it was trained on, so a candidate that is listed twice would vote for itself.
+
+    Args:
+        candidates: The candidates, each with a name, a given family or None, and digests.
+
+    Returns:
+        K names, those of given families if there are any.
+
+    Example:
+        >>> from synque_select.data.candidate import Candidate
+        >>> a, b = Candidate("a", ["x", "y"]), Candidate("b", ["z", "w"])
+        >>> judging_families([a, b, Candidate("a_again", ["y", "x"])])
+        ('a', 'b', 'a')
+    """
+    given = np.array([part.family or part.name for part in candidates])
+    copies = copy_groups([part.digests for part in candidates])
+    together = (given[:, None] == given) | (copies[:, None] == copies)
+    numbers = connected_components(together, directed=False)[1].tolist()
+    # any name of a member would do; the first is the same however often a copy is listed
+    return tuple(str(given[numbers.index(number)]) for number in numbers)
+
+
+def no_other_family(candidates: Sequence[_Judge]) -> str | None:
+    """Return why no candidate can be judged by another one, as part of a sentence; None if it can.
+
+    Args:
+        candidates: The candidates; see `judging_families`.
+    """
+    names = judging_families(candidates)
+    if len(set(names)) > 1:
+        return None
+    what = f"of the family {names[0]!r}"
+    if len({part.family or part.name for part in candidates}) > 1:
+        what = "copies or near copies of each other, which count as one family"
+    return (
+        f"all candidates are {what}; each is judged by the other families, so that at least 2 are "
+        "needed"
+    )

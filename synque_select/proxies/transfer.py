@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy.stats import t as student_t
 
+from synque_select.data.families import judging_families, no_other_family
 from synque_select.data.label_sets import MAX_CLASSES, LabelSets, label_kind
 from synque_select.errors import ProxyError
 from synque_select.functional.importance import (
@@ -88,9 +89,9 @@ class Transfer(_LabelProxy):
     all other candidates. Each example counts by p_real/p_synthetic from a domain classifier, so
     that the score is an estimate for inputs like the real ones: the mean over classes of the
     weighted share that is predicted right. Every other family has the same total weight before
-    that. Numbers are scored by a weighted R², lists of classes by the balanced accuracy of each
-    class. Heads are trained at a common size, and classifiers are cross-fitted without the
-    candidate's own family.
+    that. Copies and near copies of each other are one family (see `judging_families`). Numbers are
+    scored by a weighted R², lists of classes by the balanced accuracy of each class. Heads are
+    trained at a common size, and classifiers are cross-fitted without the candidate's own family.
 
     A class counts if at least two families have it. A head that never saw a class gets 0 for it;
     the details say how many classes it misses.
@@ -278,12 +279,9 @@ class _Judges:
         cls, prepared: Prepared, n_draws: int, max_examples: int, seed: int, key: str
     ) -> _Judges:
         inputs, device = prepared.inputs, prepared.real.device
-        names = [part.family or part.name for part in inputs]
-        if len(set(names)) < 2:
-            raise ProxyError(
-                f"{key}: all candidates are of the family {names[0]!r}; each is judged by the "
-                "other families, so that at least 2 are needed"
-            )
+        names, nobody = judging_families(inputs), no_other_family(inputs)
+        if nobody is not None:
+            raise ProxyError(f"{key}: {nobody}")
         numbers = {name: number for number, name in enumerate(sorted(set(names)))}
         chosen = [content_order(part, seed)[:max_examples] for part in inputs]
         labels = _read_labels(key, inputs, chosen)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from synque_select.data.answers import CANNOT_TELL, Question, QuestionSheet
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.duplicates import content_key
+from synque_select.data.families import judging_families
 from synque_select.data.images import ImageFolder
 from synque_select.data.label_sets import MAX_CLASSES, label_kind
 from synque_select.errors import ConfigError, DataError
@@ -122,10 +123,11 @@ class Panel:
             encoder: What identifies the encoder.
             seed: Random seed of the heads.
         """
+        names = [candidate.name for candidate in candidates]
         judges = LabelJudges.fit(
             {candidate.name: candidate.labels for candidate in candidates},
             {name: rows.cpu() for name, rows in embeddings.items()},
-            families={c.name: c.family or c.name for c in candidates},
+            families=dict(zip(names, judging_families(candidates), strict=True)),
             seed=seed,
             real=real.cpu(),
             contents={c.name: content_key(c.digests) for c in candidates},

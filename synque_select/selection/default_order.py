@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from synque_select.data.families import judging_families
 from synque_select.errors import ConfigError
 from synque_select.proxies.base import BaseProxy
 from synque_select.selection.consensus import CONSENSUS
@@ -79,15 +80,15 @@ def why_not_by_transfer(scoring: Scoring) -> str | None:
     scores = scoring.scores[TRANSFER]
     if not scores.reliable or not bool(torch.isfinite(scores.values).all()):
         return "it is undefined for a candidate"
-    n_families = len({part.family or part.name for part in scoring.candidates})
+    n_families = len(set(judging_families(scoring.candidates)))
     if n_families < _MIN_FAMILIES:
         # without families, a message that speaks of them would be about nothing that was given
-        given = n_families < len(scoring.candidates)
-        what = (
-            f"{counted(n_families, 'family', 'families')} of candidates"
-            if given
-            else "2 candidates"
-        )
+        n_given = len({part.family or part.name for part in scoring.candidates})
+        what = f"{counted(n_families, 'family', 'families')} of candidates"
+        if n_families == len(scoring.candidates):
+            what = "2 candidates"
+        elif n_families < n_given:
+            what = f"{what} (copies and near copies are one)"
         return (
             f"with {what}, each is judged by one other alone; at least {_MIN_FAMILIES} are needed"
         )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from synque_select.data.candidate import Candidate
 from synque_select.data.duplicates import content_key
+from synque_select.data.families import judging_families
 from synque_select.data.label_edits import LabelEdits
 from synque_select.data.label_sets import MAX_CLASSES, label_kind
 from synque_select.errors import ConfigError
@@ -431,9 +432,10 @@ class _Labeled:
 
     @classmethod
     def of(cls, parts: Sequence[Candidate] | Sequence[ProxyInput]) -> _Labeled:
+        names = [part.name for part in parts]
         return cls(
             {part.name: part.labels or () for part in parts},
-            {part.name: part.family or part.name for part in parts},
+            dict(zip(names, judging_families(parts), strict=True)),
             {part.name: content_key(part.digests) for part in parts},
         )
 

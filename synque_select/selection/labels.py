@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from synque_select.data.candidate import Candidate
+from synque_select.data.families import judging_families
 from synque_select.data.label_sets import label_kind
 from synque_select.errors import ConfigError
 from synque_select.functional.transfer import fit_heads, votes_of_others
@@ -87,10 +88,10 @@ def check_labels(
     above that of the median candidate, or the share that classifiers trained on its own other folds
     predict is far below: by three robust standard deviations and at least 10 points. The others are
     the linear heads of all candidates at a common size (`fit_heads`), except those of its own
-    family, with one vote per family. An outlier gets a warning, as does a candidate whose labels
-    its own folds hardly predict better than chance, and one whose class mix differs from what it
-    predicts on the real sample (total variation above 0.3; with fewer than 20 real examples, shares
-    differ by as much by chance, and nothing is said).
+    family (`judging_families`), with one vote per family. An outlier gets a warning, as does a
+    candidate whose labels its own folds hardly predict better than chance, and one whose class mix
+    differs from what it predicts on the real sample (total variation above 0.3; with fewer than 20
+    real examples, shares differ by as much by chance, and nothing is said).
 
     The majority is not the truth: where two groups of candidates contradict each other, the larger
     one need not be right.
@@ -109,7 +110,7 @@ def check_labels(
     fitted = {name: _fit(x, y) for name, (x, y) in parts.items()}
     across = {name: _across(name, parts, fitted) for name in parts}
     agreement = {name: _held_out(x, y, seed) for name, (x, y) in parts.items()}
-    contradicted = _contradicted(parts, [c.family or c.name for c in candidates], seed)
+    contradicted = _contradicted(parts, judging_families(candidates), seed)
     outliers = _outliers(contradicted, sign=1) | _outliers(agreement, sign=-1)
     checks = []
     bar = ProgressBar(parts.items(), "checking labels", delay=2, leave=False, unit="candidate")

@@ -15,7 +15,7 @@ import torch
 
 from synque_select.data.answers import QuestionSheet, read_questions
 from synque_select.data.candidate import Candidate, RealSample
-from synque_select.data.families import FamilySpec
+from synque_select.data.families import FamilySpec, no_other_family
 from synque_select.data.groups import GroupSelector, label_error
 from synque_select.data.label_sets import label_kind
 from synque_select.data.sources import load_candidates, load_real
@@ -28,6 +28,7 @@ from synque_select.records.dropped_labels_file import DROPPED_LABELS, save_dropp
 from synque_select.records.findings_file import save_findings
 from synque_select.records.ranking_file import save_ranking
 from synque_select.selection.ask import ANSWERS, AnswerReport, assess, check_answers, panel_of
+from synque_select.selection.default_order import NOT_BY_TRANSFER
 from synque_select.selection.findings import label_messages, scoring_findings
 from synque_select.selection.label_filter import (
     LabelFilterChoice,
@@ -51,6 +52,9 @@ from synque_select.utils.wording import counted
 __all__ = ["Scorer", "ScoringJob", "rank"]
 
 _log = logging.getLogger(__name__)
+
+# kinds of labels with which the default suite has the columns that read labels
+_JUDGED_KINDS = ("classes", "lists")
 
 
 class ComputeOptions(TypedDict, total=False):
@@ -388,6 +392,10 @@ class ScoringJob:
             )
         if not scorer.keep_models:
             self._close_models()
+        nobody = _only_one_family(self.candidates) if scorer.proxies is None else None
+        if nobody is not None and scorer.rank_by is None:
+            message = f"{NOT_BY_TRANSFER}: {nobody}."
+            scoring = replace(scoring, messages=(*scoring.messages, message))
         return scoring
 
     def _close_models(self) -> None:
@@ -567,6 +575,14 @@ def _check_groups(candidates: Sequence[Candidate], real: RealSample) -> None:
     _ = real.groups
 
 
+def _only_one_family(candidates: Sequence[Candidate]) -> str | None:
+    """Return why labels of the kinds that `transfer` reads cannot be judged; None if they can."""
+    if any(candidate.label is None for candidate in candidates):
+        return None
+    kind = label_kind([candidate.labels for candidate in candidates])
+    return no_other_family(candidates) if kind in _JUDGED_KINDS else None
+
+
 def _with_label_proxies(
     proxies: Sequence[ProxySpec] | None, candidates: Sequence[Candidate], real: RealSample
 ) -> Sequence[ProxySpec] | None:
@@ -574,7 +590,8 @@ def _with_label_proxies(
     if proxies is not None or any(candidate.label is None for candidate in candidates):
         return proxies
     kind = label_kind([candidate.labels for candidate in candidates])
-    return default_suite(real.modality, labels=kind in ("classes", "lists"))
+    judged = kind in _JUDGED_KINDS and _only_one_family(candidates) is None
+    return default_suite(real.modality, labels=judged)
 
 
 def _check_labels_given(suite: Sequence[BaseProxy], candidates: Sequence[Candidate]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from synque_select.data.candidate import Candidate, RealSample
-from synque_select.data.duplicates import n_distinct, sample_messages
+from synque_select.data.duplicates import copy_groups, n_distinct, sample_messages
 
 REAL = [f"Which app is number {i}?" for i in range(24)]
 
@@ -25,6 +25,24 @@ def test_candidates_that_are_copies_of_each_other_are_named_once():
         Candidate("b2", ["four", "five"]),
         Candidate("c", [*texts, "one"]),
     ]
-    (message,) = sample_messages(candidates)
+    (message,) = sample_messages(candidates[:4])
     assert message.startswith("Copies of each other: a, a2; b, b2. They have the same inputs")
     assert sample_messages(candidates[:2]) == ()
+    exact, near = sample_messages(candidates)
+    assert exact.startswith("Copies of each other: b, b2.")
+    assert near.startswith("Near copies of each other: a, a2, c. They share more than half")
+
+
+def test_near_copies_share_more_than_half_of_the_distinct_views_of_the_smaller_one():
+    def numbers(*views: str) -> list[int]:
+        sets = [Candidate(str(i), list(part)) for i, part in enumerate(views)]
+        return copy_groups([part.digests for part in sets]).tolist()
+
+    assert numbers("abcd", "abxy") == [0, 1]
+    assert numbers("abcd", "abcx") == [0, 0]
+    # a part of a larger one, and repeated views count once
+    assert numbers("abcdefgh", "gh") == [0, 0]
+    assert numbers("aaaaaaab", "aaaxyz") == [0, 1]
+    # by a chain: the first and the last share half
+    assert numbers("uvwx", "wxyz", "vwxy") == [0, 0, 0]
+    assert numbers("uvwx", "wxyz", "efgh") == [0, 1, 2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from scripts.transfer_error import D, part, points
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.errors import ConfigError, ProxyError
 from synque_select.proxies import ProxyInput, ProxyScores, get_proxy
@@ -22,26 +22,6 @@ from synque_select.selection.uncertainty import influences, separation
 
 CPU = torch.device("cpu")
 TASKS = os.environ.get("SYNQUE_TASKS_DATA")
-D, N_CLASSES = 48, 3
-CENTERS = 0.7 * np.random.default_rng(7).normal(size=(N_CLASSES, D))
-
-
-def points(n: int, seed: int, shift: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    generator = np.random.default_rng(seed)
-    classes = generator.integers(0, N_CLASSES, n)
-    return CENTERS[classes] + shift + generator.normal(size=(n, D)), classes
-
-
-def part(name: str, rows: np.ndarray, labels: Sequence[object] | None = None) -> ProxyInput:
-    digests = b"".join(hashlib.sha256(row.tobytes()).digest() for row in rows)
-    return ProxyInput(
-        name,
-        [""] * len(rows),
-        "text",
-        np.frombuffer(digests, np.uint8).reshape(-1, 32),
-        torch.from_numpy(rows.astype(np.float32)),
-        labels=None if labels is None else [str(label) for label in labels],
-    )
 
 
 def real(n: int = 40, seed: int = 100) -> ProxyInput:
@@ -63,6 +43,52 @@ def shuffled(candidate: ProxyInput, share: float, seed: int = 0) -> ProxyInput:
 
 def score(key: str, parts: Sequence[ProxyInput], sample: ProxyInput | None = None) -> ProxyScores:
     return get_proxy(key).score(sample or real(), parts, seed=0, device=CPU)
+
+
+def again(candidate: ProxyInput, kept: int, family: str | None = None) -> ProxyInput:
+    """The candidate under another name and in another order, with some examples replaced."""
+    n = len(candidate)
+    order = np.random.default_rng(5).permutation(n)[:kept]
+    labels, rows = candidate.labels, candidate.embeddings
+    assert labels is not None
+    assert rows is not None
+    fresh, classes = points(n - kept, 77)
+    rows = torch.cat((rows[torch.from_numpy(order)], torch.from_numpy(fresh.astype(np.float32))))
+    new = part("again", fresh).digests.reshape(-1, 32)
+    return dataclasses.replace(
+        candidate,
+        name="again",
+        family=family,
+        digests=np.concatenate((candidate.digests[order], new)),
+        embeddings=rows,
+        labels=[*(labels[i] for i in order), *map(str, classes)],
+    )
+
+
+@pytest.mark.parametrize("kept", [90, 60])
+@pytest.mark.parametrize("key", ["transfer", "agreement", "baseline_transfer"])
+def test_a_copy_under_another_name_does_not_raise_the_score(key: str, kept: int) -> None:
+    # a head knows the wrong labels that it was trained on: as a judge of its copy, it would find
+    # them right, and its transfer would rise by 0.05 to 0.09
+    parts = [part(f"c{i}", *points(90, i)) for i in range(6)]
+    parts = [shuffled(each, 0.4, seed=k) for k, each in enumerate(parts)]
+    alone = score(key, parts).values
+    for k, each in enumerate(parts):
+        scores = score(key, [*parts, again(each, kept)]).values
+        assert scores[k] < alone[k] + 0.005, (k, scores[k], alone[k])
+
+
+def test_copies_join_the_families_that_they_are_listed_in() -> None:
+    parts = [
+        dataclasses.replace(p, family="one" if i < 2 else None) for i, p in enumerate(candidates())
+    ]
+    scores = score("transfer", [*parts, again(parts[0], 90, family="two")])
+    assert isinstance(scores.resample, Contributions)
+    assert scores.resample.judges is not None
+    # "one" with its 2 members and the copy, and 4 families of one
+    assert len(scores.resample.judges) == 5
+    with pytest.raises(ProxyError, match="all candidates are copies or near copies of each other"):
+        score("transfer", [parts[0], again(parts[0], 60, family="two")])
 
 
 def test_every_clean_candidate_is_better_than_its_twin_with_shuffled_labels() -> None:
@@ -204,7 +230,7 @@ def test_intervals_cover_the_mean_over_real_samples() -> None:
 
 def test_a_judge_moves_the_scores_as_leaving_it_out_does() -> None:
     # 6 judges: without one of them, the weighted shares of right predictions are those of the rest
-    parts = [*candidates(5, 120), shuffled(candidates(5, 120)[0], 1.0)]
+    parts = [*candidates(5, 120), shuffled(part("bad", *points(120, 50)), 1.0)]
     scores = score("transfer", parts)
     resample = scores.resample
     assert isinstance(resample, Contributions)

@@ -12,6 +12,7 @@ import torch
 
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.encoders import BaseEncoder
+from synque_select.errors import ProxyError
 from synque_select.report.ranking_tables import ranking_table
 from synque_select.selection.sample_size import sample_size_analysis
 from synque_select.selection.scorer import Scorer
@@ -36,6 +37,11 @@ def texts(n: int, seed: int, shift: float = 0.0) -> tuple[list[str], np.ndarray]
     rows = np.eye(3, 8)[classes] * 2 + generator.normal(size=(n, 8))
     rows[:, -1] += shift
     return [" ".join(f"{x:.5f}" for x in row) for row in rows], classes
+
+
+def again(candidate: Candidate, name: str) -> Candidate:
+    """The candidate under another name."""
+    return dataclasses.replace(candidate, name=name)
 
 
 def pool(k: int = 6, n: int = 80, swapped: Sequence[int] = (), noisy: Sequence[int] = ()):
@@ -101,15 +107,43 @@ def test_of_two_camps_the_majority_does_not_order(tmp_path: Path, swapped: tuple
             [dataclasses.replace(c, family=str(i % 2)) for i, c in enumerate(pool())],
             "2 families of",
         ),
+        (
+            [*pool(2), again(pool(2)[0], "again")],
+            "2 families of candidates (copies and near copies are one)",
+        ),
         (pool(3, n=10), "at least 10 for each of the 3 classes"),
     ],
-    ids=["two", "two families", "few examples"],
+    ids=["two", "two families", "a copy", "few examples"],
 )
 def test_too_few_to_judge(tmp_path: Path, candidates: list[Candidate], message: str):
     ranking = scorer(tmp_path).rank(candidates, REAL)
     assert ranking.rank_by == "consensus"
     assert len(why_not(ranking)) == 1
     assert message in why_not(ranking)[0]
+
+
+@pytest.mark.parametrize("family", [None, "one"], ids=["copies", "one family"])
+def test_if_nobody_can_judge_the_default_suite_reads_no_labels(tmp_path: Path, family: str | None):
+    copy = pool(1)[0]
+    candidates = pool(3) if family else [again(copy, name) for name in "abc"]
+    candidates = [dataclasses.replace(part, family=family) for part in candidates]
+    ranking = scorer(tmp_path, proxies=None).rank(candidates, REAL)
+    assert ranking.rank_by == "consensus"
+    assert "transfer" not in ranking.proxies
+    assert len(why_not(ranking)) == 1
+    assert "each is judged by the other families" in why_not(ranking)[0]
+    with pytest.raises(ProxyError, match="transfer: all candidates are"):
+        scorer(tmp_path).rank(candidates, REAL)
+
+
+def test_a_candidate_listed_twice_does_not_rise(tmp_path: Path):
+    # it has wrong labels, and a copy of it would support them
+    candidates = pool(noisy=[0])
+    once = scorer(tmp_path).rank(candidates, REAL)
+    twice = scorer(tmp_path).rank([*candidates, again(candidates[0], "again")], REAL)
+    values = [ranking["c0"].scores["transfer"].value for ranking in (once, twice)]
+    assert values[1] < values[0] + 0.01
+    assert {row.name for row in twice.order()[-2:]} == {"c0", "again"}
 
 
 def test_lists_of_classes_do_not_order(tmp_path: Path):
