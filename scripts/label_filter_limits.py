@@ -6,7 +6,8 @@ takes the tasks that `synque-select benchmark tasks` takes. The labels of the ca
 they are; with 30 % of the labels of every candidate drawn at random; and with the two first classes
 exchanged in five of nine candidates. It prints the metric of the mixture of all candidates at equal
 totals, as it is, with the filter's conditions, and without them; mean and standard deviation over 5
-draws of training examples.
+draws of training examples. For each damage it also prints how many labels "auto" drops, how many of
+these had not been changed, and how many of the changed ones it finds.
 """
 
 from __future__ import annotations
@@ -80,6 +81,19 @@ def report(task: LabeledTask, test: TestSet) -> None:
             cells = [_measured(task, learners, learner, each) for each in (None, *filters)]
             print(f"| {task.name} | {damage} | {learner} | {' | '.join(cells)} |", flush=True)
         print(f"<!-- {filters[0].record.sentence} -->")
+        print(f"<!-- {_counts(filters[0], clean.labels, learners.labels)} -->")
+
+
+def _counts(used: LabelFilter, before: _Labels, after: _Labels) -> str:
+    """Say how many labels were dropped, and how many of these had not been changed."""
+    n = sum(map(len, after.values()))
+    n_changed = sum(int((before[name] != after[name]).sum()) for name in after)
+    dropped = [(name, each.position) for name, part in used.dropped.items() for each in part]
+    n_right = sum(before[name][at] == after[name][at] for name, at in dropped)
+    return (
+        f"changed: {n_changed} of {n}; dropped: {len(dropped)}, of which not changed: {n_right}; "
+        f"changed and found: {len(dropped) - n_right}"
+    )
 
 
 def _measured(
