@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypedDict, cast, final
+from typing import TYPE_CHECKING, TypedDict, cast, final
 
 import pytorch_lightning as pl
 from pytorch_lightning import LightningModule
@@ -22,7 +21,7 @@ from synque_select.tuning.distributed import Ranks
 from synque_select.tuning.mixture_scores import MixtureScores
 from synque_select.tuning.result import MIXTURE, PARAMETERS, SECONDS
 from synque_select.tuning.space import MixtureSpace
-from synque_select.tuning.studies import ROLE, STUDY_ID, Role, origin_of, role_of
+from synque_select.tuning.studies import ROLE, START, Plan, Role, place_of
 from synque_select.types import Mixture, RunKind, RunRecord
 from synque_select.utils.json_types import JsonObject
 
@@ -51,26 +50,28 @@ class UntrainedPlan(TypedDict):
     untrained: JsonObject
 
 
-@dataclass(frozen=True)
+@dataclass
 class Sampling:
     """How a trial becomes a plan.
 
     Args:
         space: The space of mixtures.
         hyper_parameters: Takes a trial and returns the user's hyper-parameters; None for none.
-        n_startup: Number of random trials.
+        plan: The plan of the study; None until it is open.
     """
 
     space: MixtureSpace
     hyper_parameters: Callable[[Trial], Mapping[str, object]] | None
-    n_startup: int
+    plan: Plan | None = None
 
-    def plan(self, trial: Trial) -> TrialPlan:
+    def sample(self, trial: Trial) -> TrialPlan:
         """Let a trial choose, and store its choice in the study."""
+        assert self.plan is not None
         study = trial.study
-        frozen = study.get_trials(deepcopy=False)[trial.number]
-        role = role_of(study, frozen, self.n_startup)
+        place = place_of(study, study.get_trials(deepcopy=False)[trial.number])
+        role = self.plan.role(place)
         trial.set_user_attr(ROLE, role)
+        trial.set_user_attr(START, self.plan.start(place))
         mixture = self.space.suggest(trial)
         trial.set_user_attr(MIXTURE, dict(mixture.weights))
         parameters = self._hyper_parameters(trial)
@@ -78,7 +79,7 @@ class Sampling:
         return {
             "study": study.study_name,
             # a trial and its repetition share one record
-            "run_id": content_sha256([study.user_attrs[STUDY_ID], origin_of(frozen)])[:32],
+            "run_id": content_sha256([self.plan.study_id, place])[:32],
             "number": trial.number,
             "role": role,
             "mixture": mixture.to_dict(),
@@ -104,26 +105,16 @@ class ProxyObjective:
         sampling: How trials choose.
         scores: Scores mixtures.
         key: The proxy's key.
-        mode: "max" if a higher score is better, else "min".
     """
 
     sampling: Sampling
     scores: MixtureScores
     key: str
-    mode: Literal["max", "min"]
 
     def __call__(self, trial: Trial) -> float:
         """Return the score of the mixture that the trial chooses."""
-        plan = self.sampling.plan(trial)
-        scores = self.scores.of(Mixture.from_dict(plan["mixture"]), [self.key])
-        return worst_if_undefined(scores[self.key], self.mode)
-
-
-def worst_if_undefined(value: float, mode: str) -> float:
-    """Return the value, or the worst possible one for NaN, which Optuna does not accept."""
-    if not math.isnan(value):
-        return value
-    return -math.inf if mode == "max" else math.inf
+        chosen = self.sampling.sample(trial)
+        return self.scores.of(Mixture.from_dict(chosen["mixture"]), [self.key])[self.key]
 
 
 @dataclass
@@ -150,7 +141,7 @@ class FitObjective:
 
     def __call__(self, trial: Trial) -> float:
         """Sample on rank 0, fit on all ranks; called on rank 0."""
-        return self.follow(self.ranks.share(lambda: self.sampling.plan(trial)), trial)
+        return self.follow(self.ranks.share(lambda: self.sampling.sample(trial)), trial)
 
     def follow(self, plan: TrialPlan, trial: Trial | None = None) -> float:
         """Fit the planned mixture on every rank, and store the record on rank 0.
@@ -185,7 +176,7 @@ class FitObjective:
             details = {"probe": fit.fit_id, "seconds": fit.seconds}
             record = self._record(plan, mixture, key, fit.metrics, details, fit.created)
             store_record(self.store, record)
-        return worst_if_undefined(fit.metrics[self.fits.monitor], options.mode)
+        return fit.metrics[self.fits.monitor]
 
     def untrained(self, plan: UntrainedPlan) -> RunRecord | str:
         """Measure the model as it is on every rank, and store the record on rank 0.

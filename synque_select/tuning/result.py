@@ -7,8 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from synque_select.errors import LightningError, ProxyError, SynqueError
 from synque_select.tuning.options import TuneOptions
-from synque_select.tuning.studies import START, Role, origin_of, role_of
+from synque_select.tuning.studies import (
+    ROLE,
+    START,
+    SUPERFLUOUS,
+    UNDEFINED,
+    Plan,
+    Role,
+    origin_of,
+    place_of,
+)
 from synque_select.types import Mixture, Ranking
 from synque_select.utils.json_types import Json, JsonObject
 from synque_select.utils.wording import counted
@@ -37,7 +47,8 @@ class TrialRow:
         weights: The weights of the mixture; empty until it is sampled.
         hyper_parameters: The user's hyper-parameters.
         seconds: Wall time of the fit; None if nothing was trained.
-        retry_of: Number of the trial that this one repeats because its worker was killed, or None.
+        retry_of: Number of the unfinished trial that this one repeats (its worker was killed, or it
+            ended with an error), or None.
     """
 
     number: int
@@ -115,6 +126,7 @@ _STATES = {
 
 def result_of(
     study: Study,
+    plan: Plan,
     options: TuneOptions,
     *,
     storage: str,
@@ -122,28 +134,33 @@ def result_of(
     messages: Sequence[str],
     ranking: Ranking,
 ) -> TuningResult:
-    """Return the result of a study that has at least one complete trial.
+    """Return the result of a study.
 
     Args:
         study: The study.
+        plan: Its plan.
         options: Its options.
         storage: Path, URL or class of its storage.
         budget: Budget of a trial, and the settings of the search.
         messages: What a reader must know beside what the trials tell.
         ranking: The ranking of the candidates.
+
+    Raises:
+        LightningError: No trial is complete.
     """
     rows: list[TrialRow] = []
     best: TrialRow | None = None
     for trial in study.get_trials(deepcopy=False):
-        if trial.state.name == "WAITING":
+        if trial.state.name == "WAITING" or SUPERFLUOUS in trial.user_attrs:
             continue
-        row = _row(study, trial, options.n_startup, None if best is None else best.value)
+        row = _row(study, trial, plan, None if best is None else best.value)
         is_complete = row.state == "complete"
         if is_complete and (best is None or _is_better(row.value, best.value, options.mode)):
             best = row = replace(row, best_so_far=row.value)
         rows.append(row)
-    assert best is not None
-    assert best.value is not None
+    n_undefined = sum(UNDEFINED in t.user_attrs for t in study.get_trials(deepcopy=False))
+    if best is None or best.value is None:
+        raise _without_result(study, rows, n_undefined, options)
     n_complete = sum(row.state == "complete" for row in rows)
     source = f"tuned: best of {n_complete} complete trials of the study {study.study_name}"
     return TuningResult(
@@ -158,21 +175,39 @@ def result_of(
         trials=tuple(rows),
         messages=(
             *messages,
-            *_messages(rows, options.monitor, n_complete, is_trained=options.proxy is None),
+            *_messages(rows, options, n_complete, n_undefined),
         ),
         ranking=ranking,
     )
 
 
-def _row(study: Study, trial: FrozenTrial, n_startup: int, best: float | None) -> TrialRow:
+def _without_result(
+    study: Study, rows: Sequence[TrialRow], n_undefined: int, options: TuneOptions
+) -> SynqueError:
+    n_pruned = sum(row.state == "pruned" for row in rows)
+    kind: type[SynqueError] = LightningError if options.proxy is None else ProxyError
+    remedy = (
+        "Check that training converges (a smaller learning rate) and what the module logs"
+        if options.proxy is None
+        else "Check what the proxy says of the candidates: `synque-select rank`"
+    )
+    return kind(
+        f"no trial of the study {study.study_name} has a finite {options.monitor}: in "
+        f"{counted(n_undefined, 'trial')} it is NaN or infinite, {n_pruned} were pruned. "
+        f"{remedy}; then give another study_name, as this study keeps its trials"
+    )
+
+
+def _row(study: Study, trial: FrozenTrial, plan: Plan, best: float | None) -> TrialRow:
     attributes, origin = trial.user_attrs, origin_of(trial)
+    place = place_of(study, trial)
     value = trial.value if trial.values else None
     return TrialRow(
         number=trial.number,
         state=_STATES[trial.state.name],
-        role=role_of(study, trial, n_startup),
-        start=str(attributes.get(START, "")),
-        value=None if value is None or math.isnan(value) else float(value),
+        role=attributes.get(ROLE, plan.role(place)),
+        start=str(attributes.get(START, plan.start(place))),
+        value=None if value is None or not math.isfinite(value) else float(value),
         best_so_far=best,
         weights=dict(attributes.get(MIXTURE, {})),
         hyper_parameters=dict(attributes.get(PARAMETERS, {})),
@@ -188,11 +223,11 @@ def _is_better(value: float | None, best: float | None, mode: str) -> bool:
 
 
 def _messages(
-    rows: Sequence[TrialRow], metric: str, n_complete: int, *, is_trained: bool
+    rows: Sequence[TrialRow], options: TuneOptions, n_complete: int, n_undefined: int
 ) -> list[str]:
-    trials = counted(n_complete, "trial")
+    trials, metric = counted(n_complete, "trial"), options.monitor
     chosen = f"the best {metric} is the best of {trials}, and the mixture was chosen by it"
-    if is_trained:
+    if options.proxy is None:
         messages = [
             f"{chosen}: the value is optimistic; measure the mixture on a test split",
             "trials are sampled adaptively: only random start-up trials may enter a correlation of "
@@ -200,17 +235,15 @@ def _messages(
         ]
     else:
         messages = [f"{chosen}; nothing was trained, so its validation metric is unknown"]
-    retried = [row for row in rows if row.retry_of is not None]
-    retried_numbers = {row.retry_of for row in retried}
-    if retried:
+    if n_undefined:
         messages.append(
-            f"{counted(len(retried), 'trial repeats', 'trials repeat')} one whose worker was killed"
+            f"{counted(n_undefined, 'trial')} failed because {metric} was NaN or infinite"
         )
-    failed = sum(row.state == "failed" and row.number not in retried_numbers for row in rows)
-    if failed:
+    n_repeated = sum(row.retry_of is not None for row in rows)
+    if n_repeated:
         messages.append(
-            f"{counted(failed, 'trial')} ended with an error in an earlier call, or by an "
-            "interruption; starts were tried again"
+            f"{counted(n_repeated, 'trial repeats', 'trials repeat')} one whose worker was killed, "
+            "or that ended with an error in an earlier call"
         )
     unfinished = sum(row.state == "running" for row in rows)
     if unfinished:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict, final
+from typing import Literal, TypedDict, final
 
 import torch
 from pytorch_lightning import LightningModule
@@ -39,25 +40,17 @@ from synque_select.tuning.objectives import (
     UntrainedPlan,
 )
 from synque_select.tuning.options import TuneOptions
+from synque_select.tuning.recovery import LeftOut, Worker
 from synque_select.tuning.result import TuningResult, result_of
 from synque_select.tuning.samplers import study_pruner, study_sampler
 from synque_select.tuning.space import MixtureSpace, starting_mixtures
 from synque_select.tuning.storages import heartbeat_of, open_storage, shown_storage
-from synque_select.tuning.studies import (
-    open_study,
-    quiet_optuna,
-    requeue_on_failure,
-    require_optuna,
-    wait_for_work,
-)
+from synque_select.tuning.studies import MISSED_HEARTBEATS, open_study, quiet_optuna, require_optuna
 from synque_select.types import Mixture, Ranking
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.process_state import seeded
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.validation import check_int
-
-if TYPE_CHECKING:
-    from optuna import Trial
 
 __all__ = ["tune_mixture"]
 
@@ -210,8 +203,8 @@ class _Tuning:
         self.options = replace(self.options, monitor=key, mode=mode)
         sampling = self._sampling(ranking)
         prepared = self._prepared(scoring)
-        objective = ProxyObjective(sampling, prepared.scores, key, self.options.mode)
-        return _Search(objective, sampling.space, ranking, prepared, {})
+        objective = ProxyObjective(sampling, prepared.scores, key)
+        return _Search(objective, ranking, prepared, {})
 
     def _fit(self, ranks: Ranks) -> TuningResult:
         prepared: list[_Prepared] = []
@@ -227,8 +220,7 @@ class _Tuning:
             if not ranks.is_zero:
                 return self._follow(ranks, objective, ranking)
             stamp = {"validation": objective.fits.validation[:16], "model": self._model_stamp()}
-            space = objective.sampling.space
-            return self._search(_Search(objective, space, ranking, prepared[0], stamp), ranks)
+            return self._search(_Search(objective, ranking, prepared[0], stamp), ranks)
         finally:
             data.teardown("fit")
 
@@ -258,7 +250,7 @@ class _Tuning:
     def _sampling(self, ranking: Ranking) -> Sampling:
         names = tuple(row.name for row in ranking.order())
         space = MixtureSpace(names, self.options.k_range or (1, len(names)))
-        return Sampling(space, self.options.hyper_parameters, self.options.n_startup)
+        return Sampling(space, self.options.hyper_parameters)
 
     def _optimal(self, scoring: Scoring) -> tuple[Mixture | None, list[str]]:
         """Return the MMD-optimal mixture, or why it does not exist."""
@@ -331,26 +323,32 @@ class _Tuning:
         if location is None:
             location = self.store.path.parent / "studies.sqlite"
         storage = open_storage(location, options.heartbeat_s)
-        starts = starting_mixtures(search.ranking, search.space, search.prepared.optimal)
-        points = {start: search.space.params(mixture) for start, mixture in starts.items()}
-        study = open_study(storage, name, options.mode, stamp, points)
-
-        def objective(trial: Trial) -> float:
-            with requeue_on_failure(study, trial, points):
-                return search.objective(trial)
-
-        study.sampler = study_sampler(options.sampler, options.n_startup, options.seed)
+        space = search.objective.sampling.space
+        starts = starting_mixtures(search.ranking, space, search.prepared.optimal)
+        points = {start: space.params(mixture) for start, mixture in starts.items()}
+        study, plan = open_study(storage, name, options.mode, stamp, points, options.n_startup)
+        study.sampler = study_sampler(options.sampler, plan, options.seed)
         study.pruner = study_pruner(options.pruner, self.max_steps or 1, options.n_validations)
+        search.objective.sampling.plan = plan
+        worker = Worker(
+            study,
+            plan,
+            n_trials=options.n_trials,
+            silence_s=MISSED_HEARTBEATS * options.heartbeat_s,
+            has_heartbeats=heartbeat_of(storage) is not None,
+        )
+        objective = partial(worker.run, search.objective)
         with ProgressBar(desc="trials", unit="trial", disable=not self.progress) as bar:
-            while wait_for_work(study, options.n_trials, heartbeat_of(storage)):
-                study.optimize(objective, n_trials=1)
+            while worker.wait_for_work():
+                study.optimize(objective, n_trials=1, catch=(LeftOut,))
                 bar.update()
         result = result_of(
             study,
+            plan,
             options,
             storage=shown_storage(location),
-            budget=self._budget(search.space),
-            messages=[*search.prepared.messages, *self._surrogate_messages(name, search.space)],
+            budget=self._budget(space),
+            messages=[*search.prepared.messages, *self._surrogate_messages(name, space)],
             ranking=search.ranking,
         )
         if ranks is not None and isinstance(search.objective, FitObjective):
@@ -378,7 +376,7 @@ class _Tuning:
             "tuned for": f"{options.monitor} ({options.mode}){of_a_proxy}",
             "candidates": content_sha256([(r.name, r.sha256) for r in ranking.order()])[:16],
             "real sample": ranking.real_sha256[:16],
-            "k_range": list(search.space.k_range),
+            "k_range": list(search.objective.sampling.space.k_range),
             "max_steps": self.max_steps,
             "n_reports": options.n_validations,
             "seed": options.seed,
@@ -434,10 +432,9 @@ def _unreachable() -> TrialPlan | UntrainedPlan | _Finished:
 
 @dataclass(frozen=True)
 class _Search:
-    """The search space, the objective and the starting mixtures."""
+    """The objective with its search space, and the ranking that the starts come from."""
 
-    objective: Callable[[Trial], float]
-    space: MixtureSpace
+    objective: FitObjective | ProxyObjective
     ranking: Ranking
     prepared: _Prepared
     stamp: JsonObject

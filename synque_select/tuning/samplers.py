@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from synque_select.errors import ConfigError, did_you_mean
-from synque_select.tuning.studies import ROLE, origin_of, role_of, without_experimental_warnings
+from synque_select.tuning.studies import ROLE, Plan, place_of, without_experimental_warnings
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -64,32 +65,46 @@ def check_pruner(pruner: object) -> None:
         )
 
 
-def study_sampler(sampler: str | BaseSampler, n_startup: int, seed: int) -> BaseSampler:
-    """Return a sampler that starts with random trials and goes on with the given one.
+def study_sampler(sampler: str | BaseSampler, plan: Plan, seed: int) -> BaseSampler:
+    """Return a sampler that draws what the plan has at the place of each trial.
 
-    A sampler that is given by name is made anew for each trial, seeded with the seed and the
-    trial's number: workers that share a study draw independently of each other, and a resumed study
-    draws what an uninterrupted one would have drawn. (CMA-ES and quasi-random sequences continue
-    from trial to trial, so they keep one seed.)
+    The starts are the plan's; the random points after them have a seed of their own each, made of
+    the seed and the place. A sampler that is given by name is made anew for each trial, seeded in
+    the same way, and sees the finished trials in the order of their places. So workers that share a
+    study draw independently of each other, and one worker draws the same points whether it was
+    killed on the way or not. A sampler of the user's sees the study as it is.
     """
-    if not isinstance(sampler, str):
-        return _trial_sampler(lambda _: sampler, n_startup, seed)
-    return _trial_sampler(_sampler_factory(sampler, seed), n_startup, seed)
+    if isinstance(sampler, str):
+        return _plan_sampler(_sampler_factory(sampler, plan, seed), plan, seed, by_place=True)
+    given: BaseSampler = sampler
+    return _plan_sampler(lambda _: given, plan, seed, by_place=False)
 
 
-def _sampler_factory(name: str, seed: int) -> Callable[[int], BaseSampler]:
-    """Return a function that takes a trial's number and makes its sampler."""
+def _sampler_factory(name: str, plan: Plan, seed: int) -> Callable[[int], BaseSampler]:
+    """Return a function that takes a place and makes its sampler."""
     from optuna import samplers
+
+    n_before = len(plan.starts) + plan.n_startup
+
+    class SequenceSampler(samplers.QMCSampler):
+        """Draws the point of a place; Optuna counts the points that were ever drawn."""
+
+        def __init__(self, place: int) -> None:
+            super().__init__(seed=seed, warn_independent_sampling=False)
+            self._place = place
+
+        def _find_sample_id(self, study: Study, search_space: object) -> int:
+            return max(0, self._place - n_before)
 
     make: dict[str, Callable[[int], BaseSampler]] = {
         "cmaes": lambda _: samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False),
-        "gp": lambda number: samplers.GPSampler(
-            seed=_trial_seed(seed, number), n_startup_trials=1, deterministic_objective=True
+        "gp": lambda place: samplers.GPSampler(
+            seed=_place_seed(seed, place), n_startup_trials=1, deterministic_objective=True
         ),
-        "qmc": lambda _: samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
-        "random": lambda number: samplers.RandomSampler(seed=_trial_seed(seed, number)),
-        "tpe": lambda number: samplers.TPESampler(
-            seed=_trial_seed(seed, number),
+        "qmc": SequenceSampler,
+        "random": lambda place: samplers.RandomSampler(seed=_place_seed(seed, place)),
+        "tpe": lambda place: samplers.TPESampler(
+            seed=_place_seed(seed, place),
             n_startup_trials=1,
             multivariate=True,
             constant_liar=True,
@@ -98,35 +113,95 @@ def _sampler_factory(name: str, seed: int) -> Callable[[int], BaseSampler]:
     return make[name]
 
 
-def _trial_seed(seed: int, number: int) -> int:
-    # SeedSequence and not seed + number: neighboring seeds of two studies must not share trials
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+def _place_seed(seed: int, place: int) -> int:
+    # SeedSequence and not seed + place: neighboring seeds of two studies must not share trials
+    return int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
 
 
-def _trial_sampler(make: Callable[[int], BaseSampler], n_startup: int, seed: int) -> BaseSampler:
+@dataclass(frozen=True)
+class _ByPlace:
+    """A study in memory whose trials have the order of their places, and the current trial in it.
+
+    Samplers and pruners see trials in the order of their numbers, which a repeated trial changes.
+
+    Args:
+        study: The copy.
+        trial: The current trial in it, the last one.
+    """
+
+    study: Study
+    trial: FrozenTrial
+
+    @classmethod
+    def of(cls, study: Study, trial: FrozenTrial) -> _ByPlace:
+        import optuna
+
+        states = ("COMPLETE", "PRUNED", "RUNNING")
+        others = [
+            other
+            for other in study.get_trials(deepcopy=False)
+            if other.state.name in states and other.number != trial.number
+        ]
+        with without_experimental_warnings():
+            ordered = optuna.create_study(
+                study_name=study.study_name,
+                direction=study.direction,
+                sampler=optuna.samplers.RandomSampler(),
+                pruner=optuna.pruners.NopPruner(),
+            )
+        places = {other.number: place_of(study, other) for other in others}
+        for other in sorted(others, key=lambda one: (places[one.number], one.number)):
+            ordered.add_trial(other)
+        ordered.add_trial(trial)
+        return cls(ordered, ordered.get_trials(deepcopy=False)[-1])
+
+    def pass_on(self, study: Study, trial: FrozenTrial) -> None:
+        """Pass what a sampler or pruner has noted at the current trial on to the study."""
+        noted = self.study.get_trials(deepcopy=False)[-1].system_attrs
+        for name, value in noted.items():
+            if trial.system_attrs.get(name) != value:
+                study._storage.set_trial_system_attr(trial._trial_id, name, value)
+
+
+def _plan_sampler(
+    make: Callable[[int], BaseSampler], plan: Plan, seed: int, *, by_place: bool
+) -> BaseSampler:
     from optuna.samplers import BaseSampler, RandomSampler
 
-    class TrialSampler(BaseSampler):
+    class PlanSampler(BaseSampler):
         """Passes each trial to a sampler of its own."""
 
+        def __init__(self) -> None:
+            self._start: Mapping[str, float] = {}
+            self._own: BaseSampler = RandomSampler()
+            self._seen: _ByPlace | None = None
+
         def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-            is_random = role_of(study, trial, n_startup) == "random"
-            origin = origin_of(trial)
+            place = place_of(study, trial)
+            self._start, self._seen = plan.point(place), None
             with without_experimental_warnings():
-                self._own = (
-                    RandomSampler(seed=_trial_seed(seed, origin)) if is_random else make(origin)
-                )
-                self._own.before_trial(study, trial)
+                if plan.role(place) == "random":
+                    self._own = RandomSampler(seed=_place_seed(seed, place))
+                    return
+                self._own = make(place)
+                if by_place:
+                    self._seen = _ByPlace.of(study, trial)
+                self._own.before_trial(*self._view(study, trial))
+            self._pass_on(study, trial)
 
         def infer_relative_search_space(
             self, study: Study, trial: FrozenTrial
         ) -> dict[str, BaseDistribution]:
-            return self._own.infer_relative_search_space(study, trial)
+            space = self._own.infer_relative_search_space(*self._view(study, trial))
+            # a point of the plan is not drawn
+            return {} if self._start and self._start.keys() >= space.keys() else space
 
         def sample_relative(
             self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
         ) -> dict[str, Any]:
-            return self._own.sample_relative(study, trial, search_space)
+            drawn = self._own.sample_relative(*self._view(study, trial), search_space)
+            self._pass_on(study, trial)
+            return {**drawn, **{n: v for n, v in self._start.items() if n in drawn}}
 
         def sample_independent(
             self,
@@ -135,7 +210,11 @@ def _trial_sampler(make: Callable[[int], BaseSampler], n_startup: int, seed: int
             param_name: str,
             param_distribution: BaseDistribution,
         ) -> object:
-            return self._own.sample_independent(study, trial, param_name, param_distribution)
+            if param_name in self._start:
+                return self._start[param_name]
+            return self._own.sample_independent(
+                *self._view(study, trial), param_name, param_distribution
+            )
 
         def after_trial(
             self,
@@ -144,14 +223,24 @@ def _trial_sampler(make: Callable[[int], BaseSampler], n_startup: int, seed: int
             state: TrialState,
             values: Sequence[float] | None,
         ) -> None:
-            self._own.after_trial(study, trial, state, values)
+            if not by_place:
+                self._own.after_trial(study, trial, state, values)
 
-    return TrialSampler()
+        def _view(self, study: Study, trial: FrozenTrial) -> tuple[Study, FrozenTrial]:
+            return (study, trial) if self._seen is None else (self._seen.study, self._seen.trial)
+
+        def _pass_on(self, study: Study, trial: FrozenTrial) -> None:
+            if self._seen is not None:
+                self._seen.pass_on(study, trial)
+
+    return PlanSampler()
 
 
 def study_pruner(pruner: str | BasePruner, max_steps: int, n_reports: int) -> BasePruner:
     """Return a pruner that spares random trials: those that it left would be a selected sample."""
-    return _sparing(_pruner(pruner, max_steps, n_reports) if isinstance(pruner, str) else pruner)
+    if isinstance(pruner, str):
+        return _sparing(_pruner(pruner, max_steps, n_reports), by_place=True)
+    return _sparing(pruner, by_place=False)
 
 
 def _pruner(name: str, max_steps: int, n_reports: int) -> BasePruner:
@@ -168,11 +257,18 @@ def _pruner(name: str, max_steps: int, n_reports: int) -> BasePruner:
     return make[name]()
 
 
-def _sparing(pruner: BasePruner) -> BasePruner:
+def _sparing(pruner: BasePruner, *, by_place: bool) -> BasePruner:
     from optuna.pruners import BasePruner
 
     class SparingPruner(BasePruner):
         def prune(self, study: Study, trial: FrozenTrial) -> bool:
-            return trial.user_attrs.get(ROLE) != "random" and pruner.prune(study, trial)
+            if trial.user_attrs.get(ROLE) == "random":
+                return False
+            if not by_place:
+                return pruner.prune(study, trial)
+            seen = _ByPlace.of(study, trial)
+            is_pruned = pruner.prune(seen.study, seen.trial)
+            seen.pass_on(study, trial)
+            return is_pruned
 
     return SparingPruner()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
+from synque_select.errors import LightningError
 from synque_select.tuning.result import MIXTURE
 from synque_select.tuning.samplers import check_sampler, study_sampler
 from synque_select.tuning.space import MixtureSpace
-from synque_select.tuning.studies import START, direction_of, quiet_optuna, require_optuna
+from synque_select.tuning.studies import Plan, direction_of, quiet_optuna, require_optuna
 from synque_select.types import Mixture
+from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -29,7 +32,7 @@ def search_mixtures(
     n_startup: int = 2,
     seed: int = 0,
 ) -> list[tuple[Mixture, float]]:
-    """Try mixtures one after another and return each with its value, in their order.
+    """Try mixtures one after another; return each that has a value, with it, in their order.
 
     Args:
         value: Takes a mixture and returns the value to optimize.
@@ -44,6 +47,7 @@ def search_mixtures(
     Raises:
         DependencyError: optuna is missing.
         ConfigError: No sampler of this name exists.
+        LightningError: No value is finite.
     """
     require_optuna()
     check_sampler(sampler)
@@ -52,16 +56,23 @@ def search_mixtures(
     def objective(trial: Trial) -> float:
         mixture = space.suggest(trial)
         trial.set_user_attr(MIXTURE, dict(mixture.weights))
-        return value(mixture)
+        trial_value = value(mixture)
+        # infinite is as undefined as NaN, with which Optuna takes a trial for failed
+        return trial_value if math.isfinite(trial_value) else math.nan
 
     with quiet_optuna():
         study = optuna.create_study(direction=direction_of(mode))
-        study.sampler = study_sampler(sampler, n_startup, seed)
-        for name, mixture in starts.items():
-            study.enqueue_trial(space.params(mixture), user_attrs={START: name})
+        points = {name: space.params(mixture) for name, mixture in starts.items()}
+        study.sampler = study_sampler(sampler, Plan("", points, n_startup), seed)
         study.optimize(objective, n_trials=n_trials)
-    return [
+    finished = [
         (Mixture(trial.user_attrs[MIXTURE], "tuned"), trial.value)
         for trial in study.get_trials(deepcopy=False)
         if trial.state.name == "COMPLETE" and trial.value is not None
     ]
+    if not finished:
+        raise LightningError(
+            f"none of {counted(n_trials, 'mixture')} has a finite metric: check that training "
+            "converges (a smaller learning rate) and what the module logs"
+        )
+    return finished

@@ -19,14 +19,17 @@ __all__ = ["MixtureSpace", "starting_mixtures"]
 _LEAST = 1e-3  # a smaller share is less than one draw in 1,000
 _TOP = 0.8  # u of the largest share of a start: leaves the sampler room on both sides
 _STARTS = (1, 2, 3, 5, 8, 13, 21)
+# with a prefix, because a user's hyper-parameter may be named "k"
+_K = "mixture/k"
 
 
 @dataclass(frozen=True)
 class MixtureSpace:
     r"""Mixtures of k of K candidates, as K + 1 parameters that every point has.
 
-    The parameters are one integer, `k`, and for each candidate a number u in [0, 1],
-    `share <name>`. The k candidates with the largest u are selected; their weights are
+    The parameters are one integer k, named `mixture/k`, and for each candidate a number u in
+    [0, 1], named `mixture/share <name>`. The k candidates with the largest u are selected; their
+    weights are
 
     .. math:: w_a = g_a / \sum_{b \text{ selected}} g_b, \quad g_a = -\ln(1 - u_a)
 
@@ -47,7 +50,7 @@ class MixtureSpace:
     Example:
         >>> space = MixtureSpace(("a", "b", "c"), (1, 3))
         >>> point = space.params(Mixture({"a": 0.75, "c": 0.25}))
-        >>> point["k"], space.mixture(point).weights
+        >>> point["mixture/k"], space.mixture(point).weights
         (2, {'a': 0.75, 'c': 0.25})
     """
 
@@ -64,7 +67,7 @@ class MixtureSpace:
 
     def suggest(self, trial: Trial) -> Mixture:
         """Let an Optuna trial choose a mixture."""
-        point: dict[str, float] = {"k": trial.suggest_int("k", *self.k_range)}
+        point: dict[str, float] = {_K: trial.suggest_int(_K, *self.k_range)}
         for name in self.names:
             point[_share(name)] = trial.suggest_float(_share(name), 0.0, 1.0)
         return self.mixture(point)
@@ -73,7 +76,7 @@ class MixtureSpace:
         """Return the mixture of a point; shares under one draw in 1,000 are left out."""
         shares = {name: point[_share(name)] for name in self.names}
         # the sort is stable: of equal shares the better ranked candidate comes first
-        selected = sorted(shares, key=lambda name: -shares[name])[: int(point["k"])]
+        selected = sorted(shares, key=lambda name: -shares[name])[: int(point[_K])]
         # u = 1 would be an infinite weight
         gammas = {name: -math.log1p(-min(shares[name], 1 - 1e-9)) for name in selected}
         total = sum(gammas.values())
@@ -99,12 +102,12 @@ class MixtureSpace:
         least, n = min(shares.values()), len(self.names)
         for place, name in enumerate(self.names):
             shares.setdefault(name, least / 2 * (1 - place / n))
-        point: dict[str, float] = {"k": len(mixture.weights)}
+        point: dict[str, float] = {_K: len(mixture.weights)}
         return point | {_share(name): shares[name] for name in self.names}
 
 
 def _share(name: str) -> str:
-    return f"share {name}"
+    return f"mixture/share {name}"
 
 
 def starting_mixtures(

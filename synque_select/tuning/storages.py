@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["heartbeat_of", "open_storage", "shown_storage"]
 
 _JOURNALS = (".journal", ".log", ".jsonl")
-_MAX_RETRIES = 3  # of one trial: a trial that kills each worker that tries it must end
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0)
 
 
@@ -83,7 +82,7 @@ def _without_password(url: str) -> str:
 
 
 def _database(url: str, heartbeat_s: int) -> RDBStorage:
-    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+    from optuna.storages import RDBStorage
 
     is_sqlite = url.startswith("sqlite")
     with without_experimental_warnings():
@@ -92,7 +91,6 @@ def _database(url: str, heartbeat_s: int) -> RDBStorage:
             engine_kwargs={"connect_args": {"timeout": 60}} if is_sqlite else {},
             heartbeat_interval=heartbeat_s,
             grace_period=MISSED_HEARTBEATS * heartbeat_s,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=_MAX_RETRIES),
         )
     if is_sqlite:
         _lock_from_the_first_read(storage.engine)

@@ -1,4 +1,4 @@
-"""Optuna's studies: how they are opened and continued, and who takes which trial."""
+"""Optuna's studies: how they are opened and continued, and the plan of their trials."""
 
 from __future__ import annotations
 
@@ -6,41 +6,47 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from synque_select.errors import ConfigError, DependencyError, RecordError
 from synque_select.utils.json_types import JsonObject
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
+    from optuna import Study
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 __all__ = [
     "MISSED_HEARTBEATS",
+    "REPEATS",
     "ROLE",
     "START",
-    "STUDY_ID",
+    "SUPERFLUOUS",
+    "UNDEFINED",
+    "Plan",
     "Role",
     "direction_of",
     "is_done",
+    "is_finished",
     "open_study",
     "origin_of",
+    "place_of",
     "quiet_optuna",
-    "requeue_on_failure",
     "require_optuna",
-    "role_of",
-    "wait_for_work",
     "without_experimental_warnings",
 ]
 
 Role = Literal["start", "random", "adaptive"]
 
-START, ROLE, STUDY_ID = "start", "role", "synque_select_id"
+START, ROLE = "start", "role"
+REPEATS = "repeats"  # number of the unfinished trial that a trial repeats
+SUPERFLUOUS = "superfluous"  # a repetition that another worker has already begun
+UNDEFINED = "undefined"  # the value of a trial that is NaN or infinite
 MISSED_HEARTBEATS = 3  # a worker that has missed as many counts as killed
-_STAMP, _READY = "synque_select", "synque_select_ready"
-_READY_TIMEOUT_S = 30.0
+_STAMP = "synque_select"
+_VERSION = 2  # 1 had other names of parameters, and seeds by the numbers of trials
 _STAMP_TIMEOUT_S = 5.0
 
 
@@ -84,21 +90,55 @@ def direction_of(mode: str) -> Literal["maximize", "minimize"]:
     return "maximize" if mode == "max" else "minimize"
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a study tries at which place; the same however often it is interrupted.
+
+    A place is the position of a point among all points that the study tries. A trial that a worker
+    has left unfinished is repeated at its place, under another number.
+
+    Args:
+        study_id: Unique id of the study.
+        starts: Name to parameters of the points that come first.
+        n_startup: Number of random points after them.
+    """
+
+    study_id: str
+    starts: Mapping[str, Mapping[str, float]]
+    n_startup: int
+
+    def role(self, place: int) -> Role:
+        """Return where the point of a place comes from."""
+        if place < len(self.starts):
+            return "start"
+        return "random" if place < len(self.starts) + self.n_startup else "adaptive"
+
+    def start(self, place: int) -> str:
+        """Return the name of a start; "" for other places."""
+        return list(self.starts)[place] if self.role(place) == "start" else ""
+
+    def point(self, place: int) -> Mapping[str, float]:
+        """Return the parameters of a start; none for other places."""
+        return self.starts[self.start(place)] if self.role(place) == "start" else {}
+
+
 def open_study(
     storage: BaseStorage,
     name: str,
     mode: str,
     stamp: JsonObject,
     starts: Mapping[str, Mapping[str, float]],
-) -> Study:
-    """Create a study and enqueue its first trials, or continue the one of this name.
+    n_startup: int,
+) -> tuple[Study, Plan]:
+    """Create a study, or continue the one of this name; return it and its plan.
 
     Args:
         storage: Storage of the study.
         name: Name of the study.
         mode: "max" or "min".
         stamp: Settings that all trials of the study must share, as plain values.
-        starts: Name to parameters of the trials that come first.
+        starts: Name to parameters of the trials that come first in a new study.
+        n_startup: Number of random trials after them.
 
     Raises:
         ConfigError: The study was created with another stamp; the message lists the differences.
@@ -113,56 +153,37 @@ def open_study(
     except optuna.exceptions.DuplicatedStudyError:
         study = optuna.load_study(storage=storage, study_name=name)
         # another worker may have created the study a moment ago and not stamped it yet
-        _wait_for(study, _STAMP, _STAMP_TIMEOUT_S)
-        _check_stamp(name, study.user_attrs.get(_STAMP), stamp)
-        # that worker may still be enqueueing the first trials, or was killed before it had
-        _wait_for(study, _READY, _READY_TIMEOUT_S)
-    else:
-        study.set_user_attr(_STAMP, dict(stamp))
-        study.set_user_attr(STUDY_ID, uuid4().hex)
-    if not study.user_attrs.get(_READY):
-        for start, params in starts.items():
-            study.enqueue_trial(dict(params), user_attrs={START: start}, skip_if_exists=True)
-        study.set_user_attr(_READY, True)
-    return study
+        _wait_for_stamp(study)
+    # a worker that was killed before it had stamped the study has left an empty one
+    is_new = not study.user_attrs and not study.get_trials(deepcopy=False)
+    if is_new and study.direction.name.lower() == direction_of(mode):
+        plain_starts = {start: dict(point) for start, point in starts.items()}
+        # one attribute, so that it is there as a whole or not at all
+        state = {"version": _VERSION, "id": uuid4().hex, "stamp": stamp, "starts": plain_starts}
+        study.set_user_attr(_STAMP, state)
+    known = _checked_state(name, study.user_attrs.get(_STAMP), stamp)
+    return study, Plan(known["id"], known["starts"], n_startup)
 
 
-@contextmanager
-def requeue_on_failure(
-    study: Study, trial: Trial, starts: Mapping[str, Mapping[str, float]]
-) -> Iterator[None]:
-    """Enqueue a start again if an error or Ctrl-C ends it in here: the next call tries it anew.
-
-    Args:
-        study: The study of the trial.
-        trial: The running trial.
-        starts: Name to parameters, as for `open_study`.
-    """
-    from optuna import TrialPruned
-
-    try:
-        yield
-    except TrialPruned:
-        raise
-    except BaseException:
-        start: str = trial.user_attrs.get(START, "")
-        if start in starts:
-            study.enqueue_trial(dict(starts[start]), user_attrs={START: start})
-        raise
-
-
-def _wait_for(study: Study, attribute: str, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not study.user_attrs.get(attribute) and time.monotonic() < deadline:
+def _wait_for_stamp(study: Study) -> None:
+    deadline = time.monotonic() + _STAMP_TIMEOUT_S
+    while not study.user_attrs.get(_STAMP) and time.monotonic() < deadline:
         time.sleep(0.2)
 
 
-def _check_stamp(name: str, known: JsonObject | None, stamp: JsonObject) -> None:
-    if known is None:
+def _checked_state(name: str, state: Any, stamp: JsonObject) -> dict[str, Any]:
+    # Any: values of a user attribute, which this function has checked or written
+    if state is None:
         raise ConfigError(
             f"study_name={name!r}: the storage has a study of this name that synque-select did not "
             "create; give another name"
         )
+    if "version" not in state or state["version"] != _VERSION:
+        raise ConfigError(
+            f"study_name={name!r} was made by another version of synque-select, whose trials have "
+            "other parameters: give another name, or None for a new study"
+        )
+    known = state["stamp"]
     differences = [
         f"{field} {known.get(field)!r}, now {value!r}"
         for field, value in stamp.items()
@@ -173,70 +194,28 @@ def _check_stamp(name: str, known: JsonObject | None, stamp: JsonObject) -> None
             f"study_name={name!r} was made with other settings, its trials cannot be compared: "
             f"{'; '.join(differences)}. Give another name, or None for a new one"
         )
+    return dict(state)
 
 
 def origin_of(trial: FrozenTrial) -> int:
-    """Return the trial's number, or that of the trial of a killed worker that it repeats."""
-    return int(trial.system_attrs.get("failed_trial", trial.number))
+    """Return the trial's number, or that of the unfinished trial that it repeats."""
+    # a storage of the user's may itself repeat trials of killed workers
+    repeated = trial.user_attrs.get(REPEATS, trial.system_attrs.get("failed_trial"))
+    return trial.number if repeated is None else int(repeated)
 
 
-def role_of(study: Study, trial: FrozenTrial, n_startup: int) -> Role:
-    """Return where a trial's parameters come from.
-
-    The first `n_startup` trials that are not enqueued are random.
-
-    Returns:
-        "start" (suggested by the proxies), "random" or "adaptive" (by the sampler).
-    """
-    if ROLE in trial.user_attrs:
-        role: Role = trial.user_attrs[ROLE]
-        return role
-    if START in trial.user_attrs:
-        return "start"
+def place_of(study: Study, trial: FrozenTrial) -> int:
+    """Return the place of a trial's point in the study's plan, counted from 0."""
     origin = origin_of(trial)
-    earlier = [
-        other
-        for other in study.get_trials(deepcopy=False)
-        if other.number < origin
-        and START not in other.user_attrs
-        and "failed_trial" not in other.system_attrs
-    ]
-    return "random" if len(earlier) < n_startup else "adaptive"
+    trials = study.get_trials(deepcopy=False)
+    return sum(other.number < origin and origin_of(other) == other.number for other in trials)
 
 
 def is_done(study: Study, n_trials: int) -> bool:
-    """Return whether enough trials are complete or pruned."""
-    return _count(study, "COMPLETE", "PRUNED") >= n_trials
+    """Return whether enough trials are finished: complete, pruned, or with an undefined value."""
+    return sum(map(is_finished, study.get_trials(deepcopy=False))) >= n_trials
 
 
-def wait_for_work(study: Study, n_trials: int, heartbeat_s: int | None) -> bool:
-    """Wait until there is a trial to run, and return whether there is one.
-
-    If other workers run all remaining trials, this waits for them: the trial of a killed worker
-    becomes free when enough heartbeats are missing. A worker that neither finishes nor dies is
-    waited for twice as long, and no longer.
-
-    Args:
-        study: The study.
-        n_trials: Number of trials, complete or pruned, at which the study ends.
-        heartbeat_s: Seconds between signs of life of a worker; None if the storage has none.
-    """
-    from optuna.storages import fail_stale_trials
-
-    deadline = time.monotonic() + 2 * MISSED_HEARTBEATS * (heartbeat_s or 0)
-    while not is_done(study, n_trials):
-        with without_experimental_warnings():
-            fail_stale_trials(study)
-        taken = _count(study, "RUNNING") if heartbeat_s else 0
-        finished = _count(study, "COMPLETE", "PRUNED")
-        if _count(study, "WAITING") or finished + taken < n_trials:
-            return True
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.5)
-    return False
-
-
-def _count(study: Study, *states: str) -> int:
-    trials = study.get_trials(deepcopy=False)
-    return sum(trial.state.name in states for trial in trials)
+def is_finished(trial: FrozenTrial) -> bool:
+    """Return whether a trial is finished, and not to be repeated."""
+    return trial.state.name in ("COMPLETE", "PRUNED") or UNDEFINED in trial.user_attrs

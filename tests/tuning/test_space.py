@@ -21,8 +21,8 @@ NAMES = ("a", "b", "c", "d")
 
 
 def point(space: MixtureSpace, generator: random.Random) -> dict[str, float]:
-    shares = {f"share {name}": generator.random() for name in space.names}
-    return {"k": generator.randint(*space.k_range), **shares}
+    shares = {f"mixture/share {name}": generator.random() for name in space.names}
+    return {"mixture/k": generator.randint(*space.k_range), **shares}
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -53,20 +53,20 @@ def test_all_candidates_together_are_uniform_on_the_simplex():
 def test_those_that_wait_come_in_their_order():
     space = MixtureSpace(NAMES, (1, 4))
     params = space.params(Mixture({"c": 1.0}))
-    waiting = [params[f"share {name}"] for name in ("a", "b", "d")]
+    waiting = [params[f"mixture/share {name}"] for name in ("a", "b", "d")]
     assert waiting == sorted(waiting, reverse=True)
-    assert max(waiting) < params["share c"]
-    assert space.mixture({**params, "k": 2}).names[:2] == ("c", "a")
+    assert max(waiting) < params["mixture/share c"]
+    assert space.mixture({**params, "mixture/k": 2}).names[:2] == ("c", "a")
 
 
 def test_the_edges_of_the_space():
     space = MixtureSpace(NAMES, (1, 4))
-    nothing = {f"share {name}": 0.0 for name in NAMES}
-    assert space.mixture({"k": 2, **nothing}).weights == {"a": 0.5, "b": 0.5}
-    everything = {f"share {name}": 1.0 for name in NAMES}
-    assert space.mixture({"k": 4, **everything}).weights == dict.fromkeys(NAMES, 0.25)
-    tiny = {**nothing, "share a": 0.9, "share b": 1e-6}
-    assert space.mixture({"k": 2, **tiny}).weights == {"a": 1.0}
+    nothing = {f"mixture/share {name}": 0.0 for name in NAMES}
+    assert space.mixture({"mixture/k": 2, **nothing}).weights == {"a": 0.5, "b": 0.5}
+    everything = {f"mixture/share {name}": 1.0 for name in NAMES}
+    assert space.mixture({"mixture/k": 4, **everything}).weights == dict.fromkeys(NAMES, 0.25)
+    tiny = {**nothing, "mixture/share a": 0.9, "mixture/share b": 1e-6}
+    assert space.mixture({"mixture/k": 2, **tiny}).weights == {"a": 1.0}
 
 
 @pytest.mark.parametrize("k_range", [(0, 2), (3, 2), (1, 5)])

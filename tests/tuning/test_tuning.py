@@ -330,14 +330,47 @@ def test_pruned_trials_are_kept_apart(tune, tmp_path):
 
 
 class Diverging(Watched):
+    undefined: ClassVar[float] = float("nan")
+
     def validation_step(self, batch: Any, _: int) -> None:
         n = len(Watched.fits)
-        self.log("val_acc", 0.5 + 0.01 * n if n % 2 else float("nan"), batch_size=1)
+        self.log("val_acc", 0.5 + 0.01 * n if n % 2 else self.undefined, batch_size=1)
 
 
-def test_a_trial_that_diverges_is_the_worst_and_ends_nothing(tune):
-    values = [trial.value for trial in tune(model=Diverging, n_trials=4).trials]
-    assert values == pytest.approx([0.51, -float("inf"), 0.53, -float("inf")])
+@pytest.mark.parametrize("undefined", [float("nan"), float("inf"), -float("inf")])
+def test_a_trial_whose_metric_is_not_finite_has_failed_and_ends_nothing(tune, undefined):
+    Diverging.undefined = undefined
+    result = tune(model=Diverging, n_trials=4)
+    rows = [(trial.state, trial.value) for trial in result.trials]
+    assert rows == [
+        ("complete", pytest.approx(0.51)),
+        ("failed", None),
+        ("complete", pytest.approx(0.53)),
+        ("failed", None),
+    ]
+    assert result.value == pytest.approx(0.53)
+    assert any("2 trials failed because val_acc was NaN or infinite" in m for m in result.messages)
+    # they are not tried again
+    assert tune(model=Diverging, n_trials=4).trials == result.trials
+
+
+def test_a_study_without_any_finite_metric_is_an_error(tune):
+    class Never(Watched):
+        def validation_step(self, batch: Any, _: int) -> None:
+            self.log("val_acc", float("nan"), batch_size=1)
+
+    with pytest.raises(LightningError, match=r"no trial .* finite val_acc: in 3 trials it is NaN"):
+        tune(model=Never, n_trials=3)
+    assert len(Watched.fits) == 3
+
+
+@pytest.mark.parametrize("name", ["k", "share near", "n"])
+def test_a_hyper_parameter_of_any_name(tune, name):
+    result = tune(
+        hyper_parameters=lambda trial: {"lr": trial.suggest_float(name, 0.1, 0.5)}, n_trials=7
+    )
+    assert all(0.1 <= trial.hyper_parameters["lr"] <= 0.5 for trial in result.trials)
+    assert len({trial.hyper_parameters["lr"] for trial in result.trials}) == 7
 
 
 def test_errors_name_what_is_wrong(tune):
