@@ -659,7 +659,7 @@ def test_the_benchmark_goes_on_from_its_parts(here: Path):
 
 PAGES = {
     "ranking_v1": ["Train on near, mixed: top 2 by consensus", "fuzzy jazz pizza dizzy e4",
-                   "Would more real examples", "5 of 16 real examples are covered by no"],
+                   "Would more real examples", "5 of 16 real examples are not covered by any"],
     "ranking_v2": ["proportional at temperature 0.5", "0.951"],
     "ranking_lens": ["LENS: what distinguishes the candidates", "Least real examples",
                      "The real sample has apple, violet, xenon"],
