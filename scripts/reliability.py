@@ -50,6 +50,15 @@ HARNESSES = {
         "the file of another run",
         ["tests/reliability/test_damages.py"],
     ),
+    "queries": Harness(
+        "a hostile query is run: it writes, leaves the database, or takes time or memory without "
+        "end; limits 0.5 s and 64 MiB",
+        ["tests/reliability/test_hostile_queries.py"],
+    ),
+    "parser": Harness(
+        "the same queries are parsed; limits 10,000 characters, 1 s and 256 MiB",
+        ["tests/reliability/test_hostile_queries.py"],
+    ),
 }
 
 
