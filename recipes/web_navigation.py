@@ -50,6 +50,8 @@ from synque_select.recipes._task import RecipeData, RecipeTask
 from synque_select.recipes.options import FitOptions, LoRAOptions, OwnData
 from synque_select.selection.scorer import rank
 from synque_select.types import Ranking
+from synque_select.utils.json_fields import JsonFields
+from synque_select.utils.json_files import read_json_file
 from synque_select.utils.validation import check_int
 from synque_select.utils.wording import counted
 
@@ -352,8 +354,8 @@ class _Pages:
         path = self._folder / side / "axtree.json"
         if not self._n_chars or not path.is_file():
             return ""
-        pages: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-        return pages.get(name, "")[: self._n_chars]
+        page = JsonFields(read_json_file(path), str(path)).text(name, "")
+        return page[: self._n_chars]
 
 
 def _site(task: Task, site: str | None) -> Group:

@@ -50,6 +50,10 @@ HARNESSES = {
         "the file of another run",
         ["tests/reliability/test_damages.py"],
     ),
+    "malformed": Harness(
+        "a command reads a malformed file: data, a config, rubrics, prompts, answers, a ranking",
+        ["tests/reliability/test_malformed.py"],
+    ),
     "queries": Harness(
         "a hostile query is run: it writes, leaves the database, or takes time or memory without "
         "end; limits 0.5 s and 64 MiB",

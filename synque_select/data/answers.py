@@ -13,8 +13,9 @@ from pathlib import Path
 
 from synque_select.errors import DataError, RecordError, did_you_mean
 from synque_select.utils.atomic import write_text_atomic
+from synque_select.utils.json_files import parse_json
 from synque_select.utils.text_files import read_text
-from synque_select.utils.wording import counted
+from synque_select.utils.wording import counted, one_line
 
 __all__ = [
     "CANNOT_TELL",
@@ -34,6 +35,7 @@ _COLUMNS = (
 # a spreadsheet runs a cell that begins like this as a formula
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MAX_SHOWN_CLASSES = 20
+_MAX_DIGITS = 9  # of the number of a question
 
 
 @dataclass(frozen=True)
@@ -240,8 +242,8 @@ def read_questions(path: Path) -> QuestionSheet:
 
 def _number(path: Path, line: int, row: Mapping[str, str]) -> int:
     text = _whole(row["question"].strip())
-    if not text.isdecimal() or int(text) < 1:
-        raise _wrong(path, line, f"question must be a number from 1 on, found {text!r}")
+    if not text.isdecimal() or len(text) > _MAX_DIGITS or int(text) < 1:
+        raise _wrong(path, line, f"question must be a number from 1 on, found {one_line(text)!r}")
     return int(text)
 
 
@@ -301,10 +303,7 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     for line, part in enumerate(text.split("\n"), 1):
         if not part.strip():
             continue
-        try:
-            row = json.loads(part)
-        except ValueError as error:
-            raise _wrong(path, line, f"not JSON: {error}") from error
+        row = parse_json(part, str(path), line=line)
         if not isinstance(row, dict):
             raise _wrong(path, line, "expected an object with the fields of a question")
         # a label such as 1 may have been written as a number

@@ -12,6 +12,9 @@ from typing import Literal
 import numpy as np
 import torch
 
+from synque_select.errors import DataError
+from synque_select.utils.json_files import parse_json
+
 __all__ = ["MAX_CLASSES", "NO_LABEL", "LabelKind", "LabelSets", "label_kind", "label_text"]
 
 MAX_CLASSES = 100
@@ -121,8 +124,8 @@ def _as_list(label: str) -> Sequence[str] | None:
     if not label.startswith("["):
         return None
     try:
-        value = json.loads(label)
-    except (ValueError, RecursionError):
+        value = parse_json(label, "the label")
+    except DataError:
         return None
     return [str(part) for part in value] if isinstance(value, list) else None
 

@@ -16,6 +16,7 @@ from synque_select.errors import DataError
 from synque_select.lens.markup import json_line
 from synque_select.lens.prompt_sets import PromptSet
 from synque_select.llm.prompt import Prompt, PromptLike
+from synque_select.utils.json_files import parse_json
 from synque_select.utils.wording import counted
 
 __all__ = [
@@ -156,8 +157,8 @@ def _values(
 
 def _object(view: str, fields: Sequence[str]) -> dict[str, str]:
     try:
-        state = json.loads(view)
-    except (ValueError, RecursionError):
+        state = parse_json(view, "the view")
+    except DataError:
         state = None
     if not isinstance(state, dict) or fields[0] not in state:
         raise DataError(

@@ -10,6 +10,7 @@ from synque_select.errors import RecordError
 from synque_select.records.run_folder import write_text
 from synque_select.types.label_filter import DroppedLabel
 from synque_select.utils.json_fields import JsonFields
+from synque_select.utils.json_files import parse_json
 from synque_select.utils.text_files import read_text
 from synque_select.utils.wording import percent
 
@@ -61,9 +62,9 @@ def load_dropped_labels(path: str | Path) -> dict[str, tuple[DroppedLabel, ...]]
         raise RecordError(f"cannot read {path}: {error}") from error
     for number, line in enumerate(lines, 1):
         try:
-            fields = JsonFields(json.loads(line))
+            fields = JsonFields(parse_json(line, "the line", error=RecordError))
             name, each = fields.text("candidate"), _dropped(fields)
-        except (ValueError, RecordError) as error:
+        except RecordError as error:
             raise RecordError(f"{path}, line {number}, is damaged: {error}") from error
         dropped.setdefault(name, []).append(each)
     return {name: tuple(examples) for name, examples in dropped.items()}

@@ -64,6 +64,7 @@ def parse_json(
     *,
     error: type[SynqueError] = DataError,
     unique_keys: bool = False,
+    line: int | None = None,
 ) -> Json:
     """Parse JSON that may be broken or hostile: whatever is wrong is one error that says where.
 
@@ -72,6 +73,7 @@ def parse_json(
         where: What it is, for the message: the path of a file, "the answer of the model".
         error: What to raise.
         unique_keys: Whether an object that has a key twice is refused.
+        line: Number of the line, if the text is one line of a file.
 
     Raises:
         SynqueError: In the given type: the text is not UTF-8 or not JSON, nests more than 300
@@ -86,18 +88,19 @@ def parse_json(
     """
     if isinstance(text, bytes):
         text = decode_utf8(text, where, error=error)
+    place = where if line is None else f"{where}, line {line}"
     try:
         value: Json = json.loads(
             text, parse_int=_whole, object_pairs_hook=unique_pairs if unique_keys else None
         )
     except json.JSONDecodeError as problem:
         reason = f"{problem.msg} (column {problem.colno})"
-        raise error(f"{where}, line {problem.lineno}: not JSON: {reason}") from problem
+        raise error(f"{where}, line {line or problem.lineno}: not JSON: {reason}") from problem
     except RecursionError as problem:
-        raise error(f"{where}: {too_deep()}") from problem
+        raise error(f"{place}: {too_deep()}") from problem
     except ValueError as problem:
-        raise error(f"{where}: invalid JSON: {problem}") from problem
-    check_depth(text, value, where, error=error)
+        raise error(f"{place}: invalid JSON: {problem}") from problem
+    check_depth(text, value, place, error=error)
     return value
 
 
