@@ -120,11 +120,18 @@ def cells() -> list[Cell]:
 
 
 class LookUp(BaseEncoder):
-    """Returns the points that the texts were written from."""
+    """Returns the points that the texts were written from.
+
+    Args:
+        number: Number of the real sample, a part of each word. The buckets that words are hashed
+            into are thereby drawn again as well: with the same words for every real sample, their
+            collisions would make one candidate better for good.
+    """
 
     id, modality, revision, batch_size = "simulated", "text", "1", 4096
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.points: dict[str, torch.Tensor] = {}
 
     def encode(self, views: Sequence[object]) -> torch.Tensor:
@@ -137,7 +144,7 @@ class LookUp(BaseEncoder):
         order = np.argsort(generator.random(points.shape), axis=1)
         # the words of candidate k are those of candidate 0 with other names of the coordinates
         texts = [
-            " ".join(f"w{columns[c]}{chr(97 + row[c])}" for c in place)
+            " ".join(f"w{self.number}x{columns[c]}{chr(97 + row[c])}" for c in place)
             for row, place in zip(levels, order, strict=True)
         ]
         moved = np.empty_like(points)
@@ -222,12 +229,9 @@ def make_real(cell: Cell, number: int, encoder: LookUp) -> RealSample:
 def simulate(cell: Cell, numbers: Sequence[int]) -> list[Draw]:
     """Rank the candidates of a setting by the real samples of these numbers."""
     torch.set_num_threads(1)
-    encoder = LookUp()
-    candidates = make_candidates(cell, encoder)
     with tempfile.TemporaryDirectory() as folder:
         scorer = Scorer(
             proxies=cell.proxies,
-            encoder=encoder,
             top_k=TOP_K,
             cache_dir=folder,
             device="cpu",
@@ -235,13 +239,15 @@ def simulate(cell: Cell, numbers: Sequence[int]) -> list[Draw]:
             progress=False,
             n_resamples=N_RESAMPLES,
         )
-        # the folds of transfer's classifiers are drawn again as well: of a fixed set of candidates,
-        # fixed folds would prefer one of two mirror images
-        seeds = numbers if cell.labels else [0] * len(numbers)
-        return [
-            _draw(replace(scorer, seed=seed), candidates, make_real(cell, i, encoder), i)
-            for i, seed in zip(numbers, seeds, strict=True)
-        ]
+        draws = []
+        for number in numbers:
+            encoder = LookUp(number)
+            candidates = make_candidates(cell, encoder)
+            real = make_real(cell, number, encoder)
+            # folds are drawn again as well: fixed ones would prefer one of two mirror images
+            numbered = replace(scorer, encoder=encoder, seed=number)
+            draws.append(_draw(numbered, candidates, real, number))
+        return draws
 
 
 def _draw(scorer: Scorer, candidates: Sequence[Candidate], real: RealSample, number: int) -> Draw:
