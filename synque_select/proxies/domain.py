@@ -89,12 +89,27 @@ class PAD(BaseProxy):
             return score_defined(real, candidates, device, _released_pad)
         return score_defined(real, candidates, device, lambda parts: self._score(parts, seed))
 
+    def values(
+        self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
+    ) -> torch.Tensor:
+        """Return the scores alone by the default protocol, (K,) float64.
+
+        An interval takes several times as many fits as the score.
+        """
+
+        def score(prepared: Prepared) -> ProxyScores:
+            m = prepared.common_size(self.max_examples)
+            task = _Classification.make(prepared, m, self.n_folds, seed)
+            return ProxyScores(_pad(*task.errors(task.fit())))
+
+        return score_defined(real, candidates, device, score).values
+
     def _score(self, prepared: Prepared, seed: int) -> ProxyScores:
         m = prepared.common_size(self.max_examples)
         task = _Classification.make(prepared, m, self.n_folds, seed)
         fits = task.fit()
         real_errors, synthetic_errors = task.errors(fits)
-        values = 2 * (1 - (real_errors + synthetic_errors))
+        values = _pad(real_errors, synthetic_errors)
         contributions = -2 * task.real_contributions(fits)
         # the classifiers are not fitted again on resamples: a copy of a training example among the
         # held-out ones would be recognized, and the error would be too low. The contributions
@@ -129,11 +144,15 @@ class PAD(BaseProxy):
         part = replace(prepared, inputs=tuple(prepared.inputs[k] for k in some))
         seeds = [seed + _SEED_STEP * (i + 1) for i in range(math.ceil(_REFITS / len(some)))]
         tasks = [_Classification.make(part, m, self.n_folds, other) for other in seeds]
-        errors = torch.stack([torch.stack(task.errors(task.fit())).sum(0) for task in tasks])
+        others = torch.stack([_pad(*task.errors(task.fit())) for task in tasks])
         # two independent scores: half their squared difference is an estimate of the variance
-        variance = (2 * (1 - errors) - values[some]).square().div(2).nanmean(0)
+        variance = (others - values[some]).square().div(2).nanmean(0)
         ratio = variance.nansum() / variances[some].nansum().clamp_min(torch.finfo().tiny)
         return (ratio * variances).sqrt()
+
+
+def _pad(real_errors: torch.Tensor, synthetic_errors: torch.Tensor) -> torch.Tensor:
+    return 2 * (1 - (real_errors + synthetic_errors))
 
 
 @dataclass(frozen=True)

@@ -77,12 +77,20 @@ def _of_halves(
 ) -> float:
     try:
         values = [
-            float(proxy.score(first, [second], seed=seed, device=device).values[0])
-            for first, second in halvings
+            float(_values(proxy, first, second, seed, device)[0]) for first, second in halvings
         ]
     except ProxyError:  # it needs more examples than a half has
         return math.nan
     return sum(values) / len(values)
+
+
+def _values(
+    proxy: BaseProxy, first: ProxyInput, second: ProxyInput, seed: int, device: torch.device
+) -> torch.Tensor:
+    # no interval is needed, and that of PAD would take most of the time
+    if isinstance(proxy, PAD):
+        return proxy.values(first, [second], seed=seed, device=device)
+    return proxy.score(first, [second], seed=seed, device=device).values
 
 
 def _by_default_protocol(proxy: BaseProxy) -> bool:

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from synque_select.proxies.domain import PAD
 from synque_select.proxies.registry import get_proxy
 from tests.proxies.test_properties import CPU, draw, make, score
 
@@ -30,3 +31,13 @@ def test_a_candidate_that_cannot_be_fitted_has_no_spread():
     assert scores.spread is not None
     assert math.isfinite(scores.spread[0])
     assert math.isnan(scores.spread[1])
+
+
+def test_the_scores_alone_are_those_of_the_proxy():
+    real = make("real", draw(20, 0))
+    candidates = [make("c", draw(30, 2)), make("copies", draw(1, 1).repeat(30, axis=0))]
+    pad = get_proxy("pad")
+    assert isinstance(pad, PAD)
+    values = pad.values(real, candidates, seed=3, device=CPU)
+    expected = pad.score(real, candidates, seed=3, device=CPU).values
+    torch.testing.assert_close(values, expected, rtol=0, atol=0, equal_nan=True)

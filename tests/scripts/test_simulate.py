@@ -17,7 +17,7 @@ SMALL = Cell("equal", "normal", 20, 3)
 
 
 def test_equal_candidates_are_equally_far_by_symmetry():
-    encoder = LookUp()
+    encoder = LookUp(0)
     candidates = make_candidates(SMALL, encoder)
     points = [encoder.encode(list(part.views)).numpy() for part in candidates]
     center = np.zeros(simulate.DIM)
@@ -29,7 +29,7 @@ def test_equal_candidates_are_equally_far_by_symmetry():
 
 def test_a_rotation_only_renames_the_labeled_candidates():
     cell = Cell("equal", "normal", 20, 3, labels=True)
-    encoder = LookUp()
+    encoder = LookUp(0)
     candidates = make_candidates(cell, encoder)
     points = [encoder.encode(list(part.views)).numpy() for part in candidates]
     turned = [np.roll(part[:, :3], 1, axis=1) for part in points]
@@ -38,7 +38,7 @@ def test_a_rotation_only_renames_the_labeled_candidates():
         np.testing.assert_allclose(points[k][:, 3:], points[0][:, 3:])
         assert candidates[k].labels == candidates[0].labels
     assert 30 < sum(label == "True" for label in candidates[0].labels) < 120
-    graded = make_candidates(replace(cell, kind="graded"), LookUp())
+    graded = make_candidates(replace(cell, kind="graded"), LookUp(0))
     assert graded[0].labels != graded[1].labels
 
 
@@ -52,7 +52,7 @@ def test_labeled_candidates_are_ranked_by_transfer():
 
 def test_examples_of_a_group_are_alike():
     cell = Cell("equal", "normal", 30, 3, copies=3, groups=True)
-    encoder = LookUp()
+    encoder = LookUp(0)
     real = make_real(cell, 0, encoder)
     assert real.groups is not None
     assert real.groups.tolist() == np.repeat(np.arange(10), 3).tolist()
