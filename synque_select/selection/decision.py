@@ -133,10 +133,11 @@ def tuned(ranking: Ranking, mixture: Mixture, how: str) -> Ranking:
         how: What it is the best by, such as "the best of 20 trials by val_acc".
     """
     decision = _decision_of(ranking)
+    sentences = _sentences(ranking, decision)
     decision = dataclasses.replace(
         decision,
         opening="tuned",
-        sentence=f"Train on {_sentences(ranking, decision).weights(mixture)}: {how}.",
+        sentence=f"Train on {sentences.searched(mixture, how)}.",
         mixture=mixture,
         reasons=(f"Without the search: {decision.sentence}", *decision.reasons),
         weighting="tuned",

@@ -135,6 +135,15 @@ class Sentences:
         # with a given top_k, the others are left out for their rank
         return sentence if top_k is not None else f"{sentence}{self._unweighted(mixture, kind)}"
 
+    def searched(self, mixture: Mixture, how: str) -> str:
+        """Name a mixture that a search found, and what speaks against its candidates.
+
+        Args:
+            mixture: The mixture.
+            how: What it is the best by.
+        """
+        return f"{self.weights(mixture)}: {how}{self._although(mixture.names)}"
+
     def weights(self, mixture: Mixture) -> str:
         """Return the names and weights of a mixture, the largest first."""
         order = sorted(mixture.weights.items(), key=lambda item: -item[1])
@@ -164,11 +173,7 @@ class Sentences:
         copies, undefined = self.evidence.copies, self.evidence.undefined
         sentences = []
         if copies:
-            what = "is a copy or near copy" if len(copies) == 1 else "are copies or near copies"
-            verb = _is(copies)
-            sentences.append(
-                f"{self._list(copies)} {what} of your real sample and {verb} not selected."
-            )
+            sentences.append(f"{self._copies(copies)} and {_is(copies)} not selected.")
         if undefined:
             has = "has" if len(undefined) == 1 else "have"
             by = self.evidence.rank_by
@@ -417,6 +422,10 @@ class Sentences:
             f"linear classifier is right {percent(far.accuracy)} of the time)"
         )
 
+    def _copies(self, names: Sequence[str]) -> str:
+        what = "is a copy or near copy" if len(names) == 1 else "are copies or near copies"
+        return f"{self._list(names)} {what} of your real sample"
+
     def _dissimilar(self, names: Sequence[str]) -> str:
         shares = [self.evidence.dissimilar[name] for name in names]
         does = "does" if len(names) == 1 else "do"
@@ -452,7 +461,10 @@ class Sentences:
         wrong = [name for name in names if name in self._answered_against]
         doubtful = [n for n in names if n in evidence.contradicted and n not in wrong]
         dissimilar = [name for name in names if name in evidence.dissimilar]
-        parts = [self._dissimilar(dissimilar)] if dissimilar else []
+        copies = [name for name in names if name in evidence.copies]
+        parts = [self._copies(copies)] if copies else []
+        if dissimilar:
+            parts.append(self._dissimilar(dissimilar))
         if wrong:
             parts.append(f"your answers speak against {self._list(wrong)}")
         if worse:

@@ -300,6 +300,17 @@ def test_a_tuned_mixture_is_what_the_sentence_names():
     assert made.reasons[0].startswith("Without the search: Train on all 6")
 
 
+def test_a_tuned_mixture_says_what_speaks_against_it():
+    evidence = Evidence("consensus", 60, 60.0, **CLEAR, n_pairs=15, copies=("b",))
+    plain = decided(ranking(), evidence)
+    made = tuned(plain, Mixture({"b": 0.5, "e": 0.5}), "the best of 8 trials by val_acc").decision
+    assert made is not None
+    assert made.sentence == (
+        "Train on b 0.5, e 0.5: the best of 8 trials by val_acc, although b is a copy or near copy "
+        "of your real sample and e is shown worse than at least half of the others."
+    )
+
+
 @pytest.mark.parametrize("changes", [CLEAR, LABELS, {"far": FAR}, {"copies": ("b",)}])
 def test_a_decision_survives_strict_json(changes: dict[str, Any]):
     before = decided(
