@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import pytest
@@ -82,6 +83,62 @@ def test_a_tree_that_does_not_fit_into_memory_is_halved(random_llm, monkeypatch)
 
 def _never(*_):
     raise torch.OutOfMemoryError
+
+
+@pytest.fixture
+def small_memory(monkeypatch):
+    """Let a model run out of memory with more than so many rows or tokens in one pass."""
+
+    def limit(llm: TransformersLLM, n_rows: int, n_tokens: int) -> None:
+        llm.notes.clear()
+        llm._load()
+        forward = llm._model.forward
+
+        @functools.wraps(forward)
+        def limited(input_ids, **options):
+            if input_ids.shape[0] > n_rows or input_ids.shape[1] > n_tokens:
+                # as the allocator of a CPU says it
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            return forward(input_ids=input_ids, **options)
+
+        monkeypatch.setattr(llm._model, "forward", limited)
+        monkeypatch.setattr(llm, "_max_read", None)
+        monkeypatch.setattr(llm, "_max_rows", None)
+        monkeypatch.setattr(llm, "_max_nodes", 64)
+
+    return limit
+
+
+def test_an_answer_whose_prompt_does_not_fit_into_memory_is_read_in_pieces(
+    random_llm, small_memory
+):
+    prompts = ["List. " * 30, "Name."]
+    asked = {"schema": SCHEMA, "max_tokens": 500}
+    expected = dict(random_llm.generate(prompts, **asked))
+    small_memory(random_llm, 1, 40)
+    assert dict(random_llm.generate(prompts, **asked)) == expected
+    assert "out of memory with" in random_llm.notes[0]
+    assert "tokens at once; going on with half as many" in random_llm.notes[0]
+    small_memory(random_llm, 1, 0)
+    with pytest.raises(LLMError, match="runs out of memory with a single prompt"):
+        list(random_llm.generate(prompts, **asked))
+
+
+def test_a_shared_prefix_that_does_not_fit_into_memory_is_read_in_pieces(random_llm, small_memory):
+    shared = PREFIX + "word " * 60
+    expected = choice_table(random_llm, shared, ITEMS, SUFFIXES, LABELS)
+    small_memory(random_llm, 1, 70)
+    table = choice_table(random_llm, shared, ITEMS, SUFFIXES, LABELS)
+    torch.testing.assert_close(table, expected, rtol=0, atol=1e-4)
+    assert random_llm.notes
+
+
+def test_rows_that_do_not_fit_into_memory_are_halved(tmp_path, small_memory):
+    llm = save_model(tmp_path, windowed=True)
+    expected = choice_table(llm)
+    small_memory(llm, 1, 10_000)
+    torch.testing.assert_close(choice_table(llm), expected, rtol=0, atol=1e-4)
+    assert "rows at once; going on with half as many" in llm.notes[0]
 
 
 def test_prompts_without_a_common_prefix(random_llm):

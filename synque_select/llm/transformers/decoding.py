@@ -36,6 +36,7 @@ class IncrementalDecoder:
         seed: Random seed for sampling.
         max_tokens: Maximum length of the answer.
         inputs: Inputs of the prompt for a model that reads images; None for text.
+        n_at_once: Number of tokens of a text that are read in one forward pass; None for all.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class IncrementalDecoder:
         seed: int,
         max_tokens: int,
         inputs: Mapping[str, torch.Tensor] | None = None,
+        n_at_once: int | None = None,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
@@ -58,7 +60,11 @@ class IncrementalDecoder:
         self._logits = torch.empty(0)
         self._n_prompt = len(prompt)
         self._limit = len(prompt) + max_tokens
-        self._forward(len(prompt), inputs or {"input_ids": self._ids(prompt)})
+        self._n_at_once = n_at_once
+        if inputs is None:
+            self._read_tokens(prompt)
+        else:
+            self._forward(len(prompt), inputs)
 
     @property
     def n_written(self) -> int:
@@ -70,7 +76,13 @@ class IncrementalDecoder:
             return
         if self._n_read + len(tokens) > self._limit:
             raise OutOfTokens
-        self._forward(len(tokens), {"input_ids": self._ids(tokens)})
+        self._read_tokens(tokens)
+
+    def _read_tokens(self, tokens: Sequence[int]) -> None:
+        step = self._n_at_once or len(tokens)
+        for start in range(0, len(tokens), step):
+            piece = tokens[start : start + step]
+            self._forward(len(piece), {"input_ids": self._ids(piece)})
 
     def _ids(self, tokens: Sequence[int]) -> torch.Tensor:
         return torch.tensor([list(tokens)], device=self._model.device)

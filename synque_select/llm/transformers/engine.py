@@ -30,6 +30,7 @@ from synque_select.llm.transformers.vision import (
     reset_image_positions,
 )
 from synque_select.utils.json_types import JsonObject
+from synque_select.utils.memory import is_out_of_memory
 from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
@@ -99,6 +100,9 @@ class TransformersLLM(BaseLLM):
         low = dtype == "bfloat16" or (dtype == "auto" and self.device.type == "cuda")
         self.dtype = torch.bfloat16 if low else torch.float32
         self._max_nodes = _NODES_ON_CPU if self.device.type == "cpu" else _NODES_ON_GPU
+        # tokens of a prompt, and rows of a batch, in one forward pass; None until memory runs out
+        self._max_read: int | None = None
+        self._max_rows: int | None = None
         # Any: `_load` sets them before anything uses them, and `close` sets the model to None
         self._model: Any = None
         self._tokenizer: Any = None
@@ -137,7 +141,15 @@ class TransformersLLM(BaseLLM):
             if self.context_length and len(tokens) + max_tokens > self.context_length:
                 yield position, self._too_long(len(tokens), max_tokens)
                 continue
-            yield position, self._write(tokens, inputs, schema, max_tokens, temperature, seed)
+            while True:
+                try:
+                    answer = self._write(tokens, inputs, schema, max_tokens, temperature, seed)
+                except Exception as error:
+                    n_tokens = 1 if inputs is not None else self._max_read or len(tokens)
+                    self._max_read = self._halve(n_tokens, "token", error)
+                    continue
+                break
+            yield position, answer
 
     def _inputs(self, prompt: PromptLike) -> tuple[list[int], dict[str, torch.Tensor] | None]:
         """Return a prompt's tokens, and the inputs of a model that reads images."""
@@ -159,7 +171,14 @@ class TransformersLLM(BaseLLM):
         with torch.inference_mode():
             reset_image_positions(self._model)
             decoder = IncrementalDecoder(
-                self._model, self._tokenizer, prompt, temperature, seed, max_tokens, inputs
+                self._model,
+                self._tokenizer,
+                prompt,
+                temperature,
+                seed,
+                max_tokens,
+                inputs,
+                self._max_read,
             )
             try:
                 if schema is None:
@@ -274,8 +293,8 @@ class TransformersLLM(BaseLLM):
                     break
             try:
                 scores = self._forward_tree(tree, paths, prefix)
-            except torch.OutOfMemoryError as error:
-                self._halve_tree_size(error)
+            except Exception as error:
+                self._max_nodes = self._halve(self._max_nodes, "token", error, least=_MIN_NODES)
                 continue
             n_tokens = sum(map(len, prompts[done : done + len(paths)]))
             self.usage.n_cached_tokens += max(0, n_tokens - len(tree) - prefix.n_new)
@@ -291,12 +310,24 @@ class TransformersLLM(BaseLLM):
             prefix.tokens = prefix.tokens[:n_common]
             return
         prefix.tokens, prefix.cache, prefix.n_new = list(tokens), None, len(tokens)
-        if tokens:
-            ids = torch.tensor([tokens], device=self.device)
+        while tokens:
+            try:
+                prefix.cache = self._cache_of_prefix(tokens)
+                return
+            except Exception as error:
+                self._max_read = self._halve(self._max_read or len(tokens), "token", error)
+
+    def _cache_of_prefix(self, tokens: list[int]) -> Cache | None:
+        cache: Cache | None = None
+        step = self._max_read or len(tokens)
+        for start in range(0, len(tokens), step):
+            ids = torch.tensor([tokens[start : start + step]], device=self.device)
             with torch.inference_mode():
                 kept = self._logits_to_keep(torch.tensor([0]))
-                out = self._model(input_ids=ids, use_cache=True, **kept)
-            prefix.cache = cache_of(out)
+                # the first piece without an empty cache, as some models allocate a fixed one
+                seen = {"use_cache": True} if cache is None else cache_arguments(self._model, cache)
+                cache = cache_of(self._model(input_ids=ids, **seen, **kept))
+        return cache
 
     def _forward_tree(
         self, tree: TokenTree, paths: list[list[_Step]], prefix: _Prefix
@@ -340,41 +371,58 @@ class TransformersLLM(BaseLLM):
         """Score each prompt in full, once for each different beginning of an answer."""
         for prompt, row in zip(prompts, answers, strict=True):
             beginnings = sorted({tuple(answer[:-1]) for answer in row})
-            tokens = [[*prompt, *beginning] for beginning in beginnings]
-            width = max(map(len, tokens))
-            padded = [line + [0] * (width - len(line)) for line in tokens]
-            mask = [[1] * len(line) + [0] * (width - len(line)) for line in tokens]
-            with torch.inference_mode():
-                logits = self._model(
-                    input_ids=torch.tensor(padded, device=self.device),
-                    attention_mask=torch.tensor(mask, device=self.device),
-                    use_cache=False,
-                ).logits[:, len(prompt) - 1 :]
-                log_p = torch.log_softmax(logits.float(), dim=-1).cpu()
+            log_p: dict[tuple[int, ...], torch.Tensor] = {}
+            while len(log_p) < len(beginnings):
+                n_rows = min(self._max_rows or len(beginnings), len(beginnings) - len(log_p))
+                batch = beginnings[len(log_p) : len(log_p) + n_rows]
+                try:
+                    scores = self._forward_rows(prompt, batch)
+                except Exception as error:
+                    self._max_rows = self._halve(n_rows, "row", error)
+                    continue
+                log_p |= dict(zip(batch, scores, strict=True))
             yield _normalize(
                 [
                     sum(
-                        float(log_p[beginnings.index(tuple(answer[:-1])), i, token])
-                        for i, token in enumerate(answer)
+                        float(log_p[tuple(answer[:-1])][i, token]) for i, token in enumerate(answer)
                     )
                     for answer in row
                 ]
             )
 
-    def _halve_tree_size(self, error: torch.OutOfMemoryError) -> None:
-        if self._max_nodes <= _MIN_NODES:
+    def _forward_rows(
+        self, prompt: list[int], beginnings: Sequence[tuple[int, ...]]
+    ) -> torch.Tensor:
+        """Return the log-probabilities after the prompt, and after each token of the beginnings."""
+        tokens = [[*prompt, *beginning] for beginning in beginnings]
+        width = max(map(len, tokens))
+        padded = [line + [0] * (width - len(line)) for line in tokens]
+        mask = [[1] * len(line) + [0] * (width - len(line)) for line in tokens]
+        with torch.inference_mode():
+            logits = self._model(
+                input_ids=torch.tensor(padded, device=self.device),
+                attention_mask=torch.tensor(mask, device=self.device),
+                use_cache=False,
+            ).logits[:, len(prompt) - 1 :]
+            return torch.log_softmax(logits.float(), dim=-1).cpu()
+
+    def _halve(self, n: int, noun: str, error: Exception, *, least: int = 1) -> int:
+        """Return half of what was computed at once, and note it; raise any other error."""
+        if not is_out_of_memory(error):
+            raise error
+        if n <= least:
             raise LLMError(
                 f"{self.id} runs out of memory with a single prompt: use shorter examples "
                 "(max_sample_chars), a smaller model, or device='cpu'"
             ) from error
         note = (
-            f"{self.id}: out of memory with {counted(self._max_nodes, 'token')} at once; going on "
-            "with half as many."
+            f"{self.id}: out of memory with {counted(n, noun)} at once; going on with half as many."
         )
         self.notes.append(note)
         _log.warning("%s", note)
-        self._max_nodes //= 2
-        torch.cuda.empty_cache()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return max(least, n // 2)
 
     def _supports_trees(self) -> bool:
         """Whether every layer attends by the mask alone: no sliding window, no recurrent state."""
