@@ -63,6 +63,16 @@ HARNESSES = {
         "the same queries are parsed; limits 10,000 characters, 1 s and 256 MiB",
         ["tests/reliability/test_hostile_queries.py"],
     ),
+    "kills": Harness(
+        "`rank` with LENS, `fit` with its callbacks, a sweep and a study are killed at a seeded "
+        "step, once or twice, and started again",
+        ["tests/reliability/test_kills.py::test_fifty_moments"],
+    ),
+    "writers": Harness(
+        "8 processes write to one run store, answer cache, embedding cache and study for a minute, "
+        "one of them killed every 3 seconds",
+        ["tests/reliability/test_kills.py::test_writers_of_which_one_is_killed_now_and_then"],
+    ),
 }
 
 

@@ -62,7 +62,7 @@ def test_public_functions_take_few_arguments(module: str, path: Path):
 
 def test_tests_mirror_the_tree():
     packages = {name for floor in FLOORS for name in floor}
-    allowed = packages | {"benchmarks", "docs", "fixtures", "scripts"}
+    allowed = packages | {"benchmarks", "docs", "fixtures", "reliability", "scripts"}
     folders = {
         path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and any(path.glob("*.py"))
     }
