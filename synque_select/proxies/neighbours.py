@@ -84,7 +84,7 @@ class Density(BaseProxy):
 
     key = "density"
     higher_is_better = True
-    unit = "share of the expected neighbours"
+    unit = "share of the expected neighbors"
     source = "Naeem et al. 2020"
     family = "coverage"
 

@@ -214,7 +214,7 @@ def _of_places(ranking: Ranking) -> str:
     """Say which places the stability is about."""
     n = sum(row.selection_stability is not None for row in ranking.candidates)
     of = "" if n == len(ranking) else f" of the {n} that can be selected"
-    return f"{ranking.stability_k}{of} by {ranking.rank_by}"
+    return f"{ranking.stability_k} by {ranking.rank_by}{of}"
 
 
 def _redrawn(ranking: Ranking) -> str:

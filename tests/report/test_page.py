@@ -16,9 +16,11 @@ import torch
 from PIL import Image
 
 from synque_select.errors import ConfigError, RecordError
+from synque_select.experiment.summary import summary
 from synque_select.functional.correlation import correlate_scores
 from synque_select.records.correlation import correlate
 from synque_select.records.correlation_file import save_correlations
+from synque_select.records.experiment_result import load_result
 from synque_select.records.ranking_file import save_ranking
 from synque_select.records.run_folder import read_json, write_json
 from synque_select.report.examples_and_map import project, write_examples, write_map
@@ -170,6 +172,11 @@ def test_p_top_k_stands_with_the_measured_reliability(tmp_path: Path):
         {**RESULT_STATE, "correlations": {"consensus": correlation.to_dict()}},
     )
     assert "measured reliability of consensus on this task: Spearman +0.89" in read(tmp_path).words
+    assert "on your task unknown" not in read(tmp_path).words
+    # and the same in the terminal
+    text = " ".join(summary(load_result(tmp_path), ranking).split())
+    assert text.count("easured reliability of consensus on this task: Spearman +0.89") == 2
+    assert "on your task unknown" not in text
 
 
 @pytest.mark.parametrize(

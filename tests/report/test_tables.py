@@ -197,6 +197,16 @@ def test_p_top_k_never_stands_without_the_reliability(form):
     assert "reliability of consensus on your task unknown" not in known
 
 
+def test_the_places_of_the_stability_are_those_of_what_can_be_selected():
+    ranking = make_ranking()
+    last = replace(ranking.candidates[-1], selection_stability=None)
+    notes = " ".join(
+        ranking_table(replace(ranking, candidates=(*ranking.candidates[:-1], last))).notes
+    )
+    assert "in the top 2 by consensus of the 3 that can be selected; too high" in notes
+    assert "that can be selected" not in " ".join(ranking_table(ranking).notes)
+
+
 def test_p_top_k_is_not_mentioned_where_it_is_unknown():
     ranking = make_ranking()
     rows = tuple(replace(row, selection_stability=None) for row in ranking.candidates)
