@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import os
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -11,9 +14,27 @@ from pathlib import Path
 from typing import Any
 
 from synque_select.errors import RecordError
-from synque_select.utils.cache_dir import default_cache_dir
+from synque_select.utils.atomic import atomic_path
+from synque_select.utils.cache_dir import (
+    default_cache_dir,
+    note_not_written,
+    temporary_twin,
+    writable_twin,
+)
+from synque_select.utils.checksums import DamagedFileError, checked_text, text_with_checksum
+from synque_select.utils.file_state import file_state
+from synque_select.utils.sqlite_files import (
+    damage_of,
+    has_application_id,
+    is_damage,
+    readable_rows,
+    set_aside_database,
+)
+from synque_select.utils.wording import counted
 
 __all__ = ["AnswerCache", "AnswerSession", "answer_key", "default_answers_path"]
+
+_log = logging.getLogger(__name__)
 
 _APPLICATION_ID = 0x5351414E  # "SQAN"
 _BUSY_TIMEOUT_S = 60.0
@@ -49,7 +70,12 @@ class AnswerCache:
     """Answers in one SQLite file that several processes may share.
 
     An answer is handed to the operating system before `put` returns, so a kill loses only the
-    answers in flight. The object holds nothing but a path and can be sent to other processes.
+    answers in flight. Each answer has a checksum. The object holds nothing but a path and can be
+    sent to other processes.
+
+    Once per process the file is checked. Damaged answers are left out and asked for again; if the
+    file itself is damaged, the answers that can be read go into a new one, and it is renamed. If
+    the folder cannot be written, a temporary copy of the file is used.
 
     Args:
         path: The file, created on first use; None for `default_answers_path()`.
@@ -73,10 +99,14 @@ class AnswerCache:
             RecordError: The file cannot be read or written, or is not an answer cache.
         """
         try:
-            with closing(self._connect()) as connection:
+            path = self._writable_path()
+            self._check(path)
+            with closing(self._connect(path)) as connection:
                 yield AnswerSession(connection)
         except (sqlite3.Error, OSError) as error:
-            raise RecordError(f"the answer cache {self.path} cannot be used: {error}") from error
+            raise RecordError(
+                f"the answer cache {self.path} cannot be used: {error}; choose another path"
+            ) from error
 
     def get(self, keys: Sequence[str]) -> dict[str, Any]:
         """Return the answers in the cache, by key; raises the errors of `session`."""
@@ -88,9 +118,86 @@ class AnswerCache:
         with self.session() as session:
             session.put(answers)
 
-    def _connect(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S)
+    def _writable_path(self) -> Path:
+        """Return the path, or that of a temporary copy if the file or its folder is read-only."""
+        folder = writable_twin(self.path.parent)
+        if folder == self.path.parent and self.path.exists() and not os.access(self.path, os.W_OK):
+            note_not_written(self.path, PermissionError(13, "Permission denied"))
+            folder = temporary_twin(folder)
+        copy = folder / self.path.name
+        if folder != self.path.parent and self.path.exists() and not copy.exists():
+            log = self.path.with_name(f"{self.path.name}-wal")
+            if log.exists():  # answers of a killed process that are not in the file yet
+                with atomic_path(copy.with_name(f"{copy.name}-wal")) as part:
+                    shutil.copyfile(log, part)
+            with atomic_path(copy) as part:
+                shutil.copyfile(self.path, part)
+        return copy
+
+    def _check(self, path: Path) -> None:
+        """Check a file that this process has not checked yet, and repair it."""
+        if not path.exists() or (path.is_file() and not path.stat().st_size):
+            return
+        key = (str(path), file_state(path).inode)
+        if key in _CHECKED:
+            return
+        reason: object = "it is a directory"
+        if path.is_file():
+            try:
+                with closing(self._connect(path)) as connection:
+                    reason = damage_of(connection, quick=True)
+                    if reason is None:
+                        self._remove_damaged_rows(connection)
+            except (sqlite3.Error, DamagedFileError) as error:
+                if isinstance(error, sqlite3.Error) and not is_damage(error):
+                    raise
+                reason = error
+        if reason is not None:
+            self._salvage(path, reason)
+        _CHECKED.add((str(path), file_state(path).inode))
+
+    def _remove_damaged_rows(self, connection: sqlite3.Connection) -> None:
+        connection.text_factory = bytes
+        rows = connection.execute("SELECT rowid, key, answer FROM answers NOT INDEXED")
+        damaged = [(number,) for number, *row in rows if _answer_of(*row) is None]
+        if damaged:
+            _log.warning(
+                "%s: %s damaged: asked for again",
+                *(self.path, counted(len(damaged), "answer is", "answers are")),
+            )
+            with connection:
+                connection.executemany("DELETE FROM answers WHERE rowid = ?", damaged)
+
+    def _salvage(self, path: Path, reason: object) -> None:
+        """Put the answers that can be read into a new file, and the damaged one aside."""
+        rows = readable_rows(path, "answers", "key, answer")
+        # without a checksum, an answer in a damaged file may be any
+        kept: list[tuple[str, str]] = []
+        for key, stored in rows:
+            text = _answer_of(key, stored, needs_checksum=True)
+            if text is not None and isinstance(key, bytes):
+                kept.append((key.decode(), text_with_checksum(key.decode(), text)))
+        is_ours = path.name == default_answers_path().name and path.parent in (
+            default_cache_dir(),
+            temporary_twin(default_cache_dir()),
+        )
+        if not (rows or is_ours or has_application_id(path, _APPLICATION_ID)):
+            raise RecordError(
+                f"the answer cache {self.path} cannot be used: it is not a database of answers, "
+                f"or is damaged beyond reading ({reason}); choose another path, or move the file "
+                "away"
+            )
+        aside = set_aside_database(path)
+        with closing(self._connect(path)) as connection, connection:
+            connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", kept)
+        _log.warning(
+            "%s is damaged (%s): %s could be read and are used, the others are asked for again. "
+            "The damaged file is kept as %s",
+            *(path, reason, counted(len(kept), "answer"), aside),
+        )
+
+    def _connect(self, path: Path) -> sqlite3.Connection:
+        connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S)
         try:
             (application_id,) = connection.execute("PRAGMA application_id").fetchone()
             if application_id != _APPLICATION_ID:
@@ -107,6 +214,9 @@ class AnswerCache:
         # another process may have created it since the first look
         id_now = connection.execute("PRAGMA application_id").fetchone()[0]
         if (application_id or n_tables) and id_now != _APPLICATION_ID:
+            columns = connection.execute("SELECT name FROM pragma_table_info('answers')")
+            if [name for (name,) in columns] == ["key", "answer"]:
+                raise DamagedFileError("its application id is missing")
             raise RecordError(
                 f"{self.path} is a SQLite file of another program: choose another path for answers"
             )
@@ -118,10 +228,28 @@ class AnswerCache:
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
 
 
+# path and inode of the files that this process has checked
+_CHECKED: set[tuple[str, int]] = set()
+
+
+def _answer_of(key: object, stored: object, *, needs_checksum: bool = False) -> str | None:
+    """Return the JSON of an answer; None if its row is damaged."""
+    try:
+        name = key.decode() if isinstance(key, bytes) else str(key)
+        text = checked_text(name, stored)
+        if needs_checksum and isinstance(stored, bytes) and text.encode() == stored:
+            return None
+        json.loads(text)
+    except (ValueError, RecursionError):  # also damaged rows and broken UTF-8
+        return None
+    return text
+
+
 class AnswerSession:
     """The answer cache while its file is open."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
+        connection.text_factory = bytes
         self._connection = connection
 
     def get(self, keys: Sequence[str]) -> dict[str, Any]:
@@ -132,11 +260,15 @@ class AnswerSession:
             places = ",".join("?" * len(part))
             query = f"SELECT key, answer FROM answers WHERE key IN ({places})"
             rows = self._connection.execute(query, part).fetchall()
-            answers.update((key, json.loads(answer)) for key, answer in rows)
+            for stored_key, stored in rows:
+                text = _answer_of(stored_key, stored)
+                if text is not None:
+                    answers[stored_key.decode()] = json.loads(text)
         return answers
 
     def put(self, answers: Mapping[str, object] | Iterable[tuple[str, object]]) -> None:
         """Store JSON values by key."""
-        rows = [(key, json.dumps(answer)) for key, answer in dict(answers).items()]
+        texts = [(key, json.dumps(answer)) for key, answer in dict(answers).items()]
+        rows = [(key, text_with_checksum(key, text)) for key, text in texts]
         with self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)

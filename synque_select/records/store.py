@@ -17,8 +17,18 @@ from synque_select.records.unstored_records import (
     unstored_records,
 )
 from synque_select.types import RunKind, RunRecord
+from synque_select.utils.atomic import create_once
+from synque_select.utils.checksums import DamagedFileError, checked_text, text_with_checksum
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_files import parse_json
+from synque_select.utils.sqlite_files import (
+    damage_of,
+    has_application_id,
+    is_damage,
+    readable_rows,
+    set_aside_database,
+)
+from synque_select.utils.wording import counted
 
 __all__ = ["RunStore", "default_store_path"]
 
@@ -124,21 +134,25 @@ class RunStore:
                 a file of a kept record is.
         """
         waiting = self._take_in(list(unstored_records(self._folders(), self.path)))
-        rows: list[tuple[str, str]] = []
+        rows: list[RunRecord] = []
         if self.path.exists():
-            wanted = {"kind": kind, "key_hash": key_hash}
-            used = {column: value for column, value in wanted.items() if value is not None}
-            where = " AND ".join(f"{column} = ?" for column in used) or "1"
-            query = f"SELECT run_id, record FROM runs WHERE {where} ORDER BY created, run_id"
-            with self._connected() as connection:
-                rows = connection.execute(query, tuple(used.values())).fetchall()
-        records = {run_id: self._record(run_id, text) for run_id, text in rows}
-        for record in waiting:
-            if kind in (None, record.kind) and key_hash in (None, record.key_hash):
-                records[record.run_id] = record
-        if not waiting:
-            return list(records.values())
-        return sorted(records.values(), key=lambda record: (record.created, record.run_id))
+            rows = self._rows()
+        records = {record.run_id: record for record in (*rows, *waiting)}
+        chosen = (
+            record
+            for record in records.values()
+            if kind in (None, record.kind) and key_hash in (None, record.key_hash)
+        )
+        return sorted(chosen, key=lambda record: (record.created, record.run_id))
+
+    def _rows(self) -> list[RunRecord]:
+        """Read all records and check each: a damaged index or column must not hide one."""
+        with self._connected() as connection, _transaction(connection, "DEFERRED"):
+            connection.text_factory = bytes
+            if problem := damage_of(connection):
+                raise DamagedFileError(problem)
+            query = "SELECT run_id, record FROM runs NOT INDEXED"
+            return [self._record(*row) for row in connection.execute(query)]
 
     def _folders(self) -> Iterator[Path]:
         """Return the directories that may have records that are not in the store yet."""
@@ -178,63 +192,101 @@ class RunStore:
             key_hash = record.key_hash
         except TypeError as error:
             raise RecordError(f"run record {record.run_id!r}.key: {error}") from error
-        row = (record.run_id, record.kind, key_hash, record.created, body)
+        text = text_with_checksum(record.run_id, body)
+        row = (record.run_id, record.kind, key_hash, record.created, text)
         with self._connected(timeout_s) as connection, _transaction(connection, "IMMEDIATE"):
             connection.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", row)
 
-    def _record(self, run_id: str, text: str) -> RunRecord:
+    def _record(self, run_id: object, stored: object) -> RunRecord:
+        name = run_id.decode(errors="replace") if isinstance(run_id, bytes) else str(run_id)
         try:
-            return record_from_fields(
-                JsonFields(parse_json(text, f"the record {run_id!r}", error=RecordError))
+            text = checked_text(name, stored)
+            record = record_from_fields(
+                JsonFields(parse_json(text, f"the record {name!r}", error=RecordError))
             )
         except (ValueError, KeyError, TypeError, RecordError) as error:
-            raise RecordError(f"{self.path}: the record {run_id!r} is damaged: {error}") from error
+            raise DamagedFileError(f"the record {name!r} is damaged: {error}") from error
+        if record.run_id != name:
+            raise DamagedFileError(f"the record {name!r} is that of {record.run_id!r}")
+        return record
 
     @contextmanager
     def _connected(self, timeout_s: float = _BUSY_TIMEOUT_S) -> Iterator[sqlite3.Connection]:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            create_once(self.path, _create_schema)
+            if self.path.is_dir():
+                raise RecordError(
+                    f"the run store {self.path} is a directory: give another path, or move it away"
+                )
             opened = sqlite3.connect(self.path, timeout=timeout_s, isolation_level=None)
             with closing(opened) as connection:
-                self._prepare(connection)
+                with _transaction(connection, "DEFERRED"):
+                    self._check_schema(connection)
                 yield connection
-        except (sqlite3.Error, OSError) as error:
+        except DamagedFileError as error:
+            raise self._salvage(error) from error
+        except sqlite3.Error as error:
+            if is_damage(error):
+                raise self._salvage(error) from error
+            raise RecordError(f"the run store {self.path}: {error}") from error
+        except OSError as error:
             raise RecordError(f"the run store {self.path}: {error}") from error
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        with _transaction(connection, "DEFERRED"):
-            if self._is_ready(connection):
-                return
-        # the write lock decides which of several processes creates the schema
-        with _transaction(connection, "IMMEDIATE"):
-            if self._is_ready(connection):
-                return
-            for statement in filter(str.strip, _SCHEMA.split(";")):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-        # with a write-ahead log, readers need not wait for writers. SQLite refuses the change at
-        # once if another process has the file open; without it everything works, only slower
-        with suppress(sqlite3.OperationalError):
-            connection.execute("PRAGMA journal_mode = WAL")
+    def _salvage(self, reason: Exception) -> RecordError:
+        """Put the records that can be read into a new store, and return what to raise.
 
-    def _is_ready(self, connection: sqlite3.Connection) -> bool:
-        """Return whether the schema exists; called in a transaction, so that it sees one state."""
+        Going on without a word would give correlations over fewer runs.
+        """
+        records = []
+        for row in readable_rows(self.path, "runs", "run_id, record"):
+            with suppress(DamagedFileError):
+                records.append(self._record(*row))
+        if not (records or has_application_id(self.path, _APPLICATION_ID)):
+            return RecordError(
+                f"{self.path}: {reason}. It is not a run store, or it is damaged beyond reading: "
+                "give another path, restore a backup, or move the file away to begin a new store"
+            )
+        try:
+            aside = set_aside_database(self.path)
+            for record in records:
+                self._write(record, _BUSY_TIMEOUT_S)
+        except OSError as error:
+            return RecordError(f"{self.path}: {reason}. It cannot be renamed either: {error}")
+        return RecordError(
+            f"{self.path}: {reason}. {counted(len(records), 'record')} of this run store could be "
+            f"read and are in a new one at its path; the damaged file is kept as {aside}. Restore "
+            "a backup, or run the command again to go on with these records"
+        )
+
+    def _check_schema(self, connection: sqlite3.Connection) -> None:
+        """Check that this is a run store; called in a transaction, so that it sees one state."""
         n_tables = _value(connection, "SELECT count(*) FROM sqlite_master")
         application = _value(connection, "PRAGMA application_id")
         version = _value(connection, "PRAGMA user_version")
         if application == _APPLICATION_ID and version == _SCHEMA_VERSION:
-            return True
+            return
         if application == _APPLICATION_ID and version > _SCHEMA_VERSION:
             raise RecordError(
                 f"the run store {self.path} has schema version {version}, made by a newer "
                 f"synque-select; this one reads up to {_SCHEMA_VERSION}"
             )
-        if application or n_tables:
-            raise RecordError(
-                f"{self.path} is a SQLite file but not a run store: give another path"
-            )
-        return False
+        columns = (
+            "SELECT count(*) FROM pragma_table_info('runs') WHERE name IN ('run_id', 'record')"
+        )
+        if application == _APPLICATION_ID or _value(connection, columns) == 2:
+            raise DamagedFileError("its version or application id is damaged")
+        if not n_tables:
+            raise DamagedFileError("the file is empty")
+        raise RecordError(f"{self.path} is a SQLite file but not a run store: give another path")
+
+
+def _create_schema(path: Path) -> None:
+    # without a write-ahead log: losing its file beside the store would lose records unnoticed
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in filter(str.strip, _SCHEMA.split(";")):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
 
 
 @contextmanager

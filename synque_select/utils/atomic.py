@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["atomic_file", "atomic_path", "write_text_atomic"]
+__all__ = ["atomic_file", "atomic_path", "create_once", "write_text_atomic"]
 
 
 @contextmanager
@@ -32,6 +32,38 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _flush_to_disk(part)
         os.replace(part, path)
         # a directory cannot be opened on every platform; the file is whole without it, too
+        with suppress(OSError):
+            _flush_to_disk(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def create_once(path: Path, build: Callable[[Path], None]) -> None:
+    """Create a file that several processes may create at once; an existing one is left as it is.
+
+    Nobody sees a file that is only begun, even if this process is killed.
+
+    Args:
+        path: The file; its directory is made if it is missing.
+        build: Writes the file at the temporary path that it is given.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        build(part)
+        _flush_to_disk(part)
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            return  # another process was first
+        except OSError:  # a file system without hard links
+            if not path.exists():
+                os.rename(part, path)
         with suppress(OSError):
             _flush_to_disk(path.parent)
     finally:
