@@ -161,12 +161,12 @@ class AnswerCache:
         rows = connection.execute("SELECT rowid, key, answer FROM answers NOT INDEXED")
         damaged = [(number,) for number, *row in rows if _answer_of(*row) is None]
         if damaged:
+            with connection:
+                connection.executemany("DELETE FROM answers WHERE rowid = ?", damaged)
             _log.warning(
                 "%s: %s damaged: asked for again",
                 *(self.path, counted(len(damaged), "answer is", "answers are")),
             )
-            with connection:
-                connection.executemany("DELETE FROM answers WHERE rowid = ?", damaged)
 
     def _salvage(self, path: Path, reason: object) -> None:
         """Put the answers that can be read into a new file, and the damaged one aside."""

@@ -15,7 +15,7 @@ from synque_select.utils.csv_text import csv_text
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
 
-__all__ = ["check_ranking_target", "load_ranking", "save_ranking"]
+__all__ = ["check_ranking_target", "load_ranking", "ranking_from_json", "save_ranking"]
 
 _PROXY_FIELDS = (
     "higher_is_better",
@@ -111,7 +111,19 @@ def load_ranking(path: str | Path) -> Ranking:
     """
     path = Path(path)
     path = path / "ranking.json" if path.is_dir() else path
-    state = read_json(path)
+    return ranking_from_json(read_json(path), path)
+
+
+def ranking_from_json(state: Json, path: Path) -> Ranking:
+    """Return the ranking in the content of `ranking.json`; see `load_ranking`.
+
+    Args:
+        state: The content.
+        path: The file, for messages.
+
+    Raises:
+        RecordError: As for `load_ranking`.
+    """
     try:
         fields = JsonFields(state)
         version = fields.version(1, 2, 3)

@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import uuid
+import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import RecordError
 from synque_select.proxies.base import BaseProxy
-from synque_select.records.ranking_file import load_ranking
+from synque_select.records.ranking_file import ranking_from_json
+from synque_select.records.run_folder import to_jsonable
 from synque_select.selection.score_cache import package_versions, source_hash
 from synque_select.types import Ranking
-from synque_select.utils.cache_dir import default_cache_dir
+from synque_select.utils.cache_dir import default_cache_dir, temporary_twin, writable_twin
+from synque_select.utils.checksums import (
+    DamagedFileError,
+    checksummed_file,
+    read_checked,
+    remove_damaged,
+)
+from synque_select.utils.json_fields import JsonFields
+from synque_select.utils.json_files import parse_json
 from synque_select.utils.source_code import source_of
 
-__all__ = ["load_kept_ranking", "ranking_path"]
+__all__ = [
+    "keep_ranking",
+    "load_kept_ranking",
+    "new_findings_folder",
+    "ranking_path",
+    "writable_path",
+]
 
-_log = logging.getLogger(__name__)
+_FORMAT = 2
 
 
 def ranking_path(
@@ -40,6 +56,7 @@ def ranking_path(
         options: All other arguments that change a ranking, as plain values.
     """
     parts = {
+        "format": _FORMAT,
         "candidates": [(c.name, c.sha256) for c in candidates],
         "real": [real.sha256, real.groups_sha256],
         "proxies": [(p.key, dict(p.options()), _code_of(type(p))) for p in suite],
@@ -52,15 +69,81 @@ def ranking_path(
     return root / "rankings" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
 
 
-def load_kept_ranking(path: Path) -> Ranking | None:
-    """Return the ranking in a file of the cache; None if the file is missing or broken."""
-    if not path.exists():
-        return None
+def writable_path(path: Path) -> Path:
+    """Return the path, or one in a temporary folder if its folder cannot be written."""
     try:
-        return load_ranking(path)
-    except RecordError as error:  # a broken file costs a scoring, not the training
-        _log.warning("scoring again: %s", error)
-        return None
+        return writable_twin(path.parent) / path.name
+    except OSError as error:
+        raise RecordError(
+            f"neither the cache folder {path.parent} nor a temporary one can be written "
+            f"({error.strerror}); set SYNQUE_CACHE to a folder that can"
+        ) from error
+
+
+def new_findings_folder(path: Path) -> Path:
+    """Return where to write the findings of a ranking: another process never writes there.
+
+    Args:
+        path: What `writable_path` returned.
+    """
+    return path.with_name(f"{path.stem}-{uuid.uuid4().hex[:8]}")
+
+
+def keep_ranking(ranking: Ranking, path: Path, findings: Path) -> None:
+    """Write a ranking to the cache, with checksums of its findings, which are written before.
+
+    Args:
+        ranking: The ranking.
+        path: What `writable_path` returned.
+        findings: What `new_findings_folder` returned.
+
+    Raises:
+        RecordError: The file cannot be written.
+    """
+    state = {
+        "ranking": to_jsonable(ranking.to_dict(), where=path.name),
+        "findings": [findings.name, _checksums(findings)],
+    }
+    try:
+        with checksummed_file(path) as stream:
+            stream.write(json.dumps(state).encode("utf-8", errors="backslashreplace"))
+    except OSError as error:
+        raise RecordError(
+            f"cannot write {path}: {error}; set SYNQUE_CACHE to another folder"
+        ) from error
+
+
+def load_kept_ranking(path: Path) -> tuple[Ranking, Path] | None:
+    """Return a ranking of the cache and the folder of its findings; None if there is none.
+
+    A broken file costs a scoring, not the training.
+
+    Args:
+        path: What `ranking_path` returned.
+    """
+    for place in (path, temporary_twin(path.parent) / path.name):
+        try:
+            state = parse_json(read_checked(place), str(place), error=RecordError)
+            fields = JsonFields(state)
+            name, *checksums = fields.list("findings")
+            folder = place.with_name(str(name))
+            if checksums != [_checksums(folder)]:
+                raise DamagedFileError(f"its findings in {folder} are changed or missing")
+            return ranking_from_json(fields.object("ranking").content, place), folder
+        except OSError:
+            continue
+        except (ValueError, KeyError, RecordError) as error:
+            remove_damaged(place, error, "the candidates are scored again")
+    return None
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """Return the checksum of each file in a folder, by name; what cannot be read has none."""
+    sums = {}
+    for file in sorted(folder.glob("*")):
+        with suppress(OSError):
+            sums[file.name] = f"{zlib.crc32(file.read_bytes()):08x}"
+    return sums
 
 
 def _code_of(cls: type[BaseProxy]) -> str:

@@ -26,7 +26,6 @@ from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import ProxySpec, default_suite, resolve_suite
 from synque_select.records.dropped_labels_file import DROPPED_LABELS, save_dropped_labels
 from synque_select.records.findings_file import save_findings
-from synque_select.records.ranking_file import save_ranking
 from synque_select.selection.ask import ANSWERS, AnswerReport, assess, check_answers, panel_of
 from synque_select.selection.default_order import NOT_BY_TRANSFER
 from synque_select.selection.findings import label_messages, scoring_findings
@@ -42,7 +41,13 @@ from synque_select.selection.labels import check_classes, check_scored_labels
 from synque_select.selection.mixture import MixtureChoice, MixtureOptions, mixture_scores
 from synque_select.selection.mixture_sample import mixture_candidate
 from synque_select.selection.ranking import check_rank_by, ranking_from
-from synque_select.selection.ranking_cache import load_kept_ranking, ranking_path
+from synque_select.selection.ranking_cache import (
+    keep_ranking,
+    load_kept_ranking,
+    new_findings_folder,
+    ranking_path,
+    writable_path,
+)
 from synque_select.selection.scoring import Scoring, labels_key, score
 from synque_select.types import DroppedLabel, LabelCheck, Mixture, Ranking
 from synque_select.utils.process_state import free_device_memory
@@ -430,16 +435,23 @@ class ScoringJob:
         labels = self._checked_labels
         # not the key of `cached_selection`, whose files say that its findings are there
         path = self._path(None if labels is None else ["ranking", *labels])
-        return load_kept_ranking(path) or self._save(self.rank(), path)
+        kept = load_kept_ranking(path)
+        if kept is not None:
+            return kept[0]
+        ranking = self.rank()
+        path = writable_path(path)
+        keep_ranking(ranking, path, new_findings_folder(path))
+        return ranking
 
     def cached_selection(self) -> tuple[Ranking, Path]:
         """See `Scorer.cached_selection`."""
         labels = self._checked_labels
         path = self._path(labels or "")
-        folder = path.with_suffix("")
         kept = load_kept_ranking(path)
-        if kept is not None and (not _filters(kept) or (folder / DROPPED_LABELS).is_file()):
-            return kept, folder
+        if kept is not None:
+            return kept
+        path = writable_path(path)
+        folder = new_findings_folder(path)
         scorer, scoring = self.scorer, self.score()
         checks = None if labels is None else check_scored_labels(self.candidates, scoring)
         camps = () if labels is None else camps_of(self.candidates, scoring)
@@ -455,7 +467,8 @@ class ScoringJob:
             ranking, dropped = self.filter_labels(scoring, ranking)
             if dropped is not None:
                 save_dropped_labels(folder / DROPPED_LABELS, dropped, relabel=scorer.relabel)
-        return self._save(ranking, path), folder
+        keep_ranking(ranking, path, folder)
+        return ranking, folder
 
     def answer_report(self, scoring: Scoring) -> AnswerReport | None:
         """Return what the given answers say about the scored candidates; None without answers."""
@@ -486,10 +499,6 @@ class ScoringJob:
         messages = (*ranking.messages, result.record.sentence)
         ranking = replace(ranking, label_filter=result.record, messages=messages)
         return ranking, result.dropped if result.record.is_open else None
-
-    def _save(self, ranking: Ranking, path: Path) -> Ranking:
-        save_ranking(ranking, path)
-        return ranking
 
     def mixture_scores(self, name: str, mixture: Mixture) -> dict[str, float]:
         """See `Scorer.mixture_scores`."""
@@ -546,10 +555,6 @@ class ScoringJob:
             "seed": scorer.seed,
         }
         return ranking_path(scorer.cache_dir, self.candidates, self.real, self.suite, options)
-
-
-def _filters(ranking: Ranking) -> bool:
-    return ranking.label_filter is not None and ranking.label_filter.is_open
 
 
 def _check_data(candidates: Sequence[Candidate], real: RealSample) -> None:

@@ -19,6 +19,7 @@ from synque_select.tuning.studies import (
     place_of,
     without_experimental_warnings,
 )
+from synque_select.tuning.study_checks import store_checksum
 from synque_select.utils.process_identity import has_ended, is_local, process_identity
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class Worker:
         try:
             value = objective(trial)
         except TrialPruned:
+            store_checksum(trial, None)
             raise
         except Exception:
             trial.set_user_attr(_ENDED, _ERROR)
@@ -111,6 +113,7 @@ class Worker:
         if not math.isfinite(value):
             trial.set_user_attr(UNDEFINED, str(value))
             raise LeftOut
+        store_checksum(trial, value)
         return value
 
     def _sign(self, trial: Trial) -> None:

@@ -46,6 +46,7 @@ from synque_select.tuning.samplers import study_pruner, study_sampler
 from synque_select.tuning.space import MixtureSpace, starting_mixtures
 from synque_select.tuning.storages import heartbeat_of, open_storage, shown_storage
 from synque_select.tuning.studies import MISSED_HEARTBEATS, open_study, quiet_optuna, require_optuna
+from synque_select.tuning.study_checks import check_trials, named_storage
 from synque_select.types import Mixture, Ranking
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.process_state import seeded
@@ -322,11 +323,14 @@ class _Tuning:
         location = options.storage
         if location is None:
             location = self.store.path.parent / "studies.sqlite"
-        storage = open_storage(location, options.heartbeat_s)
+        with named_storage(shown_storage(location)):
+            storage = open_storage(location, options.heartbeat_s)
         space = search.objective.sampling.space
         starts = starting_mixtures(search.ranking, space, search.prepared.optimal)
         points = {start: space.params(mixture) for start, mixture in starts.items()}
-        study, plan = open_study(storage, name, options.mode, stamp, points, options.n_startup)
+        with named_storage(shown_storage(location)):
+            study, plan = open_study(storage, name, options.mode, stamp, points, options.n_startup)
+            check_trials(study)
         study.sampler = study_sampler(options.sampler, plan, options.seed)
         study.pruner = study_pruner(options.pruner, self.max_steps or 1, options.n_validations)
         search.objective.sampling.plan = plan

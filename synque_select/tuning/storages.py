@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synque_select.errors import RecordError
 from synque_select.tuning.studies import MISSED_HEARTBEATS, without_experimental_warnings
+from synque_select.tuning.study_checks import named_storage, prepare_database
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -40,13 +42,12 @@ def open_storage(storage: str | Path | BaseStorage, heartbeat_s: int) -> BaseSto
         return storage
     is_url = "://" in str(storage)
     if not is_url:
-        try:
+        with named_storage(str(storage)):
             Path(storage).parent.mkdir(parents=True, exist_ok=True)
             if Path(storage).suffix in _JOURNALS:
                 return _journal(str(storage))
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise RecordError(f"storage of studies {storage}: {error}") from error
-    url = str(storage) if is_url else f"sqlite:///{Path(storage).resolve()}"
+            prepare_database(Path(storage), partial(_create_tables, heartbeat_s=heartbeat_s))
+    url = str(storage) if is_url else _sqlite_url(Path(storage))
     # if several workers create the tables at once, all but one fail once
     return _with_retries(lambda: _database(url, heartbeat_s), _without_password(url))
 
@@ -75,6 +76,14 @@ def _journal(path: str) -> JournalStorage:
     from optuna.storages.journal import JournalFileBackend
 
     return JournalStorage(JournalFileBackend(path))
+
+
+def _sqlite_url(path: Path) -> str:
+    return f"sqlite:///{path.resolve()}"
+
+
+def _create_tables(path: Path, heartbeat_s: int) -> None:
+    _database(_sqlite_url(path), heartbeat_s).engine.dispose()
 
 
 def _without_password(url: str) -> str:

@@ -67,6 +67,10 @@ def readable_rows(path: Path, table: str, columns: str) -> list[tuple[object, ..
             shutil.copyfile(log, copy.with_name(f"{copy.name}-wal"))
         with copy.open("rb+") as stream:
             stream.write(_HEADER % ((2, 2) if has_log else (1, 1)))
+            stream.seek(28)
+            n_bytes, size = 4096 * int.from_bytes(stream.read(4), "big"), path.stat().st_size
+            if size < n_bytes <= 1000 * size:  # SQLite refuses a file that lacks its last pages
+                stream.truncate(n_bytes)
         rows: dict[object, tuple[object, ...]] = {}
         for direction in ("ASC", "DESC"):  # up to the damaged page, and down to it
             with suppress(sqlite3.Error), closing(sqlite3.connect(copy)) as connection:

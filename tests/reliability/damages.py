@@ -29,6 +29,7 @@ from synque_select.data import tables
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.encoders import BaseEncoder, embedding_cache
 from synque_select.errors import SynqueError
+from synque_select.lens import cache as answers
 from synque_select.lens.config import LensConfig
 from synque_select.lens.rubric import RubricSampling
 from synque_select.llm.scripted import ScriptedLLM
@@ -37,6 +38,7 @@ from synque_select.records.store import RunStore
 from synque_select.selection.scorer import Scorer
 from synque_select.tuning import TuneOptions, tune_mixture
 from synque_select.types import Ranking
+from synque_select.utils import checksums
 from tests.lens.scripts import write_points
 from tests.records.records_data import make_record
 from tests.training.tiny import OTHER_WORDS, REAL_WORDS, LetterEncoder, data_module, texts
@@ -101,6 +103,7 @@ def of_kept_ranking(here: Path) -> Any:
     )
     ranking, folder = scorer.cached_selection(pool, load_real(here / "real.jsonl"))
     findings = {path.name: path.read_text() for path in sorted(folder.glob("*"))}
+    assert findings
     return [undated(ranking), findings]
 
 
@@ -238,6 +241,8 @@ def in_folder(here: Path, part: str) -> Any:
     with mock.patch.object(tables, "SMALL_BYTES", 0), mock.patch.dict(os.environ):
         os.environ["SYNQUE_CACHE"] = str(here / "cache")
         embedding_cache._open_store.cache_clear()
+        checksums._check.cache_clear()
+        answers._CHECKED.clear()
         return PARTS[part](here)
 
 
@@ -259,8 +264,8 @@ def kind_of(file: str) -> str:
     parts = Path(file).parts
     if parts[0] == "runs" or parts[1] == "answers.sqlite":
         return parts[-1]
-    depth = "findings " if parts[1] == "rankings" and len(parts) == 4 else ""
-    return f"{parts[1]}: {depth}{parts[-1] if depth else Path(file).suffix}"
+    is_finding = parts[1] == "rankings" and len(parts) == 4
+    return f"{parts[1]}: {parts[-1] if is_finding else Path(file).suffix}"
 
 
 # --- damages -------------------------------------------------------------------------------------
@@ -339,7 +344,9 @@ class Outcome:
 def cases(here: Path) -> Iterator[Case]:
     """Every damage of every file, and of numbers in databases each byte that may be one."""
     for file in derived_files(here):
-        for damage in (*DAMAGES, OTHERS):
+        # another run store is a run store, too: its records are not derived from anything
+        others = [] if kind_of(file) == "records.sqlite" else [OTHERS]
+        for damage in (*DAMAGES, *others):
             yield Case(file, damage)
 
 

@@ -35,7 +35,6 @@ def assert_right(results: dict[Case, Outcome]) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.xfail(reason="kept rankings, answers, the run store and studies follow", strict=False)
 def test_every_kind_of_file_with_two_damages(world: World):
     chosen = sample_of_each_kind([*cases(world.here)], seed=0)
     assert len({kind_of(case.file) for case in chosen}) >= 12
