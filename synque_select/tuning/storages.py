@@ -75,6 +75,9 @@ def _journal(path: str) -> JournalStorage:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
+    content = Path(path).read_bytes() if Path(path).exists() else b""
+    if content and not content.endswith(b"\n"):  # what is appended would become a part of that line
+        raise ValueError("its last line is incomplete")
     return JournalStorage(JournalFileBackend(path))
 
 

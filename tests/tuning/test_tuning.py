@@ -225,7 +225,7 @@ def test_another_seed_draws_other_mixtures(tune, tmp_path):
 
 def test_a_study_about_other_trials_is_refused(tune):
     tune(study_name="mine", n_trials=1)
-    with pytest.raises(ConfigError, match=r"'mine' in .* was made with other settings.*max_steps 4, now"):
+    with pytest.raises(ConfigError, match=r"'mine' was made with other settings.*max_steps 4, now"):
         tune(study_name="mine", n_trials=1, max_steps=5)
 
 
