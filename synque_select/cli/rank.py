@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synque_select.cli.options import PROXIES_HELP, add_compute_options, flat, proxy_options
-from synque_select.errors import ConfigError, SynqueError
+from synque_select.errors import ConfigError, ProxyError, SynqueError
 
 if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
     from jsonargparse import ArgumentParser
@@ -24,8 +24,6 @@ if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
     from synque_select.types import Findings, LabelCheck, Ranking
 
 __all__ = ["arguments", "field_or_position", "run", "view_of"]
-
-_LEAST_HALVED = 4  # real examples: two halves of two each
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -272,6 +270,7 @@ def _order(
 def _check_findings(options: Namespace, job: ScoringJob) -> None:
     """Before anything is scored, reject requests that could not be met afterwards."""
     from synque_select.selection.labels import check_classes
+    from synque_select.types.decision import LEAST_REAL
 
     for name, given in (("--gaps", options.gaps), ("--label", options.label is not None)):
         if given and not job.needs_embeddings:
@@ -280,9 +279,9 @@ def _check_findings(options: Namespace, job: ScoringJob) -> None:
         raise ConfigError("--mixture mmd_optimal needs embeddings: add a proxy such as mmd")
     if options.label is not None and not any(proxy.needs_labels for proxy in job.suite):
         check_classes(job.candidates)  # else a proxy reads them, whatever they are
-    if options.sample_size_analysis and len(job.real) < _LEAST_HALVED:
+    if options.sample_size_analysis and len(job.real) < LEAST_REAL:
         raise ConfigError(
-            f"--sample-size-analysis compares halves of the real sample: it needs {_LEAST_HALVED} "
+            f"--sample-size-analysis compares halves of the real sample: it needs {LEAST_REAL} "
             f"examples, found {len(job.real)}"
         )
     top_k = options.top_k
@@ -306,8 +305,15 @@ def _findings(
         print(f"\n{gaps_table(gaps)}")
     sizes = None
     if options.sample_size_analysis:
-        sizes = sample_size_analysis(scoring, top_k=ranking.stability_k, rank_by=ranking.rank_by)
-        print(f"\n{sample_size_table(sizes)}")
+        try:
+            sizes = sample_size_analysis(
+                scoring, top_k=ranking.stability_k, rank_by=ranking.rank_by
+            )
+            print(f"\n{sample_size_table(sizes)}")
+        except ProxyError as error:
+            if options.rank_by is not None:  # else only the scores said what orders
+                raise
+            print(f"\nNo sample-size analysis: {error}.")
     has_camps = ranking.decision is not None and bool(ranking.decision.evidence.camps)
     labels = None if checks is None else LabelChecks(tuple(checks), has_camps)
     return Findings(labels=labels, gaps=gaps, real_size=sizes)

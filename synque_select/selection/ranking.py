@@ -207,6 +207,21 @@ def _influences(scoring: Scoring, keys: Sequence[str]) -> list[Influences]:
     return [influences(scoring.scores[key], n, higher_is_better=up[key]) for key in keys]
 
 
+def judged_order(scoring: Scoring, rank_by: str | None) -> str | None:
+    """Return the proxy that orders if it depends on judges, which vary as the real sample does.
+
+    Args:
+        scoring: The result of `Scorer.score`.
+        rank_by: As in `rank`.
+    """
+    members, _ = consensus_members(scoring.suite, scoring.scores)
+    by, _ = order_by(rank_by, scoring.suite, members, scoring)
+    # none of those in a consensus has judges
+    resample = None if by == CONSENSUS else scoring.scores[by].resample
+    has_judges = isinstance(resample, Contributions) and resample.judges is not None
+    return by if has_judges else None
+
+
 def redrawn_order(
     scoring: Scoring, rank_by: str | None, weights: torch.Tensor
 ) -> torch.Tensor | None:

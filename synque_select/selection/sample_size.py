@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from synque_select.errors import ConfigError, ProxyError
-from synque_select.selection.ranking import border_gap, redrawn_order
+from synque_select.selection.ranking import border_gap, judged_order, redrawn_order
 from synque_select.selection.scoring import Scoring
 from synque_select.selection.uncertainty import n_units
 from synque_select.types import SampleSizeAgreement, SampleSizeAnalysis
+from synque_select.types.decision import LEAST_REAL
 
 __all__ = ["sample_size_analysis"]
 
@@ -33,7 +34,9 @@ def sample_size_analysis(
 ) -> SampleSizeAnalysis:
     """Compare the selections by disjoint subsets of the real sample, at sizes up to n/2.
 
-    Subsets that share examples agree by construction, so only disjoint ones are compared. The error
+    Subsets that share examples agree by construction, so only disjoint ones are compared. For the
+    same reason, an order by a proxy whose judges are the other candidates is refused: all subsets
+    share the judges, and more real examples do not reduce the error that comes from them. The error
     of the gap at the border of the top k is that of a score, or of the sum over the proxies of the
     consensus of differences in units of their errors. It is extrapolated as 1/√n only if the
     measured errors fall that way.
@@ -47,8 +50,8 @@ def sample_size_analysis(
 
     Raises:
         ConfigError: top_k is not in 1..K−1, or a size is not in 2..n/2.
-        ProxyError: What ranks has no contribution of each real example, or all real examples are
-            in one group.
+        ProxyError: What ranks has no contribution of each real example or depends on judges, or
+            there are fewer than 20 real examples (groups of them, where they are in groups).
     """
     n, n_candidates = len(scoring.real), len(scoring.candidates)
     top_k = (n_candidates + 1) // 2 if top_k is None else top_k
@@ -57,8 +60,21 @@ def sample_size_analysis(
     sizes = _sizes(n) if sizes is None else sorted(set(sizes))
     if not sizes or not all(2 <= m <= n // 2 for m in sizes):
         raise ConfigError(f"sizes={list(sizes)}: allowed is 2 to {n // 2}, half the real sample")
-    if n_units(n, scoring.groups) < 2:
-        raise ProxyError("a sample-size analysis is not possible: all real examples are one group")
+    units = n_units(n, scoring.groups)
+    if units < LEAST_REAL:
+        what = "real examples" if scoring.groups is None else "groups of real examples"
+        raise ProxyError(
+            f"a sample-size analysis takes at least {LEAST_REAL} {what}, as halves of fewer say "
+            f"nothing of chance; found {units}"
+        )
+    judged = judged_order(scoring, rank_by)
+    if judged is not None:
+        raise ProxyError(
+            f"a sample-size analysis is not possible for an order by {judged}: the candidates "
+            "judge each other there, and are a second sample that all parts of the real sample "
+            "share, so that the error does not fall as 1/√n; rank by another proxy, "
+            "such as mmd or pad"
+        )
     whole = _values(scoring, rank_by, torch.full((1, n), 1 / n, dtype=torch.float64))[0]
     order = whole.argsort(stable=True).tolist()
     # a smooth function of the real sample: mean ranks are not, and their error does not fall as

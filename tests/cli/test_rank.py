@@ -35,6 +35,8 @@ def rank(data: Path, *options: str) -> int:
 
 def test_all_that_a_ranking_can_find_is_printed_and_kept(data: Path, tmp_path: Path, capsys):
     options = ["--label", "sentiment", "--gaps", "--sample-size-analysis", "--top-k", "2"]
+    # an order by transfer, the default here, has none
+    options += ["--rank-by", "consensus"]
     assert rank(data, *options, "--mixture", "mmd_optimal", "--json", str(tmp_path)) == 0
     out = capsys.readouterr().out
     ranking = load_ranking(tmp_path)
@@ -86,11 +88,21 @@ def test_what_cannot_be_found_is_refused_before_scoring(data: Path, options, wor
     assert words in capsys.readouterr().err
 
 
-def test_halves_need_four_real_examples(data: Path, tmp_path: Path, capsys):
+def test_why_there_is_no_sample_size_analysis_is_printed(data: Path, tmp_path: Path, capsys):
+    options = ["--label", "sentiment", "--sample-size-analysis", "--json", str(tmp_path)]
+    assert rank(data, *options) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "No sample-size analysis: " in out
+    assert "an order by transfer: the candidates judge each other" in out
+    assert not (tmp_path / "real_size.json").exists()
+    assert rank(data, *options, "--rank-by", "transfer") == 1
+
+
+def test_halves_need_twenty_real_examples(data: Path, tmp_path: Path, capsys):
     few = tmp_path / "few.json"
     few.write_text(json.dumps(json.loads((data / "real.json").read_text())[:3]))
     assert rank(data, "--sample-size-analysis", "--real", str(few)) == 1
-    assert "it needs 4 examples, found 3" in capsys.readouterr().err
+    assert "it needs 20 examples, found 3" in capsys.readouterr().err
 
 
 def test_scores_are_shown_although_no_mixture_can_be_chosen(data: Path, tmp_path: Path, capsys):

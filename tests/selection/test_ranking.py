@@ -365,7 +365,17 @@ class TestHowManyReal:
     def test_a_proxy_without_contributions_is_refused(self):
         columns = {"m": ProxyScores(torch.tensor([1.0, 2.0]))}
         with pytest.raises(ProxyError, match="gives no contribution"):
-            sample_size_analysis(scoring_of(columns, {"m": "kernel"}, 10), top_k=1)
+            sample_size_analysis(scoring_of(columns, {"m": "kernel"}, 20), top_k=1)
+
+    def test_small_samples_are_refused(self):
+        with pytest.raises(ProxyError, match="at least 20 real examples, as halves"):
+            sample_size_analysis(two_proxy_scoring(gap=1.0, n=19))
+        grouped = two_proxy_scoring(gap=1.0, n=40)
+        grouped = dataclasses.replace(
+            grouped, real=dataclasses.replace(grouped.real, groups=np.arange(40) // 4)
+        )
+        with pytest.raises(ProxyError, match=r"at least 20 groups of real examples.*found 10"):
+            sample_size_analysis(grouped)
 
 
 class TestWhatTheDecisionUses:
