@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from synque_select.data.contamination import DuplicateGroups, duplicate_groups
-from synque_select.data.examples import Examples, MapDataset, error_reason, field_alone
+from synque_select.data.examples import Examples, MapDataset, selected_values
 from synque_select.data.groups import GroupSelector, check_group_selector, given_groups
 from synque_select.data.label_sets import label_text
-from synque_select.data.views import Selector, select
-from synque_select.errors import ConfigError, DataError, DependencyError, did_you_mean
-from synque_select.utils.progress import ProgressBar
+from synque_select.errors import ConfigError, did_you_mean
 
 __all__ = ["Candidate", "RealSample"]
 
@@ -57,26 +55,14 @@ class Candidate(Examples):
             >>> Candidate("a", [("x", 0), ("y", 1)], view=0, label=1).labels
             ('0', '1')
         """
-        label = self.label
-        if label is None:
+        if self.label is None:
             raise ConfigError(f"{self.where} has no label: give label= a field or position")
-        alone = field_alone(self.dataset, label)  # avoids decoding images to read their labels
-        source = self.dataset if alone is None else alone
-        bar = ProgressBar(
-            range(len(self)), f"labels of {self.name}", delay=2, leave=False, unit="example"
-        )
-        return tuple(label_text(self._label(source, i)) for i in bar)
+        return tuple(selected_values(self, self.label, "label", lambda value, _: label_text(value)))
 
-    def _label(self, source: MapDataset, position: int) -> object:
-        try:
-            return select(source[position], cast("Selector", self.label))
-        except DependencyError:
-            raise
-        except Exception as error:  # a user's dataset or function may raise anything
-            raise DataError(
-                f"{self.where}, example {position} (counted from 0): "
-                f"label={self.label!r}: {error_reason(error)}"
-            ) from error
+    @cached_property
+    def labels_sha256(self) -> str:
+        """Hash of the labels."""
+        return hashlib.sha256(json.dumps(self.labels).encode()).hexdigest()
 
     def filter(self, *, keep: float, by: str) -> Candidate:
         """Return the candidate with only its most real examples, in their original order.

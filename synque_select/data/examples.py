@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,13 @@ from synque_select.data.views import (
 )
 from synque_select.errors import ConfigError, DataError, DependencyError
 from synque_select.types.modality import Modality
+from synque_select.utils.progress import ProgressBar
 from synque_select.utils.text_files import valid_name
 from synque_select.utils.wording import counted
 
-__all__ = ["Examples", "MapDataset", "Views", "error_reason", "field_alone"]
+__all__ = ["Examples", "MapDataset", "Views", "error_reason", "field_alone", "selected_values"]
+
+Value = TypeVar("Value")
 
 
 @runtime_checkable
@@ -254,3 +257,46 @@ class Examples:
 
 def _computed(compute: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return compute()
+
+
+def selected_values(
+    examples: Examples,
+    selector: Selector,
+    option: str,
+    read: Callable[[object, int], Value],
+) -> list[Value]:
+    """Read one field of every example, or what a function returns.
+
+    Args:
+        examples: The examples.
+        selector: Field, position or function.
+        option: Name of the option that gave the selector, for errors.
+        read: Called with the value and the position of an example.
+
+    Returns:
+        What `read` returned, one per example.
+
+    Raises:
+        DataError: An example has no such field, or a function fails; the message names the example.
+    """
+    alone = field_alone(examples.dataset, selector)  # avoids decoding images to read a field
+    source = examples.dataset if alone is None else alone
+    bar = ProgressBar(
+        range(len(examples)),
+        f"{option} of {examples.name}",
+        delay=2,
+        leave=False,
+        unit="example",
+    )
+    values = []
+    for position in bar:
+        try:
+            values.append(read(select(source[position], selector), position))
+        except DependencyError:
+            raise
+        except Exception as error:  # a user's dataset or function may raise anything
+            raise DataError(
+                f"{examples.where}, example {position} (counted from 0): "
+                f"{option}={selector!r}: {error_reason(error)}"
+            ) from error
+    return values

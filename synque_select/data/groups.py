@@ -9,10 +9,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from synque_select.data.examples import Examples, error_reason, field_alone
+from synque_select.data.examples import Examples, error_reason, selected_values
 from synque_select.data.views import Selector, describe, find_selector, select
 from synque_select.errors import ConfigError, DataError, DependencyError
-from synque_select.utils.progress import ProgressBar
 from synque_select.utils.wording import counted
 
 __all__ = ["GroupSelector", "check_group_selector", "given_groups", "number_groups"]
@@ -94,23 +93,7 @@ def given_groups(examples: Examples, selector: Selector) -> NDArray[np.int64]:
         >>> given_groups(Examples("real", posts, view="text"), "thread").tolist()
         [0, 1, 0]
     """
-    alone = field_alone(examples.dataset, selector)  # avoids decoding images to read a field
-    source = examples.dataset if alone is None else alone
-    bar = ProgressBar(
-        range(len(examples)), f"groups of {examples.name}", delay=2, leave=False, unit="example"
-    )
-    keys: list[Hashable] = []
-    for position in bar:
-        try:
-            keys.append(_key(select(source[position], selector), position))
-        except DependencyError:
-            raise
-        except Exception as error:  # a user's dataset or function may raise anything
-            raise DataError(
-                f"{examples.where}, example {position} (counted from 0): "
-                f"real_groups={selector!r}: {error_reason(error)}"
-            ) from error
-    numbers = number_groups(keys)
+    numbers = number_groups(selected_values(examples, selector, "real_groups", _key))
     if numbers.max() == 0:
         raise ConfigError(
             f"real_groups={selector!r}: all {counted(len(examples), 'example')} of "

@@ -11,11 +11,20 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from synque_select.errors import DataError
 from synque_select.utils.json_files import parse_json
 
-__all__ = ["MAX_CLASSES", "NO_LABEL", "LabelKind", "LabelSets", "label_kind", "label_text"]
+__all__ = [
+    "MAX_CLASSES",
+    "NO_LABEL",
+    "LabelKind",
+    "LabelSets",
+    "label_kind",
+    "label_text",
+    "labeled_positions",
+]
 
 MAX_CLASSES = 100
 NO_LABEL = "(no label)"
@@ -46,11 +55,25 @@ def label_text(label: object) -> str:
     return NO_LABEL if is_missing else text
 
 
+def labeled_positions(labels: Sequence[str]) -> NDArray[np.int64]:
+    """Return the positions of the examples that have a label: a missing one is not a class.
+
+    Args:
+        labels: Labels as `label_text` writes them.
+
+    Example:
+        >>> labeled_positions(["a", NO_LABEL, "b"]).tolist()
+        [0, 2]
+    """
+    return np.flatnonzero(np.array([label != NO_LABEL for label in labels], dtype=bool))
+
+
 def label_kind(labels: Sequence[Sequence[str]]) -> LabelKind:
     """Return what the labels of all candidates together are.
 
     "lists" if all are JSON lists of at most 100 classes; "classes" if there are at most 100
     different ones and they are not fractions; "numbers" if all are finite numbers; else "texts".
+    Missing labels are not counted.
 
     Args:
         labels: The labels of each candidate, as `label_text` writes them.
@@ -61,7 +84,7 @@ def label_kind(labels: Sequence[Sequence[str]]) -> LabelKind:
         >>> label_kind([['["a"]', '["a", "b"]', "[]"]])
         'lists'
     """
-    distinct = {label for part in labels for label in part}
+    distinct = {label for part in labels for label in part} - {NO_LABEL}
     lists = [_as_list(label) for label in distinct]
     if all(part is not None for part in lists):
         n_classes = len({name for part in lists for name in part or ()})
@@ -95,7 +118,7 @@ class LabelSets:
         """Read labels of a known kind.
 
         Args:
-            labels: The labels of each candidate.
+            labels: The labels of each candidate, without missing ones.
             kind: The result of `label_kind` for them; not "texts".
 
         Example:

@@ -22,8 +22,8 @@ def left_out_messages(candidates: Sequence[Candidate], real: RealSample) -> tupl
         >>> a = Candidate("a", [("x", 0), ("y", None)], 0, 1, notes=("left out: 1 file",))
         >>> print(*left_out_messages([a], RealSample("real", ["p", "q"])), sep="\n")
         a: left out: 1 file.
-        a: no label (null, NaN or blank) for 1 of 2 examples. Checks of labels count that as a class
-        of its own.
+        a: no label (null, NaN or blank) for 1 of 2 examples. Neither transfer nor a check of labels
+        counts them.
     """
     parts = (real, *candidates)
     messages = [f"{part.name}: {note}." for part in parts for note in part.notes]
@@ -32,7 +32,7 @@ def left_out_messages(candidates: Sequence[Candidate], real: RealSample) -> tupl
         if n_missing:
             messages.append(
                 f"{candidate.name}: no label (null, NaN or blank) for {n_missing:,} of "
-                f"{counted(len(candidate), 'example')}. Checks of labels count that as a class of "
-                "its own."
+                f"{counted(len(candidate), 'example')}. Neither transfer nor a check of labels "
+                "counts them."
             )
     return tuple(messages)

@@ -46,8 +46,9 @@ class ProxyInput:
             mixture.
         groups: Group number of each real example, (n,) int64 from 0 on; examples of one group do
             not vary independently. None if all do, and for candidates.
-        labels: A candidate's labels, N texts; several labels of one example are a JSON list. None
-            if they were not given, and for the real sample, whose labels are never read.
+        labels: A candidate's labels, N texts; several labels of one example are a JSON list, a
+            missing one is "(no label)". None if they were not given, and for the real sample, whose
+            labels are never read.
         family: Name of the candidates that come from the same generator and do not judge each
             other's labels; None for a candidate that is a family of its own.
     """

@@ -9,10 +9,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
 from synque_select.data.families import judging_families, no_other_family
-from synque_select.data.label_sets import MAX_CLASSES, LabelSets, label_kind
+from synque_select.data.label_sets import MAX_CLASSES, LabelSets, label_kind, labeled_positions
 from synque_select.errors import ProxyError
 from synque_select.functional.importance import (
     ImportanceWeights,
@@ -261,6 +262,7 @@ class _Judges:
         targets: (N, C) labels of the pool.
         owners: (N,) int64 candidate of each row of the pool.
         families: (K,) int64 family of each candidate, 0 to E − 1.
+        contents: (N,) uint64 `example_groups` of the pool.
         seed: Random seed.
     """
 
@@ -272,6 +274,7 @@ class _Judges:
     targets: torch.Tensor
     owners: torch.Tensor
     families: torch.Tensor
+    contents: NDArray[np.uint64]
     seed: int
 
     @classmethod
@@ -283,10 +286,10 @@ class _Judges:
         if nobody is not None:
             raise ProxyError(f"{key}: {nobody}")
         numbers = {name: number for number, name in enumerate(sorted(set(names)))}
-        chosen = [content_order(part, seed)[:max_examples] for part in inputs]
+        chosen = [_labeled_order(key, part, seed)[:max_examples] for part in inputs]
         labels = _read_labels(key, inputs, chosen)
         rows = [prepared.rows(k, places) for k, places in enumerate(chosen)]
-        size = prepared.common_size(max_examples)
+        size = min(map(len, chosen))
         if labels.kind == "numbers":
             heads = fit_ridge_heads(rows, labels.targets, size=size, n_draws=n_draws, seed=seed)
         else:
@@ -310,6 +313,9 @@ class _Judges:
             torch.cat([part[:most] for part in labels.targets]).to(device),
             torch.cat(owners).to(device),
             torch.tensor([numbers[name] for name in names]).to(device),
+            np.concatenate(
+                [example_groups(p)[at[:most]] for p, at in zip(inputs, chosen, strict=True)]
+            ),
             seed,
         )
 
@@ -349,11 +355,7 @@ class _Judges:
 
     def importance(self) -> ImportanceWeights | None:
         """Fit the importance weights; None if the examples cannot be divided into folds."""
-        contents = [example_groups(part) for part in self.prepared.inputs]
-        chosen = [content_order(part, self.seed) for part in self.prepared.inputs]
-        sizes = torch.bincount(self.owners.cpu()).tolist()
-        pool = [g[places[:n]] for g, places, n in zip(contents, chosen, sizes, strict=True)]
-        folds = cross_fit_folds(self.prepared.real_input, np.concatenate(pool), _FOLDS, self.seed)
+        folds = cross_fit_folds(self.prepared.real_input, self.contents, _FOLDS, self.seed)
         if folds is None:
             return None
         places = torch.from_numpy(folds).to(self.features.device)
@@ -454,6 +456,18 @@ class _Judges:
                 f"among the labels of {', '.join(lacking)}, whose heads get 0 for them"
             )
         return tuple(messages)
+
+
+def _labeled_order(key: str, part: ProxyInput, seed: int) -> NDArray[np.int64]:
+    """Return a random order of the examples with a label, which depends on their content only."""
+    order = content_order(part, seed)
+    labeled = order[np.isin(order, labeled_positions(part.labels or ()))]
+    if len(labeled) < 2:
+        raise ProxyError(
+            f"{key}: {part.name} has a label for {counted(len(labeled), 'example')} of "
+            f"{len(part):,}; at least 2 are needed"
+        )
+    return labeled
 
 
 def _read_labels(key: str, inputs: Sequence[ProxyInput], chosen: Sequence[np.ndarray]) -> LabelSets:

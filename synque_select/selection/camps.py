@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,14 @@ class Camps:
             f"{listed(others)} call {label!r}, classifiers trained on {listed(readers)} call "
             f"{read_as!r} ({percent(largest.share)} of the examples)"
         )
+
+    def at(self, rows: Mapping[str, NDArray[np.int64]]) -> Camps:
+        """Return the camps of candidates of which those judged were a part.
+
+        Args:
+            rows: Candidate name to the positions of its judged examples.
+        """
+        return replace(self, examples=tuple((n, int(rows[n][i])) for n, i in self.examples))
 
     @property
     def advice(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias
 from weakref import WeakKeyDictionary
@@ -22,7 +22,7 @@ from synque_select.data.candidate import Candidate
 from synque_select.data.duplicates import content_key
 from synque_select.data.families import judging_families
 from synque_select.data.label_edits import LabelEdits
-from synque_select.data.label_sets import MAX_CLASSES, label_kind
+from synque_select.data.label_sets import MAX_CLASSES, label_kind, labeled_positions
 from synque_select.errors import ConfigError
 from synque_select.functional.label_consistency import (
     LabelVotes,
@@ -35,6 +35,7 @@ from synque_select.functional.transfer import fit_heads
 from synque_select.proxies.base import ProxyInput
 from synque_select.proxies.inputs import content_order
 from synque_select.selection.camps import Camps, find_camps
+from synque_select.selection.labels import check_labeled
 from synque_select.selection.scoring import Scoring
 from synque_select.types import Ranking
 from synque_select.types.label_filter import DroppedLabel, LabelFilterRecord
@@ -135,6 +136,7 @@ def check_filter_data(
             f"label_filter={choice!r} needs labels that are classes, one per example and at most "
             f"{MAX_CLASSES} of them; found {kind}"
         )
+    check_labeled(candidates, "the label filter")
 
 
 def can_judge(candidates: Sequence[Candidate], scoring: Scoring) -> bool:
@@ -143,7 +145,8 @@ def can_judge(candidates: Sequence[Candidate], scoring: Scoring) -> bool:
         return False
     if any(part.embeddings is None for part in scoring.candidates):
         return False
-    return label_kind([candidate.labels for candidate in candidates]) == "classes"
+    labels = [candidate.labels for candidate in candidates]
+    return label_kind(labels) == "classes" and min(len(labeled_positions(y)) for y in labels) >= 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +159,7 @@ class LabelJudges:
         labels: K arrays (N_k,) int64, positions in `classes`.
         predictions: The predictions of all heads.
         families: (K,) int64 family of each candidate.
+        rows: K arrays (N_k,) int64, the examples that have a label; only these are judged.
         real: (H, n) int16 class that each head predicts for each real example; None if these were
             not given.
         contents: What is equal for candidates with the same inputs; None if it is not known.
@@ -166,6 +170,7 @@ class LabelJudges:
     labels: tuple[NDArray[np.int64], ...]
     predictions: Predictions
     families: NDArray[np.int64]
+    rows: tuple[NDArray[np.int64], ...]
     real: NDArray[np.int16] | None = None
     contents: tuple[bytes, ...] | None = None
 
@@ -191,10 +196,14 @@ class LabelJudges:
             contents: Candidate name to the `content_key` of its inputs; None if it is not known.
         """
         names = tuple(labels)
-        classes = tuple(sorted({label for values in labels.values() for label in values}))
-        number = {label: i for i, label in enumerate(classes)}
-        coded = tuple(np.array([number[y] for y in labels[name]]) for name in names)
-        features = [embeddings[name].float() for name in names]
+        rows = tuple(labeled_positions(labels[name]) for name in names)
+        texts = [np.array(labels[name])[at] for name, at in zip(names, rows, strict=True)]
+        classes = tuple(sorted({str(label) for part in texts for label in part}))
+        coded = tuple(np.searchsorted(np.array(classes), part) for part in texts)
+        features = [
+            embeddings[name][torch.from_numpy(at)].float()
+            for name, at in zip(names, rows, strict=True)
+        ]
         targets = [
             torch.nn.functional.one_hot(torch.from_numpy(y), len(classes)).bool() for y in coded
         ]
@@ -205,7 +214,7 @@ class LabelJudges:
         own = None if real is None else predict_labels(heads, [real.float()]).classes[0]
         predictions = predict_labels(heads, features)
         keys = None if contents is None else tuple(contents[name] for name in names)
-        return cls(names, classes, coded, predictions, numbers.astype(np.int64), own, keys)
+        return cls(names, classes, coded, predictions, numbers.astype(np.int64), rows, own, keys)
 
     def accuracy(self, kept: Sequence[str]) -> dict[str, float]:
         """Return how well each of these candidates' heads predict the labels of the others."""
@@ -244,20 +253,26 @@ class LabelJudges:
         at = [self.names.index(name) for name in kept]
         labels = [self.labels[i] for i in at]
         contents = None if self.contents is None else [self.contents[i] for i in at]
-        return find_camps(
+        camps = find_camps(
             self._among(at), labels, names=kept, classes=self.classes, contents=contents
         )
+        return self._at_examples(camps)
 
     @cached_property
     def all_camps(self) -> Camps | None:
         """Two camps of all candidates that contradict each other; None without."""
-        return find_camps(
+        camps = find_camps(
             self.predictions,
             self.labels,
             names=self.names,
             classes=self.classes,
             contents=self.contents,
         )
+        return self._at_examples(camps)
+
+    def _at_examples(self, camps: Camps | None) -> Camps | None:
+        """Replace positions among the labeled examples by those in the candidates."""
+        return None if camps is None else camps.at(dict(zip(self.names, self.rows, strict=True)))
 
     def n_judges(self, kept: Sequence[str]) -> int:
         """Return the smallest number of judges that one of these candidates has."""
@@ -400,15 +415,18 @@ def label_consistency(
         scoring: Their scores, with embeddings.
 
     Returns:
-        Candidate name to (N,) float64 in 0..1; 1 where nobody can judge.
+        Candidate name to (N,) float64 in 0..1; 1 where nobody can judge, or the label is missing.
 
     Raises:
         ProxyError: The scoring has no embeddings.
     """
     judges, weights = _judges(candidates, scoring)
     votes = judges.votes(judges.names, weights)
-    # without a judge nothing speaks against the label
-    return {name: 1 - np.nan_to_num(vote.contradicted) for name, vote in votes.items()}
+    support = {candidate.name: np.ones(len(candidate)) for candidate in candidates}
+    for name, rows in zip(judges.names, judges.rows, strict=True):
+        # without a judge or a label nothing speaks against it
+        support[name][rows] = 1 - np.nan_to_num(votes[name].contradicted)
+    return support
 
 
 def _judges(
@@ -503,9 +521,7 @@ def _camps(labeled: _Labeled, scoring: Scoring) -> Camps | None:
         for part in scoring.candidates
     }
     camps = _fitted(labeled, scoring, rows).all_camps
-    if camps is None:
-        return None
-    return replace(camps, examples=tuple((n, int(rows[n][i])) for n, i in camps.examples))
+    return None if camps is None else camps.at(rows)
 
 
 def offer(
@@ -595,14 +611,15 @@ def _dropped(
     numbers = [judges.classes.index(label) for label in spared]
     dropped = {}
     for name, vote in votes.items():
-        labels = judges.labels[judges.names.index(name)]
+        k = judges.names.index(name)
+        labels, rows = judges.labels[k], judges.rows[k]
         gone = against[name] & ~np.isin(labels, numbers)
         if len(gone) - gone.sum() < 2:
             # a dataset has at least two examples: keep the two that are contradicted least
             gone[np.argsort(vote.contradicted, kind="stable")[:2]] = False
         dropped[name] = tuple(
             DroppedLabel(
-                int(i),
+                int(rows[i]),
                 judges.classes[labels[i]],
                 judges.classes[vote.winner[i]],
                 float(vote.contradicted[i]),

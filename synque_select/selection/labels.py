@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from synque_select.data.candidate import Candidate
 from synque_select.data.families import judging_families
-from synque_select.data.label_sets import label_kind
+from synque_select.data.label_sets import NO_LABEL, label_kind, labeled_positions
 from synque_select.errors import ConfigError
 from synque_select.functional.transfer import fit_heads, votes_of_others
 from synque_select.selection.scoring import Scoring
@@ -25,7 +25,7 @@ from synque_select.types.decision import LEAST_REAL
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.wording import counted, percent
 
-__all__ = ["check_classes", "check_labels", "check_scored_labels"]
+__all__ = ["check_classes", "check_labeled", "check_labels", "check_scored_labels", "unpredicted"]
 
 _Labeled = tuple[NDArray[np.float32], NDArray[np.str_]]
 
@@ -42,19 +42,41 @@ def check_classes(candidates: Sequence[Candidate]) -> None:
         candidates: The candidates.
 
     Raises:
-        ConfigError: A candidate has no label, or more than 100 classes (such as free text), or the
-            labels are numbers with fractions.
+        ConfigError: A candidate has no label, all of its labels are missing, it has more than 100
+            classes (such as free text), or the labels are numbers with fractions.
     """
     if label_kind([candidate.labels for candidate in candidates]) == "numbers":
         raise ConfigError(
             "the labels are numbers; label checks need classes (the proxy transfer takes numbers)"
         )
     for candidate in candidates:
-        n_classes = len(set(candidate.labels))
+        n_classes = len({*candidate.labels} - {NO_LABEL})
+        if not n_classes:
+            raise ConfigError(f"{candidate.where}: all labels are missing (null, NaN or blank)")
         if n_classes > _MAX_CLASSES:
             raise ConfigError(
                 f"{candidate.where}: {counted(n_classes, 'different label')}; "
                 f"label checks need classes, at most {_MAX_CLASSES}"
+            )
+
+
+def check_labeled(candidates: Sequence[Candidate], reader: str) -> None:
+    """Refuse candidates with too few labels for a head, before anything is scored.
+
+    Args:
+        candidates: The candidates, with `label` set.
+        reader: What reads the labels, for the message.
+
+    Raises:
+        ConfigError: A candidate has fewer than 2 examples with a label.
+    """
+    for candidate in candidates:
+        n_labeled = len(labeled_positions(candidate.labels))
+        if n_labeled < 2:
+            raise ConfigError(
+                f"{candidate.where}: label={candidate.label!r} is missing (null, NaN or blank) in "
+                f"all but {n_labeled} of {counted(len(candidate), 'example')}, and {reader} needs "
+                "at least 2: leave the candidate out, or give another label="
             )
 
 
@@ -97,7 +119,7 @@ def check_labels(
     one need not be right.
 
     Args:
-        candidates: The candidates, with `label` set.
+        candidates: The candidates, with `label` set; examples whose label is missing are left out.
         embeddings: Candidate name to its embeddings, (N, d).
         real: (n, d) embeddings of the real sample; its labels are not used.
         seed: Random seed for the folds, and for subsamples of candidates above 4,000 examples.
@@ -137,6 +159,20 @@ def check_labels(
             )
         )
     return checks
+
+
+def unpredicted(checks: Sequence[LabelCheck]) -> dict[str, float]:
+    """Return the outliers that the other candidates do not contradict more than they do others.
+
+    Args:
+        checks: The result of `check_labels`.
+
+    Returns:
+        Name of the candidate to the share of its labels that its other folds predict.
+    """
+    shares = {c.name: math.nan if c.contradicted is None else c.contradicted for c in checks}
+    contradicted = _outliers(shares, sign=1)
+    return {c.name: c.agreement for c in checks if c.outlier and c.name not in contradicted}
 
 
 def _contradicted(
@@ -180,8 +216,8 @@ def _limit(values: Mapping[str, float], sign: int) -> float:
 
 def _part(candidate: Candidate, embeddings: torch.Tensor, seed: int) -> _Labeled:
     labels = np.array(candidate.labels)
-    chosen = np.arange(len(labels))
-    if len(labels) > _MAX_ROWS:
+    chosen = labeled_positions(candidate.labels)
+    if len(chosen) > _MAX_ROWS:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, _MAX_ROWS, replace=False))
     return embeddings[torch.from_numpy(chosen)].float().cpu().numpy(), labels[chosen]
 

@@ -24,6 +24,7 @@ from synque_select.selection.consensus import (
 from synque_select.selection.decision import decided
 from synque_select.selection.default_order import NOT_BY_TRANSFER, order_by
 from synque_select.selection.farness import NOT_TESTED, measure_farness
+from synque_select.selection.labels import unpredicted
 from synque_select.selection.mixture import MixtureChoice, MixtureOptions, with_mixture
 from synque_select.selection.score_cache import package_versions
 from synque_select.selection.scoring import Scoring
@@ -147,6 +148,7 @@ def _ordered(
         undefined=tuple(r.name for r in ranking.candidates if math.isnan(r.ranks[rank_by])),
         copies=scoring.copies,
         contradicted=_contradicted(labels),
+        unpredicted=unpredicted(labels),
         camps=tuple(camps),
         far=_farness(scoring, ranking),
         answers=None if answers is None else answers.evidence,

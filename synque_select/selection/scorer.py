@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +35,7 @@ from synque_select.selection.label_filter import (
     filter_selected,
     offer,
 )
-from synque_select.selection.labels import check_classes, check_scored_labels
+from synque_select.selection.labels import check_classes, check_labeled, check_scored_labels
 from synque_select.selection.mixture import MixtureChoice, MixtureOptions, mixture_scores
 from synque_select.selection.mixture_sample import mixture_candidate
 from synque_select.selection.ranking import check_rank_by, ranking_from
@@ -607,6 +605,8 @@ def _check_labels_given(suite: Sequence[BaseProxy], candidates: Sequence[Candida
             f"{', '.join(keys)} reads the candidates' labels: give label= (--label on the command "
             f"line), the field that holds them. Without it: {', '.join(missing)}"
         )
+    if keys:
+        check_labeled(candidates, keys[0])
 
 
 def _label_hashes(candidates: Sequence[Candidate]) -> list[str] | None:
@@ -618,5 +618,4 @@ def _label_hashes(candidates: Sequence[Candidate]) -> list[str] | None:
     except ConfigError as error:
         _log.info("labels were not checked: %s", error)
         return None
-    labels = [json.dumps(candidate.labels) for candidate in candidates]
-    return [hashlib.sha256(text.encode()).hexdigest() for text in labels]
+    return [candidate.labels_sha256 for candidate in candidates]

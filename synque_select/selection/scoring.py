@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -174,11 +172,7 @@ def labels_key(candidates: Sequence[Candidate]) -> list[tuple[str, str | None]]:
     Args:
         candidates: Candidates with labels.
     """
-    texts = [json.dumps(candidate.labels) for candidate in candidates]
-    return [
-        (hashlib.sha256(text.encode()).hexdigest(), candidate.family)
-        for text, candidate in zip(texts, candidates, strict=True)
-    ]
+    return [(candidate.labels_sha256, candidate.family) for candidate in candidates]
 
 
 def _said(scores: Mapping[str, ProxyScores]) -> tuple[str, ...]:

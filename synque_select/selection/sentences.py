@@ -295,7 +295,7 @@ class Sentences:
         if worse:
             reasons.append(self._found_worse(worse))
         if doubtful:
-            reasons.append(f"the other candidates contradict the labels of {self._list(doubtful)}")
+            reasons += self._doubts(doubtful, "the other candidates contradict the labels of {}")
         is_short = len(dropped) <= len(chosen) and len(self.names) == len(self.ranking)
         is_short = is_short and not is_camp
         names = f"all but {self._list(dropped)}" if is_short else self._list(chosen)
@@ -334,6 +334,8 @@ class Sentences:
                 continue
             if name in answered:
                 reason = "by your answers"
+            elif name in evidence.unpredicted and not evidence.camps:
+                reason = "labels follow less from the inputs than in the other candidates"
             elif name in evidence.contradicted and not evidence.camps:
                 reason = "labels contradicted by the other candidates"
             # the optimal weights may use a candidate that is shown worse, the others may not
@@ -355,6 +357,7 @@ class Sentences:
         plain = replace(
             evidence,
             contradicted={},
+            unpredicted={},
             camps=(),
             far=None,
             answers=None,
@@ -440,11 +443,20 @@ class Sentences:
         if evidence.camps:
             return f"Check the labels first: {evidence.camps[0]}"
         order = sorted(self._doubtful, key=lambda name: -self._doubtful[name])
-        most = "" if len(order) == 1 else "up to "
-        return (
-            f"Check the labels of {self._list(order)} first: the other candidates contradict "
-            f"{most}{percent(self._doubtful[order[0]])} of them."
-        )
+        told = [name for name in order if name not in evidence.unpredicted]
+        alone = [name for name in order if name in evidence.unpredicted]
+        clauses = []
+        if told:
+            of = f"those of {self._list(told)}" if alone else "them"
+            most = "" if len(told) == 1 else "up to "
+            share = percent(self._doubtful[told[0]])
+            clauses.append(f"the other candidates contradict {most}{share} of {of}")
+        if alone:
+            of = f"those of {self._list(alone)}" if told else "them"
+            most = "" if len(alone) == 1 else "at most "
+            share = percent(max(evidence.unpredicted[name] for name in alone))
+            clauses.append(f"only {most}{share} of {of} follow from the inputs")
+        return f"Check the labels of {self._list(order)} first: {', and '.join(clauses)}."
 
     def _although(self, chosen: Sequence[str]) -> str:
         """Say which of the chosen candidates the data speak against."""
@@ -470,7 +482,20 @@ class Sentences:
         if worse:
             parts.append(f"{self._list(worse)} {_is(worse)} shown worse than {self._most()}")
         if doubtful and not evidence.camps:
-            parts.append(f"the labels of {self._list(doubtful)} are contradicted")
+            parts += self._doubts(doubtful, "the labels of {} are contradicted")
+        return parts
+
+    def _doubts(self, names: Sequence[str], contradicted: str) -> list[str]:
+        """Say what was found of labels that stand out."""
+        unpredicted = self.evidence.unpredicted
+        told = [name for name in names if name not in unpredicted]
+        alone = [name for name in names if name in unpredicted]
+        parts = [contradicted.format(self._list(told))] if told else []
+        if alone:
+            parts.append(
+                f"the labels of {self._list(alone)} follow less from the inputs than in the other "
+                "candidates"
+            )
         return parts
 
     @property

@@ -95,6 +95,9 @@ class Evidence:
         undefined: The candidates without a score by `rank_by`.
         contradicted: Candidate whose labels stand out to the share of them that the other
             candidates contradict.
+        unpredicted: Those of them for which this share does not stand out, but how few labels
+            follow from the candidate's own inputs: to the share that classifiers trained on its
+            other folds predict.
         camps: Sentences on two camps of candidates whose labels contradict each other: who
             contradicts whom, and what to read; empty without.
         far: How far the nearest candidate is; None if not measured.
@@ -116,6 +119,7 @@ class Evidence:
     copies: tuple[str, ...] = ()
     undefined: tuple[str, ...] = ()
     contradicted: Mapping[str, float] = field(default_factory=dict)
+    unpredicted: Mapping[str, float] = field(default_factory=dict)
     camps: tuple[str, ...] = ()
     far: Farness | None = None
     answers: AnswerEvidence | None = None
@@ -146,6 +150,7 @@ class Evidence:
             "copies": list(self.copies),
             "undefined": list(self.undefined),
             "contradicted": dict(self.contradicted),
+            **({"unpredicted": dict(self.unpredicted)} if self.unpredicted else {}),
             "camps": list(self.camps),
             "far": None if self.far is None else self.far.to_dict(),
             **({} if self.answers is None else {"answers": self.answers.to_dict()}),
@@ -176,6 +181,7 @@ class Evidence:
             copies=fields.texts("copies"),
             undefined=fields.texts("undefined"),
             contradicted=fields.numbers("contradicted"),
+            unpredicted=fields.numbers("unpredicted") if "unpredicted" in fields else {},
             camps=fields.texts("camps"),
             far=None if far is None else Farness.from_fields(far),
             answers=None if answers is None else AnswerEvidence.from_fields(answers),

@@ -227,8 +227,8 @@ def test_missing_labels_are_counted_and_said():
     assert left_out_messages([a], real) == (
         "real: left out: 1 file.",
         "a: left out: 2 files (2 .heic).",
-        "a: no label (null, NaN or blank) for 3 of 6 examples. Checks of labels count that as a "
-        "class of its own.",
+        "a: no label (null, NaN or blank) for 3 of 6 examples. Neither transfer nor a "
+        "check of labels counts them.",
     )
 
 

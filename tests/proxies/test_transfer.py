@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from scripts.transfer_error import D, part, points
+from synque_select.data.label_sets import NO_LABEL
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.errors import ConfigError, ProxyError
 from synque_select.proxies import ProxyInput, ProxyScores, get_proxy
@@ -189,6 +190,21 @@ def test_a_class_that_a_candidate_lacks_costs_and_is_said() -> None:
     assert scores.details["missing_classes"] == {"c0": 0, "c1": 1, "c2": 0, "c3": 0}
     assert scores.values[1] < 0.7
     assert any("c1 (1), whose heads get 0" in message for message in scores.messages)
+
+
+@pytest.mark.parametrize("key", ["transfer", "agreement"])
+def test_a_missing_label_is_not_a_class(key: str) -> None:
+    parts = candidates(4)
+    fewer = [dataclasses.replace(p, labels=[*(p.labels or ())]) for p in parts]
+    for each in fewer[1:]:  # one label fewer each, and the common size is that of the first
+        each.labels[0] = NO_LABEL  # type: ignore[index]
+    scores = score(key, fewer)
+    assert scores.details["n_classes"] == 3
+    assert not any(NO_LABEL in message for message in scores.messages)
+    assert torch.allclose(scores.values, score(key, parts).values, atol=0.06)
+    bare = dataclasses.replace(parts[0], labels=["0"] + [NO_LABEL] * 89)
+    with pytest.raises(ProxyError, match=r"c0 has a label for 1 example of 90; at least 2"):
+        score(key, [bare, *parts[1:]])
 
 
 def test_a_class_of_one_family_alone_does_not_count() -> None:

@@ -63,6 +63,8 @@ def decision(top_k: int | None = None, **changes: Any) -> Decision:
 CLEAR = {"n_apart": 9, "worse": ("e", "f"), "clear_at": (4,)}
 MIXED = {"n_apart": 7, "worse": ("e", "f")}
 LABELS = {"contradicted": {"c": 0.48}}
+# c stands out by its own labels, not by what the others say
+OWN = {"contradicted": {"c": 0.18}, "unpredicted": {"c": 0.51}}
 
 
 @pytest.mark.parametrize(
@@ -158,6 +160,21 @@ LABELS = {"contradicted": {"c": 0.48}}
             "Check the labels of c first: the other candidates contradict 48 % of them. Until "
             "then, train on all 5 others: 12 real examples are too few to choose among them.",
             "abdef",
+        ),
+        (
+            {**OWN, "n_apart": 0},
+            "labels",
+            "Check the labels of c first: only 51 % of them follow from the inputs. Until then, "
+            "train on all 5 others: your real sample does not separate them.",
+            "abdef",
+        ),
+        (
+            {**OWN, "contradicted": {"c": 0.18, "d": 0.48}, "n_apart": 0},
+            "labels",
+            "Check the labels of d, c first: the other candidates contradict 48 % of those of d, "
+            "and only 51 % of those of c follow from the inputs. Until then, train on all 4 "
+            "others: your real sample does not separate them.",
+            "abef",
         ),
         (
             {**LABELS, "n_apart": 0},

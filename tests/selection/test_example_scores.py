@@ -14,7 +14,7 @@ from synque_select.proxies.base import ProxyInput
 from synque_select.proxies.domain import PAD
 from synque_select.selection.example_scores import with_example_scores
 from synque_select.selection.gaps import gap_map
-from synque_select.selection.labels import check_labels
+from synque_select.selection.labels import check_labels, unpredicted
 from synque_select.selection.mixture import (
     MixtureOptions,
     mmd_optimal_mixture,
@@ -22,6 +22,7 @@ from synque_select.selection.mixture import (
 )
 from synque_select.selection.ranking import ranking_from
 from synque_select.selection.scoring import Scoring
+from synque_select.types import LabelCheck
 
 
 def points(seed: int, n: int, centre: list[float]) -> torch.Tensor:
@@ -186,7 +187,9 @@ class TestLabels:
                 flip = generator.random(300) < flipped
                 labels = np.where(flip, 1 - labels, labels)
             name = f"c{number}"
-            candidates.append(Candidate(name, [("x", int(v)) for v in labels], view=0, label=1))
+            # with equal inputs they would be one family, and not judge each other
+            examples = [(f"{name} {i}", int(v)) for i, v in enumerate(labels)]
+            candidates.append(Candidate(name, examples, view=0, label=1))
             embeddings[name] = x
         real = torch.cat([points(9, 30, [0, 0]), points(8, 30, [3, 3])])
         return {check.name: check for check in check_labels(candidates, embeddings, real)}
@@ -234,3 +237,30 @@ class TestLabels:
     def test_a_candidate_without_labels(self):
         with pytest.raises(ConfigError, match="a has no label"):
             check_labels([Candidate("a", ["x", "y"])], {"a": torch.zeros(2, 2)}, torch.zeros(2, 2))
+
+    def test_missing_labels_are_not_a_class(self):
+        x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+        labels = ["up" if row[0] > 0 else "down" for row in x]
+        labels[:20] = [""] * 20
+        records = [{"text": f"t{i}", "label": label} for i, label in enumerate(labels)]
+        candidate = Candidate("a", records, view="text", label="label")
+        (check,) = check_labels([candidate], {"a": x}, x[:30])
+        assert check.n == 40
+        assert set(check.mix) == set(check.real_mix) == {"up", "down"}
+        bare = Candidate(
+            "b", [{"text": t, "label": None} for t in "xy"], view="text", label="label"
+        )
+        with pytest.raises(ConfigError, match="b: all labels are missing"):
+            check_labels([bare], {"b": x[:2]}, x[:30])
+
+    def test_what_stands_out_is_told_apart(self):
+        def check(name: str, contradicted: float, agreement: float) -> LabelCheck:
+            outlier = contradicted > 0.3 or agreement < 0.7
+            return LabelCheck(
+                name, 50, agreement, 0.9, {}, {}, contradicted=contradicted, outlier=outlier
+            )
+
+        checks = [check("a", 0.1, 0.9), check("b", 0.12, 0.88), check("c", 0.09, 0.91)]
+        assert unpredicted(checks) == {}
+        checks += [check("own", 0.15, 0.55), check("both", 0.6, 0.5), check("others", 0.5, 0.9)]
+        assert unpredicted([*checks, check("d", 0.11, 0.9)]) == {"own": 0.55}

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from synque_select.data.candidate import Candidate
+from synque_select.data.label_sets import NO_LABEL
 from synque_select.errors import ConfigError
 from synque_select.proxies.base import ProxyInput, ProxyScores
 from synque_select.proxies.domain import PAD
@@ -99,6 +100,19 @@ def test_where_no_label_is_contradicted_it_drops_nothing():
         "The label filter drops nothing: no label is contradicted by more than 50 % of the other "
         "candidates' votes. The candidates' classifiers predict 100 % of each other's labels"
     )
+
+
+def test_examples_without_a_label_are_neither_judges_nor_judged():
+    data = Data(spread=0.2)
+    data.labels["c0"][9] = 1  # it is class 0
+    texts = {name: [CLASSES[i] for i in y] for name, y in data.labels.items()}
+    every = LabelJudges.fit(texts, data.embeddings)
+    texts["c0"][:9] = [NO_LABEL] * 9
+    judges = LabelJudges.fit(texts, data.embeddings)
+    assert judges.classes == every.classes
+    assert judges.rows[0].tolist() == list(range(9, N))
+    dropped = filter_labels(judges, data.names, "auto").dropped["c0"]
+    assert [each.position for each in dropped] == [9]
 
 
 def test_what_is_dropped_says_why():
