@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_warn
 
 from synque_select.callbacks._checks import CheckedCallback
 from synque_select.errors import DependencyError, LightningError
+from synque_select.training.bookkeeping import reason_of
 from synque_select.training.distributed import on_rank_zero
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class PruningCallback(CheckedCallback):
             raise DependencyError("optuna", extra="tune", purpose="pruning") from error
         self.monitor = monitor
         self._pruned = optuna.TrialPruned
+        self._storage_error = optuna.exceptions.StorageInternalError
         self._trial = trial
         self._step = -1
 
@@ -75,5 +78,13 @@ class PruningCallback(CheckedCallback):
 
     def _is_pruned(self, value: float, step: int, is_last: bool) -> bool:
         assert self._trial is not None
-        self._trial.report(value, step)
-        return not is_last and self._trial.should_prune()
+        try:
+            self._trial.report(value, step)
+            return not is_last and self._trial.should_prune()
+        except (self._storage_error, OSError) as error:
+            # a storage that is full or locked for a moment must not cost the training so far
+            rank_zero_warn(
+                f"step {step} was not reported to the study, so it was not asked whether to prune: "
+                f"{reason_of(error)}"
+            )
+            return False

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -40,19 +42,22 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]  # not generic when it runs
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Draw the bar, or write a line if the last one is 30 seconds old."""
         if not self._as_lines:
-            super().display(msg, pos)
+            with self._until_closed():
+                super().display(msg, pos)
         elif time.monotonic() - max(self._last_line, self._began) >= _LINE_S:
             self._write_line()
 
     def clear(self, nolock: bool = False) -> None:
         """Remove the bar; lines stay."""
         if not self._as_lines:
-            super().clear(nolock)
+            with self._until_closed():
+                super().clear(nolock)
 
     def close(self) -> None:
         """Close the bar; write a last line if there was one before."""
         if not self._as_lines:
-            super().close()
+            with self._until_closed():
+                super().close()
         elif not self.disable:
             self.disable = True
             self._decr_instances(self)  # type: ignore[attr-defined]  # the stubs lack it
@@ -61,5 +66,14 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]  # not generic when it runs
 
     def _write_line(self) -> None:
         self._last_line = time.monotonic()
-        self.fp.write(f"{self}\n")
-        self.fp.flush()
+        with self._until_closed():
+            self.fp.write(f"{self}\n")
+            self.fp.flush()
+
+    @contextmanager
+    def _until_closed(self) -> Iterator[None]:
+        """Stop drawing when nobody reads the stream any more: the work goes on."""
+        try:
+            yield
+        except (OSError, ValueError):  # a closed pipe, a full disk; a closed stream
+            self.disable = True

@@ -18,6 +18,9 @@ import torch
 from pytorch_lightning.loggers import CSVLogger, Logger
 
 from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
+from synque_select.callbacks._logging import LoggedTable, log_table, log_text
+from synque_select.data.candidate import Candidate
+from synque_select.data.sources import load_candidates
 from synque_select.records import store as store_module
 from synque_select.records.store import RunStore
 from synque_select.records.unstored_records import UNSTORED
@@ -172,3 +175,24 @@ def test_names_of_files_that_are_not_utf8(tmp_path: Path):
                       Ranking)  # fmt: skip
     table = (Path(logger.log_dir) / "synque_ranking.csv").read_text()
     assert table.startswith("candidate,")
+
+
+def test_csv_of_loggers_holds_no_formula(tmp_path: Path):
+    """A candidate's name comes from a file name, and a spreadsheet would run it."""
+    logger = CSVLogger(tmp_path)
+    table = LoggedTable(["candidate", "mmd"], [["=cmd()", 0.5], ["caf\udce9", None]], "text")
+    log_table(trainer(tmp_path, logger=logger), "ranking", table)
+    log_text(trainer(tmp_path, logger=logger), "note", "caf\udce9")
+    assert (Path(logger.log_dir) / "ranking.csv").read_text().splitlines() == [
+        "candidate,mmd",
+        "'=cmd(),0.5",
+        "caf\\udce9,",
+    ]
+    assert (Path(logger.log_dir) / "note.md").read_text() == "caf\\udce9"
+
+
+def test_names_of_candidates_are_unicode():
+    data = [{"text": "one"}, {"text": "two"}]
+    (candidate,) = load_candidates({"caf\udce9": data})
+    assert candidate.name == "caf\\xe9"
+    assert Candidate("half \ud800", data).name == "half \\ud800"

@@ -66,6 +66,18 @@ def test_a_metric_that_is_not_logged_is_an_error(tmp_path):
         fit(study(lower=0.0).ask(), tmp_path, "accuracy")
 
 
+def test_a_storage_that_is_locked_costs_no_training(tmp_path, monkeypatch):
+    trial = study(lower=2.0).ask()
+
+    def locked(value: float, step: int) -> None:
+        raise optuna.exceptions.StorageInternalError("database is locked")
+
+    monkeypatch.setattr(trial, "report", locked)
+    with pytest.warns(UserWarning, match="step 2 was not reported to the study.*database is loc"):
+        model = fit(trial, tmp_path)
+    assert len(seen_by(model)) == 8 * 8
+
+
 def test_without_optuna(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(DependencyError, match=r"pip install 'synque-select\[tune\]'"):

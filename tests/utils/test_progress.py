@@ -72,3 +72,29 @@ def test_every_bar_of_the_library_is_this_one():
     files = {path for folder in folders for path in folder.rglob("*.py")}
     users = [path.name for path in files if "from tqdm" in path.read_text()]
     assert users == ["progress.py"]
+
+
+class Closed(io.StringIO):
+    """The end of a pipe whose reader is gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
+class ClosedTerminal(Closed):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [Closed, ClosedTerminal])
+def test_a_closed_stream_ends_the_bar_and_not_the_work(
+    clock: list[float], stream: type[io.StringIO]
+):
+    done = []
+    for n in ProgressBar(range(5), desc="scoring", mininterval=0, file=stream()):
+        done.append(n)
+        clock[0] += 40
+    assert done == list(range(5))
