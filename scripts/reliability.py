@@ -54,6 +54,11 @@ HARNESSES = {
         "a command reads a malformed file: data, a config, rubrics, prompts, answers, a ranking",
         ["tests/reliability/test_malformed.py"],
     ),
+    "fuzz": Harness(
+        "bytes of a data file, a config, rubrics, prompts, answers or a result are made up or "
+        "damaged at random",
+        ["tests/data/test_reader_fuzz.py", "tests/reliability/test_fuzz.py"],
+    ),
     "queries": Harness(
         "a hostile query is run: it writes, leaves the database, or takes time or memory without "
         "end; limits 0.5 s and 64 MiB",

@@ -206,7 +206,12 @@ class LensConfig:
         state = read_yaml_file(path)
         if not isinstance(state, dict):
             raise ConfigError(f"{path}: expected a mapping, found {type(state).__name__}")
-        return cls.from_mapping(state, str(path))
+        try:
+            return cls.from_mapping(state, str(path))
+        except ConfigError as error:
+            if str(path) in str(error):
+                raise
+            raise ConfigError(f"{path}: {error}") from error
 
     def to_dict(self) -> dict[str, object]:
         """Return the settings that change a score as JSON values, for records and cache keys."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from synque_select.data import load_candidates
 from synque_select.errors import SynqueError
+from tests.reliability.counts import record_counts
 
 RECORDS = [{"text": f"text {i}", "n": i, "x": 0.5, "call": {"a": [i]}} for i in range(3)]
 NAMES = ["a.json", "a.jsonl", "a.csv", "a.tsv", "a.parquet", "a.arrow", "s.arrow", "a.jsonl.gz",
@@ -52,10 +54,12 @@ CONTENTS = st.one_of(TEXTS, st.binary(max_size=200), st.lists(DAMAGES, min_size=
 
 
 def content_of(drawn: Any, name: str, folder: Path) -> bytes:
-    if isinstance(drawn, bytes):
-        return drawn
-    content = valid(name, folder)
-    for place, part, is_cut in drawn:
+    return drawn if isinstance(drawn, bytes) else damaged(valid(name, folder), drawn)
+
+
+def damaged(content: bytes, damages: Sequence[tuple[int, bytes, bool]]) -> bytes:
+    """Return a content with bytes overwritten, or the rest cut off, at some places."""
+    for place, part, is_cut in damages:
         at = place % (len(content) + 1)
         content = content[:at] + part + (b"" if is_cut else content[at + len(part) :])
     return content
@@ -70,6 +74,9 @@ def check(name: str, content: bytes, folder: Path) -> None:
         assert all(isinstance(view, str) for view in candidate.views)
     except SynqueError as error:
         assert str(path) in str(error)  # noqa: PT017 - some contents are valid
+        record_counts("fuzz", {"clean error": 1})
+    else:
+        record_counts("fuzz", {"read": 1})
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
