@@ -90,3 +90,25 @@ def test_small_files_leave_nothing_in_the_cache(
     monkeypatch.setattr(tables, "SMALL_BYTES", 1 << 20)
     assert load(file).sha256
     assert not (tmp_path / "cache" / "digests").exists()
+
+
+def test_content_of_the_same_size_and_time_is_read(file: Path, hashed: list[Any]):
+    first = load(file)
+    views, before = [*first.views], file.stat()
+    for replaces in (False, True):
+        text = file.read_text()
+        text = (
+            text.replace("text 3", "text 9")
+            if "text 3" in text
+            else text.replace("text 9", "text 8")
+        )
+        target = file.with_suffix(".new") if replaces else file
+        target.write_text(text)
+        os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+        os.replace(target, file)
+        after = file.stat()
+        assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+        again = load(file)
+        assert [*again.views] != views
+        assert [*again.views] == [row["text"] for row in json.loads(file.read_text())]
+        assert again.sha256 != first.sha256
