@@ -453,9 +453,9 @@ class Sentences:
             clauses.append(f"the other candidates contradict {most}{share} of {of}")
         if alone:
             of = f"those of {self._list(alone)}" if told else "them"
-            most = "" if len(alone) == 1 else "at most "
+            most = "only" if len(alone) == 1 else "at most"
             share = percent(max(evidence.unpredicted[name] for name in alone))
-            clauses.append(f"only {most}{share} of {of} follow from the inputs")
+            clauses.append(f"{most} {share} of {of} follow from the inputs")
         return f"Check the labels of {self._list(order)} first: {', and '.join(clauses)}."
 
     def _although(self, chosen: Sequence[str]) -> str:
