@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from synque_select.tuning.result import PARAMETERS
@@ -60,6 +61,7 @@ class Worker:
         self._study, self._plan, self._n_trials = study, plan, n_trials
         self._silence_s, self._has_heartbeats = silence_s, has_heartbeats
         self._identity = process_identity()
+        self._number: int | None = None  # of the trial that it runs
         # when this process first saw a running trial that nobody had signed
         self._unsigned_since: dict[int, float] = {}
 
@@ -86,7 +88,32 @@ class Worker:
             time.sleep(0.2)
         return False
 
-    def run(self, objective: Callable[[Trial], float], trial: Trial) -> float:
+    def try_one(self, objective: Callable[[Trial], float]) -> bool:
+        """Run a trial, and return whether it has stayed that of this worker.
+
+        On a machine that is too busy for heartbeats, another worker may believe that this one is
+        dead, and repeat its trial. Then the other's result counts.
+        """
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        self._number = None
+        run = partial(self._run, objective)
+        try:
+            self._study.optimize(run, n_trials=1, catch=(LeftOut,))
+        except (ValueError, UpdateFinishedTrialError):
+            if not self._has_lost_trial():
+                raise
+            return False
+        return True
+
+    def _has_lost_trial(self) -> bool:
+        if self._number is None:
+            return False
+        trial = self._study.get_trials(deepcopy=False)[self._number]
+        marks = (_ENDED, UNDEFINED, SUPERFLUOUS)  # of trials that this worker itself has failed
+        return trial.state.name == "FAIL" and not any(mark in trial.user_attrs for mark in marks)
+
+    def _run(self, objective: Callable[[Trial], float], trial: Trial) -> float:
         """Run the objective of a trial that Optuna has given to this process.
 
         Raises:
@@ -94,6 +121,7 @@ class Worker:
         """
         from optuna import TrialPruned
 
+        self._number = trial.number
         self._sign(trial)
         frozen = self._study.get_trials(deepcopy=False)[trial.number]
         if self._is_superfluous(frozen):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal, TypedDict, final
 
@@ -40,7 +39,7 @@ from synque_select.tuning.objectives import (
     UntrainedPlan,
 )
 from synque_select.tuning.options import TuneOptions
-from synque_select.tuning.recovery import LeftOut, Worker
+from synque_select.tuning.recovery import Worker
 from synque_select.tuning.result import TuningResult, result_of
 from synque_select.tuning.samplers import study_pruner, study_sampler
 from synque_select.tuning.space import MixtureSpace, starting_mixtures
@@ -341,10 +340,9 @@ class _Tuning:
             silence_s=MISSED_HEARTBEATS * options.heartbeat_s,
             has_heartbeats=heartbeat_of(storage) is not None,
         )
-        objective = partial(worker.run, search.objective)
         with ProgressBar(desc="trials", unit="trial", disable=not self.progress) as bar:
             while worker.wait_for_work():
-                study.optimize(objective, n_trials=1, catch=(LeftOut,))
+                worker.try_one(search.objective)
                 bar.update()
         result = result_of(
             study,

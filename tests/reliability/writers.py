@@ -18,7 +18,6 @@ import traceback
 import uuid
 from collections import Counter
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from synque_select.data.candidate import Candidate
 from synque_select.encoders.embedding_cache import embed
 from synque_select.lens.cache import AnswerCache
 from synque_select.records.store import RunStore
-from synque_select.tuning.recovery import LeftOut, Worker
+from synque_select.tuning.recovery import Worker
 from synque_select.tuning.samplers import study_sampler
 from synque_select.tuning.storages import open_storage
 from synque_select.tuning.studies import open_study, origin_of, quiet_optuna
@@ -81,8 +80,9 @@ class Writer:
     def _trial(self) -> tuple[str, str]:
         assert self._worker.wait_for_work()
         n_before = len(DONE)
-        self._study.optimize(partial(self._worker.run, objective), n_trials=1, catch=(LeftOut,))
-        return ("trials", str(DONE[-1])) if len(DONE) > n_before else ("left out", "")
+        is_own = self._worker.try_one(objective)
+        has_run = is_own and len(DONE) > n_before
+        return ("trials", str(DONE[-1])) if has_run else ("left out", "")
 
 
 DONE: list[int] = []  # numbers of the trials that this process has finished
@@ -186,7 +186,7 @@ def _check_study(folder: Path, noted: set[str]) -> None:
         while waiting:
             assert time.monotonic() < deadline, waiting
             assert worker.wait_for_work()
-            study.optimize(partial(worker.run, objective), n_trials=1, catch=(LeftOut,))
+            worker.try_one(objective)
             waiting = _unfinished(study)
     by_place: Counter[int] = Counter(
         origin_of(trial)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 
 optuna = pytest.importorskip("optuna")
 
-from synque_select.tuning.recovery import LeftOut, Worker  # noqa: E402 - needs the module above
+from synque_select.tuning.recovery import Worker  # noqa: E402 - needs the module above
 from synque_select.tuning.result import PARAMETERS  # noqa: E402
 from synque_select.tuning.samplers import SAMPLERS, study_pruner, study_sampler  # noqa: E402
 from synque_select.tuning.storages import open_storage  # noqa: E402
@@ -61,8 +60,7 @@ class Searching:
     def run(self, function: Callable[[Any], float] = objective) -> None:
         with quiet_optuna():
             while self.worker.wait_for_work():
-                work = partial(self.worker.run, function)
-                self.study.optimize(work, n_trials=1, catch=(LeftOut,))
+                self.worker.try_one(function)
 
     def points(self) -> dict[int, tuple[dict[str, float], float]]:
         trials = [t for t in self.study.get_trials() if t.state.name == "COMPLETE"]
@@ -179,3 +177,19 @@ def test_the_own_process_has_left_a_trial(tmp_path: Path):
         searching.study.ask().set_user_attr("worker", process_identity())
     searching.run()
     assert sorted(searching.points()) == [0]
+
+
+def test_a_worker_that_was_taken_for_dead_goes_on(tmp_path: Path):
+    """Another worker has failed and repeated its trial while it was too busy for heartbeats."""
+    searching = Searching(tmp_path, 2)
+
+    def slow(trial: Any) -> float:
+        if trial.number == 0:
+            searching.study.tell(0, state=optuna.trial.TrialState.FAIL)
+            return 0.5
+        return objective(trial)
+
+    searching.run(slow)
+    states = [trial.state.name for trial in searching.study.get_trials()]
+    assert states == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert sorted(searching.points()) == [0, 1]
