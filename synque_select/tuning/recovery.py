@@ -100,7 +100,8 @@ class Worker:
         run = partial(self._run, objective)
         try:
             self._study.optimize(run, n_trials=1, catch=(LeftOut,))
-        except (ValueError, UpdateFinishedTrialError):
+        # an AssertionError, because Optuna itself takes this for impossible
+        except (ValueError, AssertionError, UpdateFinishedTrialError):
             if not self._has_lost_trial():
                 raise
             return False
