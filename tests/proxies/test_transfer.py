@@ -19,7 +19,7 @@ from synque_select.errors import ConfigError, ProxyError
 from synque_select.proxies import ProxyInput, ProxyScores, get_proxy
 from synque_select.proxies.base import Contributions
 from synque_select.selection.scorer import Scorer
-from synque_select.selection.uncertainty import influences, separation
+from synque_select.selection.uncertainty import cluster_means, influences, separation
 
 CPU = torch.device("cpu")
 TASKS = os.environ.get("SYNQUE_TASKS_DATA")
@@ -242,6 +242,24 @@ def test_intervals_cover_the_mean_over_real_samples() -> None:
     difference = (each[..., :1] - each[..., 1:]).std(1) / size**0.5
     apart = (values[:, :1] - values[:, 1:]) - (target[:1] - target[1:])
     assert (apart.abs() <= 2.02 * difference).double().mean() > 0.88
+
+
+@pytest.mark.slow
+def test_intervals_cover_where_real_examples_come_in_groups() -> None:
+    # 10 groups of 3 that share most of their variance; each left out on its own: 0.88
+    parts, runs, groups = candidates(), 120, np.repeat(np.arange(10), 3)
+    values, errors = [], []
+    for run in range(runs):
+        shared, alone = points(10, 3000 + run)[0][groups], points(30, 6000 + run)[0]
+        sample = part("real", 0.9 * shared + 0.1 * alone)
+        scores = score("transfer", parts, dataclasses.replace(sample, groups=groups))
+        assert isinstance(scores.resample, Contributions)
+        means = cluster_means(scores.resample.each, groups)
+        values.append(scores.values)
+        errors.append(means.std(0) / 10**0.5)
+    value = torch.stack(values)
+    covered = (value - value.mean(0)).abs() <= 2.26 * torch.stack(errors)
+    assert covered.double().mean() > 0.90, covered.double().mean(0)
 
 
 def test_a_judge_moves_the_scores_as_leaving_it_out_does() -> None:
