@@ -246,7 +246,7 @@ def test_intervals_cover_the_mean_over_real_samples() -> None:
 
 @pytest.mark.slow
 def test_intervals_cover_where_real_examples_come_in_groups() -> None:
-    # 10 groups of 3 that share most of their variance; each left out on its own: 0.88
+    # 10 groups of 3 that are nearly alike: 0.95, and 0.91 with each example left out on its own
     parts, runs, groups = candidates(), 120, np.repeat(np.arange(10), 3)
     values, errors = [], []
     for run in range(runs):
@@ -259,7 +259,7 @@ def test_intervals_cover_where_real_examples_come_in_groups() -> None:
         errors.append(means.std(0) / 10**0.5)
     value = torch.stack(values)
     covered = (value - value.mean(0)).abs() <= 2.26 * torch.stack(errors)
-    assert covered.double().mean() > 0.90, covered.double().mean(0)
+    assert covered.double().mean() > 0.93, covered.double().mean(0)
 
 
 def test_a_judge_moves_the_scores_as_leaving_it_out_does() -> None:
