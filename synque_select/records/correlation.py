@@ -82,7 +82,7 @@ class KeyCorrelations:
         orientation: Proxy key to higher_is_better.
         proxies: Proxy key to its correlation; empty for fewer than 5 distinct units.
         messages: What is missing and how to get it, and what was left out.
-        untrained: The metric of the model as it is, from the same weights; NaN if not measured.
+        untrained: The metric of the model as it is, from the same weights; None if not measured.
     """
 
     key_hash: str
@@ -94,7 +94,7 @@ class KeyCorrelations:
     orientation: Mapping[str, bool]
     proxies: Mapping[str, Correlation]
     messages: tuple[str, ...] = ()
-    untrained: float = math.nan
+    untrained: float | None = None
 
     @property
     def n_missing(self) -> int:
@@ -127,7 +127,7 @@ class KeyCorrelations:
             orientation=fields.flags("orientation"),
             proxies={key: read_correlation(proxy) for key, proxy in proxies.items()},
             messages=fields.texts("messages"),
-            untrained=fields.number("untrained") if "untrained" in fields else math.nan,
+            untrained=fields.optional_number("untrained"),
         )
 
 
@@ -196,6 +196,7 @@ def _correlate_group(
     records: Sequence[RunRecord], untrained: Mapping[str, Sequence[float]], seed: int
 ) -> KeyCorrelations:
     first = records[0]
+    measured = untrained.get(_start(first))
     used = [record for record in records if _exclusion(record) is None]
     points = _points(used)
     orientation, conflicts = _orientation(used)
@@ -227,7 +228,7 @@ def _correlate_group(
             *_missing(first.kind, len(points)),
             *([_NO_LABELS] if is_surrogate(first.monitor) else []),
         ),
-        untrained=fmean(untrained.get(_start(first), [math.nan])),
+        untrained=None if measured is None else fmean(measured),
     )
 
 

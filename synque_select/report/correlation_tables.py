@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -96,7 +95,7 @@ def units_table(entry: KeyCorrelations) -> Table:
         (point.unit, format_number(point.validation, decimals), str(point.n_seeds))
         for point in points
     ]
-    if not math.isnan(entry.untrained):
+    if entry.untrained is not None:
         rows.append((UNTRAINED_NAME, format_number(entry.untrained, decimals), UNDEFINED))
     columns = (Column("trained on", is_name=True), Column(entry.monitor), Column("runs"))
     better = "higher" if entry.mode == "max" else "lower"

@@ -75,7 +75,7 @@ def against_untrained(
 
 def untrained_notes(
     values: Mapping[str, float],
-    untrained: float,
+    untrained: float | None,
     metric: str,
     mode: _Mode,
     *,
@@ -85,14 +85,14 @@ def untrained_notes(
 
     Args:
         values: Name of what was trained to its metric; values that are not finite do not count.
-        untrained: The metric of the model as it is.
+        untrained: The metric of the model as it is; None if it was not measured.
         metric: Name of the metric.
         mode: "max" if a larger value of the metric is better, else "min".
         unit: What the names are names of.
 
     Returns:
         Whether anything beats it, and what differs if the metric is a surrogate; nothing if the
-        metric is undefined.
+        metric is undefined or was not measured.
 
     Example:
         >>> notes = untrained_notes({"a": 0.7, "b": 0.5}, 0.6, "acc", "max", unit="candidate")
@@ -100,7 +100,7 @@ def untrained_notes(
         '1 of 2 candidates is better by acc'
     """
     finite = {name: value for name, value in values.items() if math.isfinite(value)}
-    if not finite or not math.isfinite(untrained):
+    if not finite or untrained is None or not math.isfinite(untrained):
         return []
     pairs = {
         name: compare_paired([value], [untrained], mode=mode) for name, value in finite.items()

@@ -181,7 +181,8 @@ def _checked_state(name: str, state: Any, stamp: JsonObject) -> dict[str, Any]:
     if "version" not in state or state["version"] != _VERSION:
         raise ConfigError(
             f"study_name={name!r} was made by another version of synque-select, whose trials have "
-            "other parameters: give another name, or None for a new study"
+            "other parameters: give another name, or None for a new study. Mixtures whose results "
+            "are in the run store are not trained again"
         )
     known = state["stamp"]
     differences = [

@@ -43,7 +43,7 @@ def writable_twin(folder: Path) -> Path:
 
 def temporary_twin(folder: Path) -> Path:
     """Return the temporary folder in the place of one that cannot be written; it may not exist."""
-    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]
     return _temporary_root() / name / folder.name
 
 

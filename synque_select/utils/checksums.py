@@ -91,7 +91,7 @@ def read_checked(path: Path) -> bytes:
     with _readable(path):
         content = path.read_bytes()
     body, last = content[:-_LENGTH], content[-_LENGTH:]
-    _compare(zlib.crc32(body, zlib.crc32(path.name.encode())), last)
+    _compare(zlib.crc32(body, zlib.crc32(os.fsencode(path.name))), last)
     return body
 
 
@@ -130,7 +130,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _crc(stream: IO[bytes], name: str, size: int | None) -> int:
     stream.seek(0)
-    crc = zlib.crc32(name.encode())
+    crc = zlib.crc32(os.fsencode(name))
     left = os.fstat(stream.fileno()).st_size if size is None else size
     while left and (data := stream.read(min(left, _BLOCK))):
         crc, left = zlib.crc32(data, crc), left - len(data)

@@ -82,7 +82,7 @@ def test_a_damaged_store(tmp_path: Path):
     with pytest.warns(UserWarning, match="file is not a database") as caught:
         correlation = fit(tmp_path, Damaging())
     messages = [str(warning.message) for warning in caught]
-    assert any("is not shown: the run store" in message for message in messages)
+    assert any("validation is not shown: " in message for message in messages)
     assert correlation.record is not None
     (tmp_path / "records.sqlite").rename(tmp_path / "damaged")
     fit(tmp_path)

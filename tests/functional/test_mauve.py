@@ -159,7 +159,7 @@ def test_few_real_examples_are_marked_unreliable():
         part("real", normal(99)), [part("a", normal(200))], seed=0, device=CPU
     )
     assert not scores.reliable
-    assert "99 real examples make 10 bins" in scores.messages[0]
+    assert "99 real examples give 10 bins" in scores.messages[0]
     enough = MAUVE(n_seeds=1).score(
         part("real", normal(100)), [part("a", normal(200))], seed=0, device=CPU
     )
