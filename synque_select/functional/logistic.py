@@ -523,7 +523,7 @@ def leave_groups_out(
     order, sizes = groups.argsort(stable=True), torch.bincount(groups)
     starts = sizes.cumsum(0) - sizes
     members, factors = [], []
-    for size in sorted(set(sizes.tolist())):
+    for size in sorted(set(sizes.cpu().tolist())):
         first = starts[sizes == size].unsqueeze(1)
         chosen = order[first + torch.arange(size, device=order.device)]
         blocks = torch.stack([part.T[chosen] @ part.T[chosen].mT for part in solved])

@@ -31,6 +31,7 @@ class bookkeeping:
     Example:
         >>> import warnings
         >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
         ...     with bookkeeping("the figure is missing"):
         ...         raise OSError("no space left on device")
         >>> str(caught[0].message)

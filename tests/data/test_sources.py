@@ -754,7 +754,7 @@ def test_a_list_of_records_without_a_name(source: list[Any]):
 
 
 def test_something_that_is_no_dataset():
-    with pytest.raises(DataError, match=r"an? int has no length"):
+    with pytest.raises(DataError, match="an object of type int has no length"):
         load_candidates({"a": 3})  # type: ignore[dict-item]
 
 

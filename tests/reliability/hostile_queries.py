@@ -194,7 +194,9 @@ def main(database: str) -> None:
     parsing._process().close()  # only of processes that have ended the memory is known
     own_s = time.process_time()
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # not that of getrusage, which counts the process that started this one, up to the exec
+    status = Path("/proc/self/status").read_text()
+    own = int(status.partition("VmHWM:")[2].split()[0]) / 1024
     print(json.dumps({"results": results, "peak_mb": peak, "own_mb": own, "own_s": own_s}))
 
 
