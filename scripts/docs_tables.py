@@ -194,7 +194,7 @@ def recipe_text(config: str, run_dir: Path, seconds: float) -> str:
     tables = [arms_table(result), *comparisons]
     blocks = {"": result.correlations}
     if result.without_false_labels is not None:
-        blocks[" without the candidate with false labels"] = result.without_false_labels
+        blocks[" without candidates with false labels"] = result.without_false_labels
     for title, block in blocks.items():
         title = f"Proxies against {result.metric.name} of the single candidates{title}"
         tables.append(correlation_table(block.proxies, title=title))

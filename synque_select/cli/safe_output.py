@@ -72,12 +72,16 @@ def safe_output() -> Iterator[SafeStream | None]:
         The safe standard output; None if the process has none.
     """
     before = sys.stdout, sys.stderr
-    streams = [None if stream is None else SafeStream(stream) for stream in before]
-    sys.stdout, sys.stderr = streams
-    try:
-        yield streams[0]
-    finally:
-        for stream in streams:
-            if stream is not None:
-                stream.flush()  # a closed pipe shows here, not when the interpreter exits
-        sys.stdout, sys.stderr = before
+    with contextlib.ExitStack() as stack:
+        # without one, print would write errors to the standard output
+        stderr = before[1] or stack.enter_context(open(os.devnull, "w"))
+        output = None if before[0] is None else SafeStream(before[0])
+        errors = SafeStream(stderr)
+        sys.stdout, sys.stderr = output, errors
+        try:
+            yield output
+        finally:
+            for stream in (output, errors):
+                if stream is not None:
+                    stream.flush()  # a closed pipe shows here, not when the interpreter exits
+            sys.stdout, sys.stderr = before

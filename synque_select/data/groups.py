@@ -14,7 +14,13 @@ from synque_select.data.views import Selector, describe, find_selector, select
 from synque_select.errors import ConfigError, DataError, DependencyError
 from synque_select.utils.wording import counted
 
-__all__ = ["GroupSelector", "check_group_selector", "given_groups", "number_groups"]
+__all__ = [
+    "GroupSelector",
+    "check_group_selector",
+    "given_groups",
+    "number_groups",
+    "one_per_group",
+]
 
 # bool only for False, which says that all examples are independent. It comes first, because a
 # parser of configs takes the first type that fits
@@ -139,3 +145,20 @@ def _is_hashable(value: object) -> bool:
     except TypeError:
         return False
     return True
+
+
+def one_per_group(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Return the position of a random example of each group, (number of groups,), sorted.
+
+    Args:
+        groups: Group of each example, (n,), numbered from 0.
+        seed: Random seed.
+
+    Example:
+        >>> one_per_group(np.array([0, 1, 2]), 0).tolist()
+        [0, 1, 2]
+    """
+    order = np.random.default_rng(seed).permutation(len(groups))
+    _, first = np.unique(groups[order], return_index=True)
+    chosen: NDArray[np.int64] = np.sort(order[first])
+    return chosen

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.stats import norm as normal
 from scipy.stats import t as student_t
 
+from synque_select.data.groups import one_per_group
 from synque_select.functional.farness import nearest_is_synthetic
 from synque_select.functional.pairwise import precise
 from synque_select.proxies.base import ProxyInput
@@ -18,7 +18,6 @@ from synque_select.proxies.domain import PAD
 from synque_select.selection.reference import reference_scores
 from synque_select.selection.scoring import Scoring
 from synque_select.selection.uncertainty import (
-    cluster_means,
     multinomial_weights,
     score_interval,
 )
@@ -134,29 +133,27 @@ def _nearest(
     real, *made = (side.embeddings for side in (scoring.real, *parts))
     assert real is not None
     # all pairs of real examples are compared: more of them would not fit into memory
-    rows = np.sort(np.random.default_rng(scoring.seed).permutation(len(real))[:_MOST_REAL])
-    real, groups = real[rows].float(), None
+    rows = np.arange(len(real))
     if scoring.groups is not None:
-        groups = np.unique(scoring.groups[rows], return_inverse=True)[1].astype(np.int64)
-    numbers = None if groups is None else torch.from_numpy(groups)
+        # copies of a real example would stand beside it without being other neighbors
+        rows = one_per_group(scoring.groups, scoring.seed)
+    rows = np.sort(np.random.default_rng(scoring.seed).permutation(rows)[:_MOST_REAL])
+    real = real[rows].float()
     with precise():
-        shares = [
-            nearest_is_synthetic(real, part, numbers).cpu() for part in made if part is not None
-        ]
+        shares = [nearest_is_synthetic(real, part).cpu() for part in made if part is not None]
     alpha = 1 - _LEVEL
     return (
         [float(s.mean()) for s in shares],
-        [_upper_end(s, groups, alpha) for s in shares],
-        [_upper_end(s, groups, alpha / len(shares)) for s in shares],
+        [_upper_end(s, alpha) for s in shares],
+        [_upper_end(s, alpha / len(shares)) for s in shares],
     )
 
 
-def _upper_end(shares: torch.Tensor, groups: NDArray[np.int64] | None, alpha: float) -> float:
-    """Return the upper end of the one-sided interval of a mean share, over independent groups."""
-    means = cluster_means(shares[:, None], groups)[:, 0]
-    n = len(means)
+def _upper_end(shares: torch.Tensor, alpha: float) -> float:
+    """Return the upper end of the one-sided interval of a mean share."""
+    n = len(shares)
     if n < 2:
         return 1.0
-    half = float(student_t.ppf(1 - alpha, n - 1)) * float(means.std()) / math.sqrt(n)
+    half = float(student_t.ppf(1 - alpha, n - 1)) * float(shares.std()) / math.sqrt(n)
     # with none among n the deviation is 0 and says nothing: the exact bound of a frequency does
-    return max(float(means.mean()) + half, 1 - math.pow(alpha, 1 / n))
+    return max(float(shares.mean()) + half, 1 - math.pow(alpha, 1 / n))

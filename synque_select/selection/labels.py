@@ -47,7 +47,8 @@ def check_classes(candidates: Sequence[Candidate]) -> None:
     """
     if label_kind([candidate.labels for candidate in candidates]) == "numbers":
         raise ConfigError(
-            "the labels are numbers; label checks need classes (the proxy transfer takes numbers)"
+            "the labels are numbers, and label checks need classes: name the proxy that takes "
+            "numbers as well (such as --proxies pad,transfer), or leave the labels out"
         )
     for candidate in candidates:
         n_classes = len({*candidate.labels} - {NO_LABEL})

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from synque_select.data.groups import one_per_group
 from synque_select.errors import ProxyError
 from synque_select.functional.ngram import hash_ngrams
 from synque_select.functional.pairwise import precise, working_dtype
@@ -38,9 +39,10 @@ def reference_scores(
     For `mmd`, `energy`, `pad` and `density`, whose expected score is then the same at every size,
     it is the mean over 5 random halvings of the score of one half of the real sample as a
     candidate against the other, of at most 1,000 examples each. `coverage` and `ngram` score each
-    real example against the others and extrapolate to `size`. Examples of one group are never
-    compared. All other proxies are left out, as are released protocols: their scores depend on the
-    numbers of examples in ways that the real sample alone does not tell.
+    real example against the others and extrapolate to `size`. Of each group of real examples, one
+    is used, drawn at random: a candidate does not consist of groups. All other proxies are left
+    out, as are released protocols: their scores depend on the numbers of examples in ways that the
+    real sample alone does not tell.
 
     Args:
         real: The real sample.
@@ -53,6 +55,8 @@ def reference_scores(
         Proxy key to score; without the proxies that are left out, and empty where a half has fewer
         than 10 examples.
     """
+    if real.groups is not None:
+        real = _part(real, one_per_group(real.groups, seed))
     halvings = _halvings(real, seed)
     scores = {}
     for proxy in suite if halvings else ():
@@ -104,9 +108,8 @@ def _coverage(real: ProxyInput, size: int, seed: int, device: torch.device) -> f
     rows = np.sort(np.random.default_rng(seed).permutation(len(real))[:_MOST_COMPARED])
     points = real.embeddings[rows].to(device)
     points = points.to(working_dtype(points))
-    groups = None if real.groups is None else torch.from_numpy(_renumbered(real.groups[rows]))
     with precise():
-        return real_coverage_distance(points, size, groups)
+        return real_coverage_distance(points, size)
 
 
 def _ngram(proxy: NGram, real: ProxyInput, size: int) -> float:
@@ -116,36 +119,20 @@ def _ngram(proxy: NGram, real: ProxyInput, size: int) -> float:
         max_order=proxy.max_order,
         n_buckets=proxy.n_buckets,
     )
-    groups = None if real.groups is None else torch.from_numpy(real.groups)
-    return real_cross_entropy(
-        grams, size, n_buckets=proxy.n_buckets, alpha=proxy.alpha, groups=groups
-    )
+    return real_cross_entropy(grams, size, n_buckets=proxy.n_buckets, alpha=proxy.alpha)
 
 
 def _halvings(real: ProxyInput, seed: int) -> list[tuple[ProxyInput, ProxyInput]]:
-    """Return pairs of halves; none if they would be too small."""
-    groups = np.arange(len(real)) if real.groups is None else real.groups
+    """Return pairs of halves of equal size; none if they would be too small."""
+    size = min(len(real) // 2, _LARGEST_HALF)
+    if size < _LEAST_HALF:
+        return []
     pairs = []
     for i in range(_N_HALVINGS):
-        first, second = _halves(groups, np.random.default_rng([seed, i]))
-        if min(len(first), len(second)) < _LEAST_HALF:
-            return []
+        order = np.random.default_rng([seed, i]).permutation(len(real))
+        first, second = np.sort(order[:size]), np.sort(order[size : 2 * size])
         pairs.append((_part(real, first), _part(real, second)))
     return pairs
-
-
-def _halves(
-    groups: NDArray[np.int64], generator: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the positions of two halves of equal size, with each group in one of them."""
-    order = generator.permutation(groups.max() + 1)
-    sizes = np.bincount(groups)[order]
-    border = int(np.searchsorted(np.cumsum(sizes), len(groups) / 2)) + 1
-    is_first = np.isin(groups, order[:border])
-    first, second = np.flatnonzero(is_first), np.flatnonzero(~is_first)
-    size = min(len(first), len(second), _LARGEST_HALF)
-    first, second = (generator.permutation(part)[:size] for part in (first, second))
-    return np.sort(first), np.sort(second)
 
 
 def _part(real: ProxyInput, positions: NDArray[np.int64]) -> ProxyInput:
@@ -154,10 +141,5 @@ def _part(real: ProxyInput, positions: NDArray[np.int64]) -> ProxyInput:
         views=[real.views[int(position)] for position in positions],
         digests=real.digests[positions],
         embeddings=None if real.embeddings is None else real.embeddings[positions],
-        groups=None if real.groups is None else _renumbered(real.groups[positions]),
+        groups=None,
     )
-
-
-def _renumbered(groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    numbers: NDArray[np.int64] = np.unique(groups, return_inverse=True)[1].astype(np.int64)
-    return numbers

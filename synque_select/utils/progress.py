@@ -31,10 +31,13 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]  # not generic when it runs
     def __init__(self, *args: Any, **options: Any) -> None:
         shown = options.get("file") or sys.stderr
         # a notebook draws bars although its stream is not a terminal
-        self._as_lines = not shown.isatty() and "ipykernel" not in sys.modules
+        is_terminal = shown is not None and shown.isatty()
+        self._as_lines = not is_terminal and "ipykernel" not in sys.modules
         self._began, self._last_line = time.monotonic(), 0.0
         if self._as_lines:
             options = {**options, "bar_format": _LINE}
+        if shown is None:  # a process without stderr
+            options["disable"] = True
         super().__init__(*args, **options)
         if self._as_lines and not self.disable and self.desc:
             self.set_description(self.desc, refresh=False)  # appends the colon

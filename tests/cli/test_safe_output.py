@@ -57,6 +57,16 @@ def test_without_standard_output_the_files_are_written(tmp_path: Path):
     assert (tmp_path / "out.json").exists()
 
 
+def test_without_standard_error_the_output_is_the_same(tmp_path: Path):
+    expected = rank(tmp_path, capture_output=True).stdout
+    for name in ("out.json", "out.csv"):
+        (tmp_path / name).unlink()
+    done = rank(tmp_path, preexec_fn=lambda: os.close(2), stdout=subprocess.PIPE)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout == expected
+    assert (tmp_path / "out.json").exists()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_output_that_is_lost_is_an_error_after_the_files_were_written(tmp_path: Path):
     with open("/dev/full", "w") as full:

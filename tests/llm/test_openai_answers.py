@@ -15,6 +15,7 @@ from synque_select.errors import ConfigError, LLMError
 from synque_select.functional.lens import LABELS
 from synque_select.llm.base import Failure
 from synque_select.llm.openai import OpenAILLM
+from synque_select.llm.openai.address import Secrets, parse_address
 from synque_select.llm.openai.label_logprobs import choice_probabilities, read_choice_mass
 from synque_select.llm.openai.server_errors import server_words
 from synque_select.llm.registry import describe_llm
@@ -660,6 +661,7 @@ ECHOES = {
     "200": (200, f"<html>Authorization: Bearer {KEY} GET /hidden-part/v1?k=query-secret"),
     "answer": (200, chat(f"{KEY} hidden-part query-secret")),
     "number": (200, chat(7, note=f"{KEY} hidden-part query-secret")),
+    "escaped": (500, '{"error": "' + KEY.replace("-", "\\u002d") + ' \\u0068idden-part"}'),
     "500": (500, f"Traceback: Bearer {KEY}, /hidden-part/v1?k=query%2Dsecret"),
     "good": (200, GOOD),
 }
@@ -675,6 +677,18 @@ def test_keys_reach_no_message_log_or_record(name: str, monkeypatch, caplog):
     for secret in (KEY, KEY[:12], "hidden-part", "query-secret", "query%2Dsecret", "cdef"):
         assert secret not in shown, f"{secret} in {shown}"
     assert server.address in shown
+
+
+def test_all_parts_of_a_query_are_hidden_but_no_short_ones():
+    address = parse_address("base_url", "https://host/v1?a=1&SECRETKEY99&b=the-secret")
+    assert set(address.secrets) == {"SECRETKEY99", "the-secret"}
+    assert Secrets(address.secrets).mask("line 1 of SECRETKEY99") == "line 1 of …"
+
+
+def test_a_long_text_without_spaces_is_masked_at_once():
+    # with a pattern of quadratic time, this would take hours
+    text = "[" * 2**20
+    assert Secrets([KEY]).mask(f"{text} sk-a***bc {KEY}") == f"{text} … …"
 
 
 def test_keys_in_the_address_of_a_server_that_cannot_be_reached(monkeypatch, caplog):

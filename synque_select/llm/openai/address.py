@@ -28,9 +28,9 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _USUAL_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 # a part of a name that is this long and has digits or both cases looks like a key
 _LONG = 16
-# what a server writes of a key that it hides itself: sk-ab***yz
-_HIDDEN = re.compile(r"[^\s\"'`]*\*{3,}[^\s\"'`]*")
-_LEAST = 6  # characters of a part of a path that is hidden wherever it occurs
+_WORD = re.compile(r"[^\s\"'`]+")
+_STARS = "***"  # what a server writes of a key that it hides itself: sk-ab***yz
+_LEAST = 6  # characters of a part of a path or query that is hidden wherever it occurs
 _MASK = "…"
 _NO_ADDRESS = "is not the address of a server: allowed is http://… or https://…"
 # loggers of the packages that send requests: their records contain addresses
@@ -82,10 +82,9 @@ def parse_address(name: str, url: str) -> Address:
         )
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     hidden = [part for part in parts.path.split("/") if part and not _PLAIN.fullmatch(part)]
-    secrets = [part for part in hidden if len(part) >= _LEAST]
-    secrets += [value for value in query.values() if value]
-    # a query without "=", such as "?abc", is a key of its own
-    secrets += [parts.query] if parts.query and not any(query.values()) else []
+    # a part of a query without "=", such as "?abc", may be a key of its own
+    given = [value or name for name, value in query.items()]
+    secrets = [part for part in (*hidden, *given) if len(part) >= _LEAST]
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     where = host if port is None else f"{host}:{port}"
     path = "/".join(_MASK if part in hidden else part for part in parts.path.split("/"))
@@ -161,7 +160,10 @@ class Secrets:
         """Return a text with every secret replaced by "…", however it is quoted."""
         if self._pattern is None:
             return text
-        return _HIDDEN.sub(_MASK, self._pattern.sub(_MASK, text))
+        # a pattern with the stars in it would take quadratic time on a text without spaces
+        return _WORD.sub(
+            lambda word: _MASK if _STARS in word[0] else word[0], self._pattern.sub(_MASK, text)
+        )
 
     @contextmanager
     def out_of_logs(self) -> Iterator[None]:

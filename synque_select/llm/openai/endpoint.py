@@ -275,7 +275,9 @@ class Endpoint:
             return RetryableFailure(f"no complete answer in {self._timeout_s:g} s")
         except openai.APIStatusError as error:
             headers = {str(name).lower(): value for name, value in error.response.headers.items()}
-            words = server_words(self._secrets().mask(error.response.text))
+            mask = self._secrets().mask
+            # before it is cut, and once more after escapes such as \u002f have been read
+            words = mask(server_words(mask(error.response.text)))
             raise ServerError(error.status_code, words, headers) from None
         except AnswerNotReadError as error:
             return Failure(str(error))  # asked again, it would be as large
