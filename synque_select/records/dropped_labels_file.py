@@ -42,9 +42,11 @@ def save_dropped_labels(
 
 def _reason(each: DroppedLabel, relabel: bool) -> str:
     end = f"it is trained on as {each.voted!r}" if relabel else "it is dropped"
+    # among three classes or more, over half of the votes may contradict the label that has the most
+    most = "which" if each.voted == each.label else f"and {each.voted!r}"
     return (
         f"{percent(each.contradicted)} of the other candidates' votes contradict the label "
-        f"{each.label!r}, most are for {each.voted!r}: {end}"
+        f"{each.label!r}, {most} has the most votes of all classes: {end}"
     )
 
 

@@ -352,6 +352,9 @@ def filter_labels(
     votes = judges.votes(kept, weights) if len(kept) > 1 else {}
     limit = _MAJORITY if choice == "auto" else float(choice)
     against = {name: vote.contradicted > limit for name, vote in votes.items()}
+    if relabel:  # a label with the most votes of all classes stays, even with less than half
+        own = {name: judges.labels[judges.names.index(name)] for name in votes}
+        against = {name: part & (votes[name].winner != own[name]) for name, part in against.items()}
     supported = _supported(judges, {n: v.contradicted > _MAJORITY for n, v in votes.items()})
     camps = judges.camps(kept) or _split_camps(judges, kept)
     reason = _closed(judges, kept, accuracy, supported, camps) if choice == "auto" else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,14 @@ def test_it_is_read_back(tmp_path: Path):
     path = save_dropped_labels(tmp_path / "new" / "dropped_labels.jsonl", DROPPED, relabel=False)
     assert len(path.read_text().splitlines()) == 2
     assert load_dropped_labels(path) == DROPPED
+
+
+def test_the_reason_says_which_class_has_the_most_votes(tmp_path: Path):
+    dropped = {"a": (DroppedLabel(0, "x", "y", 0.75), DroppedLabel(1, "x", "x", 0.59))}
+    path = save_dropped_labels(tmp_path / "d.jsonl", dropped, relabel=False)
+    first, second = (json.loads(line)["reason"] for line in path.read_text().splitlines())
+    assert first.endswith("the label 'x', and 'y' has the most votes of all classes: it is dropped")
+    assert second.endswith("the label 'x', which has the most votes of all classes: it is dropped")
 
 
 def test_nothing_dropped_is_an_empty_file(tmp_path: Path):

@@ -92,6 +92,15 @@ def test_it_says_how_many_and_that_some_of_them_are_right():
     assert again.relabel
 
 
+def test_a_label_with_the_most_votes_is_not_relabeled():
+    data = Data(6, spread=1.2)
+    dropped = filter_labels(data.judges(), data.names, 0.5).dropped
+    relabeled = filter_labels(data.judges(), data.names, 0.5, relabel=True).dropped
+    assert any(each.voted == each.label for part in dropped.values() for each in part)
+    for name, part in dropped.items():
+        assert relabeled[name] == tuple(each for each in part if each.voted != each.label)
+
+
 def test_where_no_label_is_contradicted_it_drops_nothing():
     data = Data(spread=0.05)
     record = filter_labels(data.judges(), data.names, "auto").record
