@@ -7,6 +7,7 @@ consensus ranks and top-k frequencies under redrawn real samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -190,6 +191,8 @@ _LEAST_VARIANCE = 0.1
 _ROUNDING = 1e-6
 # rows of weights given to a `resample` at once, and to find its own random part
 _EQUAL_ROWS = 100
+# share of the permitted error that the bound of a comparison is set to; see `separation`
+_SPENT = 0.5
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,7 @@ class Separation:
 
     Args:
         better: (K, K) bool; better[a, b] says that a is shown to be better than b.
-        level: Probability that no pair of equal candidates is distinguished.
+        level: Probability, at least, that no pair of equal candidates is distinguished.
         n_real: Size of the real sample.
     """
 
@@ -300,15 +303,20 @@ def separation(
     Of each proxy, d_i = (influence on a) − (influence on b) of real example i. With one proxy,
     t_ab = mean(d) / SE(d), the paired t statistic. With several, d is the sum over the proxies of
     d / SE(d), so that each counts in units of its own error. A pair is distinguished if |t_ab| is
-    above the `level` quantile, over bootstrap resamples, of the largest
-    |mean*(d) − mean(d)| / SE*(d) of all pairs, with SE* the error computed from the resample.
-    Judges are a second sample: they are redrawn independently, and their variance adds to SE.
+    above a quantile, over bootstrap resamples, of the largest |mean*(d) − mean(d)| / SE*(d) of all
+    pairs, with SE* the error computed from the resample. Judges are a second sample: they are
+    redrawn independently, and their variance adds to SE.
+
+    The quantile is that of 1 − (1 − level) / 2, so that the comparison is stricter than it says.
+    The bootstrap is exact for large n only: at a `level` of 0.95, the quantile of 0.95 itself was
+    wrong in up to 0.09 of 200 simulated real samples (n = 50 and 100, heavy tails or many
+    candidates). docs/calibration.md has what was measured.
 
     Args:
         parts: The influences of each proxy, at least one.
         n_resamples: Number of resamples.
         seed: Random seed for the resamples.
-        level: Simultaneous coverage.
+        level: Probability, at least, that no pair of equal candidates is distinguished.
         groups: Cluster of each real example, (n,) from 0 to G − 1; None if they are independent.
 
     Raises:
@@ -362,11 +370,21 @@ def separation(
             shift += moved
         statistic[start : start + _PAIRS] = _ratio(mean, variance)
         largest = torch.maximum(largest, _ratio(shift, redrawn).abs_().amax(dim=1))
-    critical = torch.quantile(largest, level)
+    critical = _bound(largest, (1 - level) * _SPENT)
     better = torch.zeros(n_candidates, n_candidates, dtype=torch.bool)
     better[left, right] = statistic < -critical
     better[right, left] = statistic > critical
     return Separation(better, level, n)
+
+
+def _bound(largest: torch.Tensor, error: float) -> torch.Tensor:
+    """Return what the maximum is above in this share of real samples, at most; inf if B is small.
+
+    The maximum of the sample at hand counts as one more draw, so that few resamples make the bound
+    higher and not the error larger.
+    """
+    every = torch.cat((largest, largest.new_tensor([math.inf])))
+    return every.kthvalue(math.ceil((1 - error) * len(every) - 1e-9)).values
 
 
 def _samples(

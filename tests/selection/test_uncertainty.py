@@ -39,8 +39,8 @@ def compare(*each: torch.Tensor, own: float = 0.0, **options: Any) -> Separation
 class TestSeparation:
     def test_equal_candidates_are_seldom_distinguished(self):
         result = [compare(normal(40, 6, seed=i), n_resamples=400, seed=i) for i in range(200)]
-        # nominal 10 of 200; 20 is the 99.9 % point of Binomial(200, 0.05)
-        assert sum(bool(part.apart.any()) for part in result) <= 20
+        # half of the permitted error is left unused; the 99.9 % point of Binomial(200, 0.025)
+        assert sum(bool(part.apart.any()) for part in result) <= stats.binom.ppf(0.999, 200, 0.025)
 
     def test_different_candidates_are_distinguished(self):
         result = compare(normal(40, 3) + torch.tensor([0.0, 0.0, 3.0]), n_resamples=500)
@@ -57,7 +57,8 @@ class TestSeparation:
     def test_two_candidates_are_compared_nearly_as_by_the_paired_t_test(self):
         difference = normal(60)
         difference = (difference - difference.mean()) / difference.std()
-        quantile = stats.t.ppf(0.975, 59)
+        # at half of the permitted error of 0.05
+        quantile = stats.t.ppf(1 - 0.025 / 2, 59)
         for factor, better in ((0.85, False), (1.15, True)):
             shifted = difference + factor * quantile / 60**0.5
             result = compare(torch.stack([torch.zeros(60).double(), shifted], dim=1))
@@ -82,7 +83,7 @@ class TestSeparation:
             values = np.random.default_rng(i).exponential(size=(20, 10)) - 1
             result = compare(sign * torch.from_numpy(values), n_resamples=400, seed=i)
             wrong += bool(result.apart.any())
-        assert wrong <= 24  # the 99.9 % point of Binomial(200, 0.06)
+        assert wrong <= stats.binom.ppf(0.999, 200, 0.035)
 
     def test_a_pair_that_one_example_distinguishes_does_not_hide_the_others(self):
         data = normal(40, 4) + torch.tensor([0.0, 0.0, 3.0, 3.0])
@@ -92,6 +93,12 @@ class TestSeparation:
         assert not result.apart[0, 1]
         assert result.better[0, 2]
         assert result.better[1, 3]
+
+    def test_few_resamples_make_the_bound_higher(self):
+        data = normal(40, 3) + torch.tensor([0.0, 0.0, 9.0])
+        assert compare(data, n_resamples=39).better[0, 2]
+        # the largest of 38 is too low for an error of 1 in 40
+        assert not compare(data, n_resamples=38).apart.any()
 
     def test_errors_of_the_scores_themselves_count(self):
         data = normal(40, 2) + torch.tensor([0.0, 1.2])
