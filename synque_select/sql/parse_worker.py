@@ -36,27 +36,19 @@ class ParserOptions(TypedDict):
 
 
 class QueryFacts(TypedDict):
-    """What is read from the text of a query; tables and columns are in lower case.
-
-    `ranked` is the query without its LIMIT, with the place of each row under its ORDER BY as last
-    column, in which tied rows have the same; null if it has no ORDER BY, or one that cannot be
-    written like that. `offset` is the number of rows that the query skips.
-    """
+    """What is read from the text of a query; tables and columns are in lower case."""
 
     normal: str
     tables: list[str]
     columns: list[Column]
     conditions: list[tuple[str, str, Value]]
     joins: list[tuple[Column, Column]]
-    ranked: str | None
-    offset: int
 
 
 class _OutOfTime(BaseException):
     """Raised wherever the parser is; sqlglot catches exceptions, but not this one."""
 
 
-_RANK = "synque_rank"
 _EXACT = 2**53
 
 
@@ -106,15 +98,12 @@ def _facts(query: str) -> QueryFacts:
 
     parsed = sqlglot.parse_one(query, read="sqlite")
     columns = _columns(parsed)
-    ranked, offset = _ranked(parsed)
     facts: QueryFacts = {
         "normal": "",
         "tables": _tables(parsed),
         "columns": sorted(set(columns.values())),
         "conditions": [(*column, value) for column, value in _conditions(parsed, columns).items()],
         "joins": list(_joins(parsed, columns)),
-        "ranked": ranked,
-        "offset": offset,
     }
     # last, because it changes the query
     return {**facts, "normal": _normal(parsed)}
@@ -212,72 +201,6 @@ def _literal(given: Expr | None) -> Value | None:
     number = float(given.this)
     # larger ones need not fit into an integer of SQLite
     return sign * (int(number) if number.is_integer() and number <= _EXACT else number)
-
-
-def _ranked(query: Expr) -> tuple[str | None, int]:
-    """Return the query with the place of each row, and the number of rows that it skips."""
-    from sqlglot import exp
-
-    order = query.args.get("order")
-    skipped = query.args.get("offset")
-    offset = 0 if skipped is None else _literal(skipped.expression)
-    if order is None or not isinstance(offset, int):
-        return None, 0
-    whole = query.copy()
-    for part in ("order", "limit", "offset"):
-        whole.set(part, None)
-    if isinstance(whole, exp.Select):
-        terms = [_with_expressions(term, whole.selects) for term in order.expressions]
-        outer = whole
-    elif isinstance(whole, exp.SetOperation):
-        terms = [_with_names(term, whole.selects) for term in order.expressions]
-        outer = exp.select("*").from_(whole.subquery())
-    else:
-        return None, 0
-    rank = exp.Window(this=exp.Anonymous(this="DENSE_RANK"), order=exp.Order(expressions=terms))
-    ranked = outer.select(exp.alias_(rank, _RANK))
-    return str(ranked.sql(dialect="sqlite", comments=False)), offset
-
-
-def _with_expressions(term: Expr, selected: list[Expr]) -> Expr:
-    """Return a term of ORDER BY in which numbers and aliases are the expressions that they mean."""
-    from sqlglot import exp
-
-    place = _place(term, selected)
-    if place is not None:
-        term = term.copy()
-        term.set("this", selected[place].unalias().copy())
-        return term
-    by_alias = {e.alias.lower(): e.unalias() for e in selected if isinstance(e, exp.Alias)}
-
-    def meant(part: Expr) -> Expr:
-        is_alias = isinstance(part, exp.Column) and not part.table
-        expression = by_alias.get(part.name.lower()) if is_alias else None
-        return part if expression is None else exp.paren(expression)
-
-    return term.transform(meant)
-
-
-def _with_names(term: Expr, selected: list[Expr]) -> Expr:
-    """Return a term of ORDER BY in which a number is the name of the column that it means."""
-    from sqlglot import exp
-
-    place = _place(term, selected)
-    if place is None:
-        return term.copy()
-    term = term.copy()
-    term.set("this", exp.column(selected[place].alias_or_name, quoted=True))
-    return term
-
-
-def _place(term: Expr, selected: list[Expr]) -> int | None:
-    """Return the position of the column that a number in ORDER BY means."""
-    number = _literal(term.this)
-    if not isinstance(number, int):
-        return None
-    if not 1 <= number <= len(selected):
-        raise IndexError(number)
-    return number - 1
 
 
 if __name__ == "__main__":

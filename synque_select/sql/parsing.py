@@ -45,9 +45,6 @@ class ParsedQuery:
         conditions: A value for each column that the query compares with a literal, which meets the
             comparison.
         joins: Pairs of columns that must be equal.
-        ranked: The query without LIMIT, whose last column numbers the rows in its order: tied ones
-            have the same number. None if it has no order, or one that cannot be written like that.
-        offset: Number of rows that the query skips.
     """
 
     normal: str
@@ -55,8 +52,6 @@ class ParsedQuery:
     columns: frozenset[Column]
     conditions: dict[Column, Value]
     joins: tuple[tuple[Column, Column], ...]
-    ranked: str | None
-    offset: int
 
 
 def parsed_query(query: str) -> ParsedQuery | None:
@@ -104,8 +99,6 @@ def _parsed(query: str) -> ParsedQuery | None:
         frozenset((table, name) for table, name in facts["columns"]),
         {(table, name): value for table, name, value in facts["conditions"]},
         tuple(((a, b), (c, d)) for (a, b), (c, d) in facts["joins"]),
-        facts["ranked"],
-        facts["offset"],
     )
 
 

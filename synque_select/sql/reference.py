@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
-from synque_select.sql.parsing import parsed_query
-from synque_select.sql.results import QueryResult, Row, are_among, is_ordered, same_result
+from synque_select.sql.outline import QueryOutline
+from synque_select.sql.results import QueryResult, Row, are_among, same_result, without_traces
 from synque_select.sql.runner import QueryRunner
 
 __all__ = ["ReferenceAnswer"]
+
+# rows that are read beyond those needed, and how many times as many if a tie goes on
+_READ_AHEAD = 100
 
 
 @dataclass(frozen=True)
@@ -18,14 +21,17 @@ class ReferenceAnswer:
     """The result of a reference query, and the order in which it asks for the rows.
 
     Without ORDER BY, rows may come in any order. With it, rows that are tied may, and where a
-    LIMIT or OFFSET cuts through tied rows, any of them are right.
+    LIMIT or OFFSET cuts through tied rows, any of them are right: without ORDER BY, any rows at
+    all. What ties is found by SQLite, not by reading the query: it runs it twice, with its columns
+    in ascending and in descending order as last terms of ORDER BY. Rows that are cut by a LIMIT in
+    a subquery are taken as they are.
 
     Args:
         result: What the query returned.
         ordered: Whether it has ORDER BY.
         tied: All rows in their order without LIMIT and OFFSET, up to the last that is needed: a
-            tuple for each group of tied ones. None if they are not known; the order of a query
-            with ORDER BY then matters for all rows.
+            tuple for each group of tied ones. None if they are not known, or do not matter; the
+            order of a query with ORDER BY then matters for all rows.
         offset: How many of these rows the query skips.
 
     Example:
@@ -54,30 +60,24 @@ class ReferenceAnswer:
 
     @classmethod
     def of(cls, runner: QueryRunner, query: str) -> ReferenceAnswer:
-        """Run a reference query, and if it has an order, a second one that says which rows tie.
+        """Run a reference query, and if rows of it may tie, find out which do.
 
         Args:
             runner: The database.
             query: One SQL statement.
-
-        Raises:
-            DependencyError: The package sqlglot is not installed.
         """
+        outline = QueryOutline.of(query)
         result = runner.run(query)
-        if not result.rows or not is_ordered(query):
-            return cls(result, is_ordered(query))
-        parsed = parsed_query(query)
-        if parsed is None or parsed.ranked is None:
-            return cls(result, ordered=True)
-        last = parsed.offset + len(result.rows)
-        rank = f"SELECT * FROM ({parsed.ranked}) WHERE synque_rank <= {last} ORDER BY synque_rank"
-        ranked = runner.run(rank).rows
-        groups = groupby(ranked, key=lambda row: row[-1])
-        tied = tuple(tuple(row[:-1] for row in rows) for _, rows in groups)
-        answer = cls(result, True, tied, parsed.offset)
-        # the second query is written from the parsed first one: where it does not say the same,
-        # nothing is known of ties
-        return answer if answer.accepts(result) else cls(result, ordered=True)
+        answer = cls(result, outline.is_ordered)
+        if not result.rows or (not outline.is_ordered and outline.limit is None):
+            return answer
+        offset = _number_of(runner, outline.offset)
+        if offset is None:
+            return answer
+        tied = _tied_rows(runner, outline, offset + len(result.rows), len(result.rows[0]))
+        with_ties = cls(result, outline.is_ordered, tied, offset)
+        # a query may return something else each time: then nothing is known of ties
+        return with_ties if tied and with_ties.accepts(result) else answer
 
     def accepts(self, actual: QueryResult) -> bool:
         """Whether a result is right; values are compared as in `same_result`.
@@ -90,7 +90,61 @@ class ReferenceAnswer:
         columns = {self.result.n_columns, actual.n_columns} - {None}
         if len(columns) > 1 or len(actual.rows) != len(self.result.rows):
             return False
-        return _in_order(actual.rows, self.tied, self.offset)
+        rows, *tied = without_traces(actual.rows, *self.tied)
+        return _in_order(rows, tied, self.offset)
+
+
+def _number_of(runner: QueryRunner, expression: str | None) -> int | None:
+    """Return the number of rows that OFFSET skips; None if SQLite cannot say it."""
+    if expression is None:
+        return 0
+    rows = runner.run(f"SELECT ({expression}\n)").rows
+    value = rows[0][0] if rows else None
+    return max(value, 0) if isinstance(value, int) else None
+
+
+def _tied_rows(
+    runner: QueryRunner, outline: QueryOutline, n: int, n_columns: int
+) -> tuple[tuple[Row, ...], ...] | None:
+    """Return at least the first n rows in their order, by groups of tied ones; None if unknown."""
+    if not outline.is_ordered:
+        every = runner.run(outline.unlimited).rows
+        return (every,) if every else None
+    # numbers of columns, because names may mean something else than the column
+    up = ", ".join(f"{i + 1} COLLATE BINARY" for i in range(n_columns))
+    down = up.replace("BINARY", "BINARY DESC")
+    n_read = n + _READ_AHEAD
+    while True:
+        ends = f"LIMIT {n_read}"
+        rising, falling = (
+            runner.run(f"{outline.unlimited}, {terms} {ends}").rows for terms in (up, down)
+        )
+        groups = _groups(rising, falling)
+        if sum(map(len, groups)) >= n:
+            return groups
+        if len(rising) < n_read or len(falling) < n_read:
+            return None
+        n_read *= _READ_AHEAD
+
+
+def _groups(rising: Sequence[Row], falling: Sequence[Row]) -> tuple[tuple[Row, ...], ...]:
+    """Divide rows in two orders, in each of which only tied rows stand differently.
+
+    Within a group, one order is the reverse of the other. So the first rows of both are the same
+    ones at the end of a group, and inside it only where its rows are equal.
+    """
+    groups: list[tuple[Row, ...]] = []
+    surplus: defaultdict[Row, int] = defaultdict(int)
+    start = 0
+    for i, pair in enumerate(zip(rising, falling, strict=False)):
+        for row, step in zip(pair, (1, -1), strict=True):
+            surplus[row] += step
+            if not surplus[row]:
+                del surplus[row]
+        if not surplus:
+            groups.append(tuple(rising[start : i + 1]))
+            start = i + 1
+    return tuple(groups)
 
 
 def _in_order(rows: Sequence[Row], tied: Sequence[Sequence[Row]], offset: int) -> bool:

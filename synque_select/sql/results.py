@@ -1,45 +1,40 @@
-"""Results of queries: when two are the same, and which order of the rows a query asks for."""
+"""Results of queries, and when two are the same."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, starmap
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from synque_select.sql.worker import SqlValue
 
     _Numbers: TypeAlias = tuple[int | float, ...]
-    _Key: TypeAlias = tuple[tuple[bool, str | None], ...]
+    _Key: TypeAlias = tuple[tuple[bool, str | bytes | None], ...]
 
-__all__ = ["QueryResult", "Row", "are_among", "is_ordered", "same_result"]
+__all__ = ["QueryResult", "Row", "are_among", "same_result", "without_traces"]
 
 Row: TypeAlias = "tuple[SqlValue, ...]"
 
-# the order of summation, which SQLite leaves open, changes the last digits of a float sum, and
-# leaves a trace of the terms where they cancel
-_RELATIVE, _ABSOLUTE = 1e-9, 1e-12
+# the order of summation, which SQLite leaves open, changes the last digits of a float sum
+_RELATIVE = 1e-9
+# where the terms of a sum cancel, some fifty roundings of them may be left
+_TRACE = 1e-14
 # floats up to here hold every whole number exactly
 _EXACT = 2**53
 _MOST_TRIED = 1000
-# a doubled quote inside a literal is scanned as two adjacent literals, which is harmless here; a
-# literal without an end reaches to that of the query, so that each character is scanned once
-_TOKENS = re.compile(
-    r"""('[^']*(?:'|$)|"[^"]*(?:"|$)|`[^`]*(?:`|$)|\[[^\]]*(?:\]|$)|--[^\n]*|/\*.*?(?:\*/|$)|[()])""",
-    re.DOTALL,
-)
 
 
 @dataclass(frozen=True)
 class QueryResult:
-    r"""The rows that a query returned, or the error with which it failed.
+    """The rows that a query returned, or the error with which it failed.
 
     Args:
-        rows: The rows of the result; empty if the query failed. A blob is returned as its SQL
-            literal, such as "x'00ff'"; a byte of a text that is not UTF-8 as "\xff".
+        rows: The rows of the result; empty if the query failed. A blob is bytes; a byte of a text
+            that is not UTF-8 is half of a surrogate pair, as with `errors="surrogateescape"`.
         error: Why the query failed, in one line; None if it succeeded.
         n_columns: The number of columns, also of a result without rows; None if it is not known.
 
@@ -62,9 +57,11 @@ def same_result(expected: QueryResult, actual: QueryResult, *, ordered: bool) ->
     """Whether two results have the same rows, in the same order or in any order.
 
     The names of the columns are ignored, but their number and order matter. Rows are compared as
-    multisets unless `ordered` is True. Whole numbers are compared exactly, and 1 equals 1.0; other
-    floats may differ by 1e-9 of the larger one. NULL equals NULL and nothing else. A failed query
-    equals nothing, not even another failed query.
+    multisets unless `ordered` is True. Whole numbers are compared exactly, and 1 equals 1.0; floats
+    with decimals, or from 2^53 on, may differ by 1e-9 of the larger one. So 0 equals 0 only; but a
+    float below 1e-14 of the largest number in its column counts as 0, because a sum whose terms
+    cancel leaves such traces. NULL equals NULL and nothing else, and a blob equals no text. A
+    failed query equals nothing, not even another failed query.
 
     Args:
         expected: The result of the reference query.
@@ -82,7 +79,7 @@ def same_result(expected: QueryResult, actual: QueryResult, *, ordered: bool) ->
     columns = {expected.n_columns, actual.n_columns} - {None}
     if len(columns) > 1:
         return False
-    left, right = expected.rows, actual.rows
+    left, right = without_traces(expected.rows, actual.rows)
     if ordered:
         return all(map(_same_row, left, right))
     return _same_in_any_order(left, right)
@@ -104,28 +101,27 @@ def are_among(rows: Sequence[Row], others: Sequence[Row]) -> bool:
     return _matched_with_rounding(rows, others)
 
 
-def is_ordered(query: str) -> bool:
-    """Whether a query sorts its result, that is, has ORDER BY outside all parentheses.
+def without_traces(*results: Sequence[Row]) -> list[list[Row]]:
+    """Return results in which traces of rounding are 0.
 
     Args:
-        query: One SQL statement; it is scanned, not parsed, so that invalid SQL is accepted.
+        results: Rows of the same columns. A float below 1e-14 of the largest finite number in its
+            column, in any of the results, becomes 0.
 
     Example:
-        >>> is_ordered("SELECT a FROM (SELECT a FROM t ORDER BY a)")
-        False
-        >>> is_ordered("select a from t order  by a")
-        True
+        >>> without_traces([(0.1 + 0.2 - 0.3, 1e-20)], [(2.5, 3e-20)])
+        [[(0.0, 1e-20)], [(2.5, 3e-20)]]
     """
-    outer, depth = [], 0
-    for part in _TOKENS.split(query):
-        if part in ("(", ")"):
-            depth += 1 if part == "(" else -1
-            outer.append(" ")
-        elif part.startswith(("--", "/*")):
-            outer.append(" ")
-        elif depth == 0 and not part.startswith(("'", '"', "`", "[")):
-            outer.append(part)
-    return re.search(r"\border\s+by\b", "".join(outer), re.IGNORECASE) is not None
+    least: defaultdict[int, float] = defaultdict(float)
+    for row in chain(*results):
+        for column, value in enumerate(row):
+            if isinstance(value, int | float) and math.isfinite(value):
+                least[column] = max(least[column], _TRACE * abs(value))
+
+    def plain(column: int, value: SqlValue) -> SqlValue:
+        return 0.0 if isinstance(value, float) and abs(value) < least[column] else value
+
+    return [[tuple(starmap(plain, enumerate(row))) for row in rows] for rows in results]
 
 
 def _same_in_any_order(left: Sequence[Row], right: Sequence[Row]) -> bool:
@@ -141,9 +137,9 @@ def _same_in_any_order(left: Sequence[Row], right: Sequence[Row]) -> bool:
     )
 
 
-def _key(value: SqlValue) -> tuple[bool, str | None]:
-    """Return what tells NULL, texts and numbers apart, and one text from another."""
-    return value is None, value if isinstance(value, str) else None
+def _key(value: SqlValue) -> tuple[bool, str | bytes | None]:
+    """Return what tells NULL, texts, blobs and numbers apart, and one text from another."""
+    return value is None, value if isinstance(value, str | bytes) else None
 
 
 def _same_numbers(left: Sequence[_Numbers], right: Sequence[_Numbers]) -> bool:
@@ -175,6 +171,8 @@ def _same_row(left: Row, right: Row) -> bool:
 def _same_value(left: SqlValue, right: SqlValue) -> bool:
     if left == right or not isinstance(left, int | float) or not isinstance(right, int | float):
         return left == right
-    if all(isinstance(v, int) or (v.is_integer() and abs(v) < _EXACT) for v in (left, right)):
+    is_exact = isinstance(left, int) or isinstance(right, int)
+    is_exact = is_exact or max(abs(left), abs(right)) < _EXACT
+    if is_exact and float(left).is_integer() and float(right).is_integer():
         return False
-    return math.isclose(left, right, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
+    return math.isclose(left, right, rel_tol=_RELATIVE)

@@ -11,16 +11,18 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from synque_select.errors import ConfigError, DataError
+from synque_select.sql.outline import is_ordered
 from synque_select.sql.process import LineProcess, resource_limits
-from synque_select.sql.results import QueryResult, is_ordered, same_result
+from synque_select.sql.results import QueryResult, same_result
 
 if TYPE_CHECKING:
-    from synque_select.sql.worker import WorkerOptions
+    from synque_select.sql.worker import SqlValue, WorkerOptions
 
 __all__ = [
     "QueryResult",
@@ -117,7 +119,8 @@ class QueryRunner:
         answer = json.loads(line)
         if "error" in answer:
             return QueryResult(error=" ".join(str(answer["error"]).split()))
-        return QueryResult(tuple(map(tuple, answer["rows"])), n_columns=answer["n_columns"])
+        rows = tuple(tuple(map(_value, row)) for row in answer["rows"])
+        return QueryResult(rows, n_columns=answer["n_columns"])
 
     def close(self) -> None:
         """Stop the process; the next query starts a new one."""
@@ -133,6 +136,10 @@ class QueryRunner:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _value(written: SqlValue | Mapping[str, str]) -> SqlValue:
+    return bytes.fromhex(written["blob"]) if isinstance(written, Mapping) else written
 
 
 def compact_schema(database: str | Path) -> str:

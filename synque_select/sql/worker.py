@@ -20,8 +20,10 @@ from typing import TypeAlias, TypedDict
 
 __all__ = ["SqlValue", "WorkerOptions", "main"]
 
-# a value of a result after JSON; a blob is written as its SQL literal
-SqlValue: TypeAlias = str | int | float | None
+SqlValue: TypeAlias = str | bytes | int | float | None
+"""A value of a result."""
+# JSON has no bytes: a blob is written as an object
+_Written: TypeAlias = str | int | float | dict[str, str] | None
 
 
 class WorkerOptions(TypedDict):
@@ -148,23 +150,22 @@ def _result(query: str, options: WorkerOptions) -> dict[str, object]:
     cursor = connection.execute(query)
     if cursor.description is None:
         raise ValueError("the query returns no result: it is empty or not a SELECT")
-    rows: list[list[SqlValue]] = []
+    rows: list[list[_Written]] = []
     n_bytes = 0
     for row in cursor:
-        plain = [_plain(value) for value in row]
-        n_bytes += sum(len(v) if isinstance(v, str) else 8 for v in plain)
+        n_bytes += sum(len(v) if isinstance(v, str | bytes) else 8 for v in row)
         if len(rows) >= options["max_rows"] or n_bytes > options["max_result_bytes"]:
             raise ValueError(
                 f"the result exceeds the result limit of {options['max_rows']} rows or "
                 f"{options['max_result_bytes']} bytes"
             )
-        rows.append(plain)
+        rows.append([_written(value) for value in row])
     return {"rows": rows, "n_columns": len(cursor.description)}
 
 
 def _open(options: WorkerOptions) -> sqlite3.Connection:
     connection = sqlite3.connect(options["uri"], uri=True, isolation_level=None)
-    connection.text_factory = lambda data: data.decode(errors="backslashreplace")
+    connection.text_factory = lambda data: data.decode(errors="surrogateescape")
     connection.execute("PRAGMA temp_store=MEMORY")
     connection.execute(f"PRAGMA hard_heap_limit={options['memory_limit_mb'] * _MEBIBYTE}")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
@@ -186,8 +187,8 @@ def _authorize(action: int, first: str | None, second: str | None, *_: str | Non
     return sqlite3.SQLITE_OK
 
 
-def _plain(value: SqlValue | bytes) -> SqlValue:
-    return f"x'{value.hex()}'" if isinstance(value, bytes) else value
+def _written(value: SqlValue) -> _Written:
+    return {"blob": value.hex()} if isinstance(value, bytes) else value
 
 
 def _error(text: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import pytest
 
-from synque_select.sql.results import QueryResult, are_among, is_ordered, same_result
+from synque_select.sql.outline import is_ordered
+from synque_select.sql.results import QueryResult, are_among, same_result
 
 
 @pytest.mark.parametrize(
@@ -26,7 +28,32 @@ from synque_select.sql.results import QueryResult, are_among, is_ordered, same_r
         (((3_100_000_000_010,),), ((3_100_000_000_010.0,),), False, True),
         (((1234567891.0,),), ((1234567892.0,),), False, False),
         (((1234567891.0,),), ((1234567891.0000002,),), False, True),
-        (((0.1 + 0.2 - 0.3,),), ((0,),), False, True),
+        (((2**53 + 1,),), ((2.0**53,),), False, False),
+        (((2**53,),), ((2.0**53,),), False, True),
+        (((2.0**60,),), ((2.0**60 * (1 + 1e-12),),), False, True),
+        (((2**60,),), ((2.0**60 * (1 + 1e-12),),), False, False),
+        (((3,),), ((2.9999999999,),), False, True),
+        # 0 is 0 only, also where all values are tiny
+        (((1e-13,),), ((0,),), False, False),
+        (((1.6e-19,),), ((9.1e-31,),), False, False),
+        (((1.6e-19,),), ((1.6e-19 * (1 + 1e-12),),), False, True),
+        (((1e-300,),), ((0.0,),), True, False),
+        # but not what is left where terms of the size of the other values cancel
+        (((0.1 + 0.2 - 0.3,), (7.5,)), ((7.5,), (0,)), False, True),
+        (((0.1 + 0.2 - 0.3,), (7.5,)), ((0,), (7.5,)), True, True),
+        (((0.1 + 0.2 - 0.3,), (7.5,)), ((-4e-17,), (7.5,)), True, True),
+        (((5e-14,), (7.5,)), ((0,), (7.5,)), False, True),
+        (((1e-13,), (0.5,)), ((0,), (0.5,)), False, False),
+        (((1e-20, 7.5),), ((0, 7.5),), False, False),
+        (((math.inf,),), ((math.inf,),), False, True),
+        (((math.inf,),), ((-math.inf,),), False, False),
+        (((math.inf,),), ((2**62,),), False, False),
+        (((math.inf,), (1e-30,)), ((math.inf,), (0,)), False, False),
+        (((0.0,),), ((-0.0,),), False, True),
+        ((("x'ff'",),), ((b"\xff",),), False, False),
+        (((b"\xff",),), ((b"\xff",),), False, True),
+        (((b"a",), ("a",)), (("a",), (b"a",)), False, True),
+        ((("\udcff",),), (("\\xff",),), False, False),
         (((1,),), ((True,),), False, True),
         (((1, 2),), ((1,),), True, False),
         (((1, 2),), ((1,),), False, False),
