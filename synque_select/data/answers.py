@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import math
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,7 +120,7 @@ def match_label(text: str, classes: Sequence[str]) -> str | None:
         >>> match_label(" Sport", ["sport", "news"]), match_label("1.0", ["0", "1"])
         ('sport', '1')
     """
-    text = text.strip()
+    text = unicodedata.normalize("NFC", text.strip())  # as classes are
     for form in (text, text.removeprefix("'"), _whole(text)):
         if form in classes:
             return form

@@ -22,7 +22,7 @@ from synque_select.utils.file_state import FileState, settled_state
 
 __all__ = ["keep_digests", "large_file_state"]
 
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3
 _Kind = TypeVar("_Kind", bound=Examples)
 
 

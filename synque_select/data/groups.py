@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Hashable, Iterable
 from typing import TypeAlias
 
@@ -129,6 +130,8 @@ def _key(value: object, position: int) -> Hashable:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         # unknown is not equal to unknown: all of them in one group would be made up
         return (_key, position)
+    if isinstance(value, str):
+        return unicodedata.normalize("NFC", value)
     # an object without a value of its own is hashed by its identity, too
     is_named = type(value).__hash__ not in (None, object.__hash__) and not hasattr(value, "shape")
     if is_named and _is_hashable(value):

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -208,7 +209,9 @@ def as_view(value: object, modality: Modality, *, example: object = None) -> Vie
     """Return a value as a text or as a PIL image.
 
     The text that is returned is always valid Unicode: surrogate pairs are joined, and a lone
-    surrogate, which tokenizers reject, becomes U+FFFD. An image is decoded and keeps its mode.
+    surrogate, which tokenizers reject, becomes U+FFFD. It is in composed form (NFC), so that texts
+    that read the same are the same, whichever system wrote them. An image is decoded and keeps its
+    mode.
 
     Args:
         value: A str; or a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or
@@ -229,7 +232,7 @@ def as_view(value: object, modality: Modality, *, example: object = None) -> Vie
             f"expected {_ARTICLE[modality]} {modality}, found {describe(value, example)}"
         )
     if isinstance(value, str):
-        return _valid_text(value)
+        return unicodedata.normalize("NFC", _valid_text(value))
     if not hasattr(value, "getpixel"):
         return _image_from_array(value)
     image = cast("Image", value)  # by duck typing: Pillow need not be installed

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synque_select.functional.segmentation import UNSPACED_SCRIPTS
+from synque_select.functional.segmentation import UNSPACED_SCRIPTS, composed_text, is_mark
 
 __all__ = [
     "N_BUCKETS",
@@ -51,7 +51,7 @@ _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _PRIME_INVERSE = np.uint64(pow(int(_PRIME), -1, 2**64))
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
-_SPACE, _WORD, _OTHER, _UNSPACED = 0, 1, 2, 3
+_SPACE, _WORD, _OTHER, _UNSPACED, _MARK = 0, 1, 2, 3, 4
 # above this expected count the second-order expansion is correct to 3 decimals
 _EXACT_UP_TO = 50.0
 
@@ -122,10 +122,12 @@ def hash_tokens(
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Return a 64-bit hash of every token, and the position of the text that contains it.
 
-    Texts are lower-cased. A "word" is a run of letters, digits and underscores, or a run of other
-    characters that are not white space; of a script that is written without spaces
-    (`UNSPACED_SCRIPTS`: Chinese, Japanese, Thai, …), every letter or vowel sign is a word, so that
-    pairs of words are pairs of characters. A "character" is any code point.
+    Texts are lower-cased, and words are compared in one Unicode form, without characters that are
+    not seen (`composed_text`). A "word" is a run of letters, digits and underscores, or a run of
+    other characters that are not white space, each with its marks, such as accents and vowel
+    signs; of a script that is written without spaces (`UNSPACED_SCRIPTS`: Chinese, Japanese, Thai,
+    …), every letter or vowel sign is a word, so that pairs of words are pairs of characters. A
+    "character" is any code point.
 
     Args:
         texts: n texts.
@@ -139,7 +141,7 @@ def hash_tokens(
         >>> len(hashes), len(set(hashes.tolist())), owners.tolist()
         (7, 5, [0, 0, 0, 0, 0, 0, 0])
     """
-    lowered = [text.lower() for text in texts]
+    lowered = [composed_text(text).lower() for text in texts]
     # one code point is one uint32 of UTF-32. Lone surrogates, as in broken JSON, are kept: a
     # single bad text must not stop a ranking
     joined = "\n".join(lowered).encode("utf-32-le", "surrogatepass")
@@ -151,13 +153,26 @@ def hash_tokens(
         # the line breaks that join the texts are not part of any
         inside[begins[1:] - 1] = False
         return _mix(codes[inside].astype(np.uint64)), np.repeat(np.arange(len(lowered)), lengths)
-    kinds = _kinds()[codes]
+    own_kinds = _kinds()[codes]
+    kinds = _with_marks(own_kinds)
     # a token starts where the kind of character changes; the joining line break separates texts
     changed = np.ones(len(codes), dtype=bool)
-    changed[1:] = (kinds[1:] != kinds[:-1]) | (kinds[1:] == _UNSPACED)
+    is_new = (kinds[1:] == _UNSPACED) & (own_kinds[1:] != _MARK)
+    changed[1:] = (kinds[1:] != kinds[:-1]) | is_new
     starts = np.flatnonzero(changed & (kinds != _SPACE))
     owners = np.searchsorted(begins, starts, side="right") - 1
     return _hash_runs(codes, kinds != _SPACE, starts), owners
+
+
+def _with_marks(kinds: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Give each mark the kind of the character that it belongs to; after a space, it is other."""
+    is_base = kinds != _MARK
+    if is_base.all():
+        return kinds
+    base = np.maximum.accumulate(np.where(is_base, np.arange(len(kinds)), 0))
+    attached = kinds[base]
+    attached[~is_base & ((attached == _SPACE) | (attached == _MARK))] = _OTHER
+    return attached
 
 
 def _hash_runs(
@@ -186,7 +201,7 @@ def _powers(n: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
 
 @functools.cache
 def _kinds() -> NDArray[np.uint8]:
-    """Kind of each code point: white space, part of a word, a word of its own, or other."""
+    """Kind of each code point: white space, part of a word, a word of its own, a mark, or other."""
     # a table of all 1.1 million code points: built once, and then one look-up per character
     kinds = np.full(_N_CODE_POINTS, _OTHER, dtype=np.uint8)
     for code, character in enumerate(map(chr, range(_N_CODE_POINTS))):
@@ -194,6 +209,8 @@ def _kinds() -> NDArray[np.uint8]:
             kinds[code] = _WORD
         elif character.isspace():
             kinds[code] = _SPACE
+        elif is_mark(character):
+            kinds[code] = _MARK
     kinds[ord("_")] = _WORD
     for first, last in UNSPACED_SCRIPTS:
         kinds[first : last + 1] = _UNSPACED

@@ -34,9 +34,12 @@ class NGram(BaseProxy):
     smallest candidate: its expected log-probability over random subsamples, computed without
     drawing any (`expected_log_counts`).
 
-    In scripts that are written without spaces (Chinese, Japanese, Thai, …) a word is a character;
-    see `synque_select.functional.ngram.hash_tokens`. Version 1 took a whole sentence for a word
-    there; texts with spaces have the same scores in both versions.
+    In scripts that are written without spaces (Chinese, Japanese, Thai, …) a word is a character,
+    and accents may be written in any Unicode form; see
+    `synque_select.functional.ngram.hash_tokens`. Version 1 took a whole sentence of such a script
+    for a word, and version 2 separated marks, such as the vowel signs of Hindi, from their words;
+    texts in Latin, Greek, Cyrillic and Korean letters have the same scores in all versions, except
+    where they hold marks that cannot be composed or characters that are not seen.
 
     The score of a single example is the mean over its n-grams of log p_real − log p_candidate,
     from smoothed models of all examples: the log importance weight of DSIR per n-gram. Higher is
@@ -60,7 +63,7 @@ class NGram(BaseProxy):
     """
 
     key: ClassVar[str] = "ngram"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     higher_is_better: ClassVar[bool] = False
     unit: ClassVar[str] = "nats per n-gram"
     source: ClassVar[str] = "Xie et al. 2023, arXiv 2302.03169"

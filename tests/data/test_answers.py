@@ -150,3 +150,4 @@ def test_case_matters_where_it_must():
     assert match_label("POS", ["pos", "neg"]) == "pos"
     assert match_label("pos", ["Pos", "POS"]) is None
     assert match_label("nan", ["0", "1"]) is None
+    assert match_label("cafe\u0301", ["café", "cafe"]) == "café"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import string
 import time
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ REAL = RealSample(
         "日本語の文章です",
         "🎉",
         "3.5 percent",
+        "tôi thích ăn phở bò",
+        "मुझे खाना पसंद है",
     ],
 )
 
@@ -53,6 +56,11 @@ REAL = RealSample(
         ("🎊", 0, 0, None),
         ("35 percent", 0, 0, None),
         ("", 0, 0, None),
+        (unicodedata.normalize("NFD", "tôi thích ăn phở bò"), 1, 0, 6),
+        (unicodedata.normalize("NFD", "Tôi thích ăn\u200b PHỞ BÒ"), 0, 1, 6),
+        ("toi thich an pho bo", 0, 0, None),
+        ("मुझे खाना पसंद\u200d है!", 0, 1, 7),
+        ("मझ खान पसद ह", 0, 0, None),
     ],
 )
 def test_texts(text: str, n_exact: int, n_near: int, at: int | None):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.duplicates import copy_groups, n_distinct, sample_messages
 
@@ -31,6 +33,14 @@ def test_candidates_that_are_copies_of_each_other_are_named_once():
     exact, near = sample_messages(candidates)
     assert exact.startswith("Copies of each other: b, b2.")
     assert near.startswith("Near copies of each other: a, a2, c. They share more than half")
+
+
+def test_the_unicode_form_makes_no_difference():
+    texts = ["tôi thích ăn", "phở bò", "김치찌개"]
+    other = [unicodedata.normalize("NFD", text) for text in texts]
+    (message,) = sample_messages([Candidate("a", texts), Candidate("b", other)])
+    assert message.startswith("Copies of each other: a, b.")
+    assert n_distinct(RealSample("real", [*texts, *other]).digests) == 3
 
 
 def test_near_copies_share_more_than_half_of_the_distinct_views_of_the_smaller_one():

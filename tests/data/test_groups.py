@@ -62,6 +62,7 @@ def test_a_dotted_name_is_imported():
         ),
         ([None, None, "a", "a"], [0, 1, 2, 2]),
         ([math.nan, math.nan, 1.0, 1], [0, 1, 2, 2]),
+        (["Jos\u00e9", "Jose\u0301", "Jose"], [0, 0, 1]),
         (["a", "b", "c"], None),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +170,8 @@ def test_an_ambiguous_example_requires_a_view(example: Any, message: str):
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_a_valid_text_is_unchanged(text: str):
-    assert as_view(text, "text") == text
+def test_a_valid_text_is_only_composed(text: str):
+    assert as_view(text, "text") == unicodedata.normalize("NFC", text)
 
 
 @given(st.text(st.characters(categories=["Cs", "Ll"], max_codepoint=0xFFFF), max_size=8))
@@ -178,6 +179,7 @@ def test_every_text_can_be_encoded_and_keeps_its_letters(text: str):
     view = as_view(text, "text")
     assert isinstance(view, str)
     view.encode()
+    text = unicodedata.normalize("NFC", text)
     # two surrogates may have been joined to one letter beyond the 16 bits of each
     assert [c for c in view if c.isalpha() and ord(c) < 2**16] == [c for c in text if c.isalpha()]
 

@@ -4,6 +4,7 @@ import math
 import re
 import subprocess
 import sys
+import unicodedata
 from collections import Counter
 
 import numpy as np
@@ -24,7 +25,7 @@ from synque_select.functional.ngram import (
     ngram_log_probabilities,
     sum_by_text,
 )
-from synque_select.functional.segmentation import UNSPACED_SCRIPTS
+from synque_select.functional.segmentation import UNSPACED_SCRIPTS, composed_text
 from synque_select.proxies.base import ProxyInput
 from synque_select.proxies.lexical import NGram
 from synque_select.proxies.registry import default_suite, resolve_suite
@@ -42,6 +43,12 @@ AWKWARD = [
     "ฉันกินข้าวที่ร้าน ๑๒ บาท!",
     "ភាសាខ្មែរ၊ မြန်မာ ພາສາລາວ",
     "한국어는 띄어 쓴다",
+    "मुझे खाना पसंद है",
+    "עִבְרִית, مَرْحَبًا",
+    "می\u200cخواهم co\u00adop ﻣﺮﺣﺒﺎ ＡＩ、２０２４！",
+    " \u0301lone x\u0301\u0323 ?\u0301 1\ufe0f\u20e3 ❤\ufe0f か\u0300",
+    unicodedata.normalize("NFD", "phở bò, 한국어"),
+    "བོད་སྐད་ ꦱꦼꦒꦲꦸ",
     "line\nbreak\tand\u00a0space",
     "lone \ud800 surrogate",
     "\x00",
@@ -51,8 +58,16 @@ AWKWARD = [
 UNSPACED = "".join(f"{chr(first)}-{chr(last)}" for first, last in UNSPACED_SCRIPTS)
 
 
+MARKS = "".join(
+    c
+    for c in map(chr, range(0x110000))
+    if unicodedata.category(c)[0] == "M" and not re.match(f"[{UNSPACED}]", c)
+)
+
+
 def words(text: str) -> list[str]:
-    return re.findall(rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s{UNSPACED}]+", text.lower())
+    pattern = rf"[{UNSPACED}][{MARKS}]*|(?:[^\W{UNSPACED}][{MARKS}]*)+|[^\w\s{UNSPACED}]+"
+    return re.findall(pattern, composed_text(text).lower())
 
 
 FOOD_AND_FINANCE = {
@@ -65,6 +80,26 @@ FOOD_AND_FINANCE = {
         "ご飯 ラーメン 豆腐 野菜 牛肉 たまご おいしい スープ 台所 朝食 食堂 とうがらし",
         "株式 銀行 金利 債券 投資 ファンド 市場 上昇 下落 会社 決算 赤字",
         "。",
+    ),
+    "Javanese": (
+        "ꦱꦼꦒ ꦱꦠꦺ ꦒꦸꦝꦼꦒ꧀ ꦧꦏ꧀ꦱꦺꦴ ꦫꦮꦺꦴꦤ꧀ ꦱꦺꦴꦠꦺꦴ ꦥꦼꦕꦼꦭ꧀ ꦠꦲꦸ ꦊꦊ ꦲꦺꦤꦏ꧀",
+        "ꦥꦱꦂ ꦱꦲꦩ꧀ ꦧꦸꦔ ꦧꦁꦏ꧀ ꦫꦼꦒ ꦲꦼꦩꦱ꧀ ꦝꦸꦮꦶꦠ꧀ ꦫꦸꦥꦶꦪꦃ ꦥꦗꦏ꧀ ꦲꦚꦂ",
+        "꧉",
+    ),
+    "Khmer": (
+        "បាយ សាច់ អាហារ ឆ្ងាញ់ សម្ល គុយទាវ ត្រី បង្អែម នំ ភោជនីយដ្ឋាន",
+        "ទីផ្សារ ភាគហ៊ុន ធនាគារ អត្រា ការប្រាក់ អតិផរណា មូលបត្រ មាស ពន្ធដារ ក្រុមហ៊ុន",
+        "។",
+    ),
+    "Burmese": (
+        "ထမင်း ဟင်း အသား ငါး ကြက်ဥ စားကောင်း ဆိုင် မုန့်ဟင်းခါး ငရုတ်သီး မနက်စာ",
+        "ဈေးကွက် ရှယ်ယာ ဘဏ် အတိုးနှုန်း ငွေ ရင်းနှီးမြှုပ်နှံ ကုမ္ပဏီ ရွှေဈေး အမြတ် အခွန်",
+        "။",
+    ),
+    "Lao": (
+        "ເຂົ້າ ເຝີ ຊີ້ນ ໄຂ່ ແຊບ ແກງ ເຮືອນຄົວ ອາຫານ ຮ້ານ ໝາກເຜັດ",
+        "ຕະຫຼາດ ຮຸ້ນ ທະນາຄານ ດອກເບ້ຍ ລົງທຶນ ກອງທຶນ ຂຶ້ນ ລົງ ບໍລິສັດ ຂາດທຶນ",
+        "",
     ),
     "Thai": (
         "ข้าว ก๋วยเตี๋ยว เต้าหู้ ผัก เนื้อวัว ไข่ อร่อย ซุป ครัว อาหารเช้า ร้านอาหาร พริก",
@@ -93,18 +128,83 @@ def test_a_language_without_spaces_is_ranked_by_its_words(language: str, seed: i
     assert same < other
 
 
+FORMS = {
+    "Vietnamese": ("tôi thích ăn phở bò rất ngon", "NFD"),
+    "Hindi": ("सब्ज़ी क़लम फ़ल ज़रूर", "NFC"),
+    "Hebrew": ("\u05e9\u05c1\u05b8\u05dc\u05d5\u05b9\u05dd", "NFC"),
+    "Arabic": ("مُؤْمِن آمَنَ", "NFD"),
+    "Korean": ("김치찌개가 맛있어요", "NFD"),
+    "Japanese": ("ガラスがぱらぱら", "NFD"),
+    "Burmese": ("ဦးလေး", "NFD"),
+    "Javanese": ("ꦱꦼꦒꦲꦸꦢꦸꦏ꧀", "NFD"),
+    "Greek": ("Αθήνα, ποιότητα", "NFD"),
+}
+
+
+@pytest.mark.parametrize("language", FORMS)
+def test_words_are_the_same_in_any_unicode_form(language: str):
+    text, form = FORMS[language]
+    tokens = hash_tokens([text])[0].tolist()
+    assert hash_tokens([unicodedata.normalize(form, text)])[0].tolist() == tokens
+    assert hash_tokens([unicodedata.normalize("NFC", text)])[0].tolist() == tokens
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("ＡＩ ２０２４", "AI 2024"),
+        ("ﾄﾞﾙ", "ドル"),
+        ("\ufee3\ufeae\ufea3\ufe92\ufe8e", "مرحبا"),
+        ("می\u200cخواهم", "میخواهم"),
+        ("ශ\u0dca\u200dරී", "ශ\u0dcaරී"),
+        ("\ufeffco\u00adop\u200e", "coop"),
+        ("สวัสดี\u200bครับ", "สวัสดี ครับ"),
+        ("葛\U000e0100飾", "葛飾"),
+    ],
+)
+def test_words_are_the_same_in_any_width_and_with_joiners(left: str, right: str):
+    assert hash_tokens([left])[0].tolist() == hash_tokens([right])[0].tolist()
+
+
+def test_marks_are_part_of_their_words():
+    assert len(hash_tokens(["मुझे खाना पसंद है"])[0]) == 4
+    assert len(hash_tokens(["\u05e9\u05c1\u05b8\u05dc\u05d5\u05b9\u05dd עולם"])[0]) == 2
+    assert len(hash_tokens(["x\u0301\u0323 y"])[0]) == 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_unicode_form_does_not_decide(seed: int):
+    rng = np.random.default_rng(seed)
+    food = "tôi thích ăn phở bò rất ngon món này cay quá nước mắm đậm đà bánh mì giòn"
+    finance = "thị trường chứng khoán giảm mạnh ngân hàng tăng lãi suất tỷ giá lạm phát"
+
+    def sentences(vocabulary: str, n: int, form: str) -> list[str]:
+        texts = [" ".join(rng.choice(vocabulary.split(), 7)) for _ in range(n)]
+        return [unicodedata.normalize(form, text) for text in texts]
+
+    real = part("real", sentences(food, 60, "NFD"))
+    candidates = [
+        part("other", sentences(finance, 200, "NFD")),
+        part("same", sentences(food, 200, "NFC")),
+        part("twin", sentences(food, 200, "NFD")),
+    ]
+    other, same, twin = NGram().score(real, candidates, seed=0, device=CPU).values
+    assert same < other
+    assert abs(same - twin) < 0.02 * abs(same - other)
+
+
 def test_texts_with_spaces_have_the_scores_of_version_1():
     texts = [
         "How many apps, in total?",
         "Ünïcode ÄÖ ß",
         "한국어는 띄어 쓴다",
-        "हिन्दी में",
+        "Η Αθήνα; Это — Ёлка…",
         "שלום עולם",
     ]
     counts = ngram_counts([*texts, "مرحبا"])
     # computed with the code of version 1
-    assert (counts.nonzero().flatten() * counts[counts > 0]).sum().item() == 323405
-    assert NGram.version == 2
+    assert (counts.nonzero().flatten() * counts[counts > 0]).sum().item() == 314843
+    assert NGram.version == 3
 
 
 def part(name: str, texts: list[str]) -> ProxyInput:

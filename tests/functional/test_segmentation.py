@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from synque_select.functional.segmentation import UNSPACED_SCRIPTS, split_words
+from synque_select.functional.segmentation import UNSPACED_SCRIPTS, composed_text, split_words
 
 
 @pytest.mark.parametrize(
@@ -18,10 +18,29 @@ from synque_select.functional.segmentation import UNSPACED_SCRIPTS, split_words
         ("한국어는 띄어", ["한국어는", "띄어"]),
         ("𠮷野家", ["𠮷", "野", "家"]),
         ("…!", []),
+        ("मुझे खाना पसंद है", ["मुझे", "खाना", "पसंद", "है"]),
+        ("pho\u031b\u0309 bò", ["phở", "bò"]),
+        (
+            "\u05e9\u05c1\u05b8\u05dc\u05d5\u05b9\u05dd",
+            ["\u05e9\u05b8\u05c1\u05dc\u05d5\u05b9\u05dd"],
+        ),
+        ("مَرْحَبًا بِك", ["مَرْحَبًا", "بِك"]),
+        ("می\u200cخواهم", ["میخواهم"]),
+        ("བོད་སྐད་", ["བོད", "སྐད"]),
+        ("ꦱꦼꦒ꧉", ["ꦱ", "ꦼ", "ꦒ"]),
+        ("ខ្ញុំ\u200bចូល", ["ខ", "្", "ញ", "ុ", "ំ", "ច", "ូ", "ល"]),
+        ("\u1112\u1161\u11ab글", ["한글"]),
+        ("ＡＩ、ﾄﾞﾙ", ["AI", "ド", "ル"]),
+        ("\u0301 x", ["x"]),
     ],
 )
 def test_words(text: str, words: list[str]):
     assert split_words(text) == words
+
+
+@pytest.mark.parametrize("kept", ["½ cup", "x²", "wait…", "™", "ﬁn", "很好！", "a\u00a0b", "①"])
+def test_what_is_written_on_purpose_stays(kept: str):
+    assert composed_text(kept) == kept
 
 
 def test_the_ranges_hold_letters_and_signs_but_no_digits_or_punctuation():
