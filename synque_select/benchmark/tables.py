@@ -201,7 +201,7 @@ def _reaction(figures: ReactionFigures | None) -> str:
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], *notes: str) -> str:
     first, *others = titles
-    columns = (Column(first, is_name=True, is_whole=True), *(Column(title) for title in others))
+    columns = (Column(first, is_name=True), *(Column(title) for title in others))
     return str(Table("", columns, tuple(map(tuple, rows)), notes))
 
 

@@ -227,7 +227,7 @@ def _arm(figures: ArmFigures) -> str:
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     first, *others = titles
-    columns = (Column(first, is_name=True, is_whole=True), *(Column(title) for title in others))
+    columns = (Column(first, is_name=True), *(Column(title) for title in others))
     return str(Table("", columns, tuple(map(tuple, rows))))
 
 

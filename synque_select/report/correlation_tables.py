@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -23,7 +24,13 @@ from synque_select.report.formats import (
 from synque_select.report.table import Column, Table
 from synque_select.report.untrained import UNTRAINED_NAME, untrained_notes
 
-__all__ = ["correlation_table", "correlation_tables", "mean_table", "units_table"]
+__all__ = [
+    "correlation_table",
+    "correlation_tables",
+    "mean_table",
+    "short_units",
+    "units_table",
+]
 
 
 def correlation_table(proxies: Mapping[str, Correlation], *, title: str = "") -> Table:
@@ -89,11 +96,12 @@ def units_table(entry: KeyCorrelations) -> Table:
     """
     sign = -1 if entry.mode == "max" else 1
     points = sorted(entry.points, key=lambda point: sign * point.validation)
-    values = {point.unit: point.validation for point in points}
+    names = short_units([point.unit for point in points])
+    values = {name: point.validation for name, point in zip(names, points, strict=True)}
     decimals = figure_decimals(values.values())
     rows = [
-        (point.unit, format_number(point.validation, decimals), str(point.n_seeds))
-        for point in points
+        (name, format_number(point.validation, decimals), str(point.n_seeds))
+        for name, point in zip(names, points, strict=True)
     ]
     if entry.untrained is not None:
         rows.append((UNTRAINED_NAME, format_number(entry.untrained, decimals), UNDEFINED))
@@ -103,6 +111,17 @@ def units_table(entry: KeyCorrelations) -> Table:
     unit: Literal["candidate", "mixture"] = "candidate" if entry.kind == "probe" else "mixture"
     notes = untrained_notes(values, entry.untrained, entry.monitor, entry.mode, unit=unit)
     return Table(f"Validation of each {entry.kind}", columns, tuple(rows), (note, *notes))
+
+
+def short_units(units: Sequence[str]) -> list[str]:
+    """Leave out the content hashes of units if their names alone are distinct.
+
+    Example:
+        >>> short_units(["a @0123abcd", "b @4567cdef"])
+        ['a', 'b']
+    """
+    short = [re.sub(r" @[0-9a-f]{8}$", "", unit) for unit in units]
+    return short if len(set(short)) == len(short) else list(units)
 
 
 def mean_table(proxies: Mapping[str, MeanCorrelation], *, title: str) -> Table:

@@ -399,7 +399,7 @@ def _study_section(state: JsonObject) -> Section:
     n_trials = len(JsonFields(state).list("trials"))
     alt = f"Value of each of {counted(n_trials, 'trial')} and the best so far"
     blocks = (draw_figure(draw, alt), TableBlock(study_table(state)))
-    return Section("Tuning: trials sampled adaptively, which do not enter correlations", blocks)
+    return Section("Tuning: the trials of the search", blocks)
 
 
 def _drawing(entry: KeyCorrelations, false: Sequence[str] = ()) -> Callable[[], Figure]:

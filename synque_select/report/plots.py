@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
@@ -14,10 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from synque_select.errors import ConfigError, DependencyError
+from synque_select.report.correlation_tables import short_units
 from synque_select.report.experiment_tables import arm_words
 from synque_select.report.formats import figure_decimals, format_number, format_ranks
 from synque_select.report.study_tables import trials_of
-from synque_select.report.table import shorten, shorten_names
+from synque_select.report.table import wrap_name
 from synque_select.types import Ranking, SampleSizeAnalysis
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import JsonObject
@@ -95,13 +95,8 @@ def _new(n_rows: int, n_columns: int, width: float, height: float) -> tuple[Figu
 
 
 def _label(text: str, width: int = 26) -> str:
-    """Return a name that can be drawn: short, and without characters that the font lacks."""
-    return shorten(_drawable(text), width)
-
-
-def _labels(names: Sequence[str], width: int) -> list[str]:
-    """Return names that can be drawn: short where they agree, and still distinct."""
-    return shorten_names([_drawable(name) for name in names], width)
+    """Return a name that can be drawn: in lines, and without characters that the font lacks."""
+    return "\n".join(wrap_name(_drawable(text), width))
 
 
 def _drawable(text: str) -> str:
@@ -144,11 +139,10 @@ def map_figure(
     for ax in axes[len(names) :]:
         ax.remove()
     everything = np.concatenate([placed[name] for name in names])
-    labels = _labels(names, 26)
     for number, (ax, name) in enumerate(zip(axes, names, strict=False), start=1):
         _map_panel(ax, everything, placed[name], placed[real], chosen=name in selected)
         weight = "bold" if name in selected else "normal"
-        words = f"{number}  {labels[number - 1]}"
+        words = f"{number}  {_label(name)}"
         title = ax.set_title(words, fontsize=8.5, color=_INK, fontweight=weight)
         title.set_parse_math(False)
     _map_limits(axes[: len(names)], np.concatenate([everything, placed[real]]))
@@ -223,7 +217,7 @@ def ranking_figure(ranking: Ranking) -> Figure:
         ax.grid(axis="y", color="#EDF0F3", lw=0.8)
         ax.set_axisbelow(True)
         ax.locator_params(axis="x", nbins=4)
-    labels = _labels([row.name for row in order], 44)
+    labels = [_label(row.name, 44) for row in order]
     ranks = format_ranks([row.ranks[ranking.rank_by] for row in order])
     names = [f"{rank.strip()}  {label}" for rank, label in zip(ranks, labels, strict=True)]
     captions = []
@@ -305,17 +299,11 @@ def correlation_figure(
     for ax in axes[: len(keys) : n_columns]:
         better = "" if entry.mode == "max" else " (lower is better)"
         ax.set_ylabel(_label(entry.monitor) + better, fontsize=9, color=_INK, parse_math=False)
-    names = _short_units([point.unit for point in points])
+    names = short_units([point.unit for point in points])
     marks = [f" ({mark})" if point.unit in marked else "" for point in points]
-    labels = _labels(names, 40)
-    _number_legend(figure, [name + mark for name, mark in zip(labels, marks, strict=True)])
+    labels = [_label(name + mark, 40) for name, mark in zip(names, marks, strict=True)]
+    _number_legend(figure, labels)
     return figure
-
-
-def _short_units(units: Sequence[str]) -> list[str]:
-    """Leave out the content hashes of units if their names alone are distinct."""
-    short = [re.sub(r" @[0-9a-f]{8}$", "", unit) for unit in units]
-    return short if len(set(short)) == len(short) else list(units)
 
 
 def _correlation_panel(

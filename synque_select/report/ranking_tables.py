@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 _CONSENSUS = "consensus"
-# short, so that it is never cut where names are: the note below the table says what it means
+# short, as names are: the note below the table says what it means
 _REFERENCE = "more real"
 # proxies that the row of further real examples has by extrapolation
 _EXTRAPOLATED = frozenset(("coverage", "ngram"))
@@ -80,7 +80,6 @@ def scores_table(ranking: Ranking) -> Table:
     """
     order = ranking.order()
     columns, parts = _order_columns(ranking)
-    columns[-1] = Column("candidate", is_name=True, is_reminder=True)
     for key in ranking.proxies:
         columns.append(Column(key))
         parts.append(_value_cells(order, key))

@@ -15,7 +15,7 @@ from synque_select.utils.wording import counted
 
 __all__ = ["Trial", "study_table", "trials_of"]
 
-_MAX_MIXTURE = 40  # characters: a longer mixture is cut, and names of a kind look the same
+_MAX_MIXTURE = 40  # characters: with longer mixtures, each trial would take many lines
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def study_table(state: JsonObject) -> Table:
     heads = ("from", metric, "best so far", *["seconds"] * fits)
     columns = (
         Column("#", is_name=True),
-        Column("mixture", is_name=True, is_whole=True),
+        Column("mixture", is_name=True),
         *map(Column, heads),
         *[Column("hyper-parameters")] * has_parameters,
     )
@@ -113,7 +113,7 @@ def study_table(state: JsonObject) -> Table:
         rows.append(tuple(row + [UNDEFINED] * (len(columns) - len(row))))
     better = "higher" if fields.text("mode") == "max" else "lower"
     legend = [f"{key}: {name}" for name, key in keys.items() if key != name]
-    notes = (*legend, _budget(budget), *fields.texts("messages"))
+    notes = (*legend, _what_was_tried(trials, budget), *fields.texts("messages"))
     title = f"Study {fields.text('study_name')}: {metric} ({better} is better) of each trial"
     return Table(title, columns, tuple(rows), notes)
 
@@ -128,7 +128,7 @@ def _keys(trials: Sequence[Trial]) -> dict[str, str]:
 
 def _mixture(weights: Mapping[str, float], keys: Mapping[str, str]) -> str:
     parts = sorted(weights.items(), key=lambda item: -item[1])
-    return " + ".join(f"{keys[name]} {weight:.2f}" for name, weight in parts) or "-"
+    return ", ".join(f"{keys[name]}={weight:.2f}" for name, weight in parts) or UNDEFINED
 
 
 def _value(trial: Trial, decimals: int) -> str:
@@ -144,14 +144,23 @@ def _named(parameters: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
-def _budget(budget: JsonFields) -> str:
-    cost = "no fits"
+def _what_was_tried(trials: Sequence[Trial], budget: JsonFields) -> str:
+    """Say where the mixtures of the trials came from, and what each trial cost."""
+    sampler, pruner = budget.value("sampler"), budget.value("pruner")
+    roles = {
+        "start": "suggested by the proxies",
+        "random": "drawn at random",
+        "adaptive": f"chosen by the sampler ({sampler})",
+    }
+    counts = {words: sum(t.role == role for t in trials) for role, words in roles.items()}
+    sources = [f"{n} {words}" for words, n in counts.items() if n]
+    low, high = map(int, budget.number_list("k_range"))
+    of = f"{counted(low, 'candidate')}" if low == high else f"{low} to {high} candidates"
+    fit = "nothing was trained"
     if budget.value("max_steps") is not None:
         steps = counted(budget.count("max_steps"), "step")
-        cost = f"each a fit of {steps} from the same weights"
-    low, high = map(int, budget.number_list("k_range"))
+        fit = f"each a fit of {steps} from the same weights, pruner {pruner}"
     return (
-        f"{cost}; {low} to {counted(high, 'candidate')}, sampler {budget.value('sampler')}, "
-        f"pruner {budget.value('pruner')}, {budget.value('n_startup')} random trials after the "
-        f"starts, seed {budget.value('seed')}"
+        f"{counted(len(trials), 'trial')} of mixtures of {of}: {', '.join(sources)}; {fit}; seed "
+        f"{budget.value('seed')}"
     )

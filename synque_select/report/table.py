@@ -1,25 +1,22 @@
 """A table as plain text for terminals and as Markdown for loggers.
 
-Why not rich: it shortens cells at their end, so that names which differ there look the same, and in
-a narrow terminal it squeezes or drops columns instead of continuing the table below.
+Why not rich: in a narrow terminal it squeezes or drops columns instead of continuing the table
+below, and it breaks names without regard to their words.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 import shutil
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import zip_longest
 
-__all__ = ["Column", "Table", "shorten", "shorten_names", "terminal_width", "wrap_text"]
+__all__ = ["Column", "Table", "terminal_width", "wrap_name", "wrap_text"]
 
 _MIN_NAME = 10
-_MAX_NAME = 60
-_Parts = Literal["words and ends", "words", "letters"]
 
 
 @dataclass(frozen=True)
@@ -28,21 +25,15 @@ class Column:
 
     Args:
         name: The head.
-        is_name: Whether the column holds names: aligned to the left, cut where they agree if the
-            line is too long, and repeated if the table is split into several blocks. Other columns
-            hold figures.
+        is_name: Whether the column holds names: aligned to the left, continued on the next line if
+            the line is too long, and repeated if the table is split into several blocks. Other
+            columns hold figures.
         stays: Whether the column stays in the same block as the one before it.
-        is_reminder: Whether names may be cut until they are hard to read, for fewer blocks: a
-            table above has them in the same order.
-        is_whole: Whether names are shortened only if a line cannot hold them, because their words
-            matter.
     """
 
     name: str
     is_name: bool = False
     stays: bool = False
-    is_reminder: bool = False
-    is_whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,31 +84,22 @@ class Table:
             heads = [_in_two(head[0]) for head in heads]
             widths = _widths(heads, cells[1:])
         names = self._names()
-        if names:  # the longest name is shortened
-            longest = max(names, key=lambda i: widths[i])
-            widths[longest] = self._name_width(longest, cells, widths, width)
-        groups = self._groups(widths, width)
-        return [self._lines(heads, cells[1:], group, widths) for group in groups]
+        if not names:
+            return self._blocks_of(heads, cells[1:], widths, width)
+        widest = min(width, max(widths[i] for i in names))
 
-    def _name_width(self, name: int, cells: list[list[str]], widths: list[int], width: int) -> int:
-        """Return the largest width for names that gives the fewest possible blocks."""
-        spans = [sum(widths[i] + 2 for i in unit) for unit in self._units()]
-        others = sum(widths[i] + 2 for i in self._names() if i != name)
-        most = max(_MIN_NAME, width - others - max(spans, default=0) - 2)
-        natural = min(widths[name], _MAX_NAME, most)
-        cells_of_name = [row[name] for row in cells[1:]]
-        words = _distinct_width(cells_of_name, "words and ends")
-        letters = _distinct_width(cells_of_name, "letters")
-        is_cut = self.columns[name].is_reminder or words > natural
-        least = min(natural, max(_MIN_NAME, letters if is_cut else words))
-        if self.columns[name].is_whole:
-            least = natural
+        def blocks(most: int) -> list[list[str]]:
+            capped = [min(w, most) if i in names else w for i, w in enumerate(widths)]
+            return self._blocks_of(heads, cells[1:], capped, width)
 
-        def n_blocks(tried: int) -> int:
-            return len(self._groups([*widths[:name], tried, *widths[name + 1 :]], width))
+        # names on several lines make rows longer, and names on one line may need more blocks
+        tried = [blocks(most) for most in range(widest, min(widest, _MIN_NAME) - 1, -1)]
+        return min(tried, key=lambda parts: (max(0, _span(parts) - width), sum(map(len, parts))))
 
-        fewest = n_blocks(least)
-        return next(tried for tried in range(natural, -1, -1) if n_blocks(tried) == fewest)
+    def _blocks_of(
+        self, heads: list[list[str]], rows: list[list[str]], widths: list[int], width: int
+    ) -> list[list[str]]:
+        return [self._lines(heads, rows, group, widths) for group in self._groups(widths, width)]
 
     def _groups(self, widths: list[int], width: int) -> list[list[int]]:
         """Return the columns of each block."""
@@ -151,31 +133,34 @@ class Table:
     def _lines(
         self, heads: list[list[str]], rows: list[list[str]], group: list[int], widths: list[int]
     ) -> list[str]:
-        cells = {i: self._cut([row[i] for row in rows], i, widths[i]) for i in group}
+        names, figures = self._names(), [i for i in group if not self.columns[i].is_name]
 
-        def line(row: Mapping[int, str]) -> str:
-            parts = [_pad(row[i], widths[i], left=self.columns[i].is_name) for i in group]
-            return "  ".join(parts).rstrip()
+        def lines(row: Sequence[Sequence[str]]) -> list[str]:
+            shown = [
+                [_pad(part, widths[i], left=i in names) for part in parts]
+                for i, parts in zip(group, row, strict=True)
+            ]
+            blank = [" " * widths[i] for i in group]
+            return [
+                "  ".join(p or b for p, b in zip(parts, blank, strict=True)).rstrip()
+                for parts in zip_longest(*shown)
+            ]
 
-        depth = max(len(heads[i]) for i in group)
-        raised = {i: [""] * (depth - len(heads[i])) + heads[i] for i in group}
-        rule = "  ".join("-" * widths[i] for i in group)
-        figures = [i for i in group if not self.columns[i].is_name]
-        shown = [
-            r
-            for r in range(len(rows))
-            if r not in self.sparse_rows or any(rows[r][i] for i in figures)
-        ]
+        def wrapped(i: int, text: str) -> list[str]:
+            return wrap_name(text, widths[i]) if i in names else [text]
+
+        top = [[part for line in heads[i] for part in wrapped(i, line)] for i in group]
+        depth = max(map(len, top))
         return [
-            *(line({i: shorten(raised[i][d], widths[i]) for i in group}) for d in range(depth)),
-            rule,
-            *(line({i: cells[i][r] for i in group}) for r in shown),
+            *lines([[""] * (depth - len(head)) + head for head in top]),
+            "  ".join("-" * widths[i] for i in group),
+            *(
+                line
+                for r, row in enumerate(rows)
+                if r not in self.sparse_rows or any(row[i] for i in figures)
+                for line in lines([wrapped(i, row[i]) for i in group])
+            ),
         ]
-
-    def _cut(self, cells: list[str], column: int, width: int) -> list[str]:
-        if self.columns[column].is_name:
-            return shorten_names(cells, width)
-        return [shorten(cell, width) for cell in cells]
 
     def markdown(self) -> str:
         """Return the table as GitHub-flavoured Markdown; names cannot break out of their cell."""
@@ -222,6 +207,32 @@ def wrap_text(text: str, width: int, *, bullet: str = "") -> list[str]:
     return [line.replace("\N{NO-BREAK SPACE}", " ").replace("\0", "").rstrip() for line in lines]
 
 
+def wrap_name(name: str, width: int) -> list[str]:
+    """Break a name into lines, after a blank, a hyphen or the like, so that all of it is shown.
+
+    Args:
+        name: The name.
+        width: Largest width of a line in columns of a terminal, at least 5.
+
+    Example:
+        >>> wrap_name("llama3.1-8b_few-shot_bg_train-time-info_v1", 26)
+        ['llama3.1-8b_few-shot_bg_', '  train-time-info_v1']
+    """
+    lines = [""]
+    for part in re.findall(r"[^ _/+-]*[ _/+-]+|[^ _/+-]+", name):
+        if _width((lines[-1] + part).rstrip()) <= width:
+            lines[-1] += part
+            continue
+        if _width(part.rstrip()) + 2 <= width:
+            lines.append(f"  {part}")
+            continue
+        for c in part:  # a word that is longer than a line
+            if _width((lines[-1] + c).rstrip()) > width:
+                lines.append("  ")
+            lines[-1] += c
+    return [line.rstrip() for line in lines if line.strip()] or [""]
+
+
 def _clean(text: str) -> str:
     """Make a text safe for a terminal: one line, no control or direction characters."""
     text = re.sub(r"\s+", " ", text)
@@ -240,6 +251,10 @@ def _width(text: str) -> int:
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text
     )
+
+
+def _span(blocks: Sequence[Sequence[str]]) -> int:
+    return max(_width(line) for block in blocks for line in block)
 
 
 def _widths(heads: Sequence[Sequence[str]], rows: Sequence[Sequence[str]]) -> list[int]:
@@ -261,149 +276,6 @@ def _in_two(head: str) -> list[str]:
     return [head[:place].rstrip(), head[place:]]
 
 
-def _distinct_width(names: Sequence[str], parts: _Parts) -> int:
-    """Return the smallest width at which names keep these parts."""
-    return max(map(_width, _forms(names, parts, room=0).values()), default=0)
-
-
 def _pad(text: str, width: int, *, left: bool) -> str:
     space = " " * max(0, width - _width(text))
     return text + space if left else space + text
-
-
-def shorten(text: str, width: int) -> str:
-    """Shorten a text in its middle: names often differ at their ends, such as a seed or a model.
-
-    Example:
-        >>> shorten("gpt-4o_temperature=1.0_seed=42", 19)
-        'gpt-4o_t..._seed=42'
-    """
-    if _width(text) <= width:
-        return text
-    if width < 5:
-        return text[:width]
-    head, tail = "", ""
-    room = width - 3
-    for i in range(len(text)):
-        taken = text[len(text) - 1 - i // 2] if i % 2 else text[i // 2]
-        if _width(head + tail + taken) > room:
-            break
-        head, tail = (head, taken + tail) if i % 2 else (head + taken, tail)
-    return f"{head}...{tail}"
-
-
-def shorten_names(names: Sequence[str], width: int) -> list[str]:
-    """Shorten names where they agree, so that different names stay different.
-
-    Each name keeps the words at which it differs from another one, its first and its last word, and
-    as much around them as there is room for. If the width does not allow that, it keeps the letters
-    at which it differs; and if it does not even allow these, look-alikes are numbered.
-
-    Args:
-        names: The names; those that fit are not changed.
-        width: Largest width in columns of a terminal, at least 10.
-
-    Returns:
-        The names in the same order, equal where they were equal, and different where they were
-        different.
-
-    Example:
-        >>> names = [f"llama3.1-8b_few-shot_bg_{time}-time-info_v1" for time in ("test", "train")]
-        >>> shorten_names(names, 20)
-        ['llama3...test...v1', 'llama3...train...v1']
-        >>> shorten_names(["gpt-4o_temperature=1.0_seed=42", "gpt-4o_temperature=1.0_seed=7"], 17)
-        ['gpt-4o_...seed=42', 'gpt-4o_...seed=7']
-    """
-    if all(_width(name) <= width for name in names):
-        return list(names)
-    for parts in ("words and ends", "words", "letters"):
-        for room in range(width, -1, -1):
-            cut = _forms(names, parts, room)
-            shown = {name: name if _width(name) <= width else cut[name] for name in cut}
-            if max(map(_width, shown.values())) <= width and _all_differ(shown):
-                return [shown[name] for name in names]
-    shown = {}
-    taken = {name for name in names if _width(name) <= width}
-    for name in dict.fromkeys(names):
-        shown[name] = name if name in taken else _untaken(name, width, taken)
-        taken.add(shown[name])
-    return [shown[name] for name in names]
-
-
-def _all_differ(shown: Mapping[str, str]) -> bool:
-    return len(set(shown.values())) == len(shown)
-
-
-def _untaken(name: str, width: int, taken: Iterable[str]) -> str:
-    """Return a short form that is not taken, numbered if need be."""
-    if (short := shorten(name, width)) not in taken:
-        return short
-    tagged = (shorten(name, width - len(f"~{i}")) + f"~{i}" for i in itertools.count(2))
-    return next(form for form in tagged if form not in taken)
-
-
-def _forms(names: Sequence[str], parts: _Parts, room: int) -> dict[str, str]:
-    """Cut each name where it agrees with all that it is like so far.
-
-    Two names that first differ at a place are cut in the same way before it, because they differ
-    from every third name at the same places there; and both keep what is at that place. So their
-    forms differ, too.
-
-    Args:
-        names: The names.
-        parts: What is kept where names differ: whole words or single letters; and whether the
-            first and last word are kept, too.
-        room: How many characters to keep around that and at both ends.
-    """
-    places = _differing_places(names)
-    return {name: _form(name, at, parts, room) for name, at in places.items()}
-
-
-def _differing_places(names: Sequence[str]) -> dict[str, set[int]]:
-    """Return for each name the places at which it first differs from another name."""
-    order = sorted(set(names))
-    places: dict[str, set[int]] = {name: set() for name in order}
-    # sorted, names agree exactly as far as the least agreement of the neighbors between them
-    for direction in (order, order[::-1]):
-        agreement: list[int] = []  # with the names before, each value once
-        for last, name in itertools.pairwise(direction):
-            common = _common(last, name)
-            agreement = [*(length for length in agreement if length < common), common]
-            places[name].update(agreement)
-    return places
-
-
-def _common(a: str, b: str) -> int:
-    pairs = zip(a, b, strict=False)
-    return next((i for i, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
-
-
-def _form(name: str, places: set[int], parts: _Parts, room: int) -> str:
-    whole_words = parts != "letters"
-    windows = [(0, room), (len(name) - room, len(name))]
-    kept_places = {*places, 0, len(name) - 1} if parts == "words and ends" else places
-    for place in kept_places:
-        first, last = place, place + 1
-        while whole_words and _in_word(name, first):
-            first -= 1
-        while whole_words and _in_word(name, last):
-            last += 1
-        windows.append((first - room, last + room))
-    kept = [False] * len(name)
-    for first, last in windows:
-        while whole_words and _in_word(name, first):  # no half words at the edges
-            first += 1
-        while whole_words and _in_word(name, last):
-            last -= 1
-        for i in range(max(0, first), min(len(name), last)):
-            kept[i] = True
-    form = ""
-    for is_kept, run in itertools.groupby(range(len(name)), kept.__getitem__):
-        part = "".join(name[i] for i in run)
-        form += part if is_kept or len(part) <= 3 else "..."
-    return form
-
-
-def _in_word(name: str, at: int) -> bool:
-    """Return whether a cut before this place would divide a word."""
-    return 0 < at < len(name) and name[at - 1].isalnum() and name[at].isalnum()

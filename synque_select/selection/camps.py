@@ -16,7 +16,6 @@ from synque_select.functional.camps import (
     systematic_contradictions,
 )
 from synque_select.functional.label_consistency import Predictions
-from synque_select.selection.sentences import short_names
 from synque_select.utils.wording import listed, percent
 
 __all__ = ["Camps", "find_camps"]
@@ -51,8 +50,7 @@ class Camps:
     def sentence(self) -> str:
         """Say who contradicts whom, and about which class, without a full stop."""
         largest = self.contradictions[0]
-        camps = [[self._short[name] for name in camp] for camp in self.names]
-        readers, others = camps[largest.readers], camps[1 - largest.readers]
+        readers, others = self.names[largest.readers], self.names[1 - largest.readers]
         label, read_as = self.classes[largest.label], self.classes[largest.read_as]
         return (
             "the candidates form two camps whose labels contradict each other: what "
@@ -74,14 +72,10 @@ class Camps:
         advice = f"The larger camp need not be right. {_ASK}"
         if not self.examples:
             return advice
-        name = self._short[self.examples[0][0]]
+        name = self.examples[0][0]
         numbers = ", ".join(str(position + 1) for _, position in self.examples)
         what = f"example {numbers}" if len(self.examples) == 1 else f"examples {numbers}"
         return f"{advice} Or read {what} of {name}, where the camps differ most."
-
-    @property
-    def _short(self) -> dict[str, str]:
-        return short_names([name for camp in self.names for name in camp])
 
 
 def find_camps(

@@ -28,7 +28,7 @@ from synque_select.selection.labels import unpredicted
 from synque_select.selection.mixture import MixtureChoice, MixtureOptions, with_mixture
 from synque_select.selection.score_cache import package_versions
 from synque_select.selection.scoring import Scoring
-from synque_select.selection.sentences import never_reads_real, short_names
+from synque_select.selection.sentences import never_reads_real
 from synque_select.selection.uncertainty import (
     Influences,
     Separation,
@@ -420,14 +420,13 @@ def _tie_at_border(ranking: Ranking) -> str | None:
     inside = [row.name for row in order[: ranking.top_k] if row.name in tied]
     if len(inside) == len(tied):
         return None
-    short = short_names([row.name for row in order])
     ranks = [row.ranks[ranking.rank_by] for row in ranking.candidates]
     place = places(ranks)[ranks.index(rank)]
     are = "is" if len(inside) == 1 else "are"
     return (
-        f"{listed([short[name] for name in tied])} share place {place} by {ranking.rank_by} at the "
-        f"border of the top {ranking.top_k}: {listed([short[name] for name in inside])} {are} "
-        "selected by the order of the candidates, not by a score."
+        f"{listed(tied)} share place {place} by {ranking.rank_by} at the border of the top "
+        f"{ranking.top_k}: {listed(inside)} {are} selected by the order of the candidates, not by "
+        "a score."
     )
 
 

@@ -5,31 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
-from synque_select.report.table import shorten_names
 from synque_select.types import Evidence, Mixture, ProxyInfo, Ranking
 from synque_select.types.decision import LEAST_REAL, Opening
 from synque_select.utils.wording import counted, listed, percent
 
-__all__ = ["Sentences", "never_reads_real", "short_names"]
+__all__ = ["Sentences", "never_reads_real"]
 
 _MOST_NAMES = 4
-_NAME_WIDTH = 40
-
-
-def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Return each name as a sentence shows it: a long one is cut where it agrees with others.
-
-    Args:
-        names: All names that must stay distinct.
-
-    Example:
-        >>> names = [f"llama3.1-8b_{x}-shot_background-information_v1" for x in ("few", "zero")]
-        >>> list(short_names(names).values())
-        ['llama3.1-8b_few-shot_...-information_v1', 'llama3.1-8b_zero-shot_...-information_v1']
-    """
-    return dict(zip(names, shorten_names(names, _NAME_WIDTH), strict=True))
 
 
 def never_reads_real(info: ProxyInfo | None) -> str:
@@ -52,10 +35,6 @@ class Sentences:
     ranking: Ranking
     evidence: Evidence
     names: Sequence[str]
-
-    @cached_property
-    def _short(self) -> dict[str, str]:
-        return short_names([row.name for row in self.ranking.candidates])
 
     @property
     def opening(self) -> Opening:
@@ -147,7 +126,7 @@ class Sentences:
     def weights(self, mixture: Mixture) -> str:
         """Return the names and weights of a mixture, the largest first."""
         order = sorted(mixture.weights.items(), key=lambda item: -item[1])
-        return listed([f"{self._short.get(name, name)} {weight:.3g}" for name, weight in order])
+        return listed([f"{name} {weight:.3g}" for name, weight in order])
 
     def finding(self) -> str:
         """Say what the data say, without what to train on."""
@@ -504,10 +483,9 @@ class Sentences:
 
     def _list(self, names: Sequence[str]) -> str:
         """Name candidates; of many, say how many and name the first."""
-        short = [self._short.get(name, name) for name in names]
         if len(names) <= _MOST_NAMES:
-            return listed(short)
-        return f"{counted(len(names), 'candidate')} ({listed(short, _MOST_NAMES)})"
+            return listed(names)
+        return f"{counted(len(names), 'candidate')} ({listed(names, _MOST_NAMES)})"
 
 
 def _these(names: Sequence[str]) -> str:

@@ -228,10 +228,14 @@ def _messages(
     trials, metric = counted(n_complete, "trial"), options.monitor
     chosen = f"the best {metric} is the best of {trials}, and the mixture was chosen by it"
     if options.proxy is None:
+        n_random = sum(row.role == "random" and row.state == "complete" for row in rows)
+        entering = f"only the {counted(n_random, 'complete trial')} drawn at random may enter"
+        if not n_random:
+            entering = "no trial was drawn at random, so none may enter"
         messages = [
             f"{chosen}: the value is optimistic; measure the mixture on a test split",
-            "trials are sampled adaptively: only random start-up trials may enter a correlation of "
-            "proxies with validation, pruned ones never",
+            f"{entering} a correlation of proxies with validation: mixtures that were chosen to "
+            "do well bias it",
         ]
     else:
         messages = [f"{chosen}; nothing was trained, so its validation metric is unknown"]

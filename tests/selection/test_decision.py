@@ -478,7 +478,7 @@ def test_each_camp_is_named_once(answers: AnswerEvidence, sentence: str):
     assert decision(answers=answers).sentence == sentence
 
 
-def test_long_names_are_shortened_in_what_answers_show():
+def test_long_names_are_never_cut_in_what_answers_show():
     names = [f"a-generator-with-{'a-long-' * 20}name-{i}" for i in range(6)]
     rows = tuple(
         dataclasses.replace(row, name=name)
@@ -489,7 +489,7 @@ def test_long_names_are_shortened_in_what_answers_show():
     made = decided(long, Evidence("consensus", 60, 60.0, 0, 15, answers=answers)).decision
     assert made is not None
     assert made.mixture.names == tuple(names[:3])
-    assert len(made.sentence) < 400
+    assert all(name in made.sentence for name in names)
 
 
 def test_a_mixture_that_is_not_advised_is_not_called_recommended():
@@ -547,9 +547,7 @@ def test_many_long_names_do_not_hide_the_advice():
     assert made.sentence.startswith("Train on 14 candidates (")
     assert " and 12 more): by consensus, each other file is farther" in made.sentence
     first, second = made.sentence.partition("(")[2].partition(" and ")[0].split(", ")
-    assert "00" in first
-    assert "01" in second
-    assert max(len(first), len(second)) <= 40
+    assert [first, second] == names[:2]
 
 
 def kinds() -> list[tuple[str, ProxyInfo]]:

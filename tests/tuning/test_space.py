@@ -147,16 +147,38 @@ def test_the_table_of_a_study_says_where_each_trial_comes_from():
     table = study_table(STUDY)
     assert [row[2] for row in table.rows] == ["top 3", "random, again #0", "adaptive", "adaptive"]
     assert [row[3] for row in table.rows] == ["0.700", "0.800", "(0.600) pruned", "failed"]
-    assert table.rows[0][1] == "<b> 0.75 + a 0.25"
+    assert table.rows[0][1] == "<b>=0.75, a=0.25"
     assert "the best is optimistic" in table.notes
+    assert (
+        "4 trials of mixtures of 1 to 4 candidates: 1 suggested by the proxies, 1 drawn at random, "
+        "2 chosen by the sampler (tpe); each a fit of 4 steps from the same weights, pruner "
+        "median; seed 0"
+    ) in table.notes
+
+
+def test_a_study_says_nothing_of_trials_that_it_did_not_run():
+    starts = [t for t in STUDY["trials"] if t["role"] == "start"]
+    budget = {**STUDY["budget"], "n_startup": 5, "k_range": [3, 3]}
+    notes = " ".join(study_table({**STUDY, "trials": starts, "budget": budget}).notes)
+    assert "1 trial of mixtures of 3 candidates: 1 suggested by the proxies; each" in notes
+    assert "random" not in notes
+
+
+def test_a_long_mixture_is_wrapped_and_not_cut():
+    weights = {f"gpt-4o_temperature=1.0_prompt=plain_seed={i}": 0.1 for i in range(10)}
+    trials = [{**trial, "weights": weights} for trial in STUDY["trials"]]
+    text = study_table({**STUDY, "trials": trials}).text(80)
+    assert "..." not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(text.count(f"c{i}=0.10") >= len(trials) for i in range(1, 11))
 
 
 def test_long_names_have_keys_in_the_table_of_a_study():
     names = {f"gpt-4o_temperature=1.0_prompt=plain_seed={i}": 0.25 for i in range(4)}
     trials = [{**trial, "weights": names} for trial in STUDY["trials"]]
     table = study_table({**STUDY, "trials": trials})
-    assert table.rows[0][1] == "c1 0.25 + c2 0.25 + c3 0.25 + c4 0.25"
-    assert table.rows[0][1] in table.text(100)
+    assert table.rows[0][1] == "c1=0.25, c2=0.25, c3=0.25, c4=0.25"
+    assert "c1=0.25, c2=0.25," in table.text(100)
     assert table.notes[:4] == tuple(f"c{i}: {name}" for i, name in enumerate(names, 1))
 
 
@@ -173,7 +195,7 @@ def test_the_page_shows_a_study_apart(tmp_path):
 
     (tmp_path / "study.json").write_text(json.dumps(STUDY))
     page = write_report(tmp_path).read_text()
-    assert "Tuning: trials sampled adaptively" in page
-    assert "&lt;b&gt; 0.75" in page
-    assert "<b> 0.75" not in page
+    assert "Tuning: the trials of the search" in page
+    assert "&lt;b&gt;=0.75" in page
+    assert "<b>=0.75" not in page
     assert "data:image/svg+xml" in page
