@@ -155,7 +155,7 @@ def _what_was_tried(trials: Sequence[Trial], budget: JsonFields) -> str:
     counts = {words: sum(t.role == role for t in trials) for role, words in roles.items()}
     sources = [f"{n} {words}" for words, n in counts.items() if n]
     low, high = map(int, budget.number_list("k_range"))
-    of = f"{counted(low, 'candidate')}" if low == high else f"{low} to {high} candidates"
+    of = counted(high, "candidate") if low == high else f"{low} to {counted(high, 'candidate')}"
     fit = "nothing was trained"
     if budget.value("max_steps") is not None:
         steps = counted(budget.count("max_steps"), "step")
