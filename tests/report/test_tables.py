@@ -270,7 +270,7 @@ def test_no_line_is_wider_than_the_terminal(names, width):
 
 
 def joined(lines):
-    """Put a wrapped name together: a continued line is indented by two."""
+    """Join a wrapped name: a continued line is indented by two."""
     return "".join(line.removeprefix("  ") if i else line for i, line in enumerate(lines))
 
 
@@ -315,7 +315,7 @@ def blocks(text):
 
 
 def names_in(block):
-    """The names of a block, put together from their lines."""
+    """The names of a block, each joined from its lines."""
     names = []
     for line in block:
         if line[:3].strip():
