@@ -14,14 +14,12 @@ from synque_select.errors import ConfigError, ProxyError, SynqueError
 if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
     from jsonargparse import ArgumentParser
 
-    from synque_select.data.candidate import Candidate
     from synque_select.data.groups import GroupSelector
     from synque_select.data.views import Selector
-    from synque_select.selection.ask import AnswerReport
     from synque_select.selection.label_filter import LabelFilterChoice
     from synque_select.selection.scorer import Scorer, ScoringJob
     from synque_select.selection.scoring import Scoring
-    from synque_select.types import Findings, LabelCheck, Ranking
+    from synque_select.types import Findings, LabelChecks, Ranking
 
 __all__ = ["arguments", "field_or_position", "run", "view_of"]
 
@@ -144,8 +142,6 @@ def run(options: Namespace) -> int:
     from synque_select.records.ranking_file import check_ranking_target, save_ranking
     from synque_select.report.decision import decision_text
     from synque_select.report.ranking_tables import ranking_tables
-    from synque_select.selection.findings import label_messages
-    from synque_select.selection.label_filter import camps_of
 
     if options.json is not None:
         check_ranking_target(options.json)
@@ -161,19 +157,14 @@ def run(options: Namespace) -> int:
     job = scorer.prepare(candidates, real)
     _check_findings(options, job)
     scoring = job.score()
-    checks, unchecked = _label_checks(options, candidates, scoring)
-    camps = () if checks is None else camps_of(candidates, scoring)
-    answers = job.answer_report(scoring)
-    ranking, dropped = _order(scorer, scoring, checks or (), camps, answers), None
-    messages = unchecked if checks is None else label_messages(checks, has_camps=bool(camps))
-    ranking = replace(ranking, messages=(*messages, *ranking.messages))
-    if checks is not None:
+    (ranking, labels), dropped = _order(job, scoring), None
+    if labels is not None:
         ranking, dropped = job.filter_labels(scoring, ranking)
     # written before anything that can still fail
     path = None if options.json is None else save_ranking(ranking, Path(options.json))
     print(decision_text(ranking), end="\n\n")
     print(*ranking_tables(ranking), sep="\n\n")
-    findings = _findings(options, scoring, checks, ranking)
+    findings = _findings(options, scoring, labels, ranking)
     if path is not None:
         prefix = "" if path.name == "ranking.json" else f"{path.stem}."
         written = [path, path.with_suffix(".csv")]
@@ -183,20 +174,6 @@ def run(options: Namespace) -> int:
             written.append(save_dropped_labels(place, dropped, relabel=False))
         print("\nwrote " + ", ".join(map(str, written)))
     return 0
-
-
-def _label_checks(
-    options: Namespace, candidates: Sequence[Candidate], scoring: Scoring
-) -> tuple[list[LabelCheck] | None, tuple[str, ...]]:
-    """Check the labels; return None, and a message that says why, if they are not classes."""
-    from synque_select.selection.labels import check_scored_labels
-
-    if options.label is None:
-        return None, ()
-    try:
-        return check_scored_labels(candidates, scoring), ()
-    except ConfigError as error:
-        return None, (f"The labels were not checked: {error}.",)
 
 
 def _scorer(options: Namespace) -> Scorer:
@@ -247,38 +224,28 @@ def _check_lens(proxies: Sequence[Mapping[str, object]] | None, lens: str | None
         )
 
 
-def _order(
-    scorer: Scorer,
-    scoring: Scoring,
-    checks: Sequence[LabelCheck],
-    camps: Sequence[str],
-    answers: AnswerReport | None,
-) -> Ranking:
+def _order(job: ScoringJob, scoring: Scoring) -> tuple[Ranking, LabelChecks | None]:
     """Order the candidates; if no mixture can be chosen, print the scores before it fails."""
     from synque_select.report.ranking_tables import ranking_tables
     from synque_select.selection.mixture import MixtureOptions
 
     try:
-        return scorer.order(scoring, checks, camps, answers)
+        return job.checked_ranking(scoring)
     except SynqueError:
-        if MixtureOptions.of(scorer.mixture).kind != "equal":
-            plain = replace(scorer, mixture="equal").order(scoring, checks, camps, answers)
+        if MixtureOptions.of(job.scorer.mixture).kind != "equal":
+            plain = replace(job, scorer=replace(job.scorer, mixture="equal")).rank(scoring)
             print(*ranking_tables(plain), sep="\n\n")
         raise
 
 
 def _check_findings(options: Namespace, job: ScoringJob) -> None:
     """Before anything is scored, reject requests that could not be met afterwards."""
-    from synque_select.selection.labels import check_classes
     from synque_select.types.decision import LEAST_REAL
 
-    for name, given in (("--gaps", options.gaps), ("--label", options.label is not None)):
-        if given and not job.needs_embeddings:
-            raise ConfigError(f"{name} needs embeddings: add a proxy that uses them, such as pad")
+    if options.gaps and not job.needs_embeddings:
+        raise ConfigError("--gaps needs embeddings: add a proxy that uses them, such as pad")
     if options.mixture == "mmd_optimal" and not job.needs_embeddings:
         raise ConfigError("--mixture mmd_optimal needs embeddings: add a proxy such as mmd")
-    if options.label is not None and not any(proxy.needs_labels for proxy in job.suite):
-        check_classes(job.candidates)  # else a proxy reads them, whatever they are
     if options.sample_size_analysis and len(job.real) < LEAST_REAL:
         raise ConfigError(
             f"--sample-size-analysis compares halves of the real sample: it needs {LEAST_REAL} "
@@ -292,13 +259,13 @@ def _check_findings(options: Namespace, job: ScoringJob) -> None:
 
 
 def _findings(
-    options: Namespace, scoring: Scoring, checks: Sequence[LabelCheck] | None, ranking: Ranking
+    options: Namespace, scoring: Scoring, labels: LabelChecks | None, ranking: Ranking
 ) -> Findings:
     """Print and return the findings that were requested in addition to the ranking."""
     from synque_select.report.finding_tables import gaps_table, sample_size_table
     from synque_select.selection.findings import find_gaps
     from synque_select.selection.sample_size import sample_size_analysis
-    from synque_select.types import Findings, LabelChecks
+    from synque_select.types import Findings
 
     gaps = find_gaps(scoring) if options.gaps else None
     if gaps is not None:
@@ -314,8 +281,6 @@ def _findings(
             if options.rank_by is not None:  # else only the scores said what orders
                 raise
             print(f"\nNo sample-size analysis: {error}.")
-    has_camps = ranking.decision is not None and bool(ranking.decision.evidence.camps)
-    labels = None if checks is None else LabelChecks(tuple(checks), has_camps)
     return Findings(labels=labels, gaps=gaps, real_size=sizes)
 
 

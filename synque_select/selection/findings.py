@@ -6,34 +6,31 @@ The selection writes each of them to a JSON file in the run's directory.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 
 from synque_select.data.preview import shown_view
 from synque_select.errors import ConfigError, ProxyError
 from synque_select.selection.gaps import gap_map
 from synque_select.selection.sample_size import sample_size_analysis
 from synque_select.selection.scoring import Scoring
-from synque_select.types import Findings, Gaps, LabelCheck, LabelChecks, ShownGap
+from synque_select.types import Findings, Gaps, LabelChecks, ShownGap
 
-__all__ = ["find_gaps", "label_messages", "scoring_findings"]
+__all__ = ["find_gaps", "scoring_findings"]
 
 
 def scoring_findings(
     scoring: Scoring,
-    checks: Sequence[LabelCheck] | None,
+    labels: LabelChecks | None,
     *,
     top_k: int,
     rank_by: str | None,
-    has_camps: bool = False,
 ) -> Findings:
     """Return everything that can be found; what cannot be computed is None.
 
     Args:
         scoring: The result of `score`.
-        checks: The result of `check_labels`; None if the candidates have no labels.
+        labels: The label checks; None without.
         top_k: How many candidates are selected.
         rank_by: As in `rank`.
-        has_camps: Whether two camps of candidates contradict each other's labels.
     """
     sizes = None
     # not computed if all candidates are selected, or if what ranks has no contribution of each
@@ -41,20 +38,10 @@ def scoring_findings(
     with contextlib.suppress(ConfigError, ProxyError):
         sizes = sample_size_analysis(scoring, top_k=top_k, rank_by=rank_by)
     return Findings(
-        labels=None if checks is None else LabelChecks(tuple(checks), has_camps),
+        labels=labels,
         gaps=None if scoring.real.embeddings is None else find_gaps(scoring),
         real_size=sizes,
     )
-
-
-def label_messages(checks: Sequence[LabelCheck], *, has_camps: bool = False) -> tuple[str, ...]:
-    """Return the warnings of the label checks, or a sentence on what it means without any.
-
-    Args:
-        checks: The result of `check_labels`.
-        has_camps: Whether two camps of candidates contradict each other's labels.
-    """
-    return LabelChecks(tuple(checks), has_camps).messages
 
 
 def find_gaps(scoring: Scoring, *, n_shown: int = 8) -> Gaps:

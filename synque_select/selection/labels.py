@@ -46,18 +46,15 @@ def check_classes(candidates: Sequence[Candidate]) -> None:
             classes (such as free text), or the labels are numbers with fractions.
     """
     if label_kind([candidate.labels for candidate in candidates]) == "numbers":
-        raise ConfigError(
-            "the labels are numbers, and label checks need classes: name the proxy that takes "
-            "numbers as well (such as --proxies pad,transfer), or leave the labels out"
-        )
+        raise ConfigError("the labels are numbers, and the label checks need classes")
     for candidate in candidates:
         n_classes = len({*candidate.labels} - {NO_LABEL})
         if not n_classes:
             raise ConfigError(f"{candidate.where}: all labels are missing (null, NaN or blank)")
         if n_classes > _MAX_CLASSES:
             raise ConfigError(
-                f"{candidate.where}: {counted(n_classes, 'different label')}; "
-                f"label checks need classes, at most {_MAX_CLASSES}"
+                f"{candidate.where} has {counted(n_classes, 'different label')}, and the label "
+                f"checks need classes, at most {_MAX_CLASSES}"
             )
 
 

@@ -6,8 +6,9 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Literal, TypedDict, Unpack
 
 import torch
 
@@ -15,7 +16,7 @@ from synque_select.data.answers import QuestionSheet, read_questions
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.families import FamilySpec, no_other_family
 from synque_select.data.groups import GroupSelector, label_error
-from synque_select.data.label_sets import label_kind
+from synque_select.data.label_sets import LabelKind, label_kind
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.data.views import Selector
 from synque_select.encoders import BaseEncoder, embed, get_encoder
@@ -26,7 +27,7 @@ from synque_select.records.dropped_labels_file import DROPPED_LABELS, save_dropp
 from synque_select.records.findings_file import save_findings
 from synque_select.selection.ask import ANSWERS, AnswerReport, assess, check_answers, panel_of
 from synque_select.selection.default_order import NOT_BY_TRANSFER
-from synque_select.selection.findings import label_messages, scoring_findings
+from synque_select.selection.findings import scoring_findings
 from synque_select.selection.label_filter import (
     LabelFilterChoice,
     camps_of,
@@ -47,10 +48,10 @@ from synque_select.selection.ranking_cache import (
     writable_path,
 )
 from synque_select.selection.scoring import Scoring, labels_key, score
-from synque_select.types import DroppedLabel, LabelCheck, Mixture, Ranking
+from synque_select.types import DroppedLabel, LabelCheck, LabelChecks, Mixture, Ranking
 from synque_select.utils.process_state import free_device_memory
 from synque_select.utils.validation import check_int
-from synque_select.utils.wording import counted
+from synque_select.utils.wording import counted, listed
 
 __all__ = ["Scorer", "ScoringJob", "rank"]
 
@@ -294,7 +295,7 @@ class Scorer:
         )
 
     def rank(self, candidates: Sequence[Candidate], real: RealSample) -> Ranking:
-        """Score, check labels that are classes, and order."""
+        """Score, check labels that are classes (a message says why not), and order."""
         return self.prepare(candidates, real).rank()
 
     def cached_ranking(self, candidates: Sequence[Candidate], real: RealSample) -> Ranking:
@@ -408,10 +409,38 @@ class ScoringJob:
             proxy.close()
         free_device_memory()
 
+    @cached_property
+    def unchecked(self) -> str | None:
+        """A sentence on why the labels are not checked; empty without labels, None if they are."""
+        missing = [candidate.where for candidate in self.candidates if candidate.label is None]
+        if len(missing) == len(self.candidates):
+            return ""
+        reason = None
+        if missing:
+            reason = f"there are none for {listed(missing)}"
+        elif not self.needs_embeddings:
+            reason = "the label checks need a proxy that uses embeddings, such as pad"
+        else:
+            try:
+                check_classes(self.candidates)
+            except ConfigError as error:
+                reason = str(error)
+        return None if reason is None else f"The labels were not checked: {reason}."
+
     @property
-    def _checked_labels(self) -> list[str] | None:
-        """A hash of each candidate's labels; None if they are not checked."""
-        return _label_hashes(self.candidates) if self.needs_embeddings else None
+    def _left_out(self) -> str | None:
+        """Say which columns the default suite leaves out, as the labels are not classes."""
+        if not self.unchecked or self.scorer.proxies is not None or self._reads_labels:
+            return None
+        modality = self.real.modality
+        keys = [k for k in default_suite(modality, labels=True) if k not in default_suite(modality)]
+        left_out = f"{' and '.join(keys)} are left out for the same reason"
+        if _kind_of(self.candidates) != "numbers":
+            return f"{left_out}."
+        return (
+            f"{left_out}; they take numbers as well if they are named (proxies=, or --proxies "
+            f"{','.join(('pad', *keys))})."
+        )
 
     def rank(self, scoring: Scoring | None = None) -> Ranking:
         """See `Scorer.rank`.
@@ -419,20 +448,33 @@ class ScoringJob:
         Args:
             scoring: Scores of this data by this suite, if they are known; None to compute them.
         """
-        scoring = scoring or self.score()
-        if self._checked_labels is None:
-            return self.scorer.order(scoring, answers=self.answer_report(scoring))
+        return self.checked_ranking(scoring or self.score())[0]
+
+    def checked_ranking(self, scoring: Scoring) -> tuple[Ranking, LabelChecks | None]:
+        """Check the labels, and order the candidates.
+
+        Args:
+            scoring: Scores of this data by this suite.
+
+        Returns:
+            The ranking, whose messages begin with what the label checks say, or with the reason
+            why there are none; and the checks, None without.
+        """
+        answers = self.answer_report(scoring)
+        if self.unchecked is not None:
+            ranking = self.scorer.order(scoring, answers=answers)
+            messages = tuple(text for text in (self.unchecked, self._left_out) if text)
+            return replace(ranking, messages=(*messages, *ranking.messages)), None
         checks = check_scored_labels(self.candidates, scoring)
         camps = camps_of(self.candidates, scoring)
-        ranking = self.scorer.order(scoring, checks, camps, self.answer_report(scoring))
-        messages = label_messages(checks, has_camps=bool(camps))
-        return replace(ranking, messages=(*messages, *ranking.messages))
+        ranking = self.scorer.order(scoring, checks, camps, answers)
+        labels = LabelChecks(tuple(checks), has_camps=bool(camps))
+        return replace(ranking, messages=(*labels.messages, *ranking.messages)), labels
 
     def cached_ranking(self) -> Ranking:
         """See `Scorer.cached_ranking`."""
-        labels = self._checked_labels
         # not the key of `cached_selection`, whose files say that its findings are there
-        path = self._path(None if labels is None else ["ranking", *labels])
+        path = self._path("ranking")
         kept = load_kept_ranking(path)
         if kept is not None:
             return kept[0]
@@ -443,28 +485,21 @@ class ScoringJob:
 
     def cached_selection(self) -> tuple[Ranking, Path]:
         """See `Scorer.cached_selection`."""
-        labels = self._checked_labels
-        path = self._path(labels or "")
+        path = self._path("selection")
         kept = load_kept_ranking(path)
         if kept is not None:
             return kept
         path = writable_path(path)
         folder = new_findings_folder(path)
-        scorer, scoring = self.scorer, self.score()
-        checks = None if labels is None else check_scored_labels(self.candidates, scoring)
-        camps = () if labels is None else camps_of(self.candidates, scoring)
-        ranking = scorer.order(scoring, checks or (), camps, self.answer_report(scoring))
+        scoring = self.score()
+        ranking, labels = self.checked_ranking(scoring)
         k, by = ranking.stability_k, ranking.rank_by
         # before the ranking, whose file says that all of it is there
-        has_camps = bool(camps)
-        findings = scoring_findings(scoring, checks, top_k=k, rank_by=by, has_camps=has_camps)
-        save_findings(folder, findings)
-        messages = () if checks is None else label_messages(checks, has_camps=has_camps)
-        ranking = replace(ranking, messages=(*messages, *ranking.messages))
-        if checks is not None:
+        save_findings(folder, scoring_findings(scoring, labels, top_k=k, rank_by=by))
+        if labels is not None:
             ranking, dropped = self.filter_labels(scoring, ranking)
             if dropped is not None:
-                save_dropped_labels(folder / DROPPED_LABELS, dropped, relabel=scorer.relabel)
+                save_dropped_labels(folder / DROPPED_LABELS, dropped, relabel=self.scorer.relabel)
         keep_ranking(ranking, path, folder)
         return ranking, folder
 
@@ -536,14 +571,15 @@ class ScoringJob:
         device = None if self.scorer.device is None else torch.device(self.scorer.device)
         return get_encoder(self.scorer.encoder, self.real.modality, device=device)
 
-    def _path(self, labels: Sequence[str] | None) -> Path:
-        scorer = self.scorer
+    def _path(self, what: Literal["ranking", "selection"]) -> Path:
+        scorer, is_checked = self.scorer, self.unchecked is None
         options: Mapping[str, object] = {
             "rank_by": scorer.rank_by,
             "top_k": scorer.top_k,
             "mixture": vars(MixtureOptions.of(scorer.mixture)),
             "n_resamples": scorer.n_resamples,
-            "labels": labels,
+            "what": what,
+            "labels": [c.labels_sha256 for c in self.candidates] if is_checked else self.unchecked,
             "answers": self.sheet,  # its text form lists all answers
             "label_filter": [scorer.label_filter, scorer.relabel],
             "families": [candidate.family for candidate in self.candidates],
@@ -578,12 +614,15 @@ def _check_groups(candidates: Sequence[Candidate], real: RealSample) -> None:
     _ = real.groups
 
 
+def _kind_of(candidates: Sequence[Candidate]) -> LabelKind:
+    return label_kind([candidate.labels for candidate in candidates])
+
+
 def _only_one_family(candidates: Sequence[Candidate]) -> str | None:
     """Return why labels of the kinds that `transfer` reads cannot be judged; None if they can."""
     if any(candidate.label is None for candidate in candidates):
         return None
-    kind = label_kind([candidate.labels for candidate in candidates])
-    return no_other_family(candidates) if kind in _JUDGED_KINDS else None
+    return no_other_family(candidates) if _kind_of(candidates) in _JUDGED_KINDS else None
 
 
 def _with_label_proxies(
@@ -592,8 +631,7 @@ def _with_label_proxies(
     """Add the columns that read labels to the default suite, if all labels are classes."""
     if proxies is not None or any(candidate.label is None for candidate in candidates):
         return proxies
-    kind = label_kind([candidate.labels for candidate in candidates])
-    judged = kind in _JUDGED_KINDS and _only_one_family(candidates) is None
+    judged = _kind_of(candidates) in _JUDGED_KINDS and _only_one_family(candidates) is None
     return default_suite(real.modality, labels=judged)
 
 
@@ -607,15 +645,3 @@ def _check_labels_given(suite: Sequence[BaseProxy], candidates: Sequence[Candida
         )
     if keys:
         check_labeled(candidates, keys[0])
-
-
-def _label_hashes(candidates: Sequence[Candidate]) -> list[str] | None:
-    """Hash each candidate's labels; None if a candidate has none, or they are not classes."""
-    if any(candidate.label is None for candidate in candidates):
-        return None
-    try:
-        check_classes(candidates)
-    except ConfigError as error:
-        _log.info("labels were not checked: %s", error)
-        return None
-    return [candidate.labels_sha256 for candidate in candidates]

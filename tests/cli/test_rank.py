@@ -73,10 +73,8 @@ def test_weights_by_score_are_kept_beside_a_named_file(data: Path, tmp_path: Pat
         (["--temperature", "2"], "temperature=2.0 is given with mixture='equal'"),
         (["--mixture", "optimal"], "mixture='optimal'"),
         (["--gaps", "--proxies", "ngram"], "--gaps needs embeddings"),
-        (["--label", "sentiment", "--proxies", "ngram"], "--label needs embeddings"),
         (["--mixture", "mmd_optimal", "--proxies", "ngram"], "mmd_optimal needs embeddings"),
         (["--label", "mood"], "mood"),
-        (["--label", "headline"], "different labels; label checks need classes"),
         (
             ["--sample-size-analysis", "--top-k", "5"],
             "--sample-size-analysis needs --top-k below 5",
@@ -86,6 +84,20 @@ def test_weights_by_score_are_kept_beside_a_named_file(data: Path, tmp_path: Pat
 def test_what_cannot_be_found_is_refused_before_scoring(data: Path, options, words, capsys):
     assert rank(data, *options) == 1
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--label", "sentiment", "--proxies", "ngram"], "a proxy that uses embeddings"),
+        (["--label", "headline"], "different labels, and the label checks need classes"),
+    ],
+)
+def test_labels_that_cannot_be_checked_are_a_message(data: Path, options, words, capsys):
+    assert rank(data, *options) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "The labels were not checked: " in printed
+    assert words in printed
 
 
 def test_why_there_is_no_sample_size_analysis_is_printed(data: Path, tmp_path: Path, capsys):

@@ -20,7 +20,7 @@ from synque_select.records.run_folder import read_json, write_json
 from synque_select.report.finding_tables import gaps_table, labels_table
 from synque_select.report.page import write_report
 from synque_select.report.plots import sample_size_figure, to_svg
-from synque_select.selection.findings import find_gaps, label_messages, scoring_findings
+from synque_select.selection.findings import find_gaps, scoring_findings
 from synque_select.types import Findings, Gaps, LabelCheck, LabelChecks, SampleSizeAnalysis
 from tests.records.records_data import SCRIPT
 from tests.report.test_page import Page
@@ -37,7 +37,7 @@ def findings() -> Findings:
     scored = scoring(
         TWO_MODES, {"left": points(2, 200, [0, 0, 0]), SCRIPT: points(3, 90, [9, 9, 9])}
     )
-    return scoring_findings(scored, CHECKS, top_k=1, rank_by="pad")
+    return scoring_findings(scored, LabelChecks(tuple(CHECKS)), top_k=1, rank_by="pad")
 
 
 def test_what_no_candidate_covers_is_counted_and_shown(findings):
@@ -101,16 +101,16 @@ def test_label_checks_as_a_table_and_as_messages():
     text = labels_table(LabelChecks(tuple(CHECKS))).text(120)
     assert "0.10" in text  # total variation of 0.5/0.5 and 0.6/0.4
     assert "labels may be wrong" in text
-    assert label_messages(CHECKS) == (f"{SCRIPT}: labels may be wrong",)
-    assert label_messages(CHECKS[:1] * 4) == (
+    assert LabelChecks(tuple(CHECKS)).messages == (f"{SCRIPT}: labels may be wrong",)
+    assert LabelChecks(tuple(CHECKS[:1] * 4)).messages == (
         "The labels of 4 candidates were checked: no candidate's labels stand out. An error that "
         "most of them share cannot be seen.",
     )
-    (camps,) = label_messages(CHECKS[:1] * 4, has_camps=True)
+    (camps,) = LabelChecks(tuple(CHECKS[:1] * 4), has_camps=True).messages
     assert "no single candidate's labels stand out, but two camps contradict each other" in camps
     kept = LabelChecks(tuple(CHECKS[:1] * 4), has_camps=True)
     assert LabelChecks.from_dict(kept.to_dict()).messages == (camps,)
-    (few,) = label_messages(CHECKS[:1])
+    (few,) = LabelChecks(tuple(CHECKS[:1])).messages
     assert few.startswith("The labels of 1 candidate were checked: without a warning, but 3")
 
 

@@ -289,3 +289,57 @@ def test_every_way_checks_the_labels(tmp_path: Path):
         assert ranking.decision.opening == "labels"
         assert "Check the labels of c0 first" in ranking.decision.sentence
         assert "c0" not in ranking.top().names
+
+
+def ways(pool: list[Candidate], tmp_path: Path, **options: Any) -> list[synque_select.Ranking]:
+    """Rank by every way that Python has; the callback uses the last one."""
+    real = RealSample("real", [f"{['apple', 'zebra'][i % 2]} {i}" for i in range(30)])
+    options = {**options, "encoder": LetterEncoder(), "cache_dir": tmp_path, "progress": False}
+    scorer = Scorer(**options)
+    return [
+        rank(pool, real, **options),
+        scorer.rank(pool, real),
+        scorer.cached_ranking(pool, real),
+        scorer.cached_ranking(pool, real),
+        scorer.cached_selection(pool, real)[0],
+    ]
+
+
+def labeled(label: Callable[[int], object]) -> list[Candidate]:
+    return [
+        Candidate(
+            f"c{k}",
+            [{"text": f"{('apple', 'zebra')[i % 2]} {i} {k}", "label": label(i)} for i in range(k)],
+            "text",
+            "label",
+        )
+        for k in range(110, 114)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("label", "proxies", "message"),
+    [
+        (lambda i: i % 2, ["ngram"], "the label checks need a proxy that uses embeddings"),
+        (lambda i: i + 0.5, ["mmd"], "the labels are numbers, and the label checks need classes."),
+        (lambda i: i + 0.5, None, "; they take numbers as well if they are named (proxies=, or "),
+        (lambda i: f"text {i}", None, "transfer and agreement are left out for the same reason."),
+        (lambda i: None, ["mmd"], "all labels are missing (null, NaN or blank)"),
+    ],
+)
+def test_every_way_says_why_labels_were_not_checked(tmp_path: Path, label, proxies, message):
+    for ranking in ways(labeled(label), tmp_path, proxies=proxies):
+        assert ranking.messages[0].startswith("The labels were not checked: ")
+        assert message in " ".join(ranking.messages[:2])
+        assert "transfer" not in ranking.proxies
+
+
+def test_nothing_is_said_of_labels_that_are_checked_or_not_given(tmp_path: Path):
+    given = labeled(lambda i: i % 2)
+    for pool in (given, [replace_label(candidate) for candidate in given]):
+        for ranking in ways(pool, tmp_path, proxies=["mmd"]):
+            assert "not checked" not in " ".join(ranking.messages)
+
+
+def replace_label(candidate: Candidate) -> Candidate:
+    return Candidate(candidate.name, candidate.dataset, "text")
