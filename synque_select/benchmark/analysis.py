@@ -267,8 +267,9 @@ def _with_verdicts(estimates: Mapping[str, Estimate]) -> dict[str, Difference]:
     return {
         key: Difference(
             difference=estimate.value,
-            low=estimate.low,
-            high=estimate.high,
+            # as in `_figures`: two coefficients differ by 2 at most
+            low=float(np.clip(estimate.low, -2, 2)),
+            high=float(np.clip(estimate.high, -2, 2)),
             n_groups=estimate.n_groups,
             verdict=_verdict(estimate.value, p_holm),
             p=estimate.p,

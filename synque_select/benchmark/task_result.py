@@ -75,10 +75,10 @@ class Over:
     n_tasks: int
 
     @classmethod
-    def of(cls, comparison: PairedComparison, bound: float = math.inf) -> Over:
-        """Return a mean that cannot exceed a bound."""
-        low, high = (float(np.clip(v, -bound, bound)) for v in (comparison.low, comparison.high))
-        return cls(comparison.difference, low, high, comparison.n)
+    def of(cls, coefficients: Sequence[float]) -> Over:
+        """Return the mean of correlation coefficients, one per task; NaN is left out."""
+        over = compare_paired(coefficients, np.zeros(len(coefficients)), mode="max", bound=1.0)
+        return cls(over.difference, over.low, over.high, over.n)
 
 
 @dataclass(frozen=True)
@@ -212,13 +212,12 @@ class TasksResult:
 
     def spearman(self, key: str, truth: str) -> Over:
         """Return a proxy's mean coefficient over the tasks."""
-        values = self.coefficients(key, truth)
-        return Over.of(compare_paired(values, np.zeros(len(values)), mode="max"), 1.0)
+        return Over.of(self.coefficients(key, truth))
 
     def difference(self, first: str, second: str, truth: str) -> PairedComparison:
         """Compare the coefficients of two proxies over the tasks that have both."""
         return compare_paired(
-            self.coefficients(first, truth), self.coefficients(second, truth), mode="max"
+            self.coefficients(first, truth), self.coefficients(second, truth), mode="max", bound=2.0
         )
 
     def arm_means(self, arm: Arm, learner: Learner) -> list[float]:
@@ -229,7 +228,7 @@ class TasksResult:
     def comparison(self, first: Arm, second: Arm, learner: Learner) -> PairedComparison:
         """Compare two arms over the tasks; within a task their replicates are paired."""
         return compare_paired(
-            self.arm_means(first, learner), self.arm_means(second, learner), mode="max"
+            self.arm_means(first, learner), self.arm_means(second, learner), mode="max", bound=1.0
         )
 
     def left_out(self, truth: str) -> dict[str, tuple[str, float]]:
@@ -282,7 +281,7 @@ class TasksResult:
     def _left_out(self, truth: str) -> dict[str, Json]:
         chosen = self.left_out(truth)
         values = [value for _, value in chosen.values()]
-        over = Over.of(compare_paired(values, np.zeros(len(values)), mode="max"), 1.0)
+        over = Over.of(values)
         return {**_over(over), "chosen": {task: key for task, (key, _) in chosen.items()}}
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
-import numpy as np
-
 from synque_select.benchmark.case_scores import CONSENSUS
 from synque_select.benchmark.task_mixtures import ARMS
 from synque_select.benchmark.task_quality import Learner
 from synque_select.benchmark.task_result import COMPARED, ArmFigures, Over, TaskFigures, TasksResult
-from synque_select.functional.paired import PairedComparison, compare_paired
+from synque_select.functional.paired import PairedComparison
 from synque_select.report.formats import (
     UNDEFINED,
     format_interval,
@@ -143,7 +141,7 @@ def _left_out_lines(result: TasksResult) -> list[str]:
         if not chosen:
             continue
         values = [value for _, value in chosen.values()]
-        over = Over.of(compare_paired(values, np.zeros(len(values)), mode="max"), 1.0)
+        over = Over.of(values)
         keys = ", ".join(f"{task} {key} {_number(value)}" for task, (key, value) in chosen.items())
         lines.append(
             f"The column that is best on all other tasks, {truth}: {_number(over.mean)} "

@@ -63,7 +63,12 @@ class PairedComparison:
 
 
 def compare_paired(
-    first: ArrayLike, second: ArrayLike, *, mode: Literal["max", "min"], level: float = 0.95
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    mode: Literal["max", "min"],
+    level: float = 0.95,
+    bound: float = math.inf,
 ) -> PairedComparison:
     r"""Compare two arms by the paired t-interval of their difference.
 
@@ -74,6 +79,8 @@ def compare_paired(
         second: (n,) metric of the second arm, of the same replicates in the same order.
         mode: Whether a larger ("max") or a smaller ("min") metric is better.
         level: Coverage of the interval, above 0 and below 1.
+        bound: Largest possible absolute difference, at which the interval ends at the latest: 1
+            for two accuracies, 2 for two correlations. The p-value does not depend on it.
 
     Returns:
         The comparison, with the verdict that holds if it is read alone: "beats" or "is beaten by"
@@ -81,7 +88,8 @@ def compare_paired(
         comparisons that are read together are those of `holm_verdicts`.
 
     Raises:
-        ConfigError: The arms differ in length, or `mode` or `level` is not allowed.
+        ConfigError: The arms differ in length, a difference is above `bound`, or `mode` or `level`
+            is not allowed.
 
     Source:
         Student, "The probable error of a mean", Biometrika 1908.
@@ -105,11 +113,14 @@ def compare_paired(
     # within it is free of their variance, which is usually larger than the effect. A replicate
     # that lacks either arm has no difference
     differences = (a - b)[np.isfinite(a - b)]
+    n, largest = len(differences), float(np.abs(differences).max(initial=0.0))
+    if largest > bound:
+        raise ConfigError(f"a difference of {largest:g} is above bound={bound:g}")
     mean, low, high = _t_interval(differences, level)
-    n = len(differences)
-    alone = PairedComparison(
-        mean, low, high, n, "not compared", paired_p(mean, low, high, n, level=level)
-    )
+    p = paired_p(mean, low, high, n, level=level)
+    # Student's t knows no bounds: two accuracies cannot differ by 5, as it would say of two pairs
+    low, high = (float(np.clip(end, -bound, bound)) for end in (low, high))
+    alone = PairedComparison(mean, low, high, n, "not compared", p)
     return holm_verdicts({"": alone}, mode=mode, level=level)[""]
 
 

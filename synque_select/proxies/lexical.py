@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, cast, get_args
 
@@ -24,6 +25,12 @@ from synque_select.types.modality import Modality
 
 __all__ = ["NGram"]
 
+# what is added to V for further hash functions: a remainder by a number without a common divisor
+# puts other n-grams into one bucket
+_FURTHER_HASHES = (1, 3)
+# above this V the three remainders do not fit into 63 bits, and few n-grams share a bucket
+_MOST_BUCKETS = 2**20
+
 
 class NGram(BaseProxy):
     """Cross-entropy of the real texts under a candidate's hashed n-gram model; lower is closer.
@@ -33,6 +40,10 @@ class NGram(BaseProxy):
     examples knows more n-grams, so each candidate's model is that of m examples, m the size of the
     smallest candidate: its expected log-probability over random subsamples, computed without
     drawing any (`expected_log_counts`).
+
+    N-grams that share a bucket count as one, which moves the score of a candidate a little. Two
+    further hash functions give the spread of the scores that comes from it: without it, many real
+    examples would show a difference between equal candidates.
 
     In scripts that are written without spaces (Chinese, Japanese, Thai, …) a word is a character,
     and accents may be written in any Unicode form; see
@@ -96,7 +107,9 @@ class NGram(BaseProxy):
         self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
     ) -> ProxyScores:
         """Score the candidates; nothing is random, so `seed` is not used."""
-        grams = self._hash(cast("Sequence[str]", real.views))
+        sizes = self._hash_sizes()
+        by_hash = _by_hash(self._hash(cast("Sequence[str]", real.views), math.prod(sizes)), sizes)
+        grams = by_hash[0]
         if len(grams.buckets) == 0:
             nothing = torch.full((len(candidates),), torch.nan, dtype=torch.float64)
             message = f"ngram is undefined: no text of the real sample ({real.name}) holds words"
@@ -104,11 +117,16 @@ class NGram(BaseProxy):
         # the larger a candidate, the fewer real n-grams are unseen, whatever its quality: all
         # candidates are compared at the size of the smallest
         size = min(len(candidate) for candidate in candidates)
-        counts = [self._count(candidate) for candidate in candidates]
-        columns = [
-            sum_by_text(grams, self._model(n, size / len(c), device)).cpu()
-            for c, n in zip(candidates, counts, strict=True)
-        ]
+        counts, columns, further = [], [], []
+        for candidate in candidates:
+            counted = self._counts(candidate, sizes)
+            texts = [
+                sum_by_text(part, self._model(n, size / len(candidate), device)).cpu()
+                for part, n in zip(by_hash, counted, strict=True)
+            ]
+            counts.append(counted[0])
+            columns.append(texts[0])
+            further.append(torch.stack(texts))
         # such a candidate has a valid score, log V, that of a model which knows nothing
         empty = [c.name for c, n in zip(candidates, counts, strict=True) if not n.any()]
         likelihood = torch.stack(columns, dim=1)
@@ -134,15 +152,30 @@ class NGram(BaseProxy):
         return ProxyScores(
             values,
             resample=Contributions(-likelihood, counts=n_grams),
+            spread=_spread(torch.stack(further, dim=2) / n_grams.sum()),
             example_scores=example_scores,
             messages=_empty_message(empty),
             mixture=mixture,
         )
 
-    def _hash(self, texts: Sequence[str]) -> HashedNGrams:
-        return hash_ngrams(
-            texts, level=self.level, max_order=self.max_order, n_buckets=self.n_buckets
-        )
+    def _hash_sizes(self) -> tuple[int, ...]:
+        """Return the number of buckets of each hash function, that of the scores first."""
+        further = _FURTHER_HASHES if self.n_buckets <= _MOST_BUCKETS else ()
+        return (self.n_buckets, *(self.n_buckets + step for step in further))
+
+    def _hash(self, texts: Sequence[str], n_buckets: int) -> HashedNGrams:
+        return hash_ngrams(texts, level=self.level, max_order=self.max_order, n_buckets=n_buckets)
+
+    def _counts(self, part: ProxyInput, sizes: Sequence[int]) -> list[torch.Tensor]:
+        """Return the counts of the buckets under each hash function, (V,) float64 each."""
+        totals = [torch.zeros(v, dtype=torch.int64) for v in sizes]
+        for chunk in iter_chunks(cast("Sequence[str]", part.views)):
+            # the texts are read once: the remainder of a remainder by a multiple is the same
+            for total, grams in zip(
+                totals, _by_hash(self._hash(chunk, math.prod(sizes)), sizes), strict=True
+            ):
+                total += torch.bincount(grams.buckets, minlength=len(total))
+        return [total.double() for total in totals]
 
     def _count(self, part: ProxyInput) -> torch.Tensor:
         return ngram_counts(
@@ -163,12 +196,37 @@ class NGram(BaseProxy):
         ratio = ratio - self._model(self._count(candidate), 1.0, device)
         means = []
         for chunk in iter_chunks(cast("Sequence[str]", candidate.views)):
-            grams = self._hash(chunk)
+            grams = self._hash(chunk, self.n_buckets)
             # the mean and not the sum, which would rank texts by their length; a text without
             # n-grams gets 0, no evidence either way
             lengths = torch.bincount(grams.texts, minlength=grams.n_texts).clamp_min(1)
             means.append(sum_by_text(grams, ratio).cpu() / lengths)
         return torch.cat(means)
+
+
+def _by_hash(grams: HashedNGrams, sizes: Sequence[int]) -> list[HashedNGrams]:
+    return [grams._replace(buckets=grams.buckets % v) for v in sizes]
+
+
+def _spread(by_hash: torch.Tensor) -> torch.Tensor | None:
+    """Return the standard deviation of the scores over hash functions, (K,) float64.
+
+    What moves all candidates alike changes no difference and is left out, and so is what differs
+    from text to text, which the real sample's own variation contains. The number of n-grams that
+    share a bucket is much the same for all candidates, so they have one deviation.
+
+    Args:
+        by_hash: (H, n, K) shares of the real texts in the scores under each hash function.
+    """
+    n_hashes, n, n_candidates = by_hash.shape
+    if min(n_hashes, n, n_candidates) < 2:
+        return None
+    own = by_hash - by_hash.mean(0)
+    own -= own.mean(2, keepdim=True)
+    # over pairs of different texts: what a hash function does to one text alone averages out
+    common = (own.sum(1).square().sum() - own.square().sum()) * n / (n - 1)
+    variance = common.clamp_min(0) / ((n_hashes - 1) * (n_candidates - 1))
+    return variance.sqrt().expand(n_candidates).clone()
 
 
 def _empty_message(names: Sequence[str]) -> tuple[str, ...]:
