@@ -114,7 +114,7 @@ def compare_paired(
     # that lacks either arm has no difference
     differences = (a - b)[np.isfinite(a - b)]
     n, largest = len(differences), float(np.abs(differences).max(initial=0.0))
-    if largest > bound:
+    if largest > bound * (1 + 1e-9):
         raise ConfigError(f"a difference of {largest:g} is above bound={bound:g}")
     mean, low, high = _t_interval(differences, level)
     p = paired_p(mean, low, high, n, level=level)

@@ -398,6 +398,19 @@ def test_the_unit_of_an_interval_is_the_task():
     assert comparison.high - comparison.low == pytest.approx(2 * 4.3027 * 0.05 / 3**0.5, rel=1e-3)
 
 
+def test_an_interval_of_a_difference_stays_within_what_is_possible():
+    tasks = {"a": figures(half=0.9, all=0.1), "b": figures(half=0.2, all=0.1)}
+    for task, coefficient in zip(tasks.values(), (0.9, -0.3), strict=True):
+        task.proxies.update(pad={"embedding": coefficient}, mmd={"embedding": -coefficient})
+    result = TasksResult(0, "bag", "1", tasks)
+    accuracies = result.comparison("half", "all", "embedding")
+    assert (accuracies.low, accuracies.high) == (-1.0, 1.0)
+    correlations = result.difference("pad", "mmd", "embedding")
+    assert (correlations.low, correlations.high) == (-2.0, 2.0)
+    mean = result.spearman("pad", "embedding")
+    assert (mean.low, mean.high) == (-1.0, 1.0)
+
+
 def test_a_single_task_has_no_interval():
     state: Json = TasksResult(0, "bag", "1", {"a": figures(half=0.6)}).to_dict()
     comparison = state["summary"]["comparisons"]["half_vs_all"]  # type: ignore[index, call-overload]

@@ -358,6 +358,44 @@ def test_examples_like_the_real_ones_are_more_real():
     assert scores[2] == 0
 
 
+def test_the_spread_is_that_of_other_hash_functions():
+    generator = np.random.default_rng(0)
+
+    def draw(n: int, salt: int) -> ProxyInput:
+        numbers = generator.zipf(1.5, (n, 12)) % 400 + 40 * salt
+        return part(f"{salt}", [" ".join(f"w{i}" for i in row) for row in numbers])
+
+    real, candidates = draw(1000, 3), [draw(200, salt) for salt in range(8)]
+    # 2^9 buckets: most n-grams share theirs
+    sizes = [512, *range(521, 701, 6)]
+    scores = [NGram(n_buckets=v).score(real, candidates, seed=0, device=CPU) for v in sizes]
+    values = torch.stack([each.values for each in scores])
+    own = values - values.mean(0)
+    own = own - own.mean(1, keepdim=True)
+    actual = float(own.square().sum() / ((len(sizes) - 1) * 7)) ** 0.5
+    spread = scores[0].spread
+    assert spread is not None
+    assert float(spread.min()) == float(spread.max()) == pytest.approx(actual, rel=0.4)
+
+
+def test_there_is_no_spread_without_shared_buckets_or_differences():
+    same = [part("a", ["how many apps", "which app"]), part("b", ["which app", "how many apps"])]
+    real = part("real", REAL)
+    copies = NGram().score(real, same, seed=0, device=CPU)
+    assert copies.spread is not None
+    assert copies.spread.tolist() == [0.0, 0.0]
+    assert NGram().score(real, same[:1], seed=0, device=CPU).spread is None
+    assert NGram(n_buckets=2**20 + 1).score(real, same, seed=0, device=CPU).spread is None
+
+
+def test_the_largest_number_of_buckets_with_a_spread_is_hashed_without_overflow():
+    candidates = [part("a", ["how many apps", "which app"]), part("b", ["old men", "the sea"])]
+    result = NGram(n_buckets=2**20).score(part("real", REAL), candidates, seed=0, device=CPU)
+    grams = hash_ngrams(REAL, n_buckets=2**20)
+    log_p = ngram_log_probabilities(ngram_counts(candidates[0].views, n_buckets=2**20))
+    torch.testing.assert_close(result.values[0], ngram_cross_entropy(grams, log_p))
+
+
 def test_a_real_sample_without_words_is_undefined_and_says_so():
     scores = NGram().score(part("real", ["", " "]), [part("a", ["x", "y"])], seed=0, device=CPU)
     assert scores.values.isnan().all()

@@ -56,6 +56,25 @@ def test_under_five_pairs_nothing_beats_however_clear_it_looks(n: int):
     assert comparison.n == n
 
 
+def test_an_interval_ends_at_the_largest_possible_difference():
+    first, second = [0.9, 0.6], [0.2, 0.5]
+    free = compare_paired(first, second, mode="max")
+    ended = compare_paired(first, second, mode="max", bound=1.0)
+    assert free.low < -1
+    assert free.high > 1
+    assert (ended.low, ended.high) == (-1.0, 1.0)
+    # the test is the same
+    assert (ended.difference, ended.p, ended.n) == (free.difference, free.p, free.n)
+    alone = compare_paired([0.9], [0.2], mode="max", bound=1.0)
+    assert math.isnan(alone.low)
+    assert math.isnan(alone.high)
+
+
+def test_a_difference_above_the_bound_is_an_error():
+    with pytest.raises(ConfigError, match=r"difference of 70 is above bound=1"):
+        compare_paired([90.0, 60.0], [20.0, 50.0], mode="max", bound=1.0)
+
+
 def test_without_a_pair_nothing_is_compared():
     comparison = compare_paired([0.9, math.nan], [math.nan, 0.1], mode="max")
     assert (comparison.verdict, comparison.n) == ("not compared", 0)
