@@ -184,8 +184,7 @@ def contamination_messages(
         >>> from synque_select.data.candidate import Candidate, RealSample
         >>> real = RealSample("real", ["How many apps?", "Which app?"])
         >>> contamination_messages([Candidate("a", ["How many apps?", "No."])], {"test data": real})
-        ("a: 1 of 2 examples is also in the test data (1 exact copy, 0 near copies), such as
-        'How many apps?'.",)
+        ("a: 1 of 2 examples is also in the test data (1 exact copy): 'How many apps?'.",)
     """
     messages = []
     for name, other in others.items():
@@ -263,12 +262,16 @@ def _sentence(candidate: Examples, name: str, overlap: Overlap) -> str:
             f"{name}: leave it out, unless you mean it as a bound."
         )
     n_both = overlap.n_exact + overlap.n_near
+    kinds = [
+        counted(n, noun, f"{noun[:-1]}ies")
+        for n, noun in ((overlap.n_exact, "exact copy"), (overlap.n_near, "near copy"))
+        if n
+    ]
     shown = ", ".join(shown_example(candidate, position) for position, _ in overlap.examples)
     return (
         f"{candidate.name}: {n_both:,} of {counted(len(candidate), 'example')} "
-        f"{'is' if n_both == 1 else 'are'} also in the {name} "
-        f"({counted(overlap.n_exact, 'exact copy', 'exact copies')}, "
-        f"{counted(overlap.n_near, 'near copy', 'near copies')}), such as {shown}."
+        f"{'is' if n_both == 1 else 'are'} also in the {name} ({', '.join(kinds)})"
+        f"{': ' if n_both == len(overlap.examples) else ', such as '}{shown}."
     )
 
 

@@ -31,6 +31,21 @@ _CONSENSUS = "consensus"
 _REFERENCE = "more real"
 # proxies that the row of further real examples has by extrapolation
 _EXTRAPOLATED = frozenset(("coverage", "ngram"))
+_R2 = "R²"
+# what the scores that read labels mean, where these are classes and where they are numbers
+_FROM_LABELS = {
+    "transfer": (
+        "share of the other candidates' labels that a classifier trained on the candidate "
+        "predicts, mean over classes",
+        f"{_R2} of the other candidates' labels, by a regression trained on the candidate",
+    ),
+    "agreement": (
+        "share of the real examples of which that classifier says the same as those of the others, "
+        "mean over the classes that these predict",
+        f"{_R2} of what the regressions of the others predict for the real examples, by the "
+        "candidate's",
+    ),
+}
 # families of proxies whose values shift with the number of examples that they are computed from
 _SIZED = frozenset(("coverage", "divergence", "diversity", "domain", "lexical"))
 # of these families: its expected value is the same at every size; takes no more synthetic examples
@@ -194,10 +209,9 @@ def _ranking_notes(ranking: Ranking, reliability: Correlation | None) -> tuple[s
     notes = [f"selected: {_selection_words(ranking)}", *ranking.messages]
     members = [key for key, info in ranking.proxies.items() if info.in_consensus]
     if members and _CONSENSUS in (ranking.rank_by, *_ranked_by(ranking)):
-        notes.append(
-            f"{_CONSENSUS}: mean of the ranks by {', '.join(members)}; it depends on which "
-            "other candidates are present"
-        )
+        mean = f"mean of the ranks by {', '.join(members)}; it depends on which other candidates"
+        alone = f"the rank by {members[0]}, as no other proxy here may enter it"
+        notes.append(f"{_CONSENSUS}: {f'{mean} are present' if len(members) > 1 else alone}")
     if any(row.selection_stability is not None for row in ranking.candidates):
         notes.append(
             f"selection_stability: estimated share of {_redrawn(ranking)} in which the candidate "
@@ -250,6 +264,7 @@ def _score_notes(ranking: Ranking) -> tuple[str, ...]:
         keys = [k for k, info in ranking.proxies.items() if info.higher_is_better == higher]
         if keys:
             notes.append(f"{words} is better: {', '.join(keys)}")
+    notes += _label_notes(ranking)
     notes += _size_notes(ranking)
     if any(s.low is not None for row in ranking.candidates for s in row.scores.values()):
         answered = (
@@ -270,6 +285,19 @@ def _score_notes(ranking: Ranking) -> tuple[str, ...]:
             "shrinks with size and never ranks"
         )
     return tuple(notes)
+
+
+def _label_notes(ranking: Ranking) -> list[str]:
+    """Say what the scores that read labels are shares of."""
+    is_number = {key: info.unit == _R2 for key, info in ranking.proxies.items()}
+    notes = [
+        f"{key}: {(numbers if is_number[key] else classes)}"
+        for key, (classes, numbers) in _FROM_LABELS.items()
+        if key in is_number
+    ]
+    if any(is_number[key] for key in _FROM_LABELS if key in is_number):
+        notes.append(f"{_R2}: 1 is perfect, 0 is as good as a constant, below 0 is worse")
+    return notes
 
 
 def _reference_note(scaled: Sequence[str]) -> str:

@@ -82,21 +82,18 @@ def why_not_by_transfer(scoring: Scoring) -> str | None:
         return "it is undefined for a candidate"
     n_families = len(set(judging_families(scoring.candidates)))
     if n_families < _MIN_FAMILIES:
-        # without families, a message that speaks of them would be about nothing that was given
-        n_given = len({part.family or part.name for part in scoring.candidates})
-        what = f"{counted(n_families, 'family', 'families')} of candidates"
-        if n_families == len(scoring.candidates):
-            what = "2 candidates"
-        elif n_families < n_given:
-            what = f"{what} (copies and near copies are one)"
+        what = counted(n_families, "candidate")
+        if any(part.family for part in scoring.candidates):
+            what = f"{counted(n_families, 'family', 'families')} of candidates"
+        elif n_families < len(scoring.candidates):
+            what = f"{what} (copies and near copies count as one)"
         return (
             f"with {what}, each is judged by one other alone; at least {_MIN_FAMILIES} are needed"
         )
-
     if scores.details["labels"] != "classes":
         return (
-            "only of labels that are one class per example is it known whether two camps of "
-            "candidates contradict each other"
+            "two camps of candidates that contradict each other can be found only where each "
+            "example has one class"
         )
     n_classes, size = scores.details["n_classes"], min(scores.details["effective_size"].values())
     if size < _MIN_PER_CLASS * n_classes:

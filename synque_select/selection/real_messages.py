@@ -32,11 +32,11 @@ def real_messages(real: RealSample) -> tuple[str, ...]:
         >>> real_messages(RealSample("real", texts))
         ()
         >>> print(*real_messages(RealSample("real", [*texts, "which app is number 3"])))
-        2 of the 25 real examples are copies or near copies of each other, such as 'Which app is
-        number 3?' and 'which app is number 3'. Such examples are grouped: 24 groups, effective n
-        23.1. Intervals and comparisons count groups, not examples. Give real_groups=
-        (--real-groups) the field that says which examples belong together (thread, author, session,
-        page), or false if they were drawn independently of each other.
+        2 of the 25 real examples have a copy or near copy among them, such as 'Which app is number
+        3?' and 'which app is number 3'. Such examples are grouped: 24 groups, effective n 23.1.
+        Intervals and comparisons count groups, not examples. Give real_groups= (--real-groups) the
+        field that says which examples belong together (thread, author, session, page), or false if
+        they were drawn independently of each other.
     """
     groups = real.groups
     if real.group_by is None:
@@ -56,17 +56,17 @@ def _detected(real: RealSample, groups: NDArray[np.int64] | None) -> tuple[str, 
     if n_units_ == 1:
         return (
             f"All {counted(len(real), 'real example')} are copies or near copies of each other, "
-            "such as "
-            f"{_shown(real, pair)}: no interval and no comparison can be computed. {_OVERRIDE}",
+            f"such as {_shown(real, pair)}: no interval and no comparison can be computed. "
+            f"{_OVERRIDE}",
         )
     n_copies = int((np.bincount(groups)[groups] > 1).sum())
+    of_all = f"{n_copies:,} of the {counted(len(real), 'real example')} have"
+    if n_copies == len(real):
+        of_all = f"Each of the {counted(n_copies, 'real example')} has"
     return (
-        f"{n_copies:,} of the {counted(len(real), 'real example')} are copies or near copies of "
-        "each other, such as "
-        f"{_shown(real, pair)}. Such examples are grouped: {counted(n_units_, 'group')}, "
-        "effective n "
-        f"{effective_size(groups):,.1f}. Intervals and comparisons count groups, not examples. "
-        f"{_OVERRIDE}",
+        f"{of_all} a copy or near copy among them, such as {_shown(real, pair)}. Such examples are "
+        f"grouped: {counted(n_units_, 'group')}, effective n {effective_size(groups):,.1f}. "
+        f"Intervals and comparisons count groups, not examples. {_OVERRIDE}",
     )
 
 
@@ -92,10 +92,9 @@ def _across(real: RealSample, groups: NDArray[np.int64]) -> tuple[str, ...]:
     n_examples = int(np.isin(copies, copies[apart]).sum())
     pair = (int(first[apart[0]]), int(apart[0]))
     return (
-        f"{n_examples:,} of the {counted(len(real), 'real example')} are copies or near copies of "
-        "each other in different groups of "
-        f"{_name(real)}, such as {_shown(real, pair)}: if such groups "
-        "depend on each other, intervals are too narrow. Give a field that unites them.",
+        f"{n_examples:,} of the {counted(len(real), 'real example')} have a copy or near copy in "
+        f"another group of {_name(real)}, such as {_shown(real, pair)}: if such groups depend on "
+        "each other, intervals are too narrow. Give a field that unites them.",
     )
 
 
@@ -103,12 +102,13 @@ def _few(real: RealSample, groups: NDArray[np.int64] | None) -> tuple[str, ...]:
     n = n_distinct(real.digests) if groups is None else n_units(len(real), groups)
     if n >= _FEW:
         return ()
-    kind = "distinct real example" if groups is None else "group of real examples"
-    what = kind.replace(" ", "s ", 1) if groups is not None else f"{kind}s"
-    these = f"{n} {what} are" if n != 1 else f"1 {kind} is"
+    if groups is None:
+        these = counted(n, "distinct real example")
+    else:
+        these = counted(n, "group of real examples", "groups of real examples")
     return (
-        f"{these} few: intervals were tested with 20 or more, and another sample may lead to "
-        "another choice. Give more if you can.",
+        f"{these} {'is' if n == 1 else 'are'} few: intervals were tested with 20 or more, and "
+        "another sample may lead to another choice. Give more if you can.",
     )
 
 
@@ -117,4 +117,5 @@ def _name(real: RealSample) -> str:
 
 
 def _shown(real: RealSample, pair: tuple[int, int]) -> str:
-    return " and ".join(shown_example(real, position) for position in pair)
+    first, second = (shown_example(real, position) for position in pair)
+    return f"{first} (more than once)" if first == second else f"{first} and {second}"

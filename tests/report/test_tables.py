@@ -96,7 +96,7 @@ def test_a_ranking_is_shown_best_first_with_what_is_selected():
         ("2", "y", "yes", "0.80", "2", "-"),
         ("3", "z", "", "0.60", "3", "2"),
     )
-    assert "consensus: mean of the ranks by pad; it depends on which other" in " ".join(table.notes)
+    assert "consensus: the rank by pad, as no other proxy here may" in " ".join(table.notes)
 
 
 def test_ties_share_a_place():
@@ -217,6 +217,39 @@ def test_p_top_k_is_not_mentioned_where_it_is_unknown():
 def test_a_reliability_that_is_undefined_is_unknown():
     undefined = correlate_scores([1] * 8, range(8), higher_is_better=True, mode="max")
     assert reliability_words("pad", undefined) == "reliability of pad on your task unknown"
+
+
+def reads_labels(*keys, unit):
+    """A ranking whose proxies have the keys and the unit of proxies that read labels."""
+    ranking = make_ranking()
+    info = replace(ranking.proxies["pad"], family="labels", unit=unit, higher_is_better=True)
+    rows = [
+        replace(row, scores=dict.fromkeys(keys, row.scores["pad"]), ranks=dict.fromkeys(keys, 1.0))
+        for row in ranking.candidates
+    ]
+    infos = {key: replace(info, key=key) for key in keys}
+    return replace(ranking, candidates=tuple(rows), proxies=infos, rank_by=keys[0])
+
+
+def test_scores_from_labels_are_explained():
+    classes = reads_labels("transfer", "agreement", unit="balanced accuracy")
+    numbers = reads_labels("agreement", unit="R²")
+    text = " ".join(scores_table(classes).notes)
+    assert "transfer: share of the other candidates' labels that a classifier trained on" in text
+    assert "agreement: share of the real examples of which that classifier says" in text
+    assert "R²" not in text
+    assert [note for note in scores_table(numbers).notes if "R²" in note] == [
+        "agreement: R² of what the regressions of the others predict for the real examples, by "
+        "the candidate's",
+        "R²: 1 is perfect, 0 is as good as a constant, below 0 is worse",
+    ]
+
+
+def test_a_consensus_of_one_proxy_is_not_called_a_mean():
+    ranking = with_mean_ranks(make_ranking())
+    members = [key for key, info in ranking.proxies.items() if info.in_consensus]
+    assert len(members) == 1
+    assert f"consensus: the rank by {members[0]}, as no" in " ".join(ranking_table(ranking).notes)
 
 
 def test_a_spread_over_seeds_is_shown_where_there_is_no_interval():

@@ -109,7 +109,7 @@ def test_of_two_camps_the_majority_does_not_order(tmp_path: Path, swapped: tuple
         ),
         (
             [*pool(2), again(pool(2)[0], "again")],
-            "2 families of candidates (copies and near copies are one)",
+            "2 candidates (copies and near copies count as one)",
         ),
         (pool(3, n=10), "at least 10 for each of the 3 classes"),
     ],
@@ -153,7 +153,7 @@ def test_lists_of_classes_do_not_order(tmp_path: Path):
     ]
     ranking = scorer(tmp_path).rank(candidates, REAL)
     assert ranking.rank_by == "consensus"
-    assert "one class per example" in why_not(ranking)[0]
+    assert "each example has one class" in why_not(ranking)[0]
 
 
 def test_the_sample_size_analysis_is_that_of_the_order(tmp_path: Path):

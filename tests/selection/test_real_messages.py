@@ -23,7 +23,7 @@ def test_distinct_examples_give_no_message():
 
 def test_found_duplicates_are_counted_shown_and_how_to_override_them():
     (message,) = real_messages(RealSample("real", [*TEXTS, "which app is number 3", TEXTS[5]]))
-    assert message.startswith("4 of the 26 real examples are copies or near copies of each other")
+    assert message.startswith("4 of the 26 real examples have a copy or near copy among them")
     assert "'Which app is number 3?' and 'which app is number 3'" in message
     assert "24 groups, effective n 22.5" in message  # 26² / (22 + 2 · 2²)
     assert "real_groups=" in message
@@ -48,13 +48,20 @@ def test_all_copies_of_one_text():
     assert few.startswith("1 group of real examples is few")
 
 
+def test_where_each_has_a_copy_no_number_is_repeated_and_one_text_is_shown_once():
+    (message,) = real_messages(RealSample("real", TEXTS * 2))
+    assert message.startswith("Each of the 48 real examples has a copy or near copy among them")
+    assert message.count("'Which app is number 0?'") == 1
+    assert "24 groups" in message
+
+
 def test_given_groups_say_nothing_until_duplicates_lie_across_them():
     assert real_messages(RealSample("real", posts(), "text", group_by="thread")) == ()
     records = posts()
     records[21] = {"text": records[0]["text"], "thread": 1}
     (message,) = real_messages(RealSample("real", records, "text", group_by="thread"))
-    assert message.startswith("2 of the 60 real examples are copies or near copies of each other")
-    assert "in different groups of 'thread', such as 'post 0 says 0' and 'post 0 says 0'" in message
+    assert message.startswith("2 of the 60 real examples have a copy or near copy in another group")
+    assert "group of 'thread', such as 'post 0 says 0' (more than once): if" in message
 
 
 def test_few_groups_are_few_whatever_the_number_of_examples():
