@@ -58,7 +58,7 @@ def test_exports_are_listed_and_exist(module: str, path):
         for node in ast.walk(tree)
         for name in (
             [node.name]
-            if isinstance(node, ast.FunctionDef | ast.ClassDef)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
             else [node.id]
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
             else [alias.asname or alias.name for alias in node.names]

@@ -177,8 +177,10 @@ def test_temporary_failures_are_repeated(server, fault):
 
 
 def test_a_request_that_keeps_failing_fails_its_own_prompt_only(server):
+    llm = engine(server, max_concurrency=1, max_retries=1)
+    answers(llm)
     server.faults = [(500, None)] * 2
-    first, *others = answers(engine(server, max_concurrency=1, max_retries=1))
+    first, *others = answers(llm)
     assert isinstance(first, Failure)
     assert "status 500; asked 2 times" in first.reason
     assert all(a in LABELS for a in others)
@@ -207,8 +209,10 @@ def test_a_slow_answer_times_out(server):
 
 
 def test_other_rejections_are_failures(server):
+    llm = engine(server, max_concurrency=1)
+    answers(llm)
     server.faults = [(400, None)]
-    first, second, _ = answers(engine(server, max_concurrency=1))
+    first, second, _ = answers(llm)
     assert first == Failure("the server answered 400: status 400")
     assert second in LABELS
 

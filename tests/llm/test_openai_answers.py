@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import hashlib
 import json
 import logging
 import math
@@ -25,6 +27,13 @@ GOOD = chat("likely")
 SHOWN = written(step("likely", 0.6, [("very", 0.25), ("un", 0.15)]))
 GOOD_TOKENS = chat('{"answer": "likely"}', tokens=SHOWN)
 KEY = "sk-live-0123456789abcdef"
+STREAM = (
+    'data: {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}\n\n'
+    'data: {"choices": [{"index": 0, "delta": {"content": "li"}}]}\n\n'
+    'data: {"choices": [{"index": 0, "delta": {"content": "kely"}, "finish_reason": "stop"}]}\n\n'
+    'data: {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 2}}\n\n'
+    "data: [DONE]\n\n"
+)
 
 
 def engine(server: FakeServer, **options: Any) -> OpenAILLM:
@@ -111,7 +120,24 @@ ODD = {
     "detail with 200": ({"detail": "queue full"}, "500: queue full"),
     "a list": ([1, 2], "not a JSON object"),
     "a page": ("<html>\n<title>Sign in</title>\n</html>", "not a JSON object"),
-    "a stream": ('data: {"choices": []}\n\ndata: [DONE]\n', "not a JSON object"),
+    "a stream": (STREAM, "likely"),
+    "a stream with comments and lines of CR LF": (
+        ": hello\r\n\r\nevent: message\r\n" + STREAM.replace("\n", "\r\n"),
+        "likely",
+    ),
+    "a stream of one completion": (f"data: {json.dumps(GOOD)}\n\n", "likely"),
+    "a stream that refuses": (
+        'data: {"choices": [{"delta": {"refusal": "No."}, "finish_reason": "stop"}]}\n\n',
+        "refused to answer: No.",
+    ),
+    "a stream with an error": (
+        'data: {"choices": [{"delta": {"content": "li"}}]}\n\n'
+        'data: {"error": {"message": "worker died", "code": 502}}\n\n',
+        "502: worker died",
+    ),
+    "a stream without end": (STREAM.partition('"kely"')[0] + '"k', "not a JSON object"),
+    "a stream that breaks off": (STREAM.partition("\n\n")[0], "not a JSON object"),
+    "an empty stream": ('data: {"choices": []}\n\ndata: [DONE]\n', "not a JSON object"),
     "nothing": ("", "not a JSON object"),
     "deep": ("[" * 100_000, "not a JSON object"),
     "deep, closed": ('{"choices": ' + "[" * 5000 + "]" * 5000 + "}", "not a JSON object"),
@@ -298,6 +324,82 @@ def test_a_parameter_named_by_a_part_of_it_is_left_out():
     refusal = (500, {"error": "guided_json and json_schema are unsupported"})
     with FakeServer(lambda b, _: refusal if "response_format" in b else (200, GOOD)) as server:
         assert dict(labels(engine(server), ["a"])) == {0: "likely"}
+
+
+# an error that names no parameter; the parameters that the server refuses
+UNNAMED = {
+    "422 without words": ((422, ""), ["response_format"]),
+    "422 in words of its own": ((422, {"detail": "Unprocessable Entity"}), ["response_format"]),
+    "400": ((400, {"error": {"message": "Bad request"}}), ["seed"]),
+    "500": ((500, {"error": {"message": "Internal error"}}), ["response_format"]),
+    "500, a page": ((500, "<html><title>Error</title></html>"), ["max_tokens"]),
+    "two": ((400, {"error": "invalid request"}), ["response_format", "temperature"]),
+    "three": ((422, "{}"), ["response_format", "seed", "temperature"]),
+}
+
+
+@pytest.mark.parametrize("name", UNNAMED)
+def test_a_refused_parameter_that_the_error_does_not_name_is_found(name: str):
+    refusal, parameters = UNNAMED[name]
+
+    def answer(body: Any, _: Any) -> Any:
+        return refusal if any(p in body for p in parameters) else (200, GOOD)
+
+    with FakeServer(answer) as server:
+        llm = engine(server, max_concurrency=4)
+        results = dict(llm.generate(["a", "b", "c", "d", "e"], choices=["likely", "unlikely"]))
+        n_first = len(server.requests)
+        more = dict(llm.generate(["f", "g"], choices=["likely", "unlikely"]))
+    assert set(results.values()) == {"likely"}
+    assert set(more.values()) == {"likely"}
+    assert len(server.requests) == n_first + 2  # found once, not again
+    assert n_first <= 25
+    optional = {"response_format", "seed", "temperature", "max_tokens"}
+    assert set(server.requests[-1]) & optional == optional - {*parameters}
+    (note,) = llm.notes
+    assert all(p in note for p in parameters)
+    assert not any(p in note for p in optional - {*parameters})
+    assert note.isprintable()
+
+
+def test_log_probabilities_that_are_refused_without_a_word():
+    def answer(body: Any, _: Any) -> Any:
+        return (422, "") if body.get("top_logprobs", 0) > 5 else (200, GOOD_TOKENS)
+
+    with FakeServer(answer) as server:
+        llm = engine(server)
+        ((_, rows),) = llm.choice_probabilities("r ", ["i "], ["?"], LABELS)
+    assert rows[0] == pytest.approx([0.15, 0.0, 0.0, 0.6, 0.25], abs=0.2)
+    refused = "fake: the server refuses top_logprobs above 5: left out (no message)."
+    assert llm.notes[0] == refused
+
+
+@pytest.mark.parametrize("status", [400, 422, 500])
+def test_a_server_that_rejects_everything_is_not_asked_without_end(status: int):
+    with FakeServer(lambda *_: (status, {"error": "no"})) as server:
+        llm = engine(server, max_concurrency=3)
+        results = dict(llm.generate([str(i) for i in range(20)], choices=["likely", "unlikely"]))
+    assert all(isinstance(result, Failure) for result in results.values())
+    # three are tried, each with 1 + 4 parameters; the others are asked once
+    assert len(server.requests) <= 20 + 3 * 5
+    assert llm.notes == []
+
+
+def test_a_bad_moment_costs_no_parameter():
+    answers: list[Any] = [(500, "")]
+    with FakeServer(lambda *_: answers.pop() if answers else (200, GOOD)) as server:
+        llm = engine(server, max_concurrency=1)
+        assert set(dict(labels(llm, ["a", "b"])).values()) == {"likely"}
+    assert all("response_format" in request for request in server.requests)
+    assert llm.notes == []
+
+
+def test_an_error_about_a_prompt_after_answers_is_not_put_down_to_a_parameter():
+    with FakeServer(lambda sent, _: second_of_three(sent, (422, "odd"))) as server:
+        llm = engine(server, max_concurrency=1)
+        results = dict(labels(llm, [f"ITEM{i}" for i in range(3)]))
+    assert results[1] == Failure("the server answered 422: odd")
+    assert len(server.requests) == 3
 
 
 def test_words_that_only_sound_like_a_parameter_change_nothing():
@@ -683,6 +785,63 @@ def test_all_parts_of_a_query_are_hidden_but_no_short_ones():
     address = parse_address("base_url", "https://host/v1?a=1&SECRETKEY99&b=the-secret")
     assert set(address.secrets) == {"SECRETKEY99", "the-secret"}
     assert Secrets(address.secrets).mask("line 1 of SECRETKEY99") == "line 1 of …"
+
+
+@pytest.mark.parametrize(
+    "shown",
+    ["sk-live…cdef", "sk-live...cdef", "sk-...cdef", "sk-l••••••cdef", "sk-live-xxxxxxxxcdef",
+     "sk-live-##########cdef", "****cdef", "...cdef", "sk-live-...", "sk-live-[REDACTED]cdef",
+     "sk-live-<hidden>cdef", "(sk-live…cdef),", "api_key=sk-live…cdef", "sk-live-01234567",
+     "89abcdef", "XX0123456789abcXX", "sk-live-0123456789abcdeX"],
+)  # fmt: skip
+def test_what_a_server_shows_of_a_key_is_masked(shown: str):
+    masked = Secrets([KEY]).mask(f"Incorrect API key {shown} was given")
+    assert masked.startswith("Incorrect API key ")
+    assert masked.endswith(" was given")
+    for part in ("cdef", "live", "0123", "4567"):
+        assert part not in masked, masked
+
+
+def test_words_that_are_not_of_a_key_stay():
+    text = "Waiting... the model <think> [INST] ...and so on; live *and* well, 5x xxx, sk-"
+    assert Secrets([KEY, "none"]).mask(text) == text
+
+
+@pytest.mark.parametrize("user", ["", ":", "me:", "user:"])
+def test_a_key_in_base64_is_masked(user: str):
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        header = encode(f"{user}{KEY}".encode()).decode()
+        masked = Secrets([KEY]).mask(f"Authorization: Basic {header} refused")
+        inner = header[4 * len(user) // 3 + 2 : -4]
+        assert all(inner[i : i + 6] not in masked for i in range(len(inner) - 5)), masked
+    assert hashlib.sha256(KEY.encode()).hexdigest() not in Secrets([KEY]).mask(
+        f"Key hash: {hashlib.sha256(KEY.encode()).hexdigest()}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (f"https://{KEY}.proxy.host/v1", "https://….proxy.host/v1"),
+        (f"https://gateway-{KEY[8:]}.host/v1", "https://….host/v1"),
+        (f"https://{KEY.upper()}.host:8443/v1", "https://….host:8443/v1"),
+        ("https://7f3ab012-11aa-4e00-9c1d-5e6f70819203.host/v1", "https://….host/v1"),
+        (f"https://host/v1#{KEY}", "https://host/v1"),
+        (f"https://host/v1;key={KEY}", "https://host/…"),
+        ("https://ec2-123-45-67-89.compute-1.amazonaws.com/v1", None),
+        ("https://my-models-eastus2.openai.azure.com/openai/v1", None),
+        ("http://[2001:db8:85a3::8a2e:370:7334]:8000/v1", None),
+        ("http://192.168.100.123:8000/v1", None),
+        ("https://generativelanguage.googleapis.com/v1beta/openai", None),
+    ],
+)
+def test_keys_in_the_name_of_a_host_or_behind_the_address(url: str, shown: str | None):
+    address = parse_address("base_url", url)
+    assert address.shown == (shown or url)
+    assert bool(address.secrets) == (shown is not None)
+    masked = Secrets(address.secrets).mask(f"GET {address.base} of {url.lower()}")
+    assert KEY not in masked
+    assert (KEY[8:] in masked) is False
 
 
 def test_a_long_text_without_spaces_is_masked_at_once():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import logging
 import os
@@ -30,7 +32,15 @@ _USUAL_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 _LONG = 16
 _WORD = re.compile(r"[^\s\"'`]+")
 _STARS = "***"  # what a server writes of a key that it hides itself: sk-ab***yz
+# other ways to hide the middle of a key; then its ends must be those of a secret
+_GAP = re.compile(
+    r"(?<![\w+/=~-])([\w+/=~-]*?)"
+    r"(?:\*{2,}|\.{2,}|…|[•·●█]|\#{2,}|[xX]{3,}|\[\w+\]|<\w+>)+"
+    r"([\w+/=~-]*)"
+)
+_LEAST_END = 3  # characters of an end
 _LEAST = 6  # characters of a part of a path or query that is hidden wherever it occurs
+_LEAST_RUN = 8  # characters of a part of a long secret
 _MASK = "…"
 _NO_ADDRESS = "is not the address of a server: allowed is http://… or https://…"
 # loggers of the packages that send requests: their records contain addresses
@@ -44,8 +54,9 @@ class Address:
     Args:
         base: The address without its query.
         query: Names and values of the query, which are sent with every request.
-        shown: The address as messages and files show it: unusual parts of the path, and the query,
-            are replaced by "…", because they may be keys.
+        shown: The address as messages and files show it: unusual parts of the path, the query, and
+            parts of the host's name that look like keys are replaced by "…"; a fragment is left
+            out.
         secrets: Texts that messages must not contain.
     """
 
@@ -86,10 +97,25 @@ def parse_address(name: str, url: str) -> Address:
     given = [value or name for name, value in query.items()]
     secrets = [part for part in (*hidden, *given) if len(part) >= _LEAST]
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    where = host if port is None else f"{host}:{port}"
+    labels = host.split(".")
+    secrets += [parts.fragment, *(label for label in labels if _is_label_a_key(label))]
+    shown_host = ".".join(_MASK if _is_label_a_key(label) else label for label in labels)
+    end = "" if port is None else f":{port}"
     path = "/".join(_MASK if part in hidden else part for part in parts.path.split("/"))
-    shown = f"{parts.scheme}://{where}{path}{'?…' if parts.query else ''}"
-    return Address(f"{parts.scheme}://{where}{parts.path}", query, shown, tuple(secrets))
+    shown = f"{parts.scheme}://{shown_host}{end}{path}{'?…' if parts.query else ''}"
+    base = f"{parts.scheme}://{host}{end}{parts.path}"
+    return Address(base, query, shown, tuple(filter(None, secrets)))
+
+
+def _is_label_a_key(label: str) -> bool:
+    """Whether a part of the name of a host looks like a key, such as "sk-0123456789abcdef0123"."""
+    if label.startswith("["):
+        return False  # an address of IPv6
+    n_digits = sum(c.isdigit() for c in label)
+    return any(
+        len(part) >= _LONG and not part.isdigit() and any(c.isdigit() for c in part)
+        for part in label.split("-")
+    ) or (len(label) > _LONG + 4 and n_digits >= _LEAST)
 
 
 def shown_address(url: object) -> str:
@@ -148,21 +174,52 @@ class Secrets:
 
     Example:
         >>> Secrets(["sk-abc"]).mask("the key sk-abc, or sk-a***bc, is wrong")
-        'the key …, or … is wrong'
+        'the key …, or …, is wrong'
     """
 
     def __init__(self, texts: Iterable[str | None]) -> None:
+        plain = {text for text in texts if text}
         # a longer one first, or it would be replaced in part
-        longest = sorted({text for text in texts if text}, key=lambda text: (-len(text), text))
+        longest = sorted(plain.union(*map(_encoded, plain)), key=lambda text: (-len(text), text))
         self._pattern = re.compile("|".join(map(_anyhow, longest))) if longest else None
+        self._plain = sorted(plain | set(map(unquote, plain)))
 
     def mask(self, text: str) -> str:
-        """Return a text with every secret replaced by "…", however it is quoted."""
+        """Return a text with every secret replaced by "…", however it is quoted.
+
+        So are parts of it: 8 characters or more of one of 16 or more, and what is left where a
+        server hides its middle.
+        """
         if self._pattern is None:
             return text
+        masked = self._pattern.sub(_MASK, text)
+        masked = _GAP.sub(lambda match: _MASK if self._is_cut(match) else match[0], masked)
+        masked = self._without_runs(masked)
         # a pattern with the stars in it would take quadratic time on a text without spaces
-        return _WORD.sub(
-            lambda word: _MASK if _STARS in word[0] else word[0], self._pattern.sub(_MASK, text)
+        return _WORD.sub(lambda word: _MASK if _STARS in word[0] else word[0], masked)
+
+    def _without_runs(self, text: str) -> str:
+        """Mask what is also a part of a long secret."""
+        hidden: set[int] = set()
+        for secret in self._plain:
+            for i in range(len(secret) - _LEAST_RUN + 1 if len(secret) >= _LONG else 0):
+                run = secret[i : i + _LEAST_RUN]
+                at = text.find(run)
+                while at >= 0:
+                    hidden.update(range(at, at + _LEAST_RUN))
+                    at = text.find(run, at + 1)
+        if not hidden:
+            return text
+        return "".join(
+            c if i not in hidden else "" if i - 1 in hidden else _MASK for i, c in enumerate(text)
+        )
+
+    def _is_cut(self, match: re.Match[str]) -> bool:
+        before, after = match[1], match[2]
+        return any(
+            before.endswith(secret[:n]) or after.startswith(secret[-n:])
+            for secret in self._plain
+            for n in range(_LEAST_END, len(secret) + 1)
         )
 
     @contextmanager
@@ -187,6 +244,20 @@ class _MaskingFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = self._secrets.mask(record.getMessage()), ()
         return True
+
+
+def _encoded(text: str) -> set[str]:
+    """Return a text as it may be hashed, in lower case, or in base64, wherever it begins there."""
+    if len(text) < _LEAST:
+        return set()
+    data = text.encode(errors="replace")
+    forms = {text.lower(), hashlib.sha256(data).hexdigest()}
+    for before in range(3):
+        # characters that also hold bits of what stands before or behind are left out
+        first, bits = -(-8 * before // 6), 8 * (before + len(data))
+        packed = base64.b64encode(bytes(before) + data).decode()[first : bits // 6]
+        forms |= {packed, packed.replace("+", "-").replace("/", "_")}
+    return forms
 
 
 def _anyhow(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from synque_select.utils.json_types import Json, JsonObject
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionContentPartParam, ChatCompletionMessageParam
 
-__all__ = ["Dialect", "Question", "messages"]
+__all__ = ["Dialect", "Question", "is_about_length", "messages"]
 
 # words in an error message that mean structured outputs
 _CONSTRAINT_WORDS = ("response_format", "schema", "structured", "guided", "grammar", "json")
@@ -29,6 +29,8 @@ _SENT = {
 }
 # OpenAI's protocol allows 20; some servers allow 5
 _TOP_LOGPROBS = (20, 5)
+# parameters that a server may refuse and that an answer can do without
+_PLAIN = ("seed", "max_tokens", "temperature")
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,18 @@ class Dialect:
             parameters |= {"logprobs": True, "top_logprobs": self.top_logprobs[0]}
         return {name: value for name, value in parameters.items() if name not in self.dropped}
 
+    def form(self, question: Question) -> tuple[str, ...]:
+        """Return what tells requests apart that a server may treat differently: no values."""
+        ways = [
+            way
+            for way, given in (
+                (self.choices[0], question.choices),
+                (self.schema[0], question.schema),
+            )
+            if given is not None
+        ]
+        return (*self.parameters(question), *ways, *map(str, self.top_logprobs[:1]))
+
     def _constraint(self, question: Question) -> dict[str, Json]:
         if question.choices is not None:
             if self.choices[0] == "vllm":
@@ -128,8 +142,7 @@ class Dialect:
             True
         """
         message = error_message.lower()
-        # such a message often names max_tokens, which is not what is wrong
-        if "context length" in message or "too long" in message:
+        if is_about_length(message):
             return None
         if question.logprobs and self.top_logprobs and "logprobs" in message:
             return replace(self, top_logprobs=self.top_logprobs[1:])
@@ -137,7 +150,7 @@ class Dialect:
         # an exact name first: "response_format.json_schema" also contains a word
         exact = [*constraint, *_CONSTRAINT_NAMES] if constraint else []
         if not any(_names(message, name) for name in exact):
-            for name in sorted({"temperature", "seed", "max_tokens"} - self.dropped):
+            for name in sorted({*_PLAIN} - self.dropped):
                 if _names(message, name, quoted=by_name):
                     return replace(self, dropped=self.dropped | {name})
             if by_name or not any(word in message for word in _CONSTRAINT_WORDS):
@@ -147,6 +160,44 @@ class Dialect:
         if question.schema is not None and len(self.schema) > 1:
             return replace(self, schema=self.schema[1:])
         return None
+
+    def without_one_more(self, question: Question) -> Dialect | None:
+        """Return the dialect that sends a question with one parameter less, or a plainer one.
+
+        Args:
+            question: A question that was rejected for a reason that names no parameter.
+
+        Returns:
+            The dialect; None if nothing else can be left out.
+
+        Example:
+            >>> Dialect().without_one_more(Question("Is it?", choices=["yes", "no"])).choices
+            ('none',)
+        """
+        if question.choices is not None and len(self.choices) > 1:
+            return replace(self, choices=self.choices[1:])
+        if question.schema is not None and len(self.schema) > 1:
+            return replace(self, schema=self.schema[1:])
+        if question.logprobs and self.top_logprobs:
+            return replace(self, top_logprobs=self.top_logprobs[1:])
+        left = [name for name in _PLAIN if name not in self.dropped]
+        return replace(self, dropped=self.dropped | {left[0]}) if left else None
+
+    def with_one_back(self, earlier: Dialect) -> Iterator[tuple[str, Dialect]]:
+        """Yield what can be put back of an earlier dialect: a name, and the dialect with it.
+
+        Example:
+            >>> [name for name, _ in Dialect(dropped=frozenset({"seed"})).with_one_back(Dialect())]
+            ['seed']
+        """
+        for i in range(len(earlier.choices) - len(self.choices)):
+            yield f"choices {i}", replace(self, choices=earlier.choices[i:])
+        for i in range(len(earlier.schema) - len(self.schema)):
+            yield f"schema {i}", replace(self, schema=earlier.schema[i:])
+        for i in range(len(earlier.top_logprobs) - len(self.top_logprobs)):
+            yield f"top_logprobs {i}", replace(self, top_logprobs=earlier.top_logprobs[i:])
+        for name in sorted(self.dropped - earlier.dropped):
+            yield name, replace(self, dropped=self.dropped - {name})
 
     def left_out_since(self, earlier: Dialect) -> list[str]:
         """Return what an earlier dialect sends and this one does not, for a message.
@@ -164,6 +215,17 @@ class Dialect:
         if self.schema != earlier.schema:
             changed.append(f"{_SENT[earlier.schema[0]]} for JSON")
         return changed
+
+
+def is_about_length(message: str) -> bool:
+    """Return whether an error is about the length of the prompt, whatever parameter it names.
+
+    Example:
+        >>> is_about_length("max_tokens is too large: the context length is 4096")
+        True
+    """
+    lower = message.lower()
+    return "context length" in lower or "too long" in lower
 
 
 def _names(message: str, name: str, *, quoted: bool = False) -> bool:

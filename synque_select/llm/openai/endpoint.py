@@ -19,6 +19,7 @@ from synque_select.llm.openai.address import (
     parse_address,
     shown_variable,
 )
+from synque_select.llm.openai.event_stream import completion_of_events
 from synque_select.llm.openai.json_access import count_at
 from synque_select.llm.openai.rate_limit import RateLimiter, backoff_s, retry_after_s
 from synque_select.llm.openai.server_errors import (
@@ -316,7 +317,7 @@ class Endpoint:
         try:
             state = parse_json(text, "the answer", error=LLMError)
         except LLMError:
-            state = None
+            state = completion_of_events(text)
         if not isinstance(state, Mapping):
             return RetryableFailure(f"the answer is not a JSON object: {self.excerpt(text)!r}")
         error = error_in_answer(state)

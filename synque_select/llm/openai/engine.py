@@ -8,6 +8,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from synque_select.errors import LLMError
 from synque_select.llm.base import BaseLLM, Failure, check_choices, check_constraint
@@ -24,6 +25,7 @@ from synque_select.llm.openai.label_logprobs import (
 )
 from synque_select.llm.openai.served_choices import ServedChoices
 from synque_select.llm.openai.server_errors import ServerError, is_refusal
+from synque_select.llm.openai.trial import find_dialect, may_be_a_parameter
 from synque_select.llm.prompt import PromptLike, has_images, join_prompts
 from synque_select.llm.structured import without_thinking
 from synque_select.utils.json_files import parse_json
@@ -44,6 +46,8 @@ _FRAME_TOKENS = 16
 _FENCE = re.compile(r"\A```\w*")
 # how much more than it could have a choice may get from another answer of the same server
 _CONSISTENT = 2.0
+# prompts for which it is tried in vain whether a parameter is to blame for their error
+_MAX_VAIN_TRIALS = 3
 _LABELS_INSTEAD = "judge with readout='label' instead"
 
 
@@ -131,6 +135,10 @@ class OpenAILLM(BaseLLM):
             usage=self.usage,
         )
         self._dialect = Dialect()
+        # forms of requests that were answered: an error in the same form is about its prompt
+        self._accepted: set[tuple[str, ...]] = set()
+        self._turns: WeakKeyDictionary[AsyncOpenAI, asyncio.Lock] = WeakKeyDictionary()
+        self._n_vain_trials = 0
         # whether the server reports the probability of any token: without images, with images
         self._reports_any_token = {False: False, True: False}
         self._has_reported = {False: False, True: False}
@@ -378,30 +386,83 @@ class OpenAILLM(BaseLLM):
         known = dialect = self._dialect
         refused = ""
         while True:
-            request = client.chat.completions.with_raw_response.create(
-                model=self.id,
-                messages=messages(question.prompt),
-                extra_body=dialect.parameters(question),
-            )
             try:
-                text = await self._endpoint.send(request)
-                answer = self._read(text) if isinstance(text, str) else text
+                answer = await self._send(client, question, dialect)
             except ServerError as error:
                 if self._dialect is not known:
                     # another request has changed it in the meantime: try that one first
                     known = dialect = self._dialect
                     continue
+                refused = refused or error.words
                 next_dialect = _next_dialect(dialect, error, question)
-                if next_dialect is None:
+                if next_dialect is not None:
+                    dialect = next_dialect
+                    continue
+                result_of_trial = await self._by_trial(client, question, dialect, error)
+                if self._dialect is not known:
+                    known = dialect = self._dialect
+                    continue
+                if result_of_trial is None:
                     return self._endpoint.on_error(error)
-                dialect, refused = next_dialect, refused or error.words
-                continue
-            # only now is it known that the parameter was to blame, and not the prompt
-            if isinstance(answer, Completion) and dialect is not known and self._dialect is known:
-                changed = ", ".join(dialect.left_out_since(known))
-                self._dialect = dialect
-                self._note(f"{self.id}: the server refuses {changed}: left out ({refused}).")
+                dialect, answer = result_of_trial
+            if isinstance(answer, Completion):
+                self._learn(question, dialect, known, refused)
             return answer
+
+    async def _send(
+        self, client: AsyncOpenAI, question: Question, dialect: Dialect
+    ) -> Completion | Failure | RetryableFailure:
+        """Send a question once.
+
+        Raises:
+            ServerError: The server rejects it.
+        """
+        request = client.chat.completions.with_raw_response.create(
+            model=self.id,
+            messages=messages(question.prompt),
+            extra_body=dialect.parameters(question),
+        )
+        text = await self._endpoint.send(request)
+        return self._read(text) if isinstance(text, str) else text
+
+    async def _by_trial(
+        self, client: AsyncOpenAI, question: Question, dialect: Dialect, error: ServerError
+    ) -> tuple[Dialect, Completion] | None:
+        """Find out whether a parameter is to blame for an error that does not name one."""
+        known = self._dialect
+        if not may_be_a_parameter(error) or self._is_accepted(question, dialect):
+            return None
+
+        async def ask(tried: Dialect) -> Completion | None:
+            try:
+                answer = await self._send(client, question, tried)
+            except ServerError:
+                return None
+            return answer if isinstance(answer, Completion) else None
+
+        # one request at a time: the others wait for what it finds out
+        async with self._turns.setdefault(client, asyncio.Lock()):
+            is_over = self._dialect is not known or self._is_accepted(question, dialect)
+            if is_over or self._n_vain_trials >= _MAX_VAIN_TRIALS:
+                return None
+            result = await find_dialect(dialect, question, ask)
+            if result is None:
+                self._n_vain_trials += 1
+            else:
+                self._learn(question, result[0], known, error.words)
+            return result
+
+    def _is_accepted(self, question: Question, dialect: Dialect) -> bool:
+        return dialect.form(question) in self._accepted
+
+    def _learn(self, question: Question, dialect: Dialect, known: Dialect, refused: str) -> None:
+        """Use a dialect from now on in which the server has answered a question."""
+        self._accepted.add(dialect.form(question))
+        # only now is it known that the parameter was to blame, and not the prompt
+        if dialect != known and self._dialect is known:
+            changed = ", ".join(dialect.left_out_since(known))
+            self._dialect = dialect
+            self._note(f"{self.id}: the server refuses {changed}: left out ({refused}).")
 
     def _read(self, text: str) -> Completion | RetryableFailure:
         """Return the first choice of a completion, and count its tokens.
