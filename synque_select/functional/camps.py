@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,14 +115,19 @@ def systematic_contradictions(
 ) -> list[Contradiction]:
     """Find the classes of one camp that the other camp reads as another class.
 
-    A class of a camp is read differently if the heads of the other camp give one other class to
-    most of its examples, while the heads of the camp's other candidates predict the label for most
-    of them: a class that is hard for everybody does not count. The readers must also predict most
-    of each other's labels of the class that they read. In each camp, the heads must predict each
-    other's labels with an accuracy, as a mean over classes, of at least 0.2 of the way from chance
-    to 1: random labels, and heads that always say the same class, do not make a camp. All of these
-    are medians over pairs of candidates, so that a single bad candidate in a camp makes no
-    contradiction.
+    The heads of one camp (the readers) read class c of the other camp as class d if they give d to
+    most examples that are labeled c, but not to most that are labeled d. The second condition
+    separates an exchange from a graded difference: where inputs differ, or one camp calls more
+    examples positive, a head moves all examples towards one class, and gives it to those that are
+    labeled so most of all. It must also hold the other way around: the heads of the other camp read
+    d of the readers as c.
+
+    The heads of the camp's other candidates must predict c for most of its examples: a class that
+    is hard for everybody does not count. The readers must also predict most of each other's labels
+    of the class that they read. In each camp, the heads must predict each other's labels with an
+    accuracy, as a mean over classes, of at least 0.2 of the way from chance to 1: random labels,
+    and heads that always say the same class, do not make a camp. All of these are medians over
+    pairs of candidates, so that a single bad candidate in a camp makes no contradiction.
 
     Args:
         readings: What `class_readings` returned.
@@ -145,17 +150,31 @@ def systematic_contradictions(
         if min(len(a), len(b)) < _MIN_CAMP:
             return []
         for c in range(readings.shape[2]):
-            across, within = readings[np.ix_(a, b)][:, :, c], readings[np.ix_(b, b)][:, :, c]
-            if not (np.isfinite(across).any() and np.isfinite(within).any()):
-                continue
-            read = _mean_of_known(across.reshape(-1, across.shape[2]), axis=0)
-            d = int(np.argmax(np.where(np.arange(len(read)) == c, -1.0, read)))
-            among = right[np.ix_(a, a)][..., d]
-            if not np.isfinite(among).any():
-                continue
-            share, support, coherence = (
-                float(np.nanmedian(values)) for values in (across[..., d], within[..., c], among)
-            )
-            if min(share, support, coherence) > _MAJORITY:
-                contradictions.append(Contradiction(readers, c, d, share, support))
-    return sorted(contradictions, key=lambda one: -one.share)
+            one = _contradiction(readings, a, b, c)
+            if one is not None:
+                contradictions.append(replace(one, readers=readers))
+    known = {(one.readers, one.label, one.read_as) for one in contradictions}
+    mutual = [one for one in contradictions if (1 - one.readers, one.read_as, one.label) in known]
+    return sorted(mutual, key=lambda one: -one.share)
+
+
+def _contradiction(
+    readings: NDArray[np.float64], a: NDArray[np.int64], b: NDArray[np.int64], c: int
+) -> Contradiction | None:
+    """Return what the heads of the candidates a read class c of the candidates b as, if another."""
+    across = readings[np.ix_(a, b)]
+    read = _mean_of_known(across[:, :, c].reshape(-1, across.shape[2]), axis=0)
+    d = int(np.argmax(np.where(np.arange(len(read)) == c, -1.0, np.nan_to_num(read))))
+    shares = {
+        "share": across[:, :, c, d],
+        "own_support": readings[np.ix_(b, b)][..., c, c],
+        "coherence": readings[np.ix_(a, a)][..., d, d],
+        "agreed": across[:, :, d, d],
+    }
+    if not all(np.isfinite(part).any() for part in shares.values()):
+        return None
+    middle = {name: float(np.nanmedian(part)) for name, part in shares.items()}
+    agreed = middle.pop("agreed")
+    if not min(middle.values()) > _MAJORITY > agreed:
+        return None
+    return Contradiction(0, c, d, middle["share"], middle["own_support"])

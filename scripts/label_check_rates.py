@@ -1,0 +1,127 @@
+"""How often the label checks find wrong labels, and how often they warn of right ones.
+
+    python scripts/label_check_rates.py camps PATH/TO/TASKS
+
+takes the tasks that `synque-select benchmark tasks` takes, and embeds the texts once.
+
+`camps`: random subsets of 4 to 12 candidates, with their labels as they are and with 30 % of all
+labels drawn at random, where every camp is a false alarm; then random subsets of which a part has
+two classes exchanged.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from synque_select.benchmark.task_folders import LabeledTask, find_labeled_tasks
+from synque_select.data.candidate import Candidate
+from synque_select.data.duplicates import content_key
+from synque_select.encoders import embed, get_encoder
+from synque_select.selection.label_filter import LabelJudges
+
+_Labels = Mapping[str, NDArray[np.str_]]
+_SIZES = range(4, 13)
+_N_SUBSETS = 100
+_N_SEEDS = 3
+_N_EXCHANGES = 30
+# how many of how many candidates have two classes exchanged
+_EXCHANGED = ((5, 9), (3, 9), (7, 9), (2, 9), (2, 5))
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A task with what is computed once."""
+
+    task: LabeledTask
+    candidates: Mapping[str, Candidate]
+    labels: _Labels
+    embeddings: Mapping[str, torch.Tensor]
+
+    @classmethod
+    def of(cls, task: LabeledTask) -> Embedded:
+        """Embed the candidates of a task."""
+        encoder = get_encoder(None, "text")
+        return cls(
+            task,
+            {c.name: c for c in task.candidates},
+            {c.name: np.array(c.labels) for c in task.candidates},
+            {c.name: embed(encoder, c).embeddings.float() for c in task.candidates},
+        )
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes of all candidates."""
+        return sorted({str(label) for part in self.labels.values() for label in part})
+
+    def judges(self, names: Sequence[str], labels: _Labels) -> LabelJudges:
+        """Fit the heads of some candidates on these labels."""
+        return LabelJudges.fit(
+            {name: labels[name].tolist() for name in names},
+            {name: self.embeddings[name] for name in names},
+            contents={name: content_key(self.candidates[name].digests) for name in names},
+        )
+
+
+def camps(data: Embedded) -> Iterator[str]:
+    """Count how often camps are found where there are none, and where there are."""
+    names = [*data.labels]
+    for what, labels in (("as they are", data.labels), ("30 % noise", _noisy(data))):
+        judges = data.judges(names, labels)
+        n_found = n = 0
+        for seed in range(_N_SEEDS):
+            for size in [size for size in _SIZES if size <= len(names)]:
+                rng = np.random.default_rng([seed, size])
+                for _ in range(_N_SUBSETS):
+                    kept = rng.choice(len(names), size, replace=False)
+                    n_found += judges.camps([names[i] for i in kept]) is not None
+                    n += 1
+        yield f"| {data.task.name} | {what} | {n_found} of {n:,} | |"
+    for n_wrong, size in _EXCHANGED:
+        n_found = n_right = 0
+        for seed in range(_N_EXCHANGES):
+            rng = np.random.default_rng(seed)
+            kept = [names[i] for i in rng.choice(len(names), size, replace=False)]
+            wrong, pair = set(kept[:n_wrong]), rng.choice(data.classes, 2, replace=False)
+            changed = {name: _exchanged(data.labels[name], *pair) for name in wrong}
+            parts = data.judges(kept, {**data.labels, **changed}).all_camps
+            n_found += parts is not None
+            n_right += parts is not None and wrong in [set(part) for part in parts.names]
+        what = f"two classes exchanged in {n_wrong} of {size}"
+        yield f"| {data.task.name} | {what} | {n_found} of {_N_EXCHANGES} | {n_right} |"
+
+
+def _noisy(data: Embedded) -> _Labels:
+    rng = np.random.default_rng(0)
+    return {
+        name: np.where(rng.random(len(y)) < 0.3, rng.choice(data.classes, len(y)), y)
+        for name, y in data.labels.items()
+    }
+
+
+def _exchanged(labels: NDArray[np.str_], a: str, b: str) -> NDArray[np.str_]:
+    return np.where(labels == a, b, np.where(labels == b, a, labels))
+
+
+MEASURES: dict[str, tuple[str, Callable[[Embedded], Iterator[str]]]] = {
+    "camps": ("| task | labels | camps found | with the right candidates |", camps),
+}
+
+
+def main() -> None:
+    """Measure every task in a folder."""
+    header, measure = MEASURES[sys.argv[1]]
+    print(header, "|---" * (header.count("|") - 1) + "|", sep="\n")
+    for task in find_labeled_tasks(Path(sys.argv[2])):
+        for line in measure(Embedded.of(task)):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
