@@ -14,6 +14,7 @@ from pathlib import Path
 
 from synque_select.errors import DataError, RecordError, did_you_mean
 from synque_select.utils.atomic import write_text_atomic
+from synque_select.utils.csv_text import csv_text, unguarded
 from synque_select.utils.json_files import parse_json
 from synque_select.utils.text_files import read_text
 from synque_select.utils.wording import counted, one_line
@@ -33,8 +34,6 @@ _COLUMNS = (
     "question", "label", "text", "allowed", "example", "probability", "seed", "real_sample",
     "design", "key",
 )  # fmt: skip
-# a spreadsheet runs a cell that begins like this as a formula
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MAX_SHOWN_CLASSES = 20
 _MAX_DIGITS = 9  # of the number of a question
 
@@ -153,19 +152,11 @@ def write_questions(path: Path, sheet: QuestionSheet) -> None:
     if path.suffix.lower() == ".jsonl":
         text = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
     else:
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows([_safe(str(row[column])) for column in _COLUMNS] for row in rows)
-        text = out.getvalue()
+        text = csv_text([_COLUMNS, *([str(row[column]) for column in _COLUMNS] for row in rows)])
     try:
         write_text_atomic(path, text)
     except OSError as error:
         raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _safe(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
 def _row(sheet: QuestionSheet, number: int) -> dict[str, str | int]:
@@ -327,6 +318,6 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
             elif len(cells) != len(names):
                 raise _wrong(path, start, f"expected {len(names)} cells, found {len(cells)}")
             else:
-                yield start, dict(zip(names, cells, strict=True))
+                yield start, dict(zip(names, map(unguarded, cells), strict=True))
     except csv.Error as error:
         raise _wrong(path, reader.line_num, f"not CSV: {error}") from error

@@ -5,9 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable
 
-__all__ = ["csv_text"]
+__all__ = ["csv_text", "guarded", "unguarded"]
+
+# what a spreadsheet runs as a formula if a cell begins with it, also in full width; apostrophes
+# before it may be ours
+_FORMULA = re.compile("'*[-=+@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
@@ -26,7 +31,27 @@ def csv_text(rows: Iterable[Iterable[object]]) -> str:
     return text.getvalue()
 
 
+def guarded(text: str) -> str:
+    """Return a text as a cell that no spreadsheet runs as a formula; `unguarded` restores it.
+
+    Example:
+        >>> guarded("=1+1"), guarded("1+1"), guarded("'=1")
+        ("'=1+1", '1+1', "''=1")
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def unguarded(cell: str) -> str:
+    """Return the text of a cell that `guarded` made.
+
+    Example:
+        >>> unguarded("'=1+1"), unguarded("'tis"), unguarded("=1")
+        ('=1+1', "'tis", '=1')
+    """
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
 def _cell(value: object) -> object:
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return f"'{value}"
+    if isinstance(value, str):
+        return guarded(value)
     return "" if isinstance(value, float) and not math.isfinite(value) else value

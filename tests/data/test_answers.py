@@ -68,6 +68,19 @@ def test_no_cell_is_a_formula(tmp_path: Path):
     assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["=1+1", "'=1+1", "''@x", "'tis", "-", "+49", "\tx", "\n=1", "\r=1", "\uff1d1", "a\r\nb", "'"],
+)
+@pytest.mark.parametrize("name", ["questions.csv", "questions.jsonl"])
+def test_texts_and_labels_are_read_exactly(text: str, name: str, tmp_path: Path):
+    label = text.strip() or "x"
+    sheet = QuestionSheet((Question(0, 1.0, text),), (label, "other"), 0, "a", "b")
+    path = tmp_path / name
+    write_questions(path, sheet.with_label(0, label))
+    assert read_questions(path).questions == (Question(0, 1.0, text, label),)
+
+
 def test_what_spreadsheets_do_is_forgiven(tmp_path: Path):
     classes = QuestionSheet((Question(0, 0.5, "a"), Question(1, 1, "b")), ("0", "1"), 0, "a", "b")
     path = tmp_path / "answers.csv"

@@ -8,7 +8,7 @@ import pytest
 from synque_select.utils.csv_text import csv_text
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"])
 def test_a_name_is_not_a_formula(start: str):
     name = f'{start}HYPERLINK("http://x", "y")'
     ((cell, number),) = csv.reader(io.StringIO(csv_text([[name, -1.5]]), newline=""))
