@@ -35,13 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Arguments after `synque-select`; None for those of the process.
     """
+    ended: SystemExit | None = None
     with safe_output() as output:
-        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        try:
+            status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        except SystemExit as error:  # after --help, or an error of the parser of options
+            ended, status = error, bool(error.code)
     if output is not None and output.problem is not None and status == 0:
         print(
             f"synque-select: error: the output was not written: {output.problem}", file=sys.stderr
         )
         return 1
+    if ended is not None:
+        raise ended
     return status
 
 

@@ -15,7 +15,7 @@ from synque_select.errors import DataError
 from synque_select.utils.text_files import valid_name
 from synque_select.utils.wording import counted, listed
 
-__all__ = ["inner_name", "is_compressed", "open_data"]
+__all__ = ["inner_name", "is_compressed", "left_out_of_zip", "open_data"]
 
 _SUFFIXES = (".bz2", ".gz", ".xz", ".zip", ".zst")
 # a file of zeros shrinks by a factor of 1,000 with gzip; text by 3 to 20
@@ -104,16 +104,29 @@ def _opened(path: Path) -> _Stream:
     return zipfile.ZipFile(path).open(members[0])
 
 
-def _members(path: Path) -> list[zipfile.ZipInfo]:
-    """Return the files of a .zip, without folders and what macOS adds."""
+def left_out_of_zip(path: Path) -> list[str]:
+    """Return the names of the files in a .zip that are not read: hidden ones and those of macOS.
+
+    Args:
+        path: A .zip that was read.
+    """
     with zipfile.ZipFile(path) as archive:
-        return [
-            member
-            for member in archive.infolist()
-            if not member.is_dir()
-            and not member.filename.startswith("__MACOSX/")
-            and not member.filename.rpartition("/")[2].startswith(".")
-        ]
+        return [valid_name(member.filename) for member in _files(archive) if not _is_data(member)]
+
+
+def _members(path: Path) -> list[zipfile.ZipInfo]:
+    """Return the files of a .zip, without hidden ones and what macOS adds."""
+    with zipfile.ZipFile(path) as archive:
+        return list(filter(_is_data, _files(archive)))
+
+
+def _files(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    return [member for member in archive.infolist() if not member.is_dir()]
+
+
+def _is_data(member: zipfile.ZipInfo) -> bool:
+    parts = member.filename.split("/")
+    return parts[0] != "__MACOSX" and not any(part.startswith(".") for part in parts)
 
 
 class _Unpacked(io.RawIOBase):

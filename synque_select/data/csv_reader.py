@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from decimal import Decimal
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
@@ -19,7 +20,7 @@ from synque_select.utils.wording import counted
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["CsvReader", "TsvReader", "read_csv"]
+__all__ = ["CsvReader", "TsvReader", "count_blank_rows", "read_csv"]
 
 
 class CsvReader(BaseReader):
@@ -62,6 +63,9 @@ def read_csv(path: Path, *, delimiter: str = ",", as_text: Collection[str] = ())
     would have different numbers of fields, or its header is quoted, or a text with quotes has them
     doubled.
 
+    A first line such as "sep=;", which Excel writes and reads, is not the header: it names the
+    delimiter. Blank lines are left out.
+
     Args:
         path: Path of a UTF-8 file.
         delimiter: "," or a tab.
@@ -69,8 +73,8 @@ def read_csv(path: Path, *, delimiter: str = ",", as_text: Collection[str] = ())
 
     Raises:
         DataError: A row has too many or too few fields, a quote is not closed, the header repeats
-            a name, the file is not UTF-8, or it is unclear whether the quotes of a tab-separated
-            file are text; the message names the file and the line.
+            a name or has another delimiter, the file is not UTF-8, or it is unclear whether the
+            quotes of a tab-separated file are text; the message names the file and the line.
 
     Example:
         >>> import tempfile
@@ -80,11 +84,13 @@ def read_csv(path: Path, *, delimiter: str = ",", as_text: Collection[str] = ())
         ...     [row.fields for row in read_csv(path)]
         [{'text': 'Shares rise', 'n': 1}]
     """
+    delimiter = _named_delimiter(path) or delimiter
     quoted = delimiter != "\t" or _has_csv_quotes(path)
     parse = partial(_csv_rows, path, delimiter) if quoted else partial(_line_rows, path)
     rows = parse()
-    header = _header(path, next(rows, (1, []))[1])
-    converters = _converters(header, rows, as_text)
+    beginning = list(islice(rows, 2))
+    header = _header(path, beginning)
+    converters = _converters(header, chain(beginning[1:], rows), as_text)
     rows = parse()
     next(rows, None)
     for line, values in rows:
@@ -107,22 +113,70 @@ def _line_rows(path: Path) -> _Fields:
     return _of_one_length(path, _tab_rows(path), "in a tab-separated file every line is a row")
 
 
-def _tab_rows(path: Path) -> _Fields:
+def count_blank_rows(path: Path, delimiter: str) -> int:
+    r"""Count the blank lines below the header that are followed by a row.
+
+    In a table of one column, such a line may have been meant as an empty text.
+
+    Args:
+        path: A file that `read_csv` has read.
+        delimiter: "," or a tab.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "a.csv")
+        ...     _ = path.write_text("text\nup\n\ndown\n\n")
+        ...     count_blank_rows(path, ",")
+        1
+    """
+    delimiter = _named_delimiter(path) or delimiter
+    quoted = delimiter != "\t" or _has_csv_quotes(path)
+    rows = _quoted_rows(path, delimiter) if quoted else _tab_rows(path)
+    count = pending = 0
+    has_header = False
+    for _, values in rows:
+        if values:
+            count, pending, has_header = count + pending, 0, True
+        else:
+            pending += has_header
+    return count
+
+
+_SEP = re.compile(r'"?sep=(.)"?\s*')
+
+
+def _named_delimiter(path: Path) -> str | None:
+    """Return the delimiter that a first line such as "sep=;" names; None without one."""
+    match = _SEP.fullmatch(next(numbered_lines(path), (1, ""))[1])
+    return match and match[1]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the numbers and the lines of a table, without a first line that names a delimiter."""
     for number, line in numbered_lines(path):
+        if number > 1 or not _SEP.fullmatch(line):
+            yield number, line
+
+
+def _tab_rows(path: Path) -> _Fields:
+    for number, line in _lines(path):
         text = line.removesuffix("\n").removesuffix("\r")
         yield number, text.split("\t") if text else []
 
 
 def _quoted_rows(path: Path, delimiter: str) -> _Fields:
-    reader = csv.reader(
-        (line for _, line in numbered_lines(path)), delimiter=delimiter, strict=True
-    )
+    reader = csv.reader((line for _, line in _lines(path)), delimiter=delimiter, strict=True)
+    n_skipped = _named_delimiter(path) is not None
     while True:
-        line = reader.line_num + 1
+        line = reader.line_num + 1 + n_skipped
         try:
             values = _next_row(reader)
         except csv.Error as error:
-            raise DataError(f"{path}, the row that starts on line {line}: {error}") from error
+            reason = str(error)
+            if reason.startswith("new-line"):  # the module's words are about its own use
+                reason = "found a line end \\r alone; put texts with line ends in double quotes"
+            raise DataError(f"{path}, the row that starts on line {line}: {reason}") from error
         if values is None:
             return
         yield line, values
@@ -198,12 +252,21 @@ def _next_row(reader: Iterator[list[str]]) -> list[str] | None:
         csv.field_size_limit(before)
 
 
-def _header(path: Path, names: list[str]) -> list[str]:
+def _header(path: Path, beginning: Sequence[tuple[int, list[str]]]) -> list[str]:
+    """Return the names of the columns, from the first two rows."""
+    line, names = beginning[0] if beginning else (1, [])
+    for other in ";\t|" if len(beginning) > 1 and len(names) == 1 else "":
+        if 0 < names[0].count(other) == beginning[1][1][0].count(other):
+            raise DataError(
+                f"{path}, line {line}: the header is one field, {names[0]!r}; are fields separated "
+                f"by {other!r}? Save the file with commas, or tell the delimiter in a first line, "
+                f"as Excel does: sep={other}"
+            )
     # pandas writes its index as a column without a name
     header = [name.strip() or f"Unnamed: {number}" for number, name in enumerate(names)]
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
-        raise DataError(f"{path}, line 1: the header repeats {', '.join(map(repr, repeated))}")
+        raise DataError(f"{path}, line {line}: the header repeats {', '.join(map(repr, repeated))}")
     return header
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from synque_select.data.readers import reader_key
 from synque_select.errors import DataError, DependencyError
 from synque_select.utils.text_files import valid_name
 from synque_select.utils.wording import counted, listed
@@ -74,10 +75,12 @@ class ImageFolder:
                 f"({self.classes[0]}, …): allowed are either images or one sub-folder per class"
             )
         self._files = flat or sorted(nested, key=self._label)
+        if not self._files and not os.listdir(self.path):
+            raise DataError(f"{self.path}: the folder is empty")
         if not self._files:
             raise DataError(
                 f"{self.path}: contains no images{listing.skipped(', but ')}; supported suffixes "
-                f"are {', '.join(IMAGE_SUFFIXES)}"
+                f"are {', '.join(IMAGE_SUFFIXES)}{listing.how_to_read_data()}"
             )
         self.left_out = listing.skipped("left out: ")
 
@@ -172,6 +175,7 @@ class _Listing:
         self.nested: list[str] = []
         self._others: Counter[str] = Counter()
         self._folders: Counter[str] = Counter()
+        self._has_data = False
         state = os.stat(path)
         seen = {(state.st_dev, state.st_ino)}
         for root, folders, files in os.walk(path, followlinks=True, onerror=_raise):
@@ -186,9 +190,7 @@ class _Listing:
                     self.nested.append(os.path.join(inner, name))
 
     def _is_wanted(self, root: str, name: str, seen: set[tuple[int, int]]) -> bool:
-        if name.startswith("."):
-            return False
-        if is_system_folder(name):
+        if name.startswith(".") or is_system_folder(name):
             self._folders[name] += 1
             return False
         state = os.stat(os.path.join(root, name))
@@ -203,8 +205,15 @@ class _Listing:
         if not name.startswith("."):
             suffix = os.path.splitext(name)[1]
             self._others[valid_name(suffix) if suffix else "without a suffix"] += 1
-        elif _is_image(name) and not name.startswith("._"):
+            self._has_data = self._has_data or reader_key(Path(name)) is not None
+        elif _is_image(name):
             self._others["hidden"] += 1
+
+    def how_to_read_data(self) -> str:
+        """Say how files of data are given, if there are any."""
+        if not self._has_data:
+            return ""
+        return "; a folder in a folder is read as images: give files of data by a glob, a/*/*.jsonl"
 
     def skipped(self, begin: str) -> str:
         """Say what is left out, after the words `begin`; "" if there is nothing."""
@@ -227,6 +236,8 @@ def _open(path: Path) -> Image:
         from PIL import Image, ImageOps
     except ImportError as error:
         raise DependencyError("pillow", extra="image", purpose="a folder of images") from error
+    if not path.is_file():  # a pipe would be waited for
+        raise DataError(f"{path}: not a file, or a link to a missing one")
     try:
         with Image.open(path) as image:
             image.load()

@@ -21,7 +21,7 @@ from torch.utils.data import IterableDataset
 
 from synque_select.data.columns import Columns
 from synque_select.data.examples import MapDataset
-from synque_select.data.json_reader import read_jsonl
+from synque_select.data.json_reader import read_stored_jsonl
 from synque_select.data.tables import (
     check_name,
     is_intact,
@@ -111,7 +111,7 @@ def store_iterable(name: str, examples: Iterable[object]) -> Path:
                 return target
         with checksummed_file(target.with_suffix(".json")) as stream:
             stream.write(json.dumps(layout.state()).encode())
-        write_table(target, partial(write_rows, spool, read_jsonl, Columns()))
+        write_table(target, partial(write_rows, spool, read_stored_jsonl, Columns()))
         return target
     except OSError as error:
         raise DataError(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
@@ -13,17 +15,30 @@ from synque_select.data.compressed import open_data
 from synque_select.data.readers import BaseReader
 from synque_select.data.tables import Row, Rows, table_of_rows
 from synque_select.errors import DataError
+from synque_select.utils.json_files import check_depth, too_deep, unique_pairs
 from synque_select.utils.json_types import Json
+from synque_select.utils.text_files import utf16_hint
 from synque_select.utils.validation import kind_of
+from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
     from datasets import Dataset
-from synque_select.utils.json_files import check_depth, too_deep, unique_pairs
-from synque_select.utils.text_files import utf16_hint
 
-__all__ = ["JsonLinesReader", "JsonReader", "numbered_lines", "read_json", "read_jsonl"]
+__all__ = [
+    "JsonLinesReader",
+    "JsonReader",
+    "numbered_lines",
+    "read_json",
+    "read_jsonl",
+    "read_stored_jsonl",
+]
 
 _CHUNK_BYTES = 1 << 20
+_SHOWN_DIGITS = 20
+_SECOND_MARK = (
+    "found a byte order mark, which belongs at the start of a file only; were two files joined? "
+    "Give them one by one, or remove the mark"
+)
 _Member = TypeVar("_Member")
 _ALLOWED = "allowed is a list of records, a list of texts, or an object whose values are texts"
 
@@ -61,8 +76,8 @@ def read_json(path: Path) -> Rows:
 
     Raises:
         DataError: The file is not JSON, not UTF-8, contains values other than records and texts,
-            or has a key twice in a record; the message names the file and, except for the
-            outermost value, the line.
+            has a key twice in a record, or holds a number that is not finite; the message names
+            the file and, except for the outermost value, the line.
 
     Example:
         >>> import tempfile
@@ -94,10 +109,82 @@ def read_jsonl(path: Path) -> Rows:
         path: Path of a UTF-8 file.
 
     Raises:
-        DataError: A line is not UTF-8, not JSON, neither a record nor a text, or has a key twice;
-            the message names the file and the line.
+        DataError: A line is not UTF-8, not JSON, neither a record nor a text, has a key twice, or
+            holds a number that is not finite; the message names the file and the line.
     """
-    yield from _records(_jsonl_values(path), path)
+    yield from _records(_jsonl_values(path, _DECODER), path)
+
+
+def read_stored_jsonl(path: Path) -> Rows:
+    """Stream a file that Python wrote, in which NaN and Infinity are numbers; see `read_jsonl`."""
+    yield from _records(_jsonl_values(path, _STORED_DECODER), path)
+
+
+class _NumberError(ValueError):
+    """A number that a float or Python does not hold."""
+
+
+def _refused(text: str) -> float:
+    raise _NumberError(f"found {text}, which is not a number in JSON; write null, or leave it out")
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        shown = text if len(text) <= _SHOWN_DIGITS else f"{text[:_SHOWN_DIGITS]}…"
+        raise _NumberError(f"found {shown}, which is too large for a number; write it as a text")
+    return value
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:  # Python limits the digits, as the time grows with their square
+        n_digits, limit = len(text.lstrip("-")), sys.get_int_max_str_digits()
+        raise _NumberError(
+            f"found a number of {counted(n_digits, 'digit')}; allowed are {limit:,}; write it as "
+            "a text"
+        ) from error
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=unique_pairs,
+    parse_float=_fraction,
+    parse_int=_whole,
+    parse_constant=_refused,
+)
+_STORED_DECODER = json.JSONDecoder()
+
+
+def _field_of_error(text: str, position: int) -> str:
+    """Return the words that name the field of a number that was refused; "" if it has none."""
+    refused = object()
+
+    def tried(read: Callable[[str], object]) -> Callable[[str], object]:
+        def value_or_mark(text: str) -> object:
+            try:
+                return read(text)
+            except _NumberError:
+                return refused
+
+        return value_or_mark
+
+    marked = json.JSONDecoder(
+        parse_float=tried(_fraction), parse_int=tried(_whole), parse_constant=tried(_refused)
+    )
+    try:
+        value, _ = marked.raw_decode(text, position)
+        fields = value.items() if isinstance(value, dict) else ()
+        return next((f", field {name!r}" for name, part in fields if _holds(part, refused)), "")
+    except (ValueError, RecursionError):  # another error later in the text
+        return ""
+
+
+def _holds(value: object, part: object) -> bool:
+    if isinstance(value, list | dict):
+        members = value.values() if isinstance(value, dict) else value
+        return any(_holds(member, part) for member in members)
+    return value is part
 
 
 class _Value(NamedTuple):
@@ -144,19 +231,30 @@ def _is_json_lines(path: Path) -> bool:
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the numbers, from 1, and the lines of a UTF-8 file, including line ends.
+    r"""Yield the numbers, from 1, and the lines of a UTF-8 file, including line ends.
 
     Args:
         path: Path of the file; a byte order mark is removed.
 
     Raises:
-        DataError: A line is not UTF-8 or contains a NUL byte.
+        DataError: A line is not UTF-8, contains a NUL byte or begins with a second byte order
+            mark, or lines end with \r alone.
     """
+    first = b""
     with open_data(path) as file:
         for number, raw in enumerate(file, 1):
             line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
             if b"\0" in line:
                 raise DataError(f"{path}, line {number}: found a NUL byte{utf16_hint(line)}")
+            first = line if number == 1 else first
+            # a text may begin with the character, but a header comes back only in joined files
+            if line.startswith(codecs.BOM_UTF8) and (number == 1 or line[3:] == first):
+                raise DataError(f"{path}, line {number}: {_SECOND_MARK}")
+            if number == 1 and not line.endswith(b"\n") and b"\r" in line.strip():
+                raise DataError(
+                    f"{path}: the lines end with \\r alone, as on old Macs; save the file with "
+                    "line ends \\n or \\r\\n"
+                )
             try:
                 yield number, line.decode()
             except UnicodeDecodeError as error:
@@ -171,18 +269,23 @@ def _encoding_error(path: Path, line: int, error: UnicodeDecodeError) -> DataErr
     )
 
 
-def _jsonl_values(path: Path) -> Iterator[_Value]:
+def _jsonl_values(path: Path, decoder: json.JSONDecoder) -> Iterator[_Value]:
     for number, line in numbered_lines(path):
         if not line.strip():
             continue
         try:
-            value = json.loads(line, object_pairs_hook=unique_pairs)
+            value = decoder.decode(line)
         except json.JSONDecodeError as error:
+            if line.startswith("\ufeff"):
+                raise DataError(f"{path}, line {number}: {_SECOND_MARK}") from error
             raise DataError(
                 f"{path}, line {number}, column {error.pos + 1}: not JSON: {error.msg}"
             ) from error
         except RecursionError as error:
             raise DataError(f"{path}, line {number}: {too_deep()}") from error
+        except _NumberError as error:
+            field = _field_of_error(line, len(line) - len(line.lstrip()))
+            raise DataError(f"{path}, line {number}{field}: {error}") from error
         except ValueError as error:
             raise DataError(f"{path}, line {number}: invalid JSON: {error}") from error
         check_depth(line, value, f"{path}, line {number}")
@@ -196,7 +299,7 @@ class _JsonStream:
         self._path = path
         self._file = open_data(path)
         self._decode = codecs.getincrementaldecoder("utf-8-sig")()
-        self._scan = json.JSONDecoder(object_pairs_hook=unique_pairs).raw_decode
+        self._scan = _DECODER.raw_decode
         self._text = ""
         self._position = self._counted = 0
         self._line = 1
@@ -228,6 +331,9 @@ class _JsonStream:
                     raise self._error(error.msg, error.pos) from error
             except RecursionError as error:
                 raise self._error(too_deep(), self._position) from error
+            except _NumberError as error:
+                field = _field_of_error(self._text, self._position)
+                raise DataError(f"{self._path}, line {line}{field}: {error}") from error
             except ValueError as error:
                 raise self._error(str(error), self._position) from error
             else:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from synque_select.data.candidate import Candidate, RealSample
-from synque_select.data.compressed import inner_name, is_compressed, open_data
+from synque_select.data.compressed import inner_name, is_compressed, left_out_of_zip, open_data
+from synque_select.data.csv_reader import count_blank_rows
 from synque_select.data.digest_cache import keep_digests, large_file_state
 from synque_select.data.examples import Examples, MapDataset
 from synque_select.data.families import FamilySpec, candidate_families
@@ -304,6 +305,8 @@ def _until_magic(parts: tuple[str, ...]) -> Iterator[str]:
 
 def _existing(path: _PathLike) -> Path:
     expanded = Path(os.path.expanduser(os.fspath(path)))
+    if os.path.islink(expanded) and not expanded.exists():
+        raise DataError(f"{expanded}: a link to {os.readlink(expanded)}, which does not exist")
     if not expanded.exists():
         raise DataError(f"{expanded}: no such file or folder; {_contents(expanded.parent)}")
     return expanded
@@ -325,9 +328,10 @@ def _parts(path: Path, *, alone: bool) -> tuple[list[Path], tuple[str, ...]]:
     """
     if not path.is_dir() or _is_saved(path) or holds_images(path):
         return [path], ()
-    visible = [child for child in path.iterdir() if not child.name.startswith(".")]
-    folders = subfolders(path)
-    files = [child for child in visible if child not in folders and reader_key(child) is not None]
+    children = list(path.iterdir())
+    folders = [folder for folder in subfolders(path) if not _is_around(folder, path)]
+    data = [child for child in children if not child.is_dir() and reader_key(child) is not None]
+    files = [child for child in data if not child.name.startswith(".")]
     if not files and not alone and any(holds_images(folder) for folder in folders):
         return [path], ()
     parts = sorted(files + folders)
@@ -336,11 +340,21 @@ def _parts(path: Path, *, alone: bool) -> tuple[list[Path], tuple[str, ...]]:
             f"{path}: no candidate in it; allowed are sub-folders, images and files of "
             f"{', '.join(reader_suffixes())}; {_contents(path)}"
         )
-    others = sorted(valid_name(child.name) for child in {*visible} - {*parts})
+    # of hidden files, those with data are counted; .DS_Store and the like are not
+    others = sorted(
+        valid_name(child.name)
+        for child in {*children} - {*parts}
+        if not child.name.startswith(".") or child in data or child.is_dir()
+    )
     shown = f"{counted(len(others), 'other file or folder', 'other files and folders')}"
     note = f"the folder {path} has {counted(len(parts), 'candidate')}; left out: {shown} "
     note += f"({listed(others, 8)})"
     return parts, (note,) if others else ()
+
+
+def _is_around(folder: Path, path: Path) -> bool:
+    """Whether a folder in a path is a link to the path itself, or to a folder around it."""
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _is_saved(path: Path) -> bool:
@@ -349,6 +363,7 @@ def _is_saved(path: Path) -> bool:
 
 def _read(path: Path, as_text: frozenset[str], reader: str | None = None) -> _Source:
     if reader is not None or not path.is_dir():
+        _check_regular(_existing(path))
         return _from_file(path, as_text, reader)
     name = valid_name(path.resolve().name)
     if _is_saved(path):
@@ -357,6 +372,19 @@ def _read(path: Path, as_text: frozenset[str], reader: str | None = None) -> _So
     label = "label" if images.classes else None
     notes = (images.left_out,) if images.left_out else ()
     return _Source(name, images, str(path), "image", label, notes=notes)
+
+
+def _check_regular(path: Path) -> None:
+    # a pipe has no end that can be known, and cannot be read twice
+    if not (path.is_file() or path.is_dir()):
+        raise DataError(
+            f"{path}: not a file with data, but {_special_kind(path)}; save the data to a file"
+        )
+
+
+def _special_kind(path: Path) -> str:
+    kinds = {"a pipe": path.is_fifo(), "a socket": path.is_socket()}
+    return next((kind for kind, is_it in kinds.items() if is_it), "a device")
 
 
 def _from_file(path: Path, as_text: frozenset[str], reader: str | None) -> _Source:
@@ -383,7 +411,24 @@ def _from_file(path: Path, as_text: frozenset[str], reader: str | None) -> _Sour
         source=str(path) if reader is None else f"{reader}:{path}",
         view="text" if columns in (["text"], ["key", "text"]) else None,
         state=state,
+        notes=_left_out(path, key, columns),
     )
+
+
+def _left_out(path: Path, key: str, columns: object) -> tuple[str, ...]:
+    """Return notes on what of a file was not read."""
+    notes = []
+    if path.suffix.lower() == ".zip" and READERS.is_built_in(key):
+        names = left_out_of_zip(path)
+        if names:
+            shown = f"{counted(len(names), 'hidden or system file')} ({listed(names, 8)})"
+            notes.append(f"left out of the .zip: {shown}")
+    if READERS.is_built_in(key) and key in ("csv", "tsv") and isinstance(columns, list):
+        # in a table of one column, a blank line may have been meant as an empty text
+        n_blank = count_blank_rows(path, "\t" if key == "tsv" else ",") if len(columns) == 1 else 0
+        if n_blank:
+            notes.append(f'left out: {counted(n_blank, "blank line")}; an empty text is written ""')
+    return tuple(notes)
 
 
 def _hub_id(text: str) -> str | None:

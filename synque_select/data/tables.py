@@ -52,7 +52,7 @@ _COMPRESSION = 8  # about the factor by which text shrinks
 BATCH_ROWS = 1000
 _BATCH_BYTES = 8 << 20
 _MAX_FIELDS = 10_000
-_FORMAT_VERSION = 3
+_FORMAT_VERSION = 4
 _TRIES = 3
 
 # Writes a whole file as an Arrow stream. It returns False if a type turned out to be too narrow

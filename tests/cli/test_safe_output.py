@@ -77,6 +77,25 @@ def test_output_that_is_lost_is_an_error_after_the_files_were_written(tmp_path: 
     assert (tmp_path / "out.json").exists()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["rank", "--help"], ["--version"]])
+def test_help_that_is_lost_is_an_error(arguments: list[str]):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", MAIN, *arguments], stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"synque-select: error: the output was not written: [Errno 28]")
+    assert done.stderr.count(b"\n") == 1
+    assert main_status(arguments) == 0
+
+
+def main_status(arguments: list[str]) -> int:
+    return subprocess.run(
+        [sys.executable, "-c", MAIN, *arguments], stdout=-3, check=False
+    ).returncode
+
+
 def test_what_cannot_be_encoded_is_escaped_and_the_rest_stays():
     raw = io.BytesIO()
     stream = SafeStream(io.TextIOWrapper(raw, encoding="ascii"))

@@ -109,7 +109,7 @@ def test_one_field_is_read_without_decoding_the_others(tmp_path: Path):
         ('{"x": ' + "[" * 400 + "]" * 400 + "}\n", "line 1: .*nested too deeply; allowed are 300"),
         ("[" * 100_000 + "\n", "line 1: .*nested too deeply; allowed are 300 levels"),
         ('{"x": ' * 100_000 + "\n", "line 1: .*nested too deeply; allowed are 300 levels"),
-        ('{"x": ' + "9" * 5000 + "}\n", "line 1: .*4300"),
+        ('{"x": ' + "9" * 5000 + "}\n", "line 1, field 'x': found a number of 5,000 digits"),
     ],
     ids=lambda value: value[:40],
 )  # fmt: skip

@@ -76,3 +76,89 @@ def test_identifiers_of_19_digits_stay_different(tmp_path: Path):
     path = tmp_path / "a.csv"
     path.write_text("id,text\n1234567890123456789,up\n1234567890123456790,down\n")
     assert [row["id"] for row in read(path)] == [1234567890123456789, 1234567890123456790]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "sep=,\ntext,n\nup,1\ndown,2\n"),
+        ("a.csv", "\ufeffsep=;\r\ntext;n\r\nup;1\r\ndown;2\r\n"),
+        ("a.csv", '"sep=|"\ntext|n\nup|1\ndown|2\n'),
+        ("a.csv", "sep=\t\ntext\tn\nup\t1\ndown\t2\n"),
+        ("a.tsv", "sep=;\ntext;n\nup;1\ndown;2\n"),
+    ],
+)
+def test_a_first_line_names_the_delimiter(name: str, content: str, tmp_path: Path):
+    path = tmp_path / name
+    path.write_text(content, newline="")
+    assert read(path) == [{"text": "up", "n": 1}, {"text": "down", "n": 2}]
+
+
+def test_lines_are_counted_with_the_one_that_names_the_delimiter(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text("sep=;\ntext;n\nup;1\ndown\n")
+    with pytest.raises(DataError, match="line 4: found 1 field, but the header has 2"):
+        load_dataset_file(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.csv",
+            "text;n\nup;1\ndown;2\n",
+            "line 1: the header is one field, 'text;n'; are .* ';'",
+        ),
+        ("a.csv", "text\tn\nup\t1\n", r"line 1: the header is one field, 'text\\tn'"),
+        ("a.csv", "text,n\rup,1\rdown,2\r", r"the lines end with \\r alone, as on old Macs"),
+        ("a.tsv", "text\rup\rdown\r", r"the lines end with \\r alone"),
+        ("a.jsonl", '{"text": "up"}\r{"text": "down"}\r', r"the lines end with \\r alone"),
+        ("a.csv", "text,n\nu\rp,1\ndown,2\n", r"starts on line 2: found a line end \\r alone"),
+        ("a.csv", "\ufeff\ufefftext,n\nup,1\n", "line 1: found a byte order mark"),
+        ("a.csv", "\ufefftext,n\nup,1\n\ufefftext,n\nup,2\n", "line 3: found a byte order mark"),
+        ("a.jsonl", '{"text": "up"}\n\ufeff{"text": "down"}\n', "line 2: found a byte order mark"),
+        ("a.csv", "text,n\nu\0p,1\n", "line 2: found a NUL byte"),
+    ],
+)
+def test_tables_of_other_programs(name: str, content: str, message: str, tmp_path: Path):
+    path = tmp_path / name
+    path.write_text(content, newline="")
+    with pytest.raises(DataError, match=message):
+        load_dataset_file(path)
+
+
+def test_a_text_may_begin_with_a_byte_order_mark(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,n\n\ufeffup,1\na;b,2\n")
+    assert [row["text"] for row in read(path)] == ["\ufeffup", "a;b"]
+    path.write_text("a;b\none; two; three\nup\n")
+    assert [row["a;b"] for row in read(path)] == ["one; two; three", "up"]
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        ("NaN", "found NaN, which is not a number in JSON; write null"),
+        ("-Infinity", "found -Infinity, which is not"),
+        ("1e400", "found 1e400, which is too large"),
+        ('[1, {"a": -1e999}]', "found -1e999, which is too large"),
+        ("9" * 400 + ".5", "found 99999999999999999999…, which is too large"),
+        ("-" + "9" * 5000, "found a number of 5,000 digits; allowed are 4,300"),
+    ],
+    ids=lambda value: value[:12],
+)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_numbers_that_json_does_not_have_name_the_field(
+    number: str, message: str, name: str, tmp_path: Path
+):
+    path = tmp_path / name
+    lines = ['{"text": "a", "x": 1.5e300}', f'{{"text": "b", "x": 1, "y z": {number}}}']
+    path.write_text("\n".join(lines) if name == "a.jsonl" else "[" + ",\n".join(lines) + "]")
+    with pytest.raises(DataError, match=rf"^{path}, line 2, field 'y z': {message}"):
+        load_dataset_file(path)
+
+
+def test_numbers_that_json_has_stay(tmp_path: Path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"x": ' + "9" * 400 + ', "y": 1e308}\n{"x": -0, "y": 1e-999}\n')
+    assert read(path) == [{"x": int("9" * 400), "y": 1e308}, {"x": 0, "y": 0.0}]

@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import os
+import socket
 import unicodedata
 import zipfile
 from pathlib import Path
@@ -43,7 +44,7 @@ def test_files_that_are_not_images_are_counted(tmp_path: Path):
     (tmp_path / "a" / "._0.png").write_text("x")
     (a,) = load_candidates({"a": tmp_path / "a"})
     assert len(a) == 4
-    assert a.notes == ("left out: 5 files (2 .heic, 1 hidden, 1 without a suffix, 1 .txt)",)
+    assert a.notes == ("left out: 6 files (2 hidden, 2 .heic, 1 without a suffix, 1 .txt)",)
     assert load_real(tmp_path / "a").notes == a.notes
 
 
@@ -122,14 +123,20 @@ def test_compressed_candidates_of_a_folder_are_read_and_others_named(tmp_path: P
     (pool / "README.md").write_text("read me")
     (pool / "__MACOSX").mkdir()
     (pool / ".git").mkdir()
+    (pool / ".a.jsonl").write_bytes(LINES)
+    (pool / "._b.jsonl.gz").write_bytes(b"x")
+    (pool / ".DS_Store").write_bytes(b"x")
     candidates = load_candidates(pool, view="text")
     assert [candidate.name for candidate in candidates] == ["a", "b", "c", "d.v2"]
     assert all(list(candidate.views) == TEXTS for candidate in candidates)
     assert candidates[0].notes == (
-        f"the folder {pool} has 4 candidates; left out: 4 other files and folders "
-        "(README.md, __MACOSX, e.zip, f.tar.gz)",
+        f"the folder {pool} has 4 candidates; left out: 7 other files and folders "
+        "(._b.jsonl.gz, .a.jsonl, .git, README.md, __MACOSX, e.zip, f.tar.gz)",
     )
-    assert not any(candidate.notes for candidate in candidates[1:])
+    assert not any(candidate.notes for candidate in candidates[1:3])
+    assert candidates[3].notes == (
+        "left out of the .zip: 2 hidden or system files (__MACOSX/x/._rows.jsonl, x/.a)",
+    )
     message, *_ = left_out_messages(candidates, RealSample("real", ["x", "y"]))
     assert message.startswith("a: ")
 
@@ -176,6 +183,81 @@ def _content(name: str, folder: Path) -> bytes:
 
         pq.write_table(table, file)
     return file.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "pipe in a folder", "linked pipe"])
+def test_what_is_not_a_file_is_refused_at_once(kind: str, tmp_path: Path):
+    path = tmp_path / "pool" / "a.jsonl"
+    path.parent.mkdir()
+    other = tmp_path / "other"
+    what = {"socket": "a socket", "device": "a device"}.get(kind, "a pipe")
+    if kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(os.path.relpath(path))
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "linked pipe":
+        os.mkfifo(other)
+        path.symlink_to(other)
+    else:
+        os.mkfifo(path)
+    source = path.parent if kind == "pipe in a folder" else path
+    for given in (source, {"a": source}) if source == path else (source,):
+        with pytest.raises(DataError, match=rf"a\.jsonl: not a file with data, but {what}; save"):
+            load_candidates(given, view="text")
+    with pytest.raises(DataError, match=f"but {what}"):
+        load_real(path)
+    with pytest.raises(DataError, match=f"but {what}"):
+        load_dataset_file(f"jsonl:{path}")
+
+
+def test_a_pipe_among_images_is_refused(tmp_path: Path):
+    image(tmp_path / "a" / "0.png")
+    os.mkfifo(tmp_path / "a" / "1.png")
+    (a,) = load_candidates({"a": tmp_path / "a"})
+    with pytest.raises(DataError, match=r"1\.png: not a file"):
+        list(a.views)
+
+
+def test_links_that_lead_nowhere_or_around(tmp_path: Path):
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for name in "ab":
+        (pool / f"{name}.jsonl").write_bytes(LINES)
+    (pool / "self").symlink_to(".")
+    (pool / "above").symlink_to("..")
+    (pool / "loop").symlink_to("loop")
+    a, b = load_candidates(pool, view="text")
+    assert (a.name, b.name) == ("a", "b")
+    assert "left out: 3 other files and folders (above, loop, self)" in a.notes[0]
+    (pool / "c.jsonl").symlink_to("nowhere")
+    for given in (pool, pool / "c.jsonl"):
+        with pytest.raises(DataError, match=r"c\.jsonl: a link to nowhere, which does not exist"):
+            load_candidates(given, view="text")
+
+
+def test_folders_in_a_folder_of_candidates_say_what_is_wrong(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_bytes(LINES)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match=r"none: the folder is empty$"):
+        load_candidates(tmp_path, view="text")
+    (tmp_path / "none" / "x.jsonl").write_bytes(LINES)
+    with pytest.raises(DataError, match=r"1 file \(1 \.jsonl\); .* give files of data by a glob"):
+        load_candidates(tmp_path, view="text")
+
+
+def test_blank_lines_of_one_column_are_counted(tmp_path: Path):
+    for name, content, note in (
+        ("a.csv", 'text\nup\n\ndown\n\r\n\nup\n\n\n""\n\n', "5 blank lines"),
+        ("b.tsv", "text\nup\n\ndown\n", "1 blank line"),
+        ("c.csv", 'text\n"up\n\n"\ndown\n\n', ""),
+        ("d.csv", "\ntext,n\nup,1\n\ndown,2\n", ""),
+        ("e.csv", "sep=;\ntext\nup\n\ndown\n", "1 blank line"),
+    ):
+        (tmp_path / name).write_text(content, newline="")
+        (candidate,) = load_candidates({"a": tmp_path / name}, view="text")
+        expected = (f'left out: {note}; an empty text is written ""',) if note else ()
+        assert candidate.notes == expected, name
 
 
 def test_a_zip_of_several_files_and_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,8 @@ def test_texts_survive_every_kind(
     path = tmp_path_factory.mktemp("texts") / name
     WRITERS[name](path, [{"text": text, "other": 0} for text in texts])
     (candidate,) = load_candidates({"a": path}, view="text")
-    assert list(candidate.views) == texts
+    assert [example["text"] for example in candidate] == texts
+    assert list(candidate.views) == [unicodedata.normalize("NFC", text) for text in texts]
     assert candidate.sha256 == Candidate("b", texts).sha256
 
 
@@ -599,7 +601,7 @@ def test_images_beside_class_folders_are_refused(classes: Path):
 
 
 def test_a_folder_without_images_says_what_is_known(tmp_path: Path):
-    with pytest.raises(DataError, match=r"contains no images; supported suffixes are \.apng"):
+    with pytest.raises(DataError, match=r"the folder is empty$"):
         load_dataset_file(tmp_path)
     with pytest.raises(DataError, match="no candidate in it"):
         load_candidates(tmp_path)
@@ -632,7 +634,11 @@ BROKEN_FILES: dict[str, tuple[str, bytes, str]] = {
     "json nul": ("a.json", b'["x",\n"\0"]', r"line 2: found a NUL byte"),
     "json latin-1": ("a.json", b'["x",\n"caf\xe9"]', r"line 2: not UTF-8 \(byte 0xe9\)"),
     "json depth": ("a.json", b"[" * 100_000, r"a\.json, line 1: not JSON"),
-    "json digits": ("a.json", b'["x", ' + b"9" * 5000 + b"]", r"a\.json, line 1: not JSON"),
+    "json digits": (
+        "a.json",
+        b'["x", ' + b"9" * 5000 + b"]",
+        r"line 1: found a number of 5,000 digits",
+    ),
     "jsonl syntax": ("a.jsonl", b'{"a": 1}\n\n{"a":\n', r"a\.jsonl, line 3, column 7: not JSON"),
     "jsonl list": ("a.jsonl", b'{"a": 1}\n[1]\n', r"line 2: found a list; allowed is a record"),
     "jsonl null": ("a.jsonl", b"null\n", r"line 1: found null; allowed is a record or a text"),
