@@ -178,17 +178,11 @@ def _check_left(ranking: Ranking, names: Sequence[str], evidence: Evidence) -> N
 
 def _recommended(sentences: Sentences) -> list[str]:
     """Keep all candidates, minus those that the rules give a reason to leave out."""
-    opening, evidence = sentences.opening, sentences.evidence
-    out: set[str] = set()
-    if opening in ("clear", "labels", "answers") and not evidence.is_small:
-        out |= set(evidence.worse)
-    # of two camps, the smaller may be right: a majority must not decide whose labels stand out
-    if opening in ("labels", "answers") and not evidence.camps:
-        out |= set(evidence.contradicted)
-    if opening == "answers" and evidence.answers is not None:
-        out |= set(evidence.answers.left_out)
-    kept = [name for name in sentences.names if name not in out]
-    return kept or list(sentences.names)
+    opening = sentences.opening
+    if opening not in ("clear", "labels", "answers"):
+        return list(sentences.names)
+    worse = () if sentences.evidence.is_small else sentences.worse
+    return [name for name in sentences.trusted if name not in worse]
 
 
 def _source(ranking: Ranking, names: Sequence[str], chosen: Sequence[str], opening: Opening) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from synque_select.types import Evidence, Mixture, ProxyInfo, Ranking
 from synque_select.types.decision import LEAST_REAL, Opening
@@ -46,11 +47,13 @@ class Sentences:
             return "answers"
         if self._doubtful or evidence.camps:
             return "labels"
+        if len(self.names) < 2:
+            return "untested"
         if evidence.is_small and not never_reads_real(self._info):
             return "small"
-        if evidence.n_apart is None or len(self.names) < 2:
+        if evidence.n_apart is None:
             return "untested"
-        return "clear" if self._worse else "tie"
+        return "clear" if self.worse else "tie"
 
     def advice(self, chosen: Sequence[str]) -> str:
         """Say what to do, where no `top_k` was given.
@@ -140,7 +143,7 @@ class Sentences:
         if opening == "small":
             return f"{self._real()} are too few to choose: collect more."
         if opening == "clear":
-            return f"{_capital(self._found_worse(self._worse))}."
+            return f"{_capital(self._found_worse(self.worse))}."
         if len(self.names) == 1:
             return f"No candidate but {self._list(self.names)} can be selected."
         if opening == "tie":
@@ -225,10 +228,23 @@ class Sentences:
         """The candidates whose labels stand out, of those that can be selected."""
         return {n: share for n, share in self.evidence.contradicted.items() if n in self.names}
 
-    @property
-    def _worse(self) -> list[str]:
-        """The candidates shown worse, of those that can be selected."""
-        return [name for name in self.evidence.worse if name in self.names]
+    @cached_property
+    def trusted(self) -> list[str]:
+        """The candidates whose labels nothing speaks against; all, if that would leave none."""
+        # of two camps, the smaller may be right: a majority must not decide whose labels stand out
+        doubtful = () if self.evidence.camps else self.evidence.contradicted
+        out = {*doubtful, *self._answered_against}
+        return [name for name in self.names if name not in out] or list(self.names)
+
+    @cached_property
+    def worse(self) -> tuple[str, ...]:
+        """The candidates shown worse than at least half of the others that are trusted."""
+        names, better = self.trusted, self.evidence.shown_better
+        worse = [name for name in names if name in self.evidence.worse]
+        if better:  # old files do not have the pairs
+            n_better = {n: sum(n in better.get(other, ()) for other in names) for n in worse}
+            worse = [name for name in worse if 2 * n_better[name] >= len(names) - 1]
+        return tuple(worse) if len(worse) < len(names) else ()
 
     @property
     def _info(self) -> ProxyInfo | None:
@@ -263,10 +279,10 @@ class Sentences:
 
     def _answered(self, chosen: Sequence[str]) -> str:
         """Return what to train on if labels of real examples speak against some candidates."""
-        evidence, answers = self.evidence, self.evidence.answers
+        answers = self.evidence.answers
         assert answers is not None
         dropped = [name for name in self.names if name not in chosen]
-        worse = [n for n in dropped if n in evidence.worse and n not in answers.left_out]
+        worse = [n for n in dropped if n in self.worse and n not in answers.left_out]
         doubtful = [n for n in dropped if n not in (*worse, *answers.left_out)]
         # those that are named as the ones to train on need not be named again
         is_camp = bool(answers.right_camp) and set(chosen) == set(answers.right_camp)
@@ -275,9 +291,11 @@ class Sentences:
             reasons.append(self._found_worse(worse))
         if doubtful:
             reasons += self._doubts(doubtful, "the other candidates contradict the labels of {}")
-        is_short = len(dropped) <= len(chosen) and len(self.names) == len(self.ranking)
-        is_short = is_short and not is_camp
-        names = f"all but {self._list(dropped)}" if is_short else self._list(chosen)
+        names = self._list(chosen)
+        if not dropped:  # something speaks against each of them
+            names = self._everything()
+        elif not is_camp and len(dropped) <= len(chosen) and len(self.names) == len(self.ranking):
+            names = f"all but {self._list(dropped)}"
         return f"{names}: {'; '.join(reasons)}"
 
     def _answers(self, right: str = "") -> str:
@@ -318,7 +336,7 @@ class Sentences:
             elif name in evidence.contradicted and not evidence.camps:
                 reason = "labels contradicted by the other candidates"
             # the optimal weights may use a candidate that is shown worse, the others may not
-            elif name in evidence.worse and kind != "mmd_optimal":
+            elif name in self.worse and kind != "mmd_optimal":
                 reason = f"shown worse than {self._most()}"
             else:
                 reason = "by this weighting"
@@ -328,11 +346,9 @@ class Sentences:
 
     def _rest(self, chosen: Sequence[str]) -> str:
         """Return what to train on until labels were checked, and why the others are left out."""
-        evidence = self.evidence
-        doubtful = () if evidence.camps else tuple(evidence.contradicted)
-        rest = [name for name in self.names if name not in doubtful] or list(self.names)
-        worse = tuple(name for name in evidence.worse if name in rest and name not in chosen)
-        clear_at = () if doubtful else evidence.clear_at
+        evidence, rest = self.evidence, self.trusted
+        worse = tuple(name for name in self.worse if name not in chosen)
+        clear_at = evidence.clear_at if len(rest) == len(self.names) else ()
         plain = replace(
             evidence,
             contradicted={},
@@ -341,12 +357,16 @@ class Sentences:
             far=None,
             answers=None,
             worse=worse,
+            shown_better={},
             clear_at=clear_at,
         )
         part = Sentences(self.ranking, plain, rest)
         if len(rest) == 1:
             return f"{self._list(rest)}"
-        everything = part._everything()
+        n = len(rest)
+        everything = self._everything()
+        if n < len(self.names):
+            everything = "both others" if n == 2 else f"all {n} others"
         if part.opening == "small":
             return f"{everything}: {self._real()} are too few to choose among them"
         if part.opening == "untested":
@@ -357,10 +377,11 @@ class Sentences:
 
     def _everything(self) -> str:
         n = len(self.names)
-        others = " others" if n < len(self.ranking) else ""
         if n == 1:
             return self._list(self.names)
-        return f"both{others}" if n == 2 else f"all {n}{others}"
+        if n < len(self.ranking):
+            return f"the {n} that can be selected"
+        return "both" if n == 2 else f"all {n}"
 
     def _tie(self, candidates: str) -> str:
         by = "" if self._info is None else f" by {self._info.key}"
@@ -448,7 +469,7 @@ class Sentences:
     def _against(self, names: Sequence[str]) -> list[str]:
         """Return parts of sentences on what speaks against these candidates."""
         evidence = self.evidence
-        worse = [name for name in names if name in evidence.worse]
+        worse = [name for name in names if name in self.worse]
         wrong = [name for name in names if name in self._answered_against]
         doubtful = [n for n in names if n in evidence.contradicted and n not in wrong]
         dissimilar = [name for name in names if name in evidence.dissimilar]

@@ -202,8 +202,8 @@ OWN = {"contradicted": {"c": 0.18}, "unpredicted": {"c": 0.51}}
         (
             {"copies": ("a",)},
             "tie",
-            "Train on all 5 others: your real sample does not separate them. a is a copy or near "
-            "copy of your real sample and is not selected.",
+            "Train on the 5 that can be selected: your real sample does not separate them. a is a "
+            "copy or near copy of your real sample and is not selected.",
             "bcdef",
         ),
     ],
@@ -265,7 +265,9 @@ def test_copies_are_not_selected_by_a_given_top_k_either():
 def test_labels_of_a_candidate_that_is_not_selected_need_no_check(changes: dict[str, Any]):
     made = decision(contradicted={"a": 0.7}, **changes)
     assert made.opening == "tie"
-    assert made.sentence.startswith("Train on all 5 others: your real sample does not separate")
+    assert made.sentence.startswith(
+        "Train on the 5 that can be selected: your real sample does not"
+    )
     both = decision(contradicted={"a": 0.7, "c": 0.48}, **changes)
     assert both.sentence.startswith(
         "Check the labels of c first: the other candidates contradict 48 % of them. Until then, "

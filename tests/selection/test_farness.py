@@ -143,7 +143,7 @@ def test_a_candidate_that_alone_is_far_is_not_selected_by_default():
     assert set(decision.evidence.dissimilar) == {"c3"}
     assert decision.evidence.dissimilar["c3"] > 0.9
     assert set(decision.mixture.names) == {"c0", "c1", "c2"}
-    assert "Train on all 3 others: " in decision.sentence
+    assert "Train on the 3 that can be selected: " in decision.sentence
     assert "c3 does not resemble your real data (a linear classifier is right" in decision.sentence
     assert decided.excluded == ("c3",)
     assert Decision.from_fields(JsonFields(decision.to_dict())) == decision
