@@ -159,8 +159,8 @@ def form(sentence: str) -> str:
 def rows() -> set[tuple[str, str]]:
     """Return the rule and the form of the sentence of each row on the page."""
     text = PAGE.read_text().partition("## What is selected")[2].partition("\n## ")[0]
-    found = re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE)
-    return {(rule, form(sentence)) for rule, sentence in found}
+    table = re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE)
+    return {(rule, form(sentence)) for rule, sentence in table}
 
 
 def test_the_page_has_every_opening_and_no_other():
