@@ -143,10 +143,9 @@ class LookUp(BaseEncoder):
         levels = np.clip(np.rint(points * 1.2), -8, 8).astype(int) + 8
         order = np.argsort(generator.random(points.shape), axis=1)
         # the words of candidate k are those of candidate 0 with other names of the coordinates
-        texts = [
-            " ".join(f"w{self.number}x{columns[c]}{chr(97 + row[c])}" for c in place)
-            for row, place in zip(levels, order, strict=True)
-        ]
+        words = np.array([[f"w{self.number}x{c}{chr(97 + v)}" for v in range(17)] for c in columns])
+        each = words[order, np.take_along_axis(levels, order, axis=1)].tolist()
+        texts = [" ".join(row) for row in each]
         moved = np.empty_like(points)
         moved[:, columns] = points
         rows = torch.from_numpy(moved.astype(np.float32))

@@ -39,6 +39,8 @@ ARMS = (
     "none",
 )
 USES_LABELS = frozenset(("best_single_by_validation", "oracle_k", "probed_k", "tuned"))
+# words of a metric's name that say that it is a share, from 0 to 1
+_SHARES = frozenset(("acc", "accuracy", "auc", "auroc", "f1", "precision", "recall"))
 _SEARCHES = ("single", "short", "trial")  # fits that only serve to select candidates
 _DERIVED = ("mean_single", "best_single", "best_single_by_validation")
 
@@ -150,20 +152,31 @@ def _comparisons(
     def by_replicate(arm: str) -> list[float]:
         return [figures[arm].get(r, math.nan) for r in range(n_replicates)]
 
+    bound = _largest_difference(task.metric, figures)
     chosen = by_replicate("chosen")
     alone = {
-        f"chosen_vs_{arm}": compare_paired(chosen, by_replicate(arm), mode=task.mode)
+        f"chosen_vs_{arm}": compare_paired(chosen, by_replicate(arm), mode=task.mode, bound=bound)
         for arm in figures
         if arm != "chosen"
     }
     if "none" in figures:
         untrained = by_replicate("none")
         alone |= {
-            f"{arm}_vs_none": compare_paired(by_replicate(arm), untrained, mode=task.mode)
+            f"{arm}_vs_none": compare_paired(
+                by_replicate(arm), untrained, mode=task.mode, bound=bound
+            )
             for arm in figures
             if arm not in ("chosen", "none")
         }
     return holm_verdicts(alone, mode=task.mode)
+
+
+def _largest_difference(metric: str, figures: _Figures) -> float:
+    """Return the largest possible difference of two values of a metric: inf if it is not known."""
+    # the values as well as the name: an accuracy may be logged in percent
+    values = [value for arm in figures.values() for value in arm.values() if math.isfinite(value)]
+    is_share = not _SHARES.isdisjoint(metric.lower().split("_"))
+    return 1.0 if is_share and all(0 <= value <= 1 for value in values) else math.inf
 
 
 def _singles(

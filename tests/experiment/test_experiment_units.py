@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.examples import Examples
 from synque_select.experiment import unseen
 from synque_select.experiment.fits import shares
+from synque_select.experiment.result import _largest_difference
 from synque_select.experiment.task import sized
 from synque_select.types import Mixture
 
@@ -51,3 +54,16 @@ def test_a_candidate_that_is_small_enough_is_not_cut():
 def test_unseen_excludes_the_examples_of_every_sample(samples: list[list[str]], left: list[int]):
     labeled = Examples("labeled", ["a", "b", "c"])
     assert unseen(labeled, *(RealSample(f"r{i}", s) for i, s in enumerate(samples))) == left
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "largest"),
+    [
+        ("acc", {0: 0.9, 1: math.nan}, 1.0),
+        ("execution_accuracy", {0: 0.0, 1: 1.0}, 1.0),
+        ("acc", {0: 90.0}, math.inf),  # in percent
+        ("loss", {0: 0.9}, math.inf),
+    ],
+)
+def test_the_difference_of_two_shares_has_a_bound(metric, values, largest):
+    assert _largest_difference(metric, {"chosen": values, "all": {0: 0.5}}) == largest

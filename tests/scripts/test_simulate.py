@@ -84,12 +84,16 @@ def test_every_table_has_its_place_on_the_page():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tails", ["normal", "heavy"])
-@pytest.mark.parametrize("n", [20, 100])
-def test_equal_candidates_are_distinguished_in_7_percent_of_rankings_at_most(n: int, tails: str):
+@pytest.mark.parametrize(
+    ("n", "tails", "k"),
+    [(20, "normal", 6), (20, "heavy", 6), (100, "normal", 6), (100, "heavy", 6), (50, "heavy", 12)],
+)
+def test_equal_candidates_are_distinguished_in_7_percent_of_rankings_at_most(
+    n: int, tails: str, k: int
+):
     n_runs = 120
-    draws = simulate.simulate(Cell("equal", tails, n, 6), range(1000, 1000 + n_runs))
-    wrong = sum(draw["apart"]["consensus"] > 0 for draw in draws)
-    # an error of 0.07 exceeds this bound once in a thousand tests; that of the bootstrap of mean
-    # ranks, 0.25, exceeds it in 99 % of them
-    assert wrong <= binom.ppf(0.999, n_runs, 0.07)
+    draws = simulate.simulate(Cell("equal", tails, n, k), range(1000, 1000 + n_runs))
+    wrong = {key: sum(draw["apart"][key] > 0 for draw in draws) for key in draws[0]["apart"]}
+    # A share of 0.07 in 200 runs needs an error of 0.04 or less. That exceeds this bound once in a
+    # thousand tests; the quantile of 0.95 itself, with an error of 0.08, in one of ten.
+    assert max(wrong.values()) <= binom.ppf(0.999, n_runs, 0.04), wrong
