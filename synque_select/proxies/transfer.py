@@ -231,11 +231,11 @@ def _span(values: torch.Tensor) -> str:
 
 
 def _t_intervals(right: torch.Tensor) -> torch.Tensor:
-    """(K, 3) mean and ends of Student's interval of (K, n) values."""
+    """(K, 3) mean and ends of Student's interval of (K, n) shares, from 0 to 1."""
     n = right.shape[1]
     mean = right.mean(1)
     half = student_t.ppf((1 + _LEVEL) / 2, n - 1) * right.std(1) / n**0.5
-    return torch.stack((mean, mean - half, mean + half), 1)
+    return torch.stack((mean, mean - half, mean + half), 1).clamp(0, 1)
 
 
 def _check_labels(key: str, candidates: Sequence[ProxyInput]) -> None:
