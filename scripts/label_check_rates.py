@@ -1,12 +1,17 @@
 """How often the label checks find wrong labels, and how often they warn of right ones.
 
     python scripts/label_check_rates.py camps PATH/TO/TASKS
+    python scripts/label_check_rates.py outliers PATH/TO/TASKS
 
 takes the tasks that `synque-select benchmark tasks` takes, and embeds the texts once.
 
 `camps`: random subsets of 4 to 12 candidates, with their labels as they are and with 30 % of all
 labels drawn at random, where every camp is a false alarm; then random subsets of which a part has
 two classes exchanged.
+
+`outliers`: all candidates with their labels as they are; each in turn with half or all of its
+labels permuted; and random sets of 8 of which some have half permuted. The candidates are marked
+whose labels `check_labels` finds to stand out.
 """
 
 from __future__ import annotations
@@ -25,12 +30,16 @@ from synque_select.data.candidate import Candidate
 from synque_select.data.duplicates import content_key
 from synque_select.encoders import embed, get_encoder
 from synque_select.selection.label_filter import LabelJudges
+from synque_select.selection.labels import check_labels
+from synque_select.types import LabelCheck
 
 _Labels = Mapping[str, NDArray[np.str_]]
 _SIZES = range(4, 13)
 _N_SUBSETS = 100
 _N_SEEDS = 3
 _N_EXCHANGES = 30
+_N_TWINS = 2
+_N_SETS = 10
 # how many of how many candidates have two classes exchanged
 _EXCHANGED = ((5, 9), (3, 9), (7, 9), (2, 9), (2, 5))
 
@@ -67,6 +76,17 @@ class Embedded:
             {name: self.embeddings[name] for name in names},
             contents={name: content_key(self.candidates[name].digests) for name in names},
         )
+
+    def checks(self, names: Sequence[str], labels: _Labels) -> list[LabelCheck]:
+        """Check the labels of some candidates; no real example is needed for that."""
+        parts = [self._labeled(name, labels[name]) for name in names]
+        real = torch.zeros(1, next(iter(self.embeddings.values())).shape[1])
+        return check_labels(parts, {name: self.embeddings[name] for name in names}, real)
+
+    def _labeled(self, name: str, labels: NDArray[np.str_]) -> Candidate:
+        """Return a candidate with these labels and the same inputs."""
+        pairs = list(zip(self.candidates[name].views, labels.tolist(), strict=True))
+        return Candidate(name, pairs, view=0, label=1)
 
 
 def camps(data: Embedded) -> Iterator[str]:
@@ -109,8 +129,50 @@ def _exchanged(labels: NDArray[np.str_], a: str, b: str) -> NDArray[np.str_]:
     return np.where(labels == a, b, np.where(labels == b, a, labels))
 
 
+def outliers(data: Embedded) -> Iterator[str]:
+    """Count how often the label checks mark candidates with permuted labels, and others."""
+    names = [*data.labels]
+
+    def row(what: str, sets: Iterator[tuple[Sequence[str], set[str], int]], share: float) -> str:
+        counts = np.zeros(4, dtype=int)
+        for kept, wrong, seed in sets:
+            changed = {name: _permuted(data.labels[name], share, seed) for name in wrong}
+            for check in data.checks(kept, {**data.labels, **changed}):
+                counts += [
+                    check.outlier and check.name in wrong,
+                    check.name in wrong,
+                    check.outlier and check.name not in wrong,
+                    check.name not in wrong,
+                ]
+        hits, n_wrong, alarms, n_right = counts.tolist()
+        return f"| {data.task.name} | {what} | {hits} of {n_wrong} | {alarms} of {n_right} |"
+
+    yield row("as they are", iter([(names, set(), 0)]), 0)
+    for share, what in ((0.5, "half"), (1.0, "all")):
+        sets = ((names, {name}, seed) for seed in range(_N_TWINS) for name in names)
+        yield row(f"{what} permuted in one", sets, share)
+    for n_wrong in (0, 2, 4, 5):
+        yield row(f"half permuted in {n_wrong} of 8", _sets_of_8(names, n_wrong), 0.5)
+
+
+def _sets_of_8(names: Sequence[str], n_wrong: int) -> Iterator[tuple[Sequence[str], set[str], int]]:
+    for seed in range(_N_SETS):
+        rng = np.random.default_rng([seed, n_wrong])
+        kept = [names[i] for i in rng.choice(len(names), 8, replace=False)]
+        yield kept, set(kept[:n_wrong]), seed
+
+
+def _permuted(labels: NDArray[np.str_], share: float, seed: int) -> NDArray[np.str_]:
+    rng = np.random.default_rng(seed)
+    at = rng.choice(len(labels), round(share * len(labels)), replace=False)
+    permuted = labels.copy()
+    permuted[at] = labels[rng.permutation(at)]
+    return permuted
+
+
 MEASURES: dict[str, tuple[str, Callable[[Embedded], Iterator[str]]]] = {
     "camps": ("| task | labels | camps found | with the right candidates |", camps),
+    "outliers": ("| task | labels | permuted and marked | marked without reason |", outliers),
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from synque_select.data.candidate import Candidate
 from synque_select.data.families import judging_families
 from synque_select.data.label_sets import NO_LABEL, label_kind, labeled_positions
 from synque_select.errors import ConfigError
+from synque_select.functional.label_noise import Predictability
 from synque_select.functional.transfer import fit_heads, votes_of_others
 from synque_select.selection.scoring import Scoring
 from synque_select.types import LabelCheck
@@ -31,7 +33,12 @@ _Labeled = tuple[NDArray[np.float32], NDArray[np.str_]]
 
 _FOLDS = 5
 _LEAST_DIFFERENCE = 0.1
+_LEAST_COMPARED = 3
 _MAX_CLASSES = 100
+# halfway between labels that are all right and labels of which half is random
+_LEAST_RATIO = 0.75
+# the best quarter is good even where most candidates are not
+_BEST = 0.75
 _MAX_ROWS = 4000
 
 
@@ -106,9 +113,13 @@ def check_labels(
 
     A candidate is an outlier if the share of its labels that the other candidates contradict is far
     above that of the median candidate, or the share that classifiers trained on its own other folds
-    predict is far below: by three robust standard deviations and at least 10 points. The others are
-    the linear heads of all candidates at a common size (`fit_heads`), except those of its own
-    family (`judging_families`), with one vote per family. An outlier gets a warning, as does a
+    predict is far below: by three robust standard deviations and at least 10 points. It is one as
+    well if its labels are shown to follow from its inputs less than three quarters as well as those
+    of the best quarter of the candidates, relative to what the others call these inputs
+    (`Predictability`): that finds random labels in hard inputs, and where most candidates have
+    them. The others are the linear heads of all candidates at a common size
+    (`fit_heads`), except those of its own family (`judging_families`), with one vote per family.
+    An outlier gets a warning, as does a
     candidate whose labels its own folds hardly predict better than chance, and one whose class mix
     differs from what it predicts on the real sample (total variation above 0.3; with fewer than 20
     real examples, shares differ by as much by chance, and nothing is said).
@@ -129,9 +140,12 @@ def check_labels(
     parts = {c.name: _part(c, embeddings[c.name], seed) for c in candidates}
     fitted = {name: _fit(x, y) for name, (x, y) in parts.items()}
     across = {name: _across(name, parts, fitted) for name in parts}
-    agreement = {name: _held_out(x, y, seed) for name, (x, y) in parts.items()}
-    contradicted = _contradicted(parts, judging_families(candidates), seed)
-    outliers = _outliers(contradicted, sign=1) | _outliers(agreement, sign=-1)
+    own = {name: _held_out(x, y, seed) for name, (x, y) in parts.items()}
+    agreement = {name: _agreement(y, own[name]) for name, (_, y) in parts.items()}
+    votes = _votes(parts, judging_families(candidates), seed)
+    contradicted = {name: vote.contradicted(parts[name][1]) for name, vote in votes.items()}
+    random = _random(parts, own, votes)
+    outliers = _outliers(contradicted, sign=1) | _outliers(agreement, sign=-1) | random.keys()
     checks = []
     bar = ProgressBar(parts.items(), "checking labels", delay=2, leave=False, unit="candidate")
     for name, (_, y) in bar:
@@ -140,7 +154,7 @@ def check_labels(
         real_mix = {} if model is None else _mix(model.predict(real.float().cpu().numpy()))
         share = contradicted[name]
         warnings = (
-            *_outlier_warnings(name, contradicted, agreement),
+            *_outlier_warnings(name, contradicted, agreement, random),
             *_warnings(name, agreement[name], across, mix, real_mix, len(set(y)), len(real)),
         )
         checks.append(
@@ -173,26 +187,85 @@ def unpredicted(checks: Sequence[LabelCheck]) -> dict[str, float]:
     return {c.name: c.agreement for c in checks if c.outlier and c.name not in contradicted}
 
 
-def _contradicted(
-    parts: Mapping[str, _Labeled], families: Sequence[str], seed: int
+@dataclass(frozen=True)
+class _Votes:
+    """What the heads of the other families say of a candidate's examples.
+
+    Args:
+        classes: (M,) the class with the most votes, of the examples that are judged.
+        judged: (N,) bool, the examples whose class another family has: none of the others can
+            confirm a class that only this family has.
+    """
+
+    classes: NDArray[np.str_]
+    judged: NDArray[np.bool_]
+
+    def contradicted(self, labels: NDArray[np.str_]) -> float:
+        """Return the share of the labels that the votes contradict."""
+        return (
+            float(np.mean(labels[self.judged] != self.classes)) if len(self.classes) else math.nan
+        )
+
+    def agreement(self, own: NDArray[np.str_]) -> float:
+        """Return the share of these examples for which held-out predictions agree with the votes.
+
+        Args:
+            own: (N,) the held-out predictions.
+        """
+        return float(np.mean(own[self.judged] == self.classes))
+
+    def predictability(
+        self, labels: NDArray[np.str_], own: NDArray[np.str_]
+    ) -> Predictability | None:
+        """Compare held-out predictions with labels and votes; None without predictions or votes."""
+        if not (len(own) and len(self.classes)):
+            return None
+        parts = np.stack([labels[self.judged], own[self.judged], self.classes])
+        names, places = np.unique(parts, return_inverse=True)
+        y, predicted, voted = places.reshape(parts.shape)
+        return Predictability.of(y, predicted, voted, len(names))
+
+
+def _random(
+    parts: Mapping[str, _Labeled],
+    own: Mapping[str, NDArray[np.str_]],
+    votes: Mapping[str, _Votes],
 ) -> dict[str, float]:
-    """Return the share of each candidate's labels that the other families' heads contradict."""
+    """Return the candidates whose labels are shown to be random in a large part.
+
+    Returns:
+        Name to the share of its examples for which its held-out predictions agree with the votes.
+    """
+    each = {name: votes[name].predictability(y, own[name]) for name, (_, y) in parts.items()}
+    measured = {name: part for name, part in each.items() if part is not None}
+    ratios = [part.ratio for part in measured.values() if not math.isnan(part.ratio)]
+    if len(ratios) < _LEAST_COMPARED:
+        return {}
+    limit = _LEAST_RATIO * float(np.quantile(ratios, _BEST))
+    return {
+        name: votes[name].agreement(own[name])
+        for name, part in measured.items()
+        if part.is_below(limit)
+    }
+
+
+def _votes(parts: Mapping[str, _Labeled], families: Sequence[str], seed: int) -> dict[str, _Votes]:
+    """Return what the heads of the other families say of each candidate's examples."""
     if len(set(families)) < 2:
-        return dict.fromkeys(parts, math.nan)
-    names = sorted({label for _, y in parts.values() for label in y.tolist()})
+        nobody = np.array([], dtype=np.str_)
+        return {name: _Votes(nobody, np.zeros(len(y), bool)) for name, (_, y) in parts.items()}
+    names = np.array(sorted({label for _, y in parts.values() for label in y.tolist()}))
     features = [torch.from_numpy(x) for x, _ in parts.values()]
-    targets = [torch.from_numpy(y[:, None] == np.array(names)) for _, y in parts.values()]
+    targets = [torch.from_numpy(y[:, None] == names) for _, y in parts.values()]
     heads = fit_heads(features, targets, seed=seed)
     numbers = torch.from_numpy(np.unique(families, return_inverse=True)[1].ravel())
     known = votes_of_others(heads.by_candidate(heads.known.double()), numbers) > 0
-    shares = {}
+    result = {}
     for k, (name, x, y) in enumerate(zip(parts, features, targets, strict=True)):
         votes = votes_of_others(heads.by_candidate(heads.probabilities(x)), numbers)[k]
-        # a class that no other family has cannot be confirmed by any of them
-        judged = (y & known[k]).any(1)
-        wrong = votes.argmax(1) != y.int().argmax(1)
-        shares[name] = float(wrong[judged].double().mean())
-    return shares
+        judged = (y & known[k]).any(1).numpy()
+        result[name] = _Votes(names[votes.argmax(1).numpy()][judged], judged)
+    return result
 
 
 def _outliers(values: Mapping[str, float], *, sign: int) -> set[str]:
@@ -203,7 +276,7 @@ def _outliers(values: Mapping[str, float], *, sign: int) -> set[str]:
 
 def _limit(values: Mapping[str, float], sign: int) -> float:
     defined = np.array([value for value in values.values() if not np.isnan(value)])
-    if len(defined) < 3:
+    if len(defined) < _LEAST_COMPARED:
         return sign * math.inf
     middle = float(np.median(defined))
     # median absolute deviation, scaled to a standard deviation of normal data: a candidate with
@@ -245,19 +318,25 @@ def _across(
     return float(np.mean(shares)) if shares else float("nan")
 
 
-def _held_out(x: NDArray[np.float32], y: NDArray[np.str_], seed: int) -> float:
+def _held_out(x: NDArray[np.float32], y: NDArray[np.str_], seed: int) -> NDArray[np.str_]:
+    """Return the label that classifiers trained on the other folds predict; empty without."""
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     smallest = min(Counter(y.tolist()).values())
     if len(set(y)) < 2 or smallest < 2:
-        return float("nan")
+        return np.array([], dtype=y.dtype)
     folds = StratifiedKFold(min(_FOLDS, smallest), shuffle=True, random_state=seed)
-    predicted = cross_val_predict(_classifier(), x, y, cv=folds)
-    return _agreement(y, predicted)
+    predicted: NDArray[np.str_] = cross_val_predict(_classifier(), x, y, cv=folds)
+    return predicted
 
 
 def _agreement(labels: NDArray[np.str_], predicted: NDArray[np.str_]) -> float:
-    """Return the balanced accuracy: the share of labels predicted, as the mean over classes."""
+    """Return the balanced accuracy: the share of labels predicted, as the mean over classes.
+
+    NaN without predictions.
+    """
+    if not len(predicted):
+        return math.nan
     _, place = np.unique(labels, return_inverse=True)
     return float(np.mean(np.bincount(place, weights=predicted == labels) / np.bincount(place)))
 
@@ -268,7 +347,10 @@ def _mix(labels: NDArray[np.str_]) -> dict[str, float]:
 
 
 def _outlier_warnings(
-    name: str, contradicted: Mapping[str, float], agreement: Mapping[str, float]
+    name: str,
+    contradicted: Mapping[str, float],
+    agreement: Mapping[str, float],
+    random: Mapping[str, float],
 ) -> Iterator[str]:
     if name in _outliers(contradicted, sign=1):
         yield (
@@ -280,6 +362,12 @@ def _outlier_warnings(
         yield (
             f"{name}: labels may be wrong: held out, {percent(agreement[name])} of them follow "
             f"from the inputs, {_median(agreement)} in the median candidate."
+        )
+    elif name in random:
+        yield (
+            f"{name}: labels may be wrong: held out, {percent(agreement[name])} of them follow "
+            f"from the inputs, and {percent(random[name])} of what the other candidates' "
+            "classifiers call them."
         )
 
 

@@ -239,6 +239,10 @@ class Sentences:
     @cached_property
     def worse(self) -> tuple[str, ...]:
         """The candidates shown worse than at least half of the others that are trusted."""
+        # of two camps, the smaller may be right, and a score that the larger one decides must not
+        # thin it: only answers leave candidates out
+        if self.evidence.camps:
+            return ()
         names, better = self.trusted, self.evidence.shown_better
         worse = [name for name in names if name in self.evidence.worse]
         if better:  # old files do not have the pairs
