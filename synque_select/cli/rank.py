@@ -263,6 +263,7 @@ def _findings(
 ) -> Findings:
     """Print and return the findings that were requested in addition to the ranking."""
     from synque_select.report.finding_tables import gaps_table, sample_size_table
+    from synque_select.report.table import terminal_width, wrap_text
     from synque_select.selection.findings import find_gaps
     from synque_select.selection.sample_size import sample_size_analysis
     from synque_select.types import Findings
@@ -280,7 +281,8 @@ def _findings(
         except ProxyError as error:
             if options.rank_by is not None:  # else only the scores said what orders
                 raise
-            print(f"\nNo sample-size analysis: {error}.")
+            text = f"{str(error)[0].upper()}{str(error)[1:]}."
+            print("", *wrap_text(text, terminal_width()), sep="\n")
     return Findings(labels=labels, gaps=gaps, real_size=sizes)
 
 

@@ -10,9 +10,7 @@ from synque_select.functional.pairwise import nearest_distances, sq_distances
 __all__ = ["nearest_is_synthetic"]
 
 
-def nearest_is_synthetic(
-    real: torch.Tensor, synthetic: torch.Tensor, groups: torch.Tensor | None = None
-) -> torch.Tensor:
+def nearest_is_synthetic(real: torch.Tensor, synthetic: torch.Tensor) -> torch.Tensor:
     """Chance that the example nearest to each real one is synthetic rather than real.
 
     Of m random synthetic and m random other real examples, with m the size of the smaller side:
@@ -24,11 +22,9 @@ def nearest_is_synthetic(
     Args:
         real: (n, d) float32 or float64.
         synthetic: (N, d) any float dtype; read in blocks.
-        groups: (n,) int64, group of each real example; the others of its group are not compared
-            with it. None if each is a group of its own.
 
     Returns:
-        (n,) float64, 0 to 1; NaN if there is only one group.
+        (n,) float64, 0 to 1; NaN if there is only one real example.
 
     Source: the nearest-neighbor test of two samples (Schilling 1986, JASA 81; Henze 1988), here
         for the real examples alone.
@@ -41,30 +37,20 @@ def nearest_is_synthetic(
         >>> nearest_is_synthetic(real, far).tolist()
         [0.0, 0.0, 0.0]
     """
-    n = len(real)
-    numbers = torch.arange(n) if groups is None else groups
-    numbers = numbers.to(real.device)
-    is_other = numbers[:, None] != numbers[None, :]
-    n_others = is_other.sum(dim=1)
-    m = min(int(n_others.min()), len(synthetic))
+    n_others = len(real) - 1
+    m = min(n_others, len(synthetic))
     if m == 0:
-        return torch.full((n,), torch.nan, dtype=torch.float64, device=real.device)
+        return torch.full((len(real),), torch.nan, dtype=torch.float64, device=real.device)
     # the chance that none of the j nearest is drawn, for j = 0, 1, …
     drawn = order_weights(len(synthetic), m).to(real.device)
     missed = torch.cat((drawn.new_ones(1), (1 - drawn.cumsum(0)).clamp_min(0)))
     made = nearest_distances(real, synthetic, len(drawn)).contiguous()
     distances = sq_distances(real, real).double().clamp(min=0).sqrt()
-    others = distances.masked_fill(~is_other, torch.inf).sort(dim=1).values
-    result = torch.empty(n, dtype=torch.float64, device=real.device)
-    for size in sorted(set(n_others.tolist())):
-        # without groups, all real examples have n − 1 others
-        rows = n_others == size
-        weights = order_weights(size, m).to(real.device)
-        nearest = others[rows][:, : len(weights)].contiguous()
-        closer, ties = (
-            torch.searchsorted(made[rows], nearest.to(made), right=right) for right in (False, True)
-        )
-        # a tie of a real and a synthetic example counts half
-        chance = 1 - (missed[closer] + missed[ties]) / 2
-        result[rows] = chance @ weights
-    return result
+    weights = order_weights(n_others, m).to(real.device)
+    nearest = distances.fill_diagonal_(torch.inf).sort(dim=1).values[:, : len(weights)].contiguous()
+    closer, ties = (
+        torch.searchsorted(made, nearest.to(made), right=right) for right in (False, True)
+    )
+    # a tie of a real and a synthetic example counts half
+    chance = 1 - (missed[closer] + missed[ties]) / 2
+    return chance @ weights

@@ -15,11 +15,10 @@ from synque_select.errors import LightningError
 from synque_select.probing.worker_process import ProbeWork, check_sendable, run_in_worker
 from synque_select.records.store import RunStore
 from synque_select.training.bookkeeping import store_record
-from synque_select.training.comparability import content_sha256, validation_of
+from synque_select.training.comparability import validation_of
 from synque_select.training.datamodule import SynqueDataModule, attached_datamodule
 from synque_select.training.short_fit import (
     ModelFactory,
-    ShortFit,
     ShortFitOptions,
     ShortFits,
     TrainerOptions,
@@ -212,7 +211,8 @@ def train_probes(
         mixture = Mixture.equal([name], "probe")
         fit, key = fits.run(model_factory, mixture, finished=finished.get)
         _check_weights(key, records)
-        records.append(_record(fits, mixture, fit, key))
+        scores = {proxy: s.value for proxy, s in fits.ranking[name].scores.items()}
+        records.append(fits.record(fit, key, mixture, kind="probe", scores=scores))
         store_record(store, records[-1])
     return records
 
@@ -236,24 +236,6 @@ def _check_weights(key: JsonObject, records: Sequence[RunRecord]) -> None:
             "comparable only if all start from the same weights; seed inside the factory, or load "
             "the weights there"
         )
-
-
-def _record(fits: ShortFits, mixture: Mixture, fit: ShortFit, key: JsonObject) -> RunRecord:
-    row, options = fits.ranking[mixture.names[0]], fits.options
-    return RunRecord.of(
-        fits.ranking,
-        mixture,
-        run_id=content_sha256([fit.fit_id, key])[:32],
-        kind="probe",
-        key=key,
-        scores={proxy: score.value for proxy, score in row.scores.items()},
-        metrics=fit.metrics,
-        monitor=fits.monitor,
-        mode=options.mode,
-        seed=options.seed,
-        created=fit.created,
-        details={**fits.details, "probe": fit.fit_id, "seconds": fit.seconds},
-    )
 
 
 def _options_of(trainer: Trainer) -> dict[str, Any]:

@@ -348,10 +348,10 @@ def reliability_words(key: str, reliability: Correlation | None) -> str:
 
     Example:
         >>> reliability_words("pad", None)
-        'reliability of pad on your task unknown'
+        'reliability of pad on your task is unknown'
     """
     if reliability is None or math.isnan(reliability.spearman.value):
-        return f"reliability of {key} on your task unknown"
+        return f"reliability of {key} on your task is unknown"
     spearman = reliability.spearman
     interval = format_interval(spearman.low, spearman.high)
     return (

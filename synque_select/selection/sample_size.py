@@ -71,9 +71,8 @@ def sample_size_analysis(
     if judged is not None:
         raise ProxyError(
             f"a sample-size analysis is not possible for an order by {judged}: the candidates "
-            "judge each other there, and are a second sample that all parts of the real sample "
-            "share, so that the error does not fall as 1/√n; rank by another proxy, "
-            "such as mmd or pad"
+            "judge each other there, and more real examples do not make them better judges; rank "
+            "by another proxy, such as mmd or pad"
         )
     whole = _values(scoring, rank_by, torch.full((1, n), 1 / n, dtype=torch.float64))[0]
     order = whole.argsort(stable=True).tolist()

@@ -432,14 +432,15 @@ class ScoringJob:
         """Say which columns the default suite leaves out, as the labels are not classes."""
         if not self.unchecked or self.scorer.proxies is not None or self._reads_labels:
             return None
-        modality = self.real.modality
-        keys = [k for k in default_suite(modality, labels=True) if k not in default_suite(modality)]
-        left_out = f"{' and '.join(keys)} are left out for the same reason"
+        plain, labeled = (
+            default_suite(self.real.modality, labels=with_) for with_ in (False, True)
+        )
+        left_out = " and ".join(key for key in labeled if key not in plain)
         if _kind_of(self.candidates) != "numbers":
-            return f"{left_out}."
+            return f"{left_out} are left out for the same reason."
         return (
-            f"{left_out}; they take numbers as well if they are named (proxies=, or --proxies "
-            f"{','.join(('pad', *keys))})."
+            f"{left_out} are left out for the same reason; they take numbers as well if they are "
+            f"named (proxies=, or --proxies {','.join(labeled)})."
         )
 
     def rank(self, scoring: Scoring | None = None) -> Ranking:

@@ -32,7 +32,7 @@ from synque_select.training.comparability import (
 )
 from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.mixture_loader import MixtureDataset
-from synque_select.types import Mixture, Ranking, RunRecord, surrogate_name
+from synque_select.types import Mixture, Ranking, RunKind, RunRecord, surrogate_name
 from synque_select.utils.json_types import Json, JsonObject
 from synque_select.utils.process_state import free_device_memory, seeded
 from synque_select.utils.validation import check_int
@@ -301,20 +301,46 @@ class ShortFits:
                 "the model as it is is left out, as it cannot be measured before a fit: "
                 f"{type(error).__name__}: {error}"
             )
-        own = {"probe": fit.fit_id, "seconds": fit.seconds, UNTRAINED: True}
+        return self.record(fit, key, mixture, kind="mixture", details={UNTRAINED: True})
+
+    def record(
+        self,
+        fit: ShortFit,
+        key: JsonObject,
+        mixture: Mixture,
+        *,
+        kind: RunKind,
+        scores: Mapping[str, float] | None = None,
+        details: JsonObject | None = None,
+    ) -> RunRecord:
+        """Return the record of a fit; the same fit has the same id again.
+
+        Args:
+            fit: The fit.
+            key: Its comparability key.
+            mixture: What it was trained on.
+            kind: As in `RunRecord.of`.
+            scores: Proxy key to the score of the mixture; None if it was not scored.
+            details: What to store beside the fit.
+        """
         return RunRecord.of(
             self.ranking,
             mixture,
             run_id=content_sha256([fit.fit_id, key])[:32],
-            kind="mixture",
+            kind=kind,
             key=key,
-            scores={},
+            scores=scores or {},
             metrics=fit.metrics,
             monitor=self.monitor,
             mode=self.options.mode,
             seed=self.options.seed,
             created=fit.created,
-            details={**self.details, **own},
+            details={
+                **self.details,
+                "probe": fit.fit_id,
+                "seconds": fit.seconds,
+                **(details or {}),
+            },
         )
 
     def _fit_id(

@@ -104,7 +104,7 @@ def test_why_there_is_no_sample_size_analysis_is_printed(data: Path, tmp_path: P
     options = ["--label", "sentiment", "--sample-size-analysis", "--json", str(tmp_path)]
     assert rank(data, *options) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "No sample-size analysis: " in out
+    assert "A sample-size analysis is not possible for an order by transfer: the" in out
     assert "an order by transfer: the candidates judge each other" in out
     assert not (tmp_path / "real_size.json").exists()
     assert rank(data, *options, "--rank-by", "transfer") == 1

@@ -36,17 +36,8 @@ def test_a_tie_counts_half():
     assert nearest_is_synthetic(real, torch.tensor([[-2.0]])).tolist() == [0.5, 0.0]
 
 
-def test_examples_of_one_group_are_not_compared():
-    real, synthetic = points(10, 0, 0), points(40, 0, 1)
-    groups = torch.arange(10).repeat(2)
-    twice = nearest_is_synthetic(torch.cat([real, real]), synthetic, groups)
-    # ungrouped, each example has a copy at distance 0
-    assert nearest_is_synthetic(torch.cat([real, real]), synthetic).max() == 0
-    assert twice.mean() > 0.3
-
-
-def test_one_group_says_nothing():
-    assert nearest_is_synthetic(points(4, 0, 0), points(9, 0, 1), torch.zeros(4)).isnan().all()
+def test_one_real_example_says_nothing():
+    assert nearest_is_synthetic(points(1, 0, 0), points(9, 0, 1)).isnan().all()
 
 
 def test_its_mean_is_a_half_for_the_same_distribution_whatever_the_sizes():

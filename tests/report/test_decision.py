@@ -13,7 +13,7 @@ def test_the_reliability_is_unknown_until_it_is_measured():
     decided = dataclasses.replace(ranking(), decision=decision())
     lines = decision_lines(decided)
     assert lines[0] == "Train on all 6: your real sample does not separate them."
-    assert lines[-1] == "Reliability of consensus on your task unknown."
+    assert lines[-1] == "Reliability of consensus on your task is unknown."
     measured = correlate_scores(
         [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 6, 5], higher_is_better=True, mode="max"
     )

@@ -160,23 +160,23 @@ def test_p_top_k_stands_with_the_measured_reliability(tmp_path: Path):
     evidence = Evidence("consensus", 50, 50.0, 0, 15, stability_k=2)
     ranking = decided(make_ranking(list("abcdef")), evidence)
     save_ranking(ranking, tmp_path)
-    assert "reliability of consensus on your task unknown" in read(tmp_path).words
+    assert "reliability of consensus on your task is unknown" in read(tmp_path).words
     correlation = correlate_scores(range(6), [1, 0, 2, 3, 5, 4], higher_is_better=True, mode="max")
     write_json(
         tmp_path / "result.json", {**RESULT_STATE, "correlations": {"pad": correlation.to_dict()}}
     )
     # what was measured is pad; the ranking is by the consensus
-    assert "reliability of consensus on your task unknown" in read(tmp_path).words
+    assert "reliability of consensus on your task is unknown" in read(tmp_path).words
     write_json(
         tmp_path / "result.json",
         {**RESULT_STATE, "correlations": {"consensus": correlation.to_dict()}},
     )
     assert "measured reliability of consensus on this task: Spearman +0.89" in read(tmp_path).words
-    assert "on your task unknown" not in read(tmp_path).words
+    assert "on your task is unknown" not in read(tmp_path).words
     # and the same in the terminal
     text = " ".join(summary(load_result(tmp_path), ranking).split())
     assert text.count("easured reliability of consensus on this task: Spearman +0.89") == 2
-    assert "on your task unknown" not in text
+    assert "on your task is unknown" not in text
 
 
 @pytest.mark.parametrize(

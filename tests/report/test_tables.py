@@ -191,10 +191,10 @@ def test_p_top_k_never_stands_without_the_reliability(form):
     ranking = make_ranking()
     unknown = form(ranking_table(ranking))
     assert "selection_stability" in unknown
-    assert "reliability of consensus on your task unknown" in re.sub(r"\s+", " ", unknown)
+    assert "reliability of consensus on your task is unknown" in re.sub(r"\s+", " ", unknown)
     known = re.sub(r"\s+", " ", form(ranking_table(ranking, reliability=correlation())))
     assert "measured reliability of consensus on this task: Spearman +0.98" in known
-    assert "reliability of consensus on your task unknown" not in known
+    assert "reliability of consensus on your task is unknown" not in known
 
 
 def test_the_places_of_the_stability_are_those_of_what_can_be_selected():
@@ -216,7 +216,7 @@ def test_p_top_k_is_not_mentioned_where_it_is_unknown():
 
 def test_a_reliability_that_is_undefined_is_unknown():
     undefined = correlate_scores([1] * 8, range(8), higher_is_better=True, mode="max")
-    assert reliability_words("pad", undefined) == "reliability of pad on your task unknown"
+    assert reliability_words("pad", undefined) == "reliability of pad on your task is unknown"
 
 
 def reads_labels(*keys, unit):
