@@ -162,7 +162,8 @@ class Examples:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise ConfigError(f"a name must be a non-empty text, found {self.name!r}")
+            hint = "" if isinstance(self.name, str) else "; put it in quotes"
+            raise ConfigError(f"a name must be a non-empty text, found {self.name!r}{hint}")
         object.__setattr__(self, "name", valid_name(self.name))
         self._check_dataset()
         try:

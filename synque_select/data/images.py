@@ -176,8 +176,9 @@ class _Listing:
         self._others: Counter[str] = Counter()
         self._folders: Counter[str] = Counter()
         self._has_data = False
-        state = os.stat(path)
-        seen = {(state.st_dev, state.st_ino)}
+        # a link to a folder around this one would lead to everything in it
+        around = [os.stat(folder) for folder in (path.resolve(), *path.resolve().parents)]
+        seen = {(state.st_dev, state.st_ino) for state in around}
         for root, folders, files in os.walk(path, followlinks=True, onerror=_raise):
             folders[:] = [name for name in sorted(folders) if self._is_wanted(root, name, seen)]
             inner = os.path.relpath(root, path)
@@ -196,7 +197,7 @@ class _Listing:
         state = os.stat(os.path.join(root, name))
         is_new = (state.st_dev, state.st_ino) not in seen
         seen.add((state.st_dev, state.st_ino))
-        if not is_new:  # a link to a folder that is read elsewhere, or that contains itself
+        if not is_new:  # a link to a folder that is read elsewhere, or to one around it
             self._folders[f"{name}, a link to a folder that is already read"] += 1
         return is_new
 
@@ -204,7 +205,7 @@ class _Listing:
         # .DS_Store and the like are not counted, but a hidden file that looks like an image is
         if not name.startswith("."):
             suffix = os.path.splitext(name)[1]
-            self._others[valid_name(suffix) if suffix else "without a suffix"] += 1
+            self._others[valid_name(suffix) if suffix[1:] else "without a suffix"] += 1
             self._has_data = self._has_data or reader_key(Path(name)) is not None
         elif _is_image(name):
             self._others["hidden"] += 1

@@ -87,9 +87,9 @@ def store_iterable(name: str, examples: Iterable[object]) -> Path:
         Path of the Arrow file, which `open_stored` opens.
 
     Raises:
-        DataError: The iterable is empty, yields more than `MAX_EXAMPLES` examples or one that
-            cannot be stored, or raises; or the cache cannot be written. The message names the
-            example.
+        DataError: The iterable is a set, is empty, yields more than `MAX_EXAMPLES` examples or
+            one that cannot be stored, or raises; or the cache cannot be written. The message names
+            the example.
 
     Example:
         >>> import tempfile, unittest.mock
@@ -100,6 +100,11 @@ def store_iterable(name: str, examples: Iterable[object]) -> Path:
         ...     open_stored(store_iterable("a", ({"text": t} for t in "xy")))[1]
         {'text': 'y'}
     """
+    if isinstance(examples, set | frozenset):
+        raise DataError(
+            f"{name}: found a set, which has no order, so that a run could not be repeated; give a "
+            "list"
+        )
     folder, spool = default_cache_dir() / "iterables", None
     try:
         place = writable_twin(folder)

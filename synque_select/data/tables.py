@@ -291,6 +291,7 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
     for field in schema:
         try:
             Features.from_arrow_schema(pa.schema([field.remove_metadata()]))
+            _check_type(field.type)
         except Exception as error:  # the types differ between versions
             raise DataError(
                 f"{path}: the column {field.name!r} has the type {field.type}, which cannot be "
@@ -303,6 +304,22 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
             f"{path}: the metadata that `datasets` wrote into it cannot be read: "
             f"{_first_line(error)}; install a newer version of datasets"
         ) from error
+
+
+def _check_type(type_: pa.DataType) -> None:
+    """Raise an error if values of a type are lost, or cannot be read, as values of Python."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(type_):
+        pa.scalar(0, type_).as_py()  # fails if the time zone does not exist
+    if pa.types.is_struct(type_):
+        parts = [type_.field(number) for number in range(type_.num_fields)]
+        if len({part.name for part in parts}) < len(parts):
+            raise ValueError("two fields of a struct have one name")
+        for part in parts:
+            _check_type(part.type)
+    elif isinstance(type_, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        _check_type(type_.value_type)
 
 
 def check_batch(path: Path, batch: pa.RecordBatch) -> None:
@@ -409,7 +426,7 @@ def check_name(name: str, where: str) -> None:
         where: Where it is, for the message.
 
     Raises:
-        DataError: It is not valid Unicode.
+        DataError: It is not valid Unicode, or holds a NUL character.
     """
     try:
         name.encode()
@@ -418,6 +435,8 @@ def check_name(name: str, where: str) -> None:
             f"{where}: the field {name!a} holds half of a surrogate pair, which is not valid "
             "Unicode; rename the field"
         ) from error
+    if "\0" in name:  # Arrow ends a name there
+        raise DataError(f"{where}: the field {name!a} holds a NUL character; rename the field")
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Mapping[str, object]]]:

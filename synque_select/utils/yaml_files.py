@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +80,7 @@ class _Open:
         self.is_mapping = is_mapping
         self.n_nodes = 1
         self.n_parts = 0
-        self.lines: dict[str, int] = {}
+        self.lines: dict[object, int] = {}
 
 
 def _check_events(events: Iterator[yaml.Event], where: str, error: type[SynqueError]) -> None:
@@ -88,6 +90,7 @@ def _check_events(events: Iterator[yaml.Event], where: str, error: type[SynqueEr
 
     stack = [_Open(None, is_mapping=False)]
     sizes: dict[str, int] = {}
+    scalars: dict[str, object] = {}
     n_documents = 0
     for event in events:
         line = event.start_mark.line + 1
@@ -107,9 +110,14 @@ def _check_events(events: Iterator[yaml.Event], where: str, error: type[SynqueEr
                 raise error(
                     f"{where}, line {line}: *{event.anchor} has no anchor that ends before it"
                 )
+            if event.anchor in scalars:
+                _check_key(stack[-1], scalars[event.anchor], line, where, error)
             _add(stack[-1], None, sizes[event.anchor], sizes)
         elif isinstance(event, yaml.ScalarEvent):
-            _check_key(stack[-1], event.value, line, where, error)
+            value = _key_value(event) if event.anchor or _is_key(stack[-1]) else None
+            _check_key(stack[-1], value, line, where, error)
+            if event.anchor:
+                scalars[event.anchor] = value
             _add(stack[-1], event.anchor, 1, sizes)
         if stack[-1].n_nodes > _MAX_NODES:
             raise error(
@@ -124,14 +132,43 @@ def _add(outer: _Open, anchor: str | None, n_nodes: int, sizes: dict[str, int]) 
         sizes[anchor] = n_nodes
 
 
-def _check_key(outer: _Open, key: str, line: int, where: str, error: type[SynqueError]) -> None:
-    is_key = outer.is_mapping and outer.n_parts % 2 == 0
-    if not is_key or key == "<<":
+@cache
+def _resolver() -> yaml.resolver.Resolver:
+    import yaml
+
+    return yaml.resolver.Resolver()
+
+
+def _is_key(outer: _Open) -> bool:
+    return outer.is_mapping and outer.n_parts % 2 == 0
+
+
+def _key_value(event: yaml.ScalarEvent) -> object:
+    """Return what a scalar is as a key: true and yes are one, and so are 1 and 1.0."""
+    import yaml
+
+    text = unicodedata.normalize("NFC", event.value)
+    tag = _resolver().resolve(yaml.ScalarNode, text, event.implicit)
+    if event.tag is not None or not event.implicit[0] or tag == "tag:yaml.org,2002:str":
+        return text
+    try:
+        value: object = yaml.SafeLoader("").construct_object(yaml.ScalarNode(tag, text))
+    except (yaml.YAMLError, ValueError):  # the merge key, an impossible date
+        return text
+    return value
+
+
+def _check_key(outer: _Open, key: object, line: int, where: str, error: type[SynqueError]) -> None:
+    if not _is_key(outer):
         return
     if key in outer.lines:
         raise error(
             f"{where}, line {line}: the key {key!r} is already on line {outer.lines[key]}; "
-            "a key may occur once: rename or remove one of the two"
+            + (
+                "merge several mappings by <<: [*a, *b]"
+                if key == "<<"
+                else "a key may occur once: rename or remove one of the two"
+            )
         )
     outer.lines[key] = line
 
@@ -145,6 +182,8 @@ def _message(problem: Exception, where: str) -> str:
 
     if not isinstance(problem, yaml.MarkedYAMLError):
         reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+        if not isinstance(problem, yaml.YAMLError):
+            reason = f"a value does not fit its tag, or is not a possible date or number: {reason}"
         return f"{where}: not YAML: {reason}"
     mark = problem.problem_mark or problem.context_mark
     place = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"

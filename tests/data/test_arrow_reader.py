@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import uuid
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,6 +28,30 @@ COLUMNS: dict[str, Any] = {
     "uuid": pa.array([uuid.UUID(int=i).bytes for i in range(N)], pa.uuid()),
     "list_view": pa.array([[1]] * N, LIST_VIEW),
     "a list_view in a struct": pa.array([{"a": [1]}] * N, pa.struct([("a", LIST_VIEW)])),
+    "a time zone that does not exist": pa.array([1] * N, pa.timestamp("us", "Mars/Base")),
+    "the same in a list": pa.array([[1]] * N, pa.list_(pa.timestamp("us", "Mars/Base"))),
+    "a repeated name in a struct": pa.StructArray.from_arrays(
+        [pa.array(range(N)), pa.array(range(N))], ["a", "a"]
+    ),
+}
+KEPT: dict[str, tuple[pa.DataType, list[Any]]] = {
+    "large_string": (pa.large_string(), ["a", None, "b"]),
+    "string_view": (pa.string_view(), ["a", None, "b"]),
+    "dictionary": (pa.dictionary(pa.int32(), pa.string()), ["a", None, "a"]),
+    "decimal": (pa.decimal128(25, 2), [Decimal("1.10"), None, Decimal("12345678901234567890.12")]),
+    "date": (pa.date32(), [datetime.date(2026, 2, 28), None, datetime.date(1, 1, 1)]),
+    "time zone": (
+        pa.timestamp("us", "Europe/Berlin"),
+        [datetime.datetime(2026, 7, 1, 12, 0, 0, 1, datetime.UTC), None, None],
+    ),
+    "uint64": (pa.uint64(), [2**64 - 1, None, 0]),
+    "integer beyond a float": (pa.int64(), [2**53 + 1, None, -(2**63)]),
+    "binary": (pa.binary(), [b"\xff", None, b""]),
+    "nested": (
+        pa.struct([("a", pa.int64()), ("b", pa.list_(pa.struct([("c", pa.string())])))]),
+        [{"a": 2**60 + 1, "b": [{"c": "x"}, {"c": None}]}, None, {"a": None, "b": []}],
+    ),
+    "large_list": (pa.large_list(pa.int8()), [[1, None], None, []]),
 }
 
 
@@ -51,6 +78,24 @@ def test_a_type_that_cannot_be_read_names_the_column(name: str, path: Path):
     write(path, pa.table({"text": ["a", "b", "c"], name: COLUMNS[name]}))
     with pytest.raises(DataError, match=rf"^{path}: the column '{name}' has the type .*drop the"):
         load_dataset_file(path)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_values_of_other_types_are_kept(name: str, path: Path):
+    type_, values = KEPT[name]
+    write(path, pa.table({"text": ["a", "b", "c"], "x": pa.array(values, type_)}))
+    dataset = load_dataset_file(path)
+    assert [dataset[position]["x"] for position in range(N)] == values
+
+
+@pytest.mark.parametrize("index", [["i", "j", "k"], pd.Index([5, 6, 7], name="id")])
+def test_the_index_of_pandas_is_kept(index: Any, tmp_path: Path):
+    frame = pd.DataFrame({"text": ["a", "b", "c"]}, index=index)
+    frame.to_parquet(tmp_path / "a.parquet")
+    dataset = load_dataset_file(tmp_path / "a.parquet")
+    assert [[*dataset[position].values()] for position in range(N)] == [
+        [text, value] for value, text in frame["text"].items()
+    ]
 
 
 def test_a_repeated_column_is_named(path: Path):

@@ -104,6 +104,7 @@ def test_one_field_is_read_without_decoding_the_others(tmp_path: Path):
     ("content", "message"),
     [
         ('{"text": "a"}\n{"text": "b", "mood\\ud83d": 1}\n', r"line 2: the field 'mood\\ud83d'"),
+        ('{"text": "a"}\n{"text": "b", "x\\u0000": 1}\n', r"line 2: .*'x\\x00' holds a NUL"),
         ('{"text": "a"}\n{"text": "b", "text": "c"}\n', "line 2: .*a key more than once: 'text'"),
         ('{"x": {"k": 1, "k": 2}}\n', "line 1: .*a key more than once: 'k'"),
         ('{"x": ' + "[" * 400 + "]" * 400 + "}\n", "line 1: .*nested too deeply; allowed are 300"),

@@ -95,6 +95,14 @@ def test_written_once_and_kept_by_content(cache: Path):
     assert sorted(p.suffix for p in cache.iterdir()) == [".arrow", ".arrow", ".json", ".json"]
 
 
+def test_a_set_has_no_order_and_is_refused():
+    for source in ({"a.jsonl", "b.jsonl"}, {"a": frozenset(["x", "y"])}):
+        with pytest.raises(DataError, match="found a set, which has no order"):
+            load_candidates(source)
+    with pytest.raises(DataError, match="found a set, which has no order"):
+        load_real({"x", "y"})
+
+
 def test_all_kinds_of_iterables_are_candidates():
     stream = Stream([{"text": f"s{i}", "label": i} for i in range(4)])
     streamed = datasets.Dataset.from_list([{"text": f"h{i}"} for i in range(4)])

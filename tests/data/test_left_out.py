@@ -72,6 +72,16 @@ def test_links_to_folders_are_followed_once(tmp_path: Path):
     )
 
 
+def test_links_to_a_folder_around_are_not_followed(tmp_path: Path):
+    for name in ("a/cat/0.png", "a/cat/1.png", "b/0.png"):
+        image(tmp_path / name)
+    (tmp_path / "a" / "dog").mkdir()
+    (tmp_path / "a" / "dog" / "up").symlink_to("../..")
+    (a,) = load_candidates({"a": tmp_path / "a"})
+    assert a.labels == ("cat", "cat")
+    assert a.notes == ("left out: 1 folder (up, a link to a folder that is already read)",)
+
+
 def test_class_names_that_differ_in_their_unicode_form_are_one_class(tmp_path: Path):
     for candidate, form in (("a", "NFC"), ("b", "NFD")):
         for name in ("café", "thé"):

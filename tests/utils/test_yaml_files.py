@@ -24,6 +24,22 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ('{"a": 1, "b": {"c": 1, "c": 2}}', "line 1: the key 'c' is already on line 1"),
         ("- a: 1\n  'a': 2\n", "line 2: the key 'a' is already on line 1"),
         ("? [p]\n: 1\na: 1\na: 1\n", "line 4: the key 'a' is already on line 3"),
+        ("x: &k name\n*k : 1\nname: 2\n", "line 3: the key 'name' is already on line 2"),
+        ("1: a\n1.0: b\n", "line 2: the key 1.0 is already on line 1"),
+        ("true: a\nyes: b\n", "line 2: the key True is already on line 1"),
+        ("~: a\nnull: b\n", "line 2: the key None is already on line 1"),
+        ("a: !!set {x, y, x}\n", "line 1: the key 'x' is already on line 1"),
+        ("caf\u00e9: 1\ncafe\u0301: 2\n", "line 2: the key 'caf\u00e9' is already on line 1"),
+        (
+            "a: &a {k: 1}\nb: &b {k: 2}\nc:\n  <<: *a\n  <<: *b\n",
+            r"line 5: the key '<<' is already on line 4; merge several mappings by <<: ",
+        ),
+        ("a: !!int ''\n", "not YAML: a value does not fit its tag"),
+        ("a: !!timestamp x\n", "not YAML: a value does not fit its tag"),
+        (
+            "a: " + "9" * 5000,
+            "not YAML: a value does not fit its tag, .* number: Exceeds",
+        ),
         ("a: [1", r"line 2, column 1: not YAML: did not find expected ',' or '\]'"),
         ("\ta: 1", "line 1, column 1: not YAML: found character that cannot start any token"),
         ("a: b: c", "line 1, column 5: not YAML: mapping values are not allowed in this context"),
@@ -35,7 +51,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("- " * 2000 + "1", "line 1: invalid YAML: nested too deeply; allowed are 300 levels"),
         (BOMB, "line 6: more than 1,000,000 values, with aliases expanded"),
         ("a: !!python/name:os.system", "line 1, column 4: not YAML: could not determine"),
-        ("a: 2026-02-31", "not YAML: day is out of range for month"),
+        ("a: 2026-02-31", "not YAML: a value .* or number: day is out of range for month"),
         ("<<: 3\na: 1", "line 1, column 5: not YAML: expected a mapping"),
         ("a: 1\n".encode("utf-16"), r"line 1: not UTF-8 \(byte 0xff\) \(is the file UTF-16\?\)"),
         ("a: 1\n".encode("utf-16-le"), r"not YAML: .*#x0000.*\(is the file UTF-16\?\)"),
@@ -58,6 +74,8 @@ def test_one_error_names_the_file_and_the_line(tmp_path: Path, content: str | by
         ("a: a\nb: [a, a, a]\n", {"a": "a", "b": ["a", "a", "a"]}),
         ("a: &x {k: 1}\nb: {<<: *x, j: 2}", {"a": {"k": 1}, "b": {"k": 1, "j": 2}}),
         ("a: &s text\nb: *s\n", {"a": "text", "b": "text"}),
+        ("2: a\n'2': b\nyes: c\n'yes': d\n", {2: "a", "2": "b", True: "c", "yes": "d"}),
+        ("a: &x {k: 1}\nb: {<<: [*x, {j: 2}], k: 3}", {"a": {"k": 1}, "b": {"k": 3, "j": 2}}),
     ],
 )  # fmt: skip
 def test_what_yaml_allows_is_read(tmp_path: Path, text: str, value: object):
@@ -82,8 +100,34 @@ def _fuzz(content: bytes, folder: Path) -> None:
         assert str(error).startswith(str(path))  # noqa: PT017 - most contents are valid
 
 
-_SIGNS = [*"abc:-?[]{},&*!|>'\"%@`#\n \t~", ": ", "- ", "<<: ", "&a ", "*a", "!!int ", "  ", "\n  "]
-_WORDS = ["1", "1e5", "0x1f", "2026-02-31", "---\n", "...\n", "\ud83d", "\x00", "\x85", "\ufeff"]
+_SIGNS = [
+    *"abc:-?[]{},&*!|>'\"%@`#\n \t~",
+    ": ",
+    "- ",
+    "<<: ",
+    "&a ",
+    "*a",
+    "*a : ",
+    "!!int ",
+    "!!set ",
+    "  ",
+    "\n  ",
+]
+_WORDS = [
+    "1",
+    "1.0",
+    "yes",
+    "~",
+    "1e5",
+    "0x1f",
+    "2026-02-31",
+    "---\n",
+    "...\n",
+    "\ud83d",
+    "\x00",
+    "\x85",
+    "\ufeff",
+]
 _PIECES = st.sampled_from(_SIGNS + _WORDS)
 _TEXTS = st.lists(_PIECES, max_size=40).map(lambda p: "".join(p).encode("utf-8", "surrogatepass"))
 
