@@ -7,7 +7,8 @@ takes the tasks that `synque-select benchmark tasks` takes, and embeds the texts
 
 `camps`: random subsets of 4 to 12 candidates, with their labels as they are and with 30 % of all
 labels drawn at random, where every camp is a false alarm; then random subsets of which a part has
-two classes exchanged.
+two classes exchanged, one class renamed to another, or one class left out, which is an error in the
+first two.
 
 `outliers`: all candidates with their labels as they are; each in turn with half or all of its
 labels permuted; and random sets of 8 of which some have half permuted. The candidates are marked
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from synque_select.benchmark.task_folders import LabeledTask, find_labeled_tasks
 from synque_select.data.candidate import Candidate
 from synque_select.data.duplicates import content_key
+from synque_select.data.label_sets import NO_LABEL
 from synque_select.encoders import embed, get_encoder
 from synque_select.selection.label_filter import LabelJudges
 from synque_select.selection.labels import check_labels
@@ -41,6 +43,7 @@ _N_EXCHANGES = 30
 _N_TWINS = 2
 _N_SETS = 10
 # how many of how many candidates have two classes exchanged
+_RENAMED = ((3, 9), (4, 9), (5, 9))
 _EXCHANGED = ((5, 9), (3, 9), (7, 9), (2, 9), (2, 5))
 
 
@@ -103,18 +106,23 @@ def camps(data: Embedded) -> Iterator[str]:
                     n_found += judges.camps([names[i] for i in kept]) is not None
                     n += 1
         yield f"| {data.task.name} | {what} | {n_found} of {n:,} | |"
-    for n_wrong, size in _EXCHANGED:
-        n_found = n_right = 0
-        for seed in range(_N_EXCHANGES):
-            rng = np.random.default_rng(seed)
-            kept = [names[i] for i in rng.choice(len(names), size, replace=False)]
-            wrong, pair = set(kept[:n_wrong]), rng.choice(data.classes, 2, replace=False)
-            changed = {name: _exchanged(data.labels[name], *pair) for name in wrong}
-            parts = data.judges(kept, {**data.labels, **changed}).all_camps
-            n_found += parts is not None
-            n_right += parts is not None and wrong in [set(part) for part in parts.names]
-        what = f"two classes exchanged in {n_wrong} of {size}"
-        yield f"| {data.task.name} | {what} | {n_found} of {_N_EXCHANGES} | {n_right} |"
+    for what, change, cases in (
+        ("two classes exchanged", _exchanged, _EXCHANGED),
+        ("a class renamed to another", _renamed, _RENAMED),
+        ("a class left out", _without, _RENAMED),
+    ):
+        for n_wrong, size in cases:
+            n_found = n_right = 0
+            for seed in range(_N_EXCHANGES):
+                rng = np.random.default_rng(seed)
+                kept = [names[i] for i in rng.choice(len(names), size, replace=False)]
+                wrong, pair = set(kept[:n_wrong]), rng.choice(data.classes, 2, replace=False)
+                changed = {name: change(data.labels[name], *pair) for name in wrong}
+                parts = data.judges(kept, {**data.labels, **changed}).all_camps
+                n_found += parts is not None
+                n_right += parts is not None and wrong in [set(part) for part in parts.names]
+            which = f"{what} in {n_wrong} of {size}"
+            yield f"| {data.task.name} | {which} | {n_found} of {_N_EXCHANGES} | {n_right} |"
 
 
 def _noisy(data: Embedded) -> _Labels:
@@ -127,6 +135,16 @@ def _noisy(data: Embedded) -> _Labels:
 
 def _exchanged(labels: NDArray[np.str_], a: str, b: str) -> NDArray[np.str_]:
     return np.where(labels == a, b, np.where(labels == b, a, labels))
+
+
+def _renamed(labels: NDArray[np.str_], a: str, b: str) -> NDArray[np.str_]:
+    return np.where(labels == a, b, labels)
+
+
+def _without(labels: NDArray[np.str_], a: str, b: str) -> NDArray[np.str_]:
+    """Return no label for one class: nothing like it was generated."""
+    del b
+    return np.where(labels == a, NO_LABEL, labels)
 
 
 def outliers(data: Embedded) -> Iterator[str]:

@@ -117,6 +117,12 @@ def _add_choices(parser: ArgumentParser) -> None:
         "votes such as 0.8. With --json they are listed in dropped_labels.jsonl",
     )
     parser.add_argument(
+        "--relabel",
+        action="store_true",
+        help="with --label-filter: give these examples the label with the most votes instead of "
+        "dropping them",
+    )
+    parser.add_argument(
         "--answers",
         metavar="FILE",
         help="labels of some real examples: a file of `synque-select ask`, filled in; with --label",
@@ -171,7 +177,7 @@ def run(options: Namespace) -> int:
         written += save_findings(path.parent, findings, prefix=prefix)
         if dropped is not None:
             place = path.with_name(f"{prefix}{DROPPED_LABELS}")
-            written.append(save_dropped_labels(place, dropped, relabel=False))
+            written.append(save_dropped_labels(place, dropped, relabel=options.relabel))
         print("\nwrote " + ", ".join(map(str, written)))
     return 0
 
@@ -195,19 +201,26 @@ def _scorer(options: Namespace) -> Scorer:
         cache_dir=options.cache_dir,
         mixture=mixture,
         progress=progress,
-        label_filter=_label_filter(options.label_filter),
+        label_filter=_label_filter(options.label_filter, relabel=options.relabel),
+        relabel=options.relabel,
         answers=options.answers,
     )
 
 
-def _label_filter(text: str) -> LabelFilterChoice:
+def _label_filter(text: str, *, relabel: bool) -> LabelFilterChoice:
     from synque_select.selection.label_filter import check_label_filter
 
     try:
         choice: str | float = float(text)
     except ValueError:
         choice = text
-    return check_label_filter(choice)
+    checked = check_label_filter(choice)
+    if relabel and checked == "off":
+        raise ConfigError(
+            "--relabel changes what the label filter does with the examples that it finds: add "
+            "--label-filter auto, or a share"
+        )
+    return checked
 
 
 def _check_lens(proxies: Sequence[Mapping[str, object]] | None, lens: str | None) -> None:

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from synque_select.functional.label_consistency import Predictions
 
-__all__ = ["Contradiction", "class_readings", "split_by_agreement", "systematic_contradictions"]
+__all__ = [
+    "Contradiction",
+    "class_readings",
+    "renamed_class",
+    "split_by_agreement",
+    "systematic_contradictions",
+]
 
 # a reading is systematic if most examples have it
 _MAJORITY = 0.5
@@ -18,6 +24,10 @@ _MIN_CAMP = 2
 # accuracy above chance, as a share of what is possible: below it agreement is "slight" (Landis and
 # Koch 1977), as between heads that always say the same class
 _MIN_SKILL = 0.2
+# a class is hardly used if its share is below a tenth of its median share in the others
+_HARDLY = 0.1
+# half of what a class contains that was joined with another one of its size
+_JOINED = 0.25
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,8 @@ class Contradiction:
             the pairs of a reader and a candidate of the other camp.
         own_support: Share of them for which the other heads of their own camp predict `label`, in
             0..1; the median over its pairs.
+        is_renamed: Whether the other camp hardly has the class `read_as`: it gives those examples
+            the name `label`, beside those that both camps call so.
     """
 
     readers: int
@@ -39,6 +51,7 @@ class Contradiction:
     read_as: int
     share: float
     own_support: float
+    is_renamed: bool = False
 
 
 def class_readings(
@@ -136,15 +149,9 @@ def systematic_contradictions(
     Returns:
         The contradictions, the largest share first; empty if a camp has fewer than 2 candidates.
     """
+    if not all(_is_skilled(readings, part) for part in (camp, ~camp)):
+        return []
     contradictions = []
-    right = np.einsum("abcc->abc", readings)
-    chance = 1 / readings.shape[2]
-    floor = chance + _MIN_SKILL * (1 - chance)
-    for part in (camp, ~camp):
-        skill = _mean_of_known(right[np.ix_(part, part)], axis=2)
-        # a camp of one has no pairs
-        if not np.isfinite(skill).any() or np.nanmedian(skill) < floor:
-            return []
     for readers in (0, 1):
         a, b = np.flatnonzero(camp == bool(readers)), np.flatnonzero(camp != bool(readers))
         if min(len(a), len(b)) < _MIN_CAMP:
@@ -156,6 +163,64 @@ def systematic_contradictions(
     known = {(one.readers, one.label, one.read_as) for one in contradictions}
     mutual = [one for one in contradictions if (1 - one.readers, one.read_as, one.label) in known]
     return sorted(mutual, key=lambda one: -one.share)
+
+
+def renamed_class(
+    readings: NDArray[np.float64], counts: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], Contradiction] | None:
+    """Find a class that some candidates have, and that the others give the name of another class.
+
+    The others hardly have the class themselves. The heads of those that have it predict it for at
+    least a quarter more of the examples of one class of the others than of the same class of their
+    own: a class that is missing because nothing like it was generated is not renamed. They must
+    also predict the class for most of each other's examples of it.
+
+    Args:
+        readings: What `class_readings` returned.
+        counts: (K, C) int64, number of examples of each class in each candidate.
+
+    Returns:
+        (K,) bool, the candidates that have the class; and the contradiction, the one with the
+        largest share. None without.
+    """
+    renamed = []
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    for c in np.flatnonzero((counts > 0).sum(axis=0) >= _MIN_CAMP).tolist():
+        has = shares[:, c] >= _HARDLY * np.median(shares[shares[:, c] > 0, c])
+        a, b = np.flatnonzero(has), np.flatnonzero(~has)
+        if min(len(a), len(b)) < _MIN_CAMP:
+            continue
+        if not all(_is_skilled(readings, part) for part in (has, ~has)):
+            continue
+        across = _medians(readings[np.ix_(a, b)])[:, c]
+        own = _medians(readings[np.ix_(a, a)])[:, c]
+        more = np.nan_to_num(across - own, nan=-1.0)
+        d = int(np.argmax(np.where(np.arange(len(more)) == c, -1.0, more)))
+        support = _medians(readings[np.ix_(b, b)])[d, d]
+        if more[d] > _JOINED and min(own[c], support) > _MAJORITY:
+            one = Contradiction(1, d, c, float(across[d]), float(support), is_renamed=True)
+            renamed.append((has, one))
+    return max(renamed, key=lambda pair: pair[1].share, default=None)
+
+
+def _medians(readings: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the median over pairs of candidates, (C, C); NaN where no pair is known."""
+    pairs = readings.reshape(-1, *readings.shape[2:])
+    known = np.isfinite(pairs).any(axis=0)
+    # a column without any value would warn
+    medians: NDArray[np.float64] = np.nanmedian(np.where(known, pairs, 0.0), axis=0)
+    return np.where(known, medians, np.nan)
+
+
+def _is_skilled(readings: NDArray[np.float64], part: NDArray[np.bool_]) -> bool:
+    """Return whether the heads of these candidates predict each other's labels beyond chance."""
+    right = np.einsum("abcc->abc", readings)[np.ix_(part, part)]
+    skill = _mean_of_known(right, axis=2)
+    chance = 1 / readings.shape[2]
+    # one candidate alone has no pairs
+    if not np.isfinite(skill).any():
+        return False
+    return bool(np.nanmedian(skill) >= chance + _MIN_SKILL * (1 - chance))
 
 
 def _contradiction(

@@ -44,7 +44,8 @@ class LabelVotes:
     Args:
         contradicted: (N,) float64 in 0..1, weighted share of the judges that predict another class
             than the label; NaN where no judge knows the label's class.
-        winner: (N,) int64 class with the largest weight; −1 without judges.
+        winner: (N,) int64 class with the largest weight, the label's own if others have no more;
+            −1 without judges.
     """
 
     contradicted: NDArray[np.float64]
@@ -141,8 +142,9 @@ def _votes(
         total = voting.sum(0)
         against = (voting * (predicted != y)).sum(0)
         contradicted[rows] = np.divide(against, total, out=np.full(len(y), np.nan), where=total > 0)
-        sums = [(weight[:, None] * (predicted == c)).sum(0) for c in range(n_classes)]
-        winner[rows] = np.argmax(sums, axis=0)
+        sums = np.stack([(weight[:, None] * (predicted == c)).sum(0) for c in range(n_classes)])
+        is_own = sums[y, np.arange(len(y))] >= sums.max(axis=0)
+        winner[rows] = np.where(is_own, y, sums.argmax(axis=0))
     return LabelVotes(contradicted, winner)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from synque_select.functional.camps import (
     Contradiction,
     class_readings,
+    renamed_class,
     split_by_agreement,
     systematic_contradictions,
 )
@@ -52,6 +53,12 @@ class Camps:
         largest = self.contradictions[0]
         readers, others = self.names[largest.readers], self.names[1 - largest.readers]
         label, read_as = self.classes[largest.label], self.classes[largest.read_as]
+        if largest.is_renamed:
+            return (
+                "the candidates form two camps whose labels contradict each other: "
+                f"{listed(others)} give {read_as!r} the name {label!r} (classifiers trained on "
+                f"{listed(readers)} call {percent(largest.share)} of it {read_as!r})"
+            )
         return (
             "the candidates form two camps whose labels contradict each other: what "
             f"{listed(others)} call {label!r}, classifiers trained on {listed(readers)} call "
@@ -119,7 +126,11 @@ def find_camps(
     camp = split_by_agreement(readings)
     contradictions = systematic_contradictions(readings, camp)
     if not contradictions:
-        return None
+        counts = np.stack([np.bincount(y, minlength=len(classes)) for y in labels])
+        renamed = renamed_class(readings, counts)
+        if renamed is None:
+            return None
+        camp, contradictions = renamed[0], [renamed[1]]
     first, second = (tuple(n for n, c in zip(names, camp, strict=True) if c == s) for s in (0, 1))
     examples = _examples(predictions, labels, camp, contradictions[0])
     return Camps(

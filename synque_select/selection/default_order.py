@@ -12,7 +12,7 @@ from synque_select.proxies.base import BaseProxy
 from synque_select.selection.consensus import CONSENSUS
 from synque_select.selection.label_filter import scored_camps
 from synque_select.selection.scoring import Scoring
-from synque_select.utils.wording import counted
+from synque_select.utils.wording import counted, listed
 
 __all__ = ["NOT_BY_TRANSFER", "TRANSFER", "order_by", "why_not_by_transfer"]
 
@@ -36,6 +36,7 @@ def order_by(
     suite: Sequence[BaseProxy],
     members: Sequence[str],
     scoring: Scoring | None = None,
+    wrong_camp: Sequence[str] = (),
 ) -> tuple[str, str | None]:
     """Return what orders the candidates, and why it is not `transfer` although that was scored.
 
@@ -44,6 +45,7 @@ def order_by(
         suite: The proxies.
         members: Keys of the proxies in the consensus.
         scoring: The scores; None before anything is scored, when only the consensus is checked.
+        wrong_camp: Of two camps, the one that answers speak against.
 
     Returns:
         A proxy's key or "consensus"; and a part of a sentence, None if there is nothing to say.
@@ -56,7 +58,7 @@ def order_by(
     if rank_by is None and len(keys) == 1:
         rank_by = keys[0]
     if rank_by is None and TRANSFER in keys and scoring is not None:
-        reason = why_not_by_transfer(scoring)
+        reason = why_not_by_transfer(scoring, wrong_camp)
         rank_by = None if reason else TRANSFER
     rank_by = CONSENSUS if rank_by is None else rank_by
     if rank_by == CONSENSUS and not members:
@@ -71,11 +73,12 @@ def order_by(
     return rank_by, reason
 
 
-def why_not_by_transfer(scoring: Scoring) -> str | None:
+def why_not_by_transfer(scoring: Scoring, wrong_camp: Sequence[str] = ()) -> str | None:
     """Return why the scores of `transfer` must not order these candidates; None if they may.
 
     Args:
         scoring: Scores by a suite with `transfer`.
+        wrong_camp: Of two camps, the one that answers speak against.
     """
     scores = scoring.scores[TRANSFER]
     if not scores.reliable or not bool(torch.isfinite(scores.values).all()):
@@ -101,6 +104,11 @@ def why_not_by_transfer(scoring: Scoring) -> str | None:
             f"after weighting towards the real sample, the labeled examples that judge a candidate "
             f"count as {size:.0f}; at least {_MIN_PER_CLASS} for each of the "
             f"{counted(n_classes, 'class', 'classes')} are needed"
+        )
+    if wrong_camp:
+        return (
+            f"the candidates that your answers speak against ({listed(wrong_camp)}) are among its "
+            "judges; rank again without them"
         )
     if scored_camps(scoring) is not None:
         return (

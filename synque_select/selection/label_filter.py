@@ -332,13 +332,15 @@ def filter_labels(
 ) -> LabelFilter:
     """Decide whether to filter the labels of the kept candidates, and which examples to drop.
 
-    "auto" drops an example if most votes contradict its label, provided that each candidate has at
+    "auto" drops an example if most votes contradict its label and another class has more votes than
+    its own, provided that each candidate has at
     least 2 judges, that the judges' mean accuracy is at least 0.2 of the way from chance to 1, and
     that most votes support more than half of all labels. A class of which they support half or less
     is left as it is: there, judges and labels contradict each other too often to say which is
     wrong. If two camps of candidates contradict each other systematically, it drops nothing,
     because the majority is not the truth. A share drops every example whose label more than that
-    share of the votes contradicts, without these conditions.
+    share of the votes contradicts, without these conditions; from a half on, a label that has the
+    most votes of all classes stays there as well.
 
     Args:
         judges: The fitted heads of all candidates.
@@ -352,7 +354,9 @@ def filter_labels(
     votes = judges.votes(kept, weights) if len(kept) > 1 else {}
     limit = _MAJORITY if choice == "auto" else float(choice)
     against = {name: vote.contradicted > limit for name, vote in votes.items()}
-    if relabel:  # a label with the most votes of all classes stays, even with less than half
+    # votes that are divided among other classes do not name a better label; a share below a half
+    # asks to drop labels that have the most votes, too
+    if relabel or limit >= _MAJORITY:
         own = {name: judges.labels[judges.names.index(name)] for name in votes}
         against = {name: part & (votes[name].winner != own[name]) for name, part in against.items()}
     supported = _supported(judges, {n: v.contradicted > _MAJORITY for n, v in votes.items()})

@@ -108,7 +108,8 @@ def _ordered(
 ) -> Ranking:
     check_rank_by(rank_by, scoring.suite)
     members, left_out = consensus_members(scoring.suite, scoring.scores)
-    rank_by, why_not = order_by(rank_by, scoring.suite, members, scoring)
+    wrong = () if answers is None else answers.evidence.wrong_camp
+    rank_by, why_not = order_by(rank_by, scoring.suite, members, scoring, wrong)
     if why_not is not None:
         left_out += (f"{NOT_BY_TRANSFER}: {why_not}.",)
     n_real = len(scoring.real)

@@ -351,6 +351,8 @@ class Sentences:
     def _rest(self, chosen: Sequence[str]) -> str:
         """Return what to train on until labels were checked, and why the others are left out."""
         evidence, rest = self.evidence, self.trusted
+        if evidence.camps:
+            return f"{self._everything()}: nothing says which camp is right"
         worse = tuple(name for name in self.worse if name not in chosen)
         clear_at = evidence.clear_at if len(rest) == len(self.names) else ()
         plain = replace(

@@ -59,6 +59,20 @@ def test_the_dropped_examples_are_written_beside_the_ranking(
     assert sum(again.dropped.values()) <= sum(record.dropped.values())
 
 
+def test_the_examples_can_be_relabeled_instead(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    given = ["--label", "label", "--label-filter", "auto", "--relabel", "--json", "out"]
+    assert main([*command, *given]) == 0
+    assert "The label filter relabels" in " ".join(capsys.readouterr().out.split())
+    record = load_ranking(tmp_path / "out" / "ranking.json").label_filter
+    assert record is not None
+    assert record.relabel
+    lines = (tmp_path / "out" / "dropped_labels.jsonl").read_text().splitlines()
+    assert all("it is trained on as" in json.loads(line)["reason"] for line in lines)
+    assert len(lines) == sum(record.dropped.values()) > 0
+
+
 def test_without_a_filter_a_message_offers_it(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ):
@@ -75,6 +89,7 @@ def test_without_a_filter_a_message_offers_it(
         (["--label-filter", "auto"], "--label on the command line"),
         (["--label", "label", "--label-filter", "some"], "label_filter='some': allowed is 'off'"),
         (["--label", "label", "--label-filter", "1.5"], "label_filter=1.5: allowed is 'off'"),
+        (["--label", "label", "--relabel"], "--relabel changes what the label filter does"),
     ],
 )
 def test_bad_arguments(

@@ -107,3 +107,14 @@ def test_rearranged_examples_keep_their_votes():
     )
     again = label_votes(turned, [labels[0][order], *labels[1:]], families=np.arange(3))
     assert again[0].contradicted.tolist() == votes[order].tolist()
+
+
+def test_a_label_that_shares_the_most_votes_wins():
+    heads = np.array([[0], [1], [2], [2]], dtype=np.int16)
+    predictions = Predictions((heads,) * 4, np.arange(4), np.ones((4, 3), dtype=bool))
+    labels = [np.array([1])] + [np.array([0])] * 3
+    # of the candidate's three judges, one says 1 and two say 2
+    assert label_votes(predictions, labels, families=np.arange(4))[0].winner.tolist() == [2]
+    families = np.array([0, 1, 2, 0])
+    (first, *_) = label_votes(predictions, labels, families=families)
+    assert (first.winner.tolist(), first.contradicted.tolist()) == ([1], [0.5])

@@ -72,6 +72,36 @@ def test_one_bad_candidate_is_an_outlier_not_a_camp():
     assert camps_of([SWAP] + [np.arange(3)] * 8) is None
 
 
+@pytest.mark.parametrize("renamed", [[0, 1, 2], [0, 2, 4, 6, 8]])
+def test_a_class_that_a_part_gives_the_name_of_another_is_a_contradiction(renamed):
+    joined = np.array([1, 1, 2])
+    readings = [joined if i in renamed else np.arange(3) for i in range(9)]
+    predictions, labels = heads_of(readings)
+    known = predictions.known.copy()
+    known[renamed, 0] = False
+    predictions = Predictions(predictions.classes, predictions.owners, known)
+    names = [f"c{i}" for i in range(9)]
+    camps = find_camps(predictions, labels, names=names, classes=CLASSES)
+    assert {f"c{i}" for i in renamed} in [set(part) for part in camps.names]
+    (one,) = camps.contradictions
+    assert (one.label, one.read_as, one.is_renamed) == (1, 0, True)
+    assert one.share == pytest.approx(0.5, abs=0.1)
+    assert " give 'fall' the name 'hold' (classifiers trained on " in camps.sentence
+    assert camps.sentence.split(": ")[1].startswith(f"c{renamed[0]}, c{renamed[1]}")
+
+
+def test_a_class_that_a_part_does_not_have_is_no_contradiction():
+    """Nothing like it was generated, and the others' heads know their other classes."""
+    predictions, labels = heads_of([np.arange(3)] * 8)
+    known = predictions.known.copy()
+    known[:4, 0] = False
+    left = [y != 0 if k < 4 else np.full(N, True) for k, y in enumerate(labels)]
+    classes = tuple(part[:, rows] for part, rows in zip(predictions.classes, left, strict=True))
+    labels = [y[rows] for y, rows in zip(labels, left, strict=True)]
+    predictions = Predictions(classes, predictions.owners, known)
+    assert find_camps(predictions, labels, names="abcdefgh", classes=CLASSES) is None
+
+
 def two_parts(across: float, coherence: float) -> np.ndarray:
     """Readings of 3 candidates (0) and 4 others (1) that exchange two classes."""
     readings = np.empty((7, 7, 2, 2))

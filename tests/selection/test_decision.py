@@ -359,13 +359,23 @@ def test_nothing_is_said_of_pairs_of_a_small_sample():
     assert "9 of 15 pairs of candidates are distinguished" in " ".join(decision(n_apart=9).reasons)
 
 
+@pytest.mark.parametrize("top_k", [None, 2])
+def test_of_two_camps_those_shown_worse_are_not_left_out(top_k: int | None):
+    """A score that the larger camp decides would thin the other one."""
+    made = decision(top_k, camps=("Two camps.",), worse=("d", "e"), n_apart=4, n_pairs=15)
+    if top_k is None:
+        assert set(made.mixture.names) == set("abcdef")
+        assert made.sentence.endswith("train on all 6: nothing says which camp is right.")
+    assert "worse" not in made.sentence
+
+
 def test_of_two_camps_nothing_is_left_out_because_the_majority_may_be_wrong():
     camps = ("the candidates form two camps.", "Read some examples.")
     made = decision(camps=camps, contradicted={"a": 0.9, "b": 0.9})
     assert made.opening == "labels"
     assert made.sentence == (
-        "Check the labels first: the candidates form two camps. Until then, train on all 6: your "
-        "real sample does not separate them."
+        "Check the labels first: the candidates form two camps. Until then, train on all 6: "
+        "nothing says which camp is right."
     )
     assert made.reasons[0] == "Read some examples."
     assert set(made.mixture.names) == set(NAMES)

@@ -14,6 +14,7 @@ from synque_select.data.candidate import Candidate, RealSample
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ProxyError
 from synque_select.report.ranking_tables import ranking_table
+from synque_select.selection.default_order import why_not_by_transfer
 from synque_select.selection.sample_size import sample_size_analysis
 from synque_select.selection.scorer import Scorer
 from synque_select.types import Ranking
@@ -97,6 +98,15 @@ def test_of_two_camps_the_majority_does_not_order(tmp_path: Path, swapped: tuple
     ranking = scorer(tmp_path).rank(pool(swapped=swapped), REAL)
     assert ranking.rank_by == "consensus"
     assert "two camps of candidates" in why_not(ranking)[0]
+
+
+def test_once_answers_settle_which_camp_is_right_the_message_says_what_to_do(tmp_path: Path):
+    scoring = scorer(tmp_path).score(pool(swapped=(0, 1, 2)), REAL)
+    reason = why_not_by_transfer(scoring, ("c0", "c1", "c2"))
+    assert reason == (
+        "the candidates that your answers speak against (c0, c1, c2) are among its judges; rank "
+        "again without them"
+    )
 
 
 @pytest.mark.parametrize(
