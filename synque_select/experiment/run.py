@@ -23,6 +23,7 @@ from synque_select.experiment.task import BaseTask, check_task
 from synque_select.records.experiment_result import ExperimentResult
 from synque_select.records.run_folder import make_folder, new_run_folder
 from synque_select.records.store import RunStore
+from synque_select.report.experiment_tables import arm_words
 from synque_select.selection.scorer import Scorer
 from synque_select.tuning.search import search_mixtures
 from synque_select.tuning.space import MixtureSpace, starting_mixtures
@@ -162,10 +163,25 @@ def _scorer(task: BaseTask, options: ExperimentOptions) -> Scorer:
 class _Step:
     """Some fits that run together or not at all; earlier fits may decide which ones they are."""
 
-    title: str
+    what: str
+    replicate: int
     n_optimizer_steps: int
     run: Callable[[], None]
     is_needed: bool = False
+
+    @property
+    def title(self) -> str:
+        return f"{self.what}, replicate {self.replicate + 1}"
+
+
+def _by_what(steps: Sequence[_Step]) -> str:
+    """Name steps with their replicates, each kind once."""
+    numbers: dict[str, list[str]] = {}
+    for step in steps:
+        numbers.setdefault(step.what, []).append(str(step.replicate + 1))
+    return "; ".join(
+        f"{what}, replicate{'s' * (len(of) > 1)} {', '.join(of)}" for what, of in numbers.items()
+    )
 
 
 @dataclass
@@ -212,8 +228,9 @@ class _Run:
                 "taken from the store, with the seconds that they took then"
             )
         if n_run < len(steps):
-            left_out = "; ".join(step.title for step in steps[n_run:])
-            self.messages.append(f"left out, as the time did not allow it: {left_out}")
+            self.messages.append(
+                f"left out, as the time did not allow it: {_by_what(steps[n_run:])}"
+            )
 
     def _has_time(self, step: _Step) -> bool:
         if not self.trained_steps:
@@ -228,16 +245,14 @@ class _Run:
         n_mixed += (self.options.n_random - 1) * ("random_k" in arms)
         singles = replicates[: self.options.single_replicates]
         for r in replicates:
-            title = f"mixtures of replicate {r + 1}"
-            yield _Step(title, n_mixed * cost, partial(self._mixtures, r), is_needed=r < 2)
+            yield _Step("mixtures", r, n_mixed * cost, partial(self._mixtures, r), r < 2)
             if "none" in arms:
-                title = f"the model as it is, replicate {r + 1}"
-                yield _Step(title, 0, partial(self._untrained, r), is_needed=r < 2)
+                yield _Step(arm_words("none"), r, 0, partial(self._untrained, r), r < 2)
             if r == 0:
-                yield _Step("singles of replicate 1", n * cost, partial(self._singles, 0), True)
+                yield _Step("singles", r, n * cost, partial(self._singles, r), is_needed=True)
         if any(arm in arms for arm in _SINGLE_ARMS):
             for r in singles[1:]:
-                yield _Step(f"singles of replicate {r + 1}", n * cost, partial(self._singles, r))
+                yield _Step("singles", r, n * cost, partial(self._singles, r))
         for arm, run, price in (
             ("oracle_k", self._oracle, cost),
             ("probed_k", self._probed, n * self._short_steps() + cost),
@@ -246,7 +261,7 @@ class _Run:
         ):
             if arm in arms:
                 for r in singles if arm == "oracle_k" else replicates:
-                    yield _Step(f"{arm} of replicate {r + 1}", price, partial(run, r))
+                    yield _Step(arm_words(arm), r, price, partial(run, r))
 
     def _fit(
         self,
