@@ -35,9 +35,10 @@ _R2 = "R²"
 # what the scores that read labels mean, where these are classes and where they are numbers
 _FROM_LABELS = {
     "transfer": (
-        "share of the other candidates' labels that a classifier trained on the candidate "
-        "predicts, mean over classes",
-        f"{_R2} of the other candidates' labels, by a regression trained on the candidate",
+        "share of the other candidates' labels, weighted towards the real sample, that a "
+        "classifier trained on the candidate predicts, mean over classes",
+        f"{_R2} of the other candidates' labels, weighted towards the real sample, by a regression "
+        "trained on the candidate",
     ),
     "agreement": (
         "share of the real examples of which that classifier says the same as those of the others, "

@@ -108,7 +108,7 @@ def untrained_notes(
     notes = [against_untrained(pairs, metric, mode, unit=unit)]
     if is_surrogate(metric):
         notes.append(
-            f"{UNTRAINED_NAME} is measured on the examples of all candidates, a {unit} on those of "
-            "the others"
+            f"surrogate validation of {UNTRAINED_NAME} uses examples of all candidates, that of a "
+            f"{unit} only those of the others"
         )
     return notes

@@ -95,7 +95,7 @@ def why_not_by_transfer(scoring: Scoring, wrong_camp: Sequence[str] = ()) -> str
         )
     if scores.details["labels"] != "classes":
         return (
-            "two camps of candidates that contradict each other can be found only where each "
+            "whether two camps of candidates contradict each other can be checked only where each "
             "example has one class"
         )
     n_classes, size = scores.details["n_classes"], min(scores.details["effective_size"].values())

@@ -17,6 +17,7 @@ from synque_select.records.run_folder import (
 )
 from synque_select.records.store import RunStore
 from synque_select.report.study_tables import study_table
+from synque_select.report.table import terminal_width, wrap_text
 from synque_select.selection.decision import tuned
 from synque_select.selection.scorer import Scorer
 from synque_select.training.datamodule import SynqueDataModule
@@ -86,7 +87,8 @@ def run_tuning(
     run = new_run_folder("runs", name) if run_dir is None else make_folder(run_dir)
     _write(result, runs, run, datamodule)
     print(study_table(result.to_dict()))
-    print(f"\n{_best(result)}\nreport: {run / 'report.html'}")
+    print("", *wrap_text(_best(result), terminal_width()), sep="\n")
+    print(f"report: {run / 'report.html'}")
     return run
 
 

@@ -67,7 +67,7 @@ def test_a_study_from_a_config(folder: Path, capsys: pytest.CaptureFixture[str])
     assert len(study["trials"]) == 6
     assert len(RunStore(folder / "runs" / "records.sqlite").read(kind="trial")) == 6
     assert load_ranking(folder / "run").top().weights == study["mixture"]["weights"]
-    assert "Tuning: trials" in (folder / "run" / "report.html").read_text()
+    assert "Tuning: the trials of the search" in (folder / "run" / "report.html").read_text()
     config = {**CONFIG, "trainer": {"accelerator": "cpu", "max_steps": 2, "logger": False}}
     config["trainer"]["callbacks"] = [
         {

@@ -320,7 +320,7 @@ def test_a_sweep_has_a_row_of_the_model_as_it_is(tmp_path, store, capsys, is_sur
         "whether any candidate beats the model as it is cannot be told from 1 pair: 5 are needed; "
         f"{n_better} of 5 candidates {'is' if n_better == 1 else 'are'} better by {metric}"
     )
-    note = "the model as it is is measured on the examples of all candidates, a candidate on those"
+    note = "surrogate validation of the model as it is uses examples of all candidates, that of a"
     for text in (printed, " ".join(page.split())):
         assert sentence in text
         assert (note in text) == is_surrogate

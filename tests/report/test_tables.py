@@ -235,7 +235,7 @@ def test_scores_from_labels_are_explained():
     classes = reads_labels("transfer", "agreement", unit="balanced accuracy")
     numbers = reads_labels("agreement", unit="R²")
     text = " ".join(scores_table(classes).notes)
-    assert "transfer: share of the other candidates' labels that a classifier trained on" in text
+    assert "transfer: share of the other candidates' labels, weighted towards the real" in text
     assert "agreement: share of the real examples of which that classifier says" in text
     assert "R²" not in text
     assert [note for note in scores_table(numbers).notes if "R²" in note] == [

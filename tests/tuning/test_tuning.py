@@ -176,7 +176,7 @@ def test_where_no_mixture_beats_the_model_as_it_is_a_message_says_so(tune, is_su
         "no mixture beats the model as it is: of 3 mixtures, the best differs"
     )
     assert f"in {metric} (1 pair; a verdict needs 5)" in message
-    note = "the model as it is is measured on the examples of all candidates, a mixture on those"
+    note = "surrogate validation of the model as it is uses examples of all candidates, that of a"
     assert any(note in m for m in result.messages) == is_surrogate
 
 
