@@ -147,11 +147,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments).harness or [*HARNESSES]
     if unknown := [key for key in chosen if key not in HARNESSES]:
         parser.error(f"unknown: {', '.join(unknown)}; allowed are {', '.join(HARNESSES)}")
-    rows, failed = _rows_of(PAGE.read_text()), []
+    failed = []
     for key in chosen:
         result = run_harness(key)
-        rows[HARNESSES[key].done] = row_of(HARNESSES[key], result)
         failed += [] if result.passed else [key]
+        # read now, and not before: another process may have run another harness in the meantime
+        rows = _rows_of(PAGE.read_text()) | {HARNESSES[key].done: row_of(HARNESSES[key], result)}
         table = [rows[harness.done] for harness in HARNESSES.values() if harness.done in rows]
         write_between(PAGE, "harnesses", "\n".join([*_HEAD, *table]))
     print(f"{counted(len(chosen), 'harness', 'harnesses')}, failed: {', '.join(failed) or 'none'}")

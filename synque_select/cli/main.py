@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import importlib.metadata
-import inspect
-import re
 import sys
-import traceback
 from collections.abc import Sequence
-from pydoc import locate
 
 from synque_select.cli.commands import COMMANDS, Command, ConfigCommand
 from synque_select.cli.options import (
@@ -20,13 +15,12 @@ from synque_select.cli.options import (
     modules_of_working_folder,
     with_config_paths,
 )
+from synque_select.cli.parser_errors import parser_message, with_place
 from synque_select.cli.safe_output import safe_output
 from synque_select.errors import ConfigError, SynqueError, did_you_mean
 from synque_select.utils.wording import printable
 
 __all__ = ["main"]
-
-_MAX_PARSER_ERROR = 2000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +49,7 @@ def _run(given: list[str]) -> int:
     try:
         return _dispatch(given)
     except Exception as error:
-        message = _user_message(error)
+        message = _user_message(error, given)
         if message is None:
             raise
         # a name in the message may contain escape sequences that a terminal would execute
@@ -66,72 +60,18 @@ def _run(given: list[str]) -> int:
         return 130
 
 
-def _user_message(error: BaseException) -> str | None:
+def _user_message(error: BaseException, arguments: Sequence[str]) -> str | None:
     """Return the message if the error, or one that it wraps, is meant for the user."""
     problem: BaseException | None = error
     while problem is not None:
         if isinstance(problem, SynqueError):
-            return str(problem)
+            return with_place(str(problem), arguments)
         problem = problem.__cause__ or problem.__context__
     if isinstance(error, argparse.ArgumentError):
-        return _unrecognized(error) or _unknown_option(str(error)) or _cut(str(error))
+        return parser_message(error, arguments)
     if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.ENOSPC:
         return str(error)
     return None
-
-
-def _unrecognized(error: argparse.ArgumentError) -> str | None:
-    """Name the options that are closest to those that no parser knows."""
-    message = str(error)
-    unknown = re.search(r"[Uu]nrecognized arguments: (.*)", message, re.DOTALL)
-    # an error of argparse does not say which parser it is from
-    places = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    parsers = [place for place in places if isinstance(place, argparse.ArgumentParser)]
-    if unknown is None or not parsers:
-        return None
-    of_subcommands = [
-        part
-        for parser in parsers
-        for action in parser._actions
-        if isinstance(action, argparse._SubParsersAction)
-        for part in action.choices.values()
-    ]
-    known = {o for parser in (*parsers, *of_subcommands) for o in parser._option_string_actions}
-    hints = []
-    for name in (part.partition("=")[0] for part in unknown[1].split() if part[:2] == "--"):
-        close = difflib.get_close_matches(name, known, n=1)
-        hints += [f"{name}: did you mean {close[0]}?"] if close else []
-    command = f"{parsers[-1].prog}{' fit' * bool(of_subcommands)}"  # the only one with subcommands
-    hints.append(f"`{command} --help` lists the options")
-    return f"{_cut(message).rstrip('.')}. {' '.join(hints)}"
-
-
-def _unknown_option(message: str) -> str | None:
-    """Name the option that jsonargparse does not know, and list the ones it does."""
-    of_class = re.search(r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted", message)
-    of_group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
-    parent = re.search(r"class_path '([\w.]+)':\s+Group ", message)
-    if of_class is not None:
-        owner, name = of_class.groups()
-        allowed = list(inspect.signature(locate(owner)).parameters)  # type: ignore[arg-type]
-    elif of_group is not None and parent is not None:
-        owner, name = of_group.groups()
-        parameters = inspect.signature(locate(parent[1]), eval_str=True).parameters  # type: ignore[arg-type]
-        allowed = list(inspect.signature(parameters[owner].annotation).parameters)
-    elif of_group is not None and of_group[1] == "experiment":
-        from synque_select.experiment import ExperimentOptions
-
-        owner, name = of_group.groups()
-        allowed = list(inspect.signature(ExperimentOptions).parameters)
-    else:
-        return None
-    return f"{owner} has no option {name!r}: {did_you_mean(name, allowed)}"
-
-
-def _cut(message: str) -> str:
-    """Shorten a message that quotes a whole file to its beginning and end."""
-    half = _MAX_PARSER_ERROR // 2
-    return message if len(message) <= 2 * half else f"{message[:half]} [...] {message[-half:]}"
 
 
 def _dispatch(given: Sequence[str]) -> int:

@@ -109,6 +109,22 @@ def test_a_logger_that_raises(tmp_path: Path):
     assert (Path(file.log_dir) / "synque_correlation_mixture.csv").exists()
 
 
+class BrokenAtTheEnd(Broken):
+    """Lightning calls this after all callbacks, and raises what it raises."""
+
+    def log_table(self, **_: object) -> None: ...
+
+    def finalize(self, status: str) -> None:
+        raise ConnectionError("no route to the server")
+
+
+def test_a_logger_that_raises_when_lightning_closes_it(tmp_path: Path):
+    with pytest.raises(ConnectionError):
+        fit(tmp_path, logger=BrokenAtTheEnd())
+    assert len(RunStore(tmp_path / "records.sqlite").read()) == 1
+    assert len([*tmp_path.rglob("report.html")]) == 1
+
+
 @pytest.mark.parametrize(
     ("place", "message"),
     [

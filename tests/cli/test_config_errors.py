@@ -1,0 +1,121 @@
+"""Errors in a config name its file and line, what was found, and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from synque_select.cli.main import main
+from synque_select.cli.options import packaged_config
+
+# command, packaged config, text that is replaced, what replaces it, words of the error; {0} is the
+# line of the replacement
+CASES = {
+    "no number": (
+        "fit", "digits-fit", "  max_epochs: 4", "  max_epochs: many",
+        ["line {0}: trainer.max_epochs: expected int or null, found 'many'"],
+    ),
+    "unknown group": (
+        "fit", "digits-fit", "trainer:", "trainr:",
+        ["line {0}: unknown option 'trainr': did you mean 'trainer'?"],
+    ),
+    "unknown group, tune": (
+        "tune", "digits-fit", "trainer:", "tunes: {n_trials: 3}\ntrainer:",
+        ["line {0}: unknown option 'tunes': did you mean 'tune'?"],
+    ),
+    "unknown group, experiment": (
+        "experiment", "digits", "experiment:", "experiments: {root: x}\nexperiment:",
+        ["line {0}: unknown option 'experiments': did you mean 'experiment'?"],
+    ),
+    "unknown trainer option": (
+        "fit", "digits-fit", "  max_epochs: 4", "  max_epoch: 4",
+        ["line {0}: trainer has no option 'max_epoch': did you mean 'max_epochs'?"],
+    ),
+    "unknown argument of a callback": (
+        "fit", "digits-fit", "        top_k: 3", "        top_kk: 3",
+        ["line {0}: ", "SelectionCallback has no option 'top_kk': did you mean 'top_k'?"],
+    ),
+    "a value that is not allowed": (
+        "fit", "digits-fit", "        top_k: 3", "        top_k: 0",
+        ["line {0}: top_k=0: allowed is a whole number from 1"],
+    ),
+    "no number, tune": (
+        "tune", "digits-fit", "trainer:", "tune: {n_trials: many}\ntrainer:",
+        ["line {0}: tune.n_trials: expected int, found 'many'"],
+    ),
+    "unknown option, tune": (
+        "tune", "digits-fit", "trainer:", "tune: {n_trial: 3}\ntrainer:",
+        ["line {0}: tune has no option 'n_trial': did you mean 'n_trials'?"],
+    ),
+    "no text, sweep": (
+        "sweep", "digits-fit", "trainer:", "sweep: {monitor: [1]}\ntrainer:",
+        ["line {0}: sweep.monitor: expected str, found '[1]'"],
+    ),
+    "unknown option, sweep": (
+        "sweep", "digits-fit", "trainer:", "sweep:\n  seeed: 1\ntrainer:",
+        [": sweep has no option 'seeed': did you mean 'seed'?"],
+    ),
+    "unknown option, experiment": (
+        "experiment", "digits", "  replicates: 5", "  replicate: 5",
+        ["line {0}: experiment has no option 'replicate': did you mean 'replicates'?"],
+    ),
+    "unknown option of a part": (
+        "experiment", "digits", "      n_distinct: 1000", "      n_distinkt: 1000",
+        ["line {0}: fit has no option 'n_distinkt': did you mean 'n_distinct'?"],
+    ),
+    "no number in a part": (
+        "experiment", "digits", "      n_distinct: 1000", "      n_distinct: lots",
+        ["line {0}: fit.n_distinct: expected int or null, found 'lots'"],
+    ),
+    "a class that is not there": (
+        "experiment", "digits", "  class_path: synque_select.recipes.digits.DigitsTask",
+        "  class_path: nothing.Here",
+        ["task: class_path 'nothing.Here': No module named 'nothing'"],
+    ),
+    "a number that is not allowed": (
+        "experiment", "digits", "  replicates: 5", "  replicates: 0",
+        ["line {0}: replicates=0: allowed is a whole number from 2"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("option", ["--config", "--config=", "-c"])
+def test_an_error_in_a_config_names_the_place(
+    name: str,
+    option: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    command, config, old, new, words = CASES[name]
+    if option == "-c" and command != "fit":
+        pytest.skip("only `fit` has this option")
+    if option != "--config" and name != "no number":
+        pytest.skip("one case for each way to name a config is enough")
+    text = packaged_config(config).read_text()
+    assert text.count(f"\n{old}") == 1
+    line = text[: text.index(f"\n{old}")].count("\n") + 2
+    (tmp_path / "mine.yaml").write_text(text.replace(f"\n{old}", f"\n{new}"))
+    monkeypatch.chdir(tmp_path)
+    given = ["--config=mine.yaml"] if option.endswith("=") else [option, "mine.yaml"]
+    assert main([command, *given]) == 1
+    (message,) = [
+        line for line in capsys.readouterr().err.splitlines() if "synque-select: error" in line
+    ]
+    assert message.startswith("synque-select: error: mine.yaml, line ")
+    for part in words:
+        assert part.format(line) in message
+
+
+def test_an_error_of_the_command_line_names_no_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["experiment", "--config", "digits", "--experiment.replicates", "0"]) == 1
+    assert "error: replicates=0: allowed is" in capsys.readouterr().err
+    assert main(["experiment", "--config", "digits", "--experiment.replicates", "x"]) == 1
+    message = capsys.readouterr().err
+    assert "experiment.replicates: expected int, found 'x'" in message
+    assert "digits.yaml" not in message
