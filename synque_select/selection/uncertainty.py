@@ -309,8 +309,8 @@ def separation(
 
     The quantile is that of 1 − (1 − level) / 2, so that the comparison is stricter than it says.
     The bootstrap is exact for large n only: at a `level` of 0.95, the quantile of 0.95 itself was
-    wrong in up to 0.09 of 200 simulated real samples (n = 50 and 100, heavy tails or many
-    candidates). docs/calibration.md has what was measured.
+    wrong in up to 0.08 of 200 simulated real samples (n = 50 and 100, heavy tails).
+    docs/calibration.md has what was measured.
 
     Args:
         parts: The influences of each proxy, at least one.

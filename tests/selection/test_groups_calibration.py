@@ -150,4 +150,5 @@ def test_intervals_hold_what_they_promise(key, design, n_groups):
 @pytest.mark.parametrize("design", DESIGNS)
 def test_equal_candidates_are_not_distinguished(design, n_groups):
     shares = false_verdicts(design, n_groups)
-    assert max(shares.values()) <= 0.10, shares  # 0.07, and 2 standard errors of 300 draws
+    # an error of 0.04, at which 200 draws show 0.07 at most, exceeds this once in 200 tests
+    assert max(shares.values()) <= 0.07, shares
