@@ -666,7 +666,7 @@ PAGES = {
                 "mixed 0.5 + near 0.5"],
     "sweep_run": ["+0.10", "near"],
     "tune_run": ["tuned: best of 7 complete trials of the study old", "MMD-optimal", "0.680",
-                 "c4 0.50 + c3 0.50"],
+                 "c4=0.50, c3=0.50"],
     "experiment_run": ["Arms of the experiment", "hint only", "-0.65", "false labels"],
 }  # fmt: skip
 
