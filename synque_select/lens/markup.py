@@ -18,6 +18,7 @@ _FAMILIES = re.compile(
     | (?<=\|)[>\]}⟩〉》】]
     | <(?=/?[\w▁!$@~\#][\w▁:.@~!$\#/-]{0,63}>)        # <s>, </s>, <global-img>, <start_of_turn>
     | \[(?=/?@?[a-z]?[A-Z_][A-Z_\d]{1,39}@?\])        # [INST], [/INST], [gMASK], [@BOS@]
+    | \[(?=/?(?:[bes]o[a-z]|im_\w{1,16}|pad|unk|cls|sep|mask|inst|sys|system|user|assistant)\])
     | \[(?=(?:unused|UNUSED)_?\w{1,40}\])             # [unused7]
     | \[(?=e~\[) | \](?=~!?b[\[\]]) | \](?=<\])       # [e~[, ]~b], ]~!b[, ]<]image[>[
     | >(?=>[A-Za-z_]\w{0,39}<<)                       # >>QUESTION<<

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from synque_select.errors import ConfigError, did_you_mean
-from synque_select.tuning.studies import ROLE, Plan, place_of, without_experimental_warnings
+from synque_select.tuning.studies import (
+    ROLE,
+    Plan,
+    origin_of,
+    place_of,
+    without_experimental_warnings,
+)
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -28,6 +35,8 @@ __all__ = [
 ]
 
 SAMPLERS = ("cmaes", "gp", "qmc", "random", "tpe")
+# attributes of a trial that CMA-ES reads later
+_NOTES_OF_SAMPLERS = ("cma:",)
 PRUNERS = ("hyperband", "median", "none", "successive_halving")
 
 
@@ -35,7 +44,7 @@ def check_sampler(sampler: object) -> None:
     """Check the name of a sampler; an object of another type must be a sampler of Optuna.
 
     Raises:
-        ConfigError: It is neither.
+        ConfigError: It is neither, or needs a package that is missing.
     """
     if not isinstance(sampler, str):
         from optuna.samplers import BaseSampler
@@ -46,6 +55,8 @@ def check_sampler(sampler: object) -> None:
         raise ConfigError(
             f"sampler={sampler!r}: {did_you_mean(str(sampler), SAMPLERS)}; or a sampler of Optuna"
         )
+    if sampler == "cmaes" and importlib.util.find_spec("cmaes") is None:
+        raise ConfigError("sampler='cmaes' needs the package cmaes: pip install cmaes")
 
 
 def check_pruner(pruner: object) -> None:
@@ -179,6 +190,8 @@ def _plan_sampler(
         def before_trial(self, study: Study, trial: FrozenTrial) -> None:
             place = place_of(study, trial)
             self._start, self._seen = plan.point(place), None
+            if by_place:
+                _take_over(study, trial)
             with without_experimental_warnings():
                 if plan.role(place) == "random":
                     self._own = RandomSampler(seed=_place_seed(seed, place))
@@ -234,6 +247,19 @@ def _plan_sampler(
                 self._seen.pass_on(study, trial)
 
     return PlanSampler()
+
+
+def _take_over(study: Study, trial: FrozenTrial) -> None:
+    """Pass on what a sampler has noted at an earlier attempt at the same place.
+
+    A point that was chosen is not drawn again, but CMA-ES reads a trial only if it has its notes.
+    """
+    origin = origin_of(trial)
+    for other in study.get_trials(deepcopy=False):
+        if origin_of(other) == origin and other.number < trial.number:
+            for name, value in other.system_attrs.items():
+                if name.startswith(_NOTES_OF_SAMPLERS):
+                    study._storage.set_trial_system_attr(trial._trial_id, name, value)
 
 
 def study_pruner(pruner: str | BasePruner, max_steps: int, n_reports: int) -> BasePruner:

@@ -34,6 +34,7 @@ FAMILIES = (
     "<start_of_turn>", "<end_of_turn>", "<extra_id_0>", "<0x0A>", "<fim_prefix>", "<SPECIAL_10>",
     "<seed:bos>", "<racm3:break>", "<global-img>", "<mask:1>", "<unused99>", "<reserved_106>",
     "<用户>", "<AI>", "<think>", "</think>", "<tool_call>", "<image>", "<<SYS>>", "<</SYS>>",
+    "[eos]", "[eop]", "[im_end]", "[/inst]", "[user]",
     ">>QUESTION<<", ">>ABSTRACT<<", "|||IP_ADDRESS|||", "|||EMAIL_ADDRESS|||", "<BOS_TOKEN>",
 )  # fmt: skip
 # tokens that no family matches: only the tokenizer knows that they are not text

@@ -251,6 +251,12 @@ def test_samplers_by_name(tune, sampler):
     assert [trial.role for trial in result.trials[-2:]] == ["adaptive"] * 2
 
 
+def test_a_sampler_whose_package_is_missing(tune, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cmaes", None)
+    with pytest.raises(ConfigError, match="sampler='cmaes' needs the package cmaes"):
+        tune(sampler="cmaes")
+
+
 def test_a_sampler_of_optunas(tune):
     drawn = []
 
