@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from synque_select.benchmark.performance import files_in, read_figures
 from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.label_sets import NO_LABEL, labeled_positions
 from synque_select.data.sources import load_dataset_file
 from synque_select.data.views import select
 from synque_select.errors import ConfigError, DataError, did_you_mean
 from synque_select.selection.labels import check_classes
 from synque_select.utils.text_files import read_text
-from synque_select.utils.wording import counted
+from synque_select.utils.wording import counted, listed
 from synque_select.utils.yaml_files import read_yaml_file
 
 __all__ = ["MIN_TEST_EXAMPLES", "LabeledTask", "Metric", "TestSet", "find_labeled_tasks"]
@@ -132,9 +133,10 @@ def _read(name: str, folder: Path) -> LabeledTask:
     path, measured = folder / "test.jsonl", folder / "performance.csv"
     if not path.is_file() and not measured.is_file():
         raise DataError(f"{path}: no such file, and no performance.csv beside it; {_LAYOUT}")
-    test, messages = None, list[str]()
+    test, messages = None, _unlabeled(candidates)
     if path.is_file():
-        test, messages = _test(path, settings, reals, candidates)
+        test, more = _test(path, settings, reals, candidates)
+        messages += more
     return LabeledTask(
         name,
         candidates,
@@ -218,15 +220,21 @@ def _test(
     examples = _labeled("test", path, settings)
     seen = _contents(reals.values())
     is_new = np.array([digest.tobytes() not in seen for digest in examples.digests])
-    positions = np.flatnonzero(is_new)
+    is_labeled = np.isin(np.arange(len(examples)), labeled_positions(examples.labels))
+    positions = np.flatnonzero(is_new & is_labeled)
     labels = np.array(examples.labels)[positions]
     messages = []
-    if len(positions) < len(examples):
+    if not is_new.all():
         messages.append(
-            f"{len(examples) - len(positions)} of {len(examples)} test examples are also in a real "
-            "sample and are left out."
+            f"{(~is_new).sum()} of {len(examples)} test examples are also in a real sample and are "
+            "left out."
         )
-    known = {label for candidate in candidates for label in candidate.labels}
+    if not is_labeled.all():
+        messages.append(
+            f"{(~is_labeled).sum()} of {len(examples)} test examples have no label and are left "
+            "out."
+        )
+    known = {label for candidate in candidates for label in candidate.labels} - {NO_LABEL}
     unknown = sorted({*labels.tolist()} - known)
     if unknown and not known & {*labels.tolist()}:
         raise DataError(
@@ -253,6 +261,16 @@ def _test(
         examples_of = counted(n_copied, "example is", "examples are")
         messages.append(f"{examples_of} in the test set as well as in a candidate.")
     return TestSet(examples, positions, labels, scored), messages
+
+
+def _unlabeled(candidates: Sequence[Candidate]) -> list[str]:
+    """Count the examples whose label is NaN or blank."""
+    missing = {c.name: len(c) - len(labeled_positions(c.labels)) for c in candidates}
+    n, where = sum(missing.values()), [name for name, n in missing.items() if n]
+    if not n:
+        return []
+    examples = counted(n, "example has", "examples have")
+    return [f"{examples} no label and no part in true quality: in {listed(where)}."]
 
 
 def _listed(classes: Sequence[str], most: int = 10) -> str:

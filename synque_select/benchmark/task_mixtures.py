@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from synque_select.benchmark.task_folders import LabeledTask
 from synque_select.benchmark.task_quality import Learner, Learners, Parts, drawing_order
+from synque_select.data.label_sets import labeled_positions
 from synque_select.selection.label_filter import LabelFilter, LabelJudges, filter_labels
 
 __all__ = ["ARMS", "Arm", "Choice", "MixtureBench", "MixtureValues"]
@@ -107,10 +108,12 @@ class MixtureBench:
         That is the size of three candidates of the smallest size, or less if the filter leaves
         less of the better half, or if fewer are recommended.
         """
-        sizes = {c.name: len(c) for c in self.task.candidates}
+        labeled = {c.name: labeled_positions(c.labels) for c in self.task.candidates}
+        n_all = {c.name: len(c) for c in self.task.candidates}
+        sizes = {name: len(rows) for name, rows in labeled.items()}
         left = [
             sum(
-                len(each["half_filtered"].positions(n, sizes[n]))
+                len(np.intersect1d(each["half_filtered"].positions(n, n_all[n]), labeled[n]))
                 for n in choice.order[: self.n_half]
             )
             for choice, each in zip(self.choices, self.filters, strict=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from synque_select.benchmark.task_folders import LabeledTask, Metric, TestSet
 from synque_select.data.candidate import Candidate
+from synque_select.data.label_sets import labeled_positions
 from synque_select.errors import DataError
 
 __all__ = ["Learner", "Learners", "Parts", "drawing_order", "quality", "score_predictions"]
@@ -150,7 +151,7 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def drawing_order(candidate: Candidate, seeds: Sequence[int]) -> NDArray[np.int64]:
-    """Return a random order of the examples that depends on their content and the seeds only.
+    """Return a random order of the labeled examples by their content and the seeds only.
 
     Args:
         candidate: The candidate.
@@ -158,7 +159,9 @@ def drawing_order(candidate: Candidate, seeds: Sequence[int]) -> NDArray[np.int6
     """
     words = candidate.digests[:, :8].copy().view(np.uint64).ravel()
     by_content = np.argsort(words, kind="stable")
-    return by_content[np.random.default_rng(list(seeds)).permutation(len(candidate))]
+    order = by_content[np.random.default_rng(list(seeds)).permutation(len(candidate))]
+    # a missing label is not a class
+    return order[np.isin(order, labeled_positions(candidate.labels))]
 
 
 def quality(task: LabeledTask, learners: Learners, seed: int) -> dict[Learner, NDArray[np.float64]]:
@@ -172,12 +175,13 @@ def quality(task: LabeledTask, learners: Learners, seed: int) -> dict[Learner, N
         learners: The learners.
         seed: Random seed of the draws.
     """
-    size = min(_MAX_SIZE, *(len(c) for c in task.candidates))
+    n_labeled = {c.name: len(labeled_positions(c.labels)) for c in task.candidates}
+    size = min(_MAX_SIZE, *n_labeled.values())
     measured: dict[Learner, list[float]] = {learner: [] for learner in get_args(Learner)}
     for candidate in task.candidates:
         draws = [
             {candidate.name: drawing_order(candidate, [seed, draw])[:size]}
-            for draw in range(_N_DRAWS if len(candidate) > size else 1)
+            for draw in range(_N_DRAWS if n_labeled[candidate.name] > size else 1)
         ]
         for learner, values in measured.items():
             values.append(float(np.mean([learners.measure(learner, part) for part in draws])))

@@ -25,6 +25,8 @@ __all__ = [
 _OLD_FORECAST = (
     "nothing is extrapolated: an older version made this analysis, whose forecasts did not hold"
 )
+# candidates that one line names
+_MOST_SHOWN = 3
 _LEAST_COMPARED = 3  # candidates: of two that disagree, neither stands out
 
 # how the page shows examples: a text as it is, an image as {"png": base64}
@@ -152,6 +154,8 @@ class LabelCheck:
         contradicted: Share of its labels that the heads of the other families contradict; None if
             it was not measured.
         outlier: Whether that share, or the agreement, stands out among the candidates.
+        mix_distance: Total variation between what classifiers trained on the candidate predict for
+            its own held-out examples and for the real sample, if shown to be above 0.3; else None.
     """
 
     name: str
@@ -163,6 +167,7 @@ class LabelCheck:
     warnings: tuple[str, ...] = ()
     contradicted: float | None = None
     outlier: bool = False
+    mix_distance: float | None = None
 
     def to_dict(self) -> dict[str, Json]:
         """Return the check as JSON values, None for NaN."""
@@ -178,6 +183,7 @@ class LabelCheck:
             "real_mix": dict(self.real_mix),
             "warnings": list(self.warnings),
             **measured,
+            **({} if self.mix_distance is None else {"mix_distance": self.mix_distance}),
         }
 
     @classmethod
@@ -197,6 +203,7 @@ class LabelCheck:
             warnings=fields.texts("warnings"),
             contradicted=fields.optional_number("contradicted"),
             outlier=fields.flag("outlier", False),
+            mix_distance=fields.optional_number("mix_distance"),
         )
 
 
@@ -225,7 +232,25 @@ class LabelChecks:
             words = (
                 "no candidate's labels stand out. An error that most of them share cannot be seen."
             )
-        return warnings or (f"The labels of {counted(n, 'candidate')} were checked: {words}",)
+        warnings = warnings or (f"The labels of {counted(n, 'candidate')} were checked: {words}",)
+        return (*warnings, *self._mix)
+
+    @property
+    def _mix(self) -> tuple[str, ...]:
+        """One line on all candidates whose class mix is not that of the real sample."""
+        far = {c.name: c.mix_distance for c in self.checks if c.mix_distance is not None}
+        if not far:
+            return ()
+        order = sorted(far, key=lambda name: -far[name])
+        shown = ", ".join(f"{name} {far[name]:.2f}" for name in order[:_MOST_SHOWN])
+        rest = ""
+        if len(order) > _MOST_SHOWN:
+            rest = f" and {len(order) - _MOST_SHOWN} more, which are in labels.json (--json)"
+        return (
+            f"The class mix of {len(far)} of {counted(len(self.checks), 'candidate')} differs from "
+            "what their classifiers predict for the real sample, which says nothing against their "
+            f"labels (total variation: {shown}{rest}).",
+        )
 
     def to_dict(self) -> dict[str, Json]:
         """Return the content of `labels.json`."""

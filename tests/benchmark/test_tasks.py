@@ -14,7 +14,7 @@ from sklearn.metrics import f1_score
 
 from synque_select.benchmark.task_folders import TestSet, find_labeled_tasks
 from synque_select.benchmark.task_mixtures import ARMS, _equal_parts
-from synque_select.benchmark.task_quality import score_predictions
+from synque_select.benchmark.task_quality import drawing_order, score_predictions
 from synque_select.benchmark.task_result import (
     COMPARED,
     ArmFigures,
@@ -439,3 +439,21 @@ def test_the_figures_of_a_real_task(tmp_path: Path):
     # published with the data: a mixture of all, and what the filter makes of it
     assert task.mixtures["embedding"]["all"].mean == pytest.approx(0.75, abs=0.03)
     assert all(record.is_open for record in task.label_filters.values())
+
+
+def test_missing_labels_are_not_a_class_of_true_quality(tmp_path: Path):
+    """They are counted, and neither trained on nor tested."""
+    folder = write_task(tmp_path / "news")
+    whole = find_labeled_tasks(tmp_path)[0]
+    for path, n in ((folder / "candidates" / "c0.jsonl", 4), (folder / "test.jsonl", 3)):
+        extra = [{"text": f"Nothing {i} of note", "label": " "} for i in range(n)]
+        write(path, [*map(json.loads, path.read_text().splitlines()), *extra])
+    task = find_labeled_tasks(tmp_path)[0]
+    assert "4 examples have no label and no part in true quality: in c0." in task.messages
+    assert "3 of 93 test examples have no label and are left out." in task.messages
+    assert task.test is not None
+    assert whole.test is not None
+    assert task.test.scored == whole.test.scored
+    assert len(task.test.labels) == len(whole.test.labels)
+    order = drawing_order(task.candidates[0], [0, 0])
+    assert sorted(order.tolist()) == list(range(36))

@@ -204,20 +204,6 @@ class TestLabels:
         assert "labels may be wrong" in " ".join(checks["c3"].warnings)
         assert not any(checks[name].warnings for name in ("c0", "c1", "c2"))
 
-    def test_another_class_mix_in_the_real_sample_is_warned_of(self):
-        labels = np.repeat([0, 1], [270, 30])
-        x = points(0, 300, [0, 0]) + torch.from_numpy(labels * 3.0).float()[:, None]
-        candidate = Candidate("a", [("x", int(v)) for v in labels], view=0, label=1)
-        real = torch.cat([points(9, 30, [0, 0]), points(8, 30, [3, 3])])
-        (check,) = check_labels([candidate], {"a": x}, real)
-        assert check.mix == {"0": 0.9, "1": 0.1}
-        assert check.real_mix["1"] == pytest.approx(0.5, abs=0.1)
-        assert "another class mix for the real sample" in " ".join(check.warnings)
-        # the shares of a few examples differ by as much by chance
-        (few,) = check_labels([candidate], {"a": x}, real[20:39])
-        assert few.real_mix
-        assert few.warnings == ()
-
     @pytest.mark.parametrize(
         ("labels", "message"),
         [

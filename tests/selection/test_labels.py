@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from synque_select.data.candidate import Candidate
-from synque_select.selection.labels import check_labels, unpredicted
-from synque_select.types import LabelCheck
+from synque_select.errors import ConfigError
+from synque_select.selection.labels import check_classes, check_labels, unpredicted
+from synque_select.types import LabelCheck, LabelChecks
+from synque_select.utils.json_fields import JsonFields
 
 NAMES = "abcdefgh"
 
@@ -73,3 +75,61 @@ def test_exchanged_classes_are_contradicted_and_not_random():
     assert [name for name in NAMES if checks[name].outlier] == ["d"]
     assert "the other candidates contradict" in checks["d"].warnings[0]
     assert unpredicted([*checks.values()]) == {}
+
+
+def mixed(n_up: int, n: int, seed: int, *, spread: float = 0.3) -> tuple[np.ndarray, torch.Tensor]:
+    """Classes, the first n_up of n are 1, and points around their centers."""
+    y = (np.arange(n) < n_up).astype(int)
+    x = np.random.default_rng(seed).normal(scale=spread, size=(n, 4)) + y[:, None]
+    return y, torch.from_numpy(x).float()
+
+
+def check_of_mix(n_up: int, real: torch.Tensor, *, spread: float = 0.3) -> LabelCheck:
+    y, x = mixed(n_up, 300, 1, spread=spread)
+    candidate = Candidate("a", [("x", int(label)) for label in y], view=0, label=1)
+    (check,) = check_labels([candidate], {"a": x}, real)
+    return check
+
+
+def test_another_class_mix_is_told_and_not_as_wrong_labels():
+    check = check_of_mix(30, mixed(45, 60, 2)[1])
+    assert check.mix == {"0": 0.9, "1": 0.1}
+    assert check.mix_distance == pytest.approx(0.65, abs=0.02)
+    assert check.warnings == ()
+    # the shares of a few examples differ by as much by chance
+    assert check_of_mix(30, mixed(19, 19, 2)[1]).mix_distance is None
+    assert LabelCheck.from_fields(JsonFields(check.to_dict())).mix_distance == check.mix_distance
+
+
+def test_a_class_mix_that_differs_by_chance_is_not_told():
+    """Of 60 real examples, 34 % more of a class may be 25 % more of all."""
+    assert check_of_mix(90, mixed(38, 60, 2)[1]).mix_distance is None
+    assert check_of_mix(90, mixed(54, 60, 2)[1]).mix_distance == pytest.approx(0.6, abs=0.02)
+
+
+def test_what_the_classifier_prefers_is_not_another_class_mix():
+    """Balanced classes move the predictions of a hard task towards the rare class everywhere."""
+    check = check_of_mix(30, mixed(6, 60, 2, spread=2.5)[1], spread=2.5)
+    assert check.real_mix["1"] > 0.35
+    assert check.mix_distance is None
+
+
+def test_class_mixes_are_one_line_however_many_differ():
+    rows = [
+        LabelCheck(f"c{i}", 60, 0.9, 0.9, {"0": 1.0}, {"1": 1.0}, mix_distance=0.5 + i / 100)
+        for i in range(25)
+    ]
+    checked, mix = LabelChecks((*rows, LabelCheck("d", 60, 0.9, 0.9, {}, {}))).messages
+    assert "no candidate's labels stand out" in checked
+    assert mix == (
+        "The class mix of 25 of 26 candidates differs from what their classifiers predict for the "
+        "real sample, which says nothing against their labels (total variation: c24 0.74, "
+        "c23 0.73, c22 0.72 and 22 more, which are in labels.json (--json))."
+    )
+
+
+def test_several_labels_per_example_are_not_classes():
+    records = [{"text": "x", "label": ["a", "b"]}, {"text": "y", "label": ["b"]}]
+    candidate = Candidate("a", records, view="text", label="label")
+    with pytest.raises(ConfigError, match="the labels are lists, and the label checks"):
+        check_classes([candidate])
