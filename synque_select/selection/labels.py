@@ -128,7 +128,8 @@ def check_labels(
     them. The others are the linear heads of all candidates at a common size
     (`fit_heads`), except those of its own family (`judging_families`), with one vote per family.
     An outlier gets a warning, as does a
-    candidate whose labels its own folds hardly predict better than chance. The class mix that a
+    candidate whose labels its own folds hardly predict better than chance; that is an outlier as
+    well, unless half of the candidates are like this. The class mix that a
     candidate's classifiers predict for the real sample and for its own held-out examples is
     compared as well (total variation, shown to be above 0.3 for redrawn real samples; with fewer
     than 20 real examples, nothing is said). A difference says nothing against the labels.
@@ -154,7 +155,13 @@ def check_labels(
     votes = _votes(parts, judging_families(candidates), seed)
     contradicted = {name: vote.contradicted(parts[name][1]) for name, vote in votes.items()}
     random = _random(parts, own, votes)
+    hardly = {
+        name for name, (_, y) in parts.items() if _hardly_follow(agreement[name], len(set(y)))
+    }
     outliers = _outliers(contradicted, sign=1) | _outliers(agreement, sign=-1) | random.keys()
+    # where most are like this, the task is too hard for a linear classifier to tell
+    if _LEAST_COMPARED <= len(parts) > 2 * len(hardly):
+        outliers |= hardly
     checks = []
     bar = ProgressBar(parts.items(), "checking labels", delay=2, leave=False, unit="candidate")
     for name, (_, y) in bar:
@@ -358,10 +365,14 @@ def _mix(labels: NDArray[np.str_]) -> dict[str, float]:
     return {label: counts[label] / len(labels) for label in sorted(counts)}
 
 
-def _mix_distance(
-    own: NDArray[np.str_], real: NDArray[np.str_], seed: int
-) -> float | None:
-    """Return the total variation of two class mixes if it is shown to be above 0.3; else None.
+def _hardly_follow(agreement: float, n_classes: int) -> bool:
+    """Return whether labels are predicted hardly better than by chance; False if unknown."""
+    chance = 1 / n_classes
+    return agreement < chance + 0.1 * (1 - chance)
+
+
+def _mix_distance(own: NDArray[np.str_], real: NDArray[np.str_], seed: int) -> float | None:
+    """Return the total variation of two class mixes if shown to be above 0.3, else None.
 
     Both are predictions of the candidate's classifiers, so that what these prefer cancels out.
     """
@@ -422,8 +433,8 @@ def _warnings(
             f"{name}: no other candidate has the same classes, so its labels were not compared "
             "with others."
         )
-    chance = 1 / n_classes
-    if not np.isnan(agreement) and agreement < chance + 0.1 * (1 - chance):
+    if _hardly_follow(agreement, n_classes):
+        chance = 1 / n_classes
         messages.append(
             f"{name}: labels hardly follow from the inputs: held-out agreement "
             f"{percent(agreement)}, chance {percent(chance)}."

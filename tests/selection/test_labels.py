@@ -18,7 +18,12 @@ NAMES = "abcdefgh"
 
 
 def checked(
-    wrong: Sequence[str], spread: Sequence[float], *, n: int = 300, swapped: Sequence[str] = ()
+    wrong: Sequence[str],
+    spread: Sequence[float],
+    *,
+    n: int = 300,
+    swapped: Sequence[str] = (),
+    share: float = 0.5,
 ) -> dict[str, LabelCheck]:
     """Candidates of two classes that overlap more from one to the next; some half permuted."""
     candidates, embeddings = [], {}
@@ -27,7 +32,7 @@ def checked(
         y = rng.integers(0, 2, n)
         x = rng.normal(scale=scale, size=(n, 6)) + y[:, None]
         if name in wrong:
-            y[: n // 2] = rng.permutation(y[: n // 2])
+            y[: int(share * n)] = rng.permutation(y[: int(share * n)])
         if name in swapped:
             y = 1 - y
         records = [(f"{name} {i}", int(label)) for i, label in enumerate(y)]
@@ -68,6 +73,16 @@ def test_the_warning_says_what_was_compared():
     )
     assert text.endswith(" % of what the other candidates' classifiers call them.")
     assert unpredicted([*checks.values()])["b"] == checks["b"].agreement
+
+
+@pytest.mark.parametrize("spread", [[0.5] * 8, [0.3, 0.5, 0.9, 1.3, 1.6, 0.3, 0.9, 1.6]])
+def test_labels_that_say_nothing_are_an_outlier(spread: list[float]):
+    """The ratio of two agreements near 0 is unknown, and where inputs are hard none stands out."""
+    checks = checked("f", spread, share=1.0)
+    assert checks["f"].outlier
+    assert any("labels hardly follow from the inputs" in text for text in checks["f"].warnings)
+    hard = checked(NAMES, spread, share=1.0)
+    assert not all(check.outlier for check in hard.values())
 
 
 def test_exchanged_classes_are_contradicted_and_not_random():
