@@ -47,6 +47,7 @@ def valid(name: str, folder: Path) -> bytes:
 
 _PIECES = [*'{}[]",:\t\n\r \\', '{"text": ', '"text"', '"a"', "null", "NaN", "1e999", "-", "0.10"]
 _PIECES += ["9" * 25, "\\ud83d", '{"text": "a"}\n', '{"a": 1, "a": 2}', "[" * 400, "\ufeff", "\0"]
+_PIECES += ["sep=;\n", "Infinity", "e\u0301", "\u200d", "1e400", ";", "\r"]
 _PIECES += ["text\tn\n", "text,n\n", "a\t1\n", 'a,"1"\n', '""', "true", "é", "\x85", "日"]
 TEXTS = st.lists(st.sampled_from(_PIECES), max_size=30).map(lambda parts: "".join(parts).encode())
 DAMAGES = st.tuples(st.integers(0, 10**6), st.binary(max_size=8), st.booleans())
