@@ -37,6 +37,9 @@ __all__ = [
 ]
 
 _BLOCK = 1024
+# of scripts without spaces, pairs of characters are compared: any two long texts in an alphabet
+# such as Thai hold the same single ones
+_N_CHARACTERS = 2
 _N_SHOWN = 3
 _SHOWN_CHARACTERS = 80
 # the Jaccard index of the words of two texts, and the correlation of two thumbnails, from which
@@ -72,7 +75,8 @@ def count_overlap(candidate: Examples, other: Examples) -> Overlap:
     """Count the examples of a candidate that have an exact or near duplicate in other data.
 
     Views that are equal are exact duplicates. Two texts are near duplicates if their sets of words
-    (ignoring case, punctuation and order, with Unicode in compatibility form) have a Jaccard index
+    (ignoring case, punctuation and order, with Unicode in compatibility form; in scripts without
+    spaces, pairs of adjacent characters) have a Jaccard index
     |A ∩ B| / |A ∪ B| of at least 0.8. Two images are near duplicates if their centered 8×8×3
     thumbnails have a cosine of at least 0.99, which survives scaling, JPEG at quality 75 and a
     change of brightness or contrast; an image of a single color has no near duplicates. Both
@@ -354,7 +358,7 @@ def _views_at(views: Views, start: int, at: NDArray[np.int64]) -> Iterable[View]
 def _words(text: str) -> frozenset[str]:
     folded = unicodedata.normalize("NFKC", text).casefold()
     # a text without words, such as an emoji, counts as one word
-    return frozenset(split_words(folded)) or frozenset([folded.strip()])
+    return frozenset(split_words(folded, _N_CHARACTERS)) or frozenset([folded.strip()])
 
 
 class _TextIndex:

@@ -69,6 +69,19 @@ def test_texts(text: str, n_exact: int, n_near: int, at: int | None):
     assert count_overlap(candidate, REAL) == Overlap(n_exact, n_near, pairs)
 
 
+FOOD = "ข้าวผัด กุ้ง ต้มยำ แกงเขียวหวาน อร่อย ร้านอาหาร ก๋วยเตี๋ยว น้ำพริก มะม่วง ไก่ย่าง"
+FINANCE = "ตลาดหุ้น ธนาคาร ดอกเบี้ย พันธบัตร ลงทุน งบการเงิน เงินเฟ้อ ค่าเงินบาท ผู้ถือหุ้น"
+
+
+def test_long_texts_of_an_alphabet_without_spaces_are_not_near():
+    letters = "".join(chr(code) for code in (*range(0x0E01, 0x0E2F), *range(0x0E40, 0x0E45)))
+    food, finance = (letters + text.replace(" ", "") for text in (FOOD, FINANCE))
+    food, finance = food[::-1] + food[::3], finance + finance[::3]
+    assert count_overlap(Candidate("a", [food, "x"]), RealSample("r", [finance, "y"])).n_near == 0
+    near = food.replace("ก", "ข", 1)
+    assert count_overlap(Candidate("a", [near, "x"]), RealSample("r", [food, "y"])).n_near == 1
+
+
 WORDS = st.lists(st.sampled_from(string.ascii_lowercase[:9]), min_size=1, max_size=9).map(" ".join)
 TEXTS = st.lists(WORDS, min_size=2, max_size=25)
 

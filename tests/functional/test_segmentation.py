@@ -38,6 +38,12 @@ def test_words(text: str, words: list[str]):
     assert split_words(text) == words
 
 
+def test_pairs_of_characters():
+    assert split_words("数据 集, AI株 ข้าว", 2) == ["数据", "集", "AI", "株", "ข้", "้า", "าว"]
+    assert split_words("か\u0300き", 2) == ["か\u0300き"]
+    assert split_words("", 2) == []
+
+
 @pytest.mark.parametrize("kept", ["½ cup", "x²", "wait…", "™", "ﬁn", "很好！", "a\u00a0b", "①"])
 def test_what_is_written_on_purpose_stays(kept: str):
     assert composed_text(kept) == kept
