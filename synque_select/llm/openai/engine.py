@@ -399,7 +399,7 @@ class OpenAILLM(BaseLLM):
                     dialect = next_dialect
                     continue
                 result_of_trial = await self._by_trial(client, question, dialect, error)
-                if self._dialect is not known:
+                if result_of_trial is None and self._dialect is not known:
                     known = dialect = self._dialect
                     continue
                 if result_of_trial is None:
