@@ -17,13 +17,16 @@ from synque_select.functional.camps import (
     systematic_contradictions,
 )
 from synque_select.functional.label_consistency import Predictions
-from synque_select.utils.wording import listed, percent
+from synque_select.utils.wording import listed, percent, printable
 
 __all__ = ["Camps", "find_camps"]
 
 # a camp of one is an outlier, which the label checks name; two pairs are the least that can differ
 _MIN_CANDIDATES = 4
 _N_EXAMPLES = 20
+# of these, the ones whose text is shown, and how much of it
+_N_SHOWN = 3
+_MOST_CHARS = 80
 _ASK = (
     "A few labels of real examples can say which one is right: `synque-select ask --candidates … "
     "--real … --label …` chooses the examples, and `rank --answers` takes the labels."
@@ -73,16 +76,36 @@ class Camps:
         """
         return replace(self, examples=tuple((n, int(rows[n][i])) for n, i in self.examples))
 
-    @property
-    def advice(self) -> str:
-        """Say how to find out which camp is right."""
+    def advice(self, views: Mapping[str, Sequence[object]]) -> str:
+        """Say how to find out which camp is right, with the beginnings of a few texts.
+
+        Args:
+            views: Candidate name to what is shown of its examples; images are numbered
+                only.
+        """
         advice = f"The larger camp need not be right. {_ASK}"
         if not self.examples:
             return advice
-        name = self.examples[0][0]
-        numbers = ", ".join(str(position + 1) for _, position in self.examples)
-        what = f"example {numbers}" if len(self.examples) == 1 else f"examples {numbers}"
-        return f"{advice} Or read {what} of {name}, where the camps differ most."
+        name, largest = self.examples[0][0], self.contradictions[0]
+        numbers = [position for _, position in self.examples]
+        label, read_as = self.classes[largest.label], self.classes[largest.read_as]
+        shown = [
+            f"{i}: {_beginning(text)!r}"
+            for i in numbers[:_N_SHOWN]
+            if isinstance(text := views[name][i], str)
+        ]
+        rest = [str(i) for i in numbers[len(shown) :]]
+        more = "and " if shown and rest else ""
+        return (
+            f"{advice} Or read examples of {name}, counted from 0, that it labels {label!r} and "
+            f"the classifiers of the other camp call {read_as!r}: "
+            f"{'; '.join([*shown, *([more + ', '.join(rest)] if rest else [])])}."
+        )
+
+
+def _beginning(text: str) -> str:
+    words = printable(" ".join(text.split()))
+    return words if len(words) <= _MOST_CHARS else f"{words[: _MOST_CHARS - 3]}..."
 
 
 def find_camps(

@@ -507,7 +507,9 @@ def camps_of(candidates: Sequence[Candidate], scoring: Scoring) -> tuple[str, ..
     if not can_judge(candidates, scoring):
         return ()
     camps = _camps(_Labeled.of(candidates), scoring)
-    return () if camps is None else (f"{camps.sentence}.", camps.advice)
+    if camps is None:
+        return ()
+    return f"{camps.sentence}.", camps.advice({c.name: c.views for c in candidates})
 
 
 def scored_camps(scoring: Scoring) -> Camps | None:

@@ -60,7 +60,15 @@ def test_the_sentence_says_who_and_which_class_and_names_twenty_examples():
     assert "c0, c1" in camps.sentence
     assert "'fall'" in camps.sentence
     assert "'hold'" in camps.sentence
-    assert ", ".join(str(i + 1) for _, i in camps.examples) in camps.advice
+    name, numbers = camps.examples[0][0], [i for _, i in camps.examples]
+    views = {f"c{k}": [f"text\n{i} {'x' * 90}" for i in range(N)] for k in range(5)}
+    advice = camps.advice(views)
+    assert f"Or read examples of {name}, counted from 0, that it labels " in advice
+    assert f": {numbers[0]}: 'text {numbers[0]} xxx" in advice
+    assert "...'; and " in advice
+    assert advice.endswith(f"; and {', '.join(map(str, numbers[3:]))}.")
+    images = camps.advice({f"c{k}": [object()] * N for k in range(5)})
+    assert images.endswith(f": {', '.join(map(str, numbers))}.")
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3, 0.8])
