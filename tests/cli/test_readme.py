@@ -141,7 +141,7 @@ def test_readme(tmp_path: Path):
     assert advice is not None
     weights = ast.literal_eval(advice[2])
     # with four candidates, no judge of labels is shown to be worse than another
-    assert advice[1] == f"all {len(weights)} others"
+    assert advice[1] == f"the {len(weights)} that can be selected"
     assert all(printed["commands"])
     ranking = json.loads((tmp_path / "ranking.json").read_text())
     assert ranking["version"] == 3
