@@ -206,7 +206,7 @@ def test_near_duplicates_are_found_counted_and_reported(tmp_path, capsys):
     assert main(command) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "70 real examples in 60 groups (effective n 54.4)" in shown
-    assert "20 of the 70 real examples are copies or near copies of each other" in shown
+    assert "20 of the 70 real examples have a copy or near copy among them" in shown
 
 
 def test_ranking_of_found_and_of_given_groups_is_the_same(tmp_path):
