@@ -46,7 +46,7 @@ from synque_select.report.html import page_html
 from synque_select.report.lens import lens_sections
 from synque_select.report.ranking_tables import pairs_table, ranking_tables
 from synque_select.report.study_tables import study_table
-from synque_select.types import Findings, Gaps, Ranking, SampleSizeAnalysis
+from synque_select.types import Findings, Gaps, LabelChecks, Ranking, SampleSizeAnalysis
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.validation import kind_of
@@ -76,6 +76,10 @@ _INPUTS_ONLY = (
 _GAPS = (
     "Real examples that no candidate covers, the worst first, each with the nearest synthetic "
     "example."
+)
+_CONTESTED = (
+    "Examples that the two camps read differently, counted from 0. First are those on which most "
+    "of the other camp's classifiers say the same."
 )
 _T = TypeVar("_T")
 
@@ -254,13 +258,32 @@ def _ranking_section(ranking: Ranking, reliability: Correlation | None) -> Secti
 def _finding_sections(run_dir: Path, findings: Findings) -> list[Section]:
     sections = []
     if findings.labels is not None:
-        sections.append(Section("Labels", (TableBlock(labels_table(findings.labels)),)))
+        labels = findings.labels
+        sections.append(_guard(run_dir / "labels.json", lambda: _labels_section(labels)))
     if findings.gaps is not None:
         gaps = findings.gaps
         sections.append(_guard(run_dir / "gaps.json", lambda: _gaps_section(gaps)))
     if findings.real_size is not None:
         sections.append(_sample_size_section(findings.real_size))
     return sections
+
+
+def _labels_section(labels: LabelChecks) -> Section:
+    blocks: list[Block] = [TableBlock(labels_table(labels))]
+    if labels.contested:
+        examples = tuple(
+            (
+                shown_example(
+                    each.candidate,
+                    each.view,
+                    caption=f"{each.candidate}, example {each.position}: labeled {each.label!r}, "
+                    f"the other camp says {each.read_as!r}",
+                ),
+            )
+            for each in labels.contested
+        )
+        blocks += [Paragraph(_CONTESTED), ExampleList(examples)]
+    return Section("Labels", tuple(blocks))
 
 
 def _gaps_section(gaps: Gaps) -> Section:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from synque_select.data.preview import shown_view
+from synque_select.data.views import View
 from synque_select.functional.camps import (
     Contradiction,
     class_readings,
@@ -17,6 +19,7 @@ from synque_select.functional.camps import (
     systematic_contradictions,
 )
 from synque_select.functional.label_consistency import Predictions
+from synque_select.types import ContestedExample
 from synque_select.utils.wording import listed, percent, printable
 
 __all__ = ["Camps", "find_camps"]
@@ -76,13 +79,29 @@ class Camps:
         """
         return replace(self, examples=tuple((n, int(rows[n][i])) for n, i in self.examples))
 
-    def advice(self, views: Mapping[str, Sequence[object]]) -> str:
-        """Say how to find out which camp is right, with the beginnings of a few texts.
+    def contested(self, views: Mapping[str, Sequence[View]]) -> tuple[ContestedExample, ...]:
+        """Return the examples as a page and a file show them.
 
         Args:
-            views: Candidate name to what is shown of its examples; images are numbered
-                only.
+            views: Candidate name to what is shown of its examples.
         """
+        largest = self.contradictions[0]
+        label, read_as = self.classes[largest.label], self.classes[largest.read_as]
+        return tuple(
+            ContestedExample(name, position, shown_view(views[name][position]), label, read_as)
+            for name, position in self.examples
+        )
+
+    def messages(self, views: Mapping[str, Sequence[View]]) -> tuple[str, str]:
+        """Say who contradicts whom, and how to find out which camp is right.
+
+        Args:
+            views: Candidate name to what is shown of its examples, of which the beginnings of a few
+                texts are named; images are numbered only.
+        """
+        return f"{self.sentence}.", self._advice(views)
+
+    def _advice(self, views: Mapping[str, Sequence[View]]) -> str:
         advice = f"The larger camp need not be right. {_ASK}"
         if not self.examples:
             return advice
@@ -99,7 +118,8 @@ class Camps:
         return (
             f"{advice} Or read examples of {name}, counted from 0, that it labels {label!r} and "
             f"the classifiers of the other camp call {read_as!r}: "
-            f"{'; '.join([*shown, *([more + ', '.join(rest)] if rest else [])])}."
+            f"{'; '.join([*shown, *([more + ', '.join(rest)] if rest else [])])}. "
+            f"All {len(numbers)} are in labels.json (--json), with both readings."
         )
 
 

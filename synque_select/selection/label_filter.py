@@ -497,19 +497,16 @@ def _fitted(
     return judges
 
 
-def camps_of(candidates: Sequence[Candidate], scoring: Scoring) -> tuple[str, ...]:
-    """Return sentences on two camps of candidates that contradict each other; empty without.
+def camps_of(candidates: Sequence[Candidate], scoring: Scoring) -> Camps | None:
+    """Return two camps of candidates that contradict each other; None if there are none.
 
     Args:
         candidates: The scored candidates.
         scoring: Their scores, with embeddings.
     """
     if not can_judge(candidates, scoring):
-        return ()
-    camps = _camps(_Labeled.of(candidates), scoring)
-    if camps is None:
-        return ()
-    return f"{camps.sentence}.", camps.advice({c.name: c.views for c in candidates})
+        return None
+    return _camps(_Labeled.of(candidates), scoring)
 
 
 def scored_camps(scoring: Scoring) -> Camps | None:

@@ -280,7 +280,7 @@ class Scorer:
             scoring: The result of `score`.
             labels: The label checks of the candidates; a candidate whose labels stand out is named
                 first.
-            camps: What `camps_of` says of the candidates.
+            camps: What `Camps.messages` says of the candidates; empty without two camps.
             answers: What `ScoringJob.answer_report` says of them.
         """
         return ranking_from(
@@ -468,8 +468,13 @@ class ScoringJob:
             return replace(ranking, messages=(*messages, *ranking.messages)), None
         checks = check_scored_labels(self.candidates, scoring)
         camps = camps_of(self.candidates, scoring)
-        ranking = self.scorer.order(scoring, checks, camps, answers)
-        labels = LabelChecks(tuple(checks), has_camps=bool(camps))
+        labels = LabelChecks(tuple(checks))
+        sentences: tuple[str, ...] = ()
+        if camps is not None:
+            views = {c.name: c.views for c in self.candidates}
+            labels = LabelChecks(labels.checks, has_camps=True, contested=camps.contested(views))
+            sentences = camps.messages(views)
+        ranking = self.scorer.order(scoring, checks, sentences, answers)
         return replace(ranking, messages=(*labels.messages, *ranking.messages)), labels
 
     def cached_ranking(self) -> Ranking:

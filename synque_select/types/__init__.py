@@ -3,6 +3,7 @@
 from synque_select.types.answers import AnswerEvidence
 from synque_select.types.decision import Decision, Evidence, Farness
 from synque_select.types.findings import (
+    ContestedExample,
     Findings,
     Gap,
     Gaps,
@@ -33,6 +34,7 @@ from synque_select.types.run_record import (
 
 __all__ = [
     "AnswerEvidence",
+    "ContestedExample",
     "Decision",
     "DroppedLabel",
     "EncoderInfo",

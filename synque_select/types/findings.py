@@ -11,6 +11,7 @@ from synque_select.utils.json_types import Json
 from synque_select.utils.wording import counted
 
 __all__ = [
+    "ContestedExample",
     "Findings",
     "Gap",
     "Gaps",
@@ -208,16 +209,57 @@ class LabelCheck:
 
 
 @dataclass(frozen=True)
+class ContestedExample:
+    """An example that two camps of candidates read differently.
+
+    Args:
+        candidate: Name of the candidate that holds it.
+        position: Its position in that candidate, from 0.
+        view: The example, ready to be shown.
+        label: Its label, as the candidate's camp reads it.
+        read_as: What most classifiers of the other camp call it.
+    """
+
+    candidate: str
+    position: int
+    view: ShownView
+    label: str
+    read_as: str
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the example as JSON values."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_fields(cls, fields: JsonFields) -> ContestedExample:
+        """Read one contested example of `labels.json`.
+
+        Raises:
+            RecordError: A field is missing or of the wrong type.
+        """
+        return cls(
+            candidate=fields.text("candidate"),
+            position=fields.integer("position", least=0),
+            view=_shown_view(fields, "view"),
+            label=fields.text("label"),
+            read_as=fields.text("read_as"),
+        )
+
+
+@dataclass(frozen=True)
 class LabelChecks:
     """The label checks of all candidates.
 
     Args:
         checks: One per candidate, in the order of the candidates.
         has_camps: Whether there are two camps of candidates whose labels contradict each other.
+        contested: Examples that the two camps read differently, at most 20, those first on which
+            the other camp's classifiers agree most.
     """
 
     checks: tuple[LabelCheck, ...]
     has_camps: bool = False
+    contested: tuple[ContestedExample, ...] = ()
 
     @property
     def messages(self) -> tuple[str, ...]:
@@ -254,7 +296,9 @@ class LabelChecks:
 
     def to_dict(self) -> dict[str, Json]:
         """Return the content of `labels.json`."""
-        camps: dict[str, Json] = {"camps": True} if self.has_camps else {}
+        camps: dict[str, Json] = {}
+        if self.has_camps:
+            camps = {"camps": True, "contested": [each.to_dict() for each in self.contested]}
         return {"version": 1, "checks": [check.to_dict() for check in self.checks], **camps}
 
     @classmethod
@@ -267,7 +311,10 @@ class LabelChecks:
         fields = JsonFields(state)
         fields.version(1)
         checks = tuple(map(LabelCheck.from_fields, fields.objects("checks")))
-        return cls(checks, fields.flag("camps", False))
+        contested = fields.objects("contested") if "contested" in fields else ()
+        return cls(
+            checks, fields.flag("camps", False), tuple(map(ContestedExample.from_fields, contested))
+        )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import random
 from pathlib import Path
@@ -11,17 +12,19 @@ import pytest
 from synque_select.cli.main import main
 from synque_select.records.dropped_labels_file import load_dropped_labels
 from synque_select.records.ranking_file import load_ranking
+from synque_select.report.page import write_report
 
 WORDS = (("apple", "banana", "cherry"), ("zebra", "xenon", "quartz"))
 
 
-def write(path: Path, seed: int, n: int = 30) -> None:
+def write(path: Path, seed: int, n: int = 30, *, swapped: bool = False) -> None:
     draw = random.Random(seed)
     records = []
     for i in range(n):
         label = i % 2
         text = f"the {' '.join(draw.choices(WORDS[label], k=3))} of number {draw.randrange(99)}"
-        records.append({"text": text, "label": label if draw.random() > 0.2 else 1 - label})
+        wrong = (draw.random() <= 0.2) != swapped
+        records.append({"text": text, "label": label ^ wrong})
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
@@ -114,3 +117,23 @@ def test_a_proxy_may_read_labels_that_are_not_classes(
     # without such a proxy, they are ranked all the same
     assert main([*command, "--label", "length"]) == 0
     assert "The labels were not checked: " in " ".join(capsys.readouterr().out.split())
+
+
+def test_of_two_camps_twenty_texts_are_in_the_file_and_on_the_page(command: list[str], capsys):
+    for k in range(4):
+        write(Path("data") / f"c{k}.jsonl", k, n=60, swapped=k < 2)
+    assert main([*command, "--label", "label", "--json", "out"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "All 20 are in labels.json (--json), with both readings." in out
+    contested = json.loads(Path("out/labels.json").read_text())["contested"]
+    assert len(contested) == 20
+    for each in contested:
+        lines = (Path("data") / f"{each['candidate']}.jsonl").read_text().splitlines()
+        record = json.loads(lines[each["position"]])
+        assert (each["view"], each["label"]) == (record["text"], str(record["label"]))
+        assert {each["label"], each["read_as"]} == {"0", "1"}
+    page = write_report("out").read_text()
+    assert all(f"<p>{each['view']}</p>" in page or each["view"] in page for each in contested)
+    first = contested[0]
+    caption = f"{first['candidate']}, example {first['position']}: labeled '{first['label']}'"
+    assert caption in html.unescape(page)

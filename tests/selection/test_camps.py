@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from synque_select.data.sources import load_candidates
 from synque_select.encoders import embed, get_encoder
@@ -14,6 +15,7 @@ from synque_select.functional.camps import class_readings, systematic_contradict
 from synque_select.functional.label_consistency import Predictions
 from synque_select.selection.camps import find_camps
 from synque_select.selection.label_filter import LabelJudges
+from synque_select.types import ContestedExample
 
 RELEASED = os.environ.get("SYNQUE_BENCHMARK_DATA")
 CLASSES = ("fall", "hold", "rise")
@@ -62,13 +64,20 @@ def test_the_sentence_says_who_and_which_class_and_names_twenty_examples():
     assert "'hold'" in camps.sentence
     name, numbers = camps.examples[0][0], [i for _, i in camps.examples]
     views = {f"c{k}": [f"text\n{i} {'x' * 90}" for i in range(N)] for k in range(5)}
-    advice = camps.advice(views)
+    sentence, advice = camps.messages(views)
+    assert sentence == f"{camps.sentence}."
     assert f"Or read examples of {name}, counted from 0, that it labels " in advice
     assert f": {numbers[0]}: 'text {numbers[0]} xxx" in advice
     assert "...'; and " in advice
-    assert advice.endswith(f"; and {', '.join(map(str, numbers[3:]))}.")
-    images = camps.advice({f"c{k}": [object()] * N for k in range(5)})
-    assert images.endswith(f": {', '.join(map(str, numbers))}.")
+    everything = " All 20 are in labels.json (--json), with both readings."
+    assert advice.endswith(f"; and {', '.join(map(str, numbers[3:]))}.{everything}")
+    images = camps.messages({f"c{k}": [Image.new("L", (4, 4))] * N for k in range(5)})[1]
+    assert images.endswith(f": {', '.join(map(str, numbers))}.{everything}")
+    largest = camps.contradictions[0]
+    assert camps.contested(views) == tuple(
+        ContestedExample(name, i, views[name][i], CLASSES[largest.label], CLASSES[largest.read_as])
+        for name, i in camps.examples
+    )
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3, 0.8])
