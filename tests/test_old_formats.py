@@ -611,8 +611,11 @@ def test_an_experiment_trains_nothing_again(here: Path):
     new = read_json("again/result.json")
     for part in ("arms", "candidates", "correlations", "budget", "data"):
         assert new[part] == old[part], part
-    for name, pair in old["comparisons"].items():  # on two pairs: the old verdicts are replaced
-        assert new["comparisons"][name].items() >= (pair | {"verdict": "hint only"}).items()
+    for name, pair in old["comparisons"].items():
+        # on two pairs, there is no verdict; an interval of accuracies ends at a difference of 1
+        ends = {"low": max(pair["low"], -1.0), "high": min(pair["high"], 1.0)}
+        expected = pair | ends | {"verdict": "hint only"}
+        assert new["comparisons"][name].items() >= expected.items()
     messages = again.result.messages
     assert any("13 of 13 fits had finished before" in message for message in messages)
 

@@ -150,9 +150,9 @@ def _read_layout(file: IO[bytes], folder: str) -> _Layout:
         raise ShardError(f"not a header of an embedding shard: {error}") from None
     if meta.get("format") != _FORMAT or layout.stop != size:
         raise ShardError(f"{counted(size, 'byte')}, expected {layout.stop}")
-    # files of older versions do not name it: one of another encoder could not be told from them
-    if meta.get("folder") != folder:
-        raise ShardError("it is of another encoder, or of an older version")
+    # files of older versions do not name it: their place alone says whose they are
+    if meta.get("folder", folder) != folder:
+        raise ShardError("it is of another encoder")
     return layout
 
 
