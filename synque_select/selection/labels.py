@@ -22,10 +22,10 @@ from synque_select.errors import ConfigError
 from synque_select.functional.label_noise import Predictability
 from synque_select.functional.transfer import fit_heads, votes_of_others
 from synque_select.selection.scoring import Scoring
-from synque_select.types import LabelCheck
+from synque_select.types import LabelCheck, LabelWarning
 from synque_select.types.decision import LEAST_REAL
 from synque_select.utils.progress import ProgressBar
-from synque_select.utils.wording import counted, percent
+from synque_select.utils.wording import counted
 
 __all__ = ["check_classes", "check_labeled", "check_labels", "check_scored_labels", "unpredicted"]
 
@@ -171,7 +171,7 @@ def check_labels(
         if model is not None:
             predicted = model.predict(real.float().cpu().numpy())
         share = contradicted[name]
-        warnings = (
+        reasons = (
             *_outlier_warnings(name, contradicted, agreement, random),
             *_warnings(name, agreement[name], across, mix),
         )
@@ -183,10 +183,11 @@ def check_labels(
                 across[name],
                 mix,
                 _mix(predicted) if len(predicted) else {},
-                warnings,
+                tuple(each.sentence(name, next(iter(mix))) for each in reasons),
                 contradicted=None if np.isnan(share) else share,
                 outlier=name in outliers,
                 mix_distance=_mix_distance(own[name], predicted, seed),
+                reasons=reasons,
             )
         )
     return checks
@@ -395,28 +396,17 @@ def _outlier_warnings(
     contradicted: Mapping[str, float],
     agreement: Mapping[str, float],
     random: Mapping[str, float],
-) -> Iterator[str]:
+) -> Iterator[LabelWarning]:
     if name in _outliers(contradicted, sign=1):
-        yield (
-            f"{name}: labels may be wrong: the other candidates contradict "
-            f"{percent(contradicted[name])} of them, {_median(contradicted)} in the median "
-            "candidate."
-        )
+        yield LabelWarning("contradicted", (contradicted[name], _median(contradicted)))
     if name in _outliers(agreement, sign=-1):
-        yield (
-            f"{name}: labels may be wrong: held out, {percent(agreement[name])} of them follow "
-            f"from the inputs, {_median(agreement)} in the median candidate."
-        )
+        yield LabelWarning("unpredicted", (agreement[name], _median(agreement)))
     elif name in random:
-        yield (
-            f"{name}: labels may be wrong: held out, {percent(agreement[name])} of them follow "
-            f"from the inputs, and {percent(random[name])} of what the other candidates' "
-            "classifiers call them."
-        )
+        yield LabelWarning("random", (agreement[name], random[name]))
 
 
-def _median(shares: Mapping[str, float]) -> str:
-    return percent(float(np.nanmedian(list(shares.values()))))
+def _median(shares: Mapping[str, float]) -> float:
+    return float(np.nanmedian(list(shares.values())))
 
 
 def _warnings(
@@ -424,19 +414,10 @@ def _warnings(
     agreement: float,
     across: Mapping[str, float],
     mix: Mapping[str, float],
-) -> tuple[str, ...]:
-    messages, n_classes = [], len(mix)
-    if n_classes < 2:
-        messages.append(f"{name}: all labels are {next(iter(mix))!r}: nothing to check.")
+) -> Iterator[LabelWarning]:
+    if len(mix) < 2:
+        yield LabelWarning("same")
     elif len(across) > 1 and np.isnan(across[name]):
-        messages.append(
-            f"{name}: no other candidate has the same classes, so its labels were not compared "
-            "with others."
-        )
-    if _hardly_follow(agreement, n_classes):
-        chance = 1 / n_classes
-        messages.append(
-            f"{name}: labels hardly follow from the inputs: held-out agreement "
-            f"{percent(agreement)}, chance {percent(chance)}."
-        )
-    return tuple(messages)
+        yield LabelWarning("alone")
+    if _hardly_follow(agreement, len(mix)):
+        yield LabelWarning("chance", (agreement, 1 / len(mix)))

@@ -15,6 +15,7 @@ from synque_select.types.findings import (
     ShownView,
 )
 from synque_select.types.label_filter import DroppedLabel, LabelFilterRecord
+from synque_select.types.label_warning import LabelWarning
 from synque_select.types.mixture import Mixture
 from synque_select.types.modality import Modality
 from synque_select.types.ranking import (
@@ -46,6 +47,7 @@ __all__ = [
     "LabelCheck",
     "LabelChecks",
     "LabelFilterRecord",
+    "LabelWarning",
     "Mixture",
     "Modality",
     "ProxyInfo",

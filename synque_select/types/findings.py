@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from synque_select.types.label_warning import LabelWarning, shown_worst, warning_lines
 from synque_select.utils.json_fields import JsonFields, null_if_undefined
 from synque_select.utils.json_types import Json
 from synque_select.utils.wording import counted
@@ -26,8 +27,6 @@ __all__ = [
 _OLD_FORECAST = (
     "nothing is extrapolated: an older version made this analysis, whose forecasts did not hold"
 )
-# candidates that one line names
-_MOST_SHOWN = 3
 _LEAST_COMPARED = 3  # candidates: of two that disagree, neither stands out
 
 # how the page shows examples: a text as it is, an image as {"png": base64}
@@ -157,6 +156,7 @@ class LabelCheck:
         outlier: Whether that share, or the agreement, stands out among the candidates.
         mix_distance: Total variation between what classifiers trained on the candidate predict for
             its own held-out examples and for the real sample, if shown to be above 0.3; else None.
+        reasons: What each of the warnings is about; empty if an older version made the check.
     """
 
     name: str
@@ -169,6 +169,7 @@ class LabelCheck:
     contradicted: float | None = None
     outlier: bool = False
     mix_distance: float | None = None
+    reasons: tuple[LabelWarning, ...] = ()
 
     def to_dict(self) -> dict[str, Json]:
         """Return the check as JSON values, None for NaN."""
@@ -185,6 +186,7 @@ class LabelCheck:
             "warnings": list(self.warnings),
             **measured,
             **({} if self.mix_distance is None else {"mix_distance": self.mix_distance}),
+            **({"reasons": [each.to_dict() for each in self.reasons]} if self.reasons else {}),
         }
 
     @classmethod
@@ -194,6 +196,9 @@ class LabelCheck:
         Raises:
             RecordError: A field is missing or of the wrong type.
         """
+        warnings = fields.texts("warnings")
+        reasons = fields.objects("reasons") if "reasons" in fields else ()
+        fields.expect(len(reasons) in (0, len(warnings)), "reasons", "one per warning")
         return cls(
             name=fields.text("name"),
             n=fields.count("n"),
@@ -201,10 +206,11 @@ class LabelCheck:
             others_agreement=fields.number("others_agreement"),
             mix=fields.numbers("mix"),
             real_mix=fields.numbers("real_mix"),
-            warnings=fields.texts("warnings"),
+            warnings=warnings,
             contradicted=fields.optional_number("contradicted"),
             outlier=fields.flag("outlier", False),
             mix_distance=fields.optional_number("mix_distance"),
+            reasons=tuple(map(LabelWarning.from_fields, reasons)),
         )
 
 
@@ -263,8 +269,18 @@ class LabelChecks:
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """The warnings, or a sentence on what it means that there are none."""
-        warnings = tuple(warning for check in self.checks for warning in check.warnings)
+        """The warnings, or a sentence on what it means that there are none.
+
+        What several candidates are warned of is one line.
+        """
+        lines = warning_lines({check.name: check.reasons for check in self.checks})
+        warnings = tuple(
+            dict.fromkeys(
+                lines.get(check.reasons[i].kind, sentence) if check.reasons else sentence
+                for check in self.checks
+                for i, sentence in enumerate(check.warnings)
+            )
+        )
         n = len(self.checks)
         if n < _LEAST_COMPARED:
             words = "without a warning, but 3 candidates are needed to see labels that stand out."
@@ -284,14 +300,11 @@ class LabelChecks:
         if not far:
             return ()
         order = sorted(far, key=lambda name: -far[name])
-        shown = ", ".join(f"{name} {far[name]:.2f}" for name in order[:_MOST_SHOWN])
-        rest = ""
-        if len(order) > _MOST_SHOWN:
-            rest = f" and {len(order) - _MOST_SHOWN} more, which are in labels.json (--json)"
+        shown = shown_worst([f"{name} {far[name]:.2f}" for name in order])
         return (
             f"The class mix of {len(far)} of {counted(len(self.checks), 'candidate')} differs from "
             "what their classifiers predict for the real sample, which says nothing against their "
-            f"labels (total variation: {shown}{rest}).",
+            f"labels (total variation: {shown}).",
         )
 
     def to_dict(self) -> dict[str, Json]:
