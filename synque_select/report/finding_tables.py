@@ -128,6 +128,13 @@ def sample_size_table(analysis: SampleSizeAnalysis) -> Table:
         (f"{n:,}", "extrapolated as 1/√n", "", "", f"{error:.3g}")
         for n, error in analysis.extrapolated.items()
     ]
+    meaning = "More real examples help as long as this error is not small against the gap"
+    if analysis.gap <= 0:
+        meaning = (
+            f"By the differences between the scores, place {top_k} is not better than place "
+            f"{top_k + 1}: either may be selected, and this does not say whether more real "
+            "examples would help"
+        )
     return Table(
         title=f"How many real examples: the top {top_k} of two disjoint samples of n each",
         columns=(
@@ -144,8 +151,7 @@ def sample_size_table(analysis: SampleSizeAnalysis) -> Table:
             "pairs per size",
             f"error of the gap: standard error of the gap between places {top_k} and "
             f"{top_k + 1}, which is {analysis.gap:.3g} on the whole real sample, in "
-            f"{analysis.unit or 'units of what ranks'}. More real examples help as long as this "
-            "error is not small against the gap",
+            f"{analysis.unit or 'units of what ranks'}. {meaning}",
             analysis.no_extrapolation
             or "extrapolated rows were not measured: they hold if further real examples resemble "
             "the present ones",

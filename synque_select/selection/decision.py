@@ -37,17 +37,19 @@ def decided(ranking: Ranking, evidence: Evidence) -> Ranking:
         chosen = _recommended(sentences)
         sentence = sentences.advice(chosen)
         source = _source(ranking, names, chosen, sentences.opening)
+        closest = sentences.closest(chosen)
     else:
         chosen = names[: ranking.top_k]
         if evidence.undefined and len(chosen) < ranking.top_k:
             ranking.top(ranking.top_k, evidence.rank_by)  # says which are undefined, and why
         sentence = sentences.obeyed(chosen, ranking.top_k)
         source = f"top {len(chosen)} by {evidence.rank_by}"
+        closest = ()
     decision = Decision(
         sentences.opening,
         " ".join([sentence, *sentences.left_out()]),
         Mixture.equal(chosen, source),
-        sentences.reasons(),
+        (*closest, *sentences.reasons()),
         evidence,
     )
     return dataclasses.replace(ranking, mixture=None, decision=decision)

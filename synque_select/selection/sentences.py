@@ -181,11 +181,37 @@ class Sentences:
         elif evidence.is_small:
             reasons.append(
                 "Differences, and the stability of the selection, are not tested with fewer than "
-                f"{LEAST_REAL} real examples."
+                f"{LEAST_REAL} real examples{self._independent}."
             )
         elif evidence.n_apart is not None and evidence.n_pairs:
             reasons.append(self._pairs(evidence.n_apart))
         return tuple(reasons)
+
+    def closest(self, chosen: Sequence[str]) -> tuple[str, ...]:
+        """Say which few of the chosen candidates are shown better than every other one.
+
+        The top 3 alone were not shown to be better to train on than all (docs/choosing-a-proxy.md),
+        so that few are not the choice; but it must not be read as a tie.
+
+        Args:
+            chosen: The candidates that the rules select.
+
+        Returns:
+            A sentence, or nothing.
+        """
+        names = list(self.names)
+        # one that is left out for its inputs may rank in between
+        is_whole = all(name in names for name in self.evidence.dissimilar)
+        sizes = [k for k in self.evidence.clear_at if names[:k] == list(chosen)[:k]]
+        if self.opening not in ("clear", "tie") or not is_whole or not sizes:
+            return ()
+        if max(sizes) >= len(chosen):
+            return ()
+        k = max(sizes)
+        only = "it" if k == 1 else "them"
+        return (
+            f"{self._list(names[:k])}: {self._closer(names[:k])}; top_k={k} selects only {only}.",
+        )
 
     def _pairs(self, n_apart: int) -> str:
         evidence = self.evidence
@@ -218,7 +244,7 @@ class Sentences:
         return (
             f"{self._list([far.candidate])} is the hardest for a classifier to distinguish from "
             f"your real sample: it is right {percent(far.accuracy)} of the time (at least "
-            f"{percent(far.low)}, 95 % confidence){halves}.{nearest}",
+            f"{percent(math.floor(100 * far.low) / 100)}, 95 % confidence){halves}.{nearest}",
             "Candidates are selected all the same, so that a training run can start; training on "
             "them is not advised.",
         )
@@ -397,6 +423,12 @@ class Sentences:
 
     def _untested(self) -> str:
         return self.evidence.untested or "no difference was tested"
+
+    @property
+    def _independent(self) -> str:
+        """What the real examples would have to be more of, if they are in groups."""
+        is_grouped = self.evidence.n_effective < self.evidence.n_real - 0.5
+        return " that do not depend on each other" if is_grouped else ""
 
     def _real(self) -> str:
         n, effective = self.evidence.n_real, self.evidence.n_effective

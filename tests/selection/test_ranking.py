@@ -326,6 +326,13 @@ class TestHowManyReal:
         assert analysis.no_extrapolation is None
         assert "standard errors at n = 400, summed over a, b" in words_of(analysis)
 
+    def test_a_gap_that_is_none_needs_no_further_real_examples(self):
+        analysis = sample_size_analysis(two_proxy_scoring(gap=0.3, n=400), top_k=2, n_pairs=20)
+        assert "More real examples help as long as this error" in words_of(analysis)
+        unordered = words_of(dataclasses.replace(analysis, gap=-1.77))
+        assert "place 2 is not better than place 3: either may be selected" in unordered
+        assert "More real examples help" not in unordered
+
     def test_errors_that_do_not_fall_are_not_extrapolated(self):
         def rounded(weights: torch.Tensor) -> torch.Tensor:
             scores = weights @ contributions

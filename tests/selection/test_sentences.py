@@ -193,6 +193,38 @@ def test_candidates_that_are_left_out_make_no_other_worse():
     assert made.sentence.startswith("Train on the 2 that can be selected: your real sample shows")
 
 
+def test_a_few_that_are_better_than_all_others_are_named():
+    """Two are shown better than each of four, which is less than half for everyone."""
+    better = {"P": tuple("RSTU"), "Q": tuple("RSTU")}
+    evidence = Evidence(
+        "consensus", 60, 60.0, n_apart=8, n_pairs=15, shown_better=better, clear_at=(2,)
+    )
+    made = decision_of(decided(ranking(), evidence))
+    assert made.sentence.startswith("Train on all 6: your real sample shows none of them")
+    assert made.reasons[0] == (
+        "P, Q: by consensus, these files are closer to your 60 real examples than every other "
+        "candidate, beyond chance; top_k=2 selects only them."
+    )
+    best = decision_of(decided(dataclasses.replace(ranking(), top_k=2), evidence))
+    assert best.mixture.names == ("P", "Q")
+    assert not any("top_k=2" in reason for reason in best.reasons)
+    tie = dataclasses.replace(evidence, clear_at=())
+    assert not any("closer" in reason for reason in decision_of(decided(ranking(), tie)).reasons)
+
+
+def test_bounds_are_never_rounded_up():
+    made = decision_of(
+        decided(
+            ranking(),
+            dataclasses.replace(
+                Evidence("consensus", 60, 60.0), far=Farness("P", 0.964, 0.9554, 0.5, True)
+            ),
+        )
+    )
+    (said,) = [reason for reason in made.reasons if "confidence" in reason]
+    assert "right 96 % of the time (at least 95 %, 95 % confidence)" in said
+
+
 def test_what_is_trained_on_until_labels_are_checked_is_what_is_selected():
     """The two whose labels stand out are the only ones that the others are shown worse than."""
     evidence = Evidence(
