@@ -221,8 +221,8 @@ def test_bounds_are_never_rounded_up():
             ),
         )
     )
-    (said,) = [reason for reason in made.reasons if "confidence" in reason]
-    assert "right 96 % of the time (at least 95 %, 95 % confidence)" in said
+    (bound,) = [reason for reason in made.reasons if "confidence" in reason]
+    assert "right 96 % of the time (at least 95 %, 95 % confidence)" in bound
 
 
 def test_what_is_trained_on_until_labels_are_checked_is_what_is_selected():
