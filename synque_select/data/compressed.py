@@ -8,6 +8,7 @@ import io
 import lzma
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Protocol, cast
 
@@ -21,6 +22,7 @@ _SUFFIXES = (".bz2", ".gz", ".xz", ".zip", ".zst")
 # a file of zeros shrinks by a factor of 1,000 with gzip; text by 3 to 20
 _MAX_FACTOR = 1000
 _ALWAYS_ALLOWED = 1 << 24
+_PART_BYTES = 1 << 17
 _BROKEN = (EOFError, OSError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
@@ -72,7 +74,7 @@ def open_data(path: Path) -> IO[bytes]:
     except (*_BROKEN, RuntimeError, NotImplementedError) as error:
         raise DataError(f"{path}: the compressed file cannot be read: {error}") from error
     raw = cast("io.RawIOBase", _Unpacked(path, stream))
-    return io.BufferedReader(raw, buffer_size=1 << 17)
+    return io.BufferedReader(raw, buffer_size=_PART_BYTES)
 
 
 class _Stream(Protocol):
@@ -85,10 +87,8 @@ def _opened(path: Path) -> _Stream:
     suffix = path.suffix.lower()
     if suffix == ".gz":
         return gzip.open(path)
-    if suffix == ".bz2":
-        return bz2.open(path)
-    if suffix == ".xz":
-        return lzma.open(path)
+    if suffix in _DECOMPRESSORS:
+        return _Streams(path.open("rb"), _DECOMPRESSORS[suffix])
     if suffix == ".zst":
         import pyarrow as pa
 
@@ -127,6 +127,65 @@ def _files(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 def _is_data(member: zipfile.ZipInfo) -> bool:
     parts = member.filename.split("/")
     return parts[0] != "__MACOSX" and not any(part.startswith(".") for part in parts)
+
+
+class _Decompressor(Protocol):
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
+_DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
+    ".bz2": bz2.BZ2Decompressor,
+    ".xz": lzma.LZMADecompressor,
+}
+
+
+class _Streams:
+    """The compressed streams of a file one after another, as pbzip2 and `cat` write them.
+
+    Python's own readers take a damaged stream after the first for the end of the file: its rows,
+    and all rows after it, would be missing. Zeros between and after streams are padding.
+    """
+
+    def __init__(self, file: IO[bytes], new: Callable[[], _Decompressor]) -> None:
+        self._file = file
+        self._new = new
+        self._stream = new()
+
+    def read(self, size: int, /) -> bytes:
+        while True:
+            data = b""
+            if self._stream.eof:
+                data = self._next_stream(self._stream.unused_data)
+                if not data:
+                    return b""
+                self._stream = self._new()
+            elif self._stream.needs_input:
+                data = self._file.read(_PART_BYTES)
+                if not data:
+                    raise EOFError("the file ends before the end of its last stream")
+            part = self._stream.decompress(data, size)
+            if part:
+                return part
+
+    def _next_stream(self, data: bytes) -> bytes:
+        """Return the beginning of the next stream; b"" at the end of the file."""
+        while not (rest := data.lstrip(b"\0")):
+            data = self._file.read(_PART_BYTES)
+            if not data:
+                return b""
+        return rest
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class _Unpacked(io.RawIOBase):

@@ -30,7 +30,7 @@ from synque_select.data.readers import (
     split_reader,
 )
 from synque_select.data.tables import open_saved
-from synque_select.data.views import Selector
+from synque_select.data.views import Selector, text_fields
 from synque_select.errors import ConfigError, DataError
 from synque_select.utils.file_state import FileState
 from synque_select.utils.text_files import valid_name
@@ -104,7 +104,7 @@ def load_candidates(
         >>> a.views[1], b.views[0]
         ('y', 'z')
     """
-    as_text = frozenset([view] if isinstance(view, str) else [])
+    as_text = text_fields(view)
     with _permission_said():
         sources = list(_candidate_sources(source, as_text))
     if names is not None:
@@ -151,7 +151,7 @@ def load_real(
         raise ConfigError("real: found a mapping; allowed is one file, dataset or list of records")
     if _is_list(source) and len(source) == 1 and isinstance(source[0], str | os.PathLike):
         source = source[0]
-    as_text = frozenset([view] if isinstance(view, str) else [])
+    as_text = text_fields(view)
     with _permission_said():
         part = _one_source(source, "real", as_text)
     real = _build(RealSample, part, view, None)

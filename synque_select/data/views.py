@@ -31,6 +31,7 @@ __all__ = [
     "infer_selector",
     "modality_of",
     "select",
+    "text_fields",
 ]
 
 View: TypeAlias = "str | Image"
@@ -126,6 +127,8 @@ def fields_view(*names: str) -> Callable[[object], str]:
     """Return a view that shows several fields of a record as the text of a JSON object.
 
     LENS prompts that name fields, such as "web_page" with `task` and `page`, parse that object.
+    Of a CSV or TSV file, these fields are texts, also where they look like numbers, so that the
+    view of a row does not depend on other rows.
 
     Args:
         names: Names of the fields, in the order in which they are shown. Every record must have
@@ -141,6 +144,21 @@ def fields_view(*names: str) -> Callable[[object], str]:
     if not names or not all(names):
         raise ConfigError(f"fields {names!r}: allowed are one or more names that are not empty")
     return _FieldsView(names)
+
+
+def text_fields(view: Selector | None) -> frozenset[str]:
+    """Return the names of the fields that a view shows, which CSV files keep as text.
+
+    Args:
+        view: A selector; of a function other than a `fields_view`, the fields are not known.
+
+    Example:
+        >>> sorted(text_fields(fields_view("task", "price"))), sorted(text_fields("task"))
+        (['price', 'task'], ['task'])
+    """
+    if isinstance(view, _FieldsView):
+        return frozenset(view.names)
+    return frozenset([view] if isinstance(view, str) else [])
 
 
 def modality_of(value: object) -> Modality | None:

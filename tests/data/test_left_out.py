@@ -177,6 +177,32 @@ def test_every_format_is_read_compressed(
             load_dataset_file(path)
 
 
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_every_stream_of_a_compressed_file_is_read_or_the_file_is_broken(
+    suffix: str, tmp_path: Path
+):
+    # as pbzip2 and `cat a.bz2 b.bz2` write them; Python's own readers drop a damaged second stream
+    path, pack = tmp_path / f"a.jsonl{suffix}", PACKERS[suffix]
+    lines = [b'{"text": "%d"}\n' % number for number in range(40)]
+    first, second = (pack(b"".join(part)) for part in (lines[:20], lines[20:]))
+    path.write_bytes(first + second)
+    dataset = load_dataset_file(path)
+    assert [dataset[i]["text"] for i in range(len(dataset))] == list(map(str, range(40)))
+    # a flipped bit in the head of the second stream, a second stream that is cut, and other bytes
+    flipped = bytes([second[0], second[1] ^ 1]) + second[2:]
+    for end in (flipped, second[:-6], second[:2], b"x", b"\n", second + b"garbage"):
+        path.write_bytes(first + end)
+        with pytest.raises(DataError, match=rf"^{path}: the compressed file is broken"):
+            load_dataset_file(path)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
+def test_zeros_between_and_after_streams_are_padding(suffix: str, tmp_path: Path):
+    path, pack = tmp_path / f"a.jsonl{suffix}", PACKERS[suffix]
+    path.write_bytes(pack(b'"x"\n') + bytes(300_000) + pack(b'"y"\n') + bytes(8))
+    assert len(load_dataset_file(path)) == 2
+
+
 def _content(name: str, folder: Path) -> bytes:
     if name == "a.json":
         return json.dumps(TEXTS).encode()

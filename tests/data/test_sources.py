@@ -25,6 +25,7 @@ from PIL import Image
 from synque_select.data import json_reader, tables
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.sources import load_candidates, load_dataset_file, load_real
+from synque_select.data.views import fields_view
 from synque_select.errors import ConfigError, DataError
 from synque_select.utils import cache_dir
 
@@ -309,6 +310,20 @@ def test_the_view_of_a_csv_is_text_even_if_it_looks_like_numbers(tmp_path: Path)
     write_csv(path, [{"code": "007", "n": "1"}, {"code": "12", "n": "2"}])
     (by_n,) = load_candidates(path, view="n")
     assert list(by_n.views) == ["1", "2"]
+
+
+@pytest.mark.parametrize("more", [[], [{"task": "buy air", "price": "n/a"}]])
+def test_a_view_of_several_csv_fields_does_not_depend_on_other_rows(
+    more: list[dict[str, str]], tmp_path: Path
+):
+    path = tmp_path / "a.csv"
+    write_csv(
+        path, [{"task": "buy tea", "price": "2.50"}, {"task": "buy milk", "price": "1.25"}, *more]
+    )
+    view = fields_view("task", "price")
+    expected = ['{"task": "buy tea", "price": "2.50"}', '{"task": "buy milk", "price": "1.25"}']
+    assert list(load_candidates([path], view=view)[0].views)[:2] == expected
+    assert list(load_real(path, view=view).views)[:2] == expected
 
 
 def test_a_csv_field_may_be_longer_than_the_limit_of_the_csv_module(tmp_path: Path):
