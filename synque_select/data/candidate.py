@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from synque_select.data.contamination import DuplicateGroups, duplicate_groups
 from synque_select.data.examples import Examples, MapDataset, selected_values
 from synque_select.data.groups import GroupSelector, check_group_selector, given_groups
-from synque_select.data.label_sets import label_text
+from synque_select.data.label_sets import class_names, features_of, label_text, named_label
 from synque_select.errors import ConfigError, did_you_mean
 
 __all__ = ["Candidate", "RealSample"]
@@ -45,7 +45,8 @@ class Candidate(Examples):
     def labels(self) -> tuple[str, ...]:
         """The labels of all examples as texts; read only once.
 
-        Several labels of one example become a JSON list; a missing label is "(no label)".
+        Several labels of one example become a JSON list; a missing label is "(no label)". Of a
+        field of the type `ClassLabel`, the names are read, as numbers may differ between files.
 
         Raises:
             ConfigError: The candidate was created without `label`.
@@ -57,7 +58,12 @@ class Candidate(Examples):
         """
         if self.label is None:
             raise ConfigError(f"{self.where} has no label: give label= a field or position")
-        return tuple(selected_values(self, self.label, "label", lambda value, _: label_text(value)))
+        names = class_names(self.dataset, self.label)
+
+        def read(value: object, _: int) -> str:
+            return label_text(named_label(value, names))
+
+        return tuple(selected_values(self, self.label, "label", read))
 
     @cached_property
     def labels_sha256(self) -> str:
@@ -170,6 +176,11 @@ class _Subset:
 
     def __getitem__(self, index: int, /) -> object:
         return self.dataset[int(self.positions[index])]
+
+    @property
+    def features(self) -> object:
+        """The types of the fields, if the dataset knows them."""
+        return features_of(self.dataset)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 from synque_select.data.candidate import Candidate
 from synque_select.data.examples import MapDataset
-from synque_select.data.label_sets import label_text
+from synque_select.data.label_sets import class_names, features_of
 from synque_select.errors import ConfigError
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
@@ -89,10 +89,10 @@ class LabelEdits:
 
 def _values(candidate: Candidate) -> dict[str, Any]:
     """Return the candidate's labels as they are in its examples, by their text."""
-    values: dict[str, Any] = {}
-    for example in candidate:
-        value = example[candidate.label]
-        values.setdefault(label_text(value), value)
+    names = class_names(candidate.dataset, candidate.label)
+    values: dict[str, Any] = {name: number for number, name in enumerate(names)}
+    for label, example in zip(candidate.labels, candidate, strict=True):
+        values.setdefault(label, example[candidate.label])
     return values
 
 
@@ -107,6 +107,11 @@ class _Relabeled:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    @property
+    def features(self) -> object:
+        """The types of the fields, if the dataset knows them."""
+        return features_of(self.dataset)
 
     def __getitem__(self, index: int, /) -> object:
         example = self.dataset[index]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import Subset
 
 from synque_select.errors import DataError
 from synque_select.utils.json_files import parse_json
@@ -21,9 +22,12 @@ __all__ = [
     "NO_LABEL",
     "LabelKind",
     "LabelSets",
+    "class_names",
+    "features_of",
     "label_kind",
     "label_text",
     "labeled_positions",
+    "named_label",
 ]
 
 MAX_CLASSES = 100
@@ -53,6 +57,70 @@ def label_text(label: object) -> str:
     text = unicodedata.normalize("NFC", str(label))
     is_missing = label is None or not text.strip() or (isinstance(label, float) and label != label)
     return NO_LABEL if is_missing else text
+
+
+def class_names(dataset: object, label: object) -> tuple[str, ...]:
+    """Return the names of the classes that a field's numbers stand for; () for other labels.
+
+    Such a field has the type `ClassLabel` of the library `datasets`, or is a list of them.
+
+    Args:
+        dataset: A dataset, or a part of one.
+        label: Selector of the label.
+
+    Example:
+        >>> from datasets import ClassLabel, Dataset, Features
+        >>> kinds = Features({"label": ClassLabel(names=["neg", "pos"])})
+        >>> class_names(Dataset.from_dict({"label": [1, 0]}, features=kinds), "label")
+        ('neg', 'pos')
+    """
+    features = features_of(dataset)
+    kind: object = features.get(label) if isinstance(features, Mapping) else None
+    names: object = getattr(getattr(kind, "feature", kind), "names", None)
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+
+
+def features_of(dataset: object) -> object:
+    """Return the types of a dataset's fields, which `datasets` keeps; None without.
+
+    Args:
+        dataset: A dataset, or a `torch.utils.data.Subset` of one.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> features_of(Dataset.from_dict({"n": [1]}))
+        {'n': Value('int64')}
+    """
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return getattr(dataset, "features", None)
+
+
+def named_label(label: object, names: Sequence[str]) -> object:
+    """Return the name of a class instead of its number; other labels as they are.
+
+    Args:
+        label: A number or a list of numbers; −1, which `datasets` writes for a missing label,
+            becomes None.
+        names: What `class_names` returned.
+
+    Example:
+        >>> named_label(1, ["neg", "pos"]), named_label([0, 1], ["a", "b"]), named_label(3, ())
+        ('pos', ['a', 'b'], 3)
+    """
+    if not names:
+        return label
+    if hasattr(label, "tolist"):  # datasets may return arrays or tensors
+        label = label.tolist()
+    if isinstance(label, list | tuple):
+        return [named_label(part, names) for part in label]
+    if not isinstance(label, int) or isinstance(label, bool):
+        return label
+    if label == -1:
+        return None
+    if not 0 <= label < len(names):
+        raise DataError(f"the class {label} has no name; there are {len(names)}, from 0 on")
+    return names[label]
 
 
 def labeled_positions(labels: Sequence[str]) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from synque_select.data.candidate import Candidate, RealSample
-from synque_select.data.label_sets import NO_LABEL
+from synque_select.data.label_sets import NO_LABEL, class_names
 from synque_select.utils.wording import counted
 
 __all__ = ["left_out_messages"]
@@ -35,4 +35,21 @@ def left_out_messages(candidates: Sequence[Candidate], real: RealSample) -> tupl
                 f"{counted(len(candidate), 'example')}. Neither transfer nor a check of labels "
                 "counts them."
             )
-    return tuple(messages)
+    return (*messages, *_class_number_messages(candidates))
+
+
+def _class_number_messages(candidates: Sequence[Candidate]) -> list[str]:
+    """Say where one number is the label of different classes, which training would mix up."""
+    by_name = [(c.name, class_names(c.dataset, c.label)) for c in candidates]
+    known = [(name, classes) for name, classes in by_name if classes]
+    for name, classes in known[1:]:
+        first, first_classes = known[0]
+        for number, (one, other) in enumerate(zip(first_classes, classes, strict=False)):
+            if one != other:
+                return [
+                    f"The numbers of the labels differ in meaning: {number} is {one!r} in {first} "
+                    f"and {other!r} in {name}. Rankings compare the names, but training gets the "
+                    "numbers: give all candidates one order with align_labels_with_mapping of "
+                    "datasets."
+                ]
+    return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 
 from synque_select.data.candidate import Candidate
 from synque_select.data.label_edits import LabelEdits
@@ -25,6 +26,17 @@ def test_relabeled_examples_have_a_label_of_the_type_of_the_others():
     assert [example["label"] for example in edited] == [1, 1, 0, 1]
     assert list(edited.views) == list(candidate.views)
     assert RECORDS[0]["label"] == 0
+
+
+def test_classes_are_compared_by_name_and_written_as_their_numbers():
+    kinds = Features({"text": Value("string"), "label": ClassLabel(names=["neg", "pos", "odd"])})
+    data = Dataset.from_dict({"text": list("wxyz"), "label": [0, 1, 1, -1]}, features=kinds)
+    candidate = Candidate("a", data, "text", "label")
+    assert candidate.labels == ("neg", "pos", "pos", "(no label)")
+    edited = LabelEdits({"a": {0: "pos", 2: "odd"}}, relabel=True).apply(candidate)
+    assert [example["label"] for example in edited] == [1, 1, 2, -1]
+    assert edited.labels == ("pos", "pos", "odd", "(no label)")
+    assert edited.without([1]).labels == ("pos", "odd", "(no label)")
 
 
 def test_examples_that_are_tuples():

@@ -12,13 +12,16 @@ import unicodedata
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+from torch.utils.data import Subset
 
 from synque_select.data import load_candidates, load_dataset_file, load_real, tables
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.label_edits import LabelEdits
-from synque_select.data.label_sets import NO_LABEL, label_text
+from synque_select.data.label_sets import NO_LABEL, label_text, named_label
 from synque_select.data.left_out import left_out_messages
 from synque_select.errors import DataError
 
@@ -361,3 +364,38 @@ def test_a_missing_field_of_the_label_names_the_example():
     a = Candidate("a", [{"t": "x", "y": 1}, {"t": "y"}], "t", "y")
     with pytest.raises(DataError, match=r"^a, example 1 \(counted from 0\): label='y': no field"):
         _ = a.labels
+
+
+def test_labels_are_the_names_of_classes_and_numbers_of_two_meanings_are_said(tmp_path: Path):
+    for name, names, numbers in (
+        ("a", ["neg", "pos"], [0, 1, 1]),
+        ("b", ["pos", "neg"], [1, 0, 0]),
+    ):
+        kinds = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+        data = Dataset.from_dict({"text": ["x", "y", "z"], "label": numbers}, features=kinds)
+        with tables.quiet_datasets():
+            data.to_parquet(str(tmp_path / f"{name}.parquet"))
+            data.save_to_disk(str(tmp_path / f"{name}_saved"))
+    paths = [tmp_path / name for name in ("a.parquet", "b.parquet", "a_saved", "b_saved")]
+    candidates = load_candidates(paths, view="text", label="label")
+    assert {candidate.labels for candidate in candidates} == {("neg", "pos", "pos")}
+    assert left_out_messages(candidates, RealSample("real", ["x", "y"])) == (
+        "The numbers of the labels differ in meaning: 0 is 'neg' in a and 'pos' in b. Rankings "
+        "compare the names, but training gets the numbers: give all candidates one order with "
+        "align_labels_with_mapping of datasets.",
+    )
+    assert left_out_messages(candidates[::2], RealSample("real", ["x", "y"])) == ()
+    part = Candidate("c", Subset(candidates[1].dataset, [2, 0]), "text", "label")
+    assert part.labels == ("pos", "neg")
+
+
+@pytest.mark.parametrize(
+    ("label", "name"), [([0, 1], ["a", "b"]), (None, None), ("a", "a"), (np.int64(1), "b")]
+)
+def test_the_names_of_classes(label: object, name: object):
+    assert named_label(label, ["a", "b"]) == name
+
+
+def test_a_class_without_a_name_is_an_error():
+    with pytest.raises(DataError, match="the class 2 has no name; there are 2, from 0 on"):
+        named_label(2, ["a", "b"])
