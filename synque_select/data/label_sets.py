@@ -60,7 +60,7 @@ def label_text(label: object) -> str:
 
 
 def class_names(dataset: object, label: object) -> tuple[str, ...]:
-    """Return the names of the classes that a field's numbers stand for; () for other labels.
+    """Return the names of the classes that a field's numbers represent; () for other labels.
 
     Such a field has the type `ClassLabel` of the library `datasets`, or is a list of them.
 
