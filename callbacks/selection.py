@@ -34,7 +34,7 @@ from synque_select.records.dropped_labels_file import (
     save_dropped_labels,
 )
 from synque_select.records.findings_file import copy_findings
-from synque_select.records.ranking_file import load_ranking, save_ranking
+from synque_select.records.ranking_file import file_beside, load_ranking, save_ranking
 from synque_select.records.run_folder import make_folder, new_run_folder
 from synque_select.report.decision import decision_lines
 from synque_select.report.lens import lens_text, write_rubrics
@@ -373,8 +373,7 @@ class SelectionCallback(CheckedCallback):
             return None
         path = Path(self._given_ranking)
         path = path / "ranking.json" if path.is_dir() else path
-        prefix = "" if path.name == "ranking.json" else f"{path.stem}."
-        return path.with_name(f"{prefix}{DROPPED_LABELS}")
+        return file_beside(path, DROPPED_LABELS)
 
     def _choose(
         self, trainer: Trainer, datamodule: SynqueDataModule, budget: int | None

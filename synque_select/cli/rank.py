@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,12 @@ if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
 
     from synque_select.data.groups import GroupSelector
     from synque_select.data.views import Selector
+    from synque_select.proxies.base import BaseProxy
     from synque_select.selection.label_filter import LabelFilterChoice
     from synque_select.selection.scorer import Scorer, ScoringJob
     from synque_select.selection.scoring import Scoring
-    from synque_select.types import Findings, LabelChecks, Ranking
+    from synque_select.types import Gaps, LabelChecks, Ranking, SampleSizeAnalysis
+    from synque_select.types.label_filter import DroppedLabel
 
 __all__ = ["arguments", "field_or_position", "run", "view_of"]
 
@@ -143,14 +145,15 @@ def _add_choices(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Rank candidates against a real sample. Prints the ranking; --json also saves it."""
     from synque_select.data.sources import load_candidates, load_real
-    from synque_select.records.dropped_labels_file import DROPPED_LABELS, save_dropped_labels
-    from synque_select.records.findings_file import save_findings
-    from synque_select.records.ranking_file import check_ranking_target, save_ranking
+    from synque_select.records.findings_file import check_findings_targets
+    from synque_select.records.ranking_file import check_ranking_target
     from synque_select.report.decision import decision_text
     from synque_select.report.ranking_tables import ranking_tables
+    from synque_select.utils.deferred_errors import DeferredErrors
 
-    if options.json is not None:
-        check_ranking_target(options.json)
+    target = None if options.json is None else check_ranking_target(options.json)
+    if target is not None:
+        check_findings_targets(target, _finding_files(options))
     scorer = _scorer(options)
     view = view_of(options.view)
     candidates = load_candidates(
@@ -166,20 +169,84 @@ def run(options: Namespace) -> int:
     (ranking, labels), dropped = _order(job, scoring), None
     if labels is not None:
         ranking, dropped = job.filter_labels(scoring, ranking)
-    # written before anything that can still fail
-    path = None if options.json is None else save_ranking(ranking, Path(options.json))
-    print(decision_text(ranking), end="\n\n")
-    print(*ranking_tables(ranking), sep="\n\n")
-    findings = _findings(options, scoring, labels, ranking)
-    if path is not None:
-        prefix = "" if path.name == "ranking.json" else f"{path.stem}."
-        written = [path, path.with_suffix(".csv")]
-        written += save_findings(path.parent, findings, prefix=prefix)
+    # what cannot be saved is printed, and what fails does not cost the rest
+    with DeferredErrors() as later:
+        saved = _Saved(None, [])
+        if target is not None:
+            saved = later.attempt(lambda: _save_ranking(ranking, target)) or saved
+        later.attempt(lambda: saved.add_findings(labels=labels))
         if dropped is not None:
-            place = path.with_name(f"{prefix}{DROPPED_LABELS}")
-            written.append(save_dropped_labels(place, dropped, relabel=options.relabel))
-        print("\nwrote " + ", ".join(map(str, written)))
+            later.attempt(lambda: saved.add_dropped(dropped, relabel=options.relabel))
+        print(decision_text(ranking), end="\n\n")
+        print(*ranking_tables(ranking), sep="\n\n")
+        if options.gaps:
+            later.attempt(lambda: _print_gaps(scoring, saved))
+        if options.sample_size_analysis:
+            later.attempt(lambda: _print_sample_sizes(options, scoring, ranking, saved))
+        if saved.paths:
+            print("\nwrote " + ", ".join(map(str, saved.paths)))
     return 0
+
+
+def _finding_files(options: Namespace) -> list[str]:
+    """Return the names of the files that may be written beside the ranking."""
+    from synque_select.records.dropped_labels_file import DROPPED_LABELS
+
+    is_written = {
+        "labels.json": options.label is not None,
+        "gaps.json": options.gaps,
+        "real_size.json": options.sample_size_analysis,
+        DROPPED_LABELS: options.label_filter != "off",
+    }
+    return [name for name, is_asked in is_written.items() if is_asked]
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """The files of a run.
+
+    Args:
+        ranking: The JSON file of the ranking; None if the ranking is not saved, and then nothing
+            is, as findings beside another ranking would be taken for its own.
+        paths: All files written so far.
+    """
+
+    ranking: Path | None
+    paths: list[Path]
+
+    def add_findings(
+        self,
+        *,
+        labels: LabelChecks | None = None,
+        gaps: Gaps | None = None,
+        real_size: SampleSizeAnalysis | None = None,
+    ) -> None:
+        """Write the findings that are given."""
+        from synque_select.records.findings_file import save_findings
+        from synque_select.types import Findings
+
+        if self.ranking is not None:
+            found = Findings(labels, gaps, real_size)
+            folder, name = self.ranking.parent, self.ranking.name
+            self.paths.extend(save_findings(folder, found, ranking=name))
+
+    def add_dropped(self, dropped: Mapping[str, Sequence[DroppedLabel]], *, relabel: bool) -> None:
+        """Write what the label filter dropped."""
+        from synque_select.records.dropped_labels_file import DROPPED_LABELS, save_dropped_labels
+        from synque_select.records.ranking_file import file_beside
+
+        if self.ranking is not None:
+            path = file_beside(self.ranking, DROPPED_LABELS)
+            self.paths.append(save_dropped_labels(path, dropped, relabel=relabel))
+
+
+def _save_ranking(ranking: Ranking, target: Path) -> _Saved:
+    from synque_select.records.findings_file import remove_findings
+    from synque_select.records.ranking_file import save_ranking
+
+    save_ranking(ranking, target)
+    remove_findings(target)
+    return _Saved(target, [target, target.with_suffix(".csv")])
 
 
 def _scorer(options: Namespace) -> Scorer:
@@ -264,6 +331,8 @@ def _check_findings(options: Namespace, job: ScoringJob) -> None:
             f"--sample-size-analysis compares halves of the real sample: it needs {LEAST_REAL} "
             f"examples, found {len(job.real)}"
         )
+    if options.sample_size_analysis and options.rank_by is not None:
+        _check_reads_real(options.rank_by, job.suite)
     top_k = options.top_k
     if options.sample_size_analysis and top_k is not None and top_k >= len(job.candidates):
         raise ConfigError(
@@ -271,32 +340,50 @@ def _check_findings(options: Namespace, job: ScoringJob) -> None:
         )
 
 
-def _findings(
-    options: Namespace, scoring: Scoring, labels: LabelChecks | None, ranking: Ranking
-) -> Findings:
-    """Print and return the findings that were requested in addition to the ranking."""
-    from synque_select.report.finding_tables import gaps_table, sample_size_table
-    from synque_select.report.table import terminal_width, wrap_text
-    from synque_select.selection.findings import find_gaps
-    from synque_select.selection.sample_size import sample_size_analysis
-    from synque_select.types import Findings
+def _check_reads_real(rank_by: str, suite: Sequence[BaseProxy]) -> None:
+    """Reject an order of which it is known before scoring that it has no sample-size analysis."""
+    from synque_select.types.ranking import ProxyInfo
 
-    gaps = find_gaps(scoring) if options.gaps else None
-    if gaps is not None:
-        print(f"\n{gaps_table(gaps)}")
-    sizes = None
-    if options.sample_size_analysis:
-        try:
-            sizes = sample_size_analysis(
-                scoring, top_k=ranking.stability_k, rank_by=ranking.rank_by
+    for proxy in suite:
+        info = ProxyInfo(proxy.key, proxy.higher_is_better, family=proxy.family)
+        if proxy.key == rank_by and (info.reads_labels or not info.reads_real):
+            reason = (
+                "the candidates judge each other there"
+                if info.reads_labels
+                else f"{rank_by} never reads the real sample"
             )
-            print(f"\n{sample_size_table(sizes)}")
-        except ProxyError as error:
-            if options.rank_by is not None:  # else only the scores said what orders
-                raise
-            text = f"{str(error)[0].upper()}{str(error)[1:]}."
-            print("", *wrap_text(text, terminal_width()), sep="\n")
-    return Findings(labels=labels, gaps=gaps, real_size=sizes)
+            raise ConfigError(
+                f"--sample-size-analysis is not possible with --rank-by {rank_by}: {reason}; rank "
+                "by another proxy, such as mmd or pad"
+            )
+
+
+def _print_gaps(scoring: Scoring, saved: _Saved) -> None:
+    from synque_select.report.finding_tables import gaps_table
+    from synque_select.selection.findings import find_gaps
+
+    gaps = find_gaps(scoring)
+    print(f"\n{gaps_table(gaps)}")
+    saved.add_findings(gaps=gaps)
+
+
+def _print_sample_sizes(
+    options: Namespace, scoring: Scoring, ranking: Ranking, saved: _Saved
+) -> None:
+    from synque_select.report.finding_tables import sample_size_table
+    from synque_select.report.table import terminal_width, wrap_text
+    from synque_select.selection.sample_size import sample_size_analysis
+
+    try:
+        sizes = sample_size_analysis(scoring, top_k=ranking.stability_k, rank_by=ranking.rank_by)
+    except ProxyError as error:
+        if options.rank_by is not None:  # else only the scores said what orders
+            raise
+        text = f"{str(error)[0].upper()}{str(error)[1:]}."
+        print("", *wrap_text(text, terminal_width()), sep="\n")
+        return
+    print(f"\n{sample_size_table(sizes)}")
+    saved.add_findings(real_size=sizes)
 
 
 def view_of(fields: str | None) -> Selector | None:

@@ -15,7 +15,15 @@ from synque_select.utils.csv_text import csv_text
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
 
-__all__ = ["check_ranking_target", "load_ranking", "ranking_from_json", "save_ranking"]
+__all__ = [
+    "check_ranking_target",
+    "file_beside",
+    "load_ranking",
+    "ranking_from_json",
+    "save_ranking",
+]
+
+_CSV_HEAD = ["name", "n", "sha256"]
 
 _PROXY_FIELDS = (
     "higher_is_better",
@@ -30,15 +38,19 @@ _PROXY_FIELDS = (
 _SCORE_FIELDS = ("value", "low", "high", "spread", "p_value")
 
 
-def check_ranking_target(path: str | Path) -> None:
+def check_ranking_target(path: str | Path) -> Path:
     """Before anything is computed, reject a path that `save_ranking` would not write to.
 
     Args:
         path: As for `save_ranking`.
 
+    Returns:
+        The JSON file that it would write.
+
     Raises:
         ConfigError: The path ends in something other than `.json` and is not a directory.
-        RecordError: The file exists and is not a ranking, or its directory cannot be written.
+        RecordError: The file or the table beside it exists and is not a ranking, or the directory
+            cannot be written.
     """
     if Path(path).suffix.lower() not in ("", ".json") and not Path(path).is_dir():
         raise ConfigError(f"{path}: a ranking is written to a directory or to a .json file")
@@ -48,11 +60,32 @@ def check_ranking_target(path: str | Path) -> None:
             load_ranking(target)
         except RecordError as error:
             raise RecordError(f"{error}: not replaced; give another path") from error
-    elif target.with_suffix(".csv").exists():
-        raise RecordError(f"{target.with_suffix('.csv')} exists already: give another path")
+    table = target.with_suffix(".csv")
+    if table.exists() and not _is_table(table):
+        raise RecordError(f"{table} exists already and is not a ranking: give another path")
     parent = next(parent for parent in target.absolute().parents if parent.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise RecordError(f"{target} cannot be written: {parent} is not a writable directory")
+    return target
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file begins as the CSV of a ranking does."""
+    try:
+        with path.open("rb") as file:
+            return file.read(1 << 10).startswith(",".join([*_CSV_HEAD, ""]).encode())
+    except OSError:
+        return False
+
+
+def file_beside(ranking: Path, name: str) -> Path:
+    """Return the path of another file of a run: `mine.json` has its gaps in `mine.gaps.json`.
+
+    Args:
+        ranking: The JSON file of the ranking.
+        name: Name of the other file in a run whose ranking is `ranking.json`.
+    """
+    return ranking.with_name(name if ranking.name == "ranking.json" else f"{ranking.stem}.{name}")
 
 
 def _target(path: str | Path) -> Path:
@@ -79,7 +112,7 @@ def save_ranking(ranking: Ranking, path: str | Path) -> Path:
 def _csv(ranking: Ranking) -> str:
     weights = ranking.top().weights
     extra = [key for key in ranking.candidates[0].ranks if key not in ranking.proxies]
-    head = ["name", "n", "sha256"]
+    head = [*_CSV_HEAD]
     for key in ranking.proxies:
         head += [key, f"{key}_low", f"{key}_high", f"{key}_rank"]
     head += [f"{key}_rank" for key in extra] + ["selection_stability", "selected_weight"]

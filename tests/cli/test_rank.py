@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
 import pytest
 
 from synque_select.cli.main import main
+from synque_select.errors import ProxyError
 from synque_select.records.ranking_file import load_ranking
 from synque_select.report.page import write_report
 from tests.cli.test_readme import fill
@@ -76,6 +78,14 @@ def test_weights_by_score_are_kept_beside_a_named_file(data: Path, tmp_path: Pat
         (["--mixture", "mmd_optimal", "--proxies", "ngram"], "mmd_optimal needs embeddings"),
         (["--label", "mood"], "mood"),
         (
+            ["--sample-size-analysis", "--proxies", "mdm,mmd", "--rank-by", "mdm"],
+            "not possible with --rank-by mdm: mdm never reads the real sample",
+        ),
+        (
+            ["--label", "sentiment", "--sample-size-analysis", "--rank-by", "transfer"],
+            "not possible with --rank-by transfer: the candidates judge each other",
+        ),
+        (
             ["--sample-size-analysis", "--top-k", "5"],
             "--sample-size-analysis needs --top-k below 5",
         ),
@@ -83,7 +93,9 @@ def test_weights_by_score_are_kept_beside_a_named_file(data: Path, tmp_path: Pat
 )
 def test_what_cannot_be_found_is_refused_before_scoring(data: Path, options, words, capsys):
     assert rank(data, *options) == 1
-    assert words in capsys.readouterr().err
+    output = capsys.readouterr()
+    assert words in output.err
+    assert output.out == ""
 
 
 @pytest.mark.parametrize(
@@ -133,17 +145,82 @@ def test_a_temperature_near_zero_leaves_the_best_alone(data: Path, tmp_path: Pat
     assert load_ranking(tmp_path).top().weights == {"close": 0.5, "false": 0.5}
 
 
-def test_a_ranking_is_kept_although_its_stability_is_unknown(data: Path, tmp_path: Path, capsys):
-    options = [
-        "--proxies",
-        "baseline_length",
-        "--rank-by",
-        "baseline_length",
-        "--sample-size-analysis",
-    ]
-    assert rank(data, *options, "--json", str(tmp_path)) == 1
-    assert "gives no contribution of each real example" in capsys.readouterr().err
-    assert len(load_ranking(tmp_path)) == 5
+def test_a_finding_that_fails_does_not_cost_the_others(
+    data: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object, **__: object) -> None:
+        raise ProxyError("no halves")
+
+    monkeypatch.setattr("synque_select.selection.findings.find_gaps", fail)
+    options = ["--label", "sentiment", "--rank-by", "pad", "--gaps", "--sample-size-analysis"]
+    options += ["--label-filter", "0.5", "--top-k", "2", "--json", str(tmp_path)]
+    assert rank(data, *options) == 1
+    output = capsys.readouterr()
+    assert output.err == "synque-select: error: no halves\n"
+    assert "extrapolated as" in output.out
+    names = {"ranking.json", "ranking.csv", "labels.json", "dropped_labels.jsonl", "real_size.json"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    printed = output.out.replace("\n", "")
+    assert all(name in printed for name in names)
+
+
+def test_findings_of_an_earlier_run_do_not_stay_beside_a_new_ranking(data: Path, tmp_path: Path):
+    options = ["--json", str(tmp_path), "--proxies", "pad"]
+    more = ["--label", "sentiment", "--gaps", "--sample-size-analysis", "--top-k", "2"]
+    assert rank(data, *options, *more, "--label-filter", "0.5") == 0
+    first = {path.name for path in tmp_path.iterdir()}
+    assert {"labels.json", "gaps.json", "real_size.json", "dropped_labels.jsonl"} < first
+    (tmp_path / "gaps.json").write_text('{"mine": 1}')  # not ours any more
+    assert rank(data, *options) == 0
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"ranking.json", "ranking.csv", "gaps.json"}
+    assert (tmp_path / "gaps.json").read_text() == '{"mine": 1}'
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("labels.json", ["--label", "sentiment"]),
+        ("gaps.json", ["--gaps"]),
+        ("real_size.json", ["--sample-size-analysis", "--top-k", "2"]),
+        ("dropped_labels.jsonl", ["--label", "sentiment", "--label-filter", "0.5"]),
+        ("ranking.json", []),
+        ("ranking.csv", []),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "mine."])
+def test_files_of_the_user_are_never_replaced(
+    data: Path, tmp_path: Path, name: str, options: list[str], prefix: str, capsys
+):
+    name = f"{prefix}{name.removeprefix('ranking.') if prefix else name}"
+    (tmp_path / name).write_text("mine,mine\n")
+    target = tmp_path / "mine.json" if prefix else tmp_path
+    assert rank(data, *options, "--proxies", "pad", "--json", str(target)) == 1
+    output = capsys.readouterr()
+    assert name in output.err
+    assert "give another path" in output.err
+    assert output.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine,mine\n"
+
+
+def test_a_ranking_that_cannot_be_saved_is_printed(
+    data: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("synque_select.records.run_folder.write_text_atomic", full)
+    options = ["--proxies", "pad", "--label", "sentiment", "--gaps", "--json", str(tmp_path)]
+    assert rank(data, *options) == 1
+    output = capsys.readouterr()
+    assert "against 40 real examples" in output.out
+    assert "real examples are not covered by any candidate" in output.out
+    assert "wrote" not in output.out
+    assert output.err.startswith("synque-select: error: cannot write ")
+    assert "No space left on device" in output.err
+    assert output.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_repeated_option_adds_to_the_first(data: Path, tmp_path: Path):

@@ -396,6 +396,11 @@ class TestCheckRankingTarget:
         with pytest.raises(RecordError, match=r"out\.csv exists already"):
             check_ranking_target(tmp_path / "out.json")
 
+    def test_a_table_of_a_ranking_is_replaced(self, tmp_path: Path):
+        # as a run leaves it that is killed before it writes the JSON file
+        (tmp_path / "out.csv").write_text("name,n,sha256,pad\r\n")
+        assert check_ranking_target(tmp_path / "out.json") == tmp_path / "out.json"
+
     def test_another_ending_is_refused(self, tmp_path: Path):
         with pytest.raises(ConfigError, match=r"a directory or to a \.json file"):
             check_ranking_target(tmp_path / "out.txt")
