@@ -9,6 +9,7 @@ SynqueError
 ├── DependencyError    an optional package is missing (also an ImportError)
 ├── LightningError     a Trainer, DataModule or callback is of the wrong type or misused
 └── RecordError        a run directory, ranking file or run store cannot be read or written
+    └── NotSavedError  a result cannot be written; the error holds it
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = [
     "EncoderError",
     "LLMError",
     "LightningError",
+    "NotSavedError",
     "ProxyError",
     "RecordError",
     "SynqueError",
@@ -74,6 +76,18 @@ class LightningError(SynqueError):
 
 class RecordError(SynqueError):
     """A run directory, ranking file or run store cannot be read or written."""
+
+
+class NotSavedError(RecordError):
+    """A result was computed, but cannot be written.
+
+    Attributes:
+        result: The result, to be saved elsewhere.
+    """
+
+    def __init__(self, message: str, result: object) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:

@@ -18,8 +18,9 @@ from synque_select.benchmark.layout import Task, find_tasks
 from synque_select.benchmark.lens import LensRubrics, fitted, with_models
 from synque_select.benchmark.result import BenchmarkResult, Cost, TaskResult
 from synque_select.benchmark.tables import render
+from synque_select.benchmark.task_result import TasksResult
 from synque_select.encoders import BaseEncoder, get_encoder
-from synque_select.errors import ConfigError, RecordError
+from synque_select.errors import ConfigError, NotSavedError, RecordError
 from synque_select.lens.config import LensConfig
 from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import (
@@ -33,7 +34,14 @@ from synque_select.proxies.registry import (
 from synque_select.records.run_folder import write_json
 from synque_select.utils.progress import ProgressBar
 
-__all__ = ["BenchmarkOptions", "benchmark_suite", "parts_folder", "render", "run_released"]
+__all__ = [
+    "BenchmarkOptions",
+    "benchmark_suite",
+    "parts_folder",
+    "render",
+    "run_released",
+    "write_result",
+]
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,7 @@ def run_released(
         DataError: None of the benchmark was found, or a file cannot be used.
         ConfigError: A task or proxy is unknown, or an argument is out of its range.
         RecordError: `out` cannot be written; checked before anything is scored.
+        NotSavedError: `out` could not be written later; the error holds the result so far.
 
     Source:
         Chen and Zhong, arXiv 2511.03928, section 4. The intervals, the noise ceiling and the tests
@@ -155,11 +164,23 @@ def run_released(
         for task in tasks:
             results[task.name] = _run_task(task, others, scorer, options, judged)
             if path is not None:
-                write_json(path, result.to_dict())
+                write_result(path, result)
     finally:
         if model is not encoder:  # an instance that was passed in stays open
             model.close()
     return result
+
+
+def write_result(path: Path, result: BenchmarkResult | TasksResult) -> None:
+    """Write the figures.
+
+    Raises:
+        NotSavedError: The file cannot be written; the error holds the result.
+    """
+    try:
+        write_json(path, result.to_dict())
+    except RecordError as error:
+        raise NotSavedError(str(error), result) from error
 
 
 def parts_folder(path: Path) -> Path:

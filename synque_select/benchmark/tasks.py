@@ -21,7 +21,7 @@ from synque_select.benchmark.case_scores import (
     CaseScores,
     never_reads_real,
 )
-from synque_select.benchmark.released import benchmark_suite, parts_folder
+from synque_select.benchmark.released import benchmark_suite, parts_folder, write_result
 from synque_select.benchmark.task_folders import LabeledTask, TestSet, find_labeled_tasks
 from synque_select.benchmark.task_mixtures import (
     ARMS,
@@ -99,6 +99,7 @@ def run_tasks(
         DataError: A file of a task is missing or cannot be used; the message names it.
         ConfigError: No task or proxy has that name, or a `task.yaml` is wrong.
         RecordError: `out` cannot be written; checked before anything is scored.
+        NotSavedError: `out` could not be written later; the error holds the result so far.
     """
     path = None if out is None else Path(out)
     folder = None if path is None else parts_folder(path)
@@ -114,7 +115,7 @@ def run_tasks(
         for task in tasks:
             figures[task.name] = _run_task(task, scorer)
             if path is not None:
-                write_json(path, result.to_dict())
+                write_result(path, result)
     finally:
         if model is not encoder:  # an instance that was passed in stays open
             model.close()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from synque_select.cli.options import add_compute_options, flat
 from synque_select.cli.rank import field_or_position, view_of
-from synque_select.errors import ConfigError, DataError
+from synque_select.errors import ConfigError, DataError, RecordError
 from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
@@ -75,7 +75,7 @@ def run(options: Namespace) -> int:
     column `label` of the file, or answer in the terminal (--interactive), and pass the file to
     `synque-select rank --answers FILE`.
     """
-    from synque_select.data.answers import check_question_file, write_questions
+    from synque_select.data.answers import check_question_file
     from synque_select.report.table import terminal_width, wrap_text
     from synque_select.utils.wording import printable
 
@@ -85,13 +85,13 @@ def run(options: Namespace) -> int:
         raise ConfigError(f"--questions {options.questions}: allowed is a number from 1 on")
     sheet, camps = _draw(options)
     sheet = _with_kept_answers(sheet, path)
-    write_questions(path, sheet)
+    _save(path, sheet)
     if camps is not None:
         sentence = f"{camps.sentence[0].upper()}{camps.sentence[1:]}."
         text = f"{printable(sentence)} The questions ask which camp is right."
         print(*wrap_text(text, terminal_width()), sep="\n")
     if options.interactive:
-        sheet = interview(sheet, lambda changed: write_questions(path, changed))
+        sheet = interview(sheet, lambda changed: _save(path, changed))
     n_open = sum(not question.label for question in sheet.questions)
     n = len(sheet.questions)
     print(f"wrote {path}: {counted(n, 'question')}, {n - n_open} answered")
@@ -99,6 +99,18 @@ def run(options: Namespace) -> int:
         print(f"Fill in the column label with one of: {', '.join(sheet.classes)}; ? = cannot tell")
     print(f"then: synque-select rank … --label {options.label} --answers {path}")
     return 0
+
+
+def _save(path: Path, sheet: QuestionSheet) -> None:
+    """Write the questions; print them, with their answers, if they cannot be written."""
+    from synque_select.data.answers import question_text, write_questions
+    from synque_select.utils.wording import printable
+
+    try:
+        write_questions(path, sheet)
+    except RecordError:
+        print(printable(question_text(path, sheet)))
+        raise
 
 
 def _draw(options: Namespace) -> tuple[QuestionSheet, Camps | None]:

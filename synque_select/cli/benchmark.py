@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from synque_select.cli.options import PROXIES_HELP, flat, proxy_options, whole
-from synque_select.errors import ConfigError
+from synque_select.errors import ConfigError, NotSavedError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
+
+    from synque_select.benchmark.result import BenchmarkResult
+    from synque_select.benchmark.task_result import TasksResult
 
 __all__ = ["arguments", "run"]
 
@@ -79,9 +82,30 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Evaluate proxies on the released SynQuE data, or proxies and mixtures on your own tasks."""
-    if options.name == "tasks":
-        return _run_tasks(options)
-    from synque_select.benchmark.released import BenchmarkOptions, render, run_released
+    from synque_select.benchmark.result import BenchmarkResult
+    from synque_select.benchmark.task_result import TasksResult
+
+    compute = _run_tasks if options.name == "tasks" else _run_released
+    try:
+        print(_text(compute(options)))
+    except NotSavedError as error:
+        if isinstance(error.result, BenchmarkResult | TasksResult):
+            print(_text(error.result))
+        raise
+    return 0
+
+
+def _text(result: BenchmarkResult | TasksResult) -> str:
+    from synque_select.benchmark import tables, task_tables
+    from synque_select.benchmark.result import BenchmarkResult
+
+    if isinstance(result, BenchmarkResult):
+        return tables.render(result)
+    return task_tables.render(result)
+
+
+def _run_released(options: Namespace) -> BenchmarkResult:
+    from synque_select.benchmark.released import BenchmarkOptions, run_released
 
     settings = BenchmarkOptions(
         tasks=None if options.task is None else flat(options.task),
@@ -94,7 +118,7 @@ def run(options: Namespace) -> int:
         max_samples=options.max_samples,
         seed=options.seed,
     )
-    result = run_released(
+    return run_released(
         options.data,
         settings,
         encoder=options.encoder,
@@ -102,8 +126,6 @@ def run(options: Namespace) -> int:
         progress=not options.quiet,
         cache_dir=options.cache_dir,
     )
-    print(render(result))
-    return 0
 
 
 # the options that are not read by `benchmark tasks`, and the value that means "not given"
@@ -116,13 +138,13 @@ _RELEASED_ONLY = {
 }
 
 
-def _run_tasks(options: Namespace) -> int:
-    from synque_select.benchmark.tasks import render, run_tasks
+def _run_tasks(options: Namespace) -> TasksResult:
+    from synque_select.benchmark.tasks import run_tasks
 
     for name, default in _RELEASED_ONLY.items():
         if getattr(options, name) != default:
             raise ConfigError(f"--{name.replace('_', '-')} belongs to `benchmark released`")
-    result = run_tasks(
+    return run_tasks(
         options.data,
         None if options.task is None else flat(options.task),
         proxies=proxy_options(options.proxies),
@@ -132,5 +154,3 @@ def _run_tasks(options: Namespace) -> int:
         progress=not options.quiet,
         cache_dir=options.cache_dir,
     )
-    print(render(result))
-    return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from synque_select.cli.options import jsonargparse_module
-from synque_select.errors import ConfigError
+from synque_select.errors import ConfigError, NotSavedError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -29,9 +29,15 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Run a recipe's experiment. Arms have equal budgets and are paired; a rerun resumes it."""
-    from synque_select.experiment import run_experiment
+    from synque_select.experiment import Experiment, run_experiment
+    from synque_select.experiment.summary import summary
 
     if options.version != 1:
         raise ConfigError(f"config of version {options.version}; allowed is 1")
-    print(run_experiment(options.task, options.experiment))
+    try:
+        print(run_experiment(options.task, options.experiment))
+    except NotSavedError as error:
+        if isinstance(error.result, Experiment):
+            print(summary(error.result.result, error.result.rankings[0]))
+        raise
     return 0

@@ -25,6 +25,7 @@ __all__ = [
     "QuestionSheet",
     "check_question_file",
     "match_label",
+    "question_text",
     "read_questions",
     "write_questions",
 ]
@@ -148,15 +149,18 @@ def write_questions(path: Path, sheet: QuestionSheet) -> None:
     Raises:
         RecordError: The file cannot be written.
     """
-    rows = [_row(sheet, number) for number in range(len(sheet.questions))]
-    if path.suffix.lower() == ".jsonl":
-        text = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
-    else:
-        text = csv_text([_COLUMNS, *([str(row[column]) for column in _COLUMNS] for row in rows)])
     try:
-        write_text_atomic(path, text)
+        write_text_atomic(path, question_text(path, sheet))
     except OSError as error:
         raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def question_text(path: Path, sheet: QuestionSheet) -> str:
+    """Return the content of the file that `write_questions` writes."""
+    rows = [_row(sheet, number) for number in range(len(sheet.questions))]
+    if path.suffix.lower() == ".jsonl":
+        return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+    return csv_text([_COLUMNS, *([str(row[column]) for column in _COLUMNS] for row in rows)])
 
 
 def _row(sheet: QuestionSheet, number: int) -> dict[str, str | int]:

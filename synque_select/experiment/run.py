@@ -14,7 +14,7 @@ from statistics import fmean
 import numpy as np
 
 from synque_select.data.candidate import RealSample
-from synque_select.errors import ConfigError
+from synque_select.errors import ConfigError, NotSavedError, RecordError
 from synque_select.experiment.fits import Fit, FitStore, Outcome
 from synque_select.experiment.options import ExperimentOptions
 from synque_select.experiment.result import experiment_result, probe_correlations
@@ -74,6 +74,7 @@ def run_experiment(task: BaseTask, options: ExperimentOptions | None = None) -> 
         ConfigError: An option does not fit the task.
         DataError: Examples of a real sample are also in validation or test, or a candidate is too
             small.
+        NotSavedError: The run directory cannot be written; the error holds the `Experiment`.
     """
     options = ExperimentOptions() if options is None else options
     _check(task, options)
@@ -111,8 +112,12 @@ def run_experiment(task: BaseTask, options: ExperimentOptions | None = None) -> 
         seconds=time.monotonic() - started,
     )
     probes = probe_correlations(task, run.records)
-    write_run(run_dir, task, samples[0], run.rankings, result, probes, scorer)
-    return Experiment(run_dir, result, tuple(run.rankings))
+    experiment = Experiment(run_dir, result, tuple(run.rankings))
+    try:
+        write_run(run_dir, task, samples[0], run.rankings, result, probes, scorer)
+    except RecordError as error:
+        raise NotSavedError(str(error), experiment) from error
+    return experiment
 
 
 def _check(task: BaseTask, options: ExperimentOptions) -> None:

@@ -50,10 +50,10 @@ def write_run(
         correlations: Correlations over the probes, one entry per real sample.
         scorer: How the rankings were made.
     """
+    save_result(run_dir, result)
     save_ranking(rankings[0], run_dir)
     for replicate, ranking in enumerate(rankings):
         save_ranking(ranking, run_dir / "rankings" / f"replicate-{replicate + 1}.json")
-    save_result(run_dir, result)
     save_correlations(correlations, run_dir)
     write_examples(
         run_dir, {"real sample": sample.views, **{c.name: c.views for c in task.candidates}}

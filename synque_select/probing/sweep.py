@@ -61,6 +61,7 @@ def run_sweep(
         The run directory.
 
     Raises:
+        RecordError: The run directory cannot be written; the results are printed all the same.
         LightningError: The DataModule is not a SynqueDataModule, or has no real sample.
         ConfigError: `max_steps` is not positive, or the task is not a plain name.
         RecordError: The directory cannot be created.
@@ -100,13 +101,15 @@ def run_sweep(
         records.append(untrained)
     correlations = correlate(records, seed=options.seed)
     correlations += surrogate_reliability(records, seed=options.seed)
-    run = new_run_folder("runs", name) if run_dir is None else Path(run_dir)
-    save_ranking(ranking, run)
-    save_correlations(correlations, run)
-    write_page(run, datamodule, scorer)
-    if messages:
-        print("", *messages, sep="\n")
-    for table in (*map(units_table, correlations), *correlation_tables(correlations)):
-        print(f"\n{table}")
+    try:
+        run = new_run_folder("runs", name) if run_dir is None else Path(run_dir)
+        save_ranking(ranking, run)
+        save_correlations(correlations, run)
+        write_page(run, datamodule, scorer)
+    finally:  # what cannot be saved is printed
+        if messages:
+            print("", *messages, sep="\n")
+        for table in (*map(units_table, correlations), *correlation_tables(correlations)):
+            print(f"\n{table}")
     print(f"\nreport: {run / 'report.html'}")
     return run

@@ -65,6 +65,7 @@ def run_tuning(
 
     Raises:
         ConfigError: An argument is not allowed, or the study of this name has other settings.
+        RecordError: The run directory cannot be written; the results are printed all the same.
         LightningError: The DataModule is not a SynqueDataModule, or has no real sample.
     """
     options = TuneOptions() if options is None else options
@@ -84,10 +85,12 @@ def run_tuning(
         store=runs,
         trainer_options=trainer_options,
     )
-    run = new_run_folder("runs", name) if run_dir is None else make_folder(run_dir)
-    _write(result, runs, run, datamodule)
-    print(study_table(result.to_dict()))
-    print("", *wrap_text(_best(result), terminal_width()), sep="\n")
+    try:
+        run = new_run_folder("runs", name) if run_dir is None else make_folder(run_dir)
+        _write(result, runs, run, datamodule)
+    finally:  # what cannot be saved is printed
+        print(study_table(result.to_dict()))
+        print("", *wrap_text(_best(result), terminal_width()), sep="\n")
     print(f"report: {run / 'report.html'}")
     return run
 
