@@ -226,9 +226,9 @@ class _Saved:
         from synque_select.types import Findings
 
         if self.ranking is not None:
-            found = Findings(labels, gaps, real_size)
+            findings = Findings(labels, gaps, real_size)
             folder, name = self.ranking.parent, self.ranking.name
-            self.paths.extend(save_findings(folder, found, ranking=name))
+            self.paths.extend(save_findings(folder, findings, ranking=name))
 
     def add_dropped(self, dropped: Mapping[str, Sequence[DroppedLabel]], *, relabel: bool) -> None:
         """Write what the label filter dropped."""
