@@ -11,8 +11,8 @@ two classes exchanged, one class renamed to another, or one class left out, whic
 first two.
 
 `outliers`: all candidates with their labels as they are; each in turn with half or all of its
-labels permuted; and random sets of 8 of which some have half permuted. The candidates are marked
-whose labels `check_labels` finds to stand out.
+labels permuted; random sets of 8 of which some have half permuted; and sets of 8 with 30 % of all
+labels drawn at random. The candidates are marked whose labels `check_labels` finds to stand out.
 """
 
 from __future__ import annotations
@@ -151,11 +151,16 @@ def outliers(data: Embedded) -> Iterator[str]:
     """Count how often the label checks mark candidates with permuted labels, and others."""
     names = [*data.labels]
 
-    def row(what: str, sets: Iterator[tuple[Sequence[str], set[str], int]], share: float) -> str:
+    def row(
+        what: str,
+        sets: Iterator[tuple[Sequence[str], set[str], int]],
+        share: float,
+        labels: _Labels = data.labels,
+    ) -> str:
         counts = np.zeros(4, dtype=int)
         for kept, wrong, seed in sets:
-            changed = {name: _permuted(data.labels[name], share, seed) for name in wrong}
-            for check in data.checks(kept, {**data.labels, **changed}):
+            changed = {name: _permuted(labels[name], share, seed) for name in wrong}
+            for check in data.checks(kept, {**labels, **changed}):
                 counts += [
                     check.outlier and check.name in wrong,
                     check.name in wrong,
@@ -169,8 +174,9 @@ def outliers(data: Embedded) -> Iterator[str]:
     for share, what in ((0.5, "half"), (1.0, "all")):
         sets = ((names, {name}, seed) for seed in range(_N_TWINS) for name in names)
         yield row(f"{what} permuted in one", sets, share)
-    for n_wrong in (0, 2, 4, 5):
+    for n_wrong in (0, 1, 2, 4, 5, 6):
         yield row(f"half permuted in {n_wrong} of 8", _sets_of_8(names, n_wrong), 0.5)
+    yield row("30 % noise in 8 of 8", _sets_of_8(names, 0), 0, _noisy(data))
 
 
 def _sets_of_8(names: Sequence[str], n_wrong: int) -> Iterator[tuple[Sequence[str], set[str], int]]:
