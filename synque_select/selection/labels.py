@@ -27,7 +27,14 @@ from synque_select.types.decision import LEAST_REAL
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.wording import counted
 
-__all__ = ["check_classes", "check_labeled", "check_labels", "check_scored_labels", "unpredicted"]
+__all__ = [
+    "check_classes",
+    "check_labeled",
+    "check_labels",
+    "check_scored_labels",
+    "uncheckable_labels",
+    "unpredicted",
+]
 
 _Labeled = tuple[NDArray[np.float32], NDArray[np.str_]]
 
@@ -54,7 +61,29 @@ def check_classes(candidates: Sequence[Candidate]) -> None:
         ConfigError: A candidate has no label, all of its labels are missing, it has more than 100
             classes (such as free text), or the labels are numbers with fractions, or lists.
     """
-    kind = label_kind([candidate.labels for candidate in candidates])
+    reasons = uncheckable_labels(candidates)
+    for candidate in candidates:
+        if candidate.name in reasons:
+            raise ConfigError(f"{candidate.where}: {reasons[candidate.name]}")
+
+
+def uncheckable_labels(candidates: Sequence[Candidate]) -> dict[str, str]:
+    """Return the candidates whose labels cannot be checked, while those of others can.
+
+    Args:
+        candidates: The candidates.
+
+    Returns:
+        Name to the reason: no label, or labels that are all missing, more than 100 classes, or
+        numbers or lists where most others have classes.
+
+    Raises:
+        ConfigError: It is so for all candidates, or the labels are numbers, or lists.
+    """
+    given = [c.labels for c in candidates if c.label is not None and {*c.labels} - {NO_LABEL}]
+    classes = [labels for labels in given if label_kind([labels]) == "classes"]
+    # one candidate with other labels does not make those of the others numbers or lists
+    kind = label_kind(classes if 2 * len(classes) > len(given) else given)
     if kind == "numbers":
         raise ConfigError("the labels are numbers, and the label checks need classes")
     if kind == "lists":
@@ -62,15 +91,28 @@ def check_classes(candidates: Sequence[Candidate]) -> None:
             "the labels are lists, and the label checks, the search for camps, the label filter "
             "and ask need one class per example"
         )
-    for candidate in candidates:
-        n_classes = len({*candidate.labels} - {NO_LABEL})
-        if not n_classes:
-            raise ConfigError(f"{candidate.where}: all labels are missing (null, NaN or blank)")
-        if n_classes > _MAX_CLASSES:
-            raise ConfigError(
-                f"{candidate.where} has {counted(n_classes, 'different label')}, and the label "
-                f"checks need classes, at most {_MAX_CLASSES}"
-            )
+    each = {candidate.name: _uncheckable(candidate) for candidate in candidates}
+    reasons = {name: reason for name, reason in each.items() if reason is not None}
+    if candidates and len(reasons) == len(each):
+        raise ConfigError(f"{candidates[0].where}: {reasons[candidates[0].name]}")
+    return reasons
+
+
+def _uncheckable(candidate: Candidate) -> str | None:
+    if candidate.label is None:
+        return "no label is given (label=, or --label)"
+    n_classes = len({*candidate.labels} - {NO_LABEL})
+    if not n_classes:
+        return "all labels are missing (null, NaN or blank)"
+    kind = label_kind([candidate.labels])
+    if kind == "lists" or (kind == "numbers" and n_classes <= _MAX_CLASSES):
+        return f"they are {kind}, and the label checks need classes"
+    if n_classes > _MAX_CLASSES:
+        return (
+            f"{counted(n_classes, 'different label')}, and the label checks need classes, at most "
+            f"{_MAX_CLASSES}"
+        )
+    return None
 
 
 def check_labeled(candidates: Sequence[Candidate], reader: str) -> None:
@@ -134,20 +176,39 @@ def check_labels(
     compared as well (total variation, shown to be above 0.3 for redrawn real samples; with fewer
     than 20 real examples, nothing is said). A difference says nothing against the labels.
 
+    The classifiers are trained in five folds, or in fewer if the classes that are too rare for five
+    hold most examples; classes that are too rare are left out, and counted in `LabelCheck.rare`.
+
     The majority is not the truth: where two groups of candidates contradict each other, the larger
     one need not be right.
 
     Args:
-        candidates: The candidates, with `label` set; examples whose label is missing are left out.
+        candidates: The candidates; examples whose label is missing are left out. Those of
+            `uncheckable_labels` are not compared.
         embeddings: Candidate name to its embeddings, (N, d).
         real: (n, d) embeddings of the real sample; its labels are not used.
         seed: Random seed for the folds, and for subsamples of candidates above 4,000 examples.
 
     Raises:
-        ConfigError: A candidate has no label, or more than 100 classes (such as free text).
+        ConfigError: No candidate has labels that can be checked; see `uncheckable_labels`.
     """
-    check_classes(candidates)
-    parts = {c.name: _part(c, embeddings[c.name], seed) for c in candidates}
+    reasons = uncheckable_labels(candidates)
+    unchecked = {name: LabelCheck.without(name, reason) for name, reason in reasons.items()}
+    compared = [candidate for candidate in candidates if candidate.name not in unchecked]
+    checked = _compared(compared, embeddings, real, seed)
+    return [(unchecked | checked)[candidate.name] for candidate in candidates]
+
+
+def _compared(
+    candidates: Sequence[Candidate],
+    embeddings: Mapping[str, torch.Tensor],
+    real: torch.Tensor,
+    seed: int,
+) -> dict[str, LabelCheck]:
+    """Return the checks of candidates whose labels are classes, by name."""
+    labeled = {c.name: _labeled(c, embeddings[c.name], seed) for c in candidates}
+    rare = {name: _rare(y) for name, (_, y) in labeled.items()}
+    parts = {name: _without(part, rare[name]) for name, part in labeled.items()}
     fitted = {name: _fit(x, y) for name, (x, y) in parts.items()}
     across = {name: _across(name, parts, fitted) for name in parts}
     own = {name: _held_out(x, y, seed) for name, (x, y) in parts.items()}
@@ -162,33 +223,33 @@ def check_labels(
     # where most are like this, the task is too hard for a linear classifier to tell
     if _LEAST_COMPARED <= len(parts) > 2 * len(hardly):
         outliers |= hardly
-    checks = []
+    checks = {}
     bar = ProgressBar(parts.items(), "checking labels", delay=2, leave=False, unit="candidate")
     for name, (_, y) in bar:
         model = fitted[name]
-        mix = _mix(y)
+        mix = _mix(labeled[name][1])
         predicted = np.array([], dtype=y.dtype)
         if model is not None:
             predicted = model.predict(real.float().cpu().numpy())
         share = contradicted[name]
         reasons = (
             *_outlier_warnings(name, contradicted, agreement, random),
-            *_warnings(name, agreement[name], across, mix),
+            *_warnings(name, agreement[name], y, is_compared=_is_compared(name, across, share)),
         )
-        checks.append(
-            LabelCheck(
-                name,
-                len(y),
-                agreement[name],
-                across[name],
-                mix,
-                _mix(predicted) if len(predicted) else {},
-                tuple(each.sentence(name, next(iter(mix))) for each in reasons),
-                contradicted=None if np.isnan(share) else share,
-                outlier=name in outliers,
-                mix_distance=_mix_distance(own[name], predicted, seed),
-                reasons=reasons,
-            )
+        checks[name] = LabelCheck(
+            name,
+            len(y),
+            agreement[name],
+            across[name],
+            mix,
+            _mix(predicted) if len(predicted) else {},
+            tuple(each.sentence(name, next(iter(mix))) for each in reasons),
+            contradicted=None if np.isnan(share) else share,
+            outlier=name in outliers,
+            mix_distance=_mix_distance(own[name], predicted, seed),
+            reasons=reasons,
+            rare=rare[name],
+            unchecked=_unchecked(y, agreement[name]),
         )
     return checks
 
@@ -305,12 +366,40 @@ def _limit(values: Mapping[str, float], sign: int) -> float:
     return middle + sign * max(3 * spread, _LEAST_DIFFERENCE)
 
 
-def _part(candidate: Candidate, embeddings: torch.Tensor, seed: int) -> _Labeled:
+def _labeled(candidate: Candidate, embeddings: torch.Tensor, seed: int) -> _Labeled:
     labels = np.array(candidate.labels)
     chosen = labeled_positions(candidate.labels)
     if len(chosen) > _MAX_ROWS:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, _MAX_ROWS, replace=False))
     return embeddings[torch.from_numpy(chosen)].float().cpu().numpy(), labels[chosen]
+
+
+def _rare(y: NDArray[np.str_]) -> dict[str, int]:
+    """Return the classes that are left out, so that one of them does not stop the whole check.
+
+    Returns:
+        Class to its number of examples, which is below the number of folds; empty if nothing is
+        left to check without them.
+    """
+    counts = Counter(y.tolist())
+    for n_folds in range(_FOLDS, 1, -1):
+        sizes = [n for n in counts.values() if n >= n_folds]
+        if len(sizes) > 1 and 2 * sum(sizes) > len(y):
+            return {label: n for label, n in sorted(counts.items()) if n < n_folds}
+    return {}
+
+
+def _without(part: _Labeled, rare: Mapping[str, int]) -> _Labeled:
+    x, y = part
+    kept = ~np.isin(y, [*rare])
+    return (x[kept], y[kept]) if rare else part
+
+
+def _unchecked(y: NDArray[np.str_], agreement: float) -> str | None:
+    """Return why labels of several classes were not predicted; None if they were."""
+    if not math.isnan(agreement) or len(set(y)) < 2:
+        return None
+    return "too few examples of each class to train on some and predict the others"
 
 
 def _classifier() -> Any:
@@ -409,15 +498,18 @@ def _median(shares: Mapping[str, float]) -> float:
     return float(np.nanmedian(list(shares.values())))
 
 
+def _is_compared(name: str, across: Mapping[str, float], contradicted: float) -> bool:
+    alone = math.isnan(across[name]) and math.isnan(contradicted)
+    return len(across) < 2 or not alone
+
+
 def _warnings(
-    name: str,
-    agreement: float,
-    across: Mapping[str, float],
-    mix: Mapping[str, float],
+    name: str, agreement: float, labels: NDArray[np.str_], *, is_compared: bool
 ) -> Iterator[LabelWarning]:
-    if len(mix) < 2:
+    n_classes = len(set(labels))
+    if n_classes < 2:
         yield LabelWarning("same")
-    elif len(across) > 1 and np.isnan(across[name]):
+    elif not is_compared:
         yield LabelWarning("alone")
-    if _hardly_follow(agreement, len(mix)):
-        yield LabelWarning("chance", (agreement, 1 / len(mix)))
+    if _hardly_follow(agreement, n_classes):
+        yield LabelWarning("chance", (agreement, 1 / n_classes))

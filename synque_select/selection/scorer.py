@@ -16,7 +16,7 @@ from synque_select.data.answers import QuestionSheet, read_questions
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.families import FamilySpec, no_other_family
 from synque_select.data.groups import GroupSelector, label_error
-from synque_select.data.label_sets import LabelKind, label_kind
+from synque_select.data.label_sets import LabelKind, label_kind, labeled_positions
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.data.views import Selector
 from synque_select.encoders import BaseEncoder, embed, get_encoder
@@ -36,7 +36,7 @@ from synque_select.selection.label_filter import (
     filter_selected,
     offer,
 )
-from synque_select.selection.labels import check_classes, check_labeled, check_scored_labels
+from synque_select.selection.labels import check_labeled, check_scored_labels, uncheckable_labels
 from synque_select.selection.mixture import MixtureChoice, MixtureOptions, mixture_scores
 from synque_select.selection.mixture_sample import mixture_candidate
 from synque_select.selection.ranking import check_rank_by, ranking_from
@@ -51,7 +51,7 @@ from synque_select.selection.scoring import Scoring, labels_key, score
 from synque_select.types import DroppedLabel, LabelCheck, LabelChecks, Mixture, Ranking
 from synque_select.utils.process_state import free_device_memory
 from synque_select.utils.validation import check_int
-from synque_select.utils.wording import counted, listed
+from synque_select.utils.wording import counted
 
 __all__ = ["Scorer", "ScoringJob", "rank"]
 
@@ -412,30 +412,31 @@ class ScoringJob:
     @cached_property
     def unchecked(self) -> str | None:
         """A sentence on why the labels are not checked; empty without labels, None if they are."""
-        missing = [candidate.where for candidate in self.candidates if candidate.label is None]
-        if len(missing) == len(self.candidates):
+        if all(candidate.label is None for candidate in self.candidates):
             return ""
         reason = None
-        if missing:
-            reason = f"there are none for {listed(missing)}"
-        elif not self.needs_embeddings:
+        if not self.needs_embeddings:
             reason = "the label checks need a proxy that uses embeddings, such as pad"
         else:
             try:
-                check_classes(self.candidates)
+                uncheckable_labels(self.candidates)
             except ConfigError as error:
                 reason = str(error)
         return None if reason is None else f"The labels were not checked: {reason}."
 
     @property
     def _left_out(self) -> str | None:
-        """Say which columns the default suite leaves out, as the labels are not classes."""
-        if not self.unchecked or self.scorer.proxies is not None or self._reads_labels:
+        """Say which columns the default suite leaves out, as not all labels are classes."""
+        if self.unchecked == "" or self.scorer.proxies is not None or self._reads_labels:
             return None
+        if self.unchecked is None and _have_classes(self.candidates):
+            return None  # all labels are checked: another message says why nothing can judge them
         plain, labeled = (
             default_suite(self.real.modality, labels=with_) for with_ in (False, True)
         )
         left_out = " and ".join(key for key in labeled if key not in plain)
+        if self.unchecked is None:
+            return f"{left_out} are left out: they need labels of all candidates."
         if _kind_of(self.candidates) != "numbers":
             return f"{left_out} are left out for the same reason."
         return (
@@ -475,7 +476,9 @@ class ScoringJob:
             labels = LabelChecks(labels.checks, has_camps=True, contested=camps.contested(views))
             sentences = camps.messages(views)
         ranking = self.scorer.order(scoring, checks, sentences, answers)
-        return replace(ranking, messages=(*labels.messages, *ranking.messages)), labels
+        left_out = () if self._left_out is None else (self._left_out,)
+        messages = (*labels.messages, *left_out, *ranking.messages)
+        return replace(ranking, messages=messages), labels
 
     def cached_ranking(self) -> Ranking:
         """See `Scorer.cached_ranking`."""
@@ -578,14 +581,14 @@ class ScoringJob:
         return get_encoder(self.scorer.encoder, self.real.modality, device=device)
 
     def _path(self, what: Literal["ranking", "selection"]) -> Path:
-        scorer, is_checked = self.scorer, self.unchecked is None
+        scorer, unchecked = self.scorer, self.unchecked
         options: Mapping[str, object] = {
             "rank_by": scorer.rank_by,
             "top_k": scorer.top_k,
             "mixture": vars(MixtureOptions.of(scorer.mixture)),
             "n_resamples": scorer.n_resamples,
             "what": what,
-            "labels": [c.labels_sha256 for c in self.candidates] if is_checked else self.unchecked,
+            "labels": _hashes(self.candidates) if unchecked is None else unchecked,
             "answers": self.sheet,  # its text form lists all answers
             "label_filter": [scorer.label_filter, scorer.relabel],
             "families": [candidate.family for candidate in self.candidates],
@@ -621,7 +624,18 @@ def _check_groups(candidates: Sequence[Candidate], real: RealSample) -> None:
 
 
 def _kind_of(candidates: Sequence[Candidate]) -> LabelKind:
-    return label_kind([candidate.labels for candidate in candidates])
+    return label_kind([c.labels for c in candidates if c.label is not None])
+
+
+def _have_classes(candidates: Sequence[Candidate]) -> bool:
+    """Return whether all candidates have labels that are classes, or lists of them."""
+    if any(c.label is None or len(labeled_positions(c.labels)) < 2 for c in candidates):
+        return False
+    return _kind_of(candidates) in _JUDGED_KINDS
+
+
+def _hashes(candidates: Sequence[Candidate]) -> list[str | None]:
+    return [None if c.label is None else c.labels_sha256 for c in candidates]
 
 
 def _only_one_family(candidates: Sequence[Candidate]) -> str | None:
@@ -637,7 +651,7 @@ def _with_label_proxies(
     """Add the columns that read labels to the default suite, if all labels are classes."""
     if proxies is not None or any(candidate.label is None for candidate in candidates):
         return proxies
-    judged = _kind_of(candidates) in _JUDGED_KINDS and _only_one_family(candidates) is None
+    judged = _have_classes(candidates) and _only_one_family(candidates) is None
     return default_suite(real.modality, labels=judged)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from synque_select.types.label_warning import LabelWarning, shown_worst, warning_lines
 from synque_select.utils.json_fields import JsonFields, null_if_undefined
 from synque_select.utils.json_types import Json
-from synque_select.utils.wording import counted
+from synque_select.utils.wording import counted, listed
 
 __all__ = [
     "ContestedExample",
@@ -157,6 +158,9 @@ class LabelCheck:
         mix_distance: Total variation between what classifiers trained on the candidate predict for
             its own held-out examples and for the real sample, if shown to be above 0.3; else None.
         reasons: What each of the warnings is about; empty if an older version made the check.
+        rare: Class to its number of examples, for classes with too few of them to be used.
+        unchecked: Why labels of several classes were not predicted from the candidate's own inputs;
+            None if they were.
     """
 
     name: str
@@ -170,6 +174,18 @@ class LabelCheck:
     outlier: bool = False
     mix_distance: float | None = None
     reasons: tuple[LabelWarning, ...] = ()
+    rare: Mapping[str, int] = field(default_factory=dict)
+    unchecked: str | None = None
+
+    @classmethod
+    def without(cls, name: str, reason: str) -> LabelCheck:
+        """Return the entry of a candidate whose labels are not checked at all.
+
+        Args:
+            name: Name of the candidate.
+            reason: Why not.
+        """
+        return cls(name, 0, math.nan, math.nan, {}, {}, unchecked=reason)
 
     def to_dict(self) -> dict[str, Json]:
         """Return the check as JSON values, None for NaN."""
@@ -187,6 +203,8 @@ class LabelCheck:
             **measured,
             **({} if self.mix_distance is None else {"mix_distance": self.mix_distance}),
             **({"reasons": [each.to_dict() for each in self.reasons]} if self.reasons else {}),
+            **({"rare": dict(self.rare)} if self.rare else {}),
+            **({} if self.unchecked is None else {"unchecked": self.unchecked}),
         }
 
     @classmethod
@@ -201,7 +219,7 @@ class LabelCheck:
         fields.expect(len(reasons) in (0, len(warnings)), "reasons", "one per warning")
         return cls(
             name=fields.text("name"),
-            n=fields.count("n"),
+            n=fields.integer("n", least=0),
             agreement=fields.number("agreement"),
             others_agreement=fields.number("others_agreement"),
             mix=fields.numbers("mix"),
@@ -211,6 +229,8 @@ class LabelCheck:
             outlier=fields.flag("outlier", False),
             mix_distance=fields.optional_number("mix_distance"),
             reasons=tuple(map(LabelWarning.from_fields, reasons)),
+            rare={k: int(n) for k, n in fields.numbers("rare").items()} if "rare" in fields else {},
+            unchecked=fields.text("unchecked") if "unchecked" in fields else None,
         )
 
 
@@ -269,7 +289,7 @@ class LabelChecks:
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """The warnings, or a sentence on what it means that there are none.
+        """The warnings, or a sentence on what it means that there are none; what was left out.
 
         What several candidates are warned of is one line.
         """
@@ -281,7 +301,7 @@ class LabelChecks:
                 for i, sentence in enumerate(check.warnings)
             )
         )
-        n = len(self.checks)
+        n, n_all = sum(not math.isnan(check.agreement) for check in self.checks), len(self.checks)
         if n < _LEAST_COMPARED:
             words = "without a warning, but 3 candidates are needed to see labels that stand out."
         elif self.has_camps:
@@ -290,8 +310,47 @@ class LabelChecks:
             words = (
                 "no candidate's labels stand out. An error that most of them share cannot be seen."
             )
-        warnings = warnings or (f"The labels of {counted(n, 'candidate')} were checked: {words}",)
-        return (*warnings, *self._mix)
+        checked = (
+            counted(n, "candidate") if n == n_all else f"{n:,} of {counted(n_all, 'candidate')}"
+        )
+        if n and not warnings:
+            warnings = (f"The labels of {checked} were checked: {words}",)
+        return (*warnings, *self._unchecked, *self._rare, *self._mix)
+
+    @property
+    def _unchecked(self) -> tuple[str, ...]:
+        """One line for each reason why candidates were not checked against their own inputs."""
+        names: dict[tuple[bool, str], list[str]] = {}
+        for check in self.checks:
+            if check.unchecked is not None:
+                kind = (check.contradicted is None, check.unchecked)
+                names.setdefault(kind, []).append(check.name)
+        return tuple(
+            f"The labels of {listed(group)} were "
+            + (
+                "not checked"
+                if alone
+                else "only compared with what other candidates' classifiers say"
+            )
+            + f": {reason}."
+            for (alone, reason), group in names.items()
+        )
+
+    @property
+    def _rare(self) -> tuple[str, ...]:
+        """One line on all examples of classes that are too rare to be used."""
+        rare = {check.name: check.rare for check in self.checks if check.rare}
+        if not rare:
+            return ()
+        n = sum(sum(counts.values()) for counts in rare.values())
+        each = [
+            f"{name} ({listed([f'{label!r}: {k:,}' for label, k in counts.items()])})"
+            for name, counts in rare.items()
+        ]
+        return (
+            f"The label checks leave out {counted(n, 'example')} of classes that are too rare: "
+            f"{listed(each)}.",
+        )
 
     @property
     def _mix(self) -> tuple[str, ...]:

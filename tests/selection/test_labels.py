@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -24,6 +24,8 @@ def checked(
     n: int = 300,
     swapped: Sequence[str] = (),
     share: float = 0.5,
+    rare: Mapping[str, int] | None = None,
+    unlike: Mapping[str, Sequence[object]] | None = None,
 ) -> dict[str, LabelCheck]:
     """Candidates of two classes that overlap more from one to the next; some half permuted."""
     candidates, embeddings = [], {}
@@ -35,7 +37,11 @@ def checked(
             y[: int(share * n)] = rng.permutation(y[: int(share * n)])
         if name in swapped:
             y = 1 - y
-        records = [(f"{name} {i}", int(label)) for i, label in enumerate(y)]
+        labels: list[object] = [int(label) for label in y]
+        n_rare = (rare or {}).get(name, 0)
+        labels[:n_rare] = ["other"] * n_rare
+        labels = [*(unlike or {}).get(name, labels)]
+        records = [(f"{name} {i}", label) for i, label in enumerate(labels)]
         candidates.append(Candidate(name, records, view=0, label=1))
         embeddings[name] = torch.from_numpy(x).float()
     real = torch.from_numpy(np.random.default_rng(9).normal(size=(60, 6)) + 0.5).float()
@@ -90,6 +96,91 @@ def test_exchanged_classes_are_contradicted_and_not_random():
     assert [name for name in NAMES if checks[name].outlier] == ["d"]
     assert "the other candidates contradict" in checks["d"].warnings[0]
     assert unpredicted([*checks.values()]) == {}
+
+
+@pytest.mark.parametrize("n_rare", [1, 4])
+@pytest.mark.parametrize("wrong", ["c", "aceg"])
+def test_a_rare_class_does_not_switch_the_check_off(wrong: str, n_rare: int):
+    """One class that is too rare for five folds, in the wrong candidates or in all of them."""
+    plain = checked(wrong, [0.5] * 8)
+    for names in (wrong, NAMES):
+        checks = checked(wrong, [0.5] * 8, rare=dict.fromkeys(names, n_rare))
+        assert [name for name in NAMES if checks[name].outlier] == [*wrong]
+        for name in NAMES:
+            assert checks[name].agreement == pytest.approx(plain[name].agreement, abs=0.05)
+            assert checks[name].rare == ({"other": n_rare} if name in names else {})
+            assert checks[name].n == 300 - sum(checks[name].rare.values())
+            assert ("other" in checks[name].mix) == (name in names)
+        assert not any("no other candidate" in text for c in checks.values() for text in c.warnings)
+
+
+def test_what_is_left_out_is_one_line():
+    checks = LabelChecks(tuple(checked("", [0.5] * 8, rare=dict.fromkeys("abc", 2)).values()))
+    first, second = checks.messages
+    assert first.startswith("The labels of 8 candidates were checked: no candidate's labels stand")
+    assert second == (
+        "The label checks leave out 6 examples of classes that are too rare: a ('other': 2), "
+        "b ('other': 2), c ('other': 2)."
+    )
+    assert LabelChecks.from_dict(checks.to_dict()).messages == checks.messages
+
+
+def test_classes_of_five_examples_are_checked():
+    checks = checked("c", [0.5] * 8, rare={"c": 5})
+    assert checks["c"].rare == {}
+    assert checks["c"].n == 300
+    assert checks["c"].outlier
+
+
+def test_small_classes_get_fewer_folds_before_they_are_left_out():
+    y = np.repeat(np.arange(10), 3)
+    x = torch.eye(10)[torch.from_numpy(y)]
+    records = [(f"t {i}", int(label)) for i, label in enumerate(y)]
+    (check,) = check_labels([Candidate("a", records, 0, 1)], {"a": x}, x)
+    assert check.rare == {}
+    assert check.agreement == 1
+
+
+def test_a_candidate_without_predictions_is_not_called_checked():
+    """Of 300 examples all but one have one class: nothing can be predicted."""
+    labels = [*["up"] * 299, "down"]
+    checks = LabelChecks(tuple(checked("", [0.5] * 8, unlike={"b": labels}).values()))
+    assert np.isnan(checks.checks[1].agreement)
+    text = " ".join(checks.messages)
+    assert "The labels of 8 candidates" not in text
+    assert (
+        "The labels of b were not checked: too few examples of each class to train on some and "
+        "predict the others."
+    ) in text
+    assert LabelChecks.from_dict(checks.to_dict()).messages == checks.messages
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ([None] * 300, "all labels are missing (null, NaN or blank)"),
+        (
+            [i % 102 for i in range(300)],
+            "102 different labels, and the label checks need classes, at most 100",
+        ),
+        ([[i % 2] for i in range(300)], "they are lists, and the label checks need classes"),
+        ([i % 3 / 2 for i in range(300)], "they are numbers, and the label checks need classes"),
+    ],
+)
+def test_one_candidate_that_cannot_be_checked_does_not_stop_the_others(
+    labels: list[object], reason: str
+):
+    plain = checked("cg", [0.5] * 8)
+    checks = checked("cg", [0.5] * 8, unlike={"b": labels})
+    assert [*checks] == [*NAMES]
+    assert [name for name in NAMES if checks[name].outlier] == ["c", "g"]
+    assert checks["b"].n == 0
+    assert checks["a"].agreement == plain["a"].agreement
+    kept = LabelChecks(tuple(checks.values()))
+    assert f"The labels of b were not checked: {reason}." in kept.messages
+    assert LabelChecks.from_dict(kept.to_dict()).messages == kept.messages
+    clean = LabelChecks(tuple(checked("", [0.5] * 8, unlike={"b": labels}).values()))
+    assert clean.messages[0].startswith("The labels of 7 of 8 candidates were checked: no cand")
 
 
 def mixed(n_up: int, n: int, seed: int, *, spread: float = 0.3) -> tuple[np.ndarray, torch.Tensor]:

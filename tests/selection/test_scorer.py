@@ -334,11 +334,39 @@ def test_every_way_says_why_labels_were_not_checked(tmp_path: Path, label, proxi
         assert "transfer" not in ranking.proxies
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda c: replace_label(c), "no label is given (label=, or --label)"),
+        (lambda c: with_labels(c, lambda i: None), "all labels are missing (null, NaN or blank)"),
+        (
+            lambda c: with_labels(c, lambda i: f"text {i}"),
+            "110 different labels, and the label checks need classes, at most 100",
+        ),
+    ],
+)
+def test_one_candidate_without_classes_does_not_stop_the_label_checks(
+    tmp_path: Path, change: Callable[[Candidate], Candidate], reason: str
+):
+    first, *others = labeled(lambda i: i % 2)
+    for ranking in ways([change(first), *others], tmp_path):
+        text = " ".join(ranking.messages)
+        assert "The labels of 3 of 4 candidates were checked: no candidate's labels stand" in text
+        assert f"The labels of c110 were not checked: {reason}." in text
+        assert "transfer and agreement are left out: they need labels of all candidates." in text
+        assert "transfer" not in ranking.proxies
+
+
 def test_nothing_is_said_of_labels_that_are_checked_or_not_given(tmp_path: Path):
     given = labeled(lambda i: i % 2)
     for pool in (given, [replace_label(candidate) for candidate in given]):
         for ranking in ways(pool, tmp_path, proxies=["mmd"]):
             assert "not checked" not in " ".join(ranking.messages)
+
+
+def with_labels(candidate: Candidate, label: Callable[[int], object]) -> Candidate:
+    records = [{"text": row["text"], "label": label(i)} for i, row in enumerate(candidate)]
+    return Candidate(candidate.name, records, "text", "label")
 
 
 def replace_label(candidate: Candidate) -> Candidate:
