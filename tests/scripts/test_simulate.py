@@ -92,6 +92,7 @@ def wrong_runs(cell: Cell, seeds: range) -> dict[str, int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("tails", ["normal", "heavy"])
 @pytest.mark.parametrize("n", [20, 50, 100])
 @pytest.mark.parametrize("k", [6, 12, 30])
@@ -106,6 +107,7 @@ def test_equal_candidates_are_distinguished_in_7_percent_of_rankings_at_most(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_over_all_settings_7_percent_are_wrong_at_most():
     n_runs, wrong = 20, Counter[str]()
     cells = [
