@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synque_select.functional.segmentation import UNSPACED_SCRIPTS, composed_text, is_mark
+from synque_select.functional.segmentation import EMOJI, UNSPACED_SCRIPTS, composed_text, is_mark
 
 __all__ = [
     "N_BUCKETS",
@@ -126,8 +126,8 @@ def hash_tokens(
     not seen (`composed_text`). A "word" is a run of letters, digits and underscores, or a run of
     other characters that are not white space, each with its marks, such as accents and vowel
     signs; of a script that is written without spaces (`UNSPACED_SCRIPTS`: Chinese, Japanese, Thai,
-    …), every letter or vowel sign is a word, so that pairs of words are pairs of characters. A
-    "character" is any code point.
+    …), every letter or vowel sign is a word, so that pairs of words are pairs of characters, and
+    so is every emoji. A "character" is any code point.
 
     Args:
         texts: n texts.
@@ -212,7 +212,7 @@ def _kinds() -> NDArray[np.uint8]:
         elif is_mark(character):
             kinds[code] = _MARK
     kinds[ord("_")] = _WORD
-    for first, last in UNSPACED_SCRIPTS:
+    for first, last in (*UNSPACED_SCRIPTS, *EMOJI):
         kinds[first : last + 1] = _UNSPACED
     return kinds
 

@@ -106,7 +106,7 @@ class BaselineVocabulary(_TextBaseline):
     """
 
     key: ClassVar[str] = "baseline_vocabulary"
-    version: ClassVar[int] = 3  # words as in ngram
+    version: ClassVar[int] = 4  # words as in ngram
     unit: ClassVar[str] = "words"
 
     def measure(self, candidate: ProxyInput) -> float:
@@ -128,7 +128,7 @@ class BaselineEntropy(_TextBaseline):
     """
 
     key: ClassVar[str] = "baseline_entropy"
-    version: ClassVar[int] = 3  # words as in ngram
+    version: ClassVar[int] = 4  # words as in ngram
     unit: ClassVar[str] = "nats per n-gram"
 
     def measure(self, candidate: ProxyInput) -> float:
@@ -148,7 +148,7 @@ class BaselineLength(_TextBaseline):
     """
 
     key: ClassVar[str] = "baseline_length"
-    version: ClassVar[int] = 3  # words as in ngram
+    version: ClassVar[int] = 4  # words as in ngram
     unit: ClassVar[str] = "words per text"
 
     def measure(self, candidate: ProxyInput) -> float:

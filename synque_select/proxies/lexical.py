@@ -20,8 +20,10 @@ from synque_select.functional.ngram import (
     ngram_log_probabilities,
     sum_by_text,
 )
+from synque_select.functional.segmentation import is_unsplit
 from synque_select.proxies.base import BaseProxy, Contributions, Family, ProxyInput, ProxyScores
 from synque_select.types.modality import Modality
+from synque_select.utils.wording import listed
 
 __all__ = ["NGram"]
 
@@ -30,6 +32,8 @@ __all__ = ["NGram"]
 _FURTHER_HASHES = (1, 3)
 # above this V the three remainders do not fit into 63 bits, and few n-grams share a bucket
 _MOST_BUCKETS = 2**20
+# texts of a part that are read to find out whether they have words
+_MOST_LOOKED_AT = 1000
 
 
 class NGram(BaseProxy):
@@ -48,9 +52,11 @@ class NGram(BaseProxy):
     In scripts that are written without spaces (Chinese, Japanese, Thai, …) a word is a character,
     and accents may be written in any Unicode form; see
     `synque_select.functional.ngram.hash_tokens`. Version 1 took a whole sentence of such a script
-    for a word, and version 2 separated marks, such as the vowel signs of Hindi, from their words;
-    texts in Latin, Greek, Cyrillic and Korean letters have the same scores in all versions, except
-    where they hold marks that cannot be composed or characters that are not seen.
+    for a word, version 2 separated marks, such as the vowel signs of Hindi, from their words, and
+    version 3 took emoji in a row for one word. Texts in Latin, Greek, Cyrillic and Korean letters
+    have the same scores in all versions, except where they hold emoji, marks that cannot be
+    composed or characters that are not seen. Where most texts are long runs of letters without a
+    space, a message says that their words cannot be counted.
 
     The score of a single example is the mean over its n-grams of log p_real − log p_candidate,
     from smoothed models of all examples: the log importance weight of DSIR per n-gram. Higher is
@@ -74,7 +80,7 @@ class NGram(BaseProxy):
     """
 
     key: ClassVar[str] = "ngram"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     higher_is_better: ClassVar[bool] = False
     unit: ClassVar[str] = "nats per n-gram"
     source: ClassVar[str] = "Xie et al. 2023, arXiv 2302.03169"
@@ -154,8 +160,21 @@ class NGram(BaseProxy):
             resample=Contributions(-likelihood, counts=n_grams),
             spread=_spread(torch.stack(further, dim=2) / n_grams.sum()),
             example_scores=example_scores,
-            messages=_empty_message(empty),
+            messages=_empty_message(empty) + self._unsplit_message([real, *candidates]),
             mixture=mixture,
+        )
+
+    def _unsplit_message(self, parts: Sequence[ProxyInput]) -> tuple[str, ...]:
+        if self.level == "character":
+            return ()
+        texts = [cast("Sequence[str]", part.views[:_MOST_LOOKED_AT]) for part in parts]
+        names = [p.name for p, some in zip(parts, texts, strict=True) if is_unsplit(some)]
+        if not names:
+            return ()
+        return (
+            f"ngram compares words, but most texts of {listed(names, 4)} are runs of more than 30 "
+            "letters without a space, each of which counts as one word: do not rely on ngram here. "
+            'In Python, NGram(level="character", max_order=4) compares parts of words',
         )
 
     def _hash_sizes(self) -> tuple[int, ...]:

@@ -51,6 +51,7 @@ REAL = RealSample(
         ("What is the average price of all the paid games in the store?", 0, 0, None),
         ("wide letters straße", 0, 1, 2),
         ("日本語の文章でした", 0, 0, None),
+        ("日本 語の 文章 です", 0, 1, 3),
         ("日本語の文章です。", 0, 1, 3),
         ("🎉 ", 0, 1, 4),
         ("🎊", 0, 0, None),

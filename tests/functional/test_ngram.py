@@ -6,6 +6,7 @@ import subprocess
 import sys
 import unicodedata
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from synque_select.functional.ngram import (
     ngram_log_probabilities,
     sum_by_text,
 )
-from synque_select.functional.segmentation import UNSPACED_SCRIPTS, composed_text
+from synque_select.functional.segmentation import EMOJI, UNSPACED_SCRIPTS, composed_text
 from synque_select.proxies.base import ProxyInput
 from synque_select.proxies.lexical import NGram
 from synque_select.proxies.registry import default_suite, resolve_suite
@@ -49,19 +50,20 @@ AWKWARD = [
     " \u0301lone x\u0301\u0323 ?\u0301 1\ufe0f\u20e3 ❤\ufe0f か\u0300",
     unicodedata.normalize("NFD", "phở bò, 한국어"),
     "བོད་སྐད་ ꦱꦼꦒꦲꦸ",
+    "so good 👍🏽🔥🔥!! 🇫🇷☀\ufe0f 👩\u200d🔬 ™ ꕉꕊ",
     "line\nbreak\tand\u00a0space",
     "lone \ud800 surrogate",
     "\x00",
 ]
 
 
-UNSPACED = "".join(f"{chr(first)}-{chr(last)}" for first, last in UNSPACED_SCRIPTS)
+UNSPACED = "".join(f"{chr(first)}-{chr(last)}" for first, last in (*UNSPACED_SCRIPTS, *EMOJI))
 
 
 MARKS = "".join(
     c
     for c in map(chr, range(0x110000))
-    if unicodedata.category(c)[0] == "M" and not re.match(f"[{UNSPACED}]", c)
+    if (unicodedata.category(c)[0] == "M" or c in "🏻🏼🏽🏾🏿") and not re.match(f"[{UNSPACED}]", c)
 )
 
 
@@ -101,6 +103,8 @@ FOOD_AND_FINANCE = {
         "ຕະຫຼາດ ຮຸ້ນ ທະນາຄານ ດອກເບ້ຍ ລົງທຶນ ກອງທຶນ ຂຶ້ນ ລົງ ບໍລິສັດ ຂາດທຶນ",
         "",
     ),
+    "Vai": ("ꔀꔁ ꔂꔃ ꔄꔅ ꔆꔇ ꔈꔉ ꔊꔋ ꔌꔍ", "ꕀꕁ ꕂꕃ ꕄꕅ ꕆꕇ ꕈꕉ ꕊꕋ ꕌꕍ", "꘎"),
+    "emoji": ("🍎 🍌 🍇 🍉 🍓 🍒 🍑 🍍 🥝 🍅 🥑 🍆", "💰 💵 💴 💶 💷 💳 📈 📉 🏦 💹 🧾 💸", "!"),
     "Thai": (
         "ข้าว ก๋วยเตี๋ยว เต้าหู้ ผัก เนื้อวัว ไข่ อร่อย ซุป ครัว อาหารเช้า ร้านอาหาร พริก",
         "หุ้น ธนาคาร ดอกเบี้ย พันธบัตร ลงทุน กองทุน ตลาด ขึ้น ลง บริษัท งบการเงิน ขาดทุน",
@@ -164,6 +168,16 @@ def test_words_are_the_same_in_any_unicode_form(language: str):
 )
 def test_words_are_the_same_in_any_width_and_with_joiners(left: str, right: str):
     assert hash_tokens([left])[0].tolist() == hash_tokens([right])[0].tolist()
+
+
+@pytest.mark.parametrize("options", [{}, {"level": "character"}])
+def test_texts_that_are_one_run_of_letters_are_said(options: dict[str, Any]):
+    runs, words = ["ACGT" * 12, "TTGA" * 12], ["how many apps", "which app"]
+    parts = [part("dna", runs), part("words", words)]
+    (message,) = NGram(**options).score(parts[0], parts, seed=0, device=CPU).messages or ("",)
+    said = "most texts of dna, dna are runs of more than 30 letters without a space"
+    assert (said in message) == (not options)
+    assert NGram(**options).score(parts[1], parts[1:], seed=0, device=CPU).messages == ()
 
 
 def test_marks_are_part_of_their_words():

@@ -4,7 +4,13 @@ import unicodedata
 
 import pytest
 
-from synque_select.functional.segmentation import UNSPACED_SCRIPTS, composed_text, split_words
+from synque_select.functional.ngram import hash_ngrams
+from synque_select.functional.segmentation import (
+    UNSPACED_SCRIPTS,
+    composed_text,
+    is_unsplit,
+    split_words,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,9 +45,60 @@ def test_words(text: str, words: list[str]):
 
 
 def test_pairs_of_characters():
-    assert split_words("数据 集, AI株 ข้าว", 2) == ["数据", "集", "AI", "株", "ข้", "้า", "าว"]
+    assert split_words("数据，集 AI株", 2) == ["数据", "集", "AI", "株"]
+    assert split_words("ข้าว, a", 2) == ["ข้", "้า", "าว", "a"]
     assert split_words("か\u0300き", 2) == ["か\u0300き"]
     assert split_words("", 2) == []
+
+
+@pytest.mark.parametrize(
+    "spaced", ["米饭 面条", "米 饭 面 条", "米饭\n面条", "米饭\u3000面条", "米饭\u200b面条"]
+)
+def test_spaces_between_characters_change_no_pairs(spaced: str):
+    # programs put spaces between the words or characters of such scripts
+    assert split_words(spaced, 2) == split_words("米饭面条", 2) == ["米饭", "饭面", "面条"]
+    assert hash_ngrams([spaced]).buckets.tolist() == hash_ngrams(["米饭面条"]).buckets.tolist()
+
+
+def test_a_text_without_letters_is_read_by_its_emoji():
+    assert split_words("🍎🍌 👍🏽!", 2) == ["🍎🍌", "🍌👍🏽"]
+    assert split_words("🇫🇷☀\ufe0f", 1) == ["🇫", "🇷", "☀"]
+    assert split_words("good 🍎🍌") == ["good"]  # as punctuation, where there are words
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["ACGT" * 12, "TTGA" * 8, "a short one"], True),
+        (["ACGT" * 12, "How many apps?"], False),
+        (["김치비빔밥불고기떡볶이라면국수김치라면"], True),
+        (["김치를 먹고 은행에 갔습니다"], False),
+        (
+            ["Donaudampfschifffahrtsgesellschaftskapitäne fahren gern", "Die Donau ist lang"],
+            False,
+        ),
+        (["https://www.example.com/a/long/path?with=query&and=more"], False),
+        (["米饭面条豆腐青菜牛肉鸡蛋好吃喝汤厨房早餐餐厅辣椒米饭面条豆腐青菜"], False),
+        (["…", ""], False),
+    ],
+)
+def test_long_runs_of_letters_have_no_words_to_count(texts: list[str], expected: bool):
+    assert is_unsplit(texts) == expected
+
+
+def test_the_scripts_without_spaces_are_those_of_unicode():
+    regex = pytest.importorskip("regex")  # knows more properties than Python
+    classes = "".join(rf"\p{{LB={name}}}" for name in ("ID", "CJ", "SA", "AK", "AS", "AP", "VI"))
+    breaks = regex.compile(f"[{classes}]").match
+    # letters of full or half width are read as the usual ones, and Korean separates its words
+    known = regex.compile(r"[\p{Hangul}\p{Latin}]").match
+    inside = {code for first, last in UNSPACED_SCRIPTS for code in range(first, last + 1)}
+    letters = {
+        code
+        for code in range(0x110000)
+        if breaks(chr(code)) and unicodedata.category(chr(code))[0] in "LM"
+    }
+    assert {chr(code) for code in letters - inside if not known(chr(code))} == set()
 
 
 @pytest.mark.parametrize("kept", ["½ cup", "x²", "wait…", "™", "ﬁn", "很好！", "a\u00a0b", "①"])
