@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain
 
 from synque_select.sql.outline import QueryOutline
 from synque_select.sql.results import QueryResult, Row, are_among, same_result, without_traces
@@ -90,8 +91,9 @@ class ReferenceAnswer:
         columns = {self.result.n_columns, actual.n_columns} - {None}
         if len(columns) > 1 or len(actual.rows) != len(self.result.rows):
             return False
-        rows, *tied = without_traces(actual.rows, *self.tied)
-        return _in_order(rows, tied, self.offset)
+        every = chain.from_iterable(self.tied)
+        rows = without_traces(actual.rows, self.result.rows, every)
+        return _in_order(rows, self.tied, self.offset)
 
 
 def _number_of(runner: QueryRunner, expression: str | None) -> int | None:
@@ -106,7 +108,7 @@ def _number_of(runner: QueryRunner, expression: str | None) -> int | None:
 def _tied_rows(
     runner: QueryRunner, outline: QueryOutline, n: int, n_columns: int
 ) -> tuple[tuple[Row, ...], ...] | None:
-    """Return at least the first n rows in their order, by groups of tied ones; None if unknown."""
+    """Return the groups of tied rows up to the one that holds the n-th; None if unknown."""
     if not outline.is_ordered:
         every = runner.run(outline.unlimited).rows
         return (every,) if every else None
@@ -121,7 +123,8 @@ def _tied_rows(
         )
         groups = _groups(rising, falling)
         if sum(map(len, groups)) >= n:
-            return groups
+            n_before = accumulate(map(len, groups), initial=0)
+            return tuple(group for group, k in zip(groups, n_before, strict=False) if k < n)
         if len(rising) < n_read or len(falling) < n_read:
             return None
         n_read *= _READ_AHEAD

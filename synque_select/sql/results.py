@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, starmap
 from typing import TYPE_CHECKING, TypeAlias
@@ -58,10 +58,11 @@ def same_result(expected: QueryResult, actual: QueryResult, *, ordered: bool) ->
 
     The names of the columns are ignored, but their number and order matter. Rows are compared as
     multisets unless `ordered` is True. Whole numbers are compared exactly, and 1 equals 1.0; floats
-    with decimals, or from 2^53 on, may differ by 1e-9 of the larger one. So 0 equals 0 only; but a
-    float below 1e-14 of the largest number in its column counts as 0, because a sum whose terms
-    cancel leaves such traces. NULL equals NULL and nothing else, and a blob equals no text. A
-    failed query equals nothing, not even another failed query.
+    with decimals, or from 2^53 on, may differ by 1e-9 of the larger one. So 0 equals 0 only; but
+    where 0 is expected, a float of up to 1e-14 of the largest number expected in its column counts
+    as 0, because a sum whose terms cancel leaves such traces. If the column is expected to hold
+    numbers as small as that, such as p-values, none counts as 0. NULL equals NULL and nothing else,
+    and a blob equals no text. A failed query equals nothing, not even another failed query.
 
     Args:
         expected: The result of the reference query.
@@ -79,10 +80,10 @@ def same_result(expected: QueryResult, actual: QueryResult, *, ordered: bool) ->
     columns = {expected.n_columns, actual.n_columns} - {None}
     if len(columns) > 1:
         return False
-    left, right = without_traces(expected.rows, actual.rows)
+    rows = without_traces(actual.rows, expected.rows)
     if ordered:
-        return all(map(_same_row, left, right))
-    return _same_in_any_order(left, right)
+        return all(map(_same_row, expected.rows, rows))
+    return _same_in_any_order(expected.rows, rows)
 
 
 def are_among(rows: Sequence[Row], others: Sequence[Row]) -> bool:
@@ -101,27 +102,40 @@ def are_among(rows: Sequence[Row], others: Sequence[Row]) -> bool:
     return _matched_with_rounding(rows, others)
 
 
-def without_traces(*results: Sequence[Row]) -> list[list[Row]]:
-    """Return results in which traces of rounding are 0.
+def without_traces(
+    rows: Sequence[Row], expected: Sequence[Row], others: Iterable[Row] = ()
+) -> list[Row]:
+    """Return rows in which traces of rounding are 0.
 
     Args:
-        results: Rows of the same columns. A float below 1e-14 of the largest finite number in its
-            column, in any of the results, becomes 0.
+        rows: Rows of the result under test. A float of up to 1e-14 of the largest finite number
+            expected in its column becomes 0, unless numbers as small as that are expected in it.
+        expected: The rows of the reference query.
+        others: More rows that are right, from which no size is taken.
 
     Example:
-        >>> without_traces([(0.1 + 0.2 - 0.3, 1e-20)], [(2.5, 3e-20)])
-        [[(0.0, 1e-20)], [(2.5, 3e-20)]]
+        >>> without_traces([(0.1 + 0.2 - 0.3, 1e-20)], [(0, 3e-20), (2.5, 1)])
+        [(0.0, 1e-20)]
     """
-    least: defaultdict[int, float] = defaultdict(float)
-    for row in chain(*results):
+    limits: defaultdict[int, float] = defaultdict(float)
+    for row in expected:
         for column, value in enumerate(row):
             if isinstance(value, int | float) and math.isfinite(value):
-                least[column] = max(least[column], _TRACE * abs(value))
+                limits[column] = max(limits[column], _TRACE * abs(value))
+
+    def is_small(column: int, value: SqlValue) -> bool:
+        return isinstance(value, float) and 0 < abs(value) <= limits[column]
+
+    # the terms of a sum are not known: only a 0 that is expected shows a trace
+    for row in chain(expected, others):
+        for column, value in enumerate(row):
+            if is_small(column, value):
+                limits[column] = 0.0
 
     def plain(column: int, value: SqlValue) -> SqlValue:
-        return 0.0 if isinstance(value, float) and abs(value) < least[column] else value
+        return 0.0 if is_small(column, value) else value
 
-    return [[tuple(starmap(plain, enumerate(row))) for row in rows] for rows in results]
+    return [tuple(starmap(plain, enumerate(row))) for row in rows]
 
 
 def _same_in_any_order(left: Sequence[Row], right: Sequence[Row]) -> bool:

@@ -55,7 +55,7 @@ class QueryRunner:
 
     Raises:
         ConfigError: A limit is not a finite number above 0.
-        DataError: The file cannot be read or is not a SQLite database.
+        DataError: The file cannot be read, is not a SQLite database, or changes are left beside it.
 
     Example:
         >>> import sqlite3, tempfile
@@ -110,7 +110,11 @@ class QueryRunner:
 
         Returns:
             The result; a query that fails or exceeds a limit never raises.
+
+        Raises:
+            DataError: Another program has begun to write to the database.
         """
+        _refuse_changes(self.database)
         if isinstance(query, str) and len(query) > _MAX_SQL_CHARS:
             return QueryResult(error=f"the query is longer than {_MAX_SQL_CHARS} characters")
         line = self._process.ask(query, wait_s=self._options["time_limit_s"] + _GRACE_S)
@@ -152,7 +156,7 @@ def compact_schema(database: str | Path) -> str:
         Lines such as "apps(name, rating)", separated by newlines.
 
     Raises:
-        DataError: The file is not a SQLite database, or is damaged.
+        DataError: The file is not a SQLite database, is damaged, or changes are left beside it.
 
     Example:
         >>> import tempfile
@@ -189,12 +193,22 @@ def _checked_path(path: Path) -> Path:
         raise DataError(
             f"{path} is not a SQLite database: it does not begin with 'SQLite format 3'"
         )
+    # SQLite keeps the logs beside the file itself, not beside a link to it
+    path = path.resolve()
+    _refuse_changes(path)
+    return path
+
+
+def _refuse_changes(path: Path) -> None:
     for end, what in (("-wal", "write-ahead log"), ("-journal", "rollback journal")):
         rest = path.with_name(path.name + end)
+        try:
+            size = rest.stat().st_size
+        except OSError:
+            continue
         # an immutable file is read without it: rows that were committed would be missing
-        if rest.exists() and rest.stat().st_size:
+        if size:
             raise DataError(
                 f"{path}: changes are left in its {what} {rest.name}; close the program that "
                 f"writes the database, or open and close it once with sqlite3, and try again"
             )
-    return path.resolve()

@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -217,3 +218,23 @@ def test_a_database_with_changes_left_beside_it_is_refused(
     for use in (compact_schema, QueryRunner):
         with pytest.raises(DataError, match=f"changes are left in its .* {rest.name}"):
             use(database)
+    link = tmp_path / "other" / "link.sqlite"
+    link.parent.mkdir()
+    link.symlink_to(database)
+    for use in (compact_schema, QueryRunner):
+        with pytest.raises(DataError, match=f"changes are left in its .* {rest.name}"):
+            use(link)
+
+
+def test_changes_that_begin_later_are_found_before_the_next_query(database: Path, tmp_path: Path):
+    database = Path(shutil.copy(database, tmp_path))
+    query = "SELECT COUNT(*) FROM numbers"
+    with QueryRunner(database) as runner:
+        n = runner.run(query).rows[0][0]
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA journal_mode = wal")
+            with connection:
+                connection.execute("INSERT INTO numbers (n) VALUES (9999)")
+            with pytest.raises(DataError, match="changes are left in its write-ahead log"):
+                runner.run(query)
+        assert runner.run(query).rows == ((n + 1,),)
