@@ -16,7 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 from synque_select.data.contamination import DuplicateGroups, duplicate_groups
 from synque_select.data.examples import Examples, MapDataset, selected_values
 from synque_select.data.groups import GroupSelector, check_group_selector, given_groups
-from synque_select.data.label_sets import class_names, features_of, label_text, named_label
+from synque_select.data.label_sets import (
+    NO_LABEL,
+    class_names,
+    features_of,
+    label_text,
+    named_label,
+    without_empty_lists,
+)
 from synque_select.errors import ConfigError, did_you_mean
 
 __all__ = ["Candidate", "RealSample"]
@@ -56,14 +63,29 @@ class Candidate(Examples):
             >>> Candidate("a", [("x", 0), ("y", 1)], view=0, label=1).labels
             ('0', '1')
         """
+        return self._read_labels[0]
+
+    @property
+    def merged_labels(self) -> Mapping[str, tuple[str, ...]]:
+        """Class to the texts that were taken for it, where these are several; see `label_text`."""
+        return {name: texts for name, texts in self._read_labels[1].items() if len(texts) > 1}
+
+    @cached_property
+    def _read_labels(self) -> tuple[tuple[str, ...], Mapping[str, tuple[str, ...]]]:
+        """The labels, and for each class the texts that it had."""
         if self.label is None:
             raise ConfigError(f"{self.where} has no label: give label= a field or position")
         names = class_names(self.dataset, self.label)
+        texts: dict[str, dict[str, None]] = {}
 
         def read(value: object, _: int) -> str:
-            return label_text(named_label(value, names))
+            label = label_text(named_label(value, names))
+            if isinstance(value, str) and label != NO_LABEL:
+                texts.setdefault(label, {})[value] = None
+            return label
 
-        return tuple(selected_values(self, self.label, "label", read))
+        labels = without_empty_lists(selected_values(self, self.label, "label", read))
+        return labels, {label: tuple(forms) for label, forms in texts.items()}
 
     @cached_property
     def labels_sha256(self) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
 import numpy as np
@@ -28,35 +30,84 @@ __all__ = [
     "label_text",
     "labeled_positions",
     "named_label",
+    "without_empty_lists",
 ]
 
 MAX_CLASSES = 100
 NO_LABEL = "(no label)"
 LabelKind = Literal["classes", "lists", "numbers", "texts"]
 
+# white space and characters without a width, at either end
+_AROUND = "[\\s\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]+"
+_ENDS = re.compile(f"^{_AROUND}|{_AROUND}$")
+# 1.0 beside texts, where a reader cannot take the column for numbers
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
+
 
 def label_text(label: object) -> str:
     """Return a label as text; several labels of one example become a JSON list.
 
-    Labels that mean the same have the same text: 1, 1.0 and a tensor of it, and names that differ
-    only in their Unicode form. A missing label (None, NaN or a blank text) is `NO_LABEL`.
+    Labels that mean the same have the same text: 1, 1.0, the text "1.0" and a tensor of it; true
+    in JSON and the texts "true" and "True"; bytes and the text that they encode in UTF-8; and texts
+    that differ only in their Unicode form, or in white space and invisible characters at their
+    ends. A missing label (None, NaN or a blank text) is `NO_LABEL`, and no part of a list.
 
     Args:
         label: A text, number, or a list, tuple or set of labels.
 
+    Raises:
+        DataError: The label is bytes that are not UTF-8.
+
     Example:
         >>> label_text(3.0), label_text(None), label_text(("sport", "news"))
         ('3', '(no label)', '["news", "sport"]')
+        >>> label_text(True), label_text("True "), label_text(b"pos")
+        ('true', 'true', 'pos')
     """
     if isinstance(label, list | tuple | set | frozenset):
-        return json.dumps(sorted(map(label_text, label)), ensure_ascii=False)
+        parts = (label_text(part) for part in label)
+        return json.dumps(sorted(part for part in parts if part != NO_LABEL), ensure_ascii=False)
     if math.prod(getattr(label, "shape", (0,))) == 1:
         label = label.item()  # type: ignore[attr-defined]
+    if label is None or (isinstance(label, float | Decimal) and math.isnan(label)):
+        return NO_LABEL
+    text = _ENDS.sub("", unicodedata.normalize("NFC", _plain(label)))
+    if text in ("True", "TRUE", "False", "FALSE"):
+        return text.lower()
+    whole = _WHOLE.fullmatch(text)
+    return (str(int(whole[1])) if whole else text) or NO_LABEL
+
+
+def _plain(label: object) -> str:
+    if isinstance(label, bytes):
+        try:
+            return label.decode()
+        except UnicodeDecodeError as error:
+            raise DataError(f"the label is bytes that are not UTF-8: {label[:40]!r}") from error
+    if isinstance(label, Decimal) and label.is_finite():
+        # normalize() would round to 28 digits; abs: no "-0"
+        text = format(label if label else abs(label), "f")
+        return text.rstrip("0").rstrip(".") if "." in text else text
     if isinstance(label, float) and label.is_integer():
-        label = int(label)
-    text = unicodedata.normalize("NFC", str(label))
-    is_missing = label is None or not text.strip() or (isinstance(label, float) and label != label)
-    return NO_LABEL if is_missing else text
+        return str(int(label))
+    return str(label)
+
+
+def without_empty_lists(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return labels in which an empty list is a missing label, unless others are lists.
+
+    Among lists, an empty one is a label: none of the classes.
+
+    Args:
+        labels: The labels of one candidate, as `label_text` writes them.
+
+    Example:
+        >>> without_empty_lists(["a", "[]"]), without_empty_lists(['["a"]', "[]"])
+        (('a', '(no label)'), ('["a"]', '[]'))
+    """
+    if "[]" not in labels or any(_as_list(label) for label in {*labels}):
+        return tuple(labels)
+    return tuple(NO_LABEL if label == "[]" else label for label in labels)
 
 
 def class_names(dataset: object, label: object) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.label_sets import NO_LABEL, class_names
-from synque_select.utils.wording import counted
+from synque_select.utils.wording import counted, listed
 
 __all__ = ["left_out_messages"]
 
@@ -34,6 +34,14 @@ def left_out_messages(candidates: Sequence[Candidate], real: RealSample) -> tupl
                 f"{candidate.name}: no label (null, NaN or blank) for {n_missing:,} of "
                 f"{counted(len(candidate), 'example')}. Neither transfer nor a check of labels "
                 "counts them."
+            )
+        merged = {} if candidate.label is None else candidate.merged_labels
+        if merged:
+            shown = [f"{name!r} ({listed([*map(repr, texts)])})" for name, texts in merged.items()]
+            messages.append(
+                f"{candidate.name}: labels that differ only in white space or invisible characters "
+                "at their ends, in their Unicode form, or in how a number or true and false are "
+                f"written, are one class: {listed(shown)}."
             )
     return (*messages, *_class_number_messages(candidates))
 

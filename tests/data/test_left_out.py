@@ -10,6 +10,7 @@ import os
 import socket
 import unicodedata
 import zipfile
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -336,7 +337,69 @@ def test_labels_that_mean_the_same_have_one_text():
     assert [label_text(v) for v in (None, float("nan"), "", "  ")] == [NO_LABEL] * 4
     assert label_text("cafe\u0301") == label_text("café")
     assert label_text([1.0, "e\u0301"]) == '["1", "é"]'
-    assert [label_text(v) for v in (True, 0.5, "None", "nan")] == ["True", "0.5", "None", "nan"]
+    assert [label_text(v) for v in (True, 0.5, "None", "nan")] == ["true", "0.5", "None", "nan"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        ([True, "true", "True", "TRUE", np.bool_(True)], "true"),
+        ([False, "false", "False"], "false"),
+        ([Decimal("1.00"), Decimal(1), "1.0", "1.00", "1", 1.0], "1"),
+        ([Decimal("-0.0"), Decimal("0.00"), -0.0, "-0.0", 0], "0"),
+        ([Decimal("1.50"), 1.5], "1.5"),
+        ([Decimal("1" * 38)], "1" * 38),
+        ([b"pos", "pos", "pos ", "\u00a0pos\u200b", "\ufeffpos\n", np.bytes_(b"pos")], "pos"),
+        (["", " ", "\u200b", "\u00a0\ufeff", Decimal("NaN"), b"", None], NO_LABEL),
+        # no numbers as they are written
+        (["01.0"], "01.0"),
+        (["1.10"], "1.10"),
+        (["a\u200bb"], "a\u200bb"),
+        ([["a", None, ""], ["a "]], '["a"]'),
+    ],
+)
+def test_forms_of_one_label(labels: list[object], text: str):
+    assert {label_text(label) for label in labels} == {text}
+
+
+def test_bytes_that_are_not_utf_8_are_an_error_that_names_the_column():
+    candidate = Candidate("a", [{"text": "t", "label": b"caf\xe9"}] * 2, "text", "label")
+    with pytest.raises(DataError, match="label='label': the label is bytes that are not UTF-8"):
+        _ = candidate.labels
+
+
+def test_an_empty_list_is_a_label_among_lists_only():
+    def labels(*values: object) -> tuple[str, ...]:
+        records = [{"text": "t", "label": value} for value in values]
+        return Candidate("a", records, "text", "label").labels
+
+    assert labels("x", [], "y") == ("x", NO_LABEL, "y")
+    assert labels([], []) == (NO_LABEL, NO_LABEL)
+    assert labels(["x"], [], ["y"]) == ('["x"]', "[]", '["y"]')
+
+
+def test_merged_classes_are_said(tmp_path: Path):
+    texts = ["x", "x ", "y", "True", "true", "1", "1.0", "\u200b"]
+    records = [{"text": f"t{i}", "label": label} for i, label in enumerate(texts)]
+    a, b = Candidate("a", records, "text", "label"), Candidate("b", records[2:4], "text", "label")
+    assert a.labels == ("x", "x", "y", "true", "true", "1", "1", NO_LABEL)
+    assert a.merged_labels == {"x": ("x", "x "), "true": ("True", "true"), "1": ("1", "1.0")}
+    missing, merged = left_out_messages([a, b], RealSample("real", ["p", "q"]))
+    assert "no label (null, NaN or blank) for 1 of 8 examples" in missing
+    assert merged == (
+        "a: labels that differ only in white space or invisible characters at their ends, in their "
+        "Unicode form, or in how a number or true and false are written, are one class: 'x' "
+        "('x', 'x '), 'true' ('True', 'true'), '1' ('1', '1.0')."
+    )
+
+
+def test_json_and_csv_have_the_same_labels(tmp_path: Path):
+    (tmp_path / "c.csv").write_text("text,label\na,true\nb,false\n")
+    (tmp_path / "j.jsonl").write_text(
+        '{"text": "a", "label": true}\n{"text": "b", "label": false}\n'
+    )
+    for part in load_candidates(tmp_path, view="text", label="label"):
+        assert part.labels == ("true", "false")
 
 
 def test_missing_labels_are_counted_and_said():
