@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ IMAGE_SUFFIXES = (
     *(".apng", ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm"),
     *(".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
 )
+_FRAME_SUFFIXES = (".apng", ".avif", ".gif", ".tif", ".tiff", ".webp")
 # folders that operating systems, network drives and tools leave behind
 _SYSTEM_FOLDERS = frozenset(
     ("__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information")
@@ -82,7 +84,8 @@ class ImageFolder:
                 f"{self.path}: contains no images{listing.skipped(', but ')}; supported suffixes "
                 f"are {', '.join(IMAGE_SUFFIXES)}{listing.how_to_read_data()}"
             )
-        self.left_out = listing.skipped("left out: ")
+        parts = (listing.skipped("left out: "), self._further_frames())
+        self.left_out = "; ".join(filter(None, parts))
 
     @property
     def column_names(self) -> list[str]:
@@ -114,6 +117,14 @@ class ImageFolder:
         if self.classes:
             example["label"] = self._label(file)
         return example
+
+    def _further_frames(self) -> str:
+        """Say of how many images only the first frame or page is read."""
+        paths = map(self.file, range(len(self)))
+        n = sum(_has_frames(path) for path in paths if path.suffix.lower() in _FRAME_SUFFIXES)
+        return (
+            f"of {counted(n, 'image')} with several frames or pages, the first is read" if n else ""
+        )
 
     def _label(self, file: str) -> str:
         return class_name(_first_part(file))
@@ -179,9 +190,12 @@ class _Listing:
         # a link to a folder around this one would lead to everything in it
         around = [os.stat(folder) for folder in (path.resolve(), *path.resolve().parents)]
         seen = {(state.st_dev, state.st_ino) for state in around}
+        without_files: dict[str, bool] = {}
         for root, folders, files in os.walk(path, followlinks=True, onerror=_raise):
             folders[:] = [name for name in sorted(folders) if self._is_wanted(root, name, seen)]
             inner = os.path.relpath(root, path)
+            top = _first_part(inner)
+            without_files[top] = without_files.get(top, True) and not files
             for name in sorted(files):
                 if not _is_image(name) or name.startswith("."):
                     self._count(name)
@@ -189,6 +203,9 @@ class _Listing:
                     self.files.append(name)
                 else:
                     self.nested.append(os.path.join(inner, name))
+        without_files.pop(os.curdir, None)
+        for name in (name for name, is_empty in without_files.items() if is_empty):
+            self._folders[f"{name}, without a file"] += 1
 
     def _is_wanted(self, root: str, name: str, seen: set[tuple[int, int]]) -> bool:
         if name.startswith(".") or is_system_folder(name):
@@ -230,6 +247,18 @@ class _Listing:
 
 def _raise(error: OSError) -> None:
     raise error
+
+
+def _has_frames(path: Path) -> bool:
+    # an image that cannot be read is an error when it is accessed, which names it; a pipe would be
+    # waited for
+    with suppress(Exception):
+        from PIL import Image
+
+        if path.is_file():
+            with Image.open(path) as image:
+                return bool(getattr(image, "is_animated", False))
+    return False
 
 
 def _open(path: Path) -> Image:

@@ -39,6 +39,7 @@ from synque_select.utils.checksums import (
 )
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.progress import ProgressBar
+from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -204,6 +205,7 @@ class _Stored:
 def _spool(name: str, examples: Iterable[object], path: Path) -> tuple[_Layout, str]:
     """Write one JSON line per example; return the layout and a hash of the lines and the layout."""
     layout: _Layout | None = None
+    width = 0
     hashed = hashlib.sha256()
     with path.open("wb") as file:
         for number, example in enumerate(_read(name, examples)):
@@ -220,6 +222,12 @@ def _spool(name: str, examples: Iterable[object], path: Path) -> tuple[_Layout, 
                     f"{where}: found {_described(shape, _kinds(fields))}, but the first example is "
                     f"{_described(layout.shape, layout.kinds)}; all examples must be of the same "
                     "kind"
+                )
+            width = width or len(fields)
+            if shape == "tuple" and len(fields) != width:
+                raise DataError(
+                    f"{where}: found {counted(len(fields), 'part')}, but the first example has "
+                    f"{width}; all examples must have the same number"
                 )
             line = _line(where, fields, layout)
             hashed.update(line)
@@ -250,15 +258,22 @@ def _fields(example: object, where: str) -> tuple[str, dict[str, object]]:
     if isinstance(example, Mapping):
         fields: dict[str, object] = {}
         for key, value in example.items():
-            name = str(key)
-            check_name(name, where)
-            if name in fields:
-                raise DataError(f"{where}: two fields are named {name!r}; names must differ")
-            fields[name] = value
+            check_name(_checked_key(key, where), where)
+            fields[str(key)] = value
         return "record", fields
     if isinstance(example, list | tuple):
         return "tuple", {str(place): value for place, value in enumerate(example)}
     return "one", {"0": example}
+
+
+def _checked_key(key: object, where: str) -> str:
+    # a JSON object has texts as keys: 1 and "1" would be one key, and one value would be lost
+    if not isinstance(key, str):
+        raise DataError(
+            f"{where}: the key {key!r} is of type {type(key).__name__}; allowed are texts: write "
+            "it as one, or give a list of pairs"
+        )
+    return key
 
 
 def _kinds(fields: Mapping[str, object]) -> dict[str, str]:
@@ -285,14 +300,27 @@ def _line(where: str, fields: Mapping[str, object], layout: _Layout) -> bytes:
     encoded: dict[str, object] = {}
     for name, value in fields.items():
         try:
+            _check_keys(value, f"{where}, field {name!r}")
             encode = _ENCODERS.get(layout.kinds.get(name, "").partition(":")[0], _plain)
             encoded[name] = encode(value)
+        except DataError:
+            raise
         except (TypeError, ValueError, OSError, RecursionError) as error:
             raise DataError(
                 f"{where}: the value of field {name!r}, of type {type(value).__name__}, cannot be "
                 f"stored: {error}"
             ) from error
     return json.dumps(encoded).encode() + b"\n"
+
+
+def _check_keys(value: object, where: str) -> None:
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            _checked_key(key, where)
+            _check_keys(part, where)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            _check_keys(part, where)
 
 
 def _plain(value: object) -> object:

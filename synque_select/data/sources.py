@@ -327,6 +327,8 @@ def _parts(path: Path, *, alone: bool) -> tuple[list[Path], tuple[str, ...]]:
     alone, it is read as the latter; in a list, as the former.
     """
     if not path.is_dir() or _is_saved(path) or holds_images(path):
+        if path.is_dir() and not _is_saved(path):
+            _check_images_alone(path)
         return [path], ()
     children = list(path.iterdir())
     folders = [folder for folder in subfolders(path) if not _is_around(folder, path)]
@@ -350,6 +352,21 @@ def _parts(path: Path, *, alone: bool) -> tuple[list[Path], tuple[str, ...]]:
     note = f"the folder {path} has {counted(len(parts), 'candidate')}; left out: {shown} "
     note += f"({listed(others, 8)})"
     return parts, (note,) if others else ()
+
+
+def _check_images_alone(path: Path) -> None:
+    """Refuse a folder with images and files of data: it may be one candidate or several."""
+    children = sorted(child for child in path.iterdir() if not child.name.startswith("."))
+    data = [child.name for child in children if child.is_file() and reader_key(child) is not None]
+    # beside images, one table describes them, as metadata.csv does
+    if len(data) > 1:
+        images = [child.name for child in children if child.suffix.lower() in IMAGE_SUFFIXES]
+        raise DataError(
+            f"{path}: holds {counted(len(data), 'file of data', 'files of data')} "
+            f"({listed(data)}) and {counted(len(images), 'image')} ({listed(images)}); allowed is "
+            "one kind: move the others to another folder, or give a glob such as "
+            f"{path / ('*' + Path(data[0]).suffix)}"
+        )
 
 
 def _is_around(folder: Path, path: Path) -> bool:
@@ -446,6 +463,7 @@ def _from_hub(text: str) -> _Source:
     from datasets import Dataset, load_dataset
 
     hub_id = text.removeprefix(_HUB_PREFIX)
+    notes: tuple[str, ...] = ()
     try:
         with _asked_once(hub_id):
             loaded = load_dataset(hub_id)
@@ -461,8 +479,14 @@ def _from_hub(text: str) -> _Source:
                 f"{text}: the Hub dataset has the splits {', '.join(loaded)}; load one with "
                 "datasets.load_dataset(…, split=…) and give that"
             )
-        loaded = loaded["train"] if "train" in loaded else next(iter(loaded.values()))
-    return _Source(hub_id.rsplit("/", 1)[-1], loaded, f"{_HUB_PREFIX}{hub_id}")
+        used = "train" if "train" in loaded else next(iter(loaded))
+        others = [f"{split} ({len(loaded[split]):,})" for split in loaded if split != used]
+        if others:
+            notes = (
+                f"the split {used!r} of the Hub dataset is read; left out: {listed(others, 8)}",
+            )
+        loaded = loaded[used]
+    return _Source(hub_id.rsplit("/", 1)[-1], loaded, f"{_HUB_PREFIX}{hub_id}", notes=notes)
 
 
 @contextmanager

@@ -165,3 +165,25 @@ class TestRefused:
         monkeypatch.setattr(cache_dir, "_temporary_root", lambda: cache.parent / "nor here")
         with pytest.raises(DataError, match="set SYNQUE_CACHE"):
             load_candidates({"a": iter(["x", "y"])})
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        (
+            [{"m": {1: "x", "1": "y"}}],
+            r"example 0 \(counted from 0\), field 'm': the key 1 is of type int",
+        ),
+        (
+            [{"m": "x"}, {"m": [{"e": {None: 1}}]}],
+            r"example 1 .*, field 'm': the key None is of type None",
+        ),
+        ([{"m": {True: 2}}], r"example 0 .*, field 'm': the key True is of type bool"),
+        ([{1: "x", "1": "y"}], r"example 0 .*: the key 1 is of type int; allowed are texts"),
+        ([("a", 1), ("b",)], r"example 1 .*: found 1 part, but the first example has 2"),
+        ([("a",), ("b", 2)], r"example 1 .*: found 2 parts, but the first example has 1"),
+    ],
+)
+def test_what_would_come_back_changed_is_refused(examples: list[Any], message: str):
+    with pytest.raises(DataError, match=f"^a, {message}"):
+        store_iterable("a", iter(examples))

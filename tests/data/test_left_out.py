@@ -10,13 +10,14 @@ import os
 import socket
 import unicodedata
 import zipfile
+from contextlib import nullcontext
 from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from torch.utils.data import Subset
 
 from synque_select.data import load_candidates, load_dataset_file, load_real, tables
@@ -83,7 +84,9 @@ def test_links_to_a_folder_around_are_not_followed(tmp_path: Path):
     (tmp_path / "a" / "dog" / "up").symlink_to("../..")
     (a,) = load_candidates({"a": tmp_path / "a"})
     assert a.labels == ("cat", "cat")
-    assert a.notes == ("left out: 1 folder (up, a link to a folder that is already read)",)
+    assert a.notes == (
+        "left out: 2 folders (up, a link to a folder that is already read, dog, without a file)",
+    )
 
 
 def test_class_names_that_differ_in_their_unicode_form_are_one_class(tmp_path: Path):
@@ -462,3 +465,40 @@ def test_the_names_of_classes(label: object, name: object):
 def test_a_class_without_a_name_is_an_error():
     with pytest.raises(DataError, match="the class 2 has no name; there are 2, from 0 on"):
         named_label(2, ["a", "b"])
+
+
+def test_a_class_without_a_file_and_further_frames_are_said(tmp_path: Path):
+    image(tmp_path / "a" / "cat" / "1.png")
+    frames = [Image.new("RGB", (4, 4), (60 * i, 0, 0)) for i in range(3)]
+    for name in ("2.gif", "3.tiff"):
+        frames[1].save(tmp_path / "a" / "cat" / name, save_all=True, append_images=frames)
+    (tmp_path / "a" / "dog" / "young").mkdir(parents=True)
+    (candidate,) = load_candidates({"a": tmp_path / "a"})
+    assert candidate.notes == (
+        "left out: 1 folder (dog, without a file); of 2 images with several frames or pages, the "
+        "first is read",
+    )
+    assert candidate.views[2].convert("RGB").getpixel((0, 0)) == (60, 0, 0)
+
+
+def test_a_folder_with_images_and_files_of_data_names_both(tmp_path: Path):
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_bytes(LINES)
+    image(tmp_path / "plot.png")
+    message = (
+        r"2 files of data \(a\.jsonl, b\.jsonl\) and 1 image \(plot\.png\); allowed is one kind"
+    )
+    with pytest.raises(DataError, match=message):
+        load_candidates(tmp_path)
+
+
+def test_the_split_of_a_hub_dataset_is_said(monkeypatch: pytest.MonkeyPatch):
+    parts = {
+        name: Dataset.from_dict({"text": [f"{name} {i}" for i in range(n)]})
+        for name, n in (("test", 2), ("train", 3))
+    }
+    monkeypatch.setattr("datasets.load_dataset", lambda _: DatasetDict(parts))
+    monkeypatch.setattr("synque_select.data.sources._asked_once", lambda _: nullcontext())
+    (candidate,) = load_candidates("hub:owner/name")
+    assert list(candidate.views) == ["train 0", "train 1", "train 2"]
+    assert candidate.notes == ("the split 'train' of the Hub dataset is read; left out: test (2)",)
