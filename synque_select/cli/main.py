@@ -13,6 +13,7 @@ from synque_select.cli.options import (
     help_formatter,
     jsonargparse_module,
     modules_of_working_folder,
+    utf8_configs,
     with_config_paths,
 )
 from synque_select.cli.parser_errors import parser_message, with_place
@@ -95,7 +96,7 @@ def _dispatch(given: Sequence[str]) -> int:
         formatter_class=help_formatter(),
     )
     command.arguments(parser)
-    with modules_of_working_folder():
+    with modules_of_working_folder(), utf8_configs():
         options = parser.parse_args(with_config_paths(given[1:]))
         # the supported versions of jsonargparse have this method under two names
         instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from synque_select.errors import ConfigError, DependencyError, did_you_mean
 from synque_select.utils import registry
 from synque_select.utils.json_types import Json
+from synque_select.utils.text_files import read_text
 from synque_select.utils.validation import kind_of
 from synque_select.utils.yaml_files import read_yaml_file
 
@@ -43,6 +44,7 @@ __all__ = [
     "proxy_options",
     "scorer_of",
     "split_options",
+    "utf8_configs",
     "whole",
     "with_config_paths",
 ]
@@ -200,6 +202,30 @@ def command_line(*arguments: str) -> Iterator[None]:
 
 
 @contextmanager
+def utf8_configs() -> Iterator[None]:
+    """Make jsonargparse read configs as UTF-8, whatever the locale.
+
+    It opens them in the locale's encoding: with LC_ALL=C a config that names a file in Chinese
+    fails, and on Windows it is read as other characters.
+    """
+    ConfigPath = jsonargparse_module().Path
+    # the supported versions of jsonargparse have this method under two names
+    name = "read_text" if hasattr(ConfigPath, "read_text") else "get_content"
+    read = getattr(ConfigPath, name)
+
+    def read_utf8(path: Any, *mode: str) -> str:
+        is_local = os.path.isfile(path.absolute)
+        text: str = read_text(path.absolute, error=ConfigError) if is_local else read(path, *mode)
+        return text
+
+    setattr(ConfigPath, name, read_utf8)
+    try:
+        yield
+    finally:
+        setattr(ConfigPath, name, read)
+
+
+@contextmanager
 def modules_of_working_folder() -> Iterator[None]:
     """Let dotted names refer to modules in the working directory, after installed packages."""
     folder = os.getcwd()
@@ -220,7 +246,7 @@ def lightning_command_line(*arguments: str) -> Iterator[None]:
     Modules are looked up in the working directory first, as `python -m` does.
     """
     folder = os.getcwd()
-    with command_line(*arguments), warnings.catch_warnings(), _no_tips():
+    with command_line(*arguments), warnings.catch_warnings(), _no_tips(), utf8_configs():
         # Lightning itself calls a function that torch has deprecated
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
         sys.path.insert(0, folder)

@@ -30,7 +30,7 @@ from synque_select.data.tables import (
     write_table,
 )
 from synque_select.errors import DataError, DependencyError
-from synque_select.utils.cache_dir import default_cache_dir, writable_twin
+from synque_select.utils.cache_dir import default_cache_dir, reason_of, writable_twin
 from synque_select.utils.checksums import (
     DamagedFileError,
     check_file,
@@ -121,7 +121,7 @@ def store_iterable(name: str, examples: Iterable[object]) -> Path:
         return target
     except OSError as error:
         raise DataError(
-            f"{name}: the cache folder {folder} cannot be written ({error.strerror}); "
+            f"{name}: the cache folder {folder} cannot be written ({reason_of(error)}); "
             "set SYNQUE_CACHE to a folder that can be written"
         ) from error
     finally:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from synque_select.data.columns import JSON_FIELDS, Columns
 from synque_select.data.compressed import is_compressed
 from synque_select.errors import DataError, SynqueError
-from synque_select.utils.cache_dir import default_cache_dir, writable_twin
+from synque_select.utils.cache_dir import (
+    default_cache_dir,
+    is_disk_full,
+    reason_of,
+    write_in_cache,
+)
 from synque_select.utils.checksums import (
     DamagedFileError,
     check_file,
@@ -190,13 +195,20 @@ def _cached_table(target: Path, write: _Write) -> Path:
     """Return a file of the cache, or a temporary one in its place where it cannot be written."""
     if is_intact(target):
         return target
+
+    def converted(folder: Path) -> Path:
+        place = folder / target.name
+        if not is_intact(place):
+            write_table(place, write)
+        return place
+
     try:
-        place = writable_twin(target.parent) / target.name
+        return write_in_cache(target.parent, converted)
     except OSError as error:
-        raise _not_written(target.parent, error) from error
-    if not is_intact(place):
-        write_table(place, write)
-    return place
+        raise DataError(
+            f"neither the cache folder {target.parent} nor a temporary one can be written "
+            f"({reason_of(error)}); set SYNQUE_CACHE to a folder that can"
+        ) from error
 
 
 def is_intact(path: Path) -> bool:
@@ -218,27 +230,22 @@ def write_table(target: Path, write: _Write) -> None:
         write: Function that writes an Arrow stream, called until it returns True.
 
     Raises:
-        DataError: The cache folder cannot be written.
+        DataError: The data cannot be read.
+        OSError: The file of the cache cannot be written.
     """
     import pyarrow as pa
 
-    with ExitStack() as stack:
-        try:
-            part = stack.enter_context(checksummed_path(target))
-            part.touch()
-        except OSError as error:
-            raise _not_written(target.parent, error) from error
+    with checksummed_path(target) as part:
         complete = False
         while not complete:
             with pa.OSFile(str(part), "wb") as sink:
-                complete = write(sink)
-
-
-def _not_written(folder: Path, error: OSError) -> DataError:
-    return DataError(
-        f"the cache folder {folder} cannot be written ({error.strerror}); "
-        "set SYNQUE_CACHE to one that can"
-    )
+                try:
+                    complete = write(sink)
+                except OSError as error:
+                    if is_disk_full(error):
+                        raise
+                    # of what is read, not of the cache
+                    raise DataError(f"cannot read the data: {error}") from error
 
 
 def open_table(path: Path, origin: Path) -> Dataset:
@@ -269,6 +276,8 @@ def _named(path: Path, problem: str) -> Iterator[None]:
     except (SynqueError, PermissionError, MemoryError):
         raise
     except Exception as error:  # the types differ between versions of both libraries
+        if isinstance(error, OSError) and is_disk_full(error):  # of what is written, not of `path`
+            raise
         raise DataError(f"{path}: {problem}: {_first_line(error)}") from error
 
 

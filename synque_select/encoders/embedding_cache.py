@@ -14,7 +14,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,7 +40,7 @@ from synque_select.encoders.shards import (
 )
 from synque_select.errors import ConfigError, EncoderError
 from synque_select.utils.atomic import write_text_atomic
-from synque_select.utils.cache_dir import default_cache_dir, temporary_twin, writable_twin
+from synque_select.utils.cache_dir import cache_root, temporary_twin, write_in_cache
 from synque_select.utils.memory import is_out_of_memory
 from synque_select.utils.process_state import free_device_memory, preserved_state
 from synque_select.utils.progress import ProgressBar
@@ -122,7 +122,7 @@ def embed(
             f"the encoder {encoder.id!r} encodes {encoder.modality}s, "
             f"the views of {examples.where} are {examples.modality}s"
         )
-    root = default_cache_dir() if cache_dir is None else Path(cache_dir)
+    root = cache_root(cache_dir)
     with preserved_state():
         shard, n_encoded = _shard_of(encoder, examples, root, progress)
     seconds = time.perf_counter() - start
@@ -347,7 +347,7 @@ class _Store:
         """Write rows to a part file."""
         with self._errors():
             name = f"{_PART}{uuid.uuid4().hex}{SUFFIX}"
-            write_shard(self._writable_folder() / name, digests, [rows], rows.shape[1])
+            self._write(name, lambda path: write_shard(path, digests, [rows], rows.shape[1]))
 
     def merge(self, name: str, digests: NDArray[np.uint8]) -> None:
         """Write a candidate's rows as one shard; do nothing if any of them is missing."""
@@ -366,9 +366,13 @@ class _Store:
                     f"the cache {self.folder} holds embeddings of one encoder with {dims} "
                     "dimensions: change the encoder's revision whenever its output changes"
                 )
-            path = self._writable_folder() / f"{name}{SUFFIX}"
-            write_shard(path, digests, _blocks(opened, number, row), dims[0])
-            self._remove_parts(opened.values(), digests)
+            place = self._write(
+                f"{name}{SUFFIX}",
+                lambda path: write_shard(path, digests, _blocks(opened, number, row), dims[0]),
+            )
+            # parts in the cache outlive a shard in a temporary folder
+            parts = [shard for shard in opened.values() if shard.path.parent == place.parent]
+            self._remove_parts(parts, digests)
 
     def _open(self, path: Path) -> Shard | None:
         try:
@@ -379,13 +383,18 @@ class _Store:
             self._index.remove(path, error)
         return None
 
-    def _writable_folder(self) -> Path:
-        folder = writable_twin(self.folder)
-        about = folder / "encoder.json"  # for people: nothing reads it
-        if not about.is_file():
-            with suppress(OSError):
-                write_text_atomic(about, json.dumps({"key": self.key}))
-        return folder
+    def _write(self, name: str, write: Callable[[Path], object]) -> Path:
+        """Write a file to the store, or to its temporary twin, and return its path."""
+
+        def written(folder: Path) -> Path:
+            about = folder / "encoder.json"  # for people: nothing reads it
+            if not about.is_file():
+                with suppress(OSError):
+                    write_text_atomic(about, json.dumps({"key": self.key}))
+            write(folder / name)
+            return folder / name
+
+        return write_in_cache(self.folder, written)
 
     def _remove_parts(self, shards: Iterable[Shard], digests: NDArray[np.uint8]) -> None:
         # a part is obsolete once the candidate's own file holds all of its rows
@@ -398,8 +407,8 @@ class _Store:
                 self._index.drop(shard.path)
 
     def _remove_stale(self) -> None:
-        for path in self.folder.glob(".*.tmp"):
-            with suppress(OSError):
+        with suppress(OSError):  # another process removes them, or the path is too long
+            for path in self.folder.glob(".*.tmp"):
                 if time.time() - path.stat().st_mtime > _STALE_S:
                     path.unlink()
 

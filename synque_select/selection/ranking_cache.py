@@ -6,7 +6,7 @@ import hashlib
 import json
 import uuid
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from synque_select.records.ranking_file import ranking_from_json
 from synque_select.records.run_folder import to_jsonable
 from synque_select.selection.score_cache import package_versions, source_hash
 from synque_select.types import Ranking
-from synque_select.utils.cache_dir import default_cache_dir, temporary_twin, writable_twin
+from synque_select.utils.cache_dir import cache_root, reason_of, temporary_twin, write_in_cache
 from synque_select.utils.checksums import (
     DamagedFileError,
     checksummed_file,
@@ -31,9 +31,7 @@ from synque_select.utils.source_code import source_of
 __all__ = [
     "keep_ranking",
     "load_kept_ranking",
-    "new_findings_folder",
     "ranking_path",
-    "writable_path",
 ]
 
 _FORMAT = 2
@@ -65,51 +63,51 @@ def ranking_path(
         "packages": package_versions(),
     }
     text = json.dumps(parts, sort_keys=True, default=repr)
-    root = default_cache_dir() if cache_dir is None else Path(cache_dir)
+    root = cache_root(cache_dir)
     return root / "rankings" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
 
 
-def writable_path(path: Path) -> Path:
-    """Return the path, or one in a temporary folder if its folder cannot be written."""
-    try:
-        return writable_twin(path.parent) / path.name
-    except OSError as error:
-        raise RecordError(
-            f"neither the cache folder {path.parent} nor a temporary one can be written "
-            f"({error.strerror}); set SYNQUE_CACHE to a folder that can"
-        ) from error
-
-
-def new_findings_folder(path: Path) -> Path:
-    """Return where to write the findings of a ranking: another process never writes there.
-
-    Args:
-        path: What `writable_path` returned.
-    """
-    return path.with_name(f"{path.stem}-{uuid.uuid4().hex[:8]}")
-
-
-def keep_ranking(ranking: Ranking, path: Path, findings: Path) -> None:
-    """Write a ranking to the cache, with checksums of its findings, which are written before.
+def keep_ranking(
+    ranking: Ranking, path: Path, write_findings: Callable[[Path], object] = lambda _: None
+) -> Path:
+    """Write a ranking to the cache, or to a temporary folder if the cache cannot be written.
 
     Args:
         ranking: The ranking.
-        path: What `writable_path` returned.
-        findings: What `new_findings_folder` returned.
+        path: What `ranking_path` returned.
+        write_findings: Writes the findings to the folder that it is given; called before the
+            ranking is written, whose file says that all of it is there.
+
+    Returns:
+        The folder of the findings.
 
     Raises:
-        RecordError: The file cannot be written.
+        RecordError: Temporary files cannot be written, either.
     """
-    state = {
-        "ranking": to_jsonable(ranking.to_dict(), where=path.name),
-        "findings": [findings.name, _checksums(findings)],
-    }
-    try:
-        with checksummed_file(path) as stream:
+
+    def write(folder: Path) -> Path:
+        # another process never writes there
+        findings = folder / f"{path.stem}-{uuid.uuid4().hex[:8]}"
+        try:
+            write_findings(findings)
+        except RecordError as error:
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from error
+            raise
+        state = {
+            "ranking": to_jsonable(ranking.to_dict(), where=path.name),
+            "findings": [findings.name, _checksums(findings)],
+        }
+        with checksummed_file(folder / path.name) as stream:
             stream.write(json.dumps(state).encode("utf-8", errors="backslashreplace"))
+        return findings
+
+    try:
+        return write_in_cache(path.parent, write)
     except OSError as error:
         raise RecordError(
-            f"cannot write {path}: {error}; set SYNQUE_CACHE to another folder"
+            f"neither the cache folder {path.parent} nor a temporary one can be written "
+            f"({reason_of(error)}); set SYNQUE_CACHE to a folder that can"
         ) from error
 
 

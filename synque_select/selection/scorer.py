@@ -43,9 +43,7 @@ from synque_select.selection.ranking import check_rank_by, ranking_from
 from synque_select.selection.ranking_cache import (
     keep_ranking,
     load_kept_ranking,
-    new_findings_folder,
     ranking_path,
-    writable_path,
 )
 from synque_select.selection.scoring import Scoring, labels_key, score
 from synque_select.types import DroppedLabel, LabelCheck, LabelChecks, Mixture, Ranking
@@ -488,8 +486,7 @@ class ScoringJob:
         if kept is not None:
             return kept[0]
         ranking = self.rank()
-        path = writable_path(path)
-        keep_ranking(ranking, path, new_findings_folder(path))
+        keep_ranking(ranking, path)
         return ranking
 
     def cached_selection(self) -> tuple[Ranking, Path]:
@@ -498,19 +495,20 @@ class ScoringJob:
         kept = load_kept_ranking(path)
         if kept is not None:
             return kept
-        path = writable_path(path)
-        folder = new_findings_folder(path)
         scoring = self.score()
         ranking, labels = self.checked_ranking(scoring)
         k, by = ranking.stability_k, ranking.rank_by
-        # before the ranking, whose file says that all of it is there
-        save_findings(folder, scoring_findings(scoring, labels, top_k=k, rank_by=by))
+        findings = scoring_findings(scoring, labels, top_k=k, rank_by=by)
+        dropped = None
         if labels is not None:
             ranking, dropped = self.filter_labels(scoring, ranking)
+
+        def write(folder: Path) -> None:
+            save_findings(folder, findings)
             if dropped is not None:
                 save_dropped_labels(folder / DROPPED_LABELS, dropped, relabel=self.scorer.relabel)
-        keep_ranking(ranking, path, folder)
-        return ranking, folder
+
+        return ranking, keep_ranking(ranking, path, write)
 
     def answer_report(self, scoring: Scoring) -> AnswerReport | None:
         """Return what the given answers say about the scored candidates; None without answers."""

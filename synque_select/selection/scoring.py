@@ -26,7 +26,7 @@ from synque_select.selection.reference import reference_scores
 from synque_select.selection.score_cache import ScoreCache
 from synque_select.types import EncoderInfo
 from synque_select.types.modality import Modality
-from synque_select.utils.cache_dir import default_cache_dir
+from synque_select.utils.cache_dir import cache_root
 from synque_select.utils.process_state import preserved_state
 from synque_select.utils.progress import ProgressBar
 
@@ -128,7 +128,7 @@ def score(
         EncoderError: The encoder cannot be loaded, or returned embeddings that are not finite.
         ProxyError: A proxy cannot score this data.
     """
-    folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
+    folder = cache_root(cache_dir)
     with preserved_state():
         started = time.perf_counter()
         place = _device(device)

@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import hashlib
 import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
-__all__ = ["default_cache_dir", "note_not_written", "temporary_twin", "writable_twin"]
+__all__ = [
+    "cache_root",
+    "default_cache_dir",
+    "is_disk_full",
+    "note_not_written",
+    "reason_of",
+    "temporary_twin",
+    "writable_twin",
+    "write_in_cache",
+]
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 def default_cache_dir() -> Path:
-    """Return $SYNQUE_CACHE, or ~/.cache/synque-select."""
-    return Path(os.environ.get("SYNQUE_CACHE") or Path.home() / ".cache" / "synque-select")
+    """Return $SYNQUE_CACHE, or ~/.cache/synque-select; a leading ~ is the home directory."""
+    return cache_root(os.environ.get("SYNQUE_CACHE") or "~/.cache/synque-select")
+
+
+def cache_root(given: str | Path | None) -> Path:
+    """Return the folder of the cache that is given; None for `default_cache_dir`."""
+    return default_cache_dir() if given is None else Path(os.path.expanduser(given))
 
 
 def writable_twin(folder: Path) -> Path:
@@ -41,6 +59,33 @@ def writable_twin(folder: Path) -> Path:
     return twin
 
 
+def write_in_cache(folder: Path, write: Callable[[Path], _T]) -> _T:
+    """Write to a folder of the cache; if that fails, to a temporary one, with a note.
+
+    Args:
+        folder: The folder; it is created if it is missing.
+        write: Writes completely or not at all to the folder that it is given. It is called again
+            with the temporary folder if it raises an OSError, as on a full disk.
+
+    Raises:
+        OSError: Temporary files cannot be written, either.
+    """
+    place, twin = writable_twin(folder), temporary_twin(folder)
+    try:
+        return write(place)
+    except OSError as error:
+        if place == twin:
+            raise
+        note_not_written(folder, error)
+    twin.mkdir(parents=True, exist_ok=True)
+    return write(twin)
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether a file cannot grow: the disk or the quota is full, or its size is limited."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def temporary_twin(folder: Path) -> Path:
     """Return the temporary folder in the place of one that cannot be written; it may not exist."""
     name = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]
@@ -49,7 +94,12 @@ def temporary_twin(folder: Path) -> Path:
 
 def note_not_written(folder: Path, error: OSError) -> None:
     """Say once per folder of the cache that it cannot be written."""
-    _note_once(str(folder), error.strerror or str(error))
+    _note_once(str(folder), reason_of(error))
+
+
+def reason_of(error: OSError) -> str:
+    """Return why a file cannot be written, without what Arrow adds to it."""
+    return str(error) if error.errno is None else os.strerror(error.errno)
 
 
 @lru_cache(maxsize=256)

@@ -54,7 +54,7 @@ def _place() -> str | None:
 def _started(pid: int) -> str | None:
     try:
         # the name of the program, in brackets, may contain anything
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] in _ENDED else fields[19]

@@ -25,7 +25,7 @@ from synque_select.benchmark.task_result import (
 from synque_select.benchmark.tasks import render, run_tasks
 from synque_select.cli.main import main
 from synque_select.encoders import BaseEncoder
-from synque_select.errors import ConfigError, DataError
+from synque_select.errors import ConfigError, DataError, NotSavedError, RecordError
 from synque_select.selection import rank
 from synque_select.utils.json_types import Json
 from tests.benchmark.task_layout import FIRMS, WORDS, headlines, write, write_task
@@ -457,3 +457,22 @@ def test_missing_labels_are_not_a_class_of_true_quality(tmp_path: Path):
     assert len(task.test.labels) == len(whole.test.labels)
     order = drawing_order(task.candidates[0], [0, 0])
     assert sorted(order.tolist()) == list(range(36))
+
+
+def test_figures_that_cannot_be_saved_are_printed_and_in_the_error(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def full(path: Path, value: object) -> None:
+        raise RecordError(f"cannot write {path}: no space left")
+
+    monkeypatch.setattr("synque_select.benchmark.released.write_json", full)
+    with pytest.raises(NotSavedError, match=r"t\.json: no space left") as caught:
+        run(data, out=tmp_path / "t.json")
+    result = caught.value.result
+    assert isinstance(result, TasksResult)
+    assert [*result.tasks] == ["firms"]
+    monkeypatch.setattr("synque_select.cli.benchmark._run_tasks", lambda _: run(data, out="t.json"))
+    assert main(["benchmark", "tasks", "--data", str(data), "--quiet"]) == 1
+    output = capsys.readouterr()
+    assert output.out == f"{render(result)}\n"
+    assert output.err == "synque-select: error: cannot write t.json: no space left\n"

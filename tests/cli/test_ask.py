@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import random
@@ -154,3 +155,19 @@ def test_questions_of_other_candidates_are_not_overwritten(capsys):
     write(Path("real.jsonl"), 51)
     assert main(["rank", *DATA, "--proxies", "pad", "--answers", "questions.csv"]) == 1
     assert "the questions are about another real sample" in capsys.readouterr().err
+
+
+def test_questions_that_cannot_be_saved_are_printed(monkeypatch, capsys):
+    def full(path: Path, text: str) -> None:
+        if 'fruit"' in text or "fruit," in text:  # an answer
+            raise OSError(errno.ENOSPC, "No space left on device")
+        path.write_text(text)
+
+    monkeypatch.setattr("synque_select.data.answers.write_text_atomic", full)
+    typed(monkeypatch, "fruit", "other", ".")
+    options = ["ask", *DATA, "-m", "6", "--out", "questions.jsonl", "--interactive"]
+    assert main(options) == 1
+    output = capsys.readouterr()
+    assert "cannot write questions.jsonl: No space left on device" in output.err
+    lines = [line for line in output.out.splitlines() if line.startswith('{"question"')]
+    assert [json.loads(line)["label"] for line in lines] == ["fruit", "", "", "", "", ""]

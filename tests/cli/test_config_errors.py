@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import locale
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import jsonargparse
 import pytest
 
 from synque_select.cli.main import main
-from synque_select.cli.options import packaged_config
+from synque_select.cli.options import packaged_config, utf8_configs
+from synque_select.errors import ConfigError
 
 # command, packaged config, text that is replaced, what replaces it, words of the error; {0} is the
 # line of the replacement
@@ -119,3 +124,31 @@ def test_an_error_of_the_command_line_names_no_config(
     message = capsys.readouterr().err
     assert "experiment.replicates: expected int, found 'x'" in message
     assert "digits.yaml" not in message
+
+
+@pytest.fixture
+def ascii_locale() -> Iterator[None]:
+    before = locale.setlocale(locale.LC_CTYPE)
+    locale.setlocale(locale.LC_CTYPE, "C")
+    yield
+    locale.setlocale(locale.LC_CTYPE, before)
+
+
+@pytest.mark.usefixtures("ascii_locale")
+def test_a_config_is_utf8_in_every_locale(tmp_path: Path):
+    path = tmp_path / "config.yaml"
+    path.write_text("name: 词汇\n", "utf-8")
+    if locale.getencoding() == "utf-8" or sys.flags.utf8_mode:
+        pytest.skip("files are UTF-8 by default here")
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action=jsonargparse.ActionConfigFile)
+    parser.add_argument("--name", type=str)
+    with pytest.raises(UnicodeDecodeError):
+        parser.parse_args(["--config", str(path)])
+    with utf8_configs():
+        assert parser.parse_args(["--config", str(path)]).name == "词汇"
+    with pytest.raises(UnicodeDecodeError):  # that of the user's own code
+        parser.parse_args(["--config", str(path)])
+    path.write_bytes("seed: 1\nname: Größe\n".encode("latin-1"))
+    with utf8_configs(), pytest.raises(ConfigError, match=r"config\.yaml, line 2: not UTF-8"):
+        parser.parse_args(["--config", str(path)])

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from synque_select.cli.main import main
+from synque_select.errors import RecordError
 from synque_select.records.ranking_file import load_ranking
 from synque_select.records.store import RunStore
 
@@ -138,3 +139,18 @@ def test_bad_options_are_one_line(folder: Path, capsys: pytest.CaptureFixture[st
     ):
         assert main(["tune", "--config", "mine.yaml", option]) == 1, option
         assert message in capsys.readouterr().err
+
+
+def test_trials_that_cannot_be_saved_are_printed(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def full(ranking: object, run_dir: Path) -> None:
+        raise RecordError(f"cannot write {run_dir}: no space left")
+
+    monkeypatch.setattr("synque_select.tuning.command.save_ranking", full)
+    command = ["tune", "--config", "mine.yaml", "--tune.run_dir", "run", "--tune.pruner", "none"]
+    assert main([*command, "--tune.n_trials", "2", "--tune.task", "letters"]) == 1
+    output = capsys.readouterr()
+    assert "cannot write run: no space left" in output.err
+    assert "best val_loss" in output.out
+    assert "report:" not in output.out

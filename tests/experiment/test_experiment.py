@@ -12,7 +12,13 @@ import pytest
 import torch
 
 from synque_select.data.candidate import Candidate, RealSample
-from synque_select.errors import ConfigError, DataError, LightningError
+from synque_select.errors import (
+    ConfigError,
+    DataError,
+    LightningError,
+    NotSavedError,
+    RecordError,
+)
 from synque_select.experiment import (
     ARMS,
     BaseTask,
@@ -427,3 +433,19 @@ def test_the_trials_and_the_fit_of_the_tuned_arm_together_take_the_budget(tmp_pa
         assert trials == [2, 2, 2]
         assert sum(trials) + last == task.max_steps
     assert not any(entry.points for entry in correlate(records) if entry.kind == "trial")
+
+
+def test_a_result_that_cannot_be_saved_is_in_the_error(
+    finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    _, experiment, where = finished
+
+    def full(run_dir: Path, result: object) -> None:
+        raise RecordError(f"cannot write {run_dir}: no space left")
+
+    monkeypatch.setattr("synque_select.experiment.summary.save_result", full)
+    with pytest.raises(NotSavedError, match="no space left") as caught:
+        run(Shades(), where, root=tmp_path)
+    again = caught.value.result
+    assert isinstance(again, Experiment)
+    assert again.result.arms == experiment.result.arms

@@ -349,3 +349,17 @@ def test_a_sweep_of_a_model_that_needs_a_fit_says_that_the_row_is_left_out(tmp_p
 def test_bad_budget(max_steps):
     with pytest.raises(ConfigError, match="allowed is a whole number from 1"):
         ProbeSweep(max_steps)
+
+
+def test_probes_that_cannot_be_saved_are_printed(
+    tmp_path: Path, store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def full(ranking: object, run_dir: Path) -> None:
+        raise RecordError(f"cannot write {run_dir}: no space left")
+
+    monkeypatch.setattr("synque_select.probing.sweep.save_ranking", full)
+    with pytest.raises(RecordError, match="no space left"):
+        run_small_sweep(TinyModel(), tmp_path)
+    printed = capsys.readouterr().out
+    assert "val_loss" in printed
+    assert "report:" not in printed

@@ -46,7 +46,7 @@ def shared_memory_of(group: int) -> set[str]:
     for process in _members(group):
         # a process may end while it is read
         with suppress(OSError):
-            for line in (process / "maps").read_text().splitlines():
+            for line in (process / "maps").read_text("utf-8", "replace").splitlines():
                 name = line.partition(f"{_SHARED}/")[2]
                 if name.startswith(_SHARED_NAMES) and not name.endswith("(deleted)"):
                     names.add(name)
@@ -57,7 +57,7 @@ def _members(group: int) -> Iterator[Path]:
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             # the name of the program, in brackets, may contain spaces and brackets
-            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            fields = (process / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
             if int(fields[2]) == group:
                 yield process
 
