@@ -152,5 +152,5 @@ def test_trials_that_cannot_be_saved_are_printed(
     assert main([*command, "--tune.n_trials", "2", "--tune.task", "letters"]) == 1
     output = capsys.readouterr()
     assert "cannot write run: no space left" in output.err
-    assert "best val_loss" in output.out
+    assert "best val_acc" in output.out
     assert "report:" not in output.out
