@@ -403,8 +403,8 @@ def _split(
     pairs = _pairs(labeled)
     database, messages = _database(data, candidates)
     if data.database:
-        pairs, failed = _running(pairs, database, labeled.where)
-        messages += failed
+        pairs, notes = _running(pairs, database, labeled.where)
+        messages += notes
     labeled = Examples(labeled.name, pairs, _QUESTION, _SQL, labeled.source)
     pool = union(samples)
     hint = ": use fewer samples (n_samples)" if given else ""
@@ -470,16 +470,27 @@ def _pairs(examples: Examples) -> list[Record]:
 def _running(
     pairs: Sequence[Record], database: Path, where: str
 ) -> tuple[list[Record], tuple[str, ...]]:
-    """Return the pairs whose query runs, and say how many queries do not.
+    """Return the pairs whose query runs; say how many do not, and of how many ties are unknown.
 
     Raises:
         DataError: No query runs.
     """
     with QueryRunner(database) as runner:
-        errors = [runner.run(pair["SQL"]).error for pair in pairs]
+        answers = [ReferenceAnswer.of(runner, pair["SQL"]) for pair in pairs]
+    errors = [answer.result.error for answer in answers]
     failed = [i for i, error in enumerate(errors) if error is not None]
+    unknown = [i for i, answer in enumerate(answers) if answer.ties_are_unknown]
+    notes: tuple[str, ...] = ()
+    if unknown:
+        notes = (
+            f"For {len(unknown)} of {counted(len(pairs), 'labeled query', 'labeled queries')}, "
+            f"rows may tie, but which ones is unknown: too many rows tie, the query takes too long "
+            f"without its LIMIT, or it returns something else each time. The first is example "
+            f"{unknown[0]} (counted from 0). For these, only the rows and the order of one run "
+            f"count as right, so that accuracies may be too low",
+        )
     if not failed:
-        return list(pairs), ()
+        return list(pairs), notes
     first = f"the first is example {failed[0]} (counted from 0): {errors[failed[0]]}"
     if len(failed) == len(pairs):
         raise DataError(f"{where}: no query runs on {database}; {first}")
@@ -488,7 +499,7 @@ def _running(
         f"{len(failed)} of {counted(len(pairs), 'labeled query', 'labeled queries')} do not run "
         f"on {database}; {first}. They are removed from validation and test"
     )
-    return kept, (message,)
+    return kept, (message, *notes)
 
 
 def _unlabeled(name: str, records: Sequence[Record]) -> RealSample:

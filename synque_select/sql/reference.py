@@ -34,6 +34,7 @@ class ReferenceAnswer:
             tuple for each group of tied ones. None if they are not known, or do not matter; the
             order of a query with ORDER BY then matters for all rows.
         offset: How many of these rows the query skips.
+        is_limited: Whether it has LIMIT.
 
     Example:
         >>> import sqlite3, tempfile
@@ -58,6 +59,17 @@ class ReferenceAnswer:
     ordered: bool
     tied: tuple[tuple[Row, ...], ...] | None = None
     offset: int = 0
+    is_limited: bool = False
+
+    @property
+    def ties_are_unknown(self) -> bool:
+        """Whether rows may tie, but which ones is unknown: then other right rows are refused.
+
+        The unlimited query exceeds a limit of the runner, for example, or returns something else
+        each time.
+        """
+        may_tie = self.ordered or self.is_limited
+        return bool(self.result.rows) and may_tie and self.tied is None
 
     @classmethod
     def of(cls, runner: QueryRunner, query: str) -> ReferenceAnswer:
@@ -69,14 +81,15 @@ class ReferenceAnswer:
         """
         outline = QueryOutline.of(query)
         result = runner.run(query)
-        answer = cls(result, outline.is_ordered)
-        if not result.rows or (not outline.is_ordered and outline.limit is None):
+        is_limited = outline.limit is not None
+        answer = cls(result, outline.is_ordered, is_limited=is_limited)
+        if not result.rows or not (outline.is_ordered or is_limited):
             return answer
         offset = _number_of(runner, outline.offset)
         if offset is None:
             return answer
         tied = _tied_rows(runner, outline, offset + len(result.rows), len(result.rows[0]))
-        with_ties = cls(result, outline.is_ordered, tied, offset)
+        with_ties = cls(result, outline.is_ordered, tied, offset, is_limited)
         # a query may return something else each time: then nothing is known of ties
         return with_ties if tied and with_ties.accepts(result) else answer
 
@@ -100,7 +113,8 @@ def _number_of(runner: QueryRunner, expression: str | None) -> int | None:
     """Return the number of rows that OFFSET skips; None if SQLite cannot say it."""
     if expression is None:
         return 0
-    rows = runner.run(f"SELECT ({expression}\n)").rows
+    # OFFSET takes '1' and 1.0, too; with any other value, the query has failed
+    rows = runner.run(f"SELECT CAST(CAST(({expression}\n) AS NUMERIC) AS INTEGER)").rows
     value = rows[0][0] if rows else None
     return max(value, 0) if isinstance(value, int) else None
 
@@ -115,7 +129,7 @@ def _tied_rows(
     # numbers of columns, because names may mean something else than the column
     up = ", ".join(f"{i + 1} COLLATE BINARY" for i in range(n_columns))
     down = up.replace("BINARY", "BINARY DESC")
-    n_read = n + _READ_AHEAD
+    n_read = min(n + _READ_AHEAD, runner.max_rows)
     while True:
         ends = f"LIMIT {n_read}"
         rising, falling = (
@@ -125,9 +139,9 @@ def _tied_rows(
         if sum(map(len, groups)) >= n:
             n_before = accumulate(map(len, groups), initial=0)
             return tuple(group for group, k in zip(groups, n_before, strict=False) if k < n)
-        if len(rising) < n_read or len(falling) < n_read:
+        if min(len(rising), len(falling)) < n_read or n_read == runner.max_rows:
             return None
-        n_read *= _READ_AHEAD
+        n_read = min(n_read * _READ_AHEAD, runner.max_rows)
 
 
 def _groups(rising: Sequence[Row], falling: Sequence[Row]) -> tuple[tuple[Row, ...], ...]:

@@ -25,7 +25,7 @@ _RELATIVE = 1e-9
 _TRACE = 1e-14
 # floats up to here hold every whole number exactly
 _EXACT = 2**53
-_MOST_TRIED = 1000
+_MOST_TRIED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _same_numbers(left: Sequence[_Numbers], right: Sequence[_Numbers]) -> bool:
 def _matched_with_rounding(rows: Sequence[Row], others: Sequence[Row]) -> bool:
     rest = list((Counter(others) - Counter(rows)).elements())
     missing = list((Counter(rows) - Counter(others)).elements())
-    if missing and len(rest) > _MOST_TRIED:
+    if len(missing) * len(rest) > _MOST_TRIED:
         return False
     for row in missing:
         at = next((i for i, other in enumerate(rest) if _same_row(row, other)), None)

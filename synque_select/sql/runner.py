@@ -89,6 +89,7 @@ class QueryRunner:
             if not value > 0 or not math.isfinite(value):
                 raise ConfigError(f"{name}={value!r}: allowed is a finite number above 0")
         self.database = _checked_path(Path(database))
+        self.max_rows = max_rows
         self._options: WorkerOptions = {
             "time_limit_s": time_limit_s,
             "memory_limit_mb": memory_limit_mb,

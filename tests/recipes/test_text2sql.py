@@ -564,6 +564,10 @@ class TestOtherSources:
             DataError, match=r"bad\.json\): no query runs on .*own\.sqlite; the first"
         ):
             task_of(tiny, labeled=write("bad", bad), **files)
+        changing = write("changing", [*right, "SELECT random() FROM t ORDER BY 1"])
+        (message,) = task_of(tiny, labeled=changing, **files).messages({})
+        assert message.startswith("For 1 of 9 labeled queries, rows may tie, but which")
+        assert "example 8" in message
 
     def test_files_that_are_missing_are_named(self, tiny: str):
         with pytest.raises((ConfigError, DataError), match=r"x\.json"):

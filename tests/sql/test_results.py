@@ -121,6 +121,13 @@ def test_each_row_needs_a_row_of_its_own(rows, among: bool):
     assert are_among(rows, [(1,), (0.1 + 0.2,), (None,), ("a",)]) is among
 
 
+def test_a_few_rounded_rows_are_found_among_many():
+    many = [(i * 0.37,) for i in range(5000)]
+    rows = [(value * (1 + 1e-12),) for (value,) in many[1:4]]
+    assert are_among(rows, many)
+    assert not are_among([*rows, (0.5,)], many)
+
+
 @pytest.mark.parametrize("part", ["[", "'", '"', "`", "(", "--", "/*", "['", "ORDER BY ("])
 def test_scanning_a_long_query_takes_time_in_proportion(part: str):
     started = time.process_time()
