@@ -15,6 +15,7 @@ SynqueError
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 __all__ = [
@@ -29,11 +30,39 @@ __all__ = [
     "RecordError",
     "SynqueError",
     "did_you_mean",
+    "without_keys",
 ]
+
+# keys as they are issued: by their known beginnings, as tokens of the web, and otherwise by their
+# length and mixture of characters; not in paths, where folders may have such names
+_KEYS = re.compile(
+    r"(?<![A-Za-z0-9])(?:"
+    r"sk-(?:proj|ant|or|svcacct|admin|live|test)[-_][\w.+/=-]{3,}"
+    r"|sk-(?=[A-Za-z]*\d)[A-Za-z0-9]{8,}[\w-]*"
+    r"|sk-[A-Za-z0-9]{20,}[\w-]*"
+    r"|(?:hf|gsk|ghp|gho|ghs|github_pat|glpat|xai|pplx|nvapi|fw|r8|tgp_v1|csk)[-_]"
+    r"(?=[A-Za-z]*\d)[A-Za-z0-9]{8,}[\w-]*"
+    r"|(?:hf|gsk|ghp|glpat|xai|pplx|nvapi)[-_][A-Za-z0-9]{20,}[\w-]*"
+    r"|AIza[\w-]{20,}"
+    r"|eyJ[\w-]{10,}\.[\w.-]{10,}"
+    r"|(?<![\w/.\\-])(?=[A-Za-z]*\d)(?=[A-Z0-9]*[a-z])(?=[a-z0-9]*[A-Z])"
+    r"(?=(?:[A-Za-z]*\d){3})[A-Za-z0-9]{24,}(?![\w/.\\-])"
+    r")"
+)
 
 
 class SynqueError(Exception):
-    """Base class of all exceptions of this library."""
+    """Base class of all exceptions of this library.
+
+    Keys in a message, which a config may have at a wrong place, are replaced by "…".
+
+    Example:
+        >>> str(SynqueError("max_retries='sk-proj-a1b2c3d4': allowed is a whole number from 0"))
+        "max_retries='…': allowed is a whole number from 0"
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(without_keys(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ConfigError(SynqueError, ValueError):
@@ -88,6 +117,16 @@ class NotSavedError(RecordError):
     def __init__(self, message: str, result: object) -> None:
         super().__init__(message)
         self.result = result
+
+
+def without_keys(text: str) -> str:
+    """Return a text with "…" for everything in it that looks like a key of a server.
+
+    Example:
+        >>> without_keys("unknown engine 'sk-proj-a1b2c3d4'")
+        "unknown engine '…'"
+    """
+    return _KEYS.sub("…", text)
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from synque_select.cli.options import (
 )
 from synque_select.cli.parser_errors import parser_message, with_place
 from synque_select.cli.safe_output import safe_output
-from synque_select.errors import ConfigError, SynqueError, did_you_mean
+from synque_select.errors import ConfigError, SynqueError, did_you_mean, without_keys
 from synque_select.utils.wording import printable
 
 __all__ = ["main"]
@@ -54,7 +54,7 @@ def _run(given: list[str]) -> int:
         if message is None:
             raise
         # a name in the message may contain escape sequences that a terminal would execute
-        print(f"synque-select: error: {printable(message)}", file=sys.stderr)
+        print(f"synque-select: error: {printable(without_keys(message))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("synque-select: interrupted; finished work is kept", file=sys.stderr)

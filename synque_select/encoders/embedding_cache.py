@@ -210,7 +210,7 @@ def _encode_until_full(
             sink.add(examples.digests[indices], _checked(batch, encoder, examples, indices))
             is_left[here] = False
             bar.update(len(indices))
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
         # the error is dropped here: its traceback holds the tensors of the batch

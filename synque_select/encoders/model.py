@@ -20,8 +20,10 @@ from synque_select.encoders.precision import (
     lower_precision,
     resolve_precision,
 )
+from synque_select.errors import EncoderError
 from synque_select.utils.json_types import JsonObject
-from synque_select.utils.process_state import cuda_in_use
+from synque_select.utils.memory import is_out_of_memory
+from synque_select.utils.process_state import cuda_in_use, free_device_memory
 
 __all__ = ["ModelEncoder", "pick_device"]
 
@@ -78,7 +80,15 @@ class ModelEncoder(BaseEncoder, Generic[_Inputs]):
     def model(self) -> nn.Module:
         """The model, loaded on first access, when its precision is also decided."""
         if self._model is None:
-            self._model = self._load_checked()
+            try:
+                self._model = self._load_checked()
+            except (RuntimeError, MemoryError, OSError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise EncoderError(
+                    f"{self.id}: out of memory while loading the model on {self.device}: use a "
+                    "smaller model, end what else uses the memory, or use another device"
+                ) from error
         return self._model
 
     def prepare(self) -> None:
@@ -101,11 +111,9 @@ class ModelEncoder(BaseEncoder, Generic[_Inputs]):
             # the weights were published in bfloat16: a comparison with float32 is not possible
             lower_precision(heavy)
             return True
-        inputs = self._inputs(model.float(), self._probes())
-        with torch.inference_mode():
-            exact = self._forward(model, inputs)
-            lower_precision(heavy)
-            cosine = least_cosine(exact, self._forward(model, inputs))
+        exact = self._probed(model.float())
+        lower_precision(heavy)
+        cosine = least_cosine(exact, self._probed(model))
         if cosine < MIN_COSINE:
             _log.info(
                 "encoder %s: using float32, because bfloat16 embeddings have a cosine similarity "
@@ -114,6 +122,26 @@ class ModelEncoder(BaseEncoder, Generic[_Inputs]):
                 cosine,
             )
         return cosine >= MIN_COSINE
+
+    def _probed(self, model: nn.Module) -> torch.Tensor:
+        """Return the embeddings of the probes, with fewer at once if memory runs out."""
+        probes = self._probes()
+        size = len(probes)
+        while True:
+            try:
+                with torch.inference_mode():
+                    return torch.cat(
+                        [
+                            self._forward(model, self._inputs(model, probes[i : i + size]))
+                            for i in range(0, len(probes), size)
+                        ]
+                    )
+            except (RuntimeError, MemoryError, OSError) as error:
+                if size == 1 or not is_out_of_memory(error):
+                    raise
+            # after the error is dropped, whose traceback holds the tensors
+            size //= 2
+            free_device_memory()
 
     def encode(self, views: Sequence[View]) -> torch.Tensor:
         """Return the embeddings of one batch, (n, d) float32 on the encoder's device."""

@@ -46,8 +46,9 @@ class TextEncoder(SentenceEncoder):
         model = self.model
         with ThreadPoolExecutor(1) as pool:
             waiting: tuple[int, Future[dict[str, object]]] | None = None
-            for start in range(0, len(views), _WINDOW):
-                texts = views[start : start + _WINDOW]
+            window = self._window()
+            for start in range(0, len(views), window):
+                texts = views[start : start + window]
                 ahead = start, pool.submit(self._inputs, model, texts)
                 if waiting is not None:
                     yield from self._encode_window(waiting[0], waiting[1].result())
@@ -68,6 +69,12 @@ class TextEncoder(SentenceEncoder):
         self._budget_parts *= 2
         return super().halve_batch()
 
+    def _window(self) -> int:
+        """Return how many texts are tokenized together: fewer once memory ran out."""
+        if self._budget_parts == 1:
+            return _WINDOW
+        return 1 if self.batch_size == 1 else min(_WINDOW, 2 * self.batch_size)
+
     def _budget(self) -> int:
         on_cpu = self.device.type == "cpu"
         n_tokens = _TOKENS_PER_THREAD * torch.get_num_threads() if on_cpu else _TOKENS_ON_GPU
@@ -84,7 +91,10 @@ def _batches(
     mask = features.get("attention_mask")
     if not isinstance(mask, torch.Tensor) or mask.ndim != 2:
         # bags of words and static embeddings have no padding
-        yield list(range(_n_rows(features))), features
+        n_rows = _n_rows(features)
+        for start in range(0, n_rows, max_texts):
+            stop = min(start + max_texts, n_rows)
+            yield list(range(start, stop)), _slice(features, start, stop, n_rows)
         return
     n_tokens = mask.sum(dim=1)
     order = torch.argsort(n_tokens, descending=True, stable=True)
@@ -96,6 +106,23 @@ def _batches(
         used = mask[rows].any(dim=0).nonzero().flatten()
         columns = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(None)
         yield rows.tolist(), {k: _cut(v, mask, rows, columns) for k, v in features.items()}
+
+
+def _slice(
+    features: dict[str, object], start: int, stop: int, n_rows: int
+) -> dict[str, object]:
+    """Return some rows of features without a mask."""
+    ids, offsets = features.get("input_ids"), features.get("offsets")
+    if isinstance(ids, torch.Tensor) and isinstance(offsets, torch.Tensor):
+        # the tokens of all texts in one row, and where each text begins
+        first, last = int(offsets[start]), int(offsets[stop]) if stop < n_rows else len(ids)
+        return {**features, "input_ids": ids[first:last], "offsets": offsets[start:stop] - first}
+    return {
+        name: value[start:stop]
+        if isinstance(value, torch.Tensor | list) and len(value) == n_rows
+        else value
+        for name, value in features.items()
+    }
 
 
 def _n_rows(features: dict[str, object]) -> int:

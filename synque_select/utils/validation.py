@@ -31,13 +31,21 @@ def check_int(name: str, value: Any, least: int) -> int:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether an argument is a number, which a bool is not; NaN and infinities are.
+    """Return whether an argument is a number that a float can hold, which a bool is not.
+
+    NaN and infinities are, and whole numbers of 400 digits are not.
 
     Example:
         >>> is_number(0.5), is_number(True), is_number("0.5")
         (True, False, False)
     """
-    return isinstance(value, Real) and not isinstance(value, bool)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
 
 
 def kind_of(value: Any) -> str:

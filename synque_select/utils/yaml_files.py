@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["check_yaml", "read_yaml_file"]
 
 _MAX_NODES = 1_000_000
+_PROBLEMS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 
 
 def read_yaml_file(path: str | Path, *, error: type[SynqueError] = ConfigError) -> object:
@@ -35,10 +36,10 @@ def read_yaml_file(path: str | Path, *, error: type[SynqueError] = ConfigError) 
     text = read_text(path, error=error)
     check_yaml(text, str(path), error=error)
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=_loader())
     # beside its own errors, those that a tag without a fitting value brings about: "!!int " is an
-    # IndexError, 2026-02-31 a ValueError
-    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as problem:
+    # IndexError, 2026-02-31 a ValueError, 1:1:…:1.5 of 400 parts an OverflowError
+    except (yaml.YAMLError, *_PROBLEMS) as problem:
         raise error(_message(problem, str(path))) from problem
 
 
@@ -133,6 +134,26 @@ def _add(outer: _Open, anchor: str | None, n_nodes: int, sizes: dict[str, int]) 
 
 
 @cache
+def _loader() -> type[yaml.SafeLoader]:
+    """Return a loader that refuses whole numbers that Python does not print."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def whole(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+        value: int = loader.construct_yaml_int(node)
+        try:
+            str(value)
+        except ValueError:
+            raise ValueError("a whole number of more than 4,300 digits") from None
+        return value
+
+    Loader.add_constructor("tag:yaml.org,2002:int", whole)
+    return Loader
+
+
+@cache
 def _resolver() -> yaml.resolver.Resolver:
     import yaml
 
@@ -153,7 +174,7 @@ def _key_value(event: yaml.ScalarEvent) -> object:
         return text
     try:
         value: object = yaml.SafeLoader("").construct_object(yaml.ScalarNode(tag, text))
-    except (yaml.YAMLError, ValueError):  # the merge key, an impossible date
+    except (yaml.YAMLError, *_PROBLEMS):  # the merge key, an impossible date
         return text
     return value
 

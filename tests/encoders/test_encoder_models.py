@@ -508,3 +508,62 @@ def test_batches_of_texts_that_do_not_fit_into_memory_are_halved(tmp_path, monke
     torch.testing.assert_close(embedded.embeddings, expected.embeddings, rtol=0, atol=1e-5)
     assert 1 <= sum(size > 600 for size in sizes) <= 3
     assert "going on with" in caplog.text
+
+
+def _at_most(n, forward, error):
+    def run(model, inputs):
+        if len(inputs["input_ids"]) > n:
+            raise error
+        return forward(model, inputs)
+
+    return run
+
+
+@needs_minilm
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError(), OSError(12, "Cannot allocate memory")])
+def test_the_check_of_the_precision_goes_on_with_fewer_probes(monkeypatch, tmp_path, error):
+    whole = TextEncoder(MINILM, device="cpu", precision="bfloat16")
+    whole.prepare()
+    encoder = TextEncoder(MINILM, device="cpu", precision="bfloat16")
+    monkeypatch.setattr(encoder, "_forward", _at_most(4, encoder._forward, error))
+    encoder.prepare()
+    assert encoder.precision == whole.precision
+    assert embed(encoder, Candidate("c", ["a", "b"] * 9), cache_dir=tmp_path).n_encoded == 2
+
+
+@needs_minilm
+def test_a_model_that_does_not_fit_is_one_error(monkeypatch):
+    encoder = TextEncoder(MINILM, device="cpu", precision="bfloat16")
+    monkeypatch.setattr(encoder, "_forward", _at_most(0, encoder._forward, MemoryError()))
+    with pytest.raises(EncoderError, match="out of memory while loading the model on cpu"):
+        encoder.prepare()
+
+
+@needs_minilm
+def test_fewer_texts_are_tokenized_at_once_when_memory_runs_out(tmp_path, monkeypatch):
+    encoder = TextEncoder(MINILM, device="cpu", precision="float32")
+    encoder.prepare()
+    inputs, sizes = encoder._inputs, []
+
+    def small_memory(model, views):
+        sizes.append(len(views))
+        if len(views) > 8:
+            raise MemoryError
+        return inputs(model, views)
+
+    monkeypatch.setattr(encoder, "_inputs", small_memory)
+    texts = [f"text {i}" for i in range(40)]
+    assert embed(encoder, Candidate("c", texts), cache_dir=tmp_path).n_encoded == 40
+    assert max(size for size in sizes if size <= 8) == 8
+
+
+def test_texts_without_a_mask_are_split_into_batches():
+    ids, offsets = torch.arange(7), torch.tensor([0, 2, 3, 6])
+    flat = {"input_ids": ids, "offsets": offsets}
+    batches = list(_batches(flat, 100, 3))
+    assert [rows for rows, _ in batches] == [[0, 1, 2], [3]]
+    assert [batch["input_ids"].tolist() for _, batch in batches] == [[0, 1, 2, 3, 4, 5], [6]]
+    assert [batch["offsets"].tolist() for _, batch in batches] == [[0, 2, 3], [0]]
+    bags = {"sentence_embedding": torch.arange(8).view(4, 2), "name": "bow"}
+    parts = [batch["sentence_embedding"].tolist() for _, batch in _batches(bags, 100, 3)]
+    assert parts == [[[0, 1], [2, 3], [4, 5]], [[6, 7]]]

@@ -281,10 +281,26 @@ def test_a_key_with_a_line_break_is_rejected_and_not_shown(server, monkeypatch):
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("given", [5, None, ""])
-def test_key_variable_must_be_a_name(given):
-    with pytest.raises(ConfigError, match=f"key_variable={given!r}: allowed is the name"):
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (5, "a number"),
+        (None, "null"),
+        ("", "an empty text"),
+        (["sk-abc"], "a list"),
+        ({"sk-abc": 1}, "an object"),
+    ],
+)
+def test_key_variable_must_be_a_name_and_no_other_value_is_shown(given, found):
+    with pytest.raises(ConfigError, match=f"key_variable is {found}: allowed is the name") as error:
         OpenAILLM("some-model", key_variable=given)
+    assert "sk-abc" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["timeout_s", "tokens_per_minute", "requests_per_minute"])
+def test_a_limit_that_no_float_can_hold_is_refused(name):
+    with pytest.raises(ConfigError, match=f"{name}=9+: allowed is a number above 0"):
+        OpenAILLM("some-model", **{name: int("9" * 400)})
 
 
 def test_no_key_for_a_hosted_server(monkeypatch):

@@ -143,3 +143,19 @@ def test_any_content_is_read_or_one_error(content: bytes, tmp_path_factory):
 @given(content=st.one_of(_TEXTS, st.binary(max_size=60)))
 def test_any_content_is_read_or_one_error_at_length(content: bytes, tmp_path_factory):
     _fuzz(content, tmp_path_factory.getbasetemp())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("k: " + ":".join(["1"] * 400) + ".5\n", "int too large to convert to float"),
+        (":".join(["1"] * 400) + ".5: k\n", "int too large to convert to float"),
+        ("k: 0x" + "f" * 20_000 + "\n", "a whole number of more than 4,300 digits"),
+        ("k: " + ":".join(["1"] * 20_000) + "\n", "a whole number of more than 4,300 digits"),
+    ],
+)
+def test_numbers_that_python_cannot_hold_or_print_are_one_error(content, message, tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=f"a.yaml: not YAML: .*{message}"):
+        read_yaml_file(path)

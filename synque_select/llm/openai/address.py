@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from synque_select.errors import ConfigError
+from synque_select.utils.validation import kind_of
 
 __all__ = [
     "Address",
@@ -138,7 +139,10 @@ def check_key_variable(name: object) -> str:
         ConfigError: It is not a name, or looks like a key; then the message does not show it.
     """
     if not (isinstance(name, str) and name):
-        raise ConfigError(f"key_variable={name!r}: allowed is the name of an environment variable")
+        found = "an empty text" if name == "" else kind_of(name)  # not its value: [sk-…] is a list
+        raise ConfigError(
+            f"key_variable is {found}: allowed is the name of an environment variable"
+        )
     if name not in os.environ and (not _NAME.fullmatch(name) or _looks_like_key(name)):
         raise ConfigError(
             "key_variable is not the name of an environment variable, and may be a key, so it is "
