@@ -108,9 +108,7 @@ def _batches(
         yield rows.tolist(), {k: _cut(v, mask, rows, columns) for k, v in features.items()}
 
 
-def _slice(
-    features: dict[str, object], start: int, stop: int, n_rows: int
-) -> dict[str, object]:
+def _slice(features: dict[str, object], start: int, stop: int, n_rows: int) -> dict[str, object]:
     """Return some rows of features without a mask."""
     ids, offsets = features.get("input_ids"), features.get("offsets")
     if isinstance(ids, torch.Tensor) and isinstance(offsets, torch.Tensor):
