@@ -138,7 +138,7 @@ def _loader() -> type[yaml.SafeLoader]:
     """Return a loader that refuses whole numbers that Python does not print."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # without stubs it is Any
         pass
 
     def whole(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
