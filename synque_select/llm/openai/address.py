@@ -139,9 +139,9 @@ def check_key_variable(name: object) -> str:
         ConfigError: It is not a name, or looks like a key; then the message does not show it.
     """
     if not (isinstance(name, str) and name):
-        found = "an empty text" if name == "" else kind_of(name)  # not its value: [sk-…] is a list
+        kind = "an empty text" if name == "" else kind_of(name)  # not its value: [sk-…] is a list
         raise ConfigError(
-            f"key_variable is {found}: allowed is the name of an environment variable"
+            f"key_variable is {kind}: allowed is the name of an environment variable"
         )
     if name not in os.environ and (not _NAME.fullmatch(name) or _looks_like_key(name)):
         raise ConfigError(
