@@ -140,9 +140,7 @@ def check_key_variable(name: object) -> str:
     """
     if not (isinstance(name, str) and name):
         kind = "an empty text" if name == "" else kind_of(name)  # not its value: [sk-…] is a list
-        raise ConfigError(
-            f"key_variable is {kind}: allowed is the name of an environment variable"
-        )
+        raise ConfigError(f"key_variable is {kind}: allowed is the name of an environment variable")
     if name not in os.environ and (not _NAME.fullmatch(name) or _looks_like_key(name)):
         raise ConfigError(
             "key_variable is not the name of an environment variable, and may be a key, so it is "
