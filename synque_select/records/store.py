@@ -12,6 +12,7 @@ from typing import Literal
 from synque_select.errors import RecordError
 from synque_select.records.run_record_json import record_from_fields, record_to_json
 from synque_select.records.unstored_records import (
+    UNSTORED,
     UnstoredRecord,
     keep_record,
     unstored_records,
@@ -36,6 +37,7 @@ _APPLICATION_ID = 0x53514553  # "SQES", so that another SQLite file is not taken
 _SCHEMA_VERSION = 1
 _BUSY_TIMEOUT_S = 60.0
 _BUSY_TIMEOUT_OF_UNSTORED_S = 1.0  # they can also be stored another time
+_MAX_LEVELS = 4  # of directories below runs/ that are searched for kept records
 _SCHEMA = """
 CREATE TABLE runs (
     run_id TEXT PRIMARY KEY,
@@ -90,7 +92,7 @@ class RunStore:
         """Write a record; if the store cannot take it, keep it in a file until the store can.
 
         The file is in `unstored_records/` of the run's directory, or, if that cannot be written,
-        of the store's. The next `read` takes it into the store.
+        of the store's. The next `read` that looks there takes it into the store.
 
         Returns:
             None if the record is in the store, else a message: why it is not, where the record is,
@@ -99,19 +101,24 @@ class RunStore:
         try:
             self.write(record)
             return None
-        except RecordError as error:
+        except (RecordError, ValueError) as error:  # also a run_id that is not Unicode
             reason = str(error)
         problems = []
         for folder in dict.fromkeys([self.run_dir or self.path.parent, self.path.parent]):
             try:
                 file = keep_record(record, folder, self.path)
-            except RecordError as error:
+            except (RecordError, ValueError) as error:
                 problems.append(str(error))
                 continue
+            known = {path.resolve() for path in RunStore(self.path)._folders()}
+            is_searched = folder.resolve() in known
+            where = "" if is_searched else f" of a run in {folder.parent.resolve()}"
+            beside = (self.path.parent / UNSTORED).resolve()
+            move = "" if is_searched else f", or move the file into {beside}"
             return (
                 f"a run record could not be stored: {reason}. It is kept in {file}, and the next "
-                "run or command that reads this store takes it in: free the disk, or end what "
-                "locks the store"
+                f"read of this store{where} takes it in: free the disk, or end what "
+                f"locks the store{move}"
             )
         return (
             f"a run record could not be stored: {reason}. Nor could it be kept in a file: "
@@ -123,7 +130,8 @@ class RunStore:
 
         Records that `write_or_keep` has kept in files are among them, and are taken into the store
         if it can be written now. Files are looked for in `run_dir` and the other directories beside
-        it, in the directory of the store, and in the directories of runs there.
+        it, in the directory of the store, and in `runs` up to four levels deep. A file elsewhere
+        can be moved into `unstored_records/` beside the store.
 
         Args:
             kind: Return only records of this kind; None for all.
@@ -163,7 +171,8 @@ class RunStore:
             roots.add(self.run_dir.parent.parent.resolve())
         for root in roots:
             if root.name == "runs":  # runs/<recipe>/<run>; other directories may be large
-                yield from root.glob("*/*")
+                for level in range(1, _MAX_LEVELS + 1):
+                    yield from root.glob("/".join("*" * level))
 
     def _take_in(self, unstored: Sequence[UnstoredRecord]) -> list[RunRecord]:
         """Write kept records into the store, and return those that it cannot take yet."""
@@ -174,7 +183,7 @@ class RunStore:
                 # a run that was resumed has written a newer one
                 if known is None or known < one.record.created:
                     self._write(one.record, _BUSY_TIMEOUT_OF_UNSTORED_S)
-            except RecordError:
+            except (RecordError, ValueError):
                 waiting.append(one.record)
             else:
                 one.remove()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ __all__ = ["UNSTORED", "UnstoredRecord", "keep_record", "unstored_records"]
 
 UNSTORED = "unstored_records"  # in the directory of a run, or beside the run store
 _VERSION = 1
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,18 @@ def keep_record(record: RunRecord, folder: Path, store: Path) -> Path:
     Raises:
         RecordError: The file cannot be written.
     """
-    head = json.dumps({"version": _VERSION, "store": str(store.resolve())})
+    folder = (folder / UNSTORED).resolve()
+    # the second path is right where the directory of both was moved
+    beside = os.path.relpath(store.resolve(), folder)
+    head = json.dumps(
+        {"version": _VERSION, "store": str(store.resolve()), "store_from_here": beside}
+    )
     # of one piece with the record, whose NaN and infinities `write_json` would not keep
     text = f'{head[:-1]}, "record": {record_to_json(record)}}}\n'
-    return write_text(folder / UNSTORED / f"{record.run_id}.json", text)
+    name = record.run_id
+    if not _FILE_NAME.fullmatch(name):  # too long for a file, or with characters of a path
+        name = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return write_text(folder / f"{name}.json", text)
 
 
 def unstored_records(folders: Iterable[Path], store: Path) -> Iterator[UnstoredRecord]:
@@ -71,7 +83,11 @@ def unstored_records(folders: Iterable[Path], store: Path) -> Iterator[UnstoredR
         try:
             fields = JsonFields(read_json(file))
             fields.version(_VERSION)
-            if fields.text("store") != str(store.resolve()):
+            beside = fields.text("store_from_here", "")  # empty in older files
+            if str(store.resolve()) not in (
+                fields.text("store"),
+                beside and str((file.parent / beside).resolve()),
+            ):
                 continue
             record = record_from_fields(fields.object("record"))
         except (RecordError, ValueError) as error:

@@ -282,7 +282,7 @@ def test_a_key_with_a_line_break_is_rejected_and_not_shown(server, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("given", "found"),
+    ("given", "kind"),
     [
         (5, "a number"),
         (None, "null"),
@@ -291,8 +291,8 @@ def test_a_key_with_a_line_break_is_rejected_and_not_shown(server, monkeypatch):
         ({"sk-abc": 1}, "an object"),
     ],
 )
-def test_key_variable_must_be_a_name_and_no_other_value_is_shown(given, found):
-    with pytest.raises(ConfigError, match=f"key_variable is {found}: allowed is the name") as error:
+def test_key_variable_must_be_a_name_and_no_other_value_is_shown(given, kind):
+    with pytest.raises(ConfigError, match=f"key_variable is {kind}: allowed is the name") as error:
         OpenAILLM("some-model", key_variable=given)
     assert "sk-abc" not in str(error.value)
 

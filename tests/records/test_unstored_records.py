@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import sqlite3
@@ -118,3 +119,52 @@ def test_names_that_are_not_unicode(tmp_path: Path):
     with locked(store.path):
         assert store.write_or_keep(make_record("b", 0.2)) is not None
     assert [r.unit for r in store.read()] == ["a", "b"]
+
+
+def test_a_moved_project_takes_its_records_in(tmp_path: Path):
+    project = tmp_path / "project"
+    store = RunStore(project / "runs" / "records.sqlite", run_dir=project / "runs" / "m" / "one")
+    store.write(make_record("a", 0.1))
+    with locked(store.path):
+        store.write_or_keep(make_record("b", 0.2))
+    moved = project.rename(tmp_path / "moved")
+    assert [r.unit for r in RunStore(moved / "runs" / "records.sqlite").read()] == ["a", "b"]
+    assert not list(moved.rglob("*.json"))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_a_run_may_be_deeper_in_runs(depth: int, tmp_path: Path):
+    runs = tmp_path / "runs"
+    store = RunStore(runs / "records.sqlite", run_dir=runs.joinpath(*"abcd"[:depth]))
+    store.write(make_record("a", 0.1))
+    with locked(store.path):
+        message = store.write_or_keep(make_record("b", 0.2))
+    assert message is not None
+    assert "the next read of this store takes it in" in message
+    assert [r.unit for r in RunStore(store.path).read()] == ["a", "b"]
+
+
+def test_a_record_of_a_run_elsewhere_can_be_moved_beside_the_store(tmp_path: Path):
+    store = RunStore(tmp_path / "store" / "records.sqlite", run_dir=tmp_path / "out" / "x" / "one")
+    store.write(make_record("a", 0.1))
+    with locked(store.path):
+        message = store.write_or_keep(make_record("b", 0.2))
+    assert message is not None
+    beside = store.path.parent.resolve() / UNSTORED
+    assert f"of a run in {(tmp_path / 'out' / 'x').resolve()} takes it in" in message
+    assert f"move the file into {beside}" in message
+    assert [r.unit for r in RunStore(store.path).read()] == ["a"]
+    beside.mkdir()
+    (file,) = (tmp_path / "out").rglob("*.json")
+    file.rename(beside / file.name)
+    assert [r.unit for r in RunStore(store.path).read()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("run_id", ["x/y", "../../out", "a" * 300, "nul\0", "\ud800"])
+def test_a_run_id_need_not_be_the_name_of_a_file(run_id: str, store: RunStore, tmp_path: Path):
+    record = dataclasses.replace(make_record("b", 0.2), run_id=run_id)
+    with locked(store.path):
+        assert store.write_or_keep(record) is not None
+    (file,) = tmp_path.rglob("*.json")
+    assert file.parent == tmp_path / "runs" / "m" / "one" / UNSTORED
+    assert sorted(r.unit for r in store.read()) == ["a", "b"]
