@@ -179,8 +179,11 @@ def run(options: Namespace) -> int:
             later.attempt(lambda: saved.add_dropped(dropped, relabel=options.relabel))
         print(decision_text(ranking), end="\n\n")
         print(*ranking_tables(ranking), sep="\n\n")
-        if options.gaps:
-            later.attempt(lambda: _print_gaps(scoring, saved))
+        decision = ranking.decision
+        # where no candidate is like the real data, what to generate is the next question
+        is_far = decision is not None and decision.opening == "far"
+        if options.gaps or (is_far and job.needs_embeddings):
+            later.attempt(lambda: _print_gaps(scoring, saved if options.gaps else None))
         if options.sample_size_analysis:
             later.attempt(lambda: _print_sample_sizes(options, scoring, ranking, saved))
         if saved.paths:
@@ -358,13 +361,14 @@ def _check_reads_real(rank_by: str, suite: Sequence[BaseProxy]) -> None:
             )
 
 
-def _print_gaps(scoring: Scoring, saved: _Saved) -> None:
+def _print_gaps(scoring: Scoring, saved: _Saved | None) -> None:
     from synque_select.report.finding_tables import gaps_table
     from synque_select.selection.findings import find_gaps
 
     gaps = find_gaps(scoring)
     print(f"\n{gaps_table(gaps)}")
-    saved.add_findings(gaps=gaps)
+    if saved is not None:
+        saved.add_findings(gaps=gaps)
 
 
 def _print_sample_sizes(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, TypeAlias
 from weakref import WeakKeyDictionary
@@ -397,6 +397,9 @@ def filter_selected(
 ) -> LabelFilter:
     """Filter the labels of the candidates that a ranking selects.
 
+    Of two camps that contradict each other, nothing is dropped, whatever the choice: the majority
+    is not the truth.
+
     Args:
         candidates: The scored candidates, with labels that are classes.
         scoring: Their scores, with embeddings. The score of `transfer`, if it is among them, is the
@@ -409,7 +412,14 @@ def filter_selected(
         ProxyError: The scoring has no embeddings.
     """
     judges, weights = _judges(candidates, scoring)
-    return filter_labels(judges, ranking.top().names, choice, weights=weights, relabel=relabel)
+    names = ranking.top().names
+    result = filter_labels(judges, names, choice, weights=weights, relabel=relabel)
+    if result.camps is None or not result.record.is_open:
+        return result
+    verb = "relabels" if relabel else "drops"
+    sentence = f"The label filter {verb} nothing: {result.camps.sentence}."
+    closed = replace(result.record, is_open=False, sentence=sentence, dropped={})
+    return replace(result, record=closed, dropped={})
 
 
 def label_consistency(

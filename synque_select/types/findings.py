@@ -187,6 +187,10 @@ class LabelCheck:
         """
         return cls(name, 0, math.nan, math.nan, {}, {}, unchecked=reason)
 
+    def is_of_majority(self, i: int) -> bool:
+        """Return whether warning `i` says only that most other candidates contradict the labels."""
+        return bool(self.reasons) and self.reasons[i].kind == "contradicted"
+
     def to_dict(self) -> dict[str, Json]:
         """Return the check as JSON values, None for NaN."""
         measured: dict[str, Json] = {}
@@ -291,7 +295,8 @@ class LabelChecks:
     def messages(self) -> tuple[str, ...]:
         """The warnings, or a sentence on what it means that there are none; what was left out.
 
-        What several candidates are warned of is one line.
+        What several candidates are warned of is one line. Of two camps, each contradicts the other,
+        and it is not the labels of the smaller one that are wrong.
         """
         lines = warning_lines({check.name: check.reasons for check in self.checks})
         warnings = tuple(
@@ -299,6 +304,7 @@ class LabelChecks:
                 lines.get(check.reasons[i].kind, sentence) if check.reasons else sentence
                 for check in self.checks
                 for i, sentence in enumerate(check.warnings)
+                if not (self.has_camps and check.is_of_majority(i))
             )
         )
         n, n_all = sum(not math.isnan(check.agreement) for check in self.checks), len(self.checks)

@@ -113,7 +113,10 @@ def test_the_default_suite_reads_labels_and_chooses_by_transfer(
     assert "spearman of consensus minus that of" in text
 
 
-def test_the_tables_show_baselines_mixtures_and_the_filter(data: Path):
+def test_the_tables_show_baselines_mixtures_and_the_filter(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "200")  # a narrow table wraps its words
     text = render(run(data))
     for part in (
         "baseline_entropy",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from synque_select.report.page import write_report
 from synque_select.report.plots import sample_size_figure, to_svg
 from synque_select.selection.findings import find_gaps, scoring_findings
 from synque_select.types import Findings, Gaps, LabelCheck, LabelChecks, SampleSizeAnalysis
+from synque_select.types.label_warning import LabelWarning
 from tests.records.records_data import SCRIPT
 from tests.report.test_page import Page
 from tests.selection.test_example_scores import TWO_MODES, points, scoring
@@ -110,6 +112,12 @@ def test_label_checks_as_a_table_and_as_messages():
     assert "no single candidate's labels stand out, but two camps contradict each other" in camps
     kept = LabelChecks(tuple(CHECKS[:1] * 4), has_camps=True)
     assert LabelChecks.from_dict(kept.to_dict()).messages == (camps,)
+    warning = LabelWarning("contradicted", (0.99, 0.38))
+    right = replace(CHECKS[0], warnings=(warning.sentence("right"),), reasons=(warning,))
+    accused = (right, *CHECKS[:1] * 3)
+    assert "contradict 99 % of them" in LabelChecks(accused).messages[0]
+    # of two camps, it is not the smaller one that is wrong
+    assert LabelChecks(accused, has_camps=True).messages == (camps,)
     (few,) = LabelChecks(tuple(CHECKS[:1])).messages
     assert few.startswith("The labels of 1 candidate were checked: without a warning, but 3")
 

@@ -20,8 +20,10 @@ from synque_select.selection.label_filter import (
     check_filter_data,
     check_label_filter,
     filter_labels,
+    filter_selected,
     label_consistency,
 )
+from synque_select.selection.ranking import ranking_from
 from synque_select.selection.scoring import Scoring
 from synque_select.types.label_filter import LabelFilterRecord
 from synque_select.utils.json_fields import JsonFields
@@ -163,6 +165,18 @@ def test_it_is_closed_where_two_camps_contradict_each_other(swapped):
     assert result.camps is not None
     others = tuple(name for name in data.names if name not in swapped)
     assert set(result.camps.names) == {swapped, others}
+
+
+@pytest.mark.parametrize("choice", ["auto", 0.5])
+def test_of_two_camps_nothing_is_dropped_whatever_the_choice(choice):
+    data = Data()
+    data.swap(("c0", "c1", "c2"))
+    candidates, scoring = scored(data)
+    ranking = ranking_from(scoring, rank_by="pad")
+    closed(
+        filter_selected(candidates, scoring, ranking, choice),
+        "two camps whose labels contradict each other",
+    )
 
 
 def test_it_is_closed_where_only_one_of_a_camp_is_kept():

@@ -10,7 +10,13 @@ import torch
 
 from synque_select.data.candidate import Candidate
 from synque_select.errors import ConfigError
-from synque_select.selection.labels import check_classes, check_labels, unpredicted
+from synque_select.selection.labels import (
+    _random,
+    _Votes,
+    check_classes,
+    check_labels,
+    unpredicted,
+)
 from synque_select.types import LabelCheck, LabelChecks
 from synque_select.utils.json_fields import JsonFields
 
@@ -239,3 +245,19 @@ def test_several_labels_per_example_are_not_classes():
     candidate = Candidate("a", records, view="text", label="label")
     with pytest.raises(ConfigError, match="the labels are lists, and the label checks"):
         check_classes([candidate])
+
+
+def test_labels_that_follow_from_their_inputs_are_not_random_whatever_others_say():
+    """Of three candidates, the others' classifiers know little; of the fourth, nearly all."""
+    rng = np.random.default_rng(0)
+    parts, own, votes = {}, {}, {}
+    for name, share in {"a": 0.6, "b": 0.6, "c": 0.65, "best": 0.96}.items():
+        y = np.array(["no", "yes"])[rng.integers(0, 2, 400)]
+        other = np.where(y == "no", "yes", "no")
+        parts[name], own[name] = (np.zeros((400, 1), np.float32), y), y
+        votes[name] = _Votes(np.where(rng.random(400) < share, y, other), np.ones(400, bool))
+    assert _random(parts, own, votes) == {}
+    y = parts["best"][1]
+    own["best"] = np.where(rng.random(400) < 0.55, y, np.where(y == "no", "yes", "no"))
+    votes["best"] = _Votes(own["best"], np.ones(400, bool))
+    assert _random(parts, own, votes) == {"best": 1.0}
