@@ -781,6 +781,15 @@ def test_keys_reach_no_message_log_or_record(name: str, monkeypatch, caplog):
     assert server.address in shown
 
 
+def test_an_answer_that_repeats_a_key_is_kept_without_it(monkeypatch):
+    monkeypatch.setenv("TEST_KEY", KEY)
+    written = f"**Key** {KEY} of models at query-secret; sk-live is none"
+    with FakeServer(lambda *_: (200, chat(written))) as server:
+        url = f"{server.address}/models/v1?k=query-secret"
+        llm = OpenAILLM("fake", base_url=url, key_variable="TEST_KEY", max_retries=0)
+        assert dict(llm.generate(["a"])) == {0: "**Key** … of models at …; sk-live is none"}
+
+
 def test_all_parts_of_a_query_are_hidden_but_no_short_ones():
     address = parse_address("base_url", "https://host/v1?a=1&SECRETKEY99&b=the-secret")
     assert set(address.secrets) == {"SECRETKEY99", "the-secret"}

@@ -200,6 +200,21 @@ class Secrets:
         # a pattern with the stars in it would take quadratic time on a text without spaces
         return _WORD.sub(lambda word: _MASK if _STARS in word[0] else word[0], masked)
 
+    def mask_whole(self, text: str) -> str:
+        """Return an answer without the secrets that it repeats as a whole.
+
+        Answers are kept, and their own words must not change: a secret of letters only, or of fewer
+        than 8 characters, may be a word such as "models".
+
+        Example:
+            >>> Secrets(["sk-abc123", "models"]).mask_whole("Of models: key sk-abc123.")
+            'Of models: key ….'
+        """
+        for secret in sorted(self._plain, key=len, reverse=True):
+            if len(secret) >= _LEAST_RUN and not secret.isalpha():
+                text = text.replace(secret, _MASK)
+        return text
+
     def _without_runs(self, text: str) -> str:
         """Mask what is also a part of a long secret."""
         hidden: set[int] = set()

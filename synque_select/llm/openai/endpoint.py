@@ -330,6 +330,10 @@ class Endpoint:
         self._usage.n_cached_tokens += n_cached
         return state
 
+    def without_secrets(self, text: str) -> str:
+        """Return an answer without the keys that a server repeats in it."""
+        return self._secrets().mask_whole(text)
+
     def excerpt(self, text: str) -> str:
         """Return the beginning of what a server sent, on one line and without secrets."""
         return one_line(self._secrets().mask(text), _MAX_SHOWN)

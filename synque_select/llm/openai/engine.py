@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -479,7 +480,8 @@ class OpenAILLM(BaseLLM):
             return RetryableFailure(f"the answer is not a chat completion with text: {shown!r}")
         if completion.is_broken_off:
             return RetryableFailure(f"the server stopped: {completion.finish_reason}")
-        return completion
+        # a gateway that echoes its request must not bring the key into files of results
+        return replace(completion, text=self._endpoint.without_secrets(completion.text))
 
 
 def _next_dialect(dialect: Dialect, error: ServerError, question: Question) -> Dialect | None:
