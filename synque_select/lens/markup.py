@@ -21,8 +21,11 @@ _FAMILIES = re.compile(
     | \[(?=/?(?:[bes]o[a-z]|im_\w{1,16}|pad|unk|cls|sep|mask|inst|sys|system|user|assistant)\])
     | \[(?=(?:unused|UNUSED)_?\w{1,40}\])             # [unused7]
     | \[(?=e~\[) | \](?=~!?b[\[\]]) | \](?=<\])       # [e~[, ]~b], ]~!b[, ]<]image[>[
-    | >(?=>[A-Za-z_]\w{0,39}<<)                       # >>QUESTION<<
-    | \|(?=\|\|[A-Za-z_]\w{0,39}\|\|\|)               # |||IP_ADDRESS|||
+    | \[(?=(?:control_\d{1,9}|multimodal|toxicity=\d)\])
+    | <(?=(?:reserved|special|extra|unused)[ ][\w ]{1,40}>)  # <reserved special token 0>
+    | >(?=>[A-Za-z_][\w-]{0,39}<<)                    # >>QUESTION<<, >>zh-cn<<
+    | \|(?=\|\|?[A-Za-z_]\w{0,39}\|\|)               # |||IP_ADDRESS|||
+    | \|(?=[A-Z_]{4,40}\|)                           # |ENDOFTEXT|
     """,
     re.VERBOSE,
 )
@@ -138,12 +141,10 @@ def _pairs(data: bytes) -> list[bytes]:
 @lru_cache(maxsize=8)
 def _patterns(control_tokens: frozenset[str]) -> tuple[re.Pattern[str], ...]:
     """Return patterns of the tokens that the families do not match."""
-    rest = {
-        _fold(token)
-        for token in control_tokens
-        if token.strip(_SPACES) and not _FAMILIES.search(_fold(token))
-    }
-    rest.discard("")
+    folded = {_fold(token) for token in control_tokens if token.strip(_SPACES)}
+    # many tokenizers replace spaces by this mark before they look for a token
+    folded |= {token.replace("▁", " ") for token in folded}
+    rest = {token for token in folded if token.strip() and not _FAMILIES.search(token)}
     # a tokenizer may lower the case before it looks for a token; words would match too much then
     words = {token for token in rest if token.isalnum()}
     return tuple(

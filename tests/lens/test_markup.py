@@ -36,6 +36,8 @@ FAMILIES = (
     "<用户>", "<AI>", "<think>", "</think>", "<tool_call>", "<image>", "<<SYS>>", "<</SYS>>",
     "[eos]", "[eop]", "[im_end]", "[/inst]", "[user]",
     ">>QUESTION<<", ">>ABSTRACT<<", "|||IP_ADDRESS|||", "|||EMAIL_ADDRESS|||", "<BOS_TOKEN>",
+    "||IP_ADDRESS||", ">>zh-cn<<", "|ENDOFTEXT|", "|SPEAKER|", "[control_8]", "[multimodal]",
+    "[toxicity=0]", "<reserved special token 0>", "<special token 12>",
 )  # fmt: skip
 # tokens that no family matches: only the tokenizer knows that they are not text
 MADE_UP = (
@@ -107,6 +109,14 @@ def test_tokens_that_a_tokenizer_has_are_read_as_text():
     tokens = [t for t in (*FAMILIES, *MADE_UP) if t != '"stop"']
     check_tokenizer(byte_tokenizer(tokens), tokens)
     check_tokenizer(byte_tokenizer(tokens, special=False), tokens)
+
+
+def test_a_token_with_marks_for_spaces_is_escaped_with_spaces():
+    tokens = frozenset({"<tool▁call>", "end▁turn"})
+    for text in ("<tool call>", "<tool▁call>", "End turn", "end▁turn"):
+        assert text not in json_line(f"a {text} b", tokens)
+        assert text not in plain_line(f"a {text} b", tokens)
+        assert json.loads(json_line(text, tokens)) == text
 
 
 def test_tokens_that_a_tokenizer_has_after_it_normalizes_a_text():
