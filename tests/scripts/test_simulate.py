@@ -39,7 +39,7 @@ def test_a_rotation_only_renames_the_labeled_candidates():
         np.testing.assert_allclose(turned[k], points[(k + 1) % 3][:, :3])
         np.testing.assert_allclose(points[k][:, 3:], points[0][:, 3:])
         assert candidates[k].labels == candidates[0].labels
-    assert 30 < sum(label == "True" for label in candidates[0].labels) < 120
+    assert 30 < sum(label == "true" for label in candidates[0].labels) < 120
     graded = make_candidates(replace(cell, kind="graded"), LookUp(0))
     assert graded[0].labels != graded[1].labels
 
