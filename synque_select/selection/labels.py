@@ -166,15 +166,14 @@ def check_labels(
     predict is far below: by three robust standard deviations and at least 10 points. It is one as
     well if its own classifiers predict its labels 10 points less often than what the others call
     its inputs, and the ratio of the two (`Predictability`) is shown to be below three quarters of
-    that of the best quarter of the candidates, which counts as 1 at most: this finds random labels
-    in hard inputs, and where most candidates have them. The others are the linear heads of all
-    candidates at a common size (`fit_heads`), except those of its own family (`judging_families`),
-    with one vote per family. An outlier gets a warning, as does a candidate whose labels its own
-    folds hardly predict better than chance; that is an outlier as well, unless half of the
-    candidates are like this. The class mix that a candidate's classifiers predict for the real
-    sample and for its own held-out examples is compared as well (total variation, shown to be above
-    0.3 for redrawn real samples; with fewer than 20 real examples, nothing is said). A difference
-    says nothing against the labels.
+    that of the best quarter of the candidates: this finds random labels in hard inputs, and where
+    most candidates have them. The others are the linear heads of all candidates at a common size
+    (`fit_heads`), except those of its own family (`judging_families`), with one vote per family. An
+    outlier gets a warning, as does a candidate whose labels its own folds hardly predict better
+    than chance; that is an outlier as well, unless half of the candidates are like this. The class
+    mix that a candidate's classifiers predict for the real sample and for its own held-out examples
+    is compared as well (total variation, shown to be above 0.3 for redrawn real samples; with fewer
+    than 20 real examples, nothing is said). A difference says nothing against the labels.
 
     The classifiers are trained in five folds, or in fewer if the classes that are too rare for five
     hold most examples; classes that are too rare are left out, and counted in `LabelCheck.rare`.
@@ -322,9 +321,9 @@ def _random(
     ratios = [part.ratio for part in measured.values() if not math.isnan(part.ratio)]
     if len(ratios) < _LEAST_COMPARED:
         return {}
-    # above 1, the others' classifiers say less of these inputs than the candidate's own: that does
-    # not make the labels of another candidate worse
-    limit = _LEAST_RATIO * min(1.0, float(np.quantile(ratios, _BEST)))
+    limit = _LEAST_RATIO * float(np.quantile(ratios, _BEST))
+    # a ratio is above 1 where the others know little of the inputs: that alone does not make the
+    # labels of a candidate doubtful whose inputs they know well
     agreed = {name: votes[name].agreement(own[name]) for name in measured}
     return {
         name: agreed[name]
