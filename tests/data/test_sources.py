@@ -394,7 +394,7 @@ def test_no_place_to_write_at_all_is_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("SYNQUE_CACHE", str(blocked))
     monkeypatch.setattr(cache_dir, "_temporary_root", lambda: blocked / "nor here")
     write_json(tmp_path / "a.json", RECORDS)
-    with pytest.raises(DataError, match=r"cannot be written .* set SYNQUE_CACHE"):
+    with pytest.raises(DataError, match=r"neither .* can be written .*; set SYNQUE_CACHE"):
         load_dataset_file(tmp_path / "a.json")
 
 
