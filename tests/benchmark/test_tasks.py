@@ -474,9 +474,8 @@ def test_figures_that_cannot_be_saved_are_printed_and_in_the_error(
     result = caught.value.result
     assert isinstance(result, TasksResult)
     assert [*result.tasks] == ["firms"]
-    monkeypatch.setattr(
-        "synque_select.cli.benchmark._run_tasks", lambda _: run(data, out=tmp_path / "t.json")
-    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("synque_select.cli.benchmark._run_tasks", lambda _: run(data, out="t.json"))
     assert main(["benchmark", "tasks", "--data", str(data), "--quiet"]) == 1
     output = capsys.readouterr()
     # the last lines say how long it took
