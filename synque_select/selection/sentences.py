@@ -200,10 +200,8 @@ class Sentences:
             A sentence, or nothing.
         """
         names = list(self.names)
-        # one that is left out for its inputs may rank in between
-        is_whole = all(name in names for name in self.evidence.dissimilar)
         sizes = [k for k in self.evidence.clear_at if names[:k] == list(chosen)[:k]]
-        if self.opening not in ("clear", "tie") or not is_whole or not sizes:
+        if self.opening not in ("clear", "tie") or not self._is_whole or not sizes:
             return ()
         if max(sizes) >= len(chosen):
             return ()
@@ -292,12 +290,10 @@ class Sentences:
     def _best(self, chosen: Sequence[str]) -> str:
         """Return the candidates that are not shown worse, and why."""
         names, evidence = self.names, self.evidence
-        # one that is left out for its inputs may rank in between
-        is_whole = all(name in names for name in evidence.dissimilar)
         is_best = list(chosen) == list(names[: len(chosen)]) and len(chosen) in evidence.clear_at
         # of many that are better and a few that are not, the few say more
         is_named = len(chosen) <= _MOST_NAMES or len(names) - len(chosen) > _MOST_NAMES
-        if is_whole and is_best and is_named:
+        if self._is_whole and is_best and is_named:
             return f"{self._list(chosen)}: {self._closer(chosen)}"
         dropped = [name for name in names if name not in chosen]
         by, worse = evidence.rank_by, self._worse_than_most()
@@ -425,15 +421,24 @@ class Sentences:
         return self.evidence.untested or "no difference was tested"
 
     @property
+    def _is_whole(self) -> bool:
+        """Whether no candidate was left out for its inputs, which may rank between the others."""
+        return all(name in self.names for name in self.evidence.dissimilar)
+
+    @property
+    def _is_grouped(self) -> bool:
+        """Whether the real examples count as fewer than they are."""
+        return self.evidence.n_effective < self.evidence.n_real - 0.5
+
+    @property
     def _independent(self) -> str:
         """What the real examples would have to be more of, if they are in groups."""
-        is_grouped = self.evidence.n_effective < self.evidence.n_real - 0.5
-        return " that do not depend on each other" if is_grouped else ""
+        return " that do not depend on each other" if self._is_grouped else ""
 
     def _real(self) -> str:
-        n, effective = self.evidence.n_real, self.evidence.n_effective
-        clusters = f" that count as {effective:.0f}" if effective < n - 0.5 else ""
-        return f"{counted(n, 'real example')}{clusters}"
+        evidence = self.evidence
+        clusters = f" that count as {evidence.n_effective:.0f}" if self._is_grouped else ""
+        return f"{counted(evidence.n_real, 'real example')}{clusters}"
 
     def _closer(self, chosen: Sequence[str]) -> str:
         better = "closer to" if self._is_distance else "better on"
