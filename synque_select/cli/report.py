@@ -14,12 +14,14 @@ __all__ = ["arguments", "run"]
 def arguments(parser: ArgumentParser) -> None:
     """Add the options to the parser."""
     parser.add_argument(
-        "run", help="a run directory, such as runs/digits/20260101T120000Z-0123abcd"
+        "run",
+        help="a run directory, such as runs/digits/20260101T120000Z-0123abcd, or the JSON file of "
+        "a ranking",
     )
 
 
 def run(options: Namespace) -> int:
-    """Rebuild the page of a run. Reads the files in the run directory and writes report.html."""
+    """Rebuild the page of a run or a ranking. Reads their files and writes report.html."""
     from synque_select.report.page import write_report
 
     print(f"wrote {write_report(Path(options.run))}")

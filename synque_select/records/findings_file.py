@@ -46,17 +46,21 @@ def save_findings(
     ]
 
 
-def load_findings(run_dir: str | Path) -> Findings:
+def load_findings(run_dir: str | Path, *, ranking: str = "ranking.json") -> Findings:
     """Read the findings in a run's directory; one without a file is None.
+
+    Args:
+        run_dir: The run's directory.
+        ranking: Name of the ranking's file, as for `save_findings`.
 
     Raises:
         RecordError: A file cannot be read; the message names it and the field.
     """
-    run_dir = Path(run_dir)
+    path = Path(run_dir) / ranking
     return Findings(
-        labels=_labels(run_dir / "labels.json"),
-        gaps=_gaps(run_dir / "gaps.json"),
-        real_size=_real_size(run_dir / "real_size.json"),
+        labels=_labels(file_beside(path, "labels.json")),
+        gaps=_gaps(file_beside(path, "gaps.json")),
+        real_size=_real_size(file_beside(path, "real_size.json")),
     )
 
 

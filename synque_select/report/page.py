@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 from synque_select.errors import RecordError
 from synque_select.functional.correlation import Correlation
 from synque_select.records.correlation import KeyCorrelations, UnitPoint
-from synque_select.records.correlation_file import load_correlations
-from synque_select.records.experiment_result import ExperimentResult, load_result
-from synque_select.records.findings_file import load_findings
-from synque_select.records.ranking_file import load_ranking
-from synque_select.records.run_folder import read_json, write_text
+from synque_select.records.experiment_result import ExperimentResult
+from synque_select.records.run_folder import write_text
 from synque_select.report.blocks import (
     Block,
     ExampleList,
@@ -45,30 +42,18 @@ from synque_select.report.finding_tables import gaps_table, labels_table, sample
 from synque_select.report.html import page_html
 from synque_select.report.lens import lens_sections
 from synque_select.report.ranking_tables import pairs_table, ranking_tables
+from synque_select.report.run_content import RunContent, load_run
 from synque_select.report.study_tables import study_table
 from synque_select.types import Findings, Gaps, LabelChecks, Ranking, SampleSizeAnalysis
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import JsonObject
-from synque_select.utils.validation import kind_of
 from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["write_report"]
+__all__ = ["page_of", "ranking_page", "write_report"]
 
-_FILES = (
-    "ranking.json",
-    "labels.json",
-    "gaps.json",
-    "real_size.json",
-    "result.json",
-    "study.json",
-    "correlations.json",
-    "map.json",
-    "examples.json",
-)
-_MAX_RUNS_NAMED = 5
 _INPUTS_ONLY = (
     "Proxies read inputs only: they cannot see wrong labels. A candidate with good inputs and "
     "false labels can rank high."
@@ -84,68 +69,81 @@ _CONTESTED = (
 _T = TypeVar("_T")
 
 
-def write_report(run_dir: str | Path) -> Path:
-    """Write `report.html` from the files in a run's directory and return its path.
+def write_report(run: str | Path) -> Path:
+    """Write the page of a run, and return its path.
 
-    It reads `ranking.json`, `labels.json`, `gaps.json`, `real_size.json`, `result.json`,
-    `study.json`, `correlations.json`, `map.json` and `examples.json`; the page leaves out whatever
-    is missing. The page loads nothing from anywhere, and every text of the data is escaped.
-    Without matplotlib it has tables only, and says what the figures need.
+    The page is made from `ranking.json`, `labels.json`, `gaps.json`, `real_size.json`,
+    `result.json`, `study.json`, `correlations.json`, `map.json` and `examples.json`; it leaves out
+    whatever is missing. It loads nothing from anywhere, and every text of the data is escaped.
+
+    Args:
+        run: The run's directory, which gets `report.html`; or the JSON file of a ranking:
+            `ranking.json` gets `report.html` beside it, `mine.json` gets `mine.report.html`.
 
     Raises:
-        RecordError: The directory does not exist or has none of the files, or a file is damaged;
-            the message names it.
+        RecordError: The path does not exist or has nothing to report, or a file is damaged; the
+            message names it.
     """
-    run_dir = Path(run_dir)
-    if not run_dir.is_dir():
-        what = "is a file" if run_dir.exists() else "does not exist"
-        raise RecordError(f"{run_dir} {what}: allowed is the directory of a run")
-    present = [name for name in _FILES if (run_dir / name).is_file()]
-    if not present:
-        raise RecordError(
-            f"{run_dir}: none of {', '.join(_FILES)}: nothing to report{_runs_inside(run_dir)}"
-        )
-    ranking = load_ranking(run_dir) if "ranking.json" in present else None
-    entries = load_correlations(run_dir) if "correlations.json" in present else []
-    result = load_result(run_dir) if "result.json" in present else None
+    content = load_run(run)
+    assert content.page is not None
+    return write_text(content.page, page_of(content))
+
+
+def ranking_page(ranking: Ranking, findings: Findings | None = None, name: str = "ranking") -> str:
+    """Return the page of a ranking as HTML.
+
+    Args:
+        ranking: The ranking.
+        findings: What scoring found beside the order.
+        name: Name that the page has.
+    """
+    return page_of(RunContent(name, ranking, findings or Findings()))
+
+
+def page_of(content: RunContent) -> str:
+    """Return the page of a run as HTML.
+
+    Args:
+        content: The content of the run.
+
+    Raises:
+        RecordError: A part of the run is damaged; the message names its file.
+    """
+    ranking, result, entries = content.ranking, content.result, content.correlations
     has_probes = result is not None and bool(result.correlations.proxies)
     sections: list[Block] = []
     reliability = None if ranking is None else _reliability(ranking, result, entries)
+
+    def guarded(file: str, build: Callable[[], _T]) -> _T:
+        return _guard(content.files.get(file, Path(file)), build)
+
     if ranking is not None:
         sections.append(_ranking_section(ranking, reliability))
-    sections += _finding_sections(run_dir, load_findings(run_dir))
+    sections += _finding_sections(content.findings, guarded)
     if result is not None:
         sections += _result_sections(result)
         if has_probes:
             sections.append(_probes_section(result, ranking))
-    if "study.json" in present:
-        study = _read_object(run_dir / "study.json")
-        sections.append(_guard(run_dir / "study.json", lambda: _study_section(study)))
+    if content.study is not None:
+        study = content.study
+        sections.append(guarded("study.json", lambda: _study_section(study)))
     if entries:
         sections.append(_keys_section(entries, is_detail=has_probes))
     if ranking is not None:
-        sections += _guard(run_dir / "ranking.json", lambda: lens_sections(ranking))
-    if "map.json" in present:
-        points = _read_object(run_dir / "map.json")
-        sections.append(_guard(run_dir / "map.json", lambda: _map_section(points, ranking)))
-    if "examples.json" in present:
-        examples = _read_object(run_dir / "examples.json")
-        sections.append(_guard(run_dir / "examples.json", lambda: _examples_section(examples)))
-    page = page_html(
-        f"{run_dir.resolve().parent.name} / {run_dir.resolve().name}",
+        sections += guarded("ranking.json", lambda: lens_sections(ranking))
+    if content.map is not None:
+        points = content.map
+        sections.append(guarded("map.json", lambda: _map_section(points, ranking)))
+    if content.examples is not None:
+        examples = content.examples
+        sections.append(guarded("examples.json", lambda: _examples_section(examples)))
+    return page_html(
+        content.name,
         answer=_answer(ranking, result, reliability),
         facts={**_ranking_facts(ranking), **_result_facts(result)},
         sections=sections,
-        files=present,
+        files=[path.name for path in content.files.values()],
     )
-    return write_text(run_dir / "report.html", page)
-
-
-def _read_object(path: Path) -> JsonObject:
-    state = read_json(path)
-    if not isinstance(state, Mapping):
-        raise RecordError(f"{path} is damaged: found {kind_of(state)}; allowed is an object")
-    return state
 
 
 def _guard(path: Path, build: Callable[[], _T]) -> _T:
@@ -200,21 +198,6 @@ def _result_facts(result: ExperimentResult | None) -> dict[str, str]:
     return facts
 
 
-def _runs_inside(folder: Path) -> str:
-    """Name the run directories one or two levels below a folder, the newest last."""
-    files = (
-        path for depth in ("*", "*/*") for name in _FILES for path in folder.glob(f"{depth}/{name}")
-    )
-    runs = sorted({path.parent for path in files}, key=lambda run: (run.stat().st_mtime, run.name))
-    if not runs:
-        return ""
-    more = f" and {len(runs) - _MAX_RUNS_NAMED} older ones" if len(runs) > _MAX_RUNS_NAMED else ""
-    return (
-        f". It holds {len(runs)} run{'s' * (len(runs) != 1)}; give the directory of one: "
-        f"{', '.join(map(str, runs[-_MAX_RUNS_NAMED:]))}{more}"
-    )
-
-
 def _named(values: Mapping[str, object]) -> str:
     return ", ".join(f"{key}={value}" for key, value in values.items())
 
@@ -255,14 +238,16 @@ def _ranking_section(ranking: Ranking, reliability: Correlation | None) -> Secti
     return Section("Ranking", tuple(blocks))
 
 
-def _finding_sections(run_dir: Path, findings: Findings) -> list[Section]:
+def _finding_sections(
+    findings: Findings, guarded: Callable[[str, Callable[[], Section]], Section]
+) -> list[Section]:
     sections = []
     if findings.labels is not None:
         labels = findings.labels
-        sections.append(_guard(run_dir / "labels.json", lambda: _labels_section(labels)))
+        sections.append(guarded("labels.json", lambda: _labels_section(labels)))
     if findings.gaps is not None:
         gaps = findings.gaps
-        sections.append(_guard(run_dir / "gaps.json", lambda: _gaps_section(gaps)))
+        sections.append(guarded("gaps.json", lambda: _gaps_section(gaps)))
     if findings.real_size is not None:
         sections.append(_sample_size_section(findings.real_size))
     return sections

@@ -21,12 +21,13 @@ from synque_select.functional.correlation import correlate_scores
 from synque_select.records.correlation import correlate
 from synque_select.records.correlation_file import save_correlations
 from synque_select.records.experiment_result import load_result
+from synque_select.records.findings_file import save_findings
 from synque_select.records.ranking_file import save_ranking
 from synque_select.records.run_folder import read_json, write_json
 from synque_select.report.examples_and_map import project, write_examples, write_map
-from synque_select.report.page import write_report
+from synque_select.report.page import ranking_page, write_report
 from synque_select.selection.decision import decided
-from synque_select.types import Evidence
+from synque_select.types import Evidence, Findings, Gaps, ShownGap
 from tests.records.records_data import SCRIPT, make_ranking, make_record
 from tests.report.test_tables import RESULT_STATE
 
@@ -203,12 +204,24 @@ def test_an_empty_folder_is_an_error(tmp_path: Path):
     with pytest.raises(RecordError, match=r"none of ranking\.json"):
         write_report(tmp_path)
     with pytest.raises(
-        RecordError, match="nowhere does not exist: allowed is the directory of a run"
+        RecordError, match="nowhere does not exist: allowed is the directory of a run or the file"
     ):
         write_report(tmp_path / "nowhere")
     (tmp_path / "file").touch()
-    with pytest.raises(RecordError, match="file is a file"):
+    with pytest.raises(RecordError, match="file, line 1: not JSON"):
         write_report(tmp_path / "file")
+
+
+def test_a_ranking_file_has_its_page_and_its_findings_beside_it(tmp_path: Path):
+    save_ranking(make_ranking(), tmp_path / "mine.json")
+    gaps = Gaps(50, 1, (ShownGap(3, "a", 4, 2.0, 1.0, "the real one", "the nearest"),))
+    save_findings(tmp_path, Findings(gaps=gaps), ranking="mine.json")
+    save_findings(tmp_path, Findings(gaps=Gaps(50, 0, ())))  # of another ranking
+    path = write_report(tmp_path / "mine.json")
+    assert path == tmp_path / "mine.report.html"
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "the nearest" in page.words
+    assert Page(ranking_page(make_ranking(), Findings(gaps=gaps))).words.count("the nearest") == 2
 
 
 @pytest.mark.parametrize(

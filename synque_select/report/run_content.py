@@ -1,0 +1,132 @@
+"""What a page is made of: the content of the files in a run's directory, or beside a ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from synque_select.errors import RecordError
+from synque_select.records.correlation import KeyCorrelations
+from synque_select.records.correlation_file import load_correlations
+from synque_select.records.experiment_result import ExperimentResult, load_result
+from synque_select.records.findings_file import load_findings
+from synque_select.records.ranking_file import file_beside, load_ranking
+from synque_select.records.run_folder import read_json
+from synque_select.types import Findings, Ranking
+from synque_select.utils.json_types import JsonObject
+from synque_select.utils.validation import kind_of
+from synque_select.utils.wording import counted
+
+__all__ = ["RunContent", "load_run"]
+
+_FINDINGS = ("labels.json", "gaps.json", "real_size.json")
+_FILES = (
+    "ranking.json",
+    *_FINDINGS,
+    "result.json",
+    "study.json",
+    "correlations.json",
+    "map.json",
+    "examples.json",
+)
+_MAX_RUNS_NAMED = 5
+
+
+@dataclass(frozen=True)
+class RunContent:
+    """The content of a run; a part that the run does not have is None or empty.
+
+    Args:
+        name: Name of the run.
+        ranking: The ranking.
+        findings: Gaps, label checks, sample-size analysis.
+        result: The result of an experiment.
+        correlations: Proxies against validation, one entry per comparability key and kind.
+        study: The content of `study.json`.
+        map: The content of `map.json`.
+        examples: The content of `examples.json`.
+        files: Part to the file that it was read from.
+        page: Where the page belongs; None if the run is not in files.
+    """
+
+    name: str
+    ranking: Ranking | None = None
+    findings: Findings = field(default_factory=Findings)
+    result: ExperimentResult | None = None
+    correlations: tuple[KeyCorrelations, ...] = ()
+    study: JsonObject | None = None
+    map: JsonObject | None = None
+    examples: JsonObject | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
+    page: Path | None = None
+
+
+def load_run(path: str | Path) -> RunContent:
+    """Read what a page is made of.
+
+    Args:
+        path: The directory of a run, or the JSON file of a ranking with its findings beside it.
+
+    Raises:
+        RecordError: The path does not exist or has nothing to report, or a file is damaged; the
+            message names it.
+    """
+    path = Path(path)
+    if path.is_file():
+        return _beside_ranking(path)
+    if not path.is_dir():
+        raise RecordError(
+            f"{path} does not exist: allowed is the directory of a run or the file of a ranking"
+        )
+    files = {name: path / name for name in _FILES if (path / name).is_file()}
+    if not files:
+        raise RecordError(
+            f"{path}: none of {', '.join(_FILES)}: nothing to report{_runs_inside(path)}"
+        )
+    folder = path.resolve()
+    return RunContent(
+        name=f"{folder.parent.name} / {folder.name}",
+        ranking=load_ranking(path) if "ranking.json" in files else None,
+        findings=load_findings(path),
+        result=load_result(path) if "result.json" in files else None,
+        correlations=tuple(load_correlations(path)) if "correlations.json" in files else (),
+        study=_object(files.get("study.json")),
+        map=_object(files.get("map.json")),
+        examples=_object(files.get("examples.json")),
+        files=files,
+        page=path / "report.html",
+    )
+
+
+def _beside_ranking(path: Path) -> RunContent:
+    files = {name: file_beside(path, name) for name in _FINDINGS}
+    return RunContent(
+        name=path.name,
+        ranking=load_ranking(path),
+        findings=load_findings(path.parent, ranking=path.name),
+        files={"ranking.json": path, **{n: file for n, file in files.items() if file.is_file()}},
+        page=file_beside(path, "report.html"),
+    )
+
+
+def _object(path: Path | None) -> JsonObject | None:
+    if path is None:
+        return None
+    state = read_json(path)
+    if not isinstance(state, Mapping):
+        raise RecordError(f"{path} is damaged: found {kind_of(state)}; allowed is an object")
+    return state
+
+
+def _runs_inside(folder: Path) -> str:
+    """Name the run directories one or two levels below a folder, the newest last."""
+    files = (
+        path for depth in ("*", "*/*") for name in _FILES for path in folder.glob(f"{depth}/{name}")
+    )
+    runs = sorted({path.parent for path in files}, key=lambda run: (run.stat().st_mtime, run.name))
+    if not runs:
+        return ""
+    more = f" and {len(runs) - _MAX_RUNS_NAMED} older ones" if len(runs) > _MAX_RUNS_NAMED else ""
+    named = ", ".join(map(str, runs[-_MAX_RUNS_NAMED:]))
+    return f". It holds {counted(len(runs), 'run')}; give the directory of one: {named}{more}"
