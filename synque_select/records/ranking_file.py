@@ -244,6 +244,11 @@ def _row(row: JsonFields, proxies: Collection[str], rank_by: str) -> dict[str, J
         for key in ("selection_stability", OLD_STABILITY)
         if key in row
     }
+    for key in ("view", "label"):
+        allowed = "a field, a position or null"
+        is_selector = isinstance(row.content.get(key), str | int | None)
+        row.expect(is_selector, key, allowed)
+    row.text("source", "")
     return {
         **row.content,
         **stability,

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.selector_names import selector_name
 from synque_select.errors import ConfigError, ProxyError, did_you_mean
 from synque_select.proxies.base import BaseProxy, Contributions, ProxyScores
 from synque_select.selection.ask import AnswerReport, with_answers
@@ -61,6 +62,7 @@ __all__ = [
     "ranking_differences",
     "ranking_from",
     "redrawn_order",
+    "with_origins",
 ]
 
 
@@ -369,6 +371,26 @@ def _rows(
         )
         for i, candidate in enumerate(scoring.candidates)
     )
+
+
+def with_origins(ranking: Ranking, candidates: Sequence[Candidate]) -> Ranking:
+    """Return the ranking with the source, view and label of each candidate.
+
+    Args:
+        ranking: A ranking; one from the cache may have been made where the data was elsewhere.
+        candidates: The candidates, which have the names of the ranking.
+    """
+    by_name = {candidate.name: candidate for candidate in candidates}
+    rows = tuple(
+        dataclasses.replace(
+            row,
+            source=by_name[row.name].source,
+            view=selector_name(by_name[row.name].selector),
+            label=selector_name(by_name[row.name].label),
+        )
+        for row in ranking.candidates
+    )
+    return dataclasses.replace(ranking, candidates=rows)
 
 
 def _proxy_scores(

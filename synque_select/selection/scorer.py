@@ -39,7 +39,7 @@ from synque_select.selection.label_filter import (
 from synque_select.selection.labels import check_labeled, check_scored_labels, uncheckable_labels
 from synque_select.selection.mixture import MixtureChoice, MixtureOptions, mixture_scores
 from synque_select.selection.mixture_sample import mixture_candidate
-from synque_select.selection.ranking import check_rank_by, ranking_from
+from synque_select.selection.ranking import check_rank_by, ranking_from, with_origins
 from synque_select.selection.ranking_cache import (
     keep_ranking,
     load_kept_ranking,
@@ -462,7 +462,7 @@ class ScoringJob:
         """
         answers = self.answer_report(scoring)
         if self.unchecked is not None:
-            ranking = self.scorer.order(scoring, answers=answers)
+            ranking = with_origins(self.scorer.order(scoring, answers=answers), self.candidates)
             messages = tuple(text for text in (self.unchecked, self._left_out) if text)
             return replace(ranking, messages=(*messages, *ranking.messages)), None
         checks = check_scored_labels(self.candidates, scoring)
@@ -474,6 +474,7 @@ class ScoringJob:
             labels = LabelChecks(labels.checks, has_camps=True, contested=camps.contested(views))
             sentences = camps.messages(views)
         ranking = self.scorer.order(scoring, checks, sentences, answers)
+        ranking = with_origins(ranking, self.candidates)
         left_out = () if self._left_out is None else (self._left_out,)
         messages = (*labels.messages, *left_out, *ranking.messages)
         return replace(ranking, messages=messages), labels
@@ -484,7 +485,7 @@ class ScoringJob:
         path = self._path("ranking")
         kept = load_kept_ranking(path)
         if kept is not None:
-            return kept[0]
+            return with_origins(kept[0], self.candidates)
         ranking = self.rank()
         keep_ranking(ranking, path)
         return ranking
@@ -494,7 +495,7 @@ class ScoringJob:
         path = self._path("selection")
         kept = load_kept_ranking(path)
         if kept is not None:
-            return kept
+            return with_origins(kept[0], self.candidates), kept[1]
         scoring = self.score()
         ranking, labels = self.checked_ranking(scoring)
         k, by = ranking.stability_k, ranking.rank_by

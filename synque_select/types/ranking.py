@@ -128,6 +128,9 @@ class RankedCandidate:
             candidate is in the top k; see `synque_select.selection.uncertainty.new_sample_scores`.
             It is not the probability of being truly best. None if unknown.
         mean_rank: Mean of the mid-ranks by the proxies of the consensus; None without a consensus.
+        source: Where the candidate was loaded from, such as a path; empty for an object in memory.
+        view: Field, position or dotted name of the view; None for a function without a name.
+        label: Field, position or dotted name of the label; None without one.
     """
 
     name: str
@@ -137,6 +140,9 @@ class RankedCandidate:
     ranks: Mapping[str, float]
     selection_stability: float | None = None
     mean_rank: float | None = None
+    source: str = ""
+    view: str | int | None = None
+    label: str | int | None = None
 
 
 @dataclass(frozen=True)
@@ -492,6 +498,9 @@ def _row_to_dict(row: RankedCandidate) -> dict[str, Any]:
         "selection_stability": _null(row.selection_stability),
         OLD_STABILITY: _null(row.selection_stability),
         "mean_rank": _null(row.mean_rank),
+        "source": row.source,
+        "view": row.view,
+        "label": row.label,
     }
 
 
@@ -509,6 +518,10 @@ def _row_from_dict(row: Mapping[str, Any]) -> RankedCandidate:
         ranks,
         row.get("selection_stability"),
         row["mean_rank"],
+        # rankings of older versions do not say where their candidates are
+        row.get("source", ""),
+        row.get("view"),
+        row.get("label"),
     )
 
 
