@@ -32,10 +32,10 @@ def selector_name(selector: Selector | None) -> str | int | None:
         return ",".join(names)
     module, name = (getattr(selector, key, "") for key in ("__module__", "__qualname__"))
     try:
-        found = getattr(importlib.import_module(module), name, None)
+        imported = getattr(importlib.import_module(module), name, None)
     except (ImportError, ValueError):
         return None
-    return f"{module}.{name}" if found is selector and module != "__main__" else None
+    return f"{module}.{name}" if imported is selector and module != "__main__" else None
 
 
 def selector_from_name(name: str | int | None) -> Selector | None:
