@@ -1,5 +1,8 @@
 # Two commands set everything up: `make demo` and `make test`.
+# TORCH_INDEX=URL takes torch and torchvision from one package index, such as PyTorch's own of CPU builds:
+# under 2 GiB instead of 6
 PYTHON ?= python3
+TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := .make
@@ -8,7 +11,7 @@ PIP := PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip instal
 # two processes of one thread each, for two cores; the same examples on every run
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --hypothesis-profile=ci
 
-.PHONY: demo test test-all test-vllm lint docs bench recipes-small docs-tables simulate reliability wheel-check clean
+.PHONY: demo test test-all test-vllm lint docs bench recipes-small docs-tables simulate reliability wheel-check install-check clean
 
 demo: $(STAMPS)/run
 	$(BIN)/synque-select experiment --config digits
@@ -56,14 +59,23 @@ reliability: $(STAMPS)/dev
 wheel-check: $(STAMPS)/dev
 	bash tests/wheel_check.sh $(BIN)/python
 
+# a new environment with CPU builds of torch and torchvision, under 2 GiB; TORCH_INDEX=URL is required
+install-check:
+	bash tests/install_check.sh $(TORCH_INDEX)
+
 $(STAMPS)/venv:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/run: $(STAMPS)/venv pyproject.toml
-	$(PIP) --editable '.[all]'
+# both from one index: builds from two do not fit together
+$(STAMPS)/torch: $(STAMPS)/venv
+	$(if $(TORCH_INDEX),$(PIP) torch torchvision --index-url $(TORCH_INDEX))
+	touch $@
+
+$(STAMPS)/run: $(STAMPS)/torch pyproject.toml
+	$(PIP) --editable '.[image,offline,report,tune]'
 	touch $@
 
 $(STAMPS)/dev: $(STAMPS)/run

@@ -226,7 +226,7 @@ def _glyphs(font_file: str, characters: str) -> torch.Tensor:
         import matplotlib
         from PIL import Image, ImageDraw, ImageFont
     except ImportError as error:
-        raise DependencyError("matplotlib", extra="all", purpose="rendering digits") from error
+        raise DependencyError("matplotlib", extra="report", purpose="rendering digits") from error
     from scipy.ndimage import distance_transform_edt
 
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / font_file

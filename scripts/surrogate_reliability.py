@@ -23,7 +23,7 @@ from statistics import fmean, stdev
 from typing import Literal
 
 from synque_select.cli import experiment
-from synque_select.cli.options import jsonargparse_module, packaged_config
+from synque_select.cli.options import packaged_config
 from synque_select.experiment import BaseTask, TaskDataModule
 from synque_select.functional.correlation import Correlation, correlate_scores
 from synque_select.selection.scorer import Scorer
@@ -154,7 +154,9 @@ def main() -> None:
 
 
 def _task(config: str, overrides: Sequence[str]) -> BaseTask:
-    parser = jsonargparse_module().ArgumentParser(exit_on_error=False)
+    import jsonargparse
+
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
     experiment.arguments(parser)
     options = parser.parse_args(["--config", str(packaged_config(config)), *overrides])
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes

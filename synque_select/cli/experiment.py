@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from synque_select.cli.options import jsonargparse_module
 from synque_select.errors import ConfigError, NotSavedError
 
 if TYPE_CHECKING:
@@ -15,11 +14,13 @@ __all__ = ["arguments", "run"]
 
 def arguments(parser: ArgumentParser) -> None:
     """Add the options to the parser."""
+    import jsonargparse
+
     from synque_select.experiment import BaseTask, ExperimentOptions
 
     parser.add_argument(
         "--config",
-        action=jsonargparse_module().ActionConfigFile,
+        action=jsonargparse.ActionConfigFile,  # type: ignore[attr-defined]
         help="a YAML file or a packaged name such as digits; later options override it",
     )
     parser.add_argument("--version", type=int, default=1, help="format version of the config")

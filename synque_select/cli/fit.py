@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from synque_select.cli.options import jsonargparse_module, lightning_command_line, with_config_paths
+from synque_select.cli.options import lightning_command_line, with_config_paths
 
 __all__ = ["run"]
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one trainer.fit from a LightningCLI config. `fit --help` lists its options."""
-    jsonargparse_module()
     from pytorch_lightning.cli import LightningCLI
 
     from synque_select.training.datamodule import SynqueDataModule

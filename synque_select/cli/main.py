@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from synque_select.cli.commands import COMMANDS, Command, ConfigCommand
 from synque_select.cli.options import (
     help_formatter,
-    jsonargparse_module,
     modules_of_working_folder,
     utf8_configs,
     with_config_paths,
@@ -88,7 +87,9 @@ def _dispatch(given: Sequence[str]) -> int:
     command = COMMANDS[name]
     if isinstance(command, ConfigCommand):
         return command.run(list(given[1:]))
-    parser = jsonargparse_module().ArgumentParser(
+    import jsonargparse
+
+    parser = jsonargparse.ArgumentParser(
         prog=f"synque-select {name}",
         description=command.run.__doc__,
         exit_on_error=False,

@@ -11,10 +11,9 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from synque_select.errors import ConfigError, DependencyError, did_you_mean
+from synque_select.errors import ConfigError, did_you_mean
 from synque_select.utils import registry
 from synque_select.utils.json_types import Json
 from synque_select.utils.text_files import read_text
@@ -36,7 +35,6 @@ __all__ = [
     "command_line",
     "flat",
     "help_formatter",
-    "jsonargparse_module",
     "lightning_cli",
     "lightning_command_line",
     "modules_of_working_folder",
@@ -58,15 +56,6 @@ PROXIES_HELP = (
     "comma-separated keys, each optionally with options after colons: pad,mmd:protocol=released "
     "(default: the default suite for the modality)"
 )
-
-
-def jsonargparse_module() -> ModuleType:
-    """Import jsonargparse, or raise an error that names the extra to install."""
-    try:
-        import jsonargparse
-    except ImportError as error:
-        raise DependencyError("jsonargparse", extra="cli", purpose="the command line") from error
-    return jsonargparse
 
 
 def help_formatter() -> type[DefaultHelpFormatter]:
@@ -208,7 +197,9 @@ def utf8_configs() -> Iterator[None]:
     It opens them in the locale's encoding: with LC_ALL=C a config that names a file in Chinese
     fails, and on Windows it is read as other characters.
     """
-    ConfigPath = jsonargparse_module().Path
+    import jsonargparse
+
+    ConfigPath = jsonargparse.Path  # type: ignore[attr-defined]
     # the supported versions of jsonargparse have this method under two names
     name = "read_text" if hasattr(ConfigPath, "read_text") else "get_content"
     read = getattr(ConfigPath, name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from synque_select.cli.options import (
-    jsonargparse_module,
     lightning_cli,
     lightning_command_line,
     scorer_of,
@@ -30,7 +29,6 @@ def run(arguments: Sequence[str]) -> int:
     If it has a SelectionCallback, candidates are scored with the options of that callback. Finished
     probes are reused.
     """
-    jsonargparse_module()
     from synque_select.probing.sweep import run_sweep
     from synque_select.training.short_fit import ShortFitOptions
 

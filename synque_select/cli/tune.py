@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from synque_select.cli.options import (
-    jsonargparse_module,
     lightning_cli,
     lightning_command_line,
     scorer_of,
@@ -41,7 +40,6 @@ def run(arguments: Sequence[str]) -> int:
     options of that callback. Running the same command again continues the study; several processes
     may run it at once.
     """
-    jsonargparse_module()
     from synque_select.tuning.command import run_tuning
     from synque_select.tuning.options import TuneOptions
     from synque_select.tuning.studies import require_optuna
