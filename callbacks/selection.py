@@ -39,6 +39,7 @@ from synque_select.records.run_folder import make_folder, new_run_folder
 from synque_select.report.decision import decision_lines
 from synque_select.report.lens import lens_text, write_rubrics
 from synque_select.report.ranking_tables import ranking_tables
+from synque_select.report.terminal import ranking_text
 from synque_select.selection.decision import redecided
 from synque_select.selection.label_filter import (
     LabelFilterChoice,
@@ -124,6 +125,8 @@ class SelectionCallback(CheckedCallback):
             `default_root_dir`. It receives `ranking.json`, `ranking.csv`, `report.html`, and the
             findings of scoring: `gaps.json`, `real_size.json`, and `labels.json` if all candidates
             have labels that are classes.
+        quiet: Whether only the sentence of the decision is printed, and no progress. The report and
+            the loggers get the same as without it.
 
     Attributes:
         ranking: The ranking, after `setup("fit")`.
@@ -158,6 +161,7 @@ class SelectionCallback(CheckedCallback):
         device: str | torch.device | None = None,
         cache_dir: str | Path | None = None,
         run_dir: str | Path | None = None,
+        quiet: bool = False,
     ) -> None:
         super().__init__()
         determined = (proxies, encoder, lens, answers)
@@ -174,12 +178,13 @@ class SelectionCallback(CheckedCallback):
         self._run_dir: Path | None = None
         self._run_id = ""
         self._given_ranking = ranking
-        self._proxies, self._rank_by, self._top_k = _suite(proxies, lens, top_k), rank_by, top_k
+        self._proxies = _suite(proxies, lens, top_k, progress=not quiet)
+        self._rank_by, self._top_k = rank_by, top_k
         self._mixture, self._temperature, self._answers = mixture, temperature, answers
         self._findings: Path | None = None
         self._dropped: Mapping[str, Sequence[DroppedLabel]] | None = None
         self._encoder, self._seed, self._device = encoder, seed, device
-        self._cache_dir = cache_dir
+        self._cache_dir, self._quiet = cache_dir, quiet
         self._given_run_dir = None if run_dir is None else Path(run_dir)
         self._finished = True
         self._has_met = False  # whether the ranks of the current fit have met
@@ -231,14 +236,14 @@ class SelectionCallback(CheckedCallback):
         datamodule.set_mixture(_mixture(ranking))
         datamodule.set_label_edits(_edits(chosen["label_edits"]))
         if trainer.is_global_zero:
-            _show(trainer, ranking)
+            _show(trainer, ranking, quiet=self._quiet)
 
     def scorer(self, trainer: Trainer) -> Scorer:
         """Return the scorer of this callback, for scoring elsewhere with the same options."""
         device = trainer.strategy.root_device if self._device is None else self._device
         if self._given_ranking is not None and self.ranking is not None:
             scorer = Scorer.like(self.ranking, device=device, cache_dir=self._cache_dir)
-            return replace(scorer, notify=rank_zero_info)
+            return replace(scorer, progress=not self._quiet, notify=self._notify)
         return Scorer(
             proxies=self._proxies,
             rank_by=self._rank_by,
@@ -250,8 +255,13 @@ class SelectionCallback(CheckedCallback):
             seed=self._seed,
             device=device,
             cache_dir=self._cache_dir,
-            notify=rank_zero_info,
+            progress=not self._quiet,
+            notify=self._notify,
         )
+
+    def _notify(self, sentence: str) -> None:
+        if not self._quiet:
+            rank_zero_info(sentence)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the run directory; by now every strategy has restored the checkpoint."""
@@ -294,7 +304,7 @@ class SelectionCallback(CheckedCallback):
             scorer = self.scorer(trainer) if self._given_ranking is None else None
             page = write_page(run_dir, require_datamodule(trainer), scorer)
             if page is not None:
-                rank_zero_info(f"report: {page}")
+                self._notify(f"report: {page}")
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -441,8 +451,10 @@ def _suite(
     proxies: Sequence[ProxySpec] | None,
     lens: LensConfig | Mapping[str, Any] | str | Path | None,
     top_k: int | None,
+    *,
+    progress: bool,
 ) -> Sequence[ProxySpec] | None:
-    return with_lens(proxies, lens, top_k=top_k)
+    return with_lens(proxies, lens, top_k=top_k, progress=progress)
 
 
 def _check_ranking(ranking: object, *, alone: bool) -> None:
@@ -470,17 +482,16 @@ def _warn_of_leaks(trainer: Trainer, what: str, dataloaders: object) -> None:
         rank_zero_warn(message)
 
 
-def _show(trainer: Trainer, ranking: Ranking) -> None:
-    shown = ranking_tables(ranking)
+def _show(trainer: Trainer, ranking: Ranking, *, quiet: bool) -> None:
     lines = decision_lines(ranking)
-    text = "\n\n".join([*lines, *(table.markdown() for table in shown)])
+    text = "\n\n".join([*lines, *(table.markdown() for table in ranking_tables(ranking))])
     log_text(trainer, "synque_decision", "\n\n".join(lines))
     log_table(trainer, "synque_ranking", LoggedTable(*_cells(ranking), text))
     if ranking.details:
         log_text(trainer, "synque_lens", lens_text(ranking))
     if ranking.decision is not None and ranking.decision.opening == "far":
         rank_zero_warn(lines[0])
-    rank_zero_info("\n\n".join(["\n".join(lines), *map(str, shown)]))
+    rank_zero_info(ranking_text(ranking, quiet=quiet))
 
 
 def _cells(ranking: Ranking) -> tuple[list[str], list[list[Cell]]]:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from synque_select.selection.scorer import Scorer
 
 __all__ = [
+    "INTERRUPTED",
+    "NONE_IS_CLOSE",
     "PROXIES_HELP",
     "add_compute_options",
     "comma_list",
@@ -48,6 +50,10 @@ __all__ = [
 ]
 
 _Options = TypeVar("_Options")
+
+# exit statuses besides 0 and 1, which is any error
+NONE_IS_CLOSE = 3
+INTERRUPTED = 130
 
 # options that the function of a command takes as separate arguments
 _RUN_FILES = {"store", "run_dir"}
@@ -70,15 +76,20 @@ def help_formatter() -> type[DefaultHelpFormatter]:
     return HelpFormatter
 
 
-def add_compute_options(parser: ArgumentParser) -> None:
-    """Add the options of a command that scores candidates: how and where it computes."""
+def add_compute_options(parser: ArgumentParser, *, quiet: str = "hide progress bars") -> None:
+    """Add the options of a command that scores candidates: how and where it computes.
+
+    Args:
+        parser: The parser.
+        quiet: What --quiet does.
+    """
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument(
         "--cache-dir",
         help="directory of cached embeddings (default: $SYNQUE_CACHE or ~/.cache/synque-select)",
     )
-    parser.add_argument("--quiet", action="store_true", help="hide progress bars")
+    parser.add_argument("--quiet", action="store_true", help=quiet)
 
 
 def comma_list(text: str) -> list[str]:

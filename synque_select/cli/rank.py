@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import sys
+import tempfile
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synque_select.cli.options import PROXIES_HELP, add_compute_options, flat, proxy_options
+from synque_select.cli.options import (
+    NONE_IS_CLOSE,
+    PROXIES_HELP,
+    add_compute_options,
+    flat,
+    proxy_options,
+)
 from synque_select.errors import ConfigError, ProxyError, SynqueError
 
 if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
@@ -31,9 +41,21 @@ def arguments(parser: ArgumentParser) -> None:
     _add_inputs(parser)
     _add_choices(parser)
     parser.add_argument(
-        "--json", help="also write the ranking to this file or directory, as JSON and as CSV"
+        "--json",
+        help="also write the ranking to this file or directory, as JSON and as CSV; - prints the "
+        "JSON and nothing else",
     )
-    add_compute_options(parser)
+    parser.add_argument(
+        "--details",
+        action="store_true",
+        help="also print the ranks and scores of each proxy, and all notes",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help=f"end with exit status {NONE_IS_CLOSE} if no candidate is close to the real sample",
+    )
+    add_compute_options(parser, quiet="print only the decision, and no progress")
 
 
 def _add_inputs(parser: ArgumentParser) -> None:
@@ -143,12 +165,39 @@ def _add_choices(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Rank candidates against a real sample. Prints the ranking; --json also saves it."""
+    """Rank candidates against a real sample. Prints the decision and a table; --json saves all."""
+    if options.json != "-":
+        return _rank(options, quiet=options.quiet)
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Namespace(**{**vars(options), "json": folder})
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                status = _rank(kept, quiet=True)
+        finally:  # a finding that fails does not cost the ranking
+            if (Path(folder) / "ranking.json").exists():
+                print(_all_json(Path(folder)))
+    return status
+
+
+def _all_json(folder: Path) -> str:
+    """Return the ranking in a folder, with the other files there as its findings."""
+    from synque_select.records.dropped_labels_file import DROPPED_LABELS
+
+    state = json.loads((folder / "ranking.json").read_text("utf-8"))
+    others = (path for path in folder.glob("*.json") if path.name != "ranking.json")
+    findings = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(others)}
+    dropped = folder / DROPPED_LABELS
+    if dropped.exists():
+        lines = dropped.read_text("utf-8").splitlines()
+        findings[dropped.stem] = [json.loads(line) for line in lines]
+    return json.dumps({**state, "findings": findings}, indent=2, ensure_ascii=False)
+
+
+def _rank(options: Namespace, *, quiet: bool) -> int:
     from synque_select.data.sources import load_candidates, load_real
     from synque_select.records.findings_file import check_findings_targets
     from synque_select.records.ranking_file import check_ranking_target
-    from synque_select.report.decision import decision_text
-    from synque_select.report.ranking_tables import ranking_tables
+    from synque_select.report.terminal import print_ranking
     from synque_select.utils.deferred_errors import DeferredErrors
 
     target = None if options.json is None else check_ranking_target(options.json)
@@ -169,6 +218,9 @@ def run(options: Namespace) -> int:
     (ranking, labels), dropped = _order(job, scoring), None
     if labels is not None:
         ranking, dropped = job.filter_labels(scoring, ranking)
+    decision = ranking.decision
+    # where no candidate is like the real data, what to generate is the next question
+    is_far = decision is not None and decision.opening == "far"
     # what cannot be saved is printed, and what fails does not cost the rest
     with DeferredErrors() as later:
         saved = _Saved(None, [])
@@ -177,18 +229,15 @@ def run(options: Namespace) -> int:
         later.attempt(lambda: saved.add_findings(labels=labels))
         if dropped is not None:
             later.attempt(lambda: saved.add_dropped(dropped, relabel=options.relabel))
-        print(decision_text(ranking), end="\n\n")
-        print(*ranking_tables(ranking), sep="\n\n")
-        decision = ranking.decision
-        # where no candidate is like the real data, what to generate is the next question
-        is_far = decision is not None and decision.opening == "far"
-        if options.gaps or (is_far and job.needs_embeddings):
-            later.attempt(lambda: _print_gaps(scoring, saved if options.gaps else None))
+        print_ranking(ranking, details=options.details, quiet=quiet)
+        if options.gaps or (is_far and job.needs_embeddings and not quiet):
+            kept = saved if options.gaps else None
+            later.attempt(lambda: _add_gaps(scoring, kept, quiet=quiet))
         if options.sample_size_analysis:
-            later.attempt(lambda: _print_sample_sizes(options, scoring, ranking, saved))
-        if saved.paths:
-            print("\nwrote " + ", ".join(map(str, saved.paths)))
-    return 0
+            later.attempt(lambda: _add_sample_sizes(options, scoring, ranking, saved, quiet=quiet))
+        if saved.paths and not quiet:
+            print(f"\n{saved.sentence}")
+    return NONE_IS_CLOSE if is_far and options.strict else 0
 
 
 def _finding_files(options: Namespace) -> list[str]:
@@ -216,6 +265,12 @@ class _Saved:
 
     ranking: Path | None
     paths: list[Path]
+
+    @property
+    def sentence(self) -> str:
+        """Say what was written, and where."""
+        names = [path.name for path in self.paths]
+        return f"wrote {', '.join(names)} to {self.paths[0].parent}"
 
     def add_findings(
         self,
@@ -309,7 +364,7 @@ def _check_lens(proxies: Sequence[Mapping[str, object]] | None, lens: str | None
 
 def _order(job: ScoringJob, scoring: Scoring) -> tuple[Ranking, LabelChecks | None]:
     """Order the candidates; if no mixture can be chosen, print the scores before it fails."""
-    from synque_select.report.ranking_tables import ranking_tables
+    from synque_select.report.terminal import print_ranking
     from synque_select.selection.mixture import MixtureOptions
 
     try:
@@ -317,7 +372,7 @@ def _order(job: ScoringJob, scoring: Scoring) -> tuple[Ranking, LabelChecks | No
     except SynqueError:
         if MixtureOptions.of(job.scorer.mixture).kind != "equal":
             plain = replace(job, scorer=replace(job.scorer, mixture="equal")).rank(scoring)
-            print(*ranking_tables(plain), sep="\n\n")
+            print_ranking(plain)
         raise
 
 
@@ -361,21 +416,25 @@ def _check_reads_real(rank_by: str, suite: Sequence[BaseProxy]) -> None:
             )
 
 
-def _print_gaps(scoring: Scoring, saved: _Saved | None) -> None:
+def _add_gaps(scoring: Scoring, saved: _Saved | None, *, quiet: bool) -> None:
     from synque_select.report.finding_tables import gaps_table
+    from synque_select.report.terminal import print_table
     from synque_select.selection.findings import find_gaps
 
     gaps = find_gaps(scoring)
-    print(f"\n{gaps_table(gaps)}")
+    if not quiet:
+        print()
+        print_table(gaps_table(gaps))
     if saved is not None:
         saved.add_findings(gaps=gaps)
 
 
-def _print_sample_sizes(
-    options: Namespace, scoring: Scoring, ranking: Ranking, saved: _Saved
+def _add_sample_sizes(
+    options: Namespace, scoring: Scoring, ranking: Ranking, saved: _Saved, *, quiet: bool
 ) -> None:
     from synque_select.report.finding_tables import sample_size_table
     from synque_select.report.table import terminal_width, wrap_text
+    from synque_select.report.terminal import print_table
     from synque_select.selection.sample_size import sample_size_analysis
 
     try:
@@ -384,9 +443,12 @@ def _print_sample_sizes(
         if options.rank_by is not None:  # else only the scores said what orders
             raise
         text = f"{str(error)[0].upper()}{str(error)[1:]}."
-        print("", *wrap_text(text, terminal_width()), sep="\n")
+        if not quiet:
+            print("", *wrap_text(text, terminal_width()), sep="\n")
         return
-    print(f"\n{sample_size_table(sizes)}")
+    if not quiet:
+        print()
+        print_table(sample_size_table(sizes))
     saved.add_findings(real_size=sizes)
 
 

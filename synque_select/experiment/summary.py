@@ -16,13 +16,12 @@ from synque_select.records.experiment_result import (
 )
 from synque_select.records.ranking_file import save_ranking
 from synque_select.report.correlation_tables import correlation_table
-from synque_select.report.decision import decision_text
 from synque_select.report.examples_and_map import write_examples, write_map
 from synque_select.report.experiment_tables import arms_table, comparison_tables, cost_table
 from synque_select.report.formats import format_number
 from synque_select.report.page import write_report
-from synque_select.report.ranking_tables import ranking_tables
 from synque_select.report.table import Column, Table
+from synque_select.report.terminal import ranking_text
 from synque_select.selection.scorer import Scorer
 from synque_select.types import Ranking
 from synque_select.utils.wording import counted
@@ -68,14 +67,13 @@ def summary(result: ExperimentResult, ranking: Ranking) -> str:
     """Return the closing tables of an experiment as text."""
     reliability = result.correlations.proxies.get(ranking.rank_by)
     tables = [
-        *ranking_tables(ranking, reliability=reliability),
         _singles_table(result),
         arms_table(result),
         *comparison_tables(result),
         *_correlation_tables(result),
         cost_table(result.wall_s),
     ]
-    first = decision_text(ranking, reliability=reliability)
+    first = ranking_text(ranking, reliability=reliability)
     return "\n\n".join([first, *(table.text() for table in tables)])
 
 

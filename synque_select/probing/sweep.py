@@ -16,8 +16,7 @@ from synque_select.records.ranking_file import save_ranking
 from synque_select.records.run_folder import check_plain_name, make_folder, new_run_folder
 from synque_select.records.store import RunStore
 from synque_select.report.correlation_tables import correlation_tables, units_table
-from synque_select.report.decision import decision_text
-from synque_select.report.ranking_tables import ranking_tables
+from synque_select.report.terminal import print_ranking
 from synque_select.selection.scorer import Scorer
 from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.run_page import write_page
@@ -81,7 +80,7 @@ def run_sweep(
     candidates = datamodule.candidates
     scorer = scorer or Scorer(seed=options.seed, notify=rank_zero_info)
     ranking = scorer.cached_ranking(candidates, datamodule.real)
-    print(decision_text(ranking), *ranking_tables(ranking), sep="\n\n")
+    print_ranking(ranking)
     sys.stdout.flush()
     runs = RunStore(store, run_dir=None if run_dir is None else Path(run_dir))
     model_factory = model_factory_of(module)

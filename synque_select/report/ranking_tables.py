@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Sequence
 
 from synque_select.functional.correlation import Correlation
 from synque_select.report.formats import (
+    UNDEFINED,
     decimals_of,
     format_interval,
     format_number,
@@ -22,11 +25,16 @@ __all__ = [
     "pairs_table",
     "ranking_table",
     "ranking_tables",
+    "ranks_table",
     "reliability_words",
     "scores_table",
+    "summary_table",
+    "warnings_of",
 ]
 
 _CONSENSUS = "consensus"
+_ANSWERS = "answers"
+_WORSE = "worse than"
 # short, as names are: the note below the table says what it means
 _REFERENCE = "more real"
 # proxies that the row of further real examples has by extrapolation
@@ -47,6 +55,14 @@ _FROM_LABELS = {
         "candidate's",
     ),
 }
+# messages that describe what was done, and no problem: a terminal shows them on request
+_DESCRIPTIONS = re.compile(
+    r"The labels of .+ (?:was|were) checked: |The label filter is off|"
+    r"[\w., :]+: (?:examples of the others that test|estimated from random blocks of|judged by |"
+    r"scored at a common size of|adaptive judging stopped|the share of your real examples)|"
+    r"[\w., :]+ (?:compares? [\d,]+ examples? of every|is shown but not in the consensus)|"
+    r"The order is by consensus, not by transfer"
+)
 # families of proxies whose values shift with the number of examples that they are computed from
 _SIZED = frozenset(("coverage", "divergence", "diversity", "domain", "lexical"))
 # of these families: its expected value is the same at every size; takes no more synthetic examples
@@ -69,21 +85,77 @@ def ranking_table(ranking: Ranking, *, reliability: Correlation | None = None) -
     """
     order = ranking.order()
     columns, parts = _order_columns(ranking)
-    selected = ranking.top().weights
-    columns.append(Column("selected"))
-    parts.append(["yes" if row.name in selected else "" for row in order])
-    if ranking.own_mixture is not None:
-        columns.append(Column("weight"))
-        parts.append([_weight(ranking.own_mixture.weights.get(row.name)) for row in order])
-    if any(row.selection_stability is not None for row in order):
-        columns.append(Column("selection_stability"))
-        parts.append([format_number(row.selection_stability) for row in order])
+    for name, cells in _selection_columns(ranking):
+        columns.append(Column(name))
+        parts.append(cells)
     for key in _ranked_by(ranking):
         columns.append(Column(key))
         parts.append(format_ranks([row.ranks[key] for row in order]))
     return Table(
         title=f"Ranking {ranking.by_words}",
         columns=tuple(columns),
+        rows=tuple(zip(*parts, strict=True)),
+        notes=_ranking_notes(ranking, reliability),
+    )
+
+
+def summary_table(ranking: Ranking, *, reliability: Correlation | None = None) -> Table:
+    """Return what was decided and by which figures, in a table for terminals of 80 columns.
+
+    The figures are what orders the candidates (the mean rank of a consensus, or the score of a
+    proxy), and how many of the others are shown better, which decides whether one is left out.
+
+    Args:
+        ranking: The ranking.
+        reliability: As for `ranking_table`.
+    """
+    order = ranking.order()
+    columns, parts = _order_columns(ranking)
+    for more in (_selection_columns(ranking), _deciding_columns(ranking)):
+        columns += [Column(name) for name, _ in more]
+        parts += [cells for _, cells in more]
+    notes = [] if ranking.decision is None else [*ranking.decision.reasons]
+    if ranking.own_mixture is not None:
+        notes.append(f"weight: share of the training draws; {ranking.own_mixture.source}")
+    stated = [_stability_note(ranking, reliability, is_short=True)]
+    if not any(row.selection_stability is not None for row in order):
+        words = reliability_words(ranking.rank_by, reliability)
+        stated = [f"{words[0].upper()}{words[1:]}."]
+    if any(column.name == _WORSE for column in columns):
+        stated.append(f"{_WORSE}: how many of the others are shown better")
+    return Table(
+        title=f"Ranking {ranking.by_words}",
+        columns=tuple(columns),
+        rows=tuple(zip(*parts, strict=True)),
+        notes=(*notes, *stated),
+    )
+
+
+def warnings_of(ranking: Ranking) -> tuple[str, ...]:
+    """Return the messages of a ranking that are about a problem, not about what was done.
+
+    What a label filter changed comes first.
+    """
+    texts = [text for text in ranking.messages if not _DESCRIPTIONS.match(text)]
+    first = None if ranking.label_filter is None else ranking.label_filter.sentence
+    return tuple(sorted(texts, key=lambda text: text != first))
+
+
+def ranks_table(ranking: Ranking, *, reliability: Correlation | None = None) -> Table:
+    """Return the ranks by each proxy, with all that is to say about the ranking.
+
+    Args:
+        ranking: The ranking.
+        reliability: As for `ranking_table`.
+    """
+    order = ranking.order()
+    columns, parts = _order_columns(ranking)
+    for key in _ranked_by(ranking):
+        columns.append(Column(key))
+        parts.append(format_ranks([row.ranks[key] for row in order]))
+    return Table(
+        title="Ranks by each proxy",
+        columns=tuple(columns) if _ranked_by(ranking) else (),
         rows=tuple(zip(*parts, strict=True)),
         notes=_ranking_notes(ranking, reliability),
     )
@@ -160,6 +232,44 @@ def _order_columns(ranking: Ranking) -> tuple[list[Column], list[list[str]]]:
     return columns, [ranks, [row.name for row in order]]
 
 
+def _selection_columns(ranking: Ranking) -> list[tuple[str, list[str]]]:
+    """Return the columns on what is selected, each with its cells."""
+    order, selected = ranking.order(), ranking.top().weights
+    columns = [("selected", ["yes" if row.name in selected else "" for row in order])]
+    if ranking.own_mixture is not None:
+        weights = ranking.own_mixture.weights
+        columns.append(("weight", [_weight(weights.get(row.name)) for row in order]))
+    if any(row.selection_stability is not None for row in order):
+        stability = [format_number(row.selection_stability) for row in order]
+        columns.append(("selection_stability", stability))
+    return columns
+
+
+def _deciding_columns(ranking: Ranking) -> list[tuple[str, list[str]]]:
+    """Return the columns of figures that decided, each with its cells."""
+    order, by = ranking.order(), ranking.rank_by
+    columns = []
+    if by in ranking.proxies:
+        keys = [by, *(key for key in (_ANSWERS,) if key in ranking.proxies and key != by)]
+        for key in keys:
+            values = [row.scores[key].value for row in order]
+            decimals = decimals_of(values)
+            columns.append((key, [format_number(value, decimals) for value in values]))
+    elif any(row.mean_rank is not None for row in order):
+        columns.append(("mean rank", [format_number(row.mean_rank) for row in order]))
+    pairs = ranking.distinguished
+    if pairs:
+        left_out = () if ranking.decision is None else ranking.decision.evidence.copies
+        n_others = len(order) - len(left_out) - 1
+        n_better = Counter(worse for _, worse in pairs)
+        cells = [
+            UNDEFINED if row.name in left_out else f"{n_better[row.name]} of {n_others}"
+            for row in order
+        ]
+        columns.append((_WORSE, cells))
+    return columns
+
+
 def _ranked_by(ranking: Ranking) -> tuple[str, ...]:
     """Return what has a column with its ranks."""
     keys = tuple(ranking.proxies)
@@ -214,14 +324,25 @@ def _ranking_notes(ranking: Ranking, reliability: Correlation | None) -> tuple[s
         alone = f"the rank by {members[0]}, as no other proxy here may enter it"
         notes.append(f"{_CONSENSUS}: {f'{mean} are present' if len(members) > 1 else alone}")
     if any(row.selection_stability is not None for row in ranking.candidates):
-        notes.append(
-            f"selection_stability: estimated share of {_redrawn(ranking)} in which the candidate "
-            f"is in the top {_of_places(ranking)}; too high near ties, and not the chance of being "
-            "truly best; "
-            f"{reliability_words(ranking.rank_by, reliability)}"
-        )
+        notes.append(_stability_note(ranking, reliability))
     notes.append(f"these files are ranked, not their generators, and {_measured(ranking)}")
     return tuple(notes)
+
+
+def _stability_note(
+    ranking: Ranking, reliability: Correlation | None, *, is_short: bool = False
+) -> str:
+    trust = reliability_words(ranking.rank_by, reliability)
+    if is_short:
+        return (
+            "selection_stability: estimated share of new real samples in which it is in the top "
+            f"{ranking.stability_k}, not the chance of being truly best; {trust}"
+        )
+    return (
+        f"selection_stability: estimated share of {_redrawn(ranking)} in which the candidate "
+        f"is in the top {_of_places(ranking)}; too high near ties, and not the chance of being "
+        f"truly best; {trust}"
+    )
 
 
 def _of_places(ranking: Ranking) -> str:

@@ -1,7 +1,7 @@
-"""A table as plain text for terminals and as Markdown for loggers.
+"""A table as plain text and as Markdown for loggers.
 
-Why not rich: in a narrow terminal it squeezes or drops columns instead of continuing the table
-below, and it breaks names without regard to their words.
+Why not rich for plain text: in a narrow terminal it squeezes or drops columns instead of continuing
+the table below, and it breaks names without regard to their words.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-__all__ = ["Column", "Table", "terminal_width", "wrap_name", "wrap_text"]
+__all__ = ["Column", "Table", "clean", "terminal_width", "wrap_name", "wrap_text"]
 
 _MIN_NAME = 10
 
@@ -66,10 +66,10 @@ class Table:
             width: Width in characters; None for that of the terminal, 100 without one.
         """
         width = width or terminal_width()
-        lines = [_clean(self.title), ""] if self.title else []
+        lines = [clean(self.title), ""] if self.title else []
         if self.columns:
-            cells = [[_clean(column.name) for column in self.columns]]
-            cells += [[_clean(cell) for cell in row] for row in self.rows]
+            cells = [[clean(column.name) for column in self.columns]]
+            cells += [[clean(cell) for cell in row] for row in self.rows]
             for block in self._blocks(cells, width):
                 lines += [*block, ""]
         for note in self.notes:
@@ -192,7 +192,7 @@ def wrap_text(text: str, width: int, *, bullet: str = "") -> list[str]:
         ['- Train on few-shot and', '  zero-shot.']
     """
     # a number and its percent sign stay on one line
-    joined = re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", _clean(text))
+    joined = re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", clean(text))
     # textwrap counts characters, and a wide one takes two columns: it is counted with a filler,
     # which a long word may be divided before
     spaced = "".join(c + "\0" if _width(c) == 2 else c for c in joined)
@@ -233,14 +233,14 @@ def wrap_name(name: str, width: int) -> list[str]:
     return [line.rstrip() for line in lines if line.strip()] or [""]
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Make a text safe for a terminal: one line, no control or direction characters."""
     text = re.sub(r"\s+", " ", text)
     return "".join("?" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in text)
 
 
 def _escape(text: str) -> str:
-    text = re.sub(r"([\\`*|\[\]])", r"\\\1", _clean(text))
+    text = re.sub(r"([\\`*|\[\]])", r"\\\1", clean(text))
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

@@ -513,6 +513,19 @@ def test_a_logger_that_fails_costs_a_warning_and_not_the_training(tmp_path, sele
     assert len(model.seen) == 2
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_quiet_prints_the_decision_alone(tmp_path, selection, caplog, quiet):
+    callback = selection(quiet=quiet)
+    with caplog.at_level("INFO"):
+        trainer(tmp_path, callback, max_steps=1).fit(TinyModel(), datamodule=data_module())
+    words = [" ".join(message.split()) for message in caplog.messages]
+    sentence = callback.ranking.decision.sentence
+    assert (sentence in words) == quiet
+    assert any(text.startswith("report:") for text in words) != quiet
+    assert any("Ranking by mmd" in text for text in words) != quiet
+    assert (callback.run_dir / "report.html").exists()
+
+
 def test_the_run_folder(tmp_path, selection, caplog):
     callback = selection()
     with caplog.at_level("INFO"):

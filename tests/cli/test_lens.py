@@ -29,13 +29,13 @@ def arguments(tmp_path) -> list[str]:
     }
     (tmp_path / "lens.yaml").write_text(yaml.safe_dump(config))
     candidates = [str(tmp_path / f"{name}.json") for name in ("one", "two")]
-    return ["rank", "--candidates", *candidates, "--real", str(tmp_path / "real.json"), "--quiet"]
+    return ["rank", "--candidates", *candidates, "--real", str(tmp_path / "real.json")]
 
 
 def test_rank_by_lens(arguments, tmp_path, capsys):
     lens = ["--proxies", "lens,lens_raw", "--lens", str(tmp_path / "lens.yaml"), "--top-k", "1"]
     out = tmp_path / "ranking.json"
-    assert main([*arguments, *lens, "--rank-by", "lens", "--json", str(out)]) == 0
+    assert main([*arguments, *lens, "--rank-by", "lens", "--json", str(out), "--details"]) == 0
     printed = " ".join(capsys.readouterr().out.split())  # lines are wrapped
     assert "64 questions asked, 0 answers kept from earlier" in printed
     assert "0 questions asked, 64 answers kept from earlier" in printed

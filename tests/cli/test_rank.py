@@ -10,7 +10,7 @@ import pytest
 
 from synque_select.cli.main import main
 from synque_select.errors import ProxyError
-from synque_select.records.ranking_file import load_ranking
+from synque_select.records.ranking_file import load_ranking, ranking_from_json
 from synque_select.report.page import write_report
 from tests.cli.test_readme import fill
 
@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rank(data: Path, *options: str) -> int:
     return main([
         "rank", "--candidates", f"{data}/candidates/*.json", "--real", f"{data}/real.json",
-        "--view", "headline", "--quiet", "--cache-dir", str(data / "cache"), *options,
+        "--view", "headline", "--cache-dir", str(data / "cache"), *options,
     ])  # fmt: skip
 
 
@@ -232,3 +232,43 @@ def test_a_repeated_option_adds_to_the_first(data: Path, tmp_path: Path):
     ])  # fmt: skip
     names = {row.name for row in load_ranking(tmp_path / "r.json")}
     assert names == {path.stem for path in paths}
+
+
+def test_json_on_the_standard_output_is_all_of_it(data: Path, capsys):
+    options = ["--label", "sentiment", "--gaps", "--label-filter", "0.5"]
+    assert rank(data, *options, "--json", "-") == 0
+    output = capsys.readouterr()
+    state = json.loads(output.out)
+    assert {"labels", "gaps", "dropped_labels"} == set(state["findings"])
+    assert state["findings"]["gaps"]["n_real"] == 40
+    assert ranking_from_json(state, Path("-")).decision is not None
+    sentence = " ".join(state["decision"]["sentence"].split())
+    assert sentence in " ".join(output.err.split())
+
+
+def test_quiet_prints_the_decision_alone_and_writes_the_same(data: Path, tmp_path: Path, capsys):
+    options = ["--proxies", "pad", "--gaps", "--json", str(tmp_path)]
+    assert rank(data, *options, "--quiet") == 0
+    output = capsys.readouterr()
+    decision = load_ranking(tmp_path).decision
+    assert decision is not None
+    assert " ".join(output.out.split()) == decision.sentence
+    assert output.err == ""
+    assert (tmp_path / "gaps.json").exists()
+
+
+def test_strict_has_a_status_of_its_own_where_none_is_close(
+    data: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    options = ["--proxies", "pad,ngram"]
+    assert rank(data, *options, "--strict") == 0
+    for name in ("x", "y"):
+        rows = [{"headline": f"<{name}> {i} 0x{i * 7919:x} == ;;"} for i in range(120)]
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    far = ["rank", "--candidates", f"{tmp_path}/*.json", "--real", f"{data}/real.json"]
+    far += ["--view", "headline", "--cache-dir", str(data / "cache"), *options]
+    capsys.readouterr()
+    assert main(far) == 0
+    assert "generate again" in " ".join(capsys.readouterr().out.split())
+    assert main([*far, "--strict"]) == 3
+    assert main([*far, "--strict", "--json", "-"]) == 3

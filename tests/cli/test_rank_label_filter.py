@@ -35,7 +35,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for k in range(4):
         write(tmp_path / "data" / f"c{k}.jsonl", k)
     write(tmp_path / "real.jsonl", 50)
-    return ["rank", "--candidates", "data", "--real", "real.jsonl", "--view", "text", "--quiet",
+    return ["rank", "--candidates", "data", "--real", "real.jsonl", "--view", "text",
             "--cache-dir", "cache", "--encoder", "tests.training.tiny.LetterEncoder",
             "--proxies", "pad"]  # fmt: skip
 
@@ -47,7 +47,7 @@ def test_the_dropped_examples_are_written_beside_the_ranking(
     assert main([*command, *given]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "The label filter drops" in printed
-    assert "out/second.dropped_labels.jsonl" in printed
+    assert "second.dropped_labels.jsonl to out" in printed
     record = load_ranking(tmp_path / "out" / "second.json").label_filter
     assert record is not None
     assert record.is_open
@@ -80,6 +80,8 @@ def test_without_a_filter_a_message_offers_it(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ):
     assert main([*command, "--label", "label"]) == 0
+    assert "The label filter is off." not in capsys.readouterr().out
+    assert main([*command, "--label", "label", "--details"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "The label filter is off. With label_filter='auto' (--label-filter auto), it" in printed
     assert main(command) == 0

@@ -182,7 +182,7 @@ def files(folder: Path) -> list[str]:
     (folder / "sub" / "real.json").write_text(json.dumps(with_threads()))
     return [
         *("rank", "--candidates", str(folder / "*.json"), "--real", str(folder / "sub/real.json")),
-        *("--view", "text", "--proxies", "ngram", "--quiet", "--cache-dir", str(folder / "cache")),
+        *("--view", "text", "--proxies", "ngram", "--cache-dir", str(folder / "cache")),
     ]
 
 

@@ -85,7 +85,7 @@ def test_the_command_loads_and_resolves_once(
         records = [examples[i] for i in range(len(examples))]
         (folder / f"{name}.json").write_text(json.dumps(records))
     arguments = ["--candidates", str(tmp_path / "candidates"), "--real", f"{tmp_path}/real.json"]
-    options = ["--view", "text", "--proxies", "ngram", "--sample-size-analysis", "--quiet"]
+    options = ["--view", "text", "--proxies", "ngram", "--sample-size-analysis"]
     where = ["--cache-dir", str(tmp_path), "--json", str(tmp_path / "run")]
     assert main(["rank", *arguments, *options, *where]) == 0
     out = " ".join(capsys.readouterr().out.split())

@@ -1,0 +1,169 @@
+"""A ranking on the standard output: plain text, and rich's tables and colors on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from synque_select.functional.correlation import Correlation
+from synque_select.report.decision import decision_lines
+from synque_select.report.ranking_tables import (
+    ranks_table,
+    scores_table,
+    summary_table,
+    warnings_of,
+)
+from synque_select.report.table import Table, clean, terminal_width, wrap_name, wrap_text
+from synque_select.types import Ranking
+from synque_select.utils.wording import counted
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+__all__ = ["print_ranking", "print_table", "ranking_text"]
+
+_MOST_WARNINGS = 5
+_NARROWEST_NAME = 10
+
+
+def ranking_text(
+    ranking: Ranking,
+    width: int | None = None,
+    *,
+    details: bool = False,
+    quiet: bool = False,
+    reliability: Correlation | None = None,
+) -> str:
+    """Return a ranking as plain text: the decision, one table, and what is wrong with the data.
+
+    Args:
+        ranking: The ranking.
+        width: Width in characters; None for that of the terminal, 100 without one.
+        details: Whether the ranks and scores of each proxy follow, with all messages.
+        quiet: Whether the sentence of the decision is all.
+        reliability: Measured correlation of the ranking's `rank_by` with validation on this task;
+            None if it was not measured.
+    """
+    width = width or terminal_width()
+    sentence = "\n".join(wrap_text(decision_lines(ranking, reliability)[0], width))
+    if quiet:
+        return sentence
+    summary = summary_table(ranking, reliability=reliability).text(width)
+    below = [] if details else _below(ranking, width)
+    tables = [table.text(width) for table in _detail_tables(ranking, details, reliability)]
+    return "\n\n".join(["\n".join([f"{sentence}\n", summary, *below]), *tables])
+
+
+def print_ranking(
+    ranking: Ranking,
+    *,
+    details: bool = False,
+    quiet: bool = False,
+    reliability: Correlation | None = None,
+) -> None:
+    """Print a ranking to the standard output; the arguments are those of `ranking_text`."""
+    console = _terminal()
+    if console is None or quiet:
+        print(ranking_text(ranking, details=details, quiet=quiet, reliability=reliability))
+        return
+    far = ranking.decision is not None and ranking.decision.opening == "far"
+    for line in wrap_text(decision_lines(ranking, reliability)[0], console.width):
+        _styled(console, line, "bold yellow" if far else "bold green")
+    console.print()
+    chosen = () if far else ranking.top().names
+    print_table(summary_table(ranking, reliability=reliability), chosen)
+    for line in [] if details else _below(ranking, console.width):
+        _styled(console, line, "yellow" if line.startswith(("! ", "  ")) else "dim")
+    for table in _detail_tables(ranking, details, reliability):
+        console.print()
+        print_table(table)
+
+
+def print_table(table: Table, marked: Collection[str] = ()) -> None:
+    """Print a table to the standard output, by rich if that is a terminal.
+
+    Args:
+        table: The table.
+        marked: Names whose rows stand out in color.
+    """
+    console = _terminal()
+    drawn = None if console is None or not table.columns else _drawn(console, table, marked)
+    if console is None or drawn is None:
+        print(table)
+        return
+    if table.title:
+        _styled(console, f"{clean(table.title)}\n", "bold")
+    console.print(drawn)
+    console.print()
+    for note in table.notes:
+        for line in wrap_text(note, console.width, bullet="- "):
+            _styled(console, line, "dim")
+
+
+def _detail_tables(ranking: Ranking, details: bool, reliability: Correlation | None) -> list[Table]:
+    if not details:
+        return []
+    return [ranks_table(ranking, reliability=reliability), scores_table(ranking)]
+
+
+def _below(ranking: Ranking, width: int) -> list[str]:
+    """Return the lines of the warnings, and what --details adds."""
+    warnings = warnings_of(ranking)
+    shown = warnings if len(warnings) <= _MOST_WARNINGS else warnings[: _MOST_WARNINGS - 1]
+    lines = [line for text in shown for line in wrap_text(text, width, bullet="! ")]
+    more = ["the ranks and scores of each proxy"]
+    if len(shown) < len(warnings):
+        more.insert(0, f"{len(warnings) - len(shown)} more warnings")
+    n_notes = len(ranking.messages) - len(warnings)
+    if n_notes:
+        more.append(counted(n_notes, "note"))
+    return [*lines, *wrap_text(f"--details adds {', '.join(more)}", width, bullet="- ")]
+
+
+def _terminal() -> Console | None:
+    """Return rich's console if the standard output is a terminal; else None."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    from rich.console import Console
+
+    # rich itself follows NO_COLOR and TERM=dumb
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    return console if console.is_terminal else None
+
+
+def _styled(console: Console, line: str, style: str) -> None:
+    console.print(line, style=style, no_wrap=True, overflow="ignore", crop=False)
+
+
+def _drawn(console: Console, table: Table, marked: Collection[str]) -> RichTable | None:
+    """Return rich's table, with names on as many lines as they need; None if it does not fit."""
+    # a table that is measured within the console's width claims to fit
+    unbounded = console.options.update(max_width=1 << 16)
+    names = [i for i, column in enumerate(table.columns) if column.is_name]
+    longest = max((len(clean(row[i])) for row in table.rows for i in names), default=0)
+    for width in range(max(longest, _NARROWEST_NAME), _NARROWEST_NAME - 1, -1):
+        drawn = _with_names(table, width, marked)
+        if drawn.__rich_measure__(console, unbounded).maximum <= console.width:
+            return drawn
+    return None
+
+
+def _with_names(table: Table, width: int, marked: Collection[str]) -> RichTable:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in table.columns:
+        head = Text(clean(column.name).replace("_", "_\n", 1).replace(" ", "\n", 1))
+        justify = "left" if column.is_name else "right"
+        drawn.add_column(head, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for row in table.rows:
+        cells = [
+            Text("\n".join(wrap_name(clean(cell), width)) if column.is_name else clean(cell))
+            for column, cell in zip(table.columns, row, strict=True)
+        ]
+        drawn.add_row(*cells, style="green" if set(row) & set(marked) else None)
+    return drawn
