@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("llm", "types"),
     ("data", "records"),
     ("encoders", "lens"),
-    ("proxies", "report"),
+    ("export", "proxies", "report"),
     ("selection",),
     ("benchmark", "training"),
     ("callbacks", "probing", "tuning"),

@@ -59,6 +59,7 @@ __all__ = [
     "BorderGap",
     "border_gap",
     "check_rank_by",
+    "content_differences",
     "ranking_differences",
     "ranking_from",
     "redrawn_order",
@@ -566,13 +567,26 @@ def ranking_differences(
     return [
         *_named("in the ranking, but no candidate here", rows.keys() - here.keys()),
         *_named("candidate here, but not in the ranking", here.keys() - rows.keys()),
-        *[
-            f"{name}: {here[name].where} has {counted(len(here[name]), 'example')} with sha256 "
-            f"{here[name].sha256[:12]}…, the ranking saw {row.n} with {row.sha256[:12]}…"
-            for name, row in rows.items()
-            if name in here and here[name].sha256 != row.sha256
-        ],
+        *content_differences([row for name, row in rows.items() if name in here], here),
         *_real_difference(ranking, real),
+    ]
+
+
+def content_differences(
+    rows: Iterable[RankedCandidate], candidates: Mapping[str, Candidate]
+) -> list[str]:
+    """List the candidates that have other content than when they were ranked.
+
+    Args:
+        rows: Rows of the ranking.
+        candidates: Name to candidate, for all of these rows.
+    """
+    here = [(row, candidates[row.name]) for row in rows]
+    return [
+        f"{row.name}: {candidate.where} has {counted(len(candidate), 'example')} with sha256 "
+        f"{candidate.sha256[:12]}…, the ranking saw {row.n} with {row.sha256[:12]}…"
+        for row, candidate in here
+        if candidate.sha256 != row.sha256
     ]
 
 

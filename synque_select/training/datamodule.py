@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from synque_select.selection.surrogate import SurrogateDraw
 from synque_select.training.bookkeeping import bookkeeping
 from synque_select.training.collation import add_transform_note, check_collatable, first_examples
 from synque_select.training.distributed import n_data_replicas, on_rank_zero, raise_on_all_ranks
+from synque_select.training.draws import Export, export_draws
 from synque_select.training.eval_loaders import LoaderHook, check_eval_data, eval_loaders
 from synque_select.training.fingerprints import Fingerprint, Fingerprints
 from synque_select.training.labeled_real import (
@@ -556,8 +558,7 @@ class SynqueDataModule(LightningDataModule):
     def _surrogate_loader(self) -> DataLoader[object]:
         """Serve the part of the surrogate validation set that the mixture is measured on."""
         assert self.surrogate is not None
-        names = [candidate.name for candidate in self.candidates]
-        mixture = self.mixture or Mixture.equal(names, "all candidates, equal weights")
+        mixture = self._served_mixture()
         # as in training, because the examples are those of candidates
         options = self._loader_options(self._template().loader)
         options.pop("drop_last", None)
@@ -581,19 +582,15 @@ class SynqueDataModule(LightningDataModule):
         """Return the DataLoader that `train_dataloader` returns, without a collection around it."""
         return self._mixture_loader(self._template().loader)
 
-    def _mixture_loader(self, template: DataLoader[object] | None) -> MixtureLoader:
+    def _served_mixture(self) -> Mixture:
         names = [candidate.name for candidate in self.candidates]
-        mixture = self._mixture or Mixture.equal(names, "all candidates, equal weights")
+        return self.mixture or Mixture.equal(names, "all candidates, equal weights")
+
+    def _mixture_loader(self, template: DataLoader[object] | None) -> MixtureLoader:
+        mixture = self._served_mixture()
         options = self._loader_options(template)
         replicas: dict[str, int] = getattr(self.trainer, "distributed_sampler_kwargs", None) or {}
-        parts, weighted = self.with_labeled_real(mixture)
-        dataset = MixtureDataset(
-            parts,
-            weighted,
-            seed=self._seed,
-            epoch_length=self._epoch_draws(mixture, options, replicas.get("num_replicas", 1)),
-            transform=self._transform,
-        )
+        dataset = self._mixture_dataset(mixture, options, replicas.get("num_replicas", 1))
         if options.get("collate_fn") in (None, default_collate):
             with isolate_rng(include_cuda=False):  # a transform may be random
                 check_collatable(first_examples(dataset.candidates, self._transform))
@@ -602,6 +599,51 @@ class SynqueDataModule(LightningDataModule):
             self._mixture = self._built = mixture
         sampler = MixtureSampler(dataset, **replicas)
         return MixtureLoader(dataset, sampler=sampler, begin=self._begin, **options)
+
+    def _mixture_dataset(
+        self, mixture: Mixture, options: LoaderOptions, replicas: int
+    ) -> MixtureDataset:
+        parts, weighted = self.with_labeled_real(mixture)
+        return MixtureDataset(
+            parts,
+            weighted,
+            seed=self._seed,
+            epoch_length=self._epoch_draws(mixture, options, replicas),
+            transform=self._transform,
+        )
+
+    def export(
+        self, out: str | os.PathLike[str], *, n: int | None = None, force: bool = False
+    ) -> Export:
+        """Write the examples that training draws, in their order, for another trainer.
+
+        They are the first draws of a fit on one process: with the weights, label filter, labeled
+        real data and epoch length of this DataModule, and before `train_transform`. The column
+        `synque_origin` has the name of the candidate.
+
+        Args:
+            out: A `.parquet` or `.jsonl` file, or a folder for `datasets.load_from_disk`.
+            n: Number of draws; None for one epoch.
+            force: Whether an existing file, or folder of a saved dataset, is replaced.
+
+        Raises:
+            ConfigError: `out` has another suffix, or n is below 1.
+            DataError: An example cannot be read or written.
+            RecordError: `out` exists and will not be replaced, or cannot be written.
+
+        Example:
+            >>> import tempfile
+            >>> dm = SynqueDataModule({"a": ["x", "y"], "b": ["u", "v"]}, batch_size=2)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     export = dm.export(Path(folder, "mix.jsonl"), n=2)
+            ...     print(export.path.read_text(), end="")
+            {"text": "v", "synque_origin": "b"}
+            {"text": "x", "synque_origin": "a"}
+        """
+        options = self._loader_options(self._template().loader)
+        return export_draws(
+            self._mixture_dataset(self._served_mixture(), options, 1), out, n=n, force=force
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the mixture, position, fingerprints of the candidates, and wrapped state."""

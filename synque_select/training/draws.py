@@ -1,0 +1,203 @@
+"""The draws of a mixture outside of a fit: what a ranking says to train on, and its export."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synque_select.data.candidate import Candidate
+from synque_select.data.label_edits import LabelEdits
+from synque_select.data.selector_names import selector_from_name
+from synque_select.data.sources import load_candidates
+from synque_select.data.views import Selector
+from synque_select.errors import ConfigError, DataError
+from synque_select.export.rows import Record, record_of
+from synque_select.export.writers import Output
+from synque_select.records.dropped_labels_file import DROPPED_LABELS, load_dropped_labels
+from synque_select.records.ranking_file import file_beside, load_ranking
+from synque_select.selection.label_filter import edits_of
+from synque_select.selection.ranking import content_differences
+from synque_select.training.mixture_loader import (
+    MixtureDataset,
+    chosen_candidates,
+    training_example,
+)
+from synque_select.types import Mixture, RankedCandidate, Ranking
+from synque_select.utils.validation import check_int
+
+__all__ = ["Export", "RankedMixture", "export_draws", "load_ranked_mixture", "read_label_edits"]
+
+
+@dataclass(frozen=True)
+class RankedMixture:
+    """What a ranking says to train on.
+
+    Args:
+        ranking: The ranking.
+        candidates: The selected candidates without the examples that its label filter drops, and
+            with the labels that it changes.
+        mixture: Their weights.
+        edits: What the label filter changes; None without one.
+    """
+
+    ranking: Ranking
+    candidates: list[Candidate]
+    mixture: Mixture
+    edits: LabelEdits | None = None
+
+
+def load_ranked_mixture(
+    ranking: str | Path | Ranking,
+    candidates: Any = None,
+    *,
+    view: Selector | None = None,
+    label: Selector | None = None,
+) -> RankedMixture:
+    """Load the candidates that a ranking selects, as training sees them.
+
+    Args:
+        ranking: A `ranking.json`, the directory that holds it, or a Ranking.
+        candidates: Anything that `load_candidates` takes; None to load them from where the ranking
+            says that they were.
+        view: What was ranked, as for `load_candidates`; None for what the ranking says.
+        label: Field with the label, as for `load_candidates`; None for what the ranking says.
+
+    Raises:
+        ConfigError: The ranking does not say where a candidate is, a selected candidate is not
+            among those given, or a label filter needs the path of the ranking.
+        DataError: A candidate cannot be loaded, or is not what was ranked.
+        RecordError: The ranking cannot be read.
+    """
+    read = ranking if isinstance(ranking, Ranking) else load_ranking(ranking)
+    mixture = read.top()
+    rows = [read[name] for name in mixture.names]
+    if candidates is None:
+        loaded = [_from_source(row, view, label) for row in rows]
+    else:
+        given = load_candidates(
+            candidates,
+            view=selector_from_name(rows[0].view) if view is None else view,
+            label=selector_from_name(rows[0].label) if label is None else label,
+        )
+        loaded = chosen_candidates(given, mixture)
+    differences = content_differences(rows, {part.name: part for part in loaded})
+    if differences:
+        raise DataError(
+            "the ranking was made on other data:\n- "
+            + "\n- ".join(differences)
+            + "\nRank again, or give the candidates, and the view, that were ranked."
+        )
+    edits = read_label_edits(read, None if isinstance(ranking, Ranking) else Path(ranking))
+    kept = loaded if edits is None else [edits.apply(part) for part in loaded]
+    return RankedMixture(read, kept, mixture, edits)
+
+
+def _from_source(row: RankedCandidate, view: Selector | None, label: Selector | None) -> Candidate:
+    hint = "give the candidates (--candidates, candidates=)"
+    if not row.source:
+        raise ConfigError(
+            f"the ranking does not say where {row.name!r} is, because it was ranked from memory or "
+            f"by an older version: {hint}"
+        )
+    try:
+        (candidate,) = load_candidates(
+            {row.name: row.source},
+            view=selector_from_name(row.view) if view is None else view,
+            label=selector_from_name(row.label) if label is None else label,
+        )
+    except (ConfigError, DataError) as error:
+        raise DataError(
+            f"{row.name!r} cannot be loaded from where it was ranked: {error}; {hint}"
+        ) from error
+    return candidate
+
+
+def read_label_edits(ranking: Ranking, path: Path | None) -> LabelEdits | None:
+    """Return what the label filter of a ranking changes in the candidates; None if nothing.
+
+    Args:
+        ranking: The ranking.
+        path: The file that it was read from, or its directory.
+
+    Raises:
+        ConfigError: There is no file, but the filter dropped or changed examples.
+        RecordError: The file of the dropped examples, beside the ranking, cannot be read.
+    """
+    record = ranking.label_filter
+    if record is None or not record.is_open:
+        return None
+    if path is None:
+        raise ConfigError(
+            "the labels of this ranking were filtered, but a Ranking does not hold the dropped "
+            "examples: give the path of its ranking.json"
+        )
+    file = path / "ranking.json" if path.is_dir() else path
+    dropped = load_dropped_labels(file_beside(file, DROPPED_LABELS))
+    return edits_of(dropped, relabel=record.relabel)
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    Args:
+        path: The file or folder.
+        n: Number of examples, which are in the order of the draws.
+        drawn: Name of a candidate to the number of its draws.
+        most_repeated: Name of a candidate to how often its most frequent example occurs.
+    """
+
+    path: Path
+    n: int
+    drawn: Mapping[str, int]
+    most_repeated: Mapping[str, int]
+
+
+def export_draws(
+    dataset: MixtureDataset,
+    out: str | os.PathLike[str],
+    *,
+    n: int | None = None,
+    force: bool = False,
+    progress: bool = True,
+) -> Export:
+    """Write the first draws of a mixture, in their order, with a column of origin.
+
+    Args:
+        dataset: The mixture.
+        out: A `.parquet` or `.jsonl` file, or a folder for `datasets.load_from_disk`.
+        n: Number of draws; None for one epoch.
+        force: Whether an existing file, or folder of a saved dataset, is replaced.
+        progress: Whether to show progress that takes more than two seconds.
+
+    Raises:
+        ConfigError: `out` has another suffix, or n is below 1.
+        DataError: An example cannot be read or written.
+        RecordError: `out` exists and will not be replaced, or cannot be written.
+    """
+    output = Output(Path(out), force)
+    n = len(dataset) if n is None else check_int("n", n, 1)
+    drawn = [np.zeros(len(candidate), dtype=np.int64) for candidate in dataset.candidates]
+
+    def rows() -> Iterator[Record]:
+        for counts in drawn:
+            counts[:] = 0
+        for draw in range(n):
+            which, example = dataset.schedule.locate(draw)
+            drawn[which][example] += 1
+            candidate = dataset.candidates[which]
+            yield record_of(candidate, training_example(candidate, example, None))
+
+    output.write(rows, n, dataset.candidates, progress=progress)
+    names = [candidate.name for candidate in dataset.candidates]
+    return Export(
+        output.path,
+        n,
+        {name: int(counts.sum()) for name, counts in zip(names, drawn, strict=True)},
+        {name: int(counts.max()) for name, counts in zip(names, drawn, strict=True)},
+    )
