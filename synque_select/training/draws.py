@@ -125,7 +125,7 @@ def read_label_edits(ranking: Ranking, path: Path | None) -> LabelEdits | None:
         path: The file that it was read from, or its directory.
 
     Raises:
-        ConfigError: There is no file, but the filter dropped or changed examples.
+        ConfigError: The path is None, but the filter dropped or changed examples.
         RecordError: The file of the dropped examples, beside the ranking, cannot be read.
     """
     record = ranking.label_filter
