@@ -14,6 +14,7 @@ import importlib.resources
 import json
 import math
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -92,9 +93,11 @@ class SQLModel(CausalLMModule):
     `val_execution_accuracy`, of `n_validated` questions, and `test_execution_accuracy`, of
     `n_generated`, are the share of questions whose written query returns the same rows as the
     given one. Questions whose own query fails or returns nothing are not counted, because a wrong
-    query returns nothing, too; `val_n_compared` and `test_n_compared` are the numbers of the
-    others. The accuracy is NaN if there are none. `val_exact_match` and `test_exact_match` are the
-    shares of queries that equal the given one except for layout and case.
+    query returns nothing, too, nor are those for which the right results are unknown (see
+    `ReferenceAnswer.ties_are_unknown`); `val_n_unknown` and `test_n_unknown` are the numbers of
+    these, and a warning says so. `val_n_compared` and `test_n_compared` are those of the others.
+    The accuracy is NaN if there are none. `val_exact_match` and `test_exact_match` are the shares
+    of queries that equal the given one except for layout and case.
 
     Args:
         model_id: A directory or a hub id, "id@revision" for a revision; some models come from
@@ -120,15 +123,21 @@ class SQLModel(CausalLMModule):
         pairs = [(str(e.record[_SQL]), query) for e, query in zip(examples, answers, strict=True)]
         with QueryRunner(path) as runner:
             references = [(ReferenceAnswer.of(runner, given), query) for given, query in pairs]
+            known = [one for one in references if not one[0].ties_are_unknown]
             same = [
                 reference.accepts(runner.run(query))
-                for reference, query in references
+                for reference, query in known
                 if reference.result.rows
             ]
+        n_unknown = len(references) - len(known)
+        if n_unknown:
+            # once per process, not at every validation
+            warnings.warn(_unknown_results(n_unknown, len(references)), stacklevel=2)
         return {
             "exact_match": fmean(normalised(a) == normalised(b) for a, b in pairs),
             "execution_accuracy": fmean(same) if same else math.nan,
             "n_compared": float(len(same)),
+            "n_unknown": float(n_unknown),
         }
 
 
@@ -482,13 +491,8 @@ def _running(
     unknown = [i for i, answer in enumerate(answers) if answer.ties_are_unknown]
     notes: tuple[str, ...] = ()
     if unknown:
-        notes = (
-            f"For {len(unknown)} of {counted(len(pairs), 'labeled query', 'labeled queries')}, "
-            f"rows may tie, but which ones is unknown: too many rows tie, the query takes too long "
-            f"without its LIMIT, or it returns something else each time. The first is example "
-            f"{unknown[0]} (counted from 0). For these, only the rows and the order of one run "
-            f"count as right, so that accuracies may be too low",
-        )
+        first_unknown = f"The first is example {unknown[0]} (counted from 0)"
+        notes = (f"{_unknown_results(len(unknown), len(pairs))}. {first_unknown}",)
     if not failed:
         return list(pairs), notes
     first = f"the first is example {failed[0]} (counted from 0): {errors[failed[0]]}"
@@ -500,6 +504,16 @@ def _running(
         f"on {database}; {first}. They are removed from validation and test"
     )
     return kept, (message, *notes)
+
+
+def _unknown_results(n: int, n_all: int) -> str:
+    return (
+        f"For {n} of {counted(n_all, 'labeled query', 'labeled queries')}, it is unknown which "
+        "results are right: rows tie and are too many to be read, a subquery has LIMIT and the "
+        "result depends on which rows that cuts off, values are joined in any order, the query "
+        "takes too long without its LIMIT, or it returns something else each time. They do not "
+        "count in execution accuracies"
+    )
 
 
 def _unlabeled(name: str, records: Sequence[Record]) -> RealSample:

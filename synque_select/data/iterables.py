@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import io
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -22,6 +24,7 @@ from torch.utils.data import IterableDataset
 from synque_select.data.columns import Columns
 from synque_select.data.examples import MapDataset
 from synque_select.data.json_reader import read_stored_jsonl
+from synque_select.data.label_sets import class_names, features_of
 from synque_select.data.tables import (
     check_name,
     is_intact,
@@ -30,7 +33,14 @@ from synque_select.data.tables import (
     write_table,
 )
 from synque_select.errors import DataError, DependencyError
-from synque_select.utils.cache_dir import default_cache_dir, reason_of, writable_twin
+from synque_select.utils.cache_dir import (
+    default_cache_dir,
+    note_not_written,
+    reason_of,
+    temporary_twin,
+    writable_twin,
+    write_in_cache,
+)
 from synque_select.utils.checksums import (
     DamagedFileError,
     check_file,
@@ -47,7 +57,10 @@ if TYPE_CHECKING:
 __all__ = ["MAX_EXAMPLES", "is_iterable", "is_map_style", "open_stored", "store_iterable"]
 
 MAX_EXAMPLES = 1_000_000
-_FORMAT_VERSION = 3
+_FORMAT_VERSION = 4
+# field with the names of a record's own fields, where they are not those of the first record
+_NAMES = "synque_select: fields"
+_SPOOLED_BYTES = 1 << 20
 
 
 def is_iterable(source: object) -> TypeGuard[Iterable[object]]:
@@ -106,28 +119,27 @@ def store_iterable(name: str, examples: Iterable[object]) -> Path:
             f"{name}: found a set, which has no order, so that a run could not be repeated; give a "
             "list"
         )
-    folder, spool = default_cache_dir() / "iterables", None
+    folder = default_cache_dir() / "iterables"
+    spool = _Spool(folder)
     try:
-        place = writable_twin(folder)
-        spool = place / f"{uuid.uuid4().hex}.part"
         layout, sha256 = _spool(name, examples, spool)
-        for parent in (folder, place):
+
+        def stored(parent: Path) -> Path:
             target = parent / f"{sha256[:32]}.arrow"
-            if is_intact(target.with_suffix(".json")) and is_intact(target):
-                return target
-        with checksummed_file(target.with_suffix(".json")) as stream:
-            stream.write(json.dumps(layout.state()).encode())
-        write_table(target, partial(write_rows, spool, read_stored_jsonl, Columns()))
-        return target
+            if not (is_intact(target.with_suffix(".json")) and is_intact(target)):
+                with checksummed_file(target.with_suffix(".json")) as stream:
+                    stream.write(json.dumps(layout.state()).encode())
+                write_table(target, partial(write_rows, spool.path, read_stored_jsonl, Columns()))
+            return target
+
+        return write_in_cache(folder, stored)
     except OSError as error:
         raise DataError(
-            f"{name}: the cache folder {folder} cannot be written ({reason_of(error)}); "
-            "set SYNQUE_CACHE to a folder that can be written"
+            f"{name}: neither the cache folder {folder} nor a temporary one can be written "
+            f"({reason_of(error)}); set SYNQUE_CACHE to a folder that can"
         ) from error
     finally:
-        if spool is not None:
-            with suppress(OSError):
-                spool.unlink()
+        spool.remove()
 
 
 def open_stored(path: Path) -> MapDataset:
@@ -156,8 +168,67 @@ def open_stored(path: Path) -> MapDataset:
             f"{path}: the stored dataset is damaged ({error}); load the iterable again, which "
             "stores it again"
         ) from error
-    table: MapDataset = open_table(path, path)
-    return table if layout.is_plain else _Stored(table, layout)
+    table = open_table(path, path)
+    is_plain = layout.shape == "record" and not layout.kinds and not layout.classes
+    # a table gives every record all fields, and without a value None
+    return _Stored(table, layout) if not is_plain or _NAMES in table.column_names else table
+
+
+class _Spool:
+    """A file in a folder of the cache, continued in a temporary one if that cannot be written.
+
+    An iterable may be read only once: what was written before the disk was full is copied.
+
+    Args:
+        folder: The folder of the cache.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._paths: list[Path] = []
+        self._waiting = bytearray()
+        self._n_written = 0
+
+    @property
+    def path(self) -> Path:
+        return self._paths[-1]
+
+    def write(self, data: bytes) -> None:
+        self._waiting += data
+        if len(self._waiting) > _SPOOLED_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._paths:
+            self._begin(writable_twin(self._folder))
+        try:
+            self._append()
+        except OSError as error:
+            twin = temporary_twin(self._folder)
+            if self.path.parent == twin:
+                raise
+            note_not_written(self._folder, error)
+            twin.mkdir(parents=True, exist_ok=True)
+            before = self.path
+            self._begin(twin)
+            if self._n_written:
+                shutil.copyfile(before, self.path)
+            self._append()
+
+    def remove(self) -> None:
+        for path in self._paths:
+            with suppress(OSError):
+                path.unlink()
+
+    def _begin(self, folder: Path) -> None:
+        self._paths.append(folder / f"{uuid.uuid4().hex}.part")
+
+    def _append(self) -> None:
+        with self.path.open("ab") as file:
+            file.truncate(self._n_written)  # a write that failed may have left a part
+            file.write(self._waiting)
+        self._n_written += len(self._waiting)
+        self._waiting.clear()
 
 
 @dataclass(frozen=True)
@@ -168,17 +239,17 @@ class _Layout:
         shape: "record", "tuple", or "one" for an example that is a single value.
         kinds: The kind of each field that JSON cannot hold: "image", "array", "tensor", or
             "tensor:<dtype>" for a dtype that NumPy lacks.
+        names: The fields of a record. A record with other fields names its own in `_NAMES`.
+        classes: Field to the names of its classes, of the type `ClassLabel` of `datasets`.
     """
 
     shape: str
     kinds: dict[str, str]
-
-    @property
-    def is_plain(self) -> bool:
-        return self.shape == "record" and not self.kinds
+    names: list[str] = field(default_factory=list)
+    classes: dict[str, list[str]] = field(default_factory=dict)
 
     def state(self) -> JsonObject:
-        return {"shape": self.shape, "kinds": self.kinds}
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)
@@ -191,10 +262,20 @@ class _Stored:
     def __len__(self) -> int:
         return len(self.table)
 
+    @property
+    def features(self) -> Mapping[str, object]:
+        """The fields that hold classes, as `datasets` writes them."""
+        from datasets import ClassLabel
+
+        return {name: ClassLabel(names=names) for name, names in self.layout.classes.items()}
+
     def __getitem__(self, index: int, /) -> object:
+        row = self.table[index]
+        own = row.pop(_NAMES, None)
+        names = row if self.layout.shape != "record" else self.layout.names
         fields = {
-            name: _restored(value, self.layout.kinds.get(name))
-            for name, value in self.table[index].items()
+            name: _restored(row[name], self.layout.kinds.get(name))
+            for name in (names if own is None else json.loads(own))
         }
         if self.layout.shape == "record":
             return fields
@@ -202,38 +283,38 @@ class _Stored:
         return parts if self.layout.shape == "tuple" else parts[0]
 
 
-def _spool(name: str, examples: Iterable[object], path: Path) -> tuple[_Layout, str]:
+def _spool(name: str, examples: Iterable[object], spool: _Spool) -> tuple[_Layout, str]:
     """Write one JSON line per example; return the layout and a hash of the lines and the layout."""
     layout: _Layout | None = None
     width = 0
     hashed = hashlib.sha256()
-    with path.open("wb") as file:
-        for number, example in enumerate(_read(name, examples)):
-            where = f"{name}, example {number} (counted from 0)"
-            if number == MAX_EXAMPLES:
-                raise DataError(
-                    f"{name}: the iterable yields more than {MAX_EXAMPLES:,} examples; it must be "
-                    "finite: give a part of it (.take(n), itertools.islice) or a file"
-                )
-            shape, fields = _fields(example, where)
-            layout = layout or _Layout(shape, _kinds(fields))
-            if (shape, _kinds(fields)) != (layout.shape, layout.kinds):
-                raise DataError(
-                    f"{where}: found {_described(shape, _kinds(fields))}, but the first example is "
-                    f"{_described(layout.shape, layout.kinds)}; all examples must be of the same "
-                    "kind"
-                )
-            width = width or len(fields)
-            if shape == "tuple" and len(fields) != width:
-                raise DataError(
-                    f"{where}: found {counted(len(fields), 'part')}, but the first example has "
-                    f"{width}; all examples must have the same number"
-                )
-            line = _line(where, fields, layout)
-            hashed.update(line)
-            file.write(line)
+    for number, example in enumerate(_read(name, examples)):
+        where = f"{name}, example {number} (counted from 0)"
+        if number == MAX_EXAMPLES:
+            raise DataError(
+                f"{name}: the iterable yields more than {MAX_EXAMPLES:,} examples; it must be "
+                "finite: give a part of it (.take(n), itertools.islice) or a file"
+            )
+        shape, fields = _fields(example, where)
+        layout = layout or _Layout(shape, _kinds(fields), [*fields], _classes(examples))
+        if (shape, _kinds(fields)) != (layout.shape, layout.kinds):
+            raise DataError(
+                f"{where}: found {_described(shape, _kinds(fields))}, but the first example is "
+                f"{_described(layout.shape, layout.kinds)}; all examples must be of the same "
+                "kind"
+            )
+        width = width or len(fields)
+        if shape == "tuple" and len(fields) != width:
+            raise DataError(
+                f"{where}: found {counted(len(fields), 'part')}, but the first example has "
+                f"{width}; all examples must have the same number"
+            )
+        line = _line(where, fields, layout)
+        hashed.update(line)
+        spool.write(line)
     if layout is None:
         raise DataError(f"{name}: the iterable yields no examples")
+    spool.flush()
     hashed.update(json.dumps([_FORMAT_VERSION, layout.state()], sort_keys=True).encode())
     return layout, hashed.hexdigest()
 
@@ -296,8 +377,17 @@ def _described(shape: str, kinds: Mapping[str, str]) -> str:
     return {"record": "a record", "tuple": "a tuple", "one": "a single value"}[shape] + parts
 
 
+def _classes(examples: object) -> dict[str, list[str]]:
+    features = features_of(examples)
+    fields = features if isinstance(features, Mapping) else {}
+    names = {str(name): class_names(examples, name) for name in fields}
+    return {name: list(classes) for name, classes in names.items() if classes}
+
+
 def _line(where: str, fields: Mapping[str, object], layout: _Layout) -> bytes:
     encoded: dict[str, object] = {}
+    if layout.shape == "record" and [*fields] != layout.names:
+        encoded[_NAMES] = json.dumps([*fields])
     for name, value in fields.items():
         try:
             _check_keys(value, f"{where}, field {name!r}")

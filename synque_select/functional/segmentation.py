@@ -44,8 +44,9 @@ EMOJI: tuple[tuple[int, int], ...] = (
     *((0x2B1B, 0x2B1C), (0x2B50, 0x2B50), (0x2B55, 0x2B55), (0x1F000, 0x1F0FF)),
     *((0x1F1E6, 0x1F1FF), (0x1F300, 0x1F3FA), (0x1F400, 0x1FAFF)),
 )
-# longer words are rare in every language; of Korean, the letters of the syllables are counted
-_LONGEST_WORD = 30
+# longer words are rare in every language; a syllable of Korean counts as three letters
+_LONGEST_WORD = 24
+_KOREAN = re.compile("[\uac00-\ud7a3]")
 
 # What is not seen: soft hyphens, joiners and non-joiners, marks of direction, variation selectors.
 # Programs and keyboards put them in or leave them out, and the word is the same.
@@ -125,8 +126,8 @@ def split_words(text: str, n_characters: int = 1) -> list[str]:
 def is_unsplit(texts: Iterable[str]) -> bool:
     """Whether most texts are long runs of letters, which have no words that can be counted.
 
-    Such a text has over half of its letters in runs of more than 30: Korean without spaces, or
-    sequences of DNA. Of a Korean syllable, each of its letters is counted.
+    Such a text has over half of its letters in runs of more than 24: English without spaces, Korean
+    without spaces (8 syllables), or sequences of DNA.
 
     Args:
         texts: Any texts; those without words are not counted.
@@ -137,7 +138,7 @@ def is_unsplit(texts: Iterable[str]) -> bool:
     """
     n_texts = n_unsplit = 0
     for text in texts:
-        lengths = [len(unicodedata.normalize("NFD", word)) for word in split_words(text)]
+        lengths = [len(word) + 2 * len(_KOREAN.findall(word)) for word in split_words(text)]
         n_texts += bool(lengths)
         n_unsplit += 2 * sum(n for n in lengths if n > _LONGEST_WORD) > sum(lengths)
     return 2 * n_unsplit > n_texts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -17,6 +18,7 @@ from synque_select.errors import RecordError
 from synque_select.utils.atomic import atomic_path
 from synque_select.utils.cache_dir import (
     default_cache_dir,
+    is_disk_full,
     note_not_written,
     temporary_twin,
     writable_twin,
@@ -75,7 +77,8 @@ class AnswerCache:
 
     Once per process the file is checked. Damaged answers are left out and asked for again; if the
     file itself is damaged, the answers that can be read go into a new one, and it is renamed. If
-    the folder cannot be written, a temporary copy of the file is used.
+    the folder cannot be written, or its disk is full, a temporary copy of the file is used, with a
+    note; answers that nothing can store are kept in memory.
 
     Args:
         path: The file, created on first use; None for `default_answers_path()`.
@@ -99,10 +102,8 @@ class AnswerCache:
             RecordError: The file cannot be read or written, or is not an answer cache.
         """
         try:
-            path = self._writable_path()
-            self._check(path)
-            with closing(self._connect(path)) as connection:
-                yield AnswerSession(connection)
+            with closing(self._opened()) as connection:
+                yield AnswerSession(connection, self.path)
         except (sqlite3.Error, OSError) as error:
             raise RecordError(
                 f"the answer cache {self.path} cannot be used: {error}; choose another path"
@@ -118,12 +119,31 @@ class AnswerCache:
         with self.session() as session:
             session.put(answers)
 
-    def _writable_path(self) -> Path:
-        """Return the path, or that of a temporary copy if the file or its folder is read-only."""
+    def _opened(self) -> sqlite3.Connection:
+        path = self._in_folder(self._writable_folder())
+        try:
+            self._check(path)
+            return self._connect(path)
+        except (sqlite3.Error, OSError) as error:
+            if path != self.path or not _is_full(error):
+                raise
+            note_not_written(self.path, _FULL)
+        twin = temporary_twin(self.path.parent)
+        twin.mkdir(parents=True, exist_ok=True)
+        path = self._in_folder(twin)
+        self._check(path)
+        return self._connect(path)
+
+    def _writable_folder(self) -> Path:
+        """Return the folder, or a temporary one if it or the file is read-only."""
         folder = writable_twin(self.path.parent)
         if folder == self.path.parent and self.path.exists() and not os.access(self.path, os.W_OK):
             note_not_written(self.path, PermissionError(13, "Permission denied"))
             folder = temporary_twin(folder)
+        return folder
+
+    def _in_folder(self, folder: Path) -> Path:
+        """Return the path of the file in a folder, where it is copied to if it is not there."""
         copy = folder / self.path.name
         if folder != self.path.parent and self.path.exists() and not copy.exists():
             log = self.path.with_name(f"{self.path.name}-wal")
@@ -228,6 +248,27 @@ class AnswerCache:
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
 
 
+_FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+# what SQLite says of a full disk: also where it cannot write its log, or the file beside it
+_FULL_CODES = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_TRUNCATE,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+    sqlite3.SQLITE_IOERR_FSYNC,
+    sqlite3.SQLITE_CANTOPEN,
+)
+
+
+def _is_full(error: sqlite3.Error | OSError) -> bool:
+    if isinstance(error, OSError):
+        return is_disk_full(error)
+    return getattr(error, "sqlite_errorcode", None) in _FULL_CODES
+
+
+# path of a cache to the answers that this process could not store in it
+_UNSTORED: dict[Path, dict[str, str]] = {}
 # path and inode of the files that this process has checked
 _CHECKED: set[tuple[str, int]] = set()
 
@@ -248,9 +289,10 @@ def _answer_of(key: object, stored: object, *, needs_checksum: bool = False) -> 
 class AnswerSession:
     """The answer cache while its file is open."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         connection.text_factory = bytes
         self._connection = connection
+        self._path = path
 
     def get(self, keys: Sequence[str]) -> dict[str, Any]:
         """Return the answers in the cache, by key."""
@@ -264,11 +306,19 @@ class AnswerSession:
                 text = _answer_of(stored_key, stored)
                 if text is not None:
                     answers[stored_key.decode()] = json.loads(text)
-        return answers
+        unstored = _UNSTORED.get(self._path, {})
+        return answers | {key: json.loads(unstored[key]) for key in keys if key in unstored}
 
     def put(self, answers: Mapping[str, object] | Iterable[tuple[str, object]]) -> None:
         """Store JSON values by key."""
         texts = [(key, json.dumps(answer)) for key, answer in dict(answers).items()]
         rows = [(key, text_with_checksum(key, text)) for key, text in texts]
-        with self._connection:
-            self._connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
+        try:
+            with self._connection:
+                self._connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
+        except sqlite3.Error as error:
+            if not _is_full(error):
+                raise
+            # they cost money: the run goes on with them
+            note_not_written(self._path, _FULL)
+            _UNSTORED.setdefault(self._path, {}).update(texts)

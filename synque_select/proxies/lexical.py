@@ -56,7 +56,8 @@ class NGram(BaseProxy):
     version 3 took emoji in a row for one word. Texts in Latin, Greek, Cyrillic and Korean letters
     have the same scores in all versions, except where they hold emoji, marks that cannot be
     composed or characters that are not seen. Where most texts are long runs of letters without a
-    space, a message says that their words cannot be counted.
+    space, a message says that their words cannot be counted; if they are those of the real sample,
+    a consensus does not use the scores.
 
     The score of a single example is the mean over its n-grams of log p_real − log p_candidate,
     from smoothed models of all examples: the log importance weight of DSIR per n-gram. Higher is
@@ -152,6 +153,7 @@ class NGram(BaseProxy):
             )
             return -float(sum_by_text(grams, model).sum()) / float(n_grams.sum())
 
+        unsplit = self._unsplit([real, *candidates])
         values = -likelihood.sum(0) / n_grams.sum()
         # a ratio of two sums, both of which change in a resample: texts are drawn whole, with all
         # their n-grams, because the n-grams of one text are not independent
@@ -160,22 +162,18 @@ class NGram(BaseProxy):
             resample=Contributions(-likelihood, counts=n_grams),
             spread=_spread(torch.stack(further, dim=2) / n_grams.sum()),
             example_scores=example_scores,
-            messages=_empty_message(empty) + self._unsplit_message([real, *candidates]),
+            messages=_empty_message(empty) + _unsplit_message(unsplit),
+            # where only candidates have no words, they are unlike the real sample, as scored
+            reliable=real.name not in unsplit,
             mixture=mixture,
         )
 
-    def _unsplit_message(self, parts: Sequence[ProxyInput]) -> tuple[str, ...]:
+    def _unsplit(self, parts: Sequence[ProxyInput]) -> list[str]:
+        """Return the names of the parts whose words cannot be counted."""
         if self.level == "character":
-            return ()
+            return []
         texts = [cast("Sequence[str]", part.views[:_MOST_LOOKED_AT]) for part in parts]
-        names = [p.name for p, some in zip(parts, texts, strict=True) if is_unsplit(some)]
-        if not names:
-            return ()
-        return (
-            f"ngram compares words, but most texts of {listed(names, 4)} are runs of more than 30 "
-            "letters without a space, each of which counts as one word: do not rely on ngram here. "
-            'In Python, NGram(level="character", max_order=4) compares parts of words',
-        )
+        return [p.name for p, some in zip(parts, texts, strict=True) if is_unsplit(some)]
 
     def _hash_sizes(self) -> tuple[int, ...]:
         """Return the number of buckets of each hash function, that of the scores first."""
@@ -246,6 +244,17 @@ def _spread(by_hash: torch.Tensor) -> torch.Tensor | None:
     common = (own.sum(1).square().sum() - own.square().sum()) * n / (n - 1)
     variance = common.clamp_min(0) / ((n_hashes - 1) * (n_candidates - 1))
     return variance.sqrt().expand(n_candidates).clone()
+
+
+def _unsplit_message(names: Sequence[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    return (
+        f"ngram compares words, but most texts of {listed(names, 4)} are runs of more than 24 "
+        "letters (of Korean, 8 syllables) without a space, each of which counts as one word: do "
+        'not rely on ngram here. In Python, NGram(level="character", max_order=4) compares parts '
+        "of words",
+    )
 
 
 def _empty_message(names: Sequence[str]) -> tuple[str, ...]:

@@ -157,7 +157,9 @@ def _ordered(
         far=_farness(scoring, ranking),
         answers=None if answers is None else answers.evidence,
     )
-    untested = _untested(ranking, evidence, [key for key in used if key not in redrawn], is_varied)
+    doubtful = [key for key in used if not scoring.scores[key].reliable]
+    silent = [key for key in used if key not in redrawn]
+    untested = _untested(ranking, evidence, doubtful, silent, is_varied)
     if untested or evidence.is_small:
         return decided(ranking, dataclasses.replace(evidence, untested=untested))
     separated = separation(
@@ -191,12 +193,20 @@ def _with_judges(redrawn: torch.Tensor, scores: ProxyScores, seed: int) -> torch
     return redrawn + factor * moved
 
 
-def _untested(ranking: Ranking, evidence: Evidence, silent: Sequence[str], is_varied: bool) -> str:
+def _untested(
+    ranking: Ranking,
+    evidence: Evidence,
+    doubtful: Sequence[str],
+    silent: Sequence[str],
+    is_varied: bool,
+) -> str:
     """Return why the candidates cannot be compared; empty if they can."""
     by = evidence.rank_by
     never = never_reads_real(ranking.proxies.get(by))
     if never:
         return never
+    if doubtful:
+        return f"no difference was tested, as {by} is not reliable on this input"
     if not is_varied:
         return "no difference can be tested, as all real examples are in one group"
     if silent:

@@ -1,11 +1,11 @@
-"""The outline of a query: its clauses outside of parentheses, found by scanning, not by parsing."""
+"""The outline of a query: its clauses at each depth of parentheses, found by scanning."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-__all__ = ["QueryOutline", "is_ordered"]
+__all__ = ["QueryOutline", "is_ordered", "with_inner_order"]
 
 # a doubled quote inside a literal is scanned as two adjacent literals, which is harmless here; a
 # literal without an end reaches to that of the query, so that each character is scanned once
@@ -17,6 +17,30 @@ _TOKENS = re.compile(
 _ORDER_BY = re.compile(r"(?<![\w$@:#])order\s+by(?![\w$])", re.IGNORECASE)
 _LIMIT = re.compile(r"(?<![\w$@:#])limit(?![\w$])", re.IGNORECASE)
 _OFFSET = re.compile(r"(?<![\w$@:#])offset(?![\w$])|,", re.IGNORECASE)
+_COMPOUND = re.compile(r"(?<![\w$@:#])(?:union|intersect|except)(?![\w$])", re.IGNORECASE)
+
+
+class _Level:
+    """Two texts of the same length: the query without comments, and nothing but its clauses."""
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._outer: list[str] = []
+
+    def add(self, part: str, *, is_outer: bool) -> None:
+        blank = " " * len(part)
+        is_comment = part.startswith(("--", "/*"))
+        is_plain = is_outer and not part.startswith(("'", '"', "`", "[", "(", ")"))
+        self._text.append(blank if is_comment else part)
+        self._outer.append(part if is_plain and not is_comment else blank)
+
+    @property
+    def whole(self) -> str:
+        return "".join(self._text)
+
+    @property
+    def clauses(self) -> str:
+        return "".join(self._outer)
 
 
 @dataclass(frozen=True)
@@ -47,16 +71,13 @@ class QueryOutline:
         Args:
             query: The statement.
         """
-        # two texts of the same length: without comments, and with nothing but the outer clauses
-        text, outer, depth = [], [], 0
+        level = _Level()
+        depth = 0
         for part in _TOKENS.split(query):
-            blank = " " * len(part)
-            is_comment = part.startswith(("--", "/*"))
-            is_plain = depth == 0 and not part.startswith(("'", '"', "`", "[", "(", ")"))
-            text.append(blank if is_comment else part)
-            outer.append(part if is_plain and not is_comment else blank)
-            depth += {"(": 1, ")": -1}.get(part, 0)
-        whole, clauses = "".join(text), "".join(outer)
+            depth -= part == ")"
+            level.add(part, is_outer=depth == 0)
+            depth += part == "("
+        whole, clauses = level.whole, level.clauses
         end = clauses.find(";")
         end = len(clauses) if end < 0 else end
         limit_word = _LIMIT.search(clauses, 0, end)
@@ -85,3 +106,50 @@ def is_ordered(query: str) -> bool:
         True
     """
     return QueryOutline.of(query).is_ordered
+
+
+def with_inner_order(query: str, last: str) -> str | None:
+    """Return a query whose subqueries with LIMIT sort by one more term, after all of their own.
+
+    Args:
+        query: One SQL statement.
+        last: The term; it must be allowed in any query.
+
+    Returns:
+        The query; None if no subquery has LIMIT.
+
+    Example:
+        >>> with_inner_order("SELECT max(a) FROM (SELECT a FROM t LIMIT 2)", "random()")
+        'SELECT max(a) FROM (SELECT a FROM t ORDER BY random() LIMIT 2)'
+        >>> with_inner_order("SELECT a FROM t LIMIT 2", "random()") is None
+        True
+    """
+    # a loop, not a recursion: the depth is that of the query
+    levels, is_changed = [_Level()], False
+    for part in _TOKENS.split(query):
+        if part == "(":
+            levels.append(_Level())
+        elif part == ")" and len(levels) > 1:
+            inner = levels.pop()
+            ordered = _with_order(inner, last)
+            is_changed = is_changed or ordered is not None
+            levels[-1].add("(" + (ordered or inner.whole) + ")", is_outer=False)
+        else:
+            levels[-1].add(part, is_outer=True)
+    return levels[0].whole if is_changed and len(levels) == 1 else None
+
+
+def _with_order(level: _Level, last: str) -> str | None:
+    whole, clauses = level.whole, level.clauses
+    limit = _LIMIT.search(clauses)
+    if limit is None:
+        return None
+    order = _ORDER_BY.search(clauses, 0, limit.start())
+    # the window of a function has its ORDER BY in parentheses, so this one is that of the query
+    end = limit.start() if order is None else order.start()
+    rows = whole[:end].rstrip()
+    terms = last if order is None else f"{whole[order.end() : limit.start()].strip()}, {last}"
+    if _COMPOUND.search(clauses, 0, end):
+        # a compound query sorts by its columns only
+        rows = f"SELECT * FROM ({rows})"
+    return f"{rows} ORDER BY {terms} {whole[limit.start() :]}"

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain
+from typing import TYPE_CHECKING
 
-from synque_select.sql.outline import QueryOutline
-from synque_select.sql.results import QueryResult, Row, are_among, same_result, without_traces
+from synque_select.sql.outline import QueryOutline, with_inner_order
+from synque_select.sql.results import (
+    RELATIVE_TOLERANCE,
+    QueryResult,
+    Row,
+    are_among,
+    same_result,
+    without_traces,
+)
 from synque_select.sql.runner import QueryRunner
+
+if TYPE_CHECKING:
+    from synque_select.sql.worker import SqlValue
 
 __all__ = ["ReferenceAnswer"]
 
 # rows that are read beyond those needed, and how many times as many if a tie goes on
 _READ_AHEAD = 100
+# how many rows are looked for among others, and in one query: SQLite nests 1,000 conditions
+_MOST_WANTED, _WANTED_AT_ONCE = 1000, 100
+# terms of ORDER BY that put tied rows in their order, in the reverse one, and in none of both
+_ROW = "ROW_NUMBER() OVER ()"
+_TIE_BREAKS = (_ROW, f"{_ROW} DESC", f"{_ROW} * 7919 % 10007")
 
 
 @dataclass(frozen=True)
@@ -24,8 +41,11 @@ class ReferenceAnswer:
     Without ORDER BY, rows may come in any order. With it, rows that are tied may, and where a
     LIMIT or OFFSET cuts through tied rows, any of them are right: without ORDER BY, any rows at
     all. What ties is found by SQLite, not by reading the query: it runs it twice, with its columns
-    in ascending and in descending order as last terms of ORDER BY. Rows that are cut by a LIMIT in
-    a subquery are taken as they are.
+    in ascending and in descending order as last terms of ORDER BY.
+
+    More may be left to SQLite: which rows the LIMIT of a subquery cuts off, or in which order
+    group_concat joins values. So the query is run with such rows in other orders, too; if it then
+    returns anything else, its right results are unknown.
 
     Args:
         result: What the query returned.
@@ -35,6 +55,9 @@ class ReferenceAnswer:
             order of a query with ORDER BY then matters for all rows.
         offset: How many of these rows the query skips.
         is_limited: Whether it has LIMIT.
+        is_arbitrary: Whether it returned other rows where SQLite chose otherwise.
+        rows_of: Where to look for rows of a query with LIMIT and without ORDER BY, if it has too
+            many of them to be read: the database, and the query without LIMIT.
 
     Example:
         >>> import sqlite3, tempfile
@@ -60,16 +83,20 @@ class ReferenceAnswer:
     tied: tuple[tuple[Row, ...], ...] | None = None
     offset: int = 0
     is_limited: bool = False
+    is_arbitrary: bool = False
+    rows_of: tuple[QueryRunner, str] | None = field(default=None, repr=False, compare=False)
 
     @property
     def ties_are_unknown(self) -> bool:
-        """Whether rows may tie, but which ones is unknown: then other right rows are refused.
+        """Whether other results may be right, but which ones is unknown: then they are refused.
 
-        The unlimited query exceeds a limit of the runner, for example, or returns something else
-        each time.
+        Too many rows tie, for example, the query returns something else each time, or a subquery
+        has LIMIT and the result depends on which rows that cuts off. Leave such a query out of an
+        accuracy, and count it.
         """
         may_tie = self.ordered or self.is_limited
-        return bool(self.result.rows) and may_tie and self.tied is None
+        is_unknown = may_tie and self.tied is None and self.rows_of is None
+        return bool(self.result.rows) and (is_unknown or self.is_arbitrary)
 
     @classmethod
     def of(cls, runner: QueryRunner, query: str) -> ReferenceAnswer:
@@ -80,7 +107,18 @@ class ReferenceAnswer:
             query: One SQL statement.
         """
         outline = QueryOutline.of(query)
-        result = runner.run(query)
+        answer = cls._with_ties(runner, outline, runner.run(query))
+        if not answer.result.rows or answer.ties_are_unknown:
+            return answer
+        varied = (with_inner_order(query, term) for term in _TIE_BREAKS)
+        others = chain([runner.run(query, backwards=True)], map(runner.run, filter(None, varied)))
+        is_arbitrary = not all(map(answer.accepts, others))
+        return replace(answer, is_arbitrary=is_arbitrary)
+
+    @classmethod
+    def _with_ties(
+        cls, runner: QueryRunner, outline: QueryOutline, result: QueryResult
+    ) -> ReferenceAnswer:
         is_limited = outline.limit is not None
         answer = cls(result, outline.is_ordered, is_limited=is_limited)
         if not result.rows or not (outline.is_ordered or is_limited):
@@ -89,9 +127,12 @@ class ReferenceAnswer:
         if offset is None:
             return answer
         tied = _tied_rows(runner, outline, offset + len(result.rows), len(result.rows[0]))
-        with_ties = cls(result, outline.is_ordered, tied, offset, is_limited)
+        with_ties = replace(answer, tied=tied, offset=offset)
+        if tied is None and not outline.is_ordered:
+            with_rows = replace(answer, rows_of=(runner, outline.unlimited))
+            return with_rows if with_rows._has(result.rows) else answer
         # a query may return something else each time: then nothing is known of ties
-        return with_ties if tied and with_ties.accepts(result) else answer
+        return with_ties if with_ties.accepts(result) else answer
 
     def accepts(self, actual: QueryResult) -> bool:
         """Whether a result is right; values are compared as in `same_result`.
@@ -99,14 +140,60 @@ class ReferenceAnswer:
         Args:
             actual: The result of the query under test.
         """
-        if self.tied is None or not actual.ran:
+        if not actual.ran or (self.tied is None and self.rows_of is None):
             return same_result(self.result, actual, ordered=self.ordered)
         columns = {self.result.n_columns, actual.n_columns} - {None}
         if len(columns) > 1 or len(actual.rows) != len(self.result.rows):
             return False
+        if self.tied is None:
+            return self._has(actual.rows)
         every = chain.from_iterable(self.tied)
         rows = without_traces(actual.rows, self.result.rows, every)
         return _in_order(rows, self.tied, self.offset)
+
+    def _has(self, rows: Sequence[Row]) -> bool:
+        """Whether the query without its LIMIT returns these rows, found by SQLite."""
+        if self.rows_of is None:
+            return False
+        runner, unlimited = self.rows_of
+        names = ", ".join(f"synque_{i}" for i in range(len(self.result.rows[0])))
+        binary = ", ".join(f"{name} COLLATE BINARY" for name in names.split(", "))
+        wanted = list(dict.fromkeys(map(_condition, without_traces(rows, self.result.rows))))
+        if len(wanted) > _MOST_WANTED:
+            return False
+        others: list[Row] = []
+        for start in range(0, len(wanted), _WANTED_AT_ONCE):
+            # equal rows as one with their number: there may be many
+            answer = runner.run(
+                f"WITH synque_rows({names}) AS ({unlimited}\n) SELECT {names}, COUNT(*) "
+                f"FROM synque_rows WHERE {' OR '.join(wanted[start : start + _WANTED_AT_ONCE])} "
+                f"GROUP BY {binary}"
+            )
+            for *row, n in answer.rows:
+                others += [tuple(row)] * min(int(n or 0), len(rows))
+        return are_among(rows, others)
+
+
+def _condition(row: Row) -> str:
+    return "(" + " AND ".join(_equals(f"synque_{i}", v) for i, v in enumerate(row)) + ")"
+
+
+def _equals(name: str, value: SqlValue) -> str:
+    """Return the condition that a column may equal a value, in SQL."""
+    if value is None:
+        return f"{name} IS NULL"
+    if isinstance(value, int | float):
+        margin = 0.0 if math.isinf(value) else 2 * RELATIVE_TOLERANCE * abs(value)
+        low, high = _literal(value - margin), _literal(value + margin)
+        return f"({name} BETWEEN {low} AND {high} AND typeof({name}) IN ('integer', 'real'))"
+    kind = "text" if isinstance(value, str) else "blob"
+    data = value.encode(errors="surrogateescape") if isinstance(value, str) else value
+    return f"(CAST({name} AS BLOB) = x'{data.hex()}' AND typeof({name}) = '{kind}')"
+
+
+def _literal(value: float) -> str:
+    # SQL has no word for infinity, but reads this one so
+    return repr(value).replace("inf", "9e999")
 
 
 def _number_of(runner: QueryRunner, expression: str | None) -> int | None:

@@ -15,12 +15,19 @@ if TYPE_CHECKING:
     _Numbers: TypeAlias = tuple[int | float, ...]
     _Key: TypeAlias = tuple[tuple[bool, str | bytes | None], ...]
 
-__all__ = ["QueryResult", "Row", "are_among", "same_result", "without_traces"]
+__all__ = [
+    "RELATIVE_TOLERANCE",
+    "QueryResult",
+    "Row",
+    "are_among",
+    "same_result",
+    "without_traces",
+]
 
 Row: TypeAlias = "tuple[SqlValue, ...]"
 
-# the order of summation, which SQLite leaves open, changes the last digits of a float sum
-_RELATIVE = 1e-9
+RELATIVE_TOLERANCE = 1e-9
+"""The order of summation, which SQLite leaves open, changes the last digits of a float sum."""
 # where the terms of a sum cancel, some fifty roundings of them may be left
 _TRACE = 1e-14
 # floats up to here hold every whole number exactly
@@ -189,4 +196,4 @@ def _same_value(left: SqlValue, right: SqlValue) -> bool:
     is_exact = is_exact or max(abs(left), abs(right)) < _EXACT
     if is_exact and float(left).is_integer() and float(right).is_integer():
         return False
-    return math.isclose(left, right, rel_tol=_RELATIVE)
+    return math.isclose(left, right, rel_tol=RELATIVE_TOLERANCE)

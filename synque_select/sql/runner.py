@@ -22,7 +22,7 @@ from synque_select.sql.process import LineProcess, resource_limits
 from synque_select.sql.results import QueryResult, same_result
 
 if TYPE_CHECKING:
-    from synque_select.sql.worker import SqlValue, WorkerOptions
+    from synque_select.sql.worker import Question, SqlValue, WorkerOptions
 
 __all__ = [
     "QueryResult",
@@ -103,11 +103,13 @@ class QueryRunner:
             _WORKER, self._options, max_answer_bytes=_MAX_GROWTH * max_result_bytes + _FRAME_BYTES
         )
 
-    def run(self, query: str) -> QueryResult:
+    def run(self, query: str, *, backwards: bool = False) -> QueryResult:
         """Run one query and return its rows, or the reason why it failed.
 
         Args:
             query: One SQL statement.
+            backwards: Whether SQLite reads tables backwards where the order is left to it. A
+                query that then returns other rows leaves open which ones are right.
 
         Returns:
             The result; a query that fails or exceeds a limit never raises.
@@ -118,7 +120,8 @@ class QueryRunner:
         _refuse_changes(self.database)
         if isinstance(query, str) and len(query) > _MAX_SQL_CHARS:
             return QueryResult(error=f"the query is longer than {_MAX_SQL_CHARS} characters")
-        line = self._process.ask(query, wait_s=self._options["time_limit_s"] + _GRACE_S)
+        question: Question = {"query": query, "backwards": backwards}
+        line = self._process.ask(question, wait_s=self._options["time_limit_s"] + _GRACE_S)
         if line is None:
             return QueryResult(error="the process that runs the queries ended unexpectedly")
         answer = json.loads(line)

@@ -2,8 +2,8 @@
 
 `synque_select.sql.runner` starts it with `python -I -S`, so that it imports only the standard
 library and forking it takes about a millisecond. It reads one line of JSON per query from the
-standard input and writes one line of JSON per answer: {"rows": …, "n_columns": …} or
-{"error": …}.
+standard input, {"query": …, "backwards": …}, and writes one line of JSON per answer:
+{"rows": …, "n_columns": …} or {"error": …}.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import time
 from typing import TypeAlias, TypedDict
 
-__all__ = ["SqlValue", "WorkerOptions", "main"]
+__all__ = ["Question", "SqlValue", "WorkerOptions", "main"]
 
 SqlValue: TypeAlias = str | bytes | int | float | None
 """A value of a result."""
@@ -35,6 +35,13 @@ class WorkerOptions(TypedDict):
     max_rows: int
     max_result_bytes: int
     limits: dict[str, int]
+
+
+class Question(TypedDict):
+    """A query, and whether SQLite reads backwards where it may choose."""
+
+    query: str
+    backwards: bool
 
 
 _READS = frozenset(
@@ -63,13 +70,13 @@ def main() -> None:
         print(_in_child(json.loads(line), options), flush=True)
 
 
-def _in_child(query: object, options: WorkerOptions) -> str:
+def _in_child(question: Question, options: WorkerOptions) -> str:
     """Fork, let the child answer, and kill it when its time is up."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
-        _answer(query, options, writing)
+        _answer(question, options, writing)
     os.close(writing)
     answer, in_time = _read_until(reading, time.monotonic() + options["time_limit_s"] + _GRACE_S)
     os.close(reading)
@@ -101,14 +108,15 @@ def _read_until(pipe: int, deadline: float) -> tuple[bytes, bool]:
     return b"", False
 
 
-def _answer(query: object, options: WorkerOptions, pipe: int) -> None:
+def _answer(question: Question, options: WorkerOptions, pipe: int) -> None:
     """Write the answer and exit immediately; runs in the child."""
     status = 1
     try:
         _limit_resources(options)
+        query: object = question["query"]
         if not isinstance(query, str):
             raise ValueError(f"a query must be a string; found {type(query).__name__}")
-        answer = json.dumps(_result(query, options))
+        answer = json.dumps(_result(query, options, backwards=question["backwards"]))
     except MemoryError:
         answer = _error(_memory_limit(options))
     except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
@@ -145,8 +153,8 @@ def _limit_resources(options: WorkerOptions) -> None:
         resource.setrlimit(getattr(resource, name), (value, value))
 
 
-def _result(query: str, options: WorkerOptions) -> dict[str, object]:
-    connection = _open(options)
+def _result(query: str, options: WorkerOptions, *, backwards: bool) -> dict[str, object]:
+    connection = _open(options, backwards=backwards)
     cursor = connection.execute(query)
     if cursor.description is None:
         raise ValueError("the query returns no result: it is empty or not a SELECT")
@@ -163,10 +171,11 @@ def _result(query: str, options: WorkerOptions) -> dict[str, object]:
     return {"rows": rows, "n_columns": len(cursor.description)}
 
 
-def _open(options: WorkerOptions) -> sqlite3.Connection:
+def _open(options: WorkerOptions, *, backwards: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(options["uri"], uri=True, isolation_level=None)
     connection.text_factory = lambda data: data.decode(errors="surrogateescape")
     connection.execute("PRAGMA temp_store=MEMORY")
+    connection.execute(f"PRAGMA reverse_unordered_selects={int(backwards)}")
     connection.execute(f"PRAGMA hard_heap_limit={options['memory_limit_mb'] * _MEBIBYTE}")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
     connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, _MAX_SQL_BYTES)

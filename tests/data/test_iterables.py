@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,9 @@ def same(left: Any, right: Any) -> bool:
         [(torch.rand(2, 3), torch.tensor(i), f"t{i}") for i in range(5)],
         [{"x": np.arange(i + 1, dtype=np.uint8), "y": np.float64(i)} for i in range(5)],
         [{"x": torch.ones(2).bfloat16() * i} for i in range(5)],
+        # fields that some records lack, in any order, are not there; None is
+        [{"text": "a"}, {"text": "b", "note": 1}, {"note": None, "text": "c"}, {}],
+        [{}, {"text": "b", "x": {"y": 1}}, {"text": "c", "x": {"z": 1}}],
     ],
 )
 def test_examples_come_back_as_they_were(examples: list[Any]):
@@ -118,6 +123,49 @@ def test_all_kinds_of_iterables_are_candidates():
     assert list(load_real(iter(["u", "v"])).views) == ["u", "v"]
 
 
+def test_classes_of_a_stream_keep_their_names():
+    kinds = datasets.Features(
+        {
+            "text": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=["pos", "neg"]),
+            "tags": datasets.Sequence(datasets.ClassLabel(names=["a", "b"])),
+        }
+    )
+    rows = [{"text": f"t{i}", "label": i % 2, "tags": [i % 2]} for i in range(4)]
+    table = datasets.Dataset.from_list(rows, features=kinds)
+    for label, expected in (("label", ("pos", "neg")), ("tags", ('["a"]', '["b"]'))):
+        file, stream = load_candidates(
+            {"file": table, "stream": table.to_iterable_dataset()}, view="text", label=label
+        )
+        assert file.labels == stream.labels == expected * 2
+        assert stream[1] == {"text": "t1", "label": 1, "tags": [1]}
+
+
+def test_a_disk_that_is_full_while_a_stream_is_read(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(iterables, "_SPOOLED_BYTES", 1000)
+    cache_dir._note_once.cache_clear()
+    append, n_appended = iterables._Spool._append, 0
+
+    def full_from_the_third_on(spool: Any) -> None:
+        nonlocal n_appended
+        n_appended += 1
+        if n_appended > 2 and spool.path.is_relative_to(cache):
+            with spool.path.open("ab") as file:
+                file.write(b"half of a li")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(spool)
+
+    monkeypatch.setattr(iterables._Spool, "_append", full_from_the_third_on)
+    texts = [f"text number {i}" for i in range(300)]
+    with caplog.at_level("WARNING"):
+        stored = open_stored(store_iterable("a", iter(texts)))
+    assert [stored[i] for i in range(300)] == texts
+    assert "cannot be written (No space left on device)" in caplog.text
+    assert not list(cache.glob("*.part"))
+
+
 class TestRefused:
     def test_an_endless_one(self, monkeypatch: pytest.MonkeyPatch, cache: Path):
         monkeypatch.setattr(iterables, "MAX_EXAMPLES", 100)
@@ -125,7 +173,7 @@ class TestRefused:
             DataError, match=r"a: the iterable yields more than 100 examples.*must be finite"
         ):
             load_candidates({"a": map(str, itertools.count())})
-        assert list(cache.iterdir()) == [], "nothing of it is left"
+        assert list(cache.glob("*")) == [], "nothing of it is left"
         assert len(load_candidates({"a": map(str, range(100))})[0]) == 100
 
     def test_an_empty_one(self):
@@ -139,7 +187,7 @@ class TestRefused:
 
         with pytest.raises(DataError, match=r"a, example 1 .*: OSError: connection lost"):
             load_candidates({"a": broken()})
-        assert list(cache.iterdir()) == []
+        assert list(cache.glob("*")) == []
 
     @pytest.mark.parametrize(
         ("examples", "message"),

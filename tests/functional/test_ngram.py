@@ -174,10 +174,16 @@ def test_words_are_the_same_in_any_width_and_with_joiners(left: str, right: str)
 def test_texts_that_are_one_run_of_letters_are_said(options: dict[str, Any]):
     runs, words = ["ACGT" * 12, "TTGA" * 12], ["how many apps", "which app"]
     parts = [part("dna", runs), part("words", words)]
-    (message,) = NGram(**options).score(parts[0], parts, seed=0, device=CPU).messages or ("",)
-    beginning = "ngram compares words, but most texts of dna, dna are runs of more than 30 letters"
+    scores = NGram(**options).score(parts[0], parts, seed=0, device=CPU)
+    (message,) = scores.messages or ("",)
+    beginning = "ngram compares words, but most texts of dna, dna are runs of more than 24 letters"
     assert message.startswith(beginning) == (not options)
+    assert scores.reliable == bool(options)
     assert NGram(**options).score(parts[1], parts[1:], seed=0, device=CPU).messages == ()
+    # a candidate without words is unlike real texts that have some, and scored so
+    scores = NGram(**options).score(parts[1], parts, seed=0, device=CPU)
+    assert scores.reliable
+    assert scores.values[0] > scores.values[1]
 
 
 def test_marks_are_part_of_their_words():

@@ -72,6 +72,9 @@ def test_a_text_without_letters_is_read_by_its_emoji():
         (["ACGT" * 12, "TTGA" * 8, "a short one"], True),
         (["ACGT" * 12, "How many apps?"], False),
         (["김치비빔밥불고기떡볶이라면국수김치라면"], True),
+        (["오늘아침에밥을먹었다", "회사에서회의를했습니다"], True),
+        (["howmanyappshaveatleastfivestars", "HowManyPeopleHaveTenAppsOrMore"], True),
+        (["how_many_apps_have_at_least_five_stars"], False),
         (["김치를 먹고 은행에 갔습니다"], False),
         (
             ["Donaudampfschifffahrtsgesellschaftskapitäne fahren gern", "Die Donau ist lang"],

@@ -453,11 +453,33 @@ TOKENS = {
     "null for the JSON around it": ([step('{"answer": "', None), step("likely", 0.6, ALL)], 0.6),
     "no alternatives": ([token('{"answer": "', 0.9), token("likely", 0.4)], "only 40 %"),
     "the written token alone": (written(step("likely", 0.4)), "only 40 %"),
-    "certain, and alone": (written(step("likely", 0.999)), 1.0),
+    # servers without alternatives write 0, that is probability 1, for whatever was answered
+    "certain, and alone": (written(step("likely", 0.999)), "no token beside that of the answer"),
+    "0 as a placeholder": (written(step("likely", 1.0)), "no token beside that of the answer"),
+    "0 as a placeholder, an empty list": (
+        written(step("likely", 1.0) | {"top_logprobs": []}),
+        "no token beside that of the answer",
+    ),
+    "1 beside impossible others": (
+        written(step("likely", 1.0) | {"top_logprobs": [{"token": "un", "logprob": -9999.0}]}),
+        "no token beside that of the answer",
+    ),
+    "0 at the second place": (
+        [
+            token('{"answer": "', 0.9),
+            step("very", 0.6, [("likely", 0.2), ("un", 0.2)]),
+            step(" un", 1.0),
+        ],
+        "no token beside that of the answer",
+    ),
+    "1 where one way is left": (
+        [token('{"answer": "', 0.9), step("lik", 0.6, ALL), step("ely", 1.0)],
+        0.6,
+    ),
     "a few of the labels": (written(step("likely", 0.3, [("un", 0.02)])), "only 32 %"),
     "written twice in the list": (written(step("likely", 0.6, [("likely", 0.6), *ALL])), 0.6),
     "slightly above 0": (
-        written({**step("likely", 1.0), "logprob": 1e-7, "top_logprobs": []}),
+        written({**step("likely", 1.0, [("un", 1e-6)]), "logprob": 1e-7}),
         1.0,
     ),
     "scores, not probabilities": (written({**step("likely", 0.5), "logprob": 3.2}), "is above 0"),
@@ -710,9 +732,10 @@ def test_an_odd_retry_after_is_ignored(wait: str):
     assert "asks to wait inf s" in results.reason
 
 
-def test_vllms_exact_probabilities_survive_an_odd_answer():
+@pytest.mark.parametrize("values", [(None, None), (0.0, 0.0), (0.0, None), (-9999.0, 0.0)])
+def test_vllms_exact_probabilities_survive_an_odd_answer(values: tuple[float | None, float | None]):
     shown = {"token_id:1": None, "token_id:2": math.log(0.3)}
-    odd = {"token_id:1": None, "token_id:2": None}
+    odd = {"token_id:1": values[0], "token_id:2": values[1]}
     served = {"data": [{"id": "fake", "owned_by": "vllm", "max_model_len": 512}]}
 
     def answer(body: Any, handler: Any) -> Any:

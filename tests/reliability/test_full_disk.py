@@ -6,6 +6,7 @@ import errno
 import io
 import logging
 import os
+import sqlite3
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from synque_select.data.candidate import Candidate
 from synque_select.data.sources import load_candidates
 from synque_select.encoders import BaseEncoder, embed
 from synque_select.errors import DataError, EncoderError
+from synque_select.lens.cache import AnswerCache
 from synque_select.selection.scorer import Scorer
 from synque_select.utils import atomic, cache_dir
 from tests.training.tiny import LetterEncoder
@@ -143,3 +145,43 @@ def test_a_path_of_the_cache_that_is_too_long(tmp_path: Path):
     folder = tmp_path / ("x" * 300)
     with pytest.raises(EncoderError, match=r"cannot be used: .*File name too long"):
         embed(Counting(), Candidate("c", ["a", "bb"]), cache_dir=folder)
+
+
+def test_answers_that_cannot_be_stored_are_kept_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    cache_dir._note_once.cache_clear()
+    connect = AnswerCache._connect
+
+    def almost_full(self: AnswerCache, path: Path) -> sqlite3.Connection:
+        connection = connect(self, path)
+        connection.execute("PRAGMA max_page_count = 8")  # then SQLITE_FULL
+        return connection
+
+    monkeypatch.setattr(AnswerCache, "_connect", almost_full)
+    answers = {f"key {i}": ["x" * 500, i] for i in range(100)}
+    with caplog.at_level(logging.WARNING), AnswerCache(tmp_path / "a.sqlite").session() as session:
+        for key, answer in answers.items():
+            session.put({key: answer})
+    assert AnswerCache(tmp_path / "a.sqlite").get([*answers, "other"]) == answers
+    (note,) = [r.getMessage() for r in caplog.records if "cannot be written" in r.getMessage()]
+    assert "a.sqlite cannot be written (No space left on device)" in note
+
+
+def test_answers_are_used_where_their_disk_is_too_full_to_open_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cache = AnswerCache(tmp_path / "a.sqlite")
+    cache.put({"early": 1})
+    connect = AnswerCache._connect
+
+    def full(self: AnswerCache, path: Path) -> sqlite3.Connection:
+        if path == cache.path:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+            raise error
+        return connect(self, path)
+
+    monkeypatch.setattr(AnswerCache, "_connect", full)
+    cache.put({"late": 2})
+    assert cache.get(["early", "late"]) == {"early": 1, "late": 2}

@@ -265,6 +265,18 @@ class TestRanking:
         assert ranking["c0"].scores["m"].spread == pytest.approx(0.1)
         assert ranking["c0"].scores["m"].low is None
 
+    def test_a_proxy_that_is_not_reliable_compares_nothing(self):
+        scores = dataclasses.replace(
+            scores_of(torch.arange(5.0).expand(60, 5).double()), reliable=False
+        )
+        scoring = scoring_of({"ngram": scores}, {"ngram": "lexical"}, 60)
+        ranking = ranking_from(scoring, rank_by="ngram")
+        assert ranking.decision is not None
+        assert ranking.decision.sentence == (
+            "Train on all 5: no difference was tested, as ngram is not reliable on this input."
+        )
+        assert all(row.selection_stability is None for row in ranking.candidates)
+
     def test_the_stability_counts_the_judges(self):
         generator = torch.Generator().manual_seed(0)
         each = torch.randn(60, 1, generator=generator, dtype=torch.float64) + torch.tensor(

@@ -72,8 +72,9 @@ class OpenAILLM(BaseLLM):
     begin with it, they are distinguished by another request for these choices only. So is a choice
     that is not shown but may have more than 1 %. Where more than 5 % of the probability could
     belong to choices that were not shown, the result is a `Failure`; less counts as 0, and the
-    probabilities are scaled to sum to 1. A model that shows no tokens (most hosted reasoning
-    models) can only judge with `readout="label"`.
+    probabilities are scaled to sum to 1. A token of probability 1 that is shown without any other
+    says nothing: then the result is a `Failure`, too. A model that shows no tokens (most hosted
+    reasoning models) can only judge with `readout="label"`.
 
     The API key is read from the environment when a request is made and is never stored. Messages
     and logs show neither the key nor parts of the address that may be one (unusual parts of its
@@ -257,7 +258,7 @@ class OpenAILLM(BaseLLM):
         try:
             # the shape is not checked beforehand: what is wrong with it raises one of these errors
             steps = cast("Sequence[Step]", completion.tokens)
-            mass = read_choice_mass(steps, choices, self._dialect.frame)
+            mass = read_choice_mass(steps, choices, self._dialect.frame, among)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             shown = self._endpoint.excerpt(str(completion.tokens))
             return Failure(
@@ -507,7 +508,11 @@ def _split_group(mass: ChoiceMass, group: tuple[str, ...], part: ChoiceMass) -> 
     """Divide the probability of a group among its choices, in proportion to another answer."""
     weights = choice_probabilities(part, group)
     # an answer that does not distinguish them either, or another one, says nothing
-    if weights is not None and any(choice in part.by_choice for choice in group):
+    if (
+        weights is not None
+        and not part.is_alone
+        and any(choice in part.by_choice for choice in group)
+    ):
         group_mass = mass.by_group.pop(group)
         for choice, weight in zip(group, weights, strict=True):
             mass.add((choice,), group_mass * weight)

@@ -53,6 +53,9 @@ class ChoiceMass:
         unseen: Probability of all tokens that were not shown where the answer is decided.
         smallest: Probability of the least probable token shown at the beginning of the answer; a
             choice that is not shown has no more than that.
+        is_alone: Whether a token that decides between choices has a probability of 1, or nearly,
+            and no other is shown that has one. Many servers then write 1, whatever the model
+            thinks.
     """
 
     by_choice: dict[str, float] = field(default_factory=dict)
@@ -60,6 +63,7 @@ class ChoiceMass:
     outside: float = 0.0
     unseen: float = 0.0
     smallest: float = 0.0
+    is_alone: bool = False
 
     def add(self, choices: tuple[str, ...], mass: float) -> None:
         """Add the probability of a text with which these choices begin."""
@@ -108,6 +112,11 @@ class ChoiceMass:
                 f"the server shows tokens with only {percent(shown / (shown + self.unseen))} of "
                 f"the probability (logprobs), and none for {listed([repr(c) for c in missing])}"
             )
+        if self.is_alone:
+            return (
+                "the server shows no token beside that of the answer (top_logprobs), so that the "
+                "probabilities of the other choices are unknown"
+            )
         undecided = sum(self.by_group[group] for group in self.undecided_groups())
         if undecided > _MAX_UNDECIDED * self.total:
             return (
@@ -117,13 +126,22 @@ class ChoiceMass:
         return None
 
 
-def read_choice_mass(content: Iterable[Step], choices: Sequence[str], frame: str) -> ChoiceMass:
+def read_choice_mass(
+    content: Iterable[Step],
+    choices: Sequence[str],
+    frame: str,
+    among: Sequence[str] | None = None,
+) -> ChoiceMass:
     """Follow the tokens of an answer until only one choice is possible.
 
     Args:
         content: `choices[0].logprobs.content` of a chat completion.
         choices: Possible answers, none of them a prefix of another.
         frame: What comes before the answer: a key of `FRAMES`.
+        among: The choices that the server was told to answer with; None for all.
+
+    Raises:
+        ValueError: The numbers are not log-probabilities.
 
     Example:
         >>> step = {"token": "un", "logprob": -0.7, "top_logprobs": [
@@ -136,6 +154,7 @@ def read_choice_mass(content: Iterable[Step], choices: Sequence[str], frame: str
     """
     choice_mass = ChoiceMass()
     text, path_probability = b"", 1.0
+    open_choices: Sequence[str] = choices if among is None else among
     for step in content:
         written, others = _shown(step)
         begins = False
@@ -148,6 +167,12 @@ def read_choice_mass(content: Iterable[Step], choices: Sequence[str], frame: str
                 choice_mass.add(possible, path_probability * probability)
         text += _bytes(step)
         possible = _possible_choices(text, choices, frame)
+        if possible is not None:
+            left = [choice for choice in open_choices if choice in possible]
+            is_certain = (written or 0.0) >= 1 - _NEGLIGIBLE
+            is_alone = not any(probability > 0 for _, probability in others)
+            choice_mass.is_alone |= is_certain and is_alone and len(left) < len(open_choices)
+            open_choices = left
         if written is None:
             if begins or possible is not None:
                 raise ValueError("a token of the answer has no log-probability")

@@ -17,6 +17,8 @@ __all__ = ["Post", "ServedChoices"]
 
 # number of tokens at the end of a prompt that decide how an answer is tokenized behind it
 _TAIL = 8
+# log-probabilities are rounded: the sum of the probabilities may exceed 1 by this
+_ROUNDING = 0.02
 
 Post: TypeAlias = Callable[[str, JsonObject, int], Awaitable[JsonObject]]
 
@@ -121,7 +123,12 @@ async def _log_p(
         if not isinstance(tops, list):
             raise TypeError("top_logprobs is not a list")
         shown = {str(value_at(top, "token")): value_at(top, "logprob") for top in tops}
-    return {token: _number(value_at(shown, f"token_id:{token}")) for token in children}
+    log_p = {token: _number(value_at(shown, f"token_id:{token}")) for token in children}
+    shown_p = sorted(map(math.exp, log_p.values()))
+    # a model gives every token some probability: 1 for one of several is made up
+    if sum(shown_p) > 1 + _ROUNDING or shown_p[-2:] == [0.0, 1.0]:
+        raise ValueError(f"{log_p} are not log-probabilities of tokens")
+    return log_p
 
 
 def _number(value: Json) -> float:
