@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from synque_select.cli.commands import COMMANDS, Command, ConfigCommand
 from synque_select.cli.options import (
     help_formatter,
-    modules_of_working_folder,
     utf8_configs,
     with_config_paths,
 )
@@ -19,6 +18,7 @@ from synque_select.cli.parser_errors import parser_message, with_place
 from synque_select.cli.safe_output import safe_output
 from synque_select.errors import ConfigError, SynqueError, did_you_mean, without_keys
 from synque_select.utils.wording import printable
+from synque_select.utils.working_folder import modules_of_working_folder
 
 __all__ = ["main"]
 

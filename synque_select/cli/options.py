@@ -39,7 +39,6 @@ __all__ = [
     "help_formatter",
     "lightning_cli",
     "lightning_command_line",
-    "modules_of_working_folder",
     "packaged_config",
     "proxy_options",
     "scorer_of",
@@ -225,20 +224,6 @@ def utf8_configs() -> Iterator[None]:
         yield
     finally:
         setattr(ConfigPath, name, read)
-
-
-@contextmanager
-def modules_of_working_folder() -> Iterator[None]:
-    """Let dotted names refer to modules in the working directory, after installed packages."""
-    folder = os.getcwd()
-    if folder in sys.path:
-        yield
-        return
-    sys.path.append(folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
 
 
 @contextmanager

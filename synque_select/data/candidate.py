@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from synque_select.data.contamination import DuplicateGroups, duplicate_groups
-from synque_select.data.examples import Examples, MapDataset, selected_values
+from synque_select.data.examples import Examples, MapDataset, selected_values, without_format
 from synque_select.data.groups import GroupSelector, check_group_selector, given_groups
 from synque_select.data.label_sets import (
     NO_LABEL,
@@ -203,6 +203,11 @@ class _Subset:
     def features(self) -> object:
         """The types of the fields, if the dataset knows them."""
         return features_of(self.dataset)
+
+    def without_format(self) -> MapDataset | None:
+        """Return these examples of the dataset without its format; None if it has none."""
+        whole = without_format(self.dataset)
+        return None if whole is None else _Subset(whole, self.positions)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,29 +7,38 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data import Dataset, Subset
 
+from synque_select.data.record_formats import ViewChoice, choose_view
+from synque_select.data.selectors import find_selector, find_view
 from synque_select.data.views import (
     Selector,
     View,
     as_view,
     describe,
     digest,
-    find_selector,
-    infer_selector,
     modality_of,
     select,
 )
-from synque_select.errors import ConfigError, DataError, DependencyError
+from synque_select.errors import ConfigError, DataError, DependencyError, SynqueError
 from synque_select.types.modality import Modality
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.text_files import valid_name
 from synque_select.utils.wording import counted
 
-__all__ = ["Examples", "MapDataset", "Views", "error_reason", "field_alone", "selected_values"]
+__all__ = [
+    "Examples",
+    "MapDataset",
+    "Views",
+    "error_reason",
+    "field_alone",
+    "selected_values",
+    "without_format",
+]
 
 Value = TypeVar("Value")
 
@@ -58,7 +67,7 @@ class Views(Sequence[View]):
         self._examples = examples
         self.modality: Modality = examples.modality
         is_text = examples.modality == "text"
-        self._column = field_alone(examples.dataset, examples.selector) if is_text else None
+        self._column = field_alone(examples.readable, examples.selector) if is_text else None
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -90,7 +99,7 @@ class Views(Sequence[View]):
     def _view(self, position: int) -> View:
         examples = self._examples
         try:
-            example = examples.dataset[position]
+            example = examples.readable[position]
             value = select(example, examples.selector)
             return as_view(value, examples.modality, example=example)
         except DependencyError:
@@ -134,8 +143,9 @@ class Examples:
     Args:
         name: Name of the dataset, unique among the candidates of a ranking.
         dataset: Any dataset with a length and integer indexing.
-        view: A field name, a position in a tuple, or a function of the example (in a config, its
-            dotted name). None selects the only text or image of the first example, label aside.
+        view: A field name, a position in a tuple, a function of the example, or a text such as
+            "chat:user" or "turns.0.text"; see `find_view`. None for the only text or image of the
+            first example, label aside, or the view of its format; see `choose_view`.
         label: Selector of an example's label, like `view`; None if examples have no labels.
             Proxies never read labels.
         source: Where the dataset comes from, such as a file, for error messages.
@@ -159,6 +169,8 @@ class Examples:
     notes: tuple[str, ...] = field(default=(), kw_only=True, repr=False)
     selector: Selector = field(init=False, repr=False)
     modality: Modality = field(init=False)
+    readable: MapDataset = field(init=False, repr=False)
+    choice: ViewChoice | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -166,29 +178,48 @@ class Examples:
             raise ConfigError(f"a name must be a non-empty text, found {self.name!r}{hint}")
         object.__setattr__(self, "name", valid_name(self.name))
         self._check_dataset()
-        try:
-            first = self.dataset[0]
-            for name, given in (("view", self.view), ("label", self.label)):
-                if given is not None:
-                    object.__setattr__(self, name, find_selector(first, given))
-            selector = infer_selector(first, self.label) if self.view is None else self.view
-            value = select(first, selector)
-            if self.label is not None:
-                select(first, self.label)
-        except DependencyError:
-            raise
-        except ConfigError as error:
-            raise ConfigError(f"{self.where}: {error}") from None
-        except Exception as error:
-            raise DataError(f"{self.where}: the first example: {error_reason(error)}") from error
+        first, value = self._resolve(self.dataset)
         modality = modality_of(value)
         if modality is None:
             raise DataError(
                 f"{self.where}: the view of the first example must be a text or an image, "
                 f"found {describe(value, first)}"
             )
-        object.__setattr__(self, "selector", selector)
         object.__setattr__(self, "modality", modality)
+
+    def _resolve(self, dataset: MapDataset) -> tuple[object, object]:
+        """Set the selectors by the first example; return it, and its view."""
+        try:
+            first = dataset[0]
+            found = {
+                name: find(first, given)
+                for name, find, given in (
+                    ("view", find_view, self.view),
+                    ("label", find_selector, self.label),
+                )
+                if given is not None
+            }
+            choice = None
+            if self.view is None:
+                choice = choose_view(first, found.get("label"))
+            selector = found["view"] if choice is None else choice.selector
+            value = select(first, selector)
+            if "label" in found:
+                select(first, found["label"])
+        except DependencyError:
+            raise
+        except Exception as error:
+            whole = without_format(dataset)
+            if whole is not None:
+                with suppress(SynqueError):
+                    return self._resolve(whole)
+            if isinstance(error, ConfigError):
+                raise ConfigError(f"{self.where}: {error}") from None
+            raise DataError(f"{self.where}: the first example: {error_reason(error)}") from error
+        for name, resolved in (*found.items(), ("selector", selector), ("choice", choice)):
+            object.__setattr__(self, name, resolved)
+        object.__setattr__(self, "readable", dataset)
+        return first, value
 
     def _check_dataset(self) -> None:
         kind = type(self.dataset).__name__
@@ -256,6 +287,38 @@ class Examples:
         return hashlib.sha256(self.digests.tobytes()).hexdigest()
 
 
+def without_format(dataset: object) -> MapDataset | None:
+    """Return a dataset with the columns that its format or transform hides; None if there is none.
+
+    Args:
+        dataset: A `datasets.Dataset`, or a part of one.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> data = Dataset.from_dict({"text": ["x", "y"], "input_ids": [[1], [2]]})
+        >>> data.set_format("torch", columns=["input_ids"])
+        >>> without_format(data)[0]
+        {'text': 'x', 'input_ids': [1]}
+    """
+    of_part = getattr(dataset, "without_format", None)
+    if of_part is not None:
+        part: MapDataset | None = of_part()
+        return part
+    if isinstance(dataset, Subset):
+        inner = without_format(dataset.dataset)
+        return None if inner is None else Subset(cast("Dataset[object]", inner), dataset.indices)
+    form = getattr(dataset, "format", None)
+    if not isinstance(form, Mapping) or not hasattr(dataset, "with_format"):
+        return None
+    transform = form.get("format_kwargs", {}).get("transform")
+    names = getattr(dataset, "column_names", ())
+    is_plain = form.get("type") is None and set(form.get("columns", ())) == {*names}
+    if is_plain or getattr(transform, "is_by_field", False):
+        return None
+    whole: MapDataset = dataset.with_format(None)
+    return whole
+
+
 def _computed(compute: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return compute()
 
@@ -280,8 +343,8 @@ def selected_values(
     Raises:
         DataError: An example has no such field, or a function fails; the message names the example.
     """
-    alone = field_alone(examples.dataset, selector)  # avoids decoding images to read a field
-    source = examples.dataset if alone is None else alone
+    alone = field_alone(examples.readable, selector)  # avoids decoding images to read a field
+    source = examples.readable if alone is None else alone
     bar = ProgressBar(
         range(len(examples)),
         f"{option} of {examples.name}",

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synque_select.data.examples import Examples, error_reason, selected_values
-from synque_select.data.views import Selector, describe, find_selector, select
+from synque_select.data.selectors import find_selector
+from synque_select.data.views import Selector, describe, select
 from synque_select.errors import ConfigError, DataError, DependencyError
 from synque_select.utils.wording import counted
 
@@ -56,7 +57,7 @@ def check_group_selector(examples: Examples, selector: GroupSelector) -> GroupSe
         )
     if not callable(selector) and selector == examples.label:
         raise label_error(selector)
-    first = examples.dataset[0]
+    first = examples.readable[0]
     try:
         resolved = find_selector(first, selector)
         select(first, resolved)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 
-from synque_select.data.views import Selector, fields_view, text_fields
+from synque_select.data.selectors import ChatView, TextsView, WordsView
+from synque_select.data.views import FieldsView, Selector
 
 __all__ = ["selector_from_name", "selector_name"]
 
@@ -27,9 +28,8 @@ def selector_name(selector: Selector | None) -> str | int | None:
     """
     if selector is None or isinstance(selector, str | int):
         return selector
-    names: tuple[str, ...] | None = getattr(selector, "names", None)
-    if names is not None and frozenset(names) == text_fields(selector):
-        return ",".join(names)
+    if isinstance(selector, ChatView | FieldsView | TextsView | WordsView):
+        return str(selector)
     module, name = (getattr(selector, key, "") for key in ("__module__", "__qualname__"))
     try:
         imported = getattr(importlib.import_module(module), name, None)
@@ -42,9 +42,7 @@ def selector_from_name(name: str | int | None) -> Selector | None:
     """Return the selector for a name that `selector_name` returned.
 
     Example:
-        >>> selector_from_name("task,page")({"page": "Shop", "task": "Buy tea"})
-        '{"task": "Buy tea", "page": "Shop"}'
+        >>> selector_from_name("chat:user")
+        'chat:user'
     """
-    if isinstance(name, str) and "," in name:
-        return fields_view(*name.split(","))
     return name

@@ -29,8 +29,9 @@ from synque_select.data.readers import (
     reader_suffixes,
     split_reader,
 )
+from synque_select.data.selectors import text_fields
 from synque_select.data.tables import open_saved
-from synque_select.data.views import Selector, text_fields
+from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, DataError
 from synque_select.utils.file_state import FileState
 from synque_select.utils.text_files import valid_name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import re
 import unicodedata
@@ -21,23 +20,21 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
+    "FieldsView",
     "Selector",
     "View",
     "as_view",
     "describe",
     "digest",
     "fields_view",
-    "find_selector",
-    "infer_selector",
     "modality_of",
     "select",
-    "text_fields",
 ]
 
 View: TypeAlias = "str | Image"
 # The order matters to the parser of configs, which takes the first type that fits: any value fits
 # str, so int comes first. Functions come last; `find_selector` imports them by their dotted names.
-Selector: TypeAlias = int | str | Callable[[Any], Any]
+Selector: TypeAlias = int | list[int | str] | tuple[int | str, ...] | str | Callable[[Any], Any]
 
 
 def select(example: object, selector: Selector) -> Any:
@@ -46,7 +43,8 @@ def select(example: object, selector: Selector) -> Any:
     Args:
         example: A mapping (record), a sequence (such as the tuple of a torch Dataset), or
             anything that the selector function accepts.
-        selector: A field name, a position, or a function of the example.
+        selector: A field name, a position, a path of both such as "turns.0.text", or a function of
+            the example.
 
     Raises:
         DataError: The field or position does not exist; the message lists those that do.
@@ -54,71 +52,67 @@ def select(example: object, selector: Selector) -> Any:
     Example:
         >>> select({"question": "How many?", "SQL": "SELECT 1"}, "question")
         'How many?'
-        >>> select(("text", 1), 0)
-        'text'
+        >>> select(("text", 1), 0), select({"turns": [{"text": "Hi"}]}, "turns.0.text")
+        ('text', 'Hi')
     """
     if callable(selector):
         return selector(example)
+    if isinstance(selector, list | tuple):
+        return FieldsView(tuple(map(str, selector)))(example)
     if isinstance(selector, str):
-        if not isinstance(example, Mapping):
-            raise DataError(
-                f"field {selector!r} requested from an example of type {type(example).__name__}, "
-                "which has no fields: give a position or a function as view"
-            )
-        if selector not in example:
-            raise DataError(f"no field {selector!r}; {did_you_mean(selector, map(str, example))}")
-        return example[selector]
+        return _field(example, selector)
+    return _position(example, selector)
+
+
+def _field(example: object, name: str) -> Any:
+    if isinstance(example, Mapping) and name in example:
+        return example[name]
+    head, _, rest = name.partition(".")
+    if isinstance(example, Mapping):
+        if rest and head in example:
+            return _inside(example[head], name, rest)
+        raise DataError(f"no field {name!r}; {did_you_mean(name, map(str, example))}")
+    if _NUMBER.fullmatch(head) and isinstance(example, Sequence) and not isinstance(example, str):
+        part = _position(example, int(head))
+        return _inside(part, name, rest) if rest else part
+    raise DataError(
+        f"field {name!r} requested from an example of type {type(example).__name__}, "
+        "which has no fields: give a position or a function as view"
+    )
+
+
+def _inside(value: object, path: str, rest: str) -> Any:
+    try:
+        return _field(value, rest)
+    except DataError as error:
+        raise DataError(f"the path {path!r} ends before {rest!r}: {error}") from None
+
+
+def _position(example: object, position: int) -> Any:
     if isinstance(example, str) or not isinstance(example, Sequence):
         raise DataError(
-            f"position {selector} requested from an example of type {type(example).__name__}, "
+            f"position {position} requested from an example of type {type(example).__name__}, "
             "which has no positions: give a field name or a function as view"
         )
-    if not -len(example) <= selector < len(example):
-        raise DataError(f"no position {selector}: the example has {counted(len(example), 'part')}")
-    return example[selector]
+    if not -len(example) <= position < len(example):
+        raise DataError(f"no position {position}: the example has {counted(len(example), 'part')}")
+    return example[position]
 
 
-def find_selector(example: object, selector: Selector) -> Selector:
-    """Return the function for a selector that is a dotted name, and other selectors unchanged.
-
-    Args:
-        example: An example; a field with the dotted name takes precedence over a function.
-        selector: A field name, a position, a function, or "module.function".
-
-    Raises:
-        DataError: A dotted name is neither a field nor the name of a function that can be imported.
-
-    Example:
-        >>> find_selector({"text": "x"}, "text")
-        'text'
-        >>> find_selector(["/data/a.txt"], "os.path.basename").__name__
-        'basename'
-    """
-    if not isinstance(selector, str) or not _DOTTED.fullmatch(selector):
-        return selector
-    fields = example if isinstance(example, Mapping) else {}
-    if selector in fields:
-        return selector
-    module, _, name = selector.rpartition(".")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        end = did_you_mean(selector, map(str, fields)) if fields else "the example has no fields"
-        raise DataError(f"no field {selector!r} and no such function ({error}); {end}") from error
-    if not callable(function):
-        raise DataError(f"{selector!r} is of type {type(function).__name__}, not a function")
-    imported: Selector = function
-    return imported
-
-
-_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_NUMBER = re.compile(r"-?[0-9]+")
 
 
 @dataclass(frozen=True)
-class _FieldsView:
+class FieldsView:
+    """View of several fields of a record as the text of a JSON object; see `fields_view`."""
+
     names: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return ",".join(self.names)
+
     def __call__(self, example: object) -> str:
+        """Return the text of one example."""
         kept = {name: select(example, name) for name in self.names}
         return json.dumps(kept, ensure_ascii=False, default=str)
 
@@ -143,22 +137,7 @@ def fields_view(*names: str) -> Callable[[object], str]:
     """
     if not names or not all(names):
         raise ConfigError(f"fields {names!r}: allowed are one or more names that are not empty")
-    return _FieldsView(names)
-
-
-def text_fields(view: Selector | None) -> frozenset[str]:
-    """Return the names of the fields that a view shows, which CSV files keep as text.
-
-    Args:
-        view: A selector; of a function other than a `fields_view`, the fields are not known.
-
-    Example:
-        >>> sorted(text_fields(fields_view("task", "price"))), sorted(text_fields("task"))
-        (['price', 'task'], ['task'])
-    """
-    if isinstance(view, _FieldsView):
-        return frozenset(view.names)
-    return frozenset([view] if isinstance(view, str) else [])
+    return FieldsView(names)
 
 
 def modality_of(value: object) -> Modality | None:
@@ -175,52 +154,6 @@ def modality_of(value: object) -> Modality | None:
     if hasattr(value, "getpixel"):
         return "image"
     return "image" if getattr(value, "ndim", 0) in (2, 3) else None
-
-
-def infer_selector(example: object, label: Selector | None = None) -> Selector:
-    """Return the only selector of an example that yields a text or an image.
-
-    An image takes precedence over texts if there is exactly one.
-
-    Args:
-        example: An example.
-        label: Selector of its label, which is not chosen; None without.
-
-    Raises:
-        ConfigError: No part or several parts of the example qualify; the message lists them.
-
-    Example:
-        >>> infer_selector({"headline": "Shares rise", "sentiment": 1})
-        'headline'
-        >>> infer_selector({"headline": "Shares rise", "sentiment": "good"}, "sentiment")
-        'headline'
-    """
-    if modality_of(example) is not None:
-        return _identity
-    parts: dict[str | int, object]
-    if isinstance(example, Mapping):
-        parts = {str(key): value for key, value in example.items()}
-    elif isinstance(example, Sequence):
-        parts = dict(enumerate(example))
-    else:
-        raise ConfigError(
-            f"no view was given, and an example of type {type(example).__name__} has no fields: "
-            "give a function as view="
-        )
-    usable = [k for k, value in parts.items() if k != label and modality_of(value) is not None]
-    images = [key for key in usable if modality_of(parts[key]) == "image"]
-    if len(images) == 1:
-        return images[0]
-    if len(usable) == 1:
-        return usable[0]
-    choices = ", ".join(repr(key) for key in (usable or parts))
-    raise ConfigError(
-        f"no view was given (view=, on the command line --view): choose one of {choices}"
-    )
-
-
-def _identity(example: object) -> object:
-    return example
 
 
 def as_view(value: object, modality: Modality, *, example: object = None) -> View:

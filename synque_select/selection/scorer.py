@@ -18,6 +18,7 @@ from synque_select.data.families import FamilySpec, no_other_family
 from synque_select.data.groups import GroupSelector, label_error
 from synque_select.data.label_sets import LabelKind, label_kind, labeled_positions
 from synque_select.data.sources import load_candidates, load_real
+from synque_select.data.view_messages import view_messages
 from synque_select.data.views import Selector
 from synque_select.encoders import BaseEncoder, embed, get_encoder
 from synque_select.errors import ConfigError, DataError
@@ -591,7 +592,9 @@ class ScoringJob:
             "answers": self.sheet,  # its text form lists all answers
             "label_filter": [scorer.label_filter, scorer.relabel],
             "families": [candidate.family for candidate in self.candidates],
-            "notes": [part.notes for part in (self.real, *self.candidates)],  # messages say them
+            # messages say them
+            "notes": [part.notes for part in (self.real, *self.candidates)],
+            "views": view_messages((*self.candidates, self.real)),
             "judges": labels_key(self.candidates) if self._reads_labels else None,
             "encoder": self._encoder().key if self.needs_embeddings else None,
             "seed": scorer.seed,

@@ -18,6 +18,7 @@ from synque_select.data.contamination import check_real_copies
 from synque_select.data.duplicates import sample_messages
 from synque_select.data.examples import Examples
 from synque_select.data.left_out import left_out_messages
+from synque_select.data.view_messages import view_messages
 from synque_select.encoders import BaseEncoder, embed, get_encoder
 from synque_select.errors import ConfigError, ProxyError
 from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
@@ -135,7 +136,8 @@ def score(
         encoded = _encoded([real, *candidates], suite, encoder, place, folder, progress)
         encode_s = time.perf_counter() - started
         copied, copies = check_real_copies(candidates, real, real.groups)
-        messages = left_out_messages(candidates, real) + real_messages(real)
+        messages = view_messages((*candidates, real)) + left_out_messages(candidates, real)
+        messages += real_messages(real)
         messages += sample_messages(candidates) + copied
         data = {
             "sets": [(e.name, e.sha256) for e in (real, *candidates)],

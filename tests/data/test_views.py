@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from synque_select.data.record_formats import choose_view
+from synque_select.data.selectors import find_selector
 from synque_select.data.views import (
     as_view,
     describe,
     digest,
-    find_selector,
-    infer_selector,
     modality_of,
     select,
 )
@@ -135,26 +135,26 @@ def test_modality(value: Any, expected: str | None):
     ],
 )
 def test_the_only_text_or_image_is_the_view(example: Any, expected: Any):
-    assert infer_selector(example) == expected
+    assert choose_view(example).selector == expected
 
 
 def test_the_label_is_not_the_view():
-    assert infer_selector({"q": "x", "label": "y"}, "label") == "q"
-    assert infer_selector(("x", "y"), 0) == 1
+    assert choose_view({"q": "x", "label": "y"}, "label").selector == "q"
+    assert choose_view(("x", "y"), 0).selector == 1
     with pytest.raises(ConfigError, match=r"choose one of 'q', 'a'$"):
-        infer_selector({"q": "x", "a": "y", "label": "z"}, "label")
+        choose_view({"q": "x", "a": "y", "label": "z"}, "label")
 
 
 def test_an_example_may_be_the_view_itself():
-    assert select("x", infer_selector("x")) == "x"
-    assert select(PIXELS, infer_selector(PIXELS)) is PIXELS
+    assert select("x", choose_view("x").selector) == "x"
+    assert select(PIXELS, choose_view(PIXELS).selector) is PIXELS
 
 
 @pytest.mark.parametrize(
     ("example", "message"),
     [
         ({"q": "x", "a": "y", "n": 1}, "choose one of 'q', 'a'$"),
-        ({"n": 1, "m": 2}, "choose one of 'n', 'm'$"),
+        ({"n": 1, "m": 2}, "has no text or image, only 'n', 'm': give a function"),
         (("x", "y"), "choose one of 0, 1$"),
         ({"a": PIXELS, "b": PIXELS, "c": "x"}, "choose one of 'a', 'b', 'c'$"),
         (3, "an example of type int has no fields: give a function as view="),
@@ -163,7 +163,7 @@ def test_an_example_may_be_the_view_itself():
 )
 def test_an_ambiguous_example_requires_a_view(example: Any, message: str):
     with pytest.raises(ConfigError, match=message):
-        infer_selector(example)
+        choose_view(example)
 
 
 # ---------------------------------------------------------------------------------------- as_view

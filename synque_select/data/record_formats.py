@@ -1,0 +1,266 @@
+"""Kinds of records that people have, and the view that each of them gets by default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from synque_select.data.chats import CHAT_FIELDS, turns_of
+from synque_select.data.selectors import find_view, is_words
+from synque_select.data.views import Selector, modality_of
+from synque_select.errors import ConfigError
+
+__all__ = ["FORMATS", "RecordFormat", "ViewChoice", "choose_view"]
+
+_PAIRS = (
+    ("premise", "hypothesis"),
+    ("sentence1", "sentence2"),
+    ("sentence_1", "sentence_2"),
+    ("sentence_A", "sentence_B"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+    ("question1", "question2"),
+    ("anchor", "positive"),
+    ("query", "positive"),
+    ("query", "passage"),
+    ("query", "document"),
+)
+_ANSWERED = (
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("prompt", "output"),
+    ("instruction", "response"),
+    ("question", "answer"),
+    ("input", "output"),
+)
+# texts that are never meant as the view if there is another one
+_ABOUT = frozenset(
+    (
+        "id",
+        "_id",
+        "idx",
+        "index",
+        "uid",
+        "uuid",
+        "guid",
+        "key",
+        "hash",
+        "url",
+        "source",
+        "split",
+        "label",
+        "labels",
+        "label_text",
+        "category",
+        "class",
+        "intent",
+        "topic",
+        "language",
+        "lang",
+    )
+)
+_CHAT_VIEWS = ("chat:user", "chat:assistant", "chat:all")
+_MAX_SHOWN = 8
+_MAX_DEPTH = 3
+
+
+class ViewChoice(NamedTuple):
+    """A view that was chosen because none was given.
+
+    Args:
+        selector: The selector.
+        kind: What the records were recognized as; "" if they have only one text or image.
+        others: Views that may be given instead.
+    """
+
+    selector: Selector
+    kind: str = ""
+    others: tuple[str, ...] = ()
+
+
+class RecordFormat(NamedTuple):
+    """A kind of records.
+
+    Args:
+        kind: Its name.
+        fields: Its fields, for documentation.
+        find: Returns the view of an example and the other views; None for another kind of record.
+    """
+
+    kind: str
+    fields: str
+    find: Callable[[Mapping[str, object]], tuple[str, ...] | None]
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) or bool(turns_of(value))
+
+
+def _has(example: Mapping[str, object], *names: str) -> bool:
+    return all(_is_text(example.get(name)) for name in names)
+
+
+def _preference(example: Mapping[str, object]) -> tuple[str, ...] | None:
+    if not _has(example, "chosen", "rejected"):
+        return None
+    if _has(example, "prompt"):
+        return ("prompt", "chosen", "rejected")
+    return ("chosen", "rejected")
+
+
+def _chat(example: Mapping[str, object]) -> tuple[str, ...] | None:
+    chats = [name for name, value in example.items() if turns_of(value)]
+    is_chat = len(chats) == 1 or any(name in chats for name in CHAT_FIELDS)
+    return _CHAT_VIEWS if is_chat else None
+
+
+def _alpaca(example: Mapping[str, object]) -> tuple[str, ...] | None:
+    if not _has(example, "instruction", "output"):
+        return None
+    return ("alpaca:prompt", "alpaca:all", "instruction", "output")
+
+
+def _answered(example: Mapping[str, object]) -> tuple[str, ...] | None:
+    for prompt, answer in _ANSWERED:
+        if _has(example, prompt, answer):
+            return (prompt, answer, f"{prompt}+{answer}")
+    return None
+
+
+def _pair(example: Mapping[str, object]) -> tuple[str, ...] | None:
+    for first, second in _PAIRS:
+        if _has(example, first, second):
+            return (f"{first}+{second}", first, second)
+    return None
+
+
+def _tags(example: Mapping[str, object]) -> tuple[str, ...] | None:
+    if any(isinstance(example.get(name), str) for name in ("text", "sentence")):
+        return None
+    for name in ("tokens", "words"):
+        words = example.get(name)
+        if is_words(words):
+            beside = (value for key, value in example.items() if key != name)
+            if any(isinstance(v, list | tuple) and len(v) == len(words) for v in beside):
+                return (name,)
+    return None
+
+
+# the first that fits counts: a conversational record of preferences also holds chats
+FORMATS = (
+    RecordFormat("preferences", "prompt, chosen, rejected", _preference),
+    RecordFormat("Alpaca instructions", "instruction, input, output", _alpaca),
+    RecordFormat("prompts with answers", "prompt, completion", _answered),
+    RecordFormat("chats", "messages or conversations", _chat),
+    RecordFormat("pairs of texts", "premise, hypothesis", _pair),
+    RecordFormat("words with tags", "tokens, ner_tags", _tags),
+)
+
+
+def choose_view(example: object, label: Selector | None = None) -> ViewChoice:
+    """Choose the view of records for which none was given.
+
+    An image is chosen if there is exactly one; then the view of the format that the record has, see
+    `FORMATS`; then the only text; then the only text that is not an id, a label or the like.
+
+    Args:
+        example: The first example.
+        label: Selector of its label, which is not chosen; None without.
+
+    Raises:
+        ConfigError: No part or several parts of the example qualify; the message lists them.
+
+    Example:
+        >>> choose_view({"headline": "Shares rise", "sentiment": 1})
+        ViewChoice(selector='headline', kind='', others=())
+        >>> view = choose_view({"premise": "It rains.", "hypothesis": "It is wet.", "label": 0})
+        >>> view.kind, str(view.selector)
+        ('pairs of texts', 'premise+hypothesis')
+    """
+    if modality_of(example) is not None:
+        return ViewChoice(_identity)
+    parts = _parts(example)
+    usable = [k for k, value in parts.items() if k != label and modality_of(value) is not None]
+    images = [key for key in usable if modality_of(parts[key]) == "image"]
+    if len(images) == 1:
+        return ViewChoice(images[0])
+    known = None if images else _of_format(example, parts, label)
+    if known is not None:
+        return known
+    if len(usable) == 1:
+        return ViewChoice(usable[0])
+    meant = [key for key in usable if str(key).lower() not in _ABOUT]
+    if len(meant) != 1:
+        raise _no_choice(usable, parts)
+    others = tuple(str(key) for key in usable if key != meant[0])
+    return ViewChoice(meant[0], "records with one text beside ids and labels", others)
+
+
+def _of_format(
+    example: object, parts: Mapping[str | int, object], label: Selector | None
+) -> ViewChoice | None:
+    """Return the view of the first format that fits."""
+    if isinstance(example, Mapping):
+        rest = {str(key): value for key, value in parts.items() if key != label}
+        for form in FORMATS:
+            views = form.find(rest)
+            if views is not None:
+                return ViewChoice(find_view(example, views[0]), form.kind, views[1:])
+    elif turns_of(example) or any(turns_of(part) for part in parts.values()):
+        return ViewChoice(find_view(example, "chat:user"), "chats", _CHAT_VIEWS[1:])
+    return None
+
+
+def _identity(example: object) -> object:
+    return example
+
+
+def _parts(example: object) -> dict[str | int, object]:
+    if isinstance(example, Mapping):
+        return {str(key): value for key, value in example.items()}
+    if isinstance(example, Sequence):
+        return dict(enumerate(example))
+    raise ConfigError(
+        f"no view was given, and an example of type {type(example).__name__} has no fields: "
+        "give a function as view="
+    )
+
+
+def _no_choice(usable: Sequence[str | int], parts: Mapping[str | int, object]) -> ConfigError:
+    missing = "no view was given (view=, on the command line --view)"
+    if usable:
+        return ConfigError(f"{missing}: choose one of {', '.join(map(repr, usable))}")
+    paths = _paths(parts)
+    if paths:
+        return ConfigError(f"{missing}: choose one of {', '.join(map(repr, paths))}")
+    if "input_ids" in parts:
+        return ConfigError(
+            "the examples hold token ids (input_ids) without their text, and proxies read texts. "
+            "Keep the text when tokenizing (dataset.map without remove_columns, or without that "
+            "column in it), or give a function that decodes, such as view=lambda example: "
+            "tokenizer.decode(example['input_ids'], skip_special_tokens=True); in a config or on "
+            "the command line, its dotted name"
+        )
+    shown = ", ".join(map(repr, parts)) or "nothing"
+    return ConfigError(
+        f"{missing}, and the first example has no text or image, only {shown}: give a function of "
+        "an example that returns one; in a config or on the command line, its dotted name"
+    )
+
+
+def _paths(parts: object, before: str = "", depth: int = 0) -> list[str]:
+    """Return the paths of texts in an example."""
+    if isinstance(parts, Mapping):
+        inner = list(parts.items())
+    elif isinstance(parts, list | tuple):
+        inner = list(enumerate(parts))[:1]
+    else:
+        return []
+    paths = []
+    for key, value in inner:
+        path = f"{before}{key}"
+        if isinstance(value, str) or (is_words(value) and depth == 0):
+            paths.append(path)
+        elif depth < _MAX_DEPTH:
+            paths += _paths(value, f"{path}.", depth + 1)
+    return paths[:_MAX_SHOWN]
