@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from synque_select.data.readers import reader_key
 from synque_select.errors import DataError, DependencyError
@@ -22,8 +22,10 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "ImageFolder",
     "class_name",
+    "has_images",
     "holds_images",
     "is_system_folder",
+    "open_image",
     "subfolders",
 ]
 
@@ -262,15 +264,42 @@ def _has_frames(path: Path) -> bool:
 
 
 def _open(path: Path) -> Image:
+    if not path.is_file():  # a pipe would be waited for
+        raise DataError(f"{path}: not a file, or a link to a missing one")
+    return open_image(path, str(path))
+
+
+def open_image(file: Path | IO[bytes], where: str) -> Image:
+    """Decode an image, with the EXIF orientation applied.
+
+    Args:
+        file: Path of the image, or its content.
+        where: What it is, for messages.
+
+    Raises:
+        DependencyError: Pillow is not installed.
+        DataError: The image cannot be decoded, or is too large.
+    """
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
-        raise DependencyError("pillow", extra="image", purpose="a folder of images") from error
-    if not path.is_file():  # a pipe would be waited for
-        raise DataError(f"{path}: not a file, or a link to a missing one")
+        raise DependencyError("pillow", extra="image", purpose="files of images") from error
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             image.load()
             return ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: the image cannot be decoded: {error}") from error
+        raise DataError(f"{where}: the image cannot be decoded: {error}") from error
+
+
+def has_images(path: Path) -> bool:
+    """Whether a folder or a folder in it contains images.
+
+    Args:
+        path: A folder.
+    """
+    for _, folders, files in os.walk(path):
+        folders[:] = [n for n in folders if not (n.startswith(".") or is_system_folder(n))]
+        if any(_is_image(name) and not name.startswith(".") for name in files):
+            return True
+    return False

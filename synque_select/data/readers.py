@@ -17,6 +17,7 @@ from synque_select.utils.registry import Registry, is_dotted, named_parameters
 __all__ = [
     "READERS",
     "BaseReader",
+    "is_data_file",
     "name_without_suffix",
     "read_file",
     "reader_key",
@@ -85,6 +86,7 @@ _BUILT_IN = {
     "jsonl": "synque_select.data.json_reader:JsonLinesReader",
     "ndjson": "synque_select.data.json_reader:JsonLinesReader",
     "parquet": "synque_select.data.arrow_reader:ParquetReader",
+    "tar": "synque_select.data.tar_reader:TarReader",
     "tsv": "synque_select.data.csv_reader:TsvReader",
 }
 
@@ -155,6 +157,22 @@ def reader_key(path: Path) -> str | None:
     """
     key = _key_of_name(path.name)
     return _key_of_name(inner_name(path)) if key is None and is_compressed(path) else key
+
+
+def is_data_file(path: Path) -> bool:
+    """Whether a file in a folder is read: it has a known suffix, and can be read as compressed.
+
+    Args:
+        path: Path of the file.
+
+    Example:
+        >>> is_data_file(Path("a.jsonl.gz")), is_data_file(Path("a.tar.gz"))
+        (True, False)
+    """
+    key = reader_key(path)
+    if key is None or _key_of_name(path.name) is not None:
+        return key is not None
+    return READERS.get(key).reads_compressed
 
 
 def _key_of_name(name: str) -> str | None:

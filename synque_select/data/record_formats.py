@@ -36,27 +36,9 @@ _ANSWERED = (
 # texts that are never meant as the view if there is another one
 _ABOUT = frozenset(
     (
-        "id",
-        "_id",
-        "idx",
-        "index",
-        "uid",
-        "uuid",
-        "guid",
-        "key",
-        "hash",
-        "url",
-        "source",
-        "split",
-        "label",
-        "labels",
-        "label_text",
-        "category",
-        "class",
-        "intent",
-        "topic",
-        "language",
-        "lang",
+        *("id", "_id", "idx", "index", "uid", "uuid", "guid", "key", "hash", "url", "source"),
+        *("label", "labels", "label_text", "category", "class", "intent", "topic", "split"),
+        *("language", "lang"),
     )
 )
 _CHAT_VIEWS = ("chat:user", "chat:assistant", "chat:all")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import glob
 import os
 import re
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, NamedTuple, TypeAlias, TypeGuard, TypeVar, cast
 
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.compressed import inner_name, is_compressed, left_out_of_zip, open_data
@@ -18,11 +19,20 @@ from synque_select.data.csv_reader import count_blank_rows
 from synque_select.data.digest_cache import keep_digests, large_file_state
 from synque_select.data.examples import Examples, MapDataset
 from synque_select.data.families import FamilySpec, candidate_families
+from synque_select.data.frames import dataset_of_frame, is_frame
 from synque_select.data.groups import GroupSelector
-from synque_select.data.images import IMAGE_SUFFIXES, ImageFolder, holds_images, subfolders
+from synque_select.data.hub_datasets import HubId, hub_id, load_hub
+from synque_select.data.images import (
+    IMAGE_SUFFIXES,
+    ImageFolder,
+    has_images,
+    holds_images,
+    subfolders,
+)
 from synque_select.data.iterables import is_iterable, open_stored, store_iterable
 from synque_select.data.readers import (
     READERS,
+    is_data_file,
     name_without_suffix,
     read_file,
     reader_key,
@@ -30,7 +40,17 @@ from synque_select.data.readers import (
     split_reader,
 )
 from synque_select.data.selectors import text_fields
+from synque_select.data.shards import (
+    SPLIT_NAMES,
+    FileGroup,
+    choose_split,
+    data_files,
+    file_groups,
+    folder_group,
+    join,
+)
 from synque_select.data.tables import open_saved
+from synque_select.data.tar_reader import TarImages
 from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, DataError
 from synque_select.utils.file_state import FileState
@@ -42,9 +62,8 @@ __all__ = ["load_candidates", "load_dataset_file", "load_real", "replace_iterabl
 _PathLike: TypeAlias = str | os.PathLike[str]
 _Kind = TypeVar("_Kind", bound=Examples)
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_PREFIX = "hub:"
-_HUB_TIMEOUT_S = 5.0
+_REAL = "real"
+_MAX_PATH = 4096
 
 
 class _Source(NamedTuple):
@@ -58,6 +77,9 @@ class _Source(NamedTuple):
     given: Examples | None = None
     state: FileState | None = None
     notes: tuple[str, ...] = ()
+    path: Path | None = None
+    is_named: bool = False
+    has_splits: bool = False
 
 
 def load_candidates(
@@ -67,30 +89,43 @@ def load_candidates(
     label: Selector | None = None,
     names: Sequence[str] | None = None,
     family: FamilySpec | None = None,
+    split: str | None = None,
 ) -> list[Candidate]:
     """Load candidate synthetic datasets.
 
     Args:
         source: One of
 
-            - a file (JSON, JSONL, CSV, TSV, Parquet, Arrow): one candidate, named after the file;
-            - a glob: one candidate for each file or folder that it matches;
+            - a file (JSON, JSONL, CSV, TSV, Parquet, Arrow, a WebDataset tar of images), also
+              "name=path": one candidate, named after the file, or after the folders where files
+              have one name;
+            - a glob: one candidate for each file or folder that it matches, or for the shards of
+              one dataset (`train-00000-of-00002.parquet`);
             - a folder: one candidate for each data file or sub-folder in it; a folder that itself
-              holds images, or was written by `Dataset.save_to_disk`, is one candidate;
-            - a Hub dataset id ("owner/name", unless a path of that name exists, or "hub:name");
+              holds images or shards, or was written by `save_to_disk`, is one candidate;
+            - a Hub dataset ("owner/name", unless a path of that name exists, or
+              "hub:owner/name:config@revision#split");
             - a dataset with a length and integer indexing (`datasets.Dataset`, a torch Dataset);
-            - a finite iterable dataset or generator: it is read to its end and stored in the cache
-              under a hash of its content; from then on it is map-style (lists stay lists);
+            - a DataFrame of pandas or polars, or another table that exports Arrow data;
+            - a finite iterable dataset or generator, such as a streamed one: it is read to its end
+              and stored in the cache under a hash of its content; from then on it is map-style
+              (lists stay lists);
             - a list of these; in a list, a folder with one sub-folder per class is one candidate;
-            - a mapping from name to a file, a folder, a dataset or a list of records.
-        view: A field name, a position in a tuple or a function of the example; None if the
-            first example has only one text or image.
+            - a mapping from name to a file, a folder, a glob or a list of paths, which are read
+              one after another, to a dataset, a `DatasetDict` or a list of records.
+        view: A field name, a position in a tuple, a function of the example, or a text such as
+            "chat:user", "premise+hypothesis" or "turns.0.text" (see
+            `synque_select.data.selectors.find_selector`). None for the only text or image of the
+            first example, or the view of its format, which a message says. A `Candidate` that was
+            made with a view, or a label, keeps it.
         label: Field, position or function that gives the label; None for no label or, in image
             folders with classes, for the name of the class folder.
         names: One name per candidate, instead of those derived from the source.
         family: Which candidates come from the same generator and so do not judge each other's
             labels: a regular expression, whose first group (or whole match) in a candidate's name
             is its family, or a mapping from names to families.
+        split: The split of datasets that have several; None for "train". Other sources are read
+            whole.
 
     Returns:
         The candidates, in the order given; those from a glob or a folder are sorted by name.
@@ -98,19 +133,21 @@ def load_candidates(
     Raises:
         DataError: A file, line, field or example is not usable; the message names it.
         ConfigError: Two candidates have the same name, the number of names does not match,
-            candidates are of different modalities, or `family` matches none of them.
+            candidates are of different modalities, `family` matches none of them, or a split is
+            asked for and no source has any.
 
     Example:
         >>> a, b = load_candidates({"a": ["x", "y"], "b": [{"text": "z"}, {"text": "w"}]})
         >>> a.views[1], b.views[0]
         ('y', 'z')
     """
-    as_text = text_fields(view)
     with _permission_said():
-        sources = list(_candidate_sources(source, as_text))
+        sources = list(_candidate_sources(source, _How(text_fields(view), split)))
+    if split is not None and not any(part.has_splits for part in sources):
+        raise ConfigError(f"split={split!r}: no candidate has splits; leave it out")
     if names is not None:
         sources = _renamed(sources, names)
-    _check_distinct(sources)
+    sources = _distinct(sources)
     candidates = [_build(Candidate, part, view, label) for part in sources]
     _check_one_modality(candidates)
     if family is None:
@@ -124,18 +161,23 @@ def load_candidates(
 
 
 def load_real(
-    source: Any, *, view: Selector | None = None, real_groups: GroupSelector | None = None
+    source: Any,
+    *,
+    view: Selector | None = None,
+    real_groups: GroupSelector | None = None,
+    split: str | None = None,
 ) -> RealSample:
     """Load the real sample; its labels are never read.
 
     Args:
         source: A file, a folder of images, a saved dataset, a Hub dataset id, a glob that matches
-            one of these, a dataset, a list of records or of texts, or a `RealSample`.
-        view: As for `load_candidates`; None keeps the view of a `RealSample`.
+            one of these, a table, a dataset, a list of records or of texts, or a `RealSample`.
+        view: As for `load_candidates`; a `RealSample` that was made with a view keeps it.
         real_groups: What examples share that do not vary independently, such as a thread, author,
             session or page: a field name, a position, or a function of an example. Intervals and
             comparisons then count groups, not examples. None groups exact and near duplicates
             (or keeps the groups of a `RealSample`); False if all examples are independent.
+        split: The split of a dataset that has several; None for "train".
 
     Raises:
         DataError: A file, line, field or example is not usable; the message names it.
@@ -148,13 +190,12 @@ def load_real(
     """
     if isinstance(source, RealSample) and view is None and real_groups is None:
         return source
-    if isinstance(source, Mapping):
+    if isinstance(source, Mapping) and not _are_splits(source):
         raise ConfigError("real: found a mapping; allowed is one file, dataset or list of records")
     if _is_list(source) and len(source) == 1 and isinstance(source[0], str | os.PathLike):
         source = source[0]
-    as_text = text_fields(view)
     with _permission_said():
-        part = _one_source(source, "real", as_text)
+        part = _one_source(source, _REAL, _How(text_fields(view), split))
     real = _build(RealSample, part, view, None)
     if real_groups is None and isinstance(source, RealSample):
         real_groups = source.group_by
@@ -189,7 +230,7 @@ def load_dataset_file(path: _PathLike) -> MapDataset:
     """
     with _permission_said():
         reader, text = split_reader(os.path.expanduser(os.fspath(path)))
-        return _read(_existing(text), frozenset(), reader).dataset
+        return _read(_existing(text), _How(frozenset(), None), reader).dataset
 
 
 def replace_iterables(source: Any, replace: Callable[[str, Any], Any]) -> Any:
@@ -219,72 +260,185 @@ def _permission_said() -> Iterator[None]:
         raise DataError(f"{error.filename}: no permission to read it") from error
 
 
-def _candidate_sources(source: Any, as_text: frozenset[str]) -> Iterator[_Source]:
-    if _is_list(source) and len(source) == 1:
+class _How(NamedTuple):
+    """How files are read: which fields stay texts, and which split is chosen."""
+
+    as_text: frozenset[str]
+    split: str | None
+
+
+def _candidate_sources(source: Any, how: _How) -> Iterator[_Source]:
+    if _is_list(source) and len(source) == 1 and not _are_splits(source[0]):
         source = source[0]
     if isinstance(source, Mapping):
         for name, value in source.items():
-            yield _one_source(value, name, as_text)._replace(name=name)
+            yield _one_source(value, name, how)._replace(name=name, is_named=True)
     elif isinstance(source, str | os.PathLike):
-        yield from _path_sources(source, as_text, alone=True)
+        yield from _path_sources(source, how, alone=True)
     elif _is_list(source):
         if not source:
             raise ConfigError("candidates: found an empty list; allowed is at least one candidate")
         for number, item in enumerate(source, 1):
-            yield from _item_sources(item, f"candidate_{number}", as_text)
+            yield from _item_sources(item, f"candidate_{number}", how)
     else:
-        yield _one_source(source, "candidate_1", as_text)
+        yield _one_source(source, "candidate_1", how)
 
 
-def _item_sources(item: Any, name: str, as_text: frozenset[str]) -> Iterator[_Source]:
+def _item_sources(item: Any, name: str, how: _How) -> Iterator[_Source]:
     if isinstance(item, str | os.PathLike):
-        yield from _path_sources(item, as_text, alone=False)
-    elif isinstance(item, Mapping) or _is_list(item):
+        yield from _path_sources(item, how, alone=False)
+    elif (isinstance(item, Mapping) and not _are_splits(item)) or _is_list(item):
         raise ConfigError(
             f"candidates: found a {type(item).__name__} inside the list; a list of records is one "
             "candidate: give it a name, as in {'a': [records of a], 'b': 'b.json'}"
         )
     else:
-        yield _one_source(item, name, as_text)
+        yield _one_source(item, name, how)
 
 
-def _path_sources(path: _PathLike, as_text: frozenset[str], *, alone: bool) -> Iterator[_Source]:
+def _path_sources(path: _PathLike, how: _How, *, alone: bool) -> Iterator[_Source]:
     text = os.path.expanduser(os.fspath(path))
-    if _hub_id(text):
-        yield _from_hub(text)
+    name, named = _split_name(text)
+    if name is not None:
+        yield _one_source(named, name, how)._replace(name=name, is_named=True)
+        return
+    on_hub = hub_id(text)
+    if on_hub is not None:
+        yield _from_hub(on_hub, how)
         return
     reader, text = split_reader(text)
     matches = _matches(text)
-    for match in matches:
-        alone = alone and len(matches) == 1
-        parts, notes = ([match], ()) if reader else _parts(match, alone=alone)
-        for part in parts:
-            source = _read(part, as_text, reader)
-            yield source._replace(notes=source.notes + notes)
-            notes = ()  # what is left out of the folder is said once
+    if reader is not None:
+        yield from (_read(match, how, reader) for match in matches)
+        return
+    if len(matches) > 1:  # what a glob matches is one candidate each, and shards are one together
+        yield from _grouped(matches, how)
+        return
+    parts, notes = _parts(matches[0], alone=alone)
+    for source in _grouped(parts, how):
+        yield source._replace(notes=source.notes + notes)
+        notes = ()  # what is left out of the folder is said once
 
 
-def _one_source(source: Any, name: str, as_text: frozenset[str]) -> _Source:
+def _split_name(text: str) -> tuple[str | None, str]:
+    """Split "name=path" into its parts; the name is None if it is not given."""
+    name, equals, rest = text.partition("=")
+    is_name = bool(equals and rest and name.strip()) and not os.path.lexists(text)
+    if not is_name or re.search(r"[/\\:*?\[]", name):
+        return None, text
+    return name.strip(), os.path.expanduser(rest.strip())
+
+
+def _grouped(parts: Sequence[Path], how: _How) -> Iterator[_Source]:
+    """Read files and folders, of which the shards of one dataset are one candidate."""
+    groups = {
+        group.files[0]: group
+        for group in file_groups([part for part in parts if not part.is_dir()], how.split)
+    }
+    for part in parts:
+        if part.is_dir():
+            yield _read(part, how)
+        elif part in groups:
+            yield _read_group(groups[part], part.parent, how)
+
+
+def _read_group(group: FileGroup, where: Path, how: _How) -> _Source:
+    sources = [_read(file, how) for file in group.files]
+    if len(sources) == 1:
+        (source,) = sources
+        notes = source.notes + group.notes
+        return source._replace(name=group.name, notes=notes, has_splits=group.has_splits)
+    return _Source(
+        group.name,
+        join([source.dataset for source in sources]),
+        str(where),
+        sources[0].view,
+        sources[0].label,
+        notes=(*(note for source in sources for note in source.notes), *group.notes),
+        path=group.files[0],
+        has_splits=group.has_splits,
+    )
+
+
+def _one_source(source: Any, name: str, how: _How) -> _Source:
     """Resolve a source that must be a single dataset."""
     if isinstance(source, Examples):
         return _Source(
             source.name, source.dataset, source.source, source.view, source.label, source
         )
-    if not isinstance(source, str | os.PathLike):
-        if is_iterable(source):
-            source = open_stored(store_iterable(name, source))
-        return _Source(name, cast(MapDataset, source))
-    text = os.path.expanduser(os.fspath(source))
-    if _hub_id(text):
-        return _from_hub(text)
+    if isinstance(source, str | os.PathLike):
+        return _one_path(source, name, how)
+    if _are_splits(source):
+        chosen = _chosen(name, source, how)
+        stored = _one_source(chosen.dataset, name, how)  # a split may be streamed
+        return stored._replace(notes=chosen.notes, has_splits=True)
+    if is_frame(source):
+        return _Source(name, dataset_of_frame(name, source))
+    if _are_paths(source):
+        sources = [_one_path(path, name, how) for path in source]
+        return _joined(name, sources)
+    if is_iterable(source):
+        source = open_stored(store_iterable(name, source))
+    return _Source(name, cast(MapDataset, source))
+
+
+def _one_path(path: _PathLike, name: str, how: _How) -> _Source:
+    text = os.path.expanduser(os.fspath(path))
+    on_hub = hub_id(text)
+    if on_hub is not None:
+        return _from_hub(on_hub, how)
     reader, text = split_reader(text)
     matches = _matches(text)
-    if len(matches) > 1:
+    if len(matches) == 1:
+        return _read(matches[0], how, reader)
+    sources = list(_grouped(matches, how))
+    if len(sources) > 1 and name == _REAL:
         raise ConfigError(
-            f"{name}: {source} matches {len(matches)} ({matches[0]}, {matches[1]}, …); "
-            "allowed is one"
+            f"{name}: {path} matches {len(matches)} ({matches[0]}, {matches[1]}, …); "
+            "allowed is one, or the shards of one"
         )
-    return _read(matches[0], as_text, reader)
+    return _joined(name, sources)
+
+
+def _joined(name: str, sources: Sequence[_Source]) -> _Source:
+    """Return several sources one after another as one."""
+    if len(sources) == 1:
+        return sources[0]
+    shown = listed([source.source or source.name for source in sources])
+    note = f"{counted(len(sources), 'part')} are read as one dataset ({shown})"
+    return _Source(
+        name,
+        join([source.dataset for source in sources]),
+        sources[0].source,
+        sources[0].view,
+        sources[0].label,
+        notes=(*(note for source in sources for note in source.notes), note),
+    )
+
+
+def _are_splits(source: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a source is a DatasetDict or an IterableDatasetDict."""
+    datasets = sys.modules.get("datasets")  # not imported: whoever has such an object has it
+    kinds = () if datasets is None else (datasets.DatasetDict, datasets.IterableDatasetDict)
+    return isinstance(source, kinds)
+
+
+def _size(part: object) -> str:
+    return f"{len(part):,}" if isinstance(part, Sized) else "streamed"
+
+
+def _are_paths(source: object) -> TypeGuard[Sequence[_PathLike]]:
+    """Whether a list holds paths of files, rather than texts."""
+    if not isinstance(source, list | tuple) or not source:
+        return False
+    if all(isinstance(item, os.PathLike) for item in source):
+        return True
+    return all(
+        isinstance(item, str | os.PathLike)
+        and len(os.fspath(item)) < _MAX_PATH
+        and os.path.lexists(os.path.expanduser(item))
+        for item in source
+    )
 
 
 def _matches(text: str) -> list[Path]:
@@ -322,7 +476,7 @@ def _contents(folder: Path) -> str:
 
 
 def _parts(path: Path, *, alone: bool) -> tuple[list[Path], tuple[str, ...]]:
-    """Return the files and folders that are one candidate each, and what is left out.
+    """Return the files and folders of the candidates in a path, and what is left out.
 
     A folder with one sub-folder per class looks like one with one sub-folder per candidate. Given
     alone, it is read as the latter; in a list, as the former.
@@ -333,9 +487,11 @@ def _parts(path: Path, *, alone: bool) -> tuple[list[Path], tuple[str, ...]]:
         return [path], ()
     children = list(path.iterdir())
     folders = [folder for folder in subfolders(path) if not _is_around(folder, path)]
-    data = [child for child in children if not child.is_dir() and reader_key(child) is not None]
+    data = [child for child in children if not child.is_dir() and is_data_file(child)]
     files = [child for child in data if not child.name.startswith(".")]
-    if not files and not alone and any(holds_images(folder) for folder in folders):
+    if not files and not alone and any(has_images(folder) for folder in folders):
+        return [path], ()
+    if not files and _are_split_folders(folders):
         return [path], ()
     parts = sorted(files + folders)
     if not parts:
@@ -353,6 +509,12 @@ def _parts(path: Path, *, alone: bool) -> tuple[list[Path], tuple[str, ...]]:
     note = f"the folder {path} has {counted(len(parts), 'candidate')}; left out: {shown} "
     note += f"({listed(others, 8)})"
     return parts, (note,) if others else ()
+
+
+def _are_split_folders(folders: Sequence[Path]) -> bool:
+    """Whether folders hold the splits of one dataset, or its data, rather than candidates."""
+    names = {folder.name.lower() for folder in folders}
+    return bool(names) and names <= {*SPLIT_NAMES, "data"} and not any(map(has_images, folders))
 
 
 def _check_images_alone(path: Path) -> None:
@@ -379,17 +541,36 @@ def _is_saved(path: Path) -> bool:
     return any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 
-def _read(path: Path, as_text: frozenset[str], reader: str | None = None) -> _Source:
+def _read(path: Path, how: _How, reader: str | None = None) -> _Source:
+    """Read a file or a folder as one dataset."""
     if reader is not None or not path.is_dir():
         _check_regular(_existing(path))
-        return _from_file(path, as_text, reader)
+        return _from_file(path, how.as_text, reader)
     name = valid_name(path.resolve().name)
     if _is_saved(path):
-        return _Source(name, open_saved(path), str(path))
+        saved = _chosen(str(path), open_saved(path), how)
+        return saved._replace(name=name, source=str(path), path=path)
+    files = [] if has_images(path) else data_files(path)
+    if files:
+        return _read_group(folder_group(path, files, how.split), path, how)
     images = ImageFolder(path)
     label = "label" if images.classes else None
     notes = (images.left_out,) if images.left_out else ()
-    return _Source(name, images, str(path), "image", label, notes=notes)
+    return _Source(name, images, str(path), "image", label, notes=notes, path=path)
+
+
+def _from_hub(name: HubId, how: _How) -> _Source:
+    loaded = _chosen(name.source, load_hub(name), how)
+    return loaded._replace(name=name.name, source=name.source)
+
+
+def _chosen(where: str, loaded: Any, how: _How) -> _Source:
+    """Return a dataset, or the chosen split of one that has splits."""
+    if not _are_splits(loaded):
+        return _Source(where, loaded)
+    sizes = {name: _size(part) for name, part in loaded.items()}
+    used, notes = choose_split(where, sizes, how.split)
+    return _Source(where, loaded[used], notes=notes, has_splits=True)
 
 
 def _check_regular(path: Path) -> None:
@@ -428,14 +609,16 @@ def _from_file(path: Path, as_text: frozenset[str], reader: str | None) -> _Sour
         dataset=dataset,
         source=str(path) if reader is None else f"{reader}:{path}",
         view="text" if columns in (["text"], ["key", "text"]) else None,
+        label="label" if getattr(dataset, "classes", ()) else None,
         state=state,
-        notes=_left_out(path, key, columns),
+        notes=_left_out(path, key, columns, dataset),
+        path=path,
     )
 
 
-def _left_out(path: Path, key: str, columns: object) -> tuple[str, ...]:
+def _left_out(path: Path, key: str, columns: object, dataset: object) -> tuple[str, ...]:
     """Return notes on what of a file was not read."""
-    notes = []
+    notes = [dataset.left_out] if isinstance(dataset, TarImages) and dataset.left_out else []
     if path.suffix.lower() == ".zip" and READERS.is_built_in(key):
         names = left_out_of_zip(path)
         if names:
@@ -447,76 +630,6 @@ def _left_out(path: Path, key: str, columns: object) -> tuple[str, ...]:
         if n_blank:
             notes.append(f'left out: {counted(n_blank, "blank line")}; an empty text is written ""')
     return tuple(notes)
-
-
-def _hub_id(text: str) -> str | None:
-    """Return the Hub id that a text names; None if it can only be a path."""
-    if text.startswith(_HUB_PREFIX):
-        return text.removeprefix(_HUB_PREFIX)
-    path = Path(text)
-    # "data/missing" beside a folder "data" is a mistyped path: no reason to ask the Hub
-    is_path = os.path.lexists(text) or path.parent.exists()
-    known = path.suffix.lower() in IMAGE_SUFFIXES or reader_key(path) is not None
-    return text if _HUB_ID.fullmatch(text) and not is_path and not known else None
-
-
-def _from_hub(text: str) -> _Source:
-    from datasets import Dataset, load_dataset
-
-    hub_id = text.removeprefix(_HUB_PREFIX)
-    notes: tuple[str, ...] = ()
-    try:
-        with _asked_once(hub_id):
-            loaded = load_dataset(hub_id)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        no_file = "" if text.startswith(_HUB_PREFIX) else "no such file or folder, and "
-        raise DataError(
-            f"{text}: {no_file}the Hub dataset {hub_id!r} could not be loaded: {reason}"
-        ) from error
-    if not isinstance(loaded, Dataset):
-        if len(loaded) > 1 and "train" not in loaded:
-            raise DataError(
-                f"{text}: the Hub dataset has the splits {', '.join(loaded)}; load one with "
-                "datasets.load_dataset(…, split=…) and give that"
-            )
-        used = "train" if "train" in loaded else next(iter(loaded))
-        others = [f"{split} ({len(loaded[split]):,})" for split in loaded if split != used]
-        if others:
-            notes = (
-                f"the split {used!r} of the Hub dataset is read; left out: {listed(others, 8)}",
-            )
-        loaded = loaded[used]
-    return _Source(hub_id.rsplit("/", 1)[-1], loaded, f"{_HUB_PREFIX}{hub_id}", notes=notes)
-
-
-@contextmanager
-def _asked_once(hub_id: str) -> Iterator[None]:
-    """Try to reach the hub once; if it does not answer, only read the local cache.
-
-    Without a network, the client's own retries take half a minute.
-    """
-    import datasets.config
-    import huggingface_hub.constants
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        HfApi().dataset_info(hub_id, timeout=_HUB_TIMEOUT_S)
-    except HfHubHTTPError:
-        raise
-    except Exception:  # what the client raises without a network differs between its versions
-        switches: tuple[Any, ...] = (huggingface_hub.constants, datasets.config)
-        known = [switch.HF_HUB_OFFLINE for switch in switches]
-        try:
-            for switch in switches:
-                switch.HF_HUB_OFFLINE = True
-            yield
-        finally:
-            for switch, was in zip(switches, known, strict=True):
-                switch.HF_HUB_OFFLINE = was
-    else:
-        yield
 
 
 def _is_list(source: Any) -> bool:
@@ -532,14 +645,39 @@ def _renamed(sources: list[_Source], names: Sequence[str]) -> list[_Source]:
     return [part._replace(name=name) for part, name in zip(sources, names, strict=True)]
 
 
-def _check_distinct(sources: list[_Source]) -> None:
+def _distinct(sources: list[_Source]) -> list[_Source]:
+    """Name files of one name by the folders that they are in; refuse names that stay the same."""
     counts = Counter(part.name for part in sources)
     for name in (name for name, count in counts.items() if count > 1):
-        where = ", ".join(part.source or "a dataset" for part in sources if part.name == name)
-        raise ConfigError(
-            f"candidates: {counts[name]} are named {name!r} ({where}); names must differ: "
-            "rename a file; in Python, give a mapping from name to file, or names="
-        )
+        same = [part for part in sources if part.name == name]
+        paths = [part.path for part in same if part.path is not None and not part.is_named]
+        taken = {part.name for part in sources} - {name}
+        new = _names_by_folder(paths) if len(paths) == len(same) else None
+        if new is None or not taken.isdisjoint(new.values()):
+            where = ", ".join(part.source or "a dataset" for part in same)
+            raise ConfigError(
+                f"candidates: {counts[name]} are named {name!r} ({where}); names must differ: "
+                "rename a file, or give names as in a=PATH; in Python, a mapping from name to "
+                "file, or names="
+            )
+        sources = [
+            part._replace(name=new[part.path]) if part.path in new else part for part in sources
+        ]
+    return sources
+
+
+def _names_by_folder(paths: Sequence[Path]) -> dict[Path | None, str] | None:
+    """Return a name for each path: that of the nearest folders that all differ; None without."""
+    absolute = [Path(os.path.abspath(path)) for path in paths]
+    depth = max(len(path.parts) for path in absolute)
+    for level in range(1, depth):
+        names = [path.parts[-1 - level] if len(path.parts) > level else "" for path in absolute]
+        if len({*names}) == len(paths) and all(name.strip(os.sep) for name in names):
+            return {path: valid_name(name) for path, name in zip(paths, names, strict=True)}
+    whole = [path.name for path in paths]  # one stem with several suffixes
+    if len({*whole}) == len(paths):
+        return {path: valid_name(name) for path, name in zip(paths, whole, strict=True)}
+    return None
 
 
 def _check_one_modality(candidates: list[Candidate]) -> None:
@@ -554,8 +692,10 @@ def _check_one_modality(candidates: list[Candidate]) -> None:
 def _build(
     kind: type[_Kind], part: _Source, view: Selector | None, label: Selector | None
 ) -> _Kind:
-    view = part.view if view is None else view
-    label = part.label if label is None else label
+    # the view and the label that an object was made with are its own
+    own = part.given is not None
+    view = part.view if view is None or (own and part.view is not None) else view
+    label = part.label if label is None or (own and part.label is not None) else label
     given = part.given
     if isinstance(given, kind) and (given.view, given.label) == (view, label):
         # as it is, with the digests that it may have computed

@@ -32,7 +32,7 @@ from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
 
 __all__ = [
     "BATCH_ROWS",
@@ -115,23 +115,19 @@ def table_of_batches(path: Path, read: Callable[[Path], Iterator[pa.RecordBatch]
     return _converted(path, partial(_write_batches, path, read), (read.__name__,))
 
 
-def open_saved(path: Path) -> Dataset:
-    """Open a folder that `Dataset.save_to_disk` wrote, memory-mapped in place.
+def open_saved(path: Path) -> Dataset | DatasetDict:
+    """Open a folder that `save_to_disk` wrote, memory-mapped in place.
 
     Args:
         path: The folder.
 
     Raises:
-        DataError: The folder holds several splits, or cannot be loaded.
+        DataError: The folder cannot be loaded.
     """
-    from datasets import Dataset, load_from_disk
+    from datasets import load_from_disk
 
     with _named(path, "not a usable saved dataset"), quiet_datasets():
-        saved = load_from_disk(str(path))
-    if not isinstance(saved, Dataset):
-        folders = ", ".join(str(path / split) for split in saved)
-        raise DataError(f"{path}: holds several splits; give one of {folders}")
-    return saved
+        return load_from_disk(str(path))
 
 
 class quiet_datasets:

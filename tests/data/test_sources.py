@@ -469,8 +469,13 @@ def test_candidates_pass_through_as_they_are():
     assert load_candidates([a, b])[0] is a
     (renamed,) = load_candidates({"c": a})
     assert (renamed.name, renamed.dataset) == ("c", a.dataset)
-    (other,) = load_candidates([b], view="u")
-    assert other.views[0] == "z"
+    (kept,) = load_candidates([b], view="u")  # its own view is never thrown away
+    assert kept is b
+    c = Candidate("c", [{"t": "x"}] * 2)
+    (other,) = load_candidates([c], view=lambda record: record["t"] * 2)
+    assert other.views[0] == "xx"
+    real = RealSample("real", [{"t": "x", "u": "z"}] * 2, view="t")
+    assert load_real(real, view="u") is real
 
 
 def test_a_view_may_be_a_function(folder: Path):
@@ -505,16 +510,11 @@ def test_the_real_sample_is_one(folder: Path):
         load_real({"a": RECORDS})
 
 
-def test_a_saved_dataset_is_one_candidate_and_one_with_splits_is_refused(tmp_path: Path):
+def test_a_saved_dataset_is_one_candidate(tmp_path: Path):
     write_saved(tmp_path / "data" / "a", RECORDS)
     write_saved(tmp_path / "data" / "b", RECORDS)
     assert names(load_candidates(tmp_path / "data", view="question")) == ["a", "b"]
     assert names(load_candidates(tmp_path / "data" / "a", view="question")) == ["a"]
-    splits = datasets.DatasetDict({"train": datasets.Dataset.from_list(RECORDS)})
-    with tables.quiet_datasets():
-        splits.save_to_disk(str(tmp_path / "splits"))
-    with pytest.raises(DataError, match=r"several splits; give one of .*splits/train"):
-        load_dataset_file(tmp_path / "splits")
 
 
 def test_a_file_in_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -753,10 +753,12 @@ def test_a_view_that_is_no_text_in_some_row_names_the_row(tmp_path: Path):
             candidate.views[2]
 
 
-def test_two_files_of_one_name(folder: Path):
+def test_two_files_of_one_name_and_one_stem_have_their_suffix(folder: Path):
     write_json(folder / "a.json", RECORDS)
-    with pytest.raises(ConfigError, match=r"2 are named 'a' \(.*a\.csv, .*a\.json\).*names="):
-        load_candidates(folder, view="question")
+    assert names(load_candidates(folder, view="question")) == ["a.csv", "a.json", "b"]
+    same = Candidate("a", ["x", "y"])
+    with pytest.raises(ConfigError, match=r"2 are named 'a' \(.*a\.csv, a dataset\).*names="):
+        load_candidates([folder / "a.csv", same], view="question")
 
 
 def test_mixed_modalities(folder: Path, classes: Path):
@@ -828,7 +830,7 @@ def test_a_hub_dataset_gives_its_train_split(no_hub: None, monkeypatch: pytest.M
     monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(hub[name]))
     (candidate,) = load_candidates("owner/a", view="question")
     assert (candidate.name, candidate.source, len(candidate)) == ("a", "hub:owner/a", 3)
-    with pytest.raises(DataError, match="has the splits x, y; load one"):
+    with pytest.raises(DataError, match="has the splits x, y; give one, with split="):
         load_candidates("owner/b", view="question")
 
 

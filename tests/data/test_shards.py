@@ -1,0 +1,210 @@
+"""Datasets in several files and splits are one candidate each, and what is left out is said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from synque_select.data.candidate import Candidate
+from synque_select.data.sources import load_candidates, load_real
+from synque_select.data.tables import quiet_datasets
+from synque_select.errors import ConfigError, DataError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNQUE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def parquet(path: Path, texts: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"text": list(texts)}), path)
+
+
+def jsonl(path: Path, texts: Sequence[str], **further: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"text": text, **further}) + "\n" for text in texts))
+
+
+def shards(folder: Path, letter: str, n: int = 2, head: str = "train") -> None:
+    for number in range(n):
+        parquet(folder / f"{head}-{number:05d}-of-{n:05d}.parquet", [f"{letter}{number}", letter])
+
+
+def read(candidates: list[Candidate]) -> dict[str, list[Any]]:
+    return {candidate.name: list(candidate.views) for candidate in candidates}
+
+
+A = ["a0", "a", "a1", "a"]
+
+
+def test_a_folder_of_shards_is_one_candidate(tmp_path: Path):
+    shards(tmp_path / "a", "a")
+    (candidate,) = load_candidates(tmp_path / "a")
+    assert read([candidate]) == {"a": A}
+    assert candidate.notes == (
+        "2 files are read as one dataset (train-00000-of-00002.parquet, "
+        "train-00001-of-00002.parquet)",
+    )
+    assert list(load_real(tmp_path / "a").views) == A
+    assert list(load_real(str(tmp_path / "a" / "*.parquet")).views) == A
+
+
+@pytest.mark.parametrize("inner", ["", "data", "train", "default/train"])
+def test_folders_of_shards_in_a_folder(inner: str, tmp_path: Path):
+    for letter in "ab":
+        shards(tmp_path / letter / inner, letter)
+        (tmp_path / letter / "README.md").write_text("card")
+    expected = {"a": A, "b": [text.replace("a", "b") for text in A]}
+    deep = str(tmp_path / "*" / "**" / "*.parquet")
+    for source in (tmp_path, str(tmp_path / "*"), deep, [tmp_path / "a", tmp_path / "b"]):
+        if source == deep and inner == "default/train":
+            continue  # named after the folder above train
+        assert read(load_candidates(source)) == expected, source
+    named = [f"x={tmp_path / 'b'}", f"y={tmp_path / 'a' / '**' / '*.parquet'}"]
+    assert read(load_candidates(named)) == {"x": expected["b"], "y": A}
+    mapping = {"x": tmp_path / "b", "y": str(tmp_path / "a" / "**" / "*.parquet")}
+    assert read(load_candidates(mapping)) == {"x": expected["b"], "y": A}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["0000.parquet", "0001.parquet"],
+        ["part-00000-3f2a.c000.parquet", "part-00001-3f2a.c000.parquet"],
+        ["shard_0001.parquet", "shard_0002.parquet"],
+        ["train-00000.parquet", "train-00001.parquet"],
+    ],
+)
+def test_shards_without_a_total(names: list[str], tmp_path: Path):
+    for number, name in enumerate(names):
+        parquet(tmp_path / "a" / name, [f"a{number}", "a"])
+    assert read(load_candidates(tmp_path / "a")) == {"a": A}
+    assert read(load_candidates([str(tmp_path / "a" / "*.parquet")])) == {"a": A}
+
+
+def test_candidates_with_numbers_are_not_shards(tmp_path: Path):
+    for name in ("gen_2023.parquet", "gen_2024.parquet", "run_0001.parquet", "7.parquet"):
+        parquet(tmp_path / name, ["x", "y"])
+    names = [candidate.name for candidate in load_candidates(tmp_path)]
+    assert names == ["7", "gen_2023", "gen_2024", "run_0001"]
+
+
+def test_shards_of_several_datasets_in_one_folder(tmp_path: Path):
+    shards(tmp_path, "a", head="gpt")
+    shards(tmp_path, "b", n=1, head="llama")
+    parquet(tmp_path / "other.parquet", ["x", "y"])
+    assert {name: len(v) for name, v in read(load_candidates(tmp_path)).items()} == {
+        "gpt": 4,
+        "llama": 2,
+        "other": 2,
+    }
+
+
+def test_a_missing_shard_is_an_error(tmp_path: Path):
+    shards(tmp_path / "a", "a", n=3)
+    (tmp_path / "a" / "train-00001-of-00003.parquet").unlink()
+    with pytest.raises(DataError, match=r"a: 1 file of 3 missing: .*the numbers 0, 2; download"):
+        load_candidates(tmp_path / "a")
+
+
+def test_the_split_is_train_unless_another_is_asked_for(tmp_path: Path):
+    shards(tmp_path / "a", "a")
+    shards(tmp_path / "a", "t", n=1, head="test")
+    (candidate,) = load_candidates(tmp_path / "a")
+    assert (candidate.name, list(candidate.views)) == ("a", A)
+    assert "the split 'train' is read; left out: test (1 file)" in candidate.notes
+    (other,) = load_candidates(tmp_path / "a", split="test")
+    assert list(other.views) == ["t0", "t"]
+    with pytest.raises(DataError, match="no split 'tset'; did you mean 'test'"):
+        load_candidates(tmp_path / "a", split="tset")
+    parquet(tmp_path / "b.parquet", ["x", "y"])
+    with pytest.raises(ConfigError, match="split='test': no candidate has splits"):
+        load_candidates([tmp_path / "b.parquet"], split="test")
+
+
+def test_a_saved_dictionary_of_splits(tmp_path: Path):
+    splits = datasets.DatasetDict(
+        {
+            "test": datasets.Dataset.from_dict({"text": ["t", "u"]}),
+            "train": datasets.Dataset.from_dict({"text": ["x", "y", "z"]}),
+        }
+    )
+    with quiet_datasets():
+        splits.save_to_disk(str(tmp_path / "data" / "a"))
+        splits.save_to_disk(str(tmp_path / "data" / "b"))
+    for source in (tmp_path / "data", str(tmp_path / "data" / "*")):
+        assert {k: len(v) for k, v in read(load_candidates(source)).items()} == {"a": 3, "b": 3}
+    (candidate,) = load_candidates({"c": splits})
+    assert (list(candidate.views), candidate.notes) == (
+        ["x", "y", "z"],
+        ("the split 'train' is read; left out: test (2)",),
+    )
+    assert list(load_candidates({"c": splits}, split="test")[0].views) == ["t", "u"]
+    assert list(load_real(splits, split="test").views) == ["t", "u"]
+    assert list(load_real(tmp_path / "data" / "a" / "test").views) == ["t", "u"]
+    assert len(load_candidates([splits])[0]) == 3
+    without_train = datasets.DatasetDict({"p": splits["test"], "q": splits["test"]})
+    with pytest.raises(DataError, match="has the splits p, q; give one, with split= or --split"):
+        load_candidates({"c": without_train})
+    # at the top, each is a candidate
+    assert [c.name for c in load_candidates(without_train)] == ["p", "q"]
+
+
+def test_streamed_datasets(tmp_path: Path):
+    jsonl(tmp_path / "a.jsonl", ["x", "y"])
+    streamed = datasets.load_dataset(
+        "json", data_files={"train": str(tmp_path / "a.jsonl")}, streaming=True
+    )
+    (candidate,) = load_candidates({"a": streamed})
+    assert list(candidate.views) == ["x", "y"]
+    assert list(load_real(streamed["train"]).views) == ["x", "y"]
+
+
+def test_files_of_one_name_are_named_after_their_folders(tmp_path: Path):
+    for generator in ("gpt", "llama"):
+        jsonl(tmp_path / generator / "v1" / "data.jsonl", ["x", "y"])
+    jsonl(tmp_path / "gpt" / "v1" / "other.jsonl", ["x", "y"])
+    names = [c.name for c in load_candidates(str(tmp_path / "*" / "v1" / "*.jsonl"))]
+    assert names == ["gpt", "other", "llama"]
+
+
+def test_a_name_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    jsonl(tmp_path / "x=1.jsonl", ["x", "y"])
+    jsonl(tmp_path / "b.jsonl", ["x", "y"])
+    monkeypatch.chdir(tmp_path)
+    names = [c.name for c in load_candidates(["x=1.jsonl", "my b=b.jsonl"])]
+    assert names == ["x=1", "my b"]
+    with pytest.raises(ConfigError, match="2 are named 'a'"):
+        load_candidates(["a=x=1.jsonl", "a=b.jsonl"])
+    with pytest.raises(DataError, match=r"^c\.jsonl: no such file or folder"):
+        load_candidates("a=c.jsonl")
+
+
+def test_a_list_of_paths_under_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    jsonl(tmp_path / "a.jsonl", ["x", "y"], n=1)
+    jsonl(tmp_path / "b.jsonl", ["z", "w"], n="two")  # of another type: values stay as they are
+    paths = [str(tmp_path / "a.jsonl"), tmp_path / "b.jsonl"]
+    (candidate,) = load_candidates({"c": paths}, label="n")
+    assert list(candidate.views) == ["x", "y", "z", "w"]
+    assert candidate.views[1:3] == ["y", "z"]
+    assert candidate.labels == ("1", "1", "two", "two")
+    assert candidate.notes == (f"2 parts are read as one dataset ({paths[0]}, {paths[1]})",)
+    monkeypatch.chdir(tmp_path)
+    assert list(load_candidates({"c": ["x", "a.jsonl"]})[0].views) == ["x", "a.jsonl"]  # texts
+
+
+def test_several_files_of_a_subfolder_are_one_candidate(tmp_path: Path):
+    jsonl(tmp_path / "g" / "math.jsonl", ["x", "y"])
+    jsonl(tmp_path / "g" / "code.jsonl", ["z", "w"])
+    jsonl(tmp_path / "h" / "all.jsonl", ["x", "w"])
+    g, h = load_candidates(tmp_path)
+    assert (g.name, list(g.views), h.name) == ("g", ["z", "w", "x", "y"], "h")
+    assert g.notes == ("2 files are read as one dataset (code.jsonl, math.jsonl)",)
