@@ -183,7 +183,7 @@ class TarImages:
         limit = _MAX_IMAGE_BYTES if field == "image" else _MAX_TEXT_BYTES
         if field is not None and info.size > limit:
             raise DataError(
-                f"{self.path}: {name} has {info.size:,} bytes; allowed are {limit:,} for "
+                f"{self.path}: {name} has {counted(info.size, 'byte')}; allowed are {limit:,} for "
                 f"{'an image' if field == 'image' else 'a text'}"
             )
 
@@ -222,7 +222,7 @@ class _LimitedReads(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _MAX_HEADER_BYTES:
             raise DataError(
-                f"{self._path}: a header of the tar holds {size:,} bytes; allowed are "
+                f"{self._path}: a header of the tar holds {counted(size, 'byte')}; allowed are "
                 f"{_MAX_HEADER_BYTES:,}"
             )
         return self._file.read(size)
