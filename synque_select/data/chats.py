@@ -55,8 +55,8 @@ def _keys(part: object) -> tuple[str, str] | None:
     if not isinstance(part, Mapping):
         return None
     # in a table that holds both kinds, the columns of the other kind are empty
-    found = [keys for keys in _KEYS if part.get(keys[0]) is not None and keys[1] in part]
-    return found[0] if found else None
+    held = [keys for keys in _KEYS if part.get(keys[0]) is not None and keys[1] in part]
+    return held[0] if held else None
 
 
 def _transposed(value: Mapping[object, object]) -> object:

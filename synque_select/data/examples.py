@@ -191,7 +191,7 @@ class Examples:
         """Set the selectors by the first example; return it, and its view."""
         try:
             first = dataset[0]
-            found = {
+            resolved = {
                 name: find(first, given)
                 for name, find, given in (
                     ("view", find_view, self.view),
@@ -201,11 +201,11 @@ class Examples:
             }
             choice = None
             if self.view is None:
-                choice = choose_view(first, found.get("label"))
-            selector = found["view"] if choice is None else choice.selector
+                choice = choose_view(first, resolved.get("label"))
+            selector = resolved["view"] if choice is None else choice.selector
             value = select(first, selector)
-            if "label" in found:
-                select(first, found["label"])
+            if "label" in resolved:
+                select(first, resolved["label"])
         except DependencyError:
             raise
         except Exception as error:
@@ -216,8 +216,8 @@ class Examples:
             if isinstance(error, ConfigError):
                 raise ConfigError(f"{self.where}: {error}") from None
             raise DataError(f"{self.where}: the first example: {error_reason(error)}") from error
-        for name, resolved in (*found.items(), ("selector", selector), ("choice", choice)):
-            object.__setattr__(self, name, resolved)
+        for name, part in (*resolved.items(), ("selector", selector), ("choice", choice)):
+            object.__setattr__(self, name, part)
         object.__setattr__(self, "readable", dataset)
         return first, value
 

@@ -262,7 +262,7 @@ def _chat(example: object, role: str) -> ChatView:
     roles = {turn.role for turn in turns} | {"user", "assistant", "system"}
     if role not in {*roles, "all"}:
         raise DataError(
-            f"chat:{role}: there is no role {role!r}; {did_you_mean(role, [*roles, 'all'])}"
+            f"chat:{role}: unknown role {role!r}; {did_you_mean(role, [*roles, 'all'])}"
         )
     return view
 

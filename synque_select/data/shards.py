@@ -79,7 +79,7 @@ def choose_split(
         The name, and a note on what is left out, if anything is.
 
     Raises:
-        DataError: There is no such split, or there are several and none is "train".
+        DataError: The split is missing, or there are several and none is "train".
 
     Example:
         >>> choose_split("a", {"test": "5", "train": "9"}, None)

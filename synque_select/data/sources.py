@@ -418,7 +418,7 @@ def _joined(name: str, sources: Sequence[_Source]) -> _Source:
 
 def _are_splits(source: object) -> TypeGuard[Mapping[str, Any]]:
     """Whether a source is a DatasetDict or an IterableDatasetDict."""
-    datasets = sys.modules.get("datasets")  # not imported: whoever has such an object has it
+    datasets = sys.modules.get("datasets")  # not imported: such an object exists only if it was
     kinds = () if datasets is None else (datasets.DatasetDict, datasets.IterableDatasetDict)
     return isinstance(source, kinds)
 

@@ -171,7 +171,7 @@ def test_a_chat_without_a_turn_of_the_user_is_an_empty_text():
     ("record", "view", "message"),
     [
         ({"text": "x"}, "chat:user", "chat:user needs a chat.*there are: text"),
-        ({"messages": MESSAGES}, "chat:usr", "no role 'usr'; did you mean 'user'"),
+        ({"messages": MESSAGES}, "chat:usr", "unknown role 'usr'; did you mean 'user'"),
         ({"text": "x"}, "alpaca:promt", "allowed are alpaca:prompt and alpaca:all"),
         ({"text": "x"}, "alpaca:prompt", "no field 'instruction'"),
         ({"text": "x"}, "text,titel", "no field 'titel'"),
