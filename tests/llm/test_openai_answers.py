@@ -422,7 +422,7 @@ def test_words_that_only_sound_like_a_parameter_change_nothing():
 
 def probabilities(tokens: Any, **options: Any) -> Any:
     """The probabilities of the five labels that an answer with these tokens gives."""
-    body = chat('{"answer": "likely"}', tokens=tokens)
+    body = chat("x", tokens=tokens)
     with FakeServer(lambda *_: (200, body)) as server:
         ((_, rows),) = engine(server, **options).choice_probabilities("r ", ["i "], ["?"], LABELS)
     return rows if isinstance(rows, Failure) else rows[0]
@@ -527,7 +527,7 @@ TOKENS = {
 @pytest.fixture(scope="module")
 def shown() -> dict[str, Any]:
     def answer(name: str | None) -> Any:
-        return 200, chat('{"answer": "likely"}', tokens=TOKENS[name][0] if name else SHOWN)
+        return 200, chat("x", tokens=TOKENS[name][0] if name else SHOWN)
 
     def ask(llm: OpenAILLM, items: list[str]) -> Any:
         return llm.choice_probabilities("rubric ", items, ["?"], LABELS)
@@ -626,7 +626,89 @@ def test_a_model_without_logprobs_gets_advice(refusal: Any):
     with FakeServer(lambda body, _: refusal if body.get("logprobs") else ok) as server:
         llm = engine(server)
         with pytest.raises(LLMError, match=r"logprobs\): judge with readout='label'"):
-            list(llm.choice_probabilities("r ", ["i "], ["?"], LABELS))
+            list(llm.choice_probabilities("r ", ["i ", "j "], ["?"], LABELS))
+
+
+def about_item(server_answer: Any, number: int = 1) -> tuple[list[Any], FakeServer]:
+    """The results of three prompts, of which the server answers one in another way."""
+    others = [("very l", 0.1), ("very u", 0.1), ("unl", 0.1), ("uns", 0.1)]
+    answered = (200, chat("x", tokens=written(step("likely", 0.6, others))))
+
+    def answer(body: Any, _: Any) -> Any:
+        asked = f"ITEM{number}" in str(body["messages"]) and body.get("logprobs")
+        return server_answer if asked else answered
+
+    with FakeServer(answer) as server:
+        llm = engine(server, max_concurrency=1, max_retries=0)
+        items = [f"ITEM{i}" for i in range(3)]
+        results = dict(llm.choice_probabilities("r ", items, ["?"], LABELS))
+    assert llm.notes == [note for note in llm.notes if "left out" not in note]
+    return [results[i] for i in range(3)], server
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (400, {"error": {"message": "logprobs are not available for this request"}}),
+        (500, {"error": {"message": "failed to compute logprobs"}}),
+        (503, {"error": {"message": "logprobs temporarily unavailable"}}),
+        (400, {"error": {"message": "could not compile json schema: grammar failure"}}),
+        (200, chat('{"answer": "likely"}')),
+    ],
+)
+def test_what_a_server_says_of_one_prompt_changes_no_other(refusal: Any):
+    results, server = about_item(refusal)
+    assert [isinstance(result, Failure) for result in results] == [False, True, False]
+    assert len(server.requests) == (3 if refusal[0] in (200, 503) else 4)
+    if refusal[0] in (200, 503):  # as the first answer, too
+        results, _ = about_item(refusal, 0)
+        assert [isinstance(result, Failure) for result in results] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("content", "tokens"),
+    [
+        ("very unlikely", [token('{"answer": "', 0.9), step("very", 0.9, [("un", 0.1)]),
+                           step(" likely", 0.9, [(" un", 0.1)])]),
+        ("unlikely", written(step("likely", 0.6, ALL))),
+    ],
+)  # fmt: skip
+def test_tokens_that_are_not_those_of_the_answer_are_a_failure(content: str, tokens: Any):
+    body = chat(json.dumps({"answer": content}), tokens=tokens)
+    with FakeServer(lambda *_: (200, body)) as server:
+        ((_, result),) = engine(server).choice_probabilities("r ", ["i "], ["?"], LABELS)
+    assert "are not those of its answer" in result.reason
+
+
+def test_a_key_in_the_tokens_is_not_shown(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-live-Zq8R2mT5wX7cV1bN")
+    for odd in ({"logprob": "Bearer sk-live-Zq8R2mT5wX7cV1bN"},
+                {"token": ["SK-LIVE-ZQ8R2MT5WX7CV1BN"]}):  # fmt: skip
+        result = probabilities(written(step("likely", 0.6, ALL) | odd))
+        assert "cannot be read" in result.reason
+        assert "zq8r2" not in result.reason.lower()
+
+
+@pytest.mark.parametrize("raw", [10**13, 7, True, "very", {"a": 1}])
+def test_bytes_that_are_no_list_are_not_read(raw: Any):
+    tops = [{**token("very", 0.2), "bytes": raw}, token("un", 0.2)]
+    shown = written(step("likely", 0.6, ALL) | {"top_logprobs": tops})
+    assert probabilities(shown) == pytest.approx([0.1, 0.1, 0.1, 0.6, 0.1])
+
+
+def test_a_refusal_in_an_answer_of_status_200_is_asked_once():
+    error = {"error": {"code": "content_filter", "message": "The model refuses."}}
+    with FakeServer(lambda *_: (200, error)) as server:
+        ((_, result),) = engine(server, max_retries=3).generate(["a"])
+    assert "the server refused to answer" in result.reason
+    assert len(server.requests) == 1
+
+
+def test_a_redirect_is_not_called_a_closed_connection():
+    answer = (307, {}, {"Location": "/v1/chat/completions"})
+    with FakeServer(lambda *_: answer) as server:
+        ((_, result),) = engine(server, max_retries=0).generate(["a"])
+    assert "the server redirects without end: check base_url" in result.reason
 
 
 @pytest.mark.parametrize("where", ["answer", "error", "models", "head"])

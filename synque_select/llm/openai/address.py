@@ -264,11 +264,11 @@ class _MaskingFilter(logging.Filter):
 
 
 def _encoded(text: str) -> set[str]:
-    """Return a text as it may be hashed, in lower case, or in base64, wherever it begins there."""
+    """Return a text as it may be hashed, in one case, or in base64, wherever it begins there."""
     if len(text) < _LEAST:
         return set()
     data = text.encode(errors="replace")
-    forms = {text.lower(), hashlib.sha256(data).hexdigest()}
+    forms = {text.lower(), text.upper(), hashlib.sha256(data).hexdigest()}
     for before in range(3):
         # characters that also hold bits of what stands before or behind are left out
         first, bits = -(-8 * before // 6), 8 * (before + len(data))

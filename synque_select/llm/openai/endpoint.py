@@ -64,6 +64,15 @@ class RetryableFailure:
     for_all: bool = False
 
 
+_CLOSED = "the connection was closed before the answer was complete"
+# errors of httpx that are not about the connection
+_CAUSES = {
+    "TooManyRedirects": "the server redirects without end: check base_url",
+    "UnsupportedProtocol": "the server redirects to an address that is not HTTP: check base_url",
+    "DecodingError": "the answer cannot be decompressed",
+}
+
+
 class RequestFailed(Exception):
     """Raised for a request that failed for good, up to the code that knows its prompt."""
 
@@ -288,7 +297,7 @@ class Endpoint:
                 return Failure(str(error.__cause__))
             if type(error.__cause__).__name__ == "ConnectError":
                 raise self._unreachable(error) from None
-            return RetryableFailure("the connection was closed before the answer was complete")
+            return RetryableFailure(_CAUSES.get(type(error.__cause__).__name__, _CLOSED))
 
     def on_error(self, error: ServerError) -> Failure | RetryableFailure:
         """Return what an error means for its request.

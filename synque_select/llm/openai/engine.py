@@ -47,6 +47,8 @@ _FRAME_TOKENS = 16
 _FENCE = re.compile(r"\A```\w*")
 # how much more than it could have a choice may get from another answer of the same server
 _CONSISTENT = 2.0
+# a rejected key, no credit left, and what passes
+_NOT_A_PARAMETER = (401, 402, 408, 429, 502, 503, 504)
 # prompts for which it is tried in vain whether a parameter is to blame for their error
 _MAX_VAIN_TRIALS = 3
 _LABELS_INSTEAD = "judge with readout='label' instead"
@@ -122,6 +124,8 @@ class OpenAILLM(BaseLLM):
         context_length: int | None = None,
     ) -> None:
         check_int("max_concurrency", max_concurrency, 1)
+        if context_length is not None:
+            check_int("context_length", context_length, 1)
         self.id = model_id
         self.revision = revision
         self.context_length = context_length
@@ -146,6 +150,7 @@ class OpenAILLM(BaseLLM):
         self._has_reported = {False: False, True: False}
         # whether some answer came with the probabilities of its tokens
         self._shows_tokens = False
+        self._n_without_tokens = 0
         self._server_identified = False
 
     def generate(
@@ -260,10 +265,16 @@ class OpenAILLM(BaseLLM):
             steps = cast("Sequence[Step]", completion.tokens)
             mass = read_choice_mass(steps, choices, self._dialect.frame, among)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            reason = self._endpoint.excerpt(f"{type(error).__name__}: {error}")
             shown = self._endpoint.excerpt(str(completion.tokens))
             return Failure(
-                f"the probabilities of tokens (logprobs) cannot be read "
-                f"({type(error).__name__}: {error}): {shown}"
+                f"the probabilities of tokens (logprobs) cannot be read ({reason}): {shown}"
+            )
+        answered = _matching_choice(completion.text, choices)
+        if answered is not None and answered not in mass.written:
+            shown = self._endpoint.excerpt(completion.text)
+            return Failure(
+                f"the tokens that the server shows (logprobs) are not those of its answer {shown!r}"
             )
         if self._dialect.choices[0] != "none":
             await self._resolve(client, prompt, choices, among, mass)
@@ -296,15 +307,19 @@ class OpenAILLM(BaseLLM):
         """Return the failure of an answer without tokens.
 
         Raises:
-            LLMError: It is a proper answer, and none has come with tokens so far: the server shows
-                none.
+            LLMError: It is a proper answer, and the server shows no tokens: it refuses to, or this
+                is the second answer without them, and none has come with them.
         """
         if not completion.text.strip():
             return Failure(_why_empty(completion, None))
         advice = f"does not show the probabilities of tokens (logprobs): {_LABELS_INSTEAD}"
         if self._shows_tokens or _matching_choice(completion.text, choices) is None:
             return Failure(f"the answer {self._endpoint.excerpt(completion.text)!r} {advice}")
-        raise LLMError(f"{self.id} {advice}")
+        self._n_without_tokens += 1
+        # one answer may lack them, such as one from a cache
+        if self._n_without_tokens > 1 or not self._dialect.top_logprobs:
+            raise LLMError(f"{self.id} {advice}")
+        return Failure(f"{self.id} {advice}")
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -386,7 +401,7 @@ class OpenAILLM(BaseLLM):
         self, client: AsyncOpenAI, question: Question
     ) -> Completion | Failure | RetryableFailure:
         known = dialect = self._dialect
-        refused = ""
+        refused, was_repeated = "", False
         while True:
             try:
                 answer = await self._send(client, question, dialect)
@@ -397,6 +412,13 @@ class OpenAILLM(BaseLLM):
                     continue
                 refused = refused or error.words
                 next_dialect = _next_dialect(dialect, error, question)
+                is_known = question.schema is None and self._is_accepted(question, dialect)
+                if next_dialect is not None and is_known:
+                    # other prompts were answered in this form: a bad moment, or about this prompt
+                    if was_repeated:
+                        return self._endpoint.on_error(error)
+                    was_repeated = True
+                    continue
                 if next_dialect is not None:
                     dialect = next_dialect
                     continue
@@ -486,7 +508,7 @@ class OpenAILLM(BaseLLM):
 
 
 def _next_dialect(dialect: Dialect, error: ServerError, question: Question) -> Dialect | None:
-    if is_refusal(error.words) or error.status in (401, 402, 408, 429):
+    if is_refusal(error.words) or error.status in _NOT_A_PARAMETER:
         return None
     # other errors than these two are rarely about a parameter: it must be named exactly
     by_name = error.status not in (400, 422)

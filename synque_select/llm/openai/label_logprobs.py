@@ -56,6 +56,7 @@ class ChoiceMass:
         is_alone: Whether a token that decides between choices has a probability of 1, or nearly,
             and no other is shown that has one. Many servers then write 1, whatever the model
             thinks.
+        written: The choices with which the tokens of the answer itself begin.
     """
 
     by_choice: dict[str, float] = field(default_factory=dict)
@@ -64,6 +65,7 @@ class ChoiceMass:
     unseen: float = 0.0
     smallest: float = 0.0
     is_alone: bool = False
+    written: tuple[str, ...] = ()
 
     def add(self, choices: tuple[str, ...], mass: float) -> None:
         """Add the probability of a text with which these choices begin."""
@@ -184,9 +186,11 @@ def read_choice_mass(
             choice_mass.smallest = choice_mass.smallest or path_probability * min(shown)
         path_probability *= written
         if possible is not None and len(possible) < 2:
+            choice_mass.written = possible
             choice_mass.add(possible, path_probability)
             return choice_mass
-    choice_mass.add(_possible_choices(text, choices, frame) or (), path_probability)
+    choice_mass.written = _possible_choices(text, choices, frame) or ()
+    choice_mass.add(choice_mass.written, path_probability)
     return choice_mass
 
 
@@ -225,7 +229,9 @@ def _probability(token: Token) -> float | None:
 
 def _bytes(token: Token) -> bytes:
     """Return what a token writes; a token of half a character has no text, only bytes."""
-    raw = token.get("bytes")
+    raw: object = token.get("bytes")
+    if not isinstance(raw, list):  # a number would be that many bytes
+        raw = None
     if not raw and not isinstance(token["token"], str):
         raise TypeError(f"the token {token['token']!r} is not a text")
     written = bytes(raw) if raw else token["token"].encode("utf-8", "replace")

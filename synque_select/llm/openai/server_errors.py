@@ -148,8 +148,11 @@ def error_in_answer(state: Mapping[str, Json]) -> ServerError | None:
     codes = [
         part.get("code", part.get("status")) for part in (error, state) if isinstance(part, Mapping)
     ]
-    status = next((code for code in map(_status, codes) if code is not None), 500)
-    return ServerError(status, server_words(json.dumps(error)))
+    words = server_words(json.dumps(error))
+    # without a number, a refusal is an answer, and anything else may pass
+    usual = 400 if is_refusal(words) else 500
+    status = next((code for code in map(_status, codes) if code is not None), usual)
+    return ServerError(status, words)
 
 
 def _is_error(state: Mapping[str, Json]) -> bool:
