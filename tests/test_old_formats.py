@@ -668,7 +668,7 @@ PAGES = {
     "ranking_lens": ["LENS: what distinguishes the candidates", "Least real examples",
                      "The real sample has apple, violet, xenon"],
     "fit_run": ["near, mixed: top 2 by mmd", "LENS: what distinguishes the candidates",
-                "data:image/svg+xml", "+0.90", "Would more real examples",
+                '<figure class="plot">', "+0.90", "Would more real examples",
                 "mixed 0.5 + near 0.5"],
     "sweep_run": ["+0.10", "near"],
     "tune_run": ["tuned: best of 7 complete trials of the study old", "MMD-optimal", "0.680",
@@ -679,8 +679,7 @@ PAGES = {
 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_page_of_a_run_is_built_again(name: str, here: Path):
-    pytest.importorskip("matplotlib")
-    page = write_report(name).read_text()
+    page = write_report(name).read_text().replace("<wbr>", "")
     missing = [words for words in PAGES[name] if words not in page and words not in plain(page)]
     assert not missing
     assert "told apart" not in page  # old name
@@ -689,8 +688,7 @@ def test_the_page_of_a_run_is_built_again(name: str, here: Path):
     assert "extrapolated rows" not in page
     (here / name / "report.html").unlink()
     assert main(["report", name]) == 0
-    # figures have ids of their own each time
-    assert plain((here / name / "report.html").read_text()) == plain(page)
+    assert (here / name / "report.html").read_text().replace("<wbr>", "") == page
 
 
 def plain(page: str) -> str:

@@ -15,8 +15,9 @@ from synque_select.records.experiment_result import (
     save_result,
 )
 from synque_select.records.ranking_file import save_ranking
+from synque_select.records.run_info import save_run_info
 from synque_select.report.correlation_tables import correlation_table
-from synque_select.report.examples_and_map import write_examples, write_map
+from synque_select.report.examples_and_map import name_of_real, write_examples, write_map
 from synque_select.report.experiment_tables import arms_table, comparison_tables, cost_table
 from synque_select.report.formats import format_number
 from synque_select.report.page import write_report
@@ -54,12 +55,14 @@ def write_run(
     for replicate, ranking in enumerate(rankings):
         save_ranking(ranking, run_dir / "rankings" / f"replicate-{replicate + 1}.json")
     save_correlations(correlations, run_dir)
-    write_examples(
-        run_dir, {"real sample": sample.views, **{c.name: c.views for c in task.candidates}}
-    )
     embeddings = scorer.embeddings(task.candidates, sample)
+    views = {candidate.name: candidate.views for candidate in task.candidates}
+    ordered = {row.name: views[row.name] for row in rankings[0]}
+    sets = {name_of_real(views): sample.views, **ordered}
+    write_examples(run_dir, sets, embeddings=embeddings)
     if embeddings is not None:
         write_map(run_dir, *embeddings)
+    save_run_info(run_dir)
     return write_report(run_dir)
 
 

@@ -1,38 +1,40 @@
-"""What a page is made of: sections of tables, figures, examples and texts, without any HTML."""
+"""What a page is made of: sections of tables, charts, examples and texts, without any HTML."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeAlias
 
-from synque_select.errors import DependencyError, RecordError
+from synque_select.data.preview import cut_at_word
+from synque_select.errors import RecordError
+from synque_select.report.charts import DotChart, MapChart, PlotChart
 from synque_select.report.table import Table
 from synque_select.types import ShownView
 from synque_select.utils.data_uri import data_uri
 from synque_select.utils.json_fields import JsonFields
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as MatplotlibFigure
+from synque_select.utils.wording import counted
 
 __all__ = [
     "Block",
+    "Charts",
+    "Code",
     "Example",
     "ExampleList",
-    "Figure",
     "Fold",
     "Paragraph",
     "PointList",
     "Section",
     "TableBlock",
-    "draw_figure",
     "example_of",
+    "limited",
     "shown_example",
 ]
 
 _PNG_BEGINS = b"\x89PNG\r\n\x1a\n"
+_MOST_ROWS = 100  # of a table
+_BEGINNING = 280  # characters of a long text that are shown before the reader unfolds it
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,20 @@ class TableBlock:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """An image.
+class Charts:
+    """Charts side by side, where the page is wide enough."""
 
-    Args:
-        source: Data URI of the image.
-        alt: What the image shows, for those who cannot see it.
-    """
+    charts: tuple[DotChart | PlotChart | MapChart, ...]
+    kind: ClassVar[str] = "charts"
 
-    source: str
-    alt: str
-    kind: ClassVar[str] = "figure"
+
+@dataclass(frozen=True)
+class Code:
+    """A text to copy, as a terminal or a file has it."""
+
+    text: str
+    title: str = ""
+    kind: ClassVar[str] = "code"
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,13 @@ class Example:
     image: str | None = None
     realness: float | None = None
     caption: str = ""
+
+    @property
+    def beginning(self) -> str | None:
+        """The beginning of a long text, which ends with a word; None if the text is short."""
+        if self.text is None or len(self.text) <= 1.3 * _BEGINNING:
+            return None
+        return cut_at_word(self.text, _BEGINNING)
 
 
 @dataclass(frozen=True)
@@ -134,23 +146,28 @@ class Section:
     kind: ClassVar[str] = "section"
 
 
-Block: TypeAlias = "Paragraph | TableBlock | Figure | ExampleList | PointList | Fold | Section"
+Block: TypeAlias = (
+    "Paragraph | TableBlock | Charts | Code | ExampleList | PointList | Fold | Section"
+)
 
 
-def draw_figure(draw: Callable[[], MatplotlibFigure], alt: str) -> Figure | Paragraph:
-    """Return a figure of matplotlib as an image, or a note if matplotlib is not installed.
+def limited(table: Table, rest: str = "", most: int = _MOST_ROWS) -> Table:
+    """Return the first rows of a table, with a note on how many there are.
 
     Args:
-        draw: Returns the figure.
-        alt: What the figure shows, for those who cannot see it.
-    """
-    try:
-        from synque_select.report.plots import to_svg
+        table: The table.
+        rest: File that has all rows; empty if no file has.
+        most: Maximum number of rows.
 
-        svg = to_svg(draw())
-    except DependencyError as error:
-        return Paragraph(f"No figure here: {error}", is_note=True)
-    return Figure(data_uri(svg, "image/svg+xml"), alt)
+    Example:
+        >>> limited(Table("", (), (("a",), ("b",), ("c",))), "all.csv", 2).notes
+        ('the first 2 of 3 rows; all.csv has all',)
+    """
+    n = len(table.rows)
+    if n <= most:
+        return table
+    note = f"the first {most} of {counted(n, 'row')}{f'; {rest} has all' if rest else ''}"
+    return replace(table, rows=table.rows[:most], notes=(note, *table.notes))
 
 
 def shown_example(

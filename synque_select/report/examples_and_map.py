@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,12 @@ from synque_select.records.run_folder import write_json
 from synque_select.utils.json_types import Json
 from synque_select.utils.wording import counted
 
-__all__ = ["project", "write_examples", "write_map"]
+__all__ = ["name_of_real", "project", "write_examples", "write_map"]
 
 _REAL = "real sample"
+_MOST_REAL = 2000  # on the map
+_MOST_SETS = 24  # with examples
+_MOST_COMPARED = 5000  # examples of a set, for the nearest and the farthest
 
 
 def write_map(
@@ -26,15 +29,17 @@ def write_map(
     candidates: Mapping[str, torch.Tensor],
     *,
     n_shown: int = 150,
+    n_all: int = 12_000,
     seed: int = 0,
 ) -> Path:
     """Write `map.json`: the real sample and the candidates projected onto two components.
 
     Args:
         run_dir: The run's directory.
-        real: (n, d) embeddings of the real sample, all of which are shown.
+        real: (n, d) embeddings of the real sample; of more than 2,000, as many at random.
         candidates: Candidate name to (N, d) embeddings, on any device or memory-mapped.
         n_shown: Maximum number of random examples per candidate that are read and shown.
+        n_all: Maximum number of examples of all candidates, but at least one per candidate.
         seed: Random seed for the choice of these examples.
 
     Raises:
@@ -46,12 +51,13 @@ def write_map(
         raise ConfigError(f"a map needs candidates of one dimension, found {widths}")
     if n_shown < 1:
         raise ConfigError(f"n_shown={n_shown}: allowed is 1 or more")
+    n_shown = max(1, min(n_shown, n_all // len(candidates)))
     chosen = {name: rows[_choose(len(rows), n_shown, seed)] for name, rows in candidates.items()}
-    sets = [real, *chosen.values()]
+    sets = [real[_choose(len(real), _MOST_REAL, seed)], *chosen.values()]
     planes, share = project([rows.to("cpu", torch.float64) for rows in sets])
-    label = _REAL if _REAL not in candidates else f"{_REAL} (unlabeled)"
+    label = name_of_real(candidates)
     points = [
-        {"set": name, "x": x, "y": y}
+        {"set": name, "x": float(f"{x:.5g}"), "y": float(f"{y:.5g}")}
         for name, plane in zip([label, *chosen], planes, strict=True)
         for x, y in plane.tolist()
     ]
@@ -62,6 +68,11 @@ def write_map(
     return write_json(
         Path(run_dir) / "map.json", {"points": points, "method": method, "real": label}
     )
+
+
+def name_of_real(candidates: Iterable[str]) -> str:
+    """Return what the real sample is called beside candidates of these names."""
+    return f"{_REAL} (unlabeled)" if _REAL in candidates else _REAL
 
 
 def project(sets: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], float]:
@@ -83,8 +94,12 @@ def project(sets: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], float]:
     mean = torch.stack([rows.mean(dim=0) for rows in sets]).mean(dim=0)
     # each row weighs 1 / size of its set: a large candidate must not decide the axes alone
     scaled = torch.cat([(rows - mean) / len(rows) ** 0.5 for rows in sets])
-    _, sizes, axes = torch.linalg.svd(scaled, full_matrices=False)
-    axes = axes[:2]
+    if len(scaled) > scaled.shape[1]:  # as many columns as rows at most: linear in the rows
+        values, vectors = torch.linalg.eigh(scaled.T @ scaled)
+        sizes, axes = values.clamp(min=0).sqrt().flip(0), vectors.flip(1).T[:2]
+    else:
+        _, sizes, axes = torch.linalg.svd(scaled, full_matrices=False)
+        axes = axes[:2]
     largest = axes.abs().argmax(dim=1, keepdim=True)
     axes = axes * axes.gather(1, largest).sign()
     if len(axes) < 2:  # one dimension or a single row: the second axis stays empty
@@ -104,17 +119,23 @@ def write_examples(
     views: Mapping[str, Sequence[View]],
     *,
     realness: Mapping[str, Sequence[float] | torch.Tensor] | None = None,
+    embeddings: tuple[torch.Tensor, Mapping[str, torch.Tensor]] | None = None,
     n_shown: int = 6,
-    max_chars: int = 400,
+    max_chars: int = 1200,
     max_pixels: int = 96,
     seed: int = 0,
 ) -> Path:
-    """Write `examples.json`: a few random examples of each set.
+    """Write `examples.json`: a few examples of each set, at most of the first 24 sets.
+
+    With embeddings, they are the examples that are nearest to the real sample and farthest from it,
+    by the distance to the nearest real example; else they are random.
 
     Args:
         run_dir: The run's directory.
-        views: Name of a set (a candidate, the real sample) to its texts or images.
+        views: Name of a set (a candidate, the real sample) to its texts or images, the most
+            important first.
         realness: Name of a set to the realness of its examples, higher is more real; optional.
+        embeddings: Embeddings of the real sample and of the candidates by name; optional.
         n_shown: Maximum number of examples per set.
         max_chars: Longer texts are cut, and say how many characters they have.
         max_pixels: Images are shrunk to fit a square of this side and stored as PNG.
@@ -124,12 +145,30 @@ def write_examples(
         RecordError: The file cannot be written.
     """
     shown: dict[str, list[dict[str, Json]]] = {}
-    for name, of_set in views.items():
-        scores = (realness or {}).get(name)
+    for name in list(views)[:_MOST_SETS]:
+        of_set, scores = views[name], (realness or {}).get(name)
+        rows = None if embeddings is None else embeddings[1].get(name)
+        if embeddings is None or rows is None or len(rows) != len(of_set):
+            chosen = dict.fromkeys(_choose(len(of_set), n_shown, seed).tolist(), "")
+        else:
+            chosen = _nearest_and_farthest(embeddings[0], rows, n_shown)
         shown[name] = []
-        for i in _choose(len(of_set), n_shown, seed).tolist():
+        for i, group in chosen.items():
             entry: dict[str, Json] = {"view": shown_view(of_set[i], max_chars, max_pixels)}
+            if group:
+                entry["group"] = group
             if scores is not None:
                 entry["realness"] = float(scores[i])
             shown[name].append(entry)
     return write_json(Path(run_dir) / "examples.json", shown)
+
+
+def _nearest_and_farthest(real: torch.Tensor, rows: torch.Tensor, n_shown: int) -> dict[int, str]:
+    """Return the positions of the examples nearest to the real sample and farthest from it."""
+    some = _choose(len(rows), _MOST_COMPARED, 0)
+    distances = torch.cdist(rows[some].to("cpu", torch.float32), real.to("cpu", torch.float32))
+    order = some[distances.min(dim=1).values.argsort(stable=True)].tolist()
+    half = min(n_shown, len(order)) // 2
+    # of few examples, none is in both groups
+    farthest = dict.fromkeys(order[len(order) - half :][::-1], "farthest")
+    return dict.fromkeys(order[: min(n_shown, len(order)) - half], "nearest") | farthest

@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
 from functools import cache
+from importlib import resources
 from typing import TYPE_CHECKING
 
 from synque_select.report.blocks import Block
+from synque_select.report.charts import DotChart, MapChart, PlotChart
+from synque_select.report.summary import Summary
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 __all__ = ["page_html"]
 
 
 def page_html(
-    title: str,
+    summary: Summary,
     *,
-    answer: Sequence[str],
-    facts: Mapping[str, str],
-    sections: Sequence[Block],
-    files: Sequence[str],
+    charts: Sequence[DotChart | PlotChart | MapChart] = (),
+    sections: Sequence[Block] = (),
+    markdown: str = "",
 ) -> str:
     """Return the page as HTML.
 
     Args:
-        title: Title of the page.
-        answer: Sentences at its top.
-        facts: How the run was made: name to value.
+        summary: What stands at the top.
+        charts: The charts below it.
         sections: The sections.
-        files: Names of the files that the page was made from.
+        markdown: The summary as Markdown, which a button copies.
     """
     template = _environment().get_template("page.html")
-    return template.render(title=title, answer=answer, facts=facts, sections=sections, files=files)
+    return template.render(summary=summary, charts=charts, sections=sections, markdown=markdown)
 
 
 @cache
 def _environment() -> Environment:
     import jinja2
+    from markupsafe import Markup
 
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("synque_select.report"),
         autoescape=True,  # every value is data: no name or text may become markup
         undefined=jinja2.StrictUndefined,  # a misspelled name raises instead of showing nothing
@@ -47,3 +53,31 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["breakable"] = _breakable
+    environment.filters["prose"] = _prose
+    for name in ("page.css", "page.js"):
+        text = (resources.files("synque_select.report") / "templates" / name).read_text("utf-8")
+        key = name.partition(".")[2]
+        # the only values that are not escaped: they are files of this package
+        environment.globals[key] = Markup(text)
+        # the page's policy allows this script and this style, and no other
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        environment.globals[f"{key}_hash"] = f"sha256-{digest}"
+    return environment
+
+
+def _breakable(name: str) -> Markup:
+    """Allow a line to end after a mark in a name, as underscores do not."""
+    from markupsafe import Markup, escape
+
+    parts = re.findall(r"[^_/+.-]*[_/+.-]+|[^_/+.-]+", name)
+    return Markup("<wbr>").join(escape(part) for part in parts)
+
+
+def _prose(text: str) -> Markup:
+    """Set what stands between backticks as code."""
+    from markupsafe import Markup, escape
+
+    parts = [escape(part) for part in re.split(r"`([^`\n]+)`", text)]
+    marked = [Markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(parts)]
+    return Markup("").join(marked)

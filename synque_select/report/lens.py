@@ -32,6 +32,7 @@ _LISTS = (
     ("only_synthetic", "Typical of the candidate only"),
 )
 _EXAMPLES = (("most_real", "Most real examples"), ("least_real", "Least real examples"))
+_MOST_CANDIDATES = 20  # on a page, the best first
 _REAL, _SYNTHETIC = "the real sample", "the candidate"
 _INTRO = (
     "A language model judged by these rubrics how likely it is that each example is real. They "
@@ -48,8 +49,7 @@ def lens_sections(ranking: Ranking) -> list[Section]:
     candidates = details.named_objects("candidates")
     folds = [
         _candidate(row.name, candidates[row.name])
-        for row in ranking.order()
-        if row.name in candidates
+        for row in [row for row in ranking.order() if row.name in candidates][:_MOST_CANDIDATES]
     ]
     intro = (Paragraph(_INTRO), Paragraph(_about(details)))
     return [

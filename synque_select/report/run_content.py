@@ -13,6 +13,7 @@ from synque_select.records.experiment_result import ExperimentResult, load_resul
 from synque_select.records.findings_file import load_findings
 from synque_select.records.ranking_file import file_beside, load_ranking
 from synque_select.records.run_folder import read_json
+from synque_select.records.run_info import RunInfo, load_run_info
 from synque_select.types import Findings, Ranking
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.validation import kind_of
@@ -47,6 +48,7 @@ class RunContent:
         map: The content of `map.json`.
         examples: The content of `examples.json`.
         files: Part to the file that it was read from.
+        info: How the run was made.
         page: Where the page belongs; None if the run is not in files.
     """
 
@@ -59,6 +61,7 @@ class RunContent:
     map: JsonObject | None = None
     examples: JsonObject | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
+    info: RunInfo | None = None
     page: Path | None = None
 
 
@@ -73,8 +76,9 @@ def load_run(path: str | Path) -> RunContent:
             message names it.
     """
     path = Path(path)
-    if path.is_file():
+    if path.is_file() and path.name != "ranking.json":
         return _beside_ranking(path)
+    path = path.parent if path.is_file() else path
     if not path.is_dir():
         raise RecordError(
             f"{path} does not exist: allowed is the directory of a run or the file of a ranking"
@@ -95,6 +99,7 @@ def load_run(path: str | Path) -> RunContent:
         map=_object(files.get("map.json")),
         examples=_object(files.get("examples.json")),
         files=files,
+        info=load_run_info(path),
         page=path / "report.html",
     )
 

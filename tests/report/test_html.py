@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from typing import get_args, get_type_hints
 
 import pytest
 
 from synque_select.report import blocks
 from synque_select.report.blocks import (
+    Charts,
+    Code,
     Example,
     ExampleList,
-    Figure,
     Fold,
     Paragraph,
     PointList,
     Section,
     TableBlock,
 )
+from synque_select.report.charts import (
+    DotChart,
+    DotRow,
+    MapChart,
+    MapSet,
+    PlotChart,
+    PlotPoint,
+    Tick,
+)
 from synque_select.report.html import _environment, page_html
+from synque_select.report.summary import Point, Summary
 from synque_select.report.table import Column, Table
 from tests.records.records_data import SCRIPT
 from tests.report.test_page import Page
@@ -29,7 +42,25 @@ BLOCKS = (
     Paragraph(HOSTILE, is_note=True),
     TableBlock(TABLE),
     TableBlock(Table(HOSTILE, (), (), (HOSTILE,))),
-    Figure(HOSTILE, HOSTILE),
+    Charts(
+        (
+            DotChart(HOSTILE, HOSTILE, (DotRow(HOSTILE, HOSTILE, 5.0, place=HOSTILE),)),
+            PlotChart(
+                HOSTILE,
+                HOSTILE,
+                HOSTILE,
+                HOSTILE,
+                (Tick(1.0, HOSTILE),),
+                (),
+                (PlotPoint(1.0, 2.0, HOSTILE, HOSTILE),),
+                legend=(("on", HOSTILE),),
+            ),
+            MapChart(
+                HOSTILE, (MapSet(HOSTILE, "M1 1h0", "on"),), has_filter=True, notes=(HOSTILE,)
+            ),
+        )
+    ),
+    Code(HOSTILE, HOSTILE),
     ExampleList(
         (
             (Example(HOSTILE, text=HOSTILE, realness=0.25, caption=HOSTILE),),
@@ -42,22 +73,23 @@ BLOCKS = (
 
 
 def page_of(*sections) -> Page:
-    return Page(
-        page_html(
-            HOSTILE, answer=[HOSTILE], facts={HOSTILE: HOSTILE}, sections=sections, files=[HOSTILE]
-        )
+    summary = Summary(
+        HOSTILE, HOSTILE, HOSTILE, {HOSTILE: 1.0}, (Point(HOSTILE, HOSTILE, HOSTILE, (HOSTILE,)),)
     )
+    return Page(page_html(summary, sections=sections, markdown=HOSTILE))
 
 
 def test_hostile_values_stay_texts_wherever_they_are():
     page = page_of(Section(HOSTILE, BLOCKS), Fold(HOSTILE, BLOCKS))
-    assert page.all("script") == []
+    assert len(page.all("script")) == 1  # the page's own
     assert not any("onload" in attributes for _, attributes in page.tags)
-    # paragraphs, both tables, examples, points
-    n_in_blocks = 2 + 4 + 2 + 3 + 3
-    # the title twice, the answer, a fact and its name, the file
-    assert page.words.count(HOSTILE) == 6 + 2 * (1 + n_in_blocks)
-    assert page.all("img")[0] == {"src": HOSTILE, "alt": HOSTILE}
+    assert SCRIPT not in page.script
+    at_top = 2 + 1 + 1 + 4 + 1  # title and headline, name, rest, weight, point, Markdown
+    in_charts = (2 + 3) + (2 + 1 + 2 + 2 + 1) + (1 + 1 + 1 + 1)
+    # paragraphs, both tables, charts, code, examples, points
+    n_in_blocks = 2 + 4 + 2 + in_charts + 2 + 3 + 3
+    assert page.words.count(HOSTILE) == at_top + 1 + 2 * (1 + n_in_blocks)
+    assert page.all("img")[0]["src"] == HOSTILE
 
 
 def test_every_kind_of_block_is_rendered():
@@ -66,6 +98,33 @@ def test_every_kind_of_block_is_rendered():
     assert set(get_args(kinds)) == shown
     for block in BLOCKS:
         assert len(page_of(block).tags) > len(page_of().tags), block.kind
+
+
+def test_the_policy_allows_the_page_s_own_style_and_script_and_no_other():
+    page = page_of()
+    (policy,) = [m["content"] for m in page.all("meta") if "http-equiv" in m]
+    assert policy is not None
+    for tag, text in (("script", page.script), ("style", page.style)):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy
+    # an attribute would need 'unsafe-inline'
+    assert not any("style" in attributes for _, attributes in page.tags)
+
+
+def test_a_long_text_begins_whole_words_and_unfolds():
+    text = "word " * 200
+    example = Example("a", text=text)
+    assert example.beginning == ("word " * 56).strip()
+    page = page_of(ExampleList(((example,),)))
+    assert text in page.words
+    assert f"{example.beginning} …" in page.words
+
+
+def test_code_is_marked_and_names_may_break():
+    page = page_of(Paragraph("run `a <b>` now"), TableBlock(TABLE))
+    assert "run a <b> now" in page.words
+    assert "wbr" in [tag for tag, _ in page.tags]
 
 
 def test_a_text_keeps_its_lines_and_spaces():

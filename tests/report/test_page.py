@@ -7,6 +7,8 @@ import io
 import json
 import re
 import sys
+import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -27,12 +29,12 @@ from synque_select.records.run_folder import read_json, write_json
 from synque_select.report.examples_and_map import project, write_examples, write_map
 from synque_select.report.page import ranking_page, write_report
 from synque_select.selection.decision import decided
-from synque_select.types import Evidence, Findings, Gaps, ShownGap
+from synque_select.types import Evidence, Findings, Gaps, LabelCheck, LabelChecks, ShownGap
 from tests.records.records_data import SCRIPT, make_ranking, make_record
 from tests.report.test_tables import RESULT_STATE
 
 NAMES = [SCRIPT, "b", "c", "d", "e\" onload='alert(1)", "f"]
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "wbr"}
 
 
 class Page(HTMLParser):
@@ -42,7 +44,7 @@ class Page(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words = ""
+        self.words = self.script = self.style = ""
         self.feed(text)
         assert self.open == []
 
@@ -55,7 +57,10 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.words += data
+        if self.open and self.open[-1] in ("script", "style"):
+            setattr(self, self.open[-1], data)
+        else:
+            self.words += data
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
@@ -101,6 +106,9 @@ def test_the_page_shows_every_part(folder: Path):
     page = read(folder)
     assert "Ranking by consensus" in page.words
     assert "selected: mixture of the top k" in page.words
+    assert "Weights and hashes" in page.words
+    assert "synque-select rank" in page.words
+    assert "encode1.5 s (75 %)" in page.words
     assert "Each candidate alone" in page.words
     assert "Proxies against test_acc over the probes" in page.words
     assert "1 table, one per comparability key" in page.words
@@ -109,17 +117,21 @@ def test_the_page_shows_every_part(folder: Path):
     assert "cannot see wrong labels" in page.words
     assert "some/encoder" in page.words
     assert "torch 2.14.1" in page.words
-    assert len([t for t in page.all("img") if "svg" in (t["src"] or "")]) == 4
+    kinds = [figure["class"] for figure in page.all("figure")]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"dots": 9, "map": 2, "plot": 3}
 
 
 def test_the_page_begins_with_what_was_chosen_how_sure_that_is_and_whether_it_paid(folder: Path):
     words = read(folder).words
-    first = words[: words.index("Ranking by consensus")]
+    first = words[: words.index("selection_stability")]
     assert f"Train on {NAMES[0]}, {NAMES[1]}: top 2 by consensus." in first
-    assert f"message {SCRIPT}" in first
-    assert "the selected mixture beats: mixture of k at random +0.040 [0.010, 0.070]." in first
-    assert "p below 0.05 after Holm over the" in first
-    assert first.index("mixture beats") < first.index("some/encoder")
+    assert "reliability of consensus on your task is unknown" in first.lower()
+    assert "+0.040 test_acc against mixture of k at random: beats" in first
+    assert "95 % interval [0.010, 0.070]." in first
+    assert "1 note on these data stands under Ranking." in first
+    assert f"message {SCRIPT}" in words
+    assert "p below 0.05 after Holm over the" in words
+    assert words.index("Did it pay?") < words.index("some/encoder")
 
 
 def test_of_many_chosen_ten_are_named(tmp_path: Path):
@@ -130,10 +142,13 @@ def test_of_many_chosen_ten_are_named(tmp_path: Path):
 
 def test_hostile_texts_stay_texts(folder: Path):
     page = read(folder)
-    assert page.all("script") == []
+    assert len(page.all("script")) == 1
+    assert SCRIPT not in page.script
     assert page.words.count(SCRIPT) >= 5
     allowed = {"class", "scope", "role", "tabindex", "aria-label", "src", "alt", "lang", "name"}
-    allowed |= {"charset", "http-equiv", "content"}
+    allowed |= {"charset", "http-equiv", "content", "id", "type", "readonly", "hidden", "loading"}
+    allowed |= {"aria-hidden", "value", "data-n", "viewbox", "preserveaspectratio", "text-anchor"}
+    allowed |= {"x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "d", "dy", "points"}
     assert {name for _, attributes in page.tags for name in attributes} <= allowed
 
 
@@ -142,7 +157,9 @@ def test_the_page_asks_for_nothing_from_anywhere(folder: Path):
     page = Page(text)
     assert all((image["src"] or "").startswith("data:image/") for image in page.all("img"))
     assert page.all("link") == page.all("iframe") == page.all("a") == []
-    assert not re.search(r"url\(|@import|https?://", re.sub(r"base64,[\w+/=]+", "", text))
+    assert not re.search(
+        r"url\(|@import|https?://|fetch\(|import\(", re.sub(r"base64,[\w+/=]+", "", text)
+    )
     (policy,) = [m["content"] for m in page.all("meta") if "http-equiv" in m]
     assert policy is not None
     assert policy.startswith("default-src 'none'")
@@ -188,7 +205,10 @@ def test_what_is_absent_is_left_out(folder: Path, kept: str):
         if path.name != kept:
             path.unlink()
     page = read(folder)
-    assert len(page.all("h2")) == {"result.json": 3}.get(kept, 1)
+    heads = [tag for tag in page.words.splitlines() if tag]
+    assert "How to reproduce it" in heads
+    expected = {"ranking.json": 4, "result.json": 4, "correlations.json": 2}
+    assert len(page.all("section")) == expected.get(kept, 2)
     assert kept in page.words
 
 
@@ -197,7 +217,8 @@ def test_run_records_alone_are_shown_with_their_figures(folder: Path):
     page = read(folder)
     assert "within each comparability key" in page.words
     assert "digits: 6 distinct candidates, runs of kind probe" in page.words
-    assert any("over 6 units" in (image["alt"] or "") for image in page.all("img"))
+    labels = [area["aria-label"] or "" for area in page.all("svg") if area.get("role") == "img"]
+    assert any("val_acc over pad" in label for label in labels)
 
 
 def test_an_empty_folder_is_an_error(tmp_path: Path):
@@ -220,8 +241,10 @@ def test_a_ranking_file_has_its_page_and_its_findings_beside_it(tmp_path: Path):
     path = write_report(tmp_path / "mine.json")
     assert path == tmp_path / "mine.report.html"
     page = Page(path.read_text(encoding="utf-8"))
-    assert "4: the nearest" in page.words
-    assert "3: the real one" in Page(ranking_page(make_ranking(), Findings(gaps=gaps))).words
+    assert "real example 3" in page.words
+    assert "nearest: a, example 4, 2.00x" in page.words
+    assert "the nearest" in page.words
+    assert "the real one" in Page(ranking_page(make_ranking(), Findings(gaps=gaps))).words
 
 
 @pytest.mark.parametrize(
@@ -272,16 +295,60 @@ def test_a_damaged_file_is_named(tmp_path: Path, file: str, state):
         write_report(tmp_path)
 
 
-def test_without_matplotlib_the_tables_stand_and_the_figures_say_what_they_need(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_page_needs_no_matplotlib(folder: Path, monkeypatch: pytest.MonkeyPatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    page = read(folder)
-    assert "pip install 'synque-select[report]'" in page.words
-    assert "Ranking by consensus" in page.words
-    assert not [t for t in page.all("img") if "svg" in (t["src"] or "")]
+    assert read(folder).all("figure")
+
+
+def test_a_label_warning_stands_once(tmp_path: Path):
+    check = LabelCheck("a", 10, 0.5, 0.5, {"x": 1.0}, {}, warnings=("a: labels may be wrong",))
+    save_ranking(make_ranking(messages=("a: labels may be wrong", "another note")), tmp_path)
+    save_findings(tmp_path, Findings(labels=LabelChecks((check,))))
+    words = read(tmp_path).words
+    assert words.count("labels may be wrong") == 1
+    assert words.count("another note") == 1
+
+
+def test_one_number_for_one_candidate_everywhere(tmp_path: Path):
+    ranking = make_ranking(["x", "y", "z"])
+    ranks = (1.0, 2.5, 2.5)
+    rows = tuple(
+        replace(row, ranks={**row.ranks, "consensus": rank})
+        for row, rank in zip(ranking.candidates, ranks, strict=True)
+    )
+    save_ranking(replace(ranking, candidates=rows), tmp_path)
+    words = read(tmp_path).words
+    assert "2=y" in words
+    assert "2=z" in words
+    assert "3z" not in words
+    assert "2.5y" not in words
+
+
+@pytest.mark.parametrize("n", [10, 1000])
+def test_the_page_is_small_whatever_the_candidates_are(tmp_path: Path, n: int):
+    names = [f"candidate-{i:04d}-{'of-a-long-name-' * 4}" for i in range(n)]
+    ranking = make_ranking(names, top_k=n // 2)
+    evidence = Evidence(
+        "consensus", 50, 50.0, 1, n * (n - 1) // 2, shown_better={names[0]: (names[1],)}
+    )
+    save_ranking(decided(ranking, evidence), tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    embeddings = {name: torch.randn(60, 16, generator=generator) for name in names}
+    real = torch.randn(100, 16, generator=generator)
+    write_map(tmp_path, real, embeddings)
+    texts = ["word " * 2000] * 60
+    write_examples(tmp_path, dict.fromkeys(names, texts), embeddings=(real, embeddings))
+    checks = tuple(LabelCheck(name, 60, 0.5, 0.5, {"x": 0.5, "y": 0.5}, {}) for name in names)
+    save_findings(tmp_path, Findings(labels=LabelChecks(checks)))
+    start = time.process_time()
+    size = write_report(tmp_path).stat().st_size
+    seconds = time.process_time() - start
+    assert size < 2_000_000
+    assert seconds < 5
+    if n > 100:
+        assert "the first 100 of 1,000 rows; ranking.csv has all" in read(tmp_path).words
 
 
 # map.json and examples.json
@@ -292,6 +359,8 @@ def test_a_map_holds_the_real_sample_whole_and_a_part_of_each_candidate(tmp_path
     state = read_json(write_map(tmp_path, big[:40], {"a": big, "b": big[:10]}, n_shown=100))
     sets = [point["set"] for point in state["points"]]
     assert {name: sets.count(name) for name in sets} == {"real sample": 40, "a": 100, "b": 10}
+    few = read_json(write_map(tmp_path, big[:40], {"a": big, "b": big[:10]}, n_all=30))
+    assert [point["set"] for point in few["points"]].count("a") == 15
     assert state["real"] == "real sample"
     assert "up to 100 random examples" in state["method"]
     again = read_json(write_map(tmp_path, big[:40], {"a": big, "b": big[:10]}, n_shown=100))
@@ -361,6 +430,22 @@ def test_examples_are_drawn_at_random_with_their_own_realness(tmp_path: Path):
     assert all(e["realness"] == pytest.approx(int(e["view"]) / 100) for e in state["a"])
     other = read_json(write_examples(tmp_path, {"a": texts}, realness=realness, seed=4))
     assert state != other
+
+
+def test_with_embeddings_the_examples_are_the_nearest_and_the_farthest(tmp_path: Path):
+    views = {"real sample": ["r"], "a": [str(i) for i in range(10)], "b": ["x", "y", "z"]}
+    rows = {"a": torch.arange(10.0)[:, None], "b": torch.arange(3.0)[:, None]}
+    state = read_json(write_examples(tmp_path, views, embeddings=(torch.zeros(1, 1), rows)))
+    shown = [(entry["view"], entry["group"]) for entry in state["a"]]
+    assert shown[:3] == [("0", "nearest"), ("1", "nearest"), ("2", "nearest")]
+    assert shown[3:] == [("9", "farthest"), ("8", "farthest"), ("7", "farthest")]
+    assert [entry["view"] for entry in state["b"]] == ["x", "y", "z"]
+    assert "group" not in state["real sample"][0]
+    words = read(tmp_path).words
+    assert "a: nearest to the real sample" in words
+    assert "a: farthest from the real sample" in words
+    many = {f"c{i}": ["x"] for i in range(100)}
+    assert len(read_json(write_examples(tmp_path, many))) == 24
 
 
 def test_undefined_realness_is_null(tmp_path: Path):

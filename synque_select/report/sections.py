@@ -1,0 +1,518 @@
+"""The sections of the page, from the content of a run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from synque_select.errors import RecordError
+from synque_select.functional.correlation import Correlation
+from synque_select.records.correlation import KeyCorrelations, UnitPoint
+from synque_select.records.experiment_result import ExperimentResult
+from synque_select.report.blocks import (
+    Block,
+    Charts,
+    Code,
+    Example,
+    ExampleList,
+    Fold,
+    Paragraph,
+    PointList,
+    Section,
+    TableBlock,
+    example_of,
+    limited,
+    shown_example,
+)
+from synque_select.report.charts import DotChart, MapChart, PlotChart
+from synque_select.report.correlation_tables import (
+    correlation_table,
+    correlation_tables,
+    mean_table,
+    units_table,
+)
+from synque_select.report.experiment_tables import (
+    arms_table,
+    candidates_table,
+    comparison_sentences,
+    comparison_tables,
+)
+from synque_select.report.figures import (
+    arms_chart,
+    comparison_chart,
+    correlation_charts,
+    cost_chart,
+    map_chart,
+    mixture_chart,
+    order_chart,
+    sample_size_charts,
+    score_charts,
+    stability_chart,
+    study_chart,
+    validation_chart,
+)
+from synque_select.report.finding_tables import gaps_table, labels_table, sample_size_table
+from synque_select.report.lens import lens_sections
+from synque_select.report.ranking_tables import pairs_table, ranking_table, scores_table
+from synque_select.report.run_content import RunContent
+from synque_select.report.study_tables import study_table
+from synque_select.report.summary import INPUTS_ONLY, measured_reliability, notes_on_data
+from synque_select.report.table import Column, Table
+from synque_select.types import Gaps, LabelChecks, ProxyInfo, Ranking, SampleSizeAnalysis
+from synque_select.utils.json_fields import JsonFields
+from synque_select.utils.json_types import JsonObject
+from synque_select.utils.wording import counted
+
+__all__ = ["command_of", "sections_of", "top_charts"]
+
+_MOST_PAIRS = 40  # candidates of the matrix of pairs: its size is quadratic
+_MOST_OPEN = 15  # rows of a table that is not folded
+_MOST_SOURCES = 20  # paths in a command
+_MOST_AT_TOP = 8  # rows of a chart at the top
+# characters of examples in a section, so that the page stays small whatever the candidates hold
+_MOST_TEXT = 300_000
+_GAPS = (
+    "Real examples that no candidate covers, the worst first, each with the nearest synthetic "
+    "example."
+)
+_CONTESTED = (
+    "Examples that the two camps read differently, counted from 0. First are those on which most "
+    "of the other camp's classifiers say the same."
+)
+_INTERVALS = (
+    "Lines are 95 % intervals of each candidate alone over new real samples: do not compare by "
+    "overlap, as the candidates share the real sample."
+)
+_GROUPS = {
+    "nearest": "nearest to the real sample",
+    "farthest": "farthest from the real sample",
+}
+_T = TypeVar("_T")
+
+
+def top_charts(content: RunContent) -> tuple[DotChart | PlotChart | MapChart, ...]:
+    """Return the charts at the top of the page, at most three."""
+    ranking, result = content.ranking, content.result
+    charts: list[DotChart | PlotChart | MapChart | None] = []
+    if ranking is not None:
+        charts.append(order_chart(ranking, _MOST_AT_TOP))
+    if result is not None and result.arms:
+        charts.append(arms_chart(result))
+    elif content.study is not None:
+        study = content.study
+        charts.append(_guard(content, "study.json", lambda: study_chart(study)))
+    elif content.correlations:
+        charts.append(validation_chart(content.correlations[0], _MOST_AT_TOP))
+    elif ranking is not None:
+        charts.append(stability_chart(ranking, _MOST_AT_TOP))
+    if content.map is not None:
+        points = content.map
+        draw = lambda: map_chart(points, ranking, has_filter=False)  # noqa: E731
+        charts.append(replace(_guard(content, "map.json", draw), notes=()))
+    elif ranking is not None:
+        charts.append(mixture_chart(ranking, _MOST_AT_TOP))
+    return tuple(chart for chart in charts if chart is not None)[:3]
+
+
+def sections_of(content: RunContent) -> list[Block]:
+    """Return the sections of the page, in their order.
+
+    Args:
+        content: The content of the run.
+
+    Raises:
+        RecordError: A part of the run is damaged; the message names its file.
+    """
+    ranking, result = content.ranking, content.result
+    sections: list[Block] = []
+    if ranking is not None:
+        sections.append(_ranking_section(ranking, content, measured_reliability(content)))
+    if result is not None and result.arms:
+        sections.append(_arms_section(result))
+    has_probes = result is not None and bool(result.correlations.proxies)
+    if result is not None and has_probes:
+        sections.append(_probes_section(result, ranking))
+    if content.study is not None:
+        study = content.study
+        sections.append(_guard(content, "study.json", lambda: _study_section(study)))
+    if content.correlations:
+        sections.append(_keys_section(content.correlations, is_detail=has_probes))
+    sections += _findings(content)
+    if content.map is not None:
+        points = content.map
+        chart = _guard(content, "map.json", lambda: map_chart(points, ranking))
+        sections.append(Section(chart.title, (Charts((replace(chart, title=""),)),)))
+    if content.examples is not None:
+        examples = content.examples
+        section = _guard(content, "examples.json", lambda: _examples_section(examples, ranking))
+        sections.append(section)
+    if ranking is not None:
+        sections += _guard(content, "ranking.json", lambda: lens_sections(ranking))
+        sections.append(_mixture_section(ranking))
+    cost = _cost_section(content)
+    if cost is not None:
+        sections.append(cost)
+    sections.append(_repeat_section(content))
+    return sections
+
+
+def _guard(content: RunContent, file: str, build: Callable[[], _T]) -> _T:
+    """Build a part of the page; an error names the file that it is made from."""
+    path = content.files.get(file, Path(file))
+    try:
+        return build()
+    except RecordError as error:
+        raise RecordError(f"{path} is damaged: {error}") from error
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise RecordError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _ranking_section(
+    ranking: Ranking, content: RunContent, reliability: Correlation | None
+) -> Section:
+    blocks: list[Block] = [Charts(tuple(score_charts(ranking)))]
+    if any(score.low is not None for row in ranking.candidates for score in row.scores.values()):
+        blocks.append(Paragraph(_INTERVALS, is_note=True))
+    order = ranking_table(ranking, reliability=reliability)
+    # what stands elsewhere on the page is not said again
+    order = replace(order, notes=tuple(n for n in order.notes if n not in ranking.messages))
+    blocks += _table(order, "ranking.csv")
+    notes = notes_on_data(content)
+    if notes:
+        blocks.append(PointList("Notes on these data", notes))
+    scores = scores_table(ranking)
+    blocks.append(Fold(scores.title, (TableBlock(limited(scores, "ranking.csv")),)))
+    if ranking.distinguished is not None and len(ranking) <= _MOST_PAIRS:
+        pairs = pairs_table(ranking)
+        if pairs is not None:
+            blocks.append(Fold(pairs.title, (TableBlock(pairs),)))
+    if not any(info.reads_labels for info in ranking.proxies.values()):
+        blocks.append(Paragraph(INPUTS_ONLY))
+    return Section("Ranking", tuple(blocks))
+
+
+def _table(table: Table, rest: str = "") -> list[Block]:
+    """Return a table, folded if it is long; its title then says what unfolds."""
+    block = TableBlock(limited(table, rest))
+    if len(table.rows) <= _MOST_OPEN:
+        return [block]
+    return [Fold(table.title or "All rows", (block,))]
+
+
+def _arms_section(result: ExperimentResult) -> Section:
+    charts = [arms_chart(result)]
+    comparison = comparison_chart(result)
+    if comparison is not None:
+        charts.append(comparison)
+    blocks: list[Block] = [Charts(tuple(charts))]
+    if result.comparisons:
+        blocks += map(Paragraph, comparison_sentences(result))
+    tables = [arms_table(result)]
+    if result.comparisons:
+        tables += comparison_tables(result)
+    if result.candidates:
+        tables.append(candidates_table(result))
+    blocks += [Fold(t.title, (TableBlock(limited(t, "result.json")),)) for t in tables]
+    return Section("Did it pay? Arms of the experiment", tuple(blocks))
+
+
+def _probes_section(result: ExperimentResult, ranking: Ranking | None) -> Section:
+    blocks: list[Block] = []
+    entry = None if ranking is None else _entry_of(result, ranking)
+    if entry is not None:
+        false = [name for name, single in result.candidates.items() if single.false_labels]
+        blocks.append(Charts(tuple(correlation_charts(entry, false=false))))
+    for title, part in (
+        (f"Proxies against {result.metric.name} over the probes", result.correlations),
+        ("Without the candidates that have false labels", result.without_false_labels),
+    ):
+        if part is None:
+            continue
+        tables = []
+        if part.proxies:
+            tables.append(TableBlock(correlation_table(part.proxies, title=title)))
+        means = part.mean_over_real_samples
+        if any(mean.n_keys > 1 for mean in means.values()):
+            table = mean_table(means, title="The same, mean over the real samples")
+            tables.append(TableBlock(table))
+        shown: tuple[Block, ...] = (*tables, *map(Paragraph, part.messages))
+        # the figures are in the charts, too
+        blocks += shown if part is result.correlations else [Fold(title, shown)]
+    if ranking is None:
+        blocks.append(Paragraph(INPUTS_ONLY))
+    return Section("Proxies against validation", tuple(blocks))
+
+
+def _entry_of(result: ExperimentResult, ranking: Ranking) -> KeyCorrelations | None:
+    """Join the scores of the ranking with the test figures of the single candidates."""
+    singles = result.candidates
+    rows = [row for row in ranking.candidates if row.name in singles]
+    if len(rows) < 2:
+        return None
+    points = tuple(
+        UnitPoint(
+            row.name,
+            {key: score.value for key, score in row.scores.items()}
+            | {key: rank for key, rank in row.ranks.items() if key not in row.scores},
+            singles[row.name].test,
+            singles[row.name].n_seeds,
+        )
+        for row in rows
+    )
+    higher = {key: info.higher_is_better for key, info in ranking.proxies.items()}
+    return KeyCorrelations(
+        key_hash="",
+        kind="probe",
+        key={},
+        monitor=result.metric.name,
+        mode=result.metric.mode,
+        points=points,
+        orientation={key: higher.get(key, False) for key in points[0].scores},
+        proxies=result.correlations.proxies,
+    )
+
+
+def _keys_section(entries: Sequence[KeyCorrelations], *, is_detail: bool) -> Block:
+    """Show each comparability key; folded, without charts, if an experiment sums them up."""
+    tables = [TableBlock(limited(table)) for table in correlation_tables(entries)]
+    by_key, means = tables[: len(entries)], tables[len(entries) :]
+    if is_detail:
+        summary = (
+            f"{counted(len(entries), 'table')}, one per comparability key (each real sample has "
+            "its own)"
+        )
+        return Fold(summary, tuple(tables))
+    blocks: list[Block] = []
+    for entry, table in zip(entries, by_key, strict=True):
+        blocks += [TableBlock(limited(units_table(entry), "correlations.json")), table]
+        if entry.n_missing == 0:
+            blocks.append(Charts(tuple(correlation_charts(entry))))
+    title = "Proxies against validation, within each comparability key"
+    return Section(title, (*blocks, *means))
+
+
+def _study_section(state: JsonObject) -> Section:
+    table = study_table(state)
+    return Section(
+        "Tuning: the trials of the search",
+        (Charts((study_chart(state),)), *_table(table, "study.json")),
+    )
+
+
+def _findings(content: RunContent) -> Iterator[Section]:
+    findings = content.findings
+    if findings.gaps is not None:
+        gaps = findings.gaps
+        yield _guard(content, "gaps.json", lambda: _gaps_section(gaps))
+    if findings.labels is not None:
+        labels = findings.labels
+        yield _guard(content, "labels.json", lambda: _labels_section(labels))
+    if findings.real_size is not None:
+        yield _sample_size_section(findings.real_size)
+
+
+def _gaps_section(gaps: Gaps) -> Section:
+    table = gaps_table(gaps)
+    pairs = [
+        (
+            shown_example("the real sample", gap.real_view, caption=f"real example {gap.real}"),
+            shown_example(
+                gap.candidate,
+                gap.synthetic_view,
+                caption=f"nearest: {gap.candidate}, example {gap.synthetic}"
+                + (f", {gap.distance / gap.radius:.2f}x" if gap.radius > 0 else ""),
+            ),
+        )
+        for gap in gaps.worst
+    ]
+    # both examples of a row stand side by side, so that a table of the same would say it again
+    blocks: list[Block] = [TableBlock(replace(table, columns=(), rows=()))]
+    if pairs:
+        shown = tuple(_within(pairs))
+        blocks += [Paragraph(_GAPS), ExampleList(shown)]
+    return Section("Gaps: what to generate next", tuple(blocks))
+
+
+def _labels_section(labels: LabelChecks) -> Section:
+    blocks: list[Block] = []
+    if labels.contested:
+        examples = [
+            (
+                shown_example(
+                    each.candidate,
+                    each.view,
+                    caption=f"{each.candidate}, example {each.position}: labeled {each.label!r}, "
+                    f"the other camp says {each.read_as!r}",
+                ),
+            )
+            for each in labels.contested
+        ]
+        blocks += [Paragraph(_CONTESTED), ExampleList(tuple(_within(examples)))]
+    return Section("Labels", (*_table(labels_table(labels), "labels.json"), *blocks))
+
+
+def _within(items: Iterable[tuple[Example, ...]]) -> Iterator[tuple[Example, ...]]:
+    """Yield examples until they would make the page large."""
+    left = _MOST_TEXT
+    for item in items:
+        left -= sum(len(each.text or "") + len(each.image or "") for each in item)
+        if left < 0:
+            return
+        yield item
+
+
+def _sample_size_section(analysis: SampleSizeAnalysis) -> Section:
+    table = TableBlock(sample_size_table(analysis))
+    charts = Charts(tuple(sample_size_charts(analysis)))
+    return Section("Would more real examples help?", (charts, table))
+
+
+def _examples_section(state: JsonObject, ranking: Ranking | None) -> Section:
+    fields = JsonFields(state)
+    first = [] if ranking is None else [row.name for row in ranking.order()]
+    lists: list[Block] = []
+    left = _MOST_TEXT
+    # the real sample first, then the candidates, best first
+    for name in sorted(fields, key=lambda n: first.index(n) if n in first else -1):
+        entries = fields.objects(name)
+        examples = [
+            replace(
+                example_of(name, entry),
+                caption=_GROUPS.get(entry.optional_text("group") or "", ""),
+            )
+            for entry in entries
+        ]
+        left -= sum(len(each.text or "") + len(each.image or "") for each in examples)
+        if left < 0:
+            break
+        groups: dict[str, list[tuple[Example, ...]]] = {}
+        for example in examples:
+            groups.setdefault(example.caption, []).append((replace(example, caption=""),))
+        lists += [
+            ExampleList(tuple(items), title=f"{name}{': ' * bool(caption)}{caption}")
+            for caption, items in groups.items()
+        ]
+    open_lists, folded = lists[:_MOST_OPEN], lists[_MOST_OPEN:]
+    note = Paragraph(
+        "Distances are those of the embeddings to the nearest real example; the other examples "
+        "are drawn at random."
+        if any("group" in entry for name in fields for entry in fields.objects(name))
+        else "Drawn at random.",
+        is_note=True,
+    )
+    rest = (Fold("Examples of the other candidates", tuple(folded)),) if folded else ()
+    return Section("Examples", (note, *open_lists, *rest))
+
+
+def _mixture_section(ranking: Ranking) -> Section:
+    weights = ranking.top().weights
+    rows = tuple(
+        (name, f"{weight:.4g}", f"{ranking[name].n:,}", ranking[name].sha256)
+        for name, weight in sorted(weights.items(), key=lambda item: -item[1])
+    )
+    columns = (
+        Column("candidate", is_name=True),
+        Column("weight"),
+        Column("N"),
+        Column("sha256", is_name=True),
+    )
+    note = "weight: share of the training draws; sha256: hash of the candidate's content"
+    table = Table("Weights and hashes", columns, rows, (note,))
+    return Section("Mixture", (Charts((mixture_chart(ranking),)), *_table(table, "ranking.csv")))
+
+
+def _cost_section(content: RunContent) -> Section | None:
+    parts = []
+    if content.ranking is not None and content.ranking.wall_s:
+        parts.append(replace(cost_chart(content.ranking.wall_s), title="Ranking"))
+    if content.result is not None and content.result.wall_s:
+        parts.append(replace(cost_chart(content.result.wall_s), title="Experiment"))
+    return Section("Wall-clock cost", (Charts(tuple(parts)),)) if parts else None
+
+
+def _repeat_section(content: RunContent) -> Section:
+    blocks: list[Block] = [Code(command_of(content), "Command")]
+    if content.info is not None:
+        blocks += [
+            Fold(f"Config {name}", (Code(text),)) for name, text in content.info.configs.items()
+        ]
+    facts = {**_ranking_facts(content.ranking), **_result_facts(content.result)}
+    if content.info is not None:
+        facts |= {"Python": content.info.python, "Finished": content.info.created}
+    if content.files:
+        facts["Files"] = ", ".join(path.name for path in content.files.values())
+    rows = tuple(facts.items())
+    columns = (Column("", is_name=True), Column("", is_name=True))
+    blocks.append(TableBlock(Table("Versions, seeds and hashes", columns, rows)))
+    return Section("How to reproduce it", tuple(blocks))
+
+
+def command_of(content: RunContent) -> str:
+    """Return the command that makes the run again; without `run.json`, one that ranks again."""
+    if content.info is not None:
+        return content.info.command
+    ranking = content.ranking
+    if ranking is None:
+        return "synque-select report RUN"
+    sources = [row.source for row in ranking.candidates]
+    known = all(sources) and len(sources) <= _MOST_SOURCES
+    options = [f"--candidates {shlex.join(sources) if known else 'CANDIDATES'}", "--real REAL"]
+    views = {row.view for row in ranking.candidates if row.view is not None}
+    options += [f"--view {shlex.quote(str(view))}" for view in views if len(views) == 1]
+    labels = {row.label for row in ranking.candidates if row.label is not None}
+    if any(info.reads_labels for info in ranking.proxies.values()):
+        label = str(labels.pop()) if len(labels) == 1 else "LABEL"
+        options.append(f"--label {shlex.quote(label)}")
+    if ranking.encoder is not None:
+        options.append(f"--encoder {shlex.quote(ranking.encoder.id)}")
+    options.append(f"--proxies {' '.join(map(_with_options, ranking.proxies.values()))}")
+    if any(info.family == "lens" for info in ranking.proxies.values()):
+        options.append("--lens CONFIG")
+    options.append(f"--rank-by {shlex.quote(ranking.rank_by)}")
+    if ranking.top_k is not None:
+        options.append(f"--top-k {ranking.top_k}")
+    options.append(f"--seed {ranking.seed}")
+    return " \\\n  ".join(["synque-select rank", *options])
+
+
+def _with_options(info: ProxyInfo) -> str:
+    plain = {k: v for k, v in info.options.items() if isinstance(v, str | int | float)}
+    parts = [f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in plain.items()]
+    return shlex.quote(":".join([info.key, *parts]))
+
+
+def _ranking_facts(ranking: Ranking | None) -> dict[str, str]:
+    if ranking is None:
+        return {}
+    n_synthetic = sum(row.n for row in ranking.candidates)
+    encoder = ranking.encoder
+    return {
+        "Real sample": f"{ranking.real_words}, sha256 {ranking.real_sha256}",
+        "Candidates": f"{len(ranking)} with {counted(n_synthetic, 'example')}, {ranking.modality}",
+        "Encoder": "none"
+        if encoder is None
+        else f"{encoder.id}, revision {encoder.revision}, {counted(encoder.dim, 'dimension')}",
+        "Proxies": "; ".join(
+            key + (f" ({_named(info.options)})" if info.options else "")
+            for key, info in ranking.proxies.items()
+        ),
+        "Seed": str(ranking.seed),
+        "Packages": ", ".join(f"{k} {v}" for k, v in ranking.packages.items()),
+    }
+
+
+def _result_facts(result: ExperimentResult | None) -> dict[str, str]:
+    if result is None:
+        return {}
+    facts = {"Replicates": str(result.replicates)}
+    for part, title in ((result.budget, "Budget of a fit"), (result.data, "Data")):
+        if part is not None:
+            facts[title] = _named(vars(part))
+    return facts
+
+
+def _named(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())
