@@ -1,21 +1,29 @@
-"""Checks of the Trainer: objects of pytorch_lightning, and a SynqueDataModule."""
+"""Checks of the Trainer: objects of one package, and a SynqueDataModule."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-
-from pytorch_lightning import Callback, LightningModule, Trainer
+from typing import TYPE_CHECKING, Generic
 
 from synque_select.errors import LightningError
-from synque_select.training.datamodule import SynqueDataModule, attached_datamodule
-from synque_select.training.lightning_compat import callbacks_of, refuse_other_lightning
+from synque_select.training.datamodule import attached_datamodule
+from synque_select.training.lightning_compat import (
+    ModuleT,
+    TrainerT,
+    callbacks_of,
+    check_package,
+)
 from synque_select.utils.wording import counted
+
+if TYPE_CHECKING:
+    from synque_select.training.datamodule import AnySynqueDataModule
+    from synque_select.training.lightning_compat import AnyModule, AnyTrainer
 
 __all__ = ["CheckedCallback", "require_datamodule", "require_single"]
 
 
-class CheckedCallback(Callback):
-    """A callback that rejects objects of the package `lightning` with a clear error.
+class CheckedCallback(Generic[TrainerT, ModuleT]):
+    """Part of a callback that rejects objects of the other package with a clear error.
 
     Lightning sets `log` on every callback before it prepares the data, and then fails on a
     DataModule of the other package with "Expected a parent". The check runs just before that.
@@ -29,21 +37,21 @@ class CheckedCallback(Callback):
 
     @log.setter
     def log(self, log: Callable[..., None]) -> None:
-        module: LightningModule = getattr(log, "__self__")  # noqa: B009 - a bound method
-        _refuse_parts(module.trainer, module)
+        module: AnyModule = getattr(log, "__self__")  # noqa: B009 - a bound method
+        _check_parts(self, module.trainer, module)
         self.__dict__["_module_log"] = log
 
 
-def _refuse_parts(trainer: Trainer, module: LightningModule) -> None:
+def _check_parts(callback: object, trainer: AnyTrainer, module: AnyModule) -> None:
     parts: list[tuple[str, object]] = [("the Trainer", trainer), ("the model", module)]
     parts += [("the DataModule", getattr(trainer, "datamodule", None))]
     parts += [("a logger", logger) for logger in trainer.loggers]
-    parts += [("a callback", callback) for callback in callbacks_of(trainer)]
+    parts += [("a callback", other) for other in callbacks_of(trainer)]
     for what, part in parts:
-        refuse_other_lightning(what, part)
+        check_package(callback, what, part)
 
 
-def require_datamodule(trainer: Trainer) -> SynqueDataModule:
+def require_datamodule(trainer: AnyTrainer) -> AnySynqueDataModule:
     """Return the trainer's DataModule, which must be a `SynqueDataModule`.
 
     Raises:
@@ -64,7 +72,7 @@ def require_datamodule(trainer: Trainer) -> SynqueDataModule:
     )
 
 
-def require_single(callback: Callback, trainer: Trainer, kind: type[Callback]) -> None:
+def require_single(callback: object, trainer: AnyTrainer, kind: type) -> None:
     """Check that the trainer has only one callback of this class.
 
     Raises:
@@ -72,7 +80,7 @@ def require_single(callback: Callback, trainer: Trainer, kind: type[Callback]) -
     """
     others = [other for other in callbacks_of(trainer) if isinstance(other, kind)]
     if others != [callback]:
+        name = kind.__name__.removeprefix("Base")
         raise LightningError(
-            f"{counted(len(others), 'callback')} of the kind {kind.__name__} in one Trainer: "
-            "allowed is one"
+            f"{counted(len(others), 'callback')} of the kind {name} in one Trainer: allowed is one"
         )

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from pytorch_lightning.utilities import CombinedLoader
-
 from synque_select.data.candidate import Candidate
 from synque_select.data.contamination import contamination_messages
 from synque_select.data.examples import Examples
 from synque_select.data.iterables import is_map_style
 from synque_select.errors import ConfigError, DataError
+from synque_select.training.lightning_compat import flattened_loaders
 
 __all__ = ["leak_messages"]
 
@@ -32,7 +31,7 @@ def leak_messages(
         candidates: The candidates that are trained on.
     """
     messages: list[str] = []
-    for loader in CombinedLoader([] if dataloaders is None else dataloaders).flattened:
+    for loader in flattened_loaders(dataloaders):
         dataset = getattr(loader, "dataset", None)
         if not is_map_style(dataset):
             continue

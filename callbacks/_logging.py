@@ -5,19 +5,21 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from pytorch_lightning import Trainer
-from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogger
-from pytorch_lightning.utilities import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from synque_select.report.plots import to_png
 from synque_select.report.table import Column, Table
-from synque_select.training.datamodule import SynqueDataModule
+from synque_select.training.lightning_compat import lightning_module_of
 from synque_select.utils.csv_text import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, WandbLogger
+
+    from synque_select.training.datamodule import AnySynqueDataModule
+    from synque_select.training.lightning_compat import AnyLogger, AnyTrainer
 
 __all__ = ["Cell", "LoggedTable", "log_figure", "log_mixture", "log_table", "log_text"]
 
@@ -39,7 +41,7 @@ class LoggedTable:
     text: str
 
 
-def log_table(trainer: Trainer, name: str, table: LoggedTable) -> None:
+def log_table(trainer: AnyTrainer, name: str, table: LoggedTable) -> None:
     """Log a table to every logger that supports tables; called on rank 0.
 
     TensorBoard gets a text, CSVLogger the file `<name>.csv` in its `log_dir`, W&B a Table, MLflow
@@ -50,12 +52,12 @@ def log_table(trainer: Trainer, name: str, table: LoggedTable) -> None:
     _for_each_logger(trainer, name, lambda logger: _log_table(logger, name, table, trainer))
 
 
-def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:
+def log_figure(trainer: AnyTrainer, name: str, figure: Figure) -> None:
     """Log a matplotlib figure to every logger that supports figures; called on rank 0."""
     _for_each_logger(trainer, name, lambda logger: _log_figure(logger, name, figure, trainer))
 
 
-def log_mixture(trainer: Trainer, datamodule: SynqueDataModule) -> None:
+def log_mixture(trainer: AnyTrainer, datamodule: AnySynqueDataModule) -> None:
     """Log the mixture: each dataset, its number of examples and its share of the draws.
 
     Called on rank 0, after a checkpoint is restored.
@@ -74,7 +76,7 @@ def log_mixture(trainer: Trainer, datamodule: SynqueDataModule) -> None:
     log_table(trainer, "synque_mixture", LoggedTable(columns, rows, shown.markdown()))
 
 
-def log_text(trainer: Trainer, name: str, text: str) -> None:
+def log_text(trainer: AnyTrainer, name: str, text: str) -> None:
     """Log a text, such as a rubric, to every logger that supports texts; called on rank 0.
 
     TensorBoard gets a text, CSVLogger the file `<name>.md` in its `log_dir`, W&B a Table of one
@@ -83,7 +85,7 @@ def log_text(trainer: Trainer, name: str, text: str) -> None:
     _for_each_logger(trainer, name, lambda logger: _log_text(logger, name, text, trainer))
 
 
-def _for_each_logger(trainer: Trainer, name: str, log: Callable[[Logger], None]) -> None:
+def _for_each_logger(trainer: AnyTrainer, name: str, log: Callable[[AnyLogger], None]) -> None:
     for logger in trainer.loggers:
         try:
             log(logger)
@@ -93,11 +95,11 @@ def _for_each_logger(trainer: Trainer, name: str, log: Callable[[Logger], None])
             )
 
 
-def _log_table(logger: Logger, name: str, table: LoggedTable, trainer: Trainer) -> None:
+def _log_table(logger: AnyLogger, name: str, table: LoggedTable, trainer: AnyTrainer) -> None:
     experiment = _experiment(logger)
-    if isinstance(logger, CSVLogger):
+    if _is_csv(logger):
         _write(logger.log_dir, f"{name}.csv", csv_text([table.columns, *table.rows]))
-    elif isinstance(logger, MLFlowLogger):
+    elif _is_mlflow(logger):
         experiment.log_text(logger.run_id, table.text, f"{name}.md")
         content = csv_text([table.columns, *table.rows])
         experiment.log_text(logger.run_id, content, f"{name}.csv")
@@ -108,31 +110,44 @@ def _log_table(logger: Logger, name: str, table: LoggedTable, trainer: Trainer) 
         experiment.add_text(name, table.text, trainer.global_step)
 
 
-def _log_text(logger: Logger, name: str, text: str, trainer: Trainer) -> None:
+def _log_text(logger: AnyLogger, name: str, text: str, trainer: AnyTrainer) -> None:
     experiment = _experiment(logger)
-    if isinstance(logger, CSVLogger):
+    if _is_csv(logger):
         _write(logger.log_dir, f"{name}.md", text)
-    elif isinstance(logger, MLFlowLogger):
+    elif _is_mlflow(logger):
         experiment.log_text(logger.run_id, text, f"{name}.md")
-    elif isinstance(logger, WandbLogger):
+    elif _is_wandb(logger):
         logger.log_text(key=name, columns=["text"], data=[[text]])
     elif hasattr(experiment, "add_text"):
         experiment.add_text(name, text, trainer.global_step)
 
 
-def _log_figure(logger: Logger, name: str, figure: Figure, trainer: Trainer) -> None:
+def _log_figure(logger: AnyLogger, name: str, figure: Figure, trainer: AnyTrainer) -> None:
     experiment = _experiment(logger)
-    if isinstance(logger, CSVLogger):
+    if _is_csv(logger):
         _write(logger.log_dir, f"{name}.png", to_png(figure))
-    elif isinstance(logger, MLFlowLogger):
+    elif _is_mlflow(logger):
         experiment.log_figure(logger.run_id, figure, f"{name}.png")
-    elif isinstance(logger, WandbLogger):
+    elif _is_wandb(logger):
         logger.log_image(key=name, images=[figure])
     elif hasattr(experiment, "add_figure"):
         experiment.add_figure(name, figure, trainer.global_step, close=False)
 
 
-def _experiment(logger: Logger) -> Any:
+# of either package; the types of the other are the same
+def _is_csv(logger: object) -> TypeGuard[CSVLogger]:
+    return isinstance(logger, lightning_module_of(logger, "loggers").CSVLogger)
+
+
+def _is_mlflow(logger: object) -> TypeGuard[MLFlowLogger]:
+    return isinstance(logger, lightning_module_of(logger, "loggers").MLFlowLogger)
+
+
+def _is_wandb(logger: object) -> TypeGuard[WandbLogger]:
+    return isinstance(logger, lightning_module_of(logger, "loggers").WandbLogger)
+
+
+def _experiment(logger: AnyLogger) -> Any:
     """Return the object of the logging library that the logger wraps; None if it wraps none."""
     return getattr(logger, "experiment", None)
 

@@ -1,4 +1,4 @@
-"""ProxyCorrelationCallback: correlates proxies with validation metrics over several runs."""
+"""What both classes of ProxyCorrelationCallback share: proxies against validation, over runs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
-from pytorch_lightning.utilities.model_helpers import is_overridden
-from pytorch_lightning.utilities.types import EVAL_DATALOADERS
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from synque_select.callbacks._checks import CheckedCallback, require_datamodule, require_single
 from synque_select.callbacks._logging import Cell, LoggedTable, log_figure, log_table
-from synque_select.callbacks.selection import SelectionCallback
+from synque_select.callbacks.selection import BaseSelectionCallback
 from synque_select.errors import DependencyError, LightningError
 from synque_select.proxies.registry import ProxySpec, resolve_suite
 from synque_select.records.correlation import KeyCorrelations, correlate
@@ -33,9 +30,14 @@ from synque_select.training.comparability import (
     validation_sha256,
     weights_sha256,
 )
-from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.distributed import n_data_replicas, on_rank_zero
-from synque_select.training.lightning_compat import callbacks_of, is_dev_run
+from synque_select.training.lightning_compat import (
+    ModuleT,
+    TrainerT,
+    callbacks_of,
+    is_dev_run,
+    is_overridden,
+)
 from synque_select.training.short_fit import check_mode
 from synque_select.training.spawn_result import SpawnResult
 from synque_select.training.surrogate import marked_metrics
@@ -43,7 +45,12 @@ from synque_select.types import Mixture, Ranking, RunRecord, surrogate_name
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json, JsonObject
 
-__all__ = ["ProbeRunner", "ProxyCorrelationCallback"]
+if TYPE_CHECKING:
+    from synque_select.callbacks.selection import AnySelectionCallback
+    from synque_select.training.datamodule import AnySynqueDataModule
+    from synque_select.training.lightning_compat import AnyTrainer
+
+__all__ = ["BaseProxyCorrelationCallback", "ProbeRunner"]
 
 _MIXTURE = "(mixture)"
 _STATE = "synque_correlation"
@@ -73,13 +80,13 @@ class _Concluded(TypedDict):
 class ProbeRunner(Protocol):
     """Interface of objects that train short fits on single candidates, such as `ProbeSweep`."""
 
-    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
+    def prepare(self, trainer: Any, module: Any) -> None:
         """Copy the model that probes start from; called in `setup("fit")` on rank 0."""
 
     def run(
         self,
-        trainer: Trainer,
-        datamodule: SynqueDataModule,
+        trainer: Any,
+        datamodule: AnySynqueDataModule,
         *,
         ranking: Ranking,
         monitor: str,
@@ -94,7 +101,7 @@ class ProbeRunner(Protocol):
         ...
 
 
-class ProxyCorrelationCallback(CheckedCallback):
+class BaseProxyCorrelationCallback(CheckedCallback[TrainerT, ModuleT]):
     """Stores proxy scores and validation metrics after training, and logs how they correlate.
 
     When the fit ends, a run record of kind "mixture" is written to a SQLite store that several runs
@@ -128,6 +135,7 @@ class ProxyCorrelationCallback(CheckedCallback):
         ConfigError: `mode` is not "max" or "min".
 
     Example:
+        >>> from synque_select import ProxyCorrelationCallback
         >>> callback = ProxyCorrelationCallback("val_loss", mode="min")
         >>> callback.correlations
         ()
@@ -181,11 +189,11 @@ class ProxyCorrelationCallback(CheckedCallback):
         records = self._store.read(kind="mixture")
         return next((record for record in records if record.run_id == run_id), None)
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: TrainerT, pl_module: ModuleT, stage: str) -> None:
         """Hash the initial weights and prepare the probes; only for fit."""
         if stage != "fit" or is_dev_run(trainer):
             return
-        require_single(self, trainer, ProxyCorrelationCallback)
+        require_single(self, trainer, BaseProxyCorrelationCallback)
         datamodule = require_datamodule(trainer)
         _selection(trainer)
         if self._proxies is not None:  # check here, not after training
@@ -196,11 +204,11 @@ class ProxyCorrelationCallback(CheckedCallback):
         if probes is not None:
             on_rank_zero(trainer, lambda: probes.prepare(trainer, pl_module))
 
-    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
+    def on_train_batch_end(self, trainer: TrainerT, *args: object) -> None:
         """Count batches, because the examples drawn are part of the comparability key."""
         self._n_batches += 1
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: TrainerT, pl_module: ModuleT) -> None:
         """Store the metrics of this validation; those of the last one count."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
@@ -217,7 +225,7 @@ class ProxyCorrelationCallback(CheckedCallback):
             with bookkeeping(f"the metrics of step {self._validated_at} are not in {run_dir}"):
                 write_json(run_dir / _METRICS, state)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: TrainerT, pl_module: ModuleT) -> None:
         """Write the run record, run the probes, and log the correlations; on rank 0."""
         if is_dev_run(trainer):
             return
@@ -230,7 +238,7 @@ class ProxyCorrelationCallback(CheckedCallback):
                 self._spawn_result.write(concluded)
 
     def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+        self, trainer: TrainerT, pl_module: ModuleT, checkpoint: dict[str, Any]
     ) -> None:
         """Store the hash of the initial weights, the batches so far and the last metrics."""
         checkpoint[_STATE] = {
@@ -241,7 +249,7 @@ class ProxyCorrelationCallback(CheckedCallback):
         }
 
     def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+        self, trainer: TrainerT, pl_module: ModuleT, checkpoint: dict[str, Any]
     ) -> None:
         """Restore what `on_save_checkpoint` stored."""
         state = checkpoint.get(_STATE)
@@ -250,7 +258,7 @@ class ProxyCorrelationCallback(CheckedCallback):
             self._metrics = dict(state.get("metrics", {}))
             self._validated_at = state.get("validated_at", 0)
 
-    def _conclude(self, trainer: Trainer, pl_module: LightningModule) -> _Concluded:
+    def _conclude(self, trainer: TrainerT, pl_module: ModuleT) -> _Concluded:
         """Write the record, run the probes, log the correlations; training is over and safe."""
         selection, datamodule = _selection(trainer), require_datamodule(trainer)
         self._store = RunStore(self._store.path, run_dir=selection.run_dir)
@@ -273,7 +281,7 @@ class ProxyCorrelationCallback(CheckedCallback):
                 self._show(trainer, keys)
         return {"run_id": selection.run_id, "keys": keys}
 
-    def _restore_metrics(self, trainer: Trainer, run_dir: Path | None) -> None:
+    def _restore_metrics(self, trainer: TrainerT, run_dir: Path | None) -> None:
         """Read the metrics of this step, if the run wrote them before it was killed.
 
         A run that resumes from a checkpoint of its last step no longer trains or validates.
@@ -286,7 +294,7 @@ class ProxyCorrelationCallback(CheckedCallback):
                 self._metrics = state.numbers("metrics")
                 self._validated_at = trainer.global_step
 
-    def _recorded_monitor(self, trainer: Trainer) -> str:
+    def _recorded_monitor(self, trainer: TrainerT) -> str:
         """Return the name of the metric in records: marked if validation is a surrogate."""
         uses_surrogate = require_datamodule(trainer).uses_surrogate
         return surrogate_name(self._monitor) if uses_surrogate else self._monitor
@@ -309,14 +317,14 @@ class ProxyCorrelationCallback(CheckedCallback):
             "out of the correlations"
         )
 
-    def _scorer(self, trainer: Trainer, selection: SelectionCallback) -> Scorer:
+    def _scorer(self, trainer: TrainerT, selection: AnySelectionCallback) -> Scorer:
         scorer = selection.scorer(trainer)
         if self._proxies is None:
             return scorer
         return replace(scorer, proxies=self._proxies, rank_by=None)
 
     def _ranking(
-        self, trainer: Trainer, selection: SelectionCallback, datamodule: SynqueDataModule
+        self, trainer: TrainerT, selection: AnySelectionCallback, datamodule: AnySynqueDataModule
     ) -> Ranking:
         """Return the ranking by the proxies that will be correlated."""
         if selection.ranking is None:
@@ -327,7 +335,7 @@ class ProxyCorrelationCallback(CheckedCallback):
         return scorer.cached_ranking(datamodule.candidates, datamodule.real)
 
     def _mixture_scores(
-        self, scorer: Scorer, datamodule: SynqueDataModule, ranking: Ranking, mixture: Mixture
+        self, scorer: Scorer, datamodule: AnySynqueDataModule, ranking: Ranking, mixture: Mixture
     ) -> dict[str, float]:
         """Score the mixture; a single candidate already has its scores."""
         if len(mixture.names) == 1:
@@ -339,9 +347,7 @@ class ProxyCorrelationCallback(CheckedCallback):
             return scorer.mixture_scores(_MIXTURE, datamodule.candidates, datamodule.real, mixture)
         return {}
 
-    def _record_of(
-        self, trainer: Trainer, pl_module: LightningModule, ranking: Ranking
-    ) -> RunRecord:
+    def _record_of(self, trainer: TrainerT, pl_module: ModuleT, ranking: Ranking) -> RunRecord:
         selection, datamodule = _selection(trainer), require_datamodule(trainer)
         mixture = datamodule.mixture
         assert mixture is not None
@@ -368,7 +374,7 @@ class ProxyCorrelationCallback(CheckedCallback):
             details=self._details(trainer, selection, ranking),
         )
 
-    def _key(self, trainer: Trainer, pl_module: LightningModule, ranking: Ranking) -> JsonObject:
+    def _key(self, trainer: TrainerT, pl_module: ModuleT, ranking: Ranking) -> JsonObject:
         return comparability_key(
             task=self._task_of(pl_module),
             validation=_validation_of(trainer),
@@ -383,7 +389,7 @@ class ProxyCorrelationCallback(CheckedCallback):
         )
 
     def _details(
-        self, trainer: Trainer, selection: SelectionCallback, ranking: Ranking
+        self, trainer: TrainerT, selection: AnySelectionCallback, ranking: Ranking
     ) -> JsonObject:
         details: dict[str, Json] = {
             "candidates": {row.name: _values(ranking, row.name) for row in ranking.candidates},
@@ -399,7 +405,9 @@ class ProxyCorrelationCallback(CheckedCallback):
             rank_zero_warn(f"ProxyCorrelationCallback: {details['note']}")
         return details
 
-    def _probe(self, trainer: Trainer, datamodule: SynqueDataModule, ranking: Ranking) -> list[str]:
+    def _probe(
+        self, trainer: TrainerT, datamodule: AnySynqueDataModule, ranking: Ranking
+    ) -> list[str]:
         assert self._probes is not None
         records = self._probes.run(
             trainer,
@@ -412,13 +420,13 @@ class ProxyCorrelationCallback(CheckedCallback):
         )
         return list(dict.fromkeys(record.key_hash for record in records))
 
-    def _task_of(self, pl_module: LightningModule) -> str:
+    def _task_of(self, pl_module: object) -> str:
         return type(pl_module).__name__ if self._task is None else self._task
 
     def _correlated(self, keys: Sequence[str]) -> tuple[KeyCorrelations, ...]:
         return tuple(entry for key in keys for entry in correlate(self._store.read(key_hash=key)))
 
-    def _show(self, trainer: Trainer, keys: Sequence[str]) -> None:
+    def _show(self, trainer: TrainerT, keys: Sequence[str]) -> None:
         self._correlations = self._correlated(keys)
         run_dir = _selection(trainer).run_dir
         if run_dir is not None:
@@ -433,7 +441,7 @@ class ProxyCorrelationCallback(CheckedCallback):
                 _show_figure(trainer, entry)
 
 
-def _show_figure(trainer: Trainer, entry: KeyCorrelations) -> None:
+def _show_figure(trainer: AnyTrainer, entry: KeyCorrelations) -> None:
     try:
         figure = correlation_figure(entry)
     except DependencyError as error:  # the table has the same content as the figure
@@ -461,9 +469,9 @@ def _rows(entry: KeyCorrelations) -> list[list[Cell]]:
     ]
 
 
-def _selection(trainer: Trainer) -> SelectionCallback:
+def _selection(trainer: AnyTrainer) -> AnySelectionCallback:
     for callback in callbacks_of(trainer):
-        if isinstance(callback, SelectionCallback):
+        if isinstance(callback, BaseSelectionCallback):
             return callback
     raise LightningError(
         "ProxyCorrelationCallback needs the ranking of a SelectionCallback in the same Trainer: "
@@ -475,18 +483,18 @@ def _values(ranking: Ranking, name: str) -> dict[str, float]:
     return {key: score.value for key, score in ranking[name].scores.items()}
 
 
-def _batch_size(trainer: Trainer) -> int:
+def _batch_size(trainer: AnyTrainer) -> int:
     return require_datamodule(trainer).batch_size
 
 
-def _validation_of(trainer: Trainer) -> str:
+def _validation_of(trainer: AnyTrainer) -> str:
     datamodule = require_datamodule(trainer)
     if datamodule.uses_surrogate:
         return validation_of(datamodule)
     return validation_sha256(_validation_loaders(trainer))
 
 
-def _validation_loaders(trainer: Trainer) -> EVAL_DATALOADERS:
+def _validation_loaders(trainer: AnyTrainer) -> object:
     """Return the validation loaders, also if a resumed run had no steps left."""
     if trainer.val_dataloaders is None:
         datamodule = require_datamodule(trainer)

@@ -1,31 +1,30 @@
-"""PruningCallback: ends a fit on every rank when an Optuna pruner stops the trial."""
+"""What both classes of PruningCallback share: a fit ends when an Optuna pruner stops the trial."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.utilities import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from synque_select.callbacks._checks import CheckedCallback
 from synque_select.errors import DependencyError, LightningError
 from synque_select.training.bookkeeping import reason_of
 from synque_select.training.distributed import on_rank_zero
+from synque_select.training.lightning_compat import ModuleT, TrainerT
 
 if TYPE_CHECKING:
     from optuna import Trial
 
-__all__ = ["PruningCallback"]
+__all__ = ["BasePruningCallback"]
 
 
-class PruningCallback(CheckedCallback):
+class BasePruningCallback(CheckedCallback[TrainerT, ModuleT]):
     """Reports a metric after each validation, and ends the fit if the study's pruner says so.
 
     The reported step is the trainer's global step. At the last step of `max_steps` the pruner is
     not asked, because the fit is complete. With several ranks, rank 0 reports and asks the pruner,
     and all ranks end together. The similar callback of optuna-integration is for the package
-    `lightning`, whose objects pytorch_lightning does not accept, and needs a call after the fit;
-    this one does not.
+    `lightning` alone and needs a call after the fit; this one does not.
 
     Args:
         trial: The `optuna.Trial`; may be None on ranks other than 0.
@@ -36,6 +35,7 @@ class PruningCallback(CheckedCallback):
 
     Example:
         >>> import optuna
+        >>> from synque_select.callbacks import PruningCallback
         >>> trial = optuna.create_study().ask()
         >>> callback = PruningCallback(trial, "val_acc")
         >>> callback.monitor
@@ -54,7 +54,7 @@ class PruningCallback(CheckedCallback):
         self._trial = trial
         self._step = -1
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: TrainerT, pl_module: ModuleT) -> None:
         """Report the metric and ask the pruner.
 
         Raises:

@@ -1,4 +1,4 @@
-"""SelectionCallback: ranks the candidates before the fit and selects the mixture."""
+"""What both classes of SelectionCallback share: candidates are ranked before the fit."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 from uuid import uuid4
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from synque_select.callbacks._checks import (
     CheckedCallback,
@@ -50,16 +49,22 @@ from synque_select.selection.mixture import MixtureKind, MixtureOptions, with_mi
 from synque_select.selection.ranking import ranking_differences
 from synque_select.selection.scorer import Scorer
 from synque_select.training.bookkeeping import bookkeeping
-from synque_select.training.datamodule import SynqueDataModule, attached_datamodule
+from synque_select.training.datamodule import attached_datamodule
 from synque_select.training.distributed import on_rank_zero, raise_on_all_ranks, report_failure
-from synque_select.training.lightning_compat import is_dev_run
+from synque_select.training.lightning_compat import ModuleT, TrainerT, is_dev_run
 from synque_select.training.run_page import write_page
 from synque_select.training.spawn_result import SpawnResult
 from synque_select.types import DroppedLabel, Mixture, Ranking
 from synque_select.utils.json_types import Json
 from synque_select.utils.validation import check_int
 
-__all__ = ["SelectionCallback"]
+if TYPE_CHECKING:
+    from synque_select.training.datamodule import AnySynqueDataModule
+    from synque_select.training.lightning_compat import AnyTrainer
+
+    AnySelectionCallback: TypeAlias = "BaseSelectionCallback[Any, Any]"
+
+__all__ = ["BaseSelectionCallback"]
 
 _STATE = "synque_select"
 
@@ -79,7 +84,7 @@ class _Launched(_Prepared):
     finished: bool
 
 
-class SelectionCallback(CheckedCallback):
+class BaseSelectionCallback(CheckedCallback[TrainerT, ModuleT]):
     """Ranks the candidates before the fit, and trains on a mixture of the best.
 
     In `setup("fit")` the candidates of the `SynqueDataModule` are scored against its real sample,
@@ -138,6 +143,7 @@ class SelectionCallback(CheckedCallback):
             `top_k`, `mixture`, `temperature`, `label_filter` or `seed` has a wrong type or value.
 
     Example:
+        >>> from synque_select import SelectionCallback
         >>> callback = SelectionCallback(proxies=["mmd"], top_k=2)
         >>> callback.ranking is None
         True
@@ -216,11 +222,11 @@ class SelectionCallback(CheckedCallback):
             self._run_dir = Path(state["run_dir"]) if state["run_dir"] else None
             self._finished = state["finished"]
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: TrainerT, pl_module: ModuleT, stage: str) -> None:
         """Score the candidates and set the mixture of the DataModule; only for fit."""
         if stage != "fit":
             return
-        require_single(self, trainer, SelectionCallback)
+        require_single(self, trainer, BaseSelectionCallback)
         datamodule = require_datamodule(trainer)
         if is_dev_run(trainer):
             return
@@ -238,7 +244,7 @@ class SelectionCallback(CheckedCallback):
         if trainer.is_global_zero:
             _show(trainer, ranking, quiet=self._quiet)
 
-    def scorer(self, trainer: Trainer) -> Scorer:
+    def scorer(self, trainer: TrainerT) -> Scorer:
         """Return the scorer of this callback, for scoring elsewhere with the same options."""
         device = trainer.strategy.root_device if self._device is None else self._device
         if self._given_ranking is not None and self.ranking is not None:
@@ -263,7 +269,7 @@ class SelectionCallback(CheckedCallback):
         if not self._quiet:
             rank_zero_info(sentence)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: TrainerT, pl_module: ModuleT) -> None:
         """Write the run directory; by now every strategy has restored the checkpoint."""
         if self.ranking is None:
             return
@@ -283,17 +289,17 @@ class SelectionCallback(CheckedCallback):
             log_mixture(trainer, require_datamodule(trainer))
             _warn_of_leaks(trainer, "validation data", trainer.val_dataloaders)
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_start(self, trainer: TrainerT, pl_module: ModuleT) -> None:
         """Warn about training examples that are in the test data."""
         if self.ranking is not None and trainer.is_global_zero:
             with bookkeeping("candidates were not compared with the test data"):
                 _warn_of_leaks(trainer, "test data", trainer.test_dataloaders)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: TrainerT, pl_module: ModuleT) -> None:
         """Close the run: the next fit is a new one."""
         self._finished = True
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def teardown(self, trainer: TrainerT, pl_module: ModuleT, stage: str) -> None:
         """Write the report page, after all callbacks have written their files."""
         if stage == "fit":
             self._has_met = False
@@ -306,15 +312,13 @@ class SelectionCallback(CheckedCallback):
             if page is not None:
                 self._notify(f"report: {page}")
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: TrainerT, pl_module: ModuleT, exception: BaseException) -> None:
         """Report a failure of this rank to the others if they may still be waiting for it."""
         if trainer.state.fn == "fit" and not self._has_met and not is_dev_run(trainer):
             report_failure(trainer, exception)
         self._has_met = False
 
-    def _write_spawn_result(self, trainer: Trainer) -> None:
+    def _write_spawn_result(self, trainer: TrainerT) -> None:
         if self._ranking is None or trainer.local_rank != 0:
             return
         self._spawn_result.write(
@@ -328,7 +332,7 @@ class SelectionCallback(CheckedCallback):
         )
 
     def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+        self, trainer: TrainerT, pl_module: ModuleT, checkpoint: dict[str, Any]
     ) -> None:
         """Store the run id and the run directory; the DataModule stores the mixture.
 
@@ -338,7 +342,7 @@ class SelectionCallback(CheckedCallback):
         checkpoint[_STATE] = {"run_id": self.run_id, "run_dir": str(self.run_dir or "")}
 
     def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+        self, trainer: TrainerT, pl_module: ModuleT, checkpoint: dict[str, Any]
     ) -> None:
         """Continue the run that wrote the checkpoint."""
         state = checkpoint.get(_STATE)
@@ -349,7 +353,7 @@ class SelectionCallback(CheckedCallback):
             self._run_dir = Path(state["run_dir"])
 
     def _prepare(
-        self, trainer: Trainer, datamodule: SynqueDataModule, budget: int | None
+        self, trainer: TrainerT, datamodule: AnySynqueDataModule, budget: int | None
     ) -> _Prepared:
         if self._run_dir is not None:
             make_folder(self._run_dir)  # fail before hours of scoring, not after
@@ -386,7 +390,7 @@ class SelectionCallback(CheckedCallback):
         return file_beside(path, DROPPED_LABELS)
 
     def _choose(
-        self, trainer: Trainer, datamodule: SynqueDataModule, budget: int | None
+        self, trainer: TrainerT, datamodule: AnySynqueDataModule, budget: int | None
     ) -> Ranking:
         if self._given_ranking is not None:
             return self._checked(self._given_ranking, datamodule)
@@ -400,7 +404,7 @@ class SelectionCallback(CheckedCallback):
         ranking, self._findings = scorer.cached_selection(datamodule.candidates, datamodule.real)
         return ranking
 
-    def _checked(self, given: str | Path | Ranking, datamodule: SynqueDataModule) -> Ranking:
+    def _checked(self, given: str | Path | Ranking, datamodule: AnySynqueDataModule) -> Ranking:
         ranking = given if isinstance(given, Ranking) else load_ranking(given)
         differences = ranking_differences(ranking, datamodule.candidates, datamodule.real)
         if differences:
@@ -427,7 +431,7 @@ class SelectionCallback(CheckedCallback):
             return chosen
         return with_mixture(chosen, MixtureOptions(self._mixture, self._temperature))
 
-    def _make_run_dir(self, trainer: Trainer, pl_module: LightningModule) -> Path:
+    def _make_run_dir(self, trainer: TrainerT, pl_module: ModuleT) -> Path:
         if self.run_dir is None:
             name = re.sub(r"\W+", "_", type(pl_module).__name__)
             return new_run_folder(Path(trainer.default_root_dir) / "runs", name)
@@ -472,7 +476,7 @@ def _check_ranking(ranking: object, *, alone: bool) -> None:
         )
 
 
-def _warn_of_leaks(trainer: Trainer, what: str, dataloaders: object) -> None:
+def _warn_of_leaks(trainer: AnyTrainer, what: str, dataloaders: object) -> None:
     datamodule = attached_datamodule(trainer)
     if datamodule is None or datamodule.mixture is None:
         return
@@ -482,7 +486,7 @@ def _warn_of_leaks(trainer: Trainer, what: str, dataloaders: object) -> None:
         rank_zero_warn(message)
 
 
-def _show(trainer: Trainer, ranking: Ranking, *, quiet: bool) -> None:
+def _show(trainer: AnyTrainer, ranking: Ranking, *, quiet: bool) -> None:
     lines = decision_lines(ranking)
     text = "\n\n".join([*lines, *(table.markdown() for table in ranking_tables(ranking))])
     log_text(trainer, "synque_decision", "\n\n".join(lines))

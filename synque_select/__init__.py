@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from synque_select.utils.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from synque_select.callbacks.correlation import ProxyCorrelationCallback
-    from synque_select.callbacks.selection import SelectionCallback
+    from synque_select.callbacks.pytorch_lightning import (
+        ProxyCorrelationCallback,
+        SelectionCallback,
+    )
     from synque_select.data.candidate import Candidate, RealSample
     from synque_select.data.readers import BaseReader, register_reader
     from synque_select.data.sources import load_candidates, load_real
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from synque_select.proxies.registry import register_proxy
     from synque_select.records.ranking_file import load_ranking, save_ranking
     from synque_select.selection.scorer import rank
-    from synque_select.training.datamodule import SynqueDataModule
+    from synque_select.training.pytorch_lightning import SynqueDataModule
     from synque_select.training.surrogate import SurrogateOptions, surrogate_validation
     from synque_select.tuning import TuneOptions, tune_mixture
     from synque_select.types import Mixture, Ranking
@@ -73,14 +75,14 @@ _MODULES = {
     "LensConfig": "lens.config",
     "Mixture": "types",
     "ProbeSweep": "probing.probes",
-    "ProxyCorrelationCallback": "callbacks.correlation",
+    "ProxyCorrelationCallback": "callbacks.pytorch_lightning",
     "ProxyInput": "proxies.base",
     "ProxyScores": "proxies.base",
     "Ranking": "types",
     "RealSample": "data.candidate",
-    "SelectionCallback": "callbacks.selection",
+    "SelectionCallback": "callbacks.pytorch_lightning",
     "SurrogateOptions": "training.surrogate",
-    "SynqueDataModule": "training.datamodule",
+    "SynqueDataModule": "training.pytorch_lightning",
     "SynqueError": "errors",
     "TuneOptions": "tuning",
     "load_candidates": "data.sources",

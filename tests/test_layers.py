@@ -21,12 +21,21 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("selection",),
     ("benchmark", "training"),
     ("callbacks", "probing", "tuning"),
-    ("experiment",),
+    ("experiment", "lightning"),
     ("cli", "testing"),
     ("recipes",),
     ("__init__", "__main__"),
 )
-LIGHTNING = ("training", "callbacks", "probing", "tuning", "experiment", "cli", "recipes")
+LIGHTNING = (
+    "training",
+    "callbacks",
+    "probing",
+    "tuning",
+    "experiment",
+    "lightning",
+    "cli",
+    "recipes",
+)
 
 
 def package_of(module: str) -> str:

@@ -20,6 +20,8 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from synque_select import SynqueDataModule
+
 # --- what may move with a refactoring -----------------------------------------------------------
 from synque_select.benchmark.released import BenchmarkOptions, render, run_released
 from synque_select.benchmark.result import BenchmarkResult
@@ -45,7 +47,6 @@ from synque_select.records.store import RunStore
 from synque_select.report.lens import feedback
 from synque_select.report.page import write_report
 from synque_select.selection.scorer import Scorer, rank
-from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.short_fit import ShortFitOptions
 from synque_select.tuning import TuneOptions, TuningResult, tune_mixture
 from synque_select.types import Mixture, Ranking

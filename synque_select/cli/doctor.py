@@ -161,8 +161,8 @@ def _lightning() -> Iterator[Finding]:
         yield Finding(
             "note",
             "lightning",
-            f"{_version('lightning')} is also installed: import pytorch_lightning in scripts that "
-            "use synque-select, because objects of the two packages cannot be mixed",
+            f"{_version('lightning')} is also installed: scripts with `import lightning` import "
+            "from synque_select.lightning, because objects of the two packages cannot be mixed",
         )
 
 

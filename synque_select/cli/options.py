@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.utils import registry
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from argparse import Action, Namespace
 
     from jsonargparse import ArgumentParser, DefaultHelpFormatter
-    from pytorch_lightning.cli import LightningCLI
+    from pytorch_lightning import LightningDataModule
+    from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
     from synque_select.selection.scorer import Scorer
 
@@ -250,12 +251,15 @@ def _no_tips() -> Iterator[None]:
     def is_not_tip(record: logging.LogRecord) -> bool:
         return "Tip: " not in str(record.msg)
 
-    log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    log.addFilter(is_not_tip)
+    packages = ("pytorch_lightning", "lightning.pytorch")
+    logs = [logging.getLogger(f"{package}.utilities.rank_zero") for package in packages]
+    for log in logs:
+        log.addFilter(is_not_tip)
     try:
         yield
     finally:
-        log.removeFilter(is_not_tip)
+        for log in logs:
+            log.removeFilter(is_not_tip)
 
 
 def whole(text: str, option: str) -> int:
@@ -279,20 +283,20 @@ def lightning_cli(
     Returns:
         The LightningCLI, with all objects created but nothing run.
     """
-    from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+    from synque_select.cli.lightning_classes import lightning_classes
 
-    from synque_select.training.datamodule import SynqueDataModule
+    def add_arguments(_: LightningCLI, parser: LightningArgumentParser) -> None:
+        # `split_options` creates the object later, when all options are known
+        parser.add_class_arguments(options, name, instantiate=False)
+        rest: set[str | int] = {*inspect.signature(function).parameters}
+        rest -= _RUN_FILES
+        parser.add_function_arguments(function, name, skip=rest, as_group=False)
 
-    class CommandCLI(LightningCLI):
-        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            # `split_options` creates the object later, when all options are known
-            parser.add_class_arguments(options, name, instantiate=False)
-            rest: set[str | int] = {*inspect.signature(function).parameters}
-            rest -= _RUN_FILES
-            parser.add_function_arguments(function, name, skip=rest, as_group=False)
-
-    return CommandCLI(
-        datamodule_class=SynqueDataModule,  # see check_inner
+    classes = lightning_classes(sys.argv[1:])
+    hooks = {"add_arguments_to_parser": add_arguments}
+    command_cli: type[LightningCLI] = type("CommandCLI", (classes.cli,), hooks)
+    return command_cli(
+        datamodule_class=cast("type[LightningDataModule]", classes.datamodule),  # see check_inner
         subclass_mode_data=True,
         run=False,
         save_config_callback=None,
@@ -314,8 +318,8 @@ def split_options(given: Namespace, options: type[_Options]) -> tuple[_Options, 
 
 def scorer_of(cli: LightningCLI) -> Scorer | None:
     """Return the scorer of the config's SelectionCallback, or None if there is none."""
-    from synque_select.callbacks.selection import SelectionCallback
+    from synque_select.callbacks.selection import BaseSelectionCallback
     from synque_select.training.lightning_compat import callbacks_of
 
-    selection = [c for c in callbacks_of(cli.trainer) if isinstance(c, SelectionCallback)]
+    selection = [c for c in callbacks_of(cli.trainer) if isinstance(c, BaseSelectionCallback)]
     return selection[0].scorer(cli.trainer) if selection else None

@@ -1,4 +1,4 @@
-"""A DataModule with the data of a task, for fits from a LightningCLI config."""
+"""What both classes of TaskDataModule share: the data of a task, for fits from a config."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
-from pytorch_lightning.utilities.types import EVAL_DATALOADERS
 from torch.utils.data import ConcatDataset, Subset
 
 from synque_select.data.candidate import Candidate
 from synque_select.data.examples import MapDataset
 from synque_select.errors import ConfigError
 from synque_select.experiment.task import BaseTask, Transformed, part_of
-from synque_select.training.datamodule import SynqueDataModule
+from synque_select.training.datamodule import BaseSynqueDataModule
+from synque_select.training.lightning_compat import DataModuleT, TrainerT
 from synque_select.training.surrogate import SurrogateOptions, surrogate_options
 
-__all__ = ["TaskDataModule"]
+__all__ = ["BaseTaskDataModule"]
 
 
-class TaskDataModule(SynqueDataModule):
+class BaseTaskDataModule(BaseSynqueDataModule[TrainerT, DataModuleT]):
     """Serves the candidates, a real sample, and the validation and test data of a task.
 
     With it, `synque-select fit`, `sweep` and `tune` take the same `task:` block as
@@ -77,10 +77,10 @@ class TaskDataModule(SynqueDataModule):
             test=Transformed(task.test, task.transform),
         )
 
-    def val_dataloader(self) -> EVAL_DATALOADERS:
+    def val_dataloader(self) -> Any:
         """Serve a surrogate, held-out examples of the selected candidates, or the labeled data."""
         if self.uses_surrogate:
-            return super().val_dataloader()
+            return self._surrogate_loader()
         names = self._held_out if self.mixture is None else self.mixture.names
         parts = (
             [self._held_out[name] for name in names] if self._held_out else [self.task.validation]

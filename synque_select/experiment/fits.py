@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
-
-import pytorch_lightning as pl
+from typing import TYPE_CHECKING, cast
 
 from synque_select.data.candidate import Candidate
 from synque_select.errors import LightningError
@@ -21,10 +18,13 @@ from synque_select.training.comparability import (
     content_sha256,
     weights_sha256,
 )
-from synque_select.training.short_fit import train_and_measure
+from synque_select.training.short_fit import package_versions, train_and_measure
 from synque_select.types import Mixture, Ranking, RunKind, RunRecord
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.process_state import seeded
+
+if TYPE_CHECKING:
+    from synque_select.training.lightning_compat import AnyModule
 
 __all__ = ["Fit", "FitStore", "Outcome", "shares"]
 
@@ -192,7 +192,7 @@ class FitStore:
         counts = shares(fit.mixture, fit.n_distinct)
         return [sized(c, counts[c.name], seed=fit.seed) for c in chosen]
 
-    def _model(self, seed: int) -> pl.LightningModule:
+    def _model(self, seed: int) -> AnyModule:
         with seeded(seed):
             return self._task.model(seed)
 
@@ -213,7 +213,7 @@ class FitStore:
                 sorted((n, w, self._sha256[n]) for n, w in fit.mixture.weights.items()),
                 self._weights_of(fit.seed),
                 [fit.seed, fit.max_steps, fit.n_distinct],
-                [importlib.metadata.version(name) for name in ("torch", "pytorch-lightning")],
+                package_versions(task.datamodule_class),
             ]
         )[:32]
 

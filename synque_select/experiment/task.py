@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
-from pytorch_lightning import LightningModule
 from torch.utils.data import Dataset, Subset
 
 from synque_select.data.candidate import Candidate, RealSample
@@ -15,9 +14,12 @@ from synque_select.data.examples import Examples, MapDataset
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, DataError
 from synque_select.proxies.registry import ProxySpec
-from synque_select.training.datamodule import SynqueDataModule
 from synque_select.types import Mixture
 from synque_select.utils.wording import counted
+
+if TYPE_CHECKING:
+    from synque_select.training.datamodule import AnySynqueDataModule
+    from synque_select.training.lightning_compat import AnyModule
 
 __all__ = ["BaseTask", "Transformed", "check_task", "part_of", "sized", "unseen"]
 
@@ -57,6 +59,17 @@ class BaseTask(ABC):
     collate_fn: Callable[[list[Any]], Any] | None = None
 
     @property
+    def datamodule_class(self) -> type[AnySynqueDataModule]:
+        """The SynqueDataModule of the package of `model`'s module.
+
+        A task whose module comes from the package `lightning` returns
+        `synque_select.lightning.SynqueDataModule`.
+        """
+        from synque_select.training.pytorch_lightning import SynqueDataModule
+
+        return SynqueDataModule
+
+    @property
     @abstractmethod
     def candidates(self) -> list[Candidate]:
         """The candidates; each has at least `n_distinct` examples."""
@@ -76,7 +89,7 @@ class BaseTask(ABC):
         """Return the unlabeled real sample of a replicate; each call returns the same one."""
 
     @abstractmethod
-    def model(self, seed: int) -> LightningModule:
+    def model(self, seed: int) -> AnyModule:
         """Create a fresh module; equal seeds give equal initial weights.
 
         Called once per fit, with the global random state seeded and restored afterwards.
@@ -122,9 +135,9 @@ class BaseTask(ABC):
 
     def datamodule(
         self, candidates: Sequence[Candidate], mixture: Mixture, *, seed: int
-    ) -> SynqueDataModule:
+    ) -> AnySynqueDataModule:
         """Create the DataModule that a fit is trained and measured on."""
-        return SynqueDataModule(
+        return self.datamodule_class(
             list(candidates),
             mixture=mixture,
             train_transform=self.train_transform,

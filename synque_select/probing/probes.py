@@ -7,16 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
-
-from pytorch_lightning import LightningModule, Trainer
+from typing import TYPE_CHECKING, Any, Literal
 
 from synque_select.errors import LightningError
 from synque_select.probing.worker_process import ProbeWork, check_sendable, run_in_worker
 from synque_select.records.store import RunStore
 from synque_select.training.bookkeeping import store_record
 from synque_select.training.comparability import validation_of
-from synque_select.training.datamodule import SynqueDataModule, attached_datamodule
+from synque_select.training.datamodule import attached_datamodule
 from synque_select.training.short_fit import (
     ModelFactory,
     ShortFitOptions,
@@ -28,6 +26,10 @@ from synque_select.types import Mixture, Ranking, RunRecord
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.validation import check_int
+
+if TYPE_CHECKING:
+    from synque_select.training.datamodule import AnySynqueDataModule
+    from synque_select.training.lightning_compat import AnyModule, AnyTrainer
 
 __all__ = ["ProbeSweep", "measure_untrained", "opened_fits", "run_probes", "train_probes"]
 
@@ -72,9 +74,9 @@ class ProbeSweep:
         self._max_steps, self._seed, self._progress = max_steps, seed, progress
         self._model_factory = model_factory
         self._trainer_options = dict(trainer_options or {})
-        self._untrained: LightningModule | None = None
+        self._untrained: AnyModule | None = None
 
-    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
+    def prepare(self, trainer: AnyTrainer, module: AnyModule) -> None:
         """Copy the module before it is trained; called by the callback in `setup("fit")`.
 
         Raises:
@@ -95,8 +97,8 @@ class ProbeSweep:
 
     def run(
         self,
-        trainer: Trainer,
-        datamodule: SynqueDataModule,
+        trainer: AnyTrainer,
+        datamodule: AnySynqueDataModule,
         *,
         ranking: Ranking,
         monitor: str,
@@ -124,15 +126,15 @@ class ProbeSweep:
         finally:
             datamodule.trainer = trainer
 
-    def _require_untrained(self) -> LightningModule:
+    def _require_untrained(self) -> AnyModule:
         if self._untrained is None:
             raise LightningError("ProbeSweep.run before ProbeSweep.prepare: no module to copy")
         return self._untrained
 
 
 def run_probes(
-    model: LightningModule | ModelFactory,
-    datamodule: SynqueDataModule,
+    model: AnyModule | ModelFactory,
+    datamodule: AnySynqueDataModule,
     ranking: Ranking,
     *,
     max_steps: int,
@@ -176,7 +178,7 @@ def run_probes(
 
 @contextmanager
 def opened_fits(
-    datamodule: SynqueDataModule,
+    datamodule: AnySynqueDataModule,
     ranking: Ranking,
     *,
     max_steps: int,
@@ -238,7 +240,7 @@ def _check_weights(key: JsonObject, records: Sequence[RunRecord]) -> None:
         )
 
 
-def _options_of(trainer: Trainer) -> dict[str, Any]:
+def _options_of(trainer: AnyTrainer) -> dict[str, Any]:
     """Return what a probe's Trainer must share with the fit that it belongs to."""
     device = trainer.strategy.root_device
     return {

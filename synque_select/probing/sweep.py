@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pytorch_lightning import LightningModule
-from pytorch_lightning.utilities import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from synque_select.errors import LightningError
 from synque_select.probing.probes import measure_untrained, opened_fits, train_probes
@@ -18,17 +18,21 @@ from synque_select.records.store import RunStore
 from synque_select.report.correlation_tables import correlation_tables, units_table
 from synque_select.report.terminal import print_ranking
 from synque_select.selection.scorer import Scorer
-from synque_select.training.datamodule import SynqueDataModule
+from synque_select.training.datamodule import is_synque_datamodule
 from synque_select.training.run_page import write_page
 from synque_select.training.short_fit import ShortFitOptions, TrainerOptions, model_factory_of
 from synque_select.utils.validation import check_int
+
+if TYPE_CHECKING:
+    from synque_select.training.datamodule import AnySynqueDataModule
+    from synque_select.training.lightning_compat import AnyModule
 
 __all__ = ["run_sweep"]
 
 
 def run_sweep(
-    module: LightningModule,
-    datamodule: SynqueDataModule,
+    module: AnyModule,
+    datamodule: AnySynqueDataModule,
     *,
     max_steps: int,
     options: ShortFitOptions | None = None,
@@ -66,7 +70,7 @@ def run_sweep(
         RecordError: The directory cannot be created.
     """
     options = ShortFitOptions() if options is None else options
-    if not isinstance(datamodule, SynqueDataModule) or datamodule.real is None:
+    if not is_synque_datamodule(datamodule) or datamodule.real is None:
         raise LightningError(
             "a sweep needs candidates and a real sample: "
             "data = SynqueDataModule(wraps=…, candidates=…, real=…)"

@@ -10,13 +10,12 @@ import sys
 import threading
 import traceback
 import types
-from typing import BinaryIO
-
-import pytorch_lightning as pl
+from typing import Any, BinaryIO
 
 from synque_select.errors import LightningError
 from synque_select.probing.probes import train_probes
 from synque_select.probing.worker_process import ProbeWork
+from synque_select.training.lightning_compat import LightningPackage, trainer_class_in
 
 __all__ = ["main"]
 
@@ -42,7 +41,7 @@ def _received(source: BinaryIO) -> ProbeWork:
     head = json.loads(source.readline())
     sys.path[:] = head["sys_path"]
     unpickler = _Unpickler(source)
-    unpickler.script = head["script"]
+    unpickler.script, unpickler.package = head["script"], head["package"]
     work: ProbeWork = unpickler.load()
     return work
 
@@ -51,24 +50,26 @@ class _Unpickler(pickle.Unpickler):
     """Imports the training script when the work asks for something of it, and only then."""
 
     script: str | None = None
+    package: LightningPackage = "pytorch_lightning"
 
     def find_class(self, module: str, name: str) -> object:
         if module in ("__main__", "__mp_main__") and self.script is not None:
-            _import_script(self.script)
+            _import_script(self.script, self.package)
             self.script = None
         return super().find_class(module, name)
 
 
-def _import_script(script: str) -> None:
+def _import_script(script: str, package: LightningPackage) -> None:
     """Import a script as `multiprocessing` does, so that guarded code does not run."""
     module = types.ModuleType("__mp_main__")
     sys.modules["__mp_main__"] = sys.modules["__main__"] = module
-    fit = pl.Trainer.fit
-    pl.Trainer.fit = _refuse_fit  # type: ignore[method-assign] # until the script is imported
+    trainer: Any = trainer_class_in(package)
+    fit = trainer.fit
+    trainer.fit = _refuse_fit  # until the script is imported
     try:
         vars(module).update(runpy.run_path(script, run_name="__mp_main__"))
     finally:
-        pl.Trainer.fit = fit  # type: ignore[method-assign]
+        trainer.fit = fit
 
 
 def _refuse_fit(*_: object, **__: object) -> None:

@@ -30,6 +30,7 @@ from typing import IO
 
 from synque_select.errors import LightningError
 from synque_select.records.store import RunStore
+from synque_select.training.lightning_compat import package_of
 from synque_select.training.short_fit import ModelFactory, ShortFits
 
 __all__ = ["ProbeWork", "check_sendable", "run_in_worker", "without_rank_variables"]
@@ -137,7 +138,11 @@ def run_in_worker(work: ProbeWork) -> list[str]:
     """
     with _worker() as (process, answer):
         assert process.stdin is not None
-        head = {"script": _script(), "sys_path": sys.path}
+        head = {
+            "script": _script(),
+            "sys_path": sys.path,
+            "package": package_of(work.fits.datamodule),
+        }
         with suppress(BrokenPipeError):  # the worker has died, so its answer is empty
             process.stdin.write(json.dumps(head).encode() + b"\n")
             pickle.dump(work, process.stdin)

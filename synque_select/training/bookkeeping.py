@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from pytorch_lightning.utilities import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from synque_select.errors import SynqueError
 from synque_select.records.store import RunStore

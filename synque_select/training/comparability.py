@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.utilities import CombinedLoader
 from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
 from synque_select.data.iterables import is_map_style
-from synque_select.training.datamodule import SynqueDataModule, attached_datamodule
+from synque_select.training.datamodule import attached_datamodule
+from synque_select.training.lightning_compat import flattened_loaders
 from synque_select.types import ProxyInfo, Ranking
 from synque_select.utils.json_types import Json, JsonObject
 from synque_select.utils.process_state import seeded
 
 if TYPE_CHECKING:
     from hashlib import _Hash
+
+    from synque_select.training.datamodule import AnySynqueDataModule
+    from synque_select.training.lightning_compat import AnyModule, AnyTrainer
 
 __all__ = [
     "comparability_key",
@@ -118,7 +120,7 @@ def validation_sha256(dataloaders: object) -> str:
     dataset it hashes only the class.
     """
     hashed = hashlib.sha256()
-    for loader in CombinedLoader([] if dataloaders is None else dataloaders).flattened:
+    for loader in flattened_loaders(dataloaders):
         dataset = getattr(loader, "dataset", loader)
         if not is_map_style(dataset):
             hashed.update(f"iterable {type(dataset).__qualname__}".encode())
@@ -130,7 +132,7 @@ def validation_sha256(dataloaders: object) -> str:
     return hashed.hexdigest()
 
 
-def validation_of(datamodule: SynqueDataModule) -> str:
+def validation_of(datamodule: AnySynqueDataModule) -> str:
     """Hash the validation data of a DataModule.
 
     Mixtures are measured on different parts of a surrogate validation set, so that this hashes the
@@ -180,7 +182,7 @@ def _update(hashed: _Hash, value: object) -> None:
         hashed.update(type(value).__qualname__.encode())
 
 
-def hyper_parameters(trainer: Trainer, module: LightningModule) -> dict[str, Json]:
+def hyper_parameters(trainer: AnyTrainer, module: AnyModule) -> dict[str, Json]:
     """Return the module's hparams, its optimizers, and how the trainer steps.
 
     If labeled real data is a fixed part of training, its share and hash are added, and if labels
@@ -200,7 +202,7 @@ def hyper_parameters(trainer: Trainer, module: LightningModule) -> dict[str, Jso
     }
 
 
-def _labeled_real(trainer: Trainer) -> dict[str, Json]:
+def _labeled_real(trainer: AnyTrainer) -> dict[str, Json]:
     datamodule = attached_datamodule(trainer)
     labeled = None if datamodule is None else datamodule.labeled_real
     if labeled is None:
@@ -208,7 +210,7 @@ def _labeled_real(trainer: Trainer) -> dict[str, Json]:
     return {"labeled_real": {"share": labeled.share, "sha256": labeled.data.sha256}}
 
 
-def _label_edits(trainer: Trainer) -> dict[str, Json]:
+def _label_edits(trainer: AnyTrainer) -> dict[str, Json]:
     datamodule = attached_datamodule(trainer)
     edits = None if datamodule is None else datamodule.label_edits
     return {} if edits is None else {"label_edits_sha256": content_sha256([edits.to_dict()])}

@@ -1,4 +1,4 @@
-"""A LightningDataModule that serves a mixture of candidates and may wrap another DataModule."""
+"""What both classes of SynqueDataModule share: a mixture of candidates, maybe around other data."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypedDict, TypeGuard, cast
 
-from pytorch_lightning import LightningDataModule, Trainer
-from pytorch_lightning.trainer.states import TrainerFn, TrainerStatus
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
-from pytorch_lightning.utilities.model_helpers import is_overridden
-from pytorch_lightning.utilities.seed import isolate_rng
-from pytorch_lightning.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADERS
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader, default_collate
 
 from synque_select.data.candidate import Candidate, RealSample
@@ -42,7 +37,12 @@ from synque_select.training.labeled_real import (
     load_labeled,
     with_new_names,
 )
-from synque_select.training.lightning_compat import refuse_other_lightning
+from synque_select.training.lightning_compat import (
+    DataModuleT,
+    TrainerT,
+    check_package,
+    is_overridden,
+)
 from synque_select.training.mixture_loader import (
     MixtureDataset,
     MixtureLoader,
@@ -76,12 +76,19 @@ from synque_select.training.wrapping import (
 )
 from synque_select.types import Mixture
 from synque_select.utils.json_types import Json
+from synque_select.utils.process_state import seeded
 from synque_select.utils.validation import check_int
 from synque_select.utils.wording import counted
 
-__all__ = ["SynqueDataModule", "attached_datamodule"]
+if TYPE_CHECKING:
+    from synque_select.training.lightning_compat import AnyTrainer
+
+    AnySynqueDataModule: TypeAlias = "BaseSynqueDataModule[Any, Any]"
+
+__all__ = ["BaseSynqueDataModule", "attached_datamodule", "is_synque_datamodule"]
 
 _DEFAULT_BATCH_SIZE = 32
+_FIT = "fit"
 
 
 class _PrepareHook(InnerHook):
@@ -89,7 +96,7 @@ class _PrepareHook(InnerHook):
 
     def __get__(self, instance: object, owner: type | None = None) -> object:
         prepare = super().__get__(instance, owner)
-        if not isinstance(instance, SynqueDataModule) or not callable(prepare):
+        if not is_synque_datamodule(instance) or not callable(prepare):
             return prepare
         state = vars(instance)
         if state.get("_modules") or is_overridden(self.name, state.get("_inner")):
@@ -127,7 +134,7 @@ class _State(TypedDict):
     _log_hyperparams=InnerAttribute(),
     _hparams_name=InnerAttribute(),
 )
-class SynqueDataModule(LightningDataModule):
+class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
     """Serves a mixture of candidates for training, and other data for validation and test.
 
     Pass it to `Trainer.fit` alone (with `val=`, `test=`, `predict=`), or let it wrap an existing
@@ -178,9 +185,10 @@ class SynqueDataModule(LightningDataModule):
 
     Raises:
         ConfigError: An argument is not allowed.
-        LightningError: `wraps` is not a DataModule of the package pytorch_lightning.
+        LightningError: `wraps` is not a DataModule of the same package of Lightning.
 
     Example:
+        >>> from synque_select import SynqueDataModule
         >>> examples = [{"text": f"headline {i}", "label": i % 2} for i in range(8)]
         >>> dm = SynqueDataModule(
         ...     [Candidate("a", examples, view="text"), Candidate("b", examples, view="text")],
@@ -198,7 +206,7 @@ class SynqueDataModule(LightningDataModule):
         real: Any = None,
         *,
         real_groups: GroupSelector | None = None,
-        wraps: LightningDataModule | None = None,
+        wraps: DataModuleT | None = None,
         view: Selector | None = None,
         label: Selector | None = None,
         family: FamilySpec | None = None,
@@ -217,7 +225,7 @@ class SynqueDataModule(LightningDataModule):
         predict: Any = None,
     ) -> None:
         super().__init__()
-        check_inner(wraps)
+        check_inner(self, wraps)
         check_int("seed", seed, 0)
         _check_options(epoch_length=epoch_length, batch_size=batch_size, num_workers=num_workers)
         _check_functions(train_transform=train_transform, collate_fn=collate_fn)
@@ -225,7 +233,7 @@ class SynqueDataModule(LightningDataModule):
         self._sources = {"candidates": candidates, "real": real, "labeled_real": labeled_real}
         self._view, self._label, self._real_groups = view, label, real_groups
         self._family = family
-        self._modules = candidate_modules(candidates)
+        self._modules = candidate_modules(self, candidates)
         self._candidates: list[Candidate] | None = None
         self._real: RealSample | None = None
         self._real_share = real_share
@@ -275,7 +283,7 @@ class SynqueDataModule(LightningDataModule):
             super().__setattr__(name, value)
 
     @property
-    def wraps(self) -> LightningDataModule | None:
+    def wraps(self) -> DataModuleT | None:
         """The DataModule that this one wraps."""
         return self._inner
 
@@ -283,7 +291,7 @@ class SynqueDataModule(LightningDataModule):
     def candidates(self) -> list[Candidate]:
         """All candidates, loaded at the first access."""
         if self._candidates is None:
-            given = with_train_data(self._sources["candidates"], self.trainer)
+            given = with_train_data(self._sources["candidates"], self._modules, self.trainer)
             self._candidates = load_candidates(
                 given, view=self._view, label=self._label, family=self._family
             )
@@ -342,7 +350,7 @@ class SynqueDataModule(LightningDataModule):
         for message in draw.messages:
             rank_zero_info(message)
 
-    def on_labeled_validation(self) -> SynqueDataModule | None:
+    def on_labeled_validation(self) -> Self | None:
         """Return a copy that validates on the labeled data beside a surrogate validation set.
 
         This is how the reliability of the surrogate is measured, where labels exist.
@@ -427,7 +435,7 @@ class SynqueDataModule(LightningDataModule):
         self._label_edits = edits
         self._position.restore(Position().state())
 
-    def with_mixture(self, mixture: Mixture) -> SynqueDataModule:
+    def with_mixture(self, mixture: Mixture) -> Self:
         """Return a DataModule that serves another mixture of the same data from the beginning.
 
         The wrapped DataModule is shared, with the setup that it has here.
@@ -441,7 +449,7 @@ class SynqueDataModule(LightningDataModule):
         other.set_mixture(mixture)
         return other
 
-    def detached(self) -> SynqueDataModule:
+    def detached(self) -> Self:
         """Return a copy without a trainer, around a copy of the wrapped DataModule."""
         other = copy.copy(self)
         other._inner, other._spawn_result = copy.copy(self._inner), SpawnResult()
@@ -466,13 +474,13 @@ class SynqueDataModule(LightningDataModule):
             self._inner.hparams["batch_size"] = batch_size
 
     @property
-    def trainer(self) -> Trainer | None:
+    def trainer(self) -> TrainerT | None:
         """The trainer that this DataModule and the wrapped one are attached to."""
         return vars(self).get("_trainer")
 
     @trainer.setter
-    def trainer(self, trainer: Trainer | None) -> None:
-        refuse_other_lightning("the Trainer", trainer)
+    def trainer(self, trainer: TrainerT | None) -> None:
+        check_package(self, "the Trainer", trainer)
         self._trainer = trainer
         inner = vars(self).get("_inner")
         if inner is not None:
@@ -502,13 +510,13 @@ class SynqueDataModule(LightningDataModule):
             raise error
         if self._inner is not None:
             self._inner.setup(stage=stage)
-        if stage == TrainerFn.FITTING:
+        if stage == _FIT:
             self._built = None
             self._share_iterables()
             if self.mixture is not None:
                 chosen_candidates(self.candidates, self.mixture)
             _ = self.labeled_real  # loaded here, so that an error comes before the train loader
-        if self.uses_surrogate and stage in (TrainerFn.FITTING, TrainerFn.VALIDATING):
+        if self.uses_surrogate and stage in (_FIT, "validate"):
             self._prepare_surrogate()
 
     def _prepare_surrogate(self) -> None:
@@ -526,7 +534,7 @@ class SynqueDataModule(LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Tear down the wrapped DataModule; after fit the mixture may change again."""
-        if stage == TrainerFn.FITTING:
+        if stage == _FIT:
             self._built = None
             with bookkeeping("the mixture did not come back from the launched process"):
                 if self._mixture is not None and getattr(self.trainer, "local_rank", 0) == 0:
@@ -548,7 +556,7 @@ class SynqueDataModule(LightningDataModule):
         if self._inner is not None:
             self._inner.on_exception(exception)
 
-    def _eval_loaders(self, data: object) -> EVAL_DATALOADERS:
+    def _eval_loaders(self, data: object) -> Any:
         """Return the loaders of the data given as val, test or predict."""
         batch_size = getattr(self, "batch_size", _DEFAULT_BATCH_SIZE)
         if isinstance(data, SurrogateOptions):
@@ -564,7 +572,7 @@ class SynqueDataModule(LightningDataModule):
         options.pop("drop_last", None)
         return DataLoader(self.surrogate.for_mixture(mixture), **options)
 
-    def train_dataloader(self) -> TRAIN_DATALOADERS:
+    def train_dataloader(self) -> Any:
         """Serve the mixture, split over the ranks, from the current position of training.
 
         Returns:
@@ -592,7 +600,7 @@ class SynqueDataModule(LightningDataModule):
         replicas: dict[str, int] = getattr(self.trainer, "distributed_sampler_kwargs", None) or {}
         dataset = self._mixture_dataset(mixture, options, replicas.get("num_replicas", 1))
         if options.get("collate_fn") in (None, default_collate):
-            with isolate_rng(include_cuda=False):  # a transform may be random
+            with seeded(self._seed):  # a transform may be random
                 check_collatable(first_examples(dataset.candidates, self._transform))
         self._served_batch_size = options["batch_size"]
         if self._fitting:
@@ -633,6 +641,7 @@ class SynqueDataModule(LightningDataModule):
 
         Example:
             >>> import tempfile
+            >>> from synque_select import SynqueDataModule
             >>> dm = SynqueDataModule({"a": ["x", "y"], "b": ["u", "v"]}, batch_size=2)
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     export = dm.export(Path(folder, "mix.jsonl"), n=2)
@@ -678,7 +687,7 @@ class SynqueDataModule(LightningDataModule):
             )
         if self._inner is not None:
             self._inner.load_state_dict(state_dict["inner"])
-        if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
+        if self.trainer is not None and self.trainer.state.fn != _FIT:
             return
         # `state_dict` of this version or an earlier one has written it
         state = cast("_State", with_new_names(state_dict))
@@ -792,9 +801,7 @@ class SynqueDataModule(LightningDataModule):
     def _fitting(self) -> bool:
         trainer = self.trainer
         return (
-            trainer is not None
-            and trainer.state.fn == TrainerFn.FITTING
-            and trainer.state.status == TrainerStatus.RUNNING
+            trainer is not None and trainer.state.fn == _FIT and trainer.state.status == "running"
         )
 
     @property
@@ -818,7 +825,7 @@ class SynqueDataModule(LightningDataModule):
         trainer, sources = self.trainer, self._sources
         if trainer is None or trainer.world_size == 1 or self._candidates is not None:
             return
-        sources["candidates"] = with_train_data(sources["candidates"], trainer)
+        sources["candidates"] = with_train_data(sources["candidates"], self._modules, trainer)
         iterables: list[tuple[str, Any]] = []
         for source in sources.values():
             replace_iterables(source, lambda name, data: iterables.append((name, data)))
@@ -875,13 +882,18 @@ def _with_transform(
     return replace(options, transform=transform)
 
 
-def attached_datamodule(trainer: Trainer) -> SynqueDataModule | None:
+def is_synque_datamodule(value: object) -> TypeGuard[AnySynqueDataModule]:
+    """Return whether an object is a SynqueDataModule, of either package."""
+    return isinstance(value, BaseSynqueDataModule)
+
+
+def attached_datamodule(trainer: AnyTrainer) -> AnySynqueDataModule | None:
     """Return the trainer's DataModule; None if it has none or one of another class."""
     datamodule = getattr(trainer, "datamodule", None)
-    return datamodule if isinstance(datamodule, SynqueDataModule) else None
+    return datamodule if is_synque_datamodule(datamodule) else None
 
 
-def _prepare(data: SynqueDataModule, prepare: Callable[[], None]) -> None:
+def _prepare(data: AnySynqueDataModule, prepare: Callable[[], None]) -> None:
     data._prepare_error = None
     try:
         for module in data._modules.values():

@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
-from pytorch_lightning import Trainer
 from torch.distributed import ProcessGroup
 
 from synque_select.errors import LightningError, SynqueError
 from synque_select.utils.wording import counted
+
+if TYPE_CHECKING:
+    from synque_select.training.lightning_compat import AnyTrainer
 
 __all__ = ["connect", "n_data_replicas", "on_rank_zero", "raise_on_all_ranks", "report_failure"]
 
@@ -42,7 +44,7 @@ class _Result:
     value: object
 
 
-def n_data_replicas(trainer: Trainer) -> int:
+def n_data_replicas(trainer: AnyTrainer) -> int:
     """Return among how many replicas the draws are split.
 
     That is one per rank, or one per group of tensor-parallel ranks.
@@ -50,13 +52,13 @@ def n_data_replicas(trainer: Trainer) -> int:
     return int((trainer.distributed_sampler_kwargs or {}).get("num_replicas", 1))
 
 
-def connect(trainer: Trainer) -> None:
+def connect(trainer: AnyTrainer) -> None:
     """Connect the ranks while all are running: from now on they notice if one of them is gone."""
     if trainer.world_size > 1 and _is_open():
         _own_group()
 
 
-def on_rank_zero(trainer: Trainer, work: Callable[[], _T]) -> _T:
+def on_rank_zero(trainer: AnyTrainer, work: Callable[[], _T]) -> _T:
     """Do the work on rank 0 and return its result, which must be picklable, on every rank.
 
     First all ranks meet; one that has failed by then reports it through `report_failure`. Then the
@@ -86,7 +88,7 @@ def on_rank_zero(trainer: Trainer, work: Callable[[], _T]) -> _T:
 
 
 @contextmanager
-def raise_on_all_ranks(trainer: Trainer) -> Iterator[None]:
+def raise_on_all_ranks(trainer: AnyTrainer) -> Iterator[None]:
     """Raise an error of one rank in here on all of them.
 
     If processes were launched for the fit (`ddp_spawn`), Lightning does not call `on_exception` in
@@ -104,7 +106,7 @@ def raise_on_all_ranks(trainer: Trainer) -> Iterator[None]:
     _raise_first(_meet(None, _TIMEOUT))
 
 
-def report_failure(trainer: Trainer, error: BaseException) -> None:
+def report_failure(trainer: AnyTrainer, error: BaseException) -> None:
     """Tell the ranks in `on_rank_zero` or `raise_on_all_ranks`, now or later, that this one fails.
 
     Has no effect if the ranks are not connected (they notice when this process ends), if they know
@@ -175,7 +177,7 @@ def _raise_first(failures: list[_Failure | None]) -> None:
             raise _as_error(failure)
 
 
-def _shared(trainer: Trainer, work: Callable[[], _T]) -> _T:
+def _shared(trainer: AnyTrainer, work: Callable[[], _T]) -> _T:
     error: BaseException | None = None
     outcome: list[_Result | _Failure | None] = [None]
     if trainer.is_global_zero:

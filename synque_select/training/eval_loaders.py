@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from pytorch_lightning.utilities.combined_loader import CombinedLoader
-from pytorch_lightning.utilities.types import EVAL_DATALOADERS
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from synque_select.data.examples import MapDataset
 from synque_select.errors import ConfigError
+from synque_select.training.lightning_compat import is_combined_loader
 from synque_select.training.wrapping import InnerHook, LoaderOptions
 
 __all__ = ["LoaderHook", "check_eval_data", "eval_loaders"]
@@ -50,13 +49,13 @@ def check_eval_data(name: str, data: object) -> object:
 
 
 def _is_data(value: object) -> bool:
-    if isinstance(value, DataLoader | Dataset | CombinedLoader):
+    if isinstance(value, DataLoader | Dataset) or is_combined_loader(value):
         return True
     is_example = isinstance(value, str | bytes | list | tuple | Mapping | Tensor | np.ndarray)
     return isinstance(value, MapDataset) and not is_example
 
 
-def eval_loaders(data: Any, batch_size: int, options: LoaderOptions) -> EVAL_DATALOADERS:
+def eval_loaders(data: Any, batch_size: int, options: LoaderOptions) -> Any:
     """Return the loaders of the data given as val, test or predict.
 
     Args:
@@ -66,7 +65,7 @@ def eval_loaders(data: Any, batch_size: int, options: LoaderOptions) -> EVAL_DAT
     """
     if isinstance(data, list) and _is_data(data[0]):
         return [eval_loaders(part, batch_size, options) for part in data]
-    if isinstance(data, DataLoader | CombinedLoader):
+    if isinstance(data, DataLoader) or is_combined_loader(data):
         return data
     arguments: LoaderOptions = {**options, "batch_size": batch_size}
     return DataLoader(data, **arguments)

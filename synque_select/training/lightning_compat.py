@@ -1,42 +1,219 @@
-"""What Lightning leaves undeclared on a Trainer, and objects of the package `lightning`.
+"""The two packages that ship Lightning, and what Lightning leaves undeclared on a Trainer.
 
-The objects of `lightning` are not interchangeable with those of `pytorch_lightning`.
+`pytorch_lightning` and `lightning`, as `lightning.pytorch`, contain the same classes twice, and
+their objects are not interchangeable. The code of this library is shared: it imports neither
+package when it is imported, and takes classes from the package that an object comes from.
 """
 
 from __future__ import annotations
 
-from pytorch_lightning import Callback, Trainer
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal, TypeGuard, TypeVar
 
 from synque_select.errors import LightningError
 
-__all__ = ["callbacks_of", "is_dev_run", "refuse_other_lightning"]
+if TYPE_CHECKING:
+    import lightning.pytorch as L
+    import pytorch_lightning as pl
+    import pytorch_lightning.cli as pl_cli
+    from lightning.pytorch.loggers import Logger as LLogger
+    from lightning.pytorch.utilities import CombinedLoader as LCombinedLoader
+    from pytorch_lightning.loggers import Logger
+    from pytorch_lightning.utilities import CombinedLoader
+
+    AnyTrainer = pl.Trainer | L.Trainer
+    AnyModule = pl.LightningModule | L.LightningModule
+    AnyDataModule = pl.LightningDataModule | L.LightningDataModule
+    AnyCallback = pl.Callback | L.Callback
+    AnyLogger = Logger | LLogger
+    AnyCombinedLoader = CombinedLoader | LCombinedLoader
+
+__all__ = [
+    "DataModuleT",
+    "LightningPackage",
+    "ModuleT",
+    "TrainerT",
+    "callbacks_of",
+    "check_package",
+    "cli_class_in",
+    "combined_loader_class",
+    "datamodule_class",
+    "flattened_loaders",
+    "is_combined_loader",
+    "is_dev_run",
+    "is_lightning_module",
+    "is_overridden",
+    "lightning_module_of",
+    "package_of",
+    "trainer_class",
+    "trainer_class_in",
+]
+
+LightningPackage = Literal["pytorch_lightning", "lightning"]
+
+TrainerT = TypeVar("TrainerT", bound="AnyTrainer")
+ModuleT = TypeVar("ModuleT", bound="AnyModule")
+DataModuleT = TypeVar("DataModuleT", bound="AnyDataModule")
+
+_PACKAGES: dict[str, LightningPackage] = {
+    "pytorch_lightning": "pytorch_lightning",
+    "lightning_fabric": "pytorch_lightning",  # bases of its loggers and strategies
+    "lightning": "lightning",
+}
+_ROOTS = {"pytorch_lightning": "pytorch_lightning", "lightning": "lightning.pytorch"}
+_IMPORTS = {"pytorch_lightning": "synque_select", "lightning": "synque_select.lightning"}
+_CHANGES = {
+    "pytorch_lightning": (
+        "`import lightning as L` to `import pytorch_lightning as L` (and `lightning.pytorch` to "
+        "`pytorch_lightning`)"
+    ),
+    "lightning": (
+        "`import pytorch_lightning as pl` to `import lightning.pytorch as pl` (and "
+        "`pytorch_lightning` to `lightning.pytorch`)"
+    ),
+}
 
 
-def callbacks_of(trainer: Trainer) -> list[Callback]:
+def package_of(part: object) -> LightningPackage | None:
+    """Return the package that ships the Lightning class of an object or class; None for no such.
+
+    Example:
+        >>> from synque_select import SelectionCallback
+        >>> package_of(SelectionCallback)
+        'pytorch_lightning'
+        >>> package_of("a text") is None
+        True
+    """
+    for parent in _class_of(part).__mro__:
+        package = _PACKAGES.get(parent.__module__.partition(".")[0])
+        if package is not None:
+            return package
+    return None
+
+
+def lightning_module_of(part: object, name: str) -> ModuleType:
+    """Return a module of the package that an object comes from, such as "loggers" or "cli".
+
+    `pytorch_lightning` is the package of an object that comes from neither.
+    """
+    return _module(package_of(part) or "pytorch_lightning", name)
+
+
+def _module(package: LightningPackage, name: str) -> ModuleType:
+    return importlib.import_module(f"{_ROOTS[package]}.{name}")
+
+
+def trainer_class(part: object) -> type[AnyTrainer]:
+    """Return the Trainer of the package that an object comes from."""
+    return trainer_class_in(package_of(part) or "pytorch_lightning")
+
+
+def trainer_class_in(package: LightningPackage) -> type[AnyTrainer]:
+    """Return the Trainer of a package."""
+    cls: type[AnyTrainer] = _module(package, "trainer").Trainer
+    return cls
+
+
+def cli_class_in(package: LightningPackage) -> type[pl_cli.LightningCLI]:
+    """Return the LightningCLI of a package, typed as that of pytorch_lightning, which is alike."""
+    cls: type[pl_cli.LightningCLI] = _module(package, "cli").LightningCLI
+    return cls
+
+
+def combined_loader_class(part: object) -> type[AnyCombinedLoader]:
+    """Return the CombinedLoader of the package that an object comes from."""
+    cls: type[AnyCombinedLoader] = lightning_module_of(part, "utilities").CombinedLoader
+    return cls
+
+
+def is_combined_loader(value: object) -> TypeGuard[AnyCombinedLoader]:
+    """Return whether an object is a CombinedLoader of either package."""
+    return package_of(value) is not None and isinstance(value, combined_loader_class(value))
+
+
+def is_lightning_module(value: object) -> TypeGuard[AnyModule]:
+    """Return whether an object is a LightningModule of either package."""
+    if package_of(value) is None:
+        return False
+    return isinstance(value, lightning_module_of(value, "core").LightningModule)
+
+
+def flattened_loaders(loaders: object) -> list[object]:
+    """Return the loaders in a collection as Lightning flattens it; a list of plain values is one.
+
+    Example:
+        >>> flattened_loaders({"a": [range(3), [1, 2]], "b": range(4)})
+        [range(0, 3), [1, 2], range(0, 4)]
+    """
+    given = [] if loaders is None else loaders
+    if isinstance(given, dict | list | tuple):
+        parts = list(given.values() if isinstance(given, dict) else given)
+        if not all(isinstance(part, int | float | str) for part in parts):
+            return [loader for part in parts for loader in flattened_loaders(part)]
+    return [given]
+
+
+def datamodule_class(part: object) -> type[AnyDataModule]:
+    """Return the LightningDataModule of the package that an object or class comes from."""
+    cls: type[AnyDataModule] = lightning_module_of(part, "core").LightningDataModule
+    return cls
+
+
+def is_overridden(name: str, part: object) -> bool:
+    """Return whether an object overrides a hook of its package's class; False for None."""
+    if part is None:
+        return False
+    ask: Callable[[str, object], bool]
+    ask = lightning_module_of(part, "utilities.model_helpers").is_overridden
+    return ask(name, part)
+
+
+def callbacks_of(trainer: AnyTrainer) -> list[AnyCallback]:
     """Return the trainer's callbacks; Lightning sets the attribute without declaring it."""
-    callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+    callbacks: list[AnyCallback] = getattr(trainer, "callbacks", [])
     return callbacks
 
 
-def is_dev_run(trainer: Trainer) -> bool:
+def is_dev_run(trainer: AnyTrainer) -> bool:
     """Return whether `fast_dev_run` is on; Lightning sets the attribute without declaring it."""
     return bool(getattr(trainer, "fast_dev_run", False))
 
 
-def refuse_other_lightning(what: str, part: object) -> None:
-    """Check that an object does not come from the package `lightning`.
+def check_package(own: object, what: str, part: object) -> None:
+    """Check that an object does not come from the other package than one of this library.
 
     Args:
-        what: The role of the object, for the message.
-        part: A Trainer, model, DataModule, logger or callback.
+        own: A callback or DataModule of this library, or its class.
+        what: The role of the other object, for the message.
+        part: A Trainer, model, DataModule, logger or callback, or its class.
 
     Raises:
         LightningError: It does; the message names the import to change.
     """
-    if any(kind.__module__.split(".")[0] == "lightning" for kind in type(part).__mro__):
-        raise LightningError(
-            f"{what} ({type(part).__name__}) comes from the package lightning, whose objects are "
-            "not interchangeable with those of pytorch_lightning, which synque-select uses: change "
-            "`import lightning as L` to `import pytorch_lightning as L` (and `lightning.pytorch` "
-            "to `pytorch_lightning`) everywhere in your script"
-        )
+    ours, theirs = package_of(own), package_of(part)
+    if ours is None or theirs is None or ours == theirs:
+        return
+    kind, other = _class_of(own), _class_of(part)
+    if _name_in_library(other) is None:
+        line = f"from {_IMPORTS[theirs]} import {_name_in_library(kind) or kind.__name__}"
+    else:
+        line = f"from {_IMPORTS[ours]} import {_name_in_library(other)}"
+    raise LightningError(
+        f"{what} ({other.__name__}) comes from the package {theirs}, whose objects are not "
+        f"interchangeable with those of {ours}, for which this {kind.__name__} is: write "
+        f"`{line}`, or change {_CHANGES[ours]} everywhere in your script"
+    )
+
+
+def _class_of(part: object) -> type:
+    return part if isinstance(part, type) else type(part)
+
+
+def _name_in_library(kind: type) -> str | None:
+    """Return the name of the class of this library that a class is or inherits; None if none."""
+    for parent in kind.__mro__:
+        if parent.__module__.startswith("synque_select."):
+            return parent.__name__
+    return None

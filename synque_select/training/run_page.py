@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from synque_select.data.views import View
 from synque_select.records.ranking_file import load_ranking
@@ -12,12 +13,16 @@ from synque_select.report.examples_and_map import name_of_real, write_examples, 
 from synque_select.report.page import write_report
 from synque_select.selection.scorer import Scorer
 from synque_select.training.bookkeeping import bookkeeping
-from synque_select.training.datamodule import SynqueDataModule
+
+if TYPE_CHECKING:
+    from synque_select.training.datamodule import AnySynqueDataModule
 
 __all__ = ["write_page"]
 
 
-def write_page(run_dir: Path, datamodule: SynqueDataModule, scorer: Scorer | None) -> Path | None:
+def write_page(
+    run_dir: Path, datamodule: AnySynqueDataModule, scorer: Scorer | None
+) -> Path | None:
     """Write the page after training; an error becomes a warning, so that the run is not lost.
 
     Args:

@@ -16,10 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
-
-import pytorch_lightning as pl
-from pytorch_lightning import LightningModule
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from synque_select.errors import ConfigError, LightningError
 from synque_select.records.correlation import LABELED_VALIDATION, UNTRAINED
@@ -30,13 +27,24 @@ from synque_select.training.comparability import (
     validation_of,
     weights_sha256,
 )
-from synque_select.training.datamodule import SynqueDataModule
+from synque_select.training.lightning_compat import (
+    check_package,
+    is_lightning_module,
+    package_of,
+    trainer_class,
+)
 from synque_select.training.mixture_loader import MixtureDataset
 from synque_select.types import Mixture, Ranking, RunKind, RunRecord, surrogate_name
 from synque_select.utils.json_types import Json, JsonObject
 from synque_select.utils.process_state import free_device_memory, seeded
 from synque_select.utils.validation import check_int
 from synque_select.utils.wording import counted
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from synque_select.training.datamodule import AnySynqueDataModule
+    from synque_select.training.lightning_compat import AnyCallback, AnyModule
 
 __all__ = [
     "Measured",
@@ -47,14 +55,23 @@ __all__ = [
     "TrainerOptions",
     "check_mode",
     "model_factory_of",
+    "package_versions",
     "quiet_fits",
     "train_and_measure",
 ]
 
-ModelFactory = Callable[..., LightningModule]
-TrainerOptions = Mapping[str, Any]  # keyword arguments of pytorch_lightning.Trainer
+ModelFactory = Callable[..., "AnyModule"]
+TrainerOptions = Mapping[str, Any]  # keyword arguments of the Trainer
 
 _NEVER = 2**31
+_LOGGERS = (
+    "lightning.fabric",
+    "lightning.pytorch",
+    "lightning_fabric",
+    "pytorch_lightning",
+    "pytorch_lightning.utilities.rank_zero",
+    "lightning.pytorch.utilities.rank_zero",
+)
 _N_HASHED = 8  # training examples, as they are served, that represent transforms and collation
 
 
@@ -97,12 +114,12 @@ def check_mode(mode: str) -> None:
         raise ConfigError(f"mode={mode!r}: allowed are 'max' and 'min'")
 
 
-def model_factory_of(model: LightningModule | ModelFactory) -> ModelFactory:
+def model_factory_of(model: AnyModule | ModelFactory) -> ModelFactory:
     """Return a function that makes the module of each fit: a copy of a module, or a given function.
 
     The module is copied when the fit begins, so it must stay untrained.
     """
-    return functools.partial(copy.deepcopy, model) if isinstance(model, LightningModule) else model
+    return functools.partial(copy.deepcopy, model) if is_lightning_module(model) else model
 
 
 @dataclass(frozen=True)
@@ -121,8 +138,8 @@ class Measured:
 
 
 def train_and_measure(
-    module: LightningModule,
-    data: SynqueDataModule,
+    module: AnyModule,
+    data: AnySynqueDataModule,
     max_steps: int,
     trainer_options: TrainerOptions,
     stages: Sequence[Literal["validate", "test"]] = ("validate",),
@@ -143,11 +160,16 @@ def train_and_measure(
         stages: Stages to measure, in this order: "validate", "test".
 
     Raises:
-        LightningError: Training ended before the last step.
+        LightningError: Training ended before the last step, or the module comes from another
+            package of Lightning than the DataModule.
     """
+    check_package(data, "the model", module)
     started = time.perf_counter()
     with quiet_fits():
-        trainer = pl.Trainer(
+        # module, data and Trainer come from one package; the types of the other are the same
+        module = cast("pl.LightningModule", module)
+        datamodule = cast("pl.LightningDataModule", data)
+        trainer = cast("type[pl.Trainer]", trainer_class(data))(
             **{
                 "max_steps": max_steps,
                 "max_epochs": -1,
@@ -162,7 +184,7 @@ def train_and_measure(
             }
         )
         if max_steps:
-            trainer.fit(module, datamodule=data)
+            trainer.fit(module, datamodule=datamodule)
         if trainer.global_step < max_steps:
             raise LightningError(
                 f"a fit stopped after {trainer.global_step} of {counted(max_steps, 'step')}: fits "
@@ -173,12 +195,13 @@ def train_and_measure(
         metrics: dict[str, float] = {}
         for stage in stages:
             is_marked = stage == "validate" and data.uses_surrogate
-            for part in getattr(trainer, stage)(module, datamodule=data, verbose=False):
+            for part in getattr(trainer, stage)(module, datamodule=datamodule, verbose=False):
                 metrics |= {
                     surrogate_name(n) if is_marked else n: float(v) for n, v in part.items()
                 }
         if "validate" in stages and (labeled := data.on_labeled_validation()) is not None:
-            for part in trainer.validate(module, datamodule=labeled, verbose=False):
+            datamodule = cast("pl.LightningDataModule", labeled)
+            for part in trainer.validate(module, datamodule=datamodule, verbose=False):
                 metrics |= {name: float(value) for name, value in part.items()}
     del trainer
     free_device_memory()
@@ -217,7 +240,7 @@ class ShortFits:
         validation: Hash of the validation data.
     """
 
-    datamodule: SynqueDataModule
+    datamodule: AnySynqueDataModule
     ranking: Ranking
     options: ShortFitOptions
     max_steps: int
@@ -242,7 +265,7 @@ class ShortFits:
         mixture: Mixture,
         *,
         finished: Callable[[str], RunRecord | None],
-        callbacks: Sequence[pl.Callback] = (),
+        callbacks: Sequence[AnyCallback] = (),
     ) -> tuple[ShortFit, JsonObject]:
         """Train a fresh module on a mixture, unless the same fit has finished before.
 
@@ -344,7 +367,7 @@ class ShortFits:
         )
 
     def _fit_id(
-        self, mixture: Mixture, data: SynqueDataModule, module: LightningModule, weights: str
+        self, mixture: Mixture, data: AnySynqueDataModule, module: AnyModule, weights: str
     ) -> str:
         """Hash everything that affects the outcome of a fit."""
         loader = data.mixture_loader()
@@ -363,16 +386,16 @@ class ShortFits:
                 {key: str(value) for key, value in self.trainer_options.items()},
                 batch,
                 *self.details.values(),
-                [importlib.metadata.version(p) for p in ("torch", "pytorch-lightning")],
+                package_versions(data),
             ]
         )
 
     def _train(
         self,
         fit_id: str,
-        data: SynqueDataModule,
-        module: LightningModule,
-        callbacks: Sequence[pl.Callback],
+        data: AnySynqueDataModule,
+        module: AnyModule,
+        callbacks: Sequence[AnyCallback],
     ) -> ShortFit:
         # callbacks that the module brings, such as early stopping, would change the budget
         module.configure_callbacks = list  # type: ignore[method-assign]
@@ -400,12 +423,18 @@ class ShortFits:
         )
 
 
-def _serving(datamodule: SynqueDataModule, mixture: Mixture) -> SynqueDataModule:
+def _serving(datamodule: AnySynqueDataModule, mixture: Mixture) -> AnySynqueDataModule:
     """Return a DataModule of another mixture with data that is and stays set up."""
     data = datamodule.with_mixture(mixture)
     for hook in ("prepare_data", "setup", "teardown", "on_exception"):
         setattr(data, hook, _nothing)
     return data
+
+
+def package_versions(part: object) -> list[str]:
+    """Return the versions of torch and of the package of Lightning that an object comes from."""
+    lightning = "lightning" if package_of(part) == "lightning" else "pytorch-lightning"
+    return [importlib.metadata.version(name) for name in ("torch", lightning)]
 
 
 def _nothing(*_: object, **__: object) -> None:
@@ -423,8 +452,7 @@ def _code(cls: type) -> str:
 @contextmanager
 def quiet_fits() -> Iterator[None]:
     """Hide Lightning's notes on devices, tips and workers: a short fit is one of many."""
-    loggers = [logging.getLogger(n) for n in ("pytorch_lightning", "lightning_fabric")]
-    loggers.append(logging.getLogger("pytorch_lightning.utilities.rank_zero"))
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

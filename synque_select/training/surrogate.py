@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning import Trainer
 from torch.utils.data import Dataset, Subset
 
 from synque_select.data.candidate import Candidate, RealSample
@@ -25,6 +25,9 @@ from synque_select.training.mixture_loader import Transform, training_example
 from synque_select.types import Mixture, surrogate_name
 from synque_select.utils.validation import check_int
 from synque_select.utils.wording import counted
+
+if TYPE_CHECKING:
+    from synque_select.training.lightning_compat import AnyTrainer
 
 __all__ = [
     "SurrogateOptions",
@@ -332,7 +335,7 @@ def _check_labels(candidates: Sequence[Candidate], draw: SurrogateDraw) -> None:
             )
 
 
-def mark_loggers(trainer: Trainer) -> None:
+def mark_loggers(trainer: AnyTrainer) -> None:
     """Let the trainer's loggers log validation metrics as "surrogate/…" until `unmark_loggers`.
 
     Callbacks such as EarlyStopping and ModelCheckpoint see the names that the module logs.
@@ -343,7 +346,7 @@ def mark_loggers(trainer: Trainer) -> None:
             logger.log_metrics = marked  # type: ignore[method-assign]
 
 
-def unmark_loggers(trainer: Trainer) -> None:
+def unmark_loggers(trainer: AnyTrainer) -> None:
     """Undo `mark_loggers`."""
     for logger in trainer.loggers:
         if getattr(vars(logger).get("log_metrics"), "func", None) is _log_marked:
@@ -351,7 +354,7 @@ def unmark_loggers(trainer: Trainer) -> None:
 
 
 def _log_marked(
-    trainer: Trainer,
+    trainer: AnyTrainer,
     log_metrics: Callable[..., None],
     metrics: Mapping[str, float],
     step: int | None = None,
@@ -361,7 +364,7 @@ def _log_marked(
     log_metrics(metrics=metrics, step=step)
 
 
-def marked_metrics(trainer: Trainer) -> dict[str, float]:
+def marked_metrics(trainer: AnyTrainer) -> dict[str, float]:
     """Return `trainer.callback_metrics` in `on_validation_end`, those of validation marked."""
     results = trainer._results
     validated = {} if results is None else results.metrics(on_step=False)["callback"]

@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
-from typing import Any, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
-from pytorch_lightning import LightningDataModule, Trainer
-from pytorch_lightning.utilities.combined_loader import CombinedLoader
-from pytorch_lightning.utilities.model_helpers import is_overridden
-from pytorch_lightning.utilities.types import TRAIN_DATALOADERS
 from torch.utils.data import DataLoader
 
 from synque_select.errors import ConfigError, LightningError
-from synque_select.training.lightning_compat import refuse_other_lightning
+from synque_select.training.lightning_compat import (
+    check_package,
+    combined_loader_class,
+    datamodule_class,
+    is_combined_loader,
+    is_overridden,
+    package_of,
+)
 from synque_select.utils.wording import counted
+
+if TYPE_CHECKING:
+    from synque_select.training.lightning_compat import (
+        AnyCombinedLoader,
+        AnyDataModule,
+        AnyTrainer,
+    )
 
 __all__ = [
     "Collate",
@@ -61,7 +71,7 @@ class InnerHook:
     name: str
 
     def __get__(self, instance: object, owner: type | None = None) -> object:
-        base = getattr(LightningDataModule, self.name)
+        base = getattr(datamodule_class(owner or type(instance)), self.name)
         if instance is None:
             return base
         inner = vars(instance).get("_inner")
@@ -79,14 +89,15 @@ class InnerAttribute:
     name: str
 
     def __get__(self, instance: object, owner: type | None = None) -> object:
+        lightning_class = datamodule_class(owner or type(instance))
         if instance is None:
-            return getattr(LightningDataModule, self.name, None)
+            return getattr(lightning_class, self.name, None)
         inner = vars(instance).get("_inner")
         if inner is not None:
             return getattr(inner, self.name)
         if self.name in vars(instance):
             return vars(instance)[self.name]
-        base = getattr(LightningDataModule, self.name)  # AttributeError if it has none either
+        base = getattr(lightning_class, self.name)  # AttributeError if it has none either
         return base.__get__(instance) if hasattr(base, "__get__") else base
 
     def __set__(self, instance: object, value: object) -> None:
@@ -115,8 +126,8 @@ def with_descriptors(
     return decorate
 
 
-def check_inner(wraps: object) -> None:
-    """Check that an object is a DataModule of pytorch_lightning with hyper-parameters of its own.
+def check_inner(own: object, wraps: object) -> None:
+    """Check that an object is a DataModule of the right package, with hyper-parameters of its own.
 
     A LightningCLI without a DataModule class gives the hyper-parameters of the whole `data:`
     section to each DataModule in it that calls `save_hyperparameters`.
@@ -127,7 +138,7 @@ def check_inner(wraps: object) -> None:
     """
     if wraps is None:
         return
-    if isinstance(wraps, LightningDataModule):
+    if isinstance(wraps, datamodule_class(own)):
         if {"_instantiator", "wraps"} <= set(wraps.hparams):
             raise LightningError(
                 f"LightningCLI gave {type(wraps).__name__}, in wraps, the hyper-parameters of the "
@@ -135,9 +146,9 @@ def check_inner(wraps: object) -> None:
                 "subclass_mode_data=True) gives it its own"
             )
         return
-    refuse_other_lightning("the DataModule in wraps=", wraps)
+    check_package(own, "the DataModule in wraps=", wraps)
     raise LightningError(
-        f"wraps must be a LightningDataModule of pytorch_lightning, found {type(wraps).__name__}"
+        f"wraps must be a LightningDataModule of {package_of(own)}, found {type(wraps).__name__}"
     )
 
 
@@ -151,9 +162,9 @@ class TrainLoaders:
     """
 
     loader: DataLoader[object] | None = None
-    around: CombinedLoader | None = None
+    around: AnyCombinedLoader | None = None
 
-    def replaced(self, loader: DataLoader[object]) -> TRAIN_DATALOADERS:
+    def replaced(self, loader: DataLoader[object]) -> Any:
         """Return another loader in the same place, so that batches keep their structure."""
         if self.around is None:
             return loader
@@ -163,7 +174,7 @@ class TrainLoaders:
         return self.around
 
 
-def inner_train_loaders(inner: LightningDataModule | None) -> TrainLoaders:
+def inner_train_loaders(inner: AnyDataModule | None) -> TrainLoaders:
     """Return the DataLoader that the mixture replaces, if there is one, and its collection.
 
     Raises:
@@ -174,7 +185,7 @@ def inner_train_loaders(inner: LightningDataModule | None) -> TrainLoaders:
     loaders = inner.train_dataloader()
     if isinstance(loaders, DataLoader):
         return TrainLoaders(loaders)
-    combined = loaders if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders)
+    combined = loaders if is_combined_loader(loaders) else combined_loader_class(inner)(loaders)
     replaceable = [loader for loader in combined.flattened if isinstance(loader, DataLoader)]
     if len(replaceable) > 1:
         raise LightningError(
@@ -185,17 +196,21 @@ def inner_train_loaders(inner: LightningDataModule | None) -> TrainLoaders:
     return TrainLoaders(replaceable[0], combined) if replaceable else TrainLoaders()
 
 
-def candidate_modules(source: object) -> dict[str, LightningDataModule]:
+def candidate_modules(own: object, source: object) -> dict[str, AnyDataModule]:
     """Return the candidates that are given as a DataModule each, by name.
 
+    Args:
+        own: The DataModule that they are given to.
+        source: As for `load_candidates`, or a mapping from name to DataModule.
+
     Raises:
-        LightningError: One comes from the package `lightning`.
+        LightningError: One comes from the other package of Lightning.
         ConfigError: One is left as a config has it, because no object could be made of it.
     """
     if not isinstance(source, Mapping):
         return {}
     for name, value in source.items():
-        refuse_other_lightning(f"the candidate {name!r}", value)
+        check_package(own, f"the candidate {name!r}", value)
         # a config parser passes on what it cannot instantiate: any value is allowed here
         if isinstance(value, Mapping) and "class_path" in value:
             raise ConfigError(
@@ -203,26 +218,28 @@ def candidate_modules(source: object) -> dict[str, LightningDataModule]:
                 "class_path of a LightningDataModule that can be imported, with init_args that it "
                 "takes"
             )
-    return {name: v for name, v in source.items() if isinstance(v, LightningDataModule)}
+    return {name: v for name, v in source.items() if isinstance(v, datamodule_class(own))}
 
 
-def with_train_data(source: object, trainer: Trainer | None) -> object:
+def with_train_data(
+    source: object, modules: Mapping[str, AnyDataModule], trainer: AnyTrainer | None
+) -> object:
     """Return a source with each DataModule in it replaced by the dataset that it trains on.
 
     Args:
         source: As for `load_candidates`, or a mapping from name to DataModule.
+        modules: The DataModules in it, from `candidate_modules`.
         trainer: The trainer that has prepared the data; None if the data is not prepared yet.
 
     Raises:
         LightningError: A DataModule has no training loader, or several.
     """
-    modules = candidate_modules(source)
     if not modules or not isinstance(source, Mapping):
         return source
     return {**source, **{name: _train_dataset(m, trainer) for name, m in modules.items()}}
 
 
-def _train_dataset(module: LightningDataModule, trainer: Trainer | None) -> object:
+def _train_dataset(module: AnyDataModule, trainer: AnyTrainer | None) -> object:
     module.trainer = trainer
     if trainer is None:
         module.prepare_data()

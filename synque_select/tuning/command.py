@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from pytorch_lightning import LightningModule
+from typing import TYPE_CHECKING
 
 from synque_select.records.correlation import correlate, surrogate_reliability
 from synque_select.records.correlation_file import save_correlations
@@ -20,7 +19,6 @@ from synque_select.report.study_tables import study_table
 from synque_select.report.table import terminal_width, wrap_text
 from synque_select.selection.decision import tuned
 from synque_select.selection.scorer import Scorer
-from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.run_page import write_page
 from synque_select.training.short_fit import ModelFactory, TrainerOptions
 from synque_select.tuning.options import TuneOptions
@@ -28,12 +26,16 @@ from synque_select.tuning.result import TuningResult
 from synque_select.tuning.run import tune_mixture
 from synque_select.utils.wording import counted
 
+if TYPE_CHECKING:
+    from synque_select.training.datamodule import AnySynqueDataModule
+    from synque_select.training.lightning_compat import AnyModule
+
 __all__ = ["run_tuning"]
 
 
 def run_tuning(
-    module: LightningModule,
-    datamodule: SynqueDataModule,
+    module: AnyModule,
+    datamodule: AnySynqueDataModule,
     *,
     max_steps: int,
     options: TuneOptions | None = None,
@@ -96,7 +98,7 @@ def run_tuning(
 
 
 def _write(
-    result: TuningResult, store: RunStore, run_dir: Path, datamodule: SynqueDataModule
+    result: TuningResult, store: RunStore, run_dir: Path, datamodule: AnySynqueDataModule
 ) -> None:
     how = f"the best of {counted(len(result.trials), 'trial')} by {result.metric}"
     save_ranking(tuned(result.ranking, result.mixture, how), run_dir)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-import pytorch_lightning as pl
-from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
-
 from synque_select.errors import LightningError
 from synque_select.training.distributed import connect, on_rank_zero, report_failure
+from synque_select.training.lightning_compat import lightning_module_of, trainer_class
 from synque_select.training.short_fit import TrainerOptions, quiet_fits
 
 __all__ = ["Ranks"]
@@ -21,15 +19,16 @@ class Ranks:
     """One process, or those that the strategy of the fits starts; they stay for all fits.
 
     Args:
+        part: An object of the package of Lightning that trains.
         trainer_options: Arguments of the fits' Trainer.
 
     Raises:
         LightningError: The strategy ends its processes with each fit.
     """
 
-    def __init__(self, trainer_options: TrainerOptions) -> None:
+    def __init__(self, part: object, trainer_options: TrainerOptions) -> None:
         with quiet_fits():
-            self._trainer = pl.Trainer(
+            self._trainer = trainer_class(part)(
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
@@ -41,7 +40,8 @@ class Ranks:
     def _open(self) -> None:
         strategy = self._trainer.strategy
         launcher = strategy.launcher
-        if isinstance(launcher, _MultiProcessingLauncher):
+        launchers = lightning_module_of(strategy, "strategies.launchers")
+        if isinstance(launcher, launchers._MultiProcessingLauncher):
             raise LightningError(
                 f"{type(strategy).__name__} starts new processes for every fit, but the ranks of a "
                 "study run all of its fits: use strategy='ddp' in a script, torchrun, or devices=1"

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypedDict, cast, final
 
-import pytorch_lightning as pl
-from pytorch_lightning import LightningModule
-
-from synque_select.callbacks.pruning import PruningCallback
 from synque_select.errors import ConfigError, RecordError
 from synque_select.records.run_folder import to_jsonable
 from synque_select.records.store import RunStore
 from synque_select.training.bookkeeping import store_record
 from synque_select.training.comparability import content_sha256, hyper_parameters, weights_sha256
+from synque_select.training.lightning_compat import lightning_module_of, package_of
 from synque_select.training.short_fit import ModelFactory, ShortFits
 from synque_select.tuning.distributed import Ranks
 from synque_select.tuning.mixture_scores import MixtureScores
@@ -27,6 +24,8 @@ from synque_select.utils.json_types import JsonObject
 
 if TYPE_CHECKING:
     from optuna import Trial
+
+    from synque_select.training.lightning_compat import AnyCallback, AnyModule, AnyTrainer
 
 __all__ = ["FitObjective", "ProxyObjective", "Sampling", "TrialPlan", "UntrainedPlan"]
 
@@ -153,10 +152,10 @@ class FitObjective:
         from optuna import TrialPruned
 
         mixture, start = Mixture.from_dict(plan["mixture"]), _FitStart()
-        callbacks: list[pl.Callback] = [start]
+        callbacks = [start.callback(self.fits.datamodule)]
         options = self.fits.options
         if self.is_reported:
-            callbacks.append(PruningCallback(trial, options.monitor))
+            callbacks.append(_pruning_callback(self.fits.datamodule, trial, options.monitor))
         try:
             fit, key = self.fits.run(
                 partial(self.model_factory, **plan["hyper_parameters"]),
@@ -240,13 +239,30 @@ class FitObjective:
         )
 
 
-class _FitStart(pl.Callback):
+def _pruning_callback(part: object, trial: Trial | None, monitor: str) -> AnyCallback:
+    """Return the PruningCallback for the package that an object comes from."""
+    if package_of(part) == "lightning":
+        from synque_select.callbacks.lightning import PruningCallback as LightningPruningCallback
+
+        return LightningPruningCallback(trial, monitor)
+    from synque_select.callbacks.pytorch_lightning import PruningCallback
+
+    return PruningCallback(trial, monitor)
+
+
+class _FitStart:
     """Keeps from the start of a fit what its key needs, should the fit be pruned."""
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: LightningModule) -> None:
+    def callback(self, part: object) -> AnyCallback:
+        """Return the callback that calls this object, of the package of another object."""
+        callbacks = lightning_module_of(part, "callbacks")
+        callback: AnyCallback = callbacks.LambdaCallback(on_train_start=self._keep)
+        return callback
+
+    def _keep(self, trainer: AnyTrainer, pl_module: AnyModule) -> None:
         self._model, self._weights = type(pl_module), weights_sha256(pl_module)
         self._parameters = hyper_parameters(trainer, pl_module)
-        self._batch_size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        self._batch_size = trainer.datamodule.batch_size  # type: ignore[union-attr]
 
     def key(self, fits: ShortFits) -> JsonObject:
         return fits.key(self._model, self._batch_size, self._parameters, self._weights)

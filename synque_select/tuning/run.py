@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypedDict, final
+from typing import TYPE_CHECKING, Literal, TypedDict, final
 
 import torch
-from pytorch_lightning import LightningModule
-from pytorch_lightning.utilities import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import ConfigError, LightningError, ProxyError, did_you_mean
@@ -22,7 +21,8 @@ from synque_select.selection.scorer import Scorer
 from synque_select.selection.scoring import Scoring
 from synque_select.selection.surrogate import SurrogateDraw
 from synque_select.training.comparability import content_sha256, validation_of, weights_sha256
-from synque_select.training.datamodule import SynqueDataModule
+from synque_select.training.datamodule import is_synque_datamodule
+from synque_select.training.lightning_compat import is_lightning_module
 from synque_select.training.short_fit import (
     ModelFactory,
     ShortFits,
@@ -52,12 +52,16 @@ from synque_select.utils.process_state import seeded
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.validation import check_int
 
+if TYPE_CHECKING:
+    from synque_select.training.datamodule import AnySynqueDataModule
+    from synque_select.training.lightning_compat import AnyModule
+
 __all__ = ["tune_mixture"]
 
 
 def tune_mixture(
-    model: LightningModule | ModelFactory | None,
-    datamodule: SynqueDataModule,
+    model: AnyModule | ModelFactory | None,
+    datamodule: AnySynqueDataModule,
     *,
     max_steps: int | None = None,
     options: TuneOptions | None = None,
@@ -121,12 +125,12 @@ def tune_mixture(
 
 
 def _check(
-    model: LightningModule | ModelFactory | None,
-    datamodule: SynqueDataModule,
+    model: AnyModule | ModelFactory | None,
+    datamodule: AnySynqueDataModule,
     max_steps: int | None,
     options: TuneOptions,
 ) -> None:
-    if not isinstance(datamodule, SynqueDataModule) or datamodule.real is None:
+    if not is_synque_datamodule(datamodule) or datamodule.real is None:
         raise LightningError(
             "tuning needs candidates and a real sample: "
             "data = SynqueDataModule(wraps=…, candidates=…, real=…)"
@@ -139,7 +143,7 @@ def _check(
         return
     if model is None:
         raise ConfigError("model=None: allowed only with proxy=, which trains nothing")
-    if isinstance(model, LightningModule) and options.hyper_parameters is not None:
+    if is_lightning_module(model) and options.hyper_parameters is not None:
         raise ConfigError(
             f"hyper_parameters is given, but model is an instance of {type(model).__name__}: give "
             "a function that takes the hyper-parameters and returns a model, such as the class"
@@ -175,7 +179,7 @@ class _Tuning:
     """One call of `tune_mixture`."""
 
     model_factory: ModelFactory | None
-    datamodule: SynqueDataModule
+    datamodule: AnySynqueDataModule
     max_steps: int | None
     options: TuneOptions
     scorer: Scorer
@@ -186,7 +190,7 @@ class _Tuning:
     def run(self) -> TuningResult:
         if self.options.proxy is not None:
             return self._search(self._by_proxy(self.options.proxy), None)
-        ranks = Ranks(self.trainer_options)
+        ranks = Ranks(self.datamodule, self.trainer_options)
         try:
             return self._fit(ranks)
         except BaseException as error:

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import yaml
 from pytorch_lightning.loggers import CSVLogger
 
-from synque_select.callbacks.selection import SelectionCallback
+from synque_select import SelectionCallback
 from synque_select.cli.main import main
 from synque_select.errors import ConfigError
 from synque_select.lens.config import LensConfig

@@ -18,9 +18,9 @@ from pytorch_lightning.callbacks import (
 from pytorch_lightning.tuner import Tuner
 from torch.utils.data import DataLoader, IterableDataset
 
+from synque_select import SynqueDataModule
 from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.errors import LightningError
-from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.mixture_loader import MixtureDataset
 from tests.training.tiny import (
     N_VAL,

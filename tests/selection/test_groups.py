@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import synque_select
+from synque_select import SynqueDataModule
 from synque_select.cli.main import main
 from synque_select.data.candidate import RealSample
 from synque_select.errors import ConfigError, DataError
@@ -19,7 +20,6 @@ from synque_select.report.ranking_tables import ranking_table
 from synque_select.selection.gaps import gap_map
 from synque_select.selection.ranking import ranking_from
 from synque_select.selection.scorer import Scorer
-from synque_select.training.datamodule import SynqueDataModule
 from tests.training.tiny import LetterEncoder, candidates, real_sample
 
 SUITE = ["pad", "mmd", "coverage", "ngram"]

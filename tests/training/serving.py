@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from synque_select import SynqueDataModule
 from synque_select.data.candidate import Candidate
-from synque_select.training.datamodule import SynqueDataModule
 
 
 def records(name: str, n: int) -> list[dict[str, Any]]:

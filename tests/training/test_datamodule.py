@@ -16,9 +16,9 @@ from pytorch_lightning.tuner import Tuner
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, TensorDataset
 
+from synque_select import SynqueDataModule
 from synque_select.data.candidate import Candidate
 from synque_select.errors import ConfigError, DataError, LightningError
-from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.mixture_loader import MixtureDataset
 from synque_select.types import Mixture
 from tests.training.serving import Recorder, UserData, candidates, fit, records, trainer

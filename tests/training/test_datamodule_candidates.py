@@ -18,11 +18,11 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from synque_select import SynqueDataModule
 from synque_select.callbacks import SelectionCallback
 from synque_select.data.candidate import RealSample
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import LightningError
-from synque_select.training.datamodule import SynqueDataModule
 from tests.training.serving import Recorder, fit, records, trainer
 from tests.training.tiny import LetterEncoder, letters
 

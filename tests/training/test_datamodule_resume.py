@@ -12,9 +12,9 @@ from pytorch_lightning.callbacks import BatchSizeFinder, ModelCheckpoint, OnExce
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch.utils.data import DataLoader
 
+from synque_select import SynqueDataModule
 from synque_select.data.candidate import Candidate
 from synque_select.errors import LightningError
-from synque_select.training.datamodule import SynqueDataModule
 from tests.training.serving import Recorder, UserData, candidates, fit, records, trainer
 
 pytestmark = [

@@ -28,8 +28,8 @@ from torch.utils.data import (
 )
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerFast
 
+from synque_select import SynqueDataModule
 from synque_select.errors import ConfigError, LightningError
-from synque_select.training.datamodule import SynqueDataModule
 from tests.training.serving import Recorder, UserData, candidates, fit, records, trainer
 
 pytestmark = [

@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
-from synque_select import SurrogateOptions, surrogate_validation
+from synque_select import SurrogateOptions, SynqueDataModule, surrogate_validation
 from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.data.candidate import Candidate
 from synque_select.data.examples import Examples
@@ -25,7 +25,6 @@ from synque_select.records.correlation import correlate, surrogate_reliability
 from synque_select.records.store import RunStore
 from synque_select.selection.scorer import Scorer
 from synque_select.training.comparability import validation_of
-from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.short_fit import ShortFitOptions
 from synque_select.types import Mixture
 from tests.training.tiny import (

@@ -9,9 +9,9 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from synque_select import SynqueDataModule
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.encoders import BaseEncoder
-from synque_select.training.datamodule import SynqueDataModule
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 N_VAL = 40

@@ -12,12 +12,12 @@ import optuna
 import pytest
 import torch
 
+from synque_select import SynqueDataModule
 from synque_select.errors import ConfigError, DependencyError, LightningError, RecordError
 from synque_select.records.correlation import correlate, surrogate_reliability
 from synque_select.records.store import RunStore
 from synque_select.report.study_tables import study_table
 from synque_select.selection.scorer import Scorer
-from synque_select.training.datamodule import SynqueDataModule
 from synque_select.training.surrogate import SurrogateOptions
 from synque_select.tuning import TuneOptions, TuningResult, tune_mixture
 from synque_select.tuning.storages import shown_storage

@@ -14,7 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from synque_select.training.datamodule import SynqueDataModule
+from synque_select import SynqueDataModule
 from tests.training.serving import Recorder, candidates, trainer
 
 

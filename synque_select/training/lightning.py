@@ -1,0 +1,22 @@
+"""`SynqueDataModule` for Trainers of the package `lightning`."""
+
+from __future__ import annotations
+
+from lightning.pytorch import LightningDataModule, Trainer
+
+from synque_select.training.datamodule import BaseSynqueDataModule
+
+__all__ = ["SynqueDataModule"]
+
+
+class SynqueDataModule(BaseSynqueDataModule[Trainer, LightningDataModule], LightningDataModule):
+    """Serves a mixture of candidates for training; a LightningDataModule of `lightning`.
+
+    `BaseSynqueDataModule` describes the arguments; `synque_select.SynqueDataModule` is the same for
+    the package `pytorch_lightning`.
+
+    Example:
+        >>> dm = SynqueDataModule({"a": ["x", "y"], "b": ["u", "v"]}, batch_size=4)
+        >>> len(next(iter(dm.train_dataloader())))
+        4
+    """
