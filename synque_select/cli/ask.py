@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synque_select.cli.options import add_compute_options, flat
-from synque_select.cli.rank import field_or_position, view_of
 from synque_select.errors import ConfigError, DataError, RecordError
 from synque_select.utils.wording import counted
 
@@ -62,7 +61,11 @@ def arguments(parser: ArgumentParser) -> None:
         help="regular expression whose first group (or whole match) in a candidate's name is its "
         "family, such as ^[^_]+ for the generator; a family has one vote on what is contested",
     )
-    parser.add_argument("--view", help="field that is shown and encoded, as for rank")
+    parser.add_argument("--view", help="what is shown and encoded, as for rank")
+    parser.add_argument("--real-view", help="view of the real sample (default: as --view)")
+    parser.add_argument(
+        "--split", help="split of datasets that have several, for both sides (default: train)"
+    )
     parser.add_argument("--encoder", help="model id, as for rank")
     add_compute_options(parser)
 
@@ -119,14 +122,14 @@ def _draw(options: Namespace) -> tuple[QuestionSheet, Camps | None]:
     from synque_select.selection.ask import check_askable, panel_of
     from synque_select.selection.scorer import Scorer
 
-    view = view_of(options.view)
     candidates = load_candidates(
         flat(options.candidates),
-        view=view,
-        label=field_or_position(options.label),
+        view=options.view,
+        label=options.label,
         family=options.family,
+        split=options.split,
     )
-    real = load_real(options.real, view=view)
+    real = load_real(options.real, view=options.real_view or options.view, split=options.split)
     check_askable(candidates)
     scorer = Scorer(
         # the cheapest proxy whose scoring has embeddings

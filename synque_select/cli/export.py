@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synque_select.cli.options import flat
-from synque_select.cli.rank import field_or_position, view_of
 
 if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
     from jsonargparse import ArgumentParser, Namespace
@@ -58,8 +57,8 @@ def run(options: Namespace) -> int:
     ranked = load_ranked_mixture(
         Path(options.ranking),
         None if options.candidates is None else flat(options.candidates),
-        view=view_of(options.view),
-        label=field_or_position(options.label),
+        view=options.view,
+        label=options.label,
     )
     dataset = MixtureDataset(
         ranked.candidates, ranked.mixture, seed=options.seed, epoch_length=options.n

@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
     from jsonargparse import ArgumentParser
 
     from synque_select.data.groups import GroupSelector
-    from synque_select.data.views import Selector
     from synque_select.proxies.base import BaseProxy
     from synque_select.selection.label_filter import LabelFilterChoice
     from synque_select.selection.scorer import Scorer, ScoringJob
@@ -33,7 +32,7 @@ if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
     from synque_select.types import Gaps, LabelChecks, Ranking, SampleSizeAnalysis
     from synque_select.types.label_filter import DroppedLabel
 
-__all__ = ["arguments", "field_or_position", "run", "view_of"]
+__all__ = ["arguments", "run"]
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -64,10 +63,14 @@ def _add_inputs(parser: ArgumentParser) -> None:
         action="extend",  # a repeated option adds to the first
         nargs="+",
         required=True,
-        help="files, folders or globs; each file or subfolder is one candidate. JSON, JSONL, CSV, "
-        "TSV, Parquet, Arrow, image folders, or hub:OWNER/NAME",
+        help="files, folders or globs, each also as NAME=PATH; each file or subfolder is one "
+        "candidate, and the shards of a dataset are one. JSON, JSONL, CSV, TSV, Parquet, Arrow, "
+        "image folders, WebDataset tars, saved datasets, or hub:OWNER/NAME:CONFIG@REVISION#SPLIT",
     )
     parser.add_argument("--real", required=True, help="the unlabeled real sample: a file or folder")
+    parser.add_argument(
+        "--split", help="split of datasets that have several, for both sides (default: train)"
+    )
     parser.add_argument(
         "--real-groups",
         metavar="FIELD",
@@ -77,9 +80,11 @@ def _add_inputs(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--view",
-        help="field that the proxies read; required if several fields qualify. Several fields, "
-        "such as task,page, are joined into one JSON object",
+        help="what the proxies read, required if it cannot be told from the fields: a field, a "
+        "path such as turns.0.text, chat:user, chat:all, alpaca:prompt, premise+hypothesis (one "
+        "text), task,page (one JSON object), or the dotted name of a function",
     )
+    parser.add_argument("--real-view", help="view of the real sample (default: as --view)")
     parser.add_argument(
         "--encoder",
         help="model id (default: all-MiniLM-L6-v2 for text, efficientnet-lite0 for images)",
@@ -204,14 +209,19 @@ def _rank(options: Namespace, *, quiet: bool) -> int:
     if target is not None:
         check_findings_targets(target, _finding_files(options))
     scorer = _scorer(options)
-    view = view_of(options.view)
     candidates = load_candidates(
         flat(options.candidates),
-        view=view,
-        label=field_or_position(options.label),
+        view=options.view,
+        label=options.label,
         family=options.family,
+        split=options.split,
     )
-    real = load_real(options.real, view=view, real_groups=_groups(options.real_groups))
+    real = load_real(
+        options.real,
+        view=options.real_view or options.view,
+        real_groups=_groups(options.real_groups),
+        split=options.split,
+    )
     job = scorer.prepare(candidates, real)
     _check_findings(options, job)
     scoring = job.score()
@@ -452,19 +462,5 @@ def _add_sample_sizes(
     saved.add_findings(real_size=sizes)
 
 
-def view_of(fields: str | None) -> Selector | None:
-    """Return the view that --view names: a field, a position, or several fields."""
-    from synque_select.data.views import fields_view
-
-    if fields is not None and "," in fields:
-        return fields_view(*fields.split(","))
-    return field_or_position(fields)
-
-
 def _groups(field: str | None) -> GroupSelector | None:
-    return False if field is not None and field.lower() == "false" else field_or_position(field)
-
-
-def field_or_position(field: str | None) -> str | int | None:
-    """Return a field, or a position if the text is a number."""
-    return int(field) if field is not None and field.isdecimal() else field
+    return False if field is not None and field.lower() == "false" else field

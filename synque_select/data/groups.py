@@ -50,13 +50,6 @@ def check_group_selector(examples: Examples, selector: GroupSelector) -> GroupSe
             f"{where}: allowed are a field name, a position, a function of an example, and false "
             "(all examples are independent)"
         )
-    if not callable(selector) and selector == examples.selector:
-        raise ConfigError(
-            f"{where} is the view itself: give the field that examples of one group share, such as "
-            "a thread, author, session or page; copies of a text or an image are found without it"
-        )
-    if not callable(selector) and selector == examples.label:
-        raise label_error(selector)
     first = examples.readable[0]
     try:
         resolved = find_selector(first, selector)
@@ -67,6 +60,13 @@ def check_group_selector(examples: Examples, selector: GroupSelector) -> GroupSe
         raise DataError(
             f"{examples.where}: {where}: the first example: {error_reason(error)}"
         ) from error
+    if resolved == examples.selector:
+        raise ConfigError(
+            f"{where} is the view itself: give the field that examples of one group share, such as "
+            "a thread, author, session or page; copies of a text or an image are found without it"
+        )
+    if resolved == examples.label:
+        raise label_error(selector)
     return resolved
 
 

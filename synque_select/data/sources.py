@@ -351,13 +351,23 @@ def _read_group(group: FileGroup, where: Path, how: _How) -> _Source:
     return _Source(
         group.name,
         join([source.dataset for source in sources]),
-        str(where),
+        _source_of(group, where),
         sources[0].view,
         sources[0].label,
         notes=(*(note for source in sources for note in source.notes), *group.notes),
         path=group.files[0],
         has_splits=group.has_splits,
     )
+
+
+def _source_of(group: FileGroup, where: Path) -> str:
+    """Return the folder of a group, or a glob that matches its files alone, to load it again."""
+    if group.files == tuple(data_files(where)):
+        return str(where)
+    # of characters, not of folders
+    begin = os.path.commonprefix([str(file) for file in group.files])  # noqa: RUF071
+    pattern = f"{glob.escape(begin)}*{group.files[0].suffix}"
+    return pattern if sorted(glob.glob(pattern)) == [*map(str, group.files)] else str(where)
 
 
 def _one_source(source: Any, name: str, how: _How) -> _Source:
@@ -549,7 +559,8 @@ def _read(path: Path, how: _How, reader: str | None = None) -> _Source:
     name = valid_name(path.resolve().name)
     if _is_saved(path):
         saved = _chosen(str(path), open_saved(path), how)
-        return saved._replace(name=name, source=str(path), path=path)
+        inner = path / how.split if saved.has_splits and how.split else path
+        return saved._replace(name=name, source=str(inner), path=path)
     files = [] if has_images(path) else data_files(path)
     if files:
         return _read_group(folder_group(path, files, how.split), path, how)
@@ -561,7 +572,8 @@ def _read(path: Path, how: _How, reader: str | None = None) -> _Source:
 
 def _from_hub(name: HubId, how: _How) -> _Source:
     loaded = _chosen(name.source, load_hub(name), how)
-    return loaded._replace(name=name.name, source=name.source)
+    end = f"#{how.split}" if loaded.has_splits and how.split else ""
+    return loaded._replace(name=name.name, source=name.source + end)
 
 
 def _chosen(where: str, loaded: Any, how: _How) -> _Source:

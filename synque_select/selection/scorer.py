@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack
+from typing import Literal, TypedDict, Unpack, cast
 
 import torch
 
@@ -70,6 +70,17 @@ class ComputeOptions(TypedDict, total=False):
     progress: bool
 
 
+class RankOptions(ComputeOptions, total=False):
+    """The options of `rank` that are not arguments: how data is read, and how scores are computed.
+
+    `real_view` is the view of the real sample, by default that of the candidates; `split` the split
+    of datasets that have several, by default "train".
+    """
+
+    real_view: Selector | None
+    split: str | None
+
+
 def rank(
     candidates: object,
     real: object,
@@ -83,7 +94,7 @@ def rank(
     top_k: int | None = None,
     mixture: MixtureChoice = "equal",
     real_groups: GroupSelector | None = None,
-    **compute: Unpack[ComputeOptions],
+    **options: Unpack[RankOptions],
 ) -> Ranking:
     """Rank candidates against a small unlabeled real sample.
 
@@ -91,7 +102,8 @@ def rank(
         candidates: Candidates, or anything that `load_candidates` takes (a glob, a folder, a
             mapping from names to datasets).
         real: The real sample, or anything that `load_real` takes; its labels are never read.
-        view: What the proxies see: a field name, a position, or a function of an example.
+        view: What the proxies see: a field name, a position, a function of an example, or a text
+            such as "chat:user"; see `load_candidates`.
         label: The candidates' labels: a field name, a position, or a function of an example. With
             labels that are classes, the default suite also has the columns `transfer` and
             `agreement`. A label of the real sample is never read.
@@ -110,11 +122,12 @@ def rank(
             or `synque_select.selection.MixtureOptions`.
         real_groups: What real examples share that do not vary independently, such as a thread,
             author, session or page; see `load_real`. None groups exact and near duplicates.
-        **compute: `answers`, a file of `synque-select ask` with labels of real examples, the only
-            ones that are ever read; `seed` (default 0) for everything that is drawn; `device` for
-            encoding and scoring, None for a GPU if there is one; `cache_dir` of embeddings and
-            scores, None for the default cache; `progress` (default True), whether to show progress
-            of anything that takes more than two seconds.
+        **options: `real_view`, the view of the real sample if it has another one; `split` of
+            datasets that have several, by default "train"; `answers`, a file of `synque-select ask`
+            with labels of real examples, the only ones that are ever read; `seed` (default 0) for
+            everything that is drawn; `device` for encoding and scoring, None for a GPU if there is
+            one; `cache_dir` of embeddings and scores, None for the default cache; `progress`
+            (default True), whether to show progress of anything that takes more than two seconds.
 
     Raises:
         TypeError: An argument is unknown.
@@ -137,8 +150,9 @@ def rank(
         >>> ranking.top().names
         ('near',)
     """
-    for name in compute.keys() - ComputeOptions.__annotations__.keys():
+    for name in options.keys() - RankOptions.__annotations__.keys():
         raise TypeError(f"rank() got an unexpected keyword argument {name!r}")
+    real_view, split = options.pop("real_view", None), options.pop("split", None)
     scorer = Scorer(
         proxies=proxies,
         rank_by=rank_by,
@@ -146,10 +160,12 @@ def rank(
         encoder=encoder,
         mixture=mixture,
         keep_models=True,
-        **compute,
+        **cast("ComputeOptions", options),
     )
-    loaded = load_candidates(candidates, view=view, label=label, family=family)
-    return scorer.rank(loaded, load_real(real, view=view, real_groups=real_groups))
+    loaded = load_candidates(candidates, view=view, label=label, family=family, split=split)
+    sample_view = view if real_view is None else real_view
+    sample = load_real(real, view=sample_view, real_groups=real_groups, split=split)
+    return scorer.rank(loaded, sample)
 
 
 @dataclass(frozen=True)

@@ -155,10 +155,13 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         real_groups: What real examples share that do not vary independently, such as a thread,
             author, session or page; see `load_real`. None groups exact and near duplicates.
         wraps: The DataModule that this one wraps and replaces.
-        view: What a proxy sees of an example; see `Candidate`.
+        view: What a proxy sees of an example, such as a field or "chat:user"; see
+            `load_candidates`.
+        real_view: View of the real sample; None for that of the candidates.
         label: Field of an example with its label; see `Candidate`.
         family: Which candidates come from the same generator and so do not judge each other's
             labels; see `load_candidates`.
+        split: The split of datasets that have several, for both sides; None for "train".
         mixture: Mixture to train on, a `Mixture` or a mapping from candidate name to weight.
         labeled_real: Labeled real data that is always part of training and never ranked: anything
             that `load_candidates` reads as one candidate. This is not the real sample, whose labels
@@ -208,6 +211,8 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         real_groups: GroupSelector | None = None,
         wraps: DataModuleT | None = None,
         view: Selector | None = None,
+        real_view: Selector | None = None,
+        split: str | None = None,
         label: Selector | None = None,
         family: FamilySpec | None = None,
         mixture: Mixture | Mapping[str, float] | None = None,
@@ -232,6 +237,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         check_labeled(labeled_real, real_share)
         self._sources = {"candidates": candidates, "real": real, "labeled_real": labeled_real}
         self._view, self._label, self._real_groups = view, label, real_groups
+        self._real_view, self._split = view if real_view is None else real_view, split
         self._family = family
         self._modules = candidate_modules(self, candidates)
         self._candidates: list[Candidate] | None = None
@@ -293,7 +299,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         if self._candidates is None:
             given = with_train_data(self._sources["candidates"], self._modules, self.trainer)
             self._candidates = load_candidates(
-                given, view=self._view, label=self._label, family=self._family
+                given, view=self._view, label=self._label, family=self._family, split=self._split
             )
             # the source may be a generator, which cannot be copied or sent to another process
             self._sources["candidates"] = self._candidates
@@ -304,7 +310,10 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         """The real sample, loaded at the first access; None without one."""
         if self._real is None and self._sources["real"] is not None:
             self._real = load_real(
-                self._sources["real"], view=self._view, real_groups=self._real_groups
+                self._sources["real"],
+                view=self._real_view,
+                real_groups=self._real_groups,
+                split=self._split,
             )
             self._sources["real"] = self._real
         return self._real
@@ -314,7 +323,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         """The labeled real data and its share of the draws, loaded at the first access; or None."""
         if self._labeled_real is None and self._real_share is not None:
             source = self._sources["labeled_real"]
-            data = load_labeled(source, self.candidates, self._view, self._label)
+            data = load_labeled(source, self.candidates, self._real_view, self._label)
             self._sources["labeled_real"] = data
             self._labeled_real = LabeledRealData(data, self._real_share)
         return self._labeled_real
