@@ -46,7 +46,7 @@ def write_page(
     return None
 
 
-def _views(run_dir: Path, datamodule: SynqueDataModule) -> Mapping[str, Sequence[View]]:
+def _views(run_dir: Path, datamodule: AnySynqueDataModule) -> Mapping[str, Sequence[View]]:
     """Return the views of the real sample, then of the candidates in the order of the ranking."""
     views = {candidate.name: candidate.views for candidate in datamodule.candidates}
     has_ranking = (run_dir / "ranking.json").is_file()
