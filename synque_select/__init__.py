@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from synque_select.encoders.base import BaseEncoder
     from synque_select.encoders.registry import register_encoder
     from synque_select.errors import SynqueError
+    from synque_select.hf import HFMixture
     from synque_select.lens.config import LensConfig
     from synque_select.llm.base import BaseLLM
     from synque_select.llm.registry import register_engine
@@ -40,6 +41,7 @@ __all__ = [
     "BaseProxy",
     "BaseReader",
     "Candidate",
+    "HFMixture",
     "LensConfig",
     "Mixture",
     "ProbeSweep",
@@ -72,6 +74,7 @@ _MODULES = {
     "BaseProxy": "proxies.base",
     "BaseReader": "data.readers",
     "Candidate": "data.candidate",
+    "HFMixture": "hf",
     "LensConfig": "lens.config",
     "Mixture": "types",
     "ProbeSweep": "probing.probes",

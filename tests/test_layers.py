@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("export", "proxies", "report"),
     ("selection",),
     ("benchmark", "training"),
-    ("callbacks", "probing", "tuning"),
+    ("callbacks", "hf", "probing", "tuning"),
     ("experiment", "lightning"),
     ("cli", "testing"),
     ("recipes",),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,7 +18,14 @@ from synque_select.utils.wording import counted
 if TYPE_CHECKING:
     from synque_select.training.lightning_compat import AnyTrainer
 
-__all__ = ["connect", "n_data_replicas", "on_rank_zero", "raise_on_all_ranks", "report_failure"]
+__all__ = [
+    "Ranks",
+    "connect",
+    "n_data_replicas",
+    "on_rank_zero",
+    "raise_on_all_ranks",
+    "report_failure",
+]
 
 _T = TypeVar("_T")
 
@@ -27,6 +34,20 @@ _TIMEOUT_OF_A_FAILURE = timedelta(minutes=1)
 
 # the gloo group of this library, by the group of the trainer's strategy
 _groups: WeakKeyDictionary[ProcessGroup, ProcessGroup] = WeakKeyDictionary()
+
+
+class Ranks(Protocol):
+    """What is asked of a trainer, of Lightning or another, about its ranks."""
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks."""
+        ...
+
+    @property
+    def is_global_zero(self) -> bool:
+        """Whether this is rank 0."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +79,7 @@ def connect(trainer: AnyTrainer) -> None:
         _own_group()
 
 
-def on_rank_zero(trainer: AnyTrainer, work: Callable[[], _T]) -> _T:
+def on_rank_zero(trainer: AnyTrainer | Ranks, work: Callable[[], _T]) -> _T:
     """Do the work on rank 0 and return its result, which must be picklable, on every rank.
 
     First all ranks meet; one that has failed by then reports it through `report_failure`. Then the
@@ -80,8 +101,9 @@ def on_rank_zero(trainer: AnyTrainer, work: Callable[[], _T]) -> _T:
         return work()
     if not _is_open():
         raise LightningError(
-            f"{type(trainer.strategy).__name__} runs {counted(trainer.world_size, 'rank')} without "
-            "torch.distributed: allowed are strategies of one device, DDP and FSDP"
+            f"{type(getattr(trainer, 'strategy', trainer)).__name__} runs "
+            f"{counted(trainer.world_size, 'rank')} without torch.distributed: allowed are "
+            "strategies of one device, DDP and FSDP"
         )
     _raise_first(_meet(None, _TIMEOUT))
     return _shared(trainer, work)
@@ -177,7 +199,7 @@ def _raise_first(failures: list[_Failure | None]) -> None:
             raise _as_error(failure)
 
 
-def _shared(trainer: AnyTrainer, work: Callable[[], _T]) -> _T:
+def _shared(trainer: AnyTrainer | Ranks, work: Callable[[], _T]) -> _T:
     error: BaseException | None = None
     outcome: list[_Result | _Failure | None] = [None]
     if trainer.is_global_zero:

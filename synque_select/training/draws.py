@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,14 @@ from synque_select.training.mixture_loader import (
 from synque_select.types import Mixture, RankedCandidate, Ranking
 from synque_select.utils.validation import check_int
 
-__all__ = ["Export", "RankedMixture", "export_draws", "load_ranked_mixture", "read_label_edits"]
+__all__ = [
+    "Export",
+    "RankedMixture",
+    "export_draws",
+    "load_ranked_mixture",
+    "ranked_mixture",
+    "read_label_edits",
+]
 
 
 @dataclass(frozen=True)
@@ -92,9 +99,28 @@ def load_ranked_mixture(
             + "\n- ".join(differences)
             + "\nRank again, or give the candidates, and the view, that were ranked."
         )
-    edits = read_label_edits(read, None if isinstance(ranking, Ranking) else Path(ranking))
+    return ranked_mixture(read, loaded, None if isinstance(ranking, Ranking) else Path(ranking))
+
+
+def ranked_mixture(
+    ranking: Ranking, candidates: Sequence[Candidate], path: Path | None
+) -> RankedMixture:
+    """Return what a ranking says to train on, of candidates that are already loaded.
+
+    Args:
+        ranking: The ranking.
+        candidates: At least the selected candidates.
+        path: The file of the ranking, or its directory; None if there is none.
+
+    Raises:
+        ConfigError: A label filter dropped examples, and there is no file.
+        RecordError: The file of the dropped examples, beside the ranking, cannot be read.
+    """
+    mixture = ranking.top()
+    loaded = chosen_candidates(candidates, mixture)
+    edits = read_label_edits(ranking, path)
     kept = loaded if edits is None else [edits.apply(part) for part in loaded]
-    return RankedMixture(read, kept, mixture, edits)
+    return RankedMixture(ranking, kept, mixture, edits)
 
 
 def _from_source(row: RankedCandidate, view: Selector | None, label: Selector | None) -> Candidate:
@@ -136,7 +162,7 @@ def read_label_edits(ranking: Ranking, path: Path | None) -> LabelEdits | None:
             "the labels of this ranking were filtered, but a Ranking does not hold the dropped "
             "examples: give the path of its ranking.json"
         )
-    file = path / "ranking.json" if path.is_dir() else path
+    file = path if path.suffix == ".json" else path / "ranking.json"
     dropped = load_dropped_labels(file_beside(file, DROPPED_LABELS))
     return edits_of(dropped, relabel=record.relabel)
 
