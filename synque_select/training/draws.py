@@ -113,7 +113,7 @@ def ranked_mixture(
         path: The file of the ranking, or its directory; None if there is none.
 
     Raises:
-        ConfigError: A label filter dropped examples, and there is no file.
+        ConfigError: A label filter dropped examples, and its file is not given.
         RecordError: The file of the dropped examples, beside the ranking, cannot be read.
     """
     mixture = ranking.top()
