@@ -164,7 +164,8 @@ class LensRun:
         K − 1 others are better. So the border is there.
         """
         adaptive = self.config.adaptive
-        return (adaptive.top_k if adaptive else None) or max(1, len(self.candidates) // 2)
+        given = adaptive.top_k if adaptive else None
+        return min(given or max(1, len(self.candidates) // 2), len(self.candidates))
 
     def close(self) -> None:
         """Free the models that this run created; engines passed in by the user stay open."""

@@ -16,7 +16,7 @@ __all__ = ["decided", "redecided", "tuned", "with_weights"]
 
 
 def decided(ranking: Ranking, evidence: Evidence) -> Ranking:
-    """Return the ranking with its decision, for its own `top_k`.
+    """Return the ranking with its decision, for its own `top_k`; above K, that means all.
 
     Args:
         ranking: The ranking, without a decision.
@@ -24,14 +24,11 @@ def decided(ranking: Ranking, evidence: Evidence) -> Ranking:
 
     Raises:
         DataError: Every candidate is a copy of the real sample.
-        ConfigError: No candidate has a score, or `top_k` is not in 1..K.
+        ConfigError: No candidate has a score, or `top_k` is less than 1.
     """
     names = _names_left(ranking, evidence)
     _check_left(ranking, names, evidence)
-    if ranking.top_k is not None and not 1 <= ranking.top_k <= len(ranking):
-        raise ConfigError(
-            f"top_k={ranking.top_k}: allowed is 1 to {len(ranking)}, the number of candidates"
-        )
+    ranking, is_all = _limited(ranking)
     sentences = Sentences(ranking, evidence, names)
     if ranking.top_k is None:
         chosen = _recommended(sentences)
@@ -40,7 +37,7 @@ def decided(ranking: Ranking, evidence: Evidence) -> Ranking:
         closest = sentences.closest(chosen)
     else:
         chosen = names[: ranking.top_k]
-        if evidence.undefined and len(chosen) < ranking.top_k:
+        if evidence.undefined and len(chosen) < ranking.top_k and not is_all:
             ranking.top(ranking.top_k, evidence.rank_by)  # says which are undefined, and why
         sentence = sentences.obeyed(chosen, ranking.top_k)
         source = f"top {len(chosen)} by {evidence.rank_by}"
@@ -53,6 +50,17 @@ def decided(ranking: Ranking, evidence: Evidence) -> Ranking:
         evidence,
     )
     return dataclasses.replace(ranking, mixture=None, decision=decision)
+
+
+def _limited(ranking: Ranking) -> tuple[Ranking, bool]:
+    """Limit `top_k` to K, with a message; return whether it was above."""
+    given, n = ranking.top_k, len(ranking)
+    if given is None or 1 <= given <= n:
+        return ranking, False
+    if given < 1:
+        raise ConfigError(f"top_k={given}: allowed is 1 to {n}, the number of candidates")
+    message = f"top_k={given} is more than the {n} candidates: all that can be selected are."
+    return dataclasses.replace(ranking, top_k=n, messages=(*ranking.messages, message)), True
 
 
 def redecided(ranking: Ranking, *, rank_by: str | None = None, top_k: int | None = None) -> Ranking:

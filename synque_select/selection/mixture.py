@@ -254,15 +254,16 @@ def mmd_optimal_mixture(
 
     Raises:
         ProxyError: The scoring has no embeddings, or over half of the real pairs are equal.
-        ConfigError: top_k is not in 1..K, or the repeat caps leave no mixture.
+        ConfigError: top_k is less than 1, or the repeat caps leave no mixture.
 
     Source:
         Huang et al. 2006 (kernel mean matching), at the level of datasets.
     """
     pool = [c for c in scoring.candidates if names is None or c.name in names]
     top_k = len(pool) if top_k is None else top_k
-    if not 1 <= top_k <= len(pool):
-        raise ConfigError(f"top_k={top_k}: allowed is 1 to {len(pool)}")
+    if top_k < 1:
+        raise ConfigError(f"top_k={top_k}: allowed is a whole number from 1")
+    top_k = min(top_k, len(pool))
     real, *sides = (side.float() for side in scoring.embeddings("an MMD-optimal mixture"))
     used = [side for side, c in zip(sides, scoring.candidates, strict=True) if c in pool]
     quadratic, contributions = _kernel_means(real, used, scoring.seed)

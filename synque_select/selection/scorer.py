@@ -115,9 +115,9 @@ def rank(
             where the candidates' labels can judge each other (at least 3 families, labels that
             are one class per example, enough examples like the real ones, and no two camps that
             contradict each other), else for the consensus. A message says why not `transfer`.
-        top_k: Number of candidates to select; None for what is recommended: all candidates, minus
-            each that is shown worse than at least half of the others. Copies of the real sample
-            are never selected.
+        top_k: Number of candidates to select, all of them if there are no more; None for what is
+            recommended: all candidates, minus each that is shown worse than at least half of the
+            others. Copies of the real sample are never selected.
         mixture: How the selected candidates are weighted: "equal", "proportional", "mmd_optimal",
             or `synque_select.selection.MixtureOptions`.
         real_groups: What real examples share that do not vary independently, such as a thread,
@@ -255,18 +255,13 @@ class Scorer:
         """Resolve the suite and check everything that can be checked before anything is scored.
 
         Raises:
-            ConfigError: There are fewer than 2 candidates or fewer than `top_k`, a proxy is
-                unknown or needs labels that are not there, or the candidates cannot be ordered by
-                `rank_by`.
+            ConfigError: There are fewer than 2 candidates, a proxy is unknown or needs labels that
+                are not there, or the candidates cannot be ordered by `rank_by`.
             DataError: Candidates and real sample are of different modalities, or an example of
                 the real sample has no group.
             ProxyError: A proxy cannot score this modality.
         """
         _check_data(candidates, real)
-        if self.top_k is not None and self.top_k > len(candidates):
-            raise ConfigError(
-                f"top_k={self.top_k}: allowed is 1 to {len(candidates)}, the number of candidates"
-            )
         suite = resolve_suite(_with_label_proxies(self.proxies, candidates, real), real.modality)
         _check_labels_given(suite, candidates)
         check_rank_by(self.rank_by, suite)

@@ -489,10 +489,15 @@ def top_k_frequency(resampled_ranks: torch.Tensor, k: int) -> torch.Tensor:
         (K,) float64, summing to k. It measures how stable the choice is under a new real sample;
         it is not the chance of being truly best.
 
+    Raises:
+        ConfigError: k is not in 1..K.
+
     Example:
         >>> top_k_frequency(torch.tensor([[1.0, 2.0, 3.0], [2.0, 1.0, 3.0]]), 1).tolist()
         [0.5, 0.5, 0.0]
     """
+    if not 1 <= k <= resampled_ranks.shape[1]:
+        raise ConfigError(f"k={k}: allowed is 1 to {resampled_ranks.shape[1]}")
     # candidates tied at the border share the places that are left, so that the shares sum to k
     border = resampled_ranks.kthvalue(k, dim=1, keepdim=True).values
     inside = (resampled_ranks < border).double()

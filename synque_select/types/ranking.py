@@ -304,12 +304,13 @@ class Ranking:
         """Return the mixture to train on: that of the decision, or the best k with equal weights.
 
         Args:
-            k: Number of candidates; None for as many as the ranking selects.
+            k: Number of candidates, all if there are no more; None for as many as the ranking
+                selects.
             by: A proxy key or "consensus"; None for the ranking's own `rank_by`. If `k` or
                 `by` is given, the weights are equal, and copies of the real sample are passed over.
 
         Raises:
-            ConfigError: k is not in 1..K, or fewer than k candidates have a defined rank.
+            ConfigError: k is less than 1, or fewer than k candidates have a defined rank.
         """
         own = self.mixture if self.decision is None else self.decision.mixture
         if own is not None and k is None and by is None:
@@ -317,7 +318,7 @@ class Ranking:
         if k is None:
             k = self.top_k or (self.stability_k if own is None else len(own.names))
         by = by or self.rank_by
-        if not 1 <= k <= len(self):
+        if k < 1:
             raise ConfigError(f"top_k={k}: allowed is 1 to {len(self)}, the number of candidates")
         copies = () if self.decision is None else self.decision.evidence.copies
         best = [row for row in self.order(by) if row.name not in copies][:k]
@@ -326,7 +327,10 @@ class Ranking:
             reasons = [message for message in self.messages if "undefined" in message]
             message = "; ".join([f"{by} is undefined for {', '.join(undefined)}", *reasons])
             raise ConfigError(f"top_k={k}: {message}")
-        return Mixture.equal([row.name for row in best], f"top {k} by {by}")
+        source = f"top {k} by {by}"
+        if k > len(self):
+            source = f"all {len(best)} by {by}, as top_k={k} was given"
+        return Mixture.equal([row.name for row in best], source)
 
     @property
     def own_mixture(self) -> Mixture | None:

@@ -374,11 +374,20 @@ def test_examples_that_are_measured_on_are_warned_of(tmp_path, selection):
         fit.test(model, datamodule=data)
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_a_top_k_above_the_number_of_candidates_means_all(tmp_path, selection, ranked, given):
+    callback = selection(top_k=9)
+    if given:
+        callback = SelectionCallback(ranking=ranked.ranking, top_k=9)
+    trainer(tmp_path, callback, max_steps=1).fit(TinyModel(), datamodule=data_module())
+    assert callback.ranking.top_k == 5
+    assert len(callback.ranking.top().names) == 5
+    assert any("top_k=9 is more than the 5 candidates" in m for m in callback.ranking.messages)
+
+
 def test_bad_arguments(tmp_path, selection, ranked):
     with pytest.raises(ConfigError, match="ranking= cannot be combined with proxies="):
         SelectionCallback(["mmd"], ranking=ranked.ranking)
-    with pytest.raises(ConfigError, match="top_k=6: allowed is 1 to 5"):
-        trainer(tmp_path, selection(top_k=6)).fit(TinyModel(), datamodule=data_module())
     with pytest.raises(ConfigError, match="did you mean 'mmd'"):
         trainer(tmp_path, selection(proxies=["mmdd"])).fit(TinyModel(), datamodule=data_module())
     with pytest.raises(DataError, match="no real sample to rank against"):

@@ -17,6 +17,7 @@ from synque_select.cli.main import main
 from synque_select.cli.options import lightning_command_line
 from synque_select.data.sources import load_candidates
 from synque_select.errors import DataError
+from synque_select.records.ranking_file import load_ranking
 
 
 @pytest.fixture
@@ -42,6 +43,17 @@ def test_the_command_that_the_others_break_works(folder: Path, capsys: pytest.Ca
     assert "Ranking by ngram against 8 real examples" in capsys.readouterr().out
     assert json.loads((folder / "out.json").read_text())["top_k"] == 1
     assert main([*RANK, "--json", "out.json"]) == 0  # a ranking of this library may be overwritten
+
+
+def test_a_top_k_above_the_number_of_candidates_means_all(folder: Path, capsys):
+    assert main([*RANK, "--top-k", "3", "--json", "out.json"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "! top_k=3 is more than the 2 candidates: all that can be selected are." in printed
+    state = json.loads((folder / "out.json").read_text())
+    assert state["top_k"] == 2
+    assert len(state["selected"]) == 2
+    assert load_ranking("out.json").top(9).names == ("a", "b")
+    assert "as top_k=9 was given" in load_ranking("out.json").top(9).source
 
 
 def test_the_parent_of_runs_is_not_a_run(folder: Path, capsys: pytest.CaptureFixture[str]):
@@ -74,7 +86,6 @@ def test_the_parent_of_runs_is_not_a_run(folder: Path, capsys: pytest.CaptureFix
             "--trainer.max_step: did you mean --trainer.max_steps? `synque-select fit --help`",
         ),
         (["tune", "--config", "digits-fit", "--tune.n_trial", "2"], "mean --tune.n_trials?"),
-        ([*RANK, "--top-k", "3"], "top_k=3: allowed is 1 to 2, the number of candidates"),
         ([*RANK, "--rank-by", "pad"], "rank_by='pad' is not a column"),
         ([*RANK, "--proxies", "ngrm"], "unknown proxy 'ngrm': did you mean 'ngram'?"),
         ([*RANK, "--proxies", "ngram:key=pad"], "expected KEY:OPTION=VALUE"),

@@ -281,10 +281,22 @@ def test_where_all_are_copies_there_is_nothing_to_select():
         decision(copies=NAMES)
 
 
-@pytest.mark.parametrize("top_k", [0, 7])
-def test_a_top_k_out_of_range(top_k: int):
-    with pytest.raises(ConfigError, match=f"top_k={top_k}: allowed is 1 to 6"):
-        decision(top_k)
+def test_a_top_k_below_1_is_refused():
+    with pytest.raises(ConfigError, match="top_k=0: allowed is 1 to 6"):
+        decision(0)
+
+
+def test_a_top_k_above_the_number_of_candidates_means_all_that_can_be_selected():
+    evidence = Evidence("consensus", 60, 60.0, 9, 15, copies=("a",), undefined=("b",))
+    made = decided(dataclasses.replace(ranking(), top_k=9), evidence)
+    assert made.top_k == 6
+    assert made.messages[-1] == (
+        "top_k=9 is more than the 6 candidates: all that can be selected are."
+    )
+    assert set(made.top().names) == {"c", "d", "e", "f"}
+    again = redecided(decided(ranking(), Evidence("consensus", 60, 60.0)), top_k=7)
+    assert len(again.top().names) == 6
+    assert "top_k=7 is more than the 6" in again.messages[-1]
 
 
 def test_another_column_forgets_what_was_compared_but_not_the_copies():

@@ -141,8 +141,6 @@ def test_what_cannot_be_ranked_is_refused_before_anything_is_scored():
         scorer.prepare([texts("a")], real)
     with pytest.raises(ConfigError, match=r"names must differ, found more than once: \['a'\]"):
         scorer.prepare([texts("a"), texts("a")], real)
-    with pytest.raises(ConfigError, match="top_k=3: allowed is 1 to 2, the number of candidates"):
-        replace(scorer, top_k=3).prepare([texts("a"), texts("b")], real)
     with pytest.raises(ConfigError, match="rank_by='pad'"):
         replace(scorer, rank_by="pad").prepare([texts("a"), texts("b")], real)
 

@@ -136,6 +136,12 @@ def printed(truth: torch.Tensor, seed: int, k: int = 3) -> torch.Tensor:
     return top_k_frequency(ranks, k)
 
 
+@pytest.mark.parametrize("k", [0, 4])
+def test_a_frequency_of_more_places_than_candidates_is_refused(k: int):
+    with pytest.raises(ConfigError, match=f"k={k}: allowed is 1 to 3"):
+        top_k_frequency(torch.tensor([[1.0, 2.0, 3.0]]), k)
+
+
 class TestStability:
     def test_equal_candidates_are_never_almost_sure(self):
         result = torch.stack([printed(torch.zeros(12), seed) for seed in range(100)])

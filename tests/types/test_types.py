@@ -344,7 +344,6 @@ def test_only_a_mixture_of_its_own_makes_a_ranking_version_2():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda r: r.top(6), r"top_k=6: allowed is 1 to 5, the number of candidates"),
         (lambda r: r.top(0), r"top_k=0: allowed is 1 to 5"),
         (lambda r: r.top(5), r"top_k=5: consensus is undefined for c"),
         (lambda r: r.top(2, by="padd"), r"no column 'padd'; did you mean 'pad'"),
