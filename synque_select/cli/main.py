@@ -6,10 +6,13 @@ import argparse
 import errno
 import importlib.metadata
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from synque_select.cli.commands import COMMANDS, Command, ConfigCommand
 from synque_select.cli.options import (
+    EXIT_STATUSES,
+    INTERRUPTED,
     help_formatter,
     utf8_configs,
     with_config_paths,
@@ -57,7 +60,7 @@ def _run(given: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         print("synque-select: interrupted; finished work is kept", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def _user_message(error: BaseException, arguments: Sequence[str]) -> str | None:
@@ -92,6 +95,7 @@ def _dispatch(given: Sequence[str]) -> int:
     parser = jsonargparse.ArgumentParser(
         prog=f"synque-select {name}",
         description=command.run.__doc__,
+        epilog=EXIT_STATUSES,
         exit_on_error=False,
         allow_abbrev=False,
         formatter_class=help_formatter(),
@@ -115,6 +119,8 @@ def _help() -> str:
         *(f"  {n:<11} {_first_sentence(command)}" for n, command in COMMANDS.items()),
         "",
         "synque-select COMMAND --help lists a command's options; --version prints the version.",
+        "",
+        *textwrap.wrap(EXIT_STATUSES, 80),
     ]
     return "\n".join(lines)
 

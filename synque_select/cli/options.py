@@ -30,17 +30,21 @@ if TYPE_CHECKING:
     from synque_select.selection.scorer import Scorer
 
 __all__ = [
+    "EXIT_STATUSES",
     "INTERRUPTED",
     "NONE_IS_CLOSE",
     "PROXIES_HELP",
+    "RUN_FILES",
     "add_compute_options",
     "comma_list",
     "command_line",
+    "configs_help",
     "flat",
     "help_formatter",
     "lightning_cli",
     "lightning_command_line",
     "packaged_config",
+    "packaged_configs",
     "proxy_options",
     "scorer_of",
     "split_options",
@@ -54,9 +58,14 @@ _Options = TypeVar("_Options")
 # exit statuses besides 0 and 1, which is any error
 NONE_IS_CLOSE = 3
 INTERRUPTED = 130
+EXIT_STATUSES = (
+    f"exit status: 0 if all is done, also where the advice is to train on all; {NONE_IS_CLOSE} if "
+    "`rank --strict` finds no candidate close to the real sample; 1 after an error, such as input "
+    f"that is not allowed; {INTERRUPTED} if interrupted: the same command continues"
+)
 
 # options that the function of a command takes as separate arguments
-_RUN_FILES = {"store", "run_dir"}
+RUN_FILES = frozenset(("store", "run_dir"))
 
 PROXIES_HELP = (
     "comma-separated keys, each optionally with options after colons: pad,mmd:protocol=released "
@@ -118,19 +127,30 @@ def _proxy(text: str) -> dict[str, Json]:
     return {"key": key, **options}
 
 
+def packaged_configs() -> dict[str, Path]:
+    """Return the names of the configs that are part of this package, and their paths."""
+    import synque_select.configs
+
+    folder = Path(str(synque_select.configs.__file__)).parent
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def configs_help() -> str:
+    """Return the help of --config of the commands that take a fit config."""
+    names = ", ".join(name for name in packaged_configs() if name.endswith("-fit"))
+    return f"a YAML file, or a packaged config: {names}"
+
+
 def packaged_config(name: str) -> Path:
     """Return the path of a config, given as a file or a packaged name such as "digits".
 
     Raises:
         ConfigError: It is neither; the message lists the packaged names.
     """
-    import synque_select.configs
-
     path = Path(name)
     if path.is_file():
         return path
-    folder = Path(str(synque_select.configs.__file__)).parent
-    known = {p.stem: p for p in folder.glob("*.yaml")}
+    known = packaged_configs()
     if name not in known:
         raise ConfigError(
             f"config {name!r} is neither a file nor a packaged config: {did_you_mean(name, known)}"
@@ -289,7 +309,7 @@ def lightning_cli(
         # `split_options` creates the object later, when all options are known
         parser.add_class_arguments(options, name, instantiate=False)
         rest: set[str | int] = {*inspect.signature(function).parameters}
-        rest -= _RUN_FILES
+        rest -= RUN_FILES
         parser.add_function_arguments(function, name, skip=rest, as_group=False)
 
     classes = lightning_classes(sys.argv[1:])
@@ -312,8 +332,8 @@ def lightning_cli(
 def split_options(given: Namespace, options: type[_Options]) -> tuple[_Options, dict[str, Any]]:
     """Return the options of a command as an object, and `store` and `run_dir` as a dict."""
     values = vars(given)
-    files = {name: value for name, value in values.items() if name in _RUN_FILES}
-    return options(**{n: v for n, v in values.items() if n not in _RUN_FILES}), files
+    files = {name: value for name, value in values.items() if name in RUN_FILES}
+    return options(**{n: v for n, v in values.items() if n not in RUN_FILES}), files
 
 
 def scorer_of(cli: LightningCLI) -> Scorer | None:

@@ -9,7 +9,7 @@ import re
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from pydoc import locate
+from pydoc import ErrorDuringImport, locate
 from typing import TYPE_CHECKING
 
 from synque_select.errors import ConfigError, did_you_mean
@@ -38,6 +38,14 @@ _LISTED = re.compile(r"^ *- ", re.MULTILINE)
 _VALUE = re.compile(r"(?:Given value: |Got value: )([^\n]*)")
 _CLASS_PATH = re.compile(
     r"Problem with given class_path ('[^']*'):\s+(.*?)\s*\n\s*(?:- |Given value)", re.DOTALL
+)
+_NO_CLASS = re.compile(r"Expected a dot import path string: ([^\n]+)")
+# where a class is looked for whose module is not named, or not known
+_HOMES = (
+    "synque_select",
+    "pytorch_lightning.callbacks",
+    "pytorch_lightning.loggers",
+    "torch.optim",
 )
 _ARGUMENT = re.compile(r"(\w+)=('[^']*'|[^:;,\s]+)")
 
@@ -112,10 +120,15 @@ def _value_error(message: str) -> str | None:
     name = _field(message)
     inner = message[message.rfind(f'"{name}"') :]
     value, problem = _VALUE.search(inner), _CLASS_PATH.search(inner)
+    unknown = _NO_CLASS.search(inner)
     if value is None:
         return None
     if problem is not None:
-        return f"{name}: class_path {problem[1]}: {one_line(problem[2])}"
+        hint = _close_class(problem[1].strip("'"))
+        return f"{name}: class_path {problem[1]}: {one_line(problem[2])}{hint}"
+    if unknown is not None:
+        hint = _close_class(unknown[1])
+        return f"{name}: class_path {unknown[1]!r}: expected module.Class{hint}"
     errors = inner[: value.start()]
     expected = list(dict.fromkeys(_EXPECTED.findall(errors)))
     # of several types, some may be wrong for another reason
@@ -123,6 +136,26 @@ def _value_error(message: str) -> str | None:
         return None
     kinds = " or ".join("null" if kind == "NoneType" else kind for kind in expected)
     return f"{name}: expected {kinds}, found {one_line(value[1], _MAX_VALUE)!r}"
+
+
+def _close_class(path: str) -> str:
+    """Return the end of a message: the class closest to one that does not exist; may be empty."""
+    package, _, name = path.rpartition(".")
+    homes = (package, *_HOMES) if package and _exists(package) else _HOMES
+    known = {
+        name: f"{home}.{name}"
+        for home in reversed(homes)
+        for name in getattr(locate(home), "__all__", None) or dir(locate(home))
+    }
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {known[close[0]]}?" if close else ""
+
+
+def _exists(package: str) -> bool:
+    try:
+        return locate(package) is not None
+    except ErrorDuringImport:  # a module of the user's
+        return False
 
 
 def _place(name: str, arguments: Sequence[str], value: str | None = None) -> str | None:

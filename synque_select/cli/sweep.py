@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from synque_select.cli.lightning_help import asks_for_help, print_help, with_full_help
 from synque_select.cli.options import (
     lightning_cli,
     lightning_command_line,
@@ -15,10 +16,8 @@ from synque_select.cli.options import (
 __all__ = ["run"]
 
 _DESCRIPTION = (
-    "Train on each candidate alone, and correlate proxies with validation. Options of its own: "
-    "--sweep.monitor METRIC, --sweep.mode {max,min}, --sweep.seed, --sweep.task, --sweep.store, "
-    "--sweep.run_dir. --trainer.max_steps sets the budget of each fit. All other options are "
-    "LightningCLI's, as for `synque-select fit`."
+    "Train on each candidate alone, and correlate proxies with validation. --trainer.max_steps "
+    "sets the budget of each fit."
 )
 
 
@@ -32,7 +31,9 @@ def run(arguments: Sequence[str]) -> int:
     from synque_select.probing.sweep import run_sweep
     from synque_select.training.short_fit import ShortFitOptions
 
-    with lightning_command_line(*with_config_paths(arguments)):
+    if asks_for_help(arguments):
+        return print_help("sweep", _DESCRIPTION, ShortFitOptions, run_sweep)
+    with lightning_command_line(*with_config_paths(with_full_help(arguments))):
         cli = lightning_cli("sweep", _DESCRIPTION, ShortFitOptions, run_sweep)
         options, files = split_options(cli.config_init.sweep, ShortFitOptions)
         trainer = cli.config.trainer

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from synque_select.cli.lightning_help import asks_for_help, print_help, with_full_help
 from synque_select.cli.options import (
     lightning_cli,
     lightning_command_line,
@@ -23,10 +24,7 @@ __all__ = ["run"]
 
 _DESCRIPTION = (
     "Search for a mixture with Optuna, by short fits: which candidates, how many, and with which "
-    "weights. Options of its own: "
-    "--tune.n_trials, --tune.monitor METRIC, --tune.mode {max,min}, --tune.proxy KEY (no fits), "
-    "--tune.k_range and the other --tune.… options below. --trainer.max_steps sets the budget of "
-    "each fit. All other options are LightningCLI's, as for `synque-select fit`."
+    "weights. --trainer.max_steps sets the budget of each fit; --tune.proxy needs none."
 )
 _TRAINER_OPTIONS = ("accelerator", "precision", "accumulate_grad_batches", "gradient_clip_val")
 
@@ -44,7 +42,9 @@ def run(arguments: Sequence[str]) -> int:
     from synque_select.tuning.options import TuneOptions
     from synque_select.tuning.studies import require_optuna
 
-    with lightning_command_line(*with_config_paths(arguments)):
+    if asks_for_help(arguments):
+        return print_help("tune", _DESCRIPTION, TuneOptions, run_tuning)
+    with lightning_command_line(*with_config_paths(with_full_help(arguments))):
         cli = lightning_cli("tune", _DESCRIPTION, TuneOptions, run_tuning)
         require_optuna()  # without it jsonargparse could not read the options either
         options, files = split_options(cli.config_init.tune, TuneOptions)

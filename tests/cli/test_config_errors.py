@@ -78,6 +78,16 @@ CASES = {
         "  class_path: nothing.Here",
         ["task: class_path 'nothing.Here': No module named 'nothing'"],
     ),
+    "a class with a wrong name": (
+        "fit", "digits-fit", "    - class_path: synque_select.callbacks.SelectionCallback",
+        "    - class_path: synque_select.SelektionCallback",
+        ["did you mean synque_select.SelectionCallback?"],
+    ),
+    "a class without a module": (
+        "fit", "digits-fit", "    - class_path: synque_select.callbacks.SelectionCallback",
+        "    - class_path: SelectionCalback",
+        ["expected module.Class; did you mean synque_select.SelectionCallback?"],
+    ),
     "a number that is not allowed": (
         "experiment", "digits", "  replicates: 5", "  replicates: 0",
         ["line {0}: replicates=0: allowed is a whole number from 2"],

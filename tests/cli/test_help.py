@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import subprocess
 import sys
 
@@ -33,11 +35,35 @@ def test_other_defaults_are_still_there(capsys):
     assert "(default: a GPU if there is one)" in text
 
 
-@pytest.mark.parametrize("name", ["sweep", "tune"])
-def test_the_own_options_of_a_cli_come_first(name: str, capsys):
-    before_options = shown(name, capsys).partition(" options: ")[0]
-    assert f"Options of its own: --{name}." in before_options
-    assert f"--{name}.monitor METRIC, --{name}.mode {{max,min}}" in before_options
+@pytest.mark.parametrize("name", ["fit", "sweep", "tune"])
+def test_help_shows_our_options_and_says_how_to_see_those_of_lightning(name: str, capsys):
+    with pytest.raises(SystemExit) as done:
+        main([name, "--help-all"])
+    assert done.value.code == 0
+    everything = capsys.readouterr().out
+    assert main([name, "--config", "digits-fit", "--help"]) == 0
+    ours = capsys.readouterr().out
+    assert len(everything.splitlines()) > 400 > 200 > len(ours.splitlines())
+    assert "--trainer.sync_batchnorm" in everything
+    assert "--trainer.sync_batchnorm" not in ours
+    assert "(type: " not in ours
+    shown = set(re.findall(r"^  (?:-\w(?: \w+)?, )?(--[\w.-]+)", ours, re.MULTILINE))
+    assert {"--help-all", "--config", "--data.candidates", "--trainer.max_steps"} <= shown
+    if name != "fit":
+        assert {f"--{name}.monitor", f"--{name}.run_dir"} <= shown
+        assert shown - {"--help-all", "--name"} <= {*re.findall(r"--[\w.-]+", everything)} | {
+            option for option in shown if option.startswith("--data.")
+        }
+    assert f"synque-select {name} --help-all" in " ".join(ours.split())
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, None])
+def test_every_help_says_what_the_exit_status_means(name: str | None, capsys):
+    with contextlib.suppress(SystemExit):
+        main(["--help"] if name is None else [name, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "exit status: 0 if all is done, also where the advice is to train on all; 3 if" in text
+    assert "130 if interrupted" in text
 
 
 def test_the_command_is_a_module_too():
