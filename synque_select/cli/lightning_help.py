@@ -62,7 +62,7 @@ def print_help(
     """
     from jsonargparse import ArgumentParser
 
-    from synque_select.training.datamodule import SynqueDataModule
+    from synque_select.training.pytorch_lightning import SynqueDataModule
 
     prog = f"synque-select {name}"
     parser = ArgumentParser(
