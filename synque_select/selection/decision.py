@@ -59,7 +59,9 @@ def _limited(ranking: Ranking) -> tuple[Ranking, bool]:
         return ranking, False
     if given < 1:
         raise ConfigError(f"top_k={given}: allowed is 1 to {n}, the number of candidates")
-    message = f"top_k={given} is more than the {n} candidates: all that can be selected are."
+    message = (
+        f"top_k={given} is more than there are candidates ({n}): all that can be selected are."
+    )
     return dataclasses.replace(ranking, top_k=n, messages=(*ranking.messages, message)), True
 
 

@@ -48,7 +48,9 @@ def test_the_command_that_the_others_break_works(folder: Path, capsys: pytest.Ca
 def test_a_top_k_above_the_number_of_candidates_means_all(folder: Path, capsys):
     assert main([*RANK, "--top-k", "3", "--json", "out.json"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "! top_k=3 is more than the 2 candidates: all that can be selected are." in printed
+    assert (
+        "! top_k=3 is more than there are candidates (2): all that can be selected are." in printed
+    )
     state = json.loads((folder / "out.json").read_text())
     assert state["top_k"] == 2
     assert len(state["selected"]) == 2

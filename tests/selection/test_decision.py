@@ -291,12 +291,12 @@ def test_a_top_k_above_the_number_of_candidates_means_all_that_can_be_selected()
     made = decided(dataclasses.replace(ranking(), top_k=9), evidence)
     assert made.top_k == 6
     assert made.messages[-1] == (
-        "top_k=9 is more than the 6 candidates: all that can be selected are."
+        "top_k=9 is more than there are candidates (6): all that can be selected are."
     )
     assert set(made.top().names) == {"c", "d", "e", "f"}
     again = redecided(decided(ranking(), Evidence("consensus", 60, 60.0)), top_k=7)
     assert len(again.top().names) == 6
-    assert "top_k=7 is more than the 6" in again.messages[-1]
+    assert "top_k=7 is more than there are candidates (6)" in again.messages[-1]
 
 
 def test_another_column_forgets_what_was_compared_but_not_the_copies():
