@@ -115,7 +115,7 @@ def rank(
             where the candidates' labels can judge each other (at least 3 families, labels that
             are one class per example, enough examples like the real ones, and no two camps that
             contradict each other), else for the consensus. A message says why not `transfer`.
-        top_k: Number of candidates to select, all of them if there are no more; None for what is
+        top_k: Number of candidates to select, at most all; None for what is
             recommended: all candidates, minus each that is shown worse than at least half of the
             others. Copies of the real sample are never selected.
         mixture: How the selected candidates are weighted: "equal", "proportional", "mmd_optimal",

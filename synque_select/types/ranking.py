@@ -304,8 +304,7 @@ class Ranking:
         """Return the mixture to train on: that of the decision, or the best k with equal weights.
 
         Args:
-            k: Number of candidates, all if there are no more; None for as many as the ranking
-                selects.
+            k: Number of candidates, at most all; None for as many as the ranking selects.
             by: A proxy key or "consensus"; None for the ranking's own `rank_by`. If `k` or
                 `by` is given, the weights are equal, and copies of the real sample are passed over.
 
