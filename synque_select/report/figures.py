@@ -46,6 +46,7 @@ __all__ = [
     "mixture_chart",
     "order_chart",
     "sample_size_charts",
+    "scale_chart",
     "score_charts",
     "stability_chart",
     "study_chart",
@@ -90,6 +91,22 @@ def order_chart(ranking: Ranking, most: int = _MOST_ROWS) -> DotChart:
 def score_charts(ranking: Ranking) -> list[DotChart]:
     """Draw each proxy's values with their intervals, the candidates in the order of the ranking."""
     return [_score_chart(ranking, key, _MOST_ROWS) for key in ranking.proxies]
+
+
+def scale_chart(ranking: Ranking, most: int = _MOST_ROWS) -> DotChart | None:
+    """Draw the first proxy that has the scale of further real examples, and is not what ranks.
+
+    Args:
+        ranking: The ranking.
+        most: Maximum number of rows, the best first.
+
+    Returns:
+        The chart; None without such a proxy.
+    """
+    for key, info in ranking.proxies.items():
+        if info.reference is not None and key != ranking.rank_by:
+            return _score_chart(ranking, key, most)
+    return None
 
 
 def _score_chart(ranking: Ranking, key: str, most: int) -> DotChart:

@@ -49,6 +49,7 @@ from synque_select.report.figures import (
     mixture_chart,
     order_chart,
     sample_size_charts,
+    scale_chart,
     score_charts,
     stability_chart,
     study_chart,
@@ -113,7 +114,7 @@ def top_charts(content: RunContent) -> tuple[DotChart | PlotChart | MapChart, ..
         draw = lambda: map_chart(points, ranking, has_filter=False)  # noqa: E731
         charts.append(replace(_guard(content, "map.json", draw), notes=()))
     elif ranking is not None:
-        charts.append(mixture_chart(ranking, _MOST_AT_TOP))
+        charts.append(scale_chart(ranking, _MOST_AT_TOP) or mixture_chart(ranking, _MOST_AT_TOP))
     return tuple(chart for chart in charts if chart is not None)[:3]
 
 
