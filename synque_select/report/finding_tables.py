@@ -7,30 +7,18 @@ from collections.abc import Mapping
 from synque_select.report.formats import UNDEFINED, format_number
 from synque_select.report.table import Column, Table
 from synque_select.types import Gaps, LabelChecks, SampleSizeAnalysis, ShownView
-from synque_select.utils.wording import counted, percent
+from synque_select.utils.wording import percent
 
 __all__ = ["gaps_table", "labels_table", "sample_size_table"]
 
-_ENOUGH = 100  # real examples: below, three in a hundred uncovered ones can all be missed
 _TEXT = 30  # characters: two texts, a candidate's name and a figure fit a line of 100
 
 
 def gaps_table(gaps: Gaps) -> Table:
     """Return the worst gaps as a table."""
-    n, n_real, shown = gaps.n_uncovered, gaps.n_real, gaps.worst
-    notes = [
-        "distance: to the nearest synthetic example of any candidate, as a multiple of that to the "
-        "k-th nearest other real example, k = min(5, √n); above 1, it does not cover the real one"
-    ]
-    if n == 0:
-        # the rule of three: with no case among n, the one-sided 95 % bound is about 3 / n
-        bound = f"up to {percent(min(1.0, 3 / n_real))} of all such examples may be uncovered"
-        few = f"; {n_real} are too few to say that nothing is missing"
-        notes.insert(0, f"none among {n_real:,}: {bound}{few if n_real < _ENOUGH else ''}")
-    if n > len(shown):
-        notes.append(f"shown are the worst {len(shown)} of {n:,}")
+    shown = gaps.worst
     return Table(
-        title=_gaps_title(n, n_real),
+        title=gaps.headlines[0].removesuffix("."),
         columns=(
             Column("real example", is_name=True),
             Column("nearest synthetic example", is_name=True),
@@ -48,15 +36,8 @@ def gaps_table(gaps: Gaps) -> Table:
             )
             for gap in shown
         ),
-        notes=tuple(notes),
+        notes=gaps.notes,
     )
-
-
-def _gaps_title(n: int, n_real: int) -> str:
-    if n == 0:
-        return f"Each of the {counted(n_real, 'real example')} is covered by a candidate"
-    verb = "is" if n == 1 else "are"
-    return f"{n:,} of {counted(n_real, 'real example')} {verb} not covered by any candidate"
 
 
 def _words(position: int, view: ShownView) -> str:

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, get_args
 
 from synque_select.types.answers import AnswerEvidence
 from synque_select.types.mixture import Mixture
+from synque_select.utils.display import html_block
 from synque_select.utils.json_fields import JsonFields, null_if_undefined
 from synque_select.utils.json_types import Json
 
@@ -220,6 +221,22 @@ class Decision:
     reasons: tuple[str, ...]
     evidence: Evidence
     weighting: Weighting = "equal"
+
+    def __repr__(self) -> str:
+        return f"<Decision {self.opening!r}: {self.sentence}>"
+
+    def __str__(self) -> str:
+        """Return the sentence, and the reasons below it."""
+        return "\n".join(self.headlines)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows; names are escaped."""
+        return html_block(self.headlines)
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """The sentence and the reasons."""
+        return (self.sentence, *self.reasons)
 
     def to_dict(self) -> dict[str, Json]:
         """Return the decision as JSON values."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, TypeAlias
 
 from synque_select.types.label_warning import LabelWarning, shown_worst, warning_lines
+from synque_select.utils.display import BLUE, GREY, Shown, new_axes
 from synque_select.utils.json_fields import JsonFields, null_if_undefined
 from synque_select.utils.json_types import Json
-from synque_select.utils.wording import counted, listed
+from synque_select.utils.wording import UNDEFINED, counted, listed, one_line, percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 __all__ = [
     "ContestedExample",
@@ -28,6 +33,8 @@ __all__ = [
 _OLD_FORECAST = (
     "nothing is extrapolated: an older version made this analysis, whose forecasts did not hold"
 )
+_ENOUGH = 100  # real examples: below, three in a hundred uncovered ones can all be missed
+_MOST_CHARACTERS = 100  # of an example in a table
 _LEAST_COMPARED = 3  # candidates: of two that disagree, neither stands out
 
 # how the page shows examples: a text as it is, an image as {"png": base64}
@@ -98,8 +105,12 @@ def _shown_view(fields: JsonFields, name: str) -> ShownView:
     return {"png": fields.object(name).text("png")}
 
 
-@dataclass(frozen=True)
-class Gaps:
+def _words(position: int, view: ShownView) -> str:
+    return f"{position}: {view}" if isinstance(view, str) else f"image {position}"
+
+
+@dataclass(frozen=True, repr=False)
+class Gaps(Shown):
     """The real examples that no candidate covers.
 
     Args:
@@ -111,6 +122,58 @@ class Gaps:
     n_real: int
     n_uncovered: int
     worst: tuple[ShownGap, ...]
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """How many real examples no candidate covers."""
+        n, real = self.n_uncovered, counted(self.n_real, "real example")
+        if n == 0:
+            return (f"Each of the {real} is covered by a candidate.",)
+        verb = "is" if n == 1 else "are"
+        return (f"{n:,} of {real} {verb} not covered by any candidate.",)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a distance is, and what is not shown."""
+        notes = [
+            "distance: to the nearest synthetic example of any candidate, as a multiple of that to "
+            "the k-th nearest other real example, k = min(5, √n); above 1, it does not cover the "
+            "real one"
+        ]
+        if self.n_uncovered == 0:
+            # the rule of three: with no case among n, the one-sided 95 % bound is about 3 / n
+            bound = percent(min(1.0, 3 / self.n_real))
+            few = f"; {self.n_real} are too few to say that nothing is missing"
+            notes.insert(
+                0,
+                f"none among {self.n_real:,}: up to {bound} of all such examples may be uncovered"
+                f"{few if self.n_real < _ENOUGH else ''}",
+            )
+        if self.n_uncovered > len(self.worst):
+            notes.append(f"shown are the worst {len(self.worst)} of {self.n_uncovered:,}")
+        return tuple(notes)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per gap, the worst first; see `ShownGap` for the columns."""
+        import pandas as pd
+
+        columns = [each.name for each in fields(ShownGap)]
+        return pd.DataFrame([gap.to_dict() for gap in self.worst], columns=columns)
+
+    def _table(self) -> pd.DataFrame:
+        """Return what the table of the command line has; of an image, its position alone."""
+        import pandas as pd
+
+        rows = [
+            {
+                "real example": _words(gap.real, gap.real_view),
+                "nearest synthetic example": _words(gap.synthetic, gap.synthetic_view),
+                "candidate": gap.candidate,
+                "distance": f"{gap.distance / gap.radius:.2f}x" if gap.radius > 0 else UNDEFINED,
+            }
+            for gap in self.worst
+        ]
+        return pd.DataFrame(rows).map(lambda text: one_line(text, _MOST_CHARACTERS))
 
     def to_dict(self) -> dict[str, Json]:
         """Return the content of `gaps.json`."""
@@ -276,8 +339,8 @@ class ContestedExample:
         )
 
 
-@dataclass(frozen=True)
-class LabelChecks:
+@dataclass(frozen=True, repr=False)
+class LabelChecks(Shown):
     """The label checks of all candidates.
 
     Args:
@@ -290,6 +353,23 @@ class LabelChecks:
     checks: tuple[LabelCheck, ...]
     has_camps: bool = False
     contested: tuple[ContestedExample, ...] = ()
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """The warnings, or that there are none."""
+        return self.messages
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per candidate, whose name is the index; see `LabelCheck` for the columns.
+
+        The shares of the classes are left out.
+        """
+        import pandas as pd
+
+        names = ("n", "agreement", "others_agreement", "contradicted", "outlier")
+        rows = [{name: getattr(check, name) for name in names} for check in self.checks]
+        index = pd.Index([check.name for check in self.checks], name="candidate")
+        return pd.DataFrame(rows, index=index)
 
     @property
     def messages(self) -> tuple[str, ...]:
@@ -440,8 +520,8 @@ class SampleSizeAgreement:
         )
 
 
-@dataclass(frozen=True)
-class SampleSizeAnalysis:
+@dataclass(frozen=True, repr=False)
+class SampleSizeAnalysis(Shown):
     """Whether more real examples would change the selection.
 
     Args:
@@ -464,6 +544,41 @@ class SampleSizeAnalysis:
     top_k: int
     unit: str | None = None
     no_extrapolation: str | None = None
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """How far disjoint real samples of the largest measured size agree."""
+        last = self.measured[-1]
+        sentence = (
+            f"Two disjoint real samples of {last.m} select {percent(last.overlap)} of the top "
+            f"{self.top_k} alike; {percent(self.chance)} by chance."
+        )
+        return (sentence, *(() if self.no_extrapolation is None else (self.no_extrapolation,)))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per measured size; see `SampleSizeAgreement` for the columns."""
+        import pandas as pd
+
+        return pd.DataFrame([vars(row) for row in self.measured])
+
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """Draw the share of the top k that two disjoint real samples select alike, by their size.
+
+        Args:
+            ax: Axes of matplotlib to draw on; None for new ones.
+
+        Raises:
+            DependencyError: matplotlib is not installed.
+        """
+        ax = new_axes(ax)
+        sizes = [row.m for row in self.measured]
+        ax.plot(sizes, [row.overlap for row in self.measured], "o-", color=BLUE, label="measured")
+        ax.axhline(self.chance, color=GREY, ls=":", label="by chance")
+        ax.set_ylim(0, 1.05)
+        ax.set_xlabel("real examples in each of the two samples")
+        ax.set_ylabel(f"share of the top {self.top_k} that both select")
+        ax.legend(frameon=False)
+        return ax
 
     def to_dict(self) -> dict[str, Json]:
         """Return the content of `real_size.json`."""

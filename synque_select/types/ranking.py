@@ -6,15 +6,20 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.types.decision import Decision
 from synque_select.types.label_filter import LabelFilterRecord
 from synque_select.types.mixture import Mixture
 from synque_select.types.modality import Modality
+from synque_select.utils.display import BLUE, GREY, INK, Shown, drawable, new_axes, set_names
 from synque_select.utils.json_fields import JsonFields
-from synque_select.utils.wording import counted, places
+from synque_select.utils.wording import counted, listed, places
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 __all__ = [
     "OLD_STABILITY",
@@ -34,6 +39,7 @@ _WITHOUT_REAL = ("baseline", "diversity")
 _OF_DISTANCES = ("coverage", "divergence", "domain", "kernel")
 # what version 0.1 said of pairs; the words are in its files
 _OLD_COMPARISON = re.compile(r"^(\d+ of \d+ pairs|The candidates) .*told apart")  # old name
+_ALONE = "95 % intervals of each candidate alone: do not compare by overlap"
 _OLDER = (
     "This ranking was made by an older version of synque-select. Its comparison of candidates and "
     "its selection stability are not shown: that version found differences between equal "
@@ -144,10 +150,16 @@ class RankedCandidate:
     view: str | int | None = None
     label: str | int | None = None
 
+    def __repr__(self) -> str:
+        ranks = ", ".join(f"{key} {rank:g}" for key, rank in self.ranks.items())
+        return f"<RankedCandidate {self.name!r}: {counted(self.n, 'example')}; ranks: {ranks}>"
 
-@dataclass(frozen=True)
-class Ranking:
+
+@dataclass(frozen=True, repr=False)
+class Ranking(Shown):
     """Candidates ordered by a proxy or by the consensus of several.
+
+    `print` and a notebook show the decision and one row per candidate; `to_frame` has all figures.
 
     Args:
         candidates: One row per candidate, in the order in which they were given.
@@ -216,20 +228,126 @@ class Ranking:
     def __len__(self) -> int:
         return len(self.candidates)
 
-    def __str__(self) -> str:
-        """Return the candidates, best first, and the messages; the command line adds the scores."""
+    def __repr__(self) -> str:
+        selected = f"; selected: {listed(tuple(self._weights))}" if self._weights else ""
+        return f"<Ranking of {counted(len(self), 'candidate')} {self.by_words}{selected}>"
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """The decision with its reasons, and what is ranked."""
+        title = f"Ranking of {counted(len(self), 'candidate')} {self.by_words}"
+        return (*(() if self.decision is None else self.decision.headlines), title)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the columns mean, and the messages."""
+        stated = f"Reliability of {self.rank_by} on your task is unknown."
+        if any(row.selection_stability is not None for row in self.candidates):
+            stated = f"{self.stability_words}. {stated}"
+        return (stated, *self.messages)
+
+    @property
+    def stability_words(self) -> str:
+        """What `selection_stability` is, and is not: to be said wherever it is shown."""
+        return (
+            "selection_stability: estimated share of new real samples in which it is in the top "
+            f"{self.stability_k}, not the chance of being truly best"
+        )
+
+    @property
+    def _weights(self) -> Mapping[str, float]:
+        """The selected candidates; none if too few candidates have a defined rank."""
         try:
-            weights = self.top().weights
-        except ConfigError:  # too few candidates have a defined rank
-            weights = {}
-        order = self.order()
-        lines = [f"Ranking of {counted(len(self), 'candidate')} {self.by_words}"]
-        shown = places([row.ranks[self.rank_by] for row in order])
-        for place, row in zip(shown, order, strict=True):
-            weight = f" (selected, weight {weights[row.name]:.3g})" if row.name in weights else ""
-            lines.append(f"{place:<{max(map(len, shown))}}  {row.name}{weight}")
-        advice = () if self.decision is None else (self.decision.sentence, *self.decision.reasons)
-        return "\n".join([*lines, *(f"- {text}" for text in (*advice, *self.messages))])
+            return self.top().weights
+        except ConfigError:
+            return {}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per candidate, best first; undefined numbers are NaN.
+
+        The index is the candidate's name. The columns are `rank`, `selected`, `weight`,
+        `selection_stability`, `mean_rank` and `n`; for each proxy its value under its key, the ends
+        of its interval (`pad_low`, `pad_high`), its `pad_spread` over seeds and its `pad_rank`; and
+        the rank by anything else (`consensus_rank`). A column that no candidate has is left out.
+
+        Example:
+            >>> row = RankedCandidate("near", 9, "", {"pad": ProxyScore(1.5)}, {"pad": 1.0})
+            >>> info = ProxyInfo("pad", higher_is_better=False)
+            >>> ranking = Ranking((row,), {"pad": info}, "pad", 1, 20, "", "text")
+            >>> ranking.to_frame()[["rank", "pad"]].to_dict("index")
+            {'near': {'rank': 1.0, 'pad': 1.5}}
+        """
+        import pandas as pd
+
+        weights, rows = self._weights, []
+        for row in self.order():
+            values: dict[str, Any] = {
+                "candidate": row.name,
+                "rank": row.ranks[self.rank_by],
+                "selected": row.name in weights,
+                "weight": weights.get(row.name, 0.0),
+                "selection_stability": _nan(row.selection_stability),
+                "mean_rank": _nan(row.mean_rank),
+                "n": row.n,
+            }
+            for key, score in row.scores.items():
+                ends = {"low": score.low, "high": score.high, "spread": score.spread}
+                values |= {key: score.value, **{f"{key}_{end}": _nan(v) for end, v in ends.items()}}
+                values[f"{key}_rank"] = row.ranks[key]
+            values |= {f"{key}_rank": rank for key, rank in row.ranks.items()}
+            rows.append(values)
+        frame = pd.DataFrame(rows).set_index("candidate")
+        empty = [name for name in frame.columns if frame[name].isna().all()]
+        kept = {*self.proxies, "rank"}
+        return frame.drop(columns=[name for name in empty if name not in kept])
+
+    def plot(self, by: str | None = None, *, ax: Axes | None = None) -> Axes:
+        """Draw the candidates, best on top, with the intervals that there are.
+
+        Args:
+            by: A proxy key, to draw its values; "consensus", to draw the mean ranks; None for the
+                ranking's own `rank_by`.
+            ax: Axes of matplotlib to draw on; None for new ones.
+
+        Returns:
+            The axes. Selected candidates are blue; a dotted line is about what further real
+            examples would score.
+
+        Raises:
+            ConfigError: The ranking has no such column.
+            DependencyError: matplotlib is not installed.
+        """
+        by = self.rank_by if by is None else by
+        order, info = self.order(by), self.proxies.get(by)
+        ax, weights = new_axes(ax, n_rows=len(order)), self._weights
+        notes = []
+        for height, row in enumerate(order, start=1):
+            color = BLUE if row.name in weights else GREY
+            value = row.mean_rank if info is None else row.scores[by].value
+            low, high = (None, None) if info is None else (row.scores[by].low, row.scores[by].high)
+            if low is not None and high is not None:
+                notes = [_ALONE]
+                ax.plot([low, high], [-height, -height], color=color, lw=2, alpha=0.45)
+            ax.plot([_nan(value)], [-height], "o", color=color, ms=6)
+        set_names(ax, [row.name for row in order])
+        words = f"mean rank by the proxies of the {by}; lower is better"
+        if info is not None:
+            if info.reference is not None:
+                ax.axvline(info.reference, color=INK, lw=0.8, ls=":")
+            words = f"{drawable(by)}; {'higher' if info.higher_is_better else 'lower'} is better"
+        ax.set_xlabel("\n".join([words, *notes]), parse_math=False)
+        ax.set_title(f"{counted(len(order), 'candidate')} against {self.real_words}")
+        return ax
+
+    def _table(self) -> pd.DataFrame:
+        """Return the columns that were decided by, for print and notebooks."""
+        frame = self.to_frame()
+        table = super()._table()
+        table.insert(0, "#", places([row.ranks[self.rank_by] for row in self.order()]))
+        names = ["selected", "weight", "selection_stability", *self.proxies]
+        if self.own_mixture is None:
+            names.remove("weight")
+        return table[["#", "candidate", *(name for name in names if name in frame.columns)]]
 
     @property
     def by_words(self) -> str:

@@ -314,9 +314,79 @@ def test_the_top_is_an_equal_mixture():
 def test_a_ranking_prints_its_order_selection_and_messages():
     lines = str(ranking()).splitlines()
     assert lines[0] == "Ranking of 5 candidates by consensus against 20 real examples"
-    assert lines[1:3] == ["1   b (selected, weight 0.5)", "2   a (selected, weight 0.5)"]
-    assert lines[3:6] == ["3=  d", "3=  e", "-   c"]
-    assert lines[-1] == "- A sentence."
+    assert [line.split() for line in lines[2:5]] == [
+        ["#", "candidate", "selected", "selection_stability", "pad"],
+        ["1", "b", "yes", "0.75", "0.5"],
+        ["2", "a", "yes", "0.75", "0.5"],
+    ]
+    assert [line.split()[:2] for line in lines[5:8]] == [["3=", "d"], ["3=", "e"], ["-", "c"]]
+    assert lines[-2].startswith("selection_stability: ")
+    assert lines[-2].endswith("Reliability of consensus on your task is unknown.")
+    assert lines[-1] == "A sentence."
+
+
+def test_the_text_form_of_a_ranking_is_one_short_line():
+    assert repr(ranking()) == (
+        "<Ranking of 5 candidates by consensus against 20 real examples; selected: b, a>"
+    )
+    assert len(repr(ranking()["b"])) < 100
+
+
+def test_the_frame_of_a_ranking_has_a_row_per_candidate_best_first():
+    frame = ranking().to_frame()
+    assert list(frame.index) == ["b", "a", "d", "e", "c"]
+    assert frame["selected"].tolist() == [True, True, False, False, False]
+    assert frame.loc["b", ["rank", "weight", "pad", "pad_low"]].tolist() == [1.0, 0.5, 0.5, 0.1]
+    assert np.isnan(frame.loc["c", "pad"])
+    assert "pad_high" not in frame  # no candidate has one
+
+
+HOSTILE = "<script>alert(1)</script> $x$"
+
+
+def hostile() -> Ranking:
+    renamed = [dataclasses.replace(row, name=f"{row.name} {HOSTILE}") for row in ranking()]
+    return ranking(candidates=tuple(renamed), messages=(f"Look at {HOSTILE}.",))
+
+
+def test_hostile_text_stays_text_in_a_notebook():
+    shown = hostile()._repr_html_()
+    assert "<script" not in shown
+    assert "b &lt;script&gt;alert(1)&lt;/script&gt; $x$" in shown
+    assert "Look at &lt;script&gt;" in shown
+    assert shown.startswith('<div class="tex2jax_ignore')  # a notebook makes formulas of $x$ else
+
+
+def test_a_plot_shows_every_candidate_with_its_interval_and_the_selected_in_blue():
+    pytest.importorskip("matplotlib").use("agg")
+    rows = [
+        dataclasses.replace(row, scores={"pad": ProxyScore(float(i), i - 0.5, i + 0.5)})
+        for i, row in enumerate(hostile())
+    ]
+    info = ProxyInfo("pad", False, family="domain", reference=0.25)
+    ax = ranking(candidates=tuple(rows), proxies={"pad": info}).plot("pad")
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    bars = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_linestyle() == "-"]
+    assert [float(line.get_xdata()[0]) for line in dots] == [0, 1, 2, 3, 4]
+    assert [tuple(line.get_xdata()) for line in bars] == [(i - 0.5, i + 0.5) for i in range(5)]
+    assert [line.get_color() == "#0072B2" for line in dots] == [True, True, False, False, False]
+    assert [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":"] == [0.25]
+    names = [tick.get_text().replace("\n", " ") for tick in ax.get_yticklabels()]
+    assert names[0] == f"b {HOSTILE}"
+    assert "lower is better" in ax.get_xlabel()
+    assert "do not compare by overlap" in ax.get_xlabel()
+    ax.figure.canvas.draw()  # a formula that cannot be parsed would fail here
+
+
+def test_a_plot_draws_on_the_axes_that_are_given():
+    pytest.importorskip("matplotlib").use("agg")
+    from matplotlib.figure import Figure
+
+    ax = Figure().subplots()
+    rows = tuple(dataclasses.replace(row, mean_rank=row.ranks["pad"]) for row in ranking())
+    assert ranking(candidates=rows).plot(ax=ax) is ax
+    assert [line.get_xdata()[0] for line in ax.lines][:3] == [1.0, 2.0, 3.5]
+    assert "mean rank" in ax.get_xlabel()
 
 
 def test_a_mixture_of_its_own_is_what_top_gives():
