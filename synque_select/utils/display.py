@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from synque_select.errors import DependencyError
-from synque_select.utils.wording import UNDEFINED, one_line
+from synque_select.utils.wording import UNDEFINED, counted, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +63,7 @@ class Shown(ABC):
         """Return what a notebook shows; every text of the data is escaped."""
         table, rest = self._table(), ""
         if len(table) > _MOST_ROWS:
-            rest = f"<p>{_MOST_ROWS} of {len(table):,} rows; to_frame() has all.</p>"
+            rest = f"<p>{_MOST_ROWS} of {counted(len(table), 'row')}; to_frame() has all.</p>"
             table = table.head(_MOST_ROWS)
         body = table.to_html(escape=True, index=False, border=0) if len(table) else ""
         notes = "".join(f"<p>{html.escape(text)}</p>" for text in self.notes)
