@@ -420,10 +420,17 @@ def test_words_that_only_sound_like_a_parameter_change_nothing():
     assert llm.notes == []
 
 
+def text_of(tokens: Any) -> str:
+    """The text that tokens write; an answer of its own where they have another form."""
+    try:
+        return "".join(one["token"] for one in tokens).replace("Ġ", " ")
+    except (TypeError, KeyError):
+        return '{"answer": "likely"}'
+
+
 def probabilities(tokens: Any, **options: Any) -> Any:
     """The probabilities of the five labels that an answer with these tokens gives."""
-    body = chat("x", tokens=tokens)
-    with FakeServer(lambda *_: (200, body)) as server:
+    with FakeServer(lambda *_: (200, chat(text_of(tokens), tokens=tokens))) as server:
         ((_, rows),) = engine(server, **options).choice_probabilities("r ", ["i "], ["?"], LABELS)
     return rows if isinstance(rows, Failure) else rows[0]
 
@@ -527,7 +534,8 @@ TOKENS = {
 @pytest.fixture(scope="module")
 def shown() -> dict[str, Any]:
     def answer(name: str | None) -> Any:
-        return 200, chat("x", tokens=TOKENS[name][0] if name else SHOWN)
+        tokens = TOKENS[name][0] if name else SHOWN
+        return 200, chat(text_of(tokens), tokens=tokens)
 
     def ask(llm: OpenAILLM, items: list[str]) -> Any:
         return llm.choice_probabilities("rubric ", items, ["?"], LABELS)
@@ -550,13 +558,51 @@ def test_probabilities_are_right_or_a_failure(name: str, shown: dict[str, Any]):
         assert results.reason.isprintable()
 
 
+# tokens that contradict the answer, or that are malformed: (content, tokens, words of the failure)
+WITHOUT_UN = [
+    step('{"answer": "', 0.9),
+    step("very", 0.6, ALL),
+    step(" likely", 0.5),
+    step('"}', 1),
+]
+CONTRADICTORY = {
+    "another label": ('{"answer": "very unlikely"}', SHOWN, "are not those of its answer"),
+    "a token left out": ('{"answer": "very unlikely"}', WITHOUT_UN, "are not those of its answer"),
+    "a sentence": ("I cannot say.", SHOWN, "are not those of its answer 'I cannot say.'"),
+    "no text": ("", SHOWN, "the answer is empty"),
+    "bytes of another type": (
+        '{"answer": "likely"}',
+        written(step("likely", 0.6) | {"top_logprobs": [token("un", 0.4, bytes=[999])]}),
+        "cannot be read",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTORY)
+def test_tokens_that_contradict_the_answer_are_one_failure(name: str):
+    content, tokens, words = CONTRADICTORY[name]
+    odd = (200, chat(content, tokens=tokens))
+    with FakeServer(lambda sent, _: second_of_three(sent, odd, (200, GOOD_TOKENS))) as server:
+        llm = engine(server, max_concurrency=1)
+        items = [f"ITEM{i}" for i in range(3)]
+        results = dict(llm.choice_probabilities("r ", items, ["?"], LABELS))
+    assert words in results[1].reason
+    assert results[0] == results[2] == [pytest.approx([0.125, 0.075, 0.075, 0.6, 0.125])]
+
+
+def test_a_server_that_ignores_the_form_is_read_in_the_form_of_its_tokens():
+    tokens = [step("likely", 0.6, ALL), step(".", 0.9)]
+    assert probabilities(tokens)[LABELS.index("likely")] == pytest.approx(0.6)
+
+
 def test_a_label_that_is_not_shown_is_asked_for_and_not_taken_from_a_masking_server():
     # 60 % "likely", 25 % "unsure", which is shown only if it is the only choice
     def answer(body: Any, masks: bool) -> Any:
         labels = body["response_format"]["json_schema"]["schema"]["properties"]["answer"]["enum"]
         p = {"likely": 0.6, "unsure": 0.25}.get(labels[0] if len(labels) == 1 else "likely", 0.05)
         label = labels[0] if len(labels) == 1 else "likely"
-        return 200, chat("x", tokens=written(step(label, 1.0 if masks and len(labels) == 1 else p)))
+        tokens = written(step(label, 1.0 if masks and len(labels) == 1 else p))
+        return 200, chat(text_of(tokens), tokens=tokens)
 
     with FakeServer(lambda body, _: answer(body, False)) as server:
         ((_, rows),) = engine(server).choice_probabilities("r ", ["i "], ["?"], LABELS)
@@ -572,7 +618,7 @@ def test_beginnings_of_two_labels_are_divided_evenly_only_if_little_is_at_stake(
     assert results == pytest.approx([0.125, 0.075, 0.075, 0.6, 0.125])
     much = written(step("likely", 0.35, [("very", 0.34), ("un", 0.31)]))
     assert "do not distinguish" in probabilities(much).reason
-    body = chat("x", tokens=SHOWN)
+    body = chat(text_of(SHOWN), tokens=SHOWN)
     with FakeServer(lambda *_: (200, body)) as server:
         llm = engine(server)
         list(llm.choice_probabilities("r ", ["i "], ["?"], LABELS))
@@ -612,6 +658,90 @@ def test_one_answer_without_tokens_is_one_failure(odd: Any):
         assert [isinstance(results[i], Failure) for i in range(2)] == [True, False]
 
 
+def test_what_comes_first_does_not_decide_whether_a_run_ends():
+    # the first of three answers comes without tokens, from a cache; all of a server do
+    for n_without, ends in ((1, False), (2, False), (3, True)):
+        queue = [chat('{"answer": "likely"}')] * n_without
+
+        def answer(*_: Any, queue: list[Any] = queue) -> Any:
+            return 200, queue.pop() if queue else GOOD_TOKENS
+
+        with FakeServer(answer) as server:
+            llm = engine(server, max_concurrency=1)
+            items = [f"ITEM{i}" for i in range(5)]
+            answers = llm.choice_probabilities("r ", items, ["?"], LABELS)
+            if ends:
+                with pytest.raises(LLMError, match="judge with readout='label'"):
+                    list(answers)
+                continue
+            results = dict(answers)
+        assert sum(isinstance(result, Failure) for result in results.values()) == n_without
+
+
+ABOUT_ONE_PROMPT = {
+    "400, logprobs": (400, "logprobs are not available for this request"),
+    "500, logprobs": (500, "failed to compute logprobs"),
+    "400, grammar": (400, "could not compile json schema: internal grammar failure"),
+    "400, seed": (400, "'seed' is not allowed"),
+    "403, logprobs": (403, "you may not ask for 'logprobs'"),
+}
+
+
+@pytest.mark.parametrize("n_at_once", [1, 5])
+@pytest.mark.parametrize("name", ABOUT_ONE_PROMPT)
+def test_an_error_about_one_prompt_that_names_a_parameter_is_one_failure(name: str, n_at_once: int):
+    status, words = ABOUT_ONE_PROMPT[name]
+
+    def answer(body: Any, _: Any) -> Any:
+        is_refused = "ITEM1" in str(body["messages"]) and "seed" in body and "logprobs" in body
+        if is_refused and "response_format" in body:
+            return status, {"error": {"message": words}}
+        if "ITEM1" not in str(body["messages"]):
+            time.sleep(0.05 * (n_at_once > 1))  # they are on their way when the error comes
+        return 200, GOOD_TOKENS if "logprobs" in body else chat('{"answer": "likely"}')
+
+    with FakeServer(answer) as server:
+        llm = engine(server, max_concurrency=n_at_once)
+        items = [f"ITEM{i}" for i in range(5)]
+        results = dict(llm.choice_probabilities("r ", items, ["?"], LABELS))
+        more = dict(llm.choice_probabilities("r ", ["a", "b"], ["?"], LABELS))
+    good = [results[i] for i in (0, 2, 3, 4)] + list(more.values())
+    assert good == 6 * [[pytest.approx([0.125, 0.075, 0.075, 0.6, 0.125])]]
+    if n_at_once == 1:
+        assert words in results[1].reason
+    assert not any("refuses" in note for note in llm.notes)
+    assert {"seed", "logprobs", "response_format"} <= set(server.requests[-1])
+
+
+def test_a_busy_server_that_names_a_parameter_is_asked_again():
+    answers = [(200, GOOD_TOKENS), (503, {"error": "logprobs temporarily unavailable"})]
+    with FakeServer(lambda *_: answers.pop(0) if answers else (200, GOOD_TOKENS)) as server:
+        llm = engine(server, max_concurrency=1, max_retries=1)
+        results = dict(llm.choice_probabilities("r ", ["a", "b", "c"], ["?"], LABELS))
+    assert not any(isinstance(result, Failure) for result in results.values())
+    assert not any("refuses" in note for note in llm.notes)
+    assert server.requests[-1]["top_logprobs"] == 20
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        ((307, {}, {"Location": "/v1/chat/completions"}), "redirects without end"),
+        ((307, {}, {"Location": "ftp://x/"}), "not HTTP"),
+        ((200, b"notgzip", {"Content-Encoding": "gzip"}), "cannot be decompressed"),
+        ((200, {"error": {"message": "No.", "code": "content_filter"}}), "refused to answer"),
+        ((503, {}, {"Retry-After": "1e300"}), "asks to wait 1e+300 s"),
+    ],
+)
+def test_a_failure_says_what_was_wrong(odd: Any, words: str):
+    with FakeServer(lambda sent, _: second_of_three(sent, odd)) as server:
+        llm = engine(server, max_concurrency=1, max_retries=1)
+        results = dict(labels(llm, [f"ITEM{i}" for i in range(3)]))
+    assert words in results[1].reason
+    assert len(results[1].reason) < 300
+    assert (results[0], results[2]) == ("likely", "likely")
+
+
 @pytest.mark.parametrize(
     "refusal",
     [
@@ -632,7 +762,8 @@ def test_a_model_without_logprobs_gets_advice(refusal: Any):
 def about_item(server_answer: Any, number: int = 1) -> tuple[list[Any], FakeServer]:
     """The results of three prompts, of which the server answers one in another way."""
     others = [("very l", 0.1), ("very u", 0.1), ("unl", 0.1), ("uns", 0.1)]
-    answered = (200, chat("x", tokens=written(step("likely", 0.6, others))))
+    shown = written(step("likely", 0.6, others))
+    answered = (200, chat(text_of(shown), tokens=shown))
 
     def answer(body: Any, _: Any) -> Any:
         asked = f"ITEM{number}" in str(body["messages"]) and body.get("logprobs")

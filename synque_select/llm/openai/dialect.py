@@ -95,7 +95,7 @@ class Dialect:
         return {name: value for name, value in parameters.items() if name not in self.dropped}
 
     def form(self, question: Question) -> tuple[str, ...]:
-        """Return what tells requests apart that a server may treat differently: no values."""
+        """Return what tells requests apart that a server may treat differently."""
         ways = [
             way
             for way, given in (
@@ -104,7 +104,9 @@ class Dialect:
             )
             if given is not None
         ]
-        return (*self.parameters(question), *ways, *map(str, self.top_logprobs[:1]))
+        # some servers accept one temperature only; a seed is as good as any other
+        values = (*self.top_logprobs[:1], question.temperature, question.max_tokens)
+        return (*self.parameters(question), *ways, *map(str, values))
 
     def _constraint(self, question: Question) -> dict[str, Json]:
         if question.choices is not None:

@@ -220,7 +220,7 @@ class Endpoint:
                 return result
             reason = result.reason
             if result.wait_s is not None and result.wait_s > _MAX_PAUSE_S:
-                return Failure(f"{reason}; it asks to wait {result.wait_s:.0f} s")
+                return Failure(f"{reason}; it asks to wait {result.wait_s:.6g} s")
             wait_s = result.wait_s
             if wait_s is None:
                 wait_s = backoff_s(n_failed, self._jitter)

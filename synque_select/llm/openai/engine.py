@@ -22,6 +22,8 @@ from synque_select.llm.openai.label_logprobs import (
     ChoiceMass,
     Step,
     choice_probabilities,
+    frame_of,
+    is_of_answer,
     read_choice_mass,
 )
 from synque_select.llm.openai.served_choices import ServedChoices
@@ -52,6 +54,9 @@ _NOT_A_PARAMETER = (401, 402, 408, 429, 502, 503, 504)
 # prompts for which it is tried in vain whether a parameter is to blame for their error
 _MAX_VAIN_TRIALS = 3
 _LABELS_INSTEAD = "judge with readout='label' instead"
+_NO_TOKENS = f"does not show the probabilities of tokens (logprobs): {_LABELS_INSTEAD}"
+# one answer may come from a cache or a proxy that leaves the tokens out; several do not
+_MAX_WITHOUT_TOKENS = 3
 
 
 class OpenAILLM(BaseLLM):
@@ -143,6 +148,8 @@ class OpenAILLM(BaseLLM):
         self._dialect = Dialect()
         # forms of requests that were answered: an error in the same form is about its prompt
         self._accepted: set[tuple[str, ...]] = set()
+        # dialects that were left because of an error, oldest first, and the note that said so
+        self._replaced: dict[Dialect, str] = {}
         self._turns: WeakKeyDictionary[AsyncOpenAI, asyncio.Lock] = WeakKeyDictionary()
         self._n_vain_trials = 0
         # whether the server reports the probability of any token: without images, with images
@@ -201,6 +208,7 @@ class OpenAILLM(BaseLLM):
             return rows
 
         yield from self._concurrently(len(items), rows_of_item)
+        self._check_shows_tokens(1)
 
     async def _exact_probabilities(
         self, client: AsyncOpenAI, prompt: PromptLike, served: ServedChoices
@@ -257,26 +265,26 @@ class OpenAILLM(BaseLLM):
             return completion
         if completion.refusal is not None:
             return self._refused(completion.refusal)
-        if not completion.tokens:
+        if not (completion.tokens and completion.text.strip()):
             return self._without_tokens(completion, choices)
         self._shows_tokens = True
         try:
             # the shape is not checked beforehand: what is wrong with it raises one of these errors
             steps = cast("Sequence[Step]", completion.tokens)
-            mass = read_choice_mass(steps, choices, self._dialect.frame, among)
+            frame = frame_of(steps)
+            mass = read_choice_mass(steps, choices, frame, among)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             reason = self._endpoint.excerpt(f"{type(error).__name__}: {error}")
             shown = self._endpoint.excerpt(str(completion.tokens))
             return Failure(
                 f"the probabilities of tokens (logprobs) cannot be read ({reason}): {shown}"
             )
-        answered = _matching_choice(completion.text, choices)
-        if answered is not None and answered not in mass.written:
+        if not is_of_answer(mass.written, without_thinking(completion.text), choices):
             shown = self._endpoint.excerpt(completion.text)
             return Failure(
                 f"the tokens that the server shows (logprobs) are not those of its answer {shown!r}"
             )
-        if self._dialect.choices[0] != "none":
+        if self._dialect.choices[0] != "none" and self._dialect.frame == frame:
             await self._resolve(client, prompt, choices, among, mass)
         return mass
 
@@ -307,19 +315,19 @@ class OpenAILLM(BaseLLM):
         """Return the failure of an answer without tokens.
 
         Raises:
-            LLMError: It is a proper answer, and the server shows no tokens: it refuses to, or this
-                is the second answer without them, and none has come with them.
+            LLMError: It is the third proper answer, and none has come with tokens so far: the
+                server shows none.
         """
         if not completion.text.strip():
             return Failure(_why_empty(completion, None))
-        advice = f"does not show the probabilities of tokens (logprobs): {_LABELS_INSTEAD}"
-        if self._shows_tokens or _matching_choice(completion.text, choices) is None:
-            return Failure(f"the answer {self._endpoint.excerpt(completion.text)!r} {advice}")
-        self._n_without_tokens += 1
-        # one answer may lack them, such as one from a cache
-        if self._n_without_tokens > 1 or not self._dialect.top_logprobs:
-            raise LLMError(f"{self.id} {advice}")
-        return Failure(f"{self.id} {advice}")
+        self._n_without_tokens += _matching_choice(completion.text, choices) is not None
+        self._check_shows_tokens(_MAX_WITHOUT_TOKENS)
+        return Failure(f"the answer {self._endpoint.excerpt(completion.text)!r} {_NO_TOKENS}")
+
+    def _check_shows_tokens(self, most: int) -> None:
+        """Raise LLMError if this many proper answers came without tokens, and none with them."""
+        if not self._shows_tokens and self._n_without_tokens >= most:
+            raise LLMError(f"{self.id} {_NO_TOKENS}")
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -401,7 +409,7 @@ class OpenAILLM(BaseLLM):
         self, client: AsyncOpenAI, question: Question
     ) -> Completion | Failure | RetryableFailure:
         known = dialect = self._dialect
-        refused, was_repeated = "", False
+        first_error: ServerError | None = None
         while True:
             try:
                 answer = await self._send(client, question, dialect)
@@ -410,14 +418,13 @@ class OpenAILLM(BaseLLM):
                     # another request has changed it in the meantime: try that one first
                     known = dialect = self._dialect
                     continue
-                refused = refused or error.words
+                is_repeated, first_error = first_error is not None, first_error or error
                 next_dialect = _next_dialect(dialect, error, question)
-                is_known = question.schema is None and self._is_accepted(question, dialect)
-                if next_dialect is not None and is_known:
+                if next_dialect is not None and self._others_answered(question, known):
                     # other prompts were answered in this form: a bad moment, or about this prompt
-                    if was_repeated:
-                        return self._endpoint.on_error(error)
-                    was_repeated = True
+                    if is_repeated:
+                        return self._endpoint.on_error(first_error)
+                    dialect = known
                     continue
                 if next_dialect is not None:
                     dialect = next_dialect
@@ -430,7 +437,10 @@ class OpenAILLM(BaseLLM):
                     return self._endpoint.on_error(error)
                 dialect, answer = result_of_trial
             if isinstance(answer, Completion):
-                self._learn(question, dialect, known, refused)
+                if dialect != known and first_error and self._others_answered(question, known):
+                    # another prompt was answered in the meantime: nothing is wrong with the form
+                    return self._endpoint.on_error(first_error)
+                self._learn(question, dialect, known, first_error)
             return answer
 
     async def _send(
@@ -473,20 +483,36 @@ class OpenAILLM(BaseLLM):
             if result is None:
                 self._n_vain_trials += 1
             else:
-                self._learn(question, result[0], known, error.words)
+                self._learn(question, result[0], known, error)
             return result
 
     def _is_accepted(self, question: Question, dialect: Dialect) -> bool:
         return dialect.form(question) in self._accepted
 
-    def _learn(self, question: Question, dialect: Dialect, known: Dialect, refused: str) -> None:
+    def _others_answered(self, question: Question, dialect: Dialect) -> bool:
+        """Whether other prompts were answered in this form; each schema is one of its own."""
+        return question.schema is None and self._is_accepted(question, dialect)
+
+    def _learn(
+        self, question: Question, dialect: Dialect, known: Dialect, error: ServerError | None
+    ) -> None:
         """Use a dialect from now on in which the server has answered a question."""
         self._accepted.add(dialect.form(question))
-        # only now is it known that the parameter was to blame, and not the prompt
-        if dialect != known and self._dialect is known:
-            changed = ", ".join(dialect.left_out_since(known))
+        is_larger = dialect.form(question) != self._dialect.form(question)
+        if dialect in self._replaced and is_larger and question.schema is None:
+            # sent before an error about another prompt was put down to a parameter: it was not
+            while self._replaced:
+                earlier, note = self._replaced.popitem()
+                self.notes.remove(note)
+                if earlier == dialect:
+                    break
             self._dialect = dialect
-            self._note(f"{self.id}: the server refuses {changed}: left out ({refused}).")
+        elif error is not None and dialect != known and self._dialect is known:
+            # only now is it known that the parameter was to blame, and not the prompt
+            changed = ", ".join(dialect.left_out_since(known))
+            note = f"{self.id}: the server refuses {changed}: left out ({error.words})."
+            self._dialect, self._replaced[known] = dialect, note
+            self._note(note)
 
     def _read(self, text: str) -> Completion | RetryableFailure:
         """Return the first choice of a completion, and count its tokens.

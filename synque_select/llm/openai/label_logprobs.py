@@ -10,7 +10,16 @@ from typing import NotRequired, TypedDict
 
 from synque_select.utils.wording import listed, percent
 
-__all__ = ["FRAMES", "ChoiceMass", "Step", "Token", "choice_probabilities", "read_choice_mass"]
+__all__ = [
+    "FRAMES",
+    "ChoiceMass",
+    "Step",
+    "Token",
+    "choice_probabilities",
+    "frame_of",
+    "is_of_answer",
+    "read_choice_mass",
+]
 
 # what may come before an answer: only quotation marks, or the beginning of a JSON object
 FRAMES: Mapping[str, re.Pattern[bytes]] = {
@@ -128,6 +137,19 @@ class ChoiceMass:
         return None
 
 
+def frame_of(content: Iterable[Step]) -> str:
+    """Return what comes before an answer with these tokens: a key of `FRAMES`.
+
+    A server may ignore the form that it was asked for, or keep to one that was not asked for.
+
+    Example:
+        >>> frame_of([{"token": '{"answer": "', "logprob": 0.0}, {"token": "yes", "logprob": 0.0}])
+        'json'
+    """
+    text = b"".join(map(_bytes, content))
+    return "json" if FRAMES["json"].match(text) else "text"
+
+
 def read_choice_mass(
     content: Iterable[Step],
     choices: Sequence[str],
@@ -192,6 +214,18 @@ def read_choice_mass(
     choice_mass.written = _possible_choices(text, choices, frame) or ()
     choice_mass.add(choice_mass.written, path_probability)
     return choice_mass
+
+
+def is_of_answer(written: Sequence[str], answer: str, choices: Sequence[str]) -> bool:
+    """Return whether the choices that the tokens write may be those of the answer's text.
+
+    Example:
+        >>> is_of_answer(["likely"], '{"answer": "unlikely"}', ["likely", "unlikely"])
+        False
+    """
+    raw = answer.strip().encode("utf-8", "replace")
+    texts = [_possible_choices(raw, choices, frame) or () for frame in FRAMES]
+    return not written or any(choice in written for text in texts for choice in text)
 
 
 def _shown(step: Step) -> tuple[float | None, list[tuple[bytes, float]]]:
