@@ -48,23 +48,32 @@ def project_to_capped_simplex(point: torch.Tensor, upper: torch.Tensor) -> torch
     Returns:
         (..., K) float64.
 
-    Source: Wang and Lu 2015 (arXiv 1503.01002), projection onto the capped simplex.
+    Source: Wang and Lu 2015 (arXiv 1503.01002), projection onto the capped simplex by sorting.
 
     Example:
         >>> project_to_capped_simplex(torch.tensor([2.0, 0.0, 0.0]), torch.tensor([0.6, 1.0, 1.0]))
         tensor([0.6000, 0.2000, 0.2000], dtype=torch.float64)
     """
-    point, upper = point.double(), upper.double()
-    # Σ clip(point − τ) falls monotonically from Σ upper ≥ 1 at low to 0 at high. Bisection rather
-    # than sorting the break points: the same operations for a whole batch
-    low = point.amin(dim=-1, keepdim=True) - 1 - upper.amax(dim=-1, keepdim=True)
-    high = point.amax(dim=-1, keepdim=True)
-    # 70 halvings shrink the bracket to below float64's resolution
-    for _ in range(70):
-        middle = (low + high) / 2
-        total = (point - middle).clamp(min=0).minimum(upper).sum(dim=-1, keepdim=True)
-        low, high = torch.where(total > 1, middle, low), torch.where(total > 1, high, middle)
-    return (point - (low + high) / 2).clamp(min=0).minimum(upper)
+    point = point.double()
+    upper = upper.double().expand_as(point)
+    k = point.shape[-1]
+    # Σ clip(point − τ, 0, upper) is Σ upper ≥ 1 below the lowest break, falls linearly between
+    # breaks, and is 0 above the highest
+    breaks, order = torch.cat([point - upper, point], dim=-1).sort(dim=-1)
+    slopes = torch.where(order < k, -1.0, 1.0).to(breaks).cumsum(dim=-1)
+    falls = (slopes[..., :-1] * breaks.diff(dim=-1)).cumsum(dim=-1)
+    n_above = (upper.sum(dim=-1, keepdim=True) + falls >= 1).sum(dim=-1, keepdim=True)
+    low = breaks.gather(-1, n_above.clamp(max=2 * k - 2))
+    high = breaks.gather(-1, (n_above + 1).clamp(max=2 * k - 1))
+    # solved anew from the weights that are free there: the running sums are only good enough to
+    # find the two breaks
+    middle = (low + high) / 2
+    capped, free = point - upper >= middle, (point - upper < middle) & (middle < point)
+    fixed = torch.where(capped, upper, 0.0).sum(dim=-1, keepdim=True)
+    of_free = torch.where(free, point, 0.0).sum(dim=-1, keepdim=True)
+    n_free = free.sum(dim=-1, keepdim=True)
+    threshold = torch.where(n_free > 0, (of_free + fixed - 1) / n_free.clamp(min=1), middle)
+    return (point - threshold).clamp(min=0).minimum(upper)
 
 
 def minimize_quadratic_on_simplex(
@@ -73,7 +82,8 @@ def minimize_quadratic_on_simplex(
     """Minimize wᵀKw − 2wᵀc over 0 ≤ w ≤ upper, Σ w = 1, for a batch of problems at once.
 
     By accelerated projected gradient with restarts, until a step changes no weight by more than
-    1e-12.
+    1e-12. Where K and c differ between candidates by less than 1e-13 of the largest entry of K, the
+    differences are rounding, and the weights are as equal as the caps permit.
 
     Args:
         quadratic: (..., K, K) symmetric and positive semi-definite (see `nearest_psd`).
@@ -104,9 +114,28 @@ def minimize_quadratic_on_simplex(
             "the caps on the weights of a mixture sum to less than 1: no weights can satisfy them; "
             "raise the caps or add candidates"
         )
+    quadratic, linear = _centered(quadratic, linear)
     # 1/L with L the largest eigenvalue of the Hessian 2K, the longest step that always descends
     step = 1 / (2 * torch.linalg.matrix_norm(quadratic, ord=2).clamp(min=1e-300))
     return _accelerated(quadratic, linear, upper, step[..., None])
+
+
+def _centered(quadratic: torch.Tensor, linear: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return K and c of the same problem without what is equal for all weights that sum to 1.
+
+    With m = 1/n for each of n weights and P the projection onto vectors of sum 0, the objective is
+    wᵀPKPw − 2wᵀP(c − Km) plus a constant. Similar candidates have nearly equal entries in K, so
+    that the steps for K itself are shorter than those for PKP by orders of magnitude.
+    """
+    largest = quadratic.abs().amax(dim=(-2, -1), keepdim=True)
+    rows = quadratic.mean(dim=-1, keepdim=True)
+    linear = linear - rows.squeeze(-1)
+    linear = linear - linear.mean(dim=-1, keepdim=True)
+    quadratic = quadratic - rows - rows.mT + rows.mean(dim=-2, keepdim=True)
+    rounding = 1e-13 * largest
+    flat = quadratic.abs().amax(dim=(-2, -1), keepdim=True) <= rounding
+    linear_flat = linear.abs().amax(dim=-1, keepdim=True) <= rounding.squeeze(-1)
+    return torch.where(flat, 0.0, quadratic), torch.where(linear_flat, 0.0, linear)
 
 
 def _accelerated(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize
+from scipy.optimize import brentq, minimize
 
 from synque_select.errors import ConfigError
 from synque_select.functional.simplex import (
@@ -92,3 +92,47 @@ def test_nearest_psd_leaves_a_psd_matrix_alone():
     quadratic, _, _ = problem(0, 6)
     assert torch.allclose(nearest_psd(quadratic), quadratic)
     assert torch.linalg.eigvalsh(nearest_psd(quadratic - torch.eye(6))).min() > -1e-12
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), k=st.integers(1, 40), tie=st.booleans())
+def test_projection_is_that_of_a_root_finder(seed: int, k: int, tie: bool):
+    generator = torch.Generator().manual_seed(seed)
+    point = torch.randn(k, generator=generator, dtype=torch.float64)
+    upper = torch.rand(k, generator=generator, dtype=torch.float64) + 1 / k
+    if tie:
+        point, upper = point.round(), torch.ones(k, dtype=torch.float64)
+
+    def excess(threshold: float) -> float:
+        return float((point - threshold).clamp(min=0).minimum(upper).sum()) - 1
+
+    low, high = float((point - upper).min()) - 1, float(point.max())
+    if excess(low) > 1e-12:
+        root = brentq(excess, low, high, xtol=1e-15)
+        expected = (point - root).clamp(min=0).minimum(upper)
+    else:
+        expected = upper
+    assert torch.allclose(project_to_capped_simplex(point, upper), expected, rtol=0, atol=1e-12)
+
+
+def test_caps_that_sum_to_1_are_the_projection():
+    upper = torch.tensor([0.2, 0.5, 0.3])
+    onto = project_to_capped_simplex(torch.tensor([9.0, -3.0, 0.0]), upper)
+    assert torch.allclose(onto, upper.double(), atol=1e-7)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-6, 1e-9])
+def test_candidates_that_differ_little_have_the_same_best_weights(scale: float):
+    quadratic, linear, upper = problem(3, 10)
+    expected = minimize_quadratic_on_simplex(quadratic, linear, upper)
+    # what is equal for all candidates, as the kernel of nearly equal embeddings, changes nothing
+    shared = torch.ones(10, 10, dtype=torch.float64)
+    weights = minimize_quadratic_on_simplex(shared + scale * quadratic, 1 + scale * linear, upper)
+    assert torch.allclose(weights, expected, atol=max(1e-7, 1e-14 / scale))
+
+
+def test_equal_candidates_get_equal_weights():
+    quadratic = torch.full((3, 3), 0.7, dtype=torch.float64)
+    noise = 1e-16 * torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
+    weights = minimize_quadratic_on_simplex(quadratic + noise + noise.T, torch.full((3,), 0.7))
+    assert torch.allclose(weights, torch.full((3,), 1 / 3, dtype=torch.float64), atol=1e-12)
