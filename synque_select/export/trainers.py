@@ -1,0 +1,425 @@
+"""Config of other trainers for a mixture, and what of the mixture they cannot do."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+import yaml
+
+from synque_select.errors import ConfigError, did_you_mean
+from synque_select.utils.json_types import Json
+from synque_select.utils.wording import counted, listed
+
+__all__ = ["TARGETS", "Part", "Recipe", "Snippet", "Target", "snippet"]
+
+Target: TypeAlias = Literal["datasets", "trl", "llama-factory", "axolotl", "ms-swift", "mosaic"]
+TARGETS: tuple[Target, ...] = get_args(Target)
+
+# how the library `datasets`, which all of these but mosaic read files with, names a file's format
+_BUILDERS = {
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
+_DRAWS = "synque-select export RANKING --out mix.jsonl"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One candidate of a mixture, as it is on disk.
+
+    Args:
+        name: Name of the candidate.
+        weight: Its weight, in 0..1.
+        n: Number of its examples.
+        source: Where it was loaded from; empty for an object in memory.
+        example: One of its examples.
+        n_changed: Number of examples that the label filter drops or relabels.
+    """
+
+    name: str
+    weight: float
+    n: int
+    source: str
+    example: object
+    n_changed: int = 0
+
+    @property
+    def path(self) -> str:
+        """The absolute path of the file."""
+        return str(Path(self.source).absolute())
+
+    @property
+    def builder(self) -> str | None:
+        """How `datasets` names the file's format; None if it does not read it."""
+        return _BUILDERS.get(Path(self.source).suffix) if Path(self.source).is_file() else None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A mixture of files.
+
+    Args:
+        parts: The candidates.
+        seed: Random seed for the trainers that take one for the order.
+        n: Number of draws per epoch.
+        folder: Where the config will be written.
+    """
+
+    parts: Sequence[Part]
+    seed: int
+    n: int
+    folder: Path = Path()
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether there are several candidates."""
+        return len(self.parts) > 1
+
+    def counts(self) -> list[int]:
+        """Number of draws of each candidate in an epoch."""
+        return [math.floor(part.weight * self.n + 1e-9) for part in self.parts]
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """What is written for a trainer.
+
+    Args:
+        files: Name of a file to its content. The first one is the config.
+        warnings: What of the mixture the trainer cannot do, in sentences.
+    """
+
+    files: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+
+def snippet(target: str, recipe: Recipe) -> Snippet:
+    """Return the config of a trainer for a mixture.
+
+    Args:
+        target: One of `TARGETS`.
+        recipe: The mixture.
+
+    Raises:
+        ConfigError: The target is unknown.
+
+    Example:
+        >>> parts = [Part("a", 0.75, 30, "a.jsonl", {}), Part("b", 0.25, 30, "b.jsonl", {})]
+        >>> made = snippet("ms-swift", Recipe(parts, seed=0, n=40))
+        >>> "--interleave_prob 0.75 0.25" in made.files["mixture.sh"]
+        True
+    """
+    if target not in TARGETS:
+        raise ConfigError(f"the format {target!r} is not known: {did_you_mean(target, TARGETS)}")
+    made = _MAKERS[target](recipe)
+    warnings = (*_of_files(recipe, made.needs_conversion), *made.warnings)
+    comment = "".join(f"# {line}\n" for text in warnings for line in _wrapped(text))
+    first, *rest = made.files.items()
+    files = {first[0]: f"{comment}{first[1]}", **dict(rest)}
+    return Snippet(files, warnings)
+
+
+def _wrapped(text: str, width: int = 96) -> list[str]:
+    lines, line = [], ""
+    for word in text.split():
+        if line and len(line) + len(word) >= width:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}".strip()
+    return [*lines, line]
+
+
+@dataclass(frozen=True)
+class _Made:
+    files: dict[str, str]
+    warnings: tuple[str, ...]
+    needs_conversion: bool = False  # whether no file is read as it is
+
+
+def _of_files(recipe: Recipe, needs_conversion: bool) -> list[str]:
+    """Say what differs between the candidates' files and what training should see."""
+    warnings = []
+    changed = {part.name: part.n_changed for part in recipe.parts if part.n_changed}
+    if changed:
+        warnings.append(
+            f"The label filter drops or relabels {counted(sum(changed.values()), 'example')} of "
+            f"{listed(list(changed))}, but this config reads the files as they are: train on the "
+            f"draws instead ({_DRAWS})."
+        )
+    unread = [part.name for part in recipe.parts if part.builder is None]
+    if unread and not needs_conversion:
+        warnings.append(
+            f"{listed(unread)}: not one JSON, JSON lines, CSV, Parquet or Arrow file, which is "
+            f"what this trainer reads: train on the draws instead ({_DRAWS})."
+        )
+    return warnings
+
+
+# what `datasets.interleave_datasets` does, in the trainers that use it
+_INTERLEAVED = (
+    "interleave_datasets draws at random: weights are met on average, where synque-select meets "
+    "them in each 1,000 draws.",
+    "It stops when the first candidate is used up, and each epoch has the same examples: those "
+    "that are left over are never trained on.",
+)
+_FIRST_ROWS = (
+    "Weights become numbers of rows: the first rows of each file, the same in each epoch. Shuffle "
+    "a file that is sorted, as by class. No example is repeated."
+)
+
+
+def _datasets(recipe: Recipe) -> _Made:
+    names = "interleave_datasets, load_dataset" if recipe.is_mixed else "load_dataset"
+    lines = [f"from datasets import {names}", "", "parts = ["]
+    for part in recipe.parts:
+        builder, path = part.builder or "json", part.path
+        lines.append(f"    load_dataset({builder!r}, data_files={path!r}, split='train'),")
+    lines += ["]"]
+    if not recipe.is_mixed:
+        return _Made({"mixture.py": "\n".join([*lines, "mixture = parts[0]", ""])}, ())
+    lines += [
+        "mixture = interleave_datasets(",
+        "    parts,",
+        f"    probabilities={[part.weight for part in recipe.parts]},",
+        f"    seed={recipe.seed},",
+        "    stopping_strategy='first_exhausted',",
+        ")",
+        "",
+    ]
+    return _Made({"mixture.py": "\n".join(lines)}, _INTERLEAVED)
+
+
+def _trl(recipe: Recipe) -> _Made:
+    entries: list[Json] = []
+    for part in recipe.parts:
+        share: dict[str, Json] = {"fraction": part.weight} if recipe.is_mixed else {}
+        entries.append({"path": part.builder or "json", "data_files": part.path, **share})
+    if not recipe.is_mixed:
+        return _Made({"mixture.yaml": _yaml({"datasets": entries})}, ())
+    warnings = (
+        _FIRST_ROWS,
+        "Older versions of TRL reject fraction; 1.16 has it. HFMixture serves the exact draws in "
+        "TRL's trainers.",
+    )
+    return _Made({"mixture.yaml": _yaml({"datasets": entries})}, warnings)
+
+
+def _axolotl(recipe: Recipe) -> _Made:
+    entries: list[Json] = []
+    for part, count in zip(recipe.parts, recipe.counts(), strict=True):
+        entry: dict[str, Json] = {
+            "path": part.path,
+            "ds_type": part.builder or "json",
+            "split": f"train[:{count}]" if recipe.is_mixed else "train",
+        }
+        entries.append({**entry, **_AXOLOTL.get(_shape(part.example), {"type": "…"})})
+    content: dict[str, Json] = {"datasets": entries, "shuffle_merged_datasets": True}
+    if _shape(recipe.parts[0].example) == "preference":
+        content = {"rl": "dpo", **content}
+    warnings = ("axolotl has no weights (its issue 1508).", _FIRST_ROWS) if recipe.is_mixed else ()
+    files = {"mixture.yaml": _yaml(content)}
+    return _Made(files, (*warnings, *_unknown(recipe, "type")))
+
+
+def _llama_factory(recipe: Recipe) -> _Made:
+    names = _plain_names([part.name for part in recipe.parts])
+    info: dict[str, Json] = {
+        name: {"file_name": part.path, **_LLAMA_FACTORY.get(_shape(part.example), {})}
+        for name, part in zip(names, recipe.parts, strict=True)
+    }
+    stages = {"text": "pt", "preference": "dpo"}
+    content: dict[str, Json] = {
+        "stage": stages.get(_shape(recipe.parts[0].example), "sft"),
+        "dataset_dir": str(recipe.folder.absolute()),
+        "dataset": ",".join(names),
+    }
+    warnings: tuple[str, ...] = ()
+    if recipe.is_mixed:
+        content |= {
+            "mix_strategy": "interleave_under",
+            "interleave_probs": ",".join(str(part.weight) for part in recipe.parts),
+        }
+        warnings = _INTERLEAVED
+    files = {
+        "mixture.yaml": _yaml(content),
+        "dataset_info.json": json.dumps(info, indent=2, ensure_ascii=False) + "\n",
+    }
+    return _Made(files, (*warnings, *_unknown(recipe, "columns")))
+
+
+def _ms_swift(recipe: Recipe) -> _Made:
+    paths = " ".join(shlex.quote(part.path) for part in recipe.parts)
+    lines = ["swift sft \\", f"    --dataset {paths} \\"]
+    warnings: tuple[str, ...] = ()
+    if recipe.is_mixed:
+        weights = " ".join(str(part.weight) for part in recipe.parts)
+        lines += [
+            f"    --interleave_prob {weights} \\",
+            "    --stopping_strategy first_exhausted \\",
+        ]
+        warnings = _INTERLEAVED
+    lines.append(f"    --data_seed {recipe.seed}")
+    if _shape(recipe.parts[0].example) == "preference":
+        columns = json.dumps({"chosen": "response", "rejected": "rejected_response"})
+        lines[0] = "swift rlhf --rlhf_type dpo \\"
+        lines.insert(1, f"    --columns {shlex.quote(columns)} \\")
+    return _Made({"mixture.sh": "\n".join([*lines, ""])}, warnings)
+
+
+def _mosaic(recipe: Recipe) -> _Made:
+    names = _plain_names([part.name for part in recipe.parts])
+    streams: dict[str, Json] = {
+        name: {"local": f"mds/{name}", "proportion": part.weight}
+        for name, part in zip(names, recipe.parts, strict=True)
+    }
+    dataset: dict[str, Json] = {
+        "streams": streams,
+        "epoch_size": recipe.n,
+        "shuffle": True,
+        "shuffle_seed": recipe.seed,
+    }
+    loader = "text" if _shape(recipe.parts[0].example) == "text" else "finetuning"
+    content: dict[str, Json] = {"train_loader": {"name": loader, "dataset": dataset}}
+    lines = ["from streaming import MDSWriter", "from datasets import load_dataset", ""]
+    for name, part in zip(names, recipe.parts, strict=True):
+        columns = _mds_columns(part.example)
+        builder = part.builder or "json"
+        lines += [
+            f"part = load_dataset({builder!r}, data_files={part.path!r}, split='train')",
+            f"with MDSWriter(out={f'mds/{name}'!r}, columns={columns}) as writer:",
+            "    for example in part:",
+            f"        writer.write({{name: example[name] for name in {list(columns)}}})",
+        ]
+    warnings = (
+        "mosaicml-streaming reads its own format: run to_mds.py once, which writes it to mds/.",
+        "Examples are drawn anew in each epoch, without regard to those of the previous one.",
+    )
+    files = {"mixture.yaml": _yaml(content), "to_mds.py": "\n".join([*lines, ""])}
+    return _Made(files, warnings, needs_conversion=True)
+
+
+_MAKERS: dict[str, Callable[[Recipe], _Made]] = {
+    "datasets": _datasets,
+    "trl": _trl,
+    "llama-factory": _llama_factory,
+    "axolotl": _axolotl,
+    "ms-swift": _ms_swift,
+    "mosaic": _mosaic,
+}
+
+
+def _shape(example: object) -> str:
+    """Return which of the usual forms a record has; "" for another."""
+    names = set(example) if isinstance(example, Mapping) else set()
+    for shape, required in _SHAPES.items():
+        if required <= names:
+            return shape
+    return ""
+
+
+_SHAPES = {
+    "messages": {"messages"},
+    "sharegpt": {"conversations"},
+    "preference": {"prompt", "chosen", "rejected"},
+    "completion": {"prompt", "completion"},
+    "alpaca": {"instruction", "output"},
+    "text": {"text"},
+}
+
+_LLAMA_FACTORY: dict[str, dict[str, Json]] = {
+    "messages": {
+        "formatting": "sharegpt",
+        "columns": {"messages": "messages"},
+        "tags": {
+            "role_tag": "role",
+            "content_tag": "content",
+            "user_tag": "user",
+            "assistant_tag": "assistant",
+            "system_tag": "system",
+        },
+    },
+    "sharegpt": {"formatting": "sharegpt", "columns": {"messages": "conversations"}},
+    "preference": {
+        "ranking": True,
+        "columns": {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"},
+    },
+    "completion": {"columns": {"prompt": "prompt", "response": "completion"}},
+    "alpaca": {"columns": {"prompt": "instruction", "query": "input", "response": "output"}},
+    "text": {"columns": {"prompt": "text"}},
+}
+
+_AXOLOTL: dict[str, dict[str, Json]] = {
+    "messages": {
+        "type": "chat_template",
+        "field_messages": "messages",
+        "message_property_mappings": {"role": "role", "content": "content"},
+    },
+    "sharegpt": {
+        "type": "chat_template",
+        "field_messages": "conversations",
+        "message_property_mappings": {"role": "from", "content": "value"},
+    },
+    "preference": {
+        "type": {
+            "field_prompt": "prompt",
+            "field_chosen": "chosen",
+            "field_rejected": "rejected",
+            "prompt_format": "{prompt}",
+            "chosen_format": "{chosen}",
+            "rejected_format": "{rejected}",
+        }
+    },
+    "completion": {
+        "type": {
+            "field_instruction": "prompt",
+            "field_output": "completion",
+            "format": "{instruction}",
+            "no_input_format": "{instruction}",
+        }
+    },
+    "alpaca": {"type": "alpaca"},
+    "text": {"type": "completion", "field": "text"},
+}
+
+
+def _unknown(recipe: Recipe, key: str) -> list[str]:
+    names = [part.name for part in recipe.parts if not _shape(part.example)]
+    if not names:
+        return []
+    return [f"{listed(names)}: the fields have no usual names; fill in {key!r} yourself."]
+
+
+def _mds_columns(example: object) -> dict[str, str]:
+    kinds: dict[type, str] = {str: "str", bool: "json", int: "int", float: "float64"}
+    fields = example if isinstance(example, Mapping) else {}
+    return {str(name): kinds.get(type(value), "json") for name, value in fields.items()}
+
+
+def _plain_names(names: Sequence[str]) -> list[str]:
+    """Return names that need no quotes, as these trainers separate names by commas."""
+    plain: list[str] = []
+    for name in names:
+        base = re.sub(r"[^\w.-]+", "_", name)
+        number = 2
+        unique = base
+        while unique in plain:
+            unique, number = f"{base}_{number}", number + 1
+        plain.append(unique)
+    return plain
+
+
+def _yaml(content: Mapping[str, Json]) -> str:
+    text: str = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=1000)
+    return text

@@ -1,0 +1,171 @@
+"""Configs for other trainers; those of `datasets`, TRL and axolotl's reader are run."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from datasets import interleave_datasets, load_dataset
+
+from synque_select.cli.main import main
+from synque_select.errors import ConfigError
+from synque_select.export.trainers import TARGETS, Part, Recipe, Snippet, snippet
+
+WEIGHTS = {"a": 0.5, "b, too": 0.25, "c": 0.25}
+SHAPES: dict[str, dict[str, Any]] = {
+    "text": {"text": "x"},
+    "messages": {"messages": [{"role": "user", "content": "x"}]},
+    "sharegpt": {"conversations": [{"from": "human", "value": "x"}]},
+    "completion": {"prompt": "x", "completion": "y"},
+    "preference": {"prompt": "x", "chosen": "y", "rejected": "z"},
+    "alpaca": {"instruction": "x", "input": "", "output": "y"},
+    "other": {"question": "x", "reply": "y"},
+}
+
+
+def recipe(folder: Path, shape: str = "text", *, names: tuple[str, ...] = (*WEIGHTS,)) -> Recipe:
+    parts = []
+    for name in names:
+        path = folder / f"{name}.jsonl"
+        rows = [{**SHAPES[shape], "id": f"{name}{i}"} for i in range(400)]
+        path.write_text("\n".join(map(json.dumps, rows)))
+        weight = WEIGHTS[name] if len(names) > 1 else 1.0
+        parts.append(Part(name, weight, 400, str(path), rows[0]))
+    return Recipe(parts, seed=0, n=800 if len(names) > 1 else 400, folder=folder)
+
+
+def config(made: Snippet) -> Any:
+    return yaml.safe_load(next(iter(made.files.values())))
+
+
+def shares(ids: list[str]) -> dict[str, float]:
+    counts = Counter(text.rstrip("0123456789") for text in ids)
+    return {name: n / len(ids) for name, n in counts.items()}
+
+
+def test_datasets(tmp_path: Path):
+    made = snippet("datasets", recipe(tmp_path))
+    names: dict[str, Any] = {}
+    exec(made.files["mixture.py"], names)
+    ids = names["mixture"]["id"]
+    assert len(ids) == len(set(ids)) > 600
+    assert shares(ids) == pytest.approx(WEIGHTS, abs=0.06)
+    assert any("on average" in text for text in made.warnings)
+
+
+def test_trl(tmp_path: Path):
+    from trl import DatasetMixtureConfig
+    from trl.scripts.utils import get_dataset
+
+    made = snippet("trl", recipe(tmp_path))
+    ids = get_dataset(DatasetMixtureConfig(**config(made)))["train"]["id"]
+    assert len(ids) == 800
+    assert shares(ids) == WEIGHTS
+    assert any("the first rows of each file" in text for text in made.warnings)
+
+
+def test_axolotl(tmp_path: Path):
+    made = snippet("axolotl", recipe(tmp_path))
+    ids = []
+    for entry in config(made)["datasets"]:  # as its loader reads a local file
+        kind, path, split = entry["ds_type"], entry["path"], entry["split"]
+        ids += load_dataset(kind, data_files=path, split=split)["id"]
+    assert shares(ids) == WEIGHTS
+    assert made.warnings[0] == "axolotl has no weights (its issue 1508)."
+
+
+def test_llama_factory(tmp_path: Path):
+    made = snippet("llama-factory", recipe(tmp_path))
+    content, info = config(made), json.loads(made.files["dataset_info.json"])
+    assert content["dataset_dir"] == str(tmp_path)
+    names = content["dataset"].split(",")
+    assert names == list(info) == ["a", "b_too", "c"]
+    # as its merge_dataset mixes them
+    parts = [
+        load_dataset("json", data_files=info[name]["file_name"], split="train") for name in names
+    ]
+    probabilities = [float(text) for text in content["interleave_probs"].split(",")]
+    mixed = interleave_datasets(parts, probabilities, seed=42, stopping_strategy="first_exhausted")
+    assert shares(mixed["id"]) == pytest.approx(WEIGHTS, abs=0.06)
+
+
+def test_ms_swift(tmp_path: Path):
+    text = snippet("ms-swift", recipe(tmp_path)).files["mixture.sh"]
+    assert f"'{tmp_path}/b, too.jsonl'" in text
+    assert "--interleave_prob 0.5 0.25 0.25" in text
+
+
+def test_mosaic(tmp_path: Path):
+    made = snippet("mosaic", recipe(tmp_path, "completion"))
+    loader = config(made)["train_loader"]
+    assert loader["name"] == "finetuning"
+    streams = loader["dataset"]["streams"]
+    assert {name: part["proportion"] for name, part in streams.items()} == {
+        "a": 0.5,
+        "b_too": 0.25,
+        "c": 0.25,
+    }
+    assert loader["dataset"]["epoch_size"] == 800
+    script = made.files["to_mds.py"]
+    compile(script, "to_mds.py", "exec")
+    assert "{'prompt': 'str', 'completion': 'str', 'id': 'str'}" in script
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape(target: str, shape: str, tmp_path: Path):
+    made = snippet(target, recipe(tmp_path, shape))
+    name, text = next(iter(made.files.items()))
+    if name.endswith(".yaml"):
+        assert isinstance(yaml.safe_load(text), dict)
+    is_unknown = shape == "other" and target in ("axolotl", "llama-factory")
+    assert any("fill in" in warning for warning in made.warnings) == is_unknown
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_one_candidate_has_no_weights(target: str, tmp_path: Path):
+    made = snippet(target, recipe(tmp_path, names=("a",)))
+    text = next(iter(made.files.values()))
+    assert "train[:" not in text
+    assert "interleave" not in text
+    assert "fraction" not in text
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_files_that_are_not_what_training_sees(target: str, tmp_path: Path):
+    given = recipe(tmp_path)
+    parts = [Part("a", 0.5, 9, given.parts[0].source, {}, n_changed=3), Part("b", 0.5, 9, "", {})]
+    warnings = snippet(target, Recipe(parts, 0, 9, tmp_path)).warnings
+    assert any("drops or relabels 3 examples of a" in text for text in warnings)
+    # mosaic converts every file, with a script that the user adapts
+    assert any("b: not one JSON" in text for text in warnings) == (target != "mosaic")
+
+
+def test_an_unknown_target(tmp_path: Path):
+    with pytest.raises(ConfigError, match="did you mean 'axolotl'"):
+        snippet("axolotle", recipe(tmp_path))
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    from synque_select import rank, save_ranking
+
+    monkeypatch.chdir(tmp_path)
+    for name, words in (("a", "ship order"), ("b", "track refund"), ("c", "qx zz")):
+        rows = [{"text": f"{words} {i}"} for i in range(20)]
+        Path(f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    real = [f"where is order {i}" for i in range(20)]
+    save_ranking(rank("*.jsonl", real, proxies=["ngram"], top_k=2), "run")
+    command = ["export", "run", "--out", "config", "--format"]
+    assert main([*command, "trl"]) == 0
+    out = capsys.readouterr().out
+    assert "first rows" in out
+    assert "wrote config/mixture.yaml" in out
+    assert main([*command, "axolotl"]) == 1
+    assert "mixture.yaml exists already" in capsys.readouterr().err
+    assert main([*command, "axolotl", "--force"]) == 0
+    assert main([*command, "nemo"]) == 1
+    assert "there are: axolotl, datasets" in capsys.readouterr().err
