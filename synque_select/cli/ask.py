@@ -141,7 +141,8 @@ def _draw(options: Namespace) -> tuple[QuestionSheet, Camps | None]:
         progress=not options.quiet,
     )
     scoring = scorer.score(candidates, real)
-    panel = panel_of(candidates, scoring, options.seed)
+    scored = {part.name for part in scoring.candidates}
+    panel = panel_of([c for c in candidates if c.name in scored], scoring, options.seed)
     return panel.questions(real, options.questions), panel.camps
 
 

@@ -37,7 +37,8 @@ def decided(ranking: Ranking, evidence: Evidence) -> Ranking:
         closest = sentences.closest(chosen)
     else:
         chosen = names[: ranking.top_k]
-        if evidence.undefined and len(chosen) < ranking.top_k and not is_all:
+        unscored = {*evidence.undefined} - {*evidence.degenerate}
+        if unscored and len(chosen) < ranking.top_k and not is_all:
             ranking.top(ranking.top_k, evidence.rank_by)  # says which are undefined, and why
         sentence = sentences.obeyed(chosen, ranking.top_k)
         source = f"top {len(chosen)} by {evidence.rank_by}"

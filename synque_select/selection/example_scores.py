@@ -26,7 +26,8 @@ def with_example_scores(candidates: Sequence[Candidate], scoring: Scoring) -> li
     example's label, weighted by their score by `transfer` if it is in the suite.
 
     Args:
-        candidates: The scored candidates, in the same order.
+        candidates: The candidates that were to be scored, in the same order; those of
+            `Scoring.degenerate` stay as they are.
         scoring: The result of `Scorer.score` for them.
 
     Returns:
@@ -35,23 +36,29 @@ def with_example_scores(candidates: Sequence[Candidate], scoring: Scoring) -> li
     Raises:
         ConfigError: The candidates are not those of the scoring.
     """
-    names = [candidate.name for candidate in candidates]
+    aside = {part.candidate.name for part in scoring.degenerate}
+    names = [candidate.name for candidate in candidates if candidate.name not in aside]
     scored = [candidate.name for candidate in scoring.candidates]
     if names != scored:
         raise ConfigError(f"the scored candidates are {', '.join(scored)}; got {', '.join(names)}")
-    consistency = _consistency(candidates, scoring)
+    compared = [candidate for candidate in candidates if candidate.name not in aside]
+    consistency = _consistency(compared, scoring)
+    scores_of = {
+        name: {
+            key: scores.example_scores(i).cpu().double().numpy()
+            for key, scores in scoring.scores.items()
+            if scores.example_scores is not None
+        }
+        | consistency.get(name, {})
+        for i, name in enumerate(scored)
+    }
     return [
         dataclasses.replace(
-            candidate,
-            view=candidate.selector,
-            example_scores={
-                key: scores.example_scores(i).cpu().double().numpy()
-                for key, scores in scoring.scores.items()
-                if scores.example_scores is not None
-            }
-            | consistency.get(candidate.name, {}),
+            candidate, view=candidate.selector, example_scores=scores_of[candidate.name]
         )
-        for i, candidate in enumerate(candidates)
+        if candidate.name in scores_of
+        else candidate
+        for candidate in candidates
     ]
 
 

@@ -97,7 +97,11 @@ def ranking_from(
     untested = NOT_TESTED if scoring.real.embeddings is None else None
     further = tuple(message for message in (tie, untested) if message is not None)
     ranking = dataclasses.replace(ranking, messages=ranking.messages + further)
-    return with_mixture(ranking, options, scoring)
+    ranking = with_mixture(ranking, options, scoring)
+    if not scoring.given:
+        return ranking
+    rows = tuple(ranking[name] for name in scoring.given)
+    return dataclasses.replace(ranking, candidates=rows)
 
 
 def _ordered(
@@ -161,7 +165,7 @@ def _ordered(
     silent = [key for key in used if key not in redrawn]
     untested = _untested(ranking, evidence, doubtful, silent, is_varied)
     if untested or evidence.is_small:
-        return decided(ranking, dataclasses.replace(evidence, untested=untested))
+        return _decided(ranking, dataclasses.replace(evidence, untested=untested), scoring)
     separated = separation(
         _influences(scoring, used),
         n_resamples=n_resamples,
@@ -178,7 +182,28 @@ def _ordered(
         for key in used
     }
     drawn = _order(rank_by, new, scoring.suite)
-    return _with_stability(decided(ranking, _compared(ranking, evidence, separated)), drawn)
+    compared = _compared(ranking, evidence, separated)
+    return _with_stability(_decided(ranking, compared, scoring), drawn)
+
+
+def _decided(ranking: Ranking, evidence: Evidence, scoring: Scoring) -> Ranking:
+    """Add the candidates that were not scored after the others, and decide."""
+    reasons = {part.candidate.name: part.reason for part in scoring.degenerate}
+    columns = ranking.candidates[0]
+    rows = [
+        RankedCandidate(
+            name=part.candidate.name,
+            n=len(part.candidate),
+            sha256=part.candidate.sha256,
+            scores={key: ProxyScore(math.nan) for key in columns.scores},
+            ranks={key: math.nan for key in columns.ranks},
+        )
+        for part in scoring.degenerate
+    ]
+    evidence = dataclasses.replace(
+        evidence, undefined=(*evidence.undefined, *reasons), degenerate=reasons
+    )
+    return decided(dataclasses.replace(ranking, candidates=(*ranking.candidates, *rows)), evidence)
 
 
 def _with_judges(redrawn: torch.Tensor, scores: ProxyScores, seed: int) -> torch.Tensor:

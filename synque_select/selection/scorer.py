@@ -28,6 +28,7 @@ from synque_select.records.dropped_labels_file import DROPPED_LABELS, save_dropp
 from synque_select.records.findings_file import save_findings
 from synque_select.selection.ask import ANSWERS, AnswerReport, assess, check_answers, panel_of
 from synque_select.selection.default_order import NOT_BY_TRANSFER
+from synque_select.selection.degenerate import Degenerate, split_degenerate
 from synque_select.selection.findings import scoring_findings
 from synque_select.selection.label_filter import (
     LabelFilterChoice,
@@ -262,11 +263,12 @@ class Scorer:
             ProxyError: A proxy cannot score this modality.
         """
         _check_data(candidates, real)
+        given, (candidates, degenerate) = candidates, split_degenerate(candidates)
         suite = resolve_suite(_with_label_proxies(self.proxies, candidates, real), real.modality)
         _check_labels_given(suite, candidates)
         check_rank_by(self.rank_by, suite)
         sheet = None if self.answers is None else read_questions(Path(self.answers))
-        job = ScoringJob(self, candidates, real, suite, sheet)
+        job = ScoringJob(self, candidates, real, suite, sheet, given, degenerate)
         if sheet is not None:
             embedded = job.needs_embeddings
             check_answers(sheet, candidates, real, str(self.answers), needs_embeddings=embedded)
@@ -364,10 +366,12 @@ class ScoringJob:
 
     Args:
         scorer: The scorer.
-        candidates: The candidates.
+        candidates: The candidates that are compared.
         real: The real sample.
         suite: The proxies.
         sheet: Questions with answers; None without.
+        given: All candidates, in the order in which they were given.
+        degenerate: Those that are not compared, see `split_degenerate`.
     """
 
     scorer: Scorer
@@ -375,6 +379,8 @@ class ScoringJob:
     real: RealSample
     suite: tuple[BaseProxy, ...]
     sheet: QuestionSheet | None = None
+    given: Sequence[Candidate] = ()
+    degenerate: tuple[Degenerate, ...] = ()
 
     @property
     def needs_embeddings(self) -> bool:
@@ -410,7 +416,10 @@ class ScoringJob:
         if nobody is not None and scorer.rank_by is None:
             message = f"{NOT_BY_TRANSFER}: {nobody}."
             scoring = replace(scoring, messages=(*scoring.messages, message))
-        return scoring
+        if not self.degenerate:
+            return scoring
+        given = tuple(candidate.name for candidate in self.given)
+        return replace(scoring, degenerate=self.degenerate, given=given)
 
     def _close_models(self) -> None:
         if isinstance(self.scorer.encoder, BaseEncoder):  # `score` closes what it made itself
@@ -474,7 +483,7 @@ class ScoringJob:
         """
         answers = self.answer_report(scoring)
         if self.unchecked is not None:
-            ranking = with_origins(self.scorer.order(scoring, answers=answers), self.candidates)
+            ranking = with_origins(self.scorer.order(scoring, answers=answers), self.given)
             messages = tuple(text for text in (self.unchecked, self._left_out) if text)
             return replace(ranking, messages=(*messages, *ranking.messages)), None
         checks = check_scored_labels(self.candidates, scoring)
@@ -486,7 +495,7 @@ class ScoringJob:
             labels = LabelChecks(labels.checks, has_camps=True, contested=camps.contested(views))
             sentences = camps.messages(views)
         ranking = self.scorer.order(scoring, checks, sentences, answers)
-        ranking = with_origins(ranking, self.candidates)
+        ranking = with_origins(ranking, self.given)
         left_out = () if self._left_out is None else (self._left_out,)
         messages = (*labels.messages, *left_out, *ranking.messages)
         return replace(ranking, messages=messages), labels
@@ -497,7 +506,7 @@ class ScoringJob:
         path = self._path("ranking")
         kept = load_kept_ranking(path)
         if kept is not None:
-            return with_origins(kept[0], self.candidates)
+            return with_origins(kept[0], self.given)
         ranking = self.rank()
         keep_ranking(ranking, path)
         return ranking
@@ -507,7 +516,7 @@ class ScoringJob:
         path = self._path("selection")
         kept = load_kept_ranking(path)
         if kept is not None:
-            return with_origins(kept[0], self.candidates), kept[1]
+            return with_origins(kept[0], self.given), kept[1]
         scoring = self.score()
         ranking, labels = self.checked_ranking(scoring)
         k, by = ranking.stability_k, ranking.rank_by
@@ -564,7 +573,8 @@ class ScoringJob:
         rest = [proxy for proxy in suite if proxy.key not in scores]
         if rest:
             sample = mixture_candidate(name, self.candidates, mixture, self.scorer.seed)
-            job = replace(self._with_suite(rest), candidates=[*self.candidates, sample])
+            job = self._with_suite(rest)
+            job = replace(job, candidates=[*self.candidates, sample], given=[*self.given, sample])
             row = job.cached_ranking()[name]
             scores |= {key: score.value for key, score in row.scores.items()}
         return {proxy.key: scores[proxy.key] for proxy in suite}
@@ -582,9 +592,9 @@ class ScoringJob:
         folder = None if given is None else Path(given)
         real, *parts = (
             embed(encoder, examples, cache_dir=folder).embeddings
-            for examples in (self.real, *self.candidates)
+            for examples in (self.real, *self.given)
         )
-        names = [candidate.name for candidate in self.candidates]
+        names = [candidate.name for candidate in self.given]
         return real, dict(zip(names, parts, strict=True))
 
     def _encoder(self) -> BaseEncoder:
@@ -610,7 +620,7 @@ class ScoringJob:
             "encoder": self._encoder().key if self.needs_embeddings else None,
             "seed": scorer.seed,
         }
-        return ranking_path(scorer.cache_dir, self.candidates, self.real, self.suite, options)
+        return ranking_path(scorer.cache_dir, self.given, self.real, self.suite, options)
 
 
 def _check_data(candidates: Sequence[Candidate], real: RealSample) -> None:

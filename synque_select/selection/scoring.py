@@ -22,6 +22,7 @@ from synque_select.data.view_messages import view_messages
 from synque_select.encoders import BaseEncoder, embed, get_encoder
 from synque_select.errors import ConfigError, ProxyError
 from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
+from synque_select.selection.degenerate import Degenerate
 from synque_select.selection.real_messages import real_messages
 from synque_select.selection.reference import reference_scores
 from synque_select.selection.score_cache import ScoreCache
@@ -55,6 +56,9 @@ class Scoring:
         copies: Names of the candidates that are the real sample or a near copy of it.
         reference: Proxy key to what a candidate of further real examples would score; see
             `reference_scores`.
+        degenerate: The candidates that were not scored, see `split_degenerate`.
+        given: Names of all candidates, in the order in which they were given; () if all were
+            scored.
     """
 
     real: ProxyInput
@@ -72,6 +76,8 @@ class Scoring:
     reused: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
     reference: Mapping[str, float] = field(default_factory=dict)
+    degenerate: tuple[Degenerate, ...] = ()
+    given: tuple[str, ...] = ()
 
     @property
     def modality(self) -> Modality:

@@ -156,6 +156,10 @@ class Sentences:
         sentences = []
         if copies:
             sentences.append(f"{self._copies(copies)} and {_is(copies)} not selected.")
+        degenerate = self.evidence.degenerate
+        undefined = tuple(name for name in undefined if name not in degenerate)
+        for name, reason in degenerate.items():
+            sentences.append(f"{self._list([name])} is not compared, as {reason}: not selected.")
         if undefined:
             has = "has" if len(undefined) == 1 else "have"
             by = self.evidence.rank_by

@@ -252,7 +252,9 @@ class _Tuning:
         return _Prepared(scores, optimal, messages)
 
     def _sampling(self, ranking: Ranking) -> Sampling:
-        names = tuple(row.name for row in ranking.order())
+        decision = ranking.decision
+        aside = {} if decision is None else decision.evidence.degenerate
+        names = tuple(row.name for row in ranking.order() if row.name not in aside)
         space = MixtureSpace(names, self.options.k_range or (1, len(names)))
         return Sampling(space, self.options.hyper_parameters)
 

@@ -108,6 +108,8 @@ class Evidence:
         untested: Why no pair was compared, as a part of a sentence; empty if pairs were, or if the
             real sample is too small.
         stability_k: The k of the `selection_stability` of the candidates; None without it.
+        degenerate: Candidate with too few different examples to be compared to the reason, as a
+            part of a sentence; these are among `undefined`.
     """
 
     rank_by: str
@@ -127,6 +129,7 @@ class Evidence:
     shown_better: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     untested: str = ""
     stability_k: int | None = None
+    degenerate: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def dissimilar(self) -> Mapping[str, float]:
@@ -158,6 +161,7 @@ class Evidence:
             "shown_better": {name: list(worse) for name, worse in self.shown_better.items()},
             "untested": self.untested,
             "stability_k": self.stability_k,
+            **({"degenerate": dict(self.degenerate)} if self.degenerate else {}),
         }
 
     @classmethod
@@ -170,6 +174,7 @@ class Evidence:
         far = fields.optional_object("far")
         n_apart, answers = fields.value("n_apart"), fields.optional_object("answers")
         k = fields.value("stability_k")
+        degenerate = fields.object("degenerate") if "degenerate" in fields else JsonFields({})
         better = JsonFields({}) if "shown_better" not in fields else fields.object("shown_better")
         return cls(
             rank_by=fields.text("rank_by"),
@@ -189,6 +194,7 @@ class Evidence:
             shown_better={name: better.texts(name) for name in better},
             untested=fields.text("untested", ""),
             stability_k=None if k is None else fields.count("stability_k"),
+            degenerate={name: degenerate.text(name) for name in degenerate},
         )
 
 
