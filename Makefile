@@ -11,7 +11,7 @@ PIP := PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip instal
 # two processes of one thread each, for two cores; the same examples on every run
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --hypothesis-profile=ci
 
-.PHONY: demo test test-all test-vllm lint docs bench recipes-small docs-tables simulate reliability wheel-check install-check clean
+.PHONY: demo test test-all test-vllm lint docs bench recipes-small docs-tables simulate reliability screenshot wheel-check install-check clean
 
 demo: $(STAMPS)/run
 	$(BIN)/synque-select experiment --config digits
@@ -55,6 +55,10 @@ simulate: $(STAMPS)/dev
 # damaged files, kills and hostile input: what came of them, into docs/reliability.md
 reliability: $(STAMPS)/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.reliability
+
+# the picture of a report, into docs/images/report.png; needs Chromium. RUN is a run directory
+screenshot: $(STAMPS)/dev
+	$(BIN)/python -m scripts.screenshot $(RUN)
 
 wheel-check: $(STAMPS)/dev
 	bash tests/wheel_check.sh $(BIN)/python

@@ -12,10 +12,17 @@ from synque_select.data.preview import shown_view
 from synque_select.data.views import View
 from synque_select.errors import ConfigError
 from synque_select.records.run_folder import write_json
-from synque_select.utils.json_types import Json
+from synque_select.utils.json_types import Json, JsonObject
 from synque_select.utils.wording import counted
 
-__all__ = ["name_of_real", "project", "write_examples", "write_map"]
+__all__ = [
+    "examples_state",
+    "map_state",
+    "name_of_real",
+    "project",
+    "write_examples",
+    "write_map",
+]
 
 _REAL = "real sample"
 _MOST_REAL = 2000  # on the map
@@ -24,18 +31,33 @@ _MOST_COMPARED = 5000  # examples of a set, for the nearest and the farthest
 
 
 def write_map(
-    run_dir: str | Path,
+    run_dir: str | Path, real: torch.Tensor, candidates: Mapping[str, torch.Tensor]
+) -> Path:
+    """Write `map.json`, the content of which is that of `map_state`.
+
+    Args:
+        run_dir: The run's directory.
+        real: As for `map_state`.
+        candidates: As for `map_state`.
+
+    Raises:
+        ConfigError: As for `map_state`.
+        RecordError: The file cannot be written.
+    """
+    return write_json(Path(run_dir) / "map.json", map_state(real, candidates))
+
+
+def map_state(
     real: torch.Tensor,
     candidates: Mapping[str, torch.Tensor],
     *,
     n_shown: int = 150,
     n_all: int = 12_000,
     seed: int = 0,
-) -> Path:
-    """Write `map.json`: the real sample and the candidates projected onto two components.
+) -> JsonObject:
+    """Return the real sample and the candidates projected onto two components.
 
     Args:
-        run_dir: The run's directory.
         real: (n, d) embeddings of the real sample; of more than 2,000, as many at random.
         candidates: Candidate name to (N, d) embeddings, on any device or memory-mapped.
         n_shown: Maximum number of random examples per candidate that are read and shown.
@@ -44,7 +66,6 @@ def write_map(
 
     Raises:
         ConfigError: `candidates` is empty, or the embeddings differ in dimension.
-        RecordError: The file cannot be written.
     """
     widths = {name: tuple(rows.shape)[1:] for name, rows in candidates.items()}
     if not widths or set(widths.values()) != {tuple(real.shape)[1:]}:
@@ -56,7 +77,7 @@ def write_map(
     sets = [real[_choose(len(real), _MOST_REAL, seed)], *chosen.values()]
     planes, share = project([rows.to("cpu", torch.float64) for rows in sets])
     label = name_of_real(candidates)
-    points = [
+    points: list[Json] = [
         {"set": name, "x": float(f"{x:.5g}"), "y": float(f"{y:.5g}")}
         for name, plane in zip([label, *chosen], planes, strict=True)
         for x, y in plane.tolist()
@@ -65,9 +86,7 @@ def write_map(
         f"The first two principal components of the embeddings explain {100 * share:.0f} % of "
         f"their variance; up to {counted(n_shown, 'random example')} per candidate are shown."
     )
-    return write_json(
-        Path(run_dir) / "map.json", {"points": points, "method": method, "real": label}
-    )
+    return {"points": points, "method": method, "real": label}
 
 
 def name_of_real(candidates: Iterable[str]) -> str:
@@ -118,55 +137,68 @@ def write_examples(
     run_dir: str | Path,
     views: Mapping[str, Sequence[View]],
     *,
-    realness: Mapping[str, Sequence[float] | torch.Tensor] | None = None,
+    embeddings: tuple[torch.Tensor, Mapping[str, torch.Tensor]] | None = None,
+) -> Path:
+    """Write `examples.json`, the content of which is that of `examples_state`.
+
+    Args:
+        run_dir: The run's directory.
+        views: As for `examples_state`.
+        embeddings: As for `examples_state`.
+
+    Raises:
+        RecordError: The file cannot be written.
+    """
+    return write_json(Path(run_dir) / "examples.json", examples_state(views, embeddings=embeddings))
+
+
+def examples_state(
+    views: Mapping[str, Sequence[View]],
+    *,
     embeddings: tuple[torch.Tensor, Mapping[str, torch.Tensor]] | None = None,
     n_shown: int = 6,
     max_chars: int = 1200,
     max_pixels: int = 96,
     seed: int = 0,
-) -> Path:
-    """Write `examples.json`: a few examples of each set, at most of the first 24 sets.
+) -> JsonObject:
+    """Return a few examples of each set, at most of the first 24 sets.
 
     With embeddings, they are the examples that are nearest to the real sample and farthest from it,
     by the distance to the nearest real example; else they are random.
 
     Args:
-        run_dir: The run's directory.
         views: Name of a set (a candidate, the real sample) to its texts or images, the most
             important first.
-        realness: Name of a set to the realness of its examples, higher is more real; optional.
         embeddings: Embeddings of the real sample and of the candidates by name; optional.
         n_shown: Maximum number of examples per set.
         max_chars: Longer texts are cut, and say how many characters they have.
         max_pixels: Images are shrunk to fit a square of this side and stored as PNG.
         seed: Random seed for the choice of examples.
-
-    Raises:
-        RecordError: The file cannot be written.
     """
-    shown: dict[str, list[dict[str, Json]]] = {}
+    shown: dict[str, Json] = {}
     for name in list(views)[:_MOST_SETS]:
-        of_set, scores = views[name], (realness or {}).get(name)
+        of_set = views[name]
         rows = None if embeddings is None else embeddings[1].get(name)
         if embeddings is None or rows is None or len(rows) != len(of_set):
             chosen = dict.fromkeys(_choose(len(of_set), n_shown, seed).tolist(), "")
         else:
             chosen = _nearest_and_farthest(embeddings[0], rows, n_shown)
-        shown[name] = []
-        for i, group in chosen.items():
-            entry: dict[str, Json] = {"view": shown_view(of_set[i], max_chars, max_pixels)}
-            if group:
-                entry["group"] = group
-            if scores is not None:
-                entry["realness"] = float(scores[i])
-            shown[name].append(entry)
-    return write_json(Path(run_dir) / "examples.json", shown)
+        shown[name] = [
+            {
+                "view": shown_view(of_set[i], max_chars, max_pixels),
+                **({"group": group} if group else {}),
+            }
+            for i, group in chosen.items()
+        ]
+    return shown
 
 
 def _nearest_and_farthest(real: torch.Tensor, rows: torch.Tensor, n_shown: int) -> dict[int, str]:
     """Return the positions of the examples nearest to the real sample and farthest from it."""
-    some = _choose(len(rows), _MOST_COMPARED, 0)
-    distances = torch.cdist(rows[some].to("cpu", torch.float32), real.to("cpu", torch.float32))
+    some, of_real = _choose(len(rows), _MOST_COMPARED, 0), _choose(len(real), _MOST_REAL, 0)
+    distances = torch.cdist(
+        rows[some].to("cpu", torch.float32), real[of_real].to("cpu", torch.float32)
+    )
     order = some[distances.min(dim=1).values.argsort(stable=True)].tolist()
     half = min(n_shown, len(order)) // 2
     # of few examples, none is in both groups

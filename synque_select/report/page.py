@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from synque_select.records.run_folder import write_text
 from synque_select.report.html import page_html
@@ -11,6 +13,11 @@ from synque_select.report.sections import sections_of, top_charts
 from synque_select.report.summary import summary_of
 from synque_select.report.text_forms import report_markdown
 from synque_select.types import Findings, Ranking
+
+if TYPE_CHECKING:  # a page from files needs no torch
+    import torch
+
+    from synque_select.data.views import View
 
 __all__ = ["page_of", "ranking_page", "write_report"]
 
@@ -36,15 +43,39 @@ def write_report(run: str | Path) -> Path:
     return write_text(content.page, page_of(content))
 
 
-def ranking_page(ranking: Ranking, findings: Findings | None = None, name: str = "ranking") -> str:
+def ranking_page(
+    ranking: Ranking,
+    findings: Findings | None = None,
+    *,
+    name: str = "ranking",
+    views: Mapping[str, Sequence[View]] | None = None,
+    embeddings: tuple[torch.Tensor, Mapping[str, torch.Tensor]] | None = None,
+) -> str:
     """Return the page of a ranking as HTML.
 
     Args:
         ranking: The ranking.
         findings: What scoring found beside the order.
         name: Name that the page has.
+        views: Candidate to its texts or images, for the examples; None for no examples.
+        embeddings: Embeddings of the real sample, and candidate to its embeddings, for the map and
+            for the choice of the examples; None for no map.
     """
-    return page_of(RunContent(name, ranking, findings or Findings()))
+    from synque_select.report.examples_and_map import examples_state, map_state
+
+    examples = None
+    if views is not None:
+        ordered = {row.name: views[row.name] for row in ranking if row.name in views}
+        examples = examples_state(ordered, embeddings=embeddings)
+    return page_of(
+        RunContent(
+            name,
+            ranking,
+            findings or Findings(),
+            map=None if embeddings is None else map_state(*embeddings),
+            examples=examples,
+        )
+    )
 
 
 def page_of(content: RunContent) -> str:

@@ -106,7 +106,7 @@ def top_charts(content: RunContent) -> tuple[DotChart | PlotChart | MapChart, ..
         study = content.study
         charts.append(_guard(content, "study.json", lambda: study_chart(study)))
     elif content.correlations:
-        charts.append(validation_chart(content.correlations[0], _MOST_AT_TOP))
+        charts.append(_correlation_at_top(content.correlations, ranking))
     elif ranking is not None:
         charts.append(stability_chart(ranking, _MOST_AT_TOP))
     if content.map is not None:
@@ -116,6 +116,19 @@ def top_charts(content: RunContent) -> tuple[DotChart | PlotChart | MapChart, ..
     elif ranking is not None:
         charts.append(scale_chart(ranking, _MOST_AT_TOP) or mixture_chart(ranking, _MOST_AT_TOP))
     return tuple(chart for chart in charts if chart is not None)[:3]
+
+
+def _correlation_at_top(
+    entries: Sequence[KeyCorrelations], ranking: Ranking | None
+) -> DotChart | PlotChart:
+    """Return what ranks against validation, where there are units enough; else the validation."""
+    entry = max(entries, key=lambda entry: len(entry.points))
+    charts = correlation_charts(entry) if entry.n_missing == 0 else []
+    by = None if ranking is None else ranking.rank_by
+    for chart in charts:
+        if chart.title == by:
+            return replace(chart, title=f"{by} against {entry.monitor}")
+    return validation_chart(entry, _MOST_AT_TOP)
 
 
 def sections_of(content: RunContent) -> list[Block]:
@@ -480,7 +493,9 @@ def command_of(content: RunContent) -> str:
 
 
 def _with_options(info: ProxyInfo) -> str:
-    plain = {k: v for k, v in info.options.items() if isinstance(v, str | int | float)}
+    # the options of LENS are in its config
+    options = {} if info.family == "lens" else info.options
+    plain = {k: v for k, v in options.items() if isinstance(v, str | int | float)}
     parts = [f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in plain.items()]
     return shlex.quote(":".join([info.key, *parts]))
 

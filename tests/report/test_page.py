@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
 import sys
 import time
@@ -26,7 +25,13 @@ from synque_select.records.experiment_result import load_result
 from synque_select.records.findings_file import save_findings
 from synque_select.records.ranking_file import save_ranking
 from synque_select.records.run_folder import read_json, write_json
-from synque_select.report.examples_and_map import project, write_examples, write_map
+from synque_select.report.examples_and_map import (
+    examples_state,
+    map_state,
+    project,
+    write_examples,
+    write_map,
+)
 from synque_select.report.page import ranking_page, write_report
 from synque_select.selection.decision import decided
 from synque_select.types import Evidence, Findings, Gaps, LabelCheck, LabelChecks, ShownGap
@@ -94,11 +99,10 @@ def folder(tmp_path: Path) -> Path:
     embeddings = {name: torch.randn(30, 8, generator=generator) for name in NAMES}
     write_map(folder, torch.randn(20, 8, generator=generator), embeddings)
     image = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
-    write_examples(
-        folder,
-        {SCRIPT: [SCRIPT, "text"], "images": [image, image]},
-        realness={SCRIPT: [0.5, 0.25]},
-    )
+    write_examples(folder, {SCRIPT: [SCRIPT, "text"], "images": [image, image]})
+    examples = read_json(folder / "examples.json")
+    examples[SCRIPT][0]["realness"] = 0.5  # as in 0.1
+    write_json(folder / "examples.json", examples)
     return folder
 
 
@@ -195,6 +199,19 @@ def test_p_top_k_stands_with_the_measured_reliability(tmp_path: Path):
     text = " ".join(summary(load_result(tmp_path), ranking).split())
     assert "measured reliability of consensus on this task: Spearman +0.89" in text
     assert "on your task is unknown" not in text
+
+
+def test_a_ranking_in_memory_has_a_page_with_its_map_and_examples():
+    names = ["a", "b"]
+    views = {name: [f"{name} {i}" for i in range(5)] for name in names}
+    rows = {name: torch.randn(5, 3) for name in names}
+    page = Page(
+        ranking_page(make_ranking(names), views=views, embeddings=(torch.randn(4, 3), rows))
+    )
+    assert "a: nearest to the real sample" in page.words
+    assert page.all("select")
+    assert "a 0" in page.words
+    assert not Page(ranking_page(make_ranking(names))).all("select")
 
 
 @pytest.mark.parametrize(
@@ -356,14 +373,14 @@ def test_the_page_is_small_whatever_the_candidates_are(tmp_path: Path, n: int):
 
 def test_a_map_holds_the_real_sample_whole_and_a_part_of_each_candidate(tmp_path: Path):
     big = torch.randn(500, 16, generator=torch.Generator().manual_seed(0))
-    state = read_json(write_map(tmp_path, big[:40], {"a": big, "b": big[:10]}, n_shown=100))
+    state = map_state(big[:40], {"a": big, "b": big[:10]}, n_shown=100)
     sets = [point["set"] for point in state["points"]]
     assert {name: sets.count(name) for name in sets} == {"real sample": 40, "a": 100, "b": 10}
-    few = read_json(write_map(tmp_path, big[:40], {"a": big, "b": big[:10]}, n_all=30))
+    few = map_state(big[:40], {"a": big, "b": big[:10]}, n_all=30)
     assert [point["set"] for point in few["points"]].count("a") == 15
     assert state["real"] == "real sample"
     assert "up to 100 random examples" in state["method"]
-    again = read_json(write_map(tmp_path, big[:40], {"a": big, "b": big[:10]}, n_shown=100))
+    again = map_state(big[:40], {"a": big, "b": big[:10]}, n_shown=100)
     assert again == state
 
 
@@ -414,7 +431,7 @@ def test_a_set_given_twice_as_often_weighs_no_more():
 def test_examples_are_cut_and_shrunk_and_say_so(tmp_path: Path):
     wide = Image.fromarray(np.zeros((50, 400), dtype=np.uint8))
     views = {"texts": ["x" * 1000, "short"], "images": [wide, wide.convert("CMYK")]}
-    state = read_json(write_examples(tmp_path, views, max_chars=10, n_shown=2))
+    state = examples_state(views, max_chars=10, n_shown=2)
     assert [e["view"] for e in state["texts"]] == ["xxxxxxxxxx … (1,000 characters)", "short"]
     for entry in state["images"]:
         image = Image.open(io.BytesIO(base64.b64decode(entry["view"]["png"])))
@@ -422,14 +439,11 @@ def test_examples_are_cut_and_shrunk_and_say_so(tmp_path: Path):
     assert wide.size == (400, 50)
 
 
-def test_examples_are_drawn_at_random_with_their_own_realness(tmp_path: Path):
+def test_examples_are_drawn_at_random():
     texts = [str(i) for i in range(100)]
-    realness = {"a": torch.arange(100) / 100}
-    state = read_json(write_examples(tmp_path, {"a": texts}, realness=realness, seed=3))
-    assert len(state["a"]) == 6
-    assert all(e["realness"] == pytest.approx(int(e["view"]) / 100) for e in state["a"])
-    other = read_json(write_examples(tmp_path, {"a": texts}, realness=realness, seed=4))
-    assert state != other
+    state = examples_state({"a": texts}, seed=3)
+    assert len(state["a"]) == len({each["view"] for each in state["a"]}) == 6
+    assert state != examples_state({"a": texts}, seed=4)
 
 
 def test_with_embeddings_the_examples_are_the_nearest_and_the_farthest(tmp_path: Path):
@@ -448,10 +462,12 @@ def test_with_embeddings_the_examples_are_the_nearest_and_the_farthest(tmp_path:
     assert len(read_json(write_examples(tmp_path, many))) == 24
 
 
-def test_undefined_realness_is_null(tmp_path: Path):
-    path = write_examples(tmp_path, {"a": ["x", "y"]}, realness={"a": [float("nan"), 0.5]})
-    assert [e["realness"] for e in json.loads(path.read_text())["a"]] == [None, 0.5]
-    assert "realness 0.5" in read(tmp_path).words
+def test_realness_is_shown_where_it_is_known(tmp_path: Path):
+    entries = [{"view": "x", "realness": None}, {"view": "y", "realness": 0.5}]
+    write_json(tmp_path / "examples.json", {"a": entries})
+    words = read(tmp_path).words
+    assert words.count("realness 0.5") == 1
+    assert "realness nan" not in words
 
 
 def test_the_page_has_the_distinguished_pairs_folded(tmp_path: Path):
