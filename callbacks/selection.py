@@ -34,7 +34,7 @@ from synque_select.records.dropped_labels_file import (
 )
 from synque_select.records.findings_file import copy_findings
 from synque_select.records.ranking_file import file_beside, load_ranking, save_ranking
-from synque_select.records.run_folder import make_folder, new_run_folder
+from synque_select.records.run_folder import check_run_name, make_folder, new_run_folder
 from synque_select.report.decision import decision_lines
 from synque_select.report.lens import lens_text, write_rubrics
 from synque_select.report.ranking_tables import ranking_tables
@@ -126,10 +126,11 @@ class BaseSelectionCallback(CheckedCallback[TrainerT, ModuleT]):
         seed: Random seed of the scores.
         device: Device for encoding and scoring; None for the device of the trainer.
         cache_dir: Directory of cached embeddings and rankings; None for the default one.
-        run_dir: Run directory; None for `runs/<model>/<time>-<hash>` under the trainer's
+        run_dir: Run directory; None for `runs/<model>/<time>-<name>` under the trainer's
             `default_root_dir`. It receives `ranking.json`, `ranking.csv`, `report.html`, and the
             findings of scoring: `gaps.json`, `real_size.json`, and `labels.json` if all candidates
             have labels that are classes.
+        name: Name of the run, as part of a new directory; None for two random words.
         quiet: Whether only the sentence of the decision is printed, and no progress. The report and
             the loggers get the same as without it.
 
@@ -167,6 +168,7 @@ class BaseSelectionCallback(CheckedCallback[TrainerT, ModuleT]):
         device: str | torch.device | None = None,
         cache_dir: str | Path | None = None,
         run_dir: str | Path | None = None,
+        name: str | None = None,
         quiet: bool = False,
     ) -> None:
         super().__init__()
@@ -192,9 +194,19 @@ class BaseSelectionCallback(CheckedCallback[TrainerT, ModuleT]):
         self._encoder, self._seed, self._device = encoder, seed, device
         self._cache_dir, self._quiet = cache_dir, quiet
         self._given_run_dir = None if run_dir is None else Path(run_dir)
+        self.set_name(name)
         self._finished = True
         self._has_met = False  # whether the ranks of the current fit have met
         self._spawn_result: SpawnResult[_Launched] = SpawnResult()
+
+    def set_name(self, name: str | None) -> None:
+        """Set the name of the run, in the name of its directory; None for two random words.
+
+        Raises:
+            ConfigError: It is not a plain name, or `run_dir` was given.
+        """
+        check_run_name(name, self._given_run_dir)
+        self._name = name
 
     @property
     def ranking(self) -> Ranking | None:
@@ -433,8 +445,8 @@ class BaseSelectionCallback(CheckedCallback[TrainerT, ModuleT]):
 
     def _make_run_dir(self, trainer: TrainerT, pl_module: ModuleT) -> Path:
         if self.run_dir is None:
-            name = re.sub(r"\W+", "_", type(pl_module).__name__)
-            return new_run_folder(Path(trainer.default_root_dir) / "runs", name)
+            model = re.sub(r"\W+", "_", type(pl_module).__name__)
+            return new_run_folder(Path(trainer.default_root_dir) / "runs", model, self._name)
         return make_folder(self.run_dir)
 
 

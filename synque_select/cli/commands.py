@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from synque_select.cli import (
     ask,
     benchmark,
+    compare,
     doctor,
     experiment,
     export,
     feedback,
     fit,
+    ls,
     rank,
     report,
     sweep,
@@ -52,6 +54,8 @@ COMMANDS: dict[str, Command | ConfigCommand] = {
     "benchmark": Command(benchmark.run, benchmark.arguments),
     "export": Command(export.run, export.arguments),
     "feedback": Command(feedback.run, feedback.arguments),
+    "ls": Command(ls.run, ls.arguments),
+    "compare": Command(compare.run, compare.arguments),
     "report": Command(report.run, report.arguments),
     "doctor": Command(doctor.run, doctor.arguments),
 }

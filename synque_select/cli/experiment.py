@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from synque_select.errors import ConfigError, NotSavedError
@@ -23,6 +24,7 @@ def arguments(parser: ArgumentParser) -> None:
         action=jsonargparse.ActionConfigFile,  # type: ignore[attr-defined]
         help="a YAML file or a packaged name such as digits; later options override it",
     )
+    parser.add_argument("--name", help="name of the run (default: two words, such as red-fox)")
     parser.add_argument("--version", type=int, default=1, help="format version of the config")
     parser.add_subclass_arguments(BaseTask, "task", required=True)
     parser.add_class_arguments(ExperimentOptions, "experiment")
@@ -36,7 +38,9 @@ def run(options: Namespace) -> int:
     if options.version != 1:
         raise ConfigError(f"config of version {options.version}; allowed is 1")
     try:
-        print(run_experiment(options.task, options.experiment))
+        chosen = options.experiment
+        chosen = chosen if options.name is None else replace(chosen, name=options.name)
+        print(run_experiment(options.task, chosen))
     except NotSavedError as error:
         if isinstance(error.result, Experiment):
             print(summary(error.result.result, error.result.rankings[0]))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from synque_select.cli.lightning_help import asks_for_help, print_help, with_full_help
 from synque_select.cli.options import lightning_command_line, with_config_paths
+from synque_select.errors import ConfigError
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
+    from pytorch_lightning.cli import LightningCLI
+
+    from synque_select.callbacks.selection import BaseSelectionCallback
 
 __all__ = ["run"]
 
@@ -22,10 +26,16 @@ def run(arguments: Sequence[str]) -> int:
         return print_help("fit", _DESCRIPTION)
     from synque_select.cli.lightning_classes import lightning_classes
 
-    given = with_config_paths(with_full_help(arguments))
+    given, name = _without_name(with_config_paths(with_full_help(arguments)))
+
+    def before_fit(cli: LightningCLI) -> None:
+        if name is not None:
+            _selection_of(cli).set_name(name)
+
     with lightning_command_line("fit", *given):
         classes = lightning_classes(given)
-        classes.cli(
+        fit_cli: type[LightningCLI] = type("FitCLI", (classes.cli,), {"before_fit": before_fit})
+        fit_cli(
             # see check_inner
             datamodule_class=cast("type[LightningDataModule]", classes.datamodule),
             subclass_mode_data=True,
@@ -33,3 +43,31 @@ def run(arguments: Sequence[str]) -> int:
             save_config_kwargs={"overwrite": True},
         )
     return 0
+
+
+def _without_name(arguments: Sequence[str]) -> tuple[list[str], str | None]:
+    """Return the arguments without `--name`, which LightningCLI does not know, and its value."""
+    rest: list[str] = []
+    name = None
+    waiting = False
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if waiting:
+            name, waiting = argument, False
+        elif option == "--name":
+            name, waiting = value, not equals
+        else:
+            rest.append(argument)
+    if waiting or name == "":
+        raise ConfigError("--name needs a name of the run, such as --name baseline")
+    return rest, name
+
+
+def _selection_of(cli: LightningCLI) -> BaseSelectionCallback[Any, Any]:
+    from synque_select.callbacks.selection import BaseSelectionCallback
+    from synque_select.training.lightning_compat import callbacks_of
+
+    for callback in callbacks_of(cli.trainer):
+        if isinstance(callback, BaseSelectionCallback):
+            return callback
+    raise ConfigError("--name names the directory of a SelectionCallback; the config has none")

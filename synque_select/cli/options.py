@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import os
 import re
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
     from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
+    from synque_select.report.table import Table
     from synque_select.selection.scorer import Scorer
 
 __all__ = [
@@ -45,12 +47,14 @@ __all__ = [
     "lightning_command_line",
     "packaged_config",
     "packaged_configs",
+    "print_tables",
     "proxy_options",
     "scorer_of",
     "split_options",
     "utf8_configs",
     "whole",
     "with_config_paths",
+    "with_run_name",
 ]
 
 _Options = TypeVar("_Options")
@@ -65,7 +69,7 @@ EXIT_STATUSES = (
 )
 
 # options that the function of a command takes as separate arguments
-RUN_FILES = frozenset(("store", "run_dir"))
+RUN_FILES = frozenset(("store", "run_dir", "name"))
 
 PROXIES_HELP = (
     "comma-separated keys, each optionally with options after colons: pad,mmd:protocol=released "
@@ -282,6 +286,35 @@ def _no_tips() -> Iterator[None]:
             log.removeFilter(is_not_tip)
 
 
+def print_tables(tables: Sequence[Table], json_file: str | None) -> None:
+    """Print tables, or write their cells as JSON.
+
+    Args:
+        tables: The tables; one is a list of rows in JSON, several a list of such lists.
+        json_file: The file, "-" for the standard output; None to print the tables.
+    """
+    from synque_select.records.run_folder import write_json
+    from synque_select.report.terminal import print_table
+
+    if json_file is None:
+        for number, table in enumerate(tables):
+            print("\n" * (number > 0), end="")
+            print_table(table)
+        return
+    parts = [
+        [
+            {column.name: cell for column, cell in zip(table.columns, row, strict=True)}
+            for row in table.rows
+        ]
+        for table in tables
+    ]
+    state = parts[0] if len(parts) == 1 else parts
+    if json_file == "-":
+        print(json.dumps(state, indent=2, ensure_ascii=False))
+    else:
+        print(f"wrote {write_json(json_file, state)}")
+
+
 def whole(text: str, option: str) -> int:
     """Parse a non-negative integer; the error message names the option."""
     if not text.isdecimal():
@@ -298,7 +331,7 @@ def lightning_cli(
         name: Name of the command, and prefix of its options.
         description: Text at the beginning of the help.
         options: A dataclass whose fields become options of the command.
-        function: A function whose arguments `store` and `run_dir` also become options.
+        function: A function whose arguments of `RUN_FILES` also become options.
 
     Returns:
         The LightningCLI, with all objects created but nothing run.
@@ -329,8 +362,13 @@ def lightning_cli(
     )
 
 
+def with_run_name(arguments: Sequence[str], command: str) -> list[str]:
+    """Return the arguments with `--name` as the command's own option for the name of a run."""
+    return [re.sub(r"^--name(?==|$)", f"--{command}.name", argument) for argument in arguments]
+
+
 def split_options(given: Namespace, options: type[_Options]) -> tuple[_Options, dict[str, Any]]:
-    """Return the options of a command as an object, and `store` and `run_dir` as a dict."""
+    """Return the options of a command as an object, and those of `RUN_FILES` as a dict."""
     values = vars(given)
     files = {name: value for name, value in values.items() if name in RUN_FILES}
     return options(**{n: v for n, v in values.items() if n not in RUN_FILES}), files

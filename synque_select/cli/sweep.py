@@ -11,6 +11,7 @@ from synque_select.cli.options import (
     scorer_of,
     split_options,
     with_config_paths,
+    with_run_name,
 )
 
 __all__ = ["run"]
@@ -33,7 +34,9 @@ def run(arguments: Sequence[str]) -> int:
 
     if asks_for_help(arguments):
         return print_help("sweep", _DESCRIPTION, ShortFitOptions, run_sweep)
-    with lightning_command_line(*with_config_paths(with_full_help(arguments))):
+    with lightning_command_line(
+        *with_config_paths(with_full_help(with_run_name(arguments, "sweep")))
+    ):
         cli = lightning_cli("sweep", _DESCRIPTION, ShortFitOptions, run_sweep)
         options, files = split_options(cli.config_init.sweep, ShortFitOptions)
         trainer = cli.config.trainer

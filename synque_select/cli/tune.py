@@ -12,6 +12,7 @@ from synque_select.cli.options import (
     scorer_of,
     split_options,
     with_config_paths,
+    with_run_name,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ def run(arguments: Sequence[str]) -> int:
 
     if asks_for_help(arguments):
         return print_help("tune", _DESCRIPTION, TuneOptions, run_tuning)
-    with lightning_command_line(*with_config_paths(with_full_help(arguments))):
+    with lightning_command_line(
+        *with_config_paths(with_full_help(with_run_name(arguments, "tune")))
+    ):
         cli = lightning_cli("tune", _DESCRIPTION, TuneOptions, run_tuning)
         require_optuna()  # without it jsonargparse could not read the options either
         options, files = split_options(cli.config_init.tune, TuneOptions)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.experiment.result import ARMS
+from synque_select.records.run_folder import check_run_name
 from synque_select.records.store import RunStore
 from synque_select.utils.validation import check_int
 
@@ -37,6 +38,7 @@ class ExperimentOptions:
             replicate.
         run_dir: Run directory; None for a new one under `root`.
         root: Parent directory of all runs.
+        name: Name of the run, in the name of a new directory; None for two words.
         store: The run store or its path; None for the default one.
         device: Device for encoding and scoring; fits use the trainer options of the task.
         cache_dir: Directory of cached embeddings; None for the default one.
@@ -63,12 +65,14 @@ class ExperimentOptions:
     time_limit_s: float | None = None
     run_dir: str | Path | None = None
     root: str | Path = "runs"
+    name: str | None = None
     store: RunStore | str | Path | None = None
     device: str | None = None
     cache_dir: str | Path | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:
+        check_run_name(self.name, self.run_dir)
         for name, least in (("top_k", 1), ("replicates", 2), ("n_random", 1), ("n_tuned", 1)):
             check_int(name, getattr(self, name), least)
         for arm in self.arms:

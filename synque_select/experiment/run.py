@@ -83,7 +83,7 @@ def run_experiment(task: BaseTask, options: ExperimentOptions | None = None) -> 
     check_task(task, samples)
     # created before hours of training, so that the results have a place to go
     run_dir = (
-        new_run_folder(options.root, task.name)
+        new_run_folder(options.root, task.name, options.name)
         if options.run_dir is None
         else make_folder(options.run_dir)
     )

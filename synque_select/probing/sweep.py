@@ -13,7 +13,12 @@ from synque_select.probing.probes import measure_untrained, opened_fits, train_p
 from synque_select.records.correlation import correlate, surrogate_reliability
 from synque_select.records.correlation_file import save_correlations
 from synque_select.records.ranking_file import save_ranking
-from synque_select.records.run_folder import check_plain_name, make_folder, new_run_folder
+from synque_select.records.run_folder import (
+    check_plain_name,
+    check_run_name,
+    make_folder,
+    new_run_folder,
+)
 from synque_select.records.store import RunStore
 from synque_select.report.correlation_tables import correlation_tables, units_table
 from synque_select.report.terminal import print_ranking
@@ -39,6 +44,7 @@ def run_sweep(
     scorer: Scorer | None = None,
     store: str | None = None,
     run_dir: str | None = None,
+    name: str | None = None,
     trainer_options: TrainerOptions | None = None,
 ) -> Path:
     """Rank all candidates, train a copy of the module on each alone, and correlate.
@@ -58,6 +64,7 @@ def run_sweep(
             default suite and encoder.
         store: Path of the run store; None for the default one.
         run_dir: Run directory; None for a new one under `runs/`.
+        name: Name of the run, in the name of a new directory; None for two words.
         trainer_options: Arguments of the probes' Trainer: accelerator, precision, ….
 
     Returns:
@@ -77,8 +84,9 @@ def run_sweep(
         )
     check_int("max_steps", max_steps, 1)
     # checked before an hour of probes, not after it
-    name = type(module).__name__ if options.task is None else options.task
-    check_plain_name("task", name)
+    task = type(module).__name__ if options.task is None else options.task
+    check_plain_name("task", task)
+    check_run_name(name, run_dir)
     if run_dir is not None:
         make_folder(run_dir)
     candidates = datamodule.candidates
@@ -105,7 +113,7 @@ def run_sweep(
     correlations = correlate(records, seed=options.seed)
     correlations += surrogate_reliability(records, seed=options.seed)
     try:
-        run = new_run_folder("runs", name) if run_dir is None else Path(run_dir)
+        run = new_run_folder("runs", task, name) if run_dir is None else Path(run_dir)
         save_ranking(ranking, run)
         save_correlations(correlations, run)
         write_page(run, datamodule, scorer)

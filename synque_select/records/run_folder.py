@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import uuid
+import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from synque_select.utils.json_types import Json
 
 __all__ = [
     "check_plain_name",
+    "check_run_name",
     "make_folder",
     "new_run_folder",
     "read_json",
@@ -25,37 +26,75 @@ __all__ = [
 ]
 
 
-def new_run_folder(root: str | Path, recipe: str) -> Path:
-    """Create a new directory `root/recipe/<UTC time>-<short hash>` and return its path.
+# 40 × 40 names that can be said and typed; the time before them makes a directory unique
+_FIRST = (
+    "amber blue bold brave bright calm clear cool crisp deep dry early fair fast fine fresh gold "
+    "grand green gray keen kind late light long loud mild neat new pale plain quick quiet red rich "
+    "round sharp silver soft warm"
+)
+_SECOND = (
+    "acorn alder ash aspen beech birch brook cedar clover coral crane dale dune elm falcon fern "
+    "fir finch fox grove hawk hazel heron hill lake lark maple moor moss oak otter owl pine raven "
+    "reed river robin sand stone wren"
+)
+
+
+def new_run_folder(root: str | Path, recipe: str, name: str | None = None) -> Path:
+    """Create a new directory `root/recipe/<UTC time>-<name>` and return its path.
 
     Args:
         root: Directory of all runs, usually `runs`; created if it is missing.
         recipe: Name of the recipe: a single part of a path.
+        name: Name of the run, a single part of a path; None for two random words.
 
     Raises:
-        ConfigError: `recipe` is not a plain name.
+        ConfigError: `recipe` or `name` is not a plain name.
         RecordError: The directory cannot be created.
 
     Example:
         >>> import tempfile
         >>> folder = new_run_folder(tempfile.mkdtemp(), "digits")
-        >>> folder.parent.name, len(folder.name)
-        ('digits', 25)
+        >>> folder.parent.name
+        'digits'
+        >>> new_run_folder(tempfile.mkdtemp(), "digits", "baseline").name.partition("-")[2]
+        'baseline'
     """
     check_plain_name("recipe", recipe)
+    check_run_name(name)
     parent = Path(root) / recipe
     while True:
         time = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        run_dir = parent / f"{time}-{uuid.uuid4().hex[:8]}"
+        words = name or f"{secrets.choice(_FIRST.split())}-{secrets.choice(_SECOND.split())}"
+        run_dir = parent / f"{time}-{words}"
         try:
             run_dir.mkdir(parents=True)
         except FileExistsError as error:
             if parent.is_dir():
-                continue  # another process took the name: try the next one
+                continue  # another process took the name: try the next one, or the next second
             raise RecordError(f"{parent} is a file: give a directory for the runs") from error
         except OSError as error:
             raise RecordError(f"cannot create the run's directory {run_dir}: {error}") from error
         return run_dir
+
+
+def check_run_name(name: str | None, run_dir: str | Path | None = None) -> None:
+    """Before anything is computed, refuse a name that a run cannot have.
+
+    Args:
+        name: The name; None for one that is made.
+        run_dir: A directory that was given for the run, whose name is that of the run.
+
+    Raises:
+        ConfigError: It is not a plain name, or both are given.
+    """
+    if name is None:
+        return
+    check_plain_name("name", name)
+    if run_dir is not None:
+        raise ConfigError(
+            f"name={name!r} and run_dir={str(run_dir)!r}: give one of them; the name of a run is "
+            "that of its directory"
+        )
 
 
 def check_plain_name(argument: str, name: str) -> None:

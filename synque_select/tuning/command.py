@@ -10,6 +10,7 @@ from synque_select.records.correlation_file import save_correlations
 from synque_select.records.ranking_file import save_ranking
 from synque_select.records.run_folder import (
     check_plain_name,
+    check_run_name,
     make_folder,
     new_run_folder,
     write_json,
@@ -43,6 +44,7 @@ def run_tuning(
     scorer: Scorer | None = None,
     store: str | None = None,
     run_dir: str | None = None,
+    name: str | None = None,
     trainer_options: TrainerOptions | None = None,
 ) -> Path:
     """Tune a mixture, print its trials, and write them and a report page to a run directory.
@@ -60,6 +62,7 @@ def run_tuning(
             default suite and encoder.
         store: Path of the run store; None for the default one.
         run_dir: Run directory; None for a new one under `runs/`.
+        name: Name of the run, in the name of a new directory; None for two words.
         trainer_options: Arguments of the trials' Trainer: accelerator, precision, ….
 
     Returns:
@@ -72,8 +75,9 @@ def run_tuning(
     """
     options = TuneOptions() if options is None else options
     # checked before hours of trials, not after them
-    name = type(module).__name__ if options.task is None else options.task
-    check_plain_name("task", name)
+    task = type(module).__name__ if options.task is None else options.task
+    check_plain_name("task", task)
+    check_run_name(name, run_dir)
     if run_dir is not None:
         make_folder(run_dir)
     runs = RunStore(store, run_dir=None if run_dir is None else Path(run_dir))
@@ -88,7 +92,7 @@ def run_tuning(
         trainer_options=trainer_options,
     )
     try:
-        run = new_run_folder("runs", name) if run_dir is None else make_folder(run_dir)
+        run = new_run_folder("runs", task, name) if run_dir is None else make_folder(run_dir)
         _write(result, runs, run, datamodule)
     finally:  # what cannot be saved is printed
         print(study_table(result.to_dict()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from synque_select.records.ranking_file import (
     save_ranking,
 )
 from synque_select.records.run_folder import (
+    check_run_name,
     new_run_folder,
     read_json,
     to_jsonable,
@@ -45,6 +47,19 @@ def test_folders_are_unique_when_made_at_once(tmp_path: Path):
         folders = list(pool.map(lambda _: new_run_folder(tmp_path, "digits"), range(50)))
     assert len(set(folders)) == 50
     assert all(folder.is_dir() and folder.parent == tmp_path / "digits" for folder in folders)
+
+
+def test_a_folder_has_the_name_of_the_run_or_two_words(tmp_path: Path):
+    made = new_run_folder(tmp_path, "digits").name
+    assert re.fullmatch(r"\d{8}T\d{6}Z-[a-z]+-[a-z]+", made)
+    named = new_run_folder(tmp_path, "digits", "baseline").name
+    assert named.endswith("Z-baseline")
+    # the same name a second time is a run of its own
+    assert new_run_folder(tmp_path, "digits", "baseline").name != named
+    with pytest.raises(ConfigError, match="name='a/b': allowed is a plain name"):
+        new_run_folder(tmp_path, "digits", "a/b")
+    with pytest.raises(ConfigError, match="give one of them"):
+        check_run_name("baseline", tmp_path)
 
 
 @pytest.mark.parametrize("recipe", ["", "..", "a/b", "/etc", "a\\b", "a\0b"])

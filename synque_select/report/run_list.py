@@ -1,0 +1,322 @@
+"""The runs below a folder, and two runs side by side."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from synque_select.errors import RecordError, did_you_mean
+from synque_select.records.correlation import KeyCorrelations
+from synque_select.records.correlation_file import load_correlations
+from synque_select.records.experiment_result import load_result
+from synque_select.records.ranking_file import load_ranking
+from synque_select.records.run_folder import read_json
+from synque_select.report.formats import UNDEFINED, format_number, format_ranks
+from synque_select.report.study_tables import trials_of
+from synque_select.report.table import Column, Table
+from synque_select.types import Ranking
+from synque_select.utils.json_fields import JsonFields
+from synque_select.utils.json_files import parse_json
+from synque_select.utils.wording import counted, one_line
+
+__all__ = [
+    "Figure",
+    "RunEntry",
+    "comparison_tables",
+    "find_run",
+    "list_runs",
+    "load_entry",
+    "runs_table",
+]
+
+_STAMPED = re.compile(r"(\d{8}T\d{6}Z)-(.+)")
+_PARTS = ("ranking.json", "result.json", "study.json", "correlations.json")
+_DEPTHS = ("", "*/", "*/*/")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure on labeled data, and what it may be compared with.
+
+    Args:
+        metric: The metric.
+        value: Its value; NaN if unknown.
+        key: Hash of the comparability key; empty if unknown.
+    """
+
+    metric: str
+    value: float
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """What a list says of a run.
+
+    Args:
+        path: Its directory.
+        name: Its name.
+        created: When it began, or when its directory last changed if that does not say.
+        what: Recipe or model, and what made it: "digits, experiment".
+        ranking: Its ranking; None without one.
+        figure: The monitored figure; None without validation.
+        problem: Why it cannot be read; empty if it can.
+    """
+
+    path: Path
+    name: str
+    created: datetime
+    what: str
+    ranking: Ranking | None = None
+    figure: Figure | None = None
+    problem: str = ""
+
+    @property
+    def decision(self) -> str:
+        """Return what was decided, in a few words."""
+        if self.problem:
+            return one_line(self.problem, 80)
+        if self.ranking is None:
+            return UNDEFINED
+        decision = self.ranking.decision
+        if decision is not None and decision.opening == "far":
+            return "none is close"
+        n, n_all = len(self.ranking.top().names), len(self.ranking)
+        return "all" if n == n_all else f"{n:,} of {n_all:,}"
+
+
+def list_runs(root: str | Path) -> list[RunEntry]:
+    """Return the runs in a directory and up to two levels below it, the newest first.
+
+    A run whose files are damaged is listed with the problem.
+
+    Args:
+        root: The directory, such as `runs`.
+
+    Raises:
+        RecordError: It does not exist.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise RecordError(f"{root} does not exist: give the directory of your runs")
+    folders = {
+        path.parent for depth in _DEPTHS for part in _PARTS for path in root.glob(f"{depth}{part}")
+    }
+    return sorted(map(_entry, folders), key=lambda run: (run.created, run.name), reverse=True)
+
+
+def find_run(name: str, root: str | Path = "runs") -> Path:
+    """Return the directory of a run, or the file of a ranking.
+
+    Args:
+        name: Its path, or the name of a run below `root`; of several with one name, the newest.
+        root: Directory of all runs.
+
+    Raises:
+        RecordError: There is no such run.
+    """
+    if Path(name).exists():
+        return Path(name)
+    runs = list_runs(root) if Path(root).is_dir() else []
+    for run in runs:
+        if name in (run.name, run.path.name):
+            return run.path
+    known = did_you_mean(name, [run.name for run in runs]) if runs else f"{root} holds no runs"
+    raise RecordError(f"no run {name!r}: {known}")
+
+
+def load_entry(path: str | Path) -> RunEntry:
+    """Return what is said of a run, or of the ranking in a file.
+
+    Args:
+        path: The directory of the run, or the JSON file of the ranking.
+
+    Raises:
+        RecordError: It has no run, or a file is damaged.
+    """
+    path = Path(path)
+    if path.is_file() and path.name != "ranking.json":
+        changed = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        return RunEntry(path, path.name, changed, "rank", load_ranking(path))
+    folder = path.parent if path.is_file() else path
+    if not any((folder / part).is_file() for part in _PARTS):
+        raise RecordError(f"{folder}: none of {', '.join(_PARTS)}: not the directory of a run")
+    entry = _entry(folder)
+    if entry.problem:
+        raise RecordError(entry.problem)
+    return entry
+
+
+def runs_table(runs: list[RunEntry]) -> Table:
+    """Return a list of runs as a table."""
+    heads = ("run", "began (UTC)", "what", "candidates", "trains on", "monitor")
+    rows = tuple(
+        (
+            run.name,
+            f"{run.created:%Y-%m-%d %H:%M}",
+            run.what,
+            UNDEFINED if run.ranking is None else f"{len(run.ranking):,}",
+            run.decision,
+            _shown(run.figure),
+        )
+        for run in runs
+    )
+    columns = tuple(Column(head, is_name=head in ("run", "what")) for head in heads)
+    return Table(counted(len(runs), "run"), columns, rows)
+
+
+def comparison_tables(first: RunEntry, second: RunEntry) -> list[Table]:
+    """Return how two runs differ: their settings and results, and the place of each candidate."""
+    names = (first.name, second.name) if first.name != second.name else ("first", "second")
+    rows = [
+        (what, *pair)
+        for what, *pair in zip(_facts(first), *map(_values, (first, second)), strict=True)
+        if pair[0] != pair[1]
+    ]
+    notes = [] if rows else ["no difference in settings, decision or figures"]
+    keys = [run.figure.key for run in (first, second) if run.figure is not None]
+    if len(keys) == 2 and (keys[0] != keys[1] or not keys[0]):
+        notes.append(
+            "the monitored figures must not be compared: task, validation data, model or budget "
+            "differ, or are not known"
+        )
+    columns = tuple(Column(head, is_name=True) for head in ("", *names)) if rows else ()
+    tables = [Table(f"{names[0]} against {names[1]}", columns, tuple(rows), tuple(notes))]
+    if first.ranking is not None and second.ranking is not None:
+        tables.append(_places(first.ranking, second.ranking, names))
+    return tables
+
+
+def _places(first: Ranking, second: Ranking, names: tuple[str, str]) -> Table:
+    order = [row.name for row in first.order()]
+    order += [row.name for row in second.order() if row.name not in order]
+    parts: list[list[str]] = [order]
+    for ranking in (first, second):
+        rows = ranking.order()
+        ranks = format_ranks([row.ranks[ranking.rank_by] for row in rows])
+        places = {row.name: place for row, place in zip(rows, ranks, strict=True)}
+        weights = ranking.top().weights
+        parts.append([places.get(name, UNDEFINED) for name in order])
+        parts.append([format_number(weights[n]) if n in weights else "" for n in order])
+    changed = {row.name: row.sha256 for row in first}
+    notes = [
+        f"{row.name}: its content differs"
+        for row in second
+        if changed.get(row.name, row.sha256) != row.sha256
+    ]
+    heads = (f"# {names[0]}", "weight", f"# {names[1]}", "weight")
+    columns = (Column("candidate", is_name=True), *map(Column, heads))
+    return Table("Candidates", columns, tuple(zip(*parts, strict=True)), tuple(notes))
+
+
+def _facts(run: RunEntry) -> list[str]:
+    return list(_all_facts(run))
+
+
+def _values(run: RunEntry) -> list[str]:
+    return list(_all_facts(run).values())
+
+
+def _all_facts(run: RunEntry) -> dict[str, str]:
+    ranking = run.ranking
+    facts = {
+        "what": run.what,
+        "began": f"{run.created:%Y-%m-%d %H:%M} UTC",
+        "trains on": run.decision,
+        "monitor": _shown(run.figure),
+    }
+    unknown = dict.fromkeys(("rank by", "proxies", "encoder", "real sample", "seed"), UNDEFINED)
+    if ranking is None:
+        return {**facts, **unknown}
+    return {
+        **facts,
+        "rank by": ranking.rank_by,
+        "proxies": ", ".join(ranking.proxies),
+        "encoder": UNDEFINED if ranking.encoder is None else ranking.encoder.id,
+        "real sample": f"{ranking.real_words}, {ranking.real_sha256[:8]}",
+        "seed": str(ranking.seed),
+    }
+
+
+def _shown(figure: Figure | None) -> str:
+    if figure is None or math.isnan(figure.value):
+        return UNDEFINED
+    return f"{figure.metric} {format_number(figure.value, 3)}"
+
+
+def _entry(folder: Path) -> RunEntry:
+    resolved = folder.resolve()
+    stamped = _STAMPED.fullmatch(resolved.name)
+    name = resolved.name if stamped is None else stamped[2]
+    created = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+    if stamped is not None:
+        created = datetime.strptime(stamped[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    what = "" if stamped is None else f"{resolved.parent.name}, "
+    try:
+        kind = _kind(folder)
+        what += kind
+        ranking = load_ranking(folder) if (folder / "ranking.json").is_file() else None
+        return RunEntry(folder, name, created, what, ranking, _figure(folder, kind))
+    except RecordError as error:
+        problem = str(error).replace(f"{folder}/", "")
+        return RunEntry(folder, name, created, what.removesuffix(", "), problem=problem)
+
+
+def _kind(folder: Path) -> str:
+    """Return what made a run, by the files that only it writes."""
+    if (folder / "result.json").exists():
+        return "experiment"
+    if (folder / "study.json").exists():
+        return "tune"
+    if (folder / "validation.json").exists():
+        return "fit"
+    if (folder / "correlations.json").exists():
+        kinds = {entry.kind for entry in _correlations(folder)}
+        return "fit" if "mixture" in kinds else "sweep"
+    return "fit" if (folder / "examples.json").exists() else "rank"
+
+
+def _figure(folder: Path, kind: str) -> Figure | None:
+    if kind == "experiment":
+        result = load_result(folder)
+        chosen = result.arms.get("chosen")
+        return None if chosen is None else Figure(result.metric.name, chosen.mean)
+    if kind == "tune":
+        fields = JsonFields(read_json(folder / "study.json"))
+        trials = trials_of(fields)
+        return Figure(fields.text("metric"), trials[-1].best_so_far) if trials else None
+    entries = _correlations(folder)
+    if kind == "sweep":
+        return next(_best(entries), None)
+    metrics = _metrics(folder) if kind == "fit" else {}
+    for entry in entries:
+        if entry.kind == "mixture" and entry.monitor in metrics:
+            return Figure(entry.monitor, metrics[entry.monitor], entry.key_hash)
+    monitor = next((name for name in metrics if name.startswith("val")), None)
+    return None if monitor is None else Figure(monitor, metrics[monitor])
+
+
+def _correlations(folder: Path) -> list[KeyCorrelations]:
+    has_file = (folder / "correlations.json").exists()
+    return list(load_correlations(folder)) if has_file else []
+
+
+def _best(entries: list[KeyCorrelations]) -> Iterator[Figure]:
+    for entry in entries:
+        values = [point.validation for point in entry.points if not math.isnan(point.validation)]
+        if entry.kind == "probe" and values:
+            best = max(values) if entry.mode == "max" else min(values)
+            yield Figure(f"best {entry.monitor}", best, entry.key_hash)
+
+
+def _metrics(folder: Path) -> Mapping[str, float]:
+    path = folder / "validation.json"
+    if not path.exists():
+        return {}
+    return JsonFields(parse_json(path.read_text("utf-8"), str(path), error=RecordError)).numbers(
+        "metrics"
+    )
