@@ -13,7 +13,7 @@ from tests.test_layers import FLOORS, ROOT, modules
 
 MAX_ARGUMENTS = 12
 # each is the whole configuration of its part in one call
-EXEMPT = ("SynqueDataModule.__init__", "SelectionCallback.__init__")
+EXEMPT = ("BaseSynqueDataModule.__init__", "BaseSelectionCallback.__init__")
 MAX_ANY_PER_1000_LINES = 20
 
 

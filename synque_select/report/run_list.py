@@ -117,7 +117,7 @@ def find_run(name: str, root: str | Path = "runs") -> Path:
         root: Directory of all runs.
 
     Raises:
-        RecordError: There is no such run.
+        RecordError: No run has this name.
     """
     if Path(name).exists():
         return Path(name)
