@@ -12,14 +12,17 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from synque_select.report.plots import to_png
 from synque_select.report.table import Column, Table
 from synque_select.training.lightning_compat import lightning_module_of
+from synque_select.training.lineage import log_to_mlflow, log_to_wandb, trained_on
 from synque_select.utils.csv_text import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, WandbLogger
 
+    from synque_select.data.candidate import Candidate
     from synque_select.training.datamodule import AnySynqueDataModule
     from synque_select.training.lightning_compat import AnyLogger, AnyTrainer
+    from synque_select.types import Mixture
 
 __all__ = ["Cell", "LoggedTable", "log_figure", "log_mixture", "log_table", "log_text"]
 
@@ -60,6 +63,7 @@ def log_figure(trainer: AnyTrainer, name: str, figure: Figure) -> None:
 def log_mixture(trainer: AnyTrainer, datamodule: AnySynqueDataModule) -> None:
     """Log the mixture: each dataset, its number of examples and its share of the draws.
 
+    MLflow and W&B also get the datasets as inputs of the run, with digest, weight and source.
     Called on rank 0, after a checkpoint is restored.
     """
     if datamodule.mixture is None:
@@ -74,6 +78,14 @@ def log_mixture(trainer: AnyTrainer, datamodule: AnySynqueDataModule) -> None:
         tuple((name, str(n), f"{share:.4f}") for name, n, share in rows),
     )
     log_table(trainer, "synque_mixture", LoggedTable(columns, rows, shown.markdown()))
+    _for_each_logger(trainer, "the datasets", lambda logger: _log_inputs(logger, parts, mixture))
+
+
+def _log_inputs(logger: AnyLogger, parts: Sequence[Candidate], mixture: Mixture) -> None:
+    if _is_mlflow(logger):
+        log_to_mlflow(logger.experiment, str(logger.run_id), trained_on(parts, mixture))
+    elif _is_wandb(logger):
+        log_to_wandb(logger.experiment, trained_on(parts, mixture))
 
 
 def log_text(trainer: AnyTrainer, name: str, text: str) -> None:

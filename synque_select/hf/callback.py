@@ -6,7 +6,9 @@ from typing import Any, cast
 
 from synque_select.errors import ConfigError, DependencyError
 from synque_select.hf.sampler import MixtureOrder
+from synque_select.training.bookkeeping import bookkeeping
 from synque_select.training.draws import RankedMixture
+from synque_select.training.lineage import log_to_mlflow, log_to_wandb, trained_on
 from synque_select.types import Mixture
 from synque_select.utils.json_types import Json
 
@@ -69,6 +71,8 @@ class MixtureCallback(TrainerCallback):
         # the trainer's state is part of its checkpoints; "args" is where it would look for
         # arguments of a callback to make again
         stored[_KEY] = {"args": {}, "attributes": self._state}
+        if state.is_world_process_zero:
+            self._log_inputs(args)
 
     def on_epoch_begin(
         self,
@@ -89,6 +93,24 @@ class MixtureCallback(TrainerCallback):
     ) -> None:
         """Allow other weights for the next run."""
         self._state = None
+
+    def _log_inputs(self, args: TrainingArguments) -> None:
+        """Log what is trained on to the runs that the trainer's own callbacks have opened."""
+        parts, mixture = self.ranked.candidates, self._sampler.mixture
+        trackers = args.report_to or ()
+        with bookkeeping("the datasets were not logged"):
+            if "wandb" in trackers:
+                import wandb
+
+                if wandb.run is not None:
+                    log_to_wandb(wandb.run, trained_on(parts, mixture))
+            if "mlflow" in trackers:
+                import mlflow
+
+                run = mlflow.active_run()
+                if run is not None:
+                    client = mlflow.MlflowClient()
+                    log_to_mlflow(client, run.info.run_id, trained_on(parts, mixture))
 
     def _resume(self, args: TrainingArguments, stored: Any, now: dict[str, Json]) -> None:
         if not stored:

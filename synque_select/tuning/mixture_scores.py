@@ -52,6 +52,12 @@ class MixtureScores:
                 scores |= {proxy.key: self._score(proxy, sample) for proxy in rest}
         return scores
 
+    def follow_from_candidates(self, mixture: Mixture) -> dict[str, float]:
+        """Return the scores that follow from those of the candidates, which is quick."""
+        keys = [proxy.key for proxy in self.scoring.suite if not proxy.needs_labels]
+        with preserved_state():
+            return mixture_scores(self.scoring, mixture, keys)
+
     def _score(self, proxy: BaseProxy, sample: ProxyInput) -> float:
         scoring = self.scoring
         # beside the candidates, because the common size and the bandwidth depend on all of them

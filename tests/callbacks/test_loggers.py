@@ -213,6 +213,27 @@ def test_mlflow_artifacts(logger: Any, logged: Logged):
     assert {key: params[key] for key in HPARAMS} == {k: str(v) for k, v in HPARAMS.items()}
 
 
+@pytest.mark.parametrize("logger", ["mlflow"], indirect=True)
+def test_mlflow_inputs(logger: Any, logged: Logged):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{logged.folder}/mlflow.db")
+    run = client.get_run(logger.run_id)
+    inputs = {each.dataset.name: each for each in run.inputs.dataset_inputs}
+    ranking = logged.selection.ranking
+    assert inputs.keys() == ranking.top().weights.keys()
+    for name, weight in ranking.top().weights.items():
+        dataset, tags = inputs[name].dataset, {tag.key: tag.value for tag in inputs[name].tags}
+        assert ranking[name].sha256.startswith(dataset.digest)
+        assert tags["sha256"] == ranking[name].sha256
+        assert float(tags["weight"]) == pytest.approx(weight)
+        assert tags["mlflow.data.context"] == "training"
+        assert json.loads(dataset.profile) == {"num_rows": ranking[name].n}
+    query = f"dataset.digest = '{inputs['near'].dataset.digest}'"
+    matches = client.search_runs([run.info.experiment_id], query)
+    assert [match.info.run_id for match in matches] == [logger.run_id]
+
+
 @pytest.mark.parametrize("logger", [False, []])
 def test_without_a_logger_nothing_breaks(tmp_path: Path, logger: Any):
     selection = fit(tmp_path, 2, Rubric(), logger=logger)

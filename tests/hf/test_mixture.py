@@ -279,6 +279,25 @@ def test_scored_at_the_start(tmp_path: Path):
     assert len(trainer.data_collator.rows) >= 8  # a batch is read ahead
 
 
+def test_mlflow_gets_the_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    try:
+        trainer_of(mixture(), tmp_path / "run", max_steps=1, report_to=["mlflow"]).train()
+        run = mlflow.last_active_run()
+    finally:
+        mlflow.end_run()
+        mlflow.set_tracking_uri(None)
+    weights = {
+        each.dataset.name: float({tag.key: tag.value for tag in each.tags}["weight"])
+        for each in run.inputs.dataset_inputs
+    }
+    assert weights == WEIGHTS
+
+
 def test_a_ranking_file_alone(tmp_path: Path):
     from synque_select import rank, save_ranking
 

@@ -217,6 +217,26 @@ def test_a_study_goes_on_and_draws_as_if_it_had_not_stopped(tune, tmp_path):
     assert len(RunStore(tmp_path / "records.sqlite").read(kind="trial")) == 18
 
 
+def test_the_dashboard_has_numbers_of_each_trial(tune, tmp_path):
+    path = tmp_path / "studies.sqlite"
+    result = tune(storage=path, study_name="mine", n_trials=7)
+    study = optuna.load_study(study_name="mine", storage=f"sqlite:///{path}")
+    assert len(study.trials) == len(result.trials) == 7
+    for trial, row in zip(study.trials, result.trials, strict=True):
+        weights = {
+            key.removeprefix("weight/"): value
+            for key, value in trial.user_attrs.items()
+            if key.startswith("weight/")
+        }
+        assert weights == trial.user_attrs["mixture"] == row.weights
+        assert isinstance(trial.user_attrs["proxy/mmd"], float)
+    options = {"model": None, "max_steps": None, "proxy": "mmd", "n_trials": 3}
+    by_proxy = tune(storage=path, study_name="proxy", **options)
+    study = optuna.load_study(study_name="proxy", storage=f"sqlite:///{path}")
+    scores = [trial.user_attrs["proxy/mmd"] for trial in study.trials]
+    assert scores == [trial.value for trial in by_proxy.trials]
+
+
 def test_another_seed_draws_other_mixtures(tune, tmp_path):
     first, second = (tune(seed=seed) for seed in (0, 1))
     assert first.study_name != second.study_name
