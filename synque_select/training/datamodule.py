@@ -24,7 +24,12 @@ from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, LightningError
 from synque_select.selection.surrogate import SurrogateDraw
 from synque_select.training.bookkeeping import bookkeeping
-from synque_select.training.collation import add_transform_note, check_collatable, first_examples
+from synque_select.training.collation import (
+    add_transform_note,
+    check_collatable,
+    check_collate,
+    first_examples,
+)
 from synque_select.training.distributed import n_data_replicas, on_rank_zero, raise_on_all_ranks
 from synque_select.training.draws import Export, export_draws
 from synque_select.training.eval_loaders import LoaderHook, check_eval_data, eval_loaders
@@ -608,9 +613,13 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         options = self._loader_options(template)
         replicas: dict[str, int] = getattr(self.trainer, "distributed_sampler_kwargs", None) or {}
         dataset = self._mixture_dataset(mixture, options, replicas.get("num_replicas", 1))
-        if options.get("collate_fn") in (None, default_collate):
-            with seeded(self._seed):  # a transform may be random
-                check_collatable(first_examples(dataset.candidates, self._transform))
+        collate = options.get("collate_fn")
+        with seeded(self._seed):  # a transform may be random
+            first = first_examples(dataset.candidates, self._transform)
+            if collate in (None, default_collate):
+                check_collatable(first)
+            elif template is not None and self._options.get("collate_fn") is None:
+                check_collate(template, first, has_transform=self._transform is not None)
         self._served_batch_size = options["batch_size"]
         if self._fitting:
             self._mixture = self._built = mixture

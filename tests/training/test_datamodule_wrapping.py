@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import pickle
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from torch.utils.data import (
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerFast
 
 from synque_select import SynqueDataModule
-from synque_select.errors import ConfigError, LightningError
+from synque_select.errors import ConfigError, DataError, LightningError
 from tests.training.serving import Recorder, UserData, candidates, fit, records, trainer
 
 pytestmark = [
@@ -499,3 +500,52 @@ def test_a_loader_in_a_collection_resumes_at_the_exact_position(tmp_path: Path, 
 
     whole, part = train(11), train(6)
     assert part + train(11, tmp_path / "6.ckpt") == whole
+
+
+# -------------------------------------------------------- a collate_fn that takes no raw records
+
+
+def raw(n: int) -> list[dict[str, Any]]:
+    return [{"text": f"a {i}", "label": i % 2} for i in range(n)]
+
+
+class LabeledTokens(Tokens):
+    def tokens(self, record: dict[str, Any]) -> dict[str, Any]:
+        return {**self.tokenizer(record["text"]), "labels": 1}
+
+
+@pytest.mark.parametrize("inner", [Tokens, LabeledTokens, Tuples])
+def test_a_collate_fn_that_takes_no_record_is_one_error_whose_example_works(inner: Any):
+    wrapped = inner()
+    data = SynqueDataModule({"near": raw(8), "far": raw(8)}, view="text", wraps=wrapped)
+    with pytest.raises(
+        DataError, match=r"cannot take an example of near, \{'text': 'a 0'"
+    ) as caught:
+        data.train_dataloader()
+    message, code = str(caught.value).split("such as\n")
+    assert "Its own training examples are {" in message
+    if inner is Tuples:
+        assert "'id': …" in code
+        return
+    names: dict[str, Any] = {"tokenizer": wrapped.tokenizer}
+    exec(textwrap.dedent(code), names)
+    data = SynqueDataModule(
+        {"near": raw(8), "far": raw(8)},
+        view="text",
+        wraps=wrapped,
+        train_transform=names["train_transform"],
+    )
+    batch = next(iter(data.train_dataloader()))
+    assert ("labels" in batch) == (inner is LabeledTokens)
+    assert batch["input_ids"].shape[0] == 4
+
+
+def test_a_transform_whose_result_the_collate_fn_cannot_take():
+    data = SynqueDataModule(
+        {"near": raw(8)},
+        view="text",
+        wraps=Tokens(),
+        train_transform=lambda record: 1 / len(record),
+    )
+    with pytest.raises(DataError, match=r"an example of near that train_transform returns, 0\.5"):
+        data.train_dataloader()
