@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.utils import registry
 from synque_select.utils.json_types import Json
-from synque_select.utils.text_files import read_text
+from synque_select.utils.text_files import check_regular, read_text
 from synque_select.utils.validation import kind_of
 from synque_select.utils.yaml_files import read_yaml_file
 
@@ -154,6 +154,7 @@ def packaged_config(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
+    check_regular(path, error=ConfigError)
     known = packaged_configs()
     if name not in known:
         raise ConfigError(

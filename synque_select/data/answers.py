@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import math
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from synque_select.utils.atomic import write_text_atomic
 from synque_select.utils.csv_text import csv_text, unguarded
 from synque_select.utils.json_files import parse_json
 from synque_select.utils.text_files import read_text
+from synque_select.utils.unicode_forms import normalized
 from synque_select.utils.wording import counted, one_line
 
 __all__ = [
@@ -120,7 +120,7 @@ def match_label(text: str, classes: Sequence[str]) -> str | None:
         >>> match_label(" Sport", ["sport", "news"]), match_label("1.0", ["0", "1"])
         ('sport', '1')
     """
-    text = unicodedata.normalize("NFC", text.strip())  # as classes are
+    text = normalized(text.strip())  # as classes are
     for form in (text, text.removeprefix("'"), _whole(text)):
         if form in classes:
             return form

@@ -46,7 +46,7 @@ class ArrowReader(BaseReader):
             return table_of_batches(path, _file_batches)
         if is_compressed(path):
             return table_of_batches(path, _stream_batches)
-        table = open_table(path, path)
+        table = open_table(path, path, is_ours=False)
         blocks = table.data.to_batches()
         for block in ProgressBar(blocks, path.name, unit="block", delay=2, leave=False):
             check_batch(path, block)

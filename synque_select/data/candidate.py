@@ -79,9 +79,11 @@ class Candidate(Examples):
         texts: dict[str, dict[str, None]] = {}
 
         def read(value: object, _: int) -> str:
-            label = label_text(named_label(value, names))
-            if isinstance(value, str) and label != NO_LABEL:
-                texts.setdefault(label, {})[value] = None
+            named = named_label(value, names)
+            label = label_text(named)
+            for part in named if isinstance(named, list | tuple) else [named]:
+                if isinstance(part, str) and label != NO_LABEL:
+                    texts.setdefault(label if part is named else label_text(part), {})[part] = None
             return label
 
         labels = without_empty_lists(selected_values(self, self.label, "label", read))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from synque_select.data.views import View
 from synque_select.errors import ConfigError
 from synque_select.functional.segmentation import split_words
 from synque_select.utils.progress import ProgressBar
+from synque_select.utils.unicode_forms import normalized
 from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
@@ -356,7 +356,7 @@ def _views_at(views: Views, start: int, at: NDArray[np.int64]) -> Iterable[View]
 
 
 def _words(text: str) -> frozenset[str]:
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = normalized(text, "NFKC").casefold()
     # a text without words, such as an emoji, counts as one word
     return frozenset(split_words(folded, _N_CHARACTERS)) or frozenset([folded.strip()])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Hashable, Iterable
 from typing import TypeAlias
 
@@ -14,6 +13,7 @@ from synque_select.data.examples import Examples, error_reason, selected_values
 from synque_select.data.selectors import find_selector
 from synque_select.data.views import Selector, describe, select
 from synque_select.errors import ConfigError, DataError, DependencyError
+from synque_select.utils.unicode_forms import normalized
 from synque_select.utils.wording import counted
 
 __all__ = [
@@ -132,7 +132,7 @@ def _key(value: object, position: int) -> Hashable:
         # unknown is not equal to unknown: all of them in one group would be made up
         return (_key, position)
     if isinstance(value, str):
-        return unicodedata.normalize("NFC", value)
+        return normalized(value)
     # an object without a value of its own is hashed by its identity, too
     is_named = type(value).__hash__ not in (None, object.__hash__) and not hasattr(value, "shape")
     if is_named and _is_hashable(value):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import IO, TYPE_CHECKING
 from synque_select.data.readers import reader_key
 from synque_select.errors import DataError, DependencyError
 from synque_select.utils.text_files import valid_name
+from synque_select.utils.unicode_forms import normalized
 from synque_select.utils.wording import counted, listed
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def class_name(folder: str) -> str:
         >>> class_name("cafe\u0301") == "café"
         True
     """
-    return unicodedata.normalize("NFC", valid_name(folder))
+    return normalized(valid_name(folder))
 
 
 def holds_images(path: Path) -> bool:

@@ -8,6 +8,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
 
@@ -35,6 +36,7 @@ __all__ = [
 
 _CHUNK_BYTES = 1 << 20
 _SHOWN_DIGITS = 20
+_EXACT = 2**53  # from here on, a float does not hold every whole number
 _SECOND_MARK = (
     "found a byte order mark, which belongs at the start of a file only; were two files joined? "
     "Give them one by one, or remove the mark"
@@ -130,9 +132,15 @@ def _refused(text: str) -> float:
 
 def _fraction(text: str) -> float:
     value = float(text)
+    shown = text if len(text) <= _SHOWN_DIGITS else f"{text[:_SHOWN_DIGITS]}…"
     if math.isinf(value):
-        shown = text if len(text) <= _SHOWN_DIGITS else f"{text[:_SHOWN_DIGITS]}…"
         raise _NumberError(f"found {shown}, which is too large for a number; write it as a text")
+    # rounding is usual in a fraction, but in an identifier it makes two one
+    if abs(value) >= _EXACT and Decimal(text) != Decimal(repr(value)):
+        raise _NumberError(
+            f"found {shown}, whose digits a number with a fraction or exponent cannot hold; write "
+            "it as a whole number or a text"
+        )
     return value
 
 

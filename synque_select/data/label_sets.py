@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -18,6 +17,7 @@ from torch.utils.data import Subset
 
 from synque_select.errors import DataError
 from synque_select.utils.json_files import parse_json
+from synque_select.utils.unicode_forms import normalized
 
 __all__ = [
     "MAX_CLASSES",
@@ -37,9 +37,17 @@ MAX_CLASSES = 100
 NO_LABEL = "(no label)"
 LabelKind = Literal["classes", "lists", "numbers", "texts"]
 
-# white space and characters without a width, at either end
-_AROUND = "[\\s\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]+"
-_ENDS = re.compile(f"^{_AROUND}|{_AROUND}$")
+# white space and characters without a width, at either end; not a pattern, which takes quadratic
+# time on spaces inside
+_AROUND = "".join(
+    chr(code)
+    for first, last in (
+        *((0x09, 0x0D), (0x1C, 0x20), (0x85, 0x85), (0xA0, 0xA0), (0xAD, 0xAD), (0x1680, 0x1680)),
+        *((0x180E, 0x180E), (0x2000, 0x200F), (0x2028, 0x202F), (0x205F, 0x2064)),
+        *((0x3000, 0x3000), (0xFEFF, 0xFEFF)),
+    )
+    for code in range(first, last + 1)
+)
 # 1.0 beside texts, where a reader cannot take the column for numbers
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 
@@ -50,7 +58,8 @@ def label_text(label: object) -> str:
     Labels that mean the same have the same text: 1, 1.0, the text "1.0" and a tensor of it; true
     in JSON and the texts "true" and "True"; bytes and the text that they encode in UTF-8; and texts
     that differ only in their Unicode form, or in white space and invisible characters at their
-    ends. A missing label (None, NaN or a blank text) is `NO_LABEL`, and no part of a list.
+    ends. A missing label (None, NaN or a blank text) is `NO_LABEL`, and no part of a list, in which
+    each label counts once.
 
     Args:
         label: A text, number, or a list, tuple or set of labels.
@@ -65,17 +74,19 @@ def label_text(label: object) -> str:
         ('true', 'true', 'pos')
     """
     if isinstance(label, list | tuple | set | frozenset):
-        parts = (label_text(part) for part in label)
-        return json.dumps(sorted(part for part in parts if part != NO_LABEL), ensure_ascii=False)
+        parts = {label_text(part) for part in label}
+        return json.dumps(sorted(parts - {NO_LABEL}), ensure_ascii=False)
     if math.prod(getattr(label, "shape", (0,))) == 1:
         label = label.item()  # type: ignore[attr-defined]
     if label is None or (isinstance(label, float | Decimal) and math.isnan(label)):
         return NO_LABEL
-    text = _ENDS.sub("", unicodedata.normalize("NFC", _plain(label)))
+    text = normalized(_plain(label)).strip(_AROUND)
     if text in ("True", "TRUE", "False", "FALSE"):
         return text.lower()
     whole = _WHOLE.fullmatch(text)
-    return (str(int(whole[1])) if whole else text) or NO_LABEL
+    if whole:  # not int(), which refuses thousands of digits
+        return "0" if whole[1] == "-0" else whole[1]
+    return text or NO_LABEL
 
 
 def _plain(label: object) -> str:

@@ -54,8 +54,11 @@ from synque_select.data.tar_reader import TarImages
 from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, DataError
 from synque_select.utils.file_state import FileState
-from synque_select.utils.text_files import valid_name
-from synque_select.utils.wording import counted, listed
+from synque_select.utils.text_files import check_regular, valid_name
+from synque_select.utils.unicode_forms import normalized
+from synque_select.utils.wording import counted, listed, one_line
+
+_SHOWN = 200
 
 __all__ = ["load_candidates", "load_dataset_file", "load_real", "replace_iterables"]
 
@@ -470,16 +473,19 @@ def _until_magic(parts: tuple[str, ...]) -> Iterator[str]:
 
 def _existing(path: _PathLike) -> Path:
     expanded = Path(os.path.expanduser(os.fspath(path)))
-    if os.path.islink(expanded) and not expanded.exists():
+    # not Path.exists, which raises if a name is too long, as a text in the place of a path is
+    is_there = os.path.exists(expanded)
+    if os.path.islink(expanded) and not is_there:
         raise DataError(f"{expanded}: a link to {os.readlink(expanded)}, which does not exist")
-    if not expanded.exists():
-        raise DataError(f"{expanded}: no such file or folder; {_contents(expanded.parent)}")
+    if not is_there:
+        shown = one_line(str(expanded), _SHOWN)
+        raise DataError(f"{shown}: no such file or folder; {_contents(expanded.parent)}")
     return expanded
 
 
 def _contents(folder: Path) -> str:
-    if not folder.is_dir():
-        return f"nor is there a folder {folder}"
+    if not os.path.isdir(folder):
+        return f"nor is there a folder {one_line(str(folder), _SHOWN)}"
     names = sorted(os.listdir(folder))
     shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
     return f"{folder} holds {shown or 'nothing'}"
@@ -554,7 +560,7 @@ def _is_saved(path: Path) -> bool:
 def _read(path: Path, how: _How, reader: str | None = None) -> _Source:
     """Read a file or a folder as one dataset."""
     if reader is not None or not path.is_dir():
-        _check_regular(_existing(path))
+        check_regular(_existing(path))
         return _from_file(path, how.as_text, reader)
     name = valid_name(path.resolve().name)
     if _is_saved(path):
@@ -583,19 +589,6 @@ def _chosen(where: str, loaded: Any, how: _How) -> _Source:
     sizes = {name: _size(part) for name, part in loaded.items()}
     used, notes = choose_split(where, sizes, how.split)
     return _Source(where, loaded[used], notes=notes, has_splits=True)
-
-
-def _check_regular(path: Path) -> None:
-    # a pipe has no end that can be known, and cannot be read twice
-    if not (path.is_file() or path.is_dir()):
-        raise DataError(
-            f"{path}: not a file with data, but {_special_kind(path)}; save the data to a file"
-        )
-
-
-def _special_kind(path: Path) -> str:
-    kinds = {"a pipe": path.is_fifo(), "a socket": path.is_socket()}
-    return next((kind for kind, is_it in kinds.items() if is_it), "a device")
 
 
 def _from_file(path: Path, as_text: frozenset[str], reader: str | None) -> _Source:
@@ -660,6 +653,12 @@ def _renamed(sources: list[_Source], names: Sequence[str]) -> list[_Source]:
 def _distinct(sources: list[_Source]) -> list[_Source]:
     """Name files of one name by the folders that they are in; refuse names that stay the same."""
     counts = Counter(part.name for part in sources)
+    alike = Counter(map(normalized, counts))
+    for name in (name for name in counts if alike[normalized(name)] > 1):
+        raise ConfigError(
+            f"candidates: two are named {normalized(name)!r}, in two forms of Unicode; names must "
+            "differ: rename a file, or give names as in a=PATH"
+        )
     for name in (name for name, count in counts.items() if count > 1):
         same = [part for part in sources if part.name == name]
         paths = [part.path for part in same if part.path is not None and not part.is_named]

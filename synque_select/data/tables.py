@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -244,12 +245,13 @@ def write_table(target: Path, write: _Write) -> None:
                     raise DataError(f"cannot read the data: {error}") from error
 
 
-def open_table(path: Path, origin: Path) -> Dataset:
+def open_table(path: Path, origin: Path, *, is_ours: bool = True) -> Dataset:
     """Open a file in Arrow's stream format, memory-mapped.
 
     Args:
         path: The Arrow file.
         origin: The file from which it was converted, named in error messages.
+        is_ours: Whether this library wrote it: then fields may be stored as JSON texts.
 
     Raises:
         DataError: The file cannot be read as an Arrow stream.
@@ -261,7 +263,8 @@ def open_table(path: Path, origin: Path) -> Dataset:
         with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
             schema = stream.schema
         _check_schema(origin, schema)
-        return _decoded(Dataset.from_file(str(path)), schema)
+        table = Dataset.from_file(str(path))
+        return _decoded(table, schema) if is_ours else table
 
 
 @contextmanager
@@ -335,12 +338,66 @@ def check_batch(path: Path, batch: pa.RecordBatch) -> None:
         batch: Some of its rows.
 
     Raises:
-        DataError: A text is not UTF-8, or a position points beyond the data; the message names the
-            column.
+        DataError: A text is not UTF-8, a position points beyond the data, or Python cannot hold a
+            date or time; the message names the column.
     """
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         with _named(path, f"the column {name!r} is broken"):
             column.validate(full=True)
+        problem = _time_problem(column)
+        if problem is not None:
+            raise DataError(
+                f"{path}: the column {name!r} holds {problem}, which Python cannot hold; drop the "
+                "column, or cast it to texts"
+            )
+
+
+def _time_problem(column: pa.Array) -> str | None:
+    """Say which dates or times of a column would be lost, or cannot be read as values of Python."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    type_ = column.type
+    if isinstance(column, pa.DictionaryArray):
+        return _time_problem(column.dictionary)
+    if isinstance(
+        column, pa.StructArray | pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray
+    ):
+        parts = column.flatten() if isinstance(column, pa.StructArray) else [column.flatten()]
+        return next(filter(None, map(_time_problem, parts)), None)
+    if not pa.types.is_temporal(type_):
+        return None
+    days = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+    if pa.types.is_date32(type_):
+        column, per_day = column.cast(pa.int32()), 1
+    elif pa.types.is_date64(type_):
+        column, per_day = column.cast(pa.int64()), days["ms"]
+    elif type_.id in (pa.lib.Type_TIMESTAMP, pa.lib.Type_DURATION, pa.lib.Type_TIME64):
+        column, per_day = column.cast(pa.int64()), days[type_.unit]
+    else:
+        return None
+    if pa.types.is_time64(type_):
+        lost = type_.unit == "ns" and pc.any(pc.not_equal(_rest(column, 1000), 0)).as_py()
+        return "times with nanoseconds" if lost else None
+    ends = pc.min_max(column).as_py()
+    if ends["min"] is None:
+        return None
+    if pa.types.is_duration(type_):
+        most = timedelta.max.days
+        return (
+            None
+            if -most < ends["min"] // per_day <= ends["max"] // per_day < most
+            else (f"durations of more than {most:,} days")
+        )
+    first, last = (day.toordinal() - date(1970, 1, 1).toordinal() for day in (date.min, date.max))
+    is_in = first <= ends["min"] // per_day and ends["max"] // per_day <= last
+    return None if is_in else "dates outside of the years 1 to 9999"
+
+
+def _rest(column: pa.Array, divisor: int) -> pa.Array:
+    import pyarrow.compute as pc
+
+    return pc.subtract(column, pc.multiply(pc.divide(column, divisor), divisor))
 
 
 def _decoded(dataset: Dataset, schema: pa.Schema) -> Dataset:
@@ -467,7 +524,9 @@ def _write_batches(
         for batch in batches(path):
             if writer is None:
                 _check_schema(path, batch.schema)
-                writer = pa.ipc.new_stream(sink, batch.schema)
+                # a file of the user's own has no fields that were stored as JSON by `write_rows`
+                about = {k: v for k, v in (batch.schema.metadata or {}).items() if k != JSON_FIELDS}
+                writer = pa.ipc.new_stream(sink, batch.schema.with_metadata(about))
             check_batch(path, batch)
             writer.write_batch(batch)
     if writer is None:

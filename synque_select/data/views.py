@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from synque_select.errors import ConfigError, DataError, DependencyError, did_you_mean
 from synque_select.types.modality import Modality
+from synque_select.utils.unicode_forms import normalized
 from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def as_view(value: object, modality: Modality, *, example: object = None) -> Vie
             f"expected {_ARTICLE[modality]} {modality}, found {describe(value, example)}"
         )
     if isinstance(value, str):
-        return unicodedata.normalize("NFC", _valid_text(value))
+        return normalized(_valid_text(value))
     if not hasattr(value, "getpixel"):
         return _image_from_array(value)
     image = cast("Image", value)  # by duck typing: Pillow need not be installed

@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import TypeAlias
 
+from synque_select.utils.unicode_forms import normalized
+
 __all__ = ["EMOJI", "UNSPACED_SCRIPTS", "composed_text", "is_mark", "is_unsplit", "split_words"]
 
 # First and last code points of the letters and vowel signs of scripts that put no spaces between
@@ -54,11 +56,15 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u17b4\u17b5\u180b-\u180f\u200c-\u200f\u202a-\u202e\u2060-\u206f"
     "\ufe00-\ufe0f\ufeff\U000e0100-\U000e01ef]+"
 )
-# Letters and digits in another width, and Arabic letters by their place in a word
+# Letters and digits in another width, Arabic letters by their place in a word, radicals in the
+# place of Chinese characters, as PDF files give them, and AM of Thai and Lao, which is two signs
 _FORMS = re.compile(
-    "[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uff66-\uffdc\ufb50-\ufbb1\ufbd3-\ufd3d\ufd50-\ufdfb"
+    "[\u0e33\u0eb3\u2e9f\u2ef3\u2f00-\u2fd5\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uff66-\uffdc"
+    "\ufb50-\ufbb1\ufbd3-\ufd3d\ufd50-\ufdfb"
     "\ufe70-\ufefc]+"
 )
+# the first of these two signs comes before a tone mark or after it
+_TONE_BEFORE_SIGN = re.compile("([\u0e48-\u0e4b])\u0e4d|([\u0ec8-\u0ecb])\u0ecd")
 _ZERO_WIDTH_SPACE = "\u200b"
 _ASCII_WORD = re.compile("[A-Za-z0-9]+")
 
@@ -84,8 +90,9 @@ def composed_text(text: str) -> str:
     if text.isascii():
         return text
     text = _INVISIBLE.sub("", text).replace(_ZERO_WIDTH_SPACE, " ")
-    text = _FORMS.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
-    return unicodedata.normalize("NFC", text)
+    text = _FORMS.sub(lambda match: normalized(match[0], "NFKC"), text)
+    text = _TONE_BEFORE_SIGN.sub(lambda match: match[0][::-1], text)
+    return normalized(text)
 
 
 def is_mark(character: str) -> bool:

@@ -32,6 +32,7 @@ from synque_select.utils.sqlite_files import (
     readable_rows,
     set_aside_database,
 )
+from synque_select.utils.text_files import check_regular
 from synque_select.utils.wording import counted
 
 __all__ = ["AnswerCache", "AnswerSession", "answer_key", "default_answers_path"]
@@ -120,6 +121,7 @@ class AnswerCache:
             session.put(answers)
 
     def _opened(self) -> sqlite3.Connection:
+        check_regular(self.path, error=RecordError)
         path = self._in_folder(self._writable_folder())
         try:
             self._check(path)

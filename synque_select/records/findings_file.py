@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from synque_select.errors import RecordError
 from synque_select.records.dropped_labels_file import DROPPED_LABELS, load_dropped_labels
-from synque_select.records.ranking_file import file_beside
+from synque_select.records.ranking_file import check_name_length, file_beside
 from synque_select.records.run_folder import read_json, write_json
 from synque_select.types import Findings, Gaps, LabelChecks, SampleSizeAnalysis
 
@@ -76,6 +77,7 @@ def check_findings_targets(ranking: Path, names: Collection[str]) -> None:
     """
     for name in names:
         path = file_beside(ranking, name)
+        check_name_length(path)
         if path.exists():
             try:
                 _READERS[name](path)
@@ -100,6 +102,8 @@ def remove_findings(ranking: Path) -> None:
             read(path)
         except RecordError:
             continue
+        if not os.path.lexists(path):
+            continue
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
@@ -118,7 +122,7 @@ def copy_findings(source: str | Path, run_dir: str | Path) -> None:
 
 
 def _load(path: Path, read: Callable[[object], _T]) -> _T | None:
-    if not path.exists():
+    if not os.path.exists(path):  # also if its name is longer than any file's
         return None
     state = read_json(path)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Collection
@@ -14,8 +15,10 @@ from synque_select.types.ranking import OLD_STABILITY
 from synque_select.utils.csv_text import csv_text
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
+from synque_select.utils.wording import one_line
 
 __all__ = [
+    "check_name_length",
     "check_ranking_target",
     "file_beside",
     "load_ranking",
@@ -24,6 +27,7 @@ __all__ = [
 ]
 
 _CSV_HEAD = ["name", "n", "sha256"]
+_SHOWN = 60  # characters of a name that is too long
 
 _PROXY_FIELDS = (
     "higher_is_better",
@@ -55,6 +59,9 @@ def check_ranking_target(path: str | Path) -> Path:
     if Path(path).suffix.lower() not in ("", ".json") and not Path(path).is_dir():
         raise ConfigError(f"{path}: a ranking is written to a directory or to a .json file")
     target = _target(path)
+    check_name_length(target)
+    if target.is_dir():
+        raise RecordError(f"{target} is a directory: give another path, or a name without .json")
     if target.exists():
         try:
             load_ranking(target)
@@ -67,6 +74,23 @@ def check_ranking_target(path: str | Path) -> Path:
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise RecordError(f"{target} cannot be written: {parent} is not a writable directory")
     return target
+
+
+def check_name_length(path: Path) -> None:
+    """Refuse a name that is longer than the file system allows.
+
+    Args:
+        path: A file that will be written.
+
+    Raises:
+        RecordError: The name is too long.
+    """
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            shown = one_line(path.name, _SHOWN)
+            raise RecordError(f"the file name {shown} is too long: give a shorter one") from error
 
 
 def _is_table(path: Path) -> bool:

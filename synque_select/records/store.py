@@ -29,6 +29,7 @@ from synque_select.utils.sqlite_files import (
     readable_rows,
     set_aside_database,
 )
+from synque_select.utils.text_files import check_regular
 from synque_select.utils.wording import counted
 
 __all__ = ["RunStore", "default_store_path"]
@@ -222,6 +223,7 @@ class RunStore:
     @contextmanager
     def _connected(self, timeout_s: float = _BUSY_TIMEOUT_S) -> Iterator[sqlite3.Connection]:
         try:
+            check_regular(self.path, error=RecordError)
             create_once(self.path, _create_schema)
             if self.path.is_dir():
                 raise RecordError(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, starmap
+from itertools import chain, starmap, zip_longest
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ _TRACE = 1e-14
 # floats up to here hold every whole number exactly
 _EXACT = 2**53
 _MOST_TRIED = 1_000_000
+# roundings of one number in a column that are compared with each other
+_MOST_PAIRED = 64
 
 
 @dataclass(frozen=True)
@@ -173,16 +175,59 @@ def _same_numbers(left: Sequence[_Numbers], right: Sequence[_Numbers]) -> bool:
 
 
 def _matched_with_rounding(rows: Sequence[Row], others: Sequence[Row]) -> bool:
+    """Whether each row has one of its own among the others that is equal up to rounding."""
     rest = list((Counter(others) - Counter(rows)).elements())
     missing = list((Counter(rows) - Counter(others)).elements())
-    if len(missing) * len(rest) > _MOST_TRIED:
-        return False
+    # rows that may be equal at all: their numbers are in the same groups of close numbers
+    groups = _groups_of_numbers([*missing, *rest])
+    pools: defaultdict[tuple[object, ...], list[Row]] = defaultdict(list)
+    for row in rest:
+        pools[_group_of(row, groups)].append(row)
+    wanted: defaultdict[tuple[object, ...], list[Row]] = defaultdict(list)
     for row in missing:
-        at = next((i for i, other in enumerate(rest) if _same_row(row, other)), None)
+        wanted[_group_of(row, groups)].append(row)
+    return all(_are_matched(part, pools[key]) for key, part in wanted.items())
+
+
+def _are_matched(rows: Sequence[Row], pool: list[Row]) -> bool:
+    if len(rows) > len(pool):
+        return False
+    columns = [list(set(column)) for column in zip(*rows, *pool, strict=True)]
+    if all(
+        len(values) <= _MOST_PAIRED and all(_same_value(a, b) for a in values for b in values)
+        for values in columns
+    ):
+        return True  # any row equals any other
+    if len(rows) * len(pool) > _MOST_TRIED:
+        return False
+    left = list(pool)
+    for row in rows:
+        at = next((i for i, other in enumerate(left) if _same_row(row, other)), None)
         if at is None:
             return False
-        del rest[at]
+        del left[at]
     return True
+
+
+def _groups_of_numbers(rows: Sequence[Row]) -> list[dict[SqlValue, int]]:
+    """For each column, put numbers into one group that are close to the next larger one."""
+    groups: list[dict[SqlValue, int]] = []
+    for column in zip_longest(*rows):
+        numbers = sorted({value for value in column if isinstance(value, int | float)})
+        group = 0
+        of: dict[SqlValue, int] = {}
+        for i, number in enumerate(numbers):
+            group += i > 0 and not math.isclose(number, numbers[i - 1], rel_tol=RELATIVE_TOLERANCE)
+            of[number] = group
+        groups.append(of)
+    return groups
+
+
+def _group_of(row: Row, groups: Sequence[Mapping[SqlValue, int]]) -> tuple[object, ...]:
+    return tuple(
+        (of[value],) if isinstance(value, int | float) else value
+        for value, of in zip(row, groups, strict=False)
+    )
 
 
 def _same_row(left: Row, right: Row) -> bool:

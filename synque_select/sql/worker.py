@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import select
 import signal
@@ -53,6 +54,9 @@ _READS = frozenset(
     )
 )
 _FORBIDDEN_FUNCTIONS = frozenset(("load_extension", "fts3_tokenizer", "readfile", "writefile"))
+_EXPLAIN = re.compile(
+    r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*explain\b", re.IGNORECASE | re.DOTALL
+)
 _MEBIBYTE = 2**20
 _MAX_VALUE_BYTES = _MEBIBYTE
 _MAX_SQL_BYTES = 100_000
@@ -116,6 +120,8 @@ def _answer(question: Question, options: WorkerOptions, pipe: int) -> None:
         query: object = question["query"]
         if not isinstance(query, str):
             raise ValueError(f"a query must be a string; found {type(query).__name__}")
+        if _EXPLAIN.match(query):
+            raise ValueError("EXPLAIN is not allowed: it describes a query instead of running it")
         answer = json.dumps(_result(query, options, backwards=question["backwards"]))
     except MemoryError:
         answer = _error(_memory_limit(options))

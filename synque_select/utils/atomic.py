@@ -19,11 +19,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     A reader sees the old file or the new one, never a part of it. The file is flushed to the disk
     before it is renamed and the directory after it, so that a crash of the machine leaves one of
     the two as well. The directory is made if it is missing; if the body raises, the old file stays
-    and nothing is left behind.
+    and nothing is left behind. If `path` is a link, the file that it points to is written.
 
     Raises:
         OSError: The file cannot be written.
     """
+    if path.is_symlink():  # a rename would replace the link, and its target would stay as it was
+        path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{uuid.uuid4().hex}.tmp")  # beside it: a rename stays on one disk
     try:

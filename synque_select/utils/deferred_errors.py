@@ -41,7 +41,9 @@ class DeferredErrors:
             return step()
         except SynqueError as error:
             self._errors.append(error)
-            return None
+        except OSError as error:
+            self._errors.append(SynqueError(f"{error.filename}: {error.strerror or error}"))
+        return None
 
     def __enter__(self) -> DeferredErrors:
         return self

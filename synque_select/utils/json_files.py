@@ -10,7 +10,7 @@ from pathlib import Path
 
 from synque_select.errors import DataError, SynqueError
 from synque_select.utils.json_types import Json
-from synque_select.utils.text_files import decode_utf8
+from synque_select.utils.text_files import check_regular, decode_utf8
 from synque_select.utils.wording import counted
 
 __all__ = [
@@ -47,6 +47,7 @@ def read_json_file(
     Raises:
         SynqueError: In the given type: the file cannot be read, or is not such a JSON.
     """
+    check_regular(path, error=error)
     try:
         with Path(path).open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size

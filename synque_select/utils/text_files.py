@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import codecs
+import os
 from pathlib import Path
 
 from synque_select.errors import DataError, SynqueError
 
-__all__ = ["decode_utf8", "read_text", "utf16_hint", "valid_name"]
+__all__ = ["check_regular", "decode_utf8", "read_text", "utf16_hint", "valid_name"]
+
+
+def check_regular(path: str | Path, *, error: type[SynqueError] = DataError) -> None:
+    """Refuse pipes, sockets and devices, which may have no end and cannot be read twice.
+
+    Args:
+        path: A file or folder, which may be missing.
+        error: What to raise.
+
+    Raises:
+        SynqueError: In the given type: the path is something else.
+    """
+    path = Path(path)
+    if not os.path.exists(path) or path.is_file() or path.is_dir():
+        return
+    kinds = {"a pipe": path.is_fifo(), "a socket": path.is_socket()}
+    kind = next((name for name, is_it in kinds.items() if is_it), "a device")
+    raise error(f"{path}: not a file with data, but {kind}; save the data to a file")
 
 
 def read_text(path: str | Path, *, error: type[SynqueError] = DataError) -> str:
@@ -20,6 +39,7 @@ def read_text(path: str | Path, *, error: type[SynqueError] = DataError) -> str:
     Raises:
         SynqueError: In the given type: the file cannot be read, or is not UTF-8.
     """
+    check_regular(path, error=error)
     try:
         content = Path(path).read_bytes()
     except OSError as problem:

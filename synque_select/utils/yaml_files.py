@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from synque_select.errors import ConfigError, SynqueError
 from synque_select.utils.json_files import MAX_DEPTH
 from synque_select.utils.text_files import read_text, utf16_hint
+from synque_select.utils.unicode_forms import normalized
 
 if TYPE_CHECKING:
     import yaml
@@ -168,7 +168,7 @@ def _key_value(event: yaml.ScalarEvent) -> object:
     """Return what a scalar is as a key: true and yes are one, and so are 1 and 1.0."""
     import yaml
 
-    text = unicodedata.normalize("NFC", event.value)
+    text = normalized(event.value)
     tag = _resolver().resolve(yaml.ScalarNode, text, event.implicit)
     if event.tag is not None or not event.implicit[0] or tag == "tag:yaml.org,2002:str":
         return text

@@ -98,6 +98,50 @@ def test_the_index_of_pandas_is_kept(index: Any, tmp_path: Path):
     ]
 
 
+FAR = {
+    "date32": (pa.array([0, 10**8, None], pa.int32()).cast(pa.date32()), "dates outside"),
+    "date64": (pa.array([0, 86_400_000 * 10**8, None]).cast(pa.date64()), "dates outside"),
+    "timestamp": (pa.array([0, 10**18, None]).cast(pa.timestamp("us")), "dates outside"),
+    "seconds": (pa.array([0, 10**12, None]).cast(pa.timestamp("s", "UTC")), "dates outside"),
+    "struct": (pa.array([{"d": 0}, {"d": 10**12}, None], pa.struct([("d", pa.timestamp("s"))])),
+               "dates outside"),
+    "list": (pa.array([[0], [10**12], None], pa.list_(pa.timestamp("s"))), "dates outside"),
+    "duration": (pa.array([0, 10**17, None]).cast(pa.duration("s")), "durations of more than"),
+    "time": (pa.array([0, 1001, None]).cast(pa.time64("ns")), "times with nanoseconds"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAR)
+def test_times_that_python_cannot_hold_name_the_column(name: str, path: Path):
+    column, words = FAR[name]
+    write(path, pa.table({"text": ["a", "b", "c"], name: column}))
+    with pytest.raises(DataError, match=rf"^{path}: the column '{name}' holds {words}.*cast it to"):
+        load_dataset_file(path)
+
+
+def test_times_at_the_ends_are_kept(path: Path):
+    days = [datetime.date(1, 1, 1), datetime.date(9999, 12, 31), None]
+    times = [datetime.time(0, 0, 0, 1), datetime.time(23, 59, 59, 999_999), None]
+    lengths = [datetime.timedelta(days=-3), datetime.timedelta(days=100_000), None]
+    columns = {
+        "day": pa.array(days, pa.date32()),
+        "time": pa.array(times, pa.time64("ns")),
+        "length": pa.array(lengths, pa.duration("us")),
+    }
+    write(path, pa.table({"text": ["a", "b", "c"], **columns}))
+    dataset = load_dataset_file(path)
+    assert [dataset[i]["day"] for i in range(N)] == days
+    assert [dataset[i]["time"] for i in range(N)] == times
+    assert [dataset[i]["length"] for i in range(N)] == lengths
+
+
+def test_a_file_that_says_it_is_of_the_cache_is_read_as_it_is(path: Path):
+    table = pa.table({"text": ["1", "{", "c"], "n": [[1], [2], None]})
+    write(path, table.replace_schema_metadata({"synque_select.json_fields": '["text", "n"]'}))
+    dataset = load_dataset_file(path)
+    assert [dataset[i] for i in range(N)] == table.to_pylist()
+
+
 def test_a_repeated_column_is_named(path: Path):
     arrays = [pa.array(["a", "b", "c"]), pa.array(range(N)), pa.array(range(N))]
     write(path, pa.Table.from_arrays(arrays, names=["text", "score", "score"]))

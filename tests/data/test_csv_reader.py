@@ -143,6 +143,9 @@ def test_a_text_may_begin_with_a_byte_order_mark(tmp_path: Path):
         ("1e400", "found 1e400, which is too large"),
         ('[1, {"a": -1e999}]', "found -1e999, which is too large"),
         ("9" * 400 + ".5", "found 99999999999999999999…, which is too large"),
+        ("1234567890123456789.0", "found 1234567890123456789.…, whose digits a number with a"),
+        ("9007199254740993.0", "found 9007199254740993.0, whose digits"),
+        ("1.2345678901234567891e18", "found 1.234567890123456789…, whose digits"),
         ("-" + "9" * 5000, "found a number of 5,000 digits; allowed are 4,300"),
     ],
     ids=lambda value: value[:12],
@@ -162,3 +165,6 @@ def test_numbers_that_json_has_stay(tmp_path: Path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"x": ' + "9" * 400 + ', "y": 1e308}\n{"x": -0, "y": 1e-999}\n')
     assert read(path) == [{"x": int("9" * 400), "y": 1e308}, {"x": 0, "y": 0.0}]
+    # a fraction is rounded to the nearest number, and a large one that Python wrote is read back
+    path.write_text('{"x": 0.12345678901234567891, "y": 9007199254740994.0}\n{"x": 1, "y": 1e22}\n')
+    assert [row["y"] for row in read(path)] == [9007199254740994.0, 1e22]

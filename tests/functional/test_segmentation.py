@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 import unicodedata
 
 import pytest
@@ -58,6 +59,27 @@ def test_spaces_between_characters_change_no_pairs(spaced: str):
     # programs put spaces between the words or characters of such scripts
     assert split_words(spaced, 2) == split_words("米饭面条", 2) == ["米饭", "饭面", "面条"]
     assert hash_ngrams([spaced]).buckets.tolist() == hash_ngrams(["米饭面条"]).buckets.tolist()
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("⽇本⽕曜⽇", "日本火曜日"),  # radicals of Kangxi, from PDF files
+        ("น้ำ", "น\u0e49\u0e4d\u0e32"),  # AM of Thai as two signs, in both orders
+        ("น้ำ", "น\u0e4d\u0e49\u0e32"),
+        ("ນ້ຳ", "ນ\u0ec9\u0ecd\u0eb2"),
+    ],
+)
+def test_one_character_in_two_spellings_is_one_word(left: str, right: str):
+    assert split_words(left) == split_words(right)
+
+
+def test_words_of_many_marks_take_linear_time():
+    started = time.process_time()
+    text = "a" + "\u0301\u0323" * 50_000 + " b"
+    assert split_words(text)[-1] == "b"
+    assert not is_unsplit(["x", "y", text])
+    assert time.process_time() - started < 5
 
 
 def test_a_text_without_letters_is_read_by_its_emoji():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,8 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synque_select.errors import ConfigError, RecordError
+from synque_select.lens.cache import AnswerCache
 from synque_select.records.correlation import correlate
 from synque_select.records.correlation_file import load_correlations, save_correlations
+from synque_select.records.findings_file import check_findings_targets, remove_findings
 from synque_select.records.ranking_file import (
     check_ranking_target,
     load_ranking,
@@ -32,6 +35,7 @@ from synque_select.records.run_folder import (
     write_json,
     write_text,
 )
+from synque_select.records.store import RunStore
 from synque_select.types import Mixture, ProxyInfo, ProxyScore, RankedCandidate, Ranking
 from tests.records.records_data import make_ranking, make_record
 
@@ -360,6 +364,39 @@ def test_a_mixture_of_its_own_comes_back_and_may_be_edited(tmp_path: Path):
     state = ranking.to_dict()
     state["selected"][0]["weight"], state["selected"][1]["weight"] = 0.5, 0.5
     assert load_ranking(write_json(path, state)).top().weights == {"c": 0.5, "d": 0.5}
+
+
+def test_a_name_that_is_too_long_is_refused_before_any_work(tmp_path: Path):
+    with pytest.raises(RecordError, match=r"the file name x+… is too long: give a shorter one"):
+        check_ranking_target(tmp_path / f"{'x' * 251}.json")
+    assert check_ranking_target(tmp_path / f"{'x' * 245}.json").name == f"{'x' * 245}.json"
+    with pytest.raises(RecordError, match=r"is too long"):
+        check_findings_targets(tmp_path / f"{'x' * 245}.json", ["real_size.json"])
+    remove_findings(tmp_path / f"{'x' * 245}.json")
+
+
+def test_an_empty_directory_of_the_name_is_said(tmp_path: Path):
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(RecordError, match=r"a\.json is a directory: give another path"):
+        check_ranking_target(tmp_path / "a.json")
+
+
+def test_a_link_is_written_through(tmp_path: Path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.json").symlink_to(tmp_path / "there" / "new.json")
+    save_ranking(make_ranking(["a", "b"]), tmp_path / "link.json")
+    assert (tmp_path / "link.json").is_symlink()
+    assert len(load_ranking(tmp_path / "there" / "new.json")) == 2
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(RecordError, match="not a file with data, but a pipe; save the data to"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(RecordError, match="but a pipe"):
+        RunStore(tmp_path / "a.json").read()
+    with pytest.raises(RecordError, match="but a pipe"):
+        AnswerCache(tmp_path / "a.json").get(["k"])
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path):

@@ -121,6 +121,21 @@ def test_each_row_needs_a_row_of_its_own(rows, among: bool):
     assert are_among(rows, [(1,), (0.1 + 0.2,), (None,), ("a",)]) is among
 
 
+def test_thousands_of_rows_whose_sums_were_rounded_otherwise_are_the_same():
+    one, two = 0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1
+    assert one != two
+    n = 20_000
+    left = [(one if i % 2 else two, i) for i in range(n)]
+    right = [(two if i % 2 else one, i) for i in reversed(range(n))]
+    assert same_result(QueryResult(tuple(left)), QueryResult(tuple(right)), ordered=False)
+    right[7] = (right[7][0], right[8][1])
+    assert not same_result(QueryResult(tuple(left)), QueryResult(tuple(right)), ordered=False)
+    # whole numbers within the tolerance are not the same
+    large = [(10**12 + i % 2, i) for i in range(3000)]
+    other = [(10**12 + (i + 1) % 2, i) for i in range(3000)]
+    assert not same_result(QueryResult(tuple(large)), QueryResult(tuple(other)), ordered=False)
+
+
 def test_a_few_rounded_rows_are_found_among_many():
     many = [(i * 0.37,) for i in range(5000)]
     rows = [(value * (1 + 1e-12),) for (value,) in many[1:4]]

@@ -102,6 +102,13 @@ def test_hostile_queries_write_nothing(runner: QueryRunner, database: Path):
     assert not Path("/tmp/synque_vacuumed.sqlite").exists()
 
 
+@pytest.mark.parametrize("before", ["", " -- a\n", "/* a */\t", "-- EXPLAIN\n"])
+def test_explain_is_not_a_result(runner: QueryRunner, before: str):
+    for query in ("EXPLAIN SELECT 1", "explain query plan select 1"):
+        assert "EXPLAIN is not allowed" in str(runner.run(before + query).error)
+    assert runner.run(f"{before}SELECT 1 AS explain").ran
+
+
 def test_the_error_names_the_limit_that_was_exceeded(runner: QueryRunner):
     assert "time limit of 1 s" in str(runner.run(HOSTILE["endless count"]).error)
     assert "memory limit of 64 MiB" in str(runner.run(HOSTILE["memory for sorting"]).error)
