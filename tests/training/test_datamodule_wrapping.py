@@ -519,7 +519,7 @@ def test_a_collate_fn_that_takes_no_record_is_one_error_whose_example_works(inne
     wrapped = inner()
     data = SynqueDataModule({"near": raw(8), "far": raw(8)}, view="text", wraps=wrapped)
     with pytest.raises(
-        DataError, match=r"cannot take an example of near, \{'text': 'a 0'"
+        DataError, match=r"cannot take an example of far, \{'text': 'a 0'"
     ) as caught:
         data.train_dataloader()
     message, code = str(caught.value).split("such as\n")
