@@ -141,7 +141,7 @@ def run_in_worker(work: ProbeWork) -> list[str]:
         head = {
             "script": _script(),
             "sys_path": sys.path,
-            "package": package_of(work.fits.datamodule),
+            "package": package_of(work.fits.datamodule) or "pytorch_lightning",
         }
         with suppress(BrokenPipeError):  # the worker has died, so its answer is empty
             process.stdin.write(json.dumps(head).encode() + b"\n")

@@ -64,6 +64,10 @@ _PACKAGES: dict[str, LightningPackage] = {
 }
 _ROOTS = {"pytorch_lightning": "pytorch_lightning", "lightning": "lightning.pytorch"}
 _IMPORTS = {"pytorch_lightning": "synque_select", "lightning": "synque_select.lightning"}
+_NOT_AT_THE_FRONT_DOOR = {
+    "PruningCallback": "synque_select.callbacks",
+    "TaskDataModule": "synque_select.experiment",
+}
 _CHANGES = {
     "pytorch_lightning": (
         "`import lightning as L` to `import pytorch_lightning as L` (and `lightning.pytorch` to "
@@ -197,14 +201,22 @@ def check_package(own: object, what: str, part: object) -> None:
         return
     kind, other = _class_of(own), _class_of(part)
     if _name_in_library(other) is None:
-        line = f"from {_IMPORTS[theirs]} import {_name_in_library(kind) or kind.__name__}"
+        line = _import_of(_name_in_library(kind) or kind.__name__, theirs)
     else:
-        line = f"from {_IMPORTS[ours]} import {_name_in_library(other)}"
+        line = _import_of(_name_in_library(other), ours)
     raise LightningError(
         f"{what} ({other.__name__}) comes from the package {theirs}, whose objects are not "
         f"interchangeable with those of {ours}, for which this {kind.__name__} is: write "
-        f"`{line}`, or change {_CHANGES[ours]} everywhere in your script"
+        f"`{line}` (in the same way each callback and DataModule of synque-select), or change "
+        f"{_CHANGES[ours]} everywhere in your script"
     )
+
+
+def _import_of(name: str | None, package: LightningPackage) -> str:
+    module = _IMPORTS[package]
+    if package == "pytorch_lightning" and name in _NOT_AT_THE_FRONT_DOOR:
+        module = _NOT_AT_THE_FRONT_DOOR[name]
+    return f"from {module} import {name}"
 
 
 def _class_of(part: object) -> type:

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from synque_select import SynqueDataModule
-from synque_select.callbacks import SelectionCallback
 from synque_select.data.answers import write_questions
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import ConfigError, DataError
@@ -16,6 +14,7 @@ from synque_select.records.ranking_file import load_ranking
 from synque_select.selection.ask import panel_of
 from synque_select.selection.scorer import Scorer
 from tests.callbacks.test_label_filter import WORDS, examples
+from tests.lightning_package import SelectionCallback, SynqueDataModule
 from tests.training.tiny import LetterEncoder, TinyData, TinyModel, trainer
 
 pytestmark = pytest.mark.filterwarnings(

@@ -13,11 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import CSVLogger, Logger
 
-from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.callbacks._logging import LoggedTable, log_table, log_text
 from synque_select.data.candidate import Candidate
 from synque_select.data.sources import load_candidates
@@ -25,7 +22,11 @@ from synque_select.records import store as store_module
 from synque_select.records.store import RunStore
 from synque_select.records.unstored_records import UNSTORED
 from synque_select.types import Ranking
+from tests.lightning_package import ProxyCorrelationCallback, SelectionCallback, pl
 from tests.training.tiny import LetterEncoder, TinyModel, data_module, trainer
+
+CSVLogger = pl.loggers.CSVLogger
+Logger = pl.loggers.Logger
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,12 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.data.candidate import Candidate
 from synque_select.errors import ConfigError, LightningError
 from synque_select.functional.correlation import correlate_scores
@@ -20,6 +16,7 @@ from synque_select.records.correlation_file import load_correlations
 from synque_select.records.store import RunStore
 from synque_select.selection.scorer import rank
 from synque_select.types import Mixture, Ranking
+from tests.lightning_package import ProxyCorrelationCallback, SelectionCallback, pl
 from tests.training.tiny import (
     LetterEncoder,
     TinyModel,
@@ -30,6 +27,10 @@ from tests.training.tiny import (
     texts_of,
     trainer,
 )
+
+ModelCheckpoint = pl.callbacks.ModelCheckpoint
+CSVLogger = pl.loggers.CSVLogger
+TensorBoardLogger = pl.loggers.TensorBoardLogger
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 

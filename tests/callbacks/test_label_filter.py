@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from synque_select import SynqueDataModule
-from synque_select.callbacks import SelectionCallback
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import ConfigError, LightningError
 from synque_select.records.dropped_labels_file import load_dropped_labels
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.training.comparability import hyper_parameters
+from tests.lightning_package import SelectionCallback, SynqueDataModule
 from tests.training.tiny import LetterEncoder, TinyData, TinyModel, collate, seen_by, trainer
 
 pytestmark = pytest.mark.filterwarnings(

@@ -6,11 +6,8 @@ import json
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import yaml
-from pytorch_lightning.loggers import CSVLogger
 
-from synque_select import SelectionCallback
 from synque_select.cli.main import main
 from synque_select.errors import ConfigError
 from synque_select.lens.config import LensConfig
@@ -18,8 +15,11 @@ from synque_select.lens.rubric import RubricSampling, load_rubrics
 from synque_select.llm.scripted import ScriptedLLM
 from synque_select.llm.transformers.engine import TransformersLLM
 from tests.lens.scripts import weigh_labels, write_points
+from tests.lightning_package import SelectionCallback, import_path_of, pl
 from tests.llm.test_engines import save_model
 from tests.training.tiny import TinyModel, data_module, trainer
+
+CSVLogger = pl.loggers.CSVLogger
 
 REAL = [{"text": f"w0x{i % 3} w1x{i % 2}", "label": 0} for i in range(12)]
 NEAR = [{"text": f"w0x{i % 3} w1x{i % 2} w0x1", "label": i % 2} for i in range(20)]
@@ -163,7 +163,7 @@ def test_yaml_of_lightning_cli(form: str, tmp_path):
     }[form]
     state = {
         "callback": {
-            "class_path": "synque_select.callbacks.SelectionCallback",
+            "class_path": import_path_of("SelectionCallback"),
             "init_args": {"proxies": ["ngram", "lens"], "lens": lens},
         }
     }

@@ -11,18 +11,10 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import (
-    CSVLogger,
-    Logger,
-    MLFlowLogger,
-    TensorBoardLogger,
-    WandbLogger,
-)
 
-from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.callbacks._logging import LoggedTable, log_table, log_text
+from tests.lightning_package import ProxyCorrelationCallback, SelectionCallback, pl
 from tests.training.tiny import (
     LetterEncoder,
     TinyModel,
@@ -32,6 +24,12 @@ from tests.training.tiny import (
     texts_of,
     trainer,
 )
+
+CSVLogger = pl.loggers.CSVLogger
+Logger = pl.loggers.Logger
+MLFlowLogger = pl.loggers.MLFlowLogger
+TensorBoardLogger = pl.loggers.TensorBoardLogger
+WandbLogger = pl.loggers.WandbLogger
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 

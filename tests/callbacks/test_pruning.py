@@ -8,8 +8,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from synque_select.callbacks import PruningCallback
 from synque_select.errors import DependencyError, LightningError
+from tests.lightning_package import PruningCallback
 from tests.training.tiny import TinyData, TinyModel, seen_by, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")

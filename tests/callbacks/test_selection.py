@@ -14,14 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
-from pytorch_lightning.strategies import SingleDeviceStrategy
-from pytorch_lightning.tuner import Tuner
 from torch.utils.data import DataLoader
 
-from synque_select.callbacks import SelectionCallback
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import ConfigError, DataError, LightningError, RecordError
 from synque_select.proxies.base import ProxyInput
@@ -29,6 +24,13 @@ from synque_select.proxies.kernel import MMD
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.selection.mixture import with_mixture
 from synque_select.selection.scorer import Scorer
+from tests.lightning_package import (
+    OTHER_PACKAGE,
+    OTHER_ROOT,
+    SelectionCallback,
+    import_of,
+    pl,
+)
 from tests.training.tiny import (
     OTHER_WORDS,
     WORDS,
@@ -45,6 +47,12 @@ from tests.training.tiny import (
     texts_of,
     trainer,
 )
+
+CSVLogger = pl.loggers.CSVLogger
+Logger = pl.loggers.Logger
+TensorBoardLogger = pl.loggers.TensorBoardLogger
+SingleDeviceStrategy = pl.strategies.SingleDeviceStrategy
+Tuner = pl.tuner.Tuner
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The '.*_dataloader' does not have many workers",
@@ -446,14 +454,11 @@ def test_a_second_selection_is_refused(tmp_path, selection):
         trainer(tmp_path, selection(), selection()).fit(TinyModel(), datamodule=data_module())
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("lightning") is None, reason="the package lightning is not installed"
-)
 @pytest.mark.parametrize(
     "what", ["trainer", "trainer without callback", "datamodule", "wrapped", "logger", "callback"]
 )
-def test_objects_of_the_package_lightning_get_one_error(tmp_path, selection, what):
-    other: Any = importlib.import_module("lightning.pytorch")
+def test_objects_of_the_other_package_get_one_error(tmp_path, selection, what):
+    other: Any = importlib.import_module(OTHER_ROOT)
 
     class Other(other.LightningModule if "trainer" in what else pl.LightningModule):
         training_step = TinyModel.training_step
@@ -469,9 +474,12 @@ def test_objects_of_the_package_lightning_get_one_error(tmp_path, selection, wha
         options = {"accelerator": "cpu", "max_epochs": 1, "default_root_dir": tmp_path}
         maker(callbacks=callbacks, logger=logger, **options).fit(Other(), datamodule=data)
 
-    line = "change `import lightning as L` to `import pytorch_lightning as L`"
-    with pytest.raises(LightningError, match=line):
+    with pytest.raises(LightningError) as raised:
         fit()
+    needs_datamodule = what == "wrapped" or "trainer" in what
+    ours = "SynqueDataModule" if needs_datamodule else "SelectionCallback"
+    assert f"comes from the package {OTHER_PACKAGE}" in str(raised.value)
+    assert f"write `{import_of(ours, OTHER_PACKAGE)}` (in the same way" in str(raised.value)
 
 
 class TableLogger(Logger):

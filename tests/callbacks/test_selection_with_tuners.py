@@ -7,21 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import (
-    BatchSizeFinder,
-    EarlyStopping,
-    LearningRateFinder,
-    ModelCheckpoint,
-)
-from pytorch_lightning.tuner import Tuner
 from torch.utils.data import DataLoader, IterableDataset
 
-from synque_select import SynqueDataModule
-from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.errors import LightningError
 from synque_select.training.mixture_loader import MixtureDataset
+from tests.lightning_package import (
+    ProxyCorrelationCallback,
+    SelectionCallback,
+    SynqueDataModule,
+    pl,
+)
 from tests.training.tiny import (
     N_VAL,
     REAL_WORDS,
@@ -36,6 +32,12 @@ from tests.training.tiny import (
     texts_of,
     trainer,
 )
+
+BatchSizeFinder = pl.callbacks.BatchSizeFinder
+EarlyStopping = pl.callbacks.EarlyStopping
+LearningRateFinder = pl.callbacks.LearningRateFinder
+ModelCheckpoint = pl.callbacks.ModelCheckpoint
+Tuner = pl.tuner.Tuner
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The '.*_dataloader' does not have many workers",

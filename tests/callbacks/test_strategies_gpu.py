@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
+from tests.lightning_package import ProxyCorrelationCallback, SelectionCallback
 from tests.training.tiny import LetterEncoder, TinyModel, data_module, seen_by, texts_of, trainer
 
 pytestmark = [

@@ -4,10 +4,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-import pytorch_lightning as pl
 import torch
 
-from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.errors import ConfigError, LightningError, RecordError
 from synque_select.probing.probes import ProbeSweep, run_probes
 from synque_select.probing.sweep import run_sweep
@@ -16,6 +14,7 @@ from synque_select.records.store import RunStore
 from synque_select.selection.scorer import Scorer, rank
 from synque_select.training.short_fit import ShortFitOptions
 from synque_select.training.surrogate import SurrogateOptions
+from tests.lightning_package import ProxyCorrelationCallback, SelectionCallback, pl
 from tests.training.tiny import (
     WORDS,
     LetterEncoder,

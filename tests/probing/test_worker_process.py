@@ -27,6 +27,7 @@ class CallingFits:
     """Fits of one candidate that do nothing but call the model factory."""
 
     ranking = SimpleNamespace(candidates=[SimpleNamespace(name="near")])
+    datamodule = None
 
     def run(self, model_factory: Any, *_: Any, **__: Any) -> Any:
         return model_factory()
@@ -38,7 +39,7 @@ def work(folder: Path, model_factory: Any, fits: Any = None) -> ProbeWork:
 
 
 def nothing_to_train(folder: Path) -> ProbeWork:
-    fits: Any = SimpleNamespace(ranking=SimpleNamespace(candidates=[]))
+    fits: Any = SimpleNamespace(ranking=SimpleNamespace(candidates=[]), datamodule=None)
     return work(folder, TinyModel, fits)
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from synque_select import SynqueDataModule
 from synque_select.data.candidate import Candidate
+from tests.lightning_package import SynqueDataModule, pl
 
 
 def records(name: str, n: int) -> list[dict[str, Any]]:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.examples import Examples
 from synque_select.encoders import BaseEncoder
 from synque_select.experiment import BaseTask, unseen
+from tests.lightning_package import pl
 
 SIDE = 4
 N_DISTINCT = 24

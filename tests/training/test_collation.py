@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from synque_select import SynqueDataModule
+from tests.lightning_package import SynqueDataModule
 from tests.training.tiny import TinyModel, candidates, trainer
 
 pytestmark = pytest.mark.filterwarnings(

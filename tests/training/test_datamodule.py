@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import BatchSizeFinder, LearningRateFinder
-from pytorch_lightning.tuner import Tuner
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, TensorDataset
 
-from synque_select import SynqueDataModule
 from synque_select.data.candidate import Candidate
 from synque_select.errors import ConfigError, DataError, LightningError
 from synque_select.training.mixture_loader import MixtureDataset
 from synque_select.types import Mixture
+from tests.lightning_package import OTHER_PACKAGE, OTHER_ROOT, SynqueDataModule, import_of, pl
 from tests.training.serving import Recorder, UserData, candidates, fit, records, trainer
+
+BatchSizeFinder = pl.callbacks.BatchSizeFinder
+LearningRateFinder = pl.callbacks.LearningRateFinder
+Tuner = pl.tuner.Tuner
+MisconfigurationException = pl.utilities.exceptions.MisconfigurationException
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -380,22 +381,21 @@ class TestBadInput:
             dm.train_dataloader()
 
     def test_a_module_of_the_other_package(self):
-        other = type("LightningDataModule", (), {"__module__": "lightning.pytorch.core"})
-        with pytest.raises(LightningError, match="import pytorch_lightning as L"):
+        other = type("Theirs", (), {"__module__": f"{OTHER_ROOT}.core"})
+        line = import_of("SynqueDataModule", OTHER_PACKAGE)
+        with pytest.raises(LightningError, match=f"package {OTHER_PACKAGE}.*{line}"):
             SynqueDataModule(candidates(), wraps=other())
         with pytest.raises(LightningError, match="found DataLoader"):
             SynqueDataModule(candidates(), wraps=DataLoader([1]))  # type: ignore[arg-type]
 
 
 def test_hyper_parameters_do_not_clash_with_the_models(tmp_path: Path):
-    from pytorch_lightning.loggers import CSVLogger
-
     class Seeded(Recorder):
         def __init__(self, seed: int = 5, batch_size: str = "mine") -> None:
             super().__init__()
             self.save_hyperparameters()
 
-    logger = CSVLogger(tmp_path, flush_logs_every_n_steps=1)
+    logger = pl.loggers.CSVLogger(tmp_path, flush_logs_every_n_steps=1)
     fit(tmp_path, data(), model=Seeded(), logger=logger, log_every_n_steps=1)
     assert dict(logger.experiment.hparams) == {"lr": 0.1, "seed": 5, "batch_size": "mine"}
 

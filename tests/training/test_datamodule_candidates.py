@@ -14,15 +14,13 @@ from typing import Any
 
 import datasets
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from synque_select import SynqueDataModule
-from synque_select.callbacks import SelectionCallback
 from synque_select.data.candidate import RealSample
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import LightningError
+from tests.lightning_package import SelectionCallback, SynqueDataModule, pl
 from tests.training.serving import Recorder, fit, records, trainer
 from tests.training.tiny import LetterEncoder, letters
 

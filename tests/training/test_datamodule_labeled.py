@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from synque_select import SynqueDataModule
-from synque_select.callbacks import SelectionCallback
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import ConfigError, LightningError
 from synque_select.training.comparability import hyper_parameters
 from synque_select.training.mixture_loader import MixtureDataset
 from synque_select.types import Mixture
+from tests.lightning_package import SelectionCallback, SynqueDataModule
 from tests.training.serving import Recorder, candidates, fit, records, trainer
 from tests.training.tiny import LetterEncoder
 

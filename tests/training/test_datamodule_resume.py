@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import BatchSizeFinder, ModelCheckpoint, OnExceptionCheckpoint
-from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch.utils.data import DataLoader
 
-from synque_select import SynqueDataModule
 from synque_select.data.candidate import Candidate
 from synque_select.errors import LightningError
+from tests.lightning_package import SynqueDataModule, pl
 from tests.training.serving import Recorder, UserData, candidates, fit, records, trainer
+
+BatchSizeFinder = pl.callbacks.BatchSizeFinder
+ModelCheckpoint = pl.callbacks.ModelCheckpoint
+OnExceptionCheckpoint = pl.callbacks.OnExceptionCheckpoint
+SingleDeviceStrategy = pl.strategies.SingleDeviceStrategy
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),

@@ -11,11 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.utilities import CombinedLoader
-from pytorch_lightning.utilities.model_helpers import is_overridden
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -29,9 +25,13 @@ from torch.utils.data import (
 )
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerFast
 
-from synque_select import SynqueDataModule
 from synque_select.errors import ConfigError, DataError, LightningError
+from tests.lightning_package import SynqueDataModule, pl
 from tests.training.serving import Recorder, UserData, candidates, fit, records, trainer
+
+CSVLogger = pl.loggers.CSVLogger
+CombinedLoader = pl.utilities.CombinedLoader
+is_overridden = pl.utilities.model_helpers.is_overridden
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),

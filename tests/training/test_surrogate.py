@@ -10,11 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger
 
-from synque_select import SurrogateOptions, SynqueDataModule, surrogate_validation
-from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
+from synque_select import SurrogateOptions, surrogate_validation
 from synque_select.data.candidate import Candidate
 from synque_select.data.examples import Examples
 from synque_select.errors import ConfigError, DataError, LightningError
@@ -27,6 +24,12 @@ from synque_select.selection.scorer import Scorer
 from synque_select.training.comparability import validation_of
 from synque_select.training.short_fit import ShortFitOptions
 from synque_select.types import Mixture
+from tests.lightning_package import (
+    ProxyCorrelationCallback,
+    SelectionCallback,
+    SynqueDataModule,
+    pl,
+)
 from tests.training.tiny import (
     REAL_WORDS,
     WORDS,
@@ -40,6 +43,10 @@ from tests.training.tiny import (
     texts,
     trainer,
 )
+
+EarlyStopping = pl.callbacks.EarlyStopping
+ModelCheckpoint = pl.callbacks.ModelCheckpoint
+CSVLogger = pl.loggers.CSVLogger
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The '.*_dataloader' does not have many workers",

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from synque_select import SynqueDataModule
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.encoders import BaseEncoder
+from tests.lightning_package import SynqueDataModule, pl
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 N_VAL = 40

@@ -12,7 +12,6 @@ import optuna
 import pytest
 import torch
 
-from synque_select import SynqueDataModule
 from synque_select.errors import ConfigError, DependencyError, LightningError, RecordError
 from synque_select.records.correlation import correlate, surrogate_reliability
 from synque_select.records.store import RunStore
@@ -22,6 +21,7 @@ from synque_select.training.surrogate import SurrogateOptions
 from synque_select.tuning import TuneOptions, TuningResult, tune_mixture
 from synque_select.tuning.storages import shown_storage
 from synque_select.utils.process_state import seeded
+from tests.lightning_package import SynqueDataModule
 from tests.training.tiny import (
     N_VAL,
     REAL_WORDS,

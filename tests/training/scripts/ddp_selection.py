@@ -13,14 +13,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import DDPStrategy
 
-from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.errors import DependencyError
 from synque_select.probing.probes import ProbeSweep
+from tests.lightning_package import ProxyCorrelationCallback, SelectionCallback, pl
 from tests.training.tiny import LetterEncoder, TinyData, TinyModel, data_module, trainer
+
+DDPStrategy = pl.strategies.DDPStrategy
 
 
 class FailingEncoder(LetterEncoder):

@@ -17,12 +17,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import DDPStrategy
 
-from synque_select.callbacks import SelectionCallback
+from tests.lightning_package import SelectionCallback, pl
 from tests.training.tiny import LetterEncoder, TinyData, TinyModel, data_module, trainer
+
+DDPStrategy = pl.strategies.DDPStrategy
 
 COLLECTIVE_S = 4
 STARTS = {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork"}

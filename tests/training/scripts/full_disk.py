@@ -11,10 +11,8 @@ import sys
 import warnings
 from pathlib import Path
 
-import pytorch_lightning as pl
-
-from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.probing.probes import ProbeSweep
+from tests.lightning_package import ProxyCorrelationCallback, SelectionCallback, pl
 from tests.training.tiny import LetterEncoder, TinyModel, data_module, trainer
 
 

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.strategies import ModelParallelStrategy
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 
-from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
+from tests.lightning_package import ProxyCorrelationCallback, SelectionCallback, pl
 from tests.training.tiny import LetterEncoder, TinyModel, data_module, trainer
+
+ModelCheckpoint = pl.callbacks.ModelCheckpoint
+ModelParallelStrategy = pl.strategies.ModelParallelStrategy
 
 
 class Sharded(TinyModel):

@@ -19,16 +19,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 
-from synque_select.callbacks import ProxyCorrelationCallback, SelectionCallback
 from synque_select.lens.config import LensConfig
 from synque_select.lens.rubric import Rubric
 from synque_select.llm.scripted import ScriptedLLM
 from synque_select.probing.probes import ProbeSweep
 from synque_select.proxies.base import ProxyInput
 from synque_select.proxies.kernel import MMD
+from tests.lightning_package import ROOT, ProxyCorrelationCallback, SelectionCallback, pl
 from tests.training.tiny import WORDS, LetterEncoder, TinyModel, data_module, trainer
+
+ModelCheckpoint = pl.callbacks.ModelCheckpoint
 
 MAX_STEPS, PROBE_STEPS, SAVED_EVERY = 24, 4, 3
 
@@ -99,7 +100,7 @@ class LoggedModel(TinyModel):
 
 def main(folder: Path) -> None:
     torch.manual_seed(0)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addHandler(Said())
+    logging.getLogger(f"{ROOT}.utilities.rank_zero").addHandler(Said())
     lens = LensConfig(
         scorer=LoggedJudge(None, weigh),
         rubrics=dict.fromkeys(WORDS, Rubric(("words",), ("fruits",), ("birds",))),

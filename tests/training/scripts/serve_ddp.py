@@ -11,11 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
-
-from synque_select import SynqueDataModule
+from tests.lightning_package import SynqueDataModule, pl
 from tests.training.serving import Recorder, candidates, trainer
+
+ModelCheckpoint = pl.callbacks.ModelCheckpoint
 
 
 class Write(pl.Callback):

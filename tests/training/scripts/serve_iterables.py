@@ -15,7 +15,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from synque_select import SynqueDataModule
+from tests.lightning_package import SynqueDataModule
 from tests.training.serving import Recorder, records, trainer
 
 

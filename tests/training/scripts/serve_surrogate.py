@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-
-from synque_select import SurrogateOptions, SynqueDataModule
+from synque_select import SurrogateOptions
+from tests.lightning_package import SynqueDataModule, pl
 from tests.training.tiny import LetterEncoder, TinyModel, candidates, collate, real_sample, trainer
 
 
