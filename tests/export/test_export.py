@@ -222,3 +222,25 @@ def test_class_labels_that_disagree(tmp_path: Path):
 def test_the_column_of_origin_is_not_overwritten(tmp_path: Path):
     with pytest.raises(DataError, match="rename the field"):
         exported([{"text": str(i), ORIGIN: "web"} for i in range(2)], tmp_path / "m", view="text")
+
+
+@pytest.mark.parametrize("name", ["mix.parquet", "mix.jsonl", "mix"])
+def test_memory_is_bounded(name: str, tmp_path: Path):
+    import tracemalloc
+
+    class Long(list):  # 4,000 texts of 20 kB, made when they are read: 80 MB
+        def __len__(self):
+            return 4000
+
+        def __getitem__(self, index):
+            return {"text": f"{index:06d}" * 3400}
+
+    dataset = MixtureDataset([Candidate("a", Long())], Mixture.equal(["a"]))
+    tracemalloc.start()
+    try:
+        export = export_draws(dataset, tmp_path / name)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert export.n == 4000
+    assert peak < 40 << 20
