@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from synque_select.errors import LightningError
 from synque_select.probing.worker_process import ProbeWork, check_sendable, run_in_worker
 from synque_select.records.store import RunStore
-from synque_select.training.bookkeeping import store_record
+from synque_select.training.bookkeeping import known_records, store_record
 from synque_select.training.comparability import validation_of
 from synque_select.training.datamodule import attached_datamodule
 from synque_select.training.short_fit import (
@@ -119,8 +119,8 @@ class ProbeSweep:
         if trainer.world_size > 1:
             sent = replace(fits, datamodule=datamodule.detached())
             run_ids = run_in_worker(ProbeWork(sent, model_factory, store, self._progress))
-            records = {record.run_id: record for record in store.read(kind="probe")}
-            return [records[run_id] for run_id in run_ids]
+            records = {record.run_id: record for record in known_records(store, "probe")}
+            return [records[run_id] for run_id in run_ids if run_id in records]
         try:
             return train_probes(fits, model_factory, store, progress=self._progress)
         finally:
@@ -223,7 +223,7 @@ def measure_untrained(
     fits: ShortFits, model_factory: ModelFactory, store: RunStore
 ) -> RunRecord | str:
     """Measure the model as it is, and store the record; or return why it cannot be measured."""
-    finished = {r.details.get("probe"): r for r in store.read(kind="mixture")}
+    finished = {r.details.get("probe"): r for r in known_records(store, "mixture")}
     record = fits.untrained(model_factory, finished=finished.get)
     if isinstance(record, RunRecord):
         store_record(store, record)

@@ -146,13 +146,27 @@ class RunStore:
         rows: list[RunRecord] = []
         if self.path.exists():
             rows = self._rows()
-        records = {record.run_id: record for record in (*rows, *waiting)}
-        chosen = (
-            record
-            for record in records.values()
-            if kind in (None, record.kind) and key_hash in (None, record.key_hash)
-        )
-        return sorted(chosen, key=lambda record: (record.created, record.run_id))
+        return _sorted([*rows, *waiting], kind, key_hash)
+
+    def read_or_explain(self, kind: RunKind | None = None) -> tuple[list[RunRecord], str | None]:
+        """Return the records that can be read now, for work that is not worth ending for the rest.
+
+        Args:
+            kind: Return only records of this kind; None for all.
+
+        Returns:
+            The records as from `read`, and None; or those that are kept in files, and a message:
+            why the others cannot be read, and what to do.
+        """
+        try:
+            return self.read(kind), None
+        except RecordError as error:
+            reason = str(error)
+        try:
+            waiting = [one.record for one in unstored_records(self._folders(), self.path)]
+        except RecordError:  # the reason is that one of them is damaged
+            waiting = []
+        return _sorted(waiting, kind, None), f"run records cannot be read: {reason}"
 
     def _rows(self) -> list[RunRecord]:
         """Read all records and check each: a damaged index or column must not hide one."""
@@ -221,7 +235,8 @@ class RunStore:
         return record
 
     @contextmanager
-    def _connected(self, timeout_s: float = _BUSY_TIMEOUT_S) -> Iterator[sqlite3.Connection]:
+    def _connected(self, timeout_s: float | None = None) -> Iterator[sqlite3.Connection]:
+        timeout_s = _BUSY_TIMEOUT_S if timeout_s is None else timeout_s
         try:
             check_regular(self.path, error=RecordError)
             create_once(self.path, _create_schema)
@@ -289,6 +304,18 @@ class RunStore:
         if not n_tables:
             raise DamagedFileError("the file is empty")
         raise RecordError(f"{self.path} is a SQLite file but not a run store: give another path")
+
+
+def _sorted(
+    records: Sequence[RunRecord], kind: RunKind | None, key_hash: str | None
+) -> list[RunRecord]:
+    """Return the newest record of each run, oldest run first."""
+    chosen = (
+        record
+        for record in {record.run_id: record for record in records}.values()
+        if kind in (None, record.kind) and key_hash in (None, record.key_hash)
+    )
+    return sorted(chosen, key=lambda record: (record.created, record.run_id))
 
 
 def _create_schema(path: Path) -> None:

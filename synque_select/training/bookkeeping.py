@@ -8,11 +8,11 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from synque_select.errors import SynqueError
 from synque_select.records.store import RunStore
-from synque_select.types import RunRecord
+from synque_select.types import RunKind, RunRecord
 from synque_select.utils.memory import is_out_of_memory
 from synque_select.utils.wording import one_line
 
-__all__ = ["bookkeeping", "reason_of", "store_record"]
+__all__ = ["bookkeeping", "known_records", "reason_of", "store_record"]
 
 _MOST = 1000  # characters of an error in a warning
 
@@ -62,6 +62,14 @@ def reason_of(error: Exception) -> str:
     """Return what a warning says of an error, on one line: its type too, unless it is ours."""
     kind = "" if isinstance(error, SynqueError) else f"{type(error).__name__}: "
     return one_line(f"{kind}{error}", _MOST)
+
+
+def known_records(store: RunStore, kind: RunKind | None = None) -> list[RunRecord]:
+    """Return the run records that can be read; if others cannot, with a warning."""
+    records, problem = store.read_or_explain(kind)
+    if problem is not None:
+        rank_zero_warn(problem)
+    return records
 
 
 def store_record(store: RunStore, record: RunRecord) -> None:

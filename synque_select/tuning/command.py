@@ -20,6 +20,7 @@ from synque_select.report.study_tables import study_table
 from synque_select.report.table import terminal_width, wrap_text
 from synque_select.selection.decision import tuned
 from synque_select.selection.scorer import Scorer
+from synque_select.training.bookkeeping import known_records
 from synque_select.training.run_page import write_page
 from synque_select.training.short_fit import ModelFactory, TrainerOptions
 from synque_select.tuning.options import TuneOptions
@@ -107,7 +108,9 @@ def _write(
     how = f"the best of {counted(len(result.trials), 'trial')} by {result.metric}"
     save_ranking(tuned(result.ranking, result.mixture, how), run_dir)
     write_json(run_dir / "study.json", result.to_dict())
-    trials = [r for r in store.read(kind="trial") if r.details.get("study") == result.study_name]
+    trials = [
+        r for r in known_records(store, "trial") if r.details.get("study") == result.study_name
+    ]
     if trials:
         save_correlations([*correlate(trials), *surrogate_reliability(trials)], run_dir)
     write_page(run_dir, datamodule, None)

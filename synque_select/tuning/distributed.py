@@ -29,10 +29,13 @@ class Ranks:
     def __init__(self, part: object, trainer_options: TrainerOptions) -> None:
         with quiet_fits():
             self._trainer = trainer_class(part)(
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                **trainer_options,
+                **{
+                    **trainer_options,
+                    # it only connects the ranks: what the fits log and save is theirs
+                    "logger": False,
+                    "enable_checkpointing": False,
+                    "enable_progress_bar": False,
+                }
             )
         if self._trainer.world_size > 1:
             self._open()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypedDict, cast, final
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, TypedDict, cast, final
 from synque_select.errors import ConfigError, RecordError
 from synque_select.records.run_folder import to_jsonable
 from synque_select.records.store import RunStore
-from synque_select.training.bookkeeping import store_record
+from synque_select.training.bookkeeping import known_records, store_record
 from synque_select.training.comparability import content_sha256, hyper_parameters, weights_sha256
 from synque_select.training.lightning_compat import lightning_module_of, package_of
 from synque_select.training.short_fit import ModelFactory, ShortFits
@@ -88,14 +90,41 @@ class Sampling:
         }
 
     def _hyper_parameters(self, trial: Trial) -> JsonObject:
-        given = {} if self.hyper_parameters is None else self.hyper_parameters(trial)
+        if self.hyper_parameters is None:
+            return {}
+        given = self.hyper_parameters(_users_trial(trial, self.space.parameter_names))
         try:
-            return cast(JsonObject, to_jsonable(dict(given), where="hyper_parameters"))
+            values = to_jsonable(dict(given), undefined=math.nan, where="hyper_parameters")
+            json.dumps(values, allow_nan=False)
+            return cast(JsonObject, values)
         except (RecordError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"hyper_parameters(trial) gave {given!r}: allowed is a mapping from argument of "
-                "the model factory to number or text"
+                "the model factory to finite number or text"
             ) from error
+
+
+def _users_trial(trial: Trial, reserved: Collection[str]) -> Trial:
+    """Return a trial that suggests no parameter of ours, whose value it would give instead."""
+    users = copy.copy(trial)
+    for method in ("suggest_categorical", "suggest_float", "suggest_int"):
+        setattr(users, method, partial(_suggest, getattr(trial, method), reserved))
+    return users
+
+
+def _suggest(
+    suggest: Callable[..., object],
+    reserved: Collection[str],
+    name: str,
+    *args: object,
+    **more: object,
+) -> object:
+    if name in reserved:
+        raise ConfigError(
+            f"hyper_parameters(trial) suggests {name!r}, which is the name of a parameter of the "
+            "mixture: choose another name"
+        )
+    return suggest(name, *args, **more)
 
 
 @dataclass(frozen=True)
@@ -204,11 +233,8 @@ class FitObjective:
         """Look up a fit that any worker has finished; several ranks always fit again together."""
         if self.ranks.n_ranks > 1:
             return None
-        for kind in kinds:
-            for record in self.store.read(kind=kind):
-                if record.details.get("probe") == fit_id:
-                    return record
-        return None
+        records = [r for r in known_records(self.store) if r.details.get("probe") == fit_id]
+        return next((r for kind in kinds for r in records if r.kind == kind), None)
 
     def _record(
         self,

@@ -20,6 +20,7 @@ from synque_select.selection.mixture import mmd_optimal_mixture
 from synque_select.selection.scorer import Scorer
 from synque_select.selection.scoring import Scoring
 from synque_select.selection.surrogate import SurrogateDraw
+from synque_select.training.bookkeeping import known_records
 from synque_select.training.comparability import content_sha256, validation_of, weights_sha256
 from synque_select.training.datamodule import is_synque_datamodule
 from synque_select.training.lightning_compat import is_lightning_module
@@ -229,7 +230,12 @@ class _Tuning:
             data.teardown("fit")
 
     def _prepare(self, prepared: list[_Prepared]) -> _Shared:
-        """Score and download on rank 0; return what the others need, as plain values."""
+        """Score and download on rank 0; return what the others need, as plain values.
+
+        Raises:
+            RecordError: The run store cannot be read: an error before hours of trials, not in them.
+        """
+        self.store.read()
         scoring = self._scoring()
         ranking = self.scorer.order(scoring)
         self._sampling(ranking)  # a wrong k_range is an error on every rank
@@ -371,7 +377,7 @@ class _Tuning:
         surrogate = self.datamodule.surrogate if self.options.proxy is None else None
         if surrogate is None:
             return []
-        trials = [r for r in self.store.read(kind="trial") if r.details.get("study") == study]
+        trials = [r for r in known_records(self.store, "trial") if r.details.get("study") == study]
         low, high = space.k_range
         sizes = [] if low == high else [_PREFERS_MANY]
         return [*surrogate.messages, *sizes, *reliability_messages(surrogate_reliability(trials))]

@@ -65,6 +65,11 @@ class MixtureSpace:
                 f"{len(self.names)}, the number of candidates"
             )
 
+    @property
+    def parameter_names(self) -> frozenset[str]:
+        """The names of all parameters, which a user's hyper-parameters must not have."""
+        return frozenset((_K, *map(_share, self.names)))
+
     def suggest(self, trial: Trial) -> Mixture:
         """Let an Optuna trial choose a mixture."""
         point: dict[str, float] = {_K: trial.suggest_int(_K, *self.k_range)}

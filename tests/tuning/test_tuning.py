@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 from synque_select.errors import ConfigError, DependencyError, LightningError, RecordError
+from synque_select.records import store as store_module
 from synque_select.records.correlation import correlate, surrogate_reliability
 from synque_select.records.store import RunStore
 from synque_select.report.study_tables import study_table
@@ -397,6 +400,78 @@ def test_a_hyper_parameter_of_any_name(tune, name):
     )
     assert all(0.1 <= trial.hyper_parameters["lr"] <= 0.5 for trial in result.trials)
     assert len({trial.hyper_parameters["lr"] for trial in result.trials}) == 7
+
+
+@pytest.mark.parametrize("name", ["mixture/k", f"mixture/share {candidates()[0].name}"])
+def test_a_hyper_parameter_with_the_name_of_ours_is_an_error(tune, name):
+    with pytest.raises(ConfigError, match=f"suggests '{name}', which is the name of a parameter"):
+        tune(hyper_parameters=lambda trial: {"lr": trial.suggest_float(name, 0.01, 0.1)})
+    with pytest.raises(ConfigError, match="choose another name"):
+        tune(hyper_parameters=lambda trial: {"lr": trial.suggest_int(name=name, low=1, high=3)})
+
+
+def test_a_hyper_parameter_that_is_not_finite_is_an_error(tune):
+    for value in (float("nan"), float("inf"), [float("nan")]):
+        with pytest.raises(ConfigError, match="finite number or text"):
+            tune(hyper_parameters=lambda _, value=value: {"lr": value})
+
+
+def test_options_of_the_trainer_may_name_what_the_ranks_leave_out(tune):
+    options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    assert len(tune(n_trials=2, trainer_options=options).trials) == 2
+
+
+class Damaging(Watched):
+    """From the second fit on, the run store is not one any more."""
+
+    damage: ClassVar[Callable[[], None]]
+
+    def on_train_end(self) -> None:
+        if len(Watched.fits) == 2:
+            Damaging.damage()
+
+
+@pytest.mark.parametrize("kind", ["damaged", "locked", "directory", "removed"])
+def test_a_store_that_breaks_in_a_study_costs_no_trial(tune, tmp_path, monkeypatch, kind):
+    for name in ("_BUSY_TIMEOUT_S", "_BUSY_TIMEOUT_OF_UNSTORED_S"):
+        monkeypatch.setattr(store_module, name, 0.1)
+    store = RunStore(tmp_path / "records.sqlite")
+    locks: list[sqlite3.Connection] = []
+
+    def damage() -> None:
+        if kind == "locked":
+            locks.append(sqlite3.connect(store.path, isolation_level=None))
+            locks[0].execute("BEGIN EXCLUSIVE")
+        elif kind == "damaged":
+            store.path.write_bytes(b"garbage" * 1000)
+        else:
+            store.path.unlink()
+            if kind == "directory":
+                store.path.mkdir()
+
+    monkeypatch.setattr(Damaging, "damage", staticmethod(damage), raising=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = tune(Damaging, n_trials=4)
+    assert [trial.state for trial in result.trials] == ["complete"] * 4
+    told = " ".join(str(one.message) for one in caught)
+    assert ("could not be stored" in told) == ("cannot be read" in told) == (kind != "removed")
+    for lock in locks:
+        lock.close()
+    if kind != "locked":
+        (store.path.rmdir if kind == "directory" else store.path.unlink)()
+        if kind == "removed":
+            return
+    # what was kept in files is taken in by the next store; the first trial was in the old one
+    trials = store.read(kind="trial")
+    assert len(trials) == (4 if kind == "locked" else 3)
+
+
+def test_a_store_that_is_damaged_before_a_study_is_an_error_at_once(tune, tmp_path):
+    (tmp_path / "records.sqlite").write_bytes(b"garbage" * 1000)
+    with pytest.raises(RecordError, match="is not a run store"):
+        tune()
+    assert Watched.fits == []
 
 
 def test_errors_name_what_is_wrong(tune):
