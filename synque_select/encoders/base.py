@@ -74,11 +74,15 @@ class BaseEncoder(ABC):
         """Halve the maximum size of a batch, after one of that size did not fit into memory.
 
         Returns:
-            Whether it could be halved: False if a batch is a single view already.
+            Whether it could be halved: False if a batch is a single view already, or if the
+            subclass does not let `batch_size` be set.
         """
         if self.batch_size <= 1:
             return False
-        self.batch_size //= 2
+        try:
+            self.batch_size //= 2
+        except AttributeError:  # a property, or a frozen dataclass
+            return False
         return True
 
     def options(self) -> JsonObject:

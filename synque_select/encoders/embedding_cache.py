@@ -44,7 +44,7 @@ from synque_select.utils.cache_dir import cache_root, temporary_twin, write_in_c
 from synque_select.utils.memory import is_out_of_memory
 from synque_select.utils.process_state import free_device_memory, preserved_state
 from synque_select.utils.progress import ProgressBar
-from synque_select.utils.wording import counted
+from synque_select.utils.wording import counted, one_line
 
 __all__ = ["Embedded", "embed"]
 
@@ -56,6 +56,7 @@ _FLUSH_BYTES = 32 * 2**20
 _BLOCK = 8192  # rows that are merged at once
 _STALE_S = 24 * 3600
 _TRIES = 4
+_MAX_SHOWN = 200  # characters of an error
 _BAR_DELAY_S = 2.0
 
 
@@ -169,19 +170,21 @@ def _encode(
         disable=not progress,
     )
     left = missing
+    # a subclass may make batches of its own in `encode_many`
+    batches = "batches of" if _makes_batches(encoder) else "batch_size"
     try:
-        while len(left := _encode_until_full(encoder, examples, left, sink, bar)):
+        while True:
+            left, reason = _encode_until_full(encoder, examples, left, sink, bar)
+            if not len(left):
+                break
             size = encoder.batch_size
             if not encoder.halve_batch():
-                raise EncoderError(
-                    f"{encoder.id}: out of memory while encoding a single view of "
-                    f"{examples.where}: use a smaller model, shorter views, or device='cpu'"
-                )
+                raise EncoderError(_too_large(encoder, examples, reason))
             free_device_memory()
             _log.warning(
-                "%s: out of memory while encoding %s with batches of %d; going on with %d, and "
+                "%s: out of memory while encoding %s with %s %d; going on with %d, and "
                 "%s of %s left. A smaller batch_size from the start saves the attempt.",
-                *(encoder.id, examples.where, size, encoder.batch_size),
+                *(encoder.id, examples.where, batches, size, encoder.batch_size),
                 *(f"{len(left):,}", f"{len(missing):,}"),
             )
     finally:
@@ -194,14 +197,35 @@ def _encode(
         )
 
 
+def _makes_batches(encoder: BaseEncoder) -> bool:
+    """Whether batches have `batch_size` views: no subclass outside this package decides."""
+    return type(encoder).encode_many.__module__.partition(".")[0] == "synque_select"
+
+
+def _too_large(encoder: BaseEncoder, examples: Examples, reason: str) -> str:
+    """Return the message for views that do not fit into memory, however few there are at once."""
+    advice = "use a smaller model, shorter views, or device='cpu'"
+    name = type(encoder).__name__
+    if encoder.batch_size > 1:
+        what = f"{examples.where} with batches of {encoder.batch_size}"
+        advice = f"batch_size of {name} cannot be set, so no smaller batch is tried: {advice}"
+    elif _makes_batches(encoder):
+        what = f"a single view of {examples.where}"
+    else:
+        what = f"{examples.where} with batch_size 1"
+        follow = f"encode_many of {name} must encode no more than batch_size views at once"
+        advice = f"{follow}, or else {advice}"
+    return f"{encoder.id}: out of memory while encoding {what} ({reason}): {advice}"
+
+
 def _encode_until_full(
     encoder: BaseEncoder,
     examples: Examples,
     missing: NDArray[np.int64],
     sink: _Sink,
     bar: ProgressBar,
-) -> NDArray[np.int64]:
-    """Encode views until memory runs out; return the positions of those that are left."""
+) -> tuple[NDArray[np.int64], str]:
+    """Encode views until memory runs out; return the positions of those that are left, and why."""
     is_left = np.ones(len(missing), dtype=bool)
     try:
         for positions, batch in encoder.encode_many(_Chosen(examples.views, missing)):
@@ -210,12 +234,12 @@ def _encode_until_full(
             sink.add(examples.digests[indices], _checked(batch, encoder, examples, indices))
             is_left[here] = False
             bar.update(len(indices))
-    except (RuntimeError, MemoryError, OSError) as error:
+    except Exception as error:
         if not is_out_of_memory(error):
             raise
         # the error is dropped here: its traceback holds the tensors of the batch
-        return missing[is_left]
-    return missing[:0]
+        return missing[is_left], one_line(f"{type(error).__name__}: {error}", _MAX_SHOWN)
+    return missing[:0], ""
 
 
 class _Chosen(Sequence[View]):

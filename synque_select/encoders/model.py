@@ -82,7 +82,7 @@ class ModelEncoder(BaseEncoder, Generic[_Inputs]):
         if self._model is None:
             try:
                 self._model = self._load_checked()
-            except (RuntimeError, MemoryError, OSError) as error:
+            except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 raise EncoderError(
@@ -136,7 +136,7 @@ class ModelEncoder(BaseEncoder, Generic[_Inputs]):
                             for i in range(0, len(probes), size)
                         ]
                     )
-            except (RuntimeError, MemoryError, OSError) as error:
+            except Exception as error:
                 if size == 1 or not is_out_of_memory(error):
                     raise
             # after the error is dropped, whose traceback holds the tensors

@@ -3,25 +3,60 @@
 from __future__ import annotations
 
 import errno
+import re
+from collections.abc import Iterator
 
 import torch
 
+from synque_select.errors import SynqueError
+
 __all__ = ["is_out_of_memory"]
 
-# of allocators that raise a plain RuntimeError: the CPU's, Apple's, and those of CUDA's libraries
-_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+# in what allocators and libraries write, however they spell it; cuDNN says that a batch for whose
+# work space memory is missing is not supported
+_WORDS = re.compile(
+    r"out ?of ?(?:\w+ )?memory"
+    r"|(?:can'?t|cannot|could not|failed to|unable to) allocate (?:\S+ ){0,4}?"
+    r"(?:memory|buffer|\(?\d*bytes|[kmgt]i?b\b)"
+    r"|(?:not enough|insufficient)(?: \w+)? memory|alloc ?failed|bad ?alloc|resource ?exhausted"
+    r"|cudnn ?status ?not ?supported|unable to find an engine to execute"
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that the memory of the device, or of the host, ran out.
 
+    So does one that was raised for such an error, or a group with one. The errors of this library
+    do not: they come after all has been tried.
+
     Example:
-        >>> is_out_of_memory(RuntimeError("MPS backend out of memory"))
+        >>> is_out_of_memory(RuntimeError("HIP error: hipErrorOutOfMemory"))
         True
+        >>> is_out_of_memory(RuntimeError("shapes do not match"))
+        False
     """
+    return not isinstance(error, SynqueError) and any(map(_is_of_memory, _with_causes(error)))
+
+
+def _is_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(word in text for word in _WORDS)
+    words = str(error).replace("_", " ").lower()
+    return isinstance(error, Exception) and _WORDS.search(words) is not None
+
+
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all that it was raised for."""
+    waiting, seen = [error], set()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        if isinstance(one, BaseExceptionGroup):
+            waiting += one.exceptions
+        cause = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+        waiting += [] if cause is None else [cause]

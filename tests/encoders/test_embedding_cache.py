@@ -536,6 +536,12 @@ class Full(Counting):
         return super().encode(views)
 
 
+def raised_for(error: Exception, cause: Exception) -> Exception:
+    """The error with a cause, as `raise error from cause` makes it."""
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -543,9 +549,17 @@ class Full(Counting):
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("MPS backend out of memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+        RuntimeError("HIP error: hipErrorOutOfMemory"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if"),
+        RuntimeError("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of"),
+        RuntimeError("RESOURCE_EXHAUSTED: failed to allocate 2.00G (2147483648 bytes)"),
+        RuntimeError("std::bad_alloc"),
+        ValueError("CUDA out of memory"),
+        raised_for(RuntimeError("encoding failed"), torch.OutOfMemoryError("CUDA out of memory")),
+        ExceptionGroup("two threads", [KeyError("a"), torch.OutOfMemoryError("CUDA")]),
         MemoryError(),
     ],
-    ids=lambda error: type(error).__name__,
+    ids=lambda error: f"{type(error).__name__} {error}"[:40],
 )
 def test_out_of_memory_halves_the_batch_and_goes_on_with_a_note(error, tmp_path, caplog):
     encoder = Full(3, error)
@@ -585,8 +599,37 @@ def test_out_of_memory_with_a_single_view_is_an_error(tmp_path):
     assert encoder.sizes == [8, 4, 2, 1]
 
 
-def test_another_error_of_an_encoder_is_not_taken_for_memory(tmp_path):
-    encoder = Full(3, RuntimeError("shapes do not match"))
-    with pytest.raises(RuntimeError, match="shapes do not match"):
+def test_a_batch_size_that_cannot_be_set_is_one_error(tmp_path):
+    class Fixed(Full):
+        batch_size = property(lambda self: 8)
+
+    encoder = Fixed(3, torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(EncoderError, match=r"batches of 8 .*batch_size of Fixed cannot be set"):
+        embed(encoder, Candidate("c", texts(0, 9)), cache_dir=tmp_path, progress=False)
+
+
+def test_an_encoder_with_batches_of_its_own_is_told_to_follow(tmp_path, caplog):
+    class Own(Full):
+        def encode_many(self, views):
+            yield range(len(views)), self.encode(views[:])
+
+    encoder = Own(3, torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(EncoderError, match="encode_many of Own must encode no more than"):
+        embed(encoder, Candidate("c", texts(0, 9)), cache_dir=tmp_path, progress=False)
+    assert "batches of" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shapes do not match"),
+        ValueError("cannot allocate a seat"),
+        raised_for(EncoderError("all has been tried"), torch.OutOfMemoryError()),
+    ],
+    ids=str,
+)
+def test_another_error_of_an_encoder_is_not_taken_for_memory(error, tmp_path):
+    encoder = Full(3, error)
+    with pytest.raises(type(error), match=str(error)):
         embed(encoder, Candidate("c", texts(0, 9)), cache_dir=tmp_path, progress=False)
     assert encoder.sizes == [8]
