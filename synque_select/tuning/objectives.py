@@ -105,7 +105,7 @@ class Sampling:
 
 
 def _users_trial(trial: Trial, reserved: Collection[str]) -> Trial:
-    """Return a trial that suggests no parameter of ours, whose value it would give instead."""
+    """Return a trial that refuses names of the mixture's parameters, whose values it has."""
     users = copy.copy(trial)
     for method in ("suggest_categorical", "suggest_float", "suggest_int"):
         setattr(users, method, partial(_suggest, getattr(trial, method), reserved))
