@@ -5,10 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from synque_select.errors import ConfigError, did_you_mean
+from synque_select.utils.display import BLUE, GREY, INK, Shown, drawable, new_axes, set_names
 from synque_select.utils.json_fields import JsonFields, null_if_undefined
 from synque_select.utils.json_types import Json
+from synque_select.utils.wording import counted
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 __all__ = [
     "Analysis",
@@ -508,9 +515,11 @@ def _ablation(fields: JsonFields, read: Callable[[JsonFields], _T]) -> dict[str,
     return {key: read(fields.object(key)) for key in fields}
 
 
-@dataclass(frozen=True)
-class BenchmarkResult:
+@dataclass(frozen=True, repr=False)
+class BenchmarkResult(Shown):
     """The result of `run_released`, and the content of the file that it writes.
+
+    `print` and a notebook show one row per task and proxy; `plot` draws those of one task.
 
     Args:
         seed: Seed of everything random.
@@ -525,6 +534,83 @@ class BenchmarkResult:
     encoder_revision: str
     absent: tuple[str, ...] = ()
     tasks: Mapping[str, TaskResult] = field(default_factory=dict)
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """What was run."""
+        tasks = counted(len(self.tasks), "task")
+        return (f"Benchmark on {tasks}: encoder {self.encoder_id}, seed {self.seed}.",)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the columns mean, and what is absent."""
+        meaning = (
+            "spearman: mean over groups of the correlation with performance; low and high: 95 % "
+            "jackknife interval over candidates; seed_spread: standard deviation over real samples"
+        )
+        ceilings = (
+            f"{name}: a perfect proxy would reach {task.noise_ceiling:.2f}"
+            for name, task in self.tasks.items()
+            if not math.isnan(task.noise_ceiling)
+        )
+        absent = (text for task in self.tasks.values() for text in task.absent)
+        return (meaning, *ceilings, *self.absent, *absent)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per task and proxy.
+
+        The columns are `task`, `proxy`, `spearman`, `low`, `high`, `n_groups`, `n_seeds` (real
+        samples), `seed_spread`, `pearson` and `top3_share`.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    "task": name,
+                    "proxy": key,
+                    "spearman": one.spearman,
+                    "low": one.low,
+                    "high": one.high,
+                    "n_groups": one.n_groups,
+                    "n_seeds": len(task.seeds),
+                    "seed_spread": one.seed_spread,
+                    "pearson": one.pearson,
+                    "top3_share": one.top3.share,
+                }
+                for name, task in self.tasks.items()
+                for key, one in task.proxies.items()
+            ]
+        )
+
+    def plot(self, task: str, *, ax: Axes | None = None) -> Axes:
+        """Draw the correlation of each proxy with performance on one task, with its interval.
+
+        Args:
+            task: Name of the task.
+            ax: Axes of matplotlib to draw on; None for new ones.
+
+        Returns:
+            The axes. The dotted line is what a perfect proxy would reach.
+
+        Raises:
+            ConfigError: The task was not run.
+            DependencyError: matplotlib is not installed.
+        """
+        if task not in self.tasks:
+            raise ConfigError(f"no figures of the task {task!r}: {did_you_mean(task, self.tasks)}")
+        result = self.tasks[task]
+        ax = new_axes(ax, n_rows=len(result.proxies))
+        for height, one in enumerate(result.proxies.values(), start=1):
+            ax.plot([one.low, one.high], [-height, -height], color=BLUE, lw=2, alpha=0.45)
+            ax.plot([one.spearman], [-height], "o", color=BLUE, ms=6)
+        set_names(ax, list(result.proxies))
+        ax.axvline(0, color=GREY, lw=0.8)
+        if not math.isnan(result.noise_ceiling):
+            ax.axvline(result.noise_ceiling, color=INK, lw=0.8, ls=":")
+        words = f"Spearman correlation with performance on {drawable(task)}"
+        ax.set_xlabel(f"{words}\n95 % intervals over candidates", parse_math=False)
+        return ax
 
     def to_dict(self) -> dict[str, Json]:
         """Return the result as JSON values, None for undefined."""

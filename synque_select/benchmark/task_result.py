@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
@@ -15,8 +15,13 @@ from synque_select.functional.paired import PairedComparison, compare_paired
 from synque_select.selection.default_order import NOT_BY_TRANSFER
 from synque_select.types import Ranking
 from synque_select.types.label_filter import LabelFilterRecord
+from synque_select.utils.display import Shown
 from synque_select.utils.json_fields import null_if_undefined
 from synque_select.utils.json_types import Json
+from synque_select.utils.wording import counted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["COMPARED", "ArmFigures", "Over", "Recommendation", "TaskFigures", "TasksResult"]
 
@@ -177,9 +182,11 @@ class TaskFigures:
         }
 
 
-@dataclass(frozen=True)
-class TasksResult:
+@dataclass(frozen=True, repr=False)
+class TasksResult(Shown):
     """The figures of all tasks.
+
+    `print` and a notebook show one row per proxy and truth, with its mean over the tasks.
 
     Args:
         seed: Random seed.
@@ -194,6 +201,40 @@ class TasksResult:
     encoder_revision: str
     tasks: Mapping[str, TaskFigures] = field(default_factory=dict)
     baselines: tuple[str, ...] = ()
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """What was run."""
+        tasks = counted(len(self.tasks), "task")
+        return (f"Proxies on {tasks} of your own: encoder {self.encoder_id}, seed {self.seed}.",)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the columns mean, and the messages of the tasks."""
+        meaning = (
+            "spearman: mean over tasks of the correlation with the true quality; low and high: "
+            "95 % t-interval over tasks; truth: what the true quality was measured by"
+        )
+        messages = (text for task in self.tasks.values() for text in task.messages)
+        return (meaning, *dict.fromkeys(messages))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per proxy and truth.
+
+        The columns are `proxy`, `truth`, `spearman`, `low`, `high`, `n_tasks`, `is_baseline` (never
+        reads the real sample), and Spearman's coefficient on each task under the task's name.
+        """
+        import pandas as pd
+
+        rows = []
+        for key in self.keys:
+            for truth in self.truths:
+                over = self.spearman(key, truth)
+                figures = {"spearman": over.mean, "low": over.low, "high": over.high}
+                counts = {"n_tasks": over.n_tasks, "is_baseline": key in self.baselines}
+                each = zip(self.tasks, self.coefficients(key, truth), strict=True)
+                rows.append({"proxy": key, "truth": truth, **figures, **counts, **dict(each)})
+        return pd.DataFrame(rows)
 
     @property
     def keys(self) -> tuple[str, ...]:

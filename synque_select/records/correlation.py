@@ -7,13 +7,19 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from synque_select.errors import RecordError
+from synque_select.errors import ConfigError, RecordError, did_you_mean
 from synque_select.functional.correlation import MIN_UNITS, Correlation, correlate_scores
 from synque_select.types import RunKind, RunRecord, is_surrogate, labeled_name
+from synque_select.utils.display import BLUE, Shown, drawable, new_axes
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
+from synque_select.utils.wording import counted
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 __all__ = [
     "LABELED_VALIDATION",
@@ -68,9 +74,12 @@ class UnitPoint:
         )
 
 
-@dataclass(frozen=True)
-class KeyCorrelations:
+@dataclass(frozen=True, repr=False)
+class KeyCorrelations(Shown):
     """The correlations within one comparability key and one kind.
+
+    `print` and a notebook show what was trained on, with the proxies' scores and the metric;
+    `plot` draws one proxy against the metric.
 
     Args:
         key_hash: Hash of the key.
@@ -95,6 +104,81 @@ class KeyCorrelations:
     proxies: Mapping[str, Correlation]
     messages: tuple[str, ...] = ()
     untrained: float | None = None
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """What was correlated, and the coefficient of each proxy."""
+        better = "higher" if self.mode == "max" else "lower"
+        units = distinct_units(self.kind, len(self.points))
+        title = f"Proxies against {self.monitor} over {units}; {better} {self.monitor} is better."
+        return (title, *(self._coefficient(key) for key in self.proxies))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The model as it is, what is missing, and what was left out."""
+        if self.untrained is None:
+            return self.messages
+        return (f"{self.monitor} of the model as it is: {self.untrained:.4g}.", *self.messages)
+
+    def _coefficient(self, key: str) -> str:
+        one = self.proxies[key]
+        value, low, high = one.spearman.value, one.spearman.low, one.spearman.high
+        if math.isnan(value):
+            return f"{key}: {one.message or one.verdict}"
+        ends = "" if low is None or high is None or math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+        return (
+            f"{key}: Spearman {value:+.2f}{ends} over {counted(one.n, 'unit')}, "
+            f"p {one.spearman.p:.2g}: {one.verdict}"
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per candidate or mixture, whose name is the index.
+
+        The columns are the proxies' scores under their keys, the metric under its name, and
+        `n_seeds`, the number of training seeds that the metric is the mean of.
+        """
+        import pandas as pd
+
+        rows = [
+            {**point.scores, self.monitor: point.validation, "n_seeds": point.n_seeds}
+            for point in self.points
+        ]
+        return pd.DataFrame(rows, index=pd.Index([p.unit for p in self.points], name="unit"))
+
+    def plot(self, proxy: str, *, ax: Axes | None = None) -> Axes:
+        """Draw a proxy's scores against the metric, one dot per candidate or mixture.
+
+        Args:
+            proxy: Key of the proxy.
+            ax: Axes of matplotlib to draw on; None for new ones.
+
+        Returns:
+            The axes. An axis on which lower is better is inverted: up and to the right is better.
+
+        Raises:
+            ConfigError: The proxy has no scores here.
+            DependencyError: matplotlib is not installed.
+        """
+        if proxy not in self.orientation:
+            raise ConfigError(f"unknown proxy {proxy!r}: {did_you_mean(proxy, self.orientation)}")
+        ax = new_axes(ax)
+        for point in self.points:
+            place = (point.scores.get(proxy, math.nan), point.validation)
+            ax.plot(*place, "o", color=BLUE)
+            if math.isfinite(place[0]):
+                ax.annotate(
+                    drawable(point.unit), place, xytext=(6, 3), textcoords="offset points",
+                    fontsize=8, parse_math=False,
+                )  # fmt: skip
+        if not self.orientation[proxy]:
+            ax.invert_xaxis()
+        if self.mode == "min":
+            ax.invert_yaxis()
+        higher = "higher is better" if self.orientation[proxy] else "lower is better, axis inverted"
+        ax.set_xlabel(f"{drawable(proxy)} ({higher})", parse_math=False)
+        ax.set_ylabel(drawable(self.monitor), parse_math=False)
+        ax.set_title(self._coefficient(proxy) if proxy in self.proxies else "", parse_math=False)
+        return ax
 
     @property
     def n_missing(self) -> int:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from synque_select.errors import RecordError
 from synque_select.functional.correlation import Correlation
@@ -18,8 +18,14 @@ from synque_select.functional.paired import (
 )
 from synque_select.records.correlation import MeanCorrelation, read_correlation
 from synque_select.records.run_folder import read_json, to_jsonable, write_json
+from synque_select.utils.display import BLUE, GREY, INK, Shown, drawable, new_axes, set_names
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
+from synque_select.utils.wording import counted
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 __all__ = [
     "ArmResult",
@@ -243,9 +249,11 @@ class ProxyCorrelations:
         )
 
 
-@dataclass(frozen=True)
-class ExperimentResult:
+@dataclass(frozen=True, repr=False)
+class ExperimentResult(Shown):
     """What an experiment measured.
+
+    `print` and a notebook show one row per arm; `plot` draws the arms.
 
     Args:
         metric: The metric of every reported figure.
@@ -282,6 +290,71 @@ class ExperimentResult:
     messages: tuple[str, ...] = ()
     wall_s: Mapping[str, float] = field(default_factory=dict)
     seconds: float = math.nan
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """What was measured."""
+        of = f" of {self.recipe}" if self.recipe else ""
+        replicates = counted(self.replicates, "paired replicate")
+        better = "higher" if self.metric.mode == "max" else "lower"
+        return (
+            f"Experiment{of}: {self.metric.name} of {counted(len(self.arms), 'arm')} in "
+            f"{replicates}; {better} is better.",
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the columns mean, and the messages."""
+        if not self.chosen_against:
+            return self.messages
+        return (
+            "std: over replicates, each with a new real sample and training seed. difference: the "
+            "selected mixture minus the arm, paired; low and high are the ends of a 95 % interval "
+            "for this comparison alone. verdict: of the selected mixture, after Holm's correction "
+            "over all comparisons.",
+            *self.messages,
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per arm, whose name is the index.
+
+        The columns are `mean`, `std`, `n` (replicates) and `uses_labels`; of the comparison of the
+        selected mixture with the arm `difference`, `low`, `high`, `p_holm` and `verdict`.
+        """
+        import pandas as pd
+
+        rows = []
+        for name, arm in self.arms.items():
+            row = {"mean": arm.mean, "std": arm.std, "n": arm.n, "uses_labels": arm.uses_labels}
+            pair = self.chosen_against.get(name)
+            for figure in ("difference", "low", "high", "p_holm"):
+                row[figure] = math.nan if pair is None else getattr(pair, figure)
+            rows.append({**row, "verdict": "" if pair is None else pair.verdict})
+        return pd.DataFrame(rows, index=pd.Index(list(self.arms), name="arm"))
+
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """Draw each arm's figures, one dot per replicate, and their mean.
+
+        Args:
+            ax: Axes of matplotlib to draw on; None for new ones.
+
+        Returns:
+            The axes. Arms that use labels of real data, which are bounds, are gray.
+
+        Raises:
+            DependencyError: matplotlib is not installed.
+        """
+        ax = new_axes(ax, n_rows=len(self.arms))
+        for height, arm in enumerate(self.arms.values(), start=1):
+            color = GREY if arm.uses_labels else BLUE
+            ax.plot(arm.values, [-height] * len(arm.values), "o", color=color, ms=5, alpha=0.45)
+            ax.plot([arm.mean], [-height], "|", color=INK, ms=16, mew=2)
+        set_names(ax, list(self.arms))
+        better = "higher" if self.metric.mode == "max" else "lower"
+        words = f"{drawable(self.metric.name)}; {better} is better"
+        lines = [words, "dots: replicates; line: their mean; gray: uses labels of real data"]
+        ax.set_xlabel("\n".join(lines), parse_math=False)
+        return ax
 
     def to_dict(self) -> dict[str, Json]:
         """Return the content of `result.json`, None for NaN."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from synque_select.errors import LightningError, ProxyError, SynqueError
+from synque_select.records.tuning_result import TrialRow, TuningResult
 from synque_select.tuning.options import TuneOptions
 from synque_select.tuning.studies import (
     ROLE,
@@ -15,12 +16,11 @@ from synque_select.tuning.studies import (
     SUPERFLUOUS,
     UNDEFINED,
     Plan,
-    Role,
     origin_of,
     place_of,
 )
 from synque_select.types import Mixture, Ranking
-from synque_select.utils.json_types import Json, JsonObject
+from synque_select.utils.json_types import JsonObject
 from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
@@ -30,90 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["MIXTURE", "PARAMETERS", "SECONDS", "TrialRow", "TuningResult", "result_of"]
 
 MIXTURE, PARAMETERS, SECONDS = "mixture", "hyper_parameters", "seconds"
-
-
-@dataclass(frozen=True)
-class TrialRow:
-    """One trial of a study.
-
-    Args:
-        number: Its number in the study.
-        state: "complete", "pruned", "failed" or "running".
-        role: "start" (from the proxies), "random" or "adaptive" (by the sampler).
-        start: Name of the start, such as "top 3"; empty for other trials.
-        value: The metric at the end of the budget; the last reported one for a pruned trial; None
-            if it is undefined.
-        best_so_far: Best value of the complete trials up to this one; None before the first.
-        weights: The weights of the mixture; empty until it is sampled.
-        hyper_parameters: The user's hyper-parameters.
-        seconds: Wall time of the fit; None if nothing was trained.
-        retry_of: Number of the unfinished trial that this one repeats (its worker was killed, or it
-            ended with an error), or None.
-    """
-
-    number: int
-    state: str
-    role: Role
-    start: str
-    value: float | None
-    best_so_far: float | None
-    weights: Mapping[str, float]
-    hyper_parameters: JsonObject
-    seconds: float | None
-    retry_of: int | None
-
-
-@dataclass(frozen=True)
-class TuningResult:
-    """A tuned mixture and the study that it comes from.
-
-    Args:
-        mixture: The mixture of the best complete trial, for `datamodule.set_mixture`.
-        value: Its metric, which is optimistic: the mixture was chosen because of it.
-        hyper_parameters: The user's hyper-parameters in the best trial.
-        metric: The metric, or key of a proxy, that was optimized.
-        mode: "max" or "min".
-        study_name: Name of the study; the same name and storage continue it.
-        storage: Path or URL of the storage, or its class if it has neither.
-        budget: Budget of a trial, and the settings of the search.
-        trials: All trials that were begun, in the order of their numbers.
-        messages: What a reader must know.
-        ranking: The ranking of the candidates.
-        untrained: The metric of the model as it is, with the hyper-parameters of the best trial;
-            None if it was not measured.
-    """
-
-    mixture: Mixture
-    value: float
-    hyper_parameters: JsonObject
-    metric: str
-    mode: Literal["max", "min"]
-    study_name: str
-    storage: str
-    budget: JsonObject
-    trials: tuple[TrialRow, ...]
-    messages: tuple[str, ...]
-    ranking: Ranking
-    untrained: float | None = None
-
-    def to_dict(self) -> dict[str, Json]:
-        """Return the content of `study.json`: plain values, without the ranking."""
-        state: dict[str, Json] = {n: value for n, value in vars(self).items() if n != "ranking"}
-        return state | {
-            "version": 1,
-            "mixture": self.mixture.to_dict(),
-            "trials": [vars(trial).copy() for trial in self.trials],
-            "messages": list(self.messages),
-        }
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any], ranking: Ranking) -> TuningResult:
-        """Return the result that `to_dict` wrote."""
-        given = {name: value for name, value in state.items() if name != "version"}
-        given["mixture"] = Mixture.from_dict(state["mixture"])
-        given["trials"] = tuple(TrialRow(**trial) for trial in state["trials"])
-        given["messages"] = tuple(state["messages"])
-        return cls(**given, ranking=ranking)
 
 
 _STATES = {

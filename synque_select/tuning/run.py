@@ -15,6 +15,7 @@ from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import ConfigError, LightningError, ProxyError, did_you_mean
 from synque_select.records.correlation import reliability_messages, surrogate_reliability
 from synque_select.records.store import RunStore
+from synque_select.records.tuning_result import TuningResult
 from synque_select.report.untrained import untrained_notes
 from synque_select.selection.mixture import mmd_optimal_mixture
 from synque_select.selection.scorer import Scorer
@@ -41,7 +42,7 @@ from synque_select.tuning.objectives import (
 )
 from synque_select.tuning.options import TuneOptions
 from synque_select.tuning.recovery import Worker
-from synque_select.tuning.result import TuningResult, result_of
+from synque_select.tuning.result import result_of
 from synque_select.tuning.samplers import study_pruner, study_sampler
 from synque_select.tuning.space import MixtureSpace, starting_mixtures
 from synque_select.tuning.storages import heartbeat_of, open_storage, shown_storage

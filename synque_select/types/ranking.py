@@ -229,7 +229,7 @@ class Ranking(Shown):
         return len(self.candidates)
 
     def __repr__(self) -> str:
-        selected = f"; selected: {listed(tuple(self._weights))}" if self._weights else ""
+        selected = f"; selected: {listed(self.selected)}" if self.selected else ""
         return f"<Ranking of {counted(len(self), 'candidate')} {self.by_words}{selected}>"
 
     @property
@@ -253,6 +253,11 @@ class Ranking(Shown):
             "selection_stability: estimated share of new real samples in which it is in the top "
             f"{self.stability_k}, not the chance of being truly best"
         )
+
+    @property
+    def selected(self) -> tuple[str, ...]:
+        """The selected candidates; empty if too few candidates have a defined rank."""
+        return tuple(self._weights)
 
     @property
     def _weights(self) -> Mapping[str, float]:

@@ -1,0 +1,260 @@
+"""What was run: the run directories of a folder, each with its results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, overload
+
+from synque_select.errors import ConfigError, RecordError, did_you_mean
+from synque_select.records.correlation import KeyCorrelations
+from synque_select.records.correlation_file import load_correlations
+from synque_select.records.experiment_result import ExperimentResult, load_result
+from synque_select.records.findings_file import load_findings
+from synque_select.records.ranking_file import load_ranking
+from synque_select.records.run_folder import read_json
+from synque_select.records.run_info import RunInfo, load_run_info
+from synque_select.records.tuning_result import TuningResult
+from synque_select.types import Findings, Ranking
+from synque_select.utils.display import Shown
+from synque_select.utils.wording import counted, listed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Run", "RunFolderKind", "Runs"]
+
+RunFolderKind: TypeAlias = Literal["experiment", "tuning", "correlation", "ranking"]
+
+# the file that says what a run was, in this order: an experiment has correlations, too
+_KINDS: Mapping[str, RunFolderKind] = {
+    "result.json": "experiment",
+    "study.json": "tuning",
+    "correlations.json": "correlation",
+    "ranking.json": "ranking",
+}
+_LEVELS = ("", "*", "*/*")  # runs/<task>/<run>, and lightning_logs/<version>
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, repr=False)
+class Run(Shown):
+    """One run directory. A file is read when what it holds is first asked for.
+
+    Args:
+        path: The run's directory.
+        name: The directory, relative to the folder that was searched.
+    """
+
+    path: Path
+    name: str
+
+    @property
+    def kind(self) -> RunFolderKind:
+        """What the run was; "correlation" is a sweep, or a fit with `ProxyCorrelationCallback`."""
+        for file, kind in _KINDS.items():
+            if (self.path / file).is_file():
+                return kind
+        raise RecordError(f"{self.path} has none of {', '.join(_KINDS)}")
+
+    @cached_property
+    def info(self) -> RunInfo | None:
+        """The command that made the run; None if the run does not say."""
+        return load_run_info(self.path)
+
+    @property
+    def created(self) -> datetime:
+        """When the run ended, UTC: from `run.json`, or the time of its newest result."""
+        # a damaged run.json is the `problem` of the run, and does not hide the others
+        with suppress(RecordError, ValueError):
+            if self.info is not None:
+                return datetime.fromisoformat(self.info.created).astimezone(UTC)
+        files = (self.path / name for name in _KINDS)
+        newest = max(file.stat().st_mtime for file in files if file.is_file())
+        return datetime.fromtimestamp(newest, UTC).replace(microsecond=0)
+
+    @cached_property
+    def ranking(self) -> Ranking | None:
+        """The ranking; None without one."""
+        return self._read("ranking.json", lambda: load_ranking(self.path))
+
+    @cached_property
+    def findings(self) -> Findings:
+        """What scoring found beside the order: gaps, label checks, sample size."""
+        return load_findings(self.path)
+
+    @cached_property
+    def result(self) -> ExperimentResult | None:
+        """The result of an experiment; None without one."""
+        return self._read("result.json", lambda: load_result(self.path))
+
+    @cached_property
+    def correlations(self) -> tuple[KeyCorrelations, ...]:
+        """The proxies against validation, one entry per comparability key; empty without any."""
+        return tuple(self._read("correlations.json", lambda: load_correlations(self.path)) or ())
+
+    @cached_property
+    def tuning(self) -> TuningResult | None:
+        """The result of a search for a mixture; None without one."""
+        return self._read("study.json", self._tuning)
+
+    def _tuning(self) -> TuningResult:
+        path = self.path / "study.json"
+        state = read_json(path)
+        if self.ranking is None:
+            raise RecordError(f"{path} has no ranking.json beside it")
+        if not isinstance(state, Mapping):
+            raise RecordError(f"{path} is damaged: allowed is an object")
+        try:
+            return TuningResult.from_dict(state, self.ranking)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RecordError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+    def _read(self, file: str, read: Callable[[], _T]) -> _T | None:
+        return read() if (self.path / file).is_file() else None
+
+    @property
+    def problem(self) -> str:
+        """Why the results of the run cannot be read; empty if they can."""
+        try:
+            _ = self.info, self.ranking, self.result, self.tuning, self.correlations
+        except (RecordError, ConfigError) as error:
+            return str(error)
+        return ""
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """The name and kind of the run, and what it found."""
+        title = f"{self.name}: {self.kind}, {self.created:%Y-%m-%d %H:%M} UTC"
+        if self.problem:
+            return (title, self.problem)
+        return (title, *(text for part in self._parts for text in part.headlines))
+
+    @property
+    def _parts(self) -> list[Shown]:
+        """The results, the run's own first."""
+        parts = [self.result, self.tuning, *self.correlations, self.ranking]
+        return [part for part in parts if part is not None]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the frame of the run's own result; see `Ranking`, `ExperimentResult` and so on.
+
+        Raises:
+            RecordError: A file of the run cannot be read.
+        """
+        return self._parts[0].to_frame()
+
+    def _table(self) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.DataFrame() if self.problem else self._parts[0]._table()
+
+    def row(self) -> dict[str, object]:
+        """Return what a list of runs says of this one; see `Runs.to_frame`."""
+        row: dict[str, object] = {"run": self.name, "kind": self.kind, "created": self.created}
+        row |= dict.fromkeys(("n_candidates", "n_real", "selected", "metric", "value", "n"))
+        row["problem"] = self.problem
+        if row["problem"]:
+            return row
+        ranking, result, tuning = self.ranking, self.result, self.tuning
+        if ranking is not None:
+            row |= {"n_candidates": len(ranking), "n_real": ranking.n_real}
+            row["selected"] = listed(ranking.selected)
+        if result is not None and "chosen" in result.arms:
+            chosen = result.arms["chosen"]
+            row |= {"metric": result.metric.name, "value": chosen.mean, "n": chosen.n}
+        elif tuning is not None:
+            n = sum(trial.state == "complete" for trial in tuning.trials)
+            row |= {"metric": tuning.metric, "value": tuning.value, "n": n}
+        elif self.correlations:
+            entry = self.correlations[0]
+            row |= {"metric": entry.monitor, "n": len(entry.points)}
+        return row
+
+
+class Runs(Shown, Sequence[Run]):
+    """The runs of a folder, the newest last.
+
+    Args:
+        folder: The folder; its run directories are itself, or up to two levels below it.
+
+    Raises:
+        RecordError: The folder does not exist.
+
+    Example:
+        >>> import tempfile
+        >>> len(Runs(tempfile.mkdtemp()))
+        0
+    """
+
+    def __init__(self, folder: str | Path = "runs") -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise RecordError(f"{self.folder} is not a folder: give the folder of your runs")
+        found = {
+            path.parent
+            for level in _LEVELS
+            for name in _KINDS
+            for path in self.folder.glob(f"{level}/{name}".lstrip("/"))
+        }
+        runs = [Run(path, self._name(path)) for path in found]
+        self._runs = tuple(sorted(runs, key=lambda run: (run.created, run.name)))
+
+    def _name(self, path: Path) -> str:
+        return path.name if path == self.folder else str(path.relative_to(self.folder))
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """How many runs there are."""
+        return (f"{counted(len(self), 'run')} in {self.folder}",)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the columns mean."""
+        if not self._runs:
+            return ()
+        return (
+            "value: mean over n replicates for the selected mixture of an experiment; best of n "
+            "complete trials of a tuning, which is optimistic; n of a correlation: candidates or "
+            "mixtures",
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per run, whose name is the index.
+
+        The columns are `kind`, `created`, `n_candidates`, `n_real`, `selected`, `metric`, `value`
+        and `n` (see `notes`), and `problem`: why the run cannot be read, empty if it can.
+        """
+        import pandas as pd
+
+        names = ("run", "kind", "created", "n_candidates", "n_real", "selected", "metric", "value")
+        rows = [run.row() for run in self]
+        return pd.DataFrame(rows, columns=[*names, "n", "problem"]).set_index("run")
+
+    @overload
+    def __getitem__(self, place: int | str) -> Run: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Run]: ...
+
+    def __getitem__(self, place: int | str | slice) -> Run | Sequence[Run]:
+        """Return a run by its position, or by its name or the end of it."""
+        if not isinstance(place, str):
+            return self._runs[place]
+        named = [run for run in self if run.name == place or run.name.endswith(f"/{place}")]
+        if len(named) != 1:
+            known = [run.name for run in self]
+            raise ConfigError(
+                f"{counted(len(named), 'run')} named {place!r}; {did_you_mean(place, known)}"
+            )
+        return named[0]
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._runs)
+
+    def __len__(self) -> int:
+        return len(self._runs)
