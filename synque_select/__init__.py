@@ -28,12 +28,16 @@ if TYPE_CHECKING:
     from synque_select.probing.probes import ProbeSweep
     from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
     from synque_select.proxies.registry import register_proxy
+    from synque_select.records.experiment_result import ExperimentResult
     from synque_select.records.ranking_file import load_ranking, save_ranking
-    from synque_select.selection.scorer import rank
+    from synque_select.records.runs import Run, Runs
+    from synque_select.records.tuning_result import TuningResult
+    from synque_select.selection.mixture import MixtureOptions
+    from synque_select.selection.scorer import Scorer, rank
     from synque_select.training.pytorch_lightning import SynqueDataModule
     from synque_select.training.surrogate import SurrogateOptions, surrogate_validation
     from synque_select.tuning import TuneOptions, tune_mixture
-    from synque_select.types import Mixture, Ranking
+    from synque_select.types import Decision, Mixture, Ranking
 
 __all__ = [
     "BaseEncoder",
@@ -41,20 +45,27 @@ __all__ = [
     "BaseProxy",
     "BaseReader",
     "Candidate",
+    "Decision",
+    "ExperimentResult",
     "HFMixture",
     "LensConfig",
     "Mixture",
+    "MixtureOptions",
     "ProbeSweep",
     "ProxyCorrelationCallback",
     "ProxyInput",
     "ProxyScores",
     "Ranking",
     "RealSample",
+    "Run",
+    "Runs",
+    "Scorer",
     "SelectionCallback",
     "SurrogateOptions",
     "SynqueDataModule",
     "SynqueError",
     "TuneOptions",
+    "TuningResult",
     "load_candidates",
     "load_ranking",
     "load_real",
@@ -74,20 +85,27 @@ _MODULES = {
     "BaseProxy": "proxies.base",
     "BaseReader": "data.readers",
     "Candidate": "data.candidate",
+    "Decision": "types",
+    "ExperimentResult": "records.experiment_result",
     "HFMixture": "hf",
     "LensConfig": "lens.config",
     "Mixture": "types",
+    "MixtureOptions": "selection.mixture",
     "ProbeSweep": "probing.probes",
     "ProxyCorrelationCallback": "callbacks.pytorch_lightning",
     "ProxyInput": "proxies.base",
     "ProxyScores": "proxies.base",
     "Ranking": "types",
     "RealSample": "data.candidate",
+    "Run": "records.runs",
+    "Runs": "records.runs",
+    "Scorer": "selection.scorer",
     "SelectionCallback": "callbacks.pytorch_lightning",
     "SurrogateOptions": "training.surrogate",
     "SynqueDataModule": "training.pytorch_lightning",
     "SynqueError": "errors",
     "TuneOptions": "tuning",
+    "TuningResult": "records.tuning_result",
     "load_candidates": "data.sources",
     "load_ranking": "records.ranking_file",
     "load_real": "data.sources",

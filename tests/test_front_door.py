@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import synque_select
-from tests.test_layers import modules
+from tests.test_layers import ROOT, modules
 
 PROBE = """
 import sys, time
@@ -34,6 +35,39 @@ def test_import_is_quick_and_pulls_nothing_heavy():
 @pytest.mark.parametrize("name", synque_select.__all__)
 def test_every_name_is_there_and_documented(name: str):
     assert getattr(synque_select, name).__doc__
+
+
+USER = """
+from typing import assert_type
+import synque_select as sq
+from synque_select import Decision, Mixture, Ranking, Runs, rank
+ranking = rank({"a": ["x y", "z"], "b": ["u", "v"]}, ["x", "y"], proxies=["ngram"], top_k=1)
+assert_type(ranking, Ranking)
+assert_type(ranking.decision, Decision | None)
+assert_type(ranking.top(), Mixture)
+assert_type(Runs("runs")[0].ranking, Ranking | None)
+assert_type(sq.load_ranking("ranking.json"), Ranking)
+ranking.plot().set_title("mine")
+ranking.to_frame()
+sq.rank({}, [], top_k="3")
+"""
+
+
+def test_names_have_their_types_in_an_editor(tmp_path: Path):
+    script = tmp_path / "user.py"
+    reveals = [f"reveal_type(sq.{name})" for name in synque_select.__all__]
+    script.write_text("\n".join([USER, *reveals]))
+    # from the repository, with its cache: `make test` has filled it
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", str(script)],
+        capture_output=True, text=True, check=False, timeout=500, cwd=ROOT,
+    )  # fmt: skip
+    notes = [line for line in done.stdout.splitlines() if "note: Revealed type" in line]
+    errors = [line for line in done.stdout.splitlines() if "error:" in line]
+    assert len(notes) == len(reveals), done.stdout + done.stderr
+    assert not [line for line in notes if line.endswith('"Any"')]
+    assert len(errors) == 1
+    assert 'Argument "top_k" to "rank" has incompatible type "str"' in errors[0]
 
 
 def test_unknown_name_is_an_attribute_error():
