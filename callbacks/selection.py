@@ -33,8 +33,13 @@ from synque_select.records.dropped_labels_file import (
     save_dropped_labels,
 )
 from synque_select.records.findings_file import copy_findings
-from synque_select.records.ranking_file import file_beside, load_ranking, save_ranking
-from synque_select.records.run_folder import check_run_name, make_folder, new_run_folder
+from synque_select.records.ranking_file import load_ranking, save_ranking
+from synque_select.records.run_folder import (
+    check_run_name,
+    file_beside,
+    make_folder,
+    new_run_folder,
+)
 from synque_select.report.decision import decision_lines
 from synque_select.report.lens import lens_text, write_rubrics
 from synque_select.report.ranking_tables import ranking_tables

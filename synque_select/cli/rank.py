@@ -19,13 +19,12 @@ from synque_select.cli.options import (
     flat,
     proxy_options,
 )
-from synque_select.errors import ConfigError, ProxyError, SynqueError
+from synque_select.errors import ConfigError, SynqueError
 
 if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
     from jsonargparse import ArgumentParser
 
     from synque_select.data.groups import GroupSelector
-    from synque_select.proxies.base import BaseProxy
     from synque_select.selection.label_filter import LabelFilterChoice
     from synque_select.selection.scorer import Scorer, ScoringJob
     from synque_select.selection.scoring import Scoring
@@ -223,7 +222,8 @@ def _rank(options: Namespace, *, quiet: bool) -> int:
         split=options.split,
     )
     job = scorer.prepare(candidates, real)
-    _check_findings(options, job)
+    sizes = options.sample_size_analysis
+    job.check_findings(gaps=options.gaps, sample_size_analysis=sizes, written=_as_option)
     scoring = job.score()
     (ranking, labels), dropped = _order(job, scoring), None
     if labels is not None:
@@ -244,7 +244,7 @@ def _rank(options: Namespace, *, quiet: bool) -> int:
             kept = saved if options.gaps else None
             later.attempt(lambda: _add_gaps(scoring, kept, quiet=quiet))
         if options.sample_size_analysis:
-            later.attempt(lambda: _add_sample_sizes(options, scoring, ranking, saved, quiet=quiet))
+            later.attempt(lambda: _add_sample_sizes(job, scoring, ranking, saved, quiet=quiet))
         if saved.paths and not quiet:
             print(f"\n{saved.sentence}")
     return NONE_IS_CLOSE if is_far and options.strict else 0
@@ -301,7 +301,7 @@ class _Saved:
     def add_dropped(self, dropped: Mapping[str, Sequence[DroppedLabel]], *, relabel: bool) -> None:
         """Write what the label filter dropped."""
         from synque_select.records.dropped_labels_file import DROPPED_LABELS, save_dropped_labels
-        from synque_select.records.ranking_file import file_beside
+        from synque_select.records.run_folder import file_beside
 
         if self.ranking is not None:
             path = file_beside(self.ranking, DROPPED_LABELS)
@@ -386,44 +386,9 @@ def _order(job: ScoringJob, scoring: Scoring) -> tuple[Ranking, LabelChecks | No
         raise
 
 
-def _check_findings(options: Namespace, job: ScoringJob) -> None:
-    """Before anything is scored, reject requests that could not be met afterwards."""
-    from synque_select.types.decision import LEAST_REAL
-
-    if options.gaps and not job.needs_embeddings:
-        raise ConfigError("--gaps needs embeddings: add a proxy that uses them, such as pad")
-    if options.mixture == "mmd_optimal" and not job.needs_embeddings:
-        raise ConfigError("--mixture mmd_optimal needs embeddings: add a proxy such as mmd")
-    if options.sample_size_analysis and len(job.real) < LEAST_REAL:
-        raise ConfigError(
-            f"--sample-size-analysis compares halves of the real sample: it needs {LEAST_REAL} "
-            f"examples, found {len(job.real)}"
-        )
-    if options.sample_size_analysis and options.rank_by is not None:
-        _check_reads_real(options.rank_by, job.suite)
-    top_k = options.top_k
-    if options.sample_size_analysis and top_k is not None and top_k >= len(job.candidates):
-        raise ConfigError(
-            f"--sample-size-analysis needs --top-k below {len(job.candidates)}, or all are selected"
-        )
-
-
-def _check_reads_real(rank_by: str, suite: Sequence[BaseProxy]) -> None:
-    """Reject an order of which it is known before scoring that it has no sample-size analysis."""
-    from synque_select.types.ranking import ProxyInfo
-
-    for proxy in suite:
-        info = ProxyInfo(proxy.key, proxy.higher_is_better, family=proxy.family)
-        if proxy.key == rank_by and (info.reads_labels or not info.reads_real):
-            reason = (
-                "the candidates judge each other there"
-                if info.reads_labels
-                else f"{rank_by} never reads the real sample"
-            )
-            raise ConfigError(
-                f"--sample-size-analysis is not possible with --rank-by {rank_by}: {reason}; rank "
-                "by another proxy, such as mmd or pad"
-            )
+def _as_option(name: str, value: object = None) -> str:
+    option = f"--{name.replace('_', '-')}"
+    return option if value is None else f"{option} {value}"
 
 
 def _add_gaps(scoring: Scoring, saved: _Saved | None, *, quiet: bool) -> None:
@@ -440,21 +405,16 @@ def _add_gaps(scoring: Scoring, saved: _Saved | None, *, quiet: bool) -> None:
 
 
 def _add_sample_sizes(
-    options: Namespace, scoring: Scoring, ranking: Ranking, saved: _Saved, *, quiet: bool
+    job: ScoringJob, scoring: Scoring, ranking: Ranking, saved: _Saved, *, quiet: bool
 ) -> None:
     from synque_select.report.finding_tables import sample_size_table
     from synque_select.report.table import terminal_width, wrap_text
     from synque_select.report.terminal import print_table
-    from synque_select.selection.sample_size import sample_size_analysis
 
-    try:
-        sizes = sample_size_analysis(scoring, top_k=ranking.stability_k, rank_by=ranking.rank_by)
-    except ProxyError as error:
-        if options.rank_by is not None:  # else only the scores said what orders
-            raise
-        text = f"{str(error)[0].upper()}{str(error)[1:]}."
+    sizes = job.sample_sizes(scoring, ranking)
+    if isinstance(sizes, str):
         if not quiet:
-            print("", *wrap_text(text, terminal_width()), sep="\n")
+            print("", *wrap_text(sizes, terminal_width()), sep="\n")
         return
     if not quiet:
         print()

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from synque_select.errors import RecordError
-from synque_select.records.dropped_labels_file import DROPPED_LABELS, load_dropped_labels
-from synque_select.records.ranking_file import check_name_length, file_beside
-from synque_select.records.run_folder import read_json, write_json
+from synque_select.records.dropped_labels_file import (
+    DROPPED_LABELS,
+    load_dropped_labels,
+    save_dropped_labels,
+)
+from synque_select.records.run_folder import check_name_length, file_beside, read_json, write_json
 from synque_select.types import Findings, Gaps, LabelChecks, SampleSizeAnalysis
 
 __all__ = [
@@ -27,7 +30,11 @@ _T = TypeVar("_T")
 
 
 def save_findings(
-    run_dir: str | Path, findings: Findings, *, ranking: str = "ranking.json"
+    run_dir: str | Path,
+    findings: Findings,
+    *,
+    ranking: str = "ranking.json",
+    relabel: bool = False,
 ) -> list[Path]:
     """Write each finding as `<name>.json` and return the paths.
 
@@ -35,16 +42,22 @@ def save_findings(
         run_dir: The run's directory; created if it is missing.
         findings: The findings; one that is None is not written.
         ranking: Name of the ranking's file, with which the names begin if it has one of its own.
+        relabel: Whether dropped labels were replaced, for their file.
 
     Raises:
         RecordError: A file cannot be written.
     """
+    path = Path(run_dir) / ranking
     parts = {name: getattr(findings, name) for name in FINDINGS}
-    return [
-        write_json(file_beside(Path(run_dir) / ranking, f"{name}.json"), part.to_dict())
+    written = [
+        write_json(file_beside(path, f"{name}.json"), part.to_dict())
         for name, part in parts.items()
         if part is not None
     ]
+    if findings.dropped is not None:
+        target = file_beside(path, DROPPED_LABELS)
+        written.append(save_dropped_labels(target, findings.dropped, relabel=relabel))
+    return written
 
 
 def load_findings(run_dir: str | Path, *, ranking: str = "ranking.json") -> Findings:

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 from collections.abc import Collection
 from pathlib import Path
 
 from synque_select.errors import ConfigError, RecordError
-from synque_select.records.run_folder import read_json, write_json, write_text
-from synque_select.types import Ranking
+from synque_select.records.findings_file import remove_findings, save_findings
+from synque_select.records.run_folder import check_name_length, read_json, write_json, write_text
+from synque_select.types import Findings, Ranking
 from synque_select.types.ranking import OLD_STABILITY
 from synque_select.utils.csv_text import csv_text
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
-from synque_select.utils.wording import one_line
 
 __all__ = [
-    "check_name_length",
     "check_ranking_target",
-    "file_beside",
     "load_ranking",
     "ranking_from_json",
     "save_ranking",
 ]
 
 _CSV_HEAD = ["name", "n", "sha256"]
-_SHOWN = 60  # characters of a name that is too long
 
 _PROXY_FIELDS = (
     "higher_is_better",
@@ -76,23 +72,6 @@ def check_ranking_target(path: str | Path) -> Path:
     return target
 
 
-def check_name_length(path: Path) -> None:
-    """Refuse a name that is longer than the file system allows.
-
-    Args:
-        path: A file that will be written.
-
-    Raises:
-        RecordError: The name is too long.
-    """
-    try:
-        os.lstat(path)
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            shown = one_line(path.name, _SHOWN)
-            raise RecordError(f"the file name {shown} is too long: give a shorter one") from error
-
-
 def _is_table(path: Path) -> bool:
     """Whether a file begins as the CSV of a ranking does."""
     try:
@@ -102,26 +81,16 @@ def _is_table(path: Path) -> bool:
         return False
 
 
-def file_beside(ranking: Path, name: str) -> Path:
-    """Return the path of another file of a run: `mine.json` has its gaps in `mine.gaps.json`.
-
-    Args:
-        ranking: The JSON file of the ranking.
-        name: Name of the other file in a run whose ranking is `ranking.json`.
-    """
-    return ranking.with_name(name if ranking.name == "ranking.json" else f"{ranking.stem}.{name}")
-
-
 def _target(path: str | Path) -> Path:
     path = Path(path)
     return path if path.suffix.lower() == ".json" else path / "ranking.json"
 
 
 def save_ranking(ranking: Ranking, path: str | Path) -> Path:
-    """Write a ranking and return the path of its JSON file.
+    """Write a ranking, with its findings beside it, and return the path of its JSON file.
 
     Args:
-        ranking: The ranking.
+        ranking: The ranking. If it has findings, those of another ranking there are removed.
         path: A directory, which gets `ranking.json` and `ranking.csv`; or a file that ends in
             `.json`, which gets a `.csv` file beside it.
 
@@ -130,7 +99,12 @@ def save_ranking(ranking: Ranking, path: str | Path) -> Path:
     """
     path = _target(path)
     write_text(path.with_suffix(".csv"), _csv(ranking))
-    return write_json(path, ranking.to_dict())
+    write_json(path, ranking.to_dict())
+    if ranking.findings != Findings():
+        remove_findings(path)
+        relabel = ranking.label_filter is not None and ranking.label_filter.relabel
+        save_findings(path.parent, ranking.findings, ranking=path.name, relabel=relabel)
+    return path
 
 
 def _csv(ranking: Ranking) -> str:

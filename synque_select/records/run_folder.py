@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,10 +15,13 @@ from synque_select.errors import ConfigError, RecordError
 from synque_select.utils.atomic import write_text_atomic
 from synque_select.utils.json_files import read_json_file
 from synque_select.utils.json_types import Json
+from synque_select.utils.wording import one_line
 
 __all__ = [
+    "check_name_length",
     "check_plain_name",
     "check_run_name",
+    "file_beside",
     "make_folder",
     "new_run_folder",
     "read_json",
@@ -37,6 +42,8 @@ _SECOND = (
     "fir finch fox grove hawk hazel heron hill lake lark maple moor moss oak otter owl pine raven "
     "reed river robin sand stone wren"
 )
+
+_SHOWN = 60  # characters of a name that is too long
 
 
 def new_run_folder(root: str | Path, recipe: str, name: str | None = None) -> Path:
@@ -125,6 +132,33 @@ def make_folder(run_dir: str | Path) -> Path:
     except OSError as error:
         raise RecordError(f"cannot create the run's directory {run_dir}: {error}") from error
     return run_dir
+
+
+def file_beside(ranking: Path, name: str) -> Path:
+    """Return the path of another file of a run: `mine.json` has its gaps in `mine.gaps.json`.
+
+    Args:
+        ranking: The JSON file of the ranking.
+        name: Name of the other file in a run whose ranking is `ranking.json`.
+    """
+    return ranking.with_name(name if ranking.name == "ranking.json" else f"{ranking.stem}.{name}")
+
+
+def check_name_length(path: Path) -> None:
+    """Refuse a name that is longer than the file system allows.
+
+    Args:
+        path: A file that will be written.
+
+    Raises:
+        RecordError: The name is too long.
+    """
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            shown = one_line(path.name, _SHOWN)
+            raise RecordError(f"the file name {shown} is too long: give a shorter one") from error
 
 
 def to_jsonable(value: object, *, undefined: float | None = None, where: str = "value") -> Json:

@@ -195,13 +195,13 @@ class Runs(Shown, Sequence[Run]):
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise RecordError(f"{self.folder} is not a folder: give the folder of your runs")
-        found = {
+        folders = {
             path.parent
             for level in _LEVELS
             for name in _KINDS
             for path in self.folder.glob(f"{level}/{name}".lstrip("/"))
         }
-        runs = [Run(path, self._name(path)) for path in found]
+        runs = [Run(path, self._name(path)) for path in folders]
         self._runs = tuple(sorted(runs, key=lambda run: (run.created, run.name)))
 
     def _name(self, path: Path) -> str:

@@ -11,8 +11,8 @@ from synque_select.records.correlation import KeyCorrelations
 from synque_select.records.correlation_file import load_correlations
 from synque_select.records.experiment_result import ExperimentResult, load_result
 from synque_select.records.findings_file import load_findings
-from synque_select.records.ranking_file import file_beside, load_ranking
-from synque_select.records.run_folder import read_json
+from synque_select.records.ranking_file import load_ranking
+from synque_select.records.run_folder import file_beside, read_json
 from synque_select.records.run_info import RunInfo, load_run_info
 from synque_select.types import Findings, Ranking
 from synque_select.utils.json_types import JsonObject

@@ -21,7 +21,7 @@ from synque_select.data.sources import load_candidates, load_real
 from synque_select.data.view_messages import view_messages
 from synque_select.data.views import Selector
 from synque_select.encoders import BaseEncoder, embed, get_encoder
-from synque_select.errors import ConfigError, DataError
+from synque_select.errors import ConfigError, DataError, ProxyError
 from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import ProxySpec, default_suite, resolve_suite
 from synque_select.records.dropped_labels_file import DROPPED_LABELS, save_dropped_labels
@@ -29,7 +29,13 @@ from synque_select.records.findings_file import save_findings
 from synque_select.selection.ask import ANSWERS, AnswerReport, assess, check_answers, panel_of
 from synque_select.selection.default_order import NOT_BY_TRANSFER
 from synque_select.selection.degenerate import Degenerate, split_degenerate
-from synque_select.selection.findings import scoring_findings
+from synque_select.selection.findings import (
+    as_argument,
+    check_embeds,
+    check_sample_sizes,
+    find_gaps,
+    scoring_findings,
+)
 from synque_select.selection.label_filter import (
     LabelFilterChoice,
     camps_of,
@@ -47,8 +53,17 @@ from synque_select.selection.ranking_cache import (
     load_kept_ranking,
     ranking_path,
 )
+from synque_select.selection.sample_size import sample_size_analysis
 from synque_select.selection.scoring import Scoring, labels_key, score
-from synque_select.types import DroppedLabel, LabelCheck, LabelChecks, Mixture, Ranking
+from synque_select.types import (
+    DroppedLabel,
+    Findings,
+    LabelCheck,
+    LabelChecks,
+    Mixture,
+    Ranking,
+    SampleSizeAnalysis,
+)
 from synque_select.utils.process_state import free_device_memory
 from synque_select.utils.validation import check_int
 from synque_select.utils.wording import counted
@@ -72,14 +87,18 @@ class ComputeOptions(TypedDict, total=False):
 
 
 class RankOptions(ComputeOptions, total=False):
-    """The options of `rank` that are not arguments: how data is read, and how scores are computed.
+    """The options of `rank` that are not arguments: how data is read and scored, what is found.
 
     `real_view` is the view of the real sample, by default that of the candidates; `split` the split
-    of datasets that have several, by default "train".
+    of datasets that have several, by default "train"; the others are those of `synque-select rank`.
     """
 
     real_view: Selector | None
     split: str | None
+    gaps: bool
+    sample_size_analysis: bool
+    label_filter: LabelFilterChoice
+    relabel: bool
 
 
 def rank(
@@ -124,11 +143,19 @@ def rank(
         real_groups: What real examples share that do not vary independently, such as a thread,
             author, session or page; see `load_real`. None groups exact and near duplicates.
         **options: `real_view`, the view of the real sample if it has another one; `split` of
-            datasets that have several, by default "train"; `answers`, a file of `synque-select ask`
-            with labels of real examples, the only ones that are ever read; `seed` (default 0) for
-            everything that is drawn; `device` for encoding and scoring, None for a GPU if there is
-            one; `cache_dir` of embeddings and scores, None for the default cache; `progress`
-            (default True), whether to show progress of anything that takes more than two seconds.
+            datasets that have several, by default "train"; `gaps`, whether to look for real
+            examples that no candidate covers, and `sample_size_analysis`, whether more real
+            examples would change the selection, both in `ranking.findings`; `label_filter` ("off",
+            "auto" or a share of votes) and `relabel`, see `Scorer`; `answers`, a file of
+            `synque-select ask` with labels of real examples, the only ones that are ever read;
+            `seed` (default 0) for everything that is drawn; `device` for encoding and scoring, None
+            for a GPU if there is one; `cache_dir` of embeddings and scores, None for the default
+            cache; `progress` (default True), whether to show progress of anything that takes more
+            than two seconds.
+
+    Returns:
+        The ranking, with the label checks in its `findings`. `print` and a notebook show it,
+        `to_frame` and `plot` give its figures, `top` the mixture to train on.
 
     Raises:
         TypeError: An argument is unknown.
@@ -154,6 +181,8 @@ def rank(
     for name in options.keys() - RankOptions.__annotations__.keys():
         raise TypeError(f"rank() got an unexpected keyword argument {name!r}")
     real_view, split = options.pop("real_view", None), options.pop("split", None)
+    gaps = options.pop("gaps", False)
+    sample_sizes = options.pop("sample_size_analysis", False)
     scorer = Scorer(
         proxies=proxies,
         rank_by=rank_by,
@@ -166,7 +195,9 @@ def rank(
     loaded = load_candidates(candidates, view=view, label=label, family=family, split=split)
     sample_view = view if real_view is None else real_view
     sample = load_real(real, view=sample_view, real_groups=real_groups, split=split)
-    return scorer.rank(loaded, sample)
+    return scorer.prepare(loaded, sample).ranking_with_findings(
+        gaps=gaps, sample_size_analysis=sample_sizes
+    )
 
 
 @dataclass(frozen=True)
@@ -499,6 +530,77 @@ class ScoringJob:
         left_out = () if self._left_out is None else (self._left_out,)
         messages = (*labels.messages, *left_out, *ranking.messages)
         return replace(ranking, messages=messages), labels
+
+    def ranking_with_findings(self, *, gaps: bool, sample_size_analysis: bool) -> Ranking:
+        """Score, check and filter labels, order, and look for what else was asked for.
+
+        Args:
+            gaps: Whether to look for real examples that no candidate covers.
+            sample_size_analysis: Whether to compare selections by disjoint real samples.
+
+        Raises:
+            ConfigError: What was asked for cannot be found with this suite or these sizes.
+        """
+        self.check_findings(gaps=gaps, sample_size_analysis=sample_size_analysis)
+        scoring = self.score()
+        (ranking, labels), dropped, sizes = self.checked_ranking(scoring), None, None
+        if labels is not None:
+            ranking, dropped = self.filter_labels(scoring, ranking)
+        if sample_size_analysis:
+            sizes = self.sample_sizes(scoring, ranking)
+        if isinstance(sizes, str):
+            ranking, sizes = replace(ranking, messages=(*ranking.messages, sizes)), None
+        gaps_found = find_gaps(scoring) if gaps else None
+        return replace(ranking, findings=Findings(labels, gaps_found, sizes, dropped))
+
+    def check_findings(
+        self,
+        *,
+        gaps: bool,
+        sample_size_analysis: bool,
+        written: Callable[..., str] = as_argument,
+    ) -> None:
+        """Before anything is scored, reject requests that could not be met afterwards.
+
+        Args:
+            gaps: As for `ranking_with_findings`.
+            sample_size_analysis: As for `ranking_with_findings`.
+            written: How an argument is written where it was given: its name, and its value unless
+                that is None.
+
+        Raises:
+            ConfigError: A request cannot be met.
+        """
+        if MixtureOptions.of(self.scorer.mixture).kind == "mmd_optimal":
+            check_embeds(self.suite, written("mixture", "mmd_optimal"), "mmd")
+        if gaps:
+            check_embeds(self.suite, written("gaps"), "pad")
+        if sample_size_analysis:
+            check_sample_sizes(
+                self.suite,
+                n_real=len(self.real),
+                n_candidates=len(self.candidates),
+                rank_by=self.scorer.rank_by,
+                top_k=self.scorer.top_k,
+                written=written,
+            )
+
+    def sample_sizes(self, scoring: Scoring, ranking: Ranking) -> SampleSizeAnalysis | str:
+        """Return the sample-size analysis of a ranking, or a sentence on why there is none.
+
+        Args:
+            scoring: The scores.
+            ranking: Their ranking.
+
+        Raises:
+            ProxyError: There is none for the `rank_by` that was given.
+        """
+        try:
+            return sample_size_analysis(scoring, top_k=ranking.stability_k, rank_by=ranking.rank_by)
+        except ProxyError as error:
+            if self.scorer.rank_by is not None:  # else only the scores said what orders
+                raise
+            return f"{str(error)[0].upper()}{str(error)[1:]}."
 
     def cached_ranking(self) -> Ranking:
         """See `Scorer.cached_ranking`."""

@@ -19,7 +19,8 @@ from synque_select.errors import ConfigError, DataError
 from synque_select.export.rows import Record, record_of
 from synque_select.export.writers import Output
 from synque_select.records.dropped_labels_file import DROPPED_LABELS, load_dropped_labels
-from synque_select.records.ranking_file import file_beside, load_ranking
+from synque_select.records.ranking_file import load_ranking
+from synque_select.records.run_folder import file_beside
 from synque_select.selection.label_filter import edits_of
 from synque_select.selection.ranking import content_differences
 from synque_select.training.mixture_loader import (

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, TypeAlias
 
+from synque_select.types.label_filter import DroppedLabel
 from synque_select.types.label_warning import LabelWarning, shown_worst, warning_lines
 from synque_select.utils.display import BLUE, GREY, Shown, new_axes
 from synque_select.utils.json_fields import JsonFields, null_if_undefined
@@ -634,8 +635,17 @@ class Findings:
         labels: The label checks.
         gaps: The real examples that no candidate covers.
         real_size: Whether more real examples would change the selection.
+        dropped: Candidate to its examples that the label filter dropped or relabeled; None if the
+            filter is off or closed.
     """
 
     labels: LabelChecks | None = None
     gaps: Gaps | None = None
     real_size: SampleSizeAnalysis | None = None
+    dropped: Mapping[str, Sequence[DroppedLabel]] | None = field(default=None, repr=False)
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """What the gaps and the sample-size analysis say; labels are in the ranking's messages."""
+        parts = (self.gaps, self.real_size)
+        return tuple(text for part in parts if part is not None for text in part.headlines)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.types.decision import Decision
+from synque_select.types.findings import Findings
 from synque_select.types.label_filter import LabelFilterRecord
 from synque_select.types.mixture import Mixture
 from synque_select.types.modality import Modality
@@ -183,6 +184,8 @@ class Ranking(Shown):
             if `n_groups` is.
         decision: The advice and the mixture that follows from it; None in rankings of old files.
         label_filter: What the label filter did to the selected candidates; None without one.
+        findings: What `rank` found beside the order: label checks, and gaps and a sample-size
+            analysis on request. Not a part of `ranking.json`: `save_ranking` writes them beside it.
 
     Raises:
         ConfigError: The mixture names an unknown candidate, or there are both a mixture and a
@@ -207,6 +210,7 @@ class Ranking(Shown):
     effective_n: float | None = None
     decision: Decision | None = None
     label_filter: LabelFilterRecord | None = None
+    findings: Findings = field(default_factory=Findings, compare=False)
 
     def __post_init__(self) -> None:
         if self.mixture is not None and self.decision is not None:
@@ -240,11 +244,11 @@ class Ranking(Shown):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the columns mean, and the messages."""
+        """What the columns mean, the messages, and what was found."""
         stated = f"Reliability of {self.rank_by} on your task is unknown."
         if any(row.selection_stability is not None for row in self.candidates):
             stated = f"{self.stability_words}. {stated}"
-        return (stated, *self.messages)
+        return (stated, *self.messages, *self.findings.headlines)
 
     @property
     def stability_words(self) -> str:
