@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
     from synque_select.selection.label_filter import LabelFilterChoice
     from synque_select.selection.scorer import Scorer, ScoringJob
     from synque_select.selection.scoring import Scoring
-    from synque_select.types import Gaps, LabelChecks, Ranking, SampleSizeAnalysis
+    from synque_select.types import Findings, Gaps, LabelChecks, Ranking, SampleSizeAnalysis
     from synque_select.types.label_filter import DroppedLabel
 
 __all__ = ["arguments", "run"]
@@ -42,6 +42,12 @@ def arguments(parser: ArgumentParser) -> None:
         "--json",
         help="also write the ranking to this file or directory, as JSON and as CSV; - prints the "
         "JSON and nothing else",
+    )
+    parser.add_argument(
+        "--report",
+        metavar="PATH",
+        help="also write the page to this .html file, or as report.html to this directory, with "
+        "examples, and a map if a proxy uses embeddings",
     )
     parser.add_argument(
         "--details",
@@ -201,12 +207,15 @@ def _rank(options: Namespace, *, quiet: bool) -> int:
     from synque_select.data.sources import load_candidates, load_real
     from synque_select.records.findings_file import check_findings_targets
     from synque_select.records.ranking_file import check_ranking_target
+    from synque_select.report.page import check_page_target
     from synque_select.report.terminal import print_ranking
+    from synque_select.types import Findings
     from synque_select.utils.deferred_errors import DeferredErrors
 
     target = None if options.json is None else check_ranking_target(options.json)
     if target is not None:
         check_findings_targets(target, _finding_files(options))
+    page = None if options.report is None else check_page_target(options.report)
     scorer = _scorer(options)
     candidates = load_candidates(
         flat(options.candidates),
@@ -233,7 +242,7 @@ def _rank(options: Namespace, *, quiet: bool) -> int:
     is_far = decision is not None and decision.opening == "far"
     # what cannot be saved is printed, and what fails does not cost the rest
     with DeferredErrors() as later:
-        saved = _Saved(None, [])
+        saved, gaps, sizes = _Saved(None, []), None, None
         if target is not None:
             saved = later.attempt(lambda: _save_ranking(ranking, target)) or saved
         later.attempt(lambda: saved.add_findings(labels=labels))
@@ -242,9 +251,14 @@ def _rank(options: Namespace, *, quiet: bool) -> int:
         print_ranking(ranking, details=options.details, quiet=quiet)
         if options.gaps or (is_far and job.needs_embeddings and not quiet):
             kept = saved if options.gaps else None
-            later.attempt(lambda: _add_gaps(scoring, kept, quiet=quiet))
+            gaps = later.attempt(lambda: _add_gaps(scoring, kept, quiet=quiet))
         if options.sample_size_analysis:
-            later.attempt(lambda: _add_sample_sizes(job, scoring, ranking, saved, quiet=quiet))
+            sizes = later.attempt(
+                lambda: _add_sample_sizes(job, scoring, ranking, saved, quiet=quiet)
+            )
+        if page is not None:
+            findings = Findings(labels, gaps, sizes)
+            later.attempt(lambda: saved.paths.append(_write_page(page, ranking, findings, scoring)))
         if saved.paths and not quiet:
             print(f"\n{saved.sentence}")
     return NONE_IS_CLOSE if is_far and options.strict else 0
@@ -279,8 +293,12 @@ class _Saved:
     @property
     def sentence(self) -> str:
         """Say what was written, and where."""
-        names = [path.name for path in self.paths]
-        return f"wrote {', '.join(names)} to {self.paths[0].parent}"
+        folders = dict.fromkeys(path.parent for path in self.paths)
+        named = (
+            f"{', '.join(path.name for path in self.paths if path.parent == folder)} to {folder}"
+            for folder in folders
+        )
+        return f"wrote {'; '.join(named)}"
 
     def add_findings(
         self,
@@ -391,7 +409,22 @@ def _as_option(name: str, value: object = None) -> str:
     return option if value is None else f"{option} {value}"
 
 
-def _add_gaps(scoring: Scoring, saved: _Saved | None, *, quiet: bool) -> None:
+def _write_page(path: Path, ranking: Ranking, findings: Findings, scoring: Scoring) -> Path:
+    from synque_select.records.run_folder import write_text
+    from synque_select.report.page import ranking_page
+
+    parts = {part.name: part for part in scoring.candidates}
+    embeddings = None
+    if scoring.real.embeddings is not None:
+        rows = {
+            name: part.embeddings for name, part in parts.items() if part.embeddings is not None
+        }
+        embeddings = (scoring.real.embeddings, rows)
+    views = {name: part.views for name, part in parts.items()}
+    return write_text(path, ranking_page(ranking, findings, views=views, embeddings=embeddings))
+
+
+def _add_gaps(scoring: Scoring, saved: _Saved | None, *, quiet: bool) -> Gaps:
     from synque_select.report.finding_tables import gaps_table
     from synque_select.report.terminal import print_table
     from synque_select.selection.findings import find_gaps
@@ -402,11 +435,12 @@ def _add_gaps(scoring: Scoring, saved: _Saved | None, *, quiet: bool) -> None:
         print_table(gaps_table(gaps))
     if saved is not None:
         saved.add_findings(gaps=gaps)
+    return gaps
 
 
 def _add_sample_sizes(
     job: ScoringJob, scoring: Scoring, ranking: Ranking, saved: _Saved, *, quiet: bool
-) -> None:
+) -> SampleSizeAnalysis | None:
     from synque_select.report.finding_tables import sample_size_table
     from synque_select.report.table import terminal_width, wrap_text
     from synque_select.report.terminal import print_table
@@ -415,11 +449,12 @@ def _add_sample_sizes(
     if isinstance(sizes, str):
         if not quiet:
             print("", *wrap_text(sizes, terminal_width()), sep="\n")
-        return
+        return None
     if not quiet:
         print()
         print_table(sample_size_table(sizes))
     saved.add_findings(real_size=sizes)
+    return sizes
 
 
 def _groups(field: str | None) -> GroupSelector | None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Collection
 from pathlib import Path
 
 from synque_select.errors import ConfigError, RecordError
 from synque_select.records.findings_file import remove_findings, save_findings
-from synque_select.records.run_folder import check_name_length, read_json, write_json, write_text
+from synque_select.records.run_folder import (
+    check_name_length,
+    check_writable,
+    read_json,
+    write_json,
+    write_text,
+)
 from synque_select.types import Findings, Ranking
 from synque_select.types.ranking import OLD_STABILITY
 from synque_select.utils.csv_text import csv_text
@@ -66,9 +71,7 @@ def check_ranking_target(path: str | Path) -> Path:
     table = target.with_suffix(".csv")
     if table.exists() and not _is_table(table):
         raise RecordError(f"{table} exists already and is not a ranking: give another path")
-    parent = next(parent for parent in target.absolute().parents if parent.exists())
-    if not (parent.is_dir() and os.access(parent, os.W_OK)):
-        raise RecordError(f"{target} cannot be written: {parent} is not a writable directory")
+    check_writable(target)
     return target
 
 

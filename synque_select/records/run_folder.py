@@ -21,6 +21,7 @@ __all__ = [
     "check_name_length",
     "check_plain_name",
     "check_run_name",
+    "check_writable",
     "file_beside",
     "make_folder",
     "new_run_folder",
@@ -116,6 +117,17 @@ def check_plain_name(argument: str, name: str) -> None:
     """
     if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
         raise ConfigError(f"{argument}={name!r}: allowed is a plain name without slashes")
+
+
+def check_writable(target: Path) -> None:
+    """Before anything is computed, reject a file whose directory cannot be written or created.
+
+    Raises:
+        RecordError: It cannot.
+    """
+    parent = next(parent for parent in target.absolute().parents if parent.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise RecordError(f"{target} cannot be written: {parent} is not a writable directory")
 
 
 def make_folder(run_dir: str | Path) -> Path:

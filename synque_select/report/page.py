@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synque_select.records.run_folder import write_text
+from synque_select.errors import ConfigError
+from synque_select.records.run_folder import check_writable, write_text
 from synque_select.report.html import page_html
 from synque_select.report.run_content import RunContent, load_run
 from synque_select.report.sections import sections_of, top_charts
@@ -19,7 +20,7 @@ if TYPE_CHECKING:  # a page from files needs no torch
 
     from synque_select.data.views import View
 
-__all__ = ["page_of", "ranking_page", "write_report"]
+__all__ = ["check_page_target", "page_of", "ranking_page", "write_report"]
 
 
 def write_report(run: str | Path) -> Path:
@@ -41,6 +42,28 @@ def write_report(run: str | Path) -> Path:
     content = load_run(run)
     assert content.page is not None
     return write_text(content.page, page_of(content))
+
+
+def check_page_target(path: str | Path) -> Path:
+    """Before anything is computed, reject a path to which a page could not be written.
+
+    Args:
+        path: A file that ends in `.html`, or a directory, which gets `report.html`.
+
+    Returns:
+        The file that would be written.
+
+    Raises:
+        ConfigError: The path ends in something other than `.html` and is not a directory.
+        RecordError: The directory cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in ("", ".html", ".htm") and not path.is_dir():
+        raise ConfigError(f"{path}: a page is written to a directory or to a .html file")
+    is_file = path.suffix.lower() in (".html", ".htm") and not path.is_dir()
+    target = path if is_file else path / "report.html"
+    check_writable(target)
+    return target
 
 
 def ranking_page(

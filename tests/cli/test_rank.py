@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import synque_select
 from synque_select.cli.main import main
-from synque_select.errors import ProxyError
+from synque_select.errors import ConfigError, ProxyError
 from synque_select.records.ranking_file import load_ranking, ranking_from_json
 from synque_select.report.page import write_report
 from tests.cli.test_readme import fill
@@ -56,6 +57,77 @@ def test_all_that_a_ranking_can_find_is_printed_and_kept(data: Path, tmp_path: P
     page = write_report(tmp_path).read_text()
     for title in ("Labels", "Gaps: what to generate next", "Would more real examples help?"):
         assert f"<h2>{title}</h2>" in page
+
+
+@pytest.mark.parametrize("label", [None, "sentiment"])
+def test_the_command_and_the_function_find_the_same(
+    data: Path, tmp_path: Path, label: str | None, capsys: pytest.CaptureFixture[str]
+):
+    options = ["--gaps", "--sample-size-analysis", "--top-k", "2", "--rank-by", "consensus"]
+    options += [] if label is None else ["--label", label, "--label-filter", "0.6"]
+    assert rank(data, *options, "--json", str(tmp_path / "command")) == 0
+    ranking = synque_select.rank(
+        f"{data}/candidates/*.json",
+        f"{data}/real.json",
+        view="headline",
+        label=label,
+        gaps=True,
+        sample_size_analysis=True,
+        label_filter="off" if label is None else 0.6,
+        top_k=2,
+        rank_by="consensus",
+        cache_dir=data / "cache",
+        progress=False,
+    )
+    synque_select.save_ranking(ranking, tmp_path / "function")
+    written = {
+        folder: {file.name: file.read_text() for file in (tmp_path / folder).iterdir()}
+        for folder in ("command", "function")
+    }
+    for files in written.values():  # scores that came from the cache took no time
+        state = json.loads(files["ranking.json"])
+        for info in state["proxies"].values():
+            del info["seconds"]
+        files["ranking.json"] = json.dumps({**state, "wall_s": None})
+    assert written["command"] == written["function"]
+    names = {"ranking.json", "ranking.csv", "gaps.json", "real_size.json"}
+    more = set() if label is None else {"labels.json", "dropped_labels.jsonl"}
+    assert written["function"].keys() == names | more
+    assert ranking.findings.gaps is not None
+    assert ranking.findings.gaps.headlines[0][:-1] in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_the_function_cannot_find_is_said_before_scoring(data: Path):
+    files = (f"{data}/candidates/*.json", f"{data}/real.json")
+    for options, words in (
+        (
+            {"gaps": True, "proxies": ["ngram"]},
+            "^gaps needs embeddings: add a proxy that uses them, such as pad",
+        ),
+        (
+            {"sample_size_analysis": True, "proxies": ["mdm", "mmd"], "rank_by": "mdm"},
+            "sample_size_analysis is not possible with rank_by='mdm': mdm never reads the real",
+        ),
+        ({"sample_size_analysis": True, "top_k": 5}, "needs top_k below 5, or all are selected"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            synque_select.rank(*files, view="headline", **options)
+
+
+def test_the_page_is_written_with_the_findings_examples_and_map(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    page = tmp_path / "out" / "mine.html"
+    options = ["--proxies", "mmd", "--gaps", "--label", "sentiment"]
+    assert rank(data, *options, "--report", str(page)) == 0
+    text = page.read_text()
+    for title in ("Labels", "Gaps: what to generate next", "Map"):
+        assert f"<h2>{title}" in text
+    assert f"wrote mine.html to {page.parent}" in capsys.readouterr().out
+    assert rank(data, "--proxies", "ngram", "--report", str(tmp_path)) == 0
+    assert (tmp_path / "report.html").is_file()
+    assert rank(data, "--report", str(tmp_path / "page.json")) == 1
+    assert "a page is written to a directory or to a .html file" in capsys.readouterr().err
 
 
 def test_weights_by_score_are_kept_beside_a_named_file(data: Path, tmp_path: Path, capsys):
