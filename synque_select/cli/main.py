@@ -40,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ended, status = error, bool(error.code)
     if output is not None and output.problem is not None and status == 0:
         print(
-            f"synque-select: error: the output was not written: {output.problem}", file=sys.stderr
+            f"synque-select: error: the output was not written: {output.problem}; files that were "
+            "asked for, as with --json, are written",
+            file=sys.stderr,
         )
         return 1
     if ended is not None:

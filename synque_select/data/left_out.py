@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from synque_select.data.candidate import Candidate, RealSample
@@ -9,6 +10,9 @@ from synque_select.data.label_sets import NO_LABEL, class_names
 from synque_select.utils.wording import counted, listed
 
 __all__ = ["left_out_messages"]
+
+# what programs write for a missing value; "none" in lower case is often a class
+_WRITTEN_NULLS = ("nan", "NaN", "NAN", "None", "null", "NULL", "<NA>", "N/A", "NaT")
 
 
 def left_out_messages(candidates: Sequence[Candidate], real: RealSample) -> tuple[str, ...]:
@@ -34,6 +38,13 @@ def left_out_messages(candidates: Sequence[Candidate], real: RealSample) -> tupl
                 f"{candidate.name}: no label (null, NaN or blank) for {n_missing:,} of "
                 f"{counted(len(candidate), 'example')}. Neither transfer nor a check of labels "
                 "counts them."
+            )
+        nulls = Counter(() if candidate.label is None else candidate.labels)
+        for text in (text for text in _WRITTEN_NULLS if nulls[text]):
+            have = counted(nulls[text], "example has", "examples have")
+            messages.append(
+                f"{candidate.name}: {have} the label {text!r}, which is a class like any other "
+                "text. If it stands for a missing label, write null."
             )
         merged = {} if candidate.label is None else candidate.merged_labels
         if merged:

@@ -73,6 +73,7 @@ def test_output_that_is_lost_is_an_error_after_the_files_were_written(tmp_path: 
         done = rank(tmp_path, stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 1
     assert b"error: the output was not written: [Errno 28]" in done.stderr
+    assert b"; files that were asked for, as with --json, are written" in done.stderr
     assert b"Traceback" not in done.stderr
     assert (tmp_path / "out.json").exists()
 

@@ -381,6 +381,17 @@ def test_an_empty_list_is_a_label_among_lists_only():
     assert labels(["x"], [], ["y"]) == ('["x"]', "[]", '["y"]')
 
 
+def test_texts_that_programs_write_for_a_missing_label_are_said():
+    labels = ["nan", "pos", "None", "nan", "none"]
+    a = Candidate("a", [(f"x{i}", label) for i, label in enumerate(labels)], view=0, label=1)
+    messages = left_out_messages([a], RealSample("real", ["p", "q"]))
+    assert [message.partition(",")[0] for message in messages] == [
+        "a: 2 examples have the label 'nan'",
+        "a: 1 example has the label 'None'",
+    ]
+    assert "write null" in messages[0]
+
+
 def test_merged_classes_are_said(tmp_path: Path):
     texts = ["x", "x ", "y", "True", "true", "1", "1.0", "\u200b"]
     records = [{"text": f"t{i}", "label": label} for i, label in enumerate(texts)]
