@@ -44,7 +44,7 @@ def left_out_messages(candidates: Sequence[Candidate], real: RealSample) -> tupl
             have = counted(nulls[text], "example has", "examples have")
             messages.append(
                 f"{candidate.name}: {have} the label {text!r}, which is a class like any other "
-                "text. If it stands for a missing label, write null."
+                "text. If the label is missing there, write null."
             )
         merged = {} if candidate.label is None else candidate.merged_labels
         if merged:
