@@ -20,6 +20,7 @@ __all__ = [
     "Block",
     "Charts",
     "Code",
+    "Columns",
     "Example",
     "ExampleList",
     "Fold",
@@ -66,6 +67,14 @@ class Charts:
 
     charts: tuple[DotChart | PlotChart | MapChart, ...]
     kind: ClassVar[str] = "charts"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Blocks side by side, where the page is wide enough."""
+
+    blocks: tuple[Block, ...]
+    kind: ClassVar[str] = "columns"
 
 
 @dataclass(frozen=True)
@@ -147,7 +156,7 @@ class Section:
 
 
 Block: TypeAlias = (
-    "Paragraph | TableBlock | Charts | Code | ExampleList | PointList | Fold | Section"
+    "Paragraph | TableBlock | Charts | Columns | Code | ExampleList | PointList | Fold | Section"
 )
 
 

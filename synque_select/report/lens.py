@@ -12,6 +12,7 @@ from synque_select.lens.rubric import Rubric, save_rubrics
 from synque_select.records.run_folder import write_text
 from synque_select.report.blocks import (
     Block,
+    Columns,
     ExampleList,
     Fold,
     Paragraph,
@@ -80,9 +81,15 @@ def _about(details: JsonFields) -> str:
 
 def _candidate(name: str, fields: JsonFields) -> Fold:
     blocks: list[Block] = [PointList(title, points) for title, points in _points(fields)]
-    for field, title in _EXAMPLES:
-        items = tuple((example_of(name, entry),) for entry in fields.objects(field))
-        blocks.append(ExampleList(items, title=title, is_small=True))
+    examples = tuple(
+        ExampleList(
+            tuple((example_of(name, entry),) for entry in fields.objects(field)),
+            title=title,
+            is_small=True,
+        )
+        for field, title in _EXAMPLES
+    )
+    blocks.append(Columns(examples))
     of = counted(fields.integer("n"), "example")
     judged = f"{fields.integer('n_judged'):,} of {of} judged"
     return Fold(f"{name}: {judged}", tuple(blocks))

@@ -16,6 +16,7 @@ from synque_select.report.blocks import (
     Block,
     Charts,
     Code,
+    Columns,
     Example,
     ExampleList,
     Fold,
@@ -70,6 +71,7 @@ from synque_select.utils.wording import counted
 __all__ = ["command_of", "sections_of", "top_charts"]
 
 _MOST_PAIRS = 40  # candidates of the matrix of pairs: its size is quadratic
+_MOST_EXAMPLES = 5  # sets whose examples are not folded
 _MOST_OPEN = 15  # rows of a table that is not folded
 _MOST_SOURCES = 20  # paths in a command
 _MOST_AT_TOP = 8  # rows of a chart at the top
@@ -405,11 +407,18 @@ def _examples_section(state: JsonObject, ranking: Ranking | None) -> Section:
         groups: dict[str, list[tuple[Example, ...]]] = {}
         for example in examples:
             groups.setdefault(example.caption, []).append((replace(example, caption=""),))
-        lists += [
-            ExampleList(tuple(items), title=f"{name}{': ' * bool(caption)}{caption}")
-            for caption, items in groups.items()
-        ]
-    open_lists, folded = lists[:_MOST_OPEN], lists[_MOST_OPEN:]
+        if len(groups) == 1:
+            lists += [ExampleList(tuple(items), title=name) for items in groups.values()]
+            continue
+        lists.append(
+            Columns(
+                tuple(
+                    ExampleList(tuple(items), title=f"{name}: {caption}")
+                    for caption, items in groups.items()
+                )
+            )
+        )
+    open_lists, folded = lists[:_MOST_EXAMPLES], lists[_MOST_EXAMPLES:]
     note = Paragraph(
         "Distances are those of the embeddings to the nearest real example; the other examples "
         "are drawn at random."

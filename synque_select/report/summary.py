@@ -42,7 +42,7 @@ INPUTS_ONLY = (
     "Proxies read inputs only: they cannot see wrong labels. A candidate with good inputs and "
     "false labels can rank high."
 )
-_RUN_FOLDER = re.compile(r"(\d{8}T\d{6}Z)-([0-9a-f]{8})")
+_RUN_FOLDER = re.compile(r"(\d{8}T\d{6}Z)-(.+)")
 _ADVICE = ("Train on ", "Check the labels ", "No candidate ", "No other candidate ")
 # the arms that a reader asks for first
 _ARMS = ("random_k", "all", "none")
@@ -138,7 +138,7 @@ def _name(name: str) -> str:
         return name
     time = datetime.strptime(match[1], "%Y%m%dT%H%M%SZ")
     recipe = name.removesuffix(f" / {folder}")
-    return f"{recipe}, {time.day} {time:%B %Y, %H:%M} UTC ({match[2]})"
+    return f"{recipe}, {match[2]}, {time.day} {time:%B %Y, %H:%M} UTC"
 
 
 def _headline(content: RunContent) -> tuple[str, str]:
@@ -344,7 +344,10 @@ def _steps_of_training(content: RunContent, ranking: Ranking) -> Iterator[str]:
             yield f"Run at least {MIN_PAIRS} replicates for a verdict (now {result.replicates})."
         return
     if not content.correlations and content.study is None and not is_far:
-        yield "Train on this mixture: `SelectionCallback(ranking=…)` in a script or a config."
+        yield (
+            "Train on this mixture: `SelectionCallback(ranking=…)` in a script or a config, or "
+            "`synque-select export` for another trainer."
+        )
     if measured_reliability(content) is None:
         yield (
             f"Measure whether {by} predicts your task: `synque-select sweep` trains briefly on "

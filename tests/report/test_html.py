@@ -12,6 +12,7 @@ from synque_select.report import blocks
 from synque_select.report.blocks import (
     Charts,
     Code,
+    Columns,
     Example,
     ExampleList,
     Fold,
@@ -61,6 +62,7 @@ BLOCKS = (
         )
     ),
     Code(HOSTILE, HOSTILE),
+    Columns((Paragraph(HOSTILE), Paragraph(HOSTILE))),
     ExampleList(
         (
             (Example(HOSTILE, text=HOSTILE, realness=0.25, caption=HOSTILE),),
@@ -86,8 +88,8 @@ def test_hostile_values_stay_texts_wherever_they_are():
     assert SCRIPT not in page.script
     at_top = 2 + 1 + 1 + 4 + 1  # title and headline, name, rest, weight, point, Markdown
     in_charts = (2 + 3) + (2 + 1 + 2 + 2 + 1) + (1 + 1 + 1 + 1)
-    # paragraphs, both tables, charts, code, examples, points
-    n_in_blocks = 2 + 4 + 2 + in_charts + 2 + 3 + 3
+    # paragraphs, both tables, charts, code, columns, examples, points
+    n_in_blocks = 2 + 4 + 2 + in_charts + 2 + 2 + 3 + 3
     assert page.words.count(HOSTILE) == at_top + 1 + 2 * (1 + n_in_blocks)
     assert page.all("img")[0]["src"] == HOSTILE
 

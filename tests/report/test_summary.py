@@ -46,10 +46,8 @@ def test_what_to_do_is_the_headline_and_why_follows():
 
 
 def test_the_time_of_a_run_is_written_as_people_do():
-    name = "digits / 20261129T140704Z-be14600f"
-    assert (
-        summary_of(content_of(name=name)).name == "digits, 29 November 2026, 14:07 UTC (be14600f)"
-    )
+    name = "digits / 20261129T140704Z-red-fox"
+    assert summary_of(content_of(name=name)).name == "digits, red-fox, 29 November 2026, 14:07 UTC"
     assert summary_of(content_of(name="a / b")).name == "a / b"
 
 
