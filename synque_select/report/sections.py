@@ -68,7 +68,7 @@ from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.wording import counted
 
-__all__ = ["command_of", "sections_of", "top_charts"]
+__all__ = ["command_of", "sections_of", "top_charts", "weight_rows"]
 
 _MOST_PAIRS = 40  # candidates of the matrix of pairs: its size is quadratic
 _MOST_EXAMPLES = 5  # sets whose examples are not folded
@@ -431,11 +431,7 @@ def _examples_section(state: JsonObject, ranking: Ranking | None) -> Section:
 
 
 def _mixture_section(ranking: Ranking) -> Section:
-    weights = ranking.top().weights
-    rows = tuple(
-        (name, f"{weight:.4g}", f"{ranking[name].n:,}", ranking[name].sha256)
-        for name, weight in sorted(weights.items(), key=lambda item: -item[1])
-    )
+    rows = weight_rows(ranking)
     columns = (
         Column("candidate", is_name=True),
         Column("weight"),
@@ -445,6 +441,16 @@ def _mixture_section(ranking: Ranking) -> Section:
     note = "weight: share of the training draws; sha256: hash of the candidate's content"
     table = Table("Weights and hashes", columns, rows, (note,))
     return Section("Mixture", (Charts((mixture_chart(ranking),)), *_table(table, "ranking.csv")))
+
+
+def weight_rows(ranking: Ranking) -> tuple[tuple[str, ...], ...]:
+    """Return name, weight, size and hash of each selected candidate, the largest weight first."""
+    weights = ranking.top().weights
+    selected = [row for row in ranking.candidates if row.name in weights]
+    return tuple(
+        (row.name, f"{weights[row.name]:.4g}", f"{row.n:,}", row.sha256)
+        for row in sorted(selected, key=lambda row: -weights[row.name])
+    )
 
 
 def _cost_section(content: RunContent) -> Section | None:

@@ -10,7 +10,7 @@ from synque_select.report.experiment_tables import arm_words
 from synque_select.report.formats import format_ranks
 from synque_select.report.ranking_tables import ranking_table, reliability_words
 from synque_select.report.run_content import RunContent
-from synque_select.report.sections import command_of
+from synque_select.report.sections import command_of, weight_rows
 from synque_select.report.summary import INPUTS_ONLY, Point, measured_reliability, summary_of
 from synque_select.report.table import Column, Table
 from synque_select.types import Ranking
@@ -137,11 +137,7 @@ def report_card(content: RunContent) -> str:
     ranking = content.ranking
     if ranking is None:
         raise RecordError(f"{content.name} has no ranking.json: a card needs a ranking")
-    weights = sorted(ranking.top().weights.items(), key=lambda item: -item[1])
-    rows = tuple(
-        (name, f"{weight:.4g}", f"{ranking[name].n:,}", ranking[name].sha256)
-        for name, weight in weights
-    )
+    rows = weight_rows(ranking)
     columns = (
         Column("dataset", is_name=True),
         Column("weight"),
@@ -165,7 +161,7 @@ def report_card(content: RunContent) -> str:
         facts.append(INPUTS_ONLY)
     table = Table("", columns, rows, tuple(facts)).markdown()
     intro = (
-        f"The training data is a mixture of {counted(len(weights), 'dataset')}, selected from "
+        f"The training data is a mixture of {counted(len(rows), 'dataset')}, selected from "
         f"{counted(len(ranking), 'candidate')} with synque-select {version}".rstrip()
     )
     return f"## Training data\n\n{intro}. A weight is a share of the training draws.\n\n{table}\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 
@@ -63,12 +64,13 @@ def places(ranks: Sequence[float]) -> list[str]:
         >>> places([1.5, 3.0, 1.5, float("nan")])
         ['1=', '3', '1=', '-']
     """
-    shares = Counter(rank for rank in ranks if not math.isnan(rank))
+    order = sorted(rank for rank in ranks if not math.isnan(rank))
+    shares = Counter(order)
 
     def place(rank: float) -> str:
         if math.isnan(rank):
             return UNDEFINED
-        return f"{1 + sum(other < rank for other in ranks)}{'=' * (shares[rank] > 1)}"
+        return f"{1 + bisect_left(order, rank)}{'=' * (shares[rank] > 1)}"
 
     return [place(rank) for rank in ranks]
 
