@@ -73,7 +73,7 @@ def order_chart(ranking: Ranking, most: int = _MOST_ROWS) -> DotChart:
     means = [
         row.ranks[ranking.rank_by] if row.mean_rank is None else row.mean_rank for row in order
     ]
-    scale = Scale.over(means, low=1.0, high=float(max(len(ranking), 2)))
+    scale = Scale.over(means[:most], low=1.0)
     rows = [
         _row(ranking, row, place, _at(scale, mean), format_number(mean, 1))
         for row, place, mean in zip(order, _places(ranking), means, strict=True)

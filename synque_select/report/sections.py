@@ -353,7 +353,10 @@ def _gaps_section(gaps: Gaps) -> Section:
 
 
 def _labels_section(labels: LabelChecks) -> Section:
-    blocks: list[Block] = []
+    # warnings stay visible where the table is folded
+    table = labels_table(labels)
+    table = replace(table, notes=tuple(n for n in table.notes if n not in labels.messages))
+    blocks: list[Block] = [*map(Paragraph, labels.messages), *_table(table, "labels.json")]
     if labels.contested:
         examples = [
             (
@@ -367,7 +370,7 @@ def _labels_section(labels: LabelChecks) -> Section:
             for each in labels.contested
         ]
         blocks += [Paragraph(_CONTESTED), ExampleList(tuple(_within(examples)))]
-    return Section("Labels", (*_table(labels_table(labels), "labels.json"), *blocks))
+    return Section("Labels", tuple(blocks))
 
 
 def _within(items: Iterable[tuple[Example, ...]]) -> Iterator[tuple[Example, ...]]:
