@@ -15,11 +15,13 @@ from synque_select.cli import (
     export,
     feedback,
     fit,
+    init,
     ls,
     rank,
     report,
     sweep,
     tune,
+    validate,
 )
 from synque_select.cli.options import packaged_config
 
@@ -45,6 +47,8 @@ class ConfigCommand:
 
 
 COMMANDS: dict[str, Command | ConfigCommand] = {
+    "init": Command(init.run, init.arguments),
+    "validate": Command(validate.run, validate.arguments),
     "rank": Command(rank.run, rank.arguments),
     "ask": Command(ask.run, ask.arguments),
     "fit": ConfigCommand(fit.run),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
     from synque_select.types import Findings, Gaps, LabelChecks, Ranking, SampleSizeAnalysis
     from synque_select.types.label_filter import DroppedLabel
 
-__all__ = ["arguments", "run"]
+__all__ = ["arguments", "prepared", "run"]
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -63,6 +63,11 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def _add_inputs(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        action="config",
+        help="YAML file with any of these options; synque-select init writes one",
+    )
     parser.add_argument(
         "--candidates",
         action="extend",  # a repeated option adds to the first
@@ -203,22 +208,15 @@ def _all_json(folder: Path) -> str:
     return json.dumps({**state, "findings": findings}, indent=2, ensure_ascii=False)
 
 
-def _rank(options: Namespace, *, quiet: bool) -> int:
+def prepared(options: Namespace) -> ScoringJob:
+    """Load the data of the options, and check all that can be checked before scoring."""
     from synque_select.data.sources import load_candidates, load_real
-    from synque_select.records.findings_file import check_findings_targets
-    from synque_select.records.ranking_file import check_ranking_target
-    from synque_select.report.page import check_page_target
-    from synque_select.report.terminal import print_ranking
-    from synque_select.types import Findings
-    from synque_select.utils.deferred_errors import DeferredErrors
 
-    target = None if options.json is None else check_ranking_target(options.json)
-    if target is not None:
-        check_findings_targets(target, _finding_files(options))
-    page = None if options.report is None else check_page_target(options.report)
+    _targets(options)
     scorer = _scorer(options)
+    given = options.candidates
     candidates = load_candidates(
-        flat(options.candidates),
+        given if isinstance(given, Mapping) else flat(given),  # a mapping is from a config
         view=options.view,
         label=options.label,
         family=options.family,
@@ -233,6 +231,28 @@ def _rank(options: Namespace, *, quiet: bool) -> int:
     job = scorer.prepare(candidates, real)
     sizes = options.sample_size_analysis
     job.check_findings(gaps=options.gaps, sample_size_analysis=sizes, written=_as_option)
+    return job
+
+
+def _targets(options: Namespace) -> tuple[Path | None, Path | None]:
+    """Return where the ranking and the page are saved; checks that they can be."""
+    from synque_select.records.findings_file import check_findings_targets
+    from synque_select.records.ranking_file import check_ranking_target
+    from synque_select.report.page import check_page_target
+
+    target = None if options.json in (None, "-") else check_ranking_target(options.json)
+    if target is not None:
+        check_findings_targets(target, _finding_files(options))
+    return target, None if options.report is None else check_page_target(options.report)
+
+
+def _rank(options: Namespace, *, quiet: bool) -> int:
+    from synque_select.report.terminal import print_ranking
+    from synque_select.types import Findings
+    from synque_select.utils.deferred_errors import DeferredErrors
+
+    target, page = _targets(options)
+    job = prepared(options)
     scoring = job.score()
     (ranking, labels), dropped = _order(job, scoring), None
     if labels is not None:

@@ -1,0 +1,118 @@
+"""`validate` finds what is wrong in a config before any model is loaded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from synque_select.cli.main import main
+
+TEXTS = [f"how many {word} are there {i}" for i in range(7) for word in ("apps", "users", "days")]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any) -> Path:
+    monkeypatch.setenv("SYNQUE_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "real"):
+        records = [{"text": f"{text} {name}", "kind": i % 2} for i, text in enumerate(TEXTS)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return tmp_path
+
+
+def config(**changed: Any) -> str:
+    content = {"candidates": ["a.jsonl", "b.jsonl"], "real": "real.jsonl", **changed}
+    Path("c.yaml").write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}))
+    return "c.yaml"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"candidates": {"x": "a.jsonl", "y": ["b.jsonl", "a.jsonl"]}},
+        {"candidates": ["x=a.jsonl", "y=b.jsonl"], "label": "kind", "view": "text"},
+        {"view": ["text", "kind"], "real_view": "text", "real_groups": "false"},
+        {"top_k": 1, "mixture": "proportional", "proxies": ["pad", "mmd"]},
+    ],
+)
+def test_a_good_config(changed: Any, capsys: pytest.CaptureFixture[str]):
+    assert main(["validate", config(**changed)]) == 0
+    assert "c.yaml can be used" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"candidates": ["a.jsonl", "missing.jsonl"]}, "missing.jsonl: no such file or folder"),
+        ({"view": "txt"}, "no field 'txt'; did you mean 'text'"),
+        ({"label": "kinds"}, "no field 'kinds'; did you mean 'kind'"),
+        ({"proxies": ["padd"]}, "did you mean 'pad'"),
+        ({"real_view": "kind"}, "must be a text or an image, found int"),
+        ({"topk": 3}, "topk"),
+        ({"encoder": "no/such@"}, "no/such"),
+        ({"real": None}, "real"),
+        ({"json": "missing/folder/r.txt"}, "r.txt"),
+    ],
+)
+def test_what_is_wrong_is_one_line(changed: Any, message: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["validate", config(**changed)]) == 1
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_broken_example_is_found(place: Path, capsys: pytest.CaptureFixture[str]):
+    with (place / "b.jsonl").open("a") as file:
+        file.write('{"text": 7, "kind": 1}\n')
+    assert main(["validate", config()]) == 1
+    assert "example 21 (counted from 0): expected a text, found int" in capsys.readouterr().err
+
+
+MODEL = """
+import pytorch_lightning as pl
+
+class Model(pl.LightningModule):
+    def __init__(self, size: int = 3):
+        raise RuntimeError("a model was loaded")
+"""
+
+
+def fit_config(place: Path, **data: Any) -> str:
+    (place / "my_model_of_validate.py").write_text(MODEL)
+    content = {
+        "model": {"class_path": "my_model_of_validate.Model", "init_args": {"size": 4}},
+        "data": {
+            "class_path": "synque_select.SynqueDataModule",
+            "init_args": {"candidates": {"a": "a.jsonl", "b": "b.jsonl"}, **data},
+        },
+        "trainer": {
+            "accelerator": "gpu",
+            "callbacks": [
+                {
+                    "class_path": "synque_select.callbacks.SelectionCallback",
+                    "init_args": {"proxies": ["ngram"]},
+                }
+            ],
+        },
+    }
+    (place / "fit.yaml").write_text(yaml.safe_dump(content))
+    return "fit.yaml"
+
+
+def test_a_config_of_fit_without_its_model(place: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["validate", fit_config(place, real="real.jsonl", label="kind")]) == 0
+    shown = capsys.readouterr().out
+    assert "proxies: ngram" in shown
+    assert "fit.yaml can be used: synque-select fit --config fit.yaml" in shown
+    sys.modules.pop("my_model_of_validate", None)
+
+
+def test_a_config_of_fit_with_a_wrong_view(place: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["validate", fit_config(place, real="real.jsonl", view="txt")]) == 1
+    assert "no field 'txt'" in capsys.readouterr().err
+    sys.modules.pop("my_model_of_validate", None)
