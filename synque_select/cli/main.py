@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib.metadata
+import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -12,7 +13,6 @@ from collections.abc import Sequence
 from synque_select.cli.commands import COMMANDS, Command, ConfigCommand
 from synque_select.cli.options import (
     EXIT_STATUSES,
-    INTERRUPTED,
     help_formatter,
     utf8_configs,
     with_config_paths,
@@ -20,10 +20,15 @@ from synque_select.cli.options import (
 from synque_select.cli.parser_errors import parser_message, with_place
 from synque_select.cli.safe_output import safe_output
 from synque_select.errors import ConfigError, SynqueError, did_you_mean, without_keys
+from synque_select.utils.interrupts import INTERRUPTED, PromptInterrupts
 from synque_select.utils.wording import printable
 from synque_select.utils.working_folder import modules_of_working_folder
 
 __all__ = ["main"]
+
+_WITH_FITS = ("fit", "sweep", "tune", "experiment")
+_CLEANUP_S, _CLEANUP_OF_FITS_S = 0.7, 10.0
+_MAX_COMMAND = 600  # characters
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,11 +38,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Arguments after `synque-select`; None for those of the process.
     """
     ended: SystemExit | None = None
-    with safe_output() as output:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    interrupts = PromptInterrupts(
+        lambda: _interrupted(given),
+        # Lightning saves and tears down before a fit ends
+        cleanup_s=_CLEANUP_OF_FITS_S if given[:1] and given[0] in _WITH_FITS else _CLEANUP_S,
+        ends_process=arguments is None,
+    )
+    with interrupts, safe_output() as output:
         try:
-            status = _run(list(sys.argv[1:] if arguments is None else arguments))
+            status = _run(given)
         except SystemExit as error:  # after --help, or an error of the parser of options
             ended, status = error, bool(error.code)
+        except KeyboardInterrupt:
+            status = INTERRUPTED
+        if interrupts.happened:  # Lightning ends an interrupted fit with SystemExit(1)
+            ended, status = None, INTERRUPTED
+            print(f"\n{_interrupted(given)}", file=sys.stderr)
+            interrupts.said()
     if output is not None and output.problem is not None and status == 0:
         print(
             f"synque-select: error: the output was not written: {output.problem}; files that were "
@@ -60,9 +78,15 @@ def _run(given: list[str]) -> int:
         # a name in the message may contain escape sequences that a terminal would execute
         print(f"synque-select: error: {printable(without_keys(message))}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("synque-select: interrupted; finished work is kept", file=sys.stderr)
-        return INTERRUPTED
+
+
+def _interrupted(arguments: Sequence[str]) -> str:
+    """Say what an interrupt has kept, and how to go on."""
+    command = printable(without_keys(shlex.join(["synque-select", *arguments])))
+    how = "give the same command again" if len(command) > _MAX_COMMAND else command
+    if arguments[:1] == ["fit"]:
+        how = f"{how} (training starts anew; --ckpt_path FILE continues from a checkpoint)"
+    return f"synque-select: interrupted; finished work is kept. To go on: {how}"
 
 
 def _user_message(error: BaseException, arguments: Sequence[str]) -> str | None:

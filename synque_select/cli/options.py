@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.utils import registry
+from synque_select.utils.interrupts import INTERRUPTED
 from synque_select.utils.json_types import Json
 from synque_select.utils.text_files import check_regular, read_text
 from synque_select.utils.validation import kind_of
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXIT_STATUSES",
-    "INTERRUPTED",
     "NONE_IS_CLOSE",
     "PROXIES_HELP",
     "RUN_FILES",
@@ -61,7 +61,6 @@ _Options = TypeVar("_Options")
 
 # exit statuses besides 0 and 1, which is any error
 NONE_IS_CLOSE = 3
-INTERRUPTED = 130
 EXIT_STATUSES = (
     f"exit status: 0 if all is done, also where the advice is to train on all; {NONE_IS_CLOSE} if "
     "`rank --strict` finds no candidate close to the real sample; 1 after an error, such as input "

@@ -1,0 +1,111 @@
+"""Ctrl-C ends a command within about a second, whatever library computes at that moment.
+
+Python delivers an interrupt only between two of its own instructions: a matrix product or a parser
+in C delays it until it returns, and the end of a process waits for its threads. A thread of its own
+notices the signal at once, and ends the process if the main thread does not.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import multiprocessing
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+
+__all__ = ["INTERRUPTED", "PromptInterrupts"]
+
+INTERRUPTED = 130  # exit status of a process that was interrupted
+
+_STUCK_S = 0.5
+_STEP_S = 0.05
+
+
+class PromptInterrupts:
+    """Context manager that ends the process if an interrupt is not obeyed in time.
+
+    What was written by then is kept, as all files are written completely or not at all. It does
+    nothing outside the main thread, or where the program has a handler of its own.
+
+    Args:
+        message: Returns what to print if the process is ended.
+        cleanup_s: Seconds that the main thread may take to clean up after the interrupt reached it.
+        ends_process: Whether the process ends with the block if there was an interrupt.
+
+    Attributes:
+        happened: Whether there was an interrupt.
+    """
+
+    def __init__(
+        self, message: Callable[[], str], *, cleanup_s: float = 0.7, ends_process: bool = False
+    ) -> None:
+        self.happened = False
+        self._message, self._cleanup_s, self._ends_process = message, cleanup_s, ends_process
+        self._has_arrived = self._has_left = self._is_said = False
+        self._pipe: tuple[int, int] | None = None
+        self._wakeup_before = -1
+
+    def said(self) -> None:
+        """Note that the message was printed."""
+        self._is_said = True
+
+    def __enter__(self) -> PromptInterrupts:
+        is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if is_default and threading.current_thread() is threading.main_thread():
+            self._pipe = os.pipe()
+            os.set_blocking(self._pipe[1], False)
+            signal.signal(signal.SIGINT, self._arrive)
+            self._wakeup_before = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+            threading.Thread(target=self._watch, name="interrupts", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if self._pipe is None:
+            return
+        if self.happened and self._ends_process:
+            # not a normal exit: it would wait for threads and free memory in its own time
+            atexit._run_exitfuncs()
+            self._end()
+        self._has_left = True
+        signal.set_wakeup_fd(self._wakeup_before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.write(self._pipe[1], b"\0")  # ends the thread
+
+    def _arrive(self, number: int, frame: FrameType | None) -> None:
+        self.happened = self._has_arrived = True
+        signal.default_int_handler(number, frame)
+
+    def _watch(self) -> None:
+        assert self._pipe is not None
+        reader, writer = self._pipe
+        while not self._has_left:
+            if os.read(reader, 1) == bytes([signal.SIGINT]):
+                self.happened = True
+                self._wait(reader)
+        os.close(reader)
+        os.close(writer)
+
+    def _wait(self, reader: int) -> None:
+        """Return when the block was left; end the process if it is not in time."""
+        began = time.monotonic()
+        while not self._has_left:
+            waited = time.monotonic() - began
+            limit = self._cleanup_s if self._has_arrived else _STUCK_S
+            is_asked_again = bool(select.select([reader], [], [], _STEP_S)[0])
+            if waited > limit or (is_asked_again and not self._has_left):
+                self._end()
+
+    def _end(self) -> None:
+        if not self._is_said:
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{self._message()}\n".encode("utf-8", "backslashreplace"))
+        for child in multiprocessing.active_children():
+            child.terminate()
+        os._exit(INTERRUPTED)
