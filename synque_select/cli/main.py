@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if interrupts.happened:  # Lightning ends an interrupted fit with SystemExit(1)
             ended, status = None, INTERRUPTED
             print(f"\n{_interrupted(given)}", file=sys.stderr)
-            interrupts.said()
+            interrupts.note_printed()
     if output is not None and output.problem is not None and status == 0:
         print(
             f"synque-select: error: the output was not written: {output.problem}; files that were "

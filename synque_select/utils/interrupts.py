@@ -46,13 +46,13 @@ class PromptInterrupts:
     ) -> None:
         self.happened = False
         self._message, self._cleanup_s, self._ends_process = message, cleanup_s, ends_process
-        self._has_arrived = self._has_left = self._is_said = False
+        self._has_arrived = self._has_left = self._is_printed = False
         self._pipe: tuple[int, int] | None = None
         self._wakeup_before = -1
 
-    def said(self) -> None:
+    def note_printed(self) -> None:
         """Note that the message was printed."""
-        self._is_said = True
+        self._is_printed = True
 
     def __enter__(self) -> PromptInterrupts:
         is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -103,7 +103,7 @@ class PromptInterrupts:
                 self._end()
 
     def _end(self) -> None:
-        if not self._is_said:
+        if not self._is_printed:
             with contextlib.suppress(OSError):
                 os.write(2, f"\n{self._message()}\n".encode("utf-8", "backslashreplace"))
         for child in multiprocessing.active_children():
