@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 from synque_select.report.formats import format_number
@@ -26,6 +27,7 @@ __all__ = [
 Tone = Literal["on", "off", "real", "warn", "start"]
 Legend = tuple[tuple[Tone, str], ...]
 
+_LETTER = 6.5  # pixels of a digit
 _MARGIN = 4.0  # percent left free at both ends, so that a mark at an end is drawn whole
 
 
@@ -86,17 +88,29 @@ class Scale:
         share = 1 - share if self.is_reversed else share
         return round(_MARGIN + (100 - 2 * _MARGIN) * share, 2)
 
-    def ticks(self, most: int = 5, *, whole: bool = False) -> tuple[Tick, ...]:
-        """Return round values inside the scale.
+    def ticks(self, width: int = 300, *, whole: bool = False) -> tuple[Tick, ...]:
+        """Return round values inside the scale, at most five, whose labels do not overlap.
 
         Args:
-            most: Maximum number of ticks.
+            width: Width that the axis has at least, in pixels.
             whole: Whether only whole numbers are allowed.
 
         Example:
             >>> [tick.text for tick in Scale(0.0, 1.0).ticks()]
             ['0.0', '0.5', '1.0']
         """
+        ticks: tuple[Tick, ...] = ()
+        for most in range(5, 1, -1):
+            ticks = self._ticks(most, whole)
+            needed = (
+                100 * (_LETTER * max((len(tick.text) for tick in ticks), default=0) + 8) / width
+            )
+            gaps = [abs(b.at - a.at) for a, b in pairwise(ticks)]
+            if all(gap >= needed for gap in gaps):
+                return ticks
+        return ticks[:1]
+
+    def _ticks(self, most: int, whole: bool) -> tuple[Tick, ...]:
         span = self.high - self.low
         step = 10.0 ** math.floor(math.log10(span / most))
         step *= next(factor for factor in (1, 2, 5, 10, 20) if span / (factor * step) <= most - 0.5)

@@ -54,6 +54,7 @@ __all__ = [
 ]
 
 _MOST_ROWS = 30
+_TRACK = 110  # pixels of the narrowest axis of a dot chart
 _MOST_NAMED = 200  # points whose names the page holds
 _MOST_ON_MAP = 1000
 _HIGHER, _LOWER = "higher is better", "lower is better"
@@ -83,7 +84,7 @@ def order_chart(ranking: Ranking, most: int = _MOST_ROWS) -> DotChart:
         f"Ranking by {ranking.rank_by}",
         f"mean of {of}; {_LOWER}",
         tuple(rows[:most]),
-        scale.ticks(whole=True),
+        scale.ticks(_TRACK, whole=True),
         notes=_cut(len(order), most),
     )
 
@@ -134,7 +135,7 @@ def _score_chart(ranking: Ranking, key: str, most: int) -> DotChart:
         key,
         words,
         tuple(rows),
-        scale.ticks(),
+        scale.ticks(_TRACK),
         None if info.reference is None else scale.at(info.reference),
         _cut(len(ranking), most),
     )
@@ -164,7 +165,7 @@ def stability_chart(ranking: Ranking, most: int = _MOST_ROWS) -> DotChart | None
             )
             for row, place in rows[:most]
         ),
-        scale.ticks(),
+        scale.ticks(_TRACK),
         notes=_cut(len(rows), most),
     )
 
@@ -181,7 +182,7 @@ def mixture_chart(ranking: Ranking, most: int = _MOST_ROWS) -> DotChart:
             DotRow(name, format_number(weight, 3), scale.at(weight), bar=True, tone="on")
             for name, weight in weights[:most]
         ),
-        scale.ticks(),
+        scale.ticks(_TRACK),
         notes=_cut(len(weights), most),
     )
 
@@ -240,7 +241,7 @@ def arms_chart(result: ExperimentResult) -> DotChart:
         f"{metric.name} of each arm",
         f"{counted(result.replicates, 'replicate')}; {better}",
         rows,
-        scale.ticks(),
+        scale.ticks(_TRACK),
         notes=tuple(notes),
     )
 
@@ -278,7 +279,7 @@ def comparison_chart(result: ExperimentResult) -> DotChart | None:
         "The selected mixture against",
         f"difference of {result.metric.name}, paired; {better} of the line: the selected is better",
         tuple(rows),
-        scale.ticks(),
+        scale.ticks(_TRACK),
         scale.at(0.0),
         tuple(notes),
         (
@@ -316,7 +317,7 @@ def validation_chart(entry: KeyCorrelations, most: int = _MOST_ROWS) -> DotChart
         f"{entry.monitor} of each {entry.kind}",
         _HIGHER if entry.mode == "max" else _LOWER,
         rows,
-        scale.ticks(),
+        scale.ticks(_TRACK),
         _at(scale, entry.untrained),
         notes,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -47,6 +48,9 @@ def test_a_scale_leaves_out_what_is_undefined_and_keeps_a_margin():
 def test_ticks_are_round_few_and_inside(span):
     ticks = Scale(*span).ticks()
     assert 1 <= len(ticks) <= 5
+    narrow = Scale(*span).ticks(110)
+    room = 110 / 100 * min((abs(b.at - a.at) for a, b in pairwise(narrow)), default=100)
+    assert room >= 6.5 * max(len(tick.text) for tick in narrow) + 8
     assert all(4.0 <= tick.at <= 96.0 for tick in ticks)
     assert len({tick.text for tick in ticks}) == len(ticks)
 
