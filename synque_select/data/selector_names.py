@@ -7,7 +7,7 @@ import importlib
 from synque_select.data.selectors import ChatView, TextsView, WordsView
 from synque_select.data.views import FieldsView, Selector
 
-__all__ = ["selector_from_name", "selector_name"]
+__all__ = ["selector_name"]
 
 
 def selector_name(selector: Selector | None) -> str | int | None:
@@ -36,13 +36,3 @@ def selector_name(selector: Selector | None) -> str | int | None:
     except (ImportError, ValueError):
         return None
     return f"{module}.{name}" if imported is selector and module != "__main__" else None
-
-
-def selector_from_name(name: str | int | None) -> Selector | None:
-    """Return the selector for a name that `selector_name` returned.
-
-    Example:
-        >>> selector_from_name("chat:user")
-        'chat:user'
-    """
-    return name

@@ -60,9 +60,22 @@ class Part:
         return str(Path(self.source).absolute())
 
     @property
+    def suffix(self) -> str:
+        """The suffix of the file, or of all files in the folder; "" if there are several."""
+        path = Path(self.source)
+        files = [path] if path.is_file() else [*path.glob("*")] if self.source else []
+        suffixes = {file.suffix for file in files}
+        return suffixes.pop() if len(suffixes) == 1 else ""
+
+    @property
     def builder(self) -> str | None:
-        """How `datasets` names the file's format; None if it does not read it."""
-        return _BUILDERS.get(Path(self.source).suffix) if Path(self.source).is_file() else None
+        """How `datasets` names the format of the file or files; None if it does not read it."""
+        return _BUILDERS.get(self.suffix)
+
+    @property
+    def data_files(self) -> str:
+        """The path of the file, or a pattern for those in the folder."""
+        return f"{self.path}/*{self.suffix}" if Path(self.source).is_dir() else self.path
 
 
 @dataclass(frozen=True)
@@ -161,8 +174,9 @@ def _of_files(recipe: Recipe, needs_conversion: bool) -> list[str]:
     unread = [part.name for part in recipe.parts if part.builder is None]
     if unread and not needs_conversion:
         warnings.append(
-            f"{listed(unread)}: not one JSON, JSON lines, CSV, Parquet or Arrow file, which is "
-            f"what this trainer reads: train on the draws instead ({_DRAWS})."
+            f"{listed(unread)}: not JSON, JSON lines, CSV, Parquet or Arrow, in one file or in a "
+            "folder of nothing else, which is what this trainer reads: train on the draws instead "
+            f"({_DRAWS})."
         )
     return warnings
 
@@ -184,7 +198,7 @@ def _datasets(recipe: Recipe) -> _Made:
     names = "interleave_datasets, load_dataset" if recipe.is_mixed else "load_dataset"
     lines = [f"from datasets import {names}", "", "parts = ["]
     for part in recipe.parts:
-        builder, path = part.builder or "json", part.path
+        builder, path = part.builder or "json", part.data_files
         lines.append(f"    load_dataset({builder!r}, data_files={path!r}, split='train'),")
     lines += ["]"]
     if not recipe.is_mixed:
@@ -205,7 +219,7 @@ def _trl(recipe: Recipe) -> _Made:
     entries: list[Json] = []
     for part in recipe.parts:
         share: dict[str, Json] = {"fraction": part.weight} if recipe.is_mixed else {}
-        entries.append({"path": part.builder or "json", "data_files": part.path, **share})
+        entries.append({"path": part.builder or "json", "data_files": part.data_files, **share})
     if not recipe.is_mixed:
         return _Made({"mixture.yaml": _yaml({"datasets": entries})}, ())
     warnings = (
@@ -224,6 +238,8 @@ def _axolotl(recipe: Recipe) -> _Made:
             "ds_type": part.builder or "json",
             "split": f"train[:{count}]" if recipe.is_mixed else "train",
         }
+        if Path(part.source).is_dir():
+            entry["data_files"] = part.data_files
         entries.append({**entry, **_AXOLOTL.get(_shape(part.example), {"type": "…"})})
     content: dict[str, Json] = {"datasets": entries, "shuffle_merged_datasets": True}
     if _shape(recipe.parts[0].example) == "preference":
@@ -297,7 +313,7 @@ def _mosaic(recipe: Recipe) -> _Made:
         columns = _mds_columns(part.example)
         builder = part.builder or "json"
         lines += [
-            f"part = load_dataset({builder!r}, data_files={part.path!r}, split='train')",
+            f"part = load_dataset({builder!r}, data_files={part.data_files!r}, split='train')",
             f"with MDSWriter(out={f'mds/{name}'!r}, columns={columns}) as writer:",
             "    for example in part:",
             f"        writer.write({{name: example[name] for name in {list(columns)}}})",
@@ -421,5 +437,6 @@ def _plain_names(names: Sequence[str]) -> list[str]:
 
 
 def _yaml(content: Mapping[str, Json]) -> str:
-    text: str = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=1000)
+    copied = json.loads(json.dumps(content))  # of one object in two places, YAML makes an alias
+    text: str = yaml.safe_dump(copied, sort_keys=False, allow_unicode=True, width=1000)
     return text

@@ -12,7 +12,6 @@ import numpy as np
 
 from synque_select.data.candidate import Candidate
 from synque_select.data.label_edits import LabelEdits
-from synque_select.data.selector_names import selector_from_name
 from synque_select.data.sources import load_candidates
 from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, DataError
@@ -89,8 +88,8 @@ def load_ranked_mixture(
     else:
         given = load_candidates(
             candidates,
-            view=selector_from_name(rows[0].view) if view is None else view,
-            label=selector_from_name(rows[0].label) if label is None else label,
+            view=rows[0].view if view is None else view,
+            label=rows[0].label if label is None else label,
         )
         loaded = chosen_candidates(given, mixture)
     differences = content_differences(rows, {part.name: part for part in loaded})
@@ -134,8 +133,8 @@ def _from_source(row: RankedCandidate, view: Selector | None, label: Selector | 
     try:
         (candidate,) = load_candidates(
             {row.name: row.source},
-            view=selector_from_name(row.view) if view is None else view,
-            label=selector_from_name(row.label) if label is None else label,
+            view=row.view if view is None else view,
+            label=row.label if label is None else label,
         )
     except (ConfigError, DataError) as error:
         raise DataError(

@@ -142,7 +142,30 @@ def test_files_that_are_not_what_training_sees(target: str, tmp_path: Path):
     warnings = snippet(target, Recipe(parts, 0, 9, tmp_path)).warnings
     assert any("drops or relabels 3 examples of a" in text for text in warnings)
     # mosaic converts every file, with a script that the user adapts
-    assert any("b: not one JSON" in text for text in warnings) == (target != "mosaic")
+    assert any("b: not JSON" in text for text in warnings) == (target != "mosaic")
+
+
+def test_folders_of_shards(tmp_path: Path):
+    from datasets import Dataset
+
+    parts = []
+    for name in ("a", "b"):
+        rows = Dataset.from_dict({"text": [f"{name}{i}" for i in range(8)]})
+        folder = tmp_path / name
+        folder.mkdir()
+        rows.select(range(5)).to_parquet(folder / "train-00000-of-00002.parquet")
+        rows.select(range(5, 8)).to_parquet(folder / "train-00001-of-00002.parquet")
+        parts.append(Part(name, 0.5, 8, str(folder), rows[0]))
+    made = snippet("datasets", Recipe(parts, 0, 16, tmp_path))
+    names: dict[str, Any] = {}
+    exec(made.files["mixture.py"], names)
+    assert names["parts"][0]["text"] == [f"a{i}" for i in range(8)]
+    made = snippet("axolotl", Recipe(parts, 0, 8, tmp_path))
+    (first, _) = config(made)["datasets"]
+    assert load_dataset(first["ds_type"], data_files=first["data_files"], split=first["split"])[
+        "text"
+    ] == ["a0", "a1", "a2", "a3"]
+    assert not any("not JSON" in text for text in made.warnings)
 
 
 def test_an_unknown_target(tmp_path: Path):

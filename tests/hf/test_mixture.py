@@ -269,8 +269,8 @@ def test_resumed_with_other_arguments(tmp_path: Path):
         trainer = trainer_of(mixture(**options), tmp_path)
         with pytest.raises(ConfigError, match=changed):
             trainer.train(resume_from_checkpoint=True)
-    trainer = trainer_of(mixture(), tmp_path, per_device_train_batch_size=2)
-    with pytest.raises(ConfigError, match="examples per optimizer step is 2, but was 4"):
+    trainer = trainer_of(mixture(), tmp_path, gradient_accumulation_steps=2)
+    with pytest.raises(ConfigError, match="examples per optimizer step is 8, but was 4"):
         trainer.train(resume_from_checkpoint=True)
     with pytest.raises(ConfigError, match="ignore_data_skip=True would repeat"):
         trainer_of(mixture(), tmp_path, ignore_data_skip=True).train(resume_from_checkpoint=True)
