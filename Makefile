@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 STAMPS := .make
 # setuptools prints a banner about each editable install
 PIP := PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip install --quiet
+# run once more by `make test-all`, with the package lightning
+TRAINING_TESTS := tests/training tests/callbacks tests/probing tests/tuning
 # two processes of one thread each, for two cores; the same examples on every run
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --hypothesis-profile=ci
 
@@ -22,6 +24,7 @@ test: lint $(STAMPS)/dev
 
 test-all: lint $(STAMPS)/dev
 	$(PYTEST) -m "not vllm"
+	SYNQUE_TEST_LIGHTNING=lightning $(PYTEST) -m "not vllm" $(TRAINING_TESTS)
 	$(MAKE) wheel-check
 
 # vLLM's build for CPUs in an environment of its own: the engine offline, and behind its server
