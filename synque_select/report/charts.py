@@ -27,7 +27,7 @@ __all__ = [
 Tone = Literal["on", "off", "real", "warn", "start"]
 Legend = tuple[tuple[Tone, str], ...]
 
-_LETTER = 6.5  # pixels of a digit
+_LETTER = 6  # pixels of a digit
 _MARGIN = 4.0  # percent left free at both ends, so that a mark at an end is drawn whole
 
 
@@ -103,7 +103,7 @@ class Scale:
         for most in range(5, 1, -1):
             ticks = self._ticks(most, whole)
             needed = (
-                100 * (_LETTER * max((len(tick.text) for tick in ticks), default=0) + 8) / width
+                100 * (_LETTER * max((len(tick.text) for tick in ticks), default=0) + 6) / width
             )
             gaps = [abs(b.at - a.at) for a, b in pairwise(ticks)]
             if all(gap >= needed for gap in gaps):

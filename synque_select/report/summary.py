@@ -329,7 +329,7 @@ def _steps_of_decision(ranking: Ranking) -> Iterator[str]:
             "the real examples that settle best which camp is right."
         )
     elif decision.opening == "labels":
-        yield f"Read some labels of {listed(list(evidence.contradicted))} before you train on it."
+        yield f"Read some labels of {listed(list(evidence.contradicted))} before you train."
     elif decision.opening == "answers" and evidence.answers and evidence.answers.is_open:
         yield "Answer more questions of `synque-select ask`."
     elif decision.opening == "small":

@@ -50,7 +50,7 @@ def test_ticks_are_round_few_and_inside(span):
     assert 1 <= len(ticks) <= 5
     narrow = Scale(*span).ticks(110)
     room = 110 / 100 * min((abs(b.at - a.at) for a, b in pairwise(narrow)), default=100)
-    assert room >= 6.5 * max(len(tick.text) for tick in narrow) + 8
+    assert room >= 6 * max(len(tick.text) for tick in narrow) + 6
     assert all(4.0 <= tick.at <= 96.0 for tick in ticks)
     assert len({tick.text for tick in ticks}) == len(ticks)
 
