@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import os
 import re
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
@@ -71,6 +74,7 @@ class Registry(Generic[Entry]):
         self.check = check
         self._keys_of = keys_of
         self._registered: dict[str, Entry] = {}
+        self._read: tuple[object, tuple[EntryPoint, ...]] | None = None
 
     def keys(self) -> tuple[str, ...]:
         """Return all keys, sorted."""
@@ -160,10 +164,14 @@ class Registry(Generic[Entry]):
     def _installed(self) -> dict[str, list[EntryPoint]]:
         """Return the entry points by key, those of one key that differ in a list.
 
-        They are read anew each time, as a package may be installed while a notebook is open.
+        They are read anew when a folder of packages has changed, as a package may be installed
+        while a notebook is open.
         """
+        stamp = _package_folders()
+        if self._read is None or self._read[0] != stamp:
+            self._read = stamp, tuple(entry_points(group=self.group))
         by_key: dict[str, dict[str, EntryPoint]] = {}
-        for point in entry_points(group=self.group):
+        for point in self._read[1]:
             if point.name not in self._built_in:
                 by_key.setdefault(point.name, {})[point.value] = point
             elif point.name not in self._registered:
@@ -295,6 +303,15 @@ def _warn_once(message: str) -> None:
 def _place(entry: object) -> tuple[object, object] | object:
     name = getattr(entry, "__qualname__", None)
     return entry if name is None else (getattr(entry, "__module__", None), name)
+
+
+def _package_folders() -> list[tuple[str, int]]:
+    """Return the folders in which packages are installed, and when each of them has changed."""
+    folders = []
+    for folder in sys.path:
+        with suppress(OSError):
+            folders.append((folder, os.stat(folder or os.curdir).st_mtime_ns))
+    return folders
 
 
 def _packages(points: Collection[EntryPoint]) -> str:
