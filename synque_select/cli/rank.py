@@ -20,6 +20,7 @@ from synque_select.cli.options import (
     proxy_options,
 )
 from synque_select.errors import ConfigError, SynqueError
+from synque_select.utils.wording import listed, printable
 
 if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
     from jsonargparse import ArgumentParser
@@ -208,6 +209,22 @@ def _all_json(folder: Path) -> str:
     return json.dumps({**state, "findings": findings}, indent=2, ensure_ascii=False)
 
 
+def _say_what_was_read(job: ScoringJob, given: object) -> None:
+    """Say on the error stream what the decision alone does not show: it must not be lost."""
+    from synque_select.data.compressed import is_compressed
+    from synque_select.data.left_out import left_out_messages
+
+    candidates = job.given or job.candidates
+    messages = list(left_out_messages(candidates, job.real))
+    files = [Path(part.source) for part in candidates if part.source]
+    packed = [file.name for file in files if is_compressed(file)]
+    # in a folder, one may not expect them to be read
+    if packed and not isinstance(given, Mapping) and len(candidates) > len(flat(given)):
+        messages.insert(0, f"read, though compressed: {listed(packed, 8)}.")
+    for message in messages:
+        print(f"synque-select: {printable(message)}", file=sys.stderr)
+
+
 def prepared(options: Namespace) -> ScoringJob:
     """Load the data of the options, and check all that can be checked before scoring."""
     from synque_select.data.sources import load_candidates, load_real
@@ -269,6 +286,8 @@ def _rank(options: Namespace, *, quiet: bool) -> int:
         if dropped is not None:
             later.attempt(lambda: saved.add_dropped(dropped, relabel=options.relabel))
         print_ranking(ranking, details=options.details, quiet=quiet)
+        if quiet:
+            _say_what_was_read(job, options.candidates)
         if options.gaps or (is_far and job.needs_embeddings and not quiet):
             kept = saved if options.gaps else None
             gaps = later.attempt(lambda: _add_gaps(scoring, kept, quiet=quiet))

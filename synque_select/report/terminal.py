@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Collection
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ __all__ = ["print_ranking", "print_table", "ranking_text"]
 
 _MOST_WARNINGS = 5
 _NARROWEST_NAME = 10
+# what was not read or not counted is never hidden
+_LEFT_OUT = re.compile(r"left out|: no label \(|the label '.*' which is a class|are one class")
 
 
 def ranking_text(
@@ -111,7 +114,8 @@ def _detail_tables(ranking: Ranking, details: bool, reliability: Correlation | N
 def _below(ranking: Ranking, width: int) -> list[str]:
     """Return the lines of the warnings, and what --details adds."""
     warnings = warnings_of(ranking)
-    shown = warnings if len(warnings) <= _MOST_WARNINGS else warnings[: _MOST_WARNINGS - 1]
+    first = warnings if len(warnings) <= _MOST_WARNINGS else warnings[: _MOST_WARNINGS - 1]
+    shown = [text for text in warnings if text in first or _LEFT_OUT.search(text)]
     lines = [line for text in shown for line in wrap_text(text, width, bullet="! ")]
     more = ["the ranks and scores of each proxy"]
     if len(shown) < len(warnings):

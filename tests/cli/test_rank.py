@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 from pathlib import Path
 
@@ -344,3 +345,20 @@ def test_strict_has_a_status_of_its_own_where_none_is_close(
     assert "generate again" in " ".join(capsys.readouterr().out.split())
     assert main([*far, "--strict"]) == 3
     assert main([*far, "--strict", "--json", "-"]) == 3
+
+
+def test_quiet_still_says_what_was_read_and_left_out(tmp_path: Path, capsys):
+    lines = "".join(f'{{"text": "word {i} of many", "label": "a"}}\n' for i in range(20))
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for name in ("a.jsonl", "b.jsonl", "notes.docx"):
+        (pool / name).write_text(lines)
+    (pool / "c.jsonl.gz").write_bytes(gzip.compress(lines.replace("many", "all").encode()))
+    (tmp_path / "real.jsonl").write_text(lines)
+    real = str(tmp_path / "real.jsonl")
+    options = ["--view", "text", "--proxies", "ngram", "--top-k", "1", "--quiet"]
+    assert main(["rank", "--candidates", str(pool), "--real", real, *options]) == 0
+    printed = capsys.readouterr()
+    assert "left out" not in printed.out
+    assert "read, though compressed: c.jsonl.gz." in printed.err
+    assert "left out: 1 other file or folder (notes.docx)" in printed.err
