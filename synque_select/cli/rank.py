@@ -209,7 +209,7 @@ def _all_json(folder: Path) -> str:
     return json.dumps({**state, "findings": findings}, indent=2, ensure_ascii=False)
 
 
-def _say_what_was_read(job: ScoringJob, given: object) -> None:
+def _say_what_was_read(job: ScoringJob, given: Sequence[str] | Mapping[str, str]) -> None:
     """Say on the error stream what the decision alone does not show: it must not be lost."""
     from synque_select.data.compressed import is_compressed
     from synque_select.data.left_out import left_out_messages
