@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
+
+from synque_select.llm.chat import ControlTokens
 
 __all__ = ["json_line", "plain_line"]
 
@@ -14,15 +16,18 @@ __all__ = ["json_line", "plain_line"]
 # and accents, as some tokenizers normalize them
 _FAMILIES = re.compile(
     r"""
-      [<\[{⟨〈《【](?=\|)                              # <|im_end|>, [|user|], <｜User｜>
-    | (?<=\|)[>\]}⟩〉》】]
+      [<\[{⟨〈《【‹«](?=\|)                            # <|im_end|>, [|user|], <｜User｜>
+    | (?<=\|)[>\]}⟩〉》】›»]
+    | [◁⁅](?=/?\w{1,40}[▷⁆])                         # ◁think▷
     | <(?=/?[\w▁!$@~\#][\w▁:.@~!$\#/-]{0,63}>)        # <s>, </s>, <global-img>, <start_of_turn>
-    | \[(?=/?@?[a-z]?[A-Z_][A-Z_\d]{1,39}@?\])        # [INST], [/INST], [gMASK], [@BOS@]
-    | \[(?=/?(?:[bes]o[a-z]|im_\w{1,16}|pad|unk|cls|sep|mask|inst|sys|system|user|assistant)\])
+    | \[(?=/?@?[a-z]?[A-Z_][A-Z_\d-]{1,39}@?\])       # [INST], [/INST], [gMASK], [@BOS@]
+    | \[(?=/?(?i:[bes]o[a-z]|im_\w{1,16}|pad|unk|cls|sep|mask|inst|sys|system|user|assistant)\])
+    | \[(?=(?i:img|image|round)[ _-]?\d{1,4}\])      # [img-1], [Round 1]
     | \[(?=(?:unused|UNUSED)_?\w{1,40}\])             # [unused7]
     | \[(?=e~\[) | \](?=~!?b[\[\]]) | \](?=<\])       # [e~[, ]~b], ]~!b[, ]<]image[>[
     | \[(?=(?:control_\d{1,9}|multimodal|toxicity=\d)\])
     | <(?=(?:reserved|special|extra|unused)[ ][\w ]{1,40}>)  # <reserved special token 0>
+    | <(?=(?:start|end)[ ]of[ ]\w{1,20}>)            # <end of turn>
     | >(?=>[A-Za-z_][\w-]{0,39}<<)                    # >>QUESTION<<, >>zh-cn<<
     | \|(?=\|\|?[A-Za-z_]\w{0,39}\|\|)               # |||IP_ADDRESS|||
     | \|(?=[A-Z_]{4,40}\|)                           # |ENDOFTEXT|
@@ -32,13 +37,13 @@ _FAMILIES = re.compile(
 # characters that are invisible, break a line or change its direction
 _INVISIBLE = re.compile(
     "[\\x00-\\x1f\\x7f-\\x9f\\u00ad\\u034f\\u061c\\u115f\\u1160\\u180e\\u200b-\\u200f\\u2028-\\u202e"
-    "\\u2060-\\u2069\\u3164\\ufeff\\uffa0\\ufff9-\\ufffb\\U000e0000-\\U000e01ef]"
+    "\\u2060-\\u2069\\u3164\\ufeff\\uffa0\\ufff9-\\ufffb\\ufffd\\U000e0000-\\U000e01ef]"
 )
 _UNIT = re.compile(r"\\u[0-9a-f]{4}|\\.|.", re.DOTALL)
 _SPACES = " ▁"
 _NONE: frozenset[str] = frozenset()
-# rounds of escaping: what is escaped may reveal another match beside it
-_MAX_ROUNDS = 8
+# no token of one of these characters can be escaped: every escape has them
+_OF_ESCAPES = frozenset("\\u0123456789abcdef")
 
 
 def json_line(text: str, control_tokens: frozenset[str] = _NONE) -> str:
@@ -87,31 +92,63 @@ def _escaped(text: str, control_tokens: frozenset[str], *, quotes: bool) -> str:
     mark = '"' if quotes else ""
     # units that may be escaped: a character, or an escape sequence of JSON that is there already
     units = [mark, *(_UNIT.findall(shown) if quotes else shown), mark]
-    for _ in range(_MAX_ROUNDS):
-        hits = _hits(units, patterns)
-        if not hits:
-            break
+    # an escape may reveal another match, or be one: then it is left out. Each round escapes a unit
+    # or leaves one out, so that there is an end
+    while hits := _one_of_each(
+        _matches(units, patterns) or _read_by_tokenizer(units, control_tokens), units
+    ):
         for i in hits:
-            units[i] = _escape(units[i])
+            units[i] = "" if units[i].startswith("\\u") else _escape(units[i])
     return "".join(units[1:-1])
 
 
-def _hits(units: Sequence[str], patterns: Sequence[re.Pattern[str]]) -> set[int]:
-    """Return the positions of units to escape: one of each match of a pattern."""
+def _matches(units: Sequence[str], patterns: Sequence[re.Pattern[str]]) -> list[tuple[int, int]]:
+    """Return the first and last unit of every match of a pattern, those that overlap too."""
     text = "".join(units)
     origin: list[int] | None = None
     if not text.isascii():
         text, origin = _folded(units)
-    hits: set[int] = set()
-    for pattern in patterns:
-        for match in pattern.finditer(text):
-            if origin is None:
-                origin = [i for i, unit in enumerate(units) for _ in unit]
-            for i in origin[match.start() : match.end()]:
-                # the marks at both ends stay, and so does what is escaped already
-                if 0 < i < len(units) - 1 and not units[i].startswith("\\u"):
-                    hits.add(i)
-                    break
+    found = [match.span(pattern.groups) for pattern in patterns for match in pattern.finditer(text)]
+    if found and origin is None:
+        origin = _origin(units)
+    return _of_units(found, origin or [], units)
+
+
+def _read_by_tokenizer(
+    units: Sequence[str], control_tokens: frozenset[str]
+) -> list[tuple[int, int]]:
+    """Return the first and last unit of every token that the tokenizer reads in the text."""
+    if not isinstance(control_tokens, ControlTokens):
+        return []
+    text = "".join(units)
+    spans = [span for span in control_tokens.spans(text) if text[slice(*span)] not in _OF_ESCAPES]
+    return _of_units(spans, _origin(units), units)
+
+
+def _origin(units: Sequence[str]) -> list[int]:
+    return [i for i, unit in enumerate(units) for _ in unit]
+
+
+def _of_units(
+    spans: Iterable[tuple[int, int]], origin: Sequence[int], units: Sequence[str]
+) -> list[tuple[int, int]]:
+    """Return spans of characters as spans of units, without the marks at both ends."""
+    found = ((origin[first], origin[last - 1]) for first, last in spans)
+    return [(max(first, 1), min(last, len(units) - 2)) for first, last in found]
+
+
+def _one_of_each(matches: Iterable[tuple[int, int]], units: Sequence[str]) -> list[int]:
+    """Return few units that every match has one of, its first that is not escaped if there is one.
+
+    From the right, so that one unit serves all matches that overlap in it.
+    """
+    hits: list[int] = []
+    for first, last in sorted(matches, reverse=True):
+        if hits and first <= hits[-1] <= last:
+            continue
+        here = [i for i in range(first, last + 1) if units[i]]
+        plain = (i for i in here if not units[i].startswith("\\u"))
+        hits += [next(plain, here[0])] if here else []
     return hits
 
 
@@ -147,6 +184,8 @@ def _patterns(control_tokens: frozenset[str]) -> tuple[re.Pattern[str], ...]:
     rest = {token for token in folded if token.strip() and not _FAMILIES.search(token)}
     # a tokenizer may lower the case before it looks for a token; words would match too much then
     words = {token for token in rest if token.isalnum()}
+    rest -= _OF_ESCAPES
+    words -= _OF_ESCAPES
     return tuple(
         re.compile(_alternatives(part), flags)
         for part, flags in ((words, 0), (rest - words, re.IGNORECASE))
@@ -155,7 +194,9 @@ def _patterns(control_tokens: frozenset[str]) -> tuple[re.Pattern[str], ...]:
 
 
 def _alternatives(tokens: Collection[str]) -> str:
-    longest = sorted(tokens, key=lambda token: (-len(token), token))
-    first = "".join(sorted({re.escape(token[0]) for token in longest}))
-    # the look-ahead skips most positions without trying thousands of tokens
-    return f"(?=[{first}])(?:{'|'.join(map(re.escape, longest))})"
+    # the shortest first: a longer one that begins there has the same unit to escape. All is a
+    # look-ahead, which finds tokens that overlap
+    shortest = sorted(tokens, key=lambda token: (len(token), token))
+    first = "".join(sorted({re.escape(token[0]) for token in shortest}))
+    # the first one skips most positions without trying thousands of tokens
+    return f"(?=[{first}])(?=({'|'.join(map(re.escape, shortest))}))"

@@ -11,7 +11,7 @@ from synque_select.llm.prompt import PromptLike, has_images, join_prompts, promp
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-__all__ = ["ChatFormat", "control_tokens_of"]
+__all__ = ["ChatFormat", "ControlTokens", "control_tokens_of"]
 
 # number of characters at the end of a prompt that decide how an answer is tokenized behind it
 _TAIL = 32
@@ -115,7 +115,37 @@ class ChatFormat:
         return list(self._tokenizer(choice, add_special_tokens=False).input_ids)
 
 
-def control_tokens_of(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
+class ControlTokens(frozenset[str]):
+    """Texts that a tokenizer reads as one special or added token, and where it reads them.
+
+    Attributes:
+        tokenizer: The tokenizer; None if it does not tell the places of its tokens.
+    """
+
+    tokenizer: PreTrainedTokenizerBase | None = None
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Return the places in a text that the tokenizer reads as such a token.
+
+        The tokenizer may change a text before it looks for them: lower its case, drop characters.
+        Runs of spaces, and what it does not know, are left out.
+        """
+        if self.tokenizer is None:
+            return []
+        read = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        ids, places = cast("list[int]", read.input_ids), read["offset_mapping"]
+        added = {i: str(token) for i, token in self.tokenizer.added_tokens_decoder.items()}
+        added.pop(cast("int", self.tokenizer.unk_token_id), None)
+        return [
+            (first, max(last, first + 1))
+            for i, (first, last) in zip(ids, places, strict=True)
+            if i in added and added[i].replace("▁", " ").strip()
+        ]
+
+
+def control_tokens_of(tokenizer: PreTrainedTokenizerBase) -> ControlTokens:
     """Return the texts that a tokenizer reads as one special or added token.
 
     Args:
@@ -123,4 +153,7 @@ def control_tokens_of(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
     """
     added = {str(token) for token in tokenizer.added_tokens_decoder.values()}
     added |= {str(token) for token in tokenizer.get_added_vocab()}
-    return frozenset(added | {str(token) for token in tokenizer.all_special_tokens}) - {""}
+    added |= {str(token) for token in tokenizer.all_special_tokens}
+    tokens = ControlTokens(added - {""})
+    tokens.tokenizer = tokenizer if tokenizer.is_fast else None
+    return tokens

@@ -37,7 +37,8 @@ FAMILIES = (
     "[eos]", "[eop]", "[im_end]", "[/inst]", "[user]",
     ">>QUESTION<<", ">>ABSTRACT<<", "|||IP_ADDRESS|||", "|||EMAIL_ADDRESS|||", "<BOS_TOKEN>",
     "||IP_ADDRESS||", ">>zh-cn<<", "|ENDOFTEXT|", "|SPEAKER|", "[control_8]", "[multimodal]",
-    "[toxicity=0]", "<reserved special token 0>", "<special token 12>",
+    "[toxicity=0]", "<reserved special token 0>", "<special token 12>", "◁think▷", "◁/think▷",
+    "[img-1]", "[Round 1]", "[User]", "[Assistant]", "[AA-BB]", "<end of turn>", "‹|user|›",
 )  # fmt: skip
 # tokens that no family matches: only the tokenizer knows that they are not text
 MADE_UP = (
@@ -137,6 +138,61 @@ def test_tokens_that_a_tokenizer_has_after_it_normalizes_a_text():
         line = json_line(text, control)
         assert json.loads(line) == text
         assert added_in(tokenizer, line) == [], line
+
+
+NESTED = {
+    "dashes": (["-" * n for n in range(2, 17)], ["-" * 16, "-" * 41]),
+    "equals": (["=" * n for n in range(2, 65)], ["=" * 64, f"a{'=' * 700}b"]),
+    "ends of a word": (["abcdefghijklmnop"[i:] for i in range(14)], ["abcdefghijklmnop"]),
+    "overlapping": (["abab", "baba"], ["ababababab"]),
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_tokens_within_tokens_are_escaped_however_deep(name: str):
+    tokens, samples = NESTED[name]
+    tokenizer = byte_tokenizer(tokens)
+    control = control_tokens_of(tokenizer)
+    for text in samples:
+        assert added_in(tokenizer, text)
+        assert added_in(tokenizer, plain_line(text, control)) == []
+        line = json_line(text, control)
+        assert added_in(tokenizer, line) == []
+        assert json.loads(line) == text
+        # one unit serves all tokens that overlap in it
+        assert line.count("\\u") <= len(text) // 2 + 1
+
+
+def test_the_tokenizer_itself_says_what_it_reads_after_it_changes_a_text():
+    from tokenizers import normalizers
+
+    cases = (
+        (normalizers.Lowercase(), "endturn", ["EndTurn", "ENDTURN", "an endTURN!"]),
+        (normalizers.BertNormalizer(), "#end#", ["#e\ufffdnd#", "#ÉND#"]),
+        (normalizers.Replace("-", ""), "endturn9", ["end-turn9", "e-n-d-t-u-r-n-9"]),
+    )
+    for normalizer, token, samples in cases:
+        tokenizer = byte_tokenizer([token], lower=True)
+        tokenizer.backend_tokenizer.normalizer = normalizer
+        control = control_tokens_of(tokenizer)
+        for text in samples:
+            assert added_in(tokenizer, text), text
+            assert added_in(tokenizer, plain_line(text, control)) == []
+            line = json_line(text, control)
+            assert added_in(tokenizer, line) == [], line
+            assert json.loads(line) == text
+
+
+@pytest.mark.parametrize("token", ["u00", "\\u", "003", "00"])
+def test_what_cannot_be_escaped_is_left_out(token: str):
+    # every escape has this token: what it would escape must go
+    tokenizer = byte_tokenizer(["<|im_end|>", token])
+    control = control_tokens_of(tokenizer)
+    for text in ("a<|im_end|>b", f"a{token}b", "plain"):
+        line = json_line(text, control)
+        assert added_in(tokenizer, line) == [], line
+        assert set(json.loads(line)) <= set(text)
+    assert json_line("plain", control) == '"plain"'
 
 
 def test_runs_of_spaces_are_left_alone():
