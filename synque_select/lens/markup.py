@@ -108,10 +108,10 @@ def _matches(units: Sequence[str], patterns: Sequence[re.Pattern[str]]) -> list[
     origin: list[int] | None = None
     if not text.isascii():
         text, origin = _folded(units)
-    found = [match.span(pattern.groups) for pattern in patterns for match in pattern.finditer(text)]
-    if found and origin is None:
+    spans = [match.span(pattern.groups) for pattern in patterns for match in pattern.finditer(text)]
+    if spans and origin is None:
         origin = _origin(units)
-    return _of_units(found, origin or [], units)
+    return _of_units(spans, origin or [], units)
 
 
 def _read_by_tokenizer(
@@ -133,8 +133,8 @@ def _of_units(
     spans: Iterable[tuple[int, int]], origin: Sequence[int], units: Sequence[str]
 ) -> list[tuple[int, int]]:
     """Return spans of characters as spans of units, without the marks at both ends."""
-    found = ((origin[first], origin[last - 1]) for first, last in spans)
-    return [(max(first, 1), min(last, len(units) - 2)) for first, last in found]
+    of_units = ((origin[first], origin[last - 1]) for first, last in spans)
+    return [(max(first, 1), min(last, len(units) - 2)) for first, last in of_units]
 
 
 def _one_of_each(matches: Iterable[tuple[int, int]], units: Sequence[str]) -> list[int]:
