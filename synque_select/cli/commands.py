@@ -10,6 +10,7 @@ from synque_select.cli import (
     ask,
     benchmark,
     compare,
+    completion,
     doctor,
     experiment,
     export,
@@ -60,6 +61,7 @@ COMMANDS: dict[str, Command | ConfigCommand] = {
     "feedback": Command(feedback.run, feedback.arguments),
     "ls": Command(ls.run, ls.arguments),
     "compare": Command(compare.run, compare.arguments),
+    "completion": Command(completion.run, completion.arguments),
     "report": Command(report.run, report.arguments),
     "doctor": Command(doctor.run, doctor.arguments),
 }

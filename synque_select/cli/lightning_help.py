@@ -6,7 +6,7 @@ import argparse
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from synque_select.cli.options import (
     EXIT_STATUSES,
@@ -15,7 +15,10 @@ from synque_select.cli.options import (
     help_formatter,
 )
 
-__all__ = ["asks_for_help", "print_help", "with_full_help"]
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+__all__ = ["asks_for_help", "help_parser", "print_help", "with_full_help"]
 
 _ALL = "--help-all"
 _TYPE = re.compile(
@@ -52,7 +55,18 @@ def print_help(
     options: type | None = None,
     function: Callable[..., object] | None = None,
 ) -> int:
-    """Print the options of a command that are not Lightning's, and the most used of Lightning's.
+    """Print the help that `help_parser` makes."""
+    help_parser(name, description, options, function).print_help()
+    return 0
+
+
+def help_parser(
+    name: str,
+    description: str = "",
+    options: type | None = None,
+    function: Callable[..., object] | None = None,
+) -> ArgumentParser:
+    """Return a parser with the options that are not Lightning's, and the most used of Lightning's.
 
     Args:
         name: Name of the command.
@@ -90,8 +104,7 @@ def print_help(
     for option, text in _OF_LIGHTNING:
         flag, _, value = option.partition(" ")
         group.add_argument(flag, metavar=value, help=text)
-    parser.print_help()
-    return 0
+    return parser
 
 
 def _formatter() -> type[argparse.HelpFormatter]:

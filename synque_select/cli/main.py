@@ -9,6 +9,7 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from synque_select.cli.commands import COMMANDS, Command, ConfigCommand
 from synque_select.cli.options import (
@@ -24,7 +25,10 @@ from synque_select.utils.interrupts import INTERRUPTED, PromptInterrupts
 from synque_select.utils.wording import printable
 from synque_select.utils.working_folder import modules_of_working_folder
 
-__all__ = ["main"]
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+__all__ = ["first_sentence", "main", "parser_of"]
 
 _WITH_FITS = ("fit", "sweep", "tune", "experiment")
 _CLEANUP_S, _CLEANUP_OF_FITS_S = 0.7, 10.0
@@ -116,6 +120,16 @@ def _dispatch(given: Sequence[str]) -> int:
     command = COMMANDS[name]
     if isinstance(command, ConfigCommand):
         return command.run(list(given[1:]))
+    parser = parser_of(name, command)
+    with modules_of_working_folder(), utf8_configs():
+        options = parser.parse_args(with_config_paths(given[1:]))
+        # the supported versions of jsonargparse have this method under two names
+        instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
+        return command.run(instantiate(options))
+
+
+def parser_of(name: str, command: Command) -> ArgumentParser:
+    """Return the parser of a command's options."""
     import jsonargparse
 
     parser = jsonargparse.ArgumentParser(
@@ -127,11 +141,7 @@ def _dispatch(given: Sequence[str]) -> int:
         formatter_class=help_formatter(),
     )
     command.arguments(parser)
-    with modules_of_working_folder(), utf8_configs():
-        options = parser.parse_args(with_config_paths(given[1:]))
-        # the supported versions of jsonargparse have this method under two names
-        instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
-        return command.run(instantiate(options))
+    return parser
 
 
 def _help() -> str:
@@ -142,7 +152,7 @@ def _help() -> str:
         "best mixture, and see how well the proxies predicted the results.",
         "",
         "commands:",
-        *(f"  {n:<11} {_first_sentence(command)}" for n, command in COMMANDS.items()),
+        *(line for name, command in COMMANDS.items() for line in _described(name, command)),
         "",
         "synque-select COMMAND --help lists a command's options; --version prints the version.",
         "",
@@ -151,5 +161,11 @@ def _help() -> str:
     return "\n".join(lines)
 
 
-def _first_sentence(command: Command | ConfigCommand) -> str:
-    return str(command.run.__doc__).partition(". ")[0].rstrip(".")
+def _described(name: str, command: Command | ConfigCommand) -> list[str]:
+    lead, rest = f"  {name:<11} ", " " * 14
+    return textwrap.wrap(first_sentence(command), 80, initial_indent=lead, subsequent_indent=rest)
+
+
+def first_sentence(command: Command | ConfigCommand) -> str:
+    """Return what a command does, without a full stop."""
+    return " ".join(str(command.run.__doc__).split()).partition(". ")[0].rstrip(".")

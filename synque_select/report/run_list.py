@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from synque_select.errors import RecordError, did_you_mean
 from synque_select.records.correlation import KeyCorrelations
-from synque_select.records.correlation_file import load_correlations
-from synque_select.records.experiment_result import load_result
 from synque_select.records.ranking_file import load_ranking
-from synque_select.records.run_folder import read_json
+from synque_select.records.runs import Run, Runs
 from synque_select.report.formats import UNDEFINED, format_number, format_ranks
-from synque_select.report.study_tables import trials_of
 from synque_select.report.table import Column, Table
 from synque_select.types import Ranking
 from synque_select.utils.json_fields import JsonFields
@@ -34,8 +31,6 @@ __all__ = [
 ]
 
 _STAMPED = re.compile(r"(\d{8}T\d{6}Z)-(.+)")
-_PARTS = ("ranking.json", "result.json", "study.json", "correlations.json")
-_DEPTHS = ("", "*/", "*/*/")
 
 
 @dataclass(frozen=True)
@@ -100,13 +95,8 @@ def list_runs(root: str | Path) -> list[RunEntry]:
     Raises:
         RecordError: It does not exist.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise RecordError(f"{root} does not exist: give the directory of your runs")
-    folders = {
-        path.parent for depth in _DEPTHS for part in _PARTS for path in root.glob(f"{depth}{part}")
-    }
-    return sorted(map(_entry, folders), key=lambda run: (run.created, run.name), reverse=True)
+    entries = map(_entry, Runs(root))
+    return sorted(entries, key=lambda run: (run.created, run.name), reverse=True)
 
 
 def find_run(name: str, root: str | Path = "runs") -> Path:
@@ -143,9 +133,7 @@ def load_entry(path: str | Path) -> RunEntry:
         changed = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         return RunEntry(path, path.name, changed, "rank", load_ranking(path))
     folder = path.parent if path.is_file() else path
-    if not any((folder / part).is_file() for part in _PARTS):
-        raise RecordError(f"{folder}: none of {', '.join(_PARTS)}: not the directory of a run")
-    entry = _entry(folder)
+    entry = _entry(Run(folder, folder.name))
     if entry.problem:
         raise RecordError(entry.problem)
     return entry
@@ -248,64 +236,49 @@ def _shown(figure: Figure | None) -> str:
     return f"{figure.metric} {format_number(figure.value, 3)}"
 
 
-def _entry(folder: Path) -> RunEntry:
-    resolved = folder.resolve()
-    stamped = _STAMPED.fullmatch(resolved.name)
-    name = resolved.name if stamped is None else stamped[2]
-    created = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
-    if stamped is not None:
+def _entry(run: Run) -> RunEntry:
+    folder = run.path.resolve()
+    stamped = _STAMPED.fullmatch(folder.name)
+    name = folder.name if stamped is None else stamped[2]
+    created = run.created
+    if stamped is not None:  # the time at the beginning, not at the end
         created = datetime.strptime(stamped[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    what = "" if stamped is None else f"{resolved.parent.name}, "
-    try:
-        kind = _kind(folder)
-        what += kind
-        ranking = load_ranking(folder) if (folder / "ranking.json").is_file() else None
-        return RunEntry(folder, name, created, what, ranking, _figure(folder, kind))
-    except RecordError as error:
-        problem = str(error).replace(f"{folder}/", "")
-        return RunEntry(folder, name, created, what.removesuffix(", "), problem=problem)
+    problem = run.problem.replace(f"{run.path}/", "")
+    kind = "damaged" if problem else _kind(run)
+    what = kind if stamped is None else f"{folder.parent.name}, {kind}"
+    if problem:
+        return RunEntry(run.path, name, created, what, problem=problem)
+    return RunEntry(run.path, name, created, what, run.ranking, _figure(run, kind))
 
 
-def _kind(folder: Path) -> str:
-    """Return what made a run, by the files that only it writes."""
-    if (folder / "result.json").exists():
-        return "experiment"
-    if (folder / "study.json").exists():
-        return "tune"
-    if (folder / "validation.json").exists():
+def _kind(run: Run) -> str:
+    """Return the command that made a run, by the files that only it writes."""
+    if run.kind in ("experiment", "tuning"):
+        return {"experiment": "experiment", "tuning": "tune"}[run.kind]
+    if (run.path / "validation.json").exists():
         return "fit"
-    if (folder / "correlations.json").exists():
-        kinds = {entry.kind for entry in _correlations(folder)}
-        return "fit" if "mixture" in kinds else "sweep"
-    return "fit" if (folder / "examples.json").exists() else "rank"
+    if run.correlations:
+        return "fit" if any(entry.kind == "mixture" for entry in run.correlations) else "sweep"
+    return "fit" if (run.path / "examples.json").exists() else "rank"
 
 
-def _figure(folder: Path, kind: str) -> Figure | None:
-    if kind == "experiment":
-        result = load_result(folder)
-        chosen = result.arms.get("chosen")
-        return None if chosen is None else Figure(result.metric.name, chosen.mean)
-    if kind == "tune":
-        fields = JsonFields(read_json(folder / "study.json"))
-        trials = trials_of(fields)
-        return Figure(fields.text("metric"), trials[-1].best_so_far) if trials else None
-    entries = _correlations(folder)
+def _figure(run: Run, kind: str) -> Figure | None:
+    if run.result is not None:
+        chosen = run.result.arms.get("chosen")
+        return None if chosen is None else Figure(run.result.metric.name, chosen.mean)
+    if run.tuning is not None:
+        return Figure(run.tuning.metric, run.tuning.value)
     if kind == "sweep":
-        return next(_best(entries), None)
-    metrics = _metrics(folder) if kind == "fit" else {}
-    for entry in entries:
+        return next(_best(run.correlations), None)
+    metrics = _metrics(run.path) if kind == "fit" else {}
+    for entry in run.correlations:
         if entry.kind == "mixture" and entry.monitor in metrics:
             return Figure(entry.monitor, metrics[entry.monitor], entry.key_hash)
     monitor = next((name for name in metrics if name.startswith("val")), None)
     return None if monitor is None else Figure(monitor, metrics[monitor])
 
 
-def _correlations(folder: Path) -> list[KeyCorrelations]:
-    has_file = (folder / "correlations.json").exists()
-    return list(load_correlations(folder)) if has_file else []
-
-
-def _best(entries: list[KeyCorrelations]) -> Iterator[Figure]:
+def _best(entries: Sequence[KeyCorrelations]) -> Iterator[Figure]:
     for entry in entries:
         values = [point.validation for point in entry.points if not math.isnan(point.validation)]
         if entry.kind == "probe" and values:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -95,7 +97,7 @@ def test_a_damaged_run_is_listed_with_its_problem(inside: Path, tmp_path: Path, 
     assert (row["run"], row["began (UTC)"]) == ("red-fox", "2026-01-01 12:00")
     assert "ranking.json" in row["trains on"]
     assert main(["ls", "runs", str(tmp_path / "none")]) == 1
-    assert "give the directory of your runs" in capsys.readouterr().err
+    assert "give the folder of your runs" in capsys.readouterr().err
     assert main(["ls", "proxies", "here"]) == 1
     assert "ls proxies takes no directory, found 'here'" in capsys.readouterr().err
 
@@ -160,3 +162,34 @@ def test_a_name_without_a_selection_is_refused(inside: Path, capsys):
     Path("none.yaml").write_text(yaml.safe_dump(config))
     assert main(["fit", "--config", "none.yaml", "--name", "x"]) == 1
     assert "the config has none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["l"], {"ls"}),
+        (["rank", "--cand"], {"--candidates"}),
+        (["tune", "--tune.n_s"], {"--tune.n_startup"}),
+        (["ls", ""], set(KINDS)),
+    ],
+)
+def test_a_shell_completes_commands_options_and_choices(
+    words: list[str], expected: set[str], script: Path
+):
+    line = " ".join(["synque-select", *words])
+    code = (
+        f"source {script}; COMP_WORDS=(synque-select {' '.join(map(repr, words))}); "
+        f"COMP_CWORD={len(words)}; COMP_LINE='{line}'; "
+        f"_shtab_synque_select synque-select {words[-1]!r} ''; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    )
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=False)
+    assert set(done.stdout.split()) == expected, done.stderr
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("shtab")
+    path = tmp_path_factory.mktemp("completion") / "synque-select.bash"
+    with path.open("w") as file, contextlib.redirect_stdout(file):
+        assert main(["completion", "bash"]) == 0
+    return path
