@@ -14,6 +14,7 @@ from synque_select.records.findings_file import load_findings
 from synque_select.records.ranking_file import load_ranking
 from synque_select.records.run_folder import file_beside, read_json
 from synque_select.records.run_info import RunInfo, load_run_info
+from synque_select.records.runs import Runs
 from synque_select.types import Findings, Ranking
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.validation import kind_of
@@ -126,10 +127,7 @@ def _object(path: Path | None) -> JsonObject | None:
 
 def _runs_inside(folder: Path) -> str:
     """Name the run directories one or two levels below a folder, the newest last."""
-    files = (
-        path for depth in ("*", "*/*") for name in _FILES for path in folder.glob(f"{depth}/{name}")
-    )
-    runs = sorted({path.parent for path in files}, key=lambda run: (run.stat().st_mtime, run.name))
+    runs = [run.path for run in Runs(folder)]
     if not runs:
         return ""
     more = f" and {len(runs) - _MAX_RUNS_NAMED} older ones" if len(runs) > _MAX_RUNS_NAMED else ""

@@ -552,7 +552,8 @@ class SampleSizeAnalysis(Shown):
         last = self.measured[-1]
         sentence = (
             f"Two disjoint real samples of {last.m} select {percent(last.overlap)} of the top "
-            f"{self.top_k} alike; {percent(self.chance)} by chance."
+            f"{self.top_k} alike (mean of {counted(last.n_pairs, 'pair')}); "
+            f"{percent(self.chance)} by chance."
         )
         return (sentence, *(() if self.no_extrapolation is None else (self.no_extrapolation,)))
 

@@ -343,6 +343,7 @@ class Ranking(Shown):
         if info is not None:
             if info.reference is not None:
                 ax.axvline(info.reference, color=INK, lw=0.8, ls=":")
+                notes.append("dotted: about what further real examples would score")
             words = f"{drawable(by)}; {'higher' if info.higher_is_better else 'lower'} is better"
         ax.set_xlabel("\n".join([words, *notes]), parse_math=False)
         ax.set_title(f"{counted(len(order), 'candidate')} against {self.real_words}")

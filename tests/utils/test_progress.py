@@ -64,6 +64,43 @@ def test_a_bar_that_is_switched_off_is_silent(stream: io.StringIO):
     assert stream.getvalue() == ""
 
 
+def test_a_bar_waits_for_its_delay_whatever_is_written_beside_it():
+    terminal = Terminal()
+    with ProgressBar(total=3, desc="soon", delay=2, leave=False, file=terminal) as bar:
+        bar.set_postfix_str("first")
+        bar.refresh()
+    assert terminal.getvalue() == ""
+
+
+def test_a_notebook_gets_an_output_that_is_updated_and_emptied(monkeypatch: pytest.MonkeyPatch):
+    display = pytest.importorskip("IPython.display")
+    drawn: list[str] = []
+
+    class Stream(io.StringIO):
+        """As ipykernel's, whose outputs of the process are shown below the cell."""
+
+    class Handle:
+        def update(self, shown: dict[str, str], *, raw: bool) -> None:
+            drawn.append(shown["text/plain"])
+
+    def show(shown: dict[str, str], *, raw: bool, display_id: bool) -> Handle:
+        drawn.append(shown["text/plain"])
+        return Handle()
+
+    Stream.__module__ = "ipykernel.iostream"
+    monkeypatch.setattr(display, "display", show)
+    stream = Stream()
+    for _ in ProgressBar(range(3), desc="scoring", mininterval=0, leave=False, file=stream):
+        pass
+    assert drawn[0].startswith("scoring:   0%")
+    assert any("2/3" in text for text in drawn)
+    assert drawn[-1] == ""
+    assert stream.getvalue() == ""
+    shown = len(drawn)
+    assert list(ProgressBar(range(3), disable=True, file=stream)) == [0, 1, 2]
+    assert len(drawn) == shown
+
+
 def test_every_bar_of_the_library_is_this_one():
     from pathlib import Path
 
