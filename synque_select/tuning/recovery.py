@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from synque_select.errors import RecordError
 from synque_select.tuning.result import PARAMETERS
 from synque_select.tuning.studies import (
     REPEATS,
@@ -22,6 +23,7 @@ from synque_select.tuning.studies import (
 )
 from synque_select.tuning.study_checks import store_checksum
 from synque_select.utils.process_identity import has_ended, is_local, process_identity
+from synque_select.utils.wording import one_line
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -31,11 +33,25 @@ __all__ = ["LeftOut", "Worker"]
 
 _WORKER, _ENDED = "worker", "ended"
 _ERROR, _INTERRUPTION = "error", "interruption"
+_NOT_TOLD = "Should not reach."  # what Optuna asserts where the end of a trial cannot be stored
+_MAX_SHOWN = 200  # characters of an error
 _MAX_REPETITIONS = 3  # of one trial: a trial that kills each worker that tries it must end
 
 
 class LeftOut(Exception):
     """Ends a trial without a value; the study goes on."""
+
+
+def _not_written(error: Exception) -> RecordError:
+    """Return the error of a study whose storage takes no trial; finished ones are in it."""
+    first: BaseException = error
+    while cause := first.__cause__ or (first.__context__ if first is error else None):
+        first = cause
+    reason = one_line(f"{type(first).__name__}: {first}", _MAX_SHOWN)
+    return RecordError(
+        f"the study cannot be written ({reason}): free the disk, or end what locks the study, and "
+        "start it again: it goes on after the trials that have finished"
+    )
 
 
 class Worker:
@@ -93,18 +109,25 @@ class Worker:
 
         On a machine that is too busy for heartbeats, another worker may believe that this one is
         dead, and repeat its trial. Then the other's result counts.
+
+        Raises:
+            RecordError: The study cannot be written, as on a full disk.
         """
-        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 
         self._number = None
         run = partial(self._run, objective)
         try:
             self._study.optimize(run, n_trials=1, catch=(LeftOut,))
         # an AssertionError, because Optuna itself takes this for impossible
-        except (ValueError, AssertionError, UpdateFinishedTrialError):
+        except (ValueError, AssertionError, UpdateFinishedTrialError) as error:
+            if str(error) == _NOT_TOLD:
+                raise _not_written(error) from error
             if not self._has_lost_trial():
                 raise
             return False
+        except StorageInternalError as error:
+            raise _not_written(error) from error
         return True
 
     def _has_lost_trial(self) -> bool:

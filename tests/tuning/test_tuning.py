@@ -467,6 +467,33 @@ def test_a_store_that_breaks_in_a_study_costs_no_trial(tune, tmp_path, monkeypat
     assert len(trials) == (4 if kind == "locked" else 3)
 
 
+def test_a_study_on_a_full_disk_is_one_error_and_goes_on_later(tune, tmp_path, monkeypatch):
+    storage = tmp_path / "study.sqlite"
+
+    class Full(Watched):
+        def on_train_end(self) -> None:
+            if len(Watched.fits) == 2:  # as on a full disk, SQLite cannot grow
+                fill(storage)
+
+    def fill(path: Path) -> None:
+        patched = optuna.storages.RDBStorage.set_trial_state_values
+
+        def fails(*_: Any, **__: Any) -> bool:
+            raise optuna.exceptions.StorageInternalError("x") from OSError(28, "No space left")
+
+        monkeypatch.setattr(optuna.storages.RDBStorage, "set_trial_state_values", fails)
+        Full.restore = lambda: monkeypatch.setattr(
+            optuna.storages.RDBStorage, "set_trial_state_values", patched
+        )
+
+    Full.restore = None
+    with pytest.raises(RecordError, match=r"cannot be written .*No space left.*start it again"):
+        tune(Full, n_trials=4, storage=str(storage))
+    Full.restore()
+    result = tune(Full, n_trials=4, storage=str(storage))
+    assert sum(trial.state == "complete" for trial in result.trials) == 4
+
+
 def test_a_store_that_is_damaged_before_a_study_is_an_error_at_once(tune, tmp_path):
     (tmp_path / "records.sqlite").write_bytes(b"garbage" * 1000)
     with pytest.raises(RecordError, match="is not a run store"):
