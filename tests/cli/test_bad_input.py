@@ -246,14 +246,19 @@ def test_a_closed_pipe_ends_the_command_without_a_word():
 def test_lightnings_advertisements_are_left_out_of_a_command_and_nothing_else():
     from pytorch_lightning.utilities import rank_zero_info
 
-    log, stream = logging.getLogger("pytorch_lightning.utilities.rank_zero"), io.StringIO()
+    # the package that was imported last has the log of both
+    packages = ("pytorch_lightning", "lightning.pytorch")
+    logs = [logging.getLogger(f"{package}.utilities.rank_zero") for package in packages]
+    stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    log.addHandler(handler)
+    for log in logs:
+        log.addHandler(handler)
     try:
         with lightning_command_line("fit"):
             rank_zero_info("💡 Tip: install something")
             rank_zero_info("GPU available: False")
         rank_zero_info("💡 Tip: in a script of the user's")
     finally:
-        log.removeHandler(handler)
+        for log in logs:
+            log.removeHandler(handler)
     assert stream.getvalue() == "GPU available: False\n💡 Tip: in a script of the user's\n"
