@@ -84,7 +84,7 @@ class MMD(BaseProxy):
 
     Example:
         >>> MMD(kernel="polynomial").options()
-        {'kernel': 'polynomial', 'protocol': 'default', 'max_exact': 4096, 'p_value': False}
+        {'kernel': 'polynomial', 'protocol': 'default', 'max_exact': 20000, 'p_value': False}
     """
 
     key = "mmd"
@@ -98,7 +98,7 @@ class MMD(BaseProxy):
         *,
         kernel: KernelChoice = "rbf",
         protocol: Protocol = "default",
-        max_exact: int = 4_096,
+        max_exact: int = 20_000,
         p_value: bool = False,
     ) -> None:
         if not isinstance(p_value, bool):
@@ -162,7 +162,7 @@ class Energy(BaseProxy):
     source = "Székely and Rizzo 2013"
     family = "kernel"
 
-    def __init__(self, *, max_exact: int = 4_096) -> None:
+    def __init__(self, *, max_exact: int = 20_000) -> None:
         self.max_exact = check_count("max_exact", max_exact, at_least=2)
 
     def score(
