@@ -163,17 +163,20 @@ def check_labels(
 
     A candidate is an outlier if the share of its labels that the other candidates contradict is far
     above that of the median candidate, or the share that classifiers trained on its own other folds
-    predict is far below: by three robust standard deviations and at least 10 points. It is one as
-    well if its own classifiers predict its labels 10 points less often than what the others call
-    its inputs, and the ratio of the two (`Predictability`) is shown to be below three quarters of
-    that of the best quarter of the candidates: this finds random labels in hard inputs, and where
-    most candidates have them. The others are the linear heads of all candidates at a common size
-    (`fit_heads`), except those of its own family (`judging_families`), with one vote per family. An
-    outlier gets a warning, as does a candidate whose labels its own folds hardly predict better
-    than chance; that is an outlier as well, unless half of the candidates are like this. The class
-    mix that a candidate's classifiers predict for the real sample and for its own held-out examples
-    is compared as well (total variation, shown to be above 0.3 for redrawn real samples; with fewer
-    than 20 real examples, nothing is said). A difference says nothing against the labels.
+    predict is far below: by three robust standard deviations and at least 10 points. Contradiction
+    counts only if the labels are harder to predict than what the others call the same inputs, or if
+    most examples of a class are called another one: else the others do not know these inputs, as
+    those on another topic. A candidate is an outlier as well if its own classifiers predict its
+    labels 10 points less often than what the others call its inputs, and the ratio of the two
+    (`Predictability`) is shown to be below three quarters of that of the best quarter of the
+    candidates: this finds random labels in hard inputs, and where most candidates have them. The
+    others are the linear heads of all candidates at a common size (`fit_heads`), except those of
+    its own family (`judging_families`), with one vote per family. An outlier gets a warning, as
+    does a candidate whose labels its own folds hardly predict better than chance; that is an
+    outlier as well, unless half of the candidates are like this. The class mix that a candidate's
+    classifiers predict for the real sample and for its own held-out examples is compared as well
+    (total variation, shown to be above 0.3 for redrawn real samples; with fewer than 20 real
+    examples, nothing is said). A difference says nothing against the labels.
 
     The classifiers are trained in five folds, or in fewer if the classes that are too rare for five
     hold most examples; classes that are too rare are left out, and counted in `LabelCheck.rare`.
@@ -219,10 +222,12 @@ def _compared(
     votes = _votes(parts, judging_families(candidates), seed)
     contradicted = {name: vote.contradicted(parts[name][1]) for name, vote in votes.items()}
     random = _random(parts, own, votes)
+    foreign = {name for name, vote in votes.items() if vote.cannot_judge(parts[name][1], own[name])}
+    opposed = _outliers(contradicted, sign=1) - foreign
     hardly = {
         name for name, (_, y) in parts.items() if _hardly_follow(agreement[name], len(set(y)))
     }
-    outliers = _outliers(contradicted, sign=1) | _outliers(agreement, sign=-1) | random.keys()
+    outliers = opposed | _outliers(agreement, sign=-1) | random.keys()
     # where most are like this, the task is too hard for a linear classifier to tell
     if _LEAST_COMPARED <= len(parts) > 2 * len(hardly):
         outliers |= hardly
@@ -236,7 +241,7 @@ def _compared(
             predicted = model.predict(real.float().cpu().numpy())
         share = contradicted[name]
         reasons = (
-            *_outlier_warnings(name, contradicted, agreement, random),
+            *_outlier_warnings(name, contradicted, agreement, random, is_opposed=name in opposed),
             *_warnings(name, agreement[name], y, is_compared=_is_compared(name, across, share)),
         )
         checks[name] = LabelCheck(
@@ -266,9 +271,11 @@ def unpredicted(checks: Sequence[LabelCheck]) -> dict[str, float]:
     Returns:
         Name of the candidate to the share of its labels that its other folds predict.
     """
-    shares = {c.name: math.nan if c.contradicted is None else c.contradicted for c in checks}
-    contradicted = _outliers(shares, sign=1)
-    return {c.name: c.agreement for c in checks if c.outlier and c.name not in contradicted}
+    return {
+        c.name: c.agreement
+        for c in checks
+        if c.outlier and all(reason.kind != "contradicted" for reason in c.reasons)
+    }
 
 
 @dataclass(frozen=True)
@@ -297,6 +304,30 @@ class _Votes:
             own: (N,) the held-out predictions.
         """
         return float(np.mean(own[self.judged] == self.classes))
+
+    def cannot_judge(self, labels: NDArray[np.str_], own: NDArray[np.str_]) -> bool:
+        """Return whether the votes contradict labels that nothing else makes doubtful.
+
+        Noise makes labels harder to predict than what the votes call the same inputs, and classes
+        that are exchanged or renamed have most of their examples in one other class. Where neither
+        is so, the heads of the others do not know these inputs, as those on another topic.
+
+        Args:
+            labels: (N,) the labels.
+            own: (N,) the held-out predictions.
+        """
+        if not (len(own) and len(self.classes)):
+            return False
+        labels, own = labels[self.judged], own[self.judged]
+        if np.mean(own == labels) < np.mean(own == self.classes):
+            return False
+        for label in set(labels.tolist()):
+            names, counts = np.unique(self.classes[labels == label], return_counts=True)
+            right, wrong = counts[names == label].sum(), counts[names != label].max(initial=0)
+            # one-sided sign test at 5 %
+            if wrong - right > 1.645 * math.sqrt(wrong + right):
+                return False
+        return True
 
     def predictability(
         self, labels: NDArray[np.str_], own: NDArray[np.str_]
@@ -530,8 +561,10 @@ def _outlier_warnings(
     contradicted: Mapping[str, float],
     agreement: Mapping[str, float],
     random: Mapping[str, float],
+    *,
+    is_opposed: bool,
 ) -> Iterator[LabelWarning]:
-    if name in _outliers(contradicted, sign=1):
+    if is_opposed:
         yield LabelWarning("contradicted", (contradicted[name], _median(contradicted)))
     if name in _outliers(agreement, sign=-1):
         yield LabelWarning("unpredicted", (agreement[name], _median(agreement)))

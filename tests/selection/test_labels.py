@@ -261,3 +261,31 @@ def test_labels_that_follow_from_their_inputs_are_not_random_whatever_others_say
     own["best"] = np.where(rng.random(400) < 0.55, y, np.where(y == "no", "yes", "no"))
     votes["best"] = _Votes(own["best"], np.ones(400, bool))
     assert _random(parts, own, votes) == {"best": 1.0}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("is_noisy", [False, True])
+def test_a_candidate_on_another_topic_is_not_accused_for_what_others_do_not_know(
+    seed: int, is_noisy: bool
+):
+    """Its classes lie along a direction of its own that the others' heads see in part."""
+    rng = np.random.default_rng(seed)
+    candidates, embeddings = [], {}
+    for name in "abcde":
+        y = rng.integers(0, 2, 150)
+        x = rng.normal(scale=0.5, size=(150, 6))
+        if name == "e":
+            x[:, 5] += 5
+            x[:, 1] += 2 * y
+            x[:, 0] += 0.4 * y + 0.8
+        else:
+            x[:, 0] += 2 * y
+        if name == "e" and is_noisy:
+            y[:75] = rng.permutation(y[:75])
+        records = [(f"{name} {i}", int(label)) for i, label in enumerate(y)]
+        candidates.append(Candidate(name, records, view=0, label=1))
+        embeddings[name] = torch.from_numpy(x).float()
+    real = torch.from_numpy(rng.normal(scale=0.5, size=(60, 6))).float()
+    checks = {check.name: check for check in check_labels(candidates, embeddings, real)}
+    assert checks["e"].contradicted > 0.2
+    assert [name for name, check in checks.items() if check.outlier] == ["e"] * is_noisy
