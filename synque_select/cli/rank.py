@@ -209,13 +209,17 @@ def _all_json(folder: Path) -> str:
     return json.dumps({**state, "findings": findings}, indent=2, ensure_ascii=False)
 
 
-def _say_what_was_read(job: ScoringJob, given: Sequence[str] | Mapping[str, str]) -> None:
+def _say_what_was_read(
+    job: ScoringJob, given: Sequence[str] | Mapping[str, str], ranking: Ranking
+) -> None:
     """Say on the error stream what the decision alone does not show: it must not be lost."""
     from synque_select.data.compressed import is_compressed
     from synque_select.data.left_out import left_out_messages
+    from synque_select.report.terminal import other_warnings
 
     candidates = job.given or job.candidates
-    messages = list(left_out_messages(candidates, job.real))
+    unsaid = [m for m in left_out_messages(candidates, job.real) if m not in ranking.messages]
+    messages = [*unsaid, *other_warnings(ranking)]
     files = [Path(part.source) for part in candidates if part.source]
     packed = [file.name for file in files if is_compressed(file)]
     # in a folder, one may not expect them to be read
@@ -287,7 +291,7 @@ def _rank(options: Namespace, *, quiet: bool) -> int:
             later.attempt(lambda: saved.add_dropped(dropped, relabel=options.relabel))
         print_ranking(ranking, details=options.details, quiet=quiet)
         if quiet:
-            _say_what_was_read(job, options.candidates)
+            _say_what_was_read(job, options.candidates, ranking)
         if options.gaps or (is_far and job.needs_embeddings and not quiet):
             kept = saved if options.gaps else None
             gaps = later.attempt(lambda: _add_gaps(scoring, kept, quiet=quiet))

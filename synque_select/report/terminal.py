@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from synque_select.functional.correlation import Correlation
 from synque_select.report.decision import decision_lines
+from synque_select.report.formats import format_ranks
 from synque_select.report.ranking_tables import (
     ranks_table,
     scores_table,
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-__all__ = ["print_ranking", "print_table", "ranking_text"]
+__all__ = ["other_warnings", "print_ranking", "print_table", "ranking_text"]
 
 _MOST_WARNINGS = 5
 _NARROWEST_NAME = 10
+_MOST_SELECTED = 20
 # what was not read or not counted is never hidden
 _LEFT_OUT = re.compile(r"left out|: no label \(|the label '.*' which is a class|are one class")
 
@@ -45,14 +47,15 @@ def ranking_text(
         ranking: The ranking.
         width: Width in characters; None for that of the terminal, 100 without one.
         details: Whether the ranks and scores of each proxy follow, with all messages.
-        quiet: Whether the sentence of the decision is all.
+        quiet: Whether the decision is all: its sentence, what is selected, and what was left out.
         reliability: Measured correlation of the ranking's `rank_by` with validation on this task;
             None if it was not measured.
     """
     width = width or terminal_width()
     sentence = "\n".join(wrap_text(decision_lines(ranking, reliability)[0], width))
     if quiet:
-        return sentence
+        lines = [*_selected(ranking), f"({_sizes(ranking)})", *_left_out(ranking, width)]
+        return "\n".join([sentence, *lines])
     summary = summary_table(ranking, reliability=reliability).text(width)
     below = [] if details else _below(ranking, width)
     tables = [table.text(width) for table in _detail_tables(ranking, details, reliability)]
@@ -84,6 +87,11 @@ def print_ranking(
         print_table(table)
 
 
+def other_warnings(ranking: Ranking) -> list[str]:
+    """Return the warnings that `ranking_text(quiet=True)` leaves out."""
+    return [text for text in warnings_of(ranking) if not _LEFT_OUT.search(text)]
+
+
 def print_table(table: Table, marked: Collection[str] = ()) -> None:
     """Print a table to the standard output, by rich if that is a terminal.
 
@@ -109,6 +117,34 @@ def _detail_tables(ranking: Ranking, details: bool, reliability: Correlation | N
     if not details:
         return []
     return [ranks_table(ranking, reliability=reliability), scores_table(ranking)]
+
+
+def _selected(ranking: Ranking) -> list[str]:
+    """Return a line per selected candidate: rank, name and weight."""
+    if ranking.decision is not None and ranking.decision.opening == "far":
+        return []
+    weights, order = ranking.top().weights, ranking.order()
+    places = format_ranks([row.ranks[ranking.rank_by] for row in order])
+    lines = [
+        f"{place}  {clean(row.name)}  weight {weights[row.name]:.3f}"
+        for place, row in zip(places, order, strict=True)
+        if row.name in weights
+    ]
+    return lines if len(lines) <= _MOST_SELECTED else []
+
+
+def _sizes(ranking: Ranking) -> str:
+    sizes = sorted(row.n for row in ranking.candidates)
+    each = counted(sizes[-1], "example")
+    if sizes[0] < sizes[-1]:
+        each = f"{sizes[0]:,} to {each}"
+    n_real = counted(ranking.n_real, "real example")
+    return f"{counted(len(sizes), 'candidate')} of {each}, {n_real}"
+
+
+def _left_out(ranking: Ranking, width: int) -> list[str]:
+    texts = [text for text in warnings_of(ranking) if _LEFT_OUT.search(text)]
+    return [line for text in texts for line in wrap_text(text, width, bullet="! ")]
 
 
 def _below(ranking: Ranking, width: int) -> list[str]:

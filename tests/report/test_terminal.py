@@ -92,7 +92,11 @@ def test_names_are_whole_in_80_columns(details: bool):
 
 def test_quiet_is_the_decision_alone():
     made = ranking(["a", "b", "c", "d"])
-    assert ranking_text(made, 200, quiet=True) == made.decision.sentence
+    weights = made.top().weights
+    lines = [f"{n}  {name}  weight {weights[name]:.3f}" for n, name in enumerate(weights, 1)]
+    text = ranking_text(made, 200, quiet=True).splitlines()
+    assert text[:-1] == [made.decision.sentence, *lines]
+    assert text[-1].startswith("(4 candidates of ")
 
 
 def test_warnings_stay_and_descriptions_are_details():
