@@ -227,7 +227,12 @@ def _compared(
     hardly = {
         name for name, (_, y) in parts.items() if _hardly_follow(agreement[name], len(set(y)))
     }
-    outliers = opposed | _outliers(agreement, sign=-1) | random.keys()
+    # classes that no other candidate has may be harder, so that nothing follows from a comparison
+    comparable = {
+        name: math.nan if _is_alone(name, contradicted) else share
+        for name, share in agreement.items()
+    }
+    outliers = opposed | _outliers(comparable, sign=-1) | random.keys()
     # where most are like this, the task is too hard for a linear classifier to tell
     if _LEAST_COMPARED <= len(parts) > 2 * len(hardly):
         outliers |= hardly
@@ -241,7 +246,7 @@ def _compared(
             predicted = model.predict(real.float().cpu().numpy())
         share = contradicted[name]
         reasons = (
-            *_outlier_warnings(name, contradicted, agreement, random, is_opposed=name in opposed),
+            *_outlier_warnings(name, contradicted, comparable, random, is_opposed=name in opposed),
             *_warnings(name, agreement[name], y, is_compared=_is_compared(name, across, share)),
         )
         checks[name] = LabelCheck(
@@ -570,6 +575,11 @@ def _outlier_warnings(
         yield LabelWarning("unpredicted", (agreement[name], _median(agreement)))
     elif name in random:
         yield LabelWarning("random", (agreement[name], random[name]))
+
+
+def _is_alone(name: str, contradicted: Mapping[str, float]) -> bool:
+    """Return whether others share classes, and none shares those of this candidate."""
+    return math.isnan(contradicted[name]) and not all(map(math.isnan, contradicted.values()))
 
 
 def _median(shares: Mapping[str, float]) -> float:

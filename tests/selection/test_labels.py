@@ -289,3 +289,11 @@ def test_a_candidate_on_another_topic_is_not_accused_for_what_others_do_not_know
     checks = {check.name: check for check in check_labels(candidates, embeddings, real)}
     assert checks["e"].contradicted > 0.2
     assert [name for name, check in checks.items() if check.outlier] == ["e"] * is_noisy
+
+
+def test_classes_that_no_other_candidate_has_are_not_compared_with_easier_ones():
+    own = np.array(["neg", "pos"])[np.random.default_rng(7).integers(0, 2, 300)].tolist()
+    checks = checked("", [0.2] * 7 + [1.0], unlike={"h": own})
+    assert 0.7 < checks["h"].agreement < 0.9 < checks["a"].agreement
+    assert not any(check.outlier for check in checks.values())
+    assert [name for name, c in checked("", [0.2] * 7 + [1.0]).items() if c.outlier] == ["h"]
