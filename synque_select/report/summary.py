@@ -186,9 +186,9 @@ def _sure(ranking: Ranking, content: RunContent) -> Point:
         low, high = percent(min(stable)), percent(max(stable))
         share = low if low == high else f"{low} to {high}"
         lines.append(
-            f"The selected candidates stay in the top {ranking.stability_k} in {share} of redrawn "
-            "real samples: an estimate, which is too high near ties, and not the chance of being "
-            "truly best."
+            f"A selected candidate is in the top {ranking.stability_k} in {share} of redrawn real "
+            "samples: an estimate, which is too high near ties, and not the chance of being truly "
+            "best."
         )
     decision = ranking.decision
     if decision is not None:
