@@ -423,10 +423,13 @@ def test_arguments_are_checked_where_they_are_given(options, message):
 
 
 def test_a_given_ranking_does_not_hide_what_it_cannot_give(tmp_path, ranked):
-    for options, message in (({"top_k": 6}, "top_k=6"), ({"rank_by": ""}, "no column ''")):
-        callback = SelectionCallback(ranking=ranked.ranking, **options)
-        with pytest.raises(ConfigError, match=message):
-            trainer(tmp_path, callback).fit(TinyModel(), datamodule=data_module())
+    callback = SelectionCallback(ranking=ranked.ranking, rank_by="")
+    with pytest.raises(ConfigError, match="no column ''"):
+        trainer(tmp_path, callback).fit(TinyModel(), datamodule=data_module())
+    every = SelectionCallback(ranking=ranked.ranking, top_k=6)
+    trainer(tmp_path, every, max_steps=1).fit(TinyModel(), datamodule=data_module())
+    assert len(every.ranking.top().weights) == 5
+    assert any("top_k=6 is more than there are" in message for message in every.ranking.messages)
 
 
 @pytest.mark.parametrize("folder", ["/proc/nothing/run", __file__])
