@@ -111,12 +111,13 @@ def comma_list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def flat(given: Sequence[str]) -> list[str]:
-    """Split every text at its commas."""
-    return [part for text in given for part in comma_list(text)]
+def flat(given: str | Sequence[str]) -> list[str]:
+    """Split every text at its commas; a config may have one text in place of a list."""
+    texts = [given] if isinstance(given, str) else given
+    return [part for text in texts for part in comma_list(text)]
 
 
-def proxy_options(given: Sequence[str] | None) -> list[dict[str, Json]] | None:
+def proxy_options(given: str | Sequence[str] | None) -> list[dict[str, Json]] | None:
     """Parse proxies with options, such as "pad,mmd:protocol=released:kernel=rbf"."""
     if given is None:
         return None

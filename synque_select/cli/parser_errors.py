@@ -64,7 +64,7 @@ def parser_message(error: argparse.ArgumentError, arguments: Sequence[str]) -> s
     name, words = _field(message), _unknown_option(message) or _value_error(message)
     outer = _OUTER.match(message)
     if outer is not None:
-        name, words = _unknown_name(outer[1], arguments)
+        name, words = _unknown_name(outer[1], _own_options(error) or _outer(arguments))
     on_command_line = {argument.partition("=")[0] for argument in arguments}
     is_in_config = name is not None and f"--{name}" not in on_command_line
     place = _place(str(name), arguments) if is_in_config else None
@@ -85,9 +85,8 @@ def with_place(message: str, arguments: Sequence[str]) -> str:
     return message if place is None else f"{place}: {message}"
 
 
-def _unknown_name(name: str, arguments: Sequence[str]) -> tuple[str, str]:
+def _unknown_name(name: str, known: Sequence[str]) -> tuple[str, str]:
     """Return the part of a dotted name that is not known, and what is allowed in its place."""
-    known = _outer(arguments)
     owner, _, rest = name.partition(".")
     if owner not in known:
         return owner, f"unknown option {owner!r}: {did_you_mean(owner, known)}"
@@ -95,6 +94,15 @@ def _unknown_name(name: str, arguments: Sequence[str]) -> tuple[str, str]:
     kind = locate(_OPTIONS.get(owner, ""))
     allowed = "" if kind is None else did_you_mean(inner, list(inspect.signature(kind).parameters))  # type: ignore[arg-type]
     return f"{owner}.{inner}", f"{owner} has no option {inner!r}{': ' * bool(allowed)}{allowed}"
+
+
+def _own_options(error: argparse.ArgumentError) -> list[str]:
+    """Return what a config of `rank` may have; nothing if another parser failed."""
+    for parser in _parsers(error):
+        actions = {action.dest: action for action in parser._actions}
+        if "candidates" in actions:
+            return sorted({*actions} - {"help", "config", "print_config"})
+    return []
 
 
 def _outer(arguments: Sequence[str]) -> list[str]:
@@ -174,7 +182,8 @@ def _configs(arguments: Sequence[str]) -> Iterator[Path]:
     for before, argument in zip(["", *arguments], arguments, strict=False):
         name, _, value = argument.partition("=")
         given = value if name == "--config" and value else argument
-        if given is value or before in ("--config", "-c"):
+        # the config of validate is its only argument
+        if given is value or before in ("--config", "-c", "validate"):
             try:
                 yield packaged_config(given)
             except ConfigError:
@@ -224,13 +233,17 @@ def _values(node: yaml.Node) -> list[yaml.Node]:
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
+def _parsers(error: argparse.ArgumentError) -> list[argparse.ArgumentParser]:
+    """Return the parsers that an error went through, as it does not say which it is from."""
+    places = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return [place for place in places if isinstance(place, argparse.ArgumentParser)]
+
+
 def _unrecognized(error: argparse.ArgumentError) -> str | None:
     """Name the options that are closest to those that no parser knows."""
     message = str(error)
     unknown = re.search(r"[Uu]nrecognized arguments: (.*)", message, re.DOTALL)
-    # an error of argparse does not say which parser it is from
-    places = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    parsers = [place for place in places if isinstance(place, argparse.ArgumentParser)]
+    parsers = _parsers(error)
     if unknown is None or not parsers:
         return None
     of_subcommands = [

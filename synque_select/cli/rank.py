@@ -210,7 +210,7 @@ def _all_json(folder: Path) -> str:
 
 
 def _say_what_was_read(
-    job: ScoringJob, given: Sequence[str] | Mapping[str, str], ranking: Ranking
+    job: ScoringJob, given: str | Sequence[str] | Mapping[str, str], ranking: Ranking
 ) -> None:
     """Say on the error stream what the decision alone does not show: it must not be lost."""
     from synque_select.data.compressed import is_compressed

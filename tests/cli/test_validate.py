@@ -39,6 +39,7 @@ def config(**changed: Any) -> str:
         {"candidates": {"x": "a.jsonl", "y": ["b.jsonl", "a.jsonl"]}},
         {"candidates": ["x=a.jsonl", "y=b.jsonl"], "label": "kind", "view": "text"},
         {"view": ["text", "kind"], "real_view": "text", "real_groups": "false"},
+        {"candidates": "[ab].jsonl", "proxies": "pad,mmd"},  # one text in place of a list
         {"top_k": 1, "mixture": "proportional", "proxies": ["pad", "mmd"]},
     ],
 )
@@ -55,7 +56,8 @@ def test_a_good_config(changed: Any, capsys: pytest.CaptureFixture[str]):
         ({"label": "kinds"}, "no field 'kinds'; did you mean 'kind'"),
         ({"proxies": ["padd"]}, "did you mean 'pad'"),
         ({"real_view": "kind"}, "must be a text or an image, found int"),
-        ({"topk": 3}, "topk"),
+        ({"topk": 3}, "c.yaml, line 5: unknown option 'topk': did you mean 'top_k'? There are: "),
+        ({"reel": "real.jsonl"}, "did you mean 'real'?"),
         ({"encoder": "no/such@"}, "no/such"),
         ({"real": None}, "real"),
         ({"json": "missing/folder/r.txt"}, "r.txt"),
