@@ -97,16 +97,17 @@ def sample_messages(candidates: Sequence[Examples]) -> tuple[str, ...]:
             or if it is a copy or near copy of another one, as `copy_groups` defines it.
 
     Example:
-        >>> sample_messages([Examples("a", ["Yes."] * 9 + ["No."])])
-        ('a: only 2 of its 10 examples are distinct.',)
+        >>> sample_messages([Examples("a", ["Yes."] * 9 + ["No."]), Examples("b", ["Soon."] * 3)])
+        ('a: only 2 of its 10 examples are distinct.', 'b: only 1 of its 3 examples is distinct.')
     """
     messages = _copies(candidates)
     for candidate in candidates:
         n_different = n_distinct(candidate.digests)
         if n_different < _MOSTLY_REPEATED * len(candidate):
+            verb = "is" if n_different == 1 else "are"
             messages.append(
                 f"{candidate.name}: only {n_different:,} of its "
-                f"{counted(len(candidate), 'example')} are distinct."
+                f"{counted(len(candidate), 'example')} {verb} distinct."
             )
     return tuple(messages)
 
