@@ -126,8 +126,8 @@ class HFMixture:
                 `SFTTrainer`, whose `train_dataset` is `dataset`, or what `dataset.map` made of it.
 
         Raises:
-            ConfigError: The trainer's dataset has other rows than `dataset`, as after packing, or
-                an argument of the trainer orders the examples.
+            ConfigError: The trainer packs its examples, its dataset has other rows than `dataset`,
+                or an argument of the trainer orders the examples.
         """
         _check_arguments(trainer)
         positions = self._positions(trainer.train_dataset)
@@ -242,6 +242,12 @@ _ORDERS = ("train_sampling_strategy", "group_by_length")
 
 def _check_arguments(trainer: Trainer) -> None:
     args = trainer.args
+    # where each row fills a block alone, packing reorders the rows and keeps their number
+    if getattr(args, "packing", False):
+        raise ConfigError(
+            "packing=True merges and reorders the rows that a mixture draws from: set "
+            "packing=False, or train on the exported draws (synque-select export)"
+        )
     for name in _ORDERS:  # under the older name, it is a flag
         value = getattr(args, name, None)
         if value not in (None, False, "random"):

@@ -219,9 +219,10 @@ def test_sft_trainer_that_shuffles_its_dataset(tmp_path: Path):
     assert shown(trainer.seen) == shown(draws(EPOCH, WEIGHTS, EPOCH))
 
 
-def test_packing_is_refused(tmp_path: Path):
-    with pytest.raises(ConfigError, match="packing=False"):
-        sft(mixture(), tmp_path / "run", packing=True)
+@pytest.mark.parametrize("max_length", [4, 64])  # 4: as many rows as before, in another order
+def test_packing_is_refused(max_length: int, tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"packing=True merges.*set packing=False"):
+        sft(mixture(), tmp_path / "run", packing=True, max_length=max_length)
 
 
 def test_a_trainer_that_is_not_attached(tmp_path: Path):
