@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 
 from synque_select.errors import ConfigError, DataError
@@ -13,6 +14,8 @@ from synque_select.types.decision import Decision, Evidence, Opening, Weighting
 from synque_select.utils.wording import counted, listed
 
 __all__ = ["decided", "redecided", "tuned", "with_weights"]
+
+_ABOVE = re.compile(r"top_k=(\d+) is more than there are candidates")
 
 
 def decided(ranking: Ranking, evidence: Evidence) -> Ranking:
@@ -28,6 +31,7 @@ def decided(ranking: Ranking, evidence: Evidence) -> Ranking:
     """
     names = _names_left(ranking, evidence)
     _check_left(ranking, names, evidence)
+    given = ranking.top_k
     ranking, is_all = _limited(ranking)
     sentences = Sentences(ranking, evidence, names)
     if ranking.top_k is None:
@@ -40,7 +44,7 @@ def decided(ranking: Ranking, evidence: Evidence) -> Ranking:
         unscored = {*evidence.undefined} - {*evidence.degenerate}
         if unscored and len(chosen) < ranking.top_k and not is_all:
             ranking.top(ranking.top_k, evidence.rank_by)  # says which are undefined, and why
-        sentence = sentences.obeyed(chosen, ranking.top_k)
+        sentence = sentences.obeyed(chosen, given or ranking.top_k)
         source = f"top {len(chosen)} by {evidence.rank_by}"
         closest = ()
     decision = Decision(
@@ -64,6 +68,13 @@ def _limited(ranking: Ranking) -> tuple[Ranking, bool]:
         f"top_k={given} is more than there are candidates ({n}): all that can be selected are."
     )
     return dataclasses.replace(ranking, top_k=n, messages=(*ranking.messages, message)), True
+
+
+def _given_top_k(ranking: Ranking) -> int | None:
+    """Return the `top_k` that was given, which is not the ranking's own where it was above K."""
+    above = (_ABOVE.match(message) for message in ranking.messages)
+    given = [int(found[1]) for found in above if found and ranking.top_k == len(ranking)]
+    return given[-1] if given else ranking.top_k
 
 
 def redecided(ranking: Ranking, *, rank_by: str | None = None, top_k: int | None = None) -> Ranking:
@@ -127,7 +138,7 @@ def with_weights(ranking: Ranking, mixture: Mixture, weighting: Weighting) -> Ra
     if weighting == "equal":
         return ranking
     sentences = _sentences(ranking, decision)
-    sentence = sentences.weighted(mixture, weighting, ranking.top_k)
+    sentence = sentences.weighted(mixture, weighting, ranking.top_k, _given_top_k(ranking))
     decision = dataclasses.replace(
         decision,
         sentence=" ".join([sentence, *sentences.left_out()]),

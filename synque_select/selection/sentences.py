@@ -100,18 +100,21 @@ class Sentences:
             selected = f"{f'The top {k} are' if k > 1 else 'The best one is'} selected {given}"
         return f"{finding} {selected}{self._although(chosen)}."
 
-    def weighted(self, mixture: Mixture, kind: str, top_k: int | None) -> str:
+    def weighted(
+        self, mixture: Mixture, kind: str, top_k: int | None, given: int | None = None
+    ) -> str:
         """Say what the data say, and which weights were asked for.
 
         Args:
             mixture: The weights.
             kind: How they were made.
-            top_k: What was given.
+            top_k: How many are selected at most, if `top_k` was given.
+            given: What was given, if that is more.
         """
         of = ""
         if top_k is not None:
             n = f"at most {top_k}" if kind == "mmd_optimal" else f"the top {top_k}"
-            of = f" of {n} (top_k={top_k} was given)"
+            of = f" of {n} (top_k={given or top_k} was given)"
         weights = f"{self.weights(mixture)}{self._although(mixture.names)}"
         sentence = f"{self.finding()} The weights{of} are those of mixture={kind!r}: {weights}."
         # with a given top_k, the others are left out for their rank

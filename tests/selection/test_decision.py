@@ -294,6 +294,13 @@ def test_a_top_k_above_the_number_of_candidates_means_all_that_can_be_selected()
         "top_k=9 is more than there are candidates (6): all that can be selected are."
     )
     assert set(made.top().names) == {"c", "d", "e", "f"}
+    assert made.decision is not None
+    assert "All 4 that can be selected are selected because top_k=9 was given" in str(made.decision)
+    weights = Mixture({"c": 0.7, "d": 0.3}, "by score")
+    weighted = with_weights(made, weights, "proportional").decision
+    assert weighted is not None
+    assert "top_k=9 was given" in weighted.sentence
+    assert "top_k=6" not in weighted.sentence
     again = redecided(decided(ranking(), Evidence("consensus", 60, 60.0)), top_k=7)
     assert len(again.top().names) == 6
     assert "top_k=7 is more than there are candidates (6)" in again.messages[-1]
