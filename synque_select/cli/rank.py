@@ -443,7 +443,7 @@ def _order(job: ScoringJob, scoring: Scoring) -> tuple[Ranking, LabelChecks | No
     except SynqueError:
         if MixtureOptions.of(job.scorer.mixture).kind != "equal":
             plain = replace(job, scorer=replace(job.scorer, mixture="equal")).rank(scoring)
-            print_ranking(plain)
+            print_ranking(plain, details=False)
         raise
 
 

@@ -37,7 +37,7 @@ def ranking_text(
     ranking: Ranking,
     width: int | None = None,
     *,
-    details: bool = False,
+    details: bool | None = None,
     quiet: bool = False,
     reliability: Correlation | None = None,
 ) -> str:
@@ -46,7 +46,8 @@ def ranking_text(
     Args:
         ranking: The ranking.
         width: Width in characters; None for that of the terminal, 100 without one.
-        details: Whether the ranks and scores of each proxy follow, with all messages.
+        details: Whether the ranks and scores of each proxy follow, with all messages; None where
+            there is no option --details to ask for them.
         quiet: Whether the decision is all: its sentence, what is selected, and what was left out.
         reliability: Measured correlation of the ranking's `rank_by` with validation on this task;
             None if it was not measured.
@@ -57,15 +58,15 @@ def ranking_text(
         lines = [*_selected(ranking), f"({_sizes(ranking)})", *_left_out(ranking, width)]
         return "\n".join([sentence, *lines])
     summary = summary_table(ranking, reliability=reliability).text(width)
-    below = [] if details else _below(ranking, width)
-    tables = [table.text(width) for table in _detail_tables(ranking, details, reliability)]
+    below = [] if details else _below(ranking, width, has_option=details is not None)
+    tables = [table.text(width) for table in _detail_tables(ranking, bool(details), reliability)]
     return "\n\n".join(["\n".join([f"{sentence}\n", summary, *below]), *tables])
 
 
 def print_ranking(
     ranking: Ranking,
     *,
-    details: bool = False,
+    details: bool | None = None,
     quiet: bool = False,
     reliability: Correlation | None = None,
 ) -> None:
@@ -80,9 +81,10 @@ def print_ranking(
     console.print()
     chosen = () if far else ranking.top().names
     print_table(summary_table(ranking, reliability=reliability), chosen)
-    for line in [] if details else _below(ranking, console.width):
+    below = [] if details else _below(ranking, console.width, has_option=details is not None)
+    for line in below:
         _styled(console, line, "yellow" if line.startswith(("! ", "  ")) else "dim")
-    for table in _detail_tables(ranking, details, reliability):
+    for table in _detail_tables(ranking, bool(details), reliability):
         console.print()
         print_table(table)
 
@@ -147,19 +149,22 @@ def _left_out(ranking: Ranking, width: int) -> list[str]:
     return [line for text in texts for line in wrap_text(text, width, bullet="! ")]
 
 
-def _below(ranking: Ranking, width: int) -> list[str]:
-    """Return the lines of the warnings, and what --details adds."""
+def _below(ranking: Ranking, width: int, *, has_option: bool) -> list[str]:
+    """Return the lines of the warnings, and where there is more."""
     warnings = warnings_of(ranking)
     first = warnings if len(warnings) <= _MOST_WARNINGS else warnings[: _MOST_WARNINGS - 1]
     shown = [text for text in warnings if text in first or _LEFT_OUT.search(text)]
     lines = [line for text in shown for line in wrap_text(text, width, bullet="! ")]
-    more = ["the ranks and scores of each proxy"]
-    if len(shown) < len(warnings):
-        more.insert(0, f"{len(warnings) - len(shown)} more warnings")
-    n_notes = len(ranking.messages) - len(warnings)
-    if n_notes:
-        more.append(counted(n_notes, "note"))
-    return [*lines, *wrap_text(f"--details adds {', '.join(more)}", width, bullet="- ")]
+    hidden = [counted(n, "more warning") for n in [len(warnings) - len(shown)] if n]
+    if not has_option:
+        verb = "is" if hidden[:1] == ["1 more warning"] else "are"
+        texts = [f"{number} {verb} in ranking.json" for number in hidden]
+    else:
+        n_notes = len(ranking.messages) - len(warnings)
+        notes = [counted(n_notes, "note")] if n_notes else []
+        *first, last = [*hidden, "the ranks and scores of each proxy", *notes]
+        texts = [f"--details adds {', '.join(first)}{' and ' * bool(first)}{last}"]
+    return [*lines, *(line for text in texts for line in wrap_text(text, width, bullet="- "))]
 
 
 def _terminal() -> Console | None:

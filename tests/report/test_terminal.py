@@ -112,14 +112,17 @@ def test_warnings_stay_and_descriptions_are_details():
     )
     made = replace(ranking(), messages=(*described, *warnings[:2]))
     assert warnings_of(made) == warnings[:2]
-    text = ranking_text(made, 80)
+    text = ranking_text(made, 80, details=False)
     assert "! a: labels hardly follow" in text
     assert "checked" not in text
     assert "7 notes" in text
     assert "The labels of 4 candidates were checked" in ranking_text(made, 200, details=True)
-    many = ranking_text(replace(made, messages=warnings), 80)
+    many = ranking_text(replace(made, messages=warnings), 80, details=False)
     assert many.count("! ") == 4
     assert "--details adds 3 more warnings" in many
+    elsewhere = ranking_text(replace(made, messages=warnings), 80)  # as fit prints it
+    assert "--details" not in elsewhere
+    assert "- 3 more warnings are in ranking.json" in elsewhere
 
 
 def test_a_terminal_gets_colors_and_the_same_words(terminal: Terminal):
