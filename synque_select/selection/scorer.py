@@ -591,15 +591,10 @@ class ScoringJob:
         Args:
             scoring: The scores.
             ranking: Their ranking.
-
-        Raises:
-            ProxyError: There is none for the `rank_by` that was given.
         """
         try:
             return sample_size_analysis(scoring, top_k=ranking.stability_k, rank_by=ranking.rank_by)
-        except ProxyError as error:
-            if self.scorer.rank_by is not None:  # else only the scores said what orders
-                raise
+        except ProxyError as error:  # must not cost the ranking
             return f"{str(error)[0].upper()}{str(error)[1:]}."
 
     def cached_ranking(self) -> Ranking:

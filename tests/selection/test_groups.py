@@ -154,6 +154,25 @@ def test_rank_takes_them(tmp_path):
     assert ranking.n_groups == 20
 
 
+@pytest.mark.parametrize("rank_by", [None, "ngram"])
+def test_too_few_groups_for_a_sample_size_analysis_do_not_cost_the_ranking(tmp_path, rank_by):
+    posts = [{**post, "thread": i % 8} for i, post in enumerate(with_threads())]
+    ranking = synque_select.rank(
+        {c.name: list(c) for c in candidates()},
+        posts,
+        view="text",
+        real_groups="thread",
+        proxies=["ngram"],
+        rank_by=rank_by,
+        top_k=1,
+        sample_size_analysis=True,
+        cache_dir=tmp_path,
+        progress=False,
+    )
+    assert ranking.findings.real_size is None
+    assert any("at least 20 groups of real examples" in message for message in ranking.messages)
+
+
 def test_a_datamodule_takes_them():
     pool = candidates()
     dm = SynqueDataModule(pool, with_threads(), view="text", label="label", real_groups="thread")
