@@ -6,6 +6,8 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import resources
@@ -15,10 +17,11 @@ from synque_select.errors import RecordError, without_keys
 from synque_select.records.run_folder import read_json, write_json
 from synque_select.utils.json_fields import JsonFields
 
-__all__ = ["RunInfo", "load_run_info", "save_run_info"]
+__all__ = ["RunInfo", "command_to_record", "load_run_info", "save_run_info"]
 
 _FILE = "run.json"
 _MOST_BYTES = 1 << 16  # of a config
+_COMMAND: ContextVar[tuple[str, ...] | None] = ContextVar("command", default=None)
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,9 @@ class RunInfo:
         """Return how this process was started; what looks like a key of a server is left out.
 
         Args:
-            arguments: The command line; None for that of the process.
+            arguments: The command line; None for that of `command_to_record`, else of the process.
         """
-        arguments = sys.argv if arguments is None else arguments
+        arguments = _COMMAND.get() or sys.argv if arguments is None else arguments
         program = Path(arguments[0])
         # a script is started by Python, a command by its name
         first = ["python", str(program)] if program.suffix == ".py" else [program.name]
@@ -54,6 +57,20 @@ class RunInfo:
             python=platform.python_version(),
             configs={name: without_keys(text) for name, text in _configs(arguments[1:])},
         )
+
+
+@contextmanager
+def command_to_record(*arguments: str) -> Iterator[None]:
+    """Record another command line than `sys.argv`, from which a command may have taken its name.
+
+    Args:
+        arguments: The arguments after `synque-select`.
+    """
+    before = _COMMAND.set(("synque-select", *arguments))
+    try:
+        yield
+    finally:
+        _COMMAND.reset(before)
 
 
 def _configs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
