@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,16 +77,17 @@ def _engines(_: str | None) -> Table:
 
 
 def _configs(_: str | None) -> Table:
-    rows = (
-        (name, _first_comment(path)) for name, path in packaged_configs().items()
-    )  # fmt: skip
+    rows = ((name, _first_comment(path)) for name, path in packaged_configs().items())
     note = "give the name, or a copy of the file, to --config or --lens"
     return _table("Packaged configs", "name, description", rows, note)
 
 
 def _runs(where: str | None) -> Table:
     from synque_select.report.run_list import list_runs, runs_table
+    from synque_select.report.table import Table
 
+    if where is None and not Path("runs").exists():
+        return Table("No runs yet: fit, sweep, tune and experiment make them in runs", (), ())
     return runs_table(list_runs(where or "runs"))
 
 
@@ -125,5 +127,11 @@ def _sentence(kind: type) -> str:
 
 
 def _first_comment(path: Path) -> str:
-    first = path.read_text("utf-8").partition("\n")[0]
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
+    """Return the first sentence of the comment at the top of a config."""
+    comment: list[str] = []
+    for line in path.read_text("utf-8").splitlines():
+        # what is indented is a command
+        if not line.startswith("# ") or line.startswith("#  "):
+            break
+        comment.append(line.removeprefix("# ").strip())
+    return re.split(r"(?<=\.) (?=[A-Z])", " ".join(comment))[0].rstrip(".:")

@@ -14,6 +14,7 @@ import yaml
 from synque_select.cli.ls import KINDS
 from synque_select.cli.main import main
 from synque_select.records.ranking_file import load_ranking
+from synque_select.records.runs import Runs
 from tests.cli.test_tune import CONFIG
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # a user's command line: warnings are shown
@@ -70,6 +71,12 @@ def test_every_list_fits_80_columns(what: str, inside: Path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) > 3
     assert max(map(len, lines[2:])) <= 80
+
+
+def test_the_command_of_a_run_can_be_copied(inside: Path):
+    commands = {run.path.name: run.info.command for run in Runs("runs") if run.info is not None}
+    starts = {" ".join(command.split()[:4]) for command in commands.values()}
+    assert starts >= {f"synque-select {each} --config mine.yaml" for each in ("sweep", "tune")}
 
 
 def test_runs_are_told_apart(inside: Path, capsys):
