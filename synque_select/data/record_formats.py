@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from synque_select.data.chats import CHAT_FIELDS, turns_of
-from synque_select.data.selectors import find_view, is_words
+from synque_select.data.selectors import find_view, is_words, text_fields
 from synque_select.data.views import Selector, modality_of
 from synque_select.errors import ConfigError
 
@@ -183,14 +183,24 @@ def _of_format(
 ) -> ViewChoice | None:
     """Return the view of the first format that fits."""
     if isinstance(example, Mapping):
-        rest = {str(key): value for key, value in parts.items() if key != label}
+        # what the label holds, such as tags, may be what tells the format
+        fields = {str(key): value for key, value in parts.items()}
         for form in FORMATS:
-            views = form.find(rest)
-            if views is not None:
-                return ViewChoice(find_view(example, views[0]), form.kind, views[1:])
+            views = [v for v in form.find(fields) or () if not _reads_label(v, example, label)]
+            if views:
+                return ViewChoice(find_view(example, views[0]), form.kind, tuple(views[1:]))
     elif turns_of(example) or any(turns_of(part) for part in parts.values()):
         return ViewChoice(find_view(example, "chat:user"), "chats", _CHAT_VIEWS[1:])
     return None
+
+
+def _reads_label(view: str, example: object, label: Selector | None) -> bool:
+    """Return whether a view of a format shows the field of the label."""
+    if not isinstance(label, str):
+        return False
+    if view in _CHAT_VIEWS:
+        return getattr(find_view(example, view), "field", None) == label
+    return label in text_fields(view)
 
 
 def _identity(example: object) -> object:

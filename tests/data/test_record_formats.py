@@ -118,6 +118,38 @@ def test_each_other_view_that_is_proposed_works(kind: str):
         assert all(isinstance(text, str) for text in Candidate("a", [record] * 2, view).views)
 
 
+@pytest.mark.parametrize(
+    ("record", "label", "kind", "view", "others"),
+    [
+        ({"tokens": ["A", "b"], "ner_tags": [1, 0]}, "ner_tags", "words with tags", "tokens", ()),
+        (
+            {"instruction": "Add", "input": "1 and 2", "output": "3"},
+            "output",
+            "Alpaca instructions",
+            "alpaca:prompt",
+            ("instruction",),
+        ),
+        (
+            {"question": "Why?", "answer": "So."},
+            "answer",
+            "prompts with answers",
+            "question",
+            (),
+        ),
+        ({"premise": "It rains.", "hypothesis": "Wet."}, "premise", "pairs of texts",
+         "hypothesis", ()),
+        ({"messages": MESSAGES, "tone": "warm"}, "tone", "chats", "chat:user",
+         ("chat:assistant", "chat:all")),
+        ({"messages": MESSAGES, "text": "Hi"}, "messages", "", "text", ()),
+    ],
+)  # fmt: skip
+def test_a_label_tells_the_format_but_is_in_no_view(
+    record: dict[str, Any], label: str, kind: str, view: str, others: tuple[str, ...]
+):
+    choice = choose_view(record, label)
+    assert (choice.kind, str(choice.selector), choice.others) == (kind, view, others)
+
+
 def test_every_format_is_tried():
     assert {kind for _, kind, _, _ in KINDS.values() if kind} >= {each.kind for each in FORMATS}
 
