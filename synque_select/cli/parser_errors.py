@@ -29,6 +29,7 @@ _OPTIONS = {
     "trainer": "pytorch_lightning.Trainer",
     "tune": "synque_select.tuning.options.TuneOptions",
 }
+_OF_PARSER = ("help", "config")
 _OPTION = re.compile(r"(?:Option|does not accept option) '([\w.]+)'")
 _OUTER = re.compile(r"(?:Subcommand '\w+' does not accept option|Option) '([\w.]+)'")
 _GROUP = re.compile(r"Group '([\w.]+)' does not accept option")
@@ -101,7 +102,8 @@ def _own_options(error: argparse.ArgumentError) -> list[str]:
     for parser in _parsers(error):
         actions = {action.dest: action for action in parser._actions}
         if "candidates" in actions:
-            return sorted({*actions} - {"help", "config", "print_config"})
+            # not those that print something about the parser itself
+            return sorted(n for n in actions if n not in _OF_PARSER and n[:6] != "print_")
     return []
 
 

@@ -46,8 +46,8 @@ def ranking_text(
     Args:
         ranking: The ranking.
         width: Width in characters; None for that of the terminal, 100 without one.
-        details: Whether the ranks and scores of each proxy follow, with all messages; None where
-            there is no option --details to ask for them.
+        details: Whether the ranks and scores of each proxy follow, with all messages; None in
+            commands without the option --details.
         quiet: Whether the decision is all: its sentence, what is selected, and what was left out.
         reliability: Measured correlation of the ranking's `rank_by` with validation on this task;
             None if it was not measured.
@@ -158,13 +158,14 @@ def _below(ranking: Ranking, width: int, *, has_option: bool) -> list[str]:
     hidden = [counted(n, "more warning") for n in [len(warnings) - len(shown)] if n]
     if not has_option:
         verb = "is" if hidden[:1] == ["1 more warning"] else "are"
-        texts = [f"{number} {verb} in ranking.json" for number in hidden]
+        sentences = [f"{number} {verb} in ranking.json" for number in hidden]
     else:
         n_notes = len(ranking.messages) - len(warnings)
         notes = [counted(n_notes, "note")] if n_notes else []
-        *first, last = [*hidden, "the ranks and scores of each proxy", *notes]
-        texts = [f"--details adds {', '.join(first)}{' and ' * bool(first)}{last}"]
-    return [*lines, *(line for text in texts for line in wrap_text(text, width, bullet="- "))]
+        more = [*hidden, "the ranks and scores of each proxy", *notes]
+        before = f"{', '.join(more[:-1])} and " if len(more) > 1 else ""
+        sentences = [f"--details adds {before}{more[-1]}"]
+    return [*lines, *(line for text in sentences for line in wrap_text(text, width, bullet="- "))]
 
 
 def _terminal() -> Console | None:

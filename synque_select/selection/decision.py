@@ -73,7 +73,7 @@ def _limited(ranking: Ranking) -> tuple[Ranking, bool]:
 def _given_top_k(ranking: Ranking) -> int | None:
     """Return the `top_k` that was given, which is not the ranking's own where it was above K."""
     above = (_ABOVE.match(message) for message in ranking.messages)
-    given = [int(found[1]) for found in above if found and ranking.top_k == len(ranking)]
+    given = [int(match[1]) for match in above if match and ranking.top_k == len(ranking)]
     return given[-1] if given else ranking.top_k
 
 
