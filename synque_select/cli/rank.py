@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import tempfile
-from argparse import Namespace
+from argparse import Action, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +33,21 @@ if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
     from synque_select.types.label_filter import DroppedLabel
 
 __all__ = ["arguments", "prepared", "run"]
+
+
+class _Extend(Action):
+    """Add to what is there, which in a config may be one text in place of a list."""
+
+    def __call__(
+        self, parser: object, namespace: Namespace, values: object, option: str | None = None
+    ) -> None:
+        before = getattr(namespace, self.dest) or []
+        if isinstance(before, Mapping):
+            raise ConfigError(
+                f"{option} adds to a list, and the config has names with paths: change the config"
+            )
+        more = values if isinstance(values, list) else [values]
+        setattr(namespace, self.dest, [*([before] if isinstance(before, str) else before), *more])
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -71,7 +86,7 @@ def _add_inputs(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--candidates",
-        action="extend",  # a repeated option adds to the first
+        action=_Extend,  # a repeated option adds to the first
         nargs="+",
         required=True,
         help="files, folders or globs, each also as NAME=PATH; each file or subfolder is one "
@@ -102,7 +117,7 @@ def _add_inputs(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--proxies",
-        action="extend",  # a repeated option adds to the first
+        action=_Extend,  # a repeated option adds to the first
         nargs="+",
         help=PROXIES_HELP,
     )

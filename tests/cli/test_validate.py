@@ -68,6 +68,19 @@ def test_what_is_wrong_is_one_line(changed: Any, message: str, capsys: pytest.Ca
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_the_command_line_adds_to_what_a_config_gives(
+    place: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ("ship", "lamp", "river", "stone", "cloud", "piano")
+    pairs = [f"a {one} beside the {other}" for one in words for other in words if one != other]
+    (place / "real.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in pairs))
+    more = ["--candidates", "b.jsonl", "--quiet", "--view", "text"]
+    assert main(["rank", "--config", config(candidates="a.jsonl", proxies="ngram"), *more]) == 0
+    assert "(2 candidates of 21 examples" in capsys.readouterr().out
+    assert main(["rank", "--config", config(candidates={"x": "a.jsonl"}), *more]) == 1
+    assert "--candidates adds to a list" in capsys.readouterr().err
+
+
 def test_a_broken_example_is_found(place: Path, capsys: pytest.CaptureFixture[str]):
     with (place / "b.jsonl").open("a") as file:
         file.write('{"text": 7, "kind": 1}\n')
