@@ -62,6 +62,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def _heed_interrupts() -> None:
+    """Undo that a shell makes what it runs in the background ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupt(folder: Path, *arguments: str) -> tuple[int, str, float]:
     """Run a command until it has made the file `began`; return its status, errors and seconds."""
     environment = {
@@ -74,7 +79,12 @@ def interrupt(folder: Path, *arguments: str) -> tuple[int, str, float]:
     with (
         (folder / "errors").open("w+") as errors,
         subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=errors
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            preexec_fn=_heed_interrupts,
         ) as running,
     ):
         limit = time.monotonic() + 120
