@@ -18,7 +18,7 @@ def arguments(tmp_path) -> list[str]:
         rows = [{"text": f"{i} {words}"} for i in range(5)]
         (tmp_path / f"{name}.json").write_text(json.dumps(rows))
     (tmp_path / "real.json").write_text(json.dumps([{"text": f"{i} plums"} for i in range(4)]))
-    llm = save_model(tmp_path / "model", n_positions=4096)
+    llm = save_model(tmp_path / "model", n_positions=8192)
     config = {
         "version": 1,
         "scorer": {"engine": "transformers", "model_id": llm.id, "device": "cpu"},

@@ -22,7 +22,7 @@ from synque_select.selection.mixture import (
 )
 from synque_select.selection.ranking import ranking_from
 from synque_select.selection.scoring import Scoring
-from synque_select.types import LabelCheck, LabelChecks
+from synque_select.types import LabelCheck, LabelChecks, LabelWarning
 
 
 def points(seed: int, n: int, centre: list[float]) -> torch.Tensor:
@@ -247,9 +247,11 @@ class TestLabels:
     def test_what_stands_out_is_told_apart(self):
         def check(name: str, contradicted: float, agreement: float) -> LabelCheck:
             outlier = contradicted > 0.3 or agreement < 0.7
+            reasons = (LabelWarning("contradicted", (contradicted, 0.1)),) * (contradicted > 0.3)
             return LabelCheck(
-                name, 50, agreement, 0.9, {}, {}, contradicted=contradicted, outlier=outlier
-            )
+                name, 50, agreement, 0.9, {}, {},
+                contradicted=contradicted, outlier=outlier, reasons=reasons,
+            )  # fmt: skip
 
         checks = [check("a", 0.1, 0.9), check("b", 0.12, 0.88), check("c", 0.09, 0.91)]
         assert unpredicted(checks) == {}

@@ -106,13 +106,16 @@ def compared() -> Iterator[Ranking]:
 
 def untested() -> Iterator[Ranking]:
     """Yield a ranking for each reason why candidates are not compared."""
-    one_group = _untested(ranking(), Evidence("consensus", 60, 60.0), (), is_varied=False)
-    silent = _untested(ranking(), Evidence("consensus", 60, 60.0), ["mauve"], is_varied=True)
+    one_group = _untested(ranking(), Evidence("consensus", 60, 60.0), (), (), is_varied=False)
+    silent = _untested(ranking(), Evidence("consensus", 60, 60.0), (), ["mauve"], is_varied=True)
+    words = Evidence("mauve", 60, 60.0)
+    doubtful = _untested(ranking(by="mauve"), words, ["mauve"], (), is_varied=True)
     undefined = Evidence("consensus", 60, 60.0, undefined=("U",))
-    nan = _untested(ranking(), undefined, (), is_varied=True)
+    nan = _untested(ranking(), undefined, (), (), is_varied=True)
     for evidence, reason in (
         (Evidence("consensus", 60, 60.0), one_group),
         (Evidence("consensus", 60, 60.0), silent),
+        (words, doubtful),
         (undefined, nan),
         (Evidence("mdm", 60, 60.0), never_reads_real(INFOS["mdm"])),
     ):
@@ -139,6 +142,7 @@ GRAMMAR = (
     (r"No other candidate", "No candidate"),
     (r"\b(B|b)y (consensus|transfer|mmd)\b,?", r"\1y P"),
     (r"\b(consensus|mmd) is undefined", "P is undefined"),
+    (r"\b(mauve|ngram) is not reliable", "P is not reliable"),
     (r"worse by P", "worse"),
     (r"separate (.*) by P", r"separate \1"),
     (r"trials by \w+", "trials by P"),
