@@ -230,11 +230,9 @@ def _say_what_was_read(
     """Say on the error stream what the decision alone does not show: it must not be lost."""
     from synque_select.data.compressed import is_compressed
     from synque_select.data.left_out import left_out_messages
-    from synque_select.report.terminal import other_warnings
 
     candidates = job.given or job.candidates
-    unsaid = [m for m in left_out_messages(candidates, job.real) if m not in ranking.messages]
-    messages = [*unsaid, *other_warnings(ranking)]
+    messages = [m for m in left_out_messages(candidates, job.real) if m not in ranking.messages]
     files = [Path(part.source) for part in candidates if part.source]
     packed = [file.name for file in files if is_compressed(file)]
     # in a folder, one may not expect them to be read

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-__all__ = ["other_warnings", "print_ranking", "print_table", "ranking_text"]
+__all__ = ["print_ranking", "print_table", "ranking_text"]
 
 _MOST_WARNINGS = 5
 _NARROWEST_NAME = 10
@@ -87,11 +87,6 @@ def print_ranking(
     for table in _detail_tables(ranking, bool(details), reliability):
         console.print()
         print_table(table)
-
-
-def other_warnings(ranking: Ranking) -> list[str]:
-    """Return the warnings that `ranking_text(quiet=True)` leaves out."""
-    return [text for text in warnings_of(ranking) if not _LEFT_OUT.search(text)]
 
 
 def print_table(table: Table, marked: Collection[str] = ()) -> None:

@@ -157,6 +157,7 @@ def test_while_it_trains(folder: Path):
 
 
 def test_an_interrupt_that_arrives_is_an_exception_and_the_process_goes_on():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with PromptInterrupts(lambda: "not said") as interrupts:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
