@@ -47,7 +47,7 @@ def unmarked_commands(page: Path) -> Iterator[list[str]]:
     for code in re.findall(r"```bash\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
         for line in commands(code):
             words = shlex.split(line, comments=True)
-            if "synque-select" in words:
+            if "synque-select" in words[:-1]:  # `pip install synque-select` ends in it
                 yield words[words.index("synque-select") + 1 :]
 
 
@@ -175,7 +175,7 @@ def test_the_options_of_other_commands_exist(
             main([*arguments, "--print_config"])
         assert ended.value.code == 0, capsys.readouterr().err
     else:  # options are parsed before the data is looked for
-        assert main(arguments) == 1
+        assert main(arguments) == (0 if arguments[0] == "ls" else 1)
         error = capsys.readouterr().err
         assert not re.search(r"unrecognized arguments|no option|unknown", error), error
 
