@@ -26,10 +26,10 @@ from synque_select.report.experiment_tables import arm_words
 from synque_select.report.formats import (
     decimals_of,
     figure_decimals,
-    format_interval,
     format_number,
     format_ranks,
     format_signed,
+    format_signed_estimate,
 )
 from synque_select.report.study_tables import Trial, trials_of
 from synque_select.types import RankedCandidate, Ranking, SampleSizeAnalysis
@@ -388,11 +388,8 @@ def _coefficient(entry: KeyCorrelations, key: str) -> str:
     if measured is None or math.isnan(measured.spearman.value):
         return f"{counted(len(entry.points), 'unit')}: no coefficient"
     spearman = measured.spearman
-    interval = format_interval(spearman.low, spearman.high)
-    return (
-        f"Spearman {' '.join(filter(None, (format_signed(spearman.value), interval)))}, "
-        f"n = {measured.n}: {measured.verdict}"
-    )
+    estimate = format_signed_estimate(spearman.value, spearman.low, spearman.high)
+    return f"Spearman {estimate}, n = {measured.n}: {measured.verdict}"
 
 
 def sample_size_charts(analysis: SampleSizeAnalysis) -> list[PlotChart]:

@@ -16,6 +16,7 @@ __all__ = [
     "format_p",
     "format_ranks",
     "format_signed",
+    "format_signed_estimate",
 ]
 
 
@@ -73,6 +74,19 @@ def format_signed(value: float | None, decimals: int = 2) -> str:
     """
     text = format_number(value, decimals)
     return text if text == UNDEFINED or text.startswith("-") else f"+{text}"
+
+
+def format_signed_estimate(
+    value: float | None, low: float | None, high: float | None, decimals: int = 2
+) -> str:
+    """Return a signed value with its interval, if it has one.
+
+    Example:
+        >>> format_signed_estimate(0.83, 0.41, 0.96), format_signed_estimate(-0.5, None, None)
+        ('+0.83 [0.41, 0.96]', '-0.50')
+    """
+    interval = format_interval(low, high, decimals)
+    return " ".join(filter(None, (format_signed(value, decimals), interval)))
 
 
 def format_p(value: float | None) -> str:

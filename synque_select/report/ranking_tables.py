@@ -15,7 +15,7 @@ from synque_select.report.formats import (
     format_number,
     format_p,
     format_ranks,
-    format_signed,
+    format_signed_estimate,
 )
 from synque_select.report.table import Column, Table
 from synque_select.types import ProxyScore, RankedCandidate, Ranking
@@ -475,9 +475,8 @@ def reliability_words(key: str, reliability: Correlation | None) -> str:
     if reliability is None or math.isnan(reliability.spearman.value):
         return f"reliability of {key} on your task is unknown"
     spearman = reliability.spearman
-    interval = format_interval(spearman.low, spearman.high)
+    estimate = format_signed_estimate(spearman.value, spearman.low, spearman.high)
     return (
-        f"measured reliability of {key} on this task: Spearman {format_signed(spearman.value)} "
-        f"{interval + ' ' if interval else ''}over {counted(reliability.n, 'unit')}, "
-        f"{reliability.verdict}"
+        f"measured reliability of {key} on this task: Spearman {estimate} "
+        f"over {counted(reliability.n, 'unit')}, {reliability.verdict}"
     )

@@ -232,7 +232,8 @@ def _compared(
         name: math.nan if _is_alone(name, contradicted) else share
         for name, share in agreement.items()
     }
-    outliers = opposed | _outliers(comparable, sign=-1) | random.keys()
+    unlike = _outliers(comparable, sign=-1)
+    outliers = opposed | unlike | random.keys()
     # where most are like this, the task is too hard for a linear classifier to tell
     if _LEAST_COMPARED <= len(parts) > 2 * len(hardly):
         outliers |= hardly
@@ -246,7 +247,14 @@ def _compared(
             predicted = model.predict(real.float().cpu().numpy())
         share = contradicted[name]
         reasons = (
-            *_outlier_warnings(name, contradicted, comparable, random, is_opposed=name in opposed),
+            *_outlier_warnings(
+                name,
+                contradicted,
+                comparable,
+                random,
+                is_opposed=name in opposed,
+                is_unlike=name in unlike,
+            ),
             *_warnings(name, agreement[name], y, is_compared=_is_compared(name, across, share)),
         )
         checks[name] = LabelCheck(
@@ -568,10 +576,11 @@ def _outlier_warnings(
     random: Mapping[str, float],
     *,
     is_opposed: bool,
+    is_unlike: bool,
 ) -> Iterator[LabelWarning]:
     if is_opposed:
         yield LabelWarning("contradicted", (contradicted[name], _median(contradicted)))
-    if name in _outliers(agreement, sign=-1):
+    if is_unlike:
         yield LabelWarning("unpredicted", (agreement[name], _median(agreement)))
     elif name in random:
         yield LabelWarning("random", (agreement[name], random[name]))
