@@ -42,7 +42,7 @@ class ChatView:
     Example:
         >>> chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
         >>> ChatView("user", None)(chat), ChatView("all", None)(chat)
-        ('Hi', 'user: Hi\\n\\nassistant: Hello')
+        ('Hi', 'user: Hi\n\nassistant: Hello')
     """
 
     role: str
@@ -77,7 +77,7 @@ class TextsView:
 
     Example:
         >>> TextsView(("premise", "hypothesis"))({"premise": "It rains.", "hypothesis": "Wet."})
-        'It rains.\\nWet.'
+        'It rains.\nWet.'
     """
 
     names: tuple[str, ...]
