@@ -262,7 +262,8 @@ def prepared(options: Namespace) -> ScoringJob:
         real_groups=_groups(options.real_groups),
         split=options.split,
     )
-    job = scorer.prepare(candidates, real)
+    read_with = {"family": options.family, "lens": options.lens}
+    job = scorer.prepare(candidates, real, read_with)
     sizes = options.sample_size_analysis
     job.check_findings(gaps=options.gaps, sample_size_analysis=sizes, written=_as_option)
     return job
@@ -383,11 +384,9 @@ class _Saved:
 
 
 def _save_ranking(ranking: Ranking, target: Path) -> _Saved:
-    from synque_select.records.findings_file import remove_findings
     from synque_select.records.ranking_file import save_ranking
 
     save_ranking(ranking, target)
-    remove_findings(target)
     return _Saved(target, [target, target.with_suffix(".csv")])
 
 

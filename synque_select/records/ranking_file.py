@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
+import warnings
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from synque_select.errors import ConfigError, RecordError
-from synque_select.records.findings_file import remove_findings, save_findings
+from synque_select.records.dropped_labels_file import DROPPED_LABELS, load_dropped_labels
+from synque_select.records.findings_file import load_findings, remove_findings, save_findings
 from synque_select.records.run_folder import (
     check_name_length,
     check_writable,
+    file_beside,
     read_json,
     write_json,
     write_text,
@@ -65,7 +70,7 @@ def check_ranking_target(path: str | Path) -> Path:
         raise RecordError(f"{target} is a directory: give another path, or a name without .json")
     if target.exists():
         try:
-            load_ranking(target)
+            ranking_from_json(read_json(target), target)
         except RecordError as error:
             raise RecordError(f"{error}: not replaced; give another path") from error
     table = target.with_suffix(".csv")
@@ -92,8 +97,10 @@ def _target(path: str | Path) -> Path:
 def save_ranking(ranking: Ranking, path: str | Path) -> Path:
     """Write a ranking, with its findings beside it, and return the path of its JSON file.
 
+    Findings of another ranking there are removed.
+
     Args:
-        ranking: The ranking. If it has findings, those of another ranking there are removed.
+        ranking: The ranking.
         path: A directory, which gets `ranking.json` and `ranking.csv`; or a file that ends in
             `.json`, which gets a `.csv` file beside it.
 
@@ -103,10 +110,9 @@ def save_ranking(ranking: Ranking, path: str | Path) -> Path:
     path = _target(path)
     write_text(path.with_suffix(".csv"), _csv(ranking))
     write_json(path, ranking.to_dict())
-    if ranking.findings != Findings():
-        remove_findings(path)
-        relabel = ranking.label_filter is not None and ranking.label_filter.relabel
-        save_findings(path.parent, ranking.findings, ranking=path.name, relabel=relabel)
+    remove_findings(path)
+    relabel = ranking.label_filter is not None and ranking.label_filter.relabel
+    save_findings(path.parent, ranking.findings, ranking=path.name, relabel=relabel)
     return path
 
 
@@ -129,12 +135,15 @@ def _csv(ranking: Ranking) -> str:
 
 
 def load_ranking(path: str | Path) -> Ranking:
-    """Read `ranking.json`.
+    """Read `ranking.json`, and the findings beside it.
 
-    Optional fields are `modality` (by default "text"), `messages`, `wall_s`, the selection
-    stability, the groups of the real sample, and all fields of a proxy except its orientation.
-    Unknown fields are ignored. `selected` is the decision's mixture in version 3, the ranking's own
-    mixture in version 2, and follows from the ranks in version 1.
+    Optional fields are `modality` (by default "text"), `messages`, `wall_s`, `origin`, the
+    selection stability, the groups of the real sample, and all fields of a proxy except its
+    orientation. Unknown fields are ignored. `selected` is the decision's mixture in version 3, the
+    ranking's own mixture in version 2, and follows from the ranks in version 1.
+
+    Where a file beside it has the name of a finding and cannot be read, a warning says so, and the
+    ranking has no findings.
 
     Args:
         path: The file, or the directory that holds it.
@@ -145,7 +154,20 @@ def load_ranking(path: str | Path) -> Ranking:
     """
     path = Path(path)
     path = path / "ranking.json" if path.is_dir() else path
-    return ranking_from_json(read_json(path), path)
+    ranking = ranking_from_json(read_json(path), path)
+    return replace(ranking, findings=_findings(path))
+
+
+def _findings(path: Path) -> Findings:
+    dropped = file_beside(path, DROPPED_LABELS)
+    try:
+        findings = load_findings(path.parent, ranking=path.name)
+        if os.path.exists(dropped):
+            findings = replace(findings, dropped=load_dropped_labels(dropped))
+    except RecordError as error:
+        warnings.warn(f"{error}: the findings of the ranking are left out", stacklevel=3)
+        return Findings()
+    return findings
 
 
 def ranking_from_json(state: Json, path: Path) -> Ranking:
@@ -209,7 +231,24 @@ def _optional(fields: JsonFields) -> dict[str, Json]:
         "wall_s": fields.numbers("wall_s"),
         "selected_as": fields.text("selected_as", ""),
         "details": {key: part.content for key, part in details.items()},
+        "origin": _origin(fields.object("origin")) if "origin" in fields else {},
     }
+
+
+def _origin(origin: JsonFields) -> dict[str, Json]:
+    return {
+        "working_dir": origin.text("working_dir", ""),
+        "real_source": origin.text("real_source", ""),
+        "real_view": _selector(origin, "real_view"),
+        "options": origin.object("options").content if "options" in origin else {},
+    }
+
+
+def _selector(fields: JsonFields, name: str) -> str | int | None:
+    """Return the name of a view, a label or groups."""
+    value = fields.content.get(name)
+    fields.expect(isinstance(value, str | int | None), name, "a field, a position or null")
+    return value if isinstance(value, str | int) else None
 
 
 def _proxy(info: JsonFields) -> dict[str, Json]:
@@ -246,9 +285,7 @@ def _row(row: JsonFields, proxies: Collection[str], rank_by: str) -> dict[str, J
         if key in row
     }
     for key in ("view", "label"):
-        allowed = "a field, a position or null"
-        is_selector = isinstance(row.content.get(key), str | int | None)
-        row.expect(is_selector, key, allowed)
+        _selector(row, key)
     row.text("source", "")
     return {
         **row.content,

@@ -51,6 +51,7 @@ from synque_select.types import (
     ProxyScore,
     RankedCandidate,
     Ranking,
+    RankOrigin,
 )
 from synque_select.utils.wording import counted, listed, places
 
@@ -409,12 +410,13 @@ def _rows(
     )
 
 
-def with_origins(ranking: Ranking, candidates: Sequence[Candidate]) -> Ranking:
+def with_origins(ranking: Ranking, candidates: Sequence[Candidate], origin: RankOrigin) -> Ranking:
     """Return the ranking with the source, view and label of each candidate.
 
     Args:
         ranking: A ranking; one from the cache may have been made where the data was elsewhere.
         candidates: The candidates, which have the names of the ranking.
+        origin: Where and how the ranking is made now.
     """
     by_name = {candidate.name: candidate for candidate in candidates}
     rows = tuple(
@@ -426,7 +428,7 @@ def with_origins(ranking: Ranking, candidates: Sequence[Candidate]) -> Ranking:
         )
         for row in ranking.candidates
     )
-    return dataclasses.replace(ranking, candidates=rows)
+    return dataclasses.replace(ranking, candidates=rows, origin=origin)
 
 
 def _proxy_scores(

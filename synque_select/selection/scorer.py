@@ -47,6 +47,7 @@ from synque_select.selection.label_filter import (
 from synque_select.selection.labels import check_labeled, check_scored_labels, uncheckable_labels
 from synque_select.selection.mixture import MixtureChoice, MixtureOptions, mixture_scores
 from synque_select.selection.mixture_sample import mixture_candidate
+from synque_select.selection.origin import origin_of
 from synque_select.selection.ranking import check_rank_by, ranking_from, with_origins
 from synque_select.selection.ranking_cache import (
     keep_ranking,
@@ -62,8 +63,10 @@ from synque_select.types import (
     LabelChecks,
     Mixture,
     Ranking,
+    RankOrigin,
     SampleSizeAnalysis,
 )
+from synque_select.utils.json_types import Json
 from synque_select.utils.process_state import free_device_memory
 from synque_select.utils.validation import check_int
 from synque_select.utils.wording import counted
@@ -195,7 +198,8 @@ def rank(
     loaded = load_candidates(candidates, view=view, label=label, family=family, split=split)
     sample_view = view if real_view is None else real_view
     sample = load_real(real, view=sample_view, real_groups=real_groups, split=split)
-    return scorer.prepare(loaded, sample).ranking_with_findings(
+    read_with: Mapping[str, Json] = {"family": family}
+    return scorer.prepare(loaded, sample, read_with).ranking_with_findings(
         gaps=gaps, sample_size_analysis=sample_sizes
     )
 
@@ -283,8 +287,19 @@ class Scorer:
             cache_dir=cache_dir,
         )
 
-    def prepare(self, candidates: Sequence[Candidate], real: RealSample) -> ScoringJob:
+    def prepare(
+        self,
+        candidates: Sequence[Candidate],
+        real: RealSample,
+        read_with: Mapping[str, Json] | None = None,
+    ) -> ScoringJob:
         """Resolve the suite and check everything that can be checked before anything is scored.
+
+        Args:
+            candidates: The candidates.
+            real: The real sample.
+            read_with: Options of `rank` that neither they nor the scorer have, such as "family",
+                for the ranking's `origin`.
 
         Raises:
             ConfigError: There are fewer than 2 candidates, a proxy is unknown or needs labels that
@@ -299,7 +314,8 @@ class Scorer:
         _check_labels_given(suite, candidates)
         check_rank_by(self.rank_by, suite)
         sheet = None if self.answers is None else read_questions(Path(self.answers))
-        job = ScoringJob(self, candidates, real, suite, sheet, given, degenerate)
+        origin = origin_of(self, real, read_with or {})
+        job = ScoringJob(self, candidates, real, suite, sheet, given, degenerate, origin)
         if sheet is not None:
             embedded = job.needs_embeddings
             check_answers(sheet, candidates, real, str(self.answers), needs_embeddings=embedded)
@@ -403,6 +419,7 @@ class ScoringJob:
         sheet: Questions with answers; None without.
         given: All candidates, in the order in which they were given.
         degenerate: Those that are not compared, see `split_degenerate`.
+        origin: Where and how the ranking is made.
     """
 
     scorer: Scorer
@@ -412,6 +429,7 @@ class ScoringJob:
     sheet: QuestionSheet | None = None
     given: Sequence[Candidate] = ()
     degenerate: tuple[Degenerate, ...] = ()
+    origin: RankOrigin = field(default_factory=RankOrigin)
 
     @property
     def needs_embeddings(self) -> bool:
@@ -514,7 +532,9 @@ class ScoringJob:
         """
         answers = self.answer_report(scoring)
         if self.unchecked is not None:
-            ranking = with_origins(self.scorer.order(scoring, answers=answers), self.given)
+            ranking = with_origins(
+                self.scorer.order(scoring, answers=answers), self.given, self.origin
+            )
             messages = tuple(text for text in (self.unchecked, self._left_out) if text)
             return replace(ranking, messages=(*messages, *ranking.messages)), None
         checks = check_scored_labels(self.candidates, scoring)
@@ -526,7 +546,7 @@ class ScoringJob:
             labels = LabelChecks(labels.checks, has_camps=True, contested=camps.contested(views))
             sentences = camps.messages(views)
         ranking = self.scorer.order(scoring, checks, sentences, answers)
-        ranking = with_origins(ranking, self.given)
+        ranking = with_origins(ranking, self.given, self.origin)
         left_out = () if self._left_out is None else (self._left_out,)
         messages = (*labels.messages, *left_out, *ranking.messages)
         return replace(ranking, messages=messages), labels
@@ -603,7 +623,7 @@ class ScoringJob:
         path = self._path("ranking")
         kept = load_kept_ranking(path)
         if kept is not None:
-            return with_origins(kept[0], self.given)
+            return with_origins(kept[0], self.given, self.origin)
         ranking = self.rank()
         keep_ranking(ranking, path)
         return ranking
@@ -613,7 +633,7 @@ class ScoringJob:
         path = self._path("selection")
         kept = load_kept_ranking(path)
         if kept is not None:
-            return with_origins(kept[0], self.given), kept[1]
+            return with_origins(kept[0], self.given, self.origin), kept[1]
         scoring = self.score()
         ranking, labels = self.checked_ranking(scoring)
         k, by = ranking.stability_k, ranking.rank_by

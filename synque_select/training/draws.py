@@ -12,6 +12,7 @@ import numpy as np
 
 from synque_select.data.candidate import Candidate
 from synque_select.data.label_edits import LabelEdits
+from synque_select.data.source_paths import absolute_source, find_source, places_of_sources
 from synque_select.data.sources import load_candidates
 from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, DataError
@@ -83,8 +84,10 @@ def load_ranked_mixture(
     read = ranking if isinstance(ranking, Ranking) else load_ranking(ranking)
     mixture = read.top()
     rows = [read[name] for name in mixture.names]
+    path = None if isinstance(ranking, Ranking) else _file_of(Path(ranking))
     if candidates is None:
-        loaded = [_from_source(row, view, label) for row in rows]
+        places = places_of_sources(read.origin.working_dir, path)
+        loaded = [_from_source(row, places, view, label) for row in rows]
     else:
         given = load_candidates(
             candidates,
@@ -99,7 +102,11 @@ def load_ranked_mixture(
             + "\n- ".join(differences)
             + "\nRank again, or give the candidates, and the view, that were ranked."
         )
-    return ranked_mixture(read, loaded, None if isinstance(ranking, Ranking) else Path(ranking))
+    return ranked_mixture(read, loaded, path)
+
+
+def _file_of(path: Path) -> Path:
+    return path if path.suffix == ".json" else path / "ranking.json"
 
 
 def ranked_mixture(
@@ -123,16 +130,25 @@ def ranked_mixture(
     return RankedMixture(ranking, kept, mixture, edits)
 
 
-def _from_source(row: RankedCandidate, view: Selector | None, label: Selector | None) -> Candidate:
+def _from_source(
+    row: RankedCandidate, places: Sequence[str], view: Selector | None, label: Selector | None
+) -> Candidate:
     hint = "give the candidates (--candidates, candidates=)"
     if not row.source:
         raise ConfigError(
             f"the ranking does not say where {row.name!r} is, because it was ranked from memory or "
             f"by an older version: {hint}"
         )
+    source = find_source(row.source, places)
+    if source is None:
+        raise DataError(
+            f"{row.name!r} is no longer where it was ranked: "
+            f"{absolute_source(row.source, places[0])} does not exist, and {row.source} was not "
+            f"found from the working directory, nor from the folders around the ranking; {hint}"
+        )
     try:
         (candidate,) = load_candidates(
-            {row.name: row.source},
+            {row.name: source},
             view=row.view if view is None else view,
             label=row.label if label is None else label,
         )
@@ -151,19 +167,21 @@ def read_label_edits(ranking: Ranking, path: Path | None) -> LabelEdits | None:
         path: The file that it was read from, or its directory.
 
     Raises:
-        ConfigError: The path is None, but the filter dropped or changed examples.
+        ConfigError: The path is None, but the filter dropped or changed examples that the ranking
+            does not hold.
         RecordError: The file of the dropped examples, beside the ranking, cannot be read.
     """
     record = ranking.label_filter
     if record is None or not record.is_open:
         return None
+    if ranking.findings.dropped is not None:
+        return edits_of(ranking.findings.dropped, relabel=record.relabel)
     if path is None:
         raise ConfigError(
-            "the labels of this ranking were filtered, but a Ranking does not hold the dropped "
-            "examples: give the path of its ranking.json"
+            "the labels of this ranking were filtered, but it does not hold the dropped examples: "
+            "give the path of its ranking.json"
         )
-    file = path if path.suffix == ".json" else path / "ranking.json"
-    dropped = load_dropped_labels(file_beside(file, DROPPED_LABELS))
+    dropped = load_dropped_labels(file_beside(_file_of(path), DROPPED_LABELS))
     return edits_of(dropped, relabel=record.relabel)
 
 

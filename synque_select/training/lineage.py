@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from synque_select.data.candidate import Candidate
+from synque_select.data.source_paths import absolute_source
 from synque_select.types import Mixture
 from synque_select.utils.json_types import JsonObject
 
@@ -29,7 +30,8 @@ class TrainedOn:
         weight: Its share of the draws, in 0..1.
         n: Number of its examples, without those that a label filter drops.
         sha256: Hash of the views of these examples.
-        source: Where it was loaded from; empty for an object in memory.
+        source: Where it was loaded from, as an absolute path or a dataset of the Hub; empty for an
+            object in memory.
     """
 
     name: str
@@ -51,14 +53,17 @@ def trained_on(candidates: Sequence[Candidate], mixture: Mixture) -> list[Traine
         mixture: Their weights.
 
     Example:
-        >>> (used,) = trained_on([Candidate("a", ["x", "y"], source="a.json")], Mixture({"a": 1.0}))
+        >>> part = Candidate("a", ["x", "y"], source="/data/a.json")
+        >>> (used,) = trained_on([part], Mixture({"a": 1.0}))
         >>> used.weight, used.n, used.sha256[:8], used.source
-        (1.0, 2, 'ac1b859e', 'a.json')
+        (1.0, 2, 'ac1b859e', '/data/a.json')
     """
     by_name = {candidate.name: candidate for candidate in candidates}
     parts = [(by_name[name], weight) for name, weight in mixture.weights.items()]
     return [
-        TrainedOn(part.name, weight, len(part), part.sha256, part.source) for part, weight in parts
+        # a relative path would name other data in another project
+        TrainedOn(part.name, weight, len(part), part.sha256, absolute_source(part.source))
+        for part, weight in parts
     ]
 
 
@@ -97,8 +102,8 @@ def log_to_wandb(run: Any, used: Sequence[TrainedOn]) -> None:
     """Log an artifact of the type "dataset" for each dataset, and one "mixture" with the weights.
 
     They are inputs of the run, so that W&B shows their lineage. An artifact holds digest, source
-    and size, not the data; the same data is the same version in every run. Offline, where W&B has
-    no inputs, they are outputs.
+    and size, not the data; the same data in the same place is the same version in every run.
+    Offline, where W&B has no inputs, they are outputs.
 
     Args:
         run: A `wandb.Run`.

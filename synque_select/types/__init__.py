@@ -24,6 +24,7 @@ from synque_select.types.ranking import (
     ProxyScore,
     RankedCandidate,
     Ranking,
+    RankOrigin,
 )
 from synque_select.types.run_record import (
     RunKind,
@@ -52,6 +53,7 @@ __all__ = [
     "Modality",
     "ProxyInfo",
     "ProxyScore",
+    "RankOrigin",
     "RankedCandidate",
     "Ranking",
     "RunKind",

@@ -16,6 +16,7 @@ from synque_select.types.mixture import Mixture
 from synque_select.types.modality import Modality
 from synque_select.utils.display import BLUE, GREY, INK, Shown, drawable, new_axes, set_names
 from synque_select.utils.json_fields import JsonFields
+from synque_select.utils.json_types import Json
 from synque_select.utils.wording import counted, listed, places
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = [
     "EncoderInfo",
     "ProxyInfo",
     "ProxyScore",
+    "RankOrigin",
     "RankedCandidate",
     "Ranking",
 ]
@@ -156,6 +158,26 @@ class RankedCandidate:
         return f"<RankedCandidate {self.name!r}: {counted(self.n, 'example')}; ranks: {ranks}>"
 
 
+@dataclass(frozen=True)
+class RankOrigin:
+    """Where and how a ranking was made: what its data is found by, and the command that repeats it.
+
+    Args:
+        working_dir: Absolute path of the directory that relative sources start from.
+        real_source: Where the real sample was loaded from, such as a path; empty for an object in
+            memory.
+        real_view: View of the real sample, as `RankedCandidate.view`.
+        options: Options of `synque-select rank`, with underscores, that are not the default and
+            that no other part of a ranking says: "family", "real_groups", "lens", "mixture",
+            "temperature", "label_filter", "relabel", "answers".
+    """
+
+    working_dir: str = ""
+    real_source: str = ""
+    real_view: str | int | None = None
+    options: Mapping[str, Json] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, repr=False)
 class Ranking(Shown):
     """Candidates ordered by a proxy or by the consensus of several.
@@ -184,6 +206,7 @@ class Ranking(Shown):
             if `n_groups` is.
         decision: The advice and the mixture that follows from it; None in rankings of old files.
         label_filter: What the label filter did to the selected candidates; None without one.
+        origin: Where and how it was made; empty in rankings of old files.
         findings: What `rank` found beside the order: label checks, and gaps and a sample-size
             analysis on request. Not a part of `ranking.json`: `save_ranking` writes them beside it.
 
@@ -210,6 +233,7 @@ class Ranking(Shown):
     effective_n: float | None = None
     decision: Decision | None = None
     label_filter: LabelFilterRecord | None = None
+    origin: RankOrigin = field(default_factory=RankOrigin, compare=False)
     findings: Findings = field(default_factory=Findings, compare=False)
 
     def __post_init__(self) -> None:
@@ -522,6 +546,7 @@ class Ranking(Shown):
             },
             "candidates": [_row_to_dict(row) for row in self.candidates],
             "selected": [{"name": n, "weight": w} for n, w in selected.weights.items()],
+            "origin": {**vars(self.origin), "options": dict(self.origin.options)},
             **own,
             **({} if self.label_filter is None else {"label_filter": self.label_filter.to_dict()}),
             "messages": list(self.messages),
@@ -568,6 +593,7 @@ class Ranking(Shown):
                 effective_n=state["real"].get("effective_n"),
                 decision=_decision(state),
                 label_filter=_label_filter(state),
+                origin=RankOrigin(**state.get("origin", {})),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"not a ranking: {type(error).__name__}: {error}") from error

@@ -120,9 +120,41 @@ def test_candidates_elsewhere(data: Path, capsys: pytest.CaptureFixture[str]):
     for name in WORDS:
         os.rename(f"{name}.jsonl", f"moved/{name}.jsonl")
     assert main(["export", "run", "--out", "mix.jsonl"]) == 1
-    assert "cannot be loaded from where it was ranked" in (error := capsys.readouterr().err)
+    error = " ".join(capsys.readouterr().err.split())
+    assert "is no longer where it was ranked" in error
+    assert f"{data}/" in error
     assert "--candidates" in error
     assert main(["export", "run", "--out", "mix.jsonl", "--candidates", "moved"]) == 0
+
+
+def test_from_another_working_directory(data: Path, monkeypatch: pytest.MonkeyPatch):
+    only_candidates(data)
+    ranking = ranked(data, real="data/real.jsonl", family="^(.)")
+    assert ranking.origin.working_dir == str(data)
+    assert ranking.origin.real_source == "data/real.jsonl"
+    assert ranking.origin.options == {"family": "^(.)"}
+    assert load_ranking(data / "run").origin == ranking.origin
+    assert main(["export", "run", "--out", "here.jsonl"]) == 0
+    (data / "else" / "where").mkdir(parents=True)
+    # the same relative path leads to other data here
+    (data / "else" / "where" / "near.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    monkeypatch.chdir(data / "else" / "where")
+    assert main(["export", str(data / "run"), "--out", "there.jsonl"]) == 0
+    assert rows("there.jsonl") == rows(str(data / "here.jsonl"))
+
+
+def test_a_project_that_was_moved(data: Path, monkeypatch: pytest.MonkeyPatch):
+    project = data / "old"
+    project.mkdir()
+    for name in (*WORDS, "real"):
+        os.rename(f"{name}.jsonl", project / f"{name}.jsonl")
+    monkeypatch.chdir(project)
+    ranking = rank("[cfn]*.jsonl", "real.jsonl", view="text", proxies=["ngram"], top_k=2)
+    save_ranking(ranking, "runs/first")
+    monkeypatch.chdir(data)
+    project.rename(data / "new")
+    assert main(["export", "new/runs/first", "--out", "mix.jsonl"]) == 0
+    assert len(rows("mix.jsonl")) == 60
 
 
 def test_an_old_ranking_and_one_from_memory(data: Path, capsys: pytest.CaptureFixture[str]):

@@ -36,7 +36,18 @@ from synque_select.records.run_folder import (
     write_text,
 )
 from synque_select.records.store import RunStore
-from synque_select.types import Mixture, ProxyInfo, ProxyScore, RankedCandidate, Ranking
+from synque_select.types import (
+    DroppedLabel,
+    Findings,
+    Mixture,
+    ProxyInfo,
+    ProxyScore,
+    RankedCandidate,
+    Ranking,
+    RankOrigin,
+    SampleSizeAgreement,
+    SampleSizeAnalysis,
+)
 from tests.records.records_data import make_ranking, make_record
 
 VALUES = st.recursive(
@@ -364,6 +375,33 @@ def test_a_mixture_of_its_own_comes_back_and_may_be_edited(tmp_path: Path):
     state = ranking.to_dict()
     state["selected"][0]["weight"], state["selected"][1]["weight"] = 0.5, 0.5
     assert load_ranking(write_json(path, state)).top().weights == {"c": 0.5, "d": 0.5}
+
+
+def test_findings_come_back_with_their_ranking(tmp_path: Path):
+    row = SampleSizeAgreement(10, 5, 0.8, 0.7, 0.1)
+    sizes = SampleSizeAnalysis((row,), {40: 0.05}, 0.2, 0.5, 2)
+    dropped = {"a": (DroppedLabel(0, "0", "1", 0.9),)}
+    findings = Findings(real_size=sizes, dropped=dropped)
+    path = save_ranking(replace(make_ranking(), findings=findings), tmp_path / "mine.json")
+    assert load_ranking(path).findings == findings
+    (tmp_path / "mine.gaps.json").write_text('["labels of my own"]')
+    with pytest.warns(UserWarning, match=r"mine\.gaps\.json.*the findings .* are left out"):
+        assert load_ranking(path).findings == Findings()
+    (tmp_path / "mine.gaps.json").unlink()
+    save_ranking(make_ranking(), path)  # findings of another ranking are not its own
+    assert load_ranking(path).findings == Findings()
+
+
+def test_an_origin_comes_back_and_may_be_missing(tmp_path: Path):
+    origin = RankOrigin("/home/ada", "real.jsonl", "text", {"label_filter": 0.8})
+    path = save_ranking(replace(make_ranking(), origin=origin), tmp_path)
+    assert load_ranking(path).origin == origin
+    state = json.loads(path.read_text())
+    del state["origin"]
+    assert load_ranking(write_json(path, state)).origin == RankOrigin()
+    state["origin"] = {"working_dir": 3}
+    with pytest.raises(RecordError, match=r"ranking\.json: origin\.working_dir must be a text"):
+        load_ranking(write_json(path, state))
 
 
 def test_a_name_that_is_too_long_is_refused_before_any_work(tmp_path: Path):

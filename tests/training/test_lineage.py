@@ -35,7 +35,7 @@ def content(artifact: Any) -> Any:
     return json.loads(Path(entry.local_path).read_text())
 
 
-def used(weight: float, source: str = "data/a b.jsonl") -> list[Any]:
+def used(weight: float, source: str = "/data/a b.jsonl") -> list[Any]:
     parts = [Candidate("a b", ["x", "y"], source=source), Candidate("c", ["u", "v", "w"])]
     return trained_on(parts, Mixture({"a b": weight, "c": 1 - weight}))
 
@@ -51,7 +51,7 @@ def test_artifacts(offline: bool):
         ("synque_mixture", "mixture"),
     ]
     first, _, mixture = map(content, artifacts)
-    assert first["source"] == "data/a b.jsonl"
+    assert first["source"] == "/data/a b.jsonl"
     assert first["n"] == 2
     assert len(first["sha256"]) == 64
     assert {name: part["weight"] for name, part in mixture.items()} == {"a b": 0.25, "c": 0.75}

@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -94,6 +94,7 @@ def test_a_field_that_a_format_computes_is_computed():
     assert views[:2] == ["firstfirst!", "secondsecond!"] == [views[0], views[1]]
 
 
+@settings(deadline=None)  # the first example waits for imports
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=2, max_size=30))
 def test_the_hash_is_of_the_content_and_its_order(texts: list[str]):
     by_list = Examples("a", texts)
