@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, TypeAlias
+
+from synque_select.utils.written_number import WrittenNumber
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["JSON_FIELDS", "Columns"]
+    _Type: TypeAlias = "pa.DataType | _Stored"
 
-# key in the file's metadata that lists the fields whose values are stored as JSON texts
+__all__ = ["JSON_FIELDS", "NUMBER_FIELDS", "Columns"]
+
+# keys in the file's metadata that list the fields whose values are stored as JSON texts, and those
+# whose numbers are stored as they were written
 JSON_FIELDS = b"synque_select.json_fields"
+NUMBER_FIELDS = b"synque_select.number_fields"
+
+
+class _Stored(Enum):
+    """What the texts of a field stand for."""
+
+    JSON = "JSON"
+    NUMBERS = "numbers"
 
 
 class Columns:
-    """The Arrow types of the fields seen so far; None for a field that is stored as JSON texts.
+    """The Arrow types of the fields seen so far, or what is stored as texts in their place.
 
     Every value is read back as it was: a field has an Arrow type only if all of its values are
     texts, all booleans, all integers of 64 bits, or all floats. Of other fields, Arrow would change
     values: an integer beside a float loses digits, and an object gets the keys of its neighbors.
+    Numbers that keep their text (`WrittenNumber`) are stored as texts, all else as JSON.
     """
 
     def __init__(self) -> None:
-        self._types: dict[str, pa.DataType | None] = {}
+        self._types: dict[str, _Type] = {}
 
     def grow(self, records: Sequence[Mapping[str, object]]) -> bool:
         """Widen the types so that they hold these records too; return whether any type changed."""
@@ -38,9 +53,12 @@ class Columns:
         """Return the schema of the file that will be written."""
         import pyarrow as pa
 
-        as_json = [name for name, type_ in self._types.items() if type_ is None]
-        fields = [(name, type_ or pa.string()) for name, type_ in self._types.items()]
-        return pa.schema(fields, metadata={JSON_FIELDS: json.dumps(as_json)})
+        names = {
+            key: json.dumps([name for name, type_ in self._types.items() if type_ is stored])
+            for key, stored in ((JSON_FIELDS, _Stored.JSON), (NUMBER_FIELDS, _Stored.NUMBERS))
+        }
+        fields = [(name, _arrow_type(type_)) for name, type_ in self._types.items()]
+        return pa.schema(fields, metadata=names)
 
     def batch(self, records: Sequence[Mapping[str, object]]) -> pa.RecordBatch:
         """Return the records as one Arrow batch; a missing field is null."""
@@ -49,33 +67,43 @@ class Columns:
         arrays = []
         for name, type_ in self._types.items():
             values: list[object] = [record.get(name) for record in records]
-            if type_ is None:
+            if type_ is _Stored.JSON:
                 values = [json.dumps(value) for value in values]
-            arrays.append(pa.array(values, type_ or pa.string()))
+            elif type_ is _Stored.NUMBERS:
+                values = [None if value is None else str(value) for value in values]
+            arrays.append(pa.array(values, _arrow_type(type_)))
         return pa.record_batch(arrays, schema=self.schema())
 
 
-def _type_of(values: Sequence[object]) -> pa.DataType | None:
+def _arrow_type(type_: _Type) -> pa.DataType:
+    import pyarrow as pa
+
+    return pa.string() if isinstance(type_, _Stored) else type_
+
+
+def _type_of(values: Sequence[object]) -> _Type:
     import pyarrow as pa
 
     kinds = {type(value) for value in values if value is not None}
     if not kinds:
         return pa.null()
+    if kinds == {WrittenNumber}:
+        return _Stored.NUMBERS
     types = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
     type_ = types.get(kinds.pop())
     if kinds or type_ is None:
-        return None
+        return _Stored.JSON
     try:
         pa.array(values, type_)
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
-        return None  # an integer of more than 64 bits, or half of a surrogate pair
+        return _Stored.JSON  # an integer of more than 64 bits, or half of a surrogate pair
     return type_
 
 
-def _widened(known: pa.DataType | None, new: pa.DataType | None) -> pa.DataType | None:
-    """Return the type that holds both, or None if only JSON does."""
+def _widened(known: _Type, new: _Type) -> _Type:
+    """Return the type that holds both."""
     import pyarrow as pa
 
     if known == pa.null():
         return new
-    return known if new in (known, pa.null()) else None
+    return known if new in (known, pa.null()) else _Stored.JSON

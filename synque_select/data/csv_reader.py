@@ -16,6 +16,7 @@ from synque_select.data.readers import BaseReader
 from synque_select.data.tables import Row, Rows, table_of_rows
 from synque_select.errors import DataError
 from synque_select.utils.wording import counted
+from synque_select.utils.written_number import WrittenNumber
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -54,9 +55,12 @@ def read_csv(path: Path, *, delimiter: str = ",", as_text: Collection[str] = ())
     r"""Stream a table with a header line.
 
     A column is read as integers or floats only if nothing is lost by it: all of its non-empty
-    values are numbers that a 64-bit integer or a float holds exactly, and different texts stay
-    different numbers. An empty value is then None. All other columns are unchanged text: "NA" and
-    "null", identifiers of 20 digits, "007" and versions such as "3.10" have no special meaning.
+    values are numbers that a 64-bit integer or a float holds exactly. An empty value is then None.
+    All other columns are unchanged text: "NA" and "null", identifiers of 20 digits, "007", and
+    versions such as "3.1" and "3.10" have no special meaning.
+
+    Whatever the other rows are, `str` of a value that is not empty is its text in the file: where
+    Python writes a float in another way, such as 3.50, it is a `WrittenNumber`.
 
     In a tab-separated file every line is a row, and quotes are text, as the format is defined. It
     is read with CSV's quotes only if it was evidently written with them: read without, its lines
@@ -288,6 +292,7 @@ class _Column:
         self.is_whole = self.is_number = True
         self.is_filled = False
         self._is_inexact = False  # an integer that a float does not hold
+        self._is_plain = True  # Python writes the floats as they are in the file
         self._decimals: set[int] = set()
         self._is_padded = False  # a number such as 3.10
 
@@ -300,7 +305,9 @@ class _Column:
             return int
         # 3.1 and 3.10 are one number but two versions; 2.50 beside 1.25 is a way to write numbers
         is_ambiguous = self._is_padded and len(self._decimals) > 1
-        return None if self._is_inexact or is_ambiguous else float
+        if self._is_inexact or is_ambiguous:
+            return None
+        return float if self._is_plain else WrittenNumber
 
     def add(self, value: str) -> None:
         """Take one more value into account, which is not empty."""
@@ -310,11 +317,13 @@ class _Column:
         elif _NUMBER.fullmatch(value) and _is_exact(value):
             self.is_whole = False
             self._add_fraction(value)
+            self._is_plain = self._is_plain and "e" not in value and repr(float(value)) == value
         else:
             self.is_whole = self.is_number = False
 
     def _add_whole(self, value: str) -> None:
         self._decimals.add(0)
+        self._is_plain = False  # 1 is 1.0 among floats
         if len(value) > _EXACT_DIGITS:
             self.is_number = len(value) <= _INT64_CHARACTERS and int(value) in _INT64
             self._is_inexact = self._is_inexact or not _is_exact(value)

@@ -18,6 +18,7 @@ from torch.utils.data import Subset
 from synque_select.errors import DataError
 from synque_select.utils.json_files import parse_json
 from synque_select.utils.unicode_forms import normalized
+from synque_select.utils.written_number import WrittenNumber
 
 __all__ = [
     "MAX_CLASSES",
@@ -99,7 +100,7 @@ def _plain(label: object) -> str:
         # normalize() would round to 28 digits; abs: no "-0"
         text = format(label if label else abs(label), "f")
         return text.rstrip("0").rstrip(".") if "." in text else text
-    if isinstance(label, float) and label.is_integer():
+    if isinstance(label, float) and label.is_integer() and not isinstance(label, WrittenNumber):
         return str(int(label))
     return str(label)
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from synque_select.data.columns import JSON_FIELDS, Columns
+from synque_select.data.columns import JSON_FIELDS, NUMBER_FIELDS, Columns
 from synque_select.data.compressed import is_compressed
 from synque_select.errors import DataError, SynqueError
 from synque_select.utils.cache_dir import (
@@ -30,6 +30,7 @@ from synque_select.utils.checksums import (
 from synque_select.utils.file_state import FileState, file_state, settled_state
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.wording import counted
+from synque_select.utils.written_number import WrittenNumber
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,8 +59,9 @@ _COMPRESSION = 8  # about the factor by which text shrinks
 BATCH_ROWS = 1000
 _BATCH_BYTES = 8 << 20
 _MAX_FIELDS = 10_000
-_FORMAT_VERSION = 4
+_FORMAT_VERSION = 5
 _TRIES = 3
+_OUR_KEYS = (JSON_FIELDS, NUMBER_FIELDS)
 
 # Writes a whole file as an Arrow stream. It returns False if a type turned out to be too narrow
 # after the first batch was written: then it must be called again with a new stream.
@@ -401,23 +403,30 @@ def _rest(column: pa.Array, divisor: int) -> pa.Array:
 
 
 def _decoded(dataset: Dataset, schema: pa.Schema) -> Dataset:
-    names = json.loads((schema.metadata or {}).get(JSON_FIELDS, b"[]"))
-    return dataset.with_transform(_DecodeJson(frozenset(names))) if names else dataset
+    decoders: dict[str, Callable[[str], object]] = {
+        name: decode
+        for key, decode in ((JSON_FIELDS, json.loads), (NUMBER_FIELDS, WrittenNumber))
+        for name in json.loads((schema.metadata or {}).get(key, b"[]"))
+    }
+    return dataset.with_transform(_Decode(decoders)) if decoders else dataset
 
 
-class _DecodeJson:
-    """Restore the original values of fields that are stored as JSON texts."""
+class _Decode:
+    """Restore the original values of fields that are stored as texts."""
 
     is_by_field = True  # so that `field_alone` may read one field without the others
 
-    def __init__(self, names: frozenset[str]) -> None:
-        self._names = names
+    def __init__(self, decoders: Mapping[str, Callable[[str], object]]) -> None:
+        self._decoders = decoders
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[object]]:
-        return {
-            name: [json.loads(value) for value in values] if name in self._names else values
-            for name, values in batch.items()
-        }
+        return {name: self._decoded(name, values) for name, values in batch.items()}
+
+    def _decoded(self, name: str, values: list[Any]) -> list[object]:
+        decode = self._decoders.get(name)
+        if decode is None:
+            return values
+        return [None if value is None else decode(value) for value in values]
 
 
 def write_rows(
@@ -525,7 +534,8 @@ def _write_batches(
             if writer is None:
                 _check_schema(path, batch.schema)
                 # a file of the user's own has no fields that were stored as JSON by `write_rows`
-                about = {k: v for k, v in (batch.schema.metadata or {}).items() if k != JSON_FIELDS}
+                given = batch.schema.metadata or {}
+                about = {key: value for key, value in given.items() if key not in _OUR_KEYS}
                 writer = pa.ipc.new_stream(sink, batch.schema.with_metadata(about))
             check_batch(path, batch)
             writer.write_batch(batch)

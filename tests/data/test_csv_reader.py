@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from synque_select.data import load_dataset_file
+from synque_select.data import load_candidates, load_dataset_file, tables
+from synque_select.data.label_sets import label_text
 from synque_select.errors import DataError
 
 LINES = [
@@ -168,3 +172,48 @@ def test_numbers_that_json_has_stay(tmp_path: Path):
     # a fraction is rounded to the nearest number, and a large one that Python wrote is read back
     path.write_text('{"x": 0.12345678901234567891, "y": 9007199254740994.0}\n{"x": 1, "y": 1e22}\n')
     assert [row["y"] for row in read(path)] == [9007199254740994.0, 1e22]
+
+
+CELLS = st.one_of(
+    st.integers(-(10**20), 10**20).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.decimals(-1000, 1000, places=2).map(str),
+    st.sampled_from(["3.10", "3.1", "1e5", "1.5E+10", "-0", ".5", "007", "NA", "x", "-0.0", ""]),
+)
+
+
+@given(st.lists(CELLS, min_size=1, max_size=6))
+@settings(max_examples=200, deadline=None)
+def test_the_text_and_the_label_of_a_cell_do_not_depend_on_other_rows(cells: list[str]):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.csv")
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([["text", "x"], *(["t", cell] for cell in cells)])
+        values = [row["x"] for row in read(path)]
+    assert [str(value) for value in values if value not in (None, "")] == [*filter(None, cells)]
+    assert list(map(label_text, values)) == list(map(label_text, cells))
+    # a batch of tensors needs one type
+    assert len({type(value) for value in values if value is not None}) <= 1
+
+
+@pytest.mark.parametrize("small_bytes", [tables.SMALL_BYTES, 1])
+def test_prices_are_numbers_that_keep_their_text(
+    small_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tables, "SMALL_BYTES", small_bytes)  # 1: converted into the cache
+    path = tmp_path / "a.csv"
+    path.write_text("text,price\ntea,3.50\nmilk,4.25\nsalt,\n")
+    (candidate,) = load_candidates(path, label="price")
+    assert candidate.labels == ("3.50", "4.25", "(no label)")
+    assert [row["price"] for row in read(path)] == [3.5, 4.25, None]
+    shown = load_candidates(path, view=lambda row: f"{row['text']} {row['price']}")[0].views
+    assert list(shown) == ["tea 3.50", "milk 4.25", "salt None"]
+
+
+@pytest.mark.parametrize("other", ["3.11", "3.1", "x", "4", "1e400"])
+def test_a_version_is_seen_and_labeled_alike_beside_any_other(other: str, tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text(f"text,version\nup,3.10\ndown,{other}\n")
+    (candidate,) = load_candidates(path, view=lambda row: f"py{row['version']}", label="version")
+    assert candidate.views[0] == "py3.10"
+    assert candidate.labels[0] == "3.10"
