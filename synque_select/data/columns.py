@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,12 +16,54 @@ if TYPE_CHECKING:
 
     _Type: TypeAlias = "pa.DataType | _Stored"
 
-__all__ = ["JSON_FIELDS", "NUMBER_FIELDS", "Columns"]
+__all__ = ["JSON_FIELDS", "NUMBER_FIELDS", "Columns", "LongNumber", "json_of", "value_of"]
 
 # keys in the file's metadata that list the fields whose values are stored as JSON texts, and those
 # whose numbers are stored as they were written
 JSON_FIELDS = b"synque_select.json_fields"
 NUMBER_FIELDS = b"synque_select.number_fields"
+
+
+_LONG = "\0number"
+
+
+@dataclass(frozen=True)
+class LongNumber:
+    """A number of JSON whose digits a float does not hold.
+
+    Args:
+        text: The number as it was written.
+    """
+
+    text: str
+
+
+def json_of(value: object) -> str:
+    """Return a value as a JSON text; see `value_of`.
+
+    Args:
+        value: A value as JSON has it, which may hold a `LongNumber` in place of a number.
+    """
+    return json.dumps(value, default=lambda number: {_LONG: number.text})
+
+
+def value_of(text: str) -> object:
+    """Return the value of a text that `json_of` wrote; a `LongNumber` is a `WrittenNumber` then.
+
+    Example:
+        >>> value_of(json_of([0.5, LongNumber("0.12345678901234567891")]))
+        [0.5, 0.12345678901234567891]
+    """
+    is_long = "\\u0000number" in text
+    value: object = json.loads(text, object_hook=_written if is_long else None)
+    return value
+
+
+def _written(part: dict[str, object]) -> object:
+    text = part.get(_LONG)
+    with suppress(ValueError):  # a user's record may have the same key
+        return WrittenNumber(text) if isinstance(text, str) and len(part) == 1 else part
+    return part
 
 
 class _Stored(Enum):
@@ -68,7 +112,7 @@ class Columns:
         for name, type_ in self._types.items():
             values: list[object] = [record.get(name) for record in records]
             if type_ is _Stored.JSON:
-                values = [json.dumps(value) for value in values]
+                values = [json_of(value) for value in values]
             elif type_ is _Stored.NUMBERS:
                 values = [None if value is None else str(value) for value in values]
             arrays.append(pa.array(values, _arrow_type(type_)))

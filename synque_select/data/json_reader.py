@@ -12,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
 
+from synque_select.data.columns import LongNumber
 from synque_select.data.compressed import open_data
 from synque_select.data.readers import BaseReader
 from synque_select.data.tables import Row, Rows, table_of_rows
@@ -36,6 +37,7 @@ __all__ = [
 
 _CHUNK_BYTES = 1 << 20
 _SHOWN_DIGITS = 20
+_FLOAT_DIGITS = 17  # with so many, two floats are never one text
 _EXACT = 2**53  # from here on, a float does not hold every whole number
 _SECOND_MARK = (
     "found a byte order mark, which belongs at the start of a file only; were two files joined? "
@@ -130,7 +132,7 @@ def _refused(text: str) -> float:
     raise _NumberError(f"found {text}, which is not a number in JSON; write null, or leave it out")
 
 
-def _fraction(text: str) -> float:
+def _fraction(text: str) -> float | LongNumber:
     value = float(text)
     shown = text if len(text) <= _SHOWN_DIGITS else f"{text[:_SHOWN_DIGITS]}…"
     if math.isinf(value):
@@ -141,7 +143,16 @@ def _fraction(text: str) -> float:
             f"found {shown}, whose digits a number with a fraction or exponent cannot hold; write "
             "it as a whole number or a text"
         )
-    return value
+    return value if _has_its_digits(text, value) else LongNumber(text)
+
+
+def _has_its_digits(text: str, value: float) -> bool:
+    """Whether the digits of a fraction are all in its float."""
+    if len(text) <= _FLOAT_DIGITS and "e" not in text and "E" not in text:
+        return True
+    n_digits = len(text.lower().partition("e")[0].lstrip("-0.").replace(".", ""))
+    is_full = abs(value) >= sys.float_info.min and n_digits <= _FLOAT_DIGITS
+    return is_full or Decimal(text) == Decimal(repr(value))
 
 
 def _whole(text: str) -> int:

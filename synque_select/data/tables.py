@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from synque_select.data.columns import JSON_FIELDS, NUMBER_FIELDS, Columns
+from synque_select.data.columns import JSON_FIELDS, NUMBER_FIELDS, Columns, value_of
 from synque_select.data.compressed import is_compressed
 from synque_select.errors import DataError, SynqueError
 from synque_select.utils.cache_dir import (
@@ -405,7 +405,7 @@ def _rest(column: pa.Array, divisor: int) -> pa.Array:
 def _decoded(dataset: Dataset, schema: pa.Schema) -> Dataset:
     decoders: dict[str, Callable[[str], object]] = {
         name: decode
-        for key, decode in ((JSON_FIELDS, json.loads), (NUMBER_FIELDS, WrittenNumber))
+        for key, decode in ((JSON_FIELDS, value_of), (NUMBER_FIELDS, WrittenNumber))
         for name in json.loads((schema.metadata or {}).get(key, b"[]"))
     }
     return dataset.with_transform(_Decode(decoders)) if decoders else dataset

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from synque_select.data import load_candidates, load_dataset_file, tables
 from synque_select.data.label_sets import label_text
+from synque_select.data.views import fields_view
 from synque_select.errors import DataError
 
 LINES = [
@@ -169,9 +170,41 @@ def test_numbers_that_json_has_stay(tmp_path: Path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"x": ' + "9" * 400 + ', "y": 1e308}\n{"x": -0, "y": 1e-999}\n')
     assert read(path) == [{"x": int("9" * 400), "y": 1e308}, {"x": 0, "y": 0.0}]
-    # a fraction is rounded to the nearest number, and a large one that Python wrote is read back
-    path.write_text('{"x": 0.12345678901234567891, "y": 9007199254740994.0}\n{"x": 1, "y": 1e22}\n')
-    assert [row["y"] for row in read(path)] == [9007199254740994.0, 1e22]
+    # a large number that Python wrote is read back
+    path.write_text('{"x": 9007199254740994.0}\n{"x": 1e22}\n')
+    assert [row["x"] for row in read(path)] == [9007199254740994.0, 1e22]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+@pytest.mark.parametrize("small_bytes", [tables.SMALL_BYTES, 1])
+def test_fractions_of_more_than_17_digits_keep_them(
+    name: str, small_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tables, "SMALL_BYTES", small_bytes)
+    texts = ["0.12345678901234567891", "0.12345678901234567892", "1e-400", "1e-401", "0.5"]
+    path = tmp_path / name
+    lines = [f'{{"text": "t", "x": {text}, "in": [{text}, "a"]}}' for text in texts]
+    path.write_text("\n".join(lines) if name == "a.jsonl" else "[" + ",\n".join(lines) + "]")
+    found = read(path)
+    assert [str(row["x"]) for row in found] == texts
+    assert [str(row["in"][0]) for row in found] == texts
+    assert [row["x"] for row in found] == [float(text) for text in texts]
+    (candidate,) = load_candidates(path, view=fields_view("text", "x"), label="x")
+    assert candidate.labels == tuple(texts)
+    assert len(set(candidate.views)) == len(texts)
+
+
+@pytest.mark.parametrize("text", ["0.10000000000000001", "0.50000000000000000000", "-1.5e-07"])
+def test_a_fraction_whose_digits_a_float_has_is_a_float(text: str, tmp_path: Path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"x": {text}}}\n{{"x": 1.5}}\n')
+    assert [type(row["x"]) for row in read(path)] == [float, float]
+
+
+def test_a_record_with_the_key_that_marks_long_numbers_stays(tmp_path: Path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"x": {"\\u0000number": "no"}}\n{"x": {"\\u0000number": 1}}\n')
+    assert [row["x"] for row in read(path)] == [{"\0number": "no"}, {"\0number": 1}]
 
 
 CELLS = st.one_of(
