@@ -67,7 +67,7 @@ def _written(part: dict[str, object]) -> object:
 
 
 class _Stored(Enum):
-    """What the texts of a field stand for."""
+    """What the texts of a field are."""
 
     JSON = "JSON"
     NUMBERS = "numbers"
