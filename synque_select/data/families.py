@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from synque_select.data.duplicates import copy_groups
 from synque_select.errors import ConfigError, did_you_mean
+from synque_select.utils.unicode_forms import normalized
 
 __all__ = ["FamilySpec", "candidate_families", "judging_families", "no_other_family"]
 
@@ -38,12 +39,13 @@ def candidate_families(names: Sequence[str], family: FamilySpec | None) -> dict[
     if family is None:
         return {name: name for name in names}
     if isinstance(family, Mapping):
+        family = {normalized(str(k)): normalized(str(v)) for k, v in family.items()}
         for name in family:
             if name not in names:
                 raise ConfigError(
                     f"family: {name!r} is not a candidate: {did_you_mean(name, names)}"
                 )
-        return {name: str(family.get(name, name)) for name in names}
+        return {name: family.get(name, name) for name in names}
     try:
         pattern = re.compile(family)
     except (re.error, TypeError) as error:

@@ -275,6 +275,7 @@ def _candidate_sources(source: Any, how: _How) -> Iterator[_Source]:
         source = source[0]
     if isinstance(source, Mapping):
         for name, value in source.items():
+            name = _name(name)
             yield _one_source(value, name, how)._replace(name=name, is_named=True)
     elif isinstance(source, str | os.PathLike):
         yield from _path_sources(source, how, alone=True)
@@ -479,8 +480,18 @@ def _existing(path: _PathLike) -> Path:
         raise DataError(f"{expanded}: a link to {os.readlink(expanded)}, which does not exist")
     if not is_there:
         shown = one_line(str(expanded), _SHOWN)
-        raise DataError(f"{shown}: no such file or folder; {_contents(expanded.parent)}")
+        inside = _contents(expanded.parent)
+        if _has_other_form(expanded):
+            inside += "; its name has another form of Unicode there: rename it, or give a glob"
+        raise DataError(f"{shown}: no such file or folder; {inside}")
     return expanded
+
+
+def _has_other_form(path: Path) -> bool:
+    """Whether the folder of a missing file holds one whose name looks the same."""
+    is_folder = not path.name.isascii() and os.path.isdir(path.parent)
+    name = normalized(path.name)
+    return is_folder and any(normalized(other) == name for other in os.listdir(path.parent))
 
 
 def _contents(folder: Path) -> str:
@@ -647,27 +658,36 @@ def _renamed(sources: list[_Source], names: Sequence[str]) -> list[_Source]:
             f"names: found {names!r}; allowed is one name for each of the "
             f"{counted(len(sources), 'candidate')}"
         )
-    return [part._replace(name=name) for part, name in zip(sources, names, strict=True)]
+    return [part._replace(name=_name(name)) for part, name in zip(sources, names, strict=True)]
+
+
+def _name(name: object) -> str:
+    """Return the name that a user gave to a candidate; YAML reads 1 as a number."""
+    if isinstance(name, bool) or not isinstance(name, str | int):
+        raise ConfigError(f"candidates: found {name!r} as a name; allowed is a text")
+    return str(name)
 
 
 def _distinct(sources: list[_Source]) -> list[_Source]:
-    """Name files of one name by the folders that they are in; refuse names that stay the same."""
+    """Name files of one name by the folders that they are in; refuse names that stay the same.
+
+    Names that differ in their Unicode form only, as those of files from macOS do, are one name.
+    """
+    written = [part.name for part in sources]
+    sources = [part._replace(name=normalized(part.name)) for part in sources]
     counts = Counter(part.name for part in sources)
-    alike = Counter(map(normalized, counts))
-    for name in (name for name in counts if alike[normalized(name)] > 1):
-        raise ConfigError(
-            f"candidates: two are named {normalized(name)!r}, in two forms of Unicode; names must "
-            "differ: rename a file, or give names as in a=PATH"
-        )
     for name in (name for name, count in counts.items() if count > 1):
         same = [part for part in sources if part.name == name]
         paths = [part.path for part in same if part.path is not None and not part.is_named]
         taken = {part.name for part in sources} - {name}
         new = _names_by_folder(paths) if len(paths) == len(same) else None
         if new is None or not taken.isdisjoint(new.values()):
-            where = ", ".join(part.source or "a dataset" for part in same)
+            where = [part.source or "a dataset" for part in same]
+            texts = {*where, *(text for text in written if normalized(text) == name)}
+            in_forms = len({*map(normalized, texts)}) < len(texts)
             raise ConfigError(
-                f"candidates: {counts[name]} are named {name!r} ({where}); names must differ: "
+                f"candidates: {counts[name]} are named {name!r} ({', '.join(where)})"
+                f"{', in several forms of Unicode' if in_forms else ''}; names must differ: "
                 "rename a file, or give names as in a=PATH; in Python, a mapping from name to "
                 "file, or names="
             )
@@ -679,13 +699,13 @@ def _distinct(sources: list[_Source]) -> list[_Source]:
 
 def _names_by_folder(paths: Sequence[Path]) -> dict[Path | None, str] | None:
     """Return a name for each path: that of the nearest folders that all differ; None without."""
-    absolute = [Path(os.path.abspath(path)) for path in paths]
-    depth = max(len(path.parts) for path in absolute)
+    parts = [Path(normalized(os.path.abspath(path))).parts for path in paths]
+    depth = max(map(len, parts))
     for level in range(1, depth):
-        names = [path.parts[-1 - level] if len(path.parts) > level else "" for path in absolute]
+        names = [part[-1 - level] if len(part) > level else "" for part in parts]
         if len({*names}) == len(paths) and all(name.strip(os.sep) for name in names):
             return {path: valid_name(name) for path, name in zip(paths, names, strict=True)}
-    whole = [path.name for path in paths]  # one stem with several suffixes
+    whole = [part[-1] for part in parts]  # one stem with several suffixes
     if len({*whole}) == len(paths):
         return {path: valid_name(name) for path, name in zip(paths, whole, strict=True)}
     return None

@@ -185,10 +185,10 @@ def test_fractions_of_more_than_17_digits_keep_them(
     path = tmp_path / name
     lines = [f'{{"text": "t", "x": {text}, "in": [{text}, "a"]}}' for text in texts]
     path.write_text("\n".join(lines) if name == "a.jsonl" else "[" + ",\n".join(lines) + "]")
-    found = read(path)
-    assert [str(row["x"]) for row in found] == texts
-    assert [str(row["in"][0]) for row in found] == texts
-    assert [row["x"] for row in found] == [float(text) for text in texts]
+    records = read(path)
+    assert [str(row["x"]) for row in records] == texts
+    assert [str(row["in"][0]) for row in records] == texts
+    assert [row["x"] for row in records] == [float(text) for text in texts]
     (candidate,) = load_candidates(path, view=fields_view("text", "x"), label="x")
     assert candidate.labels == tuple(texts)
     assert len(set(candidate.views)) == len(texts)

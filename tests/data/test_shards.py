@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,10 @@ def parquet(path: Path, texts: Sequence[str]) -> None:
     pq.write_table(pa.table({"text": list(texts)}), path)
 
 
-def jsonl(path: Path, texts: Sequence[str], **further: Any) -> None:
+def jsonl(path: Path, texts: Sequence[str], **further: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps({"text": text, **further}) + "\n" for text in texts))
+    return path
 
 
 def shards(folder: Path, letter: str, n: int = 2, head: str = "train") -> None:
@@ -208,3 +210,46 @@ def test_several_files_of_a_subfolder_are_one_candidate(tmp_path: Path):
     g, h = load_candidates(tmp_path)
     assert (g.name, list(g.views), h.name) == ("g", ["z", "w", "x", "y"], "h")
     assert g.notes == ("2 files are read as one dataset (code.jsonl, math.jsonl)",)
+
+
+NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+
+
+def test_names_in_two_forms_of_unicode_are_one_name(tmp_path: Path):
+    one = jsonl(tmp_path / "a" / f"{NFC}.jsonl", ["x", "y"])
+    two = jsonl(tmp_path / "a" / f"{NFD}.jsonl", ["x", "y"])
+    inside = [jsonl(tmp_path / "b" / form / "all.jsonl", ["x", "y"]) for form in (NFC, NFD)]
+    sources: list[Any] = [
+        tmp_path / "a",
+        str(tmp_path / "a" / "*.jsonl"),
+        [one, two],
+        {NFC: one, NFD: two},
+        [f"{NFC}={one}", f"{NFD}={two}"],
+        tmp_path / "b",
+        inside,
+        [Candidate(NFC, ["x", "y"]), Candidate(NFD, ["x", "y"])],
+    ]
+    for source in sources:
+        with pytest.raises(ConfigError, match=r"2 are named .*\), in several forms of Unicode"):
+            load_candidates(source)
+    with pytest.raises(ConfigError, match=f"2 are named '{NFC}'"):
+        load_candidates([one, two], names=[NFC, NFD])
+
+
+def test_a_name_from_macos_is_found_as_it_is_typed(tmp_path: Path):
+    one = jsonl(tmp_path / "a" / f"{NFD}.jsonl", ["x", "y"])
+    other = jsonl(tmp_path / "b" / "c.jsonl", ["x", "y"])
+    a, b = load_candidates([one, other], family={NFC: "g"})
+    assert (a.name, a.family, b.family) == (NFC, "g", "c")
+    # files of one name in several folders are named after these
+    again = jsonl(tmp_path / "b" / f"{NFC}.jsonl", ["x", "y"])
+    assert [c.name for c in load_candidates([one, again])] == ["a", "b"]
+    with pytest.raises(DataError, match="its name has another form of Unicode there"):
+        load_candidates(tmp_path / "a" / f"{NFC}.jsonl")
+
+
+def test_a_name_that_yaml_reads_as_a_number(tmp_path: Path):
+    path = jsonl(tmp_path / "a.jsonl", ["x", "y"])
+    assert [c.name for c in load_candidates({1: path, "b": path})] == ["1", "b"]
+    with pytest.raises(ConfigError, match="found None as a name; allowed is a text"):
+        load_candidates({None: path})
