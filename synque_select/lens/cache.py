@@ -26,13 +26,13 @@ from synque_select.utils.cache_dir import (
 from synque_select.utils.checksums import DamagedFileError, checked_text, text_with_checksum
 from synque_select.utils.file_state import file_state
 from synque_select.utils.sqlite_files import (
+    check_database_path,
     damage_of,
     has_application_id,
     is_damage,
     readable_rows,
     set_aside_database,
 )
-from synque_select.utils.text_files import check_regular
 from synque_select.utils.wording import counted
 
 __all__ = ["AnswerCache", "AnswerSession", "answer_key", "default_answers_path"]
@@ -121,7 +121,7 @@ class AnswerCache:
             session.put(answers)
 
     def _opened(self) -> sqlite3.Connection:
-        check_regular(self.path, error=RecordError)
+        check_database_path(self.path)
         path = self._in_folder(self._writable_folder())
         try:
             self._check(path)

@@ -23,13 +23,13 @@ from synque_select.utils.checksums import DamagedFileError, checked_text, text_w
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_files import parse_json
 from synque_select.utils.sqlite_files import (
+    check_database_path,
     damage_of,
     has_application_id,
     is_damage,
     readable_rows,
     set_aside_database,
 )
-from synque_select.utils.text_files import check_regular
 from synque_select.utils.wording import counted
 
 __all__ = ["RunStore", "default_store_path"]
@@ -238,7 +238,7 @@ class RunStore:
     def _connected(self, timeout_s: float | None = None) -> Iterator[sqlite3.Connection]:
         timeout_s = _BUSY_TIMEOUT_S if timeout_s is None else timeout_s
         try:
-            check_regular(self.path, error=RecordError)
+            check_database_path(self.path)
             create_once(self.path, _create_schema)
             if self.path.is_dir():
                 raise RecordError(

@@ -21,10 +21,9 @@ from synque_select.proxies.base import BaseProxy, Contributions, ProxyScores
 from synque_select.utils.cache_dir import note_not_written
 from synque_select.utils.checksums import checksummed_file, read_checked, remove_damaged
 
-__all__ = ["ScoreCache", "package_versions", "source_hash"]
+__all__ = ["ScoreCache", "hash_of_code", "package_versions", "source_hash"]
 
 _FORMAT = 2
-_OWN_CODE = ("encoders", "functional", "hub", "lens", "proxies", "selection")
 _PACKAGES = (
     "synque-select",
     "torch",
@@ -152,12 +151,20 @@ def _restored(
 
 @cache
 def source_hash() -> str:
-    """Return a hash of the code that scores: a changed formula must not meet kept results."""
-    root = Path(__file__).resolve().parents[1]
+    """Return a hash of this library's code: a changed formula must not meet kept results.
+
+    All of the code counts, as what reads and encodes the data changes scores like a formula. The
+    code of a release does not change; only who works on the library scores again more often.
+    """
+    return hash_of_code(Path(__file__).resolve().parents[1])
+
+
+def hash_of_code(root: Path) -> str:
+    """Return a hash of the names and the content of all Python files in a folder, at any depth."""
     hashed = hashlib.sha256()
-    for part in _OWN_CODE:
-        for file in sorted((root / part).glob("*.py")):
-            hashed.update(file.read_bytes())
+    for file in sorted(root.rglob("*.py")):
+        content = file.read_bytes()
+        hashed.update(f"{file.relative_to(root)}\0{len(content)}\0".encode() + content)
     return hashed.hexdigest()
 
 

@@ -206,12 +206,8 @@ def _checked_path(path: Path) -> Path:
 def _refuse_changes(path: Path) -> None:
     for end, what in (("-wal", "write-ahead log"), ("-journal", "rollback journal")):
         rest = path.with_name(path.name + end)
-        try:
-            size = rest.stat().st_size
-        except OSError:
-            continue
         # an immutable file is read without it: rows that were committed would be missing
-        if size:
+        if rest.is_file() and rest.stat().st_size:
             raise DataError(
                 f"{path}: changes are left in its {what} {rest.name}; close the program that "
                 f"writes the database, or open and close it once with sqlite3, and try again"

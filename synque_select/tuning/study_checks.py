@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from synque_select.errors import ConfigError, RecordError, SynqueError
 from synque_select.utils.atomic import create_once
-from synque_select.utils.sqlite_files import damage_of
+from synque_select.utils.sqlite_files import check_database_path, damage_of
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -65,6 +65,7 @@ def prepare_database(path: Path, create: Callable[[Path], None]) -> None:
     Raises:
         RecordError: The file is damaged, empty or not a file.
     """
+    check_database_path(path)
     try:
         create_once(path, create)
         if path.is_file() and path.stat().st_size:

@@ -23,12 +23,14 @@ class FileState(NamedTuple):
         mtime_ns: Time of the last modification of the content.
         ctime_ns: Time of the last change of the content, the name or the permissions.
         inode: Number of the file in its file system.
+        device: Number of the file system.
     """
 
     size: int
     mtime_ns: int
     ctime_ns: int
     inode: int
+    device: int
 
 
 def file_state(path: Path) -> FileState:
@@ -38,7 +40,8 @@ def file_state(path: Path) -> FileState:
         OSError: The file is missing or cannot be read.
     """
     status = path.stat()
-    return FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return FileState(status.st_size, *times, status.st_ino, status.st_dev)
 
 
 def settled_state(path: Path) -> FileState:

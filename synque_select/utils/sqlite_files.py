@@ -8,15 +8,46 @@ import tempfile
 from contextlib import closing, suppress
 from pathlib import Path
 
+from synque_select.errors import RecordError
 from synque_select.utils.checksums import set_aside
+from synque_select.utils.text_files import check_regular, kind_of_path
 
-__all__ = ["damage_of", "has_application_id", "is_damage", "readable_rows", "set_aside_database"]
+__all__ = [
+    "check_database_path",
+    "damage_of",
+    "has_application_id",
+    "is_damage",
+    "readable_rows",
+    "set_aside_database",
+]
 
 # codes of errors that a sound file of the expected schema does not cause
 _DAMAGE = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 # what our files begin with, up to the number that each change increases; 1 is without a log
 _HEADER = b"SQLite format 3\0\x10\x00%c%c\x00\x40\x20\x20"
 _BESIDE = ("-wal", "-journal", "-shm")
+
+
+def check_database_path(path: Path) -> None:
+    """Refuse what is not a file where SQLite would open one: at a pipe, it waits for ever.
+
+    Args:
+        path: A database, which may be missing or a directory.
+
+    Raises:
+        RecordError: There is a pipe, a socket or a device, or one of these or a directory in place
+            of a file that SQLite has beside the database; the message names it.
+    """
+    check_regular(path, error=RecordError)
+    # they are beside the file itself, not beside a link to it
+    path = path.resolve()
+    for end in _BESIDE:
+        beside = path.with_name(path.name + end)
+        kind = kind_of_path(beside)
+        if kind is not None:
+            raise RecordError(
+                f"{beside}: {kind}, where SQLite keeps a file of {path.name}; remove or rename it"
+            )
 
 
 def is_damage(error: sqlite3.Error) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from synque_select.errors import DataError, SynqueError
 
-__all__ = ["check_regular", "decode_utf8", "read_text", "utf16_hint", "valid_name"]
+__all__ = ["check_regular", "decode_utf8", "kind_of_path", "read_text", "utf16_hint", "valid_name"]
 
 
 def check_regular(path: str | Path, *, error: type[SynqueError] = DataError) -> None:
@@ -21,12 +21,26 @@ def check_regular(path: str | Path, *, error: type[SynqueError] = DataError) -> 
     Raises:
         SynqueError: In the given type: the path is something else.
     """
-    path = Path(path)
-    if not os.path.exists(path) or path.is_file() or path.is_dir():
-        return
-    kinds = {"a pipe": path.is_fifo(), "a socket": path.is_socket()}
-    kind = next((name for name, is_it in kinds.items() if is_it), "a device")
-    raise error(f"{path}: not a file with data, but {kind}; save the data to a file")
+    kind = kind_of_path(Path(path))
+    if kind not in (None, "a directory"):
+        raise error(f"{path}: not a file with data, but {kind}; save the data to a file")
+
+
+def kind_of_path(path: Path) -> str | None:
+    """Say in words what is at a path; None for a file, and for a path where nothing is.
+
+    Example:
+        >>> kind_of_path(Path("/")), kind_of_path(Path("/dev/null"))
+        ('a directory', 'a device')
+    """
+    if not os.path.exists(path) or path.is_file():
+        return None
+    kinds = {
+        "a directory": path.is_dir(),
+        "a pipe": path.is_fifo(),
+        "a socket": path.is_socket(),
+    }
+    return next((name for name, is_it in kinds.items() if is_it), "a device")
 
 
 def read_text(path: str | Path, *, error: type[SynqueError] = DataError) -> str:

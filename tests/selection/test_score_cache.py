@@ -21,6 +21,7 @@ from synque_select.selection.example_scores import with_example_scores
 from synque_select.selection.findings import scoring_findings
 from synque_select.selection.mixture import mixture_scores
 from synque_select.selection.ranking import ranking_from
+from synque_select.selection.score_cache import hash_of_code
 from synque_select.selection.scorer import Scorer
 from synque_select.selection.scoring import Scoring
 from synque_select.selection.uncertainty import multinomial_weights
@@ -157,6 +158,19 @@ def test_another_version_scores_again(tmp_path: Path, monkeypatch: pytest.Monkey
     scored(tmp_path)
     monkeypatch.setattr(score_cache, what, lambda: "another")
     assert scored(tmp_path).reused == ()
+
+
+def test_any_file_of_the_code_counts(tmp_path: Path):
+    (tmp_path / "llm" / "openai").mkdir(parents=True)
+    (tmp_path / "a.py").write_text("x = 1")
+    hashes = [hash_of_code(tmp_path)]
+    for name, text in (("llm/openai/b.py", "y"), ("llm/openai/b.py", "z"), ("llm/c.txt", "no")):
+        (tmp_path / name).write_text(text)
+        hashes.append(hash_of_code(tmp_path))
+    (tmp_path / "a.py").rename(tmp_path / "llm" / "a.py")
+    hashes.append(hash_of_code(tmp_path))
+    assert hashes[2] == hashes[3]
+    assert len({*hashes}) == 4
 
 
 class OwnProxy(MMD):

@@ -81,6 +81,7 @@ def test_content_of_the_same_size_with_its_time_put_back_is_noticed(tmp_path: Pa
     path.write_text("one")
     first = settled_state(path)
     assert file_state(path) == first
+    assert first.device == path.stat().st_dev
     path.write_text("two")
     os.utime(path, ns=(first.mtime_ns, first.mtime_ns))
     second = settled_state(path)
