@@ -21,6 +21,7 @@ from synque_select.cli.options import (
 from synque_select.cli.parser_errors import parser_message, with_place
 from synque_select.cli.safe_output import safe_output
 from synque_select.errors import ConfigError, SynqueError, did_you_mean, without_keys
+from synque_select.records.run_info import command_to_record
 from synque_select.utils.interrupts import INTERRUPTED, PromptInterrupts
 from synque_select.utils.wording import printable
 from synque_select.utils.working_folder import modules_of_working_folder
@@ -74,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: list[str]) -> int:
     try:
-        return _dispatch(given)
+        with command_to_record(*given):
+            return _dispatch(given)
     except Exception as error:
         message = _user_message(error, given)
         if message is None:

@@ -282,6 +282,7 @@ def _targets(options: Namespace) -> tuple[Path | None, Path | None]:
 
 
 def _rank(options: Namespace, *, quiet: bool) -> int:
+    from synque_select.records.run_info import info_of_process
     from synque_select.report.terminal import print_ranking
     from synque_select.types import Findings
     from synque_select.utils.deferred_errors import DeferredErrors
@@ -292,6 +293,7 @@ def _rank(options: Namespace, *, quiet: bool) -> int:
     (ranking, labels), dropped = _order(job, scoring), None
     if labels is not None:
         ranking, dropped = job.filter_labels(scoring, ranking)
+    ranking = replace(ranking, made_by=info_of_process())
     decision = ranking.decision
     # where no candidate is like the real data, what to generate is the next question
     is_far = decision is not None and decision.opening == "far"

@@ -30,13 +30,12 @@ def run(arguments: Sequence[str]) -> int:
     probes are reused.
     """
     from synque_select.probing.sweep import run_sweep
-    from synque_select.records.run_info import command_to_record
     from synque_select.training.short_fit import ShortFitOptions
 
     if asks_for_help(arguments):
         return print_help("sweep", _DESCRIPTION, ShortFitOptions, run_sweep)
     given = with_config_paths(with_full_help(with_run_name(arguments, "sweep")))
-    with command_to_record("sweep", *arguments), lightning_command_line(*given):
+    with lightning_command_line(*given):
         cli = lightning_cli("sweep", _DESCRIPTION, ShortFitOptions, run_sweep)
         options, files = split_options(cli.config_init.sweep, ShortFitOptions)
         trainer = cli.config.trainer

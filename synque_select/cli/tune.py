@@ -39,7 +39,6 @@ def run(arguments: Sequence[str]) -> int:
     options of that callback. Running the same command again continues the study; several processes
     may run it at once.
     """
-    from synque_select.records.run_info import command_to_record
     from synque_select.tuning.command import run_tuning
     from synque_select.tuning.options import TuneOptions
     from synque_select.tuning.studies import require_optuna
@@ -47,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
     if asks_for_help(arguments):
         return print_help("tune", _DESCRIPTION, TuneOptions, run_tuning)
     given = with_config_paths(with_full_help(with_run_name(arguments, "tune")))
-    with command_to_record("tune", *arguments), lightning_command_line(*given):
+    with lightning_command_line(*given):
         cli = lightning_cli("tune", _DESCRIPTION, TuneOptions, run_tuning)
         require_optuna()  # without it jsonargparse could not read the options either
         options, files = split_options(cli.config_init.tune, TuneOptions)

@@ -2,61 +2,123 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Literal
 
 from synque_select.errors import RecordError, without_keys
 from synque_select.records.run_folder import read_json, write_json
+from synque_select.types import RunInfo
 from synque_select.utils.json_fields import JsonFields
 
-__all__ = ["RunInfo", "command_to_record", "load_run_info", "save_run_info"]
+__all__ = [
+    "command_to_record",
+    "info_of_call",
+    "info_of_process",
+    "load_run_info",
+    "save_run_info",
+]
 
 _FILE = "run.json"
 _MOST_BYTES = 1 << 16  # of a config
+_LINE = 88  # characters of a call
+_MOST_ITEMS, _MOST_LITERAL = 100, 4000  # items and characters of an argument
+_NOT_WRITTEN = "\0"  # stands for an object, and is in no literal: JSON escapes it
 _COMMAND: ContextVar[tuple[str, ...] | None] = ContextVar("command", default=None)
 
 
-@dataclass(frozen=True)
-class RunInfo:
-    """How a run was made.
+def info_of_process(arguments: Sequence[str] | None = None) -> RunInfo:
+    """Return how this process was started; what looks like a key of a server is left out.
 
     Args:
-        created: UTC time at its end, in ISO format.
-        command: The command line, as a shell reads it.
-        python: Version of Python.
-        configs: Name of a config on the command line to its content.
+        arguments: The command line; None for that of `command_to_record`, else of the process.
     """
+    arguments = _COMMAND.get() or sys.argv if arguments is None else arguments
+    program = Path(arguments[0])
+    # a script is started by Python, a command by its name
+    first = ["python", str(program)] if program.suffix == ".py" else [program.name]
+    configs = {name: without_keys(text) for name, text in _configs(arguments[1:])}
+    return _info(shlex.join([*first, *arguments[1:]]), configs)
 
-    created: str
-    command: str
-    python: str
-    configs: Mapping[str, str] = field(default_factory=dict)
 
-    @classmethod
-    def of_this_process(cls, arguments: Sequence[str] | None = None) -> RunInfo:
-        """Return how this process was started; what looks like a key of a server is left out.
+def info_of_call(function: str, objects: Mapping[str, object], **options: object) -> RunInfo:
+    """Return how a function of the front door was called.
 
-        Args:
-            arguments: The command line; None for that of `command_to_record`, else of the process.
-        """
-        arguments = _COMMAND.get() or sys.argv if arguments is None else arguments
-        program = Path(arguments[0])
-        # a script is started by Python, a command by its name
-        first = ["python", str(program)] if program.suffix == ".py" else [program.name]
-        return cls(
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=without_keys(shlex.join([*first, *arguments[1:]])),
-            python=platform.python_version(),
-            configs={name: without_keys(text) for name, text in _configs(arguments[1:])},
-        )
+    Args:
+        function: Its name.
+        objects: Its positional arguments, by name.
+        **options: Its keyword arguments, as far as they were given.
+
+    Example:
+        >>> info = info_of_call("rank", {"candidates": "c/*.jsonl", "real": object()}, top_k=2)
+        >>> print(info.command)
+        from synque_select import rank
+        <BLANKLINE>
+        # real: an object of your program
+        ranking = rank("c/*.jsonl", real, top_k=2)
+    """
+    words = {name: _literal(value) for name, value in {**objects, **options}.items()}
+    unknown = [name for name, text in words.items() if text is None]
+    written = {name: text or name for name, text in words.items()}
+    given = [
+        *(written[name] for name in objects),
+        *(f"{name}={written[name]}" for name in options),
+    ]
+    call = f"ranking = {function}({', '.join(given)})"
+    if len(call) > _LINE:
+        lines = "".join(f"    {each},\n" for each in given)
+        call = f"ranking = {function}(\n{lines})"
+    what = "an object" if len(unknown) == 1 else "objects"
+    comment = f"# {', '.join(unknown)}: {what} of your program\n" if unknown else ""
+    text = f"from synque_select import {function}\n\n{comment}{call}"
+    return _info(text, {}, language="python")
+
+
+def _literal(value: object) -> str | None:
+    """Return how a value is written in Python; None for an object, or if it would be long."""
+    if isinstance(value, PurePath):
+        value = str(value)
+    if isinstance(value, str):
+        text = json.dumps(value, ensure_ascii=False)  # double quotes, as formatters write
+    elif value is None or isinstance(value, bool | int | float):
+        text = repr(value)
+    elif isinstance(value, list | tuple) and len(value) <= _MOST_ITEMS:
+        text = f"[{_joined([_literal(each) for each in value])}]"
+    elif isinstance(value, Mapping) and len(value) <= _MOST_ITEMS:
+        pairs = [(_literal(name), _literal(each)) for name, each in value.items()]
+        text = f"{{{_joined([n and each and f'{n}: {each}' for n, each in pairs])}}}"
+    else:
+        return None
+    return None if _NOT_WRITTEN in text or len(text) > _MOST_LITERAL else text
+
+
+def _joined(parts: Sequence[str | None]) -> str:
+    return ", ".join(_NOT_WRITTEN if part is None else part for part in parts)
+
+
+def _info(
+    command: str, configs: Mapping[str, str], language: Literal["shell", "python"] = "shell"
+) -> RunInfo:
+    try:
+        folder = str(Path.cwd())
+    except OSError:  # it was removed
+        folder = ""
+    return RunInfo(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=without_keys(command),
+        python=platform.python_version(),
+        configs=configs,
+        folder=folder,
+        language=language,
+    )
 
 
 @contextmanager
@@ -97,7 +159,7 @@ def save_run_info(run_dir: str | Path) -> Path:
     Raises:
         RecordError: The file cannot be written.
     """
-    return write_json(Path(run_dir) / _FILE, {"version": 1, **vars(RunInfo.of_this_process())})
+    return write_json(Path(run_dir) / _FILE, {"version": 1, **info_of_process().to_dict()})
 
 
 def load_run_info(run_dir: str | Path) -> RunInfo | None:
@@ -113,12 +175,6 @@ def load_run_info(run_dir: str | Path) -> RunInfo | None:
     try:
         fields = JsonFields(state)
         fields.version(1)
-        configs = fields.object("configs")
-        return RunInfo(
-            created=fields.text("created"),
-            command=fields.text("command"),
-            python=fields.text("python"),
-            configs={name: configs.text(name) for name in configs},
-        )
+        return RunInfo.from_fields(fields)
     except RecordError as error:
         raise RecordError(f"{path} is damaged: {error}") from error

@@ -17,9 +17,9 @@ from synque_select.records.experiment_result import ExperimentResult, load_resul
 from synque_select.records.findings_file import load_findings
 from synque_select.records.ranking_file import load_ranking
 from synque_select.records.run_folder import read_json
-from synque_select.records.run_info import RunInfo, load_run_info
+from synque_select.records.run_info import load_run_info
 from synque_select.records.tuning_result import TuningResult
-from synque_select.types import Findings, Ranking
+from synque_select.types import Findings, Ranking, RunInfo
 from synque_select.utils.display import Shown
 from synque_select.utils.wording import counted, listed
 

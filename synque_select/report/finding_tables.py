@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from synque_select.report.formats import UNDEFINED, format_number
 from synque_select.report.table import Column, Table
 from synque_select.types import Gaps, LabelChecks, SampleSizeAnalysis, ShownView
+from synque_select.types.decision import LEAST_REAL
 from synque_select.utils.wording import percent
 
 __all__ = ["gaps_table", "labels_table", "sample_size_table"]
@@ -69,7 +68,7 @@ def labels_table(labels: LabelChecks) -> Table:
                 format_number(check.agreement),
                 format_number(check.others_agreement),
                 "" if check.contradicted is None else f"{percent(check.contradicted)}",
-                format_number(_total_variation(check.mix, check.real_mix)),
+                format_number(check.mix_distance),
             )
             for check in labels.checks
         ),
@@ -79,17 +78,12 @@ def labels_table(labels: LabelChecks) -> Table:
             "classes)",
             "contradicted: share of its labels that the other candidates' classifiers together "
             "contradict, without those of its family",
-            "mix against real: total variation between the candidate's class mix and the one that "
-            "its classifier predicts on the real sample",
+            "mix against real: total variation between the classes that its classifiers predict "
+            f"for its own held-out examples and for the real sample (from {LEAST_REAL} real "
+            "examples on)",
             *labels.messages,
         ),
     )
-
-
-def _total_variation(mix: Mapping[str, float], other: Mapping[str, float]) -> float | None:
-    if not other:
-        return None
-    return sum(abs(mix.get(key, 0) - other.get(key, 0)) for key in {*mix, *other}) / 2
 
 
 def sample_size_table(analysis: SampleSizeAnalysis) -> Table:

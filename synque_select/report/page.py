@@ -97,6 +97,7 @@ def ranking_page(
             findings or Findings(),
             map=None if embeddings is None else map_state(*embeddings),
             examples=examples,
+            info=ranking.made_by,
         )
     )
 

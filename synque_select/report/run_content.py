@@ -13,9 +13,9 @@ from synque_select.records.experiment_result import ExperimentResult, load_resul
 from synque_select.records.findings_file import load_findings
 from synque_select.records.ranking_file import load_ranking
 from synque_select.records.run_folder import file_beside, read_json
-from synque_select.records.run_info import RunInfo, load_run_info
+from synque_select.records.run_info import load_run_info
 from synque_select.records.runs import Runs
-from synque_select.types import Findings, Ranking
+from synque_select.types import Findings, Ranking, RunInfo
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.validation import kind_of
 from synque_select.utils.wording import counted
@@ -49,7 +49,7 @@ class RunContent:
         map: The content of `map.json`.
         examples: The content of `examples.json`.
         files: Part to the file that it was read from.
-        info: How the run was made.
+        info: How the run, or else its ranking, was made.
         page: Where the page belongs; None if the run is not in files.
     """
 
@@ -90,9 +90,10 @@ def load_run(path: str | Path) -> RunContent:
             f"{path}: none of {', '.join(_FILES)}: nothing to report{_runs_inside(path)}"
         )
     folder = path.resolve()
+    ranking = load_ranking(path) if "ranking.json" in files else None
     return RunContent(
         name=f"{folder.parent.name} / {folder.name}",
-        ranking=load_ranking(path) if "ranking.json" in files else None,
+        ranking=ranking,
         findings=load_findings(path),
         result=load_result(path) if "result.json" in files else None,
         correlations=tuple(load_correlations(path)) if "correlations.json" in files else (),
@@ -100,18 +101,20 @@ def load_run(path: str | Path) -> RunContent:
         map=_object(files.get("map.json")),
         examples=_object(files.get("examples.json")),
         files=files,
-        info=load_run_info(path),
+        info=load_run_info(path) or (None if ranking is None else ranking.made_by),
         page=path / "report.html",
     )
 
 
 def _beside_ranking(path: Path) -> RunContent:
     files = {name: file_beside(path, name) for name in _FINDINGS}
+    ranking = load_ranking(path)
     return RunContent(
         name=path.name,
-        ranking=load_ranking(path),
+        ranking=ranking,
         findings=load_findings(path.parent, ranking=path.name),
         files={"ranking.json": path, **{n: file for n, file in files.items() if file.is_file()}},
+        info=ranking.made_by,
         page=file_beside(path, "report.html"),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -63,10 +64,17 @@ from synque_select.report.run_content import RunContent
 from synque_select.report.study_tables import study_table
 from synque_select.report.summary import INPUTS_ONLY, measured_reliability, notes_on_data
 from synque_select.report.table import Column, Table
-from synque_select.types import Gaps, LabelChecks, ProxyInfo, Ranking, SampleSizeAnalysis
+from synque_select.types import (
+    Gaps,
+    LabelCheck,
+    LabelChecks,
+    ProxyInfo,
+    Ranking,
+    SampleSizeAnalysis,
+)
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import JsonObject
-from synque_select.utils.wording import counted
+from synque_select.utils.wording import counted, percent
 
 __all__ = ["command_of", "sections_of", "top_charts", "weight_rows"]
 
@@ -74,12 +82,18 @@ _MOST_PAIRS = 40  # candidates of the matrix of pairs: its size is quadratic
 _MOST_EXAMPLES = 5  # sets whose examples are not folded
 _MOST_OPEN = 15  # rows of a table that is not folded
 _MOST_SOURCES = 20  # paths in a command
+_LINE = 88  # characters of a command
 _MOST_AT_TOP = 8  # rows of a chart at the top
 # characters of examples in a section, so that the page stays small whatever the candidates hold
 _MOST_TEXT = 300_000
 _GAPS = (
     "Real examples that no candidate covers, the worst first, each with the nearest synthetic "
     "example."
+)
+_DOUBTFUL = (
+    "Read these before you train: labels that classifiers trained on the other candidates, or on "
+    "the candidate's own other examples, contradict (examples are counted from 0). First are those "
+    "that both contradict. Either side may be wrong."
 )
 _CONTESTED = (
     "Examples that the two camps read differently, counted from 0. First are those on which most "
@@ -93,6 +107,11 @@ _GROUPS = {
     "nearest": "nearest to the real sample",
     "farthest": "farthest from the real sample",
 }
+_UNKNOWN_COMMAND = (
+    "This ranking does not say how it was made. The command is put together from what it has: fill "
+    "in the words in capitals, and add the options that a ranking does not have, such as --split "
+    "or --real-view."
+)
 _T = TypeVar("_T")
 
 
@@ -357,6 +376,9 @@ def _labels_section(labels: LabelChecks) -> Section:
     table = labels_table(labels)
     table = replace(table, notes=tuple(n for n in table.notes if n not in labels.messages))
     blocks: list[Block] = [*map(Paragraph, labels.messages), *_table(table, "labels.json")]
+    doubtful = [] if labels.has_camps else [check for check in labels.checks if check.doubtful]
+    if doubtful:
+        blocks += [Paragraph(_DOUBTFUL), *map(_doubtful, doubtful)]
     if labels.contested:
         examples = [
             (
@@ -371,6 +393,22 @@ def _labels_section(labels: LabelChecks) -> Section:
         ]
         blocks += [Paragraph(_CONTESTED), ExampleList(tuple(_within(examples)))]
     return Section("Labels", tuple(blocks))
+
+
+def _doubtful(check: LabelCheck) -> ExampleList:
+    """Show the labels of a candidate that are most in doubt, with what contradicts them."""
+    examples = []
+    for each in check.doubtful:
+        against = []
+        if each.others is not None:
+            share = "" if each.votes is None else f" ({percent(each.votes)})"
+            against.append(f"other candidates say {each.others!r}{share}")
+        if each.held_out is not None:
+            against.append(f"its other examples say {each.held_out!r}")
+        caption = f"example {each.position}: labeled {each.label!r}; {', '.join(against)}"
+        examples.append((shown_example(check.name, each.view, caption=caption),))
+    title = f"{check.name}: labels to read first"
+    return ExampleList(tuple(_within(examples)), title=title)
 
 
 def _within(items: Iterable[tuple[Example, ...]]) -> Iterator[tuple[Example, ...]]:
@@ -466,14 +504,16 @@ def _cost_section(content: RunContent) -> Section | None:
 
 
 def _repeat_section(content: RunContent) -> Section:
-    blocks: list[Block] = [Code(command_of(content), "Command")]
-    if content.info is not None:
-        blocks += [
-            Fold(f"Config {name}", (Code(text),)) for name, text in content.info.configs.items()
-        ]
+    info = content.info
+    title = "Command" if info is None or info.language == "shell" else "Call"
+    blocks: list[Block] = [Code(command_of(content), title)]
+    if info is None and content.ranking is not None:
+        blocks.append(Paragraph(_UNKNOWN_COMMAND, is_note=True))
+    if info is not None:
+        blocks += [Fold(f"Config {name}", (Code(text),)) for name, text in info.configs.items()]
     facts = {**_ranking_facts(content.ranking), **_result_facts(content.result)}
-    if content.info is not None:
-        facts |= {"Python": content.info.python, "Finished": content.info.created}
+    if info is not None:
+        facts |= {"Python": info.python, "Finished": info.created}
     if content.files:
         facts["Files"] = ", ".join(path.name for path in content.files.values())
     rows = tuple(facts.items())
@@ -483,31 +523,55 @@ def _repeat_section(content: RunContent) -> Section:
 
 
 def command_of(content: RunContent) -> str:
-    """Return the command that makes the run again; without `run.json`, one that ranks again."""
-    if content.info is not None:
-        return content.info.command
+    """Return the command or the call that makes the run again, where it was made.
+
+    If it is not known, it is a command that ranks again, with words in capitals for what the
+    ranking does not have.
+    """
+    info = content.info
+    if info is not None and info.language == "python":
+        return f"# in {info.folder}\n{info.command}" if info.folder else info.command
+    if info is not None:
+        command = _in_lines(info.command)
+        return f"cd {shlex.quote(info.folder)}\n{command}" if info.folder else command
     ranking = content.ranking
     if ranking is None:
         return "synque-select report RUN"
     sources = [row.source for row in ranking.candidates]
     known = all(sources) and len(sources) <= _MOST_SOURCES
-    options = [f"--candidates {shlex.join(sources) if known else 'CANDIDATES'}", "--real REAL"]
+    options = [
+        f"--candidates {shlex.join(sources) if known else 'CANDIDATES'}",
+        f"--real {shlex.quote(ranking.real_source) if ranking.real_source else 'REAL'}",
+    ]
     views = {row.view for row in ranking.candidates if row.view is not None}
     options += [f"--view {shlex.quote(str(view))}" for view in views if len(views) == 1]
     labels = {row.label for row in ranking.candidates if row.label is not None}
-    if any(info.reads_labels for info in ranking.proxies.values()):
+    if any(proxy.reads_labels for proxy in ranking.proxies.values()):
         label = str(labels.pop()) if len(labels) == 1 else "LABEL"
         options.append(f"--label {shlex.quote(label)}")
     if ranking.encoder is not None:
         options.append(f"--encoder {shlex.quote(ranking.encoder.id)}")
     options.append(f"--proxies {' '.join(map(_with_options, ranking.proxies.values()))}")
-    if any(info.family == "lens" for info in ranking.proxies.values()):
+    if any(proxy.family == "lens" for proxy in ranking.proxies.values()):
         options.append("--lens CONFIG")
     options.append(f"--rank-by {shlex.quote(ranking.rank_by)}")
     if ranking.top_k is not None:
         options.append(f"--top-k {ranking.top_k}")
     options.append(f"--seed {ranking.seed}")
     return " \\\n  ".join(["synque-select rank", *options])
+
+
+def _in_lines(command: str) -> str:
+    """Begin a line with each option of a long command."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return command
+    if len(command) <= _LINE:
+        return command
+    starts = [0, *(i for i, word in enumerate(words) if word.startswith("--") and i), len(words)]
+    parts = [shlex.join(words[i:j]) for i, j in itertools.pairwise(starts)]
+    return " \\\n  ".join(parts)
 
 
 def _with_options(info: ProxyInfo) -> str:

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from synque_select.data.candidate import Candidate
 from synque_select.data.families import judging_families
 from synque_select.data.label_sets import NO_LABEL, label_kind, labeled_positions
+from synque_select.data.preview import shown_view
 from synque_select.errors import ConfigError
 from synque_select.functional.label_noise import Predictability
 from synque_select.functional.transfer import fit_heads, votes_of_others
 from synque_select.selection.scoring import Scoring
-from synque_select.types import LabelCheck, LabelWarning
+from synque_select.types import DoubtfulLabel, LabelCheck, LabelWarning
 from synque_select.types.decision import LEAST_REAL
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.wording import counted
@@ -49,6 +50,8 @@ _LEAST_RATIO = 0.75
 # the best quarter is good even where most candidates are not
 _BEST = 0.75
 _MAX_ROWS = 4000
+_N_DOUBTFUL = 8  # examples of a candidate
+_MOST_SHOWN = 10  # candidates with examples
 
 
 def check_classes(candidates: Sequence[Candidate]) -> None:
@@ -212,9 +215,12 @@ def _compared(
     seed: int,
 ) -> dict[str, LabelCheck]:
     """Return the checks of candidates whose labels are classes, by name."""
-    labeled = {c.name: _labeled(c, embeddings[c.name], seed) for c in candidates}
+    rows = {c.name: _labeled_rows(c, seed) for c in candidates}
+    labeled = {c.name: _labeled(c, embeddings[c.name], rows[c.name]) for c in candidates}
     rare = {name: _rare(y) for name, (_, y) in labeled.items()}
     parts = {name: _without(part, rare[name]) for name, part in labeled.items()}
+    kept = {name: rows[name][~np.isin(y, [*rare[name]])] for name, (_, y) in labeled.items()}
+    sources = {candidate.name: candidate for candidate in candidates}
     fitted = {name: _fit(x, y) for name, (x, y) in parts.items()}
     across = _across(parts, fitted)
     own = {name: _held_out(x, y, seed) for name, (x, y) in parts.items()}
@@ -237,6 +243,9 @@ def _compared(
     # where most are like this, the task is too hard for a linear classifier to tell
     if _LEAST_COMPARED <= len(parts) > 2 * len(hardly):
         outliers |= hardly
+    # of many, the worst are enough to look at
+    worst = sorted(outliers, key=lambda name: (-np.nan_to_num(contradicted[name]), name))
+    shown = worst[:_MOST_SHOWN]
     checks = {}
     bar = ProgressBar(parts.items(), "checking labels", delay=2, leave=False, unit="candidate")
     for name, (_, y) in bar:
@@ -245,7 +254,7 @@ def _compared(
         predicted = np.array([], dtype=y.dtype)
         if model is not None:
             predicted = model.predict(real.float().cpu().numpy())
-        share = contradicted[name]
+        share, distance = contradicted[name], _mix_distance(own[name], predicted, seed)
         reasons = (
             *_outlier_warnings(
                 name,
@@ -267,10 +276,14 @@ def _compared(
             tuple(each.sentence(name, next(iter(mix))) for each in reasons),
             contradicted=None if np.isnan(share) else share,
             outlier=name in outliers,
-            mix_distance=_mix_distance(own[name], predicted, seed),
+            mix_distance=None if distance is None else distance[0],
+            is_mix_far=distance is not None and distance[1],
             reasons=reasons,
             rare=rare[name],
             unchecked=_unchecked(y, agreement[name]),
+            doubtful=_doubtful(sources[name], kept[name], y, votes[name], own[name])
+            if name in shown
+            else (),
         )
     return checks
 
@@ -297,11 +310,13 @@ class _Votes:
 
     Args:
         classes: (M,) the class with the most votes, of the examples that are judged.
+        shares: (M,) the mean probability of that class.
         judged: (N,) bool, the examples whose class another family has: none of the others can
             confirm a class that only this family has.
     """
 
     classes: NDArray[np.str_]
+    shares: NDArray[np.float64]
     judged: NDArray[np.bool_]
 
     def contradicted(self, labels: NDArray[np.str_]) -> float:
@@ -354,6 +369,46 @@ class _Votes:
         return Predictability.of(y, predicted, voted, len(names))
 
 
+def _doubtful(
+    candidate: Candidate,
+    rows: NDArray[np.int64],
+    labels: NDArray[np.str_],
+    votes: _Votes,
+    own: NDArray[np.str_],
+) -> tuple[DoubtfulLabel, ...]:
+    """Return the examples whose labels are contradicted, the most doubtful first.
+
+    First are those that both the other candidates and its own other folds contradict, and among
+    these the ones that the others are surest of.
+
+    Args:
+        candidate: The candidate.
+        rows: (N,) the positions of the examples in it.
+        labels: (N,) their labels.
+        votes: What the others say of them.
+        own: (N,) the held-out predictions; empty without.
+    """
+    others, shares = labels.astype(object), np.zeros(len(labels))
+    others[votes.judged], shares[votes.judged] = votes.classes, votes.shares
+    held_out = own.astype(object) if len(own) else labels.astype(object)
+    by_others, by_own = others != labels, held_out != labels
+    shares[~by_others] = 0.0
+    n_against = by_others.astype(int) + by_own
+    order = np.lexsort((-shares, -n_against))[:_N_DOUBTFUL]
+    return tuple(
+        DoubtfulLabel(
+            int(rows[i]),
+            shown_view(candidate.views[int(rows[i])]),
+            str(labels[i]),
+            str(others[i]) if by_others[i] else None,
+            float(shares[i]) if by_others[i] else None,
+            str(held_out[i]) if by_own[i] else None,
+        )
+        for i in order
+        if n_against[i]
+    )
+
+
 def _random(
     parts: Mapping[str, _Labeled],
     own: Mapping[str, NDArray[np.str_]],
@@ -385,7 +440,10 @@ def _votes(parts: Mapping[str, _Labeled], families: Sequence[str], seed: int) ->
     """Return what the heads of the other families say of each candidate's examples."""
     if len(set(families)) < 2:
         nobody = np.array([], dtype=np.str_)
-        return {name: _Votes(nobody, np.zeros(len(y), bool)) for name, (_, y) in parts.items()}
+        none = np.array([], dtype=np.float64)
+        return {
+            name: _Votes(nobody, none, np.zeros(len(y), bool)) for name, (_, y) in parts.items()
+        }
     names = np.array(sorted({label for _, y in parts.values() for label in y.tolist()}))
     features = [torch.from_numpy(x) for x, _ in parts.values()]
     targets = [torch.from_numpy(y[:, None] == names) for _, y in parts.values()]
@@ -396,7 +454,8 @@ def _votes(parts: Mapping[str, _Labeled], families: Sequence[str], seed: int) ->
     for k, (name, x, y) in enumerate(zip(parts, features, targets, strict=True)):
         votes = votes_of_others(heads.by_candidate(heads.probabilities(x)), numbers)[k]
         judged = (y & known[k]).any(1).numpy()
-        result[name] = _Votes(names[votes.argmax(1).numpy()][judged], judged)
+        shares, most = (part.numpy()[judged] for part in votes.max(dim=1))
+        result[name] = _Votes(names[most], shares, judged)
     return result
 
 
@@ -417,12 +476,17 @@ def _limit(values: Mapping[str, float], sign: int) -> float:
     return middle + sign * max(3 * spread, _LEAST_DIFFERENCE)
 
 
-def _labeled(candidate: Candidate, embeddings: torch.Tensor, seed: int) -> _Labeled:
-    labels = np.array(candidate.labels)
+def _labeled_rows(candidate: Candidate, seed: int) -> NDArray[np.int64]:
+    """Return the positions of labeled examples; of many, a sample."""
     chosen = labeled_positions(candidate.labels)
     if len(chosen) > _MAX_ROWS:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, _MAX_ROWS, replace=False))
-    return embeddings[torch.from_numpy(chosen)].float().cpu().numpy(), labels[chosen]
+    return chosen
+
+
+def _labeled(candidate: Candidate, embeddings: torch.Tensor, rows: NDArray[np.int64]) -> _Labeled:
+    labels = np.array(candidate.labels)[rows]
+    return embeddings[torch.from_numpy(rows)].float().cpu().numpy(), labels
 
 
 def _rare(y: NDArray[np.str_]) -> dict[str, int]:
@@ -550,8 +614,10 @@ def _hardly_follow(agreement: float, n_classes: int) -> bool:
     return agreement < chance + 0.1 * (1 - chance)
 
 
-def _mix_distance(own: NDArray[np.str_], real: NDArray[np.str_], seed: int) -> float | None:
-    """Return the total variation of two class mixes if shown to be above 0.3, else None.
+def _mix_distance(
+    own: NDArray[np.str_], real: NDArray[np.str_], seed: int
+) -> tuple[float, bool] | None:
+    """Return the total variation of two class mixes, and whether it is shown to be above 0.3.
 
     Both are predictions of the candidate's classifiers, so that what these prefer cancels out.
     """
@@ -566,7 +632,7 @@ def _mix_distance(own: NDArray[np.str_], real: NDArray[np.str_], seed: int) -> f
     redrawn = np.random.default_rng(seed).multinomial(len(real), other, _N_REDRAWN) / len(real)
     # the distance of a small sample is too large: the redrawn ones are again by as much
     limit = 2 * distance - float(np.quantile(np.abs(redrawn - mix).sum(1) / 2, 0.95))
-    return distance if limit > _MIX_DISTANCE else None
+    return distance, limit > _MIX_DISTANCE
 
 
 def _outlier_warnings(

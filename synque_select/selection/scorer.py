@@ -26,6 +26,7 @@ from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import ProxySpec, default_suite, resolve_suite
 from synque_select.records.dropped_labels_file import DROPPED_LABELS, save_dropped_labels
 from synque_select.records.findings_file import save_findings
+from synque_select.records.run_info import info_of_call
 from synque_select.selection.ask import ANSWERS, AnswerReport, assess, check_answers, panel_of
 from synque_select.selection.default_order import NOT_BY_TRANSFER
 from synque_select.selection.degenerate import Degenerate, split_degenerate
@@ -183,6 +184,19 @@ def rank(
     """
     for name in options.keys() - RankOptions.__annotations__.keys():
         raise TypeError(f"rank() got an unexpected keyword argument {name!r}")
+    given: dict[str, object] = {
+        "view": view,
+        "label": label,
+        "family": family,
+        "encoder": encoder,
+        "proxies": proxies,
+        "rank_by": rank_by,
+        "top_k": top_k,
+        "mixture": None if mixture == "equal" else mixture,
+        "real_groups": real_groups,
+    }
+    asked = {name: value for name, value in given.items() if value is not None}
+    call = info_of_call("rank", {"candidates": candidates, "real": real}, **asked, **options)
     real_view, split = options.pop("real_view", None), options.pop("split", None)
     gaps = options.pop("gaps", False)
     sample_sizes = options.pop("sample_size_analysis", False)
@@ -199,9 +213,10 @@ def rank(
     sample_view = view if real_view is None else real_view
     sample = load_real(real, view=sample_view, real_groups=real_groups, split=split)
     read_with: Mapping[str, Json] = {"family": family}
-    return scorer.prepare(loaded, sample, read_with).ranking_with_findings(
+    ranking = scorer.prepare(loaded, sample, read_with).ranking_with_findings(
         gaps=gaps, sample_size_analysis=sample_sizes
     )
+    return replace(ranking, made_by=call)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from synque_select.types.answers import AnswerEvidence
 from synque_select.types.decision import Decision, Evidence, Farness
 from synque_select.types.findings import (
     ContestedExample,
+    DoubtfulLabel,
     Findings,
     Gap,
     Gaps,
@@ -26,6 +27,7 @@ from synque_select.types.ranking import (
     Ranking,
     RankOrigin,
 )
+from synque_select.types.run_info import RunInfo
 from synque_select.types.run_record import (
     RunKind,
     RunRecord,
@@ -38,6 +40,7 @@ __all__ = [
     "AnswerEvidence",
     "ContestedExample",
     "Decision",
+    "DoubtfulLabel",
     "DroppedLabel",
     "EncoderInfo",
     "Evidence",
@@ -56,6 +59,7 @@ __all__ = [
     "RankOrigin",
     "RankedCandidate",
     "Ranking",
+    "RunInfo",
     "RunKind",
     "RunRecord",
     "SampleSizeAgreement",

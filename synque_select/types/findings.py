@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ContestedExample",
+    "DoubtfulLabel",
     "Findings",
     "Gap",
     "Gaps",
@@ -202,6 +203,49 @@ class Gaps(Shown):
 
 
 @dataclass(frozen=True)
+class DoubtfulLabel:
+    """An example of a candidate whose labels stand out, with the classes that contradict its label.
+
+    Args:
+        position: Its position in the candidate, from 0.
+        view: The example, ready to be shown.
+        label: Its label.
+        others: What most classifiers of the other candidates call it; None if none of them has the
+            class of the label, or if they agree with it.
+        votes: Their mean probability of that class; None without one.
+        held_out: What a classifier trained on the candidate's other folds calls it; None if that
+            is its label, or if there is no such classifier.
+    """
+
+    position: int
+    view: ShownView
+    label: str
+    others: str | None
+    votes: float | None
+    held_out: str | None
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the example as JSON values."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_fields(cls, fields: JsonFields) -> DoubtfulLabel:
+        """Read one doubtful label of `labels.json`.
+
+        Raises:
+            RecordError: A field is missing or of the wrong type.
+        """
+        return cls(
+            position=fields.integer("position", least=0),
+            view=_shown_view(fields, "view"),
+            label=fields.text("label"),
+            others=fields.optional_text("others"),
+            votes=fields.optional_number("votes"),
+            held_out=fields.optional_text("held_out"),
+        )
+
+
+@dataclass(frozen=True)
 class LabelCheck:
     """What a classifier on embeddings finds in the labels of one candidate.
 
@@ -220,11 +264,14 @@ class LabelCheck:
             it was not measured.
         outlier: Whether that share, or the agreement, stands out among the candidates.
         mix_distance: Total variation between what classifiers trained on the candidate predict for
-            its own held-out examples and for the real sample, if shown to be above 0.3; else None.
+            its own held-out examples and for the real sample; None if it was not measured, or if an
+            older version did not show it to be above 0.3.
+        is_mix_far: Whether it is shown to be above 0.3.
         reasons: What each of the warnings is about; empty if an older version made the check.
         rare: Class to its number of examples, for classes with too few of them to be used.
         unchecked: Why labels of several classes were not predicted from the candidate's own inputs;
             None if they were.
+        doubtful: Examples of an outlier whose labels are contradicted, the most doubtful first.
     """
 
     name: str
@@ -237,9 +284,11 @@ class LabelCheck:
     contradicted: float | None = None
     outlier: bool = False
     mix_distance: float | None = None
+    is_mix_far: bool = False
     reasons: tuple[LabelWarning, ...] = ()
     rare: Mapping[str, int] = field(default_factory=dict)
     unchecked: str | None = None
+    doubtful: tuple[DoubtfulLabel, ...] = ()
 
     @classmethod
     def without(cls, name: str, reason: str) -> LabelCheck:
@@ -269,11 +318,17 @@ class LabelCheck:
             "real_mix": dict(self.real_mix),
             "warnings": list(self.warnings),
             **measured,
-            **({} if self.mix_distance is None else {"mix_distance": self.mix_distance}),
+            **self._mix_to_dict(),
             **({"reasons": [each.to_dict() for each in self.reasons]} if self.reasons else {}),
             **({"rare": dict(self.rare)} if self.rare else {}),
             **({} if self.unchecked is None else {"unchecked": self.unchecked}),
+            **({"doubtful": [e.to_dict() for e in self.doubtful]} if self.doubtful else {}),
         }
+
+    def _mix_to_dict(self) -> dict[str, Json]:
+        if self.mix_distance is None:
+            return {}
+        return {"mix_distance": self.mix_distance, "mix_far": self.is_mix_far}
 
     @classmethod
     def from_fields(cls, fields: JsonFields) -> LabelCheck:
@@ -296,9 +351,14 @@ class LabelCheck:
             contradicted=fields.optional_number("contradicted"),
             outlier=fields.flag("outlier", False),
             mix_distance=fields.optional_number("mix_distance"),
+            # older versions wrote the distance only where it is far
+            is_mix_far=fields.flag("mix_far", fields.optional_number("mix_distance") is not None),
             reasons=tuple(map(LabelWarning.from_fields, reasons)),
             rare={k: int(n) for k, n in fields.numbers("rare").items()} if "rare" in fields else {},
             unchecked=fields.text("unchecked") if "unchecked" in fields else None,
+            doubtful=tuple(map(DoubtfulLabel.from_fields, fields.objects("doubtful")))
+            if "doubtful" in fields
+            else (),
         )
 
 
@@ -442,7 +502,11 @@ class LabelChecks(Shown):
     @property
     def _mix(self) -> tuple[str, ...]:
         """One line on all candidates whose class mix is not that of the real sample."""
-        far = {c.name: c.mix_distance for c in self.checks if c.mix_distance is not None}
+        far = {
+            c.name: c.mix_distance
+            for c in self.checks
+            if c.is_mix_far and c.mix_distance is not None
+        }
         if not far:
             return ()
         order = sorted(far, key=lambda name: -far[name])

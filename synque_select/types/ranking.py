@@ -14,6 +14,7 @@ from synque_select.types.findings import Findings
 from synque_select.types.label_filter import LabelFilterRecord
 from synque_select.types.mixture import Mixture
 from synque_select.types.modality import Modality
+from synque_select.types.run_info import RunInfo
 from synque_select.utils.display import BLUE, GREY, INK, Shown, drawable, new_axes, set_names
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
@@ -207,6 +208,8 @@ class Ranking(Shown):
         decision: The advice and the mixture that follows from it; None in rankings of old files.
         label_filter: What the label filter did to the selected candidates; None without one.
         origin: Where and how it was made; empty in rankings of old files.
+        made_by: The command or the call that made the ranking; None if it is unknown, or if the
+            `run.json` beside it has it.
         findings: What `rank` found beside the order: label checks, and gaps and a sample-size
             analysis on request. Not a part of `ranking.json`: `save_ranking` writes them beside it.
 
@@ -234,6 +237,7 @@ class Ranking(Shown):
     decision: Decision | None = None
     label_filter: LabelFilterRecord | None = None
     origin: RankOrigin = field(default_factory=RankOrigin, compare=False)
+    made_by: RunInfo | None = field(default=None, compare=False)
     findings: Findings = field(default_factory=Findings, compare=False)
 
     def __post_init__(self) -> None:
@@ -552,6 +556,7 @@ class Ranking(Shown):
             "messages": list(self.messages),
             "wall_s": dict(self.wall_s),
             **({"details": dict(self.details)} if self.details else {}),
+            **({} if self.made_by is None else {"made_by": self.made_by.to_dict()}),
         }
 
     def _version(self) -> int:
@@ -594,6 +599,7 @@ class Ranking(Shown):
                 decision=_decision(state),
                 label_filter=_label_filter(state),
                 origin=RankOrigin(**state.get("origin", {})),
+                made_by=_made_by(state),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"not a ranking: {type(error).__name__}: {error}") from error
@@ -626,6 +632,11 @@ def _messages(state: Mapping[str, Any]) -> tuple[str, ...]:
         for row in state["candidates"]
     )
     return (*kept, _OLDER) if is_old else kept
+
+
+def _made_by(state: Mapping[str, Any]) -> RunInfo | None:
+    fields = JsonFields(state)
+    return RunInfo.from_fields(fields.object("made_by")) if "made_by" in fields else None
 
 
 def _label_filter(state: Mapping[str, Any]) -> LabelFilterRecord | None:

