@@ -468,6 +468,7 @@ def _as_option(name: str, value: object = None) -> str:
 
 def _write_page(path: Path, ranking: Ranking, findings: Findings, scoring: Scoring) -> Path:
     from synque_select.records.run_folder import write_text
+    from synque_select.report.examples_and_map import name_of_real
     from synque_select.report.page import ranking_page
 
     parts = {part.name: part for part in scoring.candidates}
@@ -478,6 +479,7 @@ def _write_page(path: Path, ranking: Ranking, findings: Findings, scoring: Scori
         }
         embeddings = (scoring.real.embeddings, rows)
     views = {name: part.views for name, part in parts.items()}
+    views[name_of_real(parts)] = scoring.real.views
     return write_text(path, ranking_page(ranking, findings, views=views, embeddings=embeddings))
 
 

@@ -31,7 +31,7 @@ _FILE = "run.json"
 _MOST_BYTES = 1 << 16  # of a config
 _LINE = 88  # characters of a call
 _MOST_ITEMS, _MOST_LITERAL = 100, 4000  # items and characters of an argument
-_NOT_WRITTEN = "\0"  # stands for an object, and is in no literal: JSON escapes it
+_NOT_WRITTEN = "\0"  # in place of an object; in no literal, as JSON escapes it
 _COMMAND: ContextVar[tuple[str, ...] | None] = ContextVar("command", default=None)
 
 

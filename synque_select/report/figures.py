@@ -173,17 +173,17 @@ def stability_chart(ranking: Ranking, most: int = _MOST_ROWS) -> DotChart | None
 def mixture_chart(ranking: Ranking, most: int = _MOST_ROWS) -> DotChart:
     """Draw the weights of the mixture, the largest first."""
     mixture = ranking.top()
-    weights = sorted(mixture.weights.items(), key=lambda item: -item[1])
-    scale = Scale.over([weight for _, weight in weights], low=0.0)
+    shares = sorted(((n, 100 * w) for n, w in mixture.weights.items()), key=lambda item: -item[1])
+    scale = Scale.over([share for _, share in shares], low=0.0)
     return DotChart(
         "Mixture to train on",
-        "share of the training draws",
+        "% of the training draws",
         tuple(
-            DotRow(name, format_number(weight, 3), scale.at(weight), bar=True, tone="on")
-            for name, weight in weights[:most]
+            DotRow(name, f"{share:.3g} %", scale.at(share), bar=True, tone="on")
+            for name, share in shares[:most]
         ),
         scale.ticks(_TRACK),
-        notes=_cut(len(weights), most),
+        notes=_cut(len(shares), most),
     )
 
 

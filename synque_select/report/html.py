@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["page_html"]
 
+# code between backticks, an option of the command line, or one character of anything else
+_PIECES = re.compile(r"`([^`\n]+)`|((?<![\w-])--[a-z][a-z-]*[a-z])|([^`-]+|[`-])")
+
 
 def page_html(
     summary: Summary,
@@ -55,6 +58,8 @@ def _environment() -> Environment:
     )
     environment.filters["breakable"] = _breakable
     environment.filters["prose"] = _prose
+    environment.filters["joined"] = _joined
+    environment.tests["hash"] = _is_hash
     for name in ("page.css", "page.js"):
         text = (resources.files("synque_select.report") / "templates" / name).read_text("utf-8")
         key = name.partition(".")[2]
@@ -67,17 +72,30 @@ def _environment() -> Environment:
 
 
 def _breakable(name: str) -> Markup:
-    """Allow a line to end after a mark in a name, as underscores do not."""
+    """Allow a line to end after a mark in a name, which underscores do not; not in a number."""
     from markupsafe import Markup, escape
 
-    parts = re.findall(r"[^_/+.-]*[_/+.-]+|[^_/+.-]+", name)
+    parts = re.split(r"(?<=[_/+.-])(?<!\d\.)(?=[^_/+.-])", _joined(name))
     return Markup("<wbr>").join(escape(part) for part in parts)
 
 
 def _prose(text: str) -> Markup:
-    """Set what stands between backticks as code."""
+    """Set what stands between backticks, and options of the command line, as code."""
     from markupsafe import Markup, escape
 
-    parts = [escape(part) for part in re.split(r"`([^`\n]+)`", text)]
-    marked = [Markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(parts)]
-    return Markup("").join(marked)
+    pieces = []
+    for code, option, rest in _PIECES.findall(_joined(text)):
+        shown = Markup("<code>{}</code>").format(code)
+        if option:  # a line would end after its first hyphen
+            shown = Markup('<code class="option">{}</code>').format(option)
+        pieces.append(shown if code or option else escape(rest))
+    return Markup("").join(pieces)
+
+
+def _joined(text: str) -> str:
+    """Keep a number and its percent sign on one line."""
+    return re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", text)
+
+
+def _is_hash(text: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{64}", text) is not None

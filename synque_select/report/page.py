@@ -14,6 +14,7 @@ from synque_select.report.sections import sections_of, top_charts
 from synque_select.report.summary import summary_of
 from synque_select.report.text_forms import report_markdown
 from synque_select.types import Findings, Ranking
+from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:  # a page from files needs no torch
     import torch
@@ -70,7 +71,7 @@ def ranking_page(
     ranking: Ranking,
     findings: Findings | None = None,
     *,
-    name: str = "ranking",
+    name: str | None = None,
     views: Mapping[str, Sequence[View]] | None = None,
     embeddings: tuple[torch.Tensor, Mapping[str, torch.Tensor]] | None = None,
 ) -> str:
@@ -79,20 +80,22 @@ def ranking_page(
     Args:
         ranking: The ranking.
         findings: What scoring found beside the order.
-        name: Name that the page has.
-        views: Candidate to its texts or images, for the examples; None for no examples.
+        name: Name that the page has; None for what was ranked.
+        views: Candidate to its texts or images, for the examples, and the real sample under
+            `name_of_real`; None for no examples.
         embeddings: Embeddings of the real sample, and candidate to its embeddings, for the map and
             for the choice of the examples; None for no map.
     """
-    from synque_select.report.examples_and_map import examples_state, map_state
+    from synque_select.report.examples_and_map import examples_state, map_state, name_of_real
 
     examples = None
     if views is not None:
-        ordered = {row.name: views[row.name] for row in ranking if row.name in views}
+        names = [row.name for row in ranking]
+        ordered = {n: views[n] for n in (name_of_real(names), *names) if n in views}
         examples = examples_state(ordered, embeddings=embeddings)
     return page_of(
         RunContent(
-            name,
+            name or f"{counted(len(ranking), 'candidate')} against {ranking.real_words}",
             ranking,
             findings or Findings(),
             map=None if embeddings is None else map_state(*embeddings),

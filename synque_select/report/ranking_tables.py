@@ -465,6 +465,14 @@ def _selection_words(ranking: Ranking) -> str:
     return f"{mixture.source}, each with weight {1 / len(mixture.names):.3g}"
 
 
+_VERDICTS = {
+    "agrees": "so that its order agrees with validation",
+    "contradicts": "so that its order contradicts validation",
+    "too few to tell": "too few to tell whether its order agrees with validation",
+    "no coefficient": "too few to tell whether its order agrees with validation",
+}
+
+
 def reliability_words(key: str, reliability: Correlation | None) -> str:
     """Return what must stand beside every `selection_stability`.
 
@@ -478,5 +486,5 @@ def reliability_words(key: str, reliability: Correlation | None) -> str:
     estimate = format_signed_estimate(spearman.value, spearman.low, spearman.high)
     return (
         f"measured reliability of {key} on this task: Spearman {estimate} "
-        f"over {counted(reliability.n, 'unit')}, {reliability.verdict}"
+        f"(n = {reliability.n}), {_VERDICTS[reliability.verdict]}"
     )

@@ -6,6 +6,7 @@ import itertools
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -375,7 +376,7 @@ def _labels_section(labels: LabelChecks) -> Section:
     # warnings stay visible where the table is folded
     table = labels_table(labels)
     table = replace(table, notes=tuple(n for n in table.notes if n not in labels.messages))
-    blocks: list[Block] = [*map(Paragraph, labels.messages), *_table(table, "labels.json")]
+    blocks: list[Block] = [*map(Paragraph, labels.messages)]
     doubtful = [] if labels.has_camps else [check for check in labels.checks if check.doubtful]
     if doubtful:
         blocks += [Paragraph(_DOUBTFUL), *map(_doubtful, doubtful)]
@@ -392,7 +393,7 @@ def _labels_section(labels: LabelChecks) -> Section:
             for each in labels.contested
         ]
         blocks += [Paragraph(_CONTESTED), ExampleList(tuple(_within(examples)))]
-    return Section("Labels", tuple(blocks))
+    return Section("Labels", (*blocks, *_table(table, "labels.json")))
 
 
 def _doubtful(check: LabelCheck) -> ExampleList:
@@ -481,7 +482,10 @@ def _mixture_section(ranking: Ranking) -> Section:
     )
     note = "weight: share of the training draws; sha256: hash of the candidate's content"
     table = Table("Weights and hashes", columns, rows, (note,))
-    return Section("Mixture", (Charts((mixture_chart(ranking),)), *_table(table, "ranking.csv")))
+    weights = set(ranking.top().weights.values())
+    # equal weights are told by the table
+    charts = (Charts((mixture_chart(ranking),)),) if len(weights) > 1 else ()
+    return Section("Mixture", (*charts, *_table(table, "ranking.csv")))
 
 
 def weight_rows(ranking: Ranking) -> tuple[tuple[str, ...], ...]:
@@ -513,7 +517,7 @@ def _repeat_section(content: RunContent) -> Section:
         blocks += [Fold(f"Config {name}", (Code(text),)) for name, text in info.configs.items()]
     facts = {**_ranking_facts(content.ranking), **_result_facts(content.result)}
     if info is not None:
-        facts |= {"Python": info.python, "Finished": info.created}
+        facts |= {"Python": info.python, "Finished": _time(info.created)}
     if content.files:
         facts["Files"] = ", ".join(path.name for path in content.files.values())
     rows = tuple(facts.items())
@@ -580,6 +584,14 @@ def _with_options(info: ProxyInfo) -> str:
     plain = {k: v for k, v in options.items() if isinstance(v, str | int | float)}
     parts = [f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in plain.items()]
     return shlex.quote(":".join([info.key, *parts]))
+
+
+def _time(created: str) -> str:
+    try:
+        time = datetime.fromisoformat(created)
+    except ValueError:
+        return created
+    return f"{time.day} {time:%B %Y, %H:%M} UTC"
 
 
 def _ranking_facts(ranking: Ranking | None) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -43,6 +43,11 @@ INPUTS_ONLY = (
     "false labels can rank high."
 )
 _RUN_FOLDER = re.compile(r"(\d{8}T\d{6}Z)-(.+)")
+# as `Sentences` writes them
+_PAIRS = re.compile(
+    r"[\d,]+ of [\d,]+ pairs of candidates (is|are) distinguished by .+ \((?P<how>[^()]+)\)\."
+    r"(?P<rest>.*)"
+)
 _ADVICE = ("Train on ", "Check the labels ", "No candidate ", "No other candidate ")
 # the arms that a reader asks for first
 _ARMS = ("random_k", "all", "none")
@@ -192,7 +197,7 @@ def _sure(ranking: Ranking, content: RunContent) -> Point:
         )
     decision = ranking.decision
     if decision is not None:
-        lines += decision.reasons
+        lines += _without_pairs(decision.reasons)
     n_notes = len(notes_on_data(content))
     if n_notes:
         verb = "stands" if n_notes == 1 else "stand"
@@ -202,12 +207,19 @@ def _sure(ranking: Ranking, content: RunContent) -> Point:
     evidence = decision.evidence
     if evidence.n_apart is None or not evidence.n_pairs:
         return Point("How sure is that?", "", "", tuple(lines))
+    how = next((f" ({m['how']})" for r in decision.reasons if (m := _PAIRS.match(r))), "")
     return Point(
         "How sure is that?",
         f"{evidence.n_apart:,} of {evidence.n_pairs:,}",
-        f"pairs of candidates distinguished by {evidence.rank_by}",
+        f"pairs of candidates distinguished by {evidence.rank_by}{how}",
         tuple(lines),
     )
+
+
+def _without_pairs(reasons: Sequence[str]) -> list[str]:
+    """Leave out of the sentence on pairs what the figure and its caption say."""
+    left = [reason if (m := _PAIRS.match(reason)) is None else m["rest"] for reason in reasons]
+    return [text.strip() for text in left if text.strip()]
 
 
 def _paid(content: RunContent) -> Point | None:
@@ -221,9 +233,7 @@ def _paid(content: RunContent) -> Point | None:
         for entry in content.correlations:
             if entry.kind == kind and entry.points:
                 return _validated(title, entry)
-    if content.ranking is None:
-        return None
-    return Point(title, "", "", ("Nothing was trained yet.",))
+    return None
 
 
 def _compared(title: str, result: ExperimentResult) -> Point:

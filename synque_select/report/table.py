@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-__all__ = ["Column", "Table", "clean", "terminal_width", "wrap_name", "wrap_text"]
+__all__ = ["Column", "Table", "clean", "markdown_prose", "terminal_width", "wrap_name", "wrap_text"]
 
 _MIN_NAME = 10
 
@@ -167,10 +167,10 @@ class Table:
         heads = [_escape(column.name) for column in self.columns]
         rules = [":--" if column.is_name else "--:" for column in self.columns]
         rows = [heads, rules, *([_escape(cell) for cell in row] for row in self.rows)]
-        lines = [f"**{_escape(self.title)}**", ""] if self.title else []
+        lines = [f"**{markdown_prose(self.title)}**", ""] if self.title else []
         lines += ["| " + " | ".join(row) + " |" for row in rows] if self.columns else []
         if self.notes:
-            lines += ["", *(f"- {_escape(note)}" for note in self.notes)]
+            lines += ["", *(f"- {markdown_prose(note)}" for note in self.notes)]
         return "\n".join(lines)
 
 
@@ -243,6 +243,21 @@ def _escape(text: str) -> str:
     text = re.sub(r"([\\`*|\[\]])", r"\\\1", clean(text))
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def markdown_prose(text: str) -> str:
+    r"""Escape a sentence for Markdown; what stands between backticks is code.
+
+    Args:
+        text: The sentence.
+
+    Example:
+        >>> print(markdown_prose("`synque-select sweep` trains on a*b"))
+        `synque-select sweep` trains on a\*b
+    """
+    parts = re.split(r"`([^`\n]+)`", text)
+    # nothing in a code span is markup
+    return "".join(f"`{clean(p)}`" if i % 2 else _escape(p) for i, p in enumerate(parts))
 
 
 def _width(text: str) -> int:

@@ -12,7 +12,7 @@ from synque_select.report.ranking_tables import ranking_table, reliability_words
 from synque_select.report.run_content import RunContent
 from synque_select.report.sections import command_of, weight_rows
 from synque_select.report.summary import INPUTS_ONLY, Point, measured_reliability, summary_of
-from synque_select.report.table import Column, Table
+from synque_select.report.table import Column, Table, markdown_prose
 from synque_select.types import Ranking
 from synque_select.utils.json_fields import null_if_undefined
 from synque_select.utils.json_types import Json
@@ -30,30 +30,23 @@ def report_markdown(content: RunContent) -> str:
         content: The content of the run.
     """
     summary = summary_of(content)
-    # a table's Markdown escapes what a name could break
-    title = Table(summary.headline, (), ()).markdown().strip("*\n")
-    parts = [f"## {title}"]
+    parts = [f"## {markdown_prose(summary.headline)}"]
     if summary.more:
-        parts.append(_plain(summary.more))
+        parts.append(markdown_prose(summary.more))
     parts += [_point(point) for point in summary.points]
     if content.ranking is not None:
         table = ranking_table(content.ranking, reliability=measured_reliability(content))
         short = limited(table, "ranking.csv", _MOST_ROWS)
         notes = tuple(note for note in short.notes if note not in content.ranking.messages)
         parts.append(Table(short.title, short.columns, short.rows, notes).markdown())
-    parts.append(f"Made by synque-select ({_plain(summary.name)}).")
+    parts.append(f"Made by synque-select ({markdown_prose(summary.name)}).")
     return "\n\n".join(parts) + "\n"
 
 
 def _point(point: Point) -> str:
     figure = f"{point.figure} {point.caption}".strip()
-    lines = [f"**{point.title}**" + (f" {_plain(figure)}" if figure else "")]
-    return "\n".join([*lines, "", *(f"- {_plain(line)}" for line in point.lines)])
-
-
-def _plain(text: str) -> str:
-    """Escape a sentence for Markdown."""
-    return Table(text, (), ()).markdown().removeprefix("**").removesuffix("**\n").strip("\n*")
+    lines = [f"**{point.title}**" + (f" {markdown_prose(figure)}" if figure else "")]
+    return "\n".join([*lines, "", *(f"- {markdown_prose(line)}" for line in point.lines)])
 
 
 def report_json(content: RunContent) -> dict[str, Json]:

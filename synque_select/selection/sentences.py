@@ -225,7 +225,7 @@ class Sentences:
         else:
             pairs = counted(evidence.n_pairs, "pair")
             verb = "is" if n_apart == 1 else "are"
-            statement = f"{n_apart} of {pairs} of candidates {verb} distinguished"
+            statement = f"{n_apart:,} of {pairs} of candidates {verb} distinguished"
         sentence = (
             f"{statement} by {evidence.rank_by} (simultaneous 95 % over all pairs, {self._real()})."
         )

@@ -106,7 +106,7 @@ def test_stability_is_a_share_and_may_be_unknown():
 def test_weights_begin_at_zero():
     ranking = make_ranking(mixture=Mixture({"a": 0.2, "c": 0.8}, "x"))
     chart = mixture_chart(ranking)
-    assert [(row.name, row.text) for row in chart.rows] == [("c", "0.800"), ("a", "0.200")]
+    assert [(row.name, row.text) for row in chart.rows] == [("c", "80 %"), ("a", "20 %")]
     assert chart.ticks[0].text.startswith("0")
 
 

@@ -30,7 +30,7 @@ from synque_select.report.charts import (
     PlotPoint,
     Tick,
 )
-from synque_select.report.html import _environment, page_html
+from synque_select.report.html import _breakable, _environment, _is_hash, _prose, page_html
 from synque_select.report.summary import Point, Summary
 from synque_select.report.table import Column, Table
 from tests.records.records_data import SCRIPT
@@ -148,3 +148,14 @@ def test_the_head_of_a_row_is_its_last_name():
     heads = [head for head in page.all("th") if head["scope"] == "row"]
     assert heads == [{"scope": "row", "class": "name"}]
     assert page.all("td") == [{"class": "name"}, {}]
+
+
+def test_lines_do_not_end_within_numbers_options_or_before_a_percent_sign():
+    assert _breakable("a_r0 0.2 + b-1") == "a_<wbr>r0 0.2 +<wbr> b-<wbr>1"
+    assert _prose("36 % by `--x y`") == "36\N{NO-BREAK SPACE}% by <code>--x y</code>"
+    assert _prose("a --label-filter auto, a<b - c") == (
+        'a <code class="option">--label-filter</code> auto, a&lt;b - c'
+    )
+    assert _prose("`<b>` or `open") == "<code>&lt;b&gt;</code> or `open"
+    assert _is_hash("0a" * 32)
+    assert not _is_hash("xa" * 32)

@@ -76,8 +76,23 @@ def test_the_reliability_is_that_of_what_ranks_and_never_of_a_surrogate():
     assert measured_reliability(content_of(correlations=other)) is None
 
 
+def test_the_number_of_pairs_is_said_once():
+    evidence = Evidence("consensus", 50, 50.0, 1200, 4950)
+    ranking = decided(make_ranking(top_k=None), evidence)
+    assert ranking.decision is not None
+    assert "1,200 of 4,950 pairs of candidates are distinguished" in ranking.decision.reasons[0]
+    sure = point(content_of(ranking=ranking), "How sure")
+    assert sure.figure == "1,200 of 4,950"
+    assert sure.caption.endswith(
+        "by consensus (simultaneous 95 % over all pairs, 50 real examples)"
+    )
+    assert "That says nothing of the quality of their labels." in sure.lines
+    assert not any("distinguished" in line for line in sure.lines)
+
+
 def test_whether_it_paid():
-    assert point(content_of(), "Did it pay").lines == ("Nothing was trained yet.",)
+    # of what was not trained, there is nothing to ask
+    assert not [p for p in summary_of(content_of()).points if p.title.startswith("Did it pay")]
     paid = point(content_of(result=RESULT), "Did it pay")
     assert paid.figure == "+0.040"
     assert paid.caption == "test_acc against mixture of k at random: beats"

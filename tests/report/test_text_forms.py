@@ -14,6 +14,7 @@ from synque_select.records.experiment_result import save_result
 from synque_select.records.ranking_file import save_ranking
 from synque_select.report.page import page_of
 from synque_select.report.run_content import RunContent, load_run
+from synque_select.report.table import markdown_prose
 from synque_select.report.text_forms import report_card, report_json, report_markdown
 from tests.records.records_data import SCRIPT, make_ranking
 from tests.report.test_tables import RESULT
@@ -37,6 +38,20 @@ def test_markdown_is_the_top_of_the_page(run_dir: Path):
     assert text.count("mdm is undefined for b.") == 0  # a note of the page
     many = RunContent("x", make_ranking([f"n{i}" for i in range(50)]))
     assert "the first 20 of 50 rows" in report_markdown(many)
+
+
+def test_code_in_sentences_stays_code_and_names_break_nothing():
+    ranking = make_ranking(messages=("`rank --gaps` reads <b>`*a*`</b> and `|`", "an open ` tick"))
+    content = RunContent("x", ranking)
+    points = [("`synque-select sweep`", "\\`"), ("`SelectionCallback(ranking=…)`", "\\`")]
+    text = report_markdown(content)
+    for code, escaped in points:
+        assert code in text
+        assert f"{escaped}{code.strip('`')}" not in text
+    assert markdown_prose(ranking.messages[0]) == (
+        "`rank --gaps` reads &lt;b&gt;`*a*`&lt;/b&gt; and `|`"
+    )
+    assert markdown_prose(ranking.messages[1]) == "an open \\` tick"
 
 
 def test_json_has_weights_hashes_scores_and_verdicts(run_dir: Path):
