@@ -110,8 +110,7 @@ _GROUPS = {
 }
 _UNKNOWN_COMMAND = (
     "This ranking does not say how it was made. The command is put together from what it has: fill "
-    "in the words in capitals, and add the options that a ranking does not have, such as --split "
-    "or --real-view."
+    "in the words in capitals, and add the options that a ranking does not have, such as --split."
 )
 _T = TypeVar("_T")
 
@@ -538,17 +537,23 @@ def command_of(content: RunContent) -> str:
     if info is not None:
         command = _in_lines(info.command)
         return f"cd {shlex.quote(info.folder)}\n{command}" if info.folder else command
-    ranking = content.ranking
-    if ranking is None:
+    if content.ranking is None:
         return "synque-select report RUN"
+    return _command_to_rank(content.ranking)
+
+
+def _command_to_rank(ranking: Ranking) -> str:
+    origin = ranking.origin
     sources = [row.source for row in ranking.candidates]
     known = all(sources) and len(sources) <= _MOST_SOURCES
     options = [
         f"--candidates {shlex.join(sources) if known else 'CANDIDATES'}",
-        f"--real {shlex.quote(ranking.real_source) if ranking.real_source else 'REAL'}",
+        f"--real {shlex.quote(origin.real_source) if origin.real_source else 'REAL'}",
     ]
     views = {row.view for row in ranking.candidates if row.view is not None}
     options += [f"--view {shlex.quote(str(view))}" for view in views if len(views) == 1]
+    if origin.real_view is not None and views != {origin.real_view}:
+        options.append(f"--real-view {shlex.quote(str(origin.real_view))}")
     labels = {row.label for row in ranking.candidates if row.label is not None}
     if any(proxy.reads_labels for proxy in ranking.proxies.values()):
         label = str(labels.pop()) if len(labels) == 1 else "LABEL"
@@ -556,13 +561,17 @@ def command_of(content: RunContent) -> str:
     if ranking.encoder is not None:
         options.append(f"--encoder {shlex.quote(ranking.encoder.id)}")
     options.append(f"--proxies {' '.join(map(_with_options, ranking.proxies.values()))}")
-    if any(proxy.family == "lens" for proxy in ranking.proxies.values()):
+    if "lens" not in origin.options and any(p.family == "lens" for p in ranking.proxies.values()):
         options.append("--lens CONFIG")
     options.append(f"--rank-by {shlex.quote(ranking.rank_by)}")
     if ranking.top_k is not None:
         options.append(f"--top-k {ranking.top_k}")
+    for name, value in origin.options.items():
+        option = f"--{name.replace('_', '-')}"
+        options.append(option if value is True else f"{option} {shlex.quote(str(value))}")
     options.append(f"--seed {ranking.seed}")
-    return " \\\n  ".join(["synque-select rank", *options])
+    command = " \\\n  ".join(["synque-select rank", *options])
+    return f"cd {shlex.quote(origin.working_dir)}\n{command}" if origin.working_dir else command
 
 
 def _in_lines(command: str) -> str:

@@ -16,6 +16,7 @@ from synque_select.report.page import page_of
 from synque_select.report.run_content import RunContent, load_run
 from synque_select.report.table import markdown_prose
 from synque_select.report.text_forms import report_card, report_json, report_markdown
+from synque_select.types import RankOrigin
 from tests.records.records_data import SCRIPT, make_ranking
 from tests.report.test_tables import RESULT
 
@@ -117,7 +118,10 @@ def test_the_command_to_rank_again_names_the_files_if_the_ranking_does():
     assert "--proxies pad:protocol=kfold mdm" in command
     assert "--top-k 2" in command
     assert "--real REAL" in command
-    command = report_json(RunContent("x", replace(ranking, real_source="r.json")))["command"]
+    origin = RankOrigin("/my data", "r.json", "text", {"relabel": True, "label_filter": 0.6})
+    command = report_json(RunContent("x", replace(ranking, origin=origin)))["command"]
+    assert command.startswith("cd '/my data'\nsynque-select rank \\\n")
     assert "--real r.json" in command
+    assert "--relabel \\\n  --label-filter 0.6 \\\n" in command
     page = page_of(RunContent("x", ranking))
     assert "This ranking does not say how it was made." in page
