@@ -109,7 +109,7 @@ _GROUPS = {
     "farthest": "farthest from the real sample",
 }
 _UNKNOWN_COMMAND = (
-    "This ranking does not say how it was made. The command is put together from what it has: fill "
+    "This ranking does not say how it was made. The command is built from what it has: fill "
     "in the words in capitals, and add the options that a ranking does not have, such as --split."
 )
 _T = TypeVar("_T")
