@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from synque_select.data.candidate import RealSample
@@ -24,7 +25,7 @@ from synque_select.report.page import write_report
 from synque_select.report.table import Column, Table
 from synque_select.report.terminal import ranking_text
 from synque_select.selection.scorer import Scorer
-from synque_select.types import Ranking
+from synque_select.types import Findings, Ranking
 from synque_select.utils.wording import counted
 
 __all__ = ["summary", "write_run"]
@@ -45,7 +46,8 @@ def write_run(
         run_dir: The run's directory.
         task: The task.
         sample: The real sample of the first replicate.
-        rankings: One ranking per replicate; the first is written as `ranking.json`.
+        rankings: One ranking per replicate; the first is written as `ranking.json`, with its label
+            checks beside it.
         result: The result of the experiment.
         correlations: Correlations over the probes, one entry per real sample.
         scorer: How the rankings were made.
@@ -53,7 +55,8 @@ def write_run(
     save_result(run_dir, result)
     save_ranking(rankings[0], run_dir)
     for replicate, ranking in enumerate(rankings):
-        save_ranking(ranking, run_dir / "rankings" / f"replicate-{replicate + 1}.json")
+        alone = replace(ranking, findings=Findings())
+        save_ranking(alone, run_dir / "rankings" / f"replicate-{replicate + 1}.json")
     save_correlations(correlations, run_dir)
     embeddings = scorer.embeddings(task.candidates, sample)
     views = {candidate.name: candidate.views for candidate in task.candidates}

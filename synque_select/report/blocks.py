@@ -57,8 +57,8 @@ class TableBlock:
     @property
     def head_column(self) -> int | None:
         """Position of the column whose cells name their row; None if no column holds names."""
-        names = [i for i, column in enumerate(self.table.columns) if column.is_name]
-        return names[-1] if names else None
+        columns = self.table.columns
+        return next((i for i, c in enumerate(columns) if c.is_name and c.name != "#"), None)
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ class Example:
         image: Data URI of the image; None for a text.
         realness: Its realness, higher is more real; None if unknown.
         caption: What stands above it.
+        note: What stands below it.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Example:
     image: str | None = None
     realness: float | None = None
     caption: str = ""
+    note: str = ""
 
     @property
     def beginning(self) -> str | None:

@@ -93,8 +93,9 @@ _GAPS = (
 )
 _DOUBTFUL = (
     "Read these before you train: labels that classifiers trained on the other candidates, or on "
-    "the candidate's own other examples, contradict (examples are counted from 0). First are those "
-    "that both contradict. Either side may be wrong."
+    "the candidate's own other examples, contradict. First are those that both contradict. Either "
+    "side may be wrong. Examples are counted from 0; in brackets is the mean probability that the "
+    "classifiers of the other candidates give their class."
 )
 _CONTESTED = (
     "Examples that the two camps read differently, counted from 0. First are those on which most "
@@ -402,11 +403,13 @@ def _doubtful(check: LabelCheck) -> ExampleList:
         against = []
         if each.others is not None:
             share = "" if each.votes is None else f" ({percent(each.votes)})"
-            against.append(f"other candidates say {each.others!r}{share}")
+            against.append(f"other candidates: {each.others!r}{share}")
         if each.held_out is not None:
-            against.append(f"its other examples say {each.held_out!r}")
-        caption = f"example {each.position}: labeled {each.label!r}; {', '.join(against)}"
-        examples.append((shown_example(check.name, each.view, caption=caption),))
+            against.append(f"its other examples: {each.held_out!r}")
+        shown = shown_example(
+            check.name, each.view, caption=f"example {each.position}: labeled {each.label!r}"
+        )
+        examples.append((replace(shown, note="; ".join(against)),))
     title = f"{check.name}: labels to read first"
     return ExampleList(tuple(_within(examples)), title=title)
 

@@ -24,7 +24,7 @@ from synque_select.report.ranking_tables import reliability_words
 from synque_select.report.run_content import RunContent
 from synque_select.report.study_tables import trials_of
 from synque_select.report.untrained import UNTRAINED_NAME, untrained_notes
-from synque_select.types import Ranking, is_surrogate
+from synque_select.types import LabelChecks, Ranking, is_surrogate
 from synque_select.types.decision import LEAST_REAL
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.wording import counted, listed, percent
@@ -197,7 +197,7 @@ def _sure(ranking: Ranking, content: RunContent) -> Point:
         )
     decision = ranking.decision
     if decision is not None:
-        lines += _without_pairs(decision.reasons)
+        lines = [*_without_pairs(decision.reasons), *lines]
     n_notes = len(notes_on_data(content))
     if n_notes:
         verb = "stands" if n_notes == 1 else "stand"
@@ -307,7 +307,7 @@ def _next_steps(content: RunContent) -> Iterator[str]:
     if ranking is None:
         return
     if ranking.decision is not None:
-        yield from _steps_of_decision(ranking)
+        yield from _steps_of_decision(ranking, findings.labels)
     gaps = findings.gaps
     if gaps is not None and gaps.n_uncovered:
         verb = "is" if gaps.n_uncovered == 1 else "are"
@@ -327,7 +327,7 @@ def _next_steps(content: RunContent) -> Iterator[str]:
             )
 
 
-def _steps_of_decision(ranking: Ranking) -> Iterator[str]:
+def _steps_of_decision(ranking: Ranking, labels: LabelChecks | None) -> Iterator[str]:
     decision = ranking.decision
     assert decision is not None
     evidence = decision.evidence
@@ -339,7 +339,10 @@ def _steps_of_decision(ranking: Ranking) -> Iterator[str]:
             "the real examples that settle best which camp is right."
         )
     elif decision.opening == "labels":
-        yield f"Read some labels of {listed(list(evidence.contradicted))} before you train."
+        shares = evidence.contradicted  # in the order of the headline
+        names = sorted(shares, key=lambda name: -shares[name])
+        is_shown = labels is not None and any(check.doubtful for check in labels.checks)
+        yield f"Read some labels of {listed(names)} before you train{' (see Labels)' * is_shown}."
     elif decision.opening == "answers" and evidence.answers and evidence.answers.is_open:
         yield "Answer more questions of `synque-select ask`."
     elif decision.opening == "small":

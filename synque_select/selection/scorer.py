@@ -25,7 +25,7 @@ from synque_select.errors import ConfigError, DataError, ProxyError
 from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import ProxySpec, default_suite, resolve_suite
 from synque_select.records.dropped_labels_file import DROPPED_LABELS, save_dropped_labels
-from synque_select.records.findings_file import save_findings
+from synque_select.records.findings_file import load_findings, save_findings
 from synque_select.records.run_info import info_of_call
 from synque_select.selection.ask import ANSWERS, AnswerReport, assess, check_answers, panel_of
 from synque_select.selection.default_order import NOT_BY_TRANSFER
@@ -369,7 +369,10 @@ class Scorer:
         )
 
     def rank(self, candidates: Sequence[Candidate], real: RealSample) -> Ranking:
-        """Score, check labels that are classes (a message says why not), and order."""
+        """Score, check labels that are classes (a message says why not), and order.
+
+        The label checks are in the ranking's `findings`.
+        """
         return self.prepare(candidates, real).rank()
 
     def cached_ranking(self, candidates: Sequence[Candidate], real: RealSample) -> Ranking:
@@ -533,7 +536,8 @@ class ScoringJob:
         Args:
             scoring: Scores of this data by this suite, if they are known; None to compute them.
         """
-        return self.checked_ranking(scoring or self.score())[0]
+        ranking, labels = self.checked_ranking(scoring or self.score())
+        return replace(ranking, findings=Findings(labels))
 
     def checked_ranking(self, scoring: Scoring) -> tuple[Ranking, LabelChecks | None]:
         """Check the labels, and order the candidates.
@@ -638,9 +642,10 @@ class ScoringJob:
         path = self._path("ranking")
         kept = load_kept_ranking(path)
         if kept is not None:
-            return with_origins(kept[0], self.given, self.origin)
+            ranking = replace(kept[0], findings=load_findings(kept[1]))
+            return with_origins(ranking, self.given, self.origin)
         ranking = self.rank()
-        keep_ranking(ranking, path)
+        keep_ranking(ranking, path, lambda folder: save_findings(folder, ranking.findings))
         return ranking
 
     def cached_selection(self) -> tuple[Ranking, Path]:
