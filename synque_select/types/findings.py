@@ -214,7 +214,7 @@ class DoubtfulLabel:
             class of the label, or if they agree with it.
         votes: Their mean probability of that class; None without one.
         held_out: What a classifier trained on the candidate's other folds calls it; None if that
-            is its label, or if there is no such classifier.
+            is its label, or without such a classifier.
     """
 
     position: int
