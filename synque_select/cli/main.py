@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib.metadata
+import os
 import shlex
 import sys
 import textwrap
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from synque_select.cli.commands import COMMANDS, Command, ConfigCommand
 from synque_select.cli.options import (
     EXIT_STATUSES,
+    check_values,
     help_formatter,
     utf8_configs,
     with_config_paths,
@@ -23,7 +25,7 @@ from synque_select.cli.safe_output import safe_output
 from synque_select.errors import ConfigError, SynqueError, did_you_mean, without_keys
 from synque_select.records.run_info import command_to_record
 from synque_select.utils.interrupts import INTERRUPTED, PromptInterrupts
-from synque_select.utils.wording import printable
+from synque_select.utils.wording import one_line, printable
 from synque_select.utils.working_folder import modules_of_working_folder
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ __all__ = ["first_sentence", "main", "parser_of"]
 _WITH_FITS = ("fit", "sweep", "tune", "experiment")
 _CLEANUP_S, _CLEANUP_OF_FITS_S = 0.7, 10.0
 _MAX_COMMAND = 600  # characters
+_MAX_PATH = 200
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,6 +109,8 @@ def _user_message(error: BaseException, arguments: Sequence[str]) -> str | None:
         return parser_message(error, arguments)
     if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.ENOSPC:
         return str(error)
+    if isinstance(error, OSError) and error.filename is not None:  # such as a name that is too long
+        return f"{one_line(os.fsdecode(error.filename), _MAX_PATH)}: {error.strerror}"
     return None
 
 
@@ -127,7 +132,9 @@ def _dispatch(given: Sequence[str]) -> int:
         options = parser.parse_args(with_config_paths(given[1:]))
         # the supported versions of jsonargparse have this method under two names
         instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
-        return command.run(instantiate(options))
+        created = instantiate(options)
+        check_values(parser, created)
+        return command.run(created)
 
 
 def parser_of(name: str, command: Command) -> ArgumentParser:

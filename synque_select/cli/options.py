@@ -20,6 +20,7 @@ from synque_select.utils.interrupts import INTERRUPTED
 from synque_select.utils.json_types import Json
 from synque_select.utils.text_files import check_regular, read_text
 from synque_select.utils.validation import kind_of
+from synque_select.utils.wording import one_line
 from synque_select.utils.yaml_files import read_yaml_file
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ __all__ = [
     "PROXIES_HELP",
     "RUN_FILES",
     "add_compute_options",
+    "check_values",
     "comma_list",
     "command_line",
     "configs_help",
@@ -66,6 +68,10 @@ EXIT_STATUSES = (
     "`rank --strict` finds no candidate close to the real sample; 1 after an error, such as input "
     f"that is not allowed; {INTERRUPTED} if interrupted: the same command continues"
 )
+
+# options whose values in a config may be mappings, and values other than texts
+_MAPPINGS = ("candidates", "family")
+_NO_TEXTS: dict[str, tuple[type, ...]] = {"label_filter": (int, float), "real_groups": (bool,)}
 
 # options that the function of a command takes as separate arguments
 RUN_FILES = frozenset(("store", "run_dir", "name"))
@@ -102,6 +108,44 @@ def add_compute_options(parser: ArgumentParser, *, quiet: str = "hide progress b
         help="directory of cached embeddings (default: $SYNQUE_CACHE or ~/.cache/synque-select)",
     )
     parser.add_argument("--quiet", action="store_true", help=quiet)
+
+
+def check_values(parser: ArgumentParser, options: Namespace) -> None:
+    """Check the values that a config gives to options which take texts or are on or off.
+
+    On the command line all values are texts, but YAML reads `no`, `1` and `2.10` as others.
+
+    Raises:
+        ConfigError: A value is of another kind, or a text holds a NUL character.
+    """
+    for action in parser._actions:
+        name, value = action.dest, getattr(options, action.dest, None)
+        if action.nargs == 0 and action.const is True:  # such as --quiet
+            if not isinstance(value, bool):
+                raise ConfigError(f"{name}={one_line(repr(value))}: allowed is true or false")
+        # jsonargparse itself checks options that have a type, in an attribute of its own
+        elif type(action).__module__ == "argparse" or action.nargs == "+":
+            if value is not None and not isinstance(value, _NO_TEXTS.get(name, ())):
+                _check_texts(name, value, is_list=action.nargs == "+")
+
+
+def _check_texts(name: str, value: object, *, is_list: bool) -> None:
+    parts: list[object] = [value]
+    if isinstance(value, dict) and name in _MAPPINGS:
+        parts = [*value]
+        for part in value.values():
+            parts += part if isinstance(part, list) and is_list else [part]
+    elif isinstance(value, list) and is_list:
+        parts = value
+    for part in parts:
+        shown = one_line(repr(part))
+        if not isinstance(part, str):
+            raise ConfigError(
+                f"{name}={shown}: allowed is {'a list of texts' if is_list else 'a text'}; in a "
+                "config, what looks like a number or a date, yes and no are texts in quotes only"
+            )
+        if "\0" in part:
+            raise ConfigError(f"{name}={shown}: the text holds a NUL character")
 
 
 def comma_list(text: str) -> list[str]:

@@ -516,5 +516,5 @@ def _add_sample_sizes(
     return sizes
 
 
-def _groups(field: str | None) -> GroupSelector | None:
-    return False if field is not None and field.lower() == "false" else field
+def _groups(field: str | bool | None) -> GroupSelector | None:
+    return False if str(field).lower() == "false" else field

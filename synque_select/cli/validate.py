@@ -7,6 +7,7 @@ from types import FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 from synque_select.cli.options import (
+    check_values,
     lightning_command_line,
     packaged_config,
     with_config_paths,
@@ -63,7 +64,9 @@ def _of_rank(given: Sequence[str]) -> ScoringJob:
 
     parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
     rank.arguments(parser)
-    return rank.prepared(parser.parse_args(list(given)))
+    options = parser.parse_args(list(given))
+    check_values(parser, options)
+    return rank.prepared(options)
 
 
 def _of_fit(given: Sequence[str]) -> ScoringJob | None:

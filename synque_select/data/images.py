@@ -289,7 +289,8 @@ def open_image(file: Path | IO[bytes], where: str) -> Image:
             image.load()
             return ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: the image cannot be decoded: {error}") from error
+        reason = str(error).partition(" <_io.")[0]  # the name of the object that was read
+        raise DataError(f"{where}: the image cannot be decoded: {reason}") from error
 
 
 def has_images(path: Path) -> bool:

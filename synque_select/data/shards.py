@@ -43,7 +43,7 @@ _SHARD = re.compile(
 # without a total, only names that writers of shards give, as Spark's part-00000-3f2a….c000
 _NUMBERED = re.compile(
     rf"(?P<head>|part|shard|chunk|data|{'|'.join(_SPLITS)})[-_.]?(?P<number>0\d{{3,}})"
-    r"([-.][0-9a-z-]*)*",
+    r"([-.][-.0-9a-z]*)?",
     re.IGNORECASE,
 )
 _PLAIN_HEADS = frozenset(("", "part", "shard", "chunk", "data"))
@@ -191,13 +191,26 @@ def _split_of(file: Path, folder: Path) -> str:
 
 
 def _complete(files: Sequence[Path]) -> tuple[Path, ...]:
-    """Check that no shard is missing where the names say how many there are."""
-    shards: dict[tuple[Path, str, int], set[int]] = defaultdict(set)
+    """Return the files in the order of their numbers; check that these are all, each once."""
+    shards: dict[tuple[Path, str, int], dict[int, Path]] = defaultdict(dict)
+    stems: dict[Path, Path] = {}
     for file in files:
+        same = stems.setdefault(file.parent / name_without_suffix(file), file)
+        if same is not file:  # in two formats, or also compressed
+            raise _twice(file.parent, same, file)
         match = _SHARD.fullmatch(name_without_suffix(file))
         if match is not None:
-            shards[file.parent, match["head"], int(match["total"])].add(int(match["number"]))
+            numbered = shards[file.parent, match["head"], int(match["total"])]
+            number = int(match["number"])
+            if number in numbered:
+                raise _twice(file.parent, numbered[number], file)
+            numbered[number] = file
+    totals: dict[tuple[Path, str], int] = {}
     for (folder, head, total), numbers in shards.items():
+        other = totals.setdefault((folder, head), total)
+        if other != total:
+            one = shards[folder, head, other]
+            raise _twice(folder, one[min(one)], numbers[min(numbers)])
         if len(numbers) < total:
             raise DataError(
                 f"{folder}: {counted(total - len(numbers), 'file')} of {total} missing: there "
@@ -206,7 +219,22 @@ def _complete(files: Sequence[Path]) -> tuple[Path, ...]:
                 f"{listed([str(number) for number in sorted(numbers)])}; download it again, or "
                 "rename the files if they are all there is"
             )
-    return tuple(files)
+    return tuple(sorted(files, key=_place))
+
+
+def _twice(folder: Path, one: Path, other: Path) -> DataError:
+    return DataError(
+        f"{folder}: {valid_name(one.name)} and {valid_name(other.name)} look like two copies of "
+        "one dataset, whose examples would count twice: remove one of them, or rename its files"
+    )
+
+
+def _place(file: Path) -> tuple[str, str, int, str]:
+    """Sort shards by their numbers, of which not all writers pad the shorter ones with zeros."""
+    match = _SHARD.fullmatch(name_without_suffix(file))
+    if match is None:
+        return (str(file.parent), file.name, 0, "")
+    return (str(file.parent), match["head"], int(match["number"]), file.name)
 
 
 def _joined(files: Sequence[Path]) -> tuple[str, ...]:

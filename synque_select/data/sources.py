@@ -366,12 +366,12 @@ def _read_group(group: FileGroup, where: Path, how: _How) -> _Source:
 
 def _source_of(group: FileGroup, where: Path) -> str:
     """Return the folder of a group, or a glob that matches its files alone, to load it again."""
-    if group.files == tuple(data_files(where)):
+    if {*group.files} == {*data_files(where)}:
         return str(where)
     # of characters, not of folders
     begin = os.path.commonprefix([str(file) for file in group.files])  # noqa: RUF071
     pattern = f"{glob.escape(begin)}*{group.files[0].suffix}"
-    return pattern if sorted(glob.glob(pattern)) == [*map(str, group.files)] else str(where)
+    return pattern if {*glob.glob(pattern)} == {*map(str, group.files)} else str(where)
 
 
 def _one_source(source: Any, name: str, how: _How) -> _Source:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import tarfile
 from collections import Counter
@@ -13,8 +12,9 @@ from typing import IO, TYPE_CHECKING, ClassVar, NamedTuple, cast
 from synque_select.data.images import IMAGE_SUFFIXES, open_image
 from synque_select.data.readers import BaseReader
 from synque_select.errors import DataError
+from synque_select.utils.json_files import parse_json
 from synque_select.utils.progress import ProgressBar
-from synque_select.utils.text_files import valid_name
+from synque_select.utils.text_files import decode_utf8, valid_name
 from synque_select.utils.wording import counted, listed
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ _MAX_IMAGE_BYTES = 256 << 20
 _MAX_TEXT_BYTES = 1 << 20
 _MAX_HEADER_BYTES = 1 << 20
 _MAX_MEMBERS = 5_000_000
+_PART_BYTES = 1 << 20
 _TEXTS = {"cls": "label", "txt": "text", "json": "json"}
 
 
@@ -90,20 +91,18 @@ class TarImages:
                 f"{path}: no images in it{shown}; allowed is a tar in the layout of WebDataset, "
                 f"with files such as 000.jpg and 000.cls"
             )
-        known = [name for name in ("image", "label", "text", "json") if self._all_have(name)]
+        found = {field for _, fields in self._examples for field in fields}
+        known = [name for name in ("image", "label", "text", "json") if name in found]
         self.column_names = ["key", *known]
-
-    def _all_have(self, field: str) -> bool:
-        return all(field in fields for _, fields in self._examples)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes of all examples, sorted; () if an example has no `cls` file."""
+        """The classes of the examples, sorted; () if none has a `cls` file."""
         if "label" not in self.column_names:
             return ()
         with self.path.open("rb") as file:
-            labels = {str(self._read(file, i, ["label"])["label"]) for i in range(len(self))}
-        return tuple(sorted(labels))
+            labels = {self._read(file, i, ["label"])["label"] for i in range(len(self))}
+        return tuple(sorted(str(label) for label in labels if label is not None))
 
     @property
     def left_out(self) -> str:
@@ -138,10 +137,13 @@ class TarImages:
     def _read(self, file: IO[bytes], index: int, names: list[str]) -> dict[str, object]:
         key, members = self._examples[index]
         example: dict[str, object] = {"key": key} if "key" in names else {}
-        for field, member in members.items():
-            if field in names:
+        for field in self.column_names:
+            if field in members and field in names:
+                member = members[field]
                 file.seek(member.offset)
                 example[field] = self._decoded(field, member, file.read(member.size))
+            elif field in names and field != "key":
+                example[field] = None
         return example
 
     def _decoded(self, field: str, member: _Member, data: bytes) -> object:
@@ -149,11 +151,9 @@ class TarImages:
         if field == "image":
             image: Image = open_image(io.BytesIO(data), where)
             return image
-        try:
-            text = data.decode("utf-8-sig")
-            return json.loads(text) if field == "json" else text.strip()
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: cannot be read: {error}") from error
+        if field == "json":
+            return parse_json(data, where, unique_keys=True)
+        return decode_utf8(data, where).strip()
 
     def _members(self) -> list[_Member]:
         size = self.path.stat().st_size
@@ -169,9 +169,34 @@ class TarImages:
                             members.append(_Member(info.name, info.offset_data, info.size))
                         elif not info.isdir():
                             self._left_out["a link or another special file"] += 1
+                    self._check_end(archive.offset, members)
         except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
             raise DataError(f"{self.path}: the tar is damaged: {error}") from error
         return members
+
+    def _check_end(self, offset: int, members: list[_Member]) -> None:
+        """Check that the files that were found are all there are.
+
+        At a damaged header, and at the end mark of the first of two joined tars, `tarfile` stops
+        without a word.
+        """
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            mark = file.read(tarfile.BLOCKSIZE)
+            rest = iter(lambda: file.read(_PART_BYTES), b"")
+            if mark.strip(b"\0"):
+                problem = "the header of the next one is damaged; copy the tar again"
+            elif len(mark) < tarfile.BLOCKSIZE:
+                problem = "there is no mark of its end: it was cut; copy the tar again"
+            elif any(part.strip(b"\0") for part in rest):
+                problem = (
+                    "there is more data after the mark of its end: were tars joined? Give them one "
+                    "by one; or else it is damaged: copy it again"
+                )
+            else:
+                return
+        after = f" after {valid_name(members[-1].name)}" if members else ""
+        raise DataError(f"{self.path}: {counted(len(members), 'file')} can be read;{after} {problem}")
 
     def _check(self, info: tarfile.TarInfo, number: int, size: int) -> None:
         name = valid_name(info.name)
@@ -190,7 +215,7 @@ class TarImages:
 
 def _key_and_field(name: str) -> tuple[str, str | None]:
     """Return the key of a file's example, and its field; None for a kind that is not read."""
-    folder, _, base = name.rpartition("/")
+    folder, _, base = name.removeprefix("./").rpartition("/")  # tar -c . writes ./000.jpg
     stem, _, suffix = base.partition(".")
     key = f"{folder}/{stem}" if folder else stem
     if not stem or base.startswith("._"):  # hidden files, and those of macOS

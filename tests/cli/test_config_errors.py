@@ -162,3 +162,45 @@ def test_a_config_is_utf8_in_every_locale(tmp_path: Path):
     path.write_bytes("seed: 1\nname: Größe\n".encode("latin-1"))
     with utf8_configs(), pytest.raises(ConfigError, match=r"config\.yaml, line 2: not UTF-8"):
         parser.parse_args(["--config", str(path)])
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("json: true", "json=True: allowed is a text"),
+        ("answers: 7", "answers=7: allowed is a text"),
+        ("cache_dir: [x]", "cache_dir=['x']: allowed is a text"),
+        ("report: 2020-01-01", None),  # YAML's date is the text that was written
+        ('report: "a\\0b"', "report='a\\x00b': the text holds a NUL character"),
+        ("quiet: \"no\"", "quiet='no': allowed is true or false"),
+        ("details: 1", "details=1: allowed is true or false"),
+        ("label: no", "label=False: allowed is a text"),
+        ("encoder: 1.5", "encoder=1.5: allowed is a text"),
+        ("proxies: [1]", "proxies=1: allowed is a list of texts"),
+        ("candidates: [1, 2]", "candidates=1: allowed is a list of texts"),
+        ("candidates: {1: a.jsonl, b: a.jsonl}", "candidates=1: allowed is a list of texts"),
+        ("candidates: {a: {b: c}}", "candidates={'b': 'c'}: allowed is a list of texts"),
+    ],
+)
+def test_a_value_of_another_kind_is_an_error(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    words: str | None,
+):
+    monkeypatch.chdir(tmp_path)
+    lines = {"candidates": "candidates: [none.jsonl]", "real": "real: none.jsonl"}
+    lines[option.partition(":")[0]] = option
+    Path("a.yaml").write_text("\n".join(lines.values()))
+    for command in (["rank", "--config"], ["validate"]):
+        assert main([*command, "a.yaml"]) == 1
+        message = capsys.readouterr().err
+        assert (words or "none.jsonl: no such file or folder") in message, message
+
+
+def test_real_groups_false_in_a_config_means_no_groups():
+    from synque_select.cli.rank import _groups
+
+    assert _groups(False) is _groups("false") is False  # noqa: FBT003
+    assert (_groups(None), _groups("thread")) == (None, "thread")

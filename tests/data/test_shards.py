@@ -253,3 +253,38 @@ def test_a_name_that_yaml_reads_as_a_number(tmp_path: Path):
     assert [c.name for c in load_candidates({1: path, "b": path})] == ["1", "b"]
     with pytest.raises(ConfigError, match="found None as a name; allowed is a text"):
         load_candidates({None: path})
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("train-00000-of-00001.parquet", "train-00000-of-00002.parquet"),  # an older upload
+        ("train-00000-of-00001.parquet", "train-00000-of-00001.jsonl"),
+        ("part-00000.parquet", "part-00000.jsonl"),
+        ("train-00000-of-00001-0123456789ab.parquet", "train-00000-of-00001-ba9876543210.parquet"),
+    ],
+)
+def test_two_copies_of_one_dataset_are_not_read_as_one(tmp_path: Path, first: str, second: str):
+    for name in (first, second):
+        write = parquet if name.endswith("parquet") else jsonl
+        write(tmp_path / "a" / name, ["x", "y"])
+    if "of-00002" in second:
+        parquet(tmp_path / "a" / "train-00001-of-00002.parquet", ["z"])
+    words = r"look like two copies of one dataset, whose examples would count twice"
+    for source in (str(tmp_path / "a"), [str(tmp_path / "a")], str(tmp_path / "a" / "*")):
+        with pytest.raises(DataError, match=words) as error:
+            load_candidates(source)
+        assert first in str(error.value)
+        assert second in str(error.value)
+
+
+def test_shards_without_leading_zeros_are_read_in_the_order_of_their_numbers(tmp_path: Path):
+    for number in range(1, 13):
+        jsonl(tmp_path / "a" / f"data-{number}-of-12.jsonl", [str(number)])
+    assert read(load_candidates(tmp_path / "a")) == {"a": [str(n) for n in range(1, 13)]}
+
+
+def test_a_hostile_name_of_a_shard_takes_no_time(tmp_path: Path):
+    jsonl(tmp_path / f"part-00000{'-' * 200}_.jsonl", ["x", "y"])
+    jsonl(tmp_path / "b.jsonl", ["x", "y"])
+    assert len(load_candidates(tmp_path)) == 2

@@ -127,3 +127,64 @@ def test_a_broken_image_is_named(tmp_path: Path):
     (candidate,) = load_candidates(path)
     with pytest.raises(DataError, match=r"a\.tar, 2\.png: the image cannot be decoded"):
         candidate[1]
+
+
+def blocks(path: Path) -> tuple[bytes, list[int]]:
+    """The bytes of a tar, and where the headers of its files are."""
+    with tarfile.open(path) as archive:
+        return path.read_bytes(), [info.offset for info in archive]
+
+
+def spoiled(data: bytes, headers: list[int], kind: str) -> bytes:
+    place = headers[6]
+    if kind == "header damaged":
+        return data[:place] + b"\xff" * 512 + data[place + 512 :]
+    if kind == "zeros":
+        return data[:place] + bytes(512) + data[place + 512 :]
+    if kind == "joined":
+        return data + data
+    return data[:place]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("header damaged", "6 files can be read; after 002.json the header of the next one is"),
+        ("zeros", "6 files can be read; after 002.json there is more data after the mark"),
+        ("cut", "6 files can be read; after 002.json there is no mark of its end: it was cut"),
+        ("joined", "9 files can be read; after 003.json there is more data after the mark"),
+    ],
+)
+def test_files_are_not_lost_where_tarfile_stops(tmp_path: Path, kind: str, words: str):
+    members = {**sample(1, "cat"), **sample(2, "dog"), **sample(3, "dog")}
+    path = write(tmp_path / "a.tar", members)
+    path.write_bytes(spoiled(*blocks(path), kind))
+    with pytest.raises(DataError) as error:
+        load_candidates(path)
+    assert f"{path}: {words}" in str(error.value)
+
+
+def test_a_missing_class_or_text_is_a_missing_value(tmp_path: Path):
+    members = {**sample(1, "cat"), "002.png": png(2), **sample(3, "dog"), "003.txt": b"three"}
+    (candidate,) = load_candidates(write(tmp_path / "a.tar", members))
+    assert candidate.labels == ("cat", "(no label)", "dog")
+    assert [candidate[place]["text"] for place in range(3)] == [None, None, "three"]
+    assert candidate[1]["json"] is None
+
+
+def test_names_with_and_without_a_leading_dot_are_one_example(tmp_path: Path):
+    members = {"./001.png": png(1), "001.cls": b"cat", "./002.png": png(2), "./002.cls": b"dog"}
+    (candidate,) = load_candidates(write(tmp_path / "a.tar", members))
+    assert (candidate.labels, candidate[0]["key"]) == (("cat", "dog"), "001")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b'{"a": 1, "a": 2}', "'a'"), (b"[" * 1000, "nested too deeply"), (b"\xe9", "not UTF-8")],
+)
+def test_json_in_a_tar_is_read_as_strictly_as_a_file(tmp_path: Path, content: bytes, words: str):
+    members = {**sample(1, "cat"), "002.png": png(2), "002.json": content}
+    (candidate,) = load_candidates(write(tmp_path / "a.tar", members))
+    with pytest.raises(DataError, match=r"a\.tar, 002\.json.*") as error:
+        candidate[1]
+    assert words in str(error.value)
