@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from synque_select.data.examples import MapDataset
+from synque_select.data.tables import check_names_differ, check_schema, check_times
 from synque_select.errors import DataError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 __all__ = ["dataset_of_frame", "is_frame"]
+
+_ROWS = "synque_select: rows"
 
 
 def is_frame(source: object) -> bool:
@@ -22,9 +31,8 @@ def is_frame(source: object) -> bool:
     datasets = sys.modules.get("datasets")
     if datasets is not None and isinstance(source, datasets.Dataset):
         return False
-    return not isinstance(source, type) and (
-        hasattr(source, "__arrow_c_stream__") or hasattr(source, "collect_schema")
-    )
+    protocols = ("__arrow_c_stream__", "__arrow_c_array__", "collect_schema")
+    return not isinstance(source, type) and any(hasattr(source, name) for name in protocols)
 
 
 def dataset_of_frame(name: str, frame: Any) -> MapDataset:
@@ -35,46 +43,113 @@ def dataset_of_frame(name: str, frame: Any) -> MapDataset:
         frame: A DataFrame, LazyFrame or Series of polars, one of pandas, or a table of pyarrow.
 
     Raises:
-        DataError: Its columns have no names, or a value cannot be read.
+        DataError: Its columns have no names, or two have one, or a value cannot be read.
 
     Example:
         >>> import pandas as pd
         >>> dataset_of_frame("a", pd.DataFrame({"text": ["x", "y"]}, index=[7, 9]))[1]
         {'text': 'y'}
     """
-    if hasattr(frame, "collect_schema") and hasattr(frame, "collect"):  # a LazyFrame
-        frame = frame.collect()
-    if not hasattr(frame, "columns"):  # one column
-        values: MapDataset = frame.to_list() if hasattr(frame, "to_list") else frame.to_pylist()
-        return values
-    if not hasattr(frame, "column_names") and not all(isinstance(c, str) for c in frame.columns):
-        raise DataError(
-            f"{name}: the columns of the table are {list(frame.columns)}; names of columns must "
-            "be texts"
-        )
     import pyarrow as pa
     from datasets import Dataset
 
+    if hasattr(frame, "collect_schema") and hasattr(frame, "collect"):  # a LazyFrame
+        try:
+            frame = frame.collect()
+        except Exception as error:  # it reads files, and runs functions of the user
+            raise DataError(f"{name}: the LazyFrame cannot be read: {_reason(error)}") from error
+    if not hasattr(frame, "columns"):  # one column
+        values: MapDataset = frame.to_list() if hasattr(frame, "to_list") else frame.to_pylist()
+        return values
+    names = list(getattr(frame, "column_names", frame.columns))
+    if not all(isinstance(column, str) for column in names):
+        raise DataError(
+            f"{name}: the columns of the table are {names}; names of columns must be texts"
+        )
+    check_names_differ(name, names)
+    kept: dict[str, list[object]] = {}
     try:
         if hasattr(frame, "iloc"):  # pandas, whose index is not a part of the data
-            table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
+            table, kept = _of_pandas(frame)
         else:
             table = pa.table(frame)
-        read: MapDataset = Dataset(
-            table.cast(pa.schema([_readable(field) for field in table.schema]))
-        )
-        return read
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        # values of several types in a column, or a type that Arrow does not convert
-        records: MapDataset
-        if hasattr(frame, "iloc"):
-            records = frame.to_dict("records")
+        table = table.cast(pa.schema([_readable(field) for field in table.schema]))
+        check_schema(name, table.schema)
+        read: MapDataset = Dataset(table)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        if hasattr(frame, "to_dicts"):  # of polars, with a type that Arrow does not have
+            records: MapDataset = frame.to_dicts()
             return records
-        if hasattr(frame, "to_dicts"):
-            records = frame.to_dicts()
-            return records
-        reason = str(error).strip().partition("\n")[0]
-        raise DataError(f"{name}: the table cannot be read: {reason}") from error
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{name}: the table cannot be read: {_reason(error)}") from error
+    check_times(name, table)
+    return _Mixed(read, kept, names) if kept else read
+
+
+def _of_pandas(frame: Any) -> tuple[pa.Table, dict[str, list[object]]]:
+    """Return the columns whose values Arrow holds as they are, and the values of the others.
+
+    Arrow would give an object the keys of the objects in other rows, and make its whole numbers
+    fractions where another row has one.
+    """
+    import pyarrow as pa
+
+    columns: dict[str, pa.ChunkedArray] = {}
+    kept: dict[str, list[object]] = {}
+    for name, column in frame.items():
+        try:
+            array = pa.table({name: pa.Array.from_pandas(column)})[name]
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            array = None
+        kind = None if array is None else array.type
+        is_inferred = column.dtype == object
+        if (
+            array is None
+            or isinstance(kind, pa.BaseExtensionType)  # periods and intervals
+            or (is_inferred and (pa.types.is_nested(kind) or pa.types.is_decimal(kind)))
+        ):
+            pairs = zip(column.tolist(), column.isna().tolist(), strict=True)
+            kept[name] = [None if is_missing else _plain(value) for value, is_missing in pairs]
+        else:
+            columns[name] = array
+    if kept and not columns:  # a table without columns has no rows
+        columns = {_ROWS: pa.chunked_array([pa.nulls(len(frame))])}
+    return pa.table(columns), kept
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, np.ndarray | list | tuple | set | frozenset):
+        return [_plain(part) for part in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+class _Mixed:
+    """A table, and columns whose values are kept as they are."""
+
+    def __init__(self, table: Any, kept: Mapping[str, list[object]], names: list[str]) -> None:
+        self._table = table
+        self._kept = kept
+        self.column_names = names
+
+    @property
+    def features(self) -> object:
+        """The types of the fields of the table."""
+        return self._table.features
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        row = {**self._table[index], **{name: v[index] for name, v in self._kept.items()}}
+        return {name: row[name] for name in self.column_names}
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.partition("\n")[0]
 
 
 def _readable(field: Any) -> Any:

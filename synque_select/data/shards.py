@@ -27,6 +27,7 @@ __all__ = [
     "data_files",
     "file_groups",
     "folder_group",
+    "is_description",
     "join",
 ]
 
@@ -46,6 +47,7 @@ _NUMBERED = re.compile(
     r"([-.][-.0-9a-z]*)?",
     re.IGNORECASE,
 )
+_DESCRIPTIONS = frozenset(("dataset_dict.json", "dataset_info.json", "dataset_infos.json"))
 _PLAIN_HEADS = frozenset(("", "part", "shard", "chunk", "data"))
 
 
@@ -100,6 +102,8 @@ def choose_split(
 def data_files(folder: Path) -> list[Path]:
     """Return the files of data in a folder and its sub-folders, without hidden ones.
 
+    Files in which `datasets` describes the data are none of them.
+
     Args:
         folder: A folder.
     """
@@ -113,7 +117,19 @@ def data_files(folder: Path) -> list[Path]:
             for name in names
             if not name.startswith(".") and is_data_file(Path(root, name))
         ]
-    return sorted(files)
+    return sorted(file for file in files if not is_description(file))
+
+
+def is_description(path: Path) -> bool:
+    """Whether a file is one in which `datasets` describes the data beside it.
+
+    Example:
+        >>> is_description(Path("a/dataset_infos.json")), is_description(Path("a/train.json"))
+        (True, False)
+    """
+    if path.name == "state.json":
+        return path.with_name("dataset_info.json").is_file()
+    return path.name in _DESCRIPTIONS
 
 
 def folder_group(folder: Path, files: Sequence[Path], split: str | None) -> FileGroup:

@@ -47,9 +47,10 @@ from synque_select.data.shards import (
     data_files,
     file_groups,
     folder_group,
+    is_description,
     join,
 )
-from synque_select.data.tables import open_saved
+from synque_select.data.tables import open_saved, unnamed_files
 from synque_select.data.tar_reader import TarImages
 from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, DataError
@@ -389,6 +390,7 @@ def _one_source(source: Any, name: str, how: _How) -> _Source:
     if is_frame(source):
         return _Source(name, dataset_of_frame(name, source))
     if _are_paths(source):
+        _check_paths_differ(name, source)
         sources = [_one_path(path, name, how) for path in source]
         return _joined(name, sources)
     if is_iterable(source):
@@ -442,17 +444,31 @@ def _size(part: object) -> str:
 
 
 def _are_paths(source: object) -> TypeGuard[Sequence[_PathLike]]:
-    """Whether a list holds paths of files, rather than texts."""
+    """Whether a list holds paths of files, rather than texts; a file may be missing."""
     if not isinstance(source, list | tuple) or not source:
         return False
-    if all(isinstance(item, os.PathLike) for item in source):
-        return True
     return all(
-        isinstance(item, str | os.PathLike)
-        and len(os.fspath(item)) < _MAX_PATH
-        and os.path.lexists(os.path.expanduser(item))
+        isinstance(item, os.PathLike) or (isinstance(item, str) and _is_path(item))
         for item in source
     )
+
+
+def _is_path(text: str) -> bool:
+    if len(text) >= _MAX_PATH or "\0" in text:
+        return False
+    # of a missing file and of a glob, the suffix tells it from a text
+    is_name = text.isprintable() and text == text.strip() and reader_key(Path(text)) is not None
+    return is_name or os.path.lexists(os.path.expanduser(text))
+
+
+def _check_paths_differ(name: str, paths: Sequence[_PathLike]) -> None:
+    places = Counter(os.path.realpath(os.path.expanduser(path)) for path in paths)
+    for place, count in places.items():
+        if count > 1:
+            raise ConfigError(
+                f"{name}: {valid_name(place)} is given {count} times, so that its examples would "
+                "count as often; give it once"
+            )
 
 
 def _matches(text: str) -> list[Path]:
@@ -515,7 +531,7 @@ def _parts(path: Path, *, alone: bool) -> tuple[list[Path], tuple[str, ...]]:
     children = list(path.iterdir())
     folders = [folder for folder in subfolders(path) if not _is_around(folder, path)]
     data = [child for child in children if not child.is_dir() and is_data_file(child)]
-    files = [child for child in data if not child.name.startswith(".")]
+    files = [c for c in data if not (c.name.startswith(".") or is_description(c))]
     if not files and not alone and any(has_images(folder) for folder in folders):
         return [path], ()
     if not files and _are_split_folders(folders):
@@ -577,10 +593,16 @@ def _read(path: Path, how: _How, reader: str | None = None) -> _Source:
     if _is_saved(path):
         saved = _chosen(str(path), open_saved(path), how)
         inner = path / how.split if saved.has_splits and how.split else path
-        return saved._replace(name=name, source=str(inner), path=path)
+        unnamed = unnamed_files(path)
+        shown = f"{counted(len(unnamed), 'file')} that state.json does not name"
+        notes = (f"left out: {shown} ({listed(unnamed, 8)})",) if unnamed else ()
+        return saved._replace(name=name, source=str(inner), path=path, notes=saved.notes + notes)
     files = [] if has_images(path) else data_files(path)
     if files:
-        return _read_group(folder_group(path, files, how.split), path, how)
+        source = _read_group(folder_group(path, files, how.split), path, how)
+        about = sorted({file.name for file in path.rglob("*.json") if is_description(file)})
+        notes = (f"left out: {listed(about)} (about the data)",) if about else ()
+        return source._replace(notes=source.notes + notes)
     images = ImageFolder(path)
     label = "label" if images.classes else None
     notes = (images.left_out,) if images.left_out else ()

@@ -28,6 +28,7 @@ from synque_select.utils.checksums import (
     remove_damaged,
 )
 from synque_select.utils.file_state import FileState, file_state, settled_state
+from synque_select.utils.json_files import read_json_file
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.wording import counted
 from synque_select.utils.written_number import WrittenNumber
@@ -43,12 +44,16 @@ __all__ = [
     "Rows",
     "check_batch",
     "check_name",
+    "check_names_differ",
+    "check_schema",
+    "check_times",
     "is_intact",
     "open_saved",
     "open_table",
     "quiet_datasets",
     "table_of_batches",
     "table_of_rows",
+    "unnamed_files",
     "write_rows",
     "write_table",
 ]
@@ -131,6 +136,23 @@ def open_saved(path: Path) -> Dataset | DatasetDict:
 
     with _named(path, "not a usable saved dataset"), quiet_datasets():
         return load_from_disk(str(path))
+
+
+def unnamed_files(path: Path) -> list[str]:
+    """Return the Arrow files in a saved dataset that its state does not name, so are not read.
+
+    Args:
+        path: A folder that `open_saved` has opened.
+    """
+    names = []
+    for state in sorted(path.glob("state.json")) + sorted(path.glob("*/state.json")):
+        content = read_json_file(state)
+        parts = content.get("_data_files") if isinstance(content, dict) else None
+        known = {part.get("filename") for part in parts or () if isinstance(part, dict)}
+        # `datasets` itself keeps cached results in the folder
+        found = (file for file in state.parent.glob("*.arrow") if file.name[:6] != "cache-")
+        names += [str(f.relative_to(path)) for f in sorted(found) if f.name not in known]
+    return names
 
 
 class quiet_datasets:
@@ -264,7 +286,7 @@ def open_table(path: Path, origin: Path, *, is_ours: bool = True) -> Dataset:
     with _named(origin, "cannot be read as a table"):
         with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
             schema = stream.schema
-        _check_schema(origin, schema)
+        check_schema(origin, schema)
         table = Dataset.from_file(str(path))
         return _decoded(table, schema) if is_ours else table
 
@@ -282,8 +304,42 @@ def _named(path: Path, problem: str) -> Iterator[None]:
         raise DataError(f"{path}: {problem}: {_first_line(error)}") from error
 
 
-def _check_schema(path: Path, schema: pa.Schema) -> None:
+def check_names_differ(where: str, names: Sequence[str]) -> None:
+    """Check that no two columns of a table have one name, of which one would be lost.
+
+    Args:
+        where: The file or dataset, for the message.
+        names: Names of the columns.
+    """
+    for name, n_columns in Counter(names).items():
+        if n_columns > 1:
+            raise DataError(
+                f"{where}: {counted(n_columns, 'column')} are named {name!r}; names of columns "
+                "must differ: rename or drop one of them"
+            )
+
+
+def check_times(where: str, table: pa.Table) -> None:
+    """Check that Python can hold the dates and times of a table in memory.
+
+    Args:
+        where: The dataset, for the message.
+        table: The table.
+
+    Raises:
+        DataError: It cannot; the message names the column.
+    """
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        for chunk in column.chunks:
+            _check_times(where, name, chunk)
+
+
+def check_schema(path: Path | str, schema: pa.Schema) -> None:
     """Refuse columns that `datasets` cannot hold, by their names.
+
+    Args:
+        path: The file or dataset, for the message.
+        schema: The columns.
 
     Raises:
         DataError: A name occurs twice, or a column has a type that cannot be read.
@@ -291,13 +347,7 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
     import pyarrow as pa
     from datasets import Features
 
-    for name, n_columns in Counter(schema.names).items():
-        if n_columns > 1:
-            raise DataError(
-                f"{path}: {counted(n_columns, 'column')} are named {name!r}; names of columns "
-                "must differ: "
-                "rename or drop one of them"
-            )
+    check_names_differ(str(path), schema.names)
     for field in schema:
         try:
             Features.from_arrow_schema(pa.schema([field.remove_metadata()]))
@@ -346,12 +396,16 @@ def check_batch(path: Path, batch: pa.RecordBatch) -> None:
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         with _named(path, f"the column {name!r} is broken"):
             column.validate(full=True)
-        problem = _time_problem(column)
-        if problem is not None:
-            raise DataError(
-                f"{path}: the column {name!r} holds {problem}, which Python cannot hold; drop the "
-                "column, or cast it to texts"
-            )
+        _check_times(path, name, column)
+
+
+def _check_times(where: Path | str, name: str, column: pa.Array) -> None:
+    problem = _time_problem(column)
+    if problem is not None:
+        raise DataError(
+            f"{where}: the column {name!r} holds {problem}, which Python cannot hold; drop the "
+            "column, or cast it to texts"
+        )
 
 
 def _time_problem(column: pa.Array) -> str | None:
@@ -532,7 +586,7 @@ def _write_batches(
     with _named(path, "the file is broken"):
         for batch in batches(path):
             if writer is None:
-                _check_schema(path, batch.schema)
+                check_schema(path, batch.schema)
                 # a file of the user's own has no fields that were stored as JSON by `write_rows`
                 given = batch.schema.metadata or {}
                 about = {key: value for key, value in given.items() if key not in _OUR_KEYS}

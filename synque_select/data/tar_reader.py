@@ -196,7 +196,9 @@ class TarImages:
             else:
                 return
         after = f" after {valid_name(members[-1].name)}" if members else ""
-        raise DataError(f"{self.path}: {counted(len(members), 'file')} can be read;{after} {problem}")
+        raise DataError(
+            f"{self.path}: {counted(len(members), 'file')} can be read;{after} {problem}"
+        )
 
     def _check(self, info: tarfile.TarInfo, number: int, size: int) -> None:
         name = valid_name(info.name)

@@ -172,7 +172,7 @@ def test_a_config_is_utf8_in_every_locale(tmp_path: Path):
         ("cache_dir: [x]", "cache_dir=['x']: allowed is a text"),
         ("report: 2020-01-01", None),  # YAML's date is the text that was written
         ('report: "a\\0b"', "report='a\\x00b': the text holds a NUL character"),
-        ("quiet: \"no\"", "quiet='no': allowed is true or false"),
+        ('quiet: "no"', "quiet='no': allowed is true or false"),
         ("details: 1", "details=1: allowed is true or false"),
         ("label: no", "label=False: allowed is a text"),
         ("encoder: 1.5", "encoder=1.5: allowed is a text"),

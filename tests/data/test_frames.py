@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from synque_select.data.sources import load_candidates, load_real
@@ -62,3 +63,64 @@ def test_values_of_several_types_stay_as_they_are():
 def test_columns_without_names():
     with pytest.raises(DataError, match=r"a: the columns of the table are \[0, 1\]"):
         load_candidates({"a": pd.DataFrame([["x", 1], ["y", 2]])})
+
+
+def records_of(frame: Any) -> list[Any]:
+    (candidate,) = load_candidates({"a": frame}, view="text")
+    return [candidate[place] for place in range(len(candidate))]
+
+
+def test_a_nested_value_does_not_depend_on_other_rows():
+    cells = [{"a": 9007199254740993}, {"a": 0.5, "b": "x"}, None, {"c": [1, 0.5]}]
+    frame = pd.DataFrame({"text": list("wxyz"), "more": cells, "n": [1, 2, 3, 4]})
+    assert [record["more"] for record in records_of(frame)] == cells
+    assert [*records_of(frame)[0]] == ["text", "more", "n"]
+    lists = [[9007199254740993], [0.5], [{"role": "user"}], []]
+    assert [r["more"] for r in records_of(frame.assign(more=lists))] == lists
+
+
+def test_a_frame_read_from_parquet_keeps_its_chats(tmp_path: Any):
+    chats = [[{"role": "user", "content": text}] for text in "xy"]
+    pa.parquet.write_table(pa.table({"messages": chats}), tmp_path / "a.parquet")
+    (candidate,) = load_candidates({"a": pd.read_parquet(tmp_path / "a.parquet")})
+    assert list(candidate.views) == ["x", "y"]
+    assert candidate[0] == {"messages": chats[0]}
+
+
+def test_integers_beyond_64_bits_and_missing_values_stay():
+    frame = pd.DataFrame({"text": ["x", "y"], "n": pd.Series([10**30, None], dtype=object)})
+    assert [record["n"] for record in records_of(frame)] == [10**30, None]
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (
+            pd.DataFrame([["x", "y"]] * 2, columns=["text", "text"]),
+            "a: 2 columns are named 'text'",
+        ),
+        (pa.table([["x"], ["y"]], names=["text", "text"]), "a: 2 columns are named 'text'"),
+        (
+            pa.table({"text": ["x", "y"], "day": pa.array([10**8, 0], pa.date32())}),
+            "a: the column 'day' holds dates outside of the years 1 to 9999",
+        ),
+        (
+            pa.table({"text": ["x", "y"], "t": pa.array([1, 2], pa.time64("ns"))}),
+            "a: the column 't' holds times with nanoseconds",
+        ),
+        (
+            pa.table({"text": ["x"], "m": pa.array([[("k", 1)]], pa.map_("string", "int64"))}),
+            "a: the column 'm' has the type map<string, int64>, which cannot be read",
+        ),
+    ],
+)
+def test_what_a_table_would_lose_is_an_error_that_names_the_column(frame: Any, words: str):
+    with pytest.raises(DataError) as error:
+        load_candidates({"a": frame}, view="text")
+    assert str(error.value).startswith(words)
+
+
+def test_a_lazy_frame_that_fails_is_named():
+    lazy = polars().LazyFrame({"text": ["x"]}).select("none")
+    with pytest.raises(DataError, match='a: the LazyFrame cannot be read: .*"none"'):
+        load_candidates({"a": lazy})

@@ -288,3 +288,58 @@ def test_a_hostile_name_of_a_shard_takes_no_time(tmp_path: Path):
     jsonl(tmp_path / f"part-00000{'-' * 200}_.jsonl", ["x", "y"])
     jsonl(tmp_path / "b.jsonl", ["x", "y"])
     assert len(load_candidates(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("source", [["a.jsonl", "none.jsonl"], ["none.jsonl", "b.csv"]])
+def test_a_list_of_paths_in_which_one_is_missing_is_no_list_of_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: list[str]
+):
+    monkeypatch.chdir(tmp_path)
+    jsonl(Path("a.jsonl"), ["x", "y"])
+    for load in (lambda: load_candidates({"a": source}), lambda: load_real(source)):
+        with pytest.raises(DataError, match=r"none\.jsonl: no such file or folder"):
+            load()
+    texts = ["What is in a.jsonl?", "see none.jsonl"]
+    assert list(load_real(texts).views) == texts
+
+
+def test_a_glob_in_a_list_of_paths_is_one(tmp_path: Path):
+    jsonl(tmp_path / "a.jsonl", ["x"])
+    jsonl(tmp_path / "b" / "c.jsonl", ["y"])
+    (candidate,) = load_candidates({"a": [str(tmp_path / "*.jsonl"), str(tmp_path / "b/c.jsonl")]})
+    assert list(candidate.views) == ["x", "y"]
+
+
+def test_a_file_that_is_given_twice_is_an_error(tmp_path: Path):
+    path = jsonl(tmp_path / "a.jsonl", ["x", "y"])
+    with pytest.raises(ConfigError, match=r"a: .*a\.jsonl is given 2 times"):
+        load_candidates({"a": [path, tmp_path / "." / "a.jsonl"]})
+
+
+def test_what_describes_a_dataset_is_no_part_of_it(tmp_path: Path):
+    shards(tmp_path / "a" / "x", "x")
+    (tmp_path / "a" / "x" / "dataset_infos.json").write_text('{"default": {"n": 1}}')
+    (tmp_path / "a" / "dataset_info.json").write_text("{}")
+    (candidate,) = load_candidates(tmp_path / "a")
+    assert len(candidate) == 4
+    assert candidate.notes[1:] == (
+        "left out: dataset_infos.json (about the data)",
+        f"the folder {tmp_path / 'a'} has 1 candidate; left out: 1 other file or folder "
+        "(dataset_info.json)",
+    )
+
+
+def test_arrow_files_that_a_saved_dataset_does_not_name_are_counted(tmp_path: Path):
+    texts = datasets.Dataset.from_dict({"text": ["x", "y", "z"]})
+    with quiet_datasets():
+        texts.save_to_disk(str(tmp_path / "a"), num_shards=3)
+        texts.select([0, 1]).save_to_disk(str(tmp_path / "b"))
+        texts.save_to_disk(str(tmp_path / "all" / "train"), num_shards=1)
+    state = json.loads((tmp_path / "a" / "state.json").read_text())
+    state["_data_files"].pop()
+    (tmp_path / "a" / "state.json").write_text(json.dumps(state))
+    first, second = load_candidates([tmp_path / "a", tmp_path / "b"], view="text")
+    assert (len(first), second.notes) == (2, ())
+    assert first.notes == (
+        "left out: 1 file that state.json does not name (data-00002-of-00003.arrow)",
+    )
