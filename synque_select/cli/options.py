@@ -123,10 +123,10 @@ def check_values(parser: ArgumentParser, options: Namespace) -> None:
         if action.nargs == 0 and action.const is True:  # such as --quiet
             if not isinstance(value, bool):
                 raise ConfigError(f"{name}={one_line(repr(value))}: allowed is true or false")
-        # jsonargparse itself checks options that have a type, in an attribute of its own
-        elif type(action).__module__ == "argparse" or action.nargs == "+":
-            if value is not None and not isinstance(value, _NO_TEXTS.get(name, ())):
-                _check_texts(name, value, is_list=action.nargs == "+")
+        elif type(action).__module__ != "argparse" and action.nargs != "+":
+            continue  # jsonargparse itself checks options that have a type
+        elif value is not None and not isinstance(value, _NO_TEXTS.get(name, ())):
+            _check_texts(name, value, is_list=action.nargs == "+")
 
 
 def _check_texts(name: str, value: object, *, is_list: bool) -> None:

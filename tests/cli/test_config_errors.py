@@ -202,5 +202,5 @@ def test_a_value_of_another_kind_is_an_error(
 def test_real_groups_false_in_a_config_means_no_groups():
     from synque_select.cli.rank import _groups
 
-    assert _groups(False) is _groups("false") is False  # noqa: FBT003
+    assert _groups(False) is _groups("false") is False
     assert (_groups(None), _groups("thread")) == (None, "thread")

@@ -122,5 +122,5 @@ def test_what_a_table_would_lose_is_an_error_that_names_the_column(frame: Any, w
 
 def test_a_lazy_frame_that_fails_is_named():
     lazy = polars().LazyFrame({"text": ["x"]}).select("none")
-    with pytest.raises(DataError, match='a: the LazyFrame cannot be read: .*"none"'):
+    with pytest.raises(DataError, match=r'a: the LazyFrame cannot be read: .*"none"'):
         load_candidates({"a": lazy})
