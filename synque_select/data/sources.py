@@ -466,8 +466,8 @@ def _check_paths_differ(name: str, paths: Sequence[_PathLike]) -> None:
     for place, count in places.items():
         if count > 1:
             raise ConfigError(
-                f"{name}: {valid_name(place)} is given {count} times, so that its examples would "
-                "count as often; give it once"
+                f"{name}: {valid_name(place)} is given more than once, so that its examples would "
+                "count more than once; give it once"
             )
 
 

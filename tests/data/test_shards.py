@@ -312,7 +312,7 @@ def test_a_glob_in_a_list_of_paths_is_one(tmp_path: Path):
 
 def test_a_file_that_is_given_twice_is_an_error(tmp_path: Path):
     path = jsonl(tmp_path / "a.jsonl", ["x", "y"])
-    with pytest.raises(ConfigError, match=r"a: .*a\.jsonl is given 2 times"):
+    with pytest.raises(ConfigError, match=r"a: .*a\.jsonl is given more than once"):
         load_candidates({"a": [path, tmp_path / "." / "a.jsonl"]})
 
 
