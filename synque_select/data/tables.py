@@ -150,8 +150,8 @@ def unnamed_files(path: Path) -> list[str]:
         parts = content.get("_data_files") if isinstance(content, dict) else None
         known = {part.get("filename") for part in parts or () if isinstance(part, dict)}
         # `datasets` itself keeps cached results in the folder
-        found = (file for file in state.parent.glob("*.arrow") if file.name[:6] != "cache-")
-        names += [str(f.relative_to(path)) for f in sorted(found) if f.name not in known]
+        files = (file for file in state.parent.glob("*.arrow") if file.name[:6] != "cache-")
+        names += [str(f.relative_to(path)) for f in sorted(files) if f.name not in known]
     return names
 
 

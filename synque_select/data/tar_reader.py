@@ -91,8 +91,8 @@ class TarImages:
                 f"{path}: no images in it{shown}; allowed is a tar in the layout of WebDataset, "
                 f"with files such as 000.jpg and 000.cls"
             )
-        found = {field for _, fields in self._examples for field in fields}
-        known = [name for name in ("image", "label", "text", "json") if name in found]
+        fields = {field for _, files in self._examples for field in files}
+        known = [name for name in ("image", "label", "text", "json") if name in fields]
         self.column_names = ["key", *known]
 
     @property
@@ -187,7 +187,7 @@ class TarImages:
             if mark.strip(b"\0"):
                 problem = "the header of the next one is damaged; copy the tar again"
             elif len(mark) < tarfile.BLOCKSIZE:
-                problem = "there is no mark of its end: it was cut; copy the tar again"
+                problem = "the mark of its end is missing: it was cut; copy the tar again"
             elif any(part.strip(b"\0") for part in rest):
                 problem = (
                     "there is more data after the mark of its end: were tars joined? Give them one "

@@ -151,7 +151,7 @@ def spoiled(data: bytes, headers: list[int], kind: str) -> bytes:
     [
         ("header damaged", "6 files can be read; after 002.json the header of the next one is"),
         ("zeros", "6 files can be read; after 002.json there is more data after the mark"),
-        ("cut", "6 files can be read; after 002.json there is no mark of its end: it was cut"),
+        ("cut", "6 files can be read; after 002.json the mark of its end is missing: it was cut"),
         ("joined", "9 files can be read; after 003.json there is more data after the mark"),
     ],
 )
