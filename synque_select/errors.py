@@ -50,19 +50,31 @@ _KEYS = re.compile(
     r")"
 )
 
+# of a value such as a cell of 100 kB, the beginning and the end are enough; nearly all paths are
+# shorter, and are shown as a whole
+_MOST_OF_A_VALUE, _VALUE_ENDS = 400, (160, 60)
+_LONG_VALUE = re.compile(
+    rf"\S{{{_MOST_OF_A_VALUE},}}"
+    + "".join(rf"|(?<!\w){q}(?:[^{q}\\\n]|\\.){{{_MOST_OF_A_VALUE},}}{q}" for q in "'\"")
+)
+_MOST_OF_A_MESSAGE, _MESSAGE_ENDS = 3000, (2000, 900)
+
 
 class SynqueError(Exception):
     """Base class of all exceptions of this library.
 
-    Keys in a message, which a config may have at a wrong place, are replaced by "…".
+    Keys in a message, which a config may have at a wrong place, are replaced by "…", and long
+    values by their beginning and end.
 
     Example:
         >>> str(SynqueError("max_retries='sk-proj-a1b2c3d4': allowed is a whole number from 0"))
         "max_retries='…': allowed is a whole number from 0"
+        >>> len(str(SynqueError(f"top_k={'9' * 4000}: allowed is a whole number from 1")))
+        254
     """
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(without_keys(arg) if isinstance(arg, str) else arg for arg in args))
+        super().__init__(*(_shown(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ConfigError(SynqueError, ValueError):
@@ -127,6 +139,19 @@ def without_keys(text: str) -> str:
         "unknown engine '…'"
     """
     return _KEYS.sub("…", text)
+
+
+def _shown(message: str) -> str:
+    # keys first: the rest of half a key would not be known as one
+    message = without_keys(message)
+    if len(message) < _MOST_OF_A_VALUE:
+        return message
+    message = _LONG_VALUE.sub(lambda match: _ends(match[0], *_VALUE_ENDS), message)
+    return _ends(message, *_MESSAGE_ENDS) if len(message) > _MOST_OF_A_MESSAGE else message
+
+
+def _ends(text: str, n_first: int, n_last: int) -> str:
+    return f"{text[:n_first]}…{text[-n_last:]}"
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:

@@ -1,13 +1,14 @@
-"""Errors show no key, wherever in a config it is; names of models, files and data are shown."""
+"""Errors show no key and no long value; names of models, files and data are shown."""
 
 from __future__ import annotations
 
 import pickle
+import time
 
 import pytest
 
 from synque_select.cli.main import main
-from synque_select.errors import ConfigError, without_keys
+from synque_select.errors import ConfigError, DataError, without_keys
 
 KEY = "sk-proj-Ab3dEf6hIj9kLmN0pQrStUv"
 ENGINE = "scorer:\n  engine: openai\n  model_id: fake\n  base_url: http://127.0.0.1:9/v1\n"
@@ -49,6 +50,58 @@ def test_keys_are_not_shown(key):
 )
 def test_other_names_are_shown(text):
     assert without_keys(text) == text
+
+
+LONG_TEXT = 'it\'s "so"\n' * 9000
+
+
+@pytest.mark.parametrize(
+    ("before", "value", "after"),
+    [
+        ("timeout_s=", "9" * 400, ": allowed is a number of seconds"),
+        ("line 3: found ", repr("two words " * 10_000), "; allowed is a number"),
+        ("line 3: found ", repr(LONG_TEXT), "; allowed is a number"),
+        ("", "a/" * 500, ": no such file or folder"),
+        ("found ", "数" * 5000, ", which is too long"),
+    ],
+    ids=["digits", "cell", "quotes", "path", "without spaces"],
+)
+def test_a_long_value_is_shown_by_its_beginning_and_end(before, value, after):
+    message = str(DataError(f"{before}{value}{after}"))
+    assert message.startswith(before + value[:100])
+    assert message.endswith(value[-10:] + after)
+    assert len(message) < 400
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        f"{'/folder' * 50}/a.jsonl: no such file or folder",
+        "no proxy 'a'; there are: " + ", ".join(f"'name {i}'" for i in range(150)),
+        "the user's file isn't read: " + "a few words " * 100,
+    ],
+)
+def test_paths_lists_and_sentences_are_shown_as_a_whole(message):
+    assert str(DataError(message)) == message
+
+
+def test_a_long_message_keeps_its_beginning_and_end():
+    message = str(ConfigError(f"names: found {['a b'] * 9000}; allowed is one name each"))
+    assert len(message) < 3000
+    assert message.startswith("names: found ['a b', 'a b'")
+    assert message.endswith("'a b']; allowed is one name each")
+
+
+def test_a_key_that_is_longer_than_what_is_shown_is_masked_as_a_whole():
+    key = "eyJ" + "hbGci" * 60 + "." + "c2lnbmF0dXJl" * 30
+    assert str(ConfigError(f"found {key}: allowed is a name")) == "found …: allowed is a name"
+
+
+@pytest.mark.parametrize("text", ["'" * 10**5, "\\" * 10**5, " '" * 10**5, "'\\" * 10**5])
+def test_hostile_texts_are_shortened_in_linear_time(text):
+    start = time.perf_counter()
+    assert len(str(DataError(text))) < 3000
+    assert time.perf_counter() - start < 5
 
 
 @pytest.mark.parametrize(
