@@ -44,6 +44,14 @@ _SECOND_MARK = (
     "Give them one by one, or remove the mark"
 )
 _Member = TypeVar("_Member")
+# an object with one of these keys, and few others, is a record rather than texts by their names
+_RECORD_FIELDS = frozenset(
+    (
+        *("text", "label", "labels", "sentence", "prompt", "completion", "response", "instruction"),
+        *("input", "output", "question", "answer", "premise", "hypothesis", "chosen", "rejected"),
+    )
+)
+_MOST_RECORD_FIELDS = 20
 _ALLOWED = "allowed is a list of records, a list of texts, or an object whose values are texts"
 
 
@@ -80,8 +88,9 @@ def read_json(path: Path) -> Rows:
 
     Raises:
         DataError: The file is not JSON, not UTF-8, contains values other than records and texts,
-            has a key twice in a record, or holds a number that is not finite; the message names
-            the file and, except for the outermost value, the line.
+            is one record instead of a list of them, has a key twice in a record, or holds a number
+            that is not finite; the message names the file and, except for the outermost value, the
+            line.
 
     Example:
         >>> import tempfile
@@ -229,12 +238,20 @@ def _records(values: Iterator[_Value], path: Path) -> Rows:
 
 
 def _pairs(stream: _JsonStream, path: Path) -> Rows:
+    keys = []
     for key, (line, n_bytes, value) in stream.pairs():
         if not isinstance(value, str):
             raise DataError(
                 f"{path}, line {line}: found {kind_of(value)} under the key {key!r}; {_ALLOWED}"
             )
+        if len(keys) <= _MOST_RECORD_FIELDS:
+            keys.append(key)
         yield Row(line, n_bytes, {"key": key, "text": value})
+    if len(keys) <= _MOST_RECORD_FIELDS and not _RECORD_FIELDS.isdisjoint(keys):
+        raise DataError(
+            f"{path}: found one record, with the fields {', '.join(map(repr, keys))}; put all "
+            "records into one list, or give an object of texts other keys"
+        )
 
 
 def _is_json_lines(path: Path) -> bool:

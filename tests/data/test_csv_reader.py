@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,30 @@ def test_a_record_with_the_key_that_marks_long_numbers_stays(tmp_path: Path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"x": {"\\u0000number": "no"}}\n{"x": {"\\u0000number": 1}}\n')
     assert [row["x"] for row in read(path)] == [{"\0number": "no"}, {"\0number": 1}]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"text": "the one", "label": "pos"}', '{\n"id": "7",\n"prompt": "a",\n"response": "b"\n}'],
+)
+def test_one_record_of_json_is_not_read_as_an_example_per_field(content: str, tmp_path: Path):
+    path = tmp_path / "a.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=f"^{path}: found one record, with the fields '"):
+        load_dataset_file(path)
+
+
+def test_an_object_of_texts_may_have_any_keys_among_many(tmp_path: Path):
+    path = tmp_path / "a.json"
+    words = {
+        "text": "what is written",
+        "label": "a sticker",
+        **dict.fromkeys(map(str, range(30)), "x"),
+    }
+    path.write_text(json.dumps(words))
+    assert read(path)[0] == {"key": "text", "text": "what is written"}
+    path.write_text('{"7": "Find a recipe.", "title": "Find a song."}')
+    assert [row["key"] for row in read(path)] == ["7", "title"]
 
 
 CELLS = st.one_of(
