@@ -238,7 +238,7 @@ def _records(values: Iterator[_Value], path: Path) -> Rows:
 
 
 def _pairs(stream: _JsonStream, path: Path) -> Rows:
-    keys = []
+    keys: list[str] = []
     for key, (line, n_bytes, value) in stream.pairs():
         if not isinstance(value, str):
             raise DataError(
