@@ -345,6 +345,7 @@ def selected_values(
     """
     alone = field_alone(examples.readable, selector)  # avoids decoding images to read a field
     source = examples.readable if alone is None else alone
+    block: list[Any] | None = None
     bar = ProgressBar(
         range(len(examples)),
         f"{option} of {examples.name}",
@@ -354,8 +355,14 @@ def selected_values(
     )
     values = []
     for position in bar:
+        if alone is not None and position % _BLOCK == 0:
+            block = None
+            # what cannot be read is left to the slow path, whose error names the example
+            with suppress(Exception):
+                block = list(alone[position : position + _BLOCK][selector])
         try:
-            values.append(read(select(source[position], selector), position))
+            example = source[position] if block is None else {selector: block[position % _BLOCK]}
+            values.append(read(select(example, selector), position))
         except DependencyError:
             raise
         except Exception as error:  # a user's dataset or function may raise anything

@@ -231,6 +231,19 @@ class BaseProxy(ABC):
             ProxyError: The proxy cannot score this input; the message says why.
         """
 
+    def mixture_score(
+        self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
+    ) -> Callable[[torch.Tensor], float] | None:
+        """Return `ProxyScores.mixture` without scoring the candidates.
+
+        With it, a mixture of candidates whose scores are cached is scored without scoring them
+        again. The arguments are those of `score`.
+
+        Returns:
+            The function; None if it needs the scores of all candidates.
+        """
+        return None
+
     def close(self) -> None:  # noqa: B027 - a hook that need not be filled
         """Free the models that were passed to the proxy; called before training starts.
 

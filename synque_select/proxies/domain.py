@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,7 @@ from synque_select.proxies.inputs import (
     content_order,
     cross_fit_folds,
     example_groups,
+    mixture_of_defined,
     parts_of,
     score_defined,
     size_message,
@@ -89,6 +90,14 @@ class PAD(BaseProxy):
             return score_defined(real, candidates, device, _released_pad)
         return score_defined(real, candidates, device, lambda parts: self._score(parts, seed))
 
+    def mixture_score(
+        self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
+    ) -> Callable[[torch.Tensor], float] | None:
+        """Return the score of mixtures; see `BaseProxy.mixture_score`."""
+        if self.protocol == "released":
+            return None
+        return mixture_of_defined(real, candidates, device, lambda p: self._mixture(p, seed))
+
     def values(
         self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
     ) -> torch.Tensor:
@@ -120,12 +129,42 @@ class PAD(BaseProxy):
             resample=Contributions(contributions, 2 * (1 - synthetic_errors)),
             spread=self._spread(prepared, m, seed, values, contributions),
             example_scores=lambda k: _realness(prepared, k, task.chosen[k], fits.get(k)),
-            mixture=lambda weights: task.mixture(weights, self.n_folds, seed),
+            mixture=self._mixture(prepared, seed),
             messages=(
                 *size_message(prepared, m, "by a random subsample"),
                 *_undefined_message(prepared, values),
             ),
         )
+
+    def _mixture(self, prepared: Prepared, seed: int) -> Callable[[torch.Tensor], float]:
+        """Return the PAD of m examples of a mixture."""
+        m, real = prepared.common_size(self.max_examples), prepared.real
+
+        def mixture(weights: torch.Tensor) -> float:
+            # the first examples of each candidate's random order are a random subsample of it, and
+            # a small change of the weights exchanges few of them: scores of similar mixtures share
+            # noise
+            drawn = {
+                k: content_order(prepared.inputs[k], seed)[:n]
+                for k, n in enumerate(parts_of(m, weights))
+                if n
+            }
+            contents = [example_groups(prepared.inputs[k])[rows] for k, rows in drawn.items()]
+            folds = cross_fit_folds(
+                prepared.real_input, np.concatenate(contents), self.n_folds, seed
+            )
+            if folds is None:
+                return math.nan
+            # called after `score` has returned, and so outside the `precise` block around it
+            rows = [real, *(prepared.rows(k, chosen) for k, chosen in drawn.items())]
+            is_real = torch.arange(len(real) + m, device=real.device) < len(real)
+            with precise():
+                placed = torch.from_numpy(folds).to(real.device)[None]
+                chance = cross_fit(torch.cat(rows)[None], is_real, placed).probabilities[0]
+            real_error, synthetic_error = 1 - chance[: len(real)].mean(), chance[len(real) :].mean()
+            return pad_from_errors(float(real_error), float(synthetic_error))
+
+        return mixture
 
     def _spread(
         self,
@@ -220,25 +259,6 @@ class _Classification:
             root = fit.root
             fits |= {k: fit.for_group(i) for i, k in enumerate(part)}
         return fits
-
-    def mixture(self, weights: torch.Tensor, n_folds: int, seed: int) -> float:
-        """Return the PAD of m examples of a mixture."""
-        # the first examples of each candidate's random order are a random subsample of it, and a
-        # small change of the weights exchanges few of them: scores of similar mixtures share noise
-        m, real = len(self.chosen[0]), self.prepared.real
-        counts = parts_of(m, weights)
-        drawn = {k: self.chosen[k][:n] for k, n in enumerate(counts) if n}
-        contents = [example_groups(self.prepared.inputs[k])[rows] for k, rows in drawn.items()]
-        folds = cross_fit_folds(self.prepared.real_input, np.concatenate(contents), n_folds, seed)
-        if folds is None:
-            return math.nan
-        # called after `score` has returned, and so outside the `precise` block around it
-        rows = [real, *(self.prepared.rows(k, chosen) for k, chosen in drawn.items())]
-        with precise():
-            placed = torch.from_numpy(folds).to(real.device)[None]
-            chance = cross_fit(torch.cat(rows)[None], self.is_real, placed).probabilities[0]
-        real_error, synthetic_error = 1 - chance[: len(real)].mean(), chance[len(real) :].mean()
-        return pad_from_errors(float(real_error), float(synthetic_error))
 
     def real_contributions(self, fits: Mapping[int, CrossFit]) -> torch.Tensor:
         """Return each real example's contribution to the sum of both errors, (n, K) float64."""

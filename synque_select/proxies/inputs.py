@@ -28,6 +28,7 @@ __all__ = [
     "embeddings_of",
     "example_groups",
     "is_finite",
+    "mixture_of_defined",
     "parts_of",
     "real_groups",
     "score_defined",
@@ -195,6 +196,28 @@ def score_defined(
     message = f"undefined for {names}: embeddings that are not finite"
     positions = [position for position, good in enumerate(finite) if good]
     return _spread_out(scores, positions, [len(part) for part in candidates], message)
+
+
+def mixture_of_defined(
+    real: ProxyInput,
+    candidates: Sequence[ProxyInput],
+    device: torch.device,
+    mixture: Callable[[Prepared], Callable[[torch.Tensor], float] | None],
+) -> Callable[[torch.Tensor], float] | None:
+    """Return the score of mixtures, NaN where one contains a candidate that cannot be scored.
+
+    Args:
+        real: The real sample.
+        candidates: The K candidates.
+        device: Device to compute on.
+        mixture: Makes the function of the weights of the usable candidates; see `score_defined`.
+    """
+
+    def unscored(prepared: Prepared) -> ProxyScores:
+        values = torch.full((len(prepared.inputs),), torch.nan, dtype=torch.float64)
+        return ProxyScores(values, mixture=mixture(prepared))
+
+    return score_defined(real, candidates, device, unscored).mixture
 
 
 def is_finite(embeddings: torch.Tensor) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import ClassVar, cast, get_args
 
 import torch
@@ -142,17 +143,6 @@ class NGram(BaseProxy):
         def example_scores(position: int) -> torch.Tensor:
             return self._log_ratio(real, candidates[position], device)
 
-        def mixture(weights: torch.Tensor) -> float:
-            # n-gram counts of a mixture are the sum of its parts' counts, so no text is read again
-            used = weights.nonzero().flatten().tolist()
-            shares = [float(weights[k]) * size / len(candidates[k]) for k in used]
-            model = mixture_log_probabilities(
-                torch.stack([counts[k] for k in used]).to(device),
-                torch.tensor(shares, dtype=torch.float64),
-                alpha=self.alpha,
-            )
-            return -float(sum_by_text(grams, model).sum()) / float(n_grams.sum())
-
         unsplit = self._unsplit([real, *candidates])
         values = -likelihood.sum(0) / n_grams.sum()
         # a ratio of two sums, both of which change in a resample: texts are drawn whole, with all
@@ -165,8 +155,41 @@ class NGram(BaseProxy):
             messages=_empty_message(empty) + _unsplit_message(unsplit),
             # where only candidates have no words, they are unlike the real sample, as scored
             reliable=real.name not in unsplit,
-            mixture=mixture,
+            mixture=self._mixture(grams, candidates, counts.__getitem__, device),
         )
+
+    def mixture_score(
+        self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
+    ) -> Callable[[torch.Tensor], float] | None:
+        """Return the score of mixtures; see `BaseProxy.mixture_score`."""
+        grams = self._hash(cast("Sequence[str]", real.views), self.n_buckets)
+        if len(grams.buckets) == 0:
+            return None
+        counts = cache(lambda k: self._count(candidates[k]))
+        return self._mixture(grams, candidates, counts, device)
+
+    def _mixture(
+        self,
+        grams: HashedNGrams,
+        candidates: Sequence[ProxyInput],
+        counts: Callable[[int], torch.Tensor],
+        device: torch.device,
+    ) -> Callable[[torch.Tensor], float]:
+        """Return the score of mixtures, from the n-grams of the real sample and the counts."""
+        size = min(len(candidate) for candidate in candidates)
+
+        def mixture(weights: torch.Tensor) -> float:
+            # n-gram counts of a mixture are the sum of its parts' counts, so no text is read again
+            used = weights.nonzero().flatten().tolist()
+            shares = [float(weights[k]) * size / len(candidates[k]) for k in used]
+            model = mixture_log_probabilities(
+                torch.stack([counts(k) for k in used]).to(device),
+                torch.tensor(shares, dtype=torch.float64),
+                alpha=self.alpha,
+            )
+            return -float(sum_by_text(grams, model).sum()) / len(grams.buckets)
+
+        return mixture
 
     def _unsplit(self, parts: Sequence[ProxyInput]) -> list[str]:
         """Return the names of the parts whose words cannot be counted."""

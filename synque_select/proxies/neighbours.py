@@ -17,7 +17,13 @@ from synque_select.functional.coverage import (
 )
 from synque_select.functional.pairwise import nearest_distances, precise
 from synque_select.proxies.base import BaseProxy, Contributions, ProxyInput, ProxyScores
-from synque_select.proxies.inputs import Prepared, real_groups, score_defined, size_message
+from synque_select.proxies.inputs import (
+    Prepared,
+    mixture_of_defined,
+    real_groups,
+    score_defined,
+    size_message,
+)
 
 __all__ = ["Coverage", "Density", "KNNCoverage"]
 
@@ -48,6 +54,12 @@ class Coverage(BaseProxy):
         """Score the candidates; see `BaseProxy.score`."""
         return score_defined(real, candidates, device, self._score)
 
+    def mixture_score(
+        self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
+    ) -> Callable[[torch.Tensor], float] | None:
+        """Return the score of mixtures; see `BaseProxy.mixture_score`."""
+        return mixture_of_defined(real, candidates, device, _mixture_coverage)
+
     def _score(self, prepared: Prepared) -> ProxyScores:
         # an expectation instead of one random subsample: two candidates then never change places
         # by the luck of a draw
@@ -61,7 +73,7 @@ class Coverage(BaseProxy):
             resample=Contributions(distances),
             example_scores=lambda k: _nearness(prepared, k),
             messages=size_message(prepared, m, "by exact expectation"),
-            mixture=lambda weights: _mixture_coverage(prepared, m, weights),
+            mixture=_mixture_coverage(prepared),
         )
 
 
@@ -155,14 +167,19 @@ class KNNCoverage(BaseProxy):
         )
 
 
-def _mixture_coverage(prepared: Prepared, m: int, weights: torch.Tensor) -> float:
-    # m draws for the mixture, as for every candidate. Fractions are kept: rounded, a small change
-    # of the weights would often change nothing
-    used = weights.nonzero().flatten().tolist()
-    draws = [float(weights[k]) * m for k in used]
-    with precise():
-        parts = [prepared.embeddings(k) for k in used]
-        return float(mixture_coverage_distances(prepared.real, parts, draws).mean())
+def _mixture_coverage(prepared: Prepared) -> Callable[[torch.Tensor], float]:
+    m = prepared.common_size()
+
+    def mixture(weights: torch.Tensor) -> float:
+        # m draws for the mixture, as for every candidate. Fractions are kept: rounded, a small
+        # change of the weights would often change nothing
+        used = weights.nonzero().flatten().tolist()
+        draws = [float(weights[k]) * m for k in used]
+        with precise():
+            parts = [prepared.embeddings(k) for k in used]
+            return float(mixture_coverage_distances(prepared.real, parts, draws).mean())
+
+    return mixture
 
 
 def n_neighbours(n_real: int) -> int:

@@ -15,7 +15,7 @@ from synque_select.errors import RecordError
 from synque_select.proxies.base import BaseProxy
 from synque_select.records.ranking_file import ranking_from_json
 from synque_select.records.run_folder import to_jsonable
-from synque_select.selection.score_cache import package_versions, source_hash
+from synque_select.selection.score_cache import code_of, package_versions, source_hash
 from synque_select.types import Ranking
 from synque_select.utils.cache_dir import cache_root, reason_of, temporary_twin, write_in_cache
 from synque_select.utils.checksums import (
@@ -26,7 +26,6 @@ from synque_select.utils.checksums import (
 )
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_files import parse_json
-from synque_select.utils.source_code import source_of
 
 __all__ = [
     "keep_ranking",
@@ -145,12 +144,5 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _code_of(cls: type[BaseProxy]) -> str:
-    """Return what identifies the code of a proxy: one of the user's has no version, but a source.
-
-    Where the code cannot be known to be the same, this is a value that nothing else equals, so
-    that the candidates are scored again.
-    """
-    if cls.needs_records:
-        return uuid.uuid4().hex  # records may have changed where their views have not
-    source = source_of(cls)
-    return uuid.uuid4().hex if source is None else f"{cls.__qualname__}{source}"
+    # a value that nothing else equals, so that the candidates are scored again
+    return code_of(cls) or uuid.uuid4().hex

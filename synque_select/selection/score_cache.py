@@ -20,8 +20,16 @@ import torch
 from synque_select.proxies.base import BaseProxy, Contributions, ProxyScores
 from synque_select.utils.cache_dir import note_not_written
 from synque_select.utils.checksums import checksummed_file, read_checked, remove_damaged
+from synque_select.utils.source_code import source_of
 
-__all__ = ["ScoreCache", "hash_of_code", "package_versions", "source_hash"]
+__all__ = [
+    "ScoreCache",
+    "code_of",
+    "hash_of_code",
+    "is_packaged",
+    "package_versions",
+    "source_hash",
+]
 
 _FORMAT = 2
 _PACKAGES = (
@@ -60,14 +68,19 @@ class ScoreCache:
     labels: Sequence[tuple[str, str | None]] = ()
 
     def load(
-        self, proxy: BaseProxy, score: Callable[[], ProxyScores]
+        self,
+        proxy: BaseProxy,
+        score: Callable[[], ProxyScores],
+        mixture_score: Callable[[], Callable[[torch.Tensor], float] | None],
     ) -> tuple[ProxyScores, float] | None:
         """Return what is kept for a proxy and the seconds that it took; None where nothing is.
 
         Args:
             proxy: The proxy.
-            score: Scores again; called where the realness of examples or the score of a mixture is
-                asked for, which are not kept.
+            score: Scores again; called where the realness of examples is asked for, which is not
+                kept, and where `mixture_score` cannot do without.
+            mixture_score: What `BaseProxy.mixture_score` returns; called where the score of a
+                mixture is asked for.
         """
         path = self._path(proxy)
         if path is None:
@@ -76,7 +89,8 @@ class ScoreCache:
             with np.load(io.BytesIO(read_checked(path)), allow_pickle=False) as file:
                 arrays = {name: torch.from_numpy(file[name]) for name in file.files}
             about = json.loads(arrays.pop("about").numpy().tobytes())
-            return _restored(arrays, about, cache(score)), float(about["seconds"])
+            scores = _restored(arrays, about, cache(score), cache(mixture_score))
+            return scores, float(about["seconds"])
         except OSError:
             return None
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -106,10 +120,49 @@ class ScoreCache:
         except OSError as error:
             note_not_written(path.parent, error)
 
-    def _path(self, proxy: BaseProxy) -> Path | None:
-        is_packaged = type(proxy).__module__.startswith("synque_select.proxies.")
-        if not is_packaged or proxy.family == "lens" or proxy.needs_records:
+    def load_mixture(self, proxy: BaseProxy, weights: Sequence[float]) -> float | None:
+        """Return the kept score of a mixture; None if there is none.
+
+        Args:
+            proxy: The proxy; scores by one of the user's are kept as well, as long as its code is
+                the same.
+            weights: Weight of each candidate.
+        """
+        path = self._mixture_path(proxy, weights)
+        if path is None:
             return None
+        try:
+            return float(read_checked(path))
+        except OSError:
+            return None
+        except ValueError as error:
+            remove_damaged(path, error, f"the mixture is scored again by {proxy.key}")
+            return None
+
+    def keep_mixture(self, proxy: BaseProxy, weights: Sequence[float], score: float) -> None:
+        """Write the score of a mixture, if it can be kept."""
+        path = self._mixture_path(proxy, weights)
+        if path is None:
+            return
+        try:
+            with checksummed_file(path) as stream:
+                stream.write(repr(float(score)).encode())
+        except OSError as error:
+            note_not_written(path.parent, error)
+
+    def _mixture_path(self, proxy: BaseProxy, weights: Sequence[float]) -> Path | None:
+        code = code_of(type(proxy))
+        if code is None or proxy.family == "lens":
+            return None
+        return self._named(proxy, {"mixture": list(weights), "code of the proxy": code}, "txt")
+
+    def _path(self, proxy: BaseProxy) -> Path | None:
+        if not is_packaged(proxy) or proxy.family == "lens" or proxy.needs_records:
+            return None
+        return self._named(proxy, {}, "npz")
+
+    def _named(self, proxy: BaseProxy, further: Mapping[str, Any], suffix: str) -> Path | None:
+        """Return the file of what depends on a proxy, its input and `further` plain values."""
         parts = {
             "format": _FORMAT,
             "proxy": [type(proxy).__qualname__, dict(proxy.options())],
@@ -118,22 +171,42 @@ class ScoreCache:
             "labels": self.labels if proxy.needs_labels else None,
             "code": source_hash(),
             "packages": package_versions(),
+            **further,
         }
         try:
             text = json.dumps(parts, sort_keys=True)
         except TypeError:  # an option that is not a plain value
             return None
-        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
+        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.{suffix}"
+
+
+def is_packaged(proxy: BaseProxy) -> bool:
+    """Return whether a proxy is one of this package, whose code has a version."""
+    return type(proxy).__module__.startswith("synque_select.proxies.")
+
+
+def code_of(cls: type[BaseProxy]) -> str | None:
+    """Return what identifies the code of a proxy: one of the user's has no version, but a source.
+
+    None where results cannot be known to be the same.
+    """
+    if cls.needs_records:
+        return None  # records may have changed where their views have not
+    source = source_of(cls)
+    return None if source is None else f"{cls.__qualname__}{source}"
 
 
 def _restored(
-    arrays: Mapping[str, torch.Tensor], about: Mapping[str, Any], score: Callable[[], ProxyScores]
+    arrays: Mapping[str, torch.Tensor],
+    about: Mapping[str, Any],
+    score: Callable[[], ProxyScores],
+    mixture_score: Callable[[], Callable[[torch.Tensor], float] | None],
 ) -> ProxyScores:
     def example_scores(position: int) -> torch.Tensor:
         return score().example_scores(position)  # type: ignore[misc]
 
     def mixture(weights: torch.Tensor) -> float:
-        return score().mixture(weights)  # type: ignore[misc]
+        return (mixture_score() or score().mixture)(weights)  # type: ignore[misc]
 
     parts = {name: arrays[name] for name in _PARTS if name in arrays}
     return ProxyScores(

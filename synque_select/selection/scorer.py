@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -56,7 +57,8 @@ from synque_select.selection.ranking_cache import (
     ranking_path,
 )
 from synque_select.selection.sample_size import sample_size_analysis
-from synque_select.selection.scoring import Scoring, labels_key, score
+from synque_select.selection.score_cache import ScoreCache, is_packaged
+from synque_select.selection.scoring import Scoring, data_key, labels_key, score, score_mixture
 from synque_select.types import (
     DroppedLabel,
     Findings,
@@ -67,8 +69,9 @@ from synque_select.types import (
     RankOrigin,
     SampleSizeAnalysis,
 )
+from synque_select.utils.cache_dir import cache_root
 from synque_select.utils.json_types import Json
-from synque_select.utils.process_state import free_device_memory
+from synque_select.utils.process_state import free_device_memory, preserved_state
 from synque_select.utils.validation import check_int
 from synque_select.utils.wording import counted
 
@@ -661,6 +664,7 @@ class ScoringJob:
         dropped = None
         if labels is not None:
             ranking, dropped = self.filter_labels(scoring, ranking)
+        self._keep_mixture_scores(scoring, ranking.top())
 
         def write(folder: Path) -> None:
             save_findings(folder, findings)
@@ -705,8 +709,24 @@ class ScoringJob:
         # a mixture cannot be judged by labels: its judges are the candidates that it consists of
         suite = [proxy for proxy in self.suite if not proxy.needs_labels]
         direct = [proxy for proxy in suite if proxy.family != "lens"]
-        if direct:
+        if direct and len(mixture.names) == 1:
             scores = mixture_scores(self._with_suite(direct).score(), mixture)
+        elif direct:
+            scorer = self.scorer
+            scores = score_mixture(
+                self.candidates,
+                self.real,
+                direct,
+                mixture,
+                self._mixture_cache(direct),
+                encoder=scorer.encoder,
+                seed=scorer.seed,
+                device=scorer.device,
+                cache_dir=scorer.cache_dir,
+                progress=scorer.progress,
+            )
+            if not scorer.keep_models:
+                self._close_models()
         rest = [proxy for proxy in suite if proxy.key not in scores]
         if rest:
             sample = mixture_candidate(name, self.candidates, mixture, self.scorer.seed)
@@ -715,6 +735,34 @@ class ScoringJob:
             row = job.cached_ranking()[name]
             scores |= {key: score.value for key, score in row.scores.items()}
         return {proxy.key: scores[proxy.key] for proxy in suite}
+
+    def _keep_mixture_scores(self, scoring: Scoring, mixture: Mixture) -> None:
+        """Keep the mixture's scores by the user's proxies, while those of the candidates are here.
+
+        Scores of candidates by such a proxy are not kept, so the end of a fit would score again.
+        """
+        owned = [
+            proxy
+            for proxy in self.suite
+            if not is_packaged(proxy) and scoring.scores[proxy.key].mixture is not None
+        ]
+        if not owned or len(mixture.names) == 1:
+            return
+        kept = self._mixture_cache(owned)
+        weights = [mixture.weights.get(candidate.name, 0.0) for candidate in self.candidates]
+        # an error is shown where the score is needed, and must not cost the ranking
+        with preserved_state(), suppress(Exception):
+            for key, score in mixture_scores(scoring, mixture, [p.key for p in owned]).items():
+                proxy = next(proxy for proxy in owned if proxy.key == key)
+                kept.keep_mixture(proxy, weights, score)
+
+    def _mixture_cache(self, suite: Sequence[BaseProxy]) -> ScoreCache:
+        needs_embeddings = any(proxy.needs_embeddings for proxy in suite)
+        return ScoreCache(
+            cache_root(self.scorer.cache_dir) / "scores",
+            data_key(self.candidates, self.real, self.scorer.seed),
+            self._encoder().key if needs_embeddings else None,
+        )
 
     def _with_suite(self, suite: Sequence[BaseProxy]) -> ScoringJob:
         """Return the job for a part of the suite, without regard to `rank_by`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,13 +26,13 @@ from synque_select.selection.degenerate import Degenerate
 from synque_select.selection.real_messages import real_messages
 from synque_select.selection.reference import reference_scores
 from synque_select.selection.score_cache import ScoreCache
-from synque_select.types import EncoderInfo
+from synque_select.types import EncoderInfo, Mixture
 from synque_select.types.modality import Modality
 from synque_select.utils.cache_dir import cache_root
 from synque_select.utils.process_state import preserved_state
 from synque_select.utils.progress import ProgressBar
 
-__all__ = ["Scoring", "labels_key", "score"]
+__all__ = ["Scoring", "data_key", "labels_key", "score", "score_mixture"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,11 +145,7 @@ def score(
         messages = view_messages((*candidates, real)) + left_out_messages(candidates, real)
         messages += real_messages(real)
         messages += sample_messages(candidates) + copied
-        data = {
-            "sets": [(e.name, e.sha256) for e in (real, *candidates)],
-            "groups": real.groups_sha256,
-            "seed": seed,
-        }
+        data = data_key(candidates, real, seed)
         labels = labels_key(candidates) if any(proxy.needs_labels for proxy in suite) else ()
         kept = ScoreCache(folder / "scores", data, encoded.key, labels)
         scores, seconds, reused = _scores(encoded.inputs, suite, seed, place, kept, progress)
@@ -172,6 +168,86 @@ def score(
         copies=copies,
         reference=reference,
     )
+
+
+def score_mixture(
+    candidates: Sequence[Candidate],
+    real: RealSample,
+    suite: Sequence[BaseProxy],
+    mixture: Mixture,
+    kept: ScoreCache,
+    *,
+    encoder: str | BaseEncoder | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    cache_dir: str | Path | None = None,
+    progress: bool = True,
+) -> dict[str, float]:
+    """Score a mixture by every proxy that can without concatenating data.
+
+    Candidates are scored for this only by proxies without `BaseProxy.mixture_score`, and nothing is
+    computed where the score is in the cache.
+
+    Args:
+        candidates: As for `score`.
+        real: As for `score`.
+        suite: As for `score`.
+        mixture: A mixture of some of the candidates.
+        kept: Where scores of mixtures are kept.
+        encoder: As for `score`.
+        seed: As for `score`.
+        device: As for `score`.
+        cache_dir: As for `score`.
+        progress: As for `score`.
+
+    Returns:
+        Proxy key to score; a proxy that would need a sample of the mixture is left out.
+    """
+    folder = cache_root(cache_dir)
+    weights = [mixture.weights.get(candidate.name, 0.0) for candidate in candidates]
+    scores = {proxy.key: kept.load_mixture(proxy, weights) for proxy in suite}
+    left = [proxy for proxy in suite if scores[proxy.key] is None]
+    with preserved_state():
+        place = _device(device)
+        encoded = _encoded([real, *candidates], left, encoder, place, folder, progress)
+        of_all = replace(kept, encoder=encoded.key)
+        for proxy in left:
+            function = _mixture_score(proxy, encoded.inputs, seed, place, of_all)
+            if function is not None:
+                value = function(torch.tensor(weights, dtype=torch.float64))
+                scores[proxy.key] = value
+                kept.keep_mixture(proxy, weights, value)
+    return {key: value for key, value in scores.items() if value is not None}
+
+
+def _mixture_score(
+    proxy: BaseProxy,
+    inputs: Sequence[ProxyInput],
+    seed: int,
+    device: torch.device,
+    kept: ScoreCache,
+) -> Callable[[torch.Tensor], float] | None:
+    function = proxy.mixture_score(inputs[0], inputs[1:], seed=seed, device=device)
+    if function is not None:
+        return function
+    score = partial(_score_by, proxy, inputs, seed, device)
+    loaded = kept.load(proxy, score, lambda: None)  # it says whether there is such a function
+    return (score() if loaded is None else loaded[0]).mixture
+
+
+def data_key(candidates: Sequence[Candidate], real: RealSample, seed: int) -> dict[str, object]:
+    """Return what is scored, as plain values, for keys of cached results.
+
+    Args:
+        candidates: The candidates.
+        real: The real sample.
+        seed: Random seed.
+    """
+    return {
+        "sets": [(e.name, e.sha256) for e in (real, *candidates)],
+        "groups": real.groups_sha256,
+        "seed": seed,
+    }
 
 
 def labels_key(candidates: Sequence[Candidate]) -> list[tuple[str, str | None]]:
@@ -269,7 +345,8 @@ def _scores(
     for proxy in bar:
         bar.set_postfix_str(proxy.key)
         score = partial(_score_by, proxy, inputs, seed, device)
-        kept_scores = kept.load(proxy, score)
+        of_mixture = partial(proxy.mixture_score, inputs[0], inputs[1:], seed=seed, device=device)
+        kept_scores = kept.load(proxy, score, of_mixture)
         if kept_scores is not None:
             scores[proxy.key], seconds[proxy.key] = kept_scores
             reused.append(proxy.key)

@@ -12,6 +12,11 @@ import torch
 from synque_select.data.candidate import Candidate
 from synque_select.errors import ConfigError, LightningError
 from synque_select.functional.correlation import correlate_scores
+from synque_select.proxies.base import BaseProxy, ProxyScores
+from synque_select.proxies.domain import PAD
+from synque_select.proxies.kernel import MMD, Energy
+from synque_select.proxies.lexical import NGram
+from synque_select.proxies.neighbours import Coverage
 from synque_select.records.correlation_file import load_correlations
 from synque_select.records.store import RunStore
 from synque_select.selection.scorer import rank
@@ -113,6 +118,50 @@ def test_the_mixture_is_scored_as_it_was_served(fit, tmp_path):
     single, _ = fit(selection={"top_k": 1})
     assert single.record.scores == single.record.details["candidates"]["near"]
     assert {text for batch in model.seen for text in batch} <= texts_of("near", "mixed")
+
+
+class Spread(BaseProxy):
+    """A proxy of the user's, whose scores of candidates are not kept."""
+
+    key, higher_is_better, unit = "own", True, "standard deviation"
+    source, family = "test", "diversity"
+
+    def score(self, real, candidates, *, seed, device):
+        values = torch.stack([part.embeddings.std() for part in candidates]).double()
+        return ProxyScores(values, mixture=lambda weights: float(weights @ values))
+
+
+@pytest.mark.parametrize("top_k", [2, 4])
+def test_nothing_is_scored_twice(fit, monkeypatch: pytest.MonkeyPatch, top_k: int):
+    """All candidates are scored once, also for the mixture; with a full cache, nothing is."""
+    calls: list[tuple[str, str]] = []
+
+    def counted(cls: type[BaseProxy], name: str) -> None:
+        given = getattr(cls, name)
+
+        def counting(self: BaseProxy, real: Any, parts: Any, **options: Any) -> Any:
+            if len(parts) > 1:  # halves of the real sample are scored for the column of reference
+                calls.append((cls.key, name))
+            return given(self, real, parts, **options)
+
+        monkeypatch.setattr(cls, name, counting)
+
+    packaged = (PAD, MMD, Energy, Coverage, NGram)
+    for cls in packaged:
+        counted(cls, "score")
+        counted(cls, "mixture_score")
+    counted(Spread, "score")
+    suite = [*(cls.key for cls in packaged), Spread()]
+    options = {"proxies": suite, "rank_by": "mmd", "top_k": top_k}
+    first, _ = fit(selection=options)
+    keys = [cls.key for cls in packaged]
+    once = {(key, name) for key in keys for name in ("score", "mixture_score")} | {("own", "score")}
+    assert sorted(calls) == sorted(once)
+    calls.clear()
+    again, _ = fit(selection=options)
+    assert calls == []
+    assert again.record.scores == first.record.scores
+    assert set(first.record.scores) == {*keys, "own"}
 
 
 def read_csv(logger: CSVLogger, name: str) -> list[dict[str, str]]:

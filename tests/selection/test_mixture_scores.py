@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from synque_select.errors import ConfigError
 from synque_select.functional.coverage import coverage_distances, mixture_coverage_distances
 from synque_select.functional.ngram import mixture_log_probabilities, ngram_log_probabilities
+from synque_select.proxies import kernel
 from synque_select.proxies.base import BaseProxy, ProxyInput
 from synque_select.proxies.inputs import content_order, parts_of
 from synque_select.proxies.registry import default_suite, get_proxy
@@ -178,3 +181,43 @@ def test_scores_of_a_mixture_by_name():
     assert set(mixture_scores(scoring, Mixture({"b": 1.0}))) == {"mmd", "mdm"}
     with pytest.raises(ConfigError, match="no candidate 'z'"):
         mixture_scores(scoring, Mixture({"z": 1.0}))
+
+
+@pytest.mark.parametrize("key", SUITE)
+def test_without_scoring_the_candidates_the_score_is_the_same(key: str):
+    shares = weights(0.5, 0.0, 0.5)
+    scored = score(get_proxy(key), A, B, C).mixture(shares)
+    function = get_proxy(key).mixture_score(REAL, [A, B, C], seed=0, device=CPU)
+    assert function(shares) == scored
+
+
+def test_a_candidate_that_cannot_be_scored_makes_its_mixtures_undefined():
+    broken = dataclasses.replace(B, embeddings=B.embeddings * math.nan)
+    function = get_proxy("mmd").mixture_score(REAL, [A, broken, C], seed=0, device=CPU)
+    assert math.isnan(function(weights(0.5, 0.5, 0.0)))
+    assert math.isfinite(function(weights(0.5, 0.0, 0.5)))
+
+
+@pytest.mark.parametrize("key", ["mmd", "energy"])
+def test_many_candidates_are_compared_by_subsamples_of_all(
+    key: str, monkeypatch: pytest.MonkeyPatch
+):
+    parts = [part(str(i), 100, i, i / 40) for i in range(20)]
+    even = torch.full((20,), 0.05, dtype=torch.float64)
+    exact, subsampled = [], []
+    for seed in range(20):
+        for rows, scores in ((8192, exact), (800, subsampled)):
+            monkeypatch.setattr(kernel, "_BETWEEN_ROWS", rows)
+            function = get_proxy(key).mixture_score(REAL, parts, seed=seed, device=CPU)
+            scores.append(function(even))
+    errors = np.array(subsampled) - np.array(exact)
+    assert np.ptp(exact) < 1e-9
+    assert np.ptp(errors) > 0
+    # unbiased: the mean error is within four of its own standard errors
+    assert abs(errors.mean()) < 4 * errors.std(ddof=1) / 20**0.5
+    # work that does not grow with the pairs of candidates
+    calls = []
+    given = kernel.kernel_contributions
+    monkeypatch.setattr(kernel, "kernel_contributions", lambda *p: calls.append(p) or given(*p))
+    get_proxy(key).mixture_score(REAL, parts, seed=0, device=CPU)(even)
+    assert len(calls) == 20  # each candidate with the real sample, and no pair of candidates
