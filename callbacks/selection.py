@@ -178,10 +178,10 @@ class BaseSelectionCallback(CheckedCallback[TrainerT, ModuleT]):
     ) -> None:
         super().__init__()
         determined = (proxies, encoder, lens, answers)
-        alone = all(value is None for value in determined) and label_filter == "off"
-        _check_ranking(ranking, alone=alone)
         self._label_filter, self._relabel = check_label_filter(label_filter), relabel
-        if relabel and label_filter == "off":
+        alone = all(value is None for value in determined) and self._label_filter == "off"
+        _check_ranking(ranking, alone=alone)
+        if relabel and self._label_filter == "off":
             raise ConfigError("relabel=True changes what label_filter= finds: give it, too")
         check_int("seed", seed, 0)
         if top_k is not None:

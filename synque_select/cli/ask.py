@@ -66,6 +66,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--split", help="split of datasets that have several, for both sides (default: train)"
     )
+    parser.add_argument("--real-split", help="split of the real sample (default: as --split)")
     parser.add_argument("--encoder", help="model id, as for rank")
     add_compute_options(parser)
 
@@ -129,7 +130,12 @@ def _draw(options: Namespace) -> tuple[QuestionSheet, Camps | None]:
         family=options.family,
         split=options.split,
     )
-    real = load_real(options.real, view=options.real_view or options.view, split=options.split)
+    real = load_real(
+        options.real,
+        view=options.real_view or options.view,
+        split=options.split,
+        real_split=options.real_split,
+    )
     check_askable(candidates)
     scorer = Scorer(
         # the cheapest proxy whose scoring has embeddings

@@ -35,6 +35,7 @@ _OUTER = re.compile(r"(?:Subcommand '\w+' does not accept option|Option) '([\w.]
 _GROUP = re.compile(r"Group '([\w.]+)' does not accept option")
 _KEY = re.compile(r"Parser key \"([\w.]+)\":\s*")
 _EXPECTED = re.compile(r"Expected an? <class '(?:[\w.]*\.)?(\w+)'>")
+_LITERAL = re.compile(r"Expected a typing\.Literal\[([^\]]*)\]")
 _LISTED = re.compile(r"^ *- ", re.MULTILINE)
 _VALUE = re.compile(r"(?:Given value: |Got value: )([^\n]*)")
 _CLASS_PATH = re.compile(
@@ -49,6 +50,7 @@ _HOMES = (
     "torch.optim",
 )
 _ARGUMENT = re.compile(r"(\w+)=('[^']*'|[^:;,\s]+)")
+_CHOICE = re.compile(r"argument (\S+): invalid choice: '?(.*?)'? \(choose from (.*)\)", re.DOTALL)
 
 
 def parser_message(error: argparse.ArgumentError, arguments: Sequence[str]) -> str:
@@ -62,6 +64,12 @@ def parser_message(error: argparse.ArgumentError, arguments: Sequence[str]) -> s
     unrecognized = _unrecognized(error)
     if unrecognized is not None:
         return unrecognized
+    choice = _CHOICE.search(message)
+    if choice is not None:
+        option, given, allowed = choice.groups()
+        names = re.findall(r"[^\s',]+", allowed)
+        lead = f"{option} " if option.startswith("-") else ""
+        return f"{lead}{one_line(given, _MAX_VALUE)!r}: {did_you_mean(given, names)}"
     name, words = _field(message), _unknown_option(message) or _value_error(message)
     outer = _OUTER.match(message)
     if outer is not None:
@@ -140,12 +148,18 @@ def _value_error(message: str) -> str | None:
         hint = _close_class(unknown[1])
         return f"{name}: class_path {unknown[1]!r}: expected module.Class{hint}"
     errors = inner[: value.start()]
-    expected = list(dict.fromkeys(_EXPECTED.findall(errors)))
+    types, literals = _EXPECTED.findall(errors), _LITERAL.findall(errors)
     # of several types, some may be wrong for another reason
-    if not expected or len(_EXPECTED.findall(errors)) < len(_LISTED.findall(errors)):
+    if not types + literals or len(types + literals) < len(_LISTED.findall(errors)):
         return None
-    kinds = " or ".join("null" if kind == "NoneType" else kind for kind in expected)
-    return f"{name}: expected {kinds}, found {one_line(value[1], _MAX_VALUE)!r}"
+    texts = [text.strip("'") for part in literals for text in part.split(", ")]
+    # a bool beside words is what YAML makes of the word off
+    kinds = [kind for kind in dict.fromkeys(types) if not (literals and kind == "bool")]
+    kinds = ["null" if kind == "NoneType" else kind for kind in kinds]
+    allowed = " or ".join([*map(repr, texts), *kinds])
+    close = difflib.get_close_matches(value[1], texts, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{name}: expected {allowed}, found {one_line(value[1], _MAX_VALUE)!r}{hint}"
 
 
 def _close_class(path: str) -> str:

@@ -97,6 +97,7 @@ def _add_inputs(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--split", help="split of datasets that have several, for both sides (default: train)"
     )
+    parser.add_argument("--real-split", help="split of the real sample (default: as --split)")
     parser.add_argument(
         "--real-groups",
         metavar="FIELD",
@@ -261,6 +262,7 @@ def prepared(options: Namespace) -> ScoringJob:
         view=options.real_view or options.view,
         real_groups=_groups(options.real_groups),
         split=options.split,
+        real_split=options.real_split,
     )
     read_with = {"family": options.family, "lens": options.lens}
     job = scorer.prepare(candidates, real, read_with)
@@ -331,7 +333,7 @@ def _finding_files(options: Namespace) -> list[str]:
         "labels.json": options.label is not None,
         "gaps.json": options.gaps,
         "real_size.json": options.sample_size_analysis,
-        DROPPED_LABELS: options.label_filter != "off",
+        DROPPED_LABELS: options.label_filter not in ("off", False),
     }
     return [name for name, is_asked in is_written.items() if is_asked]
 
@@ -417,13 +419,13 @@ def _scorer(options: Namespace) -> Scorer:
     )
 
 
-def _label_filter(text: str, *, relabel: bool) -> LabelFilterChoice:
+def _label_filter(text: str | bool, *, relabel: bool) -> LabelFilterChoice:
     from synque_select.selection.label_filter import check_label_filter
 
-    try:
-        choice: str | float = float(text)
-    except ValueError:
-        choice = text
+    choice: str | float = text
+    if not isinstance(text, bool):  # as YAML reads the word off
+        with contextlib.suppress(ValueError):
+            choice = float(text)
     checked = check_label_filter(choice)
     if relabel and checked == "off":
         raise ConfigError(

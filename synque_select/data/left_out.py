@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
 from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.examples import Examples
 from synque_select.data.label_sets import NO_LABEL, class_names
 from synque_select.utils.wording import counted, listed
 
 __all__ = ["left_out_messages"]
 
+_SPLIT = re.compile(r"the split '[^']*' is read; left out: ")
+_JOINED = re.compile(r"[\d,]+ (?:files|parts) are read as one dataset \(")
+_SIZE = re.compile(r" \([^()]*\)")
 # what programs write for a missing value; "none" in lower case is often a class
 _WRITTEN_NULLS = ("nan", "NaN", "NAN", "None", "null", "NULL", "<NA>", "N/A", "NaT")
 
@@ -30,7 +35,7 @@ def left_out_messages(candidates: Sequence[Candidate], real: RealSample) -> tupl
         counts them.
     """
     parts = (real, *candidates)
-    messages = [f"{part.name}: {note}." for part in parts for note in part.notes]
+    messages = _note_messages(parts)
     for candidate in candidates:
         n_missing = 0 if candidate.label is None else candidate.labels.count(NO_LABEL)
         if n_missing:
@@ -55,6 +60,27 @@ def left_out_messages(candidates: Sequence[Candidate], real: RealSample) -> tupl
                 f"written, are one class: {listed(shown)}."
             )
     return (*messages, *_class_number_messages(candidates))
+
+
+def _note_messages(parts: Sequence[Examples]) -> list[str]:
+    """Return the notes on what was read, each once with the names of all that it is about."""
+    by_kind: dict[str, list[tuple[str, str]]] = {}
+    for part in parts:
+        for note in part.notes:
+            by_kind.setdefault(_kind_of_note(note), []).append((part.name, note))
+    messages = []
+    for kind, entries in by_kind.items():
+        notes = {note for _, note in entries}
+        text = notes.pop() if len(notes) == 1 else kind
+        messages.append(f"{listed([name for name, _ in entries])}: {text}.")
+    return messages
+
+
+def _kind_of_note(note: str) -> str:
+    """Return a note without the sizes and names that differ between datasets of one layout."""
+    if _JOINED.match(note):
+        return "the files of each are read as one dataset"
+    return _SIZE.sub("", note) if _SPLIT.match(note) else note
 
 
 def _class_number_messages(candidates: Sequence[Candidate]) -> list[str]:

@@ -48,6 +48,7 @@ _NUMBERED = re.compile(
     re.IGNORECASE,
 )
 _DESCRIPTIONS = frozenset(("dataset_dict.json", "dataset_info.json", "dataset_infos.json"))
+_PER_SIDE = "For the real sample alone: real_split= (--real-split)"
 _PLAIN_HEADS = frozenset(("", "part", "shard", "chunk", "data"))
 
 
@@ -88,10 +89,11 @@ def choose_split(
         ('train', ("the split 'train' is read; left out: test (5)",))
     """
     if split is not None and split not in sizes:
-        raise DataError(f"{where}: no split {split!r}; {did_you_mean(split, sizes)}")
+        raise DataError(f"{where}: no split {split!r}; {did_you_mean(split, sizes)}. {_PER_SIDE}")
     if split is None and len(sizes) > 1 and "train" not in sizes:
         raise DataError(
-            f"{where}: has the splits {', '.join(sizes)}; give one, with split= or --split"
+            f"{where}: has the splits {', '.join(sizes)}; give one with split= (--split). "
+            f"{_PER_SIDE}"
         )
     used = split or ("train" if "train" in sizes else next(iter(sizes)))
     others = [f"{name} ({size})" for name, size in sizes.items() if name != used]

@@ -148,7 +148,10 @@ def load_candidates(
     with _permission_said():
         sources = list(_candidate_sources(source, _How(text_fields(view), split)))
     if split is not None and not any(part.has_splits for part in sources):
-        raise ConfigError(f"split={split!r}: no candidate has splits; leave it out")
+        raise ConfigError(
+            f"split={split!r}: no candidate has splits; leave it out, or give real_split= "
+            "(--real-split) if it is a split of the real sample"
+        )
     if names is not None:
         sources = _renamed(sources, names)
     sources = _distinct(sources)
@@ -170,6 +173,7 @@ def load_real(
     view: Selector | None = None,
     real_groups: GroupSelector | None = None,
     split: str | None = None,
+    real_split: str | None = None,
 ) -> RealSample:
     """Load the real sample; its labels are never read.
 
@@ -181,25 +185,30 @@ def load_real(
             session or page: a field name, a position, or a function of an example. Intervals and
             comparisons then count groups, not examples. None groups exact and near duplicates
             (or keeps the groups of a `RealSample`); False if all examples are independent.
-        split: The split of a dataset that has several; None for "train".
+        split: The split of a dataset that has several; None for "train". A source without splits
+            is read whole.
+        real_split: As `split`, before which it goes; the source must have splits.
 
     Raises:
         DataError: A file, line, field or example is not usable; the message names it.
-        ConfigError: The source is a mapping, or matches more than one file or folder; or
-            `real_groups` selects the view or the label, or has a wrong type.
+        ConfigError: The source is a mapping, or matches more than one file or folder; it has no
+            splits and `real_split` is given; or `real_groups` selects the view or the label, or has
+            a wrong type.
 
     Example:
         >>> load_real(["Shares rise", "Shares fall"]).views[0]
         'Shares rise'
     """
-    if isinstance(source, RealSample) and view is None and real_groups is None:
+    if isinstance(source, RealSample) and view is real_groups is real_split is None:
         return source
     if isinstance(source, Mapping) and not _are_splits(source):
         raise ConfigError("real: found a mapping; allowed is one file, dataset or list of records")
     if _is_list(source) and len(source) == 1 and isinstance(source[0], str | os.PathLike):
         source = source[0]
     with _permission_said():
-        part = _one_source(source, _REAL, _How(text_fields(view), split))
+        part = _one_source(source, _REAL, _How(text_fields(view), real_split or split))
+    if real_split is not None and not part.has_splits:
+        raise ConfigError(f"real_split={real_split!r}: the real sample has no splits; leave it out")
     real = _build(RealSample, part, view, None)
     if real_groups is None and isinstance(source, RealSample):
         real_groups = source.group_by

@@ -7,6 +7,7 @@ closed. Its floors come from reasoning; none was tuned.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -58,7 +59,8 @@ __all__ = [
     "scored_camps",
 ]
 
-LabelFilterChoice: TypeAlias = float | Literal["off", "auto"]
+# false is how YAML reads the word off
+LabelFilterChoice: TypeAlias = bool | float | Literal["off", "auto"]
 
 # a label is contradicted by the majority of the votes against it, in "auto"
 _MAJORITY = 0.5
@@ -92,17 +94,22 @@ def check_label_filter(choice: object) -> LabelFilterChoice:
     Raises:
         ConfigError: It is neither "off", "auto", nor a share above 0 and below 1.
     """
-    if choice == "off":
+    if choice == "off" or choice is False:
         return "off"
     if choice == "auto":
         return "auto"
     if is_number(choice) and isinstance(choice, int | float) and 0 < choice < 1:
         return float(choice)
     raise ConfigError(
-        f"label_filter={choice!r}: allowed is 'off', 'auto', or a share above 0 and below 1: the "
-        "share of the other candidates' classifiers that must contradict a label to drop its "
-        "example"
+        f"label_filter={choice!r}: {_close(choice)}allowed is 'off', 'auto', or a share above 0 "
+        "and below 1: the share of the other candidates' classifiers that must contradict a label "
+        "to drop its example"
     )
+
+
+def _close(choice: object) -> str:
+    close = difflib.get_close_matches(str(choice), ("off", "auto"), n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
 
 
 def check_filter_data(

@@ -97,11 +97,13 @@ class RankOptions(ComputeOptions, total=False):
     """The options of `rank` that are not arguments: how data is read and scored, what is found.
 
     `real_view` is the view of the real sample, by default that of the candidates; `split` the split
-    of datasets that have several, by default "train"; the others are those of `synque-select rank`.
+    of datasets that have several, by default "train", and `real_split` that of the real sample; the
+    others are those of `synque-select rank`.
     """
 
     real_view: Selector | None
     split: str | None
+    real_split: str | None
     gaps: bool
     sample_size_analysis: bool
     label_filter: LabelFilterChoice
@@ -150,7 +152,8 @@ def rank(
         real_groups: What real examples share that do not vary independently, such as a thread,
             author, session or page; see `load_real`. None groups exact and near duplicates.
         **options: `real_view`, the view of the real sample if it has another one; `split` of
-            datasets that have several, by default "train"; `gaps`, whether to look for real
+            datasets that have several, by default "train", and `real_split` for the real sample
+            alone; `gaps`, whether to look for real
             examples that no candidate covers, and `sample_size_analysis`, whether more real
             examples would change the selection, both in `ranking.findings`; `label_filter` ("off",
             "auto" or a share of votes) and `relabel`, see `Scorer`; `answers`, a file of
@@ -201,6 +204,7 @@ def rank(
     asked = {name: value for name, value in given.items() if value is not None}
     call = info_of_call("rank", {"candidates": candidates, "real": real}, **asked, **options)
     real_view, split = options.pop("real_view", None), options.pop("split", None)
+    real_split = options.pop("real_split", None)
     gaps = options.pop("gaps", False)
     sample_sizes = options.pop("sample_size_analysis", False)
     scorer = Scorer(
@@ -214,7 +218,9 @@ def rank(
     )
     loaded = load_candidates(candidates, view=view, label=label, family=family, split=split)
     sample_view = view if real_view is None else real_view
-    sample = load_real(real, view=sample_view, real_groups=real_groups, split=split)
+    sample = load_real(
+        real, view=sample_view, real_groups=real_groups, split=split, real_split=real_split
+    )
     read_with: Mapping[str, Json] = {"family": family}
     ranking = scorer.prepare(loaded, sample, read_with).ranking_with_findings(
         gaps=gaps, sample_size_analysis=sample_sizes
@@ -280,7 +286,7 @@ class Scorer:
         check_int("n_resamples", self.n_resamples, 100)
         check_int("seed", self.seed, 0)
         MixtureOptions.of(self.mixture)
-        check_label_filter(self.label_filter)
+        object.__setattr__(self, "label_filter", check_label_filter(self.label_filter))
 
     @classmethod
     def like(

@@ -167,6 +167,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         family: Which candidates come from the same generator and so do not judge each other's
             labels; see `load_candidates`.
         split: The split of datasets that have several, for both sides; None for "train".
+        real_split: The split of the real sample; None for that of the candidates.
         mixture: Mixture to train on, a `Mixture` or a mapping from candidate name to weight.
         labeled_real: Labeled real data that is always part of training and never ranked: anything
             that `load_candidates` reads as one candidate. This is not the real sample, whose labels
@@ -218,6 +219,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         view: Selector | None = None,
         real_view: Selector | None = None,
         split: str | None = None,
+        real_split: str | None = None,
         label: Selector | None = None,
         family: FamilySpec | None = None,
         mixture: Mixture | Mapping[str, float] | None = None,
@@ -242,7 +244,8 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         check_labeled(labeled_real, real_share)
         self._sources = {"candidates": candidates, "real": real, "labeled_real": labeled_real}
         self._view, self._label, self._real_groups = view, label, real_groups
-        self._real_view, self._split = view if real_view is None else real_view, split
+        self._real_view = view if real_view is None else real_view
+        self._split, self._real_split = split, real_split
         self._family = family
         self._modules = candidate_modules(self, candidates)
         self._candidates: list[Candidate] | None = None
@@ -319,6 +322,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
                 view=self._real_view,
                 real_groups=self._real_groups,
                 split=self._split,
+                real_split=self._real_split,
             )
             self._sources["real"] = self._real
         return self._real

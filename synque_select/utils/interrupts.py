@@ -9,21 +9,31 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import multiprocessing
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
-__all__ = ["INTERRUPTED", "PromptInterrupts"]
+__all__ = ["INTERRUPTED", "PromptInterrupts", "end_process"]
 
 INTERRUPTED = 130  # exit status of a process that was interrupted
 
-_STUCK_S = 0.5
+_STUCK_S = 0.3
 _STEP_S = 0.05
+
+
+def end_process(number: int, frame: FrameType | None) -> None:
+    """End the process with one line: the handler of interrupts outside of `PromptInterrupts`.
+
+    An exception, as Python raises it, is a traceback while modules are imported, and is lost where
+    it arises in a callback of the interpreter.
+    """
+    os.write(2, b"\nsynque-select: interrupted\n")
+    os._exit(INTERRUPTED)
 
 
 class PromptInterrupts:
@@ -42,21 +52,22 @@ class PromptInterrupts:
     """
 
     def __init__(
-        self, message: Callable[[], str], *, cleanup_s: float = 0.7, ends_process: bool = False
+        self, message: Callable[[], str], *, cleanup_s: float = 0.5, ends_process: bool = False
     ) -> None:
         self.happened = False
         self._message, self._cleanup_s, self._ends_process = message, cleanup_s, ends_process
         self._has_arrived = self._has_left = self._is_printed = False
         self._pipe: tuple[int, int] | None = None
         self._wakeup_before = -1
+        self._handler_before = signal.getsignal(signal.SIGINT)
 
     def note_printed(self) -> None:
         """Note that the message was printed."""
         self._is_printed = True
 
     def __enter__(self) -> PromptInterrupts:
-        is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if is_default and threading.current_thread() is threading.main_thread():
+        is_ours = self._handler_before in (signal.default_int_handler, end_process)
+        if is_ours and threading.current_thread() is threading.main_thread():
             self._pipe = os.pipe()
             os.set_blocking(self._pipe[1], False)
             signal.signal(signal.SIGINT, self._arrive)
@@ -75,7 +86,7 @@ class PromptInterrupts:
             self._end()
         self._has_left = True
         signal.set_wakeup_fd(self._wakeup_before)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, self._handler_before)
         os.write(self._pipe[1], b"\0")  # ends the thread
 
     def _arrive(self, number: int, frame: FrameType | None) -> None:
@@ -106,6 +117,8 @@ class PromptInterrupts:
         if not self._is_printed:
             with contextlib.suppress(OSError):
                 os.write(2, f"\n{self._message()}\n".encode("utf-8", "backslashreplace"))
-        for child in multiprocessing.active_children():
+        # not imported here: the main thread may hold the lock of imports
+        processes = sys.modules.get("multiprocessing")
+        for child in () if processes is None else processes.active_children():
             child.terminate()
         os._exit(INTERRUPTED)

@@ -88,6 +88,14 @@ CASES = {
         "    - class_path: SelectionCalback",
         ["expected module.Class; did you mean synque_select.SelectionCallback?"],
     ),
+    "a word that is not allowed": (
+        "fit", "digits-fit", "        top_k: 3", "        mixture: equla",
+        ["line {0}: mixture: expected 'equal' or 'proportional'", "did you mean 'equal'?"],
+    ),
+    "a word or a number that is not allowed": (
+        "fit", "digits-fit", "        top_k: 3", "        label_filter: auot",
+        ["line {0}: label_filter: expected 'off' or 'auto' or float, found 'auot'; did you mean"],
+    ),
     "a number that is not allowed": (
         "experiment", "digits", "  replicates: 5", "  replicates: 0",
         ["line {0}: replicates=0: allowed is a whole number from 2"],

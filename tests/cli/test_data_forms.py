@@ -9,10 +9,14 @@ from typing import Any
 import datasets
 import pandas as pd
 import pytest
+import yaml
 
 from synque_select import rank
 from synque_select.cli.main import main
+from synque_select.data import load_candidates, load_real
+from synque_select.data.left_out import left_out_messages
 from synque_select.data.tables import quiet_datasets
+from synque_select.errors import DataError
 from synque_select.selection.scorer import Scorer
 from synque_select.types import Ranking
 
@@ -100,23 +104,30 @@ def on_every_surface(
     assert main(["rank", *flags, "--proxies", "ngram", "--json", str(target)]) == 0
     capsys.readouterr()
     by_command = Ranking.from_dict(json.loads(target.read_text()))
+    (folder / "rank.yaml").write_text(yaml.safe_dump(plain(options) | {"proxies": "ngram"}))
+    assert main(["rank", "--config", str(folder / "rank.yaml"), "--json", str(target)]) == 0
+    by_config = Ranking.from_dict(json.loads(target.read_text()))
+    capsys.readouterr()
     given = {name: value for name, value in options.items()}
     by_function = rank(**given, proxies=["ngram"], progress=False)
-    return [by_command, by_yaml(given, folder), by_function]
+    return [by_command, by_config, by_yaml(given, folder), by_function]
+
+
+def plain(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options as YAML has them."""
+    return {
+        name: [str(part) for part in value] if isinstance(value, list) else str(value)
+        for name, value in options.items()
+    }
 
 
 def by_yaml(options: dict[str, Any], folder: Path) -> Ranking:
-    import yaml
     from jsonargparse import ArgumentParser
 
     from synque_select import SynqueDataModule
 
     config = folder / "config.yaml"
-    plain = {
-        name: [str(part) for part in value] if isinstance(value, list) else str(value)
-        for name, value in options.items()
-    }
-    config.write_text(yaml.safe_dump({"data": plain}))
+    config.write_text(yaml.safe_dump({"data": plain(options)}))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_class_arguments(SynqueDataModule, "data")
@@ -206,6 +217,46 @@ def test_folders_of_shards_and_saved_splits(
         check(on_every_surface({**options, "split": "train"}, tmp_path, capsys), names)
 
 
+def test_a_split_for_each_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with quiet_datasets():
+        for name, texts in (("near", NEAR), ("far", FAR)):
+            saved(tmp_path / "data" / name, texts)
+        train = datasets.Dataset.from_dict({"text": FAR})
+        test = datasets.Dataset.from_dict({"text": REAL})
+        both = datasets.DatasetDict({"train": train, "validation": test})
+        both.save_to_disk(str(tmp_path / "real"))
+    data, real = tmp_path / "data", tmp_path / "real"
+    options = {"candidates": [data / "near", data / "far"], "real": real}
+    rankings = on_every_surface({**options, "real_split": "validation"}, tmp_path, capsys)
+    check(rankings, ("near", "far"))
+    given = {name: str(value) for name, value in options.items()} | {"candidates": str(data)}
+    with pytest.raises(DataError, match=r"no split 'validation'.* alone: real_split="):
+        rank(**given, split="validation", proxies=["ngram"])
+    flat = ["--candidates", str(data), "--real", str(tmp_path / "real.jsonl"), "--real-split", "x"]
+    write(tmp_path / "real.jsonl", [{"text": text} for text in REAL])
+    assert main(["rank", *flat, "--proxies", "ngram"]) == 1
+    assert "real_split='x': the real sample has no splits; leave it out" in capsys.readouterr().err
+
+
+def test_what_was_read_of_each_is_said_once(tmp_path: Path):
+    with quiet_datasets():
+        for name, texts in (("a", NEAR), ("b", FAR), ("c", NEAR[:3]), ("real", REAL)):
+            train = datasets.Dataset.from_dict({"text": texts})
+            test = train.select(range(len(texts) - 2))
+            folder = str(tmp_path / name)
+            datasets.DatasetDict({"train": train, "test": test}).save_to_disk(folder)
+        shards(tmp_path / "d", FAR)
+    candidates = load_candidates([tmp_path / name for name in "abcd"])
+    assert left_out_messages(candidates[:2], load_real(tmp_path / "real")) == (
+        "real, a, b: the split 'train' is read; left out: test (2).",
+    )
+    assert left_out_messages(candidates[1:], load_real(REAL)) == (
+        "b, c: the split 'train' is read; left out: test.",
+        "d: 2 files are read as one dataset (train-00000-of-00002.parquet, "
+        "train-00001-of-00002.parquet).",
+    )
+
+
 def test_mappings_in_yaml_and_python(tmp_path: Path):
     with quiet_datasets():
         shards(tmp_path / "far", FAR)
@@ -235,7 +286,6 @@ def test_lists_and_tuples_of_fields(view: Any, tmp_path: Path):
     write(tmp_path / "a.jsonl", [pair(text) for text in NEAR])
     write(tmp_path / "b.jsonl", [pair(text) for text in FAR])
     write(tmp_path / "real.jsonl", [pair(text) for text in REAL])
-    import yaml
     from jsonargparse import ArgumentParser
 
     from synque_select import SynqueDataModule

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,39 @@ def test_while_it_trains(folder: Path):
     assert seconds < SOON_S
     assert "To go on: synque-select fit --config mine.yaml (training starts anew; --ckpt" in errors
     assert list(folder.glob("runs/*/*/ranking.json"))
+
+
+@pytest.mark.parametrize("moment", ["import", "end"])
+def test_before_and_after_the_command_there_is_no_traceback(moment: str, tmp_path: Path):
+    at_end = "import atexit; atexit.register(interrupt)"
+    at_import = "sys.meta_path.insert(0, types.SimpleNamespace(find_spec=find))"
+    code = f"""
+import importlib.metadata, os, signal, sys, types
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def find(name, path=None, target=None):
+    if name == "synque_select.cli.main":
+        interrupt()
+
+
+from synque_select.__main__ import run
+{at_import if moment == "import" else at_end}
+sys.argv[1:] = ["--version"]
+sys.exit(run())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "\nsynque-select: interrupted\n")
+    assert ("synque-select " in done.stdout) == (moment == "end")
+
+
+def test_the_console_script_is_the_module():
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"synque-select": "synque_select.__main__:run"}
 
 
 def test_an_interrupt_that_arrives_is_an_exception_and_the_process_goes_on():

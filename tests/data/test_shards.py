@@ -154,7 +154,7 @@ def test_a_saved_dictionary_of_splits(tmp_path: Path):
     assert list(load_real(tmp_path / "data" / "a" / "test").views) == ["t", "u"]
     assert len(load_candidates([splits])[0]) == 3
     without_train = datasets.DatasetDict({"p": splits["test"], "q": splits["test"]})
-    with pytest.raises(DataError, match="has the splits p, q; give one, with split= or --split"):
+    with pytest.raises(DataError, match="has the splits p, q; give one with split="):
         load_candidates({"c": without_train})
     # at the top, each is a candidate
     assert [c.name for c in load_candidates(without_train)] == ["p", "q"]

@@ -24,6 +24,7 @@ from synque_select.selection.label_filter import (
     label_consistency,
 )
 from synque_select.selection.ranking import ranking_from
+from synque_select.selection.scorer import Scorer
 from synque_select.selection.scoring import Scoring
 from synque_select.types.label_filter import LabelFilterRecord
 from synque_select.utils.json_fields import JsonFields
@@ -275,6 +276,11 @@ def test_the_record_is_read_back():
 @pytest.mark.parametrize("choice", ["off", "auto", 0.5])
 def test_allowed_choices(choice: object):
     assert check_label_filter(choice) == choice
+
+
+def test_off_without_quotes_is_false_in_yaml():
+    assert check_label_filter(False) == "off"
+    assert Scorer(["ngram"], label_filter=False).label_filter == "off"
 
 
 @pytest.mark.parametrize("choice", ["on", 0, 1, 1.5, True, None, float("nan")])
