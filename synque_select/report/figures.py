@@ -76,7 +76,7 @@ def order_chart(ranking: Ranking, most: int = _MOST_ROWS) -> DotChart:
     ]
     scale = Scale.over(means[:most], low=1.0)
     rows = [
-        _row(ranking, row, place, _at(scale, mean), format_number(mean, 1))
+        _row(ranking, row, place, _at(scale, mean), format_number(mean))
         for row, place, mean in zip(order, _places(ranking), means, strict=True)
     ]
     of = f"the ranks by {', '.join(members)}" if members else "the ranks"
@@ -491,13 +491,14 @@ def map_chart(state: JsonObject, ranking: Ranking | None, *, has_filter: bool = 
     if real in points:
         sets.append(MapSet(real, MapChart.dots(points[real], x, y), "real"))
     method = fields.text("method", "")
+    not_all = any(tone == "off" for tone in tones.values())
     return MapChart(
         "Map of the real sample and the candidates",
         tuple(sets),
         legend=(
             *((("real", real),) if real in points else ()),
             *((("on", "selected"),) if selected else ()),
-            ("off", "not selected" if selected else "candidates"),
+            *((("off", "not selected" if selected else "candidates"),) if not_all else ()),
         ),
         has_filter=has_filter,
         notes=tuple(filter(None, (method, *_cut(len(names), _MOST_ON_MAP)))),

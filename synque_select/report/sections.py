@@ -406,9 +406,8 @@ def _doubtful(check: LabelCheck) -> ExampleList:
             against.append(f"other candidates: {each.others!r}{share}")
         if each.held_out is not None:
             against.append(f"its other examples: {each.held_out!r}")
-        shown = shown_example(
-            check.name, each.view, caption=f"example {each.position}: labeled {each.label!r}"
-        )
+        against.append(f"example {each.position}")
+        shown = shown_example(check.name, each.view, caption=f"labeled {each.label!r}")
         examples.append((replace(shown, note="; ".join(against)),))
     title = f"{check.name}: labels to read first"
     return ExampleList(tuple(_within(examples)), title=title)

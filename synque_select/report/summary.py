@@ -31,6 +31,7 @@ from synque_select.utils.wording import counted, listed, percent
 
 __all__ = [
     "INPUTS_ONLY",
+    "NOTES_ARE_BELOW",
     "Point",
     "Summary",
     "measured_reliability",
@@ -42,6 +43,7 @@ INPUTS_ONLY = (
     "Proxies read inputs only: they cannot see wrong labels. A candidate with good inputs and "
     "false labels can rank high."
 )
+NOTES_ARE_BELOW = "under Ranking."
 _RUN_FOLDER = re.compile(r"(\d{8}T\d{6}Z)-(.+)")
 # as `Sentences` writes them
 _PAIRS = re.compile(
@@ -201,11 +203,12 @@ def _sure(ranking: Ranking, content: RunContent) -> Point:
     n_notes = len(notes_on_data(content))
     if n_notes:
         verb = "stands" if n_notes == 1 else "stand"
-        lines.append(f"{counted(n_notes, 'note')} on these data {verb} under Ranking.")
+        lines.append(f"{counted(n_notes, 'note')} on these data {verb} {NOTES_ARE_BELOW}")
     if decision is None:
         return Point("How sure is that?", "", "", tuple(lines))
     evidence = decision.evidence
-    if evidence.n_apart is None or not evidence.n_pairs:
+    # of two candidates, a sentence says it
+    if evidence.n_apart is None or evidence.n_pairs < 2:
         return Point("How sure is that?", "", "", tuple(lines))
     how = next((f" ({m['how']})" for r in decision.reasons if (m := _PAIRS.match(r))), "")
     return Point(

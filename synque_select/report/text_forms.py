@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from synque_select.errors import RecordError
 from synque_select.report.blocks import limited
@@ -11,7 +12,13 @@ from synque_select.report.formats import format_ranks
 from synque_select.report.ranking_tables import ranking_table, reliability_words
 from synque_select.report.run_content import RunContent
 from synque_select.report.sections import command_of, weight_rows
-from synque_select.report.summary import INPUTS_ONLY, Point, measured_reliability, summary_of
+from synque_select.report.summary import (
+    INPUTS_ONLY,
+    NOTES_ARE_BELOW,
+    Point,
+    measured_reliability,
+    summary_of,
+)
 from synque_select.report.table import Column, Table, markdown_prose
 from synque_select.types import Ranking
 from synque_select.utils.json_fields import null_if_undefined
@@ -46,7 +53,14 @@ def report_markdown(content: RunContent) -> str:
 def _point(point: Point) -> str:
     figure = f"{point.figure} {point.caption}".strip()
     lines = [f"**{point.title}**" + (f" {markdown_prose(figure)}" if figure else "")]
-    return "\n".join([*lines, "", *(f"- {markdown_prose(line)}" for line in point.lines)])
+    return "\n".join([*lines, "", *(f"- {markdown_prose(line)}" for line in _off_page(point))])
+
+
+def _off_page(point: Point) -> list[str]:
+    """Return the lines of a point; no line names a section of the page."""
+    lines = [re.sub(r" \(see [A-Z]\w+\)", "", line) for line in point.lines]
+    below = re.compile(rf" stands? {re.escape(NOTES_ARE_BELOW)}$")
+    return [below.sub(" in the report.", line) for line in lines]
 
 
 def report_json(content: RunContent) -> dict[str, Json]:
@@ -56,12 +70,14 @@ def report_json(content: RunContent) -> dict[str, Json]:
         content: The content of the run.
     """
     summary, ranking = summary_of(content), content.ranking
+    decision = None if ranking is None else ranking.decision
+    sentence = " ".join(filter(None, (summary.headline, summary.more)))
     state: dict[str, Json] = {
         "version": 1,
         "name": summary.name,
-        "decision": " ".join(filter(None, (summary.headline, summary.more))),
+        "decision": sentence if decision is None else decision.sentence,
         "points": [
-            {"title": p.title, "figure": p.figure, "caption": p.caption, "lines": list(p.lines)}
+            {"title": p.title, "figure": p.figure, "caption": p.caption, "lines": _off_page(p)}
             for p in summary.points
         ],
         "command": command_of(content),
@@ -101,6 +117,7 @@ def _ranking_state(content: RunContent, ranking: Ranking) -> dict[str, Json]:
         "rank_by": ranking.rank_by,
         "reliability": reliability,
         "real": {"n": ranking.n_real, "sha256": ranking.real_sha256},
+        "messages": list(ranking.messages),
         "seed": ranking.seed,
         "packages": dict(ranking.packages),
         "candidates": [
@@ -139,9 +156,10 @@ def report_card(content: RunContent) -> str:
     )
     version = ranking.packages.get("synque-select", "")
     encoder = ranking.encoder
-    decision = summary_of(content)
+    summary = summary_of(content)
+    sentence = f"{summary.headline} {summary.more}".strip()
     facts = [
-        f"Decision: {decision.headline} {decision.more}".strip(),
+        f"Decision: {sentence if ranking.decision is None else ranking.decision.sentence}",
         f"Real sample: {ranking.real_words}, unlabeled, sha256 {ranking.real_sha256}.",
         f"Ranked {ranking.by_words}; proxies: {', '.join(ranking.proxies)}.",
         *([f"Encoder: {encoder.id}, revision {encoder.revision}."] if encoder else []),

@@ -85,9 +85,9 @@ def test_the_order_is_that_of_the_mean_ranks_and_places_are_those_of_the_table()
     )
     chart = order_chart(replace(ranking, candidates=rows))
     assert [(row.place, row.name, row.text) for row in chart.rows] == [
-        ("1", "z", "1.0"),
-        ("2=", "x", "2.5"),
-        ("2=", "y", "2.5"),
+        ("1", "z", "1.00"),
+        ("2=", "x", "2.50"),
+        ("2=", "y", "2.50"),
     ]
     one = order_chart(make_ranking(["x", "y", "z"], rank_by="pad"), most=2)
     assert one.title == "pad"

@@ -164,9 +164,8 @@ def test_the_labels_in_doubt_are_shown_with_what_contradicts_them(tmp_path: Path
     save_findings(tmp_path, Findings(labels=LabelChecks((check,))))
     page = read(tmp_path)
     assert "a: labels to read first" in page.words
-    assert "example 3: labeled 'spam'" in page.words
-    assert "other candidates: 'ham' (83 %); its other examples: 'ham'" in page.words
-    assert "example 0: labeled 'spam'" in page.words
+    assert "other candidates: 'ham' (83 %); its other examples: 'ham'; example 3" in page.words
+    assert page.words.count("labeled 'spam'") == 2
     assert page.words.count("its other examples: 'ham'") == 2
     assert f"text {SCRIPT}" in page.words
     assert [each["src"][:14] for each in page.all("img")] == ["data:image/png"]

@@ -34,6 +34,8 @@ def test_markdown_is_the_top_of_the_page(run_dir: Path):
     assert "<script" not in text
     assert "**How sure is that?**" in text
     assert "- Reliability of consensus on your task is unknown." in text
+    assert "- 1 note on these data in the report." in text
+    assert "see " not in text
     assert "+0.040" in text
     assert "| 2 | b\\|c |" in text
     assert text.count("mdm is undefined for b.") == 0  # a note of the page
