@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
     _Type: TypeAlias = "pa.DataType | _Stored"
 
-__all__ = ["JSON_FIELDS", "NUMBER_FIELDS", "Columns", "LongNumber", "json_of", "value_of"]
+__all__ = [
+    "JSON_FIELDS",
+    "NUMBER_FIELDS",
+    "Columns",
+    "LongNumber",
+    "json_of",
+    "value_of",
+    "with_texts",
+]
 
 # keys in the file's metadata that list the fields whose values are stored as JSON texts, and those
 # whose numbers are stored as they were written
@@ -57,6 +65,20 @@ def value_of(text: str) -> object:
     is_long = "\\u0000number" in text
     value: object = json.loads(text, object_hook=_written if is_long else None)
     return value
+
+
+def with_texts(value: object) -> object:
+    """Return a value of JSON in which each `WrittenNumber` keeps its text when it is written.
+
+    Example:
+        >>> value_of(json_of(with_texts([0.5, WrittenNumber("3.10")])))
+        [0.5, 3.10]
+    """
+    if isinstance(value, WrittenNumber):
+        return {_LONG: value.text}
+    if isinstance(value, Mapping):
+        return {key: with_texts(part) for key, part in value.items()}
+    return [with_texts(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _written(part: dict[str, object]) -> object:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from synque_select.data.images import IMAGE_SUFFIXES
 from synque_select.data.readers import reader_key
 from synque_select.errors import DataError
+from synque_select.utils.wording import one_line
 
 __all__ = ["HubId", "hub_id", "load_hub"]
 
@@ -72,8 +73,8 @@ def hub_id(text: str) -> HubId | None:
     if text.startswith(_PREFIX):
         if match is None:
             raise DataError(
-                f"{text}: allowed is hub:OWNER/NAME:CONFIG@REVISION#SPLIT, where all after NAME "
-                "may be left out"
+                f"{one_line(text)}: allowed is hub:OWNER/NAME:CONFIG@REVISION#SPLIT, where all "
+                "after NAME may be left out"
             )
         return HubId(match["id"], match["config"], match["revision"], match["split"], text)
     if match is None or "/" not in match["id"]:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from synque_select.data.columns import Columns
+from synque_select.data.columns import Columns, with_texts
 from synque_select.data.examples import MapDataset
 from synque_select.data.json_reader import read_stored_jsonl
 from synque_select.data.label_sets import class_names, features_of
@@ -417,7 +417,7 @@ def _plain(value: object) -> object:
     if isinstance(value, np.generic):
         value = value.item()
     json.dumps(value)
-    return value
+    return with_texts(value)
 
 
 def _array_text(value: object) -> str:

@@ -486,7 +486,8 @@ def _matches(text: str) -> list[Path]:
     matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
     if not matches:
         fixed = Path(*[part for part in _until_magic(Path(text).parts)])
-        raise DataError(f"{text}: no file or folder matches; {_contents(fixed)}")
+        shown = one_line(text, _SHOWN)
+        raise DataError(f"{shown}: no file or folder matches; {_contents(fixed)}")
     return matches
 
 

@@ -17,6 +17,7 @@ _TOKENS = re.compile(
 _ORDER_BY = re.compile(r"(?<![\w$@:#])order\s+by(?![\w$])", re.IGNORECASE)
 _LIMIT = re.compile(r"(?<![\w$@:#])limit(?![\w$])", re.IGNORECASE)
 _OFFSET = re.compile(r"(?<![\w$@:#])offset(?![\w$])|,", re.IGNORECASE)
+_RANDOM = re.compile(r"(?<![\w$@:#.])random(?:blob)?\s*$", re.IGNORECASE)
 _COMPOUND = re.compile(r"(?<![\w$@:#])(?:union|intersect|except)(?![\w$])", re.IGNORECASE)
 
 
@@ -52,6 +53,7 @@ class QueryOutline:
         is_ordered: Whether it has ORDER BY outside all parentheses; then `unlimited` ends with it.
         limit: The expression of LIMIT; None if it has none.
         offset: The expression of OFFSET; None if it has none.
+        is_random: Whether it calls `random` or `randomblob`, at any depth.
 
     Example:
         >>> outline = QueryOutline.of("SELECT a FROM t ORDER BY b -- down\n LIMIT 2, 5;")
@@ -63,6 +65,7 @@ class QueryOutline:
     is_ordered: bool
     limit: str | None
     offset: str | None
+    is_random: bool = False
 
     @classmethod
     def of(cls, query: str) -> QueryOutline:
@@ -72,8 +75,10 @@ class QueryOutline:
             query: The statement.
         """
         level = _Level()
-        depth = 0
+        depth, is_random, before = 0, False, ""
         for part in _TOKENS.split(query):
+            is_random = is_random or (part == "(" and _RANDOM.search(before) is not None)
+            before = before if part.startswith(("--", "/*")) or not part.strip() else part
             depth -= part == ")"
             level.add(part, is_outer=depth == 0)
             depth += part == "("
@@ -83,14 +88,15 @@ class QueryOutline:
         limit_word = _LIMIT.search(clauses, 0, end)
         order = _ORDER_BY.search(clauses, 0, end)
         if limit_word is None:
-            return cls(whole[:end].strip(), order is not None, None, None)
+            return cls(whole[:end].strip(), order is not None, None, None, is_random)
         limit, offset = whole[limit_word.end() : end].strip(), None
         offset_word = _OFFSET.search(clauses, limit_word.end(), end)
         if offset_word is not None:
             parts = whole[limit_word.end() : offset_word.start()], whole[offset_word.end() : end]
             # "LIMIT 2, 5" skips 2 rows
             limit, offset = (p.strip() for p in (parts[::-1] if offset_word[0] == "," else parts))
-        return cls(whole[: limit_word.start()].strip(), order is not None, limit, offset)
+        unlimited = whole[: limit_word.start()].strip()
+        return cls(unlimited, order is not None, limit, offset, is_random)
 
 
 def is_ordered(query: str) -> bool:

@@ -268,6 +268,19 @@ def test_prices_are_numbers_that_keep_their_text(
     assert list(shown) == ["tea 3.50", "milk 4.25", "salt None"]
 
 
+def test_a_generator_of_rows_keeps_the_texts_of_their_numbers(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,v\nup,3.10\ndown,3.11\n")
+    rows = [dict(row) for row in read(path)]
+    view = fields_view("text", "v")
+    (candidate,) = load_candidates({"a": iter(rows)}, view=view, label="v")
+    assert candidate.labels == ("3.10", "3.11")
+    assert candidate.views[0] == '{"text": "up", "v": "3.10"}'
+    nested = iter([{"text": "a", "in": {"v": [row["v"]]}} for row in rows])
+    (candidate,) = load_candidates({"a": nested}, view="text", label="in.v.0")
+    assert candidate.labels == ("3.10", "3.11")
+
+
 @pytest.mark.parametrize("other", ["3.11", "3.1", "x", "4", "1e400"])
 def test_a_version_is_seen_and_labeled_alike_beside_any_other(other: str, tmp_path: Path):
     path = tmp_path / "a.csv"

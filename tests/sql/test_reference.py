@@ -266,6 +266,9 @@ def test_nothing_accepts_a_failed_query(runner: QueryRunner):
         ("SELECT 1 WHERE EXISTS (SELECT 1 FROM g LIMIT 1)", False),
         ("SELECT GROUP_CONCAT(name) FROM g", True),
         ("SELECT random()", True),
+        ("SELECT name FROM g ORDER BY random()", True),
+        ("SELECT team FROM g WHERE team IN (SELECT team FROM g ORDER BY Random /* ! */ ())", True),
+        ("SELECT 'random()', name AS random FROM g WHERE name IN (name) -- random()", False),
         ("SELECT 'a (SELECT 1 LIMIT 1)', (SELECT name FROM g ORDER BY name LIMIT 1)", False),
     ],
 )  # fmt: skip
