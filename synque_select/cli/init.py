@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from synque_select.cli.options import flat
 from synque_select.errors import ConfigError, DataError
-from synque_select.utils.wording import counted, listed
+from synque_select.utils.text_files import valid_name
+from synque_select.utils.wording import counted, listed, one_line
 
 if TYPE_CHECKING:  # at run time, `--help` must not wait for torch
     from jsonargparse import ArgumentParser, Namespace
@@ -22,6 +24,15 @@ __all__ = ["arguments", "run"]
 CONFIG, SCRIPT = "synque.yaml", "rank_candidates.py"
 _CANDIDATE_FOLDERS = ("candidates", "synthetic", "generated", "synth")
 _DATA_FOLDERS = ("data", "datasets")
+_REAL = re.compile(r"real(?![a-z])", re.IGNORECASE)
+# what this library writes, which is not data to rank
+_OWN = frozenset(
+    (
+        *("ranking.json", "ranking.csv", "gaps.json", "labels.json", "real_size.json", "run.json"),
+        *("correlations.json", "study.json", "result.json", "validation.json", "examples.json"),
+        *("map.json", "questions.csv", "questions.jsonl", "dropped_labels.jsonl"),
+    )
+)
 _LABELS = ("label", "labels", "class", "category", "intent", "sentiment", "target", "ner_tags")
 
 
@@ -50,6 +61,7 @@ class _Inputs(NamedTuple):
 
     candidates: list[str]
     real: str
+    left_out: tuple[str, ...] = ()
 
 
 def run(options: Namespace) -> int:
@@ -59,6 +71,7 @@ def run(options: Namespace) -> int:
     say what was recognized, and list the options that are most often changed.
     """
     from synque_select.data.sources import load_candidates, load_real
+    from synque_select.records.run_folder import make_folder, write_text
 
     out = Path(options.out)
     targets = [out / CONFIG, out / SCRIPT]
@@ -66,17 +79,25 @@ def run(options: Namespace) -> int:
     if existing and not options.force:
         raise ConfigError(f"{listed(existing)}: already there; give --out, or --force to replace")
     inputs = _inputs(options)
+    for source in (*inputs.candidates, inputs.real):
+        if valid_name(source) != source:
+            raise DataError(
+                f"{valid_name(source)}: the name is not UTF-8, and a config cannot hold it: rename "
+                "it, or give a glob with --candidates"
+            )
     candidates = load_candidates(inputs.candidates, view=options.view, label=options.label)
     real = load_real(inputs.real, view=options.real_view or options.view)
     label = options.label or _label_of(candidates)
     if label is not None and options.label is None:
         candidates = load_candidates(inputs.candidates, view=options.view, label=label)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     given = {"view": options.view, "real_view": options.real_view, "label": label}
-    targets[0].write_text(_config(inputs, given, candidates, real), encoding="utf-8")
-    targets[1].write_text(_script(inputs, given), encoding="utf-8")
+    write_text(targets[0], _config(inputs, given, candidates, real))
+    write_text(targets[1], _script(inputs, given))
     print(f"{counted(len(candidates), 'candidate')}: {listed([c.name for c in candidates], 8)}")
     print(f"real sample: {real.source or real.name}, {counted(len(real), 'example')}")
+    if inputs.left_out:
+        print(f"left out: {listed(inputs.left_out, 8)}; --candidates takes any file")
     print(f"wrote {targets[0]} and {targets[1]}")
     print(f"then: synque-select validate {targets[0]}")
     print(f"      synque-select rank --config {targets[0]}    or    python {targets[1]}")
@@ -89,7 +110,7 @@ def _inputs(options: Namespace) -> _Inputs:
     folder = Path(options.folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: not a folder; give the data with --candidates and --real")
-    place = _with_real(folder)
+    place = None if options.real else _with_real(folder)
     real = options.real or (None if place is None else str(_real_in(place)))
     if real is None:
         raise DataError(
@@ -98,13 +119,13 @@ def _inputs(options: Namespace) -> _Inputs:
         )
     if options.candidates is not None:
         return _Inputs(flat(options.candidates), real)
-    candidates = _candidates_in(place or folder, Path(real))
+    candidates, left_out = _candidates_in(place or folder, Path(real))
     if not candidates:
         raise DataError(
             f"{place or folder}: no candidates beside {real} ({_shown(place or folder)}); give "
             "--candidates"
         )
-    return _Inputs(candidates, real)
+    return _Inputs(candidates, real, tuple(left_out))
 
 
 def _with_real(folder: Path) -> Path | None:
@@ -116,17 +137,25 @@ def _with_real(folder: Path) -> Path | None:
 def _real_in(folder: Path) -> Path | None:
     if not folder.is_dir():
         return None
-    named = sorted(path for path in folder.iterdir() if path.name.lower().startswith("real"))
-    return next((path for path in named if _is_data(path)), None)
+    named = sorted(p for p in folder.iterdir() if _REAL.match(p.name) and _is_data(p))
+    if len(named) > 1:
+        names = listed([valid_name(path.name) for path in named])
+        raise DataError(f"{folder}: {names} are named real…; give one of them with --real")
+    return named[0] if named else None
 
 
-def _candidates_in(folder: Path, real: Path) -> list[str]:
-    """Return the candidates beside a real sample: a folder of them, or each file and folder."""
+def _candidates_in(folder: Path, real: Path) -> tuple[list[str], list[str]]:
+    """Return the candidates beside a real sample, and what beside them is left out.
+
+    The candidates are a folder of them, or each file and folder.
+    """
     for name in _CANDIDATE_FOLDERS:
         if (folder / name).is_dir():
-            return [str(folder / name)]
+            return [str(folder / name)], []
     others = sorted(path for path in folder.iterdir() if _is_data(path) and path != real)
-    return [str(path) for path in others]
+    own = [path for path in others if _REAL.match(path.name) or path.name in _OWN]
+    left_out = [valid_name(path.name) for path in own]
+    return [str(path) for path in others if path not in own], left_out
 
 
 def _is_data(path: Path) -> bool:
@@ -172,7 +201,8 @@ def _config(
     candidates: Sequence[Candidate],
     real: RealSample,
 ) -> str:
-    names = ", ".join(f"{part.name} ({len(part):,})" for part in candidates)
+    # a name may hold a line break, which would end the comment
+    names = ", ".join(f"{one_line(part.name)} ({len(part):,})" for part in candidates)
     label = given["label"]
     lines = [
         f"# synque-select rank --config {CONFIG}",

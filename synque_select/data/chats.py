@@ -67,8 +67,10 @@ def _transposed(value: Mapping[object, object]) -> object:
 
 
 def _text(content: object) -> str:
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list | tuple) else ()
+    if content is None:  # as of a turn that calls a tool
+        return ""
+    parts = content if isinstance(content, list | tuple) else [content]
     texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
-    return "\n".join(text for text in texts if isinstance(text, str))
+    is_number = [isinstance(text, int | float) for text in texts]
+    shown = [str(text) if number else text for text, number in zip(texts, is_number, strict=True)]
+    return "\n".join(text for text in shown if isinstance(text, str))

@@ -6,9 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.examples import Examples
 from synque_select.data.label_sets import NO_LABEL, class_names
+from synque_select.data.views import digest
 from synque_select.utils.wording import counted, listed
 
 __all__ = ["left_out_messages"]
@@ -21,7 +24,7 @@ _WRITTEN_NULLS = ("nan", "NaN", "NAN", "None", "null", "NULL", "<NA>", "N/A", "N
 
 
 def left_out_messages(candidates: Sequence[Candidate], real: RealSample) -> tuple[str, ...]:
-    r"""Report in plain sentences the files that were left out, and examples without a label.
+    r"""Report in plain sentences the files that were left out, and examples without text or label.
 
     Args:
         candidates: The candidates; labels are read of those that have a label.
@@ -36,6 +39,13 @@ def left_out_messages(candidates: Sequence[Candidate], real: RealSample) -> tupl
     """
     parts = (real, *candidates)
     messages = _note_messages(parts)
+    for part in parts:
+        n_empty = 0 if part.modality == "image" else _n_empty(part)
+        if n_empty:
+            messages.append(
+                f"{part.name}: no text (the view is empty) for {n_empty:,} of "
+                f"{counted(len(part), 'example')}. Proxies count them as they are."
+            )
     for candidate in candidates:
         n_missing = 0 if candidate.label is None else candidate.labels.count(NO_LABEL)
         if n_missing:
@@ -81,6 +91,11 @@ def _kind_of_note(note: str) -> str:
     if _JOINED.match(note):
         return "the files of each are read as one dataset"
     return _SIZE.sub("", note) if _SPLIT.match(note) else note
+
+
+def _n_empty(part: Examples) -> int:
+    """Return how many views are the empty text, by their hashes, which may be cached."""
+    return int((part.digests == np.frombuffer(digest(""), dtype=np.uint8)).all(axis=1).sum())
 
 
 def _class_number_messages(candidates: Sequence[Candidate]) -> list[str]:

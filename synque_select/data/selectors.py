@@ -124,9 +124,11 @@ class WordsView:
     def __call__(self, example: object) -> str:
         """Return the text of one example."""
         value = select(example, self.field)
-        if not is_words(value):
-            raise DataError(f"expected a list of words, found {describe(value, example)}")
-        return " ".join(value)
+        words = value if isinstance(value, list | tuple) else [value]
+        for word in words:
+            if not isinstance(word, str) or words is not value:
+                raise DataError(f"expected a list of words, found {describe(word, example)}")
+        return " ".join(words)
 
 
 def _as_text(value: object) -> str | None:
@@ -135,7 +137,8 @@ def _as_text(value: object) -> str | None:
     turns = turns_of(value)
     if turns is not None:
         return "\n\n".join(turn.text for turn in turns if turn.role == "user")
-    return str(value) if isinstance(value, int | float) else None
+    # NaN is a missing value
+    return str(value) if isinstance(value, int | float) and value == value else None
 
 
 def is_words(value: object) -> TypeGuard[list[str] | tuple[str, ...]]:
@@ -303,6 +306,11 @@ def _function(example: object, selector: str) -> Selector:
     try:
         with modules_of_working_folder():
             function = getattr(importlib.import_module(module), name)
+    except SystemExit as error:
+        raise DataError(
+            f"view or label {selector!r}: the module {module} ends the program when it is imported "
+            '(sys.exit, or options that it parses): put that below if __name__ == "__main__"'
+        ) from error
     except (ImportError, AttributeError) as error:
         raise DataError(
             f"no field {selector!r} and no such function ({error}); {_fields_of(example, selector)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import re
@@ -74,8 +75,9 @@ class Part:
 
     @property
     def data_files(self) -> str:
-        """The path of the file, or a pattern for those in the folder."""
-        return f"{self.path}/*{self.suffix}" if Path(self.source).is_dir() else self.path
+        """The path of the file, or a pattern for those in the folder, as `datasets` reads them."""
+        path = glob.escape(self.path)
+        return f"{path}/*{self.suffix}" if Path(self.source).is_dir() else path
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,15 @@ class Recipe:
         """Whether there are several candidates."""
         return len(self.parts) > 1
 
+    @property
+    def n_unrepeated(self) -> int:
+        """Number of draws per epoch, at most as many as repeat no example."""
+        most = min(part.n / part.weight for part in self.parts if part.weight)
+        return min(self.n, math.floor(most + 1e-9))
+
     def counts(self) -> list[int]:
-        """Number of draws of each candidate in an epoch."""
-        return [math.floor(part.weight * self.n + 1e-9) for part in self.parts]
+        """Number of examples of each candidate in an epoch that repeats none."""
+        return [math.floor(part.weight * self.n_unrepeated + 1e-9) for part in self.parts]
 
 
 @dataclass(frozen=True)
@@ -244,7 +252,12 @@ def _axolotl(recipe: Recipe) -> _Made:
     content: dict[str, Json] = {"datasets": entries, "shuffle_merged_datasets": True}
     if _shape(recipe.parts[0].example) == "preference":
         content = {"rl": "dpo", **content}
-    warnings = ("axolotl has no weights (its issue 1508).", _FIRST_ROWS) if recipe.is_mixed else ()
+    warnings: tuple[str, ...] = ()
+    if recipe.is_mixed:
+        warnings = ("axolotl has no weights (its issue 1508).", _FIRST_ROWS)
+        if recipe.n_unrepeated < recipe.n:
+            n = counted(recipe.n_unrepeated, "example")
+            warnings += (f"An epoch has {n}, not {recipe.n:,}.",)
     files = {"mixture.yaml": _yaml(content)}
     return _Made(files, (*warnings, *_unknown(recipe, "type")))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class Run(Shown):
     def kind(self) -> RunFolderKind:
         """What the run was; "correlation" is a sweep, or a fit with `ProxyCorrelationCallback`."""
         for file, kind in _KINDS.items():
-            if (self.path / file).is_file():
+            if os.path.lexists(self.path / file):
                 return kind
         raise RecordError(f"{self.path} has none of {', '.join(_KINDS)}")
 
@@ -73,8 +74,8 @@ class Run(Shown):
         with suppress(RecordError, ValueError):
             if self.info is not None:
                 return datetime.fromisoformat(self.info.created).astimezone(UTC)
-        files = (self.path / name for name in _KINDS)
-        newest = max(file.stat().st_mtime for file in files if file.is_file())
+        files = [self.path / name for name in _KINDS if os.path.lexists(self.path / name)]
+        newest = max(file.lstat().st_mtime for file in files or [self.path])
         return datetime.fromtimestamp(newest, UTC).replace(microsecond=0)
 
     @cached_property
@@ -115,7 +116,8 @@ class Run(Shown):
             raise RecordError(f"{path} is damaged: {type(error).__name__}: {error}") from error
 
     def _read(self, file: str, read: Callable[[], _T]) -> _T | None:
-        return read() if (self.path / file).is_file() else None
+        # of a link to nowhere, and of a folder in its place, reading says so
+        return read() if os.path.lexists(self.path / file) else None
 
     @property
     def problem(self) -> str:

@@ -135,7 +135,8 @@ def load_entry(path: str | Path) -> RunEntry:
     folder = path.parent if path.is_file() else path
     entry = _entry(Run(folder, folder.name))
     if entry.problem:
-        raise RecordError(entry.problem)
+        # the problem of a list, where the name of the run stands beside it
+        raise RecordError(f"{folder}: {entry.problem}")
     return entry
 
 

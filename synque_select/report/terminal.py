@@ -30,7 +30,9 @@ _MOST_WARNINGS = 5
 _NARROWEST_NAME = 10
 _MOST_SELECTED = 20
 # what was not read or not counted is never hidden
-_LEFT_OUT = re.compile(r"left out|: no label \(|the label '.*' which is a class|are one class")
+_LEFT_OUT = re.compile(
+    r"left out|: no (label|text) \(|the label '.*' which is a class|are one class"
+)
 
 
 def ranking_text(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import runpy
 from collections.abc import Callable
@@ -147,3 +148,46 @@ def test_existing_files_are_kept_and_missing_data_is_said(
     assert (place / "synque.yaml").read_text() == "mine"
     assert main(["init", "--out", "new"]) == 0
     assert (place / "new" / "synque.yaml").exists()
+
+
+def test_two_real_samples_are_asked_about_and_none_is_a_candidate(
+    place: Path, capsys: pytest.CaptureFixture[str]
+):
+    alpaca(place)
+    (place / "data" / "real_requests.jsonl").rename(place / "data" / "real_a.jsonl")
+    jsonl(place / "data" / "real-b.jsonl", texts_of("r"), lambda text: {"instruction": text})
+    assert main(["init"]) == 1
+    assert "real-b.jsonl, real_a.jsonl are named real…" in capsys.readouterr().err
+    assert main(["init", "data", "--real", "data/real_a.jsonl"]) == 0
+    assert "left out: real-b.jsonl" in capsys.readouterr().out
+    assert yaml.safe_load(Path("synque.yaml").read_text())["candidates"] == [
+        "data/a.jsonl",
+        "data/b.jsonl",
+    ]
+
+
+def test_what_rank_and_ask_wrote_is_no_candidate(place: Path, capsys: pytest.CaptureFixture[str]):
+    for name in ("a", "realistic", "real"):
+        jsonl(place / f"{name}.jsonl", texts_of(name), lambda text: {"text": text})
+    jsonl(place / "dropped_labels.jsonl", texts_of("d"), lambda text: {"text": text})
+    (place / "ranking.json").write_text("{}")
+    (place / "questions.csv").write_text("question,label,text")
+    assert main(["init"]) == 0
+    out = capsys.readouterr().out
+    assert "2 candidates: a, realistic" in out
+    assert "left out: dropped_labels.jsonl, questions.csv, ranking.json" in out
+
+
+def test_names_that_a_config_cannot_hold(place: Path, capsys: pytest.CaptureFixture[str]):
+    for name in ("a", "b\n- c", "real"):
+        jsonl(place / f"{name}.jsonl", texts_of(name), lambda text: {"text": text})
+    assert main(["init"]) == 0
+    config = yaml.safe_load(Path("synque.yaml").read_text())
+    assert (config["candidates"], config["real"]) == (["a.jsonl", "b\n- c.jsonl"], "real.jsonl")
+    (place / "a.jsonl").rename(place / os.fsdecode(b"caf\xe9.jsonl"))
+    assert main(["init", "--force"]) == 1
+    assert "caf\\xe9.jsonl: the name is not UTF-8" in capsys.readouterr().err
+    assert "b\\n- c.jsonl" in Path("synque.yaml").read_text()  # what was there is whole
+    Path("file").touch()
+    assert main(["init", "--candidates", "b*", "--real", "real.jsonl", "--out", "file"]) == 1
+    assert "file is a file: give a directory" in capsys.readouterr().err

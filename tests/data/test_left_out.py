@@ -513,3 +513,22 @@ def test_the_split_of_a_hub_dataset_is_said(monkeypatch: pytest.MonkeyPatch):
     (candidate,) = load_candidates("hub:owner/name")
     assert list(candidate.views) == ["train 0", "train 1", "train 2"]
     assert candidate.notes == ("the split 'train' is read; left out: test (2)",)
+
+
+def test_empty_texts_are_counted_and_said():
+    def chat(role: str, text: str) -> dict[str, object]:
+        return {
+            "messages": [{"role": role, "content": text}, {"role": "assistant", "content": "y"}]
+        }
+
+    a, b = load_candidates(
+        {
+            "a": [chat("user", "x"), chat("prompter", "y"), chat("user", "")],
+            "b": [chat("user", "x"), chat("user", "y")],
+        }
+    )
+    real = RealSample("real", ["x", "", "z"])
+    assert [m for m in left_out_messages([a, b], real) if "no text" in m] == [
+        "real: no text (the view is empty) for 1 of 3 examples. Proxies count them as they are.",
+        "a: no text (the view is empty) for 2 of 3 examples. Proxies count them as they are.",
+    ]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.chats import turns_of
 from synque_select.data.record_formats import FORMATS, choose_view
-from synque_select.data.selectors import find_view, text_fields
+from synque_select.data.selectors import TextsView, WordsView, find_view, text_fields
+from synque_select.data.sources import load_real
 from synque_select.data.views import select
 from synque_select.errors import ConfigError, DataError
 
@@ -262,3 +266,30 @@ def test_a_function_in_the_working_folder(tmp_path: Any, monkeypatch: pytest.Mon
     )
     monkeypatch.chdir(tmp_path)
     assert Candidate("a", [{"q": "x"}] * 2, view="my_own_views_7.loud").views[0] == "X"
+
+
+def test_a_missing_number_of_several_fields_is_not_the_text_nan():
+    view = TextsView(("a", "b"))
+    assert view({"a": "x", "b": 1.5}) == "x\n1.5"
+    with pytest.raises(DataError, match="expected a text in 'b', found"):
+        view({"a": "x", "b": math.nan})
+
+
+def test_words_may_be_none_at_all_but_not_other_values():
+    assert WordsView("tokens")({"tokens": []}) == ""
+    for value, what in ((["a", None], "nothing"), ("a b", "str"), (["a", 1], "int")):
+        with pytest.raises(DataError, match=f"expected a list of words, found {what}"):
+            WordsView("tokens")({"tokens": value})
+
+
+def test_a_number_in_a_turn_is_its_text():
+    contents = [5, [{"type": "text", "text": "a"}, 7], {"text": "b"}, None]
+    turns = turns_of([{"role": "user", "content": content} for content in contents])
+    assert [turn.text for turn in turns or ()] == ["5", "a\n7", "b", ""]
+
+
+def test_a_module_that_ends_the_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ends_the_program.py").write_text("import sys\nsys.exit(2)\n")
+    with pytest.raises(DataError, match="ends_the_program ends the program when it is imported"):
+        load_real([{"text": "x"}, {"text": "y"}], view="ends_the_program.view")

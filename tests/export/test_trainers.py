@@ -192,3 +192,24 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     assert main([*command, "axolotl", "--force"]) == 0
     assert main([*command, "nemo"]) == 1
     assert "there are: axolotl, datasets" in capsys.readouterr().err
+
+
+def test_a_path_with_signs_of_a_pattern_is_that_file(tmp_path: Path):
+    for name in ("a [v2]", "b*", "bc"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": name}) + "\n")
+    parts = [
+        Part(name, 0.5, 1, str(tmp_path / f"{name}.jsonl"), {"text": name})
+        for name in ("a [v2]", "b*")
+    ]
+    script = snippet("datasets", Recipe(parts, seed=0, n=2)).files["mixture.py"]
+    space: dict[str, Any] = {}
+    exec(script.replace("mixture = ", "mixed = 0 and "), space)
+    assert [part["text"] for part in space["parts"]] == [["a [v2]"], ["b*"]]
+
+
+def test_more_draws_than_examples_keep_the_weights():
+    parts = [Part("a", 0.75, 60, "a.jsonl", {}), Part("b", 0.25, 10, "b.jsonl", {})]
+    made = snippet("axolotl", Recipe(parts, seed=0, n=1000))
+    assert [entry["split"] for entry in config(made)["datasets"]] == ["train[:30]", "train[:10]"]
+    assert "An epoch has 40 examples, not 1,000." in made.warnings
+    assert Recipe(parts, seed=0, n=20).counts() == [15, 5]

@@ -14,7 +14,7 @@ from synque_select.records.correlation import correlate
 from synque_select.records.correlation_file import save_correlations
 from synque_select.records.experiment_result import save_result
 from synque_select.records.ranking_file import save_ranking
-from synque_select.records.runs import Runs
+from synque_select.records.runs import Run, Runs
 from tests.records.records_data import SCRIPT, make_ranking, make_record
 from tests.records.test_experiment_result import RESULT
 
@@ -123,3 +123,16 @@ def test_plots_of_results(folder: Path):
     values = [trial.value for trial in tuning.trials if trial.state == "complete"]
     assert ax.lines[0].get_ydata().tolist() == values
     assert "lower is better" in ax.get_ylabel()
+
+
+def test_a_link_to_nowhere_and_a_folder_are_problems_of_their_run(tmp_path: Path):
+    for name in ("link", "folder"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link" / "ranking.json").symlink_to("none.json")
+    (tmp_path / "folder" / "ranking.json").mkdir()
+    (run,) = Runs(tmp_path)
+    assert "ranking.json: Is a directory" in run.problem
+    assert run.row()["kind"] == "ranking"
+    link = Run(tmp_path / "link", "link")
+    assert "ranking.json: No such file" in link.problem
+    assert link.headlines[0].startswith("link: ranking, ")
