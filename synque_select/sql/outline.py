@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["QueryOutline", "is_ordered", "with_inner_order"]
+__all__ = ["QueryOutline", "is_ordered", "with_inner_order", "with_window_order"]
 
 # a doubled quote inside a literal is scanned as two adjacent literals, which is harmless here; a
 # literal without an end reaches to that of the query, so that each character is scanned once
@@ -18,6 +19,11 @@ _ORDER_BY = re.compile(r"(?<![\w$@:#])order\s+by(?![\w$])", re.IGNORECASE)
 _LIMIT = re.compile(r"(?<![\w$@:#])limit(?![\w$])", re.IGNORECASE)
 _OFFSET = re.compile(r"(?<![\w$@:#])offset(?![\w$])|,", re.IGNORECASE)
 _RANDOM = re.compile(r"(?<![\w$@:#.])random(?:blob)?\s*$", re.IGNORECASE)
+# functions whose value for a row depends on the order of tied rows: RANK and sums treat these alike
+_WINDOW = re.compile(
+    r"(?<![\w$@:#.])(?:row_number|ntile|lag|lead|first_value)\s+over\s*$", re.IGNORECASE
+)
+_FRAME = re.compile(r"(?<![\w$@:#.])(?:rows|range|groups)(?![\w$])", re.IGNORECASE)
 _COMPOUND = re.compile(r"(?<![\w$@:#])(?:union|intersect|except)(?![\w$])", re.IGNORECASE)
 
 
@@ -130,6 +136,40 @@ def with_inner_order(query: str, last: str) -> str | None:
         >>> with_inner_order("SELECT a FROM t LIMIT 2", "random()") is None
         True
     """
+    return _changed(query, lambda inner, _: _with_order(inner, last))
+
+
+def with_window_order(query: str, last: str) -> str | None:
+    """Return a query whose windows sort by one more term, where the order of ties matters.
+
+    Args:
+        query: One SQL statement.
+        last: The term.
+
+    Returns:
+        The query; None if it has no such window. Named windows stay as they are.
+
+    Example:
+        >>> with_window_order("SELECT a, row_number() OVER (ORDER BY b) FROM t", "random()")
+        'SELECT a, row_number() OVER (ORDER BY b, random()) FROM t'
+        >>> with_window_order("SELECT a, rank() OVER (ORDER BY b) FROM t", "random()") is None
+        True
+    """
+
+    def ordered(inner: _Level, outer: _Level) -> str | None:
+        if not _WINDOW.search(outer.clauses):
+            return None
+        frame = _FRAME.search(inner.clauses)
+        end = len(inner.whole) if frame is None else frame.start()
+        rows, rest = inner.whole[:end].rstrip(), inner.whole[end:]
+        begin = "," if _ORDER_BY.search(inner.clauses, 0, end) else " ORDER BY"
+        return f"{rows}{begin} {last} {rest}".rstrip()
+
+    return _changed(query, ordered)
+
+
+def _changed(query: str, change: Callable[[_Level, _Level], str | None]) -> str | None:
+    """Replace what is in parentheses where a function of it and what is around it says so."""
     # a loop, not a recursion: the depth is that of the query
     levels, is_changed = [_Level()], False
     for part in _TOKENS.split(query):
@@ -137,9 +177,9 @@ def with_inner_order(query: str, last: str) -> str | None:
             levels.append(_Level())
         elif part == ")" and len(levels) > 1:
             inner = levels.pop()
-            ordered = _with_order(inner, last)
-            is_changed = is_changed or ordered is not None
-            levels[-1].add("(" + (ordered or inner.whole) + ")", is_outer=False)
+            text = change(inner, levels[-1])
+            is_changed = is_changed or text is not None
+            levels[-1].add("(" + (text or inner.whole) + ")", is_outer=False)
         else:
             levels[-1].add(part, is_outer=True)
     return levels[0].whole if is_changed and len(levels) == 1 else None

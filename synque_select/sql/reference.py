@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING
 
-from synque_select.sql.outline import QueryOutline, with_inner_order
+from synque_select.sql.outline import QueryOutline, with_inner_order, with_window_order
 from synque_select.sql.results import (
     RELATIVE_TOLERANCE,
     QueryResult,
@@ -43,9 +43,9 @@ class ReferenceAnswer:
     all. What ties is found by SQLite, not by reading the query: it runs it twice, with its columns
     in ascending and in descending order as last terms of ORDER BY.
 
-    More may be left to SQLite: which rows the LIMIT of a subquery cuts off, or in which order
-    group_concat joins values. So the query is run with such rows in other orders, too; if it then
-    returns anything else, its right results are unknown.
+    More may be left to SQLite: which rows the LIMIT of a subquery cuts off, which of tied rows
+    ROW_NUMBER counts first, or in which order group_concat joins values. So the query is run with
+    such rows in other orders, too; if it then returns anything else, its right results are unknown.
 
     Args:
         result: What the query returned.
@@ -113,7 +113,15 @@ class ReferenceAnswer:
         if outline.is_random:  # of few rows, any number of runs may agree by chance
             return replace(answer, is_arbitrary=True)
         varied = (with_inner_order(query, term) for term in _TIE_BREAKS)
-        others = chain([runner.run(query, backwards=True)], map(runner.run, filter(None, varied)))
+        windows = (
+            with_window_order(query, f"synque_tie_break({i})") for i in range(len(_TIE_BREAKS))
+        )
+        others = chain(
+            [runner.run(query, backwards=True)],
+            map(runner.run, filter(None, varied)),
+            # a window with a frame of its own may not take another term
+            filter(lambda other: other.ran, map(runner.run, filter(None, windows))),
+        )
         is_arbitrary = not all(map(answer.accepts, others))
         return replace(answer, is_arbitrary=is_arbitrary)
 

@@ -8,6 +8,7 @@ standard input, {"query": …, "backwards": …}, and writes one line of JSON pe
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import signal
 import sqlite3
 import sys
 import time
+from collections.abc import Callable
 from typing import TypeAlias, TypedDict
 
 __all__ = ["Question", "SqlValue", "WorkerOptions", "main"]
@@ -183,6 +185,7 @@ def _open(options: WorkerOptions, *, backwards: bool) -> sqlite3.Connection:
     connection.execute("PRAGMA temp_store=MEMORY")
     connection.execute(f"PRAGMA reverse_unordered_selects={int(backwards)}")
     connection.execute(f"PRAGMA hard_heap_limit={options['memory_limit_mb'] * _MEBIBYTE}")
+    connection.create_function("synque_tie_break", 1, _tie_break())
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
     connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, _MAX_SQL_BYTES)
     connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
@@ -192,6 +195,17 @@ def _open(options: WorkerOptions, *, backwards: bool) -> sqlite3.Connection:
         lambda: int(time.monotonic() > deadline), _OPCODES_BETWEEN_CHECKS
     )
     return connection
+
+
+def _tie_break() -> Callable[[int], int]:
+    """Return the function by which `ReferenceAnswer` puts tied rows of a window in three orders."""
+    count = itertools.count(1)
+
+    def place(order: int) -> int:
+        number = next(count)
+        return (number, -number, number * 7919 % 10007)[order]
+
+    return place
 
 
 def _authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:

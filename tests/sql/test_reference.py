@@ -266,6 +266,17 @@ def test_nothing_accepts_a_failed_query(runner: QueryRunner):
         ("SELECT 1 WHERE EXISTS (SELECT 1 FROM g LIMIT 1)", False),
         ("SELECT GROUP_CONCAT(name) FROM g", True),
         ("SELECT random()", True),
+        ("SELECT name, ROW_NUMBER() OVER (ORDER BY points DESC) FROM g", True),
+        ("SELECT name, row_number ( ) over (ORDER BY points, name) FROM g", False),
+        ("SELECT name, RANK() OVER (ORDER BY points) FROM g", False),
+        ("SELECT name, SUM(points) OVER (ORDER BY points) FROM g", False),
+        ("SELECT points, LAG(points) OVER (ORDER BY points) FROM g", False),
+        ("SELECT name, LAG(name) OVER (ORDER BY points ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING) "
+         "FROM g", True),
+        ("SELECT name FROM (SELECT name, ROW_NUMBER() OVER (PARTITION BY points ORDER BY points) "
+         "AS r FROM g) WHERE r = 1", True),
+        ("SELECT FIRST_VALUE(name) OVER (PARTITION BY points) FROM g", True),
+        ("SELECT FIRST_VALUE(points) OVER (PARTITION BY points) FROM g", False),
         ("SELECT name FROM g ORDER BY random()", True),
         ("SELECT team FROM g WHERE team IN (SELECT team FROM g ORDER BY Random /* ! */ ())", True),
         ("SELECT 'random()', name AS random FROM g WHERE name IN (name) -- random()", False),
