@@ -14,7 +14,12 @@ __all__ = ["StringWriter", "enforceable_schema", "fill_schema", "without_thinkin
 
 Mark = TypeVar("Mark")
 
-_THINKING = re.compile(r"\A.*</think>", re.DOTALL)
+# what models and servers write between their reasoning and the answer
+_THINKING = re.compile(
+    r"\A.*(?:</(?:think|thinking|thought|reasoning|seed:think)>|\[/THINK\]|◁/think▷"
+    r"|<\|END_THINKING\|>|<\|channel\|>final<\|message\|>)",
+    re.DOTALL,
+)
 # attempts to get an item that is not in the list already, and their temperature
 _TRIES = 5
 _RETRY_TEMPERATURE = 1.0

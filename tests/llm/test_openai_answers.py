@@ -1175,3 +1175,175 @@ def test_unseen_probability_is_that_of_the_place_where_the_answer_is_decided():
     # white space before a text is not: what is not shown there may be a label
     mass = read_choice_mass([step('"', 0.5), step("likely", 0.99)], LABELS, "text")
     assert "only 50 %" in str(mass.problem(LABELS))
+
+
+FIVE = [("very l", 0.1), ("very u", 0.05), ("unl", 0.2), ("uns", 0.05)]
+PLAIN_FIVE = [0.05, 0.2, 0.05, 0.6, 0.1]
+REASONED = [
+    step("Likely", 0.3, [("unl", 0.3), ("very l", 0.4)]),
+    step(", because", 0.9),
+    step("</think>", 0.9),
+    step("\n\n", 1.0),
+    step("likely", 0.6, FIVE),
+]
+
+
+@pytest.mark.parametrize(
+    ("content", "tokens", "expected"),
+    [
+        # vLLM shows the tokens of the reasoning that it has taken out of the text
+        ("likely", REASONED, PLAIN_FIVE),
+        ("<think>Likely, because</think>\n\nlikely", REASONED, PLAIN_FIVE),
+        ("likely", [step("<|message|>", 1.0), step("likely", 0.6, FIVE)], PLAIN_FIVE),
+        ("likely", [step("<s>", 1.0), step("likely", 0.6, FIVE)], PLAIN_FIVE),
+        ("likely", [step("likely", 0.6, FIVE), step("</s>", 1.0)], PLAIN_FIVE),
+        # without a mark between both, nobody knows where the answer begins
+        ("likely", [*REASONED[:2], *REASONED[4:]], "more tokens than those of the answer"),
+        # a word that is none of the choices is the answer
+        ("The answer", [step("The", 0.6, [("likely", 0.4)])], "none of the choices, with a prob"),
+        # two probabilities of one token
+        (
+            "likely",
+            [{**step("likely", 0.1), "top_logprobs": [token("likely", 0.6), token("un", 0.4)]}],
+            "the probability 0.1, and 0.6 in the list",
+        ),
+    ],
+)
+def test_only_the_tokens_of_the_answer_count(content: str, tokens: Any, expected: Any):
+    with FakeServer(lambda *_: (200, chat(content, tokens=tokens))) as server:
+        ((_, result),) = engine(server).choice_probabilities("r ", ["i "], ["?"], LABELS)
+    if isinstance(expected, str):
+        assert expected in result.reason
+    else:
+        assert result == [pytest.approx(expected)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[THINK]unlikely?[/THINK]likely",
+        "<thinking>unlikely</thinking>likely",
+        "<|channel|>analysis<|message|>unlikely<|end|><|start|>assistant<|channel|>final"
+        "<|message|>likely",
+        "<|START_THINKING|>un<|END_THINKING|><|START_RESPONSE|>likely<|END_RESPONSE|>",
+        "◁think▷unlikely◁/think▷likely",
+        "likely</s>",
+        "likely<|im_end|>\n",
+    ],
+)
+def test_reasoning_and_special_tokens_around_a_label_are_ignored(content: str):
+    with FakeServer(lambda *_: (200, chat(content))) as server:
+        assert dict(labels(engine(server), ["a"])) == {0: "likely"}
+
+
+@pytest.mark.parametrize(
+    ("content", "choices", "expected"),
+    [
+        ('{"answer": null}', ["none", "some"], None),
+        ('{"other": 1}', ["None", "some"], None),
+        ("null", ["none", "some"], None),
+        ("null", ["null", "some"], "null"),
+        ("none", ["None", "some"], "None"),
+        ("1.50", ["1.50", "2.50"], "1.50"),
+        ("a.", ["A", "a", "b"], None),
+        ("a", ["A", "a", "b"], "a"),
+        ("very\u00a0likely", ["very likely", "unlikely"], "very likely"),
+    ],
+)
+def test_no_choice_is_invented(content: str, choices: list[str], expected: str | None):
+    with FakeServer(lambda *_: (200, chat(content))) as server:
+        ((_, result),) = engine(server).generate(["a"], choices=choices)
+    if expected is None:
+        assert "none of the choices" in result.reason
+    else:
+        assert result == expected
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"finish_reason": "content_filter"},
+        {"finish_reason": "SAFETY", "message": None},
+        {"finish_reason": "guardrail_intervened", "message": {"content": "Sorry."}},
+    ],
+)
+def test_a_filter_that_leaves_no_message_is_a_refusal_and_is_asked_once(choice: Any):
+    odd = (200, {"choices": [choice]})
+    with FakeServer(lambda sent, _: second_of_three(sent, odd)) as server:
+        results = dict(labels(engine(server, max_retries=2), [f"ITEM{i}" for i in range(3)]))
+    assert "refused to answer" in results[1].reason
+    assert (results[0], results[2]) == ("likely", "likely")
+    assert len(server.requests) == 3
+
+
+def test_an_answer_with_a_byte_order_mark_is_read():
+    body = b"\xef\xbb\xbf" + json.dumps(GOOD).encode()
+    with FakeServer(lambda *_: (200, body)) as server:
+        assert dict(labels(engine(server), ["a"])) == {0: "likely"}
+
+
+def test_a_firewall_that_dislikes_the_first_prompt_does_not_end_the_run():
+    blocked = (403, "<html><title>Attention Required!</title></html>")
+
+    def answer(body: Any, _: Any) -> Any:
+        return blocked if "ITEM0" in str(body["messages"]) else (200, GOOD)
+
+    with FakeServer(answer) as server:
+        llm = engine(server, max_concurrency=1)
+        results = dict(labels(llm, [f"ITEM{i}" for i in range(3)]))
+    assert "403: Attention Required!" in results[0].reason
+    assert (results[1], results[2]) == ("likely", "likely")
+    # a key that may not use the model ends it
+    for n_prompts in (1, 9):
+        with FakeServer(lambda *_: blocked) as server:
+            with pytest.raises(LLMError, match="403 Attention Required!"):
+                dict(labels(engine(server, max_concurrency=1), ["a"] * n_prompts))
+            assert len(server.requests) == min(n_prompts, 3)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "words"),
+    [
+        ("logprobs", "logprobs are not available for this prompt"),
+        ("response_format", "could not compile the json schema"),
+    ],
+)
+def test_an_error_about_the_first_prompt_costs_the_others_no_parameter(parameter: str, words: str):
+    def answer(body: Any, _: Any) -> Any:
+        if "ITEM0" in str(body["messages"]) and parameter in body:
+            return 400, {"error": {"message": words}}
+        return 200, GOOD_TOKENS if "logprobs" in body else chat('{"answer": "likely"}')
+
+    with FakeServer(answer) as server:
+        llm = engine(server, max_concurrency=1)
+        items = [f"ITEM{i}" for i in range(3)]
+        results = dict(llm.choice_probabilities("r ", items, ["?"], LABELS))
+    assert results[1] == results[2] == [pytest.approx([0.125, 0.075, 0.075, 0.6, 0.125])]
+    assert parameter in server.requests[-1]
+    assert not any("refuses" in note for note in llm.notes)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        (400, {"error": "unsupported path"}),
+        (422, {"detail": "body"}),
+        (500, {"error": "no route"}),
+        (501, {}),
+        (200, "<html>"),
+        (200, {"error": "no such route"}),
+        (200, {"tokens": []}),
+    ],
+)
+def test_a_gateway_before_vllm_that_passes_chats_only_is_read_by_its_shown_tokens(told: Any):
+    served = {"data": [{"id": "fake", "owned_by": "vllm", "max_model_len": 512}]}
+
+    def answer(_: Any, handler: Any) -> Any:
+        return (200, GOOD_TOKENS) if "chat" in handler.path else told
+
+    with FakeServer(answer, (200, served)) as server:
+        llm = engine(server, max_concurrency=1)
+        results = dict(llm.choice_probabilities("", ["i", "j"], ["?"], LABELS))
+    assert results[0] == results[1] == [pytest.approx([0.125, 0.075, 0.075, 0.6, 0.125])]
+    n_others = len([path for path in server.paths if "chat" not in path and "models" not in path])
+    assert n_others <= 2 + 2 * len(LABELS)

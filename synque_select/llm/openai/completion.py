@@ -22,6 +22,8 @@ _REFUSED = (
     "blocklist",
     "sensitive",
     "spii",
+    "guardrail",
+    "moderation",
 )
 
 
@@ -72,16 +74,18 @@ def read_completion(state: JsonObject) -> Completion | None:
         return None
     if not isinstance(choice, Mapping):
         return None
+    reason = choice.get("finish_reason")
+    finish_reason = reason.lower() if isinstance(reason, str) else ""
     message = choice.get("message", choice.get("delta"))
     if not isinstance(message, Mapping):
-        if not isinstance(choice.get("text"), str):
+        text = choice.get("text")
+        # a filter may leave no message
+        if not isinstance(text, str) and _refusal(None, finish_reason) is None:
             return None
-        message = {"content": choice["text"]}
+        message = {"content": text}
     text, refused = _content(message.get("content"))
     if text is None:
         return None
-    reason = choice.get("finish_reason")
-    finish_reason = reason.lower() if isinstance(reason, str) else ""
     logprobs = choice.get("logprobs")
     return Completion(
         text,

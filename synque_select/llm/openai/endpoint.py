@@ -19,6 +19,7 @@ from synque_select.llm.openai.address import (
     parse_address,
     shown_variable,
 )
+from synque_select.llm.openai.dialect import is_about_length
 from synque_select.llm.openai.event_stream import completion_of_events
 from synque_select.llm.openai.json_access import count_at
 from synque_select.llm.openai.rate_limit import RateLimiter, backoff_s, retry_after_s
@@ -41,6 +42,7 @@ __all__ = ["Endpoint", "RequestFailed", "RetryableFailure"]
 # a server that asks for a longer pause has, in effect, refused
 _MAX_PAUSE_S = 600.0
 _MAX_SHOWN = 200
+_MAX_FORBIDDEN = 3
 _PUBLIC = "https://api.openai.com/v1"
 
 
@@ -74,11 +76,17 @@ _CAUSES = {
 
 
 class RequestFailed(Exception):
-    """Raised for a request that failed for good, up to the code that knows its prompt."""
+    """Raised for a request that failed for good, up to the code that knows its prompt.
 
-    def __init__(self, failure: Failure) -> None:
+    Args:
+        failure: What went wrong.
+        may_lack_path: Whether servers fail in this way at a path that they do not have.
+    """
+
+    def __init__(self, failure: Failure, *, may_lack_path: bool = False) -> None:
         super().__init__(failure.reason)
         self.failure = failure
+        self.may_lack_path = may_lack_path
 
 
 class Endpoint:
@@ -129,6 +137,8 @@ class Endpoint:
         self._jitter = random.Random()
         # whether a request has succeeded: then an error is about its prompt, not the whole model
         self._has_answered = False
+        # the errors 403 before that: one may be a firewall that dislikes the first prompt
+        self._forbidden: list[ServerError] = []
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[AsyncOpenAI]:
@@ -248,22 +258,44 @@ class Endpoint:
         import httpx
 
         url = str(client.base_url).rstrip("/").removesuffix("/v1") + path
+        is_unknown = False
 
         async def attempt() -> JsonObject | Failure | RetryableFailure:
+            nonlocal is_unknown
+            is_unknown = False
             try:
                 text = await self.send(
                     client.post(url, cast_to=httpx.Response, body={"model": self.id, **body})
                 )
-                return self.read_object(text) if isinstance(text, str) else text
+                answer = self.read_object(text) if isinstance(text, str) else text
+                is_unknown = isinstance(text, str) and isinstance(answer, RetryableFailure)
+                return answer
             except ServerError as error:
-                if error.status in (401, 403, 404, 405) and not is_refusal(error.words):
+                is_about_prompt = is_refusal(error.words) or is_about_length(error.words)
+                if error.status in (401, 403, 404, 405) and not is_about_prompt:
                     raise LookupError(path) from None
+                is_unknown = error.status in (400, 422, 500, 501) and not is_about_prompt
                 return self.on_error(error)
 
         answer = await self.with_retries(n_tokens, attempt)
         if isinstance(answer, Failure):
-            raise RequestFailed(answer)
+            raise RequestFailed(answer, may_lack_path=is_unknown)
         return answer
+
+    async def has_tokenizer(self, client: AsyncOpenAI) -> bool:
+        """Return whether the server tokenizes any text at all."""
+        try:
+            await self.post(client, "/tokenize", {"prompt": "a"}, 0)
+        except RequestFailed as error:
+            return not error.may_lack_path
+        except LookupError:
+            return False
+        return True
+
+    def check_answered(self) -> None:
+        """Raise LLMError if the server has forbidden every request so far."""
+        if self._forbidden and not self._has_answered:
+            raise self._rejected(self._forbidden[-1])
 
     async def send(self, request: Awaitable[_Response]) -> str | Failure | RetryableFailure:
         """Return the text of the server's answer, if it is complete in time and not too large.
@@ -312,7 +344,9 @@ class Endpoint:
             raise self._rejected(error)
         # after answers to other prompts, this is about the prompt: a firewall that dislikes it
         if status in (403, 404) and not self._has_answered:
-            raise self._rejected(error)
+            self._forbidden.append(error)
+            if status == 404 or len(self._forbidden) >= _MAX_FORBIDDEN:
+                raise self._rejected(error)
         if status in (408, 409, 425, 429) or status >= 500:
             return RetryableFailure(reason, retry_after_s(error.headers), for_all=status == 429)
         return Failure(f"the server answered {reason}")
@@ -324,7 +358,7 @@ class Endpoint:
             ServerError: The object is an error, although the status of the answer is not.
         """
         try:
-            state = parse_json(text, "the answer", error=LLMError)
+            state = parse_json(text.removeprefix("\ufeff"), "the answer", error=LLMError)
         except LLMError:
             state = completion_of_events(text)
         if not isinstance(state, Mapping):

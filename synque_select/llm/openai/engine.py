@@ -25,6 +25,7 @@ from synque_select.llm.openai.label_logprobs import (
     frame_of,
     is_of_answer,
     read_choice_mass,
+    steps_of_answer,
 )
 from synque_select.llm.openai.served_choices import ServedChoices
 from synque_select.llm.openai.server_errors import ServerError, is_refusal
@@ -47,8 +48,16 @@ Result = TypeVar("Result")
 # tokens of the JSON around an answer
 _FRAME_TOKENS = 16
 _FENCE = re.compile(r"\A```\w*")
+# special tokens that some servers leave at both ends of an answer
+_SPECIAL = re.compile(r"\A(?:\s*<\|\w+\|>)+|(?:(?:<\|\w+\|>|</s>|<end_of_turn>)\s*)+\Z")
 # how much more than it could have a choice may get from another answer of the same server
 _CONSISTENT = 2.0
+# in errors that name a parameter, but may be about one prompt only
+_OF_PROMPT = re.compile(
+    r"(?:this|your) (?:\w+ )?(?:request|prompt|messages?|inputs?|content)\b"
+    r"|fail|could not|couldn't|internal|temporar",
+    re.IGNORECASE,
+)
 # a rejected key, no credit left, and what passes
 _NOT_A_PARAMETER = (401, 402, 408, 429, 502, 503, 504)
 # prompts for which it is tried in vain whether a parameter is to blame for their error
@@ -150,6 +159,8 @@ class OpenAILLM(BaseLLM):
         self._accepted: set[tuple[str, ...]] = set()
         # dialects that were left because of an error, oldest first, and the note that said so
         self._replaced: dict[Dialect, str] = {}
+        # a dialect that was left because of the first prompt alone: the next one is to confirm it
+        self._doubted: Dialect | None = None
         self._turns: WeakKeyDictionary[AsyncOpenAI, asyncio.Lock] = WeakKeyDictionary()
         self._n_vain_trials = 0
         # whether the server reports the probability of any token: without images, with images
@@ -221,7 +232,12 @@ class OpenAILLM(BaseLLM):
         try:
             row = await served.probabilities(partial(self._endpoint.post, client), prompt)
         except RequestFailed as error:
-            return error.failure
+            is_prompt = not error.may_lack_path or await self._endpoint.has_tokenizer(client)
+            if self._has_reported[images] or is_prompt:
+                return error.failure
+            # a gateway in front of it that passes chats only
+            self._reports_any_token[images] = False
+            return None
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             if self._has_reported[images]:
                 # one odd answer: another way to compute it would not be comparable with the rest
@@ -271,6 +287,7 @@ class OpenAILLM(BaseLLM):
         try:
             # the shape is not checked beforehand: what is wrong with it raises one of these errors
             steps = cast("Sequence[Step]", completion.tokens)
+            steps = steps_of_answer(steps, without_thinking(completion.text))
             frame = frame_of(steps)
             mass = read_choice_mass(steps, choices, frame, among)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -375,6 +392,7 @@ class OpenAILLM(BaseLLM):
                 if not self._server_identified:
                     await self._identify_server(client)
                 await _all_or_none(worker() for _ in range(min(n, self._max_concurrency)))
+                self._endpoint.check_answered()
 
         yield from iterate_in_thread(work)
 
@@ -410,10 +428,16 @@ class OpenAILLM(BaseLLM):
     ) -> Completion | Failure | RetryableFailure:
         known = dialect = self._dialect
         first_error: ServerError | None = None
+        doubted = None if question.schema is not None else self._doubted
+        if doubted is not None:
+            dialect, self._doubted = doubted, None
         while True:
             try:
                 answer = await self._send(client, question, dialect)
             except ServerError as error:
+                if dialect is doubted:
+                    dialect, doubted = known, None
+                    continue
                 if self._dialect is not known:
                     # another request has changed it in the meantime: try that one first
                     known = dialect = self._dialect
@@ -513,6 +537,9 @@ class OpenAILLM(BaseLLM):
             note = f"{self.id}: the server refuses {changed}: left out ({error.words})."
             self._dialect, self._replaced[known] = dialect, note
             self._note(note)
+            is_first = question.schema is None and len(self._accepted) == 1
+            if is_first and _may_be_about_the_prompt(known, error, question):
+                self._doubted = known
 
     def _read(self, text: str) -> Completion | RetryableFailure:
         """Return the first choice of a completion, and count its tokens.
@@ -539,6 +566,12 @@ def _next_dialect(dialect: Dialect, error: ServerError, question: Question) -> D
     # other errors than these two are rarely about a parameter: it must be named exactly
     by_name = error.status not in (400, 422)
     return dialect.after(error.words, question, by_name=by_name)
+
+
+def _may_be_about_the_prompt(dialect: Dialect, error: ServerError, question: Question) -> bool:
+    """Whether an error names a parameter, but may be about this prompt alone."""
+    is_named = _next_dialect(dialect, error, question) is not None
+    return is_named and error.status != 501 and _OF_PROMPT.search(error.words) is not None
 
 
 async def _all_or_none(coroutines: Iterator[Awaitable[None]]) -> None:
@@ -574,15 +607,24 @@ def _why_empty(completion: Completion, max_tokens: int | None) -> str:
 
 def _matching_choice(content: str, choices: Sequence[str]) -> str | None:
     """Return the choice that an answer means, whether it is in JSON, in quotes or plain."""
-    answer = without_thinking(content).strip()
+    answer = _SPECIAL.sub("", without_thinking(content).strip()).strip()
     if answer.startswith("```") and answer.endswith("```"):
         answer = _FENCE.sub("", answer, count=1).removesuffix("```").strip()
     try:
         state = parse_json(answer, "the answer", error=LLMError)
     except LLMError:
         state = answer
-    answer = str(state.get("answer") if isinstance(state, dict) else state)
+    # null is not the word "None", and 1.50 not 1.5
+    value = state.get("answer") if isinstance(state, dict) else state
+    if isinstance(state, dict) and value is None:
+        return None
+    answer = str(value) if isinstance(state, dict | str) else answer
     if answer in choices:
         return answer
-    bare = answer.strip("\"'*`. \n").casefold()
-    return next((choice for choice in choices if choice.casefold() == bare), None)
+    bare = _plain(answer.strip("\"'*`. \n"))
+    same = [choice for choice in choices if _plain(choice) == bare]
+    return same[0] if len(same) == 1 else None
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()

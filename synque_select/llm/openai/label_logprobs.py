@@ -19,6 +19,7 @@ __all__ = [
     "frame_of",
     "is_of_answer",
     "read_choice_mass",
+    "steps_of_answer",
 ]
 
 # what may come before an answer: only quotation marks, or the beginning of a JSON object
@@ -35,6 +36,9 @@ _MAX_UNDECIDED = 0.5
 _ROUNDING = 0.02
 # how vocabularies write a space and a line break, in tokens that are not decoded
 _RAW = ((b"\xc4\xa0", b" "), (b"\xe2\x96\x81", b" "), (b"\xc4\x8a", b"\n"))
+# the end of a token such as </think>, [/THINK] or <|message|>
+_MARK_ENDS = (b">", b"]", "▷".encode())
+_MARKS = re.compile(rb"<[^<>]*>|\[[^\[\]]*\]")
 
 
 class Token(TypedDict):
@@ -123,6 +127,9 @@ class ChoiceMass:
                 f"the server shows tokens with only {percent(shown / (shown + self.unseen))} of "
                 f"the probability (logprobs), and none for {listed([repr(c) for c in missing])}"
             )
+        if not self.written and self.outside > self.total:
+            share = percent(self.outside / (self.total + self.outside))
+            return f"the answer is none of the choices, with a probability of {share} (logprobs)"
         if self.is_alone:
             return (
                 "the server shows no token beside that of the answer (top_logprobs), so that the "
@@ -148,6 +155,41 @@ def frame_of(content: Iterable[Step]) -> str:
     """
     text = b"".join(map(_bytes, content))
     return "json" if FRAMES["json"].match(text) else "text"
+
+
+def steps_of_answer(content: Sequence[Step], answer: str) -> Sequence[Step]:
+    """Leave out the tokens before an answer, which some servers show: reasoning, and its end.
+
+    Args:
+        content: `choices[0].logprobs.content` of a chat completion.
+        answer: The text of the answer, without its reasoning.
+
+    Raises:
+        ValueError: After the answer, the tokens go on with other words: they begin with reasoning.
+
+    Example:
+        >>> steps = [{"token": "hm</think>", "logprob": -0.1}, {"token": "yes", "logprob": -0.2}]
+        >>> steps_of_answer(steps, "yes")
+        [{'token': 'yes', 'logprob': -0.2}]
+    """
+    parts = [_bytes(step) for step in content]
+    written, own = b"".join(parts), answer.strip().encode("utf-8", "replace")
+    if not own:
+        return content
+    at = written.rfind(own)
+    before = written[: max(at, 0)].rstrip()
+    if before.endswith(_MARK_ENDS):
+        end = 0
+        for i, part in enumerate(parts):
+            end += len(part)
+            if end >= len(before):
+                return content[i + 1 :] if end <= at else content
+    compact, start = (b"".join(text.split()).lower() for text in (written, own))
+    if compact.startswith(start):
+        rest = _MARKS.sub(b"", compact[len(start) :]).decode("utf-8", "replace")
+        if any(character.isalnum() for character in rest):
+            raise ValueError("there are more tokens than those of the answer")
+    return content
 
 
 def read_choice_mass(
@@ -197,6 +239,8 @@ def read_choice_mass(
             is_alone = not any(probability > 0 for _, probability in others)
             choice_mass.is_alone |= is_certain and is_alone and len(left) < len(open_choices)
             open_choices = left
+        if begins or possible is not None:
+            _check_same(step, written)
         if written is None:
             if begins or possible is not None:
                 raise ValueError("a token of the answer has no log-probability")
@@ -246,6 +290,20 @@ def _shown(step: Step) -> tuple[float | None, list[tuple[bytes, float]]]:
     if total > 1 + _ROUNDING:
         raise ValueError(f"the probabilities of tokens sum to {total:.3g}")
     return written, others
+
+
+def _check_same(step: Step, written: float | None) -> None:
+    """Check that a token has the same probability in the list beside it.
+
+    Raises:
+        ValueError: It has another one.
+    """
+    own, tops = _bytes(step), step.get("top_logprobs") or []
+    same = [p for p in (_probability(t) for t in tops if _bytes(t) == own) if p is not None]
+    if written is not None and same and all(abs(p - written) > _ROUNDING for p in same):
+        raise ValueError(
+            f"the written token has the probability {written:.3g}, and {same[0]:.3g} in the list"
+        )
 
 
 def _probability(token: Token) -> float | None:

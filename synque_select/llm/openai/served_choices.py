@@ -61,6 +61,8 @@ class ServedChoices:
                 await _continuation(post, turn, tokens, choice) for choice in self._choices
             ]
         continuations = self._continuations[tail]
+        if not (tokens and all(continuations)):
+            raise ValueError("the server returns no tokens for a text")
         log_p = {
             beginning: await _log_p(post, turn, tokens, beginning, children, has_images(prompt))
             for beginning, children in branch_points(continuations).items()
