@@ -49,6 +49,9 @@ _KEYS = re.compile(
     r"(?=(?:[A-Za-z]*\d){3})[A-Za-z0-9]{24,}(?![\w/.\\-])"
     r")"
 )
+# of addresses, also of databases: user and password, and the query
+_USER = re.compile(r"(?<=://)[^\s/?#\"'<>]*@")
+_QUERY = re.compile(r"(\b[A-Za-z][\w+.-]*://[^\s?\"'<>]*\?)[^\s\"'<>]+")
 
 # of a value such as a cell of 100 kB, the beginning and the end are enough; nearly all paths are
 # shorter, and are shown as a whole
@@ -134,11 +137,15 @@ class NotSavedError(RecordError):
 def without_keys(text: str) -> str:
     """Return a text with "…" for everything in it that looks like a key of a server.
 
+    So are a user name, a password and a query in an address.
+
     Example:
         >>> without_keys("unknown engine 'sk-proj-a1b2c3d4'")
         "unknown engine '…'"
+        >>> without_keys("postgresql://me:secret@host/db?password=secret")
+        'postgresql://…@host/db?…'
     """
-    return _KEYS.sub("…", text)
+    return _QUERY.sub(r"\1…", _USER.sub("…@", _KEYS.sub("…", text)))
 
 
 def _shown(message: str) -> str:

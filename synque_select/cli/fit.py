@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from synque_select.cli.lightning_help import asks_for_help, print_help, with_full_help
 from synque_select.cli.options import lightning_command_line, with_config_paths
 from synque_select.errors import ConfigError
+from synque_select.llm.openai.masking import mask_keys
+from synque_select.records.run_folder import make_folder, write_text
 
 if TYPE_CHECKING:
-    from pytorch_lightning import LightningDataModule
-    from pytorch_lightning.cli import LightningCLI
+    from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+    from pytorch_lightning.cli import LightningCLI, SaveConfigCallback
 
     from synque_select.callbacks.selection import BaseSelectionCallback
 
@@ -40,9 +43,29 @@ def run(arguments: Sequence[str]) -> int:
             datamodule_class=cast("type[LightningDataModule]", classes.datamodule),
             subclass_mode_data=True,
             parser_kwargs={"prog": "synque-select", "exit_on_error": False, "allow_abbrev": False},
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=_config_saver(classes.cli),
+            save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
         )
     return 0
+
+
+def _config_saver(cli_class: type[LightningCLI]) -> type[SaveConfigCallback]:
+    """Return the callback that saves the config as Lightning does, but without keys of servers."""
+    module = importlib.import_module(cli_class.__module__)
+    base: type[SaveConfigCallback] = module.SaveConfigCallback
+
+    class ConfigSaver(base):  # type: ignore[valid-type, misc]
+        def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+            # asked on all ranks; Lightning calls `save_config` on the first one only
+            self._log_dir = trainer.log_dir
+            super().setup(trainer, pl_module, stage)
+
+        def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+            assert self._log_dir is not None
+            text = mask_keys(self.parser.dump(self.config, skip_none=False))
+            write_text(make_folder(self._log_dir) / self.config_filename, text)
+
+    return ConfigSaver
 
 
 def _without_name(arguments: Sequence[str]) -> tuple[list[str], str | None]:

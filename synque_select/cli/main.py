@@ -91,7 +91,9 @@ def _run(given: list[str]) -> int:
 
 def _interrupted(arguments: Sequence[str]) -> str:
     """Say what an interrupt has kept, and how to go on."""
-    command = printable(without_keys(shlex.join(["synque-select", *arguments])))
+    from synque_select.llm.openai.masking import mask_secrets
+
+    command = printable(mask_secrets(shlex.join(["synque-select", *arguments])))
     how = "give the same command again" if len(command) > _MAX_COMMAND else command
     if arguments[:1] == ["fit"]:
         how = f"{how} (training starts anew; --ckpt_path FILE continues from a checkpoint)"

@@ -14,7 +14,8 @@ from importlib import resources
 from pathlib import Path, PurePath
 from typing import Literal
 
-from synque_select.errors import RecordError, without_keys
+from synque_select.errors import RecordError
+from synque_select.llm.openai.masking import mask_secrets
 from synque_select.records.run_folder import read_json, write_json
 from synque_select.types import RunInfo
 from synque_select.utils.json_fields import JsonFields
@@ -36,7 +37,7 @@ _COMMAND: ContextVar[tuple[str, ...] | None] = ContextVar("command", default=Non
 
 
 def info_of_process(arguments: Sequence[str] | None = None) -> RunInfo:
-    """Return how this process was started; what looks like a key of a server is left out.
+    """Return how this process was started; what may be a key is left out.
 
     Args:
         arguments: The command line; None for that of `command_to_record`, else of the process.
@@ -45,8 +46,10 @@ def info_of_process(arguments: Sequence[str] | None = None) -> RunInfo:
     program = Path(arguments[0])
     # a script is started by Python, a command by its name
     first = ["python", str(program)] if program.suffix == ".py" else [program.name]
-    configs = {name: without_keys(text) for name, text in _configs(arguments[1:])}
-    return _info(shlex.join([*first, *arguments[1:]]), configs)
+    configs = {name: mask_secrets(text) for name, text in _configs(arguments[1:])}
+    # before quotes of a shell stand between a name and its value
+    given = [mask_secrets(argument) for argument in arguments[1:]]
+    return _info(shlex.join([*first, *given]), configs)
 
 
 def info_of_call(function: str, objects: Mapping[str, object], **options: object) -> RunInfo:
@@ -113,7 +116,8 @@ def _info(
         folder = ""
     return RunInfo(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=without_keys(command),
+        # as a line, where an option and its value stand together
+        command=mask_secrets(command),
         python=platform.python_version(),
         configs=configs,
         folder=folder,

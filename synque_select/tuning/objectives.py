@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypedDict, cast, final
+from typing import TYPE_CHECKING, Any, TypedDict, cast, final
 
 from synque_select.errors import ConfigError, RecordError
 from synque_select.records.run_folder import to_jsonable
@@ -21,7 +21,7 @@ from synque_select.tuning.distributed import Ranks
 from synque_select.tuning.mixture_scores import MixtureScores
 from synque_select.tuning.result import MIXTURE, PARAMETERS, SECONDS
 from synque_select.tuning.space import MixtureSpace
-from synque_select.tuning.studies import ROLE, START, Plan, Role, place_of
+from synque_select.tuning.studies import ROLE, START, Plan, Role, is_own_attribute, place_of
 from synque_select.types import Mixture, RunKind, RunRecord
 from synque_select.utils.json_types import JsonObject
 
@@ -107,9 +107,25 @@ class Sampling:
 def _users_trial(trial: Trial, reserved: Collection[str]) -> Trial:
     """Return a trial that refuses names of the mixture's parameters, whose values it has."""
     users = copy.copy(trial)
-    for method in ("suggest_categorical", "suggest_float", "suggest_int"):
-        setattr(users, method, partial(_suggest, getattr(trial, method), reserved))
+    calls: dict[str, Callable[..., object]] = {
+        "set_user_attr": partial(_set_attribute, trial),
+        "suggest_categorical": partial(_suggest_choice, trial, reserved),
+        "suggest_float": partial(_suggest, trial.suggest_float, reserved),
+        "suggest_int": partial(_suggest, trial.suggest_int, reserved),
+    }
+    for name, call in calls.items():
+        setattr(users, name, call)
     return users
+
+
+def _set_attribute(trial: Trial, key: str, value: object) -> None:
+    """Set an attribute of the user's, which must not be one that the study is read by."""
+    if is_own_attribute(key):
+        raise ConfigError(
+            f"hyper_parameters(trial) sets the attribute {key!r}, in which the study keeps its own "
+            "state: choose another name"
+        )
+    trial.set_user_attr(key, value)
 
 
 def _suggest(
@@ -125,6 +141,19 @@ def _suggest(
             "mixture: choose another name"
         )
     return suggest(name, *args, **more)
+
+
+def _suggest_choice(
+    trial: Trial, reserved: Collection[str], name: str, choices: Sequence[Any]
+) -> object:
+    """Suggest a choice that every storage gives back as it is; of a tuple it makes a list."""
+    for choice in choices:
+        if not (choice is None or isinstance(choice, str | int | float)):
+            raise ConfigError(
+                f"hyper_parameters(trial) suggests {name!r} with the choice {choice!r}: allowed "
+                "are texts, numbers, True, False and None; suggest a name, and look up its value"
+            )
+    return _suggest(trial.suggest_categorical, reserved, name, choices)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from functools import partial
@@ -49,11 +48,11 @@ def open_storage(storage: str | Path | BaseStorage, heartbeat_s: int) -> BaseSto
             prepare_database(Path(storage), partial(_create_tables, heartbeat_s=heartbeat_s))
     url = str(storage) if is_url else _sqlite_url(Path(storage))
     # if several workers create the tables at once, all but one fail once
-    return _with_retries(lambda: _database(url, heartbeat_s), _without_password(url))
+    return _with_retries(lambda: _database(url, heartbeat_s), shown_storage(url))
 
 
 def shown_storage(storage: str | Path | BaseStorage) -> str:
-    """Return the name of a storage, without the password that its URL may hold.
+    """Return the name of a storage, without the password and the query that its URL may hold.
 
     Example:
         >>> shown_storage("postgresql://me:secret@host/db")
@@ -62,7 +61,10 @@ def shown_storage(storage: str | Path | BaseStorage) -> str:
     if not isinstance(storage, str | Path):
         return type(storage).__name__
     scheme, separator, rest = str(storage).partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if separator else str(storage)
+    if not separator:
+        return str(storage)
+    rest, query, _ = rest.partition("?")
+    return f"{scheme}://{rest.rpartition('@')[2]}{'?…' if query else ''}"
 
 
 def heartbeat_of(storage: BaseStorage) -> int | None:
@@ -87,10 +89,6 @@ def _sqlite_url(path: Path) -> str:
 
 def _create_tables(path: Path, heartbeat_s: int) -> None:
     _database(_sqlite_url(path), heartbeat_s).engine.dispose()
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(://[^:/@]*):.*@", r"\1:…@", url)
 
 
 def _database(url: str, heartbeat_s: int) -> RDBStorage:
@@ -138,8 +136,8 @@ def _with_retries(work: Callable[[], RDBStorage], where: str) -> RDBStorage:
         except (OptunaError, SQLAlchemyError) as error:
             if pause_s is None:
                 reason = str(error).partition("\n")[0]
-                raise RecordError(f"storage of studies {where}: {reason}") from error
+                raise RecordError(f"storage of studies {where}: {reason}") from None
             time.sleep(pause_s)
         except (ImportError, OSError) as error:
-            raise RecordError(f"storage of studies {where}: {error}") from error
+            raise RecordError(f"storage of studies {where}: {error}") from None
     raise AssertionError("the last attempt returns or raises")

@@ -30,6 +30,7 @@ __all__ = [
     "direction_of",
     "is_done",
     "is_finished",
+    "is_own_attribute",
     "open_study",
     "origin_of",
     "place_of",
@@ -44,6 +45,9 @@ START, ROLE = "start", "role"
 REPEATS = "repeats"  # number of the unfinished trial that a trial repeats
 SUPERFLUOUS = "superfluous"  # a repetition that another worker has already begun
 UNDEFINED = "undefined"  # the value of a trial that is NaN or infinite
+# all attributes that a study sets on its trials, and the beginnings of those that are only shown
+_OWN = ("ended", "hyper_parameters", "mixture", "seconds", "synque_select_crc32", "worker")
+_SHOWN = ("proxy/", "weight/")
 MISSED_HEARTBEATS = 3  # a worker that has missed as many counts as killed
 _STAMP = "synque_select"
 _VERSION = 2  # 1 had other names of parameters, and seeds by the numbers of trials
@@ -210,6 +214,17 @@ def place_of(study: Study, trial: FrozenTrial) -> int:
     origin = origin_of(trial)
     trials = study.get_trials(deepcopy=False)
     return sum(other.number < origin and origin_of(other) == other.number for other in trials)
+
+
+def is_own_attribute(name: str) -> bool:
+    """Return whether a study keeps something of its own in an attribute of a trial.
+
+    Example:
+        >>> is_own_attribute("mixture"), is_own_attribute("weight/a"), is_own_attribute("note")
+        (True, True, False)
+    """
+    marks = (*_OWN, REPEATS, ROLE, START, SUPERFLUOUS, UNDEFINED)
+    return name in marks or name.startswith(_SHOWN)
 
 
 def is_done(study: Study, n_trials: int) -> bool:

@@ -19,7 +19,12 @@ _WORDS = re.compile(
     r"|(?:can'?t|cannot|could not|failed to|unable to) allocate (?:\S+ ){0,4}?"
     r"(?:memory|buffer|\(?\d*bytes|[kmgt]i?b\b)"
     r"|(?:not enough|insufficient)(?: \w+)? memory|alloc ?failed|bad ?alloc|resource ?exhausted"
-    r"|cudnn ?status ?not ?supported|unable to find an engine to execute"
+    r"|out ?of ?(?:\w+ )?resources|alloc\w* ?fail|memory ?allocation|could not be allocated"
+    r"|allocatememory|memory ?exhausted|exceed\w* (?:\w+ )*memory|invalid buffer size"
+    r"|\boom\b|\b(?:m|c|re)alloc of size|exceeded max size of memory"
+    # without memory, these libraries cannot begin
+    r"|(?:cublas|cudnn) ?status ?not ?initialized"
+    r"|cudnn ?status ?not ?supported|unable to find an engine"
 )
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+
+from synque_select.cli import fit
+from synque_select.errors import ConfigError
+from synque_select.llm.openai import OpenAILLM
 
 PARTS = """
 import json
@@ -346,3 +352,28 @@ def test_the_packaged_digits(tmp_path: Path):
     assert "val_acc" in metrics.read_text()
     (ranking,) = tmp_path.glob("runs/**/ranking.json")
     assert len(json.loads(ranking.read_text())["selected"]) == 3
+
+
+@pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
+def test_the_saved_config_has_no_key_of_a_server(tmp_path: Path, package: str):
+    cli_module = importlib.import_module(f"{package}.cli")
+    config = {
+        "base_url": "http://host/s3cret/v1?k=s3cret",
+        "api_key": "s3cret-9",
+        "tracking_uri": "http://host/mlflow",
+    }
+    parser = SimpleNamespace(dump=lambda config, skip_none: yaml.safe_dump(config))
+    strategy = SimpleNamespace(broadcast=lambda value: value)
+    logs = str(tmp_path / "logs")
+    trainer = SimpleNamespace(log_dir=logs, is_global_zero=True, strategy=strategy)
+    saver = fit._config_saver(cli_module.LightningCLI)
+    assert issubclass(saver, cli_module.SaveConfigCallback)
+    saver(parser, config, save_to_log_dir=False).setup(trainer, None, "fit")
+    saved = yaml.safe_load((tmp_path / "logs" / "config.yaml").read_text())
+    assert saved == {
+        "base_url": "http://host/…/v1?…",
+        "api_key": "…",
+        "tracking_uri": "http://host/mlflow",
+    }
+    with pytest.raises(ConfigError, match="contains '…', which replaces"):  # it is not sent
+        OpenAILLM("m", base_url=saved["base_url"])

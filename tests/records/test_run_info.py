@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from synque_select.errors import RecordError
+from synque_select.llm.openai.masking import mask_keys, mask_secrets
 from synque_select.records.run_info import info_of_process, load_run_info, save_run_info
 
 
@@ -38,6 +39,49 @@ def test_no_key_of_a_server_is_kept(tmp_path: Path):
     config.write_text("api_key: sk-proj-a1b2c3d4e5f6\n")
     info = info_of_process(["x", "--config", str(config), "--key", "sk-proj-a1b2c3d4e5f6"])
     assert "a1b2c3d4" not in info.command + str(info.configs)
+
+
+SECRET = "Zq8R2mT5wX7cV1bN"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"scorer: {{engine: openai, base_url: 'http://host/{SECRET}/v1?k={SECRET},{SECRET}'}}",
+        f"scorer:\n  base_url: >-\n    http://host/v1?key={SECRET}\n",
+        f"base_url: &u http://host/tenant-{SECRET}/v1\nother: *u\n",
+        f"base_url: http://me:{SECRET}@host/v1#{SECRET}",
+        f'{{"scorer": {{"base_url": "http://host/{SECRET}/v1", "api_key": "{SECRET}"}}}}',
+        f"key_variable: {SECRET}",
+        f"storage: postgresql://me:p@{SECRET}@host/db",
+        f"storage: postgresql://host/db?user=me&password={SECRET}",
+        f"tracking_uri: https://me:{SECRET}@host/mlflow",
+        f"headers: {{Authorization: 'Bearer {SECRET}'}}",
+        f"COMET_API_KEY={SECRET}",
+        f"auth_token: {SECRET}\npassword: {SECRET}\nsecret_access_key: {SECRET}",
+    ],
+)
+def test_no_part_of_an_address_and_no_named_key_is_kept(tmp_path: Path, text: str):
+    config = tmp_path / "fit.yaml"
+    config.write_text(text)
+    info = info_of_process(["x", "--config", str(config), text, f"--api-key={SECRET}"])
+    assert SECRET not in info.command + str(info.configs)
+    assert SECRET not in mask_keys(text)
+    info = info_of_process(["x", "--trainer.logger.init_args.api_key", SECRET, "--seed"])
+    assert SECRET not in info.command
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "scorer: {engine: openai, base_url: http://localhost:8000/v1, key_variable: MY_API_KEY}",
+        "max_tokens: 400\ntokenizer: bert-base\ntoken: true\npad_token: <pad>\ntoken: null\n",
+        "password: ${oc.env:PASSWORD}\napi_key: $KEY\n",
+        "storage: sqlite:///studies.sqlite\ncandidates: real/*.jsonl?\n",
+    ],
+)
+def test_what_is_not_a_key_is_kept(text: str):
+    assert mask_secrets(text) == mask_keys(text) == text
 
 
 @pytest.mark.parametrize("state", [[], {"version": 2}, {"version": 1, "command": 3}])

@@ -21,8 +21,9 @@ from synque_select.records.store import RunStore
 from synque_select.report.study_tables import study_table
 from synque_select.selection.scorer import Scorer
 from synque_select.training.surrogate import SurrogateOptions
-from synque_select.tuning import TuneOptions, TuningResult, tune_mixture
+from synque_select.tuning import TuneOptions, TuningResult, storages, tune_mixture
 from synque_select.tuning.storages import shown_storage
+from synque_select.tuning.studies import is_own_attribute
 from synque_select.utils.process_state import seeded
 from tests.lightning_package import SynqueDataModule
 from tests.training.tiny import (
@@ -262,8 +263,14 @@ def test_storages(tune, tmp_path, name):
     assert len(tune(storage=storage, n_trials=2).trials) == 2
 
 
-def test_a_password_is_not_shown(tune):
+def test_a_password_is_not_shown(tune, monkeypatch):
     assert shown_storage("postgresql://me:secret@host/db") == "postgresql://host/db"
+    assert shown_storage("postgresql://host/db?password=secret") == "postgresql://host/db?…"
+    monkeypatch.setattr(storages, "_PAUSES_S", ())
+    for url in ("postgresql://host/db?password=s3cret", "foo://me:s3cret@[host/db?a=s3cret"):
+        with pytest.raises(RecordError) as caught:
+            storages.open_storage(url, 30)
+        assert "s3cret" not in str(caught.value)
     with pytest.raises(RecordError, match="storage of studies"):
         tune(storage="nosuchdatabase://host/db")
 
@@ -408,6 +415,39 @@ def test_a_hyper_parameter_with_the_name_of_ours_is_an_error(tune, name):
         tune(hyper_parameters=lambda trial: {"lr": trial.suggest_float(name, 0.01, 0.1)})
     with pytest.raises(ConfigError, match="choose another name"):
         tune(hyper_parameters=lambda trial: {"lr": trial.suggest_int(name=name, low=1, high=3)})
+
+
+@pytest.mark.parametrize(
+    "name", ["mixture", "role", "start", "repeats", "worker", "hyper_parameters", "weight/near"]
+)
+def test_an_attribute_that_the_study_is_read_by_cannot_be_set(tune, name):
+    def parameters(trial):
+        trial.set_user_attr("note", 1)
+        trial.set_user_attr(name, {"near": 1.0})
+        return {"lr": 0.1}
+
+    with pytest.raises(ConfigError, match=f"sets the attribute '{name}'"):
+        tune(hyper_parameters=parameters)
+
+
+def test_all_attributes_of_a_study_are_its_own(tune, tmp_path):
+    result = tune(storage=tmp_path / "s.sqlite", hyper_parameters=lambda _: {"lr": 0.1})
+    study = optuna.load_study(
+        study_name=result.study_name, storage=f"sqlite:///{tmp_path / 's.sqlite'}"
+    )
+    names = {name for trial in study.trials for name in trial.user_attrs}
+    assert {"mixture", "role", "worker", "synque_select_crc32"} <= names
+    assert all(map(is_own_attribute, names))
+
+
+@pytest.mark.parametrize("choice", [(1, 2), [1], {"a": 1}])
+def test_a_choice_that_a_storage_changes_is_an_error(tune, choice):
+    def parameters(trial):
+        assert trial.suggest_categorical("kind", ["x"]) == "x"
+        return {"lr": trial.suggest_categorical("lr", [None, choice])}
+
+    with pytest.raises(ConfigError, match="suggest a name, and look up its value"):
+        tune(hyper_parameters=parameters)
 
 
 def test_a_hyper_parameter_that_is_not_finite_is_an_error(tune):

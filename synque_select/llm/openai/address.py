@@ -88,6 +88,11 @@ def parse_address(name: str, url: str) -> Address:
         raise ConfigError(f"{name} {_NO_ADDRESS}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable():
         raise ConfigError(f"{name} {_NO_ADDRESS}")
+    if "…" in url:
+        raise ConfigError(
+            f"{name} contains '…', which replaces what may be a key where configs are saved: give "
+            "the whole address"
+        )
     if "@" in parts.netloc:
         raise ConfigError(
             f"{name} contains a user name or password: set the key in the environment instead"
