@@ -246,6 +246,7 @@ def _say_what_was_read(
 def prepared(options: Namespace) -> ScoringJob:
     """Load the data of the options, and check all that can be checked before scoring."""
     from synque_select.data.sources import load_candidates, load_real
+    from synque_select.llm.openai.masking import mask_secrets
 
     _targets(options)
     scorer = _scorer(options)
@@ -264,7 +265,9 @@ def prepared(options: Namespace) -> ScoringJob:
         split=options.split,
         real_split=options.real_split,
     )
-    read_with = {"family": options.family, "lens": options.lens}
+    # JSON in place of a file may have the address of a server
+    lens = None if options.lens is None else mask_secrets(options.lens)
+    read_with = {"family": options.family, "lens": lens}
     job = scorer.prepare(candidates, real, read_with)
     sizes = options.sample_size_analysis
     job.check_findings(gaps=options.gaps, sample_size_analysis=sizes, written=_as_option)

@@ -10,7 +10,12 @@ import pytest
 
 from synque_select.errors import RecordError
 from synque_select.llm.openai.masking import mask_keys, mask_secrets
-from synque_select.records.run_info import info_of_process, load_run_info, save_run_info
+from synque_select.records.run_info import (
+    info_of_call,
+    info_of_process,
+    load_run_info,
+    save_run_info,
+)
 
 
 def test_a_command_comes_back_as_a_shell_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -69,6 +74,11 @@ def test_no_part_of_an_address_and_no_named_key_is_kept(tmp_path: Path, text: st
     assert SECRET not in mask_keys(text)
     info = info_of_process(["x", "--trainer.logger.init_args.api_key", SECRET, "--seed"])
     assert SECRET not in info.command
+
+
+def test_a_call_has_no_part_of_an_address():
+    scorer = {"engine": "openai", "base_url": f"http://h/{SECRET}/v1?k={SECRET}", "token": SECRET}
+    assert SECRET not in info_of_call("rank", {"candidates": "a"}, lens={"scorer": scorer}).command
 
 
 @pytest.mark.parametrize(
