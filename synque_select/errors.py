@@ -51,7 +51,9 @@ _KEYS = re.compile(
 )
 # of addresses, also of databases: user and password, and the query
 _USER = re.compile(r"(?<=://)[^\s/?#\"'<>]*@")
-_QUERY = re.compile(r"(\b[A-Za-z][\w+.-]*://[^\s?\"'<>]*\?)[^\s\"'<>]+")
+_QUERY = re.compile(
+    r"(\b[A-Za-z][\w+.-]{0,30}://[^\s?\"'<>]{0,1000}\?)(?!…)[^\s\"'<>]*[^\s\"'<>,.;:)]"
+)
 
 # of a value such as a cell of 100 kB, the beginning and the end are enough; nearly all paths are
 # shorter, and are shown as a whole

@@ -46,6 +46,8 @@ def test_keys_are_not_shown(key):
         "BertForSequenceClassification2",
         "/data/tmpA1b2C3d4E5f6G7h8I9j0K1/x",
         "c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
+        "the server of m, https://host/v1?…, cannot be reached (see http://host/a)",
+        "real/*.jsonl?, me@host and sqlite:///x.db",
     ],
 )
 def test_other_names_are_shown(text):
@@ -97,11 +99,19 @@ def test_a_key_that_is_longer_than_what_is_shown_is_masked_as_a_whole():
     assert str(ConfigError(f"found {key}: allowed is a name")) == "found …: allowed is a name"
 
 
-@pytest.mark.parametrize("text", ["'" * 10**5, "\\" * 10**5, " '" * 10**5, "'\\" * 10**5])
+@pytest.mark.parametrize(
+    "text",
+    [part * 10**5 for part in ("'", "\\", " '", "'\\", "a.", "x://", "x://a?", "://a@", "a-")],
+)
 def test_hostile_texts_are_shortened_in_linear_time(text):
     start = time.perf_counter()
     assert len(str(DataError(text))) < 3000
     assert time.perf_counter() - start < 5
+
+
+def test_addresses_are_shown_without_user_and_query():
+    text = "at postgresql://me:a@pw@host/db?password=pw, or s3://bucket/x?sig=pw: pw"
+    assert without_keys(text) == "at postgresql://…@host/db?…, or s3://bucket/x?…: pw"
 
 
 @pytest.mark.parametrize(

@@ -121,8 +121,7 @@ def _read_by_tokenizer(
     if not isinstance(control_tokens, ControlTokens):
         return []
     text = "".join(units)
-    spans = [span for span in control_tokens.spans(text) if text[slice(*span)] not in _OF_ESCAPES]
-    return _of_units(spans, _origin(units), units)
+    return _of_units(control_tokens.spans(text, _OF_ESCAPES), _origin(units), units)
 
 
 def _origin(units: Sequence[str]) -> list[int]:

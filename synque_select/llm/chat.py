@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, cast
 
 from synque_select.errors import ConfigError
@@ -124,8 +124,8 @@ class ControlTokens(frozenset[str]):
 
     tokenizer: PreTrainedTokenizerBase | None = None
 
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        """Return the places in a text that the tokenizer reads as such a token.
+    def spans(self, text: str, besides: Collection[str] = ()) -> list[tuple[int, int]]:
+        """Return the places in a text that the tokenizer reads as a token that is not in `besides`.
 
         The tokenizer may change a text before it looks for them: lower its case, drop characters.
         Runs of spaces, and what it does not know, are left out.
@@ -141,7 +141,7 @@ class ControlTokens(frozenset[str]):
         return [
             (first, max(last, first + 1))
             for i, (first, last) in zip(ids, places, strict=True)
-            if i in added and added[i].replace("▁", " ").strip()
+            if i in added and added[i] not in besides and added[i].replace("▁", " ").strip()
         ]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -29,10 +30,16 @@ from synque_select.selection.score_cache import ScoreCache
 from synque_select.types import EncoderInfo, Mixture
 from synque_select.types.modality import Modality
 from synque_select.utils.cache_dir import cache_root
-from synque_select.utils.process_state import preserved_state
+from synque_select.utils.memory import is_out_of_memory
+from synque_select.utils.process_state import free_device_memory, preserved_state
 from synque_select.utils.progress import ProgressBar
+from synque_select.utils.wording import one_line
 
 __all__ = ["Scoring", "data_key", "labels_key", "score", "score_mixture"]
+
+_log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+_MAX_SHOWN = 200  # characters of an error
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,8 +156,12 @@ def score(
         labels = labels_key(candidates) if any(proxy.needs_labels for proxy in suite) else ()
         kept = ScoreCache(folder / "scores", data, encoded.key, labels)
         scores, seconds, reused = _scores(encoded.inputs, suite, seed, place, kept, progress)
-        size = min(len(part) for part in candidates)
-        reference = reference_scores(encoded.inputs[0], suite, size, seed=seed, device=place)
+        size, sample = min(len(part) for part in candidates), encoded.inputs[0]
+        reference = _within_memory(
+            "scores of the real sample",
+            lambda device: reference_scores(sample, suite, size, seed=seed, device=device),
+            place,
+        )
     return Scoring(
         real=encoded.inputs[0],
         candidates=tuple(encoded.inputs[1:]),
@@ -358,11 +369,43 @@ def _scores(
     return scores, seconds, tuple(reused)
 
 
+def _within_memory(
+    what: str, compute: Callable[[torch.device], _Result], device: torch.device
+) -> _Result:
+    """Return what is computed on a device, or on the CPU if the memory of the device runs out.
+
+    Raises:
+        ProxyError: The memory of the CPU does not suffice either.
+    """
+    while True:
+        try:
+            return compute(device)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = one_line(f"{type(error).__name__}: {error}", _MAX_SHOWN)
+            if device.type == "cpu":
+                raise ProxyError(
+                    f"{what}: out of memory while scoring ({reason}): use fewer examples per "
+                    "candidate, or leave this proxy out"
+                ) from error
+        # after the error is dropped, whose traceback holds the tensors
+        _log.warning(
+            "%s: out of memory while scoring on %s (%s); going on with the CPU, which is slower.",
+            *(what, device, reason),
+        )
+        device = torch.device("cpu")
+        free_device_memory()
+
+
 def _score_by(
     proxy: BaseProxy, inputs: Sequence[ProxyInput], seed: int, device: torch.device
 ) -> ProxyScores:
+    real, candidates = inputs[0], inputs[1:]
     with preserved_state():  # it may also be called later, when the example scores are asked for
-        scores: object = proxy.score(inputs[0], inputs[1:], seed=seed, device=device)
+        scores: object = _within_memory(
+            proxy.key, lambda place: proxy.score(real, candidates, seed=seed, device=place), device
+        )
     shape = (len(inputs) - 1,)
     if not isinstance(scores, ProxyScores):
         raise ProxyError(

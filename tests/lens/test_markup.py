@@ -170,6 +170,7 @@ def test_the_tokenizer_itself_says_what_it_reads_after_it_changes_a_text():
         (normalizers.Lowercase(), "endturn", ["EndTurn", "ENDTURN", "an endTURN!"]),
         (normalizers.BertNormalizer(), "#end#", ["#e\ufffdnd#", "#ÉND#"]),
         (normalizers.Replace("-", ""), "endturn9", ["end-turn9", "e-n-d-t-u-r-n-9"]),
+        (normalizers.NFC(), "é", ["e\u0301", "caf\u00e9"]),
     )
     for normalizer, token, samples in cases:
         tokenizer = byte_tokenizer([token], lower=True)

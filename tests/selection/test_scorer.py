@@ -23,7 +23,7 @@ from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.errors import ConfigError, DataError, ProxyError
 from synque_select.proxies.registry import resolve_suite
-from synque_select.selection import MixtureOptions, Scorer
+from synque_select.selection import MixtureOptions, Scorer, scoring
 from synque_select.selection.mixture import with_mixture
 from tests.training.tiny import (
     LetterEncoder,
@@ -260,6 +260,38 @@ def test_a_proxy_that_returns_something_else_is_named(tmp_path: Path, returned, 
             proxies=[ReturnsAnything()],
             cache_dir=tmp_path,
         )
+
+
+def test_a_proxy_goes_on_with_the_cpu_when_the_memory_of_a_device_runs_out(caplog):
+    tried = []
+
+    def compute(device: torch.device) -> int:
+        tried.append(device.type)
+        if device.type == "cuda":
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
+        return 7
+
+    assert scoring._within_memory("mmd", compute, torch.device("cuda")) == 7
+    assert tried == ["cuda", "cpu"]
+    assert "mmd: out of memory while scoring on cuda" in caplog.text
+    with pytest.raises(ValueError, match="another"):
+        scoring._within_memory("mmd", lambda _: int("another"), torch.device("cuda"))
+
+
+def test_a_proxy_that_does_not_fit_into_memory_is_named(tmp_path: Path):
+    class Large(BaseProxy):
+        key, family, unit, source = "large", "lexical", "none", "this test"
+        higher_is_better, needs_embeddings = False, False
+
+        def score(self, real, candidates, *, seed, device):
+            raise MemoryError("Unable to allocate 7.45 GiB")
+
+    pair = [Candidate(name, ["a text", "a word"]) for name in "ab"]
+    real = RealSample("real", ["a text", "b"])
+    with pytest.raises(
+        ProxyError, match=r"large: out of memory while scoring \(MemoryError: Unable"
+    ):
+        rank(pair, real, proxies=[Large()], device="cpu", cache_dir=tmp_path)
 
 
 def test_every_way_checks_the_labels(tmp_path: Path):
