@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from synque_select.tuning import TuneOptions, tune_mixture
     from synque_select.types import Decision, Mixture, Ranking
 
+    __version__: str
+
 __all__ = [
     "BaseEncoder",
     "BaseLLM",
@@ -120,8 +122,16 @@ _MODULES = {
 }
 
 
-__getattr__ = lazy_names(__name__, _MODULES)
+_of_modules = lazy_names(__name__, _MODULES)
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("synque-select")
+    return _of_modules(name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

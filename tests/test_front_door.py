@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,12 @@ def test_import_is_quick_and_pulls_nothing_heavy():
 @pytest.mark.parametrize("name", synque_select.__all__)
 def test_every_name_is_there_and_documented(name: str):
     assert getattr(synque_select, name).__doc__
+
+
+def test_the_version_is_that_of_the_package():
+    assert synque_select.__version__ == version("synque-select")
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = synque_select.nothing
 
 
 USER = """

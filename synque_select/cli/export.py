@@ -103,7 +103,10 @@ def _write_snippet(options: Namespace, ranked: RankedMixture, dataset: MixtureDa
         )
         for part in ranked.candidates
     ]
-    made = snippet(options.format, Recipe(parts, options.seed, len(dataset), Path(options.out)))
+    recipe = Recipe(
+        parts, options.seed, len(dataset), Path(options.out), is_n_given=options.n is not None
+    )
+    made = snippet(options.format, recipe)
     folder = make_folder(options.out)
     existing = [name for name in made.files if (folder / name).exists()]
     if existing and not options.force:

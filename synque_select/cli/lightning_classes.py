@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from synque_select.training.lightning_compat import (
     LightningPackage,
+    check_class_path,
     check_package,
     cli_class_in,
     package_of,
@@ -47,12 +48,19 @@ def lightning_classes(arguments: Sequence[str]) -> LightningClasses:
         arguments: The command line, with the paths of its configs.
 
     Raises:
-        LightningError: They come from different packages.
+        LightningError: They, or a callback, logger, plugin or strategy of the trainer, come from
+            different packages.
     """
     kinds = {part: _imported(path) for part, path in _class_paths(arguments)}
     model, data = kinds.get("model"), kinds.get("data")
     if model is not None and data is not None:
         check_package(data, _PARTS["model"], model)
+    part = "data" if package_of(model) is None else "model"
+    other = kinds.get(part)
+    for path in _trainer_class_paths(arguments) if other is not None else ():
+        kind = _imported(path)
+        if kind is not None and other is not None:
+            check_class_path(path, kind, _PARTS[part], other)
     package: LightningPackage = package_of(model) or package_of(data) or "pytorch_lightning"
     return LightningClasses(cli_class_in(package), _datamodule_in(package))
 
@@ -67,11 +75,38 @@ def _datamodule_in(package: LightningPackage) -> type[AnySynqueDataModule]:
     return SynqueDataModule
 
 
-def _class_paths(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Find the class paths of model and DataModule, in the order in which later ones win."""
+def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the name of each option with its value."""
     options = [argument.partition("=") for argument in arguments]
     for place, (name, equals, value) in enumerate(options):
-        given = value if equals else "".join(arguments[place + 1 : place + 2])
+        yield name, value if equals else "".join(arguments[place + 1 : place + 2])
+
+
+def _trainer_class_paths(arguments: Sequence[str]) -> Iterator[str]:
+    """Find the class paths of callbacks, loggers, plugins and strategies."""
+    for name, given in _options(arguments):
+        if name in ("--config", "-c"):
+            content = read_yaml_file(given)
+            yield from _inner_class_paths(
+                content.get("trainer") if isinstance(content, dict) else None
+            )
+        elif name.startswith("--trainer.") and "." in given:
+            yield given
+
+
+def _inner_class_paths(block: object) -> Iterator[str]:
+    if isinstance(block, dict):
+        path = block.get("class_path")
+        if isinstance(path, str):
+            yield path
+    inner = block.values() if isinstance(block, dict) else block if isinstance(block, list) else ()
+    for part in inner:
+        yield from _inner_class_paths(part)
+
+
+def _class_paths(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Find the class paths of model and DataModule, in the order in which later ones win."""
+    for name, given in _options(arguments):
         if name in ("--config", "-c"):
             content = read_yaml_file(given)
             for part in _PARTS:

@@ -89,12 +89,14 @@ class Recipe:
         seed: Random seed for the trainers that take one for the order.
         n: Number of draws per epoch.
         folder: Where the config will be written.
+        is_n_given: Whether the user chose n, rather than the most without repeated examples.
     """
 
     parts: Sequence[Part]
     seed: int
     n: int
     folder: Path = Path()
+    is_n_given: bool = False
 
     @property
     def is_mixed(self) -> bool:
@@ -138,13 +140,15 @@ def snippet(target: str, recipe: Recipe) -> Snippet:
     Example:
         >>> parts = [Part("a", 0.75, 30, "a.jsonl", {}), Part("b", 0.25, 30, "b.jsonl", {})]
         >>> made = snippet("ms-swift", Recipe(parts, seed=0, n=40))
-        >>> "--interleave_prob 0.75 0.25" in made.files["mixture.sh"]
-        True
+        >>> "a.jsonl#30'" in made.files["mixture.sh"], "b.jsonl#10'" in made.files["mixture.sh"]
+        (True, True)
     """
     if target not in TARGETS:
         raise ConfigError(f"the format {target!r} is not known: {did_you_mean(target, TARGETS)}")
     made = _MAKERS[target](recipe)
     warnings = (*_of_files(recipe, made.needs_conversion), *made.warnings)
+    if target in _WITHOUT_REPEATS:
+        warnings = (*warnings, *_of_n(recipe))
     comment = "".join(f"# {line}\n" for text in warnings for line in _wrapped(text))
     first, *rest = made.files.items()
     files = {first[0]: f"{comment}{first[1]}", **dict(rest)}
@@ -189,7 +193,23 @@ def _of_files(recipe: Recipe, needs_conversion: bool) -> list[str]:
     return warnings
 
 
-# what `datasets.interleave_datasets` does, in the trainers that use it
+# targets whose configs cannot have an example twice in an epoch
+_WITHOUT_REPEATS = ("datasets", "trl", "axolotl")
+
+
+def _of_n(recipe: Recipe) -> list[str]:
+    """Say which weights are not met where n needs repeated examples."""
+    parts = zip(recipe.parts, recipe.counts(), strict=True)
+    short = [part.name for part, count in parts if count > part.n]
+    if not short:
+        return []
+    return [
+        f"{recipe.n:,} examples per epoch (--n) need repeated ones of {listed(short)}, which this "
+        f"config cannot have: train on the draws instead ({_DRAWS} --n {recipe.n})."
+    ]
+
+
+# what `datasets.interleave_datasets` does
 _INTERLEAVED = (
     "interleave_datasets draws at random: weights are met on average, where synque-select meets "
     "them in each 1,000 draws.",
@@ -200,6 +220,10 @@ _FIRST_ROWS = (
     "Weights become numbers of rows: the first rows of each file, the same in each epoch. Shuffle "
     "a file that is sorted, as by class. No example is repeated."
 )
+_RANDOM_ROWS = (
+    "Weights become numbers of rows, which are drawn at random once: each epoch has the same "
+    "examples, and the others are never trained on."
+)
 
 
 def _datasets(recipe: Recipe) -> _Made:
@@ -209,8 +233,10 @@ def _datasets(recipe: Recipe) -> _Made:
         builder, path = part.builder or "json", part.data_files
         lines.append(f"    load_dataset({builder!r}, data_files={path!r}, split='train'),")
     lines += ["]"]
+    cut = f"mixture = mixture.select(range(min({recipe.n}, len(mixture))))"
+    end = [cut, ""] if recipe.is_n_given else [""]
     if not recipe.is_mixed:
-        return _Made({"mixture.py": "\n".join([*lines, "mixture = parts[0]", ""])}, ())
+        return _Made({"mixture.py": "\n".join([*lines, "mixture = parts[0]", *end])}, ())
     lines += [
         "mixture = interleave_datasets(",
         "    parts,",
@@ -218,7 +244,7 @@ def _datasets(recipe: Recipe) -> _Made:
         f"    seed={recipe.seed},",
         "    stopping_strategy='first_exhausted',",
         ")",
-        "",
+        *end,
     ]
     return _Made({"mixture.py": "\n".join(lines)}, _INTERLEAVED)
 
@@ -228,13 +254,19 @@ def _trl(recipe: Recipe) -> _Made:
     for part in recipe.parts:
         share: dict[str, Json] = {"fraction": part.weight} if recipe.is_mixed else {}
         entries.append({"path": part.builder or "json", "data_files": part.data_files, **share})
-    if not recipe.is_mixed:
-        return _Made({"mixture.yaml": _yaml({"datasets": entries})}, ())
-    warnings = (
-        _FIRST_ROWS,
-        "Older versions of TRL reject fraction; 1.16 has it. HFMixture serves the exact draws in "
-        "TRL's trainers.",
-    )
+    warnings: tuple[str, ...] = ()
+    if recipe.is_mixed:
+        warnings = (
+            _FIRST_ROWS,
+            "Older versions of TRL reject fraction; 1.16 has it. HFMixture serves the exact draws "
+            "in TRL's trainers.",
+        )
+    if recipe.is_n_given:
+        warnings = (
+            *warnings,
+            f"TRL trains on as many rows as the weights allow: {recipe.n:,} (--n) is not in this "
+            "config. Limit the training by max_steps.",
+        )
     return _Made({"mixture.yaml": _yaml({"datasets": entries})}, warnings)
 
 
@@ -244,7 +276,7 @@ def _axolotl(recipe: Recipe) -> _Made:
         entry: dict[str, Json] = {
             "path": part.path,
             "ds_type": part.builder or "json",
-            "split": f"train[:{count}]" if recipe.is_mixed else "train",
+            "split": f"train[:{count}]" if recipe.is_mixed or recipe.is_n_given else "train",
         }
         if Path(part.source).is_dir():
             entry["data_files"] = part.data_files
@@ -265,8 +297,12 @@ def _axolotl(recipe: Recipe) -> _Made:
 def _llama_factory(recipe: Recipe) -> _Made:
     names = _plain_names([part.name for part in recipe.parts])
     info: dict[str, Json] = {
-        name: {"file_name": part.path, **_LLAMA_FACTORY.get(_shape(part.example), {})}
-        for name, part in zip(names, recipe.parts, strict=True)
+        name: {
+            "file_name": part.path,
+            **({"num_samples": count} if recipe.is_mixed or recipe.is_n_given else {}),
+            **_LLAMA_FACTORY.get(_shape(part.example), {}),
+        }
+        for name, part, count in zip(names, recipe.parts, recipe.counts(), strict=True)
     }
     stages = {"text": "pt", "preference": "dpo"}
     content: dict[str, Json] = {
@@ -274,13 +310,7 @@ def _llama_factory(recipe: Recipe) -> _Made:
         "dataset_dir": str(recipe.folder.absolute()),
         "dataset": ",".join(names),
     }
-    warnings: tuple[str, ...] = ()
-    if recipe.is_mixed:
-        content |= {
-            "mix_strategy": "interleave_under",
-            "interleave_probs": ",".join(str(part.weight) for part in recipe.parts),
-        }
-        warnings = _INTERLEAVED
+    warnings = (_RANDOM_ROWS,) if recipe.is_mixed else ()
     files = {
         "mixture.yaml": _yaml(content),
         "dataset_info.json": json.dumps(info, indent=2, ensure_ascii=False) + "\n",
@@ -289,16 +319,13 @@ def _llama_factory(recipe: Recipe) -> _Made:
 
 
 def _ms_swift(recipe: Recipe) -> _Made:
-    paths = " ".join(shlex.quote(part.path) for part in recipe.parts)
-    lines = ["swift sft \\", f"    --dataset {paths} \\"]
-    warnings: tuple[str, ...] = ()
-    if recipe.is_mixed:
-        weights = " ".join(str(part.weight) for part in recipe.parts)
-        lines += [
-            f"    --interleave_prob {weights} \\",
-            "    --stopping_strategy first_exhausted \\",
-        ]
-        warnings = _INTERLEAVED
+    is_counted = recipe.is_mixed or recipe.is_n_given
+    paths = [
+        f"{part.path}#{count}" if is_counted else part.path
+        for part, count in zip(recipe.parts, recipe.counts(), strict=True)
+    ]
+    lines = ["swift sft \\", f"    --dataset {' '.join(map(shlex.quote, paths))} \\"]
+    warnings = (_RANDOM_ROWS,) if recipe.is_mixed else ()
     lines.append(f"    --data_seed {recipe.seed}")
     if _shape(recipe.parts[0].example) == "preference":
         columns = json.dumps({"chosen": "response", "rejected": "rejected_response"})

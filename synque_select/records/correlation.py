@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LABELED_VALIDATION",
     "UNTRAINED",
+    "Correlations",
     "KeyCorrelations",
     "MeanCorrelation",
     "UnitPoint",
@@ -213,6 +214,42 @@ class KeyCorrelations(Shown):
             messages=fields.texts("messages"),
             untrained=fields.optional_number("untrained"),
         )
+
+
+class Correlations(Shown, tuple[KeyCorrelations, ...]):
+    """The correlations of a run: a tuple with one entry per comparability key and kind.
+
+    `print` and a notebook show all of them. Each entry has a `plot`.
+    """
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """What each entry says."""
+        if not self:
+            return ("No correlations: the run trained and validated no candidates",)
+        return tuple(text for entry in self for text in entry.headlines)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is missing from each entry."""
+        return tuple(dict.fromkeys(text for entry in self for text in entry.notes))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the frames of all entries below each other; see `KeyCorrelations.to_frame`.
+
+        With several entries, the columns `kind` and `key`, its hash, come first.
+        """
+        import pandas as pd
+
+        if len(self) == 1:
+            return self[0].to_frame()
+        parts = []
+        for entry in self:
+            part = entry.to_frame()
+            part.insert(0, "kind", entry.kind)
+            part.insert(1, "key", entry.key_hash)
+            parts.append(part)
+        return pd.concat(parts) if parts else pd.DataFrame()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, overload
 
 from synque_select.errors import ConfigError, RecordError, did_you_mean
-from synque_select.records.correlation import KeyCorrelations
+from synque_select.records.correlation import Correlations
 from synque_select.records.correlation_file import load_correlations
 from synque_select.records.experiment_result import ExperimentResult, load_result
 from synque_select.records.findings_file import load_findings
@@ -38,7 +38,7 @@ _KINDS: Mapping[str, RunFolderKind] = {
     "correlations.json": "correlation",
     "ranking.json": "ranking",
 }
-_LEVELS = ("", "*", "*/*")  # runs/<task>/<run>, and lightning_logs/<version>
+_DEPTH = 5  # of a run below the folder: runs/<task>/<run> of several projects, with room
 _T = TypeVar("_T")
 
 
@@ -94,9 +94,10 @@ class Run(Shown):
         return self._read("result.json", lambda: load_result(self.path))
 
     @cached_property
-    def correlations(self) -> tuple[KeyCorrelations, ...]:
+    def correlations(self) -> Correlations:
         """The proxies against validation, one entry per comparability key; empty without any."""
-        return tuple(self._read("correlations.json", lambda: load_correlations(self.path)) or ())
+        read = self._read("correlations.json", lambda: load_correlations(self.path))
+        return Correlations(read or ())
 
     @cached_property
     def tuning(self) -> TuningResult | None:
@@ -182,7 +183,8 @@ class Runs(Shown, Sequence[Run]):
     """The runs of a folder, the newest last.
 
     Args:
-        folder: The folder; its run directories are itself, or up to two levels below it.
+        folder: The folder; its run directories are itself, or up to five levels below it. Hidden
+            folders and virtual environments are passed over.
 
     Raises:
         RecordError: The folder does not exist.
@@ -197,13 +199,7 @@ class Runs(Shown, Sequence[Run]):
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise RecordError(f"{self.folder} is not a folder: give the folder of your runs")
-        folders = {
-            path.parent
-            for level in _LEVELS
-            for name in _KINDS
-            for path in self.folder.glob(f"{level}/{name}".lstrip("/"))
-        }
-        runs = [Run(path, self._name(path)) for path in folders]
+        runs = [Run(path, self._name(path)) for path in _run_folders(self.folder)]
         self._runs = tuple(sorted(runs, key=lambda run: (run.created, run.name)))
 
     def _name(self, path: Path) -> str:
@@ -260,3 +256,12 @@ class Runs(Shown, Sequence[Run]):
 
     def __len__(self) -> int:
         return len(self._runs)
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    for path, inner, files in os.walk(folder, followlinks=True):
+        if not _KINDS.keys().isdisjoint(files):
+            yield Path(path)
+        depth = len(Path(path).relative_to(folder).parts)
+        is_end = depth == _DEPTH or (depth and "pyvenv.cfg" in files)
+        inner[:] = [] if is_end else [name for name in inner if not name.startswith(".")]

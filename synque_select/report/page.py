@@ -79,7 +79,7 @@ def ranking_page(
 
     Args:
         ranking: The ranking.
-        findings: What scoring found beside the order.
+        findings: What scoring found beside the order; None for the ranking's own.
         name: Name that the page has; None for what was ranked.
         views: Candidate to its texts or images, for the examples, and the real sample under
             `name_of_real`; None for no examples.
@@ -97,7 +97,7 @@ def ranking_page(
         RunContent(
             name or f"{counted(len(ranking), 'candidate')} against {ranking.real_words}",
             ranking,
-            findings or Findings(),
+            ranking.findings if findings is None else findings,
             map=None if embeddings is None else map_state(*embeddings),
             examples=examples,
             info=ranking.made_by,

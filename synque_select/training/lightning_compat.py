@@ -36,6 +36,7 @@ __all__ = [
     "ModuleT",
     "TrainerT",
     "callbacks_of",
+    "check_class_path",
     "check_package",
     "cli_class_in",
     "combined_loader_class",
@@ -209,6 +210,36 @@ def check_package(own: object, what: str, part: object) -> None:
         f"interchangeable with those of {ours}, for which this {kind.__name__} is: write "
         f"`{line}` (in the same way each callback and DataModule of synque-select), or change "
         f"{_CHANGES[ours]} everywhere in your script"
+    )
+
+
+def check_class_path(path: str, kind: type, what: str, part: type) -> None:
+    """Check that a class that a config names does not come from the other package than another.
+
+    Args:
+        path: Its path in the config.
+        kind: The class.
+        what: The role of the other class, for the message.
+        part: The other class, such as that of the model.
+
+    Raises:
+        LightningError: It does; the message names the class to write in its place.
+    """
+    theirs, ours = package_of(kind), package_of(part)
+    if ours is None or theirs is None or ours == theirs:
+        return
+    name = _name_in_library(kind)
+    if name is not None:
+        line = _import_of(name, ours)
+        use = f"{line.split()[1]}.{name} (`{line}`)"
+    elif path.startswith(f"{_ROOTS[theirs]}."):
+        use = f"{_ROOTS[ours]}{path.removeprefix(_ROOTS[theirs])}"
+    else:
+        use = f"a class for {ours}"
+    raise LightningError(
+        f"{path} is for the package {theirs}, whose objects are not interchangeable with those of "
+        f"{ours}, from which {what} ({part.__name__}) comes: write {use}, or change "
+        f"{_CHANGES[ours]} everywhere in the script of {what}"
     )
 
 

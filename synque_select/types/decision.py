@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from synque_select.types.answers import AnswerEvidence
 from synque_select.types.mixture import Mixture
-from synque_select.utils.display import html_block
+from synque_select.utils.display import Shown
 from synque_select.utils.json_fields import JsonFields, null_if_undefined
 from synque_select.utils.json_types import Json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 __all__ = ["LEAST_REAL", "Decision", "Evidence", "Farness", "Opening", "Weighting"]
 
@@ -199,7 +203,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Decision:
+class Decision(Shown):
     """The advice of a ranking and the mixture that follows from it; they always agree.
 
     Args:
@@ -231,18 +235,23 @@ class Decision:
     def __repr__(self) -> str:
         return f"<Decision {self.opening!r}: {self.sentence}>"
 
-    def __str__(self) -> str:
-        """Return the sentence, and the reasons below it."""
-        return "\n".join(self.headlines)
-
-    def _repr_html_(self) -> str:
-        """Return what a notebook shows; names are escaped."""
-        return html_block(self.headlines)
-
     @property
     def headlines(self) -> tuple[str, ...]:
         """The sentence and the reasons."""
         return (self.sentence, *self.reasons)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the mixture: one row per candidate, whose name is the index, with its `weight`."""
+        return self.mixture.to_frame()
+
+    def _table(self) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.DataFrame()  # the sentence says it
+
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """Draw the weights of the mixture; see `Mixture.plot`."""
+        return self.mixture.plot(ax=ax)
 
     def to_dict(self) -> dict[str, Json]:
         """Return the decision as JSON values."""

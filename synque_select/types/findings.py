@@ -692,8 +692,8 @@ class SampleSizeAnalysis(Shown):
         )
 
 
-@dataclass(frozen=True)
-class Findings:
+@dataclass(frozen=True, repr=False)
+class Findings(Shown):
     """Everything that scoring found beside the order; None for what was not computed.
 
     Args:
@@ -711,6 +711,43 @@ class Findings:
 
     @property
     def headlines(self) -> tuple[str, ...]:
+        """What was found, and what each finding says."""
+        parts = self._parts
+        said = tuple(text for part in parts.values() for text in part.headlines)
+        names = [*parts, *(() if self.dropped is None else ("dropped",))]
+        if not names:
+            return (
+                "No findings: neither labels, gaps nor the size of the real sample were checked",
+            )
+        return (f"Findings: {listed(names)}", *said)
+
+    @property
+    def unsaid(self) -> tuple[str, ...]:
         """What the gaps and the sample-size analysis say; labels are in the ranking's messages."""
-        parts = (self.gaps, self.real_size)
-        return tuple(text for part in parts if part is not None for text in part.headlines)
+        shown = (self.gaps, self.real_size)
+        return tuple(text for part in shown if part is not None for text in part.headlines)
+
+    @property
+    def _parts(self) -> dict[str, Shown]:
+        parts: dict[str, Shown | None] = {
+            "labels": self.labels,
+            "gaps": self.gaps,
+            "real_size": self.real_size,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per example that the label filter dropped or relabeled.
+
+        The columns are `candidate`, `position`, `label`, `voted` and `contradicted`; see
+        `DroppedLabel`. `labels`, `gaps` and `real_size` each have a frame of their own.
+        """
+        import pandas as pd
+
+        names = ["candidate", *(each.name for each in fields(DroppedLabel))]
+        rows = [
+            {"candidate": name, **vars(each)}
+            for name, part in (self.dropped or {}).items()
+            for each in part
+        ]
+        return pd.DataFrame(rows, columns=names)

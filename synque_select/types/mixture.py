@@ -5,16 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from synque_select.errors import ConfigError
+from synque_select.utils.display import BLUE, Shown, new_axes, set_names
 from synque_select.utils.validation import is_number
+from synque_select.utils.wording import counted
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 __all__ = ["Mixture"]
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(Shown):
     """Selected candidates with weights that sum to 1.
 
     Args:
@@ -55,6 +61,36 @@ class Mixture:
     def names(self) -> tuple[str, ...]:
         """Names of the selected candidates, in the order given."""
         return tuple(self.weights)
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """How many candidates there are, and how they were selected."""
+        how = f": {self.source}" if self.source else ""
+        return (f"Mixture of {counted(len(self.weights), 'candidate')}{how}",)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per candidate, whose name is the index, with its `weight`."""
+        import pandas as pd
+
+        index = pd.Index(list(self.weights), name="candidate")
+        return pd.DataFrame({"weight": list(self.weights.values())}, index=index)
+
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """Draw the weight of each candidate.
+
+        Args:
+            ax: Axes of matplotlib to draw on; None for new ones.
+
+        Raises:
+            DependencyError: matplotlib is not installed.
+        """
+        names = list(self.weights)
+        ax = new_axes(ax, n_rows=len(names))
+        heights = [-i for i in range(1, len(names) + 1)]
+        ax.barh(heights, list(self.weights.values()), height=0.5, color=BLUE)
+        set_names(ax, names)
+        ax.set_xlabel("weight: share of the training draws")
+        return ax
 
     @classmethod
     def equal(cls, names: Sequence[str], source: str = "equal") -> Mixture:

@@ -276,7 +276,7 @@ class Ranking(Shown):
         stated = f"Reliability of {self.rank_by} on your task is unknown."
         if any(row.selection_stability is not None for row in self.candidates):
             stated = f"{self.stability_words}. {stated}"
-        return (stated, *self.messages, *self.findings.headlines)
+        return (stated, *self.messages, *self.findings.unsaid)
 
     @property
     def stability_words(self) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
-from datasets import interleave_datasets, load_dataset
+from datasets import load_dataset
 
 from synque_select.cli.main import main
 from synque_select.errors import ConfigError
@@ -84,19 +87,51 @@ def test_llama_factory(tmp_path: Path):
     assert content["dataset_dir"] == str(tmp_path)
     names = content["dataset"].split(",")
     assert names == list(info) == ["a", "b_too", "c"]
-    # as its merge_dataset mixes them
-    parts = [
-        load_dataset("json", data_files=info[name]["file_name"], split="train") for name in names
-    ]
-    probabilities = [float(text) for text in content["interleave_probs"].split(",")]
-    mixed = interleave_datasets(parts, probabilities, seed=42, stopping_strategy="first_exhausted")
-    assert shares(mixed["id"]) == pytest.approx(WEIGHTS, abs=0.06)
+    assert "mix_strategy" not in content  # its default is to concatenate
+    # as its loader reads a local file
+    ids = []
+    for part in info.values():
+        rows = load_dataset("json", data_files=part["file_name"], split="train")
+        ids += rows.select(np.random.permutation(len(rows))[: part["num_samples"]])["id"]
+    assert len(ids) == len({*ids}) == 800
+    assert shares(ids) == WEIGHTS
 
 
 def test_ms_swift(tmp_path: Path):
     text = snippet("ms-swift", recipe(tmp_path)).files["mixture.sh"]
-    assert f"'{tmp_path}/b, too.jsonl'" in text
-    assert "--interleave_prob 0.5 0.25 0.25" in text
+    words = shlex.split(text.replace("\\\n", " "), comments=True)
+    assert words[words.index("--dataset") + 1 :][:3] == [
+        f"{tmp_path}/a.jsonl#400",
+        f"{tmp_path}/b, too.jsonl#200",
+        f"{tmp_path}/c.jsonl#200",
+    ]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_number_of_examples(target: str, tmp_path: Path):
+    given = dataclasses.replace(recipe(tmp_path), n=40, is_n_given=True)
+    made = snippet(target, given)
+    text = "".join(made.files.values())
+    numbers = {
+        "datasets": "min(40, len(mixture))",
+        "llama-factory": '"num_samples": 20',
+        "axolotl": "train[:20]",
+        "ms-swift": "a.jsonl#20'",
+        "mosaic": "epoch_size: 40",
+    }
+    assert numbers.get(target, "40 (--n) is not in this config") in text
+    repeats = "need repeated ones of a, which this config cannot have"
+    assert not any(repeats in warning for warning in made.warnings)
+    many = snippet(target, dataclasses.replace(given, n=1000)).warnings
+    assert any(repeats in warning for warning in many) == (target in ("datasets", "trl", "axolotl"))
+
+
+def test_datasets_stops_at_n(tmp_path: Path):
+    for names in (tuple(WEIGHTS), ("a",)):
+        given = dataclasses.replace(recipe(tmp_path, names=names), n=40, is_n_given=True)
+        scope: dict[str, Any] = {}
+        exec(snippet("datasets", given).files["mixture.py"], scope)
+        assert len(scope["mixture"]) == 40
 
 
 def test_mosaic(tmp_path: Path):
@@ -131,6 +166,7 @@ def test_one_candidate_has_no_weights(target: str, tmp_path: Path):
     made = snippet(target, recipe(tmp_path, names=("a",)))
     text = next(iter(made.files.values()))
     assert "train[:" not in text
+    assert "jsonl#" not in text
     assert "interleave" not in text
     assert "fraction" not in text
 

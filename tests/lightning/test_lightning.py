@@ -316,6 +316,47 @@ class TestCommands:
         assert "the model (Model) comes from the package pytorch_lightning" in shown
         assert "`from synque_select import SynqueDataModule`" in shown
 
+    @pytest.mark.parametrize(
+        ("part", "wrong", "right"),
+        [
+            (
+                "callbacks",
+                "synque_select.ProxyCorrelationCallback",
+                "synque_select.lightning.ProxyCorrelationCallback "
+                "(`from synque_select.lightning import ProxyCorrelationCallback`)",
+            ),
+            (
+                "callbacks",
+                "pytorch_lightning.callbacks.ModelSummary",
+                "lightning.pytorch.callbacks.ModelSummary",
+            ),
+            (
+                "logger",
+                "pytorch_lightning.loggers.CSVLogger",
+                "lightning.pytorch.loggers.CSVLogger",
+            ),
+            (
+                "plugins",
+                "pytorch_lightning.plugins.MixedPrecision",
+                "lightning.pytorch.plugins.MixedPrecision",
+            ),
+        ],
+    )
+    def test_a_part_of_the_trainer_is_mixed(
+        self,
+        config: dict[str, Any],
+        part: str,
+        wrong: str,
+        right: str,
+        capsys: pytest.CaptureFixture[str],
+    ):
+        config["trainer"][part] = [{"class_path": wrong}]
+        Path("mine.yaml").write_text(yaml.safe_dump(config))
+        assert main(["fit", "--config", "mine.yaml"]) != 0
+        shown = " ".join(capsys.readouterr().err.split())
+        assert f"{wrong} is for the package pytorch_lightning" in shown
+        assert f"from which the model (Model) comes: write {right}, or change" in shown
+
 
 ALONE = """
 import sys

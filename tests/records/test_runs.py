@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from synque_select.errors import ConfigError, RecordError
-from synque_select.records.correlation import correlate
+from synque_select.records.correlation import Correlations, correlate
 from synque_select.records.correlation_file import save_correlations
 from synque_select.records.experiment_result import save_result
 from synque_select.records.ranking_file import save_ranking
+from synque_select.records.run_info import save_run_info
 from synque_select.records.runs import Run, Runs
 from tests.records.records_data import SCRIPT, make_ranking, make_record
 from tests.records.test_experiment_result import RESULT
@@ -60,6 +61,35 @@ def test_a_run_has_its_results(folder: Path):
     assert len(runs["digits/2"].correlations[0].to_frame()) == 6
     assert runs["digits/3"].to_frame().index[0] == SCRIPT
     assert runs["digits/3"].tuning is None
+
+
+def test_each_part_of_a_run_shows_itself(folder: Path):
+    sweep = Runs(folder)["digits/2"]
+    assert len(sweep.correlations.to_frame()) == 6
+    assert "Proxies against" in str(sweep.correlations)
+    assert "<table" in sweep.correlations._repr_html_()
+    two = Correlations((*sweep.correlations, *sweep.correlations))
+    assert two.to_frame().columns[:2].tolist() == ["kind", "key"]
+    assert len(two.to_frame()) == 12
+    nothing = Runs(folder)["digits/3"].correlations
+    assert (len(nothing), len(nothing.to_frame())) == (0, 0)
+    assert "No correlations" in str(nothing)
+    save_run_info(folder / "digits/2")
+    info = Runs(folder)["digits/2"].info
+    assert info is not None
+    assert str(info).startswith(info.command)
+    assert info.to_frame()["command"].tolist() == [info.command]
+    assert "version: 1" not in repr(info)
+
+
+def test_runs_at_any_depth_up_to_five(folder: Path):
+    root = folder.parent
+    deep = root / "a" / "b" / "c" / "d" / "e"
+    for place in (deep, deep / "f", root / ".hidden" / "x", root / "env" / "lib"):
+        save_ranking(make_ranking(), place)
+    (root / "env" / "pyvenv.cfg").write_text("")
+    names = {run.name for run in Runs(root)}
+    assert names == {"runs/shades/1", "runs/digits/2", "runs/digits/3", "a/b/c/d/e"}
 
 
 def test_hostile_names_stay_text(folder: Path):

@@ -24,8 +24,10 @@ from synque_select.data.views import digest
 from synque_select.errors import ConfigError, DataError, DependencyError
 from synque_select.types import (
     Decision,
+    DroppedLabel,
     EncoderInfo,
     Evidence,
+    Findings,
     Mixture,
     ProxyInfo,
     ProxyScore,
@@ -504,3 +506,22 @@ def test_a_ranking_of_an_older_version_does_not_show_what_it_compared():
     plain = ranking(messages=("A sentence.",)).to_dict()
     assert Ranking.from_dict(plain).messages == ("A sentence.",)
     assert Ranking.from_dict(plain)["a"].selection_stability == 0.75
+
+
+def test_a_mixture_a_decision_and_findings_show_themselves():
+    pytest.importorskip("matplotlib").use("agg")
+    mixture = Mixture({"a": 0.75, "<b>": 0.25}, "by hand")
+    evidence = Evidence("consensus", n_real=60, n_effective=60, n_apart=0, n_pairs=1)
+    decision = Decision("tie", "Train on a.", mixture, ("Because.",), evidence)
+    for shown in (mixture, decision):
+        assert shown.to_frame()["weight"].to_dict() == dict(mixture.weights)
+        assert [patch.get_width() for patch in shown.plot().patches] == [0.75, 0.25]
+        assert "<b>" not in shown._repr_html_().replace("<p><b>", "")
+    assert str(decision) == "Train on a.\nBecause."
+    assert "by hand" in str(mixture)
+    assert repr(mixture) == "Mixture(weights={'a': 0.75, '<b>': 0.25}, source='by hand')"
+    dropped = Findings(dropped={"a": (DroppedLabel(3, "0", "1", 0.9),)})
+    assert dropped.to_frame().to_dict("records") == [
+        {"candidate": "a", "position": 3, "label": "0", "voted": "1", "contradicted": 0.9}
+    ]
+    assert "No findings" in str(Findings())
