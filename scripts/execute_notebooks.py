@@ -24,13 +24,17 @@ def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
         cell.metadata.pop("execution", None)  # times
         if cell.cell_type == "code":
             # progress bars that are done
-            cell.outputs = [each for each in cell.outputs if not _is_empty(each)]
+            cell.outputs = [each for each in cell.outputs if not _is_progress(each)]
     notebook.metadata["language_info"] = {"name": "python"}
     return notebook
 
 
-def _is_empty(output: nbformat.NotebookNode) -> bool:
-    return output.output_type == "display_data" and output.data == {"text/plain": ""}
+def _is_progress(output: nbformat.NotebookNode) -> bool:
+    # a bar that ended in less than two seconds leaves an empty text
+    if output.output_type != "display_data" or [*output.data] != ["text/plain"]:
+        return False
+    text = output.data["text/plain"]
+    return not text or "|" in text
 
 
 def main() -> None:

@@ -204,8 +204,8 @@ def _of_n(recipe: Recipe) -> list[str]:
     if not short:
         return []
     return [
-        f"{recipe.n:,} examples per epoch (--n) need repeated ones of {listed(short)}, which this "
-        f"config cannot have: train on the draws instead ({_DRAWS} --n {recipe.n})."
+        f"{counted(recipe.n, 'example')} per epoch (--n) need repeated ones of {listed(short)}, "
+        f"which this config cannot have: train on the draws instead ({_DRAWS} --n {recipe.n})."
     ]
 
 

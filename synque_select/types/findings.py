@@ -713,13 +713,13 @@ class Findings(Shown):
     def headlines(self) -> tuple[str, ...]:
         """What was found, and what each finding says."""
         parts = self._parts
-        said = tuple(text for part in parts.values() for text in part.headlines)
+        sentences = [text for part in parts.values() for text in part.headlines]
         names = [*parts, *(() if self.dropped is None else ("dropped",))]
         if not names:
             return (
                 "No findings: neither labels, gaps nor the size of the real sample were checked",
             )
-        return (f"Findings: {listed(names)}", *said)
+        return (f"Findings: {listed(names)}", *sentences)
 
     @property
     def unsaid(self) -> tuple[str, ...]:
