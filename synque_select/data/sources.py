@@ -690,7 +690,10 @@ def _renamed(sources: list[_Source], names: Sequence[str]) -> list[_Source]:
             f"names: found {names!r}; allowed is one name for each of the "
             f"{counted(len(sources), 'candidate')}"
         )
-    return [part._replace(name=_name(name)) for part, name in zip(sources, names, strict=True)]
+    return [
+        part._replace(name=_name(name), is_named=True)
+        for part, name in zip(sources, names, strict=True)
+    ]
 
 
 def _name(name: object) -> str:

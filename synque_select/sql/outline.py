@@ -49,6 +49,11 @@ class _Level:
     def clauses(self) -> str:
         return "".join(self._outer)
 
+    @property
+    def end_of_clauses(self) -> str:
+        # a few parts: joining all of them at each parenthesis takes quadratic time
+        return "".join(self._outer[-8:])
+
 
 @dataclass(frozen=True)
 class QueryOutline:
@@ -157,7 +162,7 @@ def with_window_order(query: str, last: str) -> str | None:
     """
 
     def ordered(inner: _Level, outer: _Level) -> str | None:
-        if not _WINDOW.search(outer.clauses):
+        if not _WINDOW.search(outer.end_of_clauses):
             return None
         frame = _FRAME.search(inner.clauses)
         end = len(inner.whole) if frame is None else frame.start()

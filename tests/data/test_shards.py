@@ -248,6 +248,12 @@ def test_a_name_from_macos_is_found_as_it_is_typed(tmp_path: Path):
         load_candidates(tmp_path / "a" / f"{NFC}.jsonl")
 
 
+def test_names_that_are_given_twice_are_refused(tmp_path: Path):
+    paths = [jsonl(tmp_path / f"{name}.jsonl", ["x", "y"]) for name in "ab"]
+    with pytest.raises(ConfigError, match="2 are named 'c'"):
+        load_candidates(paths, names=["c", "c"])
+
+
 def test_a_name_that_yaml_reads_as_a_number(tmp_path: Path):
     path = jsonl(tmp_path / "a.jsonl", ["x", "y"])
     assert [c.name for c in load_candidates({1: path, "b": path})] == ["1", "b"]
