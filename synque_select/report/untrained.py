@@ -50,9 +50,8 @@ def against_untrained(
         of_all = f"{n_better} of {counted(len(pairs), unit)}"
         if n_better:
             return (
-                f"whether any {named} beats {UNTRAINED_NAME} cannot be told from {of_pairs}: "
-                f"{MIN_PAIRS} are needed; {of_all} {'is' if n_better == 1 else 'are'} better by "
-                f"{metric}"
+                f"{of_all} {'is' if n_better == 1 else 'are'} better than {UNTRAINED_NAME} by "
+                f"{metric} ({of_pairs}; a verdict needs {MIN_PAIRS})"
             )
         return (
             f"no {named} beats {UNTRAINED_NAME}: of {counted(len(pairs), unit)}, the best differs "

@@ -45,8 +45,8 @@ def split_degenerate(
         candidates: The candidates.
 
     Returns:
-        The candidates that are compared, and those that are not. If fewer than two would be left,
-        all are compared.
+        The candidates that are compared, and those that are not. If none would be left, all are
+        compared.
 
     Example:
         >>> same, a, b = (Candidate(n, list(t)) for n, t in (("s", "xx"), ("a", "xy"), ("b", "zw")))
@@ -57,7 +57,7 @@ def split_degenerate(
     counts = [n_distinct(candidate.digests) for candidate in candidates]
     median = float(np.median(counts))
     is_degenerate = [n < 2 or (n < _LEAST_DISTINCT and median >= _MUCH_FEWER * n) for n in counts]
-    if len(candidates) - sum(is_degenerate) < 2:
+    if all(is_degenerate):
         return list(candidates), ()
     kept, aside = [], []
     for candidate, n, is_one in zip(candidates, counts, is_degenerate, strict=True):

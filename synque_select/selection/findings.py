@@ -94,6 +94,8 @@ def check_sample_sizes(
                 f"{asked} is not possible with {written('rank_by', rank_by)}: {reason}; rank by "
                 "another proxy, such as mmd or pad"
             )
+    if n_candidates < 2:
+        raise ConfigError(f"{asked} needs at least 2 candidates that can be compared; found 1")
     if top_k is not None and top_k >= n_candidates:
         raise ConfigError(
             f"{asked} needs {written('top_k')} below {n_candidates}, or all are selected"

@@ -231,6 +231,8 @@ def _untested(
     never = never_reads_real(ranking.proxies.get(by))
     if never:
         return never
+    if len(ranking) < 2:
+        return "no difference was tested, as only one candidate can be compared"
     if doubtful:
         return f"no difference was tested, as {by} is not reliable on this input"
     if not is_varied:

@@ -150,10 +150,16 @@ def warning_lines(reasons: Mapping[str, Sequence[LabelWarning]]) -> dict[str, st
         shown = [f"{n}{words.each.format(*of_kind[n].percents)}" for n in names]
         lines[kind] = words.several.format(
             *of_kind[names[0]].percents,
-            which=f"{len(names)} of {counted(len(reasons), 'candidate')}",
+            which=_which(len(names), len(reasons)),
             shown=shown_worst(shown),
         )
     return lines
+
+
+def _which(n: int, n_all: int) -> str:
+    if n < n_all:
+        return f"{n:,} of {counted(n_all, 'candidate')}"
+    return "both candidates" if n == 2 else f"all {counted(n, 'candidate')}"
 
 
 def shown_worst(shown: Sequence[str]) -> str:

@@ -219,7 +219,7 @@ def test_the_model_as_it_is_is_measured_without_training(finished):
     assert {record.key["optimizer_steps"] for record in untrained} == {0}
     assert correlate(untrained) == []
     text = " ".join(str(experiment).split())
-    assert "whether any candidate beats the model as it is cannot be told from 2 pairs" in text
+    assert "than the model as it is by test_acc (2 pairs; a verdict needs 5)" in text
 
 
 def test_a_note_says_where_the_model_as_it_is_has_random_weights(finished):

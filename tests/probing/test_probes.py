@@ -316,8 +316,8 @@ def test_a_sweep_has_a_row_of_the_model_as_it_is(tmp_path, store, capsys, is_sur
     printed = " ".join(capsys.readouterr().out.split())
     page = (run / "report.html").read_text()
     sentence = (
-        "whether any candidate beats the model as it is cannot be told from 1 pair: 5 are needed; "
-        f"{n_better} of 5 candidates {'is' if n_better == 1 else 'are'} better by {metric}"
+        f"{n_better} of 5 candidates {'is' if n_better == 1 else 'are'} better than the model as "
+        f"it is by {metric} (1 pair; a verdict needs 5)"
     )
     note = "surrogate validation of the model as it is uses examples of all candidates, that of a"
     for text in (printed, " ".join(page.split())):

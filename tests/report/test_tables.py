@@ -518,8 +518,8 @@ def test_the_model_as_it_is_is_the_last_row_and_enters_no_correlation():
     assert table.rows[-1] == ("the model as it is", "0.300", "-")
     assert table.rows[:-1] == units_table(plain).rows
     assert table.notes[1] == (
-        "whether any candidate beats the model as it is cannot be told from 1 pair: 5 are needed; "
-        "4 of 6 candidates are better by val_acc"
+        "4 of 6 candidates are better than the model as it is by val_acc (1 pair; a verdict needs "
+        "5)"
     )
     # what was measured on other data, or from other weights, is not comparable
     other = make_record("all", 0.3, key={"task": "other"}, **untrained)
@@ -764,8 +764,7 @@ def with_none(**verdicts: tuple[float, int]):
         ),
         (
             with_none(chosen=(0.1, 2)),
-            "Whether any candidate beats the model as it is cannot be told from 2 pairs: 5 are "
-            "needed; 1 of 1 arm is better by test_acc.",
+            "1 of 1 arm is better than the model as it is by test_acc (2 pairs; a verdict needs 5).",
         ),
         (
             with_none(chosen=(-0.1, 2), all=(-0.2, 1)),

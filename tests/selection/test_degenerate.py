@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +87,25 @@ def test_small_candidates_of_one_size_are_compared():
     assert split_degenerate(parts) == (parts, ())
 
 
-def test_with_two_candidates_both_are_compared():
-    ranking = rank({"a": SETS["a"], "bad": ONE}, REAL, view="text", progress=False)
-    assert [row.name for row in ranking] == ["a", "bad"]
-    assert ranking.top().names[0] == "a"
+@pytest.mark.parametrize("top_k", [None, 1, 2])
+@pytest.mark.parametrize("mixture", ["equal", "proportional", "mmd_optimal"])
+def test_one_that_can_be_compared_is_selected_and_the_first_sentence_says_why(
+    top_k: int | None, mixture: Any
+):
+    if top_k == 1 and mixture == "proportional":
+        pytest.skip("as with 2")
+    given = {"bad": ONE, "a": SETS["a"]}
+    ranking = rank(given, REAL, view="text", top_k=top_k, mixture=mixture, progress=False)
+    assert [row.name for row in ranking.order()] == ["a", "bad"]
+    assert ranking.top().names == ("a",)
+    assert ranking.decision is not None
+    assert "bad is not compared, as only 1 of its" in ranking.decision.sentence
+    assert math.isnan(ranking.order()[1].ranks["consensus"])
+
+
+def test_where_none_can_be_compared_all_are():
+    ranking = rank({"a": ONE, "b": ONE}, REAL, view="text", proxies=["ngram"], progress=False)
+    assert all(not math.isnan(row.ranks["ngram"]) for row in ranking)
 
 
 def test_top_k_selects_what_is_left():
