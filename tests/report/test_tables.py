@@ -764,7 +764,8 @@ def with_none(**verdicts: tuple[float, int]):
         ),
         (
             with_none(chosen=(0.1, 2)),
-            "1 of 1 arm is better than the model as it is by test_acc (2 pairs; a verdict needs 5).",
+            "1 of 1 arm is better than the model as it is by test_acc (2 pairs; a verdict needs "
+            "5).",
         ),
         (
             with_none(chosen=(-0.1, 2), all=(-0.2, 1)),
