@@ -95,8 +95,8 @@ def untrained_notes(
 
     Example:
         >>> notes = untrained_notes({"a": 0.7, "b": 0.5}, 0.6, "acc", "max", unit="candidate")
-        >>> notes[0].split("; ")[1]
-        '1 of 2 candidates is better by acc'
+        >>> notes[0]
+        '1 of 2 candidates is better than the model as it is by acc (1 pair; a verdict needs 5)'
     """
     finite = {name: value for name, value in values.items() if math.isfinite(value)}
     if not finite or untrained is None or not math.isfinite(untrained):
