@@ -16,6 +16,7 @@ from synque_select.data.candidate import Candidate, RealSample
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import RecordError
 from synque_select.proxies.base import BaseProxy
+from synque_select.proxies.kernel import comparable_options
 from synque_select.proxies.registry import default_suite, get_proxy
 from synque_select.records.run_folder import read_json, write_json
 from synque_select.selection.consensus import borda
@@ -237,7 +238,7 @@ class CaseScorer:
         depends = [
             version("synque-select"),
             proxy.key,
-            dict(proxy.options()),
+            dict(comparable_options(proxy.key, proxy.options(), max(map(len, case.candidates)))),
             self.encoder_key if proxy.needs_embeddings else None,
             self.seed,
             case.real.sha256 if reads_real else None,

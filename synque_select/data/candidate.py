@@ -24,6 +24,7 @@ from synque_select.data.label_sets import (
     named_label,
     without_empty_lists,
 )
+from synque_select.data.plain_rows import PlainRows, plain_rows
 from synque_select.errors import ConfigError, did_you_mean
 
 __all__ = ["Candidate", "RealSample"]
@@ -199,7 +200,12 @@ class _Subset:
         return len(self.positions)
 
     def __getitem__(self, index: int, /) -> object:
-        return self.dataset[int(self.positions[index])]
+        return self._rows[int(self.positions[index])]
+
+    @cached_property
+    def _rows(self) -> MapDataset | PlainRows:
+        rows = plain_rows(self.dataset)
+        return self.dataset if rows is None else rows
 
     @property
     def features(self) -> object:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Subset
 
+from synque_select.data.plain_rows import PlainRows, plain_rows
 from synque_select.data.record_formats import ViewChoice, choose_view
 from synque_select.data.selectors import find_selector, find_view
 from synque_select.data.views import (
@@ -248,7 +249,12 @@ class Examples:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Any:
-        return self.dataset[index]
+        return self._rows[index]
+
+    @cached_property
+    def _rows(self) -> MapDataset | PlainRows:
+        rows = plain_rows(self.dataset)
+        return self.dataset if rows is None else rows
 
     def __iter__(self) -> Iterator[Any]:
         # not by Python's default for __getitem__: indexing past the end need not raise IndexError

@@ -191,7 +191,7 @@ def self_kernel_mean(
     kernel: Kernel,
     points: torch.Tensor,
     *,
-    max_exact: int = 20_000,
+    max_exact: int = 4_096,
     order: torch.Tensor | None = None,
     like: torch.Tensor | None = None,
     groups: NDArray[np.int64] | None = None,
@@ -416,7 +416,7 @@ def _quadratic_forms(
 
 
 def mmd2_unbiased(
-    real: torch.Tensor, synthetic: torch.Tensor, kernel: Kernel, *, max_exact: int = 20_000
+    real: torch.Tensor, synthetic: torch.Tensor, kernel: Kernel, *, max_exact: int = 4_096
 ) -> float:
     """Unbiased squared maximum mean discrepancy; lower is closer, may be below 0.
 
@@ -443,7 +443,7 @@ def mmd2_unbiased(
 
 
 def mmd2_biased(
-    real: torch.Tensor, synthetic: torch.Tensor, kernel: Kernel, *, max_exact: int = 20_000
+    real: torch.Tensor, synthetic: torch.Tensor, kernel: Kernel, *, max_exact: int = 4_096
 ) -> float:
     """Biased squared maximum mean discrepancy; lower is closer, never below 0.
 

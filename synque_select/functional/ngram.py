@@ -51,7 +51,7 @@ _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _PRIME_INVERSE = np.uint64(pow(int(_PRIME), -1, 2**64))
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
-_SPACE, _WORD, _OTHER, _UNSPACED, _MARK = 0, 1, 2, 3, 4
+_SPACE, _WORD, _OTHER, _UNSPACED, _MARK, _NOT_SEEN = 0, 1, 2, 3, 4, 5
 # above this expected count the second-order expansion is correct to 3 decimals
 _EXACT_UP_TO = 50.0
 
@@ -153,7 +153,7 @@ def hash_tokens(
         # the line breaks that join the texts are not part of any
         inside[begins[1:] - 1] = False
         return _mix(codes[inside].astype(np.uint64)), np.repeat(np.arange(len(lowered)), lengths)
-    own_kinds = _kinds()[codes]
+    own_kinds = _kinds_of(codes)
     kinds = _with_marks(own_kinds)
     # a token starts where the kind of character changes; the joining line break separates texts
     changed = np.ones(len(codes), dtype=bool)
@@ -199,22 +199,33 @@ def _powers(n: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     )
 
 
+def _kinds_of(codes: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Kind of each code point: white space, part of a word, a word of its own, a mark, or other."""
+    table = _kinds()
+    kinds = table[codes]
+    is_new = kinds == _NOT_SEEN
+    if is_new.any():
+        new = np.unique(codes[is_new])
+        table[new] = [_kind(int(code)) for code in new]
+        kinds = table[codes]
+    return kinds
+
+
 @functools.cache
 def _kinds() -> NDArray[np.uint8]:
-    """Kind of each code point: white space, part of a word, a word of its own, a mark, or other."""
-    # a table of all 1.1 million code points: built once, and then one look-up per character
-    kinds = np.full(_N_CODE_POINTS, _OTHER, dtype=np.uint8)
-    for code, character in enumerate(map(chr, range(_N_CODE_POINTS))):
-        if character.isalnum():
-            kinds[code] = _WORD
-        elif character.isspace():
-            kinds[code] = _SPACE
-        elif is_mark(character):
-            kinds[code] = _MARK
-    kinds[ord("_")] = _WORD
-    for first, last in (*UNSPACED_SCRIPTS, *EMOJI):
-        kinds[first : last + 1] = _UNSPACED
-    return kinds
+    # filled in by what occurs: all 1.1 million code points would take seconds in each process
+    return np.full(_N_CODE_POINTS, _NOT_SEEN, dtype=np.uint8)
+
+
+def _kind(code: int) -> int:
+    if any(first <= code <= last for first, last in (*UNSPACED_SCRIPTS, *EMOJI)):
+        return _UNSPACED
+    character = chr(code)
+    if character.isalnum() or character == "_":
+        return _WORD
+    if character.isspace():
+        return _SPACE
+    return _MARK if is_mark(character) else _OTHER
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -43,9 +43,11 @@ from synque_select.proxies.inputs import (
     undefined_scores,
 )
 
-__all__ = ["MMD", "Energy"]
+__all__ = ["MMD", "Energy", "comparable_options"]
 
 KernelChoice = Literal["rbf", "laplacian", "polynomial"]
+# largest set of which all pairs are evaluated by default, now and up to version 0.1.0
+_MAX_EXACT, _FORMER_MAX_EXACT = 4_096, 20_000
 _MEDIANS = {"rbf": median_sq_distance, "laplacian": median_l1_distance}
 # the permutation test needs the kernel of all pairs, so its cost is quadratic in these rows
 _P_VALUE_ROWS = 2000
@@ -89,7 +91,7 @@ class MMD(BaseProxy):
 
     Example:
         >>> MMD(kernel="polynomial").options()
-        {'kernel': 'polynomial', 'protocol': 'default', 'max_exact': 20000, 'p_value': False}
+        {'kernel': 'polynomial', 'protocol': 'default', 'max_exact': 4096, 'p_value': False}
     """
 
     key = "mmd"
@@ -103,7 +105,7 @@ class MMD(BaseProxy):
         *,
         kernel: KernelChoice = "rbf",
         protocol: Protocol = "default",
-        max_exact: int = 20_000,
+        max_exact: int = _MAX_EXACT,
         p_value: bool = False,
     ) -> None:
         if not isinstance(p_value, bool):
@@ -181,7 +183,7 @@ class Energy(BaseProxy):
     source = "Székely and Rizzo 2013"
     family = "kernel"
 
-    def __init__(self, *, max_exact: int = 20_000) -> None:
+    def __init__(self, *, max_exact: int = _MAX_EXACT) -> None:
         self.max_exact = check_count("max_exact", max_exact, at_least=2)
 
     def score(
@@ -207,6 +209,29 @@ class Energy(BaseProxy):
             return means.mixture(unbiased=True)
 
         return mixture_of_defined(real, candidates, device, mixture)
+
+
+def comparable_options(key: str, options: Mapping[str, Any], largest: int) -> Mapping[str, Any]:
+    """Return options that are equal if and only if the scores are, for keys of stored results.
+
+    Up to 4,096 examples, all pairs are evaluated under the default of `max_exact` and under that of
+    version 0.1.0: the scores are the same, and so are the keys.
+
+    Args:
+        key: Key of any proxy.
+        options: Its options.
+        largest: Size of the largest candidate.
+
+    Example:
+        >>> comparable_options("energy", {"max_exact": 4096}, 1000)
+        {'max_exact': 20000}
+        >>> comparable_options("energy", {"max_exact": 4096}, 5000)
+        {'max_exact': 4096}
+    """
+    is_kernel = key in (MMD.key, Energy.key)
+    if is_kernel and largest <= _MAX_EXACT and options.get("max_exact") == _MAX_EXACT:
+        return {**options, "max_exact": _FORMER_MAX_EXACT}
+    return options
 
 
 def _kernel_of(choice: KernelChoice, prepared: Prepared) -> tuple[Kernel | None, tuple[str, ...]]:

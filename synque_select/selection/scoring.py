@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from synque_select.data.candidate import Candidate, RealSample
-from synque_select.data.contamination import check_real_copies
 from synque_select.data.duplicates import sample_messages
 from synque_select.data.examples import Examples
 from synque_select.data.left_out import left_out_messages
@@ -23,6 +22,7 @@ from synque_select.data.view_messages import view_messages
 from synque_select.encoders import BaseEncoder, embed, get_encoder
 from synque_select.errors import ConfigError, ProxyError
 from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
+from synque_select.selection.copies_cache import kept_real_copies
 from synque_select.selection.degenerate import Degenerate
 from synque_select.selection.real_messages import real_messages
 from synque_select.selection.reference import reference_scores
@@ -148,7 +148,7 @@ def score(
         place = _device(device)
         encoded = _encoded([real, *candidates], suite, encoder, place, folder, progress)
         encode_s = time.perf_counter() - started
-        copied, copies = check_real_copies(candidates, real, real.groups)
+        copied, copies = kept_real_copies(candidates, real, folder)
         messages = view_messages((*candidates, real)) + left_out_messages(candidates, real)
         messages += real_messages(real)
         messages += sample_messages(candidates) + copied

@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
 from synque_select.data.iterables import is_map_style
+from synque_select.proxies.kernel import comparable_options
 from synque_select.training.datamodule import attached_datamodule
 from synque_select.training.lightning_compat import flattened_loaders
 from synque_select.types import ProxyInfo, Ranking
@@ -89,7 +90,7 @@ def comparability_key(
         "hyper_parameters": dict(hyper_parameters),
         "real_sha256": ranking.real_sha256,
         "proxies": {
-            key: _proxy(info)
+            key: _proxy(info, max(row.n for row in ranking.candidates))
             for key, info in ranking.proxies.items()
             if info.family != "answers"  # more answers do not change what a fit was measured on
         },
@@ -97,9 +98,9 @@ def comparability_key(
     }
 
 
-def _proxy(info: ProxyInfo) -> Json:
+def _proxy(info: ProxyInfo, largest: int) -> Json:
     options = info.options if info.version == 1 else {**info.options, "version": info.version}
-    return plain_parameter(options)
+    return plain_parameter(comparable_options(info.key, options, largest))
 
 
 def weights_sha256(module: torch.nn.Module) -> str:

@@ -18,6 +18,8 @@ import torch
 from tests.benchmarks.base import Result
 
 FOLDER = Path(__file__).parent
+# what decides how fast matrix products in float32, bfloat16 and int8 are
+_INSTRUCTIONS = {"avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16"}
 
 
 def names() -> list[str]:
@@ -41,7 +43,10 @@ def append(path: Path, result: Result) -> None:
 
 
 def _environment() -> dict[str, Any]:
+    flags = Path("/proc/cpuinfo")
+    known = set(flags.read_text().split()) if flags.exists() else set()
     return {
+        "instructions": sorted(known & _INSTRUCTIONS),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "n_threads": torch.get_num_threads(),
         "load_1min": os.getloadavg()[0],

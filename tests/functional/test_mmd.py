@@ -12,6 +12,7 @@ from sklearn.metrics.pairwise import (
     rbf_kernel,
 )
 
+from synque_select.functional import mmd
 from synque_select.functional.mmd import (
     BANK,
     Kernel,
@@ -133,3 +134,25 @@ def test_a_set_of_one_block_is_exact_whatever_the_bound():
     points = sample(150, 4)
     kernel = Kernel("rbf", (0.5,))
     assert self_kernel_mean(kernel, points, max_exact=100) == self_kernel_mean(kernel, points)
+
+
+def test_time_and_error_of_the_default_grow_slowly(monkeypatch: pytest.MonkeyPatch):
+    evaluated: list[int] = []
+    given = mmd.kernel_matrix
+
+    def counting(kernel: Kernel, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        evaluated.append(len(x) * len(y))
+        return given(kernel, x, y)
+
+    monkeypatch.setattr(mmd, "kernel_matrix", counting)
+    kernel, work = KERNELS["bank"][0], {}
+    for n in (5_000, 10_000, 20_000):
+        evaluated.clear()
+        points = sample(n, 3)
+        estimate = self_kernel_mean(kernel, points)
+        work[n] = sum(evaluated)
+    exponent = np.log(work[20_000] / work[5_000]) / np.log(4)
+    assert exponent <= 1.1
+    exact = self_kernel_mean(kernel, points, max_exact=20_000)
+    assert 0 < estimate.standard_error < 0.01 * exact.off_diagonal
+    assert abs(estimate.off_diagonal - exact.off_diagonal) < 3 * estimate.standard_error

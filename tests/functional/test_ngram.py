@@ -447,3 +447,34 @@ def test_default_suites():
     assert default_suite("image") == ("pad", "mmd", "coverage")
     with pytest.raises(ProxyError, match="ngram"):
         resolve_suite(["ngram"], "image")
+
+
+def test_kinds_of_characters_are_found_as_they_occur(monkeypatch: pytest.MonkeyPatch):
+    """The table of all code points would take seconds in each process that hashes."""
+    table = np.full(module._N_CODE_POINTS, module._NOT_SEEN, dtype=np.uint8)
+    monkeypatch.setattr(module, "_kinds", lambda: table)
+    calls: list[int] = []
+    given = module._kind
+    monkeypatch.setattr(module, "_kind", lambda code: calls.append(code) or given(code))
+    hashed = hash_tokens(["ab ab", "b 木 é"])
+    assert sorted(calls) == sorted(map(ord, "\nab 木é"))
+    again = hash_tokens(["ab ab", "b 木 é"])
+    assert len(calls) == 6
+    for one, other in zip(hashed, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_kind_of_each_character():
+    unspaced = {c for first, last in (*UNSPACED_SCRIPTS, *EMOJI) for c in range(first, last + 1)}
+    codes = np.array([*range(0x3200), *range(0xA000, 0xB000), 0x1F600, 0x1F3FB, 0x10FFFF])
+    for code, kind in zip(codes.tolist(), module._kinds_of(codes).tolist(), strict=True):
+        character = chr(code)
+        if code in unspaced:
+            assert kind == module._UNSPACED
+        elif character.isalnum() or character == "_":
+            assert kind == module._WORD
+        elif character.isspace():
+            assert kind == module._SPACE
+        else:
+            is_mark = unicodedata.category(character)[0] == "M" or 0x1F3FB <= code <= 0x1F3FF
+            assert kind == (module._MARK if is_mark else module._OTHER)

@@ -11,6 +11,7 @@ from scipy import stats
 
 from synque_select.errors import ConfigError
 from synque_select.proxies.base import Contributions, ProxyScores
+from synque_select.selection import uncertainty
 from synque_select.selection.consensus import midranks
 from synque_select.selection.uncertainty import (
     Influences,
@@ -36,7 +37,64 @@ def compare(*each: torch.Tensor, own: float = 0.0, **options: Any) -> Separation
     return separation(parts, **options)
 
 
+def largest_ratios_of_all_pairs(
+    samples: list[list[torch.Tensor]], own: list[torch.Tensor], weights: list[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the statistics of all pairs, (K, K), and the largest ratio of each resample, (B,)."""
+    n_candidates = samples[0][0].shape[1]
+    left, right = torch.triu_indices(n_candidates, n_candidates, offset=1)
+    sums = [torch.zeros(len(sample[0]), len(left), dtype=torch.float64) for sample in samples]
+    rest = torch.zeros(len(left), dtype=torch.float64)
+    for i, variance in enumerate(own):
+        differences = [sample[i][:, left] - sample[i][:, right] for sample in samples]
+        for difference, sample in zip(differences, samples, strict=True):
+            difference[difference.abs() <= 1e-6 * sample[i].abs().max()] = 0.0
+        from_own = variance[left] + variance[right]
+        errors = sum(d.var(dim=0) / len(d) for d in differences)
+        scale = (1 / (errors + from_own).sqrt()).nan_to_num(posinf=0.0)
+        sums = [total + d * scale for total, d in zip(sums, differences, strict=True)]
+        rest = rest + from_own * scale**2
+    mean, variance = sum(total.mean(dim=0) for total in sums), rest
+    shift, redrawn = torch.zeros(1), torch.zeros(1)
+    for total, drawn in zip(sums, weights, strict=True):
+        spread = total.var(dim=0, correction=0)
+        variance = variance + spread / (len(total) - 1)
+        total = total - total.mean(dim=0)
+        moved = drawn @ total
+        again = torch.maximum(drawn @ total**2 - moved**2, 0.1 * spread)
+        redrawn, shift = redrawn + again / (len(total) - 1), shift + moved
+    statistic = torch.zeros(n_candidates, n_candidates, dtype=torch.float64)
+    statistic[left, right] = (mean / variance.sqrt()).nan_to_num(nan=0.0)
+    return statistic, (shift / redrawn.sqrt()).nan_to_num(nan=0.0).abs().amax(dim=1)
+
+
 class TestSeparation:
+    @pytest.mark.parametrize("at_once", [2, 256])
+    @pytest.mark.parametrize("case", ["one", "several", "judges", "own", "copies"])
+    def test_the_bound_is_that_of_all_pairs_at_once(
+        self, case: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+    ):
+        n_parts = 1 if case == "one" else 3
+        own = torch.full((9,), 0.1 if case == "own" else 0.0).double()
+        each = [normal(30, 9, seed=i) + torch.arange(9) / 4 for i in range(n_parts)]
+        if case == "copies":
+            each = [torch.cat((part[:, :7], part[:, :2] + 1e-12), dim=1) for part in each]
+        judges = normal(6, 9, seed=5) - normal(6, 9, seed=5).mean(0) if case == "judges" else None
+        parts = [Influences(part, own, judges) for part in each]
+        bounds: list[torch.Tensor] = []
+        given = uncertainty._bound
+        monkeypatch.setattr(uncertainty, "_bound", lambda *a: bounds.append(a[0]) or given(*a))
+        monkeypatch.setattr(uncertainty, "_PAIRS", at_once)
+        result = separation(parts, n_resamples=300)
+        samples = uncertainty._samples(parts, None)
+        weights = [multinomial_weights(len(s[0]), 300, i) for i, s in enumerate(samples)]
+        statistic, largest = largest_ratios_of_all_pairs(samples, [own] * n_parts, weights)
+        torch.testing.assert_close(bounds[0], largest, rtol=1e-6, atol=0)
+        critical = given(largest, 0.025)
+        expected = (statistic < -critical) | (statistic > critical).T
+        assert torch.equal(result.better, expected)
+        assert result.better.any() or case == "judges"
+
     def test_equal_candidates_are_seldom_distinguished(self):
         result = [compare(normal(40, 6, seed=i), n_resamples=400, seed=i) for i in range(200)]
         # half of the permitted error is left unused; the 99.9 % point of Binomial(200, 0.025)
