@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,17 @@ def test_a_split_for_each_side(tmp_path: Path, capsys: pytest.CaptureFixture[str
     write(tmp_path / "real.jsonl", [{"text": text} for text in REAL])
     assert main(["rank", *flat, "--proxies", "ngram"]) == 1
     assert "real_split='x': the real sample has no splits; leave it out" in capsys.readouterr().err
+
+
+def test_compressed_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for name, texts in (("near", NEAR), ("far", FAR), ("real", REAL)):
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+        (tmp_path / f"{name}.jsonl.gz").write_bytes(gzip.compress(lines))
+    options = {
+        "candidates": [tmp_path / "near.jsonl.gz", tmp_path / "far.jsonl.gz"],
+        "real": tmp_path / "real.jsonl.gz",
+    }
+    check(on_every_surface(options, tmp_path, capsys), ("near", "far"))
 
 
 def test_what_was_read_of_each_is_said_once(tmp_path: Path):
