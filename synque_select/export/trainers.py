@@ -109,9 +109,14 @@ class Recipe:
         most = min(part.n / part.weight for part in self.parts if part.weight)
         return min(self.n, math.floor(most + 1e-9))
 
-    def counts(self) -> list[int]:
-        """Number of examples of each candidate in an epoch that repeats none."""
-        return [math.floor(part.weight * self.n_unrepeated + 1e-9) for part in self.parts]
+    def counts(self, *, repeated: bool = False) -> list[int]:
+        """Number of examples of each candidate in an epoch.
+
+        Args:
+            repeated: Whether the trainer repeats examples where n needs that.
+        """
+        n = self.n if repeated else self.n_unrepeated
+        return [math.floor(part.weight * n + 1e-9) for part in self.parts]
 
 
 @dataclass(frozen=True)
@@ -147,8 +152,6 @@ def snippet(target: str, recipe: Recipe) -> Snippet:
         raise ConfigError(f"the format {target!r} is not known: {did_you_mean(target, TARGETS)}")
     made = _MAKERS[target](recipe)
     warnings = (*_of_files(recipe, made.needs_conversion), *made.warnings)
-    if target in _WITHOUT_REPEATS:
-        warnings = (*warnings, *_of_n(recipe))
     comment = "".join(f"# {line}\n" for text in warnings for line in _wrapped(text))
     first, *rest = made.files.items()
     files = {first[0]: f"{comment}{first[1]}", **dict(rest)}
@@ -193,24 +196,8 @@ def _of_files(recipe: Recipe, needs_conversion: bool) -> list[str]:
     return warnings
 
 
-# targets whose configs cannot have an example twice in an epoch
-_WITHOUT_REPEATS = ("datasets", "trl", "axolotl")
-
-
-def _of_n(recipe: Recipe) -> list[str]:
-    """Say which weights are not met where n needs repeated examples."""
-    parts = zip(recipe.parts, recipe.counts(), strict=True)
-    short = [part.name for part, count in parts if count > part.n]
-    if not short:
-        return []
-    return [
-        f"{counted(recipe.n, 'example')} per epoch (--n) need repeated ones of {listed(short)}, "
-        f"which this config cannot have: train on the draws instead ({_DRAWS} --n {recipe.n})."
-    ]
-
-
 # what `datasets.interleave_datasets` does
-_INTERLEAVED = (
+_INTERLEAVED: tuple[str, ...] = (
     "interleave_datasets draws at random: weights are met on average, where synque-select meets "
     "them in each 1,000 draws.",
     "It stops when the first candidate is used up, and each epoch has the same examples: those "
@@ -246,7 +233,11 @@ def _datasets(recipe: Recipe) -> _Made:
         ")",
         *end,
     ]
-    return _Made({"mixture.py": "\n".join(lines)}, _INTERLEAVED)
+    warnings = _INTERLEAVED
+    if recipe.n_unrepeated < recipe.n:
+        n = counted(recipe.n_unrepeated, "example")
+        warnings += (f"An epoch has about {n}, not {recipe.n:,}.",)
+    return _Made({"mixture.py": "\n".join(lines)}, warnings)
 
 
 def _trl(recipe: Recipe) -> _Made:
@@ -287,9 +278,9 @@ def _axolotl(recipe: Recipe) -> _Made:
     warnings: tuple[str, ...] = ()
     if recipe.is_mixed:
         warnings = ("axolotl has no weights (its issue 1508).", _FIRST_ROWS)
-        if recipe.n_unrepeated < recipe.n:
-            n = counted(recipe.n_unrepeated, "example")
-            warnings += (f"An epoch has {n}, not {recipe.n:,}.",)
+    if recipe.n_unrepeated < recipe.n:
+        n = counted(recipe.n_unrepeated, "example")
+        warnings += (f"An epoch has {n}, not {recipe.n:,}.",)
     files = {"mixture.yaml": _yaml(content)}
     return _Made(files, (*warnings, *_unknown(recipe, "type")))
 
@@ -302,7 +293,7 @@ def _llama_factory(recipe: Recipe) -> _Made:
             **({"num_samples": count} if recipe.is_mixed or recipe.is_n_given else {}),
             **_LLAMA_FACTORY.get(_shape(part.example), {}),
         }
-        for name, part, count in zip(names, recipe.parts, recipe.counts(), strict=True)
+        for name, part, count in zip(names, recipe.parts, recipe.counts(repeated=True), strict=True)
     }
     stages = {"text": "pt", "preference": "dpo"}
     content: dict[str, Json] = {
@@ -322,7 +313,7 @@ def _ms_swift(recipe: Recipe) -> _Made:
     is_counted = recipe.is_mixed or recipe.is_n_given
     paths = [
         f"{part.path}#{count}" if is_counted else part.path
-        for part, count in zip(recipe.parts, recipe.counts(), strict=True)
+        for part, count in zip(recipe.parts, recipe.counts(repeated=True), strict=True)
     ]
     lines = ["swift sft \\", f"    --dataset {' '.join(map(shlex.quote, paths))} \\"]
     warnings = (_RANDOM_ROWS,) if recipe.is_mixed else ()

@@ -260,7 +260,9 @@ class Runs(Shown, Sequence[Run]):
 
 def _run_folders(folder: Path) -> Iterator[Path]:
     for path, inner, files in os.walk(folder, followlinks=True):
-        if not _KINDS.keys().isdisjoint(files):
+        # a folder of such a name is the problem of the run
+        names = _KINDS.keys() & {*files, *inner}
+        if any(os.path.exists(os.path.join(path, name)) for name in names):
             yield Path(path)
         depth = len(Path(path).relative_to(folder).parts)
         is_end = depth == _DEPTH or (depth and "pyvenv.cfg" in files)
