@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["page_html"]
 
+_SHORT = 24  # characters of code that are not divided
+
 # code between backticks, an option of the command line, or one character of anything else
 _PIECES = re.compile(r"`([^`\n]+)`|((?<![\w-])--[a-z][a-z-]*[a-z])|([^`-]+|[`-])")
 
@@ -85,9 +87,9 @@ def _prose(text: str) -> Markup:
 
     pieces = []
     for code, option, rest in _PIECES.findall(_joined(text)):
-        shown = Markup("<code>{}</code>").format(code)
-        if option:  # a line would end after its first hyphen
-            shown = Markup('<code class="option">{}</code>').format(option)
+        kind = "option" if option else "short" if len(code) <= _SHORT else ""
+        # a line would end after a hyphen
+        shown = Markup('<code class="{}">{}</code>').format(kind, code or option)
         pieces.append(shown if code or option else escape(rest))
     return Markup("").join(pieces)
 

@@ -127,7 +127,7 @@ def top_charts(content: RunContent) -> tuple[DotChart | PlotChart | MapChart, ..
     elif content.study is not None:
         study = content.study
         charts.append(_guard(content, "study.json", lambda: study_chart(study)))
-    elif content.correlations:
+    elif any(len(entry.points) > 1 for entry in content.correlations):
         charts.append(_correlation_at_top(content.correlations, ranking))
     elif ranking is not None:
         charts.append(stability_chart(ranking, _MOST_AT_TOP))

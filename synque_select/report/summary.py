@@ -359,7 +359,8 @@ def _steps_of_training(content: RunContent, ranking: Ranking) -> Iterator[str]:
         if all(pair.verdict == "hint only" for pair in result.chosen_against.values()):
             yield f"Run at least {MIN_PAIRS} replicates for a verdict (now {result.replicates})."
         return
-    if not content.correlations and content.study is None and not is_far:
+    is_trained = any(entry.kind == "mixture" for entry in content.correlations)
+    if not is_trained and content.study is None and not is_far:
         yield (
             "Train on this mixture: `SelectionCallback(ranking=…)` in a script or a config, or "
             "`synque-select export` for another trainer."

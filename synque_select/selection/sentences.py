@@ -132,6 +132,8 @@ class Sentences:
     def weights(self, mixture: Mixture) -> str:
         """Return the names and weights of a mixture, the largest first."""
         order = sorted(mixture.weights.items(), key=lambda item: -item[1])
+        if len(order) == 1:
+            return order[0][0]
         return listed([f"{name} {weight:.3g}" for name, weight in order])
 
     def finding(self) -> str:

@@ -152,10 +152,12 @@ def test_the_head_of_a_row_is_its_last_name():
 
 def test_lines_do_not_end_within_numbers_options_or_before_a_percent_sign():
     assert _breakable("a_r0 0.2 + b-1") == "a_<wbr>r0 0.2 +<wbr> b-<wbr>1"
-    assert _prose("36 % by `--x y`") == "36\N{NO-BREAK SPACE}% by <code>--x y</code>"
+    assert _prose("36 % by `--x y`") == (
+        '36\N{NO-BREAK SPACE}% by <code class="short">--x y</code>'
+    )
     assert _prose("a --label-filter auto, a<b - c") == (
         'a <code class="option">--label-filter</code> auto, a&lt;b - c'
     )
-    assert _prose("`<b>` or `open") == "<code>&lt;b&gt;</code> or `open"
+    assert _prose("`<b>` or `open") == '<code class="short">&lt;b&gt;</code> or `open'
     assert _is_hash("0a" * 32)
     assert not _is_hash("xa" * 32)

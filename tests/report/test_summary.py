@@ -126,3 +126,12 @@ def test_what_to_do_next():
     size = SampleSizeAnalysis(rows, {100: 0.4, 200: 0.3, 400: 0.2}, 0.6, 0.5, 2)
     more = content_of(findings=Findings(real_size=size))
     assert "Collect about 200 real examples" in " ".join(point(more, "What to do").lines)
+
+
+def test_probes_do_not_replace_training_on_the_mixture():
+    def steps(kind):
+        records = [make_record(name, i / 9, kind=kind) for i, name in enumerate("abcdef")]
+        return point(content_of(correlations=tuple(correlate(records))), "What to do next").lines
+
+    assert any(line.startswith("Train on this mixture") for line in steps("probe"))
+    assert not any(line.startswith("Train on this mixture") for line in steps("mixture"))
