@@ -612,7 +612,8 @@ def _ranking_facts(ranking: Ranking | None) -> dict[str, str]:
     encoder = ranking.encoder
     return {
         "Real sample": f"{ranking.real_words}, sha256 {ranking.real_sha256}",
-        "Candidates": f"{len(ranking)} with {counted(n_synthetic, 'example')}, {ranking.modality}",
+        "Candidates": f"{len(ranking):,} with "
+        f"{counted(n_synthetic, 'example')}, {ranking.modality}",
         "Encoder": "none"
         if encoder is None
         else f"{encoder.id}, revision {encoder.revision}, {counted(encoder.dim, 'dimension')}",
