@@ -830,7 +830,7 @@ def test_a_hub_dataset_gives_its_train_split(no_hub: None, monkeypatch: pytest.M
     monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(hub[name]))
     (candidate,) = load_candidates("owner/a", view="question")
     assert (candidate.name, candidate.source, len(candidate)) == ("a", "hub:owner/a", 3)
-    with pytest.raises(DataError, match="has the splits x, y; give one, with split="):
+    with pytest.raises(DataError, match="has the splits x, y; give one with split="):
         load_candidates("owner/b", view="question")
 
 
