@@ -153,9 +153,19 @@ def _candidates_in(folder: Path, real: Path) -> tuple[list[str], list[str]]:
         if (folder / name).is_dir():
             return [str(folder / name)], []
     others = sorted(path for path in folder.iterdir() if _is_data(path) and path != real)
-    own = [path for path in others if _REAL.match(path.name) or path.name in _OWN]
+    own = [path for path in others if _REAL.match(path.name) or _is_own(path)]
     left_out = [valid_name(path.name) for path in own]
     return [str(path) for path in others if path not in own], left_out
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file, or all data in a folder such as that of a run, was written by a command."""
+    from synque_select.data.images import has_images
+    from synque_select.data.shards import data_files
+
+    if not path.is_dir():
+        return path.name in _OWN
+    return not has_images(path) and all(file.name in _OWN for file in data_files(path))
 
 
 def _is_data(path: Path) -> bool:

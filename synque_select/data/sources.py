@@ -68,6 +68,7 @@ _Kind = TypeVar("_Kind", bound=Examples)
 
 _REAL = "real"
 _MAX_PATH = 4096
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?:[^/@]*@)?(?P<host>[^/?#]{0,100})")
 
 
 class _Source(NamedTuple):
@@ -480,7 +481,18 @@ def _check_paths_differ(name: str, paths: Sequence[_PathLike]) -> None:
             )
 
 
+def _check_no_url(text: str) -> None:
+    url = _URL.match(text)
+    if url is not None and not os.path.lexists(text):
+        # the rest may hold a password or a signature
+        raise DataError(
+            f"{url['scheme']}://{url['host']}/…: a URL, which is not read; download the file, or "
+            "give a dataset of the Hub as hub:OWNER/NAME"
+        )
+
+
 def _matches(text: str) -> list[Path]:
+    _check_no_url(text)
     if os.path.lexists(text) or not glob.has_magic(text):
         return [_existing(text)]
     matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
@@ -499,6 +511,7 @@ def _until_magic(parts: tuple[str, ...]) -> Iterator[str]:
 
 
 def _existing(path: _PathLike) -> Path:
+    _check_no_url(os.fspath(path))
     expanded = Path(os.path.expanduser(os.fspath(path)))
     # not Path.exists, which raises if a name is too long, as a text in the place of a path is
     is_there = os.path.exists(expanded)

@@ -172,10 +172,12 @@ def test_what_rank_and_ask_wrote_is_no_candidate(place: Path, capsys: pytest.Cap
     jsonl(place / "dropped_labels.jsonl", texts_of("d"), lambda text: {"text": text})
     (place / "ranking.json").write_text("{}")
     (place / "questions.csv").write_text("question,label,text")
+    (place / "run_1").mkdir()
+    (place / "run_1" / "labels.json").write_text("{}")
     assert main(["init"]) == 0
     out = capsys.readouterr().out
     assert "2 candidates: a, realistic" in out
-    assert "left out: dropped_labels.jsonl, questions.csv, ranking.json" in out
+    assert "left out: dropped_labels.jsonl, questions.csv, ranking.json, run_1" in out
 
 
 def test_names_that_a_config_cannot_hold(place: Path, capsys: pytest.CaptureFixture[str]):

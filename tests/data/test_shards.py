@@ -349,3 +349,18 @@ def test_arrow_files_that_a_saved_dataset_does_not_name_are_counted(tmp_path: Pa
     assert first.notes == (
         "left out: 1 file that state.json does not name (data-00002-of-00003.arrow)",
     )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:geheim@example.org/a.jsonl",
+        "s3://KEY:geheim@bucket/a.jsonl",
+        "https://example.org/a.jsonl?X-Amz-Signature=geheim",
+    ],
+)
+def test_a_url_is_not_read_and_not_repeated(url: str):
+    for load in (lambda: load_candidates([f"a={url}", url]), lambda: load_real(url)):
+        with pytest.raises(DataError, match="a URL, which is not read; download the file") as error:
+            load()
+        assert "geheim" not in str(error.value)
