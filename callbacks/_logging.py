@@ -5,12 +5,15 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from synque_select.report.plots import to_png
 from synque_select.report.table import Column, Table
+from synque_select.training.bookkeeping import reason_of
 from synque_select.training.lightning_compat import lightning_module_of
 from synque_select.training.lineage import log_to_mlflow, log_to_wandb, trained_on
 from synque_select.utils.csv_text import csv_text
@@ -24,7 +27,15 @@ if TYPE_CHECKING:
     from synque_select.training.lightning_compat import AnyLogger, AnyTrainer
     from synque_select.types import Mixture
 
-__all__ = ["Cell", "LoggedTable", "log_figure", "log_mixture", "log_table", "log_text"]
+__all__ = [
+    "Cell",
+    "LoggedTable",
+    "log_figure",
+    "log_mixture",
+    "log_table",
+    "log_text",
+    "warn_of_failed_logger",
+]
 
 Cell = str | float | None
 
@@ -102,9 +113,27 @@ def _for_each_logger(trainer: AnyTrainer, name: str, log: Callable[[AnyLogger], 
         try:
             log(logger)
         except Exception as error:  # a failing logger must not end the training
-            rank_zero_warn(
-                f"{type(logger).__name__} could not take {name!r}: {type(error).__name__}: {error}"
-            )
+            rank_zero_warn(f"{type(logger).__name__} could not take {name!r}: {reason_of(error)}")
+
+
+def warn_of_failed_logger(
+    trainer: AnyTrainer, error: BaseException, run_dir: Path | None, *, has_finished: bool
+) -> None:
+    """Say what is left and what to do where a logger that Lightning itself calls ends the fit."""
+    owners = [frame.f_locals.get("self") for frame, _ in walk_tb(error.__traceback__)]
+    logger = next((each for each in trainer.loggers if any(each is o for o in owners)), None)
+    if logger is None or not isinstance(error, Exception):
+        return
+    failed = f"{type(logger).__name__} failed ({reason_of(error)})"
+    if has_finished:
+        rank_zero_warn(f"{failed} after the fit had finished: its files are in {run_dir}")
+        return
+    rank_zero_warn(
+        f"{failed}, and Lightning, which calls it, has ended the fit at step "
+        f"{trainer.global_step}. Free its disk or leave this logger out, and fit again; "
+        "ckpt_path= of trainer.fit, with a checkpoint of this fit, continues the run in "
+        f"{run_dir}"
+    )
 
 
 def _log_table(logger: AnyLogger, name: str, table: LoggedTable, trainer: AnyTrainer) -> None:

@@ -20,7 +20,14 @@ from synque_select.callbacks._checks import (
     require_single,
 )
 from synque_select.callbacks._leaks import leak_messages
-from synque_select.callbacks._logging import Cell, LoggedTable, log_mixture, log_table, log_text
+from synque_select.callbacks._logging import (
+    Cell,
+    LoggedTable,
+    log_mixture,
+    log_table,
+    log_text,
+    warn_of_failed_logger,
+)
 from synque_select.data.label_edits import LabelEdits
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, DataError
@@ -330,9 +337,15 @@ class BaseSelectionCallback(CheckedCallback[TrainerT, ModuleT]):
                 self._notify(f"report: {page}")
 
     def on_exception(self, trainer: TrainerT, pl_module: ModuleT, exception: BaseException) -> None:
-        """Report a failure of this rank to the others if they may still be waiting for it."""
-        if trainer.state.fn == "fit" and not self._has_met and not is_dev_run(trainer):
-            report_failure(trainer, exception)
+        """Report a failure of this rank to the others if they may still be waiting for it.
+
+        Where a logger that Lightning itself calls has ended the fit, say what to do.
+        """
+        if trainer.state.fn == "fit" and not is_dev_run(trainer):
+            if not self._has_met:
+                report_failure(trainer, exception)
+            with bookkeeping("the loggers were not searched for the failure"):
+                warn_of_failed_logger(trainer, exception, self.run_dir, has_finished=self._finished)
         self._has_met = False
 
     def _write_spawn_result(self, trainer: TrainerT) -> None:

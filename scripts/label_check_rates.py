@@ -2,6 +2,7 @@
 
     python scripts/label_check_rates.py camps PATH/TO/TASKS
     python scripts/label_check_rates.py outliers PATH/TO/TASKS
+    python scripts/label_check_rates.py twins PATH/TO/TASKS
 
 takes the tasks that `synque-select benchmark tasks` takes, and embeds the texts once.
 
@@ -13,6 +14,9 @@ first two.
 `outliers`: all candidates with their labels as they are; each in turn with half or all of its
 labels permuted; random sets of 8 of which some have half permuted; and sets of 8 with 30 % of all
 labels drawn at random. The candidates are marked whose labels `check_labels` finds to stand out.
+
+`twins`: the files of a task's `noisy_labels`, NAME__….jsonl, which have the inputs of the candidate
+NAME and some wrong labels: in the place of these candidates, beside them, and with four others.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ import torch
 from numpy.typing import NDArray
 
 from synque_select.benchmark.task_folders import LabeledTask, find_labeled_tasks
+from synque_select.data import load_candidates
 from synque_select.data.candidate import Candidate
 from synque_select.data.duplicates import content_key
 from synque_select.data.label_sets import NO_LABEL
@@ -42,6 +47,7 @@ _N_SEEDS = 3
 _N_EXCHANGES = 30
 _N_TWINS = 2
 _N_SETS = 10
+_N_OTHERS = 4
 # how many of how many candidates have two classes exchanged
 _RENAMED = ((3, 9), (4, 9), (5, 9))
 _EXCHANGED = ((5, 9), (3, 9), (7, 9), (2, 9), (2, 5))
@@ -55,16 +61,18 @@ class Embedded:
     candidates: Mapping[str, Candidate]
     labels: _Labels
     embeddings: Mapping[str, torch.Tensor]
+    noisy: _Labels
 
     @classmethod
-    def of(cls, task: LabeledTask) -> Embedded:
-        """Embed the candidates of a task."""
+    def of(cls, task: LabeledTask, data: Path) -> Embedded:
+        """Embed the candidates of a task in a folder."""
         encoder = get_encoder(None, "text")
         return cls(
             task,
             {c.name: c for c in task.candidates},
             {c.name: np.array(c.labels) for c in task.candidates},
             {c.name: embed(encoder, c).embeddings.float() for c in task.candidates},
+            _noisy_twins(task, data),
         )
 
     @property
@@ -86,10 +94,33 @@ class Embedded:
         real = torch.zeros(1, next(iter(self.embeddings.values())).shape[1])
         return check_labels(parts, {name: self.embeddings[name] for name in names}, real)
 
+    def checks_beside(self, twins: Mapping[str, str]) -> list[LabelCheck]:
+        """Check all candidates and, under other names, noisy twins of some of them."""
+        parts = [self._labeled(name, labels) for name, labels in self.labels.items()]
+        for twin, name in twins.items():
+            labeled = self._labeled(name, self.noisy[name])
+            parts.append(Candidate(twin, labeled.dataset, view=0, label=1))
+        rows = {twin: self.embeddings[name] for twin, name in twins.items()}
+        real = torch.zeros(1, next(iter(self.embeddings.values())).shape[1])
+        return check_labels(parts, {**self.embeddings, **rows}, real)
+
     def _labeled(self, name: str, labels: NDArray[np.str_]) -> Candidate:
         """Return a candidate with these labels and the same inputs."""
         pairs = list(zip(self.candidates[name].views, labels.tolist(), strict=True))
         return Candidate(name, pairs, view=0, label=1)
+
+
+def _noisy_twins(task: LabeledTask, data: Path) -> _Labels:
+    """Return the labels of the noisy twins of some candidates; none without their folder."""
+    folder = (data if (data / "candidates").is_dir() else data / task.name) / "noisy_labels"
+    views = {candidate.name: [*candidate.views] for candidate in task.candidates}
+    twins = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        (twin,) = load_candidates([path], view="text", label="label")
+        name = path.name.partition("__")[0]
+        assert [*twin.views] == views[name], f"{path}: not the inputs of {name}"
+        twins[name] = np.array(twin.labels)
+    return twins
 
 
 def camps(data: Embedded) -> Iterator[str]:
@@ -147,6 +178,31 @@ def _without(labels: NDArray[np.str_], a: str, b: str) -> NDArray[np.str_]:
     return np.where(labels == a, NO_LABEL, labels)
 
 
+def twins(data: Embedded) -> Iterator[str]:
+    """Count how often the label checks mark the noisy twins of candidates, and others."""
+    names, noisy = [*data.labels], [*data.noisy]
+    if not noisy:
+        return
+    others = [name for name in names if name not in data.noisy]
+
+    def row(what: str, sets: Sequence[Sequence[LabelCheck]], wrong: Sequence[str]) -> str:
+        checks = [check for each in sets for check in each]
+        marked = [check.outlier for check in checks if check.name in wrong]
+        alarms = [check.outlier for check in checks if check.name not in wrong]
+        found = f"{sum(marked)} of {len(marked)}"
+        return f"| {data.task.name} | {what} | {found} | {sum(alarms)} of {len(alarms)} |"
+
+    changed = {**data.labels, **data.noisy}
+    yield row(f"{len(noisy)} in place of their twins", [data.checks(names, changed)], noisy)
+    beside = {f"{name} noisy": name for name in noisy}
+    yield row(f"{len(noisy)} beside their twins", [data.checks_beside(beside)], [*beside])
+    sets = []
+    for seed in range(_N_SETS):
+        chosen = np.random.default_rng(seed).choice(others, _N_OTHERS, replace=False)
+        sets.append(data.checks([*noisy, *chosen.tolist()], changed))
+    yield row(f"{len(noisy)} and {_N_OTHERS} others", sets, noisy)
+
+
 def outliers(data: Embedded) -> Iterator[str]:
     """Count how often the label checks mark candidates with permuted labels, and others."""
     names = [*data.labels]
@@ -197,6 +253,7 @@ def _permuted(labels: NDArray[np.str_], share: float, seed: int) -> NDArray[np.s
 MEASURES: dict[str, tuple[str, Callable[[Embedded], Iterator[str]]]] = {
     "camps": ("| task | labels | camps found | with the right candidates |", camps),
     "outliers": ("| task | labels | permuted and marked | marked without reason |", outliers),
+    "twins": ("| task | noisy twins | marked | others marked |", twins),
 }
 
 
@@ -204,8 +261,9 @@ def main() -> None:
     """Measure every task in a folder."""
     header, measure = MEASURES[sys.argv[1]]
     print(header, "|---" * (header.count("|") - 1) + "|", sep="\n")
-    for task in find_labeled_tasks(Path(sys.argv[2])):
-        for line in measure(Embedded.of(task)):
+    data = Path(sys.argv[2])
+    for task in find_labeled_tasks(data):
+        for line in measure(Embedded.of(task, data)):
             print(line, flush=True)
 
 

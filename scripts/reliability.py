@@ -14,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,10 +25,10 @@ from synque_select.utils.wording import counted
 from tests.reliability.counts import COUNTS
 
 PAGE = ROOT / "docs" / "reliability.md"
-_TIMEOUT_S = 3600
+_TIMEOUT_S = 7200
 _HEAD = (
-    "| what is done | cases | what came of it | time | measured on |",
-    "| --- | --: | --- | --: | --- |",
+    "| harness | what is done | cases | what came of it | time | measured on | tests |",
+    "| --- | --- | --: | --- | --: | --- | --- |",
 )
 
 
@@ -59,6 +60,11 @@ HARNESSES = {
         "damaged at random",
         ["tests/data/test_reader_fuzz.py", "tests/reliability/test_fuzz.py"],
     ),
+    "samples": Harness(
+        "a sample with control tokens and orders is shown to a judge, to a reasoner, on the "
+        "terminal, in a table and on the page",
+        ["tests/reliability/test_hostile_samples.py"],
+    ),
     "queries": Harness(
         "a hostile query is run: it writes, leaves the database, or takes time or memory without "
         "end; limits 0.5 s and 64 MiB",
@@ -68,10 +74,19 @@ HARNESSES = {
         "the same queries are parsed; limits 10,000 characters, 1 s and 256 MiB",
         ["tests/reliability/test_hostile_queries.py"],
     ),
+    "loggers": Harness(
+        "the disk of Lightning's CSV, TensorBoard, W&B (offline) or MLflow (SQLite) logger is full "
+        "at the start of training, in it, or after it",
+        ["tests/reliability/test_full_loggers.py"],
+    ),
     "kills": Harness(
-        "`rank` with LENS, `fit` with its callbacks, a sweep and a study are killed at a seeded "
-        "step, once or twice, and started again",
+        "`rank` with LENS, `fit` with its callbacks, a sweep, a study with TPE and one with CMA-ES "
+        "are killed at a seeded step, once or twice, and started again",
         ["tests/reliability/test_kills.py::test_fifty_moments"],
+    ),
+    "workers": Harness(
+        "one of two workers on a study is killed at a seeded step, and the other goes on",
+        ["tests/reliability/test_kills.py::test_ten_moments_with_two_workers"],
     ),
     "writers": Harness(
         "8 processes write to one run store, answer cache, embedding cache and study for a minute, "
@@ -89,11 +104,13 @@ class Counted:
         counts: What happened to how many cases.
         passed: Whether its tests passed.
         seconds: How long it took.
+        notes: Other numbers, such as questions that were asked again.
     """
 
     counts: Mapping[str, int]
     passed: bool
     seconds: float
+    notes: Mapping[str, int] = field(default_factory=dict)
 
 
 def run_harness(key: str) -> Counted:
@@ -107,35 +124,40 @@ def run_harness(key: str) -> Counted:
         done = subprocess.run(command, cwd=ROOT, env=environment, timeout=_TIMEOUT_S, check=False)
         seconds = time.monotonic() - started
         lines = file.read_text().splitlines() if file.exists() else []
-    totals: dict[str, int] = {}
+    counts, notes = Counter[str](), Counter[str]()
     for line in map(json.loads, lines):
         if line["harness"] == key:
-            for name, count in line["counts"].items():
-                totals[name] = totals.get(name, 0) + count
-    return Counted(totals, done.returncode == 0, seconds)
+            counts.update(line["counts"])
+            notes.update(line["notes"])
+    return Counted(counts, done.returncode == 0, seconds, notes)
 
 
-def row_of(harness: Harness, result: Counted) -> str:
+def row_of(key: str, harness: Harness, result: Counted) -> str:
     """Return the row of a harness.
 
     Example:
-        >>> result = Counted({"same numbers": 3, "clean error": 1}, True, 70.0)
-        >>> row_of(Harness("a file is cut", []), result).rpartition(" | ")[0]
-        '| a file is cut | 4 | 3 same numbers, 1 clean error | 70 s'
+        >>> result = Counted({"same numbers": 3, "clean error": 1}, True, 70.0, {"warnings": 2})
+        >>> row = row_of("cuts", Harness("a file is cut", ["tests/test_cut.py::test_one"]), result)
+        >>> row.partition(" s | ")[0]
+        '| `cuts` | a file is cut | 4 | 3 same numbers, 1 clean error; 2 warnings | 70'
+        >>> row.rpartition(" | ")[2]
+        '`tests/test_cut.py` |'
     """
     shown = ", ".join(f"{count:,} {name}" for name, count in result.counts.items() if count)
+    notes = "".join(f"; {count:,} {name}" for name, count in result.notes.items())
     failed = "" if result.passed else " (tests failed)"
     n_cases = sum(result.counts.values())
+    files = ", ".join(dict.fromkeys(f"`{test.partition('::')[0]}`" for test in harness.tests))
     return (
-        f"| {harness.done} | {n_cases:,} | {shown or 'none'}{failed} | {result.seconds:.0f} s | "
-        f"{datetime.now(UTC):%Y-%m-%d} |"
+        f"| `{key}` | {harness.done} | {n_cases:,} | {shown or 'none'}{notes}{failed} | "
+        f"{result.seconds:.0f} s | {datetime.now(UTC):%Y-%m-%d} | {files} |"
     )
 
 
 def _rows_of(page: str) -> dict[str, str]:
-    """Return the rows of the table, by what is done: those of harnesses that are not run stay."""
-    rows = (line for line in page.splitlines() if line.startswith("| "))
-    return {row.split(" | ")[0].removeprefix("| "): row for row in rows}
+    """Return the rows of the table, by harness: those of harnesses that are not run stay."""
+    rows = (line for line in page.splitlines() if line.startswith("| `"))
+    return {row.split("`")[1]: row for row in rows}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -152,8 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = run_harness(key)
         failed += [] if result.passed else [key]
         # read now, and not before: another process may have run another harness in the meantime
-        rows = _rows_of(PAGE.read_text()) | {HARNESSES[key].done: row_of(HARNESSES[key], result)}
-        table = [rows[harness.done] for harness in HARNESSES.values() if harness.done in rows]
+        rows = _rows_of(PAGE.read_text()) | {key: row_of(key, HARNESSES[key], result)}
+        table = [rows[name] for name in HARNESSES if name in rows]
         write_between(PAGE, "harnesses", "\n".join([*_HEAD, *table]))
     print(f"{counted(len(chosen), 'harness', 'harnesses')}, failed: {', '.join(failed) or 'none'}")
     return 1 if failed else 0

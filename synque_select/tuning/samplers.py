@@ -79,8 +79,10 @@ def check_pruner(pruner: object) -> None:
 def study_sampler(sampler: str | BaseSampler, plan: Plan, seed: int) -> BaseSampler:
     """Return a sampler that draws what the plan has at the place of each trial.
 
-    The starts are the plan's; the random points after them have a seed of their own each, made of
-    the seed and the place. A sampler that is given by name is made anew for each trial, seeded in
+    The starts are the plan's. What it leaves open of them, which are the user's hyper-parameters,
+    and the random points after them are drawn at random, each with a seed of its own, made of the
+    seed and the place: another worker that has finished more or fewer trials draws the same. A
+    sampler that is given by name is made anew for each trial, seeded in
     the same way, and sees the finished trials in the order of their places. So workers that share a
     study draw independently of each other, and one worker draws the same points whether it was
     killed on the way or not. A sampler of the user's sees the study as it is.
@@ -193,7 +195,7 @@ def _plan_sampler(
             if by_place:
                 _take_over(study, trial)
             with without_experimental_warnings():
-                if plan.role(place) == "random":
+                if plan.role(place) != "adaptive":
                     self._own = RandomSampler(seed=_place_seed(seed, place))
                     return
                 self._own = make(place)
@@ -205,16 +207,14 @@ def _plan_sampler(
         def infer_relative_search_space(
             self, study: Study, trial: FrozenTrial
         ) -> dict[str, BaseDistribution]:
-            space = self._own.infer_relative_search_space(*self._view(study, trial))
-            # a point of the plan is not drawn
-            return {} if self._start and self._start.keys() >= space.keys() else space
+            return self._own.infer_relative_search_space(*self._view(study, trial))
 
         def sample_relative(
             self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
         ) -> dict[str, Any]:
             drawn = self._own.sample_relative(*self._view(study, trial), search_space)
             self._pass_on(study, trial)
-            return {**drawn, **{n: v for n, v in self._start.items() if n in drawn}}
+            return drawn
 
         def sample_independent(
             self,

@@ -120,10 +120,27 @@ class BrokenAtTheEnd(Broken):
 
 
 def test_a_logger_that_raises_when_lightning_closes_it(tmp_path: Path):
-    with pytest.raises(ConnectionError):
+    message = r"BrokenAtTheEnd failed .*no route.* after the fit had finished: its files are in .*"
+    with pytest.warns(UserWarning, match=message), pytest.raises(ConnectionError):
         fit(tmp_path, logger=BrokenAtTheEnd())
     assert len(RunStore(tmp_path / "records.sqlite").read()) == 1
     assert len([*tmp_path.rglob("report.html")]) == 1
+
+
+class BrokenAtMetrics(Broken):
+    """Lightning calls this during training, and raises what it raises."""
+
+    def log_table(self, **_: object) -> None: ...
+
+    def log_metrics(self, *_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_logger_that_raises_when_lightning_logs_metrics(tmp_path: Path):
+    message = r"BrokenAtMetrics failed .*No space left.* has ended the fit at step 8.* ckpt_path="
+    with pytest.warns(UserWarning, match=message), pytest.raises(OSError, match="No space"):
+        fit(tmp_path, logger=BrokenAtMetrics())
+    assert RunStore(tmp_path / "records.sqlite").read() == []
 
 
 @pytest.mark.parametrize(

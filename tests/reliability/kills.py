@@ -1,9 +1,10 @@
-"""Kills of four kinds of work at seeded moments: what is left is continued to the same result.
+"""Kills of five kinds of work at seeded moments: what is left is continued to the same result.
 
 `python -m tests.reliability.kills --moments 50` prints the counts as JSON. Each piece of work runs
 in a process that is forked from one that has imported everything. It counts its steps: files opened
 for writing, renamed or removed, statements of SQL, questions to the judge, steps of training. At
 the step of a moment, or up to 3 ms later, it kills itself with SIGKILL, and is started again.
+`--two-workers` lets two processes work on one study, of which one is killed and the other goes on.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 FILES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
 MAX_DELAY_S = 0.003
 IN_FLIGHT = 8  # answers of one candidate are stored together
-TIMEOUT_S = 120.0
+TIMEOUT_S = 900.0  # only ends what hangs: a busy machine may take minutes
 
 
 class Steps:
@@ -149,6 +150,22 @@ def tune_work(folder: Path) -> None:
     )  # fmt: skip
 
 
+def cmaes_work(folder: Path) -> None:
+    """Search with a sampler that keeps a state of its own, over several of its generations."""
+    run_tuning(
+        TinyModel(),
+        data_module(),
+        max_steps=4,
+        options=TuneOptions(n_trials=24, n_startup=2, heartbeat_s=1, sampler="cmaes", proxy="mmd",
+                            pruner="none", storage=folder / "studies.sqlite"),
+        model_factory=TinyModel,
+        scorer=Scorer(["mmd"], top_k=2, encoder=LetterEncoder(), cache_dir=folder / "cache"),
+        store=str(folder / "records.sqlite"),
+        run_dir=str(folder / "run"),
+        trainer_options={"accelerator": "cpu"},
+    )  # fmt: skip
+
+
 def plain_ranking(folder: Path) -> dict[str, Any]:
     """Return a ranking without times, counters, and what depends on how often it was begun."""
     ranking: Ranking = load_ranking(folder)
@@ -189,10 +206,16 @@ def sweep_result(folder: Path) -> object:
     ]
 
 
-def tune_result(folder: Path) -> object:
+def finished_trials(folder: Path) -> list[list[Any]]:
+    """Return role, start, weights, hyper-parameters, state and value of each finished trial."""
     study = json.loads((folder / "run" / "study.json").read_text())
     fields = ("role", "start", "weights", "hyper_parameters", "state", "value")
-    trials = [[t[f] for f in fields] for t in study["trials"] if t["state"] != "failed"]
+    return [[t[f] for f in fields] for t in study["trials"] if t["state"] != "failed"]
+
+
+def tune_result(folder: Path) -> object:
+    study = json.loads((folder / "run" / "study.json").read_text())
+    trials = finished_trials(folder)
     records = RunStore(folder / "records.sqlite").read()
     return [
         study["mixture"]["weights"],
@@ -210,15 +233,21 @@ WORK: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
     "fit": (resumable.main, fit_result),
     "sweep": (sweep_work, sweep_result),
     "tune": (tune_work, tune_result),
+    "tune with CMA-ES": (cmaes_work, tune_result),
 }
 
 
-def run(kind: str, folder: Path, nth: int = 0, delay_s: float = 0.0) -> tuple[bool, int]:
-    """Do the work in a forked process; return whether it ended by itself, and its steps."""
+def start(kind: str, folder: Path, nth: int = 0, delay_s: float = 0.0, name: str = "") -> int:
+    """Begin the work in a forked process, and return its id."""
     folder.mkdir(parents=True, exist_ok=True)
     pid = os.fork()
     if pid == 0:
-        _child(kind, folder, nth, delay_s)
+        _child(kind, folder, nth, delay_s, name)
+    return pid
+
+
+def wait(pid: int, what: str, folder: Path, name: str = "") -> tuple[bool, int]:
+    """Wait for a process; return whether it ended by itself, and its steps."""
     deadline = time.monotonic() + TIMEOUT_S
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
@@ -227,22 +256,28 @@ def run(kind: str, folder: Path, nth: int = 0, delay_s: float = 0.0) -> tuple[bo
         if time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            raise AssertionError(f"{kind}: no end after {TIMEOUT_S} s: {_output(folder)}")
+            raise AssertionError(f"{what}: no end after {TIMEOUT_S} s: {_output(folder, name)}")
         time.sleep(0.01)
     if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL, f"{what}: {_output(folder, name)}"
         return False, 0
-    assert os.WEXITSTATUS(status) == 0, f"{kind}: {_output(folder)}"
-    return True, int((folder / "steps").read_text())
+    assert os.WEXITSTATUS(status) == 0, f"{what}: {_output(folder, name)}"
+    return True, int((folder / f"steps{name}").read_text())
 
 
-def _output(folder: Path) -> str:
-    return (folder / "output").read_text()[-4000:]
+def run(kind: str, folder: Path, nth: int = 0, delay_s: float = 0.0) -> tuple[bool, int]:
+    """Do the work in a forked process; return whether it ended by itself, and its steps."""
+    return wait(start(kind, folder, nth, delay_s), kind, folder)
 
 
-def _child(kind: str, folder: Path, nth: int, delay_s: float) -> None:
+def _output(folder: Path, name: str) -> str:
+    return (folder / f"output{name}").read_text()[-4000:]
+
+
+def _child(kind: str, folder: Path, nth: int, delay_s: float, name: str) -> None:
     status = 1
     try:
-        output = os.open(folder / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        output = os.open(folder / f"output{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
         Events.file = (folder / "events.jsonl").open("a")
@@ -258,7 +293,7 @@ def _child(kind: str, folder: Path, nth: int, delay_s: float) -> None:
         WORK[kind][0](folder)
         n = steps.n
         Events.file.close()
-        (folder / "steps").write_text(str(n))
+        (folder / f"steps{name}").write_text(str(n))
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -268,13 +303,15 @@ def _child(kind: str, folder: Path, nth: int, delay_s: float) -> None:
         os._exit(status)
 
 
-def repeated_questions(folder: Path) -> int:
-    """Return how many questions the judge was asked again."""
+def questions(folder: Path) -> tuple[int, int]:
+    """Return how many questions the judge was asked, and how many of them again."""
+    if not (folder / "events.jsonl").exists():
+        return 0, 0
     lines = (folder / "events.jsonl").read_text().splitlines()
     # a killed process may have written a part of its last line
     events = [json.loads(line) for line in lines if line.endswith("}")]
     asked = Counter(event["question"] for event in events if event["kind"] == "judge")
-    return sum(asked.values()) - len(asked)
+    return len(asked), sum(asked.values()) - len(asked)
 
 
 def digest(result: object) -> str:
@@ -299,9 +336,48 @@ def kill_and_continue(
     result, expected = WORK[kind][1](folder), WORK[kind][1](whole)
     if digest(result) != digest(expected):
         raise AssertionError(f"{kind}, seed {seed}: another result\n{result}\n{expected}")
-    n_repeated = repeated_questions(folder)
+    n_asked, n_repeated = questions(folder)
     assert n_repeated <= IN_FLIGHT * n_kills, f"{kind}, seed {seed}: {n_repeated} asked again"
-    return {"moments": 1, "kills": n_kills, "same result": 1, "questions asked again": n_repeated}
+    return {
+        "moments": 1,
+        "kills": n_kills,
+        "same result": 1,
+        "questions": n_asked,
+        "asked again": n_repeated,
+    }
+
+
+def kill_one_of_two(folder: Path, whole: Path, n_steps: int, seed: int) -> dict[str, int]:
+    """Kill one of two workers on a study; the other one finishes all trials, each of them once."""
+    moments = random.Random(f"two workers {seed}")
+    nth, delay_s = (
+        moments.randint(1, n_steps),
+        moments.choice([0.0, moments.uniform(0, MAX_DELAY_S)]),
+    )
+    # the first worker makes the study, so that both begin at the same time
+    killed = start("tune", folder, nth, delay_s, "-killed")
+    other = start("tune", folder, name="-other")
+    is_whole, _ = wait(killed, f"two workers, seed {seed}: killed", folder, "-killed")
+    assert wait(other, f"two workers, seed {seed}: other", folder, "-other")[0]
+
+    def planned(trials: list[list[Any]]) -> dict[str, Any]:
+        # what a sampler proposes or a pruner ends depends on the trials that are finished by then
+        return {
+            str(trial[:4]): trial[5] if trial[4] == "complete" else None
+            for trial in trials
+            if trial[0] != "adaptive"
+        }
+
+    trials, expected = finished_trials(folder), finished_trials(whole)
+    points, expected_points = planned(trials), planned(expected)
+    assert points.keys() == expected_points.keys(), f"two workers, seed {seed}: {trials}"
+    for point, value in points.items():
+        assert None in (value, expected_points[point]) or value == expected_points[point], point
+    # both may have taken the last trial at the same moment
+    assert len(trials) - len(expected) in (0, 1), f"two workers, seed {seed}: {len(trials)}"
+    records = RunStore(folder / "records.sqlite").read()
+    assert len({record.run_id for record in records}) == len(records)
+    return {"moments": 1, "kills": int(not is_whole), "same planned trials": 1}
 
 
 def run_moments(folder: Path, kinds: list[str], n: int, first: int = 0) -> dict[str, Counter[str]]:
@@ -317,15 +393,30 @@ def run_moments(folder: Path, kinds: list[str], n: int, first: int = 0) -> dict[
     return counts
 
 
+def run_two_workers(folder: Path, n: int, first: int = 0) -> dict[str, Counter[str]]:
+    """Kill one of two workers at `n` seeded moments, and return the counts."""
+    counts: Counter[str] = Counter()
+    _, n_steps = run("tune", folder / "tune")
+    for seed in range(first, first + n):
+        counts.update(kill_one_of_two(folder / str(seed), folder / "tune", n_steps, seed))
+        print("two workers", seed, dict(counts), file=sys.stderr, flush=True)
+    return {"two workers": counts}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--moments", type=int, default=50)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--kinds", nargs="*", default=list(WORK), choices=list(WORK))
+    parser.add_argument("--two-workers", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        counts = run_moments(Path(folder), options.kinds, options.moments, options.first)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if options.two_workers:
+            counts = run_two_workers(folder, options.moments, options.first)
+        else:
+            counts = run_moments(folder, options.kinds, options.moments, options.first)
     print(json.dumps(counts))
 
 

@@ -39,21 +39,36 @@ def run(module: str, *arguments: str, timeout_s: float) -> dict[str, dict[str, i
     return counts
 
 
-@pytest.mark.parametrize("kind", ["rank", "sweep", "tune"])
+@pytest.mark.parametrize("kind", ["rank", "sweep", "tune", "tune with CMA-ES"])
 def test_one_moment(kind: str):
+    if "CMA-ES" in kind:
+        pytest.importorskip("cmaes")
     counts = run("kills", "--kinds", kind, "--moments", "1", "--first", "7", timeout_s=550)
     assert counts[kind]["same result"] == 1
     assert counts[kind]["kills"] >= 1
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(7200)
 def test_fifty_moments():
+    pytest.importorskip("cmaes")
     totals: Counter[str] = Counter()
-    for counts in run("kills", "--moments", "50", timeout_s=3500).values():
+    for counts in run("kills", "--moments", "50", timeout_s=7000).values():
         totals.update(counts)
     assert totals["same result"] == 50
-    record_counts("kills", {"same result": totals["same result"]})
+    notes = {
+        "kills": totals["kills"],
+        f"of {totals['questions']:,} questions to the judge asked again": totals["asked again"],
+    }
+    record_counts("kills", {"same result": totals["same result"]}, notes)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_ten_moments_with_two_workers():
+    counts = run("kills", "--two-workers", "--moments", "10", timeout_s=3500)["two workers"]
+    assert counts["same planned trials"] == 10
+    record_counts("workers", {"same planned trials": 10}, {"kills": counts["kills"]})
 
 
 @pytest.mark.parametrize(
