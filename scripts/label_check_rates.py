@@ -189,8 +189,8 @@ def twins(data: Embedded) -> Iterator[str]:
         checks = [check for each in sets for check in each]
         marked = [check.outlier for check in checks if check.name in wrong]
         alarms = [check.outlier for check in checks if check.name not in wrong]
-        found = f"{sum(marked)} of {len(marked)}"
-        return f"| {data.task.name} | {what} | {found} | {sum(alarms)} of {len(alarms)} |"
+        n_marked, n_alarms = f"{sum(marked)} of {len(marked)}", f"{sum(alarms)} of {len(alarms)}"
+        return f"| {data.task.name} | {what} | {n_marked} | {n_alarms} |"
 
     changed = {**data.labels, **data.noisy}
     yield row(f"{len(noisy)} in place of their twins", [data.checks(names, changed)], noisy)
