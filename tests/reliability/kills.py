@@ -10,6 +10,7 @@ the step of a moment, or up to 3 ms later, it kills itself with SIGKILL, and is 
 from __future__ import annotations
 
 import argparse
+import difflib
 import hashlib
 import json
 import os
@@ -167,7 +168,7 @@ def cmaes_work(folder: Path) -> None:
 
 
 def plain_ranking(folder: Path) -> dict[str, Any]:
-    """Return a ranking without times, counters, and what depends on how often it was begun."""
+    """Return a ranking without times, paths, and what depends on how often it was begun."""
     ranking: Ranking = load_ranking(folder)
     proxies = {key: replace(info, seconds=0.0) for key, info in ranking.proxies.items()}
     messages = tuple(m for m in ranking.messages if "answers kept from earlier" not in m)
@@ -175,7 +176,8 @@ def plain_ranking(folder: Path) -> dict[str, Any]:
     if "lens" in details:
         details["lens"] = {**details["lens"], "questions": None, "cost": None}
     plain = replace(ranking, wall_s={}, proxies=proxies, messages=messages, details=details)
-    return plain.to_dict()
+    # where and how it was made: the folders of two runs differ
+    return {**plain.to_dict(), "origin": None, "made_by": None}
 
 
 def rank_result(folder: Path) -> object:
@@ -335,7 +337,9 @@ def kill_and_continue(
     run(kind, folder)
     result, expected = WORK[kind][1](folder), WORK[kind][1](whole)
     if digest(result) != digest(expected):
-        raise AssertionError(f"{kind}, seed {seed}: another result\n{result}\n{expected}")
+        lines = (json.dumps(r, indent=1, default=str).splitlines() for r in (expected, result))
+        changes = "\n".join([*difflib.unified_diff(*lines, "undisturbed", "killed", n=1)][:60])
+        raise AssertionError(f"{kind}, seed {seed}: another result\n{changes}")
     n_asked, n_repeated = questions(folder)
     assert n_repeated <= IN_FLIGHT * n_kills, f"{kind}, seed {seed}: {n_repeated} asked again"
     return {
