@@ -121,19 +121,24 @@ class Worker:
             self._study.optimize(run, n_trials=1, catch=(LeftOut,))
         # an AssertionError, because Optuna itself takes this for impossible
         except (ValueError, AssertionError, UpdateFinishedTrialError) as error:
+            if self._has_lost_trial():
+                return False
             if str(error) == _NOT_TOLD:
                 raise _not_written(error) from error
-            if not self._has_lost_trial():
-                raise
-            return False
+            raise
         except StorageInternalError as error:
             raise _not_written(error) from error
         return True
 
     def _has_lost_trial(self) -> bool:
+        from optuna.exceptions import StorageInternalError
+
         if self._number is None:
             return False
-        trial = self._study.get_trials(deepcopy=False)[self._number]
+        try:
+            trial = self._study.get_trials(deepcopy=False)[self._number]
+        except StorageInternalError:
+            return False
         marks = (_ENDED, UNDEFINED, SUPERFLUOUS)  # of trials that this worker itself has failed
         return trial.state.name == "FAIL" and not any(mark in trial.user_attrs for mark in marks)
 

@@ -13,7 +13,8 @@ import pytest
 
 optuna = pytest.importorskip("optuna")
 
-from synque_select.tuning.recovery import Worker  # noqa: E402 - needs the module above
+from synque_select.tuning import recovery  # noqa: E402 - needs the module above
+from synque_select.tuning.recovery import Worker  # noqa: E402
 from synque_select.tuning.result import PARAMETERS  # noqa: E402
 from synque_select.tuning.samplers import SAMPLERS, study_pruner, study_sampler  # noqa: E402
 from synque_select.tuning.storages import open_storage  # noqa: E402
@@ -190,6 +191,24 @@ def test_a_worker_that_was_taken_for_dead_goes_on(tmp_path: Path):
         return objective(trial)
 
     searching.run(slow)
+    states = [trial.state.name for trial in searching.study.get_trials()]
+    assert states == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert sorted(searching.points()) == [0, 1]
+
+
+def test_a_worker_that_is_taken_for_dead_before_it_tells_its_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The value is computed and checked; Optuna itself then says that it should not get there."""
+    searching, store = Searching(tmp_path, 2), recovery.store_checksum
+
+    def fail_after(trial: Any, value: float | None) -> None:
+        store(trial, value)
+        if trial.number == 0:
+            searching.study.tell(0, state=optuna.trial.TrialState.FAIL)
+
+    monkeypatch.setattr(recovery, "store_checksum", fail_after)
+    searching.run()
     states = [trial.state.name for trial in searching.study.get_trials()]
     assert states == ["FAIL", "COMPLETE", "COMPLETE"]
     assert sorted(searching.points()) == [0, 1]
