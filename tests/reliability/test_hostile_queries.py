@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -22,7 +23,8 @@ from tests.reliability.hostile_queries import (
 
 pytest.importorskip("sqlglot")
 
-# for machines that do much else: the limits themselves are of the processor's or the query's time
+# the limits themselves are of the processor's or the query's time; this is for waiting for a
+# processor, which takes longer the more processes there are for each
 _SLACK_S = 15.0
 # of the interpreter and its libraries, and of SQLite's own structures
 _INTERPRETER_MB = 128
@@ -40,6 +42,7 @@ def test_107_hostile_queries(tmp_path: Path):
         check=True,
     )
     report = json.loads(run.stdout)
+    slack_s = _SLACK_S * max(1.0, max(os.getloadavg()) / (os.cpu_count() or 1))
     results = report["results"]
     assert list(results) == list(QUERIES)
 
@@ -48,8 +51,8 @@ def test_107_hostile_queries(tmp_path: Path):
     for name, result in results.items():
         assert result["next_rows"] == [[3000, 0]], name
         assert result["next_parsed"], name
-        assert result["run_s"] < TIME_LIMIT_S + _SLACK_S, name
-        assert result["parse_s"] < 1 + _SLACK_S, name
+        assert result["run_s"] < TIME_LIMIT_S + slack_s, name
+        assert result["parse_s"] < 1 + slack_s, name
         if result["error"] is None:
             assert result["n_rows"], name
         else:
