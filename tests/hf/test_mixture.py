@@ -342,7 +342,7 @@ def test_the_label_filter_of_a_ranking(tmp_path: Path):
 
     from synque_select import save_ranking
     from synque_select.records.dropped_labels_file import save_dropped_labels
-    from synque_select.types import DroppedLabel
+    from synque_select.types import DroppedLabel, Findings
     from synque_select.types.label_filter import LabelFilterRecord
 
     record = LabelFilterRecord("auto", True, "2 were found.", 1.0, 1.0, {}, {"a": 2})
@@ -353,8 +353,11 @@ def test_the_label_filter_of_a_ranking(tmp_path: Path):
     texts_left = mix.dataset.filter(lambda row: row["synque_origin"] == "a")["text"]
     assert len(texts_left) == 22
     assert not any(text.startswith(("a0 ", "a5 ")) for text in texts_left)
+    # a ranking that was read holds the dropped examples
+    assert HFMixture(data(), ranking=mix.ranking).dataset["text"][:] == mix.dataset["text"][:]
+    alone = dataclasses.replace(mix.ranking, findings=Findings())
     with pytest.raises(ConfigError, match=r"give the path of its ranking\.json"):
-        HFMixture(data(), ranking=mix.ranking)
+        HFMixture(data(), ranking=alone)
 
 
 def test_bad_sources():
