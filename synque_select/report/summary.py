@@ -345,7 +345,8 @@ def _steps_of_decision(ranking: Ranking, labels: LabelChecks | None) -> Iterator
         shares = evidence.contradicted  # in the order of the headline
         names = sorted(shares, key=lambda name: -shares[name])
         is_shown = labels is not None and any(check.doubtful for check in labels.checks)
-        yield f"Read some labels of {listed(names)} before you train{' (see Labels)' * is_shown}."
+        where = " (see Labels)" * is_shown
+        yield f"Read some labels of {listed(names, is_sentence=True)} before you train{where}."
     elif decision.opening == "answers" and evidence.answers and evidence.answers.is_open:
         yield "Answer more questions of `synque-select ask`."
     elif decision.opening == "small":

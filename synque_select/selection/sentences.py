@@ -557,7 +557,7 @@ class Sentences:
     def _list(self, names: Sequence[str]) -> str:
         """Name candidates; of many, say how many and name the first."""
         if len(names) <= _MOST_NAMES:
-            return listed(names)
+            return listed(names, is_sentence=True)
         return f"{counted(len(names), 'candidate')} ({listed(names, _MOST_NAMES)})"
 
 

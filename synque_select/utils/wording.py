@@ -13,17 +13,22 @@ __all__ = ["UNDEFINED", "counted", "listed", "one_line", "percent", "places", "p
 UNDEFINED = "-"
 
 
-def listed(names: Sequence[str], most: int = 4) -> str:
+def listed(names: Sequence[str], most: int = 4, *, is_sentence: bool = False) -> str:
     """Join names for a sentence; of a long list, the first ones and how many more there are.
 
     Args:
         names: The names.
         most: Length of the longest list that is given in full.
+        is_sentence: Whether "and" stands before the last name of a list that is given in full.
 
     Example:
         >>> listed(["a", "b", "c", "d"]), listed(["a", "b", "c", "d", "e", "f"])
         ('a, b, c, d', 'a, b and 4 more')
+        >>> listed(["a", "b", "c"], is_sentence=True)
+        'a, b and c'
     """
+    if is_sentence and 1 < len(names) <= most:
+        return f"{', '.join(names[:-1])} and {names[-1]}"
     if len(names) <= most:
         return ", ".join(names)
     return f"{', '.join(names[: most - 2])} and {len(names) - most + 2} more"

@@ -73,29 +73,31 @@ OWN = {"contradicted": {"c": 0.18}, "unpredicted": {"c": 0.51}}
         (
             CLEAR,
             "clear",
-            "Train on a, b, c, d: by consensus, these files are closer to your 60 real examples "
+            "Train on a, b, c and d: by consensus, these files are closer to your 60 real examples "
             "than every other candidate, beyond chance.",
             "abcd",
         ),
         (
             MIXED,
             "clear",
-            "Train on all but e, f: by consensus, these files are farther from your 60 real "
+            "Train on all but e and f: by consensus, these files are farther from your 60 real "
             "examples than at least half of the others, beyond chance.",
             "abcd",
         ),
         (
             {"n_apart": 9, "worse": ("c", "d", "e", "f")},
             "clear",
-            "Train on a, b: by consensus, each other file is farther from your 60 real examples "
+            "Train on a and b: by consensus, each other file is farther from your 60 real examples "
             "than at least half of the others, beyond chance.",
             "ab",
         ),
         (
             {**CLEAR, "answers": AnswerEvidence(12, worse=("a",))},
             "answers",
-            "Train on all but a, e, f: by your 12 answers, a is right less often than the others; "
-            "by consensus, e, f are farther from your 60 real examples than at least half of the "
+            "Train on all but a, e and f: by your 12 answers, a is right less often than "
+            "the others; "
+            "by consensus, e and f are farther from your 60 real examples than at least "
+            "half of the "
             "others, beyond chance.",
             "bcd",
         ),
@@ -108,7 +110,8 @@ OWN = {"contradicted": {"c": 0.18}, "unpredicted": {"c": 0.51}}
                 ),
             },
             "answers",
-            "Train on d, e, f: by your 12 answers, these are right more often than a, b, c where "
+            "Train on d, e and f: by your 12 answers, these are right more often than a, b "
+            "and c where "
             "they contradict each other.",
             "def",
         ),
@@ -137,7 +140,8 @@ OWN = {"contradicted": {"c": 0.18}, "unpredicted": {"c": 0.51}}
             {**CLEAR, **LABELS},
             "labels",
             "Check the labels of c first: the other candidates contradict 48 % of them. Until "
-            "then, train on a, b, d: by consensus, e, f are farther from your 60 real examples "
+            "then, train on a, b and d: by consensus, e and f are farther from your 60 real "
+            "examples "
             "than at least half of the others, beyond chance.",
             "abd",
         ),
@@ -171,7 +175,8 @@ OWN = {"contradicted": {"c": 0.18}, "unpredicted": {"c": 0.51}}
         (
             {**OWN, "contradicted": {"c": 0.18, "d": 0.48}, "n_apart": 0},
             "labels",
-            "Check the labels of d, c first: the other candidates contradict 48 % of those of d, "
+            "Check the labels of d and c first: the other candidates contradict 48 % of "
+            "those of d, "
             "and only 51 % of those of c follow from the inputs. Until then, train on all 4 "
             "others: your real sample does not separate them.",
             "abef",
@@ -186,7 +191,8 @@ OWN = {"contradicted": {"c": 0.18}, "unpredicted": {"c": 0.51}}
         (
             {**CLEAR, "copies": ("a",), "clear_at": ()},
             "clear",
-            "Train on b, c, d: by consensus, e, f are farther from your 60 real examples than at "
+            "Train on b, c and d: by consensus, e and f are farther from your 60 real "
+            "examples than at "
             "least half of the others, beyond chance. a is a copy or near copy of your real sample "
             "and is not selected.",
             "bcd",
@@ -227,10 +233,14 @@ def test_each_rule_has_its_sentence_and_its_mixture(
         ),
         (
             MIXED,
-            "By consensus, e, f are farther from your 60 real examples than at least half of the "
+            "By consensus, e and f are farther from your 60 real examples than at least "
+            "half of the "
             "others, beyond chance. The top 3 are selected",
         ),
-        ({**CLEAR, "clear_at": (3,)}, "a, b, c: by consensus, these files are closer to your 60"),
+        (
+            {**CLEAR, "clear_at": (3,)},
+            "a, b and c: by consensus, these files are closer to your 60",
+        ),
         ({"far": FAR}, "No candidate resembles your real data (a linear classifier is right 96 %"),
         (LABELS, "Check the labels of c first: the other candidates contradict 48 % of them. The"),
     ],
@@ -326,7 +336,8 @@ def test_weights_that_were_asked_for_are_in_the_sentence():
     assert made.decision is not None
     assert made.decision.sentence == (
         "Your real sample does not separate the 6 candidates. The weights are those of "
-        "mixture='proportional': a 0.75, c 0.25. No weight goes to b, d, e, f (by this weighting)."
+        "mixture='proportional': a 0.75, c 0.25. No weight goes to b, d, e and f (by this "
+        "weighting)."
     )
 
 
@@ -433,8 +444,9 @@ def test_weights_say_what_speaks_against_the_weighted():
     made = with_weights(plain, mixture, "mmd_optimal").decision
     assert made is not None
     assert made.sentence.endswith(
-        "c 0.5, e 0.25, f 0.25, although e, f are shown worse than at least half of the others and "
-        "the labels of c are contradicted. No weight goes to a, b, d (by this weighting)."
+        "c 0.5, e 0.25, f 0.25, although e and f are shown worse than at least half of the "
+        "others and "
+        "the labels of c are contradicted. No weight goes to a, b and d (by this weighting)."
     )
     given = decided(ranking(2), Evidence("consensus", 60, 60.0, 0, 15))
     made = with_weights(given, Mixture({"a": 0.5, "b": 0.5}), "proportional").decision
@@ -457,14 +469,14 @@ def test_weights_say_which_candidates_get_none_and_why():
     assert made is not None
     assert made.sentence.endswith(
         "mixture='proportional': b 0.6, d 0.4. No weight goes to a (by your answers); "
-        "c (labels contradicted by the other candidates); e, f (shown worse than at least "
+        "c (labels contradicted by the other candidates); e and f (shown worse than at least "
         "half of the others)."
     )
     optimal = with_weights(plain, Mixture({"b": 0.6, "f": 0.4}), "mmd_optimal").decision
     assert optimal is not None
     assert optimal.sentence.endswith(
         "f 0.4, although f is shown worse than at least half of the others. No weight goes to a "
-        "(by your answers); c (labels contradicted by the other candidates); d, e "
+        "(by your answers); c (labels contradicted by the other candidates); d and e "
         "(by this weighting)."
     )
     # with a given top_k, the others are left out for their rank
@@ -500,7 +512,8 @@ def test_answers_that_leave_nobody_out_are_a_reason(answers: AnswerEvidence, fin
         ),
         (
             AnswerEvidence(12, ("e",), ("a", "b"), ("c", "d")),
-            "Train on all but c, d, e: by your 12 answers, a, b are right more often than c, d "
+            "Train on all but c, d and e: by your 12 answers, a and b are right more often "
+            "than c and d "
             "where they contradict each other and e is right less often than the others.",
         ),
     ],

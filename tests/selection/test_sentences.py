@@ -127,7 +127,7 @@ def untested() -> Iterator[Ranking]:
 
 # names, numbers and their grammar, in which sentences of one form differ
 GRAMMAR = (
-    (r"\b[A-Z]\b( [\d.]+)?(, \b[A-Z]\b( [\d.]+)?)*", "X"),
+    (r"\b[A-Z]\b( [\d.]+)?((, | and )\b[A-Z]\b( [\d.]+)?)*", "X"),
     (r"\d+ candidates \(X and \d+ more\)", "X"),
     (r"all \d+( others)?|both( others)?|the \d+ that can be selected", "all N"),
     (r"\d+ real examples( that count as \d+)?", "N real examples"),
@@ -206,7 +206,7 @@ def test_a_few_that_are_better_than_all_others_are_named():
     made = decision_of(decided(ranking(), evidence))
     assert made.sentence.startswith("Train on all 6: your real sample shows none of them")
     assert made.reasons[0] == (
-        "P, Q: by consensus, these files are closer to your 60 real examples than every other "
+        "P and Q: by consensus, these files are closer to your 60 real examples than every other "
         "candidate, beyond chance; top_k=2 selects only them."
     )
     best = decision_of(decided(dataclasses.replace(ranking(), top_k=2), evidence))
