@@ -299,7 +299,7 @@ def test_key_variable_must_be_a_name_and_no_other_value_is_shown(given, kind):
 
 @pytest.mark.parametrize("name", ["timeout_s", "tokens_per_minute", "requests_per_minute"])
 def test_a_limit_that_no_float_can_hold_is_refused(name):
-    with pytest.raises(ConfigError, match=f"{name}=9+: allowed is a number above 0"):
+    with pytest.raises(ConfigError, match=f"{name}=9+…9+: allowed is a number above 0"):
         OpenAILLM("some-model", **{name: int("9" * 400)})
 
 

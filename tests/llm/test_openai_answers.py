@@ -1201,6 +1201,18 @@ REASONED = [
         ("likely", [*REASONED[:2], *REASONED[4:]], "more tokens than those of the answer"),
         # a word that is none of the choices is the answer
         ("The answer", [step("The", 0.6, [("likely", 0.4)])], "none of the choices, with a prob"),
+        # a label with less than half is not certain, although no other label is shown
+        (
+            "likely",
+            [step("likely", 0.4, [("The", 0.35), ("I", 0.25)])],
+            "60 % of the probability goes to answers that are none of the choices",
+        ),
+        # where several are shown, their shares are what the model thinks of the labels
+        (
+            "likely",
+            [step("likely", 0.2, [("unlikely", 0.15), ("unsure", 0.05), ("The", 0.6)])],
+            [0.0, 0.375, 0.125, 0.5, 0.0],
+        ),
         # two probabilities of one token
         (
             "likely",
@@ -1282,21 +1294,26 @@ def test_an_answer_with_a_byte_order_mark_is_read():
         assert dict(labels(engine(server), ["a"])) == {0: "likely"}
 
 
-def test_a_firewall_that_dislikes_the_first_prompt_does_not_end_the_run():
-    blocked = (403, "<html><title>Attention Required!</title></html>")
-
+@pytest.mark.parametrize(
+    ("blocked", "words"),
+    [
+        ((403, "<html><title>Attention Required!</title></html>"), "Attention Required!"),
+        ((404, {"error": {"message": "no template for it"}}), "no template for it"),
+    ],
+)
+def test_a_server_that_dislikes_the_first_prompt_does_not_end_the_run(blocked: Any, words: str):
     def answer(body: Any, _: Any) -> Any:
         return blocked if "ITEM0" in str(body["messages"]) else (200, GOOD)
 
     with FakeServer(answer) as server:
         llm = engine(server, max_concurrency=1)
         results = dict(labels(llm, [f"ITEM{i}" for i in range(3)]))
-    assert "403: Attention Required!" in results[0].reason
+    assert f"{blocked[0]}: {words}" in results[0].reason
     assert (results[1], results[2]) == ("likely", "likely")
-    # a key that may not use the model ends it
+    # a key that may not use the model, and a model that there is not, end it
     for n_prompts in (1, 9):
         with FakeServer(lambda *_: blocked) as server:
-            with pytest.raises(LLMError, match="403 Attention Required!"):
+            with pytest.raises(LLMError, match=f"{blocked[0]} {words}"):
                 dict(labels(engine(server, max_concurrency=1), ["a"] * n_prompts))
             assert len(server.requests) == min(n_prompts, 3)
 

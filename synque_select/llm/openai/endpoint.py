@@ -345,7 +345,7 @@ class Endpoint:
         # after answers to other prompts, this is about the prompt: a firewall that dislikes it
         if status in (403, 404) and not self._has_answered:
             self._forbidden.append(error)
-            if status == 404 or len(self._forbidden) >= _MAX_FORBIDDEN:
+            if len(self._forbidden) >= _MAX_FORBIDDEN:
                 raise self._rejected(error)
         if status in (408, 409, 425, 429) or status >= 500:
             return RetryableFailure(reason, retry_after_s(error.headers), for_all=status == 429)
