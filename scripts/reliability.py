@@ -57,7 +57,7 @@ HARNESSES = {
     ),
     "fuzz": Harness(
         "bytes of a data file, a config, rubrics, prompts, answers or a result are made up or "
-        "damaged at random",
+        "damaged at random, or a value of a field is another one",
         ["tests/data/test_reader_fuzz.py", "tests/reliability/test_fuzz.py"],
     ),
     "samples": Harness(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,7 @@ from synque_select.records.dropped_labels_file import load_dropped_labels
 from synque_select.records.ranking_file import load_ranking
 from tests.data.test_reader_fuzz import CONTENTS, damaged
 from tests.reliability.counts import record_counts
-from tests.reliability.malformed import PROMPTS, RUBRICS
+from tests.reliability.malformed import LINES, PROMPTS, RUBRICS
 
 CONFIGS = Path(synque_select.__file__).parent / "configs"
 RANKING = Path(__file__).parents[1] / "fixtures" / "v0_1" / "ranking_v2"
@@ -33,12 +34,24 @@ ANSWERS = b"""question,label,text,allowed,example,probability,seed,real_sample,d
 """
 
 
-def fit_config(path: Path) -> None:
-    """Read a config without training; an error ends as the command says it."""
+RANK = b"""candidates: [near.jsonl, far.csv]
+real: real.jsonl
+view: text
+label: label
+proxies: [ngram, mmd]
+top_k: 1
+mixture: equal
+seed: 3
+gaps: true
+"""
+
+
+def command(path: Path, *arguments: str) -> None:
+    """Run a command that reads a config; an error ends as the command says it."""
     out, error = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         try:
-            status = main(["fit", "--config", str(path), "--print_config"])
+            status = main([*arguments])
         except SystemExit as ended:
             status = int(ended.code or 0)
     if status:
@@ -49,8 +62,24 @@ def fit_config(path: Path) -> None:
         raise SynqueError(f"{path}: {message}")
 
 
+def fit_config(path: Path) -> None:
+    """Read a config without training."""
+    command(path, "fit", "--config", str(path), "--print_config")
+
+
+def rank_config(path: Path) -> None:
+    """Check a config of `rank` with its data."""
+    with contextlib.chdir(path.parent):
+        if not Path("near.jsonl").exists():
+            Path("near.jsonl").write_bytes(LINES)
+            Path("real.jsonl").write_bytes(LINES.replace(b"apps", b"ants") * 3)
+            Path("far.csv").write_text("text,label\none,x\ntwo,y\nthree,x\n")
+        command(path, "validate", str(path))
+
+
 READERS: dict[str, tuple[Callable[[Path], Any], bytes]] = {
     "fit.yaml": (fit_config, (CONFIGS / "digits-fit.yaml").read_bytes()),
+    "rank.yaml": (rank_config, RANK),
     "lens.yaml": (LensConfig.from_file, (CONFIGS / "lens-paper-text.yaml").read_bytes()),
     "rubrics.json": (load_rubrics, json.dumps(RUBRICS, indent=1).encode()),
     "prompts.txt": (load_prompts, PROMPTS.encode()),
@@ -64,9 +93,51 @@ READERS: dict[str, tuple[Callable[[Path], Any], bytes]] = {
 }
 
 
+# no slash: no path of this machine, and no module
+NAMES = st.text("ab1-.é ", max_size=6) | st.sampled_from(["near", "ngram", "text", "x", "null"])
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | NAMES
+VALUES = st.recursive(
+    PLAIN, lambda v: st.lists(v, max_size=3) | st.dictionaries(NAMES, v, max_size=3), max_leaves=6
+)
+
+
+def edited(valid: bytes, place: int, value: Any, how: str, *, is_json: bool) -> bytes:
+    """Return a valid file of which one value is another, or one field is gone or has another name.
+
+    Args:
+        valid: The file.
+        place: Which field or item, counted over the whole file.
+        value: The other value.
+        how: "replace", "remove" or "rename".
+        is_json: Whether to write JSON, else YAML.
+    """
+    content = yaml.safe_load(valid)
+    places: list[tuple[Any, Any]] = []
+
+    def walk(node: Any) -> None:
+        for key in [*node] if isinstance(node, dict) else range(len(node)):
+            places.append((node, key))
+            if isinstance(node[key], dict | list):
+                walk(node[key])
+
+    walk(content)
+    node, key = places[place % len(places)]
+    if how == "replace":
+        node[key] = value
+    else:
+        kept = node.pop(key)
+        if how == "rename" and isinstance(node, dict):
+            node[f"{key}{place % 3}"] = kept
+    if is_json:
+        return json.dumps(content, default=str).encode()
+    return yaml.safe_dump(content, allow_unicode=True).encode()
+
+
 def check(name: str, drawn: Any, folder: Path) -> None:
     read, valid = READERS[name]
     path = folder / name
+    if isinstance(drawn, tuple):
+        drawn = edited(valid, *drawn, is_json=name.endswith(("json", "jsonl")))
     path.write_bytes(drawn if isinstance(drawn, bytes) else damaged(valid, drawn))
     try:
         read(path)
@@ -97,4 +168,26 @@ def test_any_content_is_read_or_is_one_error(name: str, drawn: Any, tmp_path_fac
 @settings(max_examples=1000, deadline=None)
 @given(name=st.sampled_from([*READERS]), drawn=CONTENTS)
 def test_any_content_is_read_or_is_one_error_at_length(name: str, drawn: Any, tmp_path_factory):
+    check(name, drawn, tmp_path_factory.getbasetemp())
+
+
+STRUCTURED = [name for name in READERS if not name.endswith(("csv", "txt"))]
+EDITS = st.tuples(
+    st.integers(0, 10**6), VALUES, st.sampled_from(["replace"] * 4 + ["remove", "rename"])
+)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(name=st.sampled_from(STRUCTURED), drawn=EDITS)
+def test_any_value_of_a_field_is_read_or_is_one_error(name: str, drawn: Any, tmp_path_factory):
+    check(name, drawn, tmp_path_factory.getbasetemp())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@settings(max_examples=1000, deadline=None)
+@given(name=st.sampled_from(STRUCTURED), drawn=EDITS)
+def test_any_value_of_a_field_is_read_or_is_one_error_at_length(
+    name: str, drawn: Any, tmp_path_factory
+):
     check(name, drawn, tmp_path_factory.getbasetemp())
