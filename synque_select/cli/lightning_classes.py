@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from synque_select.errors import ConfigError
 from synque_select.training.lightning_compat import (
     LightningPackage,
     check_class_path,
@@ -17,6 +18,7 @@ from synque_select.training.lightning_compat import (
 from synque_select.utils.yaml_files import read_yaml_file
 
 if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
     from pytorch_lightning.cli import LightningCLI
 
     from synque_select.training.datamodule import AnySynqueDataModule
@@ -62,7 +64,28 @@ def lightning_classes(arguments: Sequence[str]) -> LightningClasses:
         if kind is not None and other is not None:
             check_class_path(path, kind, _PARTS[part], other)
     package: LightningPackage = package_of(model) or package_of(data) or "pytorch_lightning"
-    return LightningClasses(cli_class_in(package), _datamodule_in(package))
+    return LightningClasses(_with_short_errors(cli_class_in(package)), _datamodule_in(package))
+
+
+def _with_short_errors(cli: type[LightningCLI]) -> type[LightningCLI]:
+    """Return a LightningCLI for which what its Trainer refuses is an error of the config."""
+    home = cli.__module__.rpartition(".")[0]
+    refused: type[Exception] = importlib.import_module(
+        f"{home}.utilities.exceptions"
+    ).MisconfigurationException
+
+    class ShortErrorsCLI(cli):  # type: ignore[valid-type,misc]
+        def instantiate_trainer(self, **options: object) -> Trainer:
+            """Create the Trainer."""
+            try:
+                trainer: Trainer = super().instantiate_trainer(**options)
+            # a strategy may need a package that is not installed
+            except (refused, TypeError, ValueError, ImportError) as error:
+                raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+            return trainer
+
+    ShortErrorsCLI.__module__ = cli.__module__  # where its SaveConfigCallback is looked up
+    return ShortErrorsCLI
 
 
 def _datamodule_in(package: LightningPackage) -> type[AnySynqueDataModule]:

@@ -71,6 +71,7 @@ EXIT_STATUSES = (
 
 # options whose values in a config may be mappings, and values other than texts
 _MAPPINGS = ("candidates", "family")
+_LISTS = ("view", "real_view")  # several fields as one text; on the command line, with commas
 _NO_TEXTS: dict[str, tuple[type, ...]] = {"label_filter": (int, float), "real_groups": (bool,)}
 
 # options that the function of a command takes as separate arguments
@@ -126,7 +127,7 @@ def check_values(parser: ArgumentParser, options: Namespace) -> None:
         elif type(action).__module__ != "argparse" and action.nargs != "+":
             continue  # jsonargparse itself checks options that have a type
         elif value is not None and not isinstance(value, _NO_TEXTS.get(name, ())):
-            _check_texts(name, value, is_list=action.nargs == "+")
+            _check_texts(name, value, is_list=action.nargs == "+" or name in _LISTS)
 
 
 def _check_texts(name: str, value: object, *, is_list: bool) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -78,7 +80,7 @@ def _of_fit(given: Sequence[str]) -> ScoringJob | None:
     from synque_select.selection.scorer import Scorer
     from synque_select.training.datamodule import BaseSynqueDataModule
 
-    with lightning_command_line(*given):
+    with lightning_command_line(*given), _without_notes():
         classes = lightning_classes(given)
         cli = _parsing_only(classes.cli)(
             # see check_inner
@@ -114,13 +116,37 @@ def _of_fit(given: Sequence[str]) -> ScoringJob | None:
 
 
 def _parsing_only(cli: type[LightningCLI]) -> type[LightningCLI]:
-    """Return a LightningCLI that leaves the model as it is in the config."""
+    """Return a LightningCLI that leaves all but the Trainer as it is in the config."""
 
     class ParsingCLI(cli):  # type: ignore[valid-type,misc]
         def instantiate_classes(self) -> None:
-            """Create nothing."""
+            """Create the Trainer alone, which refuses what its types allow."""
+            self.config_init = {"trainer": _plain_trainer(vars(self.config.trainer))}
+            self.instantiate_trainer()
 
     return ParsingCLI
+
+
+def _plain_trainer(given: Mapping[str, object]) -> dict[str, object]:
+    """Return the options of a trainer on this machine that opens no logger and writes nothing."""
+    plain = {k: v for k, v in given.items() if v is None or isinstance(v, bool | int | float | str)}
+    plain |= {"callbacks": None, "logger": False, "enable_checkpointing": False}
+    # the config may be for a machine with other devices
+    if plain["accelerator"] in ("gpu", "cuda", "mps", "tpu"):
+        plain |= {"accelerator": "cpu", "devices": 1, "num_nodes": 1}
+        plain |= {"strategy": "auto", "precision": None}
+    return plain
+
+
+@contextmanager
+def _without_notes() -> Iterator[None]:
+    """Hide what Lightning logs of seeds and devices: nothing is trained."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _check_values(job: ScoringJob) -> None:

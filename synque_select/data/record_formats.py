@@ -41,6 +41,13 @@ _ABOUT = frozenset(
         *("language", "lang"),
     )
 )
+_WITHOUT_TEXT = (
+    "the examples hold token ids (input_ids) without their text, and proxies read texts. Keep the "
+    "text when tokenizing (dataset.map without remove_columns, or without that column in it), or "
+    "give a function that decodes, such as view=lambda example: "
+    "tokenizer.decode(example['input_ids'], skip_special_tokens=True); in a config or on the "
+    "command line, its dotted name"
+)
 _CHAT_VIEWS = ("chat:user", "chat:assistant", "chat:all")
 _MAX_SHOWN = 8
 _MAX_DEPTH = 3
@@ -169,11 +176,12 @@ def choose_view(example: object, label: Selector | None = None) -> ViewChoice:
     known = None if images else _of_format(example, parts, label)
     if known is not None:
         return known
-    if len(usable) == 1:
-        return ViewChoice(usable[0])
     meant = [key for key in usable if str(key).lower() not in _ABOUT]
+    # beside token ids, an only text such as a class is not what the ids were made from
+    if len(usable) == 1 and (meant or not _is_tokenized(parts)):
+        return ViewChoice(usable[0])
     if len(meant) != 1:
-        raise _no_choice(usable, parts)
+        raise _no_choice(usable, {key: value for key, value in parts.items() if key != label})
     others = tuple(str(key) for key in usable if key != meant[0])
     return ViewChoice(meant[0], "records with one text beside ids and labels", others)
 
@@ -218,21 +226,17 @@ def _parts(example: object) -> dict[str | int, object]:
     )
 
 
+def _is_tokenized(parts: Mapping[str | int, object]) -> bool:
+    return "input_ids" in parts
+
+
 def _no_choice(usable: Sequence[str | int], parts: Mapping[str | int, object]) -> ConfigError:
     missing = "no view was given (view=, on the command line --view)"
-    if usable:
-        return ConfigError(f"{missing}: choose one of {', '.join(map(repr, usable))}")
-    paths = _paths(parts)
-    if paths:
-        return ConfigError(f"{missing}: choose one of {', '.join(map(repr, paths))}")
-    if "input_ids" in parts:
-        return ConfigError(
-            "the examples hold token ids (input_ids) without their text, and proxies read texts. "
-            "Keep the text when tokenizing (dataset.map without remove_columns, or without that "
-            "column in it), or give a function that decodes, such as view=lambda example: "
-            "tokenizer.decode(example['input_ids'], skip_special_tokens=True); in a config or on "
-            "the command line, its dotted name"
-        )
+    texts = usable or _paths(parts)
+    if _is_tokenized(parts) and all(str(text).lower() in _ABOUT for text in texts):
+        return ConfigError(_WITHOUT_TEXT)
+    if texts:
+        return ConfigError(f"{missing}: choose one of {', '.join(map(repr, texts))}")
     shown = ", ".join(map(repr, parts)) or "nothing"
     return ConfigError(
         f"{missing}, and the first example has no text or image, only {shown}: give a function of "

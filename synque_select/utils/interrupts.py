@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -91,6 +92,10 @@ class PromptInterrupts:
 
     def _arrive(self, number: int, frame: FrameType | None) -> None:
         self.happened = self._has_arrived = True
+        if self._ends_process:
+            # models that are closed on the way out collect garbage: a third of a second with all
+            # libraries loaded, in which no other thread runs; the end frees the memory anyway
+            gc.freeze()
         signal.default_int_handler(number, frame)
 
     def _watch(self) -> None:

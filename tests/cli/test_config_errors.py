@@ -184,6 +184,8 @@ def test_a_config_is_utf8_in_every_locale(tmp_path: Path):
         ("details: 1", "details=1: allowed is true or false"),
         ("label: no", "label=False: allowed is a text"),
         ("encoder: 1.5", "encoder=1.5: allowed is a text"),
+        ("view: [text, 3]", "view=3: allowed is a list of texts"),
+        ("view: [text, title]", None),
         ("proxies: [1]", "proxies=1: allowed is a list of texts"),
         ("candidates: [1, 2]", "candidates=1: allowed is a list of texts"),
         ("candidates: {1: a.jsonl, b: a.jsonl}", "candidates=1: allowed is a list of texts"),

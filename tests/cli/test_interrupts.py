@@ -190,6 +190,24 @@ def test_the_console_script_is_the_module():
     assert project["scripts"] == {"synque-select": "synque_select.__main__:run"}
 
 
+def test_nothing_collects_garbage_while_an_interrupted_process_ends():
+    """A model that is closed collects it: too long with all libraries loaded."""
+    code = """
+import gc, os, signal
+from synque_select.utils.interrupts import PromptInterrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)
+kept = [[] for _ in range(100_000)]
+with PromptInterrupts(lambda: "interrupted", ends_process=True):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        print(gc.get_freeze_count(), flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "\ninterrupted\n")
+    assert int(done.stdout) > 100_000
+
+
 def test_an_interrupt_that_arrives_is_an_exception_and_the_process_goes_on():
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with PromptInterrupts(lambda: "not said") as interrupts:

@@ -97,7 +97,7 @@ class Model(pl.LightningModule):
 """
 
 
-def fit_config(place: Path, **data: Any) -> str:
+def fit_config(place: Path, trainer: dict[str, Any] | None = None, **data: Any) -> str:
     (place / "my_model_of_validate.py").write_text(MODEL)
     content = {
         "model": {"class_path": "my_model_of_validate.Model", "init_args": {"size": 4}},
@@ -113,6 +113,7 @@ def fit_config(place: Path, **data: Any) -> str:
                     "init_args": {"proxies": ["ngram"]},
                 }
             ],
+            **(trainer or {}),
         },
     }
     (place / "fit.yaml").write_text(yaml.safe_dump(content))
@@ -121,7 +122,8 @@ def fit_config(place: Path, **data: Any) -> str:
 
 def test_a_config_of_fit_without_its_model(place: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["validate", fit_config(place, real="real.jsonl", label="kind")]) == 0
-    shown = capsys.readouterr().out
+    shown, notes = capsys.readouterr()
+    assert notes == ""  # neither a seed nor the devices of this machine
     assert "proxies: ngram" in shown
     assert "fit.yaml can be used: synque-select fit --config fit.yaml" in shown
     sys.modules.pop("my_model_of_validate", None)
@@ -131,3 +133,39 @@ def test_a_config_of_fit_with_a_wrong_view(place: Path, capsys: pytest.CaptureFi
     assert main(["validate", fit_config(place, real="real.jsonl", view="txt")]) == 1
     assert "no field 'txt'" in capsys.readouterr().err
     sys.modules.pop("my_model_of_validate", None)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "message"),
+    [
+        (
+            {"accelerator": "cpuu"},
+            "trainer: You selected an invalid accelerator name: `accelerator='cpuu'`",
+        ),
+        ({"accelerator": "cpu", "strategy": "ddpp"}, "invalid strategy name: `strategy='ddpp'`"),
+        ({"max_epochs": -5}, "`max_epochs` must be a non-negative integer or -1. You passed in -5"),
+        ({"limit_train_batches": 2.5}, "invalid value 2.5 for limit_train_batches"),
+        ({"gradient_clip_algorithm": "x"}, "`gradient_clip_algorithm` x is invalid"),
+    ],
+)
+@pytest.mark.parametrize("command", [["validate"], ["fit", "--config"]])
+def test_what_the_trainer_refuses_is_one_line(
+    command: list[str],
+    trainer: dict[str, Any],
+    message: str,
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    (place / "my_model_of_trainer.py").write_text(
+        MODEL.replace("raise", "return None\n        raise")
+    )
+    path = fit_config(place, trainer={"accelerator": "cpu", **trainer}, real="real.jsonl")
+    text = Path(path).read_text().replace("my_model_of_validate", "my_model_of_trainer")
+    text = f"seed_everything: 0\n{text}"
+    Path(path).write_text(text.replace("size: 4", "size: 3"))
+    assert main([*command, path]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in errors[0]
+    sys.modules.pop("my_model_of_trainer", None)

@@ -231,8 +231,17 @@ def test_paths_are_proposed_where_the_texts_are_inside():
 
 def test_token_ids_without_text_say_what_to_do():
     record = {"input_ids": [101, 7], "attention_mask": [1, 1], "labels": 0}
-    with pytest.raises(ConfigError, match=r"token ids.*without remove_columns.*tokenizer\.decode"):
-        Candidate("a", [record, record])
+    # a class in words is not the text that was tokenized, whether or not it is given as the label
+    named = {**record, "labels": "sports"}
+    for example, label in ((record, None), (record, "labels"), (named, None), (named, "labels")):
+        with pytest.raises(ConfigError, match=r"token ids.*without remove_columns.*\.decode"):
+            Candidate("a", [example, example], label=label)
+    with pytest.raises(ConfigError, match=r"token ids"):
+        choose_view({**named, "id": "7"})
+    with pytest.raises(ConfigError, match=r"choose one of 'title', 'body'$"):
+        choose_view({**named, "title": "x", "body": "y"}, label="labels")
+    assert choose_view({**named, "title": "x"}).selector == "title"
+    assert choose_view({"label": "x", "n": 1}).selector == "label"
 
 
 def test_the_text_that_a_format_or_transform_hides_is_found_again():
