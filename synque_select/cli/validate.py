@@ -129,7 +129,8 @@ def _parsing_only(cli: type[LightningCLI]) -> type[LightningCLI]:
 
 def _plain_trainer(given: Mapping[str, object]) -> dict[str, object]:
     """Return the options of a trainer on this machine that opens no logger and writes nothing."""
-    plain = {k: v for k, v in given.items() if v is None or isinstance(v, bool | int | float | str)}
+    kinds = (bool, int, float, str, type(None))
+    plain: dict[str, object] = {k: v for k, v in given.items() if isinstance(v, kinds)}
     plain |= {"callbacks": None, "logger": False, "enable_checkpointing": False}
     # the config may be for a machine with other devices
     if plain["accelerator"] in ("gpu", "cuda", "mps", "tpu"):
