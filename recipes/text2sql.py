@@ -509,10 +509,11 @@ def _running(
 def _unknown_results(n: int, n_all: int) -> str:
     return (
         f"For {n} of {counted(n_all, 'labeled query', 'labeled queries')}, it is unknown which "
-        "results are right: rows tie and are too many to be read, a subquery has LIMIT and the "
-        "result depends on which rows that cuts off, values are joined in any order, the query "
-        "takes too long without its LIMIT, or it returns something else each time. They do not "
-        "count in execution accuracies"
+        "results are right: rows tie and are too many to be read, the result depends on rows that "
+        "SQLite may choose (the LIMIT of a subquery, tied rows of a window, a column that is "
+        "neither grouped nor aggregated, values joined in any order), the query takes too long "
+        "without its LIMIT, or it returns something else each time. They do not count in execution "
+        "accuracies"
     )
 
 

@@ -235,6 +235,10 @@ def _checked_config(name: str) -> Path:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         kind = "other keys" if isinstance(content, dict) else kind_of(content)
         raise ConfigError(f"{path}: found {kind}; a config must be a mapping of names to values")
+    for name in content:
+        other = name.replace("-", "_")  # the parser takes either
+        if other != name and other in content:
+            raise ConfigError(f"{path}: {name!r} and {other!r} are one option; remove one of them")
     return path
 
 

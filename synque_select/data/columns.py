@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
-from synque_select.utils.written_number import WrittenNumber
+from synque_select.utils.written_number import WrittenNumber, replace_written
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,11 +74,7 @@ def with_texts(value: object) -> object:
         >>> value_of(json_of(with_texts([0.5, WrittenNumber("3.10")])))
         [0.5, 3.10]
     """
-    if isinstance(value, WrittenNumber):
-        return {_LONG: value.text}
-    if isinstance(value, Mapping):
-        return {key: with_texts(part) for key, part in value.items()}
-    return [with_texts(part) for part in value] if isinstance(value, list | tuple) else value
+    return replace_written(value, lambda number: {_LONG: number.text})
 
 
 def _written(part: dict[str, object]) -> object:

@@ -139,6 +139,18 @@ class _Mixed:
         """The types of the fields of the table."""
         return self._table.features
 
+    def select_columns(self, names: list[str]) -> MapDataset:
+        """Return a dataset with these fields alone."""
+        from datasets import Dataset
+
+        kept = {name: values for name, values in self._kept.items() if name in names}
+        table = self._table.select_columns([name for name in names if name not in kept])
+        if not kept:
+            return table  # type: ignore[no-any-return]  # `datasets` has no types
+        if not table.column_names:
+            table = Dataset.from_dict({_ROWS: [None] * len(self)})
+        return _Mixed(table, kept, names)
+
     def __len__(self) -> int:
         return len(self._table)
 

@@ -13,7 +13,7 @@ from synque_select.errors import ConfigError, DataError, DependencyError, did_yo
 from synque_select.types.modality import Modality
 from synque_select.utils.unicode_forms import normalized
 from synque_select.utils.wording import counted
-from synque_select.utils.written_number import WrittenNumber
+from synque_select.utils.written_number import replace_written
 
 if TYPE_CHECKING:
     import torch
@@ -116,8 +116,7 @@ class FieldsView:
         """Return the text of one example."""
         kept = {name: select(example, name) for name in self.names}
         # JSON would write the digits of the float
-        kept = {k: str(v) if isinstance(v, WrittenNumber) else v for k, v in kept.items()}
-        return json.dumps(kept, ensure_ascii=False, default=str)
+        return json.dumps(replace_written(kept, str), ensure_ascii=False, default=str)
 
 
 def fields_view(*names: str) -> Callable[[object], str]:

@@ -44,8 +44,11 @@ class ReferenceAnswer:
     in ascending and in descending order as last terms of ORDER BY.
 
     More may be left to SQLite: which rows the LIMIT of a subquery cuts off, which of tied rows
-    ROW_NUMBER counts first, or in which order group_concat joins values. So the query is run with
-    such rows in other orders, too; if it then returns anything else, its right results are unknown.
+    ROW_NUMBER counts first, from which row of a group a column comes that is neither grouped nor
+    aggregated, or in which order group_concat joins values. So the query is run with such rows and
+    all tables in other orders, too; if it then returns anything else, its right results are
+    unknown. A query of row numbers (rowid) is not run with tables in other orders, and one that
+    exceeds a limit with them is taken for known.
 
     Args:
         result: What the query returned.
@@ -91,8 +94,8 @@ class ReferenceAnswer:
         """Whether other results may be right, but which ones is unknown: then they are refused.
 
         Too many rows tie, for example, the query calls `random` or returns something else each
-        time, or a subquery has LIMIT and the result depends on which rows that cuts off. Leave such
-        a query out of an accuracy, and count it.
+        time, or the result depends on which rows a LIMIT in a subquery cuts off, or from which row
+        of a group a column comes. Leave such a query out of an accuracy, and count it.
         """
         may_tie = self.ordered or self.is_limited
         is_unknown = may_tie and self.tied is None and self.rows_of is None
@@ -116,11 +119,16 @@ class ReferenceAnswer:
         windows = (
             with_window_order(query, f"synque_tie_break({i})") for i in range(len(_TIE_BREAKS))
         )
+        # a window with a frame of its own may not take another term, and tables in another order
+        # have no rowid and no index
+        may_fail = chain(
+            map(runner.run, filter(None, windows)),
+            (runner.run(query, order=order) for order in range(1, len(_TIE_BREAKS))),
+        )
         others = chain(
             [runner.run(query, backwards=True)],
             map(runner.run, filter(None, varied)),
-            # a window with a frame of its own may not take another term
-            filter(lambda other: other.ran, map(runner.run, filter(None, windows))),
+            filter(lambda other: other.ran, may_fail),
         )
         is_arbitrary = not all(map(answer.accepts, others))
         return replace(answer, is_arbitrary=is_arbitrary)

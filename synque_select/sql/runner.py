@@ -103,13 +103,16 @@ class QueryRunner:
             _WORKER, self._options, max_answer_bytes=_MAX_GROWTH * max_result_bytes + _FRAME_BYTES
         )
 
-    def run(self, query: str, *, backwards: bool = False) -> QueryResult:
+    def run(self, query: str, *, backwards: bool = False, order: int | None = None) -> QueryResult:
         """Run one query and return its rows, or the reason why it failed.
 
         Args:
             query: One SQL statement.
             backwards: Whether SQLite reads tables backwards where the order is left to it. A
                 query that then returns other rows leaves open which ones are right.
+            order: 0, 1 or 2: the rows of all tables as they are, reversed or mixed, also where
+                SQLite sorts them first; a query that names a rowid then fails. None for the
+                database as it is.
 
         Returns:
             The result; a query that fails or exceeds a limit never raises.
@@ -120,7 +123,7 @@ class QueryRunner:
         _refuse_changes(self.database)
         if isinstance(query, str) and len(query) > _MAX_SQL_CHARS:
             return QueryResult(error=f"the query is longer than {_MAX_SQL_CHARS} characters")
-        question: Question = {"query": query, "backwards": backwards}
+        question: Question = {"query": query, "backwards": backwards, "order": order}
         line = self._process.ask(question, wait_s=self._options["time_limit_s"] + _GRACE_S)
         if line is None:
             return QueryResult(error="the process that runs the queries ended unexpectedly")

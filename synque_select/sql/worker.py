@@ -2,7 +2,7 @@
 
 `synque_select.sql.runner` starts it with `python -I -S`, so that it imports only the standard
 library and forking it takes about a millisecond. It reads one line of JSON per query from the
-standard input, {"query": …, "backwards": …}, and writes one line of JSON per answer:
+standard input, {"query": …, "backwards": …, "order": …}, and writes one line of JSON per answer:
 {"rows": …, "n_columns": …} or {"error": …}.
 """
 
@@ -41,10 +41,11 @@ class WorkerOptions(TypedDict):
 
 
 class Question(TypedDict):
-    """A query, and whether SQLite reads backwards where it may choose."""
+    """A query, whether SQLite reads backwards where it may choose, and the order of all rows."""
 
     query: str
     backwards: bool
+    order: int | None
 
 
 _READS = frozenset(
@@ -124,7 +125,7 @@ def _answer(question: Question, options: WorkerOptions, pipe: int) -> None:
             raise ValueError(f"a query must be a string; found {type(query).__name__}")
         if _EXPLAIN.match(query):
             raise ValueError("EXPLAIN is not allowed: it describes a query instead of running it")
-        answer = json.dumps(_result(query, options, backwards=question["backwards"]))
+        answer = json.dumps(_result(query, options, question))
     except MemoryError:
         answer = _error(_memory_limit(options))
     except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
@@ -161,8 +162,8 @@ def _limit_resources(options: WorkerOptions) -> None:
         resource.setrlimit(getattr(resource, name), (value, value))
 
 
-def _result(query: str, options: WorkerOptions, *, backwards: bool) -> dict[str, object]:
-    connection = _open(options, backwards=backwards)
+def _result(query: str, options: WorkerOptions, question: Question) -> dict[str, object]:
+    connection = _open(options, question)
     cursor = connection.execute(query)
     if cursor.description is None:
         raise ValueError("the query returns no result: it is empty or not a SELECT")
@@ -179,17 +180,19 @@ def _result(query: str, options: WorkerOptions, *, backwards: bool) -> dict[str,
     return {"rows": rows, "n_columns": len(cursor.description)}
 
 
-def _open(options: WorkerOptions, *, backwards: bool) -> sqlite3.Connection:
+def _open(options: WorkerOptions, question: Question) -> sqlite3.Connection:
     connection = sqlite3.connect(options["uri"], uri=True, isolation_level=None)
     connection.text_factory = lambda data: data.decode(errors="surrogateescape")
     connection.execute("PRAGMA temp_store=MEMORY")
-    connection.execute(f"PRAGMA reverse_unordered_selects={int(backwards)}")
+    connection.execute(f"PRAGMA reverse_unordered_selects={int(question['backwards'])}")
     connection.execute(f"PRAGMA hard_heap_limit={options['memory_limit_mb'] * _MEBIBYTE}")
     connection.create_function("synque_tie_break", 1, _tie_break())
+    if question["order"] is not None:
+        _put_in_order(connection, question["order"])
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
     connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, _MAX_SQL_BYTES)
     connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-    connection.set_authorizer(_authorize)
+    connection.set_authorizer(_authorize if question["order"] is None else _authorize_in_order)
     deadline = time.monotonic() + options["time_limit_s"]
     connection.set_progress_handler(
         lambda: int(time.monotonic() > deadline), _OPCODES_BETWEEN_CHECKS
@@ -197,8 +200,20 @@ def _open(options: WorkerOptions, *, backwards: bool) -> sqlite3.Connection:
     return connection
 
 
+def _put_in_order(connection: sqlite3.Connection, order: int) -> None:
+    """Let queries see all tables with their rows in another order."""
+    listing = "SELECT name FROM main.sqlite_master WHERE type IN ('table', 'view')"
+    names = [name for (name,) in connection.execute(listing)]
+    for name in (name.replace('"', '""') for name in names if not name.startswith("sqlite_")):
+        # SQLite would leave out the ORDER BY of a view without LIMIT
+        connection.execute(
+            f'CREATE TEMP VIEW "{name}" AS SELECT * FROM main."{name}" '
+            f"ORDER BY synque_tie_break({order}) LIMIT -1"
+        )
+
+
 def _tie_break() -> Callable[[int], int]:
-    """Return the function by which `ReferenceAnswer` puts tied rows of a window in three orders."""
+    """Return the function by which `ReferenceAnswer` puts rows in three orders."""
     count = itertools.count(1)
 
     def place(order: int) -> int:
@@ -214,6 +229,13 @@ def _authorize(action: int, first: str | None, second: str | None, *_: str | Non
     if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _FORBIDDEN_FUNCTIONS:
         return sqlite3.SQLITE_DENY
     return sqlite3.SQLITE_OK
+
+
+def _authorize_in_order(action: int, first: str | None, second: str | None, *_: str | None) -> int:
+    # a view has no row numbers: depending on how SQLite was built, they are an error or NULL
+    if action == sqlite3.SQLITE_READ and second == "ROWID":
+        return sqlite3.SQLITE_DENY
+    return _authorize(action, first, second)
 
 
 def _written(value: SqlValue) -> _Written:

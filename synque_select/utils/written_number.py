@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["WrittenNumber"]
+from collections.abc import Callable, Mapping
+
+__all__ = ["WrittenNumber", "replace_written"]
 
 
 class WrittenNumber(float):
@@ -11,7 +13,7 @@ class WrittenNumber(float):
     It calculates, compares and hashes as its float does.
 
     Args:
-        text: The number as it was written.
+        text: The number as it was written; of another number, the text that `str` gives.
 
     Example:
         >>> price = WrittenNumber("3.50")
@@ -21,10 +23,10 @@ class WrittenNumber(float):
 
     text: str
 
-    def __new__(cls, text: str) -> WrittenNumber:
+    def __new__(cls, text: str | float) -> WrittenNumber:
         """Read a number."""
         number = super().__new__(cls, text)
-        number.text = text
+        number.text = str(text)  # float's methods give numbers, as in type(price)(2.0)
         return number
 
     def __getnewargs__(self) -> tuple[str]:  # type: ignore[override]
@@ -32,3 +34,23 @@ class WrittenNumber(float):
 
     def __repr__(self) -> str:
         return self.text
+
+
+def replace_written(value: object, by: Callable[[WrittenNumber], object]) -> object:
+    """Return a value of JSON with another value for each `WrittenNumber` in it.
+
+    Args:
+        value: A value, a mapping, or a list or tuple, nested as JSON is.
+        by: Function that returns what replaces a number.
+
+    Example:
+        >>> replace_written({"prices": [WrittenNumber("3.50"), 4]}, str)
+        {'prices': ['3.50', 4]}
+    """
+    if isinstance(value, WrittenNumber):
+        return by(value)
+    if isinstance(value, Mapping):
+        return {key: replace_written(part, by) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [replace_written(part, by) for part in value]
+    return value

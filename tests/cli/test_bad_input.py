@@ -188,6 +188,13 @@ def test_a_config_that_is_not_a_mapping(folder: Path, capsys: pytest.CaptureFixt
     assert "c.yaml: found a list; a config must be a mapping" in capsys.readouterr().err
 
 
+def test_an_option_of_a_config_in_two_spellings(folder: Path, capsys: pytest.CaptureFixture[str]):
+    (folder / "c.yaml").write_text("top_k: 2\nview: text\ntop-k: 1\n")
+    assert main([*RANK, "--config", "c.yaml"]) == 1
+    message = "c.yaml: 'top-k' and 'top_k' are one option; remove one of them"
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
 def test_escapes_in_a_message_do_not_reach_the_terminal(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ):

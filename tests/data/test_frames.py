@@ -60,6 +60,15 @@ def test_values_of_several_types_stay_as_they_are():
     assert [record["other"] for record in candidate] == [1, "one"]
 
 
+@pytest.mark.parametrize("label", ["other", "label"])
+def test_the_label_is_read_beside_values_of_several_types(label: str):
+    frame = pd.DataFrame({"text": ["x", "y"], "other": [1, "one"], "label": ["a", "b"]})
+    (candidate,) = load_candidates({"a": frame}, view="text", label=label)
+    assert candidate.labels == {"other": ("1", "one"), "label": ("a", "b")}[label]
+    (alone,) = load_candidates({"a": frame[["other"]]}, view=lambda row: str(row["other"]))
+    assert list(alone.views) == ["1", "one"]
+
+
 def test_columns_without_names():
     with pytest.raises(DataError, match=r"a: the columns of the table are \[0, 1\]"):
         load_candidates({"a": pd.DataFrame([["x", 1], ["y", 2]])})

@@ -22,10 +22,12 @@ from synque_select.data.views import (
     as_view,
     describe,
     digest,
+    fields_view,
     modality_of,
     select,
 )
 from synque_select.errors import ConfigError, DataError, DependencyError
+from synque_select.utils.written_number import WrittenNumber
 
 PIXELS = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
 
@@ -292,3 +294,9 @@ def test_images_differ_by_mode_size_pixels_and_palette():
 def test_a_text_and_an_image_never_share_a_digest():
     image = Image.new("L", (1, 1), 65)
     assert digest("A") != digest(image)
+
+
+def test_numbers_inside_a_field_of_several_keep_their_text():
+    record = {"text": "x", "meta": {"prices": [WrittenNumber("3.10"), 4.5]}}
+    view = '{"text": "x", "meta": {"prices": ["3.10", 4.5]}}'
+    assert fields_view("text", "meta")(record) == view

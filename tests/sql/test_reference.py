@@ -277,6 +277,32 @@ def test_nothing_accepts_a_failed_query(runner: QueryRunner):
          "AS r FROM g) WHERE r = 1", True),
         ("SELECT FIRST_VALUE(name) OVER (PARTITION BY points) FROM g", True),
         ("SELECT FIRST_VALUE(points) OVER (PARTITION BY points) FROM g", False),
+        # windows that are named, and frames and functions that go by rows
+        ("SELECT name, ROW_NUMBER() OVER w FROM g WINDOW w AS (ORDER BY points)", True),
+        ("SELECT name, LAG(name) OVER v FROM g WINDOW w AS (PARTITION BY team), "
+         "v AS (w ORDER BY points IS NULL)", True),
+        ("SELECT name, RANK() OVER w, SUM(points) OVER w FROM g WINDOW w AS (ORDER BY points)",
+         False),
+        ("SELECT name FROM (SELECT name, ROW_NUMBER() OVER w AS r FROM g "
+         "WINDOW w AS (PARTITION BY points ORDER BY team IS NULL)) WHERE r = 1", True),
+        ("SELECT name, LAST_VALUE(name) OVER (ORDER BY points) FROM g", True),
+        ("SELECT name, LAST_VALUE(points) OVER (ORDER BY points) FROM g", False),
+        ("SELECT name, NTH_VALUE(name, 2) OVER (ORDER BY points) FROM g", True),
+        ("SELECT name, NTH_VALUE(points, 2) OVER (ORDER BY points) FROM g", False),
+        ("SELECT name, SUM(points) OVER (ORDER BY points ROWS UNBOUNDED PRECEDING) FROM g", True),
+        ("SELECT name, SUM(points) OVER (ORDER BY name ROWS UNBOUNDED PRECEDING) FROM g", False),
+        # columns that are neither grouped nor aggregated: one of the group's rows gives the value
+        ("SELECT team, name, COUNT(*) FROM g GROUP BY team", True),
+        ("SELECT points, name FROM g GROUP BY points ORDER BY name", True),
+        ("SELECT name, COUNT(*) FROM g", True),
+        ("SELECT points, points + 1, COUNT(*) FROM g GROUP BY points", False),
+        ("SELECT name, team FROM g GROUP BY name, team", False),
+        ("SELECT team, name, MAX(points) FROM g WHERE team = 'x' GROUP BY team", False),
+        ("SELECT name, MAX(points) FROM g", True),
+        ("SELECT team, GROUP_CONCAT(name) FROM g GROUP BY team", True),
+        ("SELECT team, GROUP_CONCAT(team) FROM g GROUP BY team", False),
+        # tables in another order have no row numbers: what they give is not compared
+        ("SELECT rowid, name FROM g", False),
         ("SELECT name FROM g ORDER BY random()", True),
         ("SELECT team FROM g WHERE team IN (SELECT team FROM g ORDER BY Random /* ! */ ())", True),
         ("SELECT 'random()', name AS random FROM g WHERE name IN (name) -- random()", False),

@@ -28,3 +28,9 @@ def test_it_is_a_float_in_formats_json_and_batches():
     assert (f"{price:.1f}", json.dumps(price), price + 1, price == 3.5) == ("3.5", "3.5", 4.5, True)
     batch = default_collate([{"price": price}, {"price": WrittenNumber("1")}])
     assert torch.equal(batch["price"], torch.tensor([3.5, 1.0], dtype=torch.float64))
+
+
+def test_methods_of_float_give_numbers_that_have_a_text():
+    price = WrittenNumber("3.50")
+    assert [str(type(price)(value)) for value in (2.0, price, "1e3")] == ["2.0", "3.50", "1e3"]
+    assert str(WrittenNumber.fromhex("0x1p1")) == "2.0"
