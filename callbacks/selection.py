@@ -521,8 +521,9 @@ def _show(trainer: AnyTrainer, ranking: Ranking, *, quiet: bool) -> None:
     text = "\n\n".join([*lines, *(table.markdown() for table in ranking_tables(ranking))])
     log_text(trainer, "synque_decision", "\n\n".join(lines))
     log_table(trainer, "synque_ranking", LoggedTable(*_cells(ranking), text))
-    if ranking.details:
-        log_text(trainer, "synque_lens", lens_text(ranking))
+    lens = lens_text(ranking)
+    if lens:
+        log_text(trainer, "synque_lens", lens)
     if ranking.decision is not None and ranking.decision.opening == "far":
         rank_zero_warn(lines[0])
     rank_zero_info(ranking_text(ranking, quiet=quiet))

@@ -36,6 +36,24 @@ def test_extras_that_errors_name_exist():
     assert not named - extras
 
 
+def test_the_table_of_extras_is_that_of_pyproject():
+    page = (ROOT / "docs" / "installation.md").read_text()
+    rows = re.findall(r"^\| (`[^|]+) \| ([^|]+) \|", page, flags=re.MULTILINE)
+    packages = {tuple(re.findall("`([a-z0-9]+)`", names)): text for names, text in rows}
+    extras = dict(PROJECT["project"]["optional-dependencies"])
+    (everything,) = extras.pop("all")
+    assert sorted(name for names in packages for name in names) == sorted(extras)
+    listed = set(re.findall(r"\[(.+)\]", everything)[0].split(","))
+    sentence = re.search(r"installs every extra below\s+except ([^.]+)\.", page)
+    assert sentence is not None
+    assert set(re.findall("`([a-z0-9]+)`", sentence[1])) == set(extras) - listed
+    for names, text in packages.items():
+        for name in set(names) - {"docs", "dev", "offline"}:  # these three in other words
+            required = {re.split(r"[\[<>=]", each)[0] for each in extras[name]}
+            missing = {each for each in required if each not in text}
+            assert all(each.startswith("efficientnet") for each in missing), (name, missing)
+
+
 def _commands(*options: str) -> list[str]:
     printed = subprocess.run(
         ["make", "--dry-run", "--always-make", "demo", *options],

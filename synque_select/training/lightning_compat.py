@@ -239,7 +239,7 @@ def check_class_path(path: str, kind: type, what: str, part: type) -> None:
     raise LightningError(
         f"{path} is for the package {theirs}, whose objects are not interchangeable with those of "
         f"{ours}, from which {what} ({part.__name__}) comes: write {use}, or change "
-        f"{_CHANGES[ours]} everywhere in the script of {what}"
+        f"{_CHANGES[theirs]} everywhere in the script of {what}"
     )
 
 

@@ -719,7 +719,7 @@ class Findings(Shown):
             return (
                 "No findings: neither labels, gaps nor the size of the real sample were checked",
             )
-        return (f"Findings: {listed(names)}", *sentences)
+        return (f"What was found: {listed(names)}", *sentences)
 
     @property
     def unsaid(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from synque_select.llm.transformers.engine import TransformersLLM
 from tests.lens.scripts import weigh_labels, write_points
 from tests.lightning_package import SelectionCallback, import_path_of, pl
 from tests.llm.test_engines import save_model
-from tests.training.tiny import TinyModel, data_module, trainer
+from tests.training.tiny import LetterEncoder, TinyModel, data_module, trainer
 
 CSVLogger = pl.loggers.CSVLogger
 
@@ -95,6 +95,21 @@ def test_rubric_by_one_engine_judging_by_another_and_both_closed_before_training
     trainer(tmp_path, second).fit(TinyModel(), datamodule=data())
     assert again.scorer.prompts == again.reasoner.prompts == []
     assert second.ranking == selection.ranking
+
+
+def test_no_text_is_logged_without_lens(tmp_path):
+    selection = SelectionCallback(
+        ["agreement", "ngram"], "ngram", 1, encoder=LetterEncoder(), cache_dir=tmp_path / "cache"
+    )
+    module = data_module(
+        candidates={"near": NEAR, "far": FAR, "third": NEAR[:12]},
+        real=REAL, view="text", label="label",
+    )  # fmt: skip
+    fit = trainer(tmp_path, selection, logger=CSVLogger(tmp_path / "log"))
+    fit.fit(TinyModel(), datamodule=module)
+    assert "agreement" in selection.ranking.details
+    assert list((tmp_path / "log").rglob("synque_decision.md"))
+    assert not list((tmp_path / "log").rglob("synque_lens.md"))
 
 
 def check_folder(selection: SelectionCallback) -> None:

@@ -356,6 +356,10 @@ class TestCommands:
         shown = " ".join(capsys.readouterr().err.split())
         assert f"{wrong} is for the package pytorch_lightning" in shown
         assert f"from which the model (Model) comes: write {right}, or change" in shown
+        # the model's script is the one to change, so the line that it has is named first
+        change = "`import lightning as L` to `import pytorch_lightning as L`"
+        assert f"or change {change}" in shown
+        assert shown.endswith("everywhere in the script of the model")
 
 
 ALONE = """
