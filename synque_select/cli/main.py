@@ -167,7 +167,7 @@ def _help() -> str:
         "",
         "synque-select COMMAND --help lists a command's options; --version prints the version.",
         "",
-        *textwrap.wrap(EXIT_STATUSES, 80),
+        *textwrap.wrap(EXIT_STATUSES, 80, break_on_hyphens=False),
     ]
     return "\n".join(lines)
 

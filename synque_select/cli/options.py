@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,7 +67,8 @@ NONE_IS_CLOSE = 3
 EXIT_STATUSES = (
     f"exit status: 0 if all is done, also where the advice is to train on all; {NONE_IS_CLOSE} if "
     "`rank --strict` finds no candidate close to the real sample; 1 after an error, such as input "
-    f"that is not allowed; {INTERRUPTED} if interrupted: the same command continues"
+    f"that is not allowed; {INTERRUPTED} if interrupted: the same command continues, except that "
+    "`fit` starts its training anew"
 )
 
 # options whose values in a config may be mappings, and values other than texts
@@ -84,13 +86,21 @@ PROXIES_HELP = (
 
 
 def help_formatter() -> type[DefaultHelpFormatter]:
-    """Return jsonargparse's help formatter, changed to omit "(default: null)"."""
+    """Return jsonargparse's help formatter, without "(default: null)" and breaks at hyphens."""
     from jsonargparse import DefaultHelpFormatter
 
     class HelpFormatter(DefaultHelpFormatter):
         def _expand_help(self, action: Action) -> str:
             text: str = super()._expand_help(action)
             return re.sub(r" \(default: null\)|, default: null(?=[,)])", "", text)
+
+        def _split_lines(self, text: str, width: int) -> list[str]:
+            # names and commands, such as synque-select init, stay whole
+            return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+        def _fill_text(self, text: str, width: int, indent: str) -> str:
+            lines = textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+            return "\n".join(f"{indent}{line}" for line in lines)
 
     return HelpFormatter
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,9 +17,11 @@ from synque_select.records.runs import Run, Runs
 from synque_select.report.formats import UNDEFINED, format_number, format_ranks
 from synque_select.report.table import Column, Table
 from synque_select.types import Ranking
+from synque_select.types.run_info import RunInfo
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_files import parse_json
 from synque_select.utils.wording import counted, one_line
+from synque_select.utils.yaml_files import check_yaml
 
 __all__ = [
     "Figure",
@@ -60,6 +63,7 @@ class RunEntry:
         ranking: Its ranking; None without one.
         figure: The monitored figure; None without validation.
         problem: Why it cannot be read; empty if it can.
+        made: The command and the configs that made it; None if it does not say.
     """
 
     path: Path
@@ -69,6 +73,7 @@ class RunEntry:
     ranking: Ranking | None = None
     figure: Figure | None = None
     problem: str = ""
+    made: RunInfo | None = None
 
     @property
     def decision(self) -> str:
@@ -166,6 +171,13 @@ def comparison_tables(first: RunEntry, second: RunEntry) -> list[Table]:
         for what, *pair in zip(_facts(first), *map(_values, (first, second)), strict=True)
         if pair[0] != pair[1]
     ]
+    settings = [_settings(run.made) for run in (first, second)]
+    if all(settings):  # else all settings of one run would differ from none
+        rows += [
+            (name, *pair)
+            for name in sorted({*settings[0], *settings[1]})
+            if len({*(pair := [given.get(name, UNDEFINED) for given in settings])}) > 1
+        ]
     notes = [] if rows else ["no difference in settings, decision or figures"]
     keys = [run.figure.key for run in (first, second) if run.figure is not None]
     if len(keys) == 2 and (keys[0] != keys[1] or not keys[0]):
@@ -200,6 +212,45 @@ def _places(first: Ranking, second: Ranking, names: tuple[str, str]) -> Table:
     heads = (f"# {names[0]}", "weight", f"# {names[1]}", "weight")
     columns = (Column("candidate", is_name=True), *map(Column, heads))
     return Table("Candidates", columns, tuple(zip(*parts, strict=True)), tuple(notes))
+
+
+def _settings(made: RunInfo | None) -> dict[str, str]:
+    """Return the options in the configs and on the command line of a run, by dotted name."""
+    import yaml
+
+    settings: dict[str, str] = {}
+    if made is None or made.language != "shell":
+        return settings
+    for file, text in made.configs.items():
+        check_yaml(text, file, error=RecordError)
+        settings |= _dotted(yaml.safe_load(text))
+    name = ""
+    for argument in shlex.split(made.command):
+        option, _, value = argument.partition("=")
+        if option.startswith("--"):
+            name = _short(option[2:])
+            settings[name] = value
+        elif name:
+            settings[name] = f"{settings[name]} {argument}".strip()
+    # the configs are compared by what they hold, and runs have different names
+    return {k: v for k, v in settings.items() if k not in ("config", "name") and v != ""}
+
+
+def _dotted(value: object, before: str = "") -> dict[str, str]:
+    if isinstance(value, list) and not any(isinstance(part, dict | list) for part in value):
+        value = ", ".join(map(str, value))
+    if not isinstance(value, dict | list) or not value:
+        return {_short(before): str(value)}
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    found: dict[str, str] = {}
+    for key, part in parts:
+        found |= _dotted(part, f"{before}.{key}" if before else str(key))
+    return found
+
+
+def _short(name: str) -> str:
+    """Leave out what is the same for every class: --data.batch_size is that of init_args."""
+    return name.replace(".init_args", "").removesuffix(".class_path")
 
 
 def _facts(run: RunEntry) -> list[str]:
@@ -249,7 +300,7 @@ def _entry(run: Run) -> RunEntry:
     what = kind if stamped is None else f"{folder.parent.name}, {kind}"
     if problem:
         return RunEntry(run.path, name, created, what, problem=problem)
-    return RunEntry(run.path, name, created, what, run.ranking, _figure(run, kind))
+    return RunEntry(run.path, name, created, what, run.ranking, _figure(run, kind), made=run.info)
 
 
 def _kind(run: Run) -> str:

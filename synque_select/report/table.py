@@ -210,6 +210,8 @@ def wrap_text(text: str, width: int, *, bullet: str = "") -> list[str]:
 def wrap_name(name: str, width: int) -> list[str]:
     """Break a name into lines, after a blank, a hyphen or the like, so that all of it is shown.
 
+    A text of several words is broken at blanks alone, where each of its words fits a line.
+
     Args:
         name: The name.
         width: Largest width of a line in columns of a terminal, at least 5.
@@ -217,9 +219,14 @@ def wrap_name(name: str, width: int) -> list[str]:
     Example:
         >>> wrap_name("llama3.1-8b_few-shot_bg_train-time-info_v1", 26)
         ['llama3.1-8b_few-shot_bg_', '  train-time-info_v1']
+        >>> wrap_name("The demo: `synque-select experiment --config digits`", 28)
+        ['The demo: `synque-select', '  experiment --config', '  digits`']
     """
     lines = [""]
-    for part in re.findall(r"[^ _/+-]*[ _/+-]+|[^ _/+-]+", name):
+    words = name.split()
+    # in a sentence, such as one with a command, a word stays whole
+    is_sentence = len(words) > 1 and max(map(_width, words)) + 2 <= width
+    for part in re.findall(r"\S* +|\S+" if is_sentence else r"[^ _/+-]*[ _/+-]+|[^ _/+-]+", name):
         if _width((lines[-1] + part).rstrip()) <= width:
             lines[-1] += part
             continue

@@ -604,9 +604,10 @@ def _closed(
         return camps.sentence
     n_judges = judges.n_judges(kept) if kept else 0
     if n_judges < _MIN_JUDGES:
-        judges_ = counted(n_judges, "other candidate") if n_judges else "no other candidate"
+        judges_ = counted(n_judges, "other selected candidate") if n_judges else "no other one"
         return (
-            f"a candidate's labels are judged by {judges_}; a majority needs {_MIN_JUDGES} or more"
+            f"a selected candidate's labels are judged by {judges_}; a majority needs "
+            f"{_MIN_JUDGES} or more"
         )
     chance = 1 / len(judges.classes)
     floor = chance + _MIN_SKILL * (1 - chance)

@@ -130,7 +130,7 @@ def test_a_closed_filter_says_why(selection: Any, tmp_path: Path):
     _, datamodule = fit(callback, tmp_path)
     assert not callback.ranking.label_filter.is_open
     assert datamodule.label_edits is None
-    assert "drops nothing: a candidate's labels are judged by 1 other" in " ".join(
+    assert "drops nothing: a selected candidate's labels are judged by 1 other" in " ".join(
         callback.ranking.messages
     )
     assert not (callback.run_dir / "dropped_labels.jsonl").exists()
