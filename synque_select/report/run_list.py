@@ -242,10 +242,10 @@ def _dotted(value: object, before: str = "") -> dict[str, str]:
     if not isinstance(value, dict | list) or not value:
         return {_short(before): str(value)}
     parts = value.items() if isinstance(value, dict) else enumerate(value)
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for key, part in parts:
-        found |= _dotted(part, f"{before}.{key}" if before else str(key))
-    return found
+        settings |= _dotted(part, f"{before}.{key}" if before else str(key))
+    return settings
 
 
 def _short(name: str) -> str:
