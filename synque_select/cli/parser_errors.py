@@ -61,9 +61,9 @@ def parser_message(error: argparse.ArgumentError, arguments: Sequence[str]) -> s
         arguments: Arguments of the command, which may name configs.
     """
     message = str(error)
-    unrecognized = _unrecognized(error)
-    if unrecognized is not None:
-        return unrecognized
+    problem = _unrecognized(error) or _missing(error)
+    if problem is not None:
+        return problem
     choice = _CHOICE.search(message)
     if choice is not None:
         option, given, allowed = choice.groups()
@@ -277,6 +277,23 @@ def _unrecognized(error: argparse.ArgumentError) -> str | None:
     command = f"{parsers[-1].prog}{' fit' * bool(of_subcommands)}"  # the only one with subcommands
     hints.append(f"`{command} --help` lists the options")
     return f"{_cut(message).rstrip('.')}. {' '.join(hints)}"
+
+
+def _missing(error: argparse.ArgumentError) -> str | None:
+    """Name the options that are required as they are written."""
+    missing = re.fullmatch(r"(?:.*: )?the following arguments are required: (.*)", str(error))
+    if missing is None:
+        return None
+    actions = {action.dest: action for parser in _parsers(error) for action in parser._actions}
+
+    def written(name: str) -> str:
+        action = actions.get(name)
+        if action is None:
+            return name
+        return action.option_strings[-1] if action.option_strings else str(action.metavar or name)
+
+    names = ", ".join(map(written, missing[1].split(", ")))
+    return f"the following arguments are required: {names}"
 
 
 def _unknown_option(message: str) -> str | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,8 +19,8 @@ def arguments(parser: ArgumentParser) -> None:
     """Add the options to the parser."""
     parser.add_argument(
         "run",
-        help="a run directory, such as runs/digits/20260101T120000Z-0123abcd, or the JSON file of "
-        "a ranking",
+        help="a run directory, such as runs/digits/20260101T120000Z-red-fox, the name of a run "
+        "below runs, such as red-fox, or the JSON file of a ranking",
     )
     parser.add_argument(
         "--format",
@@ -35,12 +37,15 @@ def run(options: Namespace) -> int:
     from synque_select.records.run_folder import to_jsonable
     from synque_select.report.page import write_report
     from synque_select.report.run_content import load_run
+    from synque_select.report.run_list import find_run
     from synque_select.report.text_forms import report_card, report_json, report_markdown
 
+    is_name = Path("runs").is_dir() and not {".", "/", os.sep} & {*options.run}
+    run = find_run(options.run) if is_name else options.run
     if options.format == "html":
-        print(f"wrote {write_report(options.run)}")
+        print(f"wrote {write_report(run)}")
         return 0
-    content = load_run(options.run)
+    content = load_run(run)
     if options.format == "json":
         state = to_jsonable(report_json(content))
         print(json.dumps(state, indent=2, ensure_ascii=False))

@@ -55,7 +55,7 @@ def run(options: Namespace) -> int:
     _check_values(job)
     _print(job)
     for_command = "fit" if is_fit else "rank"
-    print(f"{path} can be used: synque-select {for_command} --config {path}")
+    print(f"{options.file} can be used: synque-select {for_command} --config {options.file}")
     return 0
 
 

@@ -139,6 +139,12 @@ def test_the_parent_of_runs_is_not_a_run(folder: Path, capsys: pytest.CaptureFix
             ["sweep", "--config", "digits-fit", "--sweep.mode", "mxa"],
             "sweep.mode: expected 'max' or 'min', found 'mxa'; did you mean 'max'?",
         ),
+        (
+            ["ask", "--candidates", "a.json", "--real", "a.json"],
+            "arguments are required: --label\n",
+        ),
+        (["rank"], "arguments are required: --candidates, --real\n"),
+        (["validate"], "arguments are required: CONFIG\n"),
         (["report", "a.json"], "a.json"),
         (["report", "."], "nothing to report"),
     ],

@@ -144,6 +144,13 @@ def test_two_runs_are_compared_by_name_or_path(inside: Path, capsys):
     assert {row["candidate"] for row in places} == names
 
 
+def test_a_report_is_found_by_the_name_of_its_run(inside: Path, capsys):
+    assert main(["report", "baseline", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+    assert main(["report", "baselin"]) == 1
+    assert "no run 'baselin': did you mean 'baseline'?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
