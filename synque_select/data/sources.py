@@ -566,15 +566,19 @@ def _parts(path: Path, *, alone: bool) -> tuple[list[Path], tuple[str, ...]]:
             f"{', '.join(reader_suffixes())}; {_contents(path)}"
         )
     # of hidden files, those with data are counted; .DS_Store and the like are not
-    others = sorted(
-        valid_name(child.name)
-        for child in {*children} - {*parts}
-        if not child.name.startswith(".") or child in data or child.is_dir()
-    )
+    rest = {*children} - {*parts}
+    seen = (c for c in rest if not c.name.startswith(".") or c in data or c.is_dir())
+    # of a long list the first names are shown: those that may hold a candidate come first
+    others = [valid_name(child.name) for child in sorted(seen, key=_by_interest)]
     shown = f"{counted(len(others), 'other file or folder', 'other files and folders')}"
     note = f"the folder {path} has {counted(len(parts), 'candidate')}; left out: {shown} "
     note += f"({listed(others, 8)})"
     return parts, (note,) if others else ()
+
+
+def _by_interest(path: Path) -> tuple[bool, Path]:
+    is_packed = is_compressed(path) or path.suffix.lower() in (".7z", ".rar", ".tgz")
+    return not is_packed or path.name.startswith("."), path
 
 
 def _are_split_folders(folders: Sequence[Path]) -> bool:

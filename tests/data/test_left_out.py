@@ -148,7 +148,7 @@ def test_compressed_candidates_of_a_folder_are_read_and_others_named(tmp_path: P
     assert all(list(candidate.views) == TEXTS for candidate in candidates)
     assert candidates[0].notes == (
         f"the folder {pool} has 4 candidates; left out: 7 other files and folders "
-        "(._b.jsonl.gz, .a.jsonl, .git, README.md, __MACOSX, e.zip, f.tar.gz)",
+        "(e.zip, f.tar.gz, ._b.jsonl.gz, .a.jsonl, .git, README.md, __MACOSX)",
     )
     assert not any(candidate.notes for candidate in candidates[1:3])
     assert candidates[3].notes == (
@@ -156,6 +156,9 @@ def test_compressed_candidates_of_a_folder_are_read_and_others_named(tmp_path: P
     )
     message, *_ = left_out_messages(candidates, RealSample("real", ["x", "y"]))
     assert message.startswith("a: ")
+    for number in range(9):  # of a long list, the first names are shown
+        (pool / f"{number}.bak").touch()
+    assert "other files and folders (e.zip, f.tar.gz, " in load_candidates(pool)[0].notes[0]
 
 
 PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstd}
