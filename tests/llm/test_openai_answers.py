@@ -233,7 +233,7 @@ ERRORS = {
     "page": (
         503,
         "<html><title>503 Busy</title><h1>Come &amp; wait</h1></html>",
-        "503: 503 Busy; Come & wait",
+        "503: Busy; Come & wait",
     ),
     "page without title": (503, "<p>Busy</p><script>x()</script>", "503: Busy"),
     "empty": (400, "", "400: no message"),
@@ -257,6 +257,11 @@ ERRORS = {
         "403: Attention Required!",
     ),
     "too large": (413, {"error": {"message": "Payload too large"}}, "413: Payload too large"),
+    "titled with its status": (
+        413,
+        "<html><title>413 Request Entity Too Large</title></html>",
+        "answered 413: Request Entity Too Large",
+    ),
     "redirect": (304, "", "304"),
     "teapot": (418, {}, "418: {}"),
 }
@@ -1178,6 +1183,8 @@ def test_unseen_probability_is_that_of_the_place_where_the_answer_is_decided():
 
 
 FIVE = [("very l", 0.1), ("very u", 0.05), ("unl", 0.2), ("uns", 0.05)]
+# what servers write for a probability of 0
+NEVER = {"token": "unlikely", "logprob": -9999.0}
 PLAIN_FIVE = [0.05, 0.2, 0.05, 0.6, 0.1]
 REASONED = [
     step("Likely", 0.3, [("unl", 0.3), ("very l", 0.4)]),
@@ -1207,6 +1214,12 @@ REASONED = [
             [step("likely", 0.4, [("The", 0.35), ("I", 0.25)])],
             "60 % of the probability goes to answers that are none of the choices",
         ),
+        (
+            "likely",
+            [token("likely", 0.4, top_logprobs=[token("likely", 0.4), token("The", 0.6), NEVER])],
+            "give the rest to 'likely' alone",
+        ),
+        ("likely", [step("likely", 0.5, [("The", 0.5)])], "50 % of the probability goes to"),
         # where several are shown, their shares are what the model thinks of the labels
         (
             "likely",

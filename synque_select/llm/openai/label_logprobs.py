@@ -127,17 +127,18 @@ class ChoiceMass:
                 f"the server shows tokens with only {percent(shown / (shown + self.unseen))} of "
                 f"the probability (logprobs), and none for {listed([repr(c) for c in missing])}"
             )
-        if self.outside > self.total:
+        if self.outside >= self.total:
             share = percent(self.outside / (self.total + self.outside))
             if not self.written:
                 return (
                     f"the answer is none of the choices, with a probability of {share} (logprobs)"
                 )
             # scaled to sum to 1, a choice with less than half would look certain
-            if len(self.by_choice) == 1 and not self.by_group:
+            possible = [choice for choice, mass in self.by_choice.items() if mass > 0]
+            if len(possible) == 1 and not self.by_group:
                 return (
                     f"{share} of the probability goes to answers that are none of the choices, and "
-                    f"the tokens shown give the rest to {min(self.by_choice)!r} alone (logprobs)"
+                    f"the tokens shown give the rest to {possible[0]!r} alone (logprobs)"
                 )
         if self.is_alone:
             return (

@@ -45,9 +45,10 @@ class ServerError(Exception):
     """
 
     def __init__(self, status: int, words: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(f"{status}: {words}")
         self.status = status
-        self.words = words
+        # a proxy's page is titled "502 Bad Gateway"
+        self.words = words.removeprefix(f"{status} ") or words
+        super().__init__(f"{status}: {self.words}")
         self.headers = headers or {}
 
 
