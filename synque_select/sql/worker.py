@@ -60,6 +60,15 @@ _FORBIDDEN_FUNCTIONS = frozenset(("load_extension", "fts3_tokenizer", "readfile"
 _EXPLAIN = re.compile(
     r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*explain\b", re.IGNORECASE | re.DOTALL
 )
+# the rows of a table as they are, reversed and mixed, without sorting them: a million may be many;
+# SQLite would leave out the ORDER BY of a view without LIMIT
+_BY_ROW_NUMBER = (
+    "SELECT * FROM {0} ORDER BY rowid LIMIT -1",
+    "SELECT * FROM {0} ORDER BY rowid DESC LIMIT -1",
+    "SELECT * FROM {0} WHERE rowid % 2 IS NOT 0 "
+    "UNION ALL SELECT * FROM {0} WHERE rowid % 2 IS 0 LIMIT -1",
+)
+_BY_FUNCTION = "SELECT * FROM {0} ORDER BY synque_tie_break({1}) LIMIT -1"
 _MEBIBYTE = 2**20
 _MAX_VALUE_BYTES = _MEBIBYTE
 _MAX_SQL_BYTES = 100_000
@@ -202,14 +211,22 @@ def _open(options: WorkerOptions, question: Question) -> sqlite3.Connection:
 
 def _put_in_order(connection: sqlite3.Connection, order: int) -> None:
     """Let queries see all tables with their rows in another order."""
-    listing = "SELECT name FROM main.sqlite_master WHERE type IN ('table', 'view')"
-    names = [name for (name,) in connection.execute(listing)]
-    for name in (name.replace('"', '""') for name in names if not name.startswith("sqlite_")):
-        # SQLite would leave out the ORDER BY of a view without LIMIT
-        connection.execute(
-            f'CREATE TEMP VIEW "{name}" AS SELECT * FROM main."{name}" '
-            f"ORDER BY synque_tie_break({order}) LIMIT -1"
-        )
+    listing = "SELECT name, type FROM main.sqlite_master WHERE type IN ('table', 'view')"
+    for name, kind in connection.execute(listing).fetchall():
+        if name.startswith("sqlite_"):
+            continue
+        quoted = '"' + name.replace('"', '""') + '"'
+        is_counted = kind == "table" and _has_row_numbers(connection, quoted)
+        rows = _BY_ROW_NUMBER[order] if is_counted else _BY_FUNCTION.replace("{1}", str(order))
+        connection.execute(f"CREATE TEMP VIEW {quoted} AS {rows.replace('{0}', 'main.' + quoted)}")
+
+
+def _has_row_numbers(connection: sqlite3.Connection, quoted: str) -> bool:
+    try:
+        connection.execute(f"SELECT rowid FROM main.{quoted} LIMIT 0")
+    except sqlite3.Error:
+        return False
+    return True
 
 
 def _tie_break() -> Callable[[int], int]:
@@ -231,9 +248,11 @@ def _authorize(action: int, first: str | None, second: str | None, *_: str | Non
     return sqlite3.SQLITE_OK
 
 
-def _authorize_in_order(action: int, first: str | None, second: str | None, *_: str | None) -> int:
+def _authorize_in_order(
+    action: int, first: str | None, second: str | None, schema: str | None, *_: str | None
+) -> int:
     # a view has no row numbers: depending on how SQLite was built, they are an error or NULL
-    if action == sqlite3.SQLITE_READ and second == "ROWID":
+    if action == sqlite3.SQLITE_READ and second == "ROWID" and schema == "temp":
         return sqlite3.SQLITE_DENY
     return _authorize(action, first, second)
 

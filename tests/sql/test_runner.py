@@ -254,16 +254,20 @@ def test_tables_are_read_in_other_orders(tmp_path: Path):
         connection.execute('CREATE TABLE "a ""b" (x INTEGER PRIMARY KEY)')
         connection.execute('INSERT INTO "a ""b" VALUES (1), (2), (3)')
         connection.execute('CREATE VIEW v AS SELECT x * 10 AS y FROM "a ""b"')
+        connection.execute("CREATE TABLE w (z PRIMARY KEY) WITHOUT ROWID")
+        connection.execute("INSERT INTO w VALUES ('a'), ('b')")
     connection.close()
     with QueryRunner(path) as runner:
         for query, rows in (
             ('SELECT x FROM "a ""b"', ((3,), (2,), (1,))),
             ("SELECT y FROM v", ((30,), (20,), (10,))),
+            ("SELECT z FROM w", (("b",), ("a",))),
         ):
             assert runner.run(query, order=0).rows == rows[::-1]
             assert runner.run(query, order=1).rows == rows
             assert sorted(runner.run(query, order=2).rows) == sorted(rows)
         assert runner.run("SELECT count(*) FROM v", order=1).rows == ((3,),)
         assert not runner.run("SELECT rowid, y FROM v", order=1).ran
+        assert not runner.run('SELECT rowid FROM "a ""b"', order=1).ran
         for change in ('DELETE FROM main."a ""b"', "DROP VIEW v", "CREATE TABLE t (x)"):
             assert runner.run(change, order=1).error == "not authorized"
