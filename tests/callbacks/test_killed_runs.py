@@ -63,8 +63,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Events]
     return folder, Events(folder)
 
 
-# the candidates are scored first, and the mixture after training
-PHASES = ["encode", "score", "judge", "fit", "fit", "score", "probe step"]
+# after training, nothing is scored again
+PHASES = ["encode", "score", "judge", "fit", "fit", "probe step"]
 
 
 def kill_in_every_phase(folder: Path, whole: Events, seed: int, name: str) -> Events:
