@@ -94,9 +94,9 @@ def test_the_benchmark_prints_these_figures(name: str):
     ]
     scores, messages = judged_columns(task.folder, cases, list(EXPECTED[name]))
     assert messages == ()
-    actual = analyse(task.groups, scores, [])["proxies"]
+    actual = analyse(task.groups, scores, []).proxies
     for key, expected in EXPECTED[name].items():
-        figures = (actual[key]["pearson"], actual[key]["spearman"])
+        figures = (actual[key].pearson, actual[key].spearman)
         np.testing.assert_allclose(figures, expected, atol=2e-4)
 
 
