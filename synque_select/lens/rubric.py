@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from synque_select.llm.prompt import PromptLike, join_prompts, prompt_text
 from synque_select.llm.structured import without_thinking
 from synque_select.utils.atomic import write_text_atomic
 from synque_select.utils.json_files import parse_json, read_json_file
+from synque_select.utils.json_types import Json
 from synque_select.utils.validation import check_int, is_number
 from synque_select.utils.wording import counted, one_line
 
@@ -34,6 +36,8 @@ __all__ = [
     "save_rubrics",
     "write_rubric",
 ]
+
+_log = logging.getLogger(__name__)
 
 _FIELDS = {
     "similarities": "sims",
@@ -140,6 +144,16 @@ def _with_names(point: str, named: Callable[[str, str], str]) -> str:
     return _NAME.sub(name_of, point)
 
 
+def _read(path: str | Path) -> Json:
+    """Read a rubric file; one of the released files has three candidates twice."""
+    value = read_json_file(path, unique_keys=False)
+    try:
+        read_json_file(path)
+    except DataError as error:
+        _log.warning("%s: the last one is used", error)
+    return value
+
+
 def load_rubrics(path: str | Path, group: str | None = None) -> dict[str, Rubric]:
     """Read a rubric file of this library or of the released SynQuE data.
 
@@ -149,13 +163,14 @@ def load_rubrics(path: str | Path, group: str | None = None) -> dict[str, Rubric
         group: Group to read, if the file has several.
 
     Returns:
-        Candidate name to its rubric.
+        Candidate name to its rubric. Of a name that the file has more than once, it is the last
+        one, with a warning.
 
     Raises:
         DataError: The file cannot be used; the message says what is missing.
     """
     # Any: the shape of the file is checked below
-    state: Any = read_json_file(path)
+    state: Any = _read(path)
     absent = [key for key in _FIELDS.values() if not isinstance(state, dict) or key not in state]
     if absent:
         raise DataError(f"{path} is not a rubric file: it has no {', '.join(absent)}")

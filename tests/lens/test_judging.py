@@ -431,6 +431,17 @@ def test_released_rubrics_load_as_they_are():
             assert all(rubric.similarities and rubric.only_real for rubric in rubrics.values())
 
 
+def test_a_name_that_a_rubric_file_has_twice(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / "rubrics.json"
+    part = '{"a": ["first"], "a": ["last"]}'
+    path.write_text(
+        f'{{"sims": {part}, "diffs_synth_from_real": {part}, "diffs_real_from_synth": {part}}}'
+    )
+    assert load_rubrics(path) == {"a": Rubric(("last",), ("last",), ("last",))}
+    assert "rubrics.json" in caplog.text
+    assert "'a': the last one is used" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("point", "turned"),
     [
