@@ -146,12 +146,12 @@ def _with_names(point: str, named: Callable[[str, str], str]) -> str:
 
 def _read(path: str | Path) -> Json:
     """Read a rubric file; one of the released files has three candidates twice."""
-    value = read_json_file(path, unique_keys=False)
     try:
-        read_json_file(path)
+        return read_json_file(path)
     except DataError as error:
+        value = read_json_file(path, unique_keys=False)  # raises the error if it is another one
         _log.warning("%s: the last one is used", error)
-    return value
+        return value
 
 
 def load_rubrics(path: str | Path, group: str | None = None) -> dict[str, Rubric]:
