@@ -14,6 +14,7 @@ from synque_select.selection.score_cache import source_hash
 from synque_select.utils.cache_dir import note_not_written
 from synque_select.utils.checksums import checksummed_file, read_checked, remove_damaged
 from synque_select.utils.json_fields import JsonFields
+from synque_select.utils.json_files import parse_json
 
 __all__ = ["kept_real_copies"]
 
@@ -39,7 +40,7 @@ def kept_real_copies(
     name = hashlib.sha256(json.dumps(state).encode()).hexdigest()
     file = folder / "copies" / f"{name}.json"
     try:
-        fields = JsonFields(json.loads(read_checked(file)))
+        fields = JsonFields(parse_json(read_checked(file), str(file)))
         return fields.texts("messages"), fields.texts("copies")
     except OSError:
         pass
