@@ -8,6 +8,7 @@ SynqueError
 ├── ProxyError         a proxy cannot score the data that it was given
 ├── DependencyError    an optional package is missing (also an ImportError)
 ├── LightningError     a Trainer, DataModule or callback is of the wrong type or misused
+├── ExecutorError      work cannot be sent to other processes or machines, or failed there
 └── RecordError        a run directory, ranking file or run store cannot be read or written
     └── NotSavedError  a result cannot be written; the error holds it
 """
@@ -23,6 +24,7 @@ __all__ = [
     "DataError",
     "DependencyError",
     "EncoderError",
+    "ExecutorError",
     "LLMError",
     "LightningError",
     "NotSavedError",
@@ -118,6 +120,10 @@ class DependencyError(SynqueError, ImportError):
 
 class LightningError(SynqueError):
     """A Trainer, DataModule or callback is of the wrong type or used at the wrong time."""
+
+
+class ExecutorError(SynqueError):
+    """Work cannot be sent to other processes or machines, or failed there."""
 
 
 class RecordError(SynqueError):

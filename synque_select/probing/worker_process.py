@@ -22,7 +22,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,24 +32,10 @@ from synque_select.errors import LightningError
 from synque_select.records.store import RunStore
 from synque_select.training.lightning_compat import package_of
 from synque_select.training.short_fit import ModelFactory, ShortFits
+from synque_select.utils.rank_variables import without_rank_variables
 
-__all__ = ["ProbeWork", "check_sendable", "run_in_worker", "without_rank_variables"]
+__all__ = ["ProbeWork", "check_sendable", "run_in_worker"]
 
-_RANK_VARIABLES = (
-    "RANK",
-    "LOCAL_RANK",
-    "NODE_RANK",
-    "GROUP_RANK",
-    "ROLE_RANK",
-    "WORLD_SIZE",
-    "LOCAL_WORLD_SIZE",
-    "GROUP_WORLD_SIZE",
-    "ROLE_WORLD_SIZE",
-    "ROLE_NAME",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-)
-_RANK_PREFIXES = ("TORCHELASTIC_", "SLURM_", "OMPI_COMM_", "PMI_", "LSB_")
 _SCRIPT_NAMES = (b"__main__", b"__mp_main__")
 
 
@@ -61,20 +47,6 @@ class ProbeWork:
     model_factory: ModelFactory
     store: RunStore
     progress: bool
-
-
-def without_rank_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment as it would be without a launcher.
-
-    Example:
-        >>> without_rank_variables({"LOCAL_RANK": "1", "MASTER_PORT": "1", "HOME": "/h"})
-        {'HOME': '/h'}
-    """
-    return {
-        name: value
-        for name, value in environment.items()
-        if name not in _RANK_VARIABLES and not name.startswith(_RANK_PREFIXES)
-    }
 
 
 def check_sendable(value: object) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.contamination import check_real_copies
 from synque_select.errors import SynqueError
-from synque_select.selection.score_cache import source_hash
 from synque_select.utils.cache_dir import note_not_written
 from synque_select.utils.checksums import checksummed_file, read_checked, remove_damaged
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_files import parse_json
+from synque_select.utils.versions import source_hash
 
 __all__ = ["kept_real_copies"]
 

@@ -27,7 +27,6 @@ from synque_select.selection.default_order import NOT_BY_TRANSFER, order_by
 from synque_select.selection.farness import NOT_TESTED, measure_farness
 from synque_select.selection.labels import unpredicted
 from synque_select.selection.mixture import MixtureChoice, MixtureOptions, with_mixture
-from synque_select.selection.score_cache import package_versions
 from synque_select.selection.scoring import Scoring
 from synque_select.selection.sentences import never_reads_real
 from synque_select.selection.uncertainty import (
@@ -53,6 +52,7 @@ from synque_select.types import (
     Ranking,
     RankOrigin,
 )
+from synque_select.utils.versions import package_versions
 from synque_select.utils.wording import counted, listed, places
 
 __all__ = [

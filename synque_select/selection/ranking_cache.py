@@ -15,7 +15,7 @@ from synque_select.errors import RecordError
 from synque_select.proxies.base import BaseProxy
 from synque_select.records.ranking_file import ranking_from_json
 from synque_select.records.run_folder import to_jsonable
-from synque_select.selection.score_cache import code_of, package_versions, source_hash
+from synque_select.selection.score_cache import code_of
 from synque_select.types import Ranking
 from synque_select.utils.cache_dir import cache_root, reason_of, temporary_twin, write_in_cache
 from synque_select.utils.checksums import (
@@ -26,6 +26,7 @@ from synque_select.utils.checksums import (
 )
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_files import parse_json
+from synque_select.utils.versions import package_versions, source_hash
 
 __all__ = [
     "keep_ranking",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import io
 import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -21,28 +19,15 @@ from synque_select.proxies.base import BaseProxy, Contributions, ProxyScores
 from synque_select.utils.cache_dir import note_not_written
 from synque_select.utils.checksums import checksummed_file, read_checked, remove_damaged
 from synque_select.utils.source_code import source_of
+from synque_select.utils.versions import package_versions, source_hash
 
 __all__ = [
     "ScoreCache",
     "code_of",
-    "hash_of_code",
     "is_packaged",
-    "package_versions",
-    "source_hash",
 ]
 
 _FORMAT = 2
-_PACKAGES = (
-    "synque-select",
-    "torch",
-    "transformers",
-    "sentence-transformers",
-    "pytorch-lightning",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "mauve-text",
-)
 _COLUMNS = ("values", "spread", "p_values")
 _PARTS = tuple(part.name for part in fields(Contributions))
 
@@ -220,32 +205,3 @@ def _restored(
         reliable=about["reliable"],
         details=about["details"],
     )
-
-
-@cache
-def source_hash() -> str:
-    """Return a hash of this library's code: a changed formula must not meet kept results.
-
-    All of the code counts, as what reads and encodes the data changes scores like a formula. The
-    code of a release does not change; only who works on the library scores again more often.
-    """
-    return hash_of_code(Path(__file__).resolve().parents[1])
-
-
-def hash_of_code(root: Path) -> str:
-    """Return a hash of the names and the content of all Python files in a folder, at any depth."""
-    hashed = hashlib.sha256()
-    for file in sorted(root.rglob("*.py")):
-        content = file.read_bytes()
-        hashed.update(f"{file.relative_to(root)}\0{len(content)}\0".encode() + content)
-    return hashed.hexdigest()
-
-
-@cache
-def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that a score depends on, of those that are there."""
-    versions = {}
-    for package in _PACKAGES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions

@@ -21,11 +21,11 @@ from synque_select.selection.example_scores import with_example_scores
 from synque_select.selection.findings import scoring_findings
 from synque_select.selection.mixture import mixture_scores
 from synque_select.selection.ranking import ranking_from
-from synque_select.selection.score_cache import hash_of_code
 from synque_select.selection.scorer import Scorer
 from synque_select.selection.scoring import Scoring
 from synque_select.selection.uncertainty import multinomial_weights
 from synque_select.types import Mixture, Ranking
+from synque_select.utils.versions import hash_of_code
 from tests.training.tiny import LetterEncoder, candidates, real_sample, texts
 
 SUITE = ["pad", {"key": "mmd", "p_value": True}, "coverage", "ngram"]
