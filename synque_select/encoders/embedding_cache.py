@@ -16,10 +16,10 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import overload
+from typing import Protocol, overload
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from synque_select.encoders.shards import (
     write_shard,
 )
 from synque_select.errors import ConfigError, EncoderError
+from synque_select.types.modality import Modality
 from synque_select.utils.atomic import write_text_atomic
 from synque_select.utils.cache_dir import cache_root, temporary_twin, write_in_cache
 from synque_select.utils.memory import is_out_of_memory
@@ -46,7 +47,7 @@ from synque_select.utils.process_state import free_device_memory, preserved_stat
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.wording import counted, one_line
 
-__all__ = ["Embedded", "embed"]
+__all__ = ["Embedded", "ViewPart", "embed", "encode_part", "keep_rows", "missing_parts"]
 
 _log = logging.getLogger(__name__)
 _PART = "part-"
@@ -76,6 +77,97 @@ class Embedded:
     n_encoded: int
     n_cached: int
     seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class ViewPart:
+    """Some views of a candidate or of the real sample, to be encoded.
+
+    Args:
+        name: Name of the candidate.
+        where: Where it comes from, for messages.
+        modality: What the views are.
+        views: The m views.
+        digests: SHA-256 of each, (m, 32) uint8.
+        positions: Their positions among all examples, (m,) int64, for messages.
+    """
+
+    name: str
+    where: str
+    modality: Modality
+    views: Sequence[View]
+    digests: NDArray[np.uint8]
+    positions: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, examples: Examples, positions: NDArray[np.int64]) -> ViewPart:
+        """Return the views at some positions, which are read on access."""
+        return cls(
+            examples.name,
+            examples.where,
+            examples.modality,
+            _Chosen(examples.views, positions),
+            examples.digests[positions],
+            positions,
+        )
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def split(self, size: int) -> list[ViewPart]:
+        """Return parts of at most `size` views, in order."""
+        return [
+            replace(
+                self,
+                views=_Chosen(self.views, np.arange(start, min(start + size, len(self)))),
+                digests=self.digests[start : start + size],
+                positions=self.positions[start : start + size],
+            )
+            for start in range(0, len(self), size)
+        ]
+
+    def loaded(self) -> ViewPart:
+        """Return the part with its views read, so that it can be sent elsewhere."""
+        return replace(self, views=list(self.views[:]))
+
+
+def missing_parts(key: str, sets: Sequence[Examples], root: Path) -> list[ViewPart]:
+    """Return what has to be encoded of each set: views neither cached nor in an earlier set.
+
+    Args:
+        key: Key of the encoder.
+        sets: The real sample and the candidates, in the order in which `embed` is called.
+        root: Root directory of the cache.
+    """
+    store = _open_store(root, key)
+    absent = [store.missing(examples.digests) for examples in sets]
+    digests = [e.digests[where] for e, where in zip(sets, absent, strict=True)]
+    # of equal views the first counts, as where the sets are encoded one after another
+    _, first = np.unique(_whole_digests(np.concatenate(digests)), return_index=True)
+    is_first = np.zeros(sum(map(len, absent)), dtype=bool)
+    is_first[first] = True
+    ends = np.cumsum([len(where) for where in absent])
+    chosen = np.split(is_first, ends[:-1])
+    return [
+        ViewPart.of(e, where[keep]) for e, where, keep in zip(sets, absent, chosen, strict=True)
+    ]
+
+
+def keep_rows(key: str, digests: NDArray[np.uint8], rows: NDArray[np.float32], root: Path) -> None:
+    """Keep embeddings that were computed elsewhere.
+
+    Args:
+        key: Key of the encoder.
+        digests: (m, 32) uint8, digest of the view of each row.
+        rows: (m, d) float32.
+        root: Root directory of the cache.
+
+    Raises:
+        EncoderError: The cache cannot be written, or rows of this encoder have another length.
+    """
+    sink = _Sink(_open_store(root, key), "embeddings of other processes")
+    sink.add(digests, rows)
+    sink.flush()
 
 
 def embed(
@@ -144,7 +236,9 @@ def _shard_of(
             encoder.prepare()
             if encoder.key != store.key:  # loading the model changed the precision
                 continue
-            _encode(encoder, examples, missing, store, progress)
+            part = ViewPart.of(examples, missing)
+            sink = _Sink(store, f"{encoder.id}: {part.where}")
+            encode_part(encoder, part, sink, progress=progress)
             n_encoded += len(missing)
         store.merge(examples.sha256, examples.digests)
     raise EncoderError(
@@ -153,48 +247,68 @@ def _shard_of(
     )
 
 
-def _encode(
-    encoder: BaseEncoder,
-    examples: Examples,
-    missing: NDArray[np.int64],
-    store: _Store,
-    progress: bool,
+def encode_part(
+    encoder: BaseEncoder, part: ViewPart, sink: RowSink, *, progress: bool = False
 ) -> None:
-    sink = _Sink(store, f"{encoder.id}: {examples.where}")
+    """Encode views and pass their embeddings on; with fewer at once where memory runs out.
+
+    Args:
+        encoder: The encoder.
+        part: The views; all are encoded, whether they are in the cache or not.
+        sink: Takes the embeddings, in any order, and is flushed at the end.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        EncoderError: An embedding is not finite or has the wrong shape.
+    """
     bar = ProgressBar(
-        total=len(missing),
-        desc=f"encoding {examples.name}",
-        unit=f" {examples.modality}s",
+        total=len(part),
+        desc=f"encoding {part.name}",
+        unit=f" {part.modality}s",
         delay=_BAR_DELAY_S,
         mininterval=0.5,
         disable=not progress,
     )
-    left = missing
+    left = np.arange(len(part))
     # a subclass may make batches of its own in `encode_many`
     batches = "batches of" if _makes_batches(encoder) else "batch_size"
+    n_rows = 0
     try:
         while True:
-            left, reason = _encode_until_full(encoder, examples, left, sink, bar)
+            left, n_new, reason = _encode_until_full(encoder, part, left, sink, bar)
+            n_rows += n_new
             if not len(left):
                 break
             size = encoder.batch_size
             if not encoder.halve_batch():
-                raise EncoderError(_too_large(encoder, examples, reason))
+                raise EncoderError(_too_large(encoder, part, reason))
             free_device_memory()
             _log.warning(
                 "%s: out of memory while encoding %s with %s %d; going on with %d, and "
                 "%s of %s left. A smaller batch_size from the start saves the attempt.",
-                *(encoder.id, examples.where, batches, size, encoder.batch_size),
-                *(f"{len(left):,}", f"{len(missing):,}"),
+                *(encoder.id, part.where, batches, size, encoder.batch_size),
+                *(f"{len(left):,}", f"{len(part):,}"),
             )
     finally:
         bar.close()
         sink.flush()
-    if sink.n_rows != len(missing):
+    if n_rows != len(part):
         raise EncoderError(
-            f"{encoder.id}: encode_many returned {counted(sink.n_rows, 'embedding')} of "
-            f"{counted(len(missing), 'view')}"
+            f"{encoder.id}: encode_many returned {counted(n_rows, 'embedding')} of "
+            f"{counted(len(part), 'view')}"
         )
+
+
+class RowSink(Protocol):
+    """Takes embeddings with the digests of their views."""
+
+    def add(self, digests: NDArray[np.uint8], rows: NDArray[np.float32]) -> None:
+        """Take the embeddings of a batch."""
+        ...
+
+    def flush(self) -> None:
+        """Write what was taken."""
+        ...
 
 
 def _makes_batches(encoder: BaseEncoder) -> bool:
@@ -202,17 +316,17 @@ def _makes_batches(encoder: BaseEncoder) -> bool:
     return type(encoder).encode_many.__module__.partition(".")[0] == "synque_select"
 
 
-def _too_large(encoder: BaseEncoder, examples: Examples, reason: str) -> str:
+def _too_large(encoder: BaseEncoder, part: ViewPart, reason: str) -> str:
     """Return the message for views that do not fit into memory, however few there are at once."""
     advice = "use a smaller model, shorter views, or device='cpu'"
     name = type(encoder).__name__
     if encoder.batch_size > 1:
-        what = f"{examples.where} with batches of {encoder.batch_size}"
+        what = f"{part.where} with batches of {encoder.batch_size}"
         advice = f"batch_size of {name} cannot be set, so no smaller batch is tried: {advice}"
     elif _makes_batches(encoder):
-        what = f"a single view of {examples.where}"
+        what = f"a single view of {part.where}"
     else:
-        what = f"{examples.where} with batch_size 1"
+        what = f"{part.where} with batch_size 1"
         follow = f"encode_many of {name} must encode no more than batch_size views at once"
         advice = f"{follow}, or else {advice}"
     return f"{encoder.id}: out of memory while encoding {what} ({reason}): {advice}"
@@ -220,26 +334,29 @@ def _too_large(encoder: BaseEncoder, examples: Examples, reason: str) -> str:
 
 def _encode_until_full(
     encoder: BaseEncoder,
-    examples: Examples,
+    part: ViewPart,
     missing: NDArray[np.int64],
-    sink: _Sink,
+    sink: RowSink,
     bar: ProgressBar,
-) -> tuple[NDArray[np.int64], str]:
-    """Encode views until memory runs out; return the positions of those that are left, and why."""
+) -> tuple[NDArray[np.int64], int, str]:
+    """Encode views until memory runs out; return the rest, the number of rows, and the reason."""
     is_left = np.ones(len(missing), dtype=bool)
+    n_rows = 0
     try:
-        for positions, batch in encoder.encode_many(_Chosen(examples.views, missing)):
+        for positions, batch in encoder.encode_many(_Chosen(part.views, missing)):
             here = np.asarray(positions)
             indices = missing[here]
-            sink.add(examples.digests[indices], _checked(batch, encoder, examples, indices))
+            sink.add(part.digests[indices], _checked(batch, encoder, part, indices))
             is_left[here] = False
+            n_rows += len(indices)
             bar.update(len(indices))
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         # the error is dropped here: its traceback holds the tensors of the batch
-        return missing[is_left], one_line(f"{type(error).__name__}: {error}", _MAX_SHOWN)
-    return missing[:0], ""
+        reason = one_line(f"{type(error).__name__}: {error}", _MAX_SHOWN)
+        return missing[is_left], n_rows, reason
+    return missing[:0], n_rows, ""
 
 
 class _Chosen(Sequence[View]):
@@ -269,7 +386,7 @@ class _Chosen(Sequence[View]):
 
 
 def _checked(
-    batch: torch.Tensor, encoder: BaseEncoder, examples: Examples, indices: NDArray[np.int64]
+    batch: torch.Tensor, encoder: BaseEncoder, part: ViewPart, indices: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     shape = tuple(batch.shape) if isinstance(batch, torch.Tensor) else type(batch).__name__
     usable = isinstance(shape, tuple) and len(shape) == 2 and shape[1] > 0
@@ -287,8 +404,8 @@ def _checked(
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
         raise EncoderError(
-            f"{encoder.id}: the embedding of {examples.where}, example {indices[bad[0]]} "
-            f"(counted from 0), is not finite ({len(bad)} of {len(rows)} in this batch)"
+            f"{encoder.id}: the embedding of {part.where}, example "
+            f"{part.positions[indices[bad[0]]]} (counted from 0), is not finite ({len(bad)} of {len(rows)} in this batch)"
         )
     return rows
 
@@ -297,7 +414,6 @@ class _Sink:
     """Collects rows of equal length and writes them to the store every few seconds."""
 
     def __init__(self, store: _Store, what: str) -> None:
-        self.n_rows = 0
         self._store, self._what, self._dim = store, what, store.dim
         self._rows: list[NDArray[np.float32]] = []
         self._digests: list[NDArray[np.uint8]] = []
@@ -316,7 +432,6 @@ class _Sink:
         self._rows.append(rows)
         self._digests.append(digests)
         self._n_bytes += rows.nbytes
-        self.n_rows += len(rows)
         now = time.monotonic()
         due = max(_FLUSH_S, _FLUSH_SHARE * (now - self._start))
         if now - self._flushed >= due or self._n_bytes >= _FLUSH_BYTES:
@@ -363,8 +478,7 @@ class _Store:
             self._index.refresh()
         number, _, _ = self._index.find(digests)
         absent = np.flatnonzero(number < 0)
-        whole = np.ascontiguousarray(digests[absent]).view("V32").reshape(-1)
-        _, first = np.unique(whole, return_index=True)
+        _, first = np.unique(_whole_digests(digests[absent]), return_index=True)
         return absent[np.sort(first)]
 
     def keep(self, digests: NDArray[np.uint8], rows: NDArray[np.float32]) -> None:
@@ -445,6 +559,11 @@ class _Store:
                 f"the embedding cache {self.folder} cannot be used: {error}; "
                 "choose another directory with cache_dir or $SYNQUE_CACHE"
             ) from error
+
+
+def _whole_digests(digests: NDArray[np.uint8]) -> NDArray[np.void]:
+    """Return each digest as one value, (n,)."""
+    return np.ascontiguousarray(digests).view("V32").reshape(-1)
 
 
 @lru_cache(maxsize=8)
