@@ -405,7 +405,8 @@ def _checked(
     if len(bad):
         raise EncoderError(
             f"{encoder.id}: the embedding of {part.where}, example "
-            f"{part.positions[indices[bad[0]]]} (counted from 0), is not finite ({len(bad)} of {len(rows)} in this batch)"
+            f"{part.positions[indices[bad[0]]]} (counted from 0), is not finite "
+            f"({len(bad)} of {len(rows)} in this batch)"
         )
     return rows
 
