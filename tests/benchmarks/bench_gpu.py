@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from synque_select.proxies.base import ProxyInput
 from synque_select.proxies.registry import default_suite, get_proxy
-from tests.benchmarks.base import Result, compare
+from tests.benchmarks.base import NotMeasured, Result, Row, compare
 from tests.benchmarks.bench_proxies import DIM, N_REAL, sentence_like
 
 N_CANDIDATES, N_ROWS = 100, 1_000
@@ -24,10 +25,10 @@ def part(name: str, embeddings: torch.Tensor) -> ProxyInput:
     return ProxyInput(name, texts, "text", table, embeddings)
 
 
-def run() -> Iterator[Result]:
+def run() -> Iterator[Row]:
     """Yield one result a proxy, or none without a device."""
     if not torch.cuda.is_available():
-        print("gpu: skipped: it needs a CUDA device")
+        yield NotMeasured("the default proxies on a GPU", "no CUDA device was found")
         return
     real = part("real", sentence_like(N_REAL, DIM, 3))
     candidates = [
@@ -41,7 +42,10 @@ def run() -> Iterator[Result]:
 
     for key in default_suite("image"):
         seconds, rival = compare(
-            lambda key=key: values(key, "cuda"), lambda key=key: values(key, "cpu"), 3
+            lambda key=key: values(key, "cuda"),
+            lambda key=key: values(key, "cpu"),
+            3,
+            clock=time.perf_counter,
         )
         difference = (values(key, "cuda") - values(key, "cpu")).abs().max()
         torch.cuda.reset_peak_memory_stats()
@@ -56,4 +60,5 @@ def run() -> Iterator[Result]:
             rival_seconds=rival,
             peak_bytes=torch.cuda.max_memory_allocated(),
             note=f"the peak is the device's, scores differ by {float(difference):.1g} at most",
+            is_wall=True,
         )

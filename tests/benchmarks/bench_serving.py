@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 from synque_select.data.sources import load_candidates
 from synque_select.training.mixture_loader import MixtureDataset
 from synque_select.types import Mixture
-from tests.benchmarks.base import Result
+from tests.benchmarks.base import Result, cpu_seconds
 
 N_CANDIDATES, N_TEXTS, N_DRAWS, BATCH_SIZE = 5, 20_000, 20_000, 32
 WORKERS = (0, 2, 4)
@@ -35,20 +34,13 @@ def _write(folder: Path) -> None:
         (folder / f"c{c}.jsonl").write_text(lines)
 
 
-def _cpu_s() -> float:
-    """CPU seconds of this process and of its workers that have ended."""
-    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    usage = [resource.getrusage(who) for who in whose]
-    return sum(part.ru_utime + part.ru_stime for part in usage)
-
-
 def _seconds(dataset: Any, sampler: Any, n_workers: int) -> float:
     loader = DataLoader(
         dataset, batch_size=BATCH_SIZE, sampler=sampler, num_workers=n_workers, collate_fn=len
     )
-    begun = _cpu_s()
+    begun = cpu_seconds()
     assert sum(loader) == N_DRAWS
-    return (_cpu_s() - begun) / N_DRAWS
+    return (cpu_seconds() - begun) / N_DRAWS
 
 
 def run() -> Iterator[Result]:
@@ -74,7 +66,6 @@ def run() -> Iterator[Result]:
                 rival="datasets, concatenated, WeightedRandomSampler",
                 seconds=our_s,
                 rival_seconds=rival_s,
-                note=f"CPU: {1e6 * our_s:.1f} and {1e6 * rival_s:.1f} µs per draw",
             )
             if not n_workers:
                 yield Result(

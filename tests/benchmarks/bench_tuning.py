@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
@@ -29,7 +28,7 @@ from synque_select.selection.scorer import Scorer
 from synque_select.tuning import MixtureSpace, starting_mixtures
 from synque_select.tuning.search import search_mixtures
 from synque_select.types import Mixture
-from tests.benchmarks.base import Result
+from tests.benchmarks.base import Result, cpu_seconds
 
 N_SEEDS, N_TRIALS, AFTER = 5, 10, (5, 10)
 SIDE = 24
@@ -112,11 +111,11 @@ def _best_so_far(folder: Path) -> Iterator[Result]:
             ("starts", {"starts": starts, "sampler": "tpe"}),
             ("random", {"starts": {}, "sampler": "random"}),
         ):
-            begun = time.perf_counter()
+            begun = cpu_seconds()
             trials = search_mixtures(
                 value, space, n_trials=N_TRIALS, mode="max", seed=seed, **options
             )
-            seconds[arm] += time.perf_counter() - begun
+            seconds[arm] += cpu_seconds() - begun
             curves[arm].append([figure for _, figure in trials])
     for n in AFTER:
         ours, rival = ([max(values[:n]) for values in curves[arm]] for arm in ("starts", "random"))
@@ -133,7 +132,7 @@ def _best_so_far(folder: Path) -> Iterator[Result]:
 
 
 def _on_the_test_split(folder: Path) -> Iterator[Result]:
-    begun = time.perf_counter()
+    begun = cpu_seconds()
     options = ExperimentOptions(
         arms=["chosen", "random_k", "all", "tuned"],
         replicates=N_SEEDS,
@@ -145,7 +144,7 @@ def _on_the_test_split(folder: Path) -> Iterator[Result]:
         progress=False,
     )
     arms = run_experiment(SmallDigits(max_steps=400), options).result.arms
-    tuned, seconds = arms["tuned"], time.perf_counter() - begun
+    tuned, seconds = arms["tuned"], cpu_seconds() - begun
     for arm in ("chosen", "random_k", "all"):
         other = arms[arm]
         paired = compare_paired(tuned.values, other.values, mode="max")
