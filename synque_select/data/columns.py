@@ -111,6 +111,13 @@ class Columns:
             self._types[name] = _widened(before[name], new) if name in before else new
         return before != self._types
 
+    @property
+    def are_plain(self) -> bool:
+        """Whether there are fields, and each has an Arrow type."""
+        return bool(self._types) and not any(
+            isinstance(type_, _Stored) for type_ in self._types.values()
+        )
+
     def schema(self) -> pa.Schema:
         """Return the schema of the file that will be written."""
         import pyarrow as pa

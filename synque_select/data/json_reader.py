@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import codecs
+import io
 import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
 
 from synque_select.data.columns import LongNumber
 from synque_select.data.compressed import open_data
+from synque_select.data.json_tables import table_of_lines
 from synque_select.data.readers import BaseReader
-from synque_select.data.tables import Row, Rows, table_of_rows
+from synque_select.data.tables import Block, Row, Rows, table_of_blocks, table_of_rows
 from synque_select.errors import DataError
 from synque_select.utils.json_files import check_depth, too_deep, unique_pairs
 from synque_select.utils.json_types import Json
@@ -24,6 +27,7 @@ from synque_select.utils.validation import kind_of
 from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
 __all__ = [
@@ -36,6 +40,7 @@ __all__ = [
 ]
 
 _CHUNK_BYTES = 1 << 20
+_FIRST_BYTES = 1 << 16  # read line by line, which tells the types of the fields
 _SHOWN_DIGITS = 20
 _FLOAT_DIGITS = 17  # with so many, two floats are never one text
 _EXACT = 2**53  # from here on, a float does not hold every whole number
@@ -63,6 +68,8 @@ class JsonReader(BaseReader):
 
     def read(self, path: Path) -> Dataset:
         """Read a file; a large file is converted once and then memory-mapped from the cache."""
+        if _is_json_lines(path):
+            return table_of_blocks(path, _jsonl_blocks, about=("read_json",))
         return table_of_rows(path, read_json)
 
 
@@ -74,7 +81,7 @@ class JsonLinesReader(BaseReader):
 
     def read(self, path: Path) -> Dataset:
         """Read a file; a large file is converted once and then memory-mapped from the cache."""
-        return table_of_rows(path, read_jsonl)
+        return table_of_blocks(path, _jsonl_blocks, about=("read_jsonl",))
 
 
 def read_json(path: Path) -> Rows:
@@ -106,7 +113,7 @@ def read_json(path: Path) -> Rows:
     with _JsonStream(path) as stream:
         opening = stream.peek()
         if opening == "[":
-            yield from _records(stream.items(), path)
+            yield from _Records(path).rows(stream.items())
         elif opening == "{":
             yield from _pairs(stream, path)
         else:
@@ -125,12 +132,23 @@ def read_jsonl(path: Path) -> Rows:
         DataError: A line is not UTF-8, not JSON, neither a record nor a text, has a key twice, or
             holds a number that is not finite; the message names the file and the line.
     """
-    yield from _records(_jsonl_values(path, _DECODER), path)
+    yield from _JsonLines(path, _DECODER).all_rows()
 
 
 def read_stored_jsonl(path: Path) -> Rows:
     """Stream a file that Python wrote, in which NaN and Infinity are numbers; see `read_jsonl`."""
-    yield from _records(_jsonl_values(path, _STORED_DECODER), path)
+    yield from _JsonLines(path, _STORED_DECODER).all_rows()
+
+
+def _jsonl_blocks(path: Path) -> Iterator[Block]:
+    """Stream a file of JSON Lines in blocks; see `read_jsonl`."""
+    lines = _JsonLines(path, _DECODER)
+    with open_data(path) as file:
+        n_bytes = _FIRST_BYTES
+        while content := file.read(n_bytes):
+            content += file.readline()
+            yield Block(len(content), partial(lines.rows, content), partial(lines.table, content))
+            n_bytes = _CHUNK_BYTES
 
 
 class _NumberError(ValueError):
@@ -221,20 +239,27 @@ class _Value(NamedTuple):
     value: Json
 
 
-def _records(values: Iterator[_Value], path: Path) -> Rows:
-    first: type | None = None
-    for line, n_bytes, value in values:
-        if not isinstance(value, dict | str):
-            raise DataError(
-                f"{path}, line {line}: found {kind_of(value)}; allowed is a record or a text"
-            )
-        first = first or type(value)
-        if not isinstance(value, first):
-            raise DataError(
-                f"{path}, line {line}: found {kind_of(value)} after {kind_of(first())}; "
-                "a file must contain only records or only texts"
-            )
-        yield Row(line, n_bytes, {"text": value} if isinstance(value, str) else value)
+class _Records:
+    """Checks that the values of a file are all records or all texts."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.kind: type | None = None
+
+    def rows(self, values: Iterator[_Value]) -> Rows:
+        for line, n_bytes, value in values:
+            if not isinstance(value, dict | str):
+                raise DataError(
+                    f"{self._path}, line {line}: found {kind_of(value)}; allowed is a record or a "
+                    "text"
+                )
+            self.kind = self.kind or type(value)
+            if not isinstance(value, self.kind):
+                raise DataError(
+                    f"{self._path}, line {line}: found {kind_of(value)} after "
+                    f"{kind_of(self.kind())}; a file must contain only records or only texts"
+                )
+            yield Row(line, n_bytes, {"text": value} if isinstance(value, str) else value)
 
 
 def _pairs(stream: _JsonStream, path: Path) -> Rows:
@@ -276,15 +301,32 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
         DataError: A line is not UTF-8, contains a NUL byte or begins with a second byte order
             mark, or lines end with \r alone.
     """
-    first = b""
     with open_data(path) as file:
-        for number, raw in enumerate(file, 1):
+        yield from _LineDecoder(path).decoded(file)
+
+
+class _LineDecoder:
+    """Numbers, checks and decodes the lines of a file, which may come in parts."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._number = 0
+        self._first = b""
+
+    def skip(self, n_lines: int) -> None:
+        """Count lines, after the first, that were read in another way."""
+        self._number += n_lines
+
+    def decoded(self, lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
+        path = self._path
+        for number, raw in enumerate(lines, self._number + 1):
+            self._number = number
             line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
             if b"\0" in line:
                 raise DataError(f"{path}, line {number}: found a NUL byte{utf16_hint(line)}")
-            first = line if number == 1 else first
+            self._first = line if number == 1 else self._first
             # a text may begin with the character, but a header comes back only in joined files
-            if line.startswith(codecs.BOM_UTF8) and (number == 1 or line[3:] == first):
+            if line.startswith(codecs.BOM_UTF8) and (number == 1 or line[3:] == self._first):
                 raise DataError(f"{path}, line {number}: {_SECOND_MARK}")
             if number == 1 and not line.endswith(b"\n") and b"\r" in line.strip():
                 raise DataError(
@@ -305,27 +347,53 @@ def _encoding_error(path: Path, line: int, error: UnicodeDecodeError) -> DataErr
     )
 
 
-def _jsonl_values(path: Path, decoder: json.JSONDecoder) -> Iterator[_Value]:
-    for number, line in numbered_lines(path):
-        if not line.strip():
-            continue
-        try:
-            value = decoder.decode(line)
-        except json.JSONDecodeError as error:
-            if line.startswith("\ufeff"):
-                raise DataError(f"{path}, line {number}: {_SECOND_MARK}") from error
-            raise DataError(
-                f"{path}, line {number}, column {error.pos + 1}: not JSON: {error.msg}"
-            ) from error
-        except RecursionError as error:
-            raise DataError(f"{path}, line {number}: {too_deep()}") from error
-        except _NumberError as error:
-            field = _field_of_error(line, len(line) - len(line.lstrip()))
-            raise DataError(f"{path}, line {number}{field}: {error}") from error
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: invalid JSON: {error}") from error
-        check_depth(line, value, f"{path}, line {number}")
-        yield _Value(number, len(line), value)
+class _JsonLines:
+    """Reads the lines of a file, which may come in parts."""
+
+    def __init__(self, path: Path, decoder: json.JSONDecoder) -> None:
+        self._path = path
+        self._decoder = decoder
+        self._lines = _LineDecoder(path)
+        self._records = _Records(path)
+
+    def all_rows(self) -> Rows:
+        with open_data(self._path) as file:
+            yield from self._records.rows(self._values(file))
+
+    def rows(self, content: bytes) -> Rows:
+        yield from self._records.rows(self._values(io.BytesIO(content)))
+
+    def table(self, content: bytes, schema: pa.Schema) -> pa.Table | None:
+        if self._records.kind is str:
+            return None
+        table = table_of_lines(content, schema)
+        if table is not None:
+            self._records.kind = dict
+            self._lines.skip(table.num_rows)
+        return table
+
+    def _values(self, lines: Iterable[bytes]) -> Iterator[_Value]:
+        path = self._path
+        for number, line in self._lines.decoded(lines):
+            if not line.strip():
+                continue
+            try:
+                value = self._decoder.decode(line)
+            except json.JSONDecodeError as error:
+                if line.startswith("\ufeff"):
+                    raise DataError(f"{path}, line {number}: {_SECOND_MARK}") from error
+                raise DataError(
+                    f"{path}, line {number}, column {error.pos + 1}: not JSON: {error.msg}"
+                ) from error
+            except RecursionError as error:
+                raise DataError(f"{path}, line {number}: {too_deep()}") from error
+            except _NumberError as error:
+                field = _field_of_error(line, len(line) - len(line.lstrip()))
+                raise DataError(f"{path}, line {number}{field}: {error}") from error
+            except ValueError as error:
+                raise DataError(f"{path}, line {number}: invalid JSON: {error}") from error
+            check_depth(line, value, f"{path}, line {number}")
+            yield _Value(number, len(line), value)
 
 
 class _JsonStream:

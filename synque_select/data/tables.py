@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BATCH_ROWS",
     "SMALL_BYTES",
+    "Block",
     "Row",
     "Rows",
     "check_batch",
@@ -52,6 +54,7 @@ __all__ = [
     "open_table",
     "quiet_datasets",
     "table_of_batches",
+    "table_of_blocks",
     "table_of_rows",
     "unnamed_files",
     "write_rows",
@@ -90,6 +93,22 @@ class Row(NamedTuple):
 Rows: TypeAlias = Iterator[Row]
 
 
+@dataclass(frozen=True)
+class Block:
+    """Consecutive rows of a file. Exactly one of the functions that give them is used to the end.
+
+    Args:
+        n_bytes: Their approximate size in the file.
+        rows: Function that reads them one by one, and reports what is wrong with one.
+        table: Function that reads them at once, as a table with the given schema. It returns None
+            unless it is certain that the values are those of `rows`.
+    """
+
+    n_bytes: int
+    rows: Callable[[], Rows]
+    table: Callable[[pa.Schema], pa.Table | None]
+
+
 def table_of_rows(
     path: Path, read: Callable[[Path], Rows], *, about: Sequence[str] = ()
 ) -> Dataset:
@@ -108,6 +127,22 @@ def table_of_rows(
     """
     about = about or (getattr(read, "__name__", ""),)
     return _converted(path, partial(write_rows, path, read, Columns()), about)
+
+
+def table_of_blocks(
+    path: Path, read: Callable[[Path], Iterator[Block]], *, about: Sequence[str]
+) -> Dataset:
+    """Return the rows of a file, which come in blocks, as a table; see `table_of_rows`.
+
+    Args:
+        path: The file.
+        read: Function that streams the blocks of a file; it may be called more than once.
+        about: Options on which `read` depends; they are part of the key of the cached table.
+
+    Raises:
+        DataError: The file is invalid or has no rows, or the cache cannot be written.
+    """
+    return _converted(path, partial(_write_blocks, path, read, Columns()), about)
 
 
 def table_of_batches(path: Path, read: Callable[[Path], Iterator[pa.RecordBatch]]) -> Dataset:
@@ -501,36 +536,52 @@ def write_rows(
     Raises:
         DataError: The file has no rows, a name that is not valid Unicode, or too many fields.
     """
+
+    def one_block(path: Path) -> Iterator[Block]:
+        yield Block(0, partial(read, path), lambda _schema: None)
+
+    return _write_blocks(path, one_block, columns, sink)
+
+
+def _write_blocks(
+    path: Path, read: Callable[[Path], Iterator[Block]], columns: Columns, sink: pa.NativeFile
+) -> bool:
     import pyarrow as pa
 
     writer, complete = None, True
-    for rows in _batches(_with_names_checked(_with_progress(read(path), path), path)):
-        grown = columns.grow(rows)
-        # the schema of a stream is fixed by its first batch: after a change of types only the
-        # remaining types are collected, and everything is written again
-        complete = complete and not (grown and writer)
-        if complete:
-            writer = writer or pa.ipc.new_stream(sink, columns.schema())
-            writer.write_batch(columns.batch(rows))
+    names: set[str] = set()
+    with _progress(path) as bar:
+        for block in read(path):
+            table = block.table(columns.schema()) if columns.are_plain else None
+            if table is not None:
+                bar.update(block.n_bytes)
+                if complete:
+                    writer = writer or pa.ipc.new_stream(sink, columns.schema())
+                    writer.write_table(table)
+                continue
+            for rows in _batches(_checked_rows(block.rows(), path, names, bar)):
+                grown = columns.grow(rows)
+                # the schema of a stream is fixed by its first batch: after a change of types only
+                # the remaining types are collected, and everything is written again
+                complete = complete and not (grown and writer)
+                if complete:
+                    writer = writer or pa.ipc.new_stream(sink, columns.schema())
+                    writer.write_batch(columns.batch(rows))
     if writer is None:
         raise DataError(f"{path}: the file contains no examples")
     writer.close()
     return complete
 
 
-def _with_progress(rows: Rows, path: Path) -> Rows:
+def _progress(path: Path) -> ProgressBar:
     size = None if is_compressed(path) else path.stat().st_size
-    with ProgressBar(
-        total=size, unit="B", unit_scale=True, delay=2, desc=path.name, leave=False
-    ) as bar:
-        for row in rows:
-            bar.update(row.n_bytes)
-            yield row
+    return ProgressBar(total=size, unit="B", unit_scale=True, delay=2, desc=path.name, leave=False)
 
 
-def _with_names_checked(rows: Rows, path: Path) -> Rows:
-    names: set[str] = set()
+def _checked_rows(rows: Rows, path: Path, names: set[str], bar: ProgressBar) -> Rows:
+    """Yield rows whose names of fields can be written; `names` are those seen so far."""
     for row in rows:
+        bar.update(row.n_bytes)
         if not names.issuperset(row.fields):
             for name in row.fields:
                 check_name(name, f"{path}, line {row.line}")
