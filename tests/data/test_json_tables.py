@@ -193,7 +193,7 @@ def test_one_unusual_row_costs_its_own_block_only(tmp_path: Path, n_by_arrow: li
         ('{"text": "a", "score": NaN}', "line 31, field 'score': found NaN"),
         ('{"text": "a", "score": 1e999}', "line 31, field 'score': found 1e999, which is too"),
         ('{"text": "a"', "line 31, column 14: not JSON"),
-        ('"a"', "line 31: found a text after a record"),
+        ('"a"', "line 31: found a text after an object"),
         ('{"text": "a"} {"text": "b"}', "line 31, column 15: not JSON: Extra data"),
     ],
 )
@@ -215,5 +215,5 @@ def test_a_type_that_changes_late_changes_all_rows(tmp_path: Path):
 def test_records_after_texts_are_an_error(tmp_path: Path):
     path = tmp_path / "a.jsonl"
     path.write_text('"a text of some length that fills a block"\n' * 3 + '{"text": "a"}\n')
-    with pytest.raises(DataError, match="line 4: found a record after a text"):
+    with pytest.raises(DataError, match="line 4: found an object after a text"):
         JsonLinesReader().read(path)
