@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from synque_select.functional.pairwise import BLOCK_ROWS, rows, sq_distances
+from synque_select.functional.products import scaled_products
 
 __all__ = [
     "BANK",
@@ -71,9 +72,8 @@ def kernel_matrix(kernel: Kernel, left: torch.Tensor, right: torch.Tensor) -> to
         tensor([[8.]])
     """
     if kernel.name == "polynomial":
-        base = torch.addmm(
-            left.new_full((1, 1), kernel.coef0), left, right.T, alpha=kernel.gammas[0]
-        )
+        constant = left.new_full((len(right),), kernel.coef0)
+        base = scaled_products(left, right, kernel.gammas[0], constant)
         return _power(base, kernel.degree)
     if kernel.name == "energy":
         # a root has infinite slope at 0: equal rows that are at 1e-7 instead of 0 in float32

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
+from synque_select.functional.products import scaled_products
+
 __all__ = [
     "BLOCK_ROWS",
     "SAFE_FLOAT32",
@@ -163,7 +165,7 @@ def sq_distances(
     left_norms = left.square().sum(1)
     if right_norms is None:
         right_norms = right.square().sum(1)
-    squares = torch.addmm(right_norms.unsqueeze(0), left, right.T, alpha=-2)
+    squares = scaled_products(left, right, -2, right_norms)
     # rounding may leave small distances below 0, and their root would be NaN
     squares = squares.add_(left_norms.unsqueeze(1)).clamp_min_(0)
     if refine:
