@@ -195,7 +195,7 @@ def _experiment(logger: AnyLogger) -> Any:
 
 def _write(log_dir: str, file: str, content: str | bytes) -> None:
     # log_dir may be in an object store; Lightning itself depends on fsspec
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
 
     if isinstance(content, str):  # half a surrogate pair, which UTF-8 does not have, is escaped
         content = content.encode("utf-8", "backslashreplace")

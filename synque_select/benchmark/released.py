@@ -32,6 +32,7 @@ from synque_select.proxies.registry import (
     resolve_suite,
 )
 from synque_select.records.run_folder import write_json
+from synque_select.utils.cache_dir import cache_root
 from synque_select.utils.progress import ProgressBar
 
 __all__ = [
@@ -147,7 +148,7 @@ def run_released(
         suite=[proxy for proxy in suite if proxy.key not in judged],
         encoder=model,
         folder=None if path is None else parts_folder(path),
-        cache_dir=None if cache_dir is None else Path(cache_dir),
+        cache_dir=None if cache_dir is None else cache_root(cache_dir),
         seed=options.seed,
         progress=progress,
         for_case=partial(fitted, {task.name: task.folder for task in tasks}, options.lens_rubrics),

@@ -50,6 +50,7 @@ from synque_select.selection.label_filter import LabelJudges
 from synque_select.selection.scorer import Scorer
 from synque_select.types import Ranking
 from synque_select.types.label_filter import LabelFilterRecord
+from synque_select.utils.cache_dir import cache_root
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
 from synque_select.utils.progress import ProgressBar
@@ -106,7 +107,7 @@ def run_tasks(
     suite = benchmark_suite(proxies, labels=True)
     tasks = find_labeled_tasks(Path(data), names)
     model = get_encoder(encoder, "text")
-    cache = None if cache_dir is None else Path(cache_dir)
+    cache = None if cache_dir is None else cache_root(cache_dir)
     scorer = CaseScorer(suite, model, folder, cache, seed, progress)
     figures: dict[str, TaskFigures] = {}
     baselines = tuple(proxy.key for proxy in suite if never_reads_real(proxy))

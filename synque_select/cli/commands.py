@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from synque_select.cli import (
     ask,
     benchmark,
+    cache,
     compare,
     completion,
     doctor,
@@ -59,6 +60,7 @@ COMMANDS: dict[str, Command | ConfigCommand] = {
     "benchmark": Command(benchmark.run, benchmark.arguments),
     "export": Command(export.run, export.arguments),
     "feedback": Command(feedback.run, feedback.arguments),
+    "cache": Command(cache.run, cache.arguments),
     "ls": Command(ls.run, ls.arguments),
     "compare": Command(compare.run, compare.arguments),
     "completion": Command(completion.run, completion.arguments),

@@ -45,7 +45,7 @@ def run(options: Namespace) -> int:
     """Check the installation. The exit status is 1 if anything will fail."""
     bad = 0
     width = max(map(len, _MODELS))
-    for finding in examine(Path(options.cache_dir) if options.cache_dir else None):
+    for finding in examine(options.cache_dir):
         bad += finding.level == "bad"
         print(f"{finding.level:>4}  {finding.what:<{width}}  {finding.detail}")
     return 1 if bad else 0
@@ -66,7 +66,7 @@ class Finding:
     detail: str
 
 
-def examine(cache_dir: Path | None = None) -> Iterator[Finding]:
+def examine(cache_dir: str | Path | None = None) -> Iterator[Finding]:
     """Check Python, torch, devices, packages, models, plug-ins and the cache."""
     yield _python()
     yield _torch()
@@ -209,10 +209,17 @@ def _plug_ins() -> Iterator[Finding]:
                 yield Finding("ok", what, f"from the package {registry.origin(key)}")
 
 
-def _cache(cache_dir: Path | None) -> Finding:
-    from synque_select.utils.cache_dir import default_cache_dir
+def _cache(cache_dir: str | Path | None) -> Finding:
+    from synque_select.errors import ConfigError
+    from synque_select.utils.cache_dir import cache_root
+    from synque_select.utils.cache_files import size_text
+    from synque_select.utils.remote_cache import remote_of
 
-    folder = cache_dir or default_cache_dir()
+    try:
+        folder = cache_root(cache_dir or None)
+    except ConfigError as error:
+        return Finding("bad", "cache", str(error))
+    remote = remote_of(folder)
     if folder.exists() and not folder.is_dir():
         return Finding("bad", "cache", f"{folder} is a file: set SYNQUE_CACHE to a directory")
     near = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
@@ -222,6 +229,5 @@ def _cache(cache_dir: Path | None) -> Finding:
         )
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else 0
     free = shutil.disk_usage(near).free
-    return Finding(
-        "ok", "cache", f"{folder}: {size / 2**20:.1f} MiB used, {free / 2**30:.0f} GiB free"
-    )
+    place = str(folder) if remote is None else f"{remote.address}, local copies in {folder}"
+    return Finding("ok", "cache", f"{place}: {size_text(size)} used, {free / 2**30:.0f} GiB free")

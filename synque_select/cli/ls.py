@@ -92,13 +92,10 @@ def _runs(where: str | None) -> Table:
 
 
 def _cache(where: str | None) -> Table:
+    from synque_select.cli.cache import local_table
     from synque_select.utils.cache_dir import cache_root
 
-    root = cache_root(where)
-    parts = sorted(root.iterdir()) if root.is_dir() else []
-    rows = ((path.name, f"{n:,}", _size(size)) for path, n, size in map(_measured, parts))
-    note = "what is here can be computed again: deleting it costs only time"
-    return _table(f"Cache in {root}", "what, files, size", rows, note)
+    return local_table(cache_root(where))
 
 
 KINDS: Mapping[str, Callable[[str | None], Table]] = {
@@ -109,15 +106,6 @@ KINDS: Mapping[str, Callable[[str | None], Table]] = {
     "runs": _runs,
     "cache": _cache,
 }
-
-
-def _measured(path: Path) -> tuple[Path, int, int]:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return path, len(files), sum(file.stat().st_size for file in files)
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 2**20:,.1f} MiB"
 
 
 def _sentence(kind: type) -> str:

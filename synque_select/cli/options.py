@@ -116,7 +116,8 @@ def add_compute_options(parser: ArgumentParser, *, quiet: str = "hide progress b
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument(
         "--cache-dir",
-        help="directory of cached embeddings (default: $SYNQUE_CACHE or ~/.cache/synque-select)",
+        help="directory of cached embeddings and scores, or an address such as s3://bucket/cache "
+        "(default: $SYNQUE_CACHE or ~/.cache/synque-select)",
     )
     parser.add_argument("--quiet", action="store_true", help=quiet)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -31,6 +31,7 @@ from synque_select.utils.checksums import (
 from synque_select.utils.file_state import FileState, file_state, settled_state
 from synque_select.utils.json_files import read_json_file
 from synque_select.utils.progress import ProgressBar
+from synque_select.utils.remote_cache import remote_of
 from synque_select.utils.wording import counted
 from synque_select.utils.written_number import WrittenNumber
 
@@ -242,9 +243,17 @@ def _converted_file(path: Path, write: _Write, about: Sequence[str]) -> Path:
 
 
 def _cache_path(path: Path, state: FileState, about: Sequence[str]) -> Path:
-    key = [_FORMAT_VERSION, str(path.resolve()), *state, *about]
-    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
-    return default_cache_dir() / "tables" / f"{name}.arrow"
+    folder = default_cache_dir() / "tables"
+    # the path and the times of a file are those of this machine; another one has the same content
+    of_file = [str(path.resolve()), *state] if remote_of(folder) is None else [_hash(path, state)]
+    name = hashlib.sha256(json.dumps([_FORMAT_VERSION, *of_file, *about]).encode()).hexdigest()
+    return folder / f"{name[:32]}.arrow"
+
+
+@lru_cache(maxsize=256)
+def _hash(path: Path, _state: FileState) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _cached_table(target: Path, write: _Write) -> Path:

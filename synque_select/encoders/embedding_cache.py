@@ -28,12 +28,13 @@ from numpy.typing import NDArray
 from synque_select.data.examples import Examples
 from synque_select.data.views import View
 from synque_select.encoders.base import BaseEncoder
+from synque_select.encoders.remote_shards import fetch_rows
 from synque_select.encoders.shards import (
     SUFFIX,
     Shard,
     ShardError,
     ShardIndex,
-    contains,
+    is_among,
     open_shard,
     sorted_keys,
     write_shard,
@@ -42,9 +43,11 @@ from synque_select.errors import ConfigError, EncoderError
 from synque_select.types.modality import Modality
 from synque_select.utils.atomic import write_text_atomic
 from synque_select.utils.cache_dir import cache_root, temporary_twin, write_in_cache
+from synque_select.utils.cache_files import note_use
 from synque_select.utils.memory import is_out_of_memory
 from synque_select.utils.process_state import free_device_memory, preserved_state
 from synque_select.utils.progress import ProgressBar
+from synque_select.utils.remote_cache import fetch, publish, remote_of
 from synque_select.utils.wording import counted, one_line
 
 __all__ = ["Embedded", "ViewPart", "embed", "encode_part", "keep_rows", "missing_parts"]
@@ -174,7 +177,7 @@ def embed(
     encoder: BaseEncoder,
     examples: Examples,
     *,
-    cache_dir: Path | None = None,
+    cache_dir: str | Path | None = None,
     progress: bool = True,
 ) -> Embedded:
     r"""Return the embeddings of all examples; only those that are not cached are computed.
@@ -186,7 +189,8 @@ def embed(
     Args:
         encoder: Encoder to use; its `key` determines which cached embeddings are valid.
         examples: A candidate or the real sample.
-        cache_dir: Root directory of the cache; None for `default_cache_dir()`.
+        cache_dir: Root directory of the cache, or an address such as s3://bucket/cache; None for
+            `default_cache_dir()`.
         progress: Whether to show a progress bar on stderr if encoding takes over two seconds.
 
     Raises:
@@ -466,6 +470,7 @@ class _Store:
         with self._errors():
             for folder in (self.folder, self._twin):
                 path = folder / f"{name}{SUFFIX}"
+                fetch(path, open_shard)
                 shard = self._open(path)
                 if shard is not None and np.array_equal(shard.digests, digests):
                     return shard
@@ -477,10 +482,17 @@ class _Store:
         """Return the positions of views without an embedding; of equal views, the first."""
         with self._errors():
             self._index.refresh()
-        number, _, _ = self._index.find(digests)
-        absent = np.flatnonzero(number < 0)
+        absent = self._absent(digests)
+        if len(absent) and fetch_rows(self.folder, digests[absent]):
+            with self._errors():
+                self._index.refresh()
+            absent = self._absent(digests)
         _, first = np.unique(_whole_digests(digests[absent]), return_index=True)
         return absent[np.sort(first)]
+
+    def _absent(self, digests: NDArray[np.uint8]) -> NDArray[np.int64]:
+        number, _, _ = self._index.find(digests)
+        return np.flatnonzero(number < 0)
 
     def keep(self, digests: NDArray[np.uint8], rows: NDArray[np.float32]) -> None:
         """Write rows to a part file."""
@@ -515,6 +527,7 @@ class _Store:
 
     def _open(self, path: Path) -> Shard | None:
         try:
+            note_use(path)
             return open_shard(path)
         except (FileNotFoundError, NotADirectoryError):
             self._index.drop(path)
@@ -533,16 +546,20 @@ class _Store:
             write(folder / name)
             return folder / name
 
-        return write_in_cache(self.folder, written)
+        place = write_in_cache(self.folder, written)
+        publish(place)
+        return place
 
     def _remove_parts(self, shards: Iterable[Shard], digests: NDArray[np.uint8]) -> None:
         # a part is obsolete once the candidate's own file holds all of its rows
         parts = [shard for shard in shards if shard.path.name.startswith(_PART)]
         keys = sorted_keys(digests)
         for shard in parts:
-            if contains(keys, shard.digests):
+            if is_among(keys, shard.digests).all():
                 with suppress(OSError):
                     shard.path.unlink()
+                if (remote := remote_of(shard.path)) is not None:
+                    remote.discard(shard.path)
                 self._index.drop(shard.path)
 
     def _remove_stale(self) -> None:

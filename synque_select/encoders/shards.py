@@ -28,11 +28,13 @@ from synque_select.utils.wording import counted
 
 __all__ = [
     "SUFFIX",
+    "Layout",
     "Shard",
     "ShardError",
     "ShardIndex",
-    "contains",
+    "is_among",
     "open_shard",
+    "parse_header",
     "sorted_keys",
     "write_shard",
 ]
@@ -68,8 +70,16 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """Offsets and checksums in the file of a shard."""
+class Layout:
+    """Offsets and checksums in the file of a shard.
+
+    Args:
+        start: First byte of the rows.
+        n: Number of rows.
+        dim: Length of a row.
+        rows_crc: CRC-32 of the rows.
+        digests_crc: CRC-32 of the digests.
+    """
 
     start: int
     n: int
@@ -79,10 +89,12 @@ class _Layout:
 
     @property
     def digests_start(self) -> int:
+        """First byte of the digests."""
         return self.start + 4 * self.n * self.dim
 
     @property
     def stop(self) -> int:
+        """Size of the file."""
         return self.digests_start + 32 * self.n
 
 
@@ -130,16 +142,33 @@ def _header(n: int, dim: int, rows_crc: int, digests_crc: int, folder: str) -> b
     return len(text).to_bytes(8, "little") + text
 
 
-def _read_layout(file: IO[bytes], folder: str) -> _Layout:
+def _read_layout(file: IO[bytes], folder: str) -> Layout:
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if not 0 < length < min(size, 1 << 16):
         raise ShardError("no header")
+    layout = parse_header(file.read(length), folder)
+    if layout.stop != size:
+        raise ShardError(f"{counted(size, 'byte')}, expected {layout.stop}")
+    return layout
+
+
+def parse_header(text: bytes, folder: str) -> Layout:
+    """Return the layout in a header, without the eight bytes of its length.
+
+    Args:
+        text: The header.
+        folder: Name of the folder of the file.
+
+    Raises:
+        ShardError: It is not a header of this format and this folder.
+    """
+    length = len(text)
     try:
-        fields: dict[str, Any] = json.loads(file.read(length))
+        fields: dict[str, Any] = json.loads(text)
         meta = fields["__metadata__"]
         n, dim = fields["embeddings"]["shape"]
-        layout = _Layout(
+        layout = Layout(
             start=8 + length,
             n=n,
             dim=dim,
@@ -148,15 +177,15 @@ def _read_layout(file: IO[bytes], folder: str) -> _Layout:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ShardError(f"not a header of an embedding shard: {error}") from None
-    if meta.get("format") != _FORMAT or layout.stop != size:
-        raise ShardError(f"{counted(size, 'byte')}, expected {layout.stop}")
+    if meta.get("format") != _FORMAT:
+        raise ShardError(f"its format is not {_FORMAT}")
     # files of older versions do not name it: their place alone says whose they are
     if meta.get("folder", folder) != folder:
         raise ShardError("it is of another encoder")
     return layout
 
 
-def _read_digests(file: IO[bytes], layout: _Layout) -> NDArray[np.uint8]:
+def _read_digests(file: IO[bytes], layout: Layout) -> NDArray[np.uint8]:
     file.seek(layout.digests_start)
     data = file.read(32 * layout.n)
     if zlib.crc32(data) != layout.digests_crc:
@@ -193,7 +222,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _rows_crc(file: IO[bytes], layout: _Layout) -> int:
+def _rows_crc(file: IO[bytes], layout: Layout) -> int:
     # read instead of mapped, because mapped pages count as memory of this process
     file.seek(layout.start)
     crc, left = 0, layout.digests_start - layout.start
@@ -228,15 +257,16 @@ class _Run:
 
 
 def sorted_keys(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Return the sorted keys of digests, for `contains`."""
+    """Return the sorted keys of digests, for `is_among`."""
     return np.sort(_keys(digests))
 
 
-def contains(keys: NDArray[np.uint64], part: NDArray[np.uint8]) -> bool:
-    """Whether the keys of all digests of a part are among the sorted keys."""
-    wanted = _keys(part)
+def is_among(keys: NDArray[np.uint64], digests: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether the key of each digest is among the sorted keys, of which there must be one."""
+    wanted = _keys(digests)
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return bool((keys[at] == wanted).all())
+    matches: NDArray[np.bool_] = keys[at] == wanted
+    return matches
 
 
 def _keys(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:

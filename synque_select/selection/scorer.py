@@ -779,8 +779,7 @@ class ScoringJob:
         """See `Scorer.embeddings`."""
         if not self.needs_embeddings:
             return None
-        encoder, given = self._encoder(), self.scorer.cache_dir
-        folder = None if given is None else Path(given)
+        encoder, folder = self._encoder(), self.scorer.cache_dir
         real, *parts = (
             embed(encoder, examples, cache_dir=folder).embeddings
             for examples in (self.real, *self.given)

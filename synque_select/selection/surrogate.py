@@ -127,10 +127,9 @@ def draw_surrogate(
     ]
     parts = [_part(candidate, pool) for candidate, pool in zip(candidates, pools, strict=True)]
     chosen = get_encoder(encoder, real.modality, device=device)
-    folder = None if cache_dir is None else Path(cache_dir)
     try:
         rows = [
-            embed(chosen, part, cache_dir=folder, progress=progress).embeddings
+            embed(chosen, part, cache_dir=cache_dir, progress=progress).embeddings
             for part in (real, *parts)
         ]
     finally:

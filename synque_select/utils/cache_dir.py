@@ -7,6 +7,7 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -14,10 +15,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
+from synque_select.errors import ConfigError
+from synque_select.utils.cache_files import register_root
+from synque_select.utils.remote_cache import is_address, open_remote
+
 __all__ = [
     "cache_root",
     "default_cache_dir",
     "is_disk_full",
+    "local_copies_dir",
     "note_not_written",
     "reason_of",
     "temporary_twin",
@@ -26,17 +32,55 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+_DEFAULT = "~/.cache/synque-select"
+_SLASH_LOST = re.compile(r"[A-Za-z][\w+.-]+:/")
 _T = TypeVar("_T")
 
 
 def default_cache_dir() -> Path:
-    """Return $SYNQUE_CACHE, or ~/.cache/synque-select; a leading ~ is the home directory."""
-    return cache_root(os.environ.get("SYNQUE_CACHE") or "~/.cache/synque-select")
+    """Return $SYNQUE_CACHE, or ~/.cache/synque-select; a leading ~ is the home directory.
+
+    Raises:
+        ConfigError: It is an address of a store that cannot be used.
+    """
+    return cache_root(os.environ.get("SYNQUE_CACHE") or _DEFAULT)
 
 
 def cache_root(given: str | Path | None) -> Path:
-    """Return the folder of the cache that is given; None for `default_cache_dir`."""
-    return default_cache_dir() if given is None else Path(os.path.expanduser(given))
+    """Return the folder of the cache that is given; None for `default_cache_dir`.
+
+    For an address such as s3://bucket/cache, this is the local folder that is in front of the
+    store; see `synque_select.utils.remote_cache`.
+
+    Raises:
+        ConfigError: It is an address of a store that cannot be used.
+    """
+    if given is None:
+        return default_cache_dir()
+    if isinstance(given, str) and is_address(given):
+        return open_remote(given, _usable(local_copies_dir())).local
+    if isinstance(given, Path) and _SLASH_LOST.match(str(given)):
+        raise ConfigError(
+            f"cache_dir={str(given)!r} is a Path: give an address as a text, because a Path "
+            "drops one of its slashes"
+        )
+    return register_root(Path(os.path.expanduser(given)))
+
+
+def local_copies_dir() -> Path:
+    """Return the folder with the local copies of what is in stores.
+
+    It is $SYNQUE_CACHE_LOCAL, or else $SYNQUE_CACHE if that is a folder, or else
+    ~/.cache/synque-select.
+    """
+    default = os.environ.get("SYNQUE_CACHE") or _DEFAULT
+    local = os.environ.get("SYNQUE_CACHE_LOCAL") or (_DEFAULT if is_address(default) else default)
+    return Path(os.path.expanduser(local))
+
+
+@lru_cache(maxsize=8)
+def _usable(folder: Path) -> Path:
+    return writable_twin(folder)
 
 
 def writable_twin(folder: Path) -> Path:

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from synque_select.utils.atomic import atomic_path
+from synque_select.utils.cache_files import note_use
 from synque_select.utils.file_state import FileState, file_state
+from synque_select.utils.remote_cache import fetch, publish
 
 __all__ = [
     "DamagedFileError",
@@ -62,6 +64,7 @@ def checksummed_path(path: Path) -> Iterator[Path]:
             crc = _crc(stream, path.name, None)
             stream.seek(0, os.SEEK_END)
             stream.write(_LAST_LINE % crc)
+    publish(path)
 
 
 @contextmanager
@@ -88,6 +91,7 @@ def read_checked(path: Path) -> bytes:
         DamagedFileError: The file is cut, changed, of another name, or cannot be read.
         FileNotFoundError, NotADirectoryError: The file does not exist.
     """
+    _prepare(path)
     with _readable(path):
         content = path.read_bytes()
     body, last = content[:-_LENGTH], content[-_LENGTH:]
@@ -104,8 +108,15 @@ def check_file(path: Path) -> None:
         DamagedFileError: The file is cut, changed, of another name, or cannot be read.
         FileNotFoundError, NotADirectoryError: The file does not exist.
     """
+    _prepare(path)
     with _readable(path):
         _check(path, file_state(path))
+
+
+def _prepare(path: Path) -> None:
+    """Fetch a file from the store behind the cache, if it is missing, and note its use."""
+    fetch(path, lambda part: _check(part, file_state(part)))
+    note_use(path)
 
 
 @lru_cache(maxsize=4096)

@@ -43,7 +43,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def files(folder: Path) -> list[str]:
-    return [path.name for path in folder.rglob("*") if path.is_file()]
+    paths = [path for path in folder.rglob("*") if path.parent.name != ".in-use"]
+    return [path.name for path in paths if path.is_file()]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
