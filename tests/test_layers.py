@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("llm", "types"),
     ("data", "records"),
     ("encoders", "lens"),
-    ("export", "proxies", "report"),
+    ("execution", "export", "proxies", "report"),
     ("selection",),
     ("benchmark", "training"),
     ("callbacks", "hf", "probing", "tuning"),

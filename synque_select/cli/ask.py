@@ -144,6 +144,7 @@ def _draw(options: Namespace) -> tuple[QuestionSheet, Camps | None]:
         seed=options.seed,
         device=options.device,
         cache_dir=options.cache_dir,
+        executor=options.executor,
         progress=not options.quiet,
     )
     scoring = scorer.score(candidates, real)

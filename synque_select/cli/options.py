@@ -119,6 +119,14 @@ def add_compute_options(parser: ArgumentParser, *, quiet: str = "hide progress b
         help="directory of cached embeddings and scores, or an address such as s3://bucket/cache "
         "(default: $SYNQUE_CACHE or ~/.cache/synque-select)",
     )
+    parser.add_argument(
+        "--executor",
+        metavar="WHERE",
+        help="where to compute: local (default), local:workers=4 for processes, local:devices=0,1 "
+        "for one process per GPU, ray for the Ray cluster of $RAY_ADDRESS or of this machine, "
+        "ray://HOST:PORT for another; of Ray also ray:cpus=4:gpus=1:workers=8, the first two per "
+        "worker",
+    )
     parser.add_argument("--quiet", action="store_true", help=quiet)
 
 

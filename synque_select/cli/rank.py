@@ -419,6 +419,7 @@ def _scorer(options: Namespace) -> Scorer:
         label_filter=_label_filter(options.label_filter, relabel=options.relabel),
         relabel=options.relabel,
         answers=options.answers,
+        executor=options.executor,
     )
 
 

@@ -13,15 +13,10 @@ from synque_select.execution.local import LocalExecutor
 from synque_select.utils.registry import check_options, split_options
 from synque_select.utils.validation import check_int, is_number
 
-__all__ = ["EXECUTOR_HELP", "ExecutorSpec", "get_executor", "opened_executor"]
+__all__ = ["ExecutorSpec", "get_executor", "opened_executor"]
 
 ExecutorSpec = str | Executor | None
 
-EXECUTOR_HELP = (
-    "where to compute: local (default); local:workers=4, processes; local:devices=0,1, one process "
-    "per GPU; ray, the cluster of $RAY_ADDRESS or of this machine; ray://HOST:PORT. Options of Ray "
-    "follow after colons: ray:cpus=4:gpus=1:workers=8, the first two per worker"
-)
 _ADDRESS = re.compile(r"(ray://[^:/\s]+:\d+)(:.*)?")
 
 

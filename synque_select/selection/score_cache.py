@@ -25,6 +25,8 @@ __all__ = [
     "ScoreCache",
     "code_of",
     "is_packaged",
+    "packed_scores",
+    "unpacked_scores",
 ]
 
 _FORMAT = 2
@@ -71,11 +73,7 @@ class ScoreCache:
         if path is None:
             return None
         try:
-            with np.load(io.BytesIO(read_checked(path)), allow_pickle=False) as file:
-                arrays = {name: torch.from_numpy(file[name]) for name in file.files}
-            about = json.loads(arrays.pop("about").numpy().tobytes())
-            scores = _restored(arrays, about, cache(score), cache(mixture_score))
-            return scores, float(about["seconds"])
+            return unpacked_scores(read_checked(path), score, mixture_score)
         except OSError:
             return None
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -84,24 +82,25 @@ class ScoreCache:
 
     def keep(self, proxy: BaseProxy, scores: ProxyScores, seconds: float) -> None:
         """Write the scores of a proxy, if they can be kept."""
+        if self.can_keep(proxy) and (packed := packed_scores(scores, seconds)) is not None:
+            self.keep_packed(proxy, packed)
+
+    def can_keep(self, proxy: BaseProxy) -> bool:
+        """Return whether the scores of a proxy are kept, if they can be saved."""
+        return self._path(proxy) is not None
+
+    def has(self, proxy: BaseProxy) -> bool:
+        """Return whether scores of a proxy are kept; they are checked when they are read."""
         path = self._path(proxy)
-        if path is None or not isinstance(scores.resample, Contributions | None):
-            return
-        columns = {name: getattr(scores, name) for name in _COLUMNS}
-        parts = {name: getattr(scores.resample, name, None) for name in _PARTS}
-        arrays = {name: t.numpy() for name, t in (columns | parts).items() if t is not None}
-        about = {
-            "seconds": seconds,
-            "messages": scores.messages,
-            "reliable": scores.reliable,
-            "details": dict(scores.details),
-            "example_scores": scores.example_scores is not None,
-            "mixture": scores.mixture is not None,
-        }
-        arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+        return path is not None and path.is_file()
+
+    def keep_packed(self, proxy: BaseProxy, packed: bytes) -> None:
+        """Write scores that were packed by `packed_scores`."""
+        path = self._path(proxy)
+        assert path is not None
         try:
             with checksummed_file(path) as stream:
-                np.savez(stream, **arrays)
+                stream.write(packed)
         except OSError as error:
             note_not_written(path.parent, error)
 
@@ -179,6 +178,51 @@ def code_of(cls: type[BaseProxy]) -> str | None:
         return None  # records may have changed where their views have not
     source = source_of(cls)
     return None if source is None else f"{cls.__qualname__}{source}"
+
+
+def packed_scores(scores: ProxyScores, seconds: float) -> bytes | None:
+    """Return scores as the bytes of an .npz file; None if they cannot be saved.
+
+    Args:
+        scores: The scores of all candidates.
+        seconds: Wall time of scoring.
+    """
+    if not isinstance(scores.resample, Contributions | None):
+        return None
+    columns = {name: getattr(scores, name) for name in _COLUMNS}
+    parts = {name: getattr(scores.resample, name, None) for name in _PARTS}
+    arrays = {name: t.numpy() for name, t in (columns | parts).items() if t is not None}
+    about = {
+        "seconds": seconds,
+        "messages": scores.messages,
+        "reliable": scores.reliable,
+        "details": dict(scores.details),
+        "example_scores": scores.example_scores is not None,
+        "mixture": scores.mixture is not None,
+    }
+    arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+def unpacked_scores(
+    packed: bytes,
+    score: Callable[[], ProxyScores],
+    mixture_score: Callable[[], Callable[[torch.Tensor], float] | None],
+) -> tuple[ProxyScores, float]:
+    """Return the scores and seconds that `packed_scores` has saved.
+
+    Args:
+        packed: The bytes.
+        score: As for `ScoreCache.load`.
+        mixture_score: As for `ScoreCache.load`.
+    """
+    with np.load(io.BytesIO(packed), allow_pickle=False) as file:
+        arrays = {name: torch.from_numpy(file[name]) for name in file.files}
+    about = json.loads(arrays.pop("about").numpy().tobytes())
+    scores = _restored(arrays, about, cache(score), cache(mixture_score))
+    return scores, float(about["seconds"])
 
 
 def _restored(

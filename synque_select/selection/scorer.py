@@ -23,6 +23,7 @@ from synque_select.data.view_messages import view_messages
 from synque_select.data.views import Selector
 from synque_select.encoders import BaseEncoder, embed, get_encoder
 from synque_select.errors import ConfigError, DataError, ProxyError
+from synque_select.execution import ExecutorSpec, get_executor, opened_executor
 from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import ProxySpec, default_suite, resolve_suite
 from synque_select.records.dropped_labels_file import DROPPED_LABELS, save_dropped_labels
@@ -91,6 +92,7 @@ class ComputeOptions(TypedDict, total=False):
     device: str | torch.device | None
     cache_dir: str | Path | None
     progress: bool
+    executor: ExecutorSpec
 
 
 class RankOptions(ComputeOptions, total=False):
@@ -161,7 +163,8 @@ def rank(
             `seed` (default 0) for everything that is drawn; `device` for encoding and scoring, None
             for a GPU if there is one; `cache_dir` of embeddings and scores, None for the default
             cache; `progress` (default True), whether to show progress of anything that takes more
-            than two seconds.
+            than two seconds; `executor`, where to encode and score, such as "local:devices=0,1" or
+            "ray://HOST:PORT", see `Scorer`.
 
     Returns:
         The ranking, with the label checks in its `findings`. `print` and a notebook show it,
@@ -251,6 +254,9 @@ class Scorer:
         relabel: Whether these examples get the label with the most votes instead.
         answers: A file of `synque-select ask` with labels of real examples: candidates that it
             shows to be worse are not recommended, and it decides between two camps.
+        executor: Where to encode and score what is not in the cache: "local" or None for this
+            process, "local:devices=0,1" for one process per GPU, "ray" or "ray://HOST:PORT" for a
+            Ray cluster; see `synque_select.execution.get_executor`. The ranking is the same.
         notify: Called with sentences for the user, such as which scores came from the cache.
 
     Raises:
@@ -278,6 +284,7 @@ class Scorer:
     label_filter: LabelFilterChoice = "off"
     relabel: bool = False
     answers: str | Path | None = None
+    executor: ExecutorSpec = field(default=None, compare=False)
     notify: Callable[[str], None] = field(default=_log.info, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -286,6 +293,7 @@ class Scorer:
         check_int("n_resamples", self.n_resamples, 100)
         check_int("seed", self.seed, 0)
         MixtureOptions.of(self.mixture)
+        get_executor(self.executor)  # a wrong name is an error before anything is read
         object.__setattr__(self, "label_filter", check_label_filter(self.label_filter))
 
     @classmethod
@@ -470,16 +478,18 @@ class ScoringJob:
     def score(self) -> Scoring:
         """See `Scorer.score`."""
         scorer = self.scorer
-        scoring = score(
-            self.candidates,
-            self.real,
-            self.suite,
-            encoder=scorer.encoder,
-            seed=scorer.seed,
-            device=scorer.device,
-            cache_dir=scorer.cache_dir,
-            progress=scorer.progress,
-        )
+        with opened_executor(scorer.executor) as executor:
+            scoring = score(
+                self.candidates,
+                self.real,
+                self.suite,
+                encoder=scorer.encoder,
+                seed=scorer.seed,
+                device=scorer.device,
+                cache_dir=scorer.cache_dir,
+                progress=scorer.progress,
+                executor=executor,
+            )
         if scoring.reused:
             scorer.notify(
                 f"scores of {len(scoring.reused)} of "

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,26 +19,24 @@ from synque_select.data.examples import Examples
 from synque_select.data.left_out import left_out_messages
 from synque_select.data.view_messages import view_messages
 from synque_select.encoders import BaseEncoder, embed, get_encoder
-from synque_select.errors import ConfigError, ProxyError
+from synque_select.errors import ProxyError
+from synque_select.execution.base import Executor, UnitFailure
+from synque_select.execution.encoding import EncoderSource, encode_missing
 from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
 from synque_select.selection.copies_cache import kept_real_copies
 from synque_select.selection.degenerate import Degenerate
+from synque_select.selection.proxy_scores import score_by, usable_device, within_memory
+from synque_select.selection.proxy_units import proxy_units
 from synque_select.selection.real_messages import real_messages
 from synque_select.selection.reference import reference_scores
-from synque_select.selection.score_cache import ScoreCache
+from synque_select.selection.score_cache import ScoreCache, unpacked_scores
 from synque_select.types import EncoderInfo, Mixture
 from synque_select.types.modality import Modality
 from synque_select.utils.cache_dir import cache_root
-from synque_select.utils.memory import is_out_of_memory
-from synque_select.utils.process_state import free_device_memory, preserved_state
+from synque_select.utils.process_state import preserved_state
 from synque_select.utils.progress import ProgressBar
-from synque_select.utils.wording import one_line
 
 __all__ = ["Scoring", "data_key", "labels_key", "score", "score_mixture"]
-
-_log = logging.getLogger(__name__)
-_Result = TypeVar("_Result")
-_MAX_SHOWN = 200  # characters of an error
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +119,7 @@ def score(
     device: str | torch.device | None = None,
     cache_dir: str | Path | None = None,
     progress: bool = True,
+    executor: Executor | None = None,
 ) -> Scoring:
     """Score candidates against the real sample with every proxy of a suite.
 
@@ -136,17 +134,20 @@ def score(
         device: Where to encode and score; None for a GPU if there is one.
         cache_dir: Where embeddings and scores are kept; None for the default cache.
         progress: Whether to show progress bars.
+        executor: Where to encode and score what is not in the cache; None for this process.
 
     Raises:
         ConfigError: The device or the encoder cannot be used.
+        ExecutorError: The executor cannot be used.
         EncoderError: The encoder cannot be loaded, or returned embeddings that are not finite.
         ProxyError: A proxy cannot score this data.
     """
     folder = cache_root(cache_dir)
     with preserved_state():
         started = time.perf_counter()
-        place = _device(device)
-        encoded = _encoded([real, *candidates], suite, encoder, place, folder, progress)
+        place = usable_device(device)
+        remote = executor if executor is not None and executor.is_remote else None
+        encoded = _encoded([real, *candidates], suite, encoder, place, folder, progress, remote)
         encode_s = time.perf_counter() - started
         copied, copies = kept_real_copies(candidates, real, folder)
         messages = view_messages((*candidates, real)) + left_out_messages(candidates, real)
@@ -155,9 +156,11 @@ def score(
         data = data_key(candidates, real, seed)
         labels = labels_key(candidates) if any(proxy.needs_labels for proxy in suite) else ()
         kept = ScoreCache(folder / "scores", data, encoded.key, labels)
-        scores, seconds, reused = _scores(encoded.inputs, suite, seed, place, kept, progress)
+        scores, seconds, reused = _scores(
+            encoded.inputs, suite, seed, place, kept, progress, remote
+        )
         size, sample = min(len(part) for part in candidates), encoded.inputs[0]
-        reference = _within_memory(
+        reference = within_memory(
             "scores of the real sample",
             lambda device: reference_scores(sample, suite, size, seed=seed, device=device),
             place,
@@ -219,7 +222,7 @@ def score_mixture(
     scores = {proxy.key: kept.load_mixture(proxy, weights) for proxy in suite}
     left = [proxy for proxy in suite if scores[proxy.key] is None]
     with preserved_state():
-        place = _device(device)
+        place = usable_device(device)
         encoded = _encoded([real, *candidates], left, encoder, place, folder, progress)
         of_all = replace(kept, encoder=encoded.key)
         for proxy in left:
@@ -241,7 +244,7 @@ def _mixture_score(
     function = proxy.mixture_score(inputs[0], inputs[1:], seed=seed, device=device)
     if function is not None:
         return function
-    score = partial(_score_by, proxy, inputs, seed, device)
+    score = partial(score_by, proxy, inputs, seed, device)
     loaded = kept.load(proxy, score, lambda: None)  # it says whether there is such a function
     return (score() if loaded is None else loaded[0]).mixture
 
@@ -282,17 +285,6 @@ def _said(scores: Mapping[str, ProxyScores]) -> tuple[str, ...]:
     )
 
 
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(1, device=device).cpu()  # a valid name does not mean that the device exists
-        return torch.device(device)
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"device={device!r} cannot be used here: {reason}") from error
-
-
 class _Encoded(NamedTuple):
     """The real sample and the candidates as proxies see them, and by which encoder."""
 
@@ -309,6 +301,7 @@ def _encoded(
     device: torch.device,
     folder: Path,
     progress: bool,
+    executor: Executor | None = None,
 ) -> _Encoded:
     """Hash every view, and embed them if a proxy asks for it; the encoder is freed afterwards."""
     with_labels = any(proxy.needs_labels for proxy in suite)
@@ -316,6 +309,12 @@ def _encoded(
         return _Encoded([_input(e, None, with_labels) for e in examples])
     model = get_encoder(encoder, examples[0].modality, device=device)
     try:
+        n_elsewhere = 0
+        if executor is not None:
+            source = EncoderSource(encoder, model.modality, str(device), model.key)
+            n_elsewhere = encode_missing(
+                executor, source, model, examples, folder, progress=progress
+            )
         embedded = [embed(model, e, cache_dir=folder, progress=progress) for e in examples]
         info = EncoderInfo(model.id, model.revision, int(embedded[0].embeddings.shape[1]))
         key = model.key  # final by now: loading the model may have settled the precision
@@ -323,7 +322,7 @@ def _encoded(
         if model is not encoder:  # the caller's own instance stays the caller's
             model.close()
     inputs = [_input(e, r.embeddings, with_labels) for e, r in zip(examples, embedded, strict=True)]
-    return _Encoded(inputs, info, key, sum(r.n_encoded for r in embedded))
+    return _Encoded(inputs, info, key, n_elsewhere + sum(r.n_encoded for r in embedded))
 
 
 def _input(examples: Examples, embeddings: torch.Tensor | None, with_labels: bool) -> ProxyInput:
@@ -348,15 +347,24 @@ def _scores(
     device: torch.device,
     kept: ScoreCache,
     progress: bool,
+    executor: Executor | None,
 ) -> tuple[dict[str, ProxyScores], dict[str, float], tuple[str, ...]]:
     scores, seconds, reused = {}, {}, []
+    elsewhere: dict[str, bytes] = {}
+    if executor is not None and executor.takes_data:
+        elsewhere = _scored_elsewhere(executor, inputs, suite, seed, device, kept)
     bar = ProgressBar(
         suite, desc="scoring", unit="proxy", delay=2, leave=False, disable=not progress
     )
     for proxy in bar:
         bar.set_postfix_str(proxy.key)
-        score = partial(_score_by, proxy, inputs, seed, device)
+        score = partial(score_by, proxy, inputs, seed, device)
         of_mixture = partial(proxy.mixture_score, inputs[0], inputs[1:], seed=seed, device=device)
+        if proxy.key in elsewhere:
+            packed = elsewhere[proxy.key]
+            scores[proxy.key], seconds[proxy.key] = unpacked_scores(packed, score, of_mixture)
+            kept.keep_packed(proxy, packed)
+            continue
         kept_scores = kept.load(proxy, score, of_mixture)
         if kept_scores is not None:
             scores[proxy.key], seconds[proxy.key] = kept_scores
@@ -369,54 +377,32 @@ def _scores(
     return scores, seconds, tuple(reused)
 
 
-def _within_memory(
-    what: str, compute: Callable[[torch.device], _Result], device: torch.device
-) -> _Result:
-    """Return what is computed on a device, or on the CPU if the memory of the device runs out.
+def _scored_elsewhere(
+    executor: Executor,
+    inputs: Sequence[ProxyInput],
+    suite: Sequence[BaseProxy],
+    seed: int,
+    device: torch.device,
+    kept: ScoreCache,
+) -> dict[str, bytes]:
+    """Score on an executor by all proxies whose scores are not in the cache but can be kept there.
 
-    Raises:
-        ProxyError: The memory of the CPU does not suffice either.
+    The others read what is not sent: records, answers of language models, the user's own code.
     """
-    while True:
-        try:
-            return compute(device)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            reason = one_line(f"{type(error).__name__}: {error}", _MAX_SHOWN)
-            if device.type == "cpu":
-                raise ProxyError(
-                    f"{what}: out of memory while scoring ({reason}): use fewer examples per "
-                    "candidate, or leave this proxy out"
-                ) from error
-        # after the error is dropped, whose traceback holds the tensors
-        _log.warning(
-            "%s: out of memory while scoring on %s (%s); going on with the CPU, which is slower.",
-            *(what, device, reason),
-        )
-        device = torch.device("cpu")
-        free_device_memory()
-
-
-def _score_by(
-    proxy: BaseProxy, inputs: Sequence[ProxyInput], seed: int, device: torch.device
-) -> ProxyScores:
-    real, candidates = inputs[0], inputs[1:]
-    with preserved_state():  # it may also be called later, when the example scores are asked for
-        scores: object = _within_memory(
-            proxy.key, lambda place: proxy.score(real, candidates, seed=seed, device=place), device
-        )
-    shape = (len(inputs) - 1,)
-    if not isinstance(scores, ProxyScores):
-        raise ProxyError(
-            f"{proxy.key}: score returned {type(scores).__name__}; expected ProxyScores with "
-            f"values of shape {shape}, one per candidate"
-        )
-    values: object = scores.values
-    if not isinstance(values, torch.Tensor) or values.shape != shape:
-        shown = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
-        raise ProxyError(
-            f"{proxy.key}: ProxyScores.values must be a tensor of shape {shape}, one value per "
-            f"candidate, found {shown}"
-        )
-    return scores
+    missing = [proxy for proxy in suite if kept.can_keep(proxy) and not kept.has(proxy)]
+    units = proxy_units(
+        executor,
+        missing,
+        inputs,
+        seed=seed,
+        device=str(device),
+        content={**kept.data, "encoder": kept.encoder},
+    )
+    keys = {unit.key: unit.proxy.key for unit in units}
+    packed: dict[str, bytes] = {}
+    for unit, result in executor.run(units):
+        if isinstance(result, UnitFailure):
+            raise result.error
+        if result is not None:
+            packed[keys[unit.key]] = result
+    return packed

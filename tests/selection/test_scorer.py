@@ -23,8 +23,9 @@ from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.errors import ConfigError, DataError, ProxyError
 from synque_select.proxies.registry import resolve_suite
-from synque_select.selection import MixtureOptions, Scorer, scoring
+from synque_select.selection import MixtureOptions, Scorer
 from synque_select.selection.mixture import with_mixture
+from synque_select.selection.proxy_scores import within_memory
 from tests.training.tiny import (
     LetterEncoder,
     TinyModel,
@@ -271,11 +272,11 @@ def test_a_proxy_goes_on_with_the_cpu_when_the_memory_of_a_device_runs_out(caplo
             raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
         return 7
 
-    assert scoring._within_memory("mmd", compute, torch.device("cuda")) == 7
+    assert within_memory("mmd", compute, torch.device("cuda")) == 7
     assert tried == ["cuda", "cpu"]
     assert "mmd: out of memory while scoring on cuda" in caplog.text
     with pytest.raises(ValueError, match="another"):
-        scoring._within_memory("mmd", lambda _: int("another"), torch.device("cuda"))
+        within_memory("mmd", lambda _: int("another"), torch.device("cuda"))
 
 
 def test_a_proxy_that_does_not_fit_into_memory_is_named(tmp_path: Path):
