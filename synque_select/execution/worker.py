@@ -6,7 +6,7 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
-__all__: list[str] = []
+__all__ = ["main"]
 
 
 def main(file_descriptor: int) -> None:
