@@ -18,6 +18,7 @@ from synque_select.execution.base import Executor, Shared, Worker
 from synque_select.proxies.base import BaseProxy, ProxyInput
 from synque_select.selection.proxy_scores import score_by, usable_device
 from synque_select.selection.score_cache import packed_scores
+from synque_select.utils.wording import counted
 
 __all__ = ["ScoreProxy", "proxy_units"]
 
@@ -81,7 +82,8 @@ class ScoreProxy:
     @property
     def name(self) -> str:
         """What it does, for messages."""
-        return f"score {len(self.inputs) - 1} candidates by {self.proxy.key}"
+        n = len(self.inputs) - 1
+        return f"score {counted(n, 'candidate')} by {self.proxy.key}"
 
     def run(self, worker: Worker) -> bytes | None:
         """Return the packed scores; None if they cannot be sent."""
