@@ -99,7 +99,7 @@ class SharedFolder:
     def is_here(self) -> bool:
         """Whether this process sees the folder, and was not given a cache of its own."""
         own = os.environ.get("SYNQUE_CACHE")
-        if own and Path(own).absolute() != Path(self.path):
+        if own and Path(os.path.expanduser(own)).absolute() != Path(self.path):
             return False
         return (Path(self.path) / self.token).is_file()
 
