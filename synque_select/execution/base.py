@@ -172,7 +172,7 @@ class Executor(ABC):
             units: The units; their keys differ.
 
         Raises:
-            ExecutorError: There is no worker, or a worker has other versions than this process.
+            ExecutorError: No worker can be started, or one has other versions than this process.
         """
 
     def share(self, value: _T) -> Shared[_T]:

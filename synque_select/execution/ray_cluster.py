@@ -126,7 +126,7 @@ class RayExecutor(PoolExecutor[_Actor]):
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             where = "running on this machine" if address == "auto" else f"at {address}"
             raise ExecutorError(
-                f"there is no Ray cluster {where} that can be reached "
+                f"no Ray cluster {where} can be reached "
                 f"({one_line(f'{type(error).__name__}: {error}', 200)}): start one with `ray start "
                 "--head`, or give its address as ray://HOST:PORT"
             ) from error

@@ -31,7 +31,7 @@ def get_executor(spec: ExecutorSpec) -> Executor:
             returned as it is.
 
     Raises:
-        ConfigError: There is no such executor, or an option is not allowed.
+        ConfigError: The executor is unknown, or an option is not allowed.
         DependencyError: Ray is not installed.
 
     Example:
