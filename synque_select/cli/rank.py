@@ -278,12 +278,15 @@ def _targets(options: Namespace) -> tuple[Path | None, Path | None]:
     """Return where the ranking and the page are saved; checks that they can be."""
     from synque_select.records.findings_file import check_findings_targets
     from synque_select.records.ranking_file import check_ranking_target
-    from synque_select.report.page import check_page_target
 
     target = None if options.json in (None, "-") else check_ranking_target(options.json)
     if target is not None:
         check_findings_targets(target, _finding_files(options))
-    return target, None if options.report is None else check_page_target(options.report)
+    if options.report is None:
+        return target, None
+    from synque_select.report.page import check_page_target
+
+    return target, check_page_target(options.report)
 
 
 def _rank(options: Namespace, *, quiet: bool) -> int:

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 _CHUNK_BYTES = 1 << 20
-_FIRST_BYTES = 1 << 16  # read line by line, which tells the types of the fields
+_FIRST_BYTES = 1 << 14  # read line by line, which tells the types of the fields
 _SHOWN_DIGITS = 20
 _FLOAT_DIGITS = 17  # with so many, two floats are never one text
 _EXACT = 2**53  # from here on, a float does not hold every whole number

@@ -151,6 +151,8 @@ class ModelEncoder(BaseEncoder, Generic[_Inputs]):
 
     def close(self) -> None:
         """Release the model and its device memory; the next `encode` loads it again."""
+        if self._model is None:
+            return
         self._model = None
         gc.collect()  # transformers models contain reference cycles
         if self.device.type == "cuda" and cuda_in_use():

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from synque_select.data.families import judging_families, no_other_family
 from synque_select.data.label_sets import MAX_CLASSES, LabelSets, label_kind, labeled_positions
@@ -234,7 +234,7 @@ def _t_intervals(right: torch.Tensor) -> torch.Tensor:
     """(K, 3) mean and ends of Student's interval of (K, n) shares, from 0 to 1."""
     n = right.shape[1]
     mean = right.mean(1)
-    half = student_t.ppf((1 + _LEVEL) / 2, n - 1) * right.std(1) / n**0.5
+    half = stdtrit(n - 1, (1 + _LEVEL) / 2) * right.std(1) / n**0.5
     return torch.stack((mean, mean - half, mean + half), 1).clamp(0, 1)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
+from synque_select.functional.ranks import mean_ranks
 from synque_select.proxies.base import BaseProxy, ProxyScores
 
 __all__ = ["CONSENSUS", "borda", "consensus_members", "may_enter", "midranks"]
@@ -40,9 +40,7 @@ def midranks(values: torch.Tensor, *, higher_is_better: bool) -> torch.Tensor:
     """
     array = values.detach().to("cpu", torch.float64).numpy()
     levels = _levels(-array if higher_is_better else array)
-    # scipy leaves NaN out with "omit" and ranks the rest; torch.argsort would rank NaN last
-    ranks = rankdata(levels, axis=-1, nan_policy="omit")
-    return torch.from_numpy(np.asarray(ranks, dtype=np.float64))
+    return torch.from_numpy(mean_ranks(levels))
 
 
 def _levels(values: NDArray[np.float64]) -> NDArray[np.float64]:

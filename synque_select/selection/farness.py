@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from scipy.stats import norm as normal
-from scipy.stats import t as student_t
+from scipy.special import ndtri, stdtrit
 
 from synque_select.data.groups import one_per_group
 from synque_select.functional.farness import nearest_is_synthetic
@@ -95,7 +94,7 @@ def _corrected_low(score: ProxyScore, n_candidates: int) -> float:
     """Return the lower end of a one-sided interval of PAD that holds for all candidates at once."""
     if score.low is None:
         return math.nan
-    factor = normal.ppf(1 - (1 - _LEVEL) / n_candidates) / normal.ppf(1 - (1 - _LEVEL) / 2)
+    factor = ndtri(1 - (1 - _LEVEL) / n_candidates) / ndtri(1 - (1 - _LEVEL) / 2)
     return score.value - max(1.0, float(factor)) * (score.value - score.low)
 
 
@@ -154,6 +153,6 @@ def _upper_end(shares: torch.Tensor, alpha: float) -> float:
     n = len(shares)
     if n < 2:
         return 1.0
-    half = float(student_t.ppf(1 - alpha, n - 1)) * float(shares.std()) / math.sqrt(n)
+    half = float(stdtrit(n - 1, 1 - alpha)) * float(shares.std()) / math.sqrt(n)
     # with none among n the deviation is 0 and says nothing: the exact bound of a frequency does
     return max(float(shares.mean()) + half, 1 - math.pow(alpha, 1 / n))

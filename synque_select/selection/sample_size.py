@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from synque_select.errors import ConfigError, ProxyError
+from synque_select.functional.ranks import mean_ranks
 from synque_select.selection.ranking import border_gap, judged_order, redrawn_order
 from synque_select.selection.scoring import Scoring
 from synque_select.selection.uncertainty import n_units
@@ -178,7 +178,7 @@ def _top(values: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def _mean_spearman(first: torch.Tensor, second: torch.Tensor) -> float:
-    a, b = (rankdata(values.numpy(), axis=1) for values in (first, second))
+    a, b = (mean_ranks(values.numpy()) for values in (first, second))
     a, b = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (a, b))
     scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
     defined = scale > 0

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from synque_select.errors import ConfigError
 from synque_select.proxies.base import Contributions, ProxyScores
@@ -128,7 +128,7 @@ def t_interval(
     variance = resampled.var(dim=0, correction=1) * (units / (units - 1))
     if spread is not None:
         variance = variance + spread.square()
-    half = student_t.ppf((1 + level) / 2, units - 1) * variance.sqrt()
+    half = stdtrit(units - 1, (1 + level) / 2) * variance.sqrt()
     return values - half, values + half
 
 
