@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
 from synque_select.data.candidate import Candidate
 from synque_select.errors import LightningError
 from synque_select.experiment.task import BaseTask, sized
+from synque_select.probing.processes import WorkerPool
 from synque_select.records.correlation import UNTRAINED
 from synque_select.records.store import RunStore
 from synque_select.training.bookkeeping import store_record
@@ -18,6 +21,7 @@ from synque_select.training.comparability import (
     content_sha256,
     weights_sha256,
 )
+from synque_select.training.lightning_compat import package_of
 from synque_select.training.short_fit import package_versions, train_and_measure
 from synque_select.types import Mixture, Ranking, RunKind, RunRecord
 from synque_select.utils.json_types import JsonObject
@@ -26,7 +30,7 @@ from synque_select.utils.process_state import seeded
 if TYPE_CHECKING:
     from synque_select.training.lightning_compat import AnyModule
 
-__all__ = ["Fit", "FitStore", "Outcome", "shares"]
+__all__ = ["Fit", "FitStore", "Outcome", "PlannedFit", "shares"]
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,28 @@ class Outcome:
         metrics: Every validation and test metric at the end of the budget.
         seconds: Wall time of training and measuring.
         reused: Whether the fit had finished before.
+        error: Why the model could not be measured before a fit; None if it was measured.
     """
 
     metrics: Mapping[str, float]
     seconds: float
     reused: bool
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class PlannedFit:
+    """A fit, and what its run records say of it.
+
+    Args:
+        fit: What to train.
+        kind: Kind of the run records.
+        rankings: One record is kept per ranking, with the scores of its proxies.
+    """
+
+    fit: Fit
+    kind: RunKind
+    rankings: Sequence[Ranking]
 
 
 def shares(mixture: Mixture, n: int) -> dict[str, int]:
@@ -87,16 +108,25 @@ def shares(mixture: Mixture, n: int) -> dict[str, int]:
 class FitStore:
     """Runs the fits of one task, and keeps them as run records so that none runs twice.
 
+    As a context manager, it ends its processes.
+
     Args:
         task: The task.
         store: Where finished fits are looked up and kept.
+        n_workers: Number of fits that are trained at the same time, each in a process of its own;
+            with 1, this process trains.
     """
 
-    def __init__(self, task: BaseTask, store: RunStore) -> None:
+    def __init__(self, task: BaseTask, store: RunStore, n_workers: int = 1) -> None:
         self._task = task
         self._store = store
-        self._candidates = {candidate.name: candidate for candidate in task.candidates}
-        self._sha256 = {name: c.sha256 for name, c in self._candidates.items()}
+        self._pool: WorkerPool[Fit, Outcome] = WorkerPool(
+            _Training(task),
+            n_workers,
+            name_of=_words,
+            package=package_of(task.datamodule_class) or "pytorch_lightning",
+        )
+        self._sha256 = {candidate.name: candidate.sha256 for candidate in task.candidates}
         self._weights: dict[int, str] = {}
         self._finished: dict[str, Outcome] = {}
         self._written: set[str] = set()
@@ -105,6 +135,15 @@ class FitStore:
                 outcome = Outcome(record.metrics, record.details["seconds"], reused=True)
                 self._finished[record.details["fit"]] = outcome
                 self._written.add(record.run_id)
+
+    def __enter__(self) -> FitStore:
+        self._pool.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._pool.__exit__(kind, error, _)
 
     def run(self, fit: Fit, kind: RunKind, rankings: Sequence[Ranking]) -> Outcome:
         """Return the outcome of a fit, which is trained unless it has finished before.
@@ -117,17 +156,52 @@ class FitStore:
         Raises:
             LightningError: The module does not log the task's metric, or training ended early.
         """
-        fit_id = self._fit_id(fit)
-        outcome = self._finished.get(fit_id)
-        if outcome is None:
-            outcome = self._train(fit)
-            self._finished[fit_id] = Outcome(outcome.metrics, outcome.seconds, reused=True)
-        for ranking in rankings:
-            record = self.record(fit, kind, ranking, outcome)
-            if record.run_id not in self._written:
-                store_record(self._store, record)
-                self._written.add(record.run_id)
+        ((_, outcome),) = self.run_all([PlannedFit(fit, kind, rankings)])
         return outcome
+
+    def run_all(self, planned: Iterable[PlannedFit]) -> Iterator[tuple[PlannedFit, Outcome]]:
+        """Yield each fit with its outcome, as they finish; see `run`.
+
+        A planned fit is only taken when there is a process to train it.
+
+        Raises:
+            LightningError: A fit failed; those that had finished are in the store.
+        """
+        waiting: dict[str, list[PlannedFit]] = {}
+        known: list[tuple[PlannedFit, Outcome]] = []
+
+        def unfinished() -> Iterator[Fit]:
+            for one in planned:
+                fit_id = self._fit_id(one.fit)
+                if fit_id in self._finished:
+                    known.append((one, self._finished[fit_id]))
+                else:
+                    waiting.setdefault(fit_id, []).append(one)
+                    if len(waiting[fit_id]) == 1:
+                        yield one.fit
+
+        for fit, outcome in self._pool.map(unfinished()):
+            fit_id = self._fit_id(fit)
+            again = replace(outcome, reused=True)
+            if outcome.error is None:
+                self._finished[fit_id] = again
+            first, *others = waiting.pop(fit_id)
+            known += [(first, outcome), *((one, again) for one in others)]
+            yield from self._kept(known)
+        yield from self._kept(known)
+
+    def _kept(
+        self, finished: list[tuple[PlannedFit, Outcome]]
+    ) -> Iterator[tuple[PlannedFit, Outcome]]:
+        """Write the records of finished fits, and empty the list."""
+        while finished:
+            planned, outcome = finished.pop(0)
+            for ranking in planned.rankings if outcome.error is None else ():
+                record = self.record(planned.fit, planned.kind, ranking, outcome)
+                if record.run_id not in self._written:
+                    store_record(self._store, record)
+                    self._written.add(record.run_id)
+            yield planned, outcome
 
     def record(self, fit: Fit, kind: RunKind, ranking: Ranking, outcome: Outcome) -> RunRecord:
         """Return the run record of a fit under one real sample."""
@@ -167,31 +241,6 @@ class FitStore:
         )
         return replace(record, orientation={**record.orientation, "consensus": False})
 
-    def _train(self, fit: Fit) -> Outcome:
-        task, started = self._task, time.perf_counter()
-        # fits of an experiment are too small for several processes
-        options = {"devices": 1, **task.trainer_options()}
-        with seeded(fit.seed):
-            module = task.model(fit.seed)
-            data = task.datamodule(self._parts(fit), _realized(fit), seed=fit.seed)
-            measured = train_and_measure(
-                module, data, fit.max_steps, options, stages=("validate", "test")
-            )
-        for name in (f"val_{task.metric}", f"test_{task.metric}"):
-            if name not in measured.metrics:
-                raise LightningError(
-                    f"{type(module).__name__} does not log {name!r}; logged: "
-                    f"{sorted(measured.metrics)}"
-                )
-        return Outcome(measured.metrics, time.perf_counter() - started, reused=False)
-
-    def _parts(self, fit: Fit) -> list[Candidate]:
-        chosen = [self._candidates[name] for name in fit.mixture.names]
-        if fit.n_distinct is None:
-            return chosen
-        counts = shares(fit.mixture, fit.n_distinct)
-        return [sized(c, counts[c.name], seed=fit.seed) for c in chosen]
-
     def _model(self, seed: int) -> AnyModule:
         with seeded(seed):
             return self._task.model(seed)
@@ -216,6 +265,56 @@ class FitStore:
                 package_versions(task.datamodule_class),
             ]
         )[:32]
+
+
+@dataclass(frozen=True)
+class _Training:
+    """Trains and measures the fits of a task."""
+
+    task: BaseTask
+
+    def __call__(self, fit: Fit) -> Outcome:
+        try:
+            return self._trained(fit)
+        except Exception as error:
+            if fit.max_steps:
+                raise
+            # whatever a module of the user raises before it is trained
+            return Outcome({}, 0.0, reused=False, error=f"{type(error).__name__}: {error}")
+
+    def _trained(self, fit: Fit) -> Outcome:
+        task, started = self.task, time.perf_counter()
+        # fits of an experiment are too small for several processes
+        options = {"devices": 1, **task.trainer_options()}
+        with seeded(fit.seed):
+            module = task.model(fit.seed)
+            data = task.datamodule(self._parts(fit), _realized(fit), seed=fit.seed)
+            measured = train_and_measure(
+                module, data, fit.max_steps, options, stages=("validate", "test")
+            )
+        for name in (f"val_{task.metric}", f"test_{task.metric}"):
+            if name not in measured.metrics:
+                raise LightningError(
+                    f"{type(module).__name__} does not log {name!r}; logged: "
+                    f"{sorted(measured.metrics)}"
+                )
+        return Outcome(measured.metrics, time.perf_counter() - started, reused=False)
+
+    @cached_property
+    def _candidates(self) -> dict[str, Candidate]:
+        return {candidate.name: candidate for candidate in self.task.candidates}
+
+    def _parts(self, fit: Fit) -> list[Candidate]:
+        chosen = [self._candidates[name] for name in fit.mixture.names]
+        if fit.n_distinct is None:
+            return chosen
+        counts = shares(fit.mixture, fit.n_distinct)
+        return [sized(c, counts[c.name], seed=fit.seed) for c in chosen]
+
+
+def _words(fit: Fit) -> str:
+    """Name a fit in an error message."""
+    return f"the fit on {', '.join(fit.mixture.names)} (seed {fit.seed})"
 
 
 def _realized(fit: Fit) -> Mixture:

@@ -33,6 +33,9 @@ class ExperimentOptions:
         n_random: Number of random mixtures per replicate, whose mean is the result of the arm.
         n_tuned: Number of trials of the arm "tuned". All trials together take half of the steps of
             a fit; the other half trains on the mixture that they find.
+        n_workers: Number of fits that are trained at the same time, each in a process of its own
+            with an equal share of the threads of torch, or with one of several GPUs; the task must
+            be picklable. With 1, no process is started.
         time_limit_s: Time limit in seconds; None for no limit. Work that would exceed it is not
             started, except the first replicate with every candidate alone, and the second
             replicate.
@@ -62,6 +65,7 @@ class ExperimentOptions:
     single_replicates: int | None = None
     n_random: int = 5
     n_tuned: int = 10
+    n_workers: int = 1
     time_limit_s: float | None = None
     run_dir: str | Path | None = None
     root: str | Path = "runs"
@@ -73,7 +77,8 @@ class ExperimentOptions:
 
     def __post_init__(self) -> None:
         check_run_name(self.name, self.run_dir)
-        for name, least in (("top_k", 1), ("replicates", 2), ("n_random", 1), ("n_tuned", 1)):
+        counts = {"top_k": 1, "replicates": 2, "n_random": 1, "n_tuned": 1, "n_workers": 1}
+        for name, least in counts.items():
             check_int(name, getattr(self, name), least)
         for arm in self.arms:
             if arm not in ARMS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import combinations
@@ -15,7 +15,7 @@ import numpy as np
 
 from synque_select.data.candidate import RealSample
 from synque_select.errors import ConfigError, NotSavedError, RecordError
-from synque_select.experiment.fits import Fit, FitStore, Outcome
+from synque_select.experiment.fits import Fit, FitStore, Outcome, PlannedFit
 from synque_select.experiment.options import ExperimentOptions
 from synque_select.experiment.result import experiment_result, probe_correlations
 from synque_select.experiment.summary import summary, write_run
@@ -89,17 +89,14 @@ def run_experiment(task: BaseTask, options: ExperimentOptions | None = None) -> 
     )
     scorer = _scorer(task, options)
     store = options.store if isinstance(options.store, RunStore) else RunStore(options.store)
-    run = _Run(
-        task,
-        options,
-        fits=FitStore(task, store),
-        rankings=[
-            replace(scorer, seed=replicate).rank(task.candidates, sample)
-            for replicate, sample in enumerate(samples)
-        ],
-        deadline=math.inf if options.time_limit_s is None else started + options.time_limit_s,
-    )
-    run.all()
+    rankings = [
+        replace(scorer, seed=replicate).rank(task.candidates, sample)
+        for replicate, sample in enumerate(samples)
+    ]
+    limit = math.inf if options.time_limit_s is None else options.time_limit_s
+    with FitStore(task, store, options.n_workers) as fits:
+        run = _Run(task, options, fits, rankings, deadline=started + limit)
+        run.all()
     result = experiment_result(
         task,
         run.rankings,
@@ -164,14 +161,35 @@ def _scorer(task: BaseTask, options: ExperimentOptions) -> Scorer:
     )
 
 
-@dataclass
+@dataclass(frozen=True)
+class _ArmFit:
+    """A planned fit, and the arm and the replicate that its outcome counts for."""
+
+    arm: str
+    replicate: int
+    planned: PlannedFit
+
+
+@dataclass(frozen=True)
 class _Step:
-    """Some fits that run together or not at all; earlier fits may decide which ones they are."""
+    """Some fits that run together or not at all.
+
+    Args:
+        what: What they are, for messages.
+        replicate: The replicate.
+        n_optimizer_steps: Optimizer steps of all fits, with those that follow from them.
+        fits: Returns the fits.
+        needs: An arm whose outcomes must be known before; None for none.
+        is_alone: Whether `fits` runs fits itself, while no others run.
+        is_needed: Whether the fits run even if the time is over.
+    """
 
     what: str
     replicate: int
     n_optimizer_steps: int
-    run: Callable[[], None]
+    fits: Callable[[], Sequence[_ArmFit]]
+    needs: str | None = None
+    is_alone: bool = False
     is_needed: bool = False
 
     @property
@@ -183,7 +201,8 @@ def _by_what(steps: Sequence[_Step]) -> str:
     """Name steps with their replicates, each kind once."""
     numbers: dict[str, list[str]] = {}
     for step in steps:
-        numbers.setdefault(step.what, []).append(str(step.replicate + 1))
+        of = numbers.setdefault(step.what, [])
+        of += [number] if (number := str(step.replicate + 1)) not in of else []
     return "; ".join(
         f"{what}, replicate{'s' * (len(of) > 1)} {', '.join(of)}" for what, of in numbers.items()
     )
@@ -203,23 +222,19 @@ class _Run:
     messages: list[str] = field(default_factory=list)
     trained_s: float = 0.0
     trained_steps: int = 0
-    is_untrained_left_out: bool = False
+    owed_steps: int = 0
     bar: ProgressBar = field(default_factory=lambda: ProgressBar(disable=True))
 
     def all(self) -> None:
         """Run every step that the time allows, the most important first."""
         steps = list(self._steps())
-        n_run = 0
+        waiting = list(steps)
         total = sum(step.n_optimizer_steps for step in steps)
         with ProgressBar(
             total=total, unit=" steps", disable=not self.options.progress, delay=2
         ) as self.bar:
-            for step in steps:
-                if not (step.is_needed or self._has_time(step)):
-                    break
-                self.bar.set_description(f"training, {step.title}")
-                step.run()
-                n_run += 1
+            while waiting and self._may_begin(waiting[0]):
+                self._run_batch(waiting)
         outcomes = [
             outcome
             for by_replicate in self.outcomes.values()
@@ -232,16 +247,60 @@ class _Run:
                 f"{n_reused} of {counted(len(outcomes), 'fit')} had finished before: they are "
                 "taken from the store, with the seconds that they took then"
             )
-        if n_run < len(steps):
-            self.messages.append(
-                f"left out, as the time did not allow it: {_by_what(steps[n_run:])}"
-            )
+        if waiting:
+            self.messages.append(f"left out, as the time did not allow it: {_by_what(waiting)}")
 
-    def _has_time(self, step: _Step) -> bool:
-        if not self.trained_steps:
+    def _may_begin(self, step: _Step) -> bool:
+        if step.is_needed or not self.trained_steps:
             return True
-        expected_s = step.n_optimizer_steps * self.trained_s / self.trained_steps
-        return time.monotonic() + expected_s < self.deadline
+        left = self.owed_steps + step.n_optimizer_steps
+        rate = self.trained_s / self.trained_steps / self.options.n_workers
+        return time.monotonic() + left * rate < self.deadline
+
+    def _run_batch(self, waiting: list[_Step]) -> None:
+        """Run the next steps, up to one that needs the outcomes of these or has no time."""
+        begun: list[_ArmFit] = []
+
+        def planned() -> Iterator[PlannedFit]:
+            while waiting and self._may_begin(waiting[0]):
+                step = waiting[0]
+                if any(one.arm == step.needs for one in begun) or (step.is_alone and begun):
+                    return
+                waiting.pop(0)
+                self.owed_steps += step.n_optimizer_steps
+                self.bar.set_description(f"training, {step.title}")
+                for one in step.fits():
+                    begun.append(one)
+                    yield one.planned
+
+        outcomes = {id(one): outcome for one, outcome in self._watched(planned())}
+        # in the order of the plan, whichever fit was the first to finish
+        for one in begun:
+            self._collect(one, outcomes[id(one.planned)])
+
+    def _watched(self, planned: Iterable[PlannedFit]) -> Iterator[tuple[PlannedFit, Outcome]]:
+        for one, outcome in self.fits.run_all(planned):
+            n_steps = one.fit.max_steps
+            if n_steps and not outcome.reused:
+                self.trained_s += outcome.seconds
+                self.trained_steps += n_steps
+            self.owed_steps -= n_steps
+            self.bar.update(n_steps)
+            yield one, outcome
+
+    def _collect(self, one: _ArmFit, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            message = (
+                f"the arm {one.arm} is left out, as the model cannot be measured before a fit: "
+                f"{outcome.error}"
+            )
+            self.messages += [message] if message not in self.messages else []
+            return
+        fit, kind = one.planned.fit, one.planned.kind
+        self.records += [
+            self.fits.record(fit, kind, ranking, outcome) for ranking in one.planned.rankings
+        ]
+        self.outcomes.setdefault(one.arm, {}).setdefault(one.replicate, []).append(outcome)
 
     def _steps(self) -> Iterable[_Step]:
         cost, n = self.task.max_steps, len(self.task.candidates)
@@ -250,23 +309,32 @@ class _Run:
         n_mixed += (self.options.n_random - 1) * ("random_k" in arms)
         singles = replicates[: self.options.single_replicates]
         for r in replicates:
-            yield _Step("mixtures", r, n_mixed * cost, partial(self._mixtures, r), r < 2)
+            yield _Step("mixtures", r, n_mixed * cost, partial(self._mixtures, r), is_needed=r < 2)
             if "none" in arms:
-                yield _Step(arm_words("none"), r, 0, partial(self._untrained, r), r < 2)
+                untrained = partial(self._untrained, r)
+                yield _Step(arm_words("none"), r, 0, untrained, is_needed=r < 2)
             if r == 0:
                 yield _Step("singles", r, n * cost, partial(self._singles, r), is_needed=True)
         if any(arm in arms for arm in _SINGLE_ARMS):
             for r in singles[1:]:
                 yield _Step("singles", r, n * cost, partial(self._singles, r))
-        for arm, run, price in (
-            ("oracle_k", self._oracle, cost),
-            ("probed_k", self._probed, n * self._short_steps() + cost),
-            ("tuned", self._tuned, cost),
-            ("all_unequal", self._unequal, cost),
-        ):
-            if arm in arms:
-                for r in singles if arm == "oracle_k" else replicates:
-                    yield _Step(arm_words(arm), r, price, partial(run, r))
+        if "oracle_k" in arms:
+            for r in singles:
+                yield _Step(
+                    arm_words("oracle_k"), r, cost, partial(self._oracle, r), needs="single"
+                )
+        if "probed_k" in arms:
+            for r in replicates:
+                what, price = arm_words("probed_k"), n * self._short_steps() + cost
+                yield _Step(what, r, price, partial(self._short_probes, r))
+                best = partial(self._probed, r)
+                yield _Step(what, r, 0, best, needs="short", is_needed=True)
+        if "tuned" in arms:
+            for r in replicates:
+                yield _Step(arm_words("tuned"), r, cost, partial(self._tuned, r), is_alone=True)
+        if "all_unequal" in arms:
+            for r in replicates:
+                yield _Step(arm_words("all_unequal"), r, cost, partial(self._unequal, r))
 
     def _fit(
         self,
@@ -278,7 +346,7 @@ class _Run:
         max_steps: int | None = None,
         equal_size: bool = True,
         rankings: Sequence[Ranking] | None = None,
-    ) -> None:
+    ) -> _ArmFit:
         fit = Fit(
             mixture,
             seed=replicate,
@@ -286,45 +354,33 @@ class _Run:
             n_distinct=self.task.n_distinct if equal_size else None,
         )
         rankings = [self.rankings[replicate]] if rankings is None else rankings
-        outcome = self.fits.run(fit, kind, rankings)
-        if fit.max_steps and not outcome.reused:
-            self.trained_s += outcome.seconds
-            self.trained_steps += fit.max_steps
-        self.bar.update(fit.max_steps)
-        self.records += [self.fits.record(fit, kind, ranking, outcome) for ranking in rankings]
-        self.outcomes.setdefault(arm, {}).setdefault(replicate, []).append(outcome)
+        return _ArmFit(arm, replicate, PlannedFit(fit, kind, rankings))
 
-    def _mixtures(self, replicate: int) -> None:
+    def _mixtures(self, replicate: int) -> Sequence[_ArmFit]:
         names = [candidate.name for candidate in self.task.candidates]
+        fits = []
         if "chosen" in self.options.arms:
-            self._fit("chosen", replicate, self.rankings[replicate].top(self.options.top_k))
+            chosen = self.rankings[replicate].top(self.options.top_k)
+            fits.append(self._fit("chosen", replicate, chosen))
         if "random_k" in self.options.arms:
             rng = np.random.default_rng([replicate, self.options.top_k])
             for _ in range(self.options.n_random):
                 drawn = sorted(rng.choice(len(names), self.options.top_k, replace=False))
                 mixture = Mixture.equal([names[i] for i in drawn], f"random {self.options.top_k}")
-                self._fit("random_k", replicate, mixture)
+                fits.append(self._fit("random_k", replicate, mixture))
         if "all" in self.options.arms:
-            self._fit("all", replicate, Mixture.equal(names, "all, equal"))
+            fits.append(self._fit("all", replicate, Mixture.equal(names, "all, equal")))
+        return fits
 
-    def _untrained(self, replicate: int) -> None:
+    def _untrained(self, replicate: int) -> Sequence[_ArmFit]:
         """Measure the model as it is; a model that needs a fit first has no such arm."""
-        if self.is_untrained_left_out:
-            return
         names = [candidate.name for candidate in self.task.candidates]
         mixture = Mixture.equal(names, "none, untrained")
-        try:
-            self._fit("none", replicate, mixture, max_steps=0, equal_size=False)
-        except Exception as error:  # whatever a module of the user raises before it is trained
-            self.is_untrained_left_out = True
-            self.messages.append(
-                "the arm none is left out, as the model cannot be measured before a fit: "
-                f"{type(error).__name__}: {error}"
-            )
+        return [self._fit("none", replicate, mixture, max_steps=0, equal_size=False)]
 
-    def _singles(self, replicate: int) -> None:
+    def _singles(self, replicate: int) -> Sequence[_ArmFit]:
         # the figure of a candidate alone does not depend on the real sample: it counts under each
-        for candidate in self.task.candidates:
+        return [
             self._fit(
                 "single",
                 replicate,
@@ -332,29 +388,36 @@ class _Run:
                 kind="probe",
                 rankings=self.rankings,
             )
+            for candidate in self.task.candidates
+        ]
 
-    def _oracle(self, replicate: int) -> None:
+    def _oracle(self, replicate: int) -> Sequence[_ArmFit]:
         singles = self.outcomes["single"].get(replicate)
-        if singles is not None:
-            best = self._best_by_validation(singles, self.options.top_k)
+        if singles is None:
+            return []
+        best = self._best_by_validation(singles, self.options.top_k)
+        mixture = Mixture.equal(best, f"top {self.options.top_k} by validation")
+        return [self._fit("oracle_k", replicate, mixture)]
+
+    def _short_probes(self, replicate: int) -> Sequence[_ArmFit]:
+        """Train on each candidate so shortly that all of these fits together cost one fit."""
+        return [
             self._fit(
-                "oracle_k",
+                "short",
                 replicate,
-                Mixture.equal(best, f"top {self.options.top_k} by validation"),
+                Mixture.equal([candidate.name], "short probe"),
+                kind="probe",
+                max_steps=self._short_steps(),
             )
+            for candidate in self.task.candidates
+        ]
 
-    def _probed(self, replicate: int) -> None:
-        """Select by K short probes that together cost one fit, then train on the selection."""
-        for candidate in self.task.candidates:
-            mixture = Mixture.equal([candidate.name], "short probe")
-            short = self._short_steps()
-            self._fit("short", replicate, mixture, kind="probe", max_steps=short)
+    def _probed(self, replicate: int) -> Sequence[_ArmFit]:
         best = self._best_by_validation(self.outcomes["short"][replicate], self.options.top_k)
-        self._fit(
-            "probed_k", replicate, Mixture.equal(best, f"top {self.options.top_k} by short probes")
-        )
+        mixture = Mixture.equal(best, f"top {self.options.top_k} by short probes")
+        return [self._fit("probed_k", replicate, mixture)]
 
-    def _tuned(self, replicate: int) -> None:
+    def _tuned(self, replicate: int) -> Sequence[_ArmFit]:
         """Search for a mixture with half of the steps of a fit, train it with the other half."""
         half = self.task.max_steps // 2
         n_trials = max(1, min(self.options.n_tuned, half))
@@ -362,8 +425,9 @@ class _Run:
         space = MixtureSpace(tuple(row.name for row in ranking.order()), (1, len(ranking)))
 
         def value(mixture: Mixture) -> float:
-            self._fit("trial", replicate, mixture, kind="trial", max_steps=short)
-            outcome = self.outcomes["trial"][replicate][-1]
+            one = self._fit("trial", replicate, mixture, kind="trial", max_steps=short)
+            ((_, outcome),) = self._watched([one.planned])
+            self._collect(one, outcome)
             return outcome.metrics[f"val_{self.task.metric}"]
 
         trials = search_mixtures(
@@ -377,16 +441,16 @@ class _Run:
         choose = max if self.task.mode == "max" else min
         best, _ = choose(trials, key=lambda trial: trial[1])
         rest = max(1, self.task.max_steps - n_trials * short)
-        self._fit("tuned", replicate, best, max_steps=rest)
+        return [self._fit("tuned", replicate, best, max_steps=rest)]
 
     def _short_steps(self) -> int:
         return max(1, self.task.max_steps // len(self.task.candidates))
 
-    def _unequal(self, replicate: int) -> None:
+    def _unequal(self, replicate: int) -> Sequence[_ArmFit]:
         sizes = {candidate.name: len(candidate) for candidate in self.task.candidates}
         total = sum(sizes.values())
         mixture = Mixture({name: n / total for name, n in sizes.items()}, "all, unequal size")
-        self._fit("all_unequal", replicate, mixture, equal_size=False)
+        return [self._fit("all_unequal", replicate, mixture, equal_size=False)]
 
     def _best_by_validation(self, outcomes: Sequence[Outcome], k: int) -> list[str]:
         sign = -1 if self.task.mode == "max" else 1

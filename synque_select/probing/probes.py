@@ -10,7 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from synque_select.errors import LightningError
-from synque_select.probing.worker_process import ProbeWork, check_sendable, run_in_worker
+from synque_select.probing.processes import check_sendable
+from synque_select.probing.worker_process import ProbeWork, run_in_worker
 from synque_select.records.store import RunStore
 from synque_select.training.bookkeeping import known_records, store_record
 from synque_select.training.comparability import validation_of

@@ -5,45 +5,96 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import queue
 import runpy
 import sys
 import threading
 import traceback
 import types
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from synque_select.errors import LightningError
-from synque_select.probing.probes import train_probes
-from synque_select.probing.worker_process import ProbeWork
+import torch
+
+from synque_select.errors import LightningError, SynqueError
 from synque_select.training.lightning_compat import LightningPackage, trainer_class_in
 
 __all__ = ["main"]
 
 
 def main(descriptor: int) -> None:
-    """Read the work from stdin, do it, and write the result to the descriptor as JSON."""
+    """Read the function and its units from stdin, and write each result to the descriptor."""
     source = sys.stdin.buffer
-    with os.fdopen(descriptor, "w") as answer:
+    with os.fdopen(descriptor, "wb") as answers:
         try:
-            work = _received(source)
-            # stdin ends when the process that waits for the answer ends, however it does
-            threading.Thread(target=_exit_at_end_of, args=(source,), daemon=True).start()
-            records = train_probes(
-                work.fits, work.model_factory, work.store, progress=work.progress
-            )
-            json.dump({"run_ids": [record.run_id for record in records]}, answer)
+            run = _received(source)
         except Exception as error:
-            traceback.print_exc()
-            json.dump({"error": f"{type(error).__name__}: {error}"}, answer)
+            _answer(answers, _failure(error))
+            return
+        units = _Units(source)
+        while (unit := units.next()) is not None:
+            try:
+                answer = ("result", run(*unit))
+            except Exception as error:
+                answer = _failure(error)
+            _answer(answers, answer)
 
 
-def _received(source: BinaryIO) -> ProbeWork:
+def _answer(answers: BinaryIO, answer: tuple[str, Any]) -> None:
+    # pickled as a whole first: half an answer could not be told from the end of the process
+    try:
+        content = pickle.dumps(answer)
+    except Exception as error:
+        content = pickle.dumps(_failure(error))
+    answers.write(content)
+    answers.flush()
+
+
+def _failure(error: Exception) -> tuple[str, tuple[str | None, str]]:
+    """Return the class and message of an error of this library, and of another its words."""
+    if type(error).__init__ is SynqueError.__init__:
+        return "error", (type(error).__name__, str(error))
+    traceback.print_exc()
+    return "error", (None, f"{type(error).__name__}: {error}")
+
+
+class _Units:
+    """The units that arrive on stdin, which ends when the process that sends them ends."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source, self._is_busy = source, False
+        self._units: queue.SimpleQueue[tuple[Any] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._receive, daemon=True).start()
+
+    def next(self) -> tuple[Any] | None:
+        """Wait for the next unit; None if there are no more."""
+        self._is_busy = False
+        unit = self._units.get()
+        self._is_busy = True
+        return unit
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                self._units.put((pickle.load(self._source),))
+        except (EOFError, pickle.UnpicklingError):  # also in the middle of a unit
+            if self._is_busy:  # nobody waits for the result, however the other process ended
+                os._exit(1)
+            self._units.put(None)
+
+
+def _received(source: BinaryIO) -> Callable[[Any], Any]:
     head = json.loads(source.readline())
     sys.path[:] = head["sys_path"]
+    if head["n_threads"] is not None:
+        torch.set_num_threads(head["n_threads"])
+    torch.set_default_dtype(getattr(torch, head["default_dtype"]))
+    torch.set_float32_matmul_precision(head["matmul_precision"])
+    torch.use_deterministic_algorithms(head["deterministic"], warn_only=head["warn_only"])
     unpickler = _Unpickler(source)
     unpickler.script, unpickler.package = head["script"], head["package"]
-    work: ProbeWork = unpickler.load()
-    return work
+    run: Callable[[Any], Any] = unpickler.load()
+    return run
 
 
 class _Unpickler(pickle.Unpickler):
@@ -77,13 +128,6 @@ def _refuse_fit(*_: object, **__: object) -> None:
         "the script starts a fit when it is imported: put what it does under "
         "`if __name__ == '__main__':`"
     )
-
-
-def _exit_at_end_of(source: BinaryIO) -> None:
-    # not source.read(): it would hold the lock that the interpreter needs to close stdin on exit
-    while os.read(source.fileno(), 4096):
-        pass
-    os._exit(1)
 
 
 if __name__ == "__main__":

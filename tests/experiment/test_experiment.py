@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -197,6 +199,68 @@ def test_an_interrupted_run_resumes(finished, tmp_path: Path):
     resumed = run(task, tmp_path)
     assert len(trained(task)) == len(trained(whole)) - 4
     assert resumed.result.arms == experiment.result.arms
+
+
+def test_side_by_side_the_result_is_equal_bit_by_bit(finished, tmp_path: Path):
+    whole, experiment, where = finished
+    task = Shades()
+    again = run(task, tmp_path, n_workers=2)
+    assert not trained(task)  # but in the two processes
+    for part in ("arms", "comparisons", "candidates", "correlations", "messages"):
+        # as texts: NaN is not equal to itself
+        assert repr(getattr(again.result, part)) == repr(getattr(experiment.result, part)), part
+
+    def records(folder: Path) -> dict[str, Any]:
+        stored = RunStore(folder / "store.sqlite").read()
+        return {r.run_id: (r.kind, r.key, dict(r.metrics), dict(r.scores)) for r in stored}
+
+    assert records(tmp_path).items() <= records(where).items()
+    resumed = run(whole, tmp_path, n_workers=2)
+    assert resumed.result.arms == experiment.result.arms
+    assert any("fits had finished before" in message for message in resumed.result.messages)
+
+
+class Failing(Shades):
+    """Fails on one of its candidates, or ends its process."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def train_transform(self, record: Any) -> Any:
+        if record["id"].startswith("4-"):  # of candidate "d"
+            if self.how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError("no such shade")
+        return record
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ("raises", DataError, "^d, example .* fails: RuntimeError: no such shade$"),
+        ("killed", LightningError, r"the fit on .*\bd\b.* ended with status -9 \(killed, often"),
+    ],
+)
+def test_side_by_side_a_failed_fit_is_named_and_the_others_are_kept(
+    tmp_path: Path, how: str, error: type[Exception], message: str
+):
+    options = {"arms": ["chosen"], "single_replicates": 1}
+    with pytest.raises(error, match=message):
+        run(Failing(how), tmp_path, n_workers=2, **options)
+    n = len({r.details["fit"] for r in RunStore(tmp_path / "store.sqlite").read()})
+    assert n >= 1
+    task = Shades()
+    run(task, tmp_path, **options)
+    assert len(trained(task)) == 1 + K + 1 - n
+
+
+def test_a_task_that_cannot_be_sent_is_refused_before_any_fit(tmp_path: Path):
+    class Local(Shades):
+        pass
+
+    with pytest.raises(LightningError, match=r"with n_workers=2 fits run in .*use n_workers=1"):
+        run(Local(), tmp_path, n_workers=2)
 
 
 def test_the_model_as_it_is_is_measured_without_training(finished):

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from synque_select.errors import LightningError
-from synque_select.probing.worker_process import ProbeWork, check_sendable, run_in_worker
+from synque_select.probing.processes import check_sendable
+from synque_select.probing.worker_process import ProbeWork, run_in_worker
 from synque_select.records.store import RunStore
 from tests.training.tiny import TinyModel
 
