@@ -228,7 +228,7 @@ class WorkerPool(Generic[_U, _R]):
         if n_known == 0:
             check_sendable(
                 self._run,
-                why=f"with n_workers={self._n_workers} fits run in separate processes",
+                why=f"with n_workers={self._n_workers}, fits run in separate processes",
                 otherwise="use n_workers=1",
             )
         n_threads = max(1, torch.get_num_threads() // self._n_workers)

@@ -259,7 +259,7 @@ def test_a_task_that_cannot_be_sent_is_refused_before_any_fit(tmp_path: Path):
     class Local(Shades):
         pass
 
-    with pytest.raises(LightningError, match=r"with n_workers=2 fits run in .*use n_workers=1"):
+    with pytest.raises(LightningError, match=r"with n_workers=2, fits run in .*use n_workers=1"):
         run(Local(), tmp_path, n_workers=2)
 
 

@@ -80,7 +80,7 @@ def test_one_worker_is_this_process_and_needs_no_pickle():
 def test_a_function_that_cannot_be_sent_is_refused():
     with WorkerPool(lambda n: n, 2, name_of=str) as pool, pytest.raises(LightningError) as raised:
         list(pool.map([1]))
-    assert "with n_workers=2 fits run in separate processes" in str(raised.value)
+    assert "with n_workers=2, fits run in separate processes" in str(raised.value)
     assert "or use n_workers=1" in str(raised.value)
 
 
