@@ -265,7 +265,7 @@ def check_sendable(value: object, *, why: str = _WHY, otherwise: str = _OTHERWIS
     """Check before training whether a value can be sent to the worker after it.
 
     Args:
-        value: What is to be sent.
+        value: The value that will be sent.
         why: Why it is sent, for the message of an error.
         otherwise: What else a user can do, for the same.
 
