@@ -67,7 +67,7 @@ class _Units:
         threading.Thread(target=self._receive, daemon=True).start()
 
     def next(self) -> tuple[Any] | None:
-        """Wait for the next unit; None if there are no more."""
+        """Wait for the next unit; None after the last one."""
         self._is_busy = False
         unit = self._units.get()
         self._is_busy = True
