@@ -29,15 +29,14 @@ def run(arguments: Sequence[str]) -> int:
     If it has a SelectionCallback, candidates are scored with the options of that callback. Finished
     probes are reused.
     """
-    from synque_select.probing.sweep import run_sweep
-    from synque_select.training.short_fit import ShortFitOptions
+    from synque_select.probing.sweep import SweepOptions, run_sweep
 
     if asks_for_help(arguments):
-        return print_help("sweep", _DESCRIPTION, ShortFitOptions, run_sweep)
+        return print_help("sweep", _DESCRIPTION, SweepOptions, run_sweep)
     given = with_config_paths(with_full_help(with_run_name(arguments, "sweep")))
     with lightning_command_line(*given):
-        cli = lightning_cli("sweep", _DESCRIPTION, ShortFitOptions, run_sweep)
-        options, files = split_options(cli.config_init.sweep, ShortFitOptions)
+        cli = lightning_cli("sweep", _DESCRIPTION, SweepOptions, run_sweep)
+        options, files = split_options(cli.config_init.sweep, SweepOptions)
         trainer = cli.config.trainer
         run_sweep(
             cli.model,

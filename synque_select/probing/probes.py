@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from synque_select.errors import LightningError
-from synque_select.probing.processes import check_sendable
+from synque_select.probing.processes import WorkerPool, check_sendable
 from synque_select.probing.worker_process import ProbeWork, run_in_worker
 from synque_select.records.store import RunStore
 from synque_select.training.bookkeeping import known_records, store_record
 from synque_select.training.comparability import validation_of
 from synque_select.training.datamodule import attached_datamodule
+from synque_select.training.lightning_compat import package_of
 from synque_select.training.short_fit import (
     ModelFactory,
+    ShortFit,
     ShortFitOptions,
     ShortFits,
     TrainerOptions,
@@ -32,7 +34,16 @@ if TYPE_CHECKING:
     from synque_select.training.datamodule import AnySynqueDataModule
     from synque_select.training.lightning_compat import AnyModule, AnyTrainer
 
-__all__ = ["ProbeSweep", "measure_untrained", "opened_fits", "run_probes", "train_probes"]
+__all__ = [
+    "Probe",
+    "ProbeSweep",
+    "check_weights",
+    "measure_untrained",
+    "opened_fits",
+    "probe_pool",
+    "run_probes",
+    "train_probes",
+]
 
 
 class ProbeSweep:
@@ -142,6 +153,7 @@ def run_probes(
     options: ShortFitOptions | None = None,
     store: RunStore | None = None,
     trainer_options: TrainerOptions | None = None,
+    n_workers: int = 1,
     progress: bool = True,
 ) -> list[RunRecord]:
     """Train a fresh module on each candidate alone, outside of any fit.
@@ -155,6 +167,7 @@ def run_probes(
         options: Metric, its direction, seed and task; None for the defaults.
         store: Where finished probes are looked up and stored; None for the default store.
         trainer_options: Arguments of the probes' Trainer: accelerator, precision, ….
+        n_workers: As in `SweepOptions`.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -166,6 +179,7 @@ def run_probes(
         LightningError: The module does not log the metric, or the factory does not reproduce its
             weights.
     """
+    check_int("n_workers", n_workers, 1)
     runs = RunStore() if store is None else store
     with opened_fits(
         datamodule,
@@ -174,7 +188,9 @@ def run_probes(
         options=options,
         trainer_options=trainer_options,
     ) as fits:
-        return train_probes(fits, model_factory_of(model), runs, progress=progress)
+        return train_probes(
+            fits, model_factory_of(model), runs, progress=progress, n_workers=n_workers
+        )
 
 
 @contextmanager
@@ -203,21 +219,81 @@ def opened_fits(
         datamodule.teardown("fit")
 
 
+@dataclass(frozen=True)
+class Probe:
+    """A probe to train.
+
+    Args:
+        name: Name of the candidate.
+        stop_after: As in `train_and_measure`.
+    """
+
+    name: str
+    stop_after: int | None = None
+
+
+@dataclass(frozen=True)
+class _ProbeTraining:
+    """Trains probes that have not finished before."""
+
+    fits: ShortFits
+    model_factory: ModelFactory
+    finished: Mapping[str, RunRecord]
+
+    def __call__(self, probe: Probe) -> tuple[ShortFit, JsonObject]:
+        """Return the fit of a probe, and its comparability key."""
+        return self.fits.run(
+            self.model_factory,
+            Mixture.equal([probe.name], "probe"),
+            finished=self.finished.get,
+            stop_after=probe.stop_after,
+        )
+
+
+def probe_pool(
+    fits: ShortFits, model_factory: ModelFactory, store: RunStore, n_workers: int
+) -> WorkerPool[Probe, tuple[ShortFit, JsonObject]]:
+    """Return the pool that trains the probes that are not in the store."""
+    names = {row.name for row in fits.ranking.candidates}
+    finished = {
+        str(record.details.get("probe")): record
+        for record in store.read()
+        if set(record.mixture.names) <= names
+    }
+    if n_workers > 1:
+        fits = replace(fits, datamodule=fits.datamodule.detached())
+    return WorkerPool(
+        _ProbeTraining(fits, model_factory, finished),
+        n_workers,
+        name_of=lambda probe: f"the probe of {probe.name}",
+        package=package_of(fits.datamodule) or "pytorch_lightning",
+    )
+
+
 def train_probes(
-    fits: ShortFits, model_factory: ModelFactory, store: RunStore, *, progress: bool
+    fits: ShortFits,
+    model_factory: ModelFactory,
+    store: RunStore,
+    *,
+    progress: bool,
+    n_workers: int = 1,
 ) -> list[RunRecord]:
     """Train on each candidate alone, except for probes in the store, and store each as a record."""
-    finished = {r.details.get("probe"): r for r in store.read(kind="probe")}
     names = [row.name for row in fits.ranking.candidates]
-    records: list[RunRecord] = []
-    for name in ProgressBar(names, desc="probes", unit="probe", disable=not progress):
-        mixture = Mixture.equal([name], "probe")
-        fit, key = fits.run(model_factory, mixture, finished=finished.get)
-        _check_weights(key, records)
-        scores = {proxy: s.value for proxy, s in fits.ranking[name].scores.items()}
-        records.append(fits.record(fit, key, mixture, kind="probe", scores=scores))
-        store_record(store, records[-1])
-    return records
+    records: dict[str, RunRecord] = {}
+    with (
+        ProgressBar(total=len(names), desc="probes", unit="probe", disable=not progress) as bar,
+        probe_pool(fits, model_factory, store, n_workers) as pool,
+    ):
+        for probe, (fit, key) in pool.map(map(Probe, names)):
+            check_weights(key, list(records.values()))
+            scores = {proxy: s.value for proxy, s in fits.ranking[probe.name].scores.items()}
+            mixture = Mixture.equal([probe.name], "probe")
+            record = fits.record(fit, key, mixture, kind="probe", scores=scores)
+            records[probe.name] = record
+            store_record(store, record)
+            bar.update()
+    return [records[name] for name in names]
 
 
 def measure_untrained(
@@ -231,7 +307,12 @@ def measure_untrained(
     return record
 
 
-def _check_weights(key: JsonObject, records: Sequence[RunRecord]) -> None:
+def check_weights(key: JsonObject, records: Sequence[RunRecord]) -> None:
+    """Check that a probe has started from the same weights as those before it.
+
+    Raises:
+        LightningError: It has not.
+    """
     field = "initial_weights_sha256"
     if records and key[field] != records[0].key[field]:
         raise LightningError(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from synque_select.errors import LightningError
+from synque_select.probing.halving import HalvedProbe, probes_table, train_and_stop_probes
 from synque_select.probing.probes import measure_untrained, opened_fits, train_probes
 from synque_select.records.correlation import correlate, surrogate_reliability
 from synque_select.records.correlation_file import save_correlations
@@ -18,6 +21,7 @@ from synque_select.records.run_folder import (
     check_run_name,
     make_folder,
     new_run_folder,
+    write_json,
 )
 from synque_select.records.store import RunStore
 from synque_select.report.correlation_tables import correlation_tables, units_table
@@ -26,13 +30,47 @@ from synque_select.selection.scorer import Scorer
 from synque_select.training.datamodule import is_synque_datamodule
 from synque_select.training.run_page import write_page
 from synque_select.training.short_fit import ShortFitOptions, TrainerOptions, model_factory_of
+from synque_select.utils.json_types import JsonObject
 from synque_select.utils.validation import check_int
 
 if TYPE_CHECKING:
     from synque_select.training.datamodule import AnySynqueDataModule
     from synque_select.training.lightning_compat import AnyModule
 
-__all__ = ["run_sweep"]
+__all__ = ["SweepOptions", "run_sweep"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions(ShortFitOptions):
+    """Options of a sweep: the metric, the seed, the task, and how probes are trained.
+
+    Args:
+        monitor: The validation metric, as the module logs it.
+        mode: "max" if a larger value of the metric is better, else "min".
+        seed: Random seed of the initial weights and of everything else in a fit, except for the
+            order of examples, which follows the DataModule's own seed.
+        task: Name of the task, part of the comparability key; None for the module's class.
+        n_workers: Number of probes that are trained at the same time, each in a process of its own
+            with an equal share of the threads of torch, or with one of several GPUs; model and data
+            must be picklable. With 1, no process is started.
+        stop_early: Whether to stop probes that are not among the best third after a ninth of the
+            steps, and again after a third. There is no correlation then.
+
+    Raises:
+        ConfigError: A value is not allowed.
+
+    Example:
+        >>> SweepOptions(n_workers=0)
+        Traceback (most recent call last):
+        synque_select.errors.ConfigError: n_workers=0: allowed is a whole number from 1
+    """
+
+    n_workers: int = 1
+    stop_early: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_int("n_workers", self.n_workers, 1)
 
 
 def run_sweep(
@@ -40,7 +78,7 @@ def run_sweep(
     datamodule: AnySynqueDataModule,
     *,
     max_steps: int,
-    options: ShortFitOptions | None = None,
+    options: SweepOptions | None = None,
     scorer: Scorer | None = None,
     store: str | None = None,
     run_dir: str | None = None,
@@ -59,7 +97,7 @@ def run_sweep(
             these are a surrogate and there is labeled validation data beside it, probes are
             measured on both, and the surrogate is correlated with the labels.
         max_steps: Optimizer steps of each probe.
-        options: Metric, its direction, seed and task; None for the defaults.
+        options: Options of the sweep; None for the defaults.
         scorer: How candidates are scored, for example `SelectionCallback.scorer`; None for the
             default suite and encoder.
         store: Path of the run store; None for the default one.
@@ -76,7 +114,7 @@ def run_sweep(
         ConfigError: `max_steps` is not positive, or the task is not a plain name.
         RecordError: The directory cannot be created.
     """
-    options = ShortFitOptions() if options is None else options
+    options = SweepOptions() if options is None else options
     if not is_synque_datamodule(datamodule) or datamodule.real is None:
         raise LightningError(
             "a sweep needs candidates and a real sample: "
@@ -103,8 +141,15 @@ def run_sweep(
         options=options,
         trainer_options=trainer_options,
     ) as fits:
-        records = train_probes(fits, model_factory, runs, progress=True)
+        n_workers, records, halved = options.n_workers, [], []
+        if options.stop_early:
+            halved = train_and_stop_probes(
+                fits, model_factory, runs, progress=True, n_workers=n_workers
+            )
+        else:
+            records = train_probes(fits, model_factory, runs, progress=True, n_workers=n_workers)
         untrained = measure_untrained(fits, model_factory, runs)
+        monitor = fits.monitor
     messages = [] if datamodule.surrogate is None else [*datamodule.surrogate.messages]
     if isinstance(untrained, str):
         messages.append(untrained)
@@ -116,11 +161,26 @@ def run_sweep(
         run = new_run_folder("runs", task, name) if run_dir is None else Path(run_dir)
         save_ranking(ranking, run)
         save_correlations(correlations, run)
+        if halved:
+            write_json(run / "probes.json", _halved_json(halved, monitor, options.mode))
         write_page(run, datamodule, scorer)
     finally:  # what cannot be saved is printed
         if messages:
             print("", *messages, sep="\n")
-        for table in (*map(units_table, correlations), *correlation_tables(correlations)):
+        tables = [*map(units_table, correlations), *correlation_tables(correlations)]
+        for table in [probes_table(halved, monitor)] if halved else tables:
             print(f"\n{table}")
     print(f"\nreport: {run / 'report.html'}")
     return run
+
+
+def _halved_json(probes: Sequence[HalvedProbe], monitor: str, mode: str) -> JsonObject:
+    return {
+        "version": 1,
+        "monitor": monitor,
+        "mode": mode,
+        "probes": [
+            {"name": p.name, "step": p.step, "value": p.value, "finished": p.is_finished}
+            for p in probes
+        ],
+    }

@@ -30,6 +30,7 @@ from synque_select.training.comparability import (
 from synque_select.training.lightning_compat import (
     check_package,
     is_lightning_module,
+    lightning_module_of,
     package_of,
     trainer_class,
 )
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from synque_select.training.datamodule import AnySynqueDataModule
-    from synque_select.training.lightning_compat import AnyCallback, AnyModule
+    from synque_select.training.lightning_compat import AnyCallback, AnyModule, AnyTrainer
 
 __all__ = [
     "Measured",
@@ -143,6 +144,7 @@ def train_and_measure(
     max_steps: int,
     trainer_options: TrainerOptions,
     stages: Sequence[Literal["validate", "test"]] = ("validate",),
+    stop_after: int | None = None,
 ) -> Measured:
     """Train a module for a fixed number of optimizer steps, or not at all, then measure it.
 
@@ -158,6 +160,8 @@ def train_and_measure(
         max_steps: Optimizer steps; with 0, the module is measured as it is, without a fit.
         trainer_options: Arguments of the Trainer beyond the budget.
         stages: Stages to measure, in this order: "validate", "test".
+        stop_after: Number of steps after which the fit is stopped and measured, while schedules
+            count to `max_steps`; None to train to the end.
 
     Raises:
         LightningError: Training ended before the last step, or the module comes from another
@@ -183,11 +187,16 @@ def train_and_measure(
                 **trainer_options,
             }
         )
+        if stop_after is not None:
+            callback = lightning_module_of(data, "callbacks").LambdaCallback
+            stop = functools.partial(_stop, stop_after)
+            trainer.callbacks.append(callback(on_train_batch_end=stop))  # type: ignore[attr-defined]
         if max_steps:
             trainer.fit(module, datamodule=datamodule)
-        if trainer.global_step < max_steps:
+        n_steps = max_steps if stop_after is None else stop_after
+        if trainer.global_step < n_steps:
             raise LightningError(
-                f"a fit stopped after {trainer.global_step} of {counted(max_steps, 'step')}: fits "
+                f"a fit stopped after {trainer.global_step} of {counted(n_steps, 'step')}: fits "
                 "are compared at a fixed budget, so nothing may end training early (a callback, "
                 "max_time)"
             )
@@ -206,6 +215,10 @@ def train_and_measure(
     del trainer
     free_device_memory()
     return Measured(metrics, parameters, time.perf_counter() - started)
+
+
+def _stop(n_steps: int, trainer: AnyTrainer, *_: object, **__: object) -> None:
+    trainer.should_stop = trainer.should_stop or trainer.global_step >= n_steps
 
 
 @dataclass(frozen=True)
@@ -266,6 +279,7 @@ class ShortFits:
         *,
         finished: Callable[[str], RunRecord | None],
         callbacks: Sequence[AnyCallback] = (),
+        stop_after: int | None = None,
     ) -> tuple[ShortFit, JsonObject]:
         """Train a fresh module on a mixture, unless the same fit has finished before.
 
@@ -275,6 +289,7 @@ class ShortFits:
             finished: Takes the id of a fit and returns the record of a finished fit with this id,
                 or None.
             callbacks: Callbacks of the Trainer.
+            stop_after: As in `train_and_measure`.
 
         Returns:
             The fit and its comparability key.
@@ -287,9 +302,11 @@ class ShortFits:
             module = model_factory()
             weights = weights_sha256(module)
             fit_id = self._fit_id(mixture, data, module, weights)
+            if stop_after is not None:
+                fit_id = content_sha256([fit_id, stop_after])
             record = finished(fit_id)
             if record is None:
-                fit = self._train(fit_id, data, module, callbacks)
+                fit = self._train(fit_id, data, module, callbacks, stop_after)
             else:
                 parameters, seconds = record.key["hyper_parameters"], record.details["seconds"]
                 fit = ShortFit(fit_id, record.metrics, parameters, seconds, record.created)
@@ -298,7 +315,8 @@ class ShortFits:
                 f"{type(module).__name__} does not log {self.options.monitor!r} in validation; "
                 f"logged are: {', '.join(sorted(fit.metrics)) or 'none'}"
             )
-        return fit, self.key(type(module), data.batch_size, fit.parameters, weights)
+        ended = self if stop_after is None else replace(self, max_steps=stop_after)
+        return fit, ended.key(type(module), data.batch_size, fit.parameters, weights)
 
     def untrained(
         self,
@@ -396,12 +414,13 @@ class ShortFits:
         data: AnySynqueDataModule,
         module: AnyModule,
         callbacks: Sequence[AnyCallback],
+        stop_after: int | None,
     ) -> ShortFit:
         # callbacks that the module brings, such as early stopping, would change the budget
         module.configure_callbacks = list  # type: ignore[method-assign]
         own = self.trainer_options.get("callbacks") or []
         options = {**self.trainer_options, "callbacks": [*own, *callbacks]}
-        measured = train_and_measure(module, data, self.max_steps, options)
+        measured = train_and_measure(module, data, self.max_steps, options, stop_after=stop_after)
         return ShortFit(fit_id, measured.metrics, measured.parameters, measured.seconds)
 
     def key(self, model: type, batch_size: int, parameters: JsonObject, weights: str) -> JsonObject:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import pytest
@@ -8,8 +9,10 @@ import torch
 
 from synque_select.errors import ConfigError, LightningError, RecordError
 from synque_select.probing.probes import ProbeSweep, run_probes
-from synque_select.probing.sweep import run_sweep
+from synque_select.probing.sweep import SweepOptions, run_sweep
+from synque_select.records.correlation import correlate
 from synque_select.records.correlation_file import load_correlations
+from synque_select.records.run_folder import read_json
 from synque_select.records.store import RunStore
 from synque_select.selection.scorer import Scorer, rank
 from synque_select.training.short_fit import ShortFitOptions
@@ -260,7 +263,7 @@ def test_a_sweep_checks_where_it_writes_before_it_scores(tmp_path):
     encoder = LetterEncoder()
     scorer = Scorer(["mmd"], encoder=encoder, cache_dir=tmp_path / "cache")
     given = [
-        ({"options": ShortFitOptions(task="a/b")}, ConfigError),
+        ({"options": SweepOptions(task="a/b")}, ConfigError),
         ({"run_dir": str(tmp_path / "file")}, RecordError),
     ]
     for options, error in given:
@@ -285,13 +288,15 @@ class Unfit(TinyModel):
         super().validation_step(batch, index)
 
 
-def run_small_sweep(module: pl.LightningModule, folder: Path, **data: Any) -> Path:
+def run_small_sweep(
+    module: pl.LightningModule, folder: Path, options: Any = MappingProxyType({}), **data: Any
+) -> Path:
     scorer = Scorer(["mmd"], encoder=LetterEncoder(), cache_dir=folder / "cache", progress=False)
     return run_sweep(
         module,
         data_module(**data),
         max_steps=20,
-        options=ShortFitOptions(monitor="val_loss", mode="min", task="tiny"),
+        options=SweepOptions(monitor="val_loss", mode="min", task="tiny", **options),
         scorer=scorer,
         store=str(folder / "records.sqlite"),
         run_dir=str(folder / "run"),
@@ -362,3 +367,45 @@ def test_probes_that_cannot_be_saved_are_printed(
     printed = capsys.readouterr().out
     assert "val_loss" in printed
     assert "report:" not in printed
+
+
+def test_probes_side_by_side_are_equal_bit_by_bit(tmp_path, store):
+    model, results = TinyModel(), []
+    for n_workers in (1, 2):
+        run_small_sweep(model, tmp_path, {"n_workers": n_workers})
+        results.append({r.run_id: (r.kind, r.key_hash, dict(r.metrics)) for r in store.read()})
+        store.path.unlink()
+    assert len(results[0]) == 6
+    assert results[0] == results[1]
+
+
+def test_probes_that_are_stopped_early_are_never_compared_as_finished(tmp_path, store, capsys):
+    torch.manual_seed(0)
+    model = TinyModel()
+    run = run_small_sweep(model, tmp_path, {"stop_early": True})
+    stopped = store.read(kind="trial")
+    assert not store.read(kind="probe")
+    by_step: dict[int, dict[str, float]] = {}
+    for record in stopped:
+        (name,) = record.mixture.names
+        step = record.key["optimizer_steps"]
+        assert record.details.get("stopped_after") == (None if step == 20 else step)
+        by_step.setdefault(step, {})[name] = record.metrics["val_loss"]
+    assert {step: len(values) for step, values in by_step.items()} == {2: 5, 6: 2, 20: 1}
+    for step, following in ((2, 6), (6, 20)):
+        order = sorted(by_step[step], key=by_step[step].__getitem__)
+        assert set(by_step[following]) == set(order[: len(by_step[following])])
+    assert all(entry.proxies == {} for entry in load_correlations(run))
+    assert not any(entry.points for entry in correlate(stopped))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "1 probe of 5 trained to step 20" in printed
+    assert printed.count("stopped at step 2 (") == 3
+    assert printed.count("stopped at step 6 (") == 1
+    assert "Spearman" not in printed
+    probes = read_json(run / "probes.json")["probes"]
+    assert [probe["step"] for probe in probes] == [20, 6, 2, 2, 2]
+    # the one that went on is the same fit as without stopping, and is not trained again
+    run_small_sweep(model, tmp_path)
+    whole = {r.mixture.names[0]: r.metrics["val_loss"] for r in store.read(kind="probe")}
+    assert len(whole) == 5
+    assert by_step[20].items() <= whole.items()
