@@ -84,7 +84,10 @@ def train_and_stop_probes(
         for step in budgets(fits.max_steps):
             is_last = step == fits.max_steps
             with ProgressBar(
-                total=len(names), desc=f"probes, {step} steps", unit="probe", disable=not progress
+                total=len(names),
+                desc=f"probes, {counted(step, 'step')}",
+                unit="probe",
+                disable=not progress,
             ) as bar:
                 probes = [Probe(name, None if is_last else step) for name in names]
                 for probe, (fit, key) in pool.map(probes):

@@ -54,7 +54,7 @@ class SweepOptions(ShortFitOptions):
             with an equal share of the threads of torch, or with one of several GPUs; model and data
             must be picklable. With 1, no process is started.
         stop_early: Whether to stop probes that are not among the best third after a ninth of the
-            steps, and again after a third. There is no correlation then.
+            steps, and again after a third. Correlations are not computed then.
 
     Raises:
         ConfigError: A value is not allowed.
